@@ -1,0 +1,37 @@
+//! The atProtocol, usable without NoPorts.
+//!
+//! ```text
+//!    ┌────────────┐ where is @alice? ┌─────────────┐
+//!    │            │ ───────────────▶ │ atDirectory │
+//!    │   client   │ ◀── host:port ── └─────────────┘
+//!    │            │                  ┌──────────────────┐   notify    ┌────────────────┐
+//!    │            │ ── verb ───────▶ │ @alice's atServer│ ──────────▶ │ @bob's atServer│
+//!    │            │ ◀─ reply ─────── └──────────────────┘             └────────────────┘
+//!    └────────────┘
+//! ```
+//!
+//! Words: [`atsign`], [`key`], [`metadata`], [`verb`], [`reply`], [`fault`], [`notification`].
+//! Keys and ciphers: [`crypto`], [`keyfile`], [`auth`], [`share`], [`enroll`].
+//! I/O lives in [`directory`] and [`client`] alone; everything else takes bytes and time as arguments.
+
+pub mod atsign;
+pub mod auth;
+pub mod client;
+pub mod crypto;
+pub mod directory;
+pub mod enroll;
+pub mod fault;
+pub mod key;
+pub mod keyfile;
+pub mod metadata;
+pub mod notification;
+pub mod reply;
+pub mod share;
+pub mod verb;
+
+pub use atsign::AtSign;
+pub use key::AtKey;
+pub use metadata::Metadata;
+pub use notification::Notification;
+pub use reply::{Replies, Reply};
+pub use verb::Verb;

@@ -1,0 +1,3 @@
+//! The executable: argv → program → exit code.
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! The machine: ssh, processes, signals, paths, logs. A leaf.
+
+pub mod log;
+pub mod out;
+pub mod paths;
+pub mod process;
+pub mod signal;
+pub mod ssh;
