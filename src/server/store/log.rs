@@ -50,7 +50,10 @@ const COUNTER: &str = "commit";
 pub fn is_logged(key: &str) -> bool {
     let hidden = key.starts_with("public:_") && !key.starts_with("public:__");
     let own = ["private:", "privatekey:", "local:"];
-    !hidden && !own.iter().any(|prefix| key.starts_with(prefix))
+    let enrolment = [".__manage@", ".__pkams.__public_keys@"];
+    !hidden
+        && !own.iter().any(|prefix| key.starts_with(prefix))
+        && !enrolment.iter().any(|part| key.contains(part))
 }
 
 impl Home {
@@ -170,6 +173,8 @@ mod tests {
             ("privatekey:at_secret", false),
             ("private:blocklist@a", false),
             ("local:x@a", false),
+            ("1.new.enrollments.__manage@a", false),
+            ("public:app.dev.pkam.__pkams.__public_keys@a", false),
             ("cached:@a:x@b", true),
         ] {
             assert_eq!(is_logged(key), logged, "{key}");

@@ -13,6 +13,7 @@
 //! ([`Memory`], for tests). What the rows mean is told in [`rows`]; [`records`], [`log`] and [`notes`] give them types.
 
 pub mod disk;
+pub mod lists;
 pub mod log;
 pub mod notes;
 pub mod records;

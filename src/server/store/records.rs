@@ -105,15 +105,29 @@ impl Meta {
                 None => {}
             }
         }
-        let delay = new.ttb.unwrap_or(0);
-        new.available_at = (delay > 0).then(|| now.saturating_add(delay));
-        let life = new.ttl.filter(|ttl| *ttl > 0);
-        new.expires_at = life.map(|ttl| now.saturating_add(ttl).saturating_add(delay));
-        let refresh = new.ttr.and_then(|ttr| u64::try_from(ttr).ok());
-        new.refresh_at = refresh
+        new.count_times(now);
+        new
+    }
+
+    /// This metadata for our own copy, made now in place of `old`.
+    pub fn copied(&self, old: Option<&Self>, now: u64) -> Self {
+        let mut new = self.clone();
+        new.version = old.map_or(0, |old| old.version + 1);
+        new.created_at = old.map_or(now, |old| old.created_at);
+        new.updated_at = now;
+        new.count_times(now);
+        new
+    }
+
+    fn count_times(&mut self, now: u64) {
+        let delay = self.ttb.unwrap_or(0);
+        self.available_at = (delay > 0).then(|| now.saturating_add(delay));
+        let life = self.ttl.filter(|ttl| *ttl > 0);
+        self.expires_at = life.map(|ttl| now.saturating_add(ttl).saturating_add(delay));
+        let refresh = self.ttr.and_then(|ttr| u64::try_from(ttr).ok());
+        self.refresh_at = refresh
             .filter(|ttr| *ttr > 0)
             .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
-        new
     }
 
     /// The same items as a command carries them, for the recipient's atServer.
