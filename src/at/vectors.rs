@@ -2,6 +2,8 @@
 
 use miniserde::json::{self, Value};
 
+use super::{atsign::AtSign, keyfile::AtKeys};
+
 /// A node of a vector file.
 #[derive(Clone)]
 pub struct Vectors(Value);
@@ -50,4 +52,15 @@ impl Vectors {
     pub fn json(&self) -> String {
         json::to_string(&self.0)
     }
+}
+
+/// An atSign that is one.
+pub fn atsign(text: &str) -> AtSign {
+    text.parse().expect("tests name real atSigns")
+}
+
+/// @alice's keys, from `legacy_file` or `apkam_file`.
+pub fn keys(which: &str) -> AtKeys {
+    let file = at_protocol().at("atkeys_files").at(which).json();
+    AtKeys::parse(&atsign("@alice"), &file).expect("the known files are good")
 }
