@@ -76,7 +76,7 @@ impl Draft {
             depth: 1,
             notifier: "SYSTEM".into(),
             ttln: DEFAULT_LIFE,
-            meta: Meta::default(),
+            meta: <Meta as Default>::default(),
         }
     }
 
@@ -118,7 +118,12 @@ pub(super) fn queue(
     now: u64,
 ) -> Result<String, Refusal> {
     let id = draft.id.clone();
-    let full = || refuse(Code::InternalException, "too many notifications are waiting");
+    let full = || {
+        refuse(
+            Code::InternalException,
+            "too many notifications are waiting",
+        )
+    };
     if draft.to == home.who {
         let note = draft.note(Kind::Received, Status::Delivered);
         let note = home.take_in(tx, note, now)?.ok_or_else(full)?;
@@ -249,12 +254,7 @@ pub enum Receipt {
 ///
 /// # Errors
 /// When the store fails.
-pub fn receive(
-    tx: &mut Tx<'_>,
-    home: &Home,
-    note: Note,
-    now: u64,
-) -> Result<Receipt, StoreError> {
+pub fn receive(tx: &mut Tx<'_>, home: &Home, note: Note, now: u64) -> Result<Receipt, StoreError> {
     let Some(key) = proper_key(home, &note) else {
         return Ok(Receipt::Improper);
     };
@@ -345,13 +345,18 @@ pub fn learn_key(
 ) -> Result<(), StoreError> {
     let name = format!("cached:public:publickey{who}");
     let known = home.record(tx, &name)?;
-    if known.as_ref().is_some_and(|known| known.value == found.value) {
+    if known
+        .as_ref()
+        .is_some_and(|known| known.value == found.value)
+    {
         return Ok(());
     }
     let mut copy = found;
     copy.meta.ttr = Some(-1);
     copy.meta.ttl = None;
-    copy.meta = copy.meta.copied(known.as_ref().map(|known| &known.meta), now);
+    copy.meta = copy
+        .meta
+        .copied(known.as_ref().map(|known| &known.meta), now);
     home.put(tx, &name, &copy, Change::Update, Logged::ByKey)?;
     let shared = format!("shared_key.{}{}", who.bare(), home.who);
     if known.is_some()

@@ -134,7 +134,10 @@ impl Session {
                 let (key, grant) = self.enrolled(tx, id, now)?;
                 (Some(key), Some(grant))
             }
-            None => (self.home.live(tx, PKAM_KEY, now)?.map(|found| found.value), None),
+            None => (
+                self.home.live(tx, PKAM_KEY, now)?.map(|found| found.value),
+                None,
+            ),
         };
         let challenge = self.own_challenge(now).ok_or_else(failed)?;
         if !verify(claim, &key.ok_or_else(failed)?, challenge.text.as_bytes()) {

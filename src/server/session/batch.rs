@@ -41,7 +41,12 @@ impl Session {
                 return Err(unreadable());
             };
             let response = self.one_of_batch(tx, command, now);
-            answers.push(text::Object::new().raw("id", id).raw("response", response).end());
+            answers.push(
+                text::Object::new()
+                    .raw("id", id)
+                    .raw("response", response)
+                    .end(),
+            );
         }
         Ok(Answer::Data(format!("[{}]", answers.join(","))))
     }

@@ -215,8 +215,8 @@ impl Session {
         }
         let cached = format!("cached:{name}");
         if let Some(record) = self.home.live(tx, &cached, now)? {
-            let fresh = record.meta.ttr == Some(-1)
-                || record.meta.refresh_at.is_some_and(|at| now < at);
+            let fresh =
+                record.meta.ttr == Some(-1) || record.meta.refresh_at.is_some_and(|at| now < at);
             if fresh && !bypass_cache {
                 let found = Found {
                     name: cached,
@@ -237,11 +237,7 @@ impl Session {
     }
 
     /// The store of another atSign of this process. It may have blocked us.
-    pub(super) fn neighbour(
-        &self,
-        tx: &Tx<'_>,
-        other: &AtSign,
-    ) -> Result<Option<Home>, Refusal> {
+    pub(super) fn neighbour(&self, tx: &Tx<'_>, other: &AtSign) -> Result<Option<Home>, Refusal> {
         let Some(entry) = register::find(tx, other)? else {
             return Ok(None);
         };
@@ -290,13 +286,7 @@ impl Session {
         self.outcome(handled)
     }
 
-    fn take_fetched(
-        &self,
-        errand: &Errand,
-        found: Fetched,
-        tx: &mut Tx<'_>,
-        now: u64,
-    ) -> Handled {
+    fn take_fetched(&self, errand: &Errand, found: Fetched, tx: &mut Tx<'_>, now: u64) -> Handled {
         let data = match found {
             Fetched::Data(data) => data,
             Fetched::Fault(fault) => {
@@ -323,8 +313,9 @@ impl Session {
         let unreadable = || refuse(Code::InternalException, format!("{key}: unreadable answer"));
         let mut record = super::batch::parse_all(&data, now).ok_or_else(unreadable)?;
         if let Some(ttr) = record.meta.ttr.filter(|ttr| *ttr != 0) {
-            record.meta.refresh_at =
-                u64::try_from(ttr).ok().map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
+            record.meta.refresh_at = u64::try_from(ttr)
+                .ok()
+                .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
             cache(tx, &self.home, &name, &record)?;
         }
         Ok(self.show(Found { name, record }, errand.detail, &errand.of, now))
@@ -371,7 +362,9 @@ pub(super) fn live_meta(
     now: u64,
 ) -> Result<Option<Meta>, StoreError> {
     let found = home.record(rows, name)?;
-    Ok(found.map(|found| found.meta).filter(|meta| !meta.is_expired(now)))
+    Ok(found
+        .map(|found| found.meta)
+        .filter(|meta| !meta.is_expired(now)))
 }
 
 #[cfg(test)]

@@ -16,24 +16,32 @@
 mod admin;
 mod auth;
 mod batch;
+mod enroll;
 mod look;
 mod notify;
 mod pattern;
 mod write;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::at::{
     AtSign, Verb,
     fault::{Code, Fault, Shape},
-    verb::Dialect,
+    verb::{Dialect, SyntaxError},
 };
 
 use super::{
-    enroll::Grant,
+    enroll::{Grant, Throttle},
     store::{StoreError, Tx, register::Home},
 };
 
@@ -77,8 +85,24 @@ pub struct Session {
     watching: bool,
     /// When this connection asked for enrolments, milliseconds since 1970.
     requests: Vec<u64>,
+    facts: Arc<Facts>,
+}
+
+/// What all connections of one atSign share.
+#[derive(Debug, Default)]
+pub struct Facts {
     /// When the server started, milliseconds since 1970.
-    started: u64,
+    pub started: u64,
+    /// How many connections there are.
+    pub connections: AtomicUsize,
+    /// Slows down whoever guesses passcodes.
+    pub throttle: Mutex<Throttle>,
+}
+
+impl Facts {
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
 }
 
 /// What to do with a line.
@@ -173,7 +197,7 @@ pub(super) enum Answer {
 
 /// Why a handler refuses.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(in crate::server) struct Refusal {
     fault: Fault,
     /// Enrolment states have a form of their own.
     state: bool,
@@ -181,7 +205,7 @@ pub(super) struct Refusal {
     delay: Duration,
 }
 
-pub(super) fn refuse(code: Code, text: impl Into<String>) -> Refusal {
+pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal {
     Refusal {
         close: matches!(
             code,
@@ -226,8 +250,8 @@ fn success() -> Handled {
 }
 
 impl Session {
-    /// A new connection to this atSign's server, which has run since `started` (milliseconds since 1970).
-    pub fn new(home: Home, started: u64) -> Self {
+    /// A new connection to this atSign's server.
+    pub fn new(home: Home, facts: Arc<Facts>) -> Self {
         Self {
             home,
             id: format!("_{}", uuid::Uuid::new_v4()),
@@ -237,7 +261,7 @@ impl Session {
             challenge: None,
             watching: false,
             requests: Vec::new(),
-            started,
+            facts,
         }
     }
 
@@ -305,7 +329,11 @@ impl Session {
             }
             Ok(verb) => Step::Run(Job(verb)),
             Err(why) => {
-                let refusal = refuse(Code::InvalidSyntax, why.to_string());
+                let code = match why {
+                    SyntaxError::Key(_) => Code::InvalidKey,
+                    _ => Code::InvalidSyntax,
+                };
+                let refusal = refuse(code, why.to_string());
                 Step::Done(self.outcome(Err(refusal)))
             }
         }
@@ -409,6 +437,8 @@ impl Session {
             Verb::OtpGet { ttl } => self.otp_get(tx, ttl, now),
             Verb::OtpPut { otp, ttl } => self.otp_put(tx, &otp, ttl, now),
             Verb::Keys(keys) => self.keys(tx, &keys, now),
+            // Another server says whom it wants to speak to, before `from`.
+            Verb::To { who } if who == self.home.who => success(),
             // The rest is parsed so that it is refused in good form.
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         }
@@ -451,12 +481,20 @@ impl Session {
             (false, false) => Shape::Stranger,
         };
         // After an error a peer is shown the stranger's prompt.
-        let prompt = if owner { self.prompt() } else { self.bare_prompt() };
+        let prompt = if owner {
+            self.prompt()
+        } else {
+            self.bare_prompt()
+        };
         format!("{}\n{prompt}", refusal.fault.print(shape))
     }
 
     fn bare_prompt(&self) -> String {
-        if self.watching { String::new() } else { "@".into() }
+        if self.watching {
+            String::new()
+        } else {
+            "@".into()
+        }
     }
 
     fn prompt(&self) -> String {

@@ -336,7 +336,10 @@ fn fetched(note: &Note) -> String {
         Status::Delivered => "delivered",
         Status::Errored => "errored",
     };
-    let ttl = note.meta.ttl.map_or_else(|| "null".to_owned(), |ttl| ttl.to_string());
+    let ttl = note
+        .meta
+        .ttl
+        .map_or_else(|| "null".to_owned(), |ttl| ttl.to_string());
     Object::new()
         .text("id", &note.id)
         .text("fromAtSign", note.from.as_str())
@@ -344,10 +347,19 @@ fn fetched(note: &Note) -> String {
         .text("toAtSign", note.to.as_str())
         .text("notification", &note.key)
         .text("type", kind)
-        .text("opType", &format!("OperationType.{}", operation(note.operation)))
+        .text(
+            "opType",
+            &format!("OperationType.{}", operation(note.operation)),
+        )
         .text("messageType", message_type(note))
-        .text("priority", &format!("NotificationPriority.{}", note.priority))
-        .text("notificationStatus", &format!("NotificationStatus.{status}"))
+        .text(
+            "priority",
+            &format!("NotificationPriority.{}", note.priority),
+        )
+        .text(
+            "notificationStatus",
+            &format!("NotificationStatus.{status}"),
+        )
         .text("retryCount", &note.retries.to_string())
         .text("strategy", &note.strategy)
         .text("depth", &note.depth.to_string())
@@ -386,7 +398,11 @@ fn draft(given: &Notify, sender: &AtSign, server: &AtSign, now: u64) -> Result<D
     if let Some(notifier) = &given.notifier {
         draft.notifier.clone_from(notifier);
     }
-    draft.ttln = given.ttln.filter(|life| *life > 0).unwrap_or(DEFAULT_LIFE).min(MAX_LIFE);
+    draft.ttln = given
+        .ttln
+        .filter(|life| *life > 0)
+        .unwrap_or(DEFAULT_LIFE)
+        .min(MAX_LIFE);
     let asked = given.metadata.is_encrypted;
     draft.is_encrypted = match is_text {
         true => asked.unwrap_or(false),
@@ -421,8 +437,7 @@ fn subject(
         Subject::Key { to, key } => {
             let key = key.clone().owned_by(sender);
             if let Some(owner) = key.owner.as_ref().filter(|owner| *owner != sender) {
-                let text =
-                    format!("{owner} is not authorized to send notification as {sender}");
+                let text = format!("{owner} is not authorized to send notification as {sender}");
                 return Err(refuse(Code::Unauthorized, text));
             }
             let to = to.as_ref().or(key.with()).unwrap_or(server);

@@ -323,7 +323,10 @@ fn create(folder: &Path, path: &Path) -> Result<(), StoreError> {
         .mode(0o600)
         .open(&new)
         .map_err(unusable)?;
-    let database = Database::builder().create_file(file).map_err(disk)?;
+    let backend = redb::backends::FileBackend::new(file).map_err(disk)?;
+    let database = Database::builder()
+        .create_with_backend(backend)
+        .map_err(disk)?;
     let transaction = database.begin_write().map_err(disk)?;
     {
         let mut table = transaction.open_table(ROWS).map_err(disk)?;

@@ -41,7 +41,9 @@ pub fn show(rows: &dyn Rows, home: &Home, list: List) -> Result<Vec<AtSign>, Sto
         List::Allow => json::from_str::<Allowed>(&found.value).map(|list| list.names),
     };
     let names = names.map_err(|_| StoreError::Row)?;
-    let names = names.iter().map(|name| name.parse().map_err(|_| StoreError::Row));
+    let names = names
+        .iter()
+        .map(|name| name.parse().map_err(|_| StoreError::Row));
     names.collect()
 }
 

@@ -108,16 +108,22 @@ impl Home {
         let from = self.key(rows::COMMIT, &[&from.to_be_bytes()]);
         let until = rows::behind(&self.key(rows::COMMIT, &[]));
         let mut unreadable = false;
-        rows.visit(&from, &until, &mut |key, value| {
-            match parse(&key[rows::HEAD..], value) {
+        rows.visit(
+            &from,
+            &until,
+            &mut |key, value| match parse(&key[rows::HEAD..], value) {
                 Some(commit) => each(commit),
                 None => {
                     unreadable = true;
                     false
                 }
-            }
-        })?;
-        if unreadable { Err(StoreError::Row) } else { Ok(()) }
+            },
+        )?;
+        if unreadable {
+            Err(StoreError::Row)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -157,7 +163,10 @@ mod tests {
                 true
             })
             .unwrap();
-            let want = [(1, '*', "b@alice".to_owned()), (2, '-', "a@alice".to_owned())];
+            let want = [
+                (1, '*', "b@alice".to_owned()),
+                (2, '-', "a@alice".to_owned()),
+            ];
             assert_eq!(seen, want);
             assert_eq!(home.last_commit(tx).unwrap(), Some(2));
         });

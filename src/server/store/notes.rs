@@ -406,11 +406,16 @@ impl Home {
         loop {
             let mut next = None;
             rows.visit(&from, &end, &mut |key, _| {
-                next = key[rows::HEAD..].split(|byte| *byte == 0).next().map(<[u8]>::to_vec);
+                next = key[rows::HEAD..]
+                    .split(|byte| *byte == 0)
+                    .next()
+                    .map(<[u8]>::to_vec);
                 false
             })?;
             let Some(name) = next else { return Ok(found) };
-            let who = str::from_utf8(&name).ok().and_then(|name| name.parse().ok());
+            let who = str::from_utf8(&name)
+                .ok()
+                .and_then(|name| name.parse().ok());
             found.push(who.ok_or(StoreError::Row)?);
             from = self.key(rows::OUTBOX, &[&name, &[1]]);
         }
@@ -434,7 +439,11 @@ impl Home {
             keys.len() < limit
         })?;
         let found = keys.iter().map(|row| self.note_at(rows, row));
-        Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        Ok(found
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect())
     }
 }
 
@@ -471,7 +480,7 @@ pub(crate) mod tests {
             expires_at: 0,
             retries: 0,
             place: 0,
-            meta: Meta::default(),
+            meta: <Meta as Default>::default(),
         }
     }
 
@@ -482,9 +491,18 @@ pub(crate) mod tests {
     #[test]
     fn received_times_only_grow_even_when_the_clock_goes_back() {
         let (bob, mut memory) = (home("@bob", 2), Memory::new());
-        for (id, now, want) in [("a", 100, 100), ("b", 100, 101), ("c", 50, 102), ("d", 200, 200)] {
+        for (id, now, want) in [
+            ("a", 100, 100),
+            ("b", 100, 101),
+            ("c", 50, 102),
+            ("d", 200, 200),
+        ] {
             let new = note(id, "@alice", "@bob", Kind::Received);
-            let stored = memory.write(|tx| bob.take_in(tx, new, now)).unwrap().0.unwrap();
+            let stored = memory
+                .write(|tx| bob.take_in(tx, new, now))
+                .unwrap()
+                .0
+                .unwrap();
             assert_eq!(stored.epoch_millis, want, "{id}");
         }
         memory.read(|tx| {
@@ -512,7 +530,11 @@ pub(crate) mod tests {
         let (alice, mut memory) = (home("@alice", 1), Memory::new());
         for (id, to) in [("z", "@bob"), ("a", "@carol"), ("b", "@bob")] {
             let new = note(id, "@alice", to, Kind::Sent);
-            memory.write(|tx| alice.put_out(tx, new, 10)).unwrap().0.unwrap();
+            memory
+                .write(|tx| alice.put_out(tx, new, 10))
+                .unwrap()
+                .0
+                .unwrap();
         }
         let bob = "@bob".parse().unwrap();
         let line = memory.read(|tx| alice.outbox(tx, &bob, 9, 1 << 20).unwrap());
@@ -526,7 +548,10 @@ pub(crate) mod tests {
                 alice.out_of_line(tx, &mut first)
             })
             .unwrap();
-        assert_eq!(memory.read(|tx| alice.outbox(tx, &bob, 9, 1 << 20).unwrap().len()), 1);
+        assert_eq!(
+            memory.read(|tx| alice.outbox(tx, &bob, 9, 1 << 20).unwrap().len()),
+            1
+        );
         memory
             .write(|tx| {
                 assert_eq!(alice.dead_notes(tx, 1009, 9)?, []);
@@ -538,9 +563,11 @@ pub(crate) mod tests {
             .unwrap();
         memory.read(|tx| {
             let left = rows::key(rows::NOTE, 1, &[]);
-            tx.visit(&left, &rows::behind(&rows::key(rows::NOTE_EXPIRY, 1, &[])), &mut |key, _| {
-                panic!("left over: {key:?}")
-            })
+            tx.visit(
+                &left,
+                &rows::behind(&rows::key(rows::NOTE_EXPIRY, 1, &[])),
+                &mut |key, _| panic!("left over: {key:?}"),
+            )
             .unwrap();
             assert_eq!(alice.counter(tx, "outbox").unwrap(), 0);
         });

@@ -211,13 +211,18 @@ impl Meta {
         }
         all.push(("immutable", self.immutable.map(Shown::Bool)));
         all.push(("appMetadata", self.app_metadata.as_deref().map(Shown::Text)));
-        all.into_iter().filter_map(|(name, shown)| Some((name, shown?))).collect()
+        all.into_iter()
+            .filter_map(|(name, shown)| Some((name, shown?)))
+            .collect()
     }
 
     /// The JSON of `llookup:meta`; absent members are left out. `who` made and changed it.
     pub fn to_json(&self, who: &str) -> String {
         let mut object = Object::new().text("createdBy", who).text("updatedBy", who);
-        let hash = self.pub_key_hash.as_deref().zip(self.hashing_algo.as_deref());
+        let hash = self
+            .pub_key_hash
+            .as_deref()
+            .zip(self.hashing_algo.as_deref());
         let hash = hash.map(|(hash, algo)| ("pubKeyHash", Shown::Hash(hash, algo)));
         for (name, shown) in self.members().into_iter().chain(hash) {
             object = match shown {
@@ -326,7 +331,9 @@ impl Home {
     /// # Errors
     /// When the store fails.
     pub fn live(&self, rows: &dyn Rows, key: &str, now: u64) -> Result<Option<Record>, StoreError> {
-        Ok(self.record(rows, key)?.filter(|record| record.meta.is_live(now)))
+        Ok(self
+            .record(rows, key)?
+            .filter(|record| record.meta.is_live(now)))
     }
 
     /// Writes a record and returns its commit id, or -1.
@@ -419,7 +426,11 @@ impl Home {
                 }
             }
         })?;
-        if unreadable { Err(StoreError::Row) } else { Ok(()) }
+        if unreadable {
+            Err(StoreError::Row)
+        } else {
+            Ok(())
+        }
     }
 
     /// Keys whose life ended by `now`, at most `limit`.
@@ -449,7 +460,9 @@ fn parse(row: &[u8]) -> Result<Record, StoreError> {
     let [meta, value] = rows::unpack(row).ok_or(StoreError::Row)?;
     Ok(Record {
         meta: Meta::from_row(meta)?,
-        value: str::from_utf8(value).map_err(|_| StoreError::Row)?.to_owned(),
+        value: str::from_utf8(value)
+            .map_err(|_| StoreError::Row)?
+            .to_owned(),
     })
 }
 
@@ -530,13 +543,12 @@ mod tests {
                 hashing_algo: Some("sha512".into()),
                 shared_key_status: Some("s".into()),
                 immutable: Some(true),
-                ..Meta::default()
+                ..<Meta as Default>::default()
             },
         };
         let put = |memory: &mut Memory, record: &Record| {
-            let write = |tx: &mut Tx<'_>| {
-                home.put(tx, "k@alice", record, Change::Update, Logged::ByKey)
-            };
+            let write =
+                |tx: &mut Tx<'_>| home.put(tx, "k@alice", record, Change::Update, Logged::ByKey);
             memory.write(write).unwrap().0
         };
         assert_eq!(put(&mut memory, &record), 0);

@@ -73,7 +73,9 @@ pub fn all(rows: &dyn Rows) -> Result<Vec<Entry>, StoreError> {
     let mut found = Vec::new();
     let prefix = [rows::REGISTER];
     rows.visit(&prefix, &rows::behind(&prefix), &mut |key, value| {
-        let who = str::from_utf8(&key[1..]).ok().and_then(|who| who.parse().ok());
+        let who = str::from_utf8(&key[1..])
+            .ok()
+            .and_then(|who| who.parse().ok());
         found.push(who.ok_or(StoreError::Row).and_then(|who| entry(who, value)));
         true
     })?;

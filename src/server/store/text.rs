@@ -77,11 +77,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    (
-        year_of_era + era * 400 + i64::from(month <= 2),
-        month,
-        day,
-    )
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// Milliseconds since 1970 → `2024-10-24 12:01:34.567Z`.
@@ -114,7 +110,8 @@ pub fn parse_day(text: &str) -> Option<u64> {
         + day
         - 1
         - 719_468;
-    (civil(days) == (year, month, day)).then(|| u64::try_from(days).ok()?.checked_mul(86_400_000))?
+    (civil(days) == (year, month, day))
+        .then(|| u64::try_from(days).ok()?.checked_mul(86_400_000))?
 }
 
 #[cfg(test)]
@@ -136,8 +133,15 @@ mod tests {
             let day = millis - millis % 86_400_000;
             assert_eq!(parse_day(&text[..10]), Some(day), "{text}");
         }
-        for wrong in ["2023-02-29", "2024-13-01", "2024-00-10", "2024-01-32", "1969-12-31", "x", ""]
-        {
+        for wrong in [
+            "2023-02-29",
+            "2024-13-01",
+            "2024-00-10",
+            "2024-01-32",
+            "1969-12-31",
+            "x",
+            "",
+        ] {
             assert_eq!(parse_day(wrong), None, "{wrong}");
         }
     }
