@@ -196,15 +196,18 @@ pub fn deliver(
             false => Delivery::Foreign(waiting),
         });
     };
-    let admitted = lists::admits(tx, &receiver.home, &from.who)?;
+    let mut taken = lists::admits(tx, &receiver.home, &from.who)?;
     for note in &mut waiting {
-        let taken = admitted && arrives(tx, &receiver.home, note, now)?;
-        if !taken {
+        // One that is not taken stops those behind it: their order is kept.
+        taken = taken && arrives(tx, &receiver.home, note, now)?;
+        if taken {
+            arrived(tx, from, note)?;
+        } else {
             fail(tx, from, note)?;
-            return Ok(Delivery::Refused);
         }
-        note.status = Status::Delivered;
-        from.out_of_line(tx, note)?;
+    }
+    if !taken {
+        return Ok(Delivery::Refused);
     }
     if !waiting.is_empty() {
         meet(tx, from, &receiver.home, now)?;
@@ -221,6 +224,15 @@ fn arrives(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<bool, St
         ..note.clone()
     };
     Ok(receive(tx, to, copy, now)? != Receipt::Full)
+}
+
+/// It has been delivered.
+///
+/// # Errors
+/// When the store fails.
+pub fn arrived(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
+    note.status = Status::Delivered;
+    from.out_of_line(tx, note)
 }
 
 /// One attempt more was in vain; after the last the note leaves the line.

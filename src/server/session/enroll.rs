@@ -305,6 +305,7 @@ impl Session {
         tx.emit(Event::Withdrawn {
             of: self.home.who.clone(),
             enrollment: found.id.clone(),
+            by: self.id.clone(),
         });
         if own {
             let text = "Enrollment is revoked. Closing the connection in 10 seconds";

@@ -45,7 +45,9 @@ use super::{
     store::{StoreError, Tx, register::Home},
 };
 
-pub use look::{Errand, Fetched};
+pub use auth::Proof;
+pub(super) use auth::{PKAM_KEY, SECRET};
+pub use look::{Errand, Fetched, Question};
 pub use notify::{Watch, live_line, page, stats_line};
 
 /// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
@@ -442,6 +444,12 @@ impl Session {
             // The rest is parsed so that it is refused in good form.
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         }
+    }
+
+    /// The answer to a line above [`Session::max_line`].
+    pub fn too_long(&mut self) -> Outcome {
+        let text = format!("a command may have {} bytes", self.max_line());
+        self.outcome(Err(refuse(Code::BufferLimit, text)))
     }
 
     /// Turns what a handler said into bytes.

@@ -95,6 +95,8 @@ pub enum Event {
         of: AtSign,
         /// Its id.
         enrollment: String,
+        /// The session that asked for it, which is let to finish.
+        by: String,
     },
 }
 
