@@ -98,11 +98,7 @@ impl fmt::Display for Root {
 ///
 /// # Errors
 /// When the directory cannot be reached or does not answer within its deadline.
-pub async fn find(
-    root: &Root,
-    tls: &Connector,
-    who: &AtSign,
-) -> Result<Option<Endpoint>, AtError> {
+pub async fn find(root: &Root, tls: &Connector, who: &AtSign) -> Result<Option<Endpoint>, AtError> {
     let at = match root {
         Root::Directory(at) => at,
         Root::Proxy(at) => return Ok(Some(at.clone())),
@@ -126,7 +122,9 @@ pub async fn locate(
 ) -> Result<(Endpoint, bool), AtError> {
     let name = (root.clone(), who.clone());
     let now = Instant::now();
-    let known = remembered().as_ref().and_then(|map| map.get(&name).cloned());
+    let known = remembered()
+        .as_ref()
+        .and_then(|map| map.get(&name).cloned());
     if let Some((at, since)) = known
         && now.duration_since(since) < REMEMBER
     {
@@ -291,7 +289,10 @@ mod tests {
     }
 
     /// One connection to a directory that says these chunks, each after a read when `None` stands before it.
-    async fn dialog(says: Vec<&'static [u8]>, after: &'static [u8]) -> Result<Option<Endpoint>, Failure> {
+    async fn dialog(
+        says: Vec<&'static [u8]>,
+        after: &'static [u8],
+    ) -> Result<Option<Endpoint>, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let peer = spawn(async move {
@@ -338,7 +339,10 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_before_the_greeting() {
-        let silent = block_on(dialog(vec![b"220 mail.example ESMTP hello, this is not what you want here at all\r\n"], b""));
+        let silent = block_on(dialog(
+            vec![b"220 mail.example ESMTP hello, this is not what you want here at all\r\n"],
+            b"",
+        ));
         assert!(matches!(silent, Err(Failure::Nonsense(_))));
         let late = block_on(dialog(vec![b"\r", b"\n", b"@"], b"null\n"));
         assert!(matches!(late, Ok(None)));
@@ -355,7 +359,7 @@ mod tests {
         let tls = Connector::new::<&str>(&[]).unwrap();
         let root: Root = "proxy:127.0.0.1:1".parse().unwrap();
         let who = atsign("@proxied");
-        let mut known = || block_on(locate(&root, &tls, &who)).unwrap().1;
+        let known = || block_on(locate(&root, &tls, &who)).unwrap().1;
         assert_eq!((known(), known()), (false, true));
         forget(&root, &who);
         assert!(!known());

@@ -50,20 +50,32 @@ impl AtError {
     /// What to try next.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Directory { .. } => "is there a network, and is outbound TCP to that port allowed?",
-            Self::Unknown { .. } => "is the atSign spelt right, and does it belong to this directory?",
+            Self::Directory { .. } => {
+                "is there a network, and is outbound TCP to that port allowed?"
+            }
+            Self::Unknown { .. } => {
+                "is the atSign spelt right, and does it belong to this directory?"
+            }
             Self::Unreachable { .. } => {
                 "is outbound TCP to that port allowed from here? a new atServer may need a few minutes"
             }
             Self::Tls { source, .. } => return source.hint().map(str::to_owned),
             Self::Login { fault, .. } => return login_hint(fault).map(str::to_owned),
-            Self::Auth(AuthError::WrongServer(_)) => "does the directory point to the right atServer?",
+            Self::Auth(AuthError::WrongServer(_)) => {
+                "does the directory point to the right atServer?"
+            }
             Self::Refused(fault) if fault.code == Some(Code::Unauthorized) => {
                 "do these keys include the namespace? an enrolment for it may be needed"
             }
-            Self::Lost { .. } | Self::Silent(_) => "try again; if it stays like this, look at the network",
+            Self::Lost { .. } | Self::Silent(_) => {
+                "try again; if it stays like this, look at the network"
+            }
             Self::NoPublicKey(_) => "has that atSign been activated?",
-            Self::Refused(_) | Self::Closed | Self::Protocol(_) | Self::Crypto(_) | Self::Auth(_) => {
+            Self::Refused(_)
+            | Self::Closed
+            | Self::Protocol(_)
+            | Self::Crypto(_)
+            | Self::Auth(_) => {
                 return None;
             }
         };
@@ -103,7 +115,9 @@ fn is_passing(code: Code) -> bool {
 
 fn login_hint(fault: &Fault) -> Option<&'static str> {
     Some(match fault.code? {
-        Code::Unauthenticated => "do these keys belong to this atSign, and are they the latest ones?",
+        Code::Unauthenticated => {
+            "do these keys belong to this atSign, and are they the latest ones?"
+        }
         Code::EnrollmentPending => "approve the enrolment on a device that has keys",
         Code::EnrollmentDenied | Code::EnrollmentRevoked | Code::EnrollmentExpired => {
             "enrol this device again"

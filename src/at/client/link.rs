@@ -21,11 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-use super::{
-    AtError, AtSign, Network, Timing,
-    error::Broken,
-    super::directory,
-};
+use super::{super::directory, AtError, AtSign, Network, Timing, error::Broken};
 
 /// Longest command that is sent, in bytes: what every server takes.
 const MAX_COMMAND: usize = 10_230_000;
@@ -233,11 +229,7 @@ impl Link {
         }
     }
 
-    pub(super) async fn ask_line(
-        &mut self,
-        line: &str,
-        within: Duration,
-    ) -> Result<Reply, Broken> {
+    pub(super) async fn ask_line(&mut self, line: &str, within: Duration) -> Result<Reply, Broken> {
         if !self.is_usable() {
             return Err(Broken::Lost("it is out of step".to_owned()));
         }
@@ -276,7 +268,9 @@ impl Link {
     }
 
     async fn write(&mut self, line: &str) -> Result<(), Broken> {
-        self.stream.write_all(format!("{line}\n").as_bytes()).await?;
+        self.stream
+            .write_all(format!("{line}\n").as_bytes())
+            .await?;
         Ok(self.stream.flush().await?)
     }
 

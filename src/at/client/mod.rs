@@ -143,13 +143,7 @@ impl Client {
         let link = link::log_in(&reach, &keys, &timing).await?;
         let (jobs, work) = bounded(worker::QUEUE);
         let (gate, stop) = bounded(1);
-        let worker = Worker::new(
-            Arc::clone(&reach),
-            Arc::clone(&keys),
-            timing,
-            work,
-            link,
-        );
+        let worker = Worker::new(Arc::clone(&reach), Arc::clone(&keys), timing, work, link);
         Ok(Self(Arc::new(Inner {
             keys,
             reach,
@@ -265,12 +259,12 @@ impl Client {
         let Some((value, about)) = read_value(&answer)? else {
             return Ok(None);
         };
-        let iv = about.ivNonce.as_deref();
-        let wrapped = about.sharedKeyEnc.as_deref();
+        let iv = about.iv_nonce.as_deref();
+        let wrapped = about.shared_key_enc.as_deref();
         match opening::open(self, from, &value, iv, wrapped).await {
             Ok(text) => Ok(Some(text)),
             // Old programs do not say whether they encrypted.
-            Err(AtError::Crypto(_)) if about.isEncrypted != Some(true) => Ok(Some(value)),
+            Err(AtError::Crypto(_)) if about.is_encrypted != Some(true) => Ok(Some(value)),
             Err(why) => Err(why),
         }
     }
@@ -384,25 +378,27 @@ impl Client {
 
 /// The part of `lookup:all:…` that decrypting needs.
 #[derive(Default, Deserialize)]
-#[allow(non_snake_case)]
 struct About {
-    isEncrypted: Option<bool>,
-    ivNonce: Option<String>,
-    sharedKeyEnc: Option<String>,
+    #[serde(rename = "isEncrypted")]
+    is_encrypted: Option<bool>,
+    #[serde(rename = "ivNonce")]
+    iv_nonce: Option<String>,
+    #[serde(rename = "sharedKeyEnc")]
+    shared_key_enc: Option<String>,
 }
 
 /// `{"key":…,"data":…,"metaData":{…}}` → value and what is said about it.
 fn read_value(answer: &str) -> Result<Option<(String, About)>, AtError> {
     #[derive(Deserialize)]
-    #[allow(non_snake_case)]
     struct All {
         data: Option<String>,
-        metaData: Option<About>,
+        #[serde(rename = "metaData")]
+        meta_data: Option<About>,
     }
     let all: All = json::from_str(answer)
         .map_err(|_| AtError::Protocol("a looked-up value that cannot be read".to_owned()))?;
     let value = all.data.filter(|text| text != "null");
-    Ok(value.map(|value| (value, all.metaData.unwrap_or_default())))
+    Ok(value.map(|value| (value, all.meta_data.unwrap_or_default())))
 }
 
 /// At random in 0.0..1.0, for back-off; no secret.

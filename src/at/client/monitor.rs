@@ -24,13 +24,7 @@ use futures_lite::future::or;
 use log::{info, warn};
 
 use crate::{
-    at::{
-        fault::Code,
-        keyfile::AtKeys,
-        notification::Notification,
-        reply::Reply,
-        verb::Verb,
-    },
+    at::{fault::Code, keyfile::AtKeys, notification::Notification, reply::Reply, verb::Verb},
     net::backoff::Backoff,
 };
 
@@ -205,7 +199,10 @@ impl Monitor {
                     self.deliver_all(backlog).await?;
                     return Ok(link);
                 }
-                Err(why) => info!("atsign={} connection=monitor failed: {why}", self.keys.atsign),
+                Err(why) => info!(
+                    "atsign={} connection=monitor failed: {why}",
+                    self.keys.atsign
+                ),
             }
         }
     }
@@ -301,7 +298,11 @@ impl Monitor {
         let note = match Notification::parse(json) {
             Ok(note) => note,
             Err(why) => {
-                warn!("atsign={} bytes={} dropped {why}", self.keys.atsign, json.len());
+                warn!(
+                    "atsign={} bytes={} dropped {why}",
+                    self.keys.atsign,
+                    json.len()
+                );
                 return Ok(());
             }
         };

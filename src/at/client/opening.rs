@@ -231,20 +231,29 @@ mod tests {
         let keys = Arc::new(keys("legacy_file"));
         let (opener, bob) = (Opener::default(), atsign("@bob"));
         let public = keys.encryption.public();
-        let good = public.wrap(&crate::at::crypto::to_base64(&[1; 32])).unwrap();
-        let bad: Vec<String> = (0..MAX_NEW).map(|_| public.wrap("no key").unwrap()).collect();
+        let good = public
+            .wrap(&crate::at::crypto::to_base64(&[1; 32]))
+            .unwrap();
+        let bad: Vec<String> = (0..MAX_NEW)
+            .map(|_| public.wrap("no key").unwrap())
+            .collect();
         block_on(async {
             for _ in 0..2 * MAX_NEW {
                 let key = opener.key(&keys, &bob, &good).await.unwrap();
                 assert_eq!(key.reveal(), &[1; 32]);
             }
             for wrapped in bad.iter().chain(&bad) {
-                assert_eq!(opener.key(&keys, &bob, wrapped).await, Err(CryptoError::Decrypt));
+                assert_eq!(
+                    opener.key(&keys, &bob, wrapped).await,
+                    Err(CryptoError::Decrypt)
+                );
             }
             // One of the five was refused without a try; the good one is still known.
             assert_eq!(opener.with(&bob, |sender| sender.keys.len()), Some(MAX_NEW));
             assert!(opener.key(&keys, &bob, &good).await.is_ok());
-            let fresh = public.wrap(&crate::at::crypto::to_base64(&[2; 32])).unwrap();
+            let fresh = public
+                .wrap(&crate::at::crypto::to_base64(&[2; 32]))
+                .unwrap();
             assert!(opener.key(&keys, &bob, &fresh).await.is_err());
             assert!(opener.key(&keys, &atsign("@carol"), &fresh).await.is_ok());
         });

@@ -265,7 +265,10 @@ impl Worker {
                 self.failed = None;
             }
             Err(why) => {
-                info!("atsign={} connection=command failed: {why}", self.keys.atsign);
+                info!(
+                    "atsign={} connection=command failed: {why}",
+                    self.keys.atsign
+                );
                 self.failed = Some(Instant::now());
             }
         }
