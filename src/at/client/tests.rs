@@ -5,19 +5,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_std::{
     channel::unbounded,
-    io::BufReader,
     net::{TcpListener, TcpStream},
     task::block_on,
 };
 use futures_lite::{
-    AsyncBufReadExt, AsyncWriteExt, FutureExt, StreamExt, future::Boxed, future::zip,
+    AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, future::Boxed, future::zip,
+    io::BufReader,
 };
 
 use super::{link::Stream, *};
-use crate::at::{
-    crypto::KeyPair,
-    fault::Code,
-    vectors::{at_protocol, atsign, keys},
+use crate::{
+    at::{
+        crypto::KeyPair,
+        fault::Code,
+        vectors::{at_protocol, atsign, keys},
+    },
+    net::tls::Acceptor,
 };
 
 /// For what must happen: as long as a busy machine may need.
@@ -48,6 +51,13 @@ const ENDED: &str = "(ended)";
 
 impl Stand {
     async fn new(script: impl Fn(usize, &str) -> Option<Act> + Send + Sync + 'static) -> Self {
+        Self::over(None, script).await
+    }
+
+    async fn over(
+        tls: Option<Acceptor>,
+        script: impl Fn(usize, &str) -> Option<Act> + Send + Sync + 'static,
+    ) -> Self {
         let script: Arc<Script> = Arc::new(Box::new(script));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -59,7 +69,19 @@ impl Stand {
                 let (stream, _) = listener.accept().await.unwrap();
                 stream.set_nodelay(true).unwrap();
                 all.lock().unwrap().insert(number, stream.clone());
-                spawn(serve(number, stream, Arc::clone(&script), tell.clone()));
+                let (script, tell, tls) = (Arc::clone(&script), tell.clone(), tls.clone());
+                spawn(async move {
+                    let socket = stream.clone();
+                    match tls {
+                        None => serve(number, stream, script, &tell).await,
+                        Some(tls) => {
+                            let (stream, _) = tls.accept(stream, SOON).await.unwrap();
+                            serve(number, stream, script, &tell).await;
+                        }
+                    }
+                    let _ = socket.shutdown(std::net::Shutdown::Both);
+                    let _ = tell.send((number, ENDED.to_owned())).await;
+                });
             }
         });
         Self {
@@ -117,29 +139,40 @@ impl Drop for Stand {
     }
 }
 
-async fn serve(
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     number: usize,
-    mut stream: TcpStream,
+    stream: S,
     script: Arc<Script>,
-    tell: Sender<(usize, String)>,
+    tell: &Sender<(usize, String)>,
 ) {
-    stream.write_all(b"@").await.unwrap();
-    let mut lines = BufReader::new(stream.clone()).lines();
-    while let Some(Ok(line)) = lines.next().await {
-        let _ = tell.send((number, line.clone())).await;
-        match script(number, &line).unwrap_or_else(|| usual(&line)) {
-            Act::Say(text) => drop(stream.write_all(text.as_bytes()).await),
+    let mut stream = BufReader::new(stream);
+    say(&mut stream, b"@").await;
+    loop {
+        let mut line = String::new();
+        let got = stream.read_line(&mut line).await;
+        if !got.is_ok_and(|count| count > 0) {
+            break;
+        }
+        let line = line.trim_end();
+        let _ = tell.send((number, line.to_owned())).await;
+        match script(number, line).unwrap_or_else(|| usual(line)) {
+            Act::Say(text) => say(&mut stream, text.as_bytes()).await,
             Act::Drip(text) => {
                 for byte in text.bytes() {
-                    let _ = stream.write_all(&[byte]).await;
+                    say(&mut stream, &[byte]).await;
                 }
             }
             Act::Hang => break,
             Act::Silence => {}
         }
     }
-    let _ = stream.shutdown(std::net::Shutdown::Both);
-    let _ = tell.send((number, ENDED.to_owned())).await;
+    let _ = stream.get_mut().close().await;
+}
+
+/// The client may be gone already; then the next read tells.
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>, bytes: &[u8]) {
+    let _ = stream.get_mut().write_all(bytes).await;
+    let _ = stream.get_mut().flush().await;
 }
 
 fn usual(line: &str) -> Act {
@@ -292,10 +325,8 @@ fn a_silent_server_costs_its_connection_and_the_deadline() {
         let silent = client.run(&llookup("slow")).await;
         assert!(matches!(silent, Err(AtError::Silent(_))), "{silent:?}");
         // The answer of the first command, late: nobody may take it for that of the second.
-        let _ = stand.peers.lock().unwrap()[&1]
-            .clone()
-            .write_all(b"data:late\n@alice@")
-            .await;
+        let mut late = stand.peers.lock().unwrap()[&1].clone();
+        let _ = late.write_all(b"data:late\n@alice@").await;
         assert_eq!(client.run(&llookup("quick")).await.unwrap(), "second");
     });
 }
@@ -389,9 +420,11 @@ fn refused_logins_say_why() {
             let words = b"error:AT0012-Inbound connection limit exceeded\n";
             stream.write_all(words).await.unwrap();
             // Reads what comes, so that closing is no reset.
-            let mut lines = BufReader::new(stream.clone()).lines();
-            lines.next().await;
-            drop(stream);
+            let mut line = String::new();
+            BufReader::new(&mut stream)
+                .read_line(&mut line)
+                .await
+                .unwrap();
         });
         let refused =
             Client::login_over(reach, Arc::new(keys("legacy_file")), Timing::default()).await;
@@ -927,5 +960,70 @@ fn public_keys_are_remembered_until_asked_afresh() {
         );
         let own = client.public_key(&atsign("@alice")).await.unwrap().unwrap();
         assert_eq!(&own, client.keys().encryption.public());
+    });
+}
+
+/// A certificate for 127.0.0.1 that is its own authority.
+fn certificate() -> (Acceptor, Connector) {
+    let names = vec!["127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let file = std::env::temp_dir().join(format!("ca-{}.pem", uuid::Uuid::new_v4()));
+    std::fs::write(&file, made.cert.pem()).unwrap();
+    let connector = Connector::new(&[&file]).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let key = made.signing_key.serialize_pem();
+    (
+        Acceptor::from_pem(&made.cert.pem(), &key).unwrap(),
+        connector,
+    )
+}
+
+#[test]
+fn the_whole_way_over_directory_and_tls_and_after_the_server_has_moved() {
+    run(async {
+        let (acceptor, tls) = certificate();
+        let script = |_: usize, line: &str| line.starts_with("llookup").then(|| data("value"));
+        let first = Stand::over(Some(acceptor.clone()), script).await;
+        let at = Arc::new(Mutex::new(first.address.to_string()));
+        let answer = Arc::clone(&at);
+        let directory = Stand::over(Some(acceptor.clone()), move |_, line| {
+            Some(Act::Drip(match line {
+                "alice" => format!("{}\r\n@", answer.lock().unwrap()),
+                _ => "null\r\n@".to_owned(),
+            }))
+        })
+        .await;
+        let network = Network {
+            root: directory.address.to_string().parse().unwrap(),
+            tls,
+        };
+        let keys = Arc::new(keys("apkam_file"));
+        let client = Client::login(&network, Arc::clone(&keys)).await.unwrap();
+        assert_eq!(client.run(&llookup("x.ns")).await.unwrap(), "value");
+        let mut link = Link::open(&network, client.atsign()).await.unwrap();
+        assert_eq!(link.ask(&Verb::Noop { millis: 0 }).await.unwrap(), "ok");
+        let asked = || {
+            let lines = std::iter::from_fn(|| directory.heard.try_recv().ok());
+            lines.filter(|(_, line)| line == "alice").count()
+        };
+        assert_eq!(asked(), 1, "the second time it is remembered");
+
+        let second = Stand::over(Some(acceptor), script).await;
+        *at.lock().unwrap() = second.address.to_string();
+        drop(first);
+        client.close().await;
+        drop(link);
+        let client = loop {
+            // The first one's socket closes a moment after its task has been told to.
+            let client = Client::login(&network, Arc::clone(&keys)).await.unwrap();
+            if !second.heard.is_empty() {
+                break client;
+            }
+        };
+        assert_eq!(client.run(&llookup("x.ns")).await.unwrap(), "value");
+        assert_eq!(asked(), 1, "the remembered address was dead");
+
+        let nobody = Link::open(&network, &atsign("@nobody")).await;
+        assert!(matches!(nobody, Err(AtError::Unknown { .. })), "{nobody:?}");
     });
 }
