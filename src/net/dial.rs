@@ -1,43 +1,375 @@
 //! Outbound connections: every address, one deadline.
+//!
+//! ```text
+//!   name ─resolve─▶ [v6a, v4a, v6b, …]      0 ms   v6a ──────────── silent ───▶
+//!                                         250 ms        v4a ──▶ answers: taken, the others are dropped
+//!   '────────────────────────────── one deadline ───────────────────────────────────────────────'
+//! ```
 
-use std::{fmt, io, str::FromStr, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::{Future, pending, poll_fn},
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    str::FromStr,
+    task::Poll,
+    time::Duration,
+};
 
-use async_std::net::TcpStream;
+use async_io::Timer;
+use async_std::{
+    future::timeout,
+    net::{TcpStream, ToSocketAddrs},
+};
+use futures_lite::future::or;
 
 /// `host:port`; an IPv6 literal stands in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub struct Endpoint {
+    /// A name or an address, without brackets.
     pub host: String,
     pub port: u16,
 }
 
 impl Endpoint {
-    /// Reads `host[:port]`.
-    pub fn parse(_text: &str, _default_port: Option<u16>) -> Result<Self, BadEndpoint> {
-        todo!()
+    /// Reads `host[:port]`; `[::1]:22` and, where a default port is given, also `[::1]` and `::1`.
+    ///
+    /// A host has 1..=253 visible ASCII characters and does not begin with `-`; a port is 1..=65535.
+    ///
+    /// # Errors
+    /// [`BadEndpoint`] with the text, cut to a length fit for a message.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self, BadEndpoint> {
+        Self::read(text, default_port).ok_or_else(|| {
+            let cut = text
+                .char_indices()
+                .nth(MAX_HOST)
+                .map_or(text, |(at, _)| &text[..at]);
+            BadEndpoint(cut.to_owned())
+        })
+    }
+
+    fn read(text: &str, default_port: Option<u16>) -> Option<Self> {
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, behind) = rest.split_once(']')?;
+            host.parse::<Ipv6Addr>().ok()?;
+            match behind.strip_prefix(':') {
+                Some(port) => (host, Some(port)),
+                None if behind.is_empty() => (host, None),
+                None => return None,
+            }
+        } else if text.parse::<Ipv6Addr>().is_ok() {
+            (text, None)
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let port = match port {
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
+            Some(_) => None,
+            None => default_port,
+        };
+        Some(Self {
+            host: good_host(host)?,
+            port: port.filter(|&port| port != 0)?,
+        })
     }
 }
+
+fn good_host(host: &str) -> Option<String> {
+    let odd = |c: char| !c.is_ascii_graphic() || "/@[]?#,;\\\"'`$&|<>(){}!*".contains(c);
+    let fine =
+        (1..=MAX_HOST).contains(&host.len()) && !host.starts_with('-') && !host.contains(odd);
+    fine.then(|| host.to_owned())
+}
+
 /// Not `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not host:port")]
 pub struct BadEndpoint(pub String);
+
 impl FromStr for Endpoint {
     type Err = BadEndpoint;
     fn from_str(text: &str) -> Result<Self, BadEndpoint> {
         Self::parse(text, None)
     }
 }
+
 impl fmt::Display for Endpoint {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
 /// Connects to the first address that answers, trying the next one after a short head start. No delay, keep-alive on.
 ///
 /// # Errors
-/// The last address' error, or `TimedOut`.
-pub async fn dial(_to: &Endpoint, _within: Duration) -> io::Result<TcpStream> {
-    todo!()
+/// The last address' error, or `TimedOut`; the text names the address or the endpoint.
+pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
+    let connected = async { race(resolve(to).await?, to).await };
+    let Ok(outcome) = timeout(within, connected).await else {
+        let text = format!("no answer from {to} within {within:?}");
+        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+    };
+    let tcp = outcome?;
+    tune(&tcp)?;
+    Ok(tcp)
+}
+
+/// What every socket of ours gets, dialled or accepted: small writes leave at once, and a peer that
+/// has vanished is noticed after about a minute.
+///
+/// # Errors
+/// What the system says; a socket that has been reset already may refuse.
+pub fn tune(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let keep_alive = socket2::TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_IDLE)
+        .with_interval(KEEP_ALIVE_INTERVAL);
+    socket2::SockRef::from(tcp).set_tcp_keepalive(&keep_alive)
+}
+
+async fn resolve(to: &Endpoint) -> io::Result<VecDeque<SocketAddr>> {
+    if let Ok(literal) = to.host.parse::<IpAddr>() {
+        return Ok(VecDeque::from([SocketAddr::new(literal, to.port)]));
+    }
+    let found = (to.host.as_str(), to.port).to_socket_addrs().await;
+    let found = found.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot resolve {}: {error}", to.host))
+    })?;
+    Ok(alternate(found.take(MAX_ADDRESSES).collect()))
+}
+
+/// Families in turn, the resolver's first choice first, so that one dead family costs one head start.
+fn alternate(found: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|addr| addr.is_ipv6() == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut turns = VecDeque::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            return turns;
+        }
+        turns.extend(pair.into_iter().flatten());
+    }
+}
+
+type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+async fn race(mut waiting: VecDeque<SocketAddr>, to: &Endpoint) -> io::Result<TcpStream> {
+    let mut running: Vec<Attempt> = Vec::new();
+    let none = format!("{to} has no address");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, none);
+    loop {
+        if let Some(addr) = waiting.pop_front() {
+            running.push(Box::pin(attempt(addr)));
+        } else if running.is_empty() {
+            return Err(last);
+        }
+        let head_start = async {
+            if waiting.is_empty() {
+                pending::<()>().await;
+            }
+            Timer::after(HEAD_START).await;
+            None
+        };
+        match or(async { Some(first_of(&mut running).await) }, head_start).await {
+            Some(Ok(tcp)) => return Ok(tcp),
+            Some(Err(error)) => last = error,
+            None => {}
+        }
+    }
+}
+
+async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(addr)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))
+}
+
+/// Waits for whichever ends first, and takes it off the list.
+async fn first_of(running: &mut Vec<Attempt>) -> io::Result<TcpStream> {
+    poll_fn(|cx| {
+        for at in 0..running.len() {
+            if let Poll::Ready(outcome) = running[at].as_mut().poll(cx) {
+                drop(running.swap_remove(at));
+                return Poll::Ready(outcome);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The longest name DNS can carry.
+const MAX_HOST: usize = 253;
+/// Addresses tried for one name.
+const MAX_ADDRESSES: usize = 16;
+/// What an address gets before the next one is tried beside it (RFC 8305 recommends 250 ms).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Quiet time before the first keep-alive probe; shorter than the usual limits of NAT tables.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Between unanswered probes.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use async_std::task::block_on;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn endpoints_as_people_write_them() {
+        let long = "a".repeat(253);
+        for (typed, default, want) in [
+            ("localhost:22", None, Some(("localhost", 22))),
+            ("root.atsign.org", Some(64), Some(("root.atsign.org", 64))),
+            (
+                "root.atsign.org:65535",
+                Some(64),
+                Some(("root.atsign.org", 65535)),
+            ),
+            ("127.0.0.1:1", None, Some(("127.0.0.1", 1))),
+            ("[::1]:22", None, Some(("::1", 22))),
+            ("[::1]", Some(5), Some(("::1", 5))),
+            ("::1", Some(5), Some(("::1", 5))),
+            (&format!("{long}:1"), None, Some((&*long, 1))),
+            ("::1", None, None),
+            ("[::1]", None, None),
+            ("[::1]22", None, None),
+            ("[::1:22", None, None),
+            ("[name]:22", None, None),
+            ("a:b:22", None, None),
+            ("localhost", None, None),
+            ("localhost:", Some(1), None),
+            ("localhost:0", None, None),
+            ("localhost:65536", None, None),
+            ("localhost:+22", None, None),
+            ("localhost:2 2", None, None),
+            (":22", None, None),
+            ("", Some(22), None),
+            ("two words:22", None, None),
+            ("-oProxyCommand=x:22", None, None),
+            ("caf\u{e9}:22", None, None),
+            (&format!("{long}b:1"), None, None),
+        ] {
+            let got = Endpoint::parse(typed, default).ok();
+            let want = want.map(|(host, port): (&str, u16)| Endpoint {
+                host: host.to_owned(),
+                port,
+            });
+            assert_eq!(got, want, "{typed} {default:?}");
+        }
+    }
+
+    #[test]
+    fn printed_endpoints_are_read_back() {
+        for text in ["localhost:22", "[2001:db8::1]:443", "10.0.0.1:1"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_bad_endpoint_is_quoted_but_not_at_any_length() {
+        let BadEndpoint(text) = Endpoint::parse(&"\u{e9}".repeat(10_000), None).unwrap_err();
+        assert_eq!(text.chars().count(), 253);
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let parse = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>();
+        let found = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "2.2.2.2:1"]);
+        let turns = parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"]);
+        assert_eq!(alternate(found), turns);
+        assert!(alternate(Vec::new()).is_empty());
+    }
+
+    /// A listener whose queue is full: connecting to it hangs, as with a dead route.
+    fn deaf() -> (SocketAddr, Vec<socket2::Socket>) {
+        let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let listener = socket().unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut kept = vec![listener];
+        for _ in 0..8 {
+            let filler = socket().unwrap();
+            filler.set_nonblocking(true).unwrap();
+            let _ = filler.connect(&addr);
+            kept.push(filler);
+        }
+        (addr.as_socket().unwrap(), kept)
+    }
+
+    #[test]
+    fn a_dead_first_address_costs_a_head_start_only() {
+        block_on(async {
+            let (dead, _kept) = deaf();
+            let listener = async_std::net::TcpListener::bind("127.0.0.1:0")
+                .await
+                .unwrap();
+            let alive = listener.local_addr().unwrap();
+            let to = Endpoint::parse("many.example:1", None).unwrap();
+            let begun = std::time::Instant::now();
+            let tcp = race(VecDeque::from([dead, alive]), &to).await.unwrap();
+            assert_eq!(tcp.peer_addr().unwrap(), alive);
+            assert!(begun.elapsed() >= HEAD_START);
+        });
+    }
+
+    #[test]
+    fn a_refusing_address_hands_over_at_once_and_the_last_error_is_told() {
+        block_on(async {
+            let closed = std::net::TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap();
+            let to = Endpoint::parse("many.example:1", None).unwrap();
+            let error = race(VecDeque::from([closed, closed]), &to)
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            assert!(error.to_string().contains(&closed.to_string()), "{error}");
+            let error = race(VecDeque::new(), &to).await.unwrap_err();
+            assert_eq!(error.to_string(), "many.example:1 has no address");
+        });
+    }
+
+    #[test]
+    fn silence_ends_at_the_one_deadline() {
+        let (dead, _kept) = deaf();
+        let to = dead.to_string().parse().unwrap();
+        let error = block_on(dial(&to, Duration::from_millis(50))).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains(&to.to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_dialled_socket_has_no_delay_and_keep_alive() {
+        block_on(async {
+            let listener = async_std::net::TcpListener::bind("127.0.0.1:0")
+                .await
+                .unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let to = Endpoint::parse("localhost", Some(port)).unwrap();
+            let tcp = dial(&to, SOON).await.unwrap();
+            assert!(tcp.nodelay().unwrap());
+            assert!(socket2::SockRef::from(&tcp).keepalive().unwrap());
+        });
+    }
 }

@@ -1,20 +1,33 @@
-//! TLS: the only file that knows which library does it.
+//! TLS: the only file (with its [`stream`]) that knows which library does it.
+//!
+//! The library is a thin wrapper around rustls that we configure ourselves: TLS 1.2 and 1.3, today's
+//! bundled authorities instead of the wrapper's own old list, no session tickets on the server.
 
 use std::{
-    io,
+    fmt, fs, io,
+    net::IpAddr,
     path::Path,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use async_std::net::TcpStream;
-use futures_lite::{AsyncRead, AsyncWrite};
+use async_std::{future::timeout, net::TcpStream};
+use rustls::{
+    Certificate, CertificateError, ClientConfig, OwnedTrustAnchor, PrivateKey, RootCertStore,
+    ServerConfig,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use crate::net::dial;
+
+pub use stream::TlsStream;
+
+mod stream;
 
 /// Authorities we trust: the bundled list, plus files given by `--ca`.
 #[derive(Clone)]
-pub struct Connector(Arc<rustls::ClientConfig>);
+pub struct Connector(Arc<ClientConfig>);
 
 /// Why there is no TLS connection.
 #[derive(Debug, thiserror::Error)]
@@ -33,83 +46,267 @@ pub enum TlsError {
     #[error("TLS with {name} did not finish in time")]
     TimedOut { name: String },
 }
+
 impl TlsError {
     /// What to try next.
     pub fn hint(&self) -> Option<&'static str> {
-        todo!()
+        Some(match self {
+            Self::Authority(..) => "the file should hold one or more certificates in PEM form",
+            Self::UnknownAuthority { .. } => {
+                "if you run that server, trust the authority that signed for it with --ca FILE"
+            }
+            Self::WrongName { .. } => {
+                "was the right host given, and is it spelt as in the certificate?"
+            }
+            Self::Expired { .. } => "is the clock of this machine right?",
+            Self::Failed { .. } => "is it the right port, and does a TLS server listen there?",
+            Self::TimedOut { .. } => {
+                "something accepts connections there but does not speak TLS: is it the right port, or is a firewall in the way?"
+            }
+        })
+    }
+
+    /// Sorts what the library says; `name` is whom we talked to.
+    fn from_io(name: &str, error: &io::Error) -> Self {
+        let name = name.to_owned();
+        let why = match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            Some(rustls::Error::InvalidCertificate(reason)) => match reason {
+                // A bad signature is what an authority made anew under its old name looks like.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    return Self::UnknownAuthority { name };
+                }
+                CertificateError::NotValidForName => return Self::WrongName { name },
+                CertificateError::Expired | CertificateError::NotValidYet => {
+                    return Self::Expired { name };
+                }
+                other => format!("the certificate is not acceptable ({other:?})"),
+            },
+            Some(rustls::Error::AlertReceived(alert)) => format!("the other end said {alert:?}"),
+            Some(rustls::Error::InvalidMessage(_)) => "the other end does not speak TLS".to_owned(),
+            Some(other) => other.to_string(),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                "the connection was closed during the handshake".to_owned()
+            }
+            None => error.to_string(),
+        };
+        Self::Failed { name, why }
     }
 }
 
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connector")
     }
 }
 
 impl Connector {
-    /// The bundled authorities and those in these PEM files.
-    pub fn new<P: AsRef<Path>>(_more: &[P]) -> Result<Self, TlsError> {
-        todo!()
+    /// The bundled authorities and those in these PEM files; a file may hold several.
+    ///
+    /// # Errors
+    /// [`TlsError::Authority`] names the file that cannot be read or holds no usable certificate.
+    pub fn new<P: AsRef<Path>>(more: &[P]) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        roots.add_trust_anchors(webpki_roots::TLS_SERVER_ROOTS.iter().map(|anchor| {
+            OwnedTrustAnchor::from_subject_spki_name_constraints(
+                anchor.subject.as_ref(),
+                anchor.subject_public_key_info.as_ref(),
+                anchor.name_constraints.as_ref().map(|names| names.as_ref()),
+            )
+        }));
+        for path in more {
+            add_authorities(&mut roots, path.as_ref())?;
+        }
+        let config = ClientConfig::builder()
+            .with_cipher_suites(&suites())
+            .with_safe_default_kx_groups()
+            .with_safe_default_protocol_versions()
+            .expect("the default suites serve the default versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self(Arc::new(config)))
     }
+
     /// Checks the name, finishes the handshake within the time. The name may be an IP address.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
     pub async fn connect(
         &self,
-        _name: &str,
-        _tcp: TcpStream,
-        _within: Duration,
+        name: &str,
+        tcp: TcpStream,
+        within: Duration,
     ) -> Result<TlsStream, TlsError> {
-        todo!()
+        if rustls::ServerName::try_from(name).is_err() {
+            let why = "this is neither a host name nor an address".to_owned();
+            let name = name.to_owned();
+            return Err(TlsError::Failed { name, why });
+        }
+        let _ = dial::tune(&tcp);
+        let socket = stream::Socket::new(tcp);
+        let handshake = async_tls::TlsConnector::from(self.0.clone()).connect(name, socket.clone());
+        match timeout(within, handshake).await {
+            Ok(Ok(tls)) => Ok(TlsStream::client(tls, socket)),
+            Ok(Err(error)) => Err(TlsError::from_io(name, &error)),
+            Err(_) => Err(TlsError::TimedOut {
+                name: name.to_owned(),
+            }),
+        }
     }
+}
+
+/// Without AES instructions ChaCha20 is several times faster, so it is offered first there.
+fn suites() -> Vec<rustls::SupportedCipherSuite> {
+    let mut suites = rustls::DEFAULT_CIPHER_SUITES.to_vec();
+    if !aes::hardware_accelerated() {
+        // A stable sort: within each kind the library's order stays.
+        suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("CHACHA20"));
+    }
+    suites
+}
+
+fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
+    let bad = |why: String| TlsError::Authority(path.display().to_string(), why);
+    let pem = fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let certificates =
+        rustls_pemfile::certs(&mut pem.as_slice()).map_err(|error| bad(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(bad("no certificate in it".to_owned()));
+    }
+    for (at, certificate) in certificates.into_iter().enumerate() {
+        roots
+            .add(&Certificate(certificate))
+            .map_err(|error| bad(format!("certificate {}: {error}", at + 1)))?;
+    }
+    Ok(())
 }
 
 /// The server's side.
 #[derive(Clone)]
-pub struct Acceptor(Arc<rustls::ServerConfig>);
+pub struct Acceptor(Arc<ServerConfig>);
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Acceptor")
+    }
+}
 
 impl Acceptor {
-    /// From a configuration with its certificates; no session tickets are sent.
-    pub fn new(_config: rustls::ServerConfig) -> Self {
-        todo!()
+    /// From a configuration with its certificates; no session tickets are sent and no sessions kept.
+    pub fn new(mut config: ServerConfig) -> Self {
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Self(Arc::new(config))
     }
+
+    /// For certificates chosen by the name a client asks for.
+    pub fn choosing(resolver: Arc<dyn ResolvesServerCert>) -> Self {
+        Self::new(
+            ServerConfig::builder()
+                .with_safe_defaults()
+                .with_no_client_auth()
+                .with_cert_resolver(resolver),
+        )
+    }
+
     /// Certificate chain and key in PEM.
-    pub fn from_pem(_chain: &str, _key: &str) -> Result<Self, TlsError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`TlsError::Failed`] with what is wrong; never with any of the key.
+    pub fn from_pem(chain: &str, key: &str) -> Result<Self, TlsError> {
+        let (chain, key) = read_pem(chain, key)?;
+        let config = ServerConfig::builder()
+            .with_safe_defaults()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(|error| own_certificate(&error.to_string()))?;
+        Ok(Self::new(config))
     }
-    /// Finishes the handshake within the time. Also gives the name the client asked for (SNI), if any.
+
+    /// Finishes the handshake within the time. Also gives the name the client asked for (SNI), if any;
+    /// a client that asks for an IP address counts as one that did not ask.
+    ///
+    /// # Errors
+    /// See [`TlsError`]; its `name` is the peer's address.
     pub async fn accept(
         &self,
-        _tcp: TcpStream,
-        _within: Duration,
+        tcp: TcpStream,
+        within: Duration,
     ) -> Result<(TlsStream, Option<String>), TlsError> {
-        todo!()
+        let _ = dial::tune(&tcp);
+        let peer = || match tcp.peer_addr() {
+            Ok(addr) => addr.to_string(),
+            Err(_) => "the peer".to_owned(),
+        };
+        let asked = Arc::new(Asked {
+            inner: self.0.cert_resolver.clone(),
+            name: Mutex::new(None),
+        });
+        let mut config = ServerConfig::clone(&self.0);
+        config.cert_resolver = asked.clone();
+        let socket = stream::Socket::new(tcp.clone());
+        let handshake = async_tls::TlsAcceptor::from(config).accept(socket.clone());
+        match timeout(within, handshake).await {
+            Ok(Ok(tls)) => Ok((TlsStream::server(tls, socket), asked.take())),
+            Ok(Err(error)) => Err(TlsError::from_io(&peer(), &error)),
+            Err(_) => Err(TlsError::TimedOut { name: peer() }),
+        }
     }
 }
 
-/// An encrypted connection. Every write is flushed by its writer; a waiting reader is woken after every write
-/// (the wrapped library loses that wake-up).
-pub struct TlsStream {/* enum client/server, waker of a pending read, clone of the TcpStream */}
+/// Reads a certificate chain and its key; for configurations made elsewhere.
+///
+/// # Errors
+/// [`TlsError::Failed`] with what is missing.
+pub fn read_pem(chain: &str, key: &str) -> Result<(Vec<Certificate>, PrivateKey), TlsError> {
+    let chain = rustls_pemfile::certs(&mut chain.as_bytes()).unwrap_or_default();
+    if chain.is_empty() {
+        return Err(own_certificate("no certificate in PEM form"));
+    }
+    let items = rustls_pemfile::read_all(&mut key.as_bytes()).unwrap_or_default();
+    let key = items.into_iter().find_map(|item| match item {
+        rustls_pemfile::Item::PKCS8Key(key)
+        | rustls_pemfile::Item::RSAKey(key)
+        | rustls_pemfile::Item::ECKey(key) => Some(PrivateKey(key)),
+        _ => None,
+    });
+    let key = key.ok_or_else(|| own_certificate("no private key in PEM form"))?;
+    Ok((chain.into_iter().map(Certificate).collect(), key))
+}
 
-impl AsyncRead for TlsStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        _buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        todo!()
+fn own_certificate(why: &str) -> TlsError {
+    TlsError::Failed {
+        name: "our own certificate".to_owned(),
+        why: why.to_owned(),
     }
 }
-impl AsyncWrite for TlsStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        _buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        todo!()
-    }
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
+
+/// Writes down the name on its way to the resolver that chooses the certificate. The stream hides the
+/// session, so this is the only place where the name can be seen.
+struct Asked {
+    inner: Arc<dyn ResolvesServerCert>,
+    name: Mutex<Option<String>>,
+}
+
+impl Asked {
+    fn take(&self) -> Option<String> {
+        self.name.lock().ok()?.take()
     }
 }
+
+impl ResolvesServerCert for Asked {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello
+            .server_name()
+            .filter(|name| name.parse::<IpAddr>().is_err());
+        if let Ok(mut asked) = self.name.lock() {
+            *asked = name.map(str::to_owned);
+        }
+        self.inner.resolve(hello)
+    }
+}
+
+#[cfg(test)]
+mod tests;
