@@ -1,24 +1,588 @@
 //! First keys of an atSign (activation) and keys for one more device (enrolment): requests and answers, no I/O.
+//!
+//! ```text
+//!   activation   cram login ─▶ first_request ─▶ parse_answer ─▶ pkam login with the id ─▶ publish ─▶ forget_secret
+//!   (old server) cram login ─▶ store_pkam_key ─────────────────▶ pkam login ───────────▶ publish ─▶ forget_secret
+//!
+//!   enrolment    new device:  lookup:publickey@alice ─▶ Applicant::request ─▶ parse_answer ─▶ pkam login until approved
+//!                             ─▶ fetch both keys ─▶ Applicant::complete
+//!                approver:    list ─▶ approve | deny | revoke
+//! ```
+//! Write the key file before `forget_secret`: after it the secret is of no more use.
+//!
+//! Source: at_libraries:packages/at_auth/lib/src/at_auth_impl.dart,
+//! at_libraries:packages/at_auth/lib/src/enroll/at_enrollment_impl.dart.
 
-use super::{atsign::AtSign, crypto::CryptoError, keyfile::AtKeys, verb::Verb};
+use std::collections::BTreeMap;
+
+use miniserde::{Deserialize, Serialize, json};
+
+use crate::secret::Secret;
+
+use super::{
+    atsign::AtSign,
+    crypto::{self, AesKey, CryptoError, KeyPair, PublicKey, ZERO_IV},
+    fault::{Code, Fault},
+    key::{AtKey, Scope},
+    keyfile::AtKeys,
+    metadata::Metadata,
+    share,
+    verb::{EnrollOperation, Keys, Verb},
+};
 
 /// Makes all keys of a new atSign. Slow (two RSA pairs): call it off the executor.
 ///
 /// # Errors
 /// When the system gives no random bytes.
-pub fn mint(_atsign: &AtSign) -> Result<AtKeys, CryptoError> {
-    todo!()
+pub fn mint(atsign: &AtSign) -> Result<AtKeys, CryptoError> {
+    Ok(AtKeys {
+        atsign: atsign.clone(),
+        pkam: KeyPair::generate()?,
+        encryption: KeyPair::generate()?,
+        self_key: crypto::new_aes_key()?,
+        apkam_symmetric: Some(crypto::new_aes_key()?),
+        enrollment_id: None,
+    })
 }
 
-/// `enroll:request:{"appName":"firstApp",…}` on a CRAM connection.
+/// `enroll:request:{"appName":"firstApp",…}` on a CRAM connection; approved at once.
 ///
 /// # Errors
-/// When the system gives no random bytes.
-pub fn first_request(_keys: &AtKeys) -> Result<Verb, CryptoError> {
-    todo!()
+/// `BadKey` when the keys have no APKAM symmetric key, as [`mint`] makes.
+pub fn first_request(keys: &AtKeys) -> Result<Verb, CryptoError> {
+    #[derive(Serialize)]
+    #[allow(non_snake_case)]
+    struct Request<'a> {
+        appName: &'a str,
+        deviceName: &'a str,
+        encryptedDefaultEncryptionPrivateKey: String,
+        encryptedDefaultSelfEncryptionKey: String,
+        apkamPublicKey: &'a str,
+    }
+    let under = keys.apkam_symmetric.as_ref().ok_or(CryptoError::BadKey)?;
+    let (private, self_key) = seal_defaults(keys, under);
+    Ok(command(
+        EnrollOperation::Request,
+        &Request {
+            appName: "firstApp",
+            deviceName: "firstDevice",
+            encryptedDefaultEncryptionPrivateKey: private,
+            encryptedDefaultSelfEncryptionKey: self_key,
+            apkamPublicKey: &keys.pkam.public().text,
+        },
+    ))
 }
 
 /// `{"enrollmentId":"…","status":"approved"}` → (id, status)
-pub fn parse_answer(_json: &str) -> Option<(String, String)> {
-    todo!()
+pub fn parse_answer(json: &str) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    #[allow(non_snake_case)]
+    struct Answer {
+        enrollmentId: String,
+        status: String,
+    }
+    let answer: Answer = json::from_str(json).ok()?;
+    let usable = is_id(&answer.enrollmentId);
+    usable.then_some((answer.enrollmentId, answer.status))
+}
+
+/// Ids go into commands and key names: nothing but letters, digits and hyphens.
+fn is_id(text: &str) -> bool {
+    (1..=MAX_ID).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Longest enrolment id: a UUID has 36 characters.
+const MAX_ID: usize = 64;
+
+/// Activation at a server without enrolment: `update:privatekey:at_pkam_publickey <key>` in place of [`first_request`].
+pub fn store_pkam_key(keys: &AtKeys) -> Verb {
+    Verb::Update {
+        key: server_key("at_pkam_publickey"),
+        metadata: Metadata::default(),
+        value: keys.pkam.public().text.clone(),
+    }
+}
+
+/// `update:isEncrypted:false:public:publickey@alice <key>`: from now on others can encrypt to us.
+pub fn publish(keys: &AtKeys) -> Verb {
+    publish_with(keys, Some(false))
+}
+
+/// The same in the words of old programs: `update:public:publickey@alice <key>`.
+pub fn publish_classic(keys: &AtKeys) -> Verb {
+    publish_with(keys, None)
+}
+
+fn publish_with(keys: &AtKeys, is_encrypted: Option<bool>) -> Verb {
+    Verb::Update {
+        key: AtKey::public("publickey", &keys.atsign),
+        metadata: Metadata {
+            is_encrypted,
+            ..Metadata::default()
+        },
+        value: keys.encryption.public().text.clone(),
+    }
+}
+
+/// `delete:privatekey:at_secret`: ends the use of the secret for good.
+pub fn forget_secret() -> Verb {
+    Verb::Delete {
+        key: server_key("at_secret"),
+        priority: None,
+    }
+}
+
+fn server_key(entity: &str) -> AtKey {
+    AtKey {
+        cached: false,
+        scope: Scope::PrivateKey,
+        entity: entity.to_owned(),
+        owner: None,
+    }
+}
+
+/// A device that asks for keys of its own.
+#[derive(Clone, Debug)]
+pub struct Applicant {
+    atsign: AtSign,
+    pkam: KeyPair,
+    symmetric: AesKey,
+}
+
+/// What an applicant asks for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Name of the program: `noports`.
+    pub app: String,
+    /// Name of the device; with the program's it must be new.
+    pub device: String,
+    /// Namespace → `r` or `rw`.
+    pub namespaces: BTreeMap<String, String>,
+    /// The pass code that somebody with keys handed over.
+    pub otp: Secret<String>,
+}
+
+impl Applicant {
+    /// Makes the keys. Slow (one RSA pair): call it off the executor.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new(atsign: &AtSign) -> Result<Self, CryptoError> {
+        Ok(Self {
+            atsign: atsign.clone(),
+            pkam: KeyPair::generate()?,
+            symmetric: crypto::new_aes_key()?,
+        })
+    }
+
+    /// `enroll:request:{…}`, before any login. `ours` is our own atSign's `publickey`. The line holds the pass code.
+    ///
+    /// # Errors
+    /// When that key cannot encrypt.
+    pub fn request(&self, wish: &Wish, ours: &PublicKey) -> Result<Verb, CryptoError> {
+        Ok(self.request_with(wish, &share::wrap(&self.symmetric, ours)?))
+    }
+
+    fn request_with(&self, wish: &Wish, wrapped: &str) -> Verb {
+        #[derive(Serialize)]
+        #[allow(non_snake_case)]
+        struct Request<'a> {
+            appName: &'a str,
+            deviceName: &'a str,
+            namespaces: &'a BTreeMap<String, String>,
+            otp: &'a str,
+            encryptedAPKAMSymmetricKey: &'a str,
+            apkamPublicKey: &'a str,
+        }
+        command(
+            EnrollOperation::Request,
+            &Request {
+                appName: &wish.app,
+                deviceName: &wish.device,
+                namespaces: &wish.namespaces,
+                otp: wish.otp.reveal(),
+                encryptedAPKAMSymmetricKey: wrapped,
+                apkamPublicKey: &self.pkam.public().text,
+            },
+        )
+    }
+
+    /// Keys good enough to try the login with: the encryption pair is still our own stand-in.
+    pub fn provisional(&self, id: &str) -> AtKeys {
+        AtKeys {
+            atsign: self.atsign.clone(),
+            pkam: self.pkam.clone(),
+            encryption: self.pkam.clone(),
+            self_key: self.symmetric.clone(),
+            apkam_symmetric: Some(self.symmetric.clone()),
+            enrollment_id: Some(id.to_owned()),
+        }
+    }
+
+    /// After approval: the answers to [`fetch_private_key`] and [`fetch_self_key`] → all keys.
+    ///
+    /// # Errors
+    /// `BadKey` or `Decrypt` when the approver sent something else.
+    pub fn complete(self, id: &str, private: &str, self_key: &str) -> Result<AtKeys, CryptoError> {
+        #[derive(Deserialize)]
+        struct Stored {
+            value: String,
+        }
+        let open = |answer: &str| {
+            let stored: Stored = json::from_str(answer).map_err(|_| CryptoError::BadKey)?;
+            crypto::decrypt(&self.symmetric, &ZERO_IV, &stored.value).map(Secret::new)
+        };
+        let encryption = KeyPair::parse(open(private)?.reveal())?;
+        let self_key = crypto::aes_key_from_base64(open(self_key)?.reveal())?;
+        Ok(AtKeys {
+            atsign: self.atsign,
+            pkam: self.pkam,
+            encryption,
+            self_key,
+            apkam_symmetric: Some(self.symmetric),
+            enrollment_id: Some(id.to_owned()),
+        })
+    }
+}
+
+/// `keys:get:keyName:<id>.default_enc_private_key.__manage@alice`
+pub fn fetch_private_key(who: &AtSign, id: &str) -> Verb {
+    fetch(who, id, "default_enc_private_key")
+}
+
+/// `keys:get:keyName:<id>.default_self_enc_key.__manage@alice`
+pub fn fetch_self_key(who: &AtSign, id: &str) -> Verb {
+    fetch(who, id, "default_self_enc_key")
+}
+
+fn fetch(who: &AtSign, id: &str, name: &str) -> Verb {
+    Verb::Keys(Keys {
+        operation: "get".to_owned(),
+        key_name: Some(format!("{id}.{name}.__manage{who}")),
+        ..Keys::default()
+    })
+}
+
+/// What a refused login says about an enrolment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Ask again later.
+    Pending,
+    /// Somebody said no.
+    Denied,
+    /// It was taken back.
+    Revoked,
+    /// Too old, or never heard of.
+    Expired,
+}
+
+/// Reads a refused login. `None`: it is about something else.
+pub fn verdict(fault: &Fault) -> Option<Verdict> {
+    match fault.code? {
+        // Servers say "not authenticated" until the request has reached all of their parts.
+        Code::EnrollmentPending | Code::Unauthenticated => Some(Verdict::Pending),
+        Code::EnrollmentDenied => Some(Verdict::Denied),
+        Code::EnrollmentRevoked => Some(Verdict::Revoked),
+        Code::EnrollmentExpired => Some(Verdict::Expired),
+        _ => None,
+    }
+}
+
+/// An enrolment as the server lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrollment {
+    /// Its id.
+    pub id: String,
+    /// Name of the program.
+    pub app: String,
+    /// Name of the device.
+    pub device: String,
+    /// Namespace → `r` or `rw`.
+    pub namespaces: BTreeMap<String, String>,
+    /// `pending`, `approved`, `denied`, `revoked` or `expired`.
+    pub status: String,
+    /// The applicant's key, encrypted to our public key; absent for the first program of an atSign.
+    pub wrapped: Option<String>,
+}
+
+/// `enroll:list`, of one status or of all.
+pub fn list(status: Option<&str>) -> Verb {
+    #[derive(Serialize)]
+    #[allow(non_snake_case)]
+    struct Filter<'a> {
+        enrollmentStatusFilter: Vec<&'a str>,
+    }
+    match status {
+        Some(status) => command(
+            EnrollOperation::List,
+            &Filter {
+                enrollmentStatusFilter: vec![status],
+            },
+        ),
+        None => Verb::Enroll {
+            operation: EnrollOperation::List,
+            force: false,
+            params: None,
+        },
+    }
+}
+
+/// Reads the answer to [`list`]. Entries without a usable id are left out. `None`: it is no list.
+pub fn parse_list(json: &str) -> Option<Vec<Enrollment>> {
+    #[derive(Deserialize)]
+    #[allow(non_snake_case)]
+    struct Entry {
+        appName: Option<String>,
+        deviceName: Option<String>,
+        namespace: Option<BTreeMap<String, String>>,
+        encryptedAPKAMSymmetricKey: Option<String>,
+        status: Option<String>,
+    }
+    let entries: BTreeMap<String, Entry> = json::from_str(json).ok()?;
+    let read = |(key, entry): (String, Entry)| {
+        let id = key.split('.').next().filter(|id| is_id(id))?;
+        Some(Enrollment {
+            id: id.to_owned(),
+            app: entry.appName.unwrap_or_default(),
+            device: entry.deviceName.unwrap_or_default(),
+            namespaces: entry.namespace.unwrap_or_default(),
+            status: entry.status.unwrap_or_default(),
+            wrapped: entry.encryptedAPKAMSymmetricKey,
+        })
+    };
+    Some(entries.into_iter().filter_map(read).collect())
+}
+
+/// `enroll:approve:{…}`: hands our keys over, encrypted under the applicant's key. Decrypts RSA: off the executor.
+///
+/// # Errors
+/// `Decrypt` when the applicant's key was not encrypted to ours.
+pub fn approve(keys: &AtKeys, id: &str, wrapped: &str) -> Result<Verb, CryptoError> {
+    #[derive(Serialize)]
+    #[allow(non_snake_case)]
+    struct Approval<'a> {
+        enrollmentId: &'a str,
+        encryptedDefaultEncryptionPrivateKey: String,
+        encryptedDefaultSelfEncryptionKey: String,
+    }
+    let under = share::unwrap(&keys.encryption, wrapped)?;
+    let (private, self_key) = seal_defaults(keys, &under);
+    Ok(command(
+        EnrollOperation::Approve,
+        &Approval {
+            enrollmentId: id,
+            encryptedDefaultEncryptionPrivateKey: private,
+            encryptedDefaultSelfEncryptionKey: self_key,
+        },
+    ))
+}
+
+/// `enroll:deny:{…}`
+pub fn deny(id: &str) -> Verb {
+    by_id(EnrollOperation::Deny, id, false)
+}
+
+/// `enroll:revoke[:force]:{…}`; `force` is needed for our own.
+pub fn revoke(id: &str, force: bool) -> Verb {
+    by_id(EnrollOperation::Revoke, id, force)
+}
+
+fn by_id(operation: EnrollOperation, id: &str, force: bool) -> Verb {
+    #[derive(Serialize)]
+    #[allow(non_snake_case)]
+    struct Which<'a> {
+        enrollmentId: &'a str,
+    }
+    Verb::Enroll {
+        operation,
+        force,
+        params: Some(json::to_string(&Which { enrollmentId: id })),
+    }
+}
+
+fn command<T: Serialize>(operation: EnrollOperation, params: &T) -> Verb {
+    Verb::Enroll {
+        operation,
+        force: false,
+        params: Some(json::to_string(params)),
+    }
+}
+
+/// Encryption private key and self key, both under an APKAM symmetric key with the zero IV.
+fn seal_defaults(keys: &AtKeys, under: &AesKey) -> (String, String) {
+    let self_key = crypto::aes_key_to_base64(&keys.self_key);
+    (
+        crypto::encrypt(under, &ZERO_IV, keys.encryption.private_text().reveal()),
+        crypto::encrypt(under, &ZERO_IV, self_key.reveal()),
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::at::vectors::{at_protocol, atsign, keys};
+
+    const ID: &str = "c3a9f7d2-0b6e-4a35-8f14-6d7e8f901234";
+
+    fn applicant() -> Applicant {
+        let keys = keys("apkam_file");
+        Applicant {
+            atsign: keys.atsign,
+            pkam: keys.pkam,
+            symmetric: keys.apkam_symmetric.unwrap(),
+        }
+    }
+
+    #[test]
+    fn requests_and_approval_are_the_known_lines() {
+        let known = at_protocol().at("enrollment");
+        let keys = keys("apkam_file");
+        let first = first_request(&keys).unwrap();
+        assert_eq!(first.to_string(), known.text("first_app_request_command"));
+
+        let wish = Wish {
+            app: "noports".into(),
+            device: "dev1".into(),
+            namespaces: ["sshnp", "sshrvd"]
+                .map(|name| (name.to_owned(), "rw".to_owned()))
+                .into(),
+            otp: Secret::new("A1B2C3".into()),
+        };
+        let wrapped = known.text("encryptedAPKAMSymmetricKey");
+        let request = applicant().request_with(&wish, &wrapped);
+        assert_eq!(request.to_string(), known.text("request_command"));
+
+        let approval = approve(&keys, ID, &wrapped).unwrap();
+        assert_eq!(approval.to_string(), known.text("approve_command"));
+    }
+
+    #[test]
+    fn an_approved_applicant_ends_with_all_keys() {
+        let known = at_protocol().at("enrollment");
+        let private = known.text("keys_get_answer_value");
+        let private = private.strip_prefix("data:").unwrap();
+        let sealed = known.text("encryptedDefaultSelfEncryptionKey");
+        let self_key = format!(r#"{{"value":"{sealed}"}}"#);
+        let got = applicant().complete(ID, private, &self_key).unwrap();
+        assert_eq!(got.print(), keys("apkam_file").print());
+        for (private, self_key) in [("{}", &*self_key), (private, private), ("null", "null")] {
+            let got = applicant().complete(ID, private, self_key);
+            assert!(got.is_err(), "{private} {self_key}");
+        }
+    }
+
+    #[test]
+    fn an_applicants_key_reaches_the_approver() {
+        let (applicant, approver) = (
+            Applicant::new(&atsign("@alice")).unwrap(),
+            keys("legacy_file"),
+        );
+        let wrapped = share::wrap(&applicant.symmetric, approver.encryption.public()).unwrap();
+        let Verb::Enroll { params, .. } = approve(&approver, ID, &wrapped).unwrap() else {
+            panic!("not enroll")
+        };
+        let params: BTreeMap<String, String> = json::from_str(&params.unwrap()).unwrap();
+        let answer = |member: &str| format!(r#"{{"value":"{}"}}"#, params[member]);
+        let keys = applicant
+            .complete(
+                ID,
+                &answer("encryptedDefaultEncryptionPrivateKey"),
+                &answer("encryptedDefaultSelfEncryptionKey"),
+            )
+            .unwrap();
+        assert_eq!(keys.self_key, approver.self_key);
+        assert_eq!(keys.encryption.public(), approver.encryption.public());
+    }
+
+    #[test]
+    fn activation_speaks_both_variants() {
+        let keys = keys("legacy_file");
+        let (pkam, public) = (&keys.pkam.public().text, &keys.encryption.public().text);
+        for (line, expected) in [
+            (
+                store_pkam_key(&keys),
+                format!("update:privatekey:at_pkam_publickey {pkam}"),
+            ),
+            (
+                publish(&keys),
+                format!("update:isEncrypted:false:public:publickey@alice {public}"),
+            ),
+            (
+                publish_classic(&keys),
+                format!("update:public:publickey@alice {public}"),
+            ),
+            (forget_secret(), "delete:privatekey:at_secret".to_owned()),
+            (
+                fetch_private_key(&keys.atsign, "x"),
+                "keys:get:keyName:x.default_enc_private_key.__manage@alice".to_owned(),
+            ),
+            (
+                fetch_self_key(&keys.atsign, "x"),
+                "keys:get:keyName:x.default_self_enc_key.__manage@alice".to_owned(),
+            ),
+            (
+                list(Some("pending")),
+                r#"enroll:list:{"enrollmentStatusFilter":["pending"]}"#.to_owned(),
+            ),
+            (list(None), "enroll:list".to_owned()),
+            (deny("x"), r#"enroll:deny:{"enrollmentId":"x"}"#.to_owned()),
+            (
+                revoke("x", true),
+                r#"enroll:revoke:force:{"enrollmentId":"x"}"#.to_owned(),
+            ),
+        ] {
+            assert_eq!(line.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn answers_are_read_and_odd_ids_refused() {
+        let pair = |id: &str, status: &str| Some((id.to_owned(), status.to_owned()));
+        for (json, expected) in [
+            (
+                r#"{"enrollmentId":"a-1","status":"approved"}"#,
+                pair("a-1", "approved"),
+            ),
+            (
+                r#"{"status":"pending","enrollmentId":"a","x":1}"#,
+                pair("a", "pending"),
+            ),
+            (r#"{"enrollmentId":"a:b","status":"approved"}"#, None),
+            (r#"{"enrollmentId":"","status":"approved"}"#, None),
+            (r#"{"enrollmentId":"a"}"#, None),
+            ("success", None),
+        ] {
+            assert_eq!(parse_answer(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn lists_are_read_with_members_missing() {
+        let json = r#"{"a-1.new.enrollments.__manage@alice":{"appName":"noports","deviceName":"dev1",
+            "namespace":{"sshnp":"rw"},"encryptedAPKAMSymmetricKey":"AA==","status":"pending"},
+            "b-2.new.enrollments.__manage@alice":{"appName":"firstApp","namespace":null,"status":"approved"},
+            "c 3.new.enrollments.__manage@alice":{}}"#;
+        let list = parse_list(json).unwrap();
+        assert_eq!(list.len(), 2);
+        assert_eq!(list[0].id, "a-1");
+        assert_eq!(list[0].wrapped.as_deref(), Some("AA=="));
+        assert_eq!(list[0].namespaces["sshnp"], "rw");
+        assert_eq!((&*list[1].device, list[1].wrapped.is_none()), ("", true));
+        assert_eq!(parse_list("{}"), Some(vec![]));
+        assert_eq!(parse_list("null"), None);
+    }
+
+    #[test]
+    fn minted_keys_survive_a_key_file() {
+        let keys = mint(&atsign("@alice")).unwrap();
+        let read = AtKeys::parse(&keys.atsign, keys.print().reveal()).unwrap();
+        assert_eq!(read.print(), keys.print());
+        assert!(first_request(&read).is_ok());
+        let other = super::tests::keys("legacy_file");
+        assert_eq!(first_request(&other), Err(CryptoError::BadKey));
+    }
 }

@@ -1,0 +1,337 @@
+//! Key files on disk: where they are, reading them, and writing them so that a crash leaves the old or the new
+//! file but never half of one. What is in them is [`super::keyfile`]'s matter.
+//!
+//! ```text
+//!   $HOME/.atsign/keys/@alice_key.atKeys        folder 0700, file 0600 from its first moment
+//!   save: temporary file beside it ─▶ fsync ─▶ rename ─▶ fsync of the folder
+//! ```
+
+use std::{
+    ffi::OsStr,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use log::warn;
+
+use crate::secret::Secret;
+
+use super::{
+    atsign::AtSign,
+    keyfile::{AtKeys, KeyFileError},
+};
+
+/// Largest file that is read, in bytes; key files have about 8 kB.
+const MAX_FILE: u64 = 256 * 1024;
+/// Behind the atSign in a key file's name.
+const SUFFIX: &str = "_key.atKeys";
+
+/// Why a key file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum KeyStoreError {
+    #[error("there is no key file {0}")]
+    NotFound(PathBuf),
+    #[error("cannot read the key file {path}: {source}")]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Content { path: PathBuf, source: KeyFileError },
+    #[error("cannot write the key file {path}: {source}")]
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error("there is a key file {0} already")]
+    Exists(PathBuf),
+    #[error("there are {count} key files in {folder}")]
+    Several { folder: PathBuf, count: usize },
+    #[error("HOME is not set, so there is no default place for keys")]
+    NoHome,
+}
+
+impl KeyStoreError {
+    /// What to try next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "activate the atSign, enrol this device, or name the file",
+            Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
+            Self::Content { source, .. } => source.hint(),
+            Self::Unwritable { .. } => "is the folder writable, and is there space left?",
+            Self::Exists(_) => "move it away first; without it the keys in it are lost",
+            Self::Several { .. } => "say which atSign to use",
+            Self::NoHome => "set HOME or name the key file",
+        }
+    }
+}
+
+/// Whether [`save`] may replace a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Fail with [`KeyStoreError::Exists`].
+    Keep,
+    /// Replace it in one step.
+    Replace,
+}
+
+/// `$HOME/.atsign/keys`
+///
+/// # Errors
+/// `NoHome`.
+pub fn folder() -> Result<PathBuf, KeyStoreError> {
+    std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(|home| Path::new(&home).join(".atsign/keys"))
+        .ok_or(KeyStoreError::NoHome)
+}
+
+/// `$HOME/.atsign/keys/@alice_key.atKeys`
+///
+/// # Errors
+/// `NoHome`.
+pub fn default_path(who: &AtSign) -> Result<PathBuf, KeyStoreError> {
+    Ok(folder()?.join(AtKeys::file_name(who)))
+}
+
+/// The only key file in a folder: the default identity. `None`: there is none.
+///
+/// # Errors
+/// `Several`, or `Unreadable` for a folder that exists.
+pub fn only_identity(folder: &Path) -> Result<Option<(AtSign, PathBuf)>, KeyStoreError> {
+    let unreadable = |source| KeyStoreError::Unreadable {
+        path: folder.to_owned(),
+        source,
+    };
+    let entries = match fs::read_dir(folder) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(unreadable)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        found.extend(owner(&path).map(|who| (who, path)));
+    }
+    match found.len() {
+        0 | 1 => Ok(found.pop()),
+        count => Err(KeyStoreError::Several {
+            folder: folder.to_owned(),
+            count,
+        }),
+    }
+}
+
+/// `…/@alice_key.atKeys` → `@alice`
+fn owner(path: &Path) -> Option<AtSign> {
+    let name = path.file_name()?.to_str()?;
+    let who = name.strip_suffix(SUFFIX)?;
+    who.strip_prefix('@').and_then(|_| who.parse().ok())
+}
+
+/// Reads a key file. Warns when others on this machine may read it too.
+///
+/// # Errors
+/// `NotFound`, `Unreadable`, or `Content` for what is wrong inside.
+pub fn load(path: &Path, who: &AtSign) -> Result<AtKeys, KeyStoreError> {
+    let text = read(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => KeyStoreError::NotFound(path.to_owned()),
+        _ => KeyStoreError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+    })?;
+    AtKeys::parse(who, text.reveal()).map_err(|source| KeyStoreError::Content {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read(path: &Path) -> io::Result<Secret<String>> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    if about.mode() & 0o077 != 0 {
+        warn!(
+            "keys={} mode={:03o} others on this machine may read the keys; chmod 600 ends that",
+            path.display(),
+            about.mode() & 0o777
+        );
+    }
+    // Room for all of it at once: a growing buffer would leave copies of the keys behind.
+    let room = usize::try_from(about.len().min(MAX_FILE)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(room + 1);
+    if file.take(MAX_FILE + 1).read_to_end(&mut bytes)? as u64 > MAX_FILE {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it has more than {MAX_FILE} bytes"),
+        ));
+    }
+    String::from_utf8(bytes)
+        .map(Secret::new)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
+}
+
+/// Writes a key file with mode 0600, in one step as seen from outside. Makes its folder when missing.
+///
+/// # Errors
+/// `Exists` when it may not be replaced; `Unwritable`.
+pub fn save(keys: &AtKeys, path: &Path, existing: Existing) -> Result<(), KeyStoreError> {
+    let unwritable = |source| KeyStoreError::Unwritable {
+        path: path.to_owned(),
+        source,
+    };
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(unwritable)?;
+    let temporary = write_beside(keys, path, folder).map_err(unwritable)?;
+    let placed = place(&temporary, path, existing);
+    if placed.is_err() {
+        let _ = fs::remove_file(&temporary); // the first error is the one that matters
+    }
+    placed.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyStoreError::Exists(path.to_owned()),
+        _ => unwritable(source),
+    })?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(unwritable)
+}
+
+fn write_beside(keys: &AtKeys, path: &Path, folder: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or("keys");
+    let temporary = folder.join(format!(".{name}.{}", uuid::Uuid::new_v4()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    let written = file
+        .write_all(keys.print().reveal().as_bytes())
+        .and_then(|()| file.sync_all());
+    if let Err(why) = written {
+        let _ = fs::remove_file(&temporary);
+        return Err(why);
+    }
+    Ok(temporary)
+}
+
+fn place(temporary: &Path, path: &Path, existing: Existing) -> io::Result<()> {
+    if existing == Existing::Replace {
+        return fs::rename(temporary, path);
+    }
+    // A link never replaces, so two programs that make keys at once cannot overwrite each other.
+    match fs::hard_link(temporary, path) {
+        Ok(()) => fs::remove_file(temporary),
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Err(why),
+        Err(_) if path.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(temporary, path), // a file system without links
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::at::vectors::{atsign, keys};
+
+    /// A folder of its own, gone at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let name = format!("noports-keys-{}", uuid::Uuid::new_v4());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_saved_file_is_private_and_reads_back() {
+        let folder = Folder::new();
+        let keys = keys("apkam_file");
+        let path = folder
+            .0
+            .join("new/keys")
+            .join(AtKeys::file_name(&keys.atsign));
+        save(&keys, &path, Existing::Keep).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let parent = path.parent().unwrap();
+        assert_eq!(fs::metadata(parent).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(names(parent), ["@alice_key.atKeys"]);
+        let read = load(&path, &keys.atsign).unwrap();
+        assert_eq!(read.print(), keys.print());
+        let only = only_identity(parent).unwrap();
+        assert_eq!(only, Some((keys.atsign, path)));
+    }
+
+    #[test]
+    fn a_key_file_is_replaced_only_when_asked() {
+        let folder = Folder::new();
+        let path = folder.0.join("@alice_key.atKeys");
+        save(&keys("legacy_file"), &path, Existing::Keep).unwrap();
+        let refused = save(&keys("apkam_file"), &path, Existing::Keep);
+        assert!(matches!(refused, Err(KeyStoreError::Exists(_))));
+        let kept = load(&path, &atsign("@alice")).unwrap();
+        assert_eq!(kept.enrollment_id, None);
+        save(&keys("apkam_file"), &path, Existing::Replace).unwrap();
+        let replaced = load(&path, &atsign("@alice")).unwrap();
+        assert!(replaced.enrollment_id.is_some());
+        assert_eq!(names(&folder.0), ["@alice_key.atKeys"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let folder = Folder::new();
+        let path = folder.0.join("@alice_key.atKeys");
+        let missing = load(&path, &atsign("@alice")).unwrap_err();
+        assert!(matches!(missing, KeyStoreError::NotFound(_)), "{missing}");
+        let whole = keys("legacy_file").print();
+        for (bytes, expected) in [
+            (&b""[..], "it is empty"),
+            (
+                &whole.reveal().as_bytes()[..1000],
+                "it is cut off before its end",
+            ),
+            (b"\xff\xfe", "it is not text"),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let why = load(&path, &atsign("@alice")).unwrap_err();
+            assert!(why.to_string().ends_with(expected), "{why}");
+        }
+        fs::write(&path, vec![b' '; MAX_FILE as usize + 1]).unwrap();
+        let big = load(&path, &atsign("@alice")).unwrap_err();
+        assert!(matches!(big, KeyStoreError::Unreadable { .. }), "{big}");
+    }
+
+    #[test]
+    fn the_default_identity_is_the_only_key_file() {
+        let folder = Folder::new();
+        assert_eq!(only_identity(&folder.0.join("none")).unwrap(), None);
+        for name in ["notes.txt", "_key.atKeys", "@_key.atKeys", "bob_key.atKeys"] {
+            fs::write(folder.0.join(name), "").unwrap();
+        }
+        assert_eq!(only_identity(&folder.0).unwrap(), None);
+        fs::write(folder.0.join("@alice_key.atKeys"), "").unwrap();
+        let (who, _) = only_identity(&folder.0).unwrap().unwrap();
+        assert_eq!(who, atsign("@alice"));
+        fs::write(folder.0.join("@bob_key.atKeys"), "").unwrap();
+        let several = only_identity(&folder.0).unwrap_err();
+        assert!(matches!(several, KeyStoreError::Several { count: 2, .. }));
+    }
+}
