@@ -224,7 +224,7 @@ pub fn parse<T: FromArgs>(name: &str, args: &[&str]) -> Result<T, ExitCode> {
             ExitCode::from(exit::FINE)
         } else {
             print_err(&format!("{name}: {}", early.output.trim_end()));
-            print_err(&format!("  try: {name} --help"));
+            print_err(&format!("  hint: {name} --help tells what is possible"));
             ExitCode::from(exit::MISUSE)
         }
     })
@@ -238,7 +238,7 @@ pub fn finish(name: &str, json: bool, result: Result<(), Failure>) -> ExitCode {
     };
     print_err(&format!("{name}: {failure}"));
     if let Some(hint) = &failure.hint {
-        print_err(&format!("  try: {hint}"));
+        print_err(&format!("  hint: {hint}"));
     }
     if json {
         print_out(&failure_line(&failure));
@@ -569,5 +569,158 @@ fn line(look: Look, what: &str, seconds: f64) -> Option<String> {
         Look::Silent => None,
         Look::Plain => Some(what.to_owned()),
         Look::Terminal => Some(format!("\r\x1b[K  ✓ {what:<WIDTH$} {seconds:>6.2} s")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+    impl Folder {
+        /// A folder with these (empty) files.
+        fn with(files: &[&str]) -> Self {
+            let path = std::env::temp_dir().join(format!("np-common-{}", uuid::Uuid::new_v4()));
+            fs::create_dir(&path).unwrap();
+            for file in files {
+                fs::write(path.join(file), "").unwrap();
+            }
+            Self(path)
+        }
+    }
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn at(text: &str) -> AtSign {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_exit_code_is_in_the_table_once() {
+        let codes: Vec<u8> = exit::TABLE.iter().map(|row| row.0).collect();
+        assert_eq!(codes, (0..=12).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn the_only_key_file_is_the_default_identity() {
+        let rows: &[(&[&str], Option<&str>, Result<&str, &str>)] = &[
+            (&["@a_key.atKeys"], None, Ok("@a")),
+            (
+                &["@a_key.atKeys", "notes.txt", "@b_key.atKeys.new"],
+                None,
+                Ok("@a"),
+            ),
+            (&["@a_key.atKeys", "@b_key.atKeys"], Some("@b"), Ok("@b")),
+            (&[], Some("@c"), Ok("@c")),
+            (&[], None, Err("no key file")),
+            (
+                &["@a_key.atKeys", "@b_key.atKeys"],
+                None,
+                Err("several key files"),
+            ),
+        ];
+        for (files, as_, want) in rows {
+            let folder = Folder::with(files);
+            let got = choose(&folder.0, as_.map(at).as_ref());
+            match (got, want) {
+                (Ok((who, file)), Ok(want)) => {
+                    assert_eq!(who, at(want), "{files:?}");
+                    assert_eq!(file, folder.0.join(AtKeys::file_name(&who)), "{files:?}");
+                }
+                (Err(failure), Err(want)) => {
+                    assert!(failure.message.contains(want), "{files:?}: {failure}");
+                    assert_eq!(failure.code, exit::KEYS, "{files:?}");
+                    assert!(failure.hint.is_some(), "{files:?}");
+                }
+                (got, want) => panic!("{files:?}: {got:?} instead of {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment() {
+        let env = |name: &str| match name {
+            "NOPORTS_ROOT" => Some("from.env:6400".to_owned()),
+            "NOPORTS_AS" => Some("@env".to_owned()),
+            "NOPORTS_CA" => Some("/a/ca.pem:/b/ca.pem".to_owned()),
+            _ => None,
+        };
+        let none = |_: &str| None;
+        for (root, want) in [(None, "from.env:6400"), (Some("flag:1"), "flag:1")] {
+            let network = network_in(
+                &|name| env(name).filter(|_| name != "NOPORTS_CA"),
+                root,
+                &[],
+            );
+            assert_eq!(network.unwrap().root.to_string(), want);
+        }
+        assert_eq!(
+            network_in(&none, None, &[]).unwrap().root.to_string(),
+            DEFAULT_ROOT
+        );
+        assert_eq!(acting_as_in(&env, None).unwrap(), Some(at("@env")));
+        assert_eq!(acting_as_in(&env, Some("Flag")).unwrap(), Some(at("@flag")));
+        assert_eq!(acting_as_in(&none, None).unwrap(), None);
+        assert_eq!(authorities(&env, &[]).len(), 2);
+        assert_eq!(authorities(&env, &["x".into()]), [PathBuf::from("x")]);
+    }
+
+    #[test]
+    fn bad_input_is_misuse_with_a_word_of_advice() {
+        let none = |_: &str| None;
+        let bad_root = network_in(&none, Some("a:b:c"), &[]).unwrap_err();
+        let no_ca = network_in(&none, None, &["/no/such/file".into()]).unwrap_err();
+        let bad_name = acting_as_in(&none, Some("a b")).unwrap_err();
+        for failure in [bad_root, no_ca, bad_name] {
+            assert_eq!(failure.code, exit::MISUSE, "{failure}");
+        }
+    }
+
+    #[test]
+    fn key_files_are_found_or_missed_by_name() {
+        let folder = Folder::with(&["odd.json", "@a_key.atKeys"]);
+        let home = folder.0.display().to_string();
+        let env = |name: &str| (name == "HOME").then(|| home.clone());
+        let alice = at("@alice");
+        let standard = folder.0.join(".atsign/keys/@alice_key.atKeys");
+        assert_eq!(key_file_in(&env, &alice, None).unwrap(), standard);
+        let file = folder.0.join("some.file");
+        assert_eq!(key_file_in(&env, &alice, Some(&file)).unwrap(), file);
+        let inside = folder.0.join("@alice_key.atKeys");
+        assert_eq!(key_file_in(&env, &alice, Some(&folder.0)).unwrap(), inside);
+
+        let missing = identity_in(&env, Some(&alice), None).unwrap_err();
+        assert!(
+            missing.message.contains(".atsign/keys/@alice_key"),
+            "{missing}"
+        );
+        let empty = identity_in(&env, None, Some(&folder.0)).unwrap_err();
+        assert!(empty.message.contains("@a_key.atKeys"), "{empty}");
+        assert_eq!((missing.code, empty.code), (exit::KEYS, exit::KEYS));
+        let whose = identity_in(&env, None, Some(&folder.0.join("odd.json"))).unwrap_err();
+        assert!(whose.message.contains("whose keys"), "{whose}");
+    }
+
+    #[test]
+    fn progress_fits_where_it_goes() {
+        let what = "logged in as @alice";
+        assert_eq!(line(Look::Silent, what, 0.1), None);
+        assert_eq!(line(Look::Plain, what, 0.1).unwrap(), what);
+        let shown = line(Look::Terminal, what, 0.124).unwrap();
+        assert!(shown.ends_with("  0.12 s"), "{shown}");
+        assert!(shown.contains("✓ logged in as @alice  "), "{shown}");
+    }
+
+    #[test]
+    fn a_failure_is_one_line_of_json() {
+        let failure = Failure::new(exit::KEYS, "no \"keys\"").hint("make some");
+        assert_eq!(
+            failure_line(&failure),
+            r#"{"event":"failed","error":"no \"keys\"","hint":"make some","code":3}"#
+        );
     }
 }
