@@ -93,6 +93,16 @@ pub enum Subject {
     },
 }
 
+impl Subject {
+    /// Who is told; `None` when the command does not say (`public:` keys, `notify:all`).
+    pub fn to(&self) -> Option<&AtSign> {
+        match self {
+            Self::Key { to, .. } => to.as_ref(),
+            Self::Text { to, .. } => Some(to),
+        }
+    }
+}
+
 /// The `notify` command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -321,6 +331,20 @@ pub enum SyntaxError {
     Key(#[from] BadKey),
 }
 
+/// Longest command that may be sent, in bytes. Servers take a little more.
+pub const MAX_COMMAND: usize = 10_230_000;
+
+/// Why a command cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    /// A value, text or pattern has a line end in it.
+    #[error("a value with a line end in it cannot be sent as it is")]
+    LineEnd,
+    /// Above [`MAX_COMMAND`].
+    #[error("a command of more than {MAX_COMMAND} bytes cannot be sent")]
+    TooLong,
+}
+
 impl SyntaxError {
     /// The code an atServer answers with.
     pub fn code(&self) -> Code {
@@ -347,5 +371,21 @@ impl Verb {
     /// When the line is no command of this dialect.
     pub fn parse(line: &str, dialect: Dialect) -> Result<Self, SyntaxError> {
         parse::parse(line, dialect)
+    }
+
+    /// The command with its line end, ready to be sent.
+    ///
+    /// # Errors
+    /// A line end inside would start a second command; a long line would end the connection.
+    pub fn line(&self) -> Result<String, Unsendable> {
+        let mut line = self.to_string();
+        if line.contains(['\n', '\r']) {
+            return Err(Unsendable::LineEnd);
+        }
+        if line.len() > MAX_COMMAND {
+            return Err(Unsendable::TooLong);
+        }
+        line.push('\n');
+        Ok(line)
     }
 }

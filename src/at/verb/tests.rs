@@ -591,6 +591,23 @@ fn errors_tell_bad_commands_from_bad_keys() {
 }
 
 #[test]
+fn no_value_starts_a_second_command() {
+    let update = |value: String| Verb::Update {
+        key: "x.ns@alice".parse().unwrap(),
+        metadata: Metadata::default(),
+        value,
+    };
+    for (value, line) in [
+        ("v".to_owned(), Ok("update:x.ns@alice v\n".to_owned())),
+        ("v\ndelete:y.ns@alice".to_owned(), Err(Unsendable::LineEnd)),
+        ("v\r".to_owned(), Err(Unsendable::LineEnd)),
+        ("v".repeat(MAX_COMMAND), Err(Unsendable::TooLong)),
+    ] {
+        assert_eq!(update(value.clone()).line(), line, "{:.20}", value);
+    }
+}
+
+#[test]
 fn words_of_parameters_can_be_names_of_keys() {
     for (command, entity) in [
         ("llookup:all@alice", "all"),
