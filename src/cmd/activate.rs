@@ -17,16 +17,12 @@
 //! everybody on the machine can read.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, BufRead, IsTerminal, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
 use argh::FromArgs;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::{
     at::{
@@ -46,12 +42,11 @@ use super::{
     talk::Talk,
 };
 
-/// Longest activation secret, in bytes; real ones have 128.
-const MAX_SECRET: u64 = 4096;
-/// Where the secret may come from, beside a file and stdin.
-const SECRET_VARIABLE: &str = "NOPORTS_SECRET";
-const SECRET_HINT: &str = "use --secret-file FILE, the environment variable NOPORTS_SECRET, or stdin: \
-     everybody on this machine can read a command line";
+use draft::Draft;
+use secret::{read_secret, refuse_secrets};
+
+mod draft;
+mod secret;
 
 /// Make the first keys of an atSign, with the one-time secret its atServer was given.
 ///
@@ -346,184 +341,5 @@ fn reserved(entity: &str) -> AtKey {
         scope: Scope::PrivateKey,
         entity: entity.to_owned(),
         owner: None,
-    }
-}
-
-/// The key file before it has its name: `@alice_key.atKeys.new`.
-struct Draft(PathBuf);
-
-impl Draft {
-    fn of(file: &Path) -> Self {
-        let mut name = file.as_os_str().to_owned();
-        name.push(".new");
-        Self(name.into())
-    }
-
-    fn read(&self, who: &AtSign) -> Result<Option<AtKeys>, Failure> {
-        if !self.0.exists() {
-            return Ok(None);
-        }
-        common::read_keys(who, &self.0)
-            .map(Some)
-            .map_err(|failure| {
-                // A draft is renamed into place whole, so this is not one of ours that was cut off.
-                failure.hint("if it holds nothing you need, remove it and start again")
-            })
-    }
-
-    /// All or nothing: a crash leaves the old draft, the new one, or none.
-    fn write(&self, keys: &AtKeys) -> Result<(), Failure> {
-        let cannot = |why: io::Error| cannot_write(&self.0, &why);
-        let folder = folder_of(&self.0);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(cannot)?;
-        let mut name = self.0.as_os_str().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let half = PathBuf::from(name);
-        let _ = fs::remove_file(&half); // of a process that died and had the same number
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&half)
-            .and_then(|mut out| {
-                out.write_all(keys.print().reveal().as_bytes())?;
-                out.sync_all()
-            })
-            .and_then(|()| fs::rename(&half, &self.0))
-            .and_then(|()| fs::File::open(folder)?.sync_all());
-        if written.is_err() {
-            let _ = fs::remove_file(&half);
-        }
-        written.map_err(cannot)
-    }
-
-    /// The draft becomes the key file.
-    fn publish(&self, file: &Path) -> Result<(), Failure> {
-        fs::rename(&self.0, file)
-            .and_then(|()| fs::File::open(folder_of(file))?.sync_all())
-            .map_err(|why| {
-                cannot_write(file, &why).hint(format!("the keys are in {}", self.0.display()))
-            })
-    }
-}
-
-fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-fn cannot_write(file: &Path, why: &io::Error) -> Failure {
-    Failure::new(
-        exit::KEYS,
-        format!("cannot write the key file {}: {why}", file.display()),
-    )
-    .hint("choose another place: --keys FILE")
-}
-
-/// Options of this program that take a value.
-const WITH_VALUE: [&str; 4] = ["--secret-file", "--keys", "--root", "--ca"];
-
-/// Refuses command lines that seem to hold the secret, without repeating it.
-fn refuse_secrets(args: &[&str]) -> Result<(), Failure> {
-    let mut words = 0;
-    let mut args = args.iter();
-    while let Some(&arg) = args.next() {
-        if WITH_VALUE.contains(&arg) {
-            args.next();
-        } else if arg.starts_with("--secret") || arg.starts_with("--cram") || arg.starts_with("-c")
-        {
-            return Err(
-                Failure::misuse("the secret is never taken from the command line")
-                    .hint(SECRET_HINT),
-            );
-        } else if arg.contains('=') && arg.starts_with('-') {
-            return Err(
-                Failure::misuse("an option and its value are two words here")
-                    .hint("--keys FILE, not --keys=FILE"),
-            );
-        } else if !arg.starts_with('-') {
-            words += 1;
-        }
-    }
-    if words > 1 {
-        return Err(Failure::misuse("one atSign is expected, and nothing else").hint(SECRET_HINT));
-    }
-    Ok(())
-}
-
-fn read_secret(file: Option<&Path>, who: &AtSign) -> Result<Secret<String>, Failure> {
-    let (text, place) = if let Some(file) = file {
-        let text = fs::File::open(file).and_then(read_bounded).map_err(|why| {
-            Failure::misuse(format!(
-                "cannot read the secret in {}: {why}",
-                file.display()
-            ))
-        })?;
-        (text, file.display().to_string())
-    } else if let Ok(text) = std::env::var(SECRET_VARIABLE) {
-        (Secret::new(text), SECRET_VARIABLE.to_owned())
-    } else {
-        let text = read_typed(who)
-            .map_err(|why| Failure::misuse(format!("cannot read the secret from stdin: {why}")))?;
-        (text, "stdin".to_owned())
-    };
-    let secret = Secret::new(text.reveal().trim().to_owned());
-    if secret.reveal().is_empty() {
-        return Err(Failure::misuse(format!("there is no secret in {place}"))
-            .hint("--secret-file FILE, NOPORTS_SECRET, or stdin"));
-    }
-    Ok(secret)
-}
-
-fn read_bounded(from: impl Read) -> io::Result<Secret<String>> {
-    let mut text = String::new();
-    let read = from.take(MAX_SECRET + 1).read_to_string(&mut text);
-    let text = Secret::new(text);
-    if read? as u64 > MAX_SECRET {
-        return Err(io::Error::other("it is too long to be one"));
-    }
-    Ok(text)
-}
-
-/// One line from stdin; on a terminal it is asked for and not shown.
-fn read_typed(who: &AtSign) -> io::Result<Secret<String>> {
-    let stdin = io::stdin();
-    let hidden = stdin.is_terminal().then(|| {
-        common::print_err(&format!("the one-time secret of {who} (it is not shown):"));
-        Hidden::new()
-    });
-    let mut line = String::new();
-    let read = stdin.lock().take(MAX_SECRET).read_line(&mut line);
-    drop(hidden);
-    let line = Secret::new(line);
-    read.map(|_| line)
-}
-
-/// Switches the terminal's echo off, and on again when dropped.
-struct Hidden(Option<Termios>);
-
-impl Hidden {
-    fn new() -> Self {
-        let Ok(before) = tcgetattr(io::stdin()) else {
-            return Self(None);
-        };
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
-        let switched = tcsetattr(io::stdin(), OptionalActions::Flush, &quiet);
-        Self(switched.is_ok().then_some(before))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, before);
-        }
     }
 }
