@@ -1,4 +1,15 @@
 //! What a monitor delivers: `notification: {"id":…,"from":…,…}`.
+//!
+//! ```text
+//!   sender ─notify─▶ atServer ─notify─▶ atServer ─┬─ pushed at once ──▶ Form::Live
+//!                                                 └─ asked for later ─▶ Form::Replayed   (monitor:<epoch>, notify:list)
+//! ```
+//! The two forms differ in their `metadata`: only the live one has `sharedKeyEnc`, only the
+//! replayed one has dates.
+//!
+//! Source: at_server:packages/at_secondary_server/lib/src/verb/handler/monitor_verb_handler.dart
+
+use miniserde::{Deserialize, Serialize, de, json, make_place};
 
 use super::{atsign::AtSign, verb::Operation};
 
@@ -42,22 +53,234 @@ pub enum BadNotification {
     Names,
 }
 
+/// Which of the two forms a server prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Pushed to a monitor when it comes in.
+    Live,
+    /// Sent again from the store: `monitor:<epoch>`, `notify:list`.
+    Replayed,
+}
+
+/// The metadata of a notification that only servers and their stores care about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the wire's own words
+pub struct Extra {
+    pub enc_key_name: Option<String>,
+    pub enc_algo: Option<String>,
+    pub ske_enc_key_name: Option<String>,
+    pub ske_enc_algo: Option<String>,
+    /// Text such as `2024-10-24 12:01:34.567Z`; replayed ones only.
+    pub available_at: Option<String>,
+}
+
 impl Notification {
     /// Reads the JSON behind `notification:`.
     ///
+    /// Needed are `from`, `to` and `key`; anything else may be missing. A number in place of a text,
+    /// or the other way round, does no harm. The text `null` counts as absent in metadata.
+    ///
     /// # Errors
     /// See [`BadNotification`]. Unknown members are ignored.
-    pub fn parse(_json: &str) -> Result<Self, BadNotification> {
-        todo!()
+    pub fn parse(json: &str) -> Result<Self, BadNotification> {
+        let raw: Raw = json::from_str(json).map_err(|_| BadNotification::Json)?;
+        let name = |member: Option<Loose>| {
+            let text = member.ok_or(BadNotification::Json)?.into_text();
+            text.parse().map_err(|_| BadNotification::Names)
+        };
+        let says = |member: &Option<Loose>, word: &str| {
+            let text = member.as_ref().map(Loose::text).unwrap_or_default();
+            // Also as `MessageType.text`, `OperationType.delete`.
+            text.rsplit('.').next() == Some(word)
+        };
+        let is_text = says(&raw.message_type, "text");
+        let metadata = raw.metadata.unwrap_or_default();
+        let present = |member: Option<Loose>| {
+            let text = member.map(Loose::into_text)?;
+            (!text.is_empty() && text != "null").then_some(text)
+        };
+        Ok(Self {
+            from: name(raw.from)?,
+            to: name(raw.to)?,
+            id: raw.id.map(Loose::into_text).unwrap_or_default(),
+            key: raw.key.ok_or(BadNotification::Json)?.into_text(),
+            value: raw.value.map(Loose::into_text),
+            operation: match says(&raw.operation, "delete") {
+                true => Operation::Delete,
+                false => Operation::Update,
+            },
+            epoch_millis: raw
+                .epoch_millis
+                .map_or(0, |n| n.text().parse().unwrap_or(0)),
+            is_text,
+            // Absent means encrypted for keys: that is how old senders mark theirs.
+            is_encrypted: match raw.is_encrypted {
+                None => !is_text,
+                Some(flag) => !flag.text().eq_ignore_ascii_case("false"),
+            },
+            iv_nonce: present(metadata.iv_nonce),
+            shared_key_enc: present(metadata.shared_key_enc),
+            expires_at: present(metadata.expires_at),
+        })
+    }
+
+    /// Prints the JSON that stands behind `notification: `, members in the servers' order, on one line.
+    ///
+    /// Statistics have no metadata. Absent texts are `null`, absent dates the text `"null"`: some
+    /// readers fail when a member is missing.
+    pub fn print(&self, form: Form, extra: &Extra) -> String {
+        let message = if self.is_text { "text" } else { "key" };
+        let metadata = (!self.is_stats()).then(|| self.metadata(form, extra));
+        let head = json::to_string(&Head {
+            id: &self.id,
+            from: self.from.as_str(),
+            to: self.to.as_str(),
+            key: &self.key,
+            value: &self.value,
+            operation: &self.operation.to_string(),
+            epoch_millis: self.epoch_millis,
+            message_type: &format!("MessageType.{message}"),
+            is_encrypted: self.is_encrypted,
+        });
+        // The head is an object; the last member takes the place of its closing brace.
+        let head = head.strip_suffix('}').unwrap_or(&head);
+        let metadata = metadata.as_deref().unwrap_or("null");
+        format!(r#"{head},"metadata":{metadata}}}"#)
+    }
+
+    fn metadata(&self, form: Form, extra: &Extra) -> String {
+        let common = Common {
+            enc_key_name: &extra.enc_key_name,
+            enc_algo: &extra.enc_algo,
+            iv_nonce: &self.iv_nonce,
+            ske_enc_key_name: &extra.ske_enc_key_name,
+            ske_enc_algo: &extra.ske_enc_algo,
+        };
+        let common = json::to_string(&common);
+        let common = common.strip_suffix('}').unwrap_or(&common);
+        let date = |date: &Option<String>| json::to_string(date.as_deref().unwrap_or("null"));
+        match form {
+            Form::Live => {
+                let key = json::to_string(&self.shared_key_enc);
+                format!(r#"{common},"sharedKeyEnc":{key}}}"#)
+            }
+            Form::Replayed => {
+                let (available, expires) = (date(&extra.available_at), date(&self.expires_at));
+                format!(r#"{common},"availableAt":{available},"expiresAt":{expires}}}"#)
+            }
+        }
     }
 
     /// The entity without atSigns: `req.dev1.sshnp`.
     pub fn entity(&self) -> &str {
-        todo!()
+        let key = self.key.strip_suffix(self.from.as_str());
+        let key = key.unwrap_or(&self.key);
+        let entity = key.strip_prefix(self.to.as_str());
+        entity.and_then(|e| e.strip_prefix(':')).unwrap_or(key)
     }
 
     /// Server statistics: proof of life, nothing else.
     pub fn is_stats(&self) -> bool {
         self.id == "-1"
+    }
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    id: &'a str,
+    from: &'a str,
+    to: &'a str,
+    key: &'a str,
+    value: &'a Option<String>,
+    operation: &'a str,
+    #[serde(rename = "epochMillis")]
+    epoch_millis: u64,
+    #[serde(rename = "messageType")]
+    message_type: &'a str,
+    #[serde(rename = "isEncrypted")]
+    is_encrypted: bool,
+}
+
+#[derive(Serialize)]
+struct Common<'a> {
+    #[serde(rename = "encKeyName")]
+    enc_key_name: &'a Option<String>,
+    #[serde(rename = "encAlgo")]
+    enc_algo: &'a Option<String>,
+    #[serde(rename = "ivNonce")]
+    iv_nonce: &'a Option<String>,
+    #[serde(rename = "skeEncKeyName")]
+    ske_enc_key_name: &'a Option<String>,
+    #[serde(rename = "skeEncAlgo")]
+    ske_enc_algo: &'a Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    id: Option<Loose>,
+    from: Option<Loose>,
+    to: Option<Loose>,
+    key: Option<Loose>,
+    value: Option<Loose>,
+    operation: Option<Loose>,
+    #[serde(rename = "epochMillis")]
+    epoch_millis: Option<Loose>,
+    #[serde(rename = "messageType")]
+    message_type: Option<Loose>,
+    #[serde(rename = "isEncrypted")]
+    is_encrypted: Option<Loose>,
+    metadata: Option<RawMetadata>,
+}
+
+#[derive(Deserialize, Default)]
+struct RawMetadata {
+    #[serde(rename = "ivNonce")]
+    iv_nonce: Option<Loose>,
+    #[serde(rename = "sharedKeyEnc")]
+    shared_key_enc: Option<Loose>,
+    #[serde(rename = "expiresAt")]
+    expires_at: Option<Loose>,
+}
+
+/// A member as text, whether it came as text, number or truth value.
+struct Loose(String);
+
+impl Loose {
+    fn text(&self) -> &str {
+        &self.0
+    }
+
+    fn into_text(self) -> String {
+        self.0
+    }
+}
+
+make_place!(Place);
+
+impl de::Visitor for Place<Loose> {
+    fn string(&mut self, text: &str) -> miniserde::Result<()> {
+        self.out = Some(Loose(text.to_owned()));
+        Ok(())
+    }
+
+    fn boolean(&mut self, b: bool) -> miniserde::Result<()> {
+        self.out = Some(Loose(b.to_string()));
+        Ok(())
+    }
+
+    fn negative(&mut self, n: i64) -> miniserde::Result<()> {
+        self.out = Some(Loose(n.to_string()));
+        Ok(())
+    }
+
+    fn nonnegative(&mut self, n: u64) -> miniserde::Result<()> {
+        self.out = Some(Loose(n.to_string()));
+        Ok(())
+    }
+}
+
+impl Deserialize for Loose {
+    fn begin(out: &mut Option<Self>) -> &mut dyn de::Visitor {
+        Place::new(out)
     }
 }

@@ -6,11 +6,25 @@
 //!   d a t a : 4 2 \n @ a l i c e @ d a t a : o k \n @ a l i c e @
 //!   '── reply 1 ──'  '─ prompt ─' '── reply 2 ─'   '── kept ──'
 //! ```
+//!
+//! A prompt (`@`, or `@alice@` once logged in) has no line end, so it sticks to the front of the
+//! next reply, where it is cut off. A value may hold line ends; only the prompt tells its end.
+//! A value with a line end and an `@` behind it therefore looks like two replies: whoever sends the
+//! next command should first see that nothing is left over ([`Replies::pop`] gives `None`,
+//! [`Replies::is_partial`] is false), else the connection is out of step.
+//!
+//! Every byte is looked at a fixed number of times, however the network cuts them.
+//!
+//! Source: at_libraries:packages/at_lookup/lib/src/connection/outbound_message_listener.dart
 
 use super::fault::Fault;
 
 /// Longest line either side accepts, in bytes (all Dart parties use this buffer size).
 pub const MAX_LINE: usize = 10_240_000;
+/// Longest prompt, in bytes: an atSign of 55 characters between two `@`, with room to spare.
+const MAX_PROMPT: usize = 1024;
+/// A buffer that grew above this is given back when it is empty, in bytes.
+const KEEP: usize = 64 * 1024;
 
 /// One thing a server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,41 +65,252 @@ pub enum WireError {
 }
 
 /// The cutter.
+///
+/// After each [`push`](Self::push), [`pop`](Self::pop) until it gives `None`.
 #[derive(Debug)]
 pub struct Replies {
-    _buf: Vec<u8>,
+    /// Bytes before `start` are done with, those before `scanned` hold no line end that ends a reply.
+    buf: Vec<u8>,
+    start: usize,
+    scanned: usize,
+    mode: Mode,
+    /// The line at `start` is known to be `data:` or `error:`; what follows may belong to it.
+    open: bool,
+    prompt_wanted: bool,
+    /// Something came before, so the next prompt is no greeting.
+    greeted: bool,
 }
 
 impl Replies {
     /// An empty one.
-    pub fn new(_mode: Mode) -> Self {
-        todo!()
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            buf: Vec::new(),
+            start: 0,
+            scanned: 0,
+            mode,
+            open: false,
+            prompt_wanted: false,
+            greeted: false,
+        }
     }
+
     /// After `monitor` was sent on this connection.
-    pub fn set_mode(&mut self, _mode: Mode) {
-        todo!()
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.open = false;
+        self.scanned = self.start;
     }
-    /// The next reply may be a prompt that comes alone (`pol`, and the greeting).
+
+    /// The next reply may be a prompt that comes alone: the greeting `@` when nothing came before,
+    /// else `@bob@`, the answer to `pol`. An ordinary reply in its place ends the expectation.
     pub fn expect_prompt(&mut self) {
-        todo!()
+        self.prompt_wanted = true;
+        if self.greeted {
+            // The prompt of the reply before is not the one that is waited for.
+            let left = self.rest().len() - skip_prompts(self.rest()).len();
+            self.consume(left);
+        }
     }
+
     /// Takes what was read.
-    pub fn push(&mut self, _bytes: &[u8]) {
-        todo!()
+    pub fn push(&mut self, bytes: &[u8]) {
+        // What is done with goes once it is the larger part, so that each byte moves about once.
+        if self.start > self.buf.len() / 2 {
+            self.buf.drain(..self.start);
+            self.scanned = self.scanned.saturating_sub(self.start);
+            self.start = 0;
+        }
+        self.buf.extend_from_slice(bytes);
     }
+
     /// The next whole reply, or `None` while more bytes are needed.
     ///
     /// # Errors
     /// See [`WireError`].
     pub fn pop(&mut self) -> Result<Option<Reply>, WireError> {
-        todo!()
+        if self.prompt_wanted
+            && let Some(answer) = self.pop_prompt()
+        {
+            return answer;
+        }
+        loop {
+            let unseen = &self.buf[self.scanned..];
+            let Some(end) = unseen.iter().position(|&b| b == b'\n') else {
+                self.scanned = self.buf.len();
+                return self.within_limit(self.scanned).map(|()| None);
+            };
+            let end = self.scanned + end;
+            self.within_limit(end)?;
+            if !self.open {
+                let line = skip_prompts(&self.buf[self.start..end]);
+                if line.trim_ascii().is_empty() {
+                    self.consume(end + 1 - self.start);
+                    continue;
+                }
+                let kind = Kind::of(line).ok_or(WireError::Unknown)?;
+                self.open = self.mode == Mode::Request && kind.may_go_on();
+            }
+            if self.open {
+                match self.buf.get(end + 1) {
+                    Some(b'@') => {}
+                    Some(_) => {
+                        self.scanned = end + 1;
+                        continue;
+                    }
+                    None => {
+                        self.scanned = end;
+                        return Ok(None);
+                    }
+                }
+            }
+            return self.take(end).map(Some);
+        }
     }
+
     /// Whether a started reply waits for its end (the connection's end in this state is a loss).
     pub fn is_partial(&self) -> bool {
-        todo!()
+        let rest = skip_prompts(self.rest());
+        let half_a_prompt =
+            rest.first() == Some(&b'@') && prompt_name(rest).len() + 1 == rest.len();
+        !rest.is_empty() && !half_a_prompt
     }
+
     /// At the end of the stream: a last line without prompt (`error:AT0012…\n`, then closed).
+    ///
+    /// Call it when [`Self::pop`] has nothing more. A line that was cut off is no reply.
+    ///
+    /// # Errors
+    /// See [`WireError`].
     pub fn finish(&mut self) -> Result<Option<Reply>, WireError> {
-        todo!()
+        let whole = self.open && self.rest().ends_with(b"\n");
+        match whole {
+            true => self.take(self.buf.len() - 1).map(Some),
+            false => Ok(None),
+        }
     }
+
+    fn rest(&self) -> &[u8] {
+        &self.buf[self.start..]
+    }
+
+    fn within_limit(&self, end: usize) -> Result<(), WireError> {
+        match end - self.start > MAX_LINE {
+            true => Err(WireError::TooLong),
+            false => Ok(()),
+        }
+    }
+
+    /// `None`: no prompt alone, read on as usual.
+    fn pop_prompt(&mut self) -> Option<Result<Option<Reply>, WireError>> {
+        let rest = self.rest();
+        match rest.first() {
+            None => return Some(Ok(None)),
+            Some(b'@') => {}
+            Some(_) => return None,
+        }
+        let name = match self.greeted {
+            false => &rest[..0],
+            true => prompt_name(rest),
+        };
+        let (name, behind) = (name.len(), rest.get(1 + name.len()));
+        let len = match behind {
+            _ if !self.greeted => 1,
+            Some(b'@') if name > 0 => name + 2,
+            None if name <= MAX_PROMPT => return Some(Ok(None)),
+            None => return Some(Err(WireError::TooLong)),
+            Some(_) => return None,
+        };
+        let prompt = str::from_utf8(&rest[..len]).map(str::to_owned);
+        self.prompt_wanted = false;
+        self.greeted = true;
+        self.consume(len);
+        let prompt = prompt.map_err(|_| WireError::NotUtf8);
+        Some(prompt.map(|prompt| Some(Reply::Prompt(prompt))))
+    }
+
+    /// The reply from `start` to the line end at `end`.
+    fn take(&mut self, end: usize) -> Result<Reply, WireError> {
+        let line = skip_prompts(&self.buf[self.start..end]);
+        let kind = Kind::of(line).ok_or(WireError::Unknown)?;
+        let text = str::from_utf8(&line[kind.token().len()..]).map_err(|_| WireError::NotUtf8)?;
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        let reply = match kind {
+            Kind::Data => Reply::Data(text.to_owned()),
+            Kind::Error => Reply::Error(Fault::parse(text)),
+            Kind::Notification => Reply::Notification(text.trim().to_owned()),
+            Kind::Stream => Reply::Stream(text.to_owned()),
+        };
+        self.open = false;
+        self.prompt_wanted = false;
+        self.greeted = true;
+        self.consume(end + 1 - self.start);
+        Ok(reply)
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.start += len;
+        self.scanned = self.start;
+        if self.start == self.buf.len() {
+            self.buf.clear();
+            self.start = 0;
+            self.scanned = 0;
+            if self.buf.capacity() > KEEP {
+                self.buf = Vec::new();
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Data,
+    Error,
+    Notification,
+    Stream,
+}
+
+impl Kind {
+    fn of(line: &[u8]) -> Option<Self> {
+        let all = [Self::Data, Self::Error, Self::Notification, Self::Stream];
+        all.into_iter()
+            .find(|kind| line.starts_with(kind.token().as_bytes()))
+    }
+
+    fn token(self) -> &'static str {
+        match self {
+            Self::Data => "data:",
+            Self::Error => "error:",
+            Self::Notification => "notification:",
+            Self::Stream => "stream:",
+        }
+    }
+
+    /// May hold line ends when somebody stored a value with line ends.
+    fn may_go_on(self) -> bool {
+        matches!(self, Self::Data | Self::Error)
+    }
+}
+
+/// Cuts leading prompts off: any number of `@` and `@name@`.
+fn skip_prompts(mut line: &[u8]) -> &[u8] {
+    while line.first() == Some(&b'@') {
+        let name = prompt_name(line).len();
+        line = match line.get(1 + name) {
+            Some(b'@') if name > 0 => &line[name + 2..],
+            // Half a prompt, or a lone `@` in front of something.
+            None if name > 0 => return line,
+            _ => &line[1..],
+        };
+    }
+    line
+}
+
+/// The name behind the leading `@`, as far as it is there.
+fn prompt_name(line: &[u8]) -> &[u8] {
+    let name = &line[1..];
+    let end = name
+        .iter()
+        .position(|b| matches!(b, b'@' | b':') || b.is_ascii_whitespace());
+    &name[..end.unwrap_or(name.len())]
 }

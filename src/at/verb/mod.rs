@@ -1,8 +1,26 @@
 //! Commands, both directions in one type, so that client and embedded server cannot drift apart.
+//!
+//! ```text
+//!   update:ttl:60000:isEncrypted:true:@bob:x.ns@alice Zm8=
+//!   '────' '────────────────────────' '─────────────' '──'
+//!    word      parameters, in order         key       value          parse: text ─▶ Verb
+//!                                                                    print: Verb ─▶ text
+//! ```
+//!
+//! Source: at_libraries:packages/at_commons/lib/src/verb/syntax.dart
 
-use std::fmt;
+mod notify;
+mod parse;
+mod print;
+#[cfg(test)]
+mod tests;
 
-use super::{atsign::AtSign, key::AtKey, metadata::Metadata};
+use super::{
+    atsign::AtSign,
+    fault::{Code, Fault},
+    key::{AtKey, BadKey},
+    metadata::Metadata,
+};
 
 /// How strictly a command is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +116,16 @@ pub struct Notify {
 
 /// One command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the variants are the wire's own words; spec: their grammar
+#[allow(missing_docs)] // the variants are the wire's own words
 pub enum Verb {
     From {
         who: AtSign,
+        /// The JSON behind `clientConfig:`.
         config: Option<String>,
+    },
+    /// Whose atServer is meant, as the first word between atServers (2026); lenient only.
+    To {
+        who: AtSign,
     },
     Cram {
         digest: String,
@@ -116,16 +139,19 @@ pub enum Verb {
     Pol,
     Scan {
         show_hidden: bool,
+        /// Another atSign's keys.
         of: Option<AtSign>,
         page: Option<u32>,
         regex: Option<String>,
     },
     Lookup {
+        /// As written: `x.ns@bob` has no scope. Prints without one, whatever it is.
         key: AtKey,
         detail: Detail,
         bypass_cache: bool,
     },
     Plookup {
+        /// As written: `publickey@bob` has no scope. Prints without one, whatever it is.
         key: AtKey,
         detail: Detail,
         bypass_cache: bool,
@@ -151,6 +177,10 @@ pub enum Verb {
         key: AtKey,
         priority: Option<String>,
     },
+    /// `delete:force:…`: also a value marked `immutable` (2025); lenient only.
+    ForceDelete {
+        key: AtKey,
+    },
     Notify(Box<Notify>),
     NotifyStatus {
         id: String,
@@ -168,6 +198,7 @@ pub enum Verb {
     },
     NotifyAll {
         to: Vec<AtSign>,
+        /// The key has no scope and the subject names nobody: each of `to` gets it.
         notify: Box<Notify>,
     },
     Monitor {
@@ -184,11 +215,14 @@ pub enum Verb {
         brief: bool,
     },
     Stats {
+        /// Without colon and commas; empty means all.
         ids: Vec<String>,
         regex: Option<String>,
     },
     Sync {
+        /// Everything after this commit; -1 for all.
         from: i64,
+        /// Absent in the old form `sync:<n>`.
         limit: Option<u32>,
         regex: Option<String>,
     },
@@ -199,6 +233,7 @@ pub enum Verb {
     Enroll {
         operation: EnrollOperation,
         force: bool,
+        /// JSON; for `listns` the namespace.
         params: Option<String>,
     },
     OtpGet {
@@ -210,6 +245,7 @@ pub enum Verb {
     },
     Keys(Keys),
     Stream {
+        /// File transfer, of no use here: what stands behind the colon.
         rest: String,
     },
 }
@@ -276,24 +312,39 @@ pub enum SyntaxError {
     /// Nothing or an unknown word.
     #[error("invalid command")]
     UnknownVerb,
-    /// A known verb with wrong parameters; holds the verb.
+    /// A known verb with wrong parameters; holds the verb, and the form it should have.
     #[error("Invalid syntax. {0}: {1}")]
     Parameters(&'static str, String),
+    /// A command in good form about a key that cannot be.
+    #[error(transparent)]
+    Key(#[from] BadKey),
+}
+
+impl SyntaxError {
+    /// The code an atServer answers with.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::UnknownVerb | Self::Parameters(..) => Code::InvalidSyntax,
+            Self::Key(_) => Code::InvalidKey,
+        }
+    }
+}
+
+impl From<SyntaxError> for Fault {
+    fn from(error: SyntaxError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
 }
 
 impl Verb {
     /// Reads one line, without its line end.
     ///
+    /// The verb is taken in any case. Names of parameters are, too, in [`Dialect::Lenient`]. Keys are
+    /// made lower case, except in `notify`; values stay as they are.
+    ///
     /// # Errors
     /// When the line is no command of this dialect.
-    pub fn parse(_line: &str, _dialect: Dialect) -> Result<Self, SyntaxError> {
-        todo!()
-    }
-}
-
-impl fmt::Display for Verb {
-    /// Prints the command line, without line end, in the classic grammar.
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+    pub fn parse(line: &str, dialect: Dialect) -> Result<Self, SyntaxError> {
+        parse::parse(line, dialect)
     }
 }

@@ -1,0 +1,776 @@
+//! Text to [`Verb`]. Parameters are taken from the left, each only where its whole form is right;
+//! what no parameter takes must be the key, so anything unknown fails there.
+
+use super::{
+    super::{
+        atsign::AtSign,
+        key::{AtKey, BadKey, Scope},
+        metadata::{self, Metadata, natural},
+    },
+    Config, Detail, Dialect, EnrollOperation, HashingAlgo, Keys, List, SigningAlgo, SyntaxError,
+    Verb, notify,
+};
+
+/// Why a reader gave up.
+pub(super) enum Bad {
+    Form,
+    Key(BadKey),
+}
+
+pub(super) type Read = Result<Verb, Bad>;
+
+type Row = (&'static str, fn(Params<'_>) -> Read, &'static str);
+
+/// Word, reader, and the form that is shown to whoever got it wrong.
+const VERBS: [Row; 23] = [
+    ("from", from, "from:<atSign>[:clientConfig:<json>]"),
+    ("to", to, "to:<atSign>"),
+    ("cram", cram, "cram:<digest>"),
+    (
+        "pkam",
+        pkam,
+        "pkam:[signingAlgo:<algo>:][hashingAlgo:<algo>:][enrollmentId:<id>:]<signature>",
+    ),
+    ("pol", pol, "pol"),
+    (
+        "scan",
+        scan,
+        "scan[:showhidden:true][:<atSign>][:page:<n>][ <regex>]",
+    ),
+    (
+        "lookup",
+        lookup,
+        "lookup:[bypassCache:true:][meta:|all:]<key>@<owner>",
+    ),
+    (
+        "plookup",
+        plookup,
+        "plookup:[bypassCache:true:][meta:|all:]<key>@<owner>",
+    ),
+    (
+        "llookup",
+        llookup,
+        "llookup[:meta|:all][:cached][:public|:@<for>]:<key>@<owner>",
+    ),
+    (
+        "update",
+        update,
+        "update[:meta|:json][:<metadata>][:public|:@<for>]:<key>[@<owner>] <value>",
+    ),
+    (
+        "delete",
+        delete,
+        "delete[:priority:<p>][:cached][:public|:@<for>]:<key>[@<owner>]",
+    ),
+    (
+        "notify",
+        notify::notify,
+        "notify[:id:<id>][:update|:delete][:<parameters>][:<metadata>]:@<to>:<key>[@<owner>][:<value>]",
+    ),
+    (
+        "monitor",
+        monitor,
+        "monitor[:strict][:selfNotifications][:multiplexed][:<epochMillis>][ <regex>]",
+    ),
+    ("noop", noop, "noop:<milliseconds>"),
+    ("info", info, "info[:brief]"),
+    ("stats", stats, "stats[:<id>,<id>][:<regex>]"),
+    ("sync", sync, "sync:from:<n>:limit:<n>[:<regex>]"),
+    (
+        "config",
+        config,
+        "config:block:add|remove|show[:<atSign> <atSign>]",
+    ),
+    ("batch", batch, "batch:<json>"),
+    (
+        "enroll",
+        enroll,
+        "enroll:request|approve|deny|revoke|unrevoke|list|fetch|delete[:force][:<json>]",
+    ),
+    ("otp", otp, "otp:get|put[:<passcode>][:ttl:<milliseconds>]"),
+    (
+        "keys",
+        keys,
+        "keys:get|put|delete[:<parameters>][:keyName:<name>][ <value>]",
+    ),
+    ("stream", stream, "stream:<operation><parameters>"),
+];
+
+pub(super) fn parse(line: &str, dialect: Dialect) -> Result<Verb, SyntaxError> {
+    let end = line.find([':', ' ']).unwrap_or(line.len());
+    let (word, rest) = line.split_at(end);
+    let row = VERBS
+        .iter()
+        .find(|(name, _, _)| word.eq_ignore_ascii_case(name))
+        .filter(|(name, _, _)| *name != "to" || dialect == Dialect::Lenient);
+    let Some((name, read, form)) = row else {
+        return Err(SyntaxError::UnknownVerb);
+    };
+    read(Params { rest, dialect }).map_err(|bad| match bad {
+        Bad::Form => SyntaxError::Parameters(name, (*form).to_owned()),
+        Bad::Key(bad) => SyntaxError::Key(bad),
+    })
+}
+
+/// What is left of a command: empty, or it starts with `:` or a blank.
+#[derive(Clone, Copy)]
+pub(super) struct Params<'a> {
+    pub(super) rest: &'a str,
+    pub(super) dialect: Dialect,
+}
+
+impl<'a> Params<'a> {
+    pub(super) fn lenient(&self) -> bool {
+        self.dialect == Dialect::Lenient
+    }
+
+    /// Takes `:word`.
+    pub(super) fn word(&mut self, word: &str) -> bool {
+        let Some((segment, rest)) = self.segment() else {
+            return false;
+        };
+        let same = self.same(segment, word);
+        if same {
+            self.rest = rest;
+        }
+        same
+    }
+
+    /// Takes one of several `:word`s.
+    pub(super) fn one_of(&mut self, words: &[&'static str]) -> Option<&'static str> {
+        words.iter().copied().find(|word| self.word(word))
+    }
+
+    /// Takes `:name:value` when `read` makes something of the value, which has no `:`, `@` or blank.
+    pub(super) fn item<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Option<T> {
+        let (segment, rest) = self.segment()?;
+        if !self.same(segment, name) {
+            return None;
+        }
+        let (value, rest) = Params { rest, ..*self }.segment()?;
+        let value = read(value)?;
+        self.rest = rest;
+        Some(value)
+    }
+
+    /// As [`Self::item`] for one of several words.
+    pub(super) fn choice(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
+        let me = *self;
+        self.item(name, |value| {
+            words.iter().copied().find(|word| me.same(value, word))
+        })
+    }
+
+    /// As [`Self::item`] for `true` or `false`; Python writes `True`.
+    fn flag(&mut self, name: &str) -> Option<bool> {
+        let word = self.choice(name, &["true", "false"])?;
+        Some(word == "true")
+    }
+
+    /// Everything that is left, behind its colon. Not empty.
+    pub(super) fn all(&self) -> Result<&'a str, Bad> {
+        let all = self.rest.strip_prefix(':').ok_or(Bad::Form)?;
+        if all.is_empty() {
+            Err(Bad::Form)
+        } else {
+            Ok(all)
+        }
+    }
+
+    /// Everything that is left, behind a blank. `None` when nothing is left.
+    fn behind_blank(&self) -> Result<Option<&'a str>, Bad> {
+        match self.rest.strip_prefix(' ') {
+            Some("") => Err(Bad::Form),
+            Some(text) => Ok(Some(text)),
+            None => self.end().map(|()| None),
+        }
+    }
+
+    /// Nothing is left.
+    pub(super) fn end(&self) -> Result<(), Bad> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(Bad::Form)
+        }
+    }
+
+    /// `:segment`, and what follows it: nothing, `:` or a blank.
+    fn segment(&self) -> Option<(&'a str, &'a str)> {
+        let text = self.rest.strip_prefix(':')?;
+        let end = text
+            .find(|c: char| matches!(c, ':' | '@') || c.is_whitespace())
+            .unwrap_or(text.len());
+        let (segment, rest) = text.split_at(end);
+        (end > 0 && (rest.is_empty() || rest.starts_with([':', ' ']))).then_some((segment, rest))
+    }
+
+    fn same(&self, typed: &str, word: &str) -> bool {
+        match self.dialect {
+            Dialect::Classic => typed == word,
+            Dialect::Lenient => typed.eq_ignore_ascii_case(word),
+        }
+    }
+
+    /// Takes the metadata fragment.
+    pub(super) fn metadata(&mut self) -> Metadata {
+        let mut into = Metadata::default();
+        match self.dialect {
+            Dialect::Classic => {
+                for (name, classic) in metadata::WIRE {
+                    if classic {
+                        self.metadata_item(name, name, &mut into);
+                    }
+                }
+            }
+            Dialect::Lenient => while self.any_metadata_item(&mut into) {},
+        }
+        into
+    }
+
+    /// Takes one metadata item, whichever comes.
+    pub(super) fn any_metadata_item(&mut self, into: &mut Metadata) -> bool {
+        // at_commons 5.0 printed these two before any grammar knew them.
+        let early = [("hash", "pubKeyHash"), ("algo", "hashingAlgo")];
+        let all = metadata::WIRE.iter().map(|(name, _)| (*name, *name));
+        all.chain(early)
+            .any(|(written, name)| self.metadata_item(written, name, into))
+    }
+
+    fn metadata_item(&mut self, written: &str, name: &str, into: &mut Metadata) -> bool {
+        match name {
+            "ccd" | "isBinary" | "isEncrypted" | "immutable" => {
+                let mut ahead = *self;
+                let took = ahead
+                    .flag(written)
+                    .is_some_and(|flag| into.set(name, if flag { "true" } else { "false" }));
+                if took {
+                    *self = ahead;
+                }
+                took
+            }
+            "cAt" | "uAt" | "eAt" | "aAt" => self.time(name, into),
+            _ => self
+                .item(written, |value| into.set(name, value).then_some(()))
+                .is_some(),
+        }
+    }
+
+    /// `:cAt:2025-01-01T10:00:00.000Z`: the one kind of value with colons in it. Any other value
+    /// without colons passes too.
+    fn time(&mut self, name: &str, into: &mut Metadata) -> bool {
+        let Some((segment, rest)) = self.segment() else {
+            return false;
+        };
+        let text = rest.strip_prefix(':').unwrap_or_default();
+        if !self.same(segment, name) {
+            return false;
+        }
+        if let Some(len) = iso_8601(text)
+            && text[len..].chars().next().is_none_or(|c| c == ':')
+        {
+            let took = into.set(name, &text[..len]);
+            if took {
+                self.rest = &text[len..];
+            }
+            return took;
+        }
+        self.item(name, |value| into.set(name, value).then_some(()))
+            .is_some()
+    }
+
+    /// Skips `:dAt:<time>`.
+    fn skip_time(&mut self, name: &str) {
+        self.time(name, &mut Metadata::default());
+    }
+}
+
+/// Length of the date and time at the start of the text: `2025-01-01T10:00:00[.000][Z]`.
+fn iso_8601(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let head = bytes.get(..19)?;
+    let fits = head
+        .iter()
+        .zip(b"dddd-dd-ddTdd:dd:dd")
+        .all(|(b, form)| match form {
+            b'd' => b.is_ascii_digit(),
+            form => b == form,
+        });
+    if !fits {
+        return None;
+    }
+    let digits = |from: usize| {
+        bytes[from..]
+            .iter()
+            .take_while(|b| b.is_ascii_digit())
+            .count()
+    };
+    let mut len = 19;
+    if bytes.get(len) == Some(&b'.') && digits(len + 1) > 0 {
+        len += 1 + digits(len + 1);
+    }
+    Some(len + usize::from(bytes.get(len) == Some(&b'Z')))
+}
+
+/// A key, in the words of a command that names it.
+pub(super) fn key(text: &str) -> Result<AtKey, Bad> {
+    text.parse().map_err(|bad| key_error(text, bad))
+}
+
+/// Text that is in no form a key either is a wrong command; a key with a wrong character or length
+/// is a wrong key.
+pub(super) fn key_error(text: &str, bad: BadKey) -> Bad {
+    let (scope, name) = text.rsplit_once(':').unwrap_or(("", text));
+    let scope = scope.strip_prefix("cached:").unwrap_or(scope);
+    let known = matches!(scope, "" | "cached" | "public" | "private" | "privatekey");
+    let shared = scope.starts_with('@') && !scope[1..].contains([':', '@']);
+    let entity = name.rsplit_once('@').map_or(name, |(entity, _)| entity);
+    let whole = !entity.is_empty() && !name.contains(char::is_whitespace);
+    if (known || shared) && whole && entity.len() < name.len() {
+        Bad::Key(bad)
+    } else {
+        Bad::Form
+    }
+}
+
+/// Some verbs of the classic grammar want two characters.
+pub(super) fn long_enough(entity: &str, dialect: Dialect) -> Result<(), Bad> {
+    match dialect == Dialect::Classic && entity.chars().nth(1).is_none() {
+        true => Err(Bad::Form),
+        false => Ok(()),
+    }
+}
+
+/// The key of a look-up: with owner.
+fn owned_key(text: &str) -> Result<AtKey, Bad> {
+    let key = key(text)?;
+    if key.owner.is_some() {
+        Ok(key)
+    } else {
+        Err(Bad::Form)
+    }
+}
+
+pub(super) fn atsign(text: &str) -> Result<AtSign, Bad> {
+    text.parse().map_err(|_| Bad::Form)
+}
+
+pub(super) fn small(text: &str) -> Option<u32> {
+    natural(text)?.try_into().ok()
+}
+
+/// `[A-Za-z0-9_-]+`
+pub(super) fn id(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    (!text.is_empty() && text.chars().all(fits)).then(|| text.to_owned())
+}
+
+fn from(params: Params<'_>) -> Read {
+    let all = params.all()?;
+    let (who, config) = match all.split_once(':') {
+        Some((who, config)) => (who, Some(config)),
+        None => (all, None),
+    };
+    let config = config
+        .map(|text| {
+            let text = text.strip_prefix("clientConfig:").ok_or(Bad::Form)?;
+            let short = !params.lenient() && text.len() < 3;
+            let json = text.starts_with('{') && text.ends_with('}') && !short;
+            if json {
+                Ok(text.to_owned())
+            } else {
+                Err(Bad::Form)
+            }
+        })
+        .transpose()?;
+    let who = atsign(who)?;
+    Ok(Verb::From { who, config })
+}
+
+fn to(params: Params<'_>) -> Read {
+    let who = atsign(params.all()?)?;
+    Ok(Verb::To { who })
+}
+
+fn cram(params: Params<'_>) -> Read {
+    let digest = params.all()?.to_owned();
+    Ok(Verb::Cram { digest })
+}
+
+fn pkam(mut params: Params<'_>) -> Read {
+    let signing = params.choice("signingAlgo", &["rsa2048", "ecc_secp256r1"]);
+    let hashing = params.choice("hashingAlgo", &["sha256", "sha512"]);
+    let enrollment = params.item("enrollmentId", |id| Some(id.to_owned()));
+    Ok(Verb::Pkam {
+        signing: signing.map(|word| match word {
+            "rsa2048" => SigningAlgo::Rsa2048,
+            _ => SigningAlgo::EccSecp256r1,
+        }),
+        hashing: hashing.map(|word| match word {
+            "sha256" => HashingAlgo::Sha256,
+            _ => HashingAlgo::Sha512,
+        }),
+        enrollment,
+        signature: params.all()?.to_owned(),
+    })
+}
+
+fn pol(params: Params<'_>) -> Read {
+    params.end()?;
+    Ok(Verb::Pol)
+}
+
+fn scan(mut params: Params<'_>) -> Read {
+    let show_hidden = params.flag("showhidden").unwrap_or(false);
+    let mut of = None;
+    if let Some(name) = params.rest.strip_prefix(":@") {
+        let end = name.find([':', ' ']).unwrap_or(name.len());
+        of = Some(atsign(&name[..end])?);
+        params.rest = &name[end..];
+    }
+    let page = params.item("page", small);
+    let regex = params.behind_blank()?;
+    if regex.is_some_and(|regex| regex.contains(char::is_whitespace)) {
+        return Err(Bad::Form);
+    }
+    Ok(Verb::Scan {
+        show_hidden,
+        of,
+        page,
+        regex: regex.map(str::to_owned),
+    })
+}
+
+fn detail(params: &mut Params<'_>) -> Detail {
+    match params.one_of(&["meta", "all"]) {
+        Some("meta") => Detail::Meta,
+        Some(_) => Detail::All,
+        None => Detail::Value,
+    }
+}
+
+fn lookup(mut params: Params<'_>) -> Read {
+    let bypass_cache = params.flag("bypassCache").unwrap_or(false);
+    let detail = detail(&mut params);
+    let key = owned_key(params.all()?)?;
+    long_enough(&key.entity, params.dialect)?;
+    Ok(Verb::Lookup {
+        key,
+        detail,
+        bypass_cache,
+    })
+}
+
+fn plookup(mut params: Params<'_>) -> Read {
+    let bypass_cache = params.flag("bypassCache").unwrap_or(false);
+    let detail = detail(&mut params);
+    let key = owned_key(params.all()?)?;
+    Ok(Verb::Plookup {
+        key,
+        detail,
+        bypass_cache,
+    })
+}
+
+fn llookup(mut params: Params<'_>) -> Read {
+    let detail = detail(&mut params);
+    let key = owned_key(params.all()?)?;
+    long_enough(&key.entity, params.dialect)?;
+    Ok(Verb::Llookup { key, detail })
+}
+
+fn update(mut params: Params<'_>) -> Read {
+    if params.lenient() {
+        // "No commit entry": the entry we write all the same harms nobody.
+        params.word("nc");
+    }
+    let mut ahead = params;
+    if ahead.word("json") && ahead.rest.starts_with(':') {
+        let json = ahead.all()?.to_owned();
+        return Ok(Verb::UpdateJson { json });
+    }
+    if ahead.word("meta") && ahead.rest.starts_with(':') {
+        return update_meta(ahead);
+    }
+    let (head, value) = params.rest.split_once(' ').ok_or(Bad::Form)?;
+    params.rest = head;
+    let metadata = params.metadata();
+    let key = key(params.all()?)?;
+    if value.is_empty() || !may_change(&key, "at_pkam_publickey") || key.cached {
+        return Err(Bad::Form);
+    }
+    Ok(Verb::Update {
+        key,
+        metadata,
+        value: value.to_owned(),
+    })
+}
+
+/// Of the server's own keys a client may name just one.
+fn may_change(key: &AtKey, private_key: &str) -> bool {
+    match key.scope {
+        Scope::Private => false,
+        Scope::PrivateKey => key.entity == private_key,
+        _ => true,
+    }
+}
+
+fn update_meta(mut params: Params<'_>) -> Read {
+    let all = params.all()?;
+    // The key ends where its owner ends: at the first colon behind the `@` behind the scope.
+    let scope = match all.starts_with('@') {
+        true => all.find(':').ok_or(Bad::Form)?,
+        false => 0,
+    };
+    let owner = scope + all[scope..].find('@').ok_or(Bad::Form)?;
+    let end = owner + all[owner..].find(':').unwrap_or(all.len() - owner);
+    let key = owned_key(&all[..end])?;
+    long_enough(&key.entity, params.dialect)?;
+    params.rest = &all[end..];
+    let metadata = params.metadata();
+    params.end()?;
+    if key.cached || !may_change(&key, "") {
+        return Err(Bad::Form);
+    }
+    Ok(Verb::UpdateMeta { key, metadata })
+}
+
+fn delete(mut params: Params<'_>) -> Read {
+    let mut force = false;
+    if params.lenient() {
+        params.skip_time("dAt");
+        params.word("nc");
+        force = params.word("force");
+    }
+    let priority = params.choice("priority", &["low", "medium", "high"]);
+    let key = key(params.all()?)?;
+    if !may_change(&key, "at_secret") {
+        return Err(Bad::Form);
+    }
+    if force {
+        return Ok(Verb::ForceDelete { key });
+    }
+    Ok(Verb::Delete {
+        key,
+        priority: priority.map(str::to_owned),
+    })
+}
+
+fn monitor(mut params: Params<'_>) -> Read {
+    let strict = params.word("strict");
+    let self_notifications = params.word("selfNotifications");
+    let multiplexed = params.word("multiplexed");
+    let mut since = None;
+    if let Some((digits, rest)) = params.segment() {
+        since = Some(natural(digits).ok_or(Bad::Form)?);
+        params.rest = rest;
+    }
+    Ok(Verb::Monitor {
+        strict,
+        self_notifications,
+        multiplexed,
+        since,
+        regex: params.behind_blank()?.map(str::to_owned),
+    })
+}
+
+fn noop(params: Params<'_>) -> Read {
+    let millis = natural(params.all()?).ok_or(Bad::Form)?;
+    Ok(Verb::Noop { millis })
+}
+
+fn info(mut params: Params<'_>) -> Read {
+    let brief = params.word("brief");
+    params.end()?;
+    Ok(Verb::Info { brief })
+}
+
+fn stats(params: Params<'_>) -> Read {
+    if params.rest.is_empty() {
+        let (ids, regex) = (Vec::new(), None);
+        return Ok(Verb::Stats { ids, regex });
+    }
+    let all = params.all()?;
+    let (list, regex) = match all.split_once(':') {
+        Some((list, regex)) => (list, Some(regex.to_owned())),
+        None => (all, None),
+    };
+    let is_id = |id: &str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
+    let ids: Vec<String> = list.split(',').map(str::to_owned).collect();
+    let sound = ids.iter().all(|id| is_id(id)) && !list.starts_with('0');
+    let filtered = regex.as_ref().is_none_or(|regex| {
+        // Only these two statistics take a filter.
+        !regex.is_empty() && matches!(list, "3" | "15")
+    });
+    if !sound || !filtered {
+        return Err(Bad::Form);
+    }
+    Ok(Verb::Stats { ids, regex })
+}
+
+fn sync(mut params: Params<'_>) -> Read {
+    let commit = |text: &str| match text {
+        "-1" => Some(-1),
+        text => natural(text)?.try_into().ok(),
+    };
+    let (from, limit) = match params.item("from", commit) {
+        Some(from) => {
+            let limit = params.item("limit", small);
+            if limit.is_none() && !params.lenient() {
+                return Err(Bad::Form);
+            }
+            (from, limit)
+        }
+        None => {
+            let (from, rest) = params.segment().ok_or(Bad::Form)?;
+            params.rest = rest;
+            (commit(from).ok_or(Bad::Form)?, None)
+        }
+    };
+    let regex = match params.rest {
+        "" => None,
+        _ => Some(params.all()?.to_owned()),
+    };
+    Ok(Verb::Sync { from, limit, regex })
+}
+
+fn config(mut params: Params<'_>) -> Read {
+    let list = match params.word("block") {
+        true => Some(List::Block),
+        false if params.lenient() && params.word("allow") => Some(List::Allow),
+        false => None,
+    };
+    let Some(list) = list else {
+        let operation = params.one_of(&["set", "reset", "print"]);
+        return Ok(Verb::Config(Config::Setting {
+            operation: operation.ok_or(Bad::Form)?.to_owned(),
+            name: params.all()?.to_owned(),
+        }));
+    };
+    let operation = params.one_of(&["add", "remove", "show"]);
+    if operation == Some("show") {
+        return match params.rest.trim() {
+            "" => Ok(Verb::Config(Config::Show(list))),
+            _ => Err(Bad::Form),
+        };
+    }
+    let mut names = Vec::new();
+    for name in params.all()?.split(' ') {
+        if !name.starts_with('@') {
+            return Err(Bad::Form);
+        }
+        names.push(atsign(name)?);
+    }
+    match operation {
+        Some("add") => Ok(Verb::Config(Config::Add(list, names))),
+        Some(_) => Ok(Verb::Config(Config::Remove(list, names))),
+        None => Err(Bad::Form),
+    }
+}
+
+fn batch(params: Params<'_>) -> Read {
+    let json = params.all()?.to_owned();
+    Ok(Verb::Batch { json })
+}
+
+fn enroll(mut params: Params<'_>) -> Read {
+    let all = EnrollOperation::ALL.iter();
+    let known = all.filter(|(_, _, classic)| *classic || params.lenient());
+    let mut ahead = params;
+    let operation = known
+        .into_iter()
+        .find(|(_, word, _)| ahead.word(word))
+        .map(|(operation, _, _)| *operation)
+        .ok_or(Bad::Form)?;
+    params = ahead;
+    let force = params.word("force");
+    let text = params.rest.strip_prefix(':').unwrap_or(params.rest);
+    if params.rest.starts_with(' ') {
+        return Err(Bad::Form);
+    }
+    Ok(Verb::Enroll {
+        operation,
+        force,
+        params: (!text.is_empty()).then(|| text.to_owned()),
+    })
+}
+
+fn otp(mut params: Params<'_>) -> Read {
+    if params.word("get") {
+        let ttl = params.item("ttl", natural);
+        params.end()?;
+        return Ok(Verb::OtpGet { ttl });
+    }
+    let passcode = |text: &str| {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        (text.len() >= 6 && text.chars().all(word)).then(|| text.to_owned())
+    };
+    let otp = params.item("put", passcode).ok_or(Bad::Form)?;
+    let ttl = params.item("ttl", natural);
+    params.end()?;
+    Ok(Verb::OtpPut { otp, ttl })
+}
+
+fn keys(mut params: Params<'_>) -> Read {
+    let words = |extra: &'static str| {
+        move |text: &str| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || extra.contains(c);
+            text.chars().all(fits).then(|| text.to_owned())
+        }
+    };
+    let operation = params.one_of(&["put", "get", "delete"]).ok_or(Bad::Form)?;
+    let visibility = params.one_of(&["public", "private", "self"]);
+    let mut keys = Keys {
+        operation: operation.to_owned(),
+        visibility: visibility.map(str::to_owned),
+        namespace: params.item("namespace", words("")),
+        app_name: params.item("appName", words("")),
+        device_name: params.item("deviceName", words("")),
+        key_type: params.item("keyType", words("-")),
+        encryption_key_name: params.item("encryptionKeyName", words("-")),
+        key_name: None,
+        value: None,
+    };
+    let mut ahead = params;
+    if ahead.word("keyName") && ahead.rest.starts_with(':') {
+        // A whole key, colons and all, up to the first blank.
+        let text = ahead.all()?;
+        let (name, value) = text.split_once(' ').unwrap_or((text, ""));
+        keys.key_name = (!name.is_empty()).then(|| name.to_owned());
+        keys.value = (!value.is_empty()).then(|| value.to_owned());
+        keys.key_name.as_ref().ok_or(Bad::Form)?;
+    } else if !params.rest.is_empty() {
+        keys.value = Some(params.all()?.to_owned());
+    }
+    Ok(Verb::Keys(keys))
+}
+
+fn stream(params: Params<'_>) -> Read {
+    let all = params.all()?;
+    let known = ["init", "send", "receive", "done", "resume"];
+    if !known.iter().any(|word| all.starts_with(word)) {
+        return Err(Bad::Form);
+    }
+    let rest = all.to_owned();
+    Ok(Verb::Stream { rest })
+}
+
+impl EnrollOperation {
+    /// Every operation, its word, and whether the grammar of October 2024 knows it.
+    pub(super) const ALL: [(Self, &'static str, bool); 10] = [
+        (Self::Request, "request", true),
+        (Self::Approve, "approve", true),
+        (Self::Deny, "deny", true),
+        (Self::Revoke, "revoke", true),
+        (Self::Unrevoke, "unrevoke", true),
+        (Self::List, "list", true),
+        (Self::Fetch, "fetch", true),
+        (Self::Delete, "delete", true),
+        (Self::Update, "update", false),
+        (Self::ListNs, "listns", false),
+    ];
+}
