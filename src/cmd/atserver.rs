@@ -375,3 +375,83 @@ fn data_folder(flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
     std::path::absolute(&folder)
         .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", folder.display())))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_a_name_they_can_use() {
+        for (listen, want) in [
+            ("127.0.0.1", Some("localhost")),
+            ("::1", Some("localhost")),
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("0.0.0.0", None),
+            ("::", None),
+            ("2001:db8::1", None),
+        ] {
+            let got = default_host(listen.parse().unwrap());
+            assert_eq!(got.as_deref().ok(), want, "{listen}");
+            if let Err(failure) = got {
+                assert_eq!(failure.code, exit::MISUSE, "{listen}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_domain_brings_a_wildcard_name() {
+        assert_eq!(names("h", None), ["h"]);
+        assert_eq!(
+            names("h", Some("at.example")),
+            ["h", "at.example", "*.at.example"]
+        );
+    }
+
+    #[test]
+    fn any_directory_port_means_any_ports() {
+        assert_eq!(first_port(None, 64), FIRST_PORT);
+        assert_eq!(first_port(None, 0), 0);
+        assert_eq!(first_port(Some(7000), 0), 7000);
+    }
+
+    #[test]
+    fn command_lines_are_read() {
+        let rows: &[&[&str]] = &[
+            &["serve"],
+            &[
+                "serve", "--data", "/d", "--listen", "::1", "--host", "h", "--port", "0", "--json",
+            ],
+            &[
+                "serve",
+                "--domain",
+                "at.example",
+                "--first-port",
+                "7000",
+                "-v",
+                "-v",
+            ],
+            &[
+                "add",
+                "@alice",
+                "--data",
+                "/d",
+                "--secret-file",
+                "/s",
+                "--json",
+            ],
+            &["list", "--json"],
+            &["remove", "@alice"],
+            &["status"],
+            &["export-ca"],
+        ];
+        for args in rows {
+            let read = Args::from_args(&["noports", "atserver"], args);
+            assert!(read.is_ok(), "{args:?}: {read:?}");
+        }
+        for args in [&[][..], &["fly"], &["add"], &["serve", "--port", "99999"]] {
+            let read = Args::from_args(&["noports", "atserver"], args);
+            assert!(read.is_err_and(|early| early.status.is_err()), "{args:?}");
+        }
+    }
+}

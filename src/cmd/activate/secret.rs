@@ -123,3 +123,76 @@ impl Drop for Hidden {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::cmd::common::exit;
+
+    #[test]
+    fn a_secret_in_the_command_line_is_refused_and_never_repeated() {
+        for args in [
+            &["@alice", "--secret", "TOPSECRET"][..],
+            &["@alice", "--secret=TOPSECRET"],
+            &["@alice", "-c", "TOPSECRET"],
+            &["@alice", "-cTOPSECRET"],
+            &["@alice", "--cramkey", "TOPSECRET"],
+            &["@alice", "TOPSECRET"],
+            &["TOPSECRET", "--json", "@alice"],
+            &["@alice", "--root", "localhost:6400", "TOPSECRET"],
+            &["@alice", "--pass=TOPSECRET"],
+        ] {
+            let failure = refuse_secrets(args).unwrap_err();
+            let told = format!("{failure} {:?}", failure.hint);
+            assert!(!told.contains("TOPSECRET"), "{args:?}: {told}");
+            assert_eq!(failure.code, exit::MISUSE, "{args:?}");
+            assert!(failure.hint.is_some(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn honest_command_lines_pass() {
+        for args in [
+            &["@alice"][..],
+            &["@alice", "--secret-file", "s", "--json", "-q"],
+            &[
+                "--root",
+                "localhost:6400",
+                "--ca",
+                "ca.pem",
+                "--ca",
+                "b.pem",
+                "alice",
+            ],
+            &["--help"],
+        ] {
+            assert_eq!(refuse_secrets(args), Ok(()), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_file_is_trimmed_and_bounded() {
+        let file = std::env::temp_dir().join(format!("np-secret-{}", uuid::Uuid::new_v4()));
+        let who: AtSign = "@alice".parse().unwrap();
+        let long = "x".repeat(MAX_SECRET as usize + 1);
+        for (text, want) in [
+            ("abc\n", Ok("abc")),
+            ("  abc \r\n\n", Ok("abc")),
+            ("\n", Err("no secret")),
+            (&long, Err("too long")),
+        ] {
+            fs::write(&file, text).unwrap();
+            match (read_secret(Some(&file), &who), want) {
+                (Ok(secret), Ok(want)) => assert_eq!(secret.reveal(), want),
+                (Err(failure), Err(want)) => {
+                    assert!(failure.message.contains(want), "{failure}");
+                }
+                (got, want) => panic!("{got:?} instead of {want:?}"),
+            }
+        }
+        fs::remove_file(&file).unwrap();
+        let missing = read_secret(Some(&file), &who).unwrap_err();
+        assert!(missing.message.contains("np-secret-"), "{missing}");
+    }
+}

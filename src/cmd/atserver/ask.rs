@@ -226,3 +226,31 @@ pub fn export_ca(args: ExportCa) -> Result<(), Failure> {
     print_out(pem.trim_end());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_columns() {
+        let row = |atsign: &str, host: &str, activated| Row {
+            atsign: atsign.into(),
+            host: host.into(),
+            port: 25000,
+            activated,
+        };
+        let rows = [
+            row("@alice", "localhost", true),
+            row("@bo\u{f6}b12", "h", false),
+        ];
+        assert_eq!(
+            table(&rows),
+            [
+                "atSign   atServer         state",
+                "@alice   localhost:25000  activated",
+                "@bo\u{f6}b12  h:25000          waits for its activation",
+            ]
+        );
+        assert_eq!(table(&[]), ["atSign  atServer  state"]);
+    }
+}
