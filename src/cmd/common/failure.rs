@@ -116,9 +116,11 @@ impl std::error::Error for Failure {}
 impl From<AtError> for Failure {
     fn from(error: AtError) -> Self {
         let code = match &error {
-            AtError::Directory { .. } | AtError::Unreachable { .. } | AtError::Silent(_) => {
-                exit::UNREACHABLE
-            }
+            AtError::Directory { .. }
+            | AtError::Unreachable { .. }
+            | AtError::Lost { .. }
+            | AtError::Silent(_) => exit::UNREACHABLE,
+            AtError::Tls { source, .. } => code_of_tls(source),
             AtError::Unknown { .. } => exit::UNKNOWN,
             AtError::Login { .. } | AtError::Auth(_) => exit::LOGIN,
             AtError::Refused(fault) => code_of_fault(fault),
@@ -169,18 +171,21 @@ impl From<KeyFileError> for Failure {
 
 impl From<TlsError> for Failure {
     fn from(error: TlsError) -> Self {
-        let code = match &error {
-            TlsError::UnknownAuthority { .. }
-            | TlsError::WrongName { .. }
-            | TlsError::Expired { .. } => exit::TLS,
-            TlsError::Authority(..) => exit::MISUSE,
-            _ => exit::UNREACHABLE,
-        };
         Self {
             message: error.to_string(),
             hint: error.hint().map(str::to_owned),
-            code,
+            code: code_of_tls(&error),
         }
+    }
+}
+
+fn code_of_tls(error: &TlsError) -> u8 {
+    match error {
+        TlsError::UnknownAuthority { .. }
+        | TlsError::WrongName { .. }
+        | TlsError::Expired { .. } => exit::TLS,
+        TlsError::Authority(..) => exit::MISUSE,
+        _ => exit::UNREACHABLE,
     }
 }
 
