@@ -17,21 +17,17 @@
 //! everybody on the machine can read.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, BufRead, IsTerminal, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
 use argh::FromArgs;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::{
     at::{
-        AtKey, AtSign, Metadata, Verb, auth,
-        client::{AtError, Client, Network},
+        AtKey, AtSign, Metadata, Verb,
+        client::{AtError, Client, Link, Network},
         enroll,
         fault::Code,
         key::Scope,
@@ -41,17 +37,13 @@ use crate::{
     secret::Secret,
 };
 
-use super::{
-    common::{self, Failure, Progress, exit},
-    talk::Talk,
-};
+use super::common::{self, Failure, Progress, exit};
 
-/// Longest activation secret, in bytes; real ones have 128.
-const MAX_SECRET: u64 = 4096;
-/// Where the secret may come from, beside a file and stdin.
-const SECRET_VARIABLE: &str = "NOPORTS_SECRET";
-const SECRET_HINT: &str = "use --secret-file FILE, the environment variable NOPORTS_SECRET, or stdin: \
-     everybody on this machine can read a command line";
+use draft::Draft;
+use secret::{read_secret, refuse_secrets};
+
+mod draft;
+mod secret;
 
 /// Make the first keys of an atSign, with the one-time secret its atServer was given.
 ///
@@ -140,7 +132,7 @@ pub async fn activate(
     secret: impl FnOnce() -> Result<Secret<String>, Failure>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
-    let mut talk = Talk::open(network, who).await?;
+    let mut link = Link::open(network, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
     let draft = Draft::of(file);
     let keys = match draft.read(who)? {
@@ -150,21 +142,21 @@ pub async fn activate(
                 "going on with the keys in {}",
                 draft.0.display()
             ));
-            resume(network, &draft, keys, &mut talk, secret, progress).await?
+            resume(network, &draft, keys, &mut link, secret, progress).await?
         }
         None => {
-            if is_activated(&mut talk, who).await? {
+            if is_activated(&mut link, who).await? {
                 return Err(already(who, file));
             }
             refuse_overwriting(file)?;
-            log_in_by_secret(&mut talk, who, &secret()?).await?;
+            log_in_by_secret(&mut link, who, &secret()?).await?;
             progress.done("the secret is right");
             let keys = mint(who, progress).await?;
             draft.write(&keys)?;
-            register(&mut talk, &draft, keys).await?
+            register(&mut link, &draft, keys).await?
         }
     };
-    talk.close().await;
+    drop(link);
     let client = log_in(network, &keys).await?;
     progress.done(format_args!("logged in as {who}"));
 
@@ -179,7 +171,7 @@ async fn resume(
     network: &Network,
     draft: &Draft,
     keys: AtKeys,
-    talk: &mut Talk,
+    link: &mut Link,
     secret: impl FnOnce() -> Result<Secret<String>, Failure>,
     progress: &mut Progress,
 ) -> Result<AtKeys, Failure> {
@@ -189,29 +181,29 @@ async fn resume(
         Err(failure) => return Err(failure),
     }
     let who = keys.atsign.clone();
-    if is_activated(talk, &who).await? {
+    if is_activated(link, &who).await? {
         let place = draft.0.display();
         return Err(Failure::plain(format!(
             "{who} is activated already, with other keys than those in {place}"
         ))
         .hint(format!("if you have the right keys, remove {place}")));
     }
-    log_in_by_secret(talk, &who, &secret()?).await?;
+    log_in_by_secret(link, &who, &secret()?).await?;
     progress.done("the secret is right");
-    register(talk, draft, keys).await
+    register(link, draft, keys).await
 }
 
 /// An activated atSign has a public encryption key.
-async fn is_activated(talk: &mut Talk, who: &AtSign) -> Result<bool, Failure> {
+async fn is_activated(link: &mut Link, who: &AtSign) -> Result<bool, Failure> {
     let published = Verb::Lookup {
         key: AtKey::own("publickey", who),
         detail: Detail::Value,
         bypass_cache: false,
     };
-    match talk.say(&published).await? {
+    match link.ask(&published).await {
         Ok(text) => Ok(text.trim() != "null"),
-        Err(fault) if fault.is_key_not_found() => Ok(false),
-        Err(fault) => Err(AtError::Refused(fault).into()),
+        Err(AtError::Refused(fault)) if fault.is_key_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -240,16 +232,19 @@ fn refuse_overwriting(file: &Path) -> Result<(), Failure> {
 }
 
 async fn log_in_by_secret(
-    talk: &mut Talk,
+    link: &mut Link,
     who: &AtSign,
     secret: &Secret<String>,
 ) -> Result<(), Failure> {
-    let challenge = talk.say(&auth::ask(who)).await?.map_err(AtError::Refused)?;
-    let proof = auth::prove_by_secret(who, secret.reveal(), &challenge)?;
-    let Err(fault) = talk.say(&proof).await? else {
-        return Ok(());
+    let error = match link.login_by_secret(secret).await {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
     };
-    Err(match fault.code {
+    let code = match &error {
+        AtError::Login { fault, .. } => fault.code,
+        _ => None,
+    };
+    Err(match code {
         Some(Code::KeyNotFound) => Failure::new(
             exit::LOGIN,
             format!("{who}'s atServer takes no secret any more: it was activated before"),
@@ -260,11 +255,7 @@ async fn log_in_by_secret(
             format!("{who}'s atServer does not accept this secret"),
         )
         .hint("was all of it copied, and is it the one for this atSign?"),
-        _ => AtError::Login {
-            who: who.clone(),
-            fault,
-        }
-        .into(),
+        _ => error.into(),
     })
 }
 
@@ -277,27 +268,27 @@ async fn mint(who: &AtSign, progress: &mut Progress) -> Result<AtKeys, Failure> 
 }
 
 /// Tells the server the public half. Returns the keys as the draft has them by then.
-async fn register(talk: &mut Talk, draft: &Draft, keys: AtKeys) -> Result<AtKeys, Failure> {
-    match talk.say(&enroll::first_request(&keys)?).await? {
+async fn register(link: &mut Link, draft: &Draft, keys: AtKeys) -> Result<AtKeys, Failure> {
+    match link.ask(&enroll::first_request(&keys)?).await {
         Ok(answer) => {
-            let id = approved(&answer)?;
             let keys = AtKeys {
-                enrollment_id: Some(id),
+                enrollment_id: Some(approved(&answer)?),
                 ..keys
             };
             draft.write(&keys)?;
             Ok(keys)
         }
-        Err(fault) if fault.code == Some(Code::InvalidSyntax) => {
+        // A server from before enrolments: it takes the public key as it is.
+        Err(AtError::Refused(fault)) if fault.code == Some(Code::InvalidSyntax) => {
             let old = Verb::Update {
                 key: reserved("at_pkam_publickey"),
                 metadata: Metadata::default(),
                 value: keys.pkam.public().text.clone(),
             };
-            talk.say(&old).await?.map_err(AtError::Refused)?;
+            link.ask(&old).await?;
             Ok(keys)
         }
-        Err(fault) => Err(AtError::Refused(fault).into()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -349,181 +340,210 @@ fn reserved(entity: &str) -> AtKey {
     }
 }
 
-/// The key file before it has its name: `@alice_key.atKeys.new`.
-struct Draft(PathBuf);
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::{fs, future::Future, net::IpAddr, os::unix::fs::PermissionsExt};
 
-impl Draft {
-    fn of(file: &Path) -> Self {
-        let mut name = file.as_os_str().to_owned();
-        name.push(".new");
-        Self(name.into())
-    }
-
-    fn read(&self, who: &AtSign) -> Result<Option<AtKeys>, Failure> {
-        if !self.0.exists() {
-            return Ok(None);
-        }
-        common::read_keys(who, &self.0)
-            .map(Some)
-            .map_err(|failure| {
-                // A draft is renamed into place whole, so this is not one of ours that was cut off.
-                failure.hint("if it holds nothing you need, remove it and start again")
-            })
-    }
-
-    /// All or nothing: a crash leaves the old draft, the new one, or none.
-    fn write(&self, keys: &AtKeys) -> Result<(), Failure> {
-        let cannot = |why: io::Error| cannot_write(&self.0, &why);
-        let folder = folder_of(&self.0);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(cannot)?;
-        let mut name = self.0.as_os_str().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let half = PathBuf::from(name);
-        let _ = fs::remove_file(&half); // of a process that died and had the same number
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&half)
-            .and_then(|mut out| {
-                out.write_all(keys.print().reveal().as_bytes())?;
-                out.sync_all()
-            })
-            .and_then(|()| fs::rename(&half, &self.0))
-            .and_then(|()| fs::File::open(folder)?.sync_all());
-        if written.is_err() {
-            let _ = fs::remove_file(&half);
-        }
-        written.map_err(cannot)
-    }
-
-    /// The draft becomes the key file.
-    fn publish(&self, file: &Path) -> Result<(), Failure> {
-        fs::rename(&self.0, file)
-            .and_then(|()| fs::File::open(folder_of(file))?.sync_all())
-            .map_err(|why| {
-                cannot_write(file, &why).hint(format!("the keys are in {}", self.0.display()))
-            })
-    }
-}
-
-fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-fn cannot_write(file: &Path, why: &io::Error) -> Failure {
-    Failure::new(
-        exit::KEYS,
-        format!("cannot write the key file {}: {why}", file.display()),
-    )
-    .hint("choose another place: --keys FILE")
-}
-
-/// Options of this program that take a value.
-const WITH_VALUE: [&str; 4] = ["--secret-file", "--keys", "--root", "--ca"];
-
-/// Refuses command lines that seem to hold the secret, without repeating it.
-fn refuse_secrets(args: &[&str]) -> Result<(), Failure> {
-    let mut words = 0;
-    let mut args = args.iter();
-    while let Some(&arg) = args.next() {
-        if WITH_VALUE.contains(&arg) {
-            args.next();
-        } else if arg.starts_with("--secret") || arg.starts_with("--cram") || arg.starts_with("-c")
-        {
-            return Err(
-                Failure::misuse("the secret is never taken from the command line")
-                    .hint(SECRET_HINT),
-            );
-        } else if arg.contains('=') && arg.starts_with('-') {
-            return Err(
-                Failure::misuse("an option and its value are two words here")
-                    .hint("--keys FILE, not --keys=FILE"),
-            );
-        } else if !arg.starts_with('-') {
-            words += 1;
-        }
-    }
-    if words > 1 {
-        return Err(Failure::misuse("one atSign is expected, and nothing else").hint(SECRET_HINT));
-    }
-    Ok(())
-}
-
-fn read_secret(file: Option<&Path>, who: &AtSign) -> Result<Secret<String>, Failure> {
-    let (text, place) = if let Some(file) = file {
-        let text = fs::File::open(file).and_then(read_bounded).map_err(|why| {
-            Failure::misuse(format!(
-                "cannot read the secret in {}: {why}",
-                file.display()
-            ))
-        })?;
-        (text, file.display().to_string())
-    } else if let Ok(text) = std::env::var(SECRET_VARIABLE) {
-        (Secret::new(text), SECRET_VARIABLE.to_owned())
-    } else {
-        let text = read_typed(who)
-            .map_err(|why| Failure::misuse(format!("cannot read the secret from stdin: {why}")))?;
-        (text, "stdin".to_owned())
+    use crate::{
+        at::directory::Root,
+        net::{dial::Endpoint, tls::Connector},
+        server::{
+            authority,
+            listen::{self, Options, Running, Timings},
+        },
     };
-    let secret = Secret::new(text.reveal().trim().to_owned());
-    if secret.reveal().is_empty() {
-        return Err(Failure::misuse(format!("there is no secret in {place}"))
-            .hint("--secret-file FILE, NOPORTS_SECRET, or stdin"));
+
+    /// A folder, a server in this process, and how to reach it.
+    struct World {
+        folder: PathBuf,
+        running: Running,
+        network: Network,
     }
-    Ok(secret)
-}
 
-fn read_bounded(from: impl Read) -> io::Result<Secret<String>> {
-    let mut text = String::new();
-    let read = from.take(MAX_SECRET + 1).read_to_string(&mut text);
-    let text = Secret::new(text);
-    if read? as u64 > MAX_SECRET {
-        return Err(io::Error::other("it is too long to be one"));
-    }
-    Ok(text)
-}
-
-/// One line from stdin; on a terminal it is asked for and not shown.
-fn read_typed(who: &AtSign) -> io::Result<Secret<String>> {
-    let stdin = io::stdin();
-    let hidden = stdin.is_terminal().then(|| {
-        common::print_err(&format!("the one-time secret of {who} (it is not shown):"));
-        Hidden::new()
-    });
-    let mut line = String::new();
-    let read = stdin.lock().take(MAX_SECRET).read_line(&mut line);
-    drop(hidden);
-    let line = Secret::new(line);
-    read.map(|_| line)
-}
-
-/// Switches the terminal's echo off, and on again when dropped.
-struct Hidden(Option<Termios>);
-
-impl Hidden {
-    fn new() -> Self {
-        let Ok(before) = tcgetattr(io::stdin()) else {
-            return Self(None);
-        };
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO);
-        let switched = tcsetattr(io::stdin(), OptionalActions::Flush, &quiet);
-        Self(switched.is_ok().then_some(before))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, before);
+    impl World {
+        async fn start() -> Self {
+            let folder = std::env::temp_dir().join(format!("np-act-{}", uuid::Uuid::new_v4()));
+            let data = folder.join("data");
+            let authority = authority::open_or_make(&data).unwrap();
+            let options = Options {
+                data,
+                listen: IpAddr::from([127, 0, 0, 1]),
+                host: "localhost".into(),
+                directory_port: 0,
+                first_port: 0,
+                domain: None,
+                timings: Timings::default(),
+            };
+            let acceptor = authority.leaf(&[]).unwrap().acceptor().unwrap();
+            let running = listen::start(options, acceptor).await.unwrap();
+            let network = Network {
+                root: Root::Directory(Endpoint {
+                    host: "localhost".into(),
+                    port: running.directory().port(),
+                }),
+                tls: Connector::new(&[authority.ca_file()]).unwrap(),
+            };
+            Self {
+                folder,
+                running,
+                network,
+            }
         }
+
+        fn file(&self, who: &AtSign) -> PathBuf {
+            self.folder.join("keys").join(AtKeys::file_name(who))
+        }
+
+        async fn activate(&self, who: &AtSign, secret: &Secret<String>) -> Result<(), Failure> {
+            let mut quiet = Progress::new(true);
+            let secret = || Ok(secret.clone());
+            activate(&self.network, who, &self.file(who), secret, &mut quiet).await
+        }
+    }
+
+    /// Runs a story in a world of its own.
+    fn in_world<F: Future<Output = ()>>(story: impl FnOnce(Arc<World>) -> F) {
+        async_std::task::block_on(async {
+            let world = Arc::new(World::start().await);
+            story(world.clone()).await;
+            let world = Arc::into_inner(world).unwrap();
+            world.running.stop().await;
+            fs::remove_dir_all(&world.folder).unwrap();
+        });
+    }
+
+    fn at(text: &str) -> AtSign {
+        text.parse().unwrap()
+    }
+
+    fn mode(file: &Path) -> u32 {
+        fs::metadata(file).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn an_activation_leaves_a_working_key_file_and_happens_once() {
+        in_world(async |world| {
+            let alice = at("@alice");
+            let secret = world.running.add(&alice).await.unwrap();
+            let wrong = Secret::new("0".repeat(secret.reveal().len()));
+            let failure = world.activate(&alice, &wrong).await.unwrap_err();
+            assert!(
+                failure.message.contains("does not accept this secret"),
+                "{failure}"
+            );
+            assert_eq!(failure.code, exit::LOGIN);
+            assert!(
+                !Draft::of(&world.file(&alice)).0.exists(),
+                "no keys for a wrong secret"
+            );
+
+            world.activate(&alice, &secret).await.unwrap();
+            let file = world.file(&alice);
+            assert_eq!(mode(&file), 0o600);
+            assert_eq!(
+                fs::read_dir(file.parent().unwrap()).unwrap().count(),
+                1,
+                "no drafts"
+            );
+            let keys = common::read_keys(&alice, &file).unwrap();
+            assert!(keys.enrollment_id.is_some());
+            let client = log_in(&world.network, &keys).await.unwrap();
+            let published = client.public_key(&alice).await.unwrap();
+            assert_eq!(published.as_ref(), Some(keys.encryption.public()));
+            assert!(world.running.list().await.unwrap()[0].activated);
+
+            let again = world.activate(&alice, &secret).await.unwrap_err();
+            assert!(again.message.contains("activated already"), "{again}");
+            assert!(again.hint.unwrap().contains("seem to be here"));
+            fs::remove_file(&file).unwrap();
+            let again = world.activate(&alice, &secret).await.unwrap_err();
+            assert!(again.hint.unwrap().contains("noports enroll @alice"));
+        });
+    }
+
+    #[test]
+    fn an_atsign_that_is_not_hosted_is_unknown() {
+        in_world(async |world| {
+            let failure = world
+                .activate(&at("@nobody"), &Secret::new("s".into()))
+                .await
+                .unwrap_err();
+            assert_eq!(failure.code, exit::UNKNOWN, "{failure}");
+        });
+    }
+
+    #[test]
+    fn a_key_file_is_never_overwritten() {
+        in_world(async |world| {
+            let alice = at("@alice");
+            let secret = world.running.add(&alice).await.unwrap();
+            let file = world.file(&alice);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "precious").unwrap();
+            let failure = world.activate(&alice, &secret).await.unwrap_err();
+            assert_eq!(failure.code, exit::KEYS, "{failure}");
+            assert_eq!(fs::read(&file).unwrap(), b"precious");
+        });
+    }
+
+    /// How far the run came that died.
+    #[derive(Clone, Copy, Debug)]
+    enum Died {
+        BeforeTheServerHeard,
+        BeforeTheIdWasNoted,
+        BeforeTheLogin,
+        BeforeTheRename,
+    }
+
+    /// Does what a run does up to there; returns its keys.
+    async fn die(world: &World, who: &AtSign, secret: &Secret<String>, when: Died) -> AtKeys {
+        let file = world.file(who);
+        let draft = Draft::of(&file);
+        if let Died::BeforeTheRename = when {
+            world.activate(who, secret).await.unwrap();
+            fs::rename(&file, &draft.0).unwrap();
+            return draft.read(who).unwrap().unwrap();
+        }
+        let mut link = Link::open(&world.network, who).await.unwrap();
+        log_in_by_secret(&mut link, who, secret).await.unwrap();
+        let keys = enroll::mint(who).unwrap();
+        draft.write(&keys).unwrap();
+        assert_eq!(mode(&draft.0), 0o600);
+        if let Died::BeforeTheServerHeard = when {
+            return keys;
+        }
+        register(&mut link, &draft, keys.clone()).await.unwrap();
+        if let Died::BeforeTheIdWasNoted = when {
+            draft.write(&keys).unwrap();
+        }
+        keys
+    }
+
+    #[test]
+    fn a_run_that_died_is_finished_with_the_same_keys() {
+        in_world(async |world| {
+            let rows = [
+                ("@a", Died::BeforeTheServerHeard),
+                ("@b", Died::BeforeTheIdWasNoted),
+                ("@c", Died::BeforeTheLogin),
+                ("@d", Died::BeforeTheRename),
+            ];
+            for (who, when) in rows {
+                let who = at(who);
+                let secret = world.running.add(&who).await.unwrap();
+                let before = die(&world, &who, &secret, when).await;
+                let finished = world.activate(&who, &secret).await;
+                assert_eq!(finished, Ok(()), "{when:?}");
+                let after = common::read_keys(&who, &world.file(&who)).unwrap();
+                assert_eq!(
+                    before.encryption.public(),
+                    after.encryption.public(),
+                    "{when:?}"
+                );
+                log_in(&world.network, &after).await.unwrap();
+            }
+        });
     }
 }
