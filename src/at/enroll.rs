@@ -51,24 +51,28 @@ pub fn mint(atsign: &AtSign) -> Result<AtKeys, CryptoError> {
 /// `BadKey` when the keys have no APKAM symmetric key, as [`mint`] makes.
 pub fn first_request(keys: &AtKeys) -> Result<Verb, CryptoError> {
     #[derive(Serialize)]
-    #[allow(non_snake_case)]
     struct Request<'a> {
-        appName: &'a str,
-        deviceName: &'a str,
-        encryptedDefaultEncryptionPrivateKey: String,
-        encryptedDefaultSelfEncryptionKey: String,
-        apkamPublicKey: &'a str,
+        #[serde(rename = "appName")]
+        app_name: &'a str,
+        #[serde(rename = "deviceName")]
+        device_name: &'a str,
+        #[serde(rename = "encryptedDefaultEncryptionPrivateKey")]
+        encrypted_default_encryption_private_key: String,
+        #[serde(rename = "encryptedDefaultSelfEncryptionKey")]
+        encrypted_default_self_encryption_key: String,
+        #[serde(rename = "apkamPublicKey")]
+        apkam_public_key: &'a str,
     }
     let under = keys.apkam_symmetric.as_ref().ok_or(CryptoError::BadKey)?;
     let (private, self_key) = seal_defaults(keys, under);
     Ok(command(
         EnrollOperation::Request,
         &Request {
-            appName: "firstApp",
-            deviceName: "firstDevice",
-            encryptedDefaultEncryptionPrivateKey: private,
-            encryptedDefaultSelfEncryptionKey: self_key,
-            apkamPublicKey: &keys.pkam.public().text,
+            app_name: "firstApp",
+            device_name: "firstDevice",
+            encrypted_default_encryption_private_key: private,
+            encrypted_default_self_encryption_key: self_key,
+            apkam_public_key: &keys.pkam.public().text,
         },
     ))
 }
@@ -76,14 +80,14 @@ pub fn first_request(keys: &AtKeys) -> Result<Verb, CryptoError> {
 /// `{"enrollmentId":"…","status":"approved"}` → (id, status)
 pub fn parse_answer(json: &str) -> Option<(String, String)> {
     #[derive(Deserialize)]
-    #[allow(non_snake_case)]
     struct Answer {
-        enrollmentId: String,
+        #[serde(rename = "enrollmentId")]
+        enrollment_id: String,
         status: String,
     }
     let answer: Answer = json::from_str(json).ok()?;
-    let usable = is_id(&answer.enrollmentId);
-    usable.then_some((answer.enrollmentId, answer.status))
+    let usable = is_id(&answer.enrollment_id);
+    usable.then_some((answer.enrollment_id, answer.status))
 }
 
 /// Ids go into commands and key names: nothing but letters, digits and hyphens.
@@ -188,24 +192,27 @@ impl Applicant {
 
     fn request_with(&self, wish: &Wish, wrapped: &str) -> Verb {
         #[derive(Serialize)]
-        #[allow(non_snake_case)]
         struct Request<'a> {
-            appName: &'a str,
-            deviceName: &'a str,
+            #[serde(rename = "appName")]
+            app_name: &'a str,
+            #[serde(rename = "deviceName")]
+            device_name: &'a str,
             namespaces: &'a BTreeMap<String, String>,
             otp: &'a str,
-            encryptedAPKAMSymmetricKey: &'a str,
-            apkamPublicKey: &'a str,
+            #[serde(rename = "encryptedAPKAMSymmetricKey")]
+            encrypted_apkam_symmetric_key: &'a str,
+            #[serde(rename = "apkamPublicKey")]
+            apkam_public_key: &'a str,
         }
         command(
             EnrollOperation::Request,
             &Request {
-                appName: &wish.app,
-                deviceName: &wish.device,
+                app_name: &wish.app,
+                device_name: &wish.device,
                 namespaces: &wish.namespaces,
                 otp: wish.otp.reveal(),
-                encryptedAPKAMSymmetricKey: wrapped,
-                apkamPublicKey: &self.pkam.public().text,
+                encrypted_apkam_symmetric_key: wrapped,
+                apkam_public_key: &self.pkam.public().text,
             },
         )
     }
@@ -311,15 +318,15 @@ pub struct Enrollment {
 /// `enroll:list`, of one status or of all.
 pub fn list(status: Option<&str>) -> Verb {
     #[derive(Serialize)]
-    #[allow(non_snake_case)]
     struct Filter<'a> {
-        enrollmentStatusFilter: Vec<&'a str>,
+        #[serde(rename = "enrollmentStatusFilter")]
+        enrollment_status_filter: Vec<&'a str>,
     }
     match status {
         Some(status) => command(
             EnrollOperation::List,
             &Filter {
-                enrollmentStatusFilter: vec![status],
+                enrollment_status_filter: vec![status],
             },
         ),
         None => Verb::Enroll {
@@ -333,12 +340,14 @@ pub fn list(status: Option<&str>) -> Verb {
 /// Reads the answer to [`list`]. Entries without a usable id are left out. `None`: it is no list.
 pub fn parse_list(json: &str) -> Option<Vec<Enrollment>> {
     #[derive(Deserialize)]
-    #[allow(non_snake_case)]
     struct Entry {
-        appName: Option<String>,
-        deviceName: Option<String>,
+        #[serde(rename = "appName")]
+        app_name: Option<String>,
+        #[serde(rename = "deviceName")]
+        device_name: Option<String>,
         namespace: Option<BTreeMap<String, String>>,
-        encryptedAPKAMSymmetricKey: Option<String>,
+        #[serde(rename = "encryptedAPKAMSymmetricKey")]
+        encrypted_apkam_symmetric_key: Option<String>,
         status: Option<String>,
     }
     let entries: BTreeMap<String, Entry> = json::from_str(json).ok()?;
@@ -346,11 +355,11 @@ pub fn parse_list(json: &str) -> Option<Vec<Enrollment>> {
         let id = key.split('.').next().filter(|id| is_id(id))?;
         Some(Enrollment {
             id: id.to_owned(),
-            app: entry.appName.unwrap_or_default(),
-            device: entry.deviceName.unwrap_or_default(),
+            app: entry.app_name.unwrap_or_default(),
+            device: entry.device_name.unwrap_or_default(),
             namespaces: entry.namespace.unwrap_or_default(),
             status: entry.status.unwrap_or_default(),
-            wrapped: entry.encryptedAPKAMSymmetricKey,
+            wrapped: entry.encrypted_apkam_symmetric_key,
         })
     };
     Some(entries.into_iter().filter_map(read).collect())
@@ -362,20 +371,22 @@ pub fn parse_list(json: &str) -> Option<Vec<Enrollment>> {
 /// `Decrypt` when the applicant's key was not encrypted to ours.
 pub fn approve(keys: &AtKeys, id: &str, wrapped: &str) -> Result<Verb, CryptoError> {
     #[derive(Serialize)]
-    #[allow(non_snake_case)]
     struct Approval<'a> {
-        enrollmentId: &'a str,
-        encryptedDefaultEncryptionPrivateKey: String,
-        encryptedDefaultSelfEncryptionKey: String,
+        #[serde(rename = "enrollmentId")]
+        enrollment_id: &'a str,
+        #[serde(rename = "encryptedDefaultEncryptionPrivateKey")]
+        encrypted_default_encryption_private_key: String,
+        #[serde(rename = "encryptedDefaultSelfEncryptionKey")]
+        encrypted_default_self_encryption_key: String,
     }
     let under = share::unwrap(&keys.encryption, wrapped)?;
     let (private, self_key) = seal_defaults(keys, &under);
     Ok(command(
         EnrollOperation::Approve,
         &Approval {
-            enrollmentId: id,
-            encryptedDefaultEncryptionPrivateKey: private,
-            encryptedDefaultSelfEncryptionKey: self_key,
+            enrollment_id: id,
+            encrypted_default_encryption_private_key: private,
+            encrypted_default_self_encryption_key: self_key,
         },
     ))
 }
@@ -392,14 +403,14 @@ pub fn revoke(id: &str, force: bool) -> Verb {
 
 fn by_id(operation: EnrollOperation, id: &str, force: bool) -> Verb {
     #[derive(Serialize)]
-    #[allow(non_snake_case)]
     struct Which<'a> {
-        enrollmentId: &'a str,
+        #[serde(rename = "enrollmentId")]
+        enrollment_id: &'a str,
     }
     Verb::Enroll {
         operation,
         force,
-        params: Some(json::to_string(&Which { enrollmentId: id })),
+        params: Some(json::to_string(&Which { enrollment_id: id })),
     }
 }
 

@@ -240,8 +240,9 @@ impl Fault {
 
 /// At most [`MAX_TEXT`] bytes, without characters that would end the line or steer a terminal.
 fn clean(text: &str) -> String {
-    let text = &text[..text.floor_char_boundary(MAX_TEXT)];
-    text.chars()
+    text.char_indices()
+        .take_while(|(at, c)| at + c.len_utf8() <= MAX_TEXT)
+        .map(|(_, c)| c)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }

@@ -171,7 +171,8 @@ impl AtKey {
         }
     }
 
-    /// Keys with a meaning in the protocol itself; open to every enrolment whatever its namespaces.
+    /// Keys with a meaning in the protocol itself. No namespace is needed for them, but the server's
+    /// own ([`Self::is_server_private`]) among them stay closed to everybody.
     ///
     /// Source: at_server:packages/at_persistence_secondary_server, at_libraries:packages/at_commons
     /// (`at_key_regex_utils.dart`)

@@ -284,3 +284,213 @@ impl Deserialize for Loose {
         Place::new(out)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use miniserde::json::{Object, Value};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIVE: &str = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:req.dev1.sshnp@alice","value":"PZyp==","operation":"update","epochMillis":1729771234567,"messageType":"MessageType.key","isEncrypted":true,"metadata":{"encKeyName":null,"encAlgo":null,"ivNonce":"VP3U==","skeEncKeyName":null,"skeEncAlgo":null,"sharedKeyEnc":"mElQ=="}}"#;
+    const REPLAYED: &str = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:req.dev1.sshnp@alice","value":"PZyp==","operation":"update","epochMillis":1729771234567,"messageType":"MessageType.key","isEncrypted":true,"metadata":{"encKeyName":null,"encAlgo":null,"ivNonce":"VP3U==","skeEncKeyName":null,"skeEncAlgo":null,"availableAt":"null","expiresAt":"2024-10-24 12:01:34.567Z"}}"#;
+    const STATS: &str = r#"{"id":"-1","from":"@bob","to":"@bob","key":"statsNotification.@bob","value":"42","operation":"update","epochMillis":1729771234999,"messageType":"MessageType.key","isEncrypted":false,"metadata":null}"#;
+
+    #[derive(Deserialize)]
+    struct Vectors {
+        notifications: Object,
+    }
+
+    fn vector(name: &str) -> String {
+        let all = include_str!("../../tests/vectors/atprotocol.json");
+        let vectors: Vectors = json::from_str(all).unwrap();
+        json::to_string(&vectors.notifications[name])
+    }
+
+    fn text_of(value: &Value) -> Option<String> {
+        match value {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(json::to_string(other)),
+        }
+    }
+
+    #[test]
+    fn the_vectors_are_read_member_by_member() {
+        for name in ["live", "replayed", "delete", "stats"] {
+            let json = vector(name);
+            let note = Notification::parse(&json).unwrap();
+            let want: Object = json::from_str(&json).unwrap();
+            let metadata = match &want["metadata"] {
+                Value::Object(metadata) => metadata.clone(),
+                _ => Object::new(),
+            };
+            let meta = |name: &str| metadata.get(name).and_then(text_of);
+            let is = |member: &str, text: &str| {
+                assert_eq!(
+                    text_of(&want[member]).as_deref(),
+                    Some(text),
+                    "{name} {member}"
+                );
+            };
+            is("id", &note.id);
+            is("from", note.from.as_str());
+            is("to", note.to.as_str());
+            is("key", &note.key);
+            is("operation", &note.operation.to_string());
+            is("epochMillis", &note.epoch_millis.to_string());
+            is("isEncrypted", &note.is_encrypted.to_string());
+            assert!(!note.is_text, "{name}");
+            assert_eq!(note.value, text_of(&want["value"]), "{name}");
+            assert_eq!(note.iv_nonce, meta("ivNonce"), "{name}");
+            assert_eq!(note.shared_key_enc, meta("sharedKeyEnc"), "{name}");
+            assert_eq!(note.expires_at, meta("expiresAt"), "{name}");
+            assert_eq!(note.is_stats(), name == "stats");
+        }
+    }
+
+    #[test]
+    fn servers_print_exactly_what_clients_know() {
+        for (json, form) in [
+            (LIVE, Form::Live),
+            (REPLAYED, Form::Replayed),
+            (STATS, Form::Live),
+            (STATS, Form::Replayed),
+        ] {
+            let note = Notification::parse(json).unwrap();
+            assert_eq!(note.print(form, &Extra::default()), json);
+        }
+    }
+
+    #[test]
+    fn texts_and_further_metadata_are_printed_in_their_places() {
+        let extra = Extra {
+            enc_key_name: Some("k".into()),
+            enc_algo: Some("AES}".into()),
+            ske_enc_key_name: Some("s".into()),
+            ske_enc_algo: Some("RSA".into()),
+            available_at: Some("2024-10-24 12:00:00.000Z".into()),
+        };
+        let note = Notification {
+            is_text: true,
+            is_encrypted: false,
+            operation: Operation::Delete,
+            value: None,
+            key: "@bob:say \"hi\"\n}".into(),
+            iv_nonce: None,
+            ..Notification::parse(LIVE).unwrap()
+        };
+        let head = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:say \"hi\"\n}","value":null,"operation":"delete","epochMillis":1729771234567,"messageType":"MessageType.text","isEncrypted":false,"metadata":{"encKeyName":"k","encAlgo":"AES}","ivNonce":null,"skeEncKeyName":"s","skeEncAlgo":"RSA","#;
+        assert_eq!(
+            note.print(Form::Live, &extra),
+            format!(r#"{head}"sharedKeyEnc":"mElQ=="}}}}"#)
+        );
+        assert_eq!(
+            note.print(Form::Replayed, &extra),
+            format!(r#"{head}"availableAt":"2024-10-24 12:00:00.000Z","expiresAt":"null"}}}}"#)
+        );
+    }
+
+    #[test]
+    fn little_is_needed_and_types_may_differ() {
+        let least = r#"{"from":"@alice","to":"@bob","key":"@bob:x.ns@alice"}"#;
+        let note = Notification::parse(least).unwrap();
+        assert!(note.is_encrypted && !note.is_text && note.value.is_none());
+        assert_eq!((note.id.as_str(), note.epoch_millis), ("", 0));
+
+        let odd = r#"{"extra":[{"a":[1]}],"id":7,"from":"Alice","to":"@bob","key":"@bob:hello","value":42,"operation":"OperationType.delete","epochMillis":"1729771234567","messageType":"text","isEncrypted":"False","metadata":{"ivNonce":"null","sharedKeyEnc":"","expiresAt":"null","new":{}}}"#;
+        let note = Notification::parse(odd).unwrap();
+        assert_eq!(note.id, "7");
+        assert_eq!(note.from.as_str(), "@alice");
+        assert_eq!(note.value.as_deref(), Some("42"));
+        assert_eq!(note.operation, Operation::Delete);
+        assert_eq!(note.epoch_millis, 1_729_771_234_567);
+        assert!(note.is_text && !note.is_encrypted);
+        assert_eq!(
+            (note.iv_nonce, note.shared_key_enc, note.expires_at),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        for (json, error) in [
+            ("", BadNotification::Json),
+            ("[]", BadNotification::Json),
+            ("{", BadNotification::Json),
+            (r#"{"to":"@bob","key":"k"}"#, BadNotification::Json),
+            (r#"{"from":"@alice","to":"@bob"}"#, BadNotification::Json),
+            (
+                r#"{"from":"@alice","to":"@bob","key":null}"#,
+                BadNotification::Json,
+            ),
+            (
+                r#"{"from":"@alice","to":"@bob","key":["k"]}"#,
+                BadNotification::Json,
+            ),
+            (
+                r#"{"from":"@alice","to":"@bob","key":"k","value":{}}"#,
+                BadNotification::Json,
+            ),
+            (
+                r#"{"from":"@alice","to":"@bob","key":"k"} x"#,
+                BadNotification::Json,
+            ),
+            (
+                r#"{"from":"","to":"@bob","key":"k"}"#,
+                BadNotification::Names,
+            ),
+            (
+                r#"{"from":"@al ice","to":"@bob","key":"k"}"#,
+                BadNotification::Names,
+            ),
+            (
+                r#"{"from":"@alice","to":"@@bob","key":"k"}"#,
+                BadNotification::Names,
+            ),
+        ] {
+            assert_eq!(Notification::parse(json), Err(error), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_entity_stands_without_atsigns() {
+        for (key, entity) in [
+            ("@bob:req.dev1.sshnp@alice", "req.dev1.sshnp"),
+            ("@bob:Req.Dev1.sshnp@alice", "Req.Dev1.sshnp"),
+            ("public:x.ns@alice", "public:x.ns"),
+            ("@bob:hello there", "hello there"),
+            ("@bob:x.ns@carol", "x.ns@carol"),
+            ("@carol:x.ns@alice", "@carol:x.ns"),
+            ("@bobby:x.ns@alice", "@bobby:x.ns"),
+            ("@alice", ""),
+        ] {
+            let note = Notification {
+                key: key.into(),
+                ..Notification::parse(LIVE).unwrap()
+            };
+            assert_eq!(note.entity(), entity, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_again_and_stays_on_one_line(
+            id in "[a-z0-9]{1,8}", key in "\\PC{0,20}", value in proptest::option::of(".{0,20}"),
+            iv in proptest::option::of("[A-Z=+/]{1,9}"), replayed: bool, is_text: bool, is_encrypted: bool,
+        ) {
+            let note = Notification {
+                id, key, value, is_text, is_encrypted,
+                iv_nonce: iv,
+                shared_key_enc: None,
+                ..Notification::parse(REPLAYED).unwrap()
+            };
+            let form = if replayed { Form::Replayed } else { Form::Live };
+            let printed = note.print(form, &Extra::default());
+            prop_assert!(!printed.contains(['\n', '\r']));
+            let expires_at = note.expires_at.clone().filter(|_| replayed);
+            prop_assert_eq!(Notification::parse(&printed), Ok(Notification { expires_at, ..note }));
+        }
+    }
+}

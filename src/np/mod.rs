@@ -1,1 +1,47 @@
-//! NoPorts: what the programs say to each other. Bytes, time and randomness come in as arguments; nothing here does I/O.
+//! NoPorts: what the programs say to each other. Bytes, time and randomness come in as arguments;
+//! nothing here does I/O.
+//!
+//! | message | key | from → to | file |
+//! | --- | --- | --- | --- |
+//! | are you there? | `ping.<device>.sshnp` | client → daemon | [`ping`] |
+//! | I am, and can do this | `heartbeat.<device>.sshnp` | daemon → client | [`ping`] |
+//! | two ports, please | `<device>.request_ports.sshrvd` | client → rendezvous | [`ports`] |
+//! | here they are / no | `<session>.sshrvd`, `nack.<session>.sshrvd` | rendezvous → client | [`ports`] |
+//! | open a session | `ssh_request.<device>.sshnp` | client → daemon | [`request`] |
+//! | keys for it / no | `<session>.<device>.sshnp` | daemon → client | [`request`] |
+//! | first line on a rendezvous socket | – | both → rendezvous | [`admit`] |
+//!
+//! Every message that asks for something is an [`envelope`]: JSON signed by the sender's atSign.
+//! [`session`] puts the client's steps in order; [`ids`] and [`permit`] are what they are made of.
+
+pub mod admit;
+pub mod envelope;
+pub mod ids;
+pub mod permit;
+pub mod ping;
+pub mod ports;
+pub mod request;
+pub mod session;
+
+use crate::at::AtSign;
+
+/// Namespace of everything between client and daemon.
+pub const NAMESPACE: &str = "sshnp";
+/// Namespace of everything between client and rendezvous.
+pub const RENDEZVOUS_NAMESPACE: &str = "sshrvd";
+
+/// Life of a request or an answer as a value, in milliseconds.
+pub const VALUE_TTL: u64 = 10_000;
+/// Life of the notification that carries it, in milliseconds. After this it is worthless.
+pub const NOTE_TTL: u64 = 60_000;
+
+/// One notification to send, not yet encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who is told.
+    pub to: AtSign,
+    /// Key without atSigns: `ping.dev1.sshnp`.
+    pub entity: String,
+    /// The text, to be encrypted for `to`.
+    pub text: String,
+}

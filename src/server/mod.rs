@@ -7,6 +7,7 @@
 //! ```
 
 pub mod authority;
+pub mod control;
 pub mod directory;
 pub mod enroll;
 pub mod listen;

@@ -10,6 +10,7 @@
 //! Source: at_libraries:packages/at_commons/lib/src/verb/syntax.dart
 
 mod notify;
+mod params;
 mod parse;
 mod print;
 #[cfg(test)]
@@ -90,6 +91,16 @@ pub enum Subject {
         /// The text.
         text: String,
     },
+}
+
+impl Subject {
+    /// Who is told; `None` when the command does not say (`public:` keys, `notify:all`).
+    pub fn to(&self) -> Option<&AtSign> {
+        match self {
+            Self::Key { to, .. } => to.as_ref(),
+            Self::Text { to, .. } => Some(to),
+        }
+    }
 }
 
 /// The `notify` command.
@@ -320,6 +331,20 @@ pub enum SyntaxError {
     Key(#[from] BadKey),
 }
 
+/// Longest command that may be sent, in bytes. Servers take a little more.
+pub const MAX_COMMAND: usize = 10_230_000;
+
+/// Why a command cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    /// A value, text or pattern has a line end in it.
+    #[error("a value with a line end in it cannot be sent as it is")]
+    LineEnd,
+    /// Above [`MAX_COMMAND`].
+    #[error("a command of more than {MAX_COMMAND} bytes cannot be sent")]
+    TooLong,
+}
+
 impl SyntaxError {
     /// The code an atServer answers with.
     pub fn code(&self) -> Code {
@@ -346,5 +371,21 @@ impl Verb {
     /// When the line is no command of this dialect.
     pub fn parse(line: &str, dialect: Dialect) -> Result<Self, SyntaxError> {
         parse::parse(line, dialect)
+    }
+
+    /// The command with its line end, ready to be sent.
+    ///
+    /// # Errors
+    /// A line end inside would start a second command; a long line would end the connection.
+    pub fn line(&self) -> Result<String, Unsendable> {
+        let mut line = self.to_string();
+        if line.contains(['\n', '\r']) {
+            return Err(Unsendable::LineEnd);
+        }
+        if line.len() > MAX_COMMAND {
+            return Err(Unsendable::TooLong);
+        }
+        line.push('\n');
+        Ok(line)
     }
 }

@@ -11,7 +11,8 @@ use super::{
         metadata::{Metadata, natural},
     },
     Dialect, Notify, Operation, Subject, Verb,
-    parse::{Bad, Params, Read, atsign, id, key_error, long_enough, small},
+    params::Params,
+    parse::{Bad, Read, atsign, id, key_error, long_enough, small},
 };
 
 pub(super) fn notify(mut params: Params<'_>) -> Read {

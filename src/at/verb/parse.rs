@@ -5,10 +5,11 @@ use super::{
     super::{
         atsign::AtSign,
         key::{AtKey, BadKey, Scope},
-        metadata::{self, Metadata, natural},
+        metadata::natural,
     },
     Config, Detail, Dialect, EnrollOperation, HashingAlgo, Keys, List, SigningAlgo, SyntaxError,
     Verb, notify,
+    params::Params,
 };
 
 /// Why a reader gave up.
@@ -110,210 +111,6 @@ pub(super) fn parse(line: &str, dialect: Dialect) -> Result<Verb, SyntaxError> {
         Bad::Form => SyntaxError::Parameters(name, (*form).to_owned()),
         Bad::Key(bad) => SyntaxError::Key(bad),
     })
-}
-
-/// What is left of a command: empty, or it starts with `:` or a blank.
-#[derive(Clone, Copy)]
-pub(super) struct Params<'a> {
-    pub(super) rest: &'a str,
-    pub(super) dialect: Dialect,
-}
-
-impl<'a> Params<'a> {
-    pub(super) fn lenient(&self) -> bool {
-        self.dialect == Dialect::Lenient
-    }
-
-    /// Takes `:word`.
-    pub(super) fn word(&mut self, word: &str) -> bool {
-        let Some((segment, rest)) = self.segment() else {
-            return false;
-        };
-        let same = self.same(segment, word);
-        if same {
-            self.rest = rest;
-        }
-        same
-    }
-
-    /// Takes one of several `:word`s.
-    pub(super) fn one_of(&mut self, words: &[&'static str]) -> Option<&'static str> {
-        words.iter().copied().find(|word| self.word(word))
-    }
-
-    /// Takes `:name:value` when `read` makes something of the value, which has no `:`, `@` or blank.
-    pub(super) fn item<T>(
-        &mut self,
-        name: &str,
-        read: impl FnOnce(&'a str) -> Option<T>,
-    ) -> Option<T> {
-        let (segment, rest) = self.segment()?;
-        if !self.same(segment, name) {
-            return None;
-        }
-        let (value, rest) = Params { rest, ..*self }.segment()?;
-        let value = read(value)?;
-        self.rest = rest;
-        Some(value)
-    }
-
-    /// As [`Self::item`] for one of several words.
-    pub(super) fn choice(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
-        let me = *self;
-        self.item(name, |value| {
-            words.iter().copied().find(|word| me.same(value, word))
-        })
-    }
-
-    /// As [`Self::item`] for `true` or `false`; Python writes `True`.
-    fn flag(&mut self, name: &str) -> Option<bool> {
-        let word = self.choice(name, &["true", "false"])?;
-        Some(word == "true")
-    }
-
-    /// Everything that is left, behind its colon. Not empty.
-    pub(super) fn all(&self) -> Result<&'a str, Bad> {
-        let all = self.rest.strip_prefix(':').ok_or(Bad::Form)?;
-        if all.is_empty() {
-            Err(Bad::Form)
-        } else {
-            Ok(all)
-        }
-    }
-
-    /// Everything that is left, behind a blank. `None` when nothing is left.
-    fn behind_blank(&self) -> Result<Option<&'a str>, Bad> {
-        match self.rest.strip_prefix(' ') {
-            Some("") => Err(Bad::Form),
-            Some(text) => Ok(Some(text)),
-            None => self.end().map(|()| None),
-        }
-    }
-
-    /// Nothing is left.
-    pub(super) fn end(&self) -> Result<(), Bad> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(Bad::Form)
-        }
-    }
-
-    /// `:segment`, and what follows it: nothing, `:` or a blank.
-    fn segment(&self) -> Option<(&'a str, &'a str)> {
-        let text = self.rest.strip_prefix(':')?;
-        let end = text
-            .find(|c: char| matches!(c, ':' | '@') || c.is_whitespace())
-            .unwrap_or(text.len());
-        let (segment, rest) = text.split_at(end);
-        (end > 0 && (rest.is_empty() || rest.starts_with([':', ' ']))).then_some((segment, rest))
-    }
-
-    fn same(&self, typed: &str, word: &str) -> bool {
-        match self.dialect {
-            Dialect::Classic => typed == word,
-            Dialect::Lenient => typed.eq_ignore_ascii_case(word),
-        }
-    }
-
-    /// Takes the metadata fragment.
-    pub(super) fn metadata(&mut self) -> Metadata {
-        let mut into = Metadata::default();
-        match self.dialect {
-            Dialect::Classic => {
-                for (name, classic) in metadata::WIRE {
-                    if classic {
-                        self.metadata_item(name, name, &mut into);
-                    }
-                }
-            }
-            Dialect::Lenient => while self.any_metadata_item(&mut into) {},
-        }
-        into
-    }
-
-    /// Takes one metadata item, whichever comes.
-    pub(super) fn any_metadata_item(&mut self, into: &mut Metadata) -> bool {
-        // at_commons 5.0 printed these two before any grammar knew them.
-        let early = [("hash", "pubKeyHash"), ("algo", "hashingAlgo")];
-        let all = metadata::WIRE.iter().map(|(name, _)| (*name, *name));
-        all.chain(early)
-            .any(|(written, name)| self.metadata_item(written, name, into))
-    }
-
-    fn metadata_item(&mut self, written: &str, name: &str, into: &mut Metadata) -> bool {
-        match name {
-            "ccd" | "isBinary" | "isEncrypted" | "immutable" => {
-                let mut ahead = *self;
-                let took = ahead
-                    .flag(written)
-                    .is_some_and(|flag| into.set(name, if flag { "true" } else { "false" }));
-                if took {
-                    *self = ahead;
-                }
-                took
-            }
-            "cAt" | "uAt" | "eAt" | "aAt" => self.time(name, into),
-            _ => self
-                .item(written, |value| into.set(name, value).then_some(()))
-                .is_some(),
-        }
-    }
-
-    /// `:cAt:2025-01-01T10:00:00.000Z`: the one kind of value with colons in it. Any other value
-    /// without colons passes too.
-    fn time(&mut self, name: &str, into: &mut Metadata) -> bool {
-        let Some((segment, rest)) = self.segment() else {
-            return false;
-        };
-        let text = rest.strip_prefix(':').unwrap_or_default();
-        if !self.same(segment, name) {
-            return false;
-        }
-        if let Some(len) = iso_8601(text)
-            && text[len..].chars().next().is_none_or(|c| c == ':')
-        {
-            let took = into.set(name, &text[..len]);
-            if took {
-                self.rest = &text[len..];
-            }
-            return took;
-        }
-        self.item(name, |value| into.set(name, value).then_some(()))
-            .is_some()
-    }
-
-    /// Skips `:dAt:<time>`.
-    fn skip_time(&mut self, name: &str) {
-        self.time(name, &mut Metadata::default());
-    }
-}
-
-/// Length of the date and time at the start of the text: `2025-01-01T10:00:00[.000][Z]`.
-fn iso_8601(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let head = bytes.get(..19)?;
-    let fits = head
-        .iter()
-        .zip(b"dddd-dd-ddTdd:dd:dd")
-        .all(|(b, form)| match form {
-            b'd' => b.is_ascii_digit(),
-            form => b == form,
-        });
-    if !fits {
-        return None;
-    }
-    let digits = |from: usize| {
-        bytes[from..]
-            .iter()
-            .take_while(|b| b.is_ascii_digit())
-            .count()
-    };
-    let mut len = 19;
-    if bytes.get(len) == Some(&b'.') && digits(len + 1) > 0 {
-        len += 1 + digits(len + 1);
-    }
-    Some(len + usize::from(bytes.get(len) == Some(&b'Z')))
 }
 
 /// A key, in the words of a command that names it.
@@ -542,7 +339,7 @@ fn update_meta(mut params: Params<'_>) -> Read {
 fn delete(mut params: Params<'_>) -> Read {
     let mut force = false;
     if params.lenient() {
-        params.skip_time("dAt");
+        params.time("dAt");
         params.word("nc");
         force = params.word("force");
     }
@@ -619,9 +416,16 @@ fn sync(mut params: Params<'_>) -> Read {
     };
     let (from, limit) = match params.item("from", commit) {
         Some(from) => {
-            let limit = params.item("limit", small);
+            let limit = params.item("limit", |text| {
+                let limit = natural(text)?;
+                Some(limit.try_into().unwrap_or(u32::MAX))
+            });
             if limit.is_none() && !params.lenient() {
                 return Err(Bad::Form);
+            }
+            if params.lenient() {
+                // Deletes that the client could do without; it gets them all the same.
+                params.item("skipDeletesUntil", natural);
             }
             (from, limit)
         }

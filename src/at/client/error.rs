@@ -1,0 +1,170 @@
+//! What can go wrong with an atServer, and what to do about it.
+
+use std::time::Duration;
+
+use crate::{
+    at::{auth::AuthError, crypto::CryptoError, fault::Code, fault::Fault, reply::WireError},
+    net::tls::TlsError,
+};
+
+use super::AtSign;
+
+/// What can go wrong, by whose fault it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum AtError {
+    #[error("cannot reach the atDirectory at {root}: {why}")]
+    Directory { root: String, why: String },
+    #[error("the atDirectory at {root} does not know {who}")]
+    Unknown { root: String, who: AtSign },
+    #[error("cannot reach {who}'s atServer at {at}: {why}")]
+    Unreachable {
+        who: AtSign,
+        at: String,
+        why: String,
+    },
+    #[error("cannot speak to {what}: {source}")]
+    Tls { what: String, source: TlsError },
+    #[error("{who}'s atServer refused the login: {fault}")]
+    Login { who: AtSign, fault: Fault },
+    #[error("the connection to {who}'s atServer was lost: {why}")]
+    Lost { who: AtSign, why: String },
+    #[error("the atServer refused: {0}")]
+    Refused(Fault),
+    #[error("the atServer did not answer within {0:?}")]
+    Silent(Duration),
+    #[error("{0} has no public key")]
+    NoPublicKey(AtSign),
+    #[error("the connection to the atServer has been closed")]
+    Closed,
+    #[error("{0}")]
+    Protocol(String),
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+}
+
+impl AtError {
+    /// What to try next.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Directory { .. } => {
+                "is there a network, and is outbound TCP to that port allowed?"
+            }
+            Self::Unknown { .. } => {
+                "is the atSign spelt right, and does it belong to this directory?"
+            }
+            Self::Unreachable { .. } => {
+                "is outbound TCP to that port allowed from here? a new atServer may need a few minutes"
+            }
+            Self::Tls { source, .. } => return source.hint().map(str::to_owned),
+            Self::Login { fault, .. } => return login_hint(fault).map(str::to_owned),
+            Self::Auth(AuthError::WrongServer(_)) => {
+                "does the directory point to the right atServer?"
+            }
+            Self::Refused(fault) if fault.code == Some(Code::Unauthorized) => {
+                "do these keys include the namespace? an enrolment for it may be needed"
+            }
+            Self::Lost { .. } | Self::Silent(_) => {
+                "try again; if it stays like this, look at the network"
+            }
+            Self::NoPublicKey(_) => "has that atSign been activated?",
+            Self::Refused(_)
+            | Self::Closed
+            | Self::Protocol(_)
+            | Self::Crypto(_)
+            | Self::Auth(_) => {
+                return None;
+            }
+        };
+        Some(text.to_owned())
+    }
+
+    /// Whether trying again later can help without anybody doing something.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Directory { .. }
+            | Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::Silent(_) => true,
+            Self::Tls { source, .. } => {
+                matches!(source, TlsError::Failed { .. } | TlsError::TimedOut { .. })
+            }
+            Self::Login { fault, .. } | Self::Refused(fault) => fault.code.is_some_and(is_passing),
+            _ => false,
+        }
+    }
+}
+
+fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ServerException
+            | Code::DataStore
+            | Code::Socket
+            | Code::OutboundLimit
+            | Code::Handshake
+            | Code::InboundLimit
+            | Code::UnableToConnect
+            | Code::Timeout
+            | Code::Paused
+    )
+}
+
+fn login_hint(fault: &Fault) -> Option<&'static str> {
+    Some(match fault.code? {
+        Code::Unauthenticated => {
+            "do these keys belong to this atSign, and are they the latest ones?"
+        }
+        Code::EnrollmentPending => "approve the enrolment on a device that has keys",
+        Code::EnrollmentDenied | Code::EnrollmentRevoked | Code::EnrollmentExpired => {
+            "enrol this device again"
+        }
+        Code::KeyNotFound => "the atSign has been activated already, or it has not been prepared",
+        Code::Blocked => "the owner of that atServer has blocked this atSign",
+        Code::InboundLimit | Code::Paused => "the atServer is busy; try again in a minute",
+        _ => return None,
+    })
+}
+
+/// Why a connection is of no further use.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Lost(String),
+    Silent(Duration),
+}
+
+impl Broken {
+    pub(super) fn into_error(self, who: &AtSign) -> AtError {
+        match self {
+            Self::Lost(why) => AtError::Lost {
+                who: who.clone(),
+                why,
+            },
+            Self::Silent(after) => AtError::Silent(after),
+        }
+    }
+}
+
+impl From<WireError> for Broken {
+    fn from(why: WireError) -> Self {
+        Self::Lost(why.to_string())
+    }
+}
+
+impl From<std::io::Error> for Broken {
+    fn from(why: std::io::Error) -> Self {
+        Self::Lost(why.to_string())
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lost(why) => f.write_str(why),
+            Self::Silent(after) => write!(f, "silent for {after:?}"),
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! One connection to an atServer: one command at a time, no reconnecting.
+//!
+//! ```text
+//!   ask(line) ──write──▶ atServer        a reply that comes too late must not be taken for the next one's,
+//!             ◀─Replies─                 so after any failure the link is dead for good
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use async_std::future::timeout;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::Boxed};
+
+use crate::{
+    at::{
+        auth,
+        keyfile::AtKeys,
+        reply::{Mode, Replies, Reply},
+        verb::Verb,
+    },
+    net::dial::dial,
+    secret::Secret,
+};
+
+use super::{super::directory, AtError, AtSign, Network, Timing, error::Broken};
+
+/// Longest command that is sent, in bytes: what every server takes.
+const MAX_COMMAND: usize = 10_230_000;
+/// Read at a time.
+const READ: usize = 4096;
+
+/// A byte stream in both directions.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
+pub(super) type Stream = Box<dyn Duplex>;
+
+/// Makes connections to one atSign's atServer; not a word has been said on them yet.
+pub(super) trait Reach: Send + Sync + 'static {
+    fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>>;
+    /// The last connection led to another atSign's server.
+    fn doubt(&self) {}
+}
+
+/// By directory, TCP and TLS.
+pub(super) struct OverNetwork {
+    pub network: Network,
+    pub who: AtSign,
+    pub timing: Timing,
+}
+
+impl Reach for OverNetwork {
+    fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
+        Box::pin(async move { self.connect().await })
+    }
+
+    fn doubt(&self) {
+        directory::forget(&self.network.root, &self.who);
+    }
+}
+
+impl OverNetwork {
+    /// An address from memory gets a second chance with a fresh one: servers move.
+    async fn connect(&self) -> Result<Stream, AtError> {
+        loop {
+            let Network { root, tls } = &self.network;
+            let (at, from_memory) = directory::locate(root, tls, &self.who).await?;
+            let why = match dial(&at, self.timing.connect).await {
+                Ok(tcp) => match tls.connect(&at.host, tcp, self.timing.connect).await {
+                    Ok(stream) => return Ok(Box::new(stream)),
+                    Err(source) => AtError::Tls {
+                        what: format!("{}'s atServer at {at}", self.who),
+                        source,
+                    },
+                },
+                Err(why) => AtError::Unreachable {
+                    who: self.who.clone(),
+                    at: at.to_string(),
+                    why: why.to_string(),
+                },
+            };
+            directory::forget(root, &self.who);
+            if !from_memory {
+                return Err(why);
+            }
+        }
+    }
+}
+
+/// Connects and logs in.
+pub(super) async fn log_in(
+    reach: &Arc<dyn Reach>,
+    keys: &AtKeys,
+    timing: &Timing,
+) -> Result<Link, AtError> {
+    let stream = Arc::clone(reach).reach().await?;
+    let mut link = Link::new(stream, keys.atsign.clone(), timing);
+    let outcome = link.login(keys).await;
+    if let Err(AtError::Auth(auth::AuthError::WrongServer(_))) = &outcome {
+        reach.doubt();
+    }
+    outcome.map(|()| link)
+}
+
+/// One connection to an atServer, for what needs no more than that: activation, enrolment, a single question.
+/// [`super::Client`] is the one that lives long.
+pub struct Link {
+    who: AtSign,
+    stream: Stream,
+    replies: Replies,
+    timing: Timing,
+    /// Something went wrong: what comes now may answer an older command.
+    dead: bool,
+    /// The server has said its last word.
+    ended: bool,
+    read: Box<[u8; READ]>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Link({})", self.who)
+    }
+}
+
+impl Link {
+    /// Finds the atServer and connects; does not log in.
+    ///
+    /// # Errors
+    /// Names who could not be reached.
+    pub async fn open(network: &Network, who: &AtSign) -> Result<Self, AtError> {
+        let timing = Timing::default();
+        let reach = OverNetwork {
+            network: network.clone(),
+            who: who.clone(),
+            timing,
+        };
+        let stream = reach.connect().await?;
+        Ok(Self::new(stream, who.clone(), &timing))
+    }
+
+    /// Does not wait for the greeting `@`: it goes the way of all prompts, and waiting would cost a round trip.
+    pub(super) fn new(stream: Stream, who: AtSign, timing: &Timing) -> Self {
+        Self {
+            who,
+            stream,
+            replies: Replies::new(Mode::Request),
+            timing: *timing,
+            dead: false,
+            ended: false,
+            read: Box::new([0; READ]),
+        }
+    }
+
+    /// Logs in with PKAM.
+    ///
+    /// # Errors
+    /// `Login` with the server's fault; `Auth` when this is another atSign's server.
+    pub async fn login(&mut self, keys: &AtKeys) -> Result<(), AtError> {
+        self.log_in_by(|challenge| auth::prove(keys, challenge))
+            .await
+    }
+
+    /// Logs in with the secret of an atSign that has not been activated yet.
+    ///
+    /// # Errors
+    /// As [`Link::login`].
+    pub async fn login_by_secret(&mut self, secret: &Secret<String>) -> Result<(), AtError> {
+        let who = self.who.clone();
+        self.log_in_by(|challenge| auth::prove_by_secret(&who, secret.reveal(), challenge))
+            .await
+    }
+
+    async fn log_in_by(
+        &mut self,
+        prove: impl FnOnce(&str) -> Result<Verb, auth::AuthError>,
+    ) -> Result<(), AtError> {
+        let within = self.timing.login;
+        let who = self.who.clone();
+        let refused = |reply: Reply| match reply {
+            Reply::Data(text) => Ok(text),
+            Reply::Error(fault) => Err(AtError::Login {
+                who: who.clone(),
+                fault,
+            }),
+            _ => Err(AtError::Protocol(
+                "the atServer answered a login with something else".to_owned(),
+            )),
+        };
+        let dialog = async {
+            let ask = auth::ask(&self.who).to_string();
+            let challenge = refused(self.exchange(&ask).await?)?;
+            let proof = prove(&challenge)?.to_string();
+            let answer = refused(self.exchange(&proof).await?)?;
+            match answer == auth::SUCCESS {
+                true => Ok(()),
+                false => Err(AtError::Protocol(format!(
+                    "the atServer answered a login with {} bytes that are not {}",
+                    answer.len(),
+                    auth::SUCCESS
+                ))),
+            }
+        };
+        let outcome = timeout(within, dialog).await;
+        outcome.unwrap_or(Err(AtError::Silent(within)))
+    }
+
+    /// For the login, whose deadline covers both commands.
+    async fn exchange(&mut self, line: &str) -> Result<Reply, AtError> {
+        let within = self.timing.login;
+        let reply = self.ask_line(line, within).await;
+        reply.map_err(|broken| broken.into_error(&self.who))
+    }
+
+    /// Sends one command, waits for its answer: the text behind `data:`.
+    ///
+    /// # Errors
+    /// `Refused` with the server's fault; after `Silent` and `Lost` the link is of no further use.
+    pub async fn ask(&mut self, verb: &Verb) -> Result<String, AtError> {
+        let line = command(verb)?;
+        let within = self.timing.reply;
+        match self.ask_line(&line, within).await {
+            Ok(Reply::Data(text)) => Ok(text),
+            Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
+            Ok(_) => {
+                self.dead = true;
+                Err(AtError::Protocol(
+                    "the atServer answered with something else".to_owned(),
+                ))
+            }
+            Err(broken) => Err(broken.into_error(&self.who)),
+        }
+    }
+
+    pub(super) async fn ask_line(&mut self, line: &str, within: Duration) -> Result<Reply, Broken> {
+        if !self.is_usable() {
+            return Err(Broken::Lost("it is out of step".to_owned()));
+        }
+        // Dead until the answer is here, also when nobody waits for this future any more.
+        self.dead = true;
+        let exchange = async {
+            self.write(line).await?;
+            loop {
+                if let Some(reply) = self.pop()? {
+                    return Ok(reply);
+                }
+                if !self.fill().await? {
+                    return self.last_words();
+                }
+            }
+        };
+        let outcome = timeout(within, exchange).await;
+        let outcome = outcome.unwrap_or(Err(Broken::Silent(within)));
+        self.dead = outcome.is_err();
+        outcome
+    }
+
+    /// Whether another command may be sent.
+    pub(super) fn is_usable(&mut self) -> bool {
+        let in_step = matches!(self.replies.pop(), Ok(None)) && !self.replies.is_partial();
+        self.dead |= self.ended || !in_step;
+        !self.dead
+    }
+
+    /// Sends a line without waiting for an answer.
+    pub(super) async fn send(&mut self, line: &str, within: Duration) -> Result<(), Broken> {
+        let outcome = timeout(within, self.write(line)).await;
+        let outcome = outcome.unwrap_or(Err(Broken::Silent(within)));
+        self.dead |= outcome.is_err();
+        outcome
+    }
+
+    async fn write(&mut self, line: &str) -> Result<(), Broken> {
+        self.stream
+            .write_all(format!("{line}\n").as_bytes())
+            .await?;
+        Ok(self.stream.flush().await?)
+    }
+
+    /// Waits for bytes; false at the end of the stream. Nothing is lost when the wait is given up.
+    pub(super) async fn fill(&mut self) -> Result<bool, Broken> {
+        let count = self.stream.read(&mut self.read[..]).await?;
+        self.replies.push(&self.read[..count]);
+        self.ended |= count == 0;
+        Ok(!self.ended)
+    }
+
+    /// A server that is full, or will not have us, says so and closes, without a prompt.
+    fn last_words(&mut self) -> Result<Reply, Broken> {
+        let words = self.replies.finish()?;
+        words.ok_or_else(|| Broken::Lost("it was closed".to_owned()))
+    }
+
+    pub(super) fn pop(&mut self) -> Result<Option<Reply>, Broken> {
+        Ok(self.replies.pop()?)
+    }
+
+    pub(super) fn is_partial(&self) -> bool {
+        self.replies.is_partial()
+    }
+
+    /// From now on a line end finishes everything.
+    pub(super) fn becomes_monitor(&mut self) {
+        self.replies.set_mode(Mode::Monitor);
+    }
+
+    /// While nothing is asked: ends when the connection does, or when something comes that nobody asked for.
+    pub(super) async fn watch(&mut self) -> Broken {
+        loop {
+            match self.pop() {
+                Ok(None) => {}
+                Ok(Some(Reply::Error(fault))) => return Broken::Lost(fault.to_string()),
+                Ok(Some(_)) => return Broken::Lost("it is out of step".to_owned()),
+                Err(broken) => return broken,
+            }
+            match self.fill().await {
+                Ok(true) => {}
+                Ok(false) => return Broken::Lost("it was closed".to_owned()),
+                Err(broken) => return broken,
+            }
+        }
+    }
+
+    /// Says goodbye, as far as that is possible within the time.
+    pub(super) async fn close(mut self, within: Duration) {
+        let _ = timeout(within, self.stream.close()).await;
+    }
+}
+
+/// The line of a command that one may send on a connection used for others too.
+pub(super) fn command(verb: &Verb) -> Result<String, AtError> {
+    let line = verb.to_string();
+    if line.len() > MAX_COMMAND {
+        return Err(AtError::Protocol(format!(
+            "a command of {} bytes; atServers take {MAX_COMMAND}",
+            line.len()
+        )));
+    }
+    match line.contains(['\n', '\r']) {
+        true => Err(AtError::Protocol(
+            "a command or its value holds a line end".to_owned(),
+        )),
+        false => Ok(line),
+    }
+}

@@ -1,0 +1,409 @@
+//! Speaks to atServers. One task owns each connection; callers send it work and wait with a deadline.
+//!
+//! ```text
+//!   Client ──verb──▶ [worker task] ⇄ own atServer        one command at a time, reconnects, repeats a lost look-up once
+//!   Subscription ◀── [monitor task] ⇄ own atServer       noop every 15 s; silent for 30 s ⇒ reconnect with jittered back-off
+//! ```
+//! Until the first command can be sent: TCP, TLS, `from`, `pkam`, one round trip each (two for TLS 1.2),
+//! and before that the directory's TCP, TLS, greeting and answer. What encrypting to somebody costs stands
+//! in `sharing`; a monitor needs its own login and one round trip for its proof.
+//!
+//! * `link` — one connection. `worker`, `monitor` — the tasks. `sharing`, `opening` — keys for and from others.
+//! * Dropping the last [`Client`] ends all tasks; dropping a [`Subscription`] ends its own.
+
+mod error;
+mod link;
+mod monitor;
+mod opening;
+mod sharing;
+mod timing;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_std::{
+    channel::{Receiver, Sender, bounded},
+    future::timeout,
+    task::{JoinHandle, spawn},
+};
+use miniserde::{Deserialize, json};
+
+use crate::net::tls::Connector;
+
+use super::{
+    atsign::AtSign,
+    crypto::{self, PublicKey},
+    directory::Root,
+    key::AtKey,
+    keyfile::AtKeys,
+    metadata::Metadata,
+    notification::Notification,
+    share,
+    verb::{Detail, Notify, Operation, Subject, Verb},
+};
+
+pub use error::AtError;
+pub use link::Link;
+pub use monitor::{Event, Pulse, Subscription};
+pub use timing::Timing;
+
+use link::{OverNetwork, Reach};
+use monitor::{Monitor, Seen};
+use sharing::Freshness;
+use worker::{Job, Worker};
+
+/// More than a call's own deadline, so that the worker's better reason arrives first.
+const GRACE: Duration = Duration::from_secs(1);
+/// For the worker to end.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// How to reach the atProtocol.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Network {
+    pub root: Root,
+    pub tls: Connector,
+}
+
+/// One notification to send; the text is encrypted for `to`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Outgoing {
+    pub to: AtSign,
+    /// Entity with namespace: `ping.dev1.sshnp`.
+    pub entity: String,
+    pub text: String,
+    /// `ttl` of the value and `ttln` of the notification, ms.
+    pub ttl: Option<u64>,
+    pub ttln: u64,
+    /// Further items (`ttr`, `ccd`).
+    pub metadata: Metadata,
+}
+
+/// A logged-in atSign. Cheap to clone; all clones share the connections.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    keys: Arc<AtKeys>,
+    reach: Arc<dyn Reach>,
+    timing: Timing,
+    jobs: Sender<Job>,
+    /// Its end is every task's.
+    gate: Sender<()>,
+    stop: Receiver<()>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+    peers: sharing::Peers,
+    opener: opening::Opener,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.0.keys.atsign)
+    }
+}
+
+impl Client {
+    /// Finds the atServer, connects, logs in with PKAM.
+    ///
+    /// # Errors
+    /// Names who could not be reached or who refused.
+    pub async fn login(network: &Network, keys: Arc<AtKeys>) -> Result<Self, AtError> {
+        Self::login_with(network, keys, Timing::default()).await
+    }
+
+    /// The same with other deadlines.
+    ///
+    /// # Errors
+    /// As [`Client::login`].
+    pub async fn login_with(
+        network: &Network,
+        keys: Arc<AtKeys>,
+        timing: Timing,
+    ) -> Result<Self, AtError> {
+        let reach = OverNetwork {
+            network: network.clone(),
+            who: keys.atsign.clone(),
+            timing,
+        };
+        Self::login_over(Arc::new(reach), keys, timing).await
+    }
+
+    async fn login_over(
+        reach: Arc<dyn Reach>,
+        keys: Arc<AtKeys>,
+        timing: Timing,
+    ) -> Result<Self, AtError> {
+        let link = link::log_in(&reach, &keys, &timing).await?;
+        let (jobs, work) = bounded(worker::QUEUE);
+        let (gate, stop) = bounded(1);
+        let worker = Worker::new(Arc::clone(&reach), Arc::clone(&keys), timing, work, link);
+        Ok(Self(Arc::new(Inner {
+            keys,
+            reach,
+            timing,
+            jobs,
+            gate,
+            stop,
+            worker: Mutex::new(Some(spawn(worker.run()))),
+            peers: sharing::Peers::default(),
+            opener: opening::Opener::default(),
+        })))
+    }
+
+    /// Our atSign.
+    pub fn atsign(&self) -> &AtSign {
+        &self.0.keys.atsign
+    }
+
+    /// Our keys.
+    pub fn keys(&self) -> &Arc<AtKeys> {
+        &self.0.keys
+    }
+
+    fn timing(&self) -> &Timing {
+        &self.0.timing
+    }
+
+    fn peers(&self) -> &sharing::Peers {
+        &self.0.peers
+    }
+
+    fn opener(&self) -> &opening::Opener {
+        &self.0.opener
+    }
+
+    /// Sends one command, waits for its answer: the text behind `data:`. Logins and `monitor` cannot be sent this way.
+    ///
+    /// # Errors
+    /// `Refused` with the server's fault; `Silent` after the deadline; `Lost` when the connection ended before the
+    /// answer, unless the command could be repeated.
+    pub async fn run(&self, verb: &Verb) -> Result<String, AtError> {
+        if worker::is_private(verb) {
+            return Err(AtError::Protocol(
+                "this command needs a connection of its own".to_owned(),
+            ));
+        }
+        let call = self.timing().call;
+        let (answer, answered) = bounded(1);
+        let job = Job {
+            line: link::command(verb)?,
+            repeatable: worker::is_repeatable(verb),
+            until: Instant::now() + call,
+            answer,
+        };
+        let done = async {
+            self.0.jobs.send(job).await.map_err(|_| AtError::Closed)?;
+            answered.recv().await.map_err(|_| AtError::Closed)?
+        };
+        let outcome = timeout(call + GRACE, done).await;
+        outcome.unwrap_or(Err(AtError::Silent(call)))
+    }
+
+    /// Somebody's public encryption key, at most some minutes old. `Ok(None)`: the atSign exists but has none.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn public_key(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
+        sharing::public_key(self, of, Freshness::Remembered).await
+    }
+
+    /// The same, asked from the other's own atServer: for when a signature does not fit the key we know.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn public_key_afresh(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
+        sharing::public_key(self, of, Freshness::Source).await
+    }
+
+    /// Encrypts and stores a value for another atSign: `@with:entity@me`.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn put_shared(
+        &self,
+        with: &AtSign,
+        entity: &str,
+        text: &str,
+        metadata: Metadata,
+    ) -> Result<(), AtError> {
+        let key = sharing::shared_key(self, with).await?;
+        let (value, metadata) = share::seal(&key, text, metadata)?;
+        let update = Verb::Update {
+            key: AtKey::shared(with, entity, self.atsign()),
+            metadata,
+            value,
+        };
+        self.run(&update).await.map(drop)
+    }
+
+    /// Looks up and decrypts what another atSign stored for us: `@me:entity@from`. `None`: there is nothing.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn get_shared(&self, from: &AtSign, entity: &str) -> Result<Option<String>, AtError> {
+        let verb = Verb::Lookup {
+            key: AtKey::own(entity, from),
+            detail: Detail::All,
+            bypass_cache: false,
+        };
+        let Some(answer) = sharing::found(self.run(&verb).await)? else {
+            return Ok(None);
+        };
+        let Some((value, about)) = read_value(&answer)? else {
+            return Ok(None);
+        };
+        let iv = about.iv_nonce.as_deref();
+        let wrapped = about.shared_key_enc.as_deref();
+        match opening::open(self, from, &value, iv, wrapped).await {
+            Ok(text) => Ok(Some(text)),
+            // Old programs do not say whether they encrypted.
+            Err(AtError::Crypto(_)) if about.is_encrypted != Some(true) => Ok(Some(value)),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Encrypts and sends; returns the id once our own server has it.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn notify(&self, note: &Outgoing) -> Result<String, AtError> {
+        let key = sharing::shared_key(self, &note.to).await?;
+        let metadata = Metadata {
+            ttl: note.ttl.or(note.metadata.ttl),
+            ..note.metadata.clone()
+        };
+        let (value, metadata) = share::seal(&key, &note.text, metadata)?;
+        let notify = Notify {
+            id: Some(uuid::Uuid::new_v4().to_string()),
+            operation: Some(Operation::Update),
+            priority: Some("low".to_owned()),
+            strategy: Some("all".to_owned()),
+            latest_n: Some(1),
+            notifier: Some("SYSTEM".to_owned()),
+            ttln: Some(note.ttln),
+            message_type: true,
+            metadata,
+            subject: Subject::Key {
+                to: None,
+                key: AtKey::shared(&note.to, &note.entity, self.atsign()),
+            },
+            value: Some(value),
+        };
+        self.run(&Verb::Notify(Box::new(notify))).await
+    }
+
+    /// Makes sure a shared key with this atSign exists, so that the next notify costs one round trip.
+    ///
+    /// # Errors
+    /// As [`Client::run`]; `NoPublicKey` when the atSign has never been activated.
+    pub async fn prepare(&self, with: &AtSign) -> Result<(), AtError> {
+        sharing::shared_key(self, with).await.map(drop)
+    }
+
+    /// Forgets what is remembered of this atSign's keys: for when it does not answer. The next message to it
+    /// looks them up again.
+    pub fn forget(&self, with: &AtSign) {
+        self.peers().forget(with);
+    }
+
+    /// Decrypts a notification's value. Call only for senders that passed the allow list.
+    /// Plain values are returned as they are; `None` for delete and touch.
+    ///
+    /// # Errors
+    /// One answer for all failures.
+    pub async fn open(&self, note: &Notification) -> Result<Option<String>, AtError> {
+        let Some(value) = &note.value else {
+            return Ok(None);
+        };
+        if !note.is_encrypted || note.is_text {
+            return Ok(Some(value.clone()));
+        }
+        let iv = note.iv_nonce.as_deref();
+        let wrapped = note.shared_key_enc.as_deref();
+        let opened = opening::open(self, &note.from, value, iv, wrapped).await;
+        opened.map(Some)
+    }
+
+    /// Starts a monitor with this regex; returns once it is live. It lives until dropped, through any number of
+    /// reconnections; a notification id is delivered once.
+    ///
+    /// # Errors
+    /// When the first connection fails.
+    pub async fn subscribe(&self, regex: &str) -> Result<Subscription, AtError> {
+        let (events, heard) = bounded(monitor::QUEUE);
+        let (live, went) = bounded(1);
+        let (alive, dropped) = bounded(1);
+        let pulse = Pulse::new();
+        let monitor = Monitor {
+            reach: Arc::clone(&self.0.reach),
+            keys: Arc::clone(&self.0.keys),
+            timing: self.0.timing,
+            regex: regex.to_owned(),
+            events,
+            pulse: pulse.clone(),
+            seen: Seen::new(),
+            last: None,
+        };
+        spawn(monitor.run(live, [dropped, self.0.stop.clone()]));
+        went.recv().await.unwrap_or(Err(AtError::Closed))?;
+        Ok(Subscription {
+            events: heard,
+            pulse,
+            _alive: alive,
+        })
+    }
+
+    /// Ends all connections, of all clones; waits a moment for the farewell.
+    pub async fn close(&self) {
+        self.0.gate.close();
+        self.0.jobs.close();
+        let worker = self
+            .0
+            .worker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(worker) = worker {
+            let _ = timeout(CLOSE, worker).await;
+        }
+    }
+}
+
+/// The part of `lookup:all:…` that decrypting needs.
+#[derive(Default, Deserialize)]
+struct About {
+    #[serde(rename = "isEncrypted")]
+    is_encrypted: Option<bool>,
+    #[serde(rename = "ivNonce")]
+    iv_nonce: Option<String>,
+    #[serde(rename = "sharedKeyEnc")]
+    shared_key_enc: Option<String>,
+}
+
+/// `{"key":…,"data":…,"metaData":{…}}` → value and what is said about it.
+fn read_value(answer: &str) -> Result<Option<(String, About)>, AtError> {
+    #[derive(Deserialize)]
+    struct All {
+        data: Option<String>,
+        #[serde(rename = "metaData")]
+        meta_data: Option<About>,
+    }
+    let all: All = json::from_str(answer)
+        .map_err(|_| AtError::Protocol("a looked-up value that cannot be read".to_owned()))?;
+    let value = all.data.filter(|text| text != "null");
+    Ok(value.map(|value| (value, all.meta_data.unwrap_or_default())))
+}
+
+/// At random in 0.0..1.0, for back-off; no secret.
+pub(super) fn jitter() -> f64 {
+    crypto::random::<4>().map_or(0.5, |bytes| {
+        f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+    })
+}

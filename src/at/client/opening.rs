@@ -1,0 +1,261 @@
+//! Keys for decrypting what others sent, and how often a sender may make us try.
+//!
+//! ```text
+//!   sharedKeyEnc in the metadata ───────────────────────────────┐
+//!   or  llookup:cached:@me:shared_key@from, lookup:shared_key@from ┴─▶ known? ─▶ RSA, one at a time ─▶ AES key
+//! ```
+//! Decrypting RSA takes a time that depends a little on the key, and a sender chooses what we decrypt
+//! (RUSTSEC-2023-0071). So each cipher text is decrypted once, a sender has few of them per hour, and all
+//! failures look the same.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_std::sync::Mutex;
+use log::{debug, warn};
+
+use crate::at::{
+    atsign::AtSign,
+    crypto::{AesKey, CryptoError},
+    key::AtKey,
+    keyfile::AtKeys,
+    share,
+    verb::{Detail, Verb},
+};
+
+use super::{
+    AtError, Client,
+    sharing::{found, unwrap},
+};
+
+/// Different cipher texts of one sender that are decrypted within [`WINDOW`].
+const MAX_NEW: usize = 5;
+/// What [`MAX_NEW`] is counted over.
+const WINDOW: Duration = Duration::from_secs(60 * 60);
+/// Opened keys that are remembered per sender.
+const MAX_KEYS: usize = 16;
+/// Senders that are remembered.
+const MAX_SENDERS: usize = 4096;
+/// Length of an encrypted key: base64 of 256 bytes.
+const WRAPPED: usize = 344;
+
+#[derive(Default)]
+pub(super) struct Opener {
+    senders: StdMutex<HashMap<AtSign, Sender>>,
+    /// Held while RSA works.
+    turn: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Sender {
+    /// Cipher text and what was in it; `None`: it could not be opened.
+    keys: VecDeque<(String, Option<AesKey>)>,
+    /// When new ones were opened.
+    new: VecDeque<Instant>,
+    /// The cipher text that the look-ups gave.
+    looked_up: Option<String>,
+}
+
+impl Sender {
+    fn known(&self, wrapped: &str) -> Option<Result<AesKey, CryptoError>> {
+        let (_, key) = self.keys.iter().find(|(known, _)| known == wrapped)?;
+        Some(key.clone().ok_or(CryptoError::Decrypt))
+    }
+
+    /// Whether one more cipher text may be opened now.
+    fn admit(&mut self, now: Instant) -> bool {
+        self.expire(now);
+        let admitted = self.new.len() < MAX_NEW;
+        if admitted {
+            self.new.push_back(now);
+        }
+        admitted
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.new
+            .retain(|&then| now.saturating_duration_since(then) < WINDOW);
+    }
+
+    fn learn(&mut self, wrapped: String, key: Option<AesKey>) {
+        self.keys.push_back((wrapped, key));
+        if self.keys.len() > MAX_KEYS {
+            self.keys.pop_front();
+        }
+    }
+}
+
+impl Opener {
+    fn senders(&self) -> MutexGuard<'_, HashMap<AtSign, Sender>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works with what is known of a sender; `None` when there is no room for another one.
+    fn with<T>(&self, from: &AtSign, work: impl FnOnce(&mut Sender) -> T) -> Option<T> {
+        let mut senders = self.senders();
+        if senders.len() >= MAX_SENDERS && !senders.contains_key(from) {
+            let now = Instant::now();
+            senders.retain(|_, sender| {
+                sender.expire(now);
+                !sender.new.is_empty()
+            });
+            if senders.len() >= MAX_SENDERS {
+                return None;
+            }
+        }
+        Some(work(senders.entry(from.clone()).or_default()))
+    }
+
+    async fn key(
+        &self,
+        keys: &Arc<AtKeys>,
+        from: &AtSign,
+        wrapped: &str,
+    ) -> Result<AesKey, CryptoError> {
+        if wrapped.len() != WRAPPED {
+            return Err(CryptoError::Decrypt);
+        }
+        let _turn = self.turn.lock().await; // also: the second of two equal ones finds it known
+        let known = self.with(from, |sender| {
+            let known = sender.known(wrapped);
+            known.or_else(|| match sender.admit(Instant::now()) {
+                true => None,
+                false => {
+                    warn!("from={from} more than {MAX_NEW} different keys within an hour; refused");
+                    Some(Err(CryptoError::Decrypt))
+                }
+            })
+        });
+        match known {
+            Some(Some(known)) => return known,
+            Some(None) => {}
+            None => return Err(CryptoError::Decrypt),
+        }
+        let opened = unwrap(keys, wrapped.to_owned()).await;
+        let learnt = opened.as_ref().ok().cloned();
+        self.with(from, |sender| sender.learn(wrapped.to_owned(), learnt));
+        opened
+    }
+}
+
+/// Decrypts a value. `wrapped` is the key that came with it, if one did.
+pub(super) async fn open(
+    client: &Client,
+    from: &AtSign,
+    value: &str,
+    iv: Option<&str>,
+    wrapped: Option<&str>,
+) -> Result<String, AtError> {
+    let attempt = async |wrapped: &str| {
+        let key = client.opener().key(client.keys(), from, wrapped).await?;
+        share::open(&key, value, iv)
+    };
+    if let Some(wrapped) = wrapped.filter(|&text| text != "null") {
+        return Ok(attempt(wrapped).await?);
+    }
+    let wrapped = look_up(client, from).await?;
+    if let Ok(text) = attempt(&wrapped).await {
+        return Ok(text);
+    }
+    debug!("from={from} the stored key does not fit; asking for it again");
+    let wrapped = ask_source(client, from).await?;
+    Ok(attempt(&wrapped).await?)
+}
+
+/// Where a sender's key is when it did not come along.
+async fn look_up(client: &Client, from: &AtSign) -> Result<String, AtError> {
+    let opener = client.opener();
+    if let Some(Some(known)) = opener.with(from, |sender| sender.looked_up.clone()) {
+        return Ok(known);
+    }
+    let cached = Verb::Llookup {
+        key: share::their_copy(from, client.atsign()).cached(),
+        detail: Detail::Value,
+    };
+    match found(client.run(&cached).await)? {
+        Some(wrapped) => Ok(remember(client, from, wrapped)),
+        None => ask(client, from, false).await,
+    }
+}
+
+/// The same past all copies, and past what we remember.
+async fn ask_source(client: &Client, from: &AtSign) -> Result<String, AtError> {
+    let opener = client.opener();
+    opener.with(from, |sender| sender.looked_up = None);
+    ask(client, from, true).await
+}
+
+async fn ask(client: &Client, from: &AtSign, bypass_cache: bool) -> Result<String, AtError> {
+    let verb = Verb::Lookup {
+        key: AtKey::own("shared_key", from),
+        detail: Detail::Value,
+        bypass_cache,
+    };
+    let wrapped = found(client.run(&verb).await)?;
+    let wrapped = wrapped.ok_or(AtError::Crypto(CryptoError::Decrypt))?;
+    Ok(remember(client, from, wrapped))
+}
+
+fn remember(client: &Client, from: &AtSign, wrapped: String) -> String {
+    let copy = wrapped.clone();
+    client
+        .opener()
+        .with(from, |sender| sender.looked_up = Some(copy));
+    wrapped
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use async_std::task::block_on;
+
+    use super::*;
+    use crate::at::vectors::{atsign, keys};
+
+    #[test]
+    fn a_sender_has_five_new_keys_an_hour() {
+        let mut sender = Sender::default();
+        let start = Instant::now();
+        for count in 0..MAX_NEW {
+            assert!(sender.admit(start), "{count}");
+        }
+        assert!(!sender.admit(start + WINDOW - Duration::from_secs(1)));
+        assert!(sender.admit(start + WINDOW));
+    }
+
+    #[test]
+    fn each_cipher_text_counts_once_and_failures_count_too() {
+        let keys = Arc::new(keys("legacy_file"));
+        let (opener, bob) = (Opener::default(), atsign("@bob"));
+        let public = keys.encryption.public();
+        let good = public
+            .wrap(&crate::at::crypto::to_base64(&[1; 32]))
+            .unwrap();
+        let bad: Vec<String> = (0..MAX_NEW)
+            .map(|_| public.wrap("no key").unwrap())
+            .collect();
+        block_on(async {
+            for _ in 0..2 * MAX_NEW {
+                let key = opener.key(&keys, &bob, &good).await.unwrap();
+                assert_eq!(key.reveal(), &[1; 32]);
+            }
+            for wrapped in bad.iter().chain(&bad) {
+                assert_eq!(
+                    opener.key(&keys, &bob, wrapped).await,
+                    Err(CryptoError::Decrypt)
+                );
+            }
+            // One of the five was refused without a try; the good one is still known.
+            assert_eq!(opener.with(&bob, |sender| sender.keys.len()), Some(MAX_NEW));
+            assert!(opener.key(&keys, &bob, &good).await.is_ok());
+            let fresh = public
+                .wrap(&crate::at::crypto::to_base64(&[2; 32]))
+                .unwrap();
+            assert!(opener.key(&keys, &bob, &fresh).await.is_err());
+            assert!(opener.key(&keys, &atsign("@carol"), &fresh).await.is_ok());
+        });
+    }
+}

@@ -1,0 +1,214 @@
+//! Keys for encrypting to others: found, made, remembered.
+//!
+//! What first contact costs, in round trips to our own atServer (it asks the other's when it must):
+//!
+//! ```text
+//!   known already   none                                      then 1 for notify
+//!   stored          llookup own copy ┐
+//!                   llookup theirs   ├ queued together         3, then 1 for notify
+//!                   plookup publickey┘
+//!   never met       the same 3, then delete theirs, update own,
+//!                   llookup own (another program may have been quicker), update theirs        7, then 1
+//! ```
+//! A command connection carries one command at a time, so "queued together" saves our own pauses, not the server's.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_std::{sync::Mutex, task::spawn_blocking};
+use futures_lite::future::zip;
+use log::info;
+
+use crate::at::{
+    atsign::AtSign,
+    crypto::{self, AesKey, CryptoError, PublicKey},
+    key::AtKey,
+    keyfile::AtKeys,
+    share::{self, SharedKey},
+    verb::{Detail, Verb},
+};
+
+use super::{AtError, Client};
+
+/// How many atSigns are remembered.
+const MAX_PEERS: usize = 1024;
+
+/// One atSign we have to do with. Whoever looks its keys up holds the lock, so that two callers never make two keys.
+#[derive(Default)]
+struct Peer {
+    shared: Mutex<Option<(Arc<SharedKey>, Instant)>>,
+    public: StdMutex<Option<(PublicKey, Instant)>>,
+}
+
+#[derive(Default)]
+pub(super) struct Peers(StdMutex<HashMap<AtSign, Arc<Peer>>>);
+
+impl Peers {
+    fn get(&self, who: &AtSign) -> Arc<Peer> {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() >= MAX_PEERS && !peers.contains_key(who) {
+            peers.clear();
+        }
+        Arc::clone(peers.entry(who.clone()).or_default())
+    }
+
+    pub(super) fn forget(&self, who: &AtSign) {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.remove(who);
+    }
+}
+
+/// The key for this atSign: remembered, stored, or new.
+pub(super) async fn shared_key(client: &Client, with: &AtSign) -> Result<Arc<SharedKey>, AtError> {
+    let peer = client.peers().get(with);
+    let mut slot = peer.shared.lock().await;
+    if let Some((key, since)) = &*slot
+        && since.elapsed() < client.timing().remember
+    {
+        return Ok(Arc::clone(key));
+    }
+    let before = slot.as_ref().map(|(key, _)| key.checksum.clone());
+    let key = Arc::new(find_or_make(client, with, before).await?);
+    *slot = Some((Arc::clone(&key), Instant::now()));
+    Ok(key)
+}
+
+async fn find_or_make(
+    client: &Client,
+    with: &AtSign,
+    before: Option<String>,
+) -> Result<SharedKey, AtError> {
+    let me = client.atsign();
+    let (own, (theirs, public)) = zip(
+        local(client, share::own_copy(me, with)),
+        zip(
+            local(client, share::their_copy(me, with)),
+            public_key(client, with, Freshness::Refresh),
+        ),
+    )
+    .await;
+    let (own, theirs) = (own?, theirs?);
+    let public = public?.ok_or_else(|| AtError::NoPublicKey(with.clone()))?;
+    let checksum = public.checksum();
+    // Their keys are new since we last looked: what is stored is encrypted to the old ones.
+    let stale = before.is_some_and(|before| before != checksum);
+    let stored = match own.filter(|_| !stale) {
+        Some(wrapped) => open_own(client, wrapped).await?,
+        None => None,
+    };
+    let (key, theirs) = match stored {
+        Some(key) => (key, theirs),
+        None => (make(client, with).await?, None),
+    };
+    let wrapped = match theirs {
+        Some(wrapped) => wrapped,
+        None => {
+            let wrapped = share::wrap(&key, &public)?;
+            let store = share::store_their_copy(me, with, wrapped.clone());
+            client.run(&store).await?;
+            wrapped
+        }
+    };
+    Ok(SharedKey {
+        key,
+        wrapped,
+        checksum,
+    })
+}
+
+/// Stores a new key under our own copy's name; returns what stands there afterwards.
+async fn make(client: &Client, with: &AtSign) -> Result<AesKey, AtError> {
+    let me = client.atsign();
+    info!("atsign={me} with={with} a new shared key");
+    let old = Verb::Delete {
+        key: share::their_copy(me, with),
+        priority: None,
+    };
+    client.run(&old).await?;
+    let key = crypto::new_aes_key()?;
+    let wrapped = share::wrap(&key, client.keys().encryption.public())?;
+    client
+        .run(&share::store_own_copy(me, with, wrapped.clone()))
+        .await?;
+    match local(client, share::own_copy(me, with)).await? {
+        Some(stored) if stored != wrapped => open_own(client, stored)
+            .await?
+            .ok_or(AtError::Crypto(CryptoError::Decrypt)),
+        _ => Ok(key),
+    }
+}
+
+/// Our own copy, opened. `None`: it was made for a key pair that we have no more.
+async fn open_own(client: &Client, wrapped: String) -> Result<Option<AesKey>, AtError> {
+    Ok(unwrap(client.keys(), wrapped).await.ok())
+}
+
+/// RSA off the executor: on a small device it would stop everything else.
+pub(super) async fn unwrap(keys: &Arc<AtKeys>, wrapped: String) -> Result<AesKey, CryptoError> {
+    let keys = Arc::clone(keys);
+    spawn_blocking(move || share::unwrap(&keys.encryption, &wrapped)).await
+}
+
+async fn local(client: &Client, key: AtKey) -> Result<Option<String>, AtError> {
+    let verb = Verb::Llookup {
+        key,
+        detail: Detail::Value,
+    };
+    found(client.run(&verb).await)
+}
+
+/// A look-up that found nothing is no error.
+pub(super) fn found(answer: Result<String, AtError>) -> Result<Option<String>, AtError> {
+    match answer {
+        Ok(text) if text.trim() == "null" => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(AtError::Refused(fault)) if fault.is_key_not_found() => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
+/// How old a public key may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// What we remember will do.
+    Remembered,
+    /// Ask our own atServer, which keeps a copy.
+    Refresh,
+    /// Ask the other's atServer.
+    Source,
+}
+
+/// How long public keys are remembered: short, as a key that was replaced should soon be worth nothing.
+const PUBLIC: Duration = Duration::from_secs(10 * 60);
+
+pub(super) async fn public_key(
+    client: &Client,
+    of: &AtSign,
+    freshness: Freshness,
+) -> Result<Option<PublicKey>, AtError> {
+    if of == client.atsign() {
+        return Ok(Some(client.keys().encryption.public().clone()));
+    }
+    let peer = client.peers().get(of);
+    if freshness == Freshness::Remembered
+        && let Some((key, since)) = &*peer.public.lock().unwrap_or_else(PoisonError::into_inner)
+        && since.elapsed() < PUBLIC
+    {
+        return Ok(Some(key.clone()));
+    }
+    let verb = Verb::Plookup {
+        key: AtKey::own("publickey", of),
+        detail: Detail::Value,
+        bypass_cache: freshness == Freshness::Source,
+    };
+    let Some(text) = found(client.run(&verb).await)? else {
+        return Ok(None);
+    };
+    let key = PublicKey::parse(text.trim())?;
+    *peer.public.lock().unwrap_or_else(PoisonError::into_inner) =
+        Some((key.clone(), Instant::now()));
+    Ok(Some(key))
+}

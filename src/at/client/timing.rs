@@ -1,0 +1,45 @@
+//! How long the client waits for what.
+
+use std::time::Duration;
+
+/// Every wait of the client. The default is meant for real networks; tests use milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// For TCP, and again for the TLS handshake.
+    pub connect: Duration,
+    /// For `from` and `pkam` together.
+    pub login: Duration,
+    /// For the answer to one command. Servers wait up to 10 s for other servers.
+    pub reply: Duration,
+    /// For one command with everything it may need: waiting in line, reconnecting, one repetition.
+    pub call: Duration,
+    /// A quiet command connection is proved with `noop:0` after this long, so that the next command finds it alive.
+    pub idle: Duration,
+    /// A monitor that heard no byte for this long asks `noop:0`; after as long again it is dead.
+    pub silence: Duration,
+    /// A monitor that waits this long for the rest of a line is dead, however many bytes drip in.
+    pub line: Duration,
+    /// First and longest pause before reconnecting.
+    pub retry: (Duration, Duration),
+    /// Between `monitor` and the `noop:0` that proves it: servers read what comes together as one command.
+    pub settle: Duration,
+    /// How long keys of others, looked up once, are believed.
+    pub remember: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            login: Duration::from_secs(10),
+            reply: Duration::from_secs(15),
+            call: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+            silence: Duration::from_secs(15),
+            line: Duration::from_secs(120),
+            retry: (Duration::from_secs(1), Duration::from_secs(30)),
+            settle: Duration::from_millis(50),
+            remember: Duration::from_secs(60 * 60),
+        }
+    }
+}

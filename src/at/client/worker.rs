@@ -1,0 +1,293 @@
+//! The task that owns the command connection.
+//!
+//! ```text
+//!   callers ──Job──▶ [bounded queue] ──▶ worker ──line──▶ atServer
+//!           ◀──────── answer, once ─────────────◀─reply──
+//!
+//!   quiet for a while ─▶ noop:0          lost while quiet ─▶ reconnect in the background, pauses growing
+//!   lost under a command that may run twice ─▶ reconnect, once more          silent ─▶ error, new connection
+//! ```
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_std::{
+    channel::{Receiver, Sender},
+    future::timeout,
+    task::sleep,
+};
+use futures_lite::future::or;
+use log::{debug, info};
+
+use crate::{
+    at::{
+        fault::{Code, Fault},
+        keyfile::AtKeys,
+        reply::Reply,
+        verb::Verb,
+    },
+    net::backoff::Backoff,
+};
+
+use super::{
+    AtError, Timing,
+    error::Broken,
+    jitter,
+    link::{Link, Reach, log_in},
+};
+
+/// How many commands may wait for their turn before callers have to.
+pub(super) const QUEUE: usize = 32;
+/// For the farewell at the end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// One command and who waits for its answer.
+pub(super) struct Job {
+    pub line: String,
+    /// Whether it may be sent again when the connection dies under it.
+    pub repeatable: bool,
+    /// After this nobody waits any more.
+    pub until: Instant,
+    pub answer: Sender<Result<String, AtError>>,
+}
+
+/// Whether running a command twice ends the same as running it once.
+pub(super) fn is_repeatable(verb: &Verb) -> bool {
+    match verb {
+        Verb::Notify(notify) => notify.id.is_some(), // whoever has heard an id drops it the next time
+        Verb::Scan { .. }
+        | Verb::Lookup { .. }
+        | Verb::Plookup { .. }
+        | Verb::Llookup { .. }
+        | Verb::Update { .. }
+        | Verb::UpdateMeta { .. }
+        | Verb::UpdateJson { .. }
+        | Verb::Delete { .. }
+        | Verb::NotifyStatus { .. }
+        | Verb::NotifyFetch { .. }
+        | Verb::NotifyRemove { .. }
+        | Verb::NotifyList { .. }
+        | Verb::Noop { .. }
+        | Verb::Info { .. }
+        | Verb::Stats { .. }
+        | Verb::Sync { .. }
+        | Verb::Config(_)
+        | Verb::OtpPut { .. } => true,
+        Verb::Keys(keys) => keys.operation != "delete",
+        _ => false,
+    }
+}
+
+/// Commands that change what the connection is, and so cannot be sent on one that others use too.
+pub(super) fn is_private(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::From { .. }
+            | Verb::Cram { .. }
+            | Verb::Pkam { .. }
+            | Verb::Pol
+            | Verb::Monitor { .. }
+            | Verb::Stream { .. }
+    )
+}
+
+pub(super) struct Worker {
+    reach: Arc<dyn Reach>,
+    keys: Arc<AtKeys>,
+    timing: Timing,
+    jobs: Receiver<Job>,
+    link: Option<Link>,
+    backoff: Backoff,
+    /// When connecting last failed.
+    failed: Option<Instant>,
+}
+
+/// What the worker does next.
+enum Next {
+    Serve(Job),
+    Probe,
+    Reconnect,
+    Drop(Broken),
+    End,
+}
+
+impl Worker {
+    pub(super) fn new(
+        reach: Arc<dyn Reach>,
+        keys: Arc<AtKeys>,
+        timing: Timing,
+        jobs: Receiver<Job>,
+        link: Link,
+    ) -> Self {
+        Self {
+            reach,
+            keys,
+            timing,
+            jobs,
+            link: Some(link),
+            backoff: Backoff::new(timing.retry.0, timing.retry.1),
+            failed: None,
+        }
+    }
+
+    /// Until nobody can send jobs any more.
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.next().await {
+                Next::Serve(job) => self.serve(job).await,
+                Next::Probe => self.probe().await,
+                Next::Reconnect => {
+                    if let Ok(link) = self.connect().await {
+                        self.link = Some(link);
+                    }
+                }
+                Next::Drop(why) => {
+                    info!("atsign={} connection=command lost: {why}", self.keys.atsign);
+                    self.link = None;
+                }
+                Next::End => break,
+            }
+        }
+        if let Some(link) = self.link {
+            link.close(GOODBYE).await;
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        let job = async {
+            match self.jobs.recv().await {
+                Ok(job) => Next::Serve(job),
+                Err(_) => Next::End,
+            }
+        };
+        let quiet = async {
+            match &mut self.link {
+                Some(link) => match timeout(self.timing.idle, link.watch()).await {
+                    Ok(broken) => Next::Drop(broken),
+                    Err(_) => Next::Probe,
+                },
+                None => {
+                    sleep(self.backoff.pause(jitter())).await;
+                    Next::Reconnect
+                }
+            }
+        };
+        or(job, quiet).await
+    }
+
+    async fn probe(&mut self) {
+        let Some(mut link) = self.link.take() else {
+            return;
+        };
+        match link.ask_line("noop:0", self.timing.reply).await {
+            Ok(_) if link.is_usable() => self.link = Some(link),
+            Ok(_) => {}
+            Err(why) => info!("atsign={} connection=command lost: {why}", self.keys.atsign),
+        }
+    }
+
+    async fn serve(&mut self, job: Job) {
+        let mut again = true;
+        let outcome = loop {
+            if job.answer.is_closed() {
+                return; // nobody waits for it, so nobody may be surprised by it later
+            }
+            let mut link = match self.linked(job.until).await {
+                Ok(link) => link,
+                Err(why) => break Err(why),
+            };
+            let left = job.until.saturating_duration_since(Instant::now());
+            let reply = link.ask_line(&job.line, left.min(self.timing.reply)).await;
+            let keep = match &reply {
+                Ok(Reply::Error(fault)) => !closes(fault),
+                other => other.is_ok(),
+            };
+            if keep && link.is_usable() {
+                self.link = Some(link);
+            }
+            let may_repeat = match &reply {
+                Err(Broken::Lost(_)) => job.repeatable,
+                // Refused before it ran: the login has been forgotten.
+                Ok(Reply::Error(fault)) => fault.code == Some(Code::Unauthenticated),
+                _ => false,
+            };
+            if may_repeat && again {
+                debug!("atsign={} command repeated once", self.keys.atsign);
+                again = false;
+                continue;
+            }
+            break self.judge(reply);
+        };
+        let _ = job.answer.try_send(outcome); // the caller may have given up
+    }
+
+    fn judge(&self, reply: Result<Reply, Broken>) -> Result<String, AtError> {
+        match reply {
+            Ok(Reply::Data(text)) => Ok(text),
+            Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
+            Ok(_) => Err(AtError::Protocol(
+                "the atServer answered with something else".to_owned(),
+            )),
+            Err(broken) => Err(broken.into_error(&self.keys.atsign)),
+        }
+    }
+
+    /// The connection, made again if need be and if it can be done in time.
+    async fn linked(&mut self, until: Instant) -> Result<Link, AtError> {
+        if let Some(mut link) = self.link.take()
+            && link.is_usable()
+        {
+            return Ok(link);
+        }
+        loop {
+            let since = self.failed.map_or(Duration::MAX, |at| at.elapsed());
+            sleep(self.timing.retry.0.saturating_sub(since)).await;
+            let left = until.saturating_duration_since(Instant::now());
+            let why = match timeout(left, self.connect()).await {
+                Ok(Ok(link)) => return Ok(link),
+                Ok(Err(why)) => why,
+                Err(_) => return Err(AtError::Silent(self.timing.call)),
+            };
+            if !why.may_pass() || Instant::now() + self.timing.retry.0 >= until {
+                return Err(why);
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Link, AtError> {
+        let outcome = log_in(&self.reach, &self.keys, &self.timing).await;
+        match &outcome {
+            Ok(_) => {
+                info!("atsign={} connection=command back", self.keys.atsign);
+                self.backoff.reset();
+                self.failed = None;
+            }
+            Err(why) => {
+                info!(
+                    "atsign={} connection=command failed: {why}",
+                    self.keys.atsign
+                );
+                self.failed = Some(Instant::now());
+            }
+        }
+        outcome
+    }
+}
+
+/// Errors behind which the server closes the connection, or should have.
+fn closes(fault: &Fault) -> bool {
+    matches!(
+        fault.code,
+        Some(
+            Code::DataStore
+                | Code::BufferLimit
+                | Code::InternalException
+                | Code::InboundLimit
+                | Code::Blocked
+                | Code::Paused
+                | Code::Unauthenticated
+        )
+    )
+}

@@ -1,0 +1,205 @@
+//! The parameters of a command, taken from the left.
+//!
+//! ```text
+//!   :ttl:60000:isEncrypted:true:@bob:x.ns@alice        rest
+//!   '── item ─'── item ────────'
+//! ```
+//! Whatever is taken must be followed by another colon, a blank or nothing: so `llookup:all@alice`
+//! asks for a key called `all`.
+
+use super::{
+    super::metadata::{self, Metadata},
+    Dialect,
+    parse::Bad,
+};
+
+/// What is left of a command: empty, or it starts with `:` or a blank.
+#[derive(Clone, Copy)]
+pub(super) struct Params<'a> {
+    pub(super) rest: &'a str,
+    pub(super) dialect: Dialect,
+}
+
+impl<'a> Params<'a> {
+    pub(super) fn lenient(&self) -> bool {
+        self.dialect == Dialect::Lenient
+    }
+
+    /// Takes `:word`.
+    pub(super) fn word(&mut self, word: &str) -> bool {
+        let Some((segment, rest)) = self.segment() else {
+            return false;
+        };
+        let same = self.same(segment, word);
+        if same {
+            self.rest = rest;
+        }
+        same
+    }
+
+    /// Takes one of several `:word`s.
+    pub(super) fn one_of(&mut self, words: &[&'static str]) -> Option<&'static str> {
+        words.iter().copied().find(|word| self.word(word))
+    }
+
+    /// Takes `:name:value` when `read` makes something of the value, which has no `:`, `@` or blank.
+    pub(super) fn item<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Option<T> {
+        let (segment, rest) = self.segment()?;
+        if !self.same(segment, name) {
+            return None;
+        }
+        let (value, rest) = Params { rest, ..*self }.segment()?;
+        let value = read(value)?;
+        self.rest = rest;
+        Some(value)
+    }
+
+    /// As [`Self::item`] for one of several words.
+    pub(super) fn choice(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
+        let me = *self;
+        self.item(name, |value| {
+            words.iter().copied().find(|word| me.same(value, word))
+        })
+    }
+
+    /// As [`Self::item`] for `true` or `false`; Python writes `True`.
+    pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
+        let word = self.choice(name, &["true", "false"])?;
+        Some(word == "true")
+    }
+
+    /// Everything that is left, behind its colon. Not empty.
+    pub(super) fn all(&self) -> Result<&'a str, Bad> {
+        let all = self.rest.strip_prefix(':').ok_or(Bad::Form)?;
+        if all.is_empty() {
+            Err(Bad::Form)
+        } else {
+            Ok(all)
+        }
+    }
+
+    /// Everything that is left, behind a blank. `None` when nothing is left.
+    pub(super) fn behind_blank(&self) -> Result<Option<&'a str>, Bad> {
+        match self.rest.strip_prefix(' ') {
+            Some("") => Err(Bad::Form),
+            Some(text) => Ok(Some(text)),
+            None => self.end().map(|()| None),
+        }
+    }
+
+    /// Nothing is left.
+    pub(super) fn end(&self) -> Result<(), Bad> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(Bad::Form)
+        }
+    }
+
+    /// `:segment`, and what follows it: nothing, `:` or a blank.
+    pub(super) fn segment(&self) -> Option<(&'a str, &'a str)> {
+        let text = self.rest.strip_prefix(':')?;
+        let end = text
+            .find(|c: char| matches!(c, ':' | '@') || c.is_whitespace())
+            .unwrap_or(text.len());
+        let (segment, rest) = text.split_at(end);
+        (end > 0 && (rest.is_empty() || rest.starts_with([':', ' ']))).then_some((segment, rest))
+    }
+
+    fn same(&self, typed: &str, word: &str) -> bool {
+        match self.dialect {
+            Dialect::Classic => typed == word,
+            Dialect::Lenient => typed.eq_ignore_ascii_case(word),
+        }
+    }
+
+    /// Takes the metadata fragment.
+    pub(super) fn metadata(&mut self) -> Metadata {
+        let mut into = Metadata::default();
+        match self.dialect {
+            Dialect::Classic => {
+                for (name, classic) in metadata::WIRE {
+                    if classic {
+                        self.metadata_item(name, name, &mut into);
+                    }
+                }
+            }
+            Dialect::Lenient => while self.any_metadata_item(&mut into) {},
+        }
+        into
+    }
+
+    /// Takes one metadata item, whichever comes.
+    pub(super) fn any_metadata_item(&mut self, into: &mut Metadata) -> bool {
+        // at_commons 5.0 printed these two before any grammar knew them.
+        let early = [("hash", "pubKeyHash"), ("algo", "hashingAlgo")];
+        let all = metadata::WIRE.iter().map(|(name, _)| (*name, *name));
+        all.chain(early)
+            .any(|(written, name)| self.metadata_item(written, name, into))
+    }
+
+    fn metadata_item(&mut self, written: &str, name: &str, into: &mut Metadata) -> bool {
+        let mut ahead = *self;
+        let value = match name {
+            "ccd" | "isBinary" | "isEncrypted" | "immutable" => {
+                let flag = ahead.flag(written);
+                flag.map(|flag| if flag { "true" } else { "false" })
+            }
+            "cAt" | "uAt" | "eAt" | "aAt" => ahead.time(written),
+            _ => ahead.item(written, Some),
+        };
+        let took = value.is_some_and(|value| into.set(name, value));
+        if took {
+            *self = ahead;
+        }
+        took
+    }
+
+    /// Takes `:cAt:2025-01-01T10:00:00.000Z`: the one kind of value with colons in it. Any other
+    /// value without colons passes too.
+    pub(super) fn time(&mut self, name: &str) -> Option<&'a str> {
+        let (segment, rest) = self.segment()?;
+        let text = rest.strip_prefix(':')?;
+        let end =
+            iso_8601(text).filter(|end| matches!(text.as_bytes().get(*end), None | Some(b':')));
+        let Some(end) = end else {
+            return self.item(name, Some);
+        };
+        if !self.same(segment, name) {
+            return None;
+        }
+        self.rest = &text[end..];
+        Some(&text[..end])
+    }
+}
+
+/// Length of the date and time at the start of the text: `2025-01-01T10:00:00[.000][Z]`.
+fn iso_8601(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let head = bytes.get(..19)?;
+    let fits = head
+        .iter()
+        .zip(b"dddd-dd-ddTdd:dd:dd")
+        .all(|(b, form)| match form {
+            b'd' => b.is_ascii_digit(),
+            form => b == form,
+        });
+    if !fits {
+        return None;
+    }
+    let digits = |from: usize| {
+        bytes[from..]
+            .iter()
+            .take_while(|b| b.is_ascii_digit())
+            .count()
+    };
+    let mut len = 19;
+    if bytes.get(len) == Some(&b'.') && digits(len + 1) > 0 {
+        len += 1 + digits(len + 1);
+    }
+    Some(len + usize::from(bytes.get(len) == Some(&b'Z')))
+}

@@ -1,0 +1,92 @@
+//! The key file while it is in the making.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    at::{AtSign, keyfile::AtKeys},
+    cmd::common::{self, Failure, exit},
+};
+
+/// The key file before it has its name: `@alice_key.atKeys.new`.
+pub struct Draft(pub PathBuf);
+
+impl Draft {
+    /// The draft of this key file.
+    pub fn of(file: &Path) -> Self {
+        let mut name = file.as_os_str().to_owned();
+        name.push(".new");
+        Self(name.into())
+    }
+
+    /// What an earlier run left.
+    pub fn read(&self, who: &AtSign) -> Result<Option<AtKeys>, Failure> {
+        if !self.0.exists() {
+            return Ok(None);
+        }
+        common::read_keys(who, &self.0)
+            .map(Some)
+            .map_err(|failure| {
+                // A draft is renamed into place whole, so this is not one of ours that was cut off.
+                failure.hint("if it holds nothing you need, remove it and start again")
+            })
+    }
+
+    /// All or nothing: a crash leaves the old draft, the new one, or none.
+    pub fn write(&self, keys: &AtKeys) -> Result<(), Failure> {
+        let cannot = |why: io::Error| cannot_write(&self.0, &why);
+        let folder = folder_of(&self.0);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(cannot)?;
+        let mut name = self.0.as_os_str().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        let half = PathBuf::from(name);
+        let _ = fs::remove_file(&half); // of a process that died and had the same number
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&half)
+            .and_then(|mut out| {
+                out.write_all(keys.print().reveal().as_bytes())?;
+                out.sync_all()
+            })
+            .and_then(|()| fs::rename(&half, &self.0))
+            .and_then(|()| fs::File::open(folder)?.sync_all());
+        if written.is_err() {
+            let _ = fs::remove_file(&half);
+        }
+        written.map_err(cannot)
+    }
+
+    /// The draft becomes the key file.
+    pub fn publish(&self, file: &Path) -> Result<(), Failure> {
+        fs::rename(&self.0, file)
+            .and_then(|()| fs::File::open(folder_of(file))?.sync_all())
+            .map_err(|why| {
+                cannot_write(file, &why).hint(format!("the keys are in {}", self.0.display()))
+            })
+    }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn cannot_write(file: &Path, why: &io::Error) -> Failure {
+    Failure::new(
+        exit::KEYS,
+        format!("cannot write the key file {}: {why}", file.display()),
+    )
+    .hint("choose another place: --keys FILE")
+}

@@ -1,0 +1,457 @@
+//! `noports atserver` — host atSigns: an atDirectory and one atServer for each of them.
+//!
+//! ```text
+//!   serve   authority ─▶ certificate ─▶ atDirectory, atServers, control socket ─▶ until SIGTERM or SIGINT
+//!   add     asks the running server through the control socket; if none runs, opens the data itself
+//!   list  remove  status  export-ca
+//! ```
+//!
+//! Only this program and the rendezvous listen on ports.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
+
+use argh::FromArgs;
+use async_signal::{Signal, Signals};
+use futures_lite::{StreamExt, future};
+use log::info;
+use miniserde::json;
+
+use crate::server::{
+    authority::{self, Authority, AuthorityError},
+    control::{Answer, ControlError, Desk, Request, Row, Status},
+    listen::{self, Hosted, Options, Running, ServerError, Timings},
+};
+
+use super::common::{self, Failure, exit, print_err, print_out};
+
+use ask::{add, export_ca, list, remove, show};
+
+mod ask;
+
+/// Where unmodified clients expect an atDirectory.
+const DIRECTORY_PORT: u16 = 64;
+/// The first atSign's atServer; the next ones follow.
+const FIRST_PORT: u16 = 25_000;
+
+/// Host atSigns: an atDirectory and one atServer for each of them.
+#[derive(FromArgs, Debug)]
+struct Args {
+    #[argh(subcommand)]
+    what: What,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum What {
+    Serve(Serve),
+    Add(Add),
+    List(List),
+    Remove(Remove),
+    Show(Show),
+    ExportCa(ExportCa),
+}
+
+/// Serve until SIGTERM or SIGINT.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "serve")]
+struct Serve {
+    /// folder of all data (default: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver)
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// address to listen on (default: 127.0.0.1)
+    #[argh(option, arg_name = "addr", default = "IpAddr::from([127, 0, 0, 1])")]
+    listen: IpAddr,
+    /// name or IPv4 address that clients reach this host by (default: localhost, or the address listened on)
+    #[argh(option, arg_name = "name")]
+    host: Option<String>,
+    /// port of the atDirectory (default: 64; 0: any)
+    #[argh(option, default = "DIRECTORY_PORT")]
+    port: u16,
+    /// port of the first atServer, the others follow (default: 25000; 0: any)
+    #[argh(option)]
+    first_port: Option<u16>,
+    /// domain under which each atSign gets a name of its own: alice.DOMAIN
+    #[argh(option, arg_name = "name")]
+    domain: Option<String>,
+    /// one line of JSON on stdout when ready
+    #[argh(switch)]
+    json: bool,
+    /// say nothing on stderr but errors
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+    /// log more (twice: everything)
+    #[argh(switch, short = 'v')]
+    verbose: u8,
+}
+
+/// Host one more atSign; prints its one-time activation secret.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "add")]
+struct Add {
+    /// the atSign
+    #[argh(positional)]
+    atsign: String,
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// write the secret to this new file instead of stdout
+    #[argh(option, arg_name = "file")]
+    secret_file: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// List the hosted atSigns.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "list")]
+struct List {
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Host an atSign no longer. All its data is lost.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "remove")]
+struct Remove {
+    /// the atSign
+    #[argh(positional)]
+    atsign: String,
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Tell whether a server runs, and where.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "status")]
+struct Show {
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Print the certificate of the authority, for clients' --ca.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "export-ca")]
+struct ExportCa {
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+}
+
+/// Runs the program; `args` without its name.
+pub fn main(name: &str, args: &[&str]) -> ExitCode {
+    let args: Args = match common::parse(name, args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let (json, result) = match args.what {
+        What::Serve(args) => {
+            let threads = thread::available_parallelism().map_or(1, usize::from);
+            (args.json, common::run(threads, serve(args)))
+        }
+        What::Add(args) => (args.json, common::run(1, add(args))),
+        What::List(args) => (args.json, common::run(1, list(args))),
+        What::Remove(args) => (args.json, common::run(1, remove(args))),
+        What::Show(args) => (args.json, common::run(1, show(args))),
+        What::ExportCa(args) => (false, export_ca(args)),
+    };
+    common::finish(name, json, result)
+}
+
+impl From<AuthorityError> for Failure {
+    fn from(error: AuthorityError) -> Self {
+        let failure = Self::plain(error.to_string());
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Self {
+            message: error.to_string(),
+            hint: error.hint().map(Into::into),
+            code: exit::FAILED,
+        }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        let failure = Self::plain(error.to_string());
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+async fn serve(args: Serve) -> Result<(), Failure> {
+    let data = data_folder(args.data)?;
+    let host = match args.host {
+        Some(host) => host,
+        None => default_host(args.listen)?,
+    };
+    let authority = authority::open_or_make(&data)?;
+    let leaf = authority.leaf(&names(&host, args.domain.as_deref()))?;
+    // Before anything listens: a signal from here on ends the server in good form.
+    let signals = Signals::new([Signal::Term, Signal::Int])
+        .map_err(|why| Failure::plain(format!("cannot wait for signals: {why}")))?;
+    let options = Options {
+        data: data.clone(),
+        listen: args.listen,
+        host: host.clone(),
+        directory_port: args.port,
+        first_port: first_port(args.first_port, args.port),
+        domain: args.domain,
+        timings: Timings::default(),
+    };
+    let running = listen::start(options, leaf.acceptor()?).await?;
+    let desk = Desk::open(&data)?;
+    let place = format!("{host}:{}", running.directory().port());
+    announce(&place, &authority, args.json, args.quiet);
+
+    let status = status(&place, &authority);
+    let answering = async {
+        desk.serve(async |request| answer(&running, &status, request).await)
+            .await;
+        None
+    };
+    let ended = future::or(answering, first_of(signals)).await;
+    info!("ending signal={ended:?}");
+    drop(desk);
+    running.stop().await;
+    Ok(())
+}
+
+async fn first_of(mut signals: Signals) -> Option<Signal> {
+    signals.next().await?.ok()
+}
+
+/// With `--port 0` nobody relies on fixed numbers.
+fn first_port(given: Option<u16>, directory: u16) -> u16 {
+    given.unwrap_or(if directory == 0 { 0 } else { FIRST_PORT })
+}
+
+/// What clients are told to connect to, when `--host` does not say.
+fn default_host(listen: IpAddr) -> Result<String, Failure> {
+    match listen {
+        address if address.is_loopback() => Ok("localhost".into()),
+        IpAddr::V4(address) if !address.is_unspecified() => Ok(address.to_string()),
+        _ => Err(Failure::misuse(format!(
+            "listening on {listen}, but under which name do clients reach this host?"
+        ))
+        .hint("--host NAME, or its IPv4 address")),
+    }
+}
+
+/// The names in the certificate, beside this machine's own.
+fn names(host: &str, domain: Option<&str>) -> Vec<String> {
+    let mut names = vec![host.to_owned()];
+    if let Some(domain) = domain {
+        names.push(domain.to_owned());
+        names.push(format!("*.{domain}"));
+    }
+    names
+}
+
+fn announce(place: &str, authority: &Authority, json: bool, quiet: bool) {
+    let ca = authority.ca_file().display().to_string();
+    if !quiet {
+        print_err(&format!("atDirectory  {place}"));
+        print_err(&format!("authority    {ca}"));
+        print_err("ready");
+    }
+    if json {
+        print_out(&json::to_string(&Ready {
+            event: "ready",
+            directory: place,
+            ca: &ca,
+        }));
+    }
+}
+
+/// The line that scripts wait for.
+#[derive(miniserde::Serialize)]
+struct Ready<'a> {
+    event: &'static str,
+    directory: &'a str,
+    ca: &'a str,
+}
+
+fn status(place: &str, authority: &Authority) -> Status {
+    Status {
+        directory: place.to_owned(),
+        ca: authority.ca_file().display().to_string(),
+        pid: std::process::id(),
+        atsigns: 0,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// Answers one request of the control socket.
+async fn answer(running: &Running, status: &Status, request: Request) -> Answer {
+    let answered = match request {
+        Request::Add(who) => running.add(&who).await.map(Answer::Secret),
+        Request::Remove(who) => running.remove(&who).await.map(|()| Answer::Done),
+        Request::List => rows(running).await.map(Answer::List),
+        Request::Status => rows(running).await.map(|rows| {
+            Answer::Status(Status {
+                atsigns: rows.len() as u32,
+                ..status.clone()
+            })
+        }),
+    };
+    answered.unwrap_or_else(|error| Answer::Refused {
+        error: error.to_string(),
+        hint: error.hint().map(Into::into),
+    })
+}
+
+async fn rows(running: &Running) -> Result<Vec<Row>, ServerError> {
+    Ok(running.list().await?.iter().map(row).collect())
+}
+
+fn row(hosted: &Hosted) -> Row {
+    Row {
+        atsign: hosted.who.to_string(),
+        host: hosted.host.clone(),
+        port: hosted.port,
+        activated: hosted.activated,
+    }
+}
+
+/// Starts the server on loopback for one request, when none is running.
+async fn offline(data: &Path, request: Request) -> Result<Answer, Failure> {
+    let authority = authority::open_or_make(data)?;
+    let leaf = authority.leaf(&[])?;
+    let options = Options {
+        data: data.to_owned(),
+        listen: IpAddr::from([127, 0, 0, 1]),
+        host: "localhost".into(),
+        directory_port: 0,
+        first_port: FIRST_PORT,
+        domain: None,
+        timings: Timings::default(),
+    };
+    let running = listen::start(options, leaf.acceptor()?).await?;
+    let answer = answer(&running, &status("", &authority), request).await;
+    running.stop().await;
+    Ok(answer)
+}
+
+/// The flag, else `NOPORTS_DATA`, else the place that fits the user.
+fn data_folder(flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let env = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let folder = match flag.or_else(|| env("NOPORTS_DATA").map(PathBuf::from)) {
+        Some(folder) => folder,
+        None if rustix::process::geteuid().is_root() => "/var/lib/noports/atserver".into(),
+        None => {
+            let home = env("HOME")
+                .ok_or_else(|| Failure::misuse("no home folder for the data").hint("--data DIR"))?;
+            Path::new(&home).join(".local/share/noports/atserver")
+        }
+    };
+    // Whole, because its files are named to people who may stand in another folder.
+    std::path::absolute(&folder)
+        .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", folder.display())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_a_name_they_can_use() {
+        for (listen, want) in [
+            ("127.0.0.1", Some("localhost")),
+            ("::1", Some("localhost")),
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("0.0.0.0", None),
+            ("::", None),
+            ("2001:db8::1", None),
+        ] {
+            let got = default_host(listen.parse().unwrap());
+            assert_eq!(got.as_deref().ok(), want, "{listen}");
+            if let Err(failure) = got {
+                assert_eq!(failure.code, exit::MISUSE, "{listen}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_domain_brings_a_wildcard_name() {
+        assert_eq!(names("h", None), ["h"]);
+        assert_eq!(
+            names("h", Some("at.example")),
+            ["h", "at.example", "*.at.example"]
+        );
+    }
+
+    #[test]
+    fn any_directory_port_means_any_ports() {
+        assert_eq!(first_port(None, 64), FIRST_PORT);
+        assert_eq!(first_port(None, 0), 0);
+        assert_eq!(first_port(Some(7000), 0), 7000);
+    }
+
+    #[test]
+    fn command_lines_are_read() {
+        let rows: &[&[&str]] = &[
+            &["serve"],
+            &[
+                "serve", "--data", "/d", "--listen", "::1", "--host", "h", "--port", "0", "--json",
+            ],
+            &[
+                "serve",
+                "--domain",
+                "at.example",
+                "--first-port",
+                "7000",
+                "-v",
+                "-v",
+            ],
+            &[
+                "add",
+                "@alice",
+                "--data",
+                "/d",
+                "--secret-file",
+                "/s",
+                "--json",
+            ],
+            &["list", "--json"],
+            &["remove", "@alice"],
+            &["status"],
+            &["export-ca"],
+        ];
+        for args in rows {
+            let read = Args::from_args(&["noports", "atserver"], args);
+            assert!(read.is_ok(), "{args:?}: {read:?}");
+        }
+        for args in [&[][..], &["fly"], &["add"], &["serve", "--port", "99999"]] {
+            let read = Args::from_args(&["noports", "atserver"], args);
+            assert!(read.is_err_and(|early| early.status.is_err()), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What all programs share: their common flags, the environment behind them, exit codes, progress.
+//!
+//! argh cannot nest one set of flags in another, so each program declares the common ones itself
+//!
+//! ```text
+//!   --root HOST[:PORT]   --ca FILE …   --as @me   --keys FILE   --json   -q   -v
+//! ```
+//!
+//! and hands them to the functions here, which add the environment (`NOPORTS_ROOT`, `NOPORTS_CA`,
+//! `NOPORTS_AS`, `NOPORTS_KEYS`; a flag wins) and the defaults.
+
+use std::{
+    future::Future,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use argh::FromArgs;
+use async_global_executor::GlobalExecutorConfig;
+
+pub use account::{acting_as, identity, key_file, network, read_keys};
+pub use failure::{Failure, exit};
+pub use progress::Progress;
+
+mod account;
+mod failure;
+mod progress;
+
+/// Reads a program's arguments (without its name). `name` is what help calls it: `noports activate`.
+///
+/// # Errors
+/// `Err` holds the exit code when there is nothing left to do: help was printed, or the misuse named.
+pub fn parse<T: FromArgs>(name: &str, args: &[&str]) -> Result<T, ExitCode> {
+    let words: Vec<&str> = name.split_whitespace().collect();
+    T::from_args(&words, args).map_err(|early| {
+        if early.status.is_ok() {
+            print_out(early.output.trim_end());
+            ExitCode::from(exit::FINE)
+        } else {
+            print_err(&format!("{name}: {}", early.output.trim_end()));
+            print_err(&format!("  hint: {name} --help tells what is possible"));
+            ExitCode::from(exit::MISUSE)
+        }
+    })
+}
+
+/// Ends a program: prints the failure, if there is one, and gives the exit code.
+/// With `json` the failure is also one JSON line on stdout.
+pub fn finish(name: &str, json: bool, result: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = result else {
+        return ExitCode::from(exit::FINE);
+    };
+    print_err(&format!("{name}: {failure}"));
+    if let Some(hint) = &failure.hint {
+        print_err(&format!("  hint: {hint}"));
+    }
+    if json {
+        print_out(&failure.to_json());
+    }
+    ExitCode::from(failure.code)
+}
+
+/// One line of results on stdout. A reader that went away is no error.
+pub fn print_out(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// One line on stderr.
+pub fn print_err(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Runs a program's story on this many executor threads. Call it before anything else touches the
+/// runtime: its size is fixed by the first use.
+pub fn run<F: Future>(threads: usize, story: F) -> F::Output {
+    let threads = threads.max(1);
+    async_global_executor::init_with_config(
+        GlobalExecutorConfig::default()
+            .with_min_threads(threads)
+            .with_max_threads(threads),
+    );
+    async_std::task::block_on(story)
+}

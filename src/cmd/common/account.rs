@@ -1,0 +1,354 @@
+//! Whom to act as and whom to trust: flags, the environment behind them, the keys folder.
+
+use std::{
+    fmt::Display,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    at::{
+        AtSign,
+        client::Network,
+        directory::{DEFAULT_ROOT, Root},
+        keyfile::AtKeys,
+    },
+    net::tls::Connector,
+    secret::Secret,
+};
+
+use super::{Failure, exit};
+
+/// The atDirectory and the authorities to trust: flags, else `NOPORTS_ROOT` and `NOPORTS_CA` (files
+/// separated by `:`), else the public directory and the bundled authorities.
+///
+/// # Errors
+/// [`exit::MISUSE`] when the address or a file cannot be read.
+pub fn network(root: Option<&str>, ca: &[String]) -> Result<Network, Failure> {
+    network_in(&environment, root, ca)
+}
+
+/// The atSign to act as: the flag, else `NOPORTS_AS`.
+///
+/// # Errors
+/// [`exit::MISUSE`] when the text is no atSign.
+pub fn acting_as(flag: Option<&str>) -> Result<Option<AtSign>, Failure> {
+    acting_as_in(&environment, flag)
+}
+
+/// The keys to act with. `keys` is a file, or a folder of files; else `NOPORTS_KEYS`, else
+/// `~/.atsign/keys`. In a folder: the file of `as_`, or the only one there is.
+///
+/// # Errors
+/// [`exit::KEYS`] with what was looked for and where.
+pub fn identity(as_: Option<&AtSign>, keys: Option<&Path>) -> Result<AtKeys, Failure> {
+    identity_in(&environment, as_, keys)
+}
+
+/// Where an atSign's key file is, or will be: `keys` (a file, or an existing folder), else
+/// `NOPORTS_KEYS`, else `~/.atsign/keys/@alice_key.atKeys`.
+///
+/// # Errors
+/// [`exit::KEYS`] when there is no home folder to look in.
+pub fn key_file(who: &AtSign, keys: Option<&Path>) -> Result<PathBuf, Failure> {
+    key_file_in(&environment, who, keys)
+}
+
+/// The process' environment; tests bring their own.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn network_in(env: Environment, root: Option<&str>, ca: &[String]) -> Result<Network, Failure> {
+    let text = root
+        .map(str::to_owned)
+        .or_else(|| env("NOPORTS_ROOT"))
+        .unwrap_or_else(|| DEFAULT_ROOT.to_owned());
+    let root: Root = text.parse().map_err(|why: String| {
+        Failure::misuse(format!("{text:?} is no atDirectory: {why}"))
+            .hint("--root HOST[:PORT], such as --root localhost:6400")
+    })?;
+    let files = authorities(env, ca);
+    Ok(Network {
+        root,
+        tls: Connector::new(&files)?,
+    })
+}
+
+fn authorities(env: Environment, ca: &[String]) -> Vec<PathBuf> {
+    if !ca.is_empty() {
+        return ca.iter().map(PathBuf::from).collect();
+    }
+    env("NOPORTS_CA")
+        .map(|list| {
+            std::env::split_paths(&list)
+                .filter(|p| !p.as_os_str().is_empty())
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+fn acting_as_in(env: Environment, flag: Option<&str>) -> Result<Option<AtSign>, Failure> {
+    let text = flag.map(str::to_owned).or_else(|| env("NOPORTS_AS"));
+    Ok(text.map(|text| text.parse()).transpose()?)
+}
+
+fn keys_path(env: Environment, keys: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = keys {
+        return Ok(path.to_owned());
+    }
+    if let Some(path) = env("NOPORTS_KEYS") {
+        return Ok(path.into());
+    }
+    let home = env("HOME").ok_or_else(|| {
+        Failure::new(exit::KEYS, "no home folder to look for a key file in")
+            .hint("name it: --keys FILE")
+    })?;
+    Ok(Path::new(&home).join(".atsign/keys"))
+}
+
+fn key_file_in(env: Environment, who: &AtSign, keys: Option<&Path>) -> Result<PathBuf, Failure> {
+    let path = keys_path(env, keys)?;
+    let by_default = keys.is_none() && env("NOPORTS_KEYS").is_none();
+    Ok(if by_default || path.is_dir() {
+        path.join(AtKeys::file_name(who))
+    } else {
+        path
+    })
+}
+
+fn identity_in(
+    env: Environment,
+    as_: Option<&AtSign>,
+    keys: Option<&Path>,
+) -> Result<AtKeys, Failure> {
+    let from_env = acting_as_in(env, None)?;
+    let as_ = as_.or(from_env.as_ref());
+    let path = keys_path(env, keys)?;
+    let by_default = keys.is_none() && env("NOPORTS_KEYS").is_none();
+    let (who, file) = if by_default || path.is_dir() {
+        choose(&path, as_)?
+    } else {
+        (owner_of(&path, as_)?, path)
+    };
+    read_keys(&who, &file)
+}
+
+/// Whose keys a file holds: as told, else as its name says.
+fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
+    as_.cloned()
+        .or_else(|| named_in(file.file_name()?.to_str()?))
+        .ok_or_else(|| {
+            Failure::misuse(format!(
+                "{} does not say whose keys it holds",
+                file.display()
+            ))
+            .hint("add --as @you")
+        })
+}
+
+/// `@alice_key.atKeys` → `@alice`.
+fn named_in(file_name: &str) -> Option<AtSign> {
+    let name = file_name.strip_suffix("_key.atKeys")?;
+    name.starts_with('@').then(|| name.parse().ok()).flatten()
+}
+
+fn choose(folder: &Path, as_: Option<&AtSign>) -> Result<(AtSign, PathBuf), Failure> {
+    if let Some(who) = as_ {
+        return Ok((who.clone(), folder.join(AtKeys::file_name(who))));
+    }
+    let mut found = key_files(folder);
+    found.sort();
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(Failure::new(
+            exit::KEYS,
+            format!("there is no key file in {}", folder.display()),
+        )
+        .hint("noports activate @you, or noports enroll @you; or name a file: --keys FILE")),
+        several => {
+            let names: Vec<_> = several.iter().map(|(who, _)| who.as_str()).collect();
+            Err(Failure::new(
+                exit::KEYS,
+                format!(
+                    "there are several key files in {}: {}",
+                    folder.display(),
+                    names.join(", ")
+                ),
+            )
+            .hint(format!("say which: --as {}", names[0])))
+        }
+    }
+}
+
+fn key_files(folder: &Path) -> Vec<(AtSign, PathBuf)> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((named_in(entry.file_name().to_str()?)?, entry.path())))
+        .collect()
+}
+
+/// Largest key file read, in bytes; real ones have about 5 000.
+const MAX_KEY_FILE: u64 = 1 << 20;
+
+/// Reads one key file.
+///
+/// # Errors
+/// [`exit::KEYS`] with the file's name.
+pub fn read_keys(who: &AtSign, file: &Path) -> Result<AtKeys, Failure> {
+    let cannot = |why: &dyn Display| {
+        Failure::new(
+            exit::KEYS,
+            format!("cannot read the key file {}: {why}", file.display()),
+        )
+    };
+    let size = fs::metadata(file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(
+            exit::KEYS,
+            format!("there is no key file {}", file.display()),
+        )
+        .hint(format!(
+            "noports activate {who}, or noports enroll {who}; or name another: --keys FILE"
+        )),
+        _ => cannot(&error),
+    })?;
+    if size.len() > MAX_KEY_FILE {
+        return Err(cannot(&"it is too large to be one"));
+    }
+    let text = fs::read_to_string(file).map_err(|error| cannot(&error))?;
+    let text = Secret::new(text);
+    AtKeys::parse(who, text.reveal())
+        .map_err(|error| Failure::new(exit::KEYS, format!("{}: {error}", file.display())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+    impl Folder {
+        /// A folder with these (empty) files.
+        fn with(files: &[&str]) -> Self {
+            let path = std::env::temp_dir().join(format!("np-common-{}", uuid::Uuid::new_v4()));
+            fs::create_dir(&path).unwrap();
+            for file in files {
+                fs::write(path.join(file), "").unwrap();
+            }
+            Self(path)
+        }
+    }
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn at(text: &str) -> AtSign {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_only_key_file_is_the_default_identity() {
+        let rows: &[(&[&str], Option<&str>, Result<&str, &str>)] = &[
+            (&["@a_key.atKeys"], None, Ok("@a")),
+            (
+                &["@a_key.atKeys", "notes.txt", "@b_key.atKeys.new"],
+                None,
+                Ok("@a"),
+            ),
+            (&["@a_key.atKeys", "@b_key.atKeys"], Some("@b"), Ok("@b")),
+            (&[], Some("@c"), Ok("@c")),
+            (&[], None, Err("no key file")),
+            (
+                &["@a_key.atKeys", "@b_key.atKeys"],
+                None,
+                Err("several key files"),
+            ),
+        ];
+        for (files, as_, want) in rows {
+            let folder = Folder::with(files);
+            let got = choose(&folder.0, as_.map(at).as_ref());
+            match (got, want) {
+                (Ok((who, file)), Ok(want)) => {
+                    assert_eq!(who, at(want), "{files:?}");
+                    assert_eq!(file, folder.0.join(AtKeys::file_name(&who)), "{files:?}");
+                }
+                (Err(failure), Err(want)) => {
+                    assert!(failure.message.contains(want), "{files:?}: {failure}");
+                    assert_eq!(failure.code, exit::KEYS, "{files:?}");
+                    assert!(failure.hint.is_some(), "{files:?}");
+                }
+                (got, want) => panic!("{files:?}: {got:?} instead of {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment() {
+        let env = |name: &str| match name {
+            "NOPORTS_ROOT" => Some("from.env:6400".to_owned()),
+            "NOPORTS_AS" => Some("@env".to_owned()),
+            "NOPORTS_CA" => Some("/a/ca.pem:/b/ca.pem".to_owned()),
+            _ => None,
+        };
+        let none = |_: &str| None;
+        for (root, want) in [(None, "from.env:6400"), (Some("flag:1"), "flag:1")] {
+            let network = network_in(
+                &|name| env(name).filter(|_| name != "NOPORTS_CA"),
+                root,
+                &[],
+            );
+            assert_eq!(network.unwrap().root.to_string(), want);
+        }
+        assert_eq!(
+            network_in(&none, None, &[]).unwrap().root.to_string(),
+            DEFAULT_ROOT
+        );
+        assert_eq!(acting_as_in(&env, None).unwrap(), Some(at("@env")));
+        assert_eq!(acting_as_in(&env, Some("Flag")).unwrap(), Some(at("@flag")));
+        assert_eq!(acting_as_in(&none, None).unwrap(), None);
+        assert_eq!(authorities(&env, &[]).len(), 2);
+        assert_eq!(authorities(&env, &["x".into()]), [PathBuf::from("x")]);
+    }
+
+    #[test]
+    fn bad_input_is_misuse_with_a_word_of_advice() {
+        let none = |_: &str| None;
+        let bad_root = network_in(&none, Some("a:b:c"), &[]).unwrap_err();
+        let no_ca = network_in(&none, None, &["/no/such/file".into()]).unwrap_err();
+        let bad_name = acting_as_in(&none, Some("a b")).unwrap_err();
+        for failure in [bad_root, no_ca, bad_name] {
+            assert_eq!(failure.code, exit::MISUSE, "{failure}");
+        }
+    }
+
+    #[test]
+    fn key_files_are_found_or_missed_by_name() {
+        let folder = Folder::with(&["odd.json", "@a_key.atKeys"]);
+        let home = folder.0.display().to_string();
+        let env = |name: &str| (name == "HOME").then(|| home.clone());
+        let alice = at("@alice");
+        let standard = folder.0.join(".atsign/keys/@alice_key.atKeys");
+        assert_eq!(key_file_in(&env, &alice, None).unwrap(), standard);
+        let file = folder.0.join("some.file");
+        assert_eq!(key_file_in(&env, &alice, Some(&file)).unwrap(), file);
+        let inside = folder.0.join("@alice_key.atKeys");
+        assert_eq!(key_file_in(&env, &alice, Some(&folder.0)).unwrap(), inside);
+
+        let missing = identity_in(&env, Some(&alice), None).unwrap_err();
+        assert!(
+            missing.message.contains(".atsign/keys/@alice_key"),
+            "{missing}"
+        );
+        let empty = identity_in(&env, None, Some(&folder.0)).unwrap_err();
+        assert!(empty.message.contains("@a_key.atKeys"), "{empty}");
+        assert_eq!((missing.code, empty.code), (exit::KEYS, exit::KEYS));
+        let whose = identity_in(&env, None, Some(&folder.0.join("odd.json"))).unwrap_err();
+        assert!(whose.message.contains("whose keys"), "{whose}");
+    }
+}

@@ -1,0 +1,105 @@
+//! How far a program is, on stderr.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    time::Instant,
+};
+
+use super::print_err;
+
+/// Tells on stderr how far a program is.
+///
+/// ```text
+///   on a terminal            elsewhere                 with -q
+///   ✓ logged in as @alice    0.12 s          logged in as @alice       nothing
+/// ```
+#[derive(Debug)]
+pub struct Progress {
+    look: Look,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Silent,
+    Plain,
+    Terminal,
+}
+
+/// Column of the times, and width that a started line is padded to.
+const WIDTH: usize = 36;
+
+impl Progress {
+    /// Starts the clock of the first step.
+    pub fn new(quiet: bool) -> Self {
+        let look = match (quiet, io::stderr().is_terminal()) {
+            (true, _) => Look::Silent,
+            (false, true) => Look::Terminal,
+            (false, false) => Look::Plain,
+        };
+        Self {
+            look,
+            since: Instant::now(),
+        }
+    }
+
+    /// A step that takes a while begins: `making keys…`. [`Progress::done`] takes its line's place.
+    pub fn begin(&mut self, what: impl Display) {
+        self.since = Instant::now();
+        let text = match self.look {
+            Look::Silent => return,
+            Look::Plain => format!("{what}…\n"),
+            Look::Terminal => format!("  … {what}"),
+        };
+        let mut err = io::stderr().lock();
+        let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+    }
+
+    /// A step is finished; the next one's clock starts.
+    pub fn done(&mut self, what: impl Display) {
+        let line = line(
+            self.look,
+            &what.to_string(),
+            self.since.elapsed().as_secs_f64(),
+        );
+        self.since = Instant::now();
+        if let Some(line) = line {
+            print_err(&line);
+        }
+    }
+
+    /// A remark that is no step.
+    pub fn note(&self, what: impl Display) {
+        match self.look {
+            Look::Silent => {}
+            Look::Plain => print_err(&what.to_string()),
+            Look::Terminal => print_err(&format!("\r\x1b[K    {what}")),
+        }
+    }
+}
+
+/// The line of a finished step.
+fn line(look: Look, what: &str, seconds: f64) -> Option<String> {
+    match look {
+        Look::Silent => None,
+        Look::Plain => Some(what.to_owned()),
+        Look::Terminal => Some(format!("\r\x1b[K  ✓ {what:<WIDTH$} {seconds:>6.2} s")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_fits_where_it_goes() {
+        let what = "logged in as @alice";
+        assert_eq!(line(Look::Silent, what, 0.1), None);
+        assert_eq!(line(Look::Plain, what, 0.1).unwrap(), what);
+        let shown = line(Look::Terminal, what, 0.124).unwrap();
+        assert!(shown.ends_with("  0.12 s"), "{shown}");
+        assert!(shown.contains("✓ logged in as @alice  "), "{shown}");
+    }
+}

@@ -1,0 +1,161 @@
+//! What a daemon lets people open: a list of `host:port` patterns.
+
+use std::{fmt, str::FromStr};
+
+/// Most patterns in one list.
+pub const MAX_PATTERNS: usize = 1024;
+
+/// One pattern: `localhost:22`, `*:22`, `localhost:*` or `*:*`. Nothing is resolved:
+/// `127.0.0.1:22` and `localhost:22` are different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern {
+    host: Option<String>,
+    port: Option<u16>,
+}
+
+/// A list of patterns; anything that matches one of them may be opened.
+///
+/// ```
+/// use noports::np::permit::Permit;
+/// let permit: Permit = "localhost:22, *:3389".parse().unwrap();
+/// assert!(permit.allows("localhost", 22) && permit.allows("nas", 3389));
+/// assert!(!permit.allows("nas", 22));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit(Vec<Pattern>);
+
+/// A word in the list that is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not host:port, where either may be *")]
+pub struct BadPattern(pub String);
+
+impl Permit {
+    /// Whether one of the patterns matches.
+    pub fn allows(&self, host: &str, port: u16) -> bool {
+        self.0.iter().any(|p| {
+            p.host
+                .as_deref()
+                .is_none_or(|h| h.eq_ignore_ascii_case(host))
+                && p.port.is_none_or(|wanted| wanted == port)
+        })
+    }
+
+    /// Each pattern as text, for the device record.
+    pub fn services(&self) -> Vec<String> {
+        self.0.iter().map(Pattern::to_string).collect()
+    }
+}
+
+impl FromStr for Permit {
+    type Err = BadPattern;
+
+    fn from_str(list: &str) -> Result<Self, BadPattern> {
+        let words: Vec<&str> = list
+            .split(',')
+            .map(str::trim)
+            .filter(|w| !w.is_empty())
+            .collect();
+        if words.len() > MAX_PATTERNS {
+            return Err(BadPattern(format!("{} patterns", words.len())));
+        }
+        words
+            .into_iter()
+            .map(Pattern::from_str)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = BadPattern;
+
+    fn from_str(word: &str) -> Result<Self, BadPattern> {
+        let bad = || BadPattern(word.to_owned());
+        let (host, port) = word.rsplit_once(':').ok_or_else(bad)?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        let host = match host {
+            "*" => None,
+            name if !name.is_empty() && name.len() <= 253 && name.chars().all(fits) => {
+                Some(name.to_lowercase())
+            }
+            _ => return Err(bad()),
+        };
+        let port = match port {
+            "*" => None,
+            number => Some(number.parse().ok().filter(|&p| p != 0).ok_or_else(bad)?),
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.host.as_deref().unwrap_or("*"))?;
+        match self.port {
+            Some(port) => write!(f, "{port}"),
+            None => f.write_str("*"),
+        }
+    }
+}
+
+impl fmt::Display for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.services().join(","))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_by_text_alone() {
+        for (list, host, port, want) in [
+            ("localhost:22", "localhost", 22, true),
+            ("localhost:22", "LOCALHOST", 22, true),
+            ("localhost:22", "127.0.0.1", 22, false),
+            ("localhost:22", "localhost", 23, false),
+            ("*:22", "anything", 22, true),
+            ("localhost:*", "localhost", 65535, true),
+            ("localhost:*", "other", 1, false),
+            ("*:*", "other", 1, true),
+            ("a:1,b:2", "b", 2, true),
+            ("a:1,b:2", "a", 2, false),
+            ("", "localhost", 22, false),
+        ] {
+            assert_eq!(
+                list.parse::<Permit>().unwrap().allows(host, port),
+                want,
+                "{list} {host}:{port}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_word_is_named() {
+        for bad in [
+            "22",
+            "localhost",
+            "localhost:0",
+            "localhost:65536",
+            ":22",
+            "a b:22",
+            "h:x",
+            "a\n:1",
+        ] {
+            let list = format!("localhost:22,{bad}");
+            assert_eq!(
+                list.parse::<Permit>(),
+                Err(BadPattern(bad.to_owned())),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_prints_as_it_is_read() {
+        let text = "localhost:22,*:3389,nas:*,*:*";
+        assert_eq!(text.parse::<Permit>().unwrap().to_string(), text);
+    }
+}

@@ -1,0 +1,266 @@
+//! "Are you there, and what can you do?"
+//!
+//! The answer also stands as a record on the daemon's atServer (`device_info.<device>.sshnp`), so that
+//! people can list their devices.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/common/features.dart and
+//! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart (members and their order).
+
+use miniserde::{Deserialize, Serialize, json};
+
+use super::{Message, NAMESPACE, ids::DeviceName};
+use crate::at::AtSign;
+
+/// The whole text of a ping.
+pub const PING: &str = "ping";
+
+/// Longest answer that is looked at, in bytes.
+pub const MAX_HEARTBEAT: usize = 64 * 1024;
+
+/// What a daemon can do. Absent members, and everything but `true`, mean no.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Logs in to the rendezvous with a signed line.
+    pub relay_auth: bool,
+    /// Encrypts what passes the rendezvous.
+    pub relay_encryption: bool,
+    /// Takes ssh public keys.
+    pub public_keys: bool,
+    /// Opens other ports than ssh (`npt_request`).
+    pub port_choice: bool,
+    /// Honours a time-out in requests.
+    pub adjustable_timeout: bool,
+    /// One key per direction.
+    pub twin_keys: bool,
+}
+
+/// Who a daemon is and what it can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Its name among the devices of its atSign.
+    pub device: String,
+    /// The group it is in, for policies.
+    pub group: String,
+    /// Version of the program.
+    pub version: String,
+    /// What it can do.
+    pub features: Features,
+    /// The patterns it lets people open.
+    pub services: Vec<String>,
+}
+
+/// The group of a daemon that has none.
+pub const NO_GROUP: &str = "__none__";
+
+#[derive(Serialize)]
+struct WireFeatures {
+    #[serde(rename = "srAuth")]
+    relay_auth: bool,
+    #[serde(rename = "srE2ee")]
+    relay_encryption: bool,
+    #[serde(rename = "acceptsPublicKeys")]
+    public_keys: bool,
+    #[serde(rename = "supportsPortChoice")]
+    port_choice: bool,
+    #[serde(rename = "adjustableTimeout")]
+    adjustable_timeout: bool,
+    #[serde(rename = "twinKeys")]
+    twin_keys: bool,
+}
+
+#[derive(Serialize)]
+struct Wire<'a> {
+    #[serde(rename = "devicename")]
+    device: &'a str,
+    #[serde(rename = "deviceGroupName")]
+    group: &'a str,
+    version: &'a str,
+    #[serde(rename = "corePackageVersion")]
+    core: &'a str,
+    #[serde(rename = "supportedFeatures")]
+    features: WireFeatures,
+    #[serde(rename = "allowedServices")]
+    services: &'a [String],
+}
+
+#[derive(Deserialize)]
+struct Read {
+    devicename: Option<json::Value>,
+    #[serde(rename = "deviceGroupName")]
+    group: Option<json::Value>,
+    version: Option<json::Value>,
+    #[serde(rename = "supportedFeatures")]
+    features: Option<json::Value>,
+    #[serde(rename = "allowedServices")]
+    services: Option<json::Value>,
+}
+
+/// Not a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon's answer to the ping cannot be read")]
+pub struct BadHeartbeat;
+
+impl Heartbeat {
+    /// What our own daemon says of itself.
+    pub fn ours(device: &DeviceName, services: Vec<String>) -> Self {
+        Self {
+            device: device.to_string(),
+            group: NO_GROUP.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: Features {
+                relay_auth: true,
+                relay_encryption: true,
+                public_keys: false,
+                port_choice: false,
+                adjustable_timeout: false,
+                twin_keys: true,
+            },
+            services,
+        }
+    }
+
+    /// The JSON text, members in the order upstream writes them.
+    pub fn print(&self) -> String {
+        let f = &self.features;
+        json::to_string(&Wire {
+            device: &self.device,
+            group: &self.group,
+            version: &self.version,
+            core: concat!("rust-", env!("CARGO_PKG_VERSION")),
+            features: WireFeatures {
+                relay_auth: f.relay_auth,
+                relay_encryption: f.relay_encryption,
+                public_keys: f.public_keys,
+                port_choice: f.port_choice,
+                adjustable_timeout: f.adjustable_timeout,
+                twin_keys: f.twin_keys,
+            },
+            services: &self.services,
+        })
+    }
+
+    /// Reads any generation's answer. A daemon that names no features at all (4.x) takes public keys
+    /// and nothing else.
+    ///
+    /// # Errors
+    /// When it is not a JSON object.
+    pub fn parse(text: &str) -> Result<Self, BadHeartbeat> {
+        if text.len() > MAX_HEARTBEAT {
+            return Err(BadHeartbeat);
+        }
+        let read: Read = json::from_str(text).map_err(|_| BadHeartbeat)?;
+        let words = |value: Option<json::Value>| match value {
+            Some(json::Value::String(text)) => Some(text),
+            _ => None,
+        };
+        Ok(Self {
+            device: words(read.devicename).unwrap_or_default(),
+            group: words(read.group).unwrap_or_else(|| NO_GROUP.to_owned()),
+            version: words(read.version).unwrap_or_default(),
+            features: features(read.features),
+            services: match read.services {
+                Some(json::Value::Array(list)) => {
+                    list.into_iter().filter_map(|v| words(Some(v))).collect()
+                }
+                _ => Vec::new(),
+            },
+        })
+    }
+}
+
+fn features(value: Option<json::Value>) -> Features {
+    let Some(json::Value::Object(members)) = value else {
+        return Features {
+            public_keys: true,
+            ..Features::default()
+        };
+    };
+    let has = |name: &str| matches!(members.get(name), Some(json::Value::Bool(true)));
+    Features {
+        relay_auth: has("srAuth"),
+        relay_encryption: has("srE2ee"),
+        public_keys: has("acceptsPublicKeys"),
+        port_choice: has("supportsPortChoice"),
+        adjustable_timeout: has("adjustableTimeout"),
+        twin_keys: has("twinKeys"),
+    }
+}
+
+/// The question.
+pub fn ask(to: &AtSign, device: &DeviceName) -> Message {
+    Message {
+        to: to.clone(),
+        entity: format!("ping.{device}.{NAMESPACE}"),
+        text: PING.to_owned(),
+    }
+}
+
+/// The answer.
+pub fn answer(to: &AtSign, device: &DeviceName, heartbeat: &Heartbeat) -> Message {
+    Message {
+        to: to.clone(),
+        entity: heartbeat_entity(device),
+        text: heartbeat.print(),
+    }
+}
+
+/// `heartbeat.<device>.sshnp`
+pub fn heartbeat_entity(device: &DeviceName) -> String {
+    format!("heartbeat.{device}.{NAMESPACE}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_answer_is_pinned() {
+        let ours = Heartbeat::ours(&"dev1".parse().unwrap(), vec!["localhost:22".into()]);
+        let v = env!("CARGO_PKG_VERSION");
+        let want = format!(
+            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":false,"adjustableTimeout":false,"twinKeys":true}},"allowedServices":["localhost:22"]}}"#
+        );
+        assert_eq!(ours.print(), want);
+        assert_eq!(Heartbeat::parse(&want).unwrap(), ours);
+    }
+
+    #[test]
+    fn every_generation_can_be_read() {
+        let none = Features::default();
+        for (text, want) in [
+            // 3.4 and 4.x
+            (
+                r#"{"devicename":"d","version":"4.0.5"}"#,
+                Features {
+                    public_keys: true,
+                    ..none
+                },
+            ),
+            // C daemon
+            (
+                r#"{"devicename":"dev1","version":"0.2.0","corePackageVersion":"c0.1.0","supportedFeatures":{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":true,"supportsPortChoice":true},"allowedServices":["localhost:0"]}"#,
+                Features {
+                    relay_auth: true,
+                    relay_encryption: true,
+                    public_keys: true,
+                    port_choice: true,
+                    ..none
+                },
+            ),
+            // Only an exact `true` counts; a list that is none is empty.
+            (
+                r#"{"supportedFeatures":{"twinKeys":"true","srAuth":1,"srE2ee":true,"new":true},"allowedServices":"x"}"#,
+                Features {
+                    relay_encryption: true,
+                    ..none
+                },
+            ),
+        ] {
+            assert_eq!(Heartbeat::parse(text).unwrap().features, want, "{text}");
+        }
+        for bad in ["", "pong", "[]", "{", "7"] {
+            assert_eq!(Heartbeat::parse(bad), Err(BadHeartbeat), "{bad:?}");
+        }
+    }
+}

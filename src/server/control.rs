@@ -1,0 +1,551 @@
+//! How another process adds, lists and removes atSigns while the server runs.
+//!
+//! The running server holds the store locked, so it is asked through a Unix socket in the data
+//! folder: one connection, one JSON line there, one JSON line back, closed.
+//!
+//! ```text
+//!   noports atserver add @alice ──{"do":"add","atsign":"@alice"}──▶ DIR/control.sock (0600) ─▶ Running
+//!                               ◀──────{"secret":"…"}──────────────
+//! ```
+//!
+//! Who may open the socket owns the data folder anyway, so there is no login. Requests are answered
+//! one after the other: a person is asking, and a slow asker is cut off after [`ASK_TIME`].
+
+use std::{
+    fs,
+    future::Future,
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, PermissionsExt},
+            net::UnixListener as StdListener,
+        },
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_std::{future::timeout, os::unix::net::UnixListener, os::unix::net::UnixStream};
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use log::{debug, warn};
+use miniserde::{Deserialize, Serialize, json};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::{
+    at::AtSign,
+    net::line::{LineError, read_line},
+    secret::Secret,
+};
+
+/// File name of the socket, in the data folder.
+pub const SOCKET: &str = "control.sock";
+/// Longest request, in bytes.
+const MAX_REQUEST: usize = 4096;
+/// Longest answer, in bytes: room for about 40 000 atSigns.
+const MAX_ANSWER: usize = 8 << 20;
+/// A request has to be there, and its answer taken, within this.
+pub const ASK_TIME: Duration = Duration::from_secs(5);
+/// An answer has to come within this; adding an atSign makes an RSA pair, slow on small machines.
+pub const ANSWER_TIME: Duration = Duration::from_secs(120);
+/// Longest path of a socket on Linux, in bytes.
+const MAX_PATH: usize = 107;
+const QUEUE: i32 = 16;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Host one more atSign.
+    Add(AtSign),
+    /// Which atSigns are hosted.
+    List,
+    /// Host this one no longer; its data is lost.
+    Remove(AtSign),
+    /// Where the server listens.
+    Status,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The one-time activation secret of an added atSign.
+    Secret(Secret<String>),
+    /// The hosted atSigns.
+    List(Vec<Row>),
+    /// The server's state.
+    Status(Status),
+    /// Done, nothing to tell.
+    Done,
+    /// Refused: what, and what to try next.
+    Refused {
+        /// One line, for people.
+        error: String,
+        /// One line, for people.
+        hint: Option<String>,
+    },
+}
+
+/// One hosted atSign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Row {
+    pub atsign: String,
+    pub host: String,
+    pub port: u16,
+    /// Whether its owner has activated it.
+    pub activated: bool,
+}
+
+/// State of a running server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Status {
+    /// `host:port` of the atDirectory.
+    pub directory: String,
+    /// File of the authority to trust.
+    pub ca: String,
+    /// Process id.
+    pub pid: u32,
+    /// How many atSigns are hosted.
+    pub atsigns: u32,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// Why the server could not be asked, or cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ControlError {
+    #[error("another server is running with {}", .0.display())]
+    Running(PathBuf),
+    #[error("{} is there, but is no socket", .0.display())]
+    NoSocket(PathBuf),
+    #[error("the path of {} is too long for a socket: {} bytes, {MAX_PATH} are possible", .0.display(), .0.as_os_str().len())]
+    PathTooLong(PathBuf),
+    #[error("cannot use {}: {why}", path.display())]
+    Io { path: PathBuf, why: io::Error },
+    #[error("the running server did not answer within {0:?}")]
+    Silent(Duration),
+    #[error("the running server's answer cannot be read")]
+    Answer,
+}
+
+impl ControlError {
+    /// What to try next.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Running(_) => "noports atserver status --data DIR tells where it listens".into(),
+            Self::NoSocket(path) => format!("move {} away", path.display()),
+            Self::PathTooLong(_) => "choose a folder with a shorter name: --data DIR".into(),
+            Self::Io { path, why } if why.kind() == io::ErrorKind::PermissionDenied => format!(
+                "run as the owner of {}",
+                path.parent().unwrap_or(path).display()
+            ),
+            Self::Answer => "is the running server of the same version? restart it".into(),
+            Self::Io { .. } | Self::Silent(_) => return None,
+        })
+    }
+}
+
+/// The server's side of the socket. Its file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Desk {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Desk {
+    /// Opens the socket in this data folder. A file left by a server that died is replaced.
+    ///
+    /// # Errors
+    /// When another server answers there, or the folder is not ours.
+    pub fn open(data: &Path) -> Result<Self, ControlError> {
+        let path = data.join(SOCKET);
+        check_length(&path)?;
+        clear(&path)?;
+        let listener = bind(&path).map_err(|why| ControlError::Io {
+            path: path.clone(),
+            why,
+        })?;
+        Ok(Self {
+            listener: listener.into(),
+            path,
+        })
+    }
+
+    /// Answers for ever, one request at a time. `handle` is told each request.
+    pub async fn serve<F: Future<Output = Answer>>(&self, mut handle: impl FnMut(Request) -> F) {
+        loop {
+            match self.listener.accept().await {
+                Ok((socket, _)) => {
+                    if let Err(why) = serve_one(socket, &mut handle).await {
+                        debug!("control refused=\"{why}\"");
+                    }
+                }
+                Err(why) => {
+                    // Out of file descriptors, say: trying again at once would only burn time.
+                    warn!("control accept=\"{why}\"");
+                    async_std::task::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Asks the running server. `None`: there is none.
+///
+/// # Errors
+/// When there is one, but it cannot be asked or does not answer.
+pub async fn ask(data: &Path, request: &Request) -> Result<Option<Answer>, ControlError> {
+    let path = data.join(SOCKET);
+    let fail = |why| ControlError::Io {
+        path: path.clone(),
+        why,
+    };
+    check_length(&path)?;
+    let mut socket = match UnixStream::connect(&path).await {
+        Ok(socket) => socket,
+        Err(why) if nobody_there(&why) => return Ok(None),
+        Err(why) => return Err(fail(why)),
+    };
+    let line = request.print() + "\n";
+    socket.write_all(line.as_bytes()).await.map_err(fail)?;
+    let line = match read_line(&mut socket, MAX_ANSWER, ANSWER_TIME).await {
+        Ok((line, _)) => Secret::new(line),
+        Err(LineError::TimedOut(after)) => return Err(ControlError::Silent(after)),
+        Err(LineError::Io(why)) => return Err(fail(why)),
+        Err(_) => return Err(ControlError::Answer),
+    };
+    let text = std::str::from_utf8(line.reveal()).map_err(|_| ControlError::Answer)?;
+    Answer::parse(text).map(Some).ok_or(ControlError::Answer)
+}
+
+async fn serve_one<F: Future<Output = Answer>>(
+    mut socket: UnixStream,
+    handle: &mut impl FnMut(Request) -> F,
+) -> Result<(), LineError> {
+    let (line, _) = read_line(&mut socket, MAX_REQUEST, ASK_TIME).await?;
+    let request = std::str::from_utf8(&line).ok().and_then(Request::parse);
+    let answer = match request {
+        Some(request) => handle(request).await,
+        None => Answer::Refused {
+            error: "the running server does not know this request".into(),
+            hint: Some("is it of the same version? restart it".into()),
+        },
+    };
+    let line = Secret::new(answer.print() + "\n");
+    timeout(ASK_TIME, async {
+        socket.write_all(line.reveal().as_bytes()).await?;
+        socket.close().await?;
+        // The asker closes last, so that the answer cannot be lost to a reset.
+        socket.read(&mut [0; 1]).await
+    })
+    .await
+    .map_err(|_| LineError::TimedOut(ASK_TIME))??;
+    Ok(())
+}
+
+fn nobody_there(why: &io::Error) -> bool {
+    matches!(
+        why.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn check_length(path: &Path) -> Result<(), ControlError> {
+    if path.as_os_str().as_bytes().len() > MAX_PATH {
+        return Err(ControlError::PathTooLong(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Removes the socket of a server that died.
+fn clear(path: &Path) -> Result<(), ControlError> {
+    let fail = |why| ControlError::Io {
+        path: path.to_owned(),
+        why,
+    };
+    match fs::symlink_metadata(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(why) => return Err(fail(why)),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(ControlError::NoSocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(ControlError::Running(path.to_owned())),
+        Err(why) if nobody_there(&why) => match fs::remove_file(path) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(fail(why)),
+            _ => Ok(()),
+        },
+        Err(why) => Err(fail(why)),
+    }
+}
+
+/// Binds, closes the file to others, and only then listens: nobody else gets in between.
+fn bind(path: &Path) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    socket.listen(QUEUE)?;
+    Ok(StdListener::from(OwnedFd::from(socket)))
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestLine {
+    #[serde(rename = "do")]
+    verb: String,
+    atsign: Option<String>,
+}
+
+impl Request {
+    fn print(&self) -> String {
+        let (verb, atsign) = match self {
+            Self::Add(who) => ("add", Some(who)),
+            Self::List => ("list", None),
+            Self::Remove(who) => ("remove", Some(who)),
+            Self::Status => ("status", None),
+        };
+        json::to_string(&RequestLine {
+            verb: verb.to_owned(),
+            atsign: atsign.map(AtSign::to_string),
+        })
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let line: RequestLine = json::from_str(line).ok()?;
+        let who = || line.atsign.as_ref()?.parse().ok();
+        match line.verb.as_str() {
+            "add" => Some(Self::Add(who()?)),
+            "list" => Some(Self::List),
+            "remove" => Some(Self::Remove(who()?)),
+            "status" => Some(Self::Status),
+            _ => None,
+        }
+    }
+}
+
+/// Exactly one of the first four is there; none means "done".
+#[derive(Default, Serialize, Deserialize)]
+struct AnswerLine {
+    secret: Option<String>,
+    list: Option<Vec<Row>>,
+    status: Option<Status>,
+    error: Option<String>,
+    hint: Option<String>,
+}
+
+impl Answer {
+    fn print(&self) -> String {
+        let mut line = <AnswerLine as Default>::default();
+        match self {
+            Self::Secret(secret) => line.secret = Some(secret.reveal().clone()),
+            Self::List(rows) => line.list = Some(rows.clone()),
+            Self::Status(status) => line.status = Some(status.clone()),
+            Self::Done => {}
+            Self::Refused { error, hint } => {
+                line.error = Some(error.clone());
+                line.hint.clone_from(hint);
+            }
+        }
+        json::to_string(&line)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let line: AnswerLine = json::from_str(line).ok()?;
+        Some(match line {
+            AnswerLine {
+                error: Some(error),
+                hint,
+                ..
+            } => Self::Refused { error, hint },
+            AnswerLine {
+                secret: Some(secret),
+                ..
+            } => Self::Secret(Secret::new(secret)),
+            AnswerLine {
+                list: Some(rows), ..
+            } => Self::List(rows),
+            AnswerLine {
+                status: Some(status),
+                ..
+            } => Self::Status(status),
+            _ => Self::Done,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use async_std::task::block_on;
+    use futures_lite::future;
+
+    struct Folder(PathBuf);
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("np-control-{}", uuid::Uuid::new_v4()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn alice() -> AtSign {
+        "@alice".parse().unwrap()
+    }
+
+    fn status() -> Status {
+        Status {
+            directory: "localhost:6400".into(),
+            ca: "/d/ca.pem".into(),
+            pid: 7,
+            atsigns: 2,
+            version: "0".into(),
+        }
+    }
+
+    /// Runs the desk beside a story and ends with the story.
+    async fn beside<T>(desk: &Desk, story: impl Future<Output = T>) -> T {
+        let serve = async {
+            desk.serve(async |request| match request {
+                Request::Add(who) => Answer::Secret(Secret::new(format!("secret of {who}"))),
+                Request::Status => Answer::Status(status()),
+                Request::List => Answer::List(Vec::new()),
+                Request::Remove(_) => Answer::Done,
+            })
+            .await;
+            unreachable!("a desk serves for ever")
+        };
+        future::or(story, serve).await
+    }
+
+    #[test]
+    fn lines_read_back_as_what_was_printed() {
+        for request in [
+            Request::Add(alice()),
+            Request::List,
+            Request::Remove(alice()),
+            Request::Status,
+        ] {
+            assert_eq!(Request::parse(&request.print()), Some(request));
+        }
+        let row = Row {
+            atsign: "@alice".into(),
+            host: "localhost".into(),
+            port: 25000,
+            activated: true,
+        };
+        for answer in [
+            Answer::Secret(Secret::new("s".into())),
+            Answer::List(vec![row]),
+            Answer::List(vec![]),
+            Answer::Status(status()),
+            Answer::Done,
+            Answer::Refused {
+                error: "no".into(),
+                hint: None,
+            },
+        ] {
+            assert_eq!(Answer::parse(&answer.print()), Some(answer));
+        }
+        for line in [
+            "",
+            "{}",
+            r#"{"do":"add"}"#,
+            r#"{"do":"add","atsign":"a b"}"#,
+            r#"{"do":"fly"}"#,
+        ] {
+            assert_eq!(Request::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_answered_by_the_running_server() {
+        let folder = Folder::new();
+        block_on(async {
+            assert_eq!(
+                ask(&folder.0, &Request::List).await.unwrap(),
+                None,
+                "nobody runs"
+            );
+            let desk = Desk::open(&folder.0).unwrap();
+            let mode = fs::metadata(&desk.path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            beside(&desk, async {
+                let got = ask(&folder.0, &Request::Add(alice())).await.unwrap();
+                assert_eq!(
+                    got,
+                    Some(Answer::Secret(Secret::new("secret of @alice".into())))
+                );
+                let got = ask(&folder.0, &Request::Status).await.unwrap();
+                assert_eq!(got, Some(Answer::Status(status())));
+            })
+            .await;
+            drop(desk);
+            assert_eq!(
+                ask(&folder.0, &Request::List).await.unwrap(),
+                None,
+                "it ended"
+            );
+        });
+    }
+
+    #[test]
+    fn hostile_requests_do_not_stop_the_desk() {
+        let folder = Folder::new();
+        block_on(async {
+            let desk = Desk::open(&folder.0).unwrap();
+            let long = vec![b'x'; MAX_REQUEST + 10];
+            for bytes in [b"\n".as_slice(), b"{}\n", b"\xff\n", &long, b""] {
+                beside(&desk, async {
+                    let mut socket = UnixStream::connect(&desk.path).await.unwrap();
+                    // The desk may hang up before it has read all of it.
+                    let _ = socket.write_all(bytes).await;
+                    drop(socket);
+                    let got = ask(&folder.0, &Request::Remove(alice())).await.unwrap();
+                    assert_eq!(got, Some(Answer::Done), "after {} bytes", bytes.len());
+                })
+                .await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_dead_servers_socket_is_replaced_and_a_living_ones_is_not() {
+        let folder = Folder::new();
+        let path = folder.0.join(SOCKET);
+        drop(StdListener::bind(&path).unwrap()); // the file stays behind
+        let desk = Desk::open(&folder.0).unwrap();
+        let second = Desk::open(&folder.0).err();
+        assert!(
+            matches!(second, Some(ControlError::Running(_))),
+            "{second:?}"
+        );
+        drop(desk);
+        fs::write(&path, "a file").unwrap();
+        let third = Desk::open(&folder.0).err();
+        assert!(
+            matches!(third, Some(ControlError::NoSocket(_))),
+            "{third:?}"
+        );
+        let deep = folder.0.join("x".repeat(100));
+        assert!(matches!(
+            Desk::open(&deep).err(),
+            Some(ControlError::PathTooLong(_))
+        ));
+    }
+}
