@@ -1,1 +1,3 @@
 //! One file per program.
+
+pub mod bridge;
