@@ -1,17 +1,251 @@
 //! One direction of an encrypted stream: AES-256-CTR, counter = IV, big-endian over all 128 bits, no padding, no MAC.
+//!
+//! ```text
+//!               client                     device
+//!   outbound    encrypt with C2D ────────▶ decrypt with C2D    inbound
+//!   inbound     decrypt with D2C ◀──────── encrypt with D2C    outbound
+//! ```
+//!
+//! Older peers have one key for both directions, each starting at the same counter: what the two send
+//! is then masked by the same key stream. That is their protocol; with twin keys it does not happen.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (which key where).
+
+use std::fmt;
+
+use aes::Aes256;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ctr::{
+    Ctr128BE,
+    cipher::{KeyIvInit, StreamCipher},
+};
+use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
 /// The key stream of one direction. Where the bytes are cut does not matter.
-pub struct Cipher {/* Ctr128BE<Aes256> */}
+pub struct Cipher(Ctr128BE<Aes256>);
 
 impl Cipher {
     /// From the first counter block.
-    pub fn new(_key: &Secret<[u8; 32]>, _iv: &[u8; 16]) -> Self {
-        todo!()
+    pub fn new(key: &Secret<[u8; 32]>, iv: &[u8; 16]) -> Self {
+        Self(Ctr128BE::new(key.reveal().into(), iv.into()))
     }
+
     /// Encrypts or decrypts in place.
-    pub fn apply(&mut self, _bytes: &mut [u8]) {
-        todo!()
+    pub fn apply(&mut self, bytes: &mut [u8]) {
+        self.0.apply_keystream(bytes);
+    }
+}
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cipher")
+    }
+}
+
+/// What happens to bytes on their way: `None` leaves them as they are.
+#[derive(Debug, Default)]
+pub struct Ciphers {
+    /// From the local stream to the remote one.
+    pub outbound: Option<Cipher>,
+    /// From the remote stream to the local one.
+    pub inbound: Option<Cipher>,
+}
+
+/// Which end of a session we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one who asked.
+    Client,
+    /// The one who was asked.
+    Device,
+}
+
+/// A key and its first counter block.
+pub type KeyAndIv = (Secret<[u8; 32]>, [u8; 16]);
+
+/// The keys of one stream: client to device, and device to client unless the first serves both ways.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct SessionKeys {
+    pub c2d: KeyAndIv,
+    pub d2c: Option<KeyAndIv>,
+}
+
+/// Keys that are not 32 + 16 bytes in base64; never says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a session key is 32 bytes and its IV 16 bytes, both in base64")]
+pub struct BadKeys;
+
+impl SessionKeys {
+    /// From base64 texts, `(key, iv)` each.
+    ///
+    /// # Errors
+    /// [`BadKeys`]
+    pub fn parse(c2d: (&str, &str), d2c: Option<(&str, &str)>) -> Result<Self, BadKeys> {
+        Ok(Self {
+            c2d: parse_pair(c2d)?,
+            d2c: d2c.map(parse_pair).transpose()?,
+        })
+    }
+
+    /// Two key streams, each at its beginning.
+    pub fn ciphers(&self, side: Side) -> Ciphers {
+        let start = |(key, iv): &KeyAndIv| Some(Cipher::new(key, iv));
+        let to_device = start(&self.c2d);
+        let to_client = start(self.d2c.as_ref().unwrap_or(&self.c2d));
+        let (outbound, inbound) = match side {
+            Side::Client => (to_device, to_client),
+            Side::Device => (to_client, to_device),
+        };
+        Ciphers { outbound, inbound }
+    }
+}
+
+fn parse_pair((key, iv): (&str, &str)) -> Result<KeyAndIv, BadKeys> {
+    Ok((Secret::new(*decode(key)?), *decode(iv)?))
+}
+
+fn decode<const N: usize>(text: &str) -> Result<Zeroizing<[u8; N]>, BadKeys> {
+    let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| BadKeys)?);
+    let bytes = bytes.as_slice().try_into().map_err(|_| BadKeys)?;
+    Ok(Zeroizing::new(bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use miniserde::json::{self, Value};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VECTORS: &str = include_str!("../../tests/vectors/noports.json");
+    const VECTORS_2026: &str = include_str!("../../tests/vectors/noports-2026.json");
+
+    /// The text at `path`, member by member.
+    fn text(vectors: &str, path: &[&str]) -> String {
+        let mut at: Value = json::from_str(vectors).unwrap();
+        for member in path {
+            let Value::Object(mut object) = at else {
+                panic!("{path:?}: no object above {member}");
+            };
+            at = object.remove(*member).unwrap();
+        }
+        match at {
+            Value::String(text) => text,
+            other => panic!("{path:?}: {other:?}"),
+        }
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digit = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(digit).collect()
+    }
+
+    fn cipher(key: &str, iv: &str) -> Cipher {
+        let (key, iv) = parse_pair((key, iv)).unwrap();
+        Cipher::new(&key, &iv)
+    }
+
+    #[test]
+    fn data_plane_vector_encrypts_chunk_by_chunk() {
+        let of = |member: &str| text(VECTORS, &["dataPlane", member]);
+        let start = || cipher(&of("aesKeyBase64"), &of("ivBase64"));
+        let mut stream = start();
+        for chunk in ["chunk1", "chunk2"] {
+            let mut bytes = hex(&of(&format!("{chunk}PlainHex")));
+            stream.apply(&mut bytes);
+            assert_eq!(bytes, hex(&of(&format!("{chunk}CipherHex"))), "{chunk}");
+        }
+        let mut keystream = vec![0; 64];
+        start().apply(&mut keystream);
+        assert_eq!(keystream, hex(&of("keystreamFirst64Hex")));
+    }
+
+    #[test]
+    fn the_counter_carries_over_all_128_bits_and_wraps() {
+        let of = |member| text(VECTORS, &["dataPlaneCounterWrap", member]);
+        for (iv, keystream) in [
+            ("ivBase64", "keystream48Hex"),
+            ("iv64carryBase64", "keystream64carryHex"),
+        ] {
+            let mut bytes = vec![0; 48];
+            cipher(&of("aesKeyBase64"), &of(iv)).apply(&mut bytes);
+            assert_eq!(bytes, hex(&of(keystream)), "{iv}");
+        }
+    }
+
+    #[test]
+    fn twin_keys_go_where_the_2026_vector_says() {
+        let of = |way, member| text(VECTORS_2026, &["twinKeys", "dataSocket", way, member]);
+        let pair = |way| (of(way, "key"), of(way, "iv"));
+        let (c2d, d2c) = (pair("c2d"), pair("d2c"));
+        let keys = SessionKeys::parse((&c2d.0, &c2d.1), Some((&d2c.0, &d2c.1))).unwrap();
+        for (side, sends, hears) in [(Side::Client, "c2d", "d2c"), (Side::Device, "d2c", "c2d")] {
+            let ciphers = keys.ciphers(side);
+            let mut sent = of(sends, "plain").into_bytes();
+            ciphers.outbound.unwrap().apply(&mut sent);
+            assert_eq!(sent, hex(&of(sends, "cipherHex")), "{side:?}");
+            let mut heard = hex(&of(hears, "cipherHex"));
+            ciphers.inbound.unwrap().apply(&mut heard);
+            assert_eq!(heard, of(hears, "plain").into_bytes(), "{side:?}");
+        }
+    }
+
+    #[test]
+    fn a_single_key_serves_both_ways_from_the_same_counter() {
+        let of = |member| text(VECTORS, &["dataPlane", member]);
+        let keys = SessionKeys::parse((&of("aesKeyBase64"), &of("ivBase64")), None).unwrap();
+        for side in [Side::Client, Side::Device] {
+            let ciphers = keys.ciphers(side);
+            for cipher in [ciphers.outbound, ciphers.inbound] {
+                let mut bytes = hex(&of("chunk1PlainHex"));
+                cipher.unwrap().apply(&mut bytes);
+                assert_eq!(bytes, hex(&of("chunk1CipherHex")), "{side:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_another_size_are_refused_and_never_shown() {
+        let (key, iv) = (STANDARD.encode([7; 32]), STANDARD.encode([9; 16]));
+        let keys = SessionKeys::parse((&key, &iv), None).unwrap();
+        assert!(!format!("{keys:?}").contains("7, 7"));
+        for (key, iv) in [
+            ("", &*iv),
+            (&*key, ""),
+            (&*iv, &*key),
+            ("not base64!", &*iv),
+            (&key[..40], &*iv),
+        ] {
+            assert_eq!(
+                SessionKeys::parse((key, iv), None).err(),
+                Some(BadKeys),
+                "{key}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn chunking_never_changes_the_stream(
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+            cuts in prop::collection::vec(0usize..100, 0..20),
+        ) {
+            let start = || Cipher::new(&Secret::new([3; 32]), &[0xfe; 16]);
+            let mut whole = bytes.clone();
+            start().apply(&mut whole);
+            let mut pieces = bytes;
+            let (mut stream, mut rest) = (start(), pieces.as_mut_slice());
+            for cut in cuts {
+                let (piece, behind) = rest.split_at_mut(cut.min(rest.len()));
+                stream.apply(piece);
+                rest = behind;
+            }
+            stream.apply(rest);
+            prop_assert_eq!(pieces, whole);
+        }
     }
 }

@@ -6,18 +6,26 @@
 //!   a.write ◀── b.read         that sends its request and stops writing still gets the answer
 //! ```
 
-use std::{io, time::Duration};
+use std::{io, net::Shutdown, os::fd::AsFd, time::Duration};
 
+use async_io::Async;
 use async_std::net::TcpStream;
 use futures_lite::{AsyncRead, AsyncWrite};
 
-use super::cipher::Cipher;
+use super::{
+    copy::Copy,
+    drive::{Failure, drive},
+    relay::{Relay, Socket},
+};
+
+pub use super::{cipher::Ciphers, half::HalfClose};
 
 /// Bytes moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Carried {
+    /// From `a` to `b`; from the local stream to the remote one.
     pub up: u64,
+    /// The other way.
     pub down: u64,
 }
 
@@ -25,39 +33,91 @@ pub struct Carried {
 /// and is delivered to the other first. Gives up after `idle` without a byte either way.
 ///
 /// # Errors
-/// The first read or write error of either side, `TimedOut` for `idle`. Both sockets are closed by then.
+/// The first read or write error of either side, `TimedOut` for `idle`. Both sockets are closed by then,
+/// and a reset of one is passed on as a reset of the other.
 pub async fn splice(
-    _a: TcpStream,
-    _early_a: Vec<u8>,
-    _b: TcpStream,
-    _early_b: Vec<u8>,
-    _idle: Option<Duration>,
+    a: TcpStream,
+    early_a: Vec<u8>,
+    b: TcpStream,
+    early_b: Vec<u8>,
+    idle: Option<Duration>,
 ) -> io::Result<Carried> {
-    todo!()
-}
-
-/// What happens to bytes on their way: `None` leaves them as they are.
-#[allow(missing_docs)]
-pub struct Ciphers {
-    pub outbound: Option<Cipher>,
-    pub inbound: Option<Cipher>,
+    let (a, b) = (raw(a)?, raw(b)?);
+    let (mut up, mut down) = (Relay::new(&a, &b, early_a), Relay::new(&b, &a, early_b));
+    let outcome = drive(&mut up, &mut down, idle).await;
+    close(outcome, &[&a, &b])
 }
 
 /// Joins a local stream (reader and writer) with a remote socket: local → remote is encrypted with `outbound`,
 /// remote → local decrypted with `inbound`.
 ///
+/// The end of the remote's bytes closes `local_write`; wrap a socket in [`HalfClose`], or it will not tell.
+///
 /// # Errors
-/// As [`splice`].
+/// As [`splice`]. The local stream is dropped, so a caller that kept a handle on its socket can reset it.
 pub async fn join<R, W>(
-    _local_read: R,
-    _local_write: W,
-    _remote: TcpStream,
-    _ciphers: Ciphers,
-    _idle: Option<Duration>,
+    local_read: R,
+    local_write: W,
+    remote: TcpStream,
+    ciphers: Ciphers,
+    idle: Option<Duration>,
 ) -> io::Result<Carried>
 where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    todo!()
+    join_early(local_read, local_write, remote, Vec::new(), ciphers, idle).await
 }
+
+/// [`join`], with bytes that came from the remote socket behind its first line; still encrypted.
+///
+/// # Errors
+/// As [`join`].
+pub async fn join_early<R, W>(
+    local_read: R,
+    local_write: W,
+    remote: TcpStream,
+    early: Vec<u8>,
+    ciphers: Ciphers,
+    idle: Option<Duration>,
+) -> io::Result<Carried>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), ciphers.outbound);
+    let mut down = Copy::new(&remote, local_write, early, ciphers.inbound);
+    let outcome = drive(&mut up, &mut down, idle).await;
+    close(outcome, &[&remote])
+}
+
+/// A descriptor of its own, so that it does not matter who else holds the socket.
+fn raw(tcp: TcpStream) -> io::Result<Socket> {
+    let fd = tcp.as_fd().try_clone_to_owned()?;
+    Async::new_nonblocking(std::net::TcpStream::from(fd))
+}
+
+/// Ends a connection so that the peer cannot take it for a regular end; whoever else holds the socket.
+pub fn reset<S: AsFd>(socket: &S) {
+    // Connecting to nowhere takes a socket out of its connection at once.
+    if rustix::net::connect_unspec(socket).is_err() {
+        let _ = socket2::SockRef::from(socket).shutdown(Shutdown::Both);
+    }
+}
+
+/// Nobody may go on with a socket that a failed session has used.
+fn close<S: AsFd>(outcome: Result<Carried, Failure>, sockets: &[&S]) -> io::Result<Carried> {
+    outcome.map_err(|failure| {
+        for socket in sockets {
+            if failure.abrupt {
+                reset(*socket);
+            } else {
+                let _ = socket2::SockRef::from(*socket).shutdown(Shutdown::Both);
+            }
+        }
+        failure.error
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -238,7 +238,8 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_close(cx)
+    /// The runtime's own socket only flushes here.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.tcp.shutdown(Shutdown::Write))
     }
 }

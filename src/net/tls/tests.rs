@@ -372,43 +372,42 @@ fn a_connection_cut_without_a_closing_message_reads_as_its_end() {
 #[test]
 fn a_reader_is_woken_for_bytes_that_the_writer_pulled_in() {
     const ROUNDS: u32 = 3000;
+    const CHATTER: [u8; 4] = [0xff; 4];
     block_on(soon(async {
-        let (client, server) = tls_pair().await;
-        let (mut client_reads, mut client_writes) = split(client);
+        let (mut client, server) = tls_pair().await;
         let (mut server_reads, mut server_writes) = split(server);
-        // Each side: one task sends without waiting, one task reads what the other side sends.
-        let talk = |bytes: u32| bytes.to_be_bytes();
-        let client_sends = spawn(async move {
-            for round in 0..ROUNDS {
-                client_writes.write_all(&talk(round)).await.unwrap();
-                client_writes.flush().await.unwrap();
-                // The next message goes out only after the answer to this one.
-                let mut answer = [0; 4];
-                client_reads.read_exact(&mut answer).await.unwrap();
-                assert_eq!(answer, talk(round));
-            }
-            client_writes.close().await.unwrap();
-        });
         let (asked, to_answer) = async_std::channel::bounded::<[u8; 4]>(1);
-        let server_hears = spawn(async move {
+        let hears = spawn(async move {
             let mut question = [0; 4];
             while server_reads.read_exact(&mut question).await.is_ok() {
                 asked.send(question).await.unwrap();
             }
         });
-        let server_sends = spawn(async move {
+        let answers = spawn(async move {
             while let Ok(question) = to_answer.recv().await {
-                server_writes.write_all(&question).await.unwrap();
-                server_writes.flush().await.unwrap();
-                // Busy on the same connection just when the next question comes in.
-                for _ in 0..20 {
+                // Still writing on the same connection just when the next question comes in.
+                for message in [question, CHATTER, CHATTER, CHATTER, CHATTER, CHATTER] {
+                    server_writes.write_all(&message).await.unwrap();
                     server_writes.flush().await.unwrap();
-                    async_std::task::yield_now().await;
-                    server_writes.write_all(&[]).await.unwrap();
                 }
             }
         });
-        zip(client_sends, zip(server_hears, server_sends)).await;
+        for round in 0..ROUNDS {
+            let question = round.to_be_bytes();
+            client.write_all(&question).await.unwrap();
+            client.flush().await.unwrap();
+            let mut answer = CHATTER;
+            while answer == CHATTER {
+                client.read_exact(&mut answer).await.unwrap();
+            }
+            assert_eq!(answer, question);
+        }
+        client.close().await.unwrap();
+        // The chatter behind the last answer; then the server ends as well.
+        zip(client.read_to_end(&mut Vec::new()), zip(hears, answers))
+            .await
+            .0
+            .unwrap();
     }));
 }
 

@@ -1,0 +1,267 @@
+//! One direction inside the kernel: socket → pipe → socket, no byte comes up here.
+//!
+//! ```text
+//!   from ──splice(2)──▶ [pipe] ──splice(2)──▶ to       the pipe is empty between two fillings, and then
+//!                                                      goes back to the pool: a waiting session has none
+//! ```
+//!
+//! Where the kernel refuses (no pipes left, a filter on system calls) the rest is copied.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::{Shutdown, TcpStream},
+    os::fd::OwnedFd,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use async_io::Async;
+use futures_lite::AsyncWrite;
+use rustix::{
+    io::Errno,
+    pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
+};
+
+use super::{
+    copy::Copy,
+    drive::{Broken, Pump, TURNS, give_way},
+    half::HalfClose,
+};
+
+/// A socket registered with the reactor.
+pub(super) type Socket = Async<TcpStream>;
+
+/// Moves bytes from one socket to another, then ends the other one's input.
+pub(super) enum Relay<'a> {
+    Splice(Splice<'a>),
+    Copy(Copy<&'a Socket, HalfClose<&'a Socket>>, u64),
+}
+
+impl<'a> Relay<'a> {
+    /// `early` was read from `from` before.
+    pub(super) fn new(from: &'a Socket, to: &'a Socket, early: Vec<u8>) -> Self {
+        Self::Splice(Splice {
+            from,
+            to,
+            early: (early, 0),
+            filled: None,
+            ended: false,
+            given: 0,
+            taken: 0,
+        })
+    }
+
+    /// The same direction by copying only; for tests and benchmarks of that path.
+    #[cfg(test)]
+    pub(super) fn copying(from: &'a Socket, to: &'a Socket, early: Vec<u8>) -> Self {
+        Self::Copy(Copy::new(from, HalfClose(to), early, None), 0)
+    }
+}
+
+impl Pump for Relay<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if let Self::Splice(splice) = self {
+            match ready!(splice.poll(cx)) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(Stop::Broken(broken)) => return Poll::Ready(Err(broken)),
+                Err(Stop::Refused(why)) => {
+                    log::debug!("splice=refused why={why} fallback=copy");
+                    let (copy, given) = splice.give_up().map_err(Broken::Read)?;
+                    *self = Self::Copy(copy, given);
+                }
+            }
+        }
+        match self {
+            Self::Copy(copy, _) => copy.poll(cx),
+            Self::Splice(_) => give_way(cx),
+        }
+    }
+
+    fn given(&self) -> u64 {
+        match self {
+            Self::Splice(splice) => splice.given,
+            Self::Copy(copy, before) => before + copy.given(),
+        }
+    }
+
+    fn taken(&self) -> u64 {
+        match self {
+            Self::Splice(splice) => splice.taken,
+            Self::Copy(copy, before) => before + copy.taken(),
+        }
+    }
+}
+
+pub(super) struct Splice<'a> {
+    from: &'a Socket,
+    to: &'a Socket,
+    /// Bytes to send first, and how many of them have gone.
+    early: (Vec<u8>, usize),
+    /// A pipe with so many bytes in it.
+    filled: Option<(Pipe, usize)>,
+    ended: bool,
+    given: u64,
+    taken: u64,
+}
+
+/// Why splicing stops before the end.
+enum Stop {
+    Broken(Broken),
+    /// The kernel does not splice here; nothing is lost.
+    Refused(Errno),
+}
+
+impl<'a> Splice<'a> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        for _ in 0..TURNS {
+            if self.early.1 < self.early.0.len() {
+                ready!(self.poll_early(cx))?;
+            } else if self.filled.is_some() {
+                ready!(self.poll_drain(cx))?;
+            } else if !self.ended {
+                ready!(self.poll_fill(cx))?;
+            } else {
+                let shut = self.to.get_ref().shutdown(Shutdown::Write);
+                return Poll::Ready(match shut {
+                    // It has gone by itself; what it had to say is the other direction's matter.
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                    outcome => outcome.map_err(|error| Stop::Broken(Broken::Write(error))),
+                });
+            }
+        }
+        give_way(cx)
+    }
+
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let (bytes, at) = &mut self.early;
+        let mut to = self.to;
+        let wrote = ready!(Pin::new(&mut to).poll_write(cx, &bytes[*at..]))
+            .map_err(|error| Stop::Broken(Broken::Write(error)))?;
+        *at += wrote;
+        self.given += wrote as u64;
+        self.taken += wrote as u64;
+        if *at == bytes.len() {
+            self.early = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let pipe = pool::take().map_err(Stop::Refused)?;
+        loop {
+            match splice(self.from, None, &pipe.write, None, MOST, FLAGS) {
+                Ok(0) => {
+                    self.ended = true;
+                    pool::give(pipe);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(got) => {
+                    self.taken += got as u64;
+                    self.filled = Some((pipe, got));
+                    return Poll::Ready(Ok(()));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => match self.from.poll_readable(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Err(Stop::Broken(Broken::Read(error))));
+                    }
+                    Poll::Pending => {
+                        pool::give(pipe);
+                        return Poll::Pending;
+                    }
+                },
+                Err(errno) if refusal(errno) => return Poll::Ready(Err(Stop::Refused(errno))),
+                Err(errno) => return Poll::Ready(Err(Stop::Broken(Broken::Read(errno.into())))),
+            }
+        }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        while let Some((pipe, left)) = &mut self.filled {
+            match splice(&pipe.read, None, self.to, None, *left, FLAGS) {
+                Ok(sent) => {
+                    self.given += sent as u64;
+                    *left -= sent;
+                    if *left == 0
+                        && let Some((pipe, _)) = self.filled.take()
+                    {
+                        pool::give(pipe);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => ready!(self.to.poll_writable(cx))
+                    .map_err(|error| Stop::Broken(Broken::Write(error)))?,
+                Err(errno) if refusal(errno) => return Poll::Ready(Err(Stop::Refused(errno))),
+                Err(errno) => return Poll::Ready(Err(Stop::Broken(Broken::Write(errno.into())))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Goes on by copying: with the bytes still in the pipe first. Also says how many have gone before.
+    fn give_up(&mut self) -> io::Result<(Copy<&'a Socket, HalfClose<&'a Socket>>, u64)> {
+        let mut held = Vec::new();
+        if let Some((pipe, left)) = self.filled.take() {
+            held.resize(left, 0);
+            let mut at = 0;
+            while at < left {
+                match rustix::io::read(&pipe.read, &mut held[at..])? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    got => at += got,
+                }
+            }
+        }
+        Ok((
+            Copy::new(self.from, HalfClose(self.to), held, None),
+            self.given,
+        ))
+    }
+}
+
+fn refusal(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP
+    )
+}
+
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// Empty pipes between two uses. Each thread keeps a few.
+mod pool {
+    use super::{Errno, KEPT, MOST, Pipe, PipeFlags, RefCell, fcntl_setpipe_size, pipe_with};
+
+    thread_local! {
+        static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn take() -> Result<Pipe, Errno> {
+        if let Some(pipe) = PIPES.with(|kept| kept.borrow_mut().pop()) {
+            return Ok(pipe);
+        }
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // Above the system's quota the size stays at 64 KiB, which works as well.
+        let _ = fcntl_setpipe_size(&write, MOST);
+        Ok(Pipe { read, write })
+    }
+
+    pub(super) fn give(pipe: Pipe) {
+        PIPES.with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < KEPT {
+                kept.push(pipe);
+            }
+        });
+    }
+}
+
+/// One filling, and the size of pipe asked for.
+const MOST: usize = 256 * 1024;
+/// Idle pipes per thread.
+const KEPT: usize = 8;
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
