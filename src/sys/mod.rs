@@ -1,4 +1,4 @@
-//! The machine: ssh, processes, signals, paths, logs. A leaf.
+//! The machine: ssh, processes, signals, standard streams, paths, logs. A leaf.
 
 pub mod log;
 pub mod out;
@@ -6,3 +6,4 @@ pub mod paths;
 pub mod process;
 pub mod signal;
 pub mod ssh;
+pub mod stdio;

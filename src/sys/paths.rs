@@ -1,1 +1,174 @@
-//! (see the plan)
+//! Where files live, and how they are replaced.
+
+use std::{
+    env, fs,
+    fs::{File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// The person's home folder: `$HOME`, else what the system's list of users says.
+pub fn home() -> Option<PathBuf> {
+    env::home_dir().filter(|home| home.is_absolute())
+}
+
+/// Our own settings: `$XDG_CONFIG_HOME/noports`, else `~/.config/noports`.
+pub fn config() -> Option<PathBuf> {
+    let named = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let base = match named.filter(|path| path.is_absolute()) {
+        Some(base) => base,
+        None => home()?.join(".config"),
+    };
+    Some(base.join("noports"))
+}
+
+/// The folder of key files, shared with all atProtocol programs: `~/.atsign/keys`.
+pub fn keys() -> Option<PathBuf> {
+    Some(home()?.join(".atsign").join("keys"))
+}
+
+/// The usual key file of an atSign (`@alice`): `~/.atsign/keys/@alice_key.atKeys`.
+pub fn key_file(at_sign: &str) -> Option<PathBuf> {
+    Some(keys()?.join(format!("{at_sign}_key.atKeys")))
+}
+
+/// Makes a folder that only its owner can look into, with those above it.
+///
+/// # Errors
+/// What the system says; a folder that exists is fine and stays as it is.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// Puts `bytes` at `path` as a whole or not at all, with these permission bits, safe against a power cut.
+/// A symbolic link stays one: what it points to is replaced.
+///
+/// # Errors
+/// What the system says, with the path; the old content is untouched then.
+pub fn atomic_write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let with_path = |error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot write {}: {error}", path.display()),
+        )
+    };
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let Some(name) = target.file_name() else {
+        return Err(with_path(io::ErrorKind::InvalidInput.into()));
+    };
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    let temporary = folder.join(format!(".{}.{pid}.{serial}", name.display()));
+    let replaced = write_through(&temporary, bytes, mode)
+        .and_then(|()| fs::rename(&temporary, &target))
+        .and_then(|()| File::open(folder)?.sync_all());
+    replaced.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        with_path(error)
+    })
+}
+
+fn write_through(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    // Not left to the open: that would be subject to the umask.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Tells apart temporary files of one process.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = env::temp_dir().join(format!("paths-{}", uuid::Uuid::new_v4()));
+            private_folder(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_and_nothing_is_left_over() {
+        let folder = Folder::new();
+        let path = folder.0.join("file");
+        for (bytes, mode) in [(&b"one"[..], 0o600), (b"two and more", 0o644), (b"", 0o600)] {
+            atomic_write(&path, bytes, mode).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+                mode
+            );
+            assert_eq!(names(&folder.0), ["file"]);
+        }
+    }
+
+    #[test]
+    fn a_symbolic_link_stays_one() {
+        let folder = Folder::new();
+        let (target, link) = (folder.0.join("target"), folder.0.join("link"));
+        fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        atomic_write(&link, b"new", 0o600).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_refusal_names_the_path_and_keeps_what_was_there() {
+        let folder = Folder::new();
+        let path = folder.0.join("no-such-folder").join("file");
+        let error = atomic_write(&path, b"x", 0o600).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        let taken = folder.0.join("taken");
+        fs::create_dir(&taken).unwrap();
+        assert!(atomic_write(&taken, b"x", 0o600).is_err());
+        assert_eq!(names(&folder.0), ["taken"]);
+    }
+
+    #[test]
+    fn a_private_folder_is_closed_to_others() {
+        let folder = Folder::new();
+        let inner = folder.0.join("a").join("b");
+        private_folder(&inner).unwrap();
+        private_folder(&inner).unwrap();
+        assert_eq!(
+            fs::metadata(&inner).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+    }
+}

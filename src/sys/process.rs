@@ -1,1 +1,122 @@
-//! (see the plan)
+//! Our own executable as a child that outlives us, and no core dumps.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process,
+};
+
+use async_process::{Child, Command, Stdio};
+use futures_lite::AsyncWriteExt;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+/// Our own executable; where the kernel offers it, the very file that is running, even if it has been
+/// replaced or removed since.
+///
+/// # Errors
+/// What the system says.
+pub fn own_executable() -> io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() {
+        return Ok(running.to_owned());
+    }
+    env::current_exe()
+}
+
+/// Starts our own executable so that it survives us: in a process group of its own, so that a key
+/// pressed at our terminal does not reach it, and not killed when the handle is dropped.
+///
+/// `input` is what it reads on stdin (secrets travel here), then the end. Its stdout is discarded;
+/// its stderr is the handle's `stderr`, and may be dropped when enough has been read.
+///
+/// # Errors
+/// What the system says.
+pub async fn spawn_own<S: AsRef<OsStr>>(arguments: &[S], input: &[u8]) -> io::Result<Child> {
+    let mut command = process::Command::new(own_executable()?);
+    command.args(arguments).process_group(0);
+    spawn_with_input(command, input).await
+}
+
+async fn spawn_with_input(command: process::Command, input: &[u8]) -> io::Result<Child> {
+    let mut command = Command::from(command);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A child that ended without reading has its reason, which its stderr and status tell.
+        match stdin.write_all(input).await {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(child)
+}
+
+/// Keeps secrets out of core files and out of reach of debuggers of the same user.
+pub fn protect_memory() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        log::debug!("core_dumps=left error={error}");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        log::debug!("dumpable=left error={error}");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use async_std::task::block_on;
+    use futures_lite::AsyncReadExt;
+
+    use super::*;
+
+    fn shell(script: &str) -> process::Command {
+        let mut command = process::Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn our_executable_can_be_opened() {
+        assert!(std::fs::File::open(own_executable().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_child_reads_its_input_and_is_heard_on_stderr() {
+        block_on(async {
+            let mut child = spawn_with_input(shell("cat >&2; exit 3"), b"a secret\n")
+                .await
+                .unwrap();
+            let mut heard = String::new();
+            child
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut heard)
+                .await
+                .unwrap();
+            assert_eq!(heard, "a secret\n");
+            assert_eq!(child.status().await.unwrap().code(), Some(3));
+        });
+    }
+
+    #[test]
+    fn a_child_that_does_not_read_is_no_accident() {
+        block_on(async {
+            let input = vec![b'x'; 1 << 20];
+            let mut child = spawn_with_input(shell("exec 0<&-; exit 4"), &input)
+                .await
+                .unwrap();
+            assert_eq!(child.status().await.unwrap().code(), Some(4));
+        });
+    }
+}

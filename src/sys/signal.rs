@@ -1,1 +1,87 @@
-//! (see the plan)
+//! Signals as futures.
+
+use std::{future::pending, io};
+
+use async_signal::{Signal, Signals};
+use futures_lite::StreamExt;
+
+/// How we were asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Somebody pressed Ctrl-C.
+    Interrupt,
+    /// The usual request of a service manager.
+    Terminate,
+    /// The terminal has gone.
+    HangUp,
+}
+
+/// Waits until somebody asks us to stop. From the first poll on, these signals no longer end the process
+/// by themselves.
+///
+/// # Errors
+/// If no handler can be installed.
+pub async fn stop() -> io::Result<Stop> {
+    let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])?;
+    loop {
+        match signals.next().await {
+            Some(Ok(Signal::Int)) => return Ok(Stop::Interrupt),
+            Some(Ok(Signal::Term)) => return Ok(Stop::Terminate),
+            Some(Ok(Signal::Hup)) => return Ok(Stop::HangUp),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error),
+            None => pending().await,
+        }
+    }
+}
+
+/// As long as this lives, losing the terminal or the parent does not end the process.
+#[derive(Debug)]
+pub struct IgnoreHangUp {
+    _kept: Signals,
+}
+
+impl IgnoreHangUp {
+    /// Begins to ignore.
+    ///
+    /// # Errors
+    /// If no handler can be installed.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            _kept: Signals::new([Signal::Hup])?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use async_std::task::block_on;
+    use futures_lite::future::{or, yield_now};
+    use rustix::process::{Signal as Raw, getpid, kill_process};
+
+    use super::*;
+
+    /// One test for all: signals belong to the whole process.
+    #[test]
+    fn asked_to_stop_and_hang_ups_ignored() {
+        block_on(async {
+            let kept = IgnoreHangUp::new().unwrap();
+            kill_process(getpid(), Raw::HUP).unwrap();
+            drop(kept);
+            for (raw, want) in [(Raw::TERM, Stop::Terminate), (Raw::HUP, Stop::HangUp)] {
+                let mut installed = false;
+                let asked = or(stop(), async {
+                    loop {
+                        // The first poll of `stop` has installed the handlers.
+                        if !std::mem::replace(&mut installed, true) {
+                            kill_process(getpid(), raw).unwrap();
+                        }
+                        yield_now().await;
+                    }
+                });
+                assert_eq!(asked.await.unwrap(), want);
+            }
+        });
+    }
+}
