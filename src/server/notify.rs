@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::at::{AtKey, AtSign, fault::Code, key::Scope, verb::Operation};
 
 use super::{
+    enroll,
     session::{Refusal, refuse},
     store::{
         Event, StoreError, Tx, lists,
@@ -389,6 +390,9 @@ pub fn learn_key(
 pub fn purge(tx: &mut Tx<'_>, home: &Home, now: u64) -> Result<bool, StoreError> {
     let keys = home.expired(tx, now, PURGED_AT_ONCE)?;
     for key in &keys {
+        if let Some(id) = enroll::id_of(home, key) {
+            enroll::move_data(tx, home, id, ("a", "d"), now)?;
+        }
         home.erase(tx, key)?;
         home.log(tx, key, Change::Delete, now)?;
     }

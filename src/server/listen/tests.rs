@@ -323,7 +323,7 @@ fn strangers_are_answered_and_limited() {
         assert_eq!(line.read().await.unwrap(), "data:ok\n@");
         line.stream.write_all(b"op:0\n").await.unwrap();
         assert_eq!(line.read().await.unwrap(), "data:ok\n@");
-        line.send(&"x".repeat(20_000)).await;
+        line.send(&"x".repeat(40_000)).await;
         let refused = line.read().await.unwrap();
         assert!(refused.starts_with("error:AT0005-"), "{refused}");
         assert_eq!(line.read().await, None);

@@ -41,7 +41,7 @@ use crate::at::{
 };
 
 use super::{
-    enroll::{Grant, Throttle},
+    enroll::{Grant, Need, Throttle, own_data},
     store::{StoreError, Tx, register::Home},
 };
 
@@ -55,10 +55,13 @@ pub use notify::{Watch, live_line, page, stats_line};
 pub const SERVER_VERSION: &str = "3.0.52";
 /// The greeting of every connection.
 pub const GREETING: &[u8] = b"@";
-/// Longest command before login, in bytes. An enrolment request with its keys is about 2 KiB.
-pub const MAX_LINE_STRANGER: usize = 16 * 1024;
+/// Longest command before login, in bytes: an enrolment request with all the keys it may carry.
+pub const MAX_LINE_STRANGER: usize = 32 * 1024;
 /// Longest command after login, in bytes.
 pub const MAX_LINE: usize = crate::at::reply::MAX_LINE;
+
+/// What connections without an enrolment are called in keys.
+const NO_ENROLLMENT: &str = "primary";
 
 /// Who is on the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -527,16 +530,19 @@ impl Session {
     }
 
     /// Lets the owner pass if the enrolment, if any, may do this to the key.
-    fn owner_of(&self, key: &str, verb: &str, need: super::enroll::Need) -> Result<(), Refusal> {
-        match self.owner()? {
-            Some(grant) if !grant.covers(key, need) => Err(refuse(
-                Code::Unauthorized,
-                format!(
-                    "Connection with enrollment ID {} is not authorized to {verb} key: {key}",
-                    grant.id
-                ),
-            )),
-            _ => Ok(()),
+    fn owner_of(&self, key: &str, verb: &str, need: Need) -> Result<(), Refusal> {
+        let grant = self.owner()?;
+        let id = grant.map_or(NO_ENROLLMENT, |grant| grant.id.as_str());
+        let covered = grant.is_none_or(|grant| grant.covers(key, need));
+        let own = match own_data(key) {
+            Some((whose, letter)) if need == Need::Write => whose == id && letter == "a",
+            _ => true,
+        };
+        if covered && own {
+            return Ok(());
         }
+        let text =
+            format!("Connection with enrollment ID {id} is not authorized to {verb} key: {key}");
+        Err(refuse(Code::Unauthorized, text))
     }
 }

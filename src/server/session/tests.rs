@@ -898,6 +898,18 @@ fn a_device_enrols_is_approved_and_revoked() {
         ),
         ("update:privatekey:at_pkam_publickey v", "error:AT0009-"),
         (
+            &format!("update:public:_apsk.{second}.a.__e@alice K"),
+            "data:-1",
+        ),
+        (
+            &format!("update:public:_apsk.{first}.a.__e@alice K"),
+            "error:AT0009-",
+        ),
+        (
+            &format!("update:public:_apsk.{second}.r.__e@alice K"),
+            "error:AT0009-",
+        ),
+        (
             &format!(r#"enroll:revoke:{{"enrollmentId":"{first}"}}"#),
             "error:AT0009-",
         ),
@@ -930,6 +942,12 @@ fn a_device_enrols_is_approved_and_revoked() {
         reply,
         format!("error:AT0027:enrollment_id: {second} is revoked\n@")
     );
+    // What it published about itself says so too.
+    let mut anybody = world.connect("@alice");
+    let gone = world.ask(&mut anybody, &format!("lookup:_apsk.{second}.a.__e@alice"));
+    assert!(gone.starts_with("error:AT0015-"), "{gone}");
+    let moved = format!("lookup:_apsk.{second}.r.__e@alice");
+    world.talk(&mut anybody, &[(&moved, "data:K\n@")]);
 }
 
 #[test]

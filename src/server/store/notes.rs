@@ -11,9 +11,9 @@ use crate::at::{AtSign, verb::Operation};
 use super::{Rows, StoreError, Tx, records::Meta, register::Home, rows};
 
 /// Most unexpired notifications kept for one atSign.
-pub const MAX_INBOX: u64 = 100_000;
+pub const MAX_INBOX: u64 = 50_000;
 /// Most bytes of unexpired received notifications kept for one atSign.
-pub const MAX_INBOX_BYTES: u64 = 512 << 20;
+pub const MAX_INBOX_BYTES: u64 = 128 << 20;
 /// Most notifications of one atSign waiting to go out.
 pub const MAX_OUTBOX: u64 = 20_000;
 
