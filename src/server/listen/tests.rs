@@ -1,6 +1,10 @@
 //! The server as clients meet it: real sockets, real TLS, a store on disk.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use async_std::task::block_on;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};

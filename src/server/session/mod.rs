@@ -14,6 +14,7 @@
 //! at_server:packages/at_secondary_server/lib/src/exception/global_exception_handler.dart.
 
 mod admin;
+mod answer;
 mod auth;
 mod batch;
 mod enroll;
@@ -36,15 +37,17 @@ use std::{
 
 use crate::at::{
     AtSign, Verb,
-    fault::{Code, Fault, Shape},
+    fault::{Code, Shape},
     verb::{Dialect, SyntaxError},
 };
 
 use super::{
     enroll::{Grant, Need, Throttle, own_data},
-    store::{StoreError, Tx, register::Home},
+    store::{Tx, register::Home},
 };
+use answer::Answer;
 
+pub(super) use answer::{Refusal, refuse};
 pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
@@ -185,68 +188,6 @@ pub enum Next {
     Prove(Box<auth::Proof>),
     /// Ask another atServer for a value, then call [`Session::fetched`].
     Fetch(Box<Errand>),
-}
-
-/// What a handler answers.
-pub(super) enum Answer {
-    /// `data:<text>`
-    Data(String),
-    /// `data: <text>`: two verbs have a blank there.
-    Spaced(String),
-    /// The prompt alone.
-    Prompt,
-    /// Nothing yet, or nothing at all.
-    Next(Next),
-    /// As `Data`, then close after this long.
-    Last(String, Duration),
-}
-
-/// Why a handler refuses.
-#[derive(Debug)]
-pub(in crate::server) struct Refusal {
-    fault: Fault,
-    /// Enrolment states have a form of their own.
-    state: bool,
-    close: bool,
-    delay: Duration,
-}
-
-pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal {
-    Refusal {
-        close: matches!(
-            code,
-            Code::DataStore | Code::BufferLimit | Code::Blocked | Code::Paused
-        ),
-        fault: Fault::new(code, text),
-        state: false,
-        delay: Duration::ZERO,
-    }
-}
-
-impl Refusal {
-    /// In the form of enrolment states: `error:AT0026:…`.
-    pub(super) fn state(code: Code, text: impl Into<String>) -> Self {
-        Self {
-            state: true,
-            ..refuse(code, text)
-        }
-    }
-    pub(super) fn after(self, delay: Duration) -> Self {
-        Self { delay, ..self }
-    }
-    fn closing(self) -> Self {
-        Self {
-            close: true,
-            ..self
-        }
-    }
-}
-
-impl From<StoreError> for Refusal {
-    fn from(why: StoreError) -> Self {
-        log::error!("store why={why}");
-        refuse(Code::DataStore, "the store failed")
-    }
 }
 
 type Handled = Result<Answer, Refusal>;
