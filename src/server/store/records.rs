@@ -19,6 +19,12 @@ pub struct Record {
     pub meta: Meta,
 }
 
+const CACHED_BYTES: &str = "cached bytes";
+
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
 /// Whether a write shows in the commit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logged {
@@ -61,7 +67,8 @@ impl Home {
         change: Change,
         logged: Logged,
     ) -> Result<i64, StoreError> {
-        self.forget_expiry(tx, key)?;
+        self.forget(tx, key)?;
+        self.weigh(tx, key, signed(record.value.len()))?;
         if let Some(at) = record.meta.expires_at {
             let row = self.key(rows::EXPIRY, &[&at.to_be_bytes(), key.as_bytes()]);
             tx.put(row, Vec::new())?;
@@ -103,17 +110,37 @@ impl Home {
     /// # Errors
     /// When the store fails.
     pub fn erase(&self, tx: &mut Tx<'_>, key: &str) -> Result<bool, StoreError> {
-        let there = self.forget_expiry(tx, key)?;
+        let there = self.forget(tx, key)?;
         tx.remove(&self.key(rows::RECORD, &[key.as_bytes()]))?;
         Ok(there)
     }
 
-    fn forget_expiry(&self, tx: &mut Tx<'_>, key: &str) -> Result<bool, StoreError> {
+    /// Removes what points to a record, before the record itself goes or changes.
+    fn forget(&self, tx: &mut Tx<'_>, key: &str) -> Result<bool, StoreError> {
         let old = self.record(tx, key)?;
+        if let Some(old) = &old {
+            self.weigh(tx, key, -signed(old.value.len()))?;
+        }
         if let Some(at) = old.as_ref().and_then(|old| old.meta.expires_at) {
             tx.remove(&self.key(rows::EXPIRY, &[&at.to_be_bytes(), key.as_bytes()]))?;
         }
         Ok(old.is_some())
+    }
+
+    /// Keeps count of the bytes that others put here.
+    fn weigh(&self, tx: &mut Tx<'_>, key: &str, bytes: i64) -> Result<(), StoreError> {
+        if key.starts_with("cached:") {
+            self.count(tx, CACHED_BYTES, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes of other atSigns' values are kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn cached_bytes(&self, rows: &dyn Rows) -> Result<u64, StoreError> {
+        self.counter(rows, CACHED_BYTES)
     }
 
     /// Shows the records whose keys start with `prefix`, ascending, for as long as `each` says `true`.

@@ -180,3 +180,92 @@ fn challenge_of(reply: &str) -> &str {
         .next()
         .unwrap()
 }
+
+/// Something like a command: the right words in any order.
+fn commandish() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let words = [
+        "from",
+        "cram",
+        "pkam",
+        "pol",
+        "scan",
+        "lookup",
+        "plookup",
+        "llookup",
+        "update",
+        "delete",
+        "notify",
+        "monitor",
+        "noop",
+        "info",
+        "stats",
+        "sync",
+        "config",
+        "batch",
+        "enroll",
+        "otp",
+        "keys",
+        "all",
+        "meta",
+        "json",
+        "public",
+        "cached",
+        "@alice",
+        "@bob",
+        "x.ns",
+        "@",
+        ":",
+        " ",
+        "ttl",
+        "ttr",
+        "-1",
+        "9999999999999999999",
+        "true",
+        "null",
+        "id",
+        "block",
+        "allow",
+        "add",
+        "show",
+        "request",
+        "{}",
+        "{\"a\":",
+        "[",
+        "list",
+        "fetch",
+        "messageType",
+        "text",
+        "key",
+        "privatekey",
+        "at_secret",
+        "\u{1f6e0}",
+        "\u{0}",
+        "\r",
+        "selfNotifications",
+        "(",
+        "limit",
+    ];
+    prop::collection::vec(prop::sample::select(words.to_vec()), 0..9).prop_map(|w| w.concat())
+}
+
+proptest::proptest! {
+    /// Whatever is sent: one whole reply with its prompt, or something for the listener to do; never a panic.
+    #[test]
+    fn every_line_gets_one_whole_reply(lines in proptest::collection::vec(commandish(), 1..6)) {
+        let mut world = World::new(&["@alice"]);
+        for mut line in [world.connect("@alice"), world.login("@alice")] {
+            for text in &lines {
+                let outcome = world.run(&mut line, text);
+                let reply = String::from_utf8(outcome.reply).unwrap();
+                let waits = !matches!(outcome.next, Next::Nothing);
+                let (body, prompt) = reply.rsplit_once('\n').unwrap_or(("", &reply));
+                proptest::prop_assert!(waits == reply.is_empty() || outcome.close, "{text}");
+                proptest::prop_assert!(!body.contains('\n'), "{text} → {reply}");
+                proptest::prop_assert!(
+                    ["", "@", "@alice@"].contains(&prompt), "{text} → {reply}"
+                );
+            }
+        }
+    }
+}
