@@ -58,7 +58,12 @@ async fn spawn_with_input(command: process::Command, input: &[u8]) -> io::Result
 }
 
 /// Keeps secrets out of core files and out of reach of debuggers of the same user.
+///
+/// With `NOPORTS_DEBUG` set it does nothing: then a debugger may look, and so may tests.
 pub fn protect_memory() {
+    if env::var_os("NOPORTS_DEBUG").is_some() {
+        return;
+    }
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
