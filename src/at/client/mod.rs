@@ -6,7 +6,7 @@
 //! ```
 //! Until the first command can be sent: TCP, TLS, `from`, `pkam`, one round trip each (two for TLS 1.2),
 //! and before that the directory's TCP, TLS, greeting and answer. What encrypting to somebody costs stands
-//! in [`sharing`]; a monitor needs its own login and one round trip for its proof.
+//! in `sharing`; a monitor needs its own login and one round trip for its proof.
 //!
 //! * `link` — one connection. `worker`, `monitor` — the tasks. `sharing`, `opening` — keys for and from others.
 //! * Dropping the last [`Client`] ends all tasks; dropping a [`Subscription`] ends its own.
