@@ -22,6 +22,7 @@ use std::{
     sync::Arc,
 };
 
+use ::log::LevelFilter;
 use argh::FromArgs;
 
 use crate::{
@@ -35,6 +36,7 @@ use crate::{
         verb::Detail,
     },
     secret::Secret,
+    sys::{log, process},
 };
 
 use super::common::{self, Failure, Progress, exit};
@@ -72,7 +74,7 @@ struct Args {
     /// no progress on stderr
     #[argh(switch, short = 'q')]
     quiet: bool,
-    /// log more (twice: everything)
+    /// log more; may be repeated
     #[argh(switch, short = 'v')]
     verbose: u8,
 }
@@ -86,6 +88,8 @@ pub fn main(name: &str, args: &[&str]) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
+    log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    process::protect_memory();
     let json = args.json;
     common::finish(name, json, common::run(1, run(args)))
 }
@@ -491,17 +495,17 @@ mod tests {
     /// How far the run came that died.
     #[derive(Clone, Copy, Debug)]
     enum Died {
-        BeforeTheServerHeard,
-        BeforeTheIdWasNoted,
-        BeforeTheLogin,
-        BeforeTheRename,
+        Unheard,
+        IdNotNoted,
+        NotLoggedIn,
+        NotRenamed,
     }
 
     /// Does what a run does up to there; returns its keys.
     async fn die(world: &World, who: &AtSign, secret: &Secret<String>, when: Died) -> AtKeys {
         let file = world.file(who);
         let draft = Draft::of(&file);
-        if let Died::BeforeTheRename = when {
+        if let Died::NotRenamed = when {
             world.activate(who, secret).await.unwrap();
             fs::rename(&file, &draft.0).unwrap();
             return draft.read(who).unwrap().unwrap();
@@ -511,11 +515,11 @@ mod tests {
         let keys = enroll::mint(who).unwrap();
         draft.write(&keys).unwrap();
         assert_eq!(mode(&draft.0), 0o600);
-        if let Died::BeforeTheServerHeard = when {
+        if let Died::Unheard = when {
             return keys;
         }
         register(&mut link, &draft, keys.clone()).await.unwrap();
-        if let Died::BeforeTheIdWasNoted = when {
+        if let Died::IdNotNoted = when {
             draft.write(&keys).unwrap();
         }
         keys
@@ -525,10 +529,10 @@ mod tests {
     fn a_run_that_died_is_finished_with_the_same_keys() {
         in_world(async |world| {
             let rows = [
-                ("@a", Died::BeforeTheServerHeard),
-                ("@b", Died::BeforeTheIdWasNoted),
-                ("@c", Died::BeforeTheLogin),
-                ("@d", Died::BeforeTheRename),
+                ("@a", Died::Unheard),
+                ("@b", Died::IdNotNoted),
+                ("@c", Died::NotLoggedIn),
+                ("@d", Died::NotRenamed),
             ];
             for (who, when) in rows {
                 let who = at(who);

@@ -15,16 +15,18 @@ use std::{
     thread,
 };
 
+use ::log::{LevelFilter, info};
 use argh::FromArgs;
-use async_signal::{Signal, Signals};
-use futures_lite::{StreamExt, future};
-use log::info;
+use futures_lite::future;
 use miniserde::json;
 
-use crate::server::{
-    authority::{self, Authority, AuthorityError},
-    control::{Answer, ControlError, Desk, Request, Row, Status},
-    listen::{self, Hosted, Options, Running, ServerError, Timings},
+use crate::{
+    server::{
+        authority::{self, Authority, AuthorityError},
+        control::{Answer, ControlError, Desk, Request, Row, Status},
+        listen::{self, Hosted, Options, Running, ServerError, Timings},
+    },
+    sys::{log, paths, process, signal},
 };
 
 use super::common::{self, Failure, exit, print_err, print_out};
@@ -84,7 +86,7 @@ struct Serve {
     /// say nothing on stderr but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
-    /// log more (twice: everything)
+    /// log more; may be repeated
     #[argh(switch, short = 'v')]
     verbose: u8,
 }
@@ -206,6 +208,8 @@ impl From<ControlError> for Failure {
 }
 
 async fn serve(args: Serve) -> Result<(), Failure> {
+    log::start(LevelFilter::Info, args.verbose, args.quiet);
+    process::protect_memory();
     let data = data_folder(args.data)?;
     let host = match args.host {
         Some(host) => host,
@@ -213,9 +217,6 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     };
     let authority = authority::open_or_make(&data)?;
     let leaf = authority.leaf(&names(&host, args.domain.as_deref()))?;
-    // Before anything listens: a signal from here on ends the server in good form.
-    let signals = Signals::new([Signal::Term, Signal::Int])
-        .map_err(|why| Failure::plain(format!("cannot wait for signals: {why}")))?;
     let options = Options {
         data: data.clone(),
         listen: args.listen,
@@ -228,23 +229,19 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     let running = listen::start(options, leaf.acceptor()?).await?;
     let desk = Desk::open(&data)?;
     let place = format!("{host}:{}", running.directory().port());
-    announce(&place, &authority, args.json, args.quiet);
-
     let status = status(&place, &authority);
-    let answering = async {
+    let serving = async {
+        // Only now, because by now a signal ends the server in good form.
+        announce(&place, &authority, args.json, args.quiet);
         desk.serve(async |request| answer(&running, &status, request).await)
             .await;
-        None
+        future::pending().await
     };
-    let ended = future::or(answering, first_of(signals)).await;
-    info!("ending signal={ended:?}");
+    let told = future::or(signal::stop(), serving).await;
+    info!("ending told={told:?}");
     drop(desk);
     running.stop().await;
     Ok(())
-}
-
-async fn first_of(mut signals: Signals) -> Option<Signal> {
-    signals.next().await?.ok()
 }
 
 /// With `--port 0` nobody relies on fixed numbers.
@@ -361,14 +358,14 @@ async fn offline(data: &Path, request: Request) -> Result<Answer, Failure> {
 
 /// The flag, else `NOPORTS_DATA`, else the place that fits the user.
 fn data_folder(flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let env = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let folder = match flag.or_else(|| env("NOPORTS_DATA").map(PathBuf::from)) {
+    let named = std::env::var_os("NOPORTS_DATA").filter(|value| !value.is_empty());
+    let folder = match flag.or_else(|| named.map(PathBuf::from)) {
         Some(folder) => folder,
         None if rustix::process::geteuid().is_root() => "/var/lib/noports/atserver".into(),
         None => {
-            let home = env("HOME")
+            let home = paths::home()
                 .ok_or_else(|| Failure::misuse("no home folder for the data").hint("--data DIR"))?;
-            Path::new(&home).join(".local/share/noports/atserver")
+            home.join(".local/share/noports/atserver")
         }
     };
     // Whole, because its files are named to people who may stand in another folder.

@@ -9,14 +9,13 @@
 //! and hands them to the functions here, which add the environment (`NOPORTS_ROOT`, `NOPORTS_CA`,
 //! `NOPORTS_AS`, `NOPORTS_KEYS`; a flag wins) and the defaults.
 
-use std::{
-    future::Future,
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{future::Future, process::ExitCode};
 
 use argh::FromArgs;
 use async_global_executor::GlobalExecutorConfig;
+use log::error;
+
+use crate::sys::out;
 
 pub use account::{acting_as, identity, key_file, network, read_keys};
 pub use failure::{Failure, exit};
@@ -60,15 +59,16 @@ pub fn finish(name: &str, json: bool, result: Result<(), Failure>) -> ExitCode {
     ExitCode::from(failure.code)
 }
 
-/// One line of results on stdout. A reader that went away is no error.
+/// One line of results on stdout. A reader that went away is no error; a full disk goes to the log.
 pub fn print_out(line: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    if let Err(why) = out::line(line) {
+        error!("stdout=\"{why}\"");
+    }
 }
 
 /// One line on stderr.
 pub fn print_err(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    out::note(line);
 }
 
 /// Runs a program's story on this many executor threads. Call it before anything else touches the

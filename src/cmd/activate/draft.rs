@@ -1,16 +1,17 @@
 //! The key file while it is in the making.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use crate::{
     at::{AtSign, keyfile::AtKeys},
     cmd::common::{self, Failure, exit},
+    sys::paths,
 };
+
+const ELSEWHERE: &str = "choose another place: --keys FILE";
 
 /// The key file before it has its name: `@alice_key.atKeys.new`.
 pub struct Draft(pub PathBuf);
@@ -38,32 +39,9 @@ impl Draft {
 
     /// All or nothing: a crash leaves the old draft, the new one, or none.
     pub fn write(&self, keys: &AtKeys) -> Result<(), Failure> {
-        let cannot = |why: io::Error| cannot_write(&self.0, &why);
-        let folder = folder_of(&self.0);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(cannot)?;
-        let mut name = self.0.as_os_str().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let half = PathBuf::from(name);
-        let _ = fs::remove_file(&half); // of a process that died and had the same number
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&half)
-            .and_then(|mut out| {
-                out.write_all(keys.print().reveal().as_bytes())?;
-                out.sync_all()
-            })
-            .and_then(|()| fs::rename(&half, &self.0))
-            .and_then(|()| fs::File::open(folder)?.sync_all());
-        if written.is_err() {
-            let _ = fs::remove_file(&half);
-        }
-        written.map_err(cannot)
+        paths::private_folder(folder_of(&self.0)).map_err(|why| cannot_write(&self.0, &why))?;
+        paths::atomic_write(&self.0, keys.print().reveal().as_bytes(), 0o600)
+            .map_err(|why| Failure::new(exit::KEYS, why.to_string()).hint(ELSEWHERE))
     }
 
     /// The draft becomes the key file.
@@ -88,5 +66,5 @@ fn cannot_write(file: &Path, why: &io::Error) -> Failure {
         exit::KEYS,
         format!("cannot write the key file {}: {why}", file.display()),
     )
-    .hint("choose another place: --keys FILE")
+    .hint(ELSEWHERE)
 }

@@ -17,6 +17,7 @@ use crate::{
         authority,
         control::{self, Answer, ControlError, Request, Row},
     },
+    sys::out,
 };
 
 use super::{Add, ExportCa, List, Remove, Show, data_folder, offline};
@@ -61,7 +62,7 @@ pub async fn add(args: Add) -> Result<(), Failure> {
         (Some(file), Some(path)) => Some(keep(file, path, &secret)?),
         _ => None,
     };
-    tell_secret(&who, &secret, kept.as_deref(), args.json);
+    tell_secret(&who, &secret, kept.as_deref(), args.json)?;
     tell_next(&who, &data, kept.as_deref()).await;
     Ok(())
 }
@@ -88,17 +89,29 @@ fn cannot_write(path: &Path, why: &io::Error) -> Failure {
 }
 
 /// The one-time secret: on stdout, unless a file has it.
-fn tell_secret(who: &AtSign, secret: &Secret<String>, kept: Option<&str>, json: bool) {
-    if json {
-        print_out(&json::to_string(&Added {
+fn tell_secret(
+    who: &AtSign,
+    secret: &Secret<String>,
+    kept: Option<&str>,
+    json: bool,
+) -> Result<(), Failure> {
+    let line = match (json, kept) {
+        (true, _) => json::to_string(&Added {
             event: "added",
             atsign: who.as_str(),
             secret: kept.is_none().then(|| secret.reveal().as_str()),
             secret_file: kept,
-        }));
-    } else if kept.is_none() {
-        print_out(secret.reveal());
-    }
+        }),
+        (false, None) => secret.reveal().clone(),
+        (false, Some(_)) => return Ok(()),
+    };
+    let line = Secret::new(line);
+    out::line(line.reveal()).map_err(|why| {
+        Failure::plain(format!(
+            "{who} is hosted, but its secret could not be printed: {why}"
+        ))
+        .hint(format!("noports atserver remove {who}, then add it again"))
+    })
 }
 
 #[derive(miniserde::Serialize)]

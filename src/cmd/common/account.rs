@@ -15,6 +15,7 @@ use crate::{
     },
     net::tls::Connector,
     secret::Secret,
+    sys::paths,
 };
 
 use super::{Failure, exit};
@@ -102,11 +103,12 @@ fn keys_path(env: Environment, keys: Option<&Path>) -> Result<PathBuf, Failure> 
     if let Some(path) = env("NOPORTS_KEYS") {
         return Ok(path.into());
     }
-    let home = env("HOME").ok_or_else(|| {
+    let home = env("HOME").map(PathBuf::from).or_else(paths::home);
+    let home = home.ok_or_else(|| {
         Failure::new(exit::KEYS, "no home folder to look for a key file in")
             .hint("name it: --keys FILE")
     })?;
-    Ok(Path::new(&home).join(".atsign/keys"))
+    Ok(home.join(".atsign/keys"))
 }
 
 fn key_file_in(env: Environment, who: &AtSign, keys: Option<&Path>) -> Result<PathBuf, Failure> {
@@ -254,7 +256,9 @@ mod tests {
 
     #[test]
     fn the_only_key_file_is_the_default_identity() {
-        let rows: &[(&[&str], Option<&str>, Result<&str, &str>)] = &[
+        /// Files in the folder, `--as`; whose keys are taken, or what is told instead.
+        type Row<'a> = (&'a [&'a str], Option<&'a str>, Result<&'a str, &'a str>);
+        let rows: &[Row] = &[
             (&["@a_key.atKeys"], None, Ok("@a")),
             (
                 &["@a_key.atKeys", "notes.txt", "@b_key.atKeys.new"],
