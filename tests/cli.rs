@@ -9,7 +9,13 @@ use crate::world::{Folder, NOPORTS, failure, stdout};
 fn noports(words: &[&str]) -> Command {
     let mut command = Command::new(NOPORTS);
     command.args(words);
-    for name in ["NOPORTS_ROOT", "NOPORTS_CA", "NOPORTS_KEYS", "NOPORTS_AS", "NOPORTS_VIA"] {
+    for name in [
+        "NOPORTS_ROOT",
+        "NOPORTS_CA",
+        "NOPORTS_KEYS",
+        "NOPORTS_AS",
+        "NOPORTS_VIA",
+    ] {
         command.env_remove(name);
     }
     command
@@ -19,14 +25,27 @@ fn noports(words: &[&str]) -> Command {
 fn a_newcomer_is_told_what_there_is() {
     block_on(async {
         let overview = stdout(noports(&[])).await;
-        assert!(overview.starts_with("noports reaches a device that has no open port.\n"), "{overview}");
+        assert!(
+            overview.starts_with("noports reaches a device that has no open port.\n"),
+            "{overview}"
+        );
         for applet in noports::cmd::APPLETS {
-            assert!(overview.contains(&format!("\n  {:<11} {}", applet.name, applet.about)), "{}", applet.name);
+            assert!(
+                overview.contains(&format!("\n  {:<11} {}", applet.name, applet.about)),
+                "{}",
+                applet.name
+            );
             let help = stdout(noports(&[applet.name, "--help"])).await;
-            assert!(help.starts_with(&format!("Usage: noports {}", applet.name)), "{help}");
+            assert!(
+                help.starts_with(&format!("Usage: noports {}", applet.name)),
+                "{help}"
+            );
         }
         assert_eq!(stdout(noports(&["help"])).await, overview);
-        assert_eq!(stdout(noports(&["--version"])).await, concat!("noports ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert_eq!(
+            stdout(noports(&["--version"])).await,
+            concat!("noports ", env!("CARGO_PKG_VERSION"), "\n")
+        );
     });
 }
 
@@ -34,7 +53,10 @@ fn a_newcomer_is_told_what_there_is() {
 fn misuse_says_what_and_what_to_try_and_ends_with_2() {
     block_on(async {
         for (words, want) in [
-            (&["demon"][..], "noports: there is no program \"demon\" in here\n  try: noports help\n"),
+            (
+                &["demon"][..],
+                "noports: there is no program \"demon\" in here\n  try: noports help\n",
+            ),
             (
                 &["client", "--to", "@d"],
                 "noports client: no rendezvous given\n  try: --via @rendezvous, such as --via @rv_eu\n",
@@ -47,13 +69,20 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
                 &["daemon", "--as", "@d"],
                 "noports daemon: a daemon needs somebody who may use it\n  try: --manager @you\n",
             ),
-            (&["client", "--to", "@a@b", "--via", "@r"], "noports client: more than one @ in \"@a@b\"\n"),
+            (
+                &["client", "--to", "@a@b", "--via", "@r"],
+                "noports client: more than one @ in \"@a@b\"\n",
+            ),
             (
                 &["daemon", "--manager", "@m", "--permit-open", "x"],
                 "noports daemon: \"x\" is not host:port, where either may be *\n  try: --permit-open localhost:22,nas:*\n",
             ),
         ] {
-            assert_eq!(failure(noports(words)).await, (2, want.to_owned()), "{words:?}");
+            assert_eq!(
+                failure(noports(words)).await,
+                (2, want.to_owned()),
+                "{words:?}"
+            );
         }
     });
 }
@@ -63,10 +92,22 @@ fn the_name_of_the_link_chooses_the_program() {
     block_on(async {
         let dir = Folder::new();
         for (link, words, want) in [
-            ("sshnp", &["-t", "@d"][..], "noports client: no rendezvous given\n"),
-            ("sshnpd", &["-a", "@d"], "noports daemon: a daemon needs somebody who may use it\n"),
+            (
+                "sshnp",
+                &["-t", "@d"][..],
+                "noports client: no rendezvous given\n",
+            ),
+            (
+                "sshnpd",
+                &["-a", "@d"],
+                "noports daemon: a daemon needs somebody who may use it\n",
+            ),
             ("srvd", &["-a", "@r"], "noports rendezvous: "),
-            ("sshrvd", &["--nope"], "noports rendezvous: Could not find an option named \"nope\".\n"),
+            (
+                "sshrvd",
+                &["--nope"],
+                "noports rendezvous: Could not find an option named \"nope\".\n",
+            ),
         ] {
             symlink(NOPORTS, dir.path(link)).unwrap();
             let mut command = Command::new(dir.path(link));

@@ -24,8 +24,20 @@ impl Echo {
 
     fn says(&mut self, text: &str) {
         let mut back = vec![0; text.len()];
-        self.0.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
-        self.0.0.stdout.as_mut().unwrap().read_exact(&mut back).unwrap();
+        self.0
+            .0
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        self.0
+            .0
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut back)
+            .unwrap();
         assert_eq!(back, text.as_bytes());
     }
 }
@@ -75,7 +87,9 @@ fn what_the_atserver_acknowledged_is_there_after_kill_9() {
         let mut world = World::start().await;
         let mut server = world.serve_from_a_process().await;
         for round in 0..3 {
-            let alice = Client::login(&world.network, world.keys(ALICE)).await.unwrap();
+            let alice = Client::login(&world.network, world.keys(ALICE))
+                .await
+                .unwrap();
             let writer = async_std::task::spawn(write_until_it_breaks(alice, round));
             // Let some writes through, then kill in the middle of the next ones.
             let acknowledged = async_std::task::spawn_blocking({
@@ -91,17 +105,23 @@ fn what_the_atserver_acknowledged_is_there_after_kill_9() {
             server.kill();
             let kept = writer.await;
             server = world.serve();
-            let alice = Client::login(&world.network, world.keys(ALICE)).await.unwrap();
+            let alice = Client::login(&world.network, world.keys(ALICE))
+                .await
+                .unwrap();
             assert!(kept.len() >= 20, "round {round}");
             for (key, value) in kept {
-                let verb = Verb::Llookup { key, detail: Detail::Value };
+                let verb = Verb::Llookup {
+                    key,
+                    detail: Detail::Value,
+                };
                 assert_eq!(alice.run(&verb).await.unwrap(), value, "round {round}");
             }
         }
     });
 }
 
-static COUNTER: std::sync::LazyLock<Arc<std::sync::atomic::AtomicUsize>> = std::sync::LazyLock::new(Arc::default);
+static COUNTER: std::sync::LazyLock<Arc<std::sync::atomic::AtomicUsize>> =
+    std::sync::LazyLock::new(Arc::default);
 
 /// Writes until the connection breaks; returns what was acknowledged.
 async fn write_until_it_breaks(alice: Client, round: usize) -> Vec<(AtKey, String)> {
@@ -109,9 +129,17 @@ async fn write_until_it_breaks(alice: Client, round: usize) -> Vec<(AtKey, Strin
     for i in 0..100_000 {
         let key = AtKey::own(&format!("r{round}_{i}.tests"), alice.atsign());
         let value = format!("value {i}");
-        let metadata = Metadata { is_encrypted: Some(false), ..Metadata::default() };
-        let verb = Verb::Update { key: key.clone(), metadata, value: value.clone() };
-        let once = async_std::future::timeout(std::time::Duration::from_secs(2), alice.run(&verb)).await;
+        let metadata = Metadata {
+            is_encrypted: Some(false),
+            ..Metadata::default()
+        };
+        let verb = Verb::Update {
+            key: key.clone(),
+            metadata,
+            value: value.clone(),
+        };
+        let once =
+            async_std::future::timeout(std::time::Duration::from_secs(2), alice.run(&verb)).await;
         match once {
             Ok(Ok(_)) => kept.push((key, value)),
             _ => break,

@@ -23,7 +23,8 @@ use noports::{
 };
 
 use crate::world::{
-    ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, children_of, failure, known_pair, stdout, until,
+    ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, children_of, failure, known_pair,
+    stdout, until,
 };
 
 /// The last two lines of stderr: what, and what to try.
@@ -38,23 +39,40 @@ fn absent_parts_are_named_with_remedy_and_code() {
         let mut world = World::start().await;
 
         let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
-        assert_eq!((code, verdict(&said).as_str()), (7, concat!(
-            "noports client: dev1@device did not answer within 1 s\n",
-            "  try: is its daemon running under that device name, and is your atSign among its managers?"
-        )));
+        assert_eq!(
+            (code, verdict(&said).as_str()),
+            (
+                7,
+                concat!(
+                    "noports client: dev1@device did not answer within 1 s\n",
+                    "  try: is its daemon running under that device name, and is your atSign among its managers?"
+                )
+            )
+        );
 
         world.daemon(1).await;
         let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
-        assert_eq!((code, verdict(&said).as_str()), (9, concat!(
-            "noports client: the rendezvous @rendezvous did not answer within 1 s\n",
-            "  try: is it running, and does it serve your atSign? another one: --via"
-        )));
+        assert_eq!(
+            (code, verdict(&said).as_str()),
+            (
+                9,
+                concat!(
+                    "noports client: the rendezvous @rendezvous did not answer within 1 s\n",
+                    "  try: is it running, and does it serve your atSign? another one: --via"
+                )
+            )
+        );
 
         world.rendezvous().await;
         let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
         assert_eq!(code, 12, "{said}");
         assert!(verdict(&said).starts_with("noports client: the device refused: Failed to start up the daemon side of the srv socket tunnel : "), "{said}");
-        assert!(verdict(&said).ends_with("\n  try: is sshd running there? the daemon's --sshd-port must be its port"), "{said}");
+        assert!(
+            verdict(&said).ends_with(
+                "\n  try: is sshd running there? the daemon's --sshd-port must be its port"
+            ),
+            "{said}"
+        );
 
         let words = ["client", "--as", ALICE, "--to", "@nobody", "--stdio", "-q"];
         let (code, said) = failure(world.noports(&words)).await;
@@ -68,10 +86,23 @@ fn an_unknown_caller_meets_silence_and_a_line_in_the_log() {
     block_on(async {
         let mut world = World::start().await;
         world.rendezvous().await;
-        let daemon = world.process(&["daemon", "--as", DEVICE, "--manager", "@somebody", "--device", NAME]);
+        let daemon = world.process(&[
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            "@somebody",
+            "--device",
+            NAME,
+        ]);
         let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
         assert_eq!(code, 7, "{said}");
-        until("the log says so", || world.log("daemon").contains("ignored from=@alice word=ping reason=not_a_manager")).await;
+        until("the log says so", || {
+            world
+                .log("daemon")
+                .contains("ignored from=@alice word=ping reason=not_a_manager")
+        })
+        .await;
         assert!(children_of(daemon.id()).is_empty());
     });
 }
@@ -81,12 +112,22 @@ fn a_forbidden_port_is_refused_with_the_reason() {
     block_on(async {
         let mut world = World::start().await;
         world.rendezvous().await;
-        world.daemon_with(22, |policy| policy.permit = "localhost:3389".parse().unwrap()).await;
+        world
+            .daemon_with(22, |policy| {
+                policy.permit = "localhost:3389".parse().unwrap()
+            })
+            .await;
         let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-        assert_eq!((code, verdict(&said).as_str()), (8, concat!(
-            "noports client: the device refused: Daemon does not permit connections to localhost:22\n",
-            "  try: start the daemon on dev1 with --permit-open"
-        )));
+        assert_eq!(
+            (code, verdict(&said).as_str()),
+            (
+                8,
+                concat!(
+                    "noports client: the device refused: Daemon does not permit connections to localhost:22\n",
+                    "  try: start the daemon on dev1 with --permit-open"
+                )
+            )
+        );
     });
 }
 
@@ -100,9 +141,18 @@ fn unusable_keys_are_named() {
             (&whole[..whole.len() / 2], "truncated"),
             ("not json at all", "noise"),
             ("{}", "empty"),
-            (&whole.replace("selfEncryptionKey", "other"), "member missing"),
-            (&whole.replace("\"aesPkamPrivateKey\":\"", "\"aesPkamPrivateKey\":\"AAAA"), "wrong key"),
-            (r#"{"content":"AA==","iv":"AAAAAAAAAAAAAAAAAAAAAA==","hashingAlgoType":"argon2id"}"#, "pass phrase"),
+            (
+                &whole.replace("selfEncryptionKey", "other"),
+                "member missing",
+            ),
+            (
+                &whole.replace("\"aesPkamPrivateKey\":\"", "\"aesPkamPrivateKey\":\"AAAA"),
+                "wrong key",
+            ),
+            (
+                r#"{"content":"AA==","iv":"AAAAAAAAAAAAAAAAAAAAAA==","hashingAlgoType":"argon2id"}"#,
+                "pass phrase",
+            ),
         ] {
             fs::write(&file, text).unwrap();
             let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
@@ -132,7 +182,10 @@ fn keys_the_atserver_does_not_know_are_refused() {
         fs::write(&file, keys.print().reveal()).unwrap();
         let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
         assert_eq!(code, 6, "{said}");
-        assert!(said.contains("@alice's atServer refused the login"), "{said}");
+        assert!(
+            said.contains("@alice's atServer refused the login"),
+            "{said}"
+        );
     });
 }
 
@@ -144,7 +197,10 @@ fn certificates_that_are_not_trusted_end_it() {
         client.env_remove("NOPORTS_CA");
         let (code, said) = failure(client).await;
         assert_eq!(code, 11, "{said}");
-        assert!(said.contains("authority that is not trusted here") && said.contains("--ca"), "{said}");
+        assert!(
+            said.contains("authority that is not trusted here") && said.contains("--ca"),
+            "{said}"
+        );
 
         let mut client = world.client(&["--stdio", "-q"]);
         client.env("NOPORTS_CA", world.dir.path("nowhere.pem"));
@@ -157,13 +213,19 @@ fn certificates_that_are_not_trusted_end_it() {
         client.env("NOPORTS_ROOT", format!("localhost:{other}"));
         let (code, said) = failure(client).await;
         assert_eq!(code, 11, "{said}");
-        assert!(said.contains("the certificate is not for localhost"), "{said}");
+        assert!(
+            said.contains("the certificate is not for localhost"),
+            "{said}"
+        );
 
         let mut client = world.client(&["--stdio", "-q"]);
         client.env("NOPORTS_ROOT", "localhost:1");
         let (code, said) = failure(client).await;
         assert_eq!(code, 4, "{said}");
-        assert!(said.contains("cannot reach the atDirectory at localhost:1"), "{said}");
+        assert!(
+            said.contains("cannot reach the atDirectory at localhost:1"),
+            "{said}"
+        );
     });
 }
 
@@ -171,11 +233,21 @@ fn certificates_that_are_not_trusted_end_it() {
 async fn elsewhere(world: &World) -> u16 {
     use rcgen::{CertificateParams, Issuer, KeyPair};
     let pem = |name: &str| fs::read_to_string(world.dir.path(name)).unwrap();
-    let issuer = Issuer::from_ca_cert_pem(&pem("at/ca.pem"), KeyPair::from_pem(&pem("at/ca.key")).unwrap()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(
+        &pem("at/ca.pem"),
+        KeyPair::from_pem(&pem("at/ca.key")).unwrap(),
+    )
+    .unwrap();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(["other.example".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let acceptor = noports::net::tls::Acceptor::from_pem(&leaf.pem(), &key.serialize_pem()).unwrap();
-    let listener = async_std::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let leaf = CertificateParams::new(["other.example".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let acceptor =
+        noports::net::tls::Acceptor::from_pem(&leaf.pem(), &key.serialize_pem()).unwrap();
+    let listener = async_std::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
     let port = listener.local_addr().unwrap().port();
     async_std::task::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
@@ -193,7 +265,9 @@ struct Hand {
 
 impl Hand {
     async fn of_alice(world: &World) -> Self {
-        let at = Client::login(&world.network, world.keys(ALICE)).await.unwrap();
+        let at = Client::login(&world.network, world.keys(ALICE))
+            .await
+            .unwrap();
         let inbox = at.subscribe(r"\.ss(hnp|hrvd)@").await.unwrap();
         Self { at, inbox }
     }
@@ -229,7 +303,8 @@ impl Hand {
             daemon: DEVICE.parse().unwrap(),
             nonce: nonce.clone(),
         };
-        self.send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap())).await;
+        self.send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
+            .await;
         Ports::parse(&self.hear(&ports::answer_entity(session)).await).unwrap()
     }
 
@@ -258,13 +333,21 @@ fn requests_with_a_bad_signature_or_anothers_are_refused() {
         for (signer, spoil) in [("@device_example", false), ("@client_example", true)] {
             let session = SessionId::random();
             let ports = alice.ports(session, &nonce).await;
-            let mut message = alice.request(session, &nonce, &ports).message(&device, &name, &known_pair(signer)).unwrap();
+            let mut message = alice
+                .request(session, &nonce, &ports)
+                .message(&device, &name, &known_pair(signer))
+                .unwrap();
             if spoil {
-                message.text = message.text.replace(r#""direct":true"#, r#""direct":true,"x":1"#);
+                message.text = message
+                    .text
+                    .replace(r#""direct":true"#, r#""direct":true,"x":1"#);
             }
             alice.send(&message).await;
             let answer = alice.hear(&request::answer_entity(session, &name)).await;
-            assert_eq!(answer, "Signature not verified: the signature is not valid", "{signer} {spoil}");
+            assert_eq!(
+                answer, "Signature not verified: the signature is not valid",
+                "{signer} {spoil}"
+            );
         }
     });
 }
@@ -281,7 +364,9 @@ fn a_replayed_request_gets_the_same_answer_and_opens_nothing() {
         let ports = alice.ports(session, &nonce).await;
         let request = alice.request(session, &nonce, &ports);
         let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
-        let message = request.message(&device, &name, &known_pair("@client_example")).unwrap();
+        let message = request
+            .message(&device, &name, &known_pair("@client_example"))
+            .unwrap();
         let answers = request::answer_entity(session, &name);
         alice.send(&message).await;
         let first = alice.hear(&answers).await;
@@ -299,39 +384,64 @@ fn a_rendezvous_lets_nobody_in_without_the_sessions_line() {
         let mut alice = Hand::of_alice(&world).await;
         let (session, nonce) = (SessionId::random(), Nonce::random());
         let ports = alice.ports(session, &nonce).await;
-        let right = Admission { session, client_nonce: nonce, rendezvous_nonce: ports.nonce.clone().unwrap() };
-        let wrong_nonce = Admission { rendezvous_nonce: Nonce::random(), ..right.clone() };
+        let right = Admission {
+            session,
+            client_nonce: nonce,
+            rendezvous_nonce: ports.nonce.clone().unwrap(),
+        };
+        let wrong_nonce = Admission {
+            rendezvous_nonce: Nonce::random(),
+            ..right.clone()
+        };
         let (alices, devices) = (known_pair("@client_example"), known_pair("@device_example"));
         for (what, mut first) in [
-            ("wrong nonce", wrong_nonce.line(&alices).unwrap().into_bytes()),
-            ("the other end's signature", right.line(&devices).unwrap().into_bytes()),
+            (
+                "wrong nonce",
+                wrong_nonce.line(&alices).unwrap().into_bytes(),
+            ),
+            (
+                "the other end's signature",
+                right.line(&devices).unwrap().into_bytes(),
+            ),
             ("an oversized line", vec![b'x'; 100_000]),
             ("something else", b"SSH-2.0-OpenSSH_9.6".to_vec()),
         ] {
             first.push(b'\n');
-            let mut socket = TcpStream::connect((ports.host.as_str(), ports.client)).await.unwrap();
+            let mut socket = TcpStream::connect((ports.host.as_str(), ports.client))
+                .await
+                .unwrap();
             let _ = socket.write_all(&first).await;
             assert_eq!(closed(&mut socket).await, 0, "{what}: nothing is said");
         }
         // Silence, and a line that never ends one byte at a time, end by the clock.
-        let mut silent = TcpStream::connect((ports.host.as_str(), ports.client)).await.unwrap();
+        let mut silent = TcpStream::connect((ports.host.as_str(), ports.client))
+            .await
+            .unwrap();
         assert_eq!(closed(&mut silent).await, 0, "silence");
         // The port still serves whoever comes with the right line.
-        let mut socket = TcpStream::connect((ports.host.as_str(), ports.client)).await.unwrap();
-        let mut peer = TcpStream::connect((ports.host.as_str(), ports.daemon)).await.unwrap();
+        let mut socket = TcpStream::connect((ports.host.as_str(), ports.client))
+            .await
+            .unwrap();
+        let mut peer = TcpStream::connect((ports.host.as_str(), ports.daemon))
+            .await
+            .unwrap();
         let line = |key| format!("{}\nbehind", right.line(key).unwrap());
         socket.write_all(line(&alices).as_bytes()).await.unwrap();
         peer.write_all(line(&devices).as_bytes()).await.unwrap();
         let mut got = [0; 6];
         peer.read_exact(&mut got).await.unwrap();
-        assert_eq!(&got, b"behind", "what came behind the line is the stream's beginning");
+        assert_eq!(
+            &got, b"behind",
+            "what came behind the line is the stream's beginning"
+        );
     });
 }
 
 /// Bytes until the other side closes.
 async fn closed(socket: &mut TcpStream) -> usize {
     let mut all = Vec::new();
-    let read = async_std::future::timeout(Duration::from_secs(30), socket.read_to_end(&mut all)).await;
+    let read =
+        async_std::future::timeout(Duration::from_secs(30), socket.read_to_end(&mut all)).await;
     match read.expect("closed within 30 s") {
         Ok(n) => n,
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
@@ -351,10 +461,15 @@ fn nobody_gets_ports_in_anothers_name() {
             daemon: ALICE.parse().unwrap(),
             nonce: Nonce::random(),
         };
-        alice.send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap())).await;
+        alice
+            .send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
+            .await;
         let want = r#"refused from=@alice reason="asked in the name of @device""#;
         until("the log says so", || world.log("rendezvous").contains(want)).await;
-        assert_eq!(noports::sys::sockets::listening_ports(rendezvous.id()).unwrap(), Vec::<u16>::new());
+        assert_eq!(
+            noports::sys::sockets::listening_ports(rendezvous.id()).unwrap(),
+            Vec::<u16>::new()
+        );
     });
 }
 
@@ -365,11 +480,19 @@ fn a_blocked_atsign_does_not_reach_the_daemon() {
         let _rendezvous = world.rendezvous_process();
         let _daemon = world.daemon_process(answer_at_the_end().await);
         assert_eq!(stdout(world.client(&["--stdio"])).await, "");
-        let device = Client::login(&world.network, world.keys(DEVICE)).await.unwrap();
-        let block = noports::at::verb::Config::Add(noports::at::verb::List::Block, vec![ALICE.parse().unwrap()]);
+        let device = Client::login(&world.network, world.keys(DEVICE))
+            .await
+            .unwrap();
+        let block = noports::at::verb::Config::Add(
+            noports::at::verb::List::Block,
+            vec![ALICE.parse().unwrap()],
+        );
         device.run(&noports::at::Verb::Config(block)).await.unwrap();
         let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
         assert_eq!(code, 7, "{said}");
-        assert!(!world.log("daemon").contains("ignored"), "the daemon never heard of it");
+        assert!(
+            !world.log("daemon").contains("ignored"),
+            "the daemon never heard of it"
+        );
     });
 }

@@ -9,7 +9,9 @@ use std::{
 use async_std::task::{self, block_on};
 use noports::sys::sockets::listening_ports;
 
-use crate::world::{Process, World, answer_at_the_end, children_of, descriptors, output, stdout, until};
+use crate::world::{
+    Process, World, answer_at_the_end, children_of, descriptors, output, stdout, until,
+};
 
 #[test]
 fn ssh_runs_a_command_on_the_device() {
@@ -20,8 +22,21 @@ fn ssh_runs_a_command_on_the_device() {
         world.daemon(sshd.port).await;
         let known = format!("UserKnownHostsFile={}", world.dir.text("known_hosts"));
         let identity = sshd.identity.display().to_string();
-        let words = ["--identity", &identity, "--", "-F", "none", "-o", &known, "-o", "BatchMode=yes"];
-        let said = stdout(world.client(&[&words[..], &["echo $((6 * 7)); echo $SSH_CONNECTION"]].concat())).await;
+        let words = [
+            "--identity",
+            &identity,
+            "--",
+            "-F",
+            "none",
+            "-o",
+            &known,
+            "-o",
+            "BatchMode=yes",
+        ];
+        let said = stdout(
+            world.client(&[&words[..], &["echo $((6 * 7)); echo $SSH_CONNECTION"]].concat()),
+        )
+        .await;
         assert!(said.starts_with("42\n127.0.0.1 "), "{said}");
 
         // ssh's own exit code is ours.
@@ -40,28 +55,61 @@ fn plain_ssh_scp_and_sftp_work_through_stdio_with_host_key_checks() {
         let options = world.ssh_options(&sshd);
 
         let mut ssh = world.program("ssh");
-        ssh.args(&options).args(["device", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        ssh.args(&options)
+            .args(["device", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = ssh.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(b"through stdin and back").unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"through stdin and back")
+            .unwrap();
         let said = task::spawn_blocking(move || child.wait_with_output().unwrap()).await;
         assert_eq!(said.stdout, b"through stdin and back");
 
-        let bytes: Vec<u8> = (0..3_000_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..3_000_000u32)
+            .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
+            .collect();
         fs::write(world.dir.path("here"), &bytes).unwrap();
         let mut scp = world.program("scp");
-        scp.args(&options).arg(world.dir.path("here")).arg(format!("device:{}", world.dir.text("there")));
+        scp.args(&options)
+            .arg(world.dir.path("here"))
+            .arg(format!("device:{}", world.dir.text("there")));
         stdout(scp).await;
-        assert!(fs::read(world.dir.path("there")).unwrap() == bytes, "scp up");
+        assert!(
+            fs::read(world.dir.path("there")).unwrap() == bytes,
+            "scp up"
+        );
 
-        fs::write(world.dir.path("batch"), format!("get {} {}\n", world.dir.text("there"), world.dir.text("back"))).unwrap();
+        fs::write(
+            world.dir.path("batch"),
+            format!(
+                "get {} {}\n",
+                world.dir.text("there"),
+                world.dir.text("back")
+            ),
+        )
+        .unwrap();
         let mut sftp = world.program("sftp");
-        sftp.args(&options).arg("-b").arg(world.dir.path("batch")).arg("device");
+        sftp.args(&options)
+            .arg("-b")
+            .arg(world.dir.path("batch"))
+            .arg("device");
         stdout(sftp).await;
-        assert!(fs::read(world.dir.path("back")).unwrap() == bytes, "sftp down");
+        assert!(
+            fs::read(world.dir.path("back")).unwrap() == bytes,
+            "sftp down"
+        );
 
         // Another host key under the device's name: ssh refuses, as it must.
         let other = fs::read_to_string(world.dir.path("sshd/id_ed25519.pub")).unwrap();
-        fs::write(world.dir.path("known_hosts"), format!("{} {other}", world.alias())).unwrap();
+        fs::write(
+            world.dir.path("known_hosts"),
+            format!("{} {other}", world.alias()),
+        )
+        .unwrap();
         let mut ssh = world.program("ssh");
         ssh.args(&options).args(["device", "true"]);
         let refused = output(ssh).await;
@@ -82,11 +130,19 @@ fn print_leaves_a_loopback_port_open_and_returns() {
         let printed = stdout(world.client(&["--print", "--identity", &identity])).await;
         let words: Vec<&str> = printed.split_whitespace().collect();
         assert_eq!((words[0], words[1]), ("ssh", "-p"), "{printed}");
-        assert!(words.contains(&identity.as_str()) && printed.contains("@localhost"), "{printed}");
+        assert!(
+            words.contains(&identity.as_str()) && printed.contains("@localhost"),
+            "{printed}"
+        );
 
         let mut ssh = world.program("ssh");
-        ssh.args(&words[1..]).args(["-F", "none", "-o", "BatchMode=yes", "-o"]);
-        ssh.arg(format!("UserKnownHostsFile={}", world.dir.text("known_hosts"))).arg("echo printed");
+        ssh.args(&words[1..])
+            .args(["-F", "none", "-o", "BatchMode=yes", "-o"]);
+        ssh.arg(format!(
+            "UserKnownHostsFile={}",
+            world.dir.text("known_hosts")
+        ))
+        .arg("echo printed");
         assert_eq!(stdout(ssh).await, "printed\n");
     });
 }
@@ -122,11 +178,17 @@ fn device_and_stdio_client_listen_on_nothing_during_a_session() {
         let daemon = world.daemon_process(sshd.port);
 
         let mut ssh = world.program("ssh");
-        ssh.args(world.ssh_options(&sshd)).args(["device", "echo up; cat"]);
+        ssh.args(world.ssh_options(&sshd))
+            .args(["device", "echo up; cat"]);
         ssh.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut ssh = Process(ssh.spawn().unwrap());
         let mut first = [0u8; 3];
-        ssh.0.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        ssh.0
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut first)
+            .unwrap();
         assert_eq!(&first, b"up\n", "the session is open");
 
         let bridges = children_of(daemon.id());
@@ -134,11 +196,18 @@ fn device_and_stdio_client_listen_on_nothing_during_a_session() {
         let clients = children_of(ssh.id());
         assert_eq!(clients.len(), 1, "the ProxyCommand");
         for pid in [&[daemon.id()][..], &bridges, &clients].concat() {
-            assert_eq!(listening_ports(pid).unwrap(), Vec::<u16>::new(), "process {pid}");
+            assert_eq!(
+                listening_ports(pid).unwrap(),
+                Vec::<u16>::new(),
+                "process {pid}"
+            );
         }
         drop(ssh.0.stdin.take());
         assert!(ssh.0.wait().unwrap().success());
-        until("the bridge has ended", || bridges.iter().all(|&pid| descriptors(pid) == 0)).await;
+        until("the bridge has ended", || {
+            bridges.iter().all(|&pid| descriptors(pid) == 0)
+        })
+        .await;
     });
 }
 
@@ -150,12 +219,17 @@ fn sessions_leave_nothing_behind() {
         let (rendezvous, daemon) = (world.rendezvous_process(), world.daemon_process(port));
         // The first one makes shared keys and caches; the descriptors are counted from then on.
         assert_eq!(stdout(world.client(&["--stdio"])).await, "");
-        until("the first bridge has ended", || children_of(daemon.id()).is_empty()).await;
+        until("the first bridge has ended", || {
+            children_of(daemon.id()).is_empty()
+        })
+        .await;
         let before = (descriptors(rendezvous.id()), descriptors(daemon.id()));
         for _ in 0..5 {
             assert_eq!(stdout(world.client(&["--stdio"])).await, "");
         }
-        let at_once: Vec<_> = (0..5).map(|_| task::spawn(output(world.client(&["--stdio"])))).collect();
+        let at_once: Vec<_> = (0..5)
+            .map(|_| task::spawn(output(world.client(&["--stdio"]))))
+            .collect();
         for session in at_once {
             assert!(session.await.status.success());
         }
@@ -164,6 +238,10 @@ fn sessions_leave_nothing_behind() {
             descriptors(rendezvous.id()) <= before.0 && descriptors(daemon.id()) <= before.1
         })
         .await;
-        assert_eq!(listening_ports(rendezvous.id()).unwrap(), Vec::<u16>::new(), "no port left");
+        assert_eq!(
+            listening_ports(rendezvous.id()).unwrap(),
+            Vec::<u16>::new(),
+            "no port left"
+        );
     });
 }

@@ -17,9 +17,10 @@ use async_std::{future::timeout, net::TcpListener, task};
 use log::{LevelFilter, debug, info};
 
 use super::{
-    bridge::{self, BridgeError, Local, Plan, Side},
+    bridge::{self, BridgeError, Local, Plan},
     common::{self, Failure, Progress, exit},
-    launch, service,
+    launch::{self, Order},
+    service,
 };
 use crate::{
     at::{
@@ -37,6 +38,7 @@ use crate::{
         request::AnswerError,
         session::{Awaited, Offer, Ready, SessionError},
     },
+    pipe::cipher::Side,
     secret::Secret,
     sys::{
         self,
@@ -492,9 +494,15 @@ async fn print(
     let user = user.ok_or_else(|| no_user(wish))?;
     let program = sys::process::own_executable()
         .map_err(|error| Failure::plain(format!("cannot find this program's own file: {error}")))?;
-    let port = launch::listening(&program, plan(ready, Local::Stdio), wish.local_port).await.map_err(|why| {
-        Failure::new(exit::RENDEZVOUS, why.to_string())
-    })?;
+    let order = Order {
+        local: launch::Local::Port(wish.local_port, FIRST_USE),
+        rendezvous: Endpoint { host: ready.host, port: ready.port },
+        admission: &ready.admission,
+        keys: &ready.keys,
+    };
+    let bridge = launch::start(&program, &order).await;
+    let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    let port = bridge.port.ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;
     progress.done(format!("port {port} waits {} s for ssh", FIRST_USE.as_secs()));
     let command = format!("ssh {}", ssh::shell_line(&ssh_words(wish, &user, port)));
     if wish.json {

@@ -28,13 +28,13 @@ use async_std::task;
 use log::{LevelFilter, error, info, warn};
 
 use super::{
-    bridge::{Local, Plan, Side},
     common::{self, Failure},
-    launch, service,
+    launch::{self, Local, Order},
+    service,
 };
 use crate::{
     at::{
-        AtSign, Notification,
+        AtKey, AtSign, Notification, Verb,
         client::{AtError, Client, Event, Network},
         keyfile::AtKeys,
         metadata::Metadata,
@@ -49,7 +49,6 @@ use crate::{
         ping::{self, Heartbeat},
         request::{self, Keys, SshRequest},
     },
-    secret::Secret,
     sys,
 };
 
@@ -57,8 +56,6 @@ use crate::{
 const RECORD_EVERY: Duration = Duration::from_secs(3600);
 /// Life of the device record, in milliseconds (30 days).
 const RECORD_TTL: u64 = 30 * 24 * 3600 * 1000;
-/// Longest wait of a bridge for its two connections.
-const BRIDGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers that are kept, so that a repeated request gets the same one and acts only once.
 const REMEMBERED: usize = 1024;
 /// How long a repeated request gets its answer again. Notifications live a minute.
@@ -279,7 +276,8 @@ impl Daemon {
         let Some(session) = SshRequest::claimed_session(&text) else {
             return info!("refused from={from} reason=no_session");
         };
-        match self.known().seen(session, &from) {
+        let seen = self.known().seen(session, &from);
+        match seen {
             Seen::New => {}
             Seen::InWork => return,
             Seen::Answered(message) => return service::send_or_log(&self.at, &message).await,
@@ -310,7 +308,7 @@ impl Daemon {
         let answer =
             request::accept(&request, &keys, from, &self.policy.device, me).map_err(|why| why.to_string())?;
         let twin = keys.are_twin();
-        self.start_bridge(&request, keys, target).await?;
+        self.start_bridge(&request, &keys, target).await?;
         info!("session={} from={from} rendezvous={}:{} twin_keys={twin}", request.session, request.host, request.port);
         Ok(answer)
     }
@@ -333,20 +331,16 @@ impl Daemon {
             rendezvous_nonce: request.rendezvous_nonce.clone(),
         };
         let line = admission.line(&self.at.keys().encryption).map_err(|why| why.to_string())?;
-        let plan = Plan {
-            local: Local::Dial(target),
+        let order = Order {
+            local: Local::Service(&target),
             rendezvous: Endpoint { host: request.host.clone(), port: request.port },
-            admission: Some(Secret::new(line)),
-            keys: Some(service::session_keys(&keys)),
-            side: Side::Device,
-            timeout: BRIDGE_TIMEOUT,
+            admission: &line,
+            keys,
         };
-        let child = launch::start(&self.policy.program, plan)
-            .await
-            .map_err(|why| format!("Failed to start up the daemon side of the srv socket tunnel : {why}"))?;
+        let bridge = launch::start(&self.policy.program, &order).await.map_err(|why| why.refusal())?;
         let session = request.session;
         task::spawn(async move {
-            let ended = child.ended().await;
+            let ended = bridge.ended().await;
             info!("session={session} ended={ended}");
         });
         Ok(())
@@ -375,12 +369,14 @@ impl Daemon {
         let (name, info) = (format!("username.{device}.{NAMESPACE}"), format!("device_info.{device}.{NAMESPACE}"));
         for manager in &self.policy.managers {
             if self.policy.hide {
-                self.at.delete_shared(manager, &name).await?;
-                self.at.delete_shared(manager, &info).await?;
+                for entity in [&name, &info] {
+                    let key = AtKey::shared(manager, entity, self.at.atsign());
+                    self.at.run(&Verb::Delete { key, priority: None }).await?;
+                }
                 continue;
             }
             let metadata = Metadata { ttr: Some(-1), ccd: Some(true), ..Metadata::default() };
-            if let Some(user) = sys::paths::user_name() {
+            if let Some(user) = sys::user::name() {
                 self.at.put_shared(manager, &name, &user, metadata.clone()).await?;
             }
             let metadata = Metadata { ttl: Some(RECORD_TTL), ..metadata };

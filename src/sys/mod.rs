@@ -9,3 +9,4 @@ pub mod sockets;
 pub mod ssh;
 pub mod sshd;
 pub mod stdio;
+pub mod user;

@@ -37,14 +37,20 @@ fn main() {
         let (_rendezvous, _daemon) = (world.rendezvous_process(), world.daemon_process(sshd.port));
         let (mut through, mut direct) = (Vec::new(), Vec::new());
         // The first run makes shared keys; a person makes it once per device.
-        println!("first contact     {:>8.1} ms", millis(through_noports(&world)));
+        println!(
+            "first contact     {:>8.1} ms",
+            millis(through_noports(&world))
+        );
         for _ in 0..RUNS {
             through.push(through_noports(&world));
             direct.push(directly(sshd.port));
         }
         report("through noports", &mut through);
         report("direct TCP", &mut direct);
-        println!("ratio of medians  {:>8.1}", millis(through[RUNS / 2]) / millis(direct[RUNS / 2]));
+        println!(
+            "ratio of medians  {:>8.1}",
+            millis(through[RUNS / 2]) / millis(direct[RUNS / 2])
+        );
     });
 }
 
@@ -54,7 +60,13 @@ fn through_noports(world: &World) -> Duration {
     let mut first = [0u8; 4];
     let began = Instant::now();
     let mut client = Process(command.spawn().expect("the client can be started"));
-    client.0.stdout.as_mut().expect("it is piped").read_exact(&mut first).expect("a banner");
+    client
+        .0
+        .stdout
+        .as_mut()
+        .expect("it is piped")
+        .read_exact(&mut first)
+        .expect("a banner");
     assert_eq!(&first, b"SSH-");
     began.elapsed()
 }
@@ -74,5 +86,10 @@ fn millis(time: Duration) -> f64 {
 fn report(what: &str, times: &mut [Duration]) {
     times.sort();
     let at = |part: usize| millis(times[(times.len() * part / 100).min(times.len() - 1)]);
-    println!("{what:<17} median {:>8.1} ms   p95 {:>8.1} ms   of {}", at(50), at(95), times.len());
+    println!(
+        "{what:<17} median {:>8.1} ms   p95 {:>8.1} ms   of {}",
+        at(50),
+        at(95),
+        times.len()
+    );
 }

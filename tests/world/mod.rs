@@ -123,13 +123,24 @@ impl World {
             domain: None,
             timings: Default::default(),
         };
-        let server = listen::start(options, leaf.acceptor().unwrap()).await.unwrap();
+        let server = listen::start(options, leaf.acceptor().unwrap())
+            .await
+            .unwrap();
         let port = server.directory().port();
         let network = Network {
-            root: Root::Directory(Endpoint { host: "localhost".into(), port }),
+            root: Root::Directory(Endpoint {
+                host: "localhost".into(),
+                port,
+            }),
             tls: Connector::new(&[authority.ca_file()]).unwrap(),
         };
-        let world = Self { dir, network, port, server: Some(server), tasks: Vec::new() };
+        let world = Self {
+            dir,
+            network,
+            port,
+            server: Some(server),
+            tasks: Vec::new(),
+        };
         for (who, pkam, encryption) in [
             (ALICE, "@client_example_pkam", "@client_example"),
             (DEVICE, "@device_example_pkam", "@device_example"),
@@ -149,7 +160,9 @@ impl World {
             pkam: known_pair(pkam),
             encryption: known_pair(encryption),
             self_key: aes_key_from_base64("/EN/srbfkXC7Auh3BhdCaLfsI74H/0q7aJHOH9OLUV8=").unwrap(),
-            apkam_symmetric: Some(aes_key_from_base64("KoRqxJ19V22Knt10t5Z+hENam5l6dB/nQ2neLtXCxZo=").unwrap()),
+            apkam_symmetric: Some(
+                aes_key_from_base64("KoRqxJ19V22Knt10t5Z+hENam5l6dB/nQ2neLtXCxZo=").unwrap(),
+            ),
             enrollment_id: None,
         };
         let file = self.key_file(&who);
@@ -157,7 +170,9 @@ impl World {
         draft.push(".new");
         fs::write(draft, keys.print().reveal()).unwrap();
         let quiet = &mut Progress::new(true);
-        activate(&self.network, &who, &file, || Ok(secret), quiet).await.unwrap();
+        activate(&self.network, &who, &file, || Ok(secret), quiet)
+            .await
+            .unwrap();
     }
 
     /// From now on the same atServers are a process of their own, on the same ports.
@@ -178,12 +193,21 @@ impl World {
     /// Starts a service and waits until it says on stdout that it is ready.
     pub fn process(&self, words: &[&str]) -> Process {
         let mut command = self.noports(&[words, &["--json"]].concat());
-        let log = fs::File::options().create(true).append(true).open(self.dir.path(&format!("{}.log", words[0])));
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path(&format!("{}.log", words[0])));
         command.stdout(Stdio::piped()).stderr(log.unwrap());
         let mut process = Process(command.spawn().unwrap());
         let mut line = String::new();
-        BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains(r#""event":"ready""#), "{words:?}: {line:?}\n{}", self.log(words[0]));
+        BufReader::new(process.0.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert!(
+            line.contains(r#""event":"ready""#),
+            "{words:?}: {line:?}\n{}",
+            self.log(words[0])
+        );
         process
     }
 
@@ -200,7 +224,17 @@ impl World {
     /// A daemon in a process of its own, for an sshd on this port.
     pub fn daemon_process(&self, port: u16) -> Process {
         let port = port.to_string();
-        self.process(&["daemon", "--as", DEVICE, "--manager", ALICE, "--device", NAME, "--sshd-port", &port])
+        self.process(&[
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            ALICE,
+            "--device",
+            NAME,
+            "--sshd-port",
+            &port,
+        ])
     }
 
     pub fn key_file(&self, who: &AtSign) -> PathBuf {
@@ -225,7 +259,9 @@ impl World {
         let (send, ready) = channel::bounded(1);
         self.tasks.push(task::spawn(async move {
             let told = |_: &str| drop(send.try_send(()));
-            rendezvous::serve(network, keys, policy, told).await.unwrap();
+            rendezvous::serve(network, keys, policy, told)
+                .await
+                .unwrap();
         }));
         ready.recv().await.unwrap();
     }
@@ -259,8 +295,14 @@ impl World {
     pub async fn sshd(&self) -> Sshd {
         let dir = self.dir.path("sshd");
         fs::create_dir(&dir).unwrap();
-        let sshd = sshd::start(&dir).await.expect("an sshd; packaging/test.sh installs it");
-        fs::write(self.dir.path("known_hosts"), format!("{} {}\n", self.alias(), sshd.host_key)).unwrap();
+        let sshd = sshd::start(&dir)
+            .await
+            .expect("an sshd; packaging/test.sh installs it");
+        fs::write(
+            self.dir.path("known_hosts"),
+            format!("{} {}\n", self.alias(), sshd.host_key),
+        )
+        .unwrap();
         sshd
     }
 
@@ -298,7 +340,9 @@ impl World {
 
     /// Options for plain ssh, scp and sftp: our ProxyCommand, host key checks on.
     pub fn ssh_options(&self, sshd: &Sshd) -> Vec<String> {
-        let proxy = format!("ProxyCommand={NOPORTS} client --as {ALICE} --to {DEVICE} --device {NAME} --stdio");
+        let proxy = format!(
+            "ProxyCommand={NOPORTS} client --as {ALICE} --to {DEVICE} --device {NAME} --stdio"
+        );
         let options = [
             proxy,
             format!("HostKeyAlias={}", self.alias()),
@@ -308,7 +352,11 @@ impl World {
             "BatchMode=yes".into(),
         ];
         let mut words = vec!["-F".to_owned(), "none".to_owned()];
-        words.extend(options.into_iter().flat_map(|option| ["-o".to_owned(), option]));
+        words.extend(
+            options
+                .into_iter()
+                .flat_map(|option| ["-o".to_owned(), option]),
+        );
         words
     }
 }
@@ -332,20 +380,30 @@ pub fn known_pair(name: &str) -> KeyPair {
 pub async fn output(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let work = task::spawn_blocking(move || command.output().unwrap());
-    async_std::future::timeout(Duration::from_secs(90), work).await.expect("ends within 90 s")
+    async_std::future::timeout(Duration::from_secs(90), work)
+        .await
+        .expect("ends within 90 s")
 }
 
 /// stdout, after making sure that it went well.
 pub async fn stdout(command: Command) -> String {
     let output = output(command).await;
-    assert!(output.status.success(), "{:?}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{:?}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// (exit code, stderr)
 pub async fn failure(command: Command) -> (i32, String) {
     let output = output(command).await;
-    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 /// Waits until something is so; the deadline only bounds a failing test.
@@ -362,7 +420,9 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
 /// A service on loopback that answers with everything it got, once the other side has stopped writing.
 pub async fn answer_at_the_end() -> u16 {
     use async_std::io::{ReadExt, WriteExt};
-    let listener = async_std::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let listener = async_std::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
     let port = listener.local_addr().unwrap().port();
     task::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
@@ -385,8 +445,18 @@ pub fn descriptors(pid: u32) -> usize {
 pub fn children_of(pid: u32) -> Vec<u32> {
     let parent = |pid: u32| -> Option<u32> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+        stat.rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .nth(1)?
+            .parse()
+            .ok()
     };
-    let names = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-    names.filter(|&child: &u32| parent(child) == Some(pid)).collect()
+    let names = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok());
+    names
+        .filter(|&child: &u32| parent(child) == Some(pid))
+        .collect()
 }
