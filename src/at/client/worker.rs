@@ -56,7 +56,7 @@ pub(super) struct Job {
 /// Whether running a command twice ends the same as running it once.
 pub(super) fn is_repeatable(verb: &Verb) -> bool {
     match verb {
-        Verb::Notify(notify) => notify.id.is_some(), // servers drop what they have already
+        Verb::Notify(notify) => notify.id.is_some(), // whoever has heard an id drops it the next time
         Verb::Scan { .. }
         | Verb::Lookup { .. }
         | Verb::Plookup { .. }

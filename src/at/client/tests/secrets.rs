@@ -1,0 +1,343 @@
+//! Keys for and from others, and what is encrypted with them.
+
+use super::*;
+
+/// A stand that stores, and knows bob's public key.
+async fn storing() -> (Stand, Arc<Mutex<BTreeMap<String, String>>>) {
+    let store: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
+    store
+        .lock()
+        .unwrap()
+        .insert("publickey@bob".to_owned(), bob().public().text.clone());
+    let inner = Arc::clone(&store);
+    let stand = Stand::new(move |_, line| {
+        let mut store = inner.lock().unwrap();
+        let (word, rest) = line.split_once(':')?;
+        let missing = || error("AT0015-key not found : it does not exist");
+        let key = rest.strip_prefix("bypassCache:true:").unwrap_or(rest);
+        let key = key.strip_prefix("all:").unwrap_or(key);
+        Some(match word {
+            "llookup" | "plookup" | "lookup" => match store.get(key) {
+                Some(value) => data(value),
+                None => missing(),
+            },
+            "delete" => {
+                store.remove(rest);
+                data("1")
+            }
+            "update" => {
+                let (key, value) = rest.split_once(' ').unwrap();
+                let key = key
+                    .rsplit_once("isEncrypted:false:")
+                    .map_or(key, |(_, key)| key);
+                store.insert(key.to_owned(), value.to_owned());
+                data("2")
+            }
+            "notify" => data(rest.split(':').nth(1).unwrap()),
+            _ => return None,
+        })
+    })
+    .await;
+    (stand, store)
+}
+
+fn bob() -> KeyPair {
+    let key = at_protocol().text("keys.bob_encryption.private_pkcs8_base64");
+    KeyPair::parse(&key).unwrap()
+}
+
+fn outgoing(text: &str) -> Outgoing {
+    Outgoing {
+        to: atsign("@bob"),
+        entity: "Req.dev1.sshnp".to_owned(),
+        text: text.to_owned(),
+        ttl: None,
+        ttln: 60_000,
+        metadata: Metadata::default(),
+    }
+}
+
+/// Verb and key of a line, without values.
+fn gist(line: &str) -> String {
+    line.split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn first_contact_makes_both_copies_and_the_second_message_costs_one_line() {
+    run(async {
+        let (stand, store) = storing().await;
+        let client = stand.client(Timing::default()).await;
+        let id = client.notify(&outgoing("hello")).await.unwrap();
+        let mut lines = Vec::new();
+        for _ in 0..7 {
+            lines.push(gist(&stand.line().await.1));
+        }
+        assert_eq!(
+            lines,
+            [
+                "llookup:shared_key.bob@alice",
+                "llookup:@bob:shared_key@alice",
+                "plookup:publickey@bob",
+                "delete:@bob:shared_key@alice",
+                "update:shared_key.bob@alice",
+                "llookup:shared_key.bob@alice",
+                "update:ttr:3888000:isEncrypted:false:@bob:shared_key@alice",
+            ]
+        );
+        let (_, notify) = stand.line().await;
+        let theirs = store.lock().unwrap()["@bob:shared_key@alice"].clone();
+        let key = share::unwrap(&bob(), &theirs).unwrap();
+        let head = format!(
+            "notify:id:{id}:update:messageType:key:priority:low:strategy:all:latestN:1:notifier:SYSTEM:ttln:60000:isEncrypted:true:sharedKeyEnc:{theirs}:pubKeyCS:{}:ivNonce:",
+            bob().public().checksum()
+        );
+        let rest = notify.strip_prefix(&head).unwrap();
+        let (iv, value) = rest.split_once(":@bob:req.dev1.sshnp@alice:").unwrap();
+        assert_eq!(share::open(&key, value, Some(iv)).unwrap(), "hello");
+
+        client.prepare(&atsign("@bob")).await.unwrap();
+        let note = Outgoing {
+            ttl: Some(5),
+            ..outgoing("again")
+        };
+        client.notify(&note).await.unwrap();
+        let (_, again) = stand.line().await;
+        assert!(
+            again.contains(":ttln:60000:ttl:5:isEncrypted:true:"),
+            "{again}"
+        );
+        assert!(!again.contains(iv));
+    });
+}
+
+#[test]
+fn stored_keys_are_used_and_a_missing_copy_is_made_good() {
+    run(async {
+        let (stand, store) = storing().await;
+        let own = at_protocol().text("shared_key_end_to_end.update_own_copy");
+        let own = own.split_once(' ').unwrap().1.to_owned();
+        store
+            .lock()
+            .unwrap()
+            .insert("shared_key.bob@alice".to_owned(), own);
+        let client = stand.client(Timing::default()).await;
+        let bob_sign = atsign("@bob");
+        // Two at once: the second waits for what the first finds.
+        let (first, second) = zip(client.prepare(&bob_sign), client.prepare(&bob_sign)).await;
+        first.unwrap();
+        second.unwrap();
+        client
+            .put_shared(&bob_sign, "x.sshnp", "text", Metadata::default())
+            .await
+            .unwrap();
+        let theirs = store.lock().unwrap()["@bob:shared_key@alice"].clone();
+        let key = share::unwrap(&bob(), &theirs).unwrap();
+        let expected = at_protocol().text("keys.shared_key_alice_to_bob_base64");
+        assert_eq!(*crypto::aes_key_to_base64(&key).reveal(), expected);
+        let mut lines = Vec::new();
+        for _ in 0..5 {
+            lines.push(gist(&stand.line().await.1));
+        }
+        assert_eq!(
+            lines[3],
+            "update:ttr:3888000:isEncrypted:false:@bob:shared_key@alice"
+        );
+        let put = format!("update:isEncrypted:true:sharedKeyEnc:{theirs}:pubKeyCS:");
+        assert!(lines[4].starts_with(&put) && lines[4].ends_with(":@bob:x.sshnp@alice"));
+    });
+}
+
+#[test]
+fn a_recipient_with_new_keys_gets_a_new_shared_key() {
+    run(async {
+        let (stand, store) = storing().await;
+        let timing = Timing {
+            remember: Duration::ZERO,
+            ..Timing::default()
+        };
+        let client = stand.client(timing).await;
+        client.prepare(&atsign("@bob")).await.unwrap();
+        let before = store.lock().unwrap()["shared_key.bob@alice"].clone();
+        client.prepare(&atsign("@bob")).await.unwrap();
+        assert_eq!(store.lock().unwrap()["shared_key.bob@alice"], before);
+
+        let reborn = keys("legacy_file").pkam;
+        let text = reborn.public().text.clone();
+        store
+            .lock()
+            .unwrap()
+            .insert("publickey@bob".to_owned(), text);
+        client.prepare(&atsign("@bob")).await.unwrap();
+        let store = store.lock().unwrap();
+        let own = share::unwrap(
+            &keys("legacy_file").encryption,
+            &store["shared_key.bob@alice"],
+        );
+        let theirs = share::unwrap(&reborn, &store["@bob:shared_key@alice"]);
+        assert_eq!(own.unwrap(), theirs.unwrap());
+        assert_ne!(store["shared_key.bob@alice"], before);
+    });
+}
+
+#[test]
+fn a_failed_look_up_makes_no_new_key() {
+    run(async {
+        let stand = Stand::new(|_, line| {
+            line.starts_with("llookup")
+                .then(|| error("AT0001-server exception : busy"))
+        })
+        .await;
+        let client = stand.client(Timing::default()).await;
+        let refused = client.notify(&outgoing("x")).await;
+        assert!(matches!(refused, Err(AtError::Refused(_))), "{refused:?}");
+        for _ in 0..3 {
+            assert!(stand.line().await.1.contains("lookup:"));
+        }
+        assert!(client.run(&llookup("end")).await.is_err());
+        assert_eq!(stand.line().await.1, "llookup:end@alice");
+    });
+}
+
+/// A notification from bob, encrypted with a key that is wrapped for alice.
+fn sealed(key: &crypto::AesKey, wrapped: Option<&str>) -> Notification {
+    let iv = crypto::random().unwrap();
+    let wrapped = wrapped.map_or("null".to_owned(), |text| format!("{text:?}"));
+    let value = crypto::encrypt(key, &iv, "secret");
+    let json = note("id", 1)
+        .replace("notification: ", "")
+        .replace("\"value\":\"v\"", &format!("\"value\":\"{value}\""))
+        .replace("\"isEncrypted\":false", "\"isEncrypted\":true")
+        .replace(
+            "\"metadata\":null",
+            &format!(
+                r#""metadata":{{"ivNonce":"{}","sharedKeyEnc":{wrapped}}}"#,
+                crypto::to_base64(&iv)
+            ),
+        );
+    Notification::parse(json.trim()).unwrap()
+}
+
+#[test]
+fn notifications_are_opened_with_the_key_that_came_or_the_stored_one() {
+    run(async {
+        let (stand, store) = storing().await;
+        let client = stand.client(Timing::default()).await;
+        let wrap =
+            |key: &crypto::AesKey| share::wrap(key, client.keys().encryption.public()).unwrap();
+        let key = crypto::new_aes_key().unwrap();
+        let wrapped = wrap(&key);
+        let open = async |note: Notification| client.open(&note).await;
+        let came = open(sealed(&key, Some(&wrapped))).await;
+        assert_eq!(came.unwrap().as_deref(), Some("secret"));
+
+        // Nothing is stored anywhere: one answer for all failures.
+        let nowhere = open(sealed(&key, None)).await;
+        assert!(matches!(nowhere, Err(AtError::Crypto(_))), "{nowhere:?}");
+
+        // An old copy here, the new key at its source.
+        let old = wrap(&crypto::new_aes_key().unwrap());
+        let put = |name: &str, value: &str| {
+            store
+                .lock()
+                .unwrap()
+                .insert(name.to_owned(), value.to_owned())
+        };
+        put("cached:@alice:shared_key@bob", &old);
+        put("shared_key@bob", &wrapped);
+        let second = open(sealed(&key, None)).await;
+        assert_eq!(second.unwrap().as_deref(), Some("secret"));
+        let mut lines = Vec::new();
+        for _ in 0..4 {
+            lines.push(stand.line().await.1);
+        }
+        assert_eq!(
+            lines,
+            [
+                "llookup:cached:@alice:shared_key@bob",
+                "lookup:shared_key@bob",
+                "llookup:cached:@alice:shared_key@bob",
+                "lookup:bypassCache:true:shared_key@bob",
+            ]
+        );
+        // And now it is known: no more look-ups.
+        let third = open(sealed(&key, None)).await;
+        assert_eq!(third.unwrap().as_deref(), Some("secret"));
+        assert!(stand.heard.try_recv().is_err());
+
+        let plain = Notification::parse(note("p", 1)["notification: ".len()..].trim()).unwrap();
+        assert_eq!(open(plain).await.unwrap().as_deref(), Some("v"));
+    });
+}
+
+#[test]
+fn looked_up_values_are_decrypted_when_they_are_encrypted() {
+    run(async {
+        let (stand, store) = storing().await;
+        let client = stand.client(Timing::default()).await;
+        let key = crypto::new_aes_key().unwrap();
+        let wrapped = share::wrap(&key, client.keys().encryption.public()).unwrap();
+        let value = crypto::encrypt(&key, &crypto::ZERO_IV, "text");
+        let put = |name: &str, value: String| store.lock().unwrap().insert(name.to_owned(), value);
+        put("shared_key@bob", wrapped);
+        put(
+            "sealed.ns@bob",
+            format!(r#"{{"key":"k","data":"{value}","metaData":{{"isEncrypted":true,"ttl":5}}}}"#),
+        );
+        put(
+            "plain.ns@bob",
+            r#"{"key":"k","data":"as it is"}"#.to_owned(),
+        );
+        put("gone.ns@bob", "null".to_owned());
+        for (name, expected) in [
+            ("sealed.ns", Some("text")),
+            ("plain.ns", Some("as it is")),
+            ("gone.ns", None),
+            ("missing.ns", None),
+        ] {
+            let got = client.get_shared(&atsign("@bob"), name).await.unwrap();
+            assert_eq!(got.as_deref(), expected, "{name}");
+        }
+    });
+}
+
+#[test]
+fn public_keys_are_remembered_until_asked_afresh() {
+    run(async {
+        let (stand, store) = storing().await;
+        let client = stand.client(Timing::default()).await;
+        for _ in 0..2 {
+            let key = client.public_key(&atsign("@bob")).await.unwrap();
+            assert_eq!(key.as_ref(), Some(bob().public()));
+        }
+        assert_eq!(stand.line().await.1, "plookup:publickey@bob");
+        let text = keys("legacy_file").pkam.public().text.clone();
+        store
+            .lock()
+            .unwrap()
+            .insert("publickey@bob".to_owned(), text.clone());
+        let fresh = client.public_key_afresh(&atsign("@bob")).await.unwrap();
+        assert_eq!(fresh.unwrap().text, text);
+        assert_eq!(
+            stand.line().await.1,
+            "plookup:bypassCache:true:publickey@bob"
+        );
+        assert_eq!(
+            client
+                .public_key(&atsign("@bob"))
+                .await
+                .unwrap()
+                .unwrap()
+                .text,
+            text
+        );
+        assert!(
+            client
+                .public_key(&atsign("@nobody"))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        let own = client.public_key(&atsign("@alice")).await.unwrap().unwrap();
+        assert_eq!(&own, client.keys().encryption.public());
+    });
+}
