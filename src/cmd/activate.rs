@@ -46,12 +46,25 @@ use secret::{read_secret, refuse_secrets};
 
 mod draft;
 mod secret;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 /// Make the first keys of an atSign, with the one-time secret its atServer was given.
 ///
 /// The secret is read from --secret-file, else from the environment variable NOPORTS_SECRET, else
 /// from stdin. The key file's path is printed on stdout.
 #[derive(FromArgs, Debug)]
+#[argh(
+    example = "{command_name} @alice --secret-file secret --root localhost:6400 --ca ca.pem",
+    error_code(1, "failed, or activated already"),
+    error_code(2, "the command line was wrong"),
+    error_code(3, "a key file is in the way, or cannot be written"),
+    error_code(4, "the atDirectory or the atServer cannot be reached"),
+    error_code(5, "no such atSign"),
+    error_code(6, "the secret was refused"),
+    error_code(11, "a TLS certificate is not trusted here")
+)]
 struct Args {
     /// the atSign to activate
     #[argh(positional)]
@@ -341,213 +354,5 @@ fn reserved(entity: &str) -> AtKey {
         scope: Scope::PrivateKey,
         entity: entity.to_owned(),
         owner: None,
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use std::{fs, future::Future, net::IpAddr, os::unix::fs::PermissionsExt};
-
-    use crate::{
-        at::directory::Root,
-        net::{dial::Endpoint, tls::Connector},
-        server::{
-            authority,
-            listen::{self, Options, Running, Timings},
-        },
-    };
-
-    /// A folder, a server in this process, and how to reach it.
-    struct World {
-        folder: PathBuf,
-        running: Running,
-        network: Network,
-    }
-
-    impl World {
-        async fn start() -> Self {
-            let folder = std::env::temp_dir().join(format!("np-act-{}", uuid::Uuid::new_v4()));
-            let data = folder.join("data");
-            let authority = authority::open_or_make(&data).unwrap();
-            let options = Options {
-                data,
-                listen: IpAddr::from([127, 0, 0, 1]),
-                host: "localhost".into(),
-                directory_port: 0,
-                first_port: 0,
-                domain: None,
-                timings: Timings::default(),
-            };
-            let acceptor = authority.leaf(&[]).unwrap().acceptor().unwrap();
-            let running = listen::start(options, acceptor).await.unwrap();
-            let network = Network {
-                root: Root::Directory(Endpoint {
-                    host: "localhost".into(),
-                    port: running.directory().port(),
-                }),
-                tls: Connector::new(&[authority.ca_file()]).unwrap(),
-            };
-            Self {
-                folder,
-                running,
-                network,
-            }
-        }
-
-        fn file(&self, who: &AtSign) -> PathBuf {
-            self.folder.join("keys").join(AtKeys::file_name(who))
-        }
-
-        async fn activate(&self, who: &AtSign, secret: &Secret<String>) -> Result<(), Failure> {
-            let mut quiet = Progress::new(true);
-            let secret = || Ok(secret.clone());
-            activate(&self.network, who, &self.file(who), secret, &mut quiet).await
-        }
-    }
-
-    /// Runs a story in a world of its own.
-    fn in_world<F: Future<Output = ()>>(story: impl FnOnce(Arc<World>) -> F) {
-        async_std::task::block_on(async {
-            let world = Arc::new(World::start().await);
-            story(world.clone()).await;
-            let world = Arc::into_inner(world).unwrap();
-            world.running.stop().await;
-            fs::remove_dir_all(&world.folder).unwrap();
-        });
-    }
-
-    fn at(text: &str) -> AtSign {
-        text.parse().unwrap()
-    }
-
-    fn mode(file: &Path) -> u32 {
-        fs::metadata(file).unwrap().permissions().mode() & 0o777
-    }
-
-    #[test]
-    fn an_activation_leaves_a_working_key_file_and_happens_once() {
-        in_world(async |world| {
-            let alice = at("@alice");
-            let secret = world.running.add(&alice).await.unwrap();
-            let wrong = Secret::new("0".repeat(secret.reveal().len()));
-            let failure = world.activate(&alice, &wrong).await.unwrap_err();
-            assert!(
-                failure.message.contains("does not accept this secret"),
-                "{failure}"
-            );
-            assert_eq!(failure.code, exit::LOGIN);
-            assert!(
-                !Draft::of(&world.file(&alice)).0.exists(),
-                "no keys for a wrong secret"
-            );
-
-            world.activate(&alice, &secret).await.unwrap();
-            let file = world.file(&alice);
-            assert_eq!(mode(&file), 0o600);
-            assert_eq!(
-                fs::read_dir(file.parent().unwrap()).unwrap().count(),
-                1,
-                "no drafts"
-            );
-            let keys = common::read_keys(&alice, &file).unwrap();
-            assert!(keys.enrollment_id.is_some());
-            let client = log_in(&world.network, &keys).await.unwrap();
-            let published = client.public_key(&alice).await.unwrap();
-            assert_eq!(published.as_ref(), Some(keys.encryption.public()));
-            assert!(world.running.list().await.unwrap()[0].activated);
-
-            let again = world.activate(&alice, &secret).await.unwrap_err();
-            assert!(again.message.contains("activated already"), "{again}");
-            assert!(again.hint.unwrap().contains("seem to be here"));
-            fs::remove_file(&file).unwrap();
-            let again = world.activate(&alice, &secret).await.unwrap_err();
-            assert!(again.hint.unwrap().contains("noports enroll @alice"));
-        });
-    }
-
-    #[test]
-    fn an_atsign_that_is_not_hosted_is_unknown() {
-        in_world(async |world| {
-            let failure = world
-                .activate(&at("@nobody"), &Secret::new("s".into()))
-                .await
-                .unwrap_err();
-            assert_eq!(failure.code, exit::UNKNOWN, "{failure}");
-        });
-    }
-
-    #[test]
-    fn a_key_file_is_never_overwritten() {
-        in_world(async |world| {
-            let alice = at("@alice");
-            let secret = world.running.add(&alice).await.unwrap();
-            let file = world.file(&alice);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(&file, "precious").unwrap();
-            let failure = world.activate(&alice, &secret).await.unwrap_err();
-            assert_eq!(failure.code, exit::KEYS, "{failure}");
-            assert_eq!(fs::read(&file).unwrap(), b"precious");
-        });
-    }
-
-    /// How far the run came that died.
-    #[derive(Clone, Copy, Debug)]
-    enum Died {
-        Unheard,
-        IdNotNoted,
-        NotLoggedIn,
-        NotRenamed,
-    }
-
-    /// Does what a run does up to there; returns its keys.
-    async fn die(world: &World, who: &AtSign, secret: &Secret<String>, when: Died) -> AtKeys {
-        let file = world.file(who);
-        let draft = Draft::of(&file);
-        if let Died::NotRenamed = when {
-            world.activate(who, secret).await.unwrap();
-            fs::rename(&file, &draft.0).unwrap();
-            return draft.read(who).unwrap().unwrap();
-        }
-        let mut link = Link::open(&world.network, who).await.unwrap();
-        log_in_by_secret(&mut link, who, secret).await.unwrap();
-        let keys = enroll::mint(who).unwrap();
-        draft.write(&keys).unwrap();
-        assert_eq!(mode(&draft.0), 0o600);
-        if let Died::Unheard = when {
-            return keys;
-        }
-        register(&mut link, &draft, keys.clone()).await.unwrap();
-        if let Died::IdNotNoted = when {
-            draft.write(&keys).unwrap();
-        }
-        keys
-    }
-
-    #[test]
-    fn a_run_that_died_is_finished_with_the_same_keys() {
-        in_world(async |world| {
-            let rows = [
-                ("@a", Died::Unheard),
-                ("@b", Died::IdNotNoted),
-                ("@c", Died::NotLoggedIn),
-                ("@d", Died::NotRenamed),
-            ];
-            for (who, when) in rows {
-                let who = at(who);
-                let secret = world.running.add(&who).await.unwrap();
-                let before = die(&world, &who, &secret, when).await;
-                let finished = world.activate(&who, &secret).await;
-                assert_eq!(finished, Ok(()), "{when:?}");
-                let after = common::read_keys(&who, &world.file(&who)).unwrap();
-                assert_eq!(
-                    before.encryption.public(),
-                    after.encryption.public(),
-                    "{when:?}"
-                );
-                log_in(&world.network, &after).await.unwrap();
-            }
-        });
     }
 }

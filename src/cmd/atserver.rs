@@ -42,6 +42,13 @@ const FIRST_PORT: u16 = 25_000;
 
 /// Host atSigns: an atDirectory and one atServer for each of them.
 #[derive(FromArgs, Debug)]
+#[argh(
+    example = "{command_name} serve --data atserver --port 6400",
+    example = "{command_name} add @alice --data atserver",
+    error_code(1, "failed"),
+    error_code(2, "the command line was wrong"),
+    error_code(4, "status: no server is running")
+)]
 struct Args {
     #[argh(subcommand)]
     what: What,
@@ -445,6 +452,15 @@ mod tests {
         for args in rows {
             let read = Args::from_args(&["noports", "atserver"], args);
             assert!(read.is_ok(), "{args:?}: {read:?}");
+        }
+        let help = Args::from_args(&["noports", "atserver"], &["--help"]);
+        let text = help.unwrap_err().output;
+        for word in [
+            "export-ca",
+            "noports atserver add @alice",
+            "no server is running",
+        ] {
+            assert!(text.contains(word), "{word}: {text}");
         }
         for args in [&[][..], &["fly"], &["add"], &["serve", "--port", "99999"]] {
             let read = Args::from_args(&["noports", "atserver"], args);
