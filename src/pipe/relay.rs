@@ -32,10 +32,13 @@ use super::{
 /// A socket registered with the reactor.
 pub(super) type Socket = Async<TcpStream>;
 
+type Copying<'a> = Copy<&'a Socket, HalfClose<&'a Socket>>;
+
 /// Moves bytes from one socket to another, then ends the other one's input.
 pub(super) enum Relay<'a> {
     Splice(Splice<'a>),
-    Copy(Copy<&'a Socket, HalfClose<&'a Socket>>, u64),
+    /// With what had gone before it took over.
+    Copy(Box<Copying<'a>>, u64),
 }
 
 impl<'a> Relay<'a> {
@@ -55,7 +58,7 @@ impl<'a> Relay<'a> {
     /// The same direction by copying only; for tests and benchmarks of that path.
     #[cfg(test)]
     pub(super) fn copying(from: &'a Socket, to: &'a Socket, early: Vec<u8>) -> Self {
-        Self::Copy(Copy::new(from, HalfClose(to), early, None), 0)
+        Self::Copy(Box::new(Copy::new(from, HalfClose(to), early, None)), 0)
     }
 }
 
@@ -68,7 +71,7 @@ impl Pump for Relay<'_> {
                 Err(Stop::Refused(why)) => {
                     log::debug!("splice=refused why={why} fallback=copy");
                     let (copy, given) = splice.give_up().map_err(Broken::Read)?;
-                    *self = Self::Copy(copy, given);
+                    *self = Self::Copy(Box::new(copy), given);
                 }
             }
         }
@@ -201,7 +204,7 @@ impl<'a> Splice<'a> {
     }
 
     /// Goes on by copying: with the bytes still in the pipe first. Also says how many have gone before.
-    fn give_up(&mut self) -> io::Result<(Copy<&'a Socket, HalfClose<&'a Socket>>, u64)> {
+    fn give_up(&mut self) -> io::Result<(Copying<'a>, u64)> {
         let mut held = Vec::new();
         if let Some((pipe, left)) = self.filled.take() {
             held.resize(left, 0);

@@ -1,0 +1,494 @@
+//! `noports bridge`, the classic `srv`: words, environment and stdin become a [`Plan`].
+//!
+//! Source: noports:packages/dart/sshnoports/bin/srv.dart (flags, lines on stderr, exit codes).
+
+use std::{env, io, process::ExitCode, time::Duration};
+
+use argh::FromArgs;
+use async_global_executor::GlobalExecutorConfig;
+use async_std::task::block_on;
+use log::LevelFilter;
+use miniserde::{Deserialize, json};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{BridgeError, Local, Plan, Report, run};
+use crate::{
+    net::dial::Endpoint,
+    pipe::cipher::{SessionKeys, Side},
+    secret::Secret,
+    sys::{log as logging, out, process, signal::IgnoreHangUp},
+};
+
+/// What a parent waits for on our stderr before it counts on us.
+pub const STARTED: &str = "rv started successfully";
+/// Stands before the number of the loopback port on which we listen.
+pub const LISTENING: &str = "listening on port ";
+
+/// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
+pub fn main(name: &str, words: &[&str]) -> ExitCode {
+    let args = match Args::from_args(&name.split(' ').collect::<Vec<_>>(), words) {
+        Ok(args) => args,
+        Err(exit) if exit.status.is_ok() => {
+            return match out::text(exit.output) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(MISUSE),
+            };
+        }
+        Err(exit) => {
+            out::note(exit.output.trim_end());
+            return ExitCode::from(MISUSE);
+        }
+    };
+    process::protect_memory();
+    logging::start(LevelFilter::Warn, args.verbose as u8, args.quiet);
+    let variable = |name: &str| env::var(name).ok().map(Zeroizing::new);
+    let planned = read_secrets(&args, &variable).and_then(|secrets| plan(&args, secrets));
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(Refusal::Misuse(why)) => {
+            out::note(why);
+            return ExitCode::from(MISUSE);
+        }
+        Err(Refusal::Failed(why)) => return failed(&why),
+    };
+    // One session is one task: a thread per core would only cost memory.
+    async_global_executor::init_with_config(
+        GlobalExecutorConfig::default()
+            .with_min_threads(1)
+            .with_max_threads(1),
+    );
+    serve(plan)
+}
+
+fn serve(plan: Plan) -> ExitCode {
+    // The daemon, or the terminal, may go; the session stays.
+    let kept = (!matches!(plan.local, Local::Stdio)).then(IgnoreHangUp::new);
+    if let Some(Err(error)) = &kept {
+        log::debug!("hang_ups=heeded error={error}");
+    }
+    let side = plan.side;
+    match block_on(run(plan, || out::note(STARTED))) {
+        Ok(carried) => {
+            log::info!(
+                "side={side:?} ended up={} down={}",
+                carried.up,
+                carried.down
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            out::note(Report::from(&error));
+            failed(&explain(&error))
+        }
+    }
+}
+
+fn explain(error: &BridgeError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}\n{hint}"),
+        None => error.to_string(),
+    }
+}
+
+/// Parents look for these words.
+fn failed(why: &str) -> ExitCode {
+    out::note(format_args!("Exception running srv : {why}"));
+    ExitCode::from(FAILED)
+}
+
+/// carries one session between a local stream and a rendezvous
+#[derive(FromArgs, Debug)]
+struct Args {
+    /// host of the rendezvous
+    #[argh(option, short = 'h', arg_name = "host")]
+    host: String,
+    /// port of the rendezvous
+    #[argh(option, short = 'p', arg_name = "port")]
+    port: u16,
+    /// host of the local service (localhost)
+    #[argh(option, default = "String::from(\"localhost\")", arg_name = "host")]
+    local_host: String,
+    /// port of the local service, or with --bind-local-port the port to listen on (22)
+    #[argh(option, default = "22", arg_name = "port")]
+    local_port: u16,
+    /// seconds to wait for the first local connection (60)
+    #[argh(option, default = "60", arg_name = "seconds")]
+    timeout: u64,
+    /// listen on the local port for one connection from this machine instead of dialling the service
+    #[argh(switch)]
+    bind_local_port: bool,
+    /// use stdin and stdout instead of a local socket
+    #[argh(switch)]
+    stdio: bool,
+    /// begin with the admission line from RV_AUTH
+    #[argh(switch)]
+    rv_auth: bool,
+    /// encrypt with the keys from RV_AES_C2D, RV_IV_C2D, RV_AES_D2C, RV_IV_D2C or from RV_AES, RV_IV
+    #[argh(switch)]
+    rv_e2ee: bool,
+    /// many connections over one session: not offered yet
+    #[argh(switch)]
+    multi: bool,
+    /// read the secrets from one JSON line on stdin: auth, aesC2D, ivC2D, aesD2C, ivD2C, side
+    #[argh(switch)]
+    secrets_on_stdin: bool,
+    /// say more on stderr; twice for still more
+    #[argh(switch, short = 'v')]
+    verbose: i32,
+    /// say nothing but errors
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+/// Why there is no plan; never with a secret in it.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    Misuse(String),
+    Failed(String),
+}
+
+fn misuse(why: &str) -> Refusal {
+    Refusal::Misuse(why.to_owned())
+}
+
+/// As they come, from either source.
+#[derive(Deserialize, Default)]
+struct Secrets {
+    auth: Option<String>,
+    #[serde(rename = "aesC2D")]
+    aes_c2d: Option<String>,
+    #[serde(rename = "ivC2D")]
+    iv_c2d: Option<String>,
+    #[serde(rename = "aesD2C")]
+    aes_d2c: Option<String>,
+    #[serde(rename = "ivD2C")]
+    iv_d2c: Option<String>,
+    side: Option<String>,
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        self.auth.zeroize();
+        self.aes_c2d.zeroize();
+        self.iv_c2d.zeroize();
+        self.aes_d2c.zeroize();
+        self.iv_d2c.zeroize();
+    }
+}
+
+impl Secrets {
+    fn keys(&self) -> Result<Option<SessionKeys>, Refusal> {
+        let whole = |key, iv| match (key, iv) {
+            (Some(key), Some(iv)) => Ok(Some((key, iv))),
+            (None, None) => Ok(None),
+            _ => Err(misuse(
+                "a session key came without its IV, or an IV without its key",
+            )),
+        };
+        let c2d = whole(self.aes_c2d.as_deref(), self.iv_c2d.as_deref())?;
+        let d2c = whole(self.aes_d2c.as_deref(), self.iv_d2c.as_deref())?;
+        match (c2d, d2c) {
+            (Some(c2d), d2c) => SessionKeys::parse(c2d, d2c)
+                .map(Some)
+                .map_err(|error| misuse(&error.to_string())),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(misuse("the key from client to device is missing")),
+        }
+    }
+}
+
+type Variable<'a> = &'a dyn Fn(&str) -> Option<Zeroizing<String>>;
+
+/// Only the flags make the environment count: a variable left over from another session does nothing.
+fn read_secrets(args: &Args, variable: Variable<'_>) -> Result<Secrets, Refusal> {
+    if args.secrets_on_stdin {
+        let line = read_stdin_line().map_err(|error| {
+            Refusal::Failed(format!("cannot read the secrets from stdin: {error}"))
+        })?;
+        return parse_secrets(&line);
+    }
+    let get = |name: &str| variable(name).map(|text| String::clone(&text));
+    let mut secrets: Secrets = Default::default();
+    if args.rv_auth {
+        secrets.auth = get("RV_AUTH");
+    }
+    if args.rv_e2ee {
+        let single = get("RV_AES_C2D").is_none();
+        secrets.aes_c2d = get(if single { "RV_AES" } else { "RV_AES_C2D" });
+        secrets.iv_c2d = get(if single { "RV_IV" } else { "RV_IV_C2D" });
+        if !single {
+            secrets.aes_d2c = get("RV_AES_D2C");
+            secrets.iv_d2c = get("RV_IV_D2C");
+        }
+    }
+    Ok(secrets)
+}
+
+fn parse_secrets(line: &[u8]) -> Result<Secrets, Refusal> {
+    let text = str::from_utf8(line).ok();
+    let parsed = text.and_then(|text| json::from_str(text).ok());
+    parsed.ok_or_else(|| misuse("the first line on stdin is not the JSON object with the secrets"))
+}
+
+/// Byte by byte: what comes behind the line may be the session itself.
+fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
+    let stdin = io::stdin();
+    let mut line = Zeroizing::new(Vec::with_capacity(MOST_SECRETS));
+    let mut byte = [0];
+    while line.len() < MOST_SECRETS {
+        match rustix::io::read(&stdin, &mut byte) {
+            Ok(0) => return Ok(line),
+            Ok(_) if byte == *b"\n" => return Ok(line),
+            Ok(_) => line.extend_from_slice(&byte),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the line is too long",
+    ))
+}
+
+fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
+    if args.multi {
+        return Err(misuse(
+            "--multi is not offered yet: start one bridge for each connection",
+        ));
+    }
+    if args.stdio && args.bind_local_port {
+        return Err(misuse("--stdio and --bind-local-port exclude each other"));
+    }
+    let (keys, auth) = (secrets.keys()?, secrets.auth.take());
+    // Asked to protect and not able to: never go on without.
+    if args.rv_e2ee && keys.is_none() {
+        return Err(misuse("--rv-e2ee needs session keys, and there are none"));
+    }
+    if args.rv_auth && auth.is_none() {
+        return Err(misuse(
+            "--rv-auth needs an admission line, and there is none",
+        ));
+    }
+    if auth
+        .as_ref()
+        .is_some_and(|line| line.is_empty() || line.contains(['\n', '\r']))
+    {
+        return Err(misuse("the admission line is not one line"));
+    }
+    let of_mode = if args.stdio || args.bind_local_port {
+        Side::Client
+    } else {
+        Side::Device
+    };
+    let side = match secrets.side.as_deref() {
+        None => of_mode,
+        Some("client") => Side::Client,
+        Some("device") => Side::Device,
+        Some(_) => return Err(misuse("side is neither client nor device")),
+    };
+    Ok(Plan {
+        rendezvous: endpoint(&args.host, args.port)?,
+        local: local(args)?,
+        admission: auth.map(Secret::new),
+        keys,
+        side,
+        timeout: Duration::from_secs(args.timeout.min(LONGEST_WAIT)),
+    })
+}
+
+fn local(args: &Args) -> Result<Local, Refusal> {
+    if args.stdio {
+        return Ok(Local::Stdio);
+    }
+    if !args.bind_local_port {
+        return Ok(Local::Dial(endpoint(&args.local_host, args.local_port)?));
+    }
+    let bound = std::net::TcpListener::bind(("127.0.0.1", args.local_port));
+    let listener = bound.map_err(|error| {
+        Refusal::Failed(format!(
+            "cannot listen on 127.0.0.1:{}: {error}",
+            args.local_port
+        ))
+    })?;
+    if let Ok(addr) = listener.local_addr() {
+        out::note(format_args!("{LISTENING}{}", addr.port()));
+    }
+    Ok(Local::Listen(listener.into()))
+}
+
+fn endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Endpoint::parse(host, Some(port))
+        .ok()
+        .filter(|endpoint| endpoint.host == host)
+        .ok_or_else(|| misuse(&format!("{host:?} and {port} are not a host and a port")))
+}
+
+/// Exit codes of the classic program.
+const MISUSE: u8 = 1;
+const FAILED: u8 = 200;
+/// An admission line is below 4 KiB, the keys below 200 bytes.
+const MOST_SECRETS: usize = 16 * 1024;
+/// A year.
+const LONGEST_WAIT: u64 = 365 * 24 * 3600;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8=";
+    const IV: &str = "AQIDBAUGBwgJCgsMDQ4PEA==";
+    const OTHER: &str = "wMHCw8TFxsfIycrLzM3Oz9DR0tPU1dbX2Nna29zd3t8=";
+
+    fn args(line: &str) -> Args {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Args::from_args(&["bridge"], &words).unwrap()
+    }
+
+    fn from_environment(line: &str, variables: &[(&str, &str)]) -> Result<Plan, Refusal> {
+        let args = args(line);
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, text)| Zeroizing::new((*text).to_owned()))
+        };
+        plan(&args, read_secrets(&args, &variable)?)
+    }
+
+    fn from_line(line: &str, secrets: &str) -> Result<Plan, Refusal> {
+        plan(&args(line), parse_secrets(secrets.as_bytes())?)
+    }
+
+    fn why(outcome: Result<Plan, Refusal>) -> String {
+        match outcome.unwrap_err() {
+            Refusal::Misuse(why) => why,
+            Refusal::Failed(why) => panic!("failed: {why}"),
+        }
+    }
+
+    #[test]
+    fn the_classic_flags_of_a_device() {
+        let plan = from_environment("-h rv.example -p 40189", &[("RV_AUTH", "left over")]).unwrap();
+        assert!(matches!(&plan.local, Local::Dial(at) if at.to_string() == "localhost:22"));
+        assert_eq!(plan.rendezvous.to_string(), "rv.example:40189");
+        assert_eq!(
+            (plan.side, plan.timeout),
+            (Side::Device, Duration::from_secs(60))
+        );
+        assert!(plan.admission.is_none() && plan.keys.is_none());
+
+        let line = "--host ::1 --port 5 --local-host 10.0.0.7 --local-port 3389 --timeout 9";
+        let plan = from_environment(line, &[]).unwrap();
+        assert!(matches!(&plan.local, Local::Dial(at) if at.to_string() == "10.0.0.7:3389"));
+        assert_eq!(plan.rendezvous.to_string(), "[::1]:5");
+        assert_eq!(plan.timeout, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn the_classic_flags_of_a_client_listen_on_this_machine_only() {
+        let plan = from_environment("-h rv -p 1 --local-port 0 --bind-local-port", &[]).unwrap();
+        let Local::Listen(listener) = &plan.local else {
+            panic!("{plan:?}");
+        };
+        assert!(listener.local_addr().unwrap().ip().is_loopback());
+        assert_eq!(plan.side, Side::Client);
+    }
+
+    #[test]
+    fn keys_from_the_environment_old_and_new() {
+        let line = "-h rv -p 1 --rv-e2ee --rv-auth";
+        let auth = ("RV_AUTH", "{}");
+        let plan = from_environment(line, &[auth, ("RV_AES", KEY), ("RV_IV", IV)]).unwrap();
+        assert_eq!(plan.admission.unwrap().reveal(), "{}");
+        assert!(plan.keys.unwrap().d2c.is_none());
+        let twin = [
+            auth,
+            ("RV_AES_C2D", KEY),
+            ("RV_IV_C2D", IV),
+            ("RV_AES_D2C", OTHER),
+            ("RV_IV_D2C", IV),
+        ];
+        let keys = from_environment(line, &twin).unwrap().keys.unwrap();
+        assert_eq!(keys.c2d.0.reveal()[0], 0xa0);
+        assert_eq!(keys.d2c.unwrap().0.reveal()[0], 0xc0);
+    }
+
+    #[test]
+    fn secrets_from_stdin() {
+        let secrets = format!(
+            r#"{{"auth":"line","aesC2D":"{KEY}","ivC2D":"{IV}","aesD2C":"{OTHER}","ivD2C":"{IV}","side":"client"}}"#
+        );
+        let plan = from_line("-h rv -p 1 --secrets-on-stdin", &secrets).unwrap();
+        assert_eq!(plan.side, Side::Client);
+        assert!(plan.keys.as_ref().unwrap().d2c.is_some());
+        assert!(!format!("{plan:?}").contains("line\""), "{plan:?}");
+        let plan = from_line("-h rv -p 1 --secrets-on-stdin", r#"{"side":"device"}"#).unwrap();
+        assert!(plan.admission.is_none() && plan.keys.is_none());
+    }
+
+    #[test]
+    fn nothing_is_done_without_the_protection_that_was_asked_for() {
+        for (line, secrets, want) in [
+            ("--rv-e2ee", "{}".to_owned(), "--rv-e2ee needs session keys"),
+            (
+                "--rv-auth",
+                "{}".to_owned(),
+                "--rv-auth needs an admission line",
+            ),
+            ("", format!(r#"{{"aesC2D":"{KEY}"}}"#), "without its IV"),
+            (
+                "",
+                format!(r#"{{"aesC2D":"{KEY}","ivC2D":"{KEY}"}}"#),
+                "in base64",
+            ),
+            (
+                "",
+                format!(r#"{{"aesC2D":"{KEY}","ivC2D":"{IV}","aesD2C":"{KEY}"}}"#),
+                "without its IV",
+            ),
+            (
+                "",
+                format!(r#"{{"aesD2C":"{KEY}","ivD2C":"{IV}"}}"#),
+                "client to device",
+            ),
+            ("", r#"{"auth":"two\nlines"}"#.to_owned(), "not one line"),
+            ("", r#"{"auth":""}"#.to_owned(), "not one line"),
+            (
+                "",
+                r#"{"side":"relay"}"#.to_owned(),
+                "neither client nor device",
+            ),
+            ("", "not json".to_owned(), "not the JSON object"),
+            ("", String::new(), "not the JSON object"),
+        ] {
+            let why = why(from_line(&format!("-h rv -p 1 {line}"), &secrets));
+            assert!(why.contains(want), "{secrets}: {why}");
+            assert!(!why.contains(KEY), "{why}");
+        }
+    }
+
+    #[test]
+    fn flags_that_make_no_sense_are_explained() {
+        for (line, want) in [
+            ("-h rv -p 1 --multi", "--multi is not offered"),
+            ("-h rv -p 1 --stdio --bind-local-port", "exclude each other"),
+            ("-h rv -p 0", "not a host and a port"),
+            ("-h rv:5 -p 1", "not a host and a port"),
+            ("-h rv -p 1 --local-host -x", "not a host and a port"),
+        ] {
+            let why = why(from_environment(line, &[]));
+            assert!(why.contains(want), "{line}: {why}");
+        }
+    }
+
+    #[test]
+    fn misuse_and_help_have_their_exit_codes() {
+        for (words, want) in [
+            (&["--nonsense"][..], ExitCode::from(1)),
+            (&["-h", "rv", "-p", "70000"], ExitCode::from(1)),
+            (&["--help"], ExitCode::SUCCESS),
+        ] {
+            assert_eq!(main("noports bridge", words), want, "{words:?}");
+        }
+    }
+}
