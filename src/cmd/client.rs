@@ -153,7 +153,10 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
 
 impl Args {
     fn wish(&self) -> Result<Wish, Failure> {
-        let via = self.via.clone().or_else(|| std::env::var("NOPORTS_VIA").ok());
+        let via = self
+            .via
+            .clone()
+            .or_else(|| std::env::var("NOPORTS_VIA").ok());
         let via = via.ok_or_else(|| {
             Failure::misuse("no rendezvous given").hint("--via @rendezvous, such as --via @rv_eu")
         })?;
@@ -165,9 +168,19 @@ impl Args {
         };
         Ok(Wish {
             to: self.to.parse()?,
-            device: self.device.as_deref().unwrap_or(DeviceName::DEFAULT).parse().map_err(misuse)?,
+            device: self
+                .device
+                .as_deref()
+                .unwrap_or(DeviceName::DEFAULT)
+                .parse()
+                .map_err(misuse)?,
             via: via.parse()?,
-            user: self.user.as_deref().map(str::parse).transpose().map_err(misuse)?,
+            user: self
+                .user
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(misuse)?,
             identity: self.identity.clone().map(PathBuf::from),
             how,
             patience: Duration::from_secs(self.timeout.clamp(1, 3600)),
@@ -186,7 +199,10 @@ async fn story(args: Args) -> Result<ExitCode, Failure> {
     let wish = args.wish()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
     let me = common::acting_as(args.as_.as_deref())?;
-    let keys = Arc::new(common::identity(me.as_ref(), args.keys.as_deref().map(std::path::Path::new))?);
+    let keys = Arc::new(common::identity(
+        me.as_ref(),
+        args.keys.as_deref().map(std::path::Path::new),
+    )?);
     if wish.how == How::Shell {
         find_ssh()?;
     }
@@ -210,38 +226,74 @@ async fn open(
 ) -> Result<(Ready, Option<UserName>), Failure> {
     // Takes a tenth of a second and longer: it runs while the first questions travel.
     let ephemeral = task::spawn_blocking(KeyPair::generate);
-    let offer =
-        Offer::new(&keys.atsign, &wish.to, &wish.device, &wish.via, SessionId::random(), Nonce::random());
-    info!("session={} to={} device={} via={}", offer.id(), wish.to, wish.device, wish.via);
+    let offer = Offer::new(
+        &keys.atsign,
+        &wish.to,
+        &wish.device,
+        &wish.via,
+        SessionId::random(),
+        Nonce::random(),
+    );
+    info!(
+        "session={} to={} device={} via={}",
+        offer.id(),
+        wish.to,
+        wish.device,
+        wish.via
+    );
 
     progress.begin(format!("logging in as {}", keys.atsign));
-    let at = Client::login(network, keys).await?;
-    let inbox = at.subscribe(&offer.watch()).await?;
+    let (at, inbox) = Client::login_and_subscribe(network, keys, &offer.watch()).await?;
     progress.done(format!("logged in as {}", at.atsign()));
 
-    let mut talk = Talk { at: &at, inbox, offer: &offer, patience: wish.patience };
+    let mut talk = Talk {
+        at: &at,
+        inbox,
+        offer: &offer,
+        patience: wish.patience,
+    };
     progress.begin(format!("asking {} and {}", wish.to, wish.via));
-    let questions = [(offer.ping(), Awaited::Heartbeat), (offer.ask_ports(), Awaited::Ports)];
+    let questions = [
+        (offer.ping(), Awaited::Heartbeat),
+        (offer.ask_ports(), Awaited::Ports),
+    ];
     for (message, _) in &questions {
-        service::send(&at, message).await.map_err(|error| about(error, wish))?;
+        service::send(&at, message)
+            .await
+            .map_err(|error| about(error, wish))?;
     }
     // While they think: who signs the device's answers, and what is our name there?
-    let (user, device_key) = (user_name(&at, wish).await?, device_key(&at, &wish.to).await?);
-    let answers = talk.wait(&questions).await.map_err(|missing| missing.explain(wish))?;
+    let (user, device_key) = (
+        user_name(&at, wish).await?,
+        device_key(&at, &wish.to).await?,
+    );
+    let answers = talk
+        .wait(&questions)
+        .await
+        .map_err(|missing| missing.explain(wish))?;
     let [heartbeat, ports] = answers.as_slice() else {
         return Err(Failure::plain("two questions did not get two answers"));
     };
     let heartbeat = Heartbeat::parse(heartbeat).map_err(|why| untrusted(&why))?;
-    let ports = Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
-    progress.done(format!("{} {} is there; meeting at {}", wish.to, wish.device, ports.host));
+    let ports =
+        Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    progress.done(format!(
+        "{} {} is there; meeting at {}",
+        wish.to, wish.device, ports.host
+    ));
 
     let granted = offer.clone().granted(ports, &heartbeat).map_err(too_old)?;
     let ephemeral = ephemeral.await?;
     let twin = granted.twin_keys();
     progress.begin("asking for the session");
-    let request = granted.request(ephemeral.public(), &at.keys().encryption).map_err(too_old)?;
+    let request = granted
+        .request(ephemeral.public(), &at.keys().encryption)
+        .map_err(too_old)?;
     service::send(&at, &request).await?;
-    let answers = talk.wait(&[(request, Awaited::Answer)]).await.map_err(|missing| missing.explain(wish))?;
+    let answers = talk
+        .wait(&[(request, Awaited::Answer)])
+        .await
+        .map_err(|missing| missing.explain(wish))?;
     let answer = answers.first().map(String::as_str).unwrap_or_default();
     let ready = granted
         .accepted(answer, &device_key, &ephemeral, &at.keys().encryption)
@@ -276,7 +328,11 @@ impl Talk<'_> {
         let first = self.patience.mul_f64(ASK_AGAIN);
         for (attempt, patience) in [first, self.patience - first].into_iter().enumerate() {
             if attempt > 0 {
-                for ((message, _), _) in questions.iter().zip(&answers).filter(|(_, answer)| answer.is_none()) {
+                for ((message, _), _) in questions
+                    .iter()
+                    .zip(&answers)
+                    .filter(|(_, answer)| answer.is_none())
+                {
                     debug!("session={} again={}", self.offer.id(), message.entity);
                     service::send_or_log(self.at, message).await;
                 }
@@ -305,11 +361,17 @@ impl Talk<'_> {
                 }
             };
             // Only what an awaited sender sent under an awaited key is ever decrypted.
-            let Some(kind) = self.offer.recognise(&note.from, note.entity()) else { continue };
+            let Some(kind) = self.offer.recognise(&note.from, note.entity()) else {
+                continue;
+            };
             let text = match self.at.open(&note).await {
                 Ok(text) => text.unwrap_or_default(),
                 Err(error) => {
-                    debug!("from={} entity={} error={error:?}", note.from, note.entity());
+                    debug!(
+                        "from={} entity={} error={error:?}",
+                        note.from,
+                        note.entity()
+                    );
                     continue;
                 }
             };
@@ -359,7 +421,8 @@ fn about(error: crate::at::client::AtError, wish: &Wish) -> Failure {
 
 async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
     at.public_key(of).await?.ok_or_else(|| {
-        Failure::new(exit::UNKNOWN, format!("{of} has no public key yet")).hint("activate it on the device first")
+        Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
+            .hint("activate it on the device first")
     })
 }
 
@@ -368,11 +431,19 @@ async fn user_name(at: &Client, wish: &Wish) -> Result<Option<UserName>, Failure
     if wish.user.is_some() || wish.how == How::Stdio {
         return Ok(wish.user.clone());
     }
-    let published = at.get_shared(&wish.to, &format!("username.{}.{NAMESPACE}", wish.device)).await?;
-    published.map(|name| name.parse()).transpose().map_err(|why| {
-        Failure::new(exit::NOT_TRUSTWORTHY, format!("the device published a strange user name: {why}"))
+    let published = at
+        .get_shared(&wish.to, &format!("username.{}.{NAMESPACE}", wish.device))
+        .await?;
+    published
+        .map(|name| name.parse())
+        .transpose()
+        .map_err(|why| {
+            Failure::new(
+                exit::NOT_TRUSTWORTHY,
+                format!("the device published a strange user name: {why}"),
+            )
             .hint("--user NAME")
-    })
+        })
 }
 
 fn too_old(error: SessionError) -> Failure {
@@ -392,7 +463,10 @@ fn refused(error: &AnswerError, wish: &Wish) -> Failure {
         Failure::new(exit::SERVICE, message)
             .hint("is sshd running there? the daemon's --sshd-port must be its port")
     } else if why.contains("does not permit") {
-        Failure::new(exit::DEVICE_REFUSED, message).hint(format!("start the daemon on {} with --permit-open", wish.device))
+        Failure::new(exit::DEVICE_REFUSED, message).hint(format!(
+            "start the daemon on {} with --permit-open",
+            wish.device
+        ))
     } else {
         Failure::new(exit::DEVICE_REFUSED, message)
     }
@@ -401,7 +475,10 @@ fn refused(error: &AnswerError, wish: &Wish) -> Failure {
 fn plan(ready: Ready, local: Local) -> Plan {
     Plan {
         local,
-        rendezvous: Endpoint { host: ready.host, port: ready.port },
+        rendezvous: Endpoint {
+            host: ready.host,
+            port: ready.port,
+        },
         admission: Some(Secret::new(ready.admission)),
         keys: Some(service::session_keys(&ready.keys)),
         side: Side::Client,
@@ -420,13 +497,16 @@ fn broken(error: &BridgeError) -> Failure {
 
 /// stdin and stdout are the session.
 async fn stdio(ready: Ready) -> Result<ExitCode, Failure> {
-    bridge::run(plan(ready, Local::Stdio), || {}).await.map_err(|why| broken(&why))?;
+    bridge::run(plan(ready, Local::Stdio), || {})
+        .await
+        .map_err(|why| broken(&why))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn find_ssh() -> Result<PathBuf, Failure> {
     ssh::find().ok_or_else(|| {
-        Failure::plain("there is no ssh on this machine").hint("install openssh-client, or use --stdio")
+        Failure::plain("there is no ssh on this machine")
+            .hint("install openssh-client, or use --stdio")
     })
 }
 
@@ -439,23 +519,36 @@ async fn shell(
 ) -> Result<ExitCode, Failure> {
     let user = user.ok_or_else(|| no_user(wish))?;
     let no_port = |error: io::Error| Failure::plain(format!("no loopback port: {error}"));
-    let listener = TcpListener::bind(("127.0.0.1", wish.local_port)).await.map_err(no_port)?;
+    let listener = TcpListener::bind(("127.0.0.1", wish.local_port))
+        .await
+        .map_err(no_port)?;
     let port = listener.local_addr().map_err(no_port)?.port();
     let pipe = task::spawn(bridge::run(plan(ready, Local::Listen(listener)), || {}));
-    progress.done(format!("ssh {}@localhost through port {port}", user.as_str()));
+    progress.done(format!(
+        "ssh {}@localhost through port {port}",
+        user.as_str()
+    ));
 
     let mut child = async_process::Command::new(find_ssh()?)
         .args(ssh_words(wish, &user, port))
         .spawn()
         .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
-    let status = child.status().await.map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
+    let status = child
+        .status()
+        .await
+        .map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
     // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
     if status.code() == Some(255) {
         if let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await {
             return Err(broken(&why));
         }
     }
-    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED)))
+    Ok(ExitCode::from(
+        status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(exit::FAILED),
+    ))
 }
 
 /// What stands behind `ssh`. It takes options behind the host, too, so the person's words need no sorting.
@@ -473,7 +566,11 @@ fn ssh_words(wish: &Wish, user: &UserName, port: u16) -> Vec<OsString> {
 }
 
 fn no_user(wish: &Wish) -> Failure {
-    Failure::misuse(format!("{}{} does not publish a user name for you", wish.device, wish.to)).hint("--user NAME")
+    Failure::misuse(format!(
+        "{}{} does not publish a user name for you",
+        wish.device, wish.to
+    ))
+    .hint("--user NAME")
 }
 
 #[derive(miniserde::Serialize)]
@@ -496,17 +593,30 @@ async fn print(
         .map_err(|error| Failure::plain(format!("cannot find this program's own file: {error}")))?;
     let order = Order {
         local: launch::Local::Port(wish.local_port, FIRST_USE),
-        rendezvous: Endpoint { host: ready.host, port: ready.port },
+        rendezvous: Endpoint {
+            host: ready.host,
+            port: ready.port,
+        },
         admission: &ready.admission,
         keys: &ready.keys,
     };
     let bridge = launch::start(&program, &order).await;
     let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
-    let port = bridge.port.ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;
-    progress.done(format!("port {port} waits {} s for ssh", FIRST_USE.as_secs()));
+    let port = bridge
+        .port
+        .ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;
+    progress.done(format!(
+        "port {port} waits {} s for ssh",
+        FIRST_USE.as_secs()
+    ));
     let command = format!("ssh {}", ssh::shell_line(&ssh_words(wish, &user, port)));
     if wish.json {
-        let opened = Opened { event: "open", port, user: user.as_str(), command };
+        let opened = Opened {
+            event: "open",
+            port,
+            user: user.as_str(),
+            command,
+        };
         common::print_out(&miniserde::json::to_string(&opened));
     } else {
         common::print_out(&command);

@@ -148,13 +148,25 @@ impl Args {
             .map(str::parse::<AtSign>)
             .collect::<Result<Vec<_>, _>>()?;
         if managers.is_empty() || managers.len() > MAX_MANAGERS {
-            return Err(Failure::misuse("a daemon needs somebody who may use it").hint("--manager @you"));
+            return Err(
+                Failure::misuse("a daemon needs somebody who may use it").hint("--manager @you")
+            );
         }
-        let permit = self.permit_open.clone().unwrap_or_else(|| format!("localhost:{},localhost:3389", self.sshd_port));
+        let permit = self
+            .permit_open
+            .clone()
+            .unwrap_or_else(|| format!("localhost:{},localhost:3389", self.sshd_port));
         Ok(Policy {
-            device: self.device.as_deref().unwrap_or(DeviceName::DEFAULT).parse().map_err(|e| misuse(&e))?,
+            device: self
+                .device
+                .as_deref()
+                .unwrap_or(DeviceName::DEFAULT)
+                .parse()
+                .map_err(|e| misuse(&e))?,
             managers,
-            permit: permit.parse().map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
+            permit: permit
+                .parse()
+                .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
             sshd_port: self.sshd_port,
             hide: self.hide,
             program: sys::process::own_executable()
@@ -188,7 +200,11 @@ pub async fn serve(
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
     let (at, mut inbox) = service::log_in(&network, &keys, &watch).await?;
-    let daemon = Daemon { at, policy: Arc::new(policy), known: Arc::default() };
+    let daemon = Daemon {
+        at,
+        policy: Arc::new(policy),
+        known: Arc::default(),
+    };
     ready(&daemon.announce());
     task::spawn(daemon.clone().publish_for_ever());
 
@@ -199,7 +215,9 @@ pub async fn serve(
             Event::Back => info!("monitor=back"),
         }
     }
-    Err(Failure::plain("the connection to the atServer has ended for good"))
+    Err(Failure::plain(
+        "the connection to the atServer has ended for good",
+    ))
 }
 
 /// The daemon; cheap to clone.
@@ -214,7 +232,12 @@ impl Daemon {
     fn announce(&self) -> String {
         let (at, p) = (self.at.atsign(), &self.policy);
         let managers: Vec<_> = p.managers.iter().map(AtSign::as_str).collect();
-        info!("ready as={at} device={} managers={} permit={}", p.device, managers.join(","), p.permit);
+        info!(
+            "ready as={at} device={} managers={} permit={}",
+            p.device,
+            managers.join(","),
+            p.permit
+        );
         format!(r#"{{"event":"ready","as":"{at}","device":"{}"}}"#, p.device)
     }
 
@@ -222,14 +245,20 @@ impl Daemon {
     fn hear(&self, note: Notification) {
         let Some(word) = self.word(&note) else { return };
         if !self.policy.managers.contains(&note.from) {
-            info!("ignored from={} word={word} reason=not_a_manager", note.from);
+            info!(
+                "ignored from={} word={word} reason=not_a_manager",
+                note.from
+            );
             return;
         }
         match word {
             "ping" => drop(task::spawn(self.clone().answer_ping(note))),
             "ssh_request" => {
                 if self.known().starting >= MAX_STARTING {
-                    warn!("ignored from={} word={word} reason=too_many_starting", note.from);
+                    warn!(
+                        "ignored from={} word={word} reason=too_many_starting",
+                        note.from
+                    );
                     return;
                 }
                 self.known().starting += 1;
@@ -248,7 +277,9 @@ impl Daemon {
         if note.operation != Operation::Update || note.is_text || note.is_stats() {
             return None;
         }
-        let rest = note.entity().strip_suffix(&format!(".{}.{NAMESPACE}", self.policy.device))?;
+        let rest = note
+            .entity()
+            .strip_suffix(&format!(".{}.{NAMESPACE}", self.policy.device))?;
         (!rest.contains('.')).then_some(rest)
     }
 
@@ -262,7 +293,11 @@ impl Daemon {
                 let answer = ping::answer(&note.from, &self.policy.device, &self.heartbeat());
                 service::send_or_log(&self.at, &answer).await;
             }
-            other => info!("ignored from={} word=ping reason={:?}", note.from, other.err()),
+            other => info!(
+                "ignored from={} word=ping reason={:?}",
+                note.from,
+                other.err()
+            ),
         }
     }
 
@@ -281,7 +316,9 @@ impl Daemon {
             Seen::New => {}
             Seen::InWork => return,
             Seen::Answered(message) => return service::send_or_log(&self.at, &message).await,
-            Seen::Foreign => return info!("refused session={session} from={from} reason=anothers_session"),
+            Seen::Foreign => {
+                return info!("refused session={session} from={from} reason=anothers_session");
+            }
         }
         let answer = match self.open_session(&from, &text).await {
             Ok(answer) => answer,
@@ -305,17 +342,23 @@ impl Daemon {
         let target = self.judge()?;
         let keys = Keys::random(request.twin_keys).map_err(|why| why.to_string())?;
         let me = &self.at.keys().encryption;
-        let answer =
-            request::accept(&request, &keys, from, &self.policy.device, me).map_err(|why| why.to_string())?;
+        let answer = request::accept(&request, &keys, from, &self.policy.device, me)
+            .map_err(|why| why.to_string())?;
         let twin = keys.are_twin();
         self.start_bridge(&request, &keys, target).await?;
-        info!("session={} from={from} rendezvous={}:{} twin_keys={twin}", request.session, request.host, request.port);
+        info!(
+            "session={} from={from} rendezvous={}:{} twin_keys={twin}",
+            request.session, request.host, request.port
+        );
         Ok(answer)
     }
 
     /// May this be opened? Says what to dial, or why not.
     fn judge(&self) -> Result<Endpoint, String> {
-        let target = Endpoint { host: "localhost".to_owned(), port: self.policy.sshd_port };
+        let target = Endpoint {
+            host: "localhost".to_owned(),
+            port: self.policy.sshd_port,
+        };
         if self.policy.permit.allows(&target.host, target.port) {
             Ok(target)
         } else {
@@ -324,20 +367,32 @@ impl Daemon {
     }
 
     /// Starts the session's own process and waits until both its connections stand.
-    async fn start_bridge(&self, request: &SshRequest, keys: Keys, target: Endpoint) -> Result<(), String> {
+    async fn start_bridge(
+        &self,
+        request: &SshRequest,
+        keys: &Keys,
+        target: Endpoint,
+    ) -> Result<(), String> {
         let admission = Admission {
             session: request.session,
             client_nonce: request.client_nonce.clone(),
             rendezvous_nonce: request.rendezvous_nonce.clone(),
         };
-        let line = admission.line(&self.at.keys().encryption).map_err(|why| why.to_string())?;
+        let line = admission
+            .line(&self.at.keys().encryption)
+            .map_err(|why| why.to_string())?;
         let order = Order {
             local: Local::Service(&target),
-            rendezvous: Endpoint { host: request.host.clone(), port: request.port },
+            rendezvous: Endpoint {
+                host: request.host.clone(),
+                port: request.port,
+            },
             admission: &line,
             keys,
         };
-        let bridge = launch::start(&self.policy.program, &order).await.map_err(|why| why.refusal())?;
+        let bridge = launch::start(&self.policy.program, &order)
+            .await
+            .map_err(|why| why.refusal())?;
         let session = request.session;
         task::spawn(async move {
             let ended = bridge.ended().await;
@@ -366,21 +421,40 @@ impl Daemon {
 
     async fn publish(&self) -> Result<(), AtError> {
         let device = &self.policy.device;
-        let (name, info) = (format!("username.{device}.{NAMESPACE}"), format!("device_info.{device}.{NAMESPACE}"));
+        let (name, info) = (
+            format!("username.{device}.{NAMESPACE}"),
+            format!("device_info.{device}.{NAMESPACE}"),
+        );
         for manager in &self.policy.managers {
             if self.policy.hide {
                 for entity in [&name, &info] {
                     let key = AtKey::shared(manager, entity, self.at.atsign());
-                    self.at.run(&Verb::Delete { key, priority: None }).await?;
+                    self.at
+                        .run(&Verb::Delete {
+                            key,
+                            priority: None,
+                        })
+                        .await?;
                 }
                 continue;
             }
-            let metadata = Metadata { ttr: Some(-1), ccd: Some(true), ..Metadata::default() };
+            let metadata = Metadata {
+                ttr: Some(-1),
+                ccd: Some(true),
+                ..Metadata::default()
+            };
             if let Some(user) = sys::user::name() {
-                self.at.put_shared(manager, &name, &user, metadata.clone()).await?;
+                self.at
+                    .put_shared(manager, &name, &user, metadata.clone())
+                    .await?;
             }
-            let metadata = Metadata { ttl: Some(RECORD_TTL), ..metadata };
-            self.at.put_shared(manager, &info, &self.heartbeat().print(), metadata).await?;
+            let metadata = Metadata {
+                ttl: Some(RECORD_TTL),
+                ..metadata
+            };
+            self.at
+                .put_shared(manager, &info, &self.heartbeat().print(), metadata)
+                .await?;
         }
         Ok(())
     }
@@ -444,7 +518,8 @@ mod tests {
     #[test]
     fn a_session_is_opened_once_however_often_it_is_asked_for() {
         let (mut known, session) = (Known::default(), SessionId::random());
-        let (alice, mallory): (AtSign, AtSign) = ("@alice".parse().unwrap(), "@mallory".parse().unwrap());
+        let (alice, mallory): (AtSign, AtSign) =
+            ("@alice".parse().unwrap(), "@mallory".parse().unwrap());
         assert_eq!(known.seen(session, &alice), Seen::New);
         assert_eq!(known.seen(session, &alice), Seen::InWork);
         let answer = request::refuse(session, "no", &alice, &"d".parse().unwrap());
@@ -461,6 +536,10 @@ mod tests {
         for _ in 0..3 * REMEMBERED {
             known.seen(SessionId::random(), &alice);
         }
-        assert!(known.sessions.len() <= REMEMBERED, "{}", known.sessions.len());
+        assert!(
+            known.sessions.len() <= REMEMBERED,
+            "{}",
+            known.sessions.len()
+        );
     }
 }

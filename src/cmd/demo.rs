@@ -19,7 +19,9 @@ use std::{
 
 use argh::FromArgs;
 use async_process::{Child, Command, Stdio};
-use async_std::{future::timeout, io::prelude::BufReadExt, io::prelude::WriteExt, net::TcpListener, task};
+use async_std::{
+    future::timeout, io::prelude::BufReadExt, io::prelude::WriteExt, net::TcpListener, task,
+};
 use futures_lite::{StreamExt, future, io::BufReader};
 
 use super::common::{self, Failure, Progress};
@@ -55,7 +57,9 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     let result = common::run(2, async {
         let ended = async {
             let stop = signal::stop().await.map_err(failed("no signals"))?;
-            Err(Failure::plain(format!("ended by a signal ({stop:?}); everything has been cleaned up")))
+            Err(Failure::plain(format!(
+                "ended by a signal ({stop:?}); everything has been cleaned up"
+            )))
         };
         future::or(story(args), ended).await
     });
@@ -65,19 +69,37 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
 async fn story(args: Args) -> Result<(), Failure> {
     let began = Instant::now();
     let mut progress = Progress::new(false);
-    common::print_err("A device without an open port, reached by ssh. All on this machine, all real:\n");
+    common::print_err(
+        "A device without an open port, reached by ssh. All on this machine, all real:\n",
+    );
     let mut world = World::new()?;
     world.serve_atsigns(&mut progress).await?;
     for who in [ME, DEVICE, RENDEZVOUS] {
         world.activate(who).await?;
-        progress.done(format!("activated {who}: keys made, one-time secret used up"));
+        progress.done(format!(
+            "activated {who}: keys made, one-time secret used up"
+        ));
     }
     let service = world.start_service(&mut progress).await?;
-    world.start(&["rendezvous", "--as", RENDEZVOUS, "--host", "127.0.0.1"]).await?;
-    progress.done(format!("rendezvous {RENDEZVOUS} waits (its ports open per session)"));
+    world
+        .start(&["rendezvous", "--as", RENDEZVOUS, "--host", "127.0.0.1"])
+        .await?;
+    progress.done(format!(
+        "rendezvous {RENDEZVOUS} waits (its ports open per session)"
+    ));
     let port = service.port().to_string();
     let daemon = world
-        .start(&["daemon", "--as", DEVICE, "--manager", ME, "--device", "demo", "--sshd-port", &port])
+        .start(&[
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            ME,
+            "--device",
+            "demo",
+            "--sshd-port",
+            &port,
+        ])
         .await?;
     progress.done(format!("daemon {DEVICE} waits, pid {daemon}"));
 
@@ -88,7 +110,10 @@ async fn story(args: Args) -> Result<(), Failure> {
         common::print_err(&format!("    {line}"));
     }
     common::print_err(&format!("\n{}", what_was_open(daemon, &service)));
-    common::print_err(&format!("All of it took {:.1} s.", began.elapsed().as_secs_f64()));
+    common::print_err(&format!(
+        "All of it took {:.1} s.",
+        began.elapsed().as_secs_f64()
+    ));
     if let Service::BuiltIn(_) = service {
         common::print_err(&format!(
             "\nThere is no sshd on this machine, so a small built-in service answered.\nInstall {} for the real thing.",
@@ -106,7 +131,9 @@ async fn story(args: Args) -> Result<(), Failure> {
 fn what_was_open(daemon: u32, service: &Service) -> String {
     let open = sockets::listening_ports(daemon);
     let own = match open {
-        Ok(ports) if ports.is_empty() => "The daemon listens on nothing: not on this network, not on loopback.".to_owned(),
+        Ok(ports) if ports.is_empty() => {
+            "The daemon listens on nothing: not on this network, not on loopback.".to_owned()
+        }
         Ok(ports) => format!("The daemon listens on {ports:?} (it should not)."),
         Err(why) => format!("What the daemon listens on could not be read here: {why}."),
     };
@@ -163,7 +190,8 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Failure {
 
 impl World {
     fn new() -> Result<Self, Failure> {
-        let dir = std::env::temp_dir().join(format!("noports-demo-{}", uuid::Uuid::new_v4().as_simple()));
+        let dir =
+            std::env::temp_dir().join(format!("noports-demo-{}", uuid::Uuid::new_v4().as_simple()));
         paths::private_folder(&dir).map_err(failed("no temporary folder"))?;
         let world = Self {
             dir,
@@ -196,17 +224,34 @@ impl World {
 
     async fn serve_atsigns(&mut self, progress: &mut Progress) -> Result<(), Failure> {
         let data = self.path("atserver");
-        let ready = self.child(&["atserver", "serve", "--data", &data, "--port", "0", "--json"]).await?;
+        let ready = self
+            .child(&[
+                "atserver", "serve", "--data", &data, "--port", "0", "--json",
+            ])
+            .await?;
         self.root = member(&ready, "directory")?;
-        progress.done(format!("atDirectory and atServers at {}, with their own certificate authority", self.root));
+        progress.done(format!(
+            "atDirectory and atServers at {}, with their own certificate authority",
+            self.root
+        ));
         Ok(())
     }
 
     /// Hosts an atSign and makes its keys.
     async fn activate(&mut self, who: &str) -> Result<(), Failure> {
         let (data, secret) = (self.path("atserver"), self.path("secret"));
-        self.finish(&["atserver", "add", who, "--data", &data, "--secret-file", &secret]).await?;
-        self.finish(&["activate", who, "--secret-file", &secret]).await?;
+        self.finish(&[
+            "atserver",
+            "add",
+            who,
+            "--data",
+            &data,
+            "--secret-file",
+            &secret,
+        ])
+        .await?;
+        self.finish(&["activate", who, "--secret-file", &secret])
+            .await?;
         let _ = fs::remove_file(&secret);
         Ok(())
     }
@@ -220,8 +265,12 @@ impl World {
                 Ok(Service::Sshd(sshd))
             }
             Err(SshdError::NotInstalled(_)) => {
-                let port = greet_everybody().await.map_err(failed("no loopback port"))?;
-                progress.done(format!("no sshd here: a small built-in service on 127.0.0.1:{port}"));
+                let port = greet_everybody()
+                    .await
+                    .map_err(failed("no loopback port"))?;
+                progress.done(format!(
+                    "no sshd here: a small built-in service on 127.0.0.1:{port}"
+                ));
                 Ok(Service::BuiltIn(port))
             }
             Err(why) => Err(Failure::plain(why.to_string())),
@@ -237,15 +286,23 @@ impl World {
     /// Starts a child and waits for its first line on stdout.
     async fn child(&mut self, words: &[&str]) -> Result<String, Failure> {
         let name = words[0];
-        let log = fs::File::create(self.dir.join(format!("{name}.log"))).map_err(failed("no log file"))?;
-        let mut child =
-            self.command(words).stdout(Stdio::piped()).stderr(log).spawn().map_err(failed("a child cannot be started"))?;
+        let log = fs::File::create(self.dir.join(format!("{name}.log")))
+            .map_err(failed("no log file"))?;
+        let mut child = self
+            .command(words)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(failed("a child cannot be started"))?;
         let stdout = child.stdout.take();
         self.children.push((name.to_owned(), child));
         let first = async { BufReader::new(stdout?).lines().next().await?.ok() };
         match timeout(READY, first).await {
             Ok(Some(line)) => Ok(line),
-            _ => Err(Failure::plain(format!("the {name} did not start:\n{}", self.log(name)))),
+            _ => Err(Failure::plain(format!(
+                "the {name} did not start:\n{}",
+                self.log(name)
+            ))),
         }
     }
 
@@ -264,8 +321,15 @@ impl World {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let logs = self.children.iter().map(|(name, _)| format!("\n--- {name}\n{}", self.log(name)));
-        Err(Failure::plain(format!("noports {} failed:\n{why}{}", words.join(" "), logs.collect::<String>())))
+        let logs = self
+            .children
+            .iter()
+            .map(|(name, _)| format!("\n--- {name}\n{}", self.log(name)));
+        Err(Failure::plain(format!(
+            "noports {} failed:\n{why}{}",
+            words.join(" "),
+            logs.collect::<String>()
+        )))
     }
 
     /// The client's part: a command on the device, through the tunnel.
@@ -274,30 +338,54 @@ impl World {
             Service::Sshd(sshd) => {
                 let ssh = self.ssh_options(sshd)?;
                 let mut words = self.client_words();
-                words.extend(["--identity".into(), sshd.identity.display().to_string(), "--".into()]);
+                words.extend([
+                    "--identity".into(),
+                    sshd.identity.display().to_string(),
+                    "--".into(),
+                ]);
                 words.extend(ssh);
-                words.push("echo \"hello from $(hostname), pid $$ of an sshd\"; uname -srm; uptime".into());
-                self.finish(&words.iter().map(String::as_str).collect::<Vec<_>>()).await
+                words.push(
+                    "echo \"hello from $(hostname), pid $$ of an sshd\"; uname -srm; uptime".into(),
+                );
+                self.finish(&words.iter().map(String::as_str).collect::<Vec<_>>())
+                    .await
             }
             Service::BuiltIn(_) => {
                 let mut words = self.client_words();
                 words.push("--stdio".into());
-                self.finish(&words.iter().map(String::as_str).collect::<Vec<_>>()).await
+                self.finish(&words.iter().map(String::as_str).collect::<Vec<_>>())
+                    .await
             }
         }
     }
 
     fn client_words(&self) -> Vec<String> {
-        ["client", "--as", ME, "--to", DEVICE, "--device", "demo", "--via", RENDEZVOUS].map(str::to_owned).into()
+        [
+            "client", "--as", ME, "--to", DEVICE, "--device", "demo", "--via", RENDEZVOUS,
+        ]
+        .map(str::to_owned)
+        .into()
     }
 
     /// Host key checks stay on: the throw-away host key is known under the device's stable name.
     fn ssh_options(&self, sshd: &Sshd) -> Result<Vec<String>, Failure> {
         let known = self.dir.join("known_hosts");
         let alias = HostKeyAlias::new("demo", DEVICE);
-        fs::write(&known, format!("{alias} {}\n", sshd.host_key)).map_err(failed("no known_hosts file"))?;
+        fs::write(&known, format!("{alias} {}\n", sshd.host_key))
+            .map_err(failed("no known_hosts file"))?;
         let known = format!("UserKnownHostsFile={}", known.display());
-        Ok(["-F", "none", "-o", &known, "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"].map(str::to_owned).into())
+        Ok([
+            "-F",
+            "none",
+            "-o",
+            &known,
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "BatchMode=yes",
+        ]
+        .map(str::to_owned)
+        .into())
     }
 
     /// What to try while the world is kept.
@@ -315,7 +403,10 @@ impl World {
                 let identity = sshd.identity.display();
                 let options = format!("-o UserKnownHostsFile={}", self.path("known_hosts"));
                 text += &format!("  {exe} {client} --identity {identity} -- {options}\n");
-                text += &format!("  scp -o ProxyCommand='{exe} {client} --stdio' -o HostKeyAlias={} -i {identity} {options} FILE device:\n", HostKeyAlias::new("demo", DEVICE));
+                text += &format!(
+                    "  scp -o ProxyCommand='{exe} {client} --stdio' -o HostKeyAlias={} -i {identity} {options} FILE device:\n",
+                    HostKeyAlias::new("demo", DEVICE)
+                );
             }
             Service::BuiltIn(_) => text += &format!("  {exe} {client} --stdio\n"),
         }
@@ -328,7 +419,9 @@ fn member(line: &str, name: &str) -> Result<String, Failure> {
     let value = miniserde::json::from_str::<miniserde::json::Object>(line).ok();
     match value.and_then(|mut members| members.remove(name)) {
         Some(miniserde::json::Value::String(text)) => Ok(text),
-        _ => Err(Failure::plain(format!("a child said {line:?}, without {name}"))),
+        _ => Err(Failure::plain(format!(
+            "a child said {line:?}, without {name}"
+        ))),
     }
 }
 
@@ -338,7 +431,9 @@ async fn greet_everybody() -> io::Result<u16> {
     let port = listener.local_addr()?.port();
     task::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            let _ = socket.write_all(b"hello from the device: this came through the tunnel\n").await;
+            let _ = socket
+                .write_all(b"hello from the device: this came through the tunnel\n")
+                .await;
         }
     });
     Ok(port)

@@ -64,7 +64,9 @@ impl Running {
     /// Waits for its end; says how it ended, for the log.
     pub async fn ended(mut self) -> String {
         match self.child.status().await {
-            Ok(status) => status.code().map_or_else(|| "killed".to_owned(), |code| code.to_string()),
+            Ok(status) => status
+                .code()
+                .map_or_else(|| "killed".to_owned(), |code| code.to_string()),
             Err(error) => error.to_string(),
         }
     }
@@ -90,10 +92,13 @@ pub enum LaunchError {
 /// See [`LaunchError`]; a bridge that is not ready in time is ended.
 pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchError> {
     let secrets = order.secrets();
-    let mut child = process::spawn_apart(program, &order.words(), secrets.reveal().as_bytes()).await?;
+    let mut child =
+        process::spawn_apart(program, &order.words(), secrets.reveal().as_bytes()).await?;
     let silent = || LaunchError::Unready("it said nothing in time".to_owned());
     let heard = match child.stderr.take() {
-        Some(stderr) => timeout(READY_WITHIN, hear(stderr)).await.unwrap_or_else(|_| Err(silent())),
+        Some(stderr) => timeout(READY_WITHIN, hear(stderr))
+            .await
+            .unwrap_or_else(|_| Err(silent())),
         None => Err(silent()),
     };
     match heard {
@@ -121,17 +126,32 @@ struct Secrets<'a> {
 
 impl Order<'_> {
     fn words(&self) -> Vec<String> {
-        let (host, port) = (self.rendezvous.host.clone(), self.rendezvous.port.to_string());
-        let mut words: Vec<String> =
-            ["bridge", "--secrets-on-stdin", "--rv-auth", "--rv-e2ee"].map(str::to_owned).into();
-        words.extend(["--host".into(), host, "--port".into(), port, "--local-port".into()]);
+        let (host, port) = (
+            self.rendezvous.host.clone(),
+            self.rendezvous.port.to_string(),
+        );
+        let mut words: Vec<String> = ["bridge", "--secrets-on-stdin", "--rv-auth", "--rv-e2ee"]
+            .map(str::to_owned)
+            .into();
+        words.extend([
+            "--host".into(),
+            host,
+            "--port".into(),
+            port,
+            "--local-port".into(),
+        ]);
         match &self.local {
             Local::Service(at) => {
                 words.extend([at.port.to_string(), "--local-host".into(), at.host.clone()]);
             }
             Local::Port(port, wait) => {
                 let wait = wait.as_secs().to_string();
-                words.extend([port.to_string(), "--bind-local-port".into(), "--timeout".into(), wait]);
+                words.extend([
+                    port.to_string(),
+                    "--bind-local-port".into(),
+                    "--timeout".into(),
+                    wait,
+                ]);
             }
         }
         words
@@ -148,7 +168,11 @@ impl Order<'_> {
             iv_to_device: iv(&self.keys.to_device),
             key_to_client: to_client.as_ref().map(|text| text.reveal().as_str()),
             iv_to_client: self.keys.to_client.as_ref().map(iv),
-            side: if matches!(self.local, Local::Service(_)) { "device" } else { "client" },
+            side: if matches!(self.local, Local::Service(_)) {
+                "device"
+            } else {
+                "client"
+            },
         });
         Secret::new(line + "\n")
     }
@@ -178,7 +202,9 @@ impl LaunchError {
     /// The refusal's text for the client.
     pub fn refusal(&self) -> String {
         match self {
-            Self::Failed(report) if report.step == Step::Local => format!("{NO_BRIDGE}{LOCAL}{}", report.why),
+            Self::Failed(report) if report.step == Step::Local => {
+                format!("{NO_BRIDGE}{LOCAL}{}", report.why)
+            }
             other => format!("{NO_BRIDGE}{other}"),
         }
     }
@@ -186,7 +212,9 @@ impl LaunchError {
 
 /// Whether a refusal says that the service on the device is not there.
 pub fn is_service_failure(refusal: &str) -> bool {
-    refusal.strip_prefix(NO_BRIDGE).is_some_and(|why| why.starts_with(LOCAL))
+    refusal
+        .strip_prefix(NO_BRIDGE)
+        .is_some_and(|why| why.starts_with(LOCAL))
 }
 
 /// Stands before what the device could not reach on its own side.
@@ -200,10 +228,16 @@ mod tests {
     #[test]
     fn no_secret_stands_among_the_words() {
         let keys = Keys::random(true).unwrap();
-        let service = Endpoint { host: "localhost".into(), port: 22 };
+        let service = Endpoint {
+            host: "localhost".into(),
+            port: 22,
+        };
         let order = Order {
             local: Local::Service(&service),
-            rendezvous: Endpoint { host: "rv.example".into(), port: 40190 },
+            rendezvous: Endpoint {
+                host: "rv.example".into(),
+                port: 40190,
+            },
             admission: "the line",
             keys: &keys,
         };
@@ -212,14 +246,25 @@ mod tests {
             "bridge --secrets-on-stdin --rv-auth --rv-e2ee --host rv.example --port 40190 --local-port 22 --local-host localhost"
         );
         let secrets = order.secrets();
-        assert!(secrets.reveal().starts_with(r#"{"auth":"the line","aesC2D":""#));
+        assert!(
+            secrets
+                .reveal()
+                .starts_with(r#"{"auth":"the line","aesC2D":""#)
+        );
         assert!(secrets.reveal().ends_with("\"side\":\"device\"}\n"));
     }
 
     #[test]
     fn a_service_that_is_not_there_can_be_told_from_other_failures() {
-        for (step, service) in [(Step::Local, true), (Step::Rendezvous, false), (Step::Session, false)] {
-            let error = LaunchError::Failed(Report { step, why: "cannot reach it".into() });
+        for (step, service) in [
+            (Step::Local, true),
+            (Step::Rendezvous, false),
+            (Step::Session, false),
+        ] {
+            let error = LaunchError::Failed(Report {
+                step,
+                why: "cannot reach it".into(),
+            });
             assert_eq!(is_service_failure(&error.refusal()), service, "{step:?}");
         }
     }

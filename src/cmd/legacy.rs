@@ -36,7 +36,11 @@ enum To {
 type Row = (&'static [&'static str], u8, To);
 
 const COMMON: &[Row] = &[
-    (&["root-domain", "root-server", "rootServer"], 0, To::Value("--root")),
+    (
+        &["root-domain", "root-server", "rootServer"],
+        0,
+        To::Value("--root"),
+    ),
     (&["verbose"], b'v', To::Switch("--verbose")),
     (&["storage-path"], 0, To::IgnoredValue),
     (&["help"], 0, To::Switch("--help")),
@@ -81,7 +85,11 @@ const DAEMON: &[Row] = &[
     (&["un-hide", "username"], b'u', To::Given),
     (&["ssh-client"], 0, To::IgnoredValue),
     (&["ssh-algorithm"], 0, To::IgnoredValue),
-    (&["ephemeral-permissions", "ephemeral-permission"], 0, To::IgnoredValue),
+    (
+        &["ephemeral-permissions", "ephemeral-permission"],
+        0,
+        To::IgnoredValue,
+    ),
     (&["device-group", "dg"], 0, To::IgnoredValue),
 ];
 
@@ -117,7 +125,9 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
         if word == "--" {
             out.ssh.extend(rest.by_ref().map(str::to_owned));
         } else if let Some(long) = word.strip_prefix("--") {
-            let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
+            let (name, value) = long
+                .split_once('=')
+                .map_or((long, None), |(n, v)| (n, Some(v)));
             let to = find(table, |row| row.0.contains(&name)).ok_or_else(|| unknown(word))?;
             out.take(to, word, value, &mut rest)?;
         } else if let Some(letters) = word.strip_prefix('-').filter(|l| !l.is_empty()) {
@@ -135,12 +145,19 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
 }
 
 fn find(table: &[Row], fits: impl Fn(&Row) -> bool) -> Option<To> {
-    table.iter().chain(COMMON).find(|row| fits(row)).map(|row| row.2)
+    table
+        .iter()
+        .chain(COMMON)
+        .find(|row| fits(row))
+        .map(|row| row.2)
 }
 
 fn unknown(word: &str) -> Failure {
-    Failure::misuse(format!("Could not find an option named \"{}\".", word.trim_start_matches('-')))
-        .hint("call the program by its own name for its own flags: noports help")
+    Failure::misuse(format!(
+        "Could not find an option named \"{}\".",
+        word.trim_start_matches('-')
+    ))
+    .hint("call the program by its own name for its own flags: noports help")
 }
 
 #[derive(Default)]
@@ -161,7 +178,10 @@ impl Translated {
         for (i, letter) in letters.bytes().enumerate() {
             let to = find(table, |row| row.1 == letter).ok_or_else(|| unknown(word))?;
             let behind = letters.get(i + 1..).unwrap_or_default();
-            if matches!(to, To::Value(_) | To::Values(_) | To::IgnoredValue | To::Ssh) {
+            if matches!(
+                to,
+                To::Value(_) | To::Values(_) | To::IgnoredValue | To::Ssh
+            ) {
                 // `-p@x`, `-p=@x`, and the scripts' `"-p @x"` as one word.
                 let value = Some(behind.trim_start_matches('=').trim()).filter(|v| !v.is_empty());
                 return self.take(to, word, value, rest);
@@ -180,7 +200,10 @@ impl Translated {
     ) -> Result<(), Failure> {
         let mut value = || {
             value.or_else(|| rest.next()).ok_or_else(|| {
-                Failure::misuse(format!("Missing argument for \"{}\".", word.trim_start_matches('-')))
+                Failure::misuse(format!(
+                    "Missing argument for \"{}\".",
+                    word.trim_start_matches('-')
+                ))
             })
         };
         match to {
@@ -193,12 +216,19 @@ impl Translated {
             To::Switch(ours) => self.ours.push((ours, None)),
             To::Given => {}
             To::Never => {
-                return Err(Failure::misuse(format!("{word}: this version does not do that")));
+                return Err(Failure::misuse(format!(
+                    "{word}: this version does not do that"
+                )));
             }
             To::IgnoredValue => {
                 value()?;
             }
-            To::Ssh => self.ssh.extend(value()?.split(',').flat_map(str::split_whitespace).map(str::to_owned)),
+            To::Ssh => self.ssh.extend(
+                value()?
+                    .split(',')
+                    .flat_map(str::split_whitespace)
+                    .map(str::to_owned),
+            ),
         }
         Ok(())
     }
@@ -230,35 +260,79 @@ mod tests {
                 &["-f", "@me", "-t", "@dev", "-d", "pi", "-r", "@rv_eu"][..],
                 "--as @me --to @dev --device pi --via @rv_eu",
             ),
-            ("client", &["--from=@me", "-t@dev", "-h", "@rv", "-xq"], "--as @me --to @dev --via @rv --print --quiet"),
+            (
+                "client",
+                &["--from=@me", "-t@dev", "-h", "@rv", "-xq"],
+                "--as @me --to @dev --via @rv --print --quiet",
+            ),
             ("client", &["-t", "@a", "-t", "@b"], "--to @b"),
-            ("client", &["-o", "-L 80:x:80,-v", "--et", "--ac"], "-- -L 80:x:80 -v"),
+            (
+                "client",
+                &["-o", "-L 80:x:80,-v", "--et", "--ac"],
+                "-- -L 80:x:80 -v",
+            ),
             ("client", &["-t", "@a", "--", "-p", "x"], "--to @a -- -p x"),
             (
                 "daemon",
                 &["-a", "@dev", "-m", "@me", "-d", "pi", "", "", "-u", "-v"],
                 "--as @dev --manager @me --device pi --verbose",
             ),
-            ("daemon", &["-a @dev", "-uv", "-m@me"], "--as @dev --verbose --manager @me"),
-            ("daemon", &["-m", "@a", "--managers", "@b,@c"], "--manager @a --manager @b,@c"),
-            ("rendezvous", &["-a", "@rv", "-i", "192.0.2.1", "-m", "open"], "--as @rv --host 192.0.2.1 --manager open"),
-            ("activate", &["onboard", "-a", "@x", "-r", "localhost"], "@x --root localhost"),
+            (
+                "daemon",
+                &["-a @dev", "-uv", "-m@me"],
+                "--as @dev --verbose --manager @me",
+            ),
+            (
+                "daemon",
+                &["-m", "@a", "--managers", "@b,@c"],
+                "--manager @a --manager @b,@c",
+            ),
+            (
+                "rendezvous",
+                &["-a", "@rv", "-i", "192.0.2.1", "-m", "open"],
+                "--as @rv --host 192.0.2.1 --manager open",
+            ),
+            (
+                "activate",
+                &["onboard", "-a", "@x", "-r", "localhost"],
+                "@x --root localhost",
+            ),
             ("bridge", &["-h", "x", "--rv-auth"], "-h x --rv-auth"),
         ] {
-            assert_eq!(translate(program, words).unwrap().join(" "), want, "{program} {words:?}");
+            assert_eq!(
+                translate(program, words).unwrap().join(" "),
+                want,
+                "{program} {words:?}"
+            );
         }
     }
 
     #[test]
     fn words_nobody_knows_are_refused_by_name() {
         for (program, words, want) in [
-            ("client", &["--nope"][..], "Could not find an option named \"nope\"."),
+            (
+                "client",
+                &["--nope"][..],
+                "Could not find an option named \"nope\".",
+            ),
             ("client", &["-t", "@a", "left"], "Unparsed args [left]"),
             ("client", &["-t"], "Missing argument for \"t\"."),
-            ("client", &["--no-et"], "--no-et: this version does not do that"),
-            ("daemon", &["-p", "@policy"], "Could not find an option named \"p\"."),
+            (
+                "client",
+                &["--no-et"],
+                "--no-et: this version does not do that",
+            ),
+            (
+                "daemon",
+                &["-p", "@policy"],
+                "Could not find an option named \"p\".",
+            ),
         ] {
-            assert_eq!(translate(program, words).unwrap_err().message, want, "{program} {words:?}");
+            assert_eq!(
+                translate(program, words).unwrap_err().message,
+                want,
+                "{program} {words:?}"
+            );
         }
     }
 

@@ -85,7 +85,11 @@ const LATER: &[&str] = &["npt"];
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
     /// A program, how many words of argv its name took, and whether it was called by a classic link.
-    Applet { index: usize, used: usize, classic: bool },
+    Applet {
+        index: usize,
+        used: usize,
+        classic: bool,
+    },
     Help,
     Version,
     Unknown(String),
@@ -93,10 +97,17 @@ enum Choice {
 }
 
 fn pick(argv: &[&str]) -> Choice {
-    let link = argv.first().and_then(|path| Path::new(path).file_stem()).and_then(OsStr::to_str);
+    let link = argv
+        .first()
+        .and_then(|path| Path::new(path).file_stem())
+        .and_then(OsStr::to_str);
     if let Some(link) = link {
         if let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link)) {
-            return Choice::Applet { index, used: 1, classic: true };
+            return Choice::Applet {
+                index,
+                used: 1,
+                classic: true,
+            };
         }
         if LATER.contains(&link) {
             return Choice::NotYet(link.to_owned());
@@ -105,8 +116,15 @@ fn pick(argv: &[&str]) -> Choice {
     match argv.get(1).copied() {
         None | Some("help" | "--help" | "-h") => Choice::Help,
         Some("version" | "--version" | "-V") => Choice::Version,
-        Some(word) => match APPLETS.iter().position(|a| a.name == word || a.links.contains(&word)) {
-            Some(index) => Choice::Applet { index, used: 2, classic: APPLETS[index].name != word },
+        Some(word) => match APPLETS
+            .iter()
+            .position(|a| a.name == word || a.links.contains(&word))
+        {
+            Some(index) => Choice::Applet {
+                index,
+                used: 2,
+                classic: APPLETS[index].name != word,
+            },
             None => Choice::Unknown(word.to_owned()),
         },
     }
@@ -114,13 +132,20 @@ fn pick(argv: &[&str]) -> Choice {
 
 /// Runs the program that argv names.
 pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
-    let Ok(argv) = argv.map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
+    let Ok(argv) = argv
+        .map(OsString::into_string)
+        .collect::<Result<Vec<_>, _>>()
+    else {
         common::print_err("noports: the command line is not UTF-8 text");
         return ExitCode::from(common::exit::MISUSE);
     };
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     match pick(&argv) {
-        Choice::Applet { index, used, classic } => start(&APPLETS[index], &argv[used..], classic),
+        Choice::Applet {
+            index,
+            used,
+            classic,
+        } => start(&APPLETS[index], &argv[used..], classic),
         Choice::Help => {
             common::print_out(&overview());
             ExitCode::from(common::exit::FINE)
@@ -162,7 +187,11 @@ fn overview() -> String {
          usage: noports PROGRAM [flags]      (noports PROGRAM --help tells its flags)\n\n",
     );
     for applet in APPLETS {
-        let links = if applet.links.is_empty() { String::new() } else { format!("  [{}]", applet.links.join(", ")) };
+        let links = if applet.links.is_empty() {
+            String::new()
+        } else {
+            format!("  [{}]", applet.links.join(", "))
+        };
         text += &format!("  {:<11} {}{links}\n", applet.name, applet.about);
     }
     text + "\nNames in brackets are links that mean the same program, with its classic flags.\n\
@@ -176,12 +205,18 @@ mod tests {
     #[test]
     fn link_name_wins_then_first_word() {
         let applet = |name: &str, used, classic| Choice::Applet {
-            index: APPLETS.iter().position(|a| a.name == name).expect("a program of that name"),
+            index: APPLETS
+                .iter()
+                .position(|a| a.name == name)
+                .expect("a program of that name"),
             used,
             classic,
         };
         for (argv, want) in [
-            (&["/usr/bin/noports", "daemon"][..], applet("daemon", 2, false)),
+            (
+                &["/usr/bin/noports", "daemon"][..],
+                applet("daemon", 2, false),
+            ),
             (&["/usr/bin/sshnpd", "client"], applet("daemon", 1, true)),
             (&["sshnp"], applet("client", 1, true)),
             (&["./sshrvd"], applet("rendezvous", 1, true)),
@@ -203,7 +238,10 @@ mod tests {
 
     #[test]
     fn no_name_is_used_twice() {
-        let names: Vec<_> = APPLETS.iter().flat_map(|a| a.links.iter().chain([&a.name])).collect();
+        let names: Vec<_> = APPLETS
+            .iter()
+            .flat_map(|a| a.links.iter().chain([&a.name]))
+            .collect();
         let mut once = names.clone();
         once.sort();
         once.dedup();

@@ -126,15 +126,26 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::process::protect_memory();
     let json = args.json;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    common::finish(name, json, common::run(threads, service::until_told(story(args))))
+    common::finish(
+        name,
+        json,
+        common::run(threads, service::until_told(story(args))),
+    )
 }
 
 impl Args {
     fn policy(&self) -> Result<Policy, Failure> {
         if !ports::host_is_plain(&self.host) {
-            return Err(Failure::misuse(format!("{:?} is no host name or address", self.host)));
+            return Err(Failure::misuse(format!(
+                "{:?} is no host name or address",
+                self.host
+            )));
         }
-        let words = self.manager.iter().flat_map(|list| list.split(',')).map(str::trim);
+        let words = self
+            .manager
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(str::trim);
         let managers = words
             .filter(|word| !word.is_empty() && *word != "open")
             .map(str::parse)
@@ -183,9 +194,18 @@ pub async fn serve(
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{RENDEZVOUS_NAMESPACE}@");
     let (at, mut inbox) = service::log_in(&network, &keys, &watch).await?;
-    info!("ready as={} host={} bind={}", at.atsign(), policy.host, policy.bind);
+    info!(
+        "ready as={} host={} bind={}",
+        at.atsign(),
+        policy.host,
+        policy.bind
+    );
     ready(&format!(r#"{{"event":"ready","as":"{}"}}"#, at.atsign()));
-    let rendezvous = Rendezvous { at, policy: Arc::new(policy), sessions: Arc::default() };
+    let rendezvous = Rendezvous {
+        at,
+        policy: Arc::new(policy),
+        sessions: Arc::default(),
+    };
     while let Some(event) = inbox.next().await {
         match event {
             Event::Note(note) => rendezvous.hear(*note),
@@ -193,7 +213,9 @@ pub async fn serve(
             Event::Back => info!("monitor=back"),
         }
     }
-    Err(Failure::plain("the connection to the atServer has ended for good"))
+    Err(Failure::plain(
+        "the connection to the atServer has ended for good",
+    ))
 }
 
 /// The rendezvous; cheap to clone.
@@ -271,11 +293,20 @@ impl Rendezvous {
                 Place::Refused("the session id is taken")
             };
         }
-        let of_this_client = sessions.values().filter(|live| live.client == request.client).count();
+        let of_this_client = sessions
+            .values()
+            .filter(|live| live.client == request.client)
+            .count();
         if sessions.len() >= self.policy.max_sessions || of_this_client >= MAX_PER_CLIENT {
             return Place::Refused("too many sessions at a time");
         }
-        sessions.insert(request.session, Live { client: request.client.clone(), answer: None });
+        sessions.insert(
+            request.session,
+            Live {
+                client: request.client.clone(),
+                answer: None,
+            },
+        );
         Place::Free
     }
 
@@ -284,9 +315,16 @@ impl Rendezvous {
     }
 
     async fn refuse(&self, request: &PortsRequest, why: &str) {
-        info!("refused session={} from={} reason={why:?}", request.session, request.client);
+        info!(
+            "refused session={} from={} reason={why:?}",
+            request.session, request.client
+        );
         let entity = ports::refusal_entity(request.session);
-        let message = Message { to: request.client.clone(), entity, text: why.to_owned() };
+        let message = Message {
+            to: request.client.clone(),
+            entity,
+            text: why.to_owned(),
+        };
         service::send_or_log(&self.at, &message).await;
     }
 
@@ -302,7 +340,11 @@ impl Rendezvous {
             nonce: Some(nonce.clone()),
         };
         let entity = ports::answer_entity(request.session);
-        let answer = Message { to: request.client.clone(), entity, text: granted.print() };
+        let answer = Message {
+            to: request.client.clone(),
+            entity,
+            text: granted.print(),
+        };
         if let Some(live) = self.sessions().get_mut(&request.session) {
             live.answer = Some(answer.clone());
         }
@@ -310,13 +352,19 @@ impl Rendezvous {
             "session={} client={} daemon={} ports={},{}",
             request.session, request.client, request.daemon, granted.client, granted.daemon
         );
-        let admission =
-            Admission { session: request.session, client_nonce: request.nonce.clone(), rendezvous_nonce: nonce };
+        let admission = Admission {
+            session: request.session,
+            client_nonce: request.nonce.clone(),
+            rendezvous_nonce: nonce,
+        };
         let admission = Arc::new(admission);
         let gate = |listener, who: &AtSign| Gate {
             listener,
             admission: admission.clone(),
-            key: Signer { at: self.at.clone(), who: who.clone() },
+            key: Signer {
+                at: self.at.clone(),
+                who: who.clone(),
+            },
         };
         let (gate_a, gate_b) = (gate(a, &request.client), gate(b, &request.daemon));
         let tell = async {
@@ -376,12 +424,18 @@ impl Gate {
                 unadmitted.fetch_sub(1, Ordering::SeqCst);
                 continue;
             }
-            let (admission, who, admitted, count) =
-                (self.admission.clone(), who.clone(), admitted.clone(), unadmitted.clone());
+            let (admission, who, admitted, count) = (
+                self.admission.clone(),
+                who.clone(),
+                admitted.clone(),
+                unadmitted.clone(),
+            );
             task::spawn(async move {
                 match admit(socket, &admission, &key).await {
                     Ok(pass) => drop(admitted.try_send(pass)),
-                    Err(why) => info!("session={session} port_of={who} from={from} not_admitted={why:?}"),
+                    Err(why) => {
+                        info!("session={session} port_of={who} from={from} not_admitted={why:?}")
+                    }
                 }
                 count.fetch_sub(1, Ordering::SeqCst);
             });
@@ -389,10 +443,15 @@ impl Gate {
     }
 }
 
-async fn admit(mut socket: TcpStream, admission: &Admission, key: &PublicKey) -> Result<Admitted, String> {
+async fn admit(
+    mut socket: TcpStream,
+    admission: &Admission,
+    key: &PublicKey,
+) -> Result<Admitted, String> {
     let _ = socket.set_nodelay(true);
-    let (line, early) =
-        read_line(&mut socket, MAX_ADMISSION, ADMISSION_TIME).await.map_err(|why| why.to_string())?;
+    let (line, early) = read_line(&mut socket, MAX_ADMISSION, ADMISSION_TIME)
+        .await
+        .map_err(|why| why.to_string())?;
     admission.check(&line, key).map_err(|why| why.to_string())?;
     Ok((socket, early))
 }
@@ -409,7 +468,11 @@ async fn pair_up(a: Gate, b: Gate) -> usize {
     gates.or(join_pairs(session, from_a, from_b)).await
 }
 
-async fn join_pairs(session: SessionId, from_a: Receiver<Admitted>, from_b: Receiver<Admitted>) -> usize {
+async fn join_pairs(
+    session: SessionId,
+    from_a: Receiver<Admitted>,
+    from_b: Receiver<Admitted>,
+) -> usize {
     let (done, ended) = channel::bounded::<()>(MAX_WAITING);
     let (mut waiting_a, mut waiting_b) = (VecDeque::new(), VecDeque::new());
     let (mut live, mut pairs) = (0usize, 0usize);
@@ -426,7 +489,12 @@ async fn join_pairs(session: SessionId, from_a: Receiver<Admitted>, from_b: Rece
         };
         let arrival_a = async { from_a.recv().await.map_or(What::TimeIsUp, What::A) };
         let arrival_b = async { from_b.recv().await.map_or(What::TimeIsUp, What::B) };
-        let end = async { ended.recv().await.map_or(What::TimeIsUp, |()| What::PairEnded) };
+        let end = async {
+            ended
+                .recv()
+                .await
+                .map_or(What::TimeIsUp, |()| What::PairEnded)
+        };
         match end.or(arrival_a).or(arrival_b).or(patience).await {
             What::A(pass) => waiting_a.push_back(pass),
             What::B(pass) => waiting_b.push_back(pass),

@@ -29,31 +29,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When trying again cannot help: the login is refused, a certificate is not trusted.
-pub async fn log_in(network: &Network, keys: &Arc<AtKeys>, watch: &str) -> Result<(Client, Subscription), Failure> {
+pub async fn log_in(
+    network: &Network,
+    keys: &Arc<AtKeys>,
+    watch: &str,
+) -> Result<(Client, Subscription), Failure> {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
-        let error = match attempt(network, keys, watch).await {
+        let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
             Ok(both) => return Ok(both),
             Err(error) => error,
         };
-        if !may_pass(&error) {
+        if !error.may_pass() {
             return Err(error.into());
         }
         let pause = backoff.pause(jitter());
         warn!("login={} error={error:?} again_in={pause:.1?}", keys.atsign);
         async_std::task::sleep(pause).await;
     }
-}
-
-async fn attempt(network: &Network, keys: &Arc<AtKeys>, watch: &str) -> Result<(Client, Subscription), AtError> {
-    let at = Client::login(network, keys.clone()).await?;
-    let inbox = at.subscribe(watch).await?;
-    Ok((at, inbox))
-}
-
-/// Whether the error may go away by itself: a network that is not up yet, a server that restarts.
-fn may_pass(error: &AtError) -> bool {
-    matches!(error, AtError::Directory { .. } | AtError::Unreachable { .. } | AtError::Silent(_) | AtError::Protocol(_))
 }
 
 /// Random in 0.0..1.0; a system without randomness gets the middle.
@@ -80,7 +73,10 @@ pub async fn send(at: &Client, message: &Message) -> Result<(), AtError> {
 /// Sends, and leaves it at a line in the log when that fails: the peer asks again.
 pub async fn send_or_log(at: &Client, message: &Message) {
     if let Err(error) = send(at, message).await {
-        warn!("to={} entity={} not_sent={error:?}", message.to, message.entity);
+        warn!(
+            "to={} entity={} not_sent={error:?}",
+            message.to, message.entity
+        );
     }
 }
 
@@ -93,7 +89,9 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     let told = async {
-        let stop = signal::stop().await.map_err(|error| Failure::plain(format!("no signals: {error}")))?;
+        let stop = signal::stop()
+            .await
+            .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
         info!("ending signal={stop:?}");
         Ok(())
     };
@@ -103,5 +101,8 @@ where
 /// The session's keys, as the pipe takes them.
 pub fn session_keys(keys: &np::request::Keys) -> SessionKeys {
     let stream = |s: &np::request::StreamKey| (s.key.clone(), s.iv);
-    SessionKeys { c2d: stream(&keys.to_device), d2c: keys.to_client.as_ref().map(stream) }
+    SessionKeys {
+        c2d: stream(&keys.to_device),
+        d2c: keys.to_client.as_ref().map(stream),
+    }
 }

@@ -155,7 +155,8 @@ impl SshRequest {
                 "sessions without a login to the rendezvous",
             ));
         }
-        let login: LoginMode = json::from_str(payload).map_err(|_| RequestError::Member("relayAuthMode"))?;
+        let login: LoginMode =
+            json::from_str(payload).map_err(|_| RequestError::Member("relayAuthMode"))?;
         if login.mode.is_some_and(|mode| mode != "payload") {
             return Err(RequestError::Unsupported("that login to the rendezvous"));
         }
@@ -523,8 +524,10 @@ pub(super) mod tests {
         let newest = vectors_2026().text(&["sessionRequests", "ssh_request", "value"]);
         let refusal = RequestError::Unsupported("that login to the rendezvous");
         assert_eq!(SshRequest::parse(&newest, &signer), Err(refusal));
-        let payload =
-            Envelope::parse(&newest).unwrap().unverified().replace(r#""escr""#, r#""payload""#);
+        let payload = Envelope::parse(&newest)
+            .unwrap()
+            .unverified()
+            .replace(r#""escr""#, r#""payload""#);
         let sealed = envelope::seal(&payload, &v.key("@client_example")).unwrap();
         assert!(SshRequest::parse(&sealed, &signer).unwrap().twin_keys);
     }

@@ -10,9 +10,14 @@ pub fn listening_ports(pid: u32) -> io::Result<Vec<u16>> {
     let mut own = HashSet::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         // A descriptor may be closed while we look.
-        let Ok(target) = fs::read_link(entry?.path()) else { continue };
+        let Ok(target) = fs::read_link(entry?.path()) else {
+            continue;
+        };
         let target = target.to_string_lossy().into_owned();
-        if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(inode) = target
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             own.insert(inode.to_owned());
         }
     }
@@ -20,7 +25,13 @@ pub fn listening_ports(pid: u32) -> io::Result<Vec<u16>> {
     for table in ["tcp", "tcp6"] {
         // A machine without IPv6 has no second table.
         let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
-        ports.extend(text.lines().skip(1).filter_map(listener).filter(|(_, inode)| own.contains(*inode)).map(|l| l.0));
+        ports.extend(
+            text.lines()
+                .skip(1)
+                .filter_map(listener)
+                .filter(|(_, inode)| own.contains(*inode))
+                .map(|l| l.0),
+        );
     }
     ports.sort_unstable();
     ports.dedup();
@@ -49,7 +60,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let out = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let ports = listening_ports(std::process::id()).unwrap();
-        assert!(ports.contains(&port) && !ports.contains(&out.local_addr().unwrap().port()), "{ports:?}");
+        assert!(
+            ports.contains(&port) && !ports.contains(&out.local_addr().unwrap().port()),
+            "{ports:?}"
+        );
         drop(listener);
         assert!(!listening_ports(std::process::id()).unwrap().contains(&port));
     }

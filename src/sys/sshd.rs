@@ -68,7 +68,9 @@ pub async fn start(dir: &Path) -> Result<Sshd, SshdError> {
         make_key(&keygen, key).await?;
     }
     fs::copy(identity.with_extension("pub"), dir.join("authorized_keys"))?;
-    let host_line = fs::read_to_string(host_key.with_extension("pub"))?.trim().to_owned();
+    let host_line = fs::read_to_string(host_key.with_extension("pub"))?
+        .trim()
+        .to_owned();
     if rustix::process::geteuid().is_root() {
         // Debian's sshd insists on this folder when root starts it.
         fs::create_dir_all("/run/sshd")?;
@@ -76,7 +78,9 @@ pub async fn start(dir: &Path) -> Result<Sshd, SshdError> {
     let mut last = String::new();
     // Between finding a free port and sshd's taking it, somebody else may.
     for _ in 0..3 {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
         let config = dir.join("sshd_config");
         fs::write(&config, configuration(dir, port))?;
         let log = dir.join("sshd.log");
@@ -87,10 +91,20 @@ pub async fn start(dir: &Path) -> Result<Sshd, SshdError> {
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)
             .spawn()?;
-        let mut started = Sshd { child, port, identity: identity.clone(), host_key: host_line.clone() };
+        let mut started = Sshd {
+            child,
+            port,
+            identity: identity.clone(),
+            host_key: host_line.clone(),
+        };
         match listens(&mut started).await {
             true => return Ok(started),
-            false => last = fs::read_to_string(&log).unwrap_or_default().trim().to_owned(),
+            false => {
+                last = fs::read_to_string(&log)
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
+            }
         }
     }
     Err(SshdError::Failed(last))
@@ -106,7 +120,9 @@ async fn make_key(keygen: &Path, file: &Path) -> Result<(), SshdError> {
     if output.status.success() {
         Ok(())
     } else {
-        Err(SshdError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        Err(SshdError::Failed(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ))
     }
 }
 
@@ -139,5 +155,8 @@ async fn listens(sshd: &mut Sshd) -> bool {
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/libexec"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(usual).map(|dir| dir.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(usual)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }
