@@ -198,11 +198,7 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 async fn story(args: Args) -> Result<ExitCode, Failure> {
     let wish = args.wish()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let me = common::acting_as(args.as_.as_deref())?;
-    let keys = Arc::new(common::identity(
-        me.as_ref(),
-        args.keys.as_deref().map(std::path::Path::new),
-    )?);
+    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
     if wish.how == How::Shell {
         find_ssh()?;
     }

@@ -35,7 +35,7 @@ use super::{
 use crate::{
     at::{
         AtKey, AtSign, Notification, Verb,
-        client::{AtError, Client, Event, Network},
+        client::{AtError, Client, Network},
         keyfile::AtKeys,
         metadata::Metadata,
         verb::Operation,
@@ -178,14 +178,8 @@ impl Args {
 async fn story(args: Args) -> Result<(), Failure> {
     let policy = args.policy()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let me = common::acting_as(args.as_.as_deref())?;
-    let keys = common::identity(me.as_ref(), args.keys.as_deref().map(std::path::Path::new))?;
-    serve(network, Arc::new(keys), policy, |line| {
-        if args.json {
-            common::print_out(line);
-        }
-    })
-    .await
+    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    serve(network, keys, policy, service::tell(args.json)).await
 }
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
@@ -199,7 +193,7 @@ pub async fn serve(
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
-    let (at, mut inbox) = service::log_in(&network, &keys, &watch).await?;
+    let (at, inbox) = service::log_in(&network, &keys, &watch).await?;
     let daemon = Daemon {
         at,
         policy: Arc::new(policy),
@@ -208,16 +202,7 @@ pub async fn serve(
     ready(&daemon.announce());
     task::spawn(daemon.clone().publish_for_ever());
 
-    while let Some(event) = inbox.next().await {
-        match event {
-            Event::Note(note) => daemon.hear(*note),
-            Event::Lost(why) => warn!("monitor=lost why={why:?}"),
-            Event::Back => info!("monitor=back"),
-        }
-    }
-    Err(Failure::plain(
-        "the connection to the atServer has ended for good",
-    ))
+    service::listen(inbox, |note| daemon.hear(note)).await
 }
 
 /// The daemon; cheap to clone.

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     at::{
         AtSign, Notification,
-        client::{Client, Event, Network},
+        client::{Client, Network},
         crypto::PublicKey,
         keyfile::AtKeys,
         verb::Operation,
@@ -172,14 +172,8 @@ fn default_bind(host: &str) -> IpAddr {
 async fn story(args: Args) -> Result<(), Failure> {
     let policy = args.policy()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let me = common::acting_as(args.as_.as_deref())?;
-    let keys = common::identity(me.as_ref(), args.keys.as_deref().map(std::path::Path::new))?;
-    serve(network, Arc::new(keys), policy, |line| {
-        if args.json {
-            common::print_out(line);
-        }
-    })
-    .await
+    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    serve(network, keys, policy, service::tell(args.json)).await
 }
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
@@ -193,7 +187,7 @@ pub async fn serve(
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{RENDEZVOUS_NAMESPACE}@");
-    let (at, mut inbox) = service::log_in(&network, &keys, &watch).await?;
+    let (at, inbox) = service::log_in(&network, &keys, &watch).await?;
     info!(
         "ready as={} host={} bind={}",
         at.atsign(),
@@ -206,16 +200,7 @@ pub async fn serve(
         policy: Arc::new(policy),
         sessions: Arc::default(),
     };
-    while let Some(event) = inbox.next().await {
-        match event {
-            Event::Note(note) => rendezvous.hear(*note),
-            Event::Lost(why) => warn!("monitor=lost why={why:?}"),
-            Event::Back => info!("monitor=back"),
-        }
-    }
-    Err(Failure::plain(
-        "the connection to the atServer has ended for good",
-    ))
+    service::listen(inbox, |note| rendezvous.hear(note)).await
 }
 
 /// The rendezvous; cheap to clone.

@@ -6,10 +6,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures_lite::future;
 use log::{info, warn};
 
-use super::common::Failure;
+use super::common::{self, Failure};
 use crate::{
     at::{
-        client::{AtError, Client, Network, Outgoing, Subscription},
+        Notification,
+        client::{AtError, Client, Event, Network, Outgoing, Subscription},
         crypto,
         keyfile::AtKeys,
         metadata::Metadata,
@@ -77,6 +78,35 @@ pub async fn send_or_log(at: &Client, message: &Message) {
             "to={} entity={} not_sent={error:?}",
             message.to, message.entity
         );
+    }
+}
+
+/// Hands every notification to `hear`, for as long as the client lives; its connection may come and go.
+///
+/// # Errors
+/// Always: services do not end by themselves.
+pub async fn listen(
+    mut inbox: Subscription,
+    mut hear: impl FnMut(Notification),
+) -> Result<(), Failure> {
+    while let Some(event) = inbox.next().await {
+        match event {
+            Event::Note(note) => hear(*note),
+            Event::Lost(why) => warn!("monitor=lost why={why:?}"),
+            Event::Back => info!("monitor=back"),
+        }
+    }
+    Err(Failure::plain(
+        "the connection to the atServer has ended for good",
+    ))
+}
+
+/// Prints the line that says a service is ready, where a script waits for it.
+pub fn tell(json: bool) -> impl FnOnce(&str) {
+    move |line| {
+        if json {
+            common::print_out(line);
+        }
     }
 }
 
