@@ -55,11 +55,11 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
         for (words, want) in [
             (
                 &["demon"][..],
-                "noports: there is no program \"demon\" in here\n  try: noports help\n",
+                "noports: there is no program \"demon\" in here\n  hint: noports help\n",
             ),
             (
                 &["client", "--to", "@d"],
-                "noports client: no rendezvous given\n  try: --via @rendezvous, such as --via @rv_eu\n",
+                "noports client: no rendezvous given\n  hint: --via @rendezvous, such as --via @rv_eu\n",
             ),
             (
                 &["client", "--to", "@d", "--via", "@r", "--stdio", "--print"],
@@ -67,7 +67,7 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
             ),
             (
                 &["daemon", "--as", "@d"],
-                "noports daemon: a daemon needs somebody who may use it\n  try: --manager @you\n",
+                "noports daemon: a daemon needs somebody who may use it\n  hint: --manager @you\n",
             ),
             (
                 &["client", "--to", "@a@b", "--via", "@r"],
@@ -75,7 +75,7 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
             ),
             (
                 &["daemon", "--manager", "@m", "--permit-open", "x"],
-                "noports daemon: \"x\" is not host:port, where either may be *\n  try: --permit-open localhost:22,nas:*\n",
+                "noports daemon: \"x\" is not host:port, where either may be *\n  hint: --permit-open localhost:22,nas:*\n",
             ),
         ] {
             assert_eq!(

@@ -45,7 +45,7 @@ fn absent_parts_are_named_with_remedy_and_code() {
                 7,
                 concat!(
                     "noports client: dev1@device did not answer within 1 s\n",
-                    "  try: is its daemon running under that device name, and is your atSign among its managers?"
+                    "  hint: is its daemon running under that device name, and is your atSign among its managers?"
                 )
             )
         );
@@ -58,7 +58,7 @@ fn absent_parts_are_named_with_remedy_and_code() {
                 9,
                 concat!(
                     "noports client: the rendezvous @rendezvous did not answer within 1 s\n",
-                    "  try: is it running, and does it serve your atSign? another one: --via"
+                    "  hint: is it running, and does it serve your atSign? another one: --via"
                 )
             )
         );
@@ -69,7 +69,7 @@ fn absent_parts_are_named_with_remedy_and_code() {
         assert!(verdict(&said).starts_with("noports client: the device refused: Failed to start up the daemon side of the srv socket tunnel : "), "{said}");
         assert!(
             verdict(&said).ends_with(
-                "\n  try: is sshd running there? the daemon's --sshd-port must be its port"
+                "\n  hint: is sshd running there? the daemon's --sshd-port must be its port"
             ),
             "{said}"
         );
@@ -124,7 +124,7 @@ fn a_forbidden_port_is_refused_with_the_reason() {
                 8,
                 concat!(
                     "noports client: the device refused: Daemon does not permit connections to localhost:22\n",
-                    "  try: start the daemon on dev1 with --permit-open"
+                    "  hint: start the daemon on dev1 with --permit-open"
                 )
             )
         );

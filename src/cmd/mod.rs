@@ -16,6 +16,7 @@ pub mod client;
 pub mod common;
 pub mod daemon;
 pub mod demo;
+pub mod keystore;
 pub mod launch;
 pub mod legacy;
 pub mod rendezvous;
@@ -156,12 +157,12 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Choice::Unknown(word) => {
             common::print_err(&format!("noports: there is no program {word:?} in here"));
-            common::print_err("  try: noports help");
+            common::print_err("  hint: noports help");
             ExitCode::from(common::exit::MISUSE)
         }
         Choice::NotYet(link) => {
             common::print_err(&format!("{link}: this version does not have it yet"));
-            common::print_err("  try: noports client --print, and -L in the ssh line it prints");
+            common::print_err("  hint: noports client --print, and -L in the ssh line it prints");
             ExitCode::from(common::exit::MISUSE)
         }
     }

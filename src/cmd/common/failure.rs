@@ -3,13 +3,13 @@
 use std::fmt::{self, Display};
 
 use crate::{
+    cmd::keystore::KeyStoreError,
     at::{
         atsign::BadAtSign,
         auth::AuthError,
         client::AtError,
         crypto::CryptoError,
         fault::{Code, Fault},
-        keyfile::KeyFileError,
     },
     net::tls::TlsError,
 };
@@ -163,9 +163,9 @@ impl From<CryptoError> for Failure {
     }
 }
 
-impl From<KeyFileError> for Failure {
-    fn from(error: KeyFileError) -> Self {
-        Self::new(exit::KEYS, error.to_string())
+impl From<KeyStoreError> for Failure {
+    fn from(error: KeyStoreError) -> Self {
+        Self::new(exit::KEYS, error.to_string()).hint(error.hint())
     }
 }
 
