@@ -1,1 +1,462 @@
-//! (see the plan)
+//! Enrolments (APKAM): one more device of an atSign, with a key and rights of its own. No I/O: rows and rules.
+//!
+//! ```text
+//!   request ─▶ pending ─▶ approve ─▶ approved ─▶ revoke ─▶ revoked ─▶ delete
+//!                 └─▶ deny ─▶ denied ─▶ delete      └─◀─ unrevoke ─◀─┘
+//! ```
+//!
+//! Source: at_server:packages/at_secondary_server/lib/src/enroll and
+//! at_server:packages/at_secondary_server/lib/src/verb/handler/abstract_verb_handler.dart.
+
+use std::collections::BTreeMap;
+
+use miniserde::{Deserialize, Serialize, json};
+
+use crate::at::{AtKey, fault::Code, metadata::Metadata};
+
+use super::{
+    session::Refusal,
+    store::{
+        Rows, StoreError, Tx,
+        log::Change,
+        records::{Logged, Meta, Record},
+        register::Home,
+        text::Object,
+    },
+};
+
+/// How long a request may wait for approval, in milliseconds.
+pub const PENDING_LIFE: u64 = 48 * 3600 * 1000;
+/// Life of a one-time passcode that does not say, in milliseconds.
+pub const OTP_LIFE: u64 = 5 * 60 * 1000;
+/// Most enrolments of one atSign, in any state.
+pub const MAX_ENROLLMENTS: usize = 1000;
+/// The namespace that lets an enrolment manage others.
+pub const MANAGE: &str = "__manage";
+/// The end of an enrolment's key, between its id and the owner.
+const ROW: &str = ".new.enrollments.__manage";
+
+/// What a command wants to do with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// `r` or `rw`.
+    Read,
+    /// `rw`.
+    Write,
+}
+
+/// What a connection may do that came with an enrolment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The enrolment.
+    pub id: String,
+    /// Namespace → `r` or `rw`.
+    pub namespaces: BTreeMap<String, String>,
+    /// Milliseconds since 1970.
+    pub expires_at: Option<u64>,
+}
+
+impl Grant {
+    /// Whether it has ended.
+    pub fn is_expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether it may approve and revoke enrolments.
+    pub fn manages(&self) -> bool {
+        self.has(MANAGE, Need::Write)
+    }
+
+    /// Whether it has at least this right in exactly this namespace.
+    pub fn has(&self, namespace: &str, need: Need) -> bool {
+        match (self.namespaces.get(namespace).map(String::as_str), need) {
+            (Some("rw"), _) => true,
+            (Some(_), Need::Read) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it may do this to a key, as the store spells it.
+    pub fn covers(&self, key: &str, need: Need) -> bool {
+        if key.parse::<AtKey>().is_ok_and(|key| key.is_reserved()) {
+            return true;
+        }
+        let entity = entity(key);
+        let inside = |namespace: &str| {
+            entity == namespace
+                || entity
+                    .strip_suffix(namespace)
+                    .is_some_and(|rest| rest.ends_with('.'))
+        };
+        if inside(MANAGE) {
+            return self.has(MANAGE, need);
+        }
+        let granted = |namespace: &String| namespace == "*" || inside(namespace);
+        self.namespaces
+            .keys()
+            .any(|namespace| granted(namespace) && self.has(namespace, need))
+    }
+
+    /// Whether `scan` shows a key.
+    pub fn shows(&self, key: &str) -> bool {
+        key.starts_with("public:") || self.covers(key, Need::Read)
+    }
+
+    /// Whether it may hand these rights on.
+    pub fn can_approve(&self, namespaces: &BTreeMap<String, String>) -> bool {
+        self.manages()
+            && namespaces.iter().all(|(namespace, right)| {
+                let need = if right == "rw" {
+                    Need::Write
+                } else {
+                    Need::Read
+                };
+                self.has(namespace, need) || (namespace != MANAGE && self.has("*", need))
+            })
+    }
+}
+
+/// The name in a key, namespace included: `@bob:x.ns@alice` → `x.ns`.
+fn entity(key: &str) -> &str {
+    let key = key.strip_prefix("cached:").unwrap_or(key);
+    let key = match key.split_once(':') {
+        Some((_, rest)) => rest,
+        None => key,
+    };
+    key.rsplit_once('@').map_or(key, |(entity, _)| entity)
+}
+
+/// Where an enrolment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum State {
+    Pending,
+    Approved,
+    Denied,
+    Revoked,
+}
+
+impl State {
+    const ALL: [Self; 4] = [Self::Pending, Self::Approved, Self::Denied, Self::Revoked];
+
+    /// The wire's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+            Self::Revoked => "revoked",
+        }
+    }
+    /// From the wire's word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+}
+
+/// One enrolment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Enrollment {
+    pub id: String,
+    pub app: String,
+    pub device: String,
+    pub namespaces: BTreeMap<String, String>,
+    pub public_key: String,
+    pub state: State,
+    pub symmetric_key: Option<String>,
+    /// Milliseconds; 0 or absent is for ever.
+    pub life: Option<u64>,
+    /// Milliseconds since 1970.
+    pub expires_at: Option<u64>,
+}
+
+/// The stored form.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    #[serde(rename = "appName")]
+    app: String,
+    #[serde(rename = "deviceName")]
+    device: String,
+    namespaces: BTreeMap<String, String>,
+    #[serde(rename = "apkamPublicKey")]
+    public_key: String,
+    #[serde(rename = "requestType")]
+    request_type: String,
+    approval: Approval,
+    #[serde(rename = "encryptedAPKAMSymmetricKey")]
+    symmetric_key: Option<String>,
+    #[serde(rename = "apkamKeysExpiryInMillis")]
+    life: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Approval {
+    state: String,
+}
+
+impl Enrollment {
+    /// What connections of this enrolment may do.
+    pub fn grant(&self) -> Grant {
+        Grant {
+            id: self.id.clone(),
+            namespaces: self.namespaces.clone(),
+            expires_at: self.expires_at,
+        }
+    }
+
+    /// As `enroll:list` and `enroll:fetch` show it.
+    pub fn to_json(&self) -> String {
+        Object::new()
+            .text("appName", &self.app)
+            .text("deviceName", &self.device)
+            .raw("namespace", json::to_string(&self.namespaces))
+            .maybe("encryptedAPKAMSymmetricKey", self.symmetric_key.as_deref())
+            .text("status", self.state.word())
+            .end()
+    }
+
+    /// Writes it, to live for `life` milliseconds from now, or for ever.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn save(
+        &self,
+        tx: &mut Tx<'_>,
+        home: &Home,
+        life: Option<u64>,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        let row = Row {
+            app: self.app.clone(),
+            device: self.device.clone(),
+            namespaces: self.namespaces.clone(),
+            public_key: self.public_key.clone(),
+            request_type: "newEnrollment".into(),
+            approval: Approval {
+                state: self.state.word().into(),
+            },
+            symmetric_key: self.symmetric_key.clone(),
+            life: self.life,
+        };
+        let given = Metadata {
+            ttl: life.filter(|life| *life > 0),
+            ..Metadata::default()
+        };
+        let record = Record {
+            value: json::to_string(&row),
+            meta: Meta::merged(None, &given, now),
+        };
+        let key = key_of(home, &self.id);
+        home.put(tx, &key, &record, Change::Update, Logged::Never)?;
+        Ok(())
+    }
+}
+
+/// `<id>.new.enrollments.__manage@alice`
+pub fn key_of(home: &Home, id: &str) -> String {
+    format!("{id}{ROW}{}", home.who)
+}
+
+/// `<id>.default_enc_private_key.__manage@alice` and its sibling for the self key.
+pub fn default_keys_of(home: &Home, id: &str) -> [String; 2] {
+    ["default_enc_private_key", "default_self_enc_key"]
+        .map(|name| format!("{id}.{name}.{MANAGE}{}", home.who))
+}
+
+/// One that has not expired.
+///
+/// # Errors
+/// When the store fails.
+pub fn find(
+    rows: &dyn Rows,
+    home: &Home,
+    id: &str,
+    now: u64,
+) -> Result<Option<Enrollment>, StoreError> {
+    let id = id.to_lowercase();
+    match home.live(rows, &key_of(home, &id), now)? {
+        Some(record) => parse(&id, &record).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// All that have not expired, by id.
+///
+/// # Errors
+/// When the store fails.
+pub fn all(rows: &dyn Rows, home: &Home, now: u64) -> Result<Vec<Enrollment>, StoreError> {
+    let end = format!("{ROW}{}", home.who);
+    let mut ids = Vec::new();
+    home.records(rows, "", &mut |key, meta| {
+        if let Some(id) = key.strip_suffix(&end).filter(|_| meta.is_live(now)) {
+            ids.push(id.to_owned());
+        }
+        true
+    })?;
+    let found = ids.iter().map(|id| find(rows, home, id, now));
+    Ok(found
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
+fn parse(id: &str, record: &Record) -> Result<Enrollment, StoreError> {
+    let row: Row = json::from_str(&record.value).map_err(|_| StoreError::Row)?;
+    Ok(Enrollment {
+        id: id.to_owned(),
+        app: row.app,
+        device: row.device,
+        namespaces: row.namespaces,
+        public_key: row.public_key,
+        state: State::parse(&row.approval.state).ok_or(StoreError::Row)?,
+        symmetric_key: row.symmetric_key,
+        life: row.life,
+        expires_at: record.meta.expires_at,
+    })
+}
+
+/// The answer for an id that is not there.
+pub(super) fn unknown(id: &str) -> Refusal {
+    Refusal::state(
+        Code::EnrollmentExpired,
+        format!("enrollment_id: {id} is expired or invalid"),
+    )
+}
+
+/// Makes a passcode for one enrolment: six characters that people can tell apart, at least one of them a digit.
+/// `random` gives bytes; `None` when it has none.
+pub fn passcode(mut random: impl FnMut() -> Option<[u8; 32]>) -> Option<String> {
+    const LETTERS: &[u8] = b"123456789ABCDEFGHIJKLMNPQRSTUVWXYZ";
+    // Bytes from here on would make some characters likelier than others.
+    let fair = 256 / LETTERS.len() * LETTERS.len();
+    loop {
+        let bytes = random()?;
+        let code: String = bytes
+            .iter()
+            .map(|byte| usize::from(*byte))
+            .filter(|byte| *byte < fair)
+            .take(6)
+            .map(|byte| char::from(LETTERS[byte % LETTERS.len()]))
+            .collect();
+        if code.len() == 6 && code.contains(|c: char| c.is_ascii_digit()) {
+            return Some(code);
+        }
+    }
+}
+
+/// Where a passcode is kept.
+pub fn passcode_key(home: &Home, code: &str) -> String {
+    format!("private:{}.__otp{}", code.to_lowercase(), home.who)
+}
+
+/// Where the passcode that may be used many times is kept.
+pub fn standing_passcode_key(home: &Home) -> String {
+    passcode_key(home, "spp")
+}
+
+/// Slows guessing of passcodes down: 1, 2, 3, 5, 8 … s after each wrong one, forgotten after a quiet minute.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    last: u64,
+    next: u64,
+    /// Milliseconds since 1970 of the last wrong one.
+    at: u64,
+}
+
+impl Throttle {
+    /// Longest pause, in seconds; as long a quiet time forgets everything.
+    const MOST: u64 = 55;
+
+    /// A wrong one: how many seconds to wait before saying so.
+    pub fn wrong(&mut self, now: u64) -> u64 {
+        if now.saturating_sub(self.at) >= Self::MOST * 1000 {
+            (self.last, self.next) = (1, 1);
+        }
+        self.at = now;
+        let pause = self.next.min(Self::MOST);
+        if self.next < Self::MOST {
+            (self.last, self.next) = (self.next, self.last + self.next);
+        }
+        pause
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn grant(namespaces: &[(&str, &str)]) -> Grant {
+        Grant {
+            id: "e".into(),
+            namespaces: namespaces
+                .iter()
+                .map(|(name, right)| ((*name).to_owned(), (*right).to_owned()))
+                .collect(),
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn a_grant_covers_its_namespaces_and_what_everybody_needs() {
+        let sshnp = grant(&[("sshnp", "rw"), ("log", "r")]);
+        for (key, read, write) in [
+            ("@b:x.dev1.sshnp@a", true, true),
+            ("x.sshnp@a", true, true),
+            ("x.notsshnp@a", false, false),
+            ("x.log@a", true, false),
+            ("cached:@a:x.sshnp@b", true, true),
+            ("@b:shared_key@a", true, true),
+            ("shared_key.b@a", true, true),
+            ("x@a", false, false),
+            ("1.new.enrollments.__manage@a", false, false),
+        ] {
+            assert_eq!(sshnp.covers(key, Need::Read), read, "read {key}");
+            assert_eq!(sshnp.covers(key, Need::Write), write, "write {key}");
+        }
+        let all = grant(&[("*", "rw")]);
+        assert!(all.covers("x@a", Need::Write));
+        assert!(!all.covers("1.new.enrollments.__manage@a", Need::Read));
+        assert!(!all.manages());
+    }
+
+    #[test]
+    fn only_rights_one_has_can_be_handed_on() {
+        let wanted = |right: &str| BTreeMap::from([("sshnp".to_owned(), right.to_owned())]);
+        let manager = grant(&[(MANAGE, "rw"), ("sshnp", "r")]);
+        assert!(manager.can_approve(&wanted("r")));
+        assert!(!manager.can_approve(&wanted("rw")));
+        assert!(grant(&[(MANAGE, "rw"), ("*", "rw")]).can_approve(&wanted("rw")));
+        assert!(!grant(&[("*", "rw"), ("sshnp", "rw")]).can_approve(&wanted("r")));
+        let managing = BTreeMap::from([(MANAGE.to_owned(), "rw".to_owned())]);
+        assert!(!grant(&[("*", "rw"), (MANAGE, "r")]).can_approve(&managing));
+    }
+
+    #[test]
+    fn passcodes_are_legible_and_random_bytes_are_used_fairly() {
+        let mut seed = 0u8;
+        for _ in 0..100 {
+            let code = passcode(|| {
+                seed = seed.wrapping_add(37);
+                Some(std::array::from_fn(|i| {
+                    seed.wrapping_mul(31).wrapping_add(i as u8 * 7)
+                }))
+            })
+            .unwrap();
+            assert_eq!(code.len(), 6);
+            assert!(!code.contains(['0', 'O']), "{code}");
+            assert!(code.contains(|c: char| c.is_ascii_digit()), "{code}");
+        }
+        assert_eq!(passcode(|| None), None);
+    }
+
+    #[test]
+    fn guesses_get_slower_and_a_quiet_minute_forgives() {
+        let mut throttle = Throttle::default();
+        let pauses: Vec<u64> = (0..11).map(|_| throttle.wrong(1_000_000)).collect();
+        assert_eq!(pauses, [1, 2, 3, 5, 8, 13, 21, 34, 55, 55, 55]);
+        assert_eq!(throttle.wrong(1_055_000), 1);
+    }
+}

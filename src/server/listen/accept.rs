@@ -1,0 +1,140 @@
+//! Accept loops. The handshake is each connection's own business: a slow one holds nobody up.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_std::{
+    channel,
+    net::{TcpListener, TcpStream},
+    task,
+};
+
+use crate::{at::AtSign, net::tls::TlsStream};
+
+use super::{Hub, connection, doorman, gate::Pass};
+
+/// Rest after a failed accept: the system is short of something (descriptors, memory).
+const SHORTAGE: Duration = Duration::from_millis(100);
+
+/// A connection that has shaken hands.
+pub(super) struct Visitor {
+    pub stream: TlsStream,
+    pub from: IpAddr,
+    /// The name it asked for.
+    pub name: Option<String>,
+    pub pass: Pass,
+}
+
+/// The atDirectory's port.
+pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
+    let what = "the atDirectory".to_owned();
+    open(hub, what, door, alive, |hub, visitor| async move {
+        doorman::serve(&hub, visitor).await;
+    });
+}
+
+/// The port of one atSign.
+pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel::Sender<()>) {
+    let what = who.to_string();
+    open(hub, what, door, alive, move |hub, visitor| {
+        let house = hub.board.house(&who);
+        async move {
+            if let Some(house) = house {
+                connection::serve(&hub, &house, visitor).await;
+            }
+        }
+    });
+}
+
+/// The port that all atSigns share.
+pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
+    let what = "all atSigns".to_owned();
+    open(hub, what, door, alive, |hub, visitor| async move {
+        let house = visitor.name.as_deref().and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            let domain = hub.options.domain.as_deref()?;
+            let bare = name.strip_suffix(domain)?.strip_suffix('.')?;
+            hub.board.house(&bare.parse().ok()?)
+        });
+        match house {
+            Some(house) => connection::serve(&hub, &house, visitor).await,
+            None => log::debug!("from={} name={:?} nobody", visitor.from, visitor.name),
+        }
+    });
+}
+
+fn open<F, S>(
+    hub: &Arc<Hub>,
+    what: String,
+    door: TcpListener,
+    alive: channel::Sender<()>,
+    serve: S,
+) where
+    F: Future<Output = ()> + Send + 'static,
+    S: Fn(Arc<Hub>, Visitor) -> F + Send + Sync + 'static,
+{
+    // The loop itself keeps neither the hub nor `alive`: cancelling it must not be needed for either to end.
+    let (hub_now, serve) = (Arc::downgrade(hub), Arc::new(serve));
+    let task = task::spawn(async move {
+        loop {
+            let accepted = door.accept().await;
+            let Some(hub) = hub_now.upgrade() else { break };
+            match accepted {
+                Ok((tcp, from)) => admit(hub, tcp, from, alive.clone(), serve.clone()),
+                Err(why) if is_passing(&why) => {}
+                Err(why) => {
+                    log::warn!("accept why={why}");
+                    drop(hub);
+                    task::sleep(SHORTAGE).await;
+                }
+            }
+        }
+    });
+    hub.keep(what, task);
+}
+
+/// The client went away before we looked.
+fn is_passing(why: &io::Error) -> bool {
+    matches!(
+        why.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+fn admit<F, S>(
+    hub: Arc<Hub>,
+    tcp: TcpStream,
+    from: SocketAddr,
+    alive: channel::Sender<()>,
+    serve: Arc<S>,
+) where
+    F: Future<Output = ()> + Send + 'static,
+    S: Fn(Arc<Hub>, Visitor) -> F + Send + Sync + 'static,
+{
+    let Some(pass) = hub.gate.enter(from.ip()) else {
+        log::debug!("from={from} refused: too many connections");
+        return;
+    };
+    task::spawn(async move {
+        match hub.tls.accept(tcp, hub.options.timings.handshake).await {
+            Ok((stream, name)) => {
+                let visitor = Visitor {
+                    stream,
+                    from: from.ip(),
+                    name,
+                    pass,
+                };
+                serve(hub, visitor).await;
+            }
+            Err(why) => log::debug!("from={from} handshake={why}"),
+        }
+        drop(alive);
+    });
+}

@@ -1,0 +1,466 @@
+//! One connection to an atServer: reads lines, lets the session answer, and passes on what a monitor is to see.
+//!
+//! ```text
+//!   socket ─▶ Input ─line─▶ Session ─▶ reply ─▶ socket
+//!   mailbox ──────────────────────────▶ line ─▶ socket        one task does both: replies and news never mix
+//! ```
+
+use std::{
+    future::Future,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_io::Timer;
+use async_std::{future::timeout, task};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future::race};
+
+use crate::{
+    net::tls::TlsStream,
+    server::{
+        session::{
+            Errand, Fetched, GREETING, Job, Next, Outcome, Session, Step, Watch, live_line, page,
+            stats_line,
+        },
+        store::{StoreError, Tx},
+    },
+};
+
+use super::{
+    Hub,
+    accept::Visitor,
+    board::{Guard, House, Inbox, Push},
+    now,
+};
+
+/// Most connections to one atSign.
+const MAX_PER_HOUSE: usize = 2000;
+/// Bytes read, and most bytes written, at a time.
+const PIECE: usize = 16 * 1024;
+/// How long a client may take to hear that we hang up.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves a connection to its end.
+pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
+    let session = Session::new(house.home.clone(), house.facts.clone());
+    let guard = house.enter(session.id(), visitor.stream.socket());
+    log::debug!("session={} from={} to={}", session.id(), visitor.from, house.home.who);
+    let now = Instant::now();
+    let mut line = Line {
+        hub,
+        house,
+        guard,
+        session,
+        input: Input::default(),
+        live: None,
+        began: now,
+        active: now,
+        close_at: None,
+        visitor,
+    };
+    let ended = hub.stoppable(line.run()).await;
+    log::debug!("session={} ended={ended:?}", line.session.id());
+    close(&mut line.visitor.stream).await;
+}
+
+/// Says goodbye properly: some clients take a bare end for an empty answer.
+pub(super) async fn close(stream: &mut TlsStream) {
+    let _ = timeout(FAREWELL, stream.close()).await;
+}
+
+/// Writes all of it, in as few pieces as can be; each must be taken within `within`.
+pub(super) async fn send(stream: &mut TlsStream, bytes: &[u8], within: Duration) -> io::Result<()> {
+    for piece in bytes.chunks(PIECE) {
+        in_time(within, stream.write_all(piece)).await?;
+    }
+    in_time(within, stream.flush()).await
+}
+
+async fn in_time(within: Duration, work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let late = |_| Err(io::ErrorKind::TimedOut.into());
+    timeout(within, work).await.unwrap_or_else(late)
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client, or our answer, ended it.
+    Done,
+    /// It took too long to log in, or was silent for too long.
+    Silent,
+    /// It read too slowly what its monitor showed.
+    Slow,
+    Broken,
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
+    }
+}
+
+struct Line<'a> {
+    hub: &'a Arc<Hub>,
+    house: &'a Arc<House>,
+    guard: Guard,
+    session: Session,
+    input: Input,
+    live: Option<Live>,
+    began: Instant,
+    /// The last byte either way.
+    active: Instant,
+    close_at: Option<Instant>,
+    visitor: Visitor,
+}
+
+/// A monitor at work.
+struct Live {
+    watch: Box<Watch>,
+    inbox: Inbox,
+    next_stats: Instant,
+}
+
+/// What woke us.
+enum Wake {
+    Read(io::Result<usize>),
+    Push(Option<Push>),
+    Time,
+}
+
+impl Line<'_> {
+    async fn run(&mut self) -> Option<End> {
+        match self.talk().await {
+            Ok(()) => Some(End::Done),
+            Err(end) => Some(end),
+        }
+    }
+
+    async fn talk(&mut self) -> Result<(), End> {
+        if self.house.connections() > MAX_PER_HOUSE {
+            let full = b"error:AT0012-Inbound connection limit exceeded\n";
+            self.send(full).await?;
+            return Ok(());
+        }
+        self.send(GREETING).await?;
+        let mut buffer = vec![0; PIECE];
+        loop {
+            while let Some(line) = self.input.pop(self.session.max_line()) {
+                if self.line(line).await? {
+                    return Ok(());
+                }
+            }
+            match self.wait(&mut buffer).await {
+                Wake::Read(read) => match read? {
+                    0 => return Ok(()),
+                    read => {
+                        self.active = Instant::now();
+                        self.input.push(&buffer[..read]);
+                    }
+                },
+                Wake::Push(Some(push)) => self.pass_on(push).await?,
+                Wake::Push(None) => return Err(End::Slow),
+                Wake::Time => self.tick().await?,
+            }
+        }
+    }
+
+    /// Waits for bytes, news, or the next time something is due.
+    async fn wait(&mut self, buffer: &mut [u8]) -> Wake {
+        let due = self.due();
+        let stream = &mut self.visitor.stream;
+        let read = async { Wake::Read(stream.read(buffer).await) };
+        let time = async {
+            Timer::at(due).await;
+            Wake::Time
+        };
+        match &self.live {
+            Some(live) => {
+                let push = async { Wake::Push(live.inbox.next().await) };
+                race(race(read, push), time).await
+            }
+            None => race(read, time).await,
+        }
+    }
+
+    fn due(&self) -> Instant {
+        let timings = &self.hub.options.timings;
+        let silent = match self.session.is_known() {
+            true => self.active + timings.idle,
+            false => self.began + timings.login,
+        };
+        let stats = self.live.as_ref().map(|live| live.next_stats);
+        [stats, self.close_at].into_iter().flatten().fold(silent, Instant::min)
+    }
+
+    async fn tick(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.close_at.is_some_and(|at| at <= now) {
+            return Err(End::Done);
+        }
+        if self.live.as_ref().is_some_and(|live| live.next_stats <= now) {
+            return self.pass_on(Push::Stats).await;
+        }
+        if self.due() <= now {
+            return Err(End::Silent);
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+        send(&mut self.visitor.stream, bytes, self.hub.options.timings.write).await?;
+        self.active = Instant::now();
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, push: Push) -> Result<(), End> {
+        let Some(live) = &mut self.live else {
+            return Ok(());
+        };
+        let line = match push {
+            Push::Note(note) if live.watch.wants_live(&note) => live_line(&note),
+            Push::Note(_) => return Ok(()),
+            Push::Stats => {
+                live.next_stats = Instant::now() + self.hub.options.timings.stats;
+                stats_line(&self.house.home.who, self.house.last_commit(), now())
+            }
+        };
+        self.send(line.as_bytes()).await
+    }
+
+    /// Answers one line; `true`: the connection is to be closed.
+    async fn line(&mut self, line: Taken) -> Result<bool, End> {
+        let text = match line {
+            Taken::Line(text) => text,
+            Taken::TooLong => {
+                let refusal = self.session.too_long();
+                return self.give(refusal).await;
+            }
+        };
+        match self.session.read(&text, now()) {
+            Step::Done(outcome) => self.give(outcome).await,
+            Step::Run(job) => {
+                let (watches, proves) = (job.watches(), job.proves());
+                if proves {
+                    self.make_wait().await;
+                }
+                // Before the transaction looks: what comes in from now on is either seen by it or caught here.
+                let inbox = watches.then(|| self.guard.open_mailbox());
+                let outcome = self.run_job(job).await?;
+                self.after(outcome, inbox).await
+            }
+        }
+    }
+
+    async fn run_job(&mut self, job: Job) -> Result<Outcome, End> {
+        let spare = Session::new(self.house.home.clone(), self.house.facts.clone());
+        let mut session = std::mem::replace(&mut self.session, spare);
+        let writes = job.writes();
+        let run = move |tx: &mut Tx<'_>| {
+            let outcome = session.run(job, tx, now());
+            Ok::<_, StoreError>((session, outcome))
+        };
+        let ran = match writes {
+            true => self.hub.store.write(run).await,
+            false => self.hub.store.read(run).await,
+        };
+        // Without the store there is nothing more to say.
+        let (session, outcome) = ran.map_err(|_| End::Broken)?;
+        self.session = session;
+        Ok(outcome)
+    }
+
+    /// Does what the session asks for, then gives its answer.
+    async fn after(&mut self, mut outcome: Outcome, inbox: Option<Inbox>) -> Result<bool, End> {
+        if let Some(good) = outcome.login {
+            self.logged_in(good);
+        }
+        match std::mem::take(&mut outcome.next) {
+            Next::Nothing => {}
+            Next::Watch(watch) => {
+                if let Some(inbox) = inbox {
+                    self.start_watch(watch, inbox).await?;
+                }
+            }
+            Next::Prove(proof) => {
+                let found = match &self.hub.peers {
+                    Some(peers) => peers.proof(&proof).await,
+                    None => None,
+                };
+                outcome = self.session.proven(&proof, found);
+                self.visitor_is_known();
+            }
+            Next::Fetch(errand) => outcome = self.fetch(*errand).await?,
+        }
+        if self.session.enrollment().is_some() {
+            self.guard.lives_by(self.session.enrollment());
+        }
+        self.give(outcome).await
+    }
+
+    async fn fetch(&mut self, errand: Errand) -> Result<Outcome, End> {
+        let found = match &self.hub.peers {
+            Some(peers) => peers.fetch(&self.house.home, &errand).await,
+            None => Fetched::Unknown,
+        };
+        let spare = Session::new(self.house.home.clone(), self.house.facts.clone());
+        let mut session = std::mem::replace(&mut self.session, spare);
+        let ran = self.hub.store.write(move |tx| {
+            let outcome = session.fetched(&errand, found, tx, now());
+            Ok::<_, StoreError>((session, outcome))
+        });
+        let (session, outcome) = ran.await.map_err(|_| End::Broken)?;
+        self.session = session;
+        Ok(outcome)
+    }
+
+    fn logged_in(&mut self, good: bool) {
+        if let Some(who) = self.session.claims() {
+            let failures = &self.hub.failures;
+            failures.note(self.visitor.from, who, good, Instant::now());
+            let (id, from) = (self.session.id(), self.visitor.from);
+            match good {
+                true => log::info!("session={id} from={from} login={who}"),
+                false => log::warn!("session={id} from={from} login={who} failed"),
+            }
+        }
+        self.guard.lives_by(self.session.enrollment());
+        self.visitor_is_known();
+    }
+
+    fn visitor_is_known(&mut self) {
+        if self.session.is_known() {
+            self.visitor.pass.known();
+        }
+    }
+
+    /// After some failures each further attempt has to wait.
+    async fn make_wait(&self) {
+        if let Some(who) = self.session.claims() {
+            let wait = self.hub.failures.wait(self.visitor.from, who, Instant::now());
+            if wait > Duration::ZERO {
+                task::sleep(wait).await;
+            }
+        }
+    }
+
+    /// Replays, then lets the mailbox through.
+    async fn start_watch(&mut self, watch: Box<Watch>, inbox: Inbox) -> Result<(), End> {
+        let mut from = watch.replay;
+        while let Some(after) = from {
+            let (home, asked) = (self.house.home.clone(), watch.clone());
+            let read = self.hub.store.read(move |tx| page(tx, &home, &asked, after, now()));
+            let (lines, more) = read.await.map_err(|_| End::Broken)?;
+            for line in lines {
+                self.send(line.as_bytes()).await?;
+            }
+            from = more;
+        }
+        self.live = Some(Live {
+            watch,
+            inbox,
+            next_stats: Instant::now() + self.hub.options.timings.stats,
+        });
+        Ok(())
+    }
+
+    async fn give(&mut self, outcome: Outcome) -> Result<bool, End> {
+        if outcome.delay > Duration::ZERO {
+            task::sleep(outcome.delay).await;
+        }
+        if !outcome.reply.is_empty() {
+            self.send(&outcome.reply).await?;
+        }
+        if let Some(after) = outcome.close_in {
+            self.close_at = Some(Instant::now() + after);
+        }
+        Ok(outcome.close)
+    }
+}
+
+/// Bytes that came in, cut into lines.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    /// How far it was searched for a line end.
+    searched: usize,
+}
+
+/// One line, or why there will be none.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    Line(String),
+    TooLong,
+}
+
+impl Input {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole line, of at most `limit` bytes. Bytes that are no text are replaced: no command has them.
+    fn pop(&mut self, limit: usize) -> Option<Taken> {
+        let found = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n');
+        let Some(end) = found.map(|at| at + self.searched) else {
+            self.searched = self.bytes.len();
+            return (self.bytes.len() > limit).then_some(Taken::TooLong);
+        };
+        if end > limit {
+            return Some(Taken::TooLong);
+        }
+        let rest = self.bytes.split_off(end + 1);
+        let mut line = std::mem::replace(&mut self.bytes, rest);
+        self.searched = 0;
+        line.truncate(end);
+        let text = String::from_utf8(line)
+            .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
+        Some(Taken::Line(text))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(pieces: &[&[u8]], limit: usize) -> Vec<Taken> {
+        let (mut input, mut all) = (Input::default(), Vec::new());
+        for piece in pieces {
+            input.push(piece);
+            while let Some(taken) = input.pop(limit) {
+                let end = taken == Taken::TooLong;
+                all.push(taken);
+                if end {
+                    return all;
+                }
+            }
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn how_bytes_are_cut_makes_no_difference(
+            bytes in prop::collection::vec(prop::sample::select(b"ab\n\r\xff".to_vec()), 0..60),
+            size in 1usize..9,
+        ) {
+            let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
+            prop_assert_eq!(lines(&pieces, 1000), lines(&[&bytes], 1000));
+        }
+    }
+
+    #[test]
+    fn lines_of_exactly_the_limit_pass_and_longer_ones_do_not() {
+        let line = |text: &str| Taken::Line(text.to_owned());
+        for (bytes, want) in [
+            (&b"abcd\nx\n"[..], vec![line("abcd"), line("x")]),
+            (b"abcde\n", vec![Taken::TooLong]),
+            (b"abcde", vec![Taken::TooLong]),
+            (b"a\r\n\n", vec![line("a\r"), line("")]),
+            (b"abc", vec![]),
+        ] {
+            assert_eq!(lines(&[bytes], 4), want, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,577 @@
+//! The server as it runs: ports, connections, and the tasks behind them.
+//!
+//! ```text
+//!   directory port ─▶ accept ─▶ handshake ─▶ doorman (directory.rs)
+//!   @alice's port ──▶ accept ─▶ handshake ─▶ connection ─▶ Session ─▶ store ─▶ reply
+//!   @bob's port ────▶   …                        ▲                       │
+//!                                                └── Board ◀── events ───┤
+//!                                      courier ◀───────────── queued ────┘   ticker: purge
+//! ```
+//!
+//! Each atSign has a port of its own, because `from` does not say whose server is meant. With a domain they share
+//! one port and are told apart by the name the client asks for in its TLS greeting.
+
+mod accept;
+mod board;
+mod connection;
+mod courier;
+mod doorman;
+mod gate;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_std::{channel, future::timeout, net::TcpListener, task};
+
+use crate::{
+    at::{
+        AtSign,
+        client::Network,
+        crypto::{self, CryptoError, KeyPair},
+        metadata::Metadata,
+    },
+    net::tls::Acceptor,
+    secret::Secret,
+};
+
+use super::{
+    peer::Peers,
+    session::{Facts, PKAM_KEY, SECRET},
+    store::{
+        Store, StoreError, Tx,
+        log::Change,
+        records::{Logged, Meta, Record},
+        register::{self, Entry, Home},
+    },
+};
+use board::{Board, House, lock};
+use gate::{Failures, Gate};
+
+/// Ports tried for a new atSign before giving up.
+const PORTS_TRIED: u16 = 1000;
+/// How long `stop` waits for the tasks to end.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of the store; made when it is not there.
+    pub data: PathBuf,
+    /// The address to listen on.
+    pub listen: IpAddr,
+    /// The name told to clients in directory answers, such as `localhost`.
+    pub host: String,
+    /// The atDirectory's port; 0 takes any free one.
+    pub directory_port: u16,
+    /// The first port for atServers; 0 takes any free one. What an atSign got is remembered in the store.
+    pub first_port: u16,
+    /// All atServers share `first_port`; clients are told `<name>.<domain>`.
+    pub domain: Option<String>,
+    /// How long things may take.
+    pub timings: Timings,
+}
+
+/// How long things may take; the defaults suit all known clients.
+#[derive(Clone, Debug)]
+pub struct Timings {
+    /// From the TCP connection to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the handshake to the login. Some clients poll for hours whether they were approved: they reconnect.
+    pub login: Duration,
+    /// Without a byte either way, after login.
+    pub idle: Duration,
+    /// Without a byte either way, on a connection to the atDirectory. Some clients keep one for ever.
+    pub directory_idle: Duration,
+    /// For each piece of a reply to be taken by the client.
+    pub write: Duration,
+    /// Between two signs of life on a monitor.
+    pub stats: Duration,
+    /// Between two attempts to deliver.
+    pub retry: Duration,
+    /// Between two purges of what has expired.
+    pub purge: Duration,
+    /// For another server to answer.
+    pub peer: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            login: Duration::from_secs(10 * 60),
+            idle: Duration::from_secs(30 * 24 * 3600),
+            directory_idle: Duration::from_secs(30 * 60),
+            write: Duration::from_secs(30),
+            stats: Duration::from_secs(15),
+            retry: Duration::from_secs(10),
+            purge: Duration::from_secs(180),
+            peer: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why the server cannot run, or do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A port cannot be opened.
+    #[error("cannot listen on {at} for {what}: {why}")]
+    Port {
+        /// `the atDirectory` or an atSign.
+        what: String,
+        /// Address and port.
+        at: SocketAddr,
+        /// Why not.
+        why: io::Error,
+    },
+    /// No port is left for a new atSign.
+    #[error("no free port from {0} on")]
+    NoPort(u16),
+    /// It lives here already.
+    #[error("{0} is hosted here already")]
+    Exists(AtSign),
+    /// It does not live here.
+    #[error("{0} is not hosted here")]
+    Unknown(AtSign),
+    /// Its name cannot be part of a host name.
+    #[error("{0} cannot be part of a host name, which sharing one port needs")]
+    NotAHostName(AtSign),
+    /// See [`CryptoError`].
+    #[error("cannot make keys: {0}")]
+    Keys(#[from] CryptoError),
+    /// The server is being stopped.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+impl ServerError {
+    /// What to try next.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Store(why) => return why.hint().map(str::to_owned),
+            Self::Port { at, why, .. } => match why.kind() {
+                io::ErrorKind::AddrInUse => format!(
+                    "another program uses port {}; clients know this port, so stop that program",
+                    at.port()
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need a privilege: see CAP_NET_BIND_SERVICE".into()
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    format!("{} is no address of this machine", at.ip())
+                }
+                _ => return None,
+            },
+            Self::NoPort(_) => "choose another first port".into(),
+            Self::Exists(who) => format!("its activation secret was shown when {who} was added"),
+            Self::Unknown(who) => format!("add {who} first"),
+            Self::NotAHostName(_) => "run the server without --domain".into(),
+            Self::Keys(_) | Self::Stopping => return None,
+        })
+    }
+}
+
+/// One atSign of this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosted {
+    /// Who.
+    pub who: AtSign,
+    /// The name clients are told.
+    pub host: String,
+    /// The port clients are told.
+    pub port: u16,
+    /// Whether its first keys have been made.
+    pub activated: bool,
+}
+
+/// What all tasks share.
+pub(super) struct Hub {
+    options: Options,
+    tls: Acceptor,
+    pub(super) store: Store,
+    board: Arc<Board>,
+    peers: Option<Peers>,
+    gate: Arc<Gate>,
+    failures: Failures,
+    started: u64,
+    directory: SocketAddr,
+    /// With a domain: the port that all share.
+    shared_port: Option<u16>,
+    /// Accept loops by what they are for, to be cancelled.
+    doors: Mutex<HashMap<String, task::JoinHandle<()>>>,
+    /// Closed when the server stops.
+    stopping: channel::Receiver<()>,
+    /// Every task holds a copy; once all are gone the server is over. Taken when it stops.
+    alive: Mutex<Option<channel::Sender<()>>>,
+}
+
+/// A running server. Cheap to clone.
+#[derive(Clone)]
+pub struct Running {
+    hub: Arc<Hub>,
+    stop: channel::Sender<()>,
+    /// Ends when the last task has ended.
+    over: channel::Receiver<()>,
+    /// One atSign is added or removed at a time.
+    changes: Arc<async_std::sync::Mutex<()>>,
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Starts the server. Without other servers to talk to: see [`start_with_peers`].
+///
+/// # Errors
+/// When the store cannot be opened, or a port that clients know is taken.
+pub async fn start(options: Options, tls: Acceptor) -> Result<Running, ServerError> {
+    start_with_peers(options, tls, None).await
+}
+
+/// As [`start`]; atSigns that do not live here are looked for in this network.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with_peers(
+    options: Options,
+    tls: Acceptor,
+    network: Option<Network>,
+) -> Result<Running, ServerError> {
+    let (queued, queue) = channel::unbounded();
+    let board = Arc::new(Board::new(queued));
+    let (folder, told) = (options.data.clone(), board.clone());
+    let opened = task::spawn_blocking(move || Store::open(&folder, move |event| told.told(event)));
+    let store = opened.await?;
+    let doorway = SocketAddr::new(options.listen, options.directory_port);
+    let directory = listen("the atDirectory", doorway).await?;
+    let shared = match &options.domain {
+        Some(_) => Some(shared_door(&store, &options).await?),
+        None => None,
+    };
+    let (stop, stopping) = channel::bounded(1);
+    let (alive, over) = channel::bounded(1);
+    let hub = Arc::new(Hub {
+        peers: network.map(|network| Peers::new(network, store.clone(), options.timings.peer)),
+        tls,
+        store,
+        board,
+        gate: Arc::default(),
+        failures: Failures::default(),
+        started: now(),
+        directory: directory.local_addr().unwrap_or(doorway),
+        shared_port: shared.as_ref().map(port_of),
+        doors: Mutex::default(),
+        stopping,
+        alive: Mutex::new(Some(alive.clone())),
+        options,
+    });
+    let running = Running {
+        hub: hub.clone(),
+        stop,
+        over,
+        changes: Arc::default(),
+    };
+    hub.open_all(shared, &alive).await?;
+    accept::directory(&hub, directory, alive.clone());
+    courier::start(&hub, queue, alive);
+    Ok(running)
+}
+
+async fn listen(what: &str, at: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(at).await.map_err(|why| ServerError::Port {
+        what: what.to_owned(),
+        at,
+        why,
+    })
+}
+
+fn port_of(listener: &TcpListener) -> u16 {
+    listener.local_addr().map_or(0, |at| at.port())
+}
+
+/// The one port of a server with a domain; any free one is remembered.
+async fn shared_door(store: &Store, options: &Options) -> Result<TcpListener, ServerError> {
+    const REMEMBERED: &str = "shared port";
+    let nobody = || -> Result<Home, StoreError> {
+        Ok(Home {
+            number: 0,
+            who: "@server".parse().map_err(|_| StoreError::Row)?,
+        })
+    };
+    let remembered = store
+        .read(move |tx| nobody()?.counter(tx, REMEMBERED))
+        .await?;
+    let port = match options.first_port {
+        0 => u16::try_from(remembered).unwrap_or(0),
+        port => port,
+    };
+    let door = listen("all atSigns", SocketAddr::new(options.listen, port)).await?;
+    let port = port_of(&door);
+    store
+        .write(move |tx| nobody()?.set_counter(tx, REMEMBERED, port.into()))
+        .await
+        .map(|()| door)
+        .map_err(|why: StoreError| why.into())
+}
+
+impl Hub {
+    /// Opens the ports of all atSigns that live here.
+    async fn open_all(
+        self: &Arc<Self>,
+        shared: Option<TcpListener>,
+        alive: &channel::Sender<()>,
+    ) -> Result<(), ServerError> {
+        let entries = self.store.read(|tx| register::all(tx)).await?;
+        let mut doors = Vec::new();
+        for entry in entries {
+            if shared.is_none() {
+                let at = SocketAddr::new(self.options.listen, entry.port);
+                doors.push((entry.home.who.clone(), listen(entry.home.who.as_str(), at).await?));
+            }
+            self.move_in(entry).await?;
+        }
+        for (who, door) in doors {
+            accept::one(self, who, door, alive.clone());
+        }
+        if let Some(door) = shared {
+            accept::shared(self, door, alive.clone());
+        }
+        Ok(())
+    }
+
+    /// An atSign's server begins to run.
+    async fn move_in(&self, entry: Entry) -> Result<(), ServerError> {
+        let home = entry.home.clone();
+        let last = self.store.read(move |tx| home.last_commit(tx)).await?;
+        let facts = Facts {
+            started: self.started,
+            ..Facts::default()
+        };
+        let port = self.shared_port.unwrap_or(entry.port);
+        self.board.move_in(Arc::new(House::new(entry.home, port, facts, last)));
+        Ok(())
+    }
+
+    /// The host name clients are told for this atSign.
+    fn host_of(&self, who: &AtSign) -> String {
+        match &self.options.domain {
+            Some(domain) => format!("{}.{domain}", who.bare()),
+            None => self.options.host.clone(),
+        }
+    }
+
+    /// What the directory says.
+    fn find(&self, bare: &str) -> Option<(String, u16)> {
+        let who: AtSign = bare.parse().ok()?;
+        let house = self.board.house(&who)?;
+        Some((self.host_of(&who), house.port))
+    }
+
+    fn alive(&self) -> Result<channel::Sender<()>, ServerError> {
+        lock(&self.alive).clone().ok_or(ServerError::Stopping)
+    }
+
+    fn keep(&self, what: String, door: task::JoinHandle<()>) {
+        lock(&self.doors).insert(what, door);
+    }
+
+    async fn close(&self, what: &str) {
+        let door = lock(&self.doors).remove(what);
+        if let Some(door) = door {
+            door.cancel().await;
+        }
+    }
+
+    /// A port for a new atSign.
+    async fn new_door(&self) -> Result<TcpListener, ServerError> {
+        let at = |port| SocketAddr::new(self.options.listen, port);
+        let first = self.options.first_port;
+        if first == 0 {
+            return listen("a new atSign", at(0)).await;
+        }
+        for port in (first..=u16::MAX).take(PORTS_TRIED.into()) {
+            // A port that belongs to somebody else here is bound, and so is refused by the system.
+            match TcpListener::bind(at(port)).await {
+                Ok(door) => return Ok(door),
+                Err(why) if why.kind() == io::ErrorKind::AddrInUse => {}
+                Err(why) => {
+                    return Err(ServerError::Port {
+                        what: "a new atSign".into(),
+                        at: at(port),
+                        why,
+                    });
+                }
+            }
+        }
+        Err(ServerError::NoPort(first))
+    }
+}
+
+impl Running {
+    /// Where the atDirectory listens.
+    pub fn directory(&self) -> SocketAddr {
+        self.hub.directory
+    }
+
+    /// Makes an atSign, opens its port at once, and returns the secret for its activation: 128 hex characters that
+    /// can be used once.
+    ///
+    /// # Errors
+    /// When it is here already, or no port can be opened.
+    pub async fn add(&self, who: &AtSign) -> Result<Secret<String>, ServerError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let hub = &self.hub;
+        if hub.board.house(who).is_some() {
+            return Err(ServerError::Exists(who.clone()));
+        }
+        if hub.shared_port.is_some() && !who.bare().bytes().all(is_host_byte) {
+            return Err(ServerError::NotAHostName(who.clone()));
+        }
+        let alive = hub.alive()?;
+        let door = match hub.shared_port {
+            Some(_) => None,
+            None => Some(hub.new_door().await?),
+        };
+        let port = door.as_ref().map_or(0, port_of);
+        let signing = task::spawn_blocking(KeyPair::generate).await?;
+        let secret = Secret::new(hex(&crypto::random::<64>()?));
+        let (name, written) = (who.clone(), secret.clone());
+        let entry = hub
+            .store
+            .write(move |tx| found(tx, &name, port, &signing, &written))
+            .await?;
+        hub.move_in(entry).await?;
+        if let Some(door) = door {
+            accept::one(hub, who.clone(), door, alive);
+        }
+        log::info!("atsign={who} port={port} added");
+        Ok(secret)
+    }
+
+    /// Everybody who lives here, by name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(&self) -> Result<Vec<Hosted>, ServerError> {
+        let time = now();
+        let entries = self.hub.store.read(move |tx| {
+            let mut found = Vec::new();
+            for entry in register::all(tx)? {
+                let activated = entry.home.live(tx, PKAM_KEY, time)?.is_some();
+                found.push((entry, activated));
+            }
+            Ok::<_, StoreError>(found)
+        });
+        let hosted = |(entry, activated): (Entry, bool)| Hosted {
+            host: self.hub.host_of(&entry.home.who),
+            port: self.hub.shared_port.unwrap_or(entry.port),
+            who: entry.home.who,
+            activated,
+        };
+        Ok(entries.await?.into_iter().map(hosted).collect())
+    }
+
+    /// Removes an atSign with all it has stored, and ends its connections.
+    ///
+    /// # Errors
+    /// When it does not live here, or the store fails.
+    pub async fn remove(&self, who: &AtSign) -> Result<(), ServerError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let hub = &self.hub;
+        let house = hub.board.move_out(who);
+        let house = house.ok_or_else(|| ServerError::Unknown(who.clone()))?;
+        hub.close(who.as_str()).await;
+        house.cut_all();
+        let home = house.home.clone();
+        hub.store
+            .write(move |tx| register::remove(tx, &home))
+            .await
+            .map_err(|why: StoreError| why)?;
+        loop {
+            let home = house.home.clone();
+            let more = hub.store.write(move |tx| register::clear(tx, &home)).await?;
+            if !more {
+                break;
+            }
+        }
+        log::info!("atsign={who} removed");
+        Ok(())
+    }
+
+    /// Closes the ports, ends all connections, and returns once all tasks have ended (or after ten seconds). Every
+    /// answer given before is safe on disk. The store closes with the last clone of this handle.
+    pub async fn stop(self) {
+        let Self {
+            hub, stop, over, ..
+        } = self;
+        stop.close();
+        let doors: Vec<_> = lock(&hub.doors).drain().collect();
+        for (_, door) in doors {
+            door.cancel().await;
+        }
+        for house in hub.board.everybody() {
+            house.cut_all();
+        }
+        lock(&hub.alive).take();
+        drop(hub);
+        let _ = timeout(STOP_WITHIN, over.recv()).await;
+    }
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes all that a new atSign's server begins with.
+fn found(
+    tx: &mut Tx<'_>,
+    who: &AtSign,
+    port: u16,
+    signing: &KeyPair,
+    secret: &Secret<String>,
+) -> Result<Entry, StoreError> {
+    let time = now();
+    let home = register::add(tx, who, port, time)?;
+    let plain = Metadata {
+        is_binary: Some(false),
+        is_encrypted: Some(false),
+        ..Metadata::default()
+    };
+    let (public, private) = (&signing.public().text, signing.private_text().reveal());
+    for (key, value) in [
+        (format!("public:signing_publickey{who}"), public),
+        (format!("{who}:signing_privatekey{who}"), private),
+    ] {
+        let record = Record {
+            value: value.clone(),
+            meta: Meta::merged(None, &plain, time),
+        };
+        home.put(tx, &key, &record, Change::Update, Logged::ByKey)?;
+    }
+    home.put_plain(tx, "privatekey:signing_keypair_generated", "true", None, time)?;
+    home.put_plain(tx, SECRET, secret.reveal(), None, time)?;
+    Ok(Entry {
+        home,
+        port,
+        created: time,
+    })
+}

@@ -1,0 +1,248 @@
+//! `noop`, `info`, `config`, `stats`, `sync`: everything about the server rather than its data.
+
+use std::time::Duration;
+
+use crate::{
+    at::{
+        AtSign,
+        fault::Code,
+        verb::{Config, List},
+    },
+    server::{
+        enroll::Need,
+        store::{
+            Rows, StoreError, Tx, lists,
+            log::{Change, Commit},
+            text::{Object, array},
+        },
+    },
+};
+
+use super::{Answer, Handled, Outcome, Refusal, SERVER_VERSION, Session, pattern, refuse, success};
+
+/// Longest pause that `noop` makes, in milliseconds.
+const MAX_NOOP: u64 = 5000;
+/// Most entries and bytes of one `sync` answer.
+const SYNC_ENTRIES: usize = 25;
+const SYNC_BYTES: usize = 5 << 20;
+
+impl Session {
+    pub(super) fn noop(&mut self, millis: u64) -> Outcome {
+        if millis > MAX_NOOP {
+            let text = format!("noop can wait for {MAX_NOOP} ms at most");
+            return self.outcome(Err(refuse(Code::IllegalArguments, text)));
+        }
+        Outcome {
+            delay: Duration::from_millis(millis),
+            ..self.outcome(Ok(Answer::Data("ok".into())))
+        }
+    }
+
+    pub(super) fn info(&self, brief: bool, now: u64) -> Handled {
+        let up = now.saturating_sub(self.facts.started);
+        let info = Object::new().text("version", SERVER_VERSION);
+        Ok(Answer::Data(match brief {
+            true => info.raw("uptimeAsMillis", up).end(),
+            false => info.text("uptimeAsWords", &words(up / 1000)).end(),
+        }))
+    }
+
+    pub(super) fn config(&mut self, tx: &mut Tx<'_>, config: Config, now: u64) -> Handled {
+        let grant = self.owner()?;
+        match config {
+            Config::Show(list) => {
+                let names = lists::show(tx, &self.home, list)?;
+                Ok(Answer::Data(match names.is_empty() {
+                    true => "null".into(),
+                    false => array(names.iter().map(AtSign::as_str)),
+                }))
+            }
+            Config::Setting { .. } => {
+                let text = "testing mode disabled by default";
+                Err(refuse(Code::InvalidSyntax, text))
+            }
+            Config::Add(..) | Config::Remove(..) if grant.is_some_and(|grant| !grant.manages()) => {
+                let text = "lists can be changed by a managing connection only";
+                Err(refuse(Code::Unauthorized, text))
+            }
+            Config::Add(list, names) => self.change_list(tx, list, now, |known| {
+                let new: Vec<AtSign> = names
+                    .into_iter()
+                    .filter(|name| !known.contains(name))
+                    .collect();
+                known.extend(new);
+            }),
+            Config::Remove(list, names) => self.change_list(tx, list, now, |known| {
+                known.retain(|name| !names.contains(name))
+            }),
+        }
+    }
+
+    fn change_list(
+        &self,
+        tx: &mut Tx<'_>,
+        list: List,
+        now: u64,
+        change: impl FnOnce(&mut Vec<AtSign>),
+    ) -> Handled {
+        let mut names = lists::show(tx, &self.home, list)?;
+        change(&mut names);
+        // The owner is never shut out.
+        names.retain(|name| *name != self.home.who);
+        if names.len() > lists::MAX_LIST {
+            return Err(refuse(Code::IllegalArguments, "the list is full"));
+        }
+        lists::save(tx, &self.home, list, &names, now)?;
+        success()
+    }
+
+    pub(super) fn stats(&self, tx: &Tx<'_>, ids: &[String], regex: Option<&str>) -> Handled {
+        self.owner()?;
+        let all = ["3", "7", "11"].map(str::to_owned);
+        let ids = if ids.is_empty() { &all[..] } else { ids };
+        let mut shown = Vec::new();
+        for id in ids {
+            let (name, value) = match id.as_str() {
+                "1" => (
+                    "activeInboundConnections",
+                    self.facts.connections().to_string(),
+                ),
+                "2" => ("activeOutboundConnections", "0".to_owned()),
+                "3" => ("lastCommitID", self.last_commit(tx, regex)?),
+                "7" => ("secondaryServerVersion", SERVER_VERSION.to_owned()),
+                "11" => (
+                    "NotificationCount",
+                    self.home.counter(tx, "inbox")?.to_string(),
+                ),
+                _ => {
+                    let text = format!("stats {id} is not kept here");
+                    return Err(refuse(Code::InvalidSyntax, text));
+                }
+            };
+            let one = Object::new()
+                .text("id", id)
+                .text("name", name)
+                .text("value", &value);
+            shown.push(one.end());
+        }
+        Ok(Answer::Spaced(format!("[{}]", shown.join(", "))))
+    }
+
+    /// The newest commit whose key this connection may see and the expression matches.
+    fn last_commit(&self, tx: &Tx<'_>, regex: Option<&str>) -> Result<String, Refusal> {
+        let filter = pattern::compile(regex)?;
+        let mut last = match (&filter, self.grant()) {
+            (None, None) => self.home.last_commit(tx)?,
+            _ => None,
+        };
+        if filter.is_some() || self.grant().is_some() {
+            self.home.commits(tx, -1, &mut |commit| {
+                let seen = self.grant().is_none_or(|grant| grant.shows(&commit.key));
+                if seen && pattern::found(filter.as_ref(), &commit.key) {
+                    last = Some(commit.id);
+                }
+                true
+            })?;
+        }
+        Ok(last.map_or_else(|| "null".to_owned(), |id| id.to_string()))
+    }
+
+    pub(super) fn sync(
+        &self,
+        tx: &Tx<'_>,
+        from: i64,
+        limit: Option<u32>,
+        regex: Option<&str>,
+        now: u64,
+    ) -> Handled {
+        self.owner()?;
+        let Some(limit) = limit else {
+            return Err(refuse(
+                Code::InvalidSyntax,
+                "Invalid syntax. sync needs a limit",
+            ));
+        };
+        let filter = pattern::compile(regex)?;
+        let most = usize::try_from(limit)
+            .unwrap_or(SYNC_ENTRIES)
+            .min(SYNC_ENTRIES);
+        let (mut entries, mut bytes, mut failed) = (Vec::new(), 0, None);
+        self.home.commits(tx, from, &mut |commit| {
+            let seen = self.grant().is_none_or(|grant| {
+                is_everybodys(&commit.key) || grant.covers(&commit.key, Need::Read)
+            });
+            let wanted = is_everybodys(&commit.key) || pattern::found(filter.as_ref(), &commit.key);
+            if seen && wanted && entries.len() < most {
+                match self.entry(tx, &commit, now) {
+                    Ok(entry) => {
+                        bytes += entry.len();
+                        entries.push(entry);
+                    }
+                    Err(why) => failed = Some(why),
+                }
+            }
+            failed.is_none() && entries.len() < most && bytes < SYNC_BYTES
+        })?;
+        match failed {
+            Some(why) => Err(why.into()),
+            None => Ok(Answer::Data(format!("[{}]", entries.join(",")))),
+        }
+    }
+
+    fn entry(&self, tx: &dyn Rows, commit: &Commit, now: u64) -> Result<String, StoreError> {
+        let found = match commit.change {
+            Change::Delete => None,
+            _ => self.home.live(tx, &commit.key, now)?,
+        };
+        let metadata = found.as_ref().map_or_else(
+            || "null".to_owned(),
+            |found| found.meta.to_text_json(self.home.who.as_str()),
+        );
+        Ok(Object::new()
+            .text("atKey", &commit.key)
+            .maybe("value", found.as_ref().map(|found| found.value.as_str()))
+            .raw("metadata", metadata)
+            .raw("commitId", commit.id)
+            .text("operation", &commit.change.sign().to_string())
+            .end())
+    }
+}
+
+/// Keys that every device needs, whatever it asks for.
+fn is_everybodys(key: &str) -> bool {
+    key.contains("shared_key")
+        || key.starts_with("public:publickey")
+        || (key.starts_with("public:") && !key.contains('.'))
+}
+
+fn words(seconds: u64) -> String {
+    let parts = [
+        (seconds / 86_400, "days"),
+        (seconds / 3600 % 24, "hours"),
+        (seconds / 60 % 60, "minutes"),
+        (seconds % 60, "seconds"),
+    ];
+    let shown: Vec<String> = parts
+        .iter()
+        .skip_while(|(n, name)| *n == 0 && *name != "seconds")
+        .map(|(n, name)| format!("{n} {name}"))
+        .collect();
+    shown.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn up_time_reads_from_its_largest_part() {
+        for (seconds, text) in [
+            (0, "0 seconds"),
+            (62, "1 minutes 2 seconds"),
+            (3600, "1 hours 0 minutes 0 seconds"),
+            (90_061, "1 days 1 hours 1 minutes 1 seconds"),
+        ] {
+            assert_eq!(words(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Who is there: `from`, `cram`, `pkam`, `pol`.
+//!
+//! ```text
+//!   from:@alice ─▶ data:_S@alice:C          ─▶ cram | pkam: signature over _S@alice:C
+//!   from:@bob   ─▶ data:proof:_S@bob:C      ─▶ pol: @bob's server holds a signature over C at public:_S@bob
+//! ```
+
+use miniserde::json::{self, Value};
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+
+use crate::{
+    at::{
+        AtSign,
+        crypto::{PublicKey, cram_digest, from_base64},
+        fault::Code,
+        verb::{HashingAlgo, SigningAlgo},
+    },
+    secret::same,
+    server::{
+        enroll::{self, State},
+        store::{Tx, lists, register},
+    },
+};
+
+use super::{Answer, Handled, Next, Outcome, Refusal, Session, Who, refuse, success};
+
+/// How long a challenge may be answered, in milliseconds.
+const CHALLENGE_LIFE: u64 = 60_000;
+/// The last client version that wants errors as text.
+const LAST_TEXT_VERSION: (u64, u64, u64) = (3, 0, 37);
+/// Where the owner's login key is kept.
+pub(in crate::server) const PKAM_KEY: &str = "privatekey:at_pkam_publickey";
+/// Where the activation secret is kept until it is used up.
+pub(in crate::server) const SECRET: &str = "privatekey:at_secret";
+/// Set once the activation secret was deleted.
+pub(in crate::server) const SECRET_DELETED: &str = "privatekey:at_secret_deleted";
+
+/// What the last `from` asked for.
+#[derive(Debug)]
+pub(super) struct Challenge {
+    pub(super) who: AtSign,
+    /// The part behind the colon.
+    nonce: String,
+    /// What `cram` and `pkam` sign.
+    text: String,
+    /// Milliseconds since 1970.
+    until: u64,
+}
+
+/// What `pkam` claims.
+pub(super) struct Claim {
+    pub signing: SigningAlgo,
+    pub hashing: HashingAlgo,
+    pub enrollment: Option<String>,
+    pub signature: String,
+}
+
+/// What must be asked of the caller's own server: the two values behind these unauthenticated look-ups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// Whose server to ask.
+    pub caller: AtSign,
+    /// `_<session>@caller`: the signature.
+    pub signature_at: String,
+    /// `signing_publickey@caller`.
+    pub key_at: String,
+    /// What must be signed.
+    nonce: String,
+}
+
+impl Session {
+    pub(super) fn from(
+        &mut self,
+        tx: &Tx<'_>,
+        who: AtSign,
+        config: Option<&str>,
+        now: u64,
+    ) -> Handled {
+        if let Some(config) = config {
+            self.json_errors = wants_json(config)?;
+        }
+        if !lists::admits(tx, &self.home, &who)? {
+            return Err(refuse(Code::Blocked, "Unable to connect"));
+        }
+        let nonce = uuid::Uuid::new_v4().to_string();
+        let text = format!("{}{who}:{nonce}", self.id);
+        let answer = if who == self.home.who {
+            text.clone()
+        } else {
+            format!("proof:{text}")
+        };
+        self.challenge = Some(Challenge {
+            who,
+            nonce,
+            text,
+            until: now.saturating_add(CHALLENGE_LIFE),
+        });
+        Ok(Answer::Data(answer))
+    }
+
+    /// The open challenge for the owner.
+    fn own_challenge(&self, now: u64) -> Option<&Challenge> {
+        let open = self.challenge.as_ref()?;
+        (open.who == self.home.who && now < open.until).then_some(open)
+    }
+
+    fn leave(&mut self) {
+        self.who = Who::Stranger;
+        self.by_cram = false;
+    }
+
+    pub(super) fn cram(&mut self, tx: &Tx<'_>, digest: &str, now: u64) -> Handled {
+        self.leave();
+        let failed = || refuse(Code::Unauthenticated, "Authentication Failed");
+        let Some(secret) = self.home.live(tx, SECRET, now)? else {
+            let text = format!("{SECRET} does not exist in keystore");
+            return Err(refuse(Code::KeyNotFound, text));
+        };
+        let challenge = self.own_challenge(now).ok_or_else(failed)?;
+        let expected = cram_digest(&secret.value, &challenge.text);
+        if !same(expected.as_bytes(), digest.as_bytes()) {
+            return Err(failed());
+        }
+        self.who = Who::Owner(None);
+        self.by_cram = true;
+        success()
+    }
+
+    pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &Claim, now: u64) -> Handled {
+        self.leave();
+        let failed = || refuse(Code::Unauthenticated, "pkam authentication failed");
+        let (key, grant) = match &claim.enrollment {
+            Some(id) => {
+                let (key, grant) = self.enrolled(tx, id, now)?;
+                (Some(key), Some(grant))
+            }
+            None => (
+                self.home.live(tx, PKAM_KEY, now)?.map(|found| found.value),
+                None,
+            ),
+        };
+        let challenge = self.own_challenge(now).ok_or_else(failed)?;
+        if !verify(claim, &key.ok_or_else(failed)?, challenge.text.as_bytes()) {
+            return Err(failed());
+        }
+        self.who = Who::Owner(grant);
+        success()
+    }
+
+    /// The login key and the rights of an enrolment that may be used.
+    fn enrolled(
+        &self,
+        tx: &Tx<'_>,
+        id: &str,
+        now: u64,
+    ) -> Result<(String, enroll::Grant), Refusal> {
+        let found = enroll::find(tx, &self.home, id, now)?;
+        let state = found.as_ref().map(|found| found.state);
+        match (found, state) {
+            (Some(found), Some(State::Approved)) => Ok((found.public_key.clone(), found.grant())),
+            (_, Some(State::Denied)) => Err(Refusal::state(
+                Code::EnrollmentDenied,
+                format!("enrollment_id: {id} is denied"),
+            )),
+            (_, Some(State::Pending)) => Err(Refusal::state(
+                Code::EnrollmentPending,
+                format!("enrollment_id: {id} is pending"),
+            )),
+            (_, Some(State::Revoked)) => Err(Refusal::state(
+                Code::EnrollmentRevoked,
+                format!("enrollment_id: {id} is revoked"),
+            )),
+            _ => Err(enroll::unknown(id)),
+        }
+    }
+
+    pub(super) fn pol(&mut self, tx: &Tx<'_>, now: u64) -> Handled {
+        self.leave();
+        let open = self.challenge.as_ref();
+        let Some(open) = open.filter(|open| open.who != self.home.who && now < open.until) else {
+            let refusal = refuse(Code::InternalException, "from must come before pol");
+            return Err(refusal.closing());
+        };
+        let proof = Proof {
+            signature_at: format!("{}{}", self.id, open.who),
+            key_at: format!("signing_publickey{}", open.who),
+            caller: open.who.clone(),
+            nonce: open.nonce.clone(),
+        };
+        // The caller may live in the same process: then the answers are at hand.
+        let Some(entry) = register::find(tx, &proof.caller)? else {
+            return Ok(Answer::Next(Next::Prove(Box::new(proof))));
+        };
+        let look = |key: &str| {
+            let found = entry.home.live(tx, &format!("public:{key}"), now);
+            found.map(|found| found.map(|found| found.value))
+        };
+        let found = look(&proof.signature_at)?.zip(look(&proof.key_at)?);
+        self.judge(&proof, found)
+    }
+
+    /// Goes on after [`Next::Prove`]: the signature and the signing key that the caller's server showed, if it did.
+    pub fn proven(&mut self, proof: &Proof, found: Option<(String, String)>) -> Outcome {
+        let handled = self.judge(proof, found);
+        self.outcome(handled)
+    }
+
+    fn judge(&mut self, proof: &Proof, found: Option<(String, String)>) -> Handled {
+        let good = found.is_some_and(|(signature, key)| {
+            PublicKey::parse(&key)
+                .is_ok_and(|key| key.verify(proof.nonce.as_bytes(), &signature).is_ok())
+        });
+        if !good {
+            return Err(refuse(Code::Unauthenticated, "Pol Authentication Failed"));
+        }
+        self.who = Who::Peer(proof.caller.clone());
+        Ok(Answer::Prompt)
+    }
+}
+
+/// Whether `clientConfig` names a version that wants errors as JSON.
+fn wants_json(config: &str) -> Result<bool, Refusal> {
+    let unreadable = || refuse(Code::InvalidSyntax, "Invalid syntax. clientConfig");
+    let Ok(Value::Object(config)) = json::from_str::<Value>(config) else {
+        return Err(unreadable());
+    };
+    let Some(Value::String(version)) = config.get("version") else {
+        return Err(unreadable());
+    };
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let mut parts = core.splitn(3, '.').map(|part| part.parse::<u64>().ok());
+    let mut part = || parts.next().flatten().ok_or_else(unreadable);
+    Ok((part()?, part()?, part()?) > LAST_TEXT_VERSION)
+}
+
+fn verify(claim: &Claim, key: &str, message: &[u8]) -> bool {
+    match (claim.signing, claim.hashing) {
+        (SigningAlgo::Rsa2048, hashing) => PublicKey::parse(key).is_ok_and(|key| match hashing {
+            HashingAlgo::Sha256 => key.verify(message, &claim.signature).is_ok(),
+            HashingAlgo::Sha512 => key.verify_sha512(message, &claim.signature).is_ok(),
+        }),
+        (SigningAlgo::EccSecp256r1, HashingAlgo::Sha256) => {
+            verify_ecc(key, message, &claim.signature).is_some()
+        }
+        (SigningAlgo::EccSecp256r1, HashingAlgo::Sha512) => false,
+    }
+}
+
+/// The key is the uncompressed point in hex; the signature is base64 of the hex of `r ‖ s`.
+fn verify_ecc(key: &str, message: &[u8], signature: &str) -> Option<()> {
+    let point = from_hex(key)?;
+    let signature = from_base64(signature).ok()?;
+    let signature = from_hex(str::from_utf8(&signature).ok()?)?;
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+        .verify(message, &signature)
+        .ok()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let bytes = text.trim().as_bytes();
+    if bytes.len() % 2 != 0 || !bytes.is_ascii() {
+        return None;
+    }
+    let digit = |c: u8| char::from(c).to_digit(16);
+    bytes
+        .chunks(2)
+        .map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok())
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use ring::{
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+    };
+
+    #[test]
+    fn versions_decide_the_form_of_errors() {
+        for (config, json) in [
+            (r#"{"version":"3.0.37"}"#, Some(false)),
+            (r#"{"version":"3.0.38","clientId":"x"}"#, Some(true)),
+            (r#"{"version":"3.1.0-dev+1"}"#, Some(true)),
+            (r#"{"version":"2.9.99"}"#, Some(false)),
+            (r#"{"version":"new"}"#, None),
+            (r#"{"clientId":"x"}"#, None),
+            ("[]", None),
+            ("{", None),
+        ] {
+            assert_eq!(wants_json(config).ok(), json, "{config}");
+        }
+    }
+
+    #[test]
+    fn ecc_signatures_are_hex_in_base64() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let random = SystemRandom::new();
+        let kind = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pair = EcdsaKeyPair::generate_pkcs8(kind, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(kind, pair.as_ref(), &random).unwrap();
+        let signature = pair.sign(&random, b"text").unwrap();
+        let signature = crate::at::crypto::to_base64(hex(signature.as_ref()).as_bytes());
+        let key = hex(pair.public_key().as_ref());
+        assert!(verify_ecc(&key, b"text", &signature).is_some());
+        assert!(verify_ecc(&key, b"other", &signature).is_none());
+        assert!(verify_ecc("04zz", b"text", &signature).is_none());
+        assert!(verify_ecc(&key, b"text", "AAAA").is_none());
+    }
+}

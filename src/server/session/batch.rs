@@ -1,0 +1,96 @@
+//! Several commands in one line, as `sync` clients send them; and reading back what another server answered.
+
+use miniserde::json::{self, Number, Object, Value};
+
+use crate::{
+    at::{Verb, verb::Dialect},
+    server::store::{
+        Tx,
+        records::{Meta, Record},
+        text,
+    },
+};
+
+use super::{Answer, Handled, Session, refuse, write};
+use crate::at::fault::Code;
+
+/// Most commands in one batch.
+const MAX_BATCH: usize = 1000;
+
+impl Session {
+    /// Runs each command; one that fails does not stop the others.
+    pub(super) fn batch(&mut self, tx: &mut Tx<'_>, text: &str, now: u64) -> Handled {
+        self.owner()?;
+        let unreadable = || refuse(Code::InvalidSyntax, "Invalid syntax. batch");
+        let Ok(Value::Array(entries)) = json::from_str::<Value>(text) else {
+            return Err(unreadable());
+        };
+        if entries.len() > MAX_BATCH {
+            return Err(unreadable());
+        }
+        let mut answers = Vec::new();
+        for entry in &entries {
+            let Value::Object(entry) = entry else {
+                return Err(unreadable());
+            };
+            let id = match entry.get("id") {
+                Some(Value::Number(Number::U64(id))) => *id,
+                _ => return Err(unreadable()),
+            };
+            let Some(Value::String(command)) = entry.get("command") else {
+                return Err(unreadable());
+            };
+            let response = self.one_of_batch(tx, command, now);
+            answers.push(
+                text::Object::new()
+                    .raw("id", id)
+                    .raw("response", response)
+                    .end(),
+            );
+        }
+        Ok(Answer::Data(format!("[{}]", answers.join(","))))
+    }
+
+    fn one_of_batch(&mut self, tx: &mut Tx<'_>, command: &str, now: u64) -> String {
+        let handled = match Verb::parse(command.trim(), Dialect::Lenient) {
+            Ok(
+                verb @ (Verb::Update { .. }
+                | Verb::UpdateMeta { .. }
+                | Verb::UpdateJson { .. }
+                | Verb::Delete { .. }),
+            ) => self.handle(verb, tx, now),
+            _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
+        };
+        match handled {
+            Ok(Answer::Data(data)) => text::Object::new().text("data", &data).end(),
+            Ok(_) => text::Object::new().text("data", "null").end(),
+            Err(refusal) => {
+                let code = refusal.fault.code.unwrap_or(Code::InternalException);
+                text::Object::new()
+                    .text("error_code", code.number())
+                    .text("error_message", &refusal.fault.text)
+                    .end()
+            }
+        }
+    }
+}
+
+/// Reads `{"key","data","metaData"}` as another server answers it. Times of expiry are counted from now.
+pub(in crate::server) fn parse_all(json_text: &str, now: u64) -> Option<Record> {
+    let Ok(Value::Object(all)) = json::from_str::<Value>(json_text) else {
+        return None;
+    };
+    let value = match all.get("data") {
+        Some(Value::String(value)) => value.clone(),
+        _ => return None,
+    };
+    let none = Object::new();
+    let given = match all.get("metaData") {
+        Some(Value::Object(metadata)) => metadata,
+        _ => &none,
+    };
+    Some(Record {
+        value,
+        meta: Meta::merged(None, &write::metadata_of(given), now),
+    })
+}

@@ -1,0 +1,497 @@
+//! `enroll`, `otp`, `keys`: more devices for one atSign.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use miniserde::{Deserialize, json};
+
+use crate::{
+    at::{
+        crypto,
+        fault::Code,
+        verb::{EnrollOperation, Keys},
+    },
+    secret::same,
+    server::{
+        enroll::{self, Enrollment, Grant, MANAGE, MAX_ENROLLMENTS, OTP_LIFE, PENDING_LIFE, State},
+        notify::Draft,
+        store::{
+            Event, Tx,
+            notes::{Kind, Status},
+            text::{Object, array},
+        },
+    },
+};
+
+use super::{Answer, Handled, Refusal, Session, Who, auth::PKAM_KEY, look::missing, refuse};
+
+/// Most requests of one connection in an hour.
+const MAX_REQUESTS: usize = 5;
+const HOUR: u64 = 3600 * 1000;
+const DAY: u64 = 24 * HOUR;
+/// Longest text in a request, in bytes: keys are below 1 KiB.
+const MAX_TEXT: usize = 4096;
+/// Most namespaces in one request.
+const MAX_NAMESPACES: usize = 50;
+/// A revoked enrolment's own connection ends after this long.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// What clients send; unknown members are ignored.
+#[derive(Default, Deserialize)]
+struct Params {
+    #[serde(rename = "enrollmentId")]
+    id: Option<String>,
+    #[serde(rename = "appName")]
+    app: Option<String>,
+    #[serde(rename = "deviceName")]
+    device: Option<String>,
+    namespaces: Option<BTreeMap<String, String>>,
+    otp: Option<String>,
+    #[serde(rename = "encryptedDefaultEncryptionPrivateKey")]
+    private_key: Option<String>,
+    #[serde(rename = "encryptedDefaultSelfEncryptionKey")]
+    self_key: Option<String>,
+    #[serde(rename = "encryptedAPKAMSymmetricKey")]
+    symmetric_key: Option<String>,
+    #[serde(rename = "apkamPublicKey")]
+    public_key: Option<String>,
+    #[serde(rename = "enrollmentStatusFilter")]
+    filter: Option<Vec<String>>,
+    #[serde(rename = "apkamKeysExpiryInMillis")]
+    life: Option<u64>,
+}
+
+fn wrong(text: impl Into<String>) -> Refusal {
+    refuse(Code::InternalException, text)
+}
+
+fn status(id: &str, word: &str) -> Object {
+    Object::new().text("enrollmentId", id).text("status", word)
+}
+
+impl Session {
+    pub(super) fn enroll(
+        &mut self,
+        tx: &mut Tx<'_>,
+        operation: EnrollOperation,
+        force: bool,
+        params: Option<&str>,
+        now: u64,
+    ) -> Handled {
+        let params: Params = match params {
+            Some(text) => json::from_str(text)
+                .map_err(|_| refuse(Code::InvalidSyntax, "Invalid syntax. enroll"))?,
+            None => <Params as Default>::default(),
+        };
+        if operation == EnrollOperation::Request {
+            return self.request(tx, params, now);
+        }
+        self.owner()?;
+        match operation {
+            EnrollOperation::List => return self.list(tx, &params, now),
+            EnrollOperation::Fetch => return self.fetch(tx, &params, now),
+            _ => {}
+        }
+        let id = params
+            .id
+            .clone()
+            .ok_or_else(|| wrong("enrollmentId is mandatory"))?;
+        let found = enroll::find(tx, &self.home, &id, now)?;
+        let found = found.ok_or_else(|| enroll::unknown(&id))?;
+        match operation {
+            EnrollOperation::Approve => self.approve(tx, found, &params, now),
+            EnrollOperation::Deny => self.change(tx, found, "deny", now),
+            EnrollOperation::Revoke => self.revoke(tx, found, force, now),
+            EnrollOperation::Unrevoke => self.change(tx, found, "unrevoke", now),
+            EnrollOperation::Delete => self.forget(tx, &found),
+            _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
+        }
+    }
+
+    fn request(&mut self, tx: &mut Tx<'_>, params: Params, now: u64) -> Handled {
+        self.requests.retain(|at| now.saturating_sub(*at) < HOUR);
+        if self.requests.len() >= MAX_REQUESTS {
+            return Err(wrong(
+                "Enrollment requests have exceeded the limit within the specified time frame",
+            ));
+        }
+        self.requests.push(now);
+        let by_cram = self.by_cram && matches!(self.who, Who::Owner(None));
+        if !by_cram && !matches!(self.who, Who::Owner(_)) {
+            self.use_passcode(tx, params.otp.as_deref().unwrap_or_default(), now)?;
+        }
+        let new = new_enrollment(&params, by_cram)?;
+        let all = enroll::all(tx, &self.home, now)?;
+        if all.len() >= MAX_ENROLLMENTS {
+            return Err(wrong("there are too many enrollments"));
+        }
+        let active = |old: &&Enrollment| matches!(old.state, State::Pending | State::Approved);
+        let twin = all
+            .iter()
+            .filter(active)
+            .find(|old| old.app == new.app && old.device == new.device);
+        if let Some(twin) = twin {
+            return Err(wrong(format!(
+                "Another enrollment with id {} exists with the app name: {} and device name: {} in {} state",
+                twin.id,
+                twin.app,
+                twin.device,
+                twin.state.word()
+            )));
+        }
+        if by_cram {
+            return self.approve_first(tx, new, &params, now);
+        }
+        new.save(tx, &self.home, Some(PENDING_LIFE), now)?;
+        self.tell_managers(tx, &new, now)?;
+        Ok(Answer::Data(status(&new.id, "pending").end()))
+    }
+
+    /// Takes a passcode: the standing one stays, any other is used up.
+    fn use_passcode(&self, tx: &mut Tx<'_>, code: &str, now: u64) -> Result<(), Refusal> {
+        let standing = enroll::standing_passcode_key(&self.home);
+        let standing = self.home.live(tx, &standing, now)?;
+        let code = code.to_lowercase();
+        if standing.is_some_and(|known| same(known.value.as_bytes(), code.as_bytes())) {
+            return Ok(());
+        }
+        let fits = (6..=64).contains(&code.len()) && code.chars().all(char::is_alphanumeric);
+        let key = enroll::passcode_key(&self.home, &code);
+        if fits && self.home.live(tx, &key, now)?.is_some() {
+            self.home.erase(tx, &key)?;
+            return Ok(());
+        }
+        let pause = match self.facts.throttle.lock() {
+            Ok(mut throttle) => throttle.wrong(now),
+            Err(_) => 55,
+        };
+        let refusal = wrong("invalid otp. Cannot process enroll request");
+        Err(refusal.after(Duration::from_secs(pause)))
+    }
+
+    /// The first device of an atSign approves itself: it knows the activation secret.
+    fn approve_first(
+        &mut self,
+        tx: &mut Tx<'_>,
+        mut new: Enrollment,
+        params: &Params,
+        now: u64,
+    ) -> Handled {
+        for namespace in [MANAGE, "*"] {
+            new.namespaces.insert(namespace.into(), "rw".into());
+        }
+        new.state = State::Approved;
+        self.home
+            .put_plain(tx, PKAM_KEY, &new.public_key, None, now)?;
+        self.admit(tx, &mut new, params, now)?;
+        self.who = Who::Owner(Some(new.grant()));
+        Ok(Answer::Data(status(&new.id, "approved").end()))
+    }
+
+    /// Writes an approved enrolment and what its device will fetch.
+    fn admit(
+        &self,
+        tx: &mut Tx<'_>,
+        approved: &mut Enrollment,
+        params: &Params,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        let life = approved.life.filter(|life| *life > 0);
+        approved.expires_at = life.map(|life| now.saturating_add(life));
+        approved.save(tx, &self.home, life, now)?;
+        let names = enroll::default_keys_of(&self.home, &approved.id);
+        for (name, key) in names.iter().zip([&params.private_key, &params.self_key]) {
+            if let Some(key) = key {
+                let value = Object::new().text("value", key).end();
+                self.home.put_plain(tx, name, &value, life, now)?;
+            }
+        }
+        let public = Object::new()
+            .text("apkamPublicKey", &approved.public_key)
+            .end();
+        self.home
+            .put_plain(tx, &self.public_name(approved), &public, life, now)?;
+        Ok(())
+    }
+
+    fn public_name(&self, of: &Enrollment) -> String {
+        format!(
+            "public:{}.{}.pkam.__pkams.__public_keys{}",
+            of.app, of.device, self.home.who
+        )
+        .to_lowercase()
+        .replace(' ', "")
+    }
+
+    /// Devices that may approve hear of the request at once.
+    fn tell_managers(&self, tx: &mut Tx<'_>, new: &Enrollment, now: u64) -> Result<(), Refusal> {
+        let who = &self.home.who;
+        let mut draft = Draft::new(who, who, enroll::key_of(&self.home, &new.id));
+        let key = new.symmetric_key.as_deref();
+        draft.value = Some(
+            Object::new()
+                .maybe("encryptedApkamSymmetricKey", key)
+                .maybe("encryptedAPKAMSymmetricKey", key)
+                .text("appName", &new.app)
+                .text("deviceName", &new.device)
+                .raw("namespace", json::to_string(&new.namespaces))
+                .end(),
+        );
+        draft.is_encrypted = false;
+        draft.ttln = DAY;
+        let note = draft.note(Kind::Own, Status::Delivered);
+        if let Some(note) = self.home.take_in(tx, note, now)? {
+            tx.emit(Event::Note(Arc::new(note)));
+        }
+        Ok(())
+    }
+
+    /// Whether this connection may decide about an enrolment.
+    fn manages(&self, of: &Enrollment) -> Result<(), Refusal> {
+        match self.owner()? {
+            Some(grant) if !grant.can_approve(&of.namespaces) => Err(refuse(
+                Code::Unauthorized,
+                format!(
+                    "Connection with enrollment ID {} is not authorized to manage enrollment: {}",
+                    grant.id, of.id
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn approve(
+        &mut self,
+        tx: &mut Tx<'_>,
+        mut found: Enrollment,
+        params: &Params,
+        now: u64,
+    ) -> Handled {
+        self.manages(&found)?;
+        expect(&found, State::Pending, "approve")?;
+        for key in [&params.private_key, &params.self_key] {
+            let text = "encryptedDefaultEncryptionPrivateKey and encryptedDefaultSelfEncryptionKey are mandatory";
+            limited(key.as_deref()).ok_or_else(|| wrong(text))?;
+        }
+        found.state = State::Approved;
+        self.admit(tx, &mut found, params, now)?;
+        Ok(decided(&found))
+    }
+
+    /// `deny` and `unrevoke`.
+    fn change(&mut self, tx: &mut Tx<'_>, mut found: Enrollment, verb: &str, now: u64) -> Handled {
+        self.manages(&found)?;
+        let (from, to, life) = match verb {
+            "deny" => (State::Pending, State::Denied, Some(PENDING_LIFE)),
+            _ => (State::Revoked, State::Approved, left(&found, now)),
+        };
+        expect(&found, from, verb)?;
+        found.state = to;
+        found.save(tx, &self.home, life, now)?;
+        Ok(decided(&found))
+    }
+
+    fn revoke(&mut self, tx: &mut Tx<'_>, mut found: Enrollment, force: bool, now: u64) -> Handled {
+        self.manages(&found)?;
+        expect(&found, State::Approved, "revoke")?;
+        let own = self.enrollment() == Some(found.id.as_str());
+        if own && !force {
+            return Err(refuse(
+                Code::SelfRevoke,
+                "Current client cannot revoke its own enrollment",
+            ));
+        }
+        found.state = State::Revoked;
+        found.save(tx, &self.home, left(&found, now), now)?;
+        tx.emit(Event::Withdrawn {
+            of: self.home.who.clone(),
+            enrollment: found.id.clone(),
+            by: self.id.clone(),
+        });
+        if own {
+            let text = "Enrollment is revoked. Closing the connection in 10 seconds";
+            let answer = Object::new()
+                .text("status", "revoked")
+                .text("enrollmentId", &found.id)
+                .text("message", text);
+            return Ok(Answer::Last(answer.end(), LAST_WORDS));
+        }
+        Ok(decided(&found))
+    }
+
+    fn forget(&mut self, tx: &mut Tx<'_>, found: &Enrollment) -> Handled {
+        self.manages(found)?;
+        if !matches!(found.state, State::Denied | State::Revoked) {
+            return Err(wrong(format!(
+                "Failed to delete enrollment id: {}. Cannot delete a {} enrollment. Only denied or revoked enrollments can be deleted",
+                found.id,
+                found.state.word()
+            )));
+        }
+        self.home
+            .erase(tx, &enroll::key_of(&self.home, &found.id))?;
+        for name in enroll::default_keys_of(&self.home, &found.id) {
+            self.home.erase(tx, &name)?;
+        }
+        self.home.erase(tx, &self.public_name(found))?;
+        Ok(Answer::Data(status(&found.id, "deleted").end()))
+    }
+
+    fn list(&self, tx: &Tx<'_>, params: &Params, now: u64) -> Handled {
+        let grant = self.owner()?;
+        let mut wanted = Vec::new();
+        for word in params.filter.iter().flatten() {
+            wanted.push(State::parse(word).ok_or_else(|| wrong("no such enrollment status"))?);
+        }
+        let mut all = Object::new();
+        for found in enroll::all(tx, &self.home, now)? {
+            let readable = grant.is_none_or(|grant| sees(grant, &found.id));
+            if readable && (wanted.is_empty() || wanted.contains(&found.state)) {
+                all = all.raw(&enroll::key_of(&self.home, &found.id), found.to_json());
+            }
+        }
+        Ok(Answer::Data(all.end()))
+    }
+
+    fn fetch(&self, tx: &Tx<'_>, params: &Params, now: u64) -> Handled {
+        let id = params
+            .id
+            .as_deref()
+            .ok_or_else(|| wrong("enrollmentId is mandatory"))?;
+        if self.owner()?.is_some_and(|grant| !sees(grant, id)) {
+            let text = format!("not authorized to fetch enrollment {id}");
+            return Err(refuse(Code::Unauthorized, text));
+        }
+        let found = enroll::find(tx, &self.home, id, now)?;
+        let found = found.ok_or_else(|| enroll::unknown(id))?;
+        Ok(Answer::Data(found.to_json()))
+    }
+
+    pub(super) fn otp_get(&mut self, tx: &mut Tx<'_>, ttl: Option<u64>, now: u64) -> Handled {
+        self.managing("otp:get")?;
+        let code = enroll::passcode(|| crypto::random().ok())
+            .ok_or_else(|| refuse(Code::Internal, "the system gave no random bytes"))?;
+        let key = enroll::passcode_key(&self.home, &code);
+        let life = ttl.filter(|ttl| *ttl > 0).unwrap_or(OTP_LIFE);
+        self.home.put_plain(tx, &key, "otp", Some(life), now)?;
+        Ok(Answer::Data(code))
+    }
+
+    pub(super) fn otp_put(
+        &mut self,
+        tx: &mut Tx<'_>,
+        code: &str,
+        ttl: Option<u64>,
+        now: u64,
+    ) -> Handled {
+        self.managing("otp:put")?;
+        if !(6..=64).contains(&code.len()) {
+            return Err(wrong("a passcode has 6 to 64 characters"));
+        }
+        let key = enroll::standing_passcode_key(&self.home);
+        self.home
+            .put_plain(tx, &key, &code.to_lowercase(), ttl, now)?;
+        Ok(Answer::Data("ok".into()))
+    }
+
+    fn managing(&self, verb: &str) -> Result<(), Refusal> {
+        match self.owner()? {
+            Some(grant) if !grant.manages() => Err(refuse(
+                Code::Unauthorized,
+                format!("enrollment {} is not authorized to use {verb}", grant.id),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Only `get`, and only what belongs to the connection's own enrolment.
+    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &Keys, now: u64) -> Handled {
+        let Some(grant) = self.owner()? else {
+            return Err(wrong(
+                "Keys verb cannot be accessed without an enrollmentId",
+            ));
+        };
+        if given.operation != "get" {
+            return Err(refuse(Code::InvalidSyntax, "Invalid syntax. keys"));
+        }
+        let own = enroll::default_keys_of(&self.home, &grant.id);
+        match (&given.key_name, given.visibility.as_deref()) {
+            (Some(name), _) => {
+                let name = name.to_lowercase();
+                let found = match own.contains(&name) {
+                    true => self.home.live(tx, &name, now)?,
+                    false => None,
+                };
+                found
+                    .map(|found| Answer::Data(found.value))
+                    .ok_or_else(|| missing(&name))
+            }
+            (None, Some("private")) => Ok(Answer::Data(array([own[0].as_str()]))),
+            (None, Some("self")) => Ok(Answer::Data(array([own[1].as_str()]))),
+            (None, _) => Ok(Answer::Data(array([]))),
+        }
+    }
+}
+
+fn sees(grant: &Grant, id: &str) -> bool {
+    grant.manages() || grant.id == id
+}
+
+/// How much longer an enrolment lives, in milliseconds.
+fn left(of: &Enrollment, now: u64) -> Option<u64> {
+    of.expires_at.map(|at| at.saturating_sub(now).max(1))
+}
+
+fn decided(about: &Enrollment) -> Answer {
+    let answer = Object::new()
+        .text("status", about.state.word())
+        .text("enrollmentId", &about.id);
+    Answer::Data(answer.end())
+}
+
+fn expect(found: &Enrollment, state: State, verb: &str) -> Result<(), Refusal> {
+    if found.state == state {
+        return Ok(());
+    }
+    Err(wrong(format!(
+        "Failed to {verb} enrollment id: {}. Cannot {verb} a {} enrollment. Only {} enrollments can be {}",
+        found.id,
+        found.state.word(),
+        state.word(),
+        match verb {
+            "approve" => "approved",
+            "deny" => "denied",
+            "revoke" => "revoked",
+            _ => "unrevoked",
+        }
+    )))
+}
+
+fn limited(text: Option<&str>) -> Option<String> {
+    text.filter(|text| !text.is_empty() && text.len() <= MAX_TEXT)
+        .map(str::to_owned)
+}
+
+fn new_enrollment(params: &Params, by_cram: bool) -> Result<Enrollment, Refusal> {
+    let text = |given: &Option<String>, name: &str| {
+        limited(given.as_deref()).ok_or_else(|| wrong(format!("{name} is mandatory")))
+    };
+    let namespaces = params.namespaces.clone().unwrap_or_default();
+    let proper = namespaces.len() <= MAX_NAMESPACES
+        && namespaces.iter().all(|(name, right)| {
+            (1..=100).contains(&name.len()) && matches!(right.as_str(), "r" | "rw")
+        });
+    if !proper || (namespaces.is_empty() && !by_cram) {
+        return Err(wrong("at least one namespace with r or rw is mandatory"));
+    }
+    Ok(Enrollment {
+        id: uuid::Uuid::new_v4().to_string(),
+        app: text(&params.app, "appName")?,
+        device: text(&params.device, "deviceName")?,
+        namespaces,
+        public_key: text(&params.public_key, "apkamPublicKey")?,
+        state: State::Pending,
+        symmetric_key: limited(params.symmetric_key.as_deref()),
+        life: params.life,
+        expires_at: None,
+    })
+}

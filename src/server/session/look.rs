@@ -1,0 +1,390 @@
+//! Reading: `scan`, `llookup`, `lookup`, `plookup`.
+//!
+//! ```text
+//!   llookup            own store, any of the owner's keys
+//!   lookup   owner     @me:key@other from other's store: here when other lives here, else over the network
+//!            peer      @peer:key@me                     stranger: public:key@me
+//!   plookup  owner     public:key@other, as lookup
+//! ```
+
+use crate::{
+    at::{
+        AtKey, AtSign,
+        fault::{Code, Fault},
+        key::Scope,
+        verb::Detail,
+    },
+    server::{
+        enroll::Need,
+        store::{
+            Rows, StoreError, Tx, lists,
+            log::Change,
+            records::{Logged, Meta, Record},
+            register::{self, Home},
+            text::{Object, array},
+        },
+    },
+};
+
+use super::{Answer, Handled, Next, Outcome, Refusal, Session, Who, pattern, refuse};
+
+/// Most bytes of keys in one `scan` answer: below what clients read.
+const MAX_SCAN: usize = 8 << 20;
+
+/// A question for another atSign's server, on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// Whose server to ask.
+    pub of: AtSign,
+    /// What to ask there.
+    pub question: Question,
+    detail: Detail,
+}
+
+/// What to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// After `pol`: `lookup:all:<entity>@of`.
+    Shared {
+        /// `key.ns@of`
+        key: String,
+    },
+    /// Without: the same, for a public value.
+    Public {
+        /// `key.ns@of`
+        key: String,
+    },
+    /// After `pol`: `scan <regex>`.
+    Scan {
+        /// The expression, if any.
+        regex: Option<String>,
+    },
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub enum Fetched {
+    /// The text behind `data:`.
+    Data(String),
+    /// The other server refused.
+    Fault(Fault),
+    /// The atDirectory does not know it.
+    Unknown,
+    /// It could not be reached.
+    Unreachable,
+}
+
+/// What is stored, with the name it is shown under.
+struct Found {
+    name: String,
+    record: Record,
+}
+
+impl Session {
+    pub(super) fn scan(
+        &self,
+        tx: &Tx<'_>,
+        hidden: bool,
+        of: Option<&AtSign>,
+        regex: Option<&str>,
+        now: u64,
+    ) -> Handled {
+        let filter = pattern::compile(regex)?;
+        let (home, prefix, strip) = match (&self.who, of) {
+            (Who::Owner(_), Some(other)) if *other != self.home.who => {
+                let Some(home) = self.neighbour(tx, other)? else {
+                    return Ok(self.errand(
+                        other,
+                        Question::Scan {
+                            regex: regex.map(str::to_owned),
+                        },
+                        Detail::Value,
+                    ));
+                };
+                (home, format!("{}:", self.home.who), true)
+            }
+            (Who::Stranger | Who::Peer(_), Some(_)) => {
+                let text = "Scan to another atSign cannot be performed without auth";
+                return Err(refuse(Code::Unauthenticated, text));
+            }
+            (Who::Owner(_), _) => (self.home.clone(), String::new(), false),
+            (Who::Stranger, None) => (self.home.clone(), "public:".to_owned(), true),
+            (Who::Peer(caller), None) => (self.home.clone(), format!("{caller}:"), true),
+        };
+        let (mut keys, mut bytes) = (Vec::new(), 0);
+        home.records(tx, &prefix, &mut |key, meta| {
+            let shown = if strip { &key[prefix.len()..] } else { key };
+            let visible = is_visible(key, hidden && !strip)
+                && meta.is_live(now)
+                && self.grant().is_none_or(|grant| grant.shows(key));
+            if visible && pattern::found(filter.as_ref(), shown) {
+                bytes += shown.len() + 3;
+                keys.push(shown.to_owned());
+            }
+            bytes < MAX_SCAN
+        })?;
+        Ok(Answer::Data(array(keys.iter().map(String::as_str))))
+    }
+
+    pub(super) fn llookup(&self, tx: &Tx<'_>, key: &AtKey, detail: Detail, now: u64) -> Handled {
+        self.owner()?;
+        let name = stored_name(key);
+        if matches!(key.scope, Scope::Private | Scope::PrivateKey) {
+            return Err(refuse(Code::InvalidSyntax, "Invalid syntax. llookup"));
+        }
+        if key.scope != Scope::Public {
+            self.owner_of(&name, "llookup", Need::Read)?;
+        }
+        match self.home.record(tx, &name)? {
+            None => Err(missing(&name)),
+            Some(record) => Ok(self.show(Found { name, record }, detail, &self.home.who, now)),
+        }
+    }
+
+    pub(super) fn lookup(
+        &self,
+        tx: &Tx<'_>,
+        key: &AtKey,
+        detail: Detail,
+        bypass_cache: bool,
+        now: u64,
+    ) -> Handled {
+        let owner = key.owner.as_ref().unwrap_or(&self.home.who);
+        let bare = format!("{}{owner}", key.entity.to_lowercase());
+        match &self.who {
+            Who::Stranger => self.show_own(tx, &format!("public:{bare}"), detail, now),
+            Who::Peer(caller) => self.show_own(tx, &format!("{caller}:{bare}"), detail, now),
+            Who::Owner(_) => {
+                let name = format!("{}:{bare}", self.home.who);
+                self.owner_of(&name, "lookup", Need::Read)?;
+                if *owner == self.home.who {
+                    return self.show_own(tx, &name, detail, now);
+                }
+                self.show_others(tx, owner, name, detail, bypass_cache, now)
+            }
+        }
+    }
+
+    pub(super) fn plookup(
+        &self,
+        tx: &Tx<'_>,
+        key: &AtKey,
+        detail: Detail,
+        bypass_cache: bool,
+        now: u64,
+    ) -> Handled {
+        self.owner()?;
+        let owner = key.owner.as_ref().unwrap_or(&self.home.who);
+        let name = format!("public:{}{owner}", key.entity.to_lowercase());
+        if *owner == self.home.who {
+            return self.show_own(tx, &name, detail, now);
+        }
+        self.show_others(tx, owner, name, detail, bypass_cache, now)
+    }
+
+    /// Something of our own store, for whoever asks.
+    fn show_own(&self, tx: &Tx<'_>, name: &str, detail: Detail, now: u64) -> Handled {
+        match self.home.record(tx, name)? {
+            None => Err(missing(name)),
+            Some(record) => {
+                let name = name.to_owned();
+                Ok(self.show(Found { name, record }, detail, &self.home.who, now))
+            }
+        }
+    }
+
+    /// Something another atSign stores for us or for everyone.
+    fn show_others(
+        &self,
+        tx: &Tx<'_>,
+        owner: &AtSign,
+        name: String,
+        detail: Detail,
+        bypass_cache: bool,
+        now: u64,
+    ) -> Handled {
+        if let Some(other) = self.neighbour(tx, owner)? {
+            return match other.record(tx, &name)? {
+                // The chain of texts that a look-up over the network would give.
+                None => Err(refuse(
+                    Code::KeyNotFound,
+                    format!("Exception: {name} does not exist in keystore"),
+                )),
+                Some(record) => Ok(self.show(Found { name, record }, detail, owner, now)),
+            };
+        }
+        let cached = format!("cached:{name}");
+        if let Some(record) = self.home.live(tx, &cached, now)? {
+            let fresh =
+                record.meta.ttr == Some(-1) || record.meta.refresh_at.is_some_and(|at| now < at);
+            if fresh && !bypass_cache {
+                let found = Found {
+                    name: cached,
+                    record,
+                };
+                return Ok(self.show(found, detail, &self.home.who, now));
+            }
+        }
+        let key = match name.strip_prefix("public:") {
+            Some(bare) => bare.to_owned(),
+            None => name[self.home.who.as_str().len() + 1..].to_owned(),
+        };
+        let question = match name.starts_with("public:") {
+            true => Question::Public { key },
+            false => Question::Shared { key },
+        };
+        Ok(self.errand(owner, question, detail))
+    }
+
+    /// The store of another atSign of this process. It may have blocked us.
+    pub(super) fn neighbour(&self, tx: &Tx<'_>, other: &AtSign) -> Result<Option<Home>, Refusal> {
+        let Some(entry) = register::find(tx, other)? else {
+            return Ok(None);
+        };
+        if !lists::admits(tx, &entry.home, &self.home.who)? {
+            return Err(refuse(Code::Handshake, "Unable to connect"));
+        }
+        Ok(Some(entry.home))
+    }
+
+    fn errand(&self, of: &AtSign, question: Question, detail: Detail) -> Answer {
+        Answer::Next(Next::Fetch(Box::new(Errand {
+            of: of.clone(),
+            question,
+            detail,
+        })))
+    }
+
+    fn show(&self, found: Found, detail: Detail, creator: &AtSign, now: u64) -> Answer {
+        let meta = &found.record.meta;
+        if !meta.is_live(now) {
+            return Answer::Data("null".into());
+        }
+        Answer::Data(match detail {
+            Detail::Value => found.record.value,
+            Detail::Meta => meta.to_json(creator.as_str()),
+            Detail::All => Object::new()
+                .text("key", &found.name)
+                .text("data", &found.record.value)
+                .raw("metaData", meta.to_json(creator.as_str()))
+                .end(),
+        })
+    }
+
+    /// Goes on after [`Next::Fetch`], in a writing transaction: what may be cached is.
+    pub fn fetched(
+        &mut self,
+        errand: &Errand,
+        found: Fetched,
+        tx: &mut Tx<'_>,
+        now: u64,
+    ) -> Outcome {
+        let handled = self.take_fetched(errand, found, tx, now);
+        if handled.is_err() {
+            tx.discard();
+        }
+        self.outcome(handled)
+    }
+
+    fn take_fetched(&self, errand: &Errand, found: Fetched, tx: &mut Tx<'_>, now: u64) -> Handled {
+        let data = match found {
+            Fetched::Data(data) => data,
+            Fetched::Fault(fault) => {
+                let code = fault.code.unwrap_or(Code::InternalException);
+                return Err(refuse(code, fault.text.replace(['\r', '\n'], " ")));
+            }
+            Fetched::Unknown => {
+                let of = errand.of.bare();
+                let text = format!("Unable to find secondary address for atSign:{of}");
+                return Err(refuse(Code::NoAtServer, text));
+            }
+            Fetched::Unreachable => {
+                return Err(refuse(Code::UnableToConnect, "Unable to connect"));
+            }
+        };
+        let (name, key) = match &errand.question {
+            Question::Scan { .. } => return Ok(Answer::Data(data)),
+            Question::Shared { key } => (format!("{}:{key}", self.home.who), key),
+            Question::Public { key } => (format!("public:{key}"), key),
+        };
+        if data == "null" {
+            return Ok(Answer::Data(data));
+        }
+        let unreadable = || refuse(Code::InternalException, format!("{key}: unreadable answer"));
+        let mut record = super::batch::parse_all(&data, now).ok_or_else(unreadable)?;
+        if let Some(ttr) = record.meta.ttr.filter(|ttr| *ttr != 0) {
+            record.meta.refresh_at = u64::try_from(ttr)
+                .ok()
+                .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
+            cache(tx, &self.home, &name, &record)?;
+        }
+        Ok(self.show(Found { name, record }, errand.detail, &errand.of, now))
+    }
+}
+
+/// Keeps our copy of somebody else's value.
+fn cache(tx: &mut Tx<'_>, home: &Home, name: &str, record: &Record) -> Result<(), StoreError> {
+    let name = format!("cached:{name}");
+    if home.record(tx, &name)?.as_ref() != Some(record) {
+        home.put(tx, &name, record, Change::Update, Logged::ByKey)?;
+    }
+    Ok(())
+}
+
+/// A key as the store spells it.
+pub(super) fn stored_name(key: &AtKey) -> String {
+    key.to_string().to_lowercase().replace(' ', "")
+}
+
+pub(super) fn missing(name: &str) -> Refusal {
+    refuse(
+        Code::KeyNotFound,
+        format!("{name} does not exist in keystore"),
+    )
+}
+
+/// Whether `scan` shows a key.
+fn is_visible(key: &str, hidden_too: bool) -> bool {
+    if key.starts_with("private:") || key.starts_with("privatekey:") {
+        return false;
+    }
+    if key.starts_with("public:__") || key.starts_with('_') {
+        return hidden_too;
+    }
+    !key.starts_with("public:_")
+}
+
+/// The metadata of a live record, to merge with.
+pub(super) fn live_meta(
+    rows: &dyn Rows,
+    home: &Home,
+    name: &str,
+    now: u64,
+) -> Result<Option<Meta>, StoreError> {
+    let found = home.record(rows, name)?;
+    Ok(found
+        .map(|found| found.meta)
+        .filter(|meta| !meta.is_expired(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scan_hides_what_is_the_servers_own() {
+        for (key, plain, all) in [
+            ("public:x.ns@a", true, true),
+            ("public:__x.ns@a", false, true),
+            ("public:_x@a", false, false),
+            ("_x.ns@a", false, true),
+            ("private:blocklist@a", false, false),
+            ("privatekey:at_secret", false, false),
+            ("@b:x@a", true, true),
+            ("cached:public:publickey@b", true, true),
+        ] {
+            assert_eq!(is_visible(key, false), plain, "{key}");
+            assert_eq!(is_visible(key, true), all, "{key} showhidden");
+        }
+    }
+}

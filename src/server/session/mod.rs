@@ -1,0 +1,542 @@
+//! One connection to an atServer, without the connection: a line, a transaction and the time go in; a reply,
+//! and what else is to be done, come out.
+//!
+//! ```text
+//!   line ──read()──▶ Done(outcome)                       needs no store (empty line, noop, info)
+//!              └───▶ Run(job) ──run(job, tx, now)──▶ Outcome { reply, delay, close, next }
+//!                                                         │
+//!                  Watch, Prove, Fetch: the listener does it, then comes back with what it learned
+//! ```
+//!
+//! A reply is whole: line and prompt, to be sent in one write. Some clients read exactly one TLS record for it.
+//!
+//! Source: at_server:packages/at_secondary_server/lib/src/verb/handler and
+//! at_server:packages/at_secondary_server/lib/src/exception/global_exception_handler.dart.
+
+mod admin;
+mod auth;
+mod batch;
+mod enroll;
+mod look;
+mod notify;
+mod pattern;
+mod write;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::at::{
+    AtSign, Verb,
+    fault::{Code, Fault, Shape},
+    verb::{Dialect, SyntaxError},
+};
+
+use super::{
+    enroll::{Grant, Throttle},
+    store::{StoreError, Tx, register::Home},
+};
+
+pub use auth::Proof;
+pub(super) use auth::{PKAM_KEY, SECRET};
+pub use look::{Errand, Fetched, Question};
+pub(super) use batch::parse_all;
+pub use notify::{Watch, live_line, page, stats_line};
+
+/// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
+pub const SERVER_VERSION: &str = "3.0.52";
+/// The greeting of every connection.
+pub const GREETING: &[u8] = b"@";
+/// Longest command before login, in bytes. An enrolment request with its keys is about 2 KiB.
+pub const MAX_LINE_STRANGER: usize = 16 * 1024;
+/// Longest command after login, in bytes.
+pub const MAX_LINE: usize = crate::at::reply::MAX_LINE;
+
+/// Who is on the other end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Who {
+    /// Not known yet.
+    #[default]
+    Stranger,
+    /// The atSign itself. A grant when it came with an enrolment; none means everything is allowed.
+    Owner(Option<Grant>),
+    /// Another atSign, proven by `pol`.
+    Peer(AtSign),
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub struct Session {
+    home: Home,
+    /// `_<uuid>`: part of every challenge.
+    id: String,
+    who: Who,
+    /// Logged in by `cram`, which lets the first enrolment approve itself.
+    by_cram: bool,
+    /// The client announced a version that wants errors as JSON.
+    json_errors: bool,
+    challenge: Option<auth::Challenge>,
+    /// In monitor mode replies carry no prompt: it would stick to the next notification.
+    watching: bool,
+    /// When this connection asked for enrolments, milliseconds since 1970.
+    requests: Vec<u64>,
+    facts: Arc<Facts>,
+}
+
+/// What all connections of one atSign share.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// When the server started, milliseconds since 1970.
+    pub started: u64,
+    /// How many connections there are.
+    pub connections: AtomicUsize,
+    /// Slows down whoever guesses passcodes.
+    pub throttle: Mutex<Throttle>,
+}
+
+impl Facts {
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// What to do with a line.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing but this.
+    Done(Outcome),
+    /// Call [`Session::run`] in a transaction.
+    Run(Job),
+}
+
+/// A command that needs the store.
+#[derive(Debug)]
+pub struct Job(Verb);
+
+impl Job {
+    /// Whether the transaction must be able to write.
+    pub fn writes(&self) -> bool {
+        match &self.0 {
+            Verb::Update { .. }
+            | Verb::UpdateMeta { .. }
+            | Verb::UpdateJson { .. }
+            | Verb::Delete { .. }
+            | Verb::Notify(_)
+            | Verb::NotifyRemove { .. }
+            | Verb::NotifyAll { .. }
+            | Verb::Batch { .. }
+            | Verb::Enroll { .. }
+            | Verb::OtpGet { .. }
+            | Verb::OtpPut { .. } => true,
+            Verb::Config(config) => !matches!(config, crate::at::verb::Config::Show(_)),
+            Verb::Keys(keys) => keys.operation != "get",
+            _ => false,
+        }
+    }
+
+    /// Starts a monitor: what comes in must be caught from before the transaction on.
+    pub fn watches(&self) -> bool {
+        matches!(self.0, Verb::Monitor { .. })
+    }
+
+    /// A login attempt for whom [`Session::claims`]: made to wait after too many failures.
+    pub fn proves(&self) -> bool {
+        matches!(self.0, Verb::Cram { .. } | Verb::Pkam { .. })
+    }
+}
+
+/// What came of a line.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// To be sent in one write; may be empty.
+    pub reply: Vec<u8>,
+    /// Wait this long before sending.
+    pub delay: Duration,
+    /// Close afterwards.
+    pub close: bool,
+    /// Close after this long (a revoked enrolment's own connection).
+    pub close_in: Option<Duration>,
+    /// A login attempt came out well or badly.
+    pub login: Option<bool>,
+    /// What the listener has to do.
+    pub next: Next,
+}
+
+/// Work for the listener.
+#[derive(Debug, Default)]
+pub enum Next {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Replay, then pass on what comes in.
+    Watch(Box<Watch>),
+    /// Ask another atServer for two values, then call [`Session::proven`].
+    Prove(Box<auth::Proof>),
+    /// Ask another atServer for a value, then call [`Session::fetched`].
+    Fetch(Box<Errand>),
+}
+
+/// What a handler answers.
+pub(super) enum Answer {
+    /// `data:<text>`
+    Data(String),
+    /// `data: <text>`: two verbs have a blank there.
+    Spaced(String),
+    /// The prompt alone.
+    Prompt,
+    /// Nothing yet, or nothing at all.
+    Next(Next),
+    /// As `Data`, then close after this long.
+    Last(String, Duration),
+}
+
+/// Why a handler refuses.
+#[derive(Debug)]
+pub(in crate::server) struct Refusal {
+    fault: Fault,
+    /// Enrolment states have a form of their own.
+    state: bool,
+    close: bool,
+    delay: Duration,
+}
+
+pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal {
+    Refusal {
+        close: matches!(
+            code,
+            Code::DataStore | Code::BufferLimit | Code::Blocked | Code::Paused
+        ),
+        fault: Fault::new(code, text),
+        state: false,
+        delay: Duration::ZERO,
+    }
+}
+
+impl Refusal {
+    /// In the form of enrolment states: `error:AT0026:…`.
+    pub(super) fn state(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            state: true,
+            ..refuse(code, text)
+        }
+    }
+    pub(super) fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+    fn closing(self) -> Self {
+        Self {
+            close: true,
+            ..self
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(why: StoreError) -> Self {
+        log::error!("store why={why}");
+        refuse(Code::DataStore, "the store failed")
+    }
+}
+
+type Handled = Result<Answer, Refusal>;
+
+fn success() -> Handled {
+    Ok(Answer::Data("success".into()))
+}
+
+impl Session {
+    /// A new connection to this atSign's server.
+    pub fn new(home: Home, facts: Arc<Facts>) -> Self {
+        Self {
+            home,
+            id: format!("_{}", uuid::Uuid::new_v4()),
+            who: Who::Stranger,
+            by_cram: false,
+            json_errors: false,
+            challenge: None,
+            watching: false,
+            requests: Vec::new(),
+            facts,
+        }
+    }
+
+    /// `_<uuid>`
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whose atServer this is.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Whether somebody has proven who they are.
+    pub fn is_known(&self) -> bool {
+        self.who != Who::Stranger
+    }
+
+    /// The enrolment this connection lives by.
+    pub fn enrollment(&self) -> Option<&str> {
+        self.grant().map(|grant| grant.id.as_str())
+    }
+
+    /// Who the last `from` said it is.
+    pub fn claims(&self) -> Option<&AtSign> {
+        self.challenge.as_ref().map(|challenge| &challenge.who)
+    }
+
+    /// Longest line to accept now, in bytes.
+    pub fn max_line(&self) -> usize {
+        if self.is_known() {
+            MAX_LINE
+        } else {
+            MAX_LINE_STRANGER
+        }
+    }
+
+    fn grant(&self) -> Option<&Grant> {
+        match &self.who {
+            Who::Owner(grant) => grant.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Takes one line, without its line end. `now` in milliseconds since 1970.
+    pub fn read(&mut self, line: &str, now: u64) -> Step {
+        let line = line.trim();
+        if line == "@exit" {
+            return Step::Done(Outcome {
+                close: true,
+                ..Outcome::default()
+            });
+        }
+        if self.grant().is_some_and(|grant| grant.is_expired(now)) {
+            return Step::Done(Outcome {
+                close: true,
+                ..Outcome::default()
+            });
+        }
+        match Verb::parse(line, Dialect::Lenient) {
+            Ok(Verb::Noop { millis }) => Step::Done(self.noop(millis)),
+            Ok(Verb::Info { brief }) => {
+                let answer = self.info(brief, now);
+                Step::Done(self.outcome(answer))
+            }
+            Ok(verb) => Step::Run(Job(verb)),
+            Err(why) => {
+                let code = match why {
+                    SyntaxError::Key(_) => Code::InvalidKey,
+                    _ => Code::InvalidSyntax,
+                };
+                let refusal = refuse(code, why.to_string());
+                Step::Done(self.outcome(Err(refusal)))
+            }
+        }
+    }
+
+    /// Runs a command. What it wrote before it failed is undone.
+    pub fn run(&mut self, job: Job, tx: &mut Tx<'_>, now: u64) -> Outcome {
+        let proves = job.proves();
+        let handled = self.handle(job.0, tx, now);
+        if handled.is_err() {
+            tx.discard();
+        }
+        let login = proves.then_some(handled.is_ok());
+        Outcome {
+            login,
+            ..self.outcome(handled)
+        }
+    }
+
+    /// [`Session::read`] and [`Session::run`] in one step, for a store that is at hand.
+    pub fn line(&mut self, line: &str, tx: &mut Tx<'_>, now: u64) -> Outcome {
+        match self.read(line, now) {
+            Step::Done(outcome) => outcome,
+            Step::Run(job) => self.run(job, tx, now),
+        }
+    }
+
+    fn handle(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
+        match verb {
+            Verb::From { who, config } => self.from(tx, who, config.as_deref(), now),
+            Verb::Cram { digest } => self.cram(tx, &digest, now),
+            Verb::Pkam {
+                signing,
+                hashing,
+                enrollment,
+                signature,
+            } => {
+                let claim = auth::Claim {
+                    signing: signing.unwrap_or_default(),
+                    hashing: hashing.unwrap_or_default(),
+                    enrollment,
+                    signature,
+                };
+                self.pkam(tx, &claim, now)
+            }
+            Verb::Pol => self.pol(tx, now),
+            Verb::Scan {
+                show_hidden,
+                of,
+                regex,
+                ..
+            } => self.scan(tx, show_hidden, of.as_ref(), regex.as_deref(), now),
+            Verb::Lookup {
+                key,
+                detail,
+                bypass_cache,
+            } => self.lookup(tx, &key, detail, bypass_cache, now),
+            Verb::Plookup {
+                key,
+                detail,
+                bypass_cache,
+            } => self.plookup(tx, &key, detail, bypass_cache, now),
+            Verb::Llookup { key, detail } => self.llookup(tx, &key, detail, now),
+            Verb::Update {
+                key,
+                metadata,
+                value,
+            } => self.update(tx, key, metadata, value, now),
+            Verb::UpdateMeta { key, metadata } => self.update_meta(tx, key, &metadata, now),
+            Verb::UpdateJson { json } => self.update_json(tx, &json, now),
+            Verb::Delete { key, .. } => self.delete(tx, key, now),
+            verb => self.handle_more(verb, tx, now),
+        }
+    }
+
+    fn handle_more(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
+        match verb {
+            Verb::Notify(notify) => self.notify(tx, *notify, now),
+            Verb::NotifyStatus { id } => self.notify_status(tx, &id, now),
+            Verb::NotifyFetch { id } => self.notify_fetch(tx, &id, now),
+            Verb::NotifyRemove { id } => self.notify_remove(tx, &id),
+            Verb::NotifyList { from, to, regex } => {
+                self.notify_list(tx, from.as_deref(), to.as_deref(), regex.as_deref(), now)
+            }
+            Verb::NotifyAll { to, notify } => self.notify_all(tx, to, *notify, now),
+            Verb::Monitor {
+                self_notifications,
+                since,
+                regex,
+                ..
+            } => self.monitor(tx, self_notifications, since, regex.as_deref()),
+            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref()),
+            Verb::Sync { from, limit, regex } => self.sync(tx, from, limit, regex.as_deref(), now),
+            Verb::Config(config) => self.config(tx, config, now),
+            Verb::Batch { json } => self.batch(tx, &json, now),
+            Verb::Enroll {
+                operation,
+                force,
+                params,
+            } => self.enroll(tx, operation, force, params.as_deref(), now),
+            Verb::OtpGet { ttl } => self.otp_get(tx, ttl, now),
+            Verb::OtpPut { otp, ttl } => self.otp_put(tx, &otp, ttl, now),
+            Verb::Keys(keys) => self.keys(tx, &keys, now),
+            // Another server says whom it wants to speak to, before `from`.
+            Verb::To { who } if who == self.home.who => success(),
+            // The rest is parsed so that it is refused in good form.
+            _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
+        }
+    }
+
+    /// The answer to a line above [`Session::max_line`].
+    pub fn too_long(&mut self) -> Outcome {
+        let text = format!("a command may have {} bytes", self.max_line());
+        self.outcome(Err(refuse(Code::BufferLimit, text)))
+    }
+
+    /// Turns what a handler said into bytes.
+    fn outcome(&mut self, handled: Handled) -> Outcome {
+        let mut outcome = Outcome::default();
+        let text = match handled {
+            Ok(Answer::Data(text)) => match text.starts_with("data:") {
+                true => format!("{text}\n{}", self.prompt()),
+                false => format!("data:{text}\n{}", self.prompt()),
+            },
+            Ok(Answer::Spaced(text)) => format!("data: {text}\n{}", self.prompt()),
+            Ok(Answer::Prompt) => self.prompt(),
+            Ok(Answer::Last(text, after)) => {
+                outcome.close_in = Some(after);
+                format!("data:{text}\n{}", self.prompt())
+            }
+            Ok(Answer::Next(next)) => {
+                outcome.next = next;
+                String::new()
+            }
+            Err(refusal) => {
+                outcome.close = refusal.close;
+                outcome.delay = refusal.delay;
+                self.complain(&refusal)
+            }
+        };
+        outcome.reply = text.into_bytes();
+        outcome
+    }
+
+    fn complain(&self, refusal: &Refusal) -> String {
+        let owner = matches!(self.who, Who::Owner(_));
+        let shape = match (refusal.state, self.json_errors) {
+            (true, _) => Shape::State,
+            (false, true) => Shape::Json { owner },
+            (false, false) if owner => Shape::Owner,
+            (false, false) => Shape::Stranger,
+        };
+        // After an error a peer is shown the stranger's prompt.
+        let prompt = if owner {
+            self.prompt()
+        } else {
+            self.bare_prompt()
+        };
+        format!("{}\n{prompt}", refusal.fault.print(shape))
+    }
+
+    fn bare_prompt(&self) -> String {
+        if self.watching {
+            String::new()
+        } else {
+            "@".into()
+        }
+    }
+
+    fn prompt(&self) -> String {
+        match &self.who {
+            _ if self.watching => String::new(),
+            Who::Stranger => "@".into(),
+            Who::Owner(_) => format!("{}@", self.home.who),
+            Who::Peer(caller) => format!("{caller}@"),
+        }
+    }
+
+    /// Lets only the owner pass.
+    pub(super) fn owner(&self) -> Result<Option<&Grant>, Refusal> {
+        match &self.who {
+            Who::Owner(grant) => Ok(grant.as_ref()),
+            _ => Err(refuse(
+                Code::Unauthenticated,
+                "Command cannot be executed without auth",
+            )),
+        }
+    }
+
+    /// Lets the owner pass if the enrolment, if any, may do this to the key.
+    fn owner_of(&self, key: &str, verb: &str, need: super::enroll::Need) -> Result<(), Refusal> {
+        match self.owner()? {
+            Some(grant) if !grant.covers(key, need) => Err(refuse(
+                Code::Unauthorized,
+                format!(
+                    "Connection with enrollment ID {} is not authorized to {verb} key: {key}",
+                    grant.id
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

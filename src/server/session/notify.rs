@@ -1,0 +1,447 @@
+//! `notify` and its relatives, and `monitor`: what clients say and see of notifications.
+//!
+//! Source: at_server:packages/at_secondary_server/lib/src/verb/handler/{notify_verb_handler,monitor_verb_handler}.dart.
+
+use regex_lite::Regex;
+
+use crate::{
+    at::{
+        AtSign,
+        fault::Code,
+        metadata::Metadata,
+        verb::{Notify, Operation, Subject},
+    },
+    server::{
+        enroll::{Grant, Need},
+        notify::{self, DEFAULT_LIFE, Draft, Receipt},
+        store::{
+            Rows, StoreError, Tx,
+            notes::{Kind, Note, Status},
+            records::Meta,
+            register::Home,
+            text::{Object, date, parse_day},
+        },
+    },
+};
+
+use super::{Answer, Handled, Next, Refusal, Session, Who, pattern, refuse, success};
+
+/// Longest notification id, in bytes.
+const MAX_ID: usize = 128;
+/// Longest life of a notification, in milliseconds (one year).
+const MAX_LIFE: u64 = 366 * 24 * 3600 * 1000;
+/// Most bytes of notifications in one `notify:list` answer.
+const MAX_LIST: u64 = 8 << 20;
+/// About how many bytes of replay are read at a time.
+const PAGE: u64 = 256 * 1024;
+const DAY: u64 = 24 * 3600 * 1000;
+
+impl Session {
+    pub(super) fn notify(&mut self, tx: &mut Tx<'_>, given: Notify, now: u64) -> Handled {
+        match &self.who {
+            Who::Stranger => Err(refuse(
+                Code::Unauthenticated,
+                "Notify command cannot be executed without authentication",
+            )),
+            Who::Peer(caller) => {
+                let draft = draft(&given, caller, &self.home.who, now)?;
+                let note = draft.note(Kind::Received, Status::Delivered);
+                match notify::receive(tx, &self.home, note, now)? {
+                    Receipt::New | Receipt::Known => success(),
+                    Receipt::Full => Err(refuse(
+                        Code::InternalException,
+                        "too many notifications are kept",
+                    )),
+                    Receipt::Improper => Err(refuse(
+                        Code::Unauthorized,
+                        "the key is not the sender's, or not for this atSign",
+                    )),
+                }
+            }
+            Who::Owner(_) => {
+                let draft = draft(&given, &self.home.who, &self.home.who, now)?;
+                if !draft.is_text {
+                    self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
+                }
+                notify::queue(tx, &self.home, draft, now).map(Answer::Data)
+            }
+        }
+    }
+
+    pub(super) fn notify_all(
+        &mut self,
+        tx: &mut Tx<'_>,
+        to: Vec<AtSign>,
+        given: Notify,
+        now: u64,
+    ) -> Handled {
+        self.owner()?;
+        let mut ids = Object::new();
+        for to in to {
+            let mut draft = draft(&given, &self.home.who, &self.home.who, now)?;
+            // One command, many notifications: each with an id and a key of its own.
+            draft.id = uuid::Uuid::new_v4().to_string();
+            draft.key = match draft.key.split_once(':') {
+                Some((_, rest)) if !draft.is_text => format!("{to}:{rest}"),
+                _ => format!("{to}:{}", draft.key),
+            };
+            draft.to = to;
+            self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
+            let name = draft.to.to_string();
+            let id = notify::queue(tx, &self.home, draft, now)?;
+            ids = ids.text(&name, &id);
+        }
+        Ok(Answer::Spaced(ids.end()))
+    }
+
+    pub(super) fn notify_status(&self, tx: &Tx<'_>, id: &str, now: u64) -> Handled {
+        self.owner()?;
+        let found = self.readable(tx, id)?;
+        let status = found.first().map_or("null", |note| match note.status {
+            _ if note.is_expired(now) => "expired",
+            Status::Delivered => "delivered",
+            Status::Errored => "errored",
+            Status::Queued => "queued",
+        });
+        Ok(Answer::Data(status.into()))
+    }
+
+    pub(super) fn notify_fetch(&self, tx: &Tx<'_>, id: &str, now: u64) -> Handled {
+        self.owner()?;
+        let found = self.readable(tx, id)?;
+        let note = found.first().filter(|note| !note.is_expired(now));
+        Ok(Answer::Data(note.map_or_else(
+            || {
+                Object::new()
+                    .text("id", id)
+                    .text("notificationStatus", "NotificationStatus.expired")
+                    .end()
+            },
+            fetched,
+        )))
+    }
+
+    /// The notes of this id that this connection may read, sent ones first.
+    fn readable(&self, tx: &Tx<'_>, id: &str) -> Result<Vec<Note>, Refusal> {
+        let mut found = self.home.notes(tx, id)?;
+        found.retain(|note| self.grant().is_none_or(|grant| may_see(grant, note)));
+        found.sort_by_key(|note| note.kind != Kind::Sent);
+        Ok(found)
+    }
+
+    pub(super) fn notify_remove(&mut self, tx: &mut Tx<'_>, id: &str) -> Handled {
+        self.owner()?;
+        for note in self.home.notes(tx, id)? {
+            if !note.is_text {
+                self.owner_of(&note.key.to_lowercase(), "notify:remove", Need::Write)?;
+            }
+            self.home.drop_note(tx, &note)?;
+        }
+        success()
+    }
+
+    pub(super) fn notify_list(
+        &self,
+        tx: &Tx<'_>,
+        from: Option<&str>,
+        to: Option<&str>,
+        regex: Option<&str>,
+        now: u64,
+    ) -> Handled {
+        self.owner()?;
+        let filter = pattern::compile(regex)?;
+        let day = |text: Option<&str>| match text {
+            Some(text) => parse_day(text)
+                .map(Some)
+                .ok_or_else(|| refuse(Code::InvalidSyntax, "Invalid syntax. notify:list")),
+            None => Ok(None),
+        };
+        let after = day(from)?.map_or(0, |first| first.saturating_sub(1));
+        let until = day(to)?.map_or(u64::MAX - 1, |last| last + DAY - 1);
+        let (notes, _) = self.home.inbox(tx, after, until, MAX_LIST)?;
+        let shown: Vec<String> = notes
+            .iter()
+            .filter(|note| note.kind == Kind::Received && !note.is_expired(now))
+            .filter(|note| self.grant().is_none_or(|grant| may_see(grant, note)))
+            .filter(|note| matches(filter.as_ref(), note))
+            .map(stored_json)
+            .collect();
+        Ok(Answer::Data(match shown.is_empty() {
+            true => "null".into(),
+            false => format!("[{}]", shown.join(",")),
+        }))
+    }
+
+    pub(super) fn monitor(
+        &mut self,
+        tx: &Tx<'_>,
+        own: bool,
+        since: Option<u64>,
+        regex: Option<&str>,
+    ) -> Handled {
+        self.owner()?;
+        let watch = Watch {
+            filter: pattern::compile(regex)?,
+            own,
+            grant: self.grant().cloned(),
+            replay: since,
+            until: self.home.last_epoch(tx)?,
+        };
+        self.watching = true;
+        Ok(Answer::Next(Next::Watch(Box::new(watch))))
+    }
+}
+
+/// What a monitor wants, and where its replay ends.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    filter: Option<Regex>,
+    /// Also what the server tells its own owner.
+    own: bool,
+    grant: Option<Grant>,
+    /// Replay what came after this time; `None`: no replay.
+    pub replay: Option<u64>,
+    /// The newest time at the start. With a replay, live notifications up to it were part of the replay.
+    pub until: u64,
+}
+
+impl Watch {
+    /// Whether this notification, just arrived, is to be shown.
+    pub fn wants_live(&self, note: &Note) -> bool {
+        let replayed = self.replay.is_some() && note.epoch_millis <= self.until;
+        !replayed && self.wants(note)
+    }
+
+    fn wants(&self, note: &Note) -> bool {
+        let kind = match note.kind {
+            Kind::Received => true,
+            Kind::Own => self.own,
+            Kind::Sent => false,
+        };
+        kind && matches(self.filter.as_ref(), note)
+            && self.grant.as_ref().is_none_or(|grant| may_see(grant, note))
+    }
+}
+
+fn matches(filter: Option<&Regex>, note: &Note) -> bool {
+    pattern::found(filter, &note.key) || pattern::found(filter, note.from.bare())
+}
+
+fn may_see(grant: &Grant, note: &Note) -> bool {
+    note.is_text || grant.covers(&note.key.to_lowercase(), Need::Read)
+}
+
+/// The next lines of a replay that has shown everything up to `after`, and from where to go on. `None`: it is over.
+///
+/// # Errors
+/// When the store fails.
+pub fn page(
+    rows: &dyn Rows,
+    home: &Home,
+    watch: &Watch,
+    after: u64,
+    now: u64,
+) -> Result<(Vec<String>, Option<u64>), StoreError> {
+    let (notes, more) = home.inbox(rows, after, watch.until, PAGE)?;
+    let lines = notes
+        .iter()
+        .filter(|note| !note.is_expired(now) && watch.wants(note))
+        .map(|note| format!("notification: {}\n", stored_json(note)))
+        .collect();
+    Ok((lines, more))
+}
+
+/// A notification as a monitor sees it the moment it arrives.
+pub fn live_line(note: &Note) -> String {
+    let metadata = encryption(&note.meta)
+        .maybe("sharedKeyEnc", note.meta.shared_key_enc.as_deref())
+        .end();
+    format!("notification: {}\n", json(note, &metadata))
+}
+
+/// The sign of life that monitors get now and then, with the newest commit id.
+pub fn stats_line(who: &AtSign, last_commit: Option<u64>, now: u64) -> String {
+    let last = last_commit.map_or_else(|| "-1".to_owned(), |id| id.to_string());
+    let stats = Object::new()
+        .text("id", "-1")
+        .text("from", who.as_str())
+        .text("to", who.as_str())
+        .text("key", &format!("statsNotification.{who}"))
+        .text("value", &last)
+        .text("operation", "update")
+        .raw("epochMillis", now)
+        .text("messageType", "MessageType.key")
+        .raw("isEncrypted", false)
+        .raw("metadata", "null");
+    format!("notification: {}\n", stats.end())
+}
+
+/// As replayed and listed.
+fn stored_json(note: &Note) -> String {
+    let time = |at: Option<u64>| at.map_or_else(|| "null".to_owned(), date);
+    let metadata = encryption(&note.meta)
+        .text("availableAt", &time(note.meta.available_at))
+        .text("expiresAt", &time(note.meta.expires_at))
+        .end();
+    json(note, &metadata)
+}
+
+fn encryption(meta: &Meta) -> Object {
+    Object::new()
+        .maybe("encKeyName", meta.enc_key_name.as_deref())
+        .maybe("encAlgo", meta.enc_algo.as_deref())
+        .maybe("ivNonce", meta.iv_nonce.as_deref())
+        .maybe("skeEncKeyName", meta.ske_enc_key_name.as_deref())
+        .maybe("skeEncAlgo", meta.ske_enc_algo.as_deref())
+}
+
+fn json(note: &Note, metadata: &str) -> String {
+    Object::new()
+        .text("id", &note.id)
+        .text("from", note.from.as_str())
+        .text("to", note.to.as_str())
+        .text("key", &note.key)
+        .maybe("value", note.value.as_deref())
+        .text("operation", operation(note.operation))
+        .raw("epochMillis", note.epoch_millis)
+        .text("messageType", message_type(note))
+        .raw("isEncrypted", note.is_encrypted)
+        .raw("metadata", metadata)
+        .end()
+}
+
+fn operation(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Update => "update",
+        Operation::Delete => "delete",
+    }
+}
+
+fn message_type(note: &Note) -> &'static str {
+    match note.is_text {
+        true => "MessageType.text",
+        false => "MessageType.key",
+    }
+}
+
+/// The answer of `notify:fetch`: every value is text.
+fn fetched(note: &Note) -> String {
+    let kind = match note.kind {
+        Kind::Sent => "NotificationType.sent",
+        Kind::Received => "NotificationType.received",
+        Kind::Own => "NotificationType.self",
+    };
+    let status = match note.status {
+        Status::Queued => "queued",
+        Status::Delivered => "delivered",
+        Status::Errored => "errored",
+    };
+    let ttl = note
+        .meta
+        .ttl
+        .map_or_else(|| "null".to_owned(), |ttl| ttl.to_string());
+    Object::new()
+        .text("id", &note.id)
+        .text("fromAtSign", note.from.as_str())
+        .text("notificationDateTime", &date(note.epoch_millis))
+        .text("toAtSign", note.to.as_str())
+        .text("notification", &note.key)
+        .text("type", kind)
+        .text(
+            "opType",
+            &format!("OperationType.{}", operation(note.operation)),
+        )
+        .text("messageType", message_type(note))
+        .text(
+            "priority",
+            &format!("NotificationPriority.{}", note.priority),
+        )
+        .text(
+            "notificationStatus",
+            &format!("NotificationStatus.{status}"),
+        )
+        .text("retryCount", &note.retries.to_string())
+        .text("strategy", &note.strategy)
+        .text("depth", &note.depth.to_string())
+        .text("notifier", &note.notifier)
+        .text("expiresAt", &date(note.expires_at))
+        .text("atValue", note.value.as_deref().unwrap_or("null"))
+        .text("atMetadata", &note.meta.to_json(note.from.as_str()))
+        .text("ttl", &ttl)
+        .end()
+}
+
+/// What a `notify` command asks for. `sender` sends it; it came to `server`'s own server.
+fn draft(given: &Notify, sender: &AtSign, server: &AtSign, now: u64) -> Result<Draft, Refusal> {
+    let wrong = |why: &str| refuse(Code::InvalidSyntax, format!("Invalid syntax. {why}"));
+    let (to, key, is_text) = subject(&given.subject, sender, server)?;
+    let mut draft = Draft::new(sender, &to, key);
+    if let Some(id) = &given.id {
+        if id.is_empty() || id.len() > MAX_ID {
+            return Err(wrong("notification id"));
+        }
+        draft.id.clone_from(id);
+    }
+    draft.is_text = is_text;
+    draft.operation = given.operation.unwrap_or_default();
+    draft.value.clone_from(&given.value);
+    if let Some(strategy) = &given.strategy {
+        if strategy == "latest" && given.notifier.is_none() {
+            return Err(wrong("strategy latest needs a notifier"));
+        }
+        draft.strategy.clone_from(strategy);
+    }
+    draft.depth = given.latest_n.unwrap_or(1);
+    if let Some(priority) = &given.priority {
+        draft.priority.clone_from(priority);
+    }
+    if let Some(notifier) = &given.notifier {
+        draft.notifier.clone_from(notifier);
+    }
+    draft.ttln = given
+        .ttln
+        .filter(|life| *life > 0)
+        .unwrap_or(DEFAULT_LIFE)
+        .min(MAX_LIFE);
+    let asked = given.metadata.is_encrypted;
+    draft.is_encrypted = match is_text {
+        true => asked.unwrap_or(false),
+        false => asked != Some(false) && !draft.key.starts_with("public"),
+    };
+    draft.meta = meta(given, draft.is_encrypted, now)?;
+    Ok(draft)
+}
+
+fn meta(given: &Notify, is_encrypted: bool, now: u64) -> Result<Meta, Refusal> {
+    if given.metadata.ttr.is_some_and(|ttr| ttr < -1) {
+        return Err(refuse(Code::InvalidSyntax, "Invalid syntax. ttr"));
+    }
+    let operation = given.operation.unwrap_or_default();
+    let caches = operation == Operation::Delete || given.value.is_some();
+    let metadata = Metadata {
+        is_encrypted: Some(is_encrypted),
+        ttr: given.metadata.ttr.filter(|_| caches),
+        ..given.metadata.clone()
+    };
+    Ok(Meta::merged(None, &metadata, now))
+}
+
+/// Whom it goes to, what it is called, and whether it is a text.
+fn subject(
+    subject: &Subject,
+    sender: &AtSign,
+    server: &AtSign,
+) -> Result<(AtSign, String, bool), Refusal> {
+    match subject {
+        Subject::Text { to, text } => Ok((to.clone(), format!("{to}:{text}"), true)),
+        Subject::Key { to, key } => {
+            let key = key.clone().owned_by(sender);
+            if let Some(owner) = key.owner.as_ref().filter(|owner| *owner != sender) {
+                let text = format!("{owner} is not authorized to send notification as {sender}");
+                return Err(refuse(Code::Unauthorized, text));
+            }
+            let to = to.as_ref().or(key.with()).unwrap_or(server);
+            Ok((to.clone(), key.to_string(), false))
+        }
+    }
+}
