@@ -211,6 +211,7 @@ fn certificates_that_are_not_trusted_end_it() {
         let other = elsewhere(&world).await;
         let mut client = world.client(&["--stdio", "-q"]);
         client.env("NOPORTS_ROOT", format!("localhost:{other}"));
+        client.env("NOPORTS_CA", world.dir.path("other.pem"));
         let (code, said) = failure(client).await;
         assert_eq!(code, 11, "{said}");
         assert!(
@@ -229,16 +230,18 @@ fn certificates_that_are_not_trusted_end_it() {
     });
 }
 
-/// A TLS server of the same authority, whose certificate has another name.
+/// A TLS server whose authority (in `other.pem`) is trusted, and whose certificate has another name.
 async fn elsewhere(world: &World) -> u16 {
-    use rcgen::{CertificateParams, Issuer, KeyPair};
-    let pem = |name: &str| fs::read_to_string(world.dir.path(name)).unwrap();
-    let issuer = Issuer::from_ca_cert_pem(
-        &pem("at/ca.pem"),
-        KeyPair::from_pem(&pem("at/ca.key")).unwrap(),
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    fs::write(
+        world.dir.path("other.pem"),
+        ca.self_signed(&ca_key).unwrap().pem(),
     )
     .unwrap();
-    let key = KeyPair::generate().unwrap();
+    let issuer = Issuer::new(ca, ca_key);
     let leaf = CertificateParams::new(["other.example".to_owned()])
         .unwrap()
         .signed_by(&key, &issuer)

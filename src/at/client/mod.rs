@@ -160,8 +160,10 @@ impl Client {
         let base = Base::new(reach, keys, timing);
         let (subscription, went) = base.listen(regex);
         let (client, live) = zip(Self::login_on(base), went.recv()).await;
+        // A login that fails ends the monitor, too; its own reason is the better one.
+        let client = client?;
         live.unwrap_or(Err(AtError::Closed))?;
-        Ok((client?, subscription))
+        Ok((client, subscription))
     }
 
     async fn login_over(

@@ -168,6 +168,8 @@ fn choose(folder: &Path, as_: Option<&AtSign>) -> Result<(AtSign, PathBuf), Fail
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     struct Folder(PathBuf);

@@ -3,7 +3,6 @@
 use std::fmt::{self, Display};
 
 use crate::{
-    cmd::keystore::KeyStoreError,
     at::{
         atsign::BadAtSign,
         auth::AuthError,
@@ -11,6 +10,7 @@ use crate::{
         crypto::CryptoError,
         fault::{Code, Fault},
     },
+    cmd::keystore::KeyStoreError,
     net::tls::TlsError,
 };
 
