@@ -77,7 +77,8 @@ fn absent_parts_are_named_with_remedy_and_code() {
         let words = ["client", "--as", ALICE, "--to", "@nobody", "--stdio", "-q"];
         let (code, said) = failure(world.noports(&words)).await;
         assert_eq!(code, 5, "{said}");
-        assert!(said.contains("does not know @nobody"), "{said}");
+        let want = "noports client: there is no atSign @nobody\n  hint: is it spelled right, and is this the right atDirectory (--root)?";
+        assert_eq!(verdict(&said), want);
     });
 }
 
@@ -492,7 +493,8 @@ fn a_blocked_atsign_does_not_reach_the_daemon() {
         );
         device.run(&noports::at::Verb::Config(block)).await.unwrap();
         let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
-        assert_eq!(code, 7, "{said}");
+        let want = "noports client: @device's atServer does not let you in\n  hint: its owner may have blocked your atSign, or allowed others only";
+        assert_eq!((code, verdict(&said).as_str()), (8, want));
         assert!(
             !world.log("daemon").contains("ignored"),
             "the daemon never heard of it"

@@ -25,8 +25,9 @@ use super::{
 use crate::{
     at::{
         AtSign,
-        client::{Client, Event, Network, Subscription},
+        client::{AtError, Client, Event, Network, Subscription},
         crypto::{KeyPair, PublicKey},
+        fault::Code,
         keyfile::AtKeys,
     },
     net::dial::Endpoint,
@@ -256,7 +257,7 @@ async fn open(
     for (message, _) in &questions {
         service::send(&at, message)
             .await
-            .map_err(|error| about(error, wish))?;
+            .map_err(|error| about(error, &message.to))?;
     }
     // While they think: who signs the device's answers, and what is our name there?
     let (user, device_key) = (
@@ -406,20 +407,32 @@ impl Missing {
     }
 }
 
-/// Sending failed because one of the two does not exist?
-fn about(error: crate::at::client::AtError, wish: &Wish) -> Failure {
-    let failure = Failure::from(error);
-    if failure.code == exit::UNKNOWN && failure.hint.is_none() {
-        return failure.hint(format!("are {} and {} spelled right?", wish.to, wish.via));
+/// An atServer's refusal, told as what it means for this peer.
+fn about(error: AtError, who: &AtSign) -> Failure {
+    let code = match &error {
+        AtError::Refused(fault) => fault.code,
+        _ => None,
+    };
+    match code {
+        Some(Code::NoAtServer) => Failure::new(exit::UNKNOWN, format!("there is no atSign {who}"))
+            .hint("is it spelled right, and is this the right atDirectory (--root)?"),
+        Some(Code::Handshake | Code::Blocked) => Failure::new(
+            exit::DEVICE_REFUSED,
+            format!("{who}'s atServer does not let you in"),
+        )
+        .hint("its owner may have blocked your atSign, or allowed others only"),
+        _ => error.into(),
     }
-    failure
 }
 
 async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
-    at.public_key(of).await?.ok_or_else(|| {
-        Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
-            .hint("activate it on the device first")
-    })
+    at.public_key(of)
+        .await
+        .map_err(|error| about(error, of))?
+        .ok_or_else(|| {
+            Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
+                .hint("activate it on the device first")
+        })
 }
 
 /// The user name: as told, else what the daemon published for us. `--stdio` leaves it to ssh.
