@@ -9,6 +9,7 @@
 //! Only this program and the rendezvous listen on ports.
 
 use std::{
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -87,6 +88,12 @@ struct Serve {
     /// domain under which each atSign gets a name of its own: alice.DOMAIN
     #[argh(option, arg_name = "name")]
     domain: Option<String>,
+    /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
+    #[argh(option, arg_name = "host[:port]")]
+    root: Option<String>,
+    /// trust this authority of other atServers too (PEM file; may be given several times)
+    #[argh(option, arg_name = "file")]
+    ca: Vec<String>,
     /// one line of JSON on stdout when ready
     #[argh(switch)]
     json: bool,
@@ -198,7 +205,7 @@ impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         Self {
             message: error.to_string(),
-            hint: error.hint().map(Into::into),
+            hint: error.hint(),
             code: exit::FAILED,
         }
     }
@@ -233,7 +240,13 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         domain: args.domain,
         timings: Timings::default(),
     };
-    let running = listen::start(options, leaf.acceptor()?).await?;
+    let peers = match &args.root {
+        Some(root) => Some(common::network(Some(root), &args.ca)?),
+        None => None,
+    };
+    let running = listen::start_with_peers(options, leaf.acceptor()?, peers)
+        .await
+        .map_err(cannot_start)?;
     let desk = Desk::open(&data)?;
     let place = format!("{host}:{}", running.directory().port());
     let status = status(&place, &authority);
@@ -249,6 +262,15 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     drop(desk);
     running.stop().await;
     Ok(())
+}
+
+fn cannot_start(error: ServerError) -> Failure {
+    let privileged = matches!(&error, ServerError::Port { why, .. } if why.kind() == io::ErrorKind::PermissionDenied);
+    let failure = Failure::from(error);
+    if privileged {
+        return failure.hint("--port 6400, and clients say --root HOST:6400; or start it as root");
+    }
+    failure
 }
 
 /// With `--port 0` nobody relies on fixed numbers.
@@ -327,7 +349,7 @@ async fn answer(running: &Running, status: &Status, request: Request) -> Answer 
     };
     answered.unwrap_or_else(|error| Answer::Refused {
         error: error.to_string(),
-        hint: error.hint().map(Into::into),
+        hint: error.hint(),
     })
 }
 
