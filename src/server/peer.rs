@@ -1,1 +1,360 @@
-//! (see the plan)
+//! Speaks to atServers elsewhere, as the server of one of our atSigns.
+//!
+//! ```text
+//!   A: @alice's server (here)                    B: @bob's server
+//!      lookup:all:publickey@bob ──▶              ◀── data:{…}           kept as cached:public:publickey@bob
+//!      from:@alice ──▶                           ◀── data:proof:_S@alice:C
+//!      [public:_S@alice] = signature over C
+//!      pol ──▶                                   asks A, without login: lookup:_S@alice, lookup:signing_publickey@alice
+//!                                                ◀── @alice@
+//!      notify:… | lookup:all:… | scan ──▶        ◀── data:…
+//! ```
+//!
+//! Source: at_server:packages/at_secondary_server/lib/src/connection/outbound.
+
+use std::{collections::HashSet, io, sync::Mutex, time::Duration};
+
+use async_std::future::timeout;
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    at::{
+        AtSign, Replies, Reply,
+        client::{AtError, Network},
+        crypto::KeyPair,
+        directory,
+        fault::Fault,
+        reply::{Mode, WireError},
+        verb::Operation,
+    },
+    net::{
+        dial::{Endpoint, dial},
+        tls::{TlsError, TlsStream},
+    },
+};
+
+use super::{
+    listen::now,
+    notify::learn_key,
+    session::{Errand, Fetched, Proof, Question, parse_all},
+    store::{Store, StoreError, notes::Note, register::Home},
+};
+
+/// How long the signature for one `pol` can be looked up, in milliseconds.
+const PROOF_LIFE: u64 = 60_000;
+/// Most connections to other servers at a time.
+const MAX_OUTBOUND: usize = 200;
+
+/// Other servers, and how to find them.
+pub struct Peers {
+    network: Network,
+    store: Store,
+    within: Duration,
+    /// Numbers of the connections there are.
+    open: Mutex<HashSet<u64>>,
+}
+
+/// Why another server could not be asked.
+#[derive(Debug, thiserror::Error)]
+enum PeerError {
+    #[error(transparent)]
+    Directory(#[from] AtError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Refused(Fault),
+    #[error("{0} did not let us in")]
+    Handshake(AtSign),
+    #[error("too many connections to other servers")]
+    TooMany,
+    #[error("no answer in time")]
+    TimedOut(#[from] async_std::future::TimeoutError),
+}
+
+impl Peers {
+    /// `within` is how long another server may take for an answer.
+    pub fn new(network: Network, store: Store, within: Duration) -> Self {
+        Self {
+            network,
+            store,
+            within,
+            open: Mutex::default(),
+        }
+    }
+
+    /// What the caller's own server shows to prove that it is the caller: signature and signing key.
+    pub async fn proof(&self, proof: &Proof) -> Option<(String, String)> {
+        let asked = async {
+            let mut link = self.dial(&proof.caller).await?;
+            let signature = link.data(&format!("lookup:{}", proof.signature_at)).await?;
+            let key = link.data(&format!("lookup:{}", proof.key_at)).await?;
+            link.close().await;
+            Ok::<_, PeerError>((signature, key))
+        };
+        let asked = asked.await;
+        asked
+            .inspect_err(|why| log::info!("peer={} proof={why}", proof.caller))
+            .ok()
+    }
+
+    /// Asks for a value, or a list of keys.
+    pub async fn fetch(&self, me: &Home, errand: &Errand) -> Fetched {
+        let asked = async {
+            let (line, pol) = match &errand.question {
+                Question::Public { key } => (format!("lookup:all:{key}"), false),
+                Question::Shared { key } => (format!("lookup:all:{key}"), true),
+                Question::Scan { regex: None } => ("scan".to_owned(), true),
+                Question::Scan { regex: Some(regex) } => (format!("scan {regex}"), true),
+            };
+            let mut link = match pol {
+                true => self.introduce(me, &errand.of).await?,
+                false => self.dial(&errand.of).await?,
+            };
+            let answer = link.data(&line).await;
+            link.close().await;
+            answer
+        };
+        match asked.await {
+            Ok(data) => Fetched::Data(data),
+            Err(PeerError::Refused(fault)) => Fetched::Fault(fault),
+            Err(PeerError::Directory(AtError::Unknown { .. })) => Fetched::Unknown,
+            Err(why) => {
+                log::info!("peer={} fetch={why}", errand.of);
+                Fetched::Unreachable
+            }
+        }
+    }
+
+    /// Delivers notes in order; returns how many of the first ones arrived.
+    pub async fn deliver(&self, me: &Home, to: &AtSign, notes: &[Note]) -> usize {
+        let mut sent = 0;
+        let attempt = async {
+            let mut link = self.introduce(me, to).await?;
+            for note in notes {
+                link.data(&command(note)).await?;
+                sent += 1;
+            }
+            link.close().await;
+            Ok::<_, PeerError>(())
+        };
+        if let Err(why) = attempt.await {
+            log::info!("from={} peer={to} sent={sent} why={why}", me.who);
+        }
+        sent
+    }
+
+    /// Connects without saying who we are.
+    async fn dial(&self, to: &AtSign) -> Result<Link<'_>, PeerError> {
+        let place = self.place()?;
+        let (at, from_memory) =
+            directory::locate(&self.network.root, &self.network.tls, to).await?;
+        let connected = match self.connect(&at).await {
+            Err(_) if from_memory => {
+                // It may have moved.
+                directory::forget(&self.network.root, to);
+                let (at, _) =
+                    directory::locate(&self.network.root, &self.network.tls, to).await?;
+                self.connect(&at).await
+            }
+            connected => connected,
+        };
+        if connected.is_err() {
+            directory::forget(&self.network.root, to);
+        }
+        Ok(Link {
+            stream: connected?,
+            replies: Replies::new(Mode::Request),
+            within: self.within,
+            _place: place,
+        })
+    }
+
+    async fn connect(&self, at: &Endpoint) -> Result<TlsStream, PeerError> {
+        let tcp = dial(at, self.within).await?;
+        Ok(self.network.tls.connect(&at.host, tcp, self.within).await?)
+    }
+
+    fn place(&self) -> Result<Place<'_>, PeerError> {
+        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let number = (0..MAX_OUTBOUND as u64).find(|number| !open.contains(number));
+        let number = number.ok_or(PeerError::TooMany)?;
+        open.insert(number);
+        Ok(Place { open: &self.open, number })
+    }
+
+    /// Connects and proves that we are `me`.
+    async fn introduce(&self, me: &Home, to: &AtSign) -> Result<Link<'_>, PeerError> {
+        let mut link = self.dial(to).await?;
+        // Servers do this at every meeting, and so learn of new keys. It may well have none yet.
+        match link.data(&format!("lookup:all:publickey{to}")).await {
+            Ok(found) => self.learn(me, to, &found).await?,
+            Err(PeerError::Refused(_)) => {}
+            Err(why) => return Err(why),
+        }
+        let failed = || PeerError::Handshake(to.clone());
+        let challenge = link.data(&format!("from:{}", me.who)).await?;
+        let challenge = challenge.strip_prefix("proof:").ok_or_else(failed)?;
+        let (session, nonce) = challenge.split_once(me.who.as_str()).ok_or_else(failed)?;
+        let nonce = nonce.strip_prefix(':').ok_or_else(failed)?;
+        if session.len() > 64 || !session.starts_with('_') {
+            return Err(failed());
+        }
+        self.sign(me, session, nonce).await?;
+        link.pol(&me.who).await?;
+        Ok(link)
+    }
+
+    async fn learn(&self, me: &Home, who: &AtSign, found: &str) -> Result<(), PeerError> {
+        let Some(record) = parse_all(found, now()) else {
+            return Ok(());
+        };
+        let (me, who) = (me.clone(), who.clone());
+        let learnt = self.store.write(move |tx| learn_key(tx, &me, &who, record, now()));
+        Ok(learnt.await?)
+    }
+
+    /// Shows the world that we are the one who was challenged.
+    async fn sign(&self, me: &Home, session: &str, nonce: &str) -> Result<(), PeerError> {
+        let (home, key) = (me.clone(), format!("public:{session}{}", me.who));
+        let nonce = nonce.to_owned();
+        let signed = self.store.write(move |tx| {
+            let name = format!("{0}:signing_privatekey{0}", home.who);
+            let signing = home.record(tx, &name)?.ok_or(StoreError::Row)?;
+            let signing = KeyPair::parse(&signing.value).map_err(|_| StoreError::Row)?;
+            let signature = signing.sign(nonce.as_bytes()).map_err(|_| StoreError::Row)?;
+            home.put_plain(tx, &key, &signature, Some(PROOF_LIFE), now())
+        });
+        Ok(signed.await?)
+    }
+}
+
+/// A connection's place among [`MAX_OUTBOUND`].
+struct Place<'a> {
+    open: &'a Mutex<HashSet<u64>>,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        open.remove(&self.number);
+    }
+}
+
+/// One connection to another server.
+struct Link<'a> {
+    stream: TlsStream,
+    replies: Replies,
+    within: Duration,
+    _place: Place<'a>,
+}
+
+impl Link<'_> {
+    /// Sends a command, returns the text behind `data:`.
+    async fn data(&mut self, line: &str) -> Result<String, PeerError> {
+        match self.ask(line).await? {
+            Reply::Data(text) => Ok(text),
+            Reply::Error(fault) => Err(PeerError::Refused(fault)),
+            _ => Err(WireError::Unknown.into()),
+        }
+    }
+
+    /// Sends `pol` and waits for the prompt that says who we are.
+    async fn pol(&mut self, me: &AtSign) -> Result<(), PeerError> {
+        self.replies.expect_prompt();
+        match self.ask("pol").await? {
+            Reply::Prompt(prompt) if prompt.trim_matches('@') == me.bare() => Ok(()),
+            Reply::Error(fault) => Err(PeerError::Refused(fault)),
+            _ => Err(PeerError::Handshake(me.clone())),
+        }
+    }
+
+    async fn ask(&mut self, line: &str) -> Result<Reply, PeerError> {
+        let within = self.within;
+        timeout(within, self.exchange(line)).await?
+    }
+
+    async fn exchange(&mut self, line: &str) -> Result<Reply, PeerError> {
+        self.stream.write_all(format!("{line}\n").as_bytes()).await?;
+        self.stream.flush().await?;
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(reply) = self.replies.pop()? {
+                return Ok(reply);
+            }
+            let read = self.stream.read(&mut buffer).await?;
+            if read == 0 {
+                return match self.replies.finish()? {
+                    Some(reply) => Ok(reply),
+                    None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                };
+            }
+            self.replies.push(&buffer[..read]);
+        }
+    }
+
+    async fn close(mut self) {
+        let _ = timeout(Duration::from_secs(1), self.stream.close()).await;
+    }
+}
+
+/// The command that hands a note to the recipient's server, in the order that servers of 2024 read.
+fn command(note: &Note) -> String {
+    let operation = match note.operation {
+        Operation::Update => "update",
+        Operation::Delete => "delete",
+    };
+    let kind = if note.is_text { "text" } else { "key" };
+    let mut metadata = note.meta.to_command();
+    metadata.is_encrypted = Some(note.is_encrypted);
+    let value = note.value.as_ref().map(|value| format!(":{value}"));
+    format!(
+        "notify:id:{}:{operation}:messageType:{kind}:notifier:{}:ttln:{}{metadata}:{}{}",
+        note.id,
+        note.notifier,
+        note.ttln,
+        note.key,
+        value.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{
+        at::{
+            Verb,
+            verb::{Dialect, Subject},
+        },
+        server::store::notes::{Kind, tests::note},
+    };
+
+    #[test]
+    fn the_command_is_one_that_servers_of_2024_read() {
+        let mut note = note("n-1", "@alice", "@bob", Kind::Sent);
+        note.key = "@bob:Req.dev1.sshnp@alice".into();
+        note.value = Some("C:T =".into());
+        note.meta.ttr = Some(-1);
+        note.meta.ccd = Some(false);
+        note.meta.iv_nonce = Some("IV==".into());
+        note.meta.shared_key_enc = Some("SKE=".into());
+        let line = command(&note);
+        assert_eq!(
+            line,
+            "notify:id:n-1:update:messageType:key:notifier:SYSTEM:ttln:1000:ttr:-1:ccd:false\
+             :isEncrypted:true:sharedKeyEnc:SKE=:ivNonce:IV==:@bob:Req.dev1.sshnp@alice:C:T ="
+        );
+        let Ok(Verb::Notify(read)) = Verb::parse(&line, Dialect::Classic) else {
+            panic!("{line}");
+        };
+        assert!(matches!(read.subject, Subject::Key { .. }));
+        assert_eq!(read.value.as_deref(), Some("C:T ="));
+    }
+}

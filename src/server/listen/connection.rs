@@ -6,6 +6,7 @@
 //! ```
 
 use std::{
+    future::Future,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,8 +18,12 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future::race};
 
 use crate::{
     net::tls::TlsStream,
-    server::session::{
-        GREETING, Job, Next, Outcome, Session, Step, Watch, live_line, page, stats_line,
+    server::{
+        session::{
+            Errand, Fetched, GREETING, Job, Next, Outcome, Session, Step, Watch, live_line, page,
+            stats_line,
+        },
+        store::{StoreError, Tx},
     },
 };
 
@@ -67,9 +72,14 @@ pub(super) async fn close(stream: &mut TlsStream) {
 /// Writes all of it, in as few pieces as can be; each must be taken within `within`.
 pub(super) async fn send(stream: &mut TlsStream, bytes: &[u8], within: Duration) -> io::Result<()> {
     for piece in bytes.chunks(PIECE) {
-        timeout(within, stream.write_all(piece)).await??;
+        in_time(within, stream.write_all(piece)).await?;
     }
-    timeout(within, stream.flush()).await?
+    in_time(within, stream.flush()).await
+}
+
+async fn in_time(within: Duration, work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let late = |_| Err(io::ErrorKind::TimedOut.into());
+    timeout(within, work).await.unwrap_or_else(late)
 }
 
 /// Why a connection ends.
@@ -246,9 +256,9 @@ impl Line<'_> {
         let spare = Session::new(self.house.home.clone(), self.house.facts.clone());
         let mut session = std::mem::replace(&mut self.session, spare);
         let writes = job.writes();
-        let run = move |tx: &mut _| {
+        let run = move |tx: &mut Tx<'_>| {
             let outcome = session.run(job, tx, now());
-            Ok::<_, crate::server::store::StoreError>((session, outcome))
+            Ok::<_, StoreError>((session, outcome))
         };
         let ran = match writes {
             true => self.hub.store.write(run).await,
@@ -288,8 +298,7 @@ impl Line<'_> {
         self.give(outcome).await
     }
 
-    async fn fetch(&mut self, errand: crate::server::session::Errand) -> Result<Outcome, End> {
-        use crate::server::session::Fetched;
+    async fn fetch(&mut self, errand: Errand) -> Result<Outcome, End> {
         let found = match &self.hub.peers {
             Some(peers) => peers.fetch(&self.house.home, &errand).await,
             None => Fetched::Unknown,
@@ -298,7 +307,7 @@ impl Line<'_> {
         let mut session = std::mem::replace(&mut self.session, spare);
         let ran = self.hub.store.write(move |tx| {
             let outcome = session.fetched(&errand, found, tx, now());
-            Ok::<_, crate::server::store::StoreError>((session, outcome))
+            Ok::<_, StoreError>((session, outcome))
         });
         let (session, outcome) = ran.await.map_err(|_| End::Broken)?;
         self.session = session;

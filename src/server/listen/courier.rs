@@ -52,10 +52,13 @@ pub(super) fn start(
     let (carrier, token) = (hub.clone(), alive.clone());
     task::spawn(async move {
         carry(&carrier, &queue, &token).await;
+        drop(carrier);
+        drop(token);
     });
     let sweeper = hub.clone();
     task::spawn(async move {
         sweep(&sweeper).await;
+        drop(sweeper);
         drop(alive);
     });
 }
@@ -111,6 +114,7 @@ fn begin(
                 }
             }
         }
+        drop(hub);
         drop(alive);
     });
 }

@@ -28,7 +28,9 @@ async fn talk(hub: &Hub, visitor: &mut Visitor) -> Option<()> {
             let Step::Lookup(bare) = step else {
                 return None;
             };
-            let answer = enquiry.answer(hub.find(&bare));
+            let found = hub.find(&bare);
+            let found = found.as_ref().map(|(host, port)| (host.as_str(), *port));
+            let answer = enquiry.answer(found);
             if answer.delay > Duration::ZERO {
                 task::sleep(answer.delay).await;
             }

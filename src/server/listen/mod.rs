@@ -214,6 +214,8 @@ pub(super) struct Hub {
     doors: Mutex<HashMap<String, task::JoinHandle<()>>>,
     /// Closed when the server stops.
     stopping: channel::Receiver<()>,
+    /// Every task holds a copy; once all are gone the server is over. Taken when it stops.
+    alive: Mutex<Option<channel::Sender<()>>>,
 }
 
 /// A running server. Cheap to clone.
@@ -275,6 +277,7 @@ pub async fn start_with_peers(
         shared_port: shared.as_ref().map(port_of),
         doors: Mutex::default(),
         stopping,
+        alive: Mutex::new(Some(alive.clone())),
         options,
     });
     let running = Running {
@@ -377,6 +380,10 @@ impl Hub {
         let who: AtSign = bare.parse().ok()?;
         let house = self.board.house(&who)?;
         Some((self.host_of(&who), house.port))
+    }
+
+    fn alive(&self) -> Result<channel::Sender<()>, ServerError> {
+        lock(&self.alive).clone().ok_or(ServerError::Stopping)
     }
 
     fn keep(&self, what: String, door: task::JoinHandle<()>) {
@@ -506,8 +513,8 @@ impl Running {
         Ok(())
     }
 
-    /// Closes the ports, ends all connections, and returns once the store is closed (or after ten seconds). Every
-    /// answer given before is safe on disk.
+    /// Closes the ports, ends all connections, and returns once all tasks have ended (or after ten seconds). Every
+    /// answer given before is safe on disk. The store closes with the last clone of this handle.
     pub async fn stop(self) {
         let Self {
             hub, stop, over, ..
@@ -520,6 +527,7 @@ impl Running {
         for house in hub.board.everybody() {
             house.cut_all();
         }
+        lock(&hub.alive).take();
         drop(hub);
         let _ = timeout(STOP_WITHIN, over.recv()).await;
     }

@@ -76,7 +76,7 @@ impl Session {
 }
 
 /// Reads `{"key","data","metaData"}` as another server answers it. Times of expiry are counted from now.
-pub(super) fn parse_all(json_text: &str, now: u64) -> Option<Record> {
+pub(in crate::server) fn parse_all(json_text: &str, now: u64) -> Option<Record> {
     let Ok(Value::Object(all)) = json::from_str::<Value>(json_text) else {
         return None;
     };

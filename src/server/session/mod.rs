@@ -48,6 +48,7 @@ use super::{
 pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub use look::{Errand, Fetched, Question};
+pub(super) use batch::parse_all;
 pub use notify::{Watch, live_line, page, stats_line};
 
 /// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
