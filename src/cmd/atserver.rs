@@ -368,21 +368,32 @@ fn row(hosted: &Hosted) -> Row {
 
 /// Starts the server on loopback for one request, when none is running.
 async fn offline(data: &Path, request: Request) -> Result<Answer, Failure> {
+    offline_at(FIRST_PORT, data, request).await
+}
+
+async fn offline_at(first_port: u16, data: &Path, request: Request) -> Result<Answer, Failure> {
     let authority = authority::open_or_make(data)?;
-    let leaf = authority.leaf(&[])?;
+    let running = start_on_loopback(first_port, data, &authority).await?;
+    let answer = answer(&running, &status("", &authority), request).await;
+    running.stop().await;
+    Ok(answer)
+}
+
+async fn start_on_loopback(
+    first_port: u16,
+    data: &Path,
+    authority: &Authority,
+) -> Result<Running, Failure> {
     let options = Options {
         data: data.to_owned(),
         listen: IpAddr::from([127, 0, 0, 1]),
         host: "localhost".into(),
         directory_port: 0,
-        first_port: FIRST_PORT,
+        first_port,
         domain: None,
         timings: Timings::default(),
     };
-    let running = listen::start(options, leaf.acceptor()?).await?;
-    let answer = answer(&running, &status("", &authority), request).await;
-    running.stop().await;
-    Ok(answer)
+    Ok(listen::start(options, authority.leaf(&[])?.acceptor()?).await?)
 }
 
 /// The flag, else `NOPORTS_DATA`, else the place that fits the user.
@@ -405,7 +416,8 @@ fn data_folder(flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use super::{ask::request, *};
+    use crate::at::AtSign;
 
     #[test]
     fn clients_are_told_a_name_they_can_use() {
@@ -488,5 +500,56 @@ mod tests {
             let read = Args::from_args(&["noports", "atserver"], args);
             assert!(read.is_err_and(|early| early.status.is_err()), "{args:?}");
         }
+    }
+
+    /// What a server that runs and a folder without one answer, in turn.
+    #[test]
+    fn requests_are_answered_with_and_without_a_running_server() {
+        async_std::task::block_on(async {
+            let data = std::env::temp_dir().join(format!("np-atserver-{}", uuid::Uuid::new_v4()));
+            let alice: AtSign = "@alice".parse().unwrap();
+            let add = || Request::Add(alice.clone());
+            let added = offline_at(0, &data, add()).await.unwrap();
+            assert!(matches!(added, Answer::Secret(_)), "{added:?}");
+
+            let authority = authority::open_or_make(&data).unwrap();
+            let running = start_on_loopback(0, &data, &authority).await.unwrap();
+            let desk = Desk::open(&data).unwrap();
+            let status = status("localhost:1", &authority);
+            let serve = async {
+                desk.serve(async |request| answer(&running, &status, request).await)
+                    .await;
+                unreachable!("a desk serves for ever")
+            };
+            let ask = async {
+                let again = request(&data, add()).await.unwrap();
+                assert!(
+                    matches!(&again, Answer::Refused { hint: Some(_), .. }),
+                    "{again:?}"
+                );
+                let Answer::List(rows) = request(&data, Request::List).await.unwrap() else {
+                    panic!("no list");
+                };
+                assert_eq!(
+                    (rows[0].atsign.as_str(), rows[0].activated),
+                    ("@alice", false)
+                );
+                let Answer::Status(told) = request(&data, Request::Status).await.unwrap() else {
+                    panic!("no status");
+                };
+                assert_eq!((told.atsigns, told.pid), (1, std::process::id()));
+                let second = start_on_loopback(0, &data, &authority).await;
+                assert!(second.is_err(), "two servers with one folder");
+            };
+            future::or(ask, serve).await;
+            drop(desk);
+            running.stop().await;
+
+            let gone = offline_at(0, &data, Request::Remove(alice.clone())).await;
+            assert_eq!(gone.unwrap(), Answer::Done);
+            let left = offline_at(0, &data, Request::List).await;
+            assert_eq!(left.unwrap(), Answer::List(Vec::new()));
+            std::fs::remove_dir_all(&data).unwrap();
+        });
     }
 }
