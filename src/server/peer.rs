@@ -158,8 +158,7 @@ impl Peers {
             Err(_) if from_memory => {
                 // It may have moved.
                 directory::forget(&self.network.root, to);
-                let (at, _) =
-                    directory::locate(&self.network.root, &self.network.tls, to).await?;
+                let (at, _) = directory::locate(&self.network.root, &self.network.tls, to).await?;
                 self.connect(&at).await
             }
             connected => connected,
@@ -181,11 +180,17 @@ impl Peers {
     }
 
     fn place(&self) -> Result<Place<'_>, PeerError> {
-        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut open = self
+            .open
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let number = (0..MAX_OUTBOUND as u64).find(|number| !open.contains(number));
         let number = number.ok_or(PeerError::TooMany)?;
         open.insert(number);
-        Ok(Place { open: &self.open, number })
+        Ok(Place {
+            open: &self.open,
+            number,
+        })
     }
 
     /// Connects and proves that we are `me`.
@@ -215,7 +220,9 @@ impl Peers {
             return Ok(());
         };
         let (me, who) = (me.clone(), who.clone());
-        let learnt = self.store.write(move |tx| learn_key(tx, &me, &who, record, now()));
+        let learnt = self
+            .store
+            .write(move |tx| learn_key(tx, &me, &who, record, now()));
         Ok(learnt.await?)
     }
 
@@ -227,7 +234,9 @@ impl Peers {
             let name = format!("{0}:signing_privatekey{0}", home.who);
             let signing = home.record(tx, &name)?.ok_or(StoreError::Row)?;
             let signing = KeyPair::parse(&signing.value).map_err(|_| StoreError::Row)?;
-            let signature = signing.sign(nonce.as_bytes()).map_err(|_| StoreError::Row)?;
+            let signature = signing
+                .sign(nonce.as_bytes())
+                .map_err(|_| StoreError::Row)?;
             home.put_plain(tx, &key, &signature, Some(PROOF_LIFE), now())
         });
         Ok(signed.await?)
@@ -242,7 +251,10 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut open = self
+            .open
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         open.remove(&self.number);
     }
 }
@@ -281,7 +293,9 @@ impl Link<'_> {
     }
 
     async fn exchange(&mut self, line: &str) -> Result<Reply, PeerError> {
-        self.stream.write_all(format!("{line}\n").as_bytes()).await?;
+        self.stream
+            .write_all(format!("{line}\n").as_bytes())
+            .await?;
         self.stream.flush().await?;
         let mut buffer = [0; 4096];
         loop {

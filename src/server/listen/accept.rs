@@ -68,13 +68,8 @@ pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<(
     });
 }
 
-fn open<F, S>(
-    hub: &Arc<Hub>,
-    what: String,
-    door: TcpListener,
-    alive: channel::Sender<()>,
-    serve: S,
-) where
+fn open<F, S>(hub: &Arc<Hub>, what: String, door: TcpListener, alive: channel::Sender<()>, serve: S)
+where
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Arc<Hub>, Visitor) -> F + Send + Sync + 'static,
 {

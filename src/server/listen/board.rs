@@ -220,9 +220,12 @@ impl House {
             let Some(mailbox) = &line.mailbox else {
                 continue;
             };
-            let bytes = mailbox.waiting.bytes.fetch_add(size(note), Ordering::Relaxed);
-            let full = bytes > MAILBOX_BYTES
-                || mailbox.sender.try_send(Push::Note(note.clone())).is_err();
+            let bytes = mailbox
+                .waiting
+                .bytes
+                .fetch_add(size(note), Ordering::Relaxed);
+            let full =
+                bytes > MAILBOX_BYTES || mailbox.sender.try_send(Push::Note(note.clone())).is_err();
             if full {
                 mailbox.sender.close();
             }

@@ -45,7 +45,12 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
     let session = Session::new(house.home.clone(), house.facts.clone());
     let guard = house.enter(session.id(), visitor.stream.socket());
-    log::debug!("session={} from={} to={}", session.id(), visitor.from, house.home.who);
+    log::debug!(
+        "session={} from={} to={}",
+        session.id(),
+        visitor.from,
+        house.home.who
+    );
     let now = Instant::now();
     let mut line = Line {
         hub,
@@ -190,7 +195,10 @@ impl Line<'_> {
             false => self.began + timings.login,
         };
         let stats = self.live.as_ref().map(|live| live.next_stats);
-        [stats, self.close_at].into_iter().flatten().fold(silent, Instant::min)
+        [stats, self.close_at]
+            .into_iter()
+            .flatten()
+            .fold(silent, Instant::min)
     }
 
     async fn tick(&mut self) -> Result<(), End> {
@@ -198,7 +206,11 @@ impl Line<'_> {
         if self.close_at.is_some_and(|at| at <= now) {
             return Err(End::Done);
         }
-        if self.live.as_ref().is_some_and(|live| live.next_stats <= now) {
+        if self
+            .live
+            .as_ref()
+            .is_some_and(|live| live.next_stats <= now)
+        {
             return self.pass_on(Push::Stats).await;
         }
         if self.due() <= now {
@@ -208,7 +220,12 @@ impl Line<'_> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        send(&mut self.visitor.stream, bytes, self.hub.options.timings.write).await?;
+        send(
+            &mut self.visitor.stream,
+            bytes,
+            self.hub.options.timings.write,
+        )
+        .await?;
         self.active = Instant::now();
         Ok(())
     }
@@ -337,7 +354,10 @@ impl Line<'_> {
     /// After some failures each further attempt has to wait.
     async fn make_wait(&self) {
         if let Some(who) = self.session.claims() {
-            let wait = self.hub.failures.wait(self.visitor.from, who, Instant::now());
+            let wait = self
+                .hub
+                .failures
+                .wait(self.visitor.from, who, Instant::now());
             if wait > Duration::ZERO {
                 task::sleep(wait).await;
             }
@@ -349,7 +369,10 @@ impl Line<'_> {
         let mut from = watch.replay;
         while let Some(after) = from {
             let (home, asked) = (self.house.home.clone(), watch.clone());
-            let read = self.hub.store.read(move |tx| page(tx, &home, &asked, after, now()));
+            let read = self
+                .hub
+                .store
+                .read(move |tx| page(tx, &home, &asked, after, now()));
             let (lines, more) = read.await.map_err(|_| End::Broken)?;
             for line in lines {
                 self.send(line.as_bytes()).await?;
@@ -400,7 +423,9 @@ impl Input {
 
     /// The next whole line, of at most `limit` bytes. Bytes that are no text are replaced: no command has them.
     fn pop(&mut self, limit: usize) -> Option<Taken> {
-        let found = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n');
+        let found = self.bytes[self.searched..]
+            .iter()
+            .position(|byte| *byte == b'\n');
         let Some(end) = found.map(|at| at + self.searched) else {
             self.searched = self.bytes.len();
             return (self.bytes.len() > limit).then_some(Taken::TooLong);

@@ -15,7 +15,11 @@ use crate::{
     at::AtSign,
     server::{
         notify::{self, Delivery},
-        store::{StoreError, notes::Note, register::{self, Home}},
+        store::{
+            StoreError,
+            notes::Note,
+            register::{self, Home},
+        },
     },
 };
 
@@ -88,12 +92,7 @@ async fn carry(
 }
 
 /// Starts a round for this pair, or tells the one under way to look again.
-fn begin(
-    hub: &Arc<Hub>,
-    rounds: &Rounds,
-    pair: (AtSign, AtSign),
-    alive: &channel::Sender<()>,
-) {
+fn begin(hub: &Arc<Hub>, rounds: &Rounds, pair: (AtSign, AtSign), alive: &channel::Sender<()>) {
     if let Some(again) = lock(rounds).get_mut(&pair) {
         *again = true;
         return;
@@ -123,7 +122,9 @@ fn begin(
 async fn round(hub: &Arc<Hub>, from: &Home, to: &AtSign) -> bool {
     loop {
         let (home, name) = (from.clone(), to.clone());
-        let delivery = hub.store.write(move |tx| notify::deliver(tx, &home, &name, now()));
+        let delivery = hub
+            .store
+            .write(move |tx| notify::deliver(tx, &home, &name, now()));
         let good = match delivery.await {
             Ok(Delivery::Empty) => return true,
             Ok(Delivery::Some) => true,
@@ -169,7 +170,11 @@ async fn sweep(hub: &Arc<Hub>) {
         for house in hub.board.everybody() {
             loop {
                 let home = house.home.clone();
-                match hub.store.write(move |tx| notify::purge(tx, &home, now())).await {
+                match hub
+                    .store
+                    .write(move |tx| notify::purge(tx, &home, now()))
+                    .await
+                {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(why) => {

@@ -19,7 +19,9 @@ pub(super) async fn serve(hub: &Hub, mut visitor: Visitor) {
 async fn talk(hub: &Hub, visitor: &mut Visitor) -> Option<()> {
     let timings = &hub.options.timings;
     let (stream, mut enquiry) = (&mut visitor.stream, Enquiry::new());
-    connection::send(stream, Enquiry::GREETING, timings.write).await.ok()?;
+    connection::send(stream, Enquiry::GREETING, timings.write)
+        .await
+        .ok()?;
     let mut buffer = [0; 1024];
     loop {
         let read = timeout(timings.directory_idle, stream.read(&mut buffer)).await;
@@ -35,7 +37,9 @@ async fn talk(hub: &Hub, visitor: &mut Visitor) -> Option<()> {
                 task::sleep(answer.delay).await;
             }
             if !answer.bytes.is_empty() {
-                connection::send(stream, &answer.bytes, timings.write).await.ok()?;
+                connection::send(stream, &answer.bytes, timings.write)
+                    .await
+                    .ok()?;
             }
             if answer.close {
                 return None;

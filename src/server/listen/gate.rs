@@ -134,7 +134,9 @@ mod tests {
     fn an_address_gets_its_places_back_by_login_and_by_leaving() {
         let gate = Arc::new(Gate::default());
         let (here, there) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let mut passes: Vec<Pass> = (0..MAX_STRANGERS).map(|_| gate.enter(here).unwrap()).collect();
+        let mut passes: Vec<Pass> = (0..MAX_STRANGERS)
+            .map(|_| gate.enter(here).unwrap())
+            .collect();
         assert!(gate.enter(here).is_none());
         assert!(gate.enter(there).is_some());
         passes[0].known();
@@ -156,7 +158,10 @@ mod tests {
             })
             .collect();
         assert_eq!(waits, [0, 0, 0, 0, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!(failures.wait(from, &"@bob".parse().unwrap(), now), Duration::ZERO);
+        assert_eq!(
+            failures.wait(from, &"@bob".parse().unwrap(), now),
+            Duration::ZERO
+        );
         assert_eq!(failures.wait(from, &who, now + MEMORY), Duration::ZERO);
         failures.note(from, &who, true, now);
         assert_eq!(failures.wait(from, &who, now), Duration::ZERO);

@@ -231,7 +231,9 @@ pub struct Running {
 
 /// Milliseconds since 1970.
 pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -293,11 +295,13 @@ pub async fn start_with_peers(
 }
 
 async fn listen(what: &str, at: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(at).await.map_err(|why| ServerError::Port {
-        what: what.to_owned(),
-        at,
-        why,
-    })
+    TcpListener::bind(at)
+        .await
+        .map_err(|why| ServerError::Port {
+            what: what.to_owned(),
+            at,
+            why,
+        })
 }
 
 fn port_of(listener: &TcpListener) -> u16 {
@@ -341,7 +345,10 @@ impl Hub {
         for entry in entries {
             if shared.is_none() {
                 let at = SocketAddr::new(self.options.listen, entry.port);
-                doors.push((entry.home.who.clone(), listen(entry.home.who.as_str(), at).await?));
+                doors.push((
+                    entry.home.who.clone(),
+                    listen(entry.home.who.as_str(), at).await?,
+                ));
             }
             self.move_in(entry).await?;
         }
@@ -363,7 +370,8 @@ impl Hub {
             ..Facts::default()
         };
         let port = self.shared_port.unwrap_or(entry.port);
-        self.board.move_in(Arc::new(House::new(entry.home, port, facts, last)));
+        self.board
+            .move_in(Arc::new(House::new(entry.home, port, facts, last)));
         Ok(())
     }
 
@@ -504,7 +512,10 @@ impl Running {
             .map_err(|why: StoreError| why)?;
         loop {
             let home = house.home.clone();
-            let more = hub.store.write(move |tx| register::clear(tx, &home)).await?;
+            let more = hub
+                .store
+                .write(move |tx| register::clear(tx, &home))
+                .await?;
             if !more {
                 break;
             }
@@ -567,7 +578,13 @@ fn found(
         };
         home.put(tx, &key, &record, Change::Update, Logged::ByKey)?;
     }
-    home.put_plain(tx, "privatekey:signing_keypair_generated", "true", None, time)?;
+    home.put_plain(
+        tx,
+        "privatekey:signing_keypair_generated",
+        "true",
+        None,
+        time,
+    )?;
     home.put_plain(tx, SECRET, secret.reveal(), None, time)?;
     Ok(Entry {
         home,

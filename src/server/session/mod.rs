@@ -47,8 +47,8 @@ use super::{
 
 pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
-pub use look::{Errand, Fetched, Question};
 pub(super) use batch::parse_all;
+pub use look::{Errand, Fetched, Question};
 pub use notify::{Watch, live_line, page, stats_line};
 
 /// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
