@@ -28,7 +28,7 @@ enum Look {
 }
 
 /// Column of the times, and width that a started line is padded to.
-const WIDTH: usize = 36;
+const WIDTH: usize = 42;
 
 impl Progress {
     /// Starts the clock of the first step.
