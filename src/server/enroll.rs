@@ -69,11 +69,8 @@ impl Grant {
 
     /// Whether it has at least this right in exactly this namespace.
     pub fn has(&self, namespace: &str, need: Need) -> bool {
-        match (self.namespaces.get(namespace).map(String::as_str), need) {
-            (Some("rw"), _) => true,
-            (Some(_), Need::Read) => true,
-            _ => false,
-        }
+        let right = self.namespaces.get(namespace);
+        right.is_some_and(|right| need == Need::Read || right == "rw")
     }
 
     /// Whether it may do this to a key, as the store spells it.

@@ -258,7 +258,7 @@ fn verify_ecc(key: &str, message: &[u8], signature: &str) -> Option<()> {
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let bytes = text.trim().as_bytes();
-    if bytes.len() % 2 != 0 || !bytes.is_ascii() {
+    if !bytes.len().is_multiple_of(2) || !bytes.is_ascii() {
         return None;
     }
     let digit = |c: u8| char::from(c).to_digit(16);

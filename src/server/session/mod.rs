@@ -119,12 +119,12 @@ pub enum Step {
 
 /// A command that needs the store.
 #[derive(Debug)]
-pub struct Job(Verb);
+pub struct Job(Box<Verb>);
 
 impl Job {
     /// Whether the transaction must be able to write.
     pub fn writes(&self) -> bool {
-        match &self.0 {
+        match &*self.0 {
             Verb::Update { .. }
             | Verb::UpdateMeta { .. }
             | Verb::UpdateJson { .. }
@@ -144,12 +144,12 @@ impl Job {
 
     /// Starts a monitor: what comes in must be caught from before the transaction on.
     pub fn watches(&self) -> bool {
-        matches!(self.0, Verb::Monitor { .. })
+        matches!(*self.0, Verb::Monitor { .. })
     }
 
     /// A login attempt for whom [`Session::claims`]: made to wait after too many failures.
     pub fn proves(&self) -> bool {
-        matches!(self.0, Verb::Cram { .. } | Verb::Pkam { .. })
+        matches!(*self.0, Verb::Cram { .. } | Verb::Pkam { .. })
     }
 }
 
@@ -330,7 +330,7 @@ impl Session {
                 let answer = self.info(brief, now);
                 Step::Done(self.outcome(answer))
             }
-            Ok(verb) => Step::Run(Job(verb)),
+            Ok(verb) => Step::Run(Job(Box::new(verb))),
             Err(why) => {
                 let code = match why {
                     SyntaxError::Key(_) => Code::InvalidKey,
@@ -345,7 +345,7 @@ impl Session {
     /// Runs a command. What it wrote before it failed is undone.
     pub fn run(&mut self, job: Job, tx: &mut Tx<'_>, now: u64) -> Outcome {
         let proves = job.proves();
-        let handled = self.handle(job.0, tx, now);
+        let handled = self.handle(*job.0, tx, now);
         if handled.is_err() {
             tx.discard();
         }

@@ -364,7 +364,7 @@ fn a_challenge_is_good_for_a_minute_and_for_its_owner_only() {
     let reply = world.ask(&mut line, "from:@bob");
     assert!(reply.starts_with("data:proof:_"), "{reply}");
     let signature = keys()
-        .sign(challenge_of(&reply)["proof:".len()..].as_bytes())
+        .sign(&challenge_of(&reply).as_bytes()["proof:".len()..])
         .unwrap();
     world.talk(&mut line, &[(&format!("pkam:{signature}"), failed)]);
 }
