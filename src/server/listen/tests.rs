@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! The server as clients meet it: real sockets, real TLS, a store on disk.
 
 use std::{fs, path::Path};
@@ -605,4 +602,3 @@ fn the_files_are_their_users_alone() {
         running.stop().await;
     });
 }
->>>>>>> server
