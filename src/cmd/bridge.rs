@@ -29,7 +29,9 @@ use crate::{
     sys::stdio,
 };
 
-pub use argv::argv_main;
+pub use argv::{STARTED, argv_main};
+
+pub mod child;
 
 mod argv;
 
