@@ -547,10 +547,10 @@ async fn shell(
         .await
         .map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
     // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
-    if status.code() == Some(255) {
-        if let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await {
-            return Err(broken(&why));
-        }
+    if status.code() == Some(255)
+        && let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await
+    {
+        return Err(broken(&why));
     }
     Ok(ExitCode::from(
         status
