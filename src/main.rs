@@ -1,3 +1,7 @@
-//! The executable: argv → program → exit code.
+//! The executable: argv → program → exit code. Everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    noports::cmd::main(std::env::args_os())
+}

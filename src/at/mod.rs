@@ -12,7 +12,7 @@
 //!
 //! Words: [`atsign`], [`key`], [`metadata`], [`verb`], [`reply`], [`fault`], [`notification`].
 //! Keys and ciphers: [`crypto`], [`keyfile`], [`auth`], [`share`], [`enroll`].
-//! I/O lives in [`keystore`], [`directory`] and [`client`] alone; everything else takes bytes and time as arguments.
+//! I/O lives in [`directory`] and [`client`] alone; everything else takes bytes and time as arguments.
 
 pub mod atsign;
 pub mod auth;
@@ -23,7 +23,6 @@ pub mod enroll;
 pub mod fault;
 pub mod key;
 pub mod keyfile;
-pub mod keystore;
 pub mod metadata;
 pub mod notification;
 pub mod reply;

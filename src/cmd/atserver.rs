@@ -9,6 +9,7 @@
 //! Only this program and the rendezvous listen on ports.
 
 use std::{
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -87,6 +88,12 @@ struct Serve {
     /// domain under which each atSign gets a name of its own: alice.DOMAIN
     #[argh(option, arg_name = "name")]
     domain: Option<String>,
+    /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
+    #[argh(option, arg_name = "host[:port]")]
+    root: Option<String>,
+    /// trust this authority of other atServers too (PEM file; may be given several times)
+    #[argh(option, arg_name = "file")]
+    ca: Vec<String>,
     /// one line of JSON on stdout when ready
     #[argh(switch)]
     json: bool,
@@ -198,7 +205,7 @@ impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         Self {
             message: error.to_string(),
-            hint: error.hint().map(Into::into),
+            hint: error.hint(),
             code: exit::FAILED,
         }
     }
@@ -233,7 +240,13 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         domain: args.domain,
         timings: Timings::default(),
     };
-    let running = listen::start(options, leaf.acceptor()?).await?;
+    let peers = match &args.root {
+        Some(root) => Some(common::network(Some(root), &args.ca)?),
+        None => None,
+    };
+    let running = listen::start_with_peers(options, leaf.acceptor()?, peers)
+        .await
+        .map_err(cannot_start)?;
     let desk = Desk::open(&data)?;
     let place = format!("{host}:{}", running.directory().port());
     let status = status(&place, &authority);
@@ -249,6 +262,15 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     drop(desk);
     running.stop().await;
     Ok(())
+}
+
+fn cannot_start(error: ServerError) -> Failure {
+    let privileged = matches!(&error, ServerError::Port { why, .. } if why.kind() == io::ErrorKind::PermissionDenied);
+    let failure = Failure::from(error);
+    if privileged {
+        return failure.hint("--port 6400, and clients say --root HOST:6400; or start it as root");
+    }
+    failure
 }
 
 /// With `--port 0` nobody relies on fixed numbers.
@@ -327,7 +349,7 @@ async fn answer(running: &Running, status: &Status, request: Request) -> Answer 
     };
     answered.unwrap_or_else(|error| Answer::Refused {
         error: error.to_string(),
-        hint: error.hint().map(Into::into),
+        hint: error.hint(),
     })
 }
 
@@ -346,21 +368,32 @@ fn row(hosted: &Hosted) -> Row {
 
 /// Starts the server on loopback for one request, when none is running.
 async fn offline(data: &Path, request: Request) -> Result<Answer, Failure> {
+    offline_at(FIRST_PORT, data, request).await
+}
+
+async fn offline_at(first_port: u16, data: &Path, request: Request) -> Result<Answer, Failure> {
     let authority = authority::open_or_make(data)?;
-    let leaf = authority.leaf(&[])?;
+    let running = start_on_loopback(first_port, data, &authority).await?;
+    let answer = answer(&running, &status("", &authority), request).await;
+    running.stop().await;
+    Ok(answer)
+}
+
+async fn start_on_loopback(
+    first_port: u16,
+    data: &Path,
+    authority: &Authority,
+) -> Result<Running, Failure> {
     let options = Options {
         data: data.to_owned(),
         listen: IpAddr::from([127, 0, 0, 1]),
         host: "localhost".into(),
         directory_port: 0,
-        first_port: FIRST_PORT,
+        first_port,
         domain: None,
         timings: Timings::default(),
     };
-    let running = listen::start(options, leaf.acceptor()?).await?;
-    let answer = answer(&running, &status("", &authority), request).await;
-    running.stop().await;
-    Ok(answer)
+    Ok(listen::start(options, authority.leaf(&[])?.acceptor()?).await?)
 }
 
 /// The flag, else `NOPORTS_DATA`, else the place that fits the user.
@@ -383,7 +416,8 @@ fn data_folder(flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use super::{ask::request, *};
+    use crate::at::AtSign;
 
     #[test]
     fn clients_are_told_a_name_they_can_use() {
@@ -466,5 +500,56 @@ mod tests {
             let read = Args::from_args(&["noports", "atserver"], args);
             assert!(read.is_err_and(|early| early.status.is_err()), "{args:?}");
         }
+    }
+
+    /// What a server that runs and a folder without one answer, in turn.
+    #[test]
+    fn requests_are_answered_with_and_without_a_running_server() {
+        async_std::task::block_on(async {
+            let data = std::env::temp_dir().join(format!("np-atserver-{}", uuid::Uuid::new_v4()));
+            let alice: AtSign = "@alice".parse().unwrap();
+            let add = || Request::Add(alice.clone());
+            let added = offline_at(0, &data, add()).await.unwrap();
+            assert!(matches!(added, Answer::Secret(_)), "{added:?}");
+
+            let authority = authority::open_or_make(&data).unwrap();
+            let running = start_on_loopback(0, &data, &authority).await.unwrap();
+            let desk = Desk::open(&data).unwrap();
+            let status = status("localhost:1", &authority);
+            let serve = async {
+                desk.serve(async |request| answer(&running, &status, request).await)
+                    .await;
+                unreachable!("a desk serves for ever")
+            };
+            let ask = async {
+                let again = request(&data, add()).await.unwrap();
+                assert!(
+                    matches!(&again, Answer::Refused { hint: Some(_), .. }),
+                    "{again:?}"
+                );
+                let Answer::List(rows) = request(&data, Request::List).await.unwrap() else {
+                    panic!("no list");
+                };
+                assert_eq!(
+                    (rows[0].atsign.as_str(), rows[0].activated),
+                    ("@alice", false)
+                );
+                let Answer::Status(told) = request(&data, Request::Status).await.unwrap() else {
+                    panic!("no status");
+                };
+                assert_eq!((told.atsigns, told.pid), (1, std::process::id()));
+                let second = start_on_loopback(0, &data, &authority).await;
+                assert!(second.is_err(), "two servers with one folder");
+            };
+            future::or(ask, serve).await;
+            drop(desk);
+            running.stop().await;
+
+            let gone = offline_at(0, &data, Request::Remove(alice.clone())).await;
+            assert_eq!(gone.unwrap(), Answer::Done);
+            let left = offline_at(0, &data, Request::List).await;
+            assert_eq!(left.unwrap(), Answer::List(Vec::new()));
+            std::fs::remove_dir_all(&data).unwrap();
+        });
     }
 }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The device dials its local service first: a service that is not there is the likeliest failure, and
-//! nobody needs to meet anybody then. The client listens first, and meets the device once somebody comes.
+//! nobody needs to meet anybody then. The client meets the device first, and listens for its local program while
+//! the session is held.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
@@ -29,9 +30,12 @@ use crate::{
     sys::stdio,
 };
 
-pub use argv::argv_main;
+pub use argv::{LISTENING, STARTED, main};
 
 mod argv;
+
+#[cfg(test)]
+pub(in crate::cmd) use argv::read_plan;
 
 /// Everything one end of a session needs.
 #[derive(Debug)]
@@ -166,8 +170,7 @@ impl FromStr for Report {
 
 /// Builds the bridge, keeps it until both directions have ended, and says how much crossed it.
 ///
-/// `ready` is called when the other end may come: with a listener at once, else when both our
-/// connections stand and the admission line is on its way.
+/// `ready` is called when the rendezvous has our admission line and the local end stands, or listens.
 ///
 /// # Errors
 /// See [`BridgeError`]. All connections are closed by then.
@@ -189,16 +192,12 @@ pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeErro
             far.carry(local, remote).await
         }
         Local::Listen(listener) => {
+            // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
+            let remote = far.meet().await?;
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
             let local = first_visitor(listener, plan.timeout).await?;
-            match far.meet().await {
-                Ok(remote) => far.carry(local, remote).await,
-                Err(error) => {
-                    reset(&local);
-                    Err(error)
-                }
-            }
+            far.carry(local, remote).await
         }
         Local::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;

@@ -17,7 +17,7 @@ use log::error;
 
 use crate::sys::out;
 
-pub use account::{acting_as, identity, key_file, network, read_keys};
+pub use account::{acting_as, identity, key_file, network, own_keys};
 pub use failure::{Failure, exit};
 pub use progress::Progress;
 

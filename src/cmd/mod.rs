@@ -1,3 +1,251 @@
-//! One file per program.
+//! One file per program; each reads top to bottom as its story.
+//!
+//! The executable acts on the name it is called by (a link called `sshnpd` is the daemon), else on its
+//! first word (`noports daemon`). Names are compared whole: `sshnp` is a prefix of `sshnpd`.
 
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::ExitCode,
+};
+
+pub mod activate;
+pub mod atserver;
 pub mod bridge;
+pub mod client;
+pub mod common;
+pub mod daemon;
+pub mod demo;
+pub mod keystore;
+pub mod launch;
+pub mod legacy;
+pub mod rendezvous;
+pub mod service;
+
+/// One program in the executable.
+pub struct Applet {
+    /// `noports NAME`
+    pub name: &'static str,
+    /// Names of links that mean this program, with the classic command line.
+    pub links: &'static [&'static str],
+    /// One line for the overview; empty = not shown.
+    pub about: &'static str,
+    main: fn(&str, &[&str]) -> ExitCode,
+}
+
+/// All programs, in the order a newcomer meets them.
+pub const APPLETS: &[Applet] = &[
+    Applet {
+        name: "demo",
+        links: &[],
+        about: "the whole story on this machine: own atServer, device, client, ssh",
+        main: demo::main,
+    },
+    Applet {
+        name: "client",
+        links: &["sshnp"],
+        about: "open an ssh session to a device",
+        main: client::main,
+    },
+    Applet {
+        name: "daemon",
+        links: &["sshnpd"],
+        about: "wait on a device for sessions; opens no port",
+        main: daemon::main,
+    },
+    Applet {
+        name: "rendezvous",
+        links: &["srvd", "sshrvd"],
+        about: "the meeting point: joins two outbound sockets",
+        main: rendezvous::main,
+    },
+    Applet {
+        name: "activate",
+        links: &["at_activate"],
+        about: "make the first keys of an atSign",
+        main: activate::main,
+    },
+    Applet {
+        name: "atserver",
+        links: &[],
+        about: "host atSigns yourself: atDirectory and atServers",
+        main: atserver::main,
+    },
+    Applet {
+        name: "bridge",
+        links: &["srv", "sshrv"],
+        about: "one end of a session (started by client and daemon)",
+        main: bridge::main,
+    },
+];
+
+/// Names of links to programs that a later version brings.
+const LATER: &[&str] = &["npt"];
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice {
+    /// A program, how many words of argv its name took, and whether it was called by a classic link.
+    Applet {
+        index: usize,
+        used: usize,
+        classic: bool,
+    },
+    Help,
+    Version,
+    Unknown(String),
+    NotYet(String),
+}
+
+fn pick(argv: &[&str]) -> Choice {
+    let link = argv
+        .first()
+        .and_then(|path| Path::new(path).file_stem())
+        .and_then(OsStr::to_str);
+    if let Some(link) = link {
+        if let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link)) {
+            return Choice::Applet {
+                index,
+                used: 1,
+                classic: true,
+            };
+        }
+        if LATER.contains(&link) {
+            return Choice::NotYet(link.to_owned());
+        }
+    }
+    match argv.get(1).copied() {
+        None | Some("help" | "--help" | "-h") => Choice::Help,
+        Some("version" | "--version" | "-V") => Choice::Version,
+        Some(word) => match APPLETS
+            .iter()
+            .position(|a| a.name == word || a.links.contains(&word))
+        {
+            Some(index) => Choice::Applet {
+                index,
+                used: 2,
+                classic: APPLETS[index].name != word,
+            },
+            None => Choice::Unknown(word.to_owned()),
+        },
+    }
+}
+
+/// Runs the program that argv names.
+pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    let Ok(argv) = argv
+        .map(OsString::into_string)
+        .collect::<Result<Vec<_>, _>>()
+    else {
+        common::print_err("noports: the command line is not UTF-8 text");
+        return ExitCode::from(common::exit::MISUSE);
+    };
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    match pick(&argv) {
+        Choice::Applet {
+            index,
+            used,
+            classic,
+        } => start(&APPLETS[index], &argv[used..], classic),
+        Choice::Help => {
+            common::print_out(&overview());
+            ExitCode::from(common::exit::FINE)
+        }
+        Choice::Version => {
+            common::print_out(concat!("noports ", env!("CARGO_PKG_VERSION")));
+            ExitCode::from(common::exit::FINE)
+        }
+        Choice::Unknown(word) => {
+            common::print_err(&format!("noports: there is no program {word:?} in here"));
+            common::print_err("  hint: noports help");
+            ExitCode::from(common::exit::MISUSE)
+        }
+        Choice::NotYet(link) => {
+            common::print_err(&format!("{link}: this version does not have it yet"));
+            common::print_err("  hint: noports client --print, and -L in the ssh line it prints");
+            ExitCode::from(common::exit::MISUSE)
+        }
+    }
+}
+
+fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
+    let name = format!("noports {}", applet.name);
+    if !classic {
+        return (applet.main)(&name, words);
+    }
+    match legacy::translate(applet.name, words) {
+        Ok(words) => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            (applet.main)(&name, &words)
+        }
+        Err(failure) => common::finish(&name, false, Err(failure)),
+    }
+}
+
+fn overview() -> String {
+    let mut text = String::from(
+        "noports reaches a device that has no open port.\n\n\
+         usage: noports PROGRAM [flags]      (noports PROGRAM --help tells its flags)\n\n",
+    );
+    for applet in APPLETS {
+        let links = if applet.links.is_empty() {
+            String::new()
+        } else {
+            format!("  [{}]", applet.links.join(", "))
+        };
+        text += &format!("  {:<11} {}{links}\n", applet.name, applet.about);
+    }
+    text + "\nNames in brackets are links that mean the same program, with its classic flags.\n\
+            Start with: noports demo"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_name_wins_then_first_word() {
+        let applet = |name: &str, used, classic| Choice::Applet {
+            index: APPLETS
+                .iter()
+                .position(|a| a.name == name)
+                .expect("a program of that name"),
+            used,
+            classic,
+        };
+        for (argv, want) in [
+            (
+                &["/usr/bin/noports", "daemon"][..],
+                applet("daemon", 2, false),
+            ),
+            (&["/usr/bin/sshnpd", "client"], applet("daemon", 1, true)),
+            (&["sshnp"], applet("client", 1, true)),
+            (&["./sshrvd"], applet("rendezvous", 1, true)),
+            (&["srvd"], applet("rendezvous", 1, true)),
+            (&["srv"], applet("bridge", 1, true)),
+            (&["sshrv", "-h", "x"], applet("bridge", 1, true)),
+            (&["at_activate"], applet("activate", 1, true)),
+            (&["noports", "sshnpd"], applet("daemon", 2, true)),
+            (&["npt"], Choice::NotYet("npt".into())),
+            (&["noports"], Choice::Help),
+            (&["noports", "--version"], Choice::Version),
+            (&["noports", "demon"], Choice::Unknown("demon".into())),
+            (&["sshnpx", "client"], applet("client", 2, false)),
+            (&[], Choice::Help),
+        ] {
+            assert_eq!(pick(argv), want, "{argv:?}");
+        }
+    }
+
+    #[test]
+    fn no_name_is_used_twice() {
+        let names: Vec<_> = APPLETS
+            .iter()
+            .flat_map(|a| a.links.iter().chain([&a.name]))
+            .collect();
+        let mut once = names.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), names.len(), "{names:?}");
+    }
+}

@@ -46,6 +46,13 @@ pub struct SshRequest {
     pub twin_keys: bool,
 }
 
+/// The member that only newer clients send, and only when they want another login at the rendezvous.
+#[derive(Deserialize)]
+struct LoginMode {
+    #[serde(rename = "relayAuthMode")]
+    mode: Option<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Wire {
     direct: bool,
@@ -147,6 +154,11 @@ impl SshRequest {
             return Err(RequestError::Unsupported(
                 "sessions without a login to the rendezvous",
             ));
+        }
+        let login: LoginMode =
+            json::from_str(payload).map_err(|_| RequestError::Member("relayAuthMode"))?;
+        if login.mode.is_some_and(|mode| mode != "payload") {
+            return Err(RequestError::Unsupported("that login to the rendezvous"));
         }
         if wire.encrypt != Some(true) {
             return Err(RequestError::Unsupported("sessions without encryption"));
@@ -508,15 +520,16 @@ pub(super) mod tests {
             Some(request(false).session)
         );
 
-        let newer = vectors_2026();
-        let payload = newer.text(&["sessionRequests", "ssh_request"]);
-        let key = v.key("@client_example");
-        let sealed = if payload.contains("\"payload\"") {
-            payload
-        } else {
-            envelope::seal(&payload, &key).unwrap()
-        };
-        assert!(SshRequest::parse(&sealed, &signer).is_ok(), "{sealed}");
+        // 2026's, as it is when the login at the rendezvous is the classic one; its newer login is refused by name.
+        let newest = vectors_2026().text(&["sessionRequests", "ssh_request", "value"]);
+        let refusal = RequestError::Unsupported("that login to the rendezvous");
+        assert_eq!(SshRequest::parse(&newest, &signer), Err(refusal));
+        let payload = Envelope::parse(&newest)
+            .unwrap()
+            .unverified()
+            .replace(r#""escr""#, r#""payload""#);
+        let sealed = envelope::seal(&payload, &v.key("@client_example")).unwrap();
+        assert!(SshRequest::parse(&sealed, &signer).unwrap().twin_keys);
     }
 
     #[test]

@@ -5,5 +5,8 @@ pub mod out;
 pub mod paths;
 pub mod process;
 pub mod signal;
+pub mod sockets;
 pub mod ssh;
+pub mod sshd;
 pub mod stdio;
+pub mod user;

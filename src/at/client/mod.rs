@@ -32,6 +32,7 @@ use async_std::{
     future::timeout,
     task::{JoinHandle, spawn},
 };
+use futures_lite::future::zip;
 use miniserde::{Deserialize, json};
 
 use crate::net::tls::Connector;
@@ -90,14 +91,19 @@ pub struct Outgoing {
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
-struct Inner {
+/// What all connections of one client share.
+struct Base {
     keys: Arc<AtKeys>,
     reach: Arc<dyn Reach>,
     timing: Timing,
-    jobs: Sender<Job>,
     /// Its end is every task's.
     gate: Sender<()>,
     stop: Receiver<()>,
+}
+
+struct Inner {
+    base: Base,
+    jobs: Sender<Job>,
     worker: Mutex<Option<JoinHandle<()>>>,
     peers: sharing::Peers,
     opener: opening::Opener,
@@ -105,7 +111,7 @@ struct Inner {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Client({})", self.0.keys.atsign)
+        write!(f, "Client({})", self.0.base.keys.atsign)
     }
 }
 
@@ -135,22 +141,47 @@ impl Client {
         Self::login_over(Arc::new(reach), keys, timing).await
     }
 
+    /// Logs in and subscribes at the same time, on two connections: for programs that cannot say anything
+    /// before they can hear the answer. Returns once both stand.
+    ///
+    /// # Errors
+    /// As [`Client::login`] and [`Client::subscribe`].
+    pub async fn login_and_subscribe(
+        network: &Network,
+        keys: Arc<AtKeys>,
+        regex: &str,
+    ) -> Result<(Self, Subscription), AtError> {
+        let timing = Timing::default();
+        let reach: Arc<dyn Reach> = Arc::new(OverNetwork {
+            network: network.clone(),
+            who: keys.atsign.clone(),
+            timing,
+        });
+        let base = Base::new(reach, keys, timing);
+        let (subscription, went) = base.listen(regex);
+        let (client, live) = zip(Self::login_on(base), went.recv()).await;
+        // A login that fails ends the monitor, too; its own reason is the better one.
+        let client = client?;
+        live.unwrap_or(Err(AtError::Closed))?;
+        Ok((client, subscription))
+    }
+
     async fn login_over(
         reach: Arc<dyn Reach>,
         keys: Arc<AtKeys>,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        let link = link::log_in(&reach, &keys, &timing).await?;
+        Self::login_on(Base::new(reach, keys, timing)).await
+    }
+
+    async fn login_on(base: Base) -> Result<Self, AtError> {
+        let link = link::log_in(&base.reach, &base.keys, &base.timing).await?;
         let (jobs, work) = bounded(worker::QUEUE);
-        let (gate, stop) = bounded(1);
-        let worker = Worker::new(Arc::clone(&reach), Arc::clone(&keys), timing, work, link);
+        let reach = Arc::clone(&base.reach);
+        let worker = Worker::new(reach, Arc::clone(&base.keys), base.timing, work, link);
         Ok(Self(Arc::new(Inner {
-            keys,
-            reach,
-            timing,
+            base,
             jobs,
-            gate,
-            stop,
             worker: Mutex::new(Some(spawn(worker.run()))),
             peers: sharing::Peers::default(),
             opener: opening::Opener::default(),
@@ -159,16 +190,16 @@ impl Client {
 
     /// Our atSign.
     pub fn atsign(&self) -> &AtSign {
-        &self.0.keys.atsign
+        &self.0.base.keys.atsign
     }
 
     /// Our keys.
     pub fn keys(&self) -> &Arc<AtKeys> {
-        &self.0.keys
+        &self.0.base.keys
     }
 
     fn timing(&self) -> &Timing {
-        &self.0.timing
+        &self.0.base.timing
     }
 
     fn peers(&self) -> &sharing::Peers {
@@ -337,32 +368,14 @@ impl Client {
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe(&self, regex: &str) -> Result<Subscription, AtError> {
-        let (events, heard) = bounded(monitor::QUEUE);
-        let (live, went) = bounded(1);
-        let (alive, dropped) = bounded(1);
-        let pulse = Pulse::new();
-        let monitor = Monitor {
-            reach: Arc::clone(&self.0.reach),
-            keys: Arc::clone(&self.0.keys),
-            timing: self.0.timing,
-            regex: regex.to_owned(),
-            events,
-            pulse: pulse.clone(),
-            seen: Seen::new(),
-            last: None,
-        };
-        spawn(monitor.run(live, [dropped, self.0.stop.clone()]));
+        let (subscription, went) = self.0.base.listen(regex);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
-        Ok(Subscription {
-            events: heard,
-            pulse,
-            _alive: alive,
-        })
+        Ok(subscription)
     }
 
     /// Ends all connections, of all clones; waits a moment for the farewell.
     pub async fn close(&self) {
-        self.0.gate.close();
+        self.0.base.gate.close();
         self.0.jobs.close();
         let worker = self
             .0
@@ -373,6 +386,44 @@ impl Client {
         if let Some(worker) = worker {
             let _ = timeout(CLOSE, worker).await;
         }
+    }
+}
+
+impl Base {
+    fn new(reach: Arc<dyn Reach>, keys: Arc<AtKeys>, timing: Timing) -> Self {
+        let (gate, stop) = bounded(1);
+        Self {
+            keys,
+            reach,
+            timing,
+            gate,
+            stop,
+        }
+    }
+
+    /// Starts a monitor's task; the second half tells how its first attempt went.
+    fn listen(&self, regex: &str) -> (Subscription, Receiver<Result<(), AtError>>) {
+        let (events, heard) = bounded(monitor::QUEUE);
+        let (live, went) = bounded(1);
+        let (alive, dropped) = bounded(1);
+        let pulse = Pulse::new();
+        let monitor = Monitor {
+            reach: Arc::clone(&self.reach),
+            keys: Arc::clone(&self.keys),
+            timing: self.timing,
+            regex: regex.to_owned(),
+            events,
+            pulse: pulse.clone(),
+            seen: Seen::new(),
+            last: None,
+        };
+        spawn(monitor.run(live, [dropped, self.stop.clone()]));
+        let subscription = Subscription {
+            events: heard,
+            pulse,
+            _alive: alive,
+        };
+        (subscription, went)
     }
 }
 

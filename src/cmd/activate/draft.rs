@@ -7,8 +7,10 @@ use std::{
 
 use crate::{
     at::{AtSign, keyfile::AtKeys},
-    cmd::common::{self, Failure, exit},
-    sys::paths,
+    cmd::{
+        common::{Failure, exit},
+        keystore,
+    },
 };
 
 const ELSEWHERE: &str = "choose another place: --keys FILE";
@@ -29,19 +31,15 @@ impl Draft {
         if !self.0.exists() {
             return Ok(None);
         }
-        common::read_keys(who, &self.0)
-            .map(Some)
-            .map_err(|failure| {
-                // A draft is renamed into place whole, so this is not one of ours that was cut off.
-                failure.hint("if it holds nothing you need, remove it and start again")
-            })
+        keystore::load(&self.0, who).map(Some).map_err(|why| {
+            // A draft is renamed into place whole, so this is not one of ours that was cut off.
+            Failure::from(why).hint("if it holds nothing you need, remove it and start again")
+        })
     }
 
     /// All or nothing: a crash leaves the old draft, the new one, or none.
     pub fn write(&self, keys: &AtKeys) -> Result<(), Failure> {
-        paths::private_folder(folder_of(&self.0)).map_err(|why| cannot_write(&self.0, &why))?;
-        paths::atomic_write(&self.0, keys.print().reveal().as_bytes(), 0o600)
-            .map_err(|why| Failure::new(exit::KEYS, why.to_string()).hint(ELSEWHERE))
+        keystore::save(keys, &self.0).map_err(|why| Failure::from(why).hint(ELSEWHERE))
     }
 
     /// The draft becomes the key file.

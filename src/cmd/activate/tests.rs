@@ -113,7 +113,7 @@ fn an_activation_leaves_a_working_key_file_and_happens_once() {
             1,
             "no drafts"
         );
-        let keys = common::read_keys(&alice, &file).unwrap();
+        let keys = crate::cmd::keystore::load(&file, &alice).unwrap();
         assert!(keys.enrollment_id.is_some());
         let client = log_in(&world.network, &keys).await.unwrap();
         let published = client.public_key(&alice).await.unwrap();
@@ -202,7 +202,7 @@ fn a_run_that_died_is_finished_with_the_same_keys() {
             let before = die(&world, &who, &secret, when).await;
             let finished = world.activate(&who, &secret).await;
             assert_eq!(finished, Ok(()), "{when:?}");
-            let after = common::read_keys(&who, &world.file(&who)).unwrap();
+            let after = crate::cmd::keystore::load(&world.file(&who), &who).unwrap();
             assert_eq!(
                 before.encryption.public(),
                 after.encryption.public(),
@@ -270,7 +270,7 @@ fn an_old_server_takes_the_public_key_as_it_is() {
             .unwrap();
         server.cancel().await;
 
-        let keys = common::read_keys(&alice, &file).unwrap();
+        let keys = crate::cmd::keystore::load(&file, &alice).unwrap();
         assert_eq!(keys.enrollment_id, None);
         let pkam = &keys.pkam.public().text;
         let encryption = &keys.encryption.public().text;

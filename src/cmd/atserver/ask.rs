@@ -23,7 +23,7 @@ use crate::{
 use super::{Add, ExportCa, List, Remove, Show, data_folder, offline};
 
 /// Asks the running server; if none runs, opens the data for this one request.
-async fn request(data: &Path, request: Request) -> Result<Answer, Failure> {
+pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Failure> {
     match control::ask(data, &request).await? {
         Some(answer) => Ok(answer),
         None => offline(data, request).await,

@@ -21,10 +21,12 @@ use crate::{
 
 /// What a parent waits for on our stderr before it counts on us.
 pub const STARTED: &str = "rv started successfully";
+/// Stands before the number of the loopback port on which we listen.
+pub const LISTENING: &str = "listening on port ";
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
-pub fn argv_main(words: &[&str]) -> ExitCode {
-    let args = match Args::from_args(&["noports bridge"], words) {
+pub fn main(name: &str, words: &[&str]) -> ExitCode {
+    let args = match Args::from_args(&name.split(' ').collect::<Vec<_>>(), words) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => {
             return match out::text(exit.output) {
@@ -294,6 +296,13 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
     })
 }
 
+/// What a process with these words and this line on stdin would do.
+#[cfg(test)]
+pub(in crate::cmd) fn read_plan(words: &[&str], line: &[u8]) -> Option<Plan> {
+    let args = Args::from_args(&["bridge"], words).ok()?;
+    plan(&args, parse_secrets(line).ok()?).ok()
+}
+
 fn local(args: &Args) -> Result<Local, Refusal> {
     if args.stdio {
         return Ok(Local::Stdio);
@@ -309,7 +318,7 @@ fn local(args: &Args) -> Result<Local, Refusal> {
         ))
     })?;
     if let Ok(addr) = listener.local_addr() {
-        log::info!("listening={addr}");
+        out::note(format_args!("{LISTENING}{}", addr.port()));
     }
     Ok(Local::Listen(listener.into()))
 }
@@ -486,7 +495,7 @@ mod tests {
             (&["-h", "rv", "-p", "70000"], ExitCode::from(1)),
             (&["--help"], ExitCode::SUCCESS),
         ] {
-            assert_eq!(argv_main(words), want, "{words:?}");
+            assert_eq!(main("noports bridge", words), want, "{words:?}");
         }
     }
 }

@@ -1,10 +1,6 @@
 //! Whom to act as and whom to trust: flags, the environment behind them, the keys folder.
 
-use std::{
-    fmt::Display,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     at::{
@@ -13,8 +9,8 @@ use crate::{
         directory::{DEFAULT_ROOT, Root},
         keyfile::AtKeys,
     },
+    cmd::keystore,
     net::tls::Connector,
-    secret::Secret,
     sys::paths,
 };
 
@@ -44,6 +40,14 @@ pub fn acting_as(flag: Option<&str>) -> Result<Option<AtSign>, Failure> {
 /// [`exit::KEYS`] with what was looked for and where.
 pub fn identity(as_: Option<&AtSign>, keys: Option<&Path>) -> Result<AtKeys, Failure> {
     identity_in(&environment, as_, keys)
+}
+
+/// [`acting_as`] and [`identity`] in one, from the flags as they come.
+///
+/// # Errors
+/// Those of both.
+pub fn own_keys(as_: Option<&str>, keys: Option<&str>) -> Result<AtKeys, Failure> {
+    identity(acting_as(as_)?.as_ref(), keys.map(Path::new))
 }
 
 /// Where an atSign's key file is, or will be: `keys` (a file, or an existing folder), else
@@ -135,13 +139,13 @@ fn identity_in(
     } else {
         (owner_of(&path, as_)?, path)
     };
-    read_keys(&who, &file)
+    Ok(keystore::load(&file, &who)?)
 }
 
 /// Whose keys a file holds: as told, else as its name says.
 fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
     as_.cloned()
-        .or_else(|| named_in(file.file_name()?.to_str()?))
+        .or_else(|| keystore::owner(file))
         .ok_or_else(|| {
             Failure::misuse(format!(
                 "{} does not say whose keys it holds",
@@ -151,85 +155,21 @@ fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
         })
 }
 
-/// `@alice_key.atKeys` → `@alice`.
-fn named_in(file_name: &str) -> Option<AtSign> {
-    let name = file_name.strip_suffix("_key.atKeys")?;
-    name.starts_with('@').then(|| name.parse().ok()).flatten()
-}
-
 fn choose(folder: &Path, as_: Option<&AtSign>) -> Result<(AtSign, PathBuf), Failure> {
     if let Some(who) = as_ {
         return Ok((who.clone(), folder.join(AtKeys::file_name(who))));
     }
-    let mut found = key_files(folder);
-    found.sort();
-    match found.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(Failure::new(
-            exit::KEYS,
-            format!("there is no key file in {}", folder.display()),
-        )
-        .hint("noports activate @you, or noports enroll @you; or name a file: --keys FILE")),
-        several => {
-            let names: Vec<_> = several.iter().map(|(who, _)| who.as_str()).collect();
-            Err(Failure::new(
-                exit::KEYS,
-                format!(
-                    "there are several key files in {}: {}",
-                    folder.display(),
-                    names.join(", ")
-                ),
-            )
-            .hint(format!("say which: --as {}", names[0])))
-        }
-    }
-}
-
-fn key_files(folder: &Path) -> Vec<(AtSign, PathBuf)> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((named_in(entry.file_name().to_str()?)?, entry.path())))
-        .collect()
-}
-
-/// Largest key file read, in bytes; real ones have about 5 000.
-const MAX_KEY_FILE: u64 = 1 << 20;
-
-/// Reads one key file.
-///
-/// # Errors
-/// [`exit::KEYS`] with the file's name.
-pub fn read_keys(who: &AtSign, file: &Path) -> Result<AtKeys, Failure> {
-    let cannot = |why: &dyn Display| {
-        Failure::new(
-            exit::KEYS,
-            format!("cannot read the key file {}: {why}", file.display()),
-        )
-    };
-    let size = fs::metadata(file).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::new(
-            exit::KEYS,
-            format!("there is no key file {}", file.display()),
-        )
-        .hint(format!(
-            "noports activate {who}, or noports enroll {who}; or name another: --keys FILE"
-        )),
-        _ => cannot(&error),
-    })?;
-    if size.len() > MAX_KEY_FILE {
-        return Err(cannot(&"it is too large to be one"));
-    }
-    let text = fs::read_to_string(file).map_err(|error| cannot(&error))?;
-    let text = Secret::new(text);
-    AtKeys::parse(who, text.reveal())
-        .map_err(|error| Failure::new(exit::KEYS, format!("{}: {error}", file.display())))
+    keystore::only_identity(folder)?.ok_or_else(|| {
+        let none = format!("there is no key file in {}", folder.display());
+        Failure::new(exit::KEYS, none).hint("noports activate @you; or name a file: --keys FILE")
+    })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     struct Folder(PathBuf);

@@ -9,8 +9,8 @@ use crate::{
         client::AtError,
         crypto::CryptoError,
         fault::{Code, Fault},
-        keyfile::KeyFileError,
     },
+    cmd::keystore::KeyStoreError,
     net::tls::TlsError,
 };
 
@@ -163,9 +163,9 @@ impl From<CryptoError> for Failure {
     }
 }
 
-impl From<KeyFileError> for Failure {
-    fn from(error: KeyFileError) -> Self {
-        Self::new(exit::KEYS, error.to_string())
+impl From<KeyStoreError> for Failure {
+    fn from(error: KeyStoreError) -> Self {
+        Self::new(exit::KEYS, error.to_string()).hint(error.hint())
     }
 }
 

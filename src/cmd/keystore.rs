@@ -1,5 +1,5 @@
 //! Key files on disk: where they are, reading them, and writing them so that a crash leaves the old or the new
-//! file but never half of one. What is in them is [`super::keyfile`]'s matter.
+//! file but never half of one. What is in them is [`crate::at::keyfile`]'s matter.
 //!
 //! ```text
 //!   $HOME/.atsign/keys/@alice_key.atKeys        folder 0700, file 0600 from its first moment
@@ -7,20 +7,21 @@
 //! ```
 
 use std::{
-    ffi::OsStr,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use log::warn;
 
-use crate::secret::Secret;
-
-use super::{
-    atsign::AtSign,
-    keyfile::{AtKeys, KeyFileError},
+use crate::{
+    at::{
+        AtSign,
+        keyfile::{AtKeys, KeyFileError},
+    },
+    secret::Secret,
+    sys::paths,
 };
 
 /// Largest file that is read, in bytes; key files have about 8 kB.
@@ -40,55 +41,21 @@ pub enum KeyStoreError {
     Content { path: PathBuf, source: KeyFileError },
     #[error("cannot write the key file {path}: {source}")]
     Unwritable { path: PathBuf, source: io::Error },
-    #[error("there is a key file {0} already")]
-    Exists(PathBuf),
-    #[error("there are {count} key files in {folder}")]
-    Several { folder: PathBuf, count: usize },
-    #[error("HOME is not set, so there is no default place for keys")]
-    NoHome,
+    #[error("there are several key files in {folder}: {names}")]
+    Several { folder: PathBuf, names: String },
 }
 
 impl KeyStoreError {
     /// What to try next.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NotFound(_) => "activate the atSign, enrol this device, or name the file",
+            Self::NotFound(_) => "noports activate @you; or name another file: --keys FILE",
             Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
             Self::Content { source, .. } => source.hint(),
             Self::Unwritable { .. } => "is the folder writable, and is there space left?",
-            Self::Exists(_) => "move it away first; without it the keys in it are lost",
-            Self::Several { .. } => "say which atSign to use",
-            Self::NoHome => "set HOME or name the key file",
+            Self::Several { .. } => "say which: --as @you",
         }
     }
-}
-
-/// Whether [`save`] may replace a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Fail with [`KeyStoreError::Exists`].
-    Keep,
-    /// Replace it in one step.
-    Replace,
-}
-
-/// `$HOME/.atsign/keys`
-///
-/// # Errors
-/// `NoHome`.
-pub fn folder() -> Result<PathBuf, KeyStoreError> {
-    std::env::var_os("HOME")
-        .filter(|home| !home.is_empty())
-        .map(|home| Path::new(&home).join(".atsign/keys"))
-        .ok_or(KeyStoreError::NoHome)
-}
-
-/// `$HOME/.atsign/keys/@alice_key.atKeys`
-///
-/// # Errors
-/// `NoHome`.
-pub fn default_path(who: &AtSign) -> Result<PathBuf, KeyStoreError> {
-    Ok(folder()?.join(AtKeys::file_name(who)))
 }
 
 /// The only key file in a folder: the default identity. `None`: there is none.
@@ -109,17 +76,20 @@ pub fn only_identity(folder: &Path) -> Result<Option<(AtSign, PathBuf)>, KeyStor
         let path = entry.map_err(unreadable)?.path();
         found.extend(owner(&path).map(|who| (who, path)));
     }
-    match found.len() {
-        0 | 1 => Ok(found.pop()),
-        count => Err(KeyStoreError::Several {
-            folder: folder.to_owned(),
-            count,
-        }),
+    if found.len() < 2 {
+        return Ok(found.pop());
     }
+    found.sort();
+    let names: Vec<_> = found.iter().map(|(who, _)| who.as_str()).collect();
+    Err(KeyStoreError::Several {
+        folder: folder.to_owned(),
+        names: names.join(", "),
+    })
 }
 
 /// `…/@alice_key.atKeys` → `@alice`
-fn owner(path: &Path) -> Option<AtSign> {
+/// Whose keys a file holds, by its name: `@alice_key.atKeys` → `@alice`.
+pub fn owner(path: &Path) -> Option<AtSign> {
     let name = path.file_name()?.to_str()?;
     let who = name.strip_suffix(SUFFIX)?;
     who.strip_prefix('@').and_then(|_| who.parse().ok())
@@ -170,64 +140,16 @@ fn read(path: &Path) -> io::Result<Secret<String>> {
 /// Writes a key file with mode 0600, in one step as seen from outside. Makes its folder when missing.
 ///
 /// # Errors
-/// `Exists` when it may not be replaced; `Unwritable`.
-pub fn save(keys: &AtKeys, path: &Path, existing: Existing) -> Result<(), KeyStoreError> {
-    let unwritable = |source| KeyStoreError::Unwritable {
-        path: path.to_owned(),
-        source,
-    };
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(unwritable)?;
-    let temporary = write_beside(keys, path, folder).map_err(unwritable)?;
-    let placed = place(&temporary, path, existing);
-    if placed.is_err() {
-        let _ = fs::remove_file(&temporary); // the first error is the one that matters
-    }
-    placed.map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => KeyStoreError::Exists(path.to_owned()),
-        _ => unwritable(source),
-    })?;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(unwritable)
-}
-
-fn write_beside(keys: &AtKeys, path: &Path, folder: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().and_then(OsStr::to_str).unwrap_or("keys");
-    let temporary = folder.join(format!(".{name}.{}", uuid::Uuid::new_v4()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    let written = file
-        .write_all(keys.print().reveal().as_bytes())
-        .and_then(|()| file.sync_all());
-    if let Err(why) = written {
-        let _ = fs::remove_file(&temporary);
-        return Err(why);
-    }
-    Ok(temporary)
-}
-
-fn place(temporary: &Path, path: &Path, existing: Existing) -> io::Result<()> {
-    if existing == Existing::Replace {
-        return fs::rename(temporary, path);
-    }
-    // A link never replaces, so two programs that make keys at once cannot overwrite each other.
-    match fs::hard_link(temporary, path) {
-        Ok(()) => fs::remove_file(temporary),
-        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Err(why),
-        Err(_) if path.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(temporary, path), // a file system without links
-    }
+/// `Unwritable`.
+pub fn save(keys: &AtKeys, path: &Path) -> Result<(), KeyStoreError> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    folder
+        .map_or(Ok(()), paths::private_folder)
+        .and_then(|()| paths::atomic_write(path, keys.print().reveal().as_bytes(), 0o600))
+        .map_err(|source| KeyStoreError::Unwritable {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 #[cfg(test)]
@@ -269,7 +191,7 @@ mod tests {
             .0
             .join("new/keys")
             .join(AtKeys::file_name(&keys.atsign));
-        save(&keys, &path, Existing::Keep).unwrap();
+        save(&keys, &path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let parent = path.parent().unwrap();
         assert_eq!(fs::metadata(parent).unwrap().mode() & 0o777, 0o700);
@@ -278,21 +200,6 @@ mod tests {
         assert_eq!(read.print(), keys.print());
         let only = only_identity(parent).unwrap();
         assert_eq!(only, Some((keys.atsign, path)));
-    }
-
-    #[test]
-    fn a_key_file_is_replaced_only_when_asked() {
-        let folder = Folder::new();
-        let path = folder.0.join("@alice_key.atKeys");
-        save(&keys("legacy_file"), &path, Existing::Keep).unwrap();
-        let refused = save(&keys("apkam_file"), &path, Existing::Keep);
-        assert!(matches!(refused, Err(KeyStoreError::Exists(_))));
-        let kept = load(&path, &atsign("@alice")).unwrap();
-        assert_eq!(kept.enrollment_id, None);
-        save(&keys("apkam_file"), &path, Existing::Replace).unwrap();
-        let replaced = load(&path, &atsign("@alice")).unwrap();
-        assert!(replaced.enrollment_id.is_some());
-        assert_eq!(names(&folder.0), ["@alice_key.atKeys"]);
     }
 
     #[test]
@@ -332,6 +239,6 @@ mod tests {
         assert_eq!(who, atsign("@alice"));
         fs::write(folder.0.join("@bob_key.atKeys"), "").unwrap();
         let several = only_identity(&folder.0).unwrap_err();
-        assert!(matches!(several, KeyStoreError::Several { count: 2, .. }));
+        assert!(matches!(several, KeyStoreError::Several { .. }));
     }
 }

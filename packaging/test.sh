@@ -1,0 +1,23 @@
+#!/bin/sh
+# Installs what the tests need (a real sshd and ssh), then runs all of them.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing=
+command -v ssh >/dev/null && command -v scp >/dev/null && command -v sftp >/dev/null || missing="$missing openssh-client"
+[ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || missing="$missing openssh-server"
+command -v ss >/dev/null || missing="$missing iproute2"
+if [ -n "$missing" ]; then
+    if ! command -v apt-get >/dev/null; then
+        echo "the tests need:$missing (install them with your package manager)" >&2
+        exit 1
+    fi
+    sudo=
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -q
+    # The service itself is not wanted: the tests start their own, unprivileged, on a free loopback port.
+    # shellcheck disable=SC2086
+    $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends $missing
+fi
+
+exec cargo test --locked "$@"

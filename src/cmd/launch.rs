@@ -1,0 +1,276 @@
+//! Starting a bridge as a process of its own, with its secrets over a pipe.
+//!
+//! ```text
+//!   we ── argv: addresses ── stdin: one JSON line with the secrets ──▶ noports bridge
+//!      ◀── stderr: "listening on port N", "rv started successfully", or why not ──
+//! ```
+//!
+//! From then on the bridge needs nobody: it lives in a process group of its own until its session ends.
+
+use std::{io, path::Path, time::Duration};
+
+use async_process::{Child, ChildStderr};
+use async_std::future::timeout;
+use futures_lite::{AsyncBufReadExt, AsyncReadExt, StreamExt, io::BufReader};
+use miniserde::{Serialize, json};
+
+use super::bridge::{LISTENING, Report, STARTED, Step};
+use crate::{
+    at::crypto,
+    net::dial::Endpoint,
+    np::request::{Keys, StreamKey},
+    secret::Secret,
+    sys::process,
+};
+
+/// Longest wait for a bridge to say that it is ready: two connections, ten seconds each.
+const READY_WITHIN: Duration = Duration::from_secs(22);
+/// Most bytes that are read of what a bridge says before it is ready.
+const MAX_WORDS: u64 = 16 * 1024;
+/// What the daemon's refusal says when no bridge stood; clients of all generations know these words.
+pub const NO_BRIDGE: &str = "Failed to start up the daemon side of the srv socket tunnel : ";
+
+/// Everything a bridge process is told.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Its local end.
+    pub local: Local<'a>,
+    /// Where both ends meet.
+    pub rendezvous: Endpoint,
+    /// First line there, without its line end.
+    pub admission: &'a str,
+    /// For the stream behind it.
+    pub keys: &'a Keys,
+}
+
+/// The local end of a bridge process.
+#[derive(Debug)]
+pub enum Local<'a> {
+    /// The device's: a service to dial.
+    Service(&'a Endpoint),
+    /// The client's: a loopback port to listen on (0: any), and how long somebody may take to come.
+    Port(u16, Duration),
+}
+
+/// A bridge that runs.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    /// Where it listens, if it does.
+    pub port: Option<u16>,
+}
+
+impl Running {
+    /// Waits for its end; says how it ended, for the log.
+    pub async fn ended(mut self) -> String {
+        match self.child.status().await {
+            Ok(status) => status
+                .code()
+                .map_or_else(|| "killed".to_owned(), |code| code.to_string()),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+/// Why there is no bridge.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The executable cannot be started.
+    #[error("the bridge cannot be started: {0}")]
+    Start(#[from] io::Error),
+    /// It said why it gave up, and at which step.
+    #[error("{}", .0.why)]
+    Failed(Report),
+    /// It ended, or stayed silent.
+    #[error("the bridge did not get ready: {0}")]
+    Unready(String),
+}
+
+/// Starts a bridge and waits until it is ready.
+///
+/// # Errors
+/// See [`LaunchError`]; a bridge that is not ready in time is ended.
+pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchError> {
+    let secrets = order.secrets();
+    let mut child =
+        process::spawn_apart(program, &order.words(), secrets.reveal().as_bytes()).await?;
+    let silent = || LaunchError::Unready("it said nothing in time".to_owned());
+    let heard = match child.stderr.take() {
+        Some(stderr) => timeout(READY_WITHIN, hear(stderr))
+            .await
+            .unwrap_or_else(|_| Err(silent())),
+        None => Err(silent()),
+    };
+    match heard {
+        Ok(port) => Ok(Running { child, port }),
+        Err(why) => {
+            let _ = child.kill();
+            Err(why)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Secrets<'a> {
+    auth: &'a str,
+    #[serde(rename = "aesC2D")]
+    key_to_device: &'a str,
+    #[serde(rename = "ivC2D")]
+    iv_to_device: String,
+    #[serde(rename = "aesD2C")]
+    key_to_client: Option<&'a str>,
+    #[serde(rename = "ivD2C")]
+    iv_to_client: Option<String>,
+    side: &'static str,
+}
+
+impl Order<'_> {
+    fn words(&self) -> Vec<String> {
+        let (host, port) = (
+            self.rendezvous.host.clone(),
+            self.rendezvous.port.to_string(),
+        );
+        let mut words: Vec<String> = ["bridge", "--secrets-on-stdin", "--rv-auth", "--rv-e2ee"]
+            .map(str::to_owned)
+            .into();
+        words.extend([
+            "--host".into(),
+            host,
+            "--port".into(),
+            port,
+            "--local-port".into(),
+        ]);
+        match &self.local {
+            Local::Service(at) => {
+                words.extend([at.port.to_string(), "--local-host".into(), at.host.clone()]);
+            }
+            Local::Port(port, wait) => {
+                let wait = wait.as_secs().to_string();
+                words.extend([
+                    port.to_string(),
+                    "--bind-local-port".into(),
+                    "--timeout".into(),
+                    wait,
+                ]);
+            }
+        }
+        words
+    }
+
+    fn secrets(&self) -> Secret<String> {
+        let key = |stream: &StreamKey| crypto::aes_key_to_base64(&stream.key);
+        let iv = |stream: &StreamKey| crypto::to_base64(&stream.iv);
+        let to_device = key(&self.keys.to_device);
+        let to_client = self.keys.to_client.as_ref().map(key);
+        let line = json::to_string(&Secrets {
+            auth: self.admission,
+            key_to_device: to_device.reveal(),
+            iv_to_device: iv(&self.keys.to_device),
+            key_to_client: to_client.as_ref().map(|text| text.reveal().as_str()),
+            iv_to_client: self.keys.to_client.as_ref().map(iv),
+            side: if matches!(self.local, Local::Service(_)) {
+                "device"
+            } else {
+                "client"
+            },
+        });
+        Secret::new(line + "\n")
+    }
+}
+
+/// Reads what the bridge says until it is ready.
+async fn hear(stderr: ChildStderr) -> Result<Option<u16>, LaunchError> {
+    let mut lines = BufReader::new(stderr.take(MAX_WORDS)).lines();
+    let (mut port, mut last) = (None, String::from("it ended"));
+    while let Some(line) = lines.next().await {
+        let line = line?;
+        if line == STARTED {
+            return Ok(port);
+        }
+        if let Ok(report) = line.parse::<Report>() {
+            return Err(LaunchError::Failed(report));
+        }
+        match line.strip_prefix(LISTENING) {
+            Some(number) => port = number.parse().ok(),
+            None => last = line,
+        }
+    }
+    Err(LaunchError::Unready(last))
+}
+
+impl LaunchError {
+    /// The refusal's text for the client.
+    pub fn refusal(&self) -> String {
+        match self {
+            Self::Failed(report) if report.step == Step::Local => {
+                format!("{NO_BRIDGE}{LOCAL}{}", report.why)
+            }
+            other => format!("{NO_BRIDGE}{other}"),
+        }
+    }
+}
+
+/// Whether a refusal says that the service on the device is not there.
+pub fn is_service_failure(refusal: &str) -> bool {
+    refusal
+        .strip_prefix(NO_BRIDGE)
+        .is_some_and(|why| why.starts_with(LOCAL))
+}
+
+/// Stands before what the device could not reach on its own side.
+const LOCAL: &str = "on the device: ";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{cmd::bridge, pipe::cipher::Side};
+
+    #[test]
+    fn a_bridge_is_told_everything_and_no_secret_stands_among_its_words() {
+        let keys = Keys::random(true).unwrap();
+        let service = Endpoint {
+            host: "localhost".into(),
+            port: 22,
+        };
+        let order = Order {
+            local: Local::Service(&service),
+            rendezvous: Endpoint {
+                host: "rv.example".into(),
+                port: 40190,
+            },
+            admission: "the line",
+            keys: &keys,
+        };
+        let words = order.words();
+        assert_eq!(
+            words.join(" "),
+            "bridge --secrets-on-stdin --rv-auth --rv-e2ee --host rv.example --port 40190 --local-port 22 --local-host localhost"
+        );
+        let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let plan = bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
+        assert!(matches!(&plan.local, bridge::Local::Dial(at) if *at == service));
+        assert_eq!(plan.rendezvous, order.rendezvous);
+        assert_eq!(plan.side, Side::Device);
+        assert_eq!(plan.admission.unwrap().reveal(), "the line");
+        let told = plan.keys.unwrap();
+        assert_eq!(told.c2d, (keys.to_device.key.clone(), keys.to_device.iv));
+        let to_client = keys.to_client.unwrap();
+        assert_eq!(told.d2c, Some((to_client.key, to_client.iv)));
+    }
+
+    #[test]
+    fn a_service_that_is_not_there_can_be_told_from_other_failures() {
+        for (step, service) in [
+            (Step::Local, true),
+            (Step::Rendezvous, false),
+            (Step::Session, false),
+        ] {
+            let error = LaunchError::Failed(Report {
+                step,
+                why: "cannot reach it".into(),
+            });
+            assert_eq!(is_service_failure(&error.refusal()), service, "{step:?}");
+        }
+    }
+}

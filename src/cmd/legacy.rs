@@ -1,0 +1,348 @@
+//! The classic command lines (`sshnp`, `sshnpd`, `srvd`, `at_activate`) → our words.
+//!
+//! A table per program. Words are taken as upstream's parser takes them: `--name value`, `--name=value`,
+//! `-n value`, `-nvalue`, bundled switches (`-su`), empty words, and one word that holds flag and value
+//! (`"-p @x"`), because the shipped launch scripts write all of these. A single-valued option given twice
+//! keeps its last value.
+//!
+//! `srv` needs no translation: our bridge takes its flags as they are.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/sshnp/models/sshnp_arg.dart,
+//! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_params.dart and
+//! noports:packages/dart/noports_core/lib/src/srvd/srvd_params.dart.
+
+use super::common::Failure;
+
+/// What becomes of a classic option.
+#[derive(Clone, Copy)]
+enum To {
+    /// Ours, with a value.
+    Value(&'static str),
+    /// Ours, with a value, as often as it is given.
+    Values(&'static str),
+    /// Ours, without a value.
+    Switch(&'static str),
+    /// A switch that asks for what we do anyway.
+    Given,
+    /// Asks for what we do not do: plain sessions, another sshd port, pushing keys.
+    Never,
+    /// Takes a value that means nothing here.
+    IgnoredValue,
+    /// Takes a value that stands behind `--` for ssh; commas separate several.
+    Ssh,
+}
+
+/// (long names, short name or 0, what becomes of it)
+type Row = (&'static [&'static str], u8, To);
+
+const COMMON: &[Row] = &[
+    (
+        &["root-domain", "root-server", "rootServer"],
+        0,
+        To::Value("--root"),
+    ),
+    (&["verbose"], b'v', To::Switch("--verbose")),
+    (&["storage-path"], 0, To::IgnoredValue),
+    (&["help"], 0, To::Switch("--help")),
+];
+
+const CLIENT: &[Row] = &[
+    (&["from"], b'f', To::Value("--as")),
+    (&["to"], b't', To::Value("--to")),
+    (&["device"], b'd', To::Value("--device")),
+    (&["srvd"], b'r', To::Value("--via")),
+    (&["host"], b'h', To::Value("--via")),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["identity-file"], b'i', To::Value("--identity")),
+    (&["remote-user-name"], b'u', To::Value("--user")),
+    (&["tunnel-user-name"], b'U', To::IgnoredValue),
+    (&["local-ssh-options"], b'o', To::Ssh),
+    (&["output-execution-command"], b'x', To::Switch("--print")),
+    (&["quiet"], b'q', To::Switch("--quiet")),
+    (&["authenticate-client-to-rvd", "ac"], 0, To::Given),
+    (&["authenticate-device-to-rvd", "ad"], 0, To::Given),
+    (&["encrypt-rvd-traffic", "et"], 0, To::Given),
+    (&["no-authenticate-client-to-rvd", "no-ac"], 0, To::Never),
+    (&["no-authenticate-device-to-rvd", "no-ad"], 0, To::Never),
+    (&["no-encrypt-rvd-traffic", "no-et"], 0, To::Never),
+    (&["daemon-ping-timeout", "dpt"], 0, To::IgnoredValue),
+    (&["idle-timeout"], 0, To::IgnoredValue),
+    (&["ssh-algorithm"], 0, To::IgnoredValue),
+    (&["ssh-client"], 0, To::IgnoredValue),
+    (&["local-port"], b'l', To::Value("--local-port")),
+    (&["remote-sshd-port"], 0, To::Never),
+    (&["send-ssh-public-key"], b's', To::Never),
+];
+
+const DAEMON: &[Row] = &[
+    (&["atsign"], b'a', To::Value("--as")),
+    (&["managers", "manager"], b'm', To::Values("--manager")),
+    (&["device"], b'd', To::Value("--device")),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["permit-open", "po"], 0, To::Value("--permit-open")),
+    (&["local-sshd-port"], 0, To::Value("--sshd-port")),
+    (&["hide"], b'h', To::Switch("--hide")),
+    (&["un-hide", "username"], b'u', To::Given),
+    (&["ssh-client"], 0, To::IgnoredValue),
+    (&["ssh-algorithm"], 0, To::IgnoredValue),
+    (
+        &["ephemeral-permissions", "ephemeral-permission"],
+        0,
+        To::IgnoredValue,
+    ),
+    (&["device-group", "dg"], 0, To::IgnoredValue),
+];
+
+const RENDEZVOUS: &[Row] = &[
+    (&["atsign"], b'a', To::Value("--as")),
+    (&["ip"], b'i', To::Value("--host")),
+    (&["manager"], b'm', To::Values("--manager")),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+];
+
+const ACTIVATE: &[Row] = &[
+    (&["atsign"], b'a', To::Value("")),
+    (&["keys"], b'k', To::Value("--keys")),
+    (&["rootServer"], b'r', To::Value("--root")),
+];
+
+/// Our words for a classic command line.
+///
+/// # Errors
+/// A misuse that names the word: an unknown option, or one that asks for what this version does not do.
+pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> {
+    let table = match program {
+        "client" => CLIENT,
+        "daemon" => DAEMON,
+        "rendezvous" => RENDEZVOUS,
+        "activate" => ACTIVATE,
+        _ => return Ok(words.iter().map(|&w| w.to_owned()).collect()),
+    };
+    let mut out = Translated::default();
+    // The launch scripts pass empty words where a setting is empty.
+    let mut rest = words.iter().map(|w| w.trim()).filter(|w| !w.is_empty());
+    while let Some(word) = rest.next() {
+        if word == "--" {
+            out.ssh.extend(rest.by_ref().map(str::to_owned));
+        } else if let Some(long) = word.strip_prefix("--") {
+            let (name, value) = long
+                .split_once('=')
+                .map_or((long, None), |(n, v)| (n, Some(v)));
+            let to = find(table, |row| row.0.contains(&name)).ok_or_else(|| unknown(word))?;
+            out.take(to, word, value, &mut rest)?;
+        } else if let Some(letters) = word.strip_prefix('-').filter(|l| !l.is_empty()) {
+            out.letters(table, word, letters, &mut rest)?;
+        } else if program == "activate" {
+            // `at_activate onboard -a @x`: the word for what `noports activate` does.
+            if word != "onboard" {
+                return Err(unknown(word));
+            }
+        } else if program == "client" {
+            return Err(Failure::misuse(format!("Unparsed args [{word}]")));
+        }
+    }
+    Ok(out.print())
+}
+
+fn find(table: &[Row], fits: impl Fn(&Row) -> bool) -> Option<To> {
+    table
+        .iter()
+        .chain(COMMON)
+        .find(|row| fits(row))
+        .map(|row| row.2)
+}
+
+fn unknown(word: &str) -> Failure {
+    Failure::misuse(format!(
+        "Could not find an option named \"{}\".",
+        word.trim_start_matches('-')
+    ))
+    .hint("call the program by its own name for its own flags: noports help")
+}
+
+#[derive(Default)]
+struct Translated {
+    /// In order of first mention; single values are replaced.
+    ours: Vec<(&'static str, Option<String>)>,
+    ssh: Vec<String>,
+}
+
+impl Translated {
+    fn letters<'a>(
+        &mut self,
+        table: &[Row],
+        word: &str,
+        letters: &'a str,
+        rest: &mut impl Iterator<Item = &'a str>,
+    ) -> Result<(), Failure> {
+        for (i, letter) in letters.bytes().enumerate() {
+            let to = find(table, |row| row.1 == letter).ok_or_else(|| unknown(word))?;
+            let behind = letters.get(i + 1..).unwrap_or_default();
+            if matches!(
+                to,
+                To::Value(_) | To::Values(_) | To::IgnoredValue | To::Ssh
+            ) {
+                // `-p@x`, `-p=@x`, and the scripts' `"-p @x"` as one word.
+                let value = Some(behind.trim_start_matches('=').trim()).filter(|v| !v.is_empty());
+                return self.take(to, word, value, rest);
+            }
+            self.take(to, word, None, rest)?;
+        }
+        Ok(())
+    }
+
+    fn take<'a>(
+        &mut self,
+        to: To,
+        word: &str,
+        value: Option<&'a str>,
+        rest: &mut impl Iterator<Item = &'a str>,
+    ) -> Result<(), Failure> {
+        let mut value = || {
+            value.or_else(|| rest.next()).ok_or_else(|| {
+                Failure::misuse(format!(
+                    "Missing argument for \"{}\".",
+                    word.trim_start_matches('-')
+                ))
+            })
+        };
+        match to {
+            To::Value(ours) => {
+                let value = Some(value()?.to_owned());
+                self.ours.retain(|(name, _)| *name != ours);
+                self.ours.push((ours, value));
+            }
+            To::Values(ours) => self.ours.push((ours, Some(value()?.to_owned()))),
+            To::Switch(ours) => self.ours.push((ours, None)),
+            To::Given => {}
+            To::Never => {
+                return Err(Failure::misuse(format!(
+                    "{word}: this version does not do that"
+                )));
+            }
+            To::IgnoredValue => {
+                value()?;
+            }
+            To::Ssh => self.ssh.extend(
+                value()?
+                    .split(',')
+                    .flat_map(str::split_whitespace)
+                    .map(str::to_owned),
+            ),
+        }
+        Ok(())
+    }
+
+    fn print(self) -> Vec<String> {
+        let mut words = Vec::new();
+        for (name, value) in self.ours {
+            words.extend(Some(name.to_owned()).filter(|n| !n.is_empty()));
+            words.extend(value);
+        }
+        if !self.ssh.is_empty() {
+            words.push("--".to_owned());
+            words.extend(self.ssh);
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classic_words_become_ours() {
+        for (program, words, want) in [
+            (
+                "client",
+                &["-f", "@me", "-t", "@dev", "-d", "pi", "-r", "@rv_eu"][..],
+                "--as @me --to @dev --device pi --via @rv_eu",
+            ),
+            (
+                "client",
+                &["--from=@me", "-t@dev", "-h", "@rv", "-xq"],
+                "--as @me --to @dev --via @rv --print --quiet",
+            ),
+            ("client", &["-t", "@a", "-t", "@b"], "--to @b"),
+            (
+                "client",
+                &["-o", "-L 80:x:80,-v", "--et", "--ac"],
+                "-- -L 80:x:80 -v",
+            ),
+            ("client", &["-t", "@a", "--", "-p", "x"], "--to @a -- -p x"),
+            (
+                "daemon",
+                &["-a", "@dev", "-m", "@me", "-d", "pi", "", "", "-u", "-v"],
+                "--as @dev --manager @me --device pi --verbose",
+            ),
+            (
+                "daemon",
+                &["-a @dev", "-uv", "-m@me"],
+                "--as @dev --verbose --manager @me",
+            ),
+            (
+                "daemon",
+                &["-m", "@a", "--managers", "@b,@c"],
+                "--manager @a --manager @b,@c",
+            ),
+            (
+                "rendezvous",
+                &["-a", "@rv", "-i", "192.0.2.1", "-m", "open"],
+                "--as @rv --host 192.0.2.1 --manager open",
+            ),
+            (
+                "activate",
+                &["onboard", "-a", "@x", "-r", "localhost"],
+                "@x --root localhost",
+            ),
+            ("bridge", &["-h", "x", "--rv-auth"], "-h x --rv-auth"),
+        ] {
+            assert_eq!(
+                translate(program, words).unwrap().join(" "),
+                want,
+                "{program} {words:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn words_nobody_knows_are_refused_by_name() {
+        for (program, words, want) in [
+            (
+                "client",
+                &["--nope"][..],
+                "Could not find an option named \"nope\".",
+            ),
+            ("client", &["-t", "@a", "left"], "Unparsed args [left]"),
+            ("client", &["-t"], "Missing argument for \"t\"."),
+            (
+                "client",
+                &["--no-et"],
+                "--no-et: this version does not do that",
+            ),
+            (
+                "daemon",
+                &["-p", "@policy"],
+                "Could not find an option named \"p\".",
+            ),
+        ] {
+            assert_eq!(
+                translate(program, words).unwrap_err().message,
+                want,
+                "{program} {words:?}"
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_words_make_it_panic(words in proptest::collection::vec("[-=a-z@ ,é]{0,8}", 0..6)) {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            for program in ["client", "daemon", "rendezvous", "activate"] {
+                let _ = translate(program, &words);
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What daemon and rendezvous share: logging in however long it takes, sending a message, ending on a
+//! signal.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures_lite::future;
+use log::{info, warn};
+
+use super::common::{self, Failure};
+use crate::{
+    at::{
+        Notification,
+        client::{AtError, Client, Event, Network, Outgoing, Subscription},
+        crypto,
+        keyfile::AtKeys,
+        metadata::Metadata,
+    },
+    net::backoff::Backoff,
+    np::{self, Message},
+    pipe::cipher::SessionKeys,
+    sys::signal,
+};
+
+/// First pause after a login that did not work.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Logs in and subscribes; where nobody can be reached, tries again with growing pauses.
+///
+/// # Errors
+/// When trying again cannot help: the login is refused, a certificate is not trusted.
+pub async fn log_in(
+    network: &Network,
+    keys: &Arc<AtKeys>,
+    watch: &str,
+) -> Result<(Client, Subscription), Failure> {
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
+            Ok(both) => return Ok(both),
+            Err(error) => error,
+        };
+        if !error.may_pass() {
+            return Err(error.into());
+        }
+        let pause = backoff.pause(jitter());
+        warn!("login={} error={error:?} again_in={pause:.1?}", keys.atsign);
+        async_std::task::sleep(pause).await;
+    }
+}
+
+/// Random in 0.0..1.0; a system without randomness gets the middle.
+pub fn jitter() -> f64 {
+    crypto::random::<2>().map_or(0.5, |bytes| f64::from(u16::from_be_bytes(bytes)) / 65536.0)
+}
+
+/// Encrypts and sends one message.
+///
+/// # Errors
+/// When our own atServer does not take it.
+pub async fn send(at: &Client, message: &Message) -> Result<(), AtError> {
+    let note = Outgoing {
+        to: message.to.clone(),
+        entity: message.entity.clone(),
+        text: message.text.clone(),
+        ttl: Some(np::VALUE_TTL),
+        ttln: np::NOTE_TTL,
+        metadata: Metadata::default(),
+    };
+    at.notify(&note).await.map(drop)
+}
+
+/// Sends, and leaves it at a line in the log when that fails: the peer asks again.
+pub async fn send_or_log(at: &Client, message: &Message) {
+    if let Err(error) = send(at, message).await {
+        warn!(
+            "to={} entity={} not_sent={error:?}",
+            message.to, message.entity
+        );
+    }
+}
+
+/// Hands every notification to `hear`, for as long as the client lives; its connection may come and go.
+///
+/// # Errors
+/// Always: services do not end by themselves.
+pub async fn listen(
+    mut inbox: Subscription,
+    mut hear: impl FnMut(Notification),
+) -> Result<(), Failure> {
+    while let Some(event) = inbox.next().await {
+        match event {
+            Event::Note(note) => hear(*note),
+            Event::Lost(why) => warn!("monitor=lost why={why:?}"),
+            Event::Back => info!("monitor=back"),
+        }
+    }
+    Err(Failure::plain(
+        "the connection to the atServer has ended for good",
+    ))
+}
+
+/// Prints the line that says a service is ready, where a script waits for it.
+pub fn tell(json: bool) -> impl FnOnce(&str) {
+    move |line| {
+        if json {
+            common::print_out(line);
+        }
+    }
+}
+
+/// Runs a service until it fails or the process is told to end. Being told is no failure.
+///
+/// # Errors
+/// The service's.
+pub async fn until_told<F>(service: F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let told = async {
+        let stop = signal::stop()
+            .await
+            .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
+        info!("ending signal={stop:?}");
+        Ok(())
+    };
+    future::or(service, told).await
+}
+
+/// The session's keys, as the pipe takes them.
+pub fn session_keys(keys: &np::request::Keys) -> SessionKeys {
+    let stream = |s: &np::request::StreamKey| (s.key.clone(), s.iv);
+    SessionKeys {
+        c2d: stream(&keys.to_device),
+        d2c: keys.to_client.as_ref().map(stream),
+    }
+}

@@ -1,0 +1,227 @@
+//! Long runs with figures: many sessions, a gibibyte, killed atServers. Name one of
+//! `sessions`, `bytes`, `kills` to run just that (`cargo bench --bench soak -- sessions`).
+
+#[path = "../world/mod.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod world;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use async_std::task;
+use noports::sys::{sockets::listening_ports, sshd::Sshd};
+use world::{Process, World, children_of, descriptors, output, until};
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
+    task::block_on(async {
+        if runs("sessions") {
+            sessions().await;
+        }
+        if runs("bytes") {
+            bytes().await;
+        }
+        if runs("kills") {
+            kills().await;
+        }
+    });
+}
+
+fn ssh(world: &World, sshd: &Sshd, command: &str) -> Command {
+    let mut ssh = world.program("ssh");
+    ssh.args(world.ssh_options(sshd)).args(["device", command]);
+    ssh
+}
+
+/// 100 sessions one after another, then 20 at once; what is left behind is counted.
+async fn sessions() {
+    let world = World::start().await;
+    let sshd = world.sshd().await;
+    let (rendezvous, daemon) = (world.rendezvous_process(), world.daemon_process(sshd.port));
+    let one = || output(ssh(&world, &sshd, "echo fine"));
+    assert!(one().await.status.success());
+    until("the first bridge has ended", || {
+        children_of(daemon.id()).is_empty()
+    })
+    .await;
+    let before = (descriptors(rendezvous.id()), descriptors(daemon.id()));
+
+    let began = Instant::now();
+    let mut lost = 0;
+    for _ in 0..100 {
+        lost += usize::from(one().await.stdout != b"fine\n");
+    }
+    println!(
+        "100 sessions one after another: {lost} lost, {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+
+    let began = Instant::now();
+    let all: Vec<_> = (0..20).map(|_| task::spawn(one())).collect();
+    let mut lost = 0;
+    for session in all {
+        lost += usize::from(session.await.stdout != b"fine\n");
+    }
+    println!(
+        "20 sessions at once: {lost} lost, {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+
+    until("bridges have ended", || children_of(daemon.id()).is_empty()).await;
+    until("sessions have ended", || {
+        descriptors(rendezvous.id()) <= before.0
+    })
+    .await;
+    println!(
+        "left behind: rendezvous {} descriptors (before: {}), daemon {} (before: {}), {} bridges, ports {:?}",
+        descriptors(rendezvous.id()),
+        before.0,
+        descriptors(daemon.id()),
+        before.1,
+        children_of(daemon.id()).len(),
+        listening_ports(rendezvous.id()).unwrap_or_default()
+    );
+}
+
+/// 1 GiB through ssh, hashed at both ends, and the most memory each part had resident.
+async fn bytes() {
+    let world = World::start().await;
+    let sshd = world.sshd().await;
+    let (rendezvous, daemon) = (world.rendezvous_process(), world.daemon_process(sshd.port));
+    let mut command = ssh(&world, &sshd, "sha256sum");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Process(command.spawn().expect("ssh can be started"));
+    let stdin = child.0.stdin.take().expect("it is piped");
+    let began = Instant::now();
+    let writer = task::spawn_blocking(move || write_a_gibibyte(stdin));
+    until("the bridge is there", || {
+        !children_of(daemon.id()).is_empty()
+    })
+    .await;
+    let (bridge, client) = (children_of(daemon.id())[0], children_of(child.id())[0]);
+    let sampler = task::spawn(async move {
+        let mut peaks = (0, 0);
+        while descriptors(bridge) > 0 {
+            peaks = (
+                peaks.0.max(peak_memory(bridge)),
+                peaks.1.max(peak_memory(client)),
+            );
+            task::sleep(Duration::from_millis(50)).await;
+        }
+        peaks
+    });
+    let ours = writer.await;
+    let mut theirs = String::new();
+    child
+        .0
+        .stdout
+        .as_mut()
+        .expect("it is piped")
+        .read_to_string(&mut theirs)
+        .expect("a hash");
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "1 GiB through ssh: {:.0} MiB/s, same SHA-256: {}",
+        1024.0 / took,
+        theirs.starts_with(&ours)
+    );
+    let (bridge, client) = sampler.await;
+    println!(
+        "peak resident memory, kB: rendezvous {}, daemon {}, bridge {bridge}, client {client}",
+        peak_memory(rendezvous.id()),
+        peak_memory(daemon.id()),
+    );
+}
+
+/// Returns the SHA-256 of what it wrote.
+fn write_a_gibibyte(mut to: impl Write) -> String {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut block = vec![0u8; 1 << 20];
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    for _ in 0..1024 {
+        for eight in block.chunks_exact_mut(8) {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            eight.copy_from_slice(&state.to_le_bytes());
+        }
+        hash.update(&block);
+        to.write_all(&block).expect("the session takes it");
+    }
+    hash.finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// `VmHWM`, kB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_default()
+}
+
+/// `kill -9` of the atServer, 20 times: when do daemon and rendezvous serve again?
+async fn kills() {
+    let mut world = World::start().await;
+    let sshd = world.sshd().await;
+    let mut server = world.serve_from_a_process().await;
+    let (_rendezvous, _daemon) = (world.rendezvous_process(), world.daemon_process(sshd.port));
+    let mut command = ssh(&world, &sshd, "cat");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut lasting = Process(command.spawn().expect("ssh can be started"));
+    let mut echo = |text: &str| {
+        let mut back = vec![0; text.len()];
+        lasting
+            .0
+            .stdin
+            .as_mut()
+            .expect("piped")
+            .write_all(text.as_bytes())
+            .expect("the session lives");
+        lasting
+            .0
+            .stdout
+            .as_mut()
+            .expect("piped")
+            .read_exact(&mut back)
+            .expect("the session lives");
+        assert_eq!(back, text.as_bytes());
+    };
+    echo("before");
+    let mut worst = Duration::ZERO;
+    for round in 0..20 {
+        server.kill();
+        echo("the atServer is gone");
+        server = world.serve();
+        let began = Instant::now();
+        let done = output(ssh(&world, &sshd, "echo fine")).await;
+        assert_eq!(
+            done.stdout,
+            b"fine\n",
+            "round {round}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        worst = worst.max(began.elapsed());
+    }
+    echo("after all");
+    println!(
+        "20 kills of the atServer: the lasting session lives; slowest next session {:.1} s",
+        worst.as_secs_f64()
+    );
+}

@@ -1,0 +1,164 @@
+//! What happens when a part is killed. Each part is a process, ended with `kill -9`.
+
+use std::{
+    io::{Read, Write},
+    process::Stdio,
+    sync::Arc,
+};
+
+use async_std::task::block_on;
+use noports::at::{AtKey, Metadata, Verb, client::Client, verb::Detail};
+
+use crate::world::{ALICE, Process, World, children_of, stdout};
+
+/// A session whose two ends are held by the test: what is written comes back.
+struct Echo(Process);
+
+impl Echo {
+    fn open(world: &World, sshd: &noports::sys::sshd::Sshd) -> Self {
+        let mut ssh = world.program("ssh");
+        ssh.args(world.ssh_options(sshd)).args(["device", "cat"]);
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self(Process(ssh.spawn().unwrap()))
+    }
+
+    fn says(&mut self, text: &str) {
+        let mut back = vec![0; text.len()];
+        self.0
+            .0
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        self.0
+            .0
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut back)
+            .unwrap();
+        assert_eq!(back, text.as_bytes());
+    }
+}
+
+#[test]
+fn a_session_outlives_its_daemon_and_the_next_daemon_serves_the_next_one() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        let mut daemon = world.daemon_process(sshd.port);
+        let mut session = Echo::open(&world, &sshd);
+        session.says("before");
+        assert_eq!(children_of(daemon.id()).len(), 1);
+        daemon.kill();
+        session.says("after the daemon was killed");
+        let _next = world.daemon_process(sshd.port);
+        let mut second = Echo::open(&world, &sshd);
+        second.says("through the next daemon");
+        session.says("still here");
+    });
+}
+
+#[test]
+fn sessions_outlive_the_atserver_and_everybody_comes_back_to_it() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        let mut server = world.serve_from_a_process().await;
+        let (_rendezvous, _daemon) = (world.rendezvous_process(), world.daemon_process(sshd.port));
+        let mut session = Echo::open(&world, &sshd);
+        session.says("before");
+        for round in 0..3 {
+            server.kill();
+            session.says("the atServer is gone, the session is not");
+            server = world.serve();
+            // Daemon and rendezvous come back without help; the client's own patience covers the gap.
+            let mut next = Echo::open(&world, &sshd);
+            next.says(&format!("round {round}"));
+        }
+    });
+}
+
+#[test]
+fn what_the_atserver_acknowledged_is_there_after_kill_9() {
+    block_on(async {
+        let mut world = World::start().await;
+        let mut server = world.serve_from_a_process().await;
+        for round in 0..3 {
+            let alice = Client::login(&world.network, world.keys(ALICE))
+                .await
+                .unwrap();
+            let writer = async_std::task::spawn(write_until_it_breaks(alice, round));
+            // Let some writes through, then kill in the middle of the next ones.
+            let acknowledged = async_std::task::spawn_blocking({
+                let counter = Arc::clone(&COUNTER);
+                move || {
+                    let start = counter.load(std::sync::atomic::Ordering::SeqCst);
+                    while counter.load(std::sync::atomic::Ordering::SeqCst) < start + 20 {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            acknowledged.await;
+            server.kill();
+            let kept = writer.await;
+            server = world.serve();
+            let alice = Client::login(&world.network, world.keys(ALICE))
+                .await
+                .unwrap();
+            assert!(kept.len() >= 20, "round {round}");
+            for (key, value) in kept {
+                let verb = Verb::Llookup {
+                    key,
+                    detail: Detail::Value,
+                };
+                assert_eq!(alice.run(&verb).await.unwrap(), value, "round {round}");
+            }
+        }
+    });
+}
+
+static COUNTER: std::sync::LazyLock<Arc<std::sync::atomic::AtomicUsize>> =
+    std::sync::LazyLock::new(Arc::default);
+
+/// Writes until the connection breaks; returns what was acknowledged.
+async fn write_until_it_breaks(alice: Client, round: usize) -> Vec<(AtKey, String)> {
+    let mut kept = Vec::new();
+    for i in 0..100_000 {
+        let key = AtKey::own(&format!("r{round}_{i}.tests"), alice.atsign());
+        let value = format!("value {i}");
+        let metadata = Metadata {
+            is_encrypted: Some(false),
+            ..Metadata::default()
+        };
+        let verb = Verb::Update {
+            key: key.clone(),
+            metadata,
+            value: value.clone(),
+        };
+        let once =
+            async_std::future::timeout(std::time::Duration::from_secs(2), alice.run(&verb)).await;
+        match once {
+            Ok(Ok(_)) => kept.push((key, value)),
+            _ => break,
+        }
+        COUNTER.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+    kept
+}
+
+#[test]
+fn a_rendezvous_that_comes_back_serves_the_next_session() {
+    block_on(async {
+        let world = World::start().await;
+        let port = crate::world::answer_at_the_end().await;
+        let _daemon = world.daemon_process(port);
+        let mut rendezvous = world.rendezvous_process();
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        rendezvous.kill();
+        let _next = world.rendezvous_process();
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+    });
+}

@@ -1,0 +1,503 @@
+//! Every refusal, with its exact text and exit code; and what strangers get from a rendezvous and an atServer.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use async_std::{
+    io::{ReadExt, WriteExt},
+    net::TcpStream,
+    task::block_on,
+};
+use noports::{
+    at::{
+        AtSign,
+        client::{Client, Event, Outgoing, Subscription},
+        metadata::Metadata,
+    },
+    np::{
+        Message,
+        admit::Admission,
+        ids::{Nonce, SessionId},
+        ports::{self, Ports, PortsRequest},
+        request::{self, SshRequest},
+    },
+};
+
+use crate::world::{
+    ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, children_of, failure, known_pair,
+    stdout, until,
+};
+
+/// The last two lines of stderr: what, and what to try.
+fn verdict(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(2)..].join("\n")
+}
+
+#[test]
+fn absent_parts_are_named_with_remedy_and_code() {
+    block_on(async {
+        let mut world = World::start().await;
+
+        let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
+        assert_eq!(
+            (code, verdict(&said).as_str()),
+            (
+                7,
+                concat!(
+                    "noports client: dev1@device did not answer within 1 s\n",
+                    "  hint: is its daemon running under that device name, and is your atSign among its managers?"
+                )
+            )
+        );
+
+        world.daemon(1).await;
+        let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
+        assert_eq!(
+            (code, verdict(&said).as_str()),
+            (
+                9,
+                concat!(
+                    "noports client: the rendezvous @rendezvous did not answer within 1 s\n",
+                    "  hint: is it running, and does it serve your atSign? another one: --via"
+                )
+            )
+        );
+
+        world.rendezvous().await;
+        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+        assert_eq!(code, 12, "{said}");
+        assert!(verdict(&said).starts_with("noports client: the device refused: Failed to start up the daemon side of the srv socket tunnel : "), "{said}");
+        assert!(
+            verdict(&said).ends_with(
+                "\n  hint: is sshd running there? the daemon's --sshd-port must be its port"
+            ),
+            "{said}"
+        );
+
+        let words = ["client", "--as", ALICE, "--to", "@nobody", "--stdio", "-q"];
+        let (code, said) = failure(world.noports(&words)).await;
+        assert_eq!(code, 5, "{said}");
+        let want = "noports client: there is no atSign @nobody\n  hint: is it spelled right, and is this the right atDirectory (--root)?";
+        assert_eq!(verdict(&said), want);
+    });
+}
+
+#[test]
+fn an_unknown_caller_meets_silence_and_a_line_in_the_log() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let daemon = world.process(&[
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            "@somebody",
+            "--device",
+            NAME,
+        ]);
+        let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
+        assert_eq!(code, 7, "{said}");
+        until("the log says so", || {
+            world
+                .log("daemon")
+                .contains("ignored from=@alice word=ping reason=not_a_manager")
+        })
+        .await;
+        assert!(children_of(daemon.id()).is_empty());
+    });
+}
+
+#[test]
+fn a_forbidden_port_is_refused_with_the_reason() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        world
+            .daemon_with(22, |policy| {
+                policy.permit = "localhost:3389".parse().unwrap()
+            })
+            .await;
+        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+        assert_eq!(
+            (code, verdict(&said).as_str()),
+            (
+                8,
+                concat!(
+                    "noports client: the device refused: Daemon does not permit connections to localhost:22\n",
+                    "  hint: start the daemon on dev1 with --permit-open"
+                )
+            )
+        );
+    });
+}
+
+#[test]
+fn unusable_keys_are_named() {
+    block_on(async {
+        let world = World::start().await;
+        let file = world.key_file(&ALICE.parse().unwrap());
+        let whole = fs::read_to_string(&file).unwrap();
+        for (text, want) in [
+            (&whole[..whole.len() / 2], "truncated"),
+            ("not json at all", "noise"),
+            ("{}", "empty"),
+            (
+                &whole.replace("selfEncryptionKey", "other"),
+                "member missing",
+            ),
+            (
+                &whole.replace("\"aesPkamPrivateKey\":\"", "\"aesPkamPrivateKey\":\"AAAA"),
+                "wrong key",
+            ),
+            (
+                r#"{"content":"AA==","iv":"AAAAAAAAAAAAAAAAAAAAAA==","hashingAlgoType":"argon2id"}"#,
+                "pass phrase",
+            ),
+        ] {
+            fs::write(&file, text).unwrap();
+            let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+            assert_eq!(code, 3, "{want}: {said}");
+            assert!(said.contains(&file.display().to_string()), "{want}: {said}");
+        }
+        fs::remove_file(&file).unwrap();
+        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+        assert_eq!(code, 3, "{said}");
+        assert!(said.contains("there is no key file"), "{said}");
+        fs::write(&file, &whole).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::read(&file).is_err() {
+            let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+            assert_eq!(code, 3, "unreadable: {said}");
+        }
+    });
+}
+
+#[test]
+fn keys_the_atserver_does_not_know_are_refused() {
+    block_on(async {
+        let world = World::start().await;
+        let mut keys = (*world.keys(ALICE)).clone();
+        keys.pkam = known_pair("@device_example");
+        let file = world.key_file(&ALICE.parse().unwrap());
+        fs::write(&file, keys.print().reveal()).unwrap();
+        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+        assert_eq!(code, 6, "{said}");
+        assert!(
+            said.contains("@alice's atServer refused the login"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn certificates_that_are_not_trusted_end_it() {
+    block_on(async {
+        let world = World::start().await;
+        let mut client = world.client(&["--stdio", "-q"]);
+        client.env_remove("NOPORTS_CA");
+        let (code, said) = failure(client).await;
+        assert_eq!(code, 11, "{said}");
+        assert!(
+            said.contains("authority that is not trusted here") && said.contains("--ca"),
+            "{said}"
+        );
+
+        let mut client = world.client(&["--stdio", "-q"]);
+        client.env("NOPORTS_CA", world.dir.path("nowhere.pem"));
+        let (code, said) = failure(client).await;
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("nowhere.pem"), "{said}");
+
+        let other = elsewhere(&world).await;
+        let mut client = world.client(&["--stdio", "-q"]);
+        client.env("NOPORTS_ROOT", format!("localhost:{other}"));
+        client.env("NOPORTS_CA", world.dir.path("other.pem"));
+        let (code, said) = failure(client).await;
+        assert_eq!(code, 11, "{said}");
+        assert!(
+            said.contains("the certificate is not for localhost"),
+            "{said}"
+        );
+
+        let mut client = world.client(&["--stdio", "-q"]);
+        client.env("NOPORTS_ROOT", "localhost:1");
+        let (code, said) = failure(client).await;
+        assert_eq!(code, 4, "{said}");
+        assert!(
+            said.contains("cannot reach the atDirectory at localhost:1"),
+            "{said}"
+        );
+    });
+}
+
+/// A TLS server whose authority (in `other.pem`) is trusted, and whose certificate has another name.
+async fn elsewhere(world: &World) -> u16 {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    fs::write(
+        world.dir.path("other.pem"),
+        ca.self_signed(&ca_key).unwrap().pem(),
+    )
+    .unwrap();
+    let issuer = Issuer::new(ca, ca_key);
+    let leaf = CertificateParams::new(["other.example".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let acceptor =
+        noports::net::tls::Acceptor::from_pem(&leaf.pem(), &key.serialize_pem()).unwrap();
+    let listener = async_std::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let port = listener.local_addr().unwrap().port();
+    async_std::task::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let _ = acceptor.accept(socket, Duration::from_secs(5)).await;
+        }
+    });
+    port
+}
+
+/// Alice, without the client program: sends what she likes.
+struct Hand {
+    at: Client,
+    inbox: Subscription,
+}
+
+impl Hand {
+    async fn of_alice(world: &World) -> Self {
+        let at = Client::login(&world.network, world.keys(ALICE))
+            .await
+            .unwrap();
+        let inbox = at.subscribe(r"\.ss(hnp|hrvd)@").await.unwrap();
+        Self { at, inbox }
+    }
+
+    async fn send(&self, message: &Message) {
+        let note = Outgoing {
+            to: message.to.clone(),
+            entity: message.entity.clone(),
+            text: message.text.clone(),
+            ttl: None,
+            ttln: 60_000,
+            metadata: Metadata::default(),
+        };
+        self.at.notify(&note).await.unwrap();
+    }
+
+    /// The next message under this key.
+    async fn hear(&mut self, entity: &str) -> String {
+        loop {
+            let next = async_std::future::timeout(Duration::from_secs(30), self.inbox.next()).await;
+            if let Event::Note(note) = next.expect("an answer within 30 s").unwrap()
+                && note.entity() == entity
+            {
+                return self.at.open(&note).await.unwrap().unwrap();
+            }
+        }
+    }
+
+    async fn ports(&mut self, session: SessionId, nonce: &Nonce) -> Ports {
+        let request = PortsRequest {
+            session,
+            client: ALICE.parse().unwrap(),
+            daemon: DEVICE.parse().unwrap(),
+            nonce: nonce.clone(),
+        };
+        self.send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
+            .await;
+        Ports::parse(&self.hear(&ports::answer_entity(session)).await).unwrap()
+    }
+
+    fn request(&self, session: SessionId, nonce: &Nonce, ports: &Ports) -> SshRequest {
+        SshRequest {
+            session,
+            host: ports.host.clone(),
+            port: ports.daemon,
+            client_nonce: nonce.clone(),
+            rendezvous_nonce: ports.nonce.clone().unwrap(),
+            ephemeral: known_pair("session").public().clone(),
+            twin_keys: true,
+        }
+    }
+}
+
+#[test]
+fn requests_with_a_bad_signature_or_anothers_are_refused() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        world.daemon(answer_at_the_end().await).await;
+        let mut alice = Hand::of_alice(&world).await;
+        let (device, name): (AtSign, _) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let nonce = Nonce::random();
+        for (signer, spoil) in [("@device_example", false), ("@client_example", true)] {
+            let session = SessionId::random();
+            let ports = alice.ports(session, &nonce).await;
+            let mut message = alice
+                .request(session, &nonce, &ports)
+                .message(&device, &name, &known_pair(signer))
+                .unwrap();
+            if spoil {
+                message.text = message
+                    .text
+                    .replace(r#""direct":true"#, r#""direct":true,"x":1"#);
+            }
+            alice.send(&message).await;
+            let answer = alice.hear(&request::answer_entity(session, &name)).await;
+            assert_eq!(
+                answer, "Signature not verified: the signature is not valid",
+                "{signer} {spoil}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_replayed_request_gets_the_same_answer_and_opens_nothing() {
+    block_on(async {
+        let mut world = World::start().await;
+        let port = answer_at_the_end().await;
+        world.rendezvous().await;
+        let daemon = world.daemon_process(port);
+        let mut alice = Hand::of_alice(&world).await;
+        let (session, nonce) = (SessionId::random(), Nonce::random());
+        let ports = alice.ports(session, &nonce).await;
+        let request = alice.request(session, &nonce, &ports);
+        let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let message = request
+            .message(&device, &name, &known_pair("@client_example"))
+            .unwrap();
+        let answers = request::answer_entity(session, &name);
+        alice.send(&message).await;
+        let first = alice.hear(&answers).await;
+        alice.send(&message).await;
+        assert!(first.starts_with('{') && alice.hear(&answers).await == first);
+        assert_eq!(children_of(daemon.id()).len(), 1, "one bridge");
+    });
+}
+
+#[test]
+fn a_rendezvous_lets_nobody_in_without_the_sessions_line() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Hand::of_alice(&world).await;
+        let (session, nonce) = (SessionId::random(), Nonce::random());
+        let ports = alice.ports(session, &nonce).await;
+        let right = Admission {
+            session,
+            client_nonce: nonce,
+            rendezvous_nonce: ports.nonce.clone().unwrap(),
+        };
+        let wrong_nonce = Admission {
+            rendezvous_nonce: Nonce::random(),
+            ..right.clone()
+        };
+        let (alices, devices) = (known_pair("@client_example"), known_pair("@device_example"));
+        for (what, mut first) in [
+            (
+                "wrong nonce",
+                wrong_nonce.line(&alices).unwrap().into_bytes(),
+            ),
+            (
+                "the other end's signature",
+                right.line(&devices).unwrap().into_bytes(),
+            ),
+            ("an oversized line", vec![b'x'; 100_000]),
+            ("something else", b"SSH-2.0-OpenSSH_9.6".to_vec()),
+        ] {
+            first.push(b'\n');
+            let mut socket = TcpStream::connect((ports.host.as_str(), ports.client))
+                .await
+                .unwrap();
+            let _ = socket.write_all(&first).await;
+            assert_eq!(closed(&mut socket).await, 0, "{what}: nothing is said");
+        }
+        // Silence, and a line that never ends one byte at a time, end by the clock.
+        let mut silent = TcpStream::connect((ports.host.as_str(), ports.client))
+            .await
+            .unwrap();
+        assert_eq!(closed(&mut silent).await, 0, "silence");
+        // The port still serves whoever comes with the right line.
+        let mut socket = TcpStream::connect((ports.host.as_str(), ports.client))
+            .await
+            .unwrap();
+        let mut peer = TcpStream::connect((ports.host.as_str(), ports.daemon))
+            .await
+            .unwrap();
+        let line = |key| format!("{}\nbehind", right.line(key).unwrap());
+        socket.write_all(line(&alices).as_bytes()).await.unwrap();
+        peer.write_all(line(&devices).as_bytes()).await.unwrap();
+        let mut got = [0; 6];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(
+            &got, b"behind",
+            "what came behind the line is the stream's beginning"
+        );
+    });
+}
+
+/// Bytes until the other side closes.
+async fn closed(socket: &mut TcpStream) -> usize {
+    let mut all = Vec::new();
+    let read =
+        async_std::future::timeout(Duration::from_secs(30), socket.read_to_end(&mut all)).await;
+    match read.expect("closed within 30 s") {
+        Ok(n) => n,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn nobody_gets_ports_in_anothers_name() {
+    block_on(async {
+        let world = World::start().await;
+        let rendezvous = world.rendezvous_process();
+        let alice = Hand::of_alice(&world).await;
+        let request = PortsRequest {
+            session: SessionId::random(),
+            client: DEVICE.parse().unwrap(),
+            daemon: ALICE.parse().unwrap(),
+            nonce: Nonce::random(),
+        };
+        alice
+            .send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
+            .await;
+        let want = r#"refused from=@alice reason="asked in the name of @device""#;
+        until("the log says so", || world.log("rendezvous").contains(want)).await;
+        assert_eq!(
+            noports::sys::sockets::listening_ports(rendezvous.id()).unwrap(),
+            Vec::<u16>::new()
+        );
+    });
+}
+
+#[test]
+fn a_blocked_atsign_does_not_reach_the_daemon() {
+    block_on(async {
+        let world = World::start().await;
+        let _rendezvous = world.rendezvous_process();
+        let _daemon = world.daemon_process(answer_at_the_end().await);
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        let device = Client::login(&world.network, world.keys(DEVICE))
+            .await
+            .unwrap();
+        let block = noports::at::verb::Config::Add(
+            noports::at::verb::List::Block,
+            vec![ALICE.parse().unwrap()],
+        );
+        device.run(&noports::at::Verb::Config(block)).await.unwrap();
+        let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
+        let want = "noports client: @device's atServer does not let you in\n  hint: its owner may have blocked your atSign, or allowed others only";
+        assert_eq!((code, verdict(&said).as_str()), (8, want));
+        assert!(
+            !world.log("daemon").contains("ignored"),
+            "the daemon never heard of it"
+        );
+    });
+}

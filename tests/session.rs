@@ -1,0 +1,247 @@
+//! ssh, scp and sftp through a real sshd, as their users run them.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    process::Stdio,
+};
+
+use async_std::task::{self, block_on};
+use noports::sys::sockets::listening_ports;
+
+use crate::world::{
+    Process, World, answer_at_the_end, children_of, descriptors, output, stdout, until,
+};
+
+#[test]
+fn ssh_runs_a_command_on_the_device() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        world.daemon(sshd.port).await;
+        let known = format!("UserKnownHostsFile={}", world.dir.text("known_hosts"));
+        let identity = sshd.identity.display().to_string();
+        let words = [
+            "--identity",
+            &identity,
+            "--",
+            "-F",
+            "none",
+            "-o",
+            &known,
+            "-o",
+            "BatchMode=yes",
+        ];
+        let said = stdout(
+            world.client(&[&words[..], &["echo $((6 * 7)); echo $SSH_CONNECTION"]].concat()),
+        )
+        .await;
+        assert!(said.starts_with("42\n127.0.0.1 "), "{said}");
+
+        // ssh's own exit code is ours.
+        let output = output(world.client(&[&words[..], &["exit 77"]].concat())).await;
+        assert_eq!(output.status.code(), Some(77));
+    });
+}
+
+#[test]
+fn plain_ssh_scp_and_sftp_work_through_stdio_with_host_key_checks() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        world.daemon(sshd.port).await;
+        let options = world.ssh_options(&sshd);
+
+        let mut ssh = world.program("ssh");
+        ssh.args(&options)
+            .args(["device", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = ssh.spawn().unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"through stdin and back")
+            .unwrap();
+        let said = task::spawn_blocking(move || child.wait_with_output().unwrap()).await;
+        assert_eq!(said.stdout, b"through stdin and back");
+
+        let bytes: Vec<u8> = (0..3_000_000u32)
+            .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
+            .collect();
+        fs::write(world.dir.path("here"), &bytes).unwrap();
+        let mut scp = world.program("scp");
+        scp.args(&options)
+            .arg(world.dir.path("here"))
+            .arg(format!("device:{}", world.dir.text("there")));
+        stdout(scp).await;
+        assert!(
+            fs::read(world.dir.path("there")).unwrap() == bytes,
+            "scp up"
+        );
+
+        fs::write(
+            world.dir.path("batch"),
+            format!(
+                "get {} {}\n",
+                world.dir.text("there"),
+                world.dir.text("back")
+            ),
+        )
+        .unwrap();
+        let mut sftp = world.program("sftp");
+        sftp.args(&options)
+            .arg("-b")
+            .arg(world.dir.path("batch"))
+            .arg("device");
+        stdout(sftp).await;
+        assert!(
+            fs::read(world.dir.path("back")).unwrap() == bytes,
+            "sftp down"
+        );
+
+        // Another host key under the device's name: ssh refuses, as it must.
+        let other = fs::read_to_string(world.dir.path("sshd/id_ed25519.pub")).unwrap();
+        fs::write(
+            world.dir.path("known_hosts"),
+            format!("{} {other}", world.alias()),
+        )
+        .unwrap();
+        let mut ssh = world.program("ssh");
+        ssh.args(&options).args(["device", "true"]);
+        let refused = output(ssh).await;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(255), "{said}");
+        assert!(said.contains("Host key verification failed"), "{said}");
+    });
+}
+
+#[test]
+fn print_leaves_a_loopback_port_open_and_returns() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        world.daemon(sshd.port).await;
+        let identity = sshd.identity.display().to_string();
+        let printed = stdout(world.client(&["--print", "--identity", &identity])).await;
+        let words: Vec<&str> = printed.split_whitespace().collect();
+        assert_eq!((words[0], words[1]), ("ssh", "-p"), "{printed}");
+        assert!(
+            words.contains(&identity.as_str()) && printed.contains("@localhost"),
+            "{printed}"
+        );
+
+        let mut ssh = world.program("ssh");
+        ssh.args(&words[1..])
+            .args(["-F", "none", "-o", "BatchMode=yes", "-o"]);
+        ssh.arg(format!(
+            "UserKnownHostsFile={}",
+            world.dir.text("known_hosts")
+        ))
+        .arg("echo printed");
+        assert_eq!(stdout(ssh).await, "printed\n");
+    });
+}
+
+#[test]
+fn one_side_may_stop_writing_and_still_gets_the_answer() {
+    block_on(async {
+        let mut world = World::start().await;
+        let port = answer_at_the_end().await;
+        world.rendezvous().await;
+        world.daemon(port).await;
+        let mut client = world.client(&["--stdio"]);
+        client.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = client.spawn().unwrap();
+        let said = task::spawn_blocking(move || {
+            let mut stdin = child.stdin.take().unwrap();
+            stdin.write_all(&vec![b'x'; 300_000]).unwrap();
+            drop(stdin);
+            child.wait_with_output().unwrap()
+        })
+        .await;
+        assert!(said.status.success());
+        assert_eq!(said.stdout.len(), 300_000);
+    });
+}
+
+#[test]
+fn device_and_stdio_client_listen_on_nothing_during_a_session() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        let daemon = world.daemon_process(sshd.port);
+
+        let mut ssh = world.program("ssh");
+        ssh.args(world.ssh_options(&sshd))
+            .args(["device", "echo up; cat"]);
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut ssh = Process(ssh.spawn().unwrap());
+        let mut first = [0u8; 3];
+        ssh.0
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut first)
+            .unwrap();
+        assert_eq!(&first, b"up\n", "the session is open");
+
+        let bridges = children_of(daemon.id());
+        assert_eq!(bridges.len(), 1, "one bridge per session");
+        let clients = children_of(ssh.id());
+        assert_eq!(clients.len(), 1, "the ProxyCommand");
+        for pid in [&[daemon.id()][..], &bridges, &clients].concat() {
+            assert_eq!(
+                listening_ports(pid).unwrap(),
+                Vec::<u16>::new(),
+                "process {pid}"
+            );
+        }
+        drop(ssh.0.stdin.take());
+        assert!(ssh.0.wait().unwrap().success());
+        until("the bridge has ended", || {
+            bridges.iter().all(|&pid| descriptors(pid) == 0)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn sessions_leave_nothing_behind() {
+    block_on(async {
+        let world = World::start().await;
+        let port = answer_at_the_end().await;
+        let (rendezvous, daemon) = (world.rendezvous_process(), world.daemon_process(port));
+        // The first one makes shared keys and caches; the descriptors are counted from then on.
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        until("the first bridge has ended", || {
+            children_of(daemon.id()).is_empty()
+        })
+        .await;
+        let before = (descriptors(rendezvous.id()), descriptors(daemon.id()));
+        for _ in 0..5 {
+            assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        }
+        let at_once: Vec<_> = (0..5)
+            .map(|_| task::spawn(output(world.client(&["--stdio"]))))
+            .collect();
+        for session in at_once {
+            assert!(session.await.status.success());
+        }
+        until("bridges have ended", || children_of(daemon.id()).is_empty()).await;
+        until("descriptors are back", || {
+            descriptors(rendezvous.id()) <= before.0 && descriptors(daemon.id()) <= before.1
+        })
+        .await;
+        assert_eq!(
+            listening_ports(rendezvous.id()).unwrap(),
+            Vec::<u16>::new(),
+            "no port left"
+        );
+    });
+}

@@ -1,0 +1,462 @@
+//! A whole NoPorts world on loopback: atDirectory, atServers, rendezvous and daemon in this process, on free
+//! ports, with keys from the known answers (minting takes long). Clients are the real executable; any part
+//! can also be a process of its own.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_std::{channel, task};
+use miniserde::json;
+use noports::{
+    at::{
+        AtSign,
+        client::Network,
+        crypto::{KeyPair, aes_key_from_base64},
+        directory::Root,
+        keyfile::AtKeys,
+    },
+    cmd::{activate::activate, common::Progress, daemon, rendezvous},
+    net::{dial::Endpoint, tls::Connector},
+    server::{
+        authority,
+        listen::{self, Options, Running},
+    },
+    sys::sshd::{self, Sshd},
+};
+
+/// The executable under test.
+pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
+
+pub const ALICE: &str = "@alice";
+pub const DEVICE: &str = "@device";
+pub const RENDEZVOUS: &str = "@rendezvous";
+/// The device's name.
+pub const NAME: &str = "dev1";
+
+/// A folder that goes with its owner.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        let name = format!("noports-test-{}", uuid::Uuid::new_v4().as_simple());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process that ends with its owner.
+pub struct Process(pub Child);
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// `kill -9`, and wait for the end.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The world. Everything in it ends when it is dropped.
+pub struct World {
+    pub dir: Folder,
+    pub network: Network,
+    port: u16,
+    server: Option<Running>,
+    tasks: Vec<task::JoinHandle<()>>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for task in self.tasks.drain(..) {
+            task::block_on(task.cancel());
+        }
+        if let Some(server) = self.server.take() {
+            task::block_on(server.stop());
+        }
+    }
+}
+
+impl World {
+    /// Directory and atServers, with `@alice`, `@device` and `@rendezvous` activated.
+    pub async fn start() -> Self {
+        let dir = Folder::new();
+        fs::create_dir(dir.path("keys")).unwrap();
+        let authority = authority::open_or_make(&dir.path("at")).unwrap();
+        let leaf = authority.leaf(&["localhost".into()]).unwrap();
+        let options = Options {
+            data: dir.path("at"),
+            listen: IpAddr::from(Ipv4Addr::LOCALHOST),
+            host: "localhost".into(),
+            directory_port: 0,
+            first_port: 0,
+            domain: None,
+            timings: Default::default(),
+        };
+        let server = listen::start(options, leaf.acceptor().unwrap())
+            .await
+            .unwrap();
+        let port = server.directory().port();
+        let network = Network {
+            root: Root::Directory(Endpoint {
+                host: "localhost".into(),
+                port,
+            }),
+            tls: Connector::new(&[authority.ca_file()]).unwrap(),
+        };
+        let world = Self {
+            dir,
+            network,
+            port,
+            server: Some(server),
+            tasks: Vec::new(),
+        };
+        for (who, pkam, encryption) in [
+            (ALICE, "@client_example_pkam", "@client_example"),
+            (DEVICE, "@device_example_pkam", "@device_example"),
+            (RENDEZVOUS, "session", "@client_example"),
+        ] {
+            world.activate(who, pkam, encryption).await;
+        }
+        world
+    }
+
+    /// Activates with keys that are there: the same way as after a first attempt that was cut off.
+    pub async fn activate(&self, who: &str, pkam: &str, encryption: &str) {
+        let who: AtSign = who.parse().unwrap();
+        let secret = self.server.as_ref().unwrap().add(&who).await.unwrap();
+        let keys = AtKeys {
+            atsign: who.clone(),
+            pkam: known_pair(pkam),
+            encryption: known_pair(encryption),
+            self_key: aes_key_from_base64("/EN/srbfkXC7Auh3BhdCaLfsI74H/0q7aJHOH9OLUV8=").unwrap(),
+            apkam_symmetric: Some(
+                aes_key_from_base64("KoRqxJ19V22Knt10t5Z+hENam5l6dB/nQ2neLtXCxZo=").unwrap(),
+            ),
+            enrollment_id: None,
+        };
+        let file = self.key_file(&who);
+        let mut draft = file.clone().into_os_string();
+        draft.push(".new");
+        fs::write(draft, keys.print().reveal()).unwrap();
+        let quiet = &mut Progress::new(true);
+        activate(&self.network, &who, &file, || Ok(secret), quiet)
+            .await
+            .unwrap();
+    }
+
+    /// From now on the same atServers are a process of their own, on the same ports.
+    pub async fn serve_from_a_process(&mut self) -> Process {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+        self.serve()
+    }
+
+    /// Starts the atServers' process (again).
+    pub fn serve(&self) -> Process {
+        let port = self.port.to_string();
+        let data = self.dir.text("at");
+        self.process(&["atserver", "serve", "--data", &data, "--port", &port])
+    }
+
+    /// Starts a service and waits until it says on stdout that it is ready.
+    pub fn process(&self, words: &[&str]) -> Process {
+        let mut command = self.noports(&[words, &["--json"]].concat());
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path(&format!("{}.log", words[0])));
+        command.stdout(Stdio::piped()).stderr(log.unwrap());
+        let mut process = Process(command.spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(process.0.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert!(
+            line.contains(r#""event":"ready""#),
+            "{words:?}: {line:?}\n{}",
+            self.log(words[0])
+        );
+        process
+    }
+
+    /// What a process wrote to stderr.
+    pub fn log(&self, program: &str) -> String {
+        fs::read_to_string(self.dir.path(&format!("{program}.log"))).unwrap_or_default()
+    }
+
+    /// A rendezvous in a process of its own.
+    pub fn rendezvous_process(&self) -> Process {
+        self.process(&["rendezvous", "--as", RENDEZVOUS, "--host", "127.0.0.1"])
+    }
+
+    /// A daemon in a process of its own, for an sshd on this port.
+    pub fn daemon_process(&self, port: u16) -> Process {
+        let port = port.to_string();
+        self.process(&[
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            ALICE,
+            "--device",
+            NAME,
+            "--sshd-port",
+            &port,
+        ])
+    }
+
+    pub fn key_file(&self, who: &AtSign) -> PathBuf {
+        self.dir.path("keys").join(AtKeys::file_name(who))
+    }
+
+    pub fn keys(&self, who: &str) -> Arc<AtKeys> {
+        let who: AtSign = who.parse().unwrap();
+        let text = fs::read_to_string(self.key_file(&who)).unwrap();
+        Arc::new(AtKeys::parse(&who, &text).unwrap())
+    }
+
+    /// A rendezvous in this process.
+    pub async fn rendezvous(&mut self) {
+        let policy = rendezvous::Policy {
+            host: "127.0.0.1".into(),
+            bind: Ipv4Addr::LOCALHOST.into(),
+            managers: Vec::new(),
+            max_sessions: 100,
+        };
+        let (network, keys) = (self.network.clone(), self.keys(RENDEZVOUS));
+        let (send, ready) = channel::bounded(1);
+        self.tasks.push(task::spawn(async move {
+            let told = |_: &str| send.try_send(()).unwrap();
+            rendezvous::serve(network, keys, policy, told)
+                .await
+                .unwrap();
+        }));
+        ready.recv().await.unwrap();
+    }
+
+    /// A daemon in this process, for a service on this port; alice may use it.
+    pub async fn daemon(&mut self, port: u16) {
+        self.daemon_with(port, |_| {}).await;
+    }
+
+    /// The same with another policy.
+    pub async fn daemon_with(&mut self, port: u16, change: impl FnOnce(&mut daemon::Policy)) {
+        let mut policy = daemon::Policy {
+            device: NAME.parse().unwrap(),
+            managers: vec![ALICE.parse().unwrap()],
+            permit: format!("localhost:{port}").parse().unwrap(),
+            sshd_port: port,
+            hide: false,
+            program: NOPORTS.into(),
+        };
+        change(&mut policy);
+        let (network, keys) = (self.network.clone(), self.keys(DEVICE));
+        let (send, ready) = channel::bounded(1);
+        self.tasks.push(task::spawn(async move {
+            let told = |_: &str| send.try_send(()).unwrap();
+            daemon::serve(network, keys, policy, told).await.unwrap();
+        }));
+        ready.recv().await.unwrap();
+    }
+
+    /// A real sshd, and a `known_hosts` file that knows it under the device's stable name.
+    pub async fn sshd(&self) -> Sshd {
+        let dir = self.dir.path("sshd");
+        fs::create_dir(&dir).unwrap();
+        let sshd = sshd::start(&dir)
+            .await
+            .expect("an sshd; packaging/test.sh installs it");
+        fs::write(
+            self.dir.path("known_hosts"),
+            format!("{} {}\n", self.alias(), sshd.host_key),
+        )
+        .unwrap();
+        sshd
+    }
+
+    /// The name under which ssh knows the device's host key.
+    pub fn alias(&self) -> String {
+        noports::sys::ssh::HostKeyAlias::new(NAME, DEVICE).to_string()
+    }
+
+    /// `noports` in this world's environment.
+    pub fn noports(&self, words: &[&str]) -> Command {
+        let mut command = self.program(NOPORTS);
+        command.args(words);
+        command
+    }
+
+    /// `noports client` as alice, to the device.
+    pub fn client(&self, words: &[&str]) -> Command {
+        let base = ["client", "--as", ALICE, "--to", DEVICE, "--device", NAME];
+        self.noports(&[&base[..], words].concat())
+    }
+
+    /// A program that runs in this world's environment, such as ssh.
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        command
+            .env("NOPORTS_ROOT", format!("localhost:{}", self.port))
+            .env("NOPORTS_CA", self.dir.path("at/ca.pem"))
+            .env("NOPORTS_KEYS", self.dir.path("keys"))
+            .env("NOPORTS_VIA", RENDEZVOUS)
+            // So that descriptors and listeners can be counted, whoever runs the tests.
+            .env("NOPORTS_DEBUG", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Options for plain ssh, scp and sftp: our ProxyCommand, host key checks on.
+    pub fn ssh_options(&self, sshd: &Sshd) -> Vec<String> {
+        let proxy = format!(
+            "ProxyCommand={NOPORTS} client --as {ALICE} --to {DEVICE} --device {NAME} --stdio"
+        );
+        let options = [
+            proxy,
+            format!("HostKeyAlias={}", self.alias()),
+            format!("UserKnownHostsFile={}", self.dir.text("known_hosts")),
+            format!("IdentityFile={}", sshd.identity.display()),
+            "StrictHostKeyChecking=yes".into(),
+            "BatchMode=yes".into(),
+        ];
+        let mut words = vec!["-F".to_owned(), "none".to_owned()];
+        words.extend(
+            options
+                .into_iter()
+                .flat_map(|option| ["-o".to_owned(), option]),
+        );
+        words
+    }
+}
+
+/// A key pair of the known answers.
+pub fn known_pair(name: &str) -> KeyPair {
+    let all: json::Object = json::from_str(include_str!("../vectors/noports-2026.json")).unwrap();
+    let member = |object: &json::Object, name: &str| match object.get(name) {
+        Some(json::Value::Object(inner)) => inner.clone(),
+        _ => panic!("no {name}"),
+    };
+    let pair = member(&member(&all, "keys"), name);
+    let text = pair.iter().find_map(|(name, value)| match value {
+        json::Value::String(text) if name.starts_with("privateKey") => Some(text),
+        _ => None,
+    });
+    KeyPair::parse(text.unwrap()).unwrap()
+}
+
+/// Runs to the end, off the executor; a test that hangs here fails by the deadline.
+pub async fn output(mut command: Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let work = task::spawn_blocking(move || command.output().unwrap());
+    async_std::future::timeout(Duration::from_secs(90), work)
+        .await
+        .expect("ends within 90 s")
+}
+
+/// stdout, after making sure that it went well.
+pub async fn stdout(command: Command) -> String {
+    let output = output(command).await;
+    assert!(
+        output.status.success(),
+        "{:?}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// (exit code, stderr)
+pub async fn failure(command: Command) -> (i32, String) {
+    let output = output(command).await;
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+/// Waits until something is so; the deadline only bounds a failing test.
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if so() {
+            return;
+        }
+        task::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+/// A service on loopback that answers with everything it got, once the other side has stopped writing.
+pub async fn answer_at_the_end() -> u16 {
+    use async_std::io::{ReadExt, WriteExt};
+    let listener = async_std::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let port = listener.local_addr().unwrap().port();
+    task::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            task::spawn(async move {
+                let mut all = Vec::new();
+                let _ = socket.read_to_end(&mut all).await;
+                let _ = socket.write_all(&all).await;
+            });
+        }
+    });
+    port
+}
+
+/// Open descriptors of a process; none when it has ended.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Its children.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .nth(1)?
+            .parse()
+            .ok()
+    };
+    let names = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok());
+    names
+        .filter(|&child: &u32| parent(child) == Some(pid))
+        .collect()
+}
