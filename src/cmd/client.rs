@@ -492,6 +492,7 @@ fn plan(ready: Ready, local: Local) -> Plan {
         keys: Some(service::session_keys(&ready.keys)),
         side: Side::Client,
         timeout: FIRST_USE,
+        many: None,
     }
 }
 
