@@ -609,6 +609,7 @@ async fn print(
         },
         admission: &ready.admission,
         keys: &ready.keys,
+        many: None,
     };
     let bridge = launch::start(&program, &order).await;
     let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
