@@ -19,6 +19,7 @@ pub mod demo;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
+pub mod open;
 pub mod rendezvous;
 pub mod service;
 
