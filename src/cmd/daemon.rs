@@ -63,8 +63,9 @@ const REMEMBERED: usize = 1024;
 const REMEMBER_FOR: Duration = Duration::from_secs(180);
 /// Sessions that may be starting at the same time; more wait for no one and are dropped.
 const MAX_STARTING: usize = 64;
-/// A tunnel lives at least this long, whatever its client says.
-const SHORTEST_IDLE: Duration = Duration::from_secs(1);
+/// How much longer than its client the device keeps a tunnel without connections: the client knows who is
+/// about to come, so it is the one to end it.
+const AFTER_THE_CLIENT: Duration = Duration::from_secs(10);
 /// Most managers of one daemon.
 const MAX_MANAGERS: usize = 1000;
 
@@ -502,7 +503,7 @@ impl Asked {
         match self {
             Self::Ssh(_) => None,
             Self::Tunnel(request) => Some(Lasting {
-                idle: request.timeout.max(SHORTEST_IDLE),
+                idle: request.timeout + AFTER_THE_CLIENT,
                 talk: Many::default(),
             }),
         }
