@@ -16,6 +16,7 @@ pub mod client;
 pub mod common;
 pub mod daemon;
 pub mod demo;
+pub mod enroll;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
@@ -64,6 +65,12 @@ pub const APPLETS: &[Applet] = &[
         links: &["at_activate"],
         about: "make the first keys of an atSign",
         main: activate::main,
+    },
+    Applet {
+        name: "enroll",
+        links: &[],
+        about: "keys for one more device; codes, approvals, revocations",
+        main: enroll::main,
     },
     Applet {
         name: "atserver",
