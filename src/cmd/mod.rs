@@ -180,6 +180,9 @@ fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
     if !classic {
         return (applet.main)(&name, words);
     }
+    if applet.name == "activate" {
+        return legacy::at_activate::main(words);
+    }
     match legacy::translate(applet.name, words) {
         Ok(words) => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
