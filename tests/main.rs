@@ -6,10 +6,12 @@
 //! | [`session`] | ssh, scp and sftp through a real sshd, as their users run them |
 //! | [`refuse`] | every refusal, with its exact text and exit code |
 //! | [`faults`] | what happens when a part is killed |
+//! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cli;
+mod enroll;
 mod faults;
 mod refuse;
 mod session;

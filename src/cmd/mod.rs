@@ -16,6 +16,7 @@ pub mod client;
 pub mod common;
 pub mod daemon;
 pub mod demo;
+pub mod enroll;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
@@ -72,6 +73,12 @@ pub const APPLETS: &[Applet] = &[
         links: &["at_activate"],
         about: "make the first keys of an atSign",
         main: activate::main,
+    },
+    Applet {
+        name: "enroll",
+        links: &[],
+        about: "keys for one more device; codes, approvals, revocations",
+        main: enroll::main,
     },
     Applet {
         name: "atserver",
@@ -180,6 +187,9 @@ fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
     let name = format!("noports {}", applet.name);
     if !classic {
         return (applet.main)(&name, words);
+    }
+    if applet.name == "activate" {
+        return legacy::at_activate::main(words);
     }
     match legacy::translate(applet.name, words) {
         Ok(words) => {
