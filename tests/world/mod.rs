@@ -24,6 +24,7 @@ use noports::{
     },
     cmd::{activate::activate, common::Progress, daemon, rendezvous},
     net::{dial::Endpoint, tls::Connector},
+    secret::Secret,
     server::{
         authority,
         listen::{self, Options, Running},
@@ -110,26 +111,32 @@ impl Drop for World {
 impl World {
     /// Directory and atServers, with `@alice`, `@device` and `@rendezvous` activated.
     pub async fn start() -> Self {
+        Self::start_with("localhost", |_| {}).await
+    }
+
+    /// The same under this name, and with other options.
+    pub async fn start_with(host: &str, change: impl FnOnce(&mut Options)) -> Self {
         let dir = Folder::new();
         fs::create_dir(dir.path("keys")).unwrap();
         let authority = authority::open_or_make(&dir.path("at")).unwrap();
-        let leaf = authority.leaf(&["localhost".into()]).unwrap();
-        let options = Options {
+        let leaf = authority.leaf(&[host.to_owned()]).unwrap();
+        let mut options = Options {
             data: dir.path("at"),
             listen: IpAddr::from(Ipv4Addr::LOCALHOST),
-            host: "localhost".into(),
+            host: host.to_owned(),
             directory_port: 0,
             first_port: 0,
             domain: None,
             timings: Default::default(),
         };
+        change(&mut options);
         let server = listen::start(options, leaf.acceptor().unwrap())
             .await
             .unwrap();
         let port = server.directory().port();
         let network = Network {
             root: Root::Directory(Endpoint {
-                host: "localhost".into(),
+                host: host.to_owned(),
                 port,
             }),
             tls: Connector::new(&[authority.ca_file()]).unwrap(),
@@ -151,10 +158,16 @@ impl World {
         world
     }
 
+    /// A new atSign and its one-time secret.
+    pub async fn add(&self, who: &str) -> Secret<String> {
+        let server = self.server.as_ref().unwrap();
+        server.add(&who.parse().unwrap()).await.unwrap()
+    }
+
     /// Activates with keys that are there: the same way as after a first attempt that was cut off.
     pub async fn activate(&self, who: &str, pkam: &str, encryption: &str) {
+        let secret = self.add(who).await;
         let who: AtSign = who.parse().unwrap();
-        let secret = self.server.as_ref().unwrap().add(&who).await.unwrap();
         let keys = AtKeys {
             atsign: who.clone(),
             pkam: known_pair(pkam),
@@ -328,7 +341,7 @@ impl World {
     pub fn program(&self, name: &str) -> Command {
         let mut command = Command::new(name);
         command
-            .env("NOPORTS_ROOT", format!("localhost:{}", self.port))
+            .env("NOPORTS_ROOT", self.network.root.to_string())
             .env("NOPORTS_CA", self.dir.path("at/ca.pem"))
             .env("NOPORTS_KEYS", self.dir.path("keys"))
             .env("NOPORTS_VIA", RENDEZVOUS)
