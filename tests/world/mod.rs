@@ -116,6 +116,19 @@ impl World {
 
     /// The same under this name, and with other options.
     pub async fn start_with(host: &str, change: impl FnOnce(&mut Options)) -> Self {
+        let world = Self::empty(host, change).await;
+        for (who, pkam, encryption) in [
+            (ALICE, "@client_example_pkam", "@client_example"),
+            (DEVICE, "@device_example_pkam", "@device_example"),
+            (RENDEZVOUS, "session", "@client_example"),
+        ] {
+            world.activate(who, pkam, encryption).await;
+        }
+        world
+    }
+
+    /// A directory that knows nobody yet.
+    pub async fn empty(host: &str, change: impl FnOnce(&mut Options)) -> Self {
         let dir = Folder::new();
         fs::create_dir(dir.path("keys")).unwrap();
         let authority = authority::open_or_make(&dir.path("at")).unwrap();
@@ -141,21 +154,13 @@ impl World {
             }),
             tls: Connector::new(&[authority.ca_file()]).unwrap(),
         };
-        let world = Self {
+        Self {
             dir,
             network,
             port,
             server: Some(server),
             tasks: Vec::new(),
-        };
-        for (who, pkam, encryption) in [
-            (ALICE, "@client_example_pkam", "@client_example"),
-            (DEVICE, "@device_example_pkam", "@device_example"),
-            (RENDEZVOUS, "session", "@client_example"),
-        ] {
-            world.activate(who, pkam, encryption).await;
         }
-        world
     }
 
     /// A new atSign and its one-time secret.
@@ -190,17 +195,28 @@ impl World {
 
     /// From now on the same atServers are a process of their own, on the same ports.
     pub async fn serve_from_a_process(&mut self) -> Process {
+        self.stop().await;
+        self.serve()
+    }
+
+    /// The atServers of this process end; their ports are kept for those of another.
+    pub async fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             server.stop().await;
         }
-        self.serve()
     }
 
     /// Starts the atServers' process (again).
     pub fn serve(&self) -> Process {
+        self.serve_with(&[])
+    }
+
+    /// The same with more options.
+    pub fn serve_with(&self, more: &[&str]) -> Process {
         let port = self.port.to_string();
         let data = self.dir.text("at");
-        self.process(&["atserver", "serve", "--data", &data, "--port", &port])
+        let words = ["atserver", "serve", "--data", &data, "--port", &port];
+        self.process(&[&words[..], more].concat())
     }
 
     /// Starts a service and waits until it says on stdout that it is ready.
