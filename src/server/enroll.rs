@@ -213,6 +213,22 @@ impl Enrollment {
             .end()
     }
 
+    /// As it is stored, and as `info` shows a connection its own.
+    pub fn stored_json(&self) -> String {
+        json::to_string(&Row {
+            app: self.app.clone(),
+            device: self.device.clone(),
+            namespaces: self.namespaces.clone(),
+            public_key: self.public_key.clone(),
+            request_type: "newEnrollment".into(),
+            approval: Approval {
+                state: self.state.word().into(),
+            },
+            symmetric_key: self.symmetric_key.clone(),
+            life: self.life,
+        })
+    }
+
     /// Writes it, to live for `life` milliseconds from now, or for ever.
     ///
     /// # Errors
@@ -224,24 +240,12 @@ impl Enrollment {
         life: Option<u64>,
         now: u64,
     ) -> Result<(), StoreError> {
-        let row = Row {
-            app: self.app.clone(),
-            device: self.device.clone(),
-            namespaces: self.namespaces.clone(),
-            public_key: self.public_key.clone(),
-            request_type: "newEnrollment".into(),
-            approval: Approval {
-                state: self.state.word().into(),
-            },
-            symmetric_key: self.symmetric_key.clone(),
-            life: self.life,
-        };
         let given = Metadata {
             ttl: life.filter(|life| *life > 0),
             ..Metadata::default()
         };
         let record = Record {
-            value: json::to_string(&row),
+            value: self.stored_json(),
             meta: Meta::merged(None, &given, now),
         };
         let key = key_of(home, &self.id);
