@@ -6,6 +6,7 @@
 //! | [`session`] | ssh, scp and sftp through a real sshd, as their users run them |
 //! | [`refuse`] | every refusal, with its exact text and exit code |
 //! | [`faults`] | what happens when a part is killed |
+//! | [`tunnel`] | any TCP port: many connections over one session, what ends it, listing devices |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -13,4 +14,5 @@ mod cli;
 mod faults;
 mod refuse;
 mod session;
+mod tunnel;
 mod world;

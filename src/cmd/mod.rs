@@ -16,6 +16,7 @@ pub mod client;
 pub mod common;
 pub mod daemon;
 pub mod demo;
+pub mod devices;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
@@ -61,6 +62,7 @@ pub const APPLETS: &[Applet] = &[
         about: "wait on a device for sessions; opens no port",
         main: daemon::main,
     },
+    DEVICES,
     Applet {
         name: "rendezvous",
         links: &["srvd", "sshrvd"],
@@ -87,8 +89,13 @@ pub const APPLETS: &[Applet] = &[
     },
 ];
 
-/// Names of links to programs that a later version brings.
-const LATER: &[&str] = &["npt"];
+/// Also what `sshnp --list-devices` means.
+const DEVICES: Applet = Applet {
+    name: "devices",
+    links: &[],
+    about: "list the devices you may use, and which of them answer",
+    main: devices::main,
+};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -102,7 +109,6 @@ enum Choice {
     Help,
     Version,
     Unknown(String),
-    NotYet(String),
 }
 
 fn pick(argv: &[&str]) -> Choice {
@@ -117,9 +123,6 @@ fn pick(argv: &[&str]) -> Choice {
                 used: 1,
                 classic: true,
             };
-        }
-        if LATER.contains(&link) {
-            return Choice::NotYet(link.to_owned());
         }
     }
     match argv.get(1).copied() {
@@ -168,11 +171,6 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             common::print_err("  hint: noports help");
             ExitCode::from(common::exit::MISUSE)
         }
-        Choice::NotYet(link) => {
-            common::print_err(&format!("{link}: this version does not have it yet"));
-            common::print_err("  hint: noports client --print, and -L in the ssh line it prints");
-            ExitCode::from(common::exit::MISUSE)
-        }
     }
 }
 
@@ -180,6 +178,9 @@ fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
     let name = format!("noports {}", applet.name);
     if !classic {
         return (applet.main)(&name, words);
+    }
+    if applet.name == "client" && legacy::asks_for_devices(words) {
+        return start(&DEVICES, words, true);
     }
     match legacy::translate(applet.name, words) {
         Ok(words) => {
