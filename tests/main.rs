@@ -7,10 +7,12 @@
 //! | [`refuse`] | every refusal, with its exact text and exit code |
 //! | [`faults`] | what happens when a part is killed |
 //! | [`tunnel`] | any TCP port: many connections over one session, what ends it, listing devices |
+//! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cli;
+mod enroll;
 mod faults;
 mod refuse;
 mod session;

@@ -263,7 +263,7 @@ fn one_side_may_stop_writing_and_a_server_may_speak_first() {
                 tcp.write_all(b"welcome\n").unwrap();
                 let mut said = Vec::new();
                 tcp.read_to_end(&mut said).unwrap();
-                write!(tcp, "{} bytes\n", said.len()).unwrap();
+                writeln!(tcp, "{} bytes", said.len()).unwrap();
             }
         });
         world.rendezvous().await;

@@ -82,6 +82,9 @@ struct Args {
     /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option)]
     keys: Option<String>,
+    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+    #[argh(option)]
+    passphrase_file: Option<PathBuf>,
     /// say on stdout, as one JSON line, what was opened or why not
     #[argh(switch)]
     json: bool,
@@ -165,7 +168,9 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 async fn story(args: Args) -> Result<ExitCode, Failure> {
     let wish = args.wish()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
+    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
+    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
     if wish.how == How::Shell {
         find_ssh()?;
     }

@@ -17,6 +17,7 @@ pub mod common;
 pub mod daemon;
 pub mod demo;
 pub mod devices;
+pub mod enroll;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
@@ -76,6 +77,12 @@ pub const APPLETS: &[Applet] = &[
         main: activate::main,
     },
     Applet {
+        name: "enroll",
+        links: &[],
+        about: "keys for one more device; codes, approvals, revocations",
+        main: enroll::main,
+    },
+    Applet {
         name: "atserver",
         links: &[],
         about: "host atSigns yourself: atDirectory and atServers",
@@ -116,14 +123,14 @@ fn pick(argv: &[&str]) -> Choice {
         .first()
         .and_then(|path| Path::new(path).file_stem())
         .and_then(OsStr::to_str);
-    if let Some(link) = link {
-        if let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link)) {
-            return Choice::Applet {
-                index,
-                used: 1,
-                classic: true,
-            };
-        }
+    if let Some(link) = link
+        && let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link))
+    {
+        return Choice::Applet {
+            index,
+            used: 1,
+            classic: true,
+        };
     }
     match argv.get(1).copied() {
         None | Some("help" | "--help" | "-h") => Choice::Help,
@@ -181,6 +188,9 @@ fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
     }
     if applet.name == "client" && legacy::asks_for_devices(words) {
         return start(&DEVICES, words, true);
+    }
+    if applet.name == "activate" {
+        return legacy::at_activate::main(words);
     }
     match legacy::translate(applet.name, words) {
         Ok(words) => {

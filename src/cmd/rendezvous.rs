@@ -95,6 +95,9 @@ struct Args {
     /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option)]
     keys: Option<String>,
+    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+    #[argh(option)]
+    passphrase_file: Option<std::path::PathBuf>,
     /// say on stdout, as JSON lines, when it is ready
     #[argh(switch)]
     json: bool,
@@ -175,7 +178,9 @@ fn default_bind(host: &str) -> IpAddr {
 async fn story(args: Args) -> Result<(), Failure> {
     let policy = args.policy()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
+    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
+    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
     serve(network, keys, policy, service::tell(args.json)).await
 }
 

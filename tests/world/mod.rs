@@ -324,11 +324,16 @@ impl World {
         self.noports(&[&base[..], words].concat())
     }
 
+    /// Where its atDirectory is.
+    pub fn root(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
     /// A program that runs in this world's environment, such as ssh.
     pub fn program(&self, name: &str) -> Command {
         let mut command = Command::new(name);
         command
-            .env("NOPORTS_ROOT", format!("localhost:{}", self.port))
+            .env("NOPORTS_ROOT", self.root())
             .env("NOPORTS_CA", self.dir.path("at/ca.pem"))
             .env("NOPORTS_KEYS", self.dir.path("keys"))
             .env("NOPORTS_VIA", RENDEZVOUS)
