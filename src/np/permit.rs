@@ -46,6 +46,14 @@ impl Permit {
     }
 }
 
+/// Another program's list, each pattern a word of its own: words that are no pattern permit nothing.
+impl<'a> FromIterator<&'a str> for Permit {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(words: I) -> Self {
+        let patterns = words.into_iter().take(MAX_PATTERNS);
+        Self(patterns.filter_map(|word| word.parse().ok()).collect())
+    }
+}
+
 impl FromStr for Permit {
     type Err = BadPattern;
 
