@@ -292,10 +292,10 @@ impl Hand {
     async fn hear(&mut self, entity: &str) -> String {
         loop {
             let next = async_std::future::timeout(Duration::from_secs(30), self.inbox.next()).await;
-            if let Event::Note(note) = next.expect("an answer within 30 s").unwrap() {
-                if note.entity() == entity {
-                    return self.at.open(&note).await.unwrap().unwrap();
-                }
+            if let Event::Note(note) = next.expect("an answer within 30 s").unwrap()
+                && note.entity() == entity
+            {
+                return self.at.open(&note).await.unwrap().unwrap();
             }
         }
     }

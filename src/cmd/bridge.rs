@@ -34,6 +34,9 @@ pub use argv::{LISTENING, STARTED, main};
 
 mod argv;
 
+#[cfg(test)]
+pub(in crate::cmd) use argv::read_plan;
+
 /// Everything one end of a session needs.
 #[derive(Debug)]
 pub struct Plan {

@@ -91,7 +91,7 @@ struct Args {
     /// loopback port for ssh (default: any free one)
     #[argh(option, default = "0")]
     local_port: u16,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
@@ -547,10 +547,10 @@ async fn shell(
         .await
         .map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
     // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
-    if status.code() == Some(255) {
-        if let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await {
-            return Err(broken(&why));
-        }
+    if status.code() == Some(255)
+        && let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await
+    {
+        return Err(broken(&why));
     }
     Ok(ExitCode::from(
         status

@@ -224,9 +224,10 @@ const LOCAL: &str = "on the device: ";
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::{cmd::bridge, pipe::cipher::Side};
 
     #[test]
-    fn no_secret_stands_among_the_words() {
+    fn a_bridge_is_told_everything_and_no_secret_stands_among_its_words() {
         let keys = Keys::random(true).unwrap();
         let service = Endpoint {
             host: "localhost".into(),
@@ -241,17 +242,21 @@ mod tests {
             admission: "the line",
             keys: &keys,
         };
+        let words = order.words();
         assert_eq!(
-            order.words().join(" "),
+            words.join(" "),
             "bridge --secrets-on-stdin --rv-auth --rv-e2ee --host rv.example --port 40190 --local-port 22 --local-host localhost"
         );
-        let secrets = order.secrets();
-        assert!(
-            secrets
-                .reveal()
-                .starts_with(r#"{"auth":"the line","aesC2D":""#)
-        );
-        assert!(secrets.reveal().ends_with("\"side\":\"device\"}\n"));
+        let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let plan = bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
+        assert!(matches!(&plan.local, bridge::Local::Dial(at) if *at == service));
+        assert_eq!(plan.rendezvous, order.rendezvous);
+        assert_eq!(plan.side, Side::Device);
+        assert_eq!(plan.admission.unwrap().reveal(), "the line");
+        let told = plan.keys.unwrap();
+        assert_eq!(told.c2d, (keys.to_device.key.clone(), keys.to_device.iv));
+        let to_client = keys.to_client.unwrap();
+        assert_eq!(told.d2c, Some((to_client.key, to_client.iv)));
     }
 
     #[test]

@@ -83,7 +83,7 @@ struct Args {
     /// sessions at a time (default: 4096)
     #[argh(option, default = "4096")]
     max_sessions: usize,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
@@ -486,11 +486,12 @@ async fn join_pairs(
             What::PairEnded => live -= 1,
             What::TimeIsUp => return pairs,
         }
-        if !waiting_a.is_empty() && !waiting_b.is_empty() {
-            if let (Some(one), Some(other)) = (waiting_a.pop_front(), waiting_b.pop_front()) {
-                (live, pairs) = (live + 1, pairs + 1);
-                task::spawn(carry(session, one, other, done.clone()));
-            }
+        if !waiting_a.is_empty()
+            && !waiting_b.is_empty()
+            && let (Some(one), Some(other)) = (waiting_a.pop_front(), waiting_b.pop_front())
+        {
+            (live, pairs) = (live + 1, pairs + 1);
+            task::spawn(carry(session, one, other, done.clone()));
         }
         if pairs > 0 && live == 0 {
             return pairs;

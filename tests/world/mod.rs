@@ -258,7 +258,7 @@ impl World {
         let (network, keys) = (self.network.clone(), self.keys(RENDEZVOUS));
         let (send, ready) = channel::bounded(1);
         self.tasks.push(task::spawn(async move {
-            let told = |_: &str| drop(send.try_send(()));
+            let told = |_: &str| send.try_send(()).unwrap();
             rendezvous::serve(network, keys, policy, told)
                 .await
                 .unwrap();
@@ -285,7 +285,7 @@ impl World {
         let (network, keys) = (self.network.clone(), self.keys(DEVICE));
         let (send, ready) = channel::bounded(1);
         self.tasks.push(task::spawn(async move {
-            let told = |_: &str| drop(send.try_send(()));
+            let told = |_: &str| send.try_send(()).unwrap();
             daemon::serve(network, keys, policy, told).await.unwrap();
         }));
         ready.recv().await.unwrap();

@@ -296,6 +296,13 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
     })
 }
 
+/// What a process with these words and this line on stdin would do.
+#[cfg(test)]
+pub(in crate::cmd) fn read_plan(words: &[&str], line: &[u8]) -> Option<Plan> {
+    let args = Args::from_args(&["bridge"], words).ok()?;
+    plan(&args, parse_secrets(line).ok()?).ok()
+}
+
 fn local(args: &Args) -> Result<Local, Refusal> {
     if args.stdio {
         return Ok(Local::Stdio);
