@@ -1,8 +1,8 @@
 //! `noports daemon`: waits on a device for sessions. Listens on nothing.
 //!
 //! ```text
-//!   monitor ──notification──▶ is the sender on the list? ──no──▶ a line in the log, silence
-//!                                   │ yes
+//!   monitor ──notification──▶ is the sender on the list? ──no──▶ a line in the log, silence;
+//!                                   │ yes                        with a policy: what it says
 //!                     ping ◀────────┤────────▶ ssh_request: judge ──no──▶ the reason, to the client
 //!                  heartbeat                     │ yes
 //!                                                ▼
@@ -28,6 +28,7 @@ use async_std::task;
 use log::{LevelFilter, error, info, warn};
 
 use super::{
+    authorise::{Asked, Doorman, Verdict},
     common::{self, Failure},
     launch::{self, Local, Order},
     service,
@@ -47,11 +48,14 @@ use crate::{
         ids::{DeviceName, SessionId},
         permit::Permit,
         ping::{self, Heartbeat},
+        policy::{self, DeviceGroup},
         request::{self, Keys, SshRequest},
     },
     sys,
 };
 
+/// How often the policy is told that the device is there.
+const SHOW_EVERY: Duration = Duration::from_secs(300);
 /// How often the device record is published again.
 const RECORD_EVERY: Duration = Duration::from_secs(3600);
 /// Life of the device record, in milliseconds (30 days).
@@ -77,7 +81,13 @@ struct Args {
     /// name of this device (default: "default")
     #[argh(option)]
     device: Option<String>,
-    /// what they may open: HOST:PORT,… where either may be *
+    /// atSign of a policy that is asked about everybody else
+    #[argh(option)]
+    policy: Option<String>,
+    /// group of this device, for the policy (default: none)
+    #[argh(option)]
+    device_group: Option<String>,
+    /// what they may open: HOST:PORT,… where either may be * (default: ssh and 3389; with a policy: what it says)
     #[argh(option)]
     permit_open: Option<String>,
     /// port of the local sshd (default: 22)
@@ -113,6 +123,8 @@ pub struct Policy {
     pub device: DeviceName,
     /// Who may open sessions.
     pub managers: Vec<AtSign>,
+    /// Whom to ask about everybody else.
+    pub asked: Option<Asked>,
     /// What they may open.
     pub permit: Permit,
     /// Port of the local sshd.
@@ -147,15 +159,17 @@ impl Args {
             .filter(|word| !word.is_empty())
             .map(str::parse::<AtSign>)
             .collect::<Result<Vec<_>, _>>()?;
-        if managers.is_empty() || managers.len() > MAX_MANAGERS {
+        let asked = self.asked()?;
+        if (managers.is_empty() && asked.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
                 Failure::misuse("a daemon needs somebody who may use it").hint("--manager @you")
             );
         }
-        let permit = self
-            .permit_open
-            .clone()
-            .unwrap_or_else(|| format!("localhost:{},localhost:3389", self.sshd_port));
+        let permit = match (&self.permit_open, &asked) {
+            (Some(list), _) => list.clone(),
+            (None, Some(_)) => "*:*".to_owned(),
+            (None, None) => format!("localhost:{},localhost:3389", self.sshd_port),
+        };
         Ok(Policy {
             device: self
                 .device
@@ -164,6 +178,7 @@ impl Args {
                 .parse()
                 .map_err(|e| misuse(&e))?,
             managers,
+            asked,
             permit: permit
                 .parse()
                 .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
@@ -172,6 +187,18 @@ impl Args {
             program: sys::process::own_executable()
                 .map_err(|e| Failure::plain(format!("cannot find this program's own file: {e}")))?,
         })
+    }
+}
+
+impl Args {
+    fn asked(&self) -> Result<Option<Asked>, Failure> {
+        let group = match &self.device_group {
+            Some(name) => name.parse().map_err(|e| Failure::misuse(format!("{e}")))?,
+            None => DeviceGroup::default(),
+        };
+        let word = self.policy.as_deref().map(str::trim);
+        let policy = word.filter(|w| !w.is_empty()).map(str::parse::<AtSign>);
+        Ok(policy.transpose()?.map(|policy| Asked { policy, group }))
     }
 }
 
@@ -192,15 +219,21 @@ pub async fn serve(
     policy: Policy,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
-    let watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
+    let mut watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
+    if policy.asked.is_some() {
+        watch = format!("{watch}|{}", policy::WATCH_RPC);
+    }
     let (at, inbox) = service::log_in(&network, &keys, &watch).await?;
+    let (device, managers) = (policy.device.clone(), policy.managers.clone());
     let daemon = Daemon {
+        doorman: Doorman::new(at.clone(), device, managers, policy.asked.clone()),
         at,
         policy: Arc::new(policy),
         known: Arc::default(),
     };
     ready(&daemon.announce());
     task::spawn(daemon.clone().publish_for_ever());
+    task::spawn(daemon.clone().show_for_ever());
 
     service::listen(inbox, |note| daemon.hear(note)).await
 }
@@ -209,6 +242,7 @@ pub async fn serve(
 #[derive(Clone)]
 struct Daemon {
     at: Client,
+    doorman: Doorman,
     policy: Arc<Policy>,
     known: Arc<Mutex<Known>>,
 }
@@ -228,16 +262,28 @@ impl Daemon {
 
     /// One notification. Never blocks: whatever takes time gets a task of its own.
     fn hear(&self, note: Notification) {
-        let Some(word) = self.word(&note) else { return };
-        if !self.policy.managers.contains(&note.from) {
-            info!(
-                "ignored from={} word={word} reason=not_a_manager",
-                note.from
-            );
+        if self.doorman.takes(&note) || self.word(&note).is_none() {
             return;
         }
+        let daemon = self.clone();
+        task::spawn(async move {
+            let verdict = daemon.doorman.authorise(&note.from).await;
+            daemon.act(note, verdict);
+        });
+    }
+
+    fn act(&self, note: Notification, verdict: Verdict) {
+        let Some(word) = self.word(&note) else { return };
+        let permit = match verdict {
+            Verdict::Allowed(permit) => Ok(permit),
+            Verdict::Denied(why) => Err(why),
+            Verdict::Ignored(reason) => {
+                info!("ignored from={} word={word} reason={reason}", note.from);
+                return;
+            }
+        };
         match word {
-            "ping" => drop(task::spawn(self.clone().answer_ping(note))),
+            "ping" => drop(task::spawn(self.clone().answer_ping(note, permit))),
             "ssh_request" => {
                 if self.known().starting >= MAX_STARTING {
                     warn!(
@@ -249,7 +295,10 @@ impl Daemon {
                 self.known().starting += 1;
                 let daemon = self.clone();
                 task::spawn(async move {
-                    daemon.serve(note).await;
+                    match permit {
+                        Ok(permit) => daemon.serve(note, &permit).await,
+                        Err(why) => daemon.deny(note, &why).await,
+                    }
                     daemon.known().starting -= 1;
                 });
             }
@@ -269,10 +318,27 @@ impl Daemon {
     }
 
     fn heartbeat(&self) -> Heartbeat {
-        Heartbeat::ours(&self.policy.device, self.policy.permit.services())
+        let ours = Heartbeat::ours(&self.policy.device, self.policy.permit.services());
+        match &self.policy.asked {
+            Some(asked) => Heartbeat {
+                group: asked.group.to_string(),
+                ..ours
+            },
+            None => ours,
+        }
     }
 
-    async fn answer_ping(self, note: Notification) {
+    /// Whoever is denied learns that the device is there, so that its client goes on to ask, and hears why
+    /// not; but not what others may open.
+    async fn answer_ping(self, note: Notification, permit: Result<Permit, String>) {
+        if permit.is_err() {
+            let nothing = Heartbeat {
+                services: Vec::new(),
+                ..self.heartbeat()
+            };
+            let answer = ping::answer(&note.from, &self.policy.device, &nothing);
+            return service::send_or_log(&self.at, &answer).await;
+        }
         match self.at.open(&note).await {
             Ok(Some(text)) if text == ping::PING => {
                 let answer = ping::answer(&note.from, &self.policy.device, &self.heartbeat());
@@ -286,8 +352,22 @@ impl Daemon {
         }
     }
 
-    /// One session request, from a manager: judge it, open the session, answer.
-    async fn serve(&self, note: Notification) {
+    /// One session request, from somebody whom the policy denies: pass its reason on.
+    async fn deny(&self, note: Notification, why: &str) {
+        let from = &note.from;
+        let text = self.at.open(&note).await.ok().flatten();
+        match text.as_deref().and_then(SshRequest::claimed_session) {
+            Some(session) => {
+                info!("refused session={session} from={from} reason={why:?}");
+                let answer = request::refuse(session, why, from, &self.policy.device);
+                service::send_or_log(&self.at, &answer).await;
+            }
+            None => info!("refused from={from} reason={why:?}"),
+        }
+    }
+
+    /// One session request, from somebody who may ask: judge it, open the session, answer.
+    async fn serve(&self, note: Notification, permit: &Permit) {
         let from = note.from.clone();
         let text = match self.at.open(&note).await {
             Ok(Some(text)) => text,
@@ -305,7 +385,7 @@ impl Daemon {
                 return info!("refused session={session} from={from} reason=anothers_session");
             }
         }
-        let answer = match self.open_session(&from, &text).await {
+        let answer = match self.open_session(&from, &text, permit).await {
             Ok(answer) => answer,
             Err(why) => {
                 info!("refused session={session} from={from} reason={why:?}");
@@ -317,14 +397,19 @@ impl Daemon {
     }
 
     /// Everything between a request's text and the yes. `Err` is the reason, in words for the client.
-    async fn open_session(&self, from: &AtSign, text: &str) -> Result<Message, String> {
+    async fn open_session(
+        &self,
+        from: &AtSign,
+        text: &str,
+        permit: &Permit,
+    ) -> Result<Message, String> {
         let signer = match self.at.public_key(from).await {
             Ok(Some(key)) => key,
             Ok(None) => return Err(format!("Signature not verified: {from} has no public key")),
             Err(error) => return Err(format!("Signature not verified: {error}")),
         };
         let request = SshRequest::parse(text, &signer).map_err(|why| why.to_string())?;
-        let target = self.judge()?;
+        let target = self.judge(permit)?;
         let keys = Keys::random(request.twin_keys).map_err(|why| why.to_string())?;
         let me = &self.at.keys().encryption;
         let answer = request::accept(&request, &keys, from, &self.policy.device, me)
@@ -338,17 +423,19 @@ impl Daemon {
         Ok(answer)
     }
 
-    /// May this be opened? Says what to dial, or why not.
-    fn judge(&self) -> Result<Endpoint, String> {
+    /// May this be opened, by the daemon's list and by the client's? Says what to dial, or why not.
+    fn judge(&self, permit: &Permit) -> Result<Endpoint, String> {
         let target = Endpoint {
             host: "localhost".to_owned(),
             port: self.policy.sshd_port,
         };
-        if self.policy.permit.allows(&target.host, target.port) {
-            Ok(target)
-        } else {
-            Err(format!("Daemon does not permit connections to {target}"))
+        if !self.policy.permit.allows(&target.host, target.port) {
+            return Err(format!("Daemon does not permit connections to {target}"));
         }
+        if !permit.allows(&target.host, target.port) {
+            return Err(format!("Client is not permitted connections to {target}"));
+        }
+        Ok(target)
     }
 
     /// Starts the session's own process and waits until both its connections stand.
@@ -388,6 +475,14 @@ impl Daemon {
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A sign of life for the policy, now and every few minutes.
+    async fn show_for_ever(self) {
+        while self.policy.asked.is_some() {
+            self.doorman.show(&self.heartbeat()).await;
+            task::sleep(SHOW_EVERY).await;
+        }
     }
 
     /// User name and device record, now and every hour; what cannot be published is tried again.

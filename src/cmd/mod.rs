@@ -11,6 +11,7 @@ use std::{
 
 pub mod activate;
 pub mod atserver;
+pub mod authorise;
 pub mod bridge;
 pub mod client;
 pub mod common;

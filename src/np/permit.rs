@@ -30,6 +30,14 @@ pub struct Permit(Vec<Pattern>);
 pub struct BadPattern(pub String);
 
 impl Permit {
+    /// `*:*`
+    pub fn anything() -> Self {
+        Self(vec![Pattern {
+            host: None,
+            port: None,
+        }])
+    }
+
     /// Whether one of the patterns matches.
     pub fn allows(&self, host: &str, port: u16) -> bool {
         self.0.iter().any(|p| {
