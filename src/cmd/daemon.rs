@@ -252,9 +252,12 @@ impl Daemon {
         let (at, p) = (self.at.atsign(), &self.policy);
         let managers: Vec<_> = p.managers.iter().map(AtSign::as_str).collect();
         info!(
-            "ready as={at} device={} managers={} permit={}",
+            "ready as={at} device={} managers={} policy={} permit={}",
             p.device,
             managers.join(","),
+            p.asked
+                .as_ref()
+                .map_or("none", |asked| asked.policy.as_str()),
             p.permit
         );
         format!(r#"{{"event":"ready","as":"{at}","device":"{}"}}"#, p.device)

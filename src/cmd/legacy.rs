@@ -13,6 +13,8 @@
 
 use super::common::Failure;
 
+mod policy;
+
 /// What becomes of a classic option.
 #[derive(Clone, Copy)]
 enum To {
@@ -90,7 +92,8 @@ const DAEMON: &[Row] = &[
         0,
         To::IgnoredValue,
     ),
-    (&["device-group", "dg"], 0, To::IgnoredValue),
+    (&["policy-manager"], b'p', To::Value("--policy")),
+    (&["device-group", "dg"], 0, To::Value("--device-group")),
 ];
 
 const RENDEZVOUS: &[Row] = &[
@@ -116,6 +119,7 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
         "daemon" => DAEMON,
         "rendezvous" => RENDEZVOUS,
         "activate" => ACTIVATE,
+        "policy" => policy::TABLE,
         _ => return Ok(words.iter().map(|&w| w.to_owned()).collect()),
     };
     let mut out = Translated::default();
@@ -141,7 +145,10 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
             return Err(Failure::misuse(format!("Unparsed args [{word}]")));
         }
     }
-    Ok(out.print())
+    Ok(match program {
+        "policy" => policy::finish(out.print()),
+        _ => out.print(),
+    })
 }
 
 fn find(table: &[Row], fits: impl Fn(&Row) -> bool) -> Option<To> {
@@ -288,6 +295,25 @@ mod tests {
                 "--manager @a --manager @b,@c",
             ),
             (
+                "daemon",
+                &["-a", "@dev", "-p @policy", "--dg", "office"],
+                "--as @dev --policy @policy --device-group office",
+            ),
+            (
+                "policy",
+                &[
+                    "-a",
+                    "@p",
+                    "--yaml",
+                    "p.yaml",
+                    "--daemon-atsigns",
+                    "@d",
+                    "-v",
+                ],
+                "serve --as @p --rules p.yaml --verbose",
+            ),
+            ("policy", &["-a", "@p"], "serve --as @p --records"),
+            (
                 "rendezvous",
                 &["-a", "@rv", "-i", "192.0.2.1", "-m", "open"],
                 "--as @rv --host 192.0.2.1 --manager open",
@@ -324,8 +350,8 @@ mod tests {
             ),
             (
                 "daemon",
-                &["-p", "@policy"],
-                "Could not find an option named \"p\".",
+                &["-P", "secret"],
+                "Could not find an option named \"P\".",
             ),
         ] {
             assert_eq!(

@@ -20,6 +20,7 @@ pub mod demo;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
+pub mod policy;
 pub mod rendezvous;
 pub mod service;
 
@@ -59,6 +60,12 @@ pub const APPLETS: &[Applet] = &[
         links: &["srvd", "sshrvd"],
         about: "the meeting point: joins two outbound sockets",
         main: rendezvous::main,
+    },
+    Applet {
+        name: "policy",
+        links: &["npp_file", "npp_atserver"],
+        about: "decide for daemons who may use them",
+        main: policy::main,
     },
     Applet {
         name: "activate",
