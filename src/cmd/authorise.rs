@@ -11,6 +11,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -54,6 +55,8 @@ const MAX_WAITING_OF_ONE: usize = 8;
 const HEARTBEAT_TTL: u64 = 300_000;
 /// Answers to one question that are looked at.
 const MAX_REPLIES: usize = 8;
+/// How often one client is told the same no; from then on it meets silence until the answer is asked for anew.
+const MAX_TOLD: usize = 20;
 /// Longest reason that is passed on, in characters.
 const MAX_REASON: usize = 300;
 
@@ -66,6 +69,17 @@ pub enum Verdict {
     Denied(String),
     /// It is not answered at all, and why, for the log.
     Ignored(&'static str),
+}
+
+/// As fields for the log.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allowed(permit) => write!(f, "allowed permit={permit}"),
+            Self::Denied(why) => write!(f, "denied reason={why:?}"),
+            Self::Ignored(reason) => write!(f, "ignored reason={reason}"),
+        }
+    }
 }
 
 /// Whom to ask about those who are not on the list.
@@ -108,6 +122,17 @@ struct Known {
 struct Held {
     verdict: Verdict,
     until: Instant,
+    told: usize,
+}
+
+impl Held {
+    fn tell(&mut self) -> Verdict {
+        self.told += 1;
+        match &self.verdict {
+            Verdict::Denied(_) if self.told > MAX_TOLD => Verdict::Ignored("denied_too_often"),
+            verdict => verdict.clone(),
+        }
+    }
 }
 
 impl Doorman {
@@ -174,19 +199,20 @@ impl Doorman {
             return Verdict::Ignored("too_many_waiting");
         };
         let mut held = turn.answer.lock().await;
-        if let Some(known) = held.as_ref().filter(|known| Instant::now() < known.until) {
-            return known.verdict.clone();
+        if let Some(known) = held.as_mut().filter(|known| Instant::now() < known.until) {
+            return known.tell();
         }
         let (verdict, holds) = self.0.ask(asked, from).await;
         let until = Instant::now() + holds;
         if let Some(known) = self.0.state().clients.get_mut(from) {
             known.until = Some(until);
         }
-        *held = Some(Held {
-            verdict: verdict.clone(),
+        let known = held.insert(Held {
+            verdict,
             until,
+            told: 0,
         });
-        verdict
+        known.tell()
     }
 
     /// Tells the policy that this device is there.
@@ -306,7 +332,7 @@ impl Inner {
             Ok(reply) => {
                 let verdict = judge(reply, policy);
                 info!(
-                    "policy={policy} rpc={} client={client} verdict={verdict:?}",
+                    "policy={policy} rpc={} client={client} verdict={verdict}",
                     open.id
                 );
                 (verdict, ANSWER_HOLDS)
@@ -415,6 +441,23 @@ mod tests {
         }
         let long = judge(said(false, Some(&"x".repeat(9999)), &[]), &policy);
         assert_eq!(long, denied(&"x".repeat(MAX_REASON)));
+    }
+
+    #[test]
+    fn a_no_is_told_so_many_times_and_a_yes_always() {
+        let held = |verdict| Held {
+            verdict,
+            until: Instant::now(),
+            told: 0,
+        };
+        let mut no = held(Verdict::Denied("no".into()));
+        let mut yes = held(anything());
+        for _ in 0..MAX_TOLD {
+            assert_eq!(no.tell(), Verdict::Denied("no".into()));
+            yes.tell();
+        }
+        assert_eq!(no.tell(), Verdict::Ignored("denied_too_often"));
+        assert_eq!(yes.tell(), anything());
     }
 
     #[test]

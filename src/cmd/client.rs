@@ -476,6 +476,12 @@ fn refused(error: &AnswerError, wish: &Wish) -> Failure {
             "start the daemon on {} with --permit-open",
             wish.device
         ))
+    } else if ["No permissions for", "is not permitted", "based on POLICY"]
+        .iter()
+        .any(|words| why.contains(words))
+    {
+        Failure::new(exit::DEVICE_REFUSED, message)
+            .hint("the device asks a policy; whoever runs it can see why: noports policy check")
     } else {
         Failure::new(exit::DEVICE_REFUSED, message)
     }

@@ -1,11 +1,9 @@
 //! The service: hears questions, answers them by the rules of the moment.
 
 use std::{
+    collections::HashMap,
     future::Future,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -35,8 +33,10 @@ use crate::{
 
 pub use super::source::Source;
 
-/// Questions that may be in work at the same time; more are dropped, and daemons ask again.
-const MAX_IN_WORK: usize = 256;
+/// Questions that may be in work at the same time, of all daemons and of one; more are dropped, and daemons
+/// ask again.
+const MAX_IN_WORK: usize = 512;
+const MAX_IN_WORK_OF_ONE: usize = 64;
 /// Life of a log notification, in milliseconds.
 const LOG_TTL: u64 = 3_600_000;
 /// Keys of signs of life from daemons, and of news from the administrator's program.
@@ -102,7 +102,7 @@ pub async fn serve(
         at,
         rules: Mutex::new(Arc::new(rules)),
         plan,
-        in_work: AtomicUsize::new(0),
+        in_work: Mutex::default(),
         news,
     }));
     ready(&format!(
@@ -124,9 +124,31 @@ struct Inner {
     at: Client,
     rules: Mutex<Arc<Rules>>,
     plan: Plan,
-    in_work: AtomicUsize,
+    in_work: Mutex<HashMap<AtSign, usize>>,
     /// "The records have changed."
     news: Sender<()>,
+}
+
+impl Inner {
+    /// Whether one more question of this daemon is taken on.
+    fn begin(&self, daemon: &AtSign) -> bool {
+        let mut in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = in_work.values().sum();
+        let of_one = in_work.get(daemon).copied().unwrap_or_default();
+        let taken = all < MAX_IN_WORK && of_one < MAX_IN_WORK_OF_ONE;
+        if taken {
+            in_work.insert(daemon.clone(), of_one + 1);
+        }
+        taken
+    }
+
+    fn end(&self, daemon: &AtSign) {
+        let mut in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
+        match in_work.get_mut(daemon) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(in_work.remove(daemon)),
+        }
+    }
 }
 
 impl Desk {
@@ -151,21 +173,20 @@ impl Desk {
         if !known || note.operation != Operation::Update {
             return info!("ignored from={from} rpc={id} reason=not_a_daemon_of_ours");
         }
-        if inner.in_work.fetch_add(1, Ordering::SeqCst) >= MAX_IN_WORK {
-            inner.in_work.fetch_sub(1, Ordering::SeqCst);
+        if !inner.begin(from) {
             return warn!("ignored from={from} rpc={id} reason=too_many_in_work");
         }
         let desk = self.clone();
         task::spawn(async move {
-            desk.answer(note, id).await;
-            desk.0.in_work.fetch_sub(1, Ordering::SeqCst);
+            desk.answer(&note, id).await;
+            desk.0.end(&note.from);
         });
     }
 
     /// One question: heard, decided, answered.
-    async fn answer(&self, note: Notification, id: RequestId) {
+    async fn answer(&self, note: &Notification, id: RequestId) {
         let (at, from) = (&self.0.at, &note.from);
-        let text = match at.open(&note).await {
+        let text = match at.open(note).await {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => return info!("ignored from={from} rpc={id} reason={error:?}"),
         };
