@@ -60,11 +60,11 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
             let stop = signal::stop().await.map_err(failed("no signals"))?;
             let end = format!("ended by a signal ({stop:?}); everything has been cleaned up");
             // Whoever kept the world ends it this way.
-            if keep {
-                Ok(common::print_err(&end))
-            } else {
-                Err(Failure::plain(end))
+            if !keep {
+                return Err(Failure::plain(end));
             }
+            common::print_err(&end);
+            Ok(())
         };
         future::or(story(args), ended).await
     });

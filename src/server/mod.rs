@@ -1,4 +1,8 @@
-//! An atServer and atDirectory small enough to read. See `spec`: the ten rules that break clients if missed.
+//! An atServer and atDirectory small enough to read.
+//!
+//! What breaks clients if missed: reply and prompt leave in one write; an empty line gets an answer; a monitor's
+//! replies carry no prompt; a missing key is exactly `error:AT0015-key not found`; an update of a shared value
+//! notifies its recipient, and is cached there when it may be.
 //!
 //! ```text
 //!   socket ─▶ listen ─▶ Session (no I/O): line + transaction + time → reply, events ─▶ store commits ─▶ reply leaves
