@@ -69,7 +69,7 @@ struct Serve {
     /// also notify the policy's own atSign of each decision, for np_admin
     #[argh(switch)]
     publish_log: bool,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
