@@ -84,7 +84,7 @@ impl fmt::Display for Verdict {
 
 /// Whom to ask about those who are not on the list.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Consult {
     /// The policy's atSign.
     pub policy: AtSign,
     /// The group this device says it is in.
@@ -99,7 +99,7 @@ struct Inner {
     at: Client,
     device: DeviceName,
     managers: Vec<AtSign>,
-    asked: Option<Asked>,
+    consult: Option<Consult>,
     state: Mutex<State>,
 }
 
@@ -141,13 +141,13 @@ impl Doorman {
         at: Client,
         device: DeviceName,
         managers: Vec<AtSign>,
-        asked: Option<Asked>,
+        consult: Option<Consult>,
     ) -> Self {
         Self(Arc::new(Inner {
             at,
             device,
             managers,
-            asked,
+            consult,
             state: Mutex::default(),
         }))
     }
@@ -157,7 +157,7 @@ impl Doorman {
         let Some((kind, id)) = rpc::answered(note.entity()) else {
             return false;
         };
-        let policy = self.0.asked.as_ref().map(|asked| &asked.policy);
+        let policy = self.0.consult.as_ref().map(|consult| &consult.policy);
         let question = self.0.state().questions.get(&id).cloned();
         match question {
             Some(waiting) if policy == Some(&note.from) => {
@@ -186,13 +186,13 @@ impl Doorman {
 
     /// Judges a sender, without asking anybody if that can be.
     pub async fn authorise(&self, from: &AtSign) -> Verdict {
-        let Some(asked) = &self.0.asked else {
+        let Some(consult) = &self.0.consult else {
             return match self.0.managers.contains(from) {
                 true => anything(),
                 false => Verdict::Ignored("not_a_manager"),
             };
         };
-        if self.0.managers.contains(from) || asked.policy == *from {
+        if self.0.managers.contains(from) || consult.policy == *from {
             return anything();
         }
         let Some(turn) = Turn::take(&self.0, from) else {
@@ -202,7 +202,7 @@ impl Doorman {
         if let Some(known) = held.as_mut().filter(|known| Instant::now() < known.until) {
             return known.tell();
         }
-        let (verdict, holds) = self.0.ask(asked, from).await;
+        let (verdict, holds) = self.0.ask(consult, from).await;
         let until = Instant::now() + holds;
         if let Some(known) = self.0.state().clients.get_mut(from) {
             known.until = Some(until);
@@ -217,8 +217,10 @@ impl Doorman {
 
     /// Tells the policy that this device is there.
     pub async fn show(&self, heartbeat: &crate::np::ping::Heartbeat) {
-        let Some(asked) = &self.0.asked else { return };
-        let message = policy::heartbeat(&asked.policy, &self.0.device, heartbeat);
+        let Some(consult) = &self.0.consult else {
+            return;
+        };
+        let message = policy::heartbeat(&consult.policy, &self.0.device, heartbeat);
         self.0.send(&message, HEARTBEAT_TTL).await;
     }
 }
@@ -309,8 +311,8 @@ impl Inner {
     }
 
     /// Asks, and says for how long the outcome holds.
-    async fn ask(&self, asked: &Asked, client: &AtSign) -> (Verdict, Duration) {
-        let policy = &asked.policy;
+    async fn ask(&self, consult: &Consult, client: &AtSign) -> (Verdict, Duration) {
+        let policy = &consult.policy;
         let Some(open) = self.open() else {
             let why = "The device cannot ask its policy".to_owned();
             return (Verdict::Denied(why), SILENCE_HOLDS);
@@ -319,7 +321,7 @@ impl Inner {
             client: client.clone(),
             daemon: self.at.atsign().clone(),
             device: self.device.clone(),
-            group: asked.group.clone(),
+            group: consult.group.clone(),
         };
         let message = rpc::ask(policy, open.id, &question);
         let asking = async {

@@ -3,8 +3,8 @@
 //! ```text
 //!   monitor ──notification──▶ is the sender on the list? ──no──▶ a line in the log, silence;
 //!                                   │ yes                        with a policy: what it says
-//!                     ping ◀────────┤────────▶ ssh_request: judge ──no──▶ the reason, to the client
-//!                  heartbeat                     │ yes
+//!                     ping ◀────────┤────────▶ ssh_request, npt_request: judge ──no──▶ the reason,
+//!                  heartbeat                     │ yes                                 to the client
 //!                                                ▼
 //!                             a bridge process: local service ⇄ rendezvous
 //!                                                │ it is up
@@ -28,9 +28,10 @@ use async_std::task;
 use log::{LevelFilter, error, info, warn};
 
 use super::{
-    authorise::{Asked, Doorman, Verdict},
+    authorise::{Consult, Doorman, Verdict},
+    bridge::Many,
     common::{self, Failure},
-    launch::{self, Local, Order},
+    launch::{self, Lasting, Local, Order},
     service,
 };
 use crate::{
@@ -49,7 +50,7 @@ use crate::{
         permit::Permit,
         ping::{self, Heartbeat},
         policy::{self, DeviceGroup},
-        request::{self, Keys, SshRequest},
+        request::{self, Keys, SshRequest, TunnelRequest},
     },
     sys,
 };
@@ -66,6 +67,9 @@ const REMEMBERED: usize = 1024;
 const REMEMBER_FOR: Duration = Duration::from_secs(180);
 /// Sessions that may be starting at the same time; more wait for no one and are dropped.
 const MAX_STARTING: usize = 64;
+/// How much longer than its client the device keeps a tunnel without connections: the client knows who is
+/// about to come, so it is the one to end it.
+const AFTER_THE_CLIENT: Duration = Duration::from_secs(10);
 /// Most managers of one daemon.
 const MAX_MANAGERS: usize = 1000;
 
@@ -105,6 +109,9 @@ struct Args {
     /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option)]
     keys: Option<String>,
+    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+    #[argh(option)]
+    passphrase_file: Option<PathBuf>,
     /// say on stdout, as JSON lines, when it is ready
     #[argh(switch)]
     json: bool,
@@ -124,7 +131,7 @@ pub struct Policy {
     /// Who may open sessions.
     pub managers: Vec<AtSign>,
     /// Whom to ask about everybody else.
-    pub asked: Option<Asked>,
+    pub consult: Option<Consult>,
     /// What they may open.
     pub permit: Permit,
     /// Port of the local sshd.
@@ -159,13 +166,13 @@ impl Args {
             .filter(|word| !word.is_empty())
             .map(str::parse::<AtSign>)
             .collect::<Result<Vec<_>, _>>()?;
-        let asked = self.asked()?;
-        if (managers.is_empty() && asked.is_none()) || managers.len() > MAX_MANAGERS {
+        let consult = self.consult()?;
+        if (managers.is_empty() && consult.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
                 Failure::misuse("a daemon needs somebody who may use it").hint("--manager @you")
             );
         }
-        let permit = match (&self.permit_open, &asked) {
+        let permit = match (&self.permit_open, &consult) {
             (Some(list), _) => list.clone(),
             (None, Some(_)) => "*:*".to_owned(),
             (None, None) => format!("localhost:{},localhost:3389", self.sshd_port),
@@ -178,7 +185,7 @@ impl Args {
                 .parse()
                 .map_err(|e| misuse(&e))?,
             managers,
-            asked,
+            consult,
             permit: permit
                 .parse()
                 .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
@@ -191,21 +198,23 @@ impl Args {
 }
 
 impl Args {
-    fn asked(&self) -> Result<Option<Asked>, Failure> {
+    fn consult(&self) -> Result<Option<Consult>, Failure> {
         let group = match &self.device_group {
             Some(name) => name.parse().map_err(|e| Failure::misuse(format!("{e}")))?,
             None => DeviceGroup::default(),
         };
         let word = self.policy.as_deref().map(str::trim);
         let policy = word.filter(|w| !w.is_empty()).map(str::parse::<AtSign>);
-        Ok(policy.transpose()?.map(|policy| Asked { policy, group }))
+        Ok(policy.transpose()?.map(|policy| Consult { policy, group }))
     }
 }
 
 async fn story(args: Args) -> Result<(), Failure> {
     let policy = args.policy()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
+    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
+    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
     serve(network, keys, policy, service::tell(args.json)).await
 }
 
@@ -220,13 +229,13 @@ pub async fn serve(
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let mut watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
-    if policy.asked.is_some() {
+    if policy.consult.is_some() {
         watch = format!("{watch}|{}", policy::WATCH_RPC);
     }
     let (at, inbox) = service::log_in(&network, &keys, &watch).await?;
     let (device, managers) = (policy.device.clone(), policy.managers.clone());
     let daemon = Daemon {
-        doorman: Doorman::new(at.clone(), device, managers, policy.asked.clone()),
+        doorman: Doorman::new(at.clone(), device, managers, policy.consult.clone()),
         at,
         policy: Arc::new(policy),
         known: Arc::default(),
@@ -255,9 +264,7 @@ impl Daemon {
             "ready as={at} device={} managers={} policy={} permit={}",
             p.device,
             managers.join(","),
-            p.asked
-                .as_ref()
-                .map_or("none", |asked| asked.policy.as_str()),
+            p.consult.as_ref().map_or("none", |c| c.policy.as_str()),
             p.permit
         );
         format!(r#"{{"event":"ready","as":"{at}","device":"{}"}}"#, p.device)
@@ -286,8 +293,9 @@ impl Daemon {
             }
         };
         match word {
-            "ping" => drop(task::spawn(self.clone().answer_ping(note, permit))),
-            "ssh_request" => {
+            "ping" => drop(task::spawn(self.clone().answer_ping(note, permit.is_ok()))),
+            "ssh_request" | "npt_request" => {
+                let tunnel = word == "npt_request";
                 if self.known().starting >= MAX_STARTING {
                     warn!(
                         "ignored from={} word={word} reason=too_many_starting",
@@ -299,7 +307,7 @@ impl Daemon {
                 let daemon = self.clone();
                 task::spawn(async move {
                     match permit {
-                        Ok(permit) => daemon.serve(note, &permit).await,
+                        Ok(permit) => daemon.serve(note, tunnel, &permit).await,
                         Err(why) => daemon.deny(note, &why).await,
                     }
                     daemon.known().starting -= 1;
@@ -322,9 +330,9 @@ impl Daemon {
 
     fn heartbeat(&self) -> Heartbeat {
         let ours = Heartbeat::ours(&self.policy.device, self.policy.permit.services());
-        match &self.policy.asked {
-            Some(asked) => Heartbeat {
-                group: asked.group.to_string(),
+        match &self.policy.consult {
+            Some(consult) => Heartbeat {
+                group: consult.group.to_string(),
                 ..ours
             },
             None => ours,
@@ -333,8 +341,8 @@ impl Daemon {
 
     /// Whoever is denied learns that the device is there, so that its client goes on to ask, and hears why
     /// not; but not what others may open.
-    async fn answer_ping(self, note: Notification, permit: Result<Permit, String>) {
-        if permit.is_err() {
+    async fn answer_ping(self, note: Notification, allowed: bool) {
+        if !allowed {
             let nothing = Heartbeat {
                 services: Vec::new(),
                 ..self.heartbeat()
@@ -370,7 +378,7 @@ impl Daemon {
     }
 
     /// One session request, from somebody who may ask: judge it, open the session, answer.
-    async fn serve(&self, note: Notification, permit: &Permit) {
+    async fn serve(&self, note: Notification, tunnel: bool, permit: &Permit) {
         let from = note.from.clone();
         let text = match self.at.open(&note).await {
             Ok(Some(text)) => text,
@@ -388,7 +396,7 @@ impl Daemon {
                 return info!("refused session={session} from={from} reason=anothers_session");
             }
         }
-        let answer = match self.open_session(&from, &text, permit).await {
+        let answer = match self.open_session(&from, &text, tunnel, permit).await {
             Ok(answer) => answer,
             Err(why) => {
                 info!("refused session={session} from={from} reason={why:?}");
@@ -404,6 +412,7 @@ impl Daemon {
         &self,
         from: &AtSign,
         text: &str,
+        tunnel: bool,
         permit: &Permit,
     ) -> Result<Message, String> {
         let signer = match self.at.public_key(from).await {
@@ -411,32 +420,61 @@ impl Daemon {
             Ok(None) => return Err(format!("Signature not verified: {from} has no public key")),
             Err(error) => return Err(format!("Signature not verified: {error}")),
         };
-        let request = SshRequest::parse(text, &signer).map_err(|why| why.to_string())?;
-        let target = self.judge(permit)?;
+        let asked = if tunnel {
+            TunnelRequest::parse(text, &signer).map(Asked::Tunnel)
+        } else {
+            SshRequest::parse(text, &signer).map(Asked::Ssh)
+        };
+        let asked = asked.map_err(|why| why.to_string())?;
+        let target = self.judge(&asked, permit)?;
+        let request = asked.common();
         let keys = Keys::random(request.twin_keys).map_err(|why| why.to_string())?;
-        let me = &self.at.keys().encryption;
-        let answer = request::accept(&request, &keys, from, &self.policy.device, me)
-            .map_err(|why| why.to_string())?;
+        let (me, device) = (&self.at.keys().encryption, &self.policy.device);
+        let answer = match &asked {
+            Asked::Ssh(request) => request::accept(request, &keys, from, device, me),
+            Asked::Tunnel(request) => request::accept_tunnel(request, &keys, from, device, me),
+        };
+        let answer = answer.map_err(|why| why.to_string())?;
         let twin = keys.are_twin();
-        self.start_bridge(&request, &keys, target).await?;
         info!(
-            "session={} from={from} rendezvous={}:{} twin_keys={twin}",
+            "session={} from={from} open={target} rendezvous={}:{} twin_keys={twin}",
             request.session, request.host, request.port
         );
+        self.start_bridge(request, &keys, target, asked.lasting())
+            .await?;
         Ok(answer)
     }
 
     /// May this be opened, by the daemon's list and by the client's? Says what to dial, or why not.
-    fn judge(&self, permit: &Permit) -> Result<Endpoint, String> {
-        let target = Endpoint {
-            host: "localhost".to_owned(),
-            port: self.policy.sshd_port,
+    fn judge(&self, asked: &Asked, permit: &Permit) -> Result<Endpoint, String> {
+        let target = match asked {
+            Asked::Ssh(_) => Endpoint {
+                host: "localhost".to_owned(),
+                port: self.policy.sshd_port,
+            },
+            Asked::Tunnel(request) => {
+                let (host, port) = (&request.target_host, request.target_port);
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let target = Endpoint::parse(host, Some(port))
+                    .ok()
+                    .filter(|target| target.host == host);
+                target.ok_or_else(|| format!("{host:?} is no host"))?
+            }
         };
-        if !self.policy.permit.allows(&target.host, target.port) {
-            return Err(format!("Daemon does not permit connections to {target}"));
-        }
-        if !permit.allows(&target.host, target.port) {
-            return Err(format!("Client is not permitted connections to {target}"));
+        let lists = [
+            (&self.policy.permit, "Daemon does not permit", "daemon"),
+            (permit, "Client is not permitted", "POLICY"),
+        ];
+        for (list, ssh, whose) in lists {
+            if !list.allows(&target.host, target.port) {
+                let words = list.services().join(", ");
+                return Err(match asked {
+                    Asked::Ssh(_) => format!("{ssh} connections to {target}"),
+                    Asked::Tunnel(_) => format!(
+                        "Connection to {target} denied based on {whose} --permit-open [{words}]"
+                    ),
+                });
+            }
         }
         Ok(target)
     }
@@ -447,6 +485,7 @@ impl Daemon {
         request: &SshRequest,
         keys: &Keys,
         target: Endpoint,
+        many: Option<Lasting>,
     ) -> Result<(), String> {
         let admission = Admission {
             session: request.session,
@@ -464,6 +503,7 @@ impl Daemon {
             },
             admission: &line,
             keys,
+            many,
         };
         let bridge = launch::start(&self.policy.program, &order)
             .await
@@ -482,7 +522,7 @@ impl Daemon {
 
     /// A sign of life for the policy, now and every few minutes.
     async fn show_for_ever(self) {
-        while self.policy.asked.is_some() {
+        while self.policy.consult.is_some() {
             self.doorman.show(&self.heartbeat()).await;
             task::sleep(SHOW_EVERY).await;
         }
@@ -540,6 +580,31 @@ impl Daemon {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// What a client may ask for.
+enum Asked {
+    Ssh(SshRequest),
+    Tunnel(TunnelRequest),
+}
+
+impl Asked {
+    fn common(&self) -> &SshRequest {
+        match self {
+            Self::Ssh(request) => request,
+            Self::Tunnel(request) => &request.session,
+        }
+    }
+
+    fn lasting(&self) -> Option<Lasting> {
+        match self {
+            Self::Ssh(_) => None,
+            Self::Tunnel(request) => Some(Lasting {
+                idle: request.timeout + AFTER_THE_CLIENT,
+                talk: Many::default(),
+            }),
+        }
     }
 }
 

@@ -278,18 +278,9 @@ impl Enrollment {
             .end()
     }
 
-    /// Writes it, to live for `life` milliseconds from now, or for ever.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn save(
-        &self,
-        tx: &mut Tx<'_>,
-        home: &Home,
-        life: Option<u64>,
-        now: u64,
-    ) -> Result<(), StoreError> {
-        let row = Row {
+    /// As it is stored, and as `info` shows a connection its own.
+    pub fn stored_json(&self) -> String {
+        json::to_string(&Row {
             app: self.app.clone(),
             device: self.device.clone(),
             namespaces: self.namespaces.clone(),
@@ -301,13 +292,26 @@ impl Enrollment {
             symmetric_key: self.symmetric_key.clone(),
             signing_keys: self.signing_keys.clone(),
             life: self.life,
-        };
+        })
+    }
+
+    /// Writes it, to live for `life` milliseconds from now, or for ever.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn save(
+        &self,
+        tx: &mut Tx<'_>,
+        home: &Home,
+        life: Option<u64>,
+        now: u64,
+    ) -> Result<(), StoreError> {
         let given = Metadata {
             ttl: life.filter(|life| *life > 0),
             ..Metadata::default()
         };
         let record = Record {
-            value: json::to_string(&row),
+            value: self.stored_json(),
             meta: Meta::merged(None, &given, now),
         };
         let key = key_of(home, &self.id);

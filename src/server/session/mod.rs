@@ -270,8 +270,9 @@ impl Session {
         }
         match Verb::parse(line, Dialect::Lenient) {
             Ok(Verb::Noop { millis }) => Step::Done(self.noop(millis)),
-            Ok(Verb::Info { brief }) => {
-                let answer = self.info(brief, now);
+            // Only an enrolment has something stored that belongs to the answer.
+            Ok(Verb::Info { brief }) if brief || self.grant().is_none() => {
+                let answer = self.info(brief, None, now);
                 Step::Done(self.outcome(answer))
             }
             Ok(verb) => Step::Run(Job(Box::new(verb))),
@@ -372,7 +373,8 @@ impl Session {
                 regex,
                 ..
             } => self.monitor(tx, self_notifications, since, regex.as_deref()),
-            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref()),
+            Verb::Info { .. } => self.info_of_enrollment(tx, now),
+            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref(), now),
             Verb::Sync { from, limit, regex } => self.sync(tx, from, limit, regex.as_deref(), now),
             Verb::Config(config) => self.config(tx, config, now),
             Verb::Batch { json } => self.batch(tx, &json, now),

@@ -116,8 +116,8 @@ impl Note {
     }
 
     fn unpack(row: &[u8]) -> Option<Self> {
-        let [head, meta, value] = rows::unpack(row)?;
-        let head: Head = json::from_str(str::from_utf8(head).ok()?).ok()?;
+        let [_, meta, value] = rows::unpack(row)?;
+        let head = Head::of(row)?;
         Some(Self {
             id: head.id,
             from: head.from.parse().ok()?,
@@ -175,6 +175,55 @@ struct Head {
     expires: u64,
     retries: u32,
     place: u64,
+}
+
+impl Head {
+    fn of(row: &[u8]) -> Option<Self> {
+        let [head, _, _] = rows::unpack::<3>(row)?;
+        json::from_str(str::from_utf8(head).ok()?).ok()
+    }
+}
+
+/// How many notifications there are of each kind, incoming and outgoing ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Tally {
+    pub total: u64,
+    pub sent: u64,
+    pub received: u64,
+    pub delivered: u64,
+    pub errored: u64,
+    pub queued: u64,
+    pub updates: u64,
+    pub deletes: u64,
+    pub keys: u64,
+    pub texts: u64,
+}
+
+impl Tally {
+    fn add(&mut self, head: &Head) {
+        self.total += 1;
+        match head.kind {
+            Kind::Sent => self.sent += 1,
+            Kind::Received => self.received += 1,
+            Kind::Own => {}
+        }
+        *match head.status {
+            Status::Delivered => &mut self.delivered,
+            Status::Errored => &mut self.errored,
+            Status::Queued => &mut self.queued,
+        } += 1;
+        *if head.update {
+            &mut self.updates
+        } else {
+            &mut self.deletes
+        } += 1;
+        *if head.text {
+            &mut self.texts
+        } else {
+            &mut self.keys
+        } += 1;
+    }
 }
 
 impl Home {
@@ -321,6 +370,23 @@ impl Home {
         rows.get(row)?
             .map(|packed| Note::unpack(&packed).ok_or(StoreError::Row))
             .transpose()
+    }
+
+    /// Counts all notes, expired ones too until they are purged.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn tally(&self, rows: &dyn Rows) -> Result<Tally, StoreError> {
+        let prefix = self.key(rows::NOTE, &[]);
+        let (mut tally, mut sound) = (Tally::default(), true);
+        rows.visit(&prefix, &rows::behind(&prefix), &mut |_, packed| {
+            match Head::of(packed) {
+                Some(head) => tally.add(&head),
+                None => sound = false,
+            }
+            sound
+        })?;
+        sound.then_some(tally).ok_or(StoreError::Row)
     }
 
     /// All notes of this id; different senders may have chosen the same.
