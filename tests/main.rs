@@ -10,6 +10,7 @@
 //! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
 //! | [`atserver`] | our atServer as the clients' and the original server's own tests expect it, over TLS |
 //! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
+//! | [`policy`] | who may do what, decided by a process of its own |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -18,6 +19,7 @@ mod cli;
 mod enroll;
 mod faults;
 mod foreign;
+mod policy;
 mod refuse;
 mod session;
 mod tunnel;

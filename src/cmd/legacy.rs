@@ -16,6 +16,7 @@ use super::common::{Failure, Given};
 use crate::secret::Secret;
 
 pub mod at_activate;
+mod policy;
 mod status;
 
 /// What becomes of a classic option.
@@ -140,7 +141,8 @@ const DAEMON: &[Row] = &[
         0,
         To::IgnoredValue,
     ),
-    (&["device-group", "dg"], 0, To::IgnoredValue),
+    (&["policy-manager"], b'p', To::Value("--policy")),
+    (&["device-group", "dg"], 0, To::Value("--device-group")),
 ];
 
 const RENDEZVOUS: &[Row] = &[
@@ -168,6 +170,7 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
         "devices" => DEVICES,
         "daemon" => DAEMON,
         "rendezvous" => RENDEZVOUS,
+        "policy" => policy::TABLE,
         _ => return Ok(words.iter().map(|&w| w.to_owned()).collect()),
     };
     let bare = |word: &str| match program {
@@ -178,7 +181,12 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
     if program == "tunnel" {
         read.join_forward()?;
     }
-    Ok(read.print())
+    let ours = read.print();
+    Ok(if program == "policy" {
+        policy::finish(ours)
+    } else {
+        ours
+    })
 }
 
 /// Reads a classic command line by these tables; `bare` hears the words that are no option.
@@ -394,6 +402,25 @@ mod tests {
                 "--manager @a --manager @b,@c",
             ),
             (
+                "daemon",
+                &["-a", "@dev", "-p @policy", "--dg", "office"],
+                "--as @dev --policy @policy --device-group office",
+            ),
+            (
+                "policy",
+                &[
+                    "-a",
+                    "@p",
+                    "--yaml",
+                    "p.yaml",
+                    "--daemon-atsigns",
+                    "@d",
+                    "-v",
+                ],
+                "serve --as @p --rules p.yaml --verbose",
+            ),
+            ("policy", &["-a", "@p"], "serve --as @p --records"),
+            (
                 "rendezvous",
                 &["-a", "@rv", "-i", "192.0.2.1", "-m", "open"],
                 "--as @rv --host 192.0.2.1 --manager open",
@@ -431,8 +458,8 @@ mod tests {
             ),
             (
                 "daemon",
-                &["-p", "@policy"],
-                "Could not find an option named \"p\".",
+                &["-P", "secret"],
+                "Could not find an option named \"P\".",
             ),
         ] {
             assert_eq!(

@@ -11,6 +11,7 @@ use std::{
 
 pub mod activate;
 pub mod atserver;
+pub mod authorise;
 pub mod bridge;
 pub mod client;
 pub mod common;
@@ -22,6 +23,7 @@ pub mod keystore;
 pub mod launch;
 pub mod legacy;
 pub mod open;
+pub mod policy;
 pub mod rendezvous;
 pub mod service;
 pub mod tunnel;
@@ -69,6 +71,12 @@ pub const APPLETS: &[Applet] = &[
         links: &["srvd", "sshrvd"],
         about: "the meeting point: joins two outbound sockets",
         main: rendezvous::main,
+    },
+    Applet {
+        name: "policy",
+        links: &["npp_file", "npp_atserver"],
+        about: "decide for daemons who may use them",
+        main: policy::main,
     },
     Applet {
         name: "activate",

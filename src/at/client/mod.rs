@@ -324,6 +324,28 @@ impl Client {
         }
     }
 
+    /// Reads and decrypts a value of our own, for nobody else: `entity@me`. `None`: there is nothing.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn get_own(&self, entity: &str) -> Result<Option<String>, AtError> {
+        let verb = Verb::Llookup {
+            key: AtKey::own(entity, self.atsign()),
+            detail: Detail::All,
+        };
+        let Some(answer) = sharing::found(self.run(&verb).await)? else {
+            return Ok(None);
+        };
+        let Some((value, about)) = read_value(&answer)? else {
+            return Ok(None);
+        };
+        match share::open(&self.keys().self_key, &value, about.iv_nonce.as_deref()) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) if about.is_encrypted != Some(true) => Ok(Some(value)),
+            Err(why) => Err(why.into()),
+        }
+    }
+
     /// Encrypts and sends; returns the id once our own server has it.
     ///
     /// # Errors
