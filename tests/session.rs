@@ -10,7 +10,7 @@ use async_std::task::{self, block_on};
 use noports::sys::sockets::listening_ports;
 
 use crate::world::{
-    Process, World, answer_at_the_end, children_of, descriptors, output, stdout, until,
+    Process, World, answer_at_the_end, children_of, descriptors, output, sockets, stdout, until,
 };
 
 #[test]
@@ -223,7 +223,7 @@ fn sessions_leave_nothing_behind() {
             children_of(daemon.id()).is_empty()
         })
         .await;
-        let before = (descriptors(rendezvous.id()), descriptors(daemon.id()));
+        let before = (sockets(rendezvous.id()), descriptors(daemon.id()));
         for _ in 0..5 {
             assert_eq!(stdout(world.client(&["--stdio"])).await, "");
         }
@@ -235,7 +235,7 @@ fn sessions_leave_nothing_behind() {
         }
         until("bridges have ended", || children_of(daemon.id()).is_empty()).await;
         until("descriptors are back", || {
-            descriptors(rendezvous.id()) <= before.0 && descriptors(daemon.id()) <= before.1
+            sockets(rendezvous.id()) <= before.0 && descriptors(daemon.id()) <= before.1
         })
         .await;
         assert_eq!(

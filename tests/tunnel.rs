@@ -10,11 +10,23 @@ use std::{
 };
 
 use async_std::task::{self, block_on};
-use noports::sys::sockets::listening_ports;
+use noports::{
+    at::client::{Client, Event, Outgoing, Subscription},
+    cmd::service,
+    np::{
+        Message,
+        admit::Admission,
+        control::{Line, Lines},
+        ping::{self, Heartbeat},
+        request::{self, Keys, TunnelRequest},
+    },
+    pipe::cipher::Side,
+    sys::sockets::listening_ports,
+};
 
 use crate::world::{
     ALICE, DEVICE, NAME, NOPORTS, Process, World, answer_at_the_end, children_of, descriptors,
-    failure, output, stdout, until,
+    failure, output, sockets, stdout, until,
 };
 
 /// `noports tunnel` as alice, to the device.
@@ -224,7 +236,7 @@ fn two_hundred_connections_at_once_five_times_over_one_session() {
         let bridges = children_of(daemon.id());
         assert_eq!(bridges.len(), 1, "one bridge for the session");
         assert_eq!(exchanges(tunnel.port, 0, 1).await, Vec::<String>::new());
-        let idle = (descriptors(bridges[0]), descriptors(rendezvous.id()));
+        let idle = (descriptors(bridges[0]), sockets(rendezvous.id()));
         for round in 1..=5 {
             let wrong = exchanges(tunnel.port, round * 1000, 200).await;
             assert_eq!(wrong, Vec::<String>::new(), "round {round}");
@@ -235,7 +247,7 @@ fn two_hundred_connections_at_once_five_times_over_one_session() {
             );
         }
         until("the connections' descriptors are back", || {
-            descriptors(bridges[0]) <= idle.0 && descriptors(rendezvous.id()) <= idle.1
+            descriptors(bridges[0]) <= idle.0 && sockets(rendezvous.id()) <= idle.1
         })
         .await;
 
@@ -481,6 +493,123 @@ fn the_classic_program_prints_its_port_and_leaves() {
         // Asked for in a way that is no visit.
         let is_free = || TcpListener::bind(("127.0.0.1", port)).is_ok();
         until("it ends when nobody comes", is_free).await;
+    });
+}
+
+/// A device of before twin keys, played by the test.
+struct OldDevice {
+    at: Client,
+    inbox: Subscription,
+}
+
+impl OldDevice {
+    async fn start(world: &World) -> Self {
+        let at = Client::login(&world.network, world.keys(DEVICE)).await;
+        let at = at.unwrap();
+        let inbox = at.subscribe(&format!(r"\.{NAME}\.sshnp@")).await.unwrap();
+        Self { at, inbox }
+    }
+
+    async fn send(&self, message: Message) {
+        let note = Outgoing {
+            to: message.to,
+            entity: message.entity,
+            text: message.text,
+            ttl: None,
+            ttln: 60_000,
+            metadata: Default::default(),
+        };
+        self.at.notify(&note).await.unwrap();
+    }
+
+    /// Answers pings until somebody wants a tunnel.
+    async fn request(&mut self) -> TunnelRequest {
+        let (alice, device) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
+        loop {
+            let Some(Event::Note(note)) = self.inbox.next().await else {
+                continue;
+            };
+            let text = self.at.open(&note).await.unwrap().unwrap();
+            if note.entity().starts_with("ping.") {
+                let mut about = Heartbeat::ours(&device, Vec::new());
+                about.core = "c0.1.0".into();
+                about.features.twin_keys = false;
+                about.features.control_heartbeats = false;
+                self.send(ping::answer(&alice, &device, &about)).await;
+            } else if note.entity().starts_with("npt_request.") {
+                let signer = self.at.public_key(&alice).await.unwrap().unwrap();
+                return TunnelRequest::parse(&text, &signer).unwrap();
+            }
+        }
+    }
+
+    /// One more socket at the rendezvous, with our admission line on its way.
+    fn meet(&self, request: &TunnelRequest) -> TcpStream {
+        let common = &request.session;
+        let admission = Admission {
+            session: common.session,
+            client_nonce: common.client_nonce.clone(),
+            rendezvous_nonce: common.rendezvous_nonce.clone(),
+        };
+        let line = admission.line(&self.at.keys().encryption).unwrap();
+        let mut tcp = connect(common.port);
+        writeln!(tcp, "{line}").unwrap();
+        tcp
+    }
+}
+
+#[test]
+fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut device = OldDevice::start(&world).await;
+        let mut tunnel = tunnel(&world, &["--json", "-q", "--forward", "0:nas:443"]);
+        tunnel.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut tunnel = Process(tunnel.spawn().unwrap());
+
+        let request = device.request().await;
+        assert_eq!((&*request.target_host, request.target_port), ("nas", 443));
+        assert!(!request.session.twin_keys);
+        let keys = Keys::random(false).unwrap();
+        let mut control = device.meet(&request);
+        let (alice, name) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
+        let us = &device.at.keys().encryption;
+        let answer = request::accept_tunnel(&request, &keys, &alice, &name, us).unwrap();
+        device.send(answer).await;
+
+        let mut line = String::new();
+        let mut stdout = BufReader::new(tunnel.0.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let mut visitor = connect(port_of(&line));
+        visitor.write_all(b"hello").unwrap();
+
+        // 77 bytes and an LF, in one piece.
+        let mut said = [0; 78];
+        control.read_exact(&mut said).unwrap();
+        let inbound = service::session_keys(&keys).ciphers(Side::Device).inbound;
+        inbound.unwrap().apply(&mut said);
+        let mut lines = Lines::new(false);
+        lines.push(&said);
+        let Ok(Some(Line::Connect(fresh))) = lines.pop() else {
+            panic!("no announcement");
+        };
+        assert!(!fresh.are_twin());
+        let mut socket = device.meet(&request);
+        let mut bytes = [0; 5];
+        socket.read_exact(&mut bytes).unwrap();
+        let inbound = service::session_keys(&fresh).ciphers(Side::Device).inbound;
+        inbound.unwrap().apply(&mut bytes);
+        assert_eq!(&bytes, b"hello");
+
+        drop((control, socket));
+        assert!(tunnel.0.wait().unwrap().success());
+        let mut warned = String::new();
+        let mut stderr = tunnel.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut warned).unwrap();
+        let want = format!("WARNING: {NAME}{DEVICE} knows no twin keys: ");
+        assert!(warned.starts_with(&want), "{warned}");
+        assert_eq!(warned.lines().count(), 1, "{warned}");
     });
 }
 

@@ -1,5 +1,5 @@
 //! Long runs with figures: many sessions, a gibibyte, killed atServers. Name one of
-//! `sessions`, `bytes`, `kills` to run just that (`cargo bench --bench soak -- sessions`).
+//! `sessions`, `tunnel`, `bytes`, `kills` to run just that (`cargo bench --bench soak -- sessions`).
 
 #[path = "../world/mod.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
@@ -7,7 +7,8 @@ mod world;
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, TcpStream},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -25,6 +26,9 @@ fn main() {
     task::block_on(async {
         if runs("sessions") {
             sessions().await;
+        }
+        if runs("tunnel") {
+            tunnel().await;
         }
         if runs("bytes") {
             bytes().await;
@@ -89,6 +93,66 @@ async fn sessions() {
         children_of(daemon.id()).len(),
         listening_ports(rendezvous.id()).unwrap_or_default()
     );
+}
+
+/// 200 connections at the same time through one session, 50 times; each says what no other says, and hears it again.
+async fn tunnel() {
+    let world = World::start().await;
+    let echo = world::answer_at_the_end().await;
+    let rendezvous = world.rendezvous_process();
+    let permit = format!("localhost:{echo}");
+    let who = ["daemon", "--as", world::DEVICE, "--manager", world::ALICE];
+    let what = ["--device", world::NAME, "--permit-open", &permit];
+    let daemon = world.process(&[&who[..], &what].concat());
+    let forward = format!("0:localhost:{echo}");
+    let mut command = world.noports(&["tunnel", "--as", world::ALICE, "--to", world::DEVICE]);
+    command.args(["--device", world::NAME, "--json", "--forward", &forward]);
+    let mut tunnel = Process(command.stdout(Stdio::piped()).spawn().expect("it starts"));
+    let mut line = String::new();
+    let stdout = tunnel.0.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    let digits = line.split(r#""port":"#).nth(1).unwrap_or_default();
+    let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+    let port: u16 = digits.parse().expect("the port");
+    let bridge = children_of(daemon.id())[0];
+    let (mut wrong, began) = (0, Instant::now());
+    for round in 0..50u64 {
+        let all: Vec<_> = (0..200)
+            .map(|n| std::thread::spawn(move || says_and_hears(port, round * 1000 + n)))
+            .collect();
+        let outcomes = all.into_iter().map(|one| one.join().unwrap_or(false));
+        wrong += outcomes.filter(|right| !right).count();
+    }
+    println!(
+        "200 connections at once, 50 times: {wrong} wrong, {:.1} s; peak resident memory, kB: \
+         rendezvous {}, bridge {}, tunnel {}",
+        began.elapsed().as_secs_f64(),
+        peak_memory(rendezvous.id()),
+        peak_memory(bridge),
+        peak_memory(tunnel.id()),
+    );
+}
+
+/// Some kilobytes of a pattern of its own, there and back.
+fn says_and_hears(port: u16, seed: u64) -> bool {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let length = 1 + (state >> 7) % 40_000;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    let said: Vec<u8> = std::iter::repeat_with(next).take(length as usize).collect();
+    let talk = || -> std::io::Result<bool> {
+        let mut tcp = TcpStream::connect(("127.0.0.1", port))?;
+        tcp.write_all(&said)?;
+        tcp.shutdown(Shutdown::Write)?;
+        let mut heard = Vec::new();
+        tcp.read_to_end(&mut heard)?;
+        Ok(heard == said)
+    };
+    talk().unwrap_or(false)
 }
 
 /// 1 GiB through ssh, hashed at both ends, and the most memory each part had resident.

@@ -476,6 +476,19 @@ pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// Its sockets: what sessions are made of. Pipes that it keeps for the next session do not count.
+pub fn sockets(pid: u32) -> usize {
+    let all = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    let targets = all
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
 /// Its children.
 pub fn children_of(pid: u32) -> Vec<u32> {
     let parent = |pid: u32| -> Option<u32> {
