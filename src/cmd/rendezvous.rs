@@ -43,7 +43,7 @@ use crate::{
         keyfile::AtKeys,
         verb::Operation,
     },
-    net::line::read_line,
+    net::{dial::tune, line::read_line},
     np::{
         Message, RENDEZVOUS_NAMESPACE,
         admit::{Admission, MAX_ADMISSION},
@@ -474,7 +474,7 @@ async fn admit(
     admission: &Admission,
     key: &PublicKey,
 ) -> Result<Admitted, String> {
-    let _ = socket.set_nodelay(true);
+    let _ = tune(&socket);
     let (line, early) = read_line(&mut socket, MAX_ADMISSION, ADMISSION_TIME)
         .await
         .map_err(|why| why.to_string())?;

@@ -71,7 +71,8 @@ struct Args {
     /// your atSign (default: the only one with keys here)
     #[argh(option, long = "as")]
     as_: Option<String>,
-    /// [BIND:]PORT:HOST:PORT, such as 8080:localhost:80; local port 0 is any free one; repeat it
+    /// PORT:HOST:PORT or BIND:PORT:HOST:PORT, such as 8080:localhost:80; local port 0 is any free one;
+    /// repeat it
     #[argh(option)]
     forward: Vec<String>,
     /// how long a session may stand without a connection: 30s (default), 1h, 7d, 0 for ever
