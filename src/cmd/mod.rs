@@ -20,8 +20,10 @@ pub mod enroll;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
+pub mod open;
 pub mod rendezvous;
 pub mod service;
+pub mod tunnel;
 
 /// One program in the executable.
 pub struct Applet {
@@ -47,6 +49,12 @@ pub const APPLETS: &[Applet] = &[
         links: &["sshnp"],
         about: "open an ssh session to a device",
         main: client::main,
+    },
+    Applet {
+        name: "tunnel",
+        links: &["npt"],
+        about: "open any TCP port near a device, on a port here",
+        main: tunnel::main,
     },
     Applet {
         name: "daemon",
@@ -236,7 +244,8 @@ mod tests {
             (&["sshrv", "-h", "x"], applet("bridge", 1, true)),
             (&["at_activate"], applet("activate", 1, true)),
             (&["noports", "sshnpd"], applet("daemon", 2, true)),
-            (&["npt"], Choice::NotYet("npt".into())),
+            (&["npt"], applet("tunnel", 1, true)),
+            (&["noports", "tunnel"], applet("tunnel", 2, false)),
             (&["noports"], Choice::Help),
             (&["noports", "--version"], Choice::Version),
             (&["noports", "demon"], Choice::Unknown("demon".into())),
