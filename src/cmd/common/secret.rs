@@ -228,8 +228,9 @@ fn read_hidden(
     from: impl BufRead,
     prompt: &str,
 ) -> io::Result<Secret<String>> {
-    print_err(prompt);
+    // Before the prompt: whoever answers quickly shall not be seen, nor lost with what was typed before it.
     let _hidden = Hidden::new(terminal);
+    print_err(prompt);
     read_line(from)
 }
 
