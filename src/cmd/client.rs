@@ -91,7 +91,7 @@ struct Args {
     /// loopback port for ssh (default: any free one)
     #[argh(option, default = "0")]
     local_port: u16,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)

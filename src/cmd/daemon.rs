@@ -86,7 +86,7 @@ struct Args {
     /// publish neither user name nor device record
     #[argh(switch)]
     hide: bool,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)

@@ -83,7 +83,7 @@ struct Args {
     /// sessions at a time (default: 4096)
     #[argh(option, default = "4096")]
     max_sessions: usize,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)

@@ -1,4 +1,8 @@
-//! An atServer and atDirectory small enough to read. See `spec`: the ten rules that break clients if missed.
+//! An atServer and atDirectory small enough to read.
+//!
+//! What breaks clients if missed: reply and prompt leave in one write; an empty line gets an answer; a monitor's
+//! replies carry no prompt; a missing key is exactly `error:AT0015-key not found`; an update of a shared value
+//! notifies its recipient, and is cached there when it may be.
 //!
 //! ```text
 //!   socket ─▶ listen ─▶ Session (no I/O): line + transaction + time → reply, events ─▶ store commits ─▶ reply leaves
@@ -8,7 +12,7 @@
 //!
 //! # Who tests which verb
 //!
-//! *session* is `session/tests.rs` (no sockets), *wire* is `tests/atserver` (TLS, line by line), *ours* are the programs
+//! *session* is `session/tests` (no sockets), *wire* is `tests/atserver` (TLS, line by line), *ours* are the programs
 //! of this package in `tests/session.rs` and its neighbours, *atsdk* and *sshnpd* are other people's programs from PyPI
 //! in `tests/foreign`. A dot: this suite sends the verb and depends on the answer.
 //!

@@ -80,14 +80,14 @@ impl Session {
                 let text = "lists can be changed by a managing connection only";
                 Err(refuse(Code::Unauthorized, text))
             }
-            Config::Add(list, names) => self.change_list(tx, list, now, |known| {
+            Config::Add(list, names) => self.change_list(tx, list, true, now, |known| {
                 let new: Vec<AtSign> = names
                     .into_iter()
                     .filter(|name| !known.contains(name))
                     .collect();
                 known.extend(new);
             }),
-            Config::Remove(list, names) => self.change_list(tx, list, now, |known| {
+            Config::Remove(list, names) => self.change_list(tx, list, false, now, |known| {
                 known.retain(|name| !names.contains(name))
             }),
         }
@@ -97,10 +97,14 @@ impl Session {
         &self,
         tx: &mut Tx<'_>,
         list: List,
+        adds: bool,
         now: u64,
         change: impl FnOnce(&mut Vec<AtSign>),
     ) -> Handled {
         let mut names = lists::show(tx, &self.home, list)?;
+        if names.is_empty() && !adds {
+            return Ok(Answer::Data("null".into()));
+        }
         change(&mut names);
         // The owner is never shut out.
         names.retain(|name| *name != self.home.who);
