@@ -1,17 +1,23 @@
-//! The classic command lines (`sshnp`, `sshnpd`, `srvd`, `at_activate`) → our words.
+//! The classic command lines (`sshnp`, `npt`, `sshnpd`, `srvd`, `at_activate`) → our words.
 //!
 //! A table per program. Words are taken as upstream's parser takes them: `--name value`, `--name=value`,
 //! `-n value`, `-nvalue`, bundled switches (`-su`), empty words, and one word that holds flag and value
 //! (`"-p @x"`), because the shipped launch scripts write all of these. A single-valued option given twice
 //! keeps its last value.
 //!
-//! `srv` needs no translation: our bridge takes its flags as they are.
+//! `srv` needs no translation: our bridge takes its flags as they are. `at_activate` is several programs in one;
+//! its table is in [`at_activate`].
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/sshnp/models/sshnp_arg.dart,
 //! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_params.dart and
 //! noports:packages/dart/noports_core/lib/src/srvd/srvd_params.dart.
 
-use super::common::Failure;
+use super::common::{Failure, Given};
+use crate::secret::Secret;
+
+pub mod at_activate;
+mod policy;
+mod status;
 
 /// What becomes of a classic option.
 #[derive(Clone, Copy)]
@@ -30,6 +36,10 @@ enum To {
     IgnoredValue,
     /// Takes a value that stands behind `--` for ssh; commas separate several.
     Ssh,
+    /// A secret in the open: an activation secret or a code.
+    Secret,
+    /// A secret in the open: the phrase of key files.
+    Phrase,
 }
 
 /// (long names, short name or 0, what becomes of it)
@@ -74,6 +84,47 @@ const CLIENT: &[Row] = &[
     (&["send-ssh-public-key"], b's', To::Never),
 ];
 
+/// What makes up a `--forward`; joined at the end.
+const REMOTE_PORT: &str = "remote-port";
+const REMOTE_HOST: &str = "remote-host";
+const LOCAL_PORT: &str = "local-port";
+const LOCAL_HOST: &str = "local-host";
+
+const TUNNEL: &[Row] = &[
+    (&["from"], b'f', To::Value("--as")),
+    (&["to"], b't', To::Value("--to")),
+    (&["device"], b'd', To::Value("--device")),
+    (&["srvd"], b'r', To::Value("--via")),
+    (&["remote-port", "rp"], b'p', To::Value(REMOTE_PORT)),
+    (&["remote-host", "rh"], b'h', To::Value(REMOTE_HOST)),
+    (&["local-port", "lp"], b'l', To::Value(LOCAL_PORT)),
+    (&["local-host", "lh"], 0, To::Value(LOCAL_HOST)),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["exit-when-connected"], b'x', To::Switch("--print")),
+    (&["keep-alive"], b'K', To::Switch("--keep-alive")),
+    (&["timeout"], b'T', To::Value("--timeout")),
+    (&["daemon-ping-timeout", "dpt"], 0, To::Value("--wait")),
+    (&["quiet"], b'q', To::Switch("--quiet")),
+    (&["encrypt-rvd-traffic", "et"], 0, To::Given),
+    (&["no-encrypt-rvd-traffic", "no-et"], 0, To::Never),
+    (&["per-session-storage", "pss"], 0, To::Given),
+    (&["no-per-session-storage", "no-pss"], 0, To::Given),
+    (&["heartbeat"], b'H', To::IgnoredValue),
+];
+
+/// `sshnp --list-devices`: of a client's flags only these matter.
+const DEVICES: &[Row] = &[
+    (&["list-devices", "ls"], 0, To::Given),
+    (&["from"], b'f', To::Value("--as")),
+    (&["to"], b't', To::Value("--to")),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["quiet"], b'q', To::Switch("--quiet")),
+    (&["daemon-ping-timeout", "dpt"], 0, To::Value("--wait")),
+    (&["device"], b'd', To::IgnoredValue),
+    (&["srvd"], b'r', To::IgnoredValue),
+    (&["host"], b'h', To::IgnoredValue),
+];
+
 const DAEMON: &[Row] = &[
     (&["atsign"], b'a', To::Value("--as")),
     (&["managers", "manager"], b'm', To::Values("--manager")),
@@ -90,7 +141,8 @@ const DAEMON: &[Row] = &[
         0,
         To::IgnoredValue,
     ),
-    (&["device-group", "dg"], 0, To::IgnoredValue),
+    (&["policy-manager"], b'p', To::Value("--policy")),
+    (&["device-group", "dg"], 0, To::Value("--device-group")),
 ];
 
 const RENDEZVOUS: &[Row] = &[
@@ -100,11 +152,12 @@ const RENDEZVOUS: &[Row] = &[
     (&["key-file", "keyFile"], b'k', To::Value("--keys")),
 ];
 
-const ACTIVATE: &[Row] = &[
-    (&["atsign"], b'a', To::Value("")),
-    (&["keys"], b'k', To::Value("--keys")),
-    (&["rootServer"], b'r', To::Value("--root")),
-];
+/// Whether a classic client is only asked which devices there are.
+pub fn asks_for_devices(words: &[&str]) -> bool {
+    words
+        .iter()
+        .any(|word| matches!(word.trim(), "--ls" | "--list-devices"))
+}
 
 /// Our words for a classic command line.
 ///
@@ -113,11 +166,35 @@ const ACTIVATE: &[Row] = &[
 pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> {
     let table = match program {
         "client" => CLIENT,
+        "tunnel" => TUNNEL,
+        "devices" => DEVICES,
         "daemon" => DAEMON,
         "rendezvous" => RENDEZVOUS,
-        "activate" => ACTIVATE,
+        "policy" => policy::TABLE,
         _ => return Ok(words.iter().map(|&w| w.to_owned()).collect()),
     };
+    let bare = |word: &str| match program {
+        "client" => Err(Failure::misuse(format!("Unparsed args [{word}]"))),
+        _ => Ok(()),
+    };
+    let mut read = read(&[table, COMMON], words, bare)?;
+    if program == "tunnel" {
+        read.join_forward()?;
+    }
+    let ours = read.print();
+    Ok(if program == "policy" {
+        policy::finish(ours)
+    } else {
+        ours
+    })
+}
+
+/// Reads a classic command line by these tables; `bare` hears the words that are no option.
+fn read(
+    tables: &[&[Row]],
+    words: &[&str],
+    mut bare: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<Translated, Failure> {
     let mut out = Translated::default();
     // The launch scripts pass empty words where a setting is empty.
     let mut rest = words.iter().map(|w| w.trim()).filter(|w| !w.is_empty());
@@ -128,26 +205,21 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
             let (name, value) = long
                 .split_once('=')
                 .map_or((long, None), |(n, v)| (n, Some(v)));
-            let to = find(table, |row| row.0.contains(&name)).ok_or_else(|| unknown(word))?;
+            let to = find(tables, |row| row.0.contains(&name)).ok_or_else(|| unknown(word))?;
             out.take(to, word, value, &mut rest)?;
         } else if let Some(letters) = word.strip_prefix('-').filter(|l| !l.is_empty()) {
-            out.letters(table, word, letters, &mut rest)?;
-        } else if program == "activate" {
-            // `at_activate onboard -a @x`: the word for what `noports activate` does.
-            if word != "onboard" {
-                return Err(unknown(word));
-            }
-        } else if program == "client" {
-            return Err(Failure::misuse(format!("Unparsed args [{word}]")));
+            out.letters(tables, word, letters, &mut rest)?;
+        } else {
+            bare(word)?;
         }
     }
-    Ok(out.print())
+    Ok(out)
 }
 
-fn find(table: &[Row], fits: impl Fn(&Row) -> bool) -> Option<To> {
-    table
+fn find(tables: &[&[Row]], fits: impl Fn(&Row) -> bool) -> Option<To> {
+    tables
         .iter()
-        .chain(COMMON)
+        .flat_map(|table| table.iter())
         .find(|row| fits(row))
         .map(|row| row.2)
 }
@@ -165,22 +237,23 @@ struct Translated {
     /// In order of first mention; single values are replaced.
     ours: Vec<(&'static str, Option<String>)>,
     ssh: Vec<String>,
+    given: Given,
 }
 
 impl Translated {
     fn letters<'a>(
         &mut self,
-        table: &[Row],
+        tables: &[&[Row]],
         word: &str,
         letters: &'a str,
         rest: &mut impl Iterator<Item = &'a str>,
     ) -> Result<(), Failure> {
         for (i, letter) in letters.bytes().enumerate() {
-            let to = find(table, |row| row.1 == letter).ok_or_else(|| unknown(word))?;
+            let to = find(tables, |row| row.1 == letter).ok_or_else(|| unknown(word))?;
             let behind = letters.get(i + 1..).unwrap_or_default();
             if matches!(
                 to,
-                To::Value(_) | To::Values(_) | To::IgnoredValue | To::Ssh
+                To::Value(_) | To::Values(_) | To::IgnoredValue | To::Ssh | To::Secret | To::Phrase
             ) {
                 // `-p@x`, `-p=@x`, and the scripts' `"-p @x"` as one word.
                 let value = Some(behind.trim_start_matches('=').trim()).filter(|v| !v.is_empty());
@@ -223,6 +296,8 @@ impl Translated {
             To::IgnoredValue => {
                 value()?;
             }
+            To::Secret => self.given.secret = Some(Secret::new(value()?.to_owned())),
+            To::Phrase => self.given.phrase = Some(Secret::new(value()?.to_owned())),
             To::Ssh => self.ssh.extend(
                 value()?
                     .split(',')
@@ -230,6 +305,28 @@ impl Translated {
                     .map(str::to_owned),
             ),
         }
+        Ok(())
+    }
+
+    /// `-p 80 -h nas -l 8080` → `--forward 127.0.0.1:8080:nas:80`
+    fn join_forward(&mut self) -> Result<(), Failure> {
+        let mut part = |wanted: &str| {
+            let at = self.ours.iter().position(|(name, _)| *name == wanted)?;
+            self.ours.remove(at).1
+        };
+        let (port, host) = (part(REMOTE_PORT), part(REMOTE_HOST));
+        let (here, bind) = (part(LOCAL_PORT), part(LOCAL_HOST));
+        if self.ours.iter().any(|(name, _)| *name == "--help") {
+            return Ok(());
+        }
+        let port = port.ok_or_else(|| Failure::misuse("Option remote-port is mandatory."))?;
+        let forward = format!(
+            "{}:{}:{}:{port}",
+            bind.as_deref().unwrap_or("localhost"),
+            here.as_deref().unwrap_or("0"),
+            host.as_deref().unwrap_or("localhost")
+        );
+        self.ours.push(("--forward", Some(forward)));
         Ok(())
     }
 
@@ -273,6 +370,23 @@ mod tests {
             ),
             ("client", &["-t", "@a", "--", "-p", "x"], "--to @a -- -p x"),
             (
+                "tunnel",
+                &["-f@me", "-t@dev", "-r", "@rv", "-d", "pi", "-p", "80", "-x"],
+                "--as @me --to @dev --via @rv --device pi --print --forward localhost:0:localhost:80",
+            ),
+            (
+                "tunnel",
+                &[
+                    "--rp=443", "--rh", "nas", "--lp", "8443", "-K", "-T", "0", "--pss",
+                ],
+                "--keep-alive --timeout 0 --forward localhost:8443:nas:443",
+            ),
+            (
+                "devices",
+                &["--ls", "-f", "@me", "-t", "@dev", "-r", "@rv"],
+                "--as @me --to @dev",
+            ),
+            (
                 "daemon",
                 &["-a", "@dev", "-m", "@me", "-d", "pi", "", "", "-u", "-v"],
                 "--as @dev --manager @me --device pi --verbose",
@@ -288,14 +402,28 @@ mod tests {
                 "--manager @a --manager @b,@c",
             ),
             (
+                "daemon",
+                &["-a", "@dev", "-p @policy", "--dg", "office"],
+                "--as @dev --policy @policy --device-group office",
+            ),
+            (
+                "policy",
+                &[
+                    "-a",
+                    "@p",
+                    "--yaml",
+                    "p.yaml",
+                    "--daemon-atsigns",
+                    "@d",
+                    "-v",
+                ],
+                "serve --as @p --rules p.yaml --verbose",
+            ),
+            ("policy", &["-a", "@p"], "serve --as @p --records"),
+            (
                 "rendezvous",
                 &["-a", "@rv", "-i", "192.0.2.1", "-m", "open"],
                 "--as @rv --host 192.0.2.1 --manager open",
-            ),
-            (
-                "activate",
-                &["onboard", "-a", "@x", "-r", "localhost"],
-                "@x --root localhost",
             ),
             ("bridge", &["-h", "x", "--rv-auth"], "-h x --rv-auth"),
         ] {
@@ -317,6 +445,12 @@ mod tests {
             ),
             ("client", &["-t", "@a", "left"], "Unparsed args [left]"),
             ("client", &["-t"], "Missing argument for \"t\"."),
+            ("tunnel", &["-t", "@a"], "Option remote-port is mandatory."),
+            (
+                "tunnel",
+                &["--no-et", "-p", "1"],
+                "--no-et: this version does not do that",
+            ),
             (
                 "client",
                 &["--no-et"],
@@ -324,8 +458,8 @@ mod tests {
             ),
             (
                 "daemon",
-                &["-p", "@policy"],
-                "Could not find an option named \"p\".",
+                &["-P", "secret"],
+                "Could not find an option named \"P\".",
             ),
         ] {
             assert_eq!(
@@ -340,7 +474,7 @@ mod tests {
         #[test]
         fn no_words_make_it_panic(words in proptest::collection::vec("[-=a-z@ ,é]{0,8}", 0..6)) {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            for program in ["client", "daemon", "rendezvous", "activate"] {
+            for program in ["client", "tunnel", "devices", "daemon", "rendezvous"] {
                 let _ = translate(program, &words);
             }
         }

@@ -11,16 +11,22 @@ use std::{
 
 pub mod activate;
 pub mod atserver;
+pub mod authorise;
 pub mod bridge;
 pub mod client;
 pub mod common;
 pub mod daemon;
 pub mod demo;
+pub mod devices;
+pub mod enroll;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
+pub mod open;
+pub mod policy;
 pub mod rendezvous;
 pub mod service;
+pub mod tunnel;
 
 /// One program in the executable.
 pub struct Applet {
@@ -48,11 +54,18 @@ pub const APPLETS: &[Applet] = &[
         main: client::main,
     },
     Applet {
+        name: "tunnel",
+        links: &["npt"],
+        about: "open any TCP port near a device, on a port here",
+        main: tunnel::main,
+    },
+    Applet {
         name: "daemon",
         links: &["sshnpd"],
         about: "wait on a device for sessions; opens no port",
         main: daemon::main,
     },
+    DEVICES,
     Applet {
         name: "rendezvous",
         links: &["srvd", "sshrvd"],
@@ -60,10 +73,22 @@ pub const APPLETS: &[Applet] = &[
         main: rendezvous::main,
     },
     Applet {
+        name: "policy",
+        links: &["npp_file", "npp_atserver"],
+        about: "decide for daemons who may use them",
+        main: policy::main,
+    },
+    Applet {
         name: "activate",
         links: &["at_activate"],
         about: "make the first keys of an atSign",
         main: activate::main,
+    },
+    Applet {
+        name: "enroll",
+        links: &[],
+        about: "keys for one more device; codes, approvals, revocations",
+        main: enroll::main,
     },
     Applet {
         name: "atserver",
@@ -79,8 +104,13 @@ pub const APPLETS: &[Applet] = &[
     },
 ];
 
-/// Names of links to programs that a later version brings.
-const LATER: &[&str] = &["npt"];
+/// Also what `sshnp --list-devices` means.
+const DEVICES: Applet = Applet {
+    name: "devices",
+    links: &[],
+    about: "list the devices you may use, and which of them answer",
+    main: devices::main,
+};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,7 +124,6 @@ enum Choice {
     Help,
     Version,
     Unknown(String),
-    NotYet(String),
 }
 
 fn pick(argv: &[&str]) -> Choice {
@@ -102,17 +131,14 @@ fn pick(argv: &[&str]) -> Choice {
         .first()
         .and_then(|path| Path::new(path).file_stem())
         .and_then(OsStr::to_str);
-    if let Some(link) = link {
-        if let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link)) {
-            return Choice::Applet {
-                index,
-                used: 1,
-                classic: true,
-            };
-        }
-        if LATER.contains(&link) {
-            return Choice::NotYet(link.to_owned());
-        }
+    if let Some(link) = link
+        && let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link))
+    {
+        return Choice::Applet {
+            index,
+            used: 1,
+            classic: true,
+        };
     }
     match argv.get(1).copied() {
         None | Some("help" | "--help" | "-h") => Choice::Help,
@@ -160,11 +186,6 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             common::print_err("  hint: noports help");
             ExitCode::from(common::exit::MISUSE)
         }
-        Choice::NotYet(link) => {
-            common::print_err(&format!("{link}: this version does not have it yet"));
-            common::print_err("  hint: noports client --print, and -L in the ssh line it prints");
-            ExitCode::from(common::exit::MISUSE)
-        }
     }
 }
 
@@ -172,6 +193,12 @@ fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
     let name = format!("noports {}", applet.name);
     if !classic {
         return (applet.main)(&name, words);
+    }
+    if applet.name == "client" && legacy::asks_for_devices(words) {
+        return start(&DEVICES, words, true);
+    }
+    if applet.name == "activate" {
+        return legacy::at_activate::main(words);
     }
     match legacy::translate(applet.name, words) {
         Ok(words) => {
@@ -226,7 +253,8 @@ mod tests {
             (&["sshrv", "-h", "x"], applet("bridge", 1, true)),
             (&["at_activate"], applet("activate", 1, true)),
             (&["noports", "sshnpd"], applet("daemon", 2, true)),
-            (&["npt"], Choice::NotYet("npt".into())),
+            (&["npt"], applet("tunnel", 1, true)),
+            (&["noports", "tunnel"], applet("tunnel", 2, false)),
             (&["noports"], Choice::Help),
             (&["noports", "--version"], Choice::Version),
             (&["noports", "demon"], Choice::Unknown("demon".into())),

@@ -305,6 +305,7 @@ impl World {
         let mut policy = daemon::Policy {
             device: NAME.parse().unwrap(),
             managers: vec![ALICE.parse().unwrap()],
+            consult: None,
             permit: format!("localhost:{port}").parse().unwrap(),
             sshd_port: port,
             hide: false,
@@ -353,11 +354,16 @@ impl World {
         self.noports(&[&base[..], words].concat())
     }
 
+    /// Where its atDirectory is.
+    pub fn root(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
     /// A program that runs in this world's environment, such as ssh.
     pub fn program(&self, name: &str) -> Command {
         let mut command = Command::new(name);
         command
-            .env("NOPORTS_ROOT", self.network.root.to_string())
+            .env("NOPORTS_ROOT", self.root())
             .env("NOPORTS_CA", self.dir.path("at/ca.pem"))
             .env("NOPORTS_KEYS", self.dir.path("keys"))
             .env("NOPORTS_VIA", RENDEZVOUS)

@@ -47,6 +47,11 @@ impl Progress {
         }
     }
 
+    /// Whether nothing is told at all.
+    pub fn is_silent(&self) -> bool {
+        self.look == Look::Silent
+    }
+
     /// A step that takes a while begins: `making keys…`. [`Progress::done`] takes its line's place.
     pub fn begin(&mut self, what: impl Display) {
         self.since = Instant::now();
