@@ -173,8 +173,8 @@ fn unusable_keys_are_named() {
             ),
             (
                 protected,
-                "FILE: the key file is protected by a pass phrase",
-                "remove the pass phrase with the program that set it, or enrol this device to get keys of its own",
+                "the key file FILE is protected by a pass phrase",
+                "--passphrase-file FILE, NOPORTS_PASSPHRASE, or a terminal to ask on",
             ),
         ] {
             fs::write(&file, text).unwrap();
