@@ -292,7 +292,7 @@ async fn act(
         Action::Unrevoke => enroll::unrevoke(&one.id),
         _ => enroll::delete(&one.id),
     };
-    link.ask(&verb).await.map_err(|error| refused(error))?;
+    link.ask(&verb).await.map_err(refused)?;
     let done = action.done();
     common::print_out(&match args.json {
         true => line(done, one, done),
