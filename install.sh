@@ -25,7 +25,7 @@ main() {
     # To a temporary name first: a cut-off copy must not take the place of a working file.
     cp target/release/noports "$prefix/bin/.noports.new"
     mv -f "$prefix/bin/.noports.new" "$prefix/bin/noports"
-    for link in sshnp sshnpd srvd sshrvd srv sshrv at_activate; do
+    for link in sshnp sshnpd srvd sshrvd srv sshrv npp_file npp_atserver at_activate; do
         if [ -e "$prefix/bin/$link" ] && [ ! -L "$prefix/bin/$link" ]; then
             echo "install.sh: $prefix/bin/$link is another program's, left alone" >&2
             continue

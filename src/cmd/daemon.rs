@@ -1,8 +1,8 @@
 //! `noports daemon`: waits on a device for sessions. Listens on nothing.
 //!
 //! ```text
-//!   monitor ──notification──▶ is the sender on the list? ──no──▶ a line in the log, silence
-//!                                   │ yes
+//!   monitor ──notification──▶ is the sender on the list? ──no──▶ a line in the log, silence;
+//!                                   │ yes                        with a policy: what it says
 //!                     ping ◀────────┤────────▶ ssh_request, npt_request: judge ──no──▶ the reason,
 //!                  heartbeat                     │ yes                                 to the client
 //!                                                ▼
@@ -28,6 +28,7 @@ use async_std::task;
 use log::{LevelFilter, error, info, warn};
 
 use super::{
+    authorise::{Consult, Doorman, Verdict},
     bridge::Many,
     common::{self, Failure},
     launch::{self, Lasting, Local, Order},
@@ -48,11 +49,14 @@ use crate::{
         ids::{DeviceName, SessionId},
         permit::Permit,
         ping::{self, Heartbeat},
+        policy::{self, DeviceGroup},
         request::{self, Keys, SshRequest, TunnelRequest},
     },
     sys,
 };
 
+/// How often the policy is told that the device is there.
+const SHOW_EVERY: Duration = Duration::from_secs(300);
 /// How often the device record is published again.
 const RECORD_EVERY: Duration = Duration::from_secs(3600);
 /// Life of the device record, in milliseconds (30 days).
@@ -81,7 +85,13 @@ struct Args {
     /// name of this device (default: "default")
     #[argh(option)]
     device: Option<String>,
-    /// what they may open: HOST:PORT,… where either may be *
+    /// atSign of a policy that is asked about everybody else
+    #[argh(option)]
+    policy: Option<String>,
+    /// group of this device, for the policy (default: none)
+    #[argh(option)]
+    device_group: Option<String>,
+    /// what they may open: HOST:PORT,… where either may be * (default: ssh and 3389; with a policy: what it says)
     #[argh(option)]
     permit_open: Option<String>,
     /// port of the local sshd (default: 22)
@@ -120,6 +130,8 @@ pub struct Policy {
     pub device: DeviceName,
     /// Who may open sessions.
     pub managers: Vec<AtSign>,
+    /// Whom to ask about everybody else.
+    pub consult: Option<Consult>,
     /// What they may open.
     pub permit: Permit,
     /// Port of the local sshd.
@@ -154,15 +166,17 @@ impl Args {
             .filter(|word| !word.is_empty())
             .map(str::parse::<AtSign>)
             .collect::<Result<Vec<_>, _>>()?;
-        if managers.is_empty() || managers.len() > MAX_MANAGERS {
+        let consult = self.consult()?;
+        if (managers.is_empty() && consult.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
                 Failure::misuse("a daemon needs somebody who may use it").hint("--manager @you")
             );
         }
-        let permit = self
-            .permit_open
-            .clone()
-            .unwrap_or_else(|| format!("localhost:{},localhost:3389", self.sshd_port));
+        let permit = match (&self.permit_open, &consult) {
+            (Some(list), _) => list.clone(),
+            (None, Some(_)) => "*:*".to_owned(),
+            (None, None) => format!("localhost:{},localhost:3389", self.sshd_port),
+        };
         Ok(Policy {
             device: self
                 .device
@@ -171,6 +185,7 @@ impl Args {
                 .parse()
                 .map_err(|e| misuse(&e))?,
             managers,
+            consult,
             permit: permit
                 .parse()
                 .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
@@ -179,6 +194,18 @@ impl Args {
             program: sys::process::own_executable()
                 .map_err(|e| Failure::plain(format!("cannot find this program's own file: {e}")))?,
         })
+    }
+}
+
+impl Args {
+    fn consult(&self) -> Result<Option<Consult>, Failure> {
+        let group = match &self.device_group {
+            Some(name) => name.parse().map_err(|e| Failure::misuse(format!("{e}")))?,
+            None => DeviceGroup::default(),
+        };
+        let word = self.policy.as_deref().map(str::trim);
+        let policy = word.filter(|w| !w.is_empty()).map(str::parse::<AtSign>);
+        Ok(policy.transpose()?.map(|policy| Consult { policy, group }))
     }
 }
 
@@ -201,15 +228,21 @@ pub async fn serve(
     policy: Policy,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
-    let watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
+    let mut watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
+    if policy.consult.is_some() {
+        watch = format!("{watch}|{}", policy::WATCH_RPC);
+    }
     let (at, inbox) = service::log_in(&network, &keys, &watch).await?;
+    let (device, managers) = (policy.device.clone(), policy.managers.clone());
     let daemon = Daemon {
+        doorman: Doorman::new(at.clone(), device, managers, policy.consult.clone()),
         at,
         policy: Arc::new(policy),
         known: Arc::default(),
     };
     ready(&daemon.announce());
     task::spawn(daemon.clone().publish_for_ever());
+    task::spawn(daemon.clone().show_for_ever());
 
     service::listen(inbox, |note| daemon.hear(note)).await
 }
@@ -218,6 +251,7 @@ pub async fn serve(
 #[derive(Clone)]
 struct Daemon {
     at: Client,
+    doorman: Doorman,
     policy: Arc<Policy>,
     known: Arc<Mutex<Known>>,
 }
@@ -227,9 +261,10 @@ impl Daemon {
         let (at, p) = (self.at.atsign(), &self.policy);
         let managers: Vec<_> = p.managers.iter().map(AtSign::as_str).collect();
         info!(
-            "ready as={at} device={} managers={} permit={}",
+            "ready as={at} device={} managers={} policy={} permit={}",
             p.device,
             managers.join(","),
+            p.consult.as_ref().map_or("none", |c| c.policy.as_str()),
             p.permit
         );
         format!(r#"{{"event":"ready","as":"{at}","device":"{}"}}"#, p.device)
@@ -237,16 +272,28 @@ impl Daemon {
 
     /// One notification. Never blocks: whatever takes time gets a task of its own.
     fn hear(&self, note: Notification) {
-        let Some(word) = self.word(&note) else { return };
-        if !self.policy.managers.contains(&note.from) {
-            info!(
-                "ignored from={} word={word} reason=not_a_manager",
-                note.from
-            );
+        if self.doorman.takes(&note) || self.word(&note).is_none() {
             return;
         }
+        let daemon = self.clone();
+        task::spawn(async move {
+            let verdict = daemon.doorman.authorise(&note.from).await;
+            daemon.act(note, verdict);
+        });
+    }
+
+    fn act(&self, note: Notification, verdict: Verdict) {
+        let Some(word) = self.word(&note) else { return };
+        let permit = match verdict {
+            Verdict::Allowed(permit) => Ok(permit),
+            Verdict::Denied(why) => Err(why),
+            Verdict::Ignored(reason) => {
+                info!("ignored from={} word={word} reason={reason}", note.from);
+                return;
+            }
+        };
         match word {
-            "ping" => drop(task::spawn(self.clone().answer_ping(note))),
+            "ping" => drop(task::spawn(self.clone().answer_ping(note, permit.is_ok()))),
             "ssh_request" | "npt_request" => {
                 let tunnel = word == "npt_request";
                 if self.known().starting >= MAX_STARTING {
@@ -259,7 +306,10 @@ impl Daemon {
                 self.known().starting += 1;
                 let daemon = self.clone();
                 task::spawn(async move {
-                    daemon.serve(note, tunnel).await;
+                    match permit {
+                        Ok(permit) => daemon.serve(note, tunnel, &permit).await,
+                        Err(why) => daemon.deny(note, &why).await,
+                    }
                     daemon.known().starting -= 1;
                 });
             }
@@ -279,10 +329,27 @@ impl Daemon {
     }
 
     fn heartbeat(&self) -> Heartbeat {
-        Heartbeat::ours(&self.policy.device, self.policy.permit.services())
+        let ours = Heartbeat::ours(&self.policy.device, self.policy.permit.services());
+        match &self.policy.consult {
+            Some(consult) => Heartbeat {
+                group: consult.group.to_string(),
+                ..ours
+            },
+            None => ours,
+        }
     }
 
-    async fn answer_ping(self, note: Notification) {
+    /// Whoever is denied learns that the device is there, so that its client goes on to ask, and hears why
+    /// not; but not what others may open.
+    async fn answer_ping(self, note: Notification, allowed: bool) {
+        if !allowed {
+            let nothing = Heartbeat {
+                services: Vec::new(),
+                ..self.heartbeat()
+            };
+            let answer = ping::answer(&note.from, &self.policy.device, &nothing);
+            return service::send_or_log(&self.at, &answer).await;
+        }
         match self.at.open(&note).await {
             Ok(Some(text)) if text == ping::PING => {
                 let answer = ping::answer(&note.from, &self.policy.device, &self.heartbeat());
@@ -296,8 +363,22 @@ impl Daemon {
         }
     }
 
-    /// One session request, from a manager: judge it, open the session, answer.
-    async fn serve(&self, note: Notification, tunnel: bool) {
+    /// One session request, from somebody whom the policy denies: pass its reason on.
+    async fn deny(&self, note: Notification, why: &str) {
+        let from = &note.from;
+        let text = self.at.open(&note).await.ok().flatten();
+        match text.as_deref().and_then(SshRequest::claimed_session) {
+            Some(session) => {
+                info!("refused session={session} from={from} reason={why:?}");
+                let answer = request::refuse(session, why, from, &self.policy.device);
+                service::send_or_log(&self.at, &answer).await;
+            }
+            None => info!("refused from={from} reason={why:?}"),
+        }
+    }
+
+    /// One session request, from somebody who may ask: judge it, open the session, answer.
+    async fn serve(&self, note: Notification, tunnel: bool, permit: &Permit) {
         let from = note.from.clone();
         let text = match self.at.open(&note).await {
             Ok(Some(text)) => text,
@@ -315,7 +396,7 @@ impl Daemon {
                 return info!("refused session={session} from={from} reason=anothers_session");
             }
         }
-        let answer = match self.open_session(&from, &text, tunnel).await {
+        let answer = match self.open_session(&from, &text, tunnel, permit).await {
             Ok(answer) => answer,
             Err(why) => {
                 info!("refused session={session} from={from} reason={why:?}");
@@ -332,6 +413,7 @@ impl Daemon {
         from: &AtSign,
         text: &str,
         tunnel: bool,
+        permit: &Permit,
     ) -> Result<Message, String> {
         let signer = match self.at.public_key(from).await {
             Ok(Some(key)) => key,
@@ -344,7 +426,7 @@ impl Daemon {
             SshRequest::parse(text, &signer).map(Asked::Ssh)
         };
         let asked = asked.map_err(|why| why.to_string())?;
-        let target = self.judge(&asked)?;
+        let target = self.judge(&asked, permit)?;
         let request = asked.common();
         let keys = Keys::random(request.twin_keys).map_err(|why| why.to_string())?;
         let (me, device) = (&self.at.keys().encryption, &self.policy.device);
@@ -363,35 +445,38 @@ impl Daemon {
         Ok(answer)
     }
 
-    /// May this be opened? Says what to dial, or why not.
-    fn judge(&self, asked: &Asked) -> Result<Endpoint, String> {
-        let (target, refusal) = match asked {
-            Asked::Ssh(_) => {
-                let sshd = Endpoint {
-                    host: "localhost".to_owned(),
-                    port: self.policy.sshd_port,
-                };
-                let refusal = format!("Daemon does not permit connections to {sshd}");
-                (sshd, refusal)
-            }
+    /// May this be opened, by the daemon's list and by the client's? Says what to dial, or why not.
+    fn judge(&self, asked: &Asked, permit: &Permit) -> Result<Endpoint, String> {
+        let target = match asked {
+            Asked::Ssh(_) => Endpoint {
+                host: "localhost".to_owned(),
+                port: self.policy.sshd_port,
+            },
             Asked::Tunnel(request) => {
                 let (host, port) = (&request.target_host, request.target_port);
                 let host = host.trim_start_matches('[').trim_end_matches(']');
                 let target = Endpoint::parse(host, Some(port))
                     .ok()
                     .filter(|target| target.host == host);
-                let target = target.ok_or_else(|| format!("{host:?} is no host"))?;
-                let list = self.policy.permit.services().join(", ");
-                let refusal =
-                    format!("Connection to {target} denied based on daemon --permit-open [{list}]");
-                (target, refusal)
+                target.ok_or_else(|| format!("{host:?} is no host"))?
             }
         };
-        if self.policy.permit.allows(&target.host, target.port) {
-            Ok(target)
-        } else {
-            Err(refusal)
+        let lists = [
+            (&self.policy.permit, "Daemon does not permit", "daemon"),
+            (permit, "Client is not permitted", "POLICY"),
+        ];
+        for (list, ssh, whose) in lists {
+            if !list.allows(&target.host, target.port) {
+                let words = list.services().join(", ");
+                return Err(match asked {
+                    Asked::Ssh(_) => format!("{ssh} connections to {target}"),
+                    Asked::Tunnel(_) => format!(
+                        "Connection to {target} denied based on {whose} --permit-open [{words}]"
+                    ),
+                });
+            }
         }
+        Ok(target)
     }
 
     /// Starts the session's own process and waits until both its connections stand.
@@ -433,6 +518,14 @@ impl Daemon {
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A sign of life for the policy, now and every few minutes.
+    async fn show_for_ever(self) {
+        while self.policy.consult.is_some() {
+            self.doorman.show(&self.heartbeat()).await;
+            task::sleep(SHOW_EVERY).await;
+        }
     }
 
     /// User name and device record, now and every hour; what cannot be published is tried again.

@@ -377,6 +377,12 @@ fn refused(error: &AnswerError, whom: &Whom, want: Want<'_>) -> Failure {
     if launch::is_service_failure(why) {
         Failure::new(exit::SERVICE, message)
             .hint("is sshd running there? the daemon's --sshd-port must be its port")
+    } else if ["No permissions for", "is not permitted", "based on POLICY"]
+        .iter()
+        .any(|words| why.contains(words))
+    {
+        Failure::new(exit::DEVICE_REFUSED, message)
+            .hint("the device asks a policy; whoever runs it can see why: noports policy check")
     } else if why.contains("does not permit") || why.contains("--permit-open") {
         let what = match want {
             Want::Ssh { .. } => String::new(),

@@ -60,12 +60,17 @@ pub fn jitter() -> f64 {
 /// # Errors
 /// When our own atServer does not take it.
 pub async fn send(at: &Client, message: &Message) -> Result<(), AtError> {
+    send_for(at, message, np::NOTE_TTL).await
+}
+
+/// The same for a notification that lives this many milliseconds.
+async fn send_for(at: &Client, message: &Message, ttln: u64) -> Result<(), AtError> {
     let note = Outgoing {
         to: message.to.clone(),
         entity: message.entity.clone(),
         text: message.text.clone(),
         ttl: Some(np::VALUE_TTL),
-        ttln: np::NOTE_TTL,
+        ttln,
         metadata: Metadata::default(),
     };
     at.notify(&note).await.map(drop)
@@ -73,7 +78,12 @@ pub async fn send(at: &Client, message: &Message) -> Result<(), AtError> {
 
 /// Sends, and leaves it at a line in the log when that fails: the peer asks again.
 pub async fn send_or_log(at: &Client, message: &Message) {
-    if let Err(error) = send(at, message).await {
+    send_living(at, message, np::NOTE_TTL).await;
+}
+
+/// The same for a notification that lives this many milliseconds.
+pub async fn send_living(at: &Client, message: &Message, ttln: u64) {
+    if let Err(error) = send_for(at, message, ttln).await {
         warn!(
             "to={} entity={} not_sent={error:?}",
             message.to, message.entity

@@ -9,6 +9,8 @@
 //! | here they are / no | `<session>.sshrvd`, `nack.<session>.sshrvd` | rendezvous → client | [`ports`] |
 //! | open a session | `ssh_request.<device>.sshnp`, `npt_request.<device>.sshnp` | client → daemon | [`request`] |
 //! | keys for it / no | `<session>.<device>.sshnp` | daemon → client | [`request`] |
+//! | may this client…? | `request.<id>.auth_checks.__rpcs.sshnp` | daemon → policy | [`policy`] |
+//! | heard / yes or no | `ack.<id>.…`, `success.<id>.…` | policy → daemon | [`policy`] |
 //! | first line on a rendezvous socket | – | both → rendezvous | [`admit`] |
 //! | keys of the next connection | – | client → daemon, through the rendezvous | [`control`] |
 //!
@@ -21,6 +23,7 @@ pub mod envelope;
 pub mod ids;
 pub mod permit;
 pub mod ping;
+pub mod policy;
 pub mod ports;
 pub mod request;
 pub mod session;

@@ -30,6 +30,14 @@ pub struct Permit(Vec<Pattern>);
 pub struct BadPattern(pub String);
 
 impl Permit {
+    /// `*:*`
+    pub fn anything() -> Self {
+        Self(vec![Pattern {
+            host: None,
+            port: None,
+        }])
+    }
+
     /// Whether one of the patterns matches.
     pub fn allows(&self, host: &str, port: u16) -> bool {
         self.0.iter().any(|p| {
@@ -43,6 +51,14 @@ impl Permit {
     /// Each pattern as text, for the device record.
     pub fn services(&self) -> Vec<String> {
         self.0.iter().map(Pattern::to_string).collect()
+    }
+}
+
+/// Another program's list, each pattern a word of its own: words that are no pattern permit nothing.
+impl<'a> FromIterator<&'a str> for Permit {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(words: I) -> Self {
+        let patterns = words.into_iter().take(MAX_PATTERNS);
+        Self(patterns.filter_map(|word| word.parse().ok()).collect())
     }
 }
 

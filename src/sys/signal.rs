@@ -35,6 +35,45 @@ pub async fn stop() -> io::Result<Stop> {
     }
 }
 
+/// The same, for a program to which a hang-up means something else: see [`HangUps`].
+///
+/// # Errors
+/// If no handler can be installed.
+pub async fn stop_but_for_hang_ups() -> io::Result<Stop> {
+    let mut signals = Signals::new([Signal::Int, Signal::Term])?;
+    loop {
+        match signals.next().await {
+            Some(Ok(Signal::Int)) => return Ok(Stop::Interrupt),
+            Some(Ok(Signal::Term)) => return Ok(Stop::Terminate),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error),
+            None => pending().await,
+        }
+    }
+}
+
+/// Hang-ups, one after the other; services take them for "read your configuration again".
+#[derive(Debug)]
+pub struct HangUps(Signals);
+
+impl HangUps {
+    /// From now on a hang-up no longer ends the process.
+    ///
+    /// # Errors
+    /// If no handler can be installed.
+    pub fn new() -> io::Result<Self> {
+        Signals::new([Signal::Hup]).map(Self)
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        match self.0.next().await {
+            Some(Ok(_)) => {}
+            _ => pending().await,
+        }
+    }
+}
+
 /// As long as this lives, losing the terminal or the parent does not end the process.
 #[derive(Debug)]
 pub struct IgnoreHangUp {

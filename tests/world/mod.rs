@@ -305,6 +305,7 @@ impl World {
         let mut policy = daemon::Policy {
             device: NAME.parse().unwrap(),
             managers: vec![ALICE.parse().unwrap()],
+            consult: None,
             permit: format!("localhost:{port}").parse().unwrap(),
             sshd_port: port,
             hide: false,

@@ -1,0 +1,171 @@
+//! A group as the administrator's program stores it on the policy's own atServer: one record each, under
+//! `<id>.groups.policy.sshnp`.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/admin/ (model classes and key names).
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use miniserde::{Deserialize, json};
+
+use super::{
+    GROUPS,
+    rules::{Group, pattern},
+};
+use crate::at::AtSign;
+
+/// Longest record that is looked at, in bytes.
+pub const MAX_RECORD: usize = 1024 * 1024;
+/// Most records.
+pub const MAX_GROUPS: usize = 4096;
+
+/// Why a record is no group: what, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct BadRecord {
+    /// `devices.pi`, say.
+    pub field: String,
+    /// In words.
+    pub why: String,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    name: String,
+    #[serde(rename = "permitOpens")]
+    permit: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    name: String,
+    #[serde(rename = "userAtSigns")]
+    users: Vec<String>,
+    #[serde(rename = "daemonAtSigns")]
+    daemons: Vec<String>,
+    devices: Vec<Place>,
+    #[serde(rename = "deviceGroups")]
+    device_groups: Vec<Place>,
+}
+
+/// Whether a key is that of a group, and its id.
+pub fn id(entity: &str) -> Option<&str> {
+    entity
+        .strip_suffix(GROUPS)?
+        .strip_suffix('.')
+        .filter(|id| !id.is_empty())
+}
+
+/// Reads one record.
+///
+/// # Errors
+/// The first member that cannot be used. A group with one bad entry is not used at all: a half one might
+/// be taken for the whole.
+pub fn parse(text: &str) -> Result<Group, BadRecord> {
+    let bad = |field: &str, why: String| BadRecord {
+        field: field.to_owned(),
+        why,
+    };
+    if text.len() > MAX_RECORD {
+        return Err(bad("record", format!("longer than {MAX_RECORD} bytes")));
+    }
+    let wire: Wire = json::from_str(text)
+        .map_err(|_| bad("record", "not a group, or members are missing".into()))?;
+    let atsigns = |list: Vec<String>, field: &str| {
+        list.iter()
+            .map(|name| {
+                name.parse::<AtSign>()
+                    .map_err(|why| bad(field, why.to_string()))
+            })
+            .collect::<Result<_, _>>()
+    };
+    Ok(Group {
+        name: wire.name,
+        users: atsigns(wire.users, "userAtSigns")?,
+        daemons: atsigns(wire.daemons, "daemonAtSigns")?,
+        devices: places(wire.devices, "devices")?,
+        device_groups: places(wire.device_groups, "deviceGroups")?,
+    })
+}
+
+fn places<K>(list: Vec<Place>, field: &str) -> Result<BTreeMap<K, Vec<String>>, BadRecord>
+where
+    K: FromStr + Ord,
+    K::Err: std::fmt::Display,
+{
+    let mut all: BTreeMap<K, Vec<String>> = BTreeMap::new();
+    for place in list {
+        let bad = |why: String| BadRecord {
+            field: format!("{field}.{}", place.name),
+            why,
+        };
+        let name: K = place
+            .name
+            .parse()
+            .map_err(|why: K::Err| bad(why.to_string()))?;
+        let known = all.entry(name).or_default();
+        for word in &place.permit {
+            known.push(pattern(word).map_err(bad)?);
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"id":"1","name":"sysadmins","description":"the ones with the pager","daemonAtSigns":["@d"],"devices":[{"name":"pi","permitOpens":["*:22"]},{"name":"pi","permitOpens":["*:80"]}],"deviceGroups":[{"name":"Office","permitOpens":["localhost:3389"]}],"userAtSigns":["@C"]}"#;
+
+    #[test]
+    fn a_record_becomes_a_group() {
+        let group = parse(RECORD).unwrap();
+        assert_eq!(group.name, "sysadmins");
+        assert_eq!(group.users, ["@c".parse().unwrap()].into());
+        assert_eq!(group.daemons, ["@d".parse().unwrap()].into());
+        assert_eq!(group.devices[&"pi".parse().unwrap()], ["*:22", "*:80"]);
+        assert_eq!(
+            group.device_groups[&"Office".parse().unwrap()],
+            ["localhost:3389"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (from, to, want) in [
+            (
+                r#""userAtSigns":["@C"]"#,
+                r#""users":[]"#,
+                "record: not a group, or members are missing",
+            ),
+            ("\"@C\"", "\"@a b\"", "userAtSigns: "),
+            (
+                "\"*:22\"",
+                "\"22\"",
+                "devices.pi: \"22\" is not host:port, where either may be *",
+            ),
+            (
+                "\"*:22\"",
+                "\"a:1,b:2\"",
+                "devices.pi: \"a:1,b:2\" is not one host:port pattern",
+            ),
+            ("Office", "", "deviceGroups.: "),
+        ] {
+            let said = parse(&RECORD.replace(from, to)).unwrap_err().to_string();
+            assert!(said.starts_with(want), "{to}: {said}");
+        }
+        assert!(parse(&" ".repeat(MAX_RECORD + 1)).is_err());
+    }
+
+    #[test]
+    fn a_groups_key_has_an_id() {
+        assert_eq!(id("12.groups.policy.sshnp"), Some("12"));
+        for other in [
+            "groups.policy.sshnp",
+            ".groups.policy.sshnp",
+            "1.logs.policy.sshnp",
+        ] {
+            assert_eq!(id(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! Who may do what, and which rule says so.
+//!
+//! ```text
+//!   client ──▶ the groups that name it ──▶ those that name the daemon ──▶ devices["pi"]   what may be opened
+//!                                                                    └──▶ deviceGroups["office"]
+//! ```
+//! Rules from a file: what is said of the device's own name is all; its group counts only when nothing is
+//! said of the name. Rules from records: both count. What several groups allow adds up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Answer, DeviceGroup, Question};
+use crate::{
+    at::AtSign,
+    np::{ids::DeviceName, permit::Permit},
+};
+
+/// These people may use these devices, for these connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// For people.
+    pub name: String,
+    /// Who is in it.
+    pub users: BTreeSet<AtSign>,
+    /// Whose devices it is about.
+    pub daemons: BTreeSet<AtSign>,
+    /// What may be opened on a device of this name.
+    pub devices: BTreeMap<DeviceName, Vec<String>>,
+    /// What may be opened on devices that say they are in this group.
+    pub device_groups: BTreeMap<DeviceGroup, Vec<String>>,
+}
+
+/// What happens when both a device's name and its group have an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// The name's entry is all.
+    NameFirst,
+    /// They add up; without any pattern it is a no.
+    Both,
+}
+
+/// Everything a policy knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// In the order of their source.
+    pub groups: Vec<Group>,
+    /// Depends on the source.
+    pub combine: Combine,
+}
+
+/// A yes or no, and how it came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What the daemon is told.
+    pub answer: Answer,
+    /// Which entries said yes.
+    pub by: Option<By>,
+    /// The groups whose rules said yes; after a no those that name the client.
+    pub groups: Vec<String>,
+    /// How it came about, for the person who writes the rules.
+    pub why: String,
+}
+
+/// Which kind of entry said yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The one of the device's name.
+    DeviceName,
+    /// The one of its group.
+    DeviceGroup,
+    /// One of each.
+    Both,
+}
+
+impl By {
+    /// For logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::DeviceName => "device_name",
+            Self::DeviceGroup => "device_group",
+            Self::Both => "device_name+device_group",
+        }
+    }
+}
+
+/// Some groups' entries for the same thing, added up.
+#[derive(Default)]
+struct Hit {
+    patterns: Vec<String>,
+    groups: Vec<String>,
+}
+
+impl Hit {
+    fn of<'a>(found: impl Iterator<Item = (&'a Group, &'a Vec<String>)>) -> Option<Self> {
+        let mut hit = Self::default();
+        for (group, patterns) in found {
+            hit.add(patterns, &group.name);
+        }
+        (!hit.groups.is_empty()).then_some(hit)
+    }
+
+    fn add(&mut self, patterns: &[String], group: &str) {
+        for pattern in patterns {
+            if !self.patterns.contains(pattern) {
+                self.patterns.push(pattern.clone());
+            }
+        }
+        if !self.groups.iter().any(|known| known == group) {
+            self.groups.push(group.to_owned());
+        }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        for group in &other.groups {
+            self.add(&other.patterns, group);
+        }
+        self
+    }
+}
+
+impl Rules {
+    /// Answers a question.
+    pub fn decide(&self, q: &Question) -> Decision {
+        let theirs: Vec<&Group> = self
+            .groups
+            .iter()
+            .filter(|g| g.users.contains(&q.client))
+            .collect();
+        let Question { client, daemon, .. } = q;
+        if theirs.is_empty() {
+            let why = format!("no group names {client} among its userAtSigns");
+            return no(format!("No permissions for {client}"), &theirs, why);
+        }
+        let here: Vec<&Group> = theirs
+            .iter()
+            .copied()
+            .filter(|g| g.daemons.contains(daemon))
+            .collect();
+        if here.is_empty() {
+            let why =
+                format!("none of the groups of {client} names {daemon} among its daemonAtSigns");
+            let message = match self.combine {
+                Combine::NameFirst => format!("No permissions for {client} at {daemon}"),
+                Combine::Both => nothing_here(q),
+            };
+            return no(message, &theirs, why);
+        }
+        let named = Hit::of(
+            here.iter()
+                .filter_map(|&g| Some((g, g.devices.get(&q.device)?))),
+        );
+        let grouped = Hit::of(
+            here.iter()
+                .filter_map(|&g| Some((g, g.device_groups.get(&q.group)?))),
+        );
+        match (self.combine, named, grouped) {
+            (Combine::NameFirst, Some(named), _) => yes(q, named, By::DeviceName, self.combine),
+            (_, None, Some(grouped)) => self.unless_empty(q, grouped, By::DeviceGroup),
+            (_, Some(named), None) => self.unless_empty(q, named, By::DeviceName),
+            (_, Some(named), Some(grouped)) => self.unless_empty(q, named.and(grouped), By::Both),
+            (_, None, None) => {
+                let why = format!(
+                    "they have no entry for the device {} and none for the device group {}",
+                    q.device, q.group
+                );
+                no(nothing_here(q), &here, why)
+            }
+        }
+    }
+
+    fn unless_empty(&self, q: &Question, hit: Hit, by: By) -> Decision {
+        if self.combine == Combine::Both && hit.patterns.is_empty() {
+            let why = "their entries for this device let nothing be opened".to_owned();
+            let answer = answer(false, nothing_here(q), Vec::new());
+            return Decision {
+                answer,
+                by: None,
+                groups: hit.groups,
+                why,
+            };
+        }
+        yes(q, hit, by, self.combine)
+    }
+}
+
+/// Patterns from outside: all of them have to be patterns.
+///
+/// # Errors
+/// The word that is none.
+pub(super) fn pattern(word: &str) -> Result<String, String> {
+    let permit: Permit = word
+        .parse()
+        .map_err(|bad: crate::np::permit::BadPattern| bad.to_string())?;
+    match permit.services().as_slice() {
+        [one] => Ok(one.clone()),
+        _ => Err(format!("{word:?} is not one host:port pattern")),
+    }
+}
+
+fn nothing_here(q: &Question) -> String {
+    format!(
+        "No permissions for {} at {} for either the device {} or the deviceGroup {}",
+        q.client, q.daemon, q.device, q.group
+    )
+}
+
+fn yes(q: &Question, hit: Hit, by: By, combine: Combine) -> Decision {
+    let Question {
+        client,
+        daemon,
+        device,
+        group,
+    } = q;
+    let place = match (combine, by) {
+        (Combine::Both, _) => format!("device {device} and/or device group {group}"),
+        (_, By::DeviceGroup) => format!("device group {group}"),
+        _ => format!("device {device}"),
+    };
+    let entry = match by {
+        By::DeviceName => format!("the entry for the device {device}"),
+        By::DeviceGroup => format!("the entry for the device group {group}"),
+        By::Both => format!("the entries for the device {device} and the device group {group}"),
+    };
+    let message = format!("{client} has permission for {place} at daemon {daemon}");
+    Decision {
+        answer: answer(true, message, hit.patterns),
+        by: Some(by),
+        groups: hit.groups,
+        why: entry,
+    }
+}
+
+fn no(message: String, groups: &[&Group], why: String) -> Decision {
+    Decision {
+        answer: answer(false, message, Vec::new()),
+        by: None,
+        groups: groups.iter().map(|g| g.name.clone()).collect(),
+        why,
+    }
+}
+
+fn answer(authorized: bool, message: String, permit_open: Vec<String>) -> Answer {
+    Answer {
+        authorized,
+        message: Some(message),
+        permit_open,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> AtSign {
+        text.parse().unwrap()
+    }
+
+    /// `users | daemons | device=patterns … | group=patterns …`
+    fn group(name: &str, text: &str) -> Group {
+        let mut parts = text.split('|').map(str::trim);
+        let mut words = || -> Vec<&str> { parts.next().unwrap().split_whitespace().collect() };
+        let patterns = |list: &str| -> Vec<String> {
+            list.split(',')
+                .filter(|w| !w.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        let entry = |word: &&str| -> (String, Vec<String>) {
+            let (key, list) = word.split_once('=').unwrap();
+            (key.to_owned(), patterns(list))
+        };
+        Group {
+            name: name.to_owned(),
+            users: words().into_iter().map(at).collect(),
+            daemons: words().into_iter().map(at).collect(),
+            devices: words()
+                .iter()
+                .map(entry)
+                .map(|(k, v)| (k.parse().unwrap(), v))
+                .collect(),
+            device_groups: words()
+                .iter()
+                .map(entry)
+                .map(|(k, v)| (k.parse().unwrap(), v))
+                .collect(),
+        }
+    }
+
+    fn groups() -> Vec<Group> {
+        vec![
+            group("api", "@alice @bob | @z @d | h2g2=localhost:3000 empty= |"),
+            group("rdp", "@charlie @bob | @z | | office=*:3389"),
+            group(
+                "ssh",
+                "@bob | @z | h2g2=*:22,localhost:3000 | office=*:22 void=",
+            ),
+            group("idle", "@idle | | |"),
+        ]
+    }
+
+    fn decide(combine: Combine, client: &str, daemon: &str, device: &str, dg: &str) -> Decision {
+        let rules = Rules {
+            groups: groups(),
+            combine,
+        };
+        rules.decide(&Question {
+            client: at(client),
+            daemon: at(daemon),
+            device: device.parse().unwrap(),
+            group: dg.parse().unwrap(),
+        })
+    }
+
+    #[test]
+    fn a_file_answers_by_the_name_first() {
+        for (client, daemon, device, dg, want, message) in [
+            (
+                "@nobody",
+                "@z",
+                "h2g2",
+                "office",
+                None,
+                "No permissions for @nobody",
+            ),
+            (
+                "@alice",
+                "@y",
+                "h2g2",
+                "office",
+                None,
+                "No permissions for @alice at @y",
+            ),
+            (
+                "@idle",
+                "@z",
+                "h2g2",
+                "office",
+                None,
+                "No permissions for @idle at @z",
+            ),
+            (
+                "@alice",
+                "@z",
+                "other",
+                "office",
+                None,
+                "No permissions for @alice at @z for either the device other or the deviceGroup office",
+            ),
+            (
+                "@alice",
+                "@d",
+                "h2g2",
+                "office",
+                Some("localhost:3000"),
+                "@alice has permission for device h2g2 at daemon @d",
+            ),
+            // Two groups name the device: they add up, once each. The device group is not looked at.
+            (
+                "@bob",
+                "@z",
+                "h2g2",
+                "office",
+                Some("localhost:3000 *:22"),
+                "@bob has permission for device h2g2 at daemon @z",
+            ),
+            (
+                "@bob",
+                "@z",
+                "other",
+                "office",
+                Some("*:3389 *:22"),
+                "@bob has permission for device group office at daemon @z",
+            ),
+            // An entry without patterns is an entry.
+            (
+                "@alice",
+                "@z",
+                "empty",
+                "office",
+                Some(""),
+                "@alice has permission for device empty at daemon @z",
+            ),
+            (
+                "@bob",
+                "@z",
+                "other",
+                "void",
+                Some(""),
+                "@bob has permission for device group void at daemon @z",
+            ),
+        ] {
+            let got = decide(Combine::NameFirst, client, daemon, device, dg).answer;
+            let row = format!("{client} {daemon} {device} {dg}");
+            let permit = got.authorized.then(|| got.permit_open.join(" "));
+            assert_eq!(permit.as_deref(), want, "{row}");
+            assert_eq!(got.message.as_deref(), Some(message), "{row}");
+        }
+    }
+
+    #[test]
+    fn records_add_up() {
+        let nothing = |client: &str, daemon: &str, device: &str, dg: &str| {
+            format!(
+                "No permissions for {client} at {daemon} for either the device {device} or the deviceGroup {dg}"
+            )
+        };
+        let some = |client: &str, daemon: &str, device: &str, dg: &str| {
+            format!(
+                "{client} has permission for device {device} and/or device group {dg} at daemon {daemon}"
+            )
+        };
+        for (client, daemon, device, dg, want) in [
+            ("@alice", "@y", "h2g2", "office", None),
+            ("@alice", "@z", "other", "office", None),
+            ("@alice", "@z", "empty", "office", None),
+            ("@alice", "@z", "h2g2", "office", Some("localhost:3000")),
+            (
+                "@bob",
+                "@z",
+                "h2g2",
+                "office",
+                Some("localhost:3000 *:22 *:3389"),
+            ),
+            ("@bob", "@z", "other", "office", Some("*:3389 *:22")),
+            ("@charlie", "@z", "h2g2", "office", Some("*:3389")),
+        ] {
+            let got = decide(Combine::Both, client, daemon, device, dg).answer;
+            let row = format!("{client} {daemon} {device} {dg}");
+            let permit = got.authorized.then(|| got.permit_open.join(" "));
+            assert_eq!(permit.as_deref(), want, "{row}");
+            let message = if want.is_some() { some } else { nothing };
+            assert_eq!(
+                got.message,
+                Some(message(client, daemon, device, dg)),
+                "{row}"
+            );
+        }
+        let nobody = decide(Combine::Both, "@nobody", "@z", "h2g2", "office");
+        assert_eq!(
+            nobody.answer.message.as_deref(),
+            Some("No permissions for @nobody")
+        );
+    }
+
+    #[test]
+    fn a_decision_says_how_it_came_about() {
+        use Combine::{Both, NameFirst};
+        for (combine, client, daemon, device, by, groups, why) in [
+            (
+                NameFirst,
+                "@nobody",
+                "@z",
+                "h2g2",
+                None,
+                "",
+                "no group names @nobody among its userAtSigns",
+            ),
+            (
+                NameFirst,
+                "@alice",
+                "@y",
+                "h2g2",
+                None,
+                "api",
+                "none of the groups of @alice names @y among its daemonAtSigns",
+            ),
+            (
+                NameFirst,
+                "@alice",
+                "@z",
+                "other",
+                None,
+                "api",
+                "they have no entry for the device other and none for the device group office",
+            ),
+            (
+                NameFirst,
+                "@bob",
+                "@z",
+                "h2g2",
+                Some(By::DeviceName),
+                "api ssh",
+                "the entry for the device h2g2",
+            ),
+            (
+                NameFirst,
+                "@bob",
+                "@z",
+                "x",
+                Some(By::DeviceGroup),
+                "rdp ssh",
+                "the entry for the device group office",
+            ),
+            (
+                Both,
+                "@bob",
+                "@z",
+                "h2g2",
+                Some(By::Both),
+                "api ssh rdp",
+                "the entries for the device h2g2 and the device group office",
+            ),
+            (
+                Both,
+                "@alice",
+                "@z",
+                "empty",
+                None,
+                "api",
+                "their entries for this device let nothing be opened",
+            ),
+        ] {
+            let got = decide(combine, client, daemon, device, "office");
+            let row = format!("{combine:?} {client} {daemon} {device}");
+            assert_eq!(
+                (got.by, got.groups.join(" ").as_str(), got.why.as_str()),
+                (by, groups, why),
+                "{row}"
+            );
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! Rules from a YAML file.
+//!
+//! ```yaml
+//! userGroups:
+//!   sysadmins:
+//!     userAtSigns: ["@alice", "@bob"]
+//!     permissions:
+//!       daemonAtSigns: ["@my_device"]
+//!       deviceNames:
+//!         pi: ["localhost:22"]
+//!       deviceGroupNames:
+//!         office: ["*:3389"]
+//! ```
+//! Stricter than a general reader, because a slip decides who gets in: unknown members, names given twice
+//! and references (`*x`) are refused, with their line.
+//!
+//! Source: noports:packages/dart/sshnoports/bin/npp_file.dart.
+
+use std::{collections::BTreeMap, collections::BTreeSet, fmt::Display, str::FromStr};
+
+use saphyr_parser::{Event, Parser, ScalarStyle};
+
+use super::rules::{Combine, Group, Rules, pattern};
+
+/// Longest file, in bytes.
+pub const MAX_FILE: usize = 1024 * 1024;
+/// Deepest nesting; the form needs five.
+const MAX_DEPTH: usize = 16;
+
+/// Why a file is no set of rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {field}{why}")]
+pub struct BadRules {
+    /// Counted from 1.
+    pub line: usize,
+    /// Path of the member, with `: ` behind it; empty when the text is no YAML at all.
+    pub field: String,
+    /// In words.
+    pub why: String,
+}
+
+/// Reads a file's text.
+///
+/// # Errors
+/// The first thing that cannot be used: line, member, and why.
+pub fn parse(text: &str) -> Result<Rules, BadRules> {
+    let root = tree(text)?;
+    let top = Place::top(&root);
+    let [groups] = top.members(["userGroups"])?;
+    let groups = groups.ok_or_else(|| top.bad("userGroups is missing"))?;
+    let read = groups
+        .entries()?
+        .into_iter()
+        .map(|(name, place)| group(name, &place));
+    Ok(Rules {
+        groups: read.collect::<Result<_, _>>()?,
+        combine: Combine::NameFirst,
+    })
+}
+
+fn group(name: &str, place: &Place) -> Result<Group, BadRules> {
+    let [users, permissions] = place.members(["userAtSigns", "permissions"])?;
+    let users = users.ok_or_else(|| place.bad("userAtSigns is missing"))?;
+    let permissions = permissions.ok_or_else(|| place.bad("permissions is missing"))?;
+    let [daemons, devices, device_groups] =
+        permissions.members(["daemonAtSigns", "deviceNames", "deviceGroupNames"])?;
+    Ok(Group {
+        name: name.to_owned(),
+        users: users.names()?,
+        daemons: daemons.map_or(Ok(BTreeSet::new()), |place| place.names())?,
+        devices: devices.map_or(Ok(BTreeMap::new()), |place| place.patterns())?,
+        device_groups: device_groups.map_or(Ok(BTreeMap::new()), |place| place.patterns())?,
+    })
+}
+
+/// A node and how to get there, for messages.
+struct Place<'a> {
+    node: &'a Node,
+    path: String,
+}
+
+impl<'a> Place<'a> {
+    fn top(node: &'a Node) -> Self {
+        Self {
+            node,
+            path: String::new(),
+        }
+    }
+
+    fn inside(&self, node: &'a Node, name: &str) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        Self {
+            node,
+            path: format!("{}{dot}{name}", self.path),
+        }
+    }
+
+    fn bad(&self, why: impl Display) -> BadRules {
+        let colon = if self.path.is_empty() { "" } else { ": " };
+        BadRules {
+            line: self.node.line,
+            field: format!("{}{colon}", self.path),
+            why: why.to_string(),
+        }
+    }
+
+    /// Names and what they stand for. Nothing at all (`deviceNames:`) is no entries.
+    fn entries(&self) -> Result<Vec<(&'a str, Self)>, BadRules> {
+        let map = match &self.node.value {
+            Value::Map(map) => map,
+            Value::Nothing => return Ok(Vec::new()),
+            other => return Err(self.bad(format!("{} where names are expected", other.what()))),
+        };
+        let mut seen = BTreeSet::new();
+        let mut all = Vec::new();
+        for (key, value) in map {
+            let Value::Text(name) = &key.value else {
+                return Err(self
+                    .inside(key, "?")
+                    .bad(format!("{} as a name", key.value.what())));
+            };
+            if !seen.insert(name) {
+                return Err(self.inside(key, name).bad("given twice"));
+            }
+            all.push((name.as_str(), self.inside(value, name)));
+        }
+        Ok(all)
+    }
+
+    /// These members, in this order, and no others.
+    fn members<const N: usize>(&self, names: [&str; N]) -> Result<[Option<Self>; N], BadRules> {
+        let mut found = [const { None }; N];
+        for (name, place) in self.entries()? {
+            match names.iter().position(|known| *known == name) {
+                Some(i) => found[i] = Some(place),
+                None => return Err(place.bad(format!("not known here, only {}", names.join(", ")))),
+            }
+        }
+        Ok(found)
+    }
+
+    /// A list of texts; nothing at all is an empty one.
+    fn texts(&self) -> Result<Vec<(&'a str, Self)>, BadRules> {
+        let list = match &self.node.value {
+            Value::List(list) => list,
+            Value::Nothing => return Ok(Vec::new()),
+            other => return Err(self.bad(format!("{} where a list is expected", other.what()))),
+        };
+        list.iter()
+            .map(|node| {
+                let place = Self {
+                    node,
+                    path: self.path.clone(),
+                };
+                match &node.value {
+                    Value::Text(text) => Ok((text.as_str(), place)),
+                    other => Err(place.bad(format!("{} in a list of texts", other.what()))),
+                }
+            })
+            .collect()
+    }
+
+    fn names<T>(&self) -> Result<BTreeSet<T>, BadRules>
+    where
+        T: FromStr + Ord,
+        T::Err: Display,
+    {
+        let texts = self.texts()?;
+        let read = texts
+            .iter()
+            .map(|(text, place)| text.parse().map_err(|why| place.bad(why)));
+        read.collect()
+    }
+
+    fn patterns<K>(&self) -> Result<BTreeMap<K, Vec<String>>, BadRules>
+    where
+        K: FromStr + Ord,
+        K::Err: Display,
+    {
+        let mut all = BTreeMap::new();
+        for (name, place) in self.entries()? {
+            let key: K = name.parse().map_err(|why| place.bad(why))?;
+            let texts = place.texts()?;
+            let read = texts
+                .iter()
+                .map(|(text, place)| pattern(text).map_err(|why| place.bad(why)));
+            // Two spellings of one name are one name.
+            if all.insert(key, read.collect::<Result<_, _>>()?).is_some() {
+                return Err(place.bad("given twice"));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// One thing in the file, and where it stands.
+#[derive(Debug)]
+struct Node {
+    line: usize,
+    value: Value,
+}
+
+#[derive(Debug)]
+enum Value {
+    Nothing,
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(Node, Node)>),
+}
+
+impl Value {
+    fn what(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+/// A list or map that is not closed yet.
+struct Open {
+    line: usize,
+    value: Value,
+    /// The name whose value comes next.
+    key: Option<Node>,
+}
+
+impl Open {
+    fn push(&mut self, node: Node) {
+        match &mut self.value {
+            Value::Map(map) => match self.key.take() {
+                Some(key) => map.push((key, node)),
+                None => self.key = Some(node),
+            },
+            Value::List(list) => list.push(node),
+            Value::Nothing | Value::Text(_) => {}
+        }
+    }
+}
+
+fn tree(text: &str) -> Result<Node, BadRules> {
+    let bad = |line: usize, why: &str| BadRules {
+        line,
+        field: String::new(),
+        why: why.to_owned(),
+    };
+    if text.len() > MAX_FILE {
+        return Err(bad(1, "the file is longer than 1 MiB"));
+    }
+    let mut open: Vec<Open> = Vec::new();
+    let mut root = None;
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|why| bad(why.marker().line(), why.info()))?;
+        let line = span.start.line();
+        let done = match event {
+            Event::MappingStart(..) | Event::SequenceStart(..) if open.len() >= MAX_DEPTH => {
+                return Err(bad(line, "nested too deep"));
+            }
+            Event::MappingStart(..) => {
+                open.push(start(line, Value::Map(Vec::new())));
+                continue;
+            }
+            Event::SequenceStart(..) => {
+                open.push(start(line, Value::List(Vec::new())));
+                continue;
+            }
+            Event::Alias(_) => return Err(bad(line, "a reference (*name); write it out")),
+            Event::Scalar(text, style, ..) => Node {
+                line,
+                value: scalar(&text, style),
+            },
+            Event::MappingEnd | Event::SequenceEnd => match open.pop() {
+                Some(Open { line, value, .. }) => Node { line, value },
+                None => continue,
+            },
+            _ => continue,
+        };
+        match open.last_mut() {
+            Some(parent) => parent.push(done),
+            None if root.is_some() => return Err(bad(line, "a second document")),
+            None => root = Some(done),
+        }
+    }
+    root.ok_or_else(|| bad(1, "userGroups is missing"))
+}
+
+fn start(line: usize, value: Value) -> Open {
+    Open {
+        line,
+        value,
+        key: None,
+    }
+}
+
+fn scalar(text: &str, style: ScalarStyle) -> Value {
+    match (style, text) {
+        (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Nothing,
+        _ => Value::Text(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::np::policy::Question;
+
+    const FILE: &str = r#"# who may do what
+userGroups:
+  "api_users":
+    userAtSigns:
+      - "@alice"
+      - "@bob"
+    permissions:
+      daemonAtSigns:
+        - "@zaphod"
+        - '@dentarthurdent'
+      deviceNames:
+        "h2g2":
+          - "localhost:3000"
+  rdp_users:
+    userAtSigns: ["@charlie", bob]
+    permissions:
+      daemonAtSigns: [ "@zaphod" ]
+      deviceNames:
+      deviceGroupNames:
+        network_name_123:
+          - "*:3389"
+"#;
+
+    #[test]
+    fn a_file_becomes_rules() {
+        let rules = parse(FILE).unwrap();
+        let names: Vec<_> = rules.groups.iter().map(|g| g.name.as_str()).collect();
+        assert_eq!(names, ["api_users", "rdp_users"]);
+        let ask = |client: &str, device: &str, group: &str| {
+            let question = Question {
+                client: client.parse().unwrap(),
+                daemon: "@zaphod".parse().unwrap(),
+                device: device.parse().unwrap(),
+                group: group.parse().unwrap(),
+            };
+            rules.decide(&question).answer.permit_open.join(" ")
+        };
+        assert_eq!(ask("@alice", "h2g2", "network_name_123"), "localhost:3000");
+        assert_eq!(ask("@bob", "h2g2", "network_name_123"), "localhost:3000");
+        assert_eq!(ask("@bob", "other", "network_name_123"), "*:3389");
+        assert_eq!(ask("@alice", "other", "network_name_123"), "");
+    }
+
+    #[test]
+    fn empty_places_are_empty_and_names_may_look_like_numbers() {
+        let rules = parse(
+            "userGroups:\n  7:\n    userAtSigns: ['@a']\n    permissions:\n      deviceNames: {42: ['*:*'], x: }\n",
+        )
+        .unwrap();
+        assert_eq!(rules.groups[0].name, "7");
+        assert!(rules.groups[0].daemons.is_empty());
+        assert_eq!(rules.groups[0].devices.len(), 2);
+        assert!(parse("userGroups:\n").unwrap().groups.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let spoil = |from: &str, to: &str| FILE.replacen(from, to, 1);
+        for (text, want) in [
+            (String::new(), "line 1: userGroups is missing"),
+            (
+                "x: 1\n".into(),
+                "line 1: x: not known here, only userGroups",
+            ),
+            ("[]\n".into(), "line 1: a list where names are expected"),
+            (
+                "userGroups: 7\n".into(),
+                "line 1: userGroups: a text where names are expected",
+            ),
+            (
+                spoil("userAtSigns:", "userAtsigns:"),
+                "line 5: userGroups.api_users.userAtsigns: not known here, only userAtSigns, permissions",
+            ),
+            (
+                spoil("    userAtSigns: [\"@charlie\", bob]\n", ""),
+                "line 15: userGroups.rdp_users: userAtSigns is missing",
+            ),
+            (
+                spoil("\"@alice\"", "\"@a b\""),
+                "line 5: userGroups.api_users.userAtSigns: ",
+            ),
+            (
+                spoil("\"@bob\"", "{a: b}"),
+                "line 6: userGroups.api_users.userAtSigns: a map in a list of texts",
+            ),
+            (
+                spoil("[\"@charlie\", bob]", "\"@charlie\""),
+                "line 15: userGroups.rdp_users.userAtSigns: a text where a list is expected",
+            ),
+            (
+                spoil("localhost:3000", "localhost"),
+                "line 13: userGroups.api_users.permissions.deviceNames.h2g2: \"localhost\" is not host:port, where either may be *",
+            ),
+            (
+                spoil("\"h2g2\"", "\"h2/g2\""),
+                "line 13: userGroups.api_users.permissions.deviceNames.h2/g2: \"h2/g2\" is no device name: it needs 1 to 36 of a-z, 0-9, _ and -, the first one not a -",
+            ),
+            (
+                spoil("rdp_users", "api_users"),
+                "line 14: userGroups.api_users: given twice",
+            ),
+            (
+                spoil("\"h2g2\":", "H2g2:\n          - '*:1'\n        h2g2:"),
+                "line 15: userGroups.api_users.permissions.deviceNames.h2g2: given twice",
+            ),
+            (spoil("\"@bob\"", "*alice"), "line 6: "),
+            (
+                spoil("\"@alice\"", "&alice '@alice'\n      - *alice"),
+                "line 6: a reference (*name); write it out",
+            ),
+            (spoil("- \"@bob\"", "- \"@bob"), "line "),
+            (
+                format!("{FILE}---\nuserGroups:\n"),
+                "line 24: a second document",
+            ),
+            (
+                format!("userGroups: {}", "[".repeat(100)),
+                "line 1: nested too deep",
+            ),
+            (
+                " ".repeat(MAX_FILE + 1),
+                "line 1: the file is longer than 1 MiB",
+            ),
+        ] {
+            let said = parse(&text).unwrap_err().to_string();
+            assert!(said.starts_with(want), "{said}\ninstead of {want}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[ \\n:\\-\\[\\]{}'\"&*#a-c@!|>%]{0,120}") {
+            let _ = parse(&text);
+            let _ = parse(&format!("userGroups:\n  {text}"));
+        }
+    }
+}

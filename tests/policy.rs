@@ -1,0 +1,428 @@
+//! Who may do what, decided by a policy: a process of its own with an atSign of its own.
+
+use std::{fs, process::Command, time::Duration};
+
+use async_std::task::{self, block_on};
+use noports::{
+    at::{
+        AtKey, AtSign, Verb,
+        client::{Client, Event, Subscription},
+        crypto,
+        metadata::{Item, Metadata},
+    },
+    cmd::service,
+    np::{
+        Message,
+        ping::{self, Heartbeat},
+        policy::{
+            Answer, Question,
+            rpc::{self, RequestId},
+        },
+    },
+};
+
+use crate::world::{
+    ALICE, DEVICE, NAME, NOPORTS, Process, World, answer_at_the_end, failure, output, stdout, until,
+};
+
+const POLICY: &str = "@policy";
+const GROUP: &str = "office";
+
+/// A world with one more atSign, and a rendezvous.
+async fn world() -> World {
+    let mut world = World::start().await;
+    world.activate(POLICY, "session", "@device_example").await;
+    world.rendezvous().await;
+    world
+}
+
+/// Writes the rules' file: this user may open these on the device.
+fn rules(world: &World, user: &str, patterns: &str) -> String {
+    let text = format!(
+        "userGroups:\n  ops:\n    userAtSigns: ['{user}']\n    permissions:\n      daemonAtSigns: ['{DEVICE}']\n      deviceNames:\n        {NAME}: {patterns}\n"
+    );
+    fs::write(world.dir.path("policy.yaml"), text).unwrap();
+    world.dir.text("policy.yaml")
+}
+
+fn serve(world: &World, words: &[&str]) -> Process {
+    let base = ["policy", "serve", "--as", POLICY, "-v"];
+    world.process(&[&base[..], words].concat())
+}
+
+/// A daemon that asks the policy about everybody.
+fn daemon(world: &World, port: u16, words: &[&str]) -> Process {
+    let port = port.to_string();
+    let base = [
+        "daemon", "--as", DEVICE, "--policy", POLICY, "--device", NAME,
+    ];
+    let more = ["--device-group", GROUP, "--sshd-port", &port];
+    world.process(&[&base[..], &more, words].concat())
+}
+
+/// Why the device says no.
+async fn refusal(world: &World) -> (i32, String) {
+    let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+    let line = said
+        .lines()
+        .find_map(|line| line.split_once("the device refused: "));
+    (code, line.map_or(said.clone(), |(_, why)| why.to_owned()))
+}
+
+fn count(text: &str, what: &str) -> usize {
+    text.matches(what).count()
+}
+
+#[test]
+fn a_client_that_the_rules_name_gets_a_session_and_the_policy_is_asked_once() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let file = rules(&world, ALICE, &format!("['localhost:{port}']"));
+        let _policy = serve(&world, &["--rules", &file]);
+        let _daemon = daemon(&world, port, &[]);
+        // Ping and request, of two sessions: one question.
+        for _ in 0..2 {
+            assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        }
+        let log = world.log("policy");
+        let want = format!(
+            "client=@alice daemon=@device device={NAME} group=\"{GROUP}\" authorized=true permit=localhost:{port} rule=device_name groups=\"ops\""
+        );
+        assert_eq!(
+            (count(&log, "decision"), count(&log, &want)),
+            (1, 1),
+            "{log}"
+        );
+        until("the daemon has shown itself", || {
+            world
+                .log("policy")
+                .contains("heard daemon=@device device=dev1")
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_client_that_no_rule_names_is_told_so_until_the_rules_change() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let file = rules(&world, "@bob", "['*:*']");
+        let policy = serve(&world, &["--rules", &file]);
+        let mut first = daemon(&world, port, &[]);
+        assert_eq!(
+            refusal(&world).await,
+            (8, "No permissions for @alice".into())
+        );
+        // It learns that the device is there, not what others may open.
+        let mut alice = Hand::of(&world, ALICE).await;
+        alice
+            .send(&ping::ask(&at(DEVICE), &NAME.parse().unwrap()))
+            .await;
+        let (_, text) = alice.hear("heartbeat.dev1.sshnp").await;
+        let heartbeat = Heartbeat::parse(&text).unwrap();
+        assert_eq!(
+            (heartbeat.group.as_str(), heartbeat.services.len()),
+            (GROUP, 0)
+        );
+
+        // Rules that cannot be read change nothing.
+        fs::write(&file, "userGroups: 7\n").unwrap();
+        until("the log names the line", || {
+            let want = "policy.yaml, line 1: userGroups: a text where names are expected";
+            let log = world.log("policy");
+            log.contains("rules=kept by=clock") && log.contains(want)
+        })
+        .await;
+        rules(&world, ALICE, "['*:*']");
+        signal(policy.id(), "HUP");
+        until("a signal is heard", || {
+            world.log("policy").contains("by=signal groups=1")
+        })
+        .await;
+        first.kill(); // and with it the answer it remembers
+        let _second = daemon(&world, port, &[]);
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        assert_eq!(count(&world.log("policy"), "rules=new"), 1);
+    });
+}
+
+fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn what_may_be_opened_is_what_both_the_daemon_and_the_policy_permit() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let file = rules(&world, ALICE, "['localhost:1']");
+        let _policy = serve(&world, &["--rules", &file]);
+        let mut all = daemon(&world, port, &[]);
+        let want = format!("Client is not permitted connections to localhost:{port}");
+        assert_eq!(refusal(&world).await, (8, want));
+        all.kill();
+        let _some = daemon(&world, port, &["--permit-open", "localhost:1"]);
+        let want = format!("Daemon does not permit connections to localhost:{port}");
+        assert_eq!(refusal(&world).await, (8, want));
+    });
+}
+
+#[test]
+fn without_its_policy_a_daemon_serves_its_managers_and_denies_the_rest() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let mut ours = daemon(&world, port, &["--manager", ALICE]);
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        assert_eq!(count(&world.log("daemon"), "no_answer_within"), 0);
+        ours.kill();
+        let _theirs = daemon(&world, port, &[]);
+        let want = "The policy @policy did not answer the device within 10 s";
+        assert_eq!(refusal(&world).await, (8, want.into()));
+    });
+}
+
+#[test]
+fn only_the_policys_answer_to_this_question_counts() {
+    block_on(async {
+        let world = world().await;
+        world
+            .activate("@mallory", "session", "@client_example")
+            .await;
+        let _daemon = daemon(&world, 22, &[]);
+        let mut policy = Hand::of(&world, POLICY).await;
+        let mallory = Hand::of(&world, "@mallory").await;
+        let client = task::spawn(failure(world.client(&["--stdio", "-q"])));
+
+        let device = at(DEVICE);
+        let (id, text) = policy.asked().await;
+        let question = Question::parse(&device, id, &text).unwrap();
+        assert_eq!(
+            (question.client.as_str(), question.group.as_str()),
+            (ALICE, GROUP)
+        );
+        let answer = |authorized: bool, message: &str| Answer {
+            authorized,
+            message: Some(message.to_owned()),
+            permit_open: vec!["*:*".to_owned()],
+        };
+        let yes = answer(true, "yes");
+        mallory.send(&rpc::answer(&device, id, &yes)).await;
+        let other = RequestId::from_random([7; 8]);
+        policy.send(&rpc::answer(&device, other, &yes)).await;
+        let mut inside = rpc::answer(&device, id, &yes);
+        inside.text = rpc::answer(&device, other, &yes).text;
+        policy.send(&inside).await;
+        for want in [
+            format!("ignored from=@mallory rpc={id} reason=not_asked"),
+            format!("ignored from=@policy rpc={other} reason=not_asked"),
+            format!("ignored from=@policy rpc={id} reason=\"the message is for another question\""),
+        ] {
+            until(&want, || world.log("daemon").contains(&want)).await;
+        }
+        policy.send(&rpc::ack(&device, id)).await;
+        policy
+            .send(&rpc::answer(&device, id, &answer(false, "not today")))
+            .await;
+        let (code, said) = client.await;
+        assert_eq!(code, 8, "{said}");
+        assert!(said.contains("the device refused: not today"), "{said}");
+    });
+}
+
+#[test]
+fn daemons_hear_about_their_own_devices_only() {
+    block_on(async {
+        let world = world().await;
+        let file = rules(&world, ALICE, "['*:*']");
+        let mut policy = serve(&world, &["--rules", &file]);
+        let mut alice = Hand::of(&world, ALICE).await;
+        let question = Question {
+            client: at(ALICE),
+            daemon: at(DEVICE),
+            device: NAME.parse().unwrap(),
+            group: GROUP.parse().unwrap(),
+        };
+        let id = RequestId::from_random([1; 8]);
+        alice.send(&rpc::ask(&at(POLICY), id, &question)).await;
+        let (_, text) = alice
+            .hear(&format!("nack.{id}.auth_checks.__rpcs.sshnp"))
+            .await;
+        assert!(
+            text.ends_with(r#""payload":{},"message":"asked in the name of @device"}"#),
+            "{text}"
+        );
+        policy.kill();
+
+        let _policy = serve(&world, &["--rules", &file, "--daemon", DEVICE]);
+        alice.send(&rpc::ask(&at(POLICY), id, &question)).await;
+        let want = format!("ignored from=@alice rpc={id} reason=not_a_daemon_of_ours");
+        until(&want, || world.log("policy").contains(&want)).await;
+    });
+}
+
+#[test]
+fn rules_may_be_records_that_change_while_it_serves() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let mut admin = Hand::of(&world, POLICY).await;
+        let group = |user: &str| {
+            format!(
+                r#"{{"id":"1","name":"ops","description":"","daemonAtSigns":["{DEVICE}"],"devices":[],"deviceGroups":[{{"name":"{GROUP}","permitOpens":["*:{port}"]}}],"userAtSigns":["{user}"]}}"#
+            )
+        };
+        admin.store("1.groups.policy.sshnp", &group("@bob")).await;
+        admin.store("2.groups.policy.sshnp", r#"{"id":"2"}"#).await;
+        let _policy = serve(&world, &["--records", "--publish-log"]);
+        let log = world.log("policy");
+        assert!(
+            log.contains("record=2.groups.policy.sshnp not_used="),
+            "{log}"
+        );
+        assert!(log.contains("ready as=@policy groups=1"), "{log}");
+
+        admin.store("1.groups.policy.sshnp", &group(ALICE)).await;
+        admin
+            .send(&Message {
+                to: at(POLICY),
+                entity: "1.groups.policy.sshnp".into(),
+                text: group(ALICE),
+            })
+            .await;
+        until("the news is heard", || {
+            world.log("policy").contains("rules=new by=news groups=1")
+        })
+        .await;
+        let _daemon = daemon(&world, port, &[]);
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        let (_, text) = admin.hear(".logs.policy.sshnp").await;
+        assert!(text.contains(r#""clientAtsign":"@alice""#), "{text}");
+        assert!(text.contains(r#""authorized":true"#), "{text}");
+    });
+}
+
+#[test]
+fn check_explains_a_decision() {
+    block_on(async {
+        let dir = crate::world::Folder::new();
+        let file = dir.text("policy.yaml");
+        let text = "userGroups:\n  ops:\n    userAtSigns: ['@alice']\n    permissions:\n      daemonAtSigns: ['@device']\n      deviceNames:\n        pi: ['localhost:22', '*:80']\n      deviceGroupNames:\n        office:\n";
+        fs::write(&file, text).unwrap();
+        let check = async |words: &[&str]| {
+            let mut command = Command::new(NOPORTS);
+            command
+                .args(["policy", "check"])
+                .args(words)
+                .args(["--rules", &file]);
+            let done = output(command).await;
+            let all = [done.stdout, done.stderr].concat();
+            (done.status.code().unwrap(), String::from_utf8(all).unwrap())
+        };
+        for (words, code, want) in [
+            (
+                &["@alice", "@device", "pi"][..],
+                0,
+                "yes: @alice may open localhost:22, *:80 on pi of @device\n  because of the entry for the device pi\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
+            ),
+            (
+                &["alice", "device", "other", "--group", "office"],
+                0,
+                "yes, but @alice may open nothing on other of @device\n  because of the entry for the device group office, which is empty\n  groups: ops\n  the daemon is told: @alice has permission for device group office at daemon @device\n",
+            ),
+            (
+                &["@bob", "@device", "pi"],
+                8,
+                "no: @bob may open nothing on pi of @device\n  because no group names @bob among its userAtSigns\n  the daemon is told: No permissions for @bob\n",
+            ),
+            (
+                &["@alice", "@device", "pi", "--json"],
+                0,
+                "{\"client\":\"@alice\",\"daemon\":\"@device\",\"device\":\"pi\",\"deviceGroup\":\"__none__\",\"authorized\":true,\"message\":\"@alice has permission for device pi at daemon @device\",\"permitOpen\":[\"localhost:22\",\"*:80\"],\"rule\":\"device_name\",\"groups\":[\"ops\"],\"why\":\"the entry for the device pi\"}\n",
+            ),
+            (
+                &["@bob", "@device", "pi", "--json"],
+                8,
+                "{\"client\":\"@bob\",\"daemon\":\"@device\",\"device\":\"pi\",\"deviceGroup\":\"__none__\",\"authorized\":false,\"message\":\"No permissions for @bob\",\"permitOpen\":[],\"rule\":null,\"groups\":[],\"why\":\"no group names @bob among its userAtSigns\"}\n",
+            ),
+        ] {
+            assert_eq!(check(words).await, (code, want.to_owned()), "{words:?}");
+        }
+
+        fs::write(&file, text.replace("localhost:22", "localhost")).unwrap();
+        let (code, said) = check(&["@alice", "@device", "pi"]).await;
+        let want = format!(
+            "noports policy: {file}, line 7: userGroups.ops.permissions.deviceNames.pi: \"localhost\" is not host:port, where either may be *\n"
+        );
+        assert_eq!((code, said.lines().next()), (2, want.lines().next()));
+        fs::remove_file(&file).unwrap();
+        let (code, said) = check(&["@alice", "@device", "pi"]).await;
+        assert_eq!(code, 2);
+        assert!(
+            said.starts_with(&format!("noports policy: cannot read {file}: ")),
+            "{said}"
+        );
+    });
+}
+
+fn at(text: &str) -> AtSign {
+    text.parse().unwrap()
+}
+
+/// An atSign without a program: sends and hears what it likes.
+struct Hand {
+    at: Client,
+    inbox: Subscription,
+}
+
+impl Hand {
+    async fn of(world: &World, who: &str) -> Self {
+        let (at, inbox) = Client::login_and_subscribe(&world.network, world.keys(who), r"\.sshnp@")
+            .await
+            .unwrap();
+        Self { at, inbox }
+    }
+
+    async fn send(&self, message: &Message) {
+        service::send(&self.at, message).await.unwrap();
+    }
+
+    /// The next message whose key ends like this, and its key.
+    async fn hear(&mut self, ending: &str) -> (String, String) {
+        loop {
+            let next = async_std::future::timeout(Duration::from_secs(30), self.inbox.next()).await;
+            if let Event::Note(note) = next.expect("a message within 30 s").unwrap()
+                && note.entity().ends_with(ending)
+            {
+                let text = self.at.open(&note).await.unwrap().unwrap();
+                return (note.entity().to_owned(), text);
+            }
+        }
+    }
+
+    /// The next question to a policy.
+    async fn asked(&mut self) -> (RequestId, String) {
+        let (entity, text) = self.hear(".auth_checks.__rpcs.sshnp").await;
+        (rpc::asked(&entity).expect("a question"), text)
+    }
+
+    /// Stores a value of its own, encrypted as the administrator's program does.
+    async fn store(&self, entity: &str, text: &str) {
+        let iv = crypto::random().unwrap();
+        let update = Verb::Update {
+            key: AtKey::own(entity, self.at.atsign()),
+            metadata: Metadata {
+                is_encrypted: Some(true),
+                iv_nonce: Some(Item::Set(crypto::to_base64(&iv))),
+                ..Metadata::default()
+            },
+            value: crypto::encrypt(&self.at.keys().self_key, &iv, text),
+        };
+        self.at.run(&update).await.unwrap();
+    }
+}
