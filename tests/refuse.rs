@@ -173,8 +173,8 @@ fn unusable_keys_are_named() {
             ),
             (
                 protected,
-                "the key file FILE is protected by a pass phrase",
-                "--passphrase-file FILE, NOPORTS_PASSPHRASE, or a terminal to ask on",
+                "FILE: the key file is protected by a pass phrase",
+                "the phrase comes from --passphrase-file FILE, from NOPORTS_PASSPHRASE, or from the terminal",
             ),
         ] {
             fs::write(&file, text).unwrap();
