@@ -6,6 +6,7 @@
 //! | [`session`] | ssh, scp and sftp through a real sshd, as their users run them |
 //! | [`refuse`] | every refusal, with its exact text and exit code |
 //! | [`faults`] | what happens when a part is killed |
+//! | [`tunnel`] | any TCP port: many connections over one session, what ends it, listing devices |
 //! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
 //! | [`atserver`] | our atServer as the clients' and the original server's own tests expect it, over TLS |
 //! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
@@ -21,4 +22,5 @@ mod foreign;
 mod policy;
 mod refuse;
 mod session;
+mod tunnel;
 mod world;

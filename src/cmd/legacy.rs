@@ -1,4 +1,4 @@
-//! The classic command lines (`sshnp`, `sshnpd`, `srvd`, `at_activate`) → our words.
+//! The classic command lines (`sshnp`, `npt`, `sshnpd`, `srvd`, `at_activate`) → our words.
 //!
 //! A table per program. Words are taken as upstream's parser takes them: `--name value`, `--name=value`,
 //! `-n value`, `-nvalue`, bundled switches (`-su`), empty words, and one word that holds flag and value
@@ -84,6 +84,47 @@ const CLIENT: &[Row] = &[
     (&["send-ssh-public-key"], b's', To::Never),
 ];
 
+/// What makes up a `--forward`; joined at the end.
+const REMOTE_PORT: &str = "remote-port";
+const REMOTE_HOST: &str = "remote-host";
+const LOCAL_PORT: &str = "local-port";
+const LOCAL_HOST: &str = "local-host";
+
+const TUNNEL: &[Row] = &[
+    (&["from"], b'f', To::Value("--as")),
+    (&["to"], b't', To::Value("--to")),
+    (&["device"], b'd', To::Value("--device")),
+    (&["srvd"], b'r', To::Value("--via")),
+    (&["remote-port", "rp"], b'p', To::Value(REMOTE_PORT)),
+    (&["remote-host", "rh"], b'h', To::Value(REMOTE_HOST)),
+    (&["local-port", "lp"], b'l', To::Value(LOCAL_PORT)),
+    (&["local-host", "lh"], 0, To::Value(LOCAL_HOST)),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["exit-when-connected"], b'x', To::Switch("--print")),
+    (&["keep-alive"], b'K', To::Switch("--keep-alive")),
+    (&["timeout"], b'T', To::Value("--timeout")),
+    (&["daemon-ping-timeout", "dpt"], 0, To::Value("--wait")),
+    (&["quiet"], b'q', To::Switch("--quiet")),
+    (&["encrypt-rvd-traffic", "et"], 0, To::Given),
+    (&["no-encrypt-rvd-traffic", "no-et"], 0, To::Never),
+    (&["per-session-storage", "pss"], 0, To::Given),
+    (&["no-per-session-storage", "no-pss"], 0, To::Given),
+    (&["heartbeat"], b'H', To::IgnoredValue),
+];
+
+/// `sshnp --list-devices`: of a client's flags only these matter.
+const DEVICES: &[Row] = &[
+    (&["list-devices", "ls"], 0, To::Given),
+    (&["from"], b'f', To::Value("--as")),
+    (&["to"], b't', To::Value("--to")),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["quiet"], b'q', To::Switch("--quiet")),
+    (&["daemon-ping-timeout", "dpt"], 0, To::Value("--wait")),
+    (&["device"], b'd', To::IgnoredValue),
+    (&["srvd"], b'r', To::IgnoredValue),
+    (&["host"], b'h', To::IgnoredValue),
+];
+
 const DAEMON: &[Row] = &[
     (&["atsign"], b'a', To::Value("--as")),
     (&["managers", "manager"], b'm', To::Values("--manager")),
@@ -111,6 +152,13 @@ const RENDEZVOUS: &[Row] = &[
     (&["key-file", "keyFile"], b'k', To::Value("--keys")),
 ];
 
+/// Whether a classic client is only asked which devices there are.
+pub fn asks_for_devices(words: &[&str]) -> bool {
+    words
+        .iter()
+        .any(|word| matches!(word.trim(), "--ls" | "--list-devices"))
+}
+
 /// Our words for a classic command line.
 ///
 /// # Errors
@@ -118,6 +166,8 @@ const RENDEZVOUS: &[Row] = &[
 pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> {
     let table = match program {
         "client" => CLIENT,
+        "tunnel" => TUNNEL,
+        "devices" => DEVICES,
         "daemon" => DAEMON,
         "rendezvous" => RENDEZVOUS,
         "policy" => policy::TABLE,
@@ -127,10 +177,15 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
         "client" => Err(Failure::misuse(format!("Unparsed args [{word}]"))),
         _ => Ok(()),
     };
-    let ours = read(&[table, COMMON], words, bare)?.print();
-    Ok(match program {
-        "policy" => policy::finish(ours),
-        _ => ours,
+    let mut read = read(&[table, COMMON], words, bare)?;
+    if program == "tunnel" {
+        read.join_forward()?;
+    }
+    let ours = read.print();
+    Ok(if program == "policy" {
+        policy::finish(ours)
+    } else {
+        ours
     })
 }
 
@@ -253,6 +308,28 @@ impl Translated {
         Ok(())
     }
 
+    /// `-p 80 -h nas -l 8080` → `--forward 127.0.0.1:8080:nas:80`
+    fn join_forward(&mut self) -> Result<(), Failure> {
+        let mut part = |wanted: &str| {
+            let at = self.ours.iter().position(|(name, _)| *name == wanted)?;
+            self.ours.remove(at).1
+        };
+        let (port, host) = (part(REMOTE_PORT), part(REMOTE_HOST));
+        let (here, bind) = (part(LOCAL_PORT), part(LOCAL_HOST));
+        if self.ours.iter().any(|(name, _)| *name == "--help") {
+            return Ok(());
+        }
+        let port = port.ok_or_else(|| Failure::misuse("Option remote-port is mandatory."))?;
+        let forward = format!(
+            "{}:{}:{}:{port}",
+            bind.as_deref().unwrap_or("localhost"),
+            here.as_deref().unwrap_or("0"),
+            host.as_deref().unwrap_or("localhost")
+        );
+        self.ours.push(("--forward", Some(forward)));
+        Ok(())
+    }
+
     fn print(self) -> Vec<String> {
         let mut words = Vec::new();
         for (name, value) in self.ours {
@@ -292,6 +369,23 @@ mod tests {
                 "-- -L 80:x:80 -v",
             ),
             ("client", &["-t", "@a", "--", "-p", "x"], "--to @a -- -p x"),
+            (
+                "tunnel",
+                &["-f@me", "-t@dev", "-r", "@rv", "-d", "pi", "-p", "80", "-x"],
+                "--as @me --to @dev --via @rv --device pi --print --forward localhost:0:localhost:80",
+            ),
+            (
+                "tunnel",
+                &[
+                    "--rp=443", "--rh", "nas", "--lp", "8443", "-K", "-T", "0", "--pss",
+                ],
+                "--keep-alive --timeout 0 --forward localhost:8443:nas:443",
+            ),
+            (
+                "devices",
+                &["--ls", "-f", "@me", "-t", "@dev", "-r", "@rv"],
+                "--as @me --to @dev",
+            ),
             (
                 "daemon",
                 &["-a", "@dev", "-m", "@me", "-d", "pi", "", "", "-u", "-v"],
@@ -351,6 +445,12 @@ mod tests {
             ),
             ("client", &["-t", "@a", "left"], "Unparsed args [left]"),
             ("client", &["-t"], "Missing argument for \"t\"."),
+            ("tunnel", &["-t", "@a"], "Option remote-port is mandatory."),
+            (
+                "tunnel",
+                &["--no-et", "-p", "1"],
+                "--no-et: this version does not do that",
+            ),
             (
                 "client",
                 &["--no-et"],
@@ -374,7 +474,7 @@ mod tests {
         #[test]
         fn no_words_make_it_panic(words in proptest::collection::vec("[-=a-z@ ,é]{0,8}", 0..6)) {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            for program in ["client", "daemon", "rendezvous"] {
+            for program in ["client", "tunnel", "devices", "daemon", "rendezvous"] {
                 let _ = translate(program, &words);
             }
         }

@@ -17,6 +17,7 @@ pub mod client;
 pub mod common;
 pub mod daemon;
 pub mod demo;
+pub mod devices;
 pub mod enroll;
 pub mod keystore;
 pub mod launch;
@@ -64,6 +65,7 @@ pub const APPLETS: &[Applet] = &[
         about: "wait on a device for sessions; opens no port",
         main: daemon::main,
     },
+    DEVICES,
     Applet {
         name: "rendezvous",
         links: &["srvd", "sshrvd"],
@@ -102,8 +104,13 @@ pub const APPLETS: &[Applet] = &[
     },
 ];
 
-/// Names of links to programs that a later version brings.
-const LATER: &[&str] = &["npt"];
+/// Also what `sshnp --list-devices` means.
+const DEVICES: Applet = Applet {
+    name: "devices",
+    links: &[],
+    about: "list the devices you may use, and which of them answer",
+    main: devices::main,
+};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,7 +124,6 @@ enum Choice {
     Help,
     Version,
     Unknown(String),
-    NotYet(String),
 }
 
 fn pick(argv: &[&str]) -> Choice {
@@ -125,17 +131,14 @@ fn pick(argv: &[&str]) -> Choice {
         .first()
         .and_then(|path| Path::new(path).file_stem())
         .and_then(OsStr::to_str);
-    if let Some(link) = link {
-        if let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link)) {
-            return Choice::Applet {
-                index,
-                used: 1,
-                classic: true,
-            };
-        }
-        if LATER.contains(&link) {
-            return Choice::NotYet(link.to_owned());
-        }
+    if let Some(link) = link
+        && let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link))
+    {
+        return Choice::Applet {
+            index,
+            used: 1,
+            classic: true,
+        };
     }
     match argv.get(1).copied() {
         None | Some("help" | "--help" | "-h") => Choice::Help,
@@ -183,11 +186,6 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             common::print_err("  hint: noports help");
             ExitCode::from(common::exit::MISUSE)
         }
-        Choice::NotYet(link) => {
-            common::print_err(&format!("{link}: this version does not have it yet"));
-            common::print_err("  hint: noports client --print, and -L in the ssh line it prints");
-            ExitCode::from(common::exit::MISUSE)
-        }
     }
 }
 
@@ -195,6 +193,9 @@ fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
     let name = format!("noports {}", applet.name);
     if !classic {
         return (applet.main)(&name, words);
+    }
+    if applet.name == "client" && legacy::asks_for_devices(words) {
+        return start(&DEVICES, words, true);
     }
     if applet.name == "activate" {
         return legacy::at_activate::main(words);

@@ -279,10 +279,32 @@ impl Client {
     /// # Errors
     /// As [`Client::run`].
     pub async fn get_shared(&self, from: &AtSign, entity: &str) -> Result<Option<String>, AtError> {
+        let found = self.look_up_shared(from, entity, false).await?;
+        Ok(found.map(|(text, _)| text))
+    }
+
+    /// The same from the other's own atServer, past all caches; and when it was written, as that server says.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn get_shared_afresh(
+        &self,
+        from: &AtSign,
+        entity: &str,
+    ) -> Result<Option<(String, Option<String>)>, AtError> {
+        self.look_up_shared(from, entity, true).await
+    }
+
+    async fn look_up_shared(
+        &self,
+        from: &AtSign,
+        entity: &str,
+        bypass_cache: bool,
+    ) -> Result<Option<(String, Option<String>)>, AtError> {
         let verb = Verb::Lookup {
             key: AtKey::own(entity, from),
             detail: Detail::All,
-            bypass_cache: false,
+            bypass_cache,
         };
         let Some(answer) = sharing::found(self.run(&verb).await)? else {
             return Ok(None);
@@ -293,9 +315,11 @@ impl Client {
         let iv = about.iv_nonce.as_deref();
         let wrapped = about.shared_key_enc.as_deref();
         match opening::open(self, from, &value, iv, wrapped).await {
-            Ok(text) => Ok(Some(text)),
+            Ok(text) => Ok(Some((text, about.updated_at))),
             // Old programs do not say whether they encrypted.
-            Err(AtError::Crypto(_)) if about.is_encrypted != Some(true) => Ok(Some(value)),
+            Err(AtError::Crypto(_)) if about.is_encrypted != Some(true) => {
+                Ok(Some((value, about.updated_at)))
+            }
             Err(why) => Err(why),
         }
     }
@@ -458,6 +482,8 @@ struct About {
     iv_nonce: Option<String>,
     #[serde(rename = "sharedKeyEnc")]
     shared_key_enc: Option<String>,
+    #[serde(rename = "updatedAt")]
+    updated_at: Option<String>,
 }
 
 /// `{"key":…,"data":…,"metaData":{…}}` → value and what is said about it.

@@ -475,3 +475,6 @@ const READ: usize = 1024;
 const ATTEMPTS: usize = 3;
 /// Between two attempts at what did not work.
 const BREATH: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests;

@@ -163,9 +163,11 @@ fn only_the_first_visitor_gets_in() {
             plan(Local::Listen(listener), &at, Side::Client, None),
             || (),
         ));
-        let first = dial(&door, SOON).await.unwrap();
+        let mut first = dial(&door, SOON).await.unwrap();
+        // What the first one sends arrives, so it has been let in and the door is shut.
+        first.write_all(b"x").await.unwrap();
         let (mut tcp, _) = _meeting.accept().await.unwrap();
-        tcp.read_exact(&mut [0; 19]).await.unwrap();
+        tcp.read_exact(&mut [0; 20]).await.unwrap();
         let second = dial(&door, SOON).await.unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::ConnectionRefused);
         drop((first, tcp));
@@ -220,13 +222,12 @@ fn a_missing_rendezvous_ends_the_local_connection_too() {
         assert_eq!(near.read(&mut [0; 1]).await.unwrap_or(0), 0);
 
         let (listener, door) = listen().await;
-        let client = spawn(run(
-            plan(Local::Listen(listener), &missing, Side::Client, None),
-            || (),
-        ));
-        let mut visitor = dial(&door, SOON).await.unwrap();
-        assert!(visitor.read(&mut [0; 1]).await.is_err());
-        assert_eq!(client.await.unwrap_err().step(), Step::Rendezvous);
+        let plan_client = plan(Local::Listen(listener), &missing, Side::Client, None);
+        let mut was_ready = false;
+        let error = run(plan_client, || was_ready = true).await.unwrap_err();
+        assert_eq!((error.step(), was_ready), (Step::Rendezvous, false));
+        let refused = dial(&door, SOON).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     });
 }
 

@@ -1,0 +1,534 @@
+//! Any TCP port: many connections over one session, what ends it, what it leaves behind; and listing devices.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    os::unix::fs::symlink,
+    process::{ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use async_std::task::{self, block_on};
+use noports::sys::sockets::listening_ports;
+
+use crate::world::{
+    ALICE, DEVICE, NAME, NOPORTS, Process, World, answer_at_the_end, children_of, descriptors,
+    failure, output, stdout, until,
+};
+
+/// `noports tunnel` as alice, to the device.
+fn tunnel(world: &World, words: &[&str]) -> Command {
+    tunnel_to(world, DEVICE, words)
+}
+
+fn tunnel_to(world: &World, to: &str, words: &[&str]) -> Command {
+    let base = ["tunnel", "--as", ALICE, "--to", to, "--device", NAME];
+    world.noports(&[&base[..], words].concat())
+}
+
+/// A tunnel that stands.
+struct Tunnel {
+    process: Process,
+    said: BufReader<ChildStdout>,
+    port: u16,
+}
+
+impl Tunnel {
+    /// To this port of the device; returns when it listens.
+    fn open(world: &World, port: u16, words: &[&str]) -> Self {
+        Self::open_to(world, DEVICE, port, words)
+    }
+
+    fn open_to(world: &World, to: &str, port: u16, words: &[&str]) -> Self {
+        let forward = format!("0:localhost:{port}");
+        let words = [&["--json", "-q", "--forward", &forward], words].concat();
+        let mut command = tunnel_to(world, to, &words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process(command.spawn().unwrap());
+        let said = BufReader::new(process.0.stdout.take().unwrap());
+        let mut tunnel = Self {
+            process,
+            said,
+            port: 0,
+        };
+        let line = tunnel.line();
+        if !line.contains(r#""event":"listening""#) {
+            let mut why = String::new();
+            let mut stderr = tunnel.process.0.stderr.take().unwrap();
+            stderr.read_to_string(&mut why).unwrap();
+            panic!("{line:?}: {why}");
+        }
+        tunnel.port = port_of(&line);
+        tunnel
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn connect(&self) -> TcpStream {
+        connect(self.port)
+    }
+
+    /// Waits for its end; its exit code.
+    fn ended(&mut self) -> i32 {
+        self.process.0.wait().unwrap().code().unwrap()
+    }
+}
+
+fn connect(port: u16) -> TcpStream {
+    let tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    tcp
+}
+
+fn port_of(line: &str) -> u16 {
+    let digits = line.split(r#""port":"#).nth(1).unwrap();
+    let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+/// A daemon in a process of its own that lets alice open this port.
+fn daemon(world: &World, port: u16) -> Process {
+    let permit = format!("localhost:{port}");
+    let who = ["daemon", "--as", DEVICE, "--manager", ALICE];
+    let what = ["--device", NAME, "--permit-open", &permit];
+    world.process(&[&who[..], &what].concat())
+}
+
+/// What one connection says: unlike what any other one does, and of its own length.
+fn pattern(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let length = 1 + (state >> 7) % 40_000;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length as usize).collect()
+}
+
+/// Says something, stops saying, and hears all of it again.
+fn exchange(port: u16, seed: u64) -> Result<(), String> {
+    let said = pattern(seed);
+    let mut tcp = connect(port);
+    let mut writer = tcp.try_clone().unwrap();
+    let heard = thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = writer.write_all(&said);
+            let _ = writer.shutdown(Shutdown::Write);
+        });
+        let mut heard = Vec::new();
+        tcp.read_to_end(&mut heard).map(|_| heard)
+    });
+    match heard {
+        Ok(heard) if heard == said => Ok(()),
+        Ok(heard) => Err(format!(
+            "{seed}: {} bytes instead of {}",
+            heard.len(),
+            said.len()
+        )),
+        Err(error) => Err(format!("{seed}: {error}")),
+    }
+}
+
+/// That many at the same time; what went wrong.
+async fn exchanges(port: u16, first: u64, count: u64) -> Vec<String> {
+    task::spawn_blocking(move || {
+        let all: Vec<_> = (first..first + count)
+            .map(|seed| thread::spawn(move || exchange(port, seed)))
+            .collect();
+        let outcomes = all.into_iter().map(|one| one.join().unwrap());
+        outcomes.filter_map(Result::err).collect()
+    })
+    .await
+}
+
+/// A web server that closes after each answer, and one that does not care what it is asked.
+fn web_server() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let mut request = BufReader::new(tcp.try_clone().unwrap());
+            let mut first = String::new();
+            let _ = request.read_line(&mut first);
+            let path = first.split(' ').nth(1).unwrap_or("?").to_owned();
+            let body = format!("you asked for {path}\n");
+            let _ = write!(
+                &tcp,
+                "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    port
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut tcp = connect(port);
+    write!(tcp, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_web_server_near_the_device_is_here_and_two_forwards_are_two_sessions() {
+    block_on(async {
+        let mut world = World::start().await;
+        let (web, echo) = (web_server(), answer_at_the_end().await);
+        world.rendezvous().await;
+        world
+            .daemon_with(web, |policy| {
+                policy.permit = format!("localhost:{web},localhost:{echo}").parse().unwrap();
+            })
+            .await;
+        let second = format!("127.0.0.1:0:localhost:{echo}");
+        let mut tunnel = Tunnel::open(&world, web, &["--forward", &second]);
+        let line = tunnel.line();
+        assert!(
+            line.contains(r#""event":"listening","address":"127.0.0.1""#),
+            "{line}"
+        );
+        let mut doors = [tunnel.port, port_of(&line)];
+        if line.contains(&format!("localhost:{web}")) {
+            doors.reverse();
+        }
+        for path in ["/", "/one", "/two"] {
+            let answer = get(doors[0], path);
+            assert!(
+                answer.ends_with(&format!("\r\n\r\nyou asked for {path}\n")),
+                "{answer}"
+            );
+        }
+        exchange(doors[1], 1).unwrap();
+        let mut ours = listening_ports(tunnel.process.id()).unwrap();
+        ours.sort_unstable();
+        doors.sort_unstable();
+        assert_eq!(ours, doors, "nothing else is open");
+    });
+}
+
+#[test]
+fn two_hundred_connections_at_once_five_times_over_one_session() {
+    block_on(async {
+        let world = World::start().await;
+        let echo = answer_at_the_end().await;
+        let (rendezvous, daemon) = (world.rendezvous_process(), daemon(&world, echo));
+        let mut tunnel = Tunnel::open(&world, echo, &["--timeout", "2s"]);
+        let bridges = children_of(daemon.id());
+        assert_eq!(bridges.len(), 1, "one bridge for the session");
+        assert_eq!(exchanges(tunnel.port, 0, 1).await, Vec::<String>::new());
+        let idle = (descriptors(bridges[0]), descriptors(rendezvous.id()));
+        for round in 1..=5 {
+            let wrong = exchanges(tunnel.port, round * 1000, 200).await;
+            assert_eq!(wrong, Vec::<String>::new(), "round {round}");
+            assert_eq!(
+                children_of(daemon.id()),
+                bridges,
+                "round {round}: the same session"
+            );
+        }
+        until("the connections' descriptors are back", || {
+            descriptors(bridges[0]) <= idle.0 && descriptors(rendezvous.id()) <= idle.1
+        })
+        .await;
+
+        // Nobody comes any more: the session ends, and nothing is left of it.
+        assert_eq!(task::spawn_blocking(move || tunnel.ended()).await, 0);
+        until("the bridge has ended", || {
+            children_of(daemon.id()).is_empty()
+        })
+        .await;
+        until("the rendezvous has closed its ports", || {
+            listening_ports(rendezvous.id()).unwrap().is_empty()
+        })
+        .await;
+    });
+}
+
+#[test]
+fn one_side_may_stop_writing_and_a_server_may_speak_first() {
+    block_on(async {
+        let mut world = World::start().await;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for mut tcp in listener.incoming().flatten() {
+                tcp.write_all(b"welcome\n").unwrap();
+                let mut said = Vec::new();
+                tcp.read_to_end(&mut said).unwrap();
+                writeln!(tcp, "{} bytes", said.len()).unwrap();
+            }
+        });
+        world.rendezvous().await;
+        world.daemon(port).await;
+        let tunnel = Tunnel::open(&world, port, &[]);
+        let mut tcp = tunnel.connect();
+        let mut reader = BufReader::new(tcp.try_clone().unwrap());
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line, "welcome\n");
+        tcp.write_all(&vec![b'x'; 300_000]).unwrap();
+        tcp.shutdown(Shutdown::Write).unwrap();
+        line.clear();
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line, "300000 bytes\n");
+        assert_eq!(reader.read_line(&mut line).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_service_that_is_not_there_costs_its_connections_and_not_the_session() {
+    block_on(async {
+        let mut world = World::start().await;
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        world.rendezvous().await;
+        world.daemon(port).await;
+        let tunnel = Tunnel::open(&world, port, &[]);
+        for _ in 0..3 {
+            let mut nothing = Vec::new();
+            let _ = tunnel.connect().read_to_end(&mut nothing);
+            assert_eq!(nothing, b"");
+        }
+        // Had the device met fewer sockets than we have sent, these would be joined with their neighbours.
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        thread::spawn(move || {
+            for mut tcp in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut all = Vec::new();
+                    tcp.read_to_end(&mut all).unwrap();
+                    tcp.write_all(&all).unwrap();
+                });
+            }
+        });
+        assert_eq!(exchanges(tunnel.port, 1, 10).await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn connections_that_are_given_up_at_once_do_not_disturb_the_others() {
+    block_on(async {
+        let mut world = World::start().await;
+        let echo = answer_at_the_end().await;
+        world.rendezvous().await;
+        world.daemon(echo).await;
+        let tunnel = Tunnel::open(&world, echo, &[]);
+        for round in 0..20 {
+            drop(tunnel.connect());
+            let abrupt = tunnel.connect();
+            noports::pipe::join::reset(&abrupt);
+            exchange(tunnel.port, round).unwrap();
+        }
+        assert_eq!(exchanges(tunnel.port, 100, 20).await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_kept_port_opens_the_next_session_by_itself() {
+    block_on(async {
+        let world = World::start().await;
+        let echo = answer_at_the_end().await;
+        let daemon = daemon(&world, echo);
+        let mut rendezvous = world.rendezvous_process();
+        let mut tunnel = Tunnel::open(&world, echo, &["--keep-alive"]);
+        assert!(children_of(daemon.id()).is_empty(), "nobody has come yet");
+        exchange(tunnel.port, 1).unwrap();
+        assert!(tunnel.line().contains(r#""event":"open""#));
+
+        // A connection that is open when the rendezvous goes is cut, and not taken for one that ended well.
+        let mut open = tunnel.connect();
+        open.write_all(b"half").unwrap();
+        rendezvous.kill();
+        assert!(tunnel.line().contains(r#""event":"ended""#));
+        let cut = open.read(&mut [0; 1]);
+        assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        until("the bridge has ended", || {
+            children_of(daemon.id()).is_empty()
+        })
+        .await;
+
+        let _next = world.rendezvous_process();
+        exchange(tunnel.port, 2).unwrap();
+        assert!(tunnel.line().contains(r#""event":"open""#));
+        assert_eq!(exchanges(tunnel.port, 3, 20).await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_kept_port_survives_what_may_pass_and_ends_with_what_may_not() {
+    block_on(async {
+        let mut world = World::start().await;
+        let echo = answer_at_the_end().await;
+        let mut tunnel = Tunnel::open(&world, echo, &["--keep-alive", "--wait", "1"]);
+        let mut first = tunnel.connect();
+        assert!(first.read(&mut [0; 1]).is_err(), "there is no device yet");
+        world.rendezvous().await;
+        world.daemon(echo).await;
+        exchange(tunnel.port, 1).unwrap();
+        drop(tunnel.process.0.stderr.take());
+
+        let mut hopeless = Tunnel::open_to(&world, "@nobody", echo, &["--keep-alive"]);
+        let _visitor = hopeless.connect();
+        assert_eq!(task::spawn_blocking(move || hopeless.ended()).await, 5);
+    });
+}
+
+#[test]
+fn a_session_ends_when_nobody_comes() {
+    block_on(async {
+        let world = World::start().await;
+        let echo = answer_at_the_end().await;
+        let (_rendezvous, daemon) = (world.rendezvous_process(), daemon(&world, echo));
+        let mut tunnel = Tunnel::open(&world, echo, &["--timeout", "1s"]);
+        let mut open = tunnel.connect();
+        open.write_all(b"as long as this is open").unwrap();
+        // Twice the time: a session with a connection does not end.
+        task::sleep(Duration::from_secs(2)).await;
+        exchange(tunnel.port, 1).unwrap();
+        open.shutdown(Shutdown::Write).unwrap();
+        let mut heard = String::new();
+        open.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "as long as this is open");
+        assert!(tunnel.line().contains(r#""event":"ended""#));
+        assert_eq!(tunnel.ended(), 0);
+        until("the bridge has ended", || {
+            children_of(daemon.id()).is_empty()
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_port_that_is_not_permitted_is_refused_with_the_reason() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        world.daemon(22).await;
+        for (target, code) in [("localhost:23", 8), ("127.0.0.1:22", 8)] {
+            let forward = format!("0:{target}");
+            let (ended, said) = failure(tunnel(&world, &["-q", "--forward", &forward])).await;
+            let want = format!(
+                "noports tunnel: the device refused: Connection to {target} denied based on daemon --permit-open [localhost:22]\n  hint: start the daemon on {NAME} with --permit-open {target}\n"
+            );
+            assert_eq!((ended, said), (code, want));
+        }
+    });
+}
+
+#[test]
+fn misuse_is_named() {
+    block_on(async {
+        let world = World::start().await;
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let taken = taken.local_addr().unwrap().port();
+        let busy = format!("{taken}:localhost:80");
+        for (words, code, want) in [
+            (&[][..], 2, "a tunnel has 1 to 16 forwards"),
+            (
+                &["--forward", "80"],
+                2,
+                "\"80\" is not [BIND:]PORT:HOST:PORT",
+            ),
+            (
+                &["--forward", "0:h:1", "--timeout", "soon"],
+                2,
+                "\"soon\" is no time",
+            ),
+            (
+                &["--forward", "0:h:1", "--print", "--keep-alive"],
+                2,
+                "--keep-alive and --print exclude each other",
+            ),
+            (&["--forward", &busy], 1, "cannot listen on 127.0.0.1:"),
+        ] {
+            let hold = TcpListener::bind(("127.0.0.1", taken));
+            let (ended, said) = failure(tunnel(&world, words)).await;
+            drop(hold);
+            assert_eq!(ended, code, "{words:?}: {said}");
+            assert!(
+                said.starts_with(&format!("noports tunnel: {want}")),
+                "{words:?}: {said}"
+            );
+        }
+    });
+}
+
+#[test]
+fn the_classic_program_prints_its_port_and_leaves() {
+    block_on(async {
+        let mut world = World::start().await;
+        let echo = answer_at_the_end().await;
+        world.rendezvous().await;
+        world.daemon(echo).await;
+        let npt = world.dir.path("npt");
+        symlink(NOPORTS, &npt).unwrap();
+        let port = echo.to_string();
+        let mut command = world.program(&npt.display().to_string());
+        command.args(["-f", ALICE, "-t", DEVICE, "-d", NAME, "-p", &port]);
+        command.args(["-r", crate::world::RENDEZVOUS, "-T", "1s", "-x"]);
+        let printed = stdout(command).await;
+        let port: u16 = printed.trim_end().parse().unwrap();
+        assert_eq!(printed, format!("{port}\n"));
+        assert_eq!(exchanges(port, 1, 10).await, Vec::<String>::new());
+        // Asked for in a way that is no visit.
+        let is_free = || TcpListener::bind(("127.0.0.1", port)).is_ok();
+        until("it ends when nobody comes", is_free).await;
+    });
+}
+
+#[test]
+fn devices_are_listed_for_people_and_for_scripts() {
+    block_on(async {
+        let world = World::start().await;
+        let devices = |words: &[&str]| {
+            world.noports(&[&["devices", "--as", ALICE, "--wait", "3"], words].concat())
+        };
+        let none = output(devices(&["-q"])).await;
+        assert_eq!((none.status.code(), none.stdout), (Some(0), Vec::new()));
+
+        let mut daemon = world.daemon_process(2222);
+        let version = env!("CARGO_PKG_VERSION");
+        let both = "localhost:2222 localhost:3389";
+        let want = format!(
+            "DEVICE  ATSIGN   STATE   VERSION  SERVICES{}LAST SEEN\n{NAME}    {DEVICE}  active  {version}    {both}  now\n",
+            " ".repeat(both.len() - 6)
+        );
+        let mut listed = String::new();
+        for _ in 0..50 {
+            listed = stdout(devices(&["--to", DEVICE])).await;
+            if listed.contains("active") {
+                break;
+            }
+        }
+        assert_eq!(listed, want);
+        assert_eq!(stdout(devices(&[])).await, want, "from what we were told");
+
+        let json = stdout(devices(&["--json", "-q"])).await;
+        assert_eq!(
+            json,
+            format!(
+                "{{\"device\":\"{NAME}\",\"atsign\":\"{DEVICE}\",\"state\":\"active\",\"version\":\"{version}\",\"services\":[\"localhost:2222\",\"localhost:3389\"],\"lastSeen\":\"now\"}}\n"
+            )
+        );
+
+        daemon.kill();
+        let json = stdout(devices(&["--json", "-q"])).await;
+        assert!(json.contains(r#""state":"silent","version":""#), "{json}");
+        assert!(json.contains(r#""lastSeen":"20"#), "{json}");
+
+        let link = world.dir.path("sshnp");
+        symlink(NOPORTS, &link).unwrap();
+        let mut classic = world.program(&link.display().to_string());
+        classic.args(["-f", ALICE, "-t", DEVICE, "--ls", "--dpt", "1"]);
+        let listed = stdout(classic).await;
+        assert!(listed.contains("silent"), "{listed}");
+    });
+}
