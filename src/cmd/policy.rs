@@ -80,7 +80,7 @@ struct Serve {
     keys: Option<String>,
     /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
     #[argh(option)]
-    passphrase_file: Option<std::path::PathBuf>,
+    passphrase_file: Option<PathBuf>,
     /// say on stdout, as JSON lines, when it is ready
     #[argh(switch)]
     json: bool,
