@@ -6,11 +6,17 @@
 //! | [`session`] | ssh, scp and sftp through a real sshd, as their users run them |
 //! | [`refuse`] | every refusal, with its exact text and exit code |
 //! | [`faults`] | what happens when a part is killed |
+//! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
+//! | [`atserver`] | our atServer as the clients' and the original server's own tests expect it, over TLS |
+//! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod atserver;
 mod cli;
+mod enroll;
 mod faults;
+mod foreign;
 mod refuse;
 mod session;
 mod world;

@@ -97,7 +97,16 @@ fn an_unknown_caller_meets_silence_and_a_line_in_the_log() {
             NAME,
         ]);
         let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
-        assert_eq!(code, 7, "{said}");
+        assert_eq!(
+            (code, verdict(&said).as_str()),
+            (
+                7,
+                concat!(
+                    "noports client: dev1@device did not answer within 1 s\n",
+                    "  hint: is its daemon running under that device name, and is your atSign among its managers?"
+                )
+            )
+        );
         until("the log says so", || {
             world
                 .log("daemon")
@@ -138,37 +147,58 @@ fn unusable_keys_are_named() {
         let world = World::start().await;
         let file = world.key_file(&ALICE.parse().unwrap());
         let whole = fs::read_to_string(&file).unwrap();
-        for (text, want) in [
-            (&whole[..whole.len() / 2], "truncated"),
-            ("not json at all", "noise"),
-            ("{}", "empty"),
+        let spoilt = whole.replace("\"aesPkamPrivateKey\":\"", "\"aesPkamPrivateKey\":\"AAAA");
+        let protected =
+            r#"{"content":"AA==","iv":"AAAAAAAAAAAAAAAAAAAAAA==","hashingAlgoType":"argon2id"}"#;
+        for (text, what, hint) in [
             (
-                &whole.replace("selfEncryptionKey", "other"),
-                "member missing",
+                &whole[..whole.len() / 2],
+                "FILE: not a key file: it is cut off before its end",
+                "is this the .atKeys file that activation or enrolment wrote, copied whole?",
             ),
             (
-                &whole.replace("\"aesPkamPrivateKey\":\"", "\"aesPkamPrivateKey\":\"AAAA"),
-                "wrong key",
+                "not json at all",
+                "FILE: not a key file: it is not JSON",
+                "is this the .atKeys file that activation or enrolment wrote, copied whole?",
             ),
             (
-                r#"{"content":"AA==","iv":"AAAAAAAAAAAAAAAAAAAAAA==","hashingAlgoType":"argon2id"}"#,
-                "pass phrase",
+                "{}",
+                "FILE: the key file lacks selfEncryptionKey",
+                "the file is of another kind or was edited; copy it again or enrol this device",
+            ),
+            (
+                &spoilt,
+                "FILE: the key file's aesPkamPrivateKey cannot be decrypted",
+                "the file was damaged or put together from two; copy it again or enrol this device",
+            ),
+            (
+                protected,
+                "FILE: the key file is protected by a pass phrase",
+                "remove the pass phrase with the program that set it, or enrol this device to get keys of its own",
             ),
         ] {
             fs::write(&file, text).unwrap();
             let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-            assert_eq!(code, 3, "{want}: {said}");
-            assert!(said.contains(&file.display().to_string()), "{want}: {said}");
+            let said = said.replace(&file.display().to_string(), "FILE");
+            assert_eq!(
+                (code, said),
+                (3, format!("noports client: {what}\n  hint: {hint}\n"))
+            );
         }
         fs::remove_file(&file).unwrap();
         let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-        assert_eq!(code, 3, "{said}");
-        assert!(said.contains("there is no key file"), "{said}");
+        let said = said.replace(&file.display().to_string(), "FILE");
+        let want = "noports client: there is no key file FILE\n  hint: noports activate @you; or name another file: --keys FILE\n";
+        assert_eq!((code, said.as_str()), (3, want));
+
         fs::write(&file, &whole).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+        // Root reads everything.
         if fs::read(&file).is_err() {
             let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-            assert_eq!(code, 3, "unreadable: {said}");
+            let said = said.replace(&file.display().to_string(), "FILE");
+            let want = "noports client: cannot read the key file FILE: Permission denied (os error 13)\n  hint: does the file belong to the user that runs this program?\n";
+            assert_eq!((code, said.as_str()), (3, want));
         }
     });
 }
@@ -182,11 +212,9 @@ fn keys_the_atserver_does_not_know_are_refused() {
         let file = world.key_file(&ALICE.parse().unwrap());
         fs::write(&file, keys.print().reveal()).unwrap();
         let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-        assert_eq!(code, 6, "{said}");
-        assert!(
-            said.contains("@alice's atServer refused the login"),
-            "{said}"
-        );
+        let want = "noports client: @alice's atServer refused the login: AT0401: Exception: pkam authentication failed
+  hint: do these keys belong to this atSign, and are they the latest ones?";
+        assert_eq!((code, verdict(&said).as_str()), (6, want));
     });
 }
 
@@ -194,40 +222,48 @@ fn keys_the_atserver_does_not_know_are_refused() {
 fn certificates_that_are_not_trusted_end_it() {
     block_on(async {
         let world = World::start().await;
-        let mut client = world.client(&["--stdio", "-q"]);
-        client.env_remove("NOPORTS_CA");
-        let (code, said) = failure(client).await;
-        assert_eq!(code, 11, "{said}");
-        assert!(
-            said.contains("authority that is not trusted here") && said.contains("--ca"),
-            "{said}"
-        );
-
-        let mut client = world.client(&["--stdio", "-q"]);
-        client.env("NOPORTS_CA", world.dir.path("nowhere.pem"));
-        let (code, said) = failure(client).await;
-        assert_eq!(code, 2, "{said}");
-        assert!(said.contains("nowhere.pem"), "{said}");
-
-        let other = elsewhere(&world).await;
-        let mut client = world.client(&["--stdio", "-q"]);
-        client.env("NOPORTS_ROOT", format!("localhost:{other}"));
-        client.env("NOPORTS_CA", world.dir.path("other.pem"));
-        let (code, said) = failure(client).await;
-        assert_eq!(code, 11, "{said}");
-        assert!(
-            said.contains("the certificate is not for localhost"),
-            "{said}"
-        );
-
-        let mut client = world.client(&["--stdio", "-q"]);
-        client.env("NOPORTS_ROOT", "localhost:1");
-        let (code, said) = failure(client).await;
-        assert_eq!(code, 4, "{said}");
-        assert!(
-            said.contains("cannot reach the atDirectory at localhost:1"),
-            "{said}"
-        );
+        let other = format!("localhost:{}", elsewhere(&world).await);
+        for (change, code, want) in [
+            (
+                ("NOPORTS_CA", String::new()),
+                11,
+                "cannot speak to the atDirectory at ROOT: localhost's certificate is signed by an authority that is not trusted here\n  hint: if you run that server, trust the authority that signed for it with --ca FILE",
+            ),
+            (
+                ("NOPORTS_CA", world.dir.text("nowhere.pem")),
+                2,
+                "cannot read the authority file DIR/nowhere.pem: No such file or directory (os error 2)\n  hint: the file should hold one or more certificates in PEM form",
+            ),
+            (
+                ("NOPORTS_ROOT", other.clone()),
+                11,
+                "cannot speak to the atDirectory at ROOT: the certificate is not for localhost\n  hint: was the right host given, and is it spelt as in the certificate?",
+            ),
+            (
+                ("NOPORTS_ROOT", "localhost:1".to_owned()),
+                4,
+                "cannot reach the atDirectory at ROOT: 127.0.0.1:1: Connection refused (os error 111)\n  hint: is there a network, and is outbound TCP to that port allowed?",
+            ),
+        ] {
+            let mut client = world.client(&["--stdio", "-q"]);
+            client.env(change.0, &change.1);
+            if change.1 == other {
+                client.env("NOPORTS_CA", world.dir.path("other.pem"));
+            }
+            let root = if change.0 == "NOPORTS_ROOT" {
+                change.1.clone()
+            } else {
+                world.root()
+            };
+            let (got, said) = failure(client).await;
+            let said = said
+                .replace(&world.dir.0.display().to_string(), "DIR")
+                .replace(&root, "ROOT");
+            assert_eq!(
+                (got, verdict(&said)),
+                (code, format!("noports client: {want}"))
+            );
+        }
     });
 }
 
@@ -292,10 +328,10 @@ impl Hand {
     async fn hear(&mut self, entity: &str) -> String {
         loop {
             let next = async_std::future::timeout(Duration::from_secs(30), self.inbox.next()).await;
-            if let Event::Note(note) = next.expect("an answer within 30 s").unwrap() {
-                if note.entity() == entity {
-                    return self.at.open(&note).await.unwrap().unwrap();
-                }
+            if let Event::Note(note) = next.expect("an answer within 30 s").unwrap()
+                && note.entity() == entity
+            {
+                return self.at.open(&note).await.unwrap().unwrap();
             }
         }
     }

@@ -167,6 +167,8 @@ pub struct Wish {
     pub namespaces: BTreeMap<String, String>,
     /// The pass code that somebody with keys handed over.
     pub otp: Secret<String>,
+    /// How long the keys are to be good for, in milliseconds; for ever where it is absent.
+    pub life: Option<u64>,
 }
 
 impl Applicant {
@@ -204,28 +206,50 @@ impl Applicant {
             #[serde(rename = "apkamPublicKey")]
             apkam_public_key: &'a str,
         }
-        command(
-            EnrollOperation::Request,
-            &Request {
-                app_name: &wish.app,
-                device_name: &wish.device,
-                namespaces: &wish.namespaces,
-                otp: wish.otp.reveal(),
-                encrypted_apkam_symmetric_key: wrapped,
-                apkam_public_key: &self.pkam.public().text,
-            },
-        )
+        let mut params = json::to_string(&Request {
+            app_name: &wish.app,
+            device_name: &wish.device,
+            namespaces: &wish.namespaces,
+            otp: wish.otp.reveal(),
+            encrypted_apkam_symmetric_key: wrapped,
+            apkam_public_key: &self.pkam.public().text,
+        });
+        if let Some(life) = wish.life {
+            params.truncate(params.len() - 1);
+            params += &format!(r#","apkamKeysExpiryInMillis":{life}}}"#);
+        }
+        Verb::Enroll {
+            operation: EnrollOperation::Request,
+            force: false,
+            params: Some(params),
+        }
     }
 
-    /// Keys good enough to try the login with: the encryption pair is still our own stand-in.
-    pub fn provisional(&self, id: &str) -> AtKeys {
+    /// Whose keys it asks for.
+    pub fn atsign(&self) -> &AtSign {
+        &self.atsign
+    }
+
+    /// The applicant that wrote [`Applicant::provisional`] keys. `None`: those are somebody's real ones.
+    pub fn resume(draft: &AtKeys) -> Option<Self> {
+        let stand_in = draft.encryption.public() == draft.pkam.public();
+        Some(Self {
+            atsign: draft.atsign.clone(),
+            pkam: draft.pkam.clone(),
+            symmetric: draft.apkam_symmetric.clone().filter(|_| stand_in)?,
+        })
+    }
+
+    /// Keys good enough to try the login with once the request has its id, and to go on with after a crash:
+    /// the encryption pair is still our own stand-in.
+    pub fn provisional(&self, id: Option<&str>) -> AtKeys {
         AtKeys {
             atsign: self.atsign.clone(),
             pkam: self.pkam.clone(),
             encryption: self.pkam.clone(),
             self_key: self.symmetric.clone(),
             apkam_symmetric: Some(self.symmetric.clone()),
-            enrollment_id: Some(id.to_owned()),
+            enrollment_id: id.map(str::to_owned),
         }
     }
 
@@ -401,6 +425,16 @@ pub fn revoke(id: &str, force: bool) -> Verb {
     by_id(EnrollOperation::Revoke, id, force)
 }
 
+/// `enroll:unrevoke:{…}`
+pub fn unrevoke(id: &str) -> Verb {
+    by_id(EnrollOperation::Unrevoke, id, false)
+}
+
+/// `enroll:delete:{…}`: only what was denied or revoked.
+pub fn delete(id: &str) -> Verb {
+    by_id(EnrollOperation::Delete, id, false)
+}
+
 fn by_id(operation: EnrollOperation, id: &str, force: bool) -> Verb {
     #[derive(Serialize)]
     struct Which<'a> {
@@ -462,10 +496,17 @@ mod tests {
                 .map(|name| (name.to_owned(), "rw".to_owned()))
                 .into(),
             otp: Secret::new("A1B2C3".into()),
+            life: None,
         };
         let wrapped = known.text("encryptedAPKAMSymmetricKey");
         let request = applicant().request_with(&wish, &wrapped);
         assert_eq!(request.to_string(), known.text("request_command"));
+        let wish = Wish {
+            life: Some(60_000),
+            ..wish
+        };
+        let request = applicant().request_with(&wish, &wrapped).to_string();
+        assert!(request.ends_with(r#","apkamKeysExpiryInMillis":60000}"#));
 
         let approval = approve(&keys, ID, &wrapped).unwrap();
         assert_eq!(approval.to_string(), known.text("approve_command"));
@@ -483,6 +524,20 @@ mod tests {
         for (private, self_key) in [("{}", &*self_key), (private, private), ("null", "null")] {
             let got = applicant().complete(ID, private, self_key);
             assert!(got.is_err(), "{private} {self_key}");
+        }
+    }
+
+    #[test]
+    fn an_applicant_survives_a_key_file_and_is_told_from_real_keys() {
+        let applicant = applicant();
+        let draft = applicant.provisional(None);
+        let read = AtKeys::parse(&draft.atsign, draft.print().reveal()).unwrap();
+        assert_eq!(read.enrollment_id, None);
+        let again = Applicant::resume(&read).unwrap();
+        assert_eq!(again.pkam.public(), applicant.pkam.public());
+        assert_eq!(again.symmetric, applicant.symmetric);
+        for real in ["legacy_file", "apkam_file"] {
+            assert!(Applicant::resume(&keys(real)).is_none(), "{real}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The `.atKeys` file: all keys of one atSign on one device. Text in, text out; [`super::keystore`] does the I/O.
+//! The `.atKeys` file: all keys of one atSign on one device. Text in, text out; `cmd::keystore` does the I/O.
 //!
 //! ```text
 //!   {"aesPkamPublicKey":…, "aesPkamPrivateKey":…,         AES under the self key, zero IV
@@ -58,6 +58,10 @@ pub enum KeyFileError {
     Damaged(&'static str),
     #[error("the key file is protected by a pass phrase")]
     PassPhrase,
+    #[error("the pass phrase does not open the key file")]
+    WrongPhrase,
+    #[error("the key file's pass phrase is used in a way this program does not know: {0:?}")]
+    Hashing(String),
 }
 
 impl KeyFileError {
@@ -77,6 +81,12 @@ impl KeyFileError {
                 "the file was damaged or put together from two; copy it again or enrol this device"
             }
             Self::PassPhrase => {
+                "the phrase comes from --passphrase-file FILE, from NOPORTS_PASSPHRASE, or from the terminal"
+            }
+            Self::WrongPhrase => {
+                "is it spelt right, blanks and capitals included? or the file is damaged"
+            }
+            Self::Hashing(_) => {
                 "remove the pass phrase with the program that set it, or enrol this device to get keys of its own"
             }
         }

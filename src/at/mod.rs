@@ -25,6 +25,7 @@ pub mod key;
 pub mod keyfile;
 pub mod metadata;
 pub mod notification;
+pub mod passphrase;
 pub mod reply;
 pub mod share;
 #[cfg(test)]

@@ -18,6 +18,11 @@ pub fn noports() -> Vectors {
     read(include_str!("../../tests/vectors/noports.json"))
 }
 
+/// The answers about NoPorts after 2024.
+pub fn noports_2026() -> Vectors {
+    read(include_str!("../../tests/vectors/noports-2026.json"))
+}
+
 fn read(text: &str) -> Vectors {
     Vectors(json::from_str(text).expect("the vector files are JSON"))
 }

@@ -39,12 +39,10 @@ use crate::{
     sys::{log, process},
 };
 
-use super::common::{self, Failure, Progress, exit};
+use super::common::{self, Draft, Failure, Given, Phrases, Progress, exit, refuse_overwriting};
 
-use draft::Draft;
-use secret::{read_secret, refuse_secrets};
+use secret::{SECRET, refuse_secrets};
 
-mod draft;
 mod secret;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -72,6 +70,9 @@ struct Args {
     /// file with the one-time secret
     #[argh(option, arg_name = "file")]
     secret_file: Option<PathBuf>,
+    /// file with a pass phrase to protect the new key file with (or NOPORTS_PASSPHRASE)
+    #[argh(option, arg_name = "file")]
+    passphrase_file: Option<PathBuf>,
     /// where to write the keys (default: ~/.atsign/keys/@you_key.atKeys)
     #[argh(option, arg_name = "file")]
     keys: Option<PathBuf>,
@@ -94,6 +95,11 @@ struct Args {
 
 /// Runs the program; `args` without its name.
 pub fn main(name: &str, args: &[&str]) -> ExitCode {
+    main_given(name, args, Given::default())
+}
+
+/// The same with secrets that a classic command line held.
+pub fn main_given(name: &str, args: &[&str], given: Given) -> ExitCode {
     if let Err(failure) = refuse_secrets(args) {
         return common::finish(name, args.contains(&"--json"), Err(failure));
     }
@@ -104,17 +110,24 @@ pub fn main(name: &str, args: &[&str]) -> ExitCode {
     log::start(LevelFilter::Warn, args.verbose, args.quiet);
     process::protect_memory();
     let json = args.json;
-    common::finish(name, json, common::run(1, run(args)))
+    common::finish(name, json, common::run(1, run(args, given)))
 }
 
-async fn run(args: Args) -> Result<(), Failure> {
+async fn run(args: Args, given: Given) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
     let file = common::key_file(&who, args.keys.as_deref())?;
     let mut progress = Progress::new(args.quiet);
 
-    let secret = || read_secret(args.secret_file.as_deref(), &who);
-    activate(&network, &who, &file, secret, &mut progress).await?;
+    let phrases = given.phrases(args.passphrase_file.as_deref())?;
+    let secret = || match given.secret {
+        Some(secret) => Ok(secret),
+        None => SECRET.read(
+            args.secret_file.as_deref(),
+            &format!("the one-time secret of {who} (it is not shown):"),
+        ),
+    };
+    activate_under(&network, &who, &file, &phrases, secret, &mut progress).await?;
 
     let path = file.display().to_string();
     common::print_out(&if args.json {
@@ -149,15 +162,30 @@ pub async fn activate(
     secret: impl FnOnce() -> Result<Secret<String>, Failure>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
+    activate_under(network, who, file, &Phrases::default(), secret, progress).await
+}
+
+/// The same; where a phrase is known the key file is protected with it.
+///
+/// # Errors
+/// As [`activate`].
+pub async fn activate_under(
+    network: &Network,
+    who: &AtSign,
+    file: &Path,
+    phrases: &Phrases,
+    secret: impl FnOnce() -> Result<Secret<String>, Failure>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
     let mut link = Link::open(network, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
-    let draft = Draft::of(file);
+    let draft = Draft::of(file).under(phrases);
     let keys = match draft.read(who)? {
         Some(keys) => {
             refuse_overwriting(file)?;
             progress.note(format_args!(
                 "going on with the keys in {}",
-                draft.0.display()
+                draft.path.display()
             ));
             resume(network, &draft, keys, &mut link, secret, progress).await?
         }
@@ -199,7 +227,7 @@ async fn resume(
     }
     let who = keys.atsign.clone();
     if is_activated(link, &who).await? {
-        let place = draft.0.display();
+        let place = draft.path.display();
         return Err(Failure::plain(format!(
             "{who} is activated already, with other keys than those in {place}"
         ))
@@ -235,17 +263,6 @@ fn already(who: &AtSign, file: &Path) -> Failure {
 
 fn elsewhere(who: &AtSign) -> String {
     format!("copy its key file here, or get keys for this device: noports enroll {who}")
-}
-
-fn refuse_overwriting(file: &Path) -> Result<(), Failure> {
-    if !file.exists() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        exit::KEYS,
-        format!("there is a key file already: {}", file.display()),
-    )
-    .hint("move it away, or write the new one elsewhere: --keys FILE"))
 }
 
 async fn log_in_by_secret(

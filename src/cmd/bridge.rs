@@ -8,11 +8,11 @@
 //!
 //! The device dials its local service first: a service that is not there is the likeliest failure, and
 //! nobody needs to meet anybody then. The client meets the device first, and listens for its local program while
-//! the session is held.
+//! the session is held. One session may also carry many connections ([`Many`], `multi.rs`).
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
-use std::{fmt, io, net::IpAddr, str::FromStr, time::Duration};
+use std::{fmt, io, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use async_std::{
     future::timeout,
@@ -31,8 +31,13 @@ use crate::{
 };
 
 pub use argv::{LISTENING, STARTED, main};
+pub use multi::{MAX_CONNECTIONS, Many, Visitors};
 
 mod argv;
+mod multi;
+
+#[cfg(test)]
+pub(in crate::cmd) use argv::read_plan;
 
 /// Everything one end of a session needs.
 #[derive(Debug)]
@@ -47,8 +52,26 @@ pub struct Plan {
     pub keys: Option<SessionKeys>,
     /// Which of the keys are ours to encrypt with.
     pub side: Side,
-    /// How long [`Local::Listen`] waits for somebody.
+    /// How long [`Local::Listen`] waits for somebody; with `many`, how long the session may stand without
+    /// a connection.
     pub timeout: Duration,
+    /// As many connections as come, instead of one.
+    pub many: Option<Many>,
+}
+
+/// What a client needs for one session with many connections.
+#[derive(Debug)]
+pub struct Visit {
+    /// Where the other end is met.
+    pub rendezvous: Endpoint,
+    /// The line that gets us in, without its LF.
+    pub admission: Secret<String>,
+    /// For the control channel; each connection has its own.
+    pub keys: SessionKeys,
+    /// How long the session may stand without a connection.
+    pub timeout: Duration,
+    /// How we talk there.
+    pub many: Many,
 }
 
 /// What stands at our end of the pipe.
@@ -56,7 +79,7 @@ pub struct Plan {
 pub enum Local {
     /// A service of this machine, or near it.
     Dial(Endpoint),
-    /// Whoever connects first from this machine; nobody after that.
+    /// Whoever connects first from this machine; nobody after that. With [`Plan::many`], everybody.
     Listen(TcpListener),
     /// Our own stdin and stdout.
     Stdio,
@@ -178,7 +201,47 @@ pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeErro
         keys: plan.keys,
         side: plan.side,
     };
-    match plan.local {
+    match (plan.local, plan.many) {
+        (local, None) => one(far, local, plan.timeout, ready).await,
+        (Local::Dial(service), Some(_)) => {
+            multi::device(Arc::new(far), service, plan.timeout, ready).await
+        }
+        (Local::Listen(listener), Some(many)) => {
+            let mut visitors = Visitors::of(listener).map_err(BridgeError::Accept)?;
+            multi::client(Arc::new(far), &mut visitors, many, plan.timeout, ready).await
+        }
+        (Local::Stdio, Some(_)) => Err(BridgeError::Accept(io::Error::other(
+            "stdin and stdout are one connection",
+        ))),
+    }
+}
+
+/// The client's end of a session with many connections, for visitors that outlive it: whoever came too late
+/// for this session is the next one's first. `plan.local` does not matter.
+///
+/// # Errors
+/// See [`BridgeError`].
+pub async fn run_for(
+    visitors: &mut Visitors,
+    plan: Visit,
+    ready: impl FnOnce(),
+) -> Result<Carried, BridgeError> {
+    let far = Far {
+        rendezvous: plan.rendezvous,
+        admission: Some(plan.admission),
+        keys: Some(plan.keys),
+        side: Side::Client,
+    };
+    multi::client(Arc::new(far), visitors, plan.many, plan.timeout, ready).await
+}
+
+async fn one(
+    far: Far,
+    local: Local,
+    wait: Duration,
+    ready: impl FnOnce(),
+) -> Result<Carried, BridgeError> {
+    match local {
         Local::Dial(at) => {
             let local = match dial(&at, DIAL).await {
                 Ok(local) => local,
@@ -186,15 +249,15 @@ pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeErro
             };
             let remote = far.meet().await?;
             ready();
-            far.carry(local, remote).await
+            carry(local, remote, far.keys.as_ref(), far.side).await
         }
         Local::Listen(listener) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
             let remote = far.meet().await?;
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
-            let local = first_visitor(listener, plan.timeout).await?;
-            far.carry(local, remote).await
+            let local = first_visitor(listener, wait).await?;
+            carry(local, remote, far.keys.as_ref(), far.side).await
         }
         Local::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
@@ -231,6 +294,7 @@ fn is_here(ip: IpAddr) -> bool {
 }
 
 /// The half of a plan that lies beyond this machine.
+#[derive(Debug)]
 struct Far {
     rendezvous: Endpoint,
     admission: Option<Secret<String>>,
@@ -261,20 +325,27 @@ impl Far {
             None => Ciphers::default(),
         }
     }
+}
 
-    async fn carry(&self, local: TcpStream, remote: TcpStream) -> Result<Carried, BridgeError> {
-        let outcome = if self.keys.is_none() {
-            splice(local, Vec::new(), remote, Vec::new(), None).await
-        } else {
+/// Joins both ends; one that fails resets the local one.
+async fn carry(
+    local: TcpStream,
+    remote: TcpStream,
+    keys: Option<&SessionKeys>,
+    side: Side,
+) -> Result<Carried, BridgeError> {
+    let outcome = match keys {
+        None => splice(local, Vec::new(), remote, Vec::new(), None).await,
+        Some(keys) => {
             let ends = HalfClose(local.clone());
-            let outcome = join(local.clone(), ends, remote, self.ciphers(), None).await;
+            let outcome = join(local.clone(), ends, remote, keys.ciphers(side), None).await;
             if outcome.is_err() {
                 reset(&local);
             }
             outcome
-        };
-        outcome.map_err(BridgeError::Broken)
-    }
+        }
+    };
+    outcome.map_err(BridgeError::Broken)
 }
 
 /// For one connection, from resolving its name to sending the first line.

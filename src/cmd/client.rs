@@ -14,31 +14,18 @@ use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, sync::Arc, time::
 
 use argh::FromArgs;
 use async_std::{future::timeout, net::TcpListener, task};
-use log::{LevelFilter, debug, info};
+use log::LevelFilter;
 
 use super::{
-    bridge::{self, BridgeError, Local, Plan},
+    bridge::{self, Local, Plan},
     common::{self, Failure, Progress, exit},
     launch::{self, Order},
+    open::{PATIENCE, Want, Whom, broken, open},
     service,
 };
 use crate::{
-    at::{
-        AtSign,
-        client::{AtError, Client, Event, Network, Subscription},
-        crypto::{KeyPair, PublicKey},
-        fault::Code,
-        keyfile::AtKeys,
-    },
     net::dial::Endpoint,
-    np::{
-        Message, NAMESPACE,
-        ids::{DeviceName, Nonce, SessionId},
-        ping::Heartbeat,
-        ports::Ports,
-        request::AnswerError,
-        session::{Awaited, Offer, Ready, SessionError},
-    },
+    np::session::Ready,
     pipe::cipher::Side,
     secret::Secret,
     sys::{
@@ -47,11 +34,6 @@ use crate::{
     },
 };
 
-/// Longest wait for the answers to one question, in seconds, unless --timeout says otherwise.
-const PATIENCE: u64 = 20;
-/// An unanswered question is asked once more after this part of the wait: some daemons lose a notification
-/// that arrives while they do something else.
-const ASK_AGAIN: f64 = 0.3;
 /// Longest wait for ssh to use the loopback port, and for the session's first connection.
 const FIRST_USE: Duration = Duration::from_secs(100);
 
@@ -91,7 +73,7 @@ struct Args {
     /// loopback port for ssh (default: any free one)
     #[argh(option, default = "0")]
     local_port: u16,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
@@ -100,6 +82,9 @@ struct Args {
     /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option)]
     keys: Option<String>,
+    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+    #[argh(option)]
+    passphrase_file: Option<PathBuf>,
     /// say on stdout, as one JSON line, what was opened or why not
     #[argh(switch)]
     json: bool,
@@ -116,13 +101,10 @@ struct Args {
 
 /// What the arguments mean, complete.
 struct Wish {
-    to: AtSign,
-    device: DeviceName,
-    via: AtSign,
+    whom: Whom,
     user: Option<UserName>,
     identity: Option<PathBuf>,
     how: How,
-    patience: Duration,
     local_port: u16,
     ssh: Vec<String>,
     json: bool,
@@ -154,13 +136,8 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
 
 impl Args {
     fn wish(&self) -> Result<Wish, Failure> {
-        let via = self
-            .via
-            .clone()
-            .or_else(|| std::env::var("NOPORTS_VIA").ok());
-        let via = via.ok_or_else(|| {
-            Failure::misuse("no rendezvous given").hint("--via @rendezvous, such as --via @rv_eu")
-        })?;
+        let (device, via) = (self.device.as_deref(), self.via.as_deref());
+        let whom = Whom::parse(&self.to, device, via, self.timeout)?;
         let how = match (self.stdio, self.print) {
             (true, true) => return Err(Failure::misuse("--stdio and --print exclude each other")),
             (true, false) => How::Stdio,
@@ -168,14 +145,7 @@ impl Args {
             (false, false) => How::Shell,
         };
         Ok(Wish {
-            to: self.to.parse()?,
-            device: self
-                .device
-                .as_deref()
-                .unwrap_or(DeviceName::DEFAULT)
-                .parse()
-                .map_err(misuse)?,
-            via: via.parse()?,
+            whom,
             user: self
                 .user
                 .as_deref()
@@ -184,7 +154,6 @@ impl Args {
                 .map_err(misuse)?,
             identity: self.identity.clone().map(PathBuf::from),
             how,
-            patience: Duration::from_secs(self.timeout.clamp(1, 3600)),
             local_port: self.local_port,
             ssh: self.ssh.clone(),
             json: self.json,
@@ -199,285 +168,31 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 async fn story(args: Args) -> Result<ExitCode, Failure> {
     let wish = args.wish()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
+    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
+    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
     if wish.how == How::Shell {
         find_ssh()?;
     }
     // A ProxyCommand's stderr is the screen of somebody waiting for a shell: silence unless asked.
     let mut progress = Progress::new(args.quiet || (wish.how == How::Stdio && args.verbose == 0));
 
-    let (opened, user) = open(&network, keys, &wish, &mut progress).await?;
+    // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
+    let user_name = wish.user.is_none() && wish.how != How::Stdio;
+    let want = Want::Ssh { user_name };
+    let opened = open(&network, keys, &wish.whom, want, &mut progress).await?;
+    let user = match &opened.user {
+        None => wish.user.clone(),
+        Some(published) => Some(published.parse().map_err(|why| {
+            let strange = format!("the device published a strange user name: {why}");
+            Failure::new(exit::NOT_TRUSTWORTHY, strange).hint("--user NAME")
+        })?),
+    };
+    let opened = opened.ready;
     match wish.how {
         How::Stdio => stdio(opened).await,
         How::Print => print(opened, &wish, user, &mut progress).await,
         How::Shell => shell(opened, &wish, user, &mut progress).await,
-    }
-}
-
-/// Steps 1 to 3: everything up to a session that only wants bytes. Also finds out the user name.
-async fn open(
-    network: &Network,
-    keys: Arc<AtKeys>,
-    wish: &Wish,
-    progress: &mut Progress,
-) -> Result<(Ready, Option<UserName>), Failure> {
-    // Takes a tenth of a second and longer: it runs while the first questions travel.
-    let ephemeral = task::spawn_blocking(KeyPair::generate);
-    let offer = Offer::new(
-        &keys.atsign,
-        &wish.to,
-        &wish.device,
-        &wish.via,
-        SessionId::random(),
-        Nonce::random(),
-    );
-    info!(
-        "session={} to={} device={} via={}",
-        offer.id(),
-        wish.to,
-        wish.device,
-        wish.via
-    );
-
-    progress.begin(format!("logging in as {}", keys.atsign));
-    let (at, inbox) = Client::login_and_subscribe(network, keys, &offer.watch()).await?;
-    progress.done(format!("logged in as {}", at.atsign()));
-
-    let mut talk = Talk {
-        at: &at,
-        inbox,
-        offer: &offer,
-        patience: wish.patience,
-    };
-    progress.begin(format!("asking {} and {}", wish.to, wish.via));
-    let questions = [
-        (offer.ping(), Awaited::Heartbeat),
-        (offer.ask_ports(), Awaited::Ports),
-    ];
-    for (message, _) in &questions {
-        service::send(&at, message)
-            .await
-            .map_err(|error| about(error, &message.to))?;
-    }
-    // While they think: who signs the device's answers, and what is our name there?
-    let (user, device_key) = (
-        user_name(&at, wish).await?,
-        device_key(&at, &wish.to).await?,
-    );
-    let answers = talk
-        .wait(&questions)
-        .await
-        .map_err(|missing| missing.explain(wish))?;
-    let [heartbeat, ports] = answers.as_slice() else {
-        return Err(Failure::plain("two questions did not get two answers"));
-    };
-    let heartbeat = Heartbeat::parse(heartbeat).map_err(|why| untrusted(&why))?;
-    let ports =
-        Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
-    progress.done(format!(
-        "{} {} is there; meeting at {}",
-        wish.to, wish.device, ports.host
-    ));
-
-    let granted = offer.clone().granted(ports, &heartbeat).map_err(too_old)?;
-    let ephemeral = ephemeral.await?;
-    let twin = granted.twin_keys();
-    progress.begin("asking for the session");
-    let request = granted
-        .request(ephemeral.public(), &at.keys().encryption)
-        .map_err(too_old)?;
-    service::send(&at, &request).await?;
-    let answers = talk
-        .wait(&[(request, Awaited::Answer)])
-        .await
-        .map_err(|missing| missing.explain(wish))?;
-    let answer = answers.first().map(String::as_str).unwrap_or_default();
-    let ready = granted
-        .accepted(answer, &device_key, &ephemeral, &at.keys().encryption)
-        .map_err(|why| refused(&why, wish))?;
-    progress.done(if twin {
-        "session open, one key per direction"
-    } else {
-        "session open; this daemon knows no twin keys, both directions share one"
-    });
-    Ok((ready, user))
-}
-
-/// Our half of a conversation by notifications.
-struct Talk<'a> {
-    at: &'a Client,
-    inbox: Subscription,
-    offer: &'a Offer,
-    patience: Duration,
-}
-
-/// Why a question has no answer.
-enum Missing {
-    Silent(Awaited),
-    NoPorts(String),
-    Connection,
-}
-
-impl Talk<'_> {
-    /// Waits for one answer to each question, in their order; asks once more what stays unanswered.
-    async fn wait(&mut self, questions: &[(Message, Awaited)]) -> Result<Vec<String>, Missing> {
-        let mut answers: Vec<Option<String>> = vec![None; questions.len()];
-        let first = self.patience.mul_f64(ASK_AGAIN);
-        for (attempt, patience) in [first, self.patience - first].into_iter().enumerate() {
-            if attempt > 0 {
-                for ((message, _), _) in questions
-                    .iter()
-                    .zip(&answers)
-                    .filter(|(_, answer)| answer.is_none())
-                {
-                    debug!("session={} again={}", self.offer.id(), message.entity);
-                    service::send_or_log(self.at, message).await;
-                }
-            }
-            match timeout(patience, self.collect(questions, &mut answers)).await {
-                Ok(Ok(())) => return Ok(answers.into_iter().flatten().collect()),
-                Ok(Err(missing)) => return Err(missing),
-                Err(_) => {}
-            }
-        }
-        let first = answers.iter().position(Option::is_none).unwrap_or_default();
-        Err(Missing::Silent(questions[first].1))
-    }
-
-    async fn collect(
-        &mut self,
-        questions: &[(Message, Awaited)],
-        answers: &mut [Option<String>],
-    ) -> Result<(), Missing> {
-        while answers.iter().any(Option::is_none) {
-            let note = match self.inbox.next().await.ok_or(Missing::Connection)? {
-                Event::Note(note) => note,
-                other => {
-                    debug!("monitor={other:?}");
-                    continue;
-                }
-            };
-            // Only what an awaited sender sent under an awaited key is ever decrypted.
-            let Some(kind) = self.offer.recognise(&note.from, note.entity()) else {
-                continue;
-            };
-            let text = match self.at.open(&note).await {
-                Ok(text) => text.unwrap_or_default(),
-                Err(error) => {
-                    debug!(
-                        "from={} entity={} error={error:?}",
-                        note.from,
-                        note.entity()
-                    );
-                    continue;
-                }
-            };
-            if kind == Awaited::NoPorts {
-                return Err(Missing::NoPorts(text));
-            }
-            if let Some(i) = questions.iter().position(|(_, awaited)| *awaited == kind) {
-                answers[i].get_or_insert(text);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Missing {
-    fn explain(self, wish: &Wish) -> Failure {
-        let (to, device, via) = (&wish.to, &wish.device, &wish.via);
-        let waited = wish.patience.as_secs();
-        match self {
-            Self::Silent(Awaited::Ports | Awaited::NoPorts) => {
-                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} did not answer within {waited} s"))
-                    .hint("is it running, and does it serve your atSign? another one: --via")
-            }
-            Self::Silent(_) => {
-                Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(
-                    "is its daemon running under that device name, and is your atSign among its managers?",
-                )
-            }
-            Self::NoPorts(why) => {
-                let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
-                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} refused: {why}"))
-            }
-            Self::Connection => Failure::new(exit::UNREACHABLE, "the connection to your atServer was lost")
-                .hint("check the network and try again"),
-        }
-    }
-}
-
-/// An atServer's refusal, told as what it means for this peer.
-fn about(error: AtError, who: &AtSign) -> Failure {
-    let code = match &error {
-        AtError::Refused(fault) => fault.code,
-        _ => None,
-    };
-    match code {
-        Some(Code::NoAtServer) => Failure::new(exit::UNKNOWN, format!("there is no atSign {who}"))
-            .hint("is it spelled right, and is this the right atDirectory (--root)?"),
-        Some(Code::Handshake | Code::Blocked) => Failure::new(
-            exit::DEVICE_REFUSED,
-            format!("{who}'s atServer does not let you in"),
-        )
-        .hint("its owner may have blocked your atSign, or allowed others only"),
-        _ => error.into(),
-    }
-}
-
-async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
-    at.public_key(of)
-        .await
-        .map_err(|error| about(error, of))?
-        .ok_or_else(|| {
-            Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
-                .hint("activate it on the device first")
-        })
-}
-
-/// The user name: as told, else what the daemon published for us. `--stdio` leaves it to ssh.
-async fn user_name(at: &Client, wish: &Wish) -> Result<Option<UserName>, Failure> {
-    if wish.user.is_some() || wish.how == How::Stdio {
-        return Ok(wish.user.clone());
-    }
-    let published = at
-        .get_shared(&wish.to, &format!("username.{}.{NAMESPACE}", wish.device))
-        .await?;
-    published
-        .map(|name| name.parse())
-        .transpose()
-        .map_err(|why| {
-            Failure::new(
-                exit::NOT_TRUSTWORTHY,
-                format!("the device published a strange user name: {why}"),
-            )
-            .hint("--user NAME")
-        })
-}
-
-fn too_old(error: SessionError) -> Failure {
-    Failure::new(exit::DEVICE_REFUSED, error.to_string()).hint("update the older program")
-}
-
-fn untrusted(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(exit::NOT_TRUSTWORTHY, error.to_string())
-}
-
-fn refused(error: &AnswerError, wish: &Wish) -> Failure {
-    let AnswerError::Refused(why) = error else {
-        return untrusted(error);
-    };
-    let message = error.to_string();
-    if launch::is_service_failure(why) {
-        Failure::new(exit::SERVICE, message)
-            .hint("is sshd running there? the daemon's --sshd-port must be its port")
-    } else if why.contains("does not permit") {
-        Failure::new(exit::DEVICE_REFUSED, message).hint(format!(
-            "start the daemon on {} with --permit-open",
-            wish.device
-        ))
-    } else {
-        Failure::new(exit::DEVICE_REFUSED, message)
     }
 }
 
@@ -492,15 +207,7 @@ fn plan(ready: Ready, local: Local) -> Plan {
         keys: Some(service::session_keys(&ready.keys)),
         side: Side::Client,
         timeout: FIRST_USE,
-    }
-}
-
-fn broken(error: &BridgeError) -> Failure {
-    let hint = error.hint();
-    let failure = Failure::new(exit::RENDEZVOUS, error.to_string());
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
+        many: None,
     }
 }
 
@@ -547,10 +254,10 @@ async fn shell(
         .await
         .map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
     // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
-    if status.code() == Some(255) {
-        if let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await {
-            return Err(broken(&why));
-        }
+    if status.code() == Some(255)
+        && let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await
+    {
+        return Err(broken(&why));
     }
     Ok(ExitCode::from(
         status
@@ -562,7 +269,7 @@ async fn shell(
 
 /// What stands behind `ssh`. It takes options behind the host, too, so the person's words need no sorting.
 fn ssh_words(wish: &Wish, user: &UserName, port: u16) -> Vec<OsString> {
-    let alias = HostKeyAlias::new(wish.device.as_str(), wish.to.as_str());
+    let alias = HostKeyAlias::new(wish.whom.device.as_str(), wish.whom.to.as_str());
     let login = Login {
         port,
         alias: &alias,
@@ -577,7 +284,7 @@ fn ssh_words(wish: &Wish, user: &UserName, port: u16) -> Vec<OsString> {
 fn no_user(wish: &Wish) -> Failure {
     Failure::misuse(format!(
         "{}{} does not publish a user name for you",
-        wish.device, wish.to
+        wish.whom.device, wish.whom.to
     ))
     .hint("--user NAME")
 }
@@ -608,6 +315,7 @@ async fn print(
         },
         admission: &ready.admission,
         keys: &ready.keys,
+        many: None,
     };
     let bridge = launch::start(&program, &order).await;
     let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;

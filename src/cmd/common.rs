@@ -17,13 +17,17 @@ use log::error;
 
 use crate::sys::out;
 
-pub use account::{acting_as, identity, key_file, network, own_keys};
+pub use account::{acting_as, identity, key_file, network, own_keys, own_keys_under};
+pub use draft::{Draft, refuse_overwriting};
 pub use failure::{Failure, exit};
 pub use progress::Progress;
+pub use secret::{Given, Phrases, Source};
 
 mod account;
+mod draft;
 mod failure;
 mod progress;
+mod secret;
 
 /// Reads a program's arguments (without its name). `name` is what help calls it: `noports activate`.
 ///

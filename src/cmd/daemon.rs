@@ -3,8 +3,8 @@
 //! ```text
 //!   monitor ──notification──▶ is the sender on the list? ──no──▶ a line in the log, silence
 //!                                   │ yes
-//!                     ping ◀────────┤────────▶ ssh_request: judge ──no──▶ the reason, to the client
-//!                  heartbeat                     │ yes
+//!                     ping ◀────────┤────────▶ ssh_request, npt_request: judge ──no──▶ the reason,
+//!                  heartbeat                     │ yes                                 to the client
 //!                                                ▼
 //!                             a bridge process: local service ⇄ rendezvous
 //!                                                │ it is up
@@ -28,8 +28,9 @@ use async_std::task;
 use log::{LevelFilter, error, info, warn};
 
 use super::{
+    bridge::Many,
     common::{self, Failure},
-    launch::{self, Local, Order},
+    launch::{self, Lasting, Local, Order},
     service,
 };
 use crate::{
@@ -47,7 +48,7 @@ use crate::{
         ids::{DeviceName, SessionId},
         permit::Permit,
         ping::{self, Heartbeat},
-        request::{self, Keys, SshRequest},
+        request::{self, Keys, SshRequest, TunnelRequest},
     },
     sys,
 };
@@ -62,6 +63,9 @@ const REMEMBERED: usize = 1024;
 const REMEMBER_FOR: Duration = Duration::from_secs(180);
 /// Sessions that may be starting at the same time; more wait for no one and are dropped.
 const MAX_STARTING: usize = 64;
+/// How much longer than its client the device keeps a tunnel without connections: the client knows who is
+/// about to come, so it is the one to end it.
+const AFTER_THE_CLIENT: Duration = Duration::from_secs(10);
 /// Most managers of one daemon.
 const MAX_MANAGERS: usize = 1000;
 
@@ -86,7 +90,7 @@ struct Args {
     /// publish neither user name nor device record
     #[argh(switch)]
     hide: bool,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
@@ -95,6 +99,9 @@ struct Args {
     /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option)]
     keys: Option<String>,
+    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+    #[argh(option)]
+    passphrase_file: Option<PathBuf>,
     /// say on stdout, as JSON lines, when it is ready
     #[argh(switch)]
     json: bool,
@@ -178,7 +185,9 @@ impl Args {
 async fn story(args: Args) -> Result<(), Failure> {
     let policy = args.policy()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
+    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
+    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
     serve(network, keys, policy, service::tell(args.json)).await
 }
 
@@ -238,7 +247,8 @@ impl Daemon {
         }
         match word {
             "ping" => drop(task::spawn(self.clone().answer_ping(note))),
-            "ssh_request" => {
+            "ssh_request" | "npt_request" => {
+                let tunnel = word == "npt_request";
                 if self.known().starting >= MAX_STARTING {
                     warn!(
                         "ignored from={} word={word} reason=too_many_starting",
@@ -249,7 +259,7 @@ impl Daemon {
                 self.known().starting += 1;
                 let daemon = self.clone();
                 task::spawn(async move {
-                    daemon.serve(note).await;
+                    daemon.serve(note, tunnel).await;
                     daemon.known().starting -= 1;
                 });
             }
@@ -287,7 +297,7 @@ impl Daemon {
     }
 
     /// One session request, from a manager: judge it, open the session, answer.
-    async fn serve(&self, note: Notification) {
+    async fn serve(&self, note: Notification, tunnel: bool) {
         let from = note.from.clone();
         let text = match self.at.open(&note).await {
             Ok(Some(text)) => text,
@@ -305,7 +315,7 @@ impl Daemon {
                 return info!("refused session={session} from={from} reason=anothers_session");
             }
         }
-        let answer = match self.open_session(&from, &text).await {
+        let answer = match self.open_session(&from, &text, tunnel).await {
             Ok(answer) => answer,
             Err(why) => {
                 info!("refused session={session} from={from} reason={why:?}");
@@ -317,37 +327,70 @@ impl Daemon {
     }
 
     /// Everything between a request's text and the yes. `Err` is the reason, in words for the client.
-    async fn open_session(&self, from: &AtSign, text: &str) -> Result<Message, String> {
+    async fn open_session(
+        &self,
+        from: &AtSign,
+        text: &str,
+        tunnel: bool,
+    ) -> Result<Message, String> {
         let signer = match self.at.public_key(from).await {
             Ok(Some(key)) => key,
             Ok(None) => return Err(format!("Signature not verified: {from} has no public key")),
             Err(error) => return Err(format!("Signature not verified: {error}")),
         };
-        let request = SshRequest::parse(text, &signer).map_err(|why| why.to_string())?;
-        let target = self.judge()?;
+        let asked = if tunnel {
+            TunnelRequest::parse(text, &signer).map(Asked::Tunnel)
+        } else {
+            SshRequest::parse(text, &signer).map(Asked::Ssh)
+        };
+        let asked = asked.map_err(|why| why.to_string())?;
+        let target = self.judge(&asked)?;
+        let request = asked.common();
         let keys = Keys::random(request.twin_keys).map_err(|why| why.to_string())?;
-        let me = &self.at.keys().encryption;
-        let answer = request::accept(&request, &keys, from, &self.policy.device, me)
-            .map_err(|why| why.to_string())?;
+        let (me, device) = (&self.at.keys().encryption, &self.policy.device);
+        let answer = match &asked {
+            Asked::Ssh(request) => request::accept(request, &keys, from, device, me),
+            Asked::Tunnel(request) => request::accept_tunnel(request, &keys, from, device, me),
+        };
+        let answer = answer.map_err(|why| why.to_string())?;
         let twin = keys.are_twin();
-        self.start_bridge(&request, &keys, target).await?;
         info!(
-            "session={} from={from} rendezvous={}:{} twin_keys={twin}",
+            "session={} from={from} open={target} rendezvous={}:{} twin_keys={twin}",
             request.session, request.host, request.port
         );
+        self.start_bridge(request, &keys, target, asked.lasting())
+            .await?;
         Ok(answer)
     }
 
     /// May this be opened? Says what to dial, or why not.
-    fn judge(&self) -> Result<Endpoint, String> {
-        let target = Endpoint {
-            host: "localhost".to_owned(),
-            port: self.policy.sshd_port,
+    fn judge(&self, asked: &Asked) -> Result<Endpoint, String> {
+        let (target, refusal) = match asked {
+            Asked::Ssh(_) => {
+                let sshd = Endpoint {
+                    host: "localhost".to_owned(),
+                    port: self.policy.sshd_port,
+                };
+                let refusal = format!("Daemon does not permit connections to {sshd}");
+                (sshd, refusal)
+            }
+            Asked::Tunnel(request) => {
+                let (host, port) = (&request.target_host, request.target_port);
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let target = Endpoint::parse(host, Some(port))
+                    .ok()
+                    .filter(|target| target.host == host);
+                let target = target.ok_or_else(|| format!("{host:?} is no host"))?;
+                let list = self.policy.permit.services().join(", ");
+                let refusal =
+                    format!("Connection to {target} denied based on daemon --permit-open [{list}]");
+                (target, refusal)
+            }
         };
         if self.policy.permit.allows(&target.host, target.port) {
             Ok(target)
         } else {
-            Err(format!("Daemon does not permit connections to {target}"))
+            Err(refusal)
         }
     }
 
@@ -357,6 +400,7 @@ impl Daemon {
         request: &SshRequest,
         keys: &Keys,
         target: Endpoint,
+        many: Option<Lasting>,
     ) -> Result<(), String> {
         let admission = Admission {
             session: request.session,
@@ -374,6 +418,7 @@ impl Daemon {
             },
             admission: &line,
             keys,
+            many,
         };
         let bridge = launch::start(&self.policy.program, &order)
             .await
@@ -442,6 +487,31 @@ impl Daemon {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// What a client may ask for.
+enum Asked {
+    Ssh(SshRequest),
+    Tunnel(TunnelRequest),
+}
+
+impl Asked {
+    fn common(&self) -> &SshRequest {
+        match self {
+            Self::Ssh(request) => request,
+            Self::Tunnel(request) => &request.session,
+        }
+    }
+
+    fn lasting(&self) -> Option<Lasting> {
+        match self {
+            Self::Ssh(_) => None,
+            Self::Tunnel(request) => Some(Lasting {
+                idle: request.timeout + AFTER_THE_CLIENT,
+                talk: Many::default(),
+            }),
+        }
     }
 }
 

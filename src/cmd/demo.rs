@@ -55,11 +55,16 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
         Err(code) => return code,
     };
     let result = common::run(2, async {
+        let keep = args.keep;
         let ended = async {
             let stop = signal::stop().await.map_err(failed("no signals"))?;
-            Err(Failure::plain(format!(
-                "ended by a signal ({stop:?}); everything has been cleaned up"
-            )))
+            let end = format!("ended by a signal ({stop:?}); everything has been cleaned up");
+            // Whoever kept the world ends it this way.
+            if !keep {
+                return Err(Failure::plain(end));
+            }
+            common::print_err(&end);
+            Ok(())
         };
         future::or(story(args), ended).await
     });
@@ -77,7 +82,7 @@ async fn story(args: Args) -> Result<(), Failure> {
     for who in [ME, DEVICE, RENDEZVOUS] {
         world.activate(who).await?;
         progress.done(format!(
-            "activated {who}: keys made, one-time secret used up"
+            "{who} activated: keys made, one-time secret used up"
         ));
     }
     let service = world.start_service(&mut progress).await?;
@@ -85,7 +90,7 @@ async fn story(args: Args) -> Result<(), Failure> {
         .start(&["rendezvous", "--as", RENDEZVOUS, "--host", "127.0.0.1"])
         .await?;
     progress.done(format!(
-        "rendezvous {RENDEZVOUS} waits (its ports open per session)"
+        "rendezvous {RENDEZVOUS} waits; ports open per session"
     ));
     let port = service.port().to_string();
     let daemon = world
@@ -121,7 +126,7 @@ async fn story(args: Args) -> Result<(), Failure> {
         ));
     }
     if args.keep {
-        common::print_err(&world.commands(&service));
+        common::print_err(&world.commands(&service)?);
         future::pending::<()>().await;
     }
     Ok(())
@@ -190,8 +195,10 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Failure {
 
 impl World {
     fn new() -> Result<Self, Failure> {
-        let dir =
-            std::env::temp_dir().join(format!("noports-demo-{}", uuid::Uuid::new_v4().as_simple()));
+        let dir = std::env::temp_dir().join(format!(
+            "noports-demo-{:.8}",
+            uuid::Uuid::new_v4().as_simple().to_string()
+        ));
         paths::private_folder(&dir).map_err(failed("no temporary folder"))?;
         let world = Self {
             dir,
@@ -231,7 +238,7 @@ impl World {
             .await?;
         self.root = member(&ready, "directory")?;
         progress.done(format!(
-            "atDirectory and atServers at {}, with their own certificate authority",
+            "atDirectory and atServers at {}, own certificates",
             self.root
         ));
         Ok(())
@@ -388,29 +395,44 @@ impl World {
         .into())
     }
 
-    /// What to try while the world is kept.
-    fn commands(&self, service: &Service) -> String {
-        let exe = self.exe.display();
-        let mut text = format!(
-            "\nThe world stays until Ctrl-C. In another terminal:\n\n  export NOPORTS_ROOT={} NOPORTS_CA={} NOPORTS_KEYS={}\n",
-            self.root,
-            self.path("atserver/ca.pem"),
-            self.path("keys")
+    /// What to try while the world is kept. Leaves a file for the shell's environment and one for ssh.
+    fn commands(&self, service: &Service) -> Result<String, Failure> {
+        let dir = self.dir.display();
+        let bin = self
+            .exe
+            .parent()
+            .map_or_else(String::new, |dir| dir.display().to_string());
+        let environment = format!(
+            "export NOPORTS_ROOT={} NOPORTS_CA={dir}/atserver/ca.pem NOPORTS_KEYS={dir}/keys\n\
+             export NOPORTS_DATA={dir}/atserver NOPORTS_AS={ME} NOPORTS_VIA={RENDEZVOUS} PATH='{bin}':\"$PATH\"\n",
+            self.root
         );
-        let client = self.client_words().join(" ");
+        let write = |name: &str, text: &str| {
+            fs::write(self.dir.join(name), text).map_err(failed("a file for you cannot be written"))
+        };
+        write("env", &environment)?;
+        let mut text = format!(
+            "\nThe world stays until Ctrl-C. In another terminal:\n\n    . {dir}/env\n    noports atserver list\n"
+        );
+        let client = format!("noports client --to {DEVICE} --device demo");
         match service {
             Service::Sshd(sshd) => {
-                let identity = sshd.identity.display();
-                let options = format!("-o UserKnownHostsFile={}", self.path("known_hosts"));
-                text += &format!("  {exe} {client} --identity {identity} -- {options}\n");
+                let (identity, alias) =
+                    (sshd.identity.display(), HostKeyAlias::new("demo", DEVICE));
+                let config = format!(
+                    "Host demo\n  ProxyCommand {client} --stdio\n  HostKeyAlias {alias}\n  IdentityFile {identity}\n  \
+                     UserKnownHostsFile {dir}/known_hosts\n"
+                );
+                write("ssh_config", &config)?;
+                text += &format!("    ssh -F {dir}/ssh_config demo\n");
+                text += &format!("    scp -F {dir}/ssh_config FILE demo:\n");
                 text += &format!(
-                    "  scp -o ProxyCommand='{exe} {client} --stdio' -o HostKeyAlias={} -i {identity} {options} FILE device:\n",
-                    HostKeyAlias::new("demo", DEVICE)
+                    "    {client} --identity {identity} -- -o UserKnownHostsFile={dir}/known_hosts\n"
                 );
             }
-            Service::BuiltIn(_) => text += &format!("  {exe} {client} --stdio\n"),
+            Service::BuiltIn(_) => text += &format!("    {client} --stdio\n"),
         }
-        text + &format!("  {exe} atserver list --data {}\n", self.path("atserver"))
+        Ok(text)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     at::{
         AtSign,
         keyfile::{AtKeys, KeyFileError},
+        passphrase,
     },
     secret::Secret,
     sys::paths,
@@ -87,7 +88,6 @@ pub fn only_identity(folder: &Path) -> Result<Option<(AtSign, PathBuf)>, KeyStor
     })
 }
 
-/// `…/@alice_key.atKeys` → `@alice`
 /// Whose keys a file holds, by its name: `@alice_key.atKeys` → `@alice`.
 pub fn owner(path: &Path) -> Option<AtSign> {
     let name = path.file_name()?.to_str()?;
@@ -100,13 +100,45 @@ pub fn owner(path: &Path) -> Option<AtSign> {
 /// # Errors
 /// `NotFound`, `Unreadable`, or `Content` for what is wrong inside.
 pub fn load(path: &Path, who: &AtSign) -> Result<AtKeys, KeyStoreError> {
-    let text = read(path).map_err(|source| match source.kind() {
+    parse(path, who, &text_of(path)?)
+}
+
+/// The same; a file that is protected is opened with `phrase`, which is only called for such a file.
+///
+/// # Errors
+/// Those of [`load`], and those of `phrase`.
+pub fn unlock<E: From<KeyStoreError>>(
+    path: &Path,
+    who: &AtSign,
+    phrase: impl FnOnce() -> Result<Secret<String>, E>,
+) -> Result<AtKeys, E> {
+    let text = text_of(path)?;
+    match parse(path, who, &text) {
+        Err(KeyStoreError::Content {
+            source: KeyFileError::PassPhrase,
+            ..
+        }) => {}
+        plain => return Ok(plain?),
+    }
+    let inside =
+        passphrase::open(text.reveal(), &phrase()?).map_err(|source| KeyStoreError::Content {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(parse(path, who, &inside)?)
+}
+
+fn text_of(path: &Path) -> Result<Secret<String>, KeyStoreError> {
+    read(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => KeyStoreError::NotFound(path.to_owned()),
         _ => KeyStoreError::Unreadable {
             path: path.to_owned(),
             source,
         },
-    })?;
+    })
+}
+
+fn parse(path: &Path, who: &AtSign, text: &Secret<String>) -> Result<AtKeys, KeyStoreError> {
     AtKeys::parse(who, text.reveal()).map_err(|source| KeyStoreError::Content {
         path: path.to_owned(),
         source,
@@ -142,10 +174,27 @@ fn read(path: &Path) -> io::Result<Secret<String>> {
 /// # Errors
 /// `Unwritable`.
 pub fn save(keys: &AtKeys, path: &Path) -> Result<(), KeyStoreError> {
+    save_under(keys, path, None)
+}
+
+/// The same, protected where there is a phrase.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_under(
+    keys: &AtKeys,
+    path: &Path,
+    phrase: Option<&Secret<String>>,
+) -> Result<(), KeyStoreError> {
+    let text = match phrase {
+        Some(phrase) => passphrase::seal(keys.print().reveal(), phrase).map(Secret::new),
+        None => Ok(keys.print()),
+    };
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     folder
         .map_or(Ok(()), paths::private_folder)
-        .and_then(|()| paths::atomic_write(path, keys.print().reveal().as_bytes(), 0o600))
+        .and_then(|()| text.map_err(io::Error::other))
+        .and_then(|text| paths::atomic_write(path, text.reveal().as_bytes(), 0o600))
         .map_err(|source| KeyStoreError::Unwritable {
             path: path.to_owned(),
             source,
@@ -200,6 +249,29 @@ mod tests {
         assert_eq!(read.print(), keys.print());
         let only = only_identity(parent).unwrap();
         assert_eq!(only, Some((keys.atsign, path)));
+    }
+
+    #[test]
+    fn a_protected_file_opens_with_its_phrase_only() {
+        let folder = Folder::new();
+        let keys = keys("apkam_file");
+        let path = folder.0.join("keys");
+        let phrase = |text: &str| Secret::new(text.to_owned());
+        let asked = |text: &str| Ok::<_, KeyStoreError>(phrase(text));
+        save_under(&keys, &path, Some(&phrase("a b"))).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("aesPkam"), "{text}");
+        let read = unlock(&path, &keys.atsign, || asked("a b")).unwrap();
+        assert_eq!(read.print(), keys.print());
+        let wrong = unlock(&path, &keys.atsign, || asked("a  b")).unwrap_err();
+        assert!(wrong.to_string().ends_with("does not open the key file"));
+        let without = load(&path, &keys.atsign).unwrap_err();
+        assert!(without.to_string().ends_with("protected by a pass phrase"));
+        save(&keys, &path).unwrap();
+        let plain = unlock(&path, &keys.atsign, || -> Result<_, KeyStoreError> {
+            panic!("nobody asks for the phrase of a plain file")
+        });
+        assert!(plain.is_ok());
     }
 
     #[test]

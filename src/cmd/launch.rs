@@ -7,14 +7,14 @@
 //!
 //! From then on the bridge needs nobody: it lives in a process group of its own until its session ends.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use async_process::{Child, ChildStderr};
 use async_std::future::timeout;
 use futures_lite::{AsyncBufReadExt, AsyncReadExt, StreamExt, io::BufReader};
 use miniserde::{Serialize, json};
 
-use super::bridge::{LISTENING, Report, STARTED, Step};
+use super::bridge::{LISTENING, Many, Report, STARTED, Step};
 use crate::{
     at::crypto,
     net::dial::Endpoint,
@@ -41,6 +41,17 @@ pub struct Order<'a> {
     pub admission: &'a str,
     /// For the stream behind it.
     pub keys: &'a Keys,
+    /// Many connections instead of one.
+    pub many: Option<Lasting>,
+}
+
+/// A session with many connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lasting {
+    /// How long it may stand without one.
+    pub idle: Duration,
+    /// How the client talks on the control channel.
+    pub talk: Many,
 }
 
 /// The local end of a bridge process.
@@ -50,6 +61,8 @@ pub enum Local<'a> {
     Service(&'a Endpoint),
     /// The client's: a loopback port to listen on (0: any), and how long somebody may take to come.
     Port(u16, Duration),
+    /// The same at an address that may be reached by others.
+    Address(SocketAddr),
 }
 
 /// A bridge that runs.
@@ -153,6 +166,21 @@ impl Order<'_> {
                     wait,
                 ]);
             }
+            Local::Address(at) => {
+                words.extend([at.port().to_string(), "--bind-local-port".into()]);
+                words.extend(["--bind-address".into(), at.ip().to_string()]);
+            }
+        }
+        if let Some(many) = &self.many {
+            // Rounded up: a session must not end before the other end thinks so.
+            let idle = many.idle.as_millis().div_ceil(1000);
+            words.extend(["--multi".into(), "--timeout".into(), idle.to_string()]);
+            if let Some(every) = many.talk.heartbeat {
+                words.extend(["--heartbeat".into(), every.as_secs().to_string()]);
+            }
+            if !many.talk.pace.is_zero() {
+                words.extend(["--pace".into(), many.talk.pace.as_millis().to_string()]);
+            }
         }
         words
     }
@@ -224,9 +252,10 @@ const LOCAL: &str = "on the device: ";
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::{cmd::bridge, pipe::cipher::Side};
 
     #[test]
-    fn no_secret_stands_among_the_words() {
+    fn a_bridge_is_told_everything_and_no_secret_stands_among_its_words() {
         let keys = Keys::random(true).unwrap();
         let service = Endpoint {
             host: "localhost".into(),
@@ -240,18 +269,48 @@ mod tests {
             },
             admission: "the line",
             keys: &keys,
+            many: None,
         };
+        let words = order.words();
         assert_eq!(
-            order.words().join(" "),
+            words.join(" "),
             "bridge --secrets-on-stdin --rv-auth --rv-e2ee --host rv.example --port 40190 --local-port 22 --local-host localhost"
         );
-        let secrets = order.secrets();
-        assert!(
-            secrets
-                .reveal()
-                .starts_with(r#"{"auth":"the line","aesC2D":""#)
-        );
-        assert!(secrets.reveal().ends_with("\"side\":\"device\"}\n"));
+        let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let plan = bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
+        assert!(matches!(&plan.local, bridge::Local::Dial(at) if *at == service));
+        assert_eq!(plan.rendezvous, order.rendezvous);
+        assert_eq!(plan.side, Side::Device);
+        assert_eq!(plan.admission.unwrap().reveal(), "the line");
+        let told = plan.keys.unwrap();
+        assert_eq!(told.c2d, (keys.to_device.key.clone(), keys.to_device.iv));
+        let to_client = keys.to_client.unwrap();
+        assert_eq!(told.d2c, Some((to_client.key, to_client.iv)));
+    }
+
+    #[test]
+    fn a_lasting_session_comes_back_as_the_same_plan() {
+        let keys = Keys::random(false).unwrap();
+        let talk = Many {
+            heartbeat: Some(Duration::from_secs(300)),
+            pace: Duration::from_millis(50),
+        };
+        let order = Order {
+            local: Local::Address("127.0.0.1:0".parse().unwrap()),
+            rendezvous: "rv.example:1".parse().unwrap(),
+            admission: "the line",
+            keys: &keys,
+            many: Some(Lasting {
+                idle: Duration::from_millis(30_001),
+                talk,
+            }),
+        };
+        let words = order.words();
+        let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let plan = bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
+        assert_eq!((plan.many, plan.side), (Some(talk), Side::Client));
+        assert_eq!(plan.timeout, Duration::from_secs(31));
+        assert!(matches!(&plan.local, bridge::Local::Listen(_)));
     }
 
     #[test]

@@ -5,13 +5,18 @@
 //! (`"-p @x"`), because the shipped launch scripts write all of these. A single-valued option given twice
 //! keeps its last value.
 //!
-//! `srv` needs no translation: our bridge takes its flags as they are.
+//! `srv` needs no translation: our bridge takes its flags as they are. `at_activate` is several programs in one;
+//! its table is in [`at_activate`].
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/sshnp/models/sshnp_arg.dart,
 //! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_params.dart and
 //! noports:packages/dart/noports_core/lib/src/srvd/srvd_params.dart.
 
-use super::common::Failure;
+use super::common::{Failure, Given};
+use crate::secret::Secret;
+
+pub mod at_activate;
+mod status;
 
 /// What becomes of a classic option.
 #[derive(Clone, Copy)]
@@ -30,6 +35,10 @@ enum To {
     IgnoredValue,
     /// Takes a value that stands behind `--` for ssh; commas separate several.
     Ssh,
+    /// A secret in the open: an activation secret or a code.
+    Secret,
+    /// A secret in the open: the phrase of key files.
+    Phrase,
 }
 
 /// (long names, short name or 0, what becomes of it)
@@ -100,12 +109,6 @@ const RENDEZVOUS: &[Row] = &[
     (&["key-file", "keyFile"], b'k', To::Value("--keys")),
 ];
 
-const ACTIVATE: &[Row] = &[
-    (&["atsign"], b'a', To::Value("")),
-    (&["keys"], b'k', To::Value("--keys")),
-    (&["rootServer"], b'r', To::Value("--root")),
-];
-
 /// Our words for a classic command line.
 ///
 /// # Errors
@@ -115,9 +118,21 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
         "client" => CLIENT,
         "daemon" => DAEMON,
         "rendezvous" => RENDEZVOUS,
-        "activate" => ACTIVATE,
         _ => return Ok(words.iter().map(|&w| w.to_owned()).collect()),
     };
+    let bare = |word: &str| match program {
+        "client" => Err(Failure::misuse(format!("Unparsed args [{word}]"))),
+        _ => Ok(()),
+    };
+    Ok(read(&[table, COMMON], words, bare)?.print())
+}
+
+/// Reads a classic command line by these tables; `bare` hears the words that are no option.
+fn read(
+    tables: &[&[Row]],
+    words: &[&str],
+    mut bare: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<Translated, Failure> {
     let mut out = Translated::default();
     // The launch scripts pass empty words where a setting is empty.
     let mut rest = words.iter().map(|w| w.trim()).filter(|w| !w.is_empty());
@@ -128,26 +143,21 @@ pub fn translate(program: &str, words: &[&str]) -> Result<Vec<String>, Failure> 
             let (name, value) = long
                 .split_once('=')
                 .map_or((long, None), |(n, v)| (n, Some(v)));
-            let to = find(table, |row| row.0.contains(&name)).ok_or_else(|| unknown(word))?;
+            let to = find(tables, |row| row.0.contains(&name)).ok_or_else(|| unknown(word))?;
             out.take(to, word, value, &mut rest)?;
         } else if let Some(letters) = word.strip_prefix('-').filter(|l| !l.is_empty()) {
-            out.letters(table, word, letters, &mut rest)?;
-        } else if program == "activate" {
-            // `at_activate onboard -a @x`: the word for what `noports activate` does.
-            if word != "onboard" {
-                return Err(unknown(word));
-            }
-        } else if program == "client" {
-            return Err(Failure::misuse(format!("Unparsed args [{word}]")));
+            out.letters(tables, word, letters, &mut rest)?;
+        } else {
+            bare(word)?;
         }
     }
-    Ok(out.print())
+    Ok(out)
 }
 
-fn find(table: &[Row], fits: impl Fn(&Row) -> bool) -> Option<To> {
-    table
+fn find(tables: &[&[Row]], fits: impl Fn(&Row) -> bool) -> Option<To> {
+    tables
         .iter()
-        .chain(COMMON)
+        .flat_map(|table| table.iter())
         .find(|row| fits(row))
         .map(|row| row.2)
 }
@@ -165,22 +175,23 @@ struct Translated {
     /// In order of first mention; single values are replaced.
     ours: Vec<(&'static str, Option<String>)>,
     ssh: Vec<String>,
+    given: Given,
 }
 
 impl Translated {
     fn letters<'a>(
         &mut self,
-        table: &[Row],
+        tables: &[&[Row]],
         word: &str,
         letters: &'a str,
         rest: &mut impl Iterator<Item = &'a str>,
     ) -> Result<(), Failure> {
         for (i, letter) in letters.bytes().enumerate() {
-            let to = find(table, |row| row.1 == letter).ok_or_else(|| unknown(word))?;
+            let to = find(tables, |row| row.1 == letter).ok_or_else(|| unknown(word))?;
             let behind = letters.get(i + 1..).unwrap_or_default();
             if matches!(
                 to,
-                To::Value(_) | To::Values(_) | To::IgnoredValue | To::Ssh
+                To::Value(_) | To::Values(_) | To::IgnoredValue | To::Ssh | To::Secret | To::Phrase
             ) {
                 // `-p@x`, `-p=@x`, and the scripts' `"-p @x"` as one word.
                 let value = Some(behind.trim_start_matches('=').trim()).filter(|v| !v.is_empty());
@@ -223,6 +234,8 @@ impl Translated {
             To::IgnoredValue => {
                 value()?;
             }
+            To::Secret => self.given.secret = Some(Secret::new(value()?.to_owned())),
+            To::Phrase => self.given.phrase = Some(Secret::new(value()?.to_owned())),
             To::Ssh => self.ssh.extend(
                 value()?
                     .split(',')
@@ -292,11 +305,6 @@ mod tests {
                 &["-a", "@rv", "-i", "192.0.2.1", "-m", "open"],
                 "--as @rv --host 192.0.2.1 --manager open",
             ),
-            (
-                "activate",
-                &["onboard", "-a", "@x", "-r", "localhost"],
-                "@x --root localhost",
-            ),
             ("bridge", &["-h", "x", "--rv-auth"], "-h x --rv-auth"),
         ] {
             assert_eq!(
@@ -340,7 +348,7 @@ mod tests {
         #[test]
         fn no_words_make_it_panic(words in proptest::collection::vec("[-=a-z@ ,é]{0,8}", 0..6)) {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            for program in ["client", "daemon", "rendezvous", "activate"] {
+            for program in ["client", "daemon", "rendezvous"] {
                 let _ = translate(program, &words);
             }
         }

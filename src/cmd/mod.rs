@@ -16,11 +16,14 @@ pub mod client;
 pub mod common;
 pub mod daemon;
 pub mod demo;
+pub mod enroll;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
+pub mod open;
 pub mod rendezvous;
 pub mod service;
+pub mod tunnel;
 
 /// One program in the executable.
 pub struct Applet {
@@ -48,6 +51,12 @@ pub const APPLETS: &[Applet] = &[
         main: client::main,
     },
     Applet {
+        name: "tunnel",
+        links: &["npt"],
+        about: "open any TCP port near a device, on a port here",
+        main: tunnel::main,
+    },
+    Applet {
         name: "daemon",
         links: &["sshnpd"],
         about: "wait on a device for sessions; opens no port",
@@ -64,6 +73,12 @@ pub const APPLETS: &[Applet] = &[
         links: &["at_activate"],
         about: "make the first keys of an atSign",
         main: activate::main,
+    },
+    Applet {
+        name: "enroll",
+        links: &[],
+        about: "keys for one more device; codes, approvals, revocations",
+        main: enroll::main,
     },
     Applet {
         name: "atserver",
@@ -173,6 +188,9 @@ fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
     if !classic {
         return (applet.main)(&name, words);
     }
+    if applet.name == "activate" {
+        return legacy::at_activate::main(words);
+    }
     match legacy::translate(applet.name, words) {
         Ok(words) => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -226,7 +244,8 @@ mod tests {
             (&["sshrv", "-h", "x"], applet("bridge", 1, true)),
             (&["at_activate"], applet("activate", 1, true)),
             (&["noports", "sshnpd"], applet("daemon", 2, true)),
-            (&["npt"], Choice::NotYet("npt".into())),
+            (&["npt"], applet("tunnel", 1, true)),
+            (&["noports", "tunnel"], applet("tunnel", 2, false)),
             (&["noports"], Choice::Help),
             (&["noports", "--version"], Choice::Version),
             (&["noports", "demon"], Choice::Unknown("demon".into())),

@@ -58,9 +58,12 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(30);
 /// A socket that has not said who it is by then is closed.
 const ADMISSION_TIME: Duration = Duration::from_secs(5);
+/// A socket that has not said who it is by then is overtaken by those behind it. Both ends rely on the order
+/// in which they came, and a line that is sent at once can still be slow.
+const PLACE_KEPT: Duration = Duration::from_secs(1);
 /// Sockets on one port that may be saying who they are at the same time.
-const MAX_UNADMITTED: usize = 16;
-/// Admitted sockets on one port that may wait for their counterpart.
+const MAX_UNADMITTED: usize = 64;
+/// Admitted sockets on one port that may wait for their counterpart; more wait in the kernel.
 const MAX_WAITING: usize = 64;
 /// Sessions of one atSign at a time.
 const MAX_PER_CLIENT: usize = 256;
@@ -83,7 +86,7 @@ struct Args {
     /// sessions at a time (default: 4096)
     #[argh(option, default = "4096")]
     max_sessions: usize,
-    /// atDirectory, HOST[:PORT] (or NOPORTS_ROOT)
+    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
     /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
@@ -92,6 +95,9 @@ struct Args {
     /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option)]
     keys: Option<String>,
+    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+    #[argh(option)]
+    passphrase_file: Option<std::path::PathBuf>,
     /// say on stdout, as JSON lines, when it is ready
     #[argh(switch)]
     json: bool,
@@ -172,7 +178,9 @@ fn default_bind(host: &str) -> IpAddr {
 async fn story(args: Args) -> Result<(), Failure> {
     let policy = args.policy()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
+    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
+    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
     serve(network, keys, policy, service::tell(args.json)).await
 }
 
@@ -388,9 +396,17 @@ struct Gate {
 /// A socket that said who it is, and what it sent behind that line.
 type Admitted = (TcpStream, Vec<u8>);
 
+/// A socket's turn, in the order of arrival: what comes of it, and until when it is waited for.
+type Turn = (Receiver<Admitted>, Instant);
+
 impl Gate {
-    /// Lets sockets in for as long as somebody takes them.
+    /// Lets sockets in, in the order in which they came, for as long as somebody takes them.
     async fn serve(self, admitted: Sender<Admitted>) {
+        let (queue, turns) = channel::bounded(MAX_UNADMITTED);
+        self.receive(queue).or(in_order(turns, admitted)).await;
+    }
+
+    async fn receive(self, queue: Sender<Turn>) {
         let key = self.key.key().await;
         let unadmitted = Arc::new(AtomicUsize::new(0));
         let (session, who) = (self.admission.session, self.key.who);
@@ -409,21 +425,46 @@ impl Gate {
                 unadmitted.fetch_sub(1, Ordering::SeqCst);
                 continue;
             }
-            let (admission, who, admitted, count) = (
-                self.admission.clone(),
-                who.clone(),
-                admitted.clone(),
-                unadmitted.clone(),
-            );
+            let (admission, who, count) = (self.admission.clone(), who.clone(), unadmitted.clone());
+            let (pass, passed) = channel::bounded(1);
             task::spawn(async move {
                 match admit(socket, &admission, &key).await {
-                    Ok(pass) => drop(admitted.try_send(pass)),
+                    Ok(admitted) => drop(pass.try_send(admitted)),
                     Err(why) => {
                         info!("session={session} port_of={who} from={from} not_admitted={why:?}")
                     }
                 }
                 count.fetch_sub(1, Ordering::SeqCst);
             });
+            if queue
+                .send((passed, Instant::now() + PLACE_KEPT))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// Passes sockets on in the order of arrival; who is late comes when he comes.
+async fn in_order(turns: Receiver<Turn>, admitted: Sender<Admitted>) {
+    while let Ok((passed, until)) = turns.recv().await {
+        let late = async {
+            async_io::Timer::at(until).await;
+            None
+        };
+        match async { Some(passed.recv().await) }.or(late).await {
+            Some(Ok(socket)) => drop(admitted.send(socket).await),
+            Some(Err(_)) => {}
+            None => {
+                let admitted = admitted.clone();
+                task::spawn(async move {
+                    if let Ok(socket) = passed.recv().await {
+                        let _ = admitted.send(socket).await;
+                    }
+                });
+            }
         }
     }
 }
@@ -444,8 +485,8 @@ async fn admit(
 /// Joins the oldest admitted A with the oldest admitted B, again and again, until the session is over.
 async fn pair_up(a: Gate, b: Gate) -> usize {
     let session = a.admission.session;
-    let (send_a, from_a) = channel::bounded(MAX_WAITING);
-    let (send_b, from_b) = channel::bounded(MAX_WAITING);
+    let (send_a, from_a) = channel::bounded(1);
+    let (send_b, from_b) = channel::bounded(1);
     let gates = async {
         future::zip(a.serve(send_a), b.serve(send_b)).await;
         0
@@ -472,8 +513,8 @@ async fn join_pairs(
             }
             What::TimeIsUp
         };
-        let arrival_a = async { from_a.recv().await.map_or(What::TimeIsUp, What::A) };
-        let arrival_b = async { from_b.recv().await.map_or(What::TimeIsUp, What::B) };
+        let arrival_a = arrival(&from_a, waiting_a.len(), What::A);
+        let arrival_b = arrival(&from_b, waiting_b.len(), What::B);
         let end = async {
             ended
                 .recv()
@@ -486,18 +527,26 @@ async fn join_pairs(
             What::PairEnded => live -= 1,
             What::TimeIsUp => return pairs,
         }
-        if !waiting_a.is_empty() && !waiting_b.is_empty() {
-            if let (Some(one), Some(other)) = (waiting_a.pop_front(), waiting_b.pop_front()) {
-                (live, pairs) = (live + 1, pairs + 1);
-                task::spawn(carry(session, one, other, done.clone()));
-            }
+        if !waiting_a.is_empty()
+            && !waiting_b.is_empty()
+            && let (Some(one), Some(other)) = (waiting_a.pop_front(), waiting_b.pop_front())
+        {
+            (live, pairs) = (live + 1, pairs + 1);
+            task::spawn(carry(session, one, other, done.clone()));
         }
         if pairs > 0 && live == 0 {
             return pairs;
         }
-        waiting_a.truncate(MAX_WAITING);
-        waiting_b.truncate(MAX_WAITING);
     }
+}
+
+/// The next socket, unless too many wait already: dropping one would join all later ones with their
+/// neighbours.
+async fn arrival(from: &Receiver<Admitted>, waiting: usize, what: fn(Admitted) -> What) -> What {
+    if waiting >= MAX_WAITING {
+        return future::pending().await;
+    }
+    from.recv().await.map_or(What::TimeIsUp, what)
 }
 
 enum What {

@@ -24,7 +24,7 @@ use crate::{
 /// First pause after a login that did not work.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Logs in and subscribes; where nobody can be reached, tries again with growing pauses.
 ///

@@ -1,4 +1,4 @@
-//! TLS: the only file (with its [`stream`]) that knows which library does it.
+//! TLS: the only file (with its `stream`) that knows which library does it.
 //!
 //! The library is a thin wrapper around rustls that we configure ourselves: TLS 1.2 and 1.3, today's
 //! bundled authorities instead of the wrapper's own old list, no session tickets on the server.

@@ -7,14 +7,16 @@
 //! | I am, and can do this | `heartbeat.<device>.sshnp` | daemon → client | [`ping`] |
 //! | two ports, please | `<device>.request_ports.sshrvd` | client → rendezvous | [`ports`] |
 //! | here they are / no | `<session>.sshrvd`, `nack.<session>.sshrvd` | rendezvous → client | [`ports`] |
-//! | open a session | `ssh_request.<device>.sshnp` | client → daemon | [`request`] |
+//! | open a session | `ssh_request.<device>.sshnp`, `npt_request.<device>.sshnp` | client → daemon | [`request`] |
 //! | keys for it / no | `<session>.<device>.sshnp` | daemon → client | [`request`] |
 //! | first line on a rendezvous socket | – | both → rendezvous | [`admit`] |
+//! | keys of the next connection | – | client → daemon, through the rendezvous | [`control`] |
 //!
 //! Every message that asks for something is an [`envelope`]: JSON signed by the sender's atSign.
 //! [`session`] puts the client's steps in order; [`ids`] and [`permit`] are what they are made of.
 
 pub mod admit;
+pub mod control;
 pub mod envelope;
 pub mod ids;
 pub mod permit;

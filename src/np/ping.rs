@@ -30,6 +30,8 @@ pub struct Features {
     pub port_choice: bool,
     /// Honours a time-out in requests.
     pub adjustable_timeout: bool,
+    /// Understands signs of life on the control channel.
+    pub control_heartbeats: bool,
     /// One key per direction.
     pub twin_keys: bool,
 }
@@ -43,6 +45,8 @@ pub struct Heartbeat {
     pub group: String,
     /// Version of the program.
     pub version: String,
+    /// Version of what it is built on; the C daemon's begins with `c`.
+    pub core: String,
     /// What it can do.
     pub features: Features,
     /// The patterns it lets people open.
@@ -64,6 +68,8 @@ struct WireFeatures {
     port_choice: bool,
     #[serde(rename = "adjustableTimeout")]
     adjustable_timeout: bool,
+    #[serde(rename = "controlChannelHeartbeats")]
+    control_heartbeats: bool,
     #[serde(rename = "twinKeys")]
     twin_keys: bool,
 }
@@ -89,6 +95,8 @@ struct Read {
     #[serde(rename = "deviceGroupName")]
     group: Option<json::Value>,
     version: Option<json::Value>,
+    #[serde(rename = "corePackageVersion")]
+    core: Option<json::Value>,
     #[serde(rename = "supportedFeatures")]
     features: Option<json::Value>,
     #[serde(rename = "allowedServices")]
@@ -107,12 +115,14 @@ impl Heartbeat {
             device: device.to_string(),
             group: NO_GROUP.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            core: concat!("rust-", env!("CARGO_PKG_VERSION")).to_owned(),
             features: Features {
                 relay_auth: true,
                 relay_encryption: true,
                 public_keys: false,
-                port_choice: false,
-                adjustable_timeout: false,
+                port_choice: true,
+                adjustable_timeout: true,
+                control_heartbeats: true,
                 twin_keys: true,
             },
             services,
@@ -126,13 +136,14 @@ impl Heartbeat {
             device: &self.device,
             group: &self.group,
             version: &self.version,
-            core: concat!("rust-", env!("CARGO_PKG_VERSION")),
+            core: &self.core,
             features: WireFeatures {
                 relay_auth: f.relay_auth,
                 relay_encryption: f.relay_encryption,
                 public_keys: f.public_keys,
                 port_choice: f.port_choice,
                 adjustable_timeout: f.adjustable_timeout,
+                control_heartbeats: f.control_heartbeats,
                 twin_keys: f.twin_keys,
             },
             services: &self.services,
@@ -157,6 +168,7 @@ impl Heartbeat {
             device: words(read.devicename).unwrap_or_default(),
             group: words(read.group).unwrap_or_else(|| NO_GROUP.to_owned()),
             version: words(read.version).unwrap_or_default(),
+            core: words(read.core).unwrap_or_default(),
             features: features(read.features),
             services: match read.services {
                 Some(json::Value::Array(list)) => {
@@ -182,6 +194,7 @@ fn features(value: Option<json::Value>) -> Features {
         public_keys: has("acceptsPublicKeys"),
         port_choice: has("supportsPortChoice"),
         adjustable_timeout: has("adjustableTimeout"),
+        control_heartbeats: has("controlChannelHeartbeats"),
         twin_keys: has("twinKeys"),
     }
 }
@@ -219,7 +232,7 @@ mod tests {
         let ours = Heartbeat::ours(&"dev1".parse().unwrap(), vec!["localhost:22".into()]);
         let v = env!("CARGO_PKG_VERSION");
         let want = format!(
-            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":false,"adjustableTimeout":false,"twinKeys":true}},"allowedServices":["localhost:22"]}}"#
+            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true,"controlChannelHeartbeats":true,"twinKeys":true}},"allowedServices":["localhost:22"]}}"#
         );
         assert_eq!(ours.print(), want);
         assert_eq!(Heartbeat::parse(&want).unwrap(), ours);

@@ -27,6 +27,10 @@ use crate::at::{
 };
 use crate::secret::Secret;
 
+pub use tunnel::{TunnelRequest, accept_tunnel, tunnel_request_entity};
+
+pub mod tunnel;
+
 /// What a client asks of a daemon, member by member in wire order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshRequest {
@@ -123,7 +127,11 @@ impl SshRequest {
     }
 
     fn payload(&self) -> String {
-        json::to_string(&Wire {
+        json::to_string(&self.wire())
+    }
+
+    fn wire(&self) -> Wire {
+        Wire {
             direct: true,
             session: self.session.to_string(),
             host: self.host.clone(),
@@ -135,7 +143,7 @@ impl SshRequest {
             ephemeral: Some(self.ephemeral.text.clone()),
             ephemeral_type: Some("rsa2048".to_owned()),
             twin_keys: Some(self.twin_keys),
-        })
+        }
     }
 
     /// Reads a request at the daemon. `signer` is the public key of the notification's sender.
@@ -146,40 +154,9 @@ impl SshRequest {
         let envelope = Envelope::parse(text)?;
         let payload = envelope.verify(signer)?;
         let wire: Wire = json::from_str(payload).map_err(|_| RequestError::Member("form"))?;
-        let session = wire.session.parse()?;
-        if !wire.direct {
-            return Err(RequestError::Unsupported("reverse ssh"));
-        }
-        if wire.authenticate != Some(true) {
-            return Err(RequestError::Unsupported(
-                "sessions without a login to the rendezvous",
-            ));
-        }
         let login: LoginMode =
             json::from_str(payload).map_err(|_| RequestError::Member("relayAuthMode"))?;
-        if login.mode.is_some_and(|mode| mode != "payload") {
-            return Err(RequestError::Unsupported("that login to the rendezvous"));
-        }
-        if wire.encrypt != Some(true) {
-            return Err(RequestError::Unsupported("sessions without encryption"));
-        }
-        if wire.ephemeral_type.as_deref() != Some("rsa2048") {
-            return Err(RequestError::Member("clientEphemeralPKType"));
-        }
-        if !host_is_plain(&wire.host) || wire.port == 0 {
-            return Err(RequestError::Member("host and port"));
-        }
-        let nonce = |text: Option<String>| text.unwrap_or_default().parse::<Nonce>();
-        Ok(Self {
-            session,
-            host: wire.host,
-            port: wire.port,
-            client_nonce: nonce(wire.client_nonce)?,
-            rendezvous_nonce: nonce(wire.rendezvous_nonce)?,
-            ephemeral: PublicKey::parse(&wire.ephemeral.unwrap_or_default())
-                .map_err(|_| RequestError::Member("clientEphemeralPK"))?,
-            twin_keys: wire.twin_keys == Some(true),
-        })
+        wire.check(login)
     }
 
     /// The session id a request claims, for telling the sender where its refusal belongs. Checked by nobody.
@@ -195,6 +172,44 @@ impl SshRequest {
             .session
             .parse()
             .ok()
+    }
+}
+
+impl Wire {
+    /// What every session needs, of whichever kind.
+    fn check(self, login: LoginMode) -> Result<SshRequest, RequestError> {
+        let session = self.session.parse()?;
+        if !self.direct {
+            return Err(RequestError::Unsupported("reverse ssh"));
+        }
+        if self.authenticate != Some(true) {
+            return Err(RequestError::Unsupported(
+                "sessions without a login to the rendezvous",
+            ));
+        }
+        if login.mode.is_some_and(|mode| mode != "payload") {
+            return Err(RequestError::Unsupported("that login to the rendezvous"));
+        }
+        if self.encrypt != Some(true) {
+            return Err(RequestError::Unsupported("sessions without encryption"));
+        }
+        if self.ephemeral_type.as_deref() != Some("rsa2048") {
+            return Err(RequestError::Member("clientEphemeralPKType"));
+        }
+        if !host_is_plain(&self.host) || self.port == 0 {
+            return Err(RequestError::Member("host and port"));
+        }
+        let nonce = |text: Option<String>| text.unwrap_or_default().parse::<Nonce>();
+        Ok(SshRequest {
+            session,
+            host: self.host,
+            port: self.port,
+            client_nonce: nonce(self.client_nonce)?,
+            rendezvous_nonce: nonce(self.rendezvous_nonce)?,
+            ephemeral: PublicKey::parse(&self.ephemeral.unwrap_or_default())
+                .map_err(|_| RequestError::Member("clientEphemeralPK"))?,
+            twin_keys: self.twin_keys == Some(true),
+        })
     }
 }
 
@@ -252,40 +267,9 @@ impl Keys {
     }
 }
 
-/// What the daemon sends when the session is open. All key members hold RSA-wrapped base64 texts.
-#[derive(Serialize)]
-struct SingleAnswer {
-    status: &'static str,
-    #[serde(rename = "sessionId")]
-    session: String,
-    #[serde(rename = "ephemeralPrivateKey")]
-    ssh_key: Option<String>,
-    #[serde(rename = "sessionAESKey")]
-    key: String,
-    #[serde(rename = "sessionIV")]
-    iv: String,
-}
-
-#[derive(Serialize)]
-struct TwinAnswer {
-    status: &'static str,
-    #[serde(rename = "sessionId")]
-    session: String,
-    #[serde(rename = "ephemeralPrivateKey")]
-    ssh_key: Option<String>,
-    #[serde(rename = "aesKeyC2D")]
-    key_to_device: String,
-    #[serde(rename = "ivC2D")]
-    iv_to_device: String,
-    #[serde(rename = "aesKeyD2C")]
-    key_to_client: String,
-    #[serde(rename = "ivD2C")]
-    iv_to_client: String,
-}
-
 const CONNECTED: &str = "connected";
 
-/// The daemon's yes.
+/// The daemon's yes to an ssh session.
 ///
 /// # Errors
 /// When keys cannot be wrapped or the answer not signed.
@@ -296,42 +280,61 @@ pub fn accept(
     device: &DeviceName,
     signer: &KeyPair,
 ) -> Result<Message, EnvelopeError> {
-    let wrap = |stream: &StreamKey| -> Result<(String, String), CryptoError> {
-        let key = request
-            .ephemeral
-            .wrap(crypto::aes_key_to_base64(&stream.key).reveal())?;
-        Ok((key, request.ephemeral.wrap(&crypto::to_base64(&stream.iv))?))
-    };
-    let signing = |_| EnvelopeError::Signing;
-    let session = request.session.to_string();
-    let (key, iv) = wrap(&keys.to_device).map_err(signing)?;
-    let payload = match &keys.to_client {
-        None => json::to_string(&SingleAnswer {
-            status: CONNECTED,
-            session,
-            ssh_key: None,
-            key,
-            iv,
-        }),
-        Some(stream) => {
-            let (key_to_client, iv_to_client) = wrap(stream).map_err(signing)?;
-            json::to_string(&TwinAnswer {
-                status: CONNECTED,
-                session,
-                ssh_key: None,
-                key_to_device: key,
-                iv_to_device: iv,
-                key_to_client,
-                iv_to_client,
-            })
-        }
-    };
-    let text = envelope::seal(&payload, signer)?;
+    answer(AnswerKind::Ssh, request, keys, to, device, signer)
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AnswerKind {
+    /// Answers have a member for a temporary ssh key, which nobody needs where the stream is encrypted.
+    Ssh,
+    Tunnel,
+}
+
+fn answer(
+    kind: AnswerKind,
+    request: &SshRequest,
+    keys: &Keys,
+    to: &AtSign,
+    device: &DeviceName,
+    signer: &KeyPair,
+) -> Result<Message, EnvelopeError> {
+    let payload = answer_payload(kind, request, keys).map_err(|_| EnvelopeError::Signing)?;
     Ok(Message {
         to: to.clone(),
         entity: answer_entity(request.session, device),
-        text,
+        text: envelope::seal(&payload, signer)?,
     })
+}
+
+/// All key members hold base64 texts, each wrapped on its own.
+fn answer_payload(
+    kind: AnswerKind,
+    request: &SshRequest,
+    keys: &Keys,
+) -> Result<String, CryptoError> {
+    let session = request.session.to_string();
+    let mut text = format!(r#"{{"status":"{CONNECTED}","sessionId":"{session}""#);
+    if kind == AnswerKind::Ssh {
+        text += r#","ephemeralPrivateKey":null"#;
+    }
+    let mut add = |stream: &StreamKey, names: [&str; 2]| -> Result<(), CryptoError> {
+        let key = crypto::aes_key_to_base64(&stream.key);
+        let iv = crypto::to_base64(&stream.iv);
+        for (name, value) in names.into_iter().zip([key.reveal(), &iv]) {
+            let wrapped = request.ephemeral.wrap(value)?;
+            text += &format!(r#","{name}":"{wrapped}""#);
+        }
+        Ok(())
+    };
+    match &keys.to_client {
+        None => add(&keys.to_device, ["sessionAESKey", "sessionIV"])?,
+        Some(to_client) => {
+            add(&keys.to_device, ["aesKeyC2D", "ivC2D"])?;
+            add(to_client, ["aesKeyD2C", "ivD2C"])?;
+        }
+    }
+    Ok(text + "}")
 }
 
 /// The daemon's no: plain text, which no generation takes for an envelope.
@@ -488,9 +491,9 @@ pub(super) mod tests {
         }
     }
 
-    const SESSION: &str = "6f1c1c1e-6d0a-4a53-9d0a-0d4f7a2b9c11";
+    pub(super) const SESSION: &str = "6f1c1c1e-6d0a-4a53-9d0a-0d4f7a2b9c11";
 
-    fn request(twin_keys: bool) -> SshRequest {
+    pub(super) fn request(twin_keys: bool) -> SshRequest {
         SshRequest {
             session: SESSION.parse().unwrap(),
             host: "127.0.0.1".into(),

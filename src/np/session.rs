@@ -14,6 +14,8 @@
 //! The daemon's side is one step ([`super::request::SshRequest::parse`], then
 //! [`super::request::accept`]), the rendezvous' too ([`super::ports`], [`super::admit`]).
 
+use std::time::Duration;
+
 use super::{
     Message,
     admit::Admission,
@@ -21,7 +23,7 @@ use super::{
     ids::{DeviceName, Nonce, SessionId},
     ping::{self, Heartbeat},
     ports::{self, Ports, PortsRequest},
-    request::{self, AnswerError, Keys, SshRequest},
+    request::{self, AnswerError, Keys, SshRequest, TunnelRequest},
 };
 use crate::at::{
     AtSign,
@@ -143,23 +145,11 @@ impl Offer {
     /// # Errors
     /// When daemon or rendezvous is too old for an encrypted, admitted session.
     pub fn granted(self, ports: Ports, heartbeat: &Heartbeat) -> Result<Granted, SessionError> {
-        let features = heartbeat.features;
-        let lacks = |what| SessionError::Lacks {
-            device: self.device.clone(),
-            at: self.to.clone(),
-            version: heartbeat
-                .version
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(32)
-                .collect(),
-            what,
-        };
-        if !features.relay_auth {
-            return Err(lacks("log in to a rendezvous"));
+        if !heartbeat.features.relay_auth {
+            return Err(self.lacks(heartbeat, "log in to a rendezvous"));
         }
-        if !features.relay_encryption {
-            return Err(lacks("encrypt what passes the rendezvous"));
+        if !heartbeat.features.relay_encryption {
+            return Err(self.lacks(heartbeat, "encrypt what passes the rendezvous"));
         }
         let Some(rendezvous_nonce) = ports.nonce.clone() else {
             return Err(SessionError::OldRendezvous(self.via));
@@ -173,8 +163,18 @@ impl Offer {
             offer: self,
             ports,
             admission,
-            twin_keys: features.twin_keys,
+            daemon: heartbeat.clone(),
         })
+    }
+
+    fn lacks(&self, heartbeat: &Heartbeat, what: &'static str) -> SessionError {
+        let version = heartbeat.version.chars().filter(|c| !c.is_control());
+        SessionError::Lacks {
+            device: self.device.clone(),
+            at: self.to.clone(),
+            version: version.take(32).collect(),
+            what,
+        }
     }
 }
 
@@ -184,16 +184,21 @@ pub struct Granted {
     offer: Offer,
     ports: Ports,
     admission: Admission,
-    twin_keys: bool,
+    daemon: Heartbeat,
 }
 
 impl Granted {
     /// Whether each direction will have its own key.
     pub fn twin_keys(&self) -> bool {
-        self.twin_keys
+        self.daemon.features.twin_keys
     }
 
-    /// The signed request to the daemon.
+    /// What the daemon says of itself.
+    pub fn daemon(&self) -> &Heartbeat {
+        &self.daemon
+    }
+
+    /// The signed request for an ssh session.
     ///
     /// # Errors
     /// When the key cannot sign.
@@ -202,16 +207,44 @@ impl Granted {
         ephemeral: &PublicKey,
         signer: &KeyPair,
     ) -> Result<Message, SessionError> {
-        let request = SshRequest {
+        let request = self.common(ephemeral);
+        Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
+    }
+
+    /// The signed request for a session to `host` and `port`, as the device sees them, that may stand
+    /// `timeout` without a connection.
+    ///
+    /// # Errors
+    /// When the daemon only does ssh, or the key cannot sign.
+    pub fn tunnel_request(
+        &self,
+        (host, port): (&str, u16),
+        timeout: Duration,
+        ephemeral: &PublicKey,
+        signer: &KeyPair,
+    ) -> Result<Message, SessionError> {
+        if !self.daemon.features.port_choice {
+            return Err(self.offer.lacks(&self.daemon, "open other ports than ssh"));
+        }
+        let request = TunnelRequest {
+            session: self.common(ephemeral),
+            target_host: host.to_owned(),
+            target_port: port,
+            timeout,
+        };
+        Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
+    }
+
+    fn common(&self, ephemeral: &PublicKey) -> SshRequest {
+        SshRequest {
             session: self.offer.id,
             host: self.ports.host.clone(),
             port: self.ports.daemon,
             client_nonce: self.admission.client_nonce.clone(),
             rendezvous_nonce: self.admission.rendezvous_nonce.clone(),
             ephemeral: ephemeral.clone(),
-            twin_keys: self.twin_keys,
-        };
-        Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
+            twin_keys: self.twin_keys(),
+        }
     }
 
     /// The daemon has answered: its signature is `device_key`'s, its session and status are right.
@@ -355,6 +388,34 @@ mod tests {
                 "{from} {entity}"
             );
         }
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_only_where_it_is_understood() {
+        let v = vectors();
+        let (client, ephemeral) = (v.key("@client_example"), v.key("session"));
+        let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+        let month = Duration::from_secs(30 * 24 * 3600);
+        let ask = |heartbeat: &Heartbeat| {
+            let granted = offer().granted(ports.clone(), heartbeat).unwrap();
+            granted.tunnel_request(("nas", 443), month, ephemeral.public(), &client)
+        };
+        let asked = ask(&heartbeat(true)).unwrap();
+        assert_eq!(asked.entity, "npt_request.my_device.sshnp");
+        let request = TunnelRequest::parse(&asked.text, client.public()).unwrap();
+        assert_eq!(
+            (request.target_host.as_str(), request.target_port),
+            ("nas", 443)
+        );
+        assert_eq!((request.timeout, request.session.port), (month, 40190));
+
+        let mut old = heartbeat(false);
+        old.features.port_choice = false;
+        old.version = "5.0.2".into();
+        assert_eq!(
+            ask(&old).unwrap_err().to_string(),
+            "the daemon my_device@device_example (version 5.0.2) cannot open other ports than ssh"
+        );
     }
 
     #[test]

@@ -268,3 +268,53 @@ const MOST: usize = 256 * 1024;
 /// Idle pipes per thread.
 const KEPT: usize = 8;
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        io::{Read, Write},
+    };
+
+    use async_std::task::block_on;
+
+    use super::*;
+
+    fn pair() -> (TcpStream, Socket) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (far, Async::new(listener.accept().unwrap().0).unwrap())
+    }
+
+    /// As if the kernel had refused between the two halves of a step.
+    #[test]
+    fn what_is_in_the_pipe_goes_first_when_copying_takes_over() {
+        let ((mut source, from), (mut sink, to)) = (pair(), pair());
+        source.write_all(b"in the pipe, ").unwrap();
+        let mut relay = Relay::new(&from, &to, b"early, ".to_vec());
+        block_on(async {
+            poll_fn(|cx| {
+                let Relay::Splice(splice) = &mut relay else {
+                    panic!("splicing until told otherwise");
+                };
+                if splice.given == 0 {
+                    let _ = splice.poll_early(cx);
+                }
+                splice.poll_fill(cx).map(|outcome| assert!(outcome.is_ok()))
+            })
+            .await;
+            if let Relay::Splice(splice) = &mut relay {
+                let (copy, before) = splice.give_up().unwrap();
+                relay = Relay::Copy(Box::new(copy), before);
+            }
+            source.write_all(b"behind it").unwrap();
+            source.shutdown(Shutdown::Write).unwrap();
+            poll_fn(|cx| relay.poll(cx)).await.unwrap();
+        });
+        let mut all = String::new();
+        sink.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "early, in the pipe, behind it");
+        assert_eq!((relay.taken(), relay.given()), (29, 29));
+    }
+}

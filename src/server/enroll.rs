@@ -75,8 +75,13 @@ impl Grant {
 
     /// Whether it may do this to a key, as the store spells it.
     pub fn covers(&self, key: &str, need: Need) -> bool {
-        if key.parse::<AtKey>().is_ok_and(|key| key.is_reserved()) {
-            return true;
+        if let Ok(key) = key.parse::<AtKey>()
+            && key.is_reserved()
+        {
+            // Everybody needs the shared keys, and to read what is public anyway. What others know the atSign by is
+            // for managers.
+            let open = key.is_shared_key() || (key.is_public() && need == Need::Read);
+            return open || self.manages();
         }
         let entity = entity(key);
         let inside = |namespace: &str| {
@@ -87,6 +92,10 @@ impl Grant {
         };
         if inside(MANAGE) {
             return self.has(MANAGE, need);
+        }
+        // What enrolments say about themselves is theirs, whatever else may be granted.
+        if let Some((id, _)) = own_data(key) {
+            return id == self.id;
         }
         let granted = |namespace: &String| namespace == "*" || inside(namespace);
         self.namespaces
@@ -121,6 +130,58 @@ fn entity(key: &str) -> &str {
         None => key,
     };
     key.rsplit_once('@').map_or(key, |(entity, _)| entity)
+}
+
+/// The enrolment that a key of the form `<name>.<id>.<a|r|d>.__e@alice` belongs to, and the letter: active, revoked,
+/// deleted. Only that enrolment's own connections write such keys, and only active ones; the server moves them.
+pub fn own_data(key: &str) -> Option<(&str, &str)> {
+    let mut parts = entity(key).rsplit('.');
+    if parts.next() != Some("__e") {
+        return None;
+    }
+    let letter = parts.next()?;
+    Some((parts.next()?, letter))
+}
+
+/// Moves what an enrolment says about itself, as from `a` to `r`: readers see what became of it.
+///
+/// # Errors
+/// When the store fails.
+pub fn move_data(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    id: &str,
+    (from, to): (&str, &str),
+    now: u64,
+) -> Result<(), StoreError> {
+    let mut found = Vec::new();
+    home.records(tx, "", &mut |key, _| {
+        if own_data(key) == Some((id, from)) {
+            found.push(key.to_owned());
+        }
+        true
+    })?;
+    let (old_end, new_end) = (
+        format!(".{id}.{from}.__e{}", home.who),
+        format!(".{id}.{to}.__e{}", home.who),
+    );
+    for old in found {
+        let (Some(name), Some(mut record)) = (old.strip_suffix(&old_end), home.record(tx, &old)?)
+        else {
+            continue;
+        };
+        record.meta.updated_at = now;
+        let new = format!("{name}{new_end}");
+        home.put(tx, &new, &record, Change::Update, Logged::ByKey)?;
+        home.erase(tx, &old)?;
+        home.log(tx, &old, Change::Delete, now)?;
+    }
+    Ok(())
+}
+
+/// The enrolment whose row this key is.
+pub fn id_of<'a>(home: &Home, key: &'a str) -> Option<&'a str> {
+    key.strip_suffix(home.who.as_str())?.strip_suffix(ROW)
 }
 
 /// Where an enrolment is.
@@ -162,6 +223,8 @@ pub struct Enrollment {
     pub public_key: String,
     pub state: State,
     pub symmetric_key: Option<String>,
+    /// The signing keys it publishes once approved.
+    pub signing_keys: Option<String>,
     /// Milliseconds; 0 or absent is for ever.
     pub life: Option<u64>,
     /// Milliseconds since 1970.
@@ -183,6 +246,8 @@ struct Row {
     approval: Approval,
     #[serde(rename = "encryptedAPKAMSymmetricKey")]
     symmetric_key: Option<String>,
+    #[serde(rename = "apsk")]
+    signing_keys: Option<String>,
     #[serde(rename = "apkamKeysExpiryInMillis")]
     life: Option<u64>,
 }
@@ -213,6 +278,23 @@ impl Enrollment {
             .end()
     }
 
+    /// As it is stored, and as `info` shows a connection its own.
+    pub fn stored_json(&self) -> String {
+        json::to_string(&Row {
+            app: self.app.clone(),
+            device: self.device.clone(),
+            namespaces: self.namespaces.clone(),
+            public_key: self.public_key.clone(),
+            request_type: "newEnrollment".into(),
+            approval: Approval {
+                state: self.state.word().into(),
+            },
+            symmetric_key: self.symmetric_key.clone(),
+            signing_keys: self.signing_keys.clone(),
+            life: self.life,
+        })
+    }
+
     /// Writes it, to live for `life` milliseconds from now, or for ever.
     ///
     /// # Errors
@@ -224,24 +306,12 @@ impl Enrollment {
         life: Option<u64>,
         now: u64,
     ) -> Result<(), StoreError> {
-        let row = Row {
-            app: self.app.clone(),
-            device: self.device.clone(),
-            namespaces: self.namespaces.clone(),
-            public_key: self.public_key.clone(),
-            request_type: "newEnrollment".into(),
-            approval: Approval {
-                state: self.state.word().into(),
-            },
-            symmetric_key: self.symmetric_key.clone(),
-            life: self.life,
-        };
         let given = Metadata {
             ttl: life.filter(|life| *life > 0),
             ..Metadata::default()
         };
         let record = Record {
-            value: json::to_string(&row),
+            value: self.stored_json(),
             meta: Meta::merged(None, &given, now),
         };
         let key = key_of(home, &self.id);
@@ -309,6 +379,7 @@ fn parse(id: &str, record: &Record) -> Result<Enrollment, StoreError> {
         public_key: row.public_key,
         state: State::parse(&row.approval.state).ok_or(StoreError::Row)?,
         symmetric_key: row.symmetric_key,
+        signing_keys: row.signing_keys,
         life: row.life,
         expires_at: record.meta.expires_at,
     })
@@ -407,14 +478,19 @@ mod tests {
             ("cached:@a:x.sshnp@b", true, true),
             ("@b:shared_key@a", true, true),
             ("shared_key.b@a", true, true),
+            ("public:publickey@a", true, false),
+            ("@a:signing_privatekey@a", false, false),
             ("x@a", false, false),
             ("1.new.enrollments.__manage@a", false, false),
+            ("public:_apsk.e.a.__e@a", true, true),
+            ("public:_apsk.other.a.__e@a", false, false),
         ] {
             assert_eq!(sshnp.covers(key, Need::Read), read, "read {key}");
             assert_eq!(sshnp.covers(key, Need::Write), write, "write {key}");
         }
         let all = grant(&[("*", "rw")]);
         assert!(all.covers("x@a", Need::Write));
+        assert!(!all.covers("public:_apsk.other.a.__e@a", Need::Write));
         assert!(!all.covers("1.new.enrollments.__manage@a", Need::Read));
         assert!(!all.manages());
     }

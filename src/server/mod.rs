@@ -1,10 +1,47 @@
-//! An atServer and atDirectory small enough to read. See `spec`: the ten rules that break clients if missed.
+//! An atServer and atDirectory small enough to read.
+//!
+//! What breaks clients if missed: reply and prompt leave in one write; an empty line gets an answer; a monitor's
+//! replies carry no prompt; a missing key is exactly `error:AT0015-key not found`; an update of a shared value
+//! notifies its recipient, and is cached there when it may be.
 //!
 //! ```text
 //!   socket ─▶ listen ─▶ Session (no I/O): line + transaction + time → reply, events ─▶ store commits ─▶ reply leaves
 //!                                                      │
 //!                                                      └─▶ notify: outbox → the peer's inbox (same process) or peer.rs (TLS)
 //! ```
+//!
+//! # Who tests which verb
+//!
+//! *session* is `session/tests.rs` (no sockets), *wire* is `tests/atserver` (TLS, line by line), *ours* are the programs
+//! of this package in `tests/session.rs` and its neighbours, *atsdk* and *sshnpd* are other people's programs from PyPI
+//! in `tests/foreign`. A dot: this suite sends the verb and depends on the answer.
+//!
+//! | verb | session | wire | ours | atsdk | sshnpd |
+//! | --- | --- | --- | --- | --- | --- |
+//! | directory look-up, hit | | • | • | • | • |
+//! | directory look-up, `null` | | • | • | • | |
+//! | blank line, `@exit` | • | blank | | | |
+//! | `from` | • | • | • | • | • |
+//! | `cram` | • | • | • | • | |
+//! | `pkam`, plain | • | • | • | • | • |
+//! | `pkam` with `signingAlgo` or `enrollmentId` | • | • | | | |
+//! | `pol` | • | • | | | |
+//! | `scan` | • | • | | • | |
+//! | `lookup`, `plookup` | • | • | • | • | • |
+//! | `llookup` | • | • | • | • | • |
+//! | `update` | • | • | • | • | • |
+//! | `update:meta`, `update:json`, `batch` | • | | | | |
+//! | `delete` | • | • | • | • | |
+//! | `notify` | • | • | • | • | • |
+//! | `notify:status`, `:fetch`, `:list` | • | • | | | |
+//! | `notify:remove` | • | • | | | • |
+//! | `notify:all` | | • | | | |
+//! | `monitor` | • | • | • | • | • |
+//! | `noop` | • | • | • | • | |
+//! | `enroll`, `otp`, `keys:get` | • | • | `enroll:request` | | |
+//! | `config:block` | • | • | | | |
+//! | `config:allow` | • | | | | |
+//! | `sync`, `stats`, `info` | • | • | | | |
 
 pub mod authority;
 pub mod control;

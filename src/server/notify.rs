@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::at::{AtKey, AtSign, fault::Code, key::Scope, verb::Operation};
 
 use super::{
+    enroll,
     session::{Refusal, refuse},
     store::{
         Event, StoreError, Tx, lists,
@@ -32,6 +33,8 @@ pub const MAX_ATTEMPTS: u32 = 30;
 /// Most notifications delivered in one transaction, and about how many bytes.
 const BATCH: usize = 64;
 const BATCH_BYTES: u64 = 4 << 20;
+/// Most bytes of other atSigns' values that one atSign keeps.
+const MAX_CACHED_BYTES: u64 = 64 << 20;
 /// Rows removed in one transaction by the purge.
 const PURGED_AT_ONCE: usize = 500;
 /// Most that `strategy:latest` looks at.
@@ -327,6 +330,11 @@ fn cache(
         (None, Some(old)) => (old.value.clone(), Change::Metadata),
         (None, None) => return Ok(()),
     };
+    let more = value.len() as u64;
+    if home.cached_bytes(tx)? + more > MAX_CACHED_BYTES {
+        // Nothing is lost: it can be looked up where it comes from.
+        return Ok(());
+    }
     let meta = note.meta.copied(old.as_ref().map(|old| &old.meta), now);
     home.put(tx, &name, &Record { value, meta }, change, Logged::ByKey)?;
     Ok(())
@@ -389,6 +397,9 @@ pub fn learn_key(
 pub fn purge(tx: &mut Tx<'_>, home: &Home, now: u64) -> Result<bool, StoreError> {
     let keys = home.expired(tx, now, PURGED_AT_ONCE)?;
     for key in &keys {
+        if let Some(id) = enroll::id_of(home, key) {
+            enroll::move_data(tx, home, id, ("a", "d"), now)?;
+        }
         home.erase(tx, key)?;
         home.log(tx, key, Change::Delete, now)?;
     }

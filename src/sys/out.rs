@@ -19,7 +19,7 @@ pub fn line(text: impl Display) -> io::Result<()> {
 /// Text on stdout as it is, for instance help.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn text(text: impl Display) -> io::Result<()> {
     forgive(put(&mut io::stdout().lock(), text.to_string().as_bytes()))
 }

@@ -11,7 +11,9 @@ use std::{
 
 use async_process::{Child, Command, Stdio};
 use futures_lite::AsyncWriteExt;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 /// Our own executable; where the kernel offers it, the very file that is running, even if it has been
 /// replaced or removed since.
@@ -77,6 +79,19 @@ pub fn protect_memory() {
     }
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         log::debug!("dumpable=left error={error}");
+    }
+}
+
+/// As many open descriptors as the system lets us have without asking: a thousand connections are two
+/// thousand of them.
+pub fn more_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        log::debug!("descriptors={:?} error={error}", limit.current);
     }
 }
 

@@ -24,6 +24,7 @@ use noports::{
     },
     cmd::{activate::activate, common::Progress, daemon, rendezvous},
     net::{dial::Endpoint, tls::Connector},
+    secret::Secret,
     server::{
         authority,
         listen::{self, Options, Running},
@@ -110,37 +111,12 @@ impl Drop for World {
 impl World {
     /// Directory and atServers, with `@alice`, `@device` and `@rendezvous` activated.
     pub async fn start() -> Self {
-        let dir = Folder::new();
-        fs::create_dir(dir.path("keys")).unwrap();
-        let authority = authority::open_or_make(&dir.path("at")).unwrap();
-        let leaf = authority.leaf(&["localhost".into()]).unwrap();
-        let options = Options {
-            data: dir.path("at"),
-            listen: IpAddr::from(Ipv4Addr::LOCALHOST),
-            host: "localhost".into(),
-            directory_port: 0,
-            first_port: 0,
-            domain: None,
-            timings: Default::default(),
-        };
-        let server = listen::start(options, leaf.acceptor().unwrap())
-            .await
-            .unwrap();
-        let port = server.directory().port();
-        let network = Network {
-            root: Root::Directory(Endpoint {
-                host: "localhost".into(),
-                port,
-            }),
-            tls: Connector::new(&[authority.ca_file()]).unwrap(),
-        };
-        let world = Self {
-            dir,
-            network,
-            port,
-            server: Some(server),
-            tasks: Vec::new(),
-        };
+        Self::start_with("localhost", |_| {}).await
+    }
+
+    /// The same under this name, and with other options.
+    pub async fn start_with(host: &str, change: impl FnOnce(&mut Options)) -> Self {
+        let world = Self::empty(host, change).await;
         for (who, pkam, encryption) in [
             (ALICE, "@client_example_pkam", "@client_example"),
             (DEVICE, "@device_example_pkam", "@device_example"),
@@ -151,10 +127,52 @@ impl World {
         world
     }
 
+    /// A directory that knows nobody yet.
+    pub async fn empty(host: &str, change: impl FnOnce(&mut Options)) -> Self {
+        let dir = Folder::new();
+        fs::create_dir(dir.path("keys")).unwrap();
+        let authority = authority::open_or_make(&dir.path("at")).unwrap();
+        let leaf = authority.leaf(&[host.to_owned()]).unwrap();
+        let mut options = Options {
+            data: dir.path("at"),
+            listen: IpAddr::from(Ipv4Addr::LOCALHOST),
+            host: host.to_owned(),
+            directory_port: 0,
+            first_port: 0,
+            domain: None,
+            timings: Default::default(),
+        };
+        change(&mut options);
+        let server = listen::start(options, leaf.acceptor().unwrap())
+            .await
+            .unwrap();
+        let port = server.directory().port();
+        let network = Network {
+            root: Root::Directory(Endpoint {
+                host: host.to_owned(),
+                port,
+            }),
+            tls: Connector::new(&[authority.ca_file()]).unwrap(),
+        };
+        Self {
+            dir,
+            network,
+            port,
+            server: Some(server),
+            tasks: Vec::new(),
+        }
+    }
+
+    /// A new atSign and its one-time secret.
+    pub async fn add(&self, who: &str) -> Secret<String> {
+        let server = self.server.as_ref().unwrap();
+        server.add(&who.parse().unwrap()).await.unwrap()
+    }
+
     /// Activates with keys that are there: the same way as after a first attempt that was cut off.
     pub async fn activate(&self, who: &str, pkam: &str, encryption: &str) {
+        let secret = self.add(who).await;
         let who: AtSign = who.parse().unwrap();
-        let secret = self.server.as_ref().unwrap().add(&who).await.unwrap();
         let keys = AtKeys {
             atsign: who.clone(),
             pkam: known_pair(pkam),
@@ -177,17 +195,28 @@ impl World {
 
     /// From now on the same atServers are a process of their own, on the same ports.
     pub async fn serve_from_a_process(&mut self) -> Process {
+        self.stop().await;
+        self.serve()
+    }
+
+    /// The atServers of this process end; their ports are kept for those of another.
+    pub async fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             server.stop().await;
         }
-        self.serve()
     }
 
     /// Starts the atServers' process (again).
     pub fn serve(&self) -> Process {
+        self.serve_with(&[])
+    }
+
+    /// The same with more options.
+    pub fn serve_with(&self, more: &[&str]) -> Process {
         let port = self.port.to_string();
         let data = self.dir.text("at");
-        self.process(&["atserver", "serve", "--data", &data, "--port", &port])
+        let words = ["atserver", "serve", "--data", &data, "--port", &port];
+        self.process(&[&words[..], more].concat())
     }
 
     /// Starts a service and waits until it says on stdout that it is ready.
@@ -258,7 +287,7 @@ impl World {
         let (network, keys) = (self.network.clone(), self.keys(RENDEZVOUS));
         let (send, ready) = channel::bounded(1);
         self.tasks.push(task::spawn(async move {
-            let told = |_: &str| drop(send.try_send(()));
+            let told = |_: &str| send.try_send(()).unwrap();
             rendezvous::serve(network, keys, policy, told)
                 .await
                 .unwrap();
@@ -285,7 +314,7 @@ impl World {
         let (network, keys) = (self.network.clone(), self.keys(DEVICE));
         let (send, ready) = channel::bounded(1);
         self.tasks.push(task::spawn(async move {
-            let told = |_: &str| drop(send.try_send(()));
+            let told = |_: &str| send.try_send(()).unwrap();
             daemon::serve(network, keys, policy, told).await.unwrap();
         }));
         ready.recv().await.unwrap();
@@ -324,11 +353,16 @@ impl World {
         self.noports(&[&base[..], words].concat())
     }
 
+    /// Where its atDirectory is.
+    pub fn root(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
     /// A program that runs in this world's environment, such as ssh.
     pub fn program(&self, name: &str) -> Command {
         let mut command = Command::new(name);
         command
-            .env("NOPORTS_ROOT", format!("localhost:{}", self.port))
+            .env("NOPORTS_ROOT", self.root())
             .env("NOPORTS_CA", self.dir.path("at/ca.pem"))
             .env("NOPORTS_KEYS", self.dir.path("keys"))
             .env("NOPORTS_VIA", RENDEZVOUS)

@@ -126,7 +126,18 @@ impl Link {
     /// # Errors
     /// Names who could not be reached.
     pub async fn open(network: &Network, who: &AtSign) -> Result<Self, AtError> {
-        let timing = Timing::default();
+        Self::open_with(network, who, Timing::default()).await
+    }
+
+    /// The same with other deadlines.
+    ///
+    /// # Errors
+    /// As [`Link::open`].
+    pub async fn open_with(
+        network: &Network,
+        who: &AtSign,
+        timing: Timing,
+    ) -> Result<Self, AtError> {
         let reach = OverNetwork {
             network: network.clone(),
             who: who.clone(),
@@ -250,6 +261,11 @@ impl Link {
         let outcome = outcome.unwrap_or(Err(Broken::Silent(within)));
         self.dead = outcome.is_err();
         outcome
+    }
+
+    /// Whether another command may be sent, as far as can be told without asking.
+    pub fn is_good(&self) -> bool {
+        !self.dead && !self.ended
     }
 
     /// Whether another command may be sent.

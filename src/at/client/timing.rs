@@ -19,7 +19,8 @@ pub struct Timing {
     pub silence: Duration,
     /// A monitor that waits this long for the rest of a line is dead, however many bytes drip in.
     pub line: Duration,
-    /// First and longest pause before reconnecting.
+    /// First and longest pause before reconnecting. Whoever waits for a server that restarts is back with it in
+    /// under ten seconds, however often it does.
     pub retry: (Duration, Duration),
     /// Between `monitor` and the `noop:0` that proves it: servers read what comes together as one command.
     pub settle: Duration,
@@ -37,7 +38,7 @@ impl Default for Timing {
             idle: Duration::from_secs(30),
             silence: Duration::from_secs(15),
             line: Duration::from_secs(120),
-            retry: (Duration::from_secs(1), Duration::from_secs(30)),
+            retry: (Duration::from_secs(1), Duration::from_secs(8)),
             settle: Duration::from_millis(50),
             remember: Duration::from_secs(60 * 60),
         }

@@ -126,7 +126,7 @@ pub(super) fn key_error(text: &str, bad: BadKey) -> Bad {
     let known = matches!(scope, "" | "cached" | "public" | "private" | "privatekey");
     let shared = scope.starts_with('@') && !scope[1..].contains([':', '@']);
     let entity = name.rsplit_once('@').map_or(name, |(entity, _)| entity);
-    let whole = !entity.is_empty() && !name.contains(char::is_whitespace);
+    let whole = !entity.is_empty() && !entity.contains('@') && !name.contains(char::is_whitespace);
     if (known || shared) && whole && entity.len() < name.len() {
         Bad::Key(bad)
     } else {

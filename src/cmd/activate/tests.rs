@@ -101,7 +101,7 @@ fn an_activation_leaves_a_working_key_file_and_happens_once() {
         );
         assert_eq!(failure.code, exit::LOGIN);
         assert!(
-            !Draft::of(&world.file(&alice)).0.exists(),
+            !Draft::of(&world.file(&alice)).path.exists(),
             "no keys for a wrong secret"
         );
 
@@ -169,14 +169,14 @@ async fn die(world: &World, who: &AtSign, secret: &Secret<String>, when: Died) -
     let draft = Draft::of(&file);
     if let Died::NotRenamed = when {
         world.activate(who, secret).await.unwrap();
-        fs::rename(&file, &draft.0).unwrap();
+        fs::rename(&file, &draft.path).unwrap();
         return draft.read(who).unwrap().unwrap();
     }
     let mut link = Link::open(&world.network, who).await.unwrap();
     log_in_by_secret(&mut link, who, secret).await.unwrap();
     let keys = enroll::mint(who).unwrap();
     draft.write(&keys).unwrap();
-    assert_eq!(mode(&draft.0), 0o600);
+    assert_eq!(mode(&draft.path), 0o600);
     if let Died::Unheard = when {
         return keys;
     }

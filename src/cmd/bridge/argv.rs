@@ -2,7 +2,12 @@
 //!
 //! Source: noports:packages/dart/sshnoports/bin/srv.dart (flags, lines on stderr, exit codes).
 
-use std::{env, io, process::ExitCode, time::Duration};
+use std::{
+    env, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
 
 use argh::FromArgs;
 use async_global_executor::GlobalExecutorConfig;
@@ -11,7 +16,7 @@ use log::LevelFilter;
 use miniserde::{Deserialize, json};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{BridgeError, Local, Plan, Report, run};
+use super::{BridgeError, Local, Many, Plan, Report, run};
 use crate::{
     net::dial::Endpoint,
     pipe::cipher::{SessionKeys, Side},
@@ -66,6 +71,9 @@ fn serve(plan: Plan) -> ExitCode {
     if let Some(Err(error)) = &kept {
         log::debug!("hang_ups=heeded error={error}");
     }
+    if plan.many.is_some() {
+        process::more_descriptors();
+    }
     let side = plan.side;
     match block_on(run(plan, || out::note(STARTED))) {
         Ok(carried) => {
@@ -111,7 +119,7 @@ struct Args {
     /// port of the local service, or with --bind-local-port the port to listen on (22)
     #[argh(option, default = "22", arg_name = "port")]
     local_port: u16,
-    /// seconds to wait for the first local connection (60)
+    /// seconds to wait for the first local connection; with --multi, to stand without one (60)
     #[argh(option, default = "60", arg_name = "seconds")]
     timeout: u64,
     /// listen on the local port for one connection from this machine instead of dialling the service
@@ -126,9 +134,18 @@ struct Args {
     /// encrypt with the keys from RV_AES_C2D, RV_IV_C2D, RV_AES_D2C, RV_IV_D2C or from RV_AES, RV_IV
     #[argh(switch)]
     rv_e2ee: bool,
-    /// many connections over one session: not offered yet
+    /// carry as many connections as come
     #[argh(switch)]
     multi: bool,
+    /// with --multi --bind-local-port: seconds between signs of life, for devices that know them (0: none)
+    #[argh(option, default = "0", arg_name = "seconds")]
+    heartbeat: u64,
+    /// with --multi --bind-local-port: milliseconds between two connections, for old devices (0)
+    #[argh(option, default = "0", arg_name = "milliseconds")]
+    pace: u64,
+    /// with --bind-local-port: address to listen on (127.0.0.1)
+    #[argh(option, arg_name = "address")]
+    bind_address: Option<IpAddr>,
     /// read the secrets from one JSON line on stdin: auth, aesC2D, ivC2D, aesD2C, ivD2C, side
     #[argh(switch)]
     secrets_on_stdin: bool,
@@ -251,10 +268,8 @@ fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
-    if args.multi {
-        return Err(misuse(
-            "--multi is not offered yet: start one bridge for each connection",
-        ));
+    if args.multi && args.stdio {
+        return Err(misuse("--stdio is one connection, --multi are many"));
     }
     if args.stdio && args.bind_local_port {
         return Err(misuse("--stdio and --bind-local-port exclude each other"));
@@ -293,7 +308,19 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
         keys,
         side,
         timeout: Duration::from_secs(args.timeout.min(LONGEST_WAIT)),
+        many: args.multi.then(|| Many {
+            heartbeat: (args.heartbeat > 0)
+                .then(|| Duration::from_secs(args.heartbeat.min(LONGEST_WAIT))),
+            pace: Duration::from_millis(args.pace.min(LONGEST_PACE)),
+        }),
     })
+}
+
+/// What a process with these words and this line on stdin would do.
+#[cfg(test)]
+pub(in crate::cmd) fn read_plan(words: &[&str], line: &[u8]) -> Option<Plan> {
+    let args = Args::from_args(&["bridge"], words).ok()?;
+    plan(&args, parse_secrets(line).ok()?).ok()
 }
 
 fn local(args: &Args) -> Result<Local, Refusal> {
@@ -303,13 +330,10 @@ fn local(args: &Args) -> Result<Local, Refusal> {
     if !args.bind_local_port {
         return Ok(Local::Dial(endpoint(&args.local_host, args.local_port)?));
     }
-    let bound = std::net::TcpListener::bind(("127.0.0.1", args.local_port));
-    let listener = bound.map_err(|error| {
-        Refusal::Failed(format!(
-            "cannot listen on 127.0.0.1:{}: {error}",
-            args.local_port
-        ))
-    })?;
+    let here = args.bind_address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let at = SocketAddr::new(here, args.local_port);
+    let listener = std::net::TcpListener::bind(at)
+        .map_err(|error| Refusal::Failed(format!("cannot listen on {at}: {error}")))?;
     if let Ok(addr) = listener.local_addr() {
         out::note(format_args!("{LISTENING}{}", addr.port()));
     }
@@ -329,6 +353,8 @@ const MISUSE: u8 = 1;
 const FAILED: u8 = 200;
 /// An admission line is below 4 KiB, the keys below 200 bytes.
 const MOST_SECRETS: usize = 16 * 1024;
+/// Milliseconds between two connections.
+const LONGEST_PACE: u64 = 10_000;
 /// A year.
 const LONGEST_WAIT: u64 = 365 * 24 * 3600;
 
@@ -392,6 +418,18 @@ mod tests {
         };
         assert!(listener.local_addr().unwrap().ip().is_loopback());
         assert_eq!(plan.side, Side::Client);
+    }
+
+    #[test]
+    fn many_connections_are_asked_for_by_the_classic_flag() {
+        let plan = from_environment("-h rv -p 1 --multi --timeout 7", &[]).unwrap();
+        assert_eq!(plan.many, Some(Many::default()));
+        assert_eq!(plan.timeout, Duration::from_secs(7));
+        let line = "-h rv -p 1 --multi --bind-local-port --local-port 0 --heartbeat 300 --pace 50";
+        let many = from_environment(line, &[]).unwrap().many.unwrap();
+        assert_eq!(many.heartbeat, Some(Duration::from_secs(300)));
+        assert_eq!(many.pace, Duration::from_millis(50));
+        assert!(from_environment("-h rv -p 1", &[]).unwrap().many.is_none());
     }
 
     #[test]
@@ -470,7 +508,7 @@ mod tests {
     #[test]
     fn flags_that_make_no_sense_are_explained() {
         for (line, want) in [
-            ("-h rv -p 1 --multi", "--multi is not offered"),
+            ("-h rv -p 1 --multi --stdio", "--stdio is one connection"),
             ("-h rv -p 1 --stdio --bind-local-port", "exclude each other"),
             ("-h rv -p 0", "not a host and a port"),
             ("-h rv:5 -p 1", "not a host and a port"),

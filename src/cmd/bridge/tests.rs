@@ -74,6 +74,7 @@ fn plan(local: Local, rendezvous: &Endpoint, side: Side, keys: Option<SessionKey
         keys,
         side,
         timeout: SOON,
+        many: None,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     sys::paths,
 };
 
-use super::{Failure, exit};
+use super::{Failure, Phrases, exit};
 
 /// The atDirectory and the authorities to trust: flags, else `NOPORTS_ROOT` and `NOPORTS_CA` (files
 /// separated by `:`), else the public directory and the bundled authorities.
@@ -39,7 +39,7 @@ pub fn acting_as(flag: Option<&str>) -> Result<Option<AtSign>, Failure> {
 /// # Errors
 /// [`exit::KEYS`] with what was looked for and where.
 pub fn identity(as_: Option<&AtSign>, keys: Option<&Path>) -> Result<AtKeys, Failure> {
-    identity_in(&environment, as_, keys)
+    identity_in(&environment, as_, keys, &Phrases::new(None)?)
 }
 
 /// [`acting_as`] and [`identity`] in one, from the flags as they come.
@@ -47,7 +47,20 @@ pub fn identity(as_: Option<&AtSign>, keys: Option<&Path>) -> Result<AtKeys, Fai
 /// # Errors
 /// Those of both.
 pub fn own_keys(as_: Option<&str>, keys: Option<&str>) -> Result<AtKeys, Failure> {
-    identity(acting_as(as_)?.as_ref(), keys.map(Path::new))
+    own_keys_under(as_, keys, &Phrases::new(None)?)
+}
+
+/// The same, where a phrase for a protected key file may have been given.
+///
+/// # Errors
+/// As [`own_keys`].
+pub fn own_keys_under(
+    as_: Option<&str>,
+    keys: Option<&str>,
+    phrases: &Phrases,
+) -> Result<AtKeys, Failure> {
+    let as_ = acting_as(as_)?;
+    identity_in(&environment, as_.as_ref(), keys.map(Path::new), phrases)
 }
 
 /// Where an atSign's key file is, or will be: `keys` (a file, or an existing folder), else
@@ -129,6 +142,7 @@ fn identity_in(
     env: Environment,
     as_: Option<&AtSign>,
     keys: Option<&Path>,
+    phrases: &Phrases,
 ) -> Result<AtKeys, Failure> {
     let from_env = acting_as_in(env, None)?;
     let as_ = as_.or(from_env.as_ref());
@@ -139,7 +153,7 @@ fn identity_in(
     } else {
         (owner_of(&path, as_)?, path)
     };
-    Ok(keystore::load(&file, &who)?)
+    keystore::unlock(&file, &who, || phrases.for_reading(&file))
 }
 
 /// Whose keys a file holds: as told, else as its name says.
@@ -284,15 +298,16 @@ mod tests {
         let inside = folder.0.join("@alice_key.atKeys");
         assert_eq!(key_file_in(&env, &alice, Some(&folder.0)).unwrap(), inside);
 
-        let missing = identity_in(&env, Some(&alice), None).unwrap_err();
+        let none = Phrases::default();
+        let missing = identity_in(&env, Some(&alice), None, &none).unwrap_err();
         assert!(
             missing.message.contains(".atsign/keys/@alice_key"),
             "{missing}"
         );
-        let empty = identity_in(&env, None, Some(&folder.0)).unwrap_err();
+        let empty = identity_in(&env, None, Some(&folder.0), &none).unwrap_err();
         assert!(empty.message.contains("@a_key.atKeys"), "{empty}");
         assert_eq!((missing.code, empty.code), (exit::KEYS, exit::KEYS));
-        let whose = identity_in(&env, None, Some(&folder.0.join("odd.json"))).unwrap_err();
+        let whose = identity_in(&env, None, Some(&folder.0.join("odd.json")), &none).unwrap_err();
         assert!(whose.message.contains("whose keys"), "{whose}");
     }
 }

@@ -18,6 +18,8 @@ use super::print_err;
 pub struct Progress {
     look: Look,
     since: Instant,
+    /// A line waits for its end.
+    begun: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ enum Look {
 }
 
 /// Column of the times, and width that a started line is padded to.
-const WIDTH: usize = 42;
+const WIDTH: usize = 62;
 
 impl Progress {
     /// Starts the clock of the first step.
@@ -41,7 +43,13 @@ impl Progress {
         Self {
             look,
             since: Instant::now(),
+            begun: false,
         }
+    }
+
+    /// Whether nothing is told at all.
+    pub fn is_silent(&self) -> bool {
+        self.look == Look::Silent
     }
 
     /// A step that takes a while begins: `making keys…`. [`Progress::done`] takes its line's place.
@@ -52,8 +60,8 @@ impl Progress {
             Look::Plain => format!("{what}…\n"),
             Look::Terminal => format!("  … {what}"),
         };
-        let mut err = io::stderr().lock();
-        let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+        self.begun = true;
+        write_now(&text);
     }
 
     /// A step is finished; the next one's clock starts.
@@ -64,6 +72,7 @@ impl Progress {
             self.since.elapsed().as_secs_f64(),
         );
         self.since = Instant::now();
+        self.begun = false;
         if let Some(line) = line {
             print_err(&line);
         }
@@ -77,6 +86,20 @@ impl Progress {
             Look::Terminal => print_err(&format!("\r\x1b[K    {what}")),
         }
     }
+}
+
+impl Drop for Progress {
+    /// What failed is told on a line of its own.
+    fn drop(&mut self) {
+        if self.begun && self.look == Look::Terminal {
+            write_now("\r\x1b[K");
+        }
+    }
+}
+
+fn write_now(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
 /// The line of a finished step.

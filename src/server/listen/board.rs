@@ -279,3 +279,57 @@ impl Drop for Guard {
         self.house.facts.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use async_std::{net::TcpListener, task::block_on};
+
+    use super::*;
+    use crate::server::store::notes::{Kind, tests::note};
+
+    #[test]
+    fn a_monitor_that_does_not_read_loses_its_mailbox_and_others_do_not() {
+        block_on(async {
+            let (queued, _) = channel::unbounded();
+            let board = Board::new(queued);
+            let home = Home {
+                number: 1,
+                who: "@bob".parse().unwrap(),
+            };
+            let house = Arc::new(House::new(home, 1, Facts::default(), None));
+            board.move_in(house.clone());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let at = listener.local_addr().unwrap();
+            let (one, two) = (TcpStream::connect(at).await, TcpStream::connect(at).await);
+            let (slow, quick) = (
+                house.enter("_1", one.unwrap()),
+                house.enter("_2", two.unwrap()),
+            );
+            let (unread, read) = (slow.open_mailbox(), quick.open_mailbox());
+            let mut big = note("n", "@alice", "@bob", Kind::Received);
+            big.value = Some("v".repeat(MAILBOX_BYTES / 4));
+            let big = Arc::new(big);
+            for n in 0..8 {
+                board.told(Event::Note(big.clone()));
+                assert!(matches!(read.next().await, Some(Push::Note(_))), "{n}");
+            }
+            let mut got = 0;
+            while unread.next().await.is_some() {
+                got += 1;
+            }
+            assert!((4..8).contains(&got), "{got} of 8 big ones fit");
+            // Signs of life do not pile up.
+            for _ in 0..3 {
+                board.told(Event::Commit("@bob".parse().unwrap(), 7));
+            }
+            assert!(matches!(read.next().await, Some(Push::Stats)));
+            board.told(Event::Note(big));
+            assert!(matches!(read.next().await, Some(Push::Note(_))));
+            assert_eq!(house.last_commit(), Some(7));
+            assert_eq!(house.connections(), 2);
+            drop(slow);
+            assert_eq!(house.connections(), 1);
+        });
+    }
+}

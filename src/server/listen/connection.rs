@@ -36,7 +36,9 @@ use super::{
 
 /// Most connections to one atSign.
 const MAX_PER_HOUSE: usize = 2000;
-/// Bytes read, and most bytes written, at a time.
+/// Bytes read at a time: most commands are far shorter, and each idle connection keeps this much.
+const READ: usize = 4 * 1024;
+/// Most bytes written at a time: one TLS record.
 const PIECE: usize = 16 * 1024;
 /// How long a client may take to hear that we hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -148,7 +150,7 @@ impl Line<'_> {
             return Ok(());
         }
         self.send(GREETING).await?;
-        let mut buffer = vec![0; PIECE];
+        let mut buffer = vec![0; READ];
         loop {
             while let Some(line) = self.input.pop(self.session.max_line()) {
                 if self.line(line).await? {
@@ -305,12 +307,12 @@ impl Line<'_> {
                     None => None,
                 };
                 outcome = self.session.proven(&proof, found);
-                self.visitor_is_known();
             }
             Next::Fetch(errand) => outcome = self.fetch(*errand).await?,
         }
-        if self.session.enrollment().is_some() {
-            self.guard.lives_by(self.session.enrollment());
+        self.guard.lives_by(self.session.enrollment());
+        if self.session.is_known() {
+            self.visitor.pass.known();
         }
         self.give(outcome).await
     }
@@ -331,7 +333,7 @@ impl Line<'_> {
         Ok(outcome)
     }
 
-    fn logged_in(&mut self, good: bool) {
+    fn logged_in(&self, good: bool) {
         if let Some(who) = self.session.claims() {
             let failures = &self.hub.failures;
             failures.note(self.visitor.from, who, good, Instant::now());
@@ -340,14 +342,6 @@ impl Line<'_> {
                 true => log::info!("session={id} from={from} login={who}"),
                 false => log::warn!("session={id} from={from} login={who} failed"),
             }
-        }
-        self.guard.lives_by(self.session.enrollment());
-        self.visitor_is_known();
-    }
-
-    fn visitor_is_known(&mut self) {
-        if self.session.is_known() {
-            self.visitor.pass.known();
         }
     }
 

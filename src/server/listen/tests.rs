@@ -1,6 +1,10 @@
 //! The server as clients meet it: real sockets, real TLS, a store on disk.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use async_std::task::block_on;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
@@ -323,7 +327,7 @@ fn strangers_are_answered_and_limited() {
         assert_eq!(line.read().await.unwrap(), "data:ok\n@");
         line.stream.write_all(b"op:0\n").await.unwrap();
         assert_eq!(line.read().await.unwrap(), "data:ok\n@");
-        line.send(&"x".repeat(20_000)).await;
+        line.send(&"x".repeat(40_000)).await;
         let refused = line.read().await.unwrap();
         assert!(refused.starts_with("error:AT0005-"), "{refused}");
         assert_eq!(line.read().await, None);

@@ -9,10 +9,11 @@ use crate::{
         verb::{Config, List},
     },
     server::{
-        enroll::Need,
+        enroll::{self, Need},
         store::{
             Rows, StoreError, Tx, lists,
             log::{Change, Commit},
+            notes::Tally,
             text::{Object, array},
         },
     },
@@ -38,13 +39,27 @@ impl Session {
         }
     }
 
-    pub(super) fn info(&self, brief: bool, now: u64) -> Handled {
+    /// `enrolled`: the connection's enrolment as JSON.
+    pub(super) fn info(&self, brief: bool, enrolled: Option<String>, now: u64) -> Handled {
         let up = now.saturating_sub(self.facts.started);
         let info = Object::new().text("version", SERVER_VERSION);
-        Ok(Answer::Data(match brief {
-            true => info.raw("uptimeAsMillis", up).end(),
-            false => info.text("uptimeAsWords", &words(up / 1000)).end(),
-        }))
+        let info = match brief {
+            true => info.raw("uptimeAsMillis", up),
+            false => info.text("uptimeAsWords", &words(up / 1000)),
+        };
+        let info = match enrolled {
+            Some(enrolled) => info.raw("apkam_metadata", enrolled),
+            None => info,
+        };
+        Ok(Answer::Data(info.end()))
+    }
+
+    pub(super) fn info_of_enrollment(&self, tx: &Tx<'_>, now: u64) -> Handled {
+        let enrolled = match self.enrollment() {
+            Some(id) => enroll::find(tx, &self.home, id, now)?,
+            None => None,
+        };
+        self.info(false, enrolled.map(|found| found.stored_json()), now)
     }
 
     pub(super) fn config(&mut self, tx: &mut Tx<'_>, config: Config, now: u64) -> Handled {
@@ -65,14 +80,14 @@ impl Session {
                 let text = "lists can be changed by a managing connection only";
                 Err(refuse(Code::Unauthorized, text))
             }
-            Config::Add(list, names) => self.change_list(tx, list, now, |known| {
+            Config::Add(list, names) => self.change_list(tx, list, true, now, |known| {
                 let new: Vec<AtSign> = names
                     .into_iter()
                     .filter(|name| !known.contains(name))
                     .collect();
                 known.extend(new);
             }),
-            Config::Remove(list, names) => self.change_list(tx, list, now, |known| {
+            Config::Remove(list, names) => self.change_list(tx, list, false, now, |known| {
                 known.retain(|name| !names.contains(name))
             }),
         }
@@ -82,10 +97,14 @@ impl Session {
         &self,
         tx: &mut Tx<'_>,
         list: List,
+        adds: bool,
         now: u64,
         change: impl FnOnce(&mut Vec<AtSign>),
     ) -> Handled {
         let mut names = lists::show(tx, &self.home, list)?;
+        if names.is_empty() && !adds {
+            return Ok(Answer::Data("null".into()));
+        }
         change(&mut names);
         // The owner is never shut out.
         names.retain(|name| *name != self.home.who);
@@ -96,7 +115,13 @@ impl Session {
         success()
     }
 
-    pub(super) fn stats(&self, tx: &Tx<'_>, ids: &[String], regex: Option<&str>) -> Handled {
+    pub(super) fn stats(
+        &self,
+        tx: &Tx<'_>,
+        ids: &[String],
+        regex: Option<&str>,
+        now: u64,
+    ) -> Handled {
         self.owner()?;
         let all = ["3", "7", "11"].map(str::to_owned);
         let ids = if ids.is_empty() { &all[..] } else { ids };
@@ -110,10 +135,7 @@ impl Session {
                 "2" => ("activeOutboundConnections", "0".to_owned()),
                 "3" => ("lastCommitID", self.last_commit(tx, regex)?),
                 "7" => ("secondaryServerVersion", SERVER_VERSION.to_owned()),
-                "11" => (
-                    "NotificationCount",
-                    self.home.counter(tx, "inbox")?.to_string(),
-                ),
+                "11" => ("NotificationCount", count_json(&self.home.tally(tx)?, now)),
                 _ => {
                     let text = format!("stats {id} is not kept here");
                     return Err(refuse(Code::InvalidSyntax, text));
@@ -206,6 +228,38 @@ impl Session {
             .text("operation", &commit.change.sign().to_string())
             .end())
     }
+}
+
+/// Statistic 11; its value is JSON in a text.
+fn count_json(tally: &Tally, now: u64) -> String {
+    let group = |names: &[(&str, u64)]| {
+        let named = |group: Object, (name, n): &(&str, u64)| group.raw(name, n);
+        names.iter().fold(Object::new(), named).end()
+    };
+    Object::new()
+        .raw("total", tally.total)
+        .raw(
+            "type",
+            group(&[("sent", tally.sent), ("received", tally.received)]),
+        )
+        .raw(
+            "status",
+            group(&[
+                ("delivered", tally.delivered),
+                ("failed", tally.errored),
+                ("queued", tally.queued),
+            ]),
+        )
+        .raw(
+            "operations",
+            group(&[("update", tally.updates), ("delete", tally.deletes)]),
+        )
+        .raw(
+            "messageType",
+            group(&[("key", tally.keys), ("text", tally.texts)]),
+        )
+        .raw("createdOn", now)
+        .end()
 }
 
 /// Keys that every device needs, whatever it asks for.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use miniserde::{Deserialize, json};
+use miniserde::{
+    Deserialize,
+    json::{self, Value},
+};
 
 use crate::{
     at::{
@@ -30,6 +33,8 @@ const HOUR: u64 = 3600 * 1000;
 const DAY: u64 = 24 * HOUR;
 /// Longest text in a request, in bytes: keys are below 1 KiB.
 const MAX_TEXT: usize = 4096;
+/// Longest signing keys in a request, in bytes.
+const MAX_SIGNING_KEYS: usize = 20 * 1024;
 /// Most namespaces in one request.
 const MAX_NAMESPACES: usize = 50;
 /// A revoked enrolment's own connection ends after this long.
@@ -54,6 +59,10 @@ struct Params {
     symmetric_key: Option<String>,
     #[serde(rename = "apkamPublicKey")]
     public_key: Option<String>,
+    /// Signing keys to publish: JSON in the newer form, bare text in the older; not both.
+    apsk: Option<Value>,
+    #[serde(rename = "apskLegacy")]
+    apsk_legacy: Option<String>,
     #[serde(rename = "enrollmentStatusFilter")]
     filter: Option<Vec<String>>,
     #[serde(rename = "apkamKeysExpiryInMillis")]
@@ -102,7 +111,7 @@ impl Session {
             EnrollOperation::Deny => self.change(tx, found, "deny", now),
             EnrollOperation::Revoke => self.revoke(tx, found, force, now),
             EnrollOperation::Unrevoke => self.change(tx, found, "unrevoke", now),
-            EnrollOperation::Delete => self.forget(tx, &found),
+            EnrollOperation::Delete => self.forget(tx, &found, now),
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         }
     }
@@ -210,6 +219,10 @@ impl Session {
             .end();
         self.home
             .put_plain(tx, &self.public_name(approved), &public, life, now)?;
+        if let Some(keys) = &approved.signing_keys {
+            let name = format!("public:_apsk.{}.a.__e{}", approved.id, self.home.who);
+            self.home.put_plain(tx, &name, keys, life, now)?;
+        }
         Ok(())
     }
 
@@ -285,6 +298,9 @@ impl Session {
             _ => (State::Revoked, State::Approved, left(&found, now)),
         };
         expect(&found, from, verb)?;
+        if to == State::Approved {
+            enroll::move_data(tx, &self.home, &found.id, ("r", "a"), now)?;
+        }
         found.state = to;
         found.save(tx, &self.home, life, now)?;
         Ok(decided(&found))
@@ -300,6 +316,7 @@ impl Session {
                 "Current client cannot revoke its own enrollment",
             ));
         }
+        enroll::move_data(tx, &self.home, &found.id, ("a", "r"), now)?;
         found.state = State::Revoked;
         found.save(tx, &self.home, left(&found, now), now)?;
         tx.emit(Event::Withdrawn {
@@ -318,7 +335,7 @@ impl Session {
         Ok(decided(&found))
     }
 
-    fn forget(&mut self, tx: &mut Tx<'_>, found: &Enrollment) -> Handled {
+    fn forget(&mut self, tx: &mut Tx<'_>, found: &Enrollment, now: u64) -> Handled {
         self.manages(found)?;
         if !matches!(found.state, State::Denied | State::Revoked) {
             return Err(wrong(format!(
@@ -333,6 +350,7 @@ impl Session {
             self.home.erase(tx, &name)?;
         }
         self.home.erase(tx, &self.public_name(found))?;
+        enroll::move_data(tx, &self.home, &found.id, ("r", "d"), now)?;
         Ok(Answer::Data(status(&found.id, "deleted").end()))
     }
 
@@ -491,7 +509,22 @@ fn new_enrollment(params: &Params, by_cram: bool) -> Result<Enrollment, Refusal>
         public_key: text(&params.public_key, "apkamPublicKey")?,
         state: State::Pending,
         symmetric_key: limited(params.symmetric_key.as_deref()),
+        signing_keys: signing_keys(params)?,
         life: params.life,
         expires_at: None,
     })
+}
+
+fn signing_keys(params: &Params) -> Result<Option<String>, Refusal> {
+    let keys = match (&params.apsk, &params.apsk_legacy) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(wrong("either apsk or apskLegacy, not both")),
+        (Some(Value::String(text)), None) => text.clone(),
+        (Some(keys), None) => json::to_string(keys),
+        (None, Some(text)) => text.clone(),
+    };
+    match keys.len() {
+        1..=MAX_SIGNING_KEYS => Ok(Some(keys)),
+        _ => Err(wrong("apsk is too long")),
+    }
 }

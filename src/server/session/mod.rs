@@ -14,6 +14,7 @@
 //! at_server:packages/at_secondary_server/lib/src/exception/global_exception_handler.dart.
 
 mod admin;
+mod answer;
 mod auth;
 mod batch;
 mod enroll;
@@ -36,15 +37,17 @@ use std::{
 
 use crate::at::{
     AtSign, Verb,
-    fault::{Code, Fault, Shape},
+    fault::{Code, Shape},
     verb::{Dialect, SyntaxError},
 };
 
 use super::{
-    enroll::{Grant, Throttle},
-    store::{StoreError, Tx, register::Home},
+    enroll::{Grant, Need, Throttle, own_data},
+    store::{Tx, register::Home},
 };
+use answer::Answer;
 
+pub(super) use answer::{Refusal, refuse};
 pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
@@ -55,10 +58,13 @@ pub use notify::{Watch, live_line, page, stats_line};
 pub const SERVER_VERSION: &str = "3.0.52";
 /// The greeting of every connection.
 pub const GREETING: &[u8] = b"@";
-/// Longest command before login, in bytes. An enrolment request with its keys is about 2 KiB.
-pub const MAX_LINE_STRANGER: usize = 16 * 1024;
+/// Longest command before login, in bytes: an enrolment request with all the keys it may carry.
+pub const MAX_LINE_STRANGER: usize = 32 * 1024;
 /// Longest command after login, in bytes.
 pub const MAX_LINE: usize = crate::at::reply::MAX_LINE;
+
+/// What connections without an enrolment are called in keys.
+const NO_ENROLLMENT: &str = "primary";
 
 /// Who is on the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -184,68 +190,6 @@ pub enum Next {
     Fetch(Box<Errand>),
 }
 
-/// What a handler answers.
-pub(super) enum Answer {
-    /// `data:<text>`
-    Data(String),
-    /// `data: <text>`: two verbs have a blank there.
-    Spaced(String),
-    /// The prompt alone.
-    Prompt,
-    /// Nothing yet, or nothing at all.
-    Next(Next),
-    /// As `Data`, then close after this long.
-    Last(String, Duration),
-}
-
-/// Why a handler refuses.
-#[derive(Debug)]
-pub(in crate::server) struct Refusal {
-    fault: Fault,
-    /// Enrolment states have a form of their own.
-    state: bool,
-    close: bool,
-    delay: Duration,
-}
-
-pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal {
-    Refusal {
-        close: matches!(
-            code,
-            Code::DataStore | Code::BufferLimit | Code::Blocked | Code::Paused
-        ),
-        fault: Fault::new(code, text),
-        state: false,
-        delay: Duration::ZERO,
-    }
-}
-
-impl Refusal {
-    /// In the form of enrolment states: `error:AT0026:…`.
-    pub(super) fn state(code: Code, text: impl Into<String>) -> Self {
-        Self {
-            state: true,
-            ..refuse(code, text)
-        }
-    }
-    pub(super) fn after(self, delay: Duration) -> Self {
-        Self { delay, ..self }
-    }
-    fn closing(self) -> Self {
-        Self {
-            close: true,
-            ..self
-        }
-    }
-}
-
-impl From<StoreError> for Refusal {
-    fn from(why: StoreError) -> Self {
-        log::error!("store why={why}");
-        refuse(Code::DataStore, "the store failed")
-    }
-}
-
 type Handled = Result<Answer, Refusal>;
 
 fn success() -> Handled {
@@ -326,8 +270,9 @@ impl Session {
         }
         match Verb::parse(line, Dialect::Lenient) {
             Ok(Verb::Noop { millis }) => Step::Done(self.noop(millis)),
-            Ok(Verb::Info { brief }) => {
-                let answer = self.info(brief, now);
+            // Only an enrolment has something stored that belongs to the answer.
+            Ok(Verb::Info { brief }) if brief || self.grant().is_none() => {
+                let answer = self.info(brief, None, now);
                 Step::Done(self.outcome(answer))
             }
             Ok(verb) => Step::Run(Job(Box::new(verb))),
@@ -428,7 +373,8 @@ impl Session {
                 regex,
                 ..
             } => self.monitor(tx, self_notifications, since, regex.as_deref()),
-            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref()),
+            Verb::Info { .. } => self.info_of_enrollment(tx, now),
+            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref(), now),
             Verb::Sync { from, limit, regex } => self.sync(tx, from, limit, regex.as_deref(), now),
             Verb::Config(config) => self.config(tx, config, now),
             Verb::Batch { json } => self.batch(tx, &json, now),
@@ -527,16 +473,19 @@ impl Session {
     }
 
     /// Lets the owner pass if the enrolment, if any, may do this to the key.
-    fn owner_of(&self, key: &str, verb: &str, need: super::enroll::Need) -> Result<(), Refusal> {
-        match self.owner()? {
-            Some(grant) if !grant.covers(key, need) => Err(refuse(
-                Code::Unauthorized,
-                format!(
-                    "Connection with enrollment ID {} is not authorized to {verb} key: {key}",
-                    grant.id
-                ),
-            )),
-            _ => Ok(()),
+    fn owner_of(&self, key: &str, verb: &str, need: Need) -> Result<(), Refusal> {
+        let grant = self.owner()?;
+        let id = grant.map_or(NO_ENROLLMENT, |grant| grant.id.as_str());
+        let covered = grant.is_none_or(|grant| grant.covers(key, need));
+        let own = match own_data(key) {
+            Some((whose, letter)) if need == Need::Write => whose == id && letter == "a",
+            _ => true,
+        };
+        if covered && own {
+            return Ok(());
         }
+        let text =
+            format!("Connection with enrollment ID {id} is not authorized to {verb} key: {key}");
+        Err(refuse(Code::Unauthorized, text))
     }
 }

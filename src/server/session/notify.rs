@@ -360,7 +360,8 @@ fn fetched(note: &Note) -> String {
             "notificationStatus",
             &format!("NotificationStatus.{status}"),
         )
-        .text("retryCount", &note.retries.to_string())
+        // Counted from one there.
+        .text("retryCount", &(note.retries + 1).to_string())
         .text("strategy", &note.strategy)
         .text("depth", &note.depth.to_string())
         .text("notifier", &note.notifier)
@@ -433,7 +434,12 @@ fn subject(
     server: &AtSign,
 ) -> Result<(AtSign, String, bool), Refusal> {
     match subject {
-        Subject::Text { to, text } => Ok((to.clone(), format!("{to}:{text}"), true)),
+        Subject::Text { to, text } => {
+            // Some clients sign a text like a key.
+            let bare = text.strip_suffix(sender.as_str()).unwrap_or(text);
+            let text = if bare.is_empty() { text } else { bare };
+            Ok((to.clone(), format!("{to}:{text}"), true))
+        }
         Subject::Key { to, key } => {
             let key = key.clone().owned_by(sender);
             if let Some(owner) = key.owner.as_ref().filter(|owner| *owner != sender) {

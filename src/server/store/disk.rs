@@ -1,5 +1,9 @@
 //! The store on disk: redb in one file, private to its user, locked against a second process.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 use std::{
     fs::{self, File, OpenOptions},
     io,

@@ -15,6 +15,7 @@
 pub mod disk;
 pub mod lists;
 pub mod log;
+pub mod meta;
 pub mod notes;
 pub mod records;
 pub mod register;

@@ -11,11 +11,13 @@ use crate::at::{AtSign, verb::Operation};
 use super::{Rows, StoreError, Tx, records::Meta, register::Home, rows};
 
 /// Most unexpired notifications kept for one atSign.
-pub const MAX_INBOX: u64 = 100_000;
+pub const MAX_INBOX: u64 = 50_000;
 /// Most bytes of unexpired received notifications kept for one atSign.
-pub const MAX_INBOX_BYTES: u64 = 512 << 20;
-/// Most notifications of one atSign waiting to go out.
+pub const MAX_INBOX_BYTES: u64 = 128 << 20;
+/// Most notifications of one atSign waiting to go out, and most bytes.
 pub const MAX_OUTBOX: u64 = 20_000;
+/// See [`MAX_OUTBOX`].
+pub const MAX_OUTBOX_BYTES: u64 = 128 << 20;
 
 /// Why an atSign has this notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,8 +116,8 @@ impl Note {
     }
 
     fn unpack(row: &[u8]) -> Option<Self> {
-        let [head, meta, value] = rows::unpack(row)?;
-        let head: Head = json::from_str(str::from_utf8(head).ok()?).ok()?;
+        let [_, meta, value] = rows::unpack(row)?;
+        let head = Head::of(row)?;
         Some(Self {
             id: head.id,
             from: head.from.parse().ok()?,
@@ -147,6 +149,10 @@ impl Note {
     }
 }
 
+fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
 /// The stored form of everything but metadata and value.
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -169,6 +175,55 @@ struct Head {
     expires: u64,
     retries: u32,
     place: u64,
+}
+
+impl Head {
+    fn of(row: &[u8]) -> Option<Self> {
+        let [head, _, _] = rows::unpack::<3>(row)?;
+        json::from_str(str::from_utf8(head).ok()?).ok()
+    }
+}
+
+/// How many notifications there are of each kind, incoming and outgoing ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Tally {
+    pub total: u64,
+    pub sent: u64,
+    pub received: u64,
+    pub delivered: u64,
+    pub errored: u64,
+    pub queued: u64,
+    pub updates: u64,
+    pub deletes: u64,
+    pub keys: u64,
+    pub texts: u64,
+}
+
+impl Tally {
+    fn add(&mut self, head: &Head) {
+        self.total += 1;
+        match head.kind {
+            Kind::Sent => self.sent += 1,
+            Kind::Received => self.received += 1,
+            Kind::Own => {}
+        }
+        *match head.status {
+            Status::Delivered => &mut self.delivered,
+            Status::Errored => &mut self.errored,
+            Status::Queued => &mut self.queued,
+        } += 1;
+        *if head.update {
+            &mut self.updates
+        } else {
+            &mut self.deletes
+        } += 1;
+        *if head.text {
+            &mut self.texts
+        } else {
+            &mut self.keys
+        } += 1;
+    }
 }
 
 impl Home {
@@ -229,10 +284,12 @@ impl Home {
         if let Some(old) = self.note_from(tx, &note.id, &note.from)? {
             self.drop_note(tx, &old)?;
         }
-        if self.counter(tx, "outbox")? >= MAX_OUTBOX {
+        let bytes = self.counter(tx, "outbox bytes")? + note.size();
+        if self.counter(tx, "outbox")? >= MAX_OUTBOX || bytes > MAX_OUTBOX_BYTES {
             return Ok(None);
         }
         self.count(tx, "outbox", 1)?;
+        self.set_counter(tx, "outbox bytes", bytes)?;
         note.place = self.count(tx, "place", 1)? + 1;
         note.epoch_millis = now;
         note.expires_at = now.saturating_add(note.ttln);
@@ -247,12 +304,18 @@ impl Home {
     /// # Errors
     /// When the store fails.
     pub fn out_of_line(&self, tx: &mut Tx<'_>, note: &mut Note) -> Result<(), StoreError> {
+        self.leave_line(tx, note)?;
+        note.place = 0;
+        self.save_note(tx, note)
+    }
+
+    fn leave_line(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
         if note.place > 0 {
             tx.remove(&self.outbox_row(note))?;
             self.count(tx, "outbox", -1)?;
-            note.place = 0;
+            self.count(tx, "outbox bytes", -signed(note.size()))?;
         }
-        self.save_note(tx, note)
+        Ok(())
     }
 
     fn outbox_row(&self, note: &Note) -> Vec<u8> {
@@ -281,16 +344,11 @@ impl Home {
         tx.remove(&self.key(rows::NOTE_EXPIRY, &[&expiry, &row]))?;
         tx.remove(&row)?;
         if note.kind == Kind::Sent {
-            if note.place > 0 {
-                tx.remove(&self.outbox_row(note))?;
-                self.count(tx, "outbox", -1)?;
-            }
-            return Ok(());
+            return self.leave_line(tx, note);
         }
         tx.remove(&self.key(rows::INBOX, &[&note.epoch_millis.to_be_bytes()]))?;
         self.count(tx, "inbox", -1)?;
-        let size = i64::try_from(note.size()).unwrap_or(i64::MAX);
-        self.count(tx, "inbox bytes", -size)?;
+        self.count(tx, "inbox bytes", -signed(note.size()))?;
         Ok(())
     }
 
@@ -312,6 +370,23 @@ impl Home {
         rows.get(row)?
             .map(|packed| Note::unpack(&packed).ok_or(StoreError::Row))
             .transpose()
+    }
+
+    /// Counts all notes, expired ones too until they are purged.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn tally(&self, rows: &dyn Rows) -> Result<Tally, StoreError> {
+        let prefix = self.key(rows::NOTE, &[]);
+        let (mut tally, mut sound) = (Tally::default(), true);
+        rows.visit(&prefix, &rows::behind(&prefix), &mut |_, packed| {
+            match Head::of(packed) {
+                Some(head) => tally.add(&head),
+                None => sound = false,
+            }
+            sound
+        })?;
+        sound.then_some(tally).ok_or(StoreError::Row)
     }
 
     /// All notes of this id; different senders may have chosen the same.
@@ -569,7 +644,9 @@ pub(crate) mod tests {
                 &mut |key, _| panic!("left over: {key:?}"),
             )
             .unwrap();
-            assert_eq!(alice.counter(tx, "outbox").unwrap(), 0);
+            for name in ["outbox", "outbox bytes"] {
+                assert_eq!(alice.counter(tx, name).unwrap(), 0, "{name}");
+            }
         });
     }
 }

@@ -1,0 +1,477 @@
+//! Many connections over one session.
+//!
+//! ```text
+//!   client                         rendezvous                        device
+//!   control socket ═══════════════════ A ══ B ═══════════════════ control socket    stays for the session
+//!
+//!   a local program connects
+//!   new socket, admission line ──────▶ A
+//!   connect:<fresh keys> ────────── control ─────────────────────▶ new socket, admission line ──▶ B
+//!   join                                                           dial the service, join
+//! ```
+//!
+//! The rendezvous joins sockets in order of arrival, so both ends do one after the other. A device that
+//! cannot reach its service still meets the client's socket, and closes its own: otherwise every later
+//! connection would be joined with its neighbour.
+//!
+//! The session ends when either control socket does, or after a time without connections.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
+
+use std::{
+    future::Future,
+    io,
+    net::Shutdown,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_io::Timer;
+use async_std::{
+    channel::{Receiver, Sender, bounded, unbounded},
+    future::timeout,
+    net::{TcpListener, TcpStream},
+    task,
+};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
+
+use super::{BridgeError, DIAL, Far, carry, is_here};
+use crate::{
+    cmd::service,
+    net::dial::{Endpoint, dial, tune},
+    np::{
+        control::{Line, Lines},
+        request::Keys,
+    },
+    pipe::{
+        cipher::{Cipher, SessionKeys},
+        join::{Carried, reset},
+    },
+};
+
+/// How a client talks on the control channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Many {
+    /// Say that we are alive this often; devices that do not know the word end the session.
+    pub heartbeat: Option<Duration>,
+    /// Leave this long between two lines, for devices that read them one at a time.
+    pub pace: Duration,
+}
+
+/// Local programs that want to the other side, in order of arrival.
+#[derive(Debug)]
+pub struct Visitors {
+    listener: TcpListener,
+    /// The listener was put where others reach it, on purpose.
+    open_to_others: bool,
+    put_back: Option<TcpStream>,
+}
+
+impl Visitors {
+    /// Whoever connects to this listener; only from this machine if that is where it listens.
+    ///
+    /// # Errors
+    /// When the listener has no address.
+    pub fn of(listener: TcpListener) -> io::Result<Self> {
+        let open_to_others = !is_here(listener.local_addr()?.ip());
+        Ok(Self {
+            listener,
+            open_to_others,
+            put_back: None,
+        })
+    }
+
+    /// The next one. Dropping the future loses nobody.
+    pub async fn next(&mut self) -> TcpStream {
+        if let Some(visitor) = self.put_back.take() {
+            return visitor;
+        }
+        loop {
+            match self.listener.accept().await {
+                Ok((tcp, from)) if self.open_to_others || is_here(from.ip()) => {
+                    let _ = tune(&tcp);
+                    return tcp;
+                }
+                Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    log::warn!("accept={error:?}");
+                    task::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+
+    /// The next one is this one again: nothing of it has been read yet.
+    pub fn put_back(&mut self, visitor: TcpStream) {
+        self.put_back = Some(visitor);
+    }
+}
+
+/// The client's end. `ready` is called when the control socket stands.
+///
+/// # Errors
+/// See [`BridgeError`]. A visitor that could not be served because the session ended is put back.
+pub(super) async fn client(
+    far: Arc<Far>,
+    visitors: &mut Visitors,
+    many: Many,
+    idle: Duration,
+    ready: impl FnOnce(),
+) -> Result<Carried, BridgeError> {
+    let mut control = Announcer {
+        socket: far.meet().await?,
+        cipher: far.ciphers().outbound,
+        many,
+        beats: 0,
+        last_beat: Instant::now(),
+    };
+    ready();
+    let mut joins = Joins::new(idle);
+    let outcome = loop {
+        let peer = async { Event::Ended(control.ended().await) };
+        let visitor = async { Event::Visitor(visitors.next().await) };
+        let beat = async { control.beat_is_due().await };
+        match peer.or(joins.idle_end()).or(beat).or(visitor).await {
+            Event::Ended(outcome) => break outcome.map_err(BridgeError::Broken),
+            Event::Idle => break Ok(()),
+            Event::Heard(_) => {}
+            Event::Beat => {
+                if let Err(error) = control.beat().await {
+                    break Err(BridgeError::Broken(error));
+                }
+            }
+            Event::Visitor(visitor) if joins.are_too_many() => reset(&visitor),
+            Event::Visitor(visitor) => match control.announce(&far).await {
+                Ok((remote, keys)) => {
+                    joins.start(|stop| cut_on(stop, far.clone(), visitor, remote, keys))
+                }
+                Err(error) => {
+                    visitors.put_back(visitor);
+                    break Err(error);
+                }
+            },
+        }
+    };
+    let carried = joins.end().await;
+    outcome.map(|()| carried)
+}
+
+/// The device's end: every announced connection goes to this service.
+///
+/// # Errors
+/// See [`BridgeError`].
+pub(super) async fn device(
+    far: Arc<Far>,
+    service: Endpoint,
+    idle: Duration,
+    ready: impl FnOnce(),
+) -> Result<Carried, BridgeError> {
+    let mut control = far.meet().await?;
+    ready();
+    let mut cipher = far.ciphers().inbound;
+    let twin = far.keys.as_ref().is_some_and(|keys| keys.d2c.is_some());
+    let mut lines = Lines::new(twin);
+    let mut joins = Joins::new(idle);
+    let mut chunk = [0; READ];
+    let outcome = loop {
+        let heard = async { Event::Heard(control.read(&mut chunk).await) };
+        let got = match heard.or(joins.idle_end()).await {
+            Event::Heard(Ok(0)) | Event::Idle => break Ok(()),
+            Event::Heard(Ok(got)) => &mut chunk[..got],
+            Event::Heard(Err(error)) => break Err(BridgeError::Broken(error)),
+            _ => continue,
+        };
+        if let Some(cipher) = &mut cipher {
+            cipher.apply(got);
+        }
+        lines.push(got);
+        got.fill(0);
+        if let Err(error) = obey(&mut lines, &far, &service, &mut joins).await {
+            break Err(error);
+        }
+    };
+    let carried = joins.end().await;
+    outcome.map(|()| carried)
+}
+
+/// Everything the client has said so far, one line after the other.
+async fn obey(
+    lines: &mut Lines,
+    far: &Arc<Far>,
+    service: &Endpoint,
+    joins: &mut Joins,
+) -> Result<(), BridgeError> {
+    let nonsense =
+        |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
+    while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
+        let keys = match (line, far.keys.is_some()) {
+            (Line::Connect(keys), true) => Some(service::session_keys(&keys)),
+            (Line::ConnectPlain, false) => None,
+            (Line::Connect(_) | Line::ConnectPlain, _) => {
+                return Err(nonsense(
+                    "the client announces another kind of connection".into(),
+                ));
+            }
+            (Line::Heartbeat(n), _) => {
+                log::debug!("heartbeat={n}");
+                continue;
+            }
+            (Line::Unknown, _) => {
+                log::debug!("control=unknown_word");
+                continue;
+            }
+        };
+        let remote = far.meet_patiently().await?;
+        if joins.are_too_many() {
+            log::warn!("refused connection reason=too_many");
+            joins.start(|stop| async move {
+                part(remote).or(cut(stop)).await;
+                Carried::default()
+            });
+            continue;
+        }
+        let (far, service) = (far.clone(), service.clone());
+        joins.start(|stop| serve(stop, far, service, remote, keys));
+    }
+    Ok(())
+}
+
+/// One connection at the device.
+async fn serve(
+    stop: Receiver<()>,
+    far: Arc<Far>,
+    service: Endpoint,
+    remote: TcpStream,
+    keys: Option<SessionKeys>,
+) -> Carried {
+    match dial(&service, DIAL).await {
+        Ok(local) => cut_on(stop, far, local, remote, keys).await,
+        Err(error) => {
+            log::info!("service={service} error={:?}", error.to_string());
+            part(remote).or(cut(stop)).await;
+            Carried::default()
+        }
+    }
+}
+
+/// Closes a socket that has nothing to carry, but not before the rendezvous has seen who it is.
+async fn part(mut remote: TcpStream) {
+    let _ = remote.shutdown(Shutdown::Write);
+    let end = async {
+        let mut rest = [0; READ];
+        while matches!(remote.read(&mut rest).await, Ok(got) if got > 0) {}
+    };
+    let _ = timeout(DIAL, end).await;
+}
+
+async fn cut(stop: Receiver<()>) {
+    let _ = stop.recv().await;
+}
+
+/// Carries one connection, unless the session ends before it does.
+async fn cut_on(
+    stop: Receiver<()>,
+    far: Arc<Far>,
+    local: TcpStream,
+    remote: TcpStream,
+    keys: Option<SessionKeys>,
+) -> Carried {
+    let (near_end, far_end) = (local.clone(), remote.clone());
+    let work = async { Some(carry(local, remote, keys.as_ref(), far.side).await) };
+    let session_ends = async {
+        cut(stop).await;
+        None
+    };
+    match work.or(session_ends).await {
+        Some(Ok(carried)) => carried,
+        Some(Err(error)) => {
+            log::debug!("connection={error}");
+            Carried::default()
+        }
+        None => {
+            reset(&near_end);
+            reset(&far_end);
+            Carried::default()
+        }
+    }
+}
+
+/// What happens next in a session.
+enum Event {
+    /// The other end closed its control socket, or broke it.
+    Ended(io::Result<()>),
+    Heard(io::Result<usize>),
+    Visitor(TcpStream),
+    Beat,
+    Idle,
+}
+
+/// The client's control socket.
+struct Announcer {
+    socket: TcpStream,
+    cipher: Option<Cipher>,
+    many: Many,
+    beats: u64,
+    last_beat: Instant,
+}
+
+impl Announcer {
+    /// Devices say nothing here; what they say all the same is nothing to us.
+    async fn ended(&self) -> io::Result<()> {
+        let mut socket = &self.socket;
+        let mut ignored = [0; READ];
+        while socket.read(&mut ignored).await? > 0 {}
+        Ok(())
+    }
+
+    async fn beat_is_due(&self) -> Event {
+        match self.many.heartbeat {
+            Some(every) => Timer::at(self.last_beat + every).await,
+            None => future::pending().await,
+        };
+        Event::Beat
+    }
+
+    async fn beat(&mut self) -> io::Result<()> {
+        (self.beats, self.last_beat) = (self.beats + 1, Instant::now());
+        self.say(&Line::Heartbeat(self.beats)).await
+    }
+
+    /// Brings one more socket to the rendezvous and tells the device.
+    async fn announce(
+        &mut self,
+        far: &Far,
+    ) -> Result<(TcpStream, Option<SessionKeys>), BridgeError> {
+        let remote = far.meet().await?;
+        let (line, keys) = match &far.keys {
+            None => (Line::ConnectPlain, None),
+            Some(session) => {
+                let keys = Keys::random(session.d2c.is_some())
+                    .map_err(|error| BridgeError::Broken(io::Error::other(error)))?;
+                let ours = service::session_keys(&keys);
+                (Line::Connect(keys), Some(ours))
+            }
+        };
+        self.say(&line).await.map_err(BridgeError::Broken)?;
+        if !self.many.pace.is_zero() {
+            task::sleep(self.many.pace).await;
+        }
+        Ok((remote, keys))
+    }
+
+    async fn say(&mut self, line: &Line) -> io::Result<()> {
+        let mut bytes = zeroize::Zeroizing::new(line.print().reveal().clone().into_bytes());
+        if let Some(cipher) = &mut self.cipher {
+            cipher.apply(&mut bytes);
+        }
+        let sent = timeout(DIAL, self.socket.write_all(&bytes)).await;
+        sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// The connections of a session.
+struct Joins {
+    live: usize,
+    carried: Carried,
+    idle: Duration,
+    idle_since: Instant,
+    report: Sender<Carried>,
+    reports: Receiver<Carried>,
+    /// Its end is every connection's.
+    gate: Sender<()>,
+    stop: Receiver<()>,
+}
+
+impl Joins {
+    fn new(idle: Duration) -> Self {
+        let (gate, stop) = bounded(1);
+        let (report, reports) = unbounded();
+        Self {
+            live: 0,
+            carried: Carried::default(),
+            idle,
+            idle_since: Instant::now(),
+            report,
+            reports,
+            gate,
+            stop,
+        }
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.live >= MAX_CONNECTIONS
+    }
+
+    fn start<F>(&mut self, connection: impl FnOnce(Receiver<()>) -> F)
+    where
+        F: Future<Output = Carried> + Send + 'static,
+    {
+        self.live += 1;
+        let (work, report) = (connection(self.stop.clone()), self.report.clone());
+        task::spawn(async move {
+            let carried = work.await;
+            let _ = report.send(carried).await;
+        });
+    }
+
+    /// Waits until there has been no connection for too long. Dropping the future loses nothing.
+    async fn idle_end(&mut self) -> Event {
+        loop {
+            let too_long = async {
+                match self.live {
+                    0 => Timer::at(self.idle_since + self.idle).await,
+                    _ => future::pending().await,
+                };
+                None
+            };
+            let one_ended = async { self.reports.recv().await.ok() };
+            match one_ended.or(too_long).await {
+                Some(carried) => self.account(carried),
+                None => return Event::Idle,
+            }
+        }
+    }
+
+    fn account(&mut self, carried: Carried) {
+        self.live -= 1;
+        self.carried.up += carried.up;
+        self.carried.down += carried.down;
+        self.idle_since = Instant::now();
+    }
+
+    /// Cuts what is left, and waits until nothing of it is.
+    async fn end(mut self) -> Carried {
+        self.gate.close();
+        while self.live > 0 {
+            match self.reports.recv().await {
+                Ok(carried) => self.account(carried),
+                Err(_) => break,
+            }
+        }
+        self.carried
+    }
+}
+
+impl Far {
+    /// [`Far::meet`] with some more attempts: a device that misses one connection has lost them all.
+    async fn meet_patiently(&self) -> Result<TcpStream, BridgeError> {
+        for _ in 1..ATTEMPTS {
+            match self.meet().await {
+                Ok(remote) => return Ok(remote),
+                Err(error) => log::warn!("again={error}"),
+            }
+            task::sleep(BREATH).await;
+        }
+        self.meet().await
+    }
+}
+
+/// Connections of one session at a time. Each costs two descriptors, and no buffer while nothing moves.
+pub const MAX_CONNECTIONS: usize = 1000;
+/// One read of the control channel.
+const READ: usize = 1024;
+/// Attempts to meet an announced connection.
+const ATTEMPTS: usize = 3;
+/// Between two attempts at what did not work.
+const BREATH: Duration = Duration::from_millis(200);

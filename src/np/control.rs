@@ -1,0 +1,363 @@
+//! The control channel of a session that carries many connections: which keys the next one has.
+//!
+//! ```text
+//!   client ──control socket──▶ device      connect:<key>:<iv>\n                       one key for both directions
+//!                                          connect:<key>:<iv>:<key>:<iv>\n            to the device, to the client
+//!                                          connect:no:encrypt\n                       in a plain session
+//!                                          heartbeat:<n>\n
+//! ```
+//!
+//! Nothing is answered. The rendezvous joins the sockets of a session in order of arrival and knows
+//! nothing of these lines, so line *n* is for data socket *n* on either side: whoever loses one has
+//! lost the session.
+//!
+//! Clients before 5.6 send no LF: each of their lines has 77 bytes. They never have twin keys, so this is
+//! only believed in a session with a single key, and only until the first LF.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
+
+use zeroize::{Zeroize, Zeroizing};
+
+use super::request::{Keys, StreamKey};
+use crate::{at::crypto, secret::Secret};
+
+/// Longest line, in bytes. A twin one has 147.
+pub const MAX_LINE: usize = 4096;
+/// Bytes of `connect:<key>:<iv>`.
+const UNENDED: usize = 77;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// The next connection, and its keys.
+    Connect(Keys),
+    /// The next connection, as it is.
+    ConnectPlain,
+    /// The client is alive; counts from 1.
+    Heartbeat(u64),
+    /// A word of a later version. To be ignored.
+    Unknown,
+}
+
+/// The peer says what makes no sense. The session cannot go on: the sockets' order is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// More than [`MAX_LINE`] without an end.
+    #[error("the control channel has a line of more than {MAX_LINE} bytes")]
+    TooLong,
+    /// `connect:` with something else than keys.
+    #[error("the control channel announces a connection without usable keys")]
+    Keys,
+}
+
+impl Line {
+    /// The text, with its LF. To be sent in one piece: some devices read no further than that.
+    pub fn print(&self) -> Secret<String> {
+        let part = |stream: &StreamKey| {
+            let key = crypto::aes_key_to_base64(&stream.key);
+            Zeroizing::new(format!(
+                "{}:{}",
+                key.reveal(),
+                crypto::to_base64(&stream.iv)
+            ))
+        };
+        Secret::new(match self {
+            Self::Connect(keys) => {
+                let first = part(&keys.to_device);
+                match keys.to_client.as_ref().map(part) {
+                    None => format!("connect:{}\n", *first),
+                    Some(second) => format!("connect:{}:{}\n", *first, *second),
+                }
+            }
+            Self::ConnectPlain => "connect:no:encrypt\n".to_owned(),
+            Self::Heartbeat(n) => format!("heartbeat:{n}\n"),
+            Self::Unknown => "\n".to_owned(),
+        })
+    }
+
+    /// Reads a line without its end.
+    fn parse(text: &[u8]) -> Result<Self, ControlError> {
+        let Ok(text) = std::str::from_utf8(text) else {
+            return Ok(Self::Unknown);
+        };
+        let mut words = text.trim().split(':');
+        match words.next() {
+            Some("connect") => {}
+            Some("heartbeat") => {
+                let n = words.next().and_then(|n| n.parse().ok());
+                return Ok(n.map_or(Self::Unknown, Self::Heartbeat));
+            }
+            _ => return Ok(Self::Unknown),
+        }
+        let words: Vec<&str> = words.take(5).collect();
+        match words[..] {
+            ["no", "encrypt"] => Ok(Self::ConnectPlain),
+            [key, iv] => Ok(Self::Connect(Keys {
+                to_device: stream(key, iv)?,
+                to_client: None,
+            })),
+            // What a later version may put behind the four is its own matter.
+            [key, iv, other_key, other_iv, ..] => Ok(Self::Connect(Keys {
+                to_device: stream(key, iv)?,
+                to_client: Some(stream(other_key, other_iv)?),
+            })),
+            _ => Err(ControlError::Keys),
+        }
+    }
+}
+
+fn stream(key: &str, iv: &str) -> Result<StreamKey, ControlError> {
+    Ok(StreamKey {
+        key: crypto::aes_key_from_base64(key).map_err(|_| ControlError::Keys)?,
+        iv: crypto::iv_from_base64(iv).map_err(|_| ControlError::Keys)?,
+    })
+}
+
+/// Cuts the control channel, decrypted, into lines; does no I/O itself.
+///
+/// ```text
+///   socket ──push(bytes)──▶ Lines ──pop()──▶ Ok(Some(Line)) | Ok(None): push more
+/// ```
+#[derive(Debug)]
+pub struct Lines {
+    buffer: Zeroizing<Vec<u8>>,
+    /// Bytes at the front of `buffer` that hold no LF.
+    searched: usize,
+    /// Whether lines without an end are believed.
+    unended: bool,
+}
+
+impl Lines {
+    /// `twin` — whether the session has a key per direction.
+    pub fn new(twin: bool) -> Self {
+        Self {
+            buffer: Zeroizing::default(),
+            searched: 0,
+            unended: !twin,
+        }
+    }
+
+    /// Bytes that came.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next line, if it is all there.
+    ///
+    /// # Errors
+    /// See [`ControlError`]. After an error nothing sensible comes any more.
+    pub fn pop(&mut self) -> Result<Option<Line>, ControlError> {
+        loop {
+            if self.unended && self.is_unended() {
+                return self.take(UNENDED, UNENDED).map(Some);
+            }
+            let fresh = &self.buffer[self.searched..];
+            let Some(end) = fresh.iter().position(|&byte| byte == b'\n') else {
+                self.searched = self.buffer.len();
+                return match self.searched > MAX_LINE {
+                    true => Err(ControlError::TooLong),
+                    false => Ok(None),
+                };
+            };
+            let end = self.searched + end;
+            if end > MAX_LINE {
+                return Err(ControlError::TooLong);
+            }
+            // An LF alone ends a line that was taken for one without an end.
+            let empty = self.buffer[..end].trim_ascii().is_empty();
+            self.unended = false;
+            let line = self.take(end, end + 1)?;
+            if !empty {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    /// A whole line stands in front, and what follows is not its LF.
+    fn is_unended(&self) -> bool {
+        let (line, next) = match self.buffer.split_at_checked(UNENDED) {
+            Some((line, rest)) => (line, rest.first()),
+            None => return false,
+        };
+        next.is_none_or(|byte| !b"\n\r :".contains(byte))
+            && line.starts_with(b"connect:")
+            && !line.contains(&b'\n')
+    }
+
+    fn take(&mut self, line: usize, with_end: usize) -> Result<Line, ControlError> {
+        let parsed = Line::parse(&self.buffer[..line]);
+        self.searched = 0;
+        self.buffer[..line].zeroize();
+        self.buffer.drain(..with_end);
+        parsed
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ctr::cipher::{KeyIvInit, StreamCipher};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::np::request::tests::{vectors, vectors_2026};
+
+    fn read(
+        twin: bool,
+        pieces: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<Vec<Line>, ControlError> {
+        let (mut lines, mut all) = (Lines::new(twin), Vec::new());
+        for piece in pieces {
+            lines.push(&piece);
+            while let Some(line) = lines.pop()? {
+                all.push(line);
+            }
+        }
+        Ok(all)
+    }
+
+    fn whole(twin: bool, text: &str) -> Result<Vec<Line>, ControlError> {
+        read(twin, [text.as_bytes().to_vec()])
+    }
+
+    fn known(name: &str) -> String {
+        vectors().text(&["controlChannel", name])
+    }
+
+    #[test]
+    fn every_known_line_is_read_and_printed_as_it_came() {
+        for name in [
+            "message",
+            "plainMessageNoEncrypt",
+            "twinMessage",
+            "heartbeat",
+        ] {
+            let text = known(name);
+            let lines = whole(true, &text).unwrap();
+            assert_eq!(lines.len(), 1, "{name}");
+            assert_ne!(lines[0], Line::Unknown, "{name}");
+            assert_eq!(lines[0].print().reveal(), &text, "{name}");
+        }
+        assert_eq!(known("message").len(), UNENDED + 1);
+        assert_eq!(known("twinMessage").len(), 148);
+    }
+
+    #[test]
+    fn the_2026_twin_line_is_the_same() {
+        let v = vectors_2026();
+        let of = |name: &str| v.text(&["twinKeys", "sessionKeys", name]);
+        let want = format!(
+            "connect:{}:{}:{}:{}\n",
+            of("aesKeyC2D"),
+            of("ivC2D"),
+            of("aesKeyD2C"),
+            of("ivD2C")
+        );
+        let lines = whole(true, &want).unwrap();
+        let [Line::Connect(keys)] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        assert!(keys.are_twin());
+        assert_eq!(lines[0].print().reveal(), &want);
+    }
+
+    #[test]
+    fn two_encrypted_lines_are_one_stream() {
+        let hex = |text: String| -> Vec<u8> {
+            let digit = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+            (0..text.len()).step_by(2).map(digit).collect()
+        };
+        let key = crypto::aes_key_from_base64(&known("sessionAesKeyBase64")).unwrap();
+        let iv = crypto::iv_from_base64(&known("sessionIvBase64")).unwrap();
+        let mut cipher = ctr::Ctr128BE::<aes::Aes256>::new(key.reveal().into(), &iv.into());
+        let mut lines = Lines::new(false);
+        for name in ["message1CipherHex", "message2CipherHex"] {
+            let mut bytes = hex(known(name));
+            cipher.apply_keystream(&mut bytes);
+            lines.push(&bytes);
+            let line = lines.pop().unwrap().unwrap();
+            assert_eq!(line.print().reveal(), &known("message"), "{name}");
+        }
+        assert_eq!(lines.pop(), Ok(None));
+    }
+
+    #[test]
+    fn lines_without_an_end_are_believed_until_the_first_lf_and_never_with_twin_keys() {
+        let ended = known("message");
+        let bare = ended.trim_end();
+        for (twin, text, want) in [
+            (false, format!("{bare}{bare}"), 2),
+            (false, format!("{bare}{ended}{ended}"), 3),
+            (false, format!("{ended}{bare}"), 1),
+            (true, format!("{bare}{bare}"), 0),
+            (true, format!("{ended}{ended}"), 2),
+            (false, known("twinMessage"), 1),
+        ] {
+            assert_eq!(whole(twin, &text).unwrap().len(), want, "{twin} {text}");
+        }
+    }
+
+    #[test]
+    fn words_of_others_are_passed_over_and_half_a_connection_ends_it() {
+        for (text, want) in [
+            ("\n\r\n", Ok(vec![])),
+            ("hello:1:2\n", Ok(vec![Line::Unknown])),
+            ("heartbeat:x\n", Ok(vec![Line::Unknown])),
+            ("heartbeat:7\r\n", Ok(vec![Line::Heartbeat(7)])),
+            ("connect\n", Err(ControlError::Keys)),
+            ("connect:x\n", Err(ControlError::Keys)),
+            ("connect:x:y\n", Err(ControlError::Keys)),
+            ("connect:a:b:c\n", Err(ControlError::Keys)),
+        ] {
+            assert_eq!(whole(true, text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_collected_for_ever() {
+        let endless = std::iter::repeat_n(vec![b'x'; 100], 1000);
+        assert_eq!(read(false, endless), Err(ControlError::TooLong));
+        let long = "x".repeat(MAX_LINE + 1) + "\n";
+        assert_eq!(whole(false, &long), Err(ControlError::TooLong));
+        assert_eq!(whole(false, &long[1..]), Ok(vec![Line::Unknown]));
+    }
+
+    proptest! {
+        #[test]
+        fn chunking_never_changes_the_lines(
+            kinds in prop::collection::vec(0usize..5, 0..6),
+            unended in 0usize..4,
+            twin in any::<bool>(),
+            cuts in prop::collection::vec(1usize..200, 0..30),
+        ) {
+            let of = ["message", "twinMessage", "plainMessageNoEncrypt", "heartbeat"].map(known);
+            let mut text = String::new();
+            if !twin {
+                text += &of[0].trim_end().repeat(unended);
+            }
+            for kind in kinds {
+                // A single key before a single-key session's first LF, for both rules meet there.
+                let line = if twin || kind != 1 { of.get(kind) } else { of.first() };
+                text += line.map_or("later:word\n", String::as_str);
+            }
+            let wanted = whole(twin, &text).unwrap();
+            let mut rest = text.as_bytes();
+            let mut pieces = Vec::new();
+            for cut in cuts {
+                let (piece, behind) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece.to_vec());
+                rest = behind;
+            }
+            pieces.push(rest.to_vec());
+            prop_assert_eq!(read(twin, pieces).unwrap(), wanted.clone());
+            let single = text.bytes().map(|byte| vec![byte]);
+            prop_assert_eq!(read(twin, single).unwrap(), wanted);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read(false, [bytes.clone()]);
+            let _ = read(true, [bytes]);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! "Open a session to any port near you": `npt_request`.
+//!
+//! It says the same as an ssh request under partly other names, and what to open, and for how long the
+//! session may stand without a connection.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/common/types.dart and
+//! noports:packages/dart/noports_core/lib/src/sshnp/impl/notification_request_message.dart.
+
+use std::time::Duration;
+
+use miniserde::{Deserialize, Serialize, json};
+
+use super::{
+    AnswerKind, Envelope, EnvelopeError, Keys, LoginMode, RequestError, SshRequest, Wire, answer,
+};
+use crate::{
+    at::{
+        AtSign,
+        crypto::{KeyPair, PublicKey},
+    },
+    np::{Message, NAMESPACE, envelope, ids::DeviceName, ports::host_is_plain},
+};
+
+/// How long a session of a client that does not say may stand without a connection.
+pub const UNSAID: Duration = Duration::from_secs(60);
+/// Longest time that is asked for or granted: "for ever".
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What a client asks of a daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelRequest {
+    /// What it has in common with an ssh request.
+    pub session: SshRequest,
+    /// What to open, as seen from the device: a name or an address.
+    pub target_host: String,
+    /// Its port.
+    pub target_port: u16,
+    /// How long the session may stand without a connection.
+    pub timeout: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TunnelWire {
+    #[serde(rename = "sessionId")]
+    session: String,
+    #[serde(rename = "rvdHost")]
+    host: String,
+    #[serde(rename = "rvdPort")]
+    port: u16,
+    #[serde(rename = "requestedPort")]
+    target_port: u16,
+    #[serde(rename = "requestedHost")]
+    target_host: String,
+    #[serde(rename = "authenticateToRvd")]
+    authenticate: Option<bool>,
+    #[serde(rename = "clientNonce")]
+    client_nonce: Option<String>,
+    #[serde(rename = "rvdNonce")]
+    rendezvous_nonce: Option<String>,
+    #[serde(rename = "encryptRvdTraffic")]
+    encrypt: Option<bool>,
+    #[serde(rename = "clientEphemeralPK")]
+    ephemeral: Option<String>,
+    #[serde(rename = "clientEphemeralPKType")]
+    ephemeral_type: Option<String>,
+    timeout: Option<u64>,
+    #[serde(rename = "twinKeys")]
+    twin_keys: Option<bool>,
+}
+
+/// `npt_request.<device>.sshnp`
+pub fn tunnel_request_entity(device: &DeviceName) -> String {
+    format!("npt_request.{device}.{NAMESPACE}")
+}
+
+impl TunnelRequest {
+    /// The signed message to the daemon.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn message(
+        &self,
+        to: &AtSign,
+        device: &DeviceName,
+        key: &KeyPair,
+    ) -> Result<Message, EnvelopeError> {
+        Ok(Message {
+            to: to.clone(),
+            entity: tunnel_request_entity(device),
+            text: envelope::seal(&self.payload(), key)?,
+        })
+    }
+
+    fn payload(&self) -> String {
+        let common = self.session.wire();
+        json::to_string(&TunnelWire {
+            session: common.session,
+            host: common.host,
+            port: common.port,
+            target_port: self.target_port,
+            target_host: self.target_host.clone(),
+            authenticate: common.authenticate,
+            client_nonce: common.client_nonce,
+            rendezvous_nonce: common.rendezvous_nonce,
+            encrypt: common.encrypt,
+            ephemeral: common.ephemeral,
+            ephemeral_type: common.ephemeral_type,
+            timeout: Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
+            twin_keys: common.twin_keys,
+        })
+    }
+
+    /// Reads a request at the daemon. `signer` is the public key of the notification's sender.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn parse(text: &str, signer: &PublicKey) -> Result<Self, RequestError> {
+        let envelope = Envelope::parse(text)?;
+        let payload = envelope.verify(signer)?;
+        let wire: TunnelWire = json::from_str(payload).map_err(|_| RequestError::Member("form"))?;
+        let login: LoginMode =
+            json::from_str(payload).map_err(|_| RequestError::Member("relayAuthMode"))?;
+        if !host_is_plain(&wire.target_host) || wire.target_port == 0 {
+            return Err(RequestError::Member("requestedHost and requestedPort"));
+        }
+        let timeout = wire.timeout.map_or(UNSAID, Duration::from_millis);
+        let common = Wire {
+            direct: true,
+            session: wire.session,
+            host: wire.host,
+            port: wire.port,
+            authenticate: wire.authenticate,
+            client_nonce: wire.client_nonce,
+            rendezvous_nonce: wire.rendezvous_nonce,
+            encrypt: wire.encrypt,
+            ephemeral: wire.ephemeral,
+            ephemeral_type: wire.ephemeral_type,
+            twin_keys: wire.twin_keys,
+        };
+        Ok(Self {
+            session: common.check(login)?,
+            target_host: wire.target_host,
+            target_port: wire.target_port,
+            timeout: timeout.min(LONGEST),
+        })
+    }
+}
+
+/// The daemon's yes to a tunnel.
+///
+/// # Errors
+/// When keys cannot be wrapped or the answer not signed.
+pub fn accept_tunnel(
+    request: &TunnelRequest,
+    keys: &Keys,
+    to: &AtSign,
+    device: &DeviceName,
+    signer: &KeyPair,
+) -> Result<Message, EnvelopeError> {
+    answer(
+        AnswerKind::Tunnel,
+        &request.session,
+        keys,
+        to,
+        device,
+        signer,
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::np::{
+        envelope::Envelope,
+        ids::BadId,
+        request::{
+            StreamKey, read_answer,
+            tests::{SESSION, request, vectors, vectors_2026},
+        },
+    };
+
+    fn tunnel(twin_keys: bool) -> TunnelRequest {
+        TunnelRequest {
+            session: request(twin_keys),
+            target_host: "localhost".into(),
+            target_port: 3389,
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    #[test]
+    fn our_request_is_version_5s_with_twin_keys_at_its_end() {
+        let known = vectors().text(&["envelopes", "v5_npt_request", "signingInput"]);
+        let want = known.strip_suffix('}').unwrap().to_owned() + r#","twinKeys":true}"#;
+        assert_eq!(tunnel(true).payload(), want);
+    }
+
+    #[test]
+    fn requests_of_every_encrypting_client_can_be_read() {
+        let v = vectors();
+        let key = v.key("@client_example");
+        let text = v.text(&["envelopes", "v5_npt_request", "envelope"]);
+        assert_eq!(TunnelRequest::parse(&text, key.public()), Ok(tunnel(false)));
+
+        // Before 5.6 there is no timeout; a client may also ask for more than there is.
+        let payload = v.text(&["envelopes", "v5_npt_request", "signingInput"]);
+        for (said, want) in [
+            ("", UNSAID),
+            (r#","timeout":null"#, UNSAID),
+            (r#","timeout":18446744073709551615"#, LONGEST),
+            (r#","timeout":0"#, Duration::ZERO),
+        ] {
+            let changed = payload.replace(r#","timeout":30000"#, said);
+            let sealed = envelope::seal(&changed, &key).unwrap();
+            let read = TunnelRequest::parse(&sealed, key.public()).unwrap();
+            assert_eq!(read.timeout, want, "{said}");
+        }
+
+        // 2026's, as it is when the login at the rendezvous is the classic one; its newer login is refused by name.
+        let newest = vectors_2026().text(&["sessionRequests", "npt_request", "value"]);
+        let refusal = RequestError::Unsupported("that login to the rendezvous");
+        assert_eq!(TunnelRequest::parse(&newest, key.public()), Err(refusal));
+        let envelope = Envelope::parse(&newest).unwrap();
+        let payload = envelope.unverified().replace(r#""escr""#, r#""payload""#);
+        let sealed = envelope::seal(&payload, &key).unwrap();
+        let read = TunnelRequest::parse(&sealed, key.public()).unwrap();
+        assert!(read.session.twin_keys);
+        assert_eq!((read.session.port, read.target_port), (443, 3389));
+    }
+
+    #[test]
+    fn each_bad_member_is_refused_by_its_name() {
+        let key = vectors().key("@client_example");
+        let good = tunnel(true).payload();
+        for (from, to, want) in [
+            (r#""requestedPort":3389,"#, "", RequestError::Member("form")),
+            (
+                r#""requestedPort":3389"#,
+                r#""requestedPort":70000"#,
+                RequestError::Member("form"),
+            ),
+            (
+                r#""requestedPort":3389"#,
+                r#""requestedPort":0"#,
+                RequestError::Member("requestedHost and requestedPort"),
+            ),
+            (
+                r#""requestedHost":"localhost""#,
+                r#""requestedHost":"a b""#,
+                RequestError::Member("requestedHost and requestedPort"),
+            ),
+            (
+                r#""rvdPort":40190"#,
+                r#""rvdPort":0"#,
+                RequestError::Member("host and port"),
+            ),
+            (
+                r#""encryptRvdTraffic":true"#,
+                r#""encryptRvdTraffic":false"#,
+                RequestError::Unsupported("sessions without encryption"),
+            ),
+            (
+                r#""authenticateToRvd":true"#,
+                r#""authenticateToRvd":false"#,
+                RequestError::Unsupported("sessions without a login to the rendezvous"),
+            ),
+            (SESSION, "x", RequestError::Id(BadId::Session)),
+        ] {
+            let sealed = envelope::seal(&good.replace(from, to), &key).unwrap();
+            let verdict = TunnelRequest::parse(&sealed, key.public());
+            assert_eq!(verdict, Err(want), "{from} -> {to}");
+        }
+    }
+
+    /// The known keys, wrapped by us, in the members and the order of the known answers.
+    #[test]
+    fn our_answers_have_the_known_form_and_come_back_as_the_same_keys() {
+        let v = vectors();
+        let (device, ephemeral) = (v.key("@device_example"), v.key("session"));
+        let (to, name) = ("@c".parse().unwrap(), "my_device".parse().unwrap());
+        for twin in [false, true] {
+            let keys = Keys {
+                to_device: StreamKey::random().unwrap(),
+                to_client: twin.then(|| StreamKey::random().unwrap()),
+            };
+            let message = accept_tunnel(&tunnel(twin), &keys, &to, &name, &device).unwrap();
+            let session = SESSION.parse().unwrap();
+            let back = read_answer(&message.text, session, device.public(), &ephemeral);
+            assert_eq!(back, Ok(keys), "twin: {twin}");
+
+            let ours = Envelope::parse(&message.text).unwrap();
+            let known = match twin {
+                false => v.text(&["envelopes", "v5_npt_response", "signingInput"]),
+                true => vectors_2026().text(&["twinKeys", "reply_c", "signingInput"]),
+            };
+            assert_eq!(members(ours.unverified()), members(&known), "twin: {twin}");
+        }
+    }
+
+    /// Names of an object's members, in order.
+    fn members(text: &str) -> Vec<&str> {
+        let words: Vec<&str> = text.split('"').collect();
+        let names = words.windows(2).filter(|pair| pair[1].starts_with(':'));
+        names.map(|pair| pair[0]).collect()
+    }
+}

@@ -1,0 +1,166 @@
+//! A second device.
+
+use super::*;
+
+#[test]
+fn a_device_enrols_is_approved_and_revoked() {
+    let mut world = World::new(&["@alice"]);
+    let mut cram = world.connect("@alice");
+    let reply = world.ask(&mut cram, "from:@alice");
+    let digest = cram_digest("s3cret", challenge_of(&reply));
+    world.ask(&mut cram, &format!("cram:{digest}"));
+    let public = &keys().public().text;
+    let request = |otp: &str, device: &str| {
+        format!(
+            r#"enroll:request:{{"appName":"np","deviceName":"{device}","namespaces":{{"sshnp":"rw"}},"otp":{otp},"apkamPublicKey":"{public}","encryptedAPKAMSymmetricKey":"SYM","encryptedDefaultEncryptionPrivateKey":"PRIV","encryptedDefaultSelfEncryptionKey":"SELF"}}"#
+        )
+    };
+    let id_of = |reply: &str| reply.split('"').nth(3).unwrap().to_owned();
+    let reply = world.ask(&mut cram, &request("null", "first"));
+    assert!(
+        reply.ends_with("\"status\":\"approved\"}\n@alice@"),
+        "{reply}"
+    );
+    let first = id_of(&reply);
+    world.talk(
+        &mut cram,
+        &[
+            (
+                &format!("keys:get:keyName:{first}.default_enc_private_key.__manage@alice"),
+                "data:{\"value\":\"PRIV\"}\n@alice@",
+            ),
+            ("delete:privatekey:at_secret", "data:-1\n@alice@"),
+        ],
+    );
+    let code = world.ask(&mut cram, "otp:get");
+    let code = code
+        .trim_start_matches("data:")
+        .split('\n')
+        .next()
+        .unwrap()
+        .to_lowercase();
+
+    let mut new = world.connect("@alice");
+    let outcome = world.run(&mut new, &request("\"WRONG1\"", "second"));
+    let reply = String::from_utf8(outcome.reply).unwrap();
+    assert!(
+        reply.starts_with("error:AT0011-Exception: invalid otp"),
+        "{reply}"
+    );
+    assert_eq!(outcome.delay, Duration::from_secs(1));
+    let reply = world.ask(&mut new, &request(&format!("\"{code}\""), "second"));
+    assert!(reply.ends_with("\"status\":\"pending\"}\n@"), "{reply}");
+    let second = id_of(&reply);
+    let told = world.told("@alice");
+    assert!(told[0].contains(&format!(
+        "\"key\":\"{second}.new.enrollments.__manage@alice\""
+    )));
+    assert!(told[0].contains(r#""isEncrypted":false"#));
+    let reply = world.ask(&mut new, &request(&format!("\"{code}\""), "third"));
+    assert!(reply.contains("invalid otp"), "used up: {reply}");
+
+    let login = |world: &mut World, id: &str| {
+        let mut line = world.connect("@alice");
+        let reply = world.ask(&mut line, "from:@alice");
+        let signature = keys().sign(challenge_of(&reply).as_bytes()).unwrap();
+        let reply = world.ask(&mut line, &format!("pkam:enrollmentId:{id}:{signature}"));
+        (line, reply)
+    };
+    let (_, reply) = login(&mut world, &second);
+    assert_eq!(
+        reply,
+        format!("error:AT0026:enrollment_id: {second} is pending\n@")
+    );
+    let (_, reply) = login(&mut world, "nobody");
+    assert_eq!(
+        reply,
+        "error:AT0028:enrollment_id: nobody is expired or invalid\n@"
+    );
+    let approve = format!(
+        r#"enroll:approve:{{"enrollmentId":"{second}","encryptedDefaultEncryptionPrivateKey":"P2","encryptedDefaultSelfEncryptionKey":"S2"}}"#
+    );
+    let approved =
+        format!("data:{{\"status\":\"approved\",\"enrollmentId\":\"{second}\"}}\n@alice@");
+    world.talk(&mut cram, &[(&approve, &approved)]);
+    let again = world.ask(&mut cram, &approve);
+    assert!(
+        again.contains("Only pending enrollments can be approved"),
+        "{again}"
+    );
+
+    let (mut device, reply) = login(&mut world, &second);
+    assert_eq!(reply, "data:success\n@alice@");
+    world.talk(&mut device, &[
+        (
+            &format!("keys:get:keyName:{second}.default_self_enc_key.__manage@alice"),
+            "data:{\"value\":\"S2\"}\n@alice@",
+        ),
+        (
+            &format!(r#"enroll:fetch:{{"enrollmentId":"{second}"}}"#),
+            "data:{\"appName\":\"np\",\"deviceName\":\"second\",\"namespace\":{\"sshnp\":\"rw\"},\"encryptedAPKAMSymmetricKey\":\"SYM\",\"status\":\"approved\"}\n@alice@",
+        ),
+    ]);
+    for (command, start) in [
+        ("update:x.dev1.sshnp@alice v", "data:"),
+        ("update:x.other@alice v", "error:AT0009-"),
+        ("update:@bob:shared_key@alice v", "data:"),
+        ("llookup:x.other@alice", "error:AT0009-"),
+        ("otp:get", "error:AT0009-"),
+        ("config:block:add:@bob", "error:AT0009-"),
+        (
+            &format!("keys:get:keyName:{first}.default_self_enc_key.__manage@alice"),
+            "error:AT0015-",
+        ),
+        ("update:privatekey:at_pkam_publickey v", "error:AT0009-"),
+        (
+            &format!("update:public:_apsk.{second}.a.__e@alice K"),
+            "data:-1",
+        ),
+        (
+            &format!("update:public:_apsk.{first}.a.__e@alice K"),
+            "error:AT0009-",
+        ),
+        (
+            &format!("update:public:_apsk.{second}.r.__e@alice K"),
+            "error:AT0009-",
+        ),
+        (
+            &format!(r#"enroll:revoke:{{"enrollmentId":"{first}"}}"#),
+            "error:AT0009-",
+        ),
+    ] {
+        let reply = world.ask(&mut device, command);
+        assert!(reply.starts_with(start), "{command} → {reply}");
+    }
+    let list = world.ask(
+        &mut cram,
+        r#"enroll:list:{"enrollmentStatusFilter":["approved"]}"#,
+    );
+    assert!(list.contains(&first) && list.contains(&second), "{list}");
+    let own = world.ask(
+        &mut cram,
+        &format!(r#"enroll:revoke:{{"enrollmentId":"{first}"}}"#),
+    );
+    assert!(own.starts_with("error:AT0031-"), "{own}");
+    world.events.clear();
+    world.ask(
+        &mut cram,
+        &format!(r#"enroll:revoke:{{"enrollmentId":"{second}"}}"#),
+    );
+    let withdrawn = world
+        .events
+        .iter()
+        .any(|event| matches!(event, Event::Withdrawn { enrollment, .. } if *enrollment == second));
+    assert!(withdrawn);
+    let (_, reply) = login(&mut world, &second);
+    assert_eq!(
+        reply,
+        format!("error:AT0027:enrollment_id: {second} is revoked\n@")
+    );
+    // What it published about itself says so too.
+    let mut anybody = world.connect("@alice");
+    let gone = world.ask(&mut anybody, &format!("lookup:_apsk.{second}.a.__e@alice"));
+    assert!(gone.starts_with("error:AT0015-"), "{gone}");
+    let moved = format!("lookup:_apsk.{second}.r.__e@alice");
+    world.talk(&mut anybody, &[(&moved, "data:K\n@")]);
+}

@@ -1,0 +1,190 @@
+//! What the disk keeps, and what it does with closures that fail.
+
+use std::sync::Mutex;
+
+use async_std::task::{block_on, spawn};
+
+use super::*;
+use crate::server::store::{log::Change, register::Home};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("np-store-{}", uuid::Uuid::new_v4())))
+    }
+
+    fn open(&self) -> Store {
+        Store::open(&self.0, |_| {}).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn home() -> Home {
+    Home {
+        number: 1,
+        who: "@alice".parse().unwrap(),
+    }
+}
+
+async fn log(store: &Store, key: &str) -> i64 {
+    let key = key.to_owned();
+    let logged = store.write(move |tx| home().log(tx, &key, Change::Update, 1));
+    logged
+        .await
+        .unwrap_or_else(|why: StoreError| panic!("{why}"))
+}
+
+/// The row this test wrote, if it is there.
+fn row(store: &Store, key: u8) -> Option<Vec<u8>> {
+    store
+        .read_now(|tx| tx.get(&[200, key]))
+        .unwrap_or_else(|why: StoreError| panic!("{why}"))
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_crash_and_ids_go_on() {
+    block_on(async {
+        let (folder, crashed) = (Folder::new(), Folder::new());
+        let store = folder.open();
+        for n in 0..50 {
+            assert_eq!(log(&store, &format!("k{}@alice", n % 7)).await, n);
+        }
+        // The file as a crash would leave it: nobody has closed the store.
+        fs::create_dir(&crashed.0).unwrap();
+        fs::copy(folder.0.join(FILE), crashed.0.join(FILE)).unwrap();
+        let again = crashed.open();
+        let last = again.read_now(|tx| home().last_commit(tx));
+        assert_eq!(
+            last.unwrap_or_else(|why: StoreError| panic!("{why}")),
+            Some(49)
+        );
+        assert_eq!(log(&again, "new@alice").await, 50);
+        drop(again);
+        drop(store);
+        // And closed properly, which frees the folder at once.
+        assert_eq!(log(&folder.open(), "new@alice").await, 50);
+    });
+}
+
+#[test]
+fn a_closure_that_fails_or_panics_harms_nobody_else() {
+    block_on(async {
+        let folder = Folder::new();
+        let store = folder.open();
+        let tasks: Vec<_> = (0..60u8)
+            .map(|n| {
+                let store = store.clone();
+                spawn(async move {
+                    let written: Result<u8, StoreError> = store
+                        .write(move |tx| {
+                            tx.put(vec![200, n], vec![n])?;
+                            match n % 3 {
+                                0 => Ok(n),
+                                1 => Err(StoreError::Row),
+                                _ => panic!("on purpose"),
+                            }
+                        })
+                        .await;
+                    (n, written)
+                })
+            })
+            .collect();
+        for task in tasks {
+            let (n, written) = task.await;
+            match n % 3 {
+                0 => assert_eq!(written.unwrap(), n),
+                1 => assert!(matches!(written, Err(StoreError::Row)), "{n}"),
+                _ => assert!(matches!(written, Err(StoreError::GivenUp)), "{n}"),
+            }
+            assert_eq!(row(&store, n).is_some(), n % 3 == 0, "{n}");
+        }
+    });
+}
+
+#[test]
+fn events_are_told_in_commit_order_and_only_of_what_was_committed() {
+    block_on(async {
+        let folder = Folder::new();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hear = told.clone();
+        let store = Store::open(&folder.0, move |event| {
+            if let Event::Commit(_, id) = event {
+                hear.lock().unwrap().push(id);
+            }
+        })
+        .unwrap();
+        let writers: Vec<_> = (0..40)
+            .map(|n| {
+                let store = store.clone();
+                spawn(async move {
+                    if n % 4 == 0 {
+                        let failed = store.write(move |tx| {
+                            home().log(tx, "failed@alice", Change::Update, 1)?;
+                            Err::<(), _>(StoreError::Row)
+                        });
+                        assert!(failed.await.is_err());
+                        return None;
+                    }
+                    Some(log(&store, &format!("k{n}@alice")).await)
+                })
+            })
+            .collect();
+        let mut ids = Vec::new();
+        for writer in writers {
+            ids.extend(writer.await);
+        }
+        ids.sort_unstable();
+        let want: Vec<i64> = (0..30).collect();
+        assert_eq!(ids, want);
+        assert_eq!(*told.lock().unwrap(), want);
+    });
+}
+
+#[test]
+fn a_file_of_a_later_version_is_refused() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let database = Database::open(folder.0.join(FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let later = 99u64.to_be_bytes();
+    transaction
+        .open_table(ROWS)
+        .unwrap()
+        .insert(&[rows::SCHEMA][..], &later[..])
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let refused = Store::open(&folder.0, |_| {});
+    assert!(matches!(refused, Err(StoreError::Newer(_))));
+}
+
+#[test]
+fn damage_in_the_middle_of_a_file_is_no_panic_at_opening() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let file = folder.0.join(FILE);
+    let good = fs::read(&file).unwrap();
+    for at in [64, 128, 4096, good.len() / 2] {
+        let mut bad = good.clone();
+        bad[at..at + 32].fill(0xa5);
+        fs::write(&file, &bad).unwrap();
+        // Either the damage is where nothing is kept, or it is told; never a crash, never a new store.
+        if let Err(why) = Store::open(&folder.0, |_| {}) {
+            assert!(
+                matches!(why, StoreError::Damaged(..) | StoreError::Newer(_)),
+                "{at}: {why}"
+            );
+        }
+    }
+    fs::write(&file, &good[..good.len() / 2]).unwrap();
+    assert!(matches!(
+        Store::open(&folder.0, |_| {}),
+        Err(StoreError::Damaged(..))
+    ));
+}

@@ -1,0 +1,136 @@
+//! Two atServers as processes of their own, each with its own authority: they introduce themselves with `from` and
+//! `pol`, look things up and deliver.
+//!
+//! ```text
+//!   @alice's process ── from:@alice ──▶ @bob's process
+//!                    ◀── lookup of the signature, signing_publickey ──
+//! ```
+
+use async_std::task::block_on;
+
+use super::{Wire, address, text};
+use crate::world::{Process, World};
+
+const ALICE: &str = "@alice";
+const BOB: &str = "@bob";
+
+/// Two worlds that know of each other.
+async fn two() -> (World, World, [Process; 2]) {
+    let mut here = World::empty("localhost", |_| {}).await;
+    here.activate(ALICE, "@client_example_pkam", "@client_example")
+        .await;
+    let mut there = World::empty("localhost", |_| {}).await;
+    there
+        .activate(BOB, "@device_example_pkam", "@device_example")
+        .await;
+    here.stop().await;
+    there.stop().await;
+    let serve = |this: &World, other: &World| {
+        let (root, ca) = (other.network.root.to_string(), other.dir.text("at/ca.pem"));
+        this.serve_with(&["--root", &root, "--ca", &ca])
+    };
+    let servers = [serve(&here, &there), serve(&there, &here)];
+    (here, there, servers)
+}
+
+#[test]
+fn two_servers_deliver_look_up_and_keep_copies() {
+    block_on(async {
+        let (here, there, _servers) = two().await;
+        let mut alice = Wire::login(&here, ALICE).await;
+        let mut bob = Wire::login(&there, BOB).await;
+        let mut monitor = Wire::login(&there, BOB).await;
+        monitor.monitor("monitor ns").await;
+
+        for n in 1..=5 {
+            let command =
+                format!("notify:id:n{n}:ttln:60000:ivNonce:IV==:@bob:Note{n}.ns@alice:C:{n} =");
+            assert_eq!(alice.data(&command).await, format!("n{n}"));
+        }
+        for n in 1..=5 {
+            let note = monitor.hear().await;
+            assert_eq!(text(&note, "id"), format!("n{n}"));
+            assert_eq!(text(&note, "from"), ALICE);
+            assert_eq!(text(&note, "key"), format!("@bob:Note{n}.ns@alice"));
+            assert_eq!(text(&note, "value"), format!("C:{n} ="));
+        }
+        alice.until("notify:status:n5", "data:delivered").await;
+
+        alice
+            .data("update:ttr:-1:ccd:true:@bob:shared.ns@alice one")
+            .await;
+        alice.data("update:@bob:plain.ns@alice not kept").await;
+        alice.data("update:public:card.ns@alice for all").await;
+        bob.until("llookup:cached:@bob:shared.ns@alice", "data:one")
+            .await;
+        bob.table(&[
+            ("lookup:shared.ns@alice", "data:one"),
+            ("lookup:plain.ns@alice", "data:not kept"),
+            ("plookup:card.ns@alice", "data:for all"),
+            (
+                "scan:@alice",
+                r#"data:["plain.ns@alice","shared.ns@alice"]"#,
+            ),
+            ("lookup:none.ns@alice", "error:AT0015-key not found : "),
+            ("plookup:none.ns@alice", "error:AT0015-key not found : "),
+            (
+                "plookup:publickey@nobody",
+                "error:AT0007-Secondary server not found : ",
+            ),
+            ("llookup:cached:public:publickey@alice", "data:"),
+        ])
+        .await;
+        alice
+            .data("update:ttr:-1:ccd:true:@bob:shared.ns@alice two")
+            .await;
+        bob.until("lookup:shared.ns@alice", "data:two").await;
+        alice.data("delete:@bob:shared.ns@alice").await;
+        let gone =
+            "error:AT0015-key not found : cached:@bob:shared.ns@alice does not exist in keystore";
+        bob.until("llookup:cached:@bob:shared.ns@alice", gone).await;
+    });
+}
+
+#[test]
+fn a_stranger_cannot_pass_for_another_servers_atsign() {
+    block_on(async {
+        let (here, there, _servers) = two().await;
+        let mut alice = Wire::login(&here, ALICE).await;
+        alice.data("update:@bob:secret.ns@alice for bob").await;
+        let mut wire = Wire::open(&here, ALICE).await;
+        let proof = wire.ask("from:@bob").await;
+        assert!(proof.starts_with("data:proof:_"), "{proof}");
+        let failed = "error:AT0401-Exception: Pol Authentication Failed";
+        assert_eq!(wire.ask("pol").await, failed);
+        wire.table(&[
+            ("lookup:secret.ns@alice", "error:AT0015-Exception: "),
+            (
+                "notify:@alice:x.ns@bob:v",
+                "error:AT0401-Exception: Notify command cannot be executed without authentication",
+            ),
+        ])
+        .await;
+        // A server that cannot be asked proves nothing, either.
+        assert_eq!(address(&there, BOB).await.host, "localhost");
+        let proof = wire.ask("from:@nobody").await;
+        assert!(proof.starts_with("data:proof:_"), "{proof}");
+        assert_eq!(wire.ask("pol").await, failed);
+    });
+}
+
+#[test]
+fn what_waits_for_a_server_that_is_down_arrives_when_it_is_back() {
+    block_on(async {
+        let (here, there, [_first, mut second]) = two().await;
+        second.kill();
+        let mut alice = Wire::login(&here, ALICE).await;
+        alice.data("notify:id:late:@bob:x.ns@alice:v").await;
+        alice.until("notify:status:late", "data:errored").await;
+        let (root, ca) = (here.network.root.to_string(), here.dir.text("at/ca.pem"));
+        let _second = there.serve_with(&["--root", &root, "--ca", &ca]);
+        let mut bob = Wire::login(&there, BOB).await;
+        bob.monitor("monitor:0").await;
+        assert_eq!(text(&bob.hear().await, "id"), "late");
+        alice.until("notify:status:late", "data:delivered").await;
+    });
+}

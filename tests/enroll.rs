@@ -1,0 +1,451 @@
+//! More devices with one atSign: codes, requests, approvals, revocations, protected key files; through the executable.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use async_std::task::{self, block_on};
+use miniserde::json;
+use noports::at::{AtSign, client::Link, crypto::PublicKey, enroll as wire};
+
+use crate::world::{
+    ALICE, DEVICE, NAME, Process, RENDEZVOUS, World, answer_at_the_end, failure, stdout,
+};
+
+/// A member of a line of JSON.
+fn member(line: &str, name: &str) -> String {
+    let mut object: json::Object = json::from_str(line).unwrap_or_else(|_| panic!("{line:?}"));
+    match object.remove(name) {
+        Some(json::Value::String(text)) => text,
+        other => panic!("{name} is {other:?} in {line}"),
+    }
+}
+
+async fn otp(world: &World, who: &str) -> String {
+    let code = stdout(world.noports(&["enroll", "otp", who, "-q"])).await;
+    assert!(code.trim().len() >= 6, "{code:?}");
+    code.trim().to_owned()
+}
+
+/// `noports enroll WHO` with this code in the environment.
+fn asking(world: &World, who: &str, code: &str, words: &[&str]) -> Command {
+    let mut command = world.noports(&["enroll", who, "--json", "-q", "--timeout", "60"]);
+    command.args(words).env("NOPORTS_CODE", code);
+    command
+}
+
+/// A run that has asked, and its request's id.
+struct Waiting {
+    process: Process,
+    lines: Box<dyn Iterator<Item = String> + Send>,
+    id: String,
+}
+
+impl Waiting {
+    async fn start(mut command: Command) -> Self {
+        task::spawn_blocking(move || {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let out = BufReader::new(child.stdout.take().unwrap());
+            let mut lines = Box::new(out.lines().map(Result::unwrap));
+            let Some(line) = lines.next() else {
+                panic!("{:?}", child.wait_with_output());
+            };
+            assert_eq!(member(&line, "event"), "asked", "{line}");
+            let id = member(&line, "id");
+            assert_eq!(member(&line, "code").replace('-', ""), id[..8], "{line}");
+            let process = Process(child);
+            Self { process, lines, id }
+        })
+        .await
+    }
+
+    /// The last line of stdout, and the exit code.
+    async fn end(mut self) -> (String, i32) {
+        task::spawn_blocking(move || {
+            let last = self.lines.last().unwrap_or_default();
+            (last, self.process.0.wait().unwrap().code().unwrap_or(-1))
+        })
+        .await
+    }
+}
+
+async fn decide(world: &World, words: &[&str]) -> String {
+    let base = ["enroll", words[0]];
+    stdout(world.noports(&[&base[..], &words[1..], &["-q"]].concat())).await
+}
+
+/// Asks, approves, waits: an enrolled key file.
+async fn enrolled(world: &World, who: &str, file: &str, words: &[&str]) -> String {
+    let code = otp(world, who).await;
+    let base = ["--device", file, "--keys", &world.dir.text(file)];
+    let waiting = Waiting::start(asking(world, who, &code, &[&base[..], words].concat())).await;
+    let id = waiting.id.clone();
+    decide(world, &["approve", who, &id[..8], "--yes"]).await;
+    let (line, code) = waiting.end().await;
+    assert_eq!((member(&line, "event").as_str(), code), ("enrolled", 0));
+    assert_eq!(member(&line, "id"), id);
+    id
+}
+
+/// What a service behind the session answers, with everything in processes that have these keys.
+async fn session(world: &World, client: &[&str]) -> String {
+    let mut command = world.client(&[&["--stdio", "-q"], client].concat());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let run = task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"there and back").unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    });
+    let output = run.await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn mode(file: &Path) -> u32 {
+    fs::metadata(file).unwrap().permissions().mode() & 0o777
+}
+
+fn daemon<'a>(keys: &'a str, port: &'a str) -> Vec<&'a str> {
+    vec![
+        "daemon",
+        "--as",
+        DEVICE,
+        "--manager",
+        ALICE,
+        "--device",
+        NAME,
+        "--sshd-port",
+        port,
+        "--keys",
+        keys,
+    ]
+}
+
+#[test]
+fn enrolled_key_files_work_in_every_program_until_revoked() {
+    block_on(async {
+        let world = World::start().await;
+        let mut ids = Vec::new();
+        for (who, file) in [(ALICE, "a"), (DEVICE, "d"), (RENDEZVOUS, "r")] {
+            ids.push(enrolled(&world, who, file, &[]).await);
+            assert_eq!(mode(&world.dir.path(file)), 0o600, "{who}");
+            assert!(!world.dir.path(&format!("{file}.asked")).exists(), "{who}");
+        }
+        let service = answer_at_the_end().await.to_string();
+        let (a, d, r) = (
+            world.dir.text("a"),
+            world.dir.text("d"),
+            world.dir.text("r"),
+        );
+        let _rendezvous = world.process(&[
+            "rendezvous",
+            "--as",
+            RENDEZVOUS,
+            "--host",
+            "127.0.0.1",
+            "--keys",
+            &r,
+        ]);
+        let mut process = world.process(&daemon(&d, &service));
+        assert_eq!(session(&world, &["--keys", &a]).await, "there and back");
+        process.kill();
+
+        // Taken back, and given again.
+        let listed = decide(&world, &["list", DEVICE, "--status", "approved"]).await;
+        assert!(
+            listed.contains(&format!("{}  approved  noports", ids[1])),
+            "{listed}"
+        );
+        decide(&world, &["revoke", DEVICE, &ids[1]]).await;
+        let (code, said) = failure(world.noports(&daemon(&d, &service))).await;
+        assert_eq!(code, 6, "{said}");
+        assert!(said.contains("refused the login: AT0027"), "{said}");
+        assert!(
+            said.contains("\n  hint: enrol this device again\n"),
+            "{said}"
+        );
+        decide(&world, &["unrevoke", DEVICE, &ids[1]]).await;
+        let _daemon = world.process(&daemon(&d, &service));
+        assert_eq!(session(&world, &[]).await, "there and back");
+
+        // Enrolled keys do not manage others, and ends are ends.
+        let mut command = world.noports(&["enroll", "otp", DEVICE, "--keys", &d]);
+        command.arg("-q");
+        let (code, said) = failure(command).await;
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("AT0009"), "{said}");
+        let words = ["enroll", "delete", DEVICE, &ids[1], "-q"];
+        let (_, said) = failure(world.noports(&words)).await;
+        assert!(
+            said.contains("is approved: only denied or revoked ones can be deleted"),
+            "{said}"
+        );
+        decide(&world, &["revoke", DEVICE, &ids[1]]).await;
+        decide(&world, &["delete", DEVICE, &ids[1]]).await;
+        let listed = decide(&world, &["list", DEVICE]).await;
+        assert!(!listed.contains(&ids[1]), "{listed}");
+    });
+}
+
+#[test]
+fn a_denied_request_says_so_and_leaves_nothing() {
+    block_on(async {
+        let world = World::start().await;
+        let code = otp(&world, DEVICE).await;
+        let keys = world.dir.text("d");
+        let waiting = Waiting::start(asking(&world, DEVICE, &code, &["--keys", &keys])).await;
+        let listed = decide(&world, &["list", DEVICE, "--status", "pending", "--json"]).await;
+        assert_eq!(member(listed.trim(), "id"), waiting.id);
+        assert_eq!(mode(&world.dir.path("d.asked")), 0o600);
+        let short = format!("{}-{}", &waiting.id[..4], &waiting.id[4..8]);
+        // Nobody there to say yes, and nobody said it.
+        let (code, said) = failure(world.noports(&["enroll", "approve", DEVICE, &short])).await;
+        assert_eq!(code, 2, "{said}");
+        decide(&world, &["deny", DEVICE, &short]).await;
+        let (line, code) = waiting.end().await;
+        assert_eq!(code, 6, "{line}");
+        assert_eq!(
+            member(&line, "error"),
+            format!("the request {short} was denied")
+        );
+        assert!(!world.dir.path("d").exists() && !world.dir.path("d.asked").exists());
+    });
+}
+
+#[test]
+fn codes_that_are_wrong_used_or_expired_are_refused_and_leave_nothing() {
+    block_on(async {
+        let world = World::start().await;
+        let keys = world.dir.text("d");
+        let mut short = world.noports(&["enroll", "otp", DEVICE, "-q", "--ttl", "1ms"]);
+        short.arg("--json");
+        let expired = member(stdout(short).await.trim(), "code");
+        for code in ["ZZZZZZ", &expired] {
+            let (exit, said) = failure(asking(&world, DEVICE, code, &["--keys", &keys])).await;
+            assert_eq!(exit, 6, "{said}");
+            assert!(
+                said.contains("noports enroll: the atServer does not accept this code\n  hint: it is good for one request"),
+                "{said}"
+            );
+            assert!(!said.contains(code), "{said}");
+            assert!(!world.dir.path("d.asked").exists());
+        }
+        // A standing code is good for many; the names are taken once.
+        let mut spp = world.noports(&["enroll", "spp", DEVICE, "-q"]);
+        spp.env("NOPORTS_CODE", "standing1");
+        stdout(spp).await;
+        let words = ["--keys", &keys, "--device", "kitchen"];
+        let _first = Waiting::start(asking(&world, DEVICE, "standing1", &words)).await;
+        let other = world.dir.text("other");
+        let words = ["--keys", &other, "--device", "kitchen"];
+        let (exit, said) = failure(asking(&world, DEVICE, "standing1", &words)).await;
+        assert_eq!(exit, 1, "{said}");
+        assert!(
+            said.contains("there is an enrolment of noports on kitchen already"),
+            "{said}"
+        );
+        let words = ["--keys", &other, "--device", "cellar"];
+        Waiting::start(asking(&world, DEVICE, "standing1", &words)).await;
+    });
+}
+
+#[test]
+fn a_run_that_was_killed_is_finished_by_the_next_one() {
+    block_on(async {
+        let world = World::start().await;
+        let keys = world.dir.text("d");
+        let code = otp(&world, DEVICE).await;
+        let mut first = Waiting::start(asking(&world, DEVICE, &code, &["--keys", &keys])).await;
+        first.process.kill();
+        decide(&world, &["approve", DEVICE, &first.id, "--yes"]).await;
+        // It needs no code any more.
+        let second = world.noports(&["enroll", DEVICE, "--json", "-q", "--keys", &keys]);
+        let second = Waiting::start(second).await;
+        assert_eq!(second.id, first.id);
+        let (line, code) = second.end().await;
+        assert_eq!(code, 0, "{line}");
+        let (code, said) = failure(asking(&world, DEVICE, "ZZZZZZ", &["--keys", &keys])).await;
+        assert_eq!(code, 3, "{said}");
+        assert!(said.contains("there is a key file already"), "{said}");
+    });
+}
+
+#[test]
+fn a_run_killed_before_the_answer_finds_its_request_again() {
+    block_on(async {
+        let world = World::start().await;
+        let who: AtSign = DEVICE.parse().unwrap();
+        // What such a run leaves: a draft without an id, and a request.
+        let applicant = wire::Applicant::new(&who).unwrap();
+        let draft = applicant.provisional(None).print();
+        fs::write(world.dir.path("d.asked"), draft.reveal()).unwrap();
+        let wish = wire::Wish {
+            app: "noports".into(),
+            device: "attic".into(),
+            namespaces: [("sshnp".to_owned(), "rw".to_owned())].into(),
+            otp: noports::secret::Secret::new(otp(&world, DEVICE).await),
+            life: None,
+        };
+        let mut link = Link::open(&world.network, &who).await.unwrap();
+        let ours = world.keys(DEVICE).encryption.public().text.clone();
+        let ours = PublicKey::parse(&ours).unwrap();
+        let answer = link.ask(&applicant.request(&wish, &ours).unwrap()).await;
+        let (id, _) = wire::parse_answer(&answer.unwrap()).unwrap();
+
+        let code = otp(&world, DEVICE).await;
+        let keys = world.dir.text("d");
+        let words = ["--keys", &keys, "--device", "attic"];
+        let again = Waiting::start(asking(&world, DEVICE, &code, &words)).await;
+        assert_eq!(again.id, id);
+        decide(&world, &["approve", DEVICE, "--device", "^attic$", "--yes"]).await;
+        assert_eq!(again.end().await.1, 0);
+    });
+}
+
+#[test]
+fn a_protected_key_file_opens_with_its_phrase() {
+    block_on(async {
+        let mut world = World::start().await;
+        fs::write(world.dir.path("phrase"), "1234\n").unwrap();
+        let phrase = world.dir.text("phrase");
+        enrolled(&world, ALICE, "a", &["--passphrase-file", &phrase]).await;
+        let text = fs::read_to_string(world.dir.path("a")).unwrap();
+        assert!(
+            text.starts_with(r#"{"content":""#) && !text.contains("aesPkam"),
+            "{text}"
+        );
+        assert_eq!(mode(&world.dir.path("a")), 0o600);
+
+        let service = answer_at_the_end().await;
+        world.rendezvous().await;
+        world.daemon(service).await;
+        let a = world.dir.text("a");
+        let words = ["--keys", &a, "--passphrase-file", &phrase];
+        assert_eq!(session(&world, &words).await, "there and back");
+
+        let mut wrong = world.client(&["--stdio", "-q", "--keys", &a]);
+        wrong.env("NOPORTS_PASSPHRASE", "12345");
+        let (code, said) = failure(wrong).await;
+        assert_eq!(code, 3, "{said}");
+        assert!(
+            said.contains("the pass phrase does not open the key file"),
+            "{said}"
+        );
+
+        let mut right = world.noports(&["enroll", "list", ALICE, "--keys", &a, "-q"]);
+        right.env("NOPORTS_PASSPHRASE", "1234");
+        let listed = stdout(right).await;
+        assert!(listed.contains("noports"), "{listed}");
+    });
+}
+
+/// `at_activate` in this world, with its classic words.
+fn classic(world: &World, words: &str) -> Command {
+    let mut command = world.noports(&["at_activate"]);
+    command.args(words.split_whitespace());
+    command
+}
+
+#[test]
+fn the_classic_commands_provision_a_device() {
+    block_on(async {
+        let world = World::start().await;
+        let keys = world.dir.text("d");
+        let code = stdout(classic(&world, &format!("otp -a {DEVICE}"))).await;
+        let words = format!(
+            "enroll -a {DEVICE} -s {} -p noports -k {keys} -d NAME -n \"sshnp:rw,sshrvd:rw\"",
+            code.trim()
+        );
+        let mut asking = classic(&world, &words);
+        asking.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let asking = Process(asking.spawn().unwrap());
+        let listed = loop {
+            let listed = stdout(classic(&world, &format!("list -a {DEVICE} -s pending"))).await;
+            if listed.contains("NAME") {
+                break listed;
+            }
+        };
+        assert!(listed.contains("sshnp:rw, sshrvd:rw"), "{listed}");
+        let words = format!("approve -a {DEVICE} --arx noports --drx NAME");
+        let approved = stdout(classic(&world, &words)).await;
+        let id = approved
+            .trim()
+            .strip_prefix("approved ")
+            .unwrap()
+            .to_owned();
+        let mut asking = asking;
+        let (path, said, status) = task::spawn_blocking(move || {
+            let child = &mut asking.0;
+            let read = |from: &mut dyn std::io::Read| {
+                let mut text = String::new();
+                from.read_to_string(&mut text).unwrap();
+                text
+            };
+            let path = read(child.stdout.as_mut().unwrap());
+            let said = read(child.stderr.as_mut().unwrap());
+            (path, said, child.wait().unwrap())
+        })
+        .await;
+        assert!(status.success(), "{said}");
+        assert_eq!(path.trim(), keys);
+        assert!(
+            said.contains("everybody on this machine can read a secret"),
+            "{said}"
+        );
+        assert!(!said.contains(code.trim()), "{said}");
+
+        let service = answer_at_the_end().await.to_string();
+        let _daemon = world.process(&daemon(&keys, &service));
+        for (words, want) in [
+            (
+                format!("status -a {DEVICE}"),
+                format!("{DEVICE} is activated\n"),
+            ),
+            (
+                format!("revoke -a {DEVICE} -i {id}"),
+                format!("revoked {id}\n"),
+            ),
+            (
+                format!("unrevoke -a {DEVICE} -i {id}"),
+                format!("approved {id}\n"),
+            ),
+            (
+                format!("revoke -a {DEVICE} --drx NAME"),
+                format!("revoked {id}\n"),
+            ),
+            (
+                format!("delete -a {DEVICE} -i {id}"),
+                format!("deleted {id}\n"),
+            ),
+        ] {
+            assert_eq!(stdout(classic(&world, &words)).await, want, "{words}");
+        }
+        let (code, _) = failure(classic(&world, "status -a @nobody")).await;
+        assert_eq!(code, 3);
+
+        // Approves by itself what comes later.
+        let auto = classic(
+            &world,
+            &format!("auto -a {DEVICE} -A noports -D later --approve-existing"),
+        );
+        let auto = task::spawn(stdout(auto));
+        let code = otp(&world, DEVICE).await;
+        let other = world.dir.text("other");
+        let words = ["--keys", &other, "--device", "later"];
+        let waiting = Waiting::start(self::asking(&world, DEVICE, &code, &words)).await;
+        let id = waiting.id.clone();
+        assert_eq!(waiting.end().await.1, 0);
+        assert_eq!(auto.await, format!("approved {id}\n"));
+    });
+}
