@@ -165,6 +165,13 @@ fn what_may_be_opened_is_what_both_the_daemon_and_the_policy_permit() {
         let mut all = daemon(&world, port, &[]);
         let want = format!("Client is not permitted connections to localhost:{port}");
         assert_eq!(refusal(&world).await, (8, want));
+        let tunnel = [
+            "tunnel", "--as", ALICE, "--to", DEVICE, "--device", NAME, "-q", "--print",
+        ];
+        let forward = ["--forward", "0:nas:80"];
+        let (code, said) = failure(world.noports(&[&tunnel[..], &forward].concat())).await;
+        let want = "Connection to nas:80 denied based on POLICY --permit-open [localhost:1]\n  hint: the device asks a policy";
+        assert!(code == 8 && said.contains(want), "{code} {said}");
         all.kill();
         let _some = daemon(&world, port, &["--permit-open", "localhost:1"]);
         let want = format!("Daemon does not permit connections to localhost:{port}");

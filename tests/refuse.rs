@@ -174,7 +174,7 @@ fn unusable_keys_are_named() {
             (
                 protected,
                 "FILE: the key file is protected by a pass phrase",
-                "remove the pass phrase with the program that set it, or enrol this device to get keys of its own",
+                "the phrase comes from --passphrase-file FILE, from NOPORTS_PASSPHRASE, or from the terminal",
             ),
         ] {
             fs::write(&file, text).unwrap();

@@ -115,7 +115,8 @@ impl AtKey {
 
     /// Text after the last dot of the entity, if there is one.
     pub fn namespace(&self) -> Option<&str> {
-        self.entity.rsplit_once('.').map(|(_, ns)| ns)
+        let (_, namespace) = self.entity.rsplit_once('.')?;
+        (!namespace.is_empty()).then_some(namespace)
     }
 
     /// Whether the entity lies in this namespace or one below: `a.b.sshnp` is in `sshnp` and in `b.sshnp`.
@@ -318,6 +319,14 @@ mod tests {
 
     fn atsign(name: &str) -> AtSign {
         name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_dot_at_the_end_starts_no_namespace() {
+        for (text, namespace) in [("a.", None), (".", None), ("a", None), ("a.b", Some("b"))] {
+            let key: AtKey = text.parse().unwrap();
+            assert_eq!(key.namespace(), namespace, "{text}");
+        }
     }
 
     #[test]

@@ -129,12 +129,14 @@ impl Replies {
     /// # Errors
     /// See [`WireError`].
     pub fn pop(&mut self) -> Result<Option<Reply>, WireError> {
-        if self.prompt_wanted
-            && let Some(answer) = self.pop_prompt()
-        {
-            return answer;
-        }
         loop {
+            // Not only at first: blank lines may have stood in front of it.
+            if self.prompt_wanted
+                && self.scanned == self.start
+                && let Some(answer) = self.pop_prompt()
+            {
+                return answer;
+            }
             let unseen = &self.buf[self.scanned..];
             let Some(end) = unseen.iter().position(|&b| b == b'\n') else {
                 self.scanned = self.buf.len();
@@ -409,6 +411,20 @@ mod tests {
 
     fn vector_forms(replies: &[Reply]) -> Vec<String> {
         replies.iter().map(vector_form).collect()
+    }
+
+    #[test]
+    fn a_blank_line_before_the_greeting_is_passed_over_however_the_bytes_are_cut() {
+        for pieces in [&["\n@"][..], &["\n", "@"], &["\r\n", "\n@"]] {
+            let mut replies = Replies::new(Mode::Request);
+            replies.expect_prompt();
+            let mut seen = Vec::new();
+            for piece in pieces {
+                replies.push(piece.as_bytes());
+                seen.extend(replies.pop().unwrap());
+            }
+            assert_eq!(seen, [Reply::Prompt("@".into())], "{pieces:?}");
+        }
     }
 
     #[test]

@@ -78,6 +78,9 @@ struct Serve {
     /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option)]
     keys: Option<String>,
+    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+    #[argh(option)]
+    passphrase_file: Option<PathBuf>,
     /// say on stdout, as JSON lines, when it is ready
     #[argh(switch)]
     json: bool,

@@ -96,6 +96,9 @@ struct Args {
     /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option)]
     keys: Option<String>,
+    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+    #[argh(option)]
+    passphrase_file: Option<std::path::PathBuf>,
     /// say on stdout, as JSON lines, what is open, or why not
     #[argh(switch)]
     json: bool,
@@ -149,9 +152,11 @@ async fn story(args: Args) -> Result<(), Failure> {
         None if args.keep_alive => IDLE_KEPT,
         None => IDLE,
     };
+    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
+    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
     let wish = Wish {
         network: common::network(args.root.as_deref(), &args.ca)?,
-        keys: Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?),
+        keys: Arc::new(common::own_keys_under(as_, keys, &phrases)?),
         whom,
         idle,
         json: args.json,

@@ -12,7 +12,7 @@
 //!
 //! # Who tests which verb
 //!
-//! *session* is `session/tests.rs` (no sockets), *wire* is `tests/atserver` (TLS, line by line), *ours* are the programs
+//! *session* is `session/tests` (no sockets), *wire* is `tests/atserver` (TLS, line by line), *ours* are the programs
 //! of this package in `tests/session.rs` and its neighbours, *atsdk* and *sshnpd* are other people's programs from PyPI
 //! in `tests/foreign`. A dot: this suite sends the verb and depends on the answer.
 //!

@@ -125,7 +125,9 @@ impl Agent {
         command
             .args(directory)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            // atsdk prints what it does.
+            .stderr(fs::File::create(world.dir.path("agent.log")).unwrap());
         let mut child = command.spawn().unwrap();
         Self {
             orders: child.stdin.take().unwrap(),

@@ -443,7 +443,7 @@ pub async fn failure(command: Command) -> (i32, String) {
 
 /// Waits until something is so; the deadline only bounds a failing test.
 pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
-    for _ in 0..3000 {
+    for _ in 0..6000 {
         if so() {
             return;
         }

@@ -10,8 +10,8 @@ use std::{
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::{Failure, exit, print_err};
-use crate::secret::Secret;
+use super::{Failure, print_err};
+use crate::{at::keyfile::KeyFileError, cmd::keystore::KeyStoreError, secret::Secret};
 
 /// Longest secret, in bytes; the longest real ones have 128.
 const MAX_SECRET: u64 = 4096;
@@ -168,20 +168,21 @@ impl Phrases {
     /// What this key file may be opened with; asked for on the terminal when it is not known.
     ///
     /// # Errors
-    /// [`exit::KEYS`] when there is no terminal to ask on.
+    /// [`exit::KEYS`](super::exit::KEYS) when there is no terminal to ask on.
     pub fn for_reading(&self, path: &Path) -> Result<Secret<String>, Failure> {
         if let Some(phrase) = &self.0 {
             return Ok(phrase.clone());
         }
         let protected = || {
-            let what = format!(
-                "the key file {} is protected by a pass phrase",
-                path.display()
-            );
-            Failure::new(exit::KEYS, what)
-                .hint("--passphrase-file FILE, NOPORTS_PASSPHRASE, or a terminal to ask on")
+            Failure::from(KeyStoreError::Content {
+                path: path.to_owned(),
+                source: KeyFileError::PassPhrase,
+            })
         };
-        // Not stdin: that may be the session.
+        // Somebody has to see the question; and stdin may be the session.
+        if !io::stderr().is_terminal() {
+            return Err(protected());
+        }
         let terminal = File::options().read(true).write(true).open("/dev/tty");
         let terminal = terminal.map_err(|_| protected())?;
         let prompt = format!("the pass phrase of {} (it is not shown):", path.display());
@@ -228,8 +229,9 @@ fn read_hidden(
     from: impl BufRead,
     prompt: &str,
 ) -> io::Result<Secret<String>> {
-    print_err(prompt);
+    // Before the prompt: whoever answers quickly shall not be seen, nor lost with what was typed before it.
     let _hidden = Hidden::new(terminal);
+    print_err(prompt);
     read_line(from)
 }
 
@@ -300,7 +302,7 @@ mod tests {
         assert_eq!(phrases.for_reading(&file).unwrap().reveal(), " a b ");
         fs::write(&file, "\n").unwrap();
         let empty = Phrases::new(Some(&file)).unwrap_err();
-        assert_eq!(empty.code, exit::MISUSE);
+        assert_eq!(empty.code, super::super::exit::MISUSE);
         fs::remove_file(&file).unwrap();
     }
 }

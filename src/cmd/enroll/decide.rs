@@ -166,7 +166,7 @@ pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failu
             let all = all(&mut link).await?;
             for one in choice.pick(action, all)? {
                 if action == Action::Approve && !args.yes {
-                    confirm(&one)?;
+                    confirm(&one, who.as_str())?;
                 }
                 act(&manager, &mut link, action, &one, &args).await?;
             }
@@ -243,7 +243,7 @@ fn row(id: &str, status: &str, app: &str, device: &str, namespaces: &str) -> Str
 }
 
 /// Shows what will be granted, and asks.
-fn confirm(one: &Enrollment) -> Result<(), Failure> {
+fn confirm(one: &Enrollment, who: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::misuse("approving needs somebody to say yes")
             .hint("on a terminal; or --yes, when you know what is asked for"));
@@ -258,7 +258,7 @@ fn confirm(one: &Enrollment) -> Result<(), Failure> {
     match (read, answer.trim()) {
         (Ok(_), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Failure::plain("not approved").hint(format!(
-            "the request goes on waiting; noports enroll deny … {} refuses it",
+            "the request goes on waiting; noports enroll deny {who} {} refuses it",
             show::code(&one.id)
         ))),
     }
@@ -292,9 +292,7 @@ async fn act(
         Action::Unrevoke => enroll::unrevoke(&one.id),
         _ => enroll::delete(&one.id),
     };
-    link.ask(&verb)
-        .await
-        .map_err(|error| refused(action, error))?;
+    link.ask(&verb).await.map_err(refused)?;
     let done = action.done();
     common::print_out(&match args.json {
         true => line(done, one, done),
@@ -316,7 +314,7 @@ async fn approval(manager: &Manager, one: &Enrollment) -> Result<Verb, Failure> 
     })
 }
 
-fn refused(action: Action, error: AtError) -> Failure {
+fn refused(error: AtError) -> Failure {
     let code = match &error {
         AtError::Refused(fault) => fault.code,
         _ => None,
@@ -326,12 +324,8 @@ fn refused(action: Action, error: AtError) -> Failure {
         Some(Code::Unauthorized) => {
             failure.hint("these keys may not manage enrolments; those of the first device may")
         }
-        Some(Code::SelfRevoke) => {
-            Failure::plain("these keys are the ones to be revoked").hint(format!(
-                "--force, if this device shall lose its access: {}",
-                action.word()
-            ))
-        }
+        Some(Code::SelfRevoke) => Failure::plain("these keys are the ones to be revoked")
+            .hint("with --force this device loses its own access"),
         _ => failure,
     }
 }

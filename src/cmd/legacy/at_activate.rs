@@ -146,7 +146,12 @@ fn help() -> ExitCode {
     let mut text =
         "at_activate COMMAND -a @you [-k KEYFILE] [-r ROOT] …, where COMMAND is".to_owned();
     for (name, _, front, _) in COMMANDS {
-        text += &format!("\n  {name:<9} noports {}", front.join(" "));
+        text += &match *name {
+            "status" => {
+                "\n  status    tells how far an atSign is, also as its exit code".to_owned()
+            }
+            _ => format!("\n  {name:<9} noports {}", front.join(" ")),
+        };
     }
     common::print_out(&text);
     ExitCode::from(exit::FINE)

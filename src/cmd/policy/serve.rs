@@ -56,7 +56,9 @@ pub struct Plan {
 pub(super) async fn story(args: Serve) -> Result<(), Failure> {
     let plan = args.plan()?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
-    let keys = Arc::new(common::own_keys(args.as_.as_deref(), args.keys.as_deref())?);
+    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
+    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
+    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
     let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
     let ready = service::tell(args.json);
     until_told(serve(network, keys, plan, hang_ups, ready)).await
