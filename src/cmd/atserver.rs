@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!   serve   authority ─▶ certificate ─▶ atDirectory, atServers, control socket ─▶ until SIGTERM or SIGINT
+//!           --metrics: health and numbers on a loopback port
 //!   add     asks the running server through the control socket; if none runs, opens the data itself
-//!   list  remove  status  export-ca
+//!   list  remove  status  backup         likewise
+//!   restore  rotate-ca  export-ca        work on the data folder itself
 //! ```
 //!
 //! Only this program and the rendezvous listen on ports.
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -18,13 +20,17 @@ use std::{
 
 use ::log::{LevelFilter, info};
 use argh::FromArgs;
+use async_std::net::TcpListener;
 use futures_lite::future;
 use miniserde::json;
 
 use crate::{
+    net::tls::Acceptor,
+    secret::Secret,
     server::{
         authority::{self, Authority, AuthorityError},
         control::{Answer, ControlError, Desk, Request, Row, Status},
+        health,
         listen::{self, Hosted, Options, Running, ServerError, Timings},
     },
     sys::{log, paths, process, signal},
@@ -33,8 +39,10 @@ use crate::{
 use super::common::{self, Failure, exit, print_err, print_out};
 
 use ask::{add, export_ca, list, remove, show};
+use keep::{backup, restore, rotate_ca};
 
 mod ask;
+mod keep;
 
 /// Where unmodified clients expect an atDirectory.
 const DIRECTORY_PORT: u16 = 64;
@@ -64,6 +72,9 @@ enum What {
     Remove(Remove),
     Show(Show),
     ExportCa(ExportCa),
+    Backup(Backup),
+    Restore(Restore),
+    RotateCa(RotateCa),
 }
 
 /// Serve until SIGTERM or SIGINT.
@@ -88,6 +99,15 @@ struct Serve {
     /// domain under which each atSign gets a name of its own: alice.DOMAIN
     #[argh(option, arg_name = "name")]
     domain: Option<String>,
+    /// certificate chain to show instead of one by our own authority (PEM file)
+    #[argh(option, arg_name = "file")]
+    tls_cert: Option<PathBuf>,
+    /// private key of that certificate (PEM file)
+    #[argh(option, arg_name = "file")]
+    tls_key: Option<PathBuf>,
+    /// answer GET /health and GET /metrics (Prometheus) on this loopback address, such as 127.0.0.1:9464
+    #[argh(option, arg_name = "addr:port")]
+    metrics: Option<SocketAddr>,
     /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
     #[argh(option, arg_name = "host[:port]")]
     root: Option<String>,
@@ -162,13 +182,64 @@ struct Show {
     json: bool,
 }
 
-/// Print the certificate of the authority, for clients' --ca.
+/// Print the certificate of the authority, for clients' --ca; during a rotation, of both.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "export-ca")]
 struct ExportCa {
     /// folder of all data
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Copy everything into a new file, also while the server runs. It holds private keys: keep it safe.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "backup")]
+struct Backup {
+    /// the new file
+    #[argh(positional)]
+    file: PathBuf,
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Make the data folder what it was at the backup. The server must not be running.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "restore")]
+struct Restore {
+    /// the backup
+    #[argh(positional)]
+    file: PathBuf,
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// also when the folder is not empty; what is replaced is kept as *.before-restore
+    #[argh(switch)]
+    force: bool,
+    /// print one line of JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Replace the authority: first make the next one beside it, then, once all clients have both, finish.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "rotate-ca")]
+struct RotateCa {
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// from the next start of the server the new authority is the only one
+    #[argh(switch)]
+    finish: bool,
+    /// print one line of JSON
+    #[argh(switch)]
+    json: bool,
 }
 
 /// Runs the program; `args` without its name.
@@ -186,7 +257,10 @@ pub fn main(name: &str, args: &[&str]) -> ExitCode {
         What::List(args) => (args.json, common::run(1, list(args))),
         What::Remove(args) => (args.json, common::run(1, remove(args))),
         What::Show(args) => (args.json, common::run(1, show(args))),
-        What::ExportCa(args) => (false, export_ca(args)),
+        What::ExportCa(args) => (args.json, export_ca(args)),
+        What::Backup(args) => (args.json, common::run(1, backup(args))),
+        What::Restore(args) => (args.json, restore(args)),
+        What::RotateCa(args) => (args.json, rotate_ca(args)),
     };
     common::finish(name, json, result)
 }
@@ -224,13 +298,18 @@ impl From<ControlError> for Failure {
 async fn serve(args: Serve) -> Result<(), Failure> {
     log::start(LevelFilter::Info, args.verbose, args.quiet);
     process::protect_memory();
+    process::raise_descriptor_limit();
     let data = data_folder(args.data)?;
     let host = match args.host {
         Some(host) => host,
         None => default_host(args.listen)?,
     };
-    let authority = authority::open_or_make(&data)?;
-    let leaf = authority.leaf(&names(&host, args.domain.as_deref()))?;
+    let names = names(&host, args.domain.as_deref());
+    let (tls, ca) = certificate(&data, args.tls_cert, args.tls_key, &names)?;
+    let health = match args.metrics {
+        Some(at) => Some(health_port(at).await?),
+        None => None,
+    };
     let options = Options {
         data: data.clone(),
         listen: args.listen,
@@ -244,24 +323,72 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         Some(root) => Some(common::network(Some(root), &args.ca)?),
         None => None,
     };
-    let running = listen::start_with_peers(options, leaf.acceptor()?, peers)
+    let running = listen::start_with_peers(options, tls, peers)
         .await
         .map_err(cannot_start)?;
     let desk = Desk::open(&data)?;
     let place = format!("{host}:{}", running.directory().port());
-    let status = status(&place, &authority);
+    let status = status(&place, ca.as_deref(), &data);
     let serving = async {
         // Only now, because by now a signal ends the server in good form.
-        announce(&place, &authority, args.json, args.quiet);
+        announce(&status, health.as_ref(), args.json, args.quiet);
         desk.serve(async |request| answer(&running, &status, request).await)
             .await;
         future::pending().await
     };
-    let told = future::or(signal::stop(), serving).await;
+    let watched = async {
+        match &health {
+            Some(port) => health::serve(port, &running).await,
+            None => future::pending().await,
+        }
+        future::pending().await
+    };
+    let told = future::or(signal::stop(), future::or(serving, watched)).await;
     info!("ending told={told:?}");
     drop(desk);
     running.stop().await;
     Ok(())
+}
+
+/// What the server shows, and the authority that clients must be told of: none with a certificate from elsewhere.
+fn certificate(
+    data: &Path,
+    chain: Option<PathBuf>,
+    key: Option<PathBuf>,
+    names: &[String],
+) -> Result<(Acceptor, Option<PathBuf>), Failure> {
+    let (chain, key) = match (chain, key) {
+        (Some(chain), Some(key)) => (chain, key),
+        (None, None) => {
+            let authority = authority::open_or_make(data)?;
+            let ca = authority.ca_file().to_owned();
+            return Ok((authority.leaf(names)?.acceptor()?, Some(ca)));
+        }
+        _ => {
+            let failure = Failure::misuse("a certificate needs its key, and a key its certificate");
+            return Err(failure.hint("--tls-cert FILE --tls-key FILE"));
+        }
+    };
+    let read = |file: &Path| {
+        std::fs::read_to_string(file)
+            .map_err(|why| Failure::plain(format!("cannot read {}: {why}", file.display())))
+    };
+    let (chain_text, key_text) = (read(&chain)?, Secret::new(read(&key)?));
+    let tls = Acceptor::from_pem(&chain_text, key_text.reveal()).map_err(|why| {
+        Failure::plain(why.to_string()).hint(format!(
+            "does the key in {} belong to the first certificate in {}?",
+            key.display(),
+            chain.display()
+        ))
+    })?;
+    Ok((tls, None))
+}
+
+async fn health_port(at: SocketAddr) -> Result<TcpListener, Failure> {
+    health::open(at).await.map_err(|why| {
+        Failure::plain(format!("cannot offer metrics on {at}: {why}"))
+            .hint("--metrics 127.0.0.1:PORT, with a port that is free")
+    })
 }
 
 fn cannot_start(error: ServerError) -> Failure {
@@ -300,18 +427,25 @@ fn names(host: &str, domain: Option<&str>) -> Vec<String> {
     names
 }
 
-fn announce(place: &str, authority: &Authority, json: bool, quiet: bool) {
-    let ca = authority.ca_file().display().to_string();
+fn announce(status: &Status, health: Option<&TcpListener>, json: bool, quiet: bool) {
+    let health = health.and_then(|port| Some(port.local_addr().ok()?.to_string()));
+    let ca = Some(status.ca.as_str()).filter(|ca| !ca.is_empty());
     if !quiet {
-        print_err(&format!("atDirectory  {place}"));
-        print_err(&format!("authority    {ca}"));
+        print_err(&format!("atDirectory  {}", status.directory));
+        if let Some(ca) = ca {
+            print_err(&format!("authority    {ca}"));
+        }
+        if let Some(at) = &health {
+            print_err(&format!("metrics      http://{at}/metrics"));
+        }
         print_err("ready");
     }
     if json {
         print_out(&json::to_string(&Ready {
             event: "ready",
-            directory: place,
-            ca: &ca,
+            directory: &status.directory,
+            ca,
+            metrics: health.as_deref(),
         }));
     }
 }
@@ -321,13 +455,16 @@ fn announce(place: &str, authority: &Authority, json: bool, quiet: bool) {
 struct Ready<'a> {
     event: &'static str,
     directory: &'a str,
-    ca: &'a str,
+    ca: Option<&'a str>,
+    metrics: Option<&'a str>,
 }
 
-fn status(place: &str, authority: &Authority) -> Status {
+/// Without an authority of our own there is none to trust: clients know whoever signed.
+fn status(place: &str, ca: Option<&Path>, data: &Path) -> Status {
     Status {
         directory: place.to_owned(),
-        ca: authority.ca_file().display().to_string(),
+        ca: ca.map_or(String::new(), |ca| ca.display().to_string()),
+        data: data.display().to_string(),
         pid: std::process::id(),
         atsigns: 0,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -337,6 +474,15 @@ fn status(place: &str, authority: &Authority) -> Status {
 /// Answers one request of the control socket.
 async fn answer(running: &Running, status: &Status, request: Request) -> Answer {
     let answered = match request {
+        Request::Backup(file) => match keep::beside_store(Path::new(&status.data)) {
+            Ok(files) => running.back_up(file, files).await.map(keep::told),
+            Err(why) => {
+                return Answer::Refused {
+                    error: why.message,
+                    hint: why.hint,
+                };
+            }
+        },
         Request::Add(who) => running.add(&who).await.map(Answer::Secret),
         Request::Remove(who) => running.remove(&who).await.map(|()| Answer::Done),
         Request::List => rows(running).await.map(Answer::List),
@@ -374,7 +520,8 @@ async fn offline(data: &Path, request: Request) -> Result<Answer, Failure> {
 async fn offline_at(first_port: u16, data: &Path, request: Request) -> Result<Answer, Failure> {
     let authority = authority::open_or_make(data)?;
     let running = start_on_loopback(first_port, data, &authority).await?;
-    let answer = answer(&running, &status("", &authority), request).await;
+    let status = status("", Some(authority.ca_file()), data);
+    let answer = answer(&running, &status, request).await;
     running.stop().await;
     Ok(answer)
 }
@@ -481,7 +628,19 @@ mod tests {
             &["list", "--json"],
             &["remove", "@alice"],
             &["status"],
-            &["export-ca"],
+            &["export-ca", "--json"],
+            &["backup", "/f", "--json"],
+            &["restore", "/f", "--force"],
+            &["rotate-ca", "--finish"],
+            &[
+                "serve",
+                "--tls-cert",
+                "/c",
+                "--tls-key",
+                "/k",
+                "--metrics",
+                "127.0.0.1:0",
+            ],
         ];
         for args in rows {
             let read = Args::from_args(&["noports", "atserver"], args);
@@ -515,7 +674,7 @@ mod tests {
             let authority = authority::open_or_make(&data).unwrap();
             let running = start_on_loopback(0, &data, &authority).await.unwrap();
             let desk = Desk::open(&data).unwrap();
-            let status = status("localhost:1", &authority);
+            let status = status("localhost:1", Some(authority.ca_file()), &data);
             let serve = async {
                 desk.serve(async |request| answer(&running, &status, request).await)
                     .await;

@@ -3,6 +3,7 @@
 //! ```text
 //!   DIR/ca.key  0600   P-256, written first ┐ made once, kept for 20 years:
 //!   DIR/ca.pem  0644   the certificate      ┘ this is the file that clients name with --ca
+//!   DIR/ca-next.key    between `rotate` and `finish`: the next authority's key; ca.pem then holds both certificates
 //!   (memory)           server certificate, made anew at each start; its key never touches the disk
 //! ```
 //!
@@ -31,9 +32,12 @@ use crate::{
 
 /// File of the authority's private key, in the data folder.
 pub const KEY_FILE: &str = "ca.key";
-/// File of the authority's certificate, in the data folder.
+/// File of the next authority's private key, while clients are given its certificate.
+pub const NEXT_KEY_FILE: &str = "ca-next.key";
+/// File of the authority's certificate, in the data folder. While it is being replaced: of both.
 pub const CA_FILE: &str = "ca.pem";
 
+const END_OF_PEM: &str = "-----END CERTIFICATE-----";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const AUTHORITY_DAYS: u32 = 20 * 365;
 const SERVER_DAYS: u32 = 825;
@@ -62,6 +66,8 @@ pub enum AuthorityError {
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("a certificate cannot be made for {0:?}")]
     Name(String),
+    #[error("no new authority has been made")]
+    NothingNew,
     #[error("this machine's clock was never set, so no certificate can be made")]
     Clock,
     #[error("a certificate cannot be made: {0}")]
@@ -89,6 +95,7 @@ impl AuthorityError {
                 cert.parent().unwrap_or(cert).display()
             ),
             Self::Name(_) => "a host name such as home.example, or an IP address".into(),
+            Self::NothingNew => "noports atserver rotate-ca makes one".into(),
             Self::Clock => "set the date and start again".into(),
             Self::Making(_) | Self::Tls(_) => return None,
         })
@@ -116,7 +123,10 @@ impl Leaf {
 /// The authority of one data folder.
 pub struct Authority {
     ca_file: PathBuf,
+    /// Of all authorities that clients are to trust.
     ca_pem: String,
+    /// Of the one that signs.
+    own_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -137,10 +147,11 @@ pub fn open_or_make(folder: &Path) -> Result<Authority, AuthorityError> {
         write_new(&ca_file, made.as_bytes(), 0o644)?;
     }
     let ca_pem = read(&ca_file)?.ok_or_else(|| AuthorityError::BadCertificate(ca_file.clone()))?;
-    check(&ca_pem, &key, &key_file, &ca_file)?;
+    let own_pem = own_certificate(&ca_pem, &key, &key_file, &ca_file)?;
     Ok(Authority {
         ca_file,
         ca_pem,
+        own_pem,
         issuer: Issuer::new(params, key),
     })
 }
@@ -188,10 +199,63 @@ impl Authority {
         params.serial_number = Some(serial(&key));
         let cert = params.signed_by(&key, &self.issuer)?;
         Ok(Leaf {
-            chain: cert.pem() + &self.ca_pem,
+            chain: cert.pem() + &self.own_pem,
             key: Secret::new(key.serialize_pem()),
         })
     }
+}
+
+/// Makes the next authority beside the one there is: from now on `ca.pem` holds both certificates, for clients, and
+/// the old one goes on signing. Returns that file's text. Doing it twice changes nothing.
+///
+/// # Errors
+/// As [`open_or_make`].
+pub fn rotate(folder: &Path) -> Result<String, AuthorityError> {
+    let now = open_or_make(folder)?;
+    let key_file = folder.join(NEXT_KEY_FILE);
+    if read(&key_file)?.is_none() {
+        let made = Secret::new(KeyPair::generate()?.serialize_pem());
+        write_new(&key_file, made.reveal().as_bytes(), 0o600)?;
+    }
+    let key = read_key(&key_file)?;
+    if own_certificate(&now.ca_pem, &key, &key_file, &now.ca_file).is_ok() {
+        return Ok(now.ca_pem);
+    }
+    let both = now.own_pem + &authority_params(&key)?.self_signed(&key)?.pem();
+    replace(&now.ca_file, &both)?;
+    Ok(both)
+}
+
+/// From the next start the new authority signs, and `ca.pem` holds its certificate alone. Clients that only know the
+/// old one do not connect any more.
+///
+/// # Errors
+/// `NothingNew` without a [`rotate`] before; else as [`open_or_make`].
+pub fn finish(folder: &Path) -> Result<String, AuthorityError> {
+    let (key_file, next_file) = (folder.join(KEY_FILE), folder.join(NEXT_KEY_FILE));
+    if read(&next_file)?.is_none() {
+        return Err(AuthorityError::NothingNew);
+    }
+    // The certificate is there before its key signs; between the two steps both still are.
+    rotate(folder)?;
+    fs::rename(&next_file, &key_file).map_err(|why| AuthorityError::Unwritable {
+        file: key_file,
+        why,
+    })?;
+    let now = open_or_make(folder)?;
+    replace(&now.ca_file, &now.own_pem)?;
+    Ok(now.own_pem)
+}
+
+/// Puts a text in the place of a file, which is the old or the new one at any moment.
+fn replace(file: &Path, text: &str) -> Result<(), AuthorityError> {
+    let draft = file.with_extension("next");
+    let _ = fs::remove_file(&draft);
+    write_new(&draft, text.as_bytes(), 0o644)?;
+    fs::rename(&draft, file).map_err(|why| AuthorityError::Unwritable {
+        file: file.to_owned(),
+        why,
+    })
 }
 
 /// The given names and this machine's own, each once.
@@ -266,25 +330,33 @@ fn open_or_make_key(key_file: &Path, ca_file: &Path) -> Result<KeyPair, Authorit
         write_new(key_file, made.reveal().as_bytes(), 0o600)?;
     }
     // Read back even if just written: of two first starts at once, one key wins.
+    read_key(key_file)
+}
+
+fn read_key(key_file: &Path) -> Result<KeyPair, AuthorityError> {
     let bad = || AuthorityError::BadKey(key_file.to_owned());
     let pem = Secret::new(read(key_file)?.ok_or_else(bad)?);
     KeyPair::from_pem_and_sign_algo(pem.reveal(), &rcgen::PKCS_ECDSA_P256_SHA256).map_err(|_| bad())
 }
 
-/// Whether the certificate is this key's, and names it as we would.
-fn check(
+/// The certificate that is this key's and names it as we would, in PEM.
+fn own_certificate(
     ca_pem: &str,
     key: &KeyPair,
     key_file: &Path,
     ca_file: &Path,
-) -> Result<(), AuthorityError> {
+) -> Result<String, AuthorityError> {
     let certs = rustls_pemfile::certs(&mut ca_pem.as_bytes()).unwrap_or_default();
-    let [der] = certs.as_slice() else {
+    if certs.is_empty() {
         return Err(AuthorityError::BadCertificate(ca_file.to_owned()));
-    };
-    let holds = |part: &[u8]| der.windows(part.len()).any(|window| window == part);
-    if holds(&key.subject_public_key_info()) && holds(authority_name(key).as_bytes()) {
-        return Ok(());
+    }
+    let (public, name) = (key.subject_public_key_info(), authority_name(key));
+    let pems = ca_pem.split_inclusive(END_OF_PEM);
+    for (der, pem) in certs.iter().zip(pems) {
+        let holds = |part: &[u8]| der.windows(part.len()).any(|window| window == part);
+        if holds(&public) && holds(name.as_bytes()) {
+            return Ok(pem.trim_start().to_owned() + "\n");
+        }
     }
     Err(AuthorityError::Mismatch {
         cert: ca_file.to_owned(),
@@ -371,6 +443,28 @@ mod tests {
 
     fn mode(file: &Path) -> u32 {
         fs::metadata(file).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn an_authority_is_replaced_in_two_steps_and_clients_of_both_are_served_between() {
+        let folder = Folder::new("rotate");
+        let old = open_or_make(&folder.0).unwrap().ca_pem().to_owned();
+        assert!(matches!(finish(&folder.0), Err(AuthorityError::NothingNew)));
+        let both = rotate(&folder.0).unwrap();
+        assert_eq!(rotate(&folder.0).unwrap(), both);
+        assert!(both.starts_with(old.trim_end()) && both.matches("BEGIN").count() == 2);
+        let between = open_or_make(&folder.0).unwrap();
+        let chain = between.leaf(&[]).unwrap().chain;
+        assert!(chain.ends_with(&old) && chain.matches("BEGIN").count() == 2);
+        let new = finish(&folder.0).unwrap();
+        assert!(
+            new.matches("BEGIN").count() == 1
+                && !both.starts_with(&new)
+                && both.contains(new.trim())
+        );
+        let after = open_or_make(&folder.0).unwrap();
+        assert!(after.leaf(&[]).unwrap().chain.ends_with(&new));
+        assert!(matches!(finish(&folder.0), Err(AuthorityError::NothingNew)));
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub enum Request {
     Remove(AtSign),
     /// Where the server listens.
     Status,
+    /// Copy everything, as it is at this moment, into this new file (a whole path).
+    Backup(PathBuf),
 }
 
 /// What is answered.
@@ -75,6 +77,8 @@ pub enum Answer {
     List(Vec<Row>),
     /// The server's state.
     Status(Status),
+    /// What a backup holds.
+    Backup(Backup),
     /// Done, nothing to tell.
     Done,
     /// Refused: what, and what to try next.
@@ -103,14 +107,24 @@ pub struct Row {
 pub struct Status {
     /// `host:port` of the atDirectory.
     pub directory: String,
-    /// File of the authority to trust.
+    /// File of the authority to trust; empty with a certificate from elsewhere.
     pub ca: String,
+    /// Folder of all data.
+    pub data: String,
     /// Process id.
     pub pid: u32,
     /// How many atSigns are hosted.
     pub atsigns: u32,
     /// Version of the program.
     pub version: String,
+}
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Backup {
+    pub atsigns: u32,
+    pub rows: u64,
 }
 
 /// Why the server could not be asked, or cannot listen.
@@ -304,19 +318,22 @@ struct RequestLine {
     #[serde(rename = "do")]
     verb: String,
     atsign: Option<String>,
+    file: Option<String>,
 }
 
 impl Request {
     fn print(&self) -> String {
-        let (verb, atsign) = match self {
-            Self::Add(who) => ("add", Some(who)),
-            Self::List => ("list", None),
-            Self::Remove(who) => ("remove", Some(who)),
-            Self::Status => ("status", None),
+        let (verb, atsign, file) = match self {
+            Self::Add(who) => ("add", Some(who), None),
+            Self::List => ("list", None, None),
+            Self::Remove(who) => ("remove", Some(who), None),
+            Self::Status => ("status", None, None),
+            Self::Backup(file) => ("backup", None, Some(file)),
         };
         json::to_string(&RequestLine {
             verb: verb.to_owned(),
             atsign: atsign.map(AtSign::to_string),
+            file: file.map(|file| file.display().to_string()),
         })
     }
 
@@ -328,17 +345,22 @@ impl Request {
             "list" => Some(Self::List),
             "remove" => Some(Self::Remove(who()?)),
             "status" => Some(Self::Status),
+            "backup" => {
+                let file = PathBuf::from(line.file?);
+                file.is_absolute().then_some(Self::Backup(file))
+            }
             _ => None,
         }
     }
 }
 
-/// Exactly one of the first four is there; none means "done".
+/// Exactly one of the first five is there; none means "done".
 #[derive(Default, Serialize, Deserialize)]
 struct AnswerLine {
     secret: Option<String>,
     list: Option<Vec<Row>>,
     status: Option<Status>,
+    backup: Option<Backup>,
     error: Option<String>,
     hint: Option<String>,
 }
@@ -350,6 +372,7 @@ impl Answer {
             Self::Secret(secret) => line.secret = Some(secret.reveal().clone()),
             Self::List(rows) => line.list = Some(rows.clone()),
             Self::Status(status) => line.status = Some(status.clone()),
+            Self::Backup(backup) => line.backup = Some(backup.clone()),
             Self::Done => {}
             Self::Refused { error, hint } => {
                 line.error = Some(error.clone());
@@ -378,6 +401,10 @@ impl Answer {
                 status: Some(status),
                 ..
             } => Self::Status(status),
+            AnswerLine {
+                backup: Some(backup),
+                ..
+            } => Self::Backup(backup),
             _ => Self::Done,
         })
     }
@@ -412,6 +439,7 @@ mod tests {
         Status {
             directory: "localhost:6400".into(),
             ca: "/d/ca.pem".into(),
+            data: "/d".into(),
             pid: 7,
             atsigns: 2,
             version: "0".into(),
@@ -425,7 +453,7 @@ mod tests {
                 Request::Add(who) => Answer::Secret(Secret::new(format!("secret of {who}"))),
                 Request::Status => Answer::Status(status()),
                 Request::List => Answer::List(Vec::new()),
-                Request::Remove(_) => Answer::Done,
+                Request::Remove(_) | Request::Backup(_) => Answer::Done,
             })
             .await;
             unreachable!("a desk serves for ever")
@@ -440,6 +468,7 @@ mod tests {
             Request::List,
             Request::Remove(alice()),
             Request::Status,
+            Request::Backup("/b/file".into()),
         ] {
             assert_eq!(Request::parse(&request.print()), Some(request));
         }
@@ -455,6 +484,10 @@ mod tests {
             Answer::List(vec![]),
             Answer::Status(status()),
             Answer::Done,
+            Answer::Backup(Backup {
+                atsigns: 2,
+                rows: 77,
+            }),
             Answer::Refused {
                 error: "no".into(),
                 hint: None,

@@ -47,6 +47,7 @@ pub mod authority;
 pub mod control;
 pub mod directory;
 pub mod enroll;
+pub mod health;
 pub mod listen;
 pub mod notify;
 pub mod peer;

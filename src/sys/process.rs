@@ -95,6 +95,18 @@ pub fn more_descriptors() {
     }
 }
 
+/// As many descriptors as the system allows this process: each connection needs one, and the usual limit is 1024.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::debug!("descriptors={:?} error={error}", limit.current);
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -30,7 +30,7 @@ pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Fai
     }
 }
 
-fn refused(error: String, hint: Option<String>) -> Failure {
+pub(super) fn refused(error: String, hint: Option<String>) -> Failure {
     Failure {
         message: error,
         hint,
@@ -38,7 +38,7 @@ fn refused(error: String, hint: Option<String>) -> Failure {
     }
 }
 
-fn unexpected() -> Failure {
+pub(super) fn unexpected() -> Failure {
     ControlError::Answer.into()
 }
 
@@ -225,7 +225,9 @@ pub async fn show(args: Show) -> Result<(), Failure> {
         status.pid, status.version
     ));
     print_out(&format!("atDirectory  {}", status.directory));
-    print_out(&format!("authority    {}", status.ca));
+    if !status.ca.is_empty() {
+        print_out(&format!("authority    {}", status.ca));
+    }
     print_out(&format!("atSigns      {}", status.atsigns));
     Ok(())
 }
@@ -236,8 +238,21 @@ pub fn export_ca(args: ExportCa) -> Result<(), Failure> {
         Failure::plain(format!("cannot read {}: {why}", file.display()))
             .hint("the first start of the server makes it: noports atserver serve")
     })?;
-    print_out(pem.trim_end());
+    if args.json {
+        print_out(&json::to_string(&Exported {
+            event: "exported",
+            ca: &pem,
+        }));
+    } else {
+        print_out(pem.trim_end());
+    }
     Ok(())
+}
+
+#[derive(miniserde::Serialize)]
+struct Exported<'a> {
+    event: &'static str,
+    ca: &'a str,
 }
 
 #[cfg(test)]

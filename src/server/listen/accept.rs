@@ -113,10 +113,11 @@ fn admit<F, S>(
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Arc<Hub>, Visitor) -> F + Send + Sync + 'static,
 {
-    let Some(pass) = hub.gate.enter(from.ip()) else {
+    let Some(pass) = hub.gate.enter(from.ip(), &tcp) else {
         log::debug!("from={from} refused: too many connections");
         return;
     };
+    hub.meter.accepted.add();
     task::spawn(async move {
         match hub.tls.accept(tcp, hub.options.timings.handshake).await {
             Ok((stream, name)) => {
@@ -128,7 +129,10 @@ fn admit<F, S>(
                 };
                 serve(hub, visitor).await;
             }
-            Err(why) => log::debug!("from={from} handshake={why}"),
+            Err(why) => {
+                hub.meter.handshakes_failed.add();
+                log::debug!("from={from} handshake={why}");
+            }
         }
         drop(alive);
     });

@@ -204,6 +204,12 @@ impl House {
         self.facts.connections.load(Ordering::Relaxed)
     }
 
+    /// How many of them are monitors.
+    pub fn monitors(&self) -> usize {
+        let lines = lock(&self.lines);
+        lines.values().filter(|line| line.mailbox.is_some()).count()
+    }
+
     /// Ends all connections.
     pub fn cut_all(&self) {
         self.cut(|_| true);

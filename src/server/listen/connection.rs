@@ -153,6 +153,8 @@ impl Line<'_> {
         let mut buffer = vec![0; READ];
         loop {
             while let Some(line) = self.input.pop(self.session.max_line()) {
+                self.visitor.pass.spoke();
+                self.hub.meter.commands.add();
                 if self.line(line).await? {
                     return Ok(());
                 }
@@ -244,6 +246,7 @@ impl Line<'_> {
                 stats_line(&self.house.home.who, self.house.last_commit(), now())
             }
         };
+        self.hub.meter.pushed.add();
         self.send(line.as_bytes()).await
     }
 
@@ -283,10 +286,7 @@ impl Line<'_> {
             true => self.hub.store.write(run).await,
             false => self.hub.store.read(run).await,
         };
-        // Without the store there is nothing more to say.
-        let (session, outcome) = ran.map_err(|_| End::Broken)?;
-        self.session = session;
-        Ok(outcome)
+        self.keep(ran)
     }
 
     /// Does what the session asks for, then gives its answer.
@@ -317,6 +317,18 @@ impl Line<'_> {
         self.give(outcome).await
     }
 
+    /// Takes the session back. If the store failed it is lost, but not without a word.
+    fn keep(&mut self, ran: Result<(Session, Outcome), StoreError>) -> Result<Outcome, End> {
+        match ran {
+            Ok((session, outcome)) => {
+                self.session = session;
+                Ok(outcome)
+            }
+            Err(StoreError::Closed) => Err(End::Broken),
+            Err(why) => Ok(self.session.failed(why)),
+        }
+    }
+
     async fn fetch(&mut self, errand: Errand) -> Result<Outcome, End> {
         let found = match &self.hub.peers {
             Some(peers) => peers.fetch(&self.house.home, &errand).await,
@@ -328,9 +340,8 @@ impl Line<'_> {
             let outcome = session.fetched(&errand, found, tx, now());
             Ok::<_, StoreError>((session, outcome))
         });
-        let (session, outcome) = ran.await.map_err(|_| End::Broken)?;
-        self.session = session;
-        Ok(outcome)
+        let ran = ran.await;
+        self.keep(ran)
     }
 
     fn logged_in(&self, good: bool) {
@@ -338,6 +349,10 @@ impl Line<'_> {
             let failures = &self.hub.failures;
             failures.note(self.visitor.from, who, good, Instant::now());
             let (id, from) = (self.session.id(), self.visitor.from);
+            match good {
+                true => self.hub.meter.logins.add(),
+                false => self.hub.meter.logins_failed.add(),
+            }
             match good {
                 true => log::info!("session={id} from={from} login={who}"),
                 false => log::warn!("session={id} from={from} login={who} failed"),

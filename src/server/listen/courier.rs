@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_io::Timer;
@@ -165,8 +165,45 @@ async fn abroad(hub: &Arc<Hub>, from: &Home, to: &AtSign, notes: Vec<Note>) -> b
     written.await.is_ok() && sent == all
 }
 
+/// A clock that went ahead of the other by more than this was set, or the machine slept.
+const LEAP: Duration = Duration::from_secs(3600);
+
+/// Tells when the clock on the wall has leapt ahead, and for how long it is then not believed in what cannot be undone.
+struct Distrust {
+    ahead: Option<Duration>,
+    until: Option<Instant>,
+}
+
+impl Distrust {
+    fn new() -> Self {
+        Self {
+            ahead: None,
+            until: None,
+        }
+    }
+
+    /// `wall` since 1970, `steady` since some moment, `at` the same moment of the steady clock.
+    fn is_in_doubt(&mut self, wall: Duration, steady: Duration, at: Instant) -> bool {
+        let ahead = wall.saturating_sub(steady);
+        let leapt = self.ahead.is_some_and(|last| ahead > last + LEAP);
+        self.ahead = Some(ahead);
+        if leapt {
+            self.until = at.checked_add(LEAP);
+        }
+        self.until.is_some_and(|until| at < until)
+    }
+}
+
 async fn sweep(hub: &Arc<Hub>) {
+    let (began, mut distrust) = (Instant::now(), Distrust::new());
+    distrust.is_in_doubt(Duration::from_millis(now()), Duration::ZERO, began);
     while hub.pause(hub.options.timings.purge).await {
+        // A clock set years ahead by mistake must not cost what only seems to have expired.
+        let at = Instant::now();
+        if distrust.is_in_doubt(Duration::from_millis(now()), at - began, at) {
+            log::warn!("purge=postponed why=\"the clock leapt ahead\"");
+            continue;
+        }
         for house in hub.board.everybody() {
             loop {
                 let home = house.home.clone();
@@ -184,5 +221,29 @@ async fn sweep(hub: &Arc<Hub>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_leaps_ahead_is_not_believed_for_an_hour() {
+        let (mut distrust, start) = (Distrust::new(), Instant::now());
+        let second = Duration::from_secs;
+        let mut doubted = |wall: u64, steady: u64| {
+            distrust.is_in_doubt(second(wall), second(steady), start + second(steady))
+        };
+        let year = 365 * 24 * 3600;
+        assert!(!doubted(1_000_000_000, 0));
+        assert!(!doubted(1_000_000_180, 180), "a clock that goes right");
+        assert!(doubted(1_000_000_360 + year, 360), "a year ahead");
+        assert!(doubted(1_000_000_540 + year, 540), "still not believed");
+        assert!(
+            !doubted(1_000_000_720, 720 + 3600),
+            "set back, and an hour later"
+        );
+        assert!(!doubted(900_000_000, 5000), "going back takes nothing away");
     }
 }

@@ -26,6 +26,7 @@ async fn talk(hub: &Hub, visitor: &mut Visitor) -> Option<()> {
     loop {
         let read = timeout(timings.directory_idle, stream.read(&mut buffer)).await;
         let read = read.ok()?.ok().filter(|read| *read > 0)?;
+        visitor.pass.spoke();
         for step in enquiry.push(&buffer[..read]) {
             let Step::Lookup(bare) = step else {
                 return None;

@@ -1,11 +1,20 @@
 //! How many may come in, and how fast they may guess.
+//!
+//! A connection that has not said anything yet makes room for a new one when its address, or the server, is full:
+//! whoever opens thousands and is silent keeps nobody out.
 
 use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Shutdown},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
+
+use async_std::net::TcpStream;
+use rustix::process::{Resource, getrlimit};
 
 use crate::at::AtSign;
 
@@ -24,54 +33,159 @@ const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// Most address and atSign pairs remembered.
 const MAX_REMEMBERED: usize = 20_000;
 
+/// Descriptors that the store, listeners and other things need.
+const SPARE_DESCRIPTORS: u64 = 256;
+/// Most that were sent away and have not ended yet.
+const LEAVING: usize = 64;
+/// Between two log lines about being full.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// Counts connections.
-#[derive(Default)]
-pub(super) struct Gate(Mutex<Counts>);
+pub(super) struct Gate {
+    counts: Mutex<Counts>,
+    most: usize,
+    /// Connections that were not let in, and that had to go for others.
+    pub refused: AtomicU64,
+    pub evicted: AtomicU64,
+}
 
 #[derive(Default)]
 struct Counts {
     all: usize,
-    strangers: HashMap<IpAddr, usize>,
+    next: u64,
+    strangers: HashMap<IpAddr, Strangers>,
+    warned: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Strangers {
+    count: usize,
+    /// Those that have not said anything, oldest first.
+    silent: BTreeMap<u64, TcpStream>,
 }
 
 /// One connection's place. Given back when dropped.
 pub(super) struct Pass {
     gate: Arc<Gate>,
+    number: u64,
     /// Set until login.
     stranger: Option<IpAddr>,
 }
 
+impl Default for Gate {
+    /// As many as there may be descriptors.
+    fn default() -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
+        Self {
+            counts: Mutex::default(),
+            most: most.clamp(64, MAX_CONNECTIONS),
+            refused: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Gate {
-    /// Lets a connection in, if there is room.
-    pub fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Pass> {
-        let mut counts = lock(&self.0);
-        if counts.all >= MAX_CONNECTIONS {
+    /// Lets a connection in, if there is room or somebody silent to make it.
+    pub fn enter(self: &Arc<Self>, from: IpAddr, socket: &TcpStream) -> Option<Pass> {
+        let mut counts = lock(&self.counts);
+        let counts = &mut *counts;
+        let here = counts.strangers.entry(from).or_default();
+        let mut room = here.count < MAX_STRANGERS;
+        if !room {
+            room = here.count < MAX_STRANGERS + LEAVING && here.evict();
+            self.tell(&mut counts.warned, room, from);
+        }
+        if room && counts.all >= self.most {
+            let most = counts.strangers.values_mut();
+            let most = most.max_by_key(|strangers| strangers.silent.len());
+            room = counts.all < self.most + LEAVING && most.is_some_and(Strangers::evict);
+            self.tell(&mut counts.warned, room, from);
+        }
+        if !room {
+            counts.forget(from);
             return None;
         }
-        let strangers = counts.strangers.entry(from).or_default();
-        if *strangers >= MAX_STRANGERS {
-            return None;
-        }
-        *strangers += 1;
+        counts.next += 1;
+        let number = counts.next;
+        let here = counts.strangers.entry(from).or_default();
+        here.count += 1;
+        here.silent.insert(number, socket.clone());
         counts.all += 1;
         Some(Pass {
             gate: self.clone(),
+            number,
             stranger: Some(from),
+        })
+    }
+
+    /// How many connections there are, and how many of them have not logged in.
+    pub fn open(&self) -> (usize, usize) {
+        let counts = lock(&self.counts);
+        let strangers = counts.strangers.values().map(|here| here.count).sum();
+        (counts.all, strangers)
+    }
+
+    fn tell(&self, warned: &mut Option<Instant>, evicted: bool, from: IpAddr) {
+        let count = match evicted {
+            true => &self.evicted,
+            false => &self.refused,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        if warned.is_none_or(|last| now.duration_since(last) >= QUIET) {
+            *warned = Some(now);
+            log::warn!("from={from} full evicted={evicted}");
+        }
+    }
+}
+
+impl Counts {
+    fn forget(&mut self, from: IpAddr) {
+        if self
+            .strangers
+            .get(&from)
+            .is_some_and(|here| here.count == 0)
+        {
+            self.strangers.remove(&from);
+        }
+    }
+}
+
+impl Strangers {
+    /// Ends the oldest that has not said anything; `false`: there is none. Its place counts until it
+    /// has really ended: for that moment there is one too many.
+    fn evict(&mut self) -> bool {
+        let oldest = self.silent.pop_first();
+        oldest.is_some_and(|(_, socket)| {
+            // A peer that is gone already is as good.
+            let _ = socket.shutdown(Shutdown::Both);
+            true
         })
     }
 }
 
 impl Pass {
+    /// It has said something: it is not sent away for others any more.
+    pub fn spoke(&self) {
+        if let Some(from) = self.stranger {
+            let mut counts = lock(&self.gate.counts);
+            if let Some(here) = counts.strangers.get_mut(&from) {
+                here.silent.remove(&self.number);
+            }
+        }
+    }
+
     /// It has proven who it is: its address gets the place back.
     pub fn known(&mut self) {
         if let Some(from) = self.stranger.take() {
-            let mut counts = lock(&self.gate.0);
-            if let Some(strangers) = counts.strangers.get_mut(&from) {
-                *strangers -= 1;
-                if *strangers == 0 {
-                    counts.strangers.remove(&from);
-                }
+            let mut counts = lock(&self.gate.counts);
+            if let Some(here) = counts.strangers.get_mut(&from) {
+                here.silent.remove(&self.number);
+                here.count -= 1;
             }
+            counts.forget(from);
         }
     }
 }
@@ -79,7 +193,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         self.known();
-        lock(&self.gate.0).all -= 1;
+        lock(&self.gate.counts).all -= 1;
     }
 }
 
@@ -132,18 +246,54 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_places_back_by_login_and_by_leaving() {
-        let gate = Arc::new(Gate::default());
+        let (gate, (socket, _peer)) = (Arc::new(Gate::default()), socket());
         let (here, there) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let mut passes: Vec<Pass> = (0..MAX_STRANGERS)
-            .map(|_| gate.enter(here).unwrap())
+            .map(|_| gate.enter(here, &socket).unwrap())
             .collect();
-        assert!(gate.enter(here).is_none());
-        assert!(gate.enter(there).is_some());
+        passes.iter().for_each(Pass::spoke);
+        assert!(gate.enter(here, &socket).is_none());
+        assert!(gate.enter(there, &socket).is_some());
         passes[0].known();
-        assert!(gate.enter(here).is_some());
+        assert!(gate.enter(here, &socket).is_some());
+        assert_eq!(gate.open(), (MAX_STRANGERS, MAX_STRANGERS - 1));
         drop(passes);
-        assert!(lock(&gate.0).strangers.is_empty());
-        assert_eq!(lock(&gate.0).all, 0);
+        assert!(lock(&gate.counts).strangers.is_empty());
+        assert_eq!(gate.open(), (0, 0));
+    }
+
+    /// A connected pair.
+    fn socket() -> (TcpStream, std::net::TcpStream) {
+        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(door.local_addr().unwrap()).unwrap();
+        (door.accept().unwrap().0.into(), peer)
+    }
+
+    #[test]
+    fn the_silent_make_room_for_the_next_and_those_that_spoke_do_not() {
+        use std::io::Read;
+        let gate = Arc::new(Gate::default());
+        let here = [10, 0, 0, 1].into();
+        let pairs: Vec<_> = (0..3).map(|_| socket()).collect();
+        let (quiet, spoken) = (gate.enter(here, &pairs[0].0), gate.enter(here, &pairs[1].0));
+        spoken.as_ref().unwrap().spoke();
+        let (rest, _peer) = socket();
+        let others: Vec<_> = (2..MAX_STRANGERS)
+            .map(|_| {
+                let pass = gate.enter(here, &rest).unwrap();
+                pass.spoke();
+                pass
+            })
+            .collect();
+        assert!(gate.enter(here, &pairs[2].0).is_some());
+        let mut silent = &pairs[0].1;
+        assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0, "it was ended");
+        // Its own end comes later, and changes nothing any more.
+        drop(quiet);
+        assert_eq!(gate.open(), (MAX_STRANGERS - 1, MAX_STRANGERS - 1));
+        assert_eq!(gate.evicted.load(Ordering::Relaxed), 1);
+        drop((spoken, others));
+        assert_eq!(gate.open(), (0, 0));
     }
 
     #[test]

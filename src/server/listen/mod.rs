@@ -17,6 +17,7 @@ mod connection;
 mod courier;
 mod doorman;
 mod gate;
+mod meter;
 mod options;
 
 #[cfg(test)]
@@ -24,9 +25,10 @@ mod options;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -49,6 +51,7 @@ use super::{
     session::{Facts, PKAM_KEY, SECRET},
     store::{
         Store, StoreError, Tx,
+        backup::{self, Copied},
         log::Change,
         records::{Logged, Meta, Record},
         register::{self, Entry, Home},
@@ -56,6 +59,7 @@ use super::{
 };
 use board::{Board, House, lock};
 use gate::{Failures, Gate};
+use meter::Meter;
 pub use options::{Hosted, Options, ServerError, Timings};
 
 /// Ports tried for a new atSign before giving up.
@@ -72,6 +76,7 @@ pub(super) struct Hub {
     peers: Option<Peers>,
     gate: Arc<Gate>,
     failures: Failures,
+    meter: Meter,
     started: u64,
     directory: SocketAddr,
     /// With a domain: the port that all share.
@@ -140,6 +145,7 @@ pub async fn start_with_peers(
         board,
         gate: Arc::default(),
         failures: Failures::default(),
+        meter: Meter::default(),
         started: now(),
         directory: directory.local_addr().unwrap_or(doorway),
         shared_port: shared.as_ref().map(port_of),
@@ -388,6 +394,25 @@ impl Running {
         }
         log::info!("atsign={who} removed");
         Ok(())
+    }
+
+    /// Copies everything, as it is at this moment, and these small files into a new file.
+    ///
+    /// # Errors
+    /// See [`backup::write`].
+    pub async fn back_up(
+        &self,
+        to: PathBuf,
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Copied, ServerError> {
+        let store = self.hub.store.clone();
+        let copied = task::spawn_blocking(move || backup::write(&store, &to, &files)).await?;
+        log::info!(
+            "backup rows={} atsigns={}",
+            copied.rows,
+            copied.atsigns.len()
+        );
+        Ok(copied)
     }
 
     /// Closes the ports, ends all connections, and returns once all tasks have ended (or after ten seconds). Every

@@ -67,6 +67,10 @@ impl Refusal {
 impl From<StoreError> for Refusal {
     fn from(why: StoreError) -> Self {
         log::error!("store why={why}");
-        refuse(Code::DataStore, "the store failed")
+        let text = match why {
+            StoreError::Full => "the disk is full",
+            _ => "the store failed",
+        };
+        refuse(Code::DataStore, text)
     }
 }

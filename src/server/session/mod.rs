@@ -43,7 +43,7 @@ use crate::at::{
 
 use super::{
     enroll::{Grant, Need, Throttle, own_data},
-    store::{Tx, register::Home},
+    store::{StoreError, Tx, register::Home},
 };
 use answer::Answer;
 
@@ -397,6 +397,11 @@ impl Session {
     pub fn too_long(&mut self) -> Outcome {
         let text = format!("a command may have {} bytes", self.max_line());
         self.outcome(Err(refuse(Code::BufferLimit, text)))
+    }
+
+    /// The answer to whatever it was when the store failed.
+    pub fn failed(&mut self, why: StoreError) -> Outcome {
+        self.outcome(Err(why.into()))
     }
 
     /// Turns what a handler said into bytes.

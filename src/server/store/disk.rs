@@ -10,7 +10,11 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
 };
 
@@ -23,7 +27,7 @@ use redb::{
 use super::{Changes, Event, Rows, StoreError, Tx, rows};
 
 /// Version of the row layout in this file.
-const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 1;
 /// Most transactions of one commit: bounds how long the first of them waits.
 const MAX_BATCH: usize = 256;
 /// Most changed bytes of one commit, for the same reason.
@@ -32,9 +36,14 @@ const MAX_BATCH_BYTES: usize = 16 << 20;
 const QUEUE: usize = 1024;
 /// Memory that the database may use for pages, bytes.
 const CACHE: usize = 32 << 20;
-const FILE: &str = "atserver.redb";
-const LOCK: &str = "lock";
-const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+/// Room that must be left on the disk before anything is written, bytes. Running out in the middle of a commit
+/// would lose nothing either, but the file would have to be opened again.
+const ROOM: u64 = 4 << 20;
+/// Name of the store, in the data folder.
+pub const FILE: &str = "atserver.redb";
+/// Name of the file that is locked while the store is open.
+pub const LOCK: &str = "lock";
+pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 
 /// The store. Cheap to clone; the last clone to go closes it.
 #[derive(Clone)]
@@ -44,8 +53,7 @@ struct Inner {
     /// Emptied first when the store closes: that ends the writer.
     jobs: Option<mpsc::SyncSender<Job>>,
     writer: Option<thread::JoinHandle<()>>,
-    database: Arc<Database>,
-    file: PathBuf,
+    slot: Arc<Slot>,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -59,6 +67,71 @@ impl Drop for Inner {
     }
 }
 
+/// The database. After a disk error nothing more can be written to an open one: it is opened anew, which finds the
+/// last commit.
+struct Slot {
+    /// None when it could not be opened again yet.
+    open: RwLock<Option<Database>>,
+    file: PathBuf,
+    room: u64,
+    counts: [AtomicU64; 3],
+}
+
+/// What the store has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Durable commits.
+    pub commits: u64,
+    /// Transactions in them.
+    pub transactions: u64,
+    /// Transactions that could not be kept.
+    pub failures: u64,
+}
+
+impl Slot {
+    fn with<T, E: From<StoreError>>(
+        &self,
+        look: impl FnOnce(&Database) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        match &*open {
+            Some(database) => look(database),
+            None => Err(StoreError::Disk("it cannot be opened again yet".into()).into()),
+        }
+    }
+
+    /// Opens it anew; waits for the readers.
+    fn reopen(&self) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        *open = None;
+        match open_database(&self.file) {
+            Ok(database) => *open = Some(database),
+            Err(why) => error!("store={} reopen={why}", self.file.display()),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.is_some()
+    }
+
+    /// Whether so many bytes more can be written, twice: a tree is written beside the old one.
+    fn has_room(&self, bytes: usize) -> bool {
+        let folder = self.file.parent().unwrap_or(Path::new("."));
+        match rustix::fs::statvfs(folder) {
+            Ok(found) => {
+                let free = found.f_bavail.saturating_mul(found.f_frsize);
+                free >= self.room.saturating_add(2 * bytes as u64)
+            }
+            Err(_) => true,
+        }
+    }
+
+    fn count(&self, which: usize, by: usize) {
+        self.counts[which].fetch_add(by as u64, Ordering::Relaxed);
+    }
+}
+
 /// One transaction on its way through the writer thread.
 type Job = Box<dyn FnOnce(&dyn Rows) -> Ran + Send>;
 
@@ -67,6 +140,8 @@ struct Ran {
     changes: Changes,
     events: Vec<Event>,
     answer: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+    /// It alone is not kept.
+    refused: Option<StoreError>,
 }
 
 impl Store {
@@ -79,15 +154,29 @@ impl Store {
         folder: &Path,
         told: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, StoreError> {
+        Self::open_leaving(ROOM, folder, told)
+    }
+
+    fn open_leaving(
+        room: u64,
+        folder: &Path,
+        told: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
         let path = folder.join(FILE);
         if !path.exists() {
             create(folder, &path)?;
         }
-        let database = Arc::new(open_database(&path)?);
+        let database = open_database(&path)?;
         check_schema(&database, &path)?;
+        let slot = Arc::new(Slot {
+            open: RwLock::new(Some(database)),
+            file: path.clone(),
+            room,
+            counts: Default::default(),
+        });
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
-        let writers = database.clone();
+        let writers = slot.clone();
         let writer = thread::Builder::new()
             .name("store".into())
             .spawn(move || write_loop(&writers, &queue, told))
@@ -95,8 +184,7 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             jobs: Some(jobs),
             writer: Some(writer),
-            database,
-            file: path,
+            slot,
             _lock: lock,
         })))
     }
@@ -149,14 +237,31 @@ impl Store {
         &self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let snapshot = self.0.database.begin_read().map_err(disk)?;
-        let table = snapshot.open_table(ROWS).map_err(disk)?;
-        run(&mut Tx::reading(&OnDisk(table)))
+        self.0.slot.with(|database| {
+            let look = || {
+                let snapshot = database.begin_read().map_err(disk)?;
+                let table = snapshot.open_table(ROWS).map_err(disk)?;
+                run(&mut Tx::reading(&OnDisk(table)))
+            };
+            // Damaged pages make the database panic.
+            catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(StoreError::GivenUp.into()))
+        })
+    }
+
+    /// What it has done since it was opened.
+    pub fn counts(&self) -> Counts {
+        let [commits, transactions, failures] =
+            [0, 1, 2].map(|which: usize| self.0.slot.counts[which].load(Ordering::Relaxed));
+        Counts {
+            commits,
+            transactions,
+            failures,
+        }
     }
 
     /// The size of the file in bytes.
     pub fn size(&self) -> u64 {
-        fs::metadata(&self.0.file).map_or(0, |found| found.len())
+        fs::metadata(&self.0.slot.file).map_or(0, |found| found.len())
     }
 }
 
@@ -182,31 +287,79 @@ where
         changes,
         events,
         answer,
+        refused: None,
     }
 }
 
-fn write_loop(
-    database: &Database,
-    queue: &mpsc::Receiver<Job>,
-    mut told: impl FnMut(Event) + Send,
-) {
+fn write_loop(slot: &Slot, queue: &mpsc::Receiver<Job>, mut told: impl FnMut(Event) + Send) {
     while let Ok(first) = queue.recv() {
+        if !slot.is_open() {
+            slot.reopen();
+        }
+        if !slot.has_room(0) {
+            turn_away(slot, first);
+            continue;
+        }
         let mut batch = Vec::new();
-        let committed = commit(database, queue, first, &mut batch);
-        if let Err(why) = &committed {
-            error!("store=failed transactions={} why={why}", batch.len());
+        let committed = slot.with(|database| commit(slot, database, queue, first, &mut batch));
+        match &committed {
+            Ok(()) => {
+                slot.count(0, 1);
+                slot.count(1, batch.len());
+            }
+            Err(why) => {
+                error!("store=failed transactions={} why={why}", batch.len());
+                slot.count(2, batch.len());
+                slot.reopen();
+            }
         }
         for ran in batch {
-            if committed.is_ok() {
-                ran.events.into_iter().for_each(&mut told);
+            match (&committed, ran.refused) {
+                (Ok(()), None) => {
+                    ran.events.into_iter().for_each(&mut told);
+                    (ran.answer)(Ok(()));
+                }
+                (Ok(()), Some(why)) => {
+                    slot.count(2, 1);
+                    (ran.answer)(Err(why));
+                }
+                (Err(why), _) => (ran.answer)(Err(why.clone())),
             }
-            (ran.answer)(committed.clone());
         }
+    }
+}
+
+/// There is no room. What only wants to look sees that, and can still say why it refuses.
+fn turn_away(slot: &Slot, job: Job) {
+    slot.count(2, 1);
+    let ran = job(&NoRoom);
+    let answer = match ran.changes.is_empty() {
+        true => Ok(()),
+        false => Err(StoreError::Full),
+    };
+    (ran.answer)(answer);
+}
+
+/// Stands in for the rows while the disk is full.
+struct NoRoom;
+
+impl Rows for NoRoom {
+    fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Err(StoreError::Full)
+    }
+    fn visit(
+        &self,
+        _: &[u8],
+        _: &[u8],
+        _: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        Err(StoreError::Full)
     }
 }
 
 /// Runs `first` and what waits behind it in one durable transaction.
 fn commit(
+    slot: &Slot,
     database: &Database,
     queue: &mpsc::Receiver<Job>,
     first: Job,
@@ -222,10 +375,15 @@ fn commit(
         while let Some(job) = next.take() {
             let mut ran = job(&table);
             let changes = std::mem::take(&mut ran.changes);
-            changed |= !changes.is_empty();
+            let more = changes.values().flatten().map(Vec::len).sum::<usize>();
+            let fits = changes.is_empty() || slot.has_room(bytes + more);
+            ran.refused = (!fits).then_some(StoreError::Full);
+            changed |= fits && !changes.is_empty();
             // In the batch before it is applied: should that fail, its caller hears of it too.
             batch.push(ran);
-            bytes += apply(&mut table.0, changes)?;
+            if fits {
+                bytes += apply(&mut table.0, changes)?;
+            }
             if batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
                 next = queue.try_recv().ok();
             }
@@ -259,7 +417,7 @@ fn apply(
     Ok(bytes)
 }
 
-struct OnDisk<T>(T);
+pub(super) struct OnDisk<T>(pub(super) T);
 
 impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows for OnDisk<T> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -284,12 +442,12 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows for OnDisk<T> {
     }
 }
 
-fn disk(why: impl std::fmt::Display) -> StoreError {
+pub(super) fn disk(why: impl std::fmt::Display) -> StoreError {
     StoreError::Disk(why.to_string())
 }
 
 /// Makes the folder (only for its user) and locks it.
-fn lock(folder: &Path) -> Result<File, StoreError> {
+pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
     let unusable = |path: &Path, e: io::Error| StoreError::Folder(path.to_owned(), Arc::new(e));
     if !folder.exists() {
         fs::DirBuilder::new()
@@ -319,32 +477,44 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
 fn create(folder: &Path, path: &Path) -> Result<(), StoreError> {
     let unusable = |e: io::Error| StoreError::Folder(path.to_owned(), Arc::new(e));
     let new = folder.join(format!("{FILE}.new"));
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)
-        .map_err(unusable)?;
-    let backend = redb::backends::FileBackend::new(file).map_err(disk)?;
-    let database = Database::builder()
-        .create_with_backend(backend)
-        .map_err(disk)?;
-    let transaction = database.begin_write().map_err(disk)?;
-    {
+    let _ = fs::remove_file(&new);
+    let first = (vec![rows::SCHEMA], SCHEMA.to_be_bytes().to_vec());
+    write_new(&new, |transaction| {
         let mut table = transaction.open_table(ROWS).map_err(disk)?;
-        let schema = SCHEMA.to_be_bytes();
-        table
-            .insert(&[rows::SCHEMA][..], &schema[..])
-            .map_err(disk)?;
-    }
-    transaction.commit().map_err(disk)?;
-    drop(database);
+        put(&mut table, &first.0, &first.1)
+    })?;
     fs::rename(&new, path).map_err(unusable)?;
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(unusable)
+}
+
+pub(super) type RowTable<'a> = Table<'a, &'static [u8], &'static [u8]>;
+
+pub(super) fn put(table: &mut RowTable<'_>, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    table.insert(key, value).map(drop).map_err(disk)
+}
+
+/// Writes a new database file, readable by its user only, in one transaction.
+pub(super) fn write_new(
+    path: &Path,
+    fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let file = OpenOptions::new()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| StoreError::Folder(path.to_owned(), Arc::new(e)))?;
+    let backend = redb::backends::FileBackend::new(file).map_err(disk)?;
+    let database = Database::builder()
+        .set_cache_size(CACHE)
+        .create_with_backend(backend)
+        .map_err(disk)?;
+    let transaction = database.begin_write().map_err(disk)?;
+    fill(&transaction)?;
+    transaction.commit().map_err(disk)
 }
 
 fn open_database(path: &Path) -> Result<Database, StoreError> {

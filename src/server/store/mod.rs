@@ -12,6 +12,7 @@
 //! [`Event`]s that come true with the commit. Below it is either the disk ([`disk`]) or a map in memory
 //! ([`Memory`], for tests). What the rows mean is told in [`rows`]; [`records`], [`log`] and [`notes`] give them types.
 
+pub mod backup;
 pub mod disk;
 pub mod lists;
 pub mod log;
@@ -45,9 +46,21 @@ pub enum StoreError {
     /// The folder or the file cannot be made or opened.
     #[error("cannot use {0}: {1}")]
     Folder(PathBuf, Arc<io::Error>),
-    /// The disk failed or is full.
+    /// The disk failed.
     #[error("the store failed: {0}")]
     Disk(String),
+    /// Too little room on the disk to write safely; nothing was changed.
+    #[error("the disk is full")]
+    Full,
+    /// A restore would replace what is there.
+    #[error("the data folder {0} is not empty")]
+    NotEmpty(PathBuf),
+    /// A backup never replaces a file.
+    #[error("{0} is there already")]
+    Exists(PathBuf),
+    /// No backup, or one that was changed since.
+    #[error("{0} is no whole backup: {1}")]
+    BadBackup(PathBuf, String),
     /// A row that this program did not write.
     #[error("a row of the store cannot be read")]
     Row,
@@ -70,7 +83,15 @@ impl StoreError {
             Self::Damaged(..) => "restore it from a backup; nothing has been changed",
             Self::Newer(_) => "install the newer version, or start with another --data folder",
             Self::Folder(..) => "does the folder exist, and may this user write there?",
-            Self::Disk(_) => "is the disk full or failing?",
+            Self::Disk(_) => "is the disk failing?",
+            Self::Full => {
+                "make room; the server goes on by itself, and what it acknowledged is safe"
+            }
+            Self::NotEmpty(_) => {
+                "choose another --data folder, or say --force: the store there is kept beside the new one"
+            }
+            Self::Exists(_) => "choose another name",
+            Self::BadBackup(..) => "take another backup; nothing has been changed",
             _ => return None,
         })
     }

@@ -1,0 +1,118 @@
+//! Is it well, and what has it done? HTTP on a loopback port, for supervisors and Prometheus.
+//!
+//! ```text
+//!   GET /health  ─▶ 200 ok | 503 and why
+//!   GET /metrics ─▶ 200, one number a line
+//! ```
+//!
+//! One request per connection. Nothing here is secret, but it is nobody else's business: only loopback addresses.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use async_std::{
+    future::timeout,
+    net::{TcpListener, TcpStream},
+    task,
+};
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+
+use super::listen::Running;
+use crate::net::line::read_line;
+
+/// Longest request line, in bytes.
+const MAX_LINE: usize = 1024;
+/// For the request, the check and the answer together.
+const WITHIN: Duration = Duration::from_secs(5);
+/// Rest after a failed accept.
+const SHORTAGE: Duration = Duration::from_millis(200);
+
+/// Opens the port.
+///
+/// # Errors
+/// When the address is not a loopback address, or the port is taken.
+pub async fn open(at: SocketAddr) -> io::Result<TcpListener> {
+    if !at.ip().is_loopback() {
+        let why = format!("{} is not a loopback address", at.ip());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    TcpListener::bind(at).await
+}
+
+/// Answers for ever.
+pub async fn serve(listener: &TcpListener, running: &Running) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let running = running.clone();
+                task::spawn(async move {
+                    let _ = timeout(WITHIN, answer(socket, &running)).await;
+                });
+            }
+            Err(_) => task::sleep(SHORTAGE).await,
+        }
+    }
+}
+
+async fn answer(mut socket: TcpStream, running: &Running) -> io::Result<()> {
+    let Ok((line, _)) = read_line(&mut socket, MAX_LINE, WITHIN).await else {
+        return Ok(());
+    };
+    let (status, body) = match target(&line) {
+        Some("/health") => match running.health().await {
+            Ok(()) => ("200 OK", "ok\n".to_owned()),
+            Err(why) => ("503 Service Unavailable", format!("{why}\n")),
+        },
+        Some("/metrics") => ("200 OK", running.metrics()),
+        Some(_) => ("404 Not Found", "/health or /metrics\n".to_owned()),
+        None => ("405 Method Not Allowed", "GET only\n".to_owned()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
+    );
+    socket.write_all((head + &body).as_bytes()).await?;
+    socket.shutdown(std::net::Shutdown::Write)?;
+    // What else the asker sends is read, so that the answer is not lost to a reset.
+    let mut rest = [0; MAX_LINE];
+    while socket.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// What is asked for; `None`: not with GET.
+fn target(line: &[u8]) -> Option<&str> {
+    let line = str::from_utf8(line).ok()?;
+    let target = line.strip_prefix("GET ")?.split(' ').next()?;
+    target.split('?').next()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_get_is_understood_and_queries_do_not_matter() {
+        for (line, want) in [
+            (&b"GET /metrics HTTP/1.1"[..], Some("/metrics")),
+            (b"GET /health?x=1 HTTP/1.0", Some("/health")),
+            (b"POST /health HTTP/1.1", None),
+            (b"\xff\xfe", None),
+            (b"", None),
+        ] {
+            assert_eq!(target(line), want, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_port_is_for_this_machine_only() {
+        for at in ["0.0.0.0:0", "192.0.2.1:0", "[::]:0"] {
+            let refused = task::block_on(open(at.parse().unwrap()));
+            assert!(
+                refused.is_err_and(|why| why.to_string().contains("loopback")),
+                "{at}"
+            );
+        }
+        assert!(task::block_on(open("127.0.0.1:0".parse().unwrap())).is_ok());
+    }
+}
