@@ -16,11 +16,10 @@
 //! running sessions alone.
 
 use std::{
-    collections::{HashMap, VecDeque},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use argh::FromArgs;
@@ -46,7 +45,7 @@ use crate::{
     np::{
         Message, NAMESPACE,
         admit::Admission,
-        ids::{DeviceName, SessionId},
+        ids::DeviceName,
         permit::Permit,
         ping::{self, Heartbeat},
         policy::{self, DeviceGroup},
@@ -55,16 +54,16 @@ use crate::{
     sys,
 };
 
+use known::{Known, Seen};
+
+mod known;
+
 /// How often the policy is told that the device is there.
 const SHOW_EVERY: Duration = Duration::from_secs(300);
 /// How often the device record is published again.
 const RECORD_EVERY: Duration = Duration::from_secs(3600);
 /// Life of the device record, in milliseconds (30 days).
 const RECORD_TTL: u64 = 30 * 24 * 3600 * 1000;
-/// Answers that are kept, so that a repeated request gets the same one and acts only once.
-const REMEMBERED: usize = 1024;
-/// How long a repeated request gets its answer again. Notifications live a minute.
-const REMEMBER_FOR: Duration = Duration::from_secs(180);
 /// Sessions that may be starting at the same time; more wait for no one and are dropped.
 const MAX_STARTING: usize = 64;
 /// How much longer than its client the device keeps a tunnel without connections: the client knows who is
@@ -605,89 +604,5 @@ impl Asked {
                 talk: Many::default(),
             }),
         }
-    }
-}
-
-/// The sessions of the last minutes.
-#[derive(Default)]
-struct Known {
-    starting: usize,
-    sessions: HashMap<SessionId, (AtSign, Option<Message>)>,
-    order: VecDeque<(Instant, SessionId)>,
-}
-
-/// What is known about a session id.
-#[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    New,
-    InWork,
-    Answered(Message),
-    /// Asked for before, by somebody else.
-    Foreign,
-}
-
-impl Known {
-    fn seen(&mut self, session: SessionId, from: &AtSign) -> Seen {
-        self.forget(Instant::now());
-        match self.sessions.get(&session) {
-            Some((owner, _)) if owner != from => Seen::Foreign,
-            Some((_, None)) => Seen::InWork,
-            Some((_, Some(answer))) => Seen::Answered(answer.clone()),
-            None => {
-                self.sessions.insert(session, (from.clone(), None));
-                self.order.push_back((Instant::now(), session));
-                Seen::New
-            }
-        }
-    }
-
-    fn answered(&mut self, session: SessionId, answer: Message) {
-        if let Some((_, slot)) = self.sessions.get_mut(&session) {
-            *slot = Some(answer);
-        }
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while let Some((when, session)) = self.order.front().copied() {
-            if self.order.len() < REMEMBERED && now.duration_since(when) < REMEMBER_FOR {
-                break;
-            }
-            self.order.pop_front();
-            self.sessions.remove(&session);
-        }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_is_opened_once_however_often_it_is_asked_for() {
-        let (mut known, session) = (Known::default(), SessionId::random());
-        let (alice, mallory): (AtSign, AtSign) =
-            ("@alice".parse().unwrap(), "@mallory".parse().unwrap());
-        assert_eq!(known.seen(session, &alice), Seen::New);
-        assert_eq!(known.seen(session, &alice), Seen::InWork);
-        let answer = request::refuse(session, "no", &alice, &"d".parse().unwrap());
-        known.answered(session, answer.clone());
-        assert_eq!(known.seen(session, &alice), Seen::Answered(answer));
-        assert_eq!(known.seen(session, &mallory), Seen::Foreign);
-        known.forget(Instant::now() + REMEMBER_FOR);
-        assert_eq!(known.seen(session, &alice), Seen::New);
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let (mut known, alice) = (Known::default(), "@alice".parse().unwrap());
-        for _ in 0..3 * REMEMBERED {
-            known.seen(SessionId::random(), &alice);
-        }
-        assert!(
-            known.sessions.len() <= REMEMBERED,
-            "{}",
-            known.sessions.len()
-        );
     }
 }

@@ -11,25 +11,18 @@
 //! ```
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use argh::FromArgs;
-use async_std::{
-    channel::{self, Receiver, Sender},
-    net::{TcpListener, TcpStream},
-    task,
-};
+use async_std::{net::TcpListener, task};
 use futures_lite::{FutureExt, future};
-use log::{LevelFilter, debug, info, warn};
+use log::{LevelFilter, info, warn};
 
 use super::{
     common::{self, Failure},
@@ -39,32 +32,24 @@ use crate::{
     at::{
         AtSign, Notification,
         client::{Client, Network},
-        crypto::PublicKey,
         keyfile::AtKeys,
         verb::Operation,
     },
-    net::{dial::tune, line::read_line},
     np::{
         Message, RENDEZVOUS_NAMESPACE,
-        admit::{Admission, MAX_ADMISSION},
+        admit::Admission,
         ids::{Nonce, SessionId},
         ports::{self, Ports, PortsRequest},
     },
-    pipe::join::splice,
     sys,
 };
 
-/// A session whose two ends have not met by then is given up.
-const GRACE: Duration = Duration::from_secs(30);
-/// A socket that has not said who it is by then is closed.
-const ADMISSION_TIME: Duration = Duration::from_secs(5);
-/// A socket that has not said who it is by then is overtaken by those behind it. Both ends rely on the order
-/// in which they came, and a line that is sent at once can still be slow.
-const PLACE_KEPT: Duration = Duration::from_secs(1);
-/// Sockets on one port that may be saying who they are at the same time.
-const MAX_UNADMITTED: usize = 64;
-/// Admitted sockets on one port that may wait for their counterpart; more wait in the kernel.
-const MAX_WAITING: usize = 64;
+use meeting::{Gate, Signer, pair_up};
+
+mod meeting;
+
+/// How long the id of a session that is over is remembered. Notifications live a minute.
+const REMEMBER_FOR: Duration = Duration::from_secs(90);
 /// Sessions of one atSign at a time.
 const MAX_PER_CLIENT: usize = 256;
 
@@ -216,13 +201,29 @@ pub async fn serve(
 struct Rendezvous {
     at: Client,
     policy: Arc<Policy>,
-    sessions: Arc<Mutex<HashMap<SessionId, Live>>>,
+    sessions: Arc<Mutex<HashMap<SessionId, Session>>>,
 }
 
-/// A session that has its ports, or is about to.
-struct Live {
+/// A session that has its ports, is about to, or had them.
+struct Session {
     client: AtSign,
     answer: Option<Message>,
+    /// Over since then. It is remembered a while, so that a request that comes twice opens no ports for nobody.
+    ended: Option<Instant>,
+}
+
+impl Session {
+    fn of(client: &AtSign) -> Self {
+        Self {
+            client: client.clone(),
+            answer: None,
+            ended: None,
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        self.ended.is_none()
+    }
 }
 
 /// What a request meets.
@@ -274,36 +275,40 @@ impl Rendezvous {
                 self.refuse(&request, "no ports can be opened").await;
             }
         }
-        self.sessions().remove(&session);
+        if let Some(known) = self.sessions().get_mut(&session) {
+            known.ended = Some(Instant::now());
+        }
     }
 
     fn place(&self, request: &PortsRequest) -> Place {
         let mut sessions = self.sessions();
-        if let Some(live) = sessions.get(&request.session) {
-            return if live.client == request.client {
-                Place::Repeated(live.answer.clone())
-            } else {
-                Place::Refused("the session id is taken")
+        let remember = if sessions.len() < 2 * self.policy.max_sessions {
+            REMEMBER_FOR
+        } else {
+            Duration::ZERO
+        };
+        sessions.retain(|_, session| session.ended.is_none_or(|when| when.elapsed() < remember));
+        if let Some(known) = sessions.get(&request.session) {
+            return match known {
+                other if other.client != request.client => {
+                    Place::Refused("the session id is taken")
+                }
+                over if !over.is_live() => Place::Repeated(None),
+                live => Place::Repeated(live.answer.clone()),
             };
         }
-        let of_this_client = sessions
-            .values()
-            .filter(|live| live.client == request.client)
+        let live = || sessions.values().filter(|session| session.is_live());
+        let of_this_client = live()
+            .filter(|session| session.client == request.client)
             .count();
-        if sessions.len() >= self.policy.max_sessions || of_this_client >= MAX_PER_CLIENT {
+        if live().count() >= self.policy.max_sessions || of_this_client >= MAX_PER_CLIENT {
             return Place::Refused("too many sessions at a time");
         }
-        sessions.insert(
-            request.session,
-            Live {
-                client: request.client.clone(),
-                answer: None,
-            },
-        );
+        sessions.insert(request.session, Session::of(&request.client));
         Place::Free
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Live>> {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -338,8 +343,8 @@ impl Rendezvous {
             entity,
             text: granted.print(),
         };
-        if let Some(live) = self.sessions().get_mut(&request.session) {
-            live.answer = Some(answer.clone());
+        if let Some(known) = self.sessions().get_mut(&request.session) {
+            known.answer = Some(answer.clone());
         }
         info!(
             "session={} client={} daemon={} ports={},{}",
@@ -366,202 +371,6 @@ impl Rendezvous {
         };
         Ok(tell.or(pair_up(gate_a, gate_b)).await)
     }
-}
-
-/// Whose signature opens a port; asked for when the first socket comes.
-struct Signer {
-    at: Client,
-    who: AtSign,
-}
-
-impl Signer {
-    async fn key(&self) -> Option<PublicKey> {
-        match self.at.public_key(&self.who).await {
-            Ok(key) => key,
-            Err(error) => {
-                warn!("public_key_of={} error={error:?}", self.who);
-                None
-            }
-        }
-    }
-}
-
-/// One port of one session.
-struct Gate {
-    listener: TcpListener,
-    admission: Arc<Admission>,
-    key: Signer,
-}
-
-/// A socket that said who it is, and what it sent behind that line.
-type Admitted = (TcpStream, Vec<u8>);
-
-/// A socket's turn, in the order of arrival: what comes of it, and until when it is waited for.
-type Turn = (Receiver<Admitted>, Instant);
-
-impl Gate {
-    /// Lets sockets in, in the order in which they came, for as long as somebody takes them.
-    async fn serve(self, admitted: Sender<Admitted>) {
-        let (queue, turns) = channel::bounded(MAX_UNADMITTED);
-        self.receive(queue).or(in_order(turns, admitted)).await;
-    }
-
-    async fn receive(self, queue: Sender<Turn>) {
-        let key = self.key.key().await;
-        let unadmitted = Arc::new(AtomicUsize::new(0));
-        let (session, who) = (self.admission.session, self.key.who);
-        loop {
-            let (socket, from) = match self.listener.accept().await {
-                Ok(both) => both,
-                Err(error) => {
-                    // Out of descriptors, or a peer that hung up early: neither is a reason to spin.
-                    warn!("session={session} accept={error:?}");
-                    task::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let Some(key) = key.clone() else { continue };
-            if unadmitted.fetch_add(1, Ordering::SeqCst) >= MAX_UNADMITTED {
-                unadmitted.fetch_sub(1, Ordering::SeqCst);
-                continue;
-            }
-            let (admission, who, count) = (self.admission.clone(), who.clone(), unadmitted.clone());
-            let (pass, passed) = channel::bounded(1);
-            task::spawn(async move {
-                match admit(socket, &admission, &key).await {
-                    Ok(admitted) => drop(pass.try_send(admitted)),
-                    Err(why) => {
-                        info!("session={session} port_of={who} from={from} not_admitted={why:?}")
-                    }
-                }
-                count.fetch_sub(1, Ordering::SeqCst);
-            });
-            if queue
-                .send((passed, Instant::now() + PLACE_KEPT))
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
-    }
-}
-
-/// Passes sockets on in the order of arrival; who is late comes when he comes.
-async fn in_order(turns: Receiver<Turn>, admitted: Sender<Admitted>) {
-    while let Ok((passed, until)) = turns.recv().await {
-        let late = async {
-            async_io::Timer::at(until).await;
-            None
-        };
-        match async { Some(passed.recv().await) }.or(late).await {
-            Some(Ok(socket)) => drop(admitted.send(socket).await),
-            Some(Err(_)) => {}
-            None => {
-                let admitted = admitted.clone();
-                task::spawn(async move {
-                    if let Ok(socket) = passed.recv().await {
-                        let _ = admitted.send(socket).await;
-                    }
-                });
-            }
-        }
-    }
-}
-
-async fn admit(
-    mut socket: TcpStream,
-    admission: &Admission,
-    key: &PublicKey,
-) -> Result<Admitted, String> {
-    let _ = tune(&socket);
-    let (line, early) = read_line(&mut socket, MAX_ADMISSION, ADMISSION_TIME)
-        .await
-        .map_err(|why| why.to_string())?;
-    admission.check(&line, key).map_err(|why| why.to_string())?;
-    Ok((socket, early))
-}
-
-/// Joins the oldest admitted A with the oldest admitted B, again and again, until the session is over.
-async fn pair_up(a: Gate, b: Gate) -> usize {
-    let session = a.admission.session;
-    let (send_a, from_a) = channel::bounded(1);
-    let (send_b, from_b) = channel::bounded(1);
-    let gates = async {
-        future::zip(a.serve(send_a), b.serve(send_b)).await;
-        0
-    };
-    gates.or(join_pairs(session, from_a, from_b)).await
-}
-
-async fn join_pairs(
-    session: SessionId,
-    from_a: Receiver<Admitted>,
-    from_b: Receiver<Admitted>,
-) -> usize {
-    let (done, ended) = channel::bounded::<()>(MAX_WAITING);
-    let (mut waiting_a, mut waiting_b) = (VecDeque::new(), VecDeque::new());
-    let (mut live, mut pairs) = (0usize, 0usize);
-    let give_up = Instant::now() + GRACE;
-    loop {
-        // Before the first pair there is a deadline; afterwards the last pair's end is the end.
-        let patience = async {
-            if pairs == 0 {
-                async_io::Timer::at(give_up).await;
-            } else {
-                future::pending::<()>().await;
-            }
-            What::TimeIsUp
-        };
-        let arrival_a = arrival(&from_a, waiting_a.len(), What::A);
-        let arrival_b = arrival(&from_b, waiting_b.len(), What::B);
-        let end = async {
-            ended
-                .recv()
-                .await
-                .map_or(What::TimeIsUp, |()| What::PairEnded)
-        };
-        match end.or(arrival_a).or(arrival_b).or(patience).await {
-            What::A(pass) => waiting_a.push_back(pass),
-            What::B(pass) => waiting_b.push_back(pass),
-            What::PairEnded => live -= 1,
-            What::TimeIsUp => return pairs,
-        }
-        if !waiting_a.is_empty()
-            && !waiting_b.is_empty()
-            && let (Some(one), Some(other)) = (waiting_a.pop_front(), waiting_b.pop_front())
-        {
-            (live, pairs) = (live + 1, pairs + 1);
-            task::spawn(carry(session, one, other, done.clone()));
-        }
-        if pairs > 0 && live == 0 {
-            return pairs;
-        }
-    }
-}
-
-/// The next socket, unless too many wait already: dropping one would join all later ones with their
-/// neighbours.
-async fn arrival(from: &Receiver<Admitted>, waiting: usize, what: fn(Admitted) -> What) -> What {
-    if waiting >= MAX_WAITING {
-        return future::pending().await;
-    }
-    from.recv().await.map_or(What::TimeIsUp, what)
-}
-
-enum What {
-    A(Admitted),
-    B(Admitted),
-    PairEnded,
-    TimeIsUp,
-}
-
-async fn carry(session: SessionId, a: Admitted, b: Admitted, done: Sender<()>) {
-    match splice(a.0, a.1, b.0, b.1, None).await {
-        Ok(carried) => debug!("session={session} up={} down={}", carried.up, carried.down),
-        Err(error) => debug!("session={session} cut={error:?}"),
-    }
-    let _ = done.send(()).await;
 }
 
 #[cfg(test)]
