@@ -537,3 +537,51 @@ fn a_blocked_atsign_does_not_reach_the_daemon() {
         );
     });
 }
+
+#[test]
+fn a_ports_request_that_comes_again_after_its_sessions_end_opens_nothing() {
+    block_on(async {
+        let world = World::start().await;
+        let rendezvous = world.rendezvous_process();
+        let listening = || noports::sys::sockets::listening_ports(rendezvous.id()).unwrap();
+        let mut alice = Hand::of_alice(&world).await;
+        let (session, nonce) = (SessionId::random(), Nonce::random());
+        let ports = alice.ports(session, &nonce).await;
+        let admission = Admission {
+            session,
+            client_nonce: nonce.clone(),
+            rendezvous_nonce: ports.nonce.clone().unwrap(),
+        };
+        for (port, key) in [
+            (ports.client, "@client_example"),
+            (ports.daemon, "@device_example"),
+        ] {
+            let mut socket = TcpStream::connect((ports.host.as_str(), port))
+                .await
+                .unwrap();
+            let line = admission.line(&known_pair(key)).unwrap();
+            socket
+                .write_all(format!("{line}\n").as_bytes())
+                .await
+                .unwrap();
+        }
+        until("the session has ended", || listening().is_empty()).await;
+
+        let again = PortsRequest {
+            session,
+            client: ALICE.parse().unwrap(),
+            daemon: DEVICE.parse().unwrap(),
+            nonce: nonce.clone(),
+        };
+        alice
+            .send(&again.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
+            .await;
+        // Requests of one atSign are heard in their order, so once the next one is answered this one was, too.
+        alice.ports(SessionId::random(), &nonce).await;
+        assert_eq!(
+            listening().len(),
+            2,
+            "the second session's two ports, and no others"
+        );
+    });
+}
