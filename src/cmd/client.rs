@@ -247,6 +247,7 @@ async fn shell(
 
     let mut child = async_process::Command::new(find_ssh()?)
         .args(ssh_words(wish, &user, port))
+        .env_remove("NOPORTS_PASSPHRASE")
         .spawn()
         .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
     let status = child

@@ -42,7 +42,11 @@ pub async fn spawn_apart<S: AsRef<OsStr>>(
     input: &[u8],
 ) -> io::Result<Child> {
     let mut command = process::Command::new(program);
-    command.args(arguments).process_group(0);
+    // It has its own secrets from stdin; ours are none of its business.
+    command
+        .args(arguments)
+        .process_group(0)
+        .env_remove("NOPORTS_PASSPHRASE");
     spawn_with_input(command, input).await
 }
 
