@@ -37,6 +37,7 @@ use crate::{
     at::{
         AtKey, AtSign, Notification, Verb,
         client::{AtError, Client, Network},
+        crypto::PublicKey,
         keyfile::AtKeys,
         metadata::Metadata,
         verb::Operation,
@@ -45,11 +46,12 @@ use crate::{
     np::{
         Message, NAMESPACE,
         admit::Admission,
+        envelope::EnvelopeError,
         ids::DeviceName,
         permit::Permit,
         ping::{self, Heartbeat},
         policy::{self, DeviceGroup},
-        request::{self, Keys, SshRequest, TunnelRequest},
+        request::{self, Keys, RequestError, SshRequest, TunnelRequest},
     },
     sys,
 };
@@ -414,17 +416,7 @@ impl Daemon {
         tunnel: bool,
         permit: &Permit,
     ) -> Result<Message, String> {
-        let signer = match self.at.public_key(from).await {
-            Ok(Some(key)) => key,
-            Ok(None) => return Err(format!("Signature not verified: {from} has no public key")),
-            Err(error) => return Err(format!("Signature not verified: {error}")),
-        };
-        let asked = if tunnel {
-            TunnelRequest::parse(text, &signer).map(Asked::Tunnel)
-        } else {
-            SshRequest::parse(text, &signer).map(Asked::Ssh)
-        };
-        let asked = asked.map_err(|why| why.to_string())?;
+        let asked = self.read_request(from, text, tunnel).await?;
         let target = self.judge(&asked, permit)?;
         let request = asked.common();
         let keys = Keys::random(request.twin_keys).map_err(|why| why.to_string())?;
@@ -442,6 +434,31 @@ impl Daemon {
         self.start_bridge(request, &keys, target, asked.lasting())
             .await?;
         Ok(answer)
+    }
+
+    /// Reads a request, and makes sure that its sender signed it.
+    async fn read_request(&self, from: &AtSign, text: &str, tunnel: bool) -> Result<Asked, String> {
+        let read = |signer: &PublicKey| {
+            if tunnel {
+                TunnelRequest::parse(text, signer).map(Asked::Tunnel)
+            } else {
+                SshRequest::parse(text, signer).map(Asked::Ssh)
+            }
+        };
+        let there = |found: Result<Option<PublicKey>, AtError>| match found {
+            Ok(Some(key)) => Ok(key),
+            Ok(None) => Err(format!("Signature not verified: {from} has no public key")),
+            Err(error) => Err(format!("Signature not verified: {error}")),
+        };
+        let remembered = there(self.at.public_key(from).await)?;
+        match read(&remembered) {
+            // The sender may have new keys since we looked.
+            Err(RequestError::Envelope(EnvelopeError::Signature)) => {
+                let signer = there(self.at.public_key_afresh(from).await)?;
+                read(&signer).map_err(|why| why.to_string())
+            }
+            other => other.map_err(|why| why.to_string()),
+        }
     }
 
     /// May this be opened, by the daemon's list and by the client's? Says what to dial, or why not.

@@ -40,7 +40,7 @@ impl Default for Timing {
             line: Duration::from_secs(120),
             retry: (Duration::from_secs(1), Duration::from_secs(8)),
             settle: Duration::from_millis(50),
-            remember: Duration::from_secs(60 * 60),
+            remember: Duration::from_secs(5 * 60),
         }
     }
 }
