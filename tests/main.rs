@@ -9,6 +9,8 @@
 //! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
 //! | [`atserver`] | our atServer as the clients' and the original server's own tests expect it, over TLS |
 //! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
+//! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
+//! | [`operate`] | running an atServer: backup, certificates, health, restarts |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -17,6 +19,8 @@ mod cli;
 mod enroll;
 mod faults;
 mod foreign;
+mod hostile;
+mod operate;
 mod refuse;
 mod session;
 mod world;
