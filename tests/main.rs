@@ -11,6 +11,8 @@
 //! | [`atserver`] | our atServer as the clients' and the original server's own tests expect it, over TLS |
 //! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
 //! | [`policy`] | who may do what, decided by a process of its own |
+//! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
+//! | [`operate`] | running an atServer: backup, certificates, health, restarts |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -19,6 +21,8 @@ mod cli;
 mod enroll;
 mod faults;
 mod foreign;
+mod hostile;
+mod operate;
 mod policy;
 mod refuse;
 mod session;

@@ -217,6 +217,10 @@ impl Acceptor {
     /// [`TlsError::Failed`] with what is wrong; never with any of the key.
     pub fn from_pem(chain: &str, key: &str) -> Result<Self, TlsError> {
         let (chain, key) = read_pem(chain, key)?;
+        // The library would take them, and then fail with every client.
+        if public_key(&key).is_some_and(|public| !holds(&chain[0].0, &public)) {
+            return Err(own_certificate("the private key is not this certificate's"));
+        }
         let config = ServerConfig::builder()
             .with_safe_defaults()
             .with_no_client_auth()
@@ -274,6 +278,27 @@ pub fn read_pem(chain: &str, key: &str) -> Result<(Vec<Certificate>, PrivateKey)
     });
     let key = key.ok_or_else(|| own_certificate("no private key in PEM form"))?;
     Ok((chain.into_iter().map(Certificate).collect(), key))
+}
+
+fn holds(der: &[u8], part: &[u8]) -> bool {
+    der.windows(part.len()).any(|window| window == part)
+}
+
+/// The public half as it stands in a certificate: RSA's numbers, a curve's point. `None`: a kind we cannot take apart.
+fn public_key(key: &PrivateKey) -> Option<Vec<u8>> {
+    use ring::signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING as P256, ECDSA_P384_SHA384_ASN1_SIGNING as P384,
+        EcdsaKeyPair, KeyPair, RsaKeyPair,
+    };
+    let der = &key.0;
+    if let Ok(pair) = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der)) {
+        return Some(pair.public_key().as_ref().to_vec());
+    }
+    let random = ring::rand::SystemRandom::new();
+    [&P256, &P384].into_iter().find_map(|curve| {
+        let pair = EcdsaKeyPair::from_pkcs8(curve, der, &random).ok()?;
+        Some(pair.public_key().as_ref().to_vec())
+    })
 }
 
 fn own_certificate(why: &str) -> TlsError {

@@ -1,0 +1,324 @@
+//! A thousand atSigns in one atServer process: memory, notifications end to end, durable updates; and, in the same run,
+//! a bare TLS echo and a bare `fsync`, which nothing of this kind can beat.
+//!
+//! `cargo bench --bench load -- 1000` takes the number of atSigns; their monitors are all open while the rest is
+//! measured.
+#![allow(clippy::unwrap_used)]
+
+#[path = "line.rs"]
+#[allow(dead_code)]
+mod line;
+#[path = "../world/mod.rs"]
+#[allow(dead_code)]
+mod world;
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::Write,
+    net::TcpListener,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use async_std::task;
+use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use line::{Line, member};
+use noports::{
+    at::{AtSign, crypto::KeyPair},
+    net::tls::Connector,
+    server::{
+        authority,
+        store::{Store, StoreError, register},
+    },
+    sys::process::raise_descriptor_limit,
+};
+use world::{Process, World, known_pair};
+
+/// Connections that work at the same time.
+const BUSY: usize = 50;
+/// How long each figure is measured.
+const LENGTH: Duration = Duration::from_secs(10);
+
+struct Ground {
+    tls: Connector,
+    keys: KeyPair,
+    /// By number of the atSign.
+    ports: Vec<u16>,
+}
+
+fn name(number: usize) -> String {
+    format!("@load{number}")
+}
+
+fn main() {
+    let count = std::env::args()
+        .skip(1)
+        .find_map(|word| word.parse().ok())
+        .unwrap_or(1000);
+    raise_descriptor_limit();
+    task::block_on(run(count));
+}
+
+async fn run(count: usize) {
+    let mut world = World::empty("localhost", |_| {}).await;
+    world.stop().await;
+    let ground = Arc::new(Ground {
+        tls: world.network.tls.clone(),
+        keys: known_pair("session"),
+        ports: free_ports(count),
+    });
+    settle_in(&world, &ground);
+    let began = Instant::now();
+    let server = world.serve();
+    row("ready after", began.elapsed().as_secs_f64() * 1e3, "ms");
+    row("atSigns", count as f64, "");
+    row("resident, nobody connected", resident(&server), "MB");
+    let arrivals = Arc::new(Mutex::new(HashMap::new()));
+    let began = Instant::now();
+    let monitors = open_monitors(&ground, &arrivals).await;
+    row("monitors", monitors.len() as f64, "");
+    row(
+        "logins per second",
+        count as f64 / began.elapsed().as_secs_f64(),
+        "",
+    );
+    row("resident, all monitors idle", resident(&server), "MB");
+    notifications(&ground, &arrivals).await;
+    row("resident after notifications", resident(&server), "MB");
+    for busy in [1, BUSY] {
+        let rate = updates(&ground, busy).await;
+        row(
+            &format!("durable updates per second, {busy} writers"),
+            rate,
+            "",
+        );
+    }
+    row("bare fsync per second", fsyncs(&world), "");
+    for busy in [1, BUSY] {
+        let rate = echo(&world, busy).await;
+        row(
+            &format!("bare TLS echoes per second, {busy} connections"),
+            rate,
+            "",
+        );
+    }
+    row("resident at the end", resident(&server), "MB");
+}
+
+fn row(what: &str, figure: f64, unit: &str) {
+    println!("{what:<48}{figure:>12.1} {unit}");
+}
+
+fn resident(server: &Process) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
+    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024.0
+}
+
+/// Ports that were free a moment ago, all different.
+fn free_ports(count: usize) -> Vec<u16> {
+    let doors: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let port = |door: &TcpListener| door.local_addr().unwrap().port();
+    doors.iter().map(port).collect()
+}
+
+/// Writes the atSigns straight into the store: a thousand key pairs would take minutes.
+fn settle_in(world: &World, ground: &Ground) {
+    let store = Store::open(&world.dir.path("at"), |_| {}).unwrap();
+    let (ports, public) = (ground.ports.clone(), ground.keys.public().text.clone());
+    let written = store.write(move |tx| {
+        for (number, port) in ports.into_iter().enumerate() {
+            let who: AtSign = name(number).parse().unwrap();
+            let home = register::add(tx, &who, port, 1)?;
+            for key in [
+                "privatekey:at_pkam_publickey".to_owned(),
+                format!("public:signing_publickey{who}"),
+                format!("public:publickey{who}"),
+            ] {
+                home.put_plain(tx, &key, &public, None, 1)?;
+            }
+        }
+        Ok::<_, StoreError>(())
+    });
+    task::block_on(written).unwrap();
+}
+
+impl Ground {
+    async fn login(&self, number: usize) -> Line {
+        let line = Line::login(&self.tls, self.ports[number], &name(number), &self.keys).await;
+        line.expect("a login")
+    }
+}
+
+type Arrivals = Arc<Mutex<HashMap<String, Instant>>>;
+
+/// One for each atSign; each notes when it was shown what.
+async fn open_monitors(ground: &Arc<Ground>, arrivals: &Arrivals) -> Vec<task::JoinHandle<()>> {
+    let mut open = Vec::new();
+    for number in 0..ground.ports.len() {
+        let mut line = ground.login(number).await;
+        line.send("monitor").await.unwrap();
+        assert_eq!(line.ask("noop:0").await.as_deref(), Some("data:ok"));
+        let arrivals = arrivals.clone();
+        open.push(task::spawn(async move {
+            while let Some(note) = line.next().await {
+                if let Some(id) = member(&note, "id").filter(|id| *id != "-1") {
+                    let mut arrivals = arrivals.lock().unwrap();
+                    arrivals.insert(id.to_owned(), Instant::now());
+                }
+            }
+        }));
+    }
+    open
+}
+
+/// From many senders, each to a recipient of its own, as fast as they are acknowledged.
+async fn notifications(ground: &Arc<Ground>, arrivals: &Arrivals) {
+    let began = Instant::now();
+    let pairs = BUSY.min(ground.ports.len() / 2);
+    let senders: Vec<_> = (0..pairs)
+        .map(|from| {
+            let ground = ground.clone();
+            task::spawn(async move {
+                let (mut line, mut sent) = (ground.login(from).await, Vec::new());
+                let (from, to) = (name(from), name(from + pairs));
+                while began.elapsed() < LENGTH {
+                    let id = uuid::Uuid::new_v4();
+                    let start = Instant::now();
+                    let value = "v".repeat(300);
+                    let command = format!("notify:id:{id}:ttln:60000:{to}:n.load{from}:{value}");
+                    assert_eq!(line.ask(&command).await, Some(format!("data:{id}")));
+                    sent.push((id.to_string(), start, Instant::now()));
+                }
+                sent
+            })
+        })
+        .collect();
+    let mut sent = Vec::new();
+    for sender in senders {
+        sent.extend(sender.await);
+    }
+    let all = async {
+        while arrivals.lock().unwrap().len() < sent.len() {
+            task::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let arrived = async_std::future::timeout(Duration::from_secs(60), all).await;
+    let seconds = began.elapsed().as_secs_f64();
+    let arrivals = arrivals.lock().unwrap();
+    let missing = sent.len() - arrivals.len();
+    row("notifications missing", missing as f64, "");
+    assert!(arrived.is_ok());
+    row(
+        &format!("notifications per second, {pairs} pairs"),
+        sent.len() as f64 / seconds,
+        "",
+    );
+    let from_start = |(id, start, _): &(String, Instant, Instant)| arrivals[id] - *start;
+    let from_reply =
+        |(id, _, told): &(String, Instant, Instant)| arrivals[id].saturating_duration_since(*told);
+    percentiles("sent to shown", sent.iter().map(from_start).collect());
+    percentiles(
+        "acknowledged to shown",
+        sent.iter().map(from_reply).collect(),
+    );
+}
+
+fn percentiles(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    for percent in [50, 99] {
+        let at = times[(times.len() - 1) * percent / 100];
+        row(&format!("{what}, p{percent}"), at.as_secs_f64() * 1e3, "ms");
+    }
+}
+
+async fn updates(ground: &Arc<Ground>, writers: usize) -> f64 {
+    let began = Instant::now();
+    let writing: Vec<_> = (0..writers.min(ground.ports.len()))
+        .map(|number| {
+            let ground = ground.clone();
+            task::spawn(async move {
+                let (mut line, mut count) = (ground.login(number).await, 0);
+                while began.elapsed() < LENGTH {
+                    let command =
+                        format!("update:k{}.load{} value {count}", count % 100, name(number));
+                    let reply = line.ask(&command).await.unwrap();
+                    assert!(reply.starts_with("data:"), "{reply}");
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut all = 0;
+    for writer in writing {
+        all += writer.await;
+    }
+    f64::from(all) / began.elapsed().as_secs_f64()
+}
+
+/// One small write after the other, each flushed to the disk, where the store is.
+fn fsyncs(world: &World) -> f64 {
+    let mut file = File::create(world.dir.path("at/probe")).unwrap();
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed() < LENGTH / 2 {
+        file.write_all(&[7; 4096]).unwrap();
+        file.sync_data().unwrap();
+        count += 1;
+    }
+    f64::from(count) / began.elapsed().as_secs_f64()
+}
+
+/// Lines of the same size, sent back by a task that does nothing else.
+async fn echo(world: &World, connections: usize) -> f64 {
+    let authority = authority::open_or_make(&world.dir.path("at")).unwrap();
+    let acceptor = authority.leaf(&[]).unwrap().acceptor().unwrap();
+    let door = async_std::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let port = door.local_addr().unwrap().port();
+    let serving = task::spawn(async move {
+        let mut incoming = door.incoming();
+        while let Some(Ok(tcp)) = incoming.next().await {
+            let acceptor = acceptor.clone();
+            task::spawn(async move {
+                let Ok((mut tls, _)) = acceptor.accept(tcp, line::SOON).await else {
+                    return;
+                };
+                let mut buffer = [0; 1024];
+                while let Ok(read @ 1..) = tls.read(&mut buffer).await {
+                    if tls.write_all(&buffer[..read]).await.is_err() || tls.flush().await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let began = Instant::now();
+    let asking: Vec<_> = (0..connections)
+        .map(|_| {
+            let tls = world.network.tls.clone();
+            task::spawn(async move {
+                let (mut line, mut count) = (Line::open(&tls, port).await.unwrap(), 0);
+                while began.elapsed() < LENGTH / 2 {
+                    line.ask("update:k1.load@load1 value 1").await.unwrap();
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut all = 0;
+    for asker in asking {
+        all += asker.await;
+    }
+    serving.cancel().await;
+    f64::from(all) / began.elapsed().as_secs_f64()
+}
