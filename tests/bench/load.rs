@@ -15,8 +15,8 @@ mod world;
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::Write,
     net::TcpListener,
+    os::unix::fs::FileExt,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -264,12 +264,15 @@ async fn updates(ground: &Arc<Ground>, writers: usize) -> f64 {
     f64::from(all) / began.elapsed().as_secs_f64()
 }
 
-/// One small write after the other, each flushed to the disk, where the store is.
+/// A page written over itself again and again, each time flushed to the disk, where the store is.
 fn fsyncs(world: &World) -> f64 {
-    let mut file = File::create(world.dir.path("at/probe")).unwrap();
-    let (began, mut count) = (Instant::now(), 0);
+    let file = File::create(world.dir.path("at/probe")).unwrap();
+    file.write_all_at(&[1; 4096], 0).unwrap();
+    file.sync_all().unwrap();
+    let (began, mut count) = (Instant::now(), 0u32);
     while began.elapsed() < LENGTH / 2 {
-        file.write_all(&[7; 4096]).unwrap();
+        file.write_all_at(&count.to_le_bytes().repeat(1024), 0)
+            .unwrap();
         file.sync_data().unwrap();
         count += 1;
     }

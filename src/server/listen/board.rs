@@ -67,8 +67,10 @@ struct Mailbox {
     waiting: Arc<Waiting>,
 }
 
+/// The channel has no limit of its own: one with a limit takes room for all of it at once, 96 KiB for each monitor.
 #[derive(Default)]
 struct Waiting {
+    count: AtomicUsize,
     bytes: AtomicUsize,
     /// A sign of life waits already; another would say the same.
     stats: AtomicBool,
@@ -95,6 +97,7 @@ impl Inbox {
         let push = self.receiver.recv().await.ok()?;
         match &push {
             Push::Note(note) => {
+                self.waiting.count.fetch_sub(1, Ordering::Relaxed);
                 self.waiting.bytes.fetch_sub(size(note), Ordering::Relaxed);
             }
             Push::Stats => self.waiting.stats.store(false, Ordering::Relaxed),
@@ -226,13 +229,11 @@ impl House {
             let Some(mailbox) = &line.mailbox else {
                 continue;
             };
-            let bytes = mailbox
-                .waiting
-                .bytes
-                .fetch_add(size(note), Ordering::Relaxed);
-            let full =
-                bytes > MAILBOX_BYTES || mailbox.sender.try_send(Push::Note(note.clone())).is_err();
-            if full {
+            let waiting = &mailbox.waiting;
+            let bytes = waiting.bytes.fetch_add(size(note), Ordering::Relaxed);
+            let count = waiting.count.fetch_add(1, Ordering::Relaxed);
+            let full = bytes > MAILBOX_BYTES || count >= MAILBOX;
+            if full || mailbox.sender.try_send(Push::Note(note.clone())).is_err() {
                 mailbox.sender.close();
             }
         }
@@ -259,7 +260,7 @@ pub(super) struct Guard {
 impl Guard {
     /// From now on news are put into a mailbox for this connection; the old one is thrown away.
     pub fn open_mailbox(&self) -> Inbox {
-        let (sender, receiver) = channel::bounded(MAILBOX);
+        let (sender, receiver) = channel::unbounded();
         let waiting = Arc::<Waiting>::default();
         let mailbox = Mailbox {
             sender,

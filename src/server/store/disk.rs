@@ -73,7 +73,8 @@ struct Slot {
     /// None when it could not be opened again yet.
     open: RwLock<Option<Database>>,
     file: PathBuf,
-    room: u64,
+    /// `None`: not looked at.
+    room: Option<u64>,
     counts: [AtomicU64; 3],
 }
 
@@ -117,11 +118,14 @@ impl Slot {
 
     /// Whether so many bytes more can be written, twice: a tree is written beside the old one.
     fn has_room(&self, bytes: usize) -> bool {
+        let Some(room) = self.room else {
+            return true;
+        };
         let folder = self.file.parent().unwrap_or(Path::new("."));
         match rustix::fs::statvfs(folder) {
             Ok(found) => {
                 let free = found.f_bavail.saturating_mul(found.f_frsize);
-                free >= self.room.saturating_add(2 * bytes as u64)
+                free >= room.saturating_add(2 * bytes as u64)
             }
             Err(_) => true,
         }
@@ -154,11 +158,11 @@ impl Store {
         folder: &Path,
         told: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, StoreError> {
-        Self::open_leaving(ROOM, folder, told)
+        Self::open_leaving(Some(ROOM), folder, told)
     }
 
     fn open_leaving(
-        room: u64,
+        room: Option<u64>,
         folder: &Path,
         told: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, StoreError> {

@@ -188,3 +188,63 @@ fn damage_in_the_middle_of_a_file_is_no_panic_at_opening() {
         Err(StoreError::Damaged(..))
     ));
 }
+
+/// A small disk of its own; none when this user may not mount one.
+struct Disk(Folder);
+
+impl Disk {
+    fn new() -> Option<Self> {
+        let folder = Folder::new();
+        let _ = fs::create_dir(&folder.0);
+        let mounted = run(
+            "mount",
+            &["-t", "tmpfs", "-o", "size=12m", "tmpfs"],
+            &folder,
+        );
+        mounted.then_some(Self(folder))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = run("umount", &["-l"], &self.0);
+    }
+}
+
+fn run(program: &str, words: &[&str], place: &Folder) -> bool {
+    let mut command = std::process::Command::new(program);
+    let ran = command.args(words).arg(&place.0).output();
+    ran.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_disk_that_fills_up_in_a_commit_costs_that_commit_alone() {
+    let Some(disk) = Disk::new() else {
+        eprintln!("skipped: this user may not mount a small disk");
+        return;
+    };
+    // No room is kept: the disk is found full where it hurts most.
+    let store = Store::open_leaving(None, &disk.0.0, |_| {}).unwrap();
+    let write = |key: u8, size: usize| {
+        let value = vec![key; size];
+        let written = store.write(move |tx| tx.put(vec![rows::RECORD, key], value));
+        block_on(written)
+    };
+    let read = |key: u8| store.read_now(|tx| tx.get(&[rows::RECORD, key]));
+    write(1, 100_000).unwrap();
+    let filler = disk.0.0.join("filler");
+    let mut file = File::create(&filler).unwrap();
+    // Until nothing more fits.
+    while io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    drop(file);
+    let mut failed = 0;
+    for key in 2..30 {
+        failed += usize::from(write(key, 500_000).is_err());
+    }
+    assert!(failed > 0, "it never was full");
+    fs::remove_file(filler).unwrap();
+    write(40, 10).unwrap();
+    assert_eq!(read(1).unwrap(), Some(vec![1; 100_000]));
+    assert_eq!(read(40).unwrap(), Some(vec![40; 10]));
+    assert!(store.counts().failures >= failed as u64);
+}
