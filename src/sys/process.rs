@@ -44,6 +44,7 @@ pub async fn spawn_apart<S: AsRef<OsStr>>(
     let mut command = process::Command::new(program);
     // It has its own secrets from stdin; ours are none of its business.
     command
+        .arg0("noports") // what a list of processes shows
         .args(arguments)
         .process_group(0)
         .env_remove("NOPORTS_PASSPHRASE");
