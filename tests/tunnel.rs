@@ -227,7 +227,7 @@ fn a_web_server_near_the_device_is_here_and_two_forwards_are_two_sessions() {
 }
 
 #[test]
-fn two_hundred_connections_at_once_five_times_over_one_session() {
+fn sixty_connections_at_once_three_times_over_one_session() {
     block_on(async {
         let world = World::start().await;
         let echo = answer_at_the_end().await;
@@ -237,8 +237,9 @@ fn two_hundred_connections_at_once_five_times_over_one_session() {
         assert_eq!(bridges.len(), 1, "one bridge for the session");
         assert_eq!(exchanges(tunnel.port, 0, 1).await, Vec::<String>::new());
         let idle = (descriptors(bridges[0]), sockets(rendezvous.id()));
-        for round in 1..=5 {
-            let wrong = exchanges(tunnel.port, round * 1000, 200).await;
+        // `cargo bench --bench soak -- tunnel` does it with two hundred, fifty times.
+        for round in 1..=3 {
+            let wrong = exchanges(tunnel.port, round * 1000, 60).await;
             assert_eq!(wrong, Vec::<String>::new(), "round {round}");
             assert_eq!(
                 children_of(daemon.id()),

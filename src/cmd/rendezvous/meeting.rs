@@ -41,9 +41,6 @@ const ADMISSION_TIME: Duration = Duration::from_secs(5);
 const MAX_UNADMITTED: usize = 64;
 /// Admitted sockets on one port that may wait for their counterpart; more wait in the kernel.
 const MAX_WAITING: usize = 64;
-/// A socket that has not said who it is by then is overtaken by those behind it. Both ends rely on the order
-/// in which they came, and a line that is sent at once can still be slow.
-const PLACE_KEPT: Duration = Duration::from_secs(1);
 
 /// Whose signature opens a port; asked for when the first socket comes.
 pub struct Signer {
@@ -78,8 +75,8 @@ pub struct Gate {
 /// A socket that said who it is, and what it sent behind that line.
 type Admitted = (TcpStream, Vec<u8>);
 
-/// A socket's turn, in the order of arrival: what comes of it, and until when it is waited for.
-type Turn = (Receiver<Admitted>, Instant);
+/// A socket's turn, in the order of arrival: what comes of it, or nothing.
+type Turn = Receiver<Admitted>;
 
 impl Gate {
     /// Lets sockets in, in the order in which they came, for as long as somebody takes them.
@@ -118,35 +115,19 @@ impl Gate {
                 }
                 count.fetch_sub(1, Ordering::SeqCst);
             });
-            if queue
-                .send((passed, Instant::now() + PLACE_KEPT))
-                .await
-                .is_err()
-            {
+            if queue.send(passed).await.is_err() {
                 return;
             }
         }
     }
 }
 
-/// Passes sockets on in the order of arrival; who is late comes when he comes.
+/// Passes sockets on in the order of arrival. A slow one is waited for, until its time to say who it is has passed:
+/// letting the next one go first would join all later ones with their neighbours.
 async fn in_order(turns: Receiver<Turn>, admitted: Sender<Admitted>) {
-    while let Ok((passed, until)) = turns.recv().await {
-        let late = async {
-            async_io::Timer::at(until).await;
-            None
-        };
-        match async { Some(passed.recv().await) }.or(late).await {
-            Some(Ok(socket)) => drop(admitted.send(socket).await),
-            Some(Err(_)) => {}
-            None => {
-                let admitted = admitted.clone();
-                task::spawn(async move {
-                    if let Ok(socket) = passed.recv().await {
-                        let _ = admitted.send(socket).await;
-                    }
-                });
-            }
+    while let Ok(passed) = turns.recv().await {
+        if let Ok(socket) = passed.recv().await {
+            let _ = admitted.send(socket).await;
         }
     }
 }
