@@ -66,6 +66,8 @@ pub use options::{Hosted, Options, ServerError, Timings};
 const PORTS_TRIED: u16 = 1000;
 /// How long `stop` waits for the tasks to end.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// And then for the store to close; with another clone of the handle about it stays open.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all tasks share.
 pub(super) struct Hub {
@@ -430,8 +432,11 @@ impl Running {
             house.cut_all();
         }
         lock(&hub.alive).take();
+        let closing = hub.store.closing();
         drop(hub);
         let _ = timeout(STOP_WITHIN, over.recv()).await;
+        // A look at the store may still be on its way out, in a thread of its own.
+        let _ = timeout(CLOSE_WITHIN, closing).await;
     }
 }
 

@@ -6,6 +6,7 @@ mod tests;
 
 use std::{
     fs::{self, File, OpenOptions},
+    future::Future,
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -56,6 +57,8 @@ struct Inner {
     slot: Arc<Slot>,
     /// Held for as long as the store is open.
     _lock: File,
+    /// Goes last: whoever listens at the other end hears that the store is closed.
+    closed: (channel::Sender<()>, channel::Receiver<()>),
 }
 
 impl Drop for Inner {
@@ -190,6 +193,7 @@ impl Store {
             writer: Some(writer),
             slot,
             _lock: lock,
+            closed: channel::bounded(1),
         })))
     }
 
@@ -260,6 +264,14 @@ impl Store {
             commits,
             transactions,
             failures,
+        }
+    }
+
+    /// Ends when the store has closed, and its folder may be opened again.
+    pub fn closing(&self) -> impl Future<Output = ()> + use<> {
+        let closed = self.0.closed.1.clone();
+        async move {
+            let _ = closed.recv().await;
         }
     }
 
