@@ -10,8 +10,7 @@ use super::common::{self, Failure};
 use crate::{
     at::{
         Notification,
-        client::{AtError, Client, Event, Network, Outgoing, Subscription},
-        crypto,
+        client::{AtError, Client, Event, Network, Outgoing, Subscription, jitter},
         keyfile::AtKeys,
         metadata::Metadata,
     },
@@ -48,11 +47,6 @@ pub async fn log_in(
         warn!("login={} error={error:?} again_in={pause:.1?}", keys.atsign);
         async_std::task::sleep(pause).await;
     }
-}
-
-/// Random in 0.0..1.0; a system without randomness gets the middle.
-pub fn jitter() -> f64 {
-    crypto::random::<2>().map_or(0.5, |bytes| f64::from(u16::from_be_bytes(bytes)) / 65536.0)
 }
 
 /// Encrypts and sends one message.

@@ -28,7 +28,10 @@ use super::{
     service,
 };
 use crate::{
-    at::{client::Network, keyfile::AtKeys},
+    at::{
+        client::{Network, jitter},
+        keyfile::AtKeys,
+    },
     net::{backoff::Backoff, dial::Endpoint},
     np::{ping::Heartbeat, request::tunnel::LONGEST},
     pipe::join::reset,
@@ -283,7 +286,7 @@ impl Wish {
             }
             if let Some(failure) = failure {
                 common::print_err(&format!("{door}: {failure}"));
-                let pause = backoff.pause(service::jitter());
+                let pause = backoff.pause(jitter());
                 info!("again_in={pause:.1?}");
                 task::sleep(pause).await;
             }

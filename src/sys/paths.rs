@@ -14,26 +14,6 @@ pub fn home() -> Option<PathBuf> {
     env::home_dir().filter(|home| home.is_absolute())
 }
 
-/// Our own settings: `$XDG_CONFIG_HOME/noports`, else `~/.config/noports`.
-pub fn config() -> Option<PathBuf> {
-    let named = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let base = match named.filter(|path| path.is_absolute()) {
-        Some(base) => base,
-        None => home()?.join(".config"),
-    };
-    Some(base.join("noports"))
-}
-
-/// The folder of key files, shared with all atProtocol programs: `~/.atsign/keys`.
-pub fn keys() -> Option<PathBuf> {
-    Some(home()?.join(".atsign").join("keys"))
-}
-
-/// The usual key file of an atSign (`@alice`): `~/.atsign/keys/@alice_key.atKeys`.
-pub fn key_file(at_sign: &str) -> Option<PathBuf> {
-    Some(keys()?.join(format!("{at_sign}_key.atKeys")))
-}
-
 /// Makes a folder that only its owner can look into, with those above it.
 ///
 /// # Errors

@@ -95,26 +95,6 @@ impl fmt::Display for HostKeyAlias {
     }
 }
 
-/// An option for ssh that is none.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an ssh option: it has to begin with - and to stay on one line")]
-pub struct BadOption(String);
-
-/// The words of one option as people write it in a single argument: `-L 8080:localhost:80`.
-///
-/// # Errors
-/// [`BadOption`]: ssh would take a first word without `-` for the host to log in to.
-pub fn option_words(option: &str) -> Result<Vec<String>, BadOption> {
-    let words: Vec<String> = option.split_whitespace().map(str::to_owned).collect();
-    let fits = words
-        .first()
-        .is_some_and(|word| word.len() > 1 && word.starts_with('-'));
-    if !fits || option.contains(char::is_control) || option.len() > MAX_OPTION {
-        return Err(BadOption(option.chars().take(80).collect()));
-    }
-    Ok(words)
-}
-
 /// A login through a bridge that listens on this machine.
 #[derive(Clone, Debug)]
 pub struct Login<'a> {
@@ -172,8 +152,6 @@ pub fn shell_line<W: AsRef<OsStr>>(words: &[W]) -> String {
 
 /// Longer than any system's limit.
 const MAX_USER_NAME: usize = 64;
-/// One option with its words.
-const MAX_OPTION: usize = 4096;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -213,26 +191,6 @@ mod tests {
             ("a.b", "c", "a+2e+b.c.noports"),
         ] {
             assert_eq!(HostKeyAlias::new(device, at_sign).to_string(), want);
-        }
-    }
-
-    #[test]
-    fn options_begin_with_a_dash() {
-        for (option, words) in [
-            ("-v", Some(vec!["-v"])),
-            (
-                " -L 8080:localhost:80 ",
-                Some(vec!["-L", "8080:localhost:80"]),
-            ),
-            ("other.example", None),
-            ("-", None),
-            ("", None),
-            ("-o x\ny", None),
-        ] {
-            let got = option_words(option).ok();
-            let want: Option<Vec<String>> =
-                words.map(|words| words.into_iter().map(str::to_owned).collect());
-            assert_eq!(got, want, "{option:?}");
         }
     }
 

@@ -501,7 +501,7 @@ fn read_value(answer: &str) -> Result<Option<(String, About)>, AtError> {
 }
 
 /// At random in 0.0..1.0, for back-off; no secret.
-pub(super) fn jitter() -> f64 {
+pub fn jitter() -> f64 {
     crypto::random::<4>().map_or(0.5, |bytes| {
         f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
     })

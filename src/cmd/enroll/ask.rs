@@ -14,7 +14,7 @@ use miniserde::json;
 use crate::{
     at::{
         AtKey, AtSign, Verb,
-        client::{AtError, Link, Network, Timing},
+        client::{AtError, Link, Network, Timing, jitter},
         crypto::PublicKey,
         enroll::{self, Applicant, Verdict, Wish},
         fault::{Code, Fault},
@@ -23,7 +23,7 @@ use crate::{
     },
     cmd::{
         common::{self, Draft, Failure, Given, Phrases, Progress, exit, refuse_overwriting},
-        keystore, service,
+        keystore,
     },
     net::backoff::Backoff,
     secret::Secret,
@@ -394,7 +394,7 @@ async fn wait(
                 Err(error) if error.may_pass() => info!("waiting error={error:?}"),
                 Err(error) => return Err(error.into()),
             }
-            task::sleep(backoff.pause(service::jitter())).await;
+            task::sleep(backoff.pause(jitter())).await;
         }
     };
     timeout(patience, decided).await.unwrap_or(Err(Ended::Late))
