@@ -6,7 +6,6 @@ use std::{
 };
 
 use async_std::task;
-use miniserde::json;
 use regex_lite::Regex;
 
 use crate::{
