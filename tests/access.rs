@@ -12,7 +12,9 @@ use noports::at::{
     verb::Dialect,
 };
 
-use crate::world::{ALICE, DEVICE, NAME, World, answer_at_the_end, failure, output, stdout};
+use crate::world::{
+    ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, failure, output, stdout,
+};
 
 const CAROL: &str = "@carol";
 
@@ -130,7 +132,8 @@ fn a_stranger_is_kept_out_before_the_daemon_hears_of_it() {
             panic!("the monitor ended");
         };
         assert_eq!(first.from.as_str(), CAROL);
-        access(&world, &["allow", DEVICE, ALICE]).await;
+        // The rendezvous looks up the key with which the device signs.
+        access(&world, &["allow", DEVICE, ALICE, RENDEZVOUS]).await;
 
         // Its own atServer takes the notification, and finds the other one closed.
         let id = stranger.run(&note("after")).await.unwrap();

@@ -28,15 +28,12 @@ use crate::{
 use super::common::{self, Failure, Phrases, Progress};
 
 /// Say whom the atServer of your atSign lets in.
-///
-/// show: tells both lists.
-/// allow, disallow: adds to the allow list, or takes from it; once it is not empty, nobody else gets in.
-/// block, unblock: the same for the block list, which always wins.
 #[derive(FromArgs, Debug)]
 #[argh(
     example = "{command_name} allow @device @alice @bob",
     example = "{command_name} show @device",
-    note = "Whoever is not let in can send nothing and read nothing: no request of theirs reaches a daemon.\nAllow everybody a program speaks to: for a daemon its managers and its policy, for a client\nits devices and rendezvous, for a rendezvous its clients.",
+    note = "{command_name} WORD @you, where WORD is\n  show      tell both lists\n  allow     add to the allow list: once it is not empty, nobody else gets in\n  disallow  take from it\n  block     add to the block list, which always wins\n  unblock   take from it",
+    note = "Whoever is not let in can send nothing and read nothing; no request of theirs\n  reaches a daemon. Allow everybody a program deals with: for a daemon its\n  managers, its policy and the rendezvous, which looks up its public key; for a\n  client its devices and rendezvous; for a rendezvous clients and devices.",
     error_code(1, "failed, or the atServer knows no such list"),
     error_code(2, "the command line was wrong"),
     error_code(3, "the key file is missing or cannot be used"),
@@ -115,7 +112,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         at.run(&Verb::Config(change)).await.map_err(refused)?;
         progress.done("the list is changed");
         if first {
-            progress.note("from now on nobody else is let in");
+            progress.note("from now on nobody else is let in; a rendezvous has to be, too");
         }
     }
     let allowed = match names(&at, List::Allow).await {

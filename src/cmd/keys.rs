@@ -30,13 +30,11 @@ use super::{
 const SHORT: usize = 12;
 
 /// Protect a key file with a pass phrase, change the phrase, or take it away.
-///
-/// protect: sets a phrase, or a new one in place of the old.
-/// unprotect: takes it away; with --out the file stays as it is, and a copy without it is written.
 #[derive(FromArgs, Debug)]
 #[argh(
     example = "{command_name} protect @alice",
     example = "{command_name} unprotect @alice --out plain.atKeys",
+    note = "{command_name} WORD @alice, where WORD is\n  protect    set a phrase, or a new one in place of the old\n  unprotect  take it away; with --out from a copy only",
     error_code(1, "failed"),
     error_code(2, "the command line was wrong, or there is no new phrase"),
     error_code(
