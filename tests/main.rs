@@ -13,6 +13,7 @@
 //! | [`policy`] | who may do what, decided by a process of its own |
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
+//! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -26,5 +27,6 @@ mod operate;
 mod policy;
 mod refuse;
 mod session;
+mod tools;
 mod tunnel;
 mod world;
