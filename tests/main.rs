@@ -8,6 +8,7 @@
 //! | [`faults`] | what happens when a part is killed |
 //! | [`tunnel`] | any TCP port: many connections over one session, what ends it, listing devices |
 //! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
+//! | [`access`] | whom an atServer lets in, and what strangers meet |
 //! | [`atserver`] | our atServer as the clients' and the original server's own tests expect it, over TLS |
 //! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
 //! | [`policy`] | who may do what, decided by a process of its own |
@@ -17,6 +18,7 @@
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod access;
 mod atserver;
 mod cli;
 mod enroll;

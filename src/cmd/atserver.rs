@@ -165,6 +165,9 @@ struct Remove {
     /// folder of all data
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
+    /// do not ask
+    #[argh(switch)]
+    yes: bool,
     /// print one line of JSON
     #[argh(switch)]
     json: bool,
@@ -626,7 +629,7 @@ mod tests {
                 "--json",
             ],
             &["list", "--json"],
-            &["remove", "@alice"],
+            &["remove", "@alice", "--yes"],
             &["status"],
             &["export-ca", "--json"],
             &["backup", "/f", "--json"],

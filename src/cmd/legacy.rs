@@ -20,7 +20,7 @@ mod policy;
 mod status;
 
 /// What becomes of a classic option.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum To {
     /// Ours, with a value.
     Value(&'static str),

@@ -9,6 +9,7 @@ use std::{
     process::ExitCode,
 };
 
+pub mod access;
 pub mod activate;
 pub mod atserver;
 pub mod authorise;
@@ -19,6 +20,7 @@ pub mod daemon;
 pub mod demo;
 pub mod devices;
 pub mod enroll;
+pub mod keys;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
@@ -89,6 +91,18 @@ pub const APPLETS: &[Applet] = &[
         links: &[],
         about: "keys for one more device; codes, approvals, revocations",
         main: enroll::main,
+    },
+    Applet {
+        name: "keys",
+        links: &[],
+        about: "protect a key file with a pass phrase, or take it away",
+        main: keys::main,
+    },
+    Applet {
+        name: "access",
+        links: &[],
+        about: "whom the atServer of your atSign lets in",
+        main: access::main,
     },
     Applet {
         name: "atserver",
