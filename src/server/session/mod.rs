@@ -18,6 +18,7 @@ mod answer;
 mod auth;
 mod batch;
 mod enroll;
+mod enrolled;
 mod look;
 mod notify;
 mod pattern;
@@ -38,7 +39,7 @@ use std::{
 use crate::at::{
     AtSign, Verb,
     fault::{Code, Shape},
-    verb::{Dialect, SyntaxError},
+    verb::{Config, Dialect, SyntaxError},
 };
 
 use super::{
@@ -135,6 +136,7 @@ impl Job {
             | Verb::UpdateMeta { .. }
             | Verb::UpdateJson { .. }
             | Verb::Delete { .. }
+            | Verb::ForceDelete { .. }
             | Verb::Notify(_)
             | Verb::NotifyRemove { .. }
             | Verb::NotifyAll { .. }
@@ -142,7 +144,7 @@ impl Job {
             | Verb::Enroll { .. }
             | Verb::OtpGet { .. }
             | Verb::OtpPut { .. } => true,
-            Verb::Config(config) => !matches!(config, crate::at::verb::Config::Show(_)),
+            Verb::Config(config) => matches!(config, Config::Add(..) | Config::Remove(..)),
             Verb::Keys(keys) => keys.operation != "get",
             _ => false,
         }
@@ -352,7 +354,8 @@ impl Session {
             } => self.update(tx, key, metadata, value, now),
             Verb::UpdateMeta { key, metadata } => self.update_meta(tx, key, &metadata, now),
             Verb::UpdateJson { json } => self.update_json(tx, &json, now),
-            Verb::Delete { key, .. } => self.delete(tx, key, now),
+            Verb::Delete { key, .. } => self.delete(tx, key, false, now),
+            Verb::ForceDelete { key } => self.delete(tx, key, true, now),
             verb => self.handle_more(verb, tx, now),
         }
     }
