@@ -304,7 +304,10 @@ impl Enrollment {
                     .is_some_and(|rest| rest.ends_with('.'))
         });
         let all = || self.namespaces.get("*").filter(|_| namespace != MANAGE);
-        named.map(|(_, right)| right).or_else(all).map(String::as_str)
+        named
+            .map(|(_, right)| right)
+            .or_else(all)
+            .map(String::as_str)
     }
 
     /// As it is stored, and as `info` shows a connection its own.
@@ -419,13 +422,7 @@ pub fn kept_by(rows: &dyn Rows, home: &Home, id: &str) -> Result<Vec<String>, St
 ///
 /// # Errors
 /// When the store fails.
-pub fn end(
-    tx: &mut Tx<'_>,
-    home: &Home,
-    id: &str,
-    from: &str,
-    now: u64,
-) -> Result<(), StoreError> {
+pub fn end(tx: &mut Tx<'_>, home: &Home, id: &str, from: &str, now: u64) -> Result<(), StoreError> {
     move_data(tx, home, id, (from, "d"), now)?;
     for name in kept_by(tx, home, id)? {
         home.erase(tx, &name)?;

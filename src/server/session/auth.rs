@@ -82,6 +82,7 @@ impl Session {
         if !lists::admits(tx, &self.home, &who)? {
             return Err(refuse(Code::Blocked, "Unable to connect"));
         }
+        self.facts.seen.visits().last = Some(now);
         let nonce = uuid::Uuid::new_v4().to_string();
         let text = format!("{}{who}:{nonce}", self.id);
         let answer = if who == self.home.who {
@@ -149,6 +150,7 @@ impl Session {
         if !verify(how, &key, challenge.text.as_bytes(), &claim.signature) {
             return Err(failed());
         }
+        self.facts.seen.visits().last_pkam = Some(now);
         self.who = Who::Owner(grant);
         success()
     }
@@ -214,6 +216,7 @@ impl Session {
         if !good {
             return Err(refuse(Code::Unauthenticated, "Pol Authentication Failed"));
         }
+        self.facts.seen.visits().came(&proof.caller);
         self.who = Who::Peer(proof.caller.clone());
         Ok(Answer::Prompt)
     }

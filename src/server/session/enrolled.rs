@@ -171,14 +171,10 @@ impl Session {
         found.ok_or_else(|| missing(name))
     }
 
-    fn own_keys(
-        &self,
-        tx: &Tx<'_>,
-        visibility: Option<&str>,
-        grant: &Grant,
-        now: u64,
-    ) -> Handled {
-        let part = enroll::KEPT.iter().find(|(word, _)| Some(*word) == visibility);
+    fn own_keys(&self, tx: &Tx<'_>, visibility: Option<&str>, grant: &Grant, now: u64) -> Handled {
+        let part = enroll::KEPT
+            .iter()
+            .find(|(word, _)| Some(*word) == visibility);
         let Some((word, part)) = part else {
             return Ok(Answer::Data(array([])));
         };
@@ -268,7 +264,10 @@ impl Session {
             _ => return Err(unusable("keys:put needs public, private or self")),
         };
         if name.len() > MAX_KEY {
-            let text = format!("key length {} is greater than max allowed {MAX_KEY} chars", name.len());
+            let text = format!(
+                "key length {} is greater than max allowed {MAX_KEY} chars",
+                name.len()
+            );
             return Err(refuse(Code::InvalidKey, text));
         }
         Ok(name)
@@ -278,12 +277,7 @@ impl Session {
 /// A new login key is signed with its private half: nobody is locked out by a key that nobody has.
 fn proves_possession(of: &Enrollment, signature: Option<&str>) -> Result<(), Refusal> {
     let algo = of.signing_algo.as_deref();
-    let signed = format!(
-        "{}|{}|{}",
-        of.id,
-        of.public_key,
-        algo.unwrap_or("null")
-    );
+    let signed = format!("{}|{}|{}", of.id, of.public_key, algo.unwrap_or("null"));
     let how = algo.and_then(SigningAlgo::parse).unwrap_or_default();
     let good = signature.is_some_and(|signature| {
         verify(

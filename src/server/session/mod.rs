@@ -22,6 +22,8 @@ mod enrolled;
 mod look;
 mod notify;
 mod pattern;
+mod stats;
+mod visits;
 mod write;
 
 #[cfg(test)]
@@ -52,8 +54,9 @@ pub(super) use answer::{Refusal, refuse};
 pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
-pub use look::{Errand, Fetched, Question};
+pub use look::{Errand, Fetched, Question, public_value};
 pub use notify::{Watch, live_line, page, stats_line};
+pub use visits::{Outbound, Seen};
 
 /// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
 pub const SERVER_VERSION: &str = "3.0.52";
@@ -107,11 +110,27 @@ pub struct Facts {
     pub connections: AtomicUsize,
     /// Slows down whoever guesses passcodes.
     pub throttle: Mutex<Throttle>,
+    /// Connections to other servers, of all atSigns of this process.
+    pub outbound: Arc<Outbound>,
+    /// Who is here, and who came.
+    pub seen: Seen,
 }
 
 impl Facts {
     fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// This session's connection begins.
+    pub fn enter(&self, session: &str, now: u64) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.seen.enter(session, now);
+    }
+
+    /// It ends.
+    pub fn leave(&self, session: &str) {
+        self.seen.present().remove(session);
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -257,6 +276,9 @@ impl Session {
 
     /// Takes one line, without its line end. `now` in milliseconds since 1970.
     pub fn read(&mut self, line: &str, now: u64) -> Step {
+        if let Some(here) = self.facts.seen.present().get_mut(&self.id) {
+            here.last = now;
+        }
         let line = line.trim();
         if line == "@exit" {
             return Step::Done(Outcome {
@@ -407,8 +429,23 @@ impl Session {
         self.outcome(Err(why.into()))
     }
 
+    /// What others see of this connection.
+    fn show_presence(&self) {
+        let (kind, from) = match &self.who {
+            Who::Owner(_) => (visits::Kind::Own, Some(&self.home.who)),
+            Who::Peer(caller) => (visits::Kind::Peer, Some(caller)),
+            Who::Stranger => (visits::Kind::Anon, self.claims()),
+        };
+        if let Some(here) = self.facts.seen.present().get_mut(&self.id)
+            && (here.kind != kind || here.from.as_ref() != from)
+        {
+            (here.kind, here.from) = (kind, from.cloned());
+        }
+    }
+
     /// Turns what a handler said into bytes.
     fn outcome(&mut self, handled: Handled) -> Outcome {
+        self.show_presence();
         let mut outcome = Outcome::default();
         let text = match handled {
             Ok(Answer::Data(text)) => match text.starts_with("data:") {

@@ -149,13 +149,7 @@ impl Session {
     }
 
     /// With `force` also what was marked `immutable`; not what is protected.
-    pub(super) fn delete(
-        &mut self,
-        tx: &mut Tx<'_>,
-        key: AtKey,
-        force: bool,
-        now: u64,
-    ) -> Handled {
+    pub(super) fn delete(&mut self, tx: &mut Tx<'_>, key: AtKey, force: bool, now: u64) -> Handled {
         self.owner()?;
         if key.scope == Scope::PrivateKey {
             return self.delete_secret(tx, &key, now);
