@@ -46,7 +46,7 @@ use crate::at::{
 
 use super::{
     enroll::{Grant, Need, Throttle, own_data},
-    store::{StoreError, Tx, register::Home},
+    store::{StoreError, Tx, lists, register::Home},
 };
 use answer::Answer;
 
@@ -334,6 +334,12 @@ impl Session {
     }
 
     fn handle(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
+        // Other servers keep their connections: who is blocked since is shut out here.
+        if let Who::Peer(caller) = &self.who
+            && !lists::admits(tx, &self.home, caller)?
+        {
+            return Err(refuse(Code::Blocked, "Unable to connect"));
+        }
         match verb {
             Verb::From { who, config } => self.from(tx, who, config.as_deref(), now),
             Verb::Cram { digest } => self.cram(tx, &digest, now),
