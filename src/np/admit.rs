@@ -70,7 +70,7 @@ impl Admission {
     }
 
     /// Checks a line that came in, without its line end: it is for this session and nonce, and signed
-    /// by the owner of this key. Returns the socket's number, if it says one.
+    /// by the owner of this key. Returns the socket's number, if it says one and was asked to.
     ///
     /// # Errors
     /// See [`Refusal`]; the peer is told none of them.
@@ -85,7 +85,8 @@ impl Admission {
             return Err(Refusal::OtherSession);
         }
         envelope.verify(signer)?;
-        Ok(number(text))
+        let asked = self.rendezvous_nonce.takes_numbers();
+        Ok(if asked { number(text) } else { None })
     }
 
     fn payload(&self) -> String {
@@ -169,6 +170,8 @@ mod tests {
         let key = vectors().key("@client_example");
         let line = admission().line(&key).unwrap();
         assert!(!takes_numbers(&line), "upstream's nonce");
+        let unasked = admission().check(numbered(&line, 1).as_bytes(), key.public());
+        assert_eq!(unasked, Ok(None));
         let admission = Admission {
             rendezvous_nonce: Nonce::random_numbered(),
             ..admission()

@@ -32,6 +32,8 @@ use noports::{
     sys::sshd::{self, Sshd},
 };
 
+pub mod ports;
+
 /// The executable under test.
 pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
 
