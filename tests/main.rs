@@ -10,6 +10,7 @@
 //! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
 //! | [`access`] | whom an atServer lets in, and what strangers meet |
 //! | [`atserver`] | our atServer as the clients' and the original server's own tests expect it, over TLS |
+//! | [`generations`] | programs of every generation with each other |
 //! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
 //! | [`policy`] | who may do what, decided by a process of its own |
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
@@ -24,6 +25,7 @@ mod cli;
 mod enroll;
 mod faults;
 mod foreign;
+mod generations;
 mod hostile;
 mod operate;
 mod policy;
