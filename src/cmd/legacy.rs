@@ -150,6 +150,7 @@ const RENDEZVOUS: &[Row] = &[
     (&["ip"], b'i', To::Value("--host")),
     (&["manager"], b'm', To::Values("--manager")),
     (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["snoop"], b's', To::Switch("--snoop")),
 ];
 
 /// Whether a classic client is only asked which devices there are.

@@ -27,6 +27,7 @@ pub mod legacy;
 pub mod open;
 pub mod policy;
 pub mod rendezvous;
+pub mod selftest;
 pub mod service;
 pub mod tunnel;
 
@@ -115,6 +116,12 @@ pub const APPLETS: &[Applet] = &[
         links: &["srv", "sshrv"],
         about: "one end of a session (started by client and daemon)",
         main: bridge::main,
+    },
+    Applet {
+        name: "selftest",
+        links: &[],
+        about: "",
+        main: selftest::main,
     },
 ];
 
@@ -228,7 +235,7 @@ fn overview() -> String {
         "noports reaches a device that has no open port.\n\n\
          usage: noports PROGRAM [flags]      (noports PROGRAM --help tells its flags)\n\n",
     );
-    for applet in APPLETS {
+    for applet in APPLETS.iter().filter(|a| !a.about.is_empty()) {
         let links = if applet.links.is_empty() {
             String::new()
         } else {
