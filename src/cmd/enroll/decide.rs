@@ -196,12 +196,13 @@ async fn list(at: &Client, choice: &Choice, args: &Decide, told: Told) -> Result
     let all = listed(at, args.status.as_deref()).await?;
     // `at_activate fetch`
     if told.classic && choice.which.is_some() {
-        return match all.iter().find(|one| choice.fits(one)) {
-            Some(one) => Ok(told.fetched(one)),
-            None => nothing(choice.none(Action::List), told),
+        let Some(one) = all.iter().find(|one| choice.fits(one)) else {
+            return nothing(choice.none(Action::List), told);
         };
+        told.fetched(one);
+    } else {
+        told.list(&all, choice);
     }
-    told.list(&all, choice);
     Ok(())
 }
 
