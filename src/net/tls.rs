@@ -211,6 +211,11 @@ impl Acceptor {
         )
     }
 
+    /// For a certificate that may be another one each time: `shown` is asked in every handshake, and must not wait.
+    pub fn showing(shown: impl Fn() -> Shown + Send + Sync + 'static) -> Self {
+        Self::choosing(Arc::new(Showing(shown)))
+    }
+
     /// Certificate chain and key in PEM.
     ///
     /// # Errors
@@ -270,6 +275,42 @@ impl Acceptor {
             Ok(Err(error)) => Err(TlsError::from_io(&peer(), &error)),
             Err(_) => Err(TlsError::TimedOut { name: peer() }),
         }
+    }
+}
+
+/// A certificate with its key, ready to be shown. Cheap to clone.
+#[derive(Clone)]
+pub struct Shown(Arc<CertifiedKey>);
+
+impl Shown {
+    /// Certificate chain and key in PEM.
+    ///
+    /// # Errors
+    /// As [`Acceptor::from_pem`].
+    pub fn from_pem(chain: &str, key: &str) -> Result<Self, TlsError> {
+        let (chain, key) = read_pem(chain, key)?;
+        let key = rustls::sign::any_supported_type(&key)
+            .map_err(|error| own_certificate(&error.to_string()))?;
+        Ok(Self(Arc::new(CertifiedKey::new(chain, key))))
+    }
+
+    /// The server's own certificate, in DER.
+    pub fn certificate(&self) -> &[u8] {
+        self.0.cert.first().map_or(&[], |first| &first.0)
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+struct Showing<F>(F);
+
+impl<F: Fn() -> Shown + Send + Sync> ResolvesServerCert for Showing<F> {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some((self.0)().0)
     }
 }
 
