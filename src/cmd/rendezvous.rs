@@ -163,6 +163,7 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     };
     sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
     sys::process::protect_memory();
+    sys::process::more_descriptors();
     let json = args.json;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     common::finish(

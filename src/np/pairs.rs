@@ -137,9 +137,17 @@ impl<S> Pairs<S> {
             (End::Client, &mut self.clients),
             (End::Daemon, &mut self.daemons),
         ] {
-            let late = |(_, since): &mut (S, Instant)| *since + COUNTERPART_TIME <= now;
-            let gone = waiting.sockets.extract_if(.., |_, entry| late(entry));
-            over.extend(gone.map(|(number, (socket, _))| (end, number, socket)));
+            let late = |(_, (_, since)): &(&u64, &(S, Instant))| *since + COUNTERPART_TIME <= now;
+            let gone: Vec<u64> = waiting
+                .sockets
+                .iter()
+                .filter(late)
+                .map(|(n, _)| *n)
+                .collect();
+            for number in gone {
+                let gone = waiting.sockets.remove(&number);
+                over.extend(gone.map(|(socket, _)| (end, number, socket)));
+            }
         }
         over
     }

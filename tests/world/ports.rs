@@ -136,16 +136,13 @@ pub fn said(port: u16, text: &str) -> TcpStream {
 }
 
 /// These two are joined: what one says, the other hears, and nothing before it.
-pub fn joined(what: &str, mut one: &TcpStream, mut other: &TcpStream) {
-    for (from, to) in [(&mut one, &mut other)] {
-        for word in ["up", "down"] {
-            from.write_all(word.as_bytes()).unwrap();
-            let mut heard = vec![0; word.len()];
-            if let Err(error) = to.read_exact(&mut heard) {
-                panic!("{what}: {word}: {error}");
-            }
-            assert_eq!(heard, word.as_bytes(), "{what}");
-            std::mem::swap(from, to);
+pub fn joined(what: &str, one: &TcpStream, other: &TcpStream) {
+    for (mut from, mut to, word) in [(one, other, "up"), (other, one, "down")] {
+        from.write_all(word.as_bytes()).unwrap();
+        let mut heard = vec![0; word.len()];
+        if let Err(error) = to.read_exact(&mut heard) {
+            panic!("{what}: {word}: {error}");
         }
+        assert_eq!(heard, word.as_bytes(), "{what}");
     }
 }

@@ -24,7 +24,7 @@ pub async fn discover(root: &Root) -> Result<IpAddr, Failure> {
             .hint("say it: --host NAME_OR_ADDRESS")
     };
     let found = (at.host.as_str(), at.port).to_socket_addrs().await;
-    let routes = found.map_err(failed)?.map(|to| route(to));
+    let routes = found.map_err(failed)?.map(route);
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for found in routes {
         match found {
