@@ -64,10 +64,10 @@ pub struct Plan {
 pub struct Visit {
     /// Where the other end is met.
     pub rendezvous: Endpoint,
-    /// The line that gets us in, without its LF.
-    pub admission: Secret<String>,
-    /// For the control channel; each connection has its own.
-    pub keys: SessionKeys,
+    /// The line that gets us in, without its LF; `None` where anybody is let in.
+    pub admission: Option<Secret<String>>,
+    /// For the control channel; each connection has its own. `None` sends everything as it is.
+    pub keys: Option<SessionKeys>,
     /// How long the session may stand without a connection.
     pub timeout: Duration,
     /// How we talk there.
@@ -228,8 +228,8 @@ pub async fn run_for(
 ) -> Result<Carried, BridgeError> {
     let far = Far {
         rendezvous: plan.rendezvous,
-        admission: Some(plan.admission),
-        keys: Some(plan.keys),
+        admission: plan.admission,
+        keys: plan.keys,
         side: Side::Client,
     };
     multi::client(Arc::new(far), visitors, plan.many, plan.timeout, ready).await
