@@ -27,6 +27,7 @@ pub mod policy;
 pub mod ports;
 pub mod request;
 pub mod session;
+pub mod yaml;
 
 use crate::at::AtSign;
 

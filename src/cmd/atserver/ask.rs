@@ -35,6 +35,7 @@ pub(super) fn refused(error: String, hint: Option<String>) -> Failure {
         message: error,
         hint,
         code: exit::FAILED,
+        classic: None,
     }
 }
 

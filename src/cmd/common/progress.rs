@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::print_err;
+use super::{print_err, voice};
 
 /// Tells on stderr how far a program is.
 ///
@@ -25,6 +25,8 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     Silent,
+    /// Only the classic programs' own lines.
+    Classic,
     Plain,
     Terminal,
 }
@@ -35,10 +37,14 @@ const WIDTH: usize = 62;
 impl Progress {
     /// Starts the clock of the first step.
     pub fn new(quiet: bool) -> Self {
-        let look = match (quiet, io::stderr().is_terminal()) {
-            (true, _) => Look::Silent,
-            (false, true) => Look::Terminal,
-            (false, false) => Look::Plain,
+        // The classic programs keep quiet when they log: the log tells more.
+        let logs = log::max_level() > log::LevelFilter::Warn;
+        let look = match (quiet, voice::classic(), io::stderr().is_terminal()) {
+            (true, ..) => Look::Silent,
+            (_, Some(_), _) if logs => Look::Silent,
+            (_, Some(_), _) => Look::Classic,
+            (false, None, true) => Look::Terminal,
+            (false, None, false) => Look::Plain,
         };
         Self {
             look,
@@ -56,7 +62,7 @@ impl Progress {
     pub fn begin(&mut self, what: impl Display) {
         self.since = Instant::now();
         let text = match self.look {
-            Look::Silent => return,
+            Look::Silent | Look::Classic => return,
             Look::Plain => format!("{what}…\n"),
             Look::Terminal => format!("  … {what}"),
         };
@@ -78,10 +84,17 @@ impl Progress {
         }
     }
 
+    /// A line of the classic programs; told only under their names.
+    pub fn classic(&self, what: impl Display) {
+        if self.look == Look::Classic {
+            voice::step(what);
+        }
+    }
+
     /// A remark that is no step.
     pub fn note(&self, what: impl Display) {
         match self.look {
-            Look::Silent => {}
+            Look::Silent | Look::Classic => {}
             Look::Plain => print_err(&what.to_string()),
             Look::Terminal => print_err(&format!("\r\x1b[K    {what}")),
         }
@@ -105,7 +118,7 @@ fn write_now(text: &str) {
 /// The line of a finished step.
 fn line(look: Look, what: &str, seconds: f64) -> Option<String> {
     match look {
-        Look::Silent => None,
+        Look::Silent | Look::Classic => None,
         Look::Plain => Some(what.to_owned()),
         Look::Terminal => Some(format!("\r\x1b[K  ✓ {what:<WIDTH$} {seconds:>6.2} s")),
     }
@@ -120,6 +133,7 @@ mod tests {
     fn progress_fits_where_it_goes() {
         let what = "logged in as @alice";
         assert_eq!(line(Look::Silent, what, 0.1), None);
+        assert_eq!(line(Look::Classic, what, 0.1), None);
         assert_eq!(line(Look::Plain, what, 0.1).unwrap(), what);
         let shown = line(Look::Terminal, what, 0.124).unwrap();
         assert!(shown.ends_with("  0.12 s"), "{shown}");

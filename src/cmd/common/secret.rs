@@ -6,6 +6,7 @@ use std::{
     io::{self, BufRead, BufReader, IsTerminal, Read},
     os::fd::AsFd,
     path::Path,
+    sync::OnceLock,
 };
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -129,6 +130,14 @@ impl Given {
     }
 }
 
+/// The phrase that came with a classic command line or its configuration file.
+static TOLD: OnceLock<Secret<String>> = OnceLock::new();
+
+/// Keeps a phrase for [`Phrases::new`], whose callers read our own flags only.
+pub fn remember_phrase(phrase: Secret<String>) {
+    let _ = TOLD.set(phrase);
+}
+
 /// The phrase of protected key files, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub struct Phrases(Option<Secret<String>>);
@@ -146,6 +155,9 @@ impl Phrases {
             variable: PHRASE_VARIABLE,
         };
         let Some(file) = file else {
+            if let Some(phrase) = TOLD.get() {
+                return Ok(Self(Some(phrase.clone())));
+            }
             let text = std::env::var(PHRASE_VARIABLE).ok();
             return Ok(Self(text.filter(|text| !text.is_empty()).map(Secret::new)));
         };

@@ -236,7 +236,7 @@ mod tests {
                 &["interactive", "-a", "@x"][..],
                 "Unknown command: interactive",
             ),
-            (&["otp", "-a"], "Missing argument for \"a\"."),
+            (&["otp", "-a"], "Missing argument for \"atsign\"."),
             (
                 &["otp", "--nope"],
                 "Could not find an option named \"nope\".",
