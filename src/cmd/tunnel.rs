@@ -379,12 +379,12 @@ impl Wish {
     fn visit(&self, opened: Opened) -> Visit {
         let ready = opened.ready;
         Visit {
-            keys: service::session_keys(&ready.keys),
+            keys: Some(service::session_keys(&ready.keys)),
             rendezvous: Endpoint {
                 host: ready.host,
                 port: ready.port,
             },
-            admission: Secret::new(ready.admission),
+            admission: Some(Secret::new(ready.admission)),
             timeout: self.idle,
             many: talk(&opened.daemon),
         }

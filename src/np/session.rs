@@ -22,7 +22,7 @@ use super::{
     envelope::EnvelopeError,
     ids::{DeviceName, Nonce, SessionId},
     ping::{self, Heartbeat},
-    ports::{self, Ports, PortsRequest},
+    ports::{self, Logins, Ports, PortsRequest},
     request::{self, AnswerError, Keys, SshRequest, TunnelRequest},
 };
 use crate::at::{
@@ -136,6 +136,7 @@ impl Offer {
             client: self.me.clone(),
             daemon: self.to.clone(),
             nonce: self.nonce.clone(),
+            logins: Logins::BOTH,
         };
         request.message(&self.via, &self.device)
     }

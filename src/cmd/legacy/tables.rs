@@ -202,8 +202,11 @@ pub(super) const RENDEZVOUS: &[Row] = &[
     ),
 ];
 
-/// Known only where the variable `ENABLE_SNOOP` says `true`. Nothing that passes is ever logged here.
-pub(super) const SNOOP: &[Row] = &[(&["snoop", "no-snoop"], b's', To::Given)];
+/// Known only where the variable `ENABLE_SNOOP` says `true`.
+pub(super) const SNOOP: &[Row] = &[
+    (&["snoop"], b's', To::Switch("--snoop")),
+    (&["no-snoop"], 0, To::Unset("--snoop")),
+];
 
 /// The classic flags of a bridge are ours; what ours adds may stand there, too.
 pub(super) const BRIDGE: &[Row] = &[
