@@ -1,5 +1,6 @@
 //! The machine: ssh, processes, signals, standard streams, paths, logs. A leaf.
 
+pub mod authorized_keys;
 pub mod log;
 pub mod out;
 pub mod paths;
@@ -7,6 +8,8 @@ pub mod process;
 pub mod signal;
 pub mod sockets;
 pub mod ssh;
+pub mod ssh_key;
 pub mod sshd;
 pub mod stdio;
+pub mod tunnel_ssh;
 pub mod user;
