@@ -354,12 +354,17 @@ fn exchange(
     about: &Metadata,
     bytes: &[u8],
 ) -> io::Result<Put> {
+    let now = fs::symlink_metadata(path);
+    if !now.is_ok_and(|now| is_same(&now, about)) {
+        return Ok(Put::Again);
+    }
+    // Writing ours took a while; from here on it is microseconds.
     let swap = || renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
     match swap() {
         Ok(()) => {}
         Err(rustix::io::Errno::NOENT) => return Ok(Put::Again),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-            return rename_over(new, path, old, about, bytes);
+            return rename_over(new, path, old, bytes);
         }
         Err(error) => return Err(at(path, error.into())),
     }
@@ -369,35 +374,31 @@ fn exchange(
         return Ok(Put::Again);
     };
     // Who had it open before still writes into this one; nobody can open it any more.
-    writers::wait(new.as_os_str(), QUIET);
+    let changed = || content(&found).is_ok_and(|found| found != bytes);
+    writers::wait(new.as_os_str(), QUIET, changed);
     if now.mode() != about.mode() {
         fs::set_permissions(path, Permissions::from_mode(now.mode() & 0o7777))?;
     }
     verdict(content(&found)?, bytes)
 }
 
-/// Where two names cannot be exchanged: a last look, then over it. What is written into the old file after that
-/// is still noticed.
-fn rename_over(
-    new: &Path,
-    path: &Path,
-    old: &File,
-    about: &Metadata,
-    bytes: &[u8],
-) -> io::Result<Put> {
-    let now = fs::symlink_metadata(path);
-    let same = |now: &Metadata| {
-        (now.dev(), now.ino(), now.len()) == (about.dev(), about.ino(), about.len())
-            && (now.ctime(), now.ctime_nsec()) == (about.ctime(), about.ctime_nsec())
-    };
-    if !now.is_ok_and(|now| same(&now)) {
-        return Ok(Put::Again);
-    }
+/// Where two names cannot be exchanged: over it. What is written into the old file after that is still noticed.
+fn rename_over(new: &Path, path: &Path, old: &File, bytes: &[u8]) -> io::Result<Put> {
     fs::rename(new, path)?;
     let mut gone = path.as_os_str().to_owned();
     gone.push(" (deleted)");
-    writers::wait(&gone, QUIET);
+    let changed = || content(old).is_ok_and(|found| found != bytes);
+    writers::wait(&gone, QUIET, changed);
     verdict(content(old)?, bytes)
+}
+
+/// Whether nobody has touched the file since.
+fn is_same(now: &Metadata, then: &Metadata) -> bool {
+    let facts = |about: &Metadata| {
+        let changed = (about.ctime(), about.ctime_nsec());
+        (about.dev(), about.ino(), about.len(), changed)
+    };
+    facts(now) == facts(then)
 }
 
 fn verdict(found: Vec<u8>, bytes: &[u8]) -> io::Result<Put> {
@@ -532,10 +533,14 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"ours\n");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
 
-        // By renaming.
-        let seen = place.read().unwrap();
+        // By renaming, before our last look and right behind it.
+        let mut seen = place.read().unwrap();
         fs::write(folder.path("theirs"), "theirs\n").unwrap();
         fs::rename(folder.path("theirs"), &path).unwrap();
+        assert!(matches!(place.put(&seen, b"x").unwrap(), Put::Again));
+        if let Some((_, about)) = &mut seen.file {
+            *about = fs::metadata(&path).unwrap();
+        }
         let put = place.put(&seen, b"ours 2\n").unwrap();
         assert!(matches!(put, Put::Instead(found) if found == b"theirs\n"));
 

@@ -199,6 +199,12 @@ fn nobodys_edits_are_lost() {
                     fs::write(folder.path("theirs"), text).unwrap();
                     fs::rename(folder.path("theirs"), &path).unwrap();
                 }
+                // They look before they go on.
+                let began = std::time::Instant::now();
+                while !fs::read_to_string(&path).unwrap().contains(&line) {
+                    assert!(began.elapsed().as_secs() < 10, "{line} is lost");
+                    thread::yield_now();
+                }
                 n += 1;
                 thread::sleep(std::time::Duration::from_millis(10 + n % 50));
             }

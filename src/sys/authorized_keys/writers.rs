@@ -14,11 +14,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(2);
 
 /// Waits until nobody has the file open for writing under this name (as the kernel shows it). Writers that cannot
-/// be seen, such as those in another container, have `at_least` this long.
-pub fn wait(name: &OsStr, at_least: Duration) {
+/// be seen, such as those in another container, have `at_least` this long, unless it has `changed` before.
+pub fn wait(name: &OsStr, at_least: Duration, changed: impl Fn() -> bool) {
     let began = Instant::now();
-    thread::sleep(at_least);
-    while is_written(name) && began.elapsed() < PATIENCE {
+    while began.elapsed() < PATIENCE {
+        let quiet = began.elapsed() >= at_least || changed();
+        if quiet && !is_written(name) {
+            return;
+        }
         thread::sleep(AGAIN);
     }
 }
