@@ -2,6 +2,7 @@
 
 pub mod authorized_keys;
 pub mod log;
+pub mod notify;
 pub mod out;
 pub mod paths;
 pub mod process;
