@@ -68,7 +68,11 @@ fn the_executable_finds_itself_in_order() {
         nowhere.env("TMPDIR", "/proc/nowhere");
         let refused = failure(nowhere).await;
         assert_eq!(refused.0, 1, "{}", refused.1);
-        assert!(refused.1.contains("no temporary folder /proc/nowhere"), "{}", refused.1);
+        assert!(
+            refused.1.contains("no temporary folder /proc/nowhere"),
+            "{}",
+            refused.1
+        );
     });
 }
 

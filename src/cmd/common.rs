@@ -9,7 +9,7 @@
 //! and hands them to the functions here, which add the environment (`NOPORTS_ROOT`, `NOPORTS_CA`,
 //! `NOPORTS_AS`, `NOPORTS_KEYS`; a flag wins) and the defaults.
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, pin::Pin, process::ExitCode};
 
 use argh::FromArgs;
 use async_global_executor::GlobalExecutorConfig;
@@ -84,5 +84,7 @@ pub fn run<F: Future>(threads: usize, story: F) -> F::Output {
             .with_min_threads(threads)
             .with_max_threads(threads),
     );
+    // One type for all programs: the runtime's own loop is compiled once.
+    let story: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(story);
     async_std::task::block_on(story)
 }
