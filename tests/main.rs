@@ -13,6 +13,7 @@
 //! | [`policy`] | who may do what, decided by a process of its own |
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
+//! | [`install`] | `install.sh`: what it does, and everything that can go wrong
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -22,6 +23,7 @@ mod enroll;
 mod faults;
 mod foreign;
 mod hostile;
+mod install;
 mod operate;
 mod policy;
 mod refuse;

@@ -2,9 +2,8 @@
 //! signal.
 
 use std::{
-    cell::Cell,
     future::Future,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -46,13 +45,13 @@ pub async fn log_in(
     watch: &str,
 ) -> Result<(Client, Subscription), Failure> {
     notify::tell(State::Starting, &format!("logging in as {}", keys.atsign));
-    let tried = Cell::new(Instant::now());
+    let tried = Mutex::new(Instant::now());
+    let silence = || {
+        let tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
+        tried.elapsed()
+    };
     let trying = log_in_again(network, keys, watch, &tried);
-    let both = future::or(
-        trying,
-        notify::keep_alive(|| tried.get().elapsed(), GIVE_UP),
-    )
-    .await?;
+    let both = future::or(trying, notify::keep_alive(silence, GIVE_UP)).await?;
     notify::tell(State::Connected, &format!("as {}", keys.atsign));
     Ok(both)
 }
@@ -61,11 +60,11 @@ async fn log_in_again(
     network: &Network,
     keys: &Arc<AtKeys>,
     watch: &str,
-    tried: &Cell<Instant>,
+    tried: &Mutex<Instant>,
 ) -> Result<(Client, Subscription), Failure> {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
-        tried.set(Instant::now());
+        *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
             Ok(both) => return Ok(both),
             Err(error) => error,

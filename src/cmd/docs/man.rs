@@ -45,7 +45,7 @@ impl Page<'_> {
             page += &paragraphs(&help.about);
             page += &list(&help.positional);
             page += &flags(&help.flags);
-            page += &examples(&help.examples);
+            page += &set_off(&examples(&help.examples));
         }
         page += &section("NOTES", &as_it_is(&self.help.notes));
         page += &section("EXAMPLES", &examples(&self.help.examples));
@@ -155,6 +155,14 @@ fn section(title: &str, body: &str) -> String {
     }
 }
 
+/// The same within a section, set off from what stands before.
+fn set_off(body: &str) -> String {
+    match body.is_empty() {
+        true => String::new(),
+        false => format!(".PP\n{body}"),
+    }
+}
+
 fn synopsis(usage: &str) -> String {
     let (name, rest) = match usage.find(|c| "-[<".contains(c)) {
         Some(at) => usage.split_at(at),
@@ -205,7 +213,7 @@ fn examples(lines: &[String]) -> String {
         return String::new();
     }
     let lines: Vec<_> = lines.iter().map(|line| text(line)).collect();
-    format!(".PP\n.nf\n{}\n.fi\n", lines.join("\n"))
+    format!(".nf\n{}\n.fi\n", lines.join("\n"))
 }
 
 /// Text in which roff finds nothing to do.
