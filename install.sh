@@ -184,13 +184,16 @@ lock() {
 # --- getting a release ------------------------------------------------------------------------------------------
 
 fetch() { # fetch URL FILE
-    code=0
+    ended=0
     if has curl; then
-        curl -fsSL --connect-timeout 20 --retry 2 -o "$2" "$1" || code=$?
+        curl -fsSL --connect-timeout 20 --retry 2 -o "$2" "$1" || ended=$?
+    elif wget --version 2>/dev/null | grep -q GNU; then
+        wget -q -T 20 -t 3 -O "$2" "$1" || ended=$?
     else
-        wget -q -T 20 -O "$2" "$1" || code=$?
+        # busybox' own: with -T some versions of it crash.
+        wget -q -O "$2" "$1" || ended=$?
     fi
-    case $code in
+    case $ended in
     0) return 0 ;;
     22 | 8) fail 1 "there is no $1" "is the address right? --base URL; is the version? --version X" ;;
     23 | 3) fail 1 "no room for a download in ${TMPDIR:-/tmp}" "make some room, or TMPDIR=… for another folder" ;;

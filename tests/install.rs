@@ -66,14 +66,11 @@ impl Place {
         }
         fs::write(dir.path("install.sh"), SCRIPT).unwrap();
         if shell == Shell::Busybox {
-            let done = Command::new("busybox")
+            let done = Command::new(found("busybox"))
                 .args(["--install", "-s"])
                 .arg(dir.path("tools"))
                 .status();
-            assert!(
-                done.expect("busybox; packaging/test.sh installs it")
-                    .success()
-            );
+            assert!(done.unwrap().success());
         }
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -136,8 +133,8 @@ impl Place {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(match self.shell {
-            Shell::Dash => "dash",
-            Shell::Busybox => "busybox",
+            Shell::Dash => found("dash"),
+            Shell::Busybox => found("busybox"),
         });
         if self.shell == Shell::Busybox {
             command.arg("sh");
@@ -264,6 +261,14 @@ impl Place {
             .unwrap());
         (code != 99 && !said.starts_with("unshare")).then_some((code, said))
     }
+}
+
+/// Where a program of this machine is: the tests' own PATH is shorter.
+fn found(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    let mut all = std::env::split_paths(&path).map(|folder| folder.join(program));
+    all.find(|file| file.exists())
+        .unwrap_or_else(|| panic!("{program}; packaging/test.sh installs it"))
 }
 
 fn arch() -> &'static str {
@@ -588,7 +593,7 @@ fn a_machine_without_what_is_needed_is_told_what_that_is() {
         }
         place.fails(&[], want);
         let _ = fs::remove_file(&tool);
-        symlink("/bin/busybox", &tool).unwrap();
+        symlink(found("busybox"), &tool).unwrap();
     }
 }
 
@@ -736,7 +741,7 @@ fn a_script_that_was_cut_off_does_nothing() {
         .filter(|at| *at < last)
         .chain(last..SCRIPT.trim_end().len());
     for cut in cuts {
-        let mut command = Command::new("dash");
+        let mut command = Command::new(found("dash"));
         command.args(["-s", "--", "--prefix", &place.dir.text("prefix")]);
         place.environment(&mut command);
         let mut child = command
@@ -757,7 +762,7 @@ fn a_script_that_was_cut_off_does_nothing() {
             &SCRIPT[..cut].lines().last()
         );
     }
-    let mut command = Command::new("dash");
+    let mut command = Command::new(found("dash"));
     command.args(["-s", "--", "--prefix", &place.dir.text("prefix")]);
     place.environment(&mut command);
     let mut child = command
