@@ -14,6 +14,7 @@
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
 //! | [`install`] | `install.sh`: what it does, and everything that can go wrong
+//! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -27,6 +28,7 @@ mod install;
 mod operate;
 mod policy;
 mod refuse;
+mod service;
 mod session;
 mod tunnel;
 mod world;
