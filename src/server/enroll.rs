@@ -8,7 +8,10 @@
 //! Source: at_server:packages/at_secondary_server/lib/src/enroll and
 //! at_server:packages/at_secondary_server/lib/src/verb/handler/abstract_verb_handler.dart.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv6Addr},
+};
 
 use miniserde::{
     Deserialize, Serialize,
@@ -553,6 +556,54 @@ impl Throttle {
     }
 }
 
+/// Shuts out addresses that guess: however many connections they open, they have so many wrong passcodes an hour.
+#[derive(Debug, Default)]
+pub struct Guesses(HashMap<IpAddr, (u32, u64)>);
+
+impl Guesses {
+    /// Wrong passcodes of one address in an hour. A whole site may share one.
+    pub const MOST: u32 = 20;
+    const HOUR: u64 = 3600 * 1000;
+    /// Most addresses remembered.
+    const REMEMBERED: usize = 10_000;
+
+    /// Whether this address may try another. `now` in milliseconds since 1970.
+    pub fn may_try(&self, from: IpAddr, now: u64) -> bool {
+        let known = self.0.get(&network_of(from));
+        known.is_none_or(|(wrong, since)| *wrong < Self::MOST || Self::is_over(*since, now))
+    }
+
+    /// A wrong one.
+    pub fn wrong(&mut self, from: IpAddr, now: u64) {
+        if self.0.len() >= Self::REMEMBERED {
+            self.0.retain(|_, (_, since)| !Self::is_over(*since, now));
+        }
+        let full = self.0.len() >= Self::REMEMBERED;
+        let from = network_of(from);
+        if full && !self.0.contains_key(&from) {
+            return;
+        }
+        let (wrong, since) = self.0.entry(from).or_insert((0, now));
+        if Self::is_over(*since, now) {
+            (*wrong, *since) = (0, now);
+        }
+        *wrong += 1;
+    }
+
+    /// A clock that went back must not shut anybody out for longer.
+    fn is_over(since: u64, now: u64) -> bool {
+        now < since || now - since >= Self::HOUR
+    }
+}
+
+/// Of an IPv6 address only what a site is given: it has all addresses behind that.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -625,6 +676,28 @@ mod tests {
             assert!(code.contains(|c: char| c.is_ascii_digit()), "{code}");
         }
         assert_eq!(passcode(|| None), None);
+    }
+
+    #[test]
+    fn an_address_that_guesses_is_shut_out_for_an_hour_and_its_neighbours_are_not() {
+        let mut guesses = Guesses::default();
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (one, other, v6) = (at("192.0.2.1"), at("192.0.2.2"), at("2001:db8::1"));
+        for n in 0..u64::from(Guesses::MOST) {
+            assert!(guesses.may_try(one, n), "{n}");
+            guesses.wrong(one, n);
+            guesses.wrong(v6, n);
+        }
+        assert!(!guesses.may_try(one, 100));
+        assert!(!guesses.may_try(at("::ffff:192.0.2.1"), 100));
+        assert!(guesses.may_try(other, 100));
+        assert!(!guesses.may_try(at("2001:db8::2"), 100), "the same site");
+        assert!(guesses.may_try(at("2001:db8:0:1::1"), 100));
+        assert!(guesses.may_try(one, 3_600_000));
+        for n in 0..2 * Guesses::REMEMBERED as u32 {
+            guesses.wrong(IpAddr::V4(n.into()), 200);
+        }
+        assert!(guesses.0.len() <= Guesses::REMEMBERED);
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Session {
 
     fn request(&mut self, tx: &mut Tx<'_>, params: Params, now: u64) -> Handled {
         self.requests.retain(|at| now.saturating_sub(*at) < HOUR);
-        if self.requests.len() >= MAX_REQUESTS {
+        if self.requests.len() >= MAX_REQUESTS || !self.may_guess(now) {
             return Err(wrong(
                 "Enrollment requests have exceeded the limit within the specified time frame",
             ));
@@ -171,6 +171,15 @@ impl Session {
         Ok(Answer::Data(status(&new.id, "pending").end()))
     }
 
+    /// Whoever is logged in needs no passcode, and so guesses none.
+    fn may_guess(&self, now: u64) -> bool {
+        let stranger = !matches!(self.who, Who::Owner(_));
+        match (self.from.filter(|_| stranger), self.facts.guesses.lock()) {
+            (Some(from), Ok(guesses)) => guesses.may_try(from, now),
+            _ => true,
+        }
+    }
+
     /// Takes a passcode: the standing one stays, any other is used up.
     fn use_passcode(&self, tx: &mut Tx<'_>, code: &str, now: u64) -> Result<(), Refusal> {
         let standing = enroll::standing_passcode_key(&self.home);
@@ -184,6 +193,9 @@ impl Session {
         if fits && self.home.live(tx, &key, now)?.is_some() {
             self.home.erase(tx, &key)?;
             return Ok(());
+        }
+        if let (Some(from), Ok(mut guesses)) = (self.from, self.facts.guesses.lock()) {
+            guesses.wrong(from, now);
         }
         let pause = match self.facts.throttle.lock() {
             Ok(mut throttle) => throttle.wrong(now),
