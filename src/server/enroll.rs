@@ -33,6 +33,8 @@ use super::{
 
 /// How long a request may wait for approval, in milliseconds.
 pub const PENDING_LIFE: u64 = 48 * 3600 * 1000;
+/// How long it can be seen what an enrolment that has expired said about itself, in milliseconds.
+const MEMORY: u64 = 30 * 24 * 3600 * 1000;
 /// Life of a one-time passcode that does not say, in milliseconds.
 pub const OTP_LIFE: u64 = 5 * 60 * 1000;
 /// Most enrolments of one atSign, in any state.
@@ -177,6 +179,11 @@ pub fn move_data(
             continue;
         };
         record.meta.updated_at = now;
+        if to == "d" && record.meta.expires_at.is_some() {
+            // It ended with its enrolment; that it did is to be seen for a while.
+            record.meta.ttl = Some(MEMORY);
+            record.meta.expires_at = Some(now.saturating_add(MEMORY));
+        }
         let new = format!("{name}{new_end}");
         home.put(tx, &new, &record, Change::Update, Logged::ByKey)?;
         home.erase(tx, &old)?;
@@ -421,12 +428,14 @@ pub fn kept_by(rows: &dyn Rows, home: &Home, id: &str) -> Result<Vec<String>, St
     Ok(own)
 }
 
-/// An enrolment is over: what it says about itself is moved from `from` to deleted, and the keys it keeps here go.
+/// An enrolment is over, deleted or expired: what it says about itself is moved there, and the keys it keeps here go.
 ///
 /// # Errors
 /// When the store fails.
-pub fn end(tx: &mut Tx<'_>, home: &Home, id: &str, from: &str, now: u64) -> Result<(), StoreError> {
-    move_data(tx, home, id, (from, "d"), now)?;
+pub fn end(tx: &mut Tx<'_>, home: &Home, id: &str, now: u64) -> Result<(), StoreError> {
+    for from in ["a", "r"] {
+        move_data(tx, home, id, (from, "d"), now)?;
+    }
     for name in kept_by(tx, home, id)? {
         home.erase(tx, &name)?;
     }

@@ -1,6 +1,10 @@
 //! Public values over HTTP, on the same port.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_std::{future::timeout, task::block_on};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
@@ -39,6 +43,21 @@ async fn get(world: &World, path: &str) -> (String, String) {
     let (head, body) = all.split_once("\r\n\r\n").unwrap();
     let status = head.lines().next().unwrap();
     (status["HTTP/1.1 ".len()..].to_owned(), body.to_owned())
+}
+
+#[test]
+fn a_request_that_never_ends_is_not_waited_for() {
+    block_on(async {
+        let world = World::start_with("localhost", |options| {
+            options.timings.login = Duration::from_millis(1500);
+        })
+        .await;
+        let began = Instant::now();
+        let half = ask(&world, ALICE, "GET /@alice/publickey HTTP/1.1\r\n").await;
+        assert_eq!(half, "");
+        assert!(began.elapsed() >= Duration::from_secs(1));
+        Wire::login(&world, ALICE).await;
+    });
 }
 
 #[test]

@@ -407,7 +407,7 @@ impl Session {
             self.home.erase(tx, &name)?;
         }
         self.home.erase(tx, &self.public_name(found))?;
-        enroll::end(tx, &self.home, &found.id, "r", now)?;
+        enroll::end(tx, &self.home, &found.id, now)?;
         Ok(Answer::Data(status(&found.id, "deleted").end()))
     }
 
