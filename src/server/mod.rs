@@ -58,6 +58,7 @@ pub mod enroll;
 pub mod health;
 pub mod listen;
 pub mod notify;
+pub mod passcode;
 pub mod peer;
 mod pool;
 pub mod session;

@@ -46,7 +46,8 @@ use crate::at::{
 };
 
 use super::{
-    enroll::{Grant, Guesses, Need, Throttle, own_data},
+    enroll::{Grant, Need, own_data},
+    passcode::{Guesses, Throttle},
     store::{StoreError, Tx, lists, register::Home},
 };
 use answer::Answer;
