@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod demo;
 pub mod devices;
 pub mod enroll;
+pub mod install;
 pub mod keys;
 pub mod keystore;
 pub mod launch;
@@ -117,6 +118,12 @@ pub const APPLETS: &[Applet] = &[
         main: atserver::main,
     },
     Applet {
+        name: "service",
+        links: &[],
+        about: "services of this machine; made by noports daemon install",
+        main: install::services,
+    },
+    Applet {
         name: "bridge",
         links: &["srv", "sshrv"],
         about: "one end of a session (started by client and daemon)",
@@ -195,7 +202,10 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             used,
             classic,
         } => match classic {
-            None => start(&APPLETS[index], &argv[used..]),
+            None => {
+                let (applet, words) = (&APPLETS[index], &argv[used..]);
+                install::main(applet.name, words).unwrap_or_else(|| start(applet, words))
+            }
             Some("at_activate") => legacy::at_activate::main(&argv[used..]),
             Some(link) => start_classic(link, &argv[used..]),
         },

@@ -1,12 +1,16 @@
 //! The machine: ssh, processes, signals, standard streams, paths, logs. A leaf.
 
+pub mod authorized_keys;
 pub mod log;
+pub mod notify;
 pub mod out;
 pub mod paths;
 pub mod process;
 pub mod signal;
 pub mod sockets;
 pub mod ssh;
+pub mod ssh_key;
 pub mod sshd;
 pub mod stdio;
+pub mod tunnel_ssh;
 pub mod user;
