@@ -18,7 +18,7 @@ use noports::{
         admit::Admission,
         ids::{Nonce, SessionId},
         ports::{self, Logins, Ports, PortsRequest},
-        request::{self, SshRequest},
+        request::{self, Encryption, Form, Meeting, Nonces, SshRequest},
     },
 };
 
@@ -351,13 +351,20 @@ impl Hand {
 
     fn request(&self, session: SessionId, nonce: &Nonce, ports: &Ports) -> SshRequest {
         SshRequest {
-            session,
-            host: ports.host.clone(),
-            port: ports.daemon,
-            client_nonce: nonce.clone(),
-            rendezvous_nonce: ports.nonce.clone().unwrap(),
-            ephemeral: known_pair("session").public().clone(),
-            twin_keys: true,
+            meeting: Meeting {
+                session,
+                host: ports.host.clone(),
+                port: ports.daemon,
+                admission: Some(Nonces {
+                    client: nonce.clone(),
+                    rendezvous: ports.nonce.clone().unwrap(),
+                }),
+                encryption: Some(Encryption {
+                    ephemeral: known_pair("session").public().clone(),
+                    twin_keys: true,
+                }),
+            },
+            form: Form::V5,
         }
     }
 }

@@ -13,7 +13,7 @@ use noports::{
     at::crypto::{aes_key_to_base64, to_base64},
     cmd::service,
     np::{
-        control::{Line, Lines},
+        control::{Kind, Line, Lines},
         request::Keys,
     },
     pipe::cipher::Side,
@@ -204,7 +204,7 @@ fn a_client_of_5_1_sends_77_bytes_without_an_end() {
         let line = Line::Connect(fresh.clone()).print().reveal().clone();
         let mut bytes = line.trim_end().as_bytes().to_vec();
         assert_eq!(bytes.len(), 77);
-        let mut known = Lines::new(false);
+        let mut known = Lines::new(Kind::Single);
         known.push(&bytes);
         assert!(matches!(known.pop(), Ok(Some(Line::Connect(_)))));
         cipher.apply(&mut bytes);

@@ -42,7 +42,7 @@ use crate::{
     cmd::service,
     net::dial::{Endpoint, dial, tune},
     np::{
-        control::{Line, Lines},
+        control::{Kind, Line, Lines},
         request::Keys,
     },
     pipe::{
@@ -173,8 +173,12 @@ pub(super) async fn device(
     let mut control = far.meet_as(CONTROL).await?;
     ready();
     let mut cipher = far.ciphers().inbound;
-    let twin = far.keys.as_ref().is_some_and(|keys| keys.d2c.is_some());
-    let (mut lines, mut announced) = (Lines::new(twin), CONTROL);
+    let mut announced = CONTROL;
+    let mut lines = Lines::new(match &far.keys {
+        None => Kind::Plain,
+        Some(keys) if keys.d2c.is_none() => Kind::Single,
+        Some(_) => Kind::Twin,
+    });
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
     let outcome = loop {
@@ -209,19 +213,14 @@ async fn obey(
     let nonsense =
         |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
     while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
-        let keys = match (line, far.keys.is_some()) {
-            (Line::Connect(keys), true) => Some(service::session_keys(&keys)),
-            (Line::ConnectPlain, false) => None,
-            (Line::Connect(_) | Line::ConnectPlain, _) => {
-                return Err(nonsense(
-                    "the client announces another kind of connection".into(),
-                ));
-            }
-            (Line::Heartbeat(n), _) => {
+        let keys = match line {
+            Line::Connect(keys) => Some(service::session_keys(&keys)),
+            Line::ConnectPlain => None,
+            Line::Heartbeat(n) => {
                 log::debug!("heartbeat={n}");
                 continue;
             }
-            (Line::Unknown, _) => {
+            Line::Unknown => {
                 log::debug!("control=unknown_word");
                 continue;
             }
