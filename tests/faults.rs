@@ -224,3 +224,20 @@ fn strangers_who_say_nothing_do_not_lock_anybody_out() {
         joined("first", &first.0, &first.1);
     });
 }
+
+#[test]
+fn sockets_that_come_in_the_worst_order_find_each_other() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        let granted = alice.ask(Logins::BOTH).await;
+        let clients: Vec<_> = (0..200).map(|n| granted.client(Some(n))).collect();
+        // The last first: until the middle no one finds its own.
+        for number in (0..200).rev() {
+            let client = &clients[number as usize];
+            let daemon = granted.daemon(Some(number));
+            joined(&number.to_string(), client, &daemon);
+        }
+    });
+}
