@@ -17,7 +17,7 @@ use noports::{
         Message,
         admit::Admission,
         ids::{Nonce, SessionId},
-        ports::{self, Ports, PortsRequest},
+        ports::{self, Logins, Ports, PortsRequest},
         request::{self, Encryption, Form, Meeting, Nonces, SshRequest},
     },
 };
@@ -338,6 +338,7 @@ impl Hand {
 
     async fn ports(&mut self, session: SessionId, nonce: &Nonce) -> Ports {
         let request = PortsRequest {
+            logins: Logins::BOTH,
             session,
             client: ALICE.parse().unwrap(),
             daemon: DEVICE.parse().unwrap(),
@@ -503,6 +504,7 @@ fn nobody_gets_ports_in_anothers_name() {
         let rendezvous = world.rendezvous_process();
         let alice = Hand::of_alice(&world).await;
         let request = PortsRequest {
+            logins: Logins::BOTH,
             session: SessionId::random(),
             client: DEVICE.parse().unwrap(),
             daemon: ALICE.parse().unwrap(),
@@ -575,6 +577,7 @@ fn a_ports_request_that_comes_again_after_its_sessions_end_opens_nothing() {
         until("the session has ended", || listening().is_empty()).await;
 
         let again = PortsRequest {
+            logins: Logins::BOTH,
             session,
             client: ALICE.parse().unwrap(),
             daemon: DEVICE.parse().unwrap(),

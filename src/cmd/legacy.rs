@@ -20,7 +20,7 @@ mod policy;
 mod status;
 
 /// What becomes of a classic option.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum To {
     /// Ours, with a value.
     Value(&'static str),
@@ -150,6 +150,7 @@ const RENDEZVOUS: &[Row] = &[
     (&["ip"], b'i', To::Value("--host")),
     (&["manager"], b'm', To::Values("--manager")),
     (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["snoop"], b's', To::Switch("--snoop")),
 ];
 
 /// Whether a classic client is only asked which devices there are.

@@ -9,6 +9,7 @@ use std::{
     process::ExitCode,
 };
 
+pub mod access;
 pub mod activate;
 pub mod atserver;
 pub mod authorise;
@@ -19,12 +20,14 @@ pub mod daemon;
 pub mod demo;
 pub mod devices;
 pub mod enroll;
+pub mod keys;
 pub mod keystore;
 pub mod launch;
 pub mod legacy;
 pub mod open;
 pub mod policy;
 pub mod rendezvous;
+pub mod selftest;
 pub mod service;
 pub mod tunnel;
 
@@ -91,6 +94,18 @@ pub const APPLETS: &[Applet] = &[
         main: enroll::main,
     },
     Applet {
+        name: "keys",
+        links: &[],
+        about: "protect a key file with a pass phrase, or take it away",
+        main: keys::main,
+    },
+    Applet {
+        name: "access",
+        links: &[],
+        about: "whom the atServer of your atSign lets in",
+        main: access::main,
+    },
+    Applet {
         name: "atserver",
         links: &[],
         about: "host atSigns yourself: atDirectory and atServers",
@@ -101,6 +116,12 @@ pub const APPLETS: &[Applet] = &[
         links: &["srv", "sshrv"],
         about: "one end of a session (started by client and daemon)",
         main: bridge::main,
+    },
+    Applet {
+        name: "selftest",
+        links: &[],
+        about: "",
+        main: selftest::main,
     },
 ];
 
@@ -214,7 +235,7 @@ fn overview() -> String {
         "noports reaches a device that has no open port.\n\n\
          usage: noports PROGRAM [flags]      (noports PROGRAM --help tells its flags)\n\n",
     );
-    for applet in APPLETS {
+    for applet in APPLETS.iter().filter(|a| !a.about.is_empty()) {
         let links = if applet.links.is_empty() {
             String::new()
         } else {

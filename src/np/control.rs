@@ -7,9 +7,8 @@
 //!                                          heartbeat:<n>\n
 //! ```
 //!
-//! Nothing is answered. The rendezvous joins the sockets of a session in order of arrival and knows
-//! nothing of these lines, so line *n* is for data socket *n* on either side: whoever loses one has
-//! lost the session.
+//! Nothing is answered. The rendezvous knows nothing of these lines. Line *n* is for data socket *n* on
+//! either side; how those find each other is told in [`super::pairs`].
 //!
 //! Clients before 5.6 send no LF: each of their lines has 77 bytes. They never have twin keys and know no
 //! plain sessions, so this is only believed in a session with a single key, and only until the first LF.

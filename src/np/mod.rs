@@ -14,6 +14,7 @@
 //! | may this client…? | `request.<id>.auth_checks.__rpcs.sshnp` | daemon → policy | [`policy`] |
 //! | heard / yes or no | `ack.<id>.…`, `success.<id>.…` | policy → daemon | [`policy`] |
 //! | first line on a rendezvous socket | – | both → rendezvous | [`admit`] |
+//! | which sockets belong together | – | at the rendezvous | [`pairs`] |
 //! | keys of the next connection | – | client → daemon, through the rendezvous | [`control`] |
 //!
 //! Every message that asks for something is an [`envelope`]: JSON signed by the sender's atSign.
@@ -23,6 +24,7 @@ pub mod admit;
 pub mod control;
 pub mod envelope;
 pub mod ids;
+pub mod pairs;
 pub mod permit;
 pub mod ping;
 pub mod policy;

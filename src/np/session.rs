@@ -20,11 +20,11 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    Message, RENDEZVOUS_NAMESPACE,
+    Message,
     envelope::EnvelopeError,
     ids::{DeviceName, Nonce, SessionId},
     ping::{self, Heartbeat},
-    ports::{self, Ports, PortsRequest},
+    ports::{self, Logins, Ports, PortsRequest},
     request::{
         self, Answer, AnswerError, Encryption, Form, Keys, Meeting, Nonces, SshRequest,
         TunnelRequest,
@@ -244,18 +244,19 @@ impl Offer {
 
     /// The question to the rendezvous. Where nobody is to log in it is the old one, which all understand.
     pub fn ask_ports(&self) -> Message {
-        if !self.terms.admit_client && !self.terms.admit_device {
-            return Message {
-                to: self.via.clone(),
-                entity: format!("{}.{RENDEZVOUS_NAMESPACE}", self.device),
-                text: self.id.to_string(),
-            };
+        let logins = Logins {
+            client: self.terms.admit_client,
+            daemon: self.terms.admit_device,
+        };
+        if logins == Logins::NONE {
+            return ports::bare_request(&self.via, &self.device, self.id);
         }
         let request = PortsRequest {
             session: self.id,
             client: self.me.clone(),
             daemon: self.to.clone(),
             nonce: self.nonce.clone(),
+            logins,
         };
         request.message(&self.via, &self.device)
     }
