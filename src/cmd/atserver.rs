@@ -33,7 +33,11 @@ use crate::{
         health,
         listen::{self, Hosted, Options, Running, ServerError, Timings},
     },
-    sys::{log, paths, process, signal},
+    sys::{
+        log,
+        notify::{self, State},
+        paths, process, signal,
+    },
 };
 
 use super::common::{self, Failure, exit, print_err, print_out};
@@ -268,6 +272,25 @@ pub fn main(name: &str, args: &[&str]) -> ExitCode {
     common::finish(name, json, result)
 }
 
+/// Whether it would start with these words; for a service, before it is installed. Changes nothing.
+pub fn verify(name: &str, words: &[&str]) -> ExitCode {
+    common::verify(name, words, |args: Args| {
+        let What::Serve(args) = args.what else {
+            return Ok(());
+        };
+        if args.host.is_none() {
+            default_host(args.listen)?;
+        }
+        if let (Some(_), _) | (_, Some(_)) = (&args.tls_cert, &args.tls_key) {
+            certificate(Path::new(""), args.tls_cert, args.tls_key, &[])?;
+        }
+        match &args.root {
+            Some(root) => common::network(Some(root), &args.ca).map(drop),
+            None => Ok(()),
+        }
+    })
+}
+
 impl From<AuthorityError> for Failure {
     fn from(error: AuthorityError) -> Self {
         let failure = Self::plain(error.to_string());
@@ -335,6 +358,7 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     let serving = async {
         // Only now, because by now a signal ends the server in good form.
         announce(&status, health.as_ref(), args.json, args.quiet);
+        notify::tell(State::Connected, &format!("atDirectory {place}"));
         desk.serve(async |request| answer(&running, &status, request).await)
             .await;
         future::pending().await
@@ -346,7 +370,11 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         }
         future::pending().await
     };
+    let watched = future::or(watched, async {
+        notify::keep_alive_while(async || running.health().await.is_ok()).await
+    });
     let told = future::or(signal::stop(), future::or(serving, watched)).await;
+    notify::tell(State::Stopping, "");
     info!("ending told={told:?}");
     drop(desk);
     running.stop().await;

@@ -47,6 +47,18 @@ pub fn parse<T: FromArgs>(name: &str, args: &[&str]) -> Result<T, ExitCode> {
     })
 }
 
+/// Looks at a service's arguments with `look`, which starts nothing, and says what would keep it from starting.
+pub fn verify<T: FromArgs>(
+    name: &str,
+    words: &[&str],
+    look: impl FnOnce(T) -> Result<(), Failure>,
+) -> ExitCode {
+    match parse(name, words) {
+        Ok(args) => finish(name, false, look(args)),
+        Err(code) => code,
+    }
+}
+
 /// Ends a program: prints the failure, if there is one, and gives the exit code.
 /// With `json` the failure is also one JSON line on stdout.
 pub fn finish(name: &str, json: bool, result: Result<(), Failure>) -> ExitCode {

@@ -209,12 +209,25 @@ impl Args {
     }
 }
 
+/// Whether it would start with these words; for a service, before it is installed.
+pub fn verify(name: &str, words: &[&str]) -> ExitCode {
+    common::verify(name, words, |args: Args| args.ready().map(drop))
+}
+
+impl Args {
+    /// Everything that can be wrong before anybody is dialled.
+    fn ready(&self) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
+        let policy = self.policy()?;
+        let network = common::network(self.root.as_deref(), &self.ca)?;
+        let phrases = common::Phrases::new(self.passphrase_file.as_deref())?;
+        let (as_, keys) = (self.as_.as_deref(), self.keys.as_deref());
+        let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+        Ok((network, keys, policy))
+    }
+}
+
 async fn story(args: Args) -> Result<(), Failure> {
-    let policy = args.policy()?;
-    let network = common::network(args.root.as_deref(), &args.ca)?;
-    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
-    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
-    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+    let (network, keys, policy) = args.ready()?;
     serve(network, keys, policy, service::tell(args.json)).await
 }
 

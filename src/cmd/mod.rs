@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod demo;
 pub mod devices;
 pub mod enroll;
+pub mod install;
 pub mod keys;
 pub mod keystore;
 pub mod launch;
@@ -110,6 +111,12 @@ pub const APPLETS: &[Applet] = &[
         links: &[],
         about: "host atSigns yourself: atDirectory and atServers",
         main: atserver::main,
+    },
+    Applet {
+        name: "service",
+        links: &[],
+        about: "services of this machine; made by noports daemon install",
+        main: install::services,
     },
     Applet {
         name: "bridge",
@@ -213,7 +220,8 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
 fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
     let name = format!("noports {}", applet.name);
     if !classic {
-        return (applet.main)(&name, words);
+        let installed = install::main(applet.name, words);
+        return installed.unwrap_or_else(|| (applet.main)(&name, words));
     }
     if applet.name == "client" && legacy::asks_for_devices(words) {
         return start(&DEVICES, words, true);

@@ -138,6 +138,14 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     }
 }
 
+/// Whether it would start with these words; for a service, before it is installed.
+pub fn verify(name: &str, words: &[&str]) -> ExitCode {
+    common::verify(name, words, |args: Args| match args.what {
+        What::Serve(args) => serve::prepare(&args).map(drop),
+        What::Check(_) => Ok(()),
+    })
+}
+
 /// Prints the decision and what it rests on; says whether it is a yes.
 fn check(args: &Check) -> Result<bool, Failure> {
     let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());

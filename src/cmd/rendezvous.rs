@@ -214,16 +214,33 @@ fn default_bind(host: &str) -> IpAddr {
     }
 }
 
+/// Whether it would start with these words; for a service, before it is installed.
+pub fn verify(name: &str, words: &[&str]) -> ExitCode {
+    common::verify(name, words, |args: Args| {
+        // Where none is given, it is found out when the service starts.
+        let host = args.host.clone().unwrap_or_else(|| "localhost".to_owned());
+        args.ready(host).map(drop)
+    })
+}
+
+impl Args {
+    /// Everything that can be wrong before anybody is dialled.
+    fn ready(&self, host: String) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
+        let policy = self.policy(host)?;
+        let network = common::network(self.root.as_deref(), &self.ca)?;
+        let phrases = common::Phrases::new(self.passphrase_file.as_deref())?;
+        let (as_, keys) = (self.as_.as_deref(), self.keys.as_deref());
+        let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+        Ok((network, keys, policy))
+    }
+}
+
 async fn story(args: Args) -> Result<(), Failure> {
-    let network = common::network(args.root.as_deref(), &args.ca)?;
     let host = match &args.host {
         Some(host) => host.clone(),
-        None => own_address(&network).await?,
+        None => own_address(&common::network(args.root.as_deref(), &args.ca)?).await?,
     };
-    let policy = args.policy(host)?;
-    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
-    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
-    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+    let (network, keys, policy) = args.ready(host)?;
     serve(network, keys, policy, service::tell(args.json)).await
 }
 

@@ -1,7 +1,11 @@
 //! What daemon and rendezvous share: logging in however long it takes, sending a message, ending on a
 //! signal.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use futures_lite::future;
 use log::{info, warn};
@@ -17,9 +21,15 @@ use crate::{
     net::backoff::Backoff,
     np::{self, Message},
     pipe::cipher::SessionKeys,
-    sys::signal,
+    sys::{
+        notify::{self, State},
+        signal,
+    },
 };
 
+/// A service that has neither heard its atServer nor tried to reach it for so long is given up: whoever
+/// watches over it starts it again. Longer than most outages, because a new start does not end those.
+const GIVE_UP: Duration = Duration::from_secs(900);
 /// First pause after a login that did not work.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause between two attempts.
@@ -34,12 +44,37 @@ pub async fn log_in(
     keys: &Arc<AtKeys>,
     watch: &str,
 ) -> Result<(Client, Subscription), Failure> {
+    notify::tell(State::Starting, &format!("logging in as {}", keys.atsign));
+    let tried = Mutex::new(Instant::now());
+    let trying = log_in_again(network, keys, watch, &tried);
+    let both = future::or(
+        trying,
+        notify::keep_alive(|| moment(&tried).elapsed(), GIVE_UP),
+    )
+    .await?;
+    notify::tell(State::Connected, &format!("as {}", keys.atsign));
+    Ok(both)
+}
+
+/// When something was last tried.
+fn moment(tried: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
+    tried.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn log_in_again(
+    network: &Network,
+    keys: &Arc<AtKeys>,
+    watch: &str,
+    tried: &Mutex<Instant>,
+) -> Result<(Client, Subscription), Failure> {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
+        *moment(tried) = Instant::now();
         let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
             Ok(both) => return Ok(both),
             Err(error) => error,
         };
+        notify::tell(State::Lost, &error.to_string());
         if !error.may_pass() {
             return Err(error.into());
         }
@@ -93,16 +128,30 @@ pub async fn listen(
     mut inbox: Subscription,
     mut hear: impl FnMut(Notification),
 ) -> Result<(), Failure> {
-    while let Some(event) = inbox.next().await {
-        match event {
-            Event::Note(note) => hear(*note),
-            Event::Lost(why) => warn!("monitor=lost why={why:?}"),
-            Event::Back => info!("monitor=back"),
+    let pulse = inbox.pulse();
+    let listening = async {
+        while let Some(event) = inbox.next().await {
+            match event {
+                Event::Note(note) => hear(*note),
+                Event::Lost(why) => {
+                    notify::tell(State::Lost, &why);
+                    warn!("monitor=lost why={why:?}");
+                }
+                Event::Back => {
+                    notify::tell(State::Connected, "again");
+                    info!("monitor=back");
+                }
+            }
         }
-    }
-    Err(Failure::plain(
-        "the connection to the atServer has ended for good",
-    ))
+        Err(Failure::plain(
+            "the connection to the atServer has ended for good",
+        ))
+    };
+    future::or(
+        listening,
+        notify::keep_alive(|| pulse.last_heard(), GIVE_UP),
+    )
+    .await
 }
 
 /// Prints the line that says a service is ready, where a script waits for it.
@@ -126,6 +175,7 @@ where
         let stop = signal::stop()
             .await
             .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
+        notify::tell(State::Stopping, "");
         info!("ending signal={stop:?}");
         Ok(())
     };

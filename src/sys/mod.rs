@@ -1,6 +1,7 @@
 //! The machine: ssh, processes, signals, standard streams, paths, logs. A leaf.
 
 pub mod log;
+pub mod notify;
 pub mod out;
 pub mod paths;
 pub mod process;

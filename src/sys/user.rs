@@ -1,6 +1,61 @@
-//! Who we are on this machine.
+//! Who we are on this machine, and who else there is.
 
-use std::{env, fs};
+use std::{env, fs, path::PathBuf};
+
+/// Somebody with an account on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Person {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+}
+
+/// Somebody by name.
+pub fn by_name(name: &str) -> Option<Person> {
+    people(&users()).find(|person| person.name == name)
+}
+
+/// Somebody by number.
+pub fn by_number(uid: u32) -> Option<Person> {
+    people(&users()).find(|person| person.uid == uid)
+}
+
+/// Ourselves. Where the list of users does not know us, as on macOS, the environment does.
+pub fn me() -> Option<Person> {
+    let uid = rustix::process::geteuid().as_raw();
+    let home = super::paths::home();
+    let mut me = by_number(uid).or_else(|| {
+        Some(Person {
+            name: name()?,
+            uid,
+            gid: rustix::process::getegid().as_raw(),
+            home: home.clone()?,
+        })
+    })?;
+    me.home = home.unwrap_or(me.home);
+    Some(me)
+}
+
+fn users() -> String {
+    fs::read_to_string("/etc/passwd").unwrap_or_default()
+}
+
+fn people(list: &str) -> impl Iterator<Item = Person> {
+    list.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, ..] = fields[..] else {
+            return None;
+        };
+        Some(Person {
+            name: name.to_owned(),
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+            home: home.into(),
+        })
+    })
+}
 
 /// The name of the user we run as: by the system's list of users, else by `$USER`.
 pub fn name() -> Option<String> {
@@ -30,5 +85,14 @@ mod tests {
         for (uid, want) in [(0, Some("root")), (1000, Some("pi")), (1, None)] {
             assert_eq!(name_in(list, uid).as_deref(), want, "{uid}");
         }
+        let pi = people(list).find(|person| person.name == "pi");
+        let want = Person {
+            name: "pi".to_owned(),
+            uid: 1000,
+            gid: 1000,
+            home: "/home/pi".into(),
+        };
+        assert_eq!(pi, Some(want));
+        assert_eq!(people(list).count(), 2);
     }
 }

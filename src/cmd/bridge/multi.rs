@@ -173,12 +173,12 @@ pub(super) async fn device(
     let mut control = far.meet_as(CONTROL).await?;
     ready();
     let mut cipher = far.ciphers().inbound;
+    let mut announced = CONTROL;
     let mut lines = Lines::new(match &far.keys {
         None => Kind::Plain,
         Some(keys) if keys.d2c.is_none() => Kind::Single,
         Some(_) => Kind::Twin,
     });
-    let mut announced = CONTROL;
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
     let outcome = loop {

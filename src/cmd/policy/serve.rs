@@ -28,7 +28,10 @@ use crate::{
         rpc::{self, RequestId},
         rules::{Decision, Rules},
     },
-    sys::signal::{self, HangUps},
+    sys::{
+        notify::{self, State},
+        signal::{self, HangUps},
+    },
 };
 
 pub use super::source::Source;
@@ -53,12 +56,21 @@ pub struct Plan {
     pub publish_log: bool,
 }
 
-pub(super) async fn story(args: Serve) -> Result<(), Failure> {
+/// Everything that can be wrong before anybody is dialled.
+pub(super) fn prepare(args: &Serve) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
     let plan = args.plan()?;
+    if let Source::File(file) = &plan.source {
+        super::read_rules(file)?;
+    }
     let network = common::network(args.root.as_deref(), &args.ca)?;
     let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
     let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
     let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+    Ok((network, keys, plan))
+}
+
+pub(super) async fn story(args: Serve) -> Result<(), Failure> {
+    let (network, keys, plan) = prepare(&args)?;
     let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
     let ready = service::tell(args.json);
     until_told(serve(network, keys, plan, hang_ups, ready)).await
@@ -73,6 +85,7 @@ where
         let stop = signal::stop_but_for_hang_ups()
             .await
             .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
+        notify::tell(State::Stopping, "");
         info!("ending signal={stop:?}");
         Ok(())
     };

@@ -1,0 +1,26 @@
+#!/sbin/openrc-run
+@MARK@
+# shellcheck shell=sh disable=SC2034
+
+name=@NAME@
+description=@TITLE@
+supervisor=supervise-daemon
+# These two are read by a shell once more.
+command=@EXECUTABLE@
+command_args=@ARGUMENTS@
+command_user=@USER@
+respawn_delay=3
+respawn_max=0
+error_log=/var/log/@NAME@.log
+export NOPORTS_STATE=/run/@NAME@/state
+@ENVIRONMENT@
+
+depend() {
+    use net dns logger
+    after firewall
+}
+
+start_pre() {
+    checkpath --directory --mode 0755 --owner "$command_user" /run/@NAME@
+    checkpath --file --mode 0640 --owner "$command_user" "$error_log"
+}

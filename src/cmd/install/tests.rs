@@ -1,0 +1,191 @@
+use super::*;
+
+fn person() -> Person {
+    Person {
+        name: "pi".into(),
+        uid: 1000,
+        gid: 1000,
+        home: "/home/p i".into(),
+    }
+}
+
+fn example(program: &'static Program, value: &str) -> Service {
+    let mut words: Vec<String> = program
+        .serve
+        .iter()
+        .map(|word| (*word).to_owned())
+        .collect();
+    words.extend(["--device".to_owned(), value.to_owned()]);
+    Service {
+        program,
+        name: format!("noports-{}", program.name),
+        executable: "/opt/no ports/noports".into(),
+        words,
+        environment: vec![("NOPORTS_ROOT", value.to_owned())],
+        person: person(),
+        writes: vec!["/srv/a t".into()],
+    }
+}
+
+#[test]
+fn words_of_ours_and_words_of_the_program_are_told_apart() {
+    for (words, ours, theirs) in [
+        (
+            &["--as", "@d", "--manager", "@m"][..],
+            &[][..],
+            &["--as", "@d", "--manager", "@m"][..],
+        ),
+        (
+            &["--dry-run", "--hide", "--force"],
+            &["--dry-run", "--force"],
+            &["--hide"],
+        ),
+        (
+            &["--run-as", "pi", "-v", "--json"],
+            &["--run-as", "pi", "--json"],
+            &["-v"],
+        ),
+        (
+            &["--device", "help", "--print"],
+            &["--print"],
+            &["--device", "help"],
+        ),
+        (&["--", "--force", "x"], &[], &["--force", "x"]),
+        (&["--init"], &["--init"], &[]),
+        (&["help"], &["help"], &[]),
+    ] {
+        assert_eq!(split(words), (ours.to_vec(), theirs.to_vec()), "{words:?}");
+    }
+}
+
+#[test]
+fn every_file_says_that_it_is_ours_and_has_no_gap_left() {
+    for program in &PROGRAMS {
+        for (word, init) in Init::ALL {
+            let (text, _) = example(program, "a value").file(init);
+            assert!(render::is_ours(&text), "{word}: {text}");
+            let gap = regex_lite::Regex::new("@[A-Z_]+@").unwrap();
+            assert!(!gap.is_match(&text), "{word}: {text}");
+        }
+    }
+    assert!(!render::is_ours("[Unit]\nDescription=noports\n"));
+}
+
+#[test]
+fn shells_read_the_words_of_a_service_as_they_were() {
+    let value = "it's \"a\" $HOME `id` \\ %h @NAME@ ;";
+    let service = example(&PROGRAMS[0], value);
+    let stubs = "procd_open_instance() { :; }; procd_close_instance() { :; }; mkdir() { :; }; chown() { :; }
+        procd_set_param() { [ \"$1\" != command ] || { shift; printf '<%s>' \"$@\"; }; }";
+    let want = format!("</opt/no ports/noports><daemon><--device><{value}>");
+    for (init, script) in [
+        (Init::Procd, format!("{stubs}\n#FILE\nstart_service")),
+        (
+            Init::OpenRc,
+            "#FILE\neval printf \"'<%s>'\" $command $command_args".to_owned(),
+        ),
+    ] {
+        let script = script.replace("#FILE", &service.file(init).0);
+        let done = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert_eq!(
+            said,
+            want,
+            "{init:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+    let (text, _) = service.file(Init::Cron);
+    let run = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("exec "))
+        .unwrap();
+    let script = format!(
+        "set -- {}; printf '<%s>' \"$@\"",
+        run.trim().trim_start_matches("exec ")
+    );
+    let done = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&done.stdout), want);
+}
+
+#[test]
+fn names_and_paths_that_do_not_fit_are_turned_away() {
+    let daemon = &PROGRAMS[0];
+    assert_eq!(
+        service_name(daemon, Some("b_2")).unwrap(),
+        "noports-daemon-b_2"
+    );
+    for bad in ["", "A", "a b", "../x", "a-b", &"a".repeat(33)] {
+        assert_eq!(
+            service_name(daemon, Some(bad)).unwrap_err().code,
+            exit::MISUSE,
+            "{bad:?}"
+        );
+    }
+    let args = |words: &[&str]| Args::from_args(&["x"], words).unwrap();
+    let failure = service(
+        daemon,
+        &args(&[]),
+        &["--device", "a\nExecStartPre=x"],
+        Init::Cron,
+    );
+    assert_eq!(failure.unwrap_err().code, exit::MISUSE);
+    let failure = service(
+        daemon,
+        &args(&["--run-as", "no such user"]),
+        &[],
+        Init::Systemd,
+    );
+    assert_eq!(
+        failure.unwrap_err().message,
+        "there is no user \"no such user\" here"
+    );
+    assert_eq!(
+        args(&["--init", "upstart"]).init().unwrap_err().code,
+        exit::MISUSE
+    );
+}
+
+#[test]
+fn paths_are_made_whole_and_nothing_else() {
+    let words = ["--ca", "ca.pem", "--as", "ca.pem", "--keys", "/k", "--ca"];
+    let whole = whole_paths(&PROGRAMS[0], &words).unwrap();
+    let here = std::env::current_dir()
+        .unwrap()
+        .join("ca.pem")
+        .display()
+        .to_string();
+    assert_eq!(
+        whole,
+        ["--ca", &here, "--as", "ca.pem", "--keys", "/k", "--ca"]
+    );
+}
+
+#[test]
+fn an_at_server_may_write_to_its_data_and_open_low_ports() {
+    let atserver = PROGRAMS
+        .iter()
+        .find(|program| program.name == "atserver")
+        .unwrap();
+    let mut words = vec![];
+    let folder = data_folder(&mut words, Init::SystemdUser, &person());
+    assert_eq!(words, ["--data", "/home/p i/.local/share/noports/atserver"]);
+    assert_eq!(
+        folder,
+        PathBuf::from("/home/p i/.local/share/noports/atserver")
+    );
+    let (text, _) = example(atserver, "x").file(Init::Systemd);
+    for line in [
+        "ReadWritePaths=\"/srv/a t\"",
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        "User=pi",
+        "KillMode=process",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+    }
+    let (daemon, _) = example(&PROGRAMS[0], "x").file(Init::Systemd);
+    assert!(
+        daemon.contains("\nCapabilityBoundingSet=\nPrivateUsers=yes\n"),
+        "{daemon}"
+    );
+}
