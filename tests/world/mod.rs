@@ -33,6 +33,7 @@ use noports::{
 };
 
 pub mod ports;
+pub mod sessions;
 
 /// The executable under test.
 pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
@@ -223,7 +224,13 @@ impl World {
 
     /// Starts a service and waits until it says on stdout that it is ready.
     pub fn process(&self, words: &[&str]) -> Process {
+        self.process_in(&[], words)
+    }
+
+    /// The same with more in its environment.
+    pub fn process_in(&self, env: &[(&str, &str)], words: &[&str]) -> Process {
         let mut command = self.noports(&[words, &["--json"]].concat());
+        command.envs(env.iter().copied());
         let log = fs::File::options()
             .create(true)
             .append(true)
