@@ -257,7 +257,7 @@ fn a_tunnel_without_encryption_says_so() {
         world.daemon(echo).await;
         let forward = format!("0:localhost:{echo}");
         let words = ["tunnel", "--as", ALICE, "--to", DEVICE, "--device", "dev1"];
-        for (flags, warned) in [(&[][..], false), (&["--no-encrypt"], true), (BARE, true)] {
+        for (flags, warned) in [(&[][..], false), (&["--no-encrypt"], true)] {
             let more = ["-q", "--print", "--forward", &forward];
             let done = output(world.noports(&[&words[..], &more, flags].concat())).await;
             let said = String::from_utf8_lossy(&done.stderr).into_owned();

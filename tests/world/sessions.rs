@@ -81,8 +81,10 @@ impl Person {
                 fs::write(&draft, text).unwrap();
                 fs::rename(&draft, &self.file).unwrap();
             } else {
-                let mut file = fs::File::create(&self.file).unwrap();
+                // Not emptied first: an sshd that looks just then would let nobody in.
+                let mut file = fs::File::options().write(true).open(&self.file).unwrap();
                 file.write_all(text.as_bytes()).unwrap();
+                file.set_len(text.len() as u64).unwrap();
             }
             self.text = self.text.replace(&note(edits), &note(edits + 1));
             edits += 1;
