@@ -313,6 +313,12 @@ impl World {
             permit: format!("localhost:{port}").parse().unwrap(),
             sshd_port: port,
             hide: false,
+            ssh: daemon::Ssh {
+                file: Some(self.dir.path("authorized_keys")),
+                ..daemon::Ssh::default()
+            },
+            require_protection: false,
+            ways: daemon::Ways::default(),
             program: NOPORTS.into(),
         };
         change(&mut policy);
