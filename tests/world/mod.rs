@@ -377,6 +377,7 @@ impl World {
             .env("NOPORTS_CA", self.dir.path("at/ca.pem"))
             .env("NOPORTS_KEYS", self.dir.path("keys"))
             .env("NOPORTS_VIA", RENDEZVOUS)
+            .env("NOPORTS_CONFIG", "")
             // So that descriptors and listeners can be counted, whoever runs the tests.
             .env("NOPORTS_DEBUG", "1")
             .stdin(Stdio::null());
