@@ -76,7 +76,7 @@ impl Person {
             let now = fs::read_to_string(&self.file).unwrap();
             let text = now.replace(&note(edits), &note(edits + 1));
             assert_ne!(now, text, "{} is lost: {now:?}", note(edits));
-            if edits % 2 == 0 {
+            if edits.is_multiple_of(2) {
                 let draft = self.file.with_extension("draft");
                 fs::write(&draft, text).unwrap();
                 fs::rename(&draft, &self.file).unwrap();
@@ -144,7 +144,7 @@ pub async fn old_sessions(sessions: usize, kills: usize) -> Run {
                 // At another moment each time, over the whole length of a session.
                 let moment = (run.killed as u64 * 613) % 1900;
                 std::thread::sleep(Duration::from_millis(moment));
-                if run.killed % 2 == 0 {
+                if run.killed.is_multiple_of(2) {
                     client.kill();
                 } else {
                     daemon.kill();
@@ -187,11 +187,10 @@ fn daemon(world: &World, home: &PathBuf, port: &str) -> Process {
         "--device",
         NAME,
     ];
-    let env = [
-        ("HOME", home.to_str().unwrap()),
-        ("NOPORTS_GENERATION", "v4.0"),
-    ];
-    world.process_in(&env, &[&words[..], &["--sshd-port", port]].concat())
+    let words = [&words[..], &["--sshd-port", port, "--json"]].concat();
+    let mut command = world.noports(&words);
+    command.env("HOME", home).env("NOPORTS_GENERATION", "v4.0");
+    world.ready("daemon", command)
 }
 
 fn client(world: &World, home: &PathBuf, identity: &std::path::Path, port: &str) -> Process {
