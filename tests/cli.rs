@@ -30,8 +30,10 @@ fn a_newcomer_is_told_what_there_is() {
             "{overview}"
         );
         for applet in noports::cmd::APPLETS {
-            assert!(
+            // Those without a line of their own are not shown.
+            assert_eq!(
                 overview.contains(&format!("\n  {:<11} {}", applet.name, applet.about)),
+                !applet.about.is_empty(),
                 "{}",
                 applet.name
             );
@@ -45,6 +47,31 @@ fn a_newcomer_is_told_what_there_is() {
         assert_eq!(
             stdout(noports(&["--version"])).await,
             concat!("noports ", env!("CARGO_PKG_VERSION"), "\n")
+        );
+    });
+}
+
+#[test]
+fn the_executable_finds_itself_in_order() {
+    block_on(async {
+        let told = stdout(noports(&["selftest", "--json"])).await;
+        let lines: Vec<_> = told.lines().collect();
+        for (part, line) in ["random", "aes", "rsa", "keys", "tls", "relay", "store"]
+            .iter()
+            .zip(&lines)
+        {
+            let want = format!(r#"{{"event":"selftest","part":"{part}","ok":true,"ms":"#);
+            assert!(line.starts_with(&want), "{line}");
+        }
+        assert_eq!(lines.len(), 7, "{told}");
+        let mut nowhere = noports(&["selftest"]);
+        nowhere.env("TMPDIR", "/proc/nowhere");
+        let refused = failure(nowhere).await;
+        assert_eq!(refused.0, 1, "{}", refused.1);
+        assert!(
+            refused.1.contains("no temporary folder /proc/nowhere"),
+            "{}",
+            refused.1
         );
     });
 }

@@ -13,7 +13,7 @@ use miniserde::json;
 use noports::at::{AtSign, client::Link, crypto::PublicKey, enroll as wire};
 
 use crate::world::{
-    ALICE, DEVICE, NAME, Process, RENDEZVOUS, World, answer_at_the_end, failure, stdout,
+    ALICE, DEVICE, NAME, Process, RENDEZVOUS, World, answer_at_the_end, failure, output, stdout,
 };
 
 /// A member of a line of JSON.
@@ -380,9 +380,9 @@ fn the_classic_commands_provision_a_device() {
         let words = format!("approve -a {DEVICE} --arx noports --drx NAME");
         let approved = stdout(classic(&world, &words)).await;
         let id = approved
-            .trim()
-            .strip_prefix("approved ")
+            .strip_prefix("Found 1 matching enrollment records\nApproved ")
             .unwrap()
+            .trim()
             .to_owned();
         let mut asking = asking;
         let (path, said, status) = task::spawn_blocking(move || {
@@ -398,7 +398,10 @@ fn the_classic_commands_provision_a_device() {
         })
         .await;
         assert!(status.success(), "{said}");
-        assert_eq!(path.trim(), keys);
+        assert_eq!(
+            path,
+            format!("Enrollment ID: {id}\n[Success] Your .atKeys file saved at {keys}\n")
+        );
         assert!(
             said.contains("everybody on this machine can read a secret"),
             "{said}"
@@ -414,20 +417,32 @@ fn the_classic_commands_provision_a_device() {
             ),
             (
                 format!("revoke -a {DEVICE} -i {id}"),
-                format!("revoked {id}\n"),
+                format!("Revoked {id}\n"),
             ),
             (
                 format!("unrevoke -a {DEVICE} -i {id}"),
-                format!("approved {id}\n"),
+                format!("Un-Revoked {id}\n"),
             ),
             (
                 format!("revoke -a {DEVICE} --drx NAME"),
-                format!("revoked {id}\n"),
+                format!("Found 1 matching enrollment records\nRevoked {id}\n"),
+            ),
+            (
+                format!("fetch -a {DEVICE} -i {id}"),
+                format!(
+                    "Fetched enrollment OK: {{\"enrollmentId\":\"{id}\",\"appName\":\"noports\",\"deviceName\":\"NAME\",\"namespace\":{{\"sshnp\":\"rw\",\"sshrvd\":\"rw\"}},\"status\":\"revoked\"}}\n"
+                ),
             ),
             (
                 format!("delete -a {DEVICE} -i {id}"),
-                format!("deleted {id}\n"),
+                format!("Deleted {id}\n"),
             ),
+            // Nothing to do is no failure.
+            (
+                format!("approve -a {DEVICE} --arx noports --drx NAME"),
+                "Found 0 matching enrollment records\n".to_owned(),
+            ),
+            (format!("deny -a {DEVICE} -i {id}"), String::new()),
         ] {
             assert_eq!(stdout(classic(&world, &words)).await, want, "{words}");
         }
@@ -446,6 +461,267 @@ fn the_classic_commands_provision_a_device() {
         let waiting = Waiting::start(self::asking(&world, DEVICE, &code, &words)).await;
         let id = waiting.id.clone();
         assert_eq!(waiting.end().await.1, 0);
-        assert_eq!(auto.await, format!("approved {id}\n"));
+        assert_eq!(auto.await, format!("Approved {id}\n"));
+    });
+}
+
+#[test]
+fn the_classic_session_takes_one_command_after_the_other() {
+    block_on(async {
+        let world = World::start().await;
+        let mut session = classic(&world, &format!("interactive -a {DEVICE}"));
+        session.stdin(Stdio::piped()).stdout(Stdio::piped());
+        session.stderr(Stdio::piped());
+        let mut session = Process(session.spawn().unwrap());
+        let mut orders = session.0.stdin.take().unwrap();
+        let out = BufReader::new(session.0.stdout.take().unwrap());
+        let (send, lines) = async_std::channel::unbounded();
+        std::thread::spawn(move || {
+            for line in out.lines() {
+                send.try_send(line.unwrap()).unwrap();
+            }
+        });
+        let heard = async || lines.recv().await.unwrap();
+        writeln!(orders, "otp").unwrap();
+        let code = heard().await;
+        let keys = world.dir.text("d");
+        let words = ["--keys", &keys, "--device", "kitchen"];
+        let waiting = Waiting::start(asking(&world, DEVICE, &code, &words)).await;
+        // What is refused, unknown or fails does not end it.
+        let orders_that_fail = "onboard\nnonsense\notp --nope\ndelete -i none\n\n";
+        write!(
+            orders,
+            "{orders_that_fail}approve --drx kitchen\nversion\nexit\n"
+        )
+        .unwrap();
+        assert_eq!(heard().await, "Found 1 matching enrollment records");
+        assert_eq!(heard().await, format!("Approved {}", waiting.id));
+        assert_eq!(waiting.end().await.1, 0);
+        let version = heard().await;
+        assert!(version.starts_with("Version: "), "{version}");
+        let ended = task::spawn_blocking(move || {
+            let mut said = String::new();
+            let stderr = session.0.stderr.as_mut().unwrap();
+            std::io::Read::read_to_string(stderr, &mut said).unwrap();
+            (said, session.0.wait().unwrap())
+        });
+        let (said, status) = ended.await;
+        assert!(status.success(), "{said}");
+        for want in [
+            "The \"onboard\" command may not be used in interactive session",
+            "Unknown command: nonsense",
+            "Could not find an option named \"nope\".",
+        ] {
+            assert!(said.contains(want), "{want}: {said}");
+        }
+        // Without keys it does not even begin.
+        let (code, said) = failure(classic(&world, "interactive -a @nobody")).await;
+        assert_eq!(code, 3, "{said}");
+    });
+}
+
+/// Approving by itself, in a process; returns once it waits.
+async fn auto(world: &World, words: &[&str]) -> Process {
+    let mut command = world.noports(&["enroll", "auto", DEVICE]);
+    command
+        .args(words)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(err.any(|line| line.unwrap().contains("waiting for requests")));
+        // It goes on saying things.
+        std::thread::spawn(move || err.for_each(drop));
+        Process(child)
+    })
+    .await
+}
+
+/// All it printed, once it has ended.
+async fn ended(mut process: Process) -> String {
+    task::spawn_blocking(move || {
+        let mut text = String::new();
+        let stdout = process.0.stdout.as_mut().unwrap();
+        std::io::Read::read_to_string(stdout, &mut text).unwrap();
+        assert!(process.0.wait().unwrap().success());
+        text
+    })
+    .await
+}
+
+#[test]
+fn requests_are_heard_at_once_also_after_a_restart_of_the_server() {
+    block_on(async {
+        let mut world = World::start().await;
+        let mut server = world.serve_from_a_process().await;
+        // Was there before, and is not meant.
+        let code = otp(&world, DEVICE).await;
+        let keys = world.dir.text("before");
+        let words = ["--keys", &keys, "--device", "pi0"];
+        let before = Waiting::start(asking(&world, DEVICE, &code, &words)).await;
+
+        let approver = auto(&world, &["--device", "^pi", "--limit", "2"]).await;
+        let mut ids = Vec::new();
+        for device in ["other", "pi1", "pi2"] {
+            if device == "pi2" {
+                server.kill();
+                server = world.serve();
+            }
+            let code = otp(&world, DEVICE).await;
+            let keys = world.dir.text(device);
+            let words = ["--keys", &keys, "--device", device];
+            let waiting = Waiting::start(asking(&world, DEVICE, &code, &words)).await;
+            if device == "other" {
+                continue;
+            }
+            // Without hearing it would take half a minute.
+            let asked = std::time::Instant::now();
+            ids.push(waiting.id.clone());
+            assert_eq!(waiting.end().await.1, 0, "{device}");
+            let took = asked.elapsed();
+            assert!(
+                took < std::time::Duration::from_secs(20),
+                "{device}: {took:?}"
+            );
+        }
+        let lines: String = ids.iter().map(|id| format!("approved {id}\n")).collect();
+        assert_eq!(ended(approver).await, lines);
+        let pending = decide(&world, &["list", DEVICE, "--status", "pending"]).await;
+        assert!(
+            pending.contains(&before.id) && pending.contains("other"),
+            "{pending}"
+        );
+
+        // Keys that may not decide would wait for ever.
+        let pi1 = world.dir.text("pi1");
+        let words = [
+            "enroll", "auto", DEVICE, "--device", "x", "--keys", &pi1, "-q",
+        ];
+        let (code, said) = failure(world.noports(&words)).await;
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("may not manage enrolments"), "{said}");
+    });
+}
+
+#[test]
+fn a_key_file_is_protected_changed_and_opened_again_without_loss() {
+    block_on(async {
+        let world = World::start().await;
+        let file = world.key_file(&DEVICE.parse().unwrap());
+        // Something that other programs keep in it.
+        let text = fs::read_to_string(&file).unwrap();
+        let whole = text.replacen('{', "{\"extra\":\"kept\",", 1);
+        fs::write(&file, &whole).unwrap();
+        let words = |name: &str, text: &str| {
+            fs::write(world.dir.path(name), text).unwrap();
+            world.dir.text(name)
+        };
+        let (one, two) = (
+            words("one", "first phrase!\n"),
+            words("two", "second phrase\n"),
+        );
+        let keys = |words: &[&str]| world.noports(&[&["keys"], words].concat());
+        let logs_in = async |phrase: &str| {
+            let words = ["enroll", "list", DEVICE, "-q", "--passphrase-file", phrase];
+            output(world.noports(&words)).await.status.code()
+        };
+
+        let line = stdout(keys(&[
+            "protect",
+            DEVICE,
+            "--passphrase-file",
+            &one,
+            "--json",
+        ]))
+        .await;
+        assert_eq!(member(line.trim(), "event"), "protected");
+        assert_eq!(member(line.trim(), "keys"), file.display().to_string());
+        let under_one = fs::read_to_string(&file).unwrap();
+        assert!(under_one.starts_with(r#"{"content":""#), "{under_one}");
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(
+            (logs_in(&one).await, logs_in(&two).await),
+            (Some(0), Some(3))
+        );
+
+        // A phrase that does not open it, or no new one, changes nothing.
+        for (words, code) in [
+            (
+                &[
+                    "protect",
+                    DEVICE,
+                    "--passphrase-file",
+                    &two,
+                    "--new-passphrase-file",
+                    &one,
+                ][..],
+                3,
+            ),
+            (&["protect", DEVICE, "--passphrase-file", &one], 2),
+            (&["protect", DEVICE], 3),
+            (&["unprotect", DEVICE, "--passphrase-file", &two], 3),
+            (&["unprotect", DEVICE], 3),
+            (&["open", DEVICE], 2),
+        ] {
+            let (exit, said) = failure(keys(words)).await;
+            assert_eq!(exit, code, "{words:?}: {said}");
+            assert!(said.contains("\n  hint: "), "{words:?}: {said}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), under_one, "{words:?}");
+        }
+
+        let words = [
+            "protect",
+            DEVICE,
+            "--passphrase-file",
+            &one,
+            "--new-passphrase-file",
+            &two,
+        ];
+        stdout(keys(&words)).await;
+        assert_eq!(
+            (logs_in(&one).await, logs_in(&two).await),
+            (Some(3), Some(0))
+        );
+        let copy = world.dir.text("plain.atKeys");
+        let words = [
+            "unprotect",
+            DEVICE,
+            "--passphrase-file",
+            &two,
+            "--out",
+            &copy,
+        ];
+        stdout(keys(&words)).await;
+        assert_eq!(fs::read_to_string(&copy).unwrap(), whole);
+        assert_eq!(mode(Path::new(&copy)), 0o600);
+        let (exit, said) = failure(keys(&words)).await;
+        assert!(
+            exit == 3 && said.contains("there is a key file already"),
+            "{said}"
+        );
+
+        // The classic way to the same.
+        let target = world.dir.text("classic");
+        let words = format!("decrypt -a {DEVICE} -P wrong -t {target}");
+        assert_eq!(failure(classic(&world, &words)).await.0, 3);
+        let mut decrypt = classic(&world, &format!("decrypt -a {DEVICE} -t {target}"));
+        decrypt.env("NOPORTS_PASSPHRASE", "second phrase");
+        assert_eq!(
+            stdout(decrypt).await,
+            format!("[Success] Decrypted atKeys file stored at {target}.atKeys\n")
+        );
+        assert_eq!(
+            fs::read_to_string(format!("{target}.atKeys")).unwrap(),
+            whole
+        );
+
+        stdout(keys(&["unprotect", DEVICE, "--passphrase-file", &two])).await;
+        assert_eq!(fs::read_to_string(&file).unwrap(), whole);
+        assert_eq!(mode(&file), 0o600);
+        let folder = fs::read_dir(file.parent().unwrap()).unwrap();
+        assert_eq!(folder.count(), 3, "nothing is left over");
+        let (exit, said) = failure(keys(&["unprotect", DEVICE])).await;
+        assert!(exit == 3 && said.contains("is not protected"), "{said}");
     });
 }

@@ -7,9 +7,17 @@ use std::{
 };
 
 use async_std::task::block_on;
-use noports::at::{AtKey, Metadata, Verb, client::Client, verb::Detail};
+use noports::{
+    at::{AtKey, Metadata, Verb, client::Client, verb::Detail},
+    np::ports::Logins,
+    pipe::join::reset,
+};
 
-use crate::world::{ALICE, Process, World, children_of, stdout};
+use crate::world::{
+    ALICE, Process, World, children_of,
+    ports::{Asker, joined},
+    stdout,
+};
 
 /// A session whose two ends are held by the test: what is written comes back.
 struct Echo(Process);
@@ -160,5 +168,42 @@ fn a_rendezvous_that_comes_back_serves_the_next_session() {
         rendezvous.kill();
         let _next = world.rendezvous_process();
         assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+    });
+}
+
+#[test]
+fn a_socket_dies_before_its_login_and_nobody_is_joined_with_a_neighbour() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        // The same end dies first, with every kind of daemon: one that numbers its sockets, and an old one.
+        for daemon_numbers in [true, false] {
+            let granted = alice.ask(Logins::BOTH).await;
+            assert!(granted.ports.nonce.as_ref().unwrap().takes_numbers());
+            let number = |n| daemon_numbers.then_some(n);
+            let control = (granted.client(Some(0)), granted.daemon(number(0)));
+            joined("control", &control.0, &control.1);
+
+            let dead = std::net::TcpStream::connect(("127.0.0.1", granted.ports.client)).unwrap();
+            reset(&dead);
+            let first = granted.daemon(number(1));
+            let second = (granted.client(Some(2)), granted.daemon(number(2)));
+            joined("second", &second.0, &second.1);
+            let third = (granted.client(Some(3)), granted.daemon(number(3)));
+            joined("third", &third.0, &third.1);
+            // Who tries again finds the one that waits for it.
+            joined("first", &granted.client(Some(1)), &first);
+        }
+
+        // The daemon's dies.
+        let granted = alice.ask(Logins::BOTH).await;
+        let control = (granted.client(Some(0)), granted.daemon(Some(0)));
+        let dead = std::net::TcpStream::connect(("127.0.0.1", granted.ports.daemon)).unwrap();
+        reset(&dead);
+        let _first = granted.client(Some(1));
+        let second = (granted.daemon(Some(2)), granted.client(Some(2)));
+        joined("second", &second.0, &second.1);
+        joined("control", &control.0, &control.1);
     });
 }

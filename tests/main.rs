@@ -8,21 +8,26 @@
 //! | [`faults`] | what happens when a part is killed |
 //! | [`tunnel`] | any TCP port: many connections over one session, what ends it, listing devices |
 //! | [`enroll`] | more devices with one atSign: asking, approving, revoking |
+//! | [`access`] | whom an atServer lets in, and what strangers meet |
 //! | [`atserver`] | our atServer as the clients' and the original server's own tests expect it, over TLS |
+//! | [`generations`] | programs of every generation with each other |
 //! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
 //! | [`policy`] | who may do what, decided by a process of its own |
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
-//! | [`install`] | `install.sh`: what it does, and everything that can go wrong
-//! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions
+//! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
+//! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions |
+//! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod access;
 mod atserver;
 mod cli;
 mod enroll;
 mod faults;
 mod foreign;
+mod generations;
 mod hostile;
 mod install;
 mod operate;
@@ -30,5 +35,6 @@ mod policy;
 mod refuse;
 mod service;
 mod session;
+mod tools;
 mod tunnel;
 mod world;

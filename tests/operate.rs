@@ -168,6 +168,51 @@ fn a_certificate_from_elsewhere_is_shown() {
     });
 }
 
+#[test]
+fn nothing_is_made_or_lost_by_a_slip() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.stop().await;
+        let (data, typo) = (world.dir.text("at"), world.dir.text("ta"));
+        let yes = "--yes";
+        for (words, code, want) in [
+            (
+                &["list", "--data", &typo][..],
+                1,
+                "no atSign has ever been hosted",
+            ),
+            (
+                &["remove", ALICE, yes, "--data", &typo],
+                1,
+                "no atSign has ever been hosted",
+            ),
+            (&["status", "--data", &typo], 4, "no server is running"),
+            (
+                &["remove", ALICE, "--data", &data],
+                2,
+                "needs somebody to say yes",
+            ),
+            (
+                &["remove", "@bob", yes, "--data", &data],
+                1,
+                "@bob is not hosted here",
+            ),
+        ] {
+            let (exit, told) = failure(world.noports(&[&["atserver"], words].concat())).await;
+            assert_eq!(exit, code, "{words:?}: {told}");
+            assert!(
+                told.contains(want) && told.contains("\n  hint: "),
+                "{words:?}: {told}"
+            );
+        }
+        assert!(!world.dir.path("ta").exists());
+        let words = ["remove", ALICE, yes, "--data", &data];
+        assert_eq!(text(&asked(&world, &words).await, "event"), "removed");
+        let left = stdout(world.noports(&["atserver", "list", "--data", &data])).await;
+        assert!(left.contains(DEVICE) && !left.contains(ALICE), "{left}");
+    });
+}
+
 async fn get(at: &str, what: &str) -> String {
     let mut socket = TcpStream::connect(at).await.unwrap();
     let request = format!("GET {what} HTTP/1.1\r\nHost: localhost\r\n\r\n");

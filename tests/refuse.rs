@@ -17,8 +17,8 @@ use noports::{
         Message,
         admit::Admission,
         ids::{Nonce, SessionId},
-        ports::{self, Ports, PortsRequest},
-        request::{self, SshRequest},
+        ports::{self, Logins, Ports, PortsRequest},
+        request::{self, Encryption, Form, Meeting, Nonces, SshRequest},
     },
 };
 
@@ -338,6 +338,7 @@ impl Hand {
 
     async fn ports(&mut self, session: SessionId, nonce: &Nonce) -> Ports {
         let request = PortsRequest {
+            logins: Logins::BOTH,
             session,
             client: ALICE.parse().unwrap(),
             daemon: DEVICE.parse().unwrap(),
@@ -350,13 +351,20 @@ impl Hand {
 
     fn request(&self, session: SessionId, nonce: &Nonce, ports: &Ports) -> SshRequest {
         SshRequest {
-            session,
-            host: ports.host.clone(),
-            port: ports.daemon,
-            client_nonce: nonce.clone(),
-            rendezvous_nonce: ports.nonce.clone().unwrap(),
-            ephemeral: known_pair("session").public().clone(),
-            twin_keys: true,
+            meeting: Meeting {
+                session,
+                host: ports.host.clone(),
+                port: ports.daemon,
+                admission: Some(Nonces {
+                    client: nonce.clone(),
+                    rendezvous: ports.nonce.clone().unwrap(),
+                }),
+                encryption: Some(Encryption {
+                    ephemeral: known_pair("session").public().clone(),
+                    twin_keys: true,
+                }),
+            },
+            form: Form::V5,
         }
     }
 }
@@ -496,6 +504,7 @@ fn nobody_gets_ports_in_anothers_name() {
         let rendezvous = world.rendezvous_process();
         let alice = Hand::of_alice(&world).await;
         let request = PortsRequest {
+            logins: Logins::BOTH,
             session: SessionId::random(),
             client: DEVICE.parse().unwrap(),
             daemon: ALICE.parse().unwrap(),
@@ -568,6 +577,7 @@ fn a_ports_request_that_comes_again_after_its_sessions_end_opens_nothing() {
         until("the session has ended", || listening().is_empty()).await;
 
         let again = PortsRequest {
+            logins: Logins::BOTH,
             session,
             client: ALICE.parse().unwrap(),
             daemon: DEVICE.parse().unwrap(),

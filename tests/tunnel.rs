@@ -15,8 +15,7 @@ use noports::{
     cmd::service,
     np::{
         Message,
-        admit::Admission,
-        control::{Line, Lines},
+        control::{Kind, Line, Lines},
         ping::{self, Heartbeat},
         request::{self, Keys, TunnelRequest},
     },
@@ -546,14 +545,11 @@ impl OldDevice {
 
     /// One more socket at the rendezvous, with our admission line on its way.
     fn meet(&self, request: &TunnelRequest) -> TcpStream {
-        let common = &request.session;
-        let admission = Admission {
-            session: common.session,
-            client_nonce: common.client_nonce.clone(),
-            rendezvous_nonce: common.rendezvous_nonce.clone(),
-        };
+        let meeting = &request.meeting;
+        let nonces = meeting.admission.as_ref().unwrap();
+        let admission = nonces.admission(meeting.session);
         let line = admission.line(&self.at.keys().encryption).unwrap();
-        let mut tcp = connect(common.port);
+        let mut tcp = connect(meeting.port);
         writeln!(tcp, "{line}").unwrap();
         tcp
     }
@@ -571,12 +567,12 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
 
         let request = device.request().await;
         assert_eq!((&*request.target_host, request.target_port), ("nas", 443));
-        assert!(!request.session.twin_keys);
+        assert!(!request.meeting.encryption.as_ref().unwrap().twin_keys);
         let keys = Keys::random(false).unwrap();
         let mut control = device.meet(&request);
         let (alice, name) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
         let us = &device.at.keys().encryption;
-        let answer = request::accept_tunnel(&request, &keys, &alice, &name, us).unwrap();
+        let answer = request::accept_tunnel(&request, Some(&keys), &alice, &name, us).unwrap();
         device.send(answer).await;
 
         let mut line = String::new();
@@ -590,7 +586,7 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         control.read_exact(&mut said).unwrap();
         let inbound = service::session_keys(&keys).ciphers(Side::Device).inbound;
         inbound.unwrap().apply(&mut said);
-        let mut lines = Lines::new(false);
+        let mut lines = Lines::new(Kind::Single);
         lines.push(&said);
         let Ok(Some(Line::Connect(fresh))) = lines.pop() else {
             panic!("no announcement");

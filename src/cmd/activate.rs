@@ -130,14 +130,14 @@ async fn run(args: Args, given: Given) -> Result<(), Failure> {
     activate_under(&network, &who, &file, &phrases, secret, &mut progress).await?;
 
     let path = file.display().to_string();
-    common::print_out(&if args.json {
-        miniserde::json::to_string(&Activated {
+    common::print_out(&match (args.json, given.classic) {
+        (true, _) => miniserde::json::to_string(&Activated {
             event: "activated",
             atsign: who.as_str(),
             keys: &path,
-        })
-    } else {
-        path
+        }),
+        (false, true) => format!("[Success] Your keyfile stored at path: {path}"),
+        (false, false) => path,
     });
     Ok(())
 }

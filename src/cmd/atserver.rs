@@ -169,6 +169,9 @@ struct Remove {
     /// folder of all data
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
+    /// do not ask
+    #[argh(switch)]
+    yes: bool,
     /// print one line of JSON
     #[argh(switch)]
     json: bool,
@@ -304,6 +307,7 @@ impl From<ServerError> for Failure {
             message: error.to_string(),
             hint: error.hint(),
             code: exit::FAILED,
+            classic: None,
         }
     }
 }
@@ -390,7 +394,7 @@ fn certificate(
         (None, None) => {
             let authority = authority::open_or_make(data)?;
             let ca = authority.ca_file().to_owned();
-            return Ok((authority.leaf(names)?.acceptor()?, Some(ca)));
+            return Ok((authority.acceptor(names)?, Some(ca)));
         }
         _ => {
             let failure = Failure::misuse("a certificate needs its key, and a key its certificate");
@@ -654,7 +658,7 @@ mod tests {
                 "--json",
             ],
             &["list", "--json"],
-            &["remove", "@alice"],
+            &["remove", "@alice", "--yes"],
             &["status"],
             &["export-ca", "--json"],
             &["backup", "/f", "--json"],

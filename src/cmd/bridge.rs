@@ -22,6 +22,7 @@ use futures_lite::AsyncWriteExt;
 
 use crate::{
     net::dial::{Endpoint, dial, tune},
+    np::admit,
     pipe::{
         cipher::{Ciphers, SessionKeys, Side},
         join::{Carried, HalfClose, join, reset, splice},
@@ -64,10 +65,10 @@ pub struct Plan {
 pub struct Visit {
     /// Where the other end is met.
     pub rendezvous: Endpoint,
-    /// The line that gets us in, without its LF.
-    pub admission: Secret<String>,
-    /// For the control channel; each connection has its own.
-    pub keys: SessionKeys,
+    /// The line that gets us in, without its LF; `None` where anybody is let in.
+    pub admission: Option<Secret<String>>,
+    /// For the control channel; each connection has its own. `None` sends everything as it is.
+    pub keys: Option<SessionKeys>,
     /// How long the session may stand without a connection.
     pub timeout: Duration,
     /// How we talk there.
@@ -228,8 +229,8 @@ pub async fn run_for(
 ) -> Result<Carried, BridgeError> {
     let far = Far {
         rendezvous: plan.rendezvous,
-        admission: Some(plan.admission),
-        keys: Some(plan.keys),
+        admission: plan.admission,
+        keys: plan.keys,
         side: Side::Client,
     };
     multi::client(Arc::new(far), visitors, plan.many, plan.timeout, ready).await
@@ -305,13 +306,30 @@ struct Far {
 impl Far {
     /// A connection to the rendezvous with our admission line on its way.
     async fn meet(&self) -> Result<TcpStream, BridgeError> {
+        self.meet_with(self.admission.as_ref().map(|line| line.reveal().as_str()))
+            .await
+    }
+
+    /// The same for one of many sockets, 0 being the control socket: the rendezvous is told its number, if it
+    /// takes numbers.
+    async fn meet_as(&self, number: u64) -> Result<TcpStream, BridgeError> {
+        match &self.admission {
+            Some(line) if admit::takes_numbers(line.reveal()) => {
+                let line = Secret::new(admit::numbered(line.reveal(), number));
+                self.meet_with(Some(line.reveal())).await
+            }
+            _ => self.meet().await,
+        }
+    }
+
+    async fn meet_with(&self, admission: Option<&str>) -> Result<TcpStream, BridgeError> {
         let failed = |source| BridgeError::Rendezvous {
             at: self.rendezvous.clone(),
             source,
         };
         let mut remote = dial(&self.rendezvous, DIAL).await.map_err(failed)?;
-        if let Some(line) = &self.admission {
-            let line = Secret::new(format!("{}\n", line.reveal()).into_bytes());
+        if let Some(line) = admission {
+            let line = Secret::new(format!("{line}\n").into_bytes());
             let sent = timeout(DIAL, remote.write_all(line.reveal())).await;
             sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(failed)?;

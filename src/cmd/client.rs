@@ -203,8 +203,8 @@ fn plan(ready: Ready, local: Local) -> Plan {
             host: ready.host,
             port: ready.port,
         },
-        admission: Some(Secret::new(ready.admission)),
-        keys: Some(service::session_keys(&ready.keys)),
+        admission: ready.admission.map(Secret::new),
+        keys: ready.keys.as_ref().map(service::session_keys),
         side: Side::Client,
         timeout: FIRST_USE,
         many: None,
@@ -314,8 +314,8 @@ async fn print(
             host: ready.host,
             port: ready.port,
         },
-        admission: &ready.admission,
-        keys: &ready.keys,
+        admission: ready.admission.as_deref(),
+        keys: ready.keys.as_ref(),
         many: None,
     };
     let bridge = launch::start(&program, &order).await;

@@ -45,13 +45,12 @@ use crate::{
     net::dial::Endpoint,
     np::{
         Message, NAMESPACE,
-        admit::Admission,
         envelope::EnvelopeError,
         ids::DeviceName,
         permit::Permit,
         ping::{self, Heartbeat},
         policy::{self, DeviceGroup},
-        request::{self, Keys, RequestError, SshRequest, TunnelRequest},
+        request::{self, Keys, Meeting, Nonces, RequestError, SshRequest, TunnelRequest},
     },
     sys,
 };
@@ -381,7 +380,7 @@ impl Daemon {
     async fn deny(&self, note: Notification, why: &str) {
         let from = &note.from;
         let text = self.at.open(&note).await.ok().flatten();
-        match text.as_deref().and_then(SshRequest::claimed_session) {
+        match text.as_deref().and_then(request::claimed_session) {
             Some(session) => {
                 info!("refused session={session} from={from} reason={why:?}");
                 let answer = request::refuse(session, why, from, &self.policy.device);
@@ -398,7 +397,7 @@ impl Daemon {
             Ok(Some(text)) => text,
             other => return info!("refused from={from} reason={:?}", other.err()),
         };
-        let Some(session) = SshRequest::claimed_session(&text) else {
+        let Some(session) = request::claimed_session(&text) else {
             return info!("refused from={from} reason=no_session");
         };
         let seen = self.known().seen(session, &from);
@@ -431,20 +430,25 @@ impl Daemon {
     ) -> Result<Message, String> {
         let asked = self.read_request(from, text, tunnel).await?;
         let target = self.judge(&asked, permit)?;
-        let request = asked.common();
-        let keys = Keys::random(request.twin_keys).map_err(|why| why.to_string())?;
+        let meeting = asked.meeting();
+        let (Some(nonces), Some(encryption)) = (&meeting.admission, &meeting.encryption) else {
+            return Err("this daemon does not do sessions without protection".to_owned());
+        };
+        let keys = Keys::random(encryption.twin_keys).map_err(|why| why.to_string())?;
         let (me, device) = (&self.at.keys().encryption, &self.policy.device);
         let answer = match &asked {
-            Asked::Ssh(request) => request::accept(request, &keys, from, device, me),
-            Asked::Tunnel(request) => request::accept_tunnel(request, &keys, from, device, me),
+            Asked::Ssh(request) => request::accept(request, Some(&keys), None, from, device, me),
+            Asked::Tunnel(request) => {
+                request::accept_tunnel(request, Some(&keys), from, device, me)
+            }
         };
         let answer = answer.map_err(|why| why.to_string())?;
         let twin = keys.are_twin();
         info!(
             "session={} from={from} open={target} rendezvous={}:{} twin_keys={twin}",
-            request.session, request.host, request.port
+            meeting.session, meeting.host, meeting.port
         );
-        self.start_bridge(request, &keys, target, asked.lasting())
+        self.start_bridge(meeting, nonces, &keys, target, asked.lasting())
             .await?;
         Ok(answer)
     }
@@ -511,33 +515,30 @@ impl Daemon {
     /// Starts the session's own process and waits until both its connections stand.
     async fn start_bridge(
         &self,
-        request: &SshRequest,
+        meeting: &Meeting,
+        nonces: &Nonces,
         keys: &Keys,
         target: Endpoint,
         many: Option<Lasting>,
     ) -> Result<(), String> {
-        let admission = Admission {
-            session: request.session,
-            client_nonce: request.client_nonce.clone(),
-            rendezvous_nonce: request.rendezvous_nonce.clone(),
-        };
-        let line = admission
+        let line = nonces
+            .admission(meeting.session)
             .line(&self.at.keys().encryption)
             .map_err(|why| why.to_string())?;
         let order = Order {
             local: Local::Service(&target),
             rendezvous: Endpoint {
-                host: request.host.clone(),
-                port: request.port,
+                host: meeting.host.clone(),
+                port: meeting.port,
             },
-            admission: &line,
-            keys,
+            admission: Some(&line),
+            keys: Some(keys),
             many,
         };
         let bridge = launch::start(&self.policy.program, &order)
             .await
             .map_err(|why| why.refusal())?;
-        let session = request.session;
+        let session = meeting.session;
         task::spawn(async move {
             let ended = bridge.ended().await;
             info!("session={session} ended={ended}");
@@ -619,10 +620,10 @@ enum Asked {
 }
 
 impl Asked {
-    fn common(&self) -> &SshRequest {
+    fn meeting(&self) -> &Meeting {
         match self {
-            Self::Ssh(request) => request,
-            Self::Tunnel(request) => &request.session,
+            Self::Ssh(request) => &request.meeting,
+            Self::Tunnel(request) => &request.meeting,
         }
     }
 

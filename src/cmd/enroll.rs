@@ -14,7 +14,7 @@
 //! The key pair is on disk before the server hears of it, so a run that was killed is gone on with by the
 //! next one. The code comes from a file, the environment or stdin, never from the command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use ::log::LevelFilter;
 use argh::FromArgs;
@@ -29,9 +29,11 @@ use super::common::{self, Failure, Given, Progress, Source};
 use decide::Action;
 
 mod ask;
+mod auto;
 mod codes;
 mod decide;
 mod show;
+mod told;
 
 pub use ask::{Request, enroll};
 
@@ -68,7 +70,7 @@ const WITH_VALUE: [&str; 14] = [
     example = "{command_name} @alice --device kitchen",
     example = "{command_name} otp @alice",
     example = "{command_name} approve @alice c3a9-f7d2",
-    note = "On a device that has keys, {command_name} WORD @alice, where WORD is\n  otp       make a code for one request\n  spp       set a code for many requests\n  list      show enrolments\n  approve   show what a device asks for, and grant it\n  auto      approve what comes and fits\n  deny      refuse a request\n  revoke    take an enrolment back\n  unrevoke  give it back\n  delete    forget a denied or revoked one\n{command_name} WORD --help tells its flags.",
+    note = "On a device that has keys, {command_name} WORD @alice, where WORD is\n  otp       make a code for one request\n  spp       set a code for many requests\n  list      show enrolments\n  approve   show what a device asks for, and grant it\n  auto      wait for requests, and approve those that fit\n  deny      refuse a request\n  revoke    take an enrolment back\n  unrevoke  give it back\n  delete    forget a denied or revoked one\n{command_name} WORD --help tells its flags.",
     error_code(1, "failed, or nobody approved in time"),
     error_code(2, "the command line was wrong"),
     error_code(3, "a key file is in the way, missing, or cannot be used"),
@@ -293,7 +295,7 @@ fn refuse_codes(args: &[&str]) -> Result<(), Failure> {
 /// Whose keys, where, and the keys.
 struct Manager {
     network: Network,
-    keys: AtKeys,
+    keys: Arc<AtKeys>,
     progress: Progress,
 }
 
@@ -308,7 +310,7 @@ impl Manager {
         let who: AtSign = atsign.parse()?;
         Ok(Self {
             network: common::network(root, ca)?,
-            keys: common::own_keys_under(Some(who.as_str()), keys, phrases)?,
+            keys: Arc::new(common::own_keys_under(Some(who.as_str()), keys, phrases)?),
             progress: Progress::new(quiet),
         })
     }

@@ -112,20 +112,53 @@ pub fn unlock<E: From<KeyStoreError>>(
     who: &AtSign,
     phrase: impl FnOnce() -> Result<Secret<String>, E>,
 ) -> Result<AtKeys, E> {
+    Ok(opened(path, who, phrase)?.keys)
+}
+
+/// A key file, opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is in it.
+    pub keys: AtKeys,
+    /// Its text without protection, to the letter: programs may keep more in it than is known here.
+    pub text: Secret<String>,
+    /// Whether it was protected.
+    pub protected: bool,
+}
+
+/// Opens a key file as [`unlock`] does, and keeps its text.
+///
+/// # Errors
+/// Those of [`load`], and those of `phrase`.
+pub fn opened<E: From<KeyStoreError>>(
+    path: &Path,
+    who: &AtSign,
+    phrase: impl FnOnce() -> Result<Secret<String>, E>,
+) -> Result<Opened, E> {
     let text = text_of(path)?;
     match parse(path, who, &text) {
         Err(KeyStoreError::Content {
             source: KeyFileError::PassPhrase,
             ..
         }) => {}
-        plain => return Ok(plain?),
+        plain => {
+            return Ok(Opened {
+                keys: plain?,
+                text,
+                protected: false,
+            });
+        }
     }
-    let inside =
+    let text =
         passphrase::open(text.reveal(), &phrase()?).map_err(|source| KeyStoreError::Content {
             path: path.to_owned(),
             source,
         })?;
-    Ok(parse(path, who, &inside)?)
+    Ok(Opened {
+        keys: parse(path, who, &text)?,
+        text,
+        protected: true,
+    })
 }
 
 fn text_of(path: &Path) -> Result<Secret<String>, KeyStoreError> {
@@ -186,9 +219,21 @@ pub fn save_under(
     path: &Path,
     phrase: Option<&Secret<String>>,
 ) -> Result<(), KeyStoreError> {
+    save_text(keys.print(), path, phrase)
+}
+
+/// Writes a key file with this text, whatever is in it beside the keys.
+///
+/// # Errors
+/// As [`save`]; the file is what it was then.
+pub fn save_text(
+    text: Secret<String>,
+    path: &Path,
+    phrase: Option<&Secret<String>>,
+) -> Result<(), KeyStoreError> {
     let text = match phrase {
-        Some(phrase) => passphrase::seal(keys.print().reveal(), phrase).map(Secret::new),
-        None => Ok(keys.print()),
+        Some(phrase) => passphrase::seal(text.reveal(), phrase).map(Secret::new),
+        None => Ok(text),
     };
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     folder

@@ -37,10 +37,10 @@ pub struct Order<'a> {
     pub local: Local<'a>,
     /// Where both ends meet.
     pub rendezvous: Endpoint,
-    /// First line there, without its line end.
-    pub admission: &'a str,
-    /// For the stream behind it.
-    pub keys: &'a Keys,
+    /// First line there, without its line end; `None` where anybody is let in.
+    pub admission: Option<&'a str>,
+    /// For the stream behind it; `None` sends it as it is.
+    pub keys: Option<&'a Keys>,
     /// Many connections instead of one.
     pub many: Option<Lasting>,
 }
@@ -125,11 +125,11 @@ pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchE
 
 #[derive(Serialize)]
 struct Secrets<'a> {
-    auth: &'a str,
+    auth: Option<&'a str>,
     #[serde(rename = "aesC2D")]
-    key_to_device: &'a str,
+    key_to_device: Option<&'a str>,
     #[serde(rename = "ivC2D")]
-    iv_to_device: String,
+    iv_to_device: Option<String>,
     #[serde(rename = "aesD2C")]
     key_to_client: Option<&'a str>,
     #[serde(rename = "ivD2C")]
@@ -143,9 +143,10 @@ impl Order<'_> {
             self.rendezvous.host.clone(),
             self.rendezvous.port.to_string(),
         );
-        let mut words: Vec<String> = ["bridge", "--secrets-on-stdin", "--rv-auth", "--rv-e2ee"]
-            .map(str::to_owned)
-            .into();
+        let mut words = vec!["bridge".to_owned(), "--secrets-on-stdin".to_owned()];
+        // With these the bridge refuses to do without.
+        words.extend(self.admission.map(|_| "--rv-auth".to_owned()));
+        words.extend(self.keys.map(|_| "--rv-e2ee".to_owned()));
         words.extend([
             "--host".into(),
             host,
@@ -188,14 +189,15 @@ impl Order<'_> {
     fn secrets(&self) -> Secret<String> {
         let key = |stream: &StreamKey| crypto::aes_key_to_base64(&stream.key);
         let iv = |stream: &StreamKey| crypto::to_base64(&stream.iv);
-        let to_device = key(&self.keys.to_device);
-        let to_client = self.keys.to_client.as_ref().map(key);
+        let to_device = self.keys.map(|keys| &keys.to_device);
+        let to_client = self.keys.and_then(|keys| keys.to_client.as_ref());
+        let (key_to_device, key_to_client) = (to_device.map(key), to_client.map(key));
         let line = json::to_string(&Secrets {
             auth: self.admission,
-            key_to_device: to_device.reveal(),
-            iv_to_device: iv(&self.keys.to_device),
-            key_to_client: to_client.as_ref().map(|text| text.reveal().as_str()),
-            iv_to_client: self.keys.to_client.as_ref().map(iv),
+            key_to_device: key_to_device.as_ref().map(|text| text.reveal().as_str()),
+            iv_to_device: to_device.map(iv),
+            key_to_client: key_to_client.as_ref().map(|text| text.reveal().as_str()),
+            iv_to_client: to_client.map(iv),
             side: if matches!(self.local, Local::Service(_)) {
                 "device"
             } else {
@@ -267,8 +269,8 @@ mod tests {
                 host: "rv.example".into(),
                 port: 40190,
             },
-            admission: "the line",
-            keys: &keys,
+            admission: Some("the line"),
+            keys: Some(&keys),
             many: None,
         };
         let words = order.words();
@@ -289,6 +291,27 @@ mod tests {
     }
 
     #[test]
+    fn a_bridge_without_protection_is_told_of_none() {
+        let service = "localhost:22".parse().unwrap();
+        let order = Order {
+            local: Local::Service(&service),
+            rendezvous: "rv.example:1".parse().unwrap(),
+            admission: None,
+            keys: None,
+            many: None,
+        };
+        let words = order.words();
+        assert!(
+            !words.iter().any(|word| word.starts_with("--rv-")),
+            "{words:?}"
+        );
+        let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let plan = bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
+        assert!(plan.admission.is_none() && plan.keys.is_none());
+        assert_eq!(plan.side, Side::Device);
+    }
+
+    #[test]
     fn a_lasting_session_comes_back_as_the_same_plan() {
         let keys = Keys::random(false).unwrap();
         let talk = Many {
@@ -298,8 +321,8 @@ mod tests {
         let order = Order {
             local: Local::Address("127.0.0.1:0".parse().unwrap()),
             rendezvous: "rv.example:1".parse().unwrap(),
-            admission: "the line",
-            keys: &keys,
+            admission: Some("the line"),
+            keys: Some(&keys),
             many: Some(Lasting {
                 idle: Duration::from_millis(30_001),
                 talk,

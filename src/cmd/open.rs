@@ -31,7 +31,7 @@ use crate::{
         ping::Heartbeat,
         ports::Ports,
         request::AnswerError,
-        session::{Awaited, Granted, Offer, Ready, SessionError},
+        session::{Awaited, Granted, Offer, Ready, SessionError, Terms},
     },
 };
 
@@ -129,6 +129,7 @@ pub async fn open(
         &whom.via,
         SessionId::random(),
         Nonce::random(),
+        Terms::default(),
     );
     info!(
         "session={} to={} device={} via={}",
@@ -178,7 +179,11 @@ pub async fn open(
         whom.to, whom.device, ports.host
     ));
 
-    let granted = offer.clone().granted(ports, &heartbeat).map_err(too_old)?;
+    let granted = offer
+        .clone()
+        .granted(ports, Some(&heartbeat))
+        .map_err(too_old)?;
+    info!("session={} {granted}", offer.id());
     let ephemeral = ephemeral.await?;
     let (twin, daemon) = (granted.twin_keys(), granted.daemon().clone());
     progress.begin("asking for the session");
@@ -190,7 +195,7 @@ pub async fn open(
         .map_err(|missing| missing.explain(whom))?;
     let answer = answers.first().map(String::as_str).unwrap_or_default();
     let ready = granted
-        .accepted(answer, &device_key, &ephemeral, &at.keys().encryption)
+        .accepted(answer, &device_key, Some(&ephemeral), &at.keys().encryption)
         .map_err(|why| refused(&why, whom, want))?;
     progress.done(if twin {
         "session open, one key per direction"
@@ -211,10 +216,10 @@ fn request(
     signer: &KeyPair,
 ) -> Result<Message, Failure> {
     match want {
-        Want::Ssh { .. } => granted.request(ephemeral, signer),
+        Want::Ssh { .. } => granted.request(Some(ephemeral), signer),
         Want::Tunnel { target, timeout } => {
             let to = (target.host.as_str(), target.port);
-            granted.tunnel_request(to, timeout, ephemeral, signer)
+            granted.tunnel_request(to, timeout, Some(ephemeral), signer)
         }
     }
     .map_err(too_old)

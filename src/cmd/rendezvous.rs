@@ -4,15 +4,26 @@
 //!   request_ports ──▶ two listeners ──▶ host,A,B,nonce
 //!
 //!   client ══▶ A ─ admission line? ─┐
-//!                                   ├─ pair, in order of arrival ─▶ splice, bytes unseen
+//!                                   ├─ pair, by number or in order of arrival ─▶ splice, bytes unseen
 //!   daemon ══▶ B ─ admission line? ─┘
 //!
 //!   30 s without a pair, or the last pair ended ⇒ both listeners close, nothing is left
 //! ```
+//!
+//! | asked | by whom | its ports |
+//! | --- | --- | --- |
+//! | both ends log in | 5.0 and later | open to the two atSigns, any number of connections |
+//! | one end logs in | 5.0 and later, on request | the other end's port is open to anybody |
+//! | nobody logs in | 3.1 to 4.x; 5.0 and later, on request | open to anybody, one connection each |
+//!
+//! The last two are served unless `--signed-only` says otherwise: every rendezvous so far serves them, so
+//! who puts ours in its place keeps all clients. What they risk is theirs alone: whoever finds such a port in
+//! the seconds before the right one comes takes its place in that session, and meets ssh's host key, or a
+//! stream without the key. So such a session is logged as what it is, and its port closes behind the first one.
 
 use std::{
     collections::HashMap,
-    io,
+    env, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -39,14 +50,17 @@ use crate::{
         Message, RENDEZVOUS_NAMESPACE,
         admit::Admission,
         ids::{Nonce, SessionId},
-        ports::{self, Ports, PortsRequest},
+        ports::{self, Asked, Form, Logins, Ports},
     },
     sys,
 };
 
-use meeting::{Gate, Signer, pair_up};
+use meeting::{Entry, Gate, Meeting, Signer};
+pub use ways::{GENERATION, Ways};
 
+mod address;
 mod meeting;
+mod ways;
 
 /// How long the id of a session that is over is remembered. Notifications live a minute.
 const REMEMBER_FOR: Duration = Duration::from_secs(90);
@@ -59,17 +73,25 @@ struct Args {
     /// the rendezvous' atSign (default: the only one with keys here)
     #[argh(option, long = "as")]
     as_: Option<String>,
-    /// name or address that both ends dial
+    /// name or address that both ends dial (default: the address from which this machine reaches the
+    /// atDirectory)
     #[argh(option)]
-    host: String,
+    host: Option<String>,
     /// local address to listen on (default: loopback if --host is, else all)
     #[argh(option)]
     bind: Option<IpAddr>,
     /// who may ask for ports: an atSign (repeat it), or "open" (default)
     #[argh(option)]
     manager: Vec<String>,
+    /// refuse sessions whose ends do not both say who they are, as clients before 5.0 do not
+    #[argh(switch)]
+    signed_only: bool,
+    /// log of each connection whose it was and how much it carried; only with ENABLE_SNOOP=true in the
+    /// environment
+    #[argh(switch)]
+    snoop: bool,
     /// sessions at a time (default: 4096)
-    #[argh(option, default = "4096")]
+    #[argh(option, default = "MAX_SESSIONS")]
     max_sessions: usize,
     /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
@@ -103,9 +125,35 @@ pub struct Policy {
     pub bind: IpAddr,
     /// Who may ask for ports; empty: anybody.
     pub managers: Vec<AtSign>,
+    /// Refuse sessions in which an end does not log in.
+    pub signed_only: bool,
+    /// Log every connection.
+    pub snoop: bool,
     /// Sessions at a time.
     pub max_sessions: usize,
+    /// What the rendezvous understands.
+    pub ways: Ways,
 }
+
+impl Policy {
+    /// Everybody may ask, for what every generation asks for.
+    pub fn open(host: &str, bind: IpAddr) -> Self {
+        Self {
+            host: host.to_owned(),
+            bind,
+            managers: Vec::new(),
+            signed_only: false,
+            snoop: false,
+            max_sessions: MAX_SESSIONS,
+            ways: Ways::default(),
+        }
+    }
+}
+
+/// Sessions at a time, unless --max-sessions says otherwise.
+const MAX_SESSIONS: usize = 4096;
+/// Has to be `true` for --snoop.
+const ENABLE_SNOOP: &str = "ENABLE_SNOOP";
 
 /// The program.
 pub fn main(name: &str, words: &[&str]) -> ExitCode {
@@ -115,6 +163,7 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     };
     sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
     sys::process::protect_memory();
+    sys::process::more_descriptors();
     let json = args.json;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     common::finish(
@@ -125,11 +174,10 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
 }
 
 impl Args {
-    fn policy(&self) -> Result<Policy, Failure> {
-        if !ports::host_is_plain(&self.host) {
+    fn policy(&self, host: String) -> Result<Policy, Failure> {
+        if !ports::host_is_plain(&host) {
             return Err(Failure::misuse(format!(
-                "{:?} is no host name or address",
-                self.host
+                "{host:?} is no host name or address"
             )));
         }
         let words = self
@@ -141,11 +189,17 @@ impl Args {
             .filter(|word| !word.is_empty() && *word != "open")
             .map(str::parse)
             .collect::<Result<_, _>>()?;
+        if self.snoop && env::var(ENABLE_SNOOP).as_deref() != Ok("true") {
+            let why = format!("--snoop works only with {ENABLE_SNOOP}=true in the environment");
+            return Err(Failure::misuse(why));
+        }
         Ok(Policy {
-            host: self.host.clone(),
-            bind: self.bind.unwrap_or_else(|| default_bind(&self.host)),
             managers,
+            signed_only: self.signed_only,
+            snoop: self.snoop,
             max_sessions: self.max_sessions,
+            ways: Ways::of_environment()?,
+            ..Policy::open(&host, self.bind.unwrap_or_else(|| default_bind(&host)))
         })
     }
 }
@@ -162,13 +216,17 @@ fn default_bind(host: &str) -> IpAddr {
 
 /// Whether it would start with these words; for a service, before it is installed.
 pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    common::verify(name, words, |args: Args| args.ready().map(drop))
+    common::verify(name, words, |args: Args| {
+        // Where none is given, it is found out when the service starts.
+        let host = args.host.clone().unwrap_or_else(|| "localhost".to_owned());
+        args.ready(host).map(drop)
+    })
 }
 
 impl Args {
     /// Everything that can be wrong before anybody is dialled.
-    fn ready(&self) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
-        let policy = self.policy()?;
+    fn ready(&self, host: String) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
+        let policy = self.policy(host)?;
         let network = common::network(self.root.as_deref(), &self.ca)?;
         let phrases = common::Phrases::new(self.passphrase_file.as_deref())?;
         let (as_, keys) = (self.as_.as_deref(), self.keys.as_deref());
@@ -178,8 +236,25 @@ impl Args {
 }
 
 async fn story(args: Args) -> Result<(), Failure> {
-    let (network, keys, policy) = args.ready()?;
+    let host = match &args.host {
+        Some(host) => host.clone(),
+        None => own_address(&common::network(args.root.as_deref(), &args.ca)?).await?,
+    };
+    let (network, keys, policy) = args.ready(host)?;
     serve(network, keys, policy, service::tell(args.json)).await
+}
+
+async fn own_address(network: &Network) -> Result<String, Failure> {
+    let found = address::discover(&network.root).await?;
+    if address::is_inside(found) {
+        warn!(
+            "host={found} discovered=inside hint=\"only neighbours can dial it; --host says the address of the outside\""
+        );
+    }
+    Ok(match found {
+        IpAddr::V6(v6) => format!("[{v6}]"),
+        v4 => v4.to_string(),
+    })
 }
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
@@ -248,33 +323,39 @@ enum Place {
 
 impl Rendezvous {
     fn hear(&self, note: Notification) {
-        let wanted = note.operation == Operation::Update
-            && !note.is_text
-            && !note.is_stats()
-            && PortsRequest::is_asked_by(note.entity());
-        if !wanted {
+        if note.operation != Operation::Update || note.is_text || note.is_stats() {
             return;
         }
+        let Some(form) = Form::of(note.entity()).filter(|form| self.policy.ways.reads(*form))
+        else {
+            return;
+        };
         let allowed = self.policy.managers.is_empty() || self.policy.managers.contains(&note.from);
         if !allowed {
             return info!("ignored from={} reason=not_a_manager", note.from);
         }
         let rendezvous = self.clone();
-        task::spawn(async move { rendezvous.serve(note).await });
+        task::spawn(async move { rendezvous.serve(note, form).await });
     }
 
     /// One request for ports: answer it, then be the meeting place until it is over.
-    async fn serve(&self, note: Notification) {
+    async fn serve(&self, note: Notification, form: Form) {
         let from = &note.from;
         let text = match self.at.open(&note).await {
             Ok(Some(text)) => text,
             other => return info!("refused from={from} reason={:?}", other.err()),
         };
-        let request = match PortsRequest::parse(from, &text) {
-            Ok(request) => request,
+        let request = match Asked::parse(form, from, &text) {
+            Ok(asked) => Request {
+                client: from.clone(),
+                asked,
+            },
             Err(why) => return info!("refused from={from} reason={:?}", why.to_string()),
         };
-        let session = request.session;
+        let session = request.asked.session();
+        if self.policy.signed_only && request.asked.logins() != Logins::BOTH {
+            return self.refuse(&request, "both ends have to log in here").await;
+        }
         match self.place(&request) {
             Place::Free => {}
             Place::Repeated(None) => return,
@@ -293,7 +374,7 @@ impl Rendezvous {
         }
     }
 
-    fn place(&self, request: &PortsRequest) -> Place {
+    fn place(&self, request: &Request) -> Place {
         let mut sessions = self.sessions();
         let remember = if sessions.len() < 2 * self.policy.max_sessions {
             REMEMBER_FOR
@@ -301,7 +382,7 @@ impl Rendezvous {
             Duration::ZERO
         };
         sessions.retain(|_, session| session.ended.is_none_or(|when| when.elapsed() < remember));
-        if let Some(known) = sessions.get(&request.session) {
+        if let Some(known) = sessions.get(&request.asked.session()) {
             return match known {
                 other if other.client != request.client => {
                     Place::Refused("the session id is taken")
@@ -317,7 +398,7 @@ impl Rendezvous {
         if live().count() >= self.policy.max_sessions || of_this_client >= MAX_PER_CLIENT {
             return Place::Refused("too many sessions at a time");
         }
-        sessions.insert(request.session, Session::of(&request.client));
+        sessions.insert(request.asked.session(), Session::of(&request.client));
         Place::Free
     }
 
@@ -325,64 +406,114 @@ impl Rendezvous {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn refuse(&self, request: &PortsRequest, why: &str) {
+    /// Says why not. Whoever sends the old request knows no refusals, and may stumble over one.
+    async fn refuse(&self, request: &Request, why: &str) {
+        let session = request.asked.session();
         info!(
-            "refused session={} from={} reason={why:?}",
-            request.session, request.client
+            "refused session={session} from={} reason={why:?}",
+            request.client
         );
-        let entity = ports::refusal_entity(request.session);
-        let message = Message {
-            to: request.client.clone(),
-            entity,
-            text: why.to_owned(),
-        };
-        service::send_or_log(&self.at, &message).await;
+        if matches!(request.asked, Asked::Full(_)) {
+            let message = request.answer(ports::refusal_entity(session), why.to_owned());
+            service::send_or_log(&self.at, &message).await;
+        }
     }
 
     /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
-    async fn meet(&self, request: &PortsRequest) -> io::Result<usize> {
+    async fn meet(&self, request: &Request) -> io::Result<usize> {
         let any = SocketAddr::new(self.policy.bind, 0);
         let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
-        let nonce = Nonce::random();
+        let (ways, session) = (&self.policy.ways, request.asked.session());
         let granted = Ports {
             host: self.policy.host.clone(),
             client: a.local_addr()?.port(),
             daemon: b.local_addr()?.port(),
-            nonce: Some(nonce.clone()),
+            nonce: matches!(request.asked, Asked::Full(_)).then(|| ways.nonce()),
         };
-        let entity = ports::answer_entity(request.session);
-        let answer = Message {
-            to: request.client.clone(),
-            entity,
-            text: granted.print(),
-        };
-        if let Some(known) = self.sessions().get_mut(&request.session) {
+        let answer = request.answer(ports::answer_entity(session), ways.print(&granted));
+        if let Some(known) = self.sessions().get_mut(&session) {
             known.answer = Some(answer.clone());
         }
-        info!(
-            "session={} client={} daemon={} ports={},{}",
-            request.session, request.client, request.daemon, granted.client, granted.daemon
-        );
-        let admission = Admission {
-            session: request.session,
-            client_nonce: request.nonce.clone(),
-            rendezvous_nonce: nonce,
-        };
-        let admission = Arc::new(admission);
-        let gate = |listener, who: &AtSign| Gate {
-            listener,
-            admission: admission.clone(),
-            key: Signer {
-                at: self.at.clone(),
-                who: who.clone(),
+        request.log(&granted);
+        let (client, daemon) = self.entries(request, granted.nonce);
+        let meeting = Meeting {
+            session,
+            single: matches!((&client, &daemon), (Entry::Anybody, Entry::Anybody)),
+            client: Gate {
+                listener: a,
+                entry: client,
             },
+            daemon: Gate {
+                listener: b,
+                entry: daemon,
+            },
+            snoop: self.policy.snoop,
         };
-        let (gate_a, gate_b) = (gate(a, &request.client), gate(b, &request.daemon));
         let tell = async {
             service::send_or_log(&self.at, &answer).await;
             future::pending().await
         };
-        Ok(tell.or(pair_up(gate_a, gate_b)).await)
+        Ok(tell.or(meeting.hold()).await)
+    }
+
+    /// Who is let in at either port.
+    fn entries(&self, request: &Request, nonce: Option<Nonce>) -> (Entry, Entry) {
+        let (Asked::Full(full), Some(rendezvous_nonce)) = (&request.asked, nonce) else {
+            return (Entry::Anybody, Entry::Anybody);
+        };
+        let admission = Arc::new(Admission {
+            session: full.session,
+            client_nonce: full.nonce.clone(),
+            rendezvous_nonce,
+        });
+        let entry = |logs_in: bool, who: &AtSign| match logs_in {
+            false => Entry::Anybody,
+            true => Entry::Signed(
+                admission.clone(),
+                Signer {
+                    at: self.at.clone(),
+                    who: who.clone(),
+                },
+            ),
+        };
+        (
+            entry(full.logins.client, &full.client),
+            entry(full.logins.daemon, &full.daemon),
+        )
+    }
+}
+
+/// A request for ports, and who sent it.
+struct Request {
+    client: AtSign,
+    asked: Asked,
+}
+
+impl Request {
+    fn answer(&self, entity: String, text: String) -> Message {
+        Message {
+            to: self.client.clone(),
+            entity,
+            text,
+        }
+    }
+
+    fn log(&self, granted: &Ports) {
+        let (session, logins) = (self.asked.session(), self.asked.logins());
+        let daemon = match &self.asked {
+            Asked::Full(request) => request.daemon.as_str(),
+            Asked::Bare(_) => "unnamed",
+        };
+        let open = match (logins.client, logins.daemon) {
+            (true, true) => "",
+            (true, false) => " open_to_anybody=daemon",
+            (false, true) => " open_to_anybody=client",
+            (false, false) => " open_to_anybody=both",
+        };
+        info!(
+            "session={session} client={} daemon={daemon} ports={},{}{open}",
+            self.client, granted.client, granted.daemon
+        );
     }
 }
 

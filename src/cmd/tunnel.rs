@@ -33,7 +33,10 @@ use crate::{
         keyfile::AtKeys,
     },
     net::{backoff::Backoff, dial::Endpoint},
-    np::{ping::Heartbeat, request::tunnel::LONGEST},
+    np::{
+        ping::Heartbeat,
+        request::{Keys, tunnel::LONGEST},
+    },
     pipe::join::reset,
     secret::Secret,
     sys,
@@ -325,8 +328,8 @@ impl Wish {
                 host: opened.ready.host,
                 port: opened.ready.port,
             },
-            admission: &opened.ready.admission,
-            keys: &opened.ready.keys,
+            admission: opened.ready.admission.as_deref(),
+            keys: opened.ready.keys.as_ref(),
             many: Some(Lasting {
                 idle: self.idle,
                 talk,
@@ -360,7 +363,7 @@ impl Wish {
         };
         let keys = Arc::clone(&self.keys);
         let opened = open::open(&self.network, keys, &self.whom, want, progress).await?;
-        if !opened.ready.keys.are_twin() {
+        if !opened.ready.keys.as_ref().is_some_and(Keys::are_twin) {
             // Not a matter of progress: it is said even with -q.
             common::print_err(&format!(
                 "WARNING: {}{} knows no twin keys: whoever sees both directions at the rendezvous can \
@@ -379,12 +382,12 @@ impl Wish {
     fn visit(&self, opened: Opened) -> Visit {
         let ready = opened.ready;
         Visit {
-            keys: service::session_keys(&ready.keys),
+            keys: ready.keys.as_ref().map(service::session_keys),
             rendezvous: Endpoint {
                 host: ready.host,
                 port: ready.port,
             },
-            admission: Secret::new(ready.admission),
+            admission: ready.admission.map(Secret::new),
             timeout: self.idle,
             many: talk(&opened.daemon),
         }

@@ -4,7 +4,7 @@
 //! bundled authorities instead of the wrapper's own old list, no session tickets on the server.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs, io, mem,
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex},
@@ -211,6 +211,11 @@ impl Acceptor {
         )
     }
 
+    /// For a certificate that may be another one each time: `shown` is asked in every handshake, and must not wait.
+    pub fn showing(shown: impl Fn() -> Shown + Send + Sync + 'static) -> Self {
+        Self::choosing(Arc::new(Showing(shown)))
+    }
+
     /// Certificate chain and key in PEM.
     ///
     /// # Errors
@@ -239,6 +244,19 @@ impl Acceptor {
         tcp: TcpStream,
         within: Duration,
     ) -> Result<(TlsStream, Option<String>), TlsError> {
+        let (stream, wish) = self.accept_wish(tcp, within).await?;
+        Ok((stream, wish.name))
+    }
+
+    /// As [`Self::accept`], and tells all that the client asked for.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub async fn accept_wish(
+        &self,
+        tcp: TcpStream,
+        within: Duration,
+    ) -> Result<(TlsStream, Wish), TlsError> {
         let _ = dial::tune(&tcp);
         let peer = || match tcp.peer_addr() {
             Ok(addr) => addr.to_string(),
@@ -246,7 +264,7 @@ impl Acceptor {
         };
         let asked = Arc::new(Asked {
             inner: self.0.cert_resolver.clone(),
-            name: Mutex::new(None),
+            wish: Mutex::default(),
         });
         let mut config = ServerConfig::clone(&self.0);
         config.cert_resolver = asked.clone();
@@ -257,6 +275,42 @@ impl Acceptor {
             Ok(Err(error)) => Err(TlsError::from_io(&peer(), &error)),
             Err(_) => Err(TlsError::TimedOut { name: peer() }),
         }
+    }
+}
+
+/// A certificate with its key, ready to be shown. Cheap to clone.
+#[derive(Clone)]
+pub struct Shown(Arc<CertifiedKey>);
+
+impl Shown {
+    /// Certificate chain and key in PEM.
+    ///
+    /// # Errors
+    /// As [`Acceptor::from_pem`].
+    pub fn from_pem(chain: &str, key: &str) -> Result<Self, TlsError> {
+        let (chain, key) = read_pem(chain, key)?;
+        let key = rustls::sign::any_supported_type(&key)
+            .map_err(|error| own_certificate(&error.to_string()))?;
+        Ok(Self(Arc::new(CertifiedKey::new(chain, key))))
+    }
+
+    /// The server's own certificate, in DER.
+    pub fn certificate(&self) -> &[u8] {
+        self.0.cert.first().map_or(&[], |first| &first.0)
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+struct Showing<F>(F);
+
+impl<F: Fn() -> Shown + Send + Sync> ResolvesServerCert for Showing<F> {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some((self.0)().0)
     }
 }
 
@@ -308,16 +362,27 @@ fn own_certificate(why: &str) -> TlsError {
     }
 }
 
-/// Writes down the name on its way to the resolver that chooses the certificate. The stream hides the
-/// session, so this is the only place where the name can be seen.
+/// What a client asked for in its first message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The name (SNI); a client that asks for an IP address counts as one that did not ask.
+    pub name: Option<String>,
+    /// It offered to speak HTTP/1.1 (ALPN). It is not told whether we do: clients then take it for granted.
+    pub http: bool,
+}
+
+/// Writes down what is asked for on its way to the resolver that chooses the certificate. The stream hides the
+/// session, so this is the only place where it can be seen.
 struct Asked {
     inner: Arc<dyn ResolvesServerCert>,
-    name: Mutex<Option<String>>,
+    wish: Mutex<Wish>,
 }
 
 impl Asked {
-    fn take(&self) -> Option<String> {
-        self.name.lock().ok()?.take()
+    fn take(&self) -> Wish {
+        let wish = self.wish.lock();
+        wish.map(|mut wish| mem::take(&mut *wish))
+            .unwrap_or_default()
     }
 }
 
@@ -326,8 +391,13 @@ impl ResolvesServerCert for Asked {
         let name = hello
             .server_name()
             .filter(|name| name.parse::<IpAddr>().is_err());
-        if let Ok(mut asked) = self.name.lock() {
-            *asked = name.map(str::to_owned);
+        let mut offered = hello.alpn().into_iter().flatten();
+        let wish = Wish {
+            name: name.map(str::to_owned),
+            http: offered.any(|protocol| protocol == b"http/1.1"),
+        };
+        if let Ok(mut asked) = self.wish.lock() {
+            *asked = wish;
         }
         self.inner.resolve(hello)
     }

@@ -7,6 +7,10 @@
 //! Both ends of a session send the same payload, each signed by its own atSign; the port tells which.
 //! Nothing is answered. The line travels in clear and holds no secret.
 //!
+//! To a rendezvous that takes numbers, a session with many sockets also says which of them this is:
+//! `"pair":N` beside the payload. It is not signed, and need not be: a wrong one joins sockets of the same
+//! session whose keys do not fit. What [`super::pairs`] does with it.
+//!
 //! Source: noports:packages/dart/noports_core/lib/src/srvd/signature_verifying_socket_authenticator.dart.
 
 use miniserde::{Deserialize, Serialize, json};
@@ -66,11 +70,11 @@ impl Admission {
     }
 
     /// Checks a line that came in, without its line end: it is for this session and nonce, and signed
-    /// by the owner of this key.
+    /// by the owner of this key. Returns the socket's number, if it says one and was asked to.
     ///
     /// # Errors
     /// See [`Refusal`]; the peer is told none of them.
-    pub fn check(&self, line: &[u8], signer: &PublicKey) -> Result<(), Refusal> {
+    pub fn check(&self, line: &[u8], signer: &PublicKey) -> Result<Option<u64>, Refusal> {
         let text = std::str::from_utf8(line).map_err(|_| EnvelopeError::Form)?;
         let envelope = Envelope::parse(text)?;
         let wire: Wire = json::from_str(envelope.unverified()).map_err(|_| Refusal::Form)?;
@@ -81,7 +85,8 @@ impl Admission {
             return Err(Refusal::OtherSession);
         }
         envelope.verify(signer)?;
-        Ok(())
+        let asked = self.rendezvous_nonce.takes_numbers();
+        Ok(if asked { number(text) } else { None })
     }
 
     fn payload(&self) -> String {
@@ -90,6 +95,35 @@ impl Admission {
             client: self.client_nonce.to_string(),
             rendezvous: self.rendezvous_nonce.to_string(),
         })
+    }
+}
+
+/// Whether the rendezvous that this line is for takes numbers.
+pub fn takes_numbers(line: &str) -> bool {
+    let wire: Option<Wire> = Envelope::parse(line)
+        .ok()
+        .and_then(|envelope| json::from_str(envelope.unverified()).ok());
+    let nonce = wire.and_then(|wire| wire.rendezvous.parse::<Nonce>().ok());
+    nonce.is_some_and(|nonce| nonce.takes_numbers())
+}
+
+/// The line of this socket of the session. Without its line end, as the line it is made from.
+pub fn numbered(line: &str, number: u64) -> String {
+    match line.trim_end().strip_suffix('}') {
+        Some(open) => format!("{open},\"pair\":{number}}}"),
+        None => line.to_owned(),
+    }
+}
+
+/// A hint that cannot be read is none.
+fn number(line: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Hint {
+        pair: Option<json::Value>,
+    }
+    match json::from_str::<Hint>(line).ok()?.pair? {
+        json::Value::Number(json::Number::U64(number)) => Some(number),
+        _ => None,
     }
 }
 
@@ -129,6 +163,34 @@ mod tests {
                 .check(want.trim_end_matches('\n').as_bytes(), key.public())
                 .unwrap();
         }
+    }
+
+    #[test]
+    fn a_number_stands_beside_what_is_signed() {
+        let key = vectors().key("@client_example");
+        let line = admission().line(&key).unwrap();
+        assert!(!takes_numbers(&line), "upstream's nonce");
+        let unasked = admission().check(numbered(&line, 1).as_bytes(), key.public());
+        assert_eq!(unasked, Ok(None));
+        let admission = Admission {
+            rendezvous_nonce: Nonce::random_numbered(),
+            ..admission()
+        };
+        let line = admission.line(&key).unwrap();
+        assert!(takes_numbers(&line));
+        let check = |line: &str| admission.check(line.as_bytes(), key.public());
+        assert_eq!(check(&line), Ok(None));
+        for number in [0, 7, u64::MAX] {
+            let line = numbered(&line, number);
+            assert!(line.ends_with(&format!(r#","pair":{number}}}"#)), "{line}");
+            assert!(line.len() < MAX_ADMISSION / 2);
+            assert_eq!(check(&line), Ok(Some(number)));
+        }
+        for odd in ["-1", "1.5", "\"7\"", "null", "[]"] {
+            let line = line.replace(r#","signature""#, &format!(r#","pair":{odd},"signature""#));
+            assert_eq!(check(&line), Ok(None), "{odd}");
+        }
+        assert!(!takes_numbers("SSH-2.0-x") && !takes_numbers("{}"));
     }
 
     #[test]

@@ -7,12 +7,14 @@
 //!                                          heartbeat:<n>\n
 //! ```
 //!
-//! Nothing is answered. The rendezvous joins the sockets of a session in order of arrival and knows
-//! nothing of these lines, so line *n* is for data socket *n* on either side: whoever loses one has
-//! lost the session.
+//! Nothing is answered. The rendezvous knows nothing of these lines. Line *n* is for data socket *n* on
+//! either side; how those find each other is told in [`super::pairs`].
 //!
-//! Clients before 5.6 send no LF: each of their lines has 77 bytes. They never have twin keys, so this is
-//! only believed in a session with a single key, and only until the first LF.
+//! Clients before 5.6 send no LF: each of their lines has 77 bytes. They never have twin keys and know no
+//! plain sessions, so this is only believed in a session with a single key, and only until the first LF.
+//!
+//! A session's kind does not change while it runs: keys in a plain session, or a plain connection in an encrypted
+//! one, end it.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
 
@@ -25,6 +27,17 @@ use crate::{at::crypto, secret::Secret};
 pub const MAX_LINE: usize = 4096;
 /// Bytes of `connect:<key>:<iv>`.
 const UNENDED: usize = 77;
+
+/// What a session's connections are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Without encryption.
+    Plain,
+    /// With one key for both directions.
+    Single,
+    /// With a key per direction.
+    Twin,
+}
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +61,9 @@ pub enum ControlError {
     /// `connect:` with something else than keys.
     #[error("the control channel announces a connection without usable keys")]
     Keys,
+    /// Keys in a plain session, none in an encrypted one.
+    #[error("the control channel announces another kind of connection than the session's")]
+    OtherKind,
 }
 
 impl Line {
@@ -125,15 +141,17 @@ pub struct Lines {
     searched: usize,
     /// Whether lines without an end are believed.
     unended: bool,
+    kind: Kind,
 }
 
 impl Lines {
-    /// `twin` — whether the session has a key per direction.
-    pub fn new(twin: bool) -> Self {
+    /// For a session of this kind.
+    pub fn new(kind: Kind) -> Self {
         Self {
             buffer: Zeroizing::default(),
             searched: 0,
-            unended: !twin,
+            unended: kind == Kind::Single,
+            kind,
         }
     }
 
@@ -189,7 +207,12 @@ impl Lines {
         self.searched = 0;
         self.buffer[..line].zeroize();
         self.buffer.drain(..with_end);
-        parsed
+        match (parsed, self.kind == Kind::Plain) {
+            (Ok(Line::Connect(_)), true) | (Ok(Line::ConnectPlain), false) => {
+                Err(ControlError::OtherKind)
+            }
+            (parsed, _) => parsed,
+        }
     }
 }
 
@@ -203,10 +226,10 @@ mod tests {
     use crate::np::request::tests::{vectors, vectors_2026};
 
     fn read(
-        twin: bool,
+        kind: Kind,
         pieces: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<Vec<Line>, ControlError> {
-        let (mut lines, mut all) = (Lines::new(twin), Vec::new());
+        let (mut lines, mut all) = (Lines::new(kind), Vec::new());
         for piece in pieces {
             lines.push(&piece);
             while let Some(line) = lines.pop()? {
@@ -216,8 +239,8 @@ mod tests {
         Ok(all)
     }
 
-    fn whole(twin: bool, text: &str) -> Result<Vec<Line>, ControlError> {
-        read(twin, [text.as_bytes().to_vec()])
+    fn whole(kind: Kind, text: &str) -> Result<Vec<Line>, ControlError> {
+        read(kind, [text.as_bytes().to_vec()])
     }
 
     fn known(name: &str) -> String {
@@ -233,7 +256,11 @@ mod tests {
             "heartbeat",
         ] {
             let text = known(name);
-            let lines = whole(true, &text).unwrap();
+            let kind = match text.contains("no:encrypt") {
+                true => Kind::Plain,
+                false => Kind::Twin,
+            };
+            let lines = whole(kind, &text).unwrap();
             assert_eq!(lines.len(), 1, "{name}");
             assert_ne!(lines[0], Line::Unknown, "{name}");
             assert_eq!(lines[0].print().reveal(), &text, "{name}");
@@ -253,7 +280,7 @@ mod tests {
             of("aesKeyD2C"),
             of("ivD2C")
         );
-        let lines = whole(true, &want).unwrap();
+        let lines = whole(Kind::Twin, &want).unwrap();
         let [Line::Connect(keys)] = &lines[..] else {
             panic!("{lines:?}");
         };
@@ -270,7 +297,7 @@ mod tests {
         let key = crypto::aes_key_from_base64(&known("sessionAesKeyBase64")).unwrap();
         let iv = crypto::iv_from_base64(&known("sessionIvBase64")).unwrap();
         let mut cipher = ctr::Ctr128BE::<aes::Aes256>::new(key.reveal().into(), &iv.into());
-        let mut lines = Lines::new(false);
+        let mut lines = Lines::new(Kind::Single);
         for name in ["message1CipherHex", "message2CipherHex"] {
             let mut bytes = hex(known(name));
             cipher.apply_keystream(&mut bytes);
@@ -285,15 +312,31 @@ mod tests {
     fn lines_without_an_end_are_believed_until_the_first_lf_and_never_with_twin_keys() {
         let ended = known("message");
         let bare = ended.trim_end();
-        for (twin, text, want) in [
-            (false, format!("{bare}{bare}"), 2),
-            (false, format!("{bare}{ended}{ended}"), 3),
-            (false, format!("{ended}{bare}"), 1),
-            (true, format!("{bare}{bare}"), 0),
-            (true, format!("{ended}{ended}"), 2),
-            (false, known("twinMessage"), 1),
+        for (kind, text, want) in [
+            (Kind::Single, format!("{bare}{bare}"), 2),
+            (Kind::Single, format!("{bare}{ended}{ended}"), 3),
+            (Kind::Single, format!("{ended}{bare}"), 1),
+            (Kind::Twin, format!("{bare}{bare}"), 0),
+            (Kind::Plain, format!("{bare}{bare}"), 0),
+            (Kind::Twin, format!("{ended}{ended}"), 2),
+            (Kind::Single, known("twinMessage"), 1),
         ] {
-            assert_eq!(whole(twin, &text).unwrap().len(), want, "{twin} {text}");
+            assert_eq!(whole(kind, &text).unwrap().len(), want, "{kind:?} {text}");
+        }
+    }
+
+    #[test]
+    fn a_connection_of_another_kind_than_the_sessions_ends_it() {
+        let (keys, plain) = (known("message"), known("plainMessageNoEncrypt"));
+        for (kind, text, want) in [
+            (Kind::Plain, &plain, Ok(1)),
+            (Kind::Single, &plain, Err(ControlError::OtherKind)),
+            (Kind::Twin, &plain, Err(ControlError::OtherKind)),
+            (Kind::Plain, &keys, Err(ControlError::OtherKind)),
+            (Kind::Single, &keys, Ok(1)),
+        ] {
+            let lines = whole(kind, text).map(|lines| lines.len());
+            assert_eq!(lines, want, "{kind:?} {text}");
         }
     }
 
@@ -309,28 +352,29 @@ mod tests {
             ("connect:x:y\n", Err(ControlError::Keys)),
             ("connect:a:b:c\n", Err(ControlError::Keys)),
         ] {
-            assert_eq!(whole(true, text), want, "{text:?}");
+            assert_eq!(whole(Kind::Twin, text), want, "{text:?}");
         }
     }
 
     #[test]
     fn a_line_without_an_end_is_not_collected_for_ever() {
         let endless = std::iter::repeat_n(vec![b'x'; 100], 1000);
-        assert_eq!(read(false, endless), Err(ControlError::TooLong));
+        assert_eq!(read(Kind::Single, endless), Err(ControlError::TooLong));
         let long = "x".repeat(MAX_LINE + 1) + "\n";
-        assert_eq!(whole(false, &long), Err(ControlError::TooLong));
-        assert_eq!(whole(false, &long[1..]), Ok(vec![Line::Unknown]));
+        assert_eq!(whole(Kind::Single, &long), Err(ControlError::TooLong));
+        assert_eq!(whole(Kind::Single, &long[1..]), Ok(vec![Line::Unknown]));
     }
 
     proptest! {
         #[test]
         fn chunking_never_changes_the_lines(
-            kinds in prop::collection::vec(0usize..5, 0..6),
+            kinds in prop::collection::vec(0usize..4, 0..6),
             unended in 0usize..4,
             twin in any::<bool>(),
             cuts in prop::collection::vec(1usize..200, 0..30),
         ) {
-            let of = ["message", "twinMessage", "plainMessageNoEncrypt", "heartbeat"].map(known);
+            let of = ["message", "twinMessage", "heartbeat"].map(known);
+            let session = if twin { Kind::Twin } else { Kind::Single };
             let mut text = String::new();
             if !twin {
                 text += &of[0].trim_end().repeat(unended);
@@ -340,7 +384,7 @@ mod tests {
                 let line = if twin || kind != 1 { of.get(kind) } else { of.first() };
                 text += line.map_or("later:word\n", String::as_str);
             }
-            let wanted = whole(twin, &text).unwrap();
+            let wanted = whole(session, &text).unwrap();
             let mut rest = text.as_bytes();
             let mut pieces = Vec::new();
             for cut in cuts {
@@ -349,15 +393,15 @@ mod tests {
                 rest = behind;
             }
             pieces.push(rest.to_vec());
-            prop_assert_eq!(read(twin, pieces).unwrap(), wanted.clone());
+            prop_assert_eq!(read(session, pieces).unwrap(), wanted.clone());
             let single = text.bytes().map(|byte| vec![byte]);
-            prop_assert_eq!(read(twin, single).unwrap(), wanted);
+            prop_assert_eq!(read(session, single).unwrap(), wanted);
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = read(false, [bytes.clone()]);
-            let _ = read(true, [bytes]);
+            let _ = read(Kind::Single, [bytes.clone()]);
+            let _ = read(Kind::Twin, [bytes]);
         }
     }
 }

@@ -103,6 +103,10 @@ impl fmt::Display for DeviceName {
 /// Longest nonce, in bytes.
 pub const MAX_NONCE: usize = 128;
 
+/// How the nonce of a rendezvous ends that joins sockets by their numbers. No other program writes such
+/// nonces, and all take them as they are.
+const NUMBERED: &str = "-pairs";
+
 /// A text that makes one admission unlike every other. Opaque; upstream uses local time stamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nonce(String);
@@ -111,6 +115,16 @@ impl Nonce {
     /// A new random one: 122 bits, as text that needs no escaping anywhere.
     pub fn random() -> Self {
         Self(Uuid::new_v4().as_simple().to_string())
+    }
+
+    /// The same from a rendezvous that takes numbers ([`super::pairs`]).
+    pub fn random_numbered() -> Self {
+        Self(Self::random().0 + NUMBERED)
+    }
+
+    /// Whether its rendezvous takes numbers.
+    pub fn takes_numbers(&self) -> bool {
+        self.0.ends_with(NUMBERED)
     }
 
     /// The text.
@@ -192,8 +206,11 @@ mod tests {
             "2024-10-24T10:15:31.654321",
             "null",
             Nonce::random().as_str(),
+            Nonce::random_numbered().as_str(),
         ] {
-            assert_eq!(good.parse::<Nonce>().unwrap().as_str(), good);
+            let nonce = good.parse::<Nonce>().unwrap();
+            assert_eq!(nonce.as_str(), good);
+            assert_eq!(nonce.takes_numbers(), good.ends_with("-pairs"), "{good}");
         }
         for bad in [
             "",

@@ -9,9 +9,12 @@
 //! | here they are / no | `<session>.sshrvd`, `nack.<session>.sshrvd` | rendezvous → client | [`ports`] |
 //! | open a session | `ssh_request.<device>.sshnp`, `npt_request.<device>.sshnp` | client → daemon | [`request`] |
 //! | keys for it / no | `<session>.<device>.sshnp` | daemon → client | [`request`] |
+//! | let this ssh key in | `sshpublickey.<device>.sshnp` | client → daemon | [`sshkey`] |
+//! | log in to me, with this key | `privatekey.<device>.sshnp`, `sshd.<device>.sshnp` | client → daemon | [`reverse`] |
 //! | may this client…? | `request.<id>.auth_checks.__rpcs.sshnp` | daemon → policy | [`policy`] |
 //! | heard / yes or no | `ack.<id>.…`, `success.<id>.…` | policy → daemon | [`policy`] |
 //! | first line on a rendezvous socket | – | both → rendezvous | [`admit`] |
+//! | which sockets belong together | – | at the rendezvous | [`pairs`] |
 //! | keys of the next connection | – | client → daemon, through the rendezvous | [`control`] |
 //!
 //! Every message that asks for something is an [`envelope`]: JSON signed by the sender's atSign.
@@ -21,12 +24,16 @@ pub mod admit;
 pub mod control;
 pub mod envelope;
 pub mod ids;
+pub mod pairs;
 pub mod permit;
 pub mod ping;
 pub mod policy;
 pub mod ports;
 pub mod request;
+pub mod reverse;
 pub mod session;
+pub mod sshkey;
+pub mod yaml;
 
 use crate::at::AtSign;
 

@@ -3,6 +3,16 @@
 //! The answer also stands as a record on the daemon's atServer (`device_info.<device>.sshnp`), so that
 //! people can list their devices.
 //!
+//! ```text
+//!   3.4, 4.x   {"devicename":…,"version":…}
+//!   5.0        … and ,"corePackageVersion","supportedFeatures":{…}
+//!   5.2        … and ,"allowedServices":[…]
+//!   later      … and "deviceGroupName" behind the name; more features
+//! ```
+//!
+//! A daemon that names no features at all takes public keys, and can do nothing else. Members that nobody knows
+//! are passed over.
+//!
 //! Source: noports:packages/dart/noports_core/lib/src/common/features.dart and
 //! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart (members and their order).
 
@@ -34,6 +44,19 @@ pub struct Features {
     pub control_heartbeats: bool,
     /// One key per direction.
     pub twin_keys: bool,
+}
+
+/// Which members a generation of daemons has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Members {
+    /// 3.4 and 4.x: name and version.
+    V3,
+    /// 5.0 and 5.1: features.
+    V50,
+    /// 5.2 to 5.6, and the C daemon: what may be opened.
+    V52,
+    /// The group.
+    Newest,
 }
 
 /// Who a daemon is and what it can do.
@@ -129,6 +152,51 @@ impl Heartbeat {
         }
     }
 
+    /// Nothing but a name: stands in for the answer of a daemon that was not asked, or does not answer.
+    pub fn unknown(device: &DeviceName) -> Self {
+        Self {
+            device: device.to_string(),
+            group: NO_GROUP.to_owned(),
+            version: String::new(),
+            core: String::new(),
+            features: unnamed_features(),
+            services: Vec::new(),
+        }
+    }
+
+    /// The text of an earlier generation: the members it had, and of the features those that are true or that it
+    /// knew.
+    pub fn print_as(&self, members: Members) -> String {
+        let text = |text: &str| json::to_string(text);
+        let (device, version) = (text(&self.device), text(&self.version));
+        if members == Members::Newest {
+            return self.print();
+        }
+        let mut out = format!(r#"{{"devicename":{device},"version":{version}"#);
+        if members >= Members::V50 {
+            let f = &self.features;
+            let features: Vec<String> = [
+                ("srAuth", f.relay_auth, true),
+                ("srE2ee", f.relay_encryption, true),
+                ("acceptsPublicKeys", f.public_keys, true),
+                ("supportsPortChoice", f.port_choice, members >= Members::V52),
+                ("adjustableTimeout", f.adjustable_timeout, false),
+                ("controlChannelHeartbeats", f.control_heartbeats, false),
+                ("twinKeys", f.twin_keys, false),
+            ]
+            .into_iter()
+            .filter(|(_, has, known)| *has || *known)
+            .map(|(name, has, _)| format!(r#""{name}":{has}"#))
+            .collect();
+            let (core, features) = (text(&self.core), features.join(","));
+            out += &format!(r#","corePackageVersion":{core},"supportedFeatures":{{{features}}}"#);
+        }
+        if members >= Members::V52 {
+            out += &format!(r#","allowedServices":{}"#, json::to_string(&self.services));
+        }
+        out + "}"
+    }
+
     /// The JSON text, members in the order upstream writes them.
     pub fn print(&self) -> String {
         let f = &self.features;
@@ -182,10 +250,7 @@ impl Heartbeat {
 
 fn features(value: Option<json::Value>) -> Features {
     let Some(json::Value::Object(members)) = value else {
-        return Features {
-            public_keys: true,
-            ..Features::default()
-        };
+        return unnamed_features();
     };
     let has = |name: &str| matches!(members.get(name), Some(json::Value::Bool(true)));
     Features {
@@ -196,6 +261,14 @@ fn features(value: Option<json::Value>) -> Features {
         adjustable_timeout: has("adjustableTimeout"),
         control_heartbeats: has("controlChannelHeartbeats"),
         twin_keys: has("twinKeys"),
+    }
+}
+
+/// Of a daemon that names none.
+fn unnamed_features() -> Features {
+    Features {
+        public_keys: true,
+        ..Features::default()
     }
 }
 
@@ -236,6 +309,58 @@ mod tests {
         );
         assert_eq!(ours.print(), want);
         assert_eq!(Heartbeat::parse(&want).unwrap(), ours);
+    }
+
+    #[test]
+    fn the_answers_of_earlier_generations_are_pinned() {
+        let mut daemon =
+            Heartbeat::ours(&"my_device".parse().unwrap(), vec!["localhost:22".into()]);
+        let some = Features {
+            relay_auth: true,
+            relay_encryption: true,
+            ..Features::default()
+        };
+        for (members, version, core, features, want) in [
+            (
+                Members::V3,
+                "4.0.5",
+                "",
+                Features::default(),
+                r#"{"devicename":"my_device","version":"4.0.5"}"#,
+            ),
+            (
+                Members::V50,
+                "5.0.2",
+                "6.0.2",
+                some,
+                r#"{"devicename":"my_device","version":"5.0.2","corePackageVersion":"6.0.2","supportedFeatures":{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false}}"#,
+            ),
+            (
+                Members::V52,
+                "5.6.1",
+                "6.1.0",
+                Features {
+                    port_choice: true,
+                    adjustable_timeout: true,
+                    ..some
+                },
+                r#"{"devicename":"my_device","version":"5.6.1","corePackageVersion":"6.1.0","supportedFeatures":{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true},"allowedServices":["localhost:22"]}"#,
+            ),
+        ] {
+            (daemon.version, daemon.core) = (version.to_owned(), core.to_owned());
+            daemon.features = features;
+            let text = daemon.print_as(members);
+            assert_eq!(text, want, "{members:?}");
+            let read = Heartbeat::parse(&text).unwrap();
+            let unnamed = members == Members::V3;
+            let want = if unnamed {
+                unnamed_features()
+            } else {
+                features
+            };
+            assert_eq!((read.features, read.version), (want, version.to_owned()));
+        }
+        assert_eq!(daemon.print_as(Members::Newest), daemon.print());
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! ```text
 //!   client ── {"sessionId",…} ─▶ rendezvous      opens port A for the client, port B for the daemon
 //!   client ◀── host,A,B,nonce ──
+//!
+//!   client ── session id alone ─▶ rendezvous     before 5.0, and later where nobody is to log in:
+//!   client ◀── host,A,B,null ──                  anybody may use either port
 //! ```
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srvd/srvd_impl.dart and srvd_session_params.dart.
@@ -43,9 +46,6 @@ pub enum PortsError {
     /// `atSignA` is not who sent it: somebody asks in another's name.
     #[error("asked in the name of {0}")]
     NotTheSender(String),
-    /// Without a signed line anybody could take the socket.
-    #[error("asked for ports that anybody may use")]
-    Unauthenticated,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,6 +75,99 @@ pub struct PortsRequest {
     pub daemon: AtSign,
     /// The client's half of what both ends sign.
     pub nonce: Nonce,
+    /// Who has to say who it is.
+    pub logins: Logins,
+}
+
+/// Which ends of a session begin with an admission line. Whose does not is open to anybody who finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Logins {
+    pub client: bool,
+    pub daemon: bool,
+}
+
+impl Logins {
+    /// What we ask for, unless somebody insists.
+    pub const BOTH: Self = Self {
+        client: true,
+        daemon: true,
+    };
+    /// As before 5.0.
+    pub const NONE: Self = Self {
+        client: false,
+        daemon: false,
+    };
+}
+
+/// What a rendezvous is asked, in either form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A session id alone; both ports are open to anybody.
+    Bare(SessionId),
+    /// Who comes to which port, and who has to log in.
+    Full(PortsRequest),
+}
+
+/// The key a request came under tells its form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `<device>.sshrvd`
+    Bare,
+    /// `<device>.request_ports.sshrvd`
+    Full,
+}
+
+impl Form {
+    /// The form of a notification with this key; `None` when it asks for no ports.
+    pub fn of(entity: &str) -> Option<Self> {
+        let rest = entity
+            .strip_suffix(RENDEZVOUS_NAMESPACE)?
+            .strip_suffix('.')?;
+        match rest.split_once('.') {
+            None if !rest.is_empty() => Some(Self::Bare),
+            Some((_, "request_ports")) => Some(Self::Full),
+            _ => None,
+        }
+    }
+}
+
+impl Asked {
+    /// Reads a request at the rendezvous; see [`PortsRequest::parse`].
+    ///
+    /// # Errors
+    /// See [`PortsError`].
+    pub fn parse(form: Form, from: &AtSign, text: &str) -> Result<Self, PortsError> {
+        match form {
+            Form::Bare => Ok(Self::Bare(text.trim().parse()?)),
+            Form::Full => PortsRequest::parse(from, text).map(Self::Full),
+        }
+    }
+
+    /// The session the ports are for.
+    pub fn session(&self) -> SessionId {
+        match self {
+            Self::Bare(session) => *session,
+            Self::Full(request) => request.session,
+        }
+    }
+
+    /// Who has to say who it is.
+    pub fn logins(&self) -> Logins {
+        match self {
+            Self::Bare(_) => Logins::NONE,
+            Self::Full(request) => request.logins,
+        }
+    }
+}
+
+/// The old request: `<device>.sshrvd`, and the session id as its whole text.
+pub fn bare_request(rendezvous: &AtSign, device: &DeviceName, session: SessionId) -> Message {
+    Message {
+        to: rendezvous.clone(),
+        entity: format!("{device}.{RENDEZVOUS_NAMESPACE}"),
+        text: session.to_string(),
+    }
 }
 
 impl PortsRequest {
@@ -84,8 +177,8 @@ impl PortsRequest {
             session: self.session.to_string(),
             client: self.client.to_string(),
             daemon: self.daemon.to_string(),
-            authenticate_client: true,
-            authenticate_daemon: true,
+            authenticate_client: self.logins.client,
+            authenticate_daemon: self.logins.daemon,
             nonce: self.nonce.to_string(),
         });
         Message {
@@ -93,11 +186,6 @@ impl PortsRequest {
             entity: format!("{device}.request_ports.{RENDEZVOUS_NAMESPACE}"),
             text,
         }
-    }
-
-    /// Whether a notification with this key asks for ports.
-    pub fn is_asked_by(entity: &str) -> bool {
-        entity.ends_with(&format!(".request_ports.{RENDEZVOUS_NAMESPACE}"))
     }
 
     /// Reads a request at the rendezvous. `from` is the notification's sender, vouched for by the
@@ -114,14 +202,15 @@ impl PortsRequest {
         if client != *from {
             return Err(PortsError::NotTheSender(client.to_string()));
         }
-        if !(wire.authenticate_client && wire.authenticate_daemon) {
-            return Err(PortsError::Unauthenticated);
-        }
         Ok(Self {
             session: wire.session.parse()?,
             client,
             daemon: wire.daemon.parse().map_err(|_| PortsError::Form)?,
             nonce: wire.nonce.parse()?,
+            logins: Logins {
+                client: wire.authenticate_client,
+                daemon: wire.authenticate_daemon,
+            },
         })
     }
 }
@@ -152,6 +241,11 @@ impl Ports {
     pub fn print(&self) -> String {
         let nonce = self.nonce.as_ref().map_or("null", Nonce::as_str);
         format!("{},{},{},{nonce}", self.host, self.client, self.daemon)
+    }
+
+    /// `host,A,B`, as before 5.0. There the daemon has the first port.
+    pub fn print_old(&self) -> String {
+        format!("{},{},{}", self.host, self.daemon, self.client)
     }
 
     /// Reads an answer: CSV of every generation, or the JSON of 2025. Rendezvous before 5.0 send no
@@ -227,6 +321,7 @@ mod tests {
             client: "@client_example".parse().unwrap(),
             daemon: "@device_example".parse().unwrap(),
             nonce: "2024-10-24T10:15:30.123456".parse().unwrap(),
+            logins: Logins::BOTH,
         }
     }
 
@@ -240,11 +335,60 @@ mod tests {
         assert_eq!(message.text, vectors.text(&["relayRequest", "v5_value"]));
         let key = format!("{}:{}{}", message.to, message.entity, "@client_example");
         assert_eq!(key, vectors.text(&["relayRequest", "v5_key"]));
-        assert!(PortsRequest::is_asked_by(&message.entity));
+        assert_eq!(Form::of(&message.entity), Some(Form::Full));
         assert_eq!(
             PortsRequest::parse(&request().client, &message.text).unwrap(),
             request()
         );
+    }
+
+    #[test]
+    fn the_old_request_is_pinned() {
+        let (vectors, request) = (vectors(), request());
+        let name = "my_device".parse().unwrap();
+        let message = bare_request(&"@relay_example".parse().unwrap(), &name, request.session);
+        assert_eq!(
+            message.text,
+            vectors.text(&["relayRequest", "legacy_value"])
+        );
+        let key = format!("{}:{}{}", message.to, message.entity, "@client_example");
+        assert_eq!(key, vectors.text(&["relayRequest", "legacy_key"]));
+        let form = Form::of(&message.entity).unwrap();
+        let asked = Asked::parse(form, &request.client, &message.text);
+        assert_eq!(asked, Ok(Asked::Bare(request.session)));
+        assert_eq!(asked.unwrap().logins(), Logins::NONE);
+    }
+
+    #[test]
+    fn the_key_tells_the_form() {
+        for (entity, want) in [
+            ("dev1.sshrvd", Some(Form::Bare)),
+            ("dev1.request_ports.sshrvd", Some(Form::Full)),
+            ("x.dev1.request_ports.sshrvd", None),
+            (".sshrvd", None),
+            ("sshrvd", None),
+            ("nack.6f1c.sshrvd", None),
+            ("dev1.sshnp", None),
+            ("dev1.xsshrvd", None),
+        ] {
+            assert_eq!(Form::of(entity), want, "{entity}");
+        }
+    }
+
+    #[test]
+    fn each_end_may_come_without_saying_who_it_is() {
+        for (client, daemon) in [(true, true), (true, false), (false, true), (false, false)] {
+            let logins = Logins { client, daemon };
+            let request = PortsRequest {
+                logins,
+                ..request()
+            };
+            let text = request
+                .message(&"@r".parse().unwrap(), &"d".parse().unwrap())
+                .text;
+            let asked = Asked::parse(Form::Full, &request.client, &text).unwrap();
+            assert_eq!((asked.logins(), asked.session()), (logins, request.session));
+        }
     }
 
     #[test]
@@ -276,11 +420,6 @@ mod tests {
             .message(&"@r".parse().unwrap(), &"d".parse().unwrap())
             .text;
         for (from, to, want) in [
-            (
-                r#""authenticateSocketB":true"#,
-                r#""authenticateSocketB":false"#,
-                PortsError::Unauthenticated,
-            ),
             (r#""authenticateSocketA":true,"#, "", PortsError::Form),
             (
                 r#""authenticateSocketA":true"#,
@@ -330,6 +469,8 @@ mod tests {
         }
         let ours = at("rv.example.org", 1, 65535, Some(nonce));
         assert_eq!(Ports::parse(&ours.print()).unwrap(), ours);
+        let old = at("rv.example.org", 1, 65535, None);
+        assert_eq!(Ports::parse(&old.print_old()).unwrap(), old);
     }
 
     #[test]

@@ -8,27 +8,101 @@
 //!   Granted ──request──▶                  signed, with an ephemeral public key
 //!     │ accepted(answer)
 //!     ▼
-//!   Ready { rendezvous, admission line, session keys }
+//!   Ready { rendezvous, admission line, session keys, temporary ssh key }
 //! ```
+//!
+//! What the session must have, and in which generation's words it is asked for, are its [`Terms`]. Unless
+//! somebody says otherwise nothing is left out, and a peer that cannot take part in that is refused by name.
 //!
 //! The daemon's side is one step ([`super::request::SshRequest::parse`], then
 //! [`super::request::accept`]), the rendezvous' too ([`super::ports`], [`super::admit`]).
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{
     Message,
-    admit::Admission,
     envelope::EnvelopeError,
     ids::{DeviceName, Nonce, SessionId},
     ping::{self, Heartbeat},
-    ports::{self, Ports, PortsRequest},
-    request::{self, AnswerError, Keys, SshRequest, TunnelRequest},
+    ports::{self, Logins, Ports, PortsRequest},
+    request::{
+        self, Answer, AnswerError, Encryption, Form, Keys, Meeting, Nonces, SshRequest,
+        TunnelRequest,
+    },
+    reverse::{self, ReverseRequest},
 };
-use crate::at::{
-    AtSign,
-    crypto::{KeyPair, PublicKey},
+use crate::{
+    at::{
+        AtSign,
+        crypto::{KeyPair, PublicKey},
+    },
+    secret::Secret,
 };
+
+/// What protects a session, and in whose words it is asked for. What is false is not done, even where the peer
+/// could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// We log in at the rendezvous.
+    pub admit_client: bool,
+    /// The device logs in there.
+    pub admit_device: bool,
+    /// What passes it is encrypted by us, whatever runs inside.
+    pub encrypt: bool,
+    /// How we ask.
+    pub generation: Generation,
+}
+
+/// How a session is asked for. The ones before [`Self::V5`] know neither logins nor encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Generation {
+    /// The device logs in to us by ssh: [`super::reverse`]. Answered with a bare word.
+    V3,
+    /// The device meets us, and answers with a bare word: 4.0's release candidate 2.
+    V4Rc2,
+    /// The same; the answer is signed and holds a temporary ssh key.
+    V4,
+    /// Everything.
+    V5,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            admit_client: true,
+            admit_device: true,
+            encrypt: true,
+            generation: Generation::V5,
+        }
+    }
+}
+
+impl Terms {
+    /// A generation as it was: the earlier ones without any protection of their own.
+    pub fn of(generation: Generation) -> Self {
+        let protected = generation == Generation::V5;
+        Self {
+            admit_client: protected,
+            admit_device: protected,
+            encrypt: protected,
+            generation,
+        }
+    }
+
+    /// What can be: a generation that knows no protection is not asked for any.
+    fn possible(self) -> Self {
+        match self.generation {
+            Generation::V5 => self,
+            other => Self::of(other),
+        }
+    }
+
+    /// Whether the daemon must say what it can do before it is asked for a session.
+    pub fn need_heartbeat(&self) -> bool {
+        let terms = self.possible();
+        terms.admit_device || terms.encrypt
+    }
+}
 
 /// A session that has been thought of.
 #[derive(Clone, Debug)]
@@ -39,6 +113,7 @@ pub struct Offer {
     via: AtSign,
     id: SessionId,
     nonce: Nonce,
+    terms: Terms,
 }
 
 /// One of the messages we wait for.
@@ -68,13 +143,44 @@ pub enum SessionError {
         version: String,
         /// The missing ability.
         what: &'static str,
+        /// The flag that does without it.
+        without: Option<&'static str>,
     },
     /// An old rendezvous.
-    #[error("the rendezvous {0} does not check who uses its ports")]
-    OldRendezvous(AtSign),
+    #[error("the rendezvous {via} does not check who uses its ports")]
+    OldRendezvous {
+        /// Its atSign.
+        via: AtSign,
+        /// The flags that do without.
+        without: &'static str,
+    },
+    /// Asked for in the words of a generation that has none for it.
+    #[error("{0} cannot be asked for in the words of that generation")]
+    Unspeakable(&'static str),
+    /// Encryption needs a fresh key of ours.
+    #[error("there is no key for the session's keys")]
+    NoEphemeral,
     /// We could not sign.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
+}
+
+/// Flags that leave a protection out: ours, and how the classic programs call it.
+pub const NO_ENCRYPT: &str = "--no-encrypt (classic: --no-et)";
+/// See [`NO_ENCRYPT`].
+pub const NO_ADMIT_DEVICE: &str = "--no-admit-device (classic: --no-ad)";
+/// See [`NO_ENCRYPT`].
+pub const NO_ADMIT: &str = "--no-admit-client and --no-admit-device (classic: --no-ac and --no-ad)";
+
+impl SessionError {
+    /// The flag that would allow the session all the same, with less protection.
+    pub fn without(&self) -> Option<&'static str> {
+        match self {
+            Self::Lacks { without, .. } => *without,
+            Self::OldRendezvous { without, .. } => Some(without),
+            _ => None,
+        }
+    }
 }
 
 impl Offer {
@@ -86,6 +192,7 @@ impl Offer {
         via: &AtSign,
         id: SessionId,
         nonce: Nonce,
+        terms: Terms,
     ) -> Self {
         Self {
             me: me.clone(),
@@ -94,7 +201,13 @@ impl Offer {
             via: via.clone(),
             id,
             nonce,
+            terms: terms.possible(),
         }
+    }
+
+    /// What the session must have.
+    pub fn terms(&self) -> Terms {
+        self.terms
     }
 
     /// The session's id.
@@ -129,68 +242,103 @@ impl Offer {
         ping::ask(&self.to, &self.device)
     }
 
-    /// The question to the rendezvous.
+    /// The question to the rendezvous. Where nobody is to log in it is the old one, which all understand.
     pub fn ask_ports(&self) -> Message {
+        if !self.terms.admit_client && !self.terms.admit_device {
+            return ports::bare_request(&self.via, &self.device, self.id);
+        }
         let request = PortsRequest {
             session: self.id,
             client: self.me.clone(),
             daemon: self.to.clone(),
             nonce: self.nonce.clone(),
+            logins: Logins {
+                client: self.terms.admit_client,
+                daemon: self.terms.admit_device,
+            },
         };
         request.message(&self.via, &self.device)
     }
 
-    /// Both answers are there.
+    /// The answers are there; the daemon's only if there is one ([`Terms::need_heartbeat`]).
     ///
     /// # Errors
-    /// When daemon or rendezvous is too old for an encrypted, admitted session.
-    pub fn granted(self, ports: Ports, heartbeat: &Heartbeat) -> Result<Granted, SessionError> {
-        if !heartbeat.features.relay_auth {
-            return Err(self.lacks(heartbeat, "log in to a rendezvous"));
-        }
-        if !heartbeat.features.relay_encryption {
-            return Err(self.lacks(heartbeat, "encrypt what passes the rendezvous"));
-        }
-        let Some(rendezvous_nonce) = ports.nonce.clone() else {
-            return Err(SessionError::OldRendezvous(self.via));
+    /// When daemon or rendezvous is too old for what the session must have.
+    pub fn granted(
+        self,
+        ports: Ports,
+        heartbeat: Option<&Heartbeat>,
+    ) -> Result<Granted, SessionError> {
+        let daemon = match heartbeat {
+            Some(heartbeat) => heartbeat.clone(),
+            None => Heartbeat::unknown(&self.device),
         };
-        let admission = Admission {
-            session: self.id,
-            client_nonce: self.nonce.clone(),
-            rendezvous_nonce,
+        let (terms, can) = (self.terms, &daemon.features);
+        if terms.admit_device && !can.relay_auth {
+            return Err(self.lacks(&daemon, "log in to a rendezvous", Some(NO_ADMIT_DEVICE)));
+        }
+        if terms.encrypt && !can.relay_encryption {
+            let what = "encrypt what passes the rendezvous";
+            return Err(self.lacks(&daemon, what, Some(NO_ENCRYPT)));
+        }
+        let nonces = ports.nonce.as_ref().map(|rendezvous| Nonces {
+            client: self.nonce.clone(),
+            rendezvous: rendezvous.clone(),
+        });
+        let admission = match nonces {
+            _ if !terms.admit_client && !terms.admit_device => None,
+            Some(nonces) => Some(nonces),
+            None => {
+                return Err(SessionError::OldRendezvous {
+                    via: self.via,
+                    without: NO_ADMIT,
+                });
+            }
         };
         Ok(Granted {
             offer: self,
             ports,
             admission,
-            daemon: heartbeat.clone(),
+            daemon,
         })
     }
 
-    fn lacks(&self, heartbeat: &Heartbeat, what: &'static str) -> SessionError {
+    fn lacks(
+        &self,
+        heartbeat: &Heartbeat,
+        what: &'static str,
+        without: Option<&'static str>,
+    ) -> SessionError {
         let version = heartbeat.version.chars().filter(|c| !c.is_control());
         SessionError::Lacks {
             device: self.device.clone(),
             at: self.to.clone(),
             version: version.take(32).collect(),
             what,
+            without,
         }
     }
 }
 
-/// A session with a meeting point.
+/// A session with a meeting point. Prints as what was agreed, for a log:
+/// `generation=5 login=both encryption=twin`.
 #[derive(Clone, Debug)]
 pub struct Granted {
     offer: Offer,
     ports: Ports,
-    admission: Admission,
+    admission: Option<Nonces>,
     daemon: Heartbeat,
 }
 
 impl Granted {
     /// Whether each direction will have its own key.
     pub fn twin_keys(&self) -> bool {
-        self.daemon.features.twin_keys
+        self.offer.terms.encrypt && self.daemon.features.twin_keys
+    }
+
+    /// What the session has.
+    pub fn terms(&self) -> Terms {
+        self.offer.terms
     }
 
     /// What the daemon says of itself.
@@ -198,16 +346,27 @@ impl Granted {
         &self.daemon
     }
 
-    /// The signed request for an ssh session.
+    /// The rendezvous' host and ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The signed request for an ssh session; `ephemeral` where it is to be encrypted.
     ///
     /// # Errors
-    /// When the key cannot sign.
+    /// When the key cannot sign, or the session is another way round.
     pub fn request(
         &self,
-        ephemeral: &PublicKey,
+        ephemeral: Option<&PublicKey>,
         signer: &KeyPair,
     ) -> Result<Message, SessionError> {
-        let request = self.common(ephemeral);
+        let form = match self.offer.terms.generation {
+            Generation::V3 => return Err(SessionError::Unspeakable("a direct session")),
+            Generation::V4Rc2 | Generation::V4 => Form::V4,
+            Generation::V5 => Form::V5,
+        };
+        let meeting = self.meeting(ephemeral)?;
+        let request = SshRequest { meeting, form };
         Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
     }
 
@@ -220,14 +379,18 @@ impl Granted {
         &self,
         (host, port): (&str, u16),
         timeout: Duration,
-        ephemeral: &PublicKey,
+        ephemeral: Option<&PublicKey>,
         signer: &KeyPair,
     ) -> Result<Message, SessionError> {
+        if self.offer.terms.generation != Generation::V5 {
+            return Err(SessionError::Unspeakable("another port than ssh"));
+        }
         if !self.daemon.features.port_choice {
-            return Err(self.offer.lacks(&self.daemon, "open other ports than ssh"));
+            let what = "open other ports than ssh";
+            return Err(self.offer.lacks(&self.daemon, what, None));
         }
         let request = TunnelRequest {
-            session: self.common(ephemeral),
+            meeting: self.meeting(ephemeral)?,
             target_host: host.to_owned(),
             target_port: port,
             timeout,
@@ -235,19 +398,44 @@ impl Granted {
         Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
     }
 
-    fn common(&self, ephemeral: &PublicKey) -> SshRequest {
-        SshRequest {
+    /// The two messages for a session in which the device logs in to us: as `user` with `key`, so that our port
+    /// `forward` leads to its sshd.
+    pub fn reverse_requests(&self, forward: u16, user: &str, key: &Secret<String>) -> [Message; 2] {
+        let (to, device) = (&self.offer.to, &self.offer.device);
+        let request = ReverseRequest {
+            forward,
+            host: self.ports.host.clone(),
+            port: self.ports.daemon,
+            user: user.to_owned(),
+            session: Some(self.offer.id),
+        };
+        [
+            reverse::private_key_message(key, to, device),
+            request.message(to, device),
+        ]
+    }
+
+    fn meeting(&self, ephemeral: Option<&PublicKey>) -> Result<Meeting, SessionError> {
+        let terms = self.offer.terms;
+        let encryption = match (terms.encrypt, ephemeral) {
+            (false, _) => None,
+            (true, None) => return Err(SessionError::NoEphemeral),
+            (true, Some(ephemeral)) => Some(Encryption {
+                ephemeral: ephemeral.clone(),
+                twin_keys: self.twin_keys(),
+            }),
+        };
+        Ok(Meeting {
             session: self.offer.id,
             host: self.ports.host.clone(),
             port: self.ports.daemon,
-            client_nonce: self.admission.client_nonce.clone(),
-            rendezvous_nonce: self.admission.rendezvous_nonce.clone(),
-            ephemeral: ephemeral.clone(),
-            twin_keys: self.twin_keys(),
-        }
+            admission: self.admission.clone().filter(|_| terms.admit_device),
+            encryption,
+        })
     }
 
-    /// The daemon has answered: its signature is `device_key`'s, its session and status are right.
+    /// The daemon has answered: where the generation signs, its signature is `device_key`'s, and its session and
+    /// status are right.
     ///
     /// # Errors
     /// See [`AnswerError`].
@@ -255,17 +443,63 @@ impl Granted {
         self,
         answer: &str,
         device_key: &PublicKey,
-        ephemeral: &KeyPair,
+        ephemeral: Option<&KeyPair>,
         signer: &KeyPair,
     ) -> Result<Ready, AnswerError> {
-        let keys = request::read_answer(answer, self.offer.id, device_key, ephemeral)?;
-        let admission = self.admission.line(signer)?;
+        let terms = self.offer.terms;
+        let ephemeral = ephemeral.filter(|_| terms.encrypt);
+        let (keys, ephemeral_key) =
+            match request::read_answer(answer, self.offer.id, device_key, ephemeral)? {
+                Answer::Bare if terms.generation > Generation::V4Rc2 => {
+                    return Err(AnswerError::Unsigned);
+                }
+                Answer::Bare => (None, None),
+                Answer::Signed {
+                    keys,
+                    ephemeral_key,
+                } => (keys, ephemeral_key),
+            };
+        if terms.encrypt && keys.is_none() {
+            return Err(AnswerError::Keys);
+        }
+        let admission = match self.admission.filter(|_| terms.admit_client) {
+            Some(nonces) => Some(nonces.admission(self.offer.id).line(signer)?),
+            None => None,
+        };
         Ok(Ready {
             host: self.ports.host,
             port: self.ports.client,
             admission,
             keys,
+            ephemeral_key,
         })
+    }
+}
+
+impl fmt::Display for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let terms = self.offer.terms;
+        let generation = match terms.generation {
+            Generation::V3 => "3",
+            Generation::V4Rc2 => "4rc2",
+            Generation::V4 => "4",
+            Generation::V5 => "5",
+        };
+        let login = match (terms.admit_client, terms.admit_device) {
+            (true, true) => "both",
+            (true, false) => "client",
+            (false, true) => "device",
+            (false, false) => "none",
+        };
+        let encryption = match (terms.encrypt, self.twin_keys()) {
+            (false, _) => "none",
+            (true, false) => "single",
+            (true, true) => "twin",
+        };
+        write!(
+            f,
+            "generation={generation} login={login} encryption={encryption}"
+        )
     }
 }
 
@@ -276,27 +510,37 @@ pub struct Ready {
     pub host: String,
     /// Our port there (A).
     pub port: u16,
-    /// First line on the socket, without its line end.
-    pub admission: String,
-    /// For what follows.
-    pub keys: Keys,
+    /// First line on the socket, without its line end; `None` where we do not log in.
+    pub admission: Option<String>,
+    /// For what follows; `None` where it passes as it is.
+    pub keys: Option<Keys>,
+    /// A private ssh key in PEM form that the device lets in for some seconds, if it sent one.
+    pub ephemeral_key: Option<Secret<String>>,
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::np::{ping::Features, request::tests::vectors};
+    use crate::np::{
+        ping::Features,
+        request::tests::{SESSION, vectors},
+    };
 
     fn offer() -> Offer {
+        offer_on(Terms::default())
+    }
+
+    fn offer_on(terms: Terms) -> Offer {
         let name = |text: &str| text.parse::<AtSign>().unwrap();
         Offer::new(
             &name("@client_example"),
             &name("@device_example"),
             &"my_device".parse().unwrap(),
             &name("@relay_example"),
-            "6f1c1c1e-6d0a-4a53-9d0a-0d4f7a2b9c11".parse().unwrap(),
+            SESSION.parse().unwrap(),
             "2024-10-24T10:15:30.123456".parse().unwrap(),
+            terms,
         )
     }
 
@@ -316,34 +560,44 @@ mod tests {
         );
         for twin in [true, false] {
             let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
-            let granted = offer().granted(ports, &heartbeat(twin)).unwrap();
+            let granted = offer().granted(ports, Some(&heartbeat(twin))).unwrap();
             assert_eq!(granted.twin_keys(), twin);
-            let asked = granted.request(ephemeral.public(), &client).unwrap();
+            let asked = granted.request(Some(ephemeral.public()), &client).unwrap();
 
             let request = SshRequest::parse(&asked.text, client.public()).unwrap();
             assert_eq!(
-                (request.port, request.twin_keys),
+                (
+                    request.meeting.port,
+                    request.meeting.encryption.as_ref().unwrap().twin_keys
+                ),
                 (40190, twin),
                 "the daemon dials port B"
             );
-            let keys = Keys::random(request.twin_keys).unwrap();
+            let keys = Keys::random(twin).unwrap();
             let to = "@client_example".parse().unwrap();
-            let answer =
-                request::accept(&request, &keys, &to, &"my_device".parse().unwrap(), &device)
-                    .unwrap();
+            let answer = request::accept(
+                &request,
+                Some(&keys),
+                None,
+                &to,
+                &"my_device".parse().unwrap(),
+                &device,
+            )
+            .unwrap();
 
             let ready = granted
-                .accepted(&answer.text, device.public(), &ephemeral, &client)
+                .accepted(&answer.text, device.public(), Some(&ephemeral), &client)
                 .unwrap();
             assert_eq!(
                 (ready.port, &ready.keys),
-                (40189, &keys),
+                (40189, &Some(keys)),
                 "the client dials port A"
             );
             assert_eq!(
-                ready.admission,
-                v.text(&["relayAuth", "sideA_client"]).trim_end()
+                ready.admission.as_deref(),
+                Some(v.text(&["relayAuth", "sideA_client"]).trim_end())
             );
+            assert_eq!(ready.ephemeral_key, None);
         }
     }
 
@@ -397,8 +651,8 @@ mod tests {
         let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
         let month = Duration::from_secs(30 * 24 * 3600);
         let ask = |heartbeat: &Heartbeat| {
-            let granted = offer().granted(ports.clone(), heartbeat).unwrap();
-            granted.tunnel_request(("nas", 443), month, ephemeral.public(), &client)
+            let granted = offer().granted(ports.clone(), Some(heartbeat)).unwrap();
+            granted.tunnel_request(("nas", 443), month, Some(ephemeral.public()), &client)
         };
         let asked = ask(&heartbeat(true)).unwrap();
         assert_eq!(asked.entity, "npt_request.my_device.sshnp");
@@ -407,7 +661,7 @@ mod tests {
             (request.target_host.as_str(), request.target_port),
             ("nas", 443)
         );
-        assert_eq!((request.timeout, request.session.port), (month, 40190));
+        assert_eq!((request.timeout, request.meeting.port), (month, 40190));
 
         let mut old = heartbeat(false);
         old.features.port_choice = false;
@@ -424,16 +678,196 @@ mod tests {
         let mut old = heartbeat(false);
         old.features = Features::default();
         old.version = "4.0.5".into();
-        let why = offer().granted(new_ports, &old).unwrap_err().to_string();
+        let why = offer().granted(new_ports, Some(&old)).unwrap_err();
+        assert_eq!(why.without(), Some(NO_ADMIT_DEVICE));
         assert_eq!(
-            why,
+            why.to_string(),
             "the daemon my_device@device_example (version 4.0.5) cannot log in to a rendezvous"
         );
         let old_ports = Ports::parse("h,1,2").unwrap();
-        let why = offer().granted(old_ports, &heartbeat(true)).unwrap_err();
+        let why = offer()
+            .granted(old_ports, Some(&heartbeat(true)))
+            .unwrap_err();
         assert_eq!(
-            why,
-            SessionError::OldRendezvous("@relay_example".parse().unwrap())
+            why.to_string(),
+            "the rendezvous @relay_example does not check who uses its ports"
         );
+        assert_eq!(why.without(), Some(NO_ADMIT));
+    }
+
+    /// Every choice of protection, against a daemon and a rendezvous that can do it all.
+    #[test]
+    fn what_is_left_out_is_neither_asked_for_nor_needed() {
+        let v = vectors();
+        let (client, device, ephemeral) = (
+            v.key("@client_example"),
+            v.key("@device_example"),
+            v.key("session"),
+        );
+        let (to, name) = (
+            "@client_example".parse().unwrap(),
+            "my_device".parse().unwrap(),
+        );
+        for bits in 0..8 {
+            let terms = Terms {
+                admit_client: bits & 1 == 0,
+                admit_device: bits & 2 == 0,
+                encrypt: bits & 4 == 0,
+                generation: Generation::V5,
+            };
+            let offer = offer_on(terms);
+            let nobody = !terms.admit_client && !terms.admit_device;
+            let old = offer.ask_ports().text == SESSION;
+            assert_eq!(old, nobody, "{terms:?}");
+            let ports = match nobody {
+                true => "127.0.0.1,40189,40190",
+                false => "127.0.0.1,40189,40190,2024-10-24T10:15:31.654321",
+            };
+            let ports = Ports::parse(ports).unwrap();
+            let heartbeat = terms.need_heartbeat().then(|| heartbeat(true));
+            let granted = offer.granted(ports, heartbeat.as_ref()).unwrap();
+            let public = terms.encrypt.then(|| ephemeral.public());
+            let asked = granted.request(public, &client).unwrap();
+            let request = SshRequest::parse(&asked.text, client.public()).unwrap();
+            assert_eq!(request.meeting.admission.is_some(), terms.admit_device);
+            assert_eq!(request.meeting.encryption.is_some(), terms.encrypt);
+            assert_eq!(request.form, Form::V5);
+
+            let keys = terms.encrypt.then(|| Keys::random(true).unwrap());
+            let answer = request::accept(&request, keys.as_ref(), None, &to, &name, &device);
+            let answer = answer.unwrap().text;
+            let ready = granted.accepted(&answer, device.public(), Some(&ephemeral), &client);
+            let ready = ready.unwrap();
+            assert_eq!(ready.admission.is_some(), terms.admit_client, "{terms:?}");
+            assert_eq!(ready.keys, keys, "{terms:?}");
+        }
+    }
+
+    #[test]
+    fn protection_that_was_asked_for_cannot_be_answered_away() {
+        let v = vectors();
+        let (client, device, ephemeral) = (
+            v.key("@client_example"),
+            v.key("@device_example"),
+            v.key("session"),
+        );
+        let read = |terms: Terms, answer: &str| {
+            let ports = Ports::parse("h,1,2,n").unwrap();
+            let granted = offer_on(terms)
+                .granted(ports, Some(&heartbeat(true)))
+                .unwrap();
+            granted.accepted(answer, device.public(), Some(&ephemeral), &client)
+        };
+        let old = v.text(&["envelopes", "v4_response", "envelope"]);
+        let new = v.text(&["envelopes", "v5_npt_response", "envelope"]);
+        let of = Terms::of;
+        let plain = Terms {
+            encrypt: false,
+            ..Terms::default()
+        };
+        for (terms, answer, want) in [
+            (Terms::default(), "connected", Err(AnswerError::Unsigned)),
+            (plain, "connected", Err(AnswerError::Unsigned)),
+            (of(Generation::V4), "connected", Err(AnswerError::Unsigned)),
+            (of(Generation::V4Rc2), "connected", Ok((false, false))),
+            (of(Generation::V3), "connected", Ok((false, false))),
+            (Terms::default(), &*old, Err(AnswerError::Keys)),
+            (plain, &*old, Ok((false, true))),
+            (of(Generation::V4), &*old, Ok((false, true))),
+            (of(Generation::V4Rc2), &*old, Ok((false, true))),
+            (Terms::default(), &*new, Ok((true, false))),
+            (plain, &*new, Ok((false, false))),
+        ] {
+            let got = read(terms, answer)
+                .map(|ready| (ready.keys.is_some(), ready.ephemeral_key.is_some()));
+            assert_eq!(got, want, "{terms:?} {answer:.40}");
+        }
+    }
+
+    /// Each generation's messages from its first to its last, as they travelled.
+    #[test]
+    fn the_transcripts_of_earlier_generations() {
+        let v = vectors();
+        let (client, device) = (v.key("@client_example"), v.key("@device_example"));
+        let old_ports = || Ports::parse(&v.text(&["relayRequest", "response_v4"])).unwrap();
+        let entity = |message: &Message| format!("{}:{}", message.to, message.entity);
+
+        for generation in [Generation::V4Rc2, Generation::V4] {
+            let offer = offer_on(Terms::of(generation));
+            assert!(!offer.terms().need_heartbeat());
+            let ports = offer.ask_ports();
+            assert_eq!(entity(&ports), "@relay_example:my_device.sshrvd");
+            assert_eq!(ports.text, v.text(&["relayRequest", "legacy_value"]));
+            let granted = offer.granted(old_ports(), None).unwrap();
+            let asked = granted.request(None, &client).unwrap();
+            assert_eq!(
+                entity(&asked),
+                "@device_example:ssh_request.my_device.sshnp"
+            );
+            assert_eq!(
+                asked.text,
+                v.text(&["envelopes", "v4_ssh_request_direct", "envelope"])
+            );
+            let answer = match generation {
+                Generation::V4 => v.text(&["envelopes", "v4_response", "envelope"]),
+                _ => "connected".to_owned(),
+            };
+            let ready = granted
+                .accepted(&answer, device.public(), None, &client)
+                .unwrap();
+            assert_eq!(
+                (ready.port, ready.admission, ready.keys),
+                (40190, None, None)
+            );
+            assert_eq!(ready.ephemeral_key.is_some(), generation == Generation::V4);
+        }
+
+        let granted = offer_on(Terms::of(Generation::V3))
+            .granted(old_ports(), None)
+            .unwrap();
+        let pem = Secret::new("PEM".to_owned());
+        let [key, line] = granted.reverse_requests(58358, "gary", &pem);
+        assert_eq!(entity(&key), "@device_example:privatekey.my_device.sshnp");
+        assert_eq!(entity(&line), "@device_example:sshd.my_device.sshnp");
+        assert_eq!(line.text, format!("58358 40189 gary 127.0.0.1 {SESSION}"));
+        let direct = granted.request(None, &client).unwrap_err();
+        assert_eq!(direct, SessionError::Unspeakable("a direct session"));
+        let ready = granted
+            .accepted("connected", device.public(), None, &client)
+            .unwrap();
+        assert_eq!((ready.host.as_str(), ready.port), ("127.0.0.1", 40190));
+    }
+
+    #[test]
+    fn what_was_agreed_is_one_line() {
+        let plain = Terms {
+            encrypt: false,
+            admit_client: false,
+            ..Terms::default()
+        };
+        for (terms, twin, want) in [
+            (
+                Terms::default(),
+                true,
+                "generation=5 login=both encryption=twin",
+            ),
+            (
+                Terms::default(),
+                false,
+                "generation=5 login=both encryption=single",
+            ),
+            (plain, true, "generation=5 login=device encryption=none"),
+            (
+                Terms::of(Generation::V3),
+                true,
+                "generation=3 login=none encryption=none",
+            ),
+        ] {
+            let ports = Ports::parse("h,1,2,n").unwrap();
+            let granted = offer_on(terms)
+                .granted(ports, Some(&heartbeat(twin)))
+                .unwrap();
+            assert_eq!(granted.to_string(), want);
+        }
     }
 }

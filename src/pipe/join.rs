@@ -16,6 +16,7 @@ use super::{
     copy::Copy,
     drive::{Failure, drive},
     relay::{Relay, Socket},
+    strip::Stripped,
 };
 
 pub use super::{cipher::Ciphers, half::HalfClose};
@@ -46,6 +47,42 @@ pub async fn splice(
     let (mut up, mut down) = (Relay::new(&a, &b, early_a), Relay::new(&b, &a, early_b));
     let outcome = drive(&mut up, &mut down, idle).await;
     close(outcome, &[&a, &b])
+}
+
+/// One of two sockets to be joined.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The socket.
+    pub socket: TcpStream,
+    /// What came behind its first line.
+    pub early: Vec<u8>,
+    /// What it may begin with, and the line end behind that, which the other one is not to see. Only looked
+    /// for where nothing came early.
+    pub strip: &'a str,
+}
+
+/// [`splice`] for sockets that may begin with a text that is not meant for the other one. Through a buffer.
+///
+/// # Errors
+/// As [`splice`].
+pub async fn join_stripped(
+    a: Part<'_>,
+    b: Part<'_>,
+    idle: Option<Duration>,
+) -> io::Result<Carried> {
+    let read = |part: &Part<'_>| {
+        let text = if part.early.is_empty() {
+            part.strip
+        } else {
+            ""
+        };
+        Stripped::new(part.socket.clone(), text)
+    };
+    let (from_a, from_b) = (read(&a), read(&b));
+    let mut up = Copy::new(from_a, HalfClose(&b.socket), a.early, None);
+    let mut down = Copy::new(from_b, HalfClose(&a.socket), b.early, None);
+    let outcome = drive(&mut up, &mut down, idle).await;
+    close(outcome, &[&a.socket, &b.socket])
 }
 
 /// Joins a local stream (reader and writer) with a remote socket: local → remote is encrypted with `outbound`,

@@ -4,11 +4,12 @@
 //!   DIR/ca.key  0600   P-256, written first ┐ made once, kept for 20 years:
 //!   DIR/ca.pem  0644   the certificate      ┘ this is the file that clients name with --ca
 //!   DIR/ca-next.key    between `rotate` and `finish`: the next authority's key; ca.pem then holds both certificates
-//!   (memory)           server certificate, made anew at each start; its key never touches the disk
+//!   (memory)           server certificate, made anew at each start and every year; its key never touches the disk
 //! ```
 //!
 //! The server's certificate lives 825 days: the longest that every platform accepts from a private
-//! authority (Apple's refuse more). Nobody has to renew it: each start makes a new one.
+//! authority (Apple's refuse more). Nobody has to renew it: each start makes a new one, and so does the first
+//! connection after a year.
 //! The authority carries no name constraints: older TLS libraries on small devices refuse what they
 //! cannot read, and the names a server goes by change.
 
@@ -17,6 +18,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -26,7 +28,7 @@ use rcgen::{
 };
 
 use crate::{
-    net::tls::{Acceptor, TlsError},
+    net::tls::{Acceptor, Shown, TlsError},
     secret::Secret,
 };
 
@@ -41,6 +43,10 @@ const END_OF_PEM: &str = "-----END CERTIFICATE-----";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const AUTHORITY_DAYS: u32 = 20 * 365;
 const SERVER_DAYS: u32 = 825;
+/// A certificate that is this old is renewed by whoever connects next.
+const RENEWED_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// After a failed renewal, the next attempt waits this long.
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// Certificates begin this long before they are made, for clients whose clock is slow.
 const SLOW_CLOCKS: Duration = DAY;
 /// 2024-01-01 in seconds since 1970. A clock before it was never set.
@@ -111,6 +117,10 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    fn shown(&self) -> Result<Shown, AuthorityError> {
+        Ok(Shown::from_pem(&self.chain, self.key.reveal())?)
+    }
+
     /// Ready to accept connections.
     ///
     /// # Errors
@@ -173,6 +183,19 @@ impl Authority {
     /// # Errors
     /// When a name cannot stand in a certificate, or the clock was never set.
     pub fn leaf(&self, names: &[String]) -> Result<Leaf, AuthorityError> {
+        self.leaf_at(names, SystemTime::now())
+    }
+
+    /// Ready to accept connections for these names, with a certificate that is renewed in time.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
+    pub fn acceptor(self, names: &[String]) -> Result<Acceptor, AuthorityError> {
+        let renewing = Renewing::new(self, names, SystemTime::now())?;
+        Ok(Acceptor::showing(move || renewing.at(SystemTime::now())))
+    }
+
+    fn leaf_at(&self, names: &[String], now: SystemTime) -> Result<Leaf, AuthorityError> {
         let mut params = CertificateParams::new(Vec::new())?;
         for name in all_names(names) {
             let one = CertificateParams::new(vec![name.to_owned()])
@@ -183,7 +206,7 @@ impl Authority {
             params.subject_alt_names.extend(one.subject_alt_names);
         }
         let key = KeyPair::generate()?;
-        date(&mut params, SERVER_DAYS)?;
+        date(&mut params, SERVER_DAYS, now)?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         params
             .distinguished_name
@@ -202,6 +225,65 @@ impl Authority {
             chain: cert.pem() + &self.own_pem,
             key: Secret::new(key.serialize_pem()),
         })
+    }
+}
+
+/// A certificate that is made anew when it is old. Making one takes less than a handshake.
+struct Renewing {
+    authority: Authority,
+    names: Vec<String>,
+    now: Mutex<Made>,
+}
+
+struct Made {
+    shown: Shown,
+    at: SystemTime,
+    /// When the last attempt to make another failed.
+    failed: Option<SystemTime>,
+}
+
+impl Renewing {
+    fn new(
+        authority: Authority,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        let made = Made {
+            shown: authority.leaf_at(names, now)?.shown()?,
+            at: now,
+            failed: None,
+        };
+        Ok(Self {
+            authority,
+            names: names.to_vec(),
+            now: Mutex::new(made),
+        })
+    }
+
+    /// What is shown at this time.
+    fn at(&self, now: SystemTime) -> Shown {
+        let mut made = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was set back may stand before the certificate's first day.
+        let is_recent = |at: SystemTime, most: Duration| match now.duration_since(at) {
+            Ok(age) => age < most,
+            Err(ahead) => ahead.duration() < SLOW_CLOCKS,
+        };
+        let waits = made.failed.is_some_and(|at| is_recent(at, PATIENCE));
+        if is_recent(made.at, RENEWED_AFTER) || waits {
+            return made.shown.clone();
+        }
+        let leaf = self.authority.leaf_at(&self.names, now);
+        match leaf.and_then(|leaf| leaf.shown()) {
+            Ok(shown) => {
+                log::info!("certificate=renewed");
+                (made.shown, made.at, made.failed) = (shown, now, None);
+            }
+            Err(why) => {
+                log::warn!("certificate=kept why={why}");
+                made.failed = Some(now);
+            }
+        }
+        made.shown.clone()
     }
 }
 
@@ -274,7 +356,7 @@ fn all_names(given: &[String]) -> Vec<&str> {
 /// not be read back to sign with it.
 fn authority_params(key: &KeyPair) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::new(Vec::new())?;
-    date(&mut params, AUTHORITY_DAYS)?;
+    date(&mut params, AUTHORITY_DAYS, SystemTime::now())?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
         .distinguished_name
@@ -305,9 +387,9 @@ fn serial(key: &KeyPair) -> SerialNumber {
     SerialNumber::from(bytes)
 }
 
-/// Valid from a day ago until this many days from now.
-fn date(params: &mut CertificateParams, days: u32) -> Result<(), AuthorityError> {
-    let now = SystemTime::now()
+/// Valid from a day before `now` until this many days after.
+fn date(params: &mut CertificateParams, days: u32, now: SystemTime) -> Result<(), AuthorityError> {
+    let now = now
         .duration_since(SystemTime::UNIX_EPOCH)
         .ok()
         .filter(|now| *now > CLOCK_FLOOR)
@@ -527,11 +609,18 @@ mod tests {
 
     /// One TLS connection to `name`, served with the leaf: what the client reads.
     async fn greet(leaf: &Leaf, trust: &Connector, name: &str) -> Result<Vec<u8>, TlsError> {
+        greet_from(&leaf.acceptor().unwrap(), trust, name).await
+    }
+
+    async fn greet_from(
+        acceptor: &Acceptor,
+        trust: &Connector,
+        name: &str,
+    ) -> Result<Vec<u8>, TlsError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        let acceptor = leaf.acceptor().unwrap();
         let server = async {
             let (tcp, _) = listener.accept().await.unwrap();
             if let Ok((mut tls, _)) = acceptor.accept(tcp, SOON).await {
@@ -546,6 +635,46 @@ mod tests {
             Ok(got)
         };
         future::zip(server, client).await.1
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_after_a_year_while_running_and_when_the_clock_was_wrong() {
+        let folder = Folder::new("renew");
+        let authority = open_or_make(&folder.0).unwrap();
+        let start = SystemTime::now();
+        let renewing = Renewing::new(authority, &[], start).unwrap();
+        let shown = |now| renewing.at(now).certificate().to_vec();
+        let (first, year) = (shown(start), RENEWED_AFTER);
+        assert_eq!(shown(start + year - DAY), first);
+        let second = shown(start + year);
+        assert_ne!(second, first);
+        assert_eq!(shown(start + year + DAY), second);
+        // Long before the end of what was shown so far.
+        assert!(year * 2 < DAY * SERVER_DAYS);
+        // A little slow is nothing; back by more than its head start it would not be valid yet.
+        assert_eq!(shown(start + year - DAY / 2), second);
+        let back = shown(start);
+        assert_ne!(back, second);
+        assert_eq!(shown(start + DAY), back);
+        // None can be made by a clock that was never set; what there is goes on.
+        let never_set = SystemTime::UNIX_EPOCH + DAY;
+        assert_eq!(shown(never_set), back);
+        assert_eq!(shown(start + DAY), back);
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_accepted_by_who_trusts_the_authority() {
+        async_std::task::block_on(async {
+            let folder = Folder::new("renewed");
+            let authority = open_or_make(&folder.0).unwrap();
+            let trust = Connector::new(&[authority.ca_file()]).unwrap();
+            // Made so long ago that the first connection finds it too old.
+            let long_ago = SystemTime::now() - DAY * (SERVER_DAYS + 1);
+            let renewing = Renewing::new(authority, &[], long_ago).unwrap();
+            let acceptor = Acceptor::showing(move || renewing.at(SystemTime::now()));
+            let got = greet_from(&acceptor, &trust, "localhost").await;
+            assert_eq!(got.unwrap(), b"@");
+        });
     }
 
     #[test]

@@ -10,7 +10,10 @@
 
 use std::collections::BTreeMap;
 
-use miniserde::{Deserialize, Serialize, json};
+use miniserde::{
+    Deserialize, Serialize,
+    json::{self, Value},
+};
 
 use crate::at::{AtKey, fault::Code, metadata::Metadata};
 
@@ -225,6 +228,12 @@ pub struct Enrollment {
     pub symmetric_key: Option<String>,
     /// The signing keys it publishes once approved.
     pub signing_keys: Option<String>,
+    /// How `public_key` signs, in the wire's word; absent is what a login says.
+    pub signing_algo: Option<String>,
+    /// A JSON object that its own device writes and others of its namespaces read.
+    pub metadata: Option<String>,
+    /// When it was last revoked, milliseconds since 1970.
+    pub revoked_at: Option<u64>,
     /// Milliseconds; 0 or absent is for ever.
     pub life: Option<u64>,
     /// Milliseconds since 1970.
@@ -250,6 +259,11 @@ struct Row {
     signing_keys: Option<String>,
     #[serde(rename = "apkamKeysExpiryInMillis")]
     life: Option<u64>,
+    #[serde(rename = "signingAlgo")]
+    signing_algo: Option<String>,
+    metadata: Option<Value>,
+    #[serde(rename = "revokedAt")]
+    revoked_at: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -269,13 +283,31 @@ impl Enrollment {
 
     /// As `enroll:list` and `enroll:fetch` show it.
     pub fn to_json(&self) -> String {
-        Object::new()
+        let shown = Object::new()
             .text("appName", &self.app)
             .text("deviceName", &self.device)
             .raw("namespace", json::to_string(&self.namespaces))
-            .maybe("encryptedAPKAMSymmetricKey", self.symmetric_key.as_deref())
-            .text("status", self.state.word())
-            .end()
+            .maybe("encryptedAPKAMSymmetricKey", self.symmetric_key.as_deref());
+        let shown = match &self.metadata {
+            Some(metadata) => shown.raw("metadata", metadata),
+            None => shown,
+        };
+        shown.text("status", self.state.word()).end()
+    }
+
+    /// Its right in this namespace: `r` or `rw`. One that is named counts before `*`.
+    pub fn access(&self, namespace: &str) -> Option<&str> {
+        let named = self.namespaces.iter().find(|(granted, _)| {
+            *granted == namespace
+                || namespace
+                    .strip_suffix(granted.as_str())
+                    .is_some_and(|rest| rest.ends_with('.'))
+        });
+        let all = || self.namespaces.get("*").filter(|_| namespace != MANAGE);
+        named
+            .map(|(_, right)| right)
+            .or_else(all)
+            .map(String::as_str)
     }
 
     /// As it is stored, and as `info` shows a connection its own.
@@ -292,6 +324,12 @@ impl Enrollment {
             symmetric_key: self.symmetric_key.clone(),
             signing_keys: self.signing_keys.clone(),
             life: self.life,
+            signing_algo: self.signing_algo.clone(),
+            metadata: self
+                .metadata
+                .as_deref()
+                .and_then(|text| json::from_str(text).ok()),
+            revoked_at: self.revoked_at,
         })
     }
 
@@ -329,6 +367,67 @@ pub fn key_of(home: &Home, id: &str) -> String {
 pub fn default_keys_of(home: &Home, id: &str) -> [String; 2] {
     ["default_enc_private_key", "default_self_enc_key"]
         .map(|name| format!("{id}.{name}.{MANAGE}{}", home.who))
+}
+
+/// What stands in the names of keys that devices keep here by the `keys` command, between name and namespace.
+pub const KEPT: [(&str, &str); 3] = [
+    ("public", ".__public_keys."),
+    ("private", ".__private_keys."),
+    ("self", ".__self_keys."),
+];
+
+/// A key that a device keeps here by the `keys` command.
+#[derive(Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Kept {
+    pub value: Option<String>,
+    #[serde(rename = "keyType")]
+    pub key_type: Option<String>,
+    #[serde(rename = "enrollmentId")]
+    pub enrollment: Option<String>,
+    #[serde(rename = "encryptionKeyName")]
+    pub encryption_key_name: Option<String>,
+}
+
+/// Whether this record is a key that this enrolment keeps here.
+pub fn is_kept_by(id: &str, name: &str, record: &Record) -> bool {
+    KEPT.iter().any(|(_, part)| name.contains(part))
+        && json::from_str::<Kept>(&record.value)
+            .is_ok_and(|kept| kept.enrollment.as_deref() == Some(id))
+}
+
+/// The names of the keys that this enrolment keeps here, ascending.
+///
+/// # Errors
+/// When the store fails.
+pub fn kept_by(rows: &dyn Rows, home: &Home, id: &str) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    home.records(rows, "", &mut |key, _| {
+        if KEPT.iter().any(|(_, part)| key.contains(part)) {
+            names.push(key.to_owned());
+        }
+        true
+    })?;
+    let mut own = Vec::new();
+    for name in names {
+        let record = home.record(rows, &name)?;
+        if record.is_some_and(|record| is_kept_by(id, &name, &record)) {
+            own.push(name);
+        }
+    }
+    Ok(own)
+}
+
+/// An enrolment is over: what it says about itself is moved from `from` to deleted, and the keys it keeps here go.
+///
+/// # Errors
+/// When the store fails.
+pub fn end(tx: &mut Tx<'_>, home: &Home, id: &str, from: &str, now: u64) -> Result<(), StoreError> {
+    move_data(tx, home, id, (from, "d"), now)?;
+    for name in kept_by(tx, home, id)? {
+        home.erase(tx, &name)?;
+    }
+    Ok(())
 }
 
 /// One that has not expired.
@@ -381,6 +480,9 @@ fn parse(id: &str, record: &Record) -> Result<Enrollment, StoreError> {
         symmetric_key: row.symmetric_key,
         signing_keys: row.signing_keys,
         life: row.life,
+        signing_algo: row.signing_algo,
+        metadata: row.metadata.map(|metadata| json::to_string(&metadata)),
+        revoked_at: row.revoked_at,
         expires_at: record.meta.expires_at,
     })
 }

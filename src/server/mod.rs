@@ -51,5 +51,6 @@ pub mod health;
 pub mod listen;
 pub mod notify;
 pub mod peer;
+mod pool;
 pub mod session;
 pub mod store;

@@ -10,12 +10,20 @@
 //!      notify:… | lookup:all:… | scan ──▶        ◀── data:…
 //! ```
 //!
+//! What has introduced itself is kept for a while and used again (`pool.rs`). The other server may have closed it
+//! meanwhile: then everything is said once more, on a new connection. A notification that had arrived already is known
+//! there by its id.
+//!
 //! Source: at_server:packages/at_secondary_server/lib/src/connection/outbound.
 
-use std::{collections::HashSet, io, sync::Mutex, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_std::future::timeout;
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future::poll_once};
 
 use crate::{
     at::{
@@ -36,7 +44,8 @@ use crate::{
 use super::{
     listen::now,
     notify::learn_key,
-    session::{Errand, Fetched, Proof, Question, parse_all},
+    pool::Pool,
+    session::{Errand, Fetched, Outbound, Proof, Question, parse_all},
     store::{Store, StoreError, notes::Note, register::Home},
 };
 
@@ -50,8 +59,9 @@ pub struct Peers {
     network: Network,
     store: Store,
     within: Duration,
-    /// Numbers of the connections there are.
-    open: Mutex<HashSet<u64>>,
+    /// The connections there are, idle ones too.
+    open: Arc<Outbound>,
+    idle: Pool<Link>,
 }
 
 /// Why another server could not be asked.
@@ -77,21 +87,43 @@ enum PeerError {
     TimedOut(#[from] async_std::future::TimeoutError),
 }
 
+impl PeerError {
+    /// The other side has gone, in one way or another: not an answer.
+    fn is_a_closed_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Io(_) | Self::Tls(_) | Self::Wire(_) | Self::TimedOut(_)
+        )
+    }
+}
+
 impl Peers {
     /// `within` is how long another server may take for an answer.
-    pub fn new(network: Network, store: Store, within: Duration) -> Self {
+    pub fn new(network: Network, store: Store, within: Duration, open: Arc<Outbound>) -> Self {
         Self {
             network,
             store,
             within,
-            open: Mutex::default(),
+            open,
+            idle: Pool::default(),
         }
     }
 
+    /// Closes what has not been used for too long.
+    pub fn tidy(&self) {
+        self.idle.tidy(Instant::now());
+    }
+
+    /// Closes what speaks for an atSign that lives here no more.
+    pub fn part(&self, who: &AtSign) {
+        self.idle.part(who);
+    }
+
     /// What the caller's own server shows to prove that it is the caller: signature and signing key.
-    pub async fn proof(&self, proof: &Proof) -> Option<(String, String)> {
+    /// Asked for `me`, whose server the caller wants to speak to.
+    pub async fn proof(&self, me: &Home, proof: &Proof) -> Option<(String, String)> {
         let asked = async {
-            let mut link = self.dial(&proof.caller).await?;
+            let mut link = self.dial(&me.who, &proof.caller).await?;
             let signature = link.data(&format!("lookup:{}", proof.signature_at)).await?;
             let key = link.data(&format!("lookup:{}", proof.key_at)).await?;
             link.close().await;
@@ -105,17 +137,17 @@ impl Peers {
 
     /// Asks for a value, or a list of keys.
     pub async fn fetch(&self, me: &Home, errand: &Errand) -> Fetched {
+        let (line, pol) = match &errand.question {
+            Question::Public { key } => (format!("lookup:all:{key}"), false),
+            Question::Shared { key } => (format!("lookup:all:{key}"), true),
+            Question::Scan { regex: None } => ("scan".to_owned(), true),
+            Question::Scan { regex: Some(regex) } => (format!("scan {regex}"), true),
+        };
         let asked = async {
-            let (line, pol) = match &errand.question {
-                Question::Public { key } => (format!("lookup:all:{key}"), false),
-                Question::Shared { key } => (format!("lookup:all:{key}"), true),
-                Question::Scan { regex: None } => ("scan".to_owned(), true),
-                Question::Scan { regex: Some(regex) } => (format!("scan {regex}"), true),
-            };
-            let mut link = match pol {
-                true => self.introduce(me, &errand.of).await?,
-                false => self.dial(&errand.of).await?,
-            };
+            if pol {
+                return self.ask_as(me, &errand.of, &line).await;
+            }
+            let mut link = self.dial(&me.who, &errand.of).await?;
             let answer = link.data(&line).await;
             link.close().await;
             answer
@@ -135,23 +167,60 @@ impl Peers {
     pub async fn deliver(&self, me: &Home, to: &AtSign, notes: &[Note]) -> usize {
         let mut sent = 0;
         let attempt = async {
-            let mut link = self.introduce(me, to).await?;
-            for note in notes {
-                link.data(&command(note)).await?;
-                sent += 1;
+            if let Some((mut link, born)) = self.met(&me.who, to).await {
+                match link.hand_over(notes, &mut sent).await {
+                    Ok(()) => return Ok((link, born)),
+                    Err(why) if !why.is_a_closed_connection() => return Err(why),
+                    Err(_) => {}
+                }
             }
-            link.close().await;
-            Ok::<_, PeerError>(())
+            let mut link = self.introduce(me, to).await?;
+            link.hand_over(notes, &mut sent).await?;
+            Ok((link, Instant::now()))
         };
-        if let Err(why) = attempt.await {
-            log::info!("from={} peer={to} sent={sent} why={why}", me.who);
+        match attempt.await {
+            Ok((link, born)) => self.idle.keep(&me.who, to, link, born, Instant::now()),
+            Err(why) => log::info!("from={} peer={to} sent={sent} why={why}", me.who),
         }
         sent
     }
 
+    /// Asks once, on a connection that knows us.
+    async fn ask_as(&self, me: &Home, to: &AtSign, line: &str) -> Result<String, PeerError> {
+        let (mut link, mut born) = match self.met(&me.who, to).await {
+            Some(met) => met,
+            None => (self.introduce(me, to).await?, Instant::now()),
+        };
+        let mut answer = link.data(line).await;
+        if link.is_old
+            && answer
+                .as_ref()
+                .is_err_and(PeerError::is_a_closed_connection)
+        {
+            (link, born) = (self.introduce(me, to).await?, Instant::now());
+            answer = link.data(line).await;
+        }
+        // After a refusal the other server may show another prompt: that connection is not kept.
+        if answer.is_ok() {
+            self.idle.keep(&me.who, to, link, born, Instant::now());
+        }
+        answer
+    }
+
+    /// A connection that is there already, and on which nothing has come meanwhile: not even its end.
+    async fn met(&self, me: &AtSign, to: &AtSign) -> Option<(Link, Instant)> {
+        loop {
+            let (mut link, born) = self.idle.take(me, to, Instant::now())?;
+            if poll_once(link.stream.read(&mut [0; 1])).await.is_none() {
+                link.is_old = true;
+                return Some((link, born));
+            }
+        }
+    }
+
     /// Connects without saying who we are.
-    async fn dial(&self, to: &AtSign) -> Result<Link<'_>, PeerError> {
-        let place = self.place()?;
+    async fn dial(&self, me: &AtSign, to: &AtSign) -> Result<Link, PeerError> {
+        let place = self.place(me)?;
         let (at, from_memory) =
             directory::locate(&self.network.root, &self.network.tls, to).await?;
         let connected = match self.connect(&at).await {
@@ -170,6 +239,7 @@ impl Peers {
             stream: connected?,
             replies: Replies::new(Mode::Request),
             within: self.within,
+            is_old: false,
             _place: place,
         })
     }
@@ -179,23 +249,22 @@ impl Peers {
         Ok(self.network.tls.connect(&at.host, tcp, self.within).await?)
     }
 
-    fn place(&self) -> Result<Place<'_>, PeerError> {
-        let mut open = self
-            .open
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let number = (0..MAX_OUTBOUND as u64).find(|number| !open.contains(number));
-        let number = number.ok_or(PeerError::TooMany)?;
-        open.insert(number);
+    /// Idle connections make room for one that is needed.
+    fn place(&self, me: &AtSign) -> Result<Place, PeerError> {
+        while !self.open.enter(me, MAX_OUTBOUND) {
+            if !self.idle.evict() {
+                return Err(PeerError::TooMany);
+            }
+        }
         Ok(Place {
-            open: &self.open,
-            number,
+            open: self.open.clone(),
+            me: me.clone(),
         })
     }
 
     /// Connects and proves that we are `me`.
-    async fn introduce(&self, me: &Home, to: &AtSign) -> Result<Link<'_>, PeerError> {
-        let mut link = self.dial(to).await?;
+    async fn introduce(&self, me: &Home, to: &AtSign) -> Result<Link, PeerError> {
+        let mut link = self.dial(&me.who, to).await?;
         // Servers do this at every meeting, and so learn of new keys. It may well have none yet.
         match link.data(&format!("lookup:all:publickey{to}")).await {
             Ok(found) => self.learn(me, to, &found).await?,
@@ -244,30 +313,37 @@ impl Peers {
 }
 
 /// A connection's place among [`MAX_OUTBOUND`].
-struct Place<'a> {
-    open: &'a Mutex<HashSet<u64>>,
-    number: u64,
+struct Place {
+    open: Arc<Outbound>,
+    me: AtSign,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self
-            .open
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        open.remove(&self.number);
+        self.open.leave(&self.me);
     }
 }
 
 /// One connection to another server.
-struct Link<'a> {
+struct Link {
     stream: TlsStream,
     replies: Replies,
     within: Duration,
-    _place: Place<'a>,
+    /// Used before: the other side may have closed it without our knowing yet.
+    is_old: bool,
+    _place: Place,
 }
 
-impl Link<'_> {
+impl Link {
+    /// Delivers those that have not been yet, in order, counting.
+    async fn hand_over(&mut self, notes: &[Note], sent: &mut usize) -> Result<(), PeerError> {
+        for note in &notes[*sent..] {
+            self.data(&command(note)).await?;
+            *sent += 1;
+        }
+        Ok(())
+    }
+
     /// Sends a command, returns the text behind `data:`.
     async fn data(&mut self, line: &str) -> Result<String, PeerError> {
         match self.ask(line).await? {

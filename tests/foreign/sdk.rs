@@ -248,7 +248,30 @@ fn errors_have_the_codes_that_atsdk_knows() {
                 "AtUnauthorizedException",
             ),
             ("cram:00", "AtKeyNotFoundException"),
+            ("noop:6000", "AtIllegalArgumentException"),
+            (
+                r#"enroll:request:{"appName":"a","deviceName":"d","namespaces":{"x":"rw"},"otp":"WRONG1","apkamPublicKey":"k"}"#,
+                "AtInternalServerException",
+            ),
         ] {
+            let (got, text) = agent.fail(&["run", command]);
+            assert_eq!(got, class, "{command}: {text}");
+        }
+        // A login that fails ends the one before.
+        agent.ask(&["login", ALICE]);
+        // Who is shut out by the other one, and by us; the latter ends the connection.
+        for (by, whom, command, class) in [
+            (
+                DEVICE,
+                ALICE,
+                "plookup:card.wf@device",
+                "AtHandShakeException",
+            ),
+            (ALICE, "@eve", "from:@eve", "AtBlockedConnectionException"),
+        ] {
+            let at = client(&world, by).await;
+            let block = format!("config:block:add:{whom}");
+            at.run(&verb(&block)).await.unwrap();
             let (got, text) = agent.fail(&["run", command]);
             assert_eq!(got, class, "{command}: {text}");
         }

@@ -32,6 +32,8 @@ use noports::{
     sys::sshd::{self, Sshd},
 };
 
+pub mod ports;
+
 /// The executable under test.
 pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
 
@@ -278,12 +280,14 @@ impl World {
 
     /// A rendezvous in this process.
     pub async fn rendezvous(&mut self) {
-        let policy = rendezvous::Policy {
-            host: "127.0.0.1".into(),
-            bind: Ipv4Addr::LOCALHOST.into(),
-            managers: Vec::new(),
-            max_sessions: 100,
-        };
+        self.rendezvous_with(|_| {}).await;
+    }
+
+    /// The same with another policy.
+    pub async fn rendezvous_with(&mut self, change: impl FnOnce(&mut rendezvous::Policy)) {
+        let mut policy = rendezvous::Policy::open("127.0.0.1", Ipv4Addr::LOCALHOST.into());
+        policy.max_sessions = 100;
+        change(&mut policy);
         let (network, keys) = (self.network.clone(), self.keys(RENDEZVOUS));
         let (send, ready) = channel::bounded(1);
         self.tasks.push(task::spawn(async move {

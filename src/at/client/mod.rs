@@ -61,6 +61,8 @@ use worker::{Job, Worker};
 
 /// More than a call's own deadline, so that the worker's better reason arrives first.
 const GRACE: Duration = Duration::from_secs(1);
+/// Under which keys enrolment requests are told.
+const REQUESTS: &str = r"\.new\.enrollments\.__manage@";
 /// For the worker to end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -158,7 +160,7 @@ impl Client {
             timing,
         });
         let base = Base::new(reach, keys, timing);
-        let (subscription, went) = base.listen(regex);
+        let (subscription, went) = base.listen(regex, false);
         let (client, live) = zip(Self::login_on(base), went.recv()).await;
         // A login that fails ends the monitor, too; its own reason is the better one.
         let client = client?;
@@ -414,7 +416,18 @@ impl Client {
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe(&self, regex: &str) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(regex);
+        let (subscription, went) = self.0.base.listen(regex, false);
+        went.recv().await.unwrap_or(Err(AtError::Closed))?;
+        Ok(subscription)
+    }
+
+    /// The same for the requests of devices that want keys of our atSign. They come to keys that may decide about
+    /// them; others hear nothing.
+    ///
+    /// # Errors
+    /// When the first connection fails.
+    pub async fn subscribe_to_requests(&self) -> Result<Subscription, AtError> {
+        let (subscription, went) = self.0.base.listen(REQUESTS, true);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
@@ -448,7 +461,7 @@ impl Base {
     }
 
     /// Starts a monitor's task; the second half tells how its first attempt went.
-    fn listen(&self, regex: &str) -> (Subscription, Receiver<Result<(), AtError>>) {
+    fn listen(&self, regex: &str, own: bool) -> (Subscription, Receiver<Result<(), AtError>>) {
         let (events, heard) = bounded(monitor::QUEUE);
         let (live, went) = bounded(1);
         let (alive, dropped) = bounded(1);
@@ -458,6 +471,7 @@ impl Base {
             keys: Arc::clone(&self.keys),
             timing: self.timing,
             regex: regex.to_owned(),
+            own,
             events,
             pulse: pulse.clone(),
             seen: Seen::new(),

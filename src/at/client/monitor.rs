@@ -115,6 +115,8 @@ pub(super) struct Monitor {
     pub keys: Arc<AtKeys>,
     pub timing: Timing,
     pub regex: String,
+    /// Also what the server itself tells its owner: enrolment requests.
+    pub own: bool,
     pub events: Sender<Event>,
     pub pulse: Pulse,
     pub seen: Seen,
@@ -225,7 +227,7 @@ impl Monitor {
     async fn attempt(&self, settle: Duration) -> Result<(Link, Vec<String>), AtError> {
         let mut link = log_in(&self.reach, &self.keys, &self.timing).await?;
         let within = self.timing.reply;
-        let line = super::link::command(&monitor(&self.regex, self.last))?;
+        let line = super::link::command(&monitor(&self.regex, self.own, self.last))?;
         link.becomes_monitor();
         let proved = async {
             link.send(&line, within).await?;
@@ -338,12 +340,12 @@ async fn prove(link: &mut Link) -> Result<Result<Vec<String>, AtError>, Broken> 
 
 /// The command. A server changes what stands in front of its first colon: it makes it lower case and takes the
 /// blanks out. So a regex for which that matters goes behind a flag, which has a colon of its own.
-fn monitor(regex: &str, last: Option<u64>) -> Verb {
+fn monitor(regex: &str, own: bool, last: Option<u64>) -> Verb {
     let since = last.map(|millis| millis.saturating_sub(1));
     let delicate = regex.contains(':') || regex.chars().any(char::is_uppercase);
     Verb::Monitor {
         strict: false,
-        self_notifications: delicate && since.is_none(),
+        self_notifications: own || delicate && since.is_none(),
         multiplexed: false,
         since,
         regex: (!regex.is_empty()).then(|| regex.to_owned()),

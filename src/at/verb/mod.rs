@@ -54,6 +54,17 @@ pub enum SigningAlgo {
     EccSecp256r1,
 }
 
+impl SigningAlgo {
+    /// From the wire's word.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "rsa2048" => Some(Self::Rsa2048),
+            "ecc_secp256r1" => Some(Self::EccSecp256r1),
+            _ => None,
+        }
+    }
+}
+
 /// The hash under a signature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HashingAlgo {
@@ -244,7 +255,7 @@ pub enum Verb {
     Enroll {
         operation: EnrollOperation,
         force: bool,
-        /// JSON; for `listns` the namespace.
+        /// JSON; for `listns` and `infons` the namespace.
         params: Option<String>,
     },
     OtpGet {
@@ -298,6 +309,7 @@ pub enum EnrollOperation {
     Delete,
     Update,
     ListNs,
+    InfoNs,
 }
 
 /// The `keys` command.

@@ -86,7 +86,7 @@ const VERBS: [Row; 23] = [
     (
         "enroll",
         enroll,
-        "enroll:request|approve|deny|revoke|unrevoke|list|fetch|delete[:force][:<json>]",
+        "enroll:request|approve|deny|revoke|unrevoke|list|fetch|delete|update[:force][:<json>]",
     ),
     ("otp", otp, "otp:get|put[:<passcode>][:ttl:<milliseconds>]"),
     (
@@ -565,7 +565,7 @@ fn stream(params: Params<'_>) -> Read {
 
 impl EnrollOperation {
     /// Every operation, its word, and whether the grammar of October 2024 knows it.
-    pub(super) const ALL: [(Self, &'static str, bool); 10] = [
+    pub(super) const ALL: [(Self, &'static str, bool); 11] = [
         (Self::Request, "request", true),
         (Self::Approve, "approve", true),
         (Self::Deny, "deny", true),
@@ -576,5 +576,6 @@ impl EnrollOperation {
         (Self::Delete, "delete", true),
         (Self::Update, "update", false),
         (Self::ListNs, "listns", false),
+        (Self::InfoNs, "infons", false),
     ];
 }

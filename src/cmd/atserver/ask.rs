@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write},
+    io::{self, BufRead, IsTerminal, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -16,11 +16,15 @@ use crate::{
     server::{
         authority,
         control::{self, Answer, ControlError, Request, Row},
+        store::backup::STORE,
     },
     sys::out,
 };
 
 use super::{Add, ExportCa, List, Remove, Show, data_folder, offline};
+
+/// Longest answer to a question that is read, in bytes.
+const MAX_ANSWER: u64 = 100;
 
 /// Asks the running server; if none runs, opens the data for this one request.
 pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Failure> {
@@ -30,11 +34,21 @@ pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Fai
     }
 }
 
+/// The same for what makes no sense in a folder without data: it is not made for a word that was mistyped.
+async fn request_known(data: &Path, asked: Request) -> Result<Answer, Failure> {
+    if !data.join(STORE).exists() {
+        let text = format!("no atSign has ever been hosted in {}", data.display());
+        return Err(Failure::plain(text).hint("is it another folder? --data DIR"));
+    }
+    request(data, asked).await
+}
+
 pub(super) fn refused(error: String, hint: Option<String>) -> Failure {
     Failure {
         message: error,
         hint,
         code: exit::FAILED,
+        classic: None,
     }
 }
 
@@ -139,17 +153,20 @@ async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
 
 pub async fn list(args: List) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let rows = match request(&data, Request::List).await? {
+    let rows = match request_known(&data, Request::List).await? {
         Answer::List(rows) => rows,
         Answer::Refused { error, hint } => return Err(refused(error, hint)),
         _ => return Err(unexpected()),
     };
     if args.json {
         print_out(&json::to_string(&rows));
-    } else {
-        for line in table(&rows) {
-            print_out(&line);
-        }
+        return Ok(());
+    }
+    for line in table(&rows) {
+        print_out(&line);
+    }
+    if rows.is_empty() {
+        print_err("none yet: noports atserver add @you");
     }
     Ok(())
 }
@@ -180,9 +197,16 @@ fn table(rows: &[Row]) -> Vec<String> {
 pub async fn remove(args: Remove) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let data = data_folder(args.data)?;
-    match request(&data, Request::Remove(who.clone())).await? {
+    if !args.yes {
+        confirm(&who)?;
+    }
+    match request_known(&data, Request::Remove(who.clone())).await? {
         Answer::Done => {}
-        Answer::Refused { error, hint } => return Err(refused(error, hint)),
+        Answer::Refused { error, hint } => {
+            let list = || format!("noports atserver list --data {}", data.display());
+            let unknown = error.ends_with("is not hosted here");
+            return Err(refused(error, unknown.then(list).or(hint)));
+        }
         _ => return Err(unexpected()),
     }
     if args.json {
@@ -194,6 +218,26 @@ pub async fn remove(args: Remove) -> Result<(), Failure> {
         print_err(&format!("{who} is hosted no longer"));
     }
     Ok(())
+}
+
+/// Everything of this atSign goes, and its keys are worth nothing any more.
+fn confirm(who: &AtSign) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::misuse("removing needs somebody to say yes")
+            .hint("on a terminal; or --yes, when you are sure"));
+    }
+    let mut err = io::stderr().lock();
+    let _ = write!(
+        err,
+        "  {who} and all its data will be gone. Remove it? [y/N] "
+    )
+    .and_then(|()| err.flush());
+    let mut answer = String::new();
+    let read = io::stdin().lock().take(MAX_ANSWER).read_line(&mut answer);
+    match (read, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Failure::plain(format!("{who} is not removed"))),
+    }
 }
 
 #[derive(miniserde::Serialize)]
@@ -213,7 +257,10 @@ pub async fn show(args: Show) -> Result<(), Failure> {
                 exit::UNREACHABLE,
                 format!("no server is running with {}", data.display()),
             )
-            .hint(format!("noports atserver serve --data {}", data.display())));
+            .hint(format!(
+                "noports atserver serve --data {0}; or is it another folder? --data DIR",
+                data.display()
+            )));
         }
     };
     if args.json {

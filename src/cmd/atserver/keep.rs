@@ -77,8 +77,8 @@ pub async fn backup(args: Backup) -> Result<(), Failure> {
         Some(made.atsigns),
         || {
             format!(
-                "{} atSigns are in {place}, with the private key of the authority",
-                made.atsigns
+                "{} in {place}, with the private key of the authority",
+                are(made.atsigns)
             )
         },
     );
@@ -104,7 +104,7 @@ pub fn restore(args: Restore) -> Result<(), Failure> {
     let count = u32::try_from(copied.atsigns.len()).unwrap_or(u32::MAX);
     let place = data.display().to_string();
     tell(args.json, "restored", Some(&place), Some(count), || {
-        format!("{count} atSigns are back in {place}")
+        format!("{} back in {place}", are(count))
     });
     Ok(())
 }
@@ -123,10 +123,18 @@ pub fn rotate_ca(args: RotateCa) -> Result<(), Failure> {
     tell(args.json, event, Some(&ca), None, || match args.finish {
         true => format!("restart the server: from then on only the new authority in {ca} counts"),
         false => format!(
-            "give {ca} to every client: it holds the old and the new authority. Then: noports atserver rotate-ca --finish"
+            "give {ca} to every client: it holds the old and the new authority\nthen: noports atserver rotate-ca --finish --data {}",
+            data.display()
         ),
     });
     Ok(())
+}
+
+fn are(count: u32) -> String {
+    match count {
+        1 => "1 atSign is".to_owned(),
+        count => format!("{count} atSigns are"),
+    }
 }
 
 #[derive(miniserde::Serialize)]

@@ -1,6 +1,12 @@
 //! `noports bridge`, the classic `srv`: words, environment and stdin become a [`Plan`].
 //!
-//! Source: noports:packages/dart/sshnoports/bin/srv.dart (flags, lines on stderr, exit codes).
+//! The words are taken as the classic program takes them (`--host=rv`, `-hrv`, `--no-rv-auth`), and as its
+//! forerunner `sshrv` of 3.x and 4.x does: `HOST PORT [LOCAL_PORT]`. Upstream also keeps a log in
+//! `/tmp/srv.<pid>.log`; ours says everything on stderr, for a name that anybody can guess in a folder where
+//! anybody can write is no place for it.
+//!
+//! Source: noports:packages/dart/sshnoports/bin/srv.dart and, for 4.x, sshrv.dart (flags, lines on stderr,
+//! exit codes).
 
 use std::{
     env, io,
@@ -31,7 +37,12 @@ pub const LISTENING: &str = "listening on port ";
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
 pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args = match Args::from_args(&name.split(' ').collect::<Vec<_>>(), words) {
+    let Some(words) = classic(words) else {
+        out::note("usage: HOST PORT [LOCAL_PORT], or flags: see --help");
+        return ExitCode::from(MISUSE);
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let args = match Args::from_args(&name.split(' ').collect::<Vec<_>>(), &words) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => {
             return match out::text(exit.output) {
@@ -102,6 +113,44 @@ fn explain(error: &BridgeError) -> String {
 fn failed(why: &str) -> ExitCode {
     out::note(format_args!("Exception running srv : {why}"));
     ExitCode::from(FAILED)
+}
+
+/// Values may stand in the same word as their flag; the forerunner has no flags at all. `None`: neither form.
+fn classic(words: &[&str]) -> Option<Vec<String>> {
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    match words {
+        [first, ..] if !first.starts_with('-') => {
+            return match words {
+                [host, port] => Some(owned(&["--host", host, "--port", port])),
+                [host, port, local] => {
+                    let words = ["--host", host, "--port", port, "--local-port", local];
+                    Some(owned(&words))
+                }
+                _ => None,
+            };
+        }
+        _ => {}
+    }
+    let mut plain: Vec<String> = Vec::new();
+    for &word in words {
+        if let Some(("--no", flag)) = word.split_at_checked(4) {
+            // Only these two can be taken back; what was never asked for needs no answer.
+            if matches!(flag, "-rv-auth" | "-rv-e2ee") {
+                plain.retain(|word| word.strip_prefix('-') != Some(flag));
+                continue;
+            }
+        }
+        let long = word.strip_prefix("--").and_then(|_| word.split_once('='));
+        let short = ["-h", "-p"].into_iter().find_map(|flag| {
+            let value = word.strip_prefix(flag)?;
+            (!value.is_empty()).then(|| (flag, value.strip_prefix('=').unwrap_or(value)))
+        });
+        match long.or(short) {
+            Some((flag, value)) => plain.extend(owned(&[flag, value])),
+            None => plain.push(word.to_owned()),
+        }
+    }
+    Some(plain)
 }
 
 /// carries one session between a local stream and a rendezvous
@@ -368,7 +417,8 @@ mod tests {
     const OTHER: &str = "wMHCw8TFxsfIycrLzM3Oz9DR0tPU1dbX2Nna29zd3t8=";
 
     fn args(line: &str) -> Args {
-        let words: Vec<&str> = line.split_whitespace().collect();
+        let words = classic(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         Args::from_args(&["bridge"], &words).unwrap()
     }
 
@@ -408,6 +458,42 @@ mod tests {
         assert!(matches!(&plan.local, Local::Dial(at) if at.to_string() == "10.0.0.7:3389"));
         assert_eq!(plan.rendezvous.to_string(), "[::1]:5");
         assert_eq!(plan.timeout, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn the_forerunner_has_no_flags() {
+        for (line, local) in [
+            ("rv.example 40189", "localhost:22"),
+            ("rv.example 40189 2222", "localhost:2222"),
+        ] {
+            let plan = from_environment(line, &[("RV_AUTH", "left over")]).unwrap();
+            assert_eq!(plan.rendezvous.to_string(), "rv.example:40189");
+            assert!(matches!(&plan.local, Local::Dial(at) if at.to_string() == local));
+            assert!(plan.admission.is_none() && plan.keys.is_none() && plan.many.is_none());
+        }
+        for bad in [&["rv"][..], &["rv", "1", "2", "3"], &["rv", "x"]] {
+            assert_eq!(
+                main("noports bridge", bad),
+                ExitCode::from(MISUSE),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_may_stand_in_the_same_word_and_two_flags_can_be_taken_back() {
+        let same =
+            from_environment("--host=rv --port=5 --local-port=3389 --timeout=9", &[]).unwrap();
+        assert_eq!(same.rendezvous.to_string(), "rv:5");
+        assert!(matches!(&same.local, Local::Dial(at) if at.to_string() == "localhost:3389"));
+        assert_eq!(same.timeout, Duration::from_secs(9));
+        for line in ["-hrv -p5", "-h=rv -p=5", "-h rv -p 5"] {
+            let plan = from_environment(line, &[]).unwrap();
+            assert_eq!(plan.rendezvous.to_string(), "rv:5", "{line}");
+        }
+        let line = "-h rv -p 1 --rv-auth --rv-e2ee --no-rv-auth --no-rv-e2ee";
+        let plan = from_environment(line, &[]).unwrap();
+        assert!(plan.admission.is_none() && plan.keys.is_none());
     }
 
     #[test]

@@ -10,9 +10,11 @@
 //!   join                                                           dial the service, join
 //! ```
 //!
-//! The rendezvous joins sockets in order of arrival, so both ends do one after the other. A device that
+//! Old rendezvous join sockets in order of arrival, so both ends do one after the other. A device that
 //! cannot reach its service still meets the client's socket, and closes its own: otherwise every later
-//! connection would be joined with its neighbour.
+//! connection would be joined with its neighbour. Ours is told each socket's number in the admission line:
+//! the control sockets are 0, and the sockets that the *n*th line of the control channel is about are *n*.
+//! So both ends count the same, and the lines are what they always were.
 //!
 //! The session ends when either control socket does, or after a time without connections.
 //!
@@ -40,7 +42,7 @@ use crate::{
     cmd::service,
     net::dial::{Endpoint, dial, tune},
     np::{
-        control::{Line, Lines},
+        control::{Kind, Line, Lines},
         request::Keys,
     },
     pipe::{
@@ -120,9 +122,10 @@ pub(super) async fn client(
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     let mut control = Announcer {
-        socket: far.meet().await?,
+        socket: far.meet_as(CONTROL).await?,
         cipher: far.ciphers().outbound,
         many,
+        announced: CONTROL,
         beats: 0,
         last_beat: Instant::now(),
     };
@@ -167,11 +170,15 @@ pub(super) async fn device(
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let mut control = far.meet().await?;
+    let mut control = far.meet_as(CONTROL).await?;
     ready();
     let mut cipher = far.ciphers().inbound;
-    let twin = far.keys.as_ref().is_some_and(|keys| keys.d2c.is_some());
-    let mut lines = Lines::new(twin);
+    let mut announced = CONTROL;
+    let mut lines = Lines::new(match &far.keys {
+        None => Kind::Plain,
+        Some(keys) if keys.d2c.is_none() => Kind::Single,
+        Some(_) => Kind::Twin,
+    });
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
     let outcome = loop {
@@ -187,7 +194,7 @@ pub(super) async fn device(
         }
         lines.push(got);
         got.fill(0);
-        if let Err(error) = obey(&mut lines, &far, &service, &mut joins).await {
+        if let Err(error) = obey(&mut lines, &mut announced, &far, &service, &mut joins).await {
             break Err(error);
         }
     };
@@ -195,9 +202,10 @@ pub(super) async fn device(
     outcome.map(|()| carried)
 }
 
-/// Everything the client has said so far, one line after the other.
+/// Everything the client has said so far, one line after the other. `announced` counts its connections.
 async fn obey(
     lines: &mut Lines,
+    announced: &mut u64,
     far: &Arc<Far>,
     service: &Endpoint,
     joins: &mut Joins,
@@ -205,24 +213,20 @@ async fn obey(
     let nonsense =
         |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
     while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
-        let keys = match (line, far.keys.is_some()) {
-            (Line::Connect(keys), true) => Some(service::session_keys(&keys)),
-            (Line::ConnectPlain, false) => None,
-            (Line::Connect(_) | Line::ConnectPlain, _) => {
-                return Err(nonsense(
-                    "the client announces another kind of connection".into(),
-                ));
-            }
-            (Line::Heartbeat(n), _) => {
+        let keys = match line {
+            Line::Connect(keys) => Some(service::session_keys(&keys)),
+            Line::ConnectPlain => None,
+            Line::Heartbeat(n) => {
                 log::debug!("heartbeat={n}");
                 continue;
             }
-            (Line::Unknown, _) => {
+            Line::Unknown => {
                 log::debug!("control=unknown_word");
                 continue;
             }
         };
-        let remote = far.meet_patiently().await?;
+        *announced += 1;
+        let remote = far.meet_patiently(*announced).await?;
         if joins.are_too_many() {
             log::warn!("refused connection reason=too_many");
             joins.start(|stop| async move {
@@ -312,6 +316,8 @@ struct Announcer {
     socket: TcpStream,
     cipher: Option<Cipher>,
     many: Many,
+    /// Number of the latest connection.
+    announced: u64,
     beats: u64,
     last_beat: Instant,
 }
@@ -343,7 +349,8 @@ impl Announcer {
         &mut self,
         far: &Far,
     ) -> Result<(TcpStream, Option<SessionKeys>), BridgeError> {
-        let remote = far.meet().await?;
+        self.announced += 1;
+        let remote = far.meet_as(self.announced).await?;
         let (line, keys) = match &far.keys {
             None => (Line::ConnectPlain, None),
             Some(session) => {
@@ -454,19 +461,21 @@ impl Joins {
 }
 
 impl Far {
-    /// [`Far::meet`] with some more attempts: a device that misses one connection has lost them all.
-    async fn meet_patiently(&self) -> Result<TcpStream, BridgeError> {
+    /// [`Far::meet_as`] with some more attempts: a device that misses one connection may have lost them all.
+    async fn meet_patiently(&self, number: u64) -> Result<TcpStream, BridgeError> {
         for _ in 1..ATTEMPTS {
-            match self.meet().await {
+            match self.meet_as(number).await {
                 Ok(remote) => return Ok(remote),
                 Err(error) => log::warn!("again={error}"),
             }
             task::sleep(BREATH).await;
         }
-        self.meet().await
+        self.meet_as(number).await
     }
 }
 
+/// Number of the control sockets.
+const CONTROL: u64 = 0;
 /// Connections of one session at a time. Each costs two descriptors, and no buffer while nothing moves.
 pub const MAX_CONNECTIONS: usize = 1000;
 /// One read of the control channel.

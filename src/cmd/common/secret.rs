@@ -6,6 +6,7 @@ use std::{
     io::{self, BufRead, BufReader, IsTerminal, Read},
     os::fd::AsFd,
     path::Path,
+    sync::OnceLock,
 };
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -15,8 +16,18 @@ use crate::{at::keyfile::KeyFileError, cmd::keystore::KeyStoreError, secret::Sec
 
 /// Longest secret, in bytes; the longest real ones have 128.
 const MAX_SECRET: u64 = 4096;
-/// Holds the phrase of protected key files.
-const PHRASE_VARIABLE: &str = "NOPORTS_PASSPHRASE";
+/// The phrase of protected key files.
+const PHRASE: Source = Source {
+    what: "pass phrase",
+    flag: "--passphrase-file",
+    variable: "NOPORTS_PASSPHRASE",
+};
+/// The one that is to take its place.
+const NEW_PHRASE: Source = Source {
+    what: "new pass phrase",
+    flag: "--new-passphrase-file",
+    variable: "NOPORTS_NEW_PASSPHRASE",
+};
 
 /// A secret that a program asks for.
 #[derive(Clone, Copy, Debug)]
@@ -107,13 +118,15 @@ impl Source {
     }
 }
 
-/// Secrets that came with a classic command line, which has them in the open.
+/// What comes with a classic command line: secrets, which it has in the open, and how to answer.
 #[derive(Debug, Default)]
 pub struct Given {
     /// The activation secret, or the code of an enrolment.
     pub secret: Option<Secret<String>>,
     /// The phrase of key files.
     pub phrase: Option<Secret<String>>,
+    /// Scripts read stdout: results look as that command line's program wrote them.
+    pub classic: bool,
 }
 
 impl Given {
@@ -129,6 +142,14 @@ impl Given {
     }
 }
 
+/// The phrase that came with a classic command line or its configuration file.
+static TOLD: OnceLock<Secret<String>> = OnceLock::new();
+
+/// Keeps a phrase for [`Phrases::new`], whose callers read our own flags only.
+pub fn remember_phrase(phrase: Secret<String>) {
+    let _ = TOLD.set(phrase);
+}
+
 /// The phrase of protected key files, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub struct Phrases(Option<Secret<String>>);
@@ -140,23 +161,36 @@ impl Phrases {
     /// # Errors
     /// A misuse when the file cannot be read or is empty.
     pub fn new(file: Option<&Path>) -> Result<Self, Failure> {
-        const SOURCE: Source = Source {
-            what: "pass phrase",
-            flag: "--passphrase-file",
-            variable: PHRASE_VARIABLE,
+        match TOLD.get().filter(|_| file.is_none()) {
+            Some(phrase) => Ok(Self(Some(phrase.clone()))),
+            None => phrase_of(file, PHRASE).map(Self),
+        }
+    }
+
+    /// One that is to take the place of what protects a key file now: from the file that `--new-passphrase-file`
+    /// names, else from `NOPORTS_NEW_PASSPHRASE`; else it is asked for on the terminal, twice.
+    ///
+    /// # Errors
+    /// A misuse when there is none, or when the two are not the same.
+    pub fn chosen(file: Option<&Path>, path: &Path) -> Result<Secret<String>, Failure> {
+        if let Some(phrase) = phrase_of(file, NEW_PHRASE)? {
+            return Ok(phrase);
+        }
+        let none = || {
+            let Source { flag, variable, .. } = NEW_PHRASE;
+            Failure::misuse("there is no new pass phrase")
+                .hint(format!("{flag} FILE, {variable}, or a terminal to ask on"))
         };
-        let Some(file) = file else {
-            let text = std::env::var(PHRASE_VARIABLE).ok();
-            return Ok(Self(text.filter(|text| !text.is_empty()).map(Secret::new)));
-        };
-        let text = SOURCE.read_file(file)?;
-        let phrase = Secret::new(text.reveal().trim_end_matches(['\r', '\n']).to_owned());
-        match phrase.reveal().is_empty() {
-            true => Err(Failure::misuse(format!(
-                "there is no pass phrase in {}",
-                file.display()
-            ))),
-            false => Ok(Self(Some(phrase))),
+        let ask = |prompt: String| ask_on_terminal(&prompt).ok_or_else(none);
+        let phrase = ask(format!(
+            "a pass phrase for {} (it is not shown):",
+            path.display()
+        ))?;
+        let again = ask("the same once more:".to_owned())?;
+        match phrase.reveal() == again.reveal() {
+            true => Ok(phrase),
+            false => Err(Failure::misuse("the two pass phrases are not the same")
+                .hint("nothing has been changed; try again")),
         }
     }
 
@@ -179,20 +213,44 @@ impl Phrases {
                 source: KeyFileError::PassPhrase,
             })
         };
-        // Somebody has to see the question; and stdin may be the session.
-        if !io::stderr().is_terminal() {
-            return Err(protected());
-        }
-        let terminal = File::options().read(true).write(true).open("/dev/tty");
-        let terminal = terminal.map_err(|_| protected())?;
-        let prompt = format!("the pass phrase of {} (it is not shown):", path.display());
-        let phrase = read_hidden(&terminal, BufReader::new(&terminal), &prompt);
-        let phrase = phrase.map_err(|_| protected())?;
-        match phrase.reveal().is_empty() {
-            true => Err(protected()),
-            false => Ok(phrase),
-        }
+        ask_on_terminal(&format!(
+            "the pass phrase of {} (it is not shown):",
+            path.display()
+        ))
+        .ok_or_else(protected)
     }
+}
+
+/// From a file, else the environment; a line end behind it is not part of it.
+fn phrase_of(file: Option<&Path>, source: Source) -> Result<Option<Secret<String>>, Failure> {
+    let Some(file) = file else {
+        let text = std::env::var(source.variable).ok();
+        return Ok(text.filter(|text| !text.is_empty()).map(Secret::new));
+    };
+    let text = source.read_file(file)?;
+    let phrase = Secret::new(text.reveal().trim_end_matches(['\r', '\n']).to_owned());
+    match phrase.reveal().is_empty() {
+        true => Err(Failure::misuse(format!(
+            "there is no pass phrase in {}",
+            file.display()
+        ))),
+        false => Ok(Some(phrase)),
+    }
+}
+
+/// What somebody types who is not shown it. `None`: there is nobody, or nothing was typed.
+fn ask_on_terminal(prompt: &str) -> Option<Secret<String>> {
+    // Somebody has to see the question; and stdin may be the session.
+    if !io::stderr().is_terminal() {
+        return None;
+    }
+    let terminal = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/tty")
+        .ok()?;
+    let phrase = read_hidden(&terminal, BufReader::new(&terminal), prompt).ok()?;
+    Some(phrase).filter(|phrase| !phrase.reveal().is_empty())
 }
 
 fn read_bounded(from: impl Read) -> io::Result<Secret<String>> {

@@ -100,6 +100,8 @@ pub(super) async fn run(args: Ask, given: Given) -> Result<(), Failure> {
                 code: &show::code(id),
                 link: &show::link(&who, id),
             }));
+        } else if given.classic {
+            common::print_out(&format!("Enrollment ID: {id}"));
         }
     };
     let id = enroll(
@@ -114,14 +116,15 @@ pub(super) async fn run(args: Ask, given: Given) -> Result<(), Failure> {
     )
     .await?;
     let path = file.display().to_string();
-    common::print_out(&match args.json {
-        true => json::to_string(&Enrolled {
+    common::print_out(&match (args.json, given.classic) {
+        (true, _) => json::to_string(&Enrolled {
             event: "enrolled",
             atsign: who.as_str(),
             id: &id,
             keys: &path,
         }),
-        false => path,
+        (false, true) => format!("[Success] Your .atKeys file saved at {path}"),
+        (false, false) => path,
     });
     Ok(())
 }

@@ -1,29 +1,28 @@
 //! The side of a device that has keys: list, approve, deny, revoke, unrevoke, delete.
 
 use std::{
-    collections::HashSet,
     io::{self, BufRead, IsTerminal, Write},
-    time::Duration,
+    sync::Arc,
 };
 
 use async_std::task;
-use miniserde::json;
 use regex_lite::Regex;
 
 use crate::{
     at::{
         Verb,
-        client::{AtError, Link},
+        client::{AtError, Client},
         enroll::{self, Enrollment},
         fault::Code,
     },
     cmd::common::{self, Failure, Given},
 };
 
-use super::{Decide, Manager, show};
+use super::{Decide, Manager, auto, show, told::Told};
 
-/// Between two looks for requests to approve without asking.
-const LOOK: Duration = Duration::from_secs(3);
+/// For keys that were enrolled without the right to decide.
+pub(super) const NOT_MANAGER: &str =
+    "these keys may not manage enrolments; those of the first device may";
 /// Longest answer to a question that is read, in bytes.
 const MAX_ANSWER: u64 = 100;
 
@@ -56,7 +55,7 @@ impl Action {
         ACTIONS.iter().find(|row| row.0 == word).map(|row| row.1)
     }
 
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         ACTIONS[self as usize].0
     }
 
@@ -64,13 +63,13 @@ impl Action {
         ACTIONS[self as usize].2
     }
 
-    fn done(self) -> &'static str {
+    pub(super) fn done(self) -> &'static str {
         ACTIONS[self as usize].3
     }
 }
 
 /// Which enrolments are meant.
-struct Choice {
+pub(super) struct Choice {
     which: Option<String>,
     app: Option<Regex>,
     device: Option<Regex>,
@@ -94,7 +93,7 @@ impl Choice {
         self.which.is_none() && self.app.is_none() && self.device.is_none()
     }
 
-    fn fits(&self, one: &Enrollment) -> bool {
+    pub(super) fn fits(&self, one: &Enrollment) -> bool {
         let which = self.which.as_deref();
         let name =
             |regex: &Option<Regex>, text: &str| regex.as_ref().is_none_or(|r| r.is_match(text));
@@ -103,18 +102,26 @@ impl Choice {
             && name(&self.device, &one.device)
     }
 
-    /// Those an action is to be done with.
+    /// Nothing was picked.
+    fn none(&self, action: Action) -> Failure {
+        match self.which {
+            None => Failure::plain(format!(
+                "there is no {} enrolment that fits",
+                action.applies_to().join(" or ")
+            )),
+            Some(_) => Failure::plain("there is no enrolment with this id or code")
+                .hint("noports enroll list tells which there are"),
+        }
+    }
+
+    /// Those an action is to be done with; perhaps none.
     fn pick(&self, action: Action, all: Vec<Enrollment>) -> Result<Vec<Enrollment>, Failure> {
         let can = |one: &Enrollment| action.applies_to().contains(&one.status.as_str());
         let found: Vec<_> = all.into_iter().filter(|one| self.fits(one)).collect();
         if self.which.is_none() {
             let found: Vec<_> = found.into_iter().filter(can).collect();
+            // Without any choice made, only where there is none.
             return match found.len() {
-                0 => Err(Failure::plain(format!(
-                    "there is no {} enrolment that fits",
-                    action.applies_to().join(" or ")
-                ))),
-                // Without any choice made, only where there is none.
                 2.. if self.is_open() => {
                     Err(Failure::misuse("there are several: say which").hint(codes(&found)))
                 }
@@ -122,8 +129,7 @@ impl Choice {
             };
         }
         match &found[..] {
-            [] => Err(Failure::plain("there is no enrolment with this id or code")
-                .hint("noports enroll list tells which there are")),
+            [] => Ok(found),
             [one] if can(one) => Ok(found),
             [one] => Err(Failure::plain(format!(
                 "the enrolment {} is {}: only {} ones can be {}",
@@ -157,89 +163,80 @@ pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failu
     let keys = args.keys.as_deref();
     let mut manager = Manager::new(&args.atsign, keys, &phrases, network, args.quiet)?;
     let who = manager.keys.atsign.clone();
-    let mut link = open(&manager).await?;
+    let at = Client::login(&manager.network, Arc::clone(&manager.keys)).await?;
     manager.progress.done(format_args!("logged in as {who}"));
+    let told = Told {
+        json: args.json,
+        classic: given.classic,
+    };
     match action {
-        Action::List => list(&mut link, &choice, &args).await,
-        Action::Auto => auto(&mut manager, link, &choice, &args).await,
+        Action::List => list(&at, &choice, &args, told).await?,
+        Action::Auto => auto::run(&manager.progress, &at, &choice, &args, told).await?,
         _ => {
-            let all = all(&mut link).await?;
-            for one in choice.pick(action, all)? {
+            let picked = choice.pick(action, listed(&at, None).await?)?;
+            if choice.which.is_none() {
+                told.found(picked.len());
+            }
+            if picked.is_empty() {
+                return nothing(choice.none(action), told);
+            }
+            for one in picked {
                 if action == Action::Approve && !args.yes {
                     confirm(&one, who.as_str())?;
                 }
-                act(&manager, &mut link, action, &one, &args).await?;
+                act(&at, action, &one, args.force).await?;
+                told.done(action, &one);
             }
-            Ok(())
         }
-    }
-}
-
-async fn open(manager: &Manager) -> Result<Link, Failure> {
-    let mut link = Link::open(&manager.network, &manager.keys.atsign).await?;
-    link.login(&manager.keys).await?;
-    Ok(link)
-}
-
-async fn all(link: &mut Link) -> Result<Vec<Enrollment>, Failure> {
-    let answer = link.ask(&enroll::list(None)).await?;
-    enroll::parse_list(&answer)
-        .ok_or_else(|| Failure::plain("the atServer's list of enrolments cannot be read"))
-}
-
-#[derive(miniserde::Serialize)]
-struct Listed<'a> {
-    event: &'a str,
-    id: &'a str,
-    code: &'a str,
-    status: &'a str,
-    app: &'a str,
-    device: &'a str,
-    namespaces: &'a std::collections::BTreeMap<String, String>,
-}
-
-fn line(event: &str, one: &Enrollment, status: &str) -> String {
-    json::to_string(&Listed {
-        event,
-        id: &one.id,
-        code: &show::code(&one.id),
-        status,
-        app: &one.app,
-        device: &one.device,
-        namespaces: &one.namespaces,
-    })
-}
-
-async fn list(link: &mut Link, choice: &Choice, args: &Decide) -> Result<(), Failure> {
-    let answer = link.ask(&enroll::list(args.status.as_deref())).await?;
-    let all = enroll::parse_list(&answer)
-        .ok_or_else(|| Failure::plain("the atServer's list of enrolments cannot be read"))?;
-    let all = all.into_iter().filter(|one| choice.fits(one));
-    if args.json {
-        all.for_each(|one| common::print_out(&line("enrolment", &one, &one.status)));
-        return Ok(());
-    }
-    common::print_out(&row(
-        "Enrollment ID",
-        "Status",
-        "App",
-        "Device",
-        "Namespaces",
-    ));
-    for one in all {
-        common::print_out(&row(
-            &one.id,
-            &show::shown(&one.status),
-            &show::shown(&one.app),
-            &show::shown(&one.device),
-            &show::namespaces(&one.namespaces),
-        ));
     }
     Ok(())
 }
 
-fn row(id: &str, status: &str, app: &str, device: &str, namespaces: &str) -> String {
-    format!("{id:<36}  {status:<8}  {app:<12}  {device:<20}  {namespaces}")
+async fn list(at: &Client, choice: &Choice, args: &Decide, told: Told) -> Result<(), Failure> {
+    let all = listed(at, args.status.as_deref()).await?;
+    // `at_activate fetch`
+    if told.classic && choice.which.is_some() {
+        let Some(one) = all.iter().find(|one| choice.fits(one)) else {
+            return nothing(choice.none(Action::List), told);
+        };
+        told.fetched(one);
+    } else {
+        told.list(&all, choice);
+    }
+    Ok(())
+}
+
+/// To the classic program this was no failure; scripts try again until something is there.
+fn nothing(failure: Failure, told: Told) -> Result<(), Failure> {
+    if !told.classic {
+        return Err(failure);
+    }
+    common::print_err("No matching enrollment(s) found");
+    Ok(())
+}
+
+/// The enrolments of one state, or all.
+pub(super) async fn listed(at: &Client, status: Option<&str>) -> Result<Vec<Enrollment>, Failure> {
+    let answer = at.run(&enroll::list(status)).await?;
+    enroll::parse_list(&answer)
+        .ok_or_else(|| Failure::plain("the atServer's list of enrolments cannot be read"))
+}
+
+/// Does it.
+pub(super) async fn act(
+    at: &Client,
+    action: Action,
+    one: &Enrollment,
+    force: bool,
+) -> Result<(), Failure> {
+    let verb = match action {
+        Action::Approve | Action::Auto => approval(at, one).await?,
+        Action::Deny => enroll::deny(&one.id),
+        Action::Revoke => enroll::revoke(&one.id, force),
+        Action::Unrevoke => enroll::unrevoke(&one.id),
+        _ => enroll::delete(&one.id),
+    };
+    at.run(&verb).await.map(drop).map_err(refused)
 }
 
 /// Shows what will be granted, and asks.
@@ -278,35 +275,12 @@ fn details(one: &Enrollment) -> String {
     text
 }
 
-async fn act(
-    manager: &Manager,
-    link: &mut Link,
-    action: Action,
-    one: &Enrollment,
-    args: &Decide,
-) -> Result<(), Failure> {
-    let verb = match action {
-        Action::Approve | Action::Auto => approval(manager, one).await?,
-        Action::Deny => enroll::deny(&one.id),
-        Action::Revoke => enroll::revoke(&one.id, args.force),
-        Action::Unrevoke => enroll::unrevoke(&one.id),
-        _ => enroll::delete(&one.id),
-    };
-    link.ask(&verb).await.map_err(refused)?;
-    let done = action.done();
-    common::print_out(&match args.json {
-        true => line(done, one, done),
-        false => format!("{done} {}", one.id),
-    });
-    Ok(())
-}
-
 /// Hands our keys over, encrypted for the applicant.
-async fn approval(manager: &Manager, one: &Enrollment) -> Result<Verb, Failure> {
+async fn approval(at: &Client, one: &Enrollment) -> Result<Verb, Failure> {
     let wrapped = one.wrapped.clone().ok_or_else(|| {
         Failure::plain("this request brought no key to encrypt with; it cannot be approved here")
     })?;
-    let (keys, id) = (manager.keys.clone(), one.id.clone());
+    let (keys, id) = (Arc::clone(at.keys()), one.id.clone());
     let verb = task::spawn_blocking(move || enroll::approve(&keys, &id, &wrapped)).await;
     verb.map_err(|_| {
         Failure::plain("the key in this request cannot be opened: it was not made for this atSign")
@@ -321,50 +295,10 @@ fn refused(error: AtError) -> Failure {
     };
     let failure = Failure::from(error);
     match code {
-        Some(Code::Unauthorized) => {
-            failure.hint("these keys may not manage enrolments; those of the first device may")
-        }
+        Some(Code::Unauthorized) => failure.hint(NOT_MANAGER),
         Some(Code::SelfRevoke) => Failure::plain("these keys are the ones to be revoked")
             .hint("with --force this device loses its own access"),
         _ => failure,
-    }
-}
-
-/// Approves what comes and fits, until there have been enough.
-async fn auto(
-    manager: &mut Manager,
-    mut link: Link,
-    choice: &Choice,
-    args: &Decide,
-) -> Result<(), Failure> {
-    let mut done = 0;
-    let mut passed: HashSet<String> = HashSet::new();
-    if !args.existing {
-        passed.extend(all(&mut link).await?.into_iter().map(|one| one.id));
-    }
-    manager.progress.note("waiting for requests that fit");
-    loop {
-        let waiting = match link.ask(&enroll::list(Some("pending"))).await {
-            Ok(answer) => enroll::parse_list(&answer).unwrap_or_default(),
-            Err(error) if error.may_pass() => {
-                log::info!("waiting error={error:?}");
-                Vec::new()
-            }
-            Err(error) => return Err(error.into()),
-        };
-        for one in waiting {
-            if passed.insert(one.id.clone()) && choice.fits(&one) {
-                act(manager, &mut link, Action::Auto, &one, args).await?;
-                done += 1;
-            }
-            if done >= args.limit {
-                return Ok(());
-            }
-        }
-        task::sleep(LOOK).await;
-        if !link.is_good() {
-            link = open(manager).await?;
-        }
     }
 }
 
@@ -446,7 +380,12 @@ mod tests {
                 Err("is revoked: only pending ones can be approved"),
             ),
         ] {
-            let picked = choice(which, device).pick(action, all());
+            let choice = choice(which, device);
+            let picked = choice.pick(action, all());
+            let picked = picked.and_then(|picked| match picked.is_empty() {
+                true => Err(choice.none(action)),
+                false => Ok(picked),
+            });
             let names = picked.map(|picked| {
                 picked
                     .iter()

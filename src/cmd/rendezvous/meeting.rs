@@ -1,17 +1,20 @@
-//! Where the two ends of one session meet: who comes is checked, and joined with who comes on the other port.
+//! Where the two ends of one session meet: who comes is checked, and joined with its counterpart on the
+//! other port.
 //!
 //! ```text
 //!   A ─ admission line? ─▶ waiting ─┐
-//!                                   ├─ the oldest with the oldest ─▶ splice
+//!                                   ├─ by number, or the oldest with the oldest ─▶ splice
 //!   B ─ admission line? ─▶ waiting ─┘
 //! ```
+//!
+//! A port that is open to anybody asks for nothing. The design of August 2023 let the daemon write the
+//! session id on its socket first; if a stream on such a port begins with it, that is left out, with one
+//! line end behind it.
 
 use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +24,7 @@ use async_std::{
     task,
 };
 use futures_lite::{FutureExt, future};
-use log::{debug, info, warn};
+use log::{Level, info, log, warn};
 
 use crate::{
     at::{AtSign, client::Client, crypto::PublicKey},
@@ -29,18 +32,53 @@ use crate::{
     np::{
         admit::{Admission, MAX_ADMISSION},
         ids::SessionId,
+        pairs::{End, Met, Pairs},
     },
-    pipe::join::splice,
+    pipe::join::{Part, join_stripped, splice},
 };
 
 /// A session whose two ends have not met by then is given up.
 const GRACE: Duration = Duration::from_secs(30);
 /// A socket that has not said who it is by then is closed.
 const ADMISSION_TIME: Duration = Duration::from_secs(5);
-/// Sockets on one port that may be saying who they are at the same time.
+/// Sockets on one port that are saying who they are, or wait for their turn; more wait in the kernel.
 const MAX_UNADMITTED: usize = 64;
-/// Admitted sockets on one port that may wait for their counterpart; more wait in the kernel.
-const MAX_WAITING: usize = 64;
+/// Turns that may stand behind a slow socket on one port.
+const MAX_TURNS: usize = 1024;
+/// Joined pairs of one session at a time; more wait. A little more than one bridge carries.
+const MAX_PAIRS: usize = 1024;
+/// After a failed accept: out of descriptors, or a peer that hung up early. Neither is a reason to spin.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// A session's two ports.
+pub struct Meeting {
+    /// Whose.
+    pub session: SessionId,
+    /// Port A.
+    pub client: Gate,
+    /// Port B.
+    pub daemon: Gate,
+    /// One connection on each port, and no other.
+    pub single: bool,
+    /// Say of each connection who it was and how much it carried.
+    pub snoop: bool,
+}
+
+/// One port of one session.
+pub struct Gate {
+    /// Where sockets come.
+    pub listener: TcpListener,
+    /// Who is let in.
+    pub entry: Entry,
+}
+
+/// Who is let in at a port.
+pub enum Entry {
+    /// Whoever says this, signed by that one.
+    Signed(Arc<Admission>, Signer),
+    /// Whoever finds it.
+    Anybody,
+}
 
 /// Whose signature opens a port; asked for when the first socket comes.
 pub struct Signer {
@@ -62,167 +100,317 @@ impl Signer {
     }
 }
 
-/// One port of one session.
-pub struct Gate {
-    /// Where sockets come.
-    pub listener: TcpListener,
-    /// What they have to say.
-    pub admission: Arc<Admission>,
-    /// Who has to have signed it.
-    pub key: Signer,
+/// A socket that was let in.
+struct Admitted {
+    socket: TcpStream,
+    /// What it sent behind its first line.
+    early: Vec<u8>,
+    number: Option<u64>,
+    from: SocketAddr,
+    /// It has not said who it is.
+    anybody: bool,
 }
 
-/// A socket that said who it is, and what it sent behind that line.
-type Admitted = (TcpStream, Vec<u8>);
-
 /// A socket's turn, in the order of arrival: what comes of it, or nothing.
-type Turn = Receiver<Admitted>;
+type Turn = Receiver<(Admitted, Permit)>;
+
+/// One of a port's [`MAX_UNADMITTED`] places.
+struct Permit(Receiver<()>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
+}
 
 impl Gate {
-    /// Lets sockets in, in the order in which they came, for as long as somebody takes them.
-    async fn serve(self, admitted: Sender<Admitted>) {
-        let (queue, turns) = channel::bounded(MAX_UNADMITTED);
-        self.receive(queue).or(in_order(turns, admitted)).await;
-    }
-
-    async fn receive(self, queue: Sender<Turn>) {
-        let key = self.key.key().await;
-        let unadmitted = Arc::new(AtomicUsize::new(0));
-        let (session, who) = (self.admission.session, self.key.who);
-        loop {
-            let (socket, from) = match self.listener.accept().await {
-                Ok(both) => both,
-                Err(error) => {
-                    // Out of descriptors, or a peer that hung up early: neither is a reason to spin.
-                    warn!("session={session} accept={error:?}");
-                    task::sleep(Duration::from_millis(100)).await;
-                    continue;
+    /// Lets sockets in for as long as somebody takes them.
+    async fn serve(self, session: SessionId, single: bool, admitted: Sender<Admitted>) {
+        let (queue, turns) = channel::bounded(MAX_TURNS);
+        let reception = async {
+            match self.entry {
+                Entry::Anybody => let_in(session, self.listener, single, &admitted).await,
+                Entry::Signed(admission, signer) => {
+                    let door = Door {
+                        admission,
+                        who: signer.who.clone(),
+                        key: signer.key().await,
+                    };
+                    receive(Arc::new(door), self.listener, queue, &admitted).await;
                 }
-            };
-            let Some(key) = key.clone() else { continue };
-            if unadmitted.fetch_add(1, Ordering::SeqCst) >= MAX_UNADMITTED {
-                unadmitted.fetch_sub(1, Ordering::SeqCst);
-                continue;
             }
-            let (admission, who, count) = (self.admission.clone(), who.clone(), unadmitted.clone());
-            let (pass, passed) = channel::bounded(1);
-            task::spawn(async move {
-                match admit(socket, &admission, &key).await {
-                    Ok(admitted) => drop(pass.try_send(admitted)),
-                    Err(why) => {
-                        info!("session={session} port_of={who} from={from} not_admitted={why:?}")
-                    }
-                }
-                count.fetch_sub(1, Ordering::SeqCst);
-            });
-            if queue.send(passed).await.is_err() {
-                return;
+        };
+        reception.or(in_order(turns, &admitted)).await;
+    }
+}
+
+async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, from)) => {
+                let _ = tune(&socket);
+                return (socket, from);
+            }
+            Err(error) => {
+                warn!("session={session} accept={error:?}");
+                task::sleep(BREATH).await;
             }
         }
     }
 }
 
-/// Passes sockets on in the order of arrival. A slow one is waited for, until its time to say who it is has passed:
-/// letting the next one go first would join all later ones with their neighbours.
-async fn in_order(turns: Receiver<Turn>, admitted: Sender<Admitted>) {
-    while let Ok(passed) = turns.recv().await {
-        if let Ok(socket) = passed.recv().await {
+/// Nobody is asked. A single one is let in, and the port is closed behind it.
+async fn let_in(
+    session: SessionId,
+    listener: TcpListener,
+    single: bool,
+    admitted: &Sender<Admitted>,
+) {
+    loop {
+        let (socket, from) = accept(session, &listener).await;
+        let anybody = Admitted {
+            socket,
+            early: Vec::new(),
+            number: None,
+            from,
+            anybody: true,
+        };
+        if admitted.send(anybody).await.is_err() {
+            return;
+        }
+        if single {
+            drop(listener);
+            return future::pending().await;
+        }
+    }
+}
+
+/// A port where one has to say who one is.
+struct Door {
+    admission: Arc<Admission>,
+    who: AtSign,
+    key: Option<PublicKey>,
+}
+
+async fn receive(
+    door: Arc<Door>,
+    listener: TcpListener,
+    queue: Sender<Turn>,
+    admitted: &Sender<Admitted>,
+) {
+    let session = door.admission.session;
+    let (places, free) = channel::bounded(MAX_UNADMITTED);
+    loop {
+        let _ = places.send(()).await;
+        let permit = Permit(free.clone());
+        let (socket, from) = accept(session, &listener).await;
+        let (pass, turn) = channel::bounded(1);
+        let (door, admitted) = (door.clone(), admitted.clone());
+        task::spawn(async move {
+            match door.admit(socket, from).await {
+                // Numbers make an order of their own.
+                Ok(numbered) if numbered.number.is_some() => {
+                    drop(pass);
+                    let _ = admitted.send(numbered).await;
+                    drop(permit);
+                }
+                Ok(other) => drop(pass.try_send((other, permit))),
+                Err(why) => info!(
+                    "session={session} port_of={} from={from} not_admitted={why:?}",
+                    door.who
+                ),
+            }
+        });
+        if queue.send(turn).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes sockets without numbers on in the order of arrival. A slow one is waited for, until its time to say
+/// who it is has passed: letting the next one go first would join all later ones with their neighbours.
+async fn in_order(turns: Receiver<Turn>, admitted: &Sender<Admitted>) {
+    while let Ok(turn) = turns.recv().await {
+        if let Ok((socket, _permit)) = turn.recv().await {
             let _ = admitted.send(socket).await;
         }
     }
+    future::pending().await
 }
 
-async fn admit(
-    mut socket: TcpStream,
-    admission: &Admission,
-    key: &PublicKey,
-) -> Result<Admitted, String> {
-    let _ = tune(&socket);
-    let (line, early) = read_line(&mut socket, MAX_ADMISSION, ADMISSION_TIME)
-        .await
-        .map_err(|why| why.to_string())?;
-    admission.check(&line, key).map_err(|why| why.to_string())?;
-    Ok((socket, early))
+impl Door {
+    async fn admit(&self, mut socket: TcpStream, from: SocketAddr) -> Result<Admitted, String> {
+        let key = self.key.as_ref().ok_or("the signer has no public key")?;
+        let (line, early) = read_line(&mut socket, MAX_ADMISSION, ADMISSION_TIME)
+            .await
+            .map_err(|why| why.to_string())?;
+        let number = self.admission.check(&line, key);
+        Ok(Admitted {
+            socket,
+            early,
+            number: number.map_err(|why| why.to_string())?,
+            from,
+            anybody: false,
+        })
+    }
 }
 
-/// Joins the oldest admitted A with the oldest admitted B, again and again, until the session is over.
-pub async fn pair_up(a: Gate, b: Gate) -> usize {
-    let session = a.admission.session;
-    let (send_a, from_a) = channel::bounded(1);
-    let (send_b, from_b) = channel::bounded(1);
-    let gates = async {
-        future::zip(a.serve(send_a), b.serve(send_b)).await;
-        0
-    };
-    gates.or(join_pairs(session, from_a, from_b)).await
+impl Meeting {
+    /// Joins whoever is let in, until the session is over. Returns how many pairs there were.
+    pub async fn hold(self) -> usize {
+        let (session, single) = (self.session, self.single);
+        let (send_a, clients) = channel::bounded(1);
+        let (send_b, daemons) = channel::bounded(1);
+        let gates = async {
+            let client = self.client.serve(session, single, send_a);
+            future::zip(client, self.daemon.serve(session, single, send_b)).await;
+            0
+        };
+        let (done, ended) = channel::bounded(MAX_PAIRS);
+        let level = if self.snoop {
+            Level::Info
+        } else {
+            Level::Debug
+        };
+        let mut table = Table {
+            session,
+            level,
+            waiting: Pairs::default(),
+            done,
+            live: 0,
+            pairs: 0,
+        };
+        let give_up = Instant::now() + GRACE;
+        gates
+            .or(table.join_all(give_up, clients, daemons, ended))
+            .await
+    }
 }
 
-async fn join_pairs(
+/// Who waits, and how many are joined.
+struct Table {
     session: SessionId,
-    from_a: Receiver<Admitted>,
-    from_b: Receiver<Admitted>,
-) -> usize {
-    let (done, ended) = channel::bounded::<()>(MAX_WAITING);
-    let (mut waiting_a, mut waiting_b) = (VecDeque::new(), VecDeque::new());
-    let (mut live, mut pairs) = (0usize, 0usize);
-    let give_up = Instant::now() + GRACE;
-    loop {
-        // Before the first pair there is a deadline; afterwards the last pair's end is the end.
-        let patience = async {
-            if pairs == 0 {
-                async_io::Timer::at(give_up).await;
-            } else {
-                future::pending::<()>().await;
-            }
-            What::TimeIsUp
-        };
-        let arrival_a = arrival(&from_a, waiting_a.len(), What::A);
-        let arrival_b = arrival(&from_b, waiting_b.len(), What::B);
-        let end = async {
-            ended
-                .recv()
-                .await
-                .map_or(What::TimeIsUp, |()| What::PairEnded)
-        };
-        match end.or(arrival_a).or(arrival_b).or(patience).await {
-            What::A(pass) => waiting_a.push_back(pass),
-            What::B(pass) => waiting_b.push_back(pass),
-            What::PairEnded => live -= 1,
-            What::TimeIsUp => return pairs,
-        }
-        if !waiting_a.is_empty()
-            && !waiting_b.is_empty()
-            && let (Some(one), Some(other)) = (waiting_a.pop_front(), waiting_b.pop_front())
-        {
-            (live, pairs) = (live + 1, pairs + 1);
-            task::spawn(carry(session, one, other, done.clone()));
-        }
-        if pairs > 0 && live == 0 {
-            return pairs;
-        }
-    }
-}
-
-/// The next socket, unless too many wait already: dropping one would join all later ones with their
-/// neighbours.
-async fn arrival(from: &Receiver<Admitted>, waiting: usize, what: fn(Admitted) -> What) -> What {
-    if waiting >= MAX_WAITING {
-        return future::pending().await;
-    }
-    from.recv().await.map_or(What::TimeIsUp, what)
+    level: Level,
+    waiting: Pairs<Admitted>,
+    done: Sender<()>,
+    live: usize,
+    pairs: usize,
 }
 
 enum What {
-    A(Admitted),
-    B(Admitted),
+    Came(End, Admitted),
     PairEnded,
+    /// Somebody has waited too long.
+    Late,
     TimeIsUp,
 }
 
-async fn carry(session: SessionId, a: Admitted, b: Admitted, done: Sender<()>) {
-    match splice(a.0, a.1, b.0, b.1, None).await {
-        Ok(carried) => debug!("session={session} up={} down={}", carried.up, carried.down),
-        Err(error) => debug!("session={session} cut={error:?}"),
+impl Table {
+    async fn join_all(
+        &mut self,
+        give_up: Instant,
+        clients: Receiver<Admitted>,
+        daemons: Receiver<Admitted>,
+        ended: Receiver<()>,
+    ) -> usize {
+        loop {
+            let end = async {
+                ended
+                    .recv()
+                    .await
+                    .map_or(What::TimeIsUp, |()| What::PairEnded)
+            };
+            let client = self.arrival(&clients, End::Client);
+            let daemon = self.arrival(&daemons, End::Daemon);
+            match end.or(client).or(daemon).or(self.patience(give_up)).await {
+                What::Came(from, socket) => self.seat(from, socket),
+                What::PairEnded => self.live -= 1,
+                What::Late => self.dismiss(),
+                What::TimeIsUp => return self.pairs,
+            }
+            if self.pairs > 0 && self.live == 0 {
+                return self.pairs;
+            }
+        }
+    }
+
+    /// The next socket, unless too many wait already, or are joined: then it waits in the kernel.
+    async fn arrival(&self, from: &Receiver<Admitted>, end: End) -> What {
+        if self.waiting.is_full(end) || self.live >= MAX_PAIRS {
+            return future::pending().await;
+        }
+        let socket = from.recv().await;
+        socket.map_or(What::TimeIsUp, |socket| What::Came(end, socket))
+    }
+
+    /// Before the first pair there is a deadline; afterwards the last pair's end is the end.
+    fn patience(&self, give_up: Instant) -> impl Future<Output = What> + use<> {
+        let end = (self.pairs == 0).then_some((give_up, false));
+        let late = self.waiting.next_due().map(|due| (due, true));
+        let next = end.into_iter().chain(late).min();
+        async move {
+            match next {
+                Some((at, late)) => {
+                    async_io::Timer::at(at).await;
+                    if late { What::Late } else { What::TimeIsUp }
+                }
+                None => future::pending().await,
+            }
+        }
+    }
+
+    fn seat(&mut self, from: End, socket: Admitted) {
+        let number = socket.number;
+        match self.waiting.arrive(from, number, socket, Instant::now()) {
+            Met::Pair { client, daemon } => {
+                (self.live, self.pairs) = (self.live + 1, self.pairs + 1);
+                let (session, level) = (self.session, self.level);
+                task::spawn(carry(session, level, client, daemon, self.done.clone()));
+            }
+            Met::Waits => {}
+            Met::Replaces(old) => info!(
+                "session={} from={} given_up=tried_again",
+                self.session, old.from
+            ),
+        }
+    }
+
+    fn dismiss(&mut self) {
+        for (end, number, socket) in self.waiting.give_up(Instant::now()) {
+            info!(
+                "session={} port_of={end:?} number={number} from={} given_up=no_counterpart",
+                self.session, socket.from
+            );
+        }
+    }
+}
+
+async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done: Sender<()>) {
+    let began = Instant::now();
+    let ends = format!("client={} daemon={}", a.from, b.from);
+    let outcome = if a.anybody || b.anybody {
+        let id = session.to_string();
+        let part = |one: Admitted| Part {
+            socket: one.socket,
+            early: one.early,
+            strip: if one.anybody { &id } else { "" },
+        };
+        join_stripped(part(a), part(b), None).await
+    } else {
+        splice(a.socket, a.early, b.socket, b.early, None).await
+    };
+    let lasted = began.elapsed();
+    match outcome {
+        Ok(carried) => log!(
+            level,
+            "session={session} {ends} up={} down={} lasted={lasted:.1?}",
+            carried.up,
+            carried.down
+        ),
+        Err(error) => log!(
+            level,
+            "session={session} {ends} cut={error:?} lasted={lasted:.1?}"
+        ),
     }
     let _ = done.send(()).await;
 }

@@ -1,7 +1,8 @@
 //! "Open a session to any port near you": `npt_request`.
 //!
 //! It says the same as an ssh request under partly other names, and what to open, and for how long the
-//! session may stand without a connection.
+//! session may stand without a connection. Nothing in it is ever null: daemons of 5.x stumble over that, so
+//! what is not there is an empty text.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/common/types.dart and
 //! noports:packages/dart/noports_core/lib/src/sshnp/impl/notification_request_message.dart.
@@ -10,15 +11,18 @@ use std::time::Duration;
 
 use miniserde::{Deserialize, Serialize, json};
 
-use super::{
-    AnswerKind, Envelope, EnvelopeError, Keys, LoginMode, RequestError, SshRequest, Wire, answer,
-};
+use super::{EPHEMERAL_TYPE, Meeting, Newer, RequestError, Shared};
 use crate::{
     at::{
         AtSign,
         crypto::{KeyPair, PublicKey},
     },
-    np::{Message, NAMESPACE, envelope, ids::DeviceName, ports::host_is_plain},
+    np::{
+        Message, NAMESPACE,
+        envelope::{self, Envelope, EnvelopeError},
+        ids::DeviceName,
+        ports::host_is_plain,
+    },
 };
 
 /// How long a session of a client that does not say may stand without a connection.
@@ -29,8 +33,8 @@ pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What a client asks of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelRequest {
-    /// What it has in common with an ssh request.
-    pub session: SshRequest,
+    /// Where to meet.
+    pub meeting: Meeting,
     /// What to open, as seen from the device: a name or an address.
     pub target_host: String,
     /// Its port.
@@ -40,7 +44,7 @@ pub struct TunnelRequest {
 }
 
 #[derive(Serialize, Deserialize)]
-struct TunnelWire {
+struct Wire {
     #[serde(rename = "sessionId")]
     session: String,
     #[serde(rename = "rvdHost")]
@@ -64,8 +68,6 @@ struct TunnelWire {
     #[serde(rename = "clientEphemeralPKType")]
     ephemeral_type: Option<String>,
     timeout: Option<u64>,
-    #[serde(rename = "twinKeys")]
-    twin_keys: Option<bool>,
 }
 
 /// `npt_request.<device>.sshnp`
@@ -91,23 +93,23 @@ impl TunnelRequest {
         })
     }
 
-    fn payload(&self) -> String {
-        let common = self.session.wire();
-        json::to_string(&TunnelWire {
-            session: common.session,
-            host: common.host,
-            port: common.port,
+    pub(in crate::np) fn payload(&self) -> String {
+        let meeting = &self.meeting;
+        let [client_nonce, rendezvous_nonce] = meeting.nonces();
+        meeting.with_newer(json::to_string(&Wire {
+            session: meeting.session.to_string(),
+            host: meeting.host.clone(),
+            port: meeting.port,
             target_port: self.target_port,
             target_host: self.target_host.clone(),
-            authenticate: common.authenticate,
-            client_nonce: common.client_nonce,
-            rendezvous_nonce: common.rendezvous_nonce,
-            encrypt: common.encrypt,
-            ephemeral: common.ephemeral,
-            ephemeral_type: common.ephemeral_type,
+            authenticate: Some(meeting.admission.is_some()),
+            client_nonce: Some(client_nonce.unwrap_or_default()),
+            rendezvous_nonce: Some(rendezvous_nonce.unwrap_or_default()),
+            encrypt: Some(meeting.encryption.is_some()),
+            ephemeral: Some(meeting.ephemeral().unwrap_or_default()),
+            ephemeral_type: Some(EPHEMERAL_TYPE.to_owned()),
             timeout: Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
-            twin_keys: common.twin_keys,
-        })
+        }))
     }
 
     /// Reads a request at the daemon. `signer` is the public key of the notification's sender.
@@ -117,15 +119,12 @@ impl TunnelRequest {
     pub fn parse(text: &str, signer: &PublicKey) -> Result<Self, RequestError> {
         let envelope = Envelope::parse(text)?;
         let payload = envelope.verify(signer)?;
-        let wire: TunnelWire = json::from_str(payload).map_err(|_| RequestError::Member("form"))?;
-        let login: LoginMode =
-            json::from_str(payload).map_err(|_| RequestError::Member("relayAuthMode"))?;
+        let wire: Wire = json::from_str(payload).map_err(|_| RequestError::Member("form"))?;
         if !host_is_plain(&wire.target_host) || wire.target_port == 0 {
             return Err(RequestError::Member("requestedHost and requestedPort"));
         }
         let timeout = wire.timeout.map_or(UNSAID, Duration::from_millis);
-        let common = Wire {
-            direct: true,
+        let shared = Shared {
             session: wire.session,
             host: wire.host,
             port: wire.port,
@@ -135,36 +134,15 @@ impl TunnelRequest {
             encrypt: wire.encrypt,
             ephemeral: wire.ephemeral,
             ephemeral_type: wire.ephemeral_type,
-            twin_keys: wire.twin_keys,
+            newer: Newer::read(payload)?,
         };
         Ok(Self {
-            session: common.check(login)?,
+            meeting: shared.check()?,
             target_host: wire.target_host,
             target_port: wire.target_port,
             timeout: timeout.min(LONGEST),
         })
     }
-}
-
-/// The daemon's yes to a tunnel.
-///
-/// # Errors
-/// When keys cannot be wrapped or the answer not signed.
-pub fn accept_tunnel(
-    request: &TunnelRequest,
-    keys: &Keys,
-    to: &AtSign,
-    device: &DeviceName,
-    signer: &KeyPair,
-) -> Result<Message, EnvelopeError> {
-    answer(
-        AnswerKind::Tunnel,
-        &request.session,
-        keys,
-        to,
-        device,
-        signer,
-    )
 }
 
 #[cfg(test)]
@@ -175,14 +153,14 @@ mod tests {
         envelope::Envelope,
         ids::BadId,
         request::{
-            StreamKey, read_answer,
-            tests::{SESSION, request, vectors, vectors_2026},
+            Answer, Keys, accept_tunnel, read_answer,
+            tests::{SESSION, meeting, vectors, vectors_2026},
         },
     };
 
     fn tunnel(twin_keys: bool) -> TunnelRequest {
         TunnelRequest {
-            session: request(twin_keys),
+            meeting: meeting(twin_keys),
             target_host: "localhost".into(),
             target_port: 3389,
             timeout: Duration::from_secs(30),
@@ -225,8 +203,23 @@ mod tests {
         let payload = envelope.unverified().replace(r#""escr""#, r#""payload""#);
         let sealed = envelope::seal(&payload, &key).unwrap();
         let read = TunnelRequest::parse(&sealed, key.public()).unwrap();
-        assert!(read.session.twin_keys);
-        assert_eq!((read.session.port, read.target_port), (443, 3389));
+        assert!(read.meeting.encryption.unwrap().twin_keys);
+        assert_eq!((read.meeting.port, read.target_port), (443, 3389));
+    }
+
+    #[test]
+    fn what_is_left_out_is_an_empty_text_and_never_null() {
+        let key = vectors().key("@client_example");
+        for (admission, encryption) in [(true, false), (false, true), (false, false)] {
+            let mut asked = tunnel(false);
+            asked.meeting.admission = asked.meeting.admission.filter(|_| admission);
+            asked.meeting.encryption = asked.meeting.encryption.filter(|_| encryption);
+            let payload = asked.payload();
+            assert!(!payload.contains("null"), "{payload}");
+            let sealed = envelope::seal(&payload, &key).unwrap();
+            let read = TunnelRequest::parse(&sealed, key.public());
+            assert_eq!(read, Ok(asked), "{admission} {encryption}");
+        }
     }
 
     #[test]
@@ -255,16 +248,6 @@ mod tests {
                 r#""rvdPort":0"#,
                 RequestError::Member("host and port"),
             ),
-            (
-                r#""encryptRvdTraffic":true"#,
-                r#""encryptRvdTraffic":false"#,
-                RequestError::Unsupported("sessions without encryption"),
-            ),
-            (
-                r#""authenticateToRvd":true"#,
-                r#""authenticateToRvd":false"#,
-                RequestError::Unsupported("sessions without a login to the rendezvous"),
-            ),
             (SESSION, "x", RequestError::Id(BadId::Session)),
         ] {
             let sealed = envelope::seal(&good.replace(from, to), &key).unwrap();
@@ -280,14 +263,15 @@ mod tests {
         let (device, ephemeral) = (v.key("@device_example"), v.key("session"));
         let (to, name) = ("@c".parse().unwrap(), "my_device".parse().unwrap());
         for twin in [false, true] {
-            let keys = Keys {
-                to_device: StreamKey::random().unwrap(),
-                to_client: twin.then(|| StreamKey::random().unwrap()),
-            };
-            let message = accept_tunnel(&tunnel(twin), &keys, &to, &name, &device).unwrap();
+            let keys = Keys::random(twin).unwrap();
+            let message = accept_tunnel(&tunnel(twin), Some(&keys), &to, &name, &device).unwrap();
             let session = SESSION.parse().unwrap();
-            let back = read_answer(&message.text, session, device.public(), &ephemeral);
-            assert_eq!(back, Ok(keys), "twin: {twin}");
+            let back = read_answer(&message.text, session, device.public(), Some(&ephemeral));
+            let want = Answer::Signed {
+                keys: Some(keys),
+                ephemeral_key: None,
+            };
+            assert_eq!(back, Ok(want), "twin: {twin}");
 
             let ours = Envelope::parse(&message.text).unwrap();
             let known = match twin {

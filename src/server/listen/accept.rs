@@ -14,9 +14,12 @@ use async_std::{
     task,
 };
 
-use crate::{at::AtSign, net::tls::TlsStream};
+use crate::{
+    at::AtSign,
+    net::tls::{TlsStream, Wish},
+};
 
-use super::{Hub, connection, doorman, gate::Pass};
+use super::{Hub, board::House, connection, doorman, gate::Pass, web};
 
 /// Rest after a failed accept: the system is short of something (descriptors, memory).
 const SHORTAGE: Duration = Duration::from_millis(100);
@@ -25,8 +28,8 @@ const SHORTAGE: Duration = Duration::from_millis(100);
 pub(super) struct Visitor {
     pub stream: TlsStream,
     pub from: IpAddr,
-    /// The name it asked for.
-    pub name: Option<String>,
+    /// What it asked for.
+    pub wish: Wish,
     pub pass: Pass,
 }
 
@@ -45,7 +48,7 @@ pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel
         let house = hub.board.house(&who);
         async move {
             if let Some(house) = house {
-                connection::serve(&hub, &house, visitor).await;
+                welcome(&hub, &house, visitor).await;
             }
         }
     });
@@ -55,17 +58,25 @@ pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel
 pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
     let what = "all atSigns".to_owned();
     open(hub, what, door, alive, |hub, visitor| async move {
-        let house = visitor.name.as_deref().and_then(|name| {
+        let house = visitor.wish.name.as_deref().and_then(|name| {
             let name = name.to_ascii_lowercase();
             let domain = hub.options.domain.as_deref()?;
             let bare = name.strip_suffix(domain)?.strip_suffix('.')?;
             hub.board.house(&bare.parse().ok()?)
         });
         match house {
-            Some(house) => connection::serve(&hub, &house, visitor).await,
-            None => log::debug!("from={} name={:?} nobody", visitor.from, visitor.name),
+            Some(house) => welcome(&hub, &house, visitor).await,
+            None => log::debug!("from={} name={:?} nobody", visitor.from, visitor.wish.name),
         }
     });
+}
+
+/// Two kinds of clients come to the same port, and say so before anything else.
+async fn welcome(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
+    match visitor.wish.http {
+        true => web::serve(hub, house, visitor).await,
+        false => connection::serve(hub, house, visitor).await,
+    }
 }
 
 fn open<F, S>(hub: &Arc<Hub>, what: String, door: TcpListener, alive: channel::Sender<()>, serve: S)
@@ -119,12 +130,16 @@ fn admit<F, S>(
     };
     hub.meter.accepted.add();
     task::spawn(async move {
-        match hub.tls.accept(tcp, hub.options.timings.handshake).await {
-            Ok((stream, name)) => {
+        match hub
+            .tls
+            .accept_wish(tcp, hub.options.timings.handshake)
+            .await
+        {
+            Ok((stream, wish)) => {
                 let visitor = Visitor {
                     stream,
                     from: from.ip(),
-                    name,
+                    wish,
                     pass,
                 };
                 serve(hub, visitor).await;

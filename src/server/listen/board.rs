@@ -195,10 +195,11 @@ impl House {
             mailbox: None,
         };
         lock(&self.lines).insert(number, line);
-        self.facts.connections.fetch_add(1, Ordering::Relaxed);
+        self.facts.enter(session, super::now());
         Guard {
             house: self.clone(),
             number,
+            session: session.to_owned(),
         }
     }
 
@@ -255,6 +256,7 @@ impl House {
 pub(super) struct Guard {
     house: Arc<House>,
     number: u64,
+    session: String,
 }
 
 impl Guard {
@@ -283,7 +285,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         lock(&self.house.lines).remove(&self.number);
-        self.house.facts.connections.fetch_sub(1, Ordering::Relaxed);
+        self.house.facts.leave(&self.session);
     }
 }
 

@@ -303,7 +303,7 @@ impl Line<'_> {
             }
             Next::Prove(proof) => {
                 let found = match &self.hub.peers {
-                    Some(peers) => peers.proof(&proof).await,
+                    Some(peers) => peers.proof(&self.house.home, &proof).await,
                     None => None,
                 };
                 outcome = self.session.proven(&proof, found);

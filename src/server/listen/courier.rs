@@ -197,28 +197,37 @@ impl Distrust {
 async fn sweep(hub: &Arc<Hub>) {
     let (began, mut distrust) = (Instant::now(), Distrust::new());
     distrust.is_in_doubt(Duration::from_millis(now()), Duration::ZERO, began);
+    // A server that never runs for long purges all the same.
+    purge_all(hub).await;
     while hub.pause(hub.options.timings.purge).await {
+        if let Some(peers) = &hub.peers {
+            peers.tidy();
+        }
         // A clock set years ahead by mistake must not cost what only seems to have expired.
         let at = Instant::now();
         if distrust.is_in_doubt(Duration::from_millis(now()), at - began, at) {
             log::warn!("purge=postponed why=\"the clock leapt ahead\"");
             continue;
         }
-        for house in hub.board.everybody() {
-            loop {
-                let home = house.home.clone();
-                match hub
-                    .store
-                    .write(move |tx| notify::purge(tx, &home, now()))
-                    .await
-                {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(why) => {
-                        log::warn!("atsign={} purge={why}", house.home.who);
-                        break;
-                    }
+        purge_all(hub).await;
+    }
+}
+
+/// Ends early when the server stops: what is left waits for the next time.
+async fn purge_all(hub: &Arc<Hub>) {
+    for house in hub.board.everybody() {
+        loop {
+            let home = house.home.clone();
+            let purged = hub.store.write(move |tx| notify::purge(tx, &home, now()));
+            let more = hub.stoppable(async { Some(purged.await) }).await;
+            match more {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => break,
+                Some(Err(why)) => {
+                    log::warn!("atsign={} purge={why}", house.home.who);
+                    break;
                 }
+                None => return,
             }
         }
     }

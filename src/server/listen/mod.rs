@@ -19,6 +19,7 @@ mod doorman;
 mod gate;
 mod meter;
 mod options;
+mod web;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -48,7 +49,7 @@ use crate::{
 
 use super::{
     peer::Peers,
-    session::{Facts, PKAM_KEY, SECRET},
+    session::{Facts, Outbound, PKAM_KEY, SECRET},
     store::{
         Store, StoreError, Tx,
         backup::{self, Copied},
@@ -76,6 +77,8 @@ pub(super) struct Hub {
     pub(super) store: Store,
     board: Arc<Board>,
     peers: Option<Peers>,
+    /// Connections to other servers.
+    outbound: Arc<Outbound>,
     gate: Arc<Gate>,
     failures: Failures,
     meter: Meter,
@@ -140,8 +143,12 @@ pub async fn start_with_peers(
     };
     let (stop, stopping) = channel::bounded(1);
     let (alive, over) = channel::bounded(1);
+    let outbound = Arc::<Outbound>::default();
+    let within = options.timings.peer;
+    let peers = |network| Peers::new(network, store.clone(), within, outbound.clone());
     let hub = Arc::new(Hub {
-        peers: network.map(|network| Peers::new(network, store.clone(), options.timings.peer)),
+        peers: network.map(peers),
+        outbound: outbound.clone(),
         tls,
         store,
         board,
@@ -241,6 +248,7 @@ impl Hub {
         let last = self.store.read(move |tx| home.last_commit(tx)).await?;
         let facts = Facts {
             started: self.started,
+            outbound: self.outbound.clone(),
             ..Facts::default()
         };
         let port = self.shared_port.unwrap_or(entry.port);
@@ -379,6 +387,9 @@ impl Running {
         let house = house.ok_or_else(|| ServerError::Unknown(who.clone()))?;
         hub.close(who.as_str()).await;
         house.cut_all();
+        if let Some(peers) = &hub.peers {
+            peers.part(who);
+        }
         let home = house.home.clone();
         hub.store
             .write(move |tx| register::remove(tx, &home))

@@ -17,7 +17,7 @@ use crate::{
     },
     secret::same,
     server::{
-        enroll::{self, State},
+        enroll::{self, Enrollment, State},
         store::{Tx, lists, register},
     },
 };
@@ -82,6 +82,7 @@ impl Session {
         if !lists::admits(tx, &self.home, &who)? {
             return Err(refuse(Code::Blocked, "Unable to connect"));
         }
+        self.facts.seen.visits().last = Some(now);
         let nonce = uuid::Uuid::new_v4().to_string();
         let text = format!("{}{who}:{nonce}", self.id);
         let answer = if who == self.home.who {
@@ -129,10 +130,14 @@ impl Session {
     pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &Claim, now: u64) -> Handled {
         self.leave();
         let failed = || refuse(Code::Unauthenticated, "pkam authentication failed");
+        let mut signing = claim.signing;
         let (key, grant) = match &claim.enrollment {
             Some(id) => {
-                let (key, grant) = self.enrolled(tx, id, now)?;
-                (Some(key), Some(grant))
+                let found = self.enrolled(tx, id, now)?;
+                let known = found.signing_algo.as_deref().and_then(SigningAlgo::parse);
+                signing = known.unwrap_or(signing);
+                let grant = found.grant();
+                (Some(found.public_key), Some(grant))
             }
             None => (
                 self.home.live(tx, PKAM_KEY, now)?.map(|found| found.value),
@@ -140,24 +145,22 @@ impl Session {
             ),
         };
         let challenge = self.own_challenge(now).ok_or_else(failed)?;
-        if !verify(claim, &key.ok_or_else(failed)?, challenge.text.as_bytes()) {
+        let key = key.ok_or_else(failed)?;
+        let how = (signing, claim.hashing);
+        if !verify(how, &key, challenge.text.as_bytes(), &claim.signature) {
             return Err(failed());
         }
+        self.facts.seen.visits().last_pkam = Some(now);
         self.who = Who::Owner(grant);
         success()
     }
 
-    /// The login key and the rights of an enrolment that may be used.
-    fn enrolled(
-        &self,
-        tx: &Tx<'_>,
-        id: &str,
-        now: u64,
-    ) -> Result<(String, enroll::Grant), Refusal> {
+    /// An enrolment that may be used.
+    fn enrolled(&self, tx: &Tx<'_>, id: &str, now: u64) -> Result<Enrollment, Refusal> {
         let found = enroll::find(tx, &self.home, id, now)?;
         let state = found.as_ref().map(|found| found.state);
         match (found, state) {
-            (Some(found), Some(State::Approved)) => Ok((found.public_key.clone(), found.grant())),
+            (Some(found), Some(State::Approved)) => Ok(found),
             (_, Some(State::Denied)) => Err(Refusal::state(
                 Code::EnrollmentDenied,
                 format!("enrollment_id: {id} is denied"),
@@ -213,6 +216,7 @@ impl Session {
         if !good {
             return Err(refuse(Code::Unauthenticated, "Pol Authentication Failed"));
         }
+        self.facts.seen.visits().came(&proof.caller);
         self.who = Who::Peer(proof.caller.clone());
         Ok(Answer::Prompt)
     }
@@ -233,14 +237,20 @@ fn wants_json(config: &str) -> Result<bool, Refusal> {
     Ok((part()?, part()?, part()?) > LAST_TEXT_VERSION)
 }
 
-fn verify(claim: &Claim, key: &str, message: &[u8]) -> bool {
-    match (claim.signing, claim.hashing) {
+/// Whether this signature over the message is the key's.
+pub(super) fn verify(
+    how: (SigningAlgo, HashingAlgo),
+    key: &str,
+    message: &[u8],
+    signature: &str,
+) -> bool {
+    match how {
         (SigningAlgo::Rsa2048, hashing) => PublicKey::parse(key).is_ok_and(|key| match hashing {
-            HashingAlgo::Sha256 => key.verify(message, &claim.signature).is_ok(),
-            HashingAlgo::Sha512 => key.verify_sha512(message, &claim.signature).is_ok(),
+            HashingAlgo::Sha256 => key.verify(message, signature).is_ok(),
+            HashingAlgo::Sha512 => key.verify_sha512(message, signature).is_ok(),
         }),
         (SigningAlgo::EccSecp256r1, HashingAlgo::Sha256) => {
-            verify_ecc(key, message, &claim.signature).is_some()
+            verify_ecc(key, message, signature).is_some()
         }
         (SigningAlgo::EccSecp256r1, HashingAlgo::Sha512) => false,
     }

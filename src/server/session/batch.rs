@@ -57,7 +57,8 @@ impl Session {
                 verb @ (Verb::Update { .. }
                 | Verb::UpdateMeta { .. }
                 | Verb::UpdateJson { .. }
-                | Verb::Delete { .. }),
+                | Verb::Delete { .. }
+                | Verb::ForceDelete { .. }),
             ) => self.handle(verb, tx, now),
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         };

@@ -1,4 +1,4 @@
-//! `enroll`, `otp`, `keys`: more devices for one atSign.
+//! `enroll` and `otp`: more devices for one atSign. What a device does once it is one is in `enrolled`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     at::{
         crypto,
         fault::Code,
-        verb::{EnrollOperation, Keys},
+        verb::{EnrollOperation, SigningAlgo},
     },
     secret::same,
     server::{
@@ -20,12 +20,12 @@ use crate::{
         store::{
             Event, Tx,
             notes::{Kind, Status},
-            text::{Object, array},
+            text::Object,
         },
     },
 };
 
-use super::{Answer, Handled, Refusal, Session, Who, auth::PKAM_KEY, look::missing, refuse};
+use super::{Answer, Handled, Refusal, Session, Who, auth::PKAM_KEY, refuse};
 
 /// Most requests of one connection in an hour.
 const MAX_REQUESTS: usize = 5;
@@ -35,6 +35,8 @@ const DAY: u64 = 24 * HOUR;
 const MAX_TEXT: usize = 4096;
 /// Longest signing keys in a request, in bytes.
 const MAX_SIGNING_KEYS: usize = 20 * 1024;
+/// Longest metadata of an enrolment, in bytes.
+const MAX_METADATA: usize = 20 * 1024;
 /// Most namespaces in one request.
 const MAX_NAMESPACES: usize = 50;
 /// A revoked enrolment's own connection ends after this long.
@@ -42,9 +44,9 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// What clients send; unknown members are ignored.
 #[derive(Default, Deserialize)]
-struct Params {
+pub(super) struct Params {
     #[serde(rename = "enrollmentId")]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     #[serde(rename = "appName")]
     app: Option<String>,
     #[serde(rename = "deviceName")]
@@ -58,22 +60,32 @@ struct Params {
     #[serde(rename = "encryptedAPKAMSymmetricKey")]
     symmetric_key: Option<String>,
     #[serde(rename = "apkamPublicKey")]
-    public_key: Option<String>,
+    pub(super) public_key: Option<String>,
     /// Signing keys to publish: JSON in the newer form, bare text in the older; not both.
-    apsk: Option<Value>,
+    pub(super) apsk: Option<Value>,
     #[serde(rename = "apskLegacy")]
-    apsk_legacy: Option<String>,
+    pub(super) apsk_legacy: Option<String>,
     #[serde(rename = "enrollmentStatusFilter")]
     filter: Option<Vec<String>>,
     #[serde(rename = "apkamKeysExpiryInMillis")]
     life: Option<u64>,
+    #[serde(rename = "encPrivateKeyIV")]
+    private_key_iv: Option<String>,
+    #[serde(rename = "selfEncKeyIV")]
+    self_key_iv: Option<String>,
+    #[serde(rename = "signingAlgo")]
+    pub(super) signing_algo: Option<String>,
+    /// Of `enroll:update`: proof of having the private half of the new `apkamPublicKey`.
+    #[serde(rename = "apkamPublicKeySignature")]
+    pub(super) proof: Option<String>,
+    pub(super) metadata: Option<json::Object>,
 }
 
-fn wrong(text: impl Into<String>) -> Refusal {
+pub(super) fn wrong(text: impl Into<String>) -> Refusal {
     refuse(Code::InternalException, text)
 }
 
-fn status(id: &str, word: &str) -> Object {
+pub(super) fn status(id: &str, word: &str) -> Object {
     Object::new().text("enrollmentId", id).text("status", word)
 }
 
@@ -86,6 +98,9 @@ impl Session {
         params: Option<&str>,
         now: u64,
     ) -> Handled {
+        if let EnrollOperation::ListNs | EnrollOperation::InfoNs = operation {
+            return self.namespace(tx, operation, params.unwrap_or_default(), now);
+        }
         let params: Params = match params {
             Some(text) => json::from_str(text)
                 .map_err(|_| refuse(Code::InvalidSyntax, "Invalid syntax. enroll"))?,
@@ -112,6 +127,7 @@ impl Session {
             EnrollOperation::Revoke => self.revoke(tx, found, force, now),
             EnrollOperation::Unrevoke => self.change(tx, found, "unrevoke", now),
             EnrollOperation::Delete => self.forget(tx, &found, now),
+            EnrollOperation::Update => self.amend(tx, found, &params, now),
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         }
     }
@@ -208,19 +224,47 @@ impl Session {
         approved.expires_at = life.map(|life| now.saturating_add(life));
         approved.save(tx, &self.home, life, now)?;
         let names = enroll::default_keys_of(&self.home, &approved.id);
-        for (name, key) in names.iter().zip([&params.private_key, &params.self_key]) {
+        let keys = [
+            (&params.private_key, &params.private_key_iv),
+            (&params.self_key, &params.self_key_iv),
+        ];
+        for (name, (key, iv)) in names.iter().zip(keys) {
             if let Some(key) = key {
-                let value = Object::new().text("value", key).end();
-                self.home.put_plain(tx, name, &value, life, now)?;
+                let value = Object::new().text("value", key);
+                let value = match iv {
+                    Some(iv) => value.text("iv", iv),
+                    None => value,
+                };
+                self.home.put_plain(tx, name, &value.end(), life, now)?;
             }
         }
-        let public = Object::new()
-            .text("apkamPublicKey", &approved.public_key)
-            .end();
-        self.home
-            .put_plain(tx, &self.public_name(approved), &public, life, now)?;
-        if let Some(keys) = &approved.signing_keys {
-            let name = format!("public:_apsk.{}.a.__e{}", approved.id, self.home.who);
+        self.publish_login_key(tx, approved, life, now)?;
+        self.publish_signing_keys(tx, approved, life, now)
+    }
+
+    /// The key that others look up to check this enrolment's logins.
+    pub(super) fn publish_login_key(
+        &self,
+        tx: &mut Tx<'_>,
+        of: &Enrollment,
+        life: Option<u64>,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        let public = Object::new().text("apkamPublicKey", &of.public_key).end();
+        let name = self.public_name(of);
+        Ok(self.home.put_plain(tx, &name, &public, life, now)?)
+    }
+
+    /// The keys its device signs with, as it sent them.
+    pub(super) fn publish_signing_keys(
+        &self,
+        tx: &mut Tx<'_>,
+        of: &Enrollment,
+        life: Option<u64>,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        if let Some(keys) = &of.signing_keys {
+            let name = format!("public:_apsk.{}.a.__e{}", of.id, self.home.who);
             self.home.put_plain(tx, &name, keys, life, now)?;
         }
         Ok(())
@@ -318,6 +362,7 @@ impl Session {
         }
         enroll::move_data(tx, &self.home, &found.id, ("a", "r"), now)?;
         found.state = State::Revoked;
+        found.revoked_at = Some(now);
         found.save(tx, &self.home, left(&found, now), now)?;
         tx.emit(Event::Withdrawn {
             of: self.home.who.clone(),
@@ -350,7 +395,7 @@ impl Session {
             self.home.erase(tx, &name)?;
         }
         self.home.erase(tx, &self.public_name(found))?;
-        enroll::move_data(tx, &self.home, &found.id, ("r", "d"), now)?;
+        enroll::end(tx, &self.home, &found.id, "r", now)?;
         Ok(Answer::Data(status(&found.id, "deleted").end()))
     }
 
@@ -420,34 +465,6 @@ impl Session {
             _ => Ok(()),
         }
     }
-
-    /// Only `get`, and only what belongs to the connection's own enrolment.
-    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &Keys, now: u64) -> Handled {
-        let Some(grant) = self.owner()? else {
-            return Err(wrong(
-                "Keys verb cannot be accessed without an enrollmentId",
-            ));
-        };
-        if given.operation != "get" {
-            return Err(refuse(Code::InvalidSyntax, "Invalid syntax. keys"));
-        }
-        let own = enroll::default_keys_of(&self.home, &grant.id);
-        match (&given.key_name, given.visibility.as_deref()) {
-            (Some(name), _) => {
-                let name = name.to_lowercase();
-                let found = match own.contains(&name) {
-                    true => self.home.live(tx, &name, now)?,
-                    false => None,
-                };
-                found
-                    .map(|found| Answer::Data(found.value))
-                    .ok_or_else(|| missing(&name))
-            }
-            (None, Some("private")) => Ok(Answer::Data(array([own[0].as_str()]))),
-            (None, Some("self")) => Ok(Answer::Data(array([own[1].as_str()]))),
-            (None, _) => Ok(Answer::Data(array([]))),
-        }
-    }
 }
 
 fn sees(grant: &Grant, id: &str) -> bool {
@@ -455,7 +472,7 @@ fn sees(grant: &Grant, id: &str) -> bool {
 }
 
 /// How much longer an enrolment lives, in milliseconds.
-fn left(of: &Enrollment, now: u64) -> Option<u64> {
+pub(super) fn left(of: &Enrollment, now: u64) -> Option<u64> {
     of.expires_at.map(|at| at.saturating_sub(now).max(1))
 }
 
@@ -484,7 +501,7 @@ fn expect(found: &Enrollment, state: State, verb: &str) -> Result<(), Refusal> {
     )))
 }
 
-fn limited(text: Option<&str>) -> Option<String> {
+pub(super) fn limited(text: Option<&str>) -> Option<String> {
     text.filter(|text| !text.is_empty() && text.len() <= MAX_TEXT)
         .map(str::to_owned)
 }
@@ -510,12 +527,15 @@ fn new_enrollment(params: &Params, by_cram: bool) -> Result<Enrollment, Refusal>
         state: State::Pending,
         symmetric_key: limited(params.symmetric_key.as_deref()),
         signing_keys: signing_keys(params)?,
+        signing_algo: signing_algo(params)?,
+        metadata: params.metadata.as_ref().map(metadata).transpose()?,
+        revoked_at: None,
         life: params.life,
         expires_at: None,
     })
 }
 
-fn signing_keys(params: &Params) -> Result<Option<String>, Refusal> {
+pub(super) fn signing_keys(params: &Params) -> Result<Option<String>, Refusal> {
     let keys = match (&params.apsk, &params.apsk_legacy) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => return Err(wrong("either apsk or apskLegacy, not both")),
@@ -527,4 +547,24 @@ fn signing_keys(params: &Params) -> Result<Option<String>, Refusal> {
         1..=MAX_SIGNING_KEYS => Ok(Some(keys)),
         _ => Err(wrong("apsk is too long")),
     }
+}
+
+/// How the login key signs, if the request says so.
+pub(super) fn signing_algo(params: &Params) -> Result<Option<String>, Refusal> {
+    let Some(word) = &params.signing_algo else {
+        return Ok(None);
+    };
+    match SigningAlgo::parse(word) {
+        Some(_) => Ok(Some(word.clone())),
+        None => Err(wrong(format!("signingAlgo {word} is not known here"))),
+    }
+}
+
+/// The JSON of what a device says about itself.
+pub(super) fn metadata(given: &json::Object) -> Result<String, Refusal> {
+    let text = json::to_string(given);
+    if text.len() > MAX_METADATA {
+        return Err(wrong("metadata is too long"));
+    }
+    Ok(text)
 }

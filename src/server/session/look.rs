@@ -151,6 +151,9 @@ impl Session {
     ) -> Handled {
         let owner = key.owner.as_ref().unwrap_or(&self.home.who);
         let bare = format!("{}{owner}", key.entity.to_lowercase());
+        if *owner == self.home.who {
+            self.facts.seen.visits().looked_up(&bare);
+        }
         match &self.who {
             Who::Stranger => self.show_own(tx, &format!("public:{bare}"), detail, now),
             Who::Peer(caller) => self.show_own(tx, &format!("{caller}:{bare}"), detail, now),
@@ -187,10 +190,36 @@ impl Session {
         match self.home.record(tx, name)? {
             None => Err(missing(name)),
             Some(record) => {
-                let name = name.to_owned();
-                Ok(self.show(Found { name, record }, detail, &self.home.who, now))
+                let (name, home) = (name.to_owned(), &self.home);
+                let Some(record) = self.resolved(tx, home, &name, record, detail, now)? else {
+                    return Ok(Answer::Data("null".into()));
+                };
+                Ok(self.show(Found { name, record }, detail, &home.who, now))
             }
         }
+    }
+
+    /// Follows references, for whoever may see `name`. `None`: one leads nowhere.
+    fn resolved(
+        &self,
+        tx: &Tx<'_>,
+        home: &Home,
+        name: &str,
+        record: Record,
+        detail: Detail,
+        now: u64,
+    ) -> Result<Option<Record>, StoreError> {
+        if detail != Detail::Value || !record.meta.is_live(now) {
+            return Ok(Some(record));
+        }
+        // What is the owner's own is not for an enrolment with other namespaces.
+        let may = |key: &str| {
+            home.who != self.home.who
+                || self
+                    .grant()
+                    .is_none_or(|grant| grant.covers(key, Need::Read))
+        };
+        follow(tx, home, name, record, now, may)
     }
 
     /// Something another atSign stores for us or for everyone.
@@ -210,7 +239,10 @@ impl Session {
                     Code::KeyNotFound,
                     format!("Exception: {name} does not exist in keystore"),
                 )),
-                Some(record) => Ok(self.show(Found { name, record }, detail, owner, now)),
+                Some(record) => match self.resolved(tx, &other, &name, record, detail, now)? {
+                    Some(record) => Ok(self.show(Found { name, record }, detail, owner, now)),
+                    None => Ok(Answer::Data("null".into())),
+                },
             };
         }
         let cached = format!("cached:{name}");
@@ -320,6 +352,60 @@ impl Session {
         }
         Ok(self.show(Found { name, record }, errand.detail, &errand.of, now))
     }
+}
+
+/// How a value begins that stands for another key's.
+const REFERENCE: &str = "atsign://";
+/// Most references from one to the next.
+const MAX_HOPS: usize = 3;
+
+/// Goes from a value that names another key of this atSign (`atsign://phone.ns@alice`) to that key's value: the one for
+/// the same reader as `name`, or else the public one. `None`: it leads nowhere, or too far.
+fn follow(
+    rows: &dyn Rows,
+    home: &Home,
+    name: &str,
+    mut record: Record,
+    now: u64,
+    may: impl Fn(&str) -> bool,
+) -> Result<Option<Record>, StoreError> {
+    let reader = name.split(':').next().unwrap_or_default().to_owned();
+    for _ in 0..MAX_HOPS {
+        let Some(target) = record.value.strip_prefix(REFERENCE) else {
+            return Ok(Some(record));
+        };
+        let target = target.trim().to_lowercase();
+        let (same, public) = (format!("{reader}:{target}"), format!("public:{target}"));
+        let found = match may(&same) {
+            true => home.live(rows, &same, now)?,
+            false => None,
+        };
+        let found = match found {
+            None => home.live(rows, &public, now)?,
+            found => found,
+        };
+        let Some(found) = found else { return Ok(None) };
+        record = found;
+    }
+    Ok(Some(record).filter(|record| !record.value.starts_with(REFERENCE)))
+}
+
+/// A value that everybody may read: `entity` is what stands between `public:` and the owner. `None`: there is none now.
+///
+/// # Errors
+/// When the store fails.
+pub fn public_value(
+    rows: &dyn Rows,
+    home: &Home,
+    entity: &str,
+    now: u64,
+) -> Result<Option<String>, StoreError> {
+    let name = format!("public:{}{}", entity.to_lowercase(), home.who);
+    let Some(record) = home.live(rows, &name, now)? else {
+        return Ok(None);
+    };
+    let found = follow(rows, home, &name, record, now, |_| true)?;
+    Ok(found.map(|found| found.value))
 }
 
 /// Keeps our copy of somebody else's value.

@@ -18,9 +18,12 @@ mod answer;
 mod auth;
 mod batch;
 mod enroll;
+mod enrolled;
 mod look;
 mod notify;
 mod pattern;
+mod stats;
+mod visits;
 mod write;
 
 #[cfg(test)]
@@ -38,12 +41,12 @@ use std::{
 use crate::at::{
     AtSign, Verb,
     fault::{Code, Shape},
-    verb::{Dialect, SyntaxError},
+    verb::{Config, Dialect, SyntaxError},
 };
 
 use super::{
     enroll::{Grant, Need, Throttle, own_data},
-    store::{StoreError, Tx, register::Home},
+    store::{StoreError, Tx, lists, register::Home},
 };
 use answer::Answer;
 
@@ -51,8 +54,9 @@ pub(super) use answer::{Refusal, refuse};
 pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
-pub use look::{Errand, Fetched, Question};
+pub use look::{Errand, Fetched, Question, public_value};
 pub use notify::{Watch, live_line, page, stats_line};
+pub use visits::{Outbound, Seen};
 
 /// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
 pub const SERVER_VERSION: &str = "3.0.52";
@@ -106,11 +110,27 @@ pub struct Facts {
     pub connections: AtomicUsize,
     /// Slows down whoever guesses passcodes.
     pub throttle: Mutex<Throttle>,
+    /// Connections to other servers, of all atSigns of this process.
+    pub outbound: Arc<Outbound>,
+    /// Who is here, and who came.
+    pub seen: Seen,
 }
 
 impl Facts {
     fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// This session's connection begins.
+    pub fn enter(&self, session: &str, now: u64) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.seen.enter(session, now);
+    }
+
+    /// It ends.
+    pub fn leave(&self, session: &str) {
+        self.seen.present().remove(session);
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -135,6 +155,7 @@ impl Job {
             | Verb::UpdateMeta { .. }
             | Verb::UpdateJson { .. }
             | Verb::Delete { .. }
+            | Verb::ForceDelete { .. }
             | Verb::Notify(_)
             | Verb::NotifyRemove { .. }
             | Verb::NotifyAll { .. }
@@ -142,7 +163,7 @@ impl Job {
             | Verb::Enroll { .. }
             | Verb::OtpGet { .. }
             | Verb::OtpPut { .. } => true,
-            Verb::Config(config) => !matches!(config, crate::at::verb::Config::Show(_)),
+            Verb::Config(config) => matches!(config, Config::Add(..) | Config::Remove(..)),
             Verb::Keys(keys) => keys.operation != "get",
             _ => false,
         }
@@ -255,6 +276,9 @@ impl Session {
 
     /// Takes one line, without its line end. `now` in milliseconds since 1970.
     pub fn read(&mut self, line: &str, now: u64) -> Step {
+        if let Some(here) = self.facts.seen.present().get_mut(&self.id) {
+            here.last = now;
+        }
         let line = line.trim();
         if line == "@exit" {
             return Step::Done(Outcome {
@@ -310,6 +334,12 @@ impl Session {
     }
 
     fn handle(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
+        // Other servers keep their connections: who is blocked since is shut out here.
+        if let Who::Peer(caller) = &self.who
+            && !lists::admits(tx, &self.home, caller)?
+        {
+            return Err(refuse(Code::Blocked, "Unable to connect"));
+        }
         match verb {
             Verb::From { who, config } => self.from(tx, who, config.as_deref(), now),
             Verb::Cram { digest } => self.cram(tx, &digest, now),
@@ -352,7 +382,8 @@ impl Session {
             } => self.update(tx, key, metadata, value, now),
             Verb::UpdateMeta { key, metadata } => self.update_meta(tx, key, &metadata, now),
             Verb::UpdateJson { json } => self.update_json(tx, &json, now),
-            Verb::Delete { key, .. } => self.delete(tx, key, now),
+            Verb::Delete { key, .. } => self.delete(tx, key, false, now),
+            Verb::ForceDelete { key } => self.delete(tx, key, true, now),
             verb => self.handle_more(verb, tx, now),
         }
     }
@@ -404,8 +435,23 @@ impl Session {
         self.outcome(Err(why.into()))
     }
 
+    /// What others see of this connection.
+    fn show_presence(&self) {
+        let (kind, from) = match &self.who {
+            Who::Owner(_) => (visits::Kind::Own, Some(&self.home.who)),
+            Who::Peer(caller) => (visits::Kind::Peer, Some(caller)),
+            Who::Stranger => (visits::Kind::Anon, self.claims()),
+        };
+        if let Some(here) = self.facts.seen.present().get_mut(&self.id)
+            && (here.kind != kind || here.from.as_ref() != from)
+        {
+            (here.kind, here.from) = (kind, from.cloned());
+        }
+    }
+
     /// Turns what a handler said into bytes.
     fn outcome(&mut self, handled: Handled) -> Outcome {
+        self.show_presence();
         let mut outcome = Outcome::default();
         let text = match handled {
             Ok(Answer::Data(text)) => match text.starts_with("data:") {

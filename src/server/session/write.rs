@@ -148,7 +148,8 @@ impl Session {
         Ok(Answer::Data("-1".into()))
     }
 
-    pub(super) fn delete(&mut self, tx: &mut Tx<'_>, key: AtKey, now: u64) -> Handled {
+    /// With `force` also what was marked `immutable`; not what is protected.
+    pub(super) fn delete(&mut self, tx: &mut Tx<'_>, key: AtKey, force: bool, now: u64) -> Handled {
         self.owner()?;
         if key.scope == Scope::PrivateKey {
             return self.delete_secret(tx, &key, now);
@@ -167,8 +168,9 @@ impl Session {
         }
         self.owner_of(&name, "delete", Need::Write)?;
         let old = live_meta(tx, &self.home, &name, now)?;
-        if !key.cached && old.is_some_and(|old| old.immutable == Some(true)) {
-            let text = format!("{name} is immutable and cannot be deleted");
+        let firm = old.is_some_and(|old| old.immutable == Some(true));
+        if firm && !key.cached && !force {
+            let text = format!("{name} is immutable and cannot be deleted without force");
             return Err(refuse(Code::Unauthorized, text));
         }
         self.home.erase(tx, &name)?;

@@ -19,6 +19,9 @@ pub const MAX_OUTBOX: u64 = 20_000;
 /// See [`MAX_OUTBOX`].
 pub const MAX_OUTBOX_BYTES: u64 = 128 << 20;
 
+/// Most dead notifications that make room for one that would not fit.
+const MAKE_ROOM: usize = 200;
+
 /// Why an atSign has this notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -256,12 +259,12 @@ impl Home {
         if let Some(old) = self.note_from(tx, &note.id, &note.from)? {
             self.drop_note(tx, &old)?;
         }
-        let bytes = self.counter(tx, "inbox bytes")? + note.size();
-        if self.counter(tx, "inbox")? >= MAX_INBOX || bytes > MAX_INBOX_BYTES {
+        let limits = (MAX_INBOX, MAX_INBOX_BYTES);
+        if !self.has_room(tx, "inbox", limits, &note, now)? {
             return Ok(None);
         }
         self.count(tx, "inbox", 1)?;
-        self.set_counter(tx, "inbox bytes", bytes)?;
+        self.count(tx, "inbox bytes", signed(note.size()))?;
         note.epoch_millis = self.next_epoch(tx, now)?;
         note.expires_at = now.saturating_add(note.ttln);
         let row = note.row(self);
@@ -269,6 +272,32 @@ impl Home {
         tx.put(inbox, row)?;
         self.save_note(tx, &note)?;
         Ok(Some(note))
+    }
+
+    /// Whether one more fits in this box. When it would not, the dead go first: the purge may not have come by yet.
+    fn has_room(
+        &self,
+        tx: &mut Tx<'_>,
+        name: &str,
+        (most, most_bytes): (u64, u64),
+        note: &Note,
+        now: u64,
+    ) -> Result<bool, StoreError> {
+        let bytes = format!("{name} bytes");
+        loop {
+            let fits = self.counter(tx, name)? < most
+                && self.counter(tx, &bytes)? + note.size() <= most_bytes;
+            if fits {
+                return Ok(true);
+            }
+            let dead = self.dead_notes(tx, now, MAKE_ROOM)?;
+            if dead.is_empty() {
+                return Ok(false);
+            }
+            for note in &dead {
+                self.drop_note(tx, note)?;
+            }
+        }
     }
 
     /// Stores an outgoing notification and puts it in line. `None`: too many are waiting.
@@ -284,12 +313,12 @@ impl Home {
         if let Some(old) = self.note_from(tx, &note.id, &note.from)? {
             self.drop_note(tx, &old)?;
         }
-        let bytes = self.counter(tx, "outbox bytes")? + note.size();
-        if self.counter(tx, "outbox")? >= MAX_OUTBOX || bytes > MAX_OUTBOX_BYTES {
+        let limits = (MAX_OUTBOX, MAX_OUTBOX_BYTES);
+        if !self.has_room(tx, "outbox", limits, &note, now)? {
             return Ok(None);
         }
         self.count(tx, "outbox", 1)?;
-        self.set_counter(tx, "outbox bytes", bytes)?;
+        self.count(tx, "outbox bytes", signed(note.size()))?;
         note.place = self.count(tx, "place", 1)? + 1;
         note.epoch_millis = now;
         note.expires_at = now.saturating_add(note.ttln);
@@ -588,6 +617,47 @@ pub(crate) mod tests {
             assert_eq!((ids(&page), more), (vec!["a"], Some(100)));
             assert_eq!(ids(&bob.inbox(tx, 0, 101, u64::MAX).unwrap().0), ["a", "b"]);
         });
+    }
+
+    #[test]
+    fn a_full_box_makes_room_by_what_has_expired_and_by_nothing_else() {
+        let (bob, mut memory) = (home("@bob", 2), Memory::new());
+        for (kind, name, most) in [
+            (Kind::Received, "inbox", MAX_INBOX),
+            (Kind::Sent, "outbox", MAX_OUTBOX),
+        ] {
+            let store = |memory: &mut Memory, id: &str, life: u64, now: u64| {
+                let (from, to) = match kind {
+                    Kind::Sent => ("@bob", "@alice"),
+                    _ => ("@alice", "@bob"),
+                };
+                let mut new = note(id, from, to, kind);
+                new.ttln = life;
+                let put = |tx: &mut Tx<'_>| match kind {
+                    Kind::Sent => bob.put_out(tx, new, now),
+                    _ => bob.take_in(tx, new, now),
+                };
+                memory.write(put).unwrap().0.is_some()
+            };
+            let mut fits = |id: &str, life, now| store(&mut memory, id, life, now);
+            // Two that die early, one that lives on; then as full as thousands of others would make it.
+            assert!(
+                fits("a", 100, 0) && fits("b", 100, 0) && fits("c", 9000, 0),
+                "{name}"
+            );
+            memory.write(|tx| bob.set_counter(tx, name, most)).unwrap();
+            let mut fits = |id: &str, life, now| store(&mut memory, id, life, now);
+            assert!(!fits("early", 9000, 99), "{name}: nothing is dead yet");
+            assert!(fits("d", 9000, 100) && fits("e", 9000, 100), "{name}");
+            assert!(!fits("f", 9000, 100), "{name}: as full as before");
+            memory.read(|tx| {
+                for (id, kept) in [("a", false), ("b", false), ("c", true), ("d", true)] {
+                    let found = bob.notes(tx, id).unwrap();
+                    let found = found.iter().any(|note| note.kind == kind);
+                    assert_eq!(found, kept, "{name}: {id}");
+                }
+            });
+        }
     }
 
     #[test]

@@ -173,6 +173,22 @@ impl Home {
         }
     }
 
+    /// How many bytes are kept for this atSign, keys included.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn weight(&self, rows: &dyn Rows) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        for table in rows::OWNED {
+            let from = self.key(table, &[]);
+            rows.visit(&from, &rows::behind(&from), &mut |key, value| {
+                bytes += (key.len() + value.len()) as u64;
+                true
+            })?;
+        }
+        Ok(bytes)
+    }
+
     /// Keys whose life ended by `now`, at most `limit`.
     ///
     /// # Errors

@@ -5,7 +5,10 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use miniserde::json::{self, Value};
-use noports::np::{envelope::Envelope, request::SshRequest};
+use noports::np::{
+    envelope::Envelope,
+    request::{SshRequest, claimed_session},
+};
 
 mod vectors;
 
@@ -32,12 +35,12 @@ fuzz_target!(|text: &str| {
             assert!(known.iter().any(|known| known == believed), "{believed}");
         }
     }
-    let _ = SshRequest::claimed_session(text);
+    let _ = claimed_session(text);
     if let Ok(request) = SshRequest::parse(text, key) {
         assert!(
-            noports::np::ports::host_is_plain(&request.host),
+            noports::np::ports::host_is_plain(&request.meeting.host),
             "{}",
-            request.host
+            request.meeting.host
         );
     }
 });

@@ -250,6 +250,53 @@ fn what_would_lose_count_or_protection_ends_the_session() {
     }
 }
 
+/// An admission line for a rendezvous with this nonce.
+fn line_for(nonce: &str) -> String {
+    format!(
+        r#"{{"payload":{{"sessionId":"s","clientNonce":"c","rvdNonce":"{nonce}"}},"signature":"x","hashingAlgo":"sha256","signingAlgo":"rsa2048"}}"#
+    )
+}
+
+#[test]
+fn both_ends_number_their_sockets_where_the_rendezvous_takes_numbers() {
+    for (nonce, numbers) in [("0f-pairs", true), ("2024-10-24T10:15:31.654321", false)] {
+        soon(async {
+            let ((clients, a), (devices, b)) = (listen().await, listen().await);
+            let (listener, door) = listen().await;
+            let with = |local, at: &Endpoint| Plan {
+                admission: Some(Secret::new(line_for(nonce))),
+                ..plan(local, at, None)
+            };
+            let device = spawn(run(with(Local::Dial(echo().await), &b), || ()));
+            let client = spawn(run(with(Local::Listen(listener), &a), || ()));
+            let mut kept = Vec::new();
+            for number in 0..4 {
+                let visitor = match number {
+                    0 => None,
+                    _ => Some(dial(&door, SOON).await.unwrap()),
+                };
+                let mut ends = Vec::new();
+                for (listener, end) in [(&clients, "client"), (&devices, "device")] {
+                    let (mut tcp, _) = listener.accept().await.unwrap();
+                    let (line, early) = read_line(&mut tcp, 4096, SOON).await.unwrap();
+                    let line = String::from_utf8(line).unwrap();
+                    let want = match numbers {
+                        true => line_for(nonce)
+                            .replace(r#""rsa2048"}"#, &format!(r#""rsa2048","pair":{number}}}"#)),
+                        false => line_for(nonce),
+                    };
+                    assert_eq!(line, want, "{end} {number}");
+                    ends.push((tcp, early));
+                }
+                let (b, a) = (ends.pop().unwrap(), ends.pop().unwrap());
+                kept.push((visitor, spawn(splice(a.0, a.1, b.0, b.1, None))));
+            }
+            drop(kept);
+            drop((client, device));
+        });
+    }
+}
+
 #[test]
 fn a_missing_service_still_meets_the_clients_socket() {
     soon(async {

@@ -1,0 +1,218 @@
+#!/bin/sh
+# Makes the release files in dist/: for each kind of machine one executable that needs no library, no loader and no
+# particular distribution, because musl and everything else is inside.
+#
+#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [x86_64|aarch64|armv7|armv6 …]
+#
+#   dist/noports-VERSION-ARCH.tar.gz   the executable, LICENSE, README.md, units, completions, manual pages
+#   dist/noports-VERSION.cdx.json      bill of materials (CycloneDX)
+#   dist/VERSION, dist/SHA256SUMS      what install.sh reads first
+#   target/static/ARCH/noports         the executable alone (all that --only-program makes)
+#
+# The compiler is whatever knows the machine:
+#   * rustc on PATH, when it has the target's standard library (rustup target add TARGET; --rustup-add does that);
+#   * else a rustc whose standard library is there as source, which is then built too. Debian has one:
+#     rustc-web cargo-web rust-web-src (--install-deps fetches them with apt-get).
+# C compiler, linker and musl are zig's, driven by cargo-zigbuild: PyPI's packages, these versions, in target/static/tools.
+#
+# The same commit and the same tools make the same bytes, wherever the checkout lies.
+set -eu
+cd "$(dirname "$0")/.."
+
+ZIG=0.17.1
+ZIGBUILD=0.24.0
+# Most bytes of one executable.
+BUDGET=5242880
+# Functions without an #[inline] of their own are copied into their callers only below this size. It takes a fifth off the
+# file and nothing measurable off the ciphers, whose inner loops are marked.
+SMALL="-C llvm-args=-inline-threshold=50"
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    say "build-static: $*"
+    exit 1
+}
+
+install=no
+add=no
+out=dist
+all=yes
+archs=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --install-deps) install=yes ;;
+    --rustup-add) add=yes ;;
+    --only-program) all=no ;;
+    --out)
+        [ $# -ge 2 ] || die "--out needs a folder"
+        out=$2
+        shift
+        ;;
+    x86_64 | aarch64 | armv7 | armv6) archs="$archs $1" ;;
+    *) die "unknown: $1 (usage: see the top of this file)" ;;
+    esac
+    shift
+done
+archs=${archs:-x86_64 aarch64 armv7 armv6}
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+# The time that all files carry: the commit's.
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 315532800)}
+export SOURCE_DATE_EPOCH="$epoch" LC_ALL=C TZ=UTC
+work=target/static
+tools=$PWD/$work/tools
+
+triple() {
+    case $1 in
+    x86_64 | aarch64) echo "$1-unknown-linux-musl" ;;
+    armv7) echo armv7-unknown-linux-musleabihf ;;
+    armv6) echo arm-unknown-linux-musleabihf ;;
+    esac
+}
+
+# --- tools -----------------------------------------------------------------------------------------------------------
+
+packages() {
+    missing=
+    command -v readelf >/dev/null || missing="$missing binutils"
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3 python3-venv"
+    [ "$1" = no ] || missing="$missing $1"
+    [ -n "$missing" ] || return 0
+    [ $install = yes ] || die "needs:$missing (--install-deps fetches them with apt-get)"
+    root=
+    [ "$(id -u)" = 0 ] || root=sudo
+    $root apt-get update -q >&2
+    # shellcheck disable=SC2086
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >&2
+}
+
+zig() {
+    pin="ziglang==$ZIG cargo-zigbuild==$ZIGBUILD"
+    if [ "$(cat "$tools/pin" 2>/dev/null)" != "$pin" ]; then
+        rm -rf "$tools"
+        python3 -m venv "$tools"
+        # shellcheck disable=SC2086
+        "$tools/bin/pip" install -q --disable-pip-version-check $pin
+        echo "$pin" >"$tools/pin"
+    fi
+    PATH=$tools/bin:$PATH
+}
+
+has_std() {
+    libdir=$(rustc --print target-libdir --target "$1" 2>/dev/null) && ls "$libdir"/libstd-*.rlib >/dev/null 2>&1
+}
+std_source() { readlink -f "$("$1" --print sysroot)/lib/rustlib/src/rust" 2>/dev/null; }
+builds_std() { [ -x "$1" ] && [ -f "$(std_source "$1")/library/Cargo.lock" ]; }
+
+# Sets rustc, cargo, and how: prebuilt or source.
+choose() {
+    rustc=$(command -v rustc || true)
+    cargo=$(command -v cargo || true)
+    how=prebuilt
+    if [ -n "$rustc" ] && has_std "$1"; then return; fi
+    if [ $add = yes ]; then
+        rustup target add "$1" >&2
+        return
+    fi
+    how=source
+    if [ -n "$rustc" ] && builds_std "$(rustc --print sysroot)/bin/rustc"; then return; fi
+    rustc=/usr/bin/rustc
+    cargo=/usr/bin/cargo
+    builds_std $rustc || packages "rustc-web cargo-web rust-web-src"
+    builds_std $rustc || die "no compiler for $1: run 'rustup target add $1', or give --install-deps on Debian"
+}
+
+# --- one executable --------------------------------------------------------------------------------------------------
+
+build() {
+    arch=$1
+    target=$(triple "$arch")
+    choose "$target"
+    say "== $arch: $target, $("$rustc" -V), standard library: $how"
+    # Fetch first: the folder that is to be left out of the file has to be known.
+    RUSTC=$rustc "$cargo" fetch -q --locked --target "$target"
+    flags="$SMALL --remap-path-prefix=$PWD=noports"
+    for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+        flags="$flags --remap-path-prefix=$folder=crates"
+    done
+    set -- --release --locked --bin noports --target "$target" --target-dir "$work"
+    if [ $how = source ]; then
+        flags="$flags -C link-self-contained=no --remap-path-prefix=$(std_source "$rustc")=rust"
+        # The file carries no symbols, so a backtrace would be numbers: std is built without the code for it.
+        set -- -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind "$@"
+    fi
+    # zig overlooks -static-pie, so the last link of a standard library built here asks again. Elsewhere rustc's default is
+    # an ordinary executable.
+    case $how-$arch in
+    source-x86_64) set -- rustc "$@" -- -C link-arg=-pie ;;
+    *) set -- zigbuild "$@" ;;
+    esac
+    (
+        [ $how = prebuilt ] || export RUSTC_BOOTSTRAP=1
+        export RUSTC="$rustc" CARGO="$cargo" RUSTFLAGS="$flags"
+        "$tools/bin/cargo-zigbuild" "$@"
+    )
+    file=$work/$arch/noports
+    mkdir -p "$work/$arch"
+    cp "$work/$target/release/noports" "$file"
+    inspect "$arch" "$file"
+}
+
+inspect() {
+    if readelf -lW "$2" | grep -q INTERP; then die "$2 asks for a loader"; fi
+    if readelf -dW "$2" | grep -q NEEDED; then die "$2 asks for a library"; fi
+    for path in "$PWD" "${CARGO_HOME:-$HOME/.cargo}" "$tools"; do
+        if grep -aqF -e "$path" "$2"; then die "$2 tells where it was built: $path"; fi
+    done
+    size=$(wc -c <"$2")
+    [ "$size" -le $BUDGET ] || die "$2 has $size bytes, $BUDGET are allowed"
+    say "   static, $size bytes"
+    case $(uname -m)-$1 in
+    x86_64-x86_64 | aarch64-aarch64 | armv7l-armv7 | armv*-armv6) run= ;;
+    *-aarch64) run="qemu-aarch64-static -cpu cortex-a53" ;;
+    *-armv7) run="qemu-arm-static -cpu cortex-a7" ;;
+    *-armv6) run="qemu-arm-static -cpu arm1176" ;;
+    *) run=nothing ;;
+    esac
+    if [ -n "$run" ] && ! command -v "${run%% *}" >/dev/null; then
+        say "   not run: there is no ${run%% *}"
+        return
+    fi
+    $run "$2" selftest >&2 || die "$2 does not work"
+}
+
+# --- what is shipped -------------------------------------------------------------------------------------------------
+
+archive() {
+    name=noports-$version-$1
+    stage=$work/stage/$name
+    rm -rf "$work/stage"
+    mkdir -p "$stage"
+    cp "$work/$1/noports" "$stage/"
+    # Units, completions and manual pages are folders of packaging/, as many as there are.
+    for each in LICENSE README.md packaging/*/; do
+        [ ! -e "$each" ] || cp -R "${each%/}" "$stage/"
+    done
+    find "$stage" -type d -exec chmod 755 {} +
+    find "$stage" -type f -exec chmod 644 {} +
+    chmod 755 "$stage/noports"
+    find "$stage" -name '*.sh' -exec chmod 755 {} +
+    tar -C "$work/stage" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mtime="@$epoch" \
+        -cf - "$name" | gzip -n9 >"$out/$name.tar.gz"
+}
+
+packages no
+zig
+for arch in $archs; do build "$arch"; done
+[ $all = yes ] || exit 0
+mkdir -p "$out"
+for arch in $archs; do archive "$arch"; done
+# shellcheck disable=SC2046
+python3 packaging/sbom.py "$version" "$epoch" $(for arch in $archs; do triple "$arch"; done) >"$out/noports-$version.cdx.json"
+printf '%s\n' "$version" >"$out/VERSION"
+(
+    cd "$out"
+    rm -f SHA256SUMS
+    sha256sum ./* | sed 's|\./||' >../target/static/SHA256SUMS.new
+)
+mv target/static/SHA256SUMS.new "$out/SHA256SUMS"
+cat "$out/SHA256SUMS"

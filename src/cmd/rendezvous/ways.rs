@@ -1,0 +1,115 @@
+//! What the rendezvous understands, and how it can be held to an older generation for tests.
+
+use std::env;
+
+use crate::{
+    cmd::common::Failure,
+    np::{
+        ids::Nonce,
+        ports::{Form, Ports},
+    },
+};
+
+/// Names the generation to which a program is held; for tests.
+pub const GENERATION: &str = "NOPORTS_GENERATION";
+
+/// What a rendezvous of some generation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ways {
+    /// Knows the request that names both ends, and answers with a nonce.
+    logins: bool,
+    /// Joins sockets by their numbers.
+    numbers: bool,
+}
+
+/// (generation, what its rendezvous does)
+const GENERATIONS: &[(&str, Ways)] = &[
+    ("v3", OLD),
+    ("v4", OLD),
+    (
+        "v5",
+        Ways {
+            logins: true,
+            numbers: false,
+        },
+    ),
+];
+
+const OLD: Ways = Ways {
+    logins: false,
+    numbers: false,
+};
+
+impl Default for Ways {
+    /// Everything.
+    fn default() -> Self {
+        Self {
+            logins: true,
+            numbers: true,
+        }
+    }
+}
+
+impl Ways {
+    /// A generation's: `v3`, `v4`, `v5`, also with what follows: `v5.3`.
+    pub fn of(generation: &str) -> Option<Self> {
+        let major = generation.split(['.', '-']).next()?;
+        let found = GENERATIONS.iter().find(|(name, _)| *name == major);
+        found.map(|(_, ways)| *ways)
+    }
+
+    /// The generation's that the environment names; everything when it names none.
+    ///
+    /// # Errors
+    /// When it names one that is not known.
+    pub fn of_environment() -> Result<Self, Failure> {
+        match env::var(GENERATION) {
+            Ok(name) if !name.is_empty() => Self::of(&name)
+                .ok_or_else(|| Failure::misuse(format!("{GENERATION}={name} is not known"))),
+            _ => Ok(Self::default()),
+        }
+    }
+
+    /// Whether requests of this form are understood.
+    pub(super) fn reads(&self, form: Form) -> bool {
+        form == Form::Bare || self.logins
+    }
+
+    pub(super) fn nonce(&self) -> Nonce {
+        match self.numbers {
+            true => Nonce::random_numbered(),
+            false => Nonce::random(),
+        }
+    }
+
+    pub(super) fn print(&self, ports: &Ports) -> String {
+        match self.logins {
+            true => ports.print(),
+            false => ports.print_old(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_generation_has_its_ways() {
+        for (generation, logins, numbers) in [
+            ("v3", false, false),
+            ("v4", false, false),
+            ("v4.0.0-rc.2", false, false),
+            ("v5", true, false),
+            ("v5.3", true, false),
+        ] {
+            let want = Some(Ways { logins, numbers });
+            assert_eq!(Ways::of(generation), want, "{generation}");
+        }
+        for unknown in ["", "5", "v9"] {
+            assert_eq!(Ways::of(unknown), None, "{unknown}");
+        }
+        let all = Ways::default();
+        assert!(all.nonce().takes_numbers() && all.reads(Form::Full) && all.reads(Form::Bare));
+    }
+}

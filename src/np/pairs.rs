@@ -1,0 +1,316 @@
+//! Which socket of one end belongs to which socket of the other.
+//!
+//! ```text
+//!   both ends number theirs       neither does                one does
+//!   A  0 1 2 3                    A  oldest, next …           A  0 1 2 3
+//!      │ │ ╲╱                        │       │                   │ │ │ │
+//!   B  0 1 3 2                    B  oldest, next …           B  first, second, third, fourth
+//! ```
+//!
+//! Upstream only knows the order of arrival. There, a socket that dies before it has said who it is shifts
+//! all behind it by one, and each is joined with a neighbour. Numbers end that: the control sockets are 0,
+//! and line *n* of the control channel is about the sockets *n*, so both ends count the same without another
+//! word. Where only one end numbers, the other's sockets have the number of their arrival.
+//!
+//! A number is a hint and no right: keys decide, and whoever says a wrong one hurts only its own session.
+//! A socket whose counterpart does not come is given up after [`COUNTERPART_TIME`].
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// How long a socket waits for its counterpart. A device has three attempts of ten seconds to come.
+pub const COUNTERPART_TIME: Duration = Duration::from_secs(35);
+/// Sockets of one end that may wait at a time.
+pub const MAX_WAITING: usize = 64;
+
+/// The end a socket comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum End {
+    Client,
+    Daemon,
+}
+
+/// The sockets of one session that wait.
+#[derive(Debug)]
+pub struct Pairs<S> {
+    clients: Waiting<S>,
+    daemons: Waiting<S>,
+}
+
+#[derive(Debug)]
+struct Waiting<S> {
+    /// This end numbers its sockets.
+    numbers: bool,
+    /// How many have come.
+    arrived: u64,
+    /// By number, said or of arrival; with when it came.
+    sockets: BTreeMap<u64, (S, Instant)>,
+}
+
+/// What becomes of a socket that came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Met<S> {
+    /// Both are there.
+    Pair {
+        /// From the client's end.
+        client: S,
+        /// From the daemon's.
+        daemon: S,
+    },
+    /// Its counterpart has not come yet.
+    Waits,
+    /// It has the number of one that waited already, which is given up: the same end has tried again.
+    Replaces(S),
+}
+
+impl<S> Default for Pairs<S> {
+    fn default() -> Self {
+        let none = || Waiting {
+            numbers: false,
+            arrived: 0,
+            sockets: BTreeMap::new(),
+        };
+        Self {
+            clients: none(),
+            daemons: none(),
+        }
+    }
+}
+
+impl<S> Pairs<S> {
+    /// One more socket, with the number it says.
+    pub fn arrive(&mut self, end: End, said: Option<u64>, socket: S, now: Instant) -> Met<S> {
+        let (own, other) = match end {
+            End::Client => (&mut self.clients, &mut self.daemons),
+            End::Daemon => (&mut self.daemons, &mut self.clients),
+        };
+        own.numbers |= said.is_some();
+        let number = said.unwrap_or(own.arrived);
+        own.arrived += 1;
+        let counterpart = if own.numbers || other.numbers {
+            other.sockets.remove(&number)
+        } else {
+            other.sockets.pop_first().map(|(_, oldest)| oldest)
+        };
+        match (end, counterpart) {
+            (End::Client, Some((daemon, _))) => Met::Pair {
+                client: socket,
+                daemon,
+            },
+            (End::Daemon, Some((client, _))) => Met::Pair {
+                client,
+                daemon: socket,
+            },
+            (_, None) => match own.sockets.insert(number, (socket, now)) {
+                Some((old, _)) => Met::Replaces(old),
+                None => Met::Waits,
+            },
+        }
+    }
+
+    /// Whether no more of this end may wait.
+    pub fn is_full(&self, end: End) -> bool {
+        let own = match end {
+            End::Client => &self.clients,
+            End::Daemon => &self.daemons,
+        };
+        own.sockets.len() >= MAX_WAITING
+    }
+
+    /// When the next one is given up.
+    pub fn next_due(&self) -> Option<Instant> {
+        let all = self
+            .clients
+            .sockets
+            .values()
+            .chain(self.daemons.sockets.values());
+        all.map(|(_, since)| *since + COUNTERPART_TIME).min()
+    }
+
+    /// Those whose counterpart has not come in time, with their numbers.
+    pub fn give_up(&mut self, now: Instant) -> Vec<(End, u64, S)> {
+        let mut over = Vec::new();
+        for (end, waiting) in [
+            (End::Client, &mut self.clients),
+            (End::Daemon, &mut self.daemons),
+        ] {
+            let late = |(_, (_, since)): &(&u64, &(S, Instant))| *since + COUNTERPART_TIME <= now;
+            let gone: Vec<u64> = waiting
+                .sockets
+                .iter()
+                .filter(late)
+                .map(|(n, _)| *n)
+                .collect();
+            for number in gone {
+                let gone = waiting.sockets.remove(&number);
+                over.extend(gone.map(|(socket, _)| (end, number, socket)));
+            }
+        }
+        over
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// (end, what it says, its name)
+    type Arrival = (End, Option<u64>, &'static str);
+
+    const A: End = End::Client;
+    const B: End = End::Daemon;
+
+    fn pairs(arrivals: &[Arrival]) -> Vec<(&'static str, &'static str)> {
+        let (mut table, now) = (Pairs::default(), Instant::now());
+        let met = arrivals
+            .iter()
+            .map(|&(end, said, name)| table.arrive(end, said, name, now));
+        met.filter_map(|met| match met {
+            Met::Pair { client, daemon } => Some((client, daemon)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_socket_that_never_came_shifts_nobody_where_an_end_numbers() {
+        let n = Some;
+        for (what, arrivals, want) in [
+            (
+                "in order, both number",
+                vec![
+                    (A, n(0), "a0"),
+                    (B, n(0), "b0"),
+                    (A, n(1), "a1"),
+                    (B, n(1), "b1"),
+                ],
+                vec![("a0", "b0"), ("a1", "b1")],
+            ),
+            (
+                "a1 dies",
+                vec![
+                    (A, n(0), "a0"),
+                    (B, n(0), "b0"),
+                    (B, n(1), "b1"),
+                    (A, n(2), "a2"),
+                    (B, n(2), "b2"),
+                ],
+                vec![("a0", "b0"), ("a2", "b2")],
+            ),
+            (
+                "out of order",
+                vec![
+                    (A, n(2), "a2"),
+                    (A, n(1), "a1"),
+                    (B, n(1), "b1"),
+                    (B, n(2), "b2"),
+                ],
+                vec![("a1", "b1"), ("a2", "b2")],
+            ),
+            (
+                "an old daemon's have the number of their arrival; a1 dies",
+                vec![
+                    (B, None, "b0"),
+                    (A, n(0), "a0"),
+                    (B, None, "b1"),
+                    (A, n(2), "a2"),
+                    (B, None, "b2"),
+                ],
+                vec![("a0", "b0"), ("a2", "b2")],
+            ),
+            (
+                "an old client's, too",
+                vec![
+                    (A, None, "a0"),
+                    (B, n(0), "b0"),
+                    (A, None, "a1"),
+                    (A, None, "a2"),
+                    (B, n(2), "b2"),
+                ],
+                vec![("a0", "b0"), ("a2", "b2")],
+            ),
+            (
+                "neither numbers: the oldest with the oldest, as ever",
+                vec![
+                    (A, None, "a0"),
+                    (A, None, "a1"),
+                    (B, None, "b0"),
+                    (B, None, "b1"),
+                ],
+                vec![("a0", "b0"), ("a1", "b1")],
+            ),
+        ] {
+            assert_eq!(pairs(&arrivals), want, "{what}");
+        }
+    }
+
+    #[test]
+    fn whoever_tries_again_takes_its_own_place() {
+        let (mut table, now) = (Pairs::default(), Instant::now());
+        assert_eq!(table.arrive(A, Some(1), "first", now), Met::Waits);
+        assert_eq!(
+            table.arrive(A, Some(1), "second", now),
+            Met::Replaces("first")
+        );
+        let pair = Met::Pair {
+            client: "second",
+            daemon: "b",
+        };
+        assert_eq!(table.arrive(B, Some(1), "b", now), pair);
+    }
+
+    #[test]
+    fn whose_counterpart_does_not_come_is_given_up_and_not_before() {
+        let (mut table, start) = (Pairs::default(), Instant::now());
+        let later = start + Duration::from_secs(5);
+        table.arrive(A, Some(3), "a3", start);
+        table.arrive(B, Some(4), "b4", later);
+        assert_eq!(table.next_due(), Some(start + COUNTERPART_TIME));
+        let before = start + COUNTERPART_TIME - Duration::from_millis(1);
+        assert_eq!(table.give_up(before), []);
+        assert_eq!(table.give_up(start + COUNTERPART_TIME), [(A, 3, "a3")]);
+        assert_eq!(table.next_due(), Some(later + COUNTERPART_TIME));
+        assert_eq!(table.give_up(later + COUNTERPART_TIME), [(B, 4, "b4")]);
+        assert_eq!(table.next_due(), None);
+        // Too late is too late: nobody is joined with what is gone.
+        assert_eq!(table.arrive(B, Some(3), "b3", later), Met::Waits);
+    }
+
+    #[test]
+    fn few_may_wait() {
+        let (mut table, now) = (Pairs::default(), Instant::now());
+        for number in 0..MAX_WAITING as u64 {
+            assert!(!table.is_full(A));
+            table.arrive(A, Some(number), number, now);
+        }
+        assert!(table.is_full(A) && !table.is_full(B));
+        table.arrive(B, Some(0), 0, now);
+        assert!(!table.is_full(A));
+    }
+
+    proptest! {
+        /// Any sockets may be missing, and come in any order: whoever is joined is joined with its own number.
+        #[test]
+        fn nobody_is_ever_joined_with_a_neighbour(
+            order in Just((0..40u64).flat_map(|n| [(A, n), (B, n)]).collect::<Vec<_>>()).prop_shuffle(),
+            dead in prop::collection::vec(0usize..80, 0..10),
+        ) {
+            let (mut table, now) = (Pairs::default(), Instant::now());
+            let mut joined = 0;
+            let alive = order.iter().enumerate().filter(|(at, _)| !dead.contains(at));
+            for (_, &(end, number)) in alive {
+                if let Met::Pair { client, daemon } = table.arrive(end, Some(number), number, now) {
+                    prop_assert_eq!(client, daemon);
+                    joined += 1;
+                }
+            }
+            prop_assert!(joined >= 40 - dead.len());
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! "Open a session" and its answer.
+//!
+//! ```text
+//!   client ── envelope{sessionId, host, port B, nonces, ephemeral public key, …} ─▶ daemon
+//!   client ◀── envelope{status, sessionId, session keys wrapped for that public key} ──
+//!         or ◀── one line of plain text: why not
+//! ```
+//!
+//! | what | key | since | file |
+//! | --- | --- | --- | --- |
+//! | the device's sshd | `ssh_request` | 4.0 | [`ssh`] |
+//! | any port near it | `npt_request` | 5.1 | [`tunnel`] |
+//! | yes, with what belongs to it; or no | the session's id | 2.0 | [`answer`] |
+//! | the session's keys | – | 5.0 | [`keys`] |
+//!
+//! Either part of the protection may be left out: the login at the rendezvous, and the encryption of what
+//! passes it. Clients before 5.0 know neither.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/sshnp/impl/notification_request_message.dart and
+//! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart.
+
+use miniserde::{Deserialize, json};
+
+use super::{
+    NAMESPACE,
+    admit::Admission,
+    envelope::{Envelope, EnvelopeError},
+    ids::{BadId, DeviceName, Nonce, SessionId},
+    ports::host_is_plain,
+};
+use crate::at::crypto::PublicKey;
+
+pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_answer, refuse};
+pub use keys::{Keys, StreamKey};
+pub use ssh::{Form, SshRequest, ssh_request_entity};
+pub use tunnel::{TunnelRequest, tunnel_request_entity};
+
+pub mod answer;
+pub mod keys;
+pub mod ssh;
+pub mod tunnel;
+
+#[cfg(test)]
+pub(super) mod tests;
+
+/// What every request says: where to meet, and what protects the session there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meeting {
+    /// The session.
+    pub session: SessionId,
+    /// The rendezvous.
+    pub host: String,
+    /// The daemon's port there.
+    pub port: u16,
+    /// `None`: the daemon sends no admission line.
+    pub admission: Option<Nonces>,
+    /// `None`: the daemon sends and takes everything as it is.
+    pub encryption: Option<Encryption>,
+}
+
+/// The two halves of what makes an admission line unlike every other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nonces {
+    /// The client's.
+    pub client: Nonce,
+    /// The rendezvous'.
+    pub rendezvous: Nonce,
+}
+
+impl Nonces {
+    /// What an end of this session signs to be let in.
+    pub fn admission(&self, session: SessionId) -> Admission {
+        Admission {
+            session,
+            client_nonce: self.client.clone(),
+            rendezvous_nonce: self.rendezvous.clone(),
+        }
+    }
+}
+
+/// What the client brings for the session's keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encryption {
+    /// Fresh public key that the keys are wrapped for.
+    pub ephemeral: PublicKey,
+    /// Whether the client can take one key per direction.
+    pub twin_keys: bool,
+}
+
+/// Why a request is refused. Printed as it is to the client, if the client is allowed to hear anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The envelope.
+    #[error("Signature not verified: {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// A member is missing or makes no sense; holds its wire name.
+    #[error("the request's {0} cannot be used")]
+    Member(&'static str),
+    /// The session id.
+    #[error(transparent)]
+    Id(#[from] BadId),
+    /// Asks for something this daemon does not do.
+    #[error("this daemon does not do {0}")]
+    Unsupported(&'static str),
+    /// Wants the device to log in to the client: [`super::reverse`].
+    #[error("this daemon does not do reverse ssh")]
+    Reverse,
+}
+
+/// `<session>.<device>.sshnp`: where the answer comes.
+pub fn answer_entity(session: SessionId, device: &DeviceName) -> String {
+    format!("{session}.{device}.{NAMESPACE}")
+}
+
+/// The session id a request claims, for telling the sender where its refusal belongs. Checked by nobody.
+pub fn claimed_session(text: &str) -> Option<SessionId> {
+    #[derive(Deserialize)]
+    struct Claim {
+        #[serde(rename = "sessionId")]
+        session: String,
+    }
+    let envelope = Envelope::parse(text).ok()?;
+    json::from_str::<Claim>(envelope.unverified())
+        .ok()?
+        .session
+        .parse()
+        .ok()
+}
+
+/// The only kind of ephemeral key there is.
+const EPHEMERAL_TYPE: &str = "rsa2048";
+
+/// The members that both kinds of request have, under whichever names, as they came.
+struct Shared {
+    session: String,
+    host: String,
+    port: u16,
+    authenticate: Option<bool>,
+    client_nonce: Option<String>,
+    rendezvous_nonce: Option<String>,
+    encrypt: Option<bool>,
+    ephemeral: Option<String>,
+    ephemeral_type: Option<String>,
+    newer: Newer,
+}
+
+/// Members of later generations.
+#[derive(Deserialize)]
+struct Newer {
+    #[serde(rename = "twinKeys")]
+    twin_keys: Option<bool>,
+    /// Only sent by who wants another login at the rendezvous than ours.
+    #[serde(rename = "relayAuthMode")]
+    login: Option<String>,
+}
+
+impl Newer {
+    fn read(payload: &str) -> Result<Self, RequestError> {
+        json::from_str(payload).map_err(|_| RequestError::Member("relayAuthMode or twinKeys"))
+    }
+}
+
+impl Shared {
+    fn check(self) -> Result<Meeting, RequestError> {
+        let session = self.session.parse()?;
+        if !host_is_plain(&self.host) || self.port == 0 {
+            return Err(RequestError::Member("host and port"));
+        }
+        let nonce = |text: Option<String>| text.unwrap_or_default().parse::<Nonce>();
+        // Whoever wants no login may send anything as nonces: some clients do.
+        let admission = match self.authenticate {
+            Some(true) if self.newer.login.is_some_and(|mode| mode != "payload") => {
+                return Err(RequestError::Unsupported("that login to the rendezvous"));
+            }
+            Some(true) => Some(Nonces {
+                client: nonce(self.client_nonce)?,
+                rendezvous: nonce(self.rendezvous_nonce)?,
+            }),
+            _ => None,
+        };
+        let encryption = match (self.encrypt, self.ephemeral_type.as_deref()) {
+            (Some(true), Some(EPHEMERAL_TYPE)) => Some(Encryption {
+                ephemeral: PublicKey::parse(&self.ephemeral.unwrap_or_default())
+                    .map_err(|_| RequestError::Member("clientEphemeralPK"))?,
+                twin_keys: self.newer.twin_keys == Some(true),
+            }),
+            (Some(true), _) => return Err(RequestError::Member("clientEphemeralPKType")),
+            _ => None,
+        };
+        Ok(Meeting {
+            session,
+            host: self.host,
+            port: self.port,
+            admission,
+            encryption,
+        })
+    }
+}
+
+impl Meeting {
+    fn nonces(&self) -> [Option<String>; 2] {
+        let text =
+            |pick: fn(&Nonces) -> &Nonce| self.admission.as_ref().map(|n| pick(n).to_string());
+        [text(|n| &n.client), text(|n| &n.rendezvous)]
+    }
+
+    fn ephemeral(&self) -> Option<String> {
+        self.encryption.as_ref().map(|e| e.ephemeral.text.clone())
+    }
+
+    /// The payload of a request, with the members at its end that only newer daemons are sent.
+    fn with_newer(&self, payload: String) -> String {
+        match &self.encryption {
+            Some(Encryption {
+                twin_keys: true, ..
+            }) => match payload.strip_suffix('}') {
+                Some(open) => format!(r#"{open},"twinKeys":true}}"#),
+                None => payload,
+            },
+            _ => payload,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What clients and daemons of each generation say to a rendezvous, played by hand.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+};
+
+use async_std::task::block_on;
+use noports::{
+    cmd::rendezvous::Ways,
+    np::ports::{Logins, Ports, refusal_entity},
+};
+
+use crate::world::{
+    NAME, RENDEZVOUS, World,
+    ports::{Asker, joined, said},
+    until,
+};
+
+#[test]
+fn the_old_request_gets_two_ports_for_one_connection_each() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        let (_, answer) = alice.ask_bare().await;
+        let fields: Vec<&str> = answer.split(',').collect();
+        assert_eq!((fields.len(), fields[3]), (4, "null"), "{answer}");
+        let ports = Ports::parse(&answer).unwrap();
+        // The server speaks first, and says something before anybody is there to hear it.
+        let mut daemon = said(ports.client, "SSH-2.0-server\r\n");
+        let mut client = said(ports.daemon, "");
+        let mut banner = [0; 16];
+        client.read_exact(&mut banner).unwrap();
+        assert_eq!(&banner, b"SSH-2.0-server\r\n");
+        client.write_all(b"all of it").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut heard = String::new();
+        daemon.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "all of it");
+        for port in [ports.client, ports.daemon] {
+            let second = TcpStream::connect(("127.0.0.1", port));
+            assert!(second.is_err(), "one connection each");
+        }
+        daemon.write_all(b"after that").unwrap();
+        drop(daemon);
+        heard.clear();
+        client.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "after that");
+    });
+}
+
+#[test]
+fn a_daemon_may_write_the_session_id_first_and_the_other_end_does_not_see_it() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        for end in ["", "\n", "\r\n"] {
+            for swapped in [false, true] {
+                let (session, answer) = alice.ask_bare().await;
+                let mut ports = Ports::parse(&answer).unwrap();
+                if swapped {
+                    std::mem::swap(&mut ports.client, &mut ports.daemon);
+                }
+                let daemon = said(ports.daemon, &format!("{session}{end}"));
+                let client = said(ports.client, "");
+                joined(&format!("{end:?} {swapped}"), &daemon, &client);
+                let (session, answer) = alice.ask_bare().await;
+                let ports = Ports::parse(&answer).unwrap();
+                let mut client = said(ports.client, "SSH-2.0-client\r\n");
+                let mut daemon = said(ports.daemon, &format!("{session}{end}SSH-2.0-server\r\n"));
+                for (side, other) in [(&mut client, "server"), (&mut daemon, "client")] {
+                    let mut banner = [0; 16];
+                    side.read_exact(&mut banner).unwrap();
+                    assert_eq!(
+                        banner,
+                        *format!("SSH-2.0-{other}\r\n").as_bytes(),
+                        "{end:?}"
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn each_port_asks_who_it_is_by_itself() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        let (client, daemon) = (true, true);
+        let granted = alice
+            .ask(Logins {
+                client,
+                daemon: false,
+            })
+            .await;
+        let _stranger = said(granted.ports.client, "SSH-2.0-x\r\n");
+        joined(
+            "client logs in",
+            &granted.client(None),
+            &said(granted.ports.daemon, ""),
+        );
+
+        let granted = alice
+            .ask(Logins {
+                client: false,
+                daemon,
+            })
+            .await;
+        let _stranger = said(granted.ports.daemon, "SSH-2.0-x\r\n");
+        let first = (granted.daemon(None), said(granted.ports.client, ""));
+        joined("daemon logs in", &first.0, &first.1);
+        joined(
+            "again",
+            &granted.daemon(None),
+            &said(granted.ports.client, ""),
+        );
+
+        let granted = alice.ask(Logins::NONE).await;
+        let (client, daemon) = (granted.ports.client, granted.ports.daemon);
+        joined("nobody logs in", &said(client, ""), &said(daemon, ""));
+    });
+}
+
+#[test]
+fn a_rendezvous_may_insist_that_both_ends_log_in() {
+    block_on(async {
+        let world = World::start().await;
+        let words = ["rendezvous", "--as", RENDEZVOUS, "--signed-only"];
+        let _rendezvous = world.process(&words);
+        let mut alice = Asker::start(&world).await;
+        for (client, daemon) in [(true, false), (false, true), (false, false)] {
+            let request = alice.request(Logins { client, daemon });
+            let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
+            alice.send(request.message(&to, &device)).await;
+            let (entity, text) = alice.heard().await;
+            assert_eq!(entity, refusal_entity(request.session));
+            assert_eq!(text, "both ends have to log in here");
+        }
+        let session = noports::np::ids::SessionId::random();
+        let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
+        let bare = noports::np::ports::bare_request(&to, &device, session);
+        alice.send(bare).await;
+        until("the old request is refused", || {
+            world
+                .log("rendezvous")
+                .contains(&format!("refused session={session}"))
+        })
+        .await;
+        // Nobody said where it is: it has found out.
+        let granted = alice.ask(Logins::BOTH).await;
+        assert_eq!(granted.ports.host, "127.0.0.1");
+        joined("both", &granted.client(None), &granted.daemon(None));
+    });
+}
+
+#[test]
+fn a_rendezvous_held_to_an_old_generation_knows_no_logins_or_no_numbers() {
+    block_on(async {
+        for (generation, fields) in [("v3", 3), ("v4", 3), ("v5", 4)] {
+            let mut world = World::start().await;
+            world
+                .rendezvous_with(|policy| policy.ways = Ways::of(generation).unwrap())
+                .await;
+            let mut alice = Asker::start(&world).await;
+            if fields == 3 {
+                // Not understood: the next word is the answer to the next question.
+                let unknown = alice.request(Logins::BOTH);
+                let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
+                alice.send(unknown.message(&to, &device)).await;
+            } else {
+                let granted = alice.ask(Logins::BOTH).await;
+                assert!(!granted.ports.nonce.as_ref().unwrap().takes_numbers());
+                // Numbers that were not asked for are nothing to it: first comes first.
+                joined("v5", &granted.client(Some(7)), &granted.daemon(Some(8)));
+            }
+            let (_, answer) = alice.ask_bare().await;
+            assert_eq!(answer.split(',').count(), fields, "{generation}: {answer}");
+            let ports = Ports::parse(&answer).unwrap();
+            joined(generation, &said(ports.client, ""), &said(ports.daemon, ""));
+        }
+    });
+}

@@ -1,0 +1,148 @@
+//! The two ends of a session at a rendezvous, played by hand: asking for ports, and what to say on them.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use noports::{
+    at::client::{Client, Event, Outgoing, Subscription},
+    np::{
+        Message,
+        admit::{self, Admission},
+        ids::{Nonce, SessionId},
+        ports::{self, Logins, Ports, PortsRequest},
+    },
+};
+
+use super::{ALICE, DEVICE, NAME, RENDEZVOUS, World};
+
+/// alice, asking the rendezvous.
+pub struct Asker {
+    at: Client,
+    inbox: Subscription,
+    keys: [std::sync::Arc<noports::at::keyfile::AtKeys>; 2],
+}
+
+impl Asker {
+    pub async fn start(world: &World) -> Self {
+        let keys = [world.keys(ALICE), world.keys(DEVICE)];
+        let at = Client::login(&world.network, keys[0].clone())
+            .await
+            .unwrap();
+        let inbox = at.subscribe(r"\.sshrvd@").await.unwrap();
+        Self { at, inbox, keys }
+    }
+
+    pub async fn send(&self, message: Message) {
+        let note = Outgoing {
+            to: message.to,
+            entity: message.entity,
+            text: message.text,
+            ttl: None,
+            ttln: 60_000,
+            metadata: Default::default(),
+        };
+        self.at.notify(&note).await.unwrap();
+    }
+
+    /// (key, text) of the next word from the rendezvous.
+    pub async fn heard(&mut self) -> (String, String) {
+        loop {
+            let next = async_std::future::timeout(Duration::from_secs(20), self.inbox.next());
+            let Some(Event::Note(note)) = next.await.expect("an answer in time") else {
+                continue;
+            };
+            if note.from.as_str() == RENDEZVOUS {
+                let text = self.at.open(&note).await.unwrap().unwrap();
+                return (note.entity().to_owned(), text);
+            }
+        }
+    }
+
+    /// The old way: a session id alone.
+    pub async fn ask_bare(&mut self) -> (SessionId, String) {
+        let session = SessionId::random();
+        let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
+        self.send(ports::bare_request(&to, &device, session)).await;
+        let (entity, text) = self.heard().await;
+        assert_eq!(entity, ports::answer_entity(session));
+        (session, text)
+    }
+
+    pub fn request(&self, logins: Logins) -> PortsRequest {
+        PortsRequest {
+            session: SessionId::random(),
+            client: ALICE.parse().unwrap(),
+            daemon: DEVICE.parse().unwrap(),
+            nonce: Nonce::random(),
+            logins,
+        }
+    }
+
+    /// Ports for a session in which these ends log in.
+    pub async fn ask(&mut self, logins: Logins) -> Granted {
+        let request = self.request(logins);
+        let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
+        self.send(request.message(&to, &device)).await;
+        let (entity, text) = self.heard().await;
+        assert_eq!(entity, ports::answer_entity(request.session), "{text}");
+        let ports = Ports::parse(&text).unwrap();
+        let admission = Admission {
+            session: request.session,
+            client_nonce: request.nonce,
+            rendezvous_nonce: ports.nonce.clone().unwrap(),
+        };
+        let line = |keys: usize| admission.line(&self.keys[keys].encryption).unwrap();
+        Granted {
+            lines: [line(0), line(1)],
+            ports,
+        }
+    }
+}
+
+/// Two ports, and what gets one in.
+pub struct Granted {
+    pub ports: Ports,
+    lines: [String; 2],
+}
+
+impl Granted {
+    /// The client's socket with this number, logged in.
+    pub fn client(&self, number: Option<u64>) -> TcpStream {
+        said(self.ports.client, &line(&self.lines[0], number))
+    }
+
+    /// The daemon's.
+    pub fn daemon(&self, number: Option<u64>) -> TcpStream {
+        said(self.ports.daemon, &line(&self.lines[1], number))
+    }
+}
+
+fn line(line: &str, number: Option<u64>) -> String {
+    match number {
+        Some(number) => admit::numbered(line, number) + "\n",
+        None => line.to_owned() + "\n",
+    }
+}
+
+/// A socket on which this has been said.
+pub fn said(port: u16, text: &str) -> TcpStream {
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    tcp.write_all(text.as_bytes()).unwrap();
+    tcp
+}
+
+/// These two are joined: what one says, the other hears, and nothing before it.
+pub fn joined(what: &str, one: &TcpStream, other: &TcpStream) {
+    for (mut from, mut to, word) in [(one, other, "up"), (other, one, "down")] {
+        from.write_all(word.as_bytes()).unwrap();
+        let mut heard = vec![0; word.len()];
+        if let Err(error) = to.read_exact(&mut heard) {
+            panic!("{what}: {word}: {error}");
+        }
+        assert_eq!(heard, word.as_bytes(), "{what}");
+    }
+}
