@@ -189,6 +189,7 @@ async fn story(args: Args) -> Result<ExitCode, Failure> {
         })?),
     };
     let opened = opened.ready;
+    progress.classic("Creating connection to socket rendezvous");
     match wish.how {
         How::Stdio => stdio(opened).await,
         How::Print => print(opened, &wish, user, &mut progress).await,
@@ -234,7 +235,10 @@ async fn shell(
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let user = user.ok_or_else(|| no_user(wish))?;
-    let no_port = |error: io::Error| Failure::plain(format!("no loopback port: {error}"));
+    let no_port = |error: io::Error| {
+        Failure::plain(format!("no loopback port: {error}"))
+            .classic("Unable to find a spare local port")
+    };
     let listener = TcpListener::bind(("127.0.0.1", wish.local_port))
         .await
         .map_err(no_port)?;
@@ -245,6 +249,7 @@ async fn shell(
         user.as_str()
     ));
 
+    progress.classic("Starting user session");
     let mut child = async_process::Command::new(find_ssh()?)
         .args(ssh_words(wish, &user, port))
         .env_remove("NOPORTS_PASSPHRASE")
@@ -288,6 +293,7 @@ fn no_user(wish: &Wish) -> Failure {
         wish.whom.device, wish.whom.to
     ))
     .hint("--user NAME")
+    .classic("Remote username record not shared with the client")
 }
 
 #[derive(miniserde::Serialize)]

@@ -146,12 +146,10 @@ fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
         day: now.split('T').next().unwrap_or_default(),
         version: concat!("noports ", env!("CARGO_PKG_VERSION")),
     };
-    let programs: Vec<_> = APPLETS
-        .iter()
-        .map(|a| (a.name.to_owned(), a.about))
-        .collect();
+    let shown = || APPLETS.iter().filter(|applet| !applet.about.is_empty());
+    let programs: Vec<_> = shown().map(|a| (a.name.to_owned(), a.about)).collect();
     let mut files = vec![(folder.join("noports.1"), man::overview(&programs, edition))];
-    for applet in APPLETS {
+    for applet in shown() {
         let help = help_of(&[applet.name]);
         let mut words: Vec<String> = help.commands.iter().map(|row| row.0.clone()).collect();
         words.extend(words_in_notes(&help).into_iter().map(|row| row.0));

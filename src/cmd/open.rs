@@ -13,7 +13,7 @@ use log::{debug, info};
 
 use super::{
     bridge::BridgeError,
-    common::{Failure, Progress, exit},
+    common::{Failure, Progress, classic, exit},
     launch, service,
 };
 use crate::{
@@ -150,6 +150,12 @@ pub async fn open(
         patience: whom.patience,
     };
     progress.begin(format!("asking {} and {}", whom.to, whom.via));
+    progress.classic("Sending daemon feature check request");
+    if matches!(want, Want::Ssh { .. }) {
+        progress.classic("Resolving remote username for user session");
+        progress.classic("Resolving remote username for tunnel session");
+    }
+    progress.classic("Fetching host and port from srvd");
     let questions = [
         (offer.ping(), Awaited::Heartbeat),
         (offer.ask_ports(), Awaited::Ports),
@@ -168,6 +174,9 @@ pub async fn open(
         .wait(&questions)
         .await
         .map_err(|missing| missing.explain(whom))?;
+    progress.classic("Received host and port from srvd");
+    progress.classic("Waiting for daemon feature check response");
+    progress.classic("Received daemon feature check response");
     let [heartbeat, ports] = answers.as_slice() else {
         return Err(Failure::plain("two questions did not get two answers"));
     };
@@ -187,12 +196,16 @@ pub async fn open(
     let ephemeral = ephemeral.await?;
     let (twin, daemon) = (granted.twin_keys(), granted.daemon().clone());
     progress.begin("asking for the session");
+    progress.classic("Required daemon features are supported");
+    progress.classic("Sending session request to the device daemon");
     let request = request(&granted, want, ephemeral.public(), &at.keys().encryption)?;
     service::send(&at, &request).await?;
+    progress.classic("Waiting for response from the device daemon");
     let answers = talk
         .wait(&[(request, Awaited::Answer)])
         .await
         .map_err(|missing| missing.explain(whom))?;
+    progress.classic("Received response from the device daemon");
     let answer = answers.first().map(String::as_str).unwrap_or_default();
     let ready = granted
         .accepted(answer, &device_key, Some(&ephemeral), &at.keys().encryption)
@@ -313,11 +326,13 @@ impl Missing {
             Self::Silent(Awaited::Ports | Awaited::NoPorts) => {
                 Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} did not answer within {waited} s"))
                     .hint("is it running, and does it serve your atSign? another one: --via")
+                    .classic(format!("TimeoutException: Connection timeout to srvd {via} service"))
             }
-            Self::Silent(_) => {
+            Self::Silent(awaited) => {
                 Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(
                     "is its daemon running under that device name, and is your atSign among its managers?",
                 )
+                .classic(silence(awaited))
             }
             Self::NoPorts(why) => {
                 let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
@@ -326,6 +341,15 @@ impl Missing {
             Self::Connection => Failure::new(exit::UNREACHABLE, "the connection to your atServer was lost")
                 .hint("check the network and try again"),
         }
+    }
+}
+
+/// How the classic clients say that a device is silent.
+fn silence(awaited: Awaited) -> &'static str {
+    match (awaited, classic().map(|voice| voice.name)) {
+        (Awaited::Heartbeat, Some("npt")) => "TimeoutException: Ping to NoPorts daemon timed out",
+        (Awaited::Heartbeat, _) => "TimeoutException: Daemon feature check timed out",
+        _ => "No response from the device daemon",
     }
 }
 
@@ -378,6 +402,10 @@ fn refused(error: &AnswerError, whom: &Whom, want: Want<'_>) -> Failure {
     let AnswerError::Refused(why) = error else {
         return untrusted(error);
     };
+    refusal(error, why, whom, want).classic("Received error response from the device daemon")
+}
+
+fn refusal(error: &AnswerError, why: &str, whom: &Whom, want: Want<'_>) -> Failure {
     let message = error.to_string();
     if launch::is_service_failure(why) {
         Failure::new(exit::SERVICE, message)

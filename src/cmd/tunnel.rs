@@ -242,13 +242,17 @@ impl Wish {
     async fn once(&self, door: &Door, visitors: &mut Visitors) -> Result<(), Failure> {
         let mut progress = self.progress();
         let opened = self.open(&door.target, &mut progress).await?;
+        progress.classic(format!("Will use local port {}", door.here.port()));
+        progress.classic("Creating connection to socket rendezvous");
         let ready = || {
             self.tell("listening", door);
             self.say(&mut progress, format!("listening on {door}"));
+            progress.classic(door.classic());
         };
         let outcome = bridge::run_for(visitors, self.visit(opened), ready).await;
         outcome.map_err(|why| broken(&why))?;
         self.tell("ended", door);
+        progress.classic("Session ended");
         self.say(
             &mut progress,
             format!(
@@ -263,6 +267,7 @@ impl Wish {
     async fn keep(&self, door: &Door, visitors: &mut Visitors) -> Result<(), Failure> {
         let mut progress = self.progress();
         self.tell("listening", door);
+        progress.classic(door.classic());
         self.say(
             &mut progress,
             format!("listening on {door}; the first connection opens a session"),
@@ -307,6 +312,7 @@ impl Wish {
             bridge::run_for(visitors, self.visit(opened), || self.tell("open", door)).await;
         self.tell("ended", door);
         outcome.map_err(|why| broken(&why))?;
+        progress.classic("Session ended, keep-alive is set: the next connection opens another one");
         self.say(
             progress,
             format!("{door}: session ended, the next connection opens another one"),
@@ -321,6 +327,11 @@ impl Wish {
         let program = sys::process::own_executable().map_err(|error| {
             Failure::plain(format!("cannot find this program's own file: {error}"))
         })?;
+        match forward.port {
+            0 => progress.classic("Finding an available local port"),
+            port => progress.classic(format!("Will use local port {port}")),
+        }
+        progress.classic("Creating connection to socket rendezvous");
         let talk = talk(&opened.daemon);
         let order = Order {
             local: Local::Address(SocketAddr::new(forward.bind, forward.port)),
@@ -344,6 +355,7 @@ impl Wish {
             here: SocketAddr::new(forward.bind, port),
             target: forward.target.clone(),
         };
+        progress.classic(door.classic());
         self.say(
             &mut progress,
             format!("listening on {door}, in the background"),
@@ -421,6 +433,17 @@ impl Wish {
 struct Door {
     here: SocketAddr,
     target: Endpoint,
+}
+
+impl Door {
+    /// As the classic client says where it listens.
+    fn classic(&self) -> String {
+        let host = match self.here.ip() {
+            ip if ip.is_loopback() => "localhost".to_owned(),
+            ip => ip.to_string(),
+        };
+        format!("npt is listening on {host}:{}", self.here.port())
+    }
 }
 
 impl std::fmt::Display for Door {

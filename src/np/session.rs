@@ -244,7 +244,11 @@ impl Offer {
 
     /// The question to the rendezvous. Where nobody is to log in it is the old one, which all understand.
     pub fn ask_ports(&self) -> Message {
-        if !self.terms.admit_client && !self.terms.admit_device {
+        let logins = Logins {
+            client: self.terms.admit_client,
+            daemon: self.terms.admit_device,
+        };
+        if logins == Logins::NONE {
             return ports::bare_request(&self.via, &self.device, self.id);
         }
         let request = PortsRequest {
@@ -252,10 +256,7 @@ impl Offer {
             client: self.me.clone(),
             daemon: self.to.clone(),
             nonce: self.nonce.clone(),
-            logins: Logins {
-                client: self.terms.admit_client,
-                daemon: self.terms.admit_device,
-            },
+            logins,
         };
         request.message(&self.via, &self.device)
     }

@@ -165,8 +165,13 @@ pub(super) const DAEMON: &[Row] = &[
     (&["key-file", "keyFile"], b'k', To::Value("--keys")),
     (&["permit-open", "po"], 0, To::List("--permit-open")),
     (&["local-sshd-port"], 0, To::Number("--sshd-port")),
-    (&["sshpublickey", "no-sshpublickey"], b's', To::Given),
-    (&["sshpublickey-permissions"], b'S', To::IgnoredValue),
+    (&["sshpublickey"], b's', To::Switch("--accept-keys")),
+    (&["no-sshpublickey"], 0, To::Unset("--accept-keys")),
+    (
+        &["sshpublickey-permissions"],
+        b'S',
+        To::Value("--key-options"),
+    ),
     (&["hide"], b'h', To::Switch("--hide")),
     (&["un-hide", "username"], b'u', To::Given),
     (&["no-un-hide", "no-username"], 0, To::Switch("--hide")),
@@ -175,7 +180,16 @@ pub(super) const DAEMON: &[Row] = &[
     (
         &["ephemeral-permissions", "ephemeral-permission"],
         0,
-        To::IgnoredValue,
+        To::Value("--temporary-key-options"),
+    ),
+    // Ours: what the classic daemon always does, or what its clients of some versions want.
+    (&["reverse-ssh"], 0, To::Switch("--reverse-ssh")),
+    (&["bare-answers"], 0, To::Switch("--bare-answers")),
+    (&["temporary-keys"], 0, To::Value("--temporary-keys")),
+    (
+        &["require-protection"],
+        0,
+        To::Switch("--require-protection"),
     ),
     (&["policy-manager"], b'p', To::Value("--policy")),
     (&["device-group", "dg"], 0, To::Value("--device-group")),

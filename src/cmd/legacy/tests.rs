@@ -299,7 +299,7 @@ fn the_words_of_the_launch_scripts() {
             &[
                 "-a", "@d", "-m", "@me", "-d", "default", "", "-s", "-u", "-v",
             ][..],
-            "daemon --as @d --manager @me --device default",
+            "daemon --as @d --manager @me --device default --accept-keys",
         ),
         (
             "sshnpd",
@@ -318,23 +318,39 @@ fn the_words_of_the_launch_scripts() {
         (
             "sshnpd",
             &["-a", "@d", "-m", "@me", "-d", "pi", "-su", "-p", "@p"],
-            "daemon --as @d --manager @me --device pi --policy @p",
+            "daemon --as @d --manager @me --device pi --accept-keys --policy @p",
         ),
         (
             "sshnpd",
             &["-a", "@d", "-m", "@me", "-d", "pi", "-su", "", ""],
-            "daemon --as @d --manager @me --device pi",
+            "daemon --as @d --manager @me --device pi --accept-keys",
         ),
         // Windows' service, and docker.
         (
             "sshnpd",
             &["-a", "@d", "-m", "@me", "-d", "pi", "-k", "C:\\k", "-s"],
-            "daemon --as @d --manager @me --device pi --keys C:\\k",
+            "daemon --as @d --manager @me --device pi --keys C:\\k --accept-keys",
         ),
         (
             "sshnpd",
             &["-a", " @d ", "-m", "@me ", "-d", "docker", "-s", "-u", "-v"],
-            "daemon --as @d --manager @me --device docker",
+            "daemon --as @d --manager @me --device docker --accept-keys",
+        ),
+        (
+            "sshnpd",
+            &[
+                "-a",
+                "@d",
+                "-m",
+                "@me",
+                "-s",
+                "-S",
+                "no-pty",
+                "--ephemeral-permissions",
+                ",x",
+                "--no-sshpublickey",
+            ],
+            "daemon --as @d --manager @me --key-options no-pty --temporary-key-options ,x",
         ),
         // OpenWrt: a policy with an empty value.
         (
