@@ -146,10 +146,10 @@ impl Translated {
         letters: &'a str,
         rest: &mut impl Iterator<Item = &'a str>,
     ) -> Result<(), Failure> {
-        let mut all = letters.char_indices();
+        let all = letters.char_indices();
         let alone = letters.chars().nth(1).is_none();
         let mut first = true;
-        while let Some((at, letter)) = all.next() {
+        for (at, letter) in all {
             let row = find(tables, |row| row.1 != 0 && char::from(row.1) == letter);
             let row = row.ok_or_else(|| {
                 Failure::misuse(match alone {

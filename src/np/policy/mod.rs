@@ -8,7 +8,7 @@
 //!
 //! * [`rpc`] — these messages as text. * [`rules`] — who may do what, and which rule says so.
 //! * [`yaml`] — rules from a file. * [`group`], [`npp`] — rules from records on the policy's own atServer, as the
-//! older and the newer administrators' programs write them.
+//!   older and the newer administrators' programs write them.
 //!
 //! The daemon puts its own `--permit-open` in front: what both lists name may be opened.
 //!
