@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The members of an object as they stand there: `"name":value`.
-fn members(payload: &str) -> Vec<(String, String)> {
+fn members(payload: &str) -> Members {
     let inner = &payload[1..payload.len() - 1];
     let (mut parts, mut start, mut depth, mut quoted, mut escaped) = (vec![], 0, 0, false, false);
     for (at, c) in inner.char_indices() {
@@ -50,12 +50,15 @@ fn object(members: &[(String, String)]) -> String {
     format!("{{{}}}", all.join(","))
 }
 
+/// (name, value) of each, in order.
+type Members = Vec<(String, String)>;
+
 /// (what was done, the payload then)
 fn spoilt(payload: &str) -> Vec<(String, String)> {
     let good = members(payload);
     let mut all = Vec::new();
     for (i, (name, value)) in good.iter().enumerate() {
-        let mut with = |what: &str, change: &dyn Fn(&mut Vec<(String, String)>)| {
+        let mut with = |what: &str, change: &dyn Fn(&mut Members)| {
             let mut members = good.clone();
             change(&mut members);
             all.push((format!("{name} {what}"), object(&members)));
