@@ -207,3 +207,37 @@ fn a_socket_dies_before_its_login_and_nobody_is_joined_with_a_neighbour() {
         joined("control", &control.0, &control.1);
     });
 }
+
+#[test]
+fn strangers_who_say_nothing_do_not_lock_anybody_out() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        let granted = alice.ask(Logins::BOTH).await;
+        let silent = || std::net::TcpStream::connect(("127.0.0.1", granted.ports.client)).unwrap();
+        // More than may be saying who they are at a time.
+        let _strangers: Vec<_> = (0..80).map(|_| silent()).collect();
+        let control = (granted.client(Some(0)), granted.daemon(Some(0)));
+        joined("control", &control.0, &control.1);
+        let first = (granted.client(Some(1)), granted.daemon(Some(1)));
+        joined("first", &first.0, &first.1);
+    });
+}
+
+#[test]
+fn sockets_that_come_in_the_worst_order_find_each_other() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        let granted = alice.ask(Logins::BOTH).await;
+        let clients: Vec<_> = (0..200).map(|n| granted.client(Some(n))).collect();
+        // The last first: until the middle no one finds its own.
+        for number in (0..200).rev() {
+            let client = &clients[number as usize];
+            let daemon = granted.daemon(Some(number));
+            joined(&number.to_string(), client, &daemon);
+        }
+    });
+}

@@ -307,6 +307,7 @@ impl From<ServerError> for Failure {
             message: error.to_string(),
             hint: error.hint(),
             code: exit::FAILED,
+            classic: None,
         }
     }
 }

@@ -314,12 +314,18 @@ impl Far {
     /// takes numbers.
     async fn meet_as(&self, number: u64) -> Result<TcpStream, BridgeError> {
         match &self.admission {
-            Some(line) if admit::takes_numbers(line.reveal()) => {
+            Some(line) if self.takes_numbers() => {
                 let line = Secret::new(admit::numbered(line.reveal(), number));
                 self.meet_with(Some(line.reveal())).await
             }
             _ => self.meet().await,
         }
+    }
+
+    /// Whether sockets find their counterparts in whatever order they come.
+    fn takes_numbers(&self) -> bool {
+        let line = self.admission.as_ref();
+        line.is_some_and(|line| admit::takes_numbers(line.reveal()))
     }
 
     async fn meet_with(&self, admission: Option<&str>) -> Result<TcpStream, BridgeError> {

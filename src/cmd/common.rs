@@ -7,7 +7,8 @@
 //! ```
 //!
 //! and hands them to the functions here, which add the environment (`NOPORTS_ROOT`, `NOPORTS_CA`,
-//! `NOPORTS_AS`, `NOPORTS_KEYS`; a flag wins) and the defaults.
+//! `NOPORTS_AS`, `NOPORTS_KEYS`; a flag wins) and the defaults. What stands in neither may stand in a file:
+//! [`config`].
 
 use std::{future::Future, pin::Pin, process::ExitCode};
 
@@ -21,13 +22,16 @@ pub use account::{acting_as, identity, key_file, network, own_keys, own_keys_und
 pub use draft::{Draft, refuse_overwriting};
 pub use failure::{Failure, exit};
 pub use progress::Progress;
-pub use secret::{Given, Phrases, Source};
+pub use secret::{Given, Phrases, Source, remember_phrase};
+pub use voice::{Voice, adopt, classic, version};
 
 mod account;
+pub mod config;
 mod draft;
 mod failure;
 mod progress;
 mod secret;
+mod voice;
 
 /// Reads a program's arguments (without its name). `name` is what help calls it: `noports activate`.
 ///
@@ -35,15 +39,25 @@ mod secret;
 /// `Err` holds the exit code when there is nothing left to do: help was printed, or the misuse named.
 pub fn parse<T: FromArgs>(name: &str, args: &[&str]) -> Result<T, ExitCode> {
     let words: Vec<&str> = name.split_whitespace().collect();
-    T::from_args(&words, args).map_err(|early| {
+    let args =
+        config::extend::<T>(&words, args).map_err(|failure| finish(name, false, Err(failure)))?;
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    T::from_args(&words, &args).map_err(|early| {
+        let text = early.output.trim_end();
         if early.status.is_ok() {
-            print_out(early.output.trim_end());
-            ExitCode::from(exit::FINE)
-        } else {
-            print_err(&format!("{name}: {}", early.output.trim_end()));
-            print_err(&format!("  hint: {name} --help tells what is possible"));
-            ExitCode::from(exit::MISUSE)
+            print_out(&format!("{text}{}", config::help(&words, &args)));
+            return ExitCode::from(exit::FINE);
         }
+        let text = match config::place(text) {
+            Some(place) => format!("{place}: {text}"),
+            None => text.to_owned(),
+        };
+        if let Some(voice) = classic() {
+            return voice.misuse(&text);
+        }
+        print_err(&format!("{name}: {text}"));
+        print_err(&format!("  hint: {name} --help tells what is possible"));
+        ExitCode::from(exit::MISUSE)
     })
 }
 
@@ -62,9 +76,17 @@ pub fn verify<T: FromArgs>(
 /// Ends a program: prints the failure, if there is one, and gives the exit code.
 /// With `json` the failure is also one JSON line on stdout.
 pub fn finish(name: &str, json: bool, result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else {
+    let Err(mut failure) = result else {
         return ExitCode::from(exit::FINE);
     };
+    if failure.code == exit::MISUSE
+        && let Some(place) = config::place(&failure.message)
+    {
+        failure.message = format!("{place}: {}", failure.message);
+    }
+    if let Some(voice) = classic() {
+        return voice.fail(&failure);
+    }
     print_err(&format!("{name}: {failure}"));
     if let Some(hint) = &failure.hint {
         print_err(&format!("  hint: {hint}"));
@@ -96,6 +118,9 @@ pub fn run<F: Future>(threads: usize, story: F) -> F::Output {
             .with_min_threads(threads)
             .with_max_threads(threads),
     );
+    if let Some(voice) = classic() {
+        voice.heed_signals();
+    }
     // One type for all programs: the runtime's own loop is compiled once.
     let story: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(story);
     async_std::task::block_on(story)

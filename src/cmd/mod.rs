@@ -19,6 +19,7 @@ pub mod common;
 pub mod daemon;
 pub mod demo;
 pub mod devices;
+pub mod docs;
 pub mod enroll;
 pub mod install;
 pub mod keys;
@@ -69,7 +70,12 @@ pub const APPLETS: &[Applet] = &[
         about: "wait on a device for sessions; opens no port",
         main: daemon::main,
     },
-    DEVICES,
+    Applet {
+        name: "devices",
+        links: &[],
+        about: "list the devices you may use, and which of them answer",
+        main: devices::main,
+    },
     Applet {
         name: "rendezvous",
         links: &["srvd", "sshrvd"],
@@ -119,6 +125,12 @@ pub const APPLETS: &[Applet] = &[
         main: install::services,
     },
     Applet {
+        name: "docs",
+        links: &[],
+        about: "manual pages, and completions for shells",
+        main: docs::main,
+    },
+    Applet {
         name: "bridge",
         links: &["srv", "sshrv"],
         about: "one end of a session (started by client and daemon)",
@@ -132,22 +144,14 @@ pub const APPLETS: &[Applet] = &[
     },
 ];
 
-/// Also what `sshnp --list-devices` means.
-const DEVICES: Applet = Applet {
-    name: "devices",
-    links: &[],
-    about: "list the devices you may use, and which of them answer",
-    main: devices::main,
-};
-
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
-    /// A program, how many words of argv its name took, and whether it was called by a classic link.
+    /// A program, how many words of argv its name took, and the classic link it was called by.
     Applet {
         index: usize,
         used: usize,
-        classic: bool,
+        classic: Option<&'static str>,
     },
     Help,
     Version,
@@ -159,29 +163,33 @@ fn pick(argv: &[&str]) -> Choice {
         .first()
         .and_then(|path| Path::new(path).file_stem())
         .and_then(OsStr::to_str);
-    if let Some(link) = link
-        && let Some(index) = APPLETS.iter().position(|a| a.links.contains(&link))
-    {
+    let by_link = |word: &str| {
+        APPLETS.iter().enumerate().find_map(|(index, applet)| {
+            let link = applet.links.iter().find(|link| **link == word)?;
+            Some((index, Some(*link)))
+        })
+    };
+    if let Some((index, classic)) = link.and_then(by_link) {
         return Choice::Applet {
             index,
             used: 1,
-            classic: true,
+            classic,
         };
     }
     match argv.get(1).copied() {
         None | Some("help" | "--help" | "-h") => Choice::Help,
         Some("version" | "--version" | "-V") => Choice::Version,
-        Some(word) => match APPLETS
-            .iter()
-            .position(|a| a.name == word || a.links.contains(&word))
-        {
-            Some(index) => Choice::Applet {
-                index,
-                used: 2,
-                classic: APPLETS[index].name != word,
-            },
-            None => Choice::Unknown(word.to_owned()),
-        },
+        Some(word) => {
+            let by_name = APPLETS.iter().position(|applet| applet.name == word);
+            match by_name.map(|index| (index, None)).or_else(|| by_link(word)) {
+                Some((index, classic)) => Choice::Applet {
+                    index,
+                    used: 2,
+                    classic,
+                },
+                None => Choice::Unknown(word.to_owned()),
+            }
+        }
     }
 }
 
@@ -200,7 +208,14 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             index,
             used,
             classic,
-        } => start(&APPLETS[index], &argv[used..], classic),
+        } => match classic {
+            None => {
+                let (applet, words) = (&APPLETS[index], &argv[used..]);
+                install::main(applet.name, words).unwrap_or_else(|| start(applet, words))
+            }
+            Some("at_activate") => legacy::at_activate::main(&argv[used..]),
+            Some(link) => start_classic(link, &argv[used..]),
+        },
         Choice::Help => {
             common::print_out(&overview());
             ExitCode::from(common::exit::FINE)
@@ -217,24 +232,19 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn start(applet: &Applet, words: &[&str], classic: bool) -> ExitCode {
-    let name = format!("noports {}", applet.name);
-    if !classic {
-        let installed = install::main(applet.name, words);
-        return installed.unwrap_or_else(|| (applet.main)(&name, words));
-    }
-    if applet.name == "client" && legacy::asks_for_devices(words) {
-        return start(&DEVICES, words, true);
-    }
-    if applet.name == "activate" {
-        return legacy::at_activate::main(words);
-    }
-    match legacy::translate(applet.name, words) {
-        Ok(words) => {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            (applet.main)(&name, &words)
-        }
-        Err(failure) => common::finish(&name, false, Err(failure)),
+fn start(applet: &Applet, words: &[&str]) -> ExitCode {
+    (applet.main)(&format!("noports {}", applet.name), words)
+}
+
+fn start_classic(link: &'static str, words: &[&str]) -> ExitCode {
+    let (program, words) = match legacy::understand(link, words) {
+        Ok(understood) => understood,
+        Err(code) => return code,
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match APPLETS.iter().find(|applet| applet.name == program) {
+        Some(applet) => start(applet, &words),
+        None => ExitCode::from(common::exit::FAILED),
     }
 }
 
@@ -272,22 +282,26 @@ mod tests {
         for (argv, want) in [
             (
                 &["/usr/bin/noports", "daemon"][..],
-                applet("daemon", 2, false),
+                applet("daemon", 2, None),
             ),
-            (&["/usr/bin/sshnpd", "client"], applet("daemon", 1, true)),
-            (&["sshnp"], applet("client", 1, true)),
-            (&["./sshrvd"], applet("rendezvous", 1, true)),
-            (&["srvd"], applet("rendezvous", 1, true)),
-            (&["srv"], applet("bridge", 1, true)),
-            (&["sshrv", "-h", "x"], applet("bridge", 1, true)),
-            (&["at_activate"], applet("activate", 1, true)),
-            (&["noports", "sshnpd"], applet("daemon", 2, true)),
-            (&["npt"], applet("tunnel", 1, true)),
-            (&["noports", "tunnel"], applet("tunnel", 2, false)),
+            (
+                &["/usr/bin/sshnpd", "client"],
+                applet("daemon", 1, Some("sshnpd")),
+            ),
+            (&["sshnp"], applet("client", 1, Some("sshnp"))),
+            (&["./sshrvd"], applet("rendezvous", 1, Some("sshrvd"))),
+            (&["srvd"], applet("rendezvous", 1, Some("srvd"))),
+            (&["srv"], applet("bridge", 1, Some("srv"))),
+            (&["sshrv", "-h", "x"], applet("bridge", 1, Some("sshrv"))),
+            (&["at_activate"], applet("activate", 1, Some("at_activate"))),
+            (&["npp_atserver"], applet("policy", 1, Some("npp_atserver"))),
+            (&["noports", "sshnpd"], applet("daemon", 2, Some("sshnpd"))),
+            (&["npt"], applet("tunnel", 1, Some("npt"))),
+            (&["noports", "tunnel"], applet("tunnel", 2, None)),
             (&["noports"], Choice::Help),
             (&["noports", "--version"], Choice::Version),
             (&["noports", "demon"], Choice::Unknown("demon".into())),
-            (&["sshnpx", "client"], applet("client", 2, false)),
+            (&["sshnpx", "client"], applet("client", 2, None)),
             (&[], Choice::Help),
         ] {
             assert_eq!(pick(argv), want, "{argv:?}");

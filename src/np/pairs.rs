@@ -22,8 +22,11 @@ use std::{
 
 /// How long a socket waits for its counterpart. A device has three attempts of ten seconds to come.
 pub const COUNTERPART_TIME: Duration = Duration::from_secs(35);
-/// Sockets of one end that may wait at a time.
+/// Sockets of one end that may wait at a time, if it does not number them; more wait in the kernel, in order.
 pub const MAX_WAITING: usize = 64;
+/// The same where it does. As they come in any order, all that one end can have must find room: else those that
+/// belong together could keep each other out.
+pub const MAX_NUMBERED: usize = 1100;
 
 /// The end a socket comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +120,12 @@ impl<S> Pairs<S> {
             End::Client => &self.clients,
             End::Daemon => &self.daemons,
         };
-        own.sockets.len() >= MAX_WAITING
+        let most = if own.numbers {
+            MAX_NUMBERED
+        } else {
+            MAX_WAITING
+        };
+        own.sockets.len() >= most
     }
 
     /// When the next one is given up.
@@ -283,15 +291,18 @@ mod tests {
     }
 
     #[test]
-    fn few_may_wait() {
-        let (mut table, now) = (Pairs::default(), Instant::now());
-        for number in 0..MAX_WAITING as u64 {
+    fn few_may_wait_and_of_numbered_ones_as_many_as_a_bridge_has() {
+        for (numbered, most) in [(false, MAX_WAITING), (true, MAX_NUMBERED)] {
+            let (mut table, now) = (Pairs::default(), Instant::now());
+            let number = |n: usize| numbered.then_some(n as u64);
+            for n in 0..most {
+                assert!(!table.is_full(A), "{numbered} {n}");
+                table.arrive(A, number(n), n, now);
+            }
+            assert!(table.is_full(A) && !table.is_full(B));
+            table.arrive(B, number(0), 0, now);
             assert!(!table.is_full(A));
-            table.arrive(A, Some(number), number, now);
         }
-        assert!(table.is_full(A) && !table.is_full(B));
-        table.arrive(B, Some(0), 0, now);
-        assert!(!table.is_full(A));
     }
 
     proptest! {

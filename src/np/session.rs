@@ -210,6 +210,13 @@ impl Offer {
         self.terms
     }
 
+    /// The same session, asked for in the words of another generation; what that one does not know is left out.
+    pub fn in_words_of(mut self, generation: Generation) -> Self {
+        self.terms.generation = generation;
+        self.terms = self.terms.possible();
+        self
+    }
+
     /// The session's id.
     pub fn id(&self) -> SessionId {
         self.id
@@ -244,7 +251,11 @@ impl Offer {
 
     /// The question to the rendezvous. Where nobody is to log in it is the old one, which all understand.
     pub fn ask_ports(&self) -> Message {
-        if !self.terms.admit_client && !self.terms.admit_device {
+        let logins = Logins {
+            client: self.terms.admit_client,
+            daemon: self.terms.admit_device,
+        };
+        if logins == Logins::NONE {
             return ports::bare_request(&self.via, &self.device, self.id);
         }
         let request = PortsRequest {
@@ -252,10 +263,7 @@ impl Offer {
             client: self.me.clone(),
             daemon: self.to.clone(),
             nonce: self.nonce.clone(),
-            logins: Logins {
-                client: self.terms.admit_client,
-                daemon: self.terms.admit_device,
-            },
+            logins,
         };
         request.message(&self.via, &self.device)
     }

@@ -1,5 +1,6 @@
 //! The machine: ssh, processes, signals, standard streams, paths, logs. A leaf.
 
+pub mod authorized_keys;
 pub mod log;
 pub mod notify;
 pub mod out;
@@ -8,6 +9,8 @@ pub mod process;
 pub mod signal;
 pub mod sockets;
 pub mod ssh;
+pub mod ssh_key;
 pub mod sshd;
 pub mod stdio;
+pub mod tunnel_ssh;
 pub mod user;

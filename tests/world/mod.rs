@@ -313,6 +313,12 @@ impl World {
             permit: format!("localhost:{port}").parse().unwrap(),
             sshd_port: port,
             hide: false,
+            ssh: daemon::Ssh {
+                file: Some(self.dir.path("authorized_keys")),
+                ..daemon::Ssh::default()
+            },
+            require_protection: false,
+            ways: daemon::Ways::default(),
             program: NOPORTS.into(),
         };
         change(&mut policy);
@@ -371,6 +377,7 @@ impl World {
             .env("NOPORTS_CA", self.dir.path("at/ca.pem"))
             .env("NOPORTS_KEYS", self.dir.path("keys"))
             .env("NOPORTS_VIA", RENDEZVOUS)
+            .env("NOPORTS_CONFIG", "")
             // So that descriptors and listeners can be counted, whoever runs the tests.
             .env("NOPORTS_DEBUG", "1")
             .stdin(Stdio::null());

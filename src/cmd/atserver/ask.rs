@@ -48,6 +48,7 @@ pub(super) fn refused(error: String, hint: Option<String>) -> Failure {
         message: error,
         hint,
         code: exit::FAILED,
+        classic: None,
     }
 }
 

@@ -14,13 +14,15 @@
 //! cannot reach its service still meets the client's socket, and closes its own: otherwise every later
 //! connection would be joined with its neighbour. Ours is told each socket's number in the admission line:
 //! the control sockets are 0, and the sockets that the *n*th line of the control channel is about are *n*.
-//! So both ends count the same, and the lines are what they always were.
+//! So both ends count the same, the lines are what they always were, and no connection waits until another
+//! one has been dialled.
 //!
 //! The session ends when either control socket does, or after a time without connections.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     io,
     net::Shutdown,
@@ -66,7 +68,7 @@ pub struct Visitors {
     listener: TcpListener,
     /// The listener was put where others reach it, on purpose.
     open_to_others: bool,
-    put_back: Option<TcpStream>,
+    put_back: VecDeque<TcpStream>,
 }
 
 impl Visitors {
@@ -79,13 +81,13 @@ impl Visitors {
         Ok(Self {
             listener,
             open_to_others,
-            put_back: None,
+            put_back: VecDeque::new(),
         })
     }
 
     /// The next one. Dropping the future loses nobody.
     pub async fn next(&mut self) -> TcpStream {
-        if let Some(visitor) = self.put_back.take() {
+        if let Some(visitor) = self.put_back.pop_front() {
             return visitor;
         }
         loop {
@@ -104,9 +106,9 @@ impl Visitors {
         }
     }
 
-    /// The next one is this one again: nothing of it has been read yet.
+    /// This one is to come again, behind those put back before: nothing of it has been read yet.
     pub fn put_back(&mut self, visitor: TcpStream) {
-        self.put_back = Some(visitor);
+        self.put_back.push_back(visitor);
     }
 }
 
@@ -146,18 +148,49 @@ pub(super) async fn client(
             }
             Event::Visitor(visitor) if joins.are_too_many() => reset(&visitor),
             Event::Visitor(visitor) => match control.announce(&far).await {
-                Ok((remote, keys)) => {
-                    joins.start(|stop| cut_on(stop, far.clone(), visitor, remote, keys))
-                }
+                Ok(next) => joins.start(|stop| visit(stop, far.clone(), visitor, next)),
                 Err(error) => {
                     visitors.put_back(visitor);
                     break Err(error);
                 }
             },
+            Event::Unmet(visitor, error) => {
+                visitors.put_back(visitor);
+                break Err(error);
+            }
         }
     };
-    let carried = joins.end().await;
+    let (carried, unmet) = joins.end().await;
+    for visitor in unmet {
+        visitors.put_back(visitor);
+    }
     outcome.map(|()| carried)
+}
+
+/// A connection the device has been told of.
+struct Announced {
+    number: u64,
+    /// It stands already, because the order counts.
+    remote: Option<TcpStream>,
+    keys: Option<SessionKeys>,
+}
+
+/// One connection at the client.
+async fn visit(stop: Receiver<()>, far: Arc<Far>, visitor: TcpStream, next: Announced) -> End {
+    let meet = async {
+        match next.remote {
+            Some(remote) => Ok(remote),
+            None => far.meet_as(next.number).await,
+        }
+    };
+    let session_ends = async {
+        cut(stop.clone()).await;
+        Err(BridgeError::Broken(io::ErrorKind::Interrupted.into()))
+    };
+    match meet.or(session_ends).await {
+        Ok(remote) => cut_on(stop, far, visitor, remote, next.keys).await.into(),
+        Err(error) => End::Unmet(visitor, error),
+    }
 }
 
 /// The device's end: every announced connection goes to this service.
@@ -198,7 +231,7 @@ pub(super) async fn device(
             break Err(error);
         }
     };
-    let carried = joins.end().await;
+    let (carried, _) = joins.end().await;
     outcome.map(|()| carried)
 }
 
@@ -226,12 +259,22 @@ async fn obey(
             }
         };
         *announced += 1;
-        let remote = far.meet_patiently(*announced).await?;
+        let number = *announced;
+        if far.takes_numbers() {
+            if joins.are_too_many() {
+                log::warn!("refused connection number={number} reason=too_many");
+                continue;
+            }
+            let (far, service) = (far.clone(), service.clone());
+            joins.start(|stop| meet_and_serve(stop, far, service, number, keys));
+            continue;
+        }
+        let remote = far.meet_patiently(number).await?;
         if joins.are_too_many() {
             log::warn!("refused connection reason=too_many");
             joins.start(|stop| async move {
                 part(remote).or(cut(stop)).await;
-                Carried::default()
+                Carried::default().into()
             });
             continue;
         }
@@ -241,20 +284,43 @@ async fn obey(
     Ok(())
 }
 
-/// One connection at the device.
+/// One connection at the device that does not have to keep its turn. One that cannot be met costs only itself.
+async fn meet_and_serve(
+    stop: Receiver<()>,
+    far: Arc<Far>,
+    service: Endpoint,
+    number: u64,
+    keys: Option<SessionKeys>,
+) -> End {
+    let meet = async { Some(far.meet_patiently(number).await) };
+    let session_ends = async {
+        cut(stop.clone()).await;
+        None
+    };
+    match meet.or(session_ends).await {
+        Some(Ok(remote)) => serve(stop, far, service, remote, keys).await,
+        Some(Err(error)) => {
+            log::warn!("connection={number} given_up={error}");
+            Carried::default().into()
+        }
+        None => Carried::default().into(),
+    }
+}
+
+/// One connection at the device that has met the client's.
 async fn serve(
     stop: Receiver<()>,
     far: Arc<Far>,
     service: Endpoint,
     remote: TcpStream,
     keys: Option<SessionKeys>,
-) -> Carried {
+) -> End {
     match dial(&service, DIAL).await {
-        Ok(local) => cut_on(stop, far, local, remote, keys).await,
+        Ok(local) => cut_on(stop, far, local, remote, keys).await.into(),
         Err(error) => {
             log::info!("service={service} error={:?}", error.to_string());
             part(remote).or(cut(stop)).await;
-            Carried::default()
+            Carried::default().into()
         }
     }
 }
@@ -307,6 +373,8 @@ enum Event {
     Ended(io::Result<()>),
     Heard(io::Result<usize>),
     Visitor(TcpStream),
+    /// A visitor's socket could not be brought to the rendezvous.
+    Unmet(TcpStream, BridgeError),
     Beat,
     Idle,
 }
@@ -344,13 +412,15 @@ impl Announcer {
         self.say(&Line::Heartbeat(self.beats)).await
     }
 
-    /// Brings one more socket to the rendezvous and tells the device.
-    async fn announce(
-        &mut self,
-        far: &Far,
-    ) -> Result<(TcpStream, Option<SessionKeys>), BridgeError> {
+    /// Tells the device of one more connection; where their order counts, brings its socket to the rendezvous
+    /// before.
+    async fn announce(&mut self, far: &Far) -> Result<Announced, BridgeError> {
         self.announced += 1;
-        let remote = far.meet_as(self.announced).await?;
+        let number = self.announced;
+        let remote = match far.takes_numbers() {
+            true => None,
+            false => Some(far.meet_as(number).await?),
+        };
         let (line, keys) = match &far.keys {
             None => (Line::ConnectPlain, None),
             Some(session) => {
@@ -364,7 +434,11 @@ impl Announcer {
         if !self.many.pace.is_zero() {
             task::sleep(self.many.pace).await;
         }
-        Ok((remote, keys))
+        Ok(Announced {
+            number,
+            remote,
+            keys,
+        })
     }
 
     async fn say(&mut self, line: &Line) -> io::Result<()> {
@@ -377,14 +451,27 @@ impl Announcer {
     }
 }
 
+/// How a connection ended.
+enum End {
+    Carried(Carried),
+    /// It never began.
+    Unmet(TcpStream, BridgeError),
+}
+
+impl From<Carried> for End {
+    fn from(carried: Carried) -> Self {
+        Self::Carried(carried)
+    }
+}
+
 /// The connections of a session.
 struct Joins {
     live: usize,
     carried: Carried,
     idle: Duration,
     idle_since: Instant,
-    report: Sender<Carried>,
-    reports: Receiver<Carried>,
+    report: Sender<End>,
+    reports: Receiver<End>,
     /// Its end is every connection's.
     gate: Sender<()>,
     stop: Receiver<()>,
@@ -412,13 +499,13 @@ impl Joins {
 
     fn start<F>(&mut self, connection: impl FnOnce(Receiver<()>) -> F)
     where
-        F: Future<Output = Carried> + Send + 'static,
+        F: Future<Output = End> + Send + 'static,
     {
         self.live += 1;
         let (work, report) = (connection(self.stop.clone()), self.report.clone());
         task::spawn(async move {
-            let carried = work.await;
-            let _ = report.send(carried).await;
+            let end = work.await;
+            let _ = report.send(end).await;
         });
     }
 
@@ -434,29 +521,41 @@ impl Joins {
             };
             let one_ended = async { self.reports.recv().await.ok() };
             match one_ended.or(too_long).await {
-                Some(carried) => self.account(carried),
+                Some(end) => {
+                    if let Some((visitor, error)) = self.account(end) {
+                        return Event::Unmet(visitor, error);
+                    }
+                }
                 None => return Event::Idle,
             }
         }
     }
 
-    fn account(&mut self, carried: Carried) {
+    fn account(&mut self, end: End) -> Option<(TcpStream, BridgeError)> {
         self.live -= 1;
-        self.carried.up += carried.up;
-        self.carried.down += carried.down;
         self.idle_since = Instant::now();
+        match end {
+            End::Carried(carried) => {
+                self.carried.up += carried.up;
+                self.carried.down += carried.down;
+                None
+            }
+            End::Unmet(visitor, error) => Some((visitor, error)),
+        }
     }
 
-    /// Cuts what is left, and waits until nothing of it is.
-    async fn end(mut self) -> Carried {
+    /// Cuts what is left, and waits until nothing of it is. Also returns the visitors whose connections had
+    /// not begun.
+    async fn end(mut self) -> (Carried, Vec<TcpStream>) {
         self.gate.close();
+        let mut unmet = Vec::new();
         while self.live > 0 {
             match self.reports.recv().await {
-                Ok(carried) => self.account(carried),
+                Ok(end) => unmet.extend(self.account(end).map(|(visitor, _)| visitor)),
                 Err(_) => break,
             }
         }
-        self.carried
+        (self.carried, unmet)
     }
 }
 

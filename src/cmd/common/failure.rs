@@ -76,6 +76,8 @@ pub struct Failure {
     pub hint: Option<String>,
     /// One of [`exit`].
     pub code: u8,
+    /// How the classic programs say it; scripts look for that.
+    pub classic: Option<String>,
 }
 
 impl Failure {
@@ -85,6 +87,7 @@ impl Failure {
             message: message.into(),
             hint: None,
             code,
+            classic: None,
         }
     }
 
@@ -101,6 +104,12 @@ impl Failure {
     /// With a word on what to try next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// With the words of the classic programs for the same thing.
+    pub fn classic(mut self, words: impl Into<String>) -> Self {
+        self.classic = Some(words.into());
         self
     }
 }
@@ -130,6 +139,7 @@ impl From<AtError> for Failure {
             message: error.to_string(),
             hint: error.hint(),
             code,
+            classic: None,
         }
     }
 }
@@ -175,6 +185,7 @@ impl From<TlsError> for Failure {
             message: error.to_string(),
             hint: error.hint().map(str::to_owned),
             code: code_of_tls(&error),
+            classic: None,
         }
     }
 }

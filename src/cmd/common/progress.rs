@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::print_err;
+use super::{print_err, voice};
 
 /// Tells on stderr how far a program is.
 ///
@@ -25,6 +25,8 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     Silent,
+    /// Only the classic programs' own lines.
+    Classic,
     Plain,
     Terminal,
 }
@@ -38,10 +40,14 @@ const TIME: usize = 9;
 impl Progress {
     /// Starts the clock of the first step.
     pub fn new(quiet: bool) -> Self {
-        let look = match (quiet, io::stderr().is_terminal()) {
-            (true, _) => Look::Silent,
-            (false, true) => Look::Terminal,
-            (false, false) => Look::Plain,
+        // The classic programs keep quiet when they log: the log tells more.
+        let logs = log::max_level() > log::LevelFilter::Warn;
+        let look = match (quiet, voice::classic(), io::stderr().is_terminal()) {
+            (true, ..) => Look::Silent,
+            (_, Some(_), _) if logs => Look::Silent,
+            (_, Some(_), _) => Look::Classic,
+            (false, None, true) => Look::Terminal,
+            (false, None, false) => Look::Plain,
         };
         Self {
             look,
@@ -59,7 +65,7 @@ impl Progress {
     pub fn begin(&mut self, what: impl Display) {
         self.since = Instant::now();
         let text = match self.look {
-            Look::Silent => return,
+            Look::Silent | Look::Classic => return,
             Look::Plain => format!("{what}…\n"),
             Look::Terminal => begun(&what.to_string(), columns()),
         };
@@ -82,10 +88,17 @@ impl Progress {
         }
     }
 
+    /// A line of the classic programs; told only under their names.
+    pub fn classic(&self, what: impl Display) {
+        if self.look == Look::Classic {
+            voice::step(what);
+        }
+    }
+
     /// A remark that is no step.
     pub fn note(&self, what: impl Display) {
         match self.look {
-            Look::Silent => {}
+            Look::Silent | Look::Classic => {}
             Look::Plain => print_err(&what.to_string()),
             Look::Terminal => print_err(&format!("\r\x1b[K    {what}")),
         }
@@ -126,7 +139,7 @@ fn begun(what: &str, columns: usize) -> String {
 fn line(look: Look, what: &str, seconds: f64, columns: usize) -> Option<String> {
     let width = WIDTH.min(columns.saturating_sub(MARK + TIME));
     match look {
-        Look::Silent => None,
+        Look::Silent | Look::Classic => None,
         Look::Plain => Some(what.to_owned()),
         Look::Terminal if what.chars().count() > width && width < WIDTH => {
             Some(format!("\r\x1b[K  ✓ {what}"))
@@ -144,6 +157,7 @@ mod tests {
     fn progress_fits_where_it_goes() {
         let what = "logged in as @alice";
         assert_eq!(line(Look::Silent, what, 0.1, 80), None);
+        assert_eq!(line(Look::Classic, what, 0.1, 80), None);
         assert_eq!(line(Look::Plain, what, 0.1, 80).unwrap(), what);
         let shown = line(Look::Terminal, what, 0.124, 80).unwrap();
         assert!(shown.ends_with("  0.12 s"), "{shown}");

@@ -6,6 +6,7 @@ use std::{
     io::{self, BufRead, BufReader, IsTerminal, Read},
     os::fd::AsFd,
     path::Path,
+    sync::OnceLock,
 };
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -141,6 +142,14 @@ impl Given {
     }
 }
 
+/// The phrase that came with a classic command line or its configuration file.
+static TOLD: OnceLock<Secret<String>> = OnceLock::new();
+
+/// Keeps a phrase for [`Phrases::new`], whose callers read our own flags only.
+pub fn remember_phrase(phrase: Secret<String>) {
+    let _ = TOLD.set(phrase);
+}
+
 /// The phrase of protected key files, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub struct Phrases(Option<Secret<String>>);
@@ -152,7 +161,10 @@ impl Phrases {
     /// # Errors
     /// A misuse when the file cannot be read or is empty.
     pub fn new(file: Option<&Path>) -> Result<Self, Failure> {
-        phrase_of(file, PHRASE).map(Self)
+        match TOLD.get().filter(|_| file.is_none()) {
+            Some(phrase) => Ok(Self(Some(phrase.clone()))),
+            None => phrase_of(file, PHRASE).map(Self),
+        }
     }
 
     /// One that is to take the place of what protects a key file now: from the file that `--new-passphrase-file`

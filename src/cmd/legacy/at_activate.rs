@@ -302,7 +302,9 @@ fn meaning(to: To) -> (&'static str, String) {
     match to {
         To::Value(ATSIGN) => (" ATSIGN", "the atSign".to_owned()),
         To::Value(ID) => (" ID", "which enrolment".to_owned()),
-        To::Value(ours) | To::Values(ours) => (" VALUE", format!("here {ours}")),
+        To::Value(ours) | To::Values(ours) | To::Number(ours) | To::List(ours) => {
+            (" VALUE", format!("here {ours}"))
+        }
         To::Switch(ours) => ("", format!("here {ours}")),
         To::Secret => (
             " SECRET",
@@ -310,8 +312,11 @@ fn meaning(to: To) -> (&'static str, String) {
         ),
         To::Phrase => (" PHRASE", "here --passphrase-file".to_owned()),
         To::Given => ("", "taken, and always so".to_owned()),
-        To::IgnoredValue | To::Ssh => (" VALUE", "taken, of no effect".to_owned()),
+        To::IgnoredValue | To::Ssh | To::Choice(_) | To::Config => {
+            (" VALUE", "taken, of no effect".to_owned())
+        }
         To::Never => ("", "refused".to_owned()),
+        To::Unset(_) | To::Help | To::Version => ("", String::new()),
     }
 }
 
@@ -414,7 +419,7 @@ mod tests {
                 &["interactive", "-s", "x"],
                 "Could not find an option named \"s\".",
             ),
-            (&["otp", "-a"], "Missing argument for \"a\"."),
+            (&["otp", "-a"], "Missing argument for \"atsign\"."),
             (
                 &["otp", "--nope"],
                 "Could not find an option named \"nope\".",

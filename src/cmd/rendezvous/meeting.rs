@@ -28,11 +28,12 @@ use log::{Level, info, log, warn};
 
 use crate::{
     at::{AtSign, client::Client, crypto::PublicKey},
+    cmd::bridge::MAX_CONNECTIONS,
     net::{dial::tune, line::read_line},
     np::{
         admit::{Admission, MAX_ADMISSION},
         ids::SessionId,
-        pairs::{End, Met, Pairs},
+        pairs::{End, MAX_NUMBERED, Met, Pairs},
     },
     pipe::join::{Part, join_stripped, splice},
 };
@@ -46,7 +47,8 @@ const MAX_UNADMITTED: usize = 64;
 /// Turns that may stand behind a slow socket on one port.
 const MAX_TURNS: usize = 1024;
 /// Joined pairs of one session at a time; more wait. A little more than one bridge carries.
-const MAX_PAIRS: usize = 1024;
+const MAX_PAIRS: usize = MAX_NUMBERED;
+const _: () = assert!(MAX_NUMBERED > MAX_CONNECTIONS + 1);
 /// After a failed accept: out of descriptors, or a peer that hung up early. Neither is a reason to spin.
 const BREATH: Duration = Duration::from_millis(100);
 

@@ -22,12 +22,12 @@ pub struct Ways {
     numbers: bool,
 }
 
-/// (generation, what its rendezvous does)
+/// (first number of the generation, what its rendezvous does)
 const GENERATIONS: &[(&str, Ways)] = &[
-    ("v3", OLD),
-    ("v4", OLD),
+    ("3", OLD),
+    ("4", OLD),
     (
-        "v5",
+        "5",
         Ways {
             logins: true,
             numbers: false,
@@ -51,9 +51,11 @@ impl Default for Ways {
 }
 
 impl Ways {
-    /// A generation's: `v3`, `v4`, `v5`, also with what follows: `v5.3`.
+    /// A generation's: `v3`, `v4`, `v5`, also with what follows (`v5.3`, `v4rc2`) and without the letter.
     pub fn of(generation: &str) -> Option<Self> {
-        let major = generation.split(['.', '-']).next()?;
+        let rest = generation.strip_prefix('v').unwrap_or(generation);
+        let end = rest.find(|c: char| !c.is_ascii_digit());
+        let major = &rest[..end.unwrap_or(rest.len())];
         let found = GENERATIONS.iter().find(|(name, _)| *name == major);
         found.map(|(_, ways)| *ways)
     }
@@ -100,13 +102,15 @@ mod tests {
             ("v3", false, false),
             ("v4", false, false),
             ("v4.0.0-rc.2", false, false),
+            ("v4rc2", false, false),
+            ("4", false, false),
             ("v5", true, false),
             ("v5.3", true, false),
         ] {
             let want = Some(Ways { logins, numbers });
             assert_eq!(Ways::of(generation), want, "{generation}");
         }
-        for unknown in ["", "5", "v9"] {
+        for unknown in ["", "v", "v9", "v40", "new"] {
             assert_eq!(Ways::of(unknown), None, "{unknown}");
         }
         let all = Ways::default();

@@ -18,26 +18,10 @@
 
 use std::{collections::BTreeMap, collections::BTreeSet, fmt::Display, str::FromStr};
 
-use saphyr_parser::{Event, Parser, ScalarStyle};
-
 use super::rules::{Combine, Group, Rules, pattern};
+use crate::np::yaml::{Place, tree};
 
-/// Longest file, in bytes.
-pub const MAX_FILE: usize = 1024 * 1024;
-/// Deepest nesting; the form needs five.
-const MAX_DEPTH: usize = 16;
-
-/// Why a file is no set of rules.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {field}{why}")]
-pub struct BadRules {
-    /// Counted from 1.
-    pub line: usize,
-    /// Path of the member, with `: ` behind it; empty when the text is no YAML at all.
-    pub field: String,
-    /// In words.
-    pub why: String,
-}
+pub use crate::np::yaml::{BadYaml as BadRules, MAX_FILE};
 
 /// Reads a file's text.
 ///
@@ -66,239 +50,44 @@ fn group(name: &str, place: &Place) -> Result<Group, BadRules> {
         permissions.members(["daemonAtSigns", "deviceNames", "deviceGroupNames"])?;
     Ok(Group {
         name: name.to_owned(),
-        users: users.names()?,
-        daemons: daemons.map_or(Ok(BTreeSet::new()), |place| place.names())?,
-        devices: devices.map_or(Ok(BTreeMap::new()), |place| place.patterns())?,
-        device_groups: device_groups.map_or(Ok(BTreeMap::new()), |place| place.patterns())?,
+        users: names(&users)?,
+        daemons: daemons.map_or(Ok(BTreeSet::new()), |place| names(&place))?,
+        devices: devices.map_or(Ok(BTreeMap::new()), |place| patterns(&place))?,
+        device_groups: device_groups.map_or(Ok(BTreeMap::new()), |place| patterns(&place))?,
+        ..Group::default()
     })
 }
 
-/// A node and how to get there, for messages.
-struct Place<'a> {
-    node: &'a Node,
-    path: String,
+fn names<T>(place: &Place) -> Result<BTreeSet<T>, BadRules>
+where
+    T: FromStr + Ord,
+    T::Err: Display,
+{
+    let texts = place.texts()?;
+    let read = texts
+        .iter()
+        .map(|(text, place)| text.parse().map_err(|why| place.bad(why)));
+    read.collect()
 }
 
-impl<'a> Place<'a> {
-    fn top(node: &'a Node) -> Self {
-        Self {
-            node,
-            path: String::new(),
-        }
-    }
-
-    fn inside(&self, node: &'a Node, name: &str) -> Self {
-        let dot = if self.path.is_empty() { "" } else { "." };
-        Self {
-            node,
-            path: format!("{}{dot}{name}", self.path),
-        }
-    }
-
-    fn bad(&self, why: impl Display) -> BadRules {
-        let colon = if self.path.is_empty() { "" } else { ": " };
-        BadRules {
-            line: self.node.line,
-            field: format!("{}{colon}", self.path),
-            why: why.to_string(),
-        }
-    }
-
-    /// Names and what they stand for. Nothing at all (`deviceNames:`) is no entries.
-    fn entries(&self) -> Result<Vec<(&'a str, Self)>, BadRules> {
-        let map = match &self.node.value {
-            Value::Map(map) => map,
-            Value::Nothing => return Ok(Vec::new()),
-            other => return Err(self.bad(format!("{} where names are expected", other.what()))),
-        };
-        let mut seen = BTreeSet::new();
-        let mut all = Vec::new();
-        for (key, value) in map {
-            let Value::Text(name) = &key.value else {
-                return Err(self
-                    .inside(key, "?")
-                    .bad(format!("{} as a name", key.value.what())));
-            };
-            if !seen.insert(name) {
-                return Err(self.inside(key, name).bad("given twice"));
-            }
-            all.push((name.as_str(), self.inside(value, name)));
-        }
-        Ok(all)
-    }
-
-    /// These members, in this order, and no others.
-    fn members<const N: usize>(&self, names: [&str; N]) -> Result<[Option<Self>; N], BadRules> {
-        let mut found = [const { None }; N];
-        for (name, place) in self.entries()? {
-            match names.iter().position(|known| *known == name) {
-                Some(i) => found[i] = Some(place),
-                None => return Err(place.bad(format!("not known here, only {}", names.join(", ")))),
-            }
-        }
-        Ok(found)
-    }
-
-    /// A list of texts; nothing at all is an empty one.
-    fn texts(&self) -> Result<Vec<(&'a str, Self)>, BadRules> {
-        let list = match &self.node.value {
-            Value::List(list) => list,
-            Value::Nothing => return Ok(Vec::new()),
-            other => return Err(self.bad(format!("{} where a list is expected", other.what()))),
-        };
-        list.iter()
-            .map(|node| {
-                let place = Self {
-                    node,
-                    path: self.path.clone(),
-                };
-                match &node.value {
-                    Value::Text(text) => Ok((text.as_str(), place)),
-                    other => Err(place.bad(format!("{} in a list of texts", other.what()))),
-                }
-            })
-            .collect()
-    }
-
-    fn names<T>(&self) -> Result<BTreeSet<T>, BadRules>
-    where
-        T: FromStr + Ord,
-        T::Err: Display,
-    {
-        let texts = self.texts()?;
+fn patterns<K>(place: &Place) -> Result<BTreeMap<K, Vec<String>>, BadRules>
+where
+    K: FromStr + Ord,
+    K::Err: Display,
+{
+    let mut all = BTreeMap::new();
+    for (name, place) in place.entries()? {
+        let key: K = name.parse().map_err(|why| place.bad(why))?;
+        let texts = place.texts()?;
         let read = texts
             .iter()
-            .map(|(text, place)| text.parse().map_err(|why| place.bad(why)));
-        read.collect()
-    }
-
-    fn patterns<K>(&self) -> Result<BTreeMap<K, Vec<String>>, BadRules>
-    where
-        K: FromStr + Ord,
-        K::Err: Display,
-    {
-        let mut all = BTreeMap::new();
-        for (name, place) in self.entries()? {
-            let key: K = name.parse().map_err(|why| place.bad(why))?;
-            let texts = place.texts()?;
-            let read = texts
-                .iter()
-                .map(|(text, place)| pattern(text).map_err(|why| place.bad(why)));
-            // Two spellings of one name are one name.
-            if all.insert(key, read.collect::<Result<_, _>>()?).is_some() {
-                return Err(place.bad("given twice"));
-            }
-        }
-        Ok(all)
-    }
-}
-
-/// One thing in the file, and where it stands.
-#[derive(Debug)]
-struct Node {
-    line: usize,
-    value: Value,
-}
-
-#[derive(Debug)]
-enum Value {
-    Nothing,
-    Text(String),
-    List(Vec<Node>),
-    Map(Vec<(Node, Node)>),
-}
-
-impl Value {
-    fn what(&self) -> &'static str {
-        match self {
-            Self::Nothing => "nothing",
-            Self::Text(_) => "a text",
-            Self::List(_) => "a list",
-            Self::Map(_) => "a map",
+            .map(|(text, place)| pattern(text).map_err(|why| place.bad(why)));
+        // Two spellings of one name are one name.
+        if all.insert(key, read.collect::<Result<_, _>>()?).is_some() {
+            return Err(place.bad("given twice"));
         }
     }
-}
-
-/// A list or map that is not closed yet.
-struct Open {
-    line: usize,
-    value: Value,
-    /// The name whose value comes next.
-    key: Option<Node>,
-}
-
-impl Open {
-    fn push(&mut self, node: Node) {
-        match &mut self.value {
-            Value::Map(map) => match self.key.take() {
-                Some(key) => map.push((key, node)),
-                None => self.key = Some(node),
-            },
-            Value::List(list) => list.push(node),
-            Value::Nothing | Value::Text(_) => {}
-        }
-    }
-}
-
-fn tree(text: &str) -> Result<Node, BadRules> {
-    let bad = |line: usize, why: &str| BadRules {
-        line,
-        field: String::new(),
-        why: why.to_owned(),
-    };
-    if text.len() > MAX_FILE {
-        return Err(bad(1, "the file is longer than 1 MiB"));
-    }
-    let mut open: Vec<Open> = Vec::new();
-    let mut root = None;
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|why| bad(why.marker().line(), why.info()))?;
-        let line = span.start.line();
-        let done = match event {
-            Event::MappingStart(..) | Event::SequenceStart(..) if open.len() >= MAX_DEPTH => {
-                return Err(bad(line, "nested too deep"));
-            }
-            Event::MappingStart(..) => {
-                open.push(start(line, Value::Map(Vec::new())));
-                continue;
-            }
-            Event::SequenceStart(..) => {
-                open.push(start(line, Value::List(Vec::new())));
-                continue;
-            }
-            Event::Alias(_) => return Err(bad(line, "a reference (*name); write it out")),
-            Event::Scalar(text, style, ..) => Node {
-                line,
-                value: scalar(&text, style),
-            },
-            Event::MappingEnd | Event::SequenceEnd => match open.pop() {
-                Some(Open { line, value, .. }) => Node { line, value },
-                None => continue,
-            },
-            _ => continue,
-        };
-        match open.last_mut() {
-            Some(parent) => parent.push(done),
-            None if root.is_some() => return Err(bad(line, "a second document")),
-            None => root = Some(done),
-        }
-    }
-    root.ok_or_else(|| bad(1, "userGroups is missing"))
-}
-
-fn start(line: usize, value: Value) -> Open {
-    Open {
-        line,
-        value,
-        key: None,
-    }
-}
-
-fn scalar(text: &str, style: ScalarStyle) -> Value {
-    match (style, text) {
-        (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Nothing,
-        _ => Value::Text(text.to_owned()),
-    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -330,6 +330,32 @@ fn a_device_that_cannot_meet_an_announced_connection_ends_the_session() {
 }
 
 #[test]
+fn where_sockets_have_numbers_one_that_cannot_be_met_costs_only_itself() {
+    soon(async {
+        let ((rendezvous, at), (_service, service_at)) = (listen().await, listen().await);
+        drop(rendezvous);
+        let far = Arc::new(Far {
+            rendezvous: at,
+            admission: Some(Secret::new(line_for("0f-pairs"))),
+            keys: None,
+            side: Side::Device,
+        });
+        let mut lines = Lines::new(Kind::Plain);
+        lines.push(b"connect:no:encrypt\nconnect:no:encrypt\n");
+        let (mut joins, mut announced) = (Joins::new(SOON), CONTROL);
+        obey(&mut lines, &mut announced, &far, &service_at, &mut joins)
+            .await
+            .unwrap();
+        assert_eq!((announced, joins.live), (2, 2));
+        for left in [1, 0] {
+            let end = joins.reports.recv().await.unwrap();
+            assert!(joins.account(end).is_none());
+            assert_eq!(joins.live, left);
+        }
+    });
+}
+
+#[test]
 fn a_session_ends_after_its_time_without_connections_and_not_before() {
     soon(async {
         let mut device = Device::start(None, SHORT).await;
@@ -394,12 +420,18 @@ fn signs_of_life_are_sent_only_when_asked_for() {
 
 #[test]
 fn a_visitor_who_comes_as_the_session_ends_is_the_next_ones_first() {
+    for admission in [None, Some(Secret::new(line_for("0f-pairs")))] {
+        the_visitor_is_kept(admission);
+    }
+}
+
+fn the_visitor_is_kept(admission: Option<Secret<String>>) {
     soon(async {
         let ((clients, at), (listener, door)) = (listen().await, listen().await);
         let mut visitors = Visitors::of(listener).unwrap();
         let far = Arc::new(Far {
             rendezvous: at,
-            admission: None,
+            admission,
             keys: None,
             side: Side::Client,
         });

@@ -1,0 +1,255 @@
+//! Every option of the classic programs: its names, its letter, and what becomes of it here.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/sshnp/models/sshnp_arg.dart, sshnpd/sshnpd_params.dart,
+//! sshnpd/sshnpd_config.dart, srvd/srvd_params.dart, npa/npa_params.dart;
+//! noports:packages/dart/sshnoports/bin/npt.dart, srv.dart, npp_file.dart.
+
+/// What becomes of a classic option.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum To {
+    /// Ours, with a value.
+    Value(&'static str),
+    /// Ours, with a whole number.
+    Number(&'static str),
+    /// Ours, with a value, as often as it is given.
+    Values(&'static str),
+    /// Ours, with one value: a list, to which each further one is added behind a comma.
+    List(&'static str),
+    /// Ours, without a value.
+    Switch(&'static str),
+    /// Takes back one of ours.
+    Unset(&'static str),
+    /// A switch that asks for what we do anyway.
+    Given,
+    /// Asks for what we do not do.
+    Never,
+    /// Takes a value that means nothing here.
+    IgnoredValue,
+    /// The same, where only these are values.
+    Choice(&'static [&'static str]),
+    /// Takes a value that stands behind `--` for ssh; commas separate several.
+    Ssh,
+    /// A secret in the open: an activation secret or a code.
+    Secret,
+    /// A secret in the open: the phrase of key files.
+    Phrase,
+    /// Names a file with further settings.
+    Config,
+    /// Only tells what there is.
+    Help,
+    /// Only tells the version.
+    Version,
+}
+
+impl To {
+    /// Whether a value stands behind it.
+    pub(super) fn takes_value(self) -> bool {
+        match self {
+            Self::Value(_) | Self::Number(_) | Self::Values(_) | Self::List(_) => true,
+            Self::IgnoredValue | Self::Choice(_) | Self::Ssh => true,
+            Self::Secret | Self::Phrase | Self::Config => true,
+            Self::Switch(_) | Self::Unset(_) | Self::Given | Self::Never => false,
+            Self::Help | Self::Version => false,
+        }
+    }
+}
+
+/// (long names, short name or 0, what becomes of it)
+pub(super) type Row = (&'static [&'static str], u8, To);
+
+/// What all programs have.
+pub(super) const COMMON: &[Row] = &[
+    (
+        &["root-domain", "root-server", "rootServer", "rootDomain"],
+        0,
+        To::Value("--root"),
+    ),
+    (&["verbose"], b'v', To::Switch("--verbose")),
+    (&["storage-path"], 0, To::IgnoredValue),
+    (&["help"], 0, To::Switch("--help")),
+];
+
+/// What tells about a program.
+pub(super) const TOLD: &[Row] = &[(&["help"], 0, To::Help), (&["version"], 0, To::Version)];
+
+/// Services say one line per session without being asked; that is what `-v` asks for.
+pub(super) const SERVICE: &[Row] = &[
+    (&["verbose", "no-verbose"], b'v', To::Given),
+    (&["debug"], 0, To::Switch("--verbose")),
+    (&["pass-phrase", "passPhrase"], b'P', To::Phrase),
+];
+
+const SSH_CLIENTS: To = To::Choice(&["openssh", "dart", "/usr/bin/ssh", "pure-dart"]);
+const SSH_ALGORITHMS: To = To::Choice(&["ssh-ed25519", "ssh-rsa"]);
+
+pub(super) const CLIENT: &[Row] = &[
+    (&["from"], b'f', To::Value("--as")),
+    (&["to"], b't', To::Value("--to")),
+    (&["device"], b'd', To::Value("--device")),
+    (&["srvd"], b'r', To::Value("--via")),
+    (&["host"], b'h', To::Value("--via")),
+    // Of the sshd on the client's side, or of its host: from the days of reverse sessions.
+    (&["port"], b'p', To::IgnoredValue),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["identity-file"], b'i', To::Value("--identity")),
+    (&["identity-passphrase"], 0, To::IgnoredValue),
+    (&["pass-phrase", "passPhrase"], 0, To::Phrase),
+    (&["remote-user-name"], b'u', To::Value("--user")),
+    (&["tunnel-user-name"], b'U', To::IgnoredValue),
+    (&["local-ssh-options"], b'o', To::Ssh),
+    (&["output-execution-command"], b'x', To::Switch("--print")),
+    (&["quiet"], b'q', To::Switch("--quiet")),
+    (&["authenticate-client-to-rvd", "ac"], 0, To::Given),
+    (&["authenticate-device-to-rvd", "ad"], 0, To::Given),
+    (&["encrypt-rvd-traffic", "et"], 0, To::Given),
+    (&["no-authenticate-client-to-rvd", "no-ac"], 0, To::Never),
+    (&["no-authenticate-device-to-rvd", "no-ad"], 0, To::Never),
+    (&["no-encrypt-rvd-traffic", "no-et"], 0, To::Never),
+    (&["discover-daemon-features", "ddf"], 0, To::Given),
+    (&["daemon-ping-timeout", "dpt"], 0, To::Number("--timeout")),
+    (&["idle-timeout"], 0, To::IgnoredValue),
+    (&["ssh-algorithm"], 0, SSH_ALGORITHMS),
+    (&["ssh-client"], 0, SSH_CLIENTS),
+    (&["local-port"], b'l', To::Number("--local-port")),
+    (&["remote-sshd-port"], 0, To::Never),
+    (&["send-ssh-public-key"], b's', To::Never),
+    (&["add-forwards-to-tunnel"], 0, To::Given),
+    (&["relay-auth-mode", "ram"], 0, RELAY_AUTH),
+    (&["config-file"], 0, To::Config),
+    (&["list-devices", "ls"], 0, To::Given),
+];
+
+const RELAY_AUTH: To = To::Choice(&["payload", "escr"]);
+
+/// What makes up a `--forward`; joined at the end.
+pub(super) const REMOTE_PORT: &str = "remote-port";
+pub(super) const REMOTE_HOST: &str = "remote-host";
+pub(super) const LOCAL_PORT: &str = "local-port";
+pub(super) const LOCAL_HOST: &str = "local-host";
+
+pub(super) const TUNNEL: &[Row] = &[
+    (&["from"], b'f', To::Value("--as")),
+    (&["to"], b't', To::Value("--to")),
+    (&["device"], b'd', To::Value("--device")),
+    (&["srvd"], b'r', To::Value("--via")),
+    (&["remote-port", "rp"], b'p', To::Number(REMOTE_PORT)),
+    (&["remote-host", "rh"], b'h', To::Value(REMOTE_HOST)),
+    (&["local-port", "lp"], b'l', To::Number(LOCAL_PORT)),
+    (&["local-host", "lh"], 0, To::Value(LOCAL_HOST)),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["pass-phrase", "passPhrase"], b'P', To::Phrase),
+    (&["exit-when-connected"], b'x', To::Switch("--print")),
+    (&["keep-alive"], b'K', To::Switch("--keep-alive")),
+    (&["timeout"], b'T', To::Value("--timeout")),
+    (&["daemon-ping-timeout", "dpt"], 0, To::Number("--wait")),
+    (&["quiet"], b'q', To::Switch("--quiet")),
+    (&["encrypt-rvd-traffic", "et"], 0, To::Given),
+    (&["no-encrypt-rvd-traffic", "no-et"], 0, To::Never),
+    (&["per-session-storage", "pss"], 0, To::Given),
+    (&["no-per-session-storage", "no-pss"], 0, To::Given),
+    (&["heartbeat"], b'H', To::IgnoredValue),
+    (&["relay-auth-mode", "ram"], 0, RELAY_AUTH),
+    (&["config-file"], 0, To::Config),
+];
+
+/// `sshnp --list-devices` waits for all devices together.
+pub(super) const DEVICES: &[Row] = &[
+    (&["daemon-ping-timeout", "dpt"], 0, To::Number("--wait")),
+    (&["device"], b'd', To::IgnoredValue),
+];
+
+pub(super) const DAEMON: &[Row] = &[
+    (&["atsign"], b'a', To::Value("--as")),
+    (&["managers", "manager"], b'm', To::Values("--manager")),
+    (&["device"], b'd', To::Value("--device")),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (&["permit-open", "po"], 0, To::List("--permit-open")),
+    (&["local-sshd-port"], 0, To::Number("--sshd-port")),
+    (&["sshpublickey"], b's', To::Switch("--accept-keys")),
+    (&["no-sshpublickey"], 0, To::Unset("--accept-keys")),
+    (
+        &["sshpublickey-permissions"],
+        b'S',
+        To::Value("--key-options"),
+    ),
+    (&["hide"], b'h', To::Switch("--hide")),
+    (&["un-hide", "username"], b'u', To::Given),
+    (&["no-un-hide", "no-username"], 0, To::Switch("--hide")),
+    (&["ssh-client"], 0, SSH_CLIENTS),
+    (&["ssh-algorithm"], 0, SSH_ALGORITHMS),
+    (
+        &["ephemeral-permissions", "ephemeral-permission"],
+        0,
+        To::Value("--temporary-key-options"),
+    ),
+    // Ours: what the classic daemon always does, or what its clients of some versions want.
+    (&["reverse-ssh"], 0, To::Switch("--reverse-ssh")),
+    (&["bare-answers"], 0, To::Switch("--bare-answers")),
+    (&["temporary-keys"], 0, To::Value("--temporary-keys")),
+    (
+        &["require-protection"],
+        0,
+        To::Switch("--require-protection"),
+    ),
+    (&["policy-manager"], b'p', To::Value("--policy")),
+    (&["device-group", "dg"], 0, To::Value("--device-group")),
+    (&["config"], 0, To::Config),
+    // Envelopes are always verified, and no public key is ever kept.
+    (&["strict", "no-strict"], 0, To::Given),
+    (&["clear-cached-pks", "no-clear-cached-pks"], 0, To::Given),
+];
+
+pub(super) const RENDEZVOUS: &[Row] = &[
+    (&["atsign"], b'a', To::Value("--as")),
+    (&["ip"], b'i', To::Value("--host")),
+    (&["manager"], b'm', To::Values("--manager")),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    (
+        &[
+            "per-session-storage",
+            "pss",
+            "no-per-session-storage",
+            "no-pss",
+        ],
+        0,
+        To::Given,
+    ),
+];
+
+/// Known only where the variable `ENABLE_SNOOP` says `true`.
+pub(super) const SNOOP: &[Row] = &[
+    (&["snoop"], b's', To::Switch("--snoop")),
+    (&["no-snoop"], 0, To::Unset("--snoop")),
+];
+
+/// The classic flags of a bridge are ours; what ours adds may stand there, too.
+pub(super) const BRIDGE: &[Row] = &[
+    (&["host"], b'h', To::Value("--host")),
+    (&["port"], b'p', To::Number("--port")),
+    (&["local-port"], 0, To::Number("--local-port")),
+    (&["local-host"], 0, To::Value("--local-host")),
+    (&["timeout"], 0, To::Number("--timeout")),
+    (&["bind-local-port"], 0, To::Switch("--bind-local-port")),
+    (&["rv-auth"], 0, To::Switch("--rv-auth")),
+    (&["no-rv-auth"], 0, To::Unset("--rv-auth")),
+    (&["rv-e2ee"], 0, To::Switch("--rv-e2ee")),
+    (&["no-rv-e2ee"], 0, To::Unset("--rv-e2ee")),
+    (&["multi"], 0, To::Switch("--multi")),
+    (&["heartbeat"], 0, To::Number("--heartbeat")),
+    (&["relay-auth-mode"], b'a', To::Choice(&["payload"])),
+    (&["pace"], 0, To::Number("--pace")),
+    (&["stdio"], 0, To::Switch("--stdio")),
+    (&["bind-address"], 0, To::Value("--bind-address")),
+    (&["secrets-on-stdin"], 0, To::Switch("--secrets-on-stdin")),
+    (&["quiet"], b'q', To::Switch("--quiet")),
+    (&["verbose"], b'v', To::Switch("--verbose")),
+];
+
+pub(super) const POLICY: &[Row] = &[
+    (&["atsign"], b'a', To::Value("--as")),
+    (&["key-file", "keyFile"], b'k', To::Value("--keys")),
+    // The classic programs answer every daemon, too: the list only shapes their log.
+    (&["daemon-atsigns"], 0, To::IgnoredValue),
+];
+
+pub(super) const POLICY_FILE: &[Row] = &[(&["yaml"], 0, To::Value("--rules"))];

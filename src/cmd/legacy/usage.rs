@@ -1,0 +1,50 @@
+//! What a classic program says it understands, and what that is in our words.
+
+use super::tables::{Row, To};
+
+/// One line per option.
+pub(super) fn usage(name: &str, ours: &str, tables: &[&[Row]]) -> String {
+    let mut text = format!(
+        "{name} is noports {ours}; behind each of its options stands ours. More: noports {ours} --help\n"
+    );
+    let mut told: Vec<&str> = Vec::new();
+    for row in tables.iter().flat_map(|table| table.iter()) {
+        let Some(first) = row.0.first() else { continue };
+        if told.contains(first) {
+            continue;
+        }
+        told.push(first);
+        let short = match row.1 {
+            0 => "    ".to_owned(),
+            letter => format!("-{}, ", char::from(letter)),
+        };
+        let long: Vec<String> = row.0.iter().map(|name| format!("--{name}")).collect();
+        let line = format!("{short}{:<44} {}", long.join(", "), meaning(row.2));
+        text += &format!("\n  {}", line.trim_end());
+    }
+    text
+}
+
+fn meaning(to: To) -> String {
+    match to {
+        To::Value(ours) | To::Number(ours) | To::Values(ours) | To::List(ours) => {
+            let dashes = if ours.starts_with("--") {
+                ""
+            } else {
+                "part of --forward: "
+            };
+            format!("{dashes}{ours} …")
+        }
+        To::Switch(ours) => ours.to_owned(),
+        To::Unset(ours) => format!("not {ours}"),
+        To::Given => "(as it is anyway)".to_owned(),
+        To::Never => "(not done here)".to_owned(),
+        To::IgnoredValue => "… (means nothing here)".to_owned(),
+        To::Choice(all) => format!("{} (means nothing here)", all.join("|")),
+        To::Ssh => "-- … (for ssh; commas separate)".to_owned(),
+        To::Secret => "… (better from a file: everybody can read a command line)".to_owned(),
+        To::Phrase => "… (better --passphrase-file)".to_owned(),
+        To::Config => "… (a file with further settings)".to_owned(),
+        To::Help | To::Version => String::new(),
+    }
+}

@@ -1,0 +1,342 @@
+//! The ssh that carries another ssh, as older generations want it; and its identity, which lives as long as one session.
+//!
+//! ```text
+//!   user's ssh ─▶ localhost:LP ─▶ tunnel ssh ═▶ where the device is met ═▶ sshd ─▶ localhost:22     -L, from the client
+//!   user's ssh ─▶ localhost:LP ─▶ sshd ◀═ where the client is met ◀═ tunnel ssh ─▶ localhost:22     -R, from the device
+//! ```
+//!
+//! The tunnel goes to the background once it stands (its exit code is 0 then) and ends by itself when nobody has used
+//! it for some seconds.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/sshnp/util/ssh_session_handler/openssh_ssh_session_handler.dart
+//! and noports:packages/sshnoports/lib/sshnpd/sshnpd_impl.dart (tag v3.4.2), for the words and their order.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    paths,
+    ssh::{HostKeyAlias, UserName},
+};
+use crate::secret::Secret;
+
+/// How long a tunnel waits for its first, and then for its next, user.
+pub const LASTS: Duration = Duration::from_secs(15);
+
+/// Which end opens the way, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// A port here leads to sshd there.
+    Local {
+        /// Here, on the loopback address.
+        listen: u16,
+        /// The device's sshd.
+        sshd: u16,
+    },
+    /// A port there leads to sshd here.
+    Reverse {
+        /// There, on the loopback address.
+        listen: u16,
+        /// Our own sshd.
+        sshd: u16,
+    },
+}
+
+/// The words of a tunnel's ssh.
+#[derive(Clone, Debug)]
+pub struct Tunnel<'a> {
+    /// Who logs in.
+    pub user: &'a UserName,
+    /// Where the other end is met.
+    pub host: &'a str,
+    /// Its port there.
+    pub port: u16,
+    /// The key to log in with, and no other.
+    pub identity: &'a Path,
+    /// What is forwarded.
+    pub direction: Direction,
+    /// Under which name the other end's host key is known; without one, under host and port.
+    pub alias: Option<&'a HostKeyAlias>,
+    /// Do not read stdin (4.0.x and later).
+    pub no_input: bool,
+    /// Further options, word by word.
+    pub options: &'a [String],
+    /// How long it waits for a user.
+    pub lasts: Duration,
+}
+
+impl Tunnel<'_> {
+    /// The words behind `ssh`.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        let mut push = |word: &dyn AsRef<OsStr>| words.push(word.as_ref().to_owned());
+        push(&format!("{}@{}", self.user.as_str(), self.host));
+        push(&"-p");
+        push(&self.port.to_string());
+        push(&"-i");
+        push(&self.identity);
+        let (flag, listen, sshd) = match self.direction {
+            Direction::Local { listen, sshd } => ("-L", listen, sshd),
+            Direction::Reverse { listen, sshd } => ("-R", listen, sshd),
+        };
+        push(&flag);
+        push(&format!("{listen}:localhost:{sshd}"));
+        for word in SETTINGS {
+            push(word);
+        }
+        if let Some(alias) = self.alias {
+            push(&"-o");
+            push(&format!("HostKeyAlias={alias}"));
+        }
+        if self.no_input {
+            push(&"-n");
+        }
+        push(&"-f");
+        self.options.iter().for_each(|word| push(word));
+        push(&"sleep");
+        push(&self.lasts.as_secs().to_string());
+        words
+    }
+}
+
+const SETTINGS: &[&str] = &[
+    "-o",
+    "LogLevel=VERBOSE",
+    "-t",
+    "-t",
+    "-o",
+    "StrictHostKeyChecking=accept-new",
+    "-o",
+    "IdentitiesOnly=yes",
+    "-o",
+    "BatchMode=yes",
+    "-o",
+    "ExitOnForwardFailure=yes",
+];
+
+/// Longest private key that is written, in bytes.
+const MAX_KEY: usize = 16 * 1024;
+/// How the files' names begin; the session follows.
+const NAME: &str = "ephemeral_";
+
+/// Where identities of one session lie: in memory where the system offers a place for that.
+///
+/// # Errors
+/// When there is no such place and no home folder either.
+pub fn identity_folder() -> io::Result<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let me = rustix::process::geteuid().as_raw();
+    let private = |path: &PathBuf| {
+        let about = fs::metadata(path);
+        path.is_absolute()
+            && about.is_ok_and(|a| a.is_dir() && a.uid() == me && a.mode() & 0o077 == 0)
+    };
+    let folder = match runtime.filter(private) {
+        Some(folder) => folder.join("noports"),
+        None => paths::home()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "this user has no home folder"))?
+            .join(".sshnp")
+            .join("run"),
+    };
+    paths::private_folder(&folder)?;
+    Ok(folder)
+}
+
+/// A private key in a file, for ssh. Dropping it removes the file; what a crash left behind goes when the next one is
+/// written.
+#[derive(Debug)]
+pub struct IdentityFile {
+    path: PathBuf,
+    /// Locked as long as we live: that is how others know.
+    _file: File,
+}
+
+impl IdentityFile {
+    /// Writes the key for this session into a private folder.
+    ///
+    /// # Errors
+    /// `InvalidData` for what is no private key, else what the system says.
+    pub fn write(folder: &Path, session: &str, pem: &Secret<String>) -> io::Result<Self> {
+        remove_stale_identities(folder);
+        let text = pem.reveal();
+        if !text.starts_with("-----BEGIN ") || text.len() > MAX_KEY || text.contains('\0') {
+            let why = "the device's ephemeral key is no private key";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        if session.contains(['/', '\0']) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let path = folder.join(format!("{NAME}{session}"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.try_lock()?;
+        // From here on dropping it tidies up. ssh wants LF at every line's end, the last one's too.
+        let text = Secret::new(text.trim_end().replace("\r\n", "\n") + "\n");
+        let written = file.write_all(text.reveal().as_bytes());
+        let identity = Self { path, _file: file };
+        written.map(|()| identity)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for IdentityFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Removes the identities in a folder whose sessions have crashed; returns how many.
+pub fn remove_stale_identities(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let names = entries.flatten().map(|entry| entry.path());
+    let stale = names.filter(|path| {
+        let ours = path.file_name().and_then(OsStr::to_str);
+        ours.is_some_and(|name| name.starts_with(NAME)) && !is_held(path)
+    });
+    stale.filter(|path| fs::remove_file(path).is_ok()).count()
+}
+
+fn is_held(path: &Path) -> bool {
+    let file = OpenOptions::new().read(true).open(path);
+    // Between making the file and locking it there is a moment; an empty one may be just that.
+    file.is_ok_and(|file| {
+        matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+            || file
+                .metadata()
+                .is_ok_and(|about| about.len() == 0 && is_fresh(&about))
+    })
+}
+
+fn is_fresh(about: &fs::Metadata) -> bool {
+    let age = about.modified().ok().and_then(|time| time.elapsed().ok());
+    age.is_none_or(|age| age < Duration::from_secs(10))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::sys::ssh::shell_line;
+
+    #[test]
+    fn the_words_of_each_generation() {
+        let user: UserName = "gary".parse().unwrap();
+        let alias = HostKeyAlias::new("my_device", "@device");
+        let forwards = ["-L".to_owned(), "8080:localhost:80".to_owned()];
+        let rc2 = Tunnel {
+            user: &user,
+            host: "rv.example",
+            port: 40190,
+            identity: Path::new("/k/noports"),
+            direction: Direction::Local {
+                listen: 58358,
+                sshd: 22,
+            },
+            alias: None,
+            no_input: false,
+            options: &[],
+            lasts: LASTS,
+        };
+        let v4 = Tunnel {
+            no_input: true,
+            options: &forwards,
+            alias: Some(&alias),
+            ..rc2.clone()
+        };
+        let v3 = Tunnel {
+            port: 40189,
+            direction: Direction::Reverse {
+                listen: 58358,
+                sshd: 2222,
+            },
+            ..rc2.clone()
+        };
+        for (tunnel, want) in [
+            (
+                rc2,
+                "gary@rv.example -p 40190 -i /k/noports -L 58358:localhost:22 -o LogLevel=VERBOSE -t -t \
+                 -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o BatchMode=yes \
+                 -o ExitOnForwardFailure=yes -f sleep 15",
+            ),
+            (
+                v4,
+                "gary@rv.example -p 40190 -i /k/noports -L 58358:localhost:22 -o LogLevel=VERBOSE -t -t \
+                 -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o BatchMode=yes \
+                 -o ExitOnForwardFailure=yes -o HostKeyAlias=my_device.device.noports -n -f \
+                 -L 8080:localhost:80 sleep 15",
+            ),
+            (
+                v3,
+                "gary@rv.example -p 40189 -i /k/noports -R 58358:localhost:2222 -o LogLevel=VERBOSE -t -t \
+                 -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o BatchMode=yes \
+                 -o ExitOnForwardFailure=yes -f sleep 15",
+            ),
+        ] {
+            assert_eq!(shell_line(&tunnel.arguments()), want);
+        }
+    }
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("identity-{}", uuid::Uuid::new_v4()));
+            paths::private_folder(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn pem(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn an_identity_is_private_and_goes_with_its_owner() {
+        let folder = Folder::new();
+        let one = IdentityFile::write(&folder.0, "s", &pem("-----BEGIN x\r\nk\r\n")).unwrap();
+        assert_eq!(one.path(), folder.0.join("ephemeral_s"));
+        assert_eq!(fs::read(one.path()).unwrap(), b"-----BEGIN x\nk\n");
+        assert_eq!(fs::metadata(one.path()).unwrap().mode() & 0o7777, 0o600);
+        assert!(IdentityFile::write(&folder.0, "s", &pem("-----BEGIN y")).is_err());
+        assert!(one.path().exists(), "the other's failure is not ours");
+        drop(one);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+        for (session, text) in [("s", "ssh-ed25519 AAAA"), ("../s", "-----BEGIN x")] {
+            assert!(IdentityFile::write(&folder.0, session, &pem(text)).is_err());
+        }
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_goes_and_what_is_used_stays() {
+        let folder = Folder::new();
+        fs::write(folder.0.join("ephemeral_crashed"), "-----BEGIN x\n").unwrap();
+        fs::write(folder.0.join("other"), "x").unwrap();
+        let used = IdentityFile::write(&folder.0, "a", &pem("-----BEGIN x")).unwrap();
+        let _second = IdentityFile::write(&folder.0, "b", &pem("-----BEGIN x")).unwrap();
+        assert!(used.path().exists() && folder.0.join("other").exists());
+        assert!(!folder.0.join("ephemeral_crashed").exists());
+        assert_eq!(remove_stale_identities(&folder.0), 0);
+    }
+}
