@@ -413,6 +413,14 @@ fn service(
         "daemon" => writes.push(person.home.join(".ssh")),
         _ => {}
     }
+    // A home that is not there is not made either: such a user has no sshd to let anybody in for.
+    if program.name == "daemon" && person.home.is_dir() {
+        // Keys of sessions, in authorized_keys; and those to log in to clients with.
+        writes.push(person.home.join(".ssh"));
+        if words.iter().any(|word| word == "--reverse-ssh") {
+            writes.push(person.home.join(".sshnp"));
+        }
+    }
     let executable = std::env::current_exe()
         .map_err(|why| Failure::plain(format!("cannot find this program's own file: {why}")))?;
     let environment = environment(|name| std::env::var(name).ok());
