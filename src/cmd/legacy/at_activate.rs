@@ -417,7 +417,7 @@ mod tests {
             (&["onbord", "-a", "@x"][..], "Unknown command: onbord"),
             (
                 &["interactive", "-s", "x"],
-                "Could not find an option named \"s\".",
+                "Could not find an option or flag \"-s\".",
             ),
             (&["otp", "-a"], "Missing argument for \"atsign\"."),
             (

@@ -222,29 +222,6 @@ pub(super) const SNOOP: &[Row] = &[
     (&["no-snoop"], 0, To::Unset("--snoop")),
 ];
 
-/// The classic flags of a bridge are ours; what ours adds may stand there, too.
-pub(super) const BRIDGE: &[Row] = &[
-    (&["host"], b'h', To::Value("--host")),
-    (&["port"], b'p', To::Number("--port")),
-    (&["local-port"], 0, To::Number("--local-port")),
-    (&["local-host"], 0, To::Value("--local-host")),
-    (&["timeout"], 0, To::Number("--timeout")),
-    (&["bind-local-port"], 0, To::Switch("--bind-local-port")),
-    (&["rv-auth"], 0, To::Switch("--rv-auth")),
-    (&["no-rv-auth"], 0, To::Unset("--rv-auth")),
-    (&["rv-e2ee"], 0, To::Switch("--rv-e2ee")),
-    (&["no-rv-e2ee"], 0, To::Unset("--rv-e2ee")),
-    (&["multi"], 0, To::Switch("--multi")),
-    (&["heartbeat"], 0, To::Number("--heartbeat")),
-    (&["relay-auth-mode"], b'a', To::Choice(&["payload"])),
-    (&["pace"], 0, To::Number("--pace")),
-    (&["stdio"], 0, To::Switch("--stdio")),
-    (&["bind-address"], 0, To::Value("--bind-address")),
-    (&["secrets-on-stdin"], 0, To::Switch("--secrets-on-stdin")),
-    (&["quiet"], b'q', To::Switch("--quiet")),
-    (&["verbose"], b'v', To::Switch("--verbose")),
-];
-
 pub(super) const POLICY: &[Row] = &[
     (&["atsign"], b'a', To::Value("--as")),
     (&["key-file", "keyFile"], b'k', To::Value("--keys")),

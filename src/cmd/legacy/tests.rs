@@ -45,7 +45,6 @@ fn base(link: &str) -> (&'static str, &'static str) {
         ),
         "sshnpd" => ("-a @d -m @me", "daemon --as @d --manager @me"),
         "srvd" => ("-a @rv -i h", "rendezvous --as @rv --host h"),
-        "srv" => ("-h h -p 1", "bridge --host h --port 1"),
         "npp_file" => (
             "-a @p --yaml f",
             "policy serve --publish-log --as @p --rules f",
@@ -245,17 +244,6 @@ fn every_option_in_every_spelling() {
             "",
         ),
         ("srvd", "--root-domain r", "--root r"),
-        ("srv", "--local-port 22", "--local-port 22"),
-        ("srv", "--local-host=nas", "--local-host nas"),
-        ("srv", "--timeout 60", "--timeout 60"),
-        (
-            "srv",
-            "--bind-local-port --multi --rv-auth --rv-e2ee",
-            "--bind-local-port --multi --rv-auth --rv-e2ee",
-        ),
-        ("srv", "--rv-auth --no-rv-auth --rv-e2ee --no-rv-e2ee", ""),
-        ("srv", "--heartbeat 1800", "--heartbeat 1800"),
-        ("srv", "-a payload | --relay-auth-mode=payload", ""),
         ("npp_file", "-k f | --key-file f | --keyFile f", "--keys f"),
         (
             "npp_file",
@@ -371,26 +359,6 @@ fn the_words_of_the_launch_scripts() {
             ],
             "client --as @me --to @d --via @rv --device pi --user bob",
         ),
-        // What other daemons start.
-        (
-            "srv",
-            &[
-                "-h",
-                "r.example",
-                "-p",
-                "1",
-                "--local-port",
-                "22",
-                "--local-host",
-                "localhost",
-                "--rv-auth",
-                "--rv-e2ee",
-                "--multi",
-                "--timeout",
-                "30",
-            ],
-            "bridge --host r.example --port 1 --local-port 22 --local-host localhost --rv-auth --rv-e2ee --multi --timeout 30",
-        ),
         // Values that look like options; the last of several; what is for ssh.
         (
             "sshnp",
@@ -503,7 +471,6 @@ fn what_cannot_be_understood_is_refused_in_the_originals_words() {
         ),
         ("sshnpd", "-z", "Could not find an option or flag \"-z\"."),
         ("srvd", "-s", "Could not find an option or flag \"-s\"."),
-        ("srv", "--nope", "Could not find an option named \"nope\"."),
         (
             "npp_atserver",
             "--yaml f",
@@ -568,8 +535,6 @@ fn what_is_missing_is_named() {
         ),
         ("srvd", "-i h", "Option atsign is mandatory."),
         ("srvd", "-a @rv", "Option ip is mandatory."),
-        ("srv", "-p 1", "Option host is mandatory."),
-        ("srv", "-h h", "Option port is mandatory."),
         ("npp_file", "-a @p", "Option yaml is mandatory."),
         ("npp_file", "--yaml f", "Option atsign is mandatory."),
         ("npp_atserver", "-v", "Option atsign is mandatory."),
@@ -613,15 +578,7 @@ fn remarks_are_those_of_the_originals() {
     assert_eq!(remarks("sshnp", "-f @me -t @d -r @rv -d pi"), "");
     assert!(remarks("sshnpd", "-a @d -m @me -u").starts_with("[WARN] -u, --un-hide is "));
     assert!(remarks("sshnpd", "-a @d -m @me -P x").contains("everybody on this machine"));
-    for link in [
-        "sshnp",
-        "npt",
-        "sshnpd",
-        "srvd",
-        "srv",
-        "npp_file",
-        "npp_atserver",
-    ] {
+    for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
         let version = remarks(link, "--version");
         assert!(
             version.starts_with("Version : ") && version.contains(" (core: rust-"),
@@ -754,7 +711,7 @@ proptest::proptest! {
     #[test]
     fn no_words_make_it_panic(words in proptest::collection::vec("[-=a-z@ ,é]{0,8}", 0..6)) {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        for link in ["sshnp", "npt", "sshnpd", "srvd", "srv", "npp_file", "npp_atserver"] {
+        for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
             let _ = program(link, &words).meaning(link, &words, &around(&nothing));
         }
     }
