@@ -33,10 +33,7 @@ use crate::{
         keyfile::AtKeys,
     },
     net::{backoff::Backoff, dial::Endpoint},
-    np::{
-        ping::Heartbeat,
-        request::{Keys, tunnel::LONGEST},
-    },
+    np::{ping::Heartbeat, request::tunnel::LONGEST},
     pipe::join::reset,
     secret::Secret,
     sys,
@@ -87,6 +84,15 @@ struct Args {
     /// keep the local port; open a session whenever one is needed
     #[argh(switch)]
     keep_alive: bool,
+    /// do not encrypt what passes the rendezvous: only for what encrypts by itself
+    #[argh(switch)]
+    no_encrypt: bool,
+    /// do not log in at the rendezvous
+    #[argh(switch)]
+    no_admit_client: bool,
+    /// the device is not to log in at the rendezvous
+    #[argh(switch)]
+    no_admit_device: bool,
     /// print the local port, leave it open in the background, and return
     #[argh(switch)]
     print: bool,
@@ -144,7 +150,9 @@ struct Wish {
 
 async fn story(args: Args) -> Result<(), Failure> {
     let (device, via) = (args.device.as_deref(), args.via.as_deref());
-    let whom = Whom::parse(&args.to, device, via, args.wait)?;
+    let mut whom = Whom::parse(&args.to, device, via, args.wait)?;
+    let ways = whom.ways;
+    whom.ways = ways.without(args.no_encrypt, args.no_admit_client, args.no_admit_device);
     let forwards = forwards(&args.forward)?;
     if args.keep_alive && args.print {
         return Err(Failure::misuse(
@@ -375,13 +383,18 @@ impl Wish {
         };
         let keys = Arc::clone(&self.keys);
         let opened = open::open(&self.network, keys, &self.whom, want, progress).await?;
-        if !opened.ready.keys.as_ref().is_some_and(Keys::are_twin) {
-            // Not a matter of progress: it is said even with -q.
-            common::print_err(&format!(
+        // Not a matter of progress: it is said even with -q.
+        match &opened.ready.keys {
+            None => common::print_err(
+                "WARNING: nothing here encrypts: the rendezvous, and whoever is on the way, can read and change \
+                 what passes. Only use what encrypts by itself (TLS, ssh) through this tunnel",
+            ),
+            Some(keys) if !keys.are_twin() => common::print_err(&format!(
                 "WARNING: {}{} knows no twin keys: whoever sees both directions at the rendezvous can \
                  combine them. Only use what encrypts by itself (TLS, ssh) through this tunnel",
                 self.whom.device, self.whom.to
-            ));
+            )),
+            Some(_) => {}
         }
         if !opened.daemon.features.adjustable_timeout && self.idle != IDLE {
             warn!(
