@@ -330,6 +330,9 @@ impl Program {
         if self.ours == "tunnel" {
             all.join_forward();
         }
+        if !all.join_key(around.home.as_deref()) {
+            remarks.push(format!("{link}: no public key is sent: -s needs -i"));
+        }
         self.complete(&all, around)?;
         if let Some(phrase) = all.given.phrase.take() {
             common::remember_phrase(phrase);

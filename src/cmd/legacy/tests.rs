@@ -13,7 +13,7 @@ fn nothing(_: &str) -> Option<String> {
 fn around<'a>(variable: &'a dyn Fn(&str) -> Option<String>) -> Around<'a> {
     Around {
         variable,
-        home: None,
+        home: Some("/home/me".into()),
         yaml: "/does/not/exist".into(),
     }
 }
@@ -100,6 +100,63 @@ fn every_option_in_every_spelling() {
             "sshnp",
             "--authenticate-device-to-rvd | --encrypt-rvd-traffic",
             "",
+        ),
+        (
+            "sshnp",
+            "--no-et | --no-encrypt-rvd-traffic | --et --no-et",
+            "--no-encrypt",
+        ),
+        (
+            "sshnp",
+            "--no-ac | --no-authenticate-client-to-rvd",
+            "--no-admit-client",
+        ),
+        (
+            "sshnp",
+            "--no-ad | --no-authenticate-device-to-rvd",
+            "--no-admit-device",
+        ),
+        ("sshnp", "--no-et --et | --no-ac --ac | --no-ad --ad", ""),
+        (
+            "sshnp",
+            "-U bob | --tunnel-user-name bob",
+            "--tunnel-user bob",
+        ),
+        ("sshnp", "--idle-timeout 9", "--idle-timeout 9"),
+        ("sshnp", "--remote-sshd-port 9", "--remote-sshd-port 9"),
+        ("sshnp", "-P 9 | --local-sshd-port 9", "--local-sshd-port 9"),
+        ("sshnp", "--legacy-daemon", "--legacy-daemon"),
+        ("sshnp", "--legacy-daemon --no-legacy-daemon", ""),
+        (
+            "sshnp",
+            "--add-forwards-to-tunnel",
+            "--add-forwards-to-tunnel",
+        ),
+        ("sshnp", "-s | --send-ssh-public-key", ""),
+        (
+            "sshnp",
+            "-s -i k | -i k -s",
+            "--identity k --send-key k.pub",
+        ),
+        (
+            "sshnp",
+            "-sx -i k.pub",
+            "--print --identity k.pub --send-key k.pub",
+        ),
+        (
+            "sshnp",
+            "-s k.pub | --ssh-public-key k.pub",
+            "--send-key /home/me/.ssh/k.pub",
+        ),
+        (
+            "sshnp",
+            "-s ./k.pub -i x",
+            "--identity x --send-key ./k.pub",
+        ),
+        (
+            "npt",
+            "--no-et | --no-encrypt-rvd-traffic",
+            "--no-encrypt --forward localhost:0:localhost:80",
         ),
         ("sshnp", "--discover-daemon-features | --ddf", ""),
         ("sshnp", "--ssh-client openssh | --ssh-client=dart", ""),
@@ -355,7 +412,7 @@ fn the_words_of_the_launch_scripts() {
         (
             "sshnp",
             &[
-                "-f", "@me", "-t", "@d", "-h", "@rv", "-d", "pi", "-u", "bob",
+                "-f", "@me", "-t", "@d", "-h", "@rv", "-d", "pi", "-s", "-u", "bob",
             ],
             "client --as @me --to @d --via @rv --device pi --user bob",
         ),
@@ -453,7 +510,12 @@ fn what_cannot_be_understood_is_refused_in_the_originals_words() {
             "--config-file /no/such",
             "Config file does not exist: /no/such",
         ),
-        ("sshnp", "--no-et", "--no-et: this version does not do that"),
+        ("sshnp", "--443", "Could not find an option named \"443\"."),
+        (
+            "sshnp",
+            "-P x",
+            "Invalid value \"x\" for option --local-sshd-port (-P)",
+        ),
         (
             "npt",
             "-K -x",
@@ -576,6 +638,8 @@ fn remarks_are_those_of_the_originals() {
     let warning = "Warning: Using default value of \"default\" for optional arg \"--device\".";
     assert_eq!(remarks("sshnp", "-f @me -t @d -r @rv"), warning);
     assert_eq!(remarks("sshnp", "-f @me -t @d -r @rv -d pi"), "");
+    let nothing_sent = remarks("sshnp", "-f @me -t @d -r @rv -d pi -s");
+    assert_eq!(nothing_sent, "sshnp: no public key is sent: -s needs -i");
     assert!(remarks("sshnpd", "-a @d -m @me -u").starts_with("[WARN] -u, --un-hide is "));
     assert!(remarks("sshnpd", "-a @d -m @me -P x").contains("everybody on this machine"));
     for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
