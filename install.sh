@@ -1,38 +1,556 @@
 #!/bin/sh
-# Builds noports from this checkout and installs it with its links. Usage: sh install.sh [--prefix DIR]
+# Installs noports: one static executable, its links, manual pages and completions. `sh install.sh --help` says more.
+# All of it is functions, called on the last line: a download that was cut off does nothing.
+#
+# "A && B || fail" is meant as it reads: fail when either of them does.
+# shellcheck disable=SC2015
 set -eu
 
-main() {
-    prefix=/usr/local
-    [ "$(id -u)" = 0 ] || prefix=$HOME/.local
-    while [ $# -gt 0 ]; do
-        case $1 in
-        --prefix)
-            [ $# -ge 2 ] || { echo "install.sh: --prefix needs a folder" >&2; exit 2; }
-            prefix=$2
-            shift 2
-            ;;
-        *)
-            echo "usage: sh install.sh [--prefix DIR]" >&2
-            exit 2
-            ;;
-        esac
-    done
-    command -v cargo >/dev/null || { echo "install.sh: needs a Rust toolchain (cargo)" >&2; exit 1; }
-    cd "$(dirname "$0")"
-    cargo build --release --locked
-    mkdir -p "$prefix/bin"
-    # To a temporary name first: a cut-off copy must not take the place of a working file.
-    cp target/release/noports "$prefix/bin/.noports.new"
-    mv -f "$prefix/bin/.noports.new" "$prefix/bin/noports"
-    for link in sshnp npt sshnpd srvd sshrvd srv sshrv npp_file npp_atserver at_activate; do
-        if [ -e "$prefix/bin/$link" ] && [ ! -L "$prefix/bin/$link" ]; then
-            echo "install.sh: $prefix/bin/$link is another program's, left alone" >&2
-            continue
-        fi
-        ln -sf noports "$prefix/bin/$link"
-    done
-    echo "installed $prefix/bin/noports"
+# Where releases are. There is no public address yet.
+RELEASES=
+LINKS="sshnp npt sshnpd srvd sshrvd srv sshrv npp_file npp_atserver at_activate"
+
+say() { printf '%s\n' "$*" >&2; }
+
+# fail CODE WHAT HINT
+fail() {
+    say "install.sh: $2"
+    [ -z "${3-}" ] || say "  hint: $3"
+    exit "$1"
 }
 
-main "$@"
+misuse() { fail 2 "$1" "sh install.sh --help"; }
+
+need() { # need WORD VALUE…: a flag's value has to be there
+    [ $# -ge 2 ] || misuse "$1 needs a value"
+}
+
+help() {
+    cat <<'END'
+Installs noports: one static executable, its links, manual pages and completions.
+As root into /usr/local, else into ~/.local. Run from a checkout it builds that; else it downloads a release.
+
+  sh install.sh [flags]
+      install or upgrade
+  sh install.sh [flags] device --as @device --manager @me --code XXXX [flags of noports daemon install]
+      also: ask for keys, install the service, look whether it is connected
+
+  --base URL      where releases are (or NOPORTS_BASE)
+  --prefix DIR    instead of /usr/local or ~/.local
+  --version X     this version instead of the newest
+  --local FILE    this archive instead of a download
+  --rollback      the version before this one again
+  --uninstall     remove services, program, links and papers; keys and data stay
+  --downgrade     also when the version is older
+  --force         replace files of other programs; downgrade; download without TLS
+  --no-restart    leave running services alone
+  --dry-run       say what would be done
+END
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+cleanup() {
+    [ -z "$scratch" ] || rm -rf "$scratch"
+    [ -z "$staged" ] || rm -rf "$staged"
+    [ -z "$fresh" ] || rm -f "$fresh"
+    [ -z "$locked" ] || rm -rf "$locked"
+}
+
+main() {
+    base=${NOPORTS_BASE-$RELEASES} prefix='' wanted='' local='' action=install
+    force='' downgrade='' dry='' restart=1 device=''
+    scratch='' staged='' fresh='' locked=''
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --base) need "$@" && base=$2 && shift ;;
+        --prefix) need "$@" && prefix=$2 && shift ;;
+        --version) need "$@" && wanted=$2 && shift ;;
+        --local) need "$@" && local=$2 && shift ;;
+        --rollback) action=rollback ;;
+        --uninstall) action=uninstall ;;
+        --force) force=1 downgrade=1 ;;
+        --downgrade) downgrade=1 ;;
+        --dry-run) dry=1 ;;
+        --no-restart) restart='' ;;
+        -h | --help | help) help && exit 0 ;;
+        device) device=1 && shift && break ;;
+        *) misuse "what is $1?" ;;
+        esac
+        shift
+    done
+
+    [ "$(id -u)" = 0 ] && root=1 || root=''
+    if [ -z "$prefix" ]; then
+        if [ -n "$root" ]; then
+            prefix=/usr/local
+        else
+            prefix=${HOME:?}/.local
+        fi
+    fi
+    case $prefix in
+    /*) ;;
+    *) prefix=$(pwd)/$prefix ;;
+    esac
+    bin=$prefix/bin home=$prefix/lib/noports
+    target=$bin/noports receipt=$home/receipt
+
+    [ -z "$device" ] || check_device "$@"
+    case $action in
+    install) install ;;
+    rollback) rollback ;;
+    uninstall) uninstall ;;
+    esac
+    [ -z "$device" ] || [ -n "$dry" ] || device "$@"
+}
+
+# --- what is here ---------------------------------------------------------------------------------------------
+
+sha256() { # sha256 FILE: its checksum, or nothing
+    if has sha256sum; then
+        sha256sum "$1"
+    elif has shasum; then
+        shasum -a 256 "$1"
+    elif has openssl; then
+        openssl dgst -sha256 -r "$1"
+    elif has busybox; then
+        busybox sha256sum "$1"
+    fi | cut -d ' ' -f 1
+}
+
+# The receipt says which executables were put here, and which versions they are. So whatever moment a run is cut
+# at, the file in place is known.
+version_here() { # of the file in place: its version, or nothing when it is not ours
+    [ -f "$target" ] && [ -f "$receipt" ] || return 0
+    sum=$(sha256 "$target")
+    while read -r _ known version; do
+        if [ "$known" = "$sum" ]; then
+            echo "$version"
+            return 0
+        fi
+    done <"$receipt"
+}
+
+older() { # older A B: is A an older version than B?
+    [ "$1" != "$2" ] && printf '%s\n%s\n' "$1" "$2" | awk -F '[.+-]' '
+        { for (i = 1; i <= 3; i++) part[NR, i] = $i + 0; pre[NR] = $0 ~ /-/ }
+        END {
+            for (i = 1; i <= 3; i++) if (part[1, i] != part[2, i]) exit !(part[1, i] < part[2, i])
+            exit !(pre[1] && !pre[2])
+        }'
+}
+
+cpu() {
+    [ "$(uname -s)" = Linux ] ||
+        fail 1 "there are releases for Linux only, and this is $(uname -s)" "build it: sh install.sh in a checkout"
+    case $(uname -m) in
+    x86_64 | amd64) echo x86_64 ;;
+    aarch64 | arm64 | armv8*) echo aarch64 ;;
+    armv7*) echo armv7 ;;
+    armv6*) echo armv6 ;;
+    *) fail 1 "there is no release for this processor, $(uname -m)" "build it: sh install.sh in a checkout" ;;
+    esac
+}
+
+needs() {
+    for tool; do
+        has "$tool" || fail 1 "this needs $tool, which is not here" "install $tool with your package manager"
+    done
+}
+
+# One run at a time. A lock whose owner is gone is taken over.
+lock() {
+    mkdir -p "$bin" "$home" 2>/dev/null && [ -w "$bin" ] && [ -w "$home" ] ||
+        fail 1 "cannot write below $prefix" "sudo, or --prefix \$HOME/.local"
+    if ! mkdir "$home/lock" 2>/dev/null; then
+        owner=$(cat "$home/lock/pid" 2>/dev/null || :)
+        if [ -z "$owner" ] || kill -0 "$owner" 2>/dev/null; then
+            fail 1 "another install.sh is at work here${owner:+, process $owner}" \
+                "wait for it; if there is none: rm -r $home/lock"
+        fi
+        rm -rf "$home/lock"
+        mkdir "$home/lock" 2>/dev/null || fail 1 "another install.sh is at work here" "wait for it"
+    fi
+    locked=$home/lock
+    echo $$ >"$locked/pid" || fail 1 "no room below $prefix" "make some room there"
+    # What a run that was cut off left behind.
+    rm -rf "$home"/stage.* "$bin"/.noports.new.*
+}
+
+# --- getting a release ------------------------------------------------------------------------------------------
+
+fetch() { # fetch URL FILE
+    ended=0
+    if has curl; then
+        curl -fsSL --connect-timeout 20 --retry 2 -o "$2" "$1" || ended=$?
+    elif wget --version 2>/dev/null | grep -q GNU; then
+        wget -q -T 20 -t 3 -O "$2" "$1" || ended=$?
+    else
+        # busybox' own: with -T some versions of it crash.
+        wget -q -O "$2" "$1" || ended=$?
+    fi
+    case $ended in
+    0) return 0 ;;
+    22 | 8) fail 1 "there is no $1" "is the address right? --base URL; is the version? --version X" ;;
+    23 | 3) fail 1 "no room for a download in ${TMPDIR:-/tmp}" "make some room, or TMPDIR=… for another folder" ;;
+    18) fail 1 "the download of $1 was cut off" "try again" ;;
+    *) fail 1 "cannot get $1" "is there a network? is the address right? --base URL, --local FILE" ;;
+    esac
+}
+
+check_base() {
+    [ -n "$base" ] || fail 2 "no address to download from: there is no public one yet" \
+        "--base URL (or NOPORTS_BASE), --local FILE, or run install.sh in a checkout"
+    base=${base%/}
+    case $base in
+    https://* | http://127.* | http://localhost | http://localhost:* | http://localhost/* | http://\[::1\]*) ;;
+    http://*)
+        # Checksums come from the same place: without TLS anybody on the way could change both.
+        [ -n "$force" ] || fail 2 "$base is not https" "--force, if you trust everybody on the way"
+        ;;
+    *) fail 2 "$base is no http address" "--base https://…" ;;
+    esac
+}
+
+plain_version() {
+    case $1 in
+    '' | *[!0-9A-Za-z.+-]* | [!0-9]*) fail 1 "\"$1\" is no version" "${2-}" ;;
+    esac
+}
+
+download() { # leaves the archive in $archive
+    check_base
+    has curl || has wget || fail 1 "this needs curl or wget, and neither is here" "install one, or --local FILE"
+    arch=$(cpu) || exit 1
+    if [ -z "$wanted" ]; then
+        fetch "$base/VERSION" "$scratch/VERSION"
+        wanted=$(head -n 1 "$scratch/VERSION" | tr -d '\r')
+    fi
+    plain_version "$wanted" "is $base a place of releases?"
+    too_old "$wanted"
+    name=noports-$wanted-$arch
+    archive=$scratch/$name.tar.gz
+    fetch "$base/SHA256SUMS" "$scratch/SHA256SUMS"
+    grep -q "[ *]$name.tar.gz\$" "$scratch/SHA256SUMS" ||
+        fail 1 "there is no $name.tar.gz at $base" "is the version right? --version X"
+    say "downloading $base/$name.tar.gz"
+    fetch "$base/$name.tar.gz" "$archive"
+    verify "$scratch/SHA256SUMS"
+}
+
+verify() { # verify SUMS: stops unless the archive has its checksum there
+    right=$(sed -n "s/^\([0-9a-fA-F]\{64\}\) [ *]$name.tar.gz\$/\1/p" "$1" | head -n 1 | tr A-F a-f)
+    found=$(sha256 "$archive")
+    [ -n "$found" ] || fail 1 "nothing here can check a SHA-256 checksum" "install coreutils, busybox or openssl"
+    [ "$found" = "$right" ] || fail 1 "the checksum of $name.tar.gz is wrong; nothing was changed" \
+        "try again; if it stays wrong, the file is not what was released"
+}
+
+take_local() {
+    [ -f "$local" ] || fail 2 "there is no file $local" "--local FILE"
+    archive=$local
+    name=$(basename "$local" .tar.gz)
+    sums=$(dirname "$local")/SHA256SUMS
+    if [ -f "$sums" ]; then
+        verify "$sums"
+    else
+        say "there is no $sums: not checked"
+    fi
+}
+
+too_old() {
+    [ -z "$here" ] || [ -n "$downgrade" ] || ! older "$1" "$here" ||
+        fail 1 "$1 is older than $here, which is installed" "--downgrade, if you want it; --rollback for the one before"
+}
+
+build() {
+    needs cargo
+    ( cd "$checkout" && cargo build --release --locked ) || fail 1 "cannot build it" "what cargo says above"
+    built=${CARGO_TARGET_DIR:-$checkout/target}/release/noports
+}
+
+unpack() { # leaves the executable in $built
+    needs tar gzip
+    staged=$home/stage.$$
+    mkdir "$staged" || fail 1 "cannot write to $home" "is there room? is it yours?"
+    gzip -dc "$archive" | ( cd "$staged" && tar -xf - ) ||
+        fail 1 "cannot unpack $name.tar.gz below $prefix; nothing was changed" "is there room? is it a release?"
+    built=$staged/$name/noports
+    if [ ! -f "$built" ]; then
+        set -- "$staged"/*/noports
+        built=$1
+    fi
+    [ -f "$built" ] || fail 1 "there is no noports in $name.tar.gz" "is it a release of noports?"
+}
+
+# --- putting it in place ----------------------------------------------------------------------------------------
+
+install() {
+    needs id mkdir mv cp rm ln sed awk cut tr head uname mktemp readlink
+    case $0 in
+    *install.sh) checkout=$(cd "$(dirname "$0")" && pwd) ;;
+    *) checkout= ;;
+    esac
+    [ -n "$checkout" ] && grep -q '^name = "noports"' "$checkout/Cargo.toml" 2>/dev/null || checkout=
+    here=$(version_here)
+    if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
+        fail 1 "$target is another program's, or was changed" "--prefix for another place, --force to replace it"
+    fi
+    if [ -n "$dry" ]; then
+        plan
+        return 0
+    fi
+    lock
+    scratch=$(mktemp -d) || fail 1 "no room in ${TMPDIR:-/tmp}" "make some room, or TMPDIR=… for another folder"
+    if [ -n "$local" ]; then
+        take_local
+        unpack
+    elif [ -n "$checkout" ] && [ "$base" = "$RELEASES" ] && [ -z "$wanted" ]; then
+        build
+    else
+        download
+        unpack
+    fi
+    place "$built"
+}
+
+plan() {
+    if [ -n "$local" ]; then
+        from=$local
+    elif [ -n "$checkout" ] && [ "$base" = "$RELEASES" ] && [ -z "$wanted" ]; then
+        from="$checkout (built there)"
+    else
+        check_base
+        from="$base, version ${wanted:-that is newest}, for $(cpu)" || exit 1
+    fi
+    say "would install from $from"
+    say "would write $target${here:+ (there is $here)}, links beside it: $LINKS"
+    say "would keep what is there for --rollback in $home"
+}
+
+place() { # place FILE: makes it the installed one
+    fresh=$bin/.noports.new.$$
+    no_room="cannot write to $bin; nothing was changed"
+    cp "$1" "$fresh" 2>/dev/null && chmod 755 "$fresh" || fail 1 "$no_room" "is there room? is it yours?"
+    cmp -s "$1" "$fresh" 2>/dev/null || has_not cmp || fail 1 "$no_room" "is there room?"
+    version=$("$fresh" --version 2>/dev/null | sed -n '1s/^noports //p') || version=
+    [ -n "$version" ] || fail 1 "the new executable does not run on this machine; nothing was changed" \
+        "is it for this processor ($(uname -m))? is $bin mounted noexec?"
+    plain_version "$version"
+    [ -z "$wanted" ] || [ "$wanted" = "$version" ] ||
+        fail 1 "the archive of $wanted holds $version; nothing was changed" "tell whoever made the release"
+    too_old "$version"
+    sum=$(sha256 "$fresh")
+    [ -n "$sum" ] || fail 1 "nothing here can make a SHA-256 checksum" "install coreutils, busybox or openssl"
+    if [ -n "$here" ] && [ "$sum" = "$(sha256 "$target")" ]; then
+        rm -f "$fresh"
+        links
+        say "noports $version is installed already"
+        return 0
+    fi
+    keep_previous
+    {
+        echo "current $sum $version"
+        [ -z "$here" ] || echo "previous $(sha256 "$target") $here"
+    } >"$receipt.new" && mv -f "$receipt.new" "$receipt" || fail 1 "$no_room" "is there room?"
+    sync "$fresh" 2>/dev/null || sync || :
+    mv -f "$fresh" "$target" || fail 1 "$no_room" "is it yours?"
+    fresh=
+    links
+    papers
+    say "installed noports $version: $target${here:+ (before: $here, kept for --rollback)}"
+    case :$PATH: in
+    *":$bin:"*) ;;
+    *) say "  $bin is not on your PATH yet: export PATH=\"$bin:\$PATH\"" ;;
+    esac
+    renew
+}
+
+has_not() { ! has "$1"; }
+
+keep_previous() {
+    [ -n "$here" ] || return 0
+    rm -f "$home/previous.new"
+    cp -p "$target" "$home/previous.new" && mv -f "$home/previous.new" "$home/previous" || {
+        rm -f "$home/previous.new"
+        fail 1 "no room below $prefix to keep the version before; nothing was changed" "make some room there"
+    }
+}
+
+links() {
+    for link in $LINKS; do
+        if [ -L "$bin/$link" ] && [ "$(readlink "$bin/$link")" = noports ]; then
+            continue
+        fi
+        if [ -e "$bin/$link" ] || [ -L "$bin/$link" ]; then
+            if [ -z "$force" ] || [ -d "$bin/$link" ]; then
+                say "  $bin/$link is another program's, left alone (--force replaces it)"
+                continue
+            fi
+        fi
+        rm -f "$bin/.$link.new" && ln -s noports "$bin/.$link.new" && mv -f "$bin/.$link.new" "$bin/$link" ||
+            say "  cannot make the link $bin/$link"
+    done
+}
+
+# Manual pages and completions, which the program prints itself. It works without them, too.
+papers() {
+    "$target" docs all "$prefix/share" >"$home/papers.new" 2>/dev/null && mv -f "$home/papers.new" "$home/papers" ||
+        rm -f "$home/papers.new"
+}
+
+# Services go on with the new version; sessions that run are left alone by that.
+renew() {
+    [ -n "$here" ] && [ -n "$restart" ] || return 0
+    "$target" service restart 2>&1 | sed -n '/started anew/s/^/  /p' >&2 || :
+}
+
+rollback() {
+    needs mv cp rm sed awk cut
+    here=$(version_here)
+    [ -f "$home/previous" ] || fail 1 "there is no version before this one in $home" "--version X for a download"
+    if [ -n "$dry" ]; then
+        say "would put back $("$home/previous" --version)"
+        return 0
+    fi
+    if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
+        fail 1 "$target is another program's, or was changed" "--force to replace it"
+    fi
+    lock
+    downgrade=1
+    # A copy, because what is there now takes its place.
+    staged=$home/stage.$$
+    cp -p "$home/previous" "$staged" || fail 1 "no room below $prefix" "make some room there"
+    place "$staged"
+}
+
+uninstall() {
+    here=$(version_here)
+    if [ ! -e "$target" ] && [ ! -e "$home" ]; then
+        say "noports is not installed in $prefix"
+        return 0
+    fi
+    if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
+        fail 1 "$target is another program's, or was changed" "--force to remove it"
+    fi
+    if [ -n "$dry" ]; then
+        say "would remove $target, its links, manual pages and completions, and $home"
+        return 0
+    fi
+    lock
+    if [ -e "$target" ]; then
+        for program in daemon rendezvous policy atserver; do
+            "$target" "$program" uninstall 2>&1 | sed -n '/removed$/s/^/  /p' >&2 || :
+        done
+        left=$("$target" service status 2>/dev/null | sed -n 's/^\(noports-[^ ]*\).*/\1/p' | head -n 1) || left=
+        [ -z "$left" ] || [ -n "$force" ] ||
+            fail 1 "the service $left still uses it" "noports … uninstall --instance …, or --force"
+    fi
+    for link in $LINKS; do
+        [ ! -L "$bin/$link" ] || [ "$(readlink "$bin/$link")" != noports ] || rm -f "$bin/$link"
+    done
+    if [ -f "$home/papers" ]; then
+        while read -r paper; do
+            case $paper in "$prefix"/share/*) rm -f "$paper" ;; esac
+        done <"$home/papers"
+    fi
+    rm -f "$target" || fail 1 "cannot remove $target" "sudo?"
+    rm -rf "$home"
+    locked=
+    say "removed noports from $prefix; keys and data are where they were (~/.atsign, /var/lib/noports)"
+}
+
+# --- a device in one line ---------------------------------------------------------------------------------------
+
+check_device() { # before anything is downloaded
+    as='' manager='' code=${NOPORTS_CODE-} codes='' run_as=${SUDO_USER-} keys='' roots=${NOPORTS_ROOT-} cas='' name=''
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --as | --manager | --policy | --code | --code-file | --run-as | --keys | --root | --ca | --device)
+            need "$@"
+            case $1 in
+            --as) as=$2 ;;
+            --manager | --policy) manager=$2 ;;
+            --code) code=$2 ;;
+            --code-file) codes=$2 ;;
+            --run-as) run_as=$2 ;;
+            --keys) keys=$2 ;;
+            --root) roots=$2 ;;
+            --ca) cas=${cas:+$cas:}$2 ;;
+            --device) name=$2 ;;
+            esac
+            shift
+            ;;
+        esac
+        shift
+    done
+    [ -n "$as" ] || fail 2 "whose device is it?" "device --as @device --manager @me --code XXXX"
+    [ -n "$manager" ] || fail 2 "who may use the device?" "device --as $as --manager @me"
+    [ -n "$cas" ] || cas=${NOPORTS_CA-}
+    [ -n "$root" ] || run_as=
+    [ -z "$run_as" ] || id -u "$run_as" >/dev/null 2>&1 || fail 2 "there is no user $run_as here" "--run-as USER"
+    [ -z "$codes" ] || [ -r "$codes" ] || fail 2 "cannot read $codes" "--code-file FILE"
+}
+
+quoted() { # each word for a shell
+    for word; do
+        printf " '%s'" "$(printf %s "$word" | sed "s/'/'\\\\''/g")"
+    done
+}
+
+# As whom the daemon will run: the keys are his.
+as_user() {
+    if [ -z "$run_as" ] || [ "$(id -u "$run_as")" = "$(id -u)" ]; then
+        "$@"
+    else
+        su -s /bin/sh "$run_as" -c "exec$(quoted "$@")"
+    fi
+}
+
+device() {
+    if [ -n "$keys" ]; then
+        file=$keys
+        [ ! -d "$keys" ] || file=$keys/${as}_key.atKeys
+    else
+        # shellcheck disable=SC2016
+        file=$(as_user sh -c 'echo "$HOME"')/.atsign/keys/${as}_key.atKeys
+    fi
+    if [ -e "$file" ]; then
+        say "there are keys already: $file"
+    else
+        [ -z "$codes" ] || code=$(cat "$codes")
+        [ -n "$code" ] || fail 2 "there are no keys of $as here, and no code to ask for them" \
+            "on a device that has keys: noports enroll otp $as; then --code XXXX here"
+        say "asking for keys of $as; somebody who has keys has to say yes: noports enroll approve $as"
+        # The code travels in the environment: everybody could read it in the list of processes.
+        NOPORTS_CODE=$code NOPORTS_ROOT=$roots NOPORTS_CA=$cas
+        export NOPORTS_CODE
+        [ -z "$roots" ] || export NOPORTS_ROOT
+        [ -z "$cas" ] || export NOPORTS_CA
+        as_user "$target" enroll "$as" ${name:+--device "$name"} ${keys:+--keys "$file"} >/dev/null ||
+            fail 1 "noports is installed, but there are no keys of $as yet" "the same line again goes on from here"
+        unset NOPORTS_CODE NOPORTS_ROOT NOPORTS_CA
+    fi
+    left=$#
+    while [ "$left" -gt 0 ]; do
+        word=$1
+        shift
+        left=$((left - 1))
+        case $word in
+        --code | --code-file | --run-as)
+            shift
+            left=$((left - 1))
+            ;;
+        *) set -- "$@" "$word" ;;
+        esac
+    done
+    [ -z "$run_as" ] || set -- --run-as "$run_as" "$@"
+    "$target" daemon install "$@" || fail $? "noports is installed, and the keys are here, but the daemon is not up" \
+        "what it says above; then the same line again, or: noports daemon install --as $as --manager $manager"
+}
+
+{ main "$@" && exit; }

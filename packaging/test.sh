@@ -9,8 +9,8 @@ command -v ssh >/dev/null && command -v scp >/dev/null && command -v sftp >/dev/
 [ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || missing="$missing openssh-server"
 { command -v ss && command -v ip; } >/dev/null || missing="$missing iproute2"
 { command -v unshare && command -v mount; } >/dev/null || missing="$missing util-linux mount"
-for tool in rsync git curl; do
-    command -v $tool >/dev/null || missing="$missing $tool"
+for tool in busybox curl dash git rsync; do
+    command -v "$tool" >/dev/null || missing="$missing $tool"
 done
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then

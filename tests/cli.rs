@@ -1,10 +1,17 @@
 //! The command line as text.
 
-use std::{os::unix::fs::symlink, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    process::Command,
+};
 
 use async_std::task::block_on;
 
-use crate::world::{Folder, NOPORTS, failure, stdout};
+use crate::world::{
+    ALICE, DEVICE, Folder, NAME, NOPORTS, RENDEZVOUS, World, answer_at_the_end, failure, output,
+    stdout,
+};
 
 fn noports(words: &[&str]) -> Command {
     let mut command = Command::new(NOPORTS);
@@ -18,6 +25,7 @@ fn noports(words: &[&str]) -> Command {
     ] {
         command.env_remove(name);
     }
+    command.env("NOPORTS_CONFIG", "");
     command
 }
 
@@ -114,6 +122,17 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
     });
 }
 
+/// A command line that is refused as the classic programs refuse it.
+async fn refused(mut command: Command) -> String {
+    command.env_remove("NOPORTS_VIA").env_remove("NOPORTS_AS");
+    let (code, said) = failure(command).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.starts_with("Version : "), "{said}");
+    let (usage, message) = said.trim_end().rsplit_once("\n\n").unwrap();
+    assert!(usage.contains("\n\n  "), "{said}");
+    message.to_owned()
+}
+
 #[test]
 fn the_name_of_the_link_chooses_the_program() {
     block_on(async {
@@ -121,27 +140,371 @@ fn the_name_of_the_link_chooses_the_program() {
         for (link, words, want) in [
             (
                 "sshnp",
-                &["-t", "@d"][..],
-                "noports client: no rendezvous given\n",
+                &["-t", "@d", "-f", "@me"][..],
+                "srvdAtSign is mandatory, unless list-devices is passed.",
+            ),
+            (
+                "npt",
+                &["-f", "@me", "-t", "@d", "-r", "@r", "-d", "pi"],
+                "Option remote-port is mandatory.",
             ),
             (
                 "sshnpd",
                 &["-a", "@d"],
-                "noports daemon: a daemon needs somebody who may use it\n",
+                "At least one of --managers and --policy-manager options must be supplied.",
             ),
-            ("srvd", &["-a", "@r"], "noports rendezvous: "),
+            ("srvd", &["-a", "@r"], "Option ip is mandatory."),
             (
                 "sshrvd",
                 &["--nope"],
-                "noports rendezvous: Could not find an option named \"nope\".\n",
+                "Could not find an option named \"nope\".",
+            ),
+            ("npp_file", &["-a", "@p"], "Option yaml is mandatory."),
+            (
+                "npp_atserver",
+                &["-a", "@p", "--yaml", "f"],
+                "Could not find an option named \"yaml\".",
+            ),
+            // What only our own program finds out is told in the same way.
+            (
+                "sshnpd",
+                &["-a", "@d", "-m", "@me", "-d", "a.b"],
+                "\"a.b\" is no device name: it needs 1 to 36 of a-z, 0-9, _ and -, the first one not a -",
             ),
         ] {
-            symlink(NOPORTS, dir.path(link)).unwrap();
-            let mut command = Command::new(dir.path(link));
-            command.args(words).env_remove("NOPORTS_VIA");
-            let (code, said) = failure(command).await;
-            assert_eq!(code, 2, "{link}: {said}");
-            assert!(said.starts_with(want), "{link}: {said}");
+            let path = dir.path(link);
+            let _ = symlink(NOPORTS, &path);
+            let mut command = Command::new(path);
+            command.args(words);
+            assert_eq!(refused(command).await, want, "{link} {words:?}");
         }
+    });
+}
+
+#[test]
+fn the_classic_programs_tell_their_options_and_version() {
+    block_on(async {
+        for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
+            let version = stdout(noports(&[link, "--version"])).await;
+            assert!(version.starts_with("Version : "), "{version}");
+            let help = stdout(noports(&[link, "--help"])).await;
+            assert!(help.starts_with(&version), "{help}");
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.contains("--"), "{line}");
+            }
+        }
+        let help = stdout(noports(&["sshnp", "--help"])).await;
+        assert!(help.contains("\n  -f, --from "), "{help}");
+        assert!(help.contains("--list-devices, --ls"), "{help}");
+    });
+}
+
+/// A folder in which files of flags are looked for, and a command that looks there.
+fn configured(dir: &Folder, program: &str, text: &str, words: &[&str]) -> (String, Command) {
+    fs::create_dir_all(dir.path("noports")).unwrap();
+    let file = dir.text(&format!("noports/{program}.conf"));
+    fs::write(&file, text).unwrap();
+    let mut command = noports(words);
+    command
+        .env_remove("NOPORTS_CONFIG")
+        .env("XDG_CONFIG_HOME", &dir.0);
+    (file, command)
+}
+
+#[test]
+fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
+    block_on(async {
+        let dir = Folder::new();
+        let both = "no name\nto @in@file\nvia @r\n";
+        for (text, words, variable, want) in [
+            // The file's own, where nothing else says anything.
+            (
+                "to @in@file\nvia @r",
+                &[][..],
+                "",
+                "FILE, line 1: more than one @ in \"@in@file\"",
+            ),
+            (
+                "\n# x\nto @d\nvia @x@y",
+                &[],
+                "",
+                "FILE, line 4: more than one @ in \"@x@y\"",
+            ),
+            (
+                "to @in@file\nvia @r",
+                &["--to", "@on@line"],
+                "",
+                "more than one @ in \"@on@line\"",
+            ),
+            (
+                "to @d\nvia @x@y",
+                &[],
+                "@en@v",
+                "more than one @ in \"@en@v\"",
+            ),
+            (
+                "to @d\nvia @x@y",
+                &["--via", "@on@line"],
+                "@en@v",
+                "more than one @ in \"@on@line\"",
+            ),
+            (
+                "to @d\nvia @r\ntimeout soon",
+                &[],
+                "",
+                "FILE, line 3: Error parsing option '--timeout' with value 'soon': invalid digit found in string",
+            ),
+            (both, &[], "", "FILE, line 1: there is no flag \"no\""),
+            (
+                "via @r\nvai @s",
+                &[],
+                "",
+                "FILE, line 2: there is no flag \"vai\"; via?",
+            ),
+            ("to=@d", &[], "", "FILE, line 1: write to @d, without the ="),
+            ("to", &[], "", "FILE, line 1: to needs a value"),
+            ("stdio yes", &[], "", "FILE, line 1: stdio takes no value"),
+            (
+                "to @a\nto @b",
+                &[],
+                "",
+                "FILE, line 2: to stands on line 1 already",
+            ),
+        ] {
+            let words = [&["client"], words].concat();
+            let (file, mut command) = configured(&dir, "client", text, &words);
+            if !variable.is_empty() {
+                command.env("NOPORTS_VIA", variable);
+            }
+            let (code, said) = failure(command).await;
+            let want = want.replace("FILE", &file);
+            let line = said.lines().next().unwrap_or_default();
+            assert_eq!(
+                (code, line),
+                (2, &*format!("noports client: {want}")),
+                "{text} {words:?}"
+            );
+        }
+        // Another file, none, and one that anybody may write.
+        let (_, mut command) = configured(&dir, "client", "to @a@b", &["client", "--to", "@d"]);
+        let other = dir.text("other");
+        fs::write(&other, "to @d\nvia @o@p\n").unwrap();
+        command.args(["--config", &other]);
+        let want = format!("noports client: {other}, line 2: more than one @ in \"@o@p\"\n");
+        assert_eq!(failure(command).await, (2, want));
+        let (_, mut command) =
+            configured(&dir, "client", "to @a@b\nvia @r", &["client", "--to", "@d"]);
+        command.env("NOPORTS_CONFIG", "");
+        assert!(failure(command).await.1.contains("no rendezvous given"));
+        let missing = failure(noports(&["daemon", "--config", "/no/such"])).await;
+        assert_eq!(missing.0, 2);
+        assert!(
+            missing
+                .1
+                .starts_with("noports daemon: cannot use /no/such: "),
+            "{}",
+            missing.1
+        );
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o666)).unwrap();
+        let open = failure(noports(&["client", "--config", &other])).await;
+        let want = format!(
+            "noports client: cannot use {other}: everybody may write to it\n  hint: chmod o-w {other}\n"
+        );
+        assert_eq!(open, (2, want));
+        let told = stdout(noports(&["policy", "serve", "--help"])).await;
+        assert!(told.contains("--config FILE reads further flags"), "{told}");
+    });
+}
+
+#[test]
+fn a_daemon_takes_its_flags_from_a_file_of_either_form() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await;
+        let ours = world.dir.text("daemon.conf");
+        let text = format!(
+            "as {DEVICE}\nmanager @nobody\nmanager {ALICE}\ndevice {NAME}\nsshd-port {port}\n"
+        );
+        fs::write(&ours, text).unwrap();
+        let yaml = world.dir.text("sshnpd.yaml");
+        let text = format!(
+            "atsign:\n  atsign: device\naccess:\n  managers: [nobody, alice]\ndevice:\n  name: {NAME}\nssh:\n  sshd-port: {port}\n"
+        );
+        fs::write(&yaml, text).unwrap();
+        for file in [&ours, &yaml] {
+            let daemon = world.process(&["daemon", "--config", file]);
+            assert_eq!(stdout(world.client(&["--stdio"])).await, "", "{file}");
+            drop(daemon);
+        }
+        fs::write(
+            &yaml,
+            "atsign:\n  atsign: device\nssh:\n  sshd-port: many\n",
+        )
+        .unwrap();
+        let want = format!("{yaml}, line 4: ssh.sshd-port: \"many\" is no port");
+        let said = failure(world.noports(&["daemon", "--config", &yaml])).await;
+        assert_eq!(said, (2, format!("noports daemon: {want}\n")));
+        let classic = world.noports(&["sshnpd", "--config", &yaml]);
+        assert_eq!(refused(classic).await, want);
+    });
+}
+
+/// The lines of progress, without their times.
+fn steps(said: &str) -> Vec<&str> {
+    let lines = said.lines();
+    lines
+        .filter_map(|line| {
+            let (moment, text) = line.split_once(" : ")?;
+            let fits = moment.len() == "2026-11-21 10:00:00.123456Z".len() && moment.ends_with('Z');
+            fits.then_some(text)
+        })
+        .collect()
+}
+
+#[test]
+fn the_classic_clients_say_what_scripts_know() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await;
+        let base = ["-f", ALICE, "-t", DEVICE, "-r", RENDEZVOUS];
+        let sshnp = |more: &[&str]| world.noports(&[&["sshnp"], &base[..], more].concat());
+
+        let alone = output(world.noports(&["sshnp", "--ls", "-f", ALICE, "--dpt", "1"])).await;
+        let said = String::from_utf8(alone.stderr).unwrap();
+        assert_eq!(
+            (alone.status.code(), alone.stdout.len()),
+            (Some(0), 0),
+            "{said}"
+        );
+        assert!(
+            said.ends_with("Searching for devices...\n[X] No devices found\n\n"),
+            "{said}"
+        );
+        let (code, said) = failure(sshnp(&["-d", "nobody", "--dpt", "1"])).await;
+        let want = "\n\nError : TimeoutException: Daemon feature check timed out\n  nobody@device did not answer within 1 s\n";
+        assert!(code == 1 && said.contains(want), "{code} {said}");
+
+        let port_text = port.to_string();
+        let daemon = [
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            ALICE,
+            "--device",
+            NAME,
+            "--sshd-port",
+            &port_text,
+        ];
+        let _daemon = world.process(&daemon);
+        let user = ["-d", NAME, "-u", "bob", "-x", "-l", "0"];
+        let done = output(sshnp(&user)).await;
+        let (told, said) = (
+            String::from_utf8(done.stdout).unwrap(),
+            String::from_utf8(done.stderr).unwrap(),
+        );
+        assert!(
+            told.starts_with("ssh -p ") && told.ends_with(" bob@localhost\n"),
+            "{told}\n{said}"
+        );
+        let start = [
+            "Sending daemon feature check request",
+            "Resolving remote username for user session",
+            "Resolving remote username for tunnel session",
+            "Fetching host and port from srvd",
+            "Received host and port from srvd",
+            "Waiting for daemon feature check response",
+            "Received daemon feature check response",
+            "Required daemon features are supported",
+            "Sending session request to the device daemon",
+            "Waiting for response from the device daemon",
+            "Received response from the device daemon",
+            "Creating connection to socket rendezvous",
+        ];
+        assert_eq!(steps(&said), start, "{said}");
+        assert_eq!(said.lines().count(), start.len(), "{said}");
+        for quiet in ["-q", "-v"] {
+            let done = output(sshnp(&[&user[..], &[quiet]].concat())).await;
+            assert_eq!(
+                steps(&String::from_utf8(done.stderr).unwrap()),
+                [""; 0],
+                "{quiet}"
+            );
+        }
+
+        let npt = ["npt", "-d", NAME, "-p", &port_text, "-x"];
+        let done = output(world.noports(&[&npt[..], &base].concat())).await;
+        let (told, said) = (
+            String::from_utf8(done.stdout).unwrap(),
+            String::from_utf8(done.stderr).unwrap(),
+        );
+        let here: u16 = told.trim_end().parse().unwrap();
+        assert_eq!(told, format!("{here}\n"));
+        let listening = format!("npt is listening on localhost:{here}");
+        let want = [
+            &start[..1],
+            &start[3..11],
+            &["Finding an available local port", start[11], &listening],
+        ]
+        .concat();
+        assert_eq!(steps(&said), want, "{said}");
+        let denied = ["npt", "-d", NAME, "-p", "1", "-x"];
+        let (code, said) = failure(world.noports(&[&denied[..], &base].concat())).await;
+        let want = "\nError : Received error response from the device daemon\n";
+        assert!(code == 1 && said.contains(want), "{code} {said}");
+    });
+}
+
+#[test]
+fn devices_are_listed_hidden_and_in_the_classic_form() {
+    block_on(async {
+        let world = World::start().await;
+        let daemon = |name: &'static str, more: &[&str]| {
+            let base = [
+                "daemon",
+                "--as",
+                DEVICE,
+                "--manager",
+                ALICE,
+                "--device",
+                name,
+            ];
+            world.process(&[&base[..], more].concat())
+        };
+        let (_shown, _hidden) = (daemon(NAME, &[]), daemon("shy", &["--hide"]));
+        let devices = |words: &[&str]| {
+            let base = [
+                "devices", "--as", ALICE, "--to", DEVICE, "--wait", "3", "-q",
+            ];
+            world.noports(&[&base[..], words].concat())
+        };
+        let mut listed = String::new();
+        for _ in 0..200 {
+            listed = stdout(devices(&[])).await;
+            if listed.contains(NAME) {
+                break;
+            }
+        }
+        assert!(
+            listed.contains(" active ") && !listed.contains("shy"),
+            "{listed}"
+        );
+        let listed = stdout(devices(&["--device", "shy", "--device", "gone", "--json"])).await;
+        let states: Vec<&str> = listed
+            .lines()
+            .filter_map(|line| line.split('"').nth(11))
+            .collect();
+        assert_eq!(states, ["active", "silent", "hidden"], "{listed}");
+        let v = env!("CARGO_PKG_VERSION");
+        let done =
+            output(world.noports(&["sshnp", "--ls", "-f", ALICE, "-t", DEVICE, "--dpt", "3"]))
+                .await;
+        let said = String::from_utf8(done.stderr).unwrap();
+        let want = format!(
+            "Searching for devices...\nActive Devices:\n  {NAME} - v{v} (core vrust-{v})\n  - allowedServices: localhost:22 localhost:3389\nInactive Devices:\n  No devices found\n"
+        );
+        assert!(done.status.success() && said.ends_with(&want), "{said}");
     });
 }

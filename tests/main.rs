@@ -15,6 +15,8 @@
 //! | [`policy`] | who may do what, decided by a process of its own |
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
+//! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
+//! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions |
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -27,9 +29,11 @@ mod faults;
 mod foreign;
 mod generations;
 mod hostile;
+mod install;
 mod operate;
 mod policy;
 mod refuse;
+mod service;
 mod session;
 mod tools;
 mod tunnel;

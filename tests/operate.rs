@@ -324,3 +324,35 @@ fn restarts_lose_no_notification_and_deliver_none_twice() {
         assert_eq!(once.len(), seen.len(), "some came twice");
     });
 }
+
+#[test]
+fn a_server_that_never_runs_for_long_purges_at_its_start() {
+    block_on(async {
+        let mut world = World::start().await;
+        let mut owner = Wire::login(&world, ALICE).await;
+        for n in 0..700 {
+            owner
+                .data(&format!("notify:id:n{n}:ttln:1:@alice:x.tests@alice:v"))
+                .await;
+        }
+        owner.data("notify:id:kept:@alice:x.tests@alice:v").await;
+        owner.data("update:ttl:1:gone.tests@alice v").await;
+        world.stop().await;
+        // The first regular purge is minutes away.
+        let _server = world.serve();
+        let mut owner = Wire::login(&world, ALICE).await;
+        let purged = async {
+            loop {
+                let stats = owner.data("stats:11").await;
+                if stats.contains(r#"{\"total\":1,"#) {
+                    break;
+                }
+            }
+        };
+        let purged = async_std::future::timeout(Duration::from_secs(30), purged).await;
+        assert!(purged.is_ok(), "{}", owner.data("stats:11").await);
+        owner.until("notify:status:kept", "data:delivered").await;
+        let gone = "error:AT0015-key not found : gone.tests@alice does not exist in keystore";
+        owner.until("llookup:gone.tests@alice", gone).await;
+    });
+}

@@ -315,6 +315,63 @@ fn rules_may_be_records_that_change_while_it_serves() {
 }
 
 #[test]
+fn the_newer_services_records_are_rules_too() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let admin = Hand::of(&world, POLICY).await;
+        let service = format!(
+            r#"{{"id":"1","daemonId":"1","deviceName":"{NAME}","deviceGroupName":"{GROUP}"}}"#
+        );
+        let acl =
+            format!(r#"{{"id":"1","serviceId":"1","clientGroupId":"1","permitOpen":"*:{port}"}}"#);
+        for (kind, text) in [
+            ("client", r#"{"id":"1","name":"Alice","atSign":"@alice"}"#),
+            ("client_group", r#"{"id":"1","name":"ops"}"#),
+            (
+                "client_group_members",
+                r#"{"id":"1","clientId":"1","clientGroupId":"1"}"#,
+            ),
+            ("daemon", r#"{"id":"1","atSign":"@device"}"#),
+            ("service", &service),
+            ("service_acl", &acl),
+        ] {
+            let entity = format!("1.{kind}.policy.sshnp");
+            admin.store(&entity, text).await;
+        }
+        admin.store("2.client.policy.sshnp", "{}").await;
+        let _policy = serve(&world, &["--records"]);
+        let log = world.log("policy");
+        assert!(
+            log.contains("record=2.client.policy.sshnp not_used="),
+            "{log}"
+        );
+        let _daemon = daemon(&world, port, &[]);
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        let log = world.log("policy");
+        let want = format!("authorized=true permit=*:{port} rule=service groups=\"ops\"");
+        assert!(log.contains(&want), "{log}");
+    });
+}
+
+#[test]
+fn of_two_processes_with_one_atsign_one_answers() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let file = rules(&world, ALICE, "['*:*']");
+        let _both = [(); 2].map(|()| serve(&world, &["--rules", &file, "--shared"]));
+        let _daemon = daemon(&world, port, &[]);
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        until("the other one leaves it", || {
+            world.log("policy").contains("to=another_process")
+        })
+        .await;
+        assert_eq!(count(&world.log("policy"), "decision rpc="), 1);
+    });
+}
+
+#[test]
 fn check_explains_a_decision() {
     block_on(async {
         let dir = crate::world::Folder::new();
@@ -341,6 +398,16 @@ fn check_explains_a_decision() {
                 &["alice", "device", "other", "--group", "office"],
                 0,
                 "yes, but @alice may open nothing on other of @device\n  because of the entry for the device group office, which is empty\n  groups: ops\n  the daemon is told: @alice has permission for device group office at daemon @device\n",
+            ),
+            (
+                &["@alice", "@device", "pi", "--open", "nas:80"],
+                0,
+                "yes: @alice may open nas:80 on pi of @device\n  because of the entry for the device pi: localhost:22, *:80\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
+            ),
+            (
+                &["@alice", "@device", "pi", "--open", "nas:22"],
+                8,
+                "no: @alice may open nothing on pi of @device\n  because the entry for the device pi lets only localhost:22, *:80 be opened, not nas:22\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
             ),
             (
                 &["@bob", "@device", "pi"],

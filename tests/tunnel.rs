@@ -654,7 +654,8 @@ fn devices_are_listed_for_people_and_for_scripts() {
         symlink(NOPORTS, &link).unwrap();
         let mut classic = world.program(&link.display().to_string());
         classic.args(["-f", ALICE, "-t", DEVICE, "--ls", "--dpt", "1"]);
-        let listed = stdout(classic).await;
-        assert!(listed.contains("silent"), "{listed}");
+        let listed = String::from_utf8(output(classic).await.stderr).unwrap();
+        let want = format!("\nInactive Devices:\n  {NAME} - v{version} (core v");
+        assert!(listed.contains(&want), "{listed}");
     });
 }

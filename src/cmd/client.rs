@@ -8,37 +8,48 @@
 //!   5 ssh               on our loopback port; or stdin and stdout are the session (--stdio)
 //! ```
 //!
+//! With daemons and flags of other generations, step 4 is another one:
+//!
+//! | session | 4 | where |
+//! | --- | --- | --- |
+//! | encrypted by us | our bridge | [`login`] |
+//! | not encrypted, or 5.0 to 5.2 | an ssh with the device's temporary key carries the person's | [`tunnelled`] |
+//! | 4.0.0-rc.2 | the same with the person's key | [`tunnelled`] |
+//! | 3.x (`--legacy-daemon`) | the device's ssh carries it, from there to here | [`reverse`] |
+//!
 //! Sequential round trips, and why none of them can go, are listed in `tests/bench/first_byte.rs`.
 
-use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use argh::FromArgs;
-use async_std::{future::timeout, net::TcpListener, task};
-use log::LevelFilter;
+use log::{LevelFilter, info, warn};
 
 use super::{
-    bridge::{self, Local, Plan},
     common::{self, Failure, Progress, exit},
-    launch::{self, Order},
-    open::{PATIENCE, Want, Whom, broken, open},
-    service,
+    open::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
 };
 use crate::{
-    net::dial::Endpoint,
-    np::session::Ready,
-    pipe::cipher::Side,
-    secret::Secret,
-    sys::{
-        self,
-        ssh::{self, HostKeyAlias, Login, UserName},
+    np::{
+        ids::SessionId,
+        session::{Generation, Terms},
+        sshkey::{self, PublicKeyLine},
     },
+    sys::{self, ssh::UserName},
 };
 
-/// Longest wait for ssh to use the loopback port, and for the session's first connection.
-const FIRST_USE: Duration = Duration::from_secs(100);
+use login::{Reach, find_ssh, print, shell, stdio};
+use tunnelled::Inside;
 
-/// How long ssh's bad news waits for the pipe's.
-const PIPE_STORY: Duration = Duration::from_millis(500);
+mod login;
+mod reverse;
+mod tunnelled;
 
 /// Opens an ssh session to a device that has no open port.
 #[derive(FromArgs)]
@@ -73,6 +84,36 @@ struct Args {
     /// loopback port for ssh (default: any free one)
     #[argh(option, default = "0")]
     local_port: u16,
+    /// ask the device to let this ssh public key in, for good
+    #[argh(option)]
+    send_key: Option<PathBuf>,
+    /// do not encrypt at the ends what passes the rendezvous; ssh still does (for daemons before 5.0)
+    #[argh(switch)]
+    no_encrypt: bool,
+    /// do not log in at the rendezvous (for those before 5.0)
+    #[argh(switch)]
+    no_admit_client: bool,
+    /// the device is not to log in at the rendezvous (for daemons before 5.0)
+    #[argh(switch)]
+    no_admit_device: bool,
+    /// let the device log in here by ssh, for a moment (for daemons before 4.0); needs an sshd here
+    #[argh(switch)]
+    legacy_daemon: bool,
+    /// port of the sshd here, with --legacy-daemon (default: 22)
+    #[argh(option, default = "22")]
+    local_sshd_port: u16,
+    /// port of the device's sshd, where one ssh carries another (default: 22)
+    #[argh(option, default = "22")]
+    remote_sshd_port: u16,
+    /// user name on the device for the ssh that carries the other (default: the same)
+    #[argh(option)]
+    tunnel_user: Option<String>,
+    /// let the ssh that carries the other do the forwardings behind --
+    #[argh(switch)]
+    add_forwards_to_tunnel: bool,
+    /// seconds that ssh waits for the next user of what it carries (default: 15)
+    #[argh(option, default = "tunnelled::IDLE")]
+    idle_timeout: u64,
     /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
@@ -106,6 +147,10 @@ struct Wish {
     identity: Option<PathBuf>,
     how: How,
     local_port: u16,
+    send_key: Option<PublicKeyLine>,
+    local_sshd_port: u16,
+    inside: Inside,
+    /// Behind `--`.
     ssh: Vec<String>,
     json: bool,
 }
@@ -137,28 +182,60 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
 impl Args {
     fn wish(&self) -> Result<Wish, Failure> {
         let (device, via) = (self.device.as_deref(), self.via.as_deref());
-        let whom = Whom::parse(&self.to, device, via, self.timeout)?;
+        let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
+        let ways = whom.ways;
+        whom.ways = ways.without(self.no_encrypt, self.no_admit_client, self.no_admit_device);
+        if self.legacy_daemon {
+            whom.ways.terms = Terms::of(Generation::V3);
+        }
         let how = match (self.stdio, self.print) {
             (true, true) => return Err(Failure::misuse("--stdio and --print exclude each other")),
             (true, false) => How::Stdio,
             (false, true) => How::Print,
             (false, false) => How::Shell,
         };
+        if how == How::Stdio && whom.ways.terms.generation == Generation::V3 {
+            let why = "--stdio needs a session that the device does not open itself";
+            return Err(Failure::misuse(why).hint("without --legacy-daemon"));
+        }
+        let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
+        let (ssh, for_tunnel) = match self.add_forwards_to_tunnel {
+            true => tunnelled::take_forwards(&self.ssh),
+            false => (self.ssh.clone(), Vec::new()),
+        };
+        let inside = Inside {
+            user: name(&self.tunnel_user).map_err(misuse)?,
+            sshd: self.remote_sshd_port,
+            options: [tunnelled::for_both(&self.ssh), for_tunnel].concat(),
+            idle: Duration::from_secs(self.idle_timeout.clamp(1, 24 * 3600)),
+        };
         Ok(Wish {
             whom,
-            user: self
-                .user
-                .as_deref()
-                .map(str::parse)
-                .transpose()
-                .map_err(misuse)?,
+            user: name(&self.user).map_err(misuse)?,
             identity: self.identity.clone().map(PathBuf::from),
             how,
             local_port: self.local_port,
-            ssh: self.ssh.clone(),
+            send_key: self.send_key.as_deref().map(read_key).transpose()?,
+            local_sshd_port: self.local_sshd_port,
+            inside,
+            ssh,
             json: self.json,
         })
     }
+}
+
+/// A public key's file. Who names the private one by mistake must not send it.
+fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
+    let failed = |why: &dyn std::fmt::Display| {
+        Failure::misuse(format!("{}: {why}", file.display()))
+            .hint("--send-key FILE.pub, such as ~/.ssh/id_ed25519.pub")
+    };
+    let mut text = String::new();
+    let open = fs::File::open(file).map_err(|error| failed(&error))?;
+    let most = sshkey::MAX_PUBLIC_KEY as u64 + 2;
+    let read = open.take(most).read_to_string(&mut text);
+    read.map_err(|error: io::Error| failed(&error))?;
+    PublicKeyLine::parse(&text).map_err(|error| failed(&error))
 }
 
 fn misuse(error: impl std::fmt::Display) -> Failure {
@@ -178,108 +255,94 @@ async fn story(args: Args) -> Result<ExitCode, Failure> {
     let mut progress = Progress::new(args.quiet || (wish.how == How::Stdio && args.verbose == 0));
 
     // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
-    let user_name = wish.user.is_none() && wish.how != How::Stdio;
-    let want = Want::Ssh { user_name };
-    let opened = open(&network, keys, &wish.whom, want, &mut progress).await?;
-    let user = match &opened.user {
-        None => wish.user.clone(),
-        Some(published) => Some(published.parse().map_err(|why| {
-            let strange = format!("the device published a strange user name: {why}");
-            Failure::new(exit::NOT_TRUSTWORTHY, strange).hint("--user NAME")
-        })?),
+    let look = Look {
+        user_name: wish.user.is_none() && wish.how != How::Stdio,
+        features: wish.send_key.is_some(),
     };
-    let opened = opened.ready;
-    match wish.how {
-        How::Stdio => stdio(opened).await,
-        How::Print => print(opened, &wish, user, &mut progress).await,
-        How::Shell => shell(opened, &wish, user, &mut progress).await,
+    let want = Want::Ssh(look);
+    let met = meet(&network, keys, &wish.whom, want, &mut progress).await?;
+    if let Some(key) = &wish.send_key {
+        progress.classic("Sharing ssh public key");
+        met.send_key(key).await?;
+        progress.done("the ssh public key is on its way");
     }
-}
-
-fn plan(ready: Ready, local: Local) -> Plan {
-    Plan {
-        local,
-        rendezvous: Endpoint {
-            host: ready.host,
-            port: ready.port,
-        },
-        admission: ready.admission.map(Secret::new),
-        keys: ready.keys.as_ref().map(service::session_keys),
-        side: Side::Client,
-        timeout: FIRST_USE,
-        many: None,
+    let user = user(&met, &wish)?;
+    if wish.whom.ways.terms.generation == Generation::V3 {
+        let user = user.ok_or_else(|| no_user(&wish))?;
+        let port = reverse::open(met, &wish, &mut progress).await?;
+        return go(Reach::Port(port), &wish, &user, &mut progress).await;
     }
+    let words = wish.whom.ways.terms.generation;
+    let opened = met.request(want, &mut progress).await?;
+    if wish.how == How::Stdio {
+        return stdio(opened.ready).await;
+    }
+    let user = user.ok_or_else(|| no_user(&wish))?;
+    let reach = reach(opened, words, &wish, &user, &mut progress).await?;
+    go(reach, &wish, &user, &mut progress).await
 }
 
-/// stdin and stdout are the session.
-async fn stdio(ready: Ready) -> Result<ExitCode, Failure> {
-    bridge::run(plan(ready, Local::Stdio), || {})
-        .await
-        .map_err(|why| broken(&why))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn find_ssh() -> Result<PathBuf, Failure> {
-    ssh::find().ok_or_else(|| {
-        Failure::plain("there is no ssh on this machine")
-            .hint("install openssh-client, or use --stdio")
-    })
-}
-
-/// Our end of the pipe on a loopback port, and ssh talking to it.
-async fn shell(
-    ready: Ready,
+async fn go(
+    reach: Reach,
     wish: &Wish,
-    user: Option<UserName>,
+    user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
-    let user = user.ok_or_else(|| no_user(wish))?;
-    let no_port = |error: io::Error| Failure::plain(format!("no loopback port: {error}"));
-    let listener = TcpListener::bind(("127.0.0.1", wish.local_port))
-        .await
-        .map_err(no_port)?;
-    let port = listener.local_addr().map_err(no_port)?.port();
-    let pipe = task::spawn(bridge::run(plan(ready, Local::Listen(listener)), || {}));
-    progress.done(format!(
-        "ssh {}@localhost through port {port}",
-        user.as_str()
-    ));
-
-    let mut child = async_process::Command::new(find_ssh()?)
-        .args(ssh_words(wish, &user, port))
-        .env_remove("NOPORTS_PASSPHRASE")
-        .spawn()
-        .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
-    let status = child
-        .status()
-        .await
-        .map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
-    // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
-    if status.code() == Some(255)
-        && let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await
-    {
-        return Err(broken(&why));
+    match wish.how {
+        How::Print => print(reach, wish, user, progress).await,
+        How::Shell | How::Stdio => shell(reach, wish, user, progress).await,
     }
-    Ok(ExitCode::from(
-        status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .unwrap_or(exit::FAILED),
-    ))
 }
 
-/// What stands behind `ssh`. It takes options behind the host, too, so the person's words need no sorting.
-fn ssh_words(wish: &Wish, user: &UserName, port: u16) -> Vec<OsString> {
-    let alias = HostKeyAlias::new(wish.whom.device.as_str(), wish.whom.to.as_str());
-    let login = Login {
-        port,
-        alias: &alias,
-        user: Some(user),
-        identity: wish.identity.as_deref(),
-        options: &[],
-        command: &wish.ssh,
+fn user(met: &Met, wish: &Wish) -> Result<Option<UserName>, Failure> {
+    match &met.user {
+        None => Ok(wish.user.clone()),
+        Some(published) => published.parse().map(Some).map_err(|why| {
+            let strange = format!("the device published a strange user name: {why}");
+            Failure::new(exit::NOT_TRUSTWORTHY, strange).hint("--user NAME")
+        }),
+    }
+}
+
+/// How the person's ssh gets to the device in this session.
+async fn reach(
+    opened: Opened,
+    words: Generation,
+    wish: &Wish,
+    user: &UserName,
+    progress: &mut Progress,
+) -> Result<Reach, Failure> {
+    let Opened {
+        mut ready, session, ..
+    } = opened;
+    let encrypted = ready.keys.is_some();
+    let temporary = ready.ephemeral_key.take();
+    let two = wish.whom.ways.two_sshs || !encrypted;
+    let key = match temporary.filter(|_| two) {
+        Some(pem) => tunnelled::Key::Temporary(pem),
+        None if wish.whom.ways.two_sshs => {
+            let why = "the device sent no temporary ssh key";
+            return Err(Failure::new(exit::DEVICE_REFUSED, why)
+                .classic("Expected an ephemeral private key from sshnpd, but it was not set"));
+        }
+        None if words == Generation::V4Rc2 => tunnelled::Key::Own,
+        None => {
+            say(session, "single", encrypted);
+            if wish.inside.sshd != DEFAULT_SSHD {
+                warn!(
+                    "--remote-sshd-port counts only where one ssh carries another; here the daemon decides"
+                );
+            }
+            return Ok(Reach::Pipe(ready));
+        }
     };
-    login.arguments()
+    say(session, "double", encrypted);
+    let port = tunnelled::open(ready, session, key, wish, user, progress).await?;
+    Ok(Reach::Port(port))
+}
+
+fn say(session: SessionId, ssh: &str, encrypted: bool) {
+    info!("session={session} ssh={ssh} encrypted={encrypted}");
 }
 
 fn no_user(wish: &Wish) -> Failure {
@@ -288,56 +351,8 @@ fn no_user(wish: &Wish) -> Failure {
         wish.whom.device, wish.whom.to
     ))
     .hint("--user NAME")
+    .classic("Remote username record not shared with the client")
 }
 
-#[derive(miniserde::Serialize)]
-struct Opened<'a> {
-    event: &'static str,
-    port: u16,
-    user: &'a str,
-    command: String,
-}
-
-/// A bridge in the background keeps a loopback port open; we print how to use it and go.
-async fn print(
-    ready: Ready,
-    wish: &Wish,
-    user: Option<UserName>,
-    progress: &mut Progress,
-) -> Result<ExitCode, Failure> {
-    let user = user.ok_or_else(|| no_user(wish))?;
-    let program = sys::process::own_executable()
-        .map_err(|error| Failure::plain(format!("cannot find this program's own file: {error}")))?;
-    let order = Order {
-        local: launch::Local::Port(wish.local_port, FIRST_USE),
-        rendezvous: Endpoint {
-            host: ready.host,
-            port: ready.port,
-        },
-        admission: ready.admission.as_deref(),
-        keys: ready.keys.as_ref(),
-        many: None,
-    };
-    let bridge = launch::start(&program, &order).await;
-    let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
-    let port = bridge
-        .port
-        .ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;
-    progress.done(format!(
-        "port {port} waits {} s for ssh",
-        FIRST_USE.as_secs()
-    ));
-    let command = format!("ssh {}", ssh::shell_line(&ssh_words(wish, &user, port)));
-    if wish.json {
-        let opened = Opened {
-            event: "open",
-            port,
-            user: user.as_str(),
-            command,
-        };
-        common::print_out(&miniserde::json::to_string(&opened));
-    } else {
-        common::print_out(&command);
-    }
-    Ok(ExitCode::SUCCESS)
-}
+/// Where sshd listens unless somebody says otherwise.
+const DEFAULT_SSHD: u16 = 22;

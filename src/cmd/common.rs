@@ -10,7 +10,7 @@
 //! `NOPORTS_AS`, `NOPORTS_KEYS`; a flag wins) and the defaults. What stands in neither may stand in a file:
 //! [`config`].
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, pin::Pin, process::ExitCode};
 
 use argh::FromArgs;
 use async_global_executor::GlobalExecutorConfig;
@@ -121,5 +121,7 @@ pub fn run<F: Future>(threads: usize, story: F) -> F::Output {
     if let Some(voice) = classic() {
         voice.heed_signals();
     }
+    // One type for all programs: the runtime's own loop is compiled once.
+    let story: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(story);
     async_std::task::block_on(story)
 }

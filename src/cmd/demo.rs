@@ -225,6 +225,7 @@ impl World {
             .env_remove("NOPORTS_AS")
             // Throw-away keys: so that we may look at what the children have open.
             .env("NOPORTS_DEBUG", "1")
+            .env("NOPORTS_CONFIG", "")
             .stdin(Stdio::null());
         command
     }

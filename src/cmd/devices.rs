@@ -5,6 +5,9 @@
 //!   each one: read it afresh, and ping its daemon, all at the same time
 //!   heartbeats, until all have answered or the time is up ──▶ a table
 //! ```
+//! A device that hides keeps no record, so it is not found; it answers who knows its name (`--device`).
+//!
+//! Called as `sshnp --list-devices`, the list goes to stderr in that program's form.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/sshnp/sshnp.dart (`listDevices`).
 
@@ -21,7 +24,7 @@ use log::{LevelFilter, debug};
 use miniserde::json;
 
 use super::{
-    common::{self, Failure, Progress},
+    common::{self, Failure, Progress, classic},
     open::about,
     service,
 };
@@ -51,6 +54,9 @@ struct Args {
     /// only the devices of this atSign (default: all that have told you about themselves)
     #[argh(option)]
     to: Option<String>,
+    /// also ask the device of this name, which may be hidden (with --to; repeat it)
+    #[argh(option)]
+    device: Vec<String>,
     /// your atSign (default: the only one with keys here)
     #[argh(option, long = "as")]
     as_: Option<String>,
@@ -97,6 +103,7 @@ type Name = (AtSign, DeviceName);
 
 async fn story(args: Args) -> Result<(), Failure> {
     let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
+    let named = named(to.as_ref(), &args.device)?;
     let network = common::network(args.root.as_deref(), &args.ca)?;
     let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
     let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
@@ -108,12 +115,20 @@ async fn story(args: Args) -> Result<(), Failure> {
     let watch = format!(r"heartbeat\.[^.]+\.{NAMESPACE}@");
     let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch).await?;
     progress.begin("looking for devices");
-    let names = find(&at, to.as_ref()).await?;
+    if classic().is_some() {
+        common::print_err("Searching for devices...");
+    }
+    let mut names = find(&at, to.as_ref()).await?;
+    names.extend(named);
+    names.sort();
+    names.dedup();
     progress.begin(format!("asking {} devices", names.len()));
     let devices = ask(&at, inbox, names, patience).await;
     let active = devices.iter().filter(|device| device.active).count();
     progress.done(format!("{active} of {} devices answer", devices.len()));
-    if args.json {
+    if classic().is_some() {
+        common::print_err(&classic_list(&devices, to.is_some()));
+    } else if args.json {
         for device in &devices {
             common::print_out(&device.to_json());
         }
@@ -121,6 +136,21 @@ async fn story(args: Args) -> Result<(), Failure> {
         common::print_out(&table(&devices));
     }
     Ok(())
+}
+
+/// Devices that are asked whether they have a record or not.
+fn named(to: Option<&AtSign>, names: &[String]) -> Result<Vec<Name>, Failure> {
+    let device = |name: &String| name.parse::<DeviceName>();
+    let names: Vec<DeviceName> = names
+        .iter()
+        .map(device)
+        .collect::<Result<_, _>>()
+        .map_err(|why| Failure::misuse(why.to_string()))?;
+    match to {
+        Some(to) => Ok(names.into_iter().map(|name| (to.clone(), name)).collect()),
+        None if names.is_empty() => Ok(Vec::new()),
+        None => Err(Failure::misuse("--device needs the device's atSign").hint("--to @device")),
+    }
 }
 
 /// The records that daemons keep for us.
@@ -168,6 +198,8 @@ struct Device {
     about: Option<Heartbeat>,
     /// When its record was written, as its atServer says; silent devices only.
     last_seen: Option<String>,
+    /// It answers, and keeps no record.
+    hidden: bool,
 }
 
 /// Pings all, reads all records, and waits until all have answered or the time is up.
@@ -194,30 +226,33 @@ async fn ask(
     let both = futures_lite::future::zip(timeout(patience, hear), timeout(patience, questions));
     let _ = both.await;
     let device = |name: Name| {
-        let (heartbeat, record) = (answers.remove(&name), records.remove(&name).flatten());
+        let (heartbeat, record) = (answers.remove(&name), records.remove(&name));
         let active = heartbeat.is_some();
+        // Asked for its record, and there was none; not: the time was up before.
+        let hidden = active && matches!(record, Some(Ok(None)));
+        let record = record.and_then(Result::ok).flatten();
         let (text, written) = record.map_or((None, None), |(text, at)| (Some(text), at));
         Device {
             active,
             about: heartbeat.or_else(|| Heartbeat::parse(&text?).ok()),
             last_seen: written.filter(|_| !active),
+            hidden,
             name,
         }
     };
     names.into_iter().map(device).collect()
 }
 
-/// The device's record, and when it was written.
-async fn ask_one(at: Client, (who, device): Name) -> Option<(String, Option<String>)> {
+/// A record's text, and when it was written.
+type Record = Option<(String, Option<String>)>;
+
+/// The device's record; `Err`: whether there is one cannot be told.
+async fn ask_one(at: Client, (who, device): Name) -> Result<Record, ()> {
     service::send_or_log(&at, &ping::ask(&who, &device)).await;
     let entity = format!("device_info.{device}.{NAMESPACE}");
-    match at.get_shared_afresh(&who, &entity).await {
-        Ok(record) => record,
-        Err(error) => {
-            debug!("record_of={device}{who} error={error:?}");
-            None
-        }
-    }
+    at.get_shared_afresh(&who, &entity).await.map_err(|error| {
+        debug!("record_of={device}{who} error={error:?}");
+    })
 }
 
 async fn hear(
@@ -258,7 +293,11 @@ struct DeviceLine<'a> {
 
 impl Device {
     fn state(&self) -> &'static str {
-        if self.active { "active" } else { "silent" }
+        match (self.active, self.hidden) {
+            (true, true) => "hidden",
+            (true, false) => "active",
+            (false, _) => "silent",
+        }
     }
 
     fn to_json(&self) -> String {
@@ -277,10 +316,6 @@ impl Device {
     }
 
     fn cells(&self) -> [String; 6] {
-        let shown = |text: &str| -> String {
-            let printable = text.chars().filter(|c| !c.is_control());
-            printable.take(MAX_CELL).collect()
-        };
         let (version, services) = self.about.as_ref().map_or_else(Default::default, |about| {
             (shown(&about.version), shown(&about.services.join(" ")))
         });
@@ -303,6 +338,41 @@ impl Device {
 
 /// Longest text of one cell, in characters: what a daemon says must not flood a terminal.
 const MAX_CELL: usize = 120;
+
+fn shown(text: &str) -> String {
+    let printable = text.chars().filter(|c| !c.is_control());
+    printable.take(MAX_CELL).collect()
+}
+
+/// The list as `sshnp` writes it. `alone`: they all have the atSign that was asked for.
+///
+/// Source: noports:packages/dart/sshnoports/lib/src/print_devices.dart.
+fn classic_list(devices: &[Device], alone: bool) -> String {
+    if devices.is_empty() {
+        return "[X] No devices found\n".to_owned();
+    }
+    let mut lines = Vec::new();
+    for (title, active) in [("Active Devices:", true), ("Inactive Devices:", false)] {
+        lines.push(title.to_owned());
+        let some: Vec<&Device> = devices.iter().filter(|d| d.active == active).collect();
+        if some.is_empty() {
+            lines.push("  No devices found".to_owned());
+        }
+        for device in some {
+            let (at, name) = &device.name;
+            let owner = if alone { String::new() } else { at.to_string() };
+            let about = device.about.as_ref();
+            let (version, core) = about.map_or(("null", "null"), |a| (&a.version, &a.core));
+            let (version, core) = (shown(version), shown(core));
+            lines.push(format!("  {name}{owner} - v{version} (core v{core})"));
+            if let Some(about) = about.filter(|about| !about.services.is_empty()) {
+                let services: Vec<String> = about.services.iter().map(|s| shown(s)).collect();
+                lines.push(format!("  - allowedServices: {}", services.join(" ")));
+            }
+        }
+    }
+    lines.join("\n")
+}
 
 fn table(devices: &[Device]) -> String {
     let head = [
@@ -372,6 +442,7 @@ mod tests {
                 ..Heartbeat::ours(&device.parse().unwrap(), services)
             }),
             last_seen: (!active).then(|| "2026-11-21 10:00:00.000Z".to_owned()),
+            hidden: false,
         }
     }
 
@@ -384,6 +455,48 @@ DEVICE  ATSIGN   STATE   VERSION  SERVICES                 LAST SEEN
 pi      @d       active  1.2.3    localhost:22 nas:[2J443  now
 kiosk   @device  silent                                    2026-11-21 10:00:00.000Z";
         assert_eq!(table(&devices), want);
+    }
+
+    #[test]
+    fn the_classic_list_is_in_two_parts() {
+        assert_eq!(classic_list(&[], true), "[X] No devices found\n");
+        let mut active = device("@d", "pi", true);
+        active.about.as_mut().unwrap().core = "6.2.0".into();
+        let mut silent = device("@d", "kiosk", false);
+        let about = silent.about.as_mut().unwrap();
+        (about.version, about.core, about.services) = ("5.6.3".into(), "6.1".into(), Vec::new());
+        assert_eq!(
+            classic_list(&[active, silent], true),
+            "Active Devices:\n  pi - v1.2.3 (core v6.2.0)\n  - allowedServices: localhost:22 nas:[2J443\n\
+             Inactive Devices:\n  kiosk - v5.6.3 (core v6.1)"
+        );
+        let active = [device("@d", "pi", true)];
+        let list = classic_list(&active, false);
+        assert!(list.contains("\n  pi@d - v1.2.3 "), "{list}");
+        assert!(
+            list.ends_with("\nInactive Devices:\n  No devices found"),
+            "{list}"
+        );
+    }
+
+    #[test]
+    fn a_hidden_device_is_asked_by_name() {
+        let at = "@d".parse().unwrap();
+        let names = |list: &[&str]| list.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            named(Some(&at), &names(&["My Pi"])).unwrap(),
+            [name("@d", "my_pi")]
+        );
+        assert!(named(None, &names(&["pi"])).is_err());
+        assert!(named(Some(&at), &names(&["a.b"])).is_err());
+        let hidden = Device {
+            hidden: true,
+            ..device("@d", "pi", true)
+        };
+        assert_eq!(
+            (hidden.state(), hidden.cells()[2].as_str()),
+            ("hidden", "hidden")
+        );
     }
 
     #[test]

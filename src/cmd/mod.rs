@@ -19,6 +19,7 @@ pub mod common;
 pub mod daemon;
 pub mod demo;
 pub mod devices;
+pub mod docs;
 pub mod enroll;
 pub mod install;
 pub mod keys;
@@ -122,6 +123,12 @@ pub const APPLETS: &[Applet] = &[
         links: &[],
         about: "services of this machine; made by noports daemon install",
         main: install::services,
+    },
+    Applet {
+        name: "docs",
+        links: &[],
+        about: "manual pages, and completions for shells",
+        main: docs::main,
     },
     Applet {
         name: "bridge",

@@ -8,20 +8,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_std::{future::timeout, task};
-use log::{debug, info};
+use async_std::task::{self, JoinHandle};
+use log::info;
 
 use super::{
-    bridge::BridgeError,
     common::{Failure, Progress, exit},
-    launch, service,
+    service,
 };
 use crate::{
     at::{
         AtSign,
-        client::{AtError, Client, Event, Network, Subscription},
-        crypto::{KeyPair, PublicKey},
-        fault::Code,
+        client::{Client, Network},
+        crypto::{CryptoError, KeyPair, PublicKey},
         keyfile::AtKeys,
     },
     net::dial::Endpoint,
@@ -30,16 +28,24 @@ use crate::{
         ids::{DeviceName, Nonce, SessionId},
         ping::Heartbeat,
         ports::Ports,
-        request::AnswerError,
-        session::{Awaited, Granted, Offer, Ready, SessionError, Terms},
+        request,
+        session::{Awaited, Generation, Granted, Offer, Ready},
+        sshkey::PublicKeyLine,
     },
+    secret::Secret,
 };
+
+pub use explain::{about, broken};
+use explain::{refused, too_old, untrusted};
+use talk::{Question, Talk};
+pub use ways::Ways;
+
+mod explain;
+mod talk;
+mod ways;
 
 /// Longest wait for the answers to one question, in seconds, unless --timeout says otherwise.
 pub const PATIENCE: u64 = 20;
-/// An unanswered question is asked once more after this part of the wait: some daemons lose a notification
-/// that arrives while they do something else.
-const ASK_AGAIN: f64 = 0.3;
 
 /// Whom to meet, and where.
 #[derive(Clone, Debug)]
@@ -52,16 +58,15 @@ pub struct Whom {
     pub via: AtSign,
     /// Longest wait for the answers to one question.
     pub patience: Duration,
+    /// What the session must have, and in whose words it is asked for.
+    pub ways: Ways,
 }
 
 /// What to ask for.
 #[derive(Clone, Copy, Debug)]
 pub enum Want<'a> {
-    /// The device's sshd; and perhaps under which name.
-    Ssh {
-        /// Look up the user name that the daemon publishes.
-        user_name: bool,
-    },
+    /// The device's sshd.
+    Ssh(Look),
     /// Any port, as the device sees it.
     Tunnel {
         /// What to open there.
@@ -71,6 +76,15 @@ pub enum Want<'a> {
     },
 }
 
+/// What is wanted of the daemon besides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// The user name that it publishes.
+    pub user_name: bool,
+    /// What it can do, even where the session does not depend on it.
+    pub features: bool,
+}
+
 /// A session that only wants bytes.
 #[derive(Debug)]
 pub struct Opened {
@@ -78,8 +92,8 @@ pub struct Opened {
     pub ready: Ready,
     /// What the daemon says of itself.
     pub daemon: Heartbeat,
-    /// The user name, if it was asked for and is published.
-    pub user: Option<String>,
+    /// Its id.
+    pub session: SessionId,
 }
 
 impl Whom {
@@ -105,6 +119,7 @@ impl Whom {
             device: device.map_err(|error| Failure::misuse(format!("{error}")))?,
             via: via.parse()?,
             patience: Duration::from_secs(timeout.clamp(1, 3600)),
+            ways: Ways::of_environment()?,
         })
     }
 }
@@ -120,230 +135,264 @@ pub async fn open(
     want: Want<'_>,
     progress: &mut Progress,
 ) -> Result<Opened, Failure> {
+    let met = meet(network, keys, whom, want, progress).await?;
+    met.request(want, progress).await
+}
+
+/// Steps 1 and 2: we are logged in, the daemon has said what it can do, the rendezvous has two ports.
+pub struct Met {
+    talk: Talk,
+    whom: Whom,
+    granted: Granted,
+    device_key: PublicKey,
+    ephemeral: Option<JoinHandle<Result<KeyPair, CryptoError>>>,
+    /// What the daemon says of itself, if it says anything.
+    pub heartbeat: Option<Heartbeat>,
+    /// The user name, if it was asked for and is published.
+    pub user: Option<String>,
+}
+
+/// Logs in, and asks daemon and rendezvous at once.
+///
+/// # Errors
+/// With the exit code of whatever stood in the way.
+pub async fn meet(
+    network: &Network,
+    keys: Arc<AtKeys>,
+    whom: &Whom,
+    want: Want<'_>,
+    progress: &mut Progress,
+) -> Result<Met, Failure> {
+    let terms = whom.ways.terms;
     // Takes a tenth of a second and longer: it runs while the first questions travel.
-    let ephemeral = task::spawn_blocking(KeyPair::generate);
-    let offer = Offer::new(
-        &keys.atsign,
-        &whom.to,
-        &whom.device,
-        &whom.via,
-        SessionId::random(),
-        Nonce::random(),
-        Terms::default(),
-    );
-    info!(
-        "session={} to={} device={} via={}",
-        offer.id(),
-        whom.to,
-        whom.device,
-        whom.via
-    );
+    let ephemeral = terms
+        .encrypt
+        .then(|| task::spawn_blocking(KeyPair::generate));
+    let (me, id, nonce) = (&keys.atsign, SessionId::random(), Nonce::random());
+    let offer = Offer::new(me, &whom.to, &whom.device, &whom.via, id, nonce, terms);
+    let (to, device, via) = (&whom.to, &whom.device, &whom.via);
+    info!("session={id} to={to} device={device} via={via}");
 
     progress.begin(format!("logging in as {}", keys.atsign));
     let (at, inbox) = Client::login_and_subscribe(network, keys, &offer.watch()).await?;
     progress.done(format!("logged in as {}", at.atsign()));
 
+    let patience = whom.patience;
     let mut talk = Talk {
-        at: &at,
+        at,
         inbox,
-        offer: &offer,
-        patience: whom.patience,
+        offer,
+        patience,
     };
-    progress.begin(format!("asking {} and {}", whom.to, whom.via));
-    let questions = [
-        (offer.ping(), Awaited::Heartbeat),
-        (offer.ask_ports(), Awaited::Ports),
-    ];
-    for (message, _) in &questions {
-        service::send(&at, message)
-            .await
-            .map_err(|error| about(error, &message.to))?;
+    progress.begin(format!("asking {to} and {via}"));
+    progress.classic("Sending daemon feature check request");
+    let look = want.look();
+    if matches!(want, Want::Ssh(_)) {
+        progress.classic("Resolving remote username for user session");
+        progress.classic("Resolving remote username for tunnel session");
+    }
+    progress.classic("Fetching host and port from srvd");
+    let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat);
+    ping.needed = terms.need_heartbeat() || look.features;
+    let questions = [ping, Question::new(talk.offer.ask_ports(), Awaited::Ports)];
+    for message in questions.iter().flat_map(|question| &question.messages) {
+        let sent = service::send(&talk.at, message).await;
+        sent.map_err(|error| about(error, &message.to))?;
     }
     // While they think: who signs the device's answers, and what is our name there?
-    let (user, device_key) = (
-        user_name(&at, whom, want).await?,
-        device_key(&at, &whom.to).await?,
-    );
-    let answers = talk
-        .wait(&questions)
-        .await
-        .map_err(|missing| missing.explain(whom))?;
-    let [heartbeat, ports] = answers.as_slice() else {
+    let user = user_name(&talk.at, whom, look).await?;
+    let device_key = device_key(&talk.at, to).await?;
+    let answers = talk.wait(&questions).await;
+    let answers = answers.map_err(|missing| missing.explain(whom))?;
+    progress.classic("Received host and port from srvd");
+    progress.classic("Waiting for daemon feature check response");
+    progress.classic("Received daemon feature check response");
+    let [heartbeat, Some(ports)] = answers.as_slice() else {
         return Err(Failure::plain("two questions did not get two answers"));
     };
-    let heartbeat = Heartbeat::parse(heartbeat).map_err(|why| untrusted(&why))?;
+    let heartbeat = match heartbeat {
+        Some(text) => {
+            let heartbeat = Heartbeat::parse(text).map_err(|why| untrusted(&why))?;
+            Some(whom.ways.hear(heartbeat))
+        }
+        None => None,
+    };
     let ports =
         Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
-    progress.done(format!(
-        "{} {} is there; meeting at {}",
-        whom.to, whom.device, ports.host
-    ));
-
-    let granted = offer
-        .clone()
-        .granted(ports, Some(&heartbeat))
-        .map_err(too_old)?;
-    info!("session={} {granted}", offer.id());
-    let ephemeral = ephemeral.await?;
-    let (twin, daemon) = (granted.twin_keys(), granted.daemon().clone());
-    progress.begin("asking for the session");
-    let request = request(&granted, want, ephemeral.public(), &at.keys().encryption)?;
-    service::send(&at, &request).await?;
-    let answers = talk
-        .wait(&[(request, Awaited::Answer)])
-        .await
-        .map_err(|missing| missing.explain(whom))?;
-    let answer = answers.first().map(String::as_str).unwrap_or_default();
-    let ready = granted
-        .accepted(answer, &device_key, Some(&ephemeral), &at.keys().encryption)
-        .map_err(|why| refused(&why, whom, want))?;
-    progress.done(if twin {
-        "session open, one key per direction"
-    } else {
-        "session open; this daemon knows no twin keys, both directions share one"
+    progress.done(match &heartbeat {
+        Some(_) => format!("{to} {device} is there; meeting at {}", ports.host),
+        None => format!("meeting at {}", ports.host),
     });
-    Ok(Opened {
-        ready,
-        daemon,
+    talk.offer = in_its_words(talk.offer, heartbeat.as_ref())?;
+    let granted = talk.offer.clone().granted(ports, heartbeat.as_ref());
+    let granted = granted.map_err(|error| too_old(error, heartbeat.as_ref()))?;
+    info!(
+        "session={id} {granted} daemon={:?}",
+        granted.daemon().version
+    );
+    Ok(Met {
+        talk,
+        whom: whom.clone(),
+        granted,
+        device_key,
+        ephemeral,
+        heartbeat,
         user,
     })
 }
 
-fn request(
-    granted: &Granted,
-    want: Want<'_>,
-    ephemeral: &PublicKey,
-    signer: &KeyPair,
-) -> Result<Message, Failure> {
-    match want {
-        Want::Ssh { .. } => granted.request(Some(ephemeral), signer),
-        Want::Tunnel { target, timeout } => {
-            let to = (target.host.as_str(), target.port);
-            granted.tunnel_request(to, timeout, Some(ephemeral), signer)
-        }
-    }
-    .map_err(too_old)
-}
-
-/// Our half of a conversation by notifications.
-struct Talk<'a> {
-    at: &'a Client,
-    inbox: Subscription,
-    offer: &'a Offer,
-    patience: Duration,
-}
-
-/// Why a question has no answer.
-enum Missing {
-    Silent(Awaited),
-    NoPorts(String),
-    Connection,
-}
-
-impl Talk<'_> {
-    /// Waits for one answer to each question, in their order; asks once more what stays unanswered.
-    async fn wait(&mut self, questions: &[(Message, Awaited)]) -> Result<Vec<String>, Missing> {
-        let mut answers: Vec<Option<String>> = vec![None; questions.len()];
-        let first = self.patience.mul_f64(ASK_AGAIN);
-        for (attempt, patience) in [first, self.patience - first].into_iter().enumerate() {
-            if attempt > 0 {
-                for ((message, _), _) in questions
-                    .iter()
-                    .zip(&answers)
-                    .filter(|(_, answer)| answer.is_none())
-                {
-                    debug!("session={} again={}", self.offer.id(), message.entity);
-                    service::send_or_log(self.at, message).await;
-                }
-            }
-            match timeout(patience, self.collect(questions, &mut answers)).await {
-                Ok(Ok(())) => return Ok(answers.into_iter().flatten().collect()),
-                Ok(Err(missing)) => return Err(missing),
-                Err(_) => {}
-            }
-        }
-        let first = answers.iter().position(Option::is_none).unwrap_or_default();
-        Err(Missing::Silent(questions[first].1))
-    }
-
-    async fn collect(
-        &mut self,
-        questions: &[(Message, Awaited)],
-        answers: &mut [Option<String>],
-    ) -> Result<(), Missing> {
-        while answers.iter().any(Option::is_none) {
-            let note = match self.inbox.next().await.ok_or(Missing::Connection)? {
-                Event::Note(note) => note,
-                other => {
-                    debug!("monitor={other:?}");
-                    continue;
-                }
-            };
-            // Only what an awaited sender sent under an awaited key is ever decrypted.
-            let Some(kind) = self.offer.recognise(&note.from, note.entity()) else {
-                continue;
-            };
-            let text = match self.at.open(&note).await {
-                Ok(text) => text.unwrap_or_default(),
-                Err(error) => {
-                    debug!(
-                        "from={} entity={} error={error:?}",
-                        note.from,
-                        note.entity()
-                    );
-                    continue;
-                }
-            };
-            if kind == Awaited::NoPorts {
-                return Err(Missing::NoPorts(text));
-            }
-            if let Some(i) = questions.iter().position(|(_, awaited)| *awaited == kind) {
-                answers[i].get_or_insert(text);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Missing {
-    fn explain(self, whom: &Whom) -> Failure {
-        let (to, device, via) = (&whom.to, &whom.device, &whom.via);
-        let waited = whom.patience.as_secs();
-        match self {
-            Self::Silent(Awaited::Ports | Awaited::NoPorts) => {
-                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} did not answer within {waited} s"))
-                    .hint("is it running, and does it serve your atSign? another one: --via")
-            }
-            Self::Silent(_) => {
-                Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(
-                    "is its daemon running under that device name, and is your atSign among its managers?",
-                )
-            }
-            Self::NoPorts(why) => {
-                let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
-                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} refused: {why}"))
-            }
-            Self::Connection => Failure::new(exit::UNREACHABLE, "the connection to your atServer was lost")
-                .hint("check the network and try again"),
-        }
-    }
-}
-
-/// An atServer's refusal, told as what it means for this peer.
-pub fn about(error: AtError, who: &AtSign) -> Failure {
-    let code = match &error {
-        AtError::Refused(fault) => fault.code,
-        _ => None,
-    };
-    match code {
-        Some(Code::NoAtServer) => Failure::new(exit::UNKNOWN, format!("there is no atSign {who}"))
-            .hint("is it spelled right, and is this the right atDirectory (--root)?"),
-        Some(Code::Handshake | Code::Blocked) => Failure::new(
+/// Where no protection is asked for, the few daemons that need other words are spoken to in theirs.
+fn in_its_words(offer: Offer, daemon: Option<&Heartbeat>) -> Result<Offer, Failure> {
+    let terms = offer.terms();
+    let version = daemon.map_or("", |daemon| daemon.version.as_str());
+    let protected = terms.encrypt || terms.admit_client || terms.admit_device;
+    match ways::words_of(version) {
+        _ if protected || terms.generation != Generation::V5 => Ok(offer),
+        None => Ok(offer),
+        Some(Generation::V3) => Err(Failure::new(
             exit::DEVICE_REFUSED,
-            format!("{who}'s atServer does not let you in"),
+            "this daemon knows only sessions in which the device logs in to you",
         )
-        .hint("its owner may have blocked your atSign, or allowed others only"),
-        _ => error.into(),
+        .hint("update it; or --legacy-daemon, with an sshd running here")),
+        Some(words) => Ok(offer.in_words_of(words)),
+    }
+}
+
+impl Met {
+    /// The session's id.
+    pub fn session(&self) -> SessionId {
+        self.talk.offer.id()
+    }
+
+    /// Asks the daemon to let an ssh key in for good.
+    ///
+    /// # Errors
+    /// When it does not say that it does that.
+    pub async fn send_key(&self, key: &PublicKeyLine) -> Result<(), Failure> {
+        let takes = |daemon: &Heartbeat| daemon.features.public_keys;
+        if !self.heartbeat.as_ref().is_some_and(takes) {
+            let who = format!("{}{}", self.whom.device, self.whom.to);
+            let why = format!("the daemon {who} does not take ssh public keys");
+            return Err(Failure::new(exit::DEVICE_REFUSED, why)
+                .hint("put the key into authorized_keys there, or start the daemon so that it takes keys")
+                .classic("This device daemon does not accept public keys sent by client"));
+        }
+        let message = key.message(&self.whom.to, &self.whom.device);
+        Ok(service::send(&self.talk.at, &message).await?)
+    }
+
+    /// Step 3: the request, and the daemon's yes.
+    ///
+    /// # Errors
+    /// With the exit code of whatever stood in the way.
+    pub async fn request(
+        mut self,
+        want: Want<'_>,
+        progress: &mut Progress,
+    ) -> Result<Opened, Failure> {
+        let ephemeral = match self.ephemeral.take() {
+            Some(made) => Some(made.await?),
+            None => None,
+        };
+        progress.begin("asking for the session");
+        progress.classic("Required daemon features are supported");
+        progress.classic("Sending session request to the device daemon");
+        let signer = &self.talk.at.keys().encryption;
+        let message = self.words(want, ephemeral.as_ref().map(KeyPair::public), signer)?;
+        service::send(&self.talk.at, &message).await?;
+        progress.classic("Waiting for response from the device daemon");
+        let answer = self.answer(Question::new(message, Awaited::Answer)).await?;
+        progress.classic("Received response from the device daemon");
+        let signer = &self.talk.at.keys().encryption;
+        let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
+        let terms = self.granted.terms();
+        let ready = self
+            .granted
+            .accepted(&answer, &self.device_key, ephemeral.as_ref(), signer)
+            .map_err(|why| refused(&why, &self.whom, want))?;
+        progress.done(match (terms.encrypt, twin) {
+            (true, true) => "session open, one key per direction",
+            (true, false) => {
+                "session open; this daemon knows no twin keys, both directions share one"
+            }
+            (false, _) => "session open; it is not encrypted by us",
+        });
+        let session = self.talk.offer.id();
+        Ok(Opened {
+            ready,
+            daemon,
+            session,
+        })
+    }
+
+    fn words(
+        &self,
+        want: Want<'_>,
+        ephemeral: Option<&PublicKey>,
+        signer: &KeyPair,
+    ) -> Result<Message, Failure> {
+        let granted = &self.granted;
+        match want {
+            Want::Ssh(_) => granted.request(ephemeral, signer),
+            Want::Tunnel { target, timeout } => {
+                let to = (target.host.as_str(), target.port);
+                granted.tunnel_request(to, timeout, ephemeral, signer)
+            }
+        }
+        .map_err(|error| too_old(error, self.heartbeat.as_ref()))
+    }
+
+    /// Where we, and our own sshd, are met by a device that logs in to us.
+    pub fn our_end(&self) -> Endpoint {
+        let ports = self.granted.ports();
+        Endpoint {
+            host: ports.host.clone(),
+            port: ports.client,
+        }
+    }
+
+    /// The other way round: the device is to log in here as `user` with `key`, and to lead our port `forward` to
+    /// its sshd. Returns when it has.
+    ///
+    /// # Errors
+    /// When it refuses, or says nothing.
+    pub async fn reverse(
+        &mut self,
+        forward: u16,
+        user: &str,
+        key: &Secret<String>,
+    ) -> Result<(), Failure> {
+        let messages = self.granted.reverse_requests(forward, user, key);
+        for message in &messages {
+            service::send(&self.talk.at, message).await?;
+        }
+        // Asked again, it would log in twice.
+        let question = Question {
+            messages: Vec::new(),
+            awaited: Awaited::Answer,
+            needed: true,
+        };
+        let answer = self.answer(question).await?;
+        let id = self.session();
+        let read = request::read_answer(&answer, id, &self.device_key, None);
+        let look = Look::default();
+        read.map(drop)
+            .map_err(|why| refused(&why, &self.whom, Want::Ssh(look)))
+    }
+
+    async fn answer(&mut self, question: Question) -> Result<String, Failure> {
+        let answers = self.talk.wait(&[question]).await;
+        let answers = answers.map_err(|missing| missing.explain(&self.whom))?;
+        Ok(answers.into_iter().flatten().next().unwrap_or_default())
+    }
+}
+
+impl Want<'_> {
+    fn look(&self) -> Look {
+        match self {
+            Self::Ssh(look) => *look,
+            Self::Tunnel { .. } => Look::default(),
+        }
     }
 }
 
@@ -358,55 +407,10 @@ async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
 }
 
 /// What the daemon published for us.
-async fn user_name(at: &Client, whom: &Whom, want: Want<'_>) -> Result<Option<String>, Failure> {
-    if !matches!(want, Want::Ssh { user_name: true }) {
+async fn user_name(at: &Client, whom: &Whom, look: Look) -> Result<Option<String>, Failure> {
+    if !look.user_name {
         return Ok(None);
     }
     let entity = format!("username.{}.{NAMESPACE}", whom.device);
     Ok(at.get_shared(&whom.to, &entity).await?)
-}
-
-fn too_old(error: SessionError) -> Failure {
-    Failure::new(exit::DEVICE_REFUSED, error.to_string()).hint("update the older program")
-}
-
-fn untrusted(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(exit::NOT_TRUSTWORTHY, error.to_string())
-}
-
-fn refused(error: &AnswerError, whom: &Whom, want: Want<'_>) -> Failure {
-    let AnswerError::Refused(why) = error else {
-        return untrusted(error);
-    };
-    let message = error.to_string();
-    if launch::is_service_failure(why) {
-        Failure::new(exit::SERVICE, message)
-            .hint("is sshd running there? the daemon's --sshd-port must be its port")
-    } else if ["No permissions for", "is not permitted", "based on POLICY"]
-        .iter()
-        .any(|words| why.contains(words))
-    {
-        Failure::new(exit::DEVICE_REFUSED, message)
-            .hint("the device asks a policy; whoever runs it can see why: noports policy check")
-    } else if why.contains("does not permit") || why.contains("--permit-open") {
-        let what = match want {
-            Want::Ssh { .. } => String::new(),
-            Want::Tunnel { target, .. } => format!(" {target}"),
-        };
-        Failure::new(exit::DEVICE_REFUSED, message).hint(format!(
-            "start the daemon on {} with --permit-open{what}",
-            whom.device
-        ))
-    } else {
-        Failure::new(exit::DEVICE_REFUSED, message)
-    }
-}
-
-/// A bridge that fell, told to the person.
-pub fn broken(error: &BridgeError) -> Failure {
-    let failure = Failure::new(exit::RENDEZVOUS, error.to_string());
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
 }

@@ -17,6 +17,7 @@ use miniserde::json;
 use super::common::{self, Failure, exit, print_out};
 use crate::{
     at::AtSign,
+    net::dial::Endpoint,
     np::policy::{
         DeviceGroup, Question,
         rules::{Decision, Rules},
@@ -60,7 +61,7 @@ struct Serve {
     /// file with the rules
     #[argh(option, arg_name = "file")]
     rules: Option<PathBuf>,
-    /// the rules are records on the policy's own atServer, as np_admin writes them
+    /// the rules are records on the policy's own atServer, as np_admin or npp write them
     #[argh(switch)]
     records: bool,
     /// answer these daemons only (repeat it, or separate with commas; default: all)
@@ -69,6 +70,9 @@ struct Serve {
     /// also notify the policy's own atSign of each decision, for np_admin
     #[argh(switch)]
     publish_log: bool,
+    /// another process may serve the same atSign: one of them answers each question
+    #[argh(switch)]
+    shared: bool,
     /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
     #[argh(option)]
     root: Option<String>,
@@ -108,6 +112,9 @@ struct Check {
     /// the group the device says it is in (default: none)
     #[argh(option)]
     group: Option<String>,
+    /// HOST:PORT: whether just that may be opened
+    #[argh(option, arg_name = "host:port")]
+    open: Option<String>,
     /// file with the rules
     #[argh(option, arg_name = "file")]
     rules: PathBuf,
@@ -158,12 +165,38 @@ fn check(args: &Check) -> Result<bool, Failure> {
             None => DeviceGroup::default(),
         },
     };
-    let decision = read_rules(&args.rules)?.decide(&question);
+    let open = args.open.as_deref().map(|text| Endpoint::parse(text, None));
+    let open = open
+        .transpose()
+        .map_err(|e| misuse(&e).hint("--open localhost:22"))?;
+    let mut decision = read_rules(&args.rules)?.decide(&question);
+    if let Some(open) = &open {
+        only(&mut decision, open);
+    }
     print_out(&match args.json {
         true => as_json(&question, &decision),
         false => as_text(&question, &decision),
     });
     Ok(decision.answer.authorized)
+}
+
+/// The same decision about one thing to open. A daemon looks for it in the answer's list, so what the daemon is
+/// told stays as it is.
+fn only(decision: &mut Decision, open: &Endpoint) {
+    let answer = &mut decision.answer;
+    if !answer.authorized {
+        return;
+    }
+    let host = open.host.trim_matches(['[', ']']);
+    let allowed = answer.permit().allows(host, open.port);
+    let list = answer.permit_open.join(", ");
+    decision.why = match (allowed, list.as_str()) {
+        (true, _) => format!("{}: {list}", decision.why),
+        (false, "") => format!("{} lets nothing be opened", decision.why),
+        (false, _) => format!("{} lets only {list} be opened, not {open}", decision.why),
+    };
+    answer.authorized = allowed;
+    answer.permit_open = allowed.then(|| open.to_string()).into_iter().collect();
 }
 
 /// Rules from a file.
@@ -257,6 +290,7 @@ impl Serve {
             source,
             daemons,
             publish_log: self.publish_log,
+            shared: self.shared,
         })
     }
 }

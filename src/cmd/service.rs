@@ -3,7 +3,7 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -46,19 +46,14 @@ pub async fn log_in(
 ) -> Result<(Client, Subscription), Failure> {
     notify::tell(State::Starting, &format!("logging in as {}", keys.atsign));
     let tried = Mutex::new(Instant::now());
+    let silence = || {
+        let tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
+        tried.elapsed()
+    };
     let trying = log_in_again(network, keys, watch, &tried);
-    let both = future::or(
-        trying,
-        notify::keep_alive(|| moment(&tried).elapsed(), GIVE_UP),
-    )
-    .await?;
+    let both = future::or(trying, notify::keep_alive(silence, GIVE_UP)).await?;
     notify::tell(State::Connected, &format!("as {}", keys.atsign));
     Ok(both)
-}
-
-/// When something was last tried.
-fn moment(tried: &Mutex<Instant>) -> MutexGuard<'_, Instant> {
-    tried.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn log_in_again(
@@ -69,7 +64,7 @@ async fn log_in_again(
 ) -> Result<(Client, Subscription), Failure> {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
-        *moment(tried) = Instant::now();
+        *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
             Ok(both) => return Ok(both),
             Err(error) => error,

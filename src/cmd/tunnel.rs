@@ -33,10 +33,7 @@ use crate::{
         keyfile::AtKeys,
     },
     net::{backoff::Backoff, dial::Endpoint},
-    np::{
-        ping::Heartbeat,
-        request::{Keys, tunnel::LONGEST},
-    },
+    np::{ping::Heartbeat, request::tunnel::LONGEST},
     pipe::join::reset,
     secret::Secret,
     sys,
@@ -87,6 +84,15 @@ struct Args {
     /// keep the local port; open a session whenever one is needed
     #[argh(switch)]
     keep_alive: bool,
+    /// do not encrypt what passes the rendezvous: only for what encrypts by itself
+    #[argh(switch)]
+    no_encrypt: bool,
+    /// do not log in at the rendezvous
+    #[argh(switch)]
+    no_admit_client: bool,
+    /// the device is not to log in at the rendezvous
+    #[argh(switch)]
+    no_admit_device: bool,
     /// print the local port, leave it open in the background, and return
     #[argh(switch)]
     print: bool,
@@ -144,7 +150,9 @@ struct Wish {
 
 async fn story(args: Args) -> Result<(), Failure> {
     let (device, via) = (args.device.as_deref(), args.via.as_deref());
-    let whom = Whom::parse(&args.to, device, via, args.wait)?;
+    let mut whom = Whom::parse(&args.to, device, via, args.wait)?;
+    let ways = whom.ways;
+    whom.ways = ways.without(args.no_encrypt, args.no_admit_client, args.no_admit_device);
     let forwards = forwards(&args.forward)?;
     if args.keep_alive && args.print {
         return Err(Failure::misuse(
@@ -242,13 +250,17 @@ impl Wish {
     async fn once(&self, door: &Door, visitors: &mut Visitors) -> Result<(), Failure> {
         let mut progress = self.progress();
         let opened = self.open(&door.target, &mut progress).await?;
+        progress.classic(format!("Will use local port {}", door.here.port()));
+        progress.classic("Creating connection to socket rendezvous");
         let ready = || {
             self.tell("listening", door);
             self.say(&mut progress, format!("listening on {door}"));
+            progress.classic(door.classic());
         };
         let outcome = bridge::run_for(visitors, self.visit(opened), ready).await;
         outcome.map_err(|why| broken(&why))?;
         self.tell("ended", door);
+        progress.classic("Session ended");
         self.say(
             &mut progress,
             format!(
@@ -263,6 +275,7 @@ impl Wish {
     async fn keep(&self, door: &Door, visitors: &mut Visitors) -> Result<(), Failure> {
         let mut progress = self.progress();
         self.tell("listening", door);
+        progress.classic(door.classic());
         self.say(
             &mut progress,
             format!("listening on {door}; the first connection opens a session"),
@@ -307,6 +320,7 @@ impl Wish {
             bridge::run_for(visitors, self.visit(opened), || self.tell("open", door)).await;
         self.tell("ended", door);
         outcome.map_err(|why| broken(&why))?;
+        progress.classic("Session ended, keep-alive is set: the next connection opens another one");
         self.say(
             progress,
             format!("{door}: session ended, the next connection opens another one"),
@@ -321,6 +335,11 @@ impl Wish {
         let program = sys::process::own_executable().map_err(|error| {
             Failure::plain(format!("cannot find this program's own file: {error}"))
         })?;
+        match forward.port {
+            0 => progress.classic("Finding an available local port"),
+            port => progress.classic(format!("Will use local port {port}")),
+        }
+        progress.classic("Creating connection to socket rendezvous");
         let talk = talk(&opened.daemon);
         let order = Order {
             local: Local::Address(SocketAddr::new(forward.bind, forward.port)),
@@ -344,6 +363,7 @@ impl Wish {
             here: SocketAddr::new(forward.bind, port),
             target: forward.target.clone(),
         };
+        progress.classic(door.classic());
         self.say(
             &mut progress,
             format!("listening on {door}, in the background"),
@@ -363,13 +383,18 @@ impl Wish {
         };
         let keys = Arc::clone(&self.keys);
         let opened = open::open(&self.network, keys, &self.whom, want, progress).await?;
-        if !opened.ready.keys.as_ref().is_some_and(Keys::are_twin) {
-            // Not a matter of progress: it is said even with -q.
-            common::print_err(&format!(
+        // Not a matter of progress: it is said even with -q.
+        match &opened.ready.keys {
+            None => common::print_err(
+                "WARNING: nothing here encrypts: the rendezvous, and whoever is on the way, can read and change \
+                 what passes. Only use what encrypts by itself (TLS, ssh) through this tunnel",
+            ),
+            Some(keys) if !keys.are_twin() => common::print_err(&format!(
                 "WARNING: {}{} knows no twin keys: whoever sees both directions at the rendezvous can \
                  combine them. Only use what encrypts by itself (TLS, ssh) through this tunnel",
                 self.whom.device, self.whom.to
-            ));
+            )),
+            Some(_) => {}
         }
         if !opened.daemon.features.adjustable_timeout && self.idle != IDLE {
             warn!(
@@ -421,6 +446,17 @@ impl Wish {
 struct Door {
     here: SocketAddr,
     target: Endpoint,
+}
+
+impl Door {
+    /// As the classic client says where it listens.
+    fn classic(&self) -> String {
+        let host = match self.here.ip() {
+            ip if ip.is_loopback() => "localhost".to_owned(),
+            ip => ip.to_string(),
+        };
+        format!("npt is listening on {host}:{}", self.here.port())
+    }
 }
 
 impl std::fmt::Display for Door {

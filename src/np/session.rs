@@ -210,6 +210,13 @@ impl Offer {
         self.terms
     }
 
+    /// The same session, asked for in the words of another generation; what that one does not know is left out.
+    pub fn in_words_of(mut self, generation: Generation) -> Self {
+        self.terms.generation = generation;
+        self.terms = self.terms.possible();
+        self
+    }
+
     /// The session's id.
     pub fn id(&self) -> SessionId {
         self.id

@@ -30,8 +30,8 @@ use super::{
 
 /// How long a request may wait for approval, in milliseconds.
 pub const PENDING_LIFE: u64 = 48 * 3600 * 1000;
-/// Life of a one-time passcode that does not say, in milliseconds.
-pub const OTP_LIFE: u64 = 5 * 60 * 1000;
+/// How long it can be seen what an enrolment that has expired said about itself, in milliseconds.
+const MEMORY: u64 = 30 * 24 * 3600 * 1000;
 /// Most enrolments of one atSign, in any state.
 pub const MAX_ENROLLMENTS: usize = 1000;
 /// The namespace that lets an enrolment manage others.
@@ -174,6 +174,11 @@ pub fn move_data(
             continue;
         };
         record.meta.updated_at = now;
+        if to == "d" && record.meta.expires_at.is_some() {
+            // It ended with its enrolment; that it did is to be seen for a while.
+            record.meta.ttl = Some(MEMORY);
+            record.meta.expires_at = Some(now.saturating_add(MEMORY));
+        }
         let new = format!("{name}{new_end}");
         home.put(tx, &new, &record, Change::Update, Logged::ByKey)?;
         home.erase(tx, &old)?;
@@ -418,12 +423,14 @@ pub fn kept_by(rows: &dyn Rows, home: &Home, id: &str) -> Result<Vec<String>, St
     Ok(own)
 }
 
-/// An enrolment is over: what it says about itself is moved from `from` to deleted, and the keys it keeps here go.
+/// An enrolment is over, deleted or expired: what it says about itself is moved there, and the keys it keeps here go.
 ///
 /// # Errors
 /// When the store fails.
-pub fn end(tx: &mut Tx<'_>, home: &Home, id: &str, from: &str, now: u64) -> Result<(), StoreError> {
-    move_data(tx, home, id, (from, "d"), now)?;
+pub fn end(tx: &mut Tx<'_>, home: &Home, id: &str, now: u64) -> Result<(), StoreError> {
+    for from in ["a", "r"] {
+        move_data(tx, home, id, (from, "d"), now)?;
+    }
     for name in kept_by(tx, home, id)? {
         home.erase(tx, &name)?;
     }
@@ -495,64 +502,6 @@ pub(super) fn unknown(id: &str) -> Refusal {
     )
 }
 
-/// Makes a passcode for one enrolment: six characters that people can tell apart, at least one of them a digit.
-/// `random` gives bytes; `None` when it has none.
-pub fn passcode(mut random: impl FnMut() -> Option<[u8; 32]>) -> Option<String> {
-    const LETTERS: &[u8] = b"123456789ABCDEFGHIJKLMNPQRSTUVWXYZ";
-    // Bytes from here on would make some characters likelier than others.
-    let fair = 256 / LETTERS.len() * LETTERS.len();
-    loop {
-        let bytes = random()?;
-        let code: String = bytes
-            .iter()
-            .map(|byte| usize::from(*byte))
-            .filter(|byte| *byte < fair)
-            .take(6)
-            .map(|byte| char::from(LETTERS[byte % LETTERS.len()]))
-            .collect();
-        if code.len() == 6 && code.contains(|c: char| c.is_ascii_digit()) {
-            return Some(code);
-        }
-    }
-}
-
-/// Where a passcode is kept.
-pub fn passcode_key(home: &Home, code: &str) -> String {
-    format!("private:{}.__otp{}", code.to_lowercase(), home.who)
-}
-
-/// Where the passcode that may be used many times is kept.
-pub fn standing_passcode_key(home: &Home) -> String {
-    passcode_key(home, "spp")
-}
-
-/// Slows guessing of passcodes down: 1, 2, 3, 5, 8 … s after each wrong one, forgotten after a quiet minute.
-#[derive(Debug, Default)]
-pub struct Throttle {
-    last: u64,
-    next: u64,
-    /// Milliseconds since 1970 of the last wrong one.
-    at: u64,
-}
-
-impl Throttle {
-    /// Longest pause, in seconds; as long a quiet time forgets everything.
-    const MOST: u64 = 55;
-
-    /// A wrong one: how many seconds to wait before saying so.
-    pub fn wrong(&mut self, now: u64) -> u64 {
-        if now.saturating_sub(self.at) >= Self::MOST * 1000 {
-            (self.last, self.next) = (1, 1);
-        }
-        self.at = now;
-        let pause = self.next.min(Self::MOST);
-        if self.next < Self::MOST {
-            (self.last, self.next) = (self.next, self.last + self.next);
-        }
-        pause
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -607,31 +556,5 @@ mod tests {
         assert!(!grant(&[("*", "rw"), ("sshnp", "rw")]).can_approve(&wanted("r")));
         let managing = BTreeMap::from([(MANAGE.to_owned(), "rw".to_owned())]);
         assert!(!grant(&[("*", "rw"), (MANAGE, "r")]).can_approve(&managing));
-    }
-
-    #[test]
-    fn passcodes_are_legible_and_random_bytes_are_used_fairly() {
-        let mut seed = 0u8;
-        for _ in 0..100 {
-            let code = passcode(|| {
-                seed = seed.wrapping_add(37);
-                Some(std::array::from_fn(|i| {
-                    seed.wrapping_mul(31).wrapping_add(i as u8 * 7)
-                }))
-            })
-            .unwrap();
-            assert_eq!(code.len(), 6);
-            assert!(!code.contains(['0', 'O']), "{code}");
-            assert!(code.contains(|c: char| c.is_ascii_digit()), "{code}");
-        }
-        assert_eq!(passcode(|| None), None);
-    }
-
-    #[test]
-    fn guesses_get_slower_and_a_quiet_minute_forgives() {
-        let mut throttle = Throttle::default();
-        let pauses: Vec<u64> = (0..11).map(|_| throttle.wrong(1_000_000)).collect();
-        assert_eq!(pauses, [1, 2, 3, 5, 8, 13, 21, 34, 55, 55, 55]);
-        assert_eq!(throttle.wrong(1_055_000), 1);
     }
 }

@@ -8,6 +8,7 @@
 //!   socket ─▶ listen ─▶ Session (no I/O): line + transaction + time → reply, events ─▶ store commits ─▶ reply leaves
 //!                                                      │
 //!                                                      └─▶ notify: outbox → the peer's inbox (same process) or peer.rs (TLS)
+//!   socket ─▶ listen ─▶ web: GET of a public value, for clients that offer HTTP in their TLS greeting
 //! ```
 //!
 //! # Who tests which verb
@@ -20,7 +21,7 @@
 //! | --- | --- | --- | --- | --- | --- |
 //! | directory look-up, hit | | • | • | • | • |
 //! | directory look-up, `null` | | • | • | • | |
-//! | blank line, `@exit` | • | blank | | | |
+//! | blank line, `@exit` | • | • | | | |
 //! | `from` | • | • | • | • | • |
 //! | `cram` | • | • | • | • | |
 //! | `pkam`, plain | • | • | • | • | • |
@@ -30,8 +31,10 @@
 //! | `lookup`, `plookup` | • | • | • | • | • |
 //! | `llookup` | • | • | • | • | • |
 //! | `update` | • | • | • | • | • |
-//! | `update:meta`, `update:json`, `batch` | • | | | | |
+//! | `update:meta`, `update:json`, `batch` | • | • | | | |
 //! | `delete` | • | • | • | • | |
+//! | `delete:force` | | • | | | |
+//! | references (`atsign://`), values over HTTP | | • | | | |
 //! | `notify` | • | • | • | • | • |
 //! | `notify:status`, `:fetch`, `:list` | • | • | | | |
 //! | `notify:remove` | • | • | | | • |
@@ -39,9 +42,14 @@
 //! | `monitor` | • | • | • | • | • |
 //! | `noop` | • | • | • | • | |
 //! | `enroll`, `otp`, `keys:get` | • | • | `enroll:request` | | |
+//! | `enroll:update`, `:listns`, `:infons` | | • | | | |
+//! | `keys:put`, `keys:delete` | | • | | | |
 //! | `config:block` | • | • | | | |
-//! | `config:allow` | • | | | | |
-//! | `sync`, `stats`, `info` | • | • | | | |
+//! | `config:allow` | • | • | | | |
+//! | `config:set`, `:reset`, `:print` | | • | | | |
+//! | `sync`, `info` | • | • | | | |
+//! | `stats:3`, `stats:11` | • | • | | | |
+//! | `stats`, all the others | | • | | | |
 
 pub mod authority;
 pub mod control;
@@ -50,6 +58,7 @@ pub mod enroll;
 pub mod health;
 pub mod listen;
 pub mod notify;
+pub mod passcode;
 pub mod peer;
 mod pool;
 pub mod session;

@@ -398,7 +398,7 @@ pub fn purge(tx: &mut Tx<'_>, home: &Home, now: u64) -> Result<bool, StoreError>
     let keys = home.expired(tx, now, PURGED_AT_ONCE)?;
     for key in &keys {
         if let Some(id) = enroll::id_of(home, key) {
-            enroll::end(tx, home, id, "a", now)?;
+            enroll::end(tx, home, id, now)?;
         }
         home.erase(tx, key)?;
         home.log(tx, key, Change::Delete, now)?;

@@ -132,12 +132,13 @@ fn herald() -> &'static Herald {
 impl Herald {
     fn tell(&self, state: State, text: &str) {
         let text = short(text);
+        // The file first: whoever hears the message may look there at once.
+        self.write(state, &text);
         let status = if text.is_empty() { state.word() } else { &text };
         self.send(&match state {
             State::Stopping => format!("STOPPING=1\nSTATUS={status}"),
             _ => format!("READY=1\nSTATUS={status}"),
         });
-        self.write(state, &text);
     }
 
     fn send(&self, message: &str) {

@@ -106,3 +106,15 @@ fn strangers_see_what_is_public_and_nothing_else() {
         .await;
     });
 }
+
+#[test]
+fn a_client_that_says_goodbye_is_let_go_without_a_word() {
+    block_on(async {
+        let world = World::start().await;
+        let (stranger, owner) = (Wire::open(&world, ALICE), Wire::login(&world, ALICE));
+        for mut wire in [stranger.await, owner.await] {
+            wire.send("@exit").await;
+            assert_eq!(wire.read().await, None);
+        }
+    });
+}

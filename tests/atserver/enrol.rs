@@ -4,7 +4,7 @@ use async_std::task::block_on;
 use miniserde::json::{self, Value};
 
 use super::{Wire, object, text};
-use crate::world::{ALICE, World};
+use crate::world::{ALICE, World, known_pair};
 
 const OTHERS: &str =
     r#""encryptedDefaultEncryptionPrivateKey":"PRIV","encryptedDefaultSelfEncryptionKey":"SELF""#;
@@ -435,5 +435,239 @@ fn an_enrolment_that_ends_takes_its_connections_along() {
         let (id, mut wire) = approved(&world, &mut owner, "long", r#"{"wavi":"rw"}"#).await;
         owner.data(&format!("enroll:revoke:{}", about(&id))).await;
         assert_eq!(wire.read().await, None);
+    });
+}
+
+#[test]
+fn a_device_keeps_keys_here_for_itself_alone() {
+    block_on(async {
+        let world = World::start().await;
+        let mut owner = Wire::login(&world, ALICE).await;
+        let (id, mut wire) = approved(&world, &mut owner, "wavi", r#"{"wavi":"rw"}"#).await;
+        let (_, mut other) = approved(&world, &mut owner, "buzz", r#"{"buzz":"rw"}"#).await;
+        let before = owner.data("stats:3").await;
+        let private = "private:wavi.pixel.mine.__private_keys.__global@alice";
+        let own = "wavi.pixel.mine.__self_keys.wavi@alice";
+        let public = "public:enc.__public_keys.__global@alice";
+        let put = "keys:put:private:namespace:__global:appName:wavi:deviceName:pixel:keyType:aes256:encryptionKeyName:k0:keyName:mine S3CRET text";
+        let stored = format!(
+            r#"data:{{"value":"S3CRET text","keyType":"aes256","enrollmentId":"{id}","encryptionKeyName":"k0"}}"#
+        );
+        let default = |name: &str| format!("{id}.default_{name}.__manage@alice");
+        let own_list = format!(r#"data:["{own}","{}"]"#, default("self_enc_key"));
+        let private_list = format!(r#"data:["{private}","{}"]"#, default("enc_private_key"));
+        wire.table(&[
+            (put, "data:-1"),
+            (
+                "keys:put:self:namespace:wavi:appName:wavi:deviceName:pixel:keyName:mine X",
+                "data:-1",
+            ),
+            (
+                "keys:put:public:namespace:__global:keyType:rsa2048:keyName:enc PUB",
+                "data:-1",
+            ),
+            (&format!("keys:get:keyName:{private}"), stored.as_str()),
+            ("keys:get:private", &private_list),
+            ("keys:get:self", &own_list),
+            ("keys:get:public", &format!(r#"data:["{public}"]"#)),
+            ("keys:get", "data:[]"),
+            (
+                "keys:put:public:namespace:__manage:keyName:x v",
+                "error:AT0009-",
+            ),
+            (
+                "keys:put:public:namespace:buzz:keyName:x v",
+                "error:AT0009-",
+            ),
+            ("keys:put:public:keyName:x v", "error:AT0003-"),
+            (
+                "keys:put:private:namespace:__global:keyName:x v",
+                "error:AT0003-",
+            ),
+            (
+                "keys:put:public:namespace:__global:keyName:x@bob v",
+                "error:AT0003-",
+            ),
+            (
+                "keys:put:public:namespace:__global:keyName:x",
+                "error:AT0022-",
+            ),
+        ])
+        .await;
+        let gone = "error:AT0015-";
+        other
+            .table(&[
+                (put, "error:AT0009-"),
+                (&format!("keys:get:keyName:{private}"), gone),
+                (&format!("keys:delete:keyName:{public}"), gone),
+                (
+                    &format!("keys:get:keyName:{}", default("self_enc_key")),
+                    gone,
+                ),
+                ("keys:delete:keyName:privatekey:at_pkam_publickey", gone),
+                ("keys:get:public", "data:[]"),
+            ])
+            .await;
+        owner
+            .table(&[
+                (put, "error:AT0011-"),
+                ("keys:get:public", "error:AT0011-"),
+                (&format!("llookup:{private}"), "error:AT0003-"),
+            ])
+            .await;
+        let mut anybody = Wire::open(&world, ALICE).await;
+        let look = "lookup:enc.__public_keys.__global@alice";
+        let seen = anybody.data(look).await;
+        assert_eq!(text(&object(&seen), "value"), "PUB");
+        // Replaced and deleted by whoever put it; none of it is for other devices to sync.
+        wire.table(&[
+            (
+                "keys:put:public:namespace:__global:keyName:enc PUB2",
+                "data:-1",
+            ),
+            (&format!("keys:delete:keyName:{private}"), "data:-1"),
+            (&format!("keys:get:keyName:{private}"), gone),
+            (&format!("keys:delete:keyName:{private}"), gone),
+        ])
+        .await;
+        assert_eq!(owner.data("stats:3").await, before);
+        // With the enrolment its keys go.
+        owner.data(&format!("enroll:revoke:{}", about(&id))).await;
+        owner.data(&format!("enroll:delete:{}", about(&id))).await;
+        assert!(anybody.ask(look).await.starts_with(gone));
+        assert!(owner.ask(&format!("llookup:{own}")).await.starts_with(gone));
+    });
+}
+
+#[test]
+fn a_device_changes_its_own_enrolment_and_proves_that_the_new_key_is_its_own() {
+    block_on(async {
+        let world = World::start().await;
+        let mut owner = Wire::login(&world, ALICE).await;
+        let (id, mut wire) = approved(&world, &mut owner, "wavi", r#"{"wavi":"rw"}"#).await;
+        let (other, _) = approved(&world, &mut owner, "buzz", r#"{"buzz":"rw"}"#).await;
+        let new = known_pair("session");
+        let public = &new.public().text;
+        let signed = format!("{id}|{public}|rsa2048");
+        let good = new.sign(signed.as_bytes()).unwrap();
+        let bad = world.keys(ALICE).pkam.sign(signed.as_bytes()).unwrap();
+        let update = |more: &str| format!(r#"enroll:update:{{"enrollmentId":"{id}",{more}}}"#);
+        let key = |proof: &str| {
+            update(&format!(
+                r#""apkamPublicKey":"{public}","signingAlgo":"rsa2048","apkamPublicKeySignature":"{proof}""#
+            ))
+        };
+        let done = format!(r#"data:{{"enrollmentId":"{id}","status":"approved"}}"#);
+        let refused = "error:AT0011-";
+        // Not even the owner does this for it.
+        for command in [key(&good), update(r#""metadata":{"a":1}"#)] {
+            let reply = owner.ask(&command).await;
+            assert!(reply.starts_with(refused), "{command} → {reply}");
+        }
+        let for_other = key(&good).replace(&id, &other);
+        let without = update(&format!(r#""apkamPublicKey":"{public}""#));
+        for (command, start) in [
+            (for_other, refused),
+            (without, refused),
+            (key(&bad), refused),
+            (update(r#""signingAlgo":"rsa2048""#), refused),
+            (update(r#""apsk":{},"apskLegacy":"x""#), refused),
+            (update(r#""metadata":[]"#), "error:AT0003-"),
+            (update(r#""metadata":{"a":1,"b":{"c":"d"}}"#), &done),
+            (
+                update(r#""metadata":{"a":"two"},"namespaces":{"*":"rw"}"#),
+                &done,
+            ),
+            (update(r#""apskLegacy":"SIGNING""#), &done),
+            (key(&good), &done),
+        ] {
+            let reply = wire.ask(&command).await;
+            assert!(reply.starts_with(start), "{command} → {reply}");
+        }
+        let fetched = wire.data(&format!("enroll:fetch:{}", about(&id))).await;
+        let member = r#""metadata":{"a":"two","b":{"c":"d"}}"#;
+        assert!(fetched.contains(member), "{fetched}");
+        assert!(
+            fetched.contains(r#""namespace":{"wavi":"rw"}"#),
+            "{fetched}"
+        );
+        let published = format!("plookup:_apsk.{id}.a.__e@alice");
+        assert_eq!(owner.ask(&published).await, "data:SIGNING");
+        // From now on the new key logs in, and the old one does not.
+        let (_, reply) = login(&world, &id).await;
+        assert!(reply.starts_with("error:AT0401-"), "{reply}");
+        let mut again = Wire::open(&world, ALICE).await;
+        let challenge = again.data("from:@alice").await;
+        let signature = new.sign(challenge.as_bytes()).unwrap();
+        let reply = again
+            .ask_any(&format!("pkam:enrollmentId:{id}:{signature}"))
+            .await;
+        assert_eq!(reply, "data:success\n@alice@");
+    });
+}
+
+#[test]
+fn who_has_a_namespace_is_told_to_who_has_it() {
+    block_on(async {
+        let world = World::start().await;
+        let mut owner = Wire::login(&world, ALICE).await;
+        let (one, mut wire) = approved(&world, &mut owner, "one", r#"{"wavi":"rw"}"#).await;
+        let (two, _) = approved(&world, &mut owner, "two", r#"{"wavi":"r","buzz":"rw"}"#).await;
+        pending(&world, &mut owner, "three", r#"{"wavi":"rw"}"#).await;
+        wire.data(&format!(
+            r#"enroll:update:{{"enrollmentId":"{one}","metadata":{{"k":"v"}}}}"#
+        ))
+        .await;
+        let first = object(
+            &owner
+                .data(r#"enroll:list:{"enrollmentStatusFilter":["approved"]}"#)
+                .await,
+        )
+        .into_iter()
+        .find_map(|(key, value)| {
+            let all = json::to_string(&value).contains(r#""*":"rw""#);
+            all.then(|| key.split('.').next().unwrap().to_owned())
+        })
+        .expect("a first device");
+        let roster = |text: String| -> Vec<(String, String)> {
+            let all: Vec<json::Object> = json::from_str(&text).unwrap();
+            let mut all: Vec<_> = all
+                .iter()
+                .map(|one| (super::text(one, "enrollmentId"), super::text(one, "access")))
+                .collect();
+            // The first device, which has everything.
+            all.retain(|(id, _)| *id != first);
+            all.sort();
+            all
+        };
+        let mut want = vec![
+            (one.clone(), "rw".to_owned()),
+            (two.clone(), "r".to_owned()),
+        ];
+        want.sort();
+        for (who, namespace) in [("wire", "wavi"), ("wire", "data.wavi"), ("owner", "wavi")] {
+            let asks = match who {
+                "wire" => &mut wire,
+                _ => &mut owner,
+            };
+            let listed = asks.data(&format!("enroll:listns:{namespace}")).await;
+            assert!(listed.contains(r#""metadata":{"k":"v"}"#), "{listed}");
+            assert!(listed.contains(r#""metadata":null"#), "{listed}");
+            assert!(listed.contains(&world.keys(ALICE).pkam.public().text));
+            assert_eq!(roster(listed), want, "{who} {namespace}");
+        }
+        wire.table(&[
+            ("enroll:listns:buzz", "error:AT0009-"),
+            ("enroll:infons:buzz", "error:AT0009-"),
+            ("enroll:listns:", "error:AT0003-"),
+            ("enroll:infons:wavi", r#"data:{"lastRevokedAt":null}"#),
+        ])
+        .await;
+        owner.data(&format!("enroll:revoke:{}", about(&two))).await;
+        let listed = wire.data("enroll:listns:wavi").await;
+        assert_eq!(roster(listed), [(one, "rw".to_owned())]);
+        let info = object(&wire.data("enroll:infons:wavi").await);
+        let last = text(&info, "lastRevokedAt");
+        assert!(last.contains('T') && last.ends_with('Z'), "{last}");
     });
 }

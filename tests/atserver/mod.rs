@@ -13,6 +13,7 @@ mod framing;
 mod notes;
 mod peers;
 mod values;
+mod web;
 
 use std::time::Duration;
 

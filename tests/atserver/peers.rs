@@ -134,3 +134,50 @@ fn what_waits_for_a_server_that_is_down_arrives_when_it_is_back() {
         alice.until("notify:status:late", "data:delivered").await;
     });
 }
+
+#[test]
+fn servers_that_have_met_stay_connected_and_notice_when_the_other_was_restarted() {
+    block_on(async {
+        let (here, there, [_first, mut second]) = two().await;
+        let mut alice = Wire::login(&here, ALICE).await;
+        let mut bob = Wire::login(&there, BOB).await;
+        bob.data("update:@alice:x.ns@bob for alice").await;
+        let tell = async |alice: &mut Wire, id: &str| {
+            alice
+                .data(&format!("notify:id:{id}:@bob:n.ns@alice:v"))
+                .await;
+            alice
+                .until(&format!("notify:status:{id}"), "data:delivered")
+                .await;
+            let note = alice.data(&format!("notify:fetch:{id}")).await;
+            text(&super::object(&note), "retryCount")
+        };
+        for id in ["a", "b", "c"] {
+            assert_eq!(tell(&mut alice, id).await, "1", "{id}");
+            alice.table(&[("lookup:x.ns@bob", "data:for alice")]).await;
+        }
+        let outbound = r#"data: [{"id":"2","name":"activeOutboundConnections","value":"1"}]"#;
+        assert_eq!(alice.ask("stats:2").await, outbound);
+        let seen = bob.data("stats:16").await;
+        assert!(seen.contains(r#""other":1,"#), "{seen}");
+        let visits = bob.data("stats:5").await;
+        assert!(visits.contains(r#"{\"@alice\":1}"#), "{visits}");
+        // Gone and back: what was kept is of no use, and nobody notices.
+        second.kill();
+        let (root, ca) = (here.network.root.to_string(), here.dir.text("at/ca.pem"));
+        let _second = there.serve_with(&["--root", &root, "--ca", &ca]);
+        assert_eq!(tell(&mut alice, "d").await, "1");
+        alice
+            .table(&[("lookup:bypassCache:true:x.ns@bob", "data:for alice")])
+            .await;
+        assert_eq!(alice.ask("stats:2").await, outbound);
+        // Whoever is blocked from now on is so on connections that are there, too.
+        let mut bob = Wire::login(&there, BOB).await;
+        bob.data("config:block:add:@alice").await;
+        alice.data("notify:id:e:@bob:n.ns@alice:v").await;
+        alice.until("notify:status:e", "data:errored").await;
+        let list = bob.data("notify:list:n.ns").await;
+        assert!(list.contains(r#""id":"d""#), "{list}");
+        assert!(!list.contains(r#""id":"e""#), "{list}");
+    });
+}

@@ -351,3 +351,362 @@ fn the_server_says_what_it_is() {
         number(&object(&wire.data("info:brief").await), "uptimeAsMillis");
     });
 }
+
+#[test]
+fn metadata_alone_is_changed_and_the_recipient_hears_of_it() {
+    block_on(async {
+        let world = World::start().await;
+        let mut alice = Wire::login(&world, ALICE).await;
+        let mut device = Wire::login(&world, DEVICE).await;
+        let first = alice
+            .data("update:ttr:-1:ccd:true:@device:door.ns@alice open")
+            .await;
+        device
+            .until("llookup:cached:@device:door.ns@alice", "data:open")
+            .await;
+        let second = alice
+            .data(
+                "update:meta:@device:door.ns@alice:ttl:60000:ttr:10:isEncrypted:true:ivNonce:IV==",
+            )
+            .await;
+        assert!(second.parse::<i64>().unwrap() > first.parse().unwrap());
+        for (wire, key) in [
+            (&mut alice, "@device:door.ns@alice"),
+            (&mut device, "cached:@device:door.ns@alice"),
+        ] {
+            let all = format!("llookup:all:{key}");
+            let renewed = async {
+                loop {
+                    let all = object(&wire.data(&all).await);
+                    let meta = inner(&all, "metaData");
+                    if meta.contains_key("ttl") {
+                        return (text(&all, "data"), meta);
+                    }
+                }
+            };
+            let (value, meta) = renewed.await;
+            assert_eq!(value, "open", "{key}");
+            assert_eq!(number(&meta, "ttl"), 60_000, "{key}");
+            assert_eq!(number(&meta, "ttr"), 10, "{key}");
+            assert_eq!(number(&meta, "version"), 1, "{key}");
+            assert_eq!(text(&meta, "ivNonce"), "IV==", "{key}");
+        }
+        let sync = alice.data(&format!("sync:from:{first}:limit:9")).await;
+        assert!(sync.contains("\"operation\":\"#\""), "{sync}");
+        alice
+            .table(&[
+                ("update:meta:none.ns@alice:ttl:1", "error:AT0015-"),
+                ("update:meta:door.ns@device:ttl:1", "error:AT0016-"),
+                ("update:meta:door.ns@alice:ttl:x", "error:AT0003-"),
+            ])
+            .await;
+    });
+}
+
+#[test]
+fn values_come_as_json_too() {
+    block_on(async {
+        let world = World::start().await;
+        let mut alice = Wire::login(&world, ALICE).await;
+        let mut device = Wire::login(&world, DEVICE).await;
+        for (command, key, value) in [
+            (
+                r#"update:json:{"atKey":"one.ns","value":"v 1","sharedBy":"@alice","metadata":{"isPublic":true,"ttl":60000}}"#,
+                "public:one.ns@alice",
+                "v 1",
+            ),
+            (
+                r#"update:json:{"atKey":"two.ns","value":"a:\"b\"","sharedBy":"@alice","sharedWith":"@device","metadata":{"ttr":-1}}"#,
+                "@device:two.ns@alice",
+                "a:\"b\"",
+            ),
+            (
+                r#"update:json:{"atKey":"three.ns@alice","value":"v3"}"#,
+                "three.ns@alice",
+                "v3",
+            ),
+        ] {
+            let commit = alice.data(command).await;
+            assert!(commit.parse::<i64>().unwrap() > 1, "{command}");
+            assert_eq!(alice.data(&format!("llookup:{key}")).await, value);
+        }
+        let copy = "llookup:cached:@device:two.ns@alice";
+        device.until(copy, "data:a:\"b\"").await;
+        alice
+            .table(&[
+                ("update:json:{}", "error:AT0003-"),
+                ("update:json:{\"atKey\":\"x.ns\"", "error:AT0003-"),
+                (
+                    r#"update:json:{"atKey":"x.ns@device","value":"v"}"#,
+                    "error:AT0016-",
+                ),
+            ])
+            .await;
+    });
+}
+
+#[test]
+fn a_batch_is_answered_command_by_command() {
+    block_on(async {
+        let world = World::start().await;
+        let mut wire = Wire::login(&world, ALICE).await;
+        let zero: i64 = wire.data("update:zero.ns@alice v").await.parse().unwrap();
+        let batch = r#"batch:[{"id":1,"command":"update:a.ns@alice one"},{"id":2,"command":"update:a.ns@device two"},{"id":3,"command":"update:meta:a.ns@alice:ttl:9000"},{"id":4,"command":"otp:get"},{"id":5,"command":"delete:zero.ns@alice"}]"#;
+        let all: Vec<json::Object> = json::from_str(&wire.data(batch).await).unwrap();
+        let ids: Vec<u64> = all.iter().map(|one| number(one, "id")).collect();
+        assert_eq!(ids, [1, 2, 3, 4, 5]);
+        let said: Vec<String> = all
+            .iter()
+            .map(|one| {
+                let said = inner(one, "response");
+                let name = match said.contains_key("data") {
+                    true => "data",
+                    false => "error_code",
+                };
+                text(&said, name)
+            })
+            .collect();
+        let commit = |n: i64| (zero + n).to_string();
+        assert_eq!(
+            said,
+            [
+                commit(1),
+                "AT0016".into(),
+                commit(2),
+                "AT0003".into(),
+                commit(3)
+            ]
+        );
+        wire.table(&[
+            ("llookup:a.ns@alice", "data:one"),
+            ("llookup:zero.ns@alice", "error:AT0015-"),
+            ("batch:[]", "data:[]"),
+            ("batch:[1]", "error:AT0003-"),
+        ])
+        .await;
+    });
+}
+
+#[test]
+fn what_is_immutable_goes_by_force_only_or_by_its_end() {
+    block_on(async {
+        let world = World::start().await;
+        let mut wire = Wire::login(&world, ALICE).await;
+        let refused = "error:AT0009-UnAuthorized client in request : ";
+        let lock = "update:ttl:60000:immutable:true:lock.ns@alice one";
+        wire.data(lock).await;
+        wire.table(&[
+            (lock, refused),
+            ("update:lock.ns@alice two", refused),
+            ("update:meta:lock.ns@alice:ttl:1", refused),
+            ("delete:lock.ns@alice", refused),
+            ("llookup:lock.ns@alice", "data:one"),
+            ("delete:force:lock.ns@alice", "data:"),
+            ("llookup:lock.ns@alice", "error:AT0015-"),
+            ("delete:force:lock.ns@alice", "data:"),
+            ("delete:force:public:publickey@alice", refused),
+            ("update:ttl:300:immutable:true:lock.ns@alice three", "data:"),
+        ])
+        .await;
+        wire.until("llookup:lock.ns@alice", "data:null").await;
+        wire.data("update:lock.ns@alice four").await;
+        assert_eq!(wire.data("llookup:lock.ns@alice").await, "four");
+        // Somebody else's copy is one's own to throw away.
+        let mut device = Wire::login(&world, DEVICE).await;
+        wire.data("update:ttr:-1:immutable:true:@device:copy.ns@alice v")
+            .await;
+        let copy = "cached:@device:copy.ns@alice";
+        device.until(&format!("llookup:{copy}"), "data:v").await;
+        device.data(&format!("delete:{copy}")).await;
+        let gone = device.ask(&format!("llookup:{copy}")).await;
+        assert!(gone.starts_with("error:AT0015-"), "{gone}");
+    });
+}
+
+#[test]
+fn a_value_may_stand_for_another_keys() {
+    block_on(async {
+        let world = World::start().await;
+        let mut alice = Wire::login(&world, ALICE).await;
+        for command in [
+            "update:public:home.ns@alice Hyderabad",
+            "update:public:place.ns@alice atsign://home.ns@alice",
+            "update:public:far.ns@alice atsign://place.ns@alice",
+            "update:public:further.ns@alice atsign://far.ns@alice",
+            "update:public:furthest.ns@alice atsign://further.ns@alice",
+            "update:public:lost.ns@alice atsign://gone.ns@alice",
+            "update:public:self.ns@alice atsign://self.ns@alice",
+            "update:@device:place.ns@alice atsign://home.ns@alice",
+            "update:@device:door.ns@alice atsign://code.ns@alice",
+            "update:@device:code.ns@alice 1122",
+            "update:public:sneaky.ns@alice atsign://secret.ns@alice",
+            "update:@device:secret.ns@alice not for all",
+        ] {
+            alice.data(command).await;
+        }
+        let mut anybody = Wire::open(&world, ALICE).await;
+        anybody
+            .table(&[
+                ("lookup:place.ns@alice", "data:Hyderabad"),
+                ("lookup:further.ns@alice", "data:Hyderabad"),
+                ("lookup:furthest.ns@alice", "data:null"),
+                ("lookup:lost.ns@alice", "data:null"),
+                ("lookup:self.ns@alice", "data:null"),
+                ("lookup:sneaky.ns@alice", "data:null"),
+            ])
+            .await;
+        let mut device = Wire::login(&world, DEVICE).await;
+        device
+            .table(&[
+                ("lookup:place.ns@alice", "data:Hyderabad"),
+                ("lookup:door.ns@alice", "data:1122"),
+                ("plookup:far.ns@alice", "data:Hyderabad"),
+            ])
+            .await;
+        // Whose it is sees what is written there.
+        let own = alice.data("llookup:public:place.ns@alice").await;
+        assert_eq!(own, "atsign://home.ns@alice");
+    });
+}
+
+#[test]
+fn every_statistic_has_its_number_and_name() {
+    block_on(async {
+        let world = World::start().await;
+        let mut wire = Wire::login(&world, ALICE).await;
+        let mut stranger = Wire::open(&world, ALICE).await;
+        wire.data("update:public:card.ns@alice for all").await;
+        for _ in 0..3 {
+            stranger.data("lookup:card.ns@alice").await;
+        }
+        // Who activated the atSign may not have been seen leaving yet.
+        let two = r#"data: [{"id":"1","name":"activeInboundConnections","value":"2"}]"#;
+        wire.until("stats:1", two).await;
+        let all = wire.data("stats").await;
+        let all: Vec<json::Object> = json::from_str(&all).unwrap();
+        let names = [
+            "activeInboundConnections",
+            "activeOutboundConnections",
+            "lastCommitID",
+            "secondaryStorageSize",
+            "topAtSigns",
+            "topKeys",
+            "secondaryServerVersion",
+            "LastLoggedInDatetime",
+            "diskSize",
+            "LastPkam",
+            "NotificationCount",
+            "CommitLogCompactionStats",
+            "AccessLogCompactionStats",
+            "NotificationCompactionStats",
+            "LatestCommitEntryOfEachKey",
+            "activeInboundConnectionsSummary",
+            "activeInboundConnectionsDetailed",
+        ];
+        assert_eq!(all.len(), names.len());
+        for (n, (one, name)) in all.iter().zip(names).enumerate() {
+            assert_eq!(text(one, "id"), (n + 1).to_string(), "{name}");
+            assert_eq!(text(one, "name"), name);
+        }
+        let value = |id: usize| text(&all[id - 1], "value");
+        assert_eq!(value(1), "2");
+        assert_eq!(value(2), "0");
+        assert!(number(&all[3], "value") > 1000, "some keys are kept");
+        assert_eq!(value(5), "{}");
+        assert_eq!(number(&object(&value(6)), "card.ns@alice"), 3);
+        for date in [value(8), value(10)] {
+            assert!(date.starts_with("20") && date.ends_with('Z'), "{date}");
+        }
+        assert!(value(9).contains(r#""units":"#), "{}", value(9));
+        let Some(Value::Array(commit)) = object(&value(15)).remove("public:card.ns@alice") else {
+            panic!("{}", value(15));
+        };
+        assert_eq!(json::to_string(&commit), format!("[{},\"*\"]", value(3)));
+        let here = inner(&all[15], "value");
+        for (name, want) in [("total", 2), ("self", 1), ("other", 0), ("anon", 1)] {
+            assert_eq!(number(&here, name), want, "{name}");
+        }
+        let own = inner(&inner(&all[16], "value"), "self");
+        let Some(Value::Array(list)) = own.get("list") else {
+            panic!("no list");
+        };
+        let [Value::Object(one)] = &list[..] else {
+            panic!("not one: {}", json::to_string(list));
+        };
+        assert_eq!(text(one, "from"), ALICE);
+        assert!(text(one, "lastAccessed") >= text(one, "created"));
+        // Some of them, each once; with a filter where there may be one.
+        wire.table(&[
+            (
+                "stats:7,2,7",
+                r#"data: [{"id":"7","name":"secondaryServerVersion","value":"3."#,
+            ),
+            (
+                "stats:15:card",
+                r#"data: [{"id":"15","name":"LatestCommitEntryOfEachKey","value":"{\"public:card.ns@alice\":["#,
+            ),
+            (
+                "stats:3:nothing-like-it",
+                r#"data: [{"id":"3","name":"lastCommitID","value":"null"}]"#,
+            ),
+            ("stats:18", "error:AT0003-"),
+            ("stats:7:card", "error:AT0003-"),
+        ])
+        .await;
+        assert_eq!(
+            stranger.ask("stats:7").await,
+            "error:AT0401-Exception: Command cannot be executed without auth"
+        );
+    });
+}
+
+#[test]
+fn an_allow_list_shuts_out_who_is_not_on_it() {
+    block_on(async {
+        let world = World::start().await;
+        let mut wire = Wire::login(&world, ALICE).await;
+        wire.table(&[
+            ("config:allow:show", "data:null"),
+            ("config:allow:add:@device", "data:success"),
+            ("config:allow:show", r#"data:["@device"]"#),
+        ])
+        .await;
+        let says = async |who: &str| {
+            let mut peer = Wire::open(&world, ALICE).await;
+            peer.ask(&format!("from:{who}")).await
+        };
+        assert!(says(DEVICE).await.starts_with("data:proof:_"));
+        assert!(says(ALICE).await.starts_with("data:_"), "the owner never");
+        let blocked = "error:AT0013-Exception: Unable to connect";
+        assert_eq!(says("@rendezvous").await, blocked);
+        // Nor by any other way.
+        let mut shut_out = Wire::login(&world, "@rendezvous").await;
+        let id = shut_out.data("notify:@alice:x.ns@rendezvous:v").await;
+        let status = format!("notify:status:{id}");
+        shut_out.until(&status, "data:errored").await;
+        wire.table(&[
+            ("config:allow:remove:@device", "data:success"),
+            ("config:allow:show", "data:null"),
+            ("config:allow:add:@@x", "error:AT0003-"),
+        ])
+        .await;
+        assert!(says("@rendezvous").await.starts_with("data:proof:_"));
+    });
+}
+
+#[test]
+fn settings_cannot_be_changed_by_a_client() {
+    block_on(async {
+        let world = World::start().await;
+        let mut wire = Wire::login(&world, ALICE).await;
+        let disabled = "data:testing mode disabled by default";
+        wire.table(&[
+            ("config:set:autoNotify=false", disabled),
+            ("config:reset:inboundMaxLimit", disabled),
+            ("config:print:maxNotificationRetries", disabled),
+            ("config:set:everything=1", "error:AT0003-"),
+            ("config:print:", "error:AT0003-"),
+        ])
+        .await;
+    });
+}

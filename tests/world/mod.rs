@@ -230,10 +230,15 @@ impl World {
     pub fn process_with(&self, words: &[&str], variables: &[(&str, &str)]) -> Process {
         let mut command = self.noports(&[words, &["--json"]].concat());
         command.envs(variables.iter().copied());
+        self.ready(words[0], command)
+    }
+
+    /// A process that is started with `--json`; returns when it says that it is ready. Its stderr is in `<name>.log`.
+    pub fn ready(&self, name: &str, mut command: Command) -> Process {
         let log = fs::File::options()
             .create(true)
             .append(true)
-            .open(self.dir.path(&format!("{}.log", words[0])));
+            .open(self.dir.path(&format!("{}.log", name)));
         command.stdout(Stdio::piped()).stderr(log.unwrap());
         let mut process = Process(command.spawn().unwrap());
         let mut line = String::new();
@@ -242,8 +247,8 @@ impl World {
             .unwrap();
         assert!(
             line.contains(r#""event":"ready""#),
-            "{words:?}: {line:?}\n{}",
-            self.log(words[0])
+            "{name}: {line:?}\n{}",
+            self.log(name)
         );
         process
     }
@@ -383,6 +388,7 @@ impl World {
             .env("NOPORTS_CA", self.dir.path("at/ca.pem"))
             .env("NOPORTS_KEYS", self.dir.path("keys"))
             .env("NOPORTS_VIA", RENDEZVOUS)
+            .env("NOPORTS_CONFIG", "")
             // So that descriptors and listeners can be counted, whoever runs the tests.
             .env("NOPORTS_DEBUG", "1")
             .stdin(Stdio::null());

@@ -210,10 +210,8 @@ impl Daemon {
         if self.policy.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
-        let keys = match &meeting.encryption {
-            Some(encryption) => Some(Keys::random(encryption.twin_keys)),
-            None => None,
-        };
+        let keys = meeting.encryption.as_ref();
+        let keys = keys.map(|encryption| Keys::random(encryption.twin_keys));
         let keys = keys.transpose().map_err(|why| why.to_string())?;
         let key = match self.brings_a_key(asked) {
             true => Some(self.keyring.temporary(meeting.session).await),
@@ -287,14 +285,9 @@ impl Daemon {
         target: Endpoint,
         many: Option<Lasting>,
     ) -> Result<(), String> {
-        let line = match &meeting.admission {
-            Some(nonces) => Some(
-                nonces
-                    .admission(meeting.session)
-                    .line(&self.at.keys().encryption),
-            ),
-            None => None,
-        };
+        let me = &self.at.keys().encryption;
+        let line = meeting.admission.as_ref();
+        let line = line.map(|nonces| nonces.admission(meeting.session).line(me));
         let line = line.transpose().map_err(|why| why.to_string())?;
         let order = Order {
             local: Local::Service(&target),

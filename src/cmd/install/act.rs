@@ -6,7 +6,7 @@ use std::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -255,7 +255,7 @@ pub fn told(state: &Path) -> Option<notify::Told> {
 }
 
 /// Waits until a service is connected; says what it told last.
-pub fn wait(state: &PathBuf, within: Duration) -> Option<notify::Told> {
+pub fn wait(state: &Path, within: Duration) -> Option<notify::Told> {
     let began = Instant::now();
     loop {
         let told = told(state);

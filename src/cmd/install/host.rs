@@ -255,7 +255,7 @@ impl Step {
         let said = match output(&self.words, None) {
             Ok(done) if done.status.success() => return Ok(()),
             _ if self.optional => return Ok(()),
-            Ok(done) => last_line(&done.stderr).unwrap_or_else(|| done.status.to_string()),
+            Ok(done) => first_line(&done.stderr).unwrap_or_else(|| done.status.to_string()),
             Err(why) => why.to_string(),
         };
         Err(format!("{}: {said}", self.shown()))
@@ -292,9 +292,9 @@ pub fn output<S: AsRef<str>>(words: &[S], input: Option<&str>) -> io::Result<Out
     child.wait_with_output()
 }
 
-fn last_line(text: &[u8]) -> Option<String> {
+fn first_line(text: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(text);
-    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
     Some(line.to_owned())
 }
 
@@ -326,7 +326,11 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_says_which_and_why() {
-        let failed = step(&["sh", "-c", "echo one >&2; echo the reason >&2; exit 3"]);
+        let failed = step(&[
+            "sh",
+            "-c",
+            "echo >&2; echo the reason >&2; echo See more >&2; exit 3",
+        ]);
         let why = failed.run().unwrap_err();
         assert!(why.ends_with(": the reason"), "{why}");
         assert!(failed.or_not().run().is_ok());

@@ -17,14 +17,15 @@ use log::{debug, error, info, warn};
 use super::{Failure, Serve};
 use crate::{
     at::{
-        AtSign, Notification,
-        client::{Client, Network},
+        AtKey, AtSign, Notification, Verb,
+        client::{AtError, Client, Network},
         keyfile::AtKeys,
+        metadata::Metadata,
         verb::Operation,
     },
     cmd::{common, service},
     np::policy::{
-        self, Question, group,
+        self, Question,
         rpc::{self, RequestId},
         rules::{Decision, Rules},
     },
@@ -54,6 +55,8 @@ pub struct Plan {
     pub daemons: Vec<AtSign>,
     /// Notify ourselves of each decision.
     pub publish_log: bool,
+    /// There may be another process with this atSign: one of us answers.
+    pub shared: bool,
 }
 
 /// Everything that can be wrong before anybody is dialled.
@@ -171,7 +174,7 @@ impl Desk {
         if note.is_text || note.is_stats() {
             return;
         }
-        if group::id(note.entity()).is_some() && note.from == *self.0.at.atsign() {
+        if super::source::is_rule(note.entity()) && note.from == *self.0.at.atsign() {
             let _ = self.0.news.try_send(());
         } else if let Some(id) = rpc::asked(note.entity()) {
             self.take(note, id);
@@ -213,6 +216,9 @@ impl Desk {
                 return self.send(&rpc::nack(from, id, &why), rpc::RPC_TTL).await;
             }
         };
+        if self.0.plan.shared && !self.is_ours(id).await {
+            return debug!("left from={from} rpc={id} to=another_process");
+        }
         self.send(&rpc::ack(from, id), rpc::RPC_TTL).await;
         let decision = self.rules().decide(&question);
         log_decision(id, &question, &decision);
@@ -223,6 +229,30 @@ impl Desk {
             let millis = millis.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
             let message = rpc::log(at.atsign(), millis, id, &question, &decision.answer);
             self.send(&message, LOG_TTL).await;
+        }
+    }
+
+    /// Of several processes with one atSign, the one that writes this record answers. Nobody can write it again
+    /// before it has expired.
+    async fn is_ours(&self, id: RequestId) -> bool {
+        let at = &self.0.at;
+        let lock = Verb::Update {
+            key: AtKey::own(&rpc::lock(id), at.atsign()),
+            metadata: Metadata {
+                ttl: Some(rpc::RPC_TTL),
+                immutable: Some(true),
+                ..Metadata::default()
+            },
+            value: "lock".to_owned(),
+        };
+        match at.run(&lock).await {
+            Ok(_) => true,
+            Err(AtError::Refused(fault)) if fault.text.contains("immutable") => false,
+            // Two answers are better than none.
+            Err(error) => {
+                warn!("rpc={id} lock={error:?}");
+                true
+            }
         }
     }
 

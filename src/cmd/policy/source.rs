@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use async_std::task;
 use log::error;
 use miniserde::json;
 
@@ -19,8 +20,7 @@ use crate::{
         verb::Verb,
     },
     np::policy::{
-        GROUPS,
-        group::{self, MAX_GROUPS},
+        group, npp,
         rules::{Combine, Group, Rules},
     },
 };
@@ -38,6 +38,11 @@ pub enum Source {
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often records are read again even if nobody told us that they have changed.
 const READ_EVERY: Duration = Duration::from_secs(60);
+
+/// Most records that are read.
+const MAX_RECORDS: usize = 16_384;
+/// Records that are read at the same time.
+const AT_ONCE: usize = 16;
 
 /// What a file looks like from outside; another one means another content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,42 +77,79 @@ fn look(file: &Path) -> Look {
     Look(about.map(|a| (a.ino(), a.size(), a.mtime(), a.mtime_nsec())))
 }
 
-/// The groups among our own records. One that cannot be read is left out, with a line in the log.
+/// What is among our own records: groups, and the small ones of the newer service. One that cannot be used is
+/// left out, with a line in the log.
 async fn records(at: &Client) -> Result<Rules, AtError> {
     let scan = Verb::Scan {
         show_hidden: false,
         of: None,
         page: None,
-        regex: Some(format!(r"\.{}@", GROUPS.replace('.', r"\."))),
+        regex: Some(r"\.policy\.sshnp@".to_owned()),
     };
     let keys: Vec<String> = json::from_str(&at.run(&scan).await?)
         .map_err(|_| AtError::Protocol("a list of keys that cannot be read".to_owned()))?;
-    let mut ids: Vec<(u64, String)> = keys.iter().filter_map(|key| own_group(at, key)).collect();
-    ids.sort_unstable();
-    if ids.len() > MAX_GROUPS {
-        error!("groups={} used={MAX_GROUPS}", ids.len());
-        ids.truncate(MAX_GROUPS);
+    let mut entities: Vec<(u64, String)> = keys.iter().filter_map(|key| own(at, key)).collect();
+    entities.sort_unstable();
+    if entities.len() > MAX_RECORDS {
+        error!("records={} used={MAX_RECORDS}", entities.len());
+        entities.truncate(MAX_RECORDS);
     }
     let mut groups: Vec<Group> = Vec::new();
-    for (_, entity) in ids {
-        let Some(text) = at.get_own(&entity).await? else {
-            continue;
+    let mut small = npp::Records::default();
+    for (entity, text) in read_all(at, entities).await? {
+        let taken = match npp::kind(&entity) {
+            Some((id, kind)) => small.add(id, kind, &text),
+            None => group::parse(&text).map(|group| groups.push(group)),
         };
-        match group::parse(&text) {
-            Ok(group) => groups.push(group),
-            Err(why) => error!("record={entity} not_used={:?}", why.to_string()),
+        if let Err(why) = taken {
+            error!("record={entity} not_used={:?}", why.to_string());
         }
     }
+    let (more, missing) = small.groups();
+    for what in missing {
+        error!("record={what:?} not_used=\"it is named, and not there\"");
+    }
+    groups.extend(more);
     Ok(Rules {
         groups,
         combine: Combine::Both,
     })
 }
 
-/// Id and entity, if a key is that of a group of ours. What others share with us is none.
-fn own_group(at: &Client, key: &str) -> Option<(u64, String)> {
+/// Their texts, in this order; a few are on their way at the same time.
+async fn read_all(
+    at: &Client,
+    entities: Vec<(u64, String)>,
+) -> Result<Vec<(String, String)>, AtError> {
+    let mut texts = Vec::new();
+    for some in entities.chunks(AT_ONCE) {
+        let asked: Vec<_> = some
+            .iter()
+            .map(|(_, entity)| {
+                let (at, entity) = (at.clone(), entity.clone());
+                task::spawn(async move { (at.get_own(&entity).await, entity) })
+            })
+            .collect();
+        for answer in asked {
+            let (text, entity) = answer.await;
+            texts.extend(text?.map(|text| (entity, text)));
+        }
+    }
+    Ok(texts)
+}
+
+/// Whether a key of ours is that of a rule.
+pub(super) fn is_rule(entity: &str) -> bool {
+    group::id(entity).is_some() || npp::kind(entity).is_some()
+}
+
+/// Number and entity, if a key is that of a rule of ours. What others share with us is none.
+fn own(at: &Client, key: &str) -> Option<(u64, String)> {
     let key: AtKey = key.parse().ok()?;
     let ours = key.scope == Scope::Own && key.owner.as_ref() == Some(at.atsign());
-    let id = group::id(&key.entity).filter(|_| ours && !key.cached)?;
+    if !ours || key.cached || !is_rule(&key.entity) {
+        return None;
+    }
+    let id = key.entity.split('.').next().unwrap_or_default();
     Some((id.parse().unwrap_or(u64::MAX), key.entity.clone()))
 }

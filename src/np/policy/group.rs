@@ -15,8 +15,6 @@ use crate::at::AtSign;
 
 /// Longest record that is looked at, in bytes.
 pub const MAX_RECORD: usize = 1024 * 1024;
-/// Most records.
-pub const MAX_GROUPS: usize = 4096;
 
 /// Why a record is no group: what, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +82,7 @@ pub fn parse(text: &str) -> Result<Group, BadRecord> {
         daemons: atsigns(wire.daemons, "daemonAtSigns")?,
         devices: places(wire.devices, "devices")?,
         device_groups: places(wire.device_groups, "deviceGroups")?,
+        ..Group::default()
     })
 }
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! * [`rpc`] — these messages as text. * [`rules`] — who may do what, and which rule says so.
-//! * [`yaml`] — rules from a file. * [`group`] — rules from records on the policy's own atServer.
+//! * [`yaml`] — rules from a file. * [`group`], [`npp`] — rules from records on the policy's own atServer, as the
+//!   older and the newer administrators' programs write them.
 //!
 //! The daemon puts its own `--permit-open` in front: what both lists name may be opened.
 //!
@@ -20,6 +21,7 @@ use super::{Message, ids::DeviceName, permit::Permit, ping::Heartbeat};
 use crate::at::AtSign;
 
 pub mod group;
+pub mod npp;
 pub mod rpc;
 pub mod rules;
 pub mod yaml;

@@ -345,6 +345,11 @@ struct WireLogged<'a> {
     response: WireReply<'a, WireAnswer<'a>>,
 }
 
+/// Key of the record that says which of several processes with the policy's atSign answers a question.
+pub fn lock(id: RequestId) -> String {
+    format!("{id}.session_mutexes.{DOMAIN}")
+}
+
 /// What a policy tells itself about a decision, so that an administrator's program can show it.
 /// `millis` is the time since 1970.
 pub fn log(

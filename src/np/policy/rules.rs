@@ -28,6 +28,8 @@ pub struct Group {
     pub devices: BTreeMap<DeviceName, Vec<String>>,
     /// What may be opened on devices that say they are in this group.
     pub device_groups: BTreeMap<DeviceGroup, Vec<String>>,
+    /// What may be opened on a device of this name that says it is in this group.
+    pub services: BTreeMap<(DeviceName, DeviceGroup), Vec<String>>,
 }
 
 /// What happens when both a device's name and its group have an entry.
@@ -68,7 +70,9 @@ pub enum By {
     DeviceName,
     /// The one of its group.
     DeviceGroup,
-    /// One of each.
+    /// One for that name in that group.
+    Service,
+    /// More than one of these.
     Both,
 }
 
@@ -78,13 +82,14 @@ impl By {
         match self {
             Self::DeviceName => "device_name",
             Self::DeviceGroup => "device_group",
+            Self::Service => "service",
             Self::Both => "device_name+device_group",
         }
     }
 }
 
 /// Some groups' entries for the same thing, added up.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Hit {
     patterns: Vec<String>,
     groups: Vec<String>,
@@ -153,12 +158,20 @@ impl Rules {
             here.iter()
                 .filter_map(|&g| Some((g, g.device_groups.get(&q.group)?))),
         );
-        match (self.combine, named, grouped) {
-            (Combine::NameFirst, Some(named), _) => yes(q, named, By::DeviceName, self.combine),
-            (_, None, Some(grouped)) => self.unless_empty(q, grouped, By::DeviceGroup),
-            (_, Some(named), None) => self.unless_empty(q, named, By::DeviceName),
-            (_, Some(named), Some(grouped)) => self.unless_empty(q, named.and(grouped), By::Both),
-            (_, None, None) => {
+        if let (Combine::NameFirst, Some(named)) = (self.combine, &named) {
+            return yes(q, named.clone(), By::DeviceName, self.combine);
+        }
+        let service = (q.device.clone(), q.group.clone());
+        let served = Hit::of(
+            here.iter()
+                .filter_map(|&g| Some((g, g.services.get(&service)?))),
+        );
+        let kinds = [By::DeviceName, By::DeviceGroup, By::Service];
+        let hits = [named, grouped, served].into_iter().zip(kinds);
+        let all = hits.filter_map(|(hit, by)| Some((hit?, by)));
+        match all.reduce(|(hit, _), (more, _)| (hit.and(more), By::Both)) {
+            Some((hit, by)) => self.unless_empty(q, hit, by),
+            None => {
                 let why = format!(
                     "they have no entry for the device {} and none for the device group {}",
                     q.device, q.group
@@ -219,6 +232,7 @@ fn yes(q: &Question, hit: Hit, by: By, combine: Combine) -> Decision {
     let entry = match by {
         By::DeviceName => format!("the entry for the device {device}"),
         By::DeviceGroup => format!("the entry for the device group {group}"),
+        By::Service => format!("the service {device} in the device group {group}"),
         By::Both => format!("the entries for the device {device} and the device group {group}"),
     };
     let message = format!("{client} has permission for {place} at daemon {daemon}");
@@ -284,6 +298,7 @@ mod tests {
                 .map(entry)
                 .map(|(k, v)| (k.parse().unwrap(), v))
                 .collect(),
+            ..Group::default()
         }
     }
 

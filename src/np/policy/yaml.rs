@@ -54,6 +54,7 @@ fn group(name: &str, place: &Place) -> Result<Group, BadRules> {
         daemons: daemons.map_or(Ok(BTreeSet::new()), |place| names(&place))?,
         devices: devices.map_or(Ok(BTreeMap::new()), |place| patterns(&place))?,
         device_groups: device_groups.map_or(Ok(BTreeMap::new()), |place| patterns(&place))?,
+        ..Group::default()
     })
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   directory port ─▶ accept ─▶ handshake ─▶ doorman (directory.rs)
 //!   @alice's port ──▶ accept ─▶ handshake ─▶ connection ─▶ Session ─▶ store ─▶ reply
-//!   @bob's port ────▶   …                        ▲                       │
+//!   @bob's port ────▶   …   └─ HTTP ─▶ web       ▲                       │
 //!                                                └── Board ◀── events ───┤
 //!                                      courier ◀───────────── queued ────┘   ticker: purge
 //! ```

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One request per connection. A value is text, and is never to be taken for anything else: whoever put it there may
-//! have put a page there.
+//! have put a page there. Who does not offer HTTP is greeted with `@` like everybody, and can make nothing of it.
 //!
 //! Source: at_server:packages/at_secondary_server/CHANGELOG.md (3.2, 3.6).
 

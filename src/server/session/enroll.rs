@@ -15,8 +15,9 @@ use crate::{
     },
     secret::same,
     server::{
-        enroll::{self, Enrollment, Grant, MANAGE, MAX_ENROLLMENTS, OTP_LIFE, PENDING_LIFE, State},
+        enroll::{self, Enrollment, Grant, MANAGE, MAX_ENROLLMENTS, PENDING_LIFE, State},
         notify::Draft,
+        passcode,
         store::{
             Event, Tx,
             notes::{Kind, Status},
@@ -134,7 +135,7 @@ impl Session {
 
     fn request(&mut self, tx: &mut Tx<'_>, params: Params, now: u64) -> Handled {
         self.requests.retain(|at| now.saturating_sub(*at) < HOUR);
-        if self.requests.len() >= MAX_REQUESTS {
+        if self.requests.len() >= MAX_REQUESTS || !self.may_guess(now) {
             return Err(wrong(
                 "Enrollment requests have exceeded the limit within the specified time frame",
             ));
@@ -171,19 +172,31 @@ impl Session {
         Ok(Answer::Data(status(&new.id, "pending").end()))
     }
 
+    /// Whoever is logged in needs no passcode, and so guesses none.
+    fn may_guess(&self, now: u64) -> bool {
+        let stranger = !matches!(self.who, Who::Owner(_));
+        match (self.from.filter(|_| stranger), self.facts.guesses.lock()) {
+            (Some(from), Ok(guesses)) => guesses.may_try(from, now),
+            _ => true,
+        }
+    }
+
     /// Takes a passcode: the standing one stays, any other is used up.
     fn use_passcode(&self, tx: &mut Tx<'_>, code: &str, now: u64) -> Result<(), Refusal> {
-        let standing = enroll::standing_passcode_key(&self.home);
+        let standing = passcode::standing_key(&self.home);
         let standing = self.home.live(tx, &standing, now)?;
         let code = code.to_lowercase();
         if standing.is_some_and(|known| same(known.value.as_bytes(), code.as_bytes())) {
             return Ok(());
         }
         let fits = (6..=64).contains(&code.len()) && code.chars().all(char::is_alphanumeric);
-        let key = enroll::passcode_key(&self.home, &code);
+        let key = passcode::key_of(&self.home, &code);
         if fits && self.home.live(tx, &key, now)?.is_some() {
             self.home.erase(tx, &key)?;
             return Ok(());
+        }
+        if let (Some(from), Ok(mut guesses)) = (self.from, self.facts.guesses.lock()) {
+            guesses.wrong(from, now);
         }
         let pause = match self.facts.throttle.lock() {
             Ok(mut throttle) => throttle.wrong(now),
@@ -395,7 +408,7 @@ impl Session {
             self.home.erase(tx, &name)?;
         }
         self.home.erase(tx, &self.public_name(found))?;
-        enroll::end(tx, &self.home, &found.id, "r", now)?;
+        enroll::end(tx, &self.home, &found.id, now)?;
         Ok(Answer::Data(status(&found.id, "deleted").end()))
     }
 
@@ -431,10 +444,10 @@ impl Session {
 
     pub(super) fn otp_get(&mut self, tx: &mut Tx<'_>, ttl: Option<u64>, now: u64) -> Handled {
         self.managing("otp:get")?;
-        let code = enroll::passcode(|| crypto::random().ok())
+        let code = passcode::make(|| crypto::random().ok())
             .ok_or_else(|| refuse(Code::Internal, "the system gave no random bytes"))?;
-        let key = enroll::passcode_key(&self.home, &code);
-        let life = ttl.filter(|ttl| *ttl > 0).unwrap_or(OTP_LIFE);
+        let key = passcode::key_of(&self.home, &code);
+        let life = ttl.filter(|ttl| *ttl > 0).unwrap_or(passcode::OTP_LIFE);
         self.home.put_plain(tx, &key, "otp", Some(life), now)?;
         Ok(Answer::Data(code))
     }
@@ -450,7 +463,7 @@ impl Session {
         if !(6..=64).contains(&code.len()) {
             return Err(wrong("a passcode has 6 to 64 characters"));
         }
-        let key = enroll::standing_passcode_key(&self.home);
+        let key = passcode::standing_key(&self.home);
         self.home
             .put_plain(tx, &key, &code.to_lowercase(), ttl, now)?;
         Ok(Answer::Data("ok".into()))

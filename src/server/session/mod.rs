@@ -31,6 +31,7 @@ mod write;
 mod tests;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -45,7 +46,8 @@ use crate::at::{
 };
 
 use super::{
-    enroll::{Grant, Need, Throttle, own_data},
+    enroll::{Grant, Need, own_data},
+    passcode::{Guesses, Throttle},
     store::{StoreError, Tx, lists, register::Home},
 };
 use answer::Answer;
@@ -98,6 +100,8 @@ pub struct Session {
     watching: bool,
     /// When this connection asked for enrolments, milliseconds since 1970.
     requests: Vec<u64>,
+    /// Where it comes from, if that is known.
+    from: Option<IpAddr>,
     facts: Arc<Facts>,
 }
 
@@ -110,6 +114,8 @@ pub struct Facts {
     pub connections: AtomicUsize,
     /// Slows down whoever guesses passcodes.
     pub throttle: Mutex<Throttle>,
+    /// Shuts out addresses that guess passcodes.
+    pub guesses: Mutex<Guesses>,
     /// Connections to other servers, of all atSigns of this process.
     pub outbound: Arc<Outbound>,
     /// Who is here, and who came.
@@ -229,7 +235,17 @@ impl Session {
             challenge: None,
             watching: false,
             requests: Vec::new(),
+            from: None,
             facts,
+        }
+    }
+
+    /// The same from this address.
+    #[must_use]
+    pub fn coming_from(self, address: IpAddr) -> Self {
+        Self {
+            from: Some(address),
+            ..self
         }
     }
 

@@ -46,6 +46,9 @@ pub const FILE: &str = "atserver.redb";
 pub const LOCK: &str = "lock";
 pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 
+/// Hears of every event, on the writer's thread.
+type Told = Box<dyn FnMut(Event) + Send>;
+
 /// The store. Cheap to clone; the last clone to go closes it.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -161,14 +164,11 @@ impl Store {
         folder: &Path,
         told: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, StoreError> {
-        Self::open_leaving(Some(ROOM), folder, told)
+        // One type for all who open: reading, writing and repairing are compiled once.
+        Self::open_leaving(Some(ROOM), folder, Box::new(told))
     }
 
-    fn open_leaving(
-        room: Option<u64>,
-        folder: &Path,
-        told: impl FnMut(Event) + Send + 'static,
-    ) -> Result<Self, StoreError> {
+    fn open_leaving(room: Option<u64>, folder: &Path, told: Told) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
         let path = folder.join(FILE);
         if !path.exists() {
@@ -307,7 +307,7 @@ where
     }
 }
 
-fn write_loop(slot: &Slot, queue: &mpsc::Receiver<Job>, mut told: impl FnMut(Event) + Send) {
+fn write_loop(slot: &Slot, queue: &mpsc::Receiver<Job>, mut told: Told) {
     while let Ok(first) = queue.recv() {
         if !slot.is_open() {
             slot.reopen();

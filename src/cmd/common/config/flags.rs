@@ -86,7 +86,7 @@ impl Flags {
             .map(|flag| (distance(&flag.name, name), &flag.name))
             .min();
         match near {
-            Some((steps, other)) if steps <= 2 && steps < other.len() => format!("; {other}?"),
+            Some((steps, other)) if steps <= 2 && steps * 2 < name.len() => format!("; {other}?"),
             _ => String::new(),
         }
     }

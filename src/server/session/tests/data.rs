@@ -257,3 +257,37 @@ fn what_lives_elsewhere_is_fetched_and_kept_as_its_owner_allows() {
         }
     );
 }
+
+#[test]
+fn a_clock_that_leaps_and_comes_back_costs_no_value_and_lets_nobody_in() {
+    let mut world = World::new(&["@alice", "@bob"]);
+    let mut line = world.login("@alice");
+    let mut late = world.connect("@alice");
+    world.ask(&mut line, "update:ttl:86400000:day.ns@alice v");
+    world.ask(&mut line, "notify:@bob:x.ns@alice:v");
+    let challenge = world.ask(&mut late, "from:@alice");
+    let signature = keys().sign(challenge_of(&challenge).as_bytes()).unwrap();
+    let (right, year) = (world.now, 365 * 86_400_000);
+    world.now += year;
+    let refused = world.ask(&mut late, &format!("pkam:{signature}"));
+    assert!(refused.starts_with("error:AT0401-"), "{refused}");
+    world.talk(&mut line, &[("llookup:day.ns@alice", "data:null\n@alice@")]);
+    world.now = right;
+    world.talk(&mut line, &[("llookup:day.ns@alice", "data:v\n@alice@")]);
+    // Told what came while the clock was ahead, a monitor is told what comes afterwards, too.
+    world.now += year;
+    world.ask(&mut line, "notify:id:ahead:@bob:x.ns@alice:v");
+    world.deliver("@alice", "@bob");
+    world.now = right;
+    let mut bob = world.login("@bob");
+    let watch = world.monitor(&mut bob, "monitor:1");
+    world.events.clear();
+    world.ask(&mut line, "notify:id:after:@bob:x.ns@alice:v");
+    world.deliver("@alice", "@bob");
+    let live: Vec<_> = std::mem::take(&mut world.events);
+    let seen = live.iter().any(|event| match event {
+        Event::Note(note) => note.id == "after" && watch.wants_live(note),
+        _ => false,
+    });
+    assert!(seen, "{live:?}");
+}

@@ -163,4 +163,56 @@ fn a_device_enrols_is_approved_and_revoked() {
     assert!(gone.starts_with("error:AT0015-"), "{gone}");
     let moved = format!("lookup:_apsk.{second}.r.__e@alice");
     world.talk(&mut anybody, &[(&moved, "data:K\n@")]);
+    // And when it is forgotten.
+    world.ask(
+        &mut cram,
+        &format!(r#"enroll:delete:{{"enrollmentId":"{second}"}}"#),
+    );
+    let moved = format!("lookup:_apsk.{second}.d.__e@alice");
+    world.talk(&mut anybody, &[(&moved, "data:K\n@")]);
+}
+
+#[test]
+fn what_an_expired_enrolment_left_is_moved_and_its_keys_go() {
+    let mut world = World::new(&["@alice"]);
+    let mut cram = world.connect("@alice");
+    let reply = world.ask(&mut cram, "from:@alice");
+    let digest = cram_digest("s3cret", challenge_of(&reply));
+    world.ask(&mut cram, &format!("cram:{digest}"));
+    let request = r#"enroll:request:{"appName":"np","deviceName":"d","namespaces":{"x":"rw"},"apkamKeysExpiryInMillis":5000,"apskLegacy":"SIGN","signingAlgo":"rsa2048","metadata":{"m":1},"apkamPublicKey":"KEY","encryptedDefaultEncryptionPrivateKey":"P","encPrivateKeyIV":"IV","encryptedDefaultSelfEncryptionKey":"S"}"#;
+    let reply = world.ask(&mut cram, request);
+    let id = reply.split('"').nth(3).unwrap().to_owned();
+    let mut anybody = world.connect("@alice");
+    let kept = "lookup:k.__public_keys.__global@alice";
+    world.talk(
+        &mut cram,
+        &[
+            (
+                &format!("keys:get:keyName:{id}.default_enc_private_key.__manage@alice"),
+                "data:{\"value\":\"P\",\"iv\":\"IV\"}\n@alice@",
+            ),
+            (
+                "keys:put:public:namespace:__global:keyName:k V",
+                "data:-1\n@alice@",
+            ),
+            (
+                &format!("lookup:_apsk.{id}.a.__e@alice"),
+                // A look-up of the owner's is for what is shared with the owner.
+                &format!("error:AT0015-key not found : @alice:_apsk.{id}.a.__e@alice does not exist in keystore\n@alice@"),
+            ),
+        ],
+    );
+    let seen = world.ask(&mut anybody, kept);
+    assert!(seen.contains(&id), "{seen}");
+    world.now += 5000;
+    let (home, now) = (world.home("@alice"), world.now);
+    world.memory.write(|tx| purge(tx, &home, now)).unwrap();
+    for (key, found) in [
+        (kept.to_owned(), false),
+        (format!("lookup:_apsk.{id}.a.__e@alice"), false),
+        (format!("lookup:_apsk.{id}.d.__e@alice"), true),
+    ] {
+        let seen = world.ask(&mut anybody, &key);
+        assert_eq!(seen.starts_with("data:"), found, "{key} → {seen}");
+    }
 }

@@ -224,7 +224,7 @@ fn a_disk_that_fills_up_in_a_commit_costs_that_commit_alone() {
         return;
     };
     // No room is kept: the disk is found full where it hurts most.
-    let store = Store::open_leaving(None, &disk.0.0, |_| {}).unwrap();
+    let store = Store::open_leaving(None, &disk.0.0, Box::new(|_| {})).unwrap();
     let write = |key: u8, size: usize| {
         let value = vec![key; size];
         let written = store.write(move |tx| tx.put(vec![rows::RECORD, key], value));
