@@ -298,14 +298,6 @@ fn settings(tables: &[&[Row]], words: &[Word]) -> Result<Vec<Setting>, (usize, F
 
 impl Program {
     fn meaning(&self, link: &str, words: &[&str], around: &Around) -> Result<Meaning, Failure> {
-        // `sshrv` of 3.x and 4.x knew no options: HOST PORT [LOCAL_PORT].
-        if self.ours == "bridge" && words.first().is_some_and(|word| !word.starts_with('-')) {
-            return Ok(Meaning::Run {
-                program: self.ours,
-                words: words.iter().map(|&word| word.to_owned()).collect(),
-                remarks: Vec::new(),
-            });
-        }
         let mut tables = self.tables.to_vec();
         let snoop = (around.variable)("ENABLE_SNOOP");
         if self.ours == "rendezvous" && snoop.as_deref() == Some("true") {

@@ -1,6 +1,7 @@
 //! `noports bridge`, the classic `srv`: words, environment and stdin become a [`Plan`].
 //!
-//! The words may also be those of its forerunner `sshrv` of 3.x and 4.x: `HOST PORT [LOCAL_PORT]`. Upstream also keeps a log in
+//! The words are taken as the classic program takes them (`--host=rv`, `-hrv`, `--no-rv-auth`), and as its
+//! forerunner `sshrv` of 3.x and 4.x does: `HOST PORT [LOCAL_PORT]`. Upstream also keeps a log in
 //! `/tmp/srv.<pid>.log`; ours says everything on stderr, for a name that anybody can guess in a folder where
 //! anybody can write is no place for it.
 //!
@@ -40,6 +41,7 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
         out::note("usage: HOST PORT [LOCAL_PORT], or flags: see --help");
         return ExitCode::from(MISUSE);
     };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let args = match Args::from_args(&name.split(' ').collect::<Vec<_>>(), &words) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => {
@@ -113,15 +115,42 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-/// The forerunner's words as flags; flags as they are. `None`: words, but not two or three.
-fn classic<'a>(words: &[&'a str]) -> Option<Vec<&'a str>> {
-    match *words {
-        [first, ..] if first.starts_with('-') => Some(words.to_vec()),
-        [] => Some(Vec::new()),
-        [host, port] => Some(vec!["--host", host, "--port", port]),
-        [host, port, local] => Some(vec!["--host", host, "--port", port, "--local-port", local]),
-        _ => None,
+/// Values may stand in the same word as their flag; the forerunner has no flags at all. `None`: neither form.
+fn classic(words: &[&str]) -> Option<Vec<String>> {
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    match words {
+        [first, ..] if !first.starts_with('-') => {
+            return match words {
+                [host, port] => Some(owned(&["--host", host, "--port", port])),
+                [host, port, local] => {
+                    let words = ["--host", host, "--port", port, "--local-port", local];
+                    Some(owned(&words))
+                }
+                _ => None,
+            };
+        }
+        _ => {}
     }
+    let mut plain: Vec<String> = Vec::new();
+    for &word in words {
+        if let Some(("--no", flag)) = word.split_at_checked(4) {
+            // Only these two can be taken back; what was never asked for needs no answer.
+            if matches!(flag, "-rv-auth" | "-rv-e2ee") {
+                plain.retain(|word| word.strip_prefix('-') != Some(flag));
+                continue;
+            }
+        }
+        let long = word.strip_prefix("--").and_then(|_| word.split_once('='));
+        let short = ["-h", "-p"].into_iter().find_map(|flag| {
+            let value = word.strip_prefix(flag)?;
+            (!value.is_empty()).then(|| (flag, value.strip_prefix('=').unwrap_or(value)))
+        });
+        match long.or(short) {
+            Some((flag, value)) => plain.extend(owned(&[flag, value])),
+            None => plain.push(word.to_owned()),
+        }
+    }
+    Some(plain)
 }
 
 /// carries one session between a local stream and a rendezvous
@@ -389,6 +418,7 @@ mod tests {
 
     fn args(line: &str) -> Args {
         let words = classic(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         Args::from_args(&["bridge"], &words).unwrap()
     }
 
@@ -448,6 +478,22 @@ mod tests {
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn values_may_stand_in_the_same_word_and_two_flags_can_be_taken_back() {
+        let same =
+            from_environment("--host=rv --port=5 --local-port=3389 --timeout=9", &[]).unwrap();
+        assert_eq!(same.rendezvous.to_string(), "rv:5");
+        assert!(matches!(&same.local, Local::Dial(at) if at.to_string() == "localhost:3389"));
+        assert_eq!(same.timeout, Duration::from_secs(9));
+        for line in ["-hrv -p5", "-h=rv -p=5", "-h rv -p 5"] {
+            let plan = from_environment(line, &[]).unwrap();
+            assert_eq!(plan.rendezvous.to_string(), "rv:5", "{line}");
+        }
+        let line = "-h rv -p 1 --rv-auth --rv-e2ee --no-rv-auth --no-rv-e2ee";
+        let plan = from_environment(line, &[]).unwrap();
+        assert!(plan.admission.is_none() && plan.keys.is_none());
     }
 
     #[test]

@@ -416,12 +416,6 @@ fn the_words_of_the_launch_scripts() {
             ],
             "client --as @me --to @d --via @rv --device pi --user bob",
         ),
-        // What daemons of 3.x and 4.x start.
-        (
-            "sshrv",
-            &["r.example", "40189", "22"],
-            "bridge r.example 40189 22",
-        ),
         // Values that look like options; the last of several; what is for ssh.
         (
             "sshnp",
