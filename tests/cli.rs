@@ -159,12 +159,6 @@ fn the_name_of_the_link_chooses_the_program() {
                 &["--nope"],
                 "Could not find an option named \"nope\".",
             ),
-            ("srv", &["-h", "x"], "Option port is mandatory."),
-            (
-                "sshrv",
-                &["-q5"],
-                "Could not find an option with short name \"-5\".",
-            ),
             ("npp_file", &["-a", "@p"], "Option yaml is mandatory."),
             (
                 "npp_atserver",
@@ -190,15 +184,7 @@ fn the_name_of_the_link_chooses_the_program() {
 #[test]
 fn the_classic_programs_tell_their_options_and_version() {
     block_on(async {
-        for link in [
-            "sshnp",
-            "npt",
-            "sshnpd",
-            "srvd",
-            "srv",
-            "npp_file",
-            "npp_atserver",
-        ] {
+        for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
             let version = stdout(noports(&[link, "--version"])).await;
             assert!(version.starts_with("Version : "), "{version}");
             let help = stdout(noports(&[link, "--help"])).await;
