@@ -7,6 +7,7 @@
 #   dist/noports-VERSION-ARCH.tar.gz   the executable, LICENSE, README.md, units, completions, manual pages
 #   dist/noports-VERSION.cdx.json      bill of materials (CycloneDX)
 #   dist/VERSION, dist/SHA256SUMS      what install.sh reads first
+#   dist/install.sh                    the same as here, so that the folder is all that a web server needs
 #   target/static/ARCH/noports         the executable alone (all that --only-program makes)
 #
 # The compiler is whatever knows the machine:
@@ -209,6 +210,7 @@ for arch in $archs; do archive "$arch"; done
 # shellcheck disable=SC2046
 python3 packaging/sbom.py "$version" "$epoch" $(for arch in $archs; do triple "$arch"; done) >"$out/noports-$version.cdx.json"
 printf '%s\n' "$version" >"$out/VERSION"
+cp install.sh "$out/"
 (
     cd "$out"
     rm -f SHA256SUMS

@@ -15,9 +15,9 @@
 //! | [`policy`] | who may do what, decided by a process of its own |
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
-//! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
 //! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions |
+//! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 

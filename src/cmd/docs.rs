@@ -10,7 +10,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
-    time::SystemTime,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use argh::FromArgs;
@@ -141,17 +141,22 @@ fn everything(share: &Path) -> Vec<(PathBuf, String)> {
 }
 
 fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
-    let now = log::utc(SystemTime::now());
+    // A package is the same whenever it is made.
+    let fixed = env::var("SOURCE_DATE_EPOCH")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let now = fixed.map_or_else(SystemTime::now, |seconds| {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    });
+    let now = log::utc(now);
     let edition = Edition {
         day: now.split('T').next().unwrap_or_default(),
         version: concat!("noports ", env!("CARGO_PKG_VERSION")),
     };
-    let programs: Vec<_> = APPLETS
-        .iter()
-        .map(|a| (a.name.to_owned(), a.about))
-        .collect();
+    let shown = || APPLETS.iter().filter(|applet| !applet.about.is_empty());
+    let programs: Vec<_> = shown().map(|a| (a.name.to_owned(), a.about)).collect();
     let mut files = vec![(folder.join("noports.1"), man::overview(&programs, edition))];
-    for applet in APPLETS {
+    for applet in shown() {
         let help = help_of(&[applet.name]);
         let mut words: Vec<String> = help.commands.iter().map(|row| row.0.clone()).collect();
         words.extend(words_in_notes(&help).into_iter().map(|row| row.0));

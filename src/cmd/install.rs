@@ -41,7 +41,15 @@ pub use status::main as services;
 /// How long a new service may take until it is connected, before we say that it is not.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
 /// What a service would not inherit from the person who installs it, and needs.
-const VARIABLES: [&str; 4] = ["NOPORTS_ROOT", "NOPORTS_CA", "NOPORTS_AS", "NOPORTS_KEYS"];
+const VARIABLES: [&str; 5] = [
+    "NOPORTS_ROOT",
+    "NOPORTS_CA",
+    "NOPORTS_AS",
+    "NOPORTS_KEYS",
+    "NOPORTS_CONFIG",
+];
+/// Those of them that are paths.
+const PATHS: [&str; 3] = ["NOPORTS_CA", "NOPORTS_KEYS", "NOPORTS_CONFIG"];
 /// Flags of ours that take a value.
 const WITH_VALUE: [&str; 4] = ["--run-as", "--init", "--instance", "--destdir"];
 const SWITCHES: [&str; 7] = [
@@ -79,7 +87,7 @@ const PROGRAMS: [Program; 4] = [
         name: "daemon",
         serve: &["daemon"],
         about: "waits on this device for sessions",
-        files: &["--keys", "--ca", "--passphrase-file"],
+        files: &["--config", "--keys", "--ca", "--passphrase-file"],
         many: false,
         low_ports: false,
         status: true,
@@ -89,7 +97,7 @@ const PROGRAMS: [Program; 4] = [
         name: "rendezvous",
         serve: &["rendezvous"],
         about: "joins the two ends of sessions",
-        files: &["--keys", "--ca", "--passphrase-file"],
+        files: &["--config", "--keys", "--ca", "--passphrase-file"],
         many: true,
         low_ports: false,
         status: true,
@@ -99,7 +107,7 @@ const PROGRAMS: [Program; 4] = [
         name: "policy",
         serve: &["policy", "serve"],
         about: "decides who may use which device",
-        files: &["--keys", "--ca", "--passphrase-file", "--rules"],
+        files: &["--config", "--keys", "--ca", "--passphrase-file", "--rules"],
         many: false,
         low_ports: false,
         status: true,
@@ -109,7 +117,7 @@ const PROGRAMS: [Program; 4] = [
         name: "atserver",
         serve: &["atserver", "serve"],
         about: "hosts atSigns",
-        files: &["--data", "--ca", "--tls-cert", "--tls-key"],
+        files: &["--config", "--data", "--ca", "--tls-cert", "--tls-key"],
         many: true,
         low_ports: true,
         // Its own `status` asks the server itself.
@@ -399,16 +407,23 @@ fn service(
     let mut words = whole_paths(program, words)?;
     let person = person(program, args.run_as.as_deref(), &words, init)?;
     let mut writes = Vec::new();
-    if program.name == "atserver" {
-        writes.push(data_folder(&mut words, init, &person));
+    match program.name {
+        "atserver" => writes.push(data_folder(&mut words, init, &person)),
+        // Sessions may bring keys for authorized_keys along.
+        "daemon" => writes.push(person.home.join(".ssh")),
+        _ => {}
+    }
+    // A home that is not there is not made either: such a user has no sshd to let anybody in for.
+    if program.name == "daemon" && person.home.is_dir() {
+        // Keys of sessions, in authorized_keys; and those to log in to clients with.
+        writes.push(person.home.join(".ssh"));
+        if words.iter().any(|word| word == "--reverse-ssh") {
+            writes.push(person.home.join(".sshnp"));
+        }
     }
     let executable = std::env::current_exe()
         .map_err(|why| Failure::plain(format!("cannot find this program's own file: {why}")))?;
-    let environment: Vec<_> = VARIABLES
-        .iter()
-        .filter_map(|name| Some((*name, std::env::var(name).ok()?)))
-        .filter(|(_, value)| !value.is_empty())
-        .collect();
+    let environment = environment(|name| std::env::var(name).ok());
     let serve = program.serve.iter().map(|word| (*word).to_owned());
     let service = Service {
         program,
@@ -431,6 +446,28 @@ fn service(
         )));
     }
     Ok(service)
+}
+
+/// What the service would not inherit; with whole paths, as its words.
+fn environment(env: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    let whole = |list: String| {
+        let paths = std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty());
+        let paths = paths.map(|path| std::path::absolute(&path).unwrap_or(path));
+        let joined = std::env::join_paths(paths).ok();
+        joined.map_or(list.clone(), |all| all.to_string_lossy().into_owned())
+    };
+    let set = |name: &&'static str| {
+        let value = env(name).filter(|value| !value.is_empty())?;
+        Some((
+            *name,
+            if PATHS.contains(name) {
+                whole(value)
+            } else {
+                value
+            },
+        ))
+    };
+    VARIABLES.iter().filter_map(set).collect()
 }
 
 fn service_name(program: &Program, instance: Option<&str>) -> Result<String, Failure> {
@@ -524,6 +561,9 @@ fn data_folder(words: &mut Vec<String>, init: Init, person: &Person) -> PathBuf 
     if let Some(folder) = value_of(words, "--data") {
         return folder.into();
     }
+    if let Some(folder) = data_in_file(words, person) {
+        return folder;
+    }
     let named = std::env::var_os("NOPORTS_DATA").filter(|value| !value.is_empty());
     let folder = match named {
         Some(folder) => std::path::absolute(&folder).unwrap_or_else(|_| folder.into()),
@@ -532,6 +572,30 @@ fn data_folder(words: &mut Vec<String>, init: Init, person: &Person) -> PathBuf 
     };
     words.extend(["--data".to_owned(), folder.display().to_string()]);
     folder
+}
+
+/// The same where a file of flags says it.
+fn data_in_file(words: &[String], person: &Person) -> Option<PathBuf> {
+    let named = value_of(words, "--config").map(PathBuf::from);
+    let named = named.or_else(|| std::env::var_os("NOPORTS_CONFIG").map(PathBuf::from));
+    let file = "noports/atserver.conf";
+    let usual = [
+        person.home.join(".config").join(file),
+        Path::new("/etc").join(file),
+    ];
+    let file = named.or_else(|| usual.into_iter().find(|file| file.exists()))?;
+    let text = std::fs::read_to_string(file).ok()?;
+    let mut lines = text
+        .lines()
+        .map(|line| line.trim().split_once(char::is_whitespace));
+    let value = lines
+        .find_map(|line| line.filter(|(name, _)| *name == "data"))?
+        .1
+        .trim();
+    Some(match value.strip_prefix("~/") {
+        Some(rest) => person.home.join(rest),
+        None => value.into(),
+    })
 }
 
 /// Lets the program itself look at its words and keys, as whom it will run.

@@ -84,6 +84,10 @@ impl Admission {
         if !same {
             return Err(Refusal::OtherSession);
         }
+        // These members and no others: a request for this session holds them, too, signed by the same key.
+        if envelope.unverified() != self.payload() {
+            return Err(Refusal::Form);
+        }
         envelope.verify(signer)?;
         let asked = self.rendezvous_nonce.takes_numbers();
         Ok(if asked { number(text) } else { None })

@@ -11,6 +11,8 @@
 //! Source: noports:packages/dart/noports_core/lib/src/common/mixins/at_client_bindings.dart and
 //! noports:packages/dart/noports_core/lib/src/sshnp/util/sshnpd_channel (signing and verifying).
 
+use std::collections::HashSet;
+
 use miniserde::{Deserialize, json};
 
 use crate::at::crypto::{KeyPair, PublicKey};
@@ -24,7 +26,7 @@ pub enum EnvelopeError {
     /// Longer than [`MAX_ENVELOPE`].
     #[error("the message is longer than {MAX_ENVELOPE} bytes")]
     TooLong,
-    /// Not JSON, or a member is missing, twice there, or of the wrong type.
+    /// Not JSON, or a member is missing, twice there (in the payload, too), or of the wrong type.
     #[error("the message is not a signed envelope")]
     Form,
     /// Signed in a way we do not know.
@@ -79,6 +81,9 @@ impl Envelope {
         }
         let outer: Outer = json::from_str(text).map_err(|_| EnvelopeError::Form)?;
         let payload = object_member(text, "payload").ok_or(EnvelopeError::Form)?;
+        if repeats_a_member(&payload) {
+            return Err(EnvelopeError::Form);
+        }
         let long_hash = match outer.hashing.as_str() {
             "sha256" => false,
             "sha512" => true,
@@ -146,6 +151,33 @@ fn object_member(text: &str, name: &str) -> Option<String> {
         at += 1;
     }
     found
+}
+
+/// Whether an object, compact, has two members of one name, however they are escaped. Which of them counts would be
+/// left to each reader.
+fn repeats_a_member(object: &str) -> bool {
+    let bytes = object.as_bytes();
+    let (mut names, mut depth, mut at) = (HashSet::new(), 0usize, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                let end = string_end(bytes, at);
+                if depth == 1 && bytes.get(end) == Some(&b':') {
+                    let name = json::from_str::<String>(&object[at..end]);
+                    if !name.is_ok_and(|name| names.insert(name)) {
+                        return true;
+                    }
+                }
+                at = end;
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    false
 }
 
 /// Behind the closing quote of the string that starts at `at`.
@@ -260,6 +292,8 @@ mod tests {
             r#"{"payload":{},"payload":1,"#,
             r#"{"payload":1,"payload":{},"#,
             r#"{"inner":{"payload":{}},"#,
+            r#"{"payload":{"a":1,"a":1},"#,
+            r#"{"payload":{"a":1,"b":{},"\u0061":2},"#,
             r#"{"x":"\"payload\":{}","#,
         ] {
             assert_eq!(
@@ -275,6 +309,11 @@ mod tests {
         let whole =
             r#"{"payload":{},"signature":"AA==","hashingAlgo":"sha256","signingAlgo":"rsa2048"}"#;
         assert!(Envelope::parse(whole).is_ok());
+        let inner = whole.replace(
+            "{}",
+            r#"{"a":{"a":1,"b":[{"a":1},{"a":1}]},"b":"\",\"a\":1"}"#,
+        );
+        assert!(Envelope::parse(&inner).is_ok(), "names of other objects");
         for (from, to) in [
             (r#","signature":"AA==""#, ""),
             (r#""AA==""#, "null"),

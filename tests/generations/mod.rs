@@ -3,7 +3,9 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`rendezvous`] | what each generation says to a rendezvous, played by hand |
+//! | [`daemon`] | what clients of each generation say to a daemon, and daemons held to a generation |
 //! | [`bridge`] | the classic program `srv` (and `sshrv`), as its callers run it |
 
 mod bridge;
+mod daemon;
 mod rendezvous;

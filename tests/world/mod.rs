@@ -223,11 +223,16 @@ impl World {
 
     /// Starts a service and waits until it says on stdout that it is ready.
     pub fn process(&self, words: &[&str]) -> Process {
-        let mut command = self.noports(&[words, &["--json"]].concat());
+        let command = self.noports(&[words, &["--json"]].concat());
+        self.ready(words[0], command)
+    }
+
+    /// A process that is started with `--json`; returns when it says that it is ready. Its stderr is in `<name>.log`.
+    pub fn ready(&self, name: &str, mut command: Command) -> Process {
         let log = fs::File::options()
             .create(true)
             .append(true)
-            .open(self.dir.path(&format!("{}.log", words[0])));
+            .open(self.dir.path(&format!("{}.log", name)));
         command.stdout(Stdio::piped()).stderr(log.unwrap());
         let mut process = Process(command.spawn().unwrap());
         let mut line = String::new();
@@ -236,8 +241,8 @@ impl World {
             .unwrap();
         assert!(
             line.contains(r#""event":"ready""#),
-            "{words:?}: {line:?}\n{}",
-            self.log(words[0])
+            "{name}: {line:?}\n{}",
+            self.log(name)
         );
         process
     }

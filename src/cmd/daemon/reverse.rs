@@ -46,6 +46,9 @@ const KEY_WITHIN: Duration = Duration::from_secs(3);
 const LOGIN_WITHIN: Duration = Duration::from_secs(10);
 /// Most of what ssh says that is looked at, in bytes.
 const MAX_WORDS: usize = 4096;
+/// The client's host key is new each time, under a name that says nothing: a port of some rendezvous. Remembered, it
+/// would only stand in the way of whoever gets that port next.
+const NO_MEMORY: [&str; 2] = ["-o", "UserKnownHostsFile=/dev/null"];
 /// What a person with a client of that time may try.
 const ADVICE: &str = "(use --local-port to specify unused port)";
 
@@ -125,7 +128,7 @@ pub async fn log_in(
         },
         alias: None,
         no_input: false,
-        options: &[],
+        options: &NO_MEMORY.map(str::to_owned),
         lasts: tunnel_ssh::LASTS,
     };
     let mut child = start(&ssh, &tunnel).map_err(|why| failed(&why))?;

@@ -55,6 +55,19 @@ impl Help {
                 || HEADINGS.contains(&line)
             {
                 heading = line;
+            } else if let Some(rest) = line.strip_prefix("--config FILE ") {
+                help.flags.push(Flag {
+                    short: None,
+                    long: "--config".to_owned(),
+                    value: Some("file".to_owned()),
+                    about: rest.to_owned(),
+                });
+                heading = "Options:";
+            } else if !line.starts_with(' ') && !line.is_empty() && !heading.is_empty() {
+                // What follows stands for itself; the last flag is the one that it is about.
+                if let Some(last) = help.flags.last_mut() {
+                    go_on(&mut last.about, line);
+                }
             } else if heading.is_empty() {
                 help.about += line;
                 help.about.push('\n');
@@ -63,7 +76,7 @@ impl Help {
             }
         }
         help.about = help.about.trim().to_owned();
-        for flag in &mut help.flags {
+        for flag in help.flags.iter_mut().filter(|flag| flag.value.is_none()) {
             flag.value = value_in(&help.usage, &flag.long);
         }
         help
@@ -169,7 +182,8 @@ mod tests {
         --a-very-long-flag-of-it short text\n  --ca              file\n  -q, --quiet       no  progress\n  \
         --help, help      display usage information\n\n\
         Commands:\n  serve             Answer\n                    daemons.\n\n\
-        Examples:\n  noports x @a\n\nNotes:\n  First,\n    otp       make\n\nError codes:\n  1 failed\n  10 no keys\n";
+        Examples:\n  noports x @a\n\nNotes:\n  First,\n    otp       make\n\nError codes:\n  1 failed\n  10 no keys\n\n\
+        --config FILE reads flags:\none per line.\n";
 
     #[test]
     fn help_is_taken_apart() {
@@ -197,6 +211,7 @@ mod tests {
                 ("", "--ca", Some("file..."), "file"),
                 ("-q", "--quiet", None, "no  progress"),
                 ("", "--help", None, "display usage information"),
+                ("", "--config", Some("file"), "reads flags: one per line."),
             ]
         );
     }

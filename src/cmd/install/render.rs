@@ -95,7 +95,11 @@ impl Service {
                 format!("Environment={word}")
             })
             .collect();
-        let writes: Vec<_> = self.writes.iter().map(|p| path(p)).collect();
+        let writes: Vec<_> = self
+            .writes
+            .iter()
+            .map(|p| format!("-{}", path(p)))
+            .collect();
         let writes = match writes.is_empty() {
             true => String::new(),
             false => format!("ReadWritePaths={}", line(&writes, quote::systemd_value)),

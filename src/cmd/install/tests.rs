@@ -176,7 +176,7 @@ fn an_at_server_may_write_to_its_data_and_open_low_ports() {
     );
     let (text, _) = example(atserver, "x").file(Init::Systemd);
     for line in [
-        "ReadWritePaths=\"/srv/a t\"",
+        "ReadWritePaths=\"-/srv/a t\"",
         "AmbientCapabilities=CAP_NET_BIND_SERVICE",
         "User=pi",
         "KillMode=process",
@@ -187,5 +187,41 @@ fn an_at_server_may_write_to_its_data_and_open_low_ports() {
     assert!(
         daemon.contains("\nCapabilityBoundingSet=\nPrivateUsers=yes\n"),
         "{daemon}"
+    );
+}
+
+#[test]
+fn a_file_of_flags_says_where_the_data_are() {
+    let folder = std::env::temp_dir().join(format!("install-{}", uuid::Uuid::new_v4().as_simple()));
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("at.conf");
+    for (text, want) in [
+        ("listen 0.0.0.0\ndata   ~/at\n", Some("/home/p i/at")),
+        ("data /srv/a t\n", Some("/srv/a t")),
+        ("# data /x\ndatas /y\n", None),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let words = ["--config".to_owned(), file.display().to_string()];
+        let found = data_in_file(&words, &person());
+        assert_eq!(found, want.map(PathBuf::from), "{text}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn variables_go_with_the_service_as_whole_paths() {
+    let here = std::env::current_dir().unwrap().join("ca.pem");
+    let env = |name: &str| match name {
+        "NOPORTS_CA" => Some("ca.pem:/b.pem".to_owned()),
+        "NOPORTS_ROOT" => Some("ca.pem".to_owned()),
+        "NOPORTS_AS" => Some(String::new()),
+        "NOPORTS_PASSPHRASE" => Some("secret".to_owned()),
+        _ => None,
+    };
+    let want = format!("{}:/b.pem", here.display());
+    let set = environment(env);
+    assert_eq!(
+        set,
+        [("NOPORTS_ROOT", "ca.pem".to_owned()), ("NOPORTS_CA", want)]
     );
 }

@@ -41,6 +41,8 @@ pub mod ssh;
 pub mod tunnel;
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 pub(super) mod tests;
 
 /// What every request says: where to meet, and what protects the session there.

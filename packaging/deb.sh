@@ -1,0 +1,99 @@
+#!/bin/sh
+# Makes a Debian package of an executable that runs anywhere: packaging/deb.sh ARCH [EXECUTABLE] [OUT]
+#
+#   ARCH         x86_64 aarch64 armv7 armv6 (Debian's armhf is armv7, armel takes armv6)
+#   EXECUTABLE   default: target/static/ARCH/noports, as packaging/build-static.sh makes it
+#   OUT          default: dist
+#
+# It has no dependencies. Services are not started by it: `noports daemon install` makes them, an upgrade starts them
+# anew, removing the package removes them. Manual pages are printed by the executable, so this runs where it runs, or
+# where NOPORTS names another one of the same version that does.
+set -eu
+cd "$(dirname "$0")/.."
+
+arch=${1:?ARCH}
+executable=${2:-target/static/$arch/noports}
+out=${3:-dist}
+runs=${NOPORTS:-$executable}
+case $arch in
+x86_64) debian=amd64 ;;
+aarch64) debian=arm64 ;;
+armv7) debian=armhf ;;
+armv6) debian=armel ;;
+*)
+    echo "deb.sh: no Debian for $arch" >&2
+    exit 2
+    ;;
+esac
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+stage=target/deb/$arch
+rm -rf "$stage"
+mkdir -p "$stage/DEBIAN" "$stage/usr/bin" "$stage/usr/share/doc/noports" "$out"
+
+install -m 755 "$executable" "$stage/usr/bin/noports"
+for link in sshnp npt sshnpd srvd sshrvd srv sshrv npp_file npp_atserver at_activate; do
+    ln -s noports "$stage/usr/bin/$link"
+done
+SOURCE_DATE_EPOCH=$epoch "$runs" docs all "$stage/usr/share" >/dev/null
+# Debian looks for these in places of its own.
+mkdir -p "$stage/usr/share/zsh/vendor-completions"
+mv "$stage/usr/share/zsh/site-functions/_noports" "$stage/usr/share/zsh/vendor-completions/"
+rmdir "$stage/usr/share/zsh/site-functions"
+gzip -n9 "$stage"/usr/share/man/man1/*.1
+for page in "$stage"/usr/share/man/man1/*.gz; do
+    # A page that is only another one's name becomes a link.
+    to=$(gzip -dc "$page" | sed -n '1s/^\.so man1\///p')
+    [ -z "$to" ] || ln -sf "$to.gz" "$page"
+done
+{
+    printf 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: noports\n\n'
+    printf 'Files: *\nCopyright: the authors of noports\nLicense: BSD-3-Clause\n'
+    sed 's/^$/./; s/^/ /' LICENSE
+} >"$stage/usr/share/doc/noports/copyright"
+{
+    printf 'noports (%s) unstable; urgency=medium\n\n  * Release %s.\n\n' "$version" "$version"
+    printf ' -- The noports project <noports@localhost>  %s\n' "$(date -u -R -d "@$epoch")"
+} | gzip -n9 >"$stage/usr/share/doc/noports/changelog.gz"
+
+cat >"$stage/DEBIAN/control" <<END
+Package: noports
+Version: $version
+Architecture: $debian
+Maintainer: The noports project <noports@localhost>
+Installed-Size: $(du -k -s --apparent-size "$stage/usr" | cut -f 1)
+Section: net
+Priority: optional
+Suggests: openssh-client, openssh-server
+Conflicts: sshnoports
+Description: reach a device that has no open port
+ Ssh and any TCP service on a device that has no open port, end-to-end
+ encrypted, with outbound connections only: client, daemon, rendezvous,
+ policy and atServer in one executable.
+ .
+ Installing starts nothing. "noports daemon install" makes a service.
+END
+cat >"$stage/DEBIAN/postinst" <<'END'
+#!/bin/sh
+set -e
+# After an upgrade services go on with the new version; sessions that run are left alone by that.
+if [ "$1" = configure ] && [ -n "$2" ]; then
+    noports service restart >/dev/null 2>&1 || true
+fi
+END
+cat >"$stage/DEBIAN/prerm" <<'END'
+#!/bin/sh
+set -e
+# Keys and data stay.
+if [ "$1" = remove ]; then
+    for program in daemon rendezvous policy atserver; do
+        noports "$program" uninstall >/dev/null 2>&1 || true
+    done
+fi
+END
+chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm"
+( cd "$stage" && find usr -type f -exec md5sum {} + | sort -k 2 >DEBIAN/md5sums )
+find "$stage" -type d -exec chmod 755 {} +
+find "$stage/usr/share" -type f -exec chmod 644 {} +
+find "$stage" -exec touch -h -d "@$epoch" {} +
+SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz --build "$stage" "$out/noports_${version}_$debian.deb"
