@@ -223,7 +223,13 @@ impl World {
 
     /// Starts a service and waits until it says on stdout that it is ready.
     pub fn process(&self, words: &[&str]) -> Process {
-        let command = self.noports(&[words, &["--json"]].concat());
+        self.process_with(words, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn process_with(&self, words: &[&str], variables: &[(&str, &str)]) -> Process {
+        let mut command = self.noports(&[words, &["--json"]].concat());
+        command.envs(variables.iter().copied());
         self.ready(words[0], command)
     }
 
