@@ -95,7 +95,8 @@ together() {
     start "$2" rendezvous --as @rendezvous --host 127.0.0.1
     start "$3" daemon --as @device --manager @alice --device demo --sshd-port "$port"
     if [ "$3" = x86_64 ]; then
-        say "   the daemon, idle: $(sed -n 's/^VmRSS:[[:space:]]*//p' "/proc/$child/status") resident"
+        say "   the daemon, idle: $(sed -n 's/^VmRSS:[[:space:]]*//p' "/proc/$child/status") resident, of that" \
+            "$(sed -n 's/^RssAnon:[[:space:]]*//p' "/proc/$child/status") its own (the rest is the file)"
     fi
     asked=$(now)
     run "$4" client --as @alice --to @device --device demo --via @rendezvous --user "$user" --identity "$top/id" -- -F none \
