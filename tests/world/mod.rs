@@ -33,6 +33,7 @@ use noports::{
 };
 
 pub mod ports;
+pub mod sessions;
 
 /// The executable under test.
 pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
