@@ -95,10 +95,11 @@ together() {
     start "$2" rendezvous --as @rendezvous --host 127.0.0.1
     start "$3" daemon --as @device --manager @alice --device demo --sshd-port "$port"
     if [ "$3" = x86_64 ]; then
-        say "   the daemon, idle: $(sed -n 's/^VmRSS:[[:space:]]*//p' "/proc/$child/status") resident"
+        say "   the daemon, idle: $(sed -n 's/^VmRSS:[[:space:]]*//p' "/proc/$child/status") resident, of that" \
+            "$(sed -n 's/^RssAnon:[[:space:]]*//p' "/proc/$child/status") its own (the rest is the file)"
     fi
     asked=$(now)
-    run "$4" client --as @alice --to @device --device demo --via @rendezvous --identity "$top/id" -- -F none \
+    run "$4" client --as @alice --to @device --device demo --via @rendezvous --user "$user" --identity "$top/id" -- -F none \
         -o "UserKnownHostsFile=$top/known_hosts" -o StrictHostKeyChecking=yes -o BatchMode=yes \
         "cat $top/load; echo \$SSH_CONNECTION" >"$world/heard" 2>"$world/client.log" ||
         die "no session: $(cat "$world/client.log" "$world/daemon.log" "$world/rendezvous.log")"
@@ -124,7 +125,8 @@ register() {
 inside() {
     top=$1
     port=$2
-    shift 2
+    user=$3
+    shift 3
     archs=$*
     world=$top
     root=
@@ -178,5 +180,5 @@ END
 "$sshd" -D -e -f "$top/sshd_config" 2>"$top/sshd.log" &
 server=$!
 printf 'demo.device.noports %s\n' "$(cat "$top/host.pub")" >"$top/known_hosts"
-unshare --user --map-root-user --mount sh "$0" --inside "$top" "$port" "$@"
+unshare --user --map-root-user --mount sh "$0" --inside "$top" "$port" "$(id -un)" "$@"
 say "all of them work, alone and together"

@@ -37,18 +37,16 @@ pub fn service(
     let mut words = whole_paths(program, words)?;
     let person = person(program, args.run_as.as_deref(), &words, init)?;
     let mut writes = Vec::new();
-    match program.name {
-        "atserver" => writes.push(data_folder(&mut words, init, &person)),
-        // Sessions may bring keys for authorized_keys along.
-        // A home that is not there is not made: such a user has no sshd to let anybody in for.
-        "daemon" if person.home.is_dir() => {
-            writes.push(person.home.join(".ssh"));
-            if words.iter().any(|word| word == "--reverse-ssh") {
-                // Keys to log in to clients with.
-                writes.push(person.home.join(".sshnp"));
-            }
+    if program.name == "atserver" {
+        writes.push(data_folder(&mut words, init, &person));
+    }
+    // A home that is not there is not made either: such a user has no sshd to let anybody in for.
+    if program.name == "daemon" && person.home.is_dir() {
+        // Keys of sessions, in authorized_keys; and those to log in to clients with.
+        writes.push(person.home.join(".ssh"));
+        if words.iter().any(|word| word == "--reverse-ssh") {
+            writes.push(person.home.join(".sshnp"));
         }
-        _ => {}
     }
     let executable = std::env::current_exe()
         .map_err(|why| Failure::plain(format!("cannot find this program's own file: {why}")))?;

@@ -94,7 +94,7 @@ fn word(line: &str, tables: &[&[Row]]) -> Option<String> {
     let (key, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
     let (name, value) = (key.trim().to_lowercase().replace('_', "-"), value.trim());
     let known = KEYS.contains(&name.as_str()) && key.trim() == key.trim().to_uppercase();
-    if !known || value.contains('=') {
+    if !known || value.contains('=') || value.contains(char::is_control) {
         return None;
     }
     let rows = || tables.iter().flat_map(|table| table.iter());
@@ -139,6 +139,7 @@ mod tests {
             ("QUIET=true", None),
             ("KEY_FILE=/k", Some("--key-file=/k")),
             ("RSA=true", None),
+            ("TO=@d\u{1b}[2J", None),
         ] {
             assert_eq!(word(line, &[CLIENT]).as_deref(), want, "{line}");
         }
