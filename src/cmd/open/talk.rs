@@ -174,7 +174,7 @@ fn silent_rendezvous(whom: &Whom) -> String {
     let mut hint = "is it running, and does it serve your atSign? another one: --via".to_owned();
     let terms = whom.ways.terms;
     if terms.admit_client || terms.admit_device {
-        hint += &format!("; one before 5.0 needs {NO_ADMIT}");
+        hint += &format!("; for one before 5.0: {NO_ADMIT}");
     }
     hint
 }
