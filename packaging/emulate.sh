@@ -2,10 +2,10 @@
 # The executables of other machines, run on this one: each by itself, then together. Needs what build-static.sh left in
 # target/static, qemu-user-static, ssh and sshd; nothing leaves this machine.
 #
-#   packaging/emulate.sh
+#   packaging/emulate.sh [x86_64|aarch64|armv7|armv6 …]       all four, unless named
 #
-# Four rounds of the whole story: atServer, rendezvous, daemon and client are a different machine's each, and everyone
-# plays every part once. A client runs ssh through the tunnel into a real sshd and fetches a file.
+# As many rounds of the whole story as there are machines: atServer, rendezvous, daemon and client are a different
+# machine's each, and everyone plays every part once. A client runs ssh through the tunnel into a real sshd and fetches a file.
 #
 # A kernel starts a foreign executable by itself once it knows the emulator (binfmt_misc). It is told so in a namespace of
 # our own (Linux 6.7 and later), not on this machine; that way the daemon's children are emulated too.
@@ -28,18 +28,21 @@ cpu() {
     esac
 }
 
-# noports of a machine, in the world at hand: run ARCH WORD …
-run() {
-    arch=$1
+# Becomes the noports of a machine, in the world at hand: become ARCH WORD …
+become() {
+    QEMU_CPU=$(cpu "$1")
+    export QEMU_CPU NOPORTS_ROOT="$root" NOPORTS_CA="$world/atserver/ca.pem" NOPORTS_KEYS="$world/keys" NOPORTS_DEBUG=1
+    file=$files/$1/noports
     shift
-    QEMU_CPU=$(cpu "$arch") NOPORTS_ROOT=$root NOPORTS_CA=$world/atserver/ca.pem NOPORTS_KEYS=$world/keys \
-        NOPORTS_DEBUG=1 "$files/$arch/noports" "$@" </dev/null
+    exec "$file" "$@" </dev/null
 }
+run() { (become "$@"); }
 
-# Starts a service and waits until it is ready; its number is added to $children.
+# Starts a service and waits until it is ready; its number is $child, and one of $children.
 start() {
     name=$2
-    run "$@" --json >"$world/$name.out" 2>"$world/$name.log" &
+    : >"$world/$name.out"
+    (become "$@" --json) >"$world/$name.out" 2>"$world/$name.log" &
     child=$!
     children="$children $child"
     wait_for "$world/$name.out" "$child" || die "the $name of $1 did not start: $(cat "$world/$name.log")"
@@ -58,7 +61,7 @@ now() { date +%s%N; }
 since() { echo "$((($(now) - $1) / 1000000)) ms"; }
 
 alone() {
-    for arch in x86_64 aarch64 armv7 armv6; do
+    for arch in $archs; do
         [ -x "$files/$arch/noports" ] || die "there is no $files/$arch/noports: packaging/build-static.sh first"
         began=$(now)
         run "$arch" --version >/dev/null || die "$arch does not start"
@@ -69,7 +72,7 @@ alone() {
     done
 }
 
-# together ATSERVER RENDEZVOUS DAEMON CLIENT
+# together ATSERVER RENDEZVOUS DAEMON CLIENT …
 together() {
     say "-- atServer $1, rendezvous $2, daemon $3, client $4"
     began=$(now)
@@ -92,10 +95,11 @@ together() {
     start "$2" rendezvous --as @rendezvous --host 127.0.0.1
     start "$3" daemon --as @device --manager @alice --device demo --sshd-port "$port"
     if [ "$3" = x86_64 ]; then
-        say "   the daemon, idle: $(sed -n 's/^VmRSS:[[:space:]]*//p' "/proc/$child/status") resident"
+        say "   the daemon, idle: $(sed -n 's/^VmRSS:[[:space:]]*//p' "/proc/$child/status") resident, of that" \
+            "$(sed -n 's/^RssAnon:[[:space:]]*//p' "/proc/$child/status") its own (the rest is the file)"
     fi
     asked=$(now)
-    run "$4" client --as @alice --to @device --device demo --via @rendezvous --identity "$top/id" -- -F none \
+    run "$4" client --as @alice --to @device --device demo --via @rendezvous --user "$user" --identity "$top/id" -- -F none \
         -o "UserKnownHostsFile=$top/known_hosts" -o StrictHostKeyChecking=yes -o BatchMode=yes \
         "cat $top/load; echo \$SSH_CONNECTION" >"$world/heard" 2>"$world/client.log" ||
         die "no session: $(cat "$world/client.log" "$world/daemon.log" "$world/rendezvous.log")"
@@ -121,6 +125,9 @@ register() {
 inside() {
     top=$1
     port=$2
+    user=$3
+    shift 3
+    archs=$*
     world=$top
     root=
     children=
@@ -130,10 +137,14 @@ inside() {
     mount -t binfmt_misc binfmt_misc "$top/binfmt" || die "no binfmt_misc of our own: this needs Linux 6.7"
     register "$top/binfmt"
     alone
-    together x86_64 aarch64 armv6 armv7
-    together aarch64 armv6 armv7 x86_64
-    together armv6 armv7 x86_64 aarch64
-    together armv7 x86_64 aarch64 armv6
+    # The first becomes the last, until everybody was the first.
+    left=$archs
+    for first in $archs; do
+        # shellcheck disable=SC2086
+        together $left $left $left $left
+        left="${left#"$first"} $first"
+        left=${left# }
+    done
 }
 
 if [ "${1:-}" = --inside ]; then
@@ -142,6 +153,7 @@ if [ "${1:-}" = --inside ]; then
     exit 0
 fi
 
+[ $# -gt 0 ] || set -- x86_64 aarch64 armv7 armv6
 for tool in qemu-aarch64-static qemu-arm-static unshare ssh ssh-keygen; do
     command -v $tool >/dev/null || die "$tool is missing (apt-get install qemu-user-static util-linux openssh-client)"
 done
@@ -168,5 +180,5 @@ END
 "$sshd" -D -e -f "$top/sshd_config" 2>"$top/sshd.log" &
 server=$!
 printf 'demo.device.noports %s\n' "$(cat "$top/host.pub")" >"$top/known_hosts"
-unshare --user --map-root-user --mount sh "$0" --inside "$top" "$port"
-say "all four work, alone and together"
+unshare --user --map-root-user --mount sh "$0" --inside "$top" "$port" "$(id -un)" "$@"
+say "all of them work, alone and together"

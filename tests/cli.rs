@@ -122,6 +122,112 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
     });
 }
 
+#[test]
+fn names_places_and_options_are_judged_where_they_enter() {
+    let client = "client --to @d --via @r";
+    let tunnel = "tunnel --to @d --via @r --forward";
+    let daemon = "daemon --as @d --manager @m";
+    let check = "policy check @a @b pi --rules /dev/null";
+    block_on(async {
+        for (words, last, want) in [
+            (client, "--device|a.b", "\"a.b\" is no device name: "),
+            (
+                client,
+                "--user|-oProxyCommand=x",
+                "\"-oProxyCommand=x\" is not a user name: ",
+            ),
+            (client, "--send-key|/dev/null", "/dev/null: "),
+            ("client --via @r", "--to|@d e", "white space in \"@d e\""),
+            (
+                tunnel,
+                "80:-x:1",
+                "\"80:-x:1\" is not [BIND:]PORT:HOST:PORT",
+            ),
+            (
+                tunnel,
+                "80:a b:1",
+                "\"80:a b:1\" is not [BIND:]PORT:HOST:PORT",
+            ),
+            (
+                tunnel,
+                "80:localhost:0",
+                "\"80:localhost:0\" is not [BIND:]PORT:HOST:PORT",
+            ),
+            (
+                tunnel,
+                "x:localhost:1",
+                "\"x:localhost:1\" is not [BIND:]PORT:HOST:PORT",
+            ),
+            (tunnel, "80:h:1|--device|a/b", "\"a/b\" is no device name: "),
+            (tunnel, "80:h:1|--timeout|soon", "\"soon\" is no time"),
+            (daemon, "--device|a.b", "\"a.b\" is no device name: "),
+            (daemon, "--device|-x", "\"-x\" is no device name: "),
+            (daemon, "--manager|@a b", "white space in \"@a b\""),
+            (daemon, "--permit-open|a:b", "\"a:b\" is not host:port"),
+            (
+                daemon,
+                "--permit-open|localhost:22,a\nb:1",
+                "\"a\\nb:1\" is not host:port",
+            ),
+            (daemon, "--key-options|a\nb", "Detected newline characters"),
+            (
+                daemon,
+                "--temporary-key-options|a\nb",
+                "Detected newline characters",
+            ),
+            (daemon, "--policy|@p q", "white space in \"@p q\""),
+            (
+                daemon,
+                "--policy|@p|--device-group|a\nb",
+                "\"a\\nb\" is no device group",
+            ),
+            (
+                "rendezvous --as @r",
+                "--host|a b",
+                "\"a b\" is no host name or address",
+            ),
+            (
+                "rendezvous --as @r",
+                "--host|a,b",
+                "\"a,b\" is no host name or address",
+            ),
+            (
+                "rendezvous --as @r --host h",
+                "--manager|@x y",
+                "white space in \"@x y\"",
+            ),
+            (
+                "devices --to @d",
+                "--device|a.b",
+                "\"a.b\" is no device name: ",
+            ),
+            (
+                "devices",
+                "--device|pi",
+                "--device needs the device's atSign",
+            ),
+            (check, "--group|a\nb", "\"a\\nb\" is no device group"),
+            (check, "--open|x", "\"x\" is not host:port"),
+            (
+                "policy check @a @b",
+                "a.b|--rules|/dev/null",
+                "\"a.b\" is no device name: ",
+            ),
+            (
+                "policy serve --as @p --rules /dev/null",
+                "--daemon|@a b",
+                "white space in \"@a b\"",
+            ),
+        ] {
+            let words: Vec<&str> = words.split(' ').chain(last.split('|')).collect();
+            let (code, said) = failure(noports(&words)).await;
+            let want = format!("noports {}: {want}", words[0]);
+            assert_eq!(code, 2, "{words:?}: {said}");
+            assert!(said.starts_with(&want), "{words:?}: {said}");
+        }
+    });
+}
+
 /// A command line that is refused as the classic programs refuse it.
 async fn refused(mut command: Command) -> String {
     command.env_remove("NOPORTS_VIA").env_remove("NOPORTS_AS");
@@ -159,12 +265,6 @@ fn the_name_of_the_link_chooses_the_program() {
                 &["--nope"],
                 "Could not find an option named \"nope\".",
             ),
-            ("srv", &["-h", "x"], "Option port is mandatory."),
-            (
-                "sshrv",
-                &["-q5"],
-                "Could not find an option with short name \"-5\".",
-            ),
             ("npp_file", &["-a", "@p"], "Option yaml is mandatory."),
             (
                 "npp_atserver",
@@ -190,15 +290,7 @@ fn the_name_of_the_link_chooses_the_program() {
 #[test]
 fn the_classic_programs_tell_their_options_and_version() {
     block_on(async {
-        for link in [
-            "sshnp",
-            "npt",
-            "sshnpd",
-            "srvd",
-            "srv",
-            "npp_file",
-            "npp_atserver",
-        ] {
+        for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
             let version = stdout(noports(&[link, "--version"])).await;
             assert!(version.starts_with("Version : "), "{version}");
             let help = stdout(noports(&[link, "--help"])).await;

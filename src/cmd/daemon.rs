@@ -16,7 +16,7 @@
 //! | --- | --- |
 //! | [`args`] | the command line |
 //! | [`session`] | a request, from its text to its answer |
-//! | [`keyring`] | ssh keys that are let in: of people for good, of sessions for seconds |
+//! | [`mod@keyring`] | ssh keys that are let in: of people for good, of sessions for seconds |
 //! | [`reverse`] | logging in to clients before 4.0 |
 //! | [`publish`] | what it says of itself |
 //! | [`known`] | the sessions of the last minutes |

@@ -8,7 +8,8 @@
 //! The originals' own files are read, not ours: `--config-file FILE`, or a profile's name, for the clients;
 //! `--config`, `SSHNPD_CONFIG` or `/etc/noports/sshnpd.yaml` for the daemon.
 //!
-//! `at_activate` is several programs in one; its table is in [`at_activate`].
+//! `at_activate` is several programs in one; its table is in [`at_activate`]. `srv` needs no translation: our bridge
+//! takes its words as they are.
 
 use std::{
     path::{Path, PathBuf},
@@ -118,18 +119,6 @@ const PROGRAMS: &[Program] = &[
         client: false,
     },
     Program {
-        links: &["srv", "sshrv"],
-        ours: "bridge",
-        front: &[],
-        tables: &[tables::TOLD, tables::BRIDGE],
-        needs: &[
-            ("--host", "", "Option host is mandatory."),
-            ("--port", "", "Option port is mandatory."),
-        ],
-        files: Files::None,
-        client: false,
-    },
-    Program {
         links: &["npp_file"],
         ours: "policy",
         front: &["serve", "--publish-log"],
@@ -157,6 +146,9 @@ const PROGRAMS: &[Program] = &[
         client: false,
     },
 ];
+
+/// The classic names of a bridge.
+const BRIDGES: &[&str] = &["srv", "sshrv"];
 
 /// `sshnp --list-devices`: of a client's flags only a few matter.
 const LIST: Program = Program {
@@ -219,6 +211,13 @@ pub fn understand(
     link: &'static str,
     words: &[&str],
 ) -> Result<(&'static str, Vec<String>), ExitCode> {
+    if BRIDGES.contains(&link) {
+        // It takes the classic words itself: what started it waits for certain lines, and no others.
+        return Ok((
+            "bridge",
+            words.iter().map(|&word| word.to_owned()).collect(),
+        ));
+    }
     let program = program(link, words);
     common::adopt(Voice {
         name: link,
@@ -330,6 +329,9 @@ impl Program {
         remarks.extend(self.remarks(link, &line, &all));
         if self.ours == "tunnel" {
             all.join_forward();
+        }
+        if !all.join_key(around.home.as_deref()) {
+            remarks.push(format!("{link}: no public key is sent: -s needs -i"));
         }
         self.complete(&all, around)?;
         if let Some(phrase) = all.given.phrase.take() {

@@ -274,7 +274,7 @@ impl Met {
             let who = format!("{}{}", self.whom.device, self.whom.to);
             let why = format!("the daemon {who} does not take ssh public keys");
             return Err(Failure::new(exit::DEVICE_REFUSED, why)
-                .hint("put the key into authorized_keys there, or start the daemon so that it takes keys")
+                .hint("put the key into authorized_keys there, or start its daemon with --accept-keys")
                 .classic("This device daemon does not accept public keys sent by client"));
         }
         let message = key.message(&self.whom.to, &self.whom.device);

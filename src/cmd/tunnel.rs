@@ -87,12 +87,6 @@ struct Args {
     /// do not encrypt what passes the rendezvous: only for what encrypts by itself
     #[argh(switch)]
     no_encrypt: bool,
-    /// do not log in at the rendezvous
-    #[argh(switch)]
-    no_admit_client: bool,
-    /// the device is not to log in at the rendezvous
-    #[argh(switch)]
-    no_admit_device: bool,
     /// print the local port, leave it open in the background, and return
     #[argh(switch)]
     print: bool,
@@ -151,8 +145,8 @@ struct Wish {
 async fn story(args: Args) -> Result<(), Failure> {
     let (device, via) = (args.device.as_deref(), args.via.as_deref());
     let mut whom = Whom::parse(&args.to, device, via, args.wait)?;
-    let ways = whom.ways;
-    whom.ways = ways.without(args.no_encrypt, args.no_admit_client, args.no_admit_device);
+    // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
+    whom.ways = whom.ways.without(args.no_encrypt, false, false);
     let forwards = forwards(&args.forward)?;
     if args.keep_alive && args.print {
         return Err(Failure::misuse(

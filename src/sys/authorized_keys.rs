@@ -87,6 +87,9 @@ impl AuthorizedKeys {
             self.held().insert(session.to_owned(), alive);
         }
         let added = edit(&place, |bytes| {
+            if text::has_line(bytes, &line) {
+                return bytes.to_vec();
+            }
             let (others, _) = text::without_sessions(bytes, |found| found == session);
             text::with_session(&others, &line)
         });
@@ -196,9 +199,9 @@ fn edit(place: &Place, change: impl Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
             return Ok(());
         }
         match place.put(&seen, &wanted)? {
-            Put::Done => return Ok(()),
-            Put::Again => {
-                // Whatever we put there is not there any more, or part of what is.
+            // Put::Again: whatever we put there is not there any more, or part of what is. And even when all went well,
+            // somebody who had read the file before us may have written it back after us.
+            Put::Done | Put::Again => {
                 ours_is_there = false;
                 seen = place.read()?;
                 wanted = change(&seen.bytes);

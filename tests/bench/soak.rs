@@ -1,5 +1,5 @@
 //! Long runs with figures: many sessions, a gibibyte, killed atServers. Name one of
-//! `sessions`, `tunnel`, `bytes`, `kills` to run just that (`cargo bench --bench soak -- sessions`).
+//! `sessions`, `old`, `tunnel`, `bytes`, `kills` to run just that (`cargo bench --bench soak -- sessions`).
 
 #[path = "../world/mod.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
@@ -26,6 +26,9 @@ fn main() {
     task::block_on(async {
         if runs("sessions") {
             sessions().await;
+        }
+        if runs("old") {
+            old().await;
         }
         if runs("tunnel") {
             tunnel().await;
@@ -92,6 +95,22 @@ async fn sessions() {
         before.1,
         children_of(daemon.id()).len(),
         listening_ports(rendezvous.id()).unwrap_or_default()
+    );
+}
+
+/// 100 sessions of 4.0, of which 20 are killed, beside a person who edits `authorized_keys`.
+async fn old() {
+    let began = Instant::now();
+    let run = world::sessions::old_sessions(100, 20).await;
+    println!(
+        "100 sessions of 4.0, {} killed, {} edits by hand: {} lost, authorized_keys byte-identical: {}, left behind: \
+         {:?}, {:.1} s",
+        run.killed,
+        run.edits,
+        run.lost,
+        run.is_untouched,
+        run.leftovers,
+        began.elapsed().as_secs_f64()
     );
 }
 

@@ -2,10 +2,14 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`client`] | sessions between clients and daemons of each generation, through a real sshd |
 //! | [`rendezvous`] | what each generation says to a rendezvous, played by hand |
 //! | [`daemon`] | what clients of each generation say to a daemon, and daemons held to a generation |
+//! | [`matrix`] | every client with every daemon through every rendezvous |
 //! | [`bridge`] | the classic program `srv` (and `sshrv`), as its callers run it |
 
 mod bridge;
+mod client;
 mod daemon;
+mod matrix;
 mod rendezvous;

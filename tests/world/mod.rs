@@ -33,6 +33,7 @@ use noports::{
 };
 
 pub mod ports;
+pub mod sessions;
 
 /// The executable under test.
 pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
@@ -223,7 +224,13 @@ impl World {
 
     /// Starts a service and waits until it says on stdout that it is ready.
     pub fn process(&self, words: &[&str]) -> Process {
-        let command = self.noports(&[words, &["--json"]].concat());
+        self.process_with(words, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn process_with(&self, words: &[&str], variables: &[(&str, &str)]) -> Process {
+        let mut command = self.noports(&[words, &["--json"]].concat());
+        command.envs(variables.iter().copied());
         self.ready(words[0], command)
     }
 

@@ -149,6 +149,7 @@ pub(super) async fn print(
     let (port, waits) = match reach {
         Reach::Port(port) => (port, wish.inside.idle),
         Reach::Pipe(ready) => {
+            progress.classic("Creating connection to socket rendezvous");
             let local = launch::Local::Port(wish.local_port, FIRST_USE);
             (in_background(&ready, local).await?, FIRST_USE)
         }

@@ -1,4 +1,9 @@
-use super::*;
+use super::{
+    plan::{data_folder, data_in_file, environment, whole_paths},
+    *,
+};
+use crate::sys::user::Person;
+use std::{path::PathBuf, process::Command};
 
 fn person() -> Person {
     Person {

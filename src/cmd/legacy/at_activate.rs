@@ -315,8 +315,7 @@ fn meaning(to: To) -> (&'static str, String) {
         To::IgnoredValue | To::Ssh | To::Choice(_) | To::Config => {
             (" VALUE", "taken, of no effect".to_owned())
         }
-        To::Never => ("", "refused".to_owned()),
-        To::Unset(_) | To::Help | To::Version => ("", String::new()),
+        To::Unset(_) | To::Key | To::Help | To::Version => ("", String::new()),
     }
 }
 

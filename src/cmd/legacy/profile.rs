@@ -14,7 +14,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tables::{Row, To};
+use super::tables::Row;
 use crate::cmd::common::{Failure, config};
 
 /// One option from a file, as a classic word.
@@ -94,12 +94,12 @@ fn word(line: &str, tables: &[&[Row]]) -> Option<String> {
     let (key, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
     let (name, value) = (key.trim().to_lowercase().replace('_', "-"), value.trim());
     let known = KEYS.contains(&name.as_str()) && key.trim() == key.trim().to_uppercase();
-    if !known || value.contains('=') {
+    if !known || value.contains('=') || value.contains(char::is_control) {
         return None;
     }
     let rows = || tables.iter().flat_map(|table| table.iter());
     let row = rows().find(|row| row.0.contains(&name.as_str()))?;
-    if row.2.takes_value() || matches!(row.2, To::Never) && !is_flag(value) {
+    if row.2.takes_value() {
         return (!value.is_empty()).then(|| format!("--{name}={value}"));
     }
     if value.eq_ignore_ascii_case("true") {
@@ -108,10 +108,6 @@ fn word(line: &str, tables: &[&[Row]]) -> Option<String> {
     let no = format!("no-{name}");
     let has_no = rows().any(|row| row.0.contains(&no.as_str()));
     has_no.then(|| format!("--{no}"))
-}
-
-fn is_flag(value: &str) -> bool {
-    value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false")
 }
 
 #[cfg(test)]
@@ -143,6 +139,7 @@ mod tests {
             ("QUIET=true", None),
             ("KEY_FILE=/k", Some("--key-file=/k")),
             ("RSA=true", None),
+            ("TO=@d\u{1b}[2J", None),
         ] {
             assert_eq!(word(line, &[CLIENT]).as_deref(), want, "{line}");
         }

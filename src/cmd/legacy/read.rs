@@ -6,7 +6,9 @@
 //!
 //! Source: args:lib/src/parser.dart (forms and refusals).
 
-use super::tables::{LOCAL_HOST, LOCAL_PORT, REMOTE_HOST, REMOTE_PORT, Row, To};
+use std::{iter::Peekable, path::Path};
+
+use super::tables::{LOCAL_HOST, LOCAL_PORT, REMOTE_HOST, REMOTE_PORT, Row, SEND_KEY, To};
 use crate::{
     cmd::common::{Failure, Given},
     secret::Secret,
@@ -91,7 +93,7 @@ impl Translated {
         words: &[&str],
         mut bare: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut rest = words.iter().copied();
+        let mut rest = words.iter().copied().peekable();
         while let Some(word) = rest.next() {
             let word = word.trim();
             if word.is_empty() {
@@ -113,7 +115,7 @@ impl Translated {
         &mut self,
         tables: &[&[Row]],
         long: &'a str,
-        rest: &mut impl Iterator<Item = &'a str>,
+        rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
         let ends = |c: char| c == '=' || c.is_whitespace();
         let (name, value) = match long.split_once(ends) {
@@ -137,14 +139,14 @@ impl Translated {
             let why = format!("Flag option \"{name}\" should not be given a value.");
             return Err(Failure::misuse(why));
         }
-        self.take(row, name, value, rest)
+        self.take(row, value, rest)
     }
 
     fn letters<'a>(
         &mut self,
         tables: &[&[Row]],
         letters: &'a str,
-        rest: &mut impl Iterator<Item = &'a str>,
+        rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
         let all = letters.char_indices();
         let alone = letters.chars().nth(1).is_none();
@@ -157,7 +159,6 @@ impl Translated {
                     false => format!("Could not find an option with short name \"-{letter}\"."),
                 })
             })?;
-            let name = row.0.first().copied().unwrap_or_default();
             if row.2.takes_value() {
                 if !first {
                     let why =
@@ -168,9 +169,9 @@ impl Translated {
                 let behind = letters.get(at + letter.len_utf8()..).unwrap_or_default();
                 let value = Some(behind).filter(|b| !b.is_empty());
                 let value = value.map(|b| b.strip_prefix('=').unwrap_or(b));
-                return self.take(row, name, value, rest);
+                return self.take(row, value, rest);
             }
-            self.take(row, name, None, rest)?;
+            self.take(row, None, rest)?;
             first = false;
         }
         Ok(())
@@ -179,9 +180,8 @@ impl Translated {
     fn take<'a>(
         &mut self,
         row: &Row,
-        name: &str,
         value: Option<&'a str>,
-        rest: &mut impl Iterator<Item = &'a str>,
+        rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
         let long = row.0.first().copied().unwrap_or_default();
         self.seen.push(long);
@@ -212,10 +212,11 @@ impl Translated {
             To::Switch(ours) => self.ours.push((ours, None)),
             To::Unset(ours) => self.ours.retain(|(name, _)| *name != ours),
             To::Given | To::IgnoredValue => {}
-            To::Never => {
-                return Err(Failure::misuse(format!(
-                    "--{name}: this version does not do that"
-                )));
+            To::Key => {
+                let file = rest.next_if(|word| word.trim().ends_with(".pub"));
+                self.ours.retain(|(name, _)| *name != SEND_KEY);
+                self.ours
+                    .push((SEND_KEY, file.map(|f| f.trim().to_owned())));
             }
             To::Choice(all) => {
                 if !all.contains(&text.as_str()) {
@@ -283,6 +284,31 @@ impl Translated {
         let here = here.as_deref().unwrap_or("0");
         let forward = format!("{bind}:{here}:{host}:{port}");
         self.ours.push(("--forward", Some(forward)));
+    }
+
+    /// Which public key is sent: the file that is named, else the identity's. `false`: there is none to send.
+    pub(super) fn join_key(&mut self, home: Option<&Path>) -> bool {
+        let Some(at) = self.ours.iter().position(|(name, _)| *name == SEND_KEY) else {
+            return true;
+        };
+        let identity = |ours: &[(&str, Option<String>)]| {
+            let found = ours.iter().find(|(name, _)| *name == "--identity");
+            let file = found.and_then(|(_, file)| file.clone())?;
+            let is_public = file.ends_with(".pub");
+            Some(if is_public { file } else { file + ".pub" })
+        };
+        let file = match self.ours.remove(at).1 {
+            // In 3.x it was the name of a file in ~/.ssh.
+            Some(name) if !name.contains('/') => {
+                home.map(|home| home.join(".ssh").join(&name).display().to_string())
+            }
+            Some(path) => Some(path),
+            None => identity(&self.ours),
+        };
+        let found = file.is_some();
+        self.ours
+            .extend(file.map(|file| ("--send-key", Some(file))));
+        found
     }
 
     /// Our command line.

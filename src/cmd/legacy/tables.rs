@@ -21,8 +21,8 @@ pub(super) enum To {
     Unset(&'static str),
     /// A switch that asks for what we do anyway.
     Given,
-    /// Asks for what we do not do.
-    Never,
+    /// Sends the public key of the identity; in 3.x the name of a public key's file stands behind it.
+    Key,
     /// Takes a value that means nothing here.
     IgnoredValue,
     /// The same, where only these are values.
@@ -48,7 +48,7 @@ impl To {
             Self::Value(_) | Self::Number(_) | Self::Values(_) | Self::List(_) => true,
             Self::IgnoredValue | Self::Choice(_) | Self::Ssh => true,
             Self::Secret | Self::Phrase | Self::Config => true,
-            Self::Switch(_) | Self::Unset(_) | Self::Given | Self::Never => false,
+            Self::Switch(_) | Self::Unset(_) | Self::Given | Self::Key => false,
             Self::Help | Self::Version => false,
         }
     }
@@ -95,30 +95,64 @@ pub(super) const CLIENT: &[Row] = &[
     (&["identity-passphrase"], 0, To::IgnoredValue),
     (&["pass-phrase", "passPhrase"], 0, To::Phrase),
     (&["remote-user-name"], b'u', To::Value("--user")),
-    (&["tunnel-user-name"], b'U', To::IgnoredValue),
+    (&["tunnel-user-name"], b'U', To::Value("--tunnel-user")),
     (&["local-ssh-options"], b'o', To::Ssh),
     (&["output-execution-command"], b'x', To::Switch("--print")),
     (&["quiet"], b'q', To::Switch("--quiet")),
-    (&["authenticate-client-to-rvd", "ac"], 0, To::Given),
-    (&["authenticate-device-to-rvd", "ad"], 0, To::Given),
-    (&["encrypt-rvd-traffic", "et"], 0, To::Given),
-    (&["no-authenticate-client-to-rvd", "no-ac"], 0, To::Never),
-    (&["no-authenticate-device-to-rvd", "no-ad"], 0, To::Never),
-    (&["no-encrypt-rvd-traffic", "no-et"], 0, To::Never),
+    (
+        &["authenticate-client-to-rvd", "ac"],
+        0,
+        To::Unset("--no-admit-client"),
+    ),
+    (
+        &["no-authenticate-client-to-rvd", "no-ac"],
+        0,
+        To::Switch("--no-admit-client"),
+    ),
+    (
+        &["authenticate-device-to-rvd", "ad"],
+        0,
+        To::Unset("--no-admit-device"),
+    ),
+    (
+        &["no-authenticate-device-to-rvd", "no-ad"],
+        0,
+        To::Switch("--no-admit-device"),
+    ),
+    ENCRYPT,
+    NO_ENCRYPT,
     (&["discover-daemon-features", "ddf"], 0, To::Given),
     (&["daemon-ping-timeout", "dpt"], 0, To::Number("--timeout")),
-    (&["idle-timeout"], 0, To::IgnoredValue),
+    (&["idle-timeout"], 0, To::Number("--idle-timeout")),
     (&["ssh-algorithm"], 0, SSH_ALGORITHMS),
     (&["ssh-client"], 0, SSH_CLIENTS),
     (&["local-port"], b'l', To::Number("--local-port")),
-    (&["remote-sshd-port"], 0, To::Never),
-    (&["send-ssh-public-key"], b's', To::Never),
-    (&["add-forwards-to-tunnel"], 0, To::Given),
+    (&["remote-sshd-port"], 0, To::Number("--remote-sshd-port")),
+    (&["local-sshd-port"], b'P', To::Number("--local-sshd-port")),
+    (&["legacy-daemon"], 0, To::Switch("--legacy-daemon")),
+    (&["no-legacy-daemon"], 0, To::Unset("--legacy-daemon")),
+    (&["send-ssh-public-key"], b's', To::Key),
+    (&["ssh-public-key"], 0, To::Value(SEND_KEY)),
+    (
+        &["add-forwards-to-tunnel"],
+        0,
+        To::Switch("--add-forwards-to-tunnel"),
+    ),
     (&["relay-auth-mode", "ram"], 0, RELAY_AUTH),
     (&["config-file"], 0, To::Config),
-    (&["list-devices", "ls"], 0, To::Given),
+    // Never as a client: that is another program.
+    (&["list-devices", "ls"], 0, To::Switch("noports devices")),
 ];
 
+/// A public key's file; the name of one in `~/.ssh`, or a path.
+pub(super) const SEND_KEY: &str = "send-key";
+
+const ENCRYPT: Row = (&["encrypt-rvd-traffic", "et"], 0, To::Unset("--no-encrypt"));
+const NO_ENCRYPT: Row = (
+    &["no-encrypt-rvd-traffic", "no-et"],
+    0,
+    To::Switch("--no-encrypt"),
+);
 const RELAY_AUTH: To = To::Choice(&["payload", "escr"]);
 
 /// What makes up a `--forward`; joined at the end.
@@ -143,8 +177,8 @@ pub(super) const TUNNEL: &[Row] = &[
     (&["timeout"], b'T', To::Value("--timeout")),
     (&["daemon-ping-timeout", "dpt"], 0, To::Number("--wait")),
     (&["quiet"], b'q', To::Switch("--quiet")),
-    (&["encrypt-rvd-traffic", "et"], 0, To::Given),
-    (&["no-encrypt-rvd-traffic", "no-et"], 0, To::Never),
+    ENCRYPT,
+    NO_ENCRYPT,
     (&["per-session-storage", "pss"], 0, To::Given),
     (&["no-per-session-storage", "no-pss"], 0, To::Given),
     (&["heartbeat"], b'H', To::IgnoredValue),
@@ -154,6 +188,7 @@ pub(super) const TUNNEL: &[Row] = &[
 
 /// `sshnp --list-devices` waits for all devices together.
 pub(super) const DEVICES: &[Row] = &[
+    (&["list-devices", "ls"], 0, To::Given),
     (&["daemon-ping-timeout", "dpt"], 0, To::Number("--wait")),
     (&["device"], b'd', To::IgnoredValue),
 ];
@@ -220,29 +255,6 @@ pub(super) const RENDEZVOUS: &[Row] = &[
 pub(super) const SNOOP: &[Row] = &[
     (&["snoop"], b's', To::Switch("--snoop")),
     (&["no-snoop"], 0, To::Unset("--snoop")),
-];
-
-/// The classic flags of a bridge are ours; what ours adds may stand there, too.
-pub(super) const BRIDGE: &[Row] = &[
-    (&["host"], b'h', To::Value("--host")),
-    (&["port"], b'p', To::Number("--port")),
-    (&["local-port"], 0, To::Number("--local-port")),
-    (&["local-host"], 0, To::Value("--local-host")),
-    (&["timeout"], 0, To::Number("--timeout")),
-    (&["bind-local-port"], 0, To::Switch("--bind-local-port")),
-    (&["rv-auth"], 0, To::Switch("--rv-auth")),
-    (&["no-rv-auth"], 0, To::Unset("--rv-auth")),
-    (&["rv-e2ee"], 0, To::Switch("--rv-e2ee")),
-    (&["no-rv-e2ee"], 0, To::Unset("--rv-e2ee")),
-    (&["multi"], 0, To::Switch("--multi")),
-    (&["heartbeat"], 0, To::Number("--heartbeat")),
-    (&["relay-auth-mode"], b'a', To::Choice(&["payload"])),
-    (&["pace"], 0, To::Number("--pace")),
-    (&["stdio"], 0, To::Switch("--stdio")),
-    (&["bind-address"], 0, To::Value("--bind-address")),
-    (&["secrets-on-stdin"], 0, To::Switch("--secrets-on-stdin")),
-    (&["quiet"], b'q', To::Switch("--quiet")),
-    (&["verbose"], b'v', To::Switch("--verbose")),
 ];
 
 pub(super) const POLICY: &[Row] = &[

@@ -13,7 +13,7 @@ fn nothing(_: &str) -> Option<String> {
 fn around<'a>(variable: &'a dyn Fn(&str) -> Option<String>) -> Around<'a> {
     Around {
         variable,
-        home: None,
+        home: Some("/home/me".into()),
         yaml: "/does/not/exist".into(),
     }
 }
@@ -45,7 +45,6 @@ fn base(link: &str) -> (&'static str, &'static str) {
         ),
         "sshnpd" => ("-a @d -m @me", "daemon --as @d --manager @me"),
         "srvd" => ("-a @rv -i h", "rendezvous --as @rv --host h"),
-        "srv" => ("-h h -p 1", "bridge --host h --port 1"),
         "npp_file" => (
             "-a @p --yaml f",
             "policy serve --publish-log --as @p --rules f",
@@ -101,6 +100,63 @@ fn every_option_in_every_spelling() {
             "sshnp",
             "--authenticate-device-to-rvd | --encrypt-rvd-traffic",
             "",
+        ),
+        (
+            "sshnp",
+            "--no-et | --no-encrypt-rvd-traffic | --et --no-et",
+            "--no-encrypt",
+        ),
+        (
+            "sshnp",
+            "--no-ac | --no-authenticate-client-to-rvd",
+            "--no-admit-client",
+        ),
+        (
+            "sshnp",
+            "--no-ad | --no-authenticate-device-to-rvd",
+            "--no-admit-device",
+        ),
+        ("sshnp", "--no-et --et | --no-ac --ac | --no-ad --ad", ""),
+        (
+            "sshnp",
+            "-U bob | --tunnel-user-name bob",
+            "--tunnel-user bob",
+        ),
+        ("sshnp", "--idle-timeout 9", "--idle-timeout 9"),
+        ("sshnp", "--remote-sshd-port 9", "--remote-sshd-port 9"),
+        ("sshnp", "-P 9 | --local-sshd-port 9", "--local-sshd-port 9"),
+        ("sshnp", "--legacy-daemon", "--legacy-daemon"),
+        ("sshnp", "--legacy-daemon --no-legacy-daemon", ""),
+        (
+            "sshnp",
+            "--add-forwards-to-tunnel",
+            "--add-forwards-to-tunnel",
+        ),
+        ("sshnp", "-s | --send-ssh-public-key", ""),
+        (
+            "sshnp",
+            "-s -i k | -i k -s",
+            "--identity k --send-key k.pub",
+        ),
+        (
+            "sshnp",
+            "-sx -i k.pub",
+            "--print --identity k.pub --send-key k.pub",
+        ),
+        (
+            "sshnp",
+            "-s k.pub | --ssh-public-key k.pub",
+            "--send-key /home/me/.ssh/k.pub",
+        ),
+        (
+            "sshnp",
+            "-s ./k.pub -i x",
+            "--identity x --send-key ./k.pub",
+        ),
+        (
+            "npt",
+            "--no-et | --no-encrypt-rvd-traffic",
+            "--no-encrypt --forward localhost:0:localhost:80",
         ),
         ("sshnp", "--discover-daemon-features | --ddf", ""),
         ("sshnp", "--ssh-client openssh | --ssh-client=dart", ""),
@@ -245,17 +301,6 @@ fn every_option_in_every_spelling() {
             "",
         ),
         ("srvd", "--root-domain r", "--root r"),
-        ("srv", "--local-port 22", "--local-port 22"),
-        ("srv", "--local-host=nas", "--local-host nas"),
-        ("srv", "--timeout 60", "--timeout 60"),
-        (
-            "srv",
-            "--bind-local-port --multi --rv-auth --rv-e2ee",
-            "--bind-local-port --multi --rv-auth --rv-e2ee",
-        ),
-        ("srv", "--rv-auth --no-rv-auth --rv-e2ee --no-rv-e2ee", ""),
-        ("srv", "--heartbeat 1800", "--heartbeat 1800"),
-        ("srv", "-a payload | --relay-auth-mode=payload", ""),
         ("npp_file", "-k f | --key-file f | --keyFile f", "--keys f"),
         (
             "npp_file",
@@ -367,29 +412,9 @@ fn the_words_of_the_launch_scripts() {
         (
             "sshnp",
             &[
-                "-f", "@me", "-t", "@d", "-h", "@rv", "-d", "pi", "-u", "bob",
+                "-f", "@me", "-t", "@d", "-h", "@rv", "-d", "pi", "-s", "-u", "bob",
             ],
             "client --as @me --to @d --via @rv --device pi --user bob",
-        ),
-        // What other daemons start.
-        (
-            "srv",
-            &[
-                "-h",
-                "r.example",
-                "-p",
-                "1",
-                "--local-port",
-                "22",
-                "--local-host",
-                "localhost",
-                "--rv-auth",
-                "--rv-e2ee",
-                "--multi",
-                "--timeout",
-                "30",
-            ],
-            "bridge --host r.example --port 1 --local-port 22 --local-host localhost --rv-auth --rv-e2ee --multi --timeout 30",
         ),
         // Values that look like options; the last of several; what is for ssh.
         (
@@ -485,7 +510,12 @@ fn what_cannot_be_understood_is_refused_in_the_originals_words() {
             "--config-file /no/such",
             "Config file does not exist: /no/such",
         ),
-        ("sshnp", "--no-et", "--no-et: this version does not do that"),
+        ("sshnp", "--443", "Could not find an option named \"443\"."),
+        (
+            "sshnp",
+            "-P x",
+            "Invalid value \"x\" for option --local-sshd-port (-P)",
+        ),
         (
             "npt",
             "-K -x",
@@ -503,7 +533,6 @@ fn what_cannot_be_understood_is_refused_in_the_originals_words() {
         ),
         ("sshnpd", "-z", "Could not find an option or flag \"-z\"."),
         ("srvd", "-s", "Could not find an option or flag \"-s\"."),
-        ("srv", "--nope", "Could not find an option named \"nope\"."),
         (
             "npp_atserver",
             "--yaml f",
@@ -568,8 +597,6 @@ fn what_is_missing_is_named() {
         ),
         ("srvd", "-i h", "Option atsign is mandatory."),
         ("srvd", "-a @rv", "Option ip is mandatory."),
-        ("srv", "-p 1", "Option host is mandatory."),
-        ("srv", "-h h", "Option port is mandatory."),
         ("npp_file", "-a @p", "Option yaml is mandatory."),
         ("npp_file", "--yaml f", "Option atsign is mandatory."),
         ("npp_atserver", "-v", "Option atsign is mandatory."),
@@ -611,17 +638,11 @@ fn remarks_are_those_of_the_originals() {
     let warning = "Warning: Using default value of \"default\" for optional arg \"--device\".";
     assert_eq!(remarks("sshnp", "-f @me -t @d -r @rv"), warning);
     assert_eq!(remarks("sshnp", "-f @me -t @d -r @rv -d pi"), "");
+    let nothing_sent = remarks("sshnp", "-f @me -t @d -r @rv -d pi -s");
+    assert_eq!(nothing_sent, "sshnp: no public key is sent: -s needs -i");
     assert!(remarks("sshnpd", "-a @d -m @me -u").starts_with("[WARN] -u, --un-hide is "));
     assert!(remarks("sshnpd", "-a @d -m @me -P x").contains("everybody on this machine"));
-    for link in [
-        "sshnp",
-        "npt",
-        "sshnpd",
-        "srvd",
-        "srv",
-        "npp_file",
-        "npp_atserver",
-    ] {
+    for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
         let version = remarks(link, "--version");
         assert!(
             version.starts_with("Version : ") && version.contains(" (core: rust-"),
@@ -754,7 +775,7 @@ proptest::proptest! {
     #[test]
     fn no_words_make_it_panic(words in proptest::collection::vec("[-=a-z@ ,é]{0,8}", 0..6)) {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        for link in ["sshnp", "npt", "sshnpd", "srvd", "srv", "npp_file", "npp_atserver"] {
+        for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
             let _ = program(link, &words).meaning(link, &words, &around(&nothing));
         }
     }

@@ -38,7 +38,7 @@ fn meaning(to: To) -> String {
         To::Switch(ours) => ours.to_owned(),
         To::Unset(ours) => format!("not {ours}"),
         To::Given => "(as it is anyway)".to_owned(),
-        To::Never => "(not done here)".to_owned(),
+        To::Key => "--send-key IDENTITY.pub".to_owned(),
         To::IgnoredValue => "… (means nothing here)".to_owned(),
         To::Choice(all) => format!("{} (means nothing here)", all.join("|")),
         To::Ssh => "-- … (for ssh; commas separate)".to_owned(),

@@ -3,7 +3,7 @@
 //! | generation | asks with | two sshs | knows |
 //! | --- | --- | --- | --- |
 //! | `v3` | `privatekey`, `sshd` | no: the device logs in to us | – |
-//! | `v4.0.0-rc.2` | `ssh_request`, four members; hears `connected` | with the person's own key | – |
+//! | `v4.0-rc.2` | `ssh_request`, four members; hears `connected` | with the person's own key | – |
 //! | `v4` | the same; hears an envelope | with a temporary key | – |
 //! | `v5.0` `v5.1` `v5.2` | ten members | always | logins, encryption; tunnels since 5.1 |
 //! | `v5.3` … | ten members | without encryption | the same |
@@ -61,6 +61,7 @@ const ALL: Features = Features {
 /// (generation, in whose words, two sshs always, what it knows)
 const GENERATIONS: &[(&str, Generation, bool, Features)] = &[
     ("v3", Generation::V3, false, NOTHING),
+    ("v4.0-rc.2", Generation::V4Rc2, false, NOTHING),
     ("v4.0.0-rc.2", Generation::V4Rc2, false, NOTHING),
     ("v4", Generation::V4, false, NOTHING),
     ("v5.0", Generation::V5, true, V50),
@@ -83,7 +84,7 @@ impl Default for Ways {
 }
 
 impl Ways {
-    /// A generation's: `v3`, `v4.0.0-rc.2`, `v5.2`, also with what follows: `v4.0.5`.
+    /// A generation's: `v3`, `v4.0-rc.2`, `v5.2`, also with what follows: `v4.0.5`.
     pub fn of(generation: &str) -> Option<Self> {
         let fits = |name: &str| {
             let behind = generation.strip_prefix(name);
@@ -158,6 +159,7 @@ mod tests {
         for (name, words, two_sshs, encrypts) in [
             ("v3", Generation::V3, false, false),
             ("v3.4.2", Generation::V3, false, false),
+            ("v4.0-rc.2", Generation::V4Rc2, false, false),
             ("v4.0.0-rc.2", Generation::V4Rc2, false, false),
             ("v4.0", Generation::V4, false, false),
             ("v4.0.5", Generation::V4, false, false),

@@ -38,6 +38,13 @@ fn session_of(line: &[u8]) -> Option<(&str, &[u8])> {
     })
 }
 
+/// Whether it has exactly this line.
+pub fn has_line(bytes: &[u8], line: &str) -> bool {
+    bytes
+        .split(|&b| b == b'\n')
+        .any(|found| found == line.as_bytes())
+}
+
 /// With a session's line at the end.
 pub fn with_session(bytes: &[u8], line: &str) -> Vec<u8> {
     let mut out = bytes.to_vec();

@@ -1,0 +1,308 @@
+//! Sessions between clients and daemons of each generation, through a real sshd.
+
+use std::{fs, process::Command};
+
+use async_std::task::block_on;
+use noports::{
+    cmd::{
+        daemon::{self, Ways},
+        rendezvous,
+    },
+    sys::{sshd::Sshd, user},
+};
+
+use crate::world::{
+    ALICE, DEVICE, World, answer_at_the_end, failure, output, sessions::Person, stdout, until,
+};
+
+/// Flags for sessions with whoever knows no protection.
+const BARE: &[&str] = &["--no-encrypt", "--no-admit-client", "--no-admit-device"];
+
+/// A world with an sshd that lets in whoever stands in the home's `authorized_keys`.
+struct Scene {
+    world: World,
+    sshd: Sshd,
+    person: Person,
+}
+
+impl Scene {
+    async fn start(generation: Option<&str>) -> Self {
+        let mut world = World::start().await;
+        let ways = generation.map(|name| rendezvous::Ways::of(name).unwrap());
+        world
+            .rendezvous_with(|policy| policy.ways = ways.unwrap_or_default())
+            .await;
+        let sshd = world.sshd().await;
+        let person = Person::at_home(&world);
+        Self {
+            world,
+            sshd,
+            person,
+        }
+    }
+
+    /// A daemon of this generation (none: ours), under its own name.
+    async fn daemon(&mut self, name: &str, change: impl FnOnce(&mut daemon::Policy)) {
+        let file = self.person.file();
+        self.world
+            .daemon_with(self.sshd.port, |policy| {
+                policy.device = name.parse().unwrap();
+                policy.ssh.file = Some(file);
+                change(policy);
+            })
+            .await;
+    }
+
+    /// `noports client` of a generation (empty: ours) to a device.
+    fn client(&self, generation: &str, device: &str, flags: &[&str], ssh: &[&str]) -> Command {
+        let (port, known) = (self.sshd.port.to_string(), self.world.dir.text("known"));
+        let (identity, user) = (self.sshd.identity.display().to_string(), user::name());
+        let known = format!("UserKnownHostsFile={known}");
+        let who = ["client", "--as", ALICE, "--to", DEVICE, "--device", device];
+        let how = ["--user", user.as_deref().unwrap(), "--identity", &identity];
+        let ports = ["--remote-sshd-port", &port, "--local-sshd-port", &port];
+        let behind = ["--", "-F", "none", "-o", &known, "-o", "BatchMode=yes"];
+        let host = ["-o", "StrictHostKeyChecking=accept-new"];
+        let words = [&who[..], &how, &ports, flags, &["-v"], &behind, &host, ssh];
+        let mut command = self.world.noports(&words.concat());
+        command
+            .env("NOPORTS_GENERATION", generation)
+            .env("HOME", self.person.home())
+            .env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    /// Runs a command there; what the client logged.
+    async fn works(&self, row: &str, generation: &str, device: &str, flags: &[&str]) -> String {
+        let command = self.client(generation, device, flags, &["echo $((6 * 7))"]);
+        let done = output(command).await;
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.stdout, b"42\n", "{row}: {said}");
+        said
+    }
+
+    /// Everything that sessions let in is out again, and nothing lies about.
+    async fn is_clean(&self) {
+        until("the temporary keys are out, and nothing lies about", || {
+            self.person.is_untouched() && self.person.leftovers().is_empty()
+        })
+        .await;
+    }
+}
+
+#[test]
+fn each_client_reaches_each_daemon_that_its_time_knew() {
+    block_on(async {
+        let mut scene = Scene::start(None).await;
+        for (name, generation) in [
+            ("v3", "v3"),
+            ("rc2", "v4.0-rc.2"),
+            ("v4", "v4.0"),
+            ("v50", "v5.0"),
+            ("v53", "v5.3"),
+            ("c", "c"),
+            ("python", "python"),
+        ] {
+            let ways = Ways::of(generation).unwrap();
+            let change = |policy: &mut daemon::Policy| {
+                policy.ways = ways;
+                policy.ssh.reverse = true;
+            };
+            scene.daemon(name, change).await;
+        }
+        scene.daemon("ours", |_| {}).await;
+        const DEVICE_BARE: &[&str] = &["--no-encrypt", "--no-admit-device"];
+        for (client, device, flags, want) in [
+            ("", "ours", &[][..], "ssh=single encrypted=true"),
+            ("", "v53", &[], "ssh=single encrypted=true"),
+            ("", "v50", &[], "ssh=single encrypted=true"),
+            ("", "c", &[], "ssh=single encrypted=true"),
+            ("", "ours", &["--no-encrypt"], "ssh=double encrypted=false"),
+            ("", "v53", BARE, "ssh=double encrypted=false"),
+            (
+                "",
+                "v4",
+                DEVICE_BARE,
+                "generation=5 login=client encryption=none",
+            ),
+            ("", "v4", BARE, "ssh=double encrypted=false"),
+            ("", "python", BARE, "ssh=double encrypted=false"),
+            (
+                "",
+                "rc2",
+                BARE,
+                "generation=4rc2 login=none encryption=none",
+            ),
+            (
+                "",
+                "v3",
+                &["--legacy-daemon"],
+                "generation=3 login=none encryption=none",
+            ),
+            ("v5.3", "ours", &[], "encryption=single"),
+            ("v5.3", "v4", BARE, "ssh=double encrypted=false"),
+            ("v5.0", "v50", &[], "ssh=double encrypted=true"),
+            ("v5.0", "v53", &[], "ssh=double encrypted=true"),
+            ("v4.0", "v4", &[], "ssh=double encrypted=false"),
+            ("v4.0", "ours", &[], "ssh=double encrypted=false"),
+            ("v4.0", "v53", &[], "ssh=double encrypted=false"),
+            ("v4.0-rc.2", "rc2", &[], "ssh=double encrypted=false"),
+            ("v3", "v3", &[], "generation=3"),
+            ("v3", "v4", &[], "generation=3"),
+        ] {
+            let row = format!("{client:?} to {device} with {flags:?}");
+            let said = scene.works(&row, client, device, flags).await;
+            assert!(said.contains(want), "{row}: {want}\n{said}");
+        }
+        scene.is_clean().await;
+    });
+}
+
+#[test]
+fn a_rendezvous_before_5_0_takes_sessions_that_ask_for_no_check() {
+    block_on(async {
+        let mut scene = Scene::start(Some("v4")).await;
+        let v4 = Ways::of("v4.0").unwrap();
+        scene.daemon("v4", |policy| policy.ways = v4).await;
+        scene
+            .daemon("ours", |policy| policy.ssh.reverse = true)
+            .await;
+        for (client, device, flags) in [
+            ("v4.0", "v4", &[][..]),
+            ("v4.0", "ours", &[]),
+            ("", "ours", BARE),
+            // What is not checked may still be encrypted.
+            ("", "ours", &["--no-admit-client", "--no-admit-device"]),
+            ("v3", "ours", &[]),
+        ] {
+            let row = format!("{client:?} to {device} with {flags:?}");
+            scene.works(&row, client, device, flags).await;
+        }
+        let silent = scene.client("", "ours", &["--timeout", "2"], &["true"]);
+        let (code, said) = failure(silent).await;
+        assert_eq!(code, 9, "{said}");
+        assert!(said.contains("--no-admit-client"), "{said}");
+        scene.is_clean().await;
+    });
+}
+
+#[test]
+fn a_refusal_names_the_flag_that_would_allow_it() {
+    block_on(async {
+        let mut scene = Scene::start(None).await;
+        for (name, generation) in [("v3", "v3"), ("v4", "v4.0"), ("rc2", "v4.0-rc.2")] {
+            let ways = Ways::of(generation).unwrap();
+            scene.daemon(name, |policy| policy.ways = ways).await;
+        }
+        scene.daemon("ours", |_| {}).await;
+        let key = scene.sshd.identity.with_extension("pub");
+        let (key, private) = (
+            key.display().to_string(),
+            scene.sshd.identity.display().to_string(),
+        );
+        for (client, device, flags, code, want) in [
+            ("", "v4", &[][..], 8, "--no-admit-device"),
+            ("", "v4", &["--no-admit-device"], 8, "--no-encrypt"),
+            ("", "v3", BARE, 8, "--legacy-daemon"),
+            ("", "ours", &["--send-key", &key], 8, "--accept-keys"),
+            ("", "ours", &["--send-key", &private], 2, "FILE.pub"),
+            (
+                "",
+                "v3",
+                &["--legacy-daemon", "--stdio"],
+                2,
+                "without --legacy-daemon",
+            ),
+            ("v5.0", "ours", &[], 8, "no temporary ssh key"),
+            ("v9", "ours", &[], 2, "v9 is not known"),
+        ] {
+            let row = format!("{client:?} to {device} with {flags:?}");
+            let flags = [flags, &["--timeout", "8"]].concat();
+            let (got, said) = failure(scene.client(client, device, &flags, &["true"])).await;
+            assert_eq!(got, code, "{row}: {said}");
+            assert!(said.contains(want), "{row}: {want}\n{said}");
+        }
+        scene.is_clean().await;
+    });
+}
+
+#[test]
+fn a_key_that_is_sent_is_let_in_for_good() {
+    block_on(async {
+        let mut scene = Scene::start(None).await;
+        let options = daemon::KeyOptions::default();
+        let change = |policy: &mut daemon::Policy| policy.ssh.accept_keys = Some(options);
+        scene.daemon("takes", change).await;
+        let key = noports::sys::ssh_key::SshKey::generate().unwrap();
+        let file = scene.world.dir.path("new.pub");
+        fs::write(&file, format!("{} alice@laptop\n", key.public)).unwrap();
+        let flags = ["--send-key", file.to_str().unwrap()];
+        for _ in 0..2 {
+            scene.works("send a key", "", "takes", &flags).await;
+        }
+        until("the key is in, once", || {
+            let text = fs::read_to_string(scene.person.file()).unwrap();
+            text.matches(&key.public).count() == 1
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_tunnel_without_encryption_says_so() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let echo = answer_at_the_end().await;
+        world.daemon(echo).await;
+        let forward = format!("0:localhost:{echo}");
+        let words = ["tunnel", "--as", ALICE, "--to", DEVICE, "--device", "dev1"];
+        for (flags, warned) in [(&[][..], false), (&["--no-encrypt"], true)] {
+            let more = ["-q", "--print", "--forward", &forward];
+            let done = output(world.noports(&[&words[..], &more, flags].concat())).await;
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            let port: u16 = String::from_utf8_lossy(&done.stdout)
+                .trim()
+                .parse()
+                .unwrap_or_else(|_| panic!("{flags:?}: {said}"));
+            assert_eq!(said.contains("nothing here encrypts"), warned, "{said}");
+            let talk = async_std::task::spawn_blocking(move || {
+                use std::io::{Read, Write};
+                let mut tcp = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+                tcp.write_all(b"there and back").unwrap();
+                tcp.shutdown(std::net::Shutdown::Write).unwrap();
+                let mut heard = String::new();
+                tcp.read_to_string(&mut heard).unwrap();
+                heard
+            });
+            assert_eq!(talk.await, "there and back", "{flags:?}");
+        }
+    });
+}
+
+#[test]
+fn print_gives_the_command_for_a_port_that_a_tunnel_holds() {
+    block_on(async {
+        let mut scene = Scene::start(None).await;
+        let v4 = Ways::of("v4.0").unwrap();
+        scene.daemon("v4", |policy| policy.ways = v4).await;
+        let flags = [BARE, &["--print"]].concat();
+        let printed = stdout(scene.client("", "v4", &flags, &[])).await;
+        let mut words = printed.split_whitespace();
+        assert_eq!(words.next(), Some("ssh"), "{printed}");
+        let mut ssh = scene.world.program("ssh");
+        ssh.args(words).arg("echo printed");
+        assert_eq!(stdout(ssh).await, "printed\n");
+        scene.is_clean().await;
+    });
+}
+
+#[test]
+fn authorized_keys_is_what_it_was_after_sessions_that_were_killed() {
+    block_on(async {
+        let run = crate::world::sessions::old_sessions(8, 3).await;
+        assert!(run.is_untouched, "{run:?}");
+        assert_eq!((run.lost, run.leftovers.len()), (0, 0), "{run:?}");
+        assert!(run.killed == 3 && run.edits > 0, "{run:?}");
+    });
+}
