@@ -846,6 +846,44 @@ mod tests {
         assert_eq!((ready.host.as_str(), ready.port), ("127.0.0.1", 40190));
     }
 
+    /// 5.x, to the byte; the answers' wrapped keys are random, so theirs are read only.
+    #[test]
+    fn the_transcript_of_version_5() {
+        let v = vectors();
+        let (client, device, ephemeral) = (
+            v.key("@client_example"),
+            v.key("@device_example"),
+            v.key("session"),
+        );
+        let answered = r#"{"devicename":"my_device","version":"5.6.1","corePackageVersion":"6.1.0","supportedFeatures":{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true},"allowedServices":["localhost:22","localhost:3389"]}"#;
+        let daemon = Heartbeat::parse(answered).unwrap();
+        let granted = || {
+            let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+            offer().granted(ports, Some(&daemon)).unwrap()
+        };
+        assert_eq!(offer().ping().text, "ping");
+        let asked = offer().ask_ports();
+        assert_eq!(asked.text, v.text(&["relayRequest", "v5_value"]));
+        let public = Some(ephemeral.public());
+        let ssh = granted().request(public, &client).unwrap();
+        assert_eq!(
+            ssh.text,
+            v.text(&["envelopes", "v5_ssh_request", "envelope"])
+        );
+        let to = ("localhost", 3389);
+        let tunnel = granted().tunnel_request(to, Duration::from_secs(30), public, &client);
+        let want = v.text(&["envelopes", "v5_npt_request", "envelope"]);
+        assert_eq!(tunnel.unwrap().text, want);
+        for name in ["v5_ssh_response_c_daemon", "v5_npt_response"] {
+            let answer = v.text(&["envelopes", name, "envelope"]);
+            let ready = granted().accepted(&answer, device.public(), Some(&ephemeral), &client);
+            let ready = ready.unwrap();
+            let line = v.text(&["relayAuth", "sideA_client"]);
+            assert_eq!(ready.admission.as_deref(), Some(line.trim_end()), "{name}");
+            assert!(ready.keys.is_some_and(|keys| !keys.are_twin()), "{name}");
+        }
+    }
+
     #[test]
     fn what_was_agreed_is_one_line() {
         let plain = Terms {
