@@ -58,8 +58,8 @@ fn absent_parts_are_named_with_remedy_and_code() {
                 9,
                 concat!(
                     "noports client: the rendezvous @rendezvous did not answer within 1 s\n",
-                    "  hint: is it running, and does it serve your atSign? another one: --via; ",
-                    "for one before 5.0: --no-admit-client and --no-admit-device (classic: --no-ac and --no-ad)"
+                    "  hint: is it running, and does it serve your atSign? another one: --via; \
+                     one before NoPorts 5.0 needs --no-admit-client --no-admit-device"
                 )
             )
         );
