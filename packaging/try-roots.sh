@@ -227,7 +227,7 @@ rolls_back() {
     line "$1" "sh -s -- --rollback" && has_version "$1" "$first" && grep -q 'started anew' "$top/said"
 }
 
-# Nothing but keys, data and a few empty things stay, and no process.
+# Nothing but keys, data and a few empty things stay, and no process but sessions.
 stays='/\.atsign|/\.ssh$|/\.local($|/share$|/share/noports|/lib$|/bin$)|/usr$|/usr/local($|/bin$|/lib$|/share$)|crontabs/|/local/share/man$'
 uninstalls() {
     line "$1" "sh -s -- --uninstall" || return 1
@@ -235,7 +235,7 @@ uninstalls() {
     diff "$top/before" "$top/after" | grep '^[<>]' | grep -v -E "$stays" && return 1
     # shellcheck disable=SC2016
     ! as root 'for each in /proc/[0-9]*; do tr "\0" " " <$each/cmdline; echo; done' 2>/dev/null |
-        grep -E '[n]oports-daemon|local/bin/[n]oports'
+        grep -v ' bridge ' | grep -E '[n]oports-daemon|local/bin/[n]oports'
 }
 
 # The README's way to a shell: sudo, the world in the environment, a real sshd; then ssh from somebody else's account.

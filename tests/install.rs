@@ -864,6 +864,11 @@ fn one_line_makes_a_device() {
             assert_eq!(code, 0, "{turn}: {said}");
             assert!(said.contains("connected as @device"), "{turn}: {said}");
         }
+        let listed = stdout(world.noports(&["enroll", "list", DEVICE, "--json"])).await;
+        assert!(
+            listed.contains(&format!("\"device\":\"{NAME}\"")),
+            "{listed}"
+        );
         let lines = fs::read_to_string(&crontab).unwrap();
         assert!(
             lines.starts_with("0 4 * * * backup\n@reboot /bin/sh "),
