@@ -58,7 +58,8 @@ fn absent_parts_are_named_with_remedy_and_code() {
                 9,
                 concat!(
                     "noports client: the rendezvous @rendezvous did not answer within 1 s\n",
-                    "  hint: is it running, and does it serve your atSign? another one: --via"
+                    "  hint: is it running, and does it serve your atSign? another one: --via; \
+                     one before NoPorts 5.0 needs --no-admit-client --no-admit-device"
                 )
             )
         );

@@ -6,10 +6,12 @@
 //! | [`rendezvous`] | what each generation says to a rendezvous, played by hand |
 //! | [`daemon`] | what clients of each generation say to a daemon, and daemons held to a generation |
 //! | [`matrix`] | every client with every daemon through every rendezvous |
+//! | [`founding`] | the project's two founding documents, arrow by arrow |
 //! | [`bridge`] | the classic program `srv` (and `sshrv`), as its callers run it |
 
 mod bridge;
 mod client;
 mod daemon;
+mod founding;
 mod matrix;
 mod rendezvous;

@@ -169,7 +169,8 @@ pub async fn old_sessions(sessions: usize, kills: usize) -> Run {
     let last = client(&world, &home, &sshd.identity, &port).0.wait();
     run.lost += usize::from(!last.unwrap().success());
     let began = Instant::now();
-    while !person.is_untouched() && began.elapsed() < Duration::from_secs(60) {
+    let clean = || person.is_untouched() && person.leftovers().is_empty();
+    while !clean() && began.elapsed() < Duration::from_secs(60) {
         task::sleep(Duration::from_millis(50)).await;
     }
     run.is_untouched = person.is_untouched();

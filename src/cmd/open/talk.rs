@@ -14,7 +14,7 @@ use crate::{
     },
     np::{
         Message,
-        session::{Awaited, NO_ADMIT, Offer},
+        session::{Awaited, Offer},
     },
 };
 
@@ -174,7 +174,7 @@ fn silent_rendezvous(whom: &Whom) -> String {
     let mut hint = "is it running, and does it serve your atSign? another one: --via".to_owned();
     let terms = whom.ways.terms;
     if terms.admit_client || terms.admit_device {
-        hint += &format!("; one before 5.0 needs {NO_ADMIT}");
+        hint += "; one before NoPorts 5.0 needs --no-admit-client --no-admit-device";
     }
     hint
 }
