@@ -14,7 +14,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -24,7 +23,7 @@ use log::{LevelFilter, debug};
 use miniserde::json;
 
 use super::{
-    common::{self, Failure, Progress, classic},
+    common::{self, Failure, Progress, classic, with_account},
     open::about,
     service,
 };
@@ -48,42 +47,26 @@ const MAX_DEVICES: usize = 1000;
 /// Records that are read at the same time.
 const AT_ONCE: usize = 16;
 
-/// Lists the devices you may use, and which of them answer.
-#[derive(FromArgs)]
-struct Args {
-    /// only the devices of this atSign (default: all that have told you about themselves)
-    #[argh(option)]
-    to: Option<String>,
-    /// also ask the device of this name, which may be hidden (with --to; repeat it)
-    #[argh(option)]
-    device: Vec<String>,
-    /// your atSign (default: the only one with keys here)
-    #[argh(option, long = "as")]
-    as_: Option<String>,
-    /// seconds to wait for their answers (default: 10)
-    #[argh(option, default = "PATIENCE")]
-    wait: u64,
-    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
-    #[argh(option)]
-    root: Option<String>,
-    /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
-    #[argh(option)]
-    ca: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option)]
-    passphrase_file: Option<std::path::PathBuf>,
-    /// one JSON line for each device, instead of the table
-    #[argh(switch)]
-    json: bool,
-    /// no progress on stderr
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log on stderr; twice for more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// Lists the devices you may use, and which of them answer.
+    #[derive(FromArgs)]
+    struct Args {
+        /// only the devices of this atSign (default: all that have told you about themselves)
+        #[argh(option)]
+        to: Option<String>,
+        /// also ask the device of this name, which may be hidden (with --to; repeat it)
+        #[argh(option)]
+        device: Vec<String>,
+        /// your atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// seconds to wait for their answers (default: 10)
+        #[argh(option, default = "PATIENCE")]
+        wait: u64,
+        /// one JSON line for each device, instead of the table
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
 /// The program.
@@ -104,10 +87,7 @@ type Name = (AtSign, DeviceName);
 async fn story(args: Args) -> Result<(), Failure> {
     let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
     let named = named(to.as_ref(), &args.device)?;
-    let network = common::network(args.root.as_deref(), &args.ca)?;
-    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
-    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
-    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
     let patience = Duration::from_secs(args.wait.clamp(1, 3600));
     let mut progress = Progress::new(args.quiet);
 

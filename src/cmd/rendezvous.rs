@@ -36,7 +36,7 @@ use futures_lite::{FutureExt, future};
 use log::{LevelFilter, info, warn};
 
 use super::{
-    common::{self, Failure},
+    common::{self, Failure, with_account},
     service,
 };
 use crate::{
@@ -67,53 +67,37 @@ const REMEMBER_FOR: Duration = Duration::from_secs(90);
 /// Sessions of one atSign at a time.
 const MAX_PER_CLIENT: usize = 256;
 
-/// The meeting point: joins two outbound sockets.
-#[derive(FromArgs)]
-struct Args {
-    /// the rendezvous' atSign (default: the only one with keys here)
-    #[argh(option, long = "as")]
-    as_: Option<String>,
-    /// name or address that both ends dial (default: the address from which this machine reaches the
-    /// atDirectory)
-    #[argh(option)]
-    host: Option<String>,
-    /// local address to listen on (default: loopback if --host is, else all)
-    #[argh(option)]
-    bind: Option<IpAddr>,
-    /// who may ask for ports: an atSign (repeat it), or "open" (default)
-    #[argh(option)]
-    manager: Vec<String>,
-    /// refuse sessions whose ends do not both say who they are, as clients before 5.0 do not
-    #[argh(switch)]
-    signed_only: bool,
-    /// log of each connection whose it was and how much it carried; only with ENABLE_SNOOP=true in the
-    /// environment
-    #[argh(switch)]
-    snoop: bool,
-    /// sessions at a time (default: 4096)
-    #[argh(option, default = "MAX_SESSIONS")]
-    max_sessions: usize,
-    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
-    #[argh(option)]
-    root: Option<String>,
-    /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
-    #[argh(option)]
-    ca: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option)]
-    passphrase_file: Option<std::path::PathBuf>,
-    /// say on stdout, as JSON lines, when it is ready
-    #[argh(switch)]
-    json: bool,
-    /// log errors only
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// The meeting point: joins two outbound sockets.
+    #[derive(FromArgs)]
+    struct Args {
+        /// the rendezvous' atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// name or address that both ends dial (default: the address from which this machine reaches the
+        /// atDirectory)
+        #[argh(option)]
+        host: Option<String>,
+        /// local address to listen on (default: loopback if --host is, else all)
+        #[argh(option)]
+        bind: Option<IpAddr>,
+        /// who may ask for ports: an atSign (repeat it), or "open" (default)
+        #[argh(option)]
+        manager: Vec<String>,
+        /// refuse sessions whose ends do not both say who they are, as clients before 5.0 do not
+        #[argh(switch)]
+        signed_only: bool,
+        /// log of each connection whose it was and how much it carried; only with ENABLE_SNOOP=true in the
+        /// environment
+        #[argh(switch)]
+        snoop: bool,
+        /// sessions at a time (default: 4096)
+        #[argh(option, default = "MAX_SESSIONS")]
+        max_sessions: usize,
+        /// say on stdout, as JSON lines, when it is ready
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
 /// Who may use the rendezvous, and how.
@@ -227,10 +211,7 @@ impl Args {
     /// Everything that can be wrong before anybody is dialled.
     fn ready(&self, host: String) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
         let policy = self.policy(host)?;
-        let network = common::network(self.root.as_deref(), &self.ca)?;
-        let phrases = common::Phrases::new(self.passphrase_file.as_deref())?;
-        let (as_, keys) = (self.as_.as_deref(), self.keys.as_deref());
-        let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+        let (network, keys) = self.account().open(self.as_.as_deref())?;
         Ok((network, keys, policy))
     }
 }
@@ -238,7 +219,7 @@ impl Args {
 async fn story(args: Args) -> Result<(), Failure> {
     let host = match &args.host {
         Some(host) => host.clone(),
-        None => own_address(&common::network(args.root.as_deref(), &args.ca)?).await?,
+        None => own_address(&args.account().network()?).await?,
     };
     let (network, keys, policy) = args.ready(host)?;
     serve(network, keys, policy, service::tell(args.json)).await

@@ -23,7 +23,7 @@ use crate::{
         metadata::Metadata,
         verb::Operation,
     },
-    cmd::{common, service},
+    cmd::service,
     np::policy::{
         self, Question,
         rpc::{self, RequestId},
@@ -65,10 +65,7 @@ pub(super) fn prepare(args: &Serve) -> Result<(Network, Arc<AtKeys>, Plan), Fail
     if let Source::File(file) = &plan.source {
         super::read_rules(file)?;
     }
-    let network = common::network(args.root.as_deref(), &args.ca)?;
-    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
-    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
-    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
     Ok((network, keys, plan))
 }
 
