@@ -1,9 +1,17 @@
 //! Whole sessions without a network, of every generation.
 
+use std::time::Duration;
+
 use super::*;
-use crate::np::{
-    ping::Features,
-    request::tests::{SESSION, vectors},
+use crate::{
+    np::{
+        ping::Features,
+        request::{
+            AnswerError, Form, Keys, SshRequest, TunnelRequest,
+            tests::{SESSION, vectors},
+        },
+    },
+    secret::Secret,
 };
 
 fn offer() -> Offer {
