@@ -428,6 +428,14 @@ rollback() {
     place "$staged"
 }
 
+# Folders that are empty now go, up to share.
+no_empty() {
+    folder=$1
+    while [ "$folder" != "$prefix/share" ] && rmdir "$folder" 2>/dev/null; do
+        folder=$(dirname "$folder")
+    done
+}
+
 uninstall() {
     here=$(version_here)
     if [ ! -e "$target" ] && [ ! -e "$home" ]; then
@@ -455,7 +463,7 @@ uninstall() {
     done
     if [ -f "$home/papers" ]; then
         while read -r paper; do
-            case $paper in "$prefix"/share/*) rm -f "$paper" ;; esac
+            case $paper in "$prefix"/share/*) rm -f "$paper" && no_empty "$(dirname "$paper")" ;; esac
         done <"$home/papers"
     fi
     rm -f "$target" || fail 1 "cannot remove $target" "sudo?"
@@ -467,10 +475,10 @@ uninstall() {
 # --- a device in one line ---------------------------------------------------------------------------------------
 
 check_device() { # before anything is downloaded
-    as='' manager='' code=${NOPORTS_CODE-} codes='' run_as=${SUDO_USER-} keys='' roots=${NOPORTS_ROOT-} cas='' name=''
+    as='' manager='' code=${NOPORTS_CODE-} codes='' run_as=${SUDO_USER-} keys='' roots=${NOPORTS_ROOT-} cas='' called='' kind=''
     while [ $# -gt 0 ]; do
         case $1 in
-        --as | --manager | --policy | --code | --code-file | --run-as | --keys | --root | --ca | --device)
+        --as | --manager | --policy | --code | --code-file | --run-as | --keys | --root | --ca | --device | --init)
             need "$@"
             case $1 in
             --as) as=$2 ;;
@@ -481,7 +489,8 @@ check_device() { # before anything is downloaded
             --keys) keys=$2 ;;
             --root) roots=$2 ;;
             --ca) cas=${cas:+$cas:}$2 ;;
-            --device) name=$2 ;;
+            --device) called=$2 ;;
+            --init) kind=$2 ;;
             esac
             shift
             ;;
@@ -511,6 +520,16 @@ as_user() {
     fi
 }
 
+# Is a service here somebody's own? Then it is he who installs it. (As noports daemon install finds out, too.)
+personal() {
+    case $kind in
+    cron | systemd-user | launchd-user) return 0 ;;
+    '') [ "$(uname -s)" = Linux ] || return 1 ;;
+    *) return 1 ;;
+    esac
+    [ ! -e /run/systemd/system ] && [ ! -e /run/openrc ] && [ ! -e /sbin/procd ]
+}
+
 device() {
     if [ -n "$keys" ]; then
         file=$keys
@@ -531,7 +550,7 @@ device() {
         export NOPORTS_CODE
         [ -z "$roots" ] || export NOPORTS_ROOT
         [ -z "$cas" ] || export NOPORTS_CA
-        as_user "$target" enroll "$as" ${name:+--device "$name"} ${keys:+--keys "$file"} >/dev/null ||
+        as_user "$target" enroll "$as" ${called:+--device "$called"} ${keys:+--keys "$file"} >/dev/null ||
             fail 1 "noports is installed, but there are no keys of $as yet" "the same line again goes on from here"
         unset NOPORTS_CODE NOPORTS_ROOT NOPORTS_CA
     fi
@@ -548,8 +567,12 @@ device() {
         *) set -- "$@" "$word" ;;
         esac
     done
-    [ -z "$run_as" ] || set -- --run-as "$run_as" "$@"
-    "$target" daemon install "$@" || fail $? "noports is installed, and the keys are here, but the daemon is not up" \
+    if [ -n "$run_as" ] && personal; then
+        set -- as_user "$target" daemon install "$@"
+    else
+        set -- "$target" daemon install ${run_as:+--run-as "$run_as"} "$@"
+    fi
+    "$@" || fail $? "noports is installed, and the keys are here, but the daemon is not up" \
         "what it says above; then the same line again, or: noports daemon install --as $as --manager $manager"
 }
 

@@ -162,7 +162,10 @@ fn go_on(text: &mut String, more: &str) {
 /// The name of a flag's value in the usage line: `[--ca <file...>]`.
 fn value_in(usage: &str, flag: &str) -> Option<String> {
     let mut from = usage;
-    while let Some(at) = from.find(flag) {
+    // No name is everywhere, and nowhere a value.
+    while !flag.is_empty()
+        && let Some(at) = from.find(flag)
+    {
         from = &from[at + flag.len()..];
         if let Some(rest) = from.strip_prefix(" <") {
             return Some(rest.split('>').next()?.to_owned());
@@ -184,6 +187,15 @@ mod tests {
         Commands:\n  serve             Answer\n                    daemons.\n\n\
         Examples:\n  noports x @a\n\nNotes:\n  First,\n    otp       make\n\nError codes:\n  1 failed\n  10 no keys\n\n\
         --config FILE reads flags:\none per line.\n";
+
+    /// Rows that are no flags, where flags stand.
+    #[test]
+    fn help_of_a_strange_form_ends() {
+        let help =
+            Help::parse("Usage: x [-q] <a>\n\nOptions:\n  -q                quiet\n  word  more\n");
+        let longs: Vec<_> = help.flags.iter().map(|f| (&*f.long, &f.value)).collect();
+        assert_eq!(longs, [("", &None), ("", &None)]);
+    }
 
     #[test]
     fn help_is_taken_apart() {

@@ -287,7 +287,11 @@ pub fn output<S: AsRef<str>>(words: &[S], input: Option<&str>) -> io::Result<Out
     }
     let mut child = command.spawn()?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
-        io::Write::write_all(&mut stdin, text.as_bytes())?;
+        match io::Write::write_all(&mut stdin, text.as_bytes()) {
+            // It does not want to hear it; why not is what it says itself.
+            Err(why) if why.kind() == io::ErrorKind::BrokenPipe => {}
+            done => done?,
+        }
     }
     child.wait_with_output()
 }
@@ -322,6 +326,14 @@ mod tests {
             let found = Init::detect(root, 7, |path| there.contains(&path));
             assert_eq!(found, want, "{root} {there:?}");
         }
+    }
+
+    #[test]
+    fn a_command_that_does_not_listen_is_heard() {
+        let text = "x".repeat(1 << 20);
+        let done = output(&["sh", "-c", "echo not for you >&2; exit 3"], Some(&text)).unwrap();
+        assert_eq!(done.status.code(), Some(3));
+        assert_eq!(first_line(&done.stderr).unwrap(), "not for you");
     }
 
     #[test]
