@@ -1,3 +1,5 @@
+//! Whole sessions without a network, of every generation.
+
 use std::time::Duration;
 
 use super::*;
