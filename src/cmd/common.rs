@@ -18,9 +18,10 @@ use log::error;
 
 use crate::sys::out;
 
-pub use account::{acting_as, identity, key_file, network, own_keys, own_keys_under};
+pub use account::{key_file, network};
 pub use draft::{Draft, refuse_overwriting};
 pub use failure::{Failure, exit};
+pub use generation::{GENERATION, ways_of_environment};
 pub use progress::Progress;
 pub use secret::{Given, Phrases, Source, remember_phrase};
 pub use voice::{Voice, adopt, classic, version};
@@ -31,6 +32,7 @@ mod account;
 pub mod config;
 mod draft;
 mod failure;
+mod generation;
 mod progress;
 mod secret;
 mod voice;

@@ -3,7 +3,7 @@
 //! ```text
 //!   scan for device_info.<name>.sshnp ──▶ the records that daemons keep for their managers
 //!   each one: read it afresh, and ping its daemon, all at the same time
-//!   heartbeats, until all have answered or the time is up ──▶ a table
+//!   heartbeats, until all have answered or the time is up ──▶ a table: `show`
 //! ```
 //! A device that hides keeps no record, so it is not found; it answers who knows its name (`--device`).
 //!

@@ -20,6 +20,9 @@
 //! who puts ours in its place keeps all clients. What they risk is theirs alone: whoever finds such a port in
 //! the seconds before the right one comes takes its place in that session, and meets ssh's host key, or a
 //! stream without the key. So such a session is logged as what it is, and its port closes behind the first one.
+//!
+//! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (the two ports of one).
+//! `address` finds out what to tell both ends to dial; `ways` is what is understood at all.
 
 use std::{
     collections::HashMap,
@@ -51,7 +54,7 @@ use crate::{
 
 pub use args::{main, verify};
 use meeting::{Entry, Gate, Meeting, Signer};
-pub use ways::{GENERATION, Ways};
+pub use ways::Ways;
 
 mod address;
 mod args;

@@ -12,6 +12,9 @@
 //! connection after a year.
 //! The authority carries no name constraints: older TLS libraries on small devices refuse what they
 //! cannot read, and the names a server goes by change.
+//!
+//! Here: what is made when. `certificate`: what stands in it. `renewing`: the server's, always young enough.
+//! `files`: reading and writing the folder.
 
 use std::{
     fs, io,

@@ -5,6 +5,8 @@
 //!                 └─▶ deny ─▶ denied ─▶ delete      └─◀─ unrevoke ─◀─┘
 //! ```
 //!
+//! Here: the enrolments and their rows. `grant`: what a connection that came with one may do.
+//!
 //! Source: at_server:packages/at_secondary_server/lib/src/enroll and
 //! at_server:packages/at_secondary_server/lib/src/verb/handler/abstract_verb_handler.dart.
 

@@ -18,7 +18,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{Failure, Phrases, network, own_keys_under};
+use super::{Failure, Phrases, account::own_keys, network};
 use crate::at::{client::Network, keyfile::AtKeys};
 
 /// Adds the common flags to a struct of flags; see the head of this file.
@@ -87,25 +87,25 @@ impl Account<'_> {
     /// The network, and the keys of `as_`.
     ///
     /// # Errors
-    /// As [`network`], [`Phrases::new`] and [`own_keys_under`].
+    /// As [`network`], [`Phrases::new`] and [`own_keys`].
     pub fn open(&self, as_: Option<&str>) -> Result<(Network, Arc<AtKeys>), Failure> {
         let network = self.network()?;
         let phrases = Phrases::new(self.passphrase_file)?;
-        let keys = own_keys_under(as_, self.keys, &phrases)?;
+        let keys = own_keys(as_, self.keys, &phrases)?;
         Ok((network, Arc::new(keys)))
     }
 
     /// The same, where a phrase may have come another way; `phrases` has looked into the file already.
     ///
     /// # Errors
-    /// As [`network`] and [`own_keys_under`].
+    /// As [`network`] and [`own_keys`].
     pub fn open_under(
         &self,
         as_: Option<&str>,
         phrases: &Phrases,
     ) -> Result<(Network, Arc<AtKeys>), Failure> {
         let network = self.network()?;
-        let keys = own_keys_under(as_, self.keys, phrases)?;
+        let keys = own_keys(as_, self.keys, phrases)?;
         Ok((network, Arc::new(keys)))
     }
 }

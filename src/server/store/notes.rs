@@ -3,6 +3,8 @@
 //! ```text
 //!   sender's NOTE + OUTBOX row ──delivery──▶ receiver's NOTE + INBOX row      one transaction
 //! ```
+//!
+//! Here: the boxes and lines of one atSign. `note`: one notification and its row. `tally`: how many there are.
 
 use crate::at::AtSign;
 
