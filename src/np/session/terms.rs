@@ -17,7 +17,7 @@ pub struct Terms {
 /// How a session is asked for. The ones before [`Self::V5`] know neither logins nor encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Generation {
-    /// The device logs in to us by ssh: [`super::reverse`]. Answered with a bare word.
+    /// The device logs in to us by ssh: [`crate::np::reverse`]. Answered with a bare word.
     V3,
     /// The device meets us, and answers with a bare word: 4.0's release candidate 2.
     V4Rc2,
