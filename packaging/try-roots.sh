@@ -205,7 +205,10 @@ connected() { # within half a minute
         sleep 1
     done
     cat "$top/status"
-    grep 'running ' "$top/status" | grep -q "version $2\$" && grep -q 'connected  *for' "$top/status"
+    # What runs is the file that is there now.
+    process=$(sed -n 's/.*running .*process \([0-9]*\).*/\1/p' "$top/status")
+    grep 'bin/noports' "$here/proc/$process/maps" | sed 's/.* //' | sort -u | tee "$top/runs"
+    grep -q 'connected  *for' "$top/status" && grep -q noports "$top/runs" && ! grep -q deleted "$top/runs"
 }
 
 # Something comes through: the web server, as the device sees it.
@@ -231,7 +234,7 @@ uninstalls() {
     diff "$top/before" "$top/after" | grep '^[<>]' | grep -v -E "$stays" && return 1
     # shellcheck disable=SC2016
     ! as root 'for each in /proc/[0-9]*; do tr "\0" " " <$each/cmdline; echo; done' 2>/dev/null |
-        grep -E 'noports-daemon|local/bin/noports'
+        grep -E '[n]oports-daemon|local/bin/[n]oports'
 }
 
 listing() { (cd "$here" && find . -xdev \( -path ./proc -o -path ./dev -o -path ./run -o -path ./tmp \) -prune -o -print | sort); }
@@ -325,14 +328,14 @@ inside() {
         step $who 'the same again' installs $who
         [ $who = root ] || step $who 'a device, without cron' without_cron
         step $who 'a device in one line' becomes_device $who "$who-$name"
-        step $who 'it is connected' connected $who "$first"
+        step $who 'it is connected' connected $who
         step $who 'something comes through' reaches "$who-$name"
         step $who 'the same line again, without a code' again $who "$who-$name"
         step $who 'upgrade' upgrades $who
-        step $who 'it is connected' connected $who "$second"
+        step $who 'it is connected' connected $who
         step $who 'something comes through' reaches "$who-$name"
         step $who 'rollback' rolls_back $who
-        step $who 'it is connected' connected $who "$first"
+        step $who 'it is connected' connected $who
         step $who 'uninstall leaves keys only' uninstalls $who
     done
     echo "$first" >"$www/VERSION"
