@@ -545,14 +545,16 @@ device() {
         [ -n "$code" ] || fail 2 "there are no keys of $as here, and no code to ask for them" \
             "on a device that has keys: noports enroll otp $as; then --code XXXX here"
         say "asking for keys of $as; somebody who has keys has to say yes: noports enroll approve $as"
-        # The code travels in the environment: everybody could read it in the list of processes.
-        NOPORTS_CODE=$code NOPORTS_ROOT=$roots NOPORTS_CA=$cas
-        export NOPORTS_CODE
-        [ -z "$roots" ] || export NOPORTS_ROOT
-        [ -z "$cas" ] || export NOPORTS_CA
-        as_user "$target" enroll "$as" ${called:+--device "$called"} ${keys:+--keys "$file"} >/dev/null ||
-            fail 1 "noports is installed, but there are no keys of $as yet" "the same line again goes on from here"
-        unset NOPORTS_CODE NOPORTS_ROOT NOPORTS_CA
+        # The code travels in the environment: everybody could read it in the list of processes. (Below the environment is
+        # as it was: the service shall have what stands there.)
+        (
+            NOPORTS_CODE=$code NOPORTS_ROOT=$roots NOPORTS_CA=$cas
+            export NOPORTS_CODE
+            [ -z "$roots" ] || export NOPORTS_ROOT
+            [ -z "$cas" ] || export NOPORTS_CA
+            as_user "$target" enroll "$as" ${called:+--device "$called"} ${keys:+--keys "$file"} >/dev/null
+        ) || fail 1 "noports is installed, but there are no keys of $as yet" "the same line again goes on from here"
+        unset NOPORTS_CODE
     fi
     left=$#
     while [ "$left" -gt 0 ]; do

@@ -54,14 +54,15 @@ apart() {
     return $ended
 }
 
-# A kernel that starts executables of ARM. (F: the emulator is opened now, so no root needs to have it.)
+# A kernel that starts executables of ARM. (F: the emulator is opened now, so no root needs to have it; C: su and crontab
+# become whom they ask to be.)
 foreign() {
     mount -t binfmt_misc binfmt_misc "$1" || die "no binfmt_misc of our own: this needs Linux 6.7"
     mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
     tail='\x00\x00\x00\x00\x00\x00\x00\x00\x00'
-    printf '%s\n' ":arm64:M::\\x7fELF\\x02\\x01\\x01${tail}\\x02\\x00\\xb7\\x00:$mask:$(command -v qemu-aarch64-static):F" \
+    printf '%s\n' ":arm64:M::\\x7fELF\\x02\\x01\\x01${tail}\\x02\\x00\\xb7\\x00:$mask:$(command -v qemu-aarch64-static):CF" \
         >"$1/register"
-    printf '%s\n' ":arm32:M::\\x7fELF\\x01\\x01\\x01${tail}\\x02\\x00\\x28\\x00:$mask:$(command -v qemu-arm-static):F" \
+    printf '%s\n' ":arm32:M::\\x7fELF\\x01\\x01\\x01${tail}\\x02\\x00\\x28\\x00:$mask:$(command -v qemu-arm-static):CF" \
         >"$1/register"
 }
 
@@ -239,10 +240,36 @@ uninstalls() {
         grep -E '[n]oports-daemon|local/bin/[n]oports'
 }
 
+# The README's way to a shell: sudo, the world in the environment, a real sshd; then ssh from somebody else's account.
+shell_on_device() {
+    as root 'mkdir -p /run/sshd && ssh-keygen -A && /usr/sbin/sshd && useradd -m -s /bin/sh owner &&
+        echo "person ALL=(ALL) NOPASSWD:SETENV: ALL" >/etc/sudoers.d/person && mkdir -p /home/owner/.atsign' &&
+        cp -R "$world/keys" "$here/home/owner/.atsign/keys" && rm "$here/home/owner/.atsign/keys/@device_key.atKeys" &&
+        as root 'chown -R owner:owner /home/owner && rm -r /home/person/.atsign' || return 1
+    as owner 'mkdir .ssh && ssh-keygen -q -t ed25519 -N "" -f .ssh/id_ed25519' &&
+        as root 'mkdir -p -m 700 /home/person/.ssh && cat /home/owner/.ssh/id_ed25519.pub >>/home/person/.ssh/authorized_keys &&
+            chown -R person:person /home/person/.ssh' || return 1
+    code=$(here_is enroll otp @device)
+    here_is enroll auto @device --app '.*' >"$top/auto" 2>&1 &
+    approves=$!
+    until [ -s "$top/auto" ]; do sleep 0.1; done
+    ours='export NOPORTS_ROOT=localhost:6400 NOPORTS_CA=/ca.pem'
+    as person "$ours NOPORTS_BASE=$url; curl -fsSL \$NOPORTS_BASE/install.sh |
+        sudo -E sh -s -- device --as @device --manager @alice --device pi --code $code"
+    done=$?
+    kill $approves 2>/dev/null
+    [ $done = 0 ] || return 1
+    # shellcheck disable=SC2016
+    as owner "$ours; noports client --as @alice --to @device --device pi --via @rendezvous -- \
+        -o StrictHostKeyChecking=accept-new 'id -un; echo \$SSH_CONNECTION'" | tee "$top/shell"
+    grep -q '^person$' "$top/shell" && grep -q '^127.0.0.1 .* 22$' "$top/shell"
+}
+
 listing() { (cd "$here" && find . -xdev \( -path ./proc -o -path ./dev -o -path ./run -o -path ./tmp \) -prune -o -print | sort); }
 
 without_cron() {
     crontab=$(as root 'which crontab')
+    [ -n "$crontab" ] || return 1
     mv "$here$crontab" "$here/away"
     becomes_device person lonely && done=0 || done=$?
     mv "$here/away" "$here$crontab"
@@ -314,6 +341,7 @@ enter() {
 inside() {
     name=$1 top=$2 log=$3 shipped=$4 first=$5 second=$6
     www=$top/www world=$top/world url=http://127.0.0.1:8000 failed=0
+    quick=${QUICK-}
     ip link set lo up
     echo "$first" >"$www/VERSION"
     enter
@@ -326,6 +354,7 @@ inside() {
     for who in person root; do
         echo "$first" >"$www/VERSION"
         listing >"$top/before"
+        [ -z "$quick" ] || continue
         step $who 'install' installs $who
         step $who 'the same again' installs $who
         [ $who = root ] || step $who 'a device, without cron' without_cron
@@ -343,6 +372,7 @@ inside() {
     echo "$first" >"$www/VERSION"
     step sudo 'a device in one line' becomes_device root "sudo-$name" SUDO_USER=person
     step sudo 'something comes through' reaches "sudo-$name"
+    [ ! -x "$here/usr/sbin/sshd" ] || step person "the README's line, then a shell" shell_on_device
     [ $failed = 0 ] || die "$name: $failed failed"
 }
 
@@ -392,6 +422,7 @@ esac
 entered=
 top=$(mktemp -d)
 trap '[ -z "$entered" ] || kill "$entered" 2>/dev/null; rm -rf "$top"' EXIT
+trap 'exit 143' TERM INT HUP
 [ -n "$log" ] || log=$top/log
 : >"$log"
 bad=
