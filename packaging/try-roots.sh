@@ -5,7 +5,7 @@
 #
 #   packaging/try-roots.sh [--make] [--log FILE] [amd64|arm64|armhf|busybox …]       all four, unless named
 #
-# --make     fetches the roots that are missing into target/roots (ROOTS names another folder), from Debian's mirror (MIRROR)
+# --make     fetches the roots that are missing into target/roots (ROOTS names another folder), from Debian's mirror (MIRROR, or apt's)
 # --log      keeps what all of them said
 # BINARIES   a folder like target/static: ARCH/noports
 #
@@ -16,7 +16,9 @@ set -eu
 cd "$(dirname "$0")/.."
 binaries=${BINARIES:-$PWD/target/static}
 roots=${ROOTS:-$PWD/target/roots}
-mirror=${MIRROR:-http://deb.debian.org/debian}
+# The first that apt knows here.
+mirror=${MIRROR:-$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] *\)\{0,1\}\([^ ]*\).*/\2/p' \
+    /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1)}
 extra=curl,ca-certificates,cron,sudo,openssh-server,openssh-client
 native=$binaries/$(uname -m)/noports
 

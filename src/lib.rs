@@ -24,7 +24,7 @@
 //!                 └─▶ pipe, net, sys           secret: anyone.   Nothing points upward; np and server never meet.
 //! ```
 //!
-//! * [`cmd`] — one file per program; each reads top to bottom as its story.
+//! * [`cmd`] — one file per program; each reads top to bottom as its story. What several need is beside them.
 //! * [`np`] — NoPorts: what the programs say to each other. Bytes and time come in as arguments.
 //! * [`at`] — the atProtocol: names, verbs, replies, encryption; and the client that speaks it.
 //! * [`server`] — an atServer and atDirectory small enough to read; the same types as the client's.

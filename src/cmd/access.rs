@@ -9,7 +9,7 @@
 //! The lists belong to the atSign and are kept by its atServer; they count for everything, not for NoPorts alone.
 //! Many atServers know the block list only.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
 use ::log::LevelFilter;
 use argh::FromArgs;
@@ -25,54 +25,38 @@ use crate::{
     sys::{log, process},
 };
 
-use super::common::{self, Failure, Phrases, Progress};
+use super::common::{self, Failure, Progress, with_account};
 
-/// Say whom the atServer of your atSign lets in.
-#[derive(FromArgs, Debug)]
-#[argh(
-    example = "{command_name} allow @device @alice @bob",
-    example = "{command_name} show @device",
-    note = "{command_name} WORD @you, where WORD is\n  show      tell both lists\n  allow     add to the allow list: once it is not empty, nobody else gets in\n  disallow  take from it\n  block     add to the block list, which always wins\n  unblock   take from it",
-    note = "Whoever is not let in can send nothing and read nothing; no request of theirs\n  reaches a daemon. Allow everybody a program deals with: for a daemon its\n  managers, its policy and the rendezvous, which looks up its public key; for a\n  client its devices and rendezvous; for a rendezvous clients and devices.",
-    error_code(1, "failed, or the atServer knows no such list"),
-    error_code(2, "the command line was wrong"),
-    error_code(3, "the key file is missing or cannot be used"),
-    error_code(4, "the atDirectory or the atServer cannot be reached"),
-    error_code(5, "no such atSign"),
-    error_code(6, "the atServer refused the login"),
-    error_code(11, "a TLS certificate is not trusted here")
-)]
-struct Args {
-    /// show, allow, disallow, block or unblock
-    #[argh(positional)]
-    word: String,
-    /// your atSign
-    #[argh(positional)]
-    atsign: String,
-    /// the others
-    #[argh(positional)]
-    others: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option, arg_name = "file")]
-    passphrase_file: Option<PathBuf>,
-    /// the atDirectory (default: root.atsign.org:64)
-    #[argh(option, arg_name = "host[:port]")]
-    root: Option<String>,
-    /// trust this authority too (PEM file; may be given several times)
-    #[argh(option, arg_name = "file")]
-    ca: Vec<String>,
-    /// print the lists as one line of JSON
-    #[argh(switch)]
-    json: bool,
-    /// no progress on stderr
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more; may be repeated
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// Say whom the atServer of your atSign lets in.
+    #[derive(FromArgs, Debug)]
+    #[argh(
+        example = "{command_name} allow @device @alice @bob",
+        example = "{command_name} show @device",
+        note = "{command_name} WORD @you, where WORD is\n  show      tell both lists\n  allow     add to the allow list: once it is not empty, nobody else gets in\n  disallow  take from it\n  block     add to the block list, which always wins\n  unblock   take from it",
+        note = "Whoever is not let in can send nothing and read nothing; no request of theirs\n  reaches a daemon. Allow everybody a program deals with: for a daemon its\n  managers, its policy and the rendezvous, which looks up its public key; for a\n  client its devices and rendezvous; for a rendezvous clients and devices.",
+        error_code(1, "failed, or the atServer knows no such list"),
+        error_code(2, "the command line was wrong"),
+        error_code(3, "the key file is missing or cannot be used"),
+        error_code(4, "the atDirectory or the atServer cannot be reached"),
+        error_code(5, "no such atSign"),
+        error_code(6, "the atServer refused the login"),
+        error_code(11, "a TLS certificate is not trusted here")
+    )]
+    struct Args {
+        /// show, allow, disallow, block or unblock
+        #[argh(positional)]
+        word: String,
+        /// your atSign
+        #[argh(positional)]
+        atsign: String,
+        /// the others
+        #[argh(positional)]
+        others: Vec<String>,
+        /// print the lists as one line of JSON
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
 /// What a word does: to which list, and whether it adds.
@@ -99,11 +83,9 @@ pub fn main(name: &str, args: &[&str]) -> ExitCode {
 async fn run(args: Args) -> Result<(), Failure> {
     let change = change(&args)?;
     let who: AtSign = args.atsign.parse()?;
-    let network = common::network(args.root.as_deref(), &args.ca)?;
-    let phrases = Phrases::new(args.passphrase_file.as_deref())?;
-    let keys = common::own_keys_under(Some(who.as_str()), args.keys.as_deref(), &phrases)?;
+    let (network, keys) = args.account().open(Some(who.as_str()))?;
     let mut progress = Progress::new(args.quiet);
-    let at = Client::login(&network, Arc::new(keys)).await?;
+    let at = Client::login(&network, keys).await?;
     progress.done(format_args!("logged in as {who}"));
 
     if let Some(change) = change {

@@ -24,7 +24,6 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -32,7 +31,7 @@ use argh::FromArgs;
 use log::{LevelFilter, info, warn};
 
 use super::{
-    common::{self, Failure, Progress, exit},
+    common::{self, Failure, Progress, exit, with_account},
     open::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
 };
 use crate::{
@@ -51,93 +50,77 @@ mod login;
 mod reverse;
 mod tunnelled;
 
-/// Opens an ssh session to a device that has no open port.
-#[derive(FromArgs)]
-struct Args {
-    /// the device's atSign
-    #[argh(option)]
-    to: String,
-    /// which device of that atSign (default: "default")
-    #[argh(option)]
-    device: Option<String>,
-    /// the rendezvous' atSign (or NOPORTS_VIA)
-    #[argh(option)]
-    via: Option<String>,
-    /// your atSign (default: the only one with keys here)
-    #[argh(option, long = "as")]
-    as_: Option<String>,
-    /// user name on the device (default: the one its daemon tells)
-    #[argh(option)]
-    user: Option<String>,
-    /// private key file for ssh
-    #[argh(option)]
-    identity: Option<String>,
-    /// be the session: stdin and stdout, for ssh's ProxyCommand; opens no port
-    #[argh(switch)]
-    stdio: bool,
-    /// print the ssh command, leave the port open in the background, and return
-    #[argh(switch)]
-    print: bool,
-    /// seconds to wait for each answer (default: 20)
-    #[argh(option, default = "PATIENCE")]
-    timeout: u64,
-    /// loopback port for ssh (default: any free one)
-    #[argh(option, default = "0")]
-    local_port: u16,
-    /// ask the device to let this ssh public key in, for good
-    #[argh(option)]
-    send_key: Option<PathBuf>,
-    /// do not encrypt at the ends what passes the rendezvous; ssh still does (for daemons before 5.0)
-    #[argh(switch)]
-    no_encrypt: bool,
-    /// do not log in at the rendezvous (for those before 5.0)
-    #[argh(switch)]
-    no_admit_client: bool,
-    /// the device is not to log in at the rendezvous (for daemons before 5.0)
-    #[argh(switch)]
-    no_admit_device: bool,
-    /// let the device log in here by ssh, for a moment (for daemons before 4.0); needs an sshd here
-    #[argh(switch)]
-    legacy_daemon: bool,
-    /// port of the sshd here, with --legacy-daemon (default: 22)
-    #[argh(option, default = "22")]
-    local_sshd_port: u16,
-    /// port of the device's sshd, where one ssh carries another (default: 22)
-    #[argh(option, default = "22")]
-    remote_sshd_port: u16,
-    /// user name on the device for the ssh that carries the other (default: the same)
-    #[argh(option)]
-    tunnel_user: Option<String>,
-    /// let the ssh that carries the other do the forwardings behind --
-    #[argh(switch)]
-    add_forwards_to_tunnel: bool,
-    /// seconds that ssh waits for the next user of what it carries (default: 15)
-    #[argh(option, default = "tunnelled::IDLE")]
-    idle_timeout: u64,
-    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
-    #[argh(option)]
-    root: Option<String>,
-    /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
-    #[argh(option)]
-    ca: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option)]
-    passphrase_file: Option<PathBuf>,
-    /// say on stdout, as one JSON line, what was opened or why not
-    #[argh(switch)]
-    json: bool,
-    /// no progress on stderr
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log on stderr; twice for more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
-    /// arguments for ssh, behind --
-    #[argh(positional, greedy)]
-    ssh: Vec<String>,
+with_account! {
+    /// Opens an ssh session to a device that has no open port.
+    #[derive(FromArgs)]
+    struct Args {
+        /// the device's atSign
+        #[argh(option)]
+        to: String,
+        /// which device of that atSign (default: "default")
+        #[argh(option)]
+        device: Option<String>,
+        /// the rendezvous' atSign (or NOPORTS_VIA)
+        #[argh(option)]
+        via: Option<String>,
+        /// your atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// user name on the device (default: the one its daemon tells)
+        #[argh(option)]
+        user: Option<String>,
+        /// private key file for ssh
+        #[argh(option)]
+        identity: Option<String>,
+        /// be the session: stdin and stdout, for ssh's ProxyCommand; opens no port
+        #[argh(switch)]
+        stdio: bool,
+        /// print the ssh command, leave the port open in the background, and return
+        #[argh(switch)]
+        print: bool,
+        /// seconds to wait for each answer (default: 20)
+        #[argh(option, default = "PATIENCE")]
+        timeout: u64,
+        /// loopback port for ssh (default: any free one)
+        #[argh(option, default = "0")]
+        local_port: u16,
+        /// ask the device to let this ssh public key in, for good
+        #[argh(option)]
+        send_key: Option<PathBuf>,
+        /// do not encrypt at the ends what passes the rendezvous; ssh still does (for daemons before 5.0)
+        #[argh(switch)]
+        no_encrypt: bool,
+        /// do not log in at the rendezvous (for those before 5.0)
+        #[argh(switch)]
+        no_admit_client: bool,
+        /// the device is not to log in at the rendezvous (for daemons before 5.0)
+        #[argh(switch)]
+        no_admit_device: bool,
+        /// let the device log in here by ssh, for a moment (for daemons before 4.0); needs an sshd here
+        #[argh(switch)]
+        legacy_daemon: bool,
+        /// port of the sshd here, with --legacy-daemon (default: 22)
+        #[argh(option, default = "22")]
+        local_sshd_port: u16,
+        /// port of the device's sshd, where one ssh carries another (default: 22)
+        #[argh(option, default = "22")]
+        remote_sshd_port: u16,
+        /// user name on the device for the ssh that carries the other (default: the same)
+        #[argh(option)]
+        tunnel_user: Option<String>,
+        /// let the ssh that carries the other do the forwardings behind --
+        #[argh(switch)]
+        add_forwards_to_tunnel: bool,
+        /// seconds that ssh waits for the next user of what it carries (default: 15)
+        #[argh(option, default = "tunnelled::IDLE")]
+        idle_timeout: u64,
+        /// say on stdout, as one JSON line, what was opened or why not
+        #[argh(switch)]
+        json: bool,
+        /// arguments for ssh, behind --
+        #[argh(positional, greedy)]
+        ssh: Vec<String>,
+    }
 }
 
 /// What the arguments mean, complete.
@@ -244,10 +227,7 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 
 async fn story(args: Args) -> Result<ExitCode, Failure> {
     let wish = args.wish()?;
-    let network = common::network(args.root.as_deref(), &args.ca)?;
-    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
-    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
-    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
     if wish.how == How::Shell {
         find_ssh()?;
     }

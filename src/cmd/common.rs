@@ -1,14 +1,14 @@
 //! What all programs share: their common flags, the environment behind them, exit codes, progress.
 //!
-//! argh cannot nest one set of flags in another, so each program declares the common ones itself
-//!
 //! ```text
-//!   --root HOST[:PORT]   --ca FILE …   --as @me   --keys FILE   --json   -q   -v
+//!   flags     --root HOST[:PORT]   --ca FILE …   --keys FILE   --passphrase-file FILE   -q   -v    [`with_account`]
+//!     else    NOPORTS_ROOT         NOPORTS_CA    NOPORTS_KEYS  NOPORTS_PASSPHRASE                  account, secret
+//!     else    a file of flags                                                                      [`config`]
+//!     else    the defaults
 //! ```
 //!
-//! and hands them to the functions here, which add the environment (`NOPORTS_ROOT`, `NOPORTS_CA`,
-//! `NOPORTS_AS`, `NOPORTS_KEYS`; a flag wins) and the defaults. What stands in neither may stand in a file:
-//! [`config`].
+//! `--as` (or `NOPORTS_AS`) and `--json` are declared by each program, which says whose atSign it is and what
+//! it prints.
 
 use std::{future::Future, pin::Pin, process::ExitCode};
 
@@ -18,20 +18,25 @@ use log::error;
 
 use crate::sys::out;
 
-pub use account::{acting_as, identity, key_file, network, own_keys, own_keys_under};
+pub use account::{key_file, network};
 pub use draft::{Draft, refuse_overwriting};
 pub use failure::{Failure, exit};
+pub use generation::{GENERATION, ways_of_environment};
 pub use progress::Progress;
 pub use secret::{Given, Phrases, Source, remember_phrase};
 pub use voice::{Voice, adopt, classic, version};
+pub use with_account::Account;
+pub(crate) use with_account::with_account;
 
 mod account;
 pub mod config;
 mod draft;
 mod failure;
+mod generation;
 mod progress;
 mod secret;
 mod voice;
+mod with_account;
 
 /// Reads a program's arguments (without its name). `name` is what help calls it: `noports activate`.
 ///

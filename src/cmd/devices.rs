@@ -3,7 +3,7 @@
 //! ```text
 //!   scan for device_info.<name>.sshnp ──▶ the records that daemons keep for their managers
 //!   each one: read it afresh, and ping its daemon, all at the same time
-//!   heartbeats, until all have answered or the time is up ──▶ a table
+//!   heartbeats, until all have answered or the time is up ──▶ a table: `show`
 //! ```
 //! A device that hides keeps no record, so it is not found; it answers who knows its name (`--device`).
 //!
@@ -14,7 +14,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -24,7 +23,7 @@ use log::{LevelFilter, debug};
 use miniserde::json;
 
 use super::{
-    common::{self, Failure, Progress, classic},
+    common::{self, Failure, Progress, classic, with_account},
     open::about,
     service,
 };
@@ -41,6 +40,10 @@ use crate::{
     sys,
 };
 
+use show::{classic_list, table};
+
+mod show;
+
 /// Longest wait for all devices together, in seconds, unless --wait says otherwise.
 const PATIENCE: u64 = 10;
 /// Most devices that are looked at.
@@ -48,42 +51,26 @@ const MAX_DEVICES: usize = 1000;
 /// Records that are read at the same time.
 const AT_ONCE: usize = 16;
 
-/// Lists the devices you may use, and which of them answer.
-#[derive(FromArgs)]
-struct Args {
-    /// only the devices of this atSign (default: all that have told you about themselves)
-    #[argh(option)]
-    to: Option<String>,
-    /// also ask the device of this name, which may be hidden (with --to; repeat it)
-    #[argh(option)]
-    device: Vec<String>,
-    /// your atSign (default: the only one with keys here)
-    #[argh(option, long = "as")]
-    as_: Option<String>,
-    /// seconds to wait for their answers (default: 10)
-    #[argh(option, default = "PATIENCE")]
-    wait: u64,
-    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
-    #[argh(option)]
-    root: Option<String>,
-    /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
-    #[argh(option)]
-    ca: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option)]
-    passphrase_file: Option<std::path::PathBuf>,
-    /// one JSON line for each device, instead of the table
-    #[argh(switch)]
-    json: bool,
-    /// no progress on stderr
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log on stderr; twice for more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// Lists the devices you may use, and which of them answer.
+    #[derive(FromArgs)]
+    struct Args {
+        /// only the devices of this atSign (default: all that have told you about themselves)
+        #[argh(option)]
+        to: Option<String>,
+        /// also ask the device of this name, which may be hidden (with --to; repeat it)
+        #[argh(option)]
+        device: Vec<String>,
+        /// your atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// seconds to wait for their answers (default: 10)
+        #[argh(option, default = "PATIENCE")]
+        wait: u64,
+        /// one JSON line for each device, instead of the table
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
 /// The program.
@@ -104,10 +91,7 @@ type Name = (AtSign, DeviceName);
 async fn story(args: Args) -> Result<(), Failure> {
     let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
     let named = named(to.as_ref(), &args.device)?;
-    let network = common::network(args.root.as_deref(), &args.ca)?;
-    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
-    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
-    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
     let patience = Duration::from_secs(args.wait.clamp(1, 3600));
     let mut progress = Progress::new(args.quiet);
 
@@ -280,237 +264,6 @@ async fn hear(
     }
 }
 
-#[derive(miniserde::Serialize)]
-struct DeviceLine<'a> {
-    device: &'a str,
-    atsign: &'a str,
-    state: &'a str,
-    version: Option<&'a str>,
-    services: &'a [String],
-    #[serde(rename = "lastSeen")]
-    last_seen: Option<&'a str>,
-}
-
-impl Device {
-    fn state(&self) -> &'static str {
-        match (self.active, self.hidden) {
-            (true, true) => "hidden",
-            (true, false) => "active",
-            (false, _) => "silent",
-        }
-    }
-
-    fn to_json(&self) -> String {
-        json::to_string(&DeviceLine {
-            device: self.name.1.as_str(),
-            atsign: self.name.0.as_str(),
-            state: self.state(),
-            version: self.about.as_ref().map(|about| about.version.as_str()),
-            services: self.about.as_ref().map_or(&[], |about| &about.services),
-            last_seen: if self.active {
-                Some("now")
-            } else {
-                self.last_seen.as_deref()
-            },
-        })
-    }
-
-    fn cells(&self) -> [String; 6] {
-        let (version, services) = self.about.as_ref().map_or_else(Default::default, |about| {
-            (shown(&about.version), shown(&about.services.join(" ")))
-        });
-        let seen = match (&self.last_seen, self.active) {
-            (_, true) => "now".to_owned(),
-            (Some(when), _) => shown(when),
-            (None, _) => String::new(),
-        };
-        let (at, name) = &self.name;
-        [
-            name.to_string(),
-            at.to_string(),
-            self.state().to_owned(),
-            version,
-            services,
-            seen,
-        ]
-    }
-}
-
-/// Longest text of one cell, in characters: what a daemon says must not flood a terminal.
-const MAX_CELL: usize = 120;
-
-fn shown(text: &str) -> String {
-    let printable = text.chars().filter(|c| !c.is_control());
-    printable.take(MAX_CELL).collect()
-}
-
-/// The list as `sshnp` writes it. `alone`: they all have the atSign that was asked for.
-///
-/// Source: noports:packages/dart/sshnoports/lib/src/print_devices.dart.
-fn classic_list(devices: &[Device], alone: bool) -> String {
-    if devices.is_empty() {
-        return "[X] No devices found\n".to_owned();
-    }
-    let mut lines = Vec::new();
-    for (title, active) in [("Active Devices:", true), ("Inactive Devices:", false)] {
-        lines.push(title.to_owned());
-        let some: Vec<&Device> = devices.iter().filter(|d| d.active == active).collect();
-        if some.is_empty() {
-            lines.push("  No devices found".to_owned());
-        }
-        for device in some {
-            let (at, name) = &device.name;
-            let owner = if alone { String::new() } else { at.to_string() };
-            let about = device.about.as_ref();
-            let (version, core) = about.map_or(("null", "null"), |a| (&a.version, &a.core));
-            let (version, core) = (shown(version), shown(core));
-            lines.push(format!("  {name}{owner} - v{version} (core v{core})"));
-            if let Some(about) = about.filter(|about| !about.services.is_empty()) {
-                let services: Vec<String> = about.services.iter().map(|s| shown(s)).collect();
-                lines.push(format!("  - allowedServices: {}", services.join(" ")));
-            }
-        }
-    }
-    lines.join("\n")
-}
-
-fn table(devices: &[Device]) -> String {
-    let head = [
-        "DEVICE",
-        "ATSIGN",
-        "STATE",
-        "VERSION",
-        "SERVICES",
-        "LAST SEEN",
-    ];
-    let rows: Vec<[String; 6]> = std::iter::once(head.map(str::to_owned))
-        .chain(devices.iter().map(Device::cells))
-        .collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |row: &[String; 6]| {
-        let cells = row.iter().zip(&widths);
-        let text: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn name(at: &str, device: &str) -> Name {
-        (at.parse().unwrap(), device.parse().unwrap())
-    }
-
-    #[test]
-    fn devices_are_found_in_every_form_of_their_key() {
-        let me = "@me".parse().unwrap();
-        for (key, want) in [
-            (
-                "cached:@me:device_info.dev1.sshnp@dev",
-                Some(("@dev", "dev1")),
-            ),
-            ("@me:device_info.dev1.sshnp@dev", Some(("@dev", "dev1"))),
-            ("device_info.dev-1.sshnp@dev", Some(("@dev", "dev-1"))),
-            ("@other:device_info.dev1.sshnp@me", None),
-            ("device_info.a.b.sshnp@dev", None),
-            ("device_info..sshnp@dev", None),
-            ("username.dev1.sshnp@dev", None),
-            ("device_info.dev1.other@dev", None),
-            ("", None),
-        ] {
-            let want = want.map(|(at, device)| name(at, device));
-            assert_eq!(device_of(key, &me), want, "{key}");
-        }
-    }
-
-    fn device(at: &str, device: &str, active: bool) -> Device {
-        let services = vec!["localhost:22".to_owned(), "nas:\u{1b}[2J443".to_owned()];
-        Device {
-            name: name(at, device),
-            active,
-            about: Some(Heartbeat {
-                version: "1.2.3".into(),
-                ..Heartbeat::ours(&device.parse().unwrap(), services)
-            }),
-            last_seen: (!active).then(|| "2026-11-21 10:00:00.000Z".to_owned()),
-            hidden: false,
-        }
-    }
-
-    #[test]
-    fn a_table_is_aligned_and_holds_no_control_characters() {
-        let mut devices = vec![device("@d", "pi", true), device("@device", "kiosk", false)];
-        devices[1].about = None;
-        let want = "\
-DEVICE  ATSIGN   STATE   VERSION  SERVICES                 LAST SEEN
-pi      @d       active  1.2.3    localhost:22 nas:[2J443  now
-kiosk   @device  silent                                    2026-11-21 10:00:00.000Z";
-        assert_eq!(table(&devices), want);
-    }
-
-    #[test]
-    fn the_classic_list_is_in_two_parts() {
-        assert_eq!(classic_list(&[], true), "[X] No devices found\n");
-        let mut active = device("@d", "pi", true);
-        active.about.as_mut().unwrap().core = "6.2.0".into();
-        let mut silent = device("@d", "kiosk", false);
-        let about = silent.about.as_mut().unwrap();
-        (about.version, about.core, about.services) = ("5.6.3".into(), "6.1".into(), Vec::new());
-        assert_eq!(
-            classic_list(&[active, silent], true),
-            "Active Devices:\n  pi - v1.2.3 (core v6.2.0)\n  - allowedServices: localhost:22 nas:[2J443\n\
-             Inactive Devices:\n  kiosk - v5.6.3 (core v6.1)"
-        );
-        let active = [device("@d", "pi", true)];
-        let list = classic_list(&active, false);
-        assert!(list.contains("\n  pi@d - v1.2.3 "), "{list}");
-        assert!(
-            list.ends_with("\nInactive Devices:\n  No devices found"),
-            "{list}"
-        );
-    }
-
-    #[test]
-    fn a_hidden_device_is_asked_by_name() {
-        let at = "@d".parse().unwrap();
-        let names = |list: &[&str]| list.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
-        assert_eq!(
-            named(Some(&at), &names(&["My Pi"])).unwrap(),
-            [name("@d", "my_pi")]
-        );
-        assert!(named(None, &names(&["pi"])).is_err());
-        assert!(named(Some(&at), &names(&["a.b"])).is_err());
-        let hidden = Device {
-            hidden: true,
-            ..device("@d", "pi", true)
-        };
-        assert_eq!(
-            (hidden.state(), hidden.cells()[2].as_str()),
-            ("hidden", "hidden")
-        );
-    }
-
-    #[test]
-    fn a_line_of_json_for_each_device() {
-        let mut silent = device("@d", "pi", false);
-        silent.about = None;
-        assert_eq!(
-            silent.to_json(),
-            r#"{"device":"pi","atsign":"@d","state":"silent","version":null,"services":[],"lastSeen":"2026-11-21 10:00:00.000Z"}"#
-        );
-        let active = device("@d", "pi", true).to_json();
-        assert!(
-            active.contains(r#""state":"active","version":"1.2.3","services":["localhost:22","#)
-        );
-        assert!(active.ends_with(r#""lastSeen":"now"}"#), "{active}");
-    }
-}
+mod tests;

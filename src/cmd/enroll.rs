@@ -24,7 +24,7 @@ use crate::{
     sys::{log, process},
 };
 
-use super::common::{self, Failure, Given, Progress, Source};
+use super::common::{self, Account, Failure, Given, Phrases, Progress, Source, with_account};
 
 use decide::Action;
 
@@ -125,98 +125,66 @@ struct Ask {
     verbose: u8,
 }
 
-/// Make a code with which a new device may ask for keys.
-///
-/// otp: the atServer makes it, for one request, good for five minutes; it is printed on stdout.
-/// spp: sets a code for many requests; it is read from --code-file, NOPORTS_CODE or stdin.
-/// A code allows nothing but to ask: every request still has to be approved.
-#[derive(FromArgs, Debug)]
-struct Codes {
-    /// the atSign
-    #[argh(positional)]
-    atsign: String,
-    /// spp: file with the code
-    #[argh(option, arg_name = "file")]
-    code_file: Option<PathBuf>,
-    /// how long it is good for, such as 1h or 2d,12h
-    #[argh(option, arg_name = "time")]
-    ttl: Option<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option, arg_name = "file")]
-    passphrase_file: Option<PathBuf>,
-    /// the atDirectory (default: root.atsign.org:64)
-    #[argh(option, arg_name = "host[:port]")]
-    root: Option<String>,
-    /// trust this authority too (PEM file; may be given several times)
-    #[argh(option, arg_name = "file")]
-    ca: Vec<String>,
-    /// print the result as one line of JSON
-    #[argh(switch)]
-    json: bool,
-    /// no progress on stderr
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more; may be repeated
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// Make a code with which a new device may ask for keys.
+    ///
+    /// otp: the atServer makes it, for one request, good for five minutes; it is printed on stdout.
+    /// spp: sets a code for many requests; it is read from --code-file, NOPORTS_CODE or stdin.
+    /// A code allows nothing but to ask: every request still has to be approved.
+    #[derive(FromArgs, Debug)]
+    struct Codes {
+        /// the atSign
+        #[argh(positional)]
+        atsign: String,
+        /// spp: file with the code
+        #[argh(option, arg_name = "file")]
+        code_file: Option<PathBuf>,
+        /// how long it is good for, such as 1h or 2d,12h
+        #[argh(option, arg_name = "time")]
+        ttl: Option<String>,
+        /// print the result as one line of JSON
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
-/// Look at the enrolments of an atSign, and decide about them.
-///
-/// Which one is said by its id, or by the short code that the new device shows.
-#[derive(FromArgs, Debug)]
-struct Decide {
-    /// the atSign
-    #[argh(positional)]
-    atsign: String,
-    /// id or short code
-    #[argh(positional)]
-    which: Vec<String>,
-    /// instead: those of programs whose name this regular expression fits
-    #[argh(option, arg_name = "regex")]
-    app: Option<String>,
-    /// instead: those of devices whose name this regular expression fits
-    #[argh(option, arg_name = "regex")]
-    device: Option<String>,
-    /// list: only pending, approved, denied, revoked or expired ones
-    #[argh(option)]
-    status: Option<String>,
-    /// approve: do not ask
-    #[argh(switch)]
-    yes: bool,
-    /// revoke: also our own, which ends our access
-    #[argh(switch)]
-    force: bool,
-    /// auto: end after so many approvals (default: 1)
-    #[argh(option, default = "1")]
-    limit: usize,
-    /// auto: approve also what is waiting already
-    #[argh(switch)]
-    existing: bool,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option, arg_name = "file")]
-    passphrase_file: Option<PathBuf>,
-    /// the atDirectory (default: root.atsign.org:64)
-    #[argh(option, arg_name = "host[:port]")]
-    root: Option<String>,
-    /// trust this authority too (PEM file; may be given several times)
-    #[argh(option, arg_name = "file")]
-    ca: Vec<String>,
-    /// print results as lines of JSON
-    #[argh(switch)]
-    json: bool,
-    /// no progress on stderr
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more; may be repeated
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// Look at the enrolments of an atSign, and decide about them.
+    ///
+    /// Which one is said by its id, or by the short code that the new device shows.
+    #[derive(FromArgs, Debug)]
+    struct Decide {
+        /// the atSign
+        #[argh(positional)]
+        atsign: String,
+        /// id or short code
+        #[argh(positional)]
+        which: Vec<String>,
+        /// instead: those of programs whose name this regular expression fits
+        #[argh(option, arg_name = "regex")]
+        app: Option<String>,
+        /// instead: those of devices whose name this regular expression fits
+        #[argh(option, arg_name = "regex")]
+        device: Option<String>,
+        /// list: only pending, approved, denied, revoked or expired ones
+        #[argh(option)]
+        status: Option<String>,
+        /// approve: do not ask
+        #[argh(switch)]
+        yes: bool,
+        /// revoke: also our own, which ends our access
+        #[argh(switch)]
+        force: bool,
+        /// auto: end after so many approvals (default: 1)
+        #[argh(option, default = "1")]
+        limit: usize,
+        /// auto: approve also what is waiting already
+        #[argh(switch)]
+        existing: bool,
+        /// print results as lines of JSON
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
 /// Runs the program; `args` without its name.
@@ -302,15 +270,15 @@ struct Manager {
 impl Manager {
     fn new(
         atsign: &str,
-        keys: Option<&str>,
-        phrases: &common::Phrases,
-        (root, ca): (Option<&str>, &[String]),
+        account: Account,
+        phrases: &Phrases,
         quiet: bool,
     ) -> Result<Self, Failure> {
         let who: AtSign = atsign.parse()?;
+        let (network, keys) = account.open_under(Some(who.as_str()), phrases)?;
         Ok(Self {
-            network: common::network(root, ca)?,
-            keys: Arc::new(common::own_keys_under(Some(who.as_str()), keys, phrases)?),
+            network,
+            keys,
             progress: Progress::new(quiet),
         })
     }

@@ -2,6 +2,17 @@
 //!
 //! The executable acts on the name it is called by (a link called `sshnpd` is the daemon), else on its
 //! first word (`noports daemon`). Names are compared whole: `sshnp` is a prefix of `sshnpd`.
+//!
+//! | what | programs | what they share |
+//! | --- | --- | --- |
+//! | sessions | [`client`] [`tunnel`] [`devices`] | [`open`]: from a wish to a session; [`launch`]: its [`bridge`] |
+//! | the other ends | [`daemon`] [`rendezvous`] [`policy`] | [`service`]: readiness and end; [`authorise`]: who may what |
+//! | keys and rights | [`activate`] [`enroll`] [`keys`] [`access`] | [`keystore`]: files of keys |
+//! | hosting | [`atserver`] | |
+//! | this machine | [`install`] (and `noports service`) [`docs`] [`selftest`] [`demo`] | |
+//! | classic names | [`legacy`]: `sshnp`, `at_activate` …, put into our words | |
+//!
+//! [`common`] is under all of them: flags, files of flags, the environment, generations, failures, progress.
 
 use std::{
     ffi::{OsStr, OsString},

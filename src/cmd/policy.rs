@@ -14,7 +14,7 @@ use argh::FromArgs;
 use log::LevelFilter;
 use miniserde::json;
 
-use super::common::{self, Failure, exit, print_out};
+use super::common::{self, Failure, exit, print_out, with_account};
 use crate::{
     at::AtSign,
     net::dial::Endpoint,
@@ -51,49 +51,33 @@ enum What {
     Check(Check),
 }
 
-/// Answer daemons until told to end; a changed file is read again, SIGHUP reads at once.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "serve")]
-struct Serve {
-    /// the policy's atSign (default: the only one with keys here)
-    #[argh(option, long = "as")]
-    as_: Option<String>,
-    /// file with the rules
-    #[argh(option, arg_name = "file")]
-    rules: Option<PathBuf>,
-    /// the rules are records on the policy's own atServer, as np_admin or npp write them
-    #[argh(switch)]
-    records: bool,
-    /// answer these daemons only (repeat it, or separate with commas; default: all)
-    #[argh(option)]
-    daemon: Vec<String>,
-    /// also notify the policy's own atSign of each decision, for np_admin
-    #[argh(switch)]
-    publish_log: bool,
-    /// another process may serve the same atSign: one of them answers each question
-    #[argh(switch)]
-    shared: bool,
-    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
-    #[argh(option)]
-    root: Option<String>,
-    /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
-    #[argh(option)]
-    ca: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option)]
-    passphrase_file: Option<PathBuf>,
-    /// say on stdout, as JSON lines, when it is ready
-    #[argh(switch)]
-    json: bool,
-    /// log errors only
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// Answer daemons until told to end; a changed file is read again, SIGHUP reads at once.
+    #[derive(FromArgs)]
+    #[argh(subcommand, name = "serve")]
+    struct Serve {
+        /// the policy's atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// file with the rules
+        #[argh(option, arg_name = "file")]
+        rules: Option<PathBuf>,
+        /// the rules are records on the policy's own atServer, as np_admin or npp write them
+        #[argh(switch)]
+        records: bool,
+        /// answer these daemons only (repeat it, or separate with commas; default: all)
+        #[argh(option)]
+        daemon: Vec<String>,
+        /// also notify the policy's own atSign of each decision, for np_admin
+        #[argh(switch)]
+        publish_log: bool,
+        /// another process may serve the same atSign: one of them answers each question
+        #[argh(switch)]
+        shared: bool,
+        /// say on stdout, as JSON lines, when it is ready
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
 /// Explain a decision, without any network.

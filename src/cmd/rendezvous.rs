@@ -20,25 +20,23 @@
 //! who puts ours in its place keeps all clients. What they risk is theirs alone: whoever finds such a port in
 //! the seconds before the right one comes takes its place in that session, and meets ssh's host key, or a
 //! stream without the key. So such a session is logged as what it is, and its port closes behind the first one.
+//!
+//! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (the two ports of one).
+//! `address` finds out what to tell both ends to dial; `ways` is what is understood at all.
 
 use std::{
     collections::HashMap,
-    env, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process::ExitCode,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use argh::FromArgs;
 use async_std::{net::TcpListener, task};
 use futures_lite::{FutureExt, future};
-use log::{LevelFilter, info, warn};
+use log::{info, warn};
 
-use super::{
-    common::{self, Failure},
-    service,
-};
+use super::{common::Failure, service};
 use crate::{
     at::{
         AtSign, Notification,
@@ -52,13 +50,14 @@ use crate::{
         ids::{Nonce, SessionId},
         ports::{self, Asked, Form, Logins, Ports},
     },
-    sys,
 };
 
+pub use args::{main, verify};
 use meeting::{Entry, Gate, Meeting, Signer};
-pub use ways::{GENERATION, Ways};
+pub use ways::Ways;
 
 mod address;
+mod args;
 mod meeting;
 mod ways;
 
@@ -66,55 +65,6 @@ mod ways;
 const REMEMBER_FOR: Duration = Duration::from_secs(90);
 /// Sessions of one atSign at a time.
 const MAX_PER_CLIENT: usize = 256;
-
-/// The meeting point: joins two outbound sockets.
-#[derive(FromArgs)]
-struct Args {
-    /// the rendezvous' atSign (default: the only one with keys here)
-    #[argh(option, long = "as")]
-    as_: Option<String>,
-    /// name or address that both ends dial (default: the address from which this machine reaches the
-    /// atDirectory)
-    #[argh(option)]
-    host: Option<String>,
-    /// local address to listen on (default: loopback if --host is, else all)
-    #[argh(option)]
-    bind: Option<IpAddr>,
-    /// who may ask for ports: an atSign (repeat it), or "open" (default)
-    #[argh(option)]
-    manager: Vec<String>,
-    /// refuse sessions whose ends do not both say who they are, as clients before 5.0 do not
-    #[argh(switch)]
-    signed_only: bool,
-    /// log of each connection whose it was and how much it carried; only with ENABLE_SNOOP=true in the
-    /// environment
-    #[argh(switch)]
-    snoop: bool,
-    /// sessions at a time (default: 4096)
-    #[argh(option, default = "MAX_SESSIONS")]
-    max_sessions: usize,
-    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
-    #[argh(option)]
-    root: Option<String>,
-    /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
-    #[argh(option)]
-    ca: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option)]
-    passphrase_file: Option<std::path::PathBuf>,
-    /// say on stdout, as JSON lines, when it is ready
-    #[argh(switch)]
-    json: bool,
-    /// log errors only
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
-}
 
 /// Who may use the rendezvous, and how.
 #[derive(Clone, Debug)]
@@ -152,110 +102,6 @@ impl Policy {
 
 /// Sessions at a time, unless --max-sessions says otherwise.
 const MAX_SESSIONS: usize = 4096;
-/// Has to be `true` for --snoop.
-const ENABLE_SNOOP: &str = "ENABLE_SNOOP";
-
-/// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match common::parse(name, words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
-    sys::process::protect_memory();
-    sys::process::more_descriptors();
-    let json = args.json;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    common::finish(
-        name,
-        json,
-        common::run(threads, service::until_told(story(args))),
-    )
-}
-
-impl Args {
-    fn policy(&self, host: String) -> Result<Policy, Failure> {
-        if !ports::host_is_plain(&host) {
-            return Err(Failure::misuse(format!(
-                "{host:?} is no host name or address"
-            )));
-        }
-        let words = self
-            .manager
-            .iter()
-            .flat_map(|list| list.split(','))
-            .map(str::trim);
-        let managers = words
-            .filter(|word| !word.is_empty() && *word != "open")
-            .map(str::parse)
-            .collect::<Result<_, _>>()?;
-        if self.snoop && env::var(ENABLE_SNOOP).as_deref() != Ok("true") {
-            let why = format!("--snoop works only with {ENABLE_SNOOP}=true in the environment");
-            return Err(Failure::misuse(why));
-        }
-        Ok(Policy {
-            managers,
-            signed_only: self.signed_only,
-            snoop: self.snoop,
-            max_sessions: self.max_sessions,
-            ways: Ways::of_environment()?,
-            ..Policy::open(&host, self.bind.unwrap_or_else(|| default_bind(&host)))
-        })
-    }
-}
-
-/// Loopback stays loopback; everything else is reachable from outside.
-fn default_bind(host: &str) -> IpAddr {
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(address) if address.is_loopback() => address,
-        Ok(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        _ if host == "localhost" => Ipv4Addr::LOCALHOST.into(),
-        _ => Ipv4Addr::UNSPECIFIED.into(),
-    }
-}
-
-/// Whether it would start with these words; for a service, before it is installed.
-pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    common::verify(name, words, |args: Args| {
-        // Where none is given, it is found out when the service starts.
-        let host = args.host.clone().unwrap_or_else(|| "localhost".to_owned());
-        args.ready(host).map(drop)
-    })
-}
-
-impl Args {
-    /// Everything that can be wrong before anybody is dialled.
-    fn ready(&self, host: String) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
-        let policy = self.policy(host)?;
-        let network = common::network(self.root.as_deref(), &self.ca)?;
-        let phrases = common::Phrases::new(self.passphrase_file.as_deref())?;
-        let (as_, keys) = (self.as_.as_deref(), self.keys.as_deref());
-        let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
-        Ok((network, keys, policy))
-    }
-}
-
-async fn story(args: Args) -> Result<(), Failure> {
-    let host = match &args.host {
-        Some(host) => host.clone(),
-        None => own_address(&common::network(args.root.as_deref(), &args.ca)?).await?,
-    };
-    let (network, keys, policy) = args.ready(host)?;
-    serve(network, keys, policy, service::tell(args.json)).await
-}
-
-async fn own_address(network: &Network) -> Result<String, Failure> {
-    let found = address::discover(&network.root).await?;
-    if address::is_inside(found) {
-        warn!(
-            "host={found} discovered=inside hint=\"only neighbours can dial it; --host says the address of the outside\""
-        );
-    }
-    Ok(match found {
-        IpAddr::V6(v6) => format!("[{v6}]"),
-        v4 => v4.to_string(),
-    })
-}
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
 ///
@@ -514,25 +360,5 @@ impl Request {
             "session={session} client={} daemon={daemon} ports={},{}{open}",
             self.client, granted.client, granted.daemon
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_stays_loopback() {
-        for (host, want) in [
-            ("127.0.0.1", "127.0.0.1"),
-            ("::1", "::1"),
-            ("[::1]", "::1"),
-            ("localhost", "127.0.0.1"),
-            ("192.0.2.7", "0.0.0.0"),
-            ("2001:db8::1", "::"),
-            ("rv.example.org", "0.0.0.0"),
-        ] {
-            assert_eq!(default_bind(host).to_string(), want, "{host}");
-        }
     }
 }

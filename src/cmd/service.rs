@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,7 +24,7 @@ use crate::{
     pipe::cipher::SessionKeys,
     sys::{
         notify::{self, State},
-        signal,
+        signal::{self, Stop},
     },
 };
 
@@ -166,8 +167,19 @@ pub async fn until_told<F>(service: F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
+    until(signal::stop(), service).await
+}
+
+/// The same, for a service that says itself which signals end it.
+///
+/// # Errors
+/// The service's.
+pub async fn until(
+    told: impl Future<Output = io::Result<Stop>>,
+    service: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     let told = async {
-        let stop = signal::stop()
+        let stop = told
             .await
             .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
         notify::tell(State::Stopping, "");

@@ -22,7 +22,7 @@ use log::{LevelFilter, info, warn};
 
 use super::{
     bridge::{self, Many, Visit, Visitors},
-    common::{self, Failure, Progress, exit},
+    common::{self, Failure, Progress, exit, with_account},
     launch::{self, Lasting, Local, Order},
     open::{self, Opened, PATIENCE, Want, Whom, broken},
     service,
@@ -59,61 +59,45 @@ const LASTED: Duration = Duration::from_secs(10);
 /// Most forwards of one program. Each is a session of its own.
 const MAX_FORWARDS: usize = 16;
 
-/// Opens any TCP port near a device, on a port here.
-#[derive(FromArgs)]
-struct Args {
-    /// the device's atSign
-    #[argh(option)]
-    to: String,
-    /// which device of that atSign (default: "default")
-    #[argh(option)]
-    device: Option<String>,
-    /// the rendezvous' atSign (or NOPORTS_VIA)
-    #[argh(option)]
-    via: Option<String>,
-    /// your atSign (default: the only one with keys here)
-    #[argh(option, long = "as")]
-    as_: Option<String>,
-    /// PORT:HOST:PORT or BIND:PORT:HOST:PORT, such as 8080:localhost:80; local port 0 is any free one;
-    /// repeat it
-    #[argh(option)]
-    forward: Vec<String>,
-    /// how long a session may stand without a connection: 30s (default), 1h, 7d, 0 for ever
-    #[argh(option)]
-    timeout: Option<String>,
-    /// keep the local port; open a session whenever one is needed
-    #[argh(switch)]
-    keep_alive: bool,
-    /// do not encrypt what passes the rendezvous: only for what encrypts by itself
-    #[argh(switch)]
-    no_encrypt: bool,
-    /// print the local port, leave it open in the background, and return
-    #[argh(switch)]
-    print: bool,
-    /// seconds to wait for each answer (default: 20)
-    #[argh(option, default = "PATIENCE")]
-    wait: u64,
-    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
-    #[argh(option)]
-    root: Option<String>,
-    /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
-    #[argh(option)]
-    ca: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option)]
-    passphrase_file: Option<std::path::PathBuf>,
-    /// say on stdout, as JSON lines, what is open, or why not
-    #[argh(switch)]
-    json: bool,
-    /// no progress on stderr
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log on stderr; twice for more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// Opens any TCP port near a device, on a port here.
+    #[derive(FromArgs)]
+    struct Args {
+        /// the device's atSign
+        #[argh(option)]
+        to: String,
+        /// which device of that atSign (default: "default")
+        #[argh(option)]
+        device: Option<String>,
+        /// the rendezvous' atSign (or NOPORTS_VIA)
+        #[argh(option)]
+        via: Option<String>,
+        /// your atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// PORT:HOST:PORT or BIND:PORT:HOST:PORT, such as 8080:localhost:80; local port 0 is any free one;
+        /// repeat it
+        #[argh(option)]
+        forward: Vec<String>,
+        /// how long a session may stand without a connection: 30s (default), 1h, 7d, 0 for ever
+        #[argh(option)]
+        timeout: Option<String>,
+        /// keep the local port; open a session whenever one is needed
+        #[argh(switch)]
+        keep_alive: bool,
+        /// do not encrypt what passes the rendezvous: only for what encrypts by itself
+        #[argh(switch)]
+        no_encrypt: bool,
+        /// print the local port, leave it open in the background, and return
+        #[argh(switch)]
+        print: bool,
+        /// seconds to wait for each answer (default: 20)
+        #[argh(option, default = "PATIENCE")]
+        wait: u64,
+        /// say on stdout, as JSON lines, what is open, or why not
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
 /// The program.
@@ -160,11 +144,10 @@ async fn story(args: Args) -> Result<(), Failure> {
         None if args.keep_alive => IDLE_KEPT,
         None => IDLE,
     };
-    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
-    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
     let wish = Wish {
-        network: common::network(args.root.as_deref(), &args.ca)?,
-        keys: Arc::new(common::own_keys_under(as_, keys, &phrases)?),
+        network,
+        keys,
         whom,
         idle,
         json: args.json,

@@ -5,6 +5,8 @@
 //!                 └─▶ deny ─▶ denied ─▶ delete      └─◀─ unrevoke ─◀─┘
 //! ```
 //!
+//! Here: the enrolments and their rows. `grant`: what a connection that came with one may do.
+//!
 //! Source: at_server:packages/at_secondary_server/lib/src/enroll and
 //! at_server:packages/at_secondary_server/lib/src/verb/handler/abstract_verb_handler.dart.
 
@@ -15,7 +17,7 @@ use miniserde::{
     json::{self, Value},
 };
 
-use crate::at::{AtKey, fault::Code, metadata::Metadata};
+use crate::at::{fault::Code, metadata::Metadata};
 
 use super::{
     session::Refusal,
@@ -28,6 +30,10 @@ use super::{
     },
 };
 
+pub use grant::{Grant, Need};
+
+mod grant;
+
 /// How long a request may wait for approval, in milliseconds.
 pub const PENDING_LIFE: u64 = 48 * 3600 * 1000;
 /// How long it can be seen what an enrolment that has expired said about itself, in milliseconds.
@@ -38,92 +44,6 @@ pub const MAX_ENROLLMENTS: usize = 1000;
 pub const MANAGE: &str = "__manage";
 /// The end of an enrolment's key, between its id and the owner.
 const ROW: &str = ".new.enrollments.__manage";
-
-/// What a command wants to do with a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// `r` or `rw`.
-    Read,
-    /// `rw`.
-    Write,
-}
-
-/// What a connection may do that came with an enrolment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The enrolment.
-    pub id: String,
-    /// Namespace → `r` or `rw`.
-    pub namespaces: BTreeMap<String, String>,
-    /// Milliseconds since 1970.
-    pub expires_at: Option<u64>,
-}
-
-impl Grant {
-    /// Whether it has ended.
-    pub fn is_expired(&self, now: u64) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
-    }
-
-    /// Whether it may approve and revoke enrolments.
-    pub fn manages(&self) -> bool {
-        self.has(MANAGE, Need::Write)
-    }
-
-    /// Whether it has at least this right in exactly this namespace.
-    pub fn has(&self, namespace: &str, need: Need) -> bool {
-        let right = self.namespaces.get(namespace);
-        right.is_some_and(|right| need == Need::Read || right == "rw")
-    }
-
-    /// Whether it may do this to a key, as the store spells it.
-    pub fn covers(&self, key: &str, need: Need) -> bool {
-        if let Ok(key) = key.parse::<AtKey>()
-            && key.is_reserved()
-        {
-            // Everybody needs the shared keys, and to read what is public anyway. What others know the atSign by is
-            // for managers.
-            let open = key.is_shared_key() || (key.is_public() && need == Need::Read);
-            return open || self.manages();
-        }
-        let entity = entity(key);
-        let inside = |namespace: &str| {
-            entity == namespace
-                || entity
-                    .strip_suffix(namespace)
-                    .is_some_and(|rest| rest.ends_with('.'))
-        };
-        if inside(MANAGE) {
-            return self.has(MANAGE, need);
-        }
-        // What enrolments say about themselves is theirs, whatever else may be granted.
-        if let Some((id, _)) = own_data(key) {
-            return id == self.id;
-        }
-        let granted = |namespace: &String| namespace == "*" || inside(namespace);
-        self.namespaces
-            .keys()
-            .any(|namespace| granted(namespace) && self.has(namespace, need))
-    }
-
-    /// Whether `scan` shows a key.
-    pub fn shows(&self, key: &str) -> bool {
-        key.starts_with("public:") || self.covers(key, Need::Read)
-    }
-
-    /// Whether it may hand these rights on.
-    pub fn can_approve(&self, namespaces: &BTreeMap<String, String>) -> bool {
-        self.manages()
-            && namespaces.iter().all(|(namespace, right)| {
-                let need = if right == "rw" {
-                    Need::Write
-                } else {
-                    Need::Read
-                };
-                self.has(namespace, need) || (namespace != MANAGE && self.has("*", need))
-            })
-    }
-}
 
 /// The name in a key, namespace included: `@bob:x.ns@alice` → `x.ns`.
 fn entity(key: &str) -> &str {
@@ -504,57 +424,4 @@ pub(super) fn unknown(id: &str) -> Refusal {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn grant(namespaces: &[(&str, &str)]) -> Grant {
-        Grant {
-            id: "e".into(),
-            namespaces: namespaces
-                .iter()
-                .map(|(name, right)| ((*name).to_owned(), (*right).to_owned()))
-                .collect(),
-            expires_at: None,
-        }
-    }
-
-    #[test]
-    fn a_grant_covers_its_namespaces_and_what_everybody_needs() {
-        let sshnp = grant(&[("sshnp", "rw"), ("log", "r")]);
-        for (key, read, write) in [
-            ("@b:x.dev1.sshnp@a", true, true),
-            ("x.sshnp@a", true, true),
-            ("x.notsshnp@a", false, false),
-            ("x.log@a", true, false),
-            ("cached:@a:x.sshnp@b", true, true),
-            ("@b:shared_key@a", true, true),
-            ("shared_key.b@a", true, true),
-            ("public:publickey@a", true, false),
-            ("@a:signing_privatekey@a", false, false),
-            ("x@a", false, false),
-            ("1.new.enrollments.__manage@a", false, false),
-            ("public:_apsk.e.a.__e@a", true, true),
-            ("public:_apsk.other.a.__e@a", false, false),
-        ] {
-            assert_eq!(sshnp.covers(key, Need::Read), read, "read {key}");
-            assert_eq!(sshnp.covers(key, Need::Write), write, "write {key}");
-        }
-        let all = grant(&[("*", "rw")]);
-        assert!(all.covers("x@a", Need::Write));
-        assert!(!all.covers("public:_apsk.other.a.__e@a", Need::Write));
-        assert!(!all.covers("1.new.enrollments.__manage@a", Need::Read));
-        assert!(!all.manages());
-    }
-
-    #[test]
-    fn only_rights_one_has_can_be_handed_on() {
-        let wanted = |right: &str| BTreeMap::from([("sshnp".to_owned(), right.to_owned())]);
-        let manager = grant(&[(MANAGE, "rw"), ("sshnp", "r")]);
-        assert!(manager.can_approve(&wanted("r")));
-        assert!(!manager.can_approve(&wanted("rw")));
-        assert!(grant(&[(MANAGE, "rw"), ("*", "rw")]).can_approve(&wanted("rw")));
-        assert!(!grant(&[("*", "rw"), ("sshnp", "rw")]).can_approve(&wanted("r")));
-        let managing = BTreeMap::from([(MANAGE.to_owned(), "rw".to_owned())]);
-        assert!(!grant(&[("*", "rw"), (MANAGE, "r")]).can_approve(&managing));
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! The machine: ssh, processes, signals, standard streams, paths, logs. A leaf.
+//! The machine: ssh and its keys, processes, users, signals, standard streams, paths, logs, and what a service
+//! tells its manager ([`notify`]). A leaf.
 
 pub mod authorized_keys;
 pub mod log;

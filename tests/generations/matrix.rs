@@ -23,7 +23,7 @@ use noports::{
     at::client::{Client, Event, Outgoing, Subscription},
     cmd::{
         bridge::{self, Local, Plan, Visit, Visitors},
-        rendezvous::GENERATION,
+        common::GENERATION,
         service,
     },
     net::dial::Endpoint,

@@ -21,7 +21,7 @@ use crate::{
     sys::out,
 };
 
-use super::{Add, ExportCa, List, Remove, Show, data_folder, offline};
+use super::{Add, ExportCa, List, Remove, Show, answer::offline, data_folder};
 
 /// Longest answer to a question that is read, in bytes.
 const MAX_ANSWER: u64 = 100;

@@ -25,41 +25,17 @@ pub fn network(root: Option<&str>, ca: &[String]) -> Result<Network, Failure> {
     network_in(&environment, root, ca)
 }
 
-/// The atSign to act as: the flag, else `NOPORTS_AS`.
+/// The keys to act with, of `as_` or else `NOPORTS_AS`. `keys` is a file, or a folder of files; else
+/// `NOPORTS_KEYS`, else `~/.atsign/keys`. In a folder: the file of that atSign, or the only one there is.
 ///
 /// # Errors
-/// [`exit::MISUSE`] when the text is no atSign.
-pub fn acting_as(flag: Option<&str>) -> Result<Option<AtSign>, Failure> {
-    acting_as_in(&environment, flag)
-}
-
-/// The keys to act with. `keys` is a file, or a folder of files; else `NOPORTS_KEYS`, else
-/// `~/.atsign/keys`. In a folder: the file of `as_`, or the only one there is.
-///
-/// # Errors
-/// [`exit::KEYS`] with what was looked for and where.
-pub fn identity(as_: Option<&AtSign>, keys: Option<&Path>) -> Result<AtKeys, Failure> {
-    identity_in(&environment, as_, keys, &Phrases::new(None)?)
-}
-
-/// [`acting_as`] and [`identity`] in one, from the flags as they come.
-///
-/// # Errors
-/// Those of both.
-pub fn own_keys(as_: Option<&str>, keys: Option<&str>) -> Result<AtKeys, Failure> {
-    own_keys_under(as_, keys, &Phrases::new(None)?)
-}
-
-/// The same, where a phrase for a protected key file may have been given.
-///
-/// # Errors
-/// As [`own_keys`].
-pub fn own_keys_under(
+/// [`exit::MISUSE`] when the text is no atSign; [`exit::KEYS`] with what was looked for and where.
+pub fn own_keys(
     as_: Option<&str>,
     keys: Option<&str>,
     phrases: &Phrases,
 ) -> Result<AtKeys, Failure> {
-    let as_ = acting_as(as_)?;
+    let as_ = acting_as_in(&environment, as_)?;
     identity_in(&environment, as_.as_ref(), keys.map(Path::new), phrases)
 }
 

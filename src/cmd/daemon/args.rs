@@ -1,6 +1,6 @@
 //! The daemon's command line, and what it means.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use argh::FromArgs;
 use log::LevelFilter;
@@ -15,7 +15,7 @@ use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
     cmd::{
         authorise::Consult,
-        common::{self, Failure},
+        common::{self, Failure, with_account},
         service,
     },
     np::{ids::DeviceName, policy::DeviceGroup},
@@ -25,76 +25,60 @@ use crate::{
 /// Most managers of one daemon.
 const MAX_MANAGERS: usize = 1000;
 
-/// Waits on a device for sessions; opens no port.
-#[derive(FromArgs)]
-struct Args {
-    /// the device's atSign (default: the only one with keys here)
-    #[argh(option, long = "as")]
-    as_: Option<String>,
-    /// who may open sessions; repeat it, or separate with commas
-    #[argh(option)]
-    manager: Vec<String>,
-    /// name of this device (default: "default")
-    #[argh(option)]
-    device: Option<String>,
-    /// atSign of a policy that is asked about everybody else
-    #[argh(option)]
-    policy: Option<String>,
-    /// group of this device, for the policy (default: none)
-    #[argh(option)]
-    device_group: Option<String>,
-    /// what they may open: HOST:PORT,… where either may be * (default: ssh and 3389; with a policy: what it says)
-    #[argh(option)]
-    permit_open: Option<String>,
-    /// port of the local sshd (default: 22)
-    #[argh(option, default = "22")]
-    sshd_port: u16,
-    /// publish neither user name nor device record
-    #[argh(switch)]
-    hide: bool,
-    /// let clients put their ssh public keys into authorized_keys
-    #[argh(switch)]
-    accept_keys: bool,
-    /// options before each of these keys, as sshd(8) knows them
-    #[argh(option, default = "String::new()")]
-    key_options: String,
-    /// when a session brings a temporary ssh key along: needed (where nothing else encrypts; the default), always
-    /// (clients before 5.3), never
-    #[argh(option, default = "When::default()")]
-    temporary_keys: When,
-    /// further options of these keys; commas separate them
-    #[argh(option, default = "String::new()")]
-    temporary_key_options: String,
-    /// also log in to clients by ssh, as clients before 4.0 ask for it
-    #[argh(switch)]
-    reverse_ssh: bool,
-    /// answer clients of 4.0 as its release candidate 2 wants it
-    #[argh(switch)]
-    bare_answers: bool,
-    /// refuse sessions without encryption, or without a login at the rendezvous
-    #[argh(switch)]
-    require_protection: bool,
-    /// atDirectory, HOST:PORT (or NOPORTS_ROOT)
-    #[argh(option)]
-    root: Option<String>,
-    /// trust one more certificate authority, a PEM file (or NOPORTS_CA)
-    #[argh(option)]
-    ca: Vec<String>,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option)]
-    keys: Option<String>,
-    /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
-    #[argh(option)]
-    passphrase_file: Option<PathBuf>,
-    /// say on stdout, as JSON lines, when it is ready
-    #[argh(switch)]
-    json: bool,
-    /// log errors only
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+with_account! {
+    /// Waits on a device for sessions; opens no port.
+    #[derive(FromArgs)]
+    struct Args {
+        /// the device's atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// who may open sessions; repeat it, or separate with commas
+        #[argh(option)]
+        manager: Vec<String>,
+        /// name of this device (default: "default")
+        #[argh(option)]
+        device: Option<String>,
+        /// atSign of a policy that is asked about everybody else
+        #[argh(option)]
+        policy: Option<String>,
+        /// group of this device, for the policy (default: none)
+        #[argh(option)]
+        device_group: Option<String>,
+        /// what they may open: HOST:PORT,… where either may be * (default: ssh and 3389; with a policy: what it says)
+        #[argh(option)]
+        permit_open: Option<String>,
+        /// port of the local sshd (default: 22)
+        #[argh(option, default = "22")]
+        sshd_port: u16,
+        /// publish neither user name nor device record
+        #[argh(switch)]
+        hide: bool,
+        /// let clients put their ssh public keys into authorized_keys
+        #[argh(switch)]
+        accept_keys: bool,
+        /// options before each of these keys, as sshd(8) knows them
+        #[argh(option, default = "String::new()")]
+        key_options: String,
+        /// when a session brings a temporary ssh key along: needed (where nothing else encrypts; the default), always
+        /// (clients before 5.3), never
+        #[argh(option, default = "When::default()")]
+        temporary_keys: When,
+        /// further options of these keys; commas separate them
+        #[argh(option, default = "String::new()")]
+        temporary_key_options: String,
+        /// also log in to clients by ssh, as clients before 4.0 ask for it
+        #[argh(switch)]
+        reverse_ssh: bool,
+        /// answer clients of 4.0 as its release candidate 2 wants it
+        #[argh(switch)]
+        bare_answers: bool,
+        /// refuse sessions without encryption, or without a login at the rendezvous
+        #[argh(switch)]
+        require_protection: bool,
+        /// say on stdout, as JSON lines, when it is ready
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
 /// The program.
@@ -192,10 +176,7 @@ impl Args {
     /// Everything that can be wrong before anybody is dialled.
     fn ready(&self) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
         let policy = self.policy()?;
-        let network = common::network(self.root.as_deref(), &self.ca)?;
-        let phrases = common::Phrases::new(self.passphrase_file.as_deref())?;
-        let (as_, keys) = (self.as_.as_deref(), self.keys.as_deref());
-        let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+        let (network, keys) = self.account().open(self.as_.as_deref())?;
         Ok((network, keys, policy))
     }
 }

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_process::{Child, Command, Stdio};
+use async_process::{Child, ChildStderr, Command, Stdio};
 use async_std::{
     channel::{Receiver, Sender, bounded},
     future::timeout,
@@ -44,6 +44,8 @@ const KEY_LIVES: Duration = Duration::from_secs(60);
 const KEY_WITHIN: Duration = Duration::from_secs(3);
 /// How long ssh may take until the port is there.
 const LOGIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long an ssh that has ended may take to be heard.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Most of what ssh says that is looked at, in bytes.
 const MAX_WORDS: usize = 4096;
 /// The client's host key is new each time, under a name that says nothing: a port of some rendezvous. Remembered, it
@@ -165,18 +167,17 @@ fn start(ssh: &Path, tunnel: &Tunnel<'_>) -> io::Result<Child> {
 async fn ended(child: &mut Child) -> Ended {
     let mut stderr = child.stderr.take();
     let mut said = Vec::new();
-    let listen = async {
-        let mut chunk = [0; 512];
-        while let Some(pipe) = &mut stderr {
-            match pipe.read(&mut chunk).await {
-                Ok(got @ 1..) if said.len() < MAX_WORDS => said.extend_from_slice(&chunk[..got]),
-                Ok(1..) => {}
-                _ => break,
-            }
-        }
-        std::future::pending().await
+    let status = {
+        let listen = async {
+            listen(&mut stderr, &mut said).await;
+            std::future::pending().await
+        };
+        futures_lite::future::or(child.status(), listen).await
     };
-    let status = futures_lite::future::or(child.status(), listen).await;
+    if !matches!(&status, Ok(status) if status.success()) {
+        // Its last words may still be on their way.
+        let _ = timeout(LAST_WORDS, listen(&mut stderr, &mut said)).await;
+    }
     let code = match status {
         Ok(status) if status.success() => return Ended::Well,
         Ok(status) => status
@@ -187,6 +188,18 @@ async fn ended(child: &mut Child) -> Ended {
     Ended::Badly {
         said: String::from_utf8_lossy(&said).into_owned(),
         code,
+    }
+}
+
+/// Everything until the pipe's end. Dropping the future loses nothing.
+async fn listen(stderr: &mut Option<ChildStderr>, said: &mut Vec<u8>) {
+    let mut chunk = [0; 512];
+    while let Some(pipe) = stderr {
+        match pipe.read(&mut chunk).await {
+            Ok(got @ 1..) if said.len() < MAX_WORDS => said.extend_from_slice(&chunk[..got]),
+            Ok(1..) => {}
+            _ => break,
+        }
     }
 }
 

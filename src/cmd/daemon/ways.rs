@@ -1,13 +1,10 @@
 //! What the daemon says of itself and understands, and how it can be held to an older generation for tests.
 //!
-//! `NOPORTS_GENERATION=v4.0 noports daemon …` behaves as a daemon of 4.0 towards its peers, as far as the command line
-//! lets it: reverse ssh and public keys are still a matter of flags. One row of the table is one generation.
-
-use std::env;
+//! It is held as far as the command line lets it: reverse ssh and public keys are still a matter of flags. One row of the table is one generation.
 
 use super::{Asked, keyring::When};
 use crate::{
-    cmd::{common::Failure, rendezvous::GENERATION},
+    cmd::common::{Failure, ways_of_environment},
     np::{
         ping::{Features, Heartbeat, Members},
         request::Form,
@@ -152,11 +149,7 @@ impl Ways {
     /// # Errors
     /// When it names one that is not known.
     pub fn of_environment() -> Result<Self, Failure> {
-        match env::var(GENERATION) {
-            Ok(name) if !name.is_empty() => Self::of(&name)
-                .ok_or_else(|| Failure::misuse(format!("{GENERATION}={name} is not known"))),
-            _ => Ok(Self::default()),
-        }
+        ways_of_environment(Self::of)
     }
 
     /// Whether messages with this word are heard at all.

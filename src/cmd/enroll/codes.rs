@@ -23,14 +23,7 @@ struct Made<'a> {
 pub async fn run(standing: bool, args: Codes, given: Given) -> Result<(), Failure> {
     let ttl = args.ttl.as_deref().map(show::parse_life).transpose()?;
     let phrases = given.phrases(args.passphrase_file.as_deref())?;
-    let network = (args.root.as_deref(), &args.ca[..]);
-    let mut manager = Manager::new(
-        &args.atsign,
-        args.keys.as_deref(),
-        &phrases,
-        network,
-        args.quiet,
-    )?;
+    let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;
     let who = manager.keys.atsign.clone();
     let verb = match standing {
         false => Verb::OtpGet { ttl },

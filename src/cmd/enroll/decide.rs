@@ -159,9 +159,7 @@ pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failu
             .hint("its id or code; or --app and --device for all that fit"));
     }
     let phrases = given.phrases(args.passphrase_file.as_deref())?;
-    let network = (args.root.as_deref(), &args.ca[..]);
-    let keys = args.keys.as_deref();
-    let mut manager = Manager::new(&args.atsign, keys, &phrases, network, args.quiet)?;
+    let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;
     let who = manager.keys.atsign.clone();
     let at = Client::login(&manager.network, Arc::clone(&manager.keys)).await?;
     manager.progress.done(format_args!("logged in as {who}"));

@@ -1,6 +1,6 @@
 //! What a classic program says it understands, and what that is in our words.
 
-use super::tables::{Row, To};
+use super::tables::{Row, SEND_KEY, To};
 
 /// One line per option.
 pub(super) fn usage(name: &str, ours: &str, tables: &[&[Row]]) -> String {
@@ -27,6 +27,7 @@ pub(super) fn usage(name: &str, ours: &str, tables: &[&[Row]]) -> String {
 
 fn meaning(to: To) -> String {
     match to {
+        To::Value(SEND_KEY) => "--send-key ~/.ssh/…".to_owned(),
         To::Value(ours) | To::Number(ours) | To::Values(ours) | To::List(ours) => {
             let dashes = if ours.starts_with("--") {
                 ""

@@ -9,10 +9,8 @@
 //! | `v5.3` … | ten members | without encryption | the same |
 //! | ours | the newest | without encryption, where the device sends a key | everything |
 
-use std::env;
-
 use crate::{
-    cmd::{common::Failure, rendezvous::GENERATION},
+    cmd::common::{Failure, ways_of_environment},
     np::{
         ping::{Features, Heartbeat},
         session::{Generation, Terms},
@@ -103,11 +101,7 @@ impl Ways {
     /// # Errors
     /// When it names one that is not known.
     pub fn of_environment() -> Result<Self, Failure> {
-        match env::var(GENERATION) {
-            Ok(name) if !name.is_empty() => Self::of(&name)
-                .ok_or_else(|| Failure::misuse(format!("{GENERATION}={name} is not known"))),
-            _ => Ok(Self::default()),
-        }
+        ways_of_environment(Self::of)
     }
 
     /// With less protection, as the person wants it: not encrypted, not logged in at the rendezvous by us, nor by

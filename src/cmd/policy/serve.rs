@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -23,16 +22,13 @@ use crate::{
         metadata::Metadata,
         verb::Operation,
     },
-    cmd::{common, service},
+    cmd::service,
     np::policy::{
         self, Question,
         rpc::{self, RequestId},
         rules::{Decision, Rules},
     },
-    sys::{
-        notify::{self, State},
-        signal::{self, HangUps},
-    },
+    sys::signal::{self, HangUps},
 };
 
 pub use super::source::Source;
@@ -65,10 +61,7 @@ pub(super) fn prepare(args: &Serve) -> Result<(Network, Arc<AtKeys>, Plan), Fail
     if let Source::File(file) = &plan.source {
         super::read_rules(file)?;
     }
-    let network = common::network(args.root.as_deref(), &args.ca)?;
-    let phrases = common::Phrases::new(args.passphrase_file.as_deref())?;
-    let (as_, keys) = (args.as_.as_deref(), args.keys.as_deref());
-    let keys = Arc::new(common::own_keys_under(as_, keys, &phrases)?);
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
     Ok((network, keys, plan))
 }
 
@@ -76,23 +69,9 @@ pub(super) async fn story(args: Serve) -> Result<(), Failure> {
     let (network, keys, plan) = prepare(&args)?;
     let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
     let ready = service::tell(args.json);
-    until_told(serve(network, keys, plan, hang_ups, ready)).await
-}
-
-/// Like other services, but a hang-up means "read the rules again".
-async fn until_told<F>(service: F) -> Result<(), Failure>
-where
-    F: Future<Output = Result<(), Failure>>,
-{
-    let told = async {
-        let stop = signal::stop_but_for_hang_ups()
-            .await
-            .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
-        notify::tell(State::Stopping, "");
-        info!("ending signal={stop:?}");
-        Ok(())
-    };
-    future::or(service, told).await
+    // Unlike elsewhere a hang-up is no end: it means "read the rules again".
+    let told = signal::stop_but_for_hang_ups();
+    service::until(told, serve(network, keys, plan, hang_ups, ready)).await
 }
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when questions

@@ -1,17 +1,12 @@
 //! What the rendezvous understands, and how it can be held to an older generation for tests.
 
-use std::env;
-
 use crate::{
-    cmd::common::Failure,
+    cmd::common::{Failure, ways_of_environment},
     np::{
         ids::Nonce,
         ports::{Form, Ports},
     },
 };
-
-/// Names the generation to which a program is held; for tests.
-pub const GENERATION: &str = "NOPORTS_GENERATION";
 
 /// What a rendezvous of some generation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +60,7 @@ impl Ways {
     /// # Errors
     /// When it names one that is not known.
     pub fn of_environment() -> Result<Self, Failure> {
-        match env::var(GENERATION) {
-            Ok(name) if !name.is_empty() => Self::of(&name)
-                .ok_or_else(|| Failure::misuse(format!("{GENERATION}={name} is not known"))),
-            _ => Ok(Self::default()),
-        }
+        ways_of_environment(Self::of)
     }
 
     /// Whether requests of this form are understood.

@@ -1,0 +1,107 @@
+use super::*;
+
+fn name(at: &str, device: &str) -> Name {
+    (at.parse().unwrap(), device.parse().unwrap())
+}
+
+#[test]
+fn devices_are_found_in_every_form_of_their_key() {
+    let me = "@me".parse().unwrap();
+    for (key, want) in [
+        (
+            "cached:@me:device_info.dev1.sshnp@dev",
+            Some(("@dev", "dev1")),
+        ),
+        ("@me:device_info.dev1.sshnp@dev", Some(("@dev", "dev1"))),
+        ("device_info.dev-1.sshnp@dev", Some(("@dev", "dev-1"))),
+        ("@other:device_info.dev1.sshnp@me", None),
+        ("device_info.a.b.sshnp@dev", None),
+        ("device_info..sshnp@dev", None),
+        ("username.dev1.sshnp@dev", None),
+        ("device_info.dev1.other@dev", None),
+        ("", None),
+    ] {
+        let want = want.map(|(at, device)| name(at, device));
+        assert_eq!(device_of(key, &me), want, "{key}");
+    }
+}
+
+fn device(at: &str, device: &str, active: bool) -> Device {
+    let services = vec!["localhost:22".to_owned(), "nas:\u{1b}[2J443".to_owned()];
+    Device {
+        name: name(at, device),
+        active,
+        about: Some(Heartbeat {
+            version: "1.2.3".into(),
+            ..Heartbeat::ours(&device.parse().unwrap(), services)
+        }),
+        last_seen: (!active).then(|| "2026-11-21 10:00:00.000Z".to_owned()),
+        hidden: false,
+    }
+}
+
+#[test]
+fn a_table_is_aligned_and_holds_no_control_characters() {
+    let mut devices = vec![device("@d", "pi", true), device("@device", "kiosk", false)];
+    devices[1].about = None;
+    let want = "\
+DEVICE  ATSIGN   STATE   VERSION  SERVICES                 LAST SEEN
+pi      @d       active  1.2.3    localhost:22 nas:[2J443  now
+kiosk   @device  silent                                    2026-11-21 10:00:00.000Z";
+    assert_eq!(table(&devices), want);
+}
+
+#[test]
+fn the_classic_list_is_in_two_parts() {
+    assert_eq!(classic_list(&[], true), "[X] No devices found\n");
+    let mut active = device("@d", "pi", true);
+    active.about.as_mut().unwrap().core = "6.2.0".into();
+    let mut silent = device("@d", "kiosk", false);
+    let about = silent.about.as_mut().unwrap();
+    (about.version, about.core, about.services) = ("5.6.3".into(), "6.1".into(), Vec::new());
+    assert_eq!(
+        classic_list(&[active, silent], true),
+        "Active Devices:\n  pi - v1.2.3 (core v6.2.0)\n  - allowedServices: localhost:22 nas:[2J443\n\
+         Inactive Devices:\n  kiosk - v5.6.3 (core v6.1)"
+    );
+    let active = [device("@d", "pi", true)];
+    let list = classic_list(&active, false);
+    assert!(list.contains("\n  pi@d - v1.2.3 "), "{list}");
+    assert!(
+        list.ends_with("\nInactive Devices:\n  No devices found"),
+        "{list}"
+    );
+}
+
+#[test]
+fn a_hidden_device_is_asked_by_name() {
+    let at = "@d".parse().unwrap();
+    let names = |list: &[&str]| list.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        named(Some(&at), &names(&["My Pi"])).unwrap(),
+        [name("@d", "my_pi")]
+    );
+    assert!(named(None, &names(&["pi"])).is_err());
+    assert!(named(Some(&at), &names(&["a.b"])).is_err());
+    let hidden = Device {
+        hidden: true,
+        ..device("@d", "pi", true)
+    };
+    assert_eq!(
+        (hidden.state(), hidden.cells()[2].as_str()),
+        ("hidden", "hidden")
+    );
+}
+
+#[test]
+fn a_line_of_json_for_each_device() {
+    let mut silent = device("@d", "pi", false);
+    silent.about = None;
+    assert_eq!(
+        silent.to_json(),
+        r#"{"device":"pi","atsign":"@d","state":"silent","version":null,"services":[],"lastSeen":"2026-11-21 10:00:00.000Z"}"#
+    );
+    let active = device("@d", "pi", true).to_json();
+    assert!(active.contains(r#""state":"active","version":"1.2.3","services":["localhost:22","#));
+    assert!(active.ends_with(r#""lastSeen":"now"}"#), "{active}");
+}

@@ -1,0 +1,217 @@
+//! ○ From the meeting point to the pipe: the request to the daemon, and what its answer makes of the session.
+
+use std::{fmt, time::Duration};
+
+use super::{Generation, Offer, SessionError, Terms};
+use crate::{
+    at::crypto::{KeyPair, PublicKey},
+    np::{
+        Message,
+        ping::Heartbeat,
+        ports::Ports,
+        request::{
+            self, Answer, AnswerError, Encryption, Form, Keys, Meeting, Nonces, SshRequest,
+            TunnelRequest,
+        },
+        reverse::{self, ReverseRequest},
+    },
+    secret::Secret,
+};
+
+/// A session with a meeting point. Prints as what was agreed, for a log:
+/// `generation=5 login=both encryption=twin`.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    pub(super) offer: Offer,
+    pub(super) ports: Ports,
+    pub(super) admission: Option<Nonces>,
+    pub(super) daemon: Heartbeat,
+}
+
+impl Granted {
+    /// Whether each direction will have its own key.
+    pub fn twin_keys(&self) -> bool {
+        self.offer.terms.encrypt && self.daemon.features.twin_keys
+    }
+
+    /// What the session has.
+    pub fn terms(&self) -> Terms {
+        self.offer.terms
+    }
+
+    /// What the daemon says of itself.
+    pub fn daemon(&self) -> &Heartbeat {
+        &self.daemon
+    }
+
+    /// The rendezvous' host and ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The signed request for an ssh session; `ephemeral` where it is to be encrypted.
+    ///
+    /// # Errors
+    /// When the key cannot sign, or the session is another way round.
+    pub fn request(
+        &self,
+        ephemeral: Option<&PublicKey>,
+        signer: &KeyPair,
+    ) -> Result<Message, SessionError> {
+        let form = match self.offer.terms.generation {
+            Generation::V3 => return Err(SessionError::Unspeakable("a direct session")),
+            Generation::V4Rc2 | Generation::V4 => Form::V4,
+            Generation::V5 => Form::V5,
+        };
+        let meeting = self.meeting(ephemeral)?;
+        let request = SshRequest { meeting, form };
+        Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
+    }
+
+    /// The signed request for a session to `host` and `port`, as the device sees them, that may stand
+    /// `timeout` without a connection.
+    ///
+    /// # Errors
+    /// When the daemon only does ssh, or the key cannot sign.
+    pub fn tunnel_request(
+        &self,
+        (host, port): (&str, u16),
+        timeout: Duration,
+        ephemeral: Option<&PublicKey>,
+        signer: &KeyPair,
+    ) -> Result<Message, SessionError> {
+        if self.offer.terms.generation != Generation::V5 {
+            return Err(SessionError::Unspeakable("another port than ssh"));
+        }
+        if !self.daemon.features.port_choice {
+            let what = "open other ports than ssh";
+            return Err(self.offer.lacks(&self.daemon, what, None));
+        }
+        let request = TunnelRequest {
+            meeting: self.meeting(ephemeral)?,
+            target_host: host.to_owned(),
+            target_port: port,
+            timeout,
+        };
+        Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
+    }
+
+    /// The two messages for a session in which the device logs in to us: as `user` with `key`, so that our port
+    /// `forward` leads to its sshd.
+    pub fn reverse_requests(&self, forward: u16, user: &str, key: &Secret<String>) -> [Message; 2] {
+        let (to, device) = (&self.offer.to, &self.offer.device);
+        let request = ReverseRequest {
+            forward,
+            host: self.ports.host.clone(),
+            port: self.ports.daemon,
+            user: user.to_owned(),
+            session: Some(self.offer.id),
+        };
+        [
+            reverse::private_key_message(key, to, device),
+            request.message(to, device),
+        ]
+    }
+
+    fn meeting(&self, ephemeral: Option<&PublicKey>) -> Result<Meeting, SessionError> {
+        let terms = self.offer.terms;
+        let encryption = match (terms.encrypt, ephemeral) {
+            (false, _) => None,
+            (true, None) => return Err(SessionError::NoEphemeral),
+            (true, Some(ephemeral)) => Some(Encryption {
+                ephemeral: ephemeral.clone(),
+                twin_keys: self.twin_keys(),
+            }),
+        };
+        Ok(Meeting {
+            session: self.offer.id,
+            host: self.ports.host.clone(),
+            port: self.ports.daemon,
+            admission: self.admission.clone().filter(|_| terms.admit_device),
+            encryption,
+        })
+    }
+
+    /// The daemon has answered: where the generation signs, its signature is `device_key`'s, and its session and
+    /// status are right.
+    ///
+    /// # Errors
+    /// See [`AnswerError`].
+    pub fn accepted(
+        self,
+        answer: &str,
+        device_key: &PublicKey,
+        ephemeral: Option<&KeyPair>,
+        signer: &KeyPair,
+    ) -> Result<Ready, AnswerError> {
+        let terms = self.offer.terms;
+        let ephemeral = ephemeral.filter(|_| terms.encrypt);
+        let (keys, ephemeral_key) =
+            match request::read_answer(answer, self.offer.id, device_key, ephemeral)? {
+                Answer::Bare if terms.generation > Generation::V4Rc2 => {
+                    return Err(AnswerError::Unsigned);
+                }
+                Answer::Bare => (None, None),
+                Answer::Signed {
+                    keys,
+                    ephemeral_key,
+                } => (keys, ephemeral_key),
+            };
+        if terms.encrypt && keys.is_none() {
+            return Err(AnswerError::Keys);
+        }
+        let admission = match self.admission.filter(|_| terms.admit_client) {
+            Some(nonces) => Some(nonces.admission(self.offer.id).line(signer)?),
+            None => None,
+        };
+        Ok(Ready {
+            host: self.ports.host,
+            port: self.ports.client,
+            admission,
+            keys,
+            ephemeral_key,
+        })
+    }
+}
+
+impl fmt::Display for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let terms = self.offer.terms;
+        let generation = match terms.generation {
+            Generation::V3 => "3",
+            Generation::V4Rc2 => "4rc2",
+            Generation::V4 => "4",
+            Generation::V5 => "5",
+        };
+        let login = match (terms.admit_client, terms.admit_device) {
+            (true, true) => "both",
+            (true, false) => "client",
+            (false, true) => "device",
+            (false, false) => "none",
+        };
+        let encryption = match (terms.encrypt, self.twin_keys()) {
+            (false, _) => "none",
+            (true, false) => "single",
+            (true, true) => "twin",
+        };
+        write!(
+            f,
+            "generation={generation} login={login} encryption={encryption}"
+        )
+    }
+}
+
+/// A session that only wants bytes.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The rendezvous.
+    pub host: String,
+    /// Our port there (A).
+    pub port: u16,
+    /// First line on the socket, without its line end; `None` where we do not log in.
+    pub admission: Option<String>,
+    /// For what follows; `None` where it passes as it is.
+    pub keys: Option<Keys>,
+    /// A private ssh key in PEM form that the device lets in for some seconds, if it sent one.
+    pub ephemeral_key: Option<Secret<String>>,
+}

@@ -1,0 +1,66 @@
+//! ○ What a session must have, and in which generation's words it is asked for.
+
+/// What protects a session, and in whose words it is asked for. What is false is not done, even where the peer
+/// could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// We log in at the rendezvous.
+    pub admit_client: bool,
+    /// The device logs in there.
+    pub admit_device: bool,
+    /// What passes it is encrypted by us, whatever runs inside.
+    pub encrypt: bool,
+    /// How we ask.
+    pub generation: Generation,
+}
+
+/// How a session is asked for. The ones before [`Self::V5`] know neither logins nor encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Generation {
+    /// The device logs in to us by ssh: [`crate::np::reverse`]. Answered with a bare word.
+    V3,
+    /// The device meets us, and answers with a bare word: 4.0's release candidate 2.
+    V4Rc2,
+    /// The same; the answer is signed and holds a temporary ssh key.
+    V4,
+    /// Everything.
+    V5,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            admit_client: true,
+            admit_device: true,
+            encrypt: true,
+            generation: Generation::V5,
+        }
+    }
+}
+
+impl Terms {
+    /// A generation as it was: the earlier ones without any protection of their own.
+    pub fn of(generation: Generation) -> Self {
+        let protected = generation == Generation::V5;
+        Self {
+            admit_client: protected,
+            admit_device: protected,
+            encrypt: protected,
+            generation,
+        }
+    }
+
+    /// What can be: a generation that knows no protection is not asked for any.
+    pub(super) fn possible(self) -> Self {
+        match self.generation {
+            Generation::V5 => self,
+            other => Self::of(other),
+        }
+    }
+
+    /// Whether the daemon must say what it can do before it is asked for a session.
+    pub fn need_heartbeat(&self) -> bool {
+        let terms = self.possible();
+        terms.admit_device || terms.encrypt
+    }
+}

@@ -1,0 +1,397 @@
+//! Whole sessions without a network, of every generation.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    np::{
+        ping::Features,
+        request::{
+            AnswerError, Form, Keys, SshRequest, TunnelRequest,
+            tests::{SESSION, vectors},
+        },
+    },
+    secret::Secret,
+};
+
+fn offer() -> Offer {
+    offer_on(Terms::default())
+}
+
+fn offer_on(terms: Terms) -> Offer {
+    let name = |text: &str| text.parse::<AtSign>().unwrap();
+    Offer::new(
+        &name("@client_example"),
+        &name("@device_example"),
+        &"my_device".parse().unwrap(),
+        &name("@relay_example"),
+        SESSION.parse().unwrap(),
+        "2024-10-24T10:15:30.123456".parse().unwrap(),
+        terms,
+    )
+}
+
+fn heartbeat(twin_keys: bool) -> Heartbeat {
+    let mut heartbeat = Heartbeat::ours(&"my_device".parse().unwrap(), vec![]);
+    heartbeat.features.twin_keys = twin_keys;
+    heartbeat
+}
+
+#[test]
+fn a_whole_session_without_a_network() {
+    let v = vectors();
+    let (client, device, ephemeral) = (
+        v.key("@client_example"),
+        v.key("@device_example"),
+        v.key("session"),
+    );
+    for twin in [true, false] {
+        let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+        let granted = offer().granted(ports, Some(&heartbeat(twin))).unwrap();
+        assert_eq!(granted.twin_keys(), twin);
+        let asked = granted.request(Some(ephemeral.public()), &client).unwrap();
+
+        let request = SshRequest::parse(&asked.text, client.public()).unwrap();
+        assert_eq!(
+            (
+                request.meeting.port,
+                request.meeting.encryption.as_ref().unwrap().twin_keys
+            ),
+            (40190, twin),
+            "the daemon dials port B"
+        );
+        let keys = Keys::random(twin).unwrap();
+        let to = "@client_example".parse().unwrap();
+        let answer = request::accept(
+            &request,
+            Some(&keys),
+            None,
+            &to,
+            &"my_device".parse().unwrap(),
+            &device,
+        )
+        .unwrap();
+
+        let ready = granted
+            .accepted(&answer.text, device.public(), Some(&ephemeral), &client)
+            .unwrap();
+        assert_eq!(
+            (ready.port, &ready.keys),
+            (40189, &Some(keys)),
+            "the client dials port A"
+        );
+        assert_eq!(
+            ready.admission.as_deref(),
+            Some(v.text(&["relayAuth", "sideA_client"]).trim_end())
+        );
+        assert_eq!(ready.ephemeral_key, None);
+    }
+}
+
+#[test]
+fn only_the_right_sender_is_recognised() {
+    let offer = offer();
+    let s = offer.id();
+    for (from, entity, want) in [
+        (
+            "@device_example",
+            "heartbeat.my_device.sshnp".to_owned(),
+            Some(Awaited::Heartbeat),
+        ),
+        ("@mallory", "heartbeat.my_device.sshnp".to_owned(), None),
+        ("@device_example", "heartbeat.other.sshnp".to_owned(), None),
+        (
+            "@relay_example",
+            format!("{s}.sshrvd"),
+            Some(Awaited::Ports),
+        ),
+        ("@device_example", format!("{s}.sshrvd"), None),
+        (
+            "@relay_example",
+            format!("nack.{s}.sshrvd"),
+            Some(Awaited::NoPorts),
+        ),
+        (
+            "@device_example",
+            format!("{s}.my_device.sshnp"),
+            Some(Awaited::Answer),
+        ),
+        ("@relay_example", format!("{s}.my_device.sshnp"), None),
+        (
+            "@device_example",
+            format!("{}.my_device.sshnp", SessionId::random()),
+            None,
+        ),
+    ] {
+        assert_eq!(
+            offer.recognise(&from.parse().unwrap(), &entity),
+            want,
+            "{from} {entity}"
+        );
+    }
+}
+
+#[test]
+fn a_tunnel_is_asked_for_only_where_it_is_understood() {
+    let v = vectors();
+    let (client, ephemeral) = (v.key("@client_example"), v.key("session"));
+    let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+    let month = Duration::from_secs(30 * 24 * 3600);
+    let ask = |heartbeat: &Heartbeat| {
+        let granted = offer().granted(ports.clone(), Some(heartbeat)).unwrap();
+        granted.tunnel_request(("nas", 443), month, Some(ephemeral.public()), &client)
+    };
+    let asked = ask(&heartbeat(true)).unwrap();
+    assert_eq!(asked.entity, "npt_request.my_device.sshnp");
+    let request = TunnelRequest::parse(&asked.text, client.public()).unwrap();
+    assert_eq!(
+        (request.target_host.as_str(), request.target_port),
+        ("nas", 443)
+    );
+    assert_eq!((request.timeout, request.meeting.port), (month, 40190));
+
+    let mut old = heartbeat(false);
+    old.features.port_choice = false;
+    old.version = "5.0.2".into();
+    assert_eq!(
+        ask(&old).unwrap_err().to_string(),
+        "the daemon my_device@device_example (version 5.0.2) cannot open other ports than ssh"
+    );
+}
+
+#[test]
+fn old_peers_are_named() {
+    let new_ports = Ports::parse("h,1,2,nonce").unwrap();
+    let mut old = heartbeat(false);
+    old.features = Features::default();
+    old.version = "4.0.5".into();
+    let why = offer().granted(new_ports, Some(&old)).unwrap_err();
+    assert_eq!(why.without(), Some(NO_ADMIT_DEVICE));
+    assert_eq!(
+        why.to_string(),
+        "the daemon my_device@device_example (version 4.0.5) cannot log in to a rendezvous"
+    );
+    let old_ports = Ports::parse("h,1,2").unwrap();
+    let why = offer()
+        .granted(old_ports, Some(&heartbeat(true)))
+        .unwrap_err();
+    assert_eq!(
+        why.to_string(),
+        "the rendezvous @relay_example does not check who uses its ports"
+    );
+    assert_eq!(why.without(), Some(NO_ADMIT));
+}
+
+/// Every choice of protection, against a daemon and a rendezvous that can do it all.
+#[test]
+fn what_is_left_out_is_neither_asked_for_nor_needed() {
+    let v = vectors();
+    let (client, device, ephemeral) = (
+        v.key("@client_example"),
+        v.key("@device_example"),
+        v.key("session"),
+    );
+    let (to, name) = (
+        "@client_example".parse().unwrap(),
+        "my_device".parse().unwrap(),
+    );
+    for bits in 0..8 {
+        let terms = Terms {
+            admit_client: bits & 1 == 0,
+            admit_device: bits & 2 == 0,
+            encrypt: bits & 4 == 0,
+            generation: Generation::V5,
+        };
+        let offer = offer_on(terms);
+        let nobody = !terms.admit_client && !terms.admit_device;
+        let old = offer.ask_ports().text == SESSION;
+        assert_eq!(old, nobody, "{terms:?}");
+        let ports = match nobody {
+            true => "127.0.0.1,40189,40190",
+            false => "127.0.0.1,40189,40190,2024-10-24T10:15:31.654321",
+        };
+        let ports = Ports::parse(ports).unwrap();
+        let heartbeat = terms.need_heartbeat().then(|| heartbeat(true));
+        let granted = offer.granted(ports, heartbeat.as_ref()).unwrap();
+        let public = terms.encrypt.then(|| ephemeral.public());
+        let asked = granted.request(public, &client).unwrap();
+        let request = SshRequest::parse(&asked.text, client.public()).unwrap();
+        assert_eq!(request.meeting.admission.is_some(), terms.admit_device);
+        assert_eq!(request.meeting.encryption.is_some(), terms.encrypt);
+        assert_eq!(request.form, Form::V5);
+
+        let keys = terms.encrypt.then(|| Keys::random(true).unwrap());
+        let answer = request::accept(&request, keys.as_ref(), None, &to, &name, &device);
+        let answer = answer.unwrap().text;
+        let ready = granted.accepted(&answer, device.public(), Some(&ephemeral), &client);
+        let ready = ready.unwrap();
+        assert_eq!(ready.admission.is_some(), terms.admit_client, "{terms:?}");
+        assert_eq!(ready.keys, keys, "{terms:?}");
+    }
+}
+
+#[test]
+fn protection_that_was_asked_for_cannot_be_answered_away() {
+    let v = vectors();
+    let (client, device, ephemeral) = (
+        v.key("@client_example"),
+        v.key("@device_example"),
+        v.key("session"),
+    );
+    let read = |terms: Terms, answer: &str| {
+        let ports = Ports::parse("h,1,2,n").unwrap();
+        let granted = offer_on(terms)
+            .granted(ports, Some(&heartbeat(true)))
+            .unwrap();
+        granted.accepted(answer, device.public(), Some(&ephemeral), &client)
+    };
+    let old = v.text(&["envelopes", "v4_response", "envelope"]);
+    let new = v.text(&["envelopes", "v5_npt_response", "envelope"]);
+    let of = Terms::of;
+    let plain = Terms {
+        encrypt: false,
+        ..Terms::default()
+    };
+    for (terms, answer, want) in [
+        (Terms::default(), "connected", Err(AnswerError::Unsigned)),
+        (plain, "connected", Err(AnswerError::Unsigned)),
+        (of(Generation::V4), "connected", Err(AnswerError::Unsigned)),
+        (of(Generation::V4Rc2), "connected", Ok((false, false))),
+        (of(Generation::V3), "connected", Ok((false, false))),
+        (Terms::default(), &*old, Err(AnswerError::Keys)),
+        (plain, &*old, Ok((false, true))),
+        (of(Generation::V4), &*old, Ok((false, true))),
+        (of(Generation::V4Rc2), &*old, Ok((false, true))),
+        (Terms::default(), &*new, Ok((true, false))),
+        (plain, &*new, Ok((false, false))),
+    ] {
+        let got =
+            read(terms, answer).map(|ready| (ready.keys.is_some(), ready.ephemeral_key.is_some()));
+        assert_eq!(got, want, "{terms:?} {answer:.40}");
+    }
+}
+
+/// Each generation's messages from its first to its last, as they travelled.
+#[test]
+fn the_transcripts_of_earlier_generations() {
+    let v = vectors();
+    let (client, device) = (v.key("@client_example"), v.key("@device_example"));
+    let old_ports = || Ports::parse(&v.text(&["relayRequest", "response_v4"])).unwrap();
+    let entity = |message: &Message| format!("{}:{}", message.to, message.entity);
+
+    for generation in [Generation::V4Rc2, Generation::V4] {
+        let offer = offer_on(Terms::of(generation));
+        assert!(!offer.terms().need_heartbeat());
+        let ports = offer.ask_ports();
+        assert_eq!(entity(&ports), "@relay_example:my_device.sshrvd");
+        assert_eq!(ports.text, v.text(&["relayRequest", "legacy_value"]));
+        let granted = offer.granted(old_ports(), None).unwrap();
+        let asked = granted.request(None, &client).unwrap();
+        assert_eq!(
+            entity(&asked),
+            "@device_example:ssh_request.my_device.sshnp"
+        );
+        assert_eq!(
+            asked.text,
+            v.text(&["envelopes", "v4_ssh_request_direct", "envelope"])
+        );
+        let answer = match generation {
+            Generation::V4 => v.text(&["envelopes", "v4_response", "envelope"]),
+            _ => "connected".to_owned(),
+        };
+        let ready = granted
+            .accepted(&answer, device.public(), None, &client)
+            .unwrap();
+        assert_eq!(
+            (ready.port, ready.admission, ready.keys),
+            (40190, None, None)
+        );
+        assert_eq!(ready.ephemeral_key.is_some(), generation == Generation::V4);
+    }
+
+    let granted = offer_on(Terms::of(Generation::V3))
+        .granted(old_ports(), None)
+        .unwrap();
+    let pem = Secret::new("PEM".to_owned());
+    let [key, line] = granted.reverse_requests(58358, "gary", &pem);
+    assert_eq!(entity(&key), "@device_example:privatekey.my_device.sshnp");
+    assert_eq!(entity(&line), "@device_example:sshd.my_device.sshnp");
+    assert_eq!(line.text, format!("58358 40189 gary 127.0.0.1 {SESSION}"));
+    let direct = granted.request(None, &client).unwrap_err();
+    assert_eq!(direct, SessionError::Unspeakable("a direct session"));
+    let ready = granted
+        .accepted("connected", device.public(), None, &client)
+        .unwrap();
+    assert_eq!((ready.host.as_str(), ready.port), ("127.0.0.1", 40190));
+}
+
+/// 5.x, to the byte; the answers' wrapped keys are random, so theirs are read only.
+#[test]
+fn the_transcript_of_version_5() {
+    let v = vectors();
+    let (client, device, ephemeral) = (
+        v.key("@client_example"),
+        v.key("@device_example"),
+        v.key("session"),
+    );
+    let answered = r#"{"devicename":"my_device","version":"5.6.1","corePackageVersion":"6.1.0","supportedFeatures":{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true},"allowedServices":["localhost:22","localhost:3389"]}"#;
+    let daemon = Heartbeat::parse(answered).unwrap();
+    let granted = || {
+        let ports = Ports::parse(&v.text(&["relayRequest", "response_v5"])).unwrap();
+        offer().granted(ports, Some(&daemon)).unwrap()
+    };
+    assert_eq!(offer().ping().text, "ping");
+    let asked = offer().ask_ports();
+    assert_eq!(asked.text, v.text(&["relayRequest", "v5_value"]));
+    let public = Some(ephemeral.public());
+    let ssh = granted().request(public, &client).unwrap();
+    assert_eq!(
+        ssh.text,
+        v.text(&["envelopes", "v5_ssh_request", "envelope"])
+    );
+    let to = ("localhost", 3389);
+    let tunnel = granted().tunnel_request(to, Duration::from_secs(30), public, &client);
+    let want = v.text(&["envelopes", "v5_npt_request", "envelope"]);
+    assert_eq!(tunnel.unwrap().text, want);
+    for name in ["v5_ssh_response_c_daemon", "v5_npt_response"] {
+        let answer = v.text(&["envelopes", name, "envelope"]);
+        let ready = granted().accepted(&answer, device.public(), Some(&ephemeral), &client);
+        let ready = ready.unwrap();
+        let line = v.text(&["relayAuth", "sideA_client"]);
+        assert_eq!(ready.admission.as_deref(), Some(line.trim_end()), "{name}");
+        assert!(ready.keys.is_some_and(|keys| !keys.are_twin()), "{name}");
+    }
+}
+
+#[test]
+fn what_was_agreed_is_one_line() {
+    let plain = Terms {
+        encrypt: false,
+        admit_client: false,
+        ..Terms::default()
+    };
+    for (terms, twin, want) in [
+        (
+            Terms::default(),
+            true,
+            "generation=5 login=both encryption=twin",
+        ),
+        (
+            Terms::default(),
+            false,
+            "generation=5 login=both encryption=single",
+        ),
+        (plain, true, "generation=5 login=device encryption=none"),
+        (
+            Terms::of(Generation::V3),
+            true,
+            "generation=3 login=none encryption=none",
+        ),
+    ] {
+        let ports = Ports::parse("h,1,2,n").unwrap();
+        let granted = offer_on(terms)
+            .granted(ports, Some(&heartbeat(twin)))
+            .unwrap();
+        assert_eq!(granted.to_string(), want);
+    }
+}

@@ -1,0 +1,30 @@
+use super::*;
+use crate::{
+    at::{
+        Verb,
+        verb::{Dialect, Subject},
+    },
+    server::store::notes::{Kind, tests::note},
+};
+
+#[test]
+fn the_command_is_one_that_servers_of_2024_read() {
+    let mut note = note("n-1", "@alice", "@bob", Kind::Sent);
+    note.key = "@bob:Req.dev1.sshnp@alice".into();
+    note.value = Some("C:T =".into());
+    note.meta.ttr = Some(-1);
+    note.meta.ccd = Some(false);
+    note.meta.iv_nonce = Some("IV==".into());
+    note.meta.shared_key_enc = Some("SKE=".into());
+    let line = command(&note);
+    assert_eq!(
+        line,
+        "notify:id:n-1:update:messageType:key:notifier:SYSTEM:ttln:1000:ttr:-1:ccd:false\
+         :isEncrypted:true:sharedKeyEnc:SKE=:ivNonce:IV==:@bob:Req.dev1.sshnp@alice:C:T ="
+    );
+    let Ok(Verb::Notify(read)) = Verb::parse(&line, Dialect::Classic) else {
+        panic!("{line}");
+    };
+    assert!(matches!(read.subject, Subject::Key { .. }));
+    assert_eq!(read.value.as_deref(), Some("C:T ="));
+}
