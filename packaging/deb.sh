@@ -56,6 +56,12 @@ done
     printf ' -- The noports project <noports@localhost>  %s\n' "$(date -u -R -d "@$epoch")"
 } | gzip -n9 >"$stage/usr/share/doc/noports/changelog.gz"
 
+mkdir -p "$stage/usr/share/lintian/overrides"
+{
+    echo '# A static executable that is loaded anywhere looks like a library that names no other.'
+    echo 'noports: shared-library-lacks-prerequisites [usr/bin/noports]'
+} >"$stage/usr/share/lintian/overrides/noports"
+
 cat >"$stage/DEBIAN/control" <<END
 Package: noports
 Version: $version
