@@ -7,7 +7,7 @@
 #
 # It has no dependencies. Services are not started by it: `noports daemon install` makes them, an upgrade starts them
 # anew, removing the package removes them. Manual pages are printed by the executable, so this runs where it runs, or
-# where NOPORTS names another one of the same version that does.
+# where NOPORTS names another one of the same version that does. MAINTAINER is who answers for the package.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,6 +15,7 @@ arch=${1:?ARCH}
 executable=${2:-target/static/$arch/noports}
 out=${3:-dist}
 runs=${NOPORTS:-$executable}
+maintainer=${MAINTAINER:-The noports project <noports@example.org>}
 case $arch in
 x86_64) debian=amd64 ;;
 aarch64) debian=arm64 ;;
@@ -53,8 +54,18 @@ done
 } >"$stage/usr/share/doc/noports/copyright"
 {
     printf 'noports (%s) unstable; urgency=medium\n\n  * Release %s.\n\n' "$version" "$version"
-    printf ' -- The noports project <noports@localhost>  %s\n' "$(date -u -R -d "@$epoch")"
+    printf ' -- %s  %s\n' "$maintainer" "$(date -u -R -d "@$epoch")"
 } | gzip -n9 >"$stage/usr/share/doc/noports/changelog.gz"
+
+mkdir -p "$stage/etc/noports"
+cat >"$stage/etc/noports/daemon.conf" <<'END'
+# Flags of "noports daemon", one per line, as on the command line without the two dashes; it wins over this.
+#as          @my_device
+#manager     @me
+#device      pi
+#permit-open localhost:22
+END
+echo /etc/noports/daemon.conf >"$stage/DEBIAN/conffiles"
 
 mkdir -p "$stage/usr/share/lintian/overrides"
 {
@@ -66,7 +77,7 @@ cat >"$stage/DEBIAN/control" <<END
 Package: noports
 Version: $version
 Architecture: $debian
-Maintainer: The noports project <noports@localhost>
+Maintainer: $maintainer
 Installed-Size: $(du -k -s --apparent-size "$stage/usr" | cut -f 1)
 Section: net
 Priority: optional
@@ -98,8 +109,8 @@ if [ "$1" = remove ]; then
 fi
 END
 chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm"
-( cd "$stage" && find usr -type f -exec md5sum {} + | sort -k 2 >DEBIAN/md5sums )
+( cd "$stage" && find etc usr -type f -exec md5sum {} + | sort -k 2 >DEBIAN/md5sums )
 find "$stage" -type d -exec chmod 755 {} +
-find "$stage/usr/share" -type f -exec chmod 644 {} +
+find "$stage/etc" "$stage/usr/share" -type f -exec chmod 644 {} +
 find "$stage" -exec touch -h -d "@$epoch" {} +
 SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz --build "$stage" "$out/noports_${version}_$debian.deb"
