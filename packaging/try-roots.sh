@@ -1,6 +1,6 @@
 #!/bin/sh
 # install.sh in root file systems of other distributions and machines, the way people use it: curl (or busybox wget) into sh,
-# as root and as somebody else; a device in one line, upgrade, rollback, uninstall. Needs root, what build-static.sh left in
+# as root and as somebody else; what can go wrong, a device in one line, upgrade, rollback, uninstall. Needs root, what build-static.sh left in
 # target/static, debootstrap, qemu-user-static, busybox-static, iproute2, curl, python3. Not part of CI.
 #
 #   packaging/try-roots.sh [--make] [--log FILE] [amd64|arm64|armhf|busybox …]       all four, unless named
@@ -351,6 +351,7 @@ inside() {
     get='wget -q -O -'
     [ -z "$(as root 'command -v curl')" ] || get='curl -fsSL'
     say "-- $name: $(as root 'uname -m; readlink /bin/sh' | tr '\n' ' ')with $get"
+    [ -n "$quick" ] || failures
     for who in person root; do
         echo "$first" >"$www/VERSION"
         listing >"$top/before"
@@ -374,6 +375,113 @@ inside() {
     step sudo 'something comes through' reaches "sudo-$name"
     [ ! -x "$here/usr/sbin/sshd" ] || step person "the README's line, then a shell" shell_on_device
     [ $failed = 0 ] || die "$name: $failed failed"
+}
+
+# --- what can go wrong --------------------------------------------------------------------------------------------------
+
+files() { (cd "$here" && find . -xdev \( -path ./proc -o -path ./dev -o -path ./run -o -path ./tmp \) -prune -o ! -type d -print | sort); }
+
+# A run of root's that must fail, with these words and a hint, and leave the root as it was, but for empty folders:
+# fails WORDS BASE COMMAND…
+fails() {
+    wanted=$1 base=$2
+    shift 2
+    files >"$top/was"
+    as root "$get $url/install.sh | NOPORTS_BASE=$base $*" && return 1
+    files >"$top/is"
+    grep -q 'hint: ' "$top/said" && grep -q -e "$wanted" "$top/said" && diff "$top/was" "$top/is"
+}
+
+# The same where the place to install to is this file system.
+fails_on() { # OPTIONS
+    mount -t tmpfs -o "$1" tmpfs "$here/usr/local" || return 1
+    fails 'hint: ' "$url" sh && done=0 || done=1
+    find "$here/usr/local" -type f | grep . && done=1
+    umount "$here/usr/local"
+    return "$done"
+}
+
+# A web server beside the other that sends half an archive; under /slow/ the rest some seconds later.
+half_server() {
+    python3 - "$www" <<'END' >"$world/half.log" 2>&1 &
+import functools, http.server, os, sys, time
+class Half(http.server.SimpleHTTPRequestHandler):
+    def translate_path(self, path):
+        return super().translate_path(path.replace("/slow/", "/"))
+    def copyfile(self, source, out):
+        archive = self.path.endswith(".gz")
+        out.write(source.read(os.fstat(source.fileno()).st_size // 2 if archive else -1))
+        if archive and self.path.startswith("/slow/"):
+            time.sleep(4)
+            out.write(source.read())
+web = functools.partial(Half, directory=sys.argv[1])
+http.server.ThreadingHTTPServer(("127.0.0.1", 8001), web).serve_forever()
+END
+    until curl -fsS -o "$world/version" "http://127.0.0.1:8001/VERSION" 2>/dev/null; do sleep 0.1; done
+}
+
+cut_script() { # what is not all there does nothing
+    files >"$top/was"
+    as root "$get $url/install.sh | head -c 9000 | NOPORTS_BASE=$url sh" && return 1
+    files >"$top/is"
+    diff "$top/was" "$top/is"
+}
+
+in_the_way() {
+    mkdir -p "$here/usr/local/bin"
+    echo '#!/bin/sh' >"$here/usr/local/bin/noports"
+    fails "another program's" "$url" sh && done=0 || done=1
+    rm "$here/usr/local/bin/noports"
+    return "$done"
+}
+
+interrupted() {
+    as root "$get $url/install.sh | NOPORTS_BASE=http://127.0.0.1:8001/slow timeout -s KILL 2 sh" && return 1
+    as root '[ ! -e /usr/local/bin/noports ]' && installs root && line root 'sh -s -- --uninstall'
+}
+
+two_at_once() {
+    as root "$get $url/install.sh | NOPORTS_BASE=http://127.0.0.1:8001/slow sh" >"$top/slow" 2>&1 &
+    slow=$!
+    until [ -e "$here/usr/local/lib/noports/lock/pid" ]; do sleep 0.1; done
+    as root "$get $url/install.sh | NOPORTS_BASE=$url sh" && done=1 || done=0
+    grep -q 'another install.sh is at work' "$top/said" || done=1
+    wait $slow && has_version root "$first" && line root 'sh -s -- --uninstall' && return "$done"
+}
+
+older() {
+    echo "$second" >"$www/VERSION"
+    line root "NOPORTS_BASE=$url sh" && has_version root "$second" &&
+        fails 'is older than' "$url" "sh -s -- --version $first" && line root 'sh -s -- --uninstall' && done=0 || done=1
+    echo "$first" >"$www/VERSION"
+    return "$done"
+}
+
+failures() {
+    half_server
+    mkdir "$www/wrong" "$here/tmp/stub" "$here/tmp/none"
+    cp "$www"/*.tar.gz "$www/VERSION" "$www/SHA256SUMS" "$www/wrong/"
+    for archive in "$www"/wrong/*.gz; do echo more >>"$archive"; done
+    # shellcheck disable=SC2016
+    printf '#!/bin/sh\ncase $1 in -m) echo pdp11 ;; *) echo Linux ;; esac\n' >"$here/tmp/stub/uname"
+    chmod 755 "$here/tmp/stub/uname"
+    step root 'no network' fails 'cannot get' http://127.0.0.1:1 sh
+    step root 'nothing there' fails 'hint: ' "$url/nowhere" sh
+    step root 'the script is cut' cut_script
+    step root 'the download is cut' fails 'hint: ' http://127.0.0.1:8001 sh
+    step root 'a wrong checksum' fails 'is wrong; nothing was changed' "$url/wrong" sh
+    step root 'a full disk' fails_on size=1m
+    step root 'a read-only prefix' fails_on ro
+    # busybox has its tools in itself; none can be missing or another one.
+    if [ "$name" != busybox ]; then
+        # shellcheck disable=SC2016
+        step root 'an unknown processor' fails pdp11 "$url" 'PATH=/tmp/stub:$PATH sh'
+        step root 'missing tools' fails 'this needs' "$url" 'PATH=/tmp/none /bin/sh'
+    fi
+    step root "somebody else's file in the way" in_the_way
+    step root 'killed half-way, then again' interrupted
+    step root 'two at once' two_at_once
+    step root 'an older version' older
 }
 
 # --- all of them ------------------------------------------------------------------------------------------------------
