@@ -69,8 +69,11 @@ echo /etc/noports/daemon.conf >"$stage/DEBIAN/conffiles"
 
 mkdir -p "$stage/usr/share/lintian/overrides"
 {
-    echo '# A static executable that is loaded anywhere looks like a library that names no other.'
-    echo 'noports: shared-library-lacks-prerequisites [usr/bin/noports]'
+    echo '# A static executable, on purpose; one that is loaded anywhere looks like a library that names no other.'
+    case $debian in
+    amd64) echo 'noports: shared-library-lacks-prerequisites [usr/bin/noports]' ;;
+    *) echo 'noports: statically-linked-binary [usr/bin/noports]' ;;
+    esac
 } >"$stage/usr/share/lintian/overrides/noports"
 
 cat >"$stage/DEBIAN/control" <<END
