@@ -48,9 +48,8 @@ for page in "$stage"/usr/share/man/man1/*.gz; do
     [ -z "$to" ] || ln -sf "$to.gz" "$page"
 done
 {
-    printf 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: noports\n\n'
-    printf 'Files: *\nCopyright: the authors of noports\nLicense: BSD-3-Clause\n'
-    sed 's/^$/./; s/^/ /' LICENSE
+    printf 'noports, by its authors. All of it is under the BSD-3-Clause licence:\n\n'
+    cat LICENSE
 } >"$stage/usr/share/doc/noports/copyright"
 {
     printf 'noports (%s) unstable; urgency=medium\n\n  * Release %s.\n\n' "$version" "$version"
