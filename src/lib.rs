@@ -18,26 +18,32 @@
 //! # The rooms, and who may use whom
 //!
 //! ```text
-//!    main ─▶ cmd ─┬─▶ np ───▶ at (the files without I/O only)
-//!                 ├─▶ at ───▶ net
-//!                 ├─▶ server ▶ at, net
-//!                 └─▶ pipe, net, sys           secret: anyone.   Nothing points upward; np and server never meet.
+//!    main ─▶ program ─▶ session ─┬─▶ np ───▶ at (the files without I/O only)
+//!              │                 ├─▶ at ───▶ net
+//!              │                 └─▶ pipe, net, sys
+//!              ├─▶ server ▶ at, net
+//!              └─▶ cli ───▶ at, sys           secret, text: anyone.   Nothing points upward; np and server never meet.
 //! ```
 //!
-//! * [`cmd`] — one file per program; each reads top to bottom as its story. What several need is beside them.
+//! * [`program`] — one file per word that a person types; each reads top to bottom as its story.
+//! * [`session`] — what the roles share: asking for a session, deciding who gets one, carrying it.
+//! * [`cli`] — the command line: flags and where they come from, classic words, failures, progress.
 //! * [`np`] — NoPorts: what the programs say to each other. Bytes and time come in as arguments.
 //! * [`at`] — the atProtocol: names, verbs, replies, encryption; and the client that speaks it.
 //! * [`server`] — an atServer and atDirectory small enough to read; the same types as the client's.
 //! * [`pipe`], [`net`], [`sys`] — bytes in motion, sockets, the machine. They know no protocol.
 //!
-//! To follow an ssh session keep two files open: the role's ([`cmd::client`], [`cmd::daemon`],
-//! [`cmd::rendezvous`]) and [`np::session`].
+//! To follow an ssh session keep two files open: the role's ([`program::client`], [`program::daemon`],
+//! [`program::rendezvous`]) and [`np::session`].
 
 pub mod at;
-pub mod cmd;
+pub mod cli;
 pub mod net;
 pub mod np;
 pub mod pipe;
+pub mod program;
 pub mod secret;
 pub mod server;
+pub mod session;
 pub mod sys;
+pub mod text;

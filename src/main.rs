@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    noports::cmd::main(std::env::args_os())
+    noports::program::main(std::env::args_os())
 }

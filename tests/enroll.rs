@@ -10,7 +10,7 @@ use std::{
 
 use async_std::task::{self, block_on};
 use miniserde::json;
-use noports::at::{AtSign, client::Link, crypto::PublicKey, enroll as wire};
+use noports::at::{AtSign, client::Link, crypto::PublicKey, enrolment as wire};
 
 use crate::world::{
     ALICE, DEVICE, NAME, Process, RENDEZVOUS, World, answer_at_the_end, failure, output, stdout,

@@ -10,7 +10,6 @@ use noports::{
         crypto,
         metadata::{Item, Metadata},
     },
-    cmd::service,
     np::{
         Message,
         ping::{self, Heartbeat},
@@ -19,6 +18,7 @@ use noports::{
             rpc::{self, RequestId},
         },
     },
+    session::online,
 };
 
 use crate::world::{
@@ -463,7 +463,7 @@ impl Hand {
     }
 
     async fn send(&self, message: &Message) {
-        service::send(&self.at, message).await.unwrap();
+        online::send(&self.at, message).await.unwrap();
     }
 
     /// The next message whose key ends like this, and its key.

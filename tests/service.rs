@@ -216,7 +216,10 @@ fn every_program_has_a_page_and_shells_can_read_their_scripts() {
             command
         })
         .await;
-        for applet in noports::cmd::APPLETS.iter().filter(|a| !a.about.is_empty()) {
+        for applet in noports::program::APPLETS
+            .iter()
+            .filter(|a| !a.about.is_empty())
+        {
             let page = dir.path(&format!("share/man/man1/noports-{}.1", applet.name));
             assert!(told.contains(&page.display().to_string()), "{told}");
             let text = fs::read_to_string(&page).unwrap();

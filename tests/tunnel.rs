@@ -12,7 +12,6 @@ use std::{
 use async_std::task::{self, block_on};
 use noports::{
     at::client::{Client, Event, Outgoing, Subscription},
-    cmd::service,
     np::{
         Message,
         control::{Kind, Line, Lines},
@@ -20,6 +19,7 @@ use noports::{
         request::{self, Keys, TunnelRequest},
     },
     pipe::cipher::Side,
+    session::online,
     sys::sockets::listening_ports,
 };
 
@@ -584,7 +584,7 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         // 77 bytes and an LF, in one piece.
         let mut said = [0; 78];
         control.read_exact(&mut said).unwrap();
-        let inbound = service::session_keys(&keys).ciphers(Side::Device).inbound;
+        let inbound = online::session_keys(&keys).ciphers(Side::Device).inbound;
         inbound.unwrap().apply(&mut said);
         let mut lines = Lines::new(Kind::Single);
         lines.push(&said);
@@ -595,7 +595,7 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         let mut socket = device.meet(&request);
         let mut bytes = [0; 5];
         socket.read_exact(&mut bytes).unwrap();
-        let inbound = service::session_keys(&fresh).ciphers(Side::Device).inbound;
+        let inbound = online::session_keys(&fresh).ciphers(Side::Device).inbound;
         inbound.unwrap().apply(&mut bytes);
         assert_eq!(&bytes, b"hello");
 

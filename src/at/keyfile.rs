@@ -1,4 +1,4 @@
-//! The `.atKeys` file: all keys of one atSign on one device. Text in, text out; `cmd::keystore` does the I/O.
+//! The `.atKeys` file: all keys of one atSign on one device. Text in, text out; `cli::keystore` does the I/O.
 //!
 //! ```text
 //!   {"aesPkamPublicKey":…, "aesPkamPrivateKey":…,         AES under the self key, zero IV

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Words: [`atsign`], [`key`], [`metadata`], [`verb`], [`reply`], [`fault`], [`notification`].
-//! Keys and ciphers: [`crypto`], [`keyfile`], [`auth`], [`share`], [`enroll`].
+//! Keys and ciphers: [`crypto`], [`keyfile`], [`auth`], [`share`], [`enrolment`].
 //! I/O lives in [`directory`] and [`client`] alone; everything else takes bytes and time as arguments.
 
 pub mod atsign;
@@ -19,7 +19,7 @@ pub mod auth;
 pub mod client;
 pub mod crypto;
 pub mod directory;
-pub mod enroll;
+pub mod enrolment;
 pub mod fault;
 pub mod key;
 pub mod keyfile;

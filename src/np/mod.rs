@@ -33,7 +33,6 @@ pub mod request;
 pub mod reverse;
 pub mod session;
 pub mod sshkey;
-pub mod yaml;
 
 use crate::at::AtSign;
 

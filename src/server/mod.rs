@@ -53,11 +53,11 @@
 
 pub mod authority;
 pub mod control;
+pub mod delivery;
 pub mod directory;
-pub mod enroll;
+pub mod enrolment;
 pub mod health;
 pub mod listen;
-pub mod notify;
 pub mod passcode;
 pub mod peer;
 mod pool;

@@ -42,8 +42,8 @@ use crate::{
 };
 
 use super::{
+    delivery::learn_key,
     listen::now,
-    notify::learn_key,
     pool::Pool,
     session::{Errand, Fetched, Outbound, Proof, Question, parse_all},
     store::{Store, StoreError, notes::Note, register::Home},

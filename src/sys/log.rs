@@ -1,8 +1,8 @@
 //! Logs: one line each on stderr, readable by people and by the journal.
 //!
 //! ```text
-//!   2026-11-21T10:00:00.123Z info  cmd::bridge: side=device ended up=52 down=1090     a terminal or a file
-//!   <6>cmd::bridge: side=device ended up=52 down=1090                                 the journal adds time itself
+//!   2026-11-21T10:00:00.123Z info  program::bridge: side=device ended up=52 down=1090     a terminal or a file
+//!   <6>program::bridge: side=device ended up=52 down=1090                                 the journal adds time itself
 //! ```
 
 use std::{
@@ -163,10 +163,16 @@ mod tests {
     #[test]
     fn one_record_is_one_line_whatever_a_peer_put_into_it() {
         let text = "from=\u{1b}[2J\n2026 info forged";
-        let line = line(UNIX_EPOCH, Level::Info, "noports::cmd::bridge", text, false);
+        let line = line(
+            UNIX_EPOCH,
+            Level::Info,
+            "noports::program::bridge",
+            text,
+            false,
+        );
         assert_eq!(
             line,
-            "1970-01-01T00:00:00.000Z info  cmd::bridge: from=\\u{1b}[2J\\n2026 info forged\n"
+            "1970-01-01T00:00:00.000Z info  program::bridge: from=\\u{1b}[2J\\n2026 info forged\n"
         );
     }
 

@@ -1,9 +1,8 @@
 //! The machine: ssh and its keys, processes, users, signals, standard streams, paths, logs, and what a service
-//! tells its manager ([`notify`]). A leaf.
+//! tells its manager ([`supervisor`]). A leaf.
 
 pub mod authorized_keys;
 pub mod log;
-pub mod notify;
 pub mod out;
 pub mod paths;
 pub mod process;
@@ -13,5 +12,6 @@ pub mod ssh;
 pub mod ssh_key;
 pub mod sshd;
 pub mod stdio;
+pub mod supervisor;
 pub mod tunnel_ssh;
 pub mod user;

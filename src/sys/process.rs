@@ -48,7 +48,7 @@ pub async fn spawn_apart<S: AsRef<OsStr>>(
         .args(arguments)
         .process_group(0)
         .env_remove("NOPORTS_PASSPHRASE");
-    for name in super::notify::OF_THE_SERVICE {
+    for name in super::supervisor::OF_THE_SERVICE {
         command.env_remove(name);
     }
     spawn_with_input(command, input).await

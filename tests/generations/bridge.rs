@@ -11,12 +11,12 @@ use std::{
 
 use noports::{
     at::crypto::{aes_key_to_base64, to_base64},
-    cmd::service,
     np::{
         control::{Kind, Line, Lines},
         request::Keys,
     },
     pipe::cipher::Side,
+    session::online,
 };
 
 use crate::world::{Folder, NOPORTS, Process};
@@ -129,7 +129,7 @@ fn srv_5_takes_its_secrets_from_the_environment() {
     hears(&far, b"{the line}\n");
     near.write_all(b"banner").unwrap();
     let mut banner = *b"banner";
-    let inbound = service::session_keys(&keys).ciphers(Side::Device).outbound;
+    let inbound = online::session_keys(&keys).ciphers(Side::Device).outbound;
     inbound.unwrap().apply(&mut banner);
     hears(&far, &banner);
     drop((far, near));
@@ -205,7 +205,7 @@ fn a_client_of_5_1_sends_77_bytes_without_an_end() {
     let mut bridge = Classic::start("srv", &words, &variables);
     let mut control = accept(&relay);
     bridge.is_ready();
-    let mut cipher = service::session_keys(&keys)
+    let mut cipher = online::session_keys(&keys)
         .ciphers(Side::Client)
         .outbound
         .unwrap();
@@ -221,7 +221,7 @@ fn a_client_of_5_1_sends_77_bytes_without_an_end() {
         control.write_all(&bytes).unwrap();
         let (mut far, near) = (accept(&relay), accept(&service));
         let mut hello = *b"hello";
-        let outbound = service::session_keys(&fresh).ciphers(Side::Client).outbound;
+        let outbound = online::session_keys(&fresh).ciphers(Side::Client).outbound;
         outbound.unwrap().apply(&mut hello);
         far.write_all(&hello).unwrap();
         hears(&near, b"hello");

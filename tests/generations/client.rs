@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use async_std::task::block_on;
 use noports::{
-    cmd::{
+    program::{
         daemon::{self, Ways},
         rendezvous,
     },

@@ -15,10 +15,6 @@ use noports::{
         AtSign,
         client::{Client, Event, Outgoing, Subscription},
     },
-    cmd::{
-        daemon::{Policy, Ways},
-        service,
-    },
     np::{
         Message,
         control::Line,
@@ -32,7 +28,9 @@ use noports::{
         sshkey::PublicKeyLine,
     },
     pipe::cipher::Side,
+    program::daemon::{Policy, Ways},
     secret::Secret,
+    session::online,
 };
 
 use crate::world::{
@@ -133,7 +131,7 @@ fn exchange(ready: &Ready, what: &str) {
     let ciphers = ready
         .keys
         .as_ref()
-        .map(|keys| service::session_keys(keys).ciphers(Side::Client));
+        .map(|keys| online::session_keys(keys).ciphers(Side::Client));
     let (mut outbound, mut inbound) = match ciphers {
         Some(ciphers) => (ciphers.outbound, ciphers.inbound),
         None => (None, None),

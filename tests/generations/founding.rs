@@ -31,13 +31,13 @@ use std::{
 
 use async_std::task::block_on;
 use noports::{
-    cmd::daemon::{Policy, Ways},
     np::{
         envelope::Envelope,
         ports::{self, Ports},
         request,
         session::{Generation, Terms},
     },
+    program::daemon::{Policy, Ways},
     sys::{
         ssh::shell_line,
         sshd::Sshd,

@@ -21,11 +21,7 @@ use async_std::{
 };
 use noports::{
     at::client::{Client, Event, Outgoing, Subscription},
-    cmd::{
-        bridge::{self, Local, Plan, Visit, Visitors},
-        common::GENERATION,
-        service,
-    },
+    cli::GENERATION,
     net::dial::Endpoint,
     np::{
         Message,
@@ -36,6 +32,10 @@ use noports::{
     },
     pipe::cipher::Side,
     secret::Secret,
+    session::{
+        bridge::{self, Local, Plan, Visit, Visitors},
+        online,
+    },
     sys::sshd::{self, Sshd},
 };
 
@@ -506,7 +506,7 @@ async fn bridge_for(ready: Ready) -> Endpoint {
             port: ready.port,
         },
         admission: ready.admission.map(Secret::new),
-        keys: ready.keys.as_ref().map(service::session_keys),
+        keys: ready.keys.as_ref().map(online::session_keys),
         side: Side::Client,
         timeout: LONG,
         many: None,
@@ -525,7 +525,7 @@ async fn tunnel_for(ready: Ready) -> Endpoint {
             port: ready.port,
         },
         admission: ready.admission.map(Secret::new),
-        keys: ready.keys.as_ref().map(service::session_keys),
+        keys: ready.keys.as_ref().map(online::session_keys),
         timeout: Duration::from_secs(10),
         many: Default::default(),
     };

@@ -7,8 +7,8 @@ use std::{
 
 use async_std::task::block_on;
 use noports::{
-    cmd::rendezvous::Ways,
     np::ports::{Logins, Ports, refusal_entity},
+    program::rendezvous::Ways,
 };
 
 use crate::world::{

@@ -22,8 +22,9 @@ use noports::{
         directory::Root,
         keyfile::AtKeys,
     },
-    cmd::{activate::activate, common::Progress, daemon, rendezvous},
+    cli::Progress,
     net::{dial::Endpoint, tls::Connector},
+    program::{activate::activate, daemon, rendezvous},
     secret::Secret,
     server::{
         authority,

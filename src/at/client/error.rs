@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use crate::{
-    at::{auth::AuthError, crypto::CryptoError, fault::Code, fault::Fault, reply::WireError},
+    at::{
+        auth::AuthError,
+        crypto::CryptoError,
+        fault::{Code, Fault},
+        reply::WireError,
+    },
     net::tls::TlsError,
 };
 

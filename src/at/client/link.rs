@@ -12,7 +12,7 @@ use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::B
 
 use crate::{
     at::{
-        auth,
+        auth, directory,
         keyfile::AtKeys,
         reply::{Mode, Replies, Reply},
         verb::Verb,
@@ -21,7 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-use super::{super::directory, AtError, AtSign, Network, Timing, error::Broken};
+use super::{AtError, AtSign, Network, Timing, error::Broken};
 
 /// Longest command that is sent, in bytes: what every server takes.
 const MAX_COMMAND: usize = 10_230_000;

@@ -6,13 +6,13 @@
 //! ```
 
 use super::{
-    super::{
-        key::AtKey,
-        metadata::{Metadata, natural},
-    },
     Dialect, Notify, Operation, Subject, Verb,
     params::Params,
     parse::{Bad, Read, atsign, id, key_error, long_enough, small},
+};
+use crate::at::{
+    key::AtKey,
+    metadata::{Metadata, natural},
 };
 
 pub(super) fn notify(mut params: Params<'_>) -> Read {

@@ -7,11 +7,8 @@
 //! Whatever is taken must be followed by another colon, a blank or nothing: so `llookup:all@alice`
 //! asks for a key called `all`.
 
-use super::{
-    super::metadata::{self, Metadata},
-    Dialect,
-    parse::Bad,
-};
+use super::{Dialect, parse::Bad};
+use crate::at::metadata::{self, Metadata};
 
 /// What is left of a command: empty, or it starts with `:` or a blank.
 #[derive(Clone, Copy)]

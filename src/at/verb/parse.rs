@@ -2,14 +2,13 @@
 //! what no parameter takes must be the key, so anything unknown fails there.
 
 use super::{
-    super::{
-        atsign::AtSign,
-        key::{AtKey, BadKey, Scope},
-        metadata::natural,
-    },
     Config, Detail, Dialect, EnrollOperation, HashingAlgo, Keys, List, SigningAlgo, SyntaxError,
-    Verb, notify,
-    params::Params,
+    Verb, notify, params::Params,
+};
+use crate::at::{
+    atsign::AtSign,
+    key::{AtKey, BadKey, Scope},
+    metadata::natural,
 };
 
 /// Why a reader gave up.

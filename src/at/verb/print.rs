@@ -3,12 +3,12 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    super::{
-        atsign::AtSign,
-        key::{AtKey, Scope},
-    },
     Config, Detail, EnrollOperation, HashingAlgo, Keys, List, Notify, Operation, SigningAlgo,
     Subject, Verb,
+};
+use crate::at::{
+    atsign::AtSign,
+    key::{AtKey, Scope},
 };
 
 impl Display for Verb {

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use miniserde::{Deserialize, json};
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{
-    super::{atsign::AtSign, key::Scope, metadata::Item},
-    *,
-};
+use super::*;
+use crate::at::{atsign::AtSign, key::Scope, metadata::Item};
 
 #[derive(Deserialize)]
 struct Vectors {

@@ -19,9 +19,9 @@
 use std::{collections::BTreeMap, collections::BTreeSet, fmt::Display, str::FromStr};
 
 use super::rules::{Combine, Group, Rules, pattern};
-use crate::np::yaml::{Place, tree};
+use crate::text::yaml::{Place, tree};
 
-pub use crate::np::yaml::{BadYaml as BadRules, MAX_FILE};
+pub use crate::text::yaml::{BadYaml as BadRules, MAX_FILE};
 
 /// Reads a file's text.
 ///

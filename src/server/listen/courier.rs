@@ -14,7 +14,7 @@ use futures_lite::future::or;
 use crate::{
     at::AtSign,
     server::{
-        notify::{self, Delivery},
+        delivery::{self, Delivery},
         store::{
             StoreError,
             notes::Note,
@@ -124,7 +124,7 @@ async fn round(hub: &Arc<Hub>, from: &Home, to: &AtSign) -> bool {
         let (home, name) = (from.clone(), to.clone());
         let delivery = hub
             .store
-            .write(move |tx| notify::deliver(tx, &home, &name, now()));
+            .write(move |tx| delivery::deliver(tx, &home, &name, now()));
         let good = match delivery.await {
             Ok(Delivery::Empty) => return true,
             Ok(Delivery::Some) => true,
@@ -156,8 +156,8 @@ async fn abroad(hub: &Arc<Hub>, from: &Home, to: &AtSign, notes: Vec<Note>) -> b
                 _ => continue,
             }
             match place < sent {
-                true => notify::arrived(tx, &home, &mut note)?,
-                false => notify::fail(tx, &home, &mut note)?,
+                true => delivery::arrived(tx, &home, &mut note)?,
+                false => delivery::fail(tx, &home, &mut note)?,
             }
         }
         Ok::<_, StoreError>(())
@@ -218,7 +218,7 @@ async fn purge_all(hub: &Arc<Hub>) {
     for house in hub.board.everybody() {
         loop {
             let home = house.home.clone();
-            let purged = hub.store.write(move |tx| notify::purge(tx, &home, now()));
+            let purged = hub.store.write(move |tx| delivery::purge(tx, &home, now()));
             let more = hub.stoppable(async { Some(purged.await) }).await;
             match more {
                 Some(Ok(true)) => {}

@@ -9,7 +9,7 @@ use crate::{
         verb::{Config, List},
     },
     server::{
-        enroll::{self, Need},
+        enrolment::{self, Need},
         store::{
             Rows, StoreError, Tx, lists,
             log::{Change, Commit},
@@ -70,7 +70,7 @@ impl Session {
 
     pub(super) fn info_of_enrollment(&self, tx: &Tx<'_>, now: u64) -> Handled {
         let enrolled = match self.enrollment() {
-            Some(id) => enroll::find(tx, &self.home, id, now)?,
+            Some(id) => enrolment::find(tx, &self.home, id, now)?,
             None => None,
         };
         self.info(false, enrolled.map(|found| found.stored_json()), now)

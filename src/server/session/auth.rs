@@ -17,7 +17,7 @@ use crate::{
     },
     secret::same,
     server::{
-        enroll::{self, Enrollment, State},
+        enrolment::{self, Enrollment, State},
         store::{Tx, lists, register},
     },
 };
@@ -157,7 +157,7 @@ impl Session {
 
     /// An enrolment that may be used.
     fn enrolled(&self, tx: &Tx<'_>, id: &str, now: u64) -> Result<Enrollment, Refusal> {
-        let found = enroll::find(tx, &self.home, id, now)?;
+        let found = enrolment::find(tx, &self.home, id, now)?;
         let state = found.as_ref().map(|found| found.state);
         match (found, state) {
             (Some(found), Some(State::Approved)) => Ok(found),
@@ -173,7 +173,7 @@ impl Session {
                 Code::EnrollmentRevoked,
                 format!("enrollment_id: {id} is revoked"),
             )),
-            _ => Err(enroll::unknown(id)),
+            _ => Err(enrolment::unknown(id)),
         }
     }
 

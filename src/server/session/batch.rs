@@ -3,7 +3,7 @@
 use miniserde::json::{self, Number, Object, Value};
 
 use crate::{
-    at::{Verb, verb::Dialect},
+    at::{Verb, fault::Code, verb::Dialect},
     server::store::{
         Tx,
         records::{Meta, Record},
@@ -12,7 +12,6 @@ use crate::{
 };
 
 use super::{Answer, Handled, Session, refuse, write};
-use crate::at::fault::Code;
 
 /// Most commands in one batch.
 const MAX_BATCH: usize = 1000;

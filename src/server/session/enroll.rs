@@ -15,8 +15,8 @@ use crate::{
     },
     secret::same,
     server::{
-        enroll::{self, Enrollment, Grant, MANAGE, MAX_ENROLLMENTS, PENDING_LIFE, State},
-        notify::Draft,
+        delivery::Draft,
+        enrolment::{self, Enrollment, Grant, MANAGE, MAX_ENROLLMENTS, PENDING_LIFE, State},
         passcode,
         store::{
             Event, Tx,
@@ -120,8 +120,8 @@ impl Session {
             .id
             .clone()
             .ok_or_else(|| wrong("enrollmentId is mandatory"))?;
-        let found = enroll::find(tx, &self.home, &id, now)?;
-        let found = found.ok_or_else(|| enroll::unknown(&id))?;
+        let found = enrolment::find(tx, &self.home, &id, now)?;
+        let found = found.ok_or_else(|| enrolment::unknown(&id))?;
         match operation {
             EnrollOperation::Approve => self.approve(tx, found, &params, now),
             EnrollOperation::Deny => self.change(tx, found, "deny", now),
@@ -146,7 +146,7 @@ impl Session {
             self.use_passcode(tx, params.otp.as_deref().unwrap_or_default(), now)?;
         }
         let new = new_enrollment(&params, by_cram)?;
-        let all = enroll::all(tx, &self.home, now)?;
+        let all = enrolment::all(tx, &self.home, now)?;
         if all.len() >= MAX_ENROLLMENTS {
             return Err(wrong("there are too many enrollments"));
         }
@@ -236,7 +236,7 @@ impl Session {
         let life = approved.life.filter(|life| *life > 0);
         approved.expires_at = life.map(|life| now.saturating_add(life));
         approved.save(tx, &self.home, life, now)?;
-        let names = enroll::default_keys_of(&self.home, &approved.id);
+        let names = enrolment::default_keys_of(&self.home, &approved.id);
         let keys = [
             (&params.private_key, &params.private_key_iv),
             (&params.self_key, &params.self_key_iv),
@@ -295,7 +295,7 @@ impl Session {
     /// Devices that may approve hear of the request at once.
     fn tell_managers(&self, tx: &mut Tx<'_>, new: &Enrollment, now: u64) -> Result<(), Refusal> {
         let who = &self.home.who;
-        let mut draft = Draft::new(who, who, enroll::key_of(&self.home, &new.id));
+        let mut draft = Draft::new(who, who, enrolment::key_of(&self.home, &new.id));
         let key = new.symmetric_key.as_deref();
         draft.value = Some(
             Object::new()
@@ -356,7 +356,7 @@ impl Session {
         };
         expect(&found, from, verb)?;
         if to == State::Approved {
-            enroll::move_data(tx, &self.home, &found.id, ("r", "a"), now)?;
+            enrolment::move_data(tx, &self.home, &found.id, ("r", "a"), now)?;
         }
         found.state = to;
         found.save(tx, &self.home, life, now)?;
@@ -373,7 +373,7 @@ impl Session {
                 "Current client cannot revoke its own enrollment",
             ));
         }
-        enroll::move_data(tx, &self.home, &found.id, ("a", "r"), now)?;
+        enrolment::move_data(tx, &self.home, &found.id, ("a", "r"), now)?;
         found.state = State::Revoked;
         found.revoked_at = Some(now);
         found.save(tx, &self.home, left(&found, now), now)?;
@@ -403,12 +403,12 @@ impl Session {
             )));
         }
         self.home
-            .erase(tx, &enroll::key_of(&self.home, &found.id))?;
-        for name in enroll::default_keys_of(&self.home, &found.id) {
+            .erase(tx, &enrolment::key_of(&self.home, &found.id))?;
+        for name in enrolment::default_keys_of(&self.home, &found.id) {
             self.home.erase(tx, &name)?;
         }
         self.home.erase(tx, &self.public_name(found))?;
-        enroll::end(tx, &self.home, &found.id, now)?;
+        enrolment::end(tx, &self.home, &found.id, now)?;
         Ok(Answer::Data(status(&found.id, "deleted").end()))
     }
 
@@ -419,10 +419,10 @@ impl Session {
             wanted.push(State::parse(word).ok_or_else(|| wrong("no such enrollment status"))?);
         }
         let mut all = Object::new();
-        for found in enroll::all(tx, &self.home, now)? {
+        for found in enrolment::all(tx, &self.home, now)? {
             let readable = grant.is_none_or(|grant| sees(grant, &found.id));
             if readable && (wanted.is_empty() || wanted.contains(&found.state)) {
-                all = all.raw(&enroll::key_of(&self.home, &found.id), found.to_json());
+                all = all.raw(&enrolment::key_of(&self.home, &found.id), found.to_json());
             }
         }
         Ok(Answer::Data(all.end()))
@@ -437,8 +437,8 @@ impl Session {
             let text = format!("not authorized to fetch enrollment {id}");
             return Err(refuse(Code::Unauthorized, text));
         }
-        let found = enroll::find(tx, &self.home, id, now)?;
-        let found = found.ok_or_else(|| enroll::unknown(id))?;
+        let found = enrolment::find(tx, &self.home, id, now)?;
+        let found = found.ok_or_else(|| enrolment::unknown(id))?;
         Ok(Answer::Data(found.to_json()))
     }
 

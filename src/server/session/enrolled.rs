@@ -21,7 +21,7 @@ use crate::{
         verb::{EnrollOperation, HashingAlgo, Keys, SigningAlgo},
     },
     server::{
-        enroll::{self, Enrollment, Grant, Kept, MANAGE, Need},
+        enrolment::{self, Enrollment, Grant, Kept, MANAGE, Need},
         store::{
             Tx,
             log::Change,
@@ -98,7 +98,7 @@ impl Session {
                 "Invalid syntax. enroll:listns needs a namespace",
             ));
         }
-        let all = enroll::all(tx, &self.home, now)?;
+        let all = enrolment::all(tx, &self.home, now)?;
         let asks = |grant: &Grant| all.iter().find(|found| found.id == grant.id);
         let sees = |grant| asks(grant).is_some_and(|own| own.access(namespace).is_some());
         if let Some(grant) = grant.filter(|grant| !sees(grant)) {
@@ -117,7 +117,7 @@ impl Session {
             let info = Object::new().maybe("lastRevokedAt", last.as_deref());
             return Ok(Answer::Data(info.end()));
         }
-        let approved = holders.filter(|(found, _)| found.state == enroll::State::Approved);
+        let approved = holders.filter(|(found, _)| found.state == enrolment::State::Approved);
         let shown: Vec<String> = approved
             .map(|(found, access)| {
                 Object::new()
@@ -164,23 +164,23 @@ impl Session {
         grant: &Grant,
         now: u64,
     ) -> Result<Record, Refusal> {
-        let default = enroll::default_keys_of(&self.home, &grant.id);
+        let default = enrolment::default_keys_of(&self.home, &grant.id);
         let found = self.home.live(tx, name, now)?.filter(|found| {
-            default.iter().any(|own| own == name) || enroll::is_kept_by(&grant.id, name, found)
+            default.iter().any(|own| own == name) || enrolment::is_kept_by(&grant.id, name, found)
         });
         found.ok_or_else(|| missing(name))
     }
 
     fn own_keys(&self, tx: &Tx<'_>, visibility: Option<&str>, grant: &Grant, now: u64) -> Handled {
-        let part = enroll::KEPT
+        let part = enrolment::KEPT
             .iter()
             .find(|(word, _)| Some(*word) == visibility);
         let Some((word, part)) = part else {
             return Ok(Answer::Data(array([])));
         };
-        let mut names = enroll::kept_by(tx, &self.home, &grant.id)?;
+        let mut names = enrolment::kept_by(tx, &self.home, &grant.id)?;
         names.retain(|name| name.contains(part));
-        let [private, own] = enroll::default_keys_of(&self.home, &grant.id);
+        let [private, own] = enrolment::default_keys_of(&self.home, &grant.id);
         let default = match *word {
             "private" => Some(private),
             "self" => Some(own),
@@ -203,7 +203,7 @@ impl Session {
             _ => grant.has(namespace, Need::Write) || grant.has("*", Need::Write),
         };
         let old = self.home.record(tx, &name)?;
-        let foreign = old.is_some_and(|old| !enroll::is_kept_by(&grant.id, &name, &old));
+        let foreign = old.is_some_and(|old| !enrolment::is_kept_by(&grant.id, &name, &old));
         if !allowed || foreign {
             let text = format!(
                 "Connection with enrollment ID {} is not authorized to put key: {name}",
@@ -216,7 +216,7 @@ impl Session {
             let text = format!("a value has 1 to {MAX_KEPT_VALUE} bytes");
             return Err(refuse(Code::IllegalArguments, text));
         }
-        let own = enroll::kept_by(tx, &self.home, &grant.id)?;
+        let own = enrolment::kept_by(tx, &self.home, &grant.id)?;
         if own.len() >= MAX_KEPT && !own.contains(&name) {
             return Err(refuse(Code::IllegalArguments, "too many keys are kept"));
         }

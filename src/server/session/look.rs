@@ -15,7 +15,7 @@ use crate::{
         verb::Detail,
     },
     server::{
-        enroll::Need,
+        enrolment::Need,
         store::{
             Rows, StoreError, Tx, lists,
             log::Change,

@@ -46,7 +46,7 @@ use crate::at::{
 };
 
 use super::{
-    enroll::{Grant, Need, own_data},
+    enrolment::{Grant, Need, own_data},
     passcode::{Guesses, Throttle},
     store::{StoreError, Tx, lists, register::Home},
 };

@@ -12,8 +12,8 @@ use crate::{
         verb::{Notify, Operation, Subject},
     },
     server::{
-        enroll::{Grant, Need},
-        notify::{self, DEFAULT_LIFE, Draft, Receipt},
+        delivery::{self, DEFAULT_LIFE, Draft, Receipt},
+        enrolment::{Grant, Need},
         store::{
             Rows, StoreError, Tx,
             notes::{Kind, Note, Status},
@@ -46,7 +46,7 @@ impl Session {
             Who::Peer(caller) => {
                 let draft = draft(&given, caller, &self.home.who, now)?;
                 let note = draft.note(Kind::Received, Status::Delivered);
-                match notify::receive(tx, &self.home, note, now)? {
+                match delivery::receive(tx, &self.home, note, now)? {
                     Receipt::New | Receipt::Known => success(),
                     Receipt::Full => Err(refuse(
                         Code::InternalException,
@@ -63,7 +63,7 @@ impl Session {
                 if !draft.is_text {
                     self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
                 }
-                notify::queue(tx, &self.home, draft, now).map(Answer::Data)
+                delivery::queue(tx, &self.home, draft, now).map(Answer::Data)
             }
         }
     }
@@ -88,7 +88,7 @@ impl Session {
             draft.to = to;
             self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
             let name = draft.to.to_string();
-            let id = notify::queue(tx, &self.home, draft, now)?;
+            let id = delivery::queue(tx, &self.home, draft, now)?;
             ids = ids.text(&name, &id);
         }
         Ok(Answer::Spaced(ids.end()))

@@ -11,8 +11,8 @@ use crate::{
         verb::Operation,
     },
     server::{
-        enroll::Need,
-        notify::{self, Draft},
+        delivery::{self, Draft},
+        enrolment::Need,
         store::{
             Tx,
             log::Change,
@@ -217,7 +217,7 @@ impl Session {
             draft.is_encrypted = record.meta.is_encrypted.unwrap_or(false);
             draft.meta = record.meta.clone();
         }
-        notify::queue(tx, &self.home, draft, now).map(|_| ())
+        delivery::queue(tx, &self.home, draft, now).map(|_| ())
     }
 
     pub(super) fn update_json(&mut self, tx: &mut Tx<'_>, text: &str, now: u64) -> Handled {

@@ -4,25 +4,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use libfuzzer_sys::fuzz_target;
-use noports::{
-    at::{enroll, fault::Fault},
-    server::{
-        enroll as kept,
-        session::{Facts, Session, Step},
-        store::{StoreError, Tx, register},
-    },
-};
+use noports::{at::{enrolment, fault::Fault}, server::{enrolment as kept, session::{Facts, Session, Step}, store::{StoreError, Tx, register}}};
 
 const NOW: u64 = 1_729_771_234_567;
 
 fuzz_target!(|text: &str| {
-    if let Some((id, status)) = enroll::parse_answer(text) {
+    if let Some((id, status)) = enrolment::parse_answer(text) {
         assert!(!id.contains(char::is_whitespace) && !status.is_empty() || status.is_empty());
     }
-    for found in enroll::parse_list(text).into_iter().flatten() {
+    for found in enrolment::parse_list(text).into_iter().flatten() {
         assert!(!found.id.contains([':', '"', '\n', ' ']), "{:?}", found.id);
     }
-    let _ = enroll::verdict(&Fault::parse(text));
+    let _ = enrolment::verdict(&Fault::parse(text));
 
     // As a row that something else wrote, and as a request of the owner.
     let rows = BTreeMap::new();
@@ -46,7 +39,7 @@ fuzz_target!(|text: &str| {
     }
     // Whatever was let in, the server can still list.
     let listed = said(&mut session, &mut tx, "enroll:list");
-    assert!(enroll::parse_list(&listed).is_some(), "{listed}");
+    assert!(enrolment::parse_list(&listed).is_some(), "{listed}");
     let stored = kept::all(&tx, &home, NOW).expect("own rows can be read");
     for one in stored {
         assert!(kept::find(&tx, &home, &one.id, NOW).is_ok_and(|found| found.is_some()));

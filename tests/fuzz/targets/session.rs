@@ -20,19 +20,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use miniserde::json::{self, Value};
-use noports::{
-    at::{
-        AtSign, Replies, Reply,
-        crypto::{KeyPair, cram_digest},
-        reply::Mode,
-    },
-    server::{
-        enroll,
-        notify::{Delivery, deliver, purge},
-        session::{Facts, Next, Outcome, Session, Step, Watch, live_line, page},
-        store::{Changes, Event, Rows, StoreError, Tx, register, register::Home, rows},
-    },
-};
+use noports::{at::{AtSign, Replies, Reply, crypto::{KeyPair, cram_digest}, reply::Mode}, server::{delivery::{Delivery, deliver, purge}, enrolment, session::{Facts, Next, Outcome, Session, Step, Watch, live_line, page}, store::{Changes, Event, Rows, StoreError, Tx, register::{self, Home}, rows}}};
 
 mod vectors;
 
@@ -293,7 +281,7 @@ impl World {
         let Some(id) = line.session.enrollment() else {
             return;
         };
-        let Ok(Some(found)) = enroll::find(&self.rows, &line.home, id, self.now) else {
+        let Ok(Some(found)) = enrolment::find(&self.rows, &line.home, id, self.now) else {
             return;
         };
         let names = &found.namespaces;
@@ -336,7 +324,7 @@ impl World {
             if challenge.starts_with('_') {
                 line.challenge = challenge.to_owned();
             }
-            if let Some((id, _)) = noports::at::enroll::parse_answer(data) {
+            if let Some((id, _)) = noports::at::enrolment::parse_answer(data) {
                 self.enrolment = id;
             }
             if data.len() == 6 {
@@ -434,7 +422,7 @@ fn may_see(line: &Line, rows: &dyn Rows, now: u64) -> bool {
     let Some(id) = line.session.enrollment() else {
         return line.session.is_known() && !line.peer;
     };
-    let found = enroll::find(rows, &line.home, id, now);
+    let found = enrolment::find(rows, &line.home, id, now);
     found.is_ok_and(|found| {
         found.is_none_or(|found| {
             found

@@ -163,7 +163,7 @@ fn a_forgotten_login_is_made_again() {
         })
         .await;
         let client = stand.client(Timing::default()).await;
-        let list = crate::at::enroll::list(None);
+        let list = crate::at::enrolment::list(None);
         assert_eq!(client.run(&list).await.unwrap(), "{}");
     });
 }

@@ -15,7 +15,7 @@ use crate::{
         verb::List,
     },
     server::{
-        notify::{Delivery, deliver, purge},
+        delivery::{Delivery, deliver, purge},
         store::{Event, Memory, StoreError, lists, register},
     },
 };

@@ -2,8 +2,10 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
-use super::super::{records::Meta, register::Home, rows};
-use crate::at::{AtSign, verb::Operation};
+use crate::{
+    at::{AtSign, verb::Operation},
+    server::store::{records::Meta, register::Home, rows},
+};
 
 /// Why an atSign has this notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

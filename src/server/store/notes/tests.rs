@@ -1,8 +1,8 @@
-use super::{
-    super::{Memory, records::Meta},
-    *,
+use super::*;
+use crate::{
+    at::verb::Operation,
+    server::store::{Memory, records::Meta},
 };
-use crate::at::verb::Operation;
 
 fn home(name: &str, number: u32) -> Home {
     Home {

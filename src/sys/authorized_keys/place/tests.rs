@@ -1,7 +1,7 @@
 use std::os::unix::fs::symlink;
 
-use super::super::tests::Folder;
 use super::*;
+use crate::sys::authorized_keys::tests::Folder;
 
 #[test]
 fn links_are_followed_to_the_end() {

@@ -1,0 +1,289 @@
+//! Whom to act as and whom to trust: flags, the environment behind them, the keys folder.
+
+use std::path::{Path, PathBuf};
+
+use super::keystore;
+use crate::{
+    at::{
+        AtSign,
+        client::Network,
+        directory::{DEFAULT_ROOT, Root},
+        keyfile::AtKeys,
+    },
+    net::tls::Connector,
+    sys::paths,
+};
+
+use super::{Failure, Phrases, exit};
+
+/// The atDirectory and the authorities to trust: flags, else `NOPORTS_ROOT` and `NOPORTS_CA` (files
+/// separated by `:`), else the public directory and the bundled authorities.
+///
+/// # Errors
+/// [`exit::MISUSE`] when the address or a file cannot be read.
+pub fn network(root: Option<&str>, ca: &[String]) -> Result<Network, Failure> {
+    network_in(&environment, root, ca)
+}
+
+/// The keys to act with, of `as_` or else `NOPORTS_AS`. `keys` is a file, or a folder of files; else
+/// `NOPORTS_KEYS`, else `~/.atsign/keys`. In a folder: the file of that atSign, or the only one there is.
+///
+/// # Errors
+/// [`exit::MISUSE`] when the text is no atSign; [`exit::KEYS`] with what was looked for and where.
+pub fn own_keys(
+    as_: Option<&str>,
+    keys: Option<&str>,
+    phrases: &Phrases,
+) -> Result<AtKeys, Failure> {
+    let as_ = acting_as_in(&environment, as_)?;
+    identity_in(&environment, as_.as_ref(), keys.map(Path::new), phrases)
+}
+
+/// Where an atSign's key file is, or will be: `keys` (a file, or an existing folder), else
+/// `NOPORTS_KEYS`, else `~/.atsign/keys/@alice_key.atKeys`.
+///
+/// # Errors
+/// [`exit::KEYS`] when there is no home folder to look in.
+pub fn key_file(who: &AtSign, keys: Option<&Path>) -> Result<PathBuf, Failure> {
+    key_file_in(&environment, who, keys)
+}
+
+/// The process' environment; tests bring their own.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn network_in(env: Environment, root: Option<&str>, ca: &[String]) -> Result<Network, Failure> {
+    let text = root
+        .map(str::to_owned)
+        .or_else(|| env("NOPORTS_ROOT"))
+        .unwrap_or_else(|| DEFAULT_ROOT.to_owned());
+    let root: Root = text.parse().map_err(|why: String| {
+        Failure::misuse(format!("{text:?} is no atDirectory: {why}"))
+            .hint("--root HOST[:PORT], such as --root localhost:6400")
+    })?;
+    let files = authorities(env, ca);
+    Ok(Network {
+        root,
+        tls: Connector::new(&files)?,
+    })
+}
+
+fn authorities(env: Environment, ca: &[String]) -> Vec<PathBuf> {
+    if !ca.is_empty() {
+        return ca.iter().map(PathBuf::from).collect();
+    }
+    env("NOPORTS_CA")
+        .map(|list| {
+            std::env::split_paths(&list)
+                .filter(|p| !p.as_os_str().is_empty())
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+fn acting_as_in(env: Environment, flag: Option<&str>) -> Result<Option<AtSign>, Failure> {
+    let text = flag.map(str::to_owned).or_else(|| env("NOPORTS_AS"));
+    Ok(text.map(|text| text.parse()).transpose()?)
+}
+
+fn keys_path(env: Environment, keys: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = keys {
+        return Ok(path.to_owned());
+    }
+    if let Some(path) = env("NOPORTS_KEYS") {
+        return Ok(path.into());
+    }
+    let home = env("HOME").map(PathBuf::from).or_else(paths::home);
+    let home = home.ok_or_else(|| {
+        Failure::new(exit::KEYS, "no home folder to look for a key file in")
+            .hint("name it: --keys FILE")
+    })?;
+    Ok(home.join(".atsign/keys"))
+}
+
+fn key_file_in(env: Environment, who: &AtSign, keys: Option<&Path>) -> Result<PathBuf, Failure> {
+    let path = keys_path(env, keys)?;
+    let by_default = keys.is_none() && env("NOPORTS_KEYS").is_none();
+    Ok(if by_default || path.is_dir() {
+        path.join(AtKeys::file_name(who))
+    } else {
+        path
+    })
+}
+
+fn identity_in(
+    env: Environment,
+    as_: Option<&AtSign>,
+    keys: Option<&Path>,
+    phrases: &Phrases,
+) -> Result<AtKeys, Failure> {
+    let from_env = acting_as_in(env, None)?;
+    let as_ = as_.or(from_env.as_ref());
+    let path = keys_path(env, keys)?;
+    let by_default = keys.is_none() && env("NOPORTS_KEYS").is_none();
+    let (who, file) = if by_default || path.is_dir() {
+        choose(&path, as_)?
+    } else {
+        (owner_of(&path, as_)?, path)
+    };
+    keystore::unlock(&file, &who, || phrases.for_reading(&file))
+}
+
+/// Whose keys a file holds: as told, else as its name says.
+fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
+    as_.cloned()
+        .or_else(|| keystore::owner(file))
+        .ok_or_else(|| {
+            Failure::misuse(format!(
+                "{} does not say whose keys it holds",
+                file.display()
+            ))
+            .hint("add --as @you")
+        })
+}
+
+fn choose(folder: &Path, as_: Option<&AtSign>) -> Result<(AtSign, PathBuf), Failure> {
+    if let Some(who) = as_ {
+        return Ok((who.clone(), folder.join(AtKeys::file_name(who))));
+    }
+    keystore::only_identity(folder)?.ok_or_else(|| {
+        let none = format!("there is no key file in {}", folder.display());
+        Failure::new(exit::KEYS, none).hint("noports activate @you; or name a file: --keys FILE")
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use crate::cli::account::*;
+
+    struct Folder(PathBuf);
+    impl Folder {
+        /// A folder with these (empty) files.
+        fn with(files: &[&str]) -> Self {
+            let path = std::env::temp_dir().join(format!("np-common-{}", uuid::Uuid::new_v4()));
+            fs::create_dir(&path).unwrap();
+            for file in files {
+                fs::write(path.join(file), "").unwrap();
+            }
+            Self(path)
+        }
+    }
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn at(text: &str) -> AtSign {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_only_key_file_is_the_default_identity() {
+        /// Files in the folder, `--as`; whose keys are taken, or what is told instead.
+        type Row<'a> = (&'a [&'a str], Option<&'a str>, Result<&'a str, &'a str>);
+        let rows: &[Row] = &[
+            (&["@a_key.atKeys"], None, Ok("@a")),
+            (
+                &["@a_key.atKeys", "notes.txt", "@b_key.atKeys.new"],
+                None,
+                Ok("@a"),
+            ),
+            (&["@a_key.atKeys", "@b_key.atKeys"], Some("@b"), Ok("@b")),
+            (&[], Some("@c"), Ok("@c")),
+            (&[], None, Err("no key file")),
+            (
+                &["@a_key.atKeys", "@b_key.atKeys"],
+                None,
+                Err("several key files"),
+            ),
+        ];
+        for (files, as_, want) in rows {
+            let folder = Folder::with(files);
+            let got = choose(&folder.0, as_.map(at).as_ref());
+            match (got, want) {
+                (Ok((who, file)), Ok(want)) => {
+                    assert_eq!(who, at(want), "{files:?}");
+                    assert_eq!(file, folder.0.join(AtKeys::file_name(&who)), "{files:?}");
+                }
+                (Err(failure), Err(want)) => {
+                    assert!(failure.message.contains(want), "{files:?}: {failure}");
+                    assert_eq!(failure.code, exit::KEYS, "{files:?}");
+                    assert!(failure.hint.is_some(), "{files:?}");
+                }
+                (got, want) => panic!("{files:?}: {got:?} instead of {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment() {
+        let env = |name: &str| match name {
+            "NOPORTS_ROOT" => Some("from.env:6400".to_owned()),
+            "NOPORTS_AS" => Some("@env".to_owned()),
+            "NOPORTS_CA" => Some("/a/ca.pem:/b/ca.pem".to_owned()),
+            _ => None,
+        };
+        let none = |_: &str| None;
+        for (root, want) in [(None, "from.env:6400"), (Some("flag:1"), "flag:1")] {
+            let network = network_in(
+                &|name| env(name).filter(|_| name != "NOPORTS_CA"),
+                root,
+                &[],
+            );
+            assert_eq!(network.unwrap().root.to_string(), want);
+        }
+        assert_eq!(
+            network_in(&none, None, &[]).unwrap().root.to_string(),
+            DEFAULT_ROOT
+        );
+        assert_eq!(acting_as_in(&env, None).unwrap(), Some(at("@env")));
+        assert_eq!(acting_as_in(&env, Some("Flag")).unwrap(), Some(at("@flag")));
+        assert_eq!(acting_as_in(&none, None).unwrap(), None);
+        assert_eq!(authorities(&env, &[]).len(), 2);
+        assert_eq!(authorities(&env, &["x".into()]), [PathBuf::from("x")]);
+    }
+
+    #[test]
+    fn bad_input_is_misuse_with_a_word_of_advice() {
+        let none = |_: &str| None;
+        let bad_root = network_in(&none, Some("a:b:c"), &[]).unwrap_err();
+        let no_ca = network_in(&none, None, &["/no/such/file".into()]).unwrap_err();
+        let bad_name = acting_as_in(&none, Some("a b")).unwrap_err();
+        for failure in [bad_root, no_ca, bad_name] {
+            assert_eq!(failure.code, exit::MISUSE, "{failure}");
+        }
+    }
+
+    #[test]
+    fn key_files_are_found_or_missed_by_name() {
+        let folder = Folder::with(&["odd.json", "@a_key.atKeys"]);
+        let home = folder.0.display().to_string();
+        let env = |name: &str| (name == "HOME").then(|| home.clone());
+        let alice = at("@alice");
+        let standard = folder.0.join(".atsign/keys/@alice_key.atKeys");
+        assert_eq!(key_file_in(&env, &alice, None).unwrap(), standard);
+        let file = folder.0.join("some.file");
+        assert_eq!(key_file_in(&env, &alice, Some(&file)).unwrap(), file);
+        let inside = folder.0.join("@alice_key.atKeys");
+        assert_eq!(key_file_in(&env, &alice, Some(&folder.0)).unwrap(), inside);
+
+        let none = Phrases::default();
+        let missing = identity_in(&env, Some(&alice), None, &none).unwrap_err();
+        assert!(
+            missing.message.contains(".atsign/keys/@alice_key"),
+            "{missing}"
+        );
+        let empty = identity_in(&env, None, Some(&folder.0), &none).unwrap_err();
+        assert!(empty.message.contains("@a_key.atKeys"), "{empty}");
+        assert_eq!((missing.code, empty.code), (exit::KEYS, exit::KEYS));
+        let whose = identity_in(&env, None, Some(&folder.0.join("odd.json")), &none).unwrap_err();
+        assert!(whose.message.contains("whose keys"), "{whose}");
+    }
+}

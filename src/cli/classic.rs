@@ -1,0 +1,438 @@
+//! The classic command lines (`sshnp`, `npt`, `sshnpd`, `srvd`, `srv`, `npp_file`, `at_activate`) → our words.
+//!
+//! ```text
+//!   words ──read, by a table per program──▶ ours ──▶ our program, which speaks in the classic voice
+//!             ▲
+//!   a profile (sshnp, npt) or sshnpd.yaml: further options, behind those of the command line
+//! ```
+//! The originals' own files are read, not ours: `--config-file FILE`, or a profile's name, for the clients;
+//! `--config`, `SSHNPD_CONFIG` or `/etc/noports/sshnpd.yaml` for the daemon.
+//!
+//! `at_activate` is several programs in one; its table is in [`crate::program::at_activate`]. `srv` needs no translation: our bridge
+//! takes its words as they are.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use super::{
+    Failure, Voice,
+    config::{self, Setting},
+    exit, print_err, print_out,
+};
+use crate::{cli, sys::paths};
+
+use profile::Word;
+use read::Asked;
+pub(crate) use read::{Translated, read, unknown};
+pub(crate) use tables::{COMMON, Row, To};
+
+mod profile;
+mod read;
+mod sshnpd_yaml;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+/// One classic program.
+struct Program {
+    links: &'static [&'static str],
+    /// Our program.
+    ours: &'static str,
+    /// What stands in front of the words.
+    front: &'static [&'static str],
+    tables: &'static [&'static [Row]],
+    /// (ours, the variable that stands in for it or nothing, what is said without it)
+    needs: &'static [(&'static str, &'static str, &'static str)],
+    files: Files,
+    /// A client: its failures are told as `Error : …`, and words that are no option are an error.
+    client: bool,
+}
+
+/// What other file it reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Files {
+    None,
+    Profile,
+    Yaml,
+}
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        links: &["sshnp"],
+        ours: "client",
+        front: &[],
+        tables: &[tables::TOLD, tables::CLIENT, COMMON],
+        needs: &[
+            ("--as", "NOPORTS_AS", "from (clientAtSign) is mandatory"),
+            (
+                "--to",
+                "",
+                "Option to is mandatory, unless list-devices is passed.",
+            ),
+            (
+                "--via",
+                "NOPORTS_VIA",
+                "srvdAtSign is mandatory, unless list-devices is passed.",
+            ),
+        ],
+        files: Files::Profile,
+        client: true,
+    },
+    Program {
+        links: &["npt"],
+        ours: "tunnel",
+        front: &[],
+        tables: &[tables::TOLD, tables::TUNNEL, COMMON],
+        needs: &[
+            ("--as", "NOPORTS_AS", "Option from is mandatory."),
+            ("--to", "", "Option to is mandatory."),
+            ("--via", "NOPORTS_VIA", "Option srvd is mandatory."),
+            ("--device", "", "Option device is mandatory."),
+            ("--forward", "", "Option remote-port is mandatory."),
+        ],
+        files: Files::Profile,
+        client: true,
+    },
+    Program {
+        links: &["sshnpd"],
+        ours: "daemon",
+        front: &[],
+        tables: &[tables::TOLD, tables::DAEMON, tables::SERVICE, COMMON],
+        needs: &[("--as", "NOPORTS_AS", "Option atsign is mandatory.")],
+        files: Files::Yaml,
+        client: false,
+    },
+    Program {
+        links: &["srvd", "sshrvd"],
+        ours: "rendezvous",
+        front: &[],
+        tables: &[tables::TOLD, tables::RENDEZVOUS, tables::SERVICE, COMMON],
+        needs: &[
+            ("--as", "NOPORTS_AS", "Option atsign is mandatory."),
+            ("--host", "", "Option ip is mandatory."),
+        ],
+        files: Files::None,
+        client: false,
+    },
+    Program {
+        links: &["npp_file"],
+        ours: "policy",
+        front: &["serve", "--publish-log"],
+        tables: &[
+            tables::TOLD,
+            tables::POLICY,
+            tables::POLICY_FILE,
+            tables::SERVICE,
+            COMMON,
+        ],
+        needs: &[
+            ("--as", "NOPORTS_AS", "Option atsign is mandatory."),
+            ("--rules", "", "Option yaml is mandatory."),
+        ],
+        files: Files::None,
+        client: false,
+    },
+    Program {
+        links: &["npp_atserver"],
+        ours: "policy",
+        front: &["serve", "--publish-log", "--records"],
+        tables: &[tables::TOLD, tables::POLICY, tables::SERVICE, COMMON],
+        needs: &[("--as", "NOPORTS_AS", "Option atsign is mandatory.")],
+        files: Files::None,
+        client: false,
+    },
+];
+
+/// The classic names of a bridge.
+const BRIDGES: &[&str] = &["srv", "sshrv"];
+
+/// `sshnp --list-devices`: of a client's flags only a few matter.
+const LIST: Program = Program {
+    links: &["sshnp"],
+    ours: "devices",
+    front: &[],
+    tables: &[tables::TOLD, tables::DEVICES, tables::CLIENT, COMMON],
+    needs: &[("--as", "NOPORTS_AS", "from (clientAtSign) is mandatory")],
+    files: Files::Profile,
+    client: true,
+};
+
+/// Ours that a list of devices has use for.
+const OF_A_LIST: &[&str] = &[
+    "--as",
+    "--to",
+    "--keys",
+    "--root",
+    "--wait",
+    "--quiet",
+    "--verbose",
+];
+
+/// A daemon needs one of the two.
+const NOBODY_MAY: &str =
+    "At least one of --managers and --policy-manager options must be supplied.";
+
+/// What a classic command line means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// One of our programs with these words.
+    Run {
+        /// Its name.
+        program: &'static str,
+        /// Its command line.
+        words: Vec<String>,
+        /// Lines for stderr before it starts.
+        remarks: Vec<String>,
+    },
+    /// Nothing but this text.
+    Tell(String),
+}
+
+/// What a command line is read in front of; tests bring their own.
+struct Around<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    home: Option<PathBuf>,
+    yaml: PathBuf,
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Our program and words for a classic command line; from here on this process speaks as that program.
+///
+/// # Errors
+/// `Err` holds the exit code when there is nothing left to do: something was told, or a misuse named.
+pub fn understand(
+    link: &'static str,
+    words: &[&str],
+) -> Result<(&'static str, Vec<String>), ExitCode> {
+    if BRIDGES.contains(&link) {
+        // It takes the classic words itself: what started it waits for certain lines, and no others.
+        return Ok((
+            "bridge",
+            words.iter().map(|&word| word.to_owned()).collect(),
+        ));
+    }
+    let program = program(link, words);
+    cli::adopt(Voice {
+        name: link,
+        label: if program.client {
+            "\nError : "
+        } else {
+            "Error: "
+        },
+        usage: usage::usage(link, program.ours, program.tables),
+        ends_with_1: program.client,
+    });
+    let around = Around {
+        variable: &environment,
+        home: paths::home(),
+        yaml: sshnpd_yaml::USUAL.into(),
+    };
+    match program.meaning(link, words, &around) {
+        Ok(Meaning::Run {
+            program,
+            words,
+            remarks,
+        }) => {
+            remarks.iter().for_each(|remark| print_err(remark));
+            Ok((program, words))
+        }
+        Ok(Meaning::Tell(text)) => {
+            print_out(&text);
+            Err(ExitCode::from(exit::FINE))
+        }
+        Err(failure) => Err(cli::finish(link, false, Err(failure))),
+    }
+}
+
+fn program(link: &str, words: &[&str]) -> &'static Program {
+    const FIRST: &Program = &PROGRAMS[0];
+    let lists = |word: &&str| matches!(word.trim(), "--ls" | "--list-devices");
+    if link == "sshnp" && words.iter().take_while(|w| **w != "--").any(lists) {
+        return &LIST;
+    }
+    let found = PROGRAMS
+        .iter()
+        .find(|program| program.links.contains(&link));
+    found.unwrap_or(FIRST)
+}
+
+/// What a YAML file of the classic daemon says, as flags of ours.
+///
+/// # Errors
+/// A misuse that names file, line and what is wrong there.
+pub fn yaml_settings(path: &Path, text: &str) -> Result<Vec<Setting>, Failure> {
+    let name = path.display();
+    let bad = |why: &dyn std::fmt::Display| Failure::misuse(format!("{name}, {why}"));
+    let (words, remarks) = sshnpd_yaml::read(text).map_err(|why| bad(&why))?;
+    for remark in remarks {
+        print_err(&format!("{name}, {remark}"));
+    }
+    settings(&[tables::DAEMON, tables::SERVICE, COMMON], &words)
+        .map_err(|(line, why)| bad(&format!("line {line}: {}", why.message)))
+}
+
+/// Each word alone, in our terms. A phrase is kept aside.
+fn settings(tables: &[&[Row]], words: &[Word]) -> Result<Vec<Setting>, (usize, Failure)> {
+    let mut all = Vec::new();
+    for word in words {
+        let at_line = |failure| (word.line, failure);
+        let mut read = read(tables, &[&word.text], |_| Ok(())).map_err(at_line)?;
+        if let Some(phrase) = read.given.phrase.take() {
+            cli::remember_phrase(phrase);
+        }
+        all.extend(read.ours.into_iter().map(|(name, value)| Setting {
+            line: word.line,
+            name: name.trim_start_matches('-').to_owned(),
+            value,
+        }));
+    }
+    Ok(all)
+}
+
+impl Program {
+    fn meaning(&self, link: &str, words: &[&str], around: &Around) -> Result<Meaning, Failure> {
+        let mut tables = self.tables.to_vec();
+        let snoop = (around.variable)("ENABLE_SNOOP");
+        if self.ours == "rendezvous" && snoop.as_deref() == Some("true") {
+            tables.push(tables::SNOOP);
+        }
+        let mut left = Vec::new();
+        let line = read(&tables, words, |word| {
+            left.push(word.to_owned());
+            Ok(())
+        })?;
+        match line.asked {
+            Some(Asked::Help) => {
+                let usage = usage::usage(link, self.ours, &tables);
+                return Ok(Meaning::Tell(format!("{}\n{usage}", cli::version())));
+            }
+            Some(Asked::Version) => return Ok(Meaning::Tell(cli::version())),
+            None => {}
+        }
+        if link == "sshnp" && !left.is_empty() {
+            let why = format!("Unparsed args [{}]", left.join(", "));
+            return Err(Failure::misuse(why).hint("what is for ssh stands behind --"));
+        }
+        let mut remarks = Vec::new();
+        let mut all = Translated::default();
+        if let Some((path, of_file)) = self.file(line.config.as_deref(), around, &mut remarks)? {
+            all = behind_a_file(&tables, &path, &of_file)?;
+        }
+        all.read(&tables, words, |_| Ok(()))?;
+        remarks.extend(self.remarks(link, &line, &all));
+        if self.ours == "tunnel" {
+            all.join_forward();
+        }
+        if !all.join_key(around.home.as_deref()) {
+            remarks.push(format!("{link}: no public key is sent: -s needs -i"));
+        }
+        self.complete(&all, around)?;
+        if let Some(phrase) = all.given.phrase.take() {
+            cli::remember_phrase(phrase);
+        }
+        if self.ours == "devices" {
+            all.ours.retain(|(name, _)| OF_A_LIST.contains(name));
+            all.ssh.clear();
+        }
+        let front = self.front.iter().map(|&word| word.to_owned());
+        Ok(Meaning::Run {
+            program: self.ours,
+            words: front.chain(all.print()).collect(),
+            remarks,
+        })
+    }
+
+    /// The file with further options, if there is one.
+    fn file(
+        &self,
+        named: Option<&str>,
+        around: &Around,
+        remarks: &mut Vec<String>,
+    ) -> Result<Option<(PathBuf, Vec<Word>)>, Failure> {
+        match self.files {
+            Files::None => Ok(None),
+            Files::Profile => {
+                let home = around.home.as_deref();
+                named
+                    .map(|named| profile::read(named, home, self.tables))
+                    .transpose()
+            }
+            Files::Yaml => {
+                let named = named.map(str::to_owned);
+                let path = named.or_else(|| (around.variable)(sshnpd_yaml::VARIABLE));
+                let path = path.map_or_else(|| around.yaml.clone(), PathBuf::from);
+                // As with the original, a file that is not there is fine, even if somebody names it.
+                if !path.exists() {
+                    return Ok(None);
+                }
+                let name = path.display();
+                let (words, left_out) = sshnpd_yaml::read(&config::text(&path)?)
+                    .map_err(|why| Failure::misuse(format!("{name}, {why}")))?;
+                remarks.extend(left_out.iter().map(|what| format!("{name}, {what}")));
+                Ok(Some((path, words)))
+            }
+        }
+    }
+
+    /// What the originals say before they start.
+    fn remarks(&self, link: &str, line: &Translated, all: &Translated) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if link == "sshnp" && !all.has("--device") {
+            remarks.push(
+                "Warning: Using default value of \"default\" for optional arg \"--device\"."
+                    .to_owned(),
+            );
+        }
+        if link == "sshnpd" && line.seen.contains(&"un-hide") {
+            remarks.push("[WARN] -u, --un-hide is the default; --hide is its opposite".to_owned());
+        }
+        if line.given.phrase.is_some() {
+            remarks.push(format!(
+                "{link}: everybody on this machine can read a secret in the command line"
+            ));
+        }
+        remarks
+    }
+
+    /// What has to be there is there.
+    fn complete(&self, all: &Translated, around: &Around) -> Result<(), Failure> {
+        for (ours, variable, why) in self.needs {
+            let outside = !variable.is_empty() && (around.variable)(variable).is_some();
+            if !all.has(ours) && !outside {
+                return Err(Failure::misuse(*why));
+            }
+        }
+        if self.ours == "daemon" && !all.has("--manager") && !all.has("--policy") {
+            return Err(Failure::misuse(NOBODY_MAY));
+        }
+        if self.ours == "tunnel" && all.has("--keep-alive") && all.has("--print") {
+            return Err(Failure::misuse(
+                "--keep-alive and --exit-when-connected are mutually exclusive",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What a file says, to be read before the command line.
+fn behind_a_file(tables: &[&[Row]], path: &Path, words: &[Word]) -> Result<Translated, Failure> {
+    let name = path.display();
+    let in_file = |line: usize, why: Failure| Failure {
+        message: format!("{name}, line {line}: {}", why.message),
+        ..why
+    };
+    let mut all = Translated::default();
+    for word in words {
+        let read = all.read_on(tables, &[&word.text]);
+        read.map_err(|why| in_file(word.line, why))?;
+    }
+    let settings = settings(tables, words).map_err(|(line, why)| in_file(line, why))?;
+    config::remember(path, settings);
+    Ok(all)
+}

@@ -1,0 +1,248 @@
+//! Why a program ends, and the exit codes that scripts rely on.
+
+use std::fmt::{self, Display};
+
+use super::keystore::KeyStoreError;
+use crate::{
+    at::{
+        atsign::BadAtSign,
+        auth::AuthError,
+        client::AtError,
+        crypto::CryptoError,
+        fault::{Code, Fault},
+    },
+    net::tls::TlsError,
+};
+
+/// Exit codes; scripts rely on them. Once ssh has run, its own code is passed on.
+pub mod exit {
+    /// Done.
+    pub const FINE: u8 = 0;
+    /// Failed in a way that has no code of its own.
+    pub const FAILED: u8 = 1;
+    /// The command line was wrong.
+    pub const MISUSE: u8 = 2;
+    /// The key file is missing or cannot be used.
+    pub const KEYS: u8 = 3;
+    /// The atDirectory or an atServer cannot be reached.
+    pub const UNREACHABLE: u8 = 4;
+    /// No such atSign.
+    pub const UNKNOWN: u8 = 5;
+    /// The atServer refused the login.
+    pub const LOGIN: u8 = 6;
+    /// The device did not answer.
+    pub const DEVICE_SILENT: u8 = 7;
+    /// The device, or the policy it asked, refused.
+    pub const DEVICE_REFUSED: u8 = 8;
+    /// The rendezvous did not answer or cannot be reached.
+    pub const RENDEZVOUS: u8 = 9;
+    /// An answer cannot be trusted: wrong signature, wrong session.
+    pub const NOT_TRUSTWORTHY: u8 = 10;
+    /// A TLS certificate is not trusted here.
+    pub const TLS: u8 = 11;
+    /// The service on the device (sshd, say) cannot be reached.
+    pub const SERVICE: u8 = 12;
+
+    /// Code and meaning, for help texts.
+    pub const TABLE: &[(u8, &str)] = &[
+        (FINE, "done"),
+        (FAILED, "failed"),
+        (MISUSE, "the command line was wrong"),
+        (KEYS, "the key file is missing or cannot be used"),
+        (
+            UNREACHABLE,
+            "the atDirectory or an atServer cannot be reached",
+        ),
+        (UNKNOWN, "no such atSign"),
+        (LOGIN, "the atServer refused the login"),
+        (DEVICE_SILENT, "the device did not answer"),
+        (DEVICE_REFUSED, "the device refused"),
+        (
+            RENDEZVOUS,
+            "the rendezvous did not answer or cannot be reached",
+        ),
+        (NOT_TRUSTWORTHY, "an answer cannot be trusted"),
+        (TLS, "a TLS certificate is not trusted here"),
+        (SERVICE, "the service on the device cannot be reached"),
+    ];
+}
+
+/// Why a program ends: one line what, one line what to try next, and the exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Lower case, no full stop, in the user's words.
+    pub message: String,
+    /// What to try next.
+    pub hint: Option<String>,
+    /// One of [`exit`].
+    pub code: u8,
+    /// How the classic programs say it; scripts look for that.
+    pub classic: Option<String>,
+}
+
+impl Failure {
+    /// A failure with this exit code.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+            code,
+            classic: None,
+        }
+    }
+
+    /// One without a code of its own.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self::new(exit::FAILED, message)
+    }
+
+    /// The command line was wrong.
+    pub fn misuse(message: impl Into<String>) -> Self {
+        Self::new(exit::MISUSE, message)
+    }
+
+    /// With a word on what to try next.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// With the words of the classic programs for the same thing.
+    pub fn classic(mut self, words: impl Into<String>) -> Self {
+        self.classic = Some(words.into());
+        self
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<AtError> for Failure {
+    fn from(error: AtError) -> Self {
+        let code = match &error {
+            AtError::Directory { .. }
+            | AtError::Unreachable { .. }
+            | AtError::Lost { .. }
+            | AtError::Silent(_) => exit::UNREACHABLE,
+            AtError::Tls { source, .. } => code_of_tls(source),
+            AtError::Unknown { .. } => exit::UNKNOWN,
+            AtError::Login { .. } | AtError::Auth(_) => exit::LOGIN,
+            AtError::Refused(fault) => code_of_fault(fault),
+            _ => exit::FAILED,
+        };
+        Self {
+            message: error.to_string(),
+            hint: error.hint(),
+            code,
+            classic: None,
+        }
+    }
+}
+
+fn code_of_fault(fault: &Fault) -> u8 {
+    match fault.code {
+        Some(Code::NoAtServer) => exit::UNKNOWN,
+        Some(Code::Unauthenticated | Code::EnrollmentDenied | Code::EnrollmentPending) => {
+            exit::LOGIN
+        }
+        Some(Code::EnrollmentRevoked | Code::EnrollmentExpired) => exit::LOGIN,
+        Some(Code::UnableToConnect | Code::Timeout | Code::Socket) => exit::UNREACHABLE,
+        _ => exit::FAILED,
+    }
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self::new(exit::LOGIN, error.to_string())
+    }
+}
+
+impl From<CryptoError> for Failure {
+    fn from(error: CryptoError) -> Self {
+        let code = match error {
+            CryptoError::Signature => exit::NOT_TRUSTWORTHY,
+            CryptoError::BadKey => exit::KEYS,
+            _ => exit::FAILED,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<KeyStoreError> for Failure {
+    fn from(error: KeyStoreError) -> Self {
+        Self::new(exit::KEYS, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        Self {
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+            code: code_of_tls(&error),
+            classic: None,
+        }
+    }
+}
+
+fn code_of_tls(error: &TlsError) -> u8 {
+    match error {
+        TlsError::UnknownAuthority { .. }
+        | TlsError::WrongName { .. }
+        | TlsError::Expired { .. } => exit::TLS,
+        TlsError::Authority(..) => exit::MISUSE,
+        _ => exit::UNREACHABLE,
+    }
+}
+
+impl From<BadAtSign> for Failure {
+    fn from(error: BadAtSign) -> Self {
+        Self::misuse(error.to_string())
+    }
+}
+
+impl Failure {
+    /// As one line of JSON: `{"event":"failed","error":…,"hint":…,"code":…}`.
+    pub fn to_json(&self) -> String {
+        miniserde::json::to_string(&FailureLine {
+            event: "failed",
+            error: &self.message,
+            hint: self.hint.as_deref(),
+            code: self.code,
+        })
+    }
+}
+
+#[derive(miniserde::Serialize)]
+struct FailureLine<'a> {
+    event: &'static str,
+    error: &'a str,
+    hint: Option<&'a str>,
+    code: u8,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::cli::failure::*;
+
+    #[test]
+    fn every_exit_code_is_in_the_table_once() {
+        let codes: Vec<u8> = exit::TABLE.iter().map(|row| row.0).collect();
+        assert_eq!(codes, (0..=12).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn a_failure_is_one_line_of_json() {
+        let failure = Failure::new(exit::KEYS, "no \"keys\"").hint("make some");
+        assert_eq!(
+            failure.to_json(),
+            r#"{"event":"failed","error":"no \"keys\"","hint":"make some","code":3}"#
+        );
+    }
+}

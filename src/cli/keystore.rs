@@ -1,0 +1,361 @@
+//! Key files on disk: where they are, reading them, and writing them so that a crash leaves the old or the new
+//! file but never half of one. What is in them is [`crate::at::keyfile`]'s matter.
+//!
+//! ```text
+//!   $HOME/.atsign/keys/@alice_key.atKeys        folder 0700, file 0600 from its first moment
+//!   save: temporary file beside it ─▶ fsync ─▶ rename ─▶ fsync of the folder
+//! ```
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use log::warn;
+
+use crate::{
+    at::{
+        AtSign,
+        keyfile::{AtKeys, KeyFileError},
+        passphrase,
+    },
+    secret::Secret,
+    sys::paths,
+};
+
+/// Largest file that is read, in bytes; key files have about 8 kB.
+const MAX_FILE: u64 = 256 * 1024;
+/// Behind the atSign in a key file's name.
+const SUFFIX: &str = "_key.atKeys";
+
+/// Why a key file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum KeyStoreError {
+    #[error("there is no key file {0}")]
+    NotFound(PathBuf),
+    #[error("cannot read the key file {path}: {source}")]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Content { path: PathBuf, source: KeyFileError },
+    #[error("cannot write the key file {path}: {source}")]
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error("there are several key files in {folder}: {names}")]
+    Several { folder: PathBuf, names: String },
+}
+
+impl KeyStoreError {
+    /// What to try next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "noports activate @you; or name another file: --keys FILE",
+            Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
+            Self::Content { source, .. } => source.hint(),
+            Self::Unwritable { .. } => "is the folder writable, and is there space left?",
+            Self::Several { .. } => "say which: --as @you",
+        }
+    }
+}
+
+/// The only key file in a folder: the default identity. `None`: there is none.
+///
+/// # Errors
+/// `Several`, or `Unreadable` for a folder that exists.
+pub fn only_identity(folder: &Path) -> Result<Option<(AtSign, PathBuf)>, KeyStoreError> {
+    let unreadable = |source| KeyStoreError::Unreadable {
+        path: folder.to_owned(),
+        source,
+    };
+    let entries = match fs::read_dir(folder) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(unreadable)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        found.extend(owner(&path).map(|who| (who, path)));
+    }
+    if found.len() < 2 {
+        return Ok(found.pop());
+    }
+    found.sort();
+    let names: Vec<_> = found.iter().map(|(who, _)| who.as_str()).collect();
+    Err(KeyStoreError::Several {
+        folder: folder.to_owned(),
+        names: names.join(", "),
+    })
+}
+
+/// Whose keys a file holds, by its name: `@alice_key.atKeys` → `@alice`.
+pub fn owner(path: &Path) -> Option<AtSign> {
+    let name = path.file_name()?.to_str()?;
+    let who = name.strip_suffix(SUFFIX)?;
+    who.strip_prefix('@').and_then(|_| who.parse().ok())
+}
+
+/// Reads a key file. Warns when others on this machine may read it too.
+///
+/// # Errors
+/// `NotFound`, `Unreadable`, or `Content` for what is wrong inside.
+pub fn load(path: &Path, who: &AtSign) -> Result<AtKeys, KeyStoreError> {
+    parse(path, who, &text_of(path)?)
+}
+
+/// The same; a file that is protected is opened with `phrase`, which is only called for such a file.
+///
+/// # Errors
+/// Those of [`load`], and those of `phrase`.
+pub fn unlock<E: From<KeyStoreError>>(
+    path: &Path,
+    who: &AtSign,
+    phrase: impl FnOnce() -> Result<Secret<String>, E>,
+) -> Result<AtKeys, E> {
+    Ok(opened(path, who, phrase)?.keys)
+}
+
+/// A key file, opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is in it.
+    pub keys: AtKeys,
+    /// Its text without protection, to the letter: programs may keep more in it than is known here.
+    pub text: Secret<String>,
+    /// Whether it was protected.
+    pub protected: bool,
+}
+
+/// Opens a key file as [`unlock`] does, and keeps its text.
+///
+/// # Errors
+/// Those of [`load`], and those of `phrase`.
+pub fn opened<E: From<KeyStoreError>>(
+    path: &Path,
+    who: &AtSign,
+    phrase: impl FnOnce() -> Result<Secret<String>, E>,
+) -> Result<Opened, E> {
+    let text = text_of(path)?;
+    match parse(path, who, &text) {
+        Err(KeyStoreError::Content {
+            source: KeyFileError::PassPhrase,
+            ..
+        }) => {}
+        plain => {
+            return Ok(Opened {
+                keys: plain?,
+                text,
+                protected: false,
+            });
+        }
+    }
+    let text =
+        passphrase::open(text.reveal(), &phrase()?).map_err(|source| KeyStoreError::Content {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(Opened {
+        keys: parse(path, who, &text)?,
+        text,
+        protected: true,
+    })
+}
+
+fn text_of(path: &Path) -> Result<Secret<String>, KeyStoreError> {
+    read(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => KeyStoreError::NotFound(path.to_owned()),
+        _ => KeyStoreError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+fn parse(path: &Path, who: &AtSign, text: &Secret<String>) -> Result<AtKeys, KeyStoreError> {
+    AtKeys::parse(who, text.reveal()).map_err(|source| KeyStoreError::Content {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read(path: &Path) -> io::Result<Secret<String>> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    if about.mode() & 0o077 != 0 {
+        warn!(
+            "keys={} mode={:03o} others on this machine may read the keys; chmod 600 ends that",
+            path.display(),
+            about.mode() & 0o777
+        );
+    }
+    // Room for all of it at once: a growing buffer would leave copies of the keys behind.
+    let room = usize::try_from(about.len().min(MAX_FILE)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(room + 1);
+    if file.take(MAX_FILE + 1).read_to_end(&mut bytes)? as u64 > MAX_FILE {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it has more than {MAX_FILE} bytes"),
+        ));
+    }
+    String::from_utf8(bytes)
+        .map(Secret::new)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
+}
+
+/// Writes a key file with mode 0600, in one step as seen from outside. Makes its folder when missing.
+///
+/// # Errors
+/// `Unwritable`.
+pub fn save(keys: &AtKeys, path: &Path) -> Result<(), KeyStoreError> {
+    save_under(keys, path, None)
+}
+
+/// The same, protected where there is a phrase.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_under(
+    keys: &AtKeys,
+    path: &Path,
+    phrase: Option<&Secret<String>>,
+) -> Result<(), KeyStoreError> {
+    save_text(keys.print(), path, phrase)
+}
+
+/// Writes a key file with this text, whatever is in it beside the keys.
+///
+/// # Errors
+/// As [`save`]; the file is what it was then.
+pub fn save_text(
+    text: Secret<String>,
+    path: &Path,
+    phrase: Option<&Secret<String>>,
+) -> Result<(), KeyStoreError> {
+    let text = match phrase {
+        Some(phrase) => passphrase::seal(text.reveal(), phrase).map(Secret::new),
+        None => Ok(text),
+    };
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    folder
+        .map_or(Ok(()), paths::private_folder)
+        .and_then(|()| text.map_err(io::Error::other))
+        .and_then(|text| paths::atomic_write(path, text.reveal().as_bytes(), 0o600))
+        .map_err(|source| KeyStoreError::Unwritable {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::at::vectors::{atsign, keys};
+    use crate::cli::keystore::*;
+
+    /// A folder of its own, gone at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let name = format!("noports-keys-{}", uuid::Uuid::new_v4());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_saved_file_is_private_and_reads_back() {
+        let folder = Folder::new();
+        let keys = keys("apkam_file");
+        let path = folder
+            .0
+            .join("new/keys")
+            .join(AtKeys::file_name(&keys.atsign));
+        save(&keys, &path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let parent = path.parent().unwrap();
+        assert_eq!(fs::metadata(parent).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(names(parent), ["@alice_key.atKeys"]);
+        let read = load(&path, &keys.atsign).unwrap();
+        assert_eq!(read.print(), keys.print());
+        let only = only_identity(parent).unwrap();
+        assert_eq!(only, Some((keys.atsign, path)));
+    }
+
+    #[test]
+    fn a_protected_file_opens_with_its_phrase_only() {
+        let folder = Folder::new();
+        let keys = keys("apkam_file");
+        let path = folder.0.join("keys");
+        let phrase = |text: &str| Secret::new(text.to_owned());
+        let asked = |text: &str| Ok::<_, KeyStoreError>(phrase(text));
+        save_under(&keys, &path, Some(&phrase("a b"))).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("aesPkam"), "{text}");
+        let read = unlock(&path, &keys.atsign, || asked("a b")).unwrap();
+        assert_eq!(read.print(), keys.print());
+        let wrong = unlock(&path, &keys.atsign, || asked("a  b")).unwrap_err();
+        assert!(wrong.to_string().ends_with("does not open the key file"));
+        let without = load(&path, &keys.atsign).unwrap_err();
+        assert!(without.to_string().ends_with("protected by a pass phrase"));
+        save(&keys, &path).unwrap();
+        let plain = unlock(&path, &keys.atsign, || -> Result<_, KeyStoreError> {
+            panic!("nobody asks for the phrase of a plain file")
+        });
+        assert!(plain.is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let folder = Folder::new();
+        let path = folder.0.join("@alice_key.atKeys");
+        let missing = load(&path, &atsign("@alice")).unwrap_err();
+        assert!(matches!(missing, KeyStoreError::NotFound(_)), "{missing}");
+        let whole = keys("legacy_file").print();
+        for (bytes, expected) in [
+            (&b""[..], "it is empty"),
+            (
+                &whole.reveal().as_bytes()[..1000],
+                "it is cut off before its end",
+            ),
+            (b"\xff\xfe", "it is not text"),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let why = load(&path, &atsign("@alice")).unwrap_err();
+            assert!(why.to_string().ends_with(expected), "{why}");
+        }
+        fs::write(&path, vec![b' '; MAX_FILE as usize + 1]).unwrap();
+        let big = load(&path, &atsign("@alice")).unwrap_err();
+        assert!(matches!(big, KeyStoreError::Unreadable { .. }), "{big}");
+    }
+
+    #[test]
+    fn the_default_identity_is_the_only_key_file() {
+        let folder = Folder::new();
+        assert_eq!(only_identity(&folder.0.join("none")).unwrap(), None);
+        for name in ["notes.txt", "_key.atKeys", "@_key.atKeys", "bob_key.atKeys"] {
+            fs::write(folder.0.join(name), "").unwrap();
+        }
+        assert_eq!(only_identity(&folder.0).unwrap(), None);
+        fs::write(folder.0.join("@alice_key.atKeys"), "").unwrap();
+        let (who, _) = only_identity(&folder.0).unwrap().unwrap();
+        assert_eq!(who, atsign("@alice"));
+        fs::write(folder.0.join("@bob_key.atKeys"), "").unwrap();
+        let several = only_identity(&folder.0).unwrap_err();
+        assert!(matches!(several, KeyStoreError::Several { .. }));
+    }
+}

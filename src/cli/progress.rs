@@ -1,0 +1,194 @@
+//! How far a program is, on stderr.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    time::Instant,
+};
+
+use super::{print_err, voice};
+
+/// Tells on stderr how far a program is.
+///
+/// ```text
+///   on a terminal            elsewhere                 with -q
+///   ✓ logged in as @alice    0.12 s          logged in as @alice       nothing
+/// ```
+#[derive(Debug)]
+pub struct Progress {
+    look: Look,
+    since: Instant,
+    /// A line waits for its end.
+    begun: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Silent,
+    /// Only the classic programs' own lines.
+    Classic,
+    Plain,
+    Terminal,
+}
+
+/// Column of the times, and width that a started line is padded to.
+const WIDTH: usize = 62;
+/// Columns before the text, and of the time behind it.
+const MARK: usize = 4;
+const TIME: usize = 9;
+
+impl Progress {
+    /// Starts the clock of the first step.
+    pub fn new(quiet: bool) -> Self {
+        // The classic programs keep quiet when they log: the log tells more.
+        let logs = log::max_level() > log::LevelFilter::Warn;
+        let look = match (quiet, voice::classic(), io::stderr().is_terminal()) {
+            (true, ..) => Look::Silent,
+            (_, Some(_), _) if logs => Look::Silent,
+            (_, Some(_), _) => Look::Classic,
+            (false, None, true) => Look::Terminal,
+            (false, None, false) => Look::Plain,
+        };
+        Self {
+            look,
+            since: Instant::now(),
+            begun: false,
+        }
+    }
+
+    /// Whether nothing is told at all.
+    pub fn is_silent(&self) -> bool {
+        self.look == Look::Silent
+    }
+
+    /// A step that takes a while begins: `making keys…`. [`Progress::done`] takes its line's place.
+    pub fn begin(&mut self, what: impl Display) {
+        self.since = Instant::now();
+        let text = match self.look {
+            Look::Silent | Look::Classic => return,
+            Look::Plain => format!("{what}…\n"),
+            Look::Terminal => begun(&what.to_string(), columns()),
+        };
+        self.begun = true;
+        write_now(&text);
+    }
+
+    /// A step is finished; the next one's clock starts.
+    pub fn done(&mut self, what: impl Display) {
+        let line = line(
+            self.look,
+            &what.to_string(),
+            self.since.elapsed().as_secs_f64(),
+            columns(),
+        );
+        self.since = Instant::now();
+        self.begun = false;
+        if let Some(line) = line {
+            print_err(&line);
+        }
+    }
+
+    /// A line of the classic programs; told only under their names.
+    pub fn classic(&self, what: impl Display) {
+        if self.look == Look::Classic {
+            voice::step(what);
+        }
+    }
+
+    /// A remark that is no step.
+    pub fn note(&self, what: impl Display) {
+        match self.look {
+            Look::Silent | Look::Classic => {}
+            Look::Plain => print_err(&what.to_string()),
+            Look::Terminal => print_err(&format!("\r\x1b[K    {what}")),
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// What failed is told on a line of its own.
+    fn drop(&mut self) {
+        if self.begun && self.look == Look::Terminal {
+            write_now("\r\x1b[K");
+        }
+    }
+}
+
+fn write_now(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+/// Of the terminal behind stderr.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { usize::MAX } else { columns }
+}
+
+/// A step that is not finished, on one row: only that one can be written over.
+fn begun(what: &str, columns: usize) -> String {
+    let room = columns.saturating_sub(MARK + 1);
+    match what.chars().count() <= room {
+        true => format!("  … {what}"),
+        false => format!("  … {}…", what.chars().take(room).collect::<String>()),
+    }
+}
+
+/// The line of a finished step. Its time goes where there is no room for it.
+fn line(look: Look, what: &str, seconds: f64, columns: usize) -> Option<String> {
+    let width = WIDTH.min(columns.saturating_sub(MARK + TIME));
+    match look {
+        Look::Silent | Look::Classic => None,
+        Look::Plain => Some(what.to_owned()),
+        Look::Terminal if what.chars().count() > width && width < WIDTH => {
+            Some(format!("\r\x1b[K  ✓ {what}"))
+        }
+        Look::Terminal => Some(format!("\r\x1b[K  ✓ {what:<width$} {seconds:>6.2} s")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::cli::progress::*;
+
+    #[test]
+    fn progress_fits_where_it_goes() {
+        let what = "logged in as @alice";
+        assert_eq!(line(Look::Silent, what, 0.1, 80), None);
+        assert_eq!(line(Look::Classic, what, 0.1, 80), None);
+        assert_eq!(line(Look::Plain, what, 0.1, 80).unwrap(), what);
+        let shown = line(Look::Terminal, what, 0.124, 80).unwrap();
+        assert!(shown.ends_with("  0.12 s"), "{shown}");
+        assert!(shown.contains("✓ logged in as @alice  "), "{shown}");
+    }
+
+    #[test]
+    fn no_line_breaks_in_a_narrow_terminal() {
+        let visible = |text: &str| text.trim_start_matches("\r\x1b[K").chars().count();
+        let (short, long) = (
+            "found @alice's atServer",
+            "activated; the secret is no longer valid",
+        );
+        for columns in [20, 40, 60, 80, 200] {
+            for what in [short, long] {
+                let begun = begun(what, columns);
+                assert!(visible(&begun) <= columns, "{columns} {begun}");
+                let done = line(Look::Terminal, what, 0.1, columns).unwrap();
+                let least = MARK + what.chars().count();
+                assert!(visible(&done) <= columns.max(least), "{columns} {done}");
+            }
+        }
+        assert!(
+            line(Look::Terminal, short, 0.1, 40)
+                .unwrap()
+                .ends_with("0.10 s")
+        );
+        assert!(
+            line(Look::Terminal, long, 0.1, 40)
+                .unwrap()
+                .ends_with("valid")
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! How a program talks: as itself, or as the classic program whose name it was called by.
+//!
+//! ```text
+//!   noports client            sshnp
+//!   noports client: what      (empty line)
+//!     hint: what to try       Error : what
+//!   exit 3 … 12               exit 1
+//! ```
+//! Scripts that start the classic programs read these lines and this exit code. The name is a fact of the whole
+//! process, so it is kept here once.
+
+use std::{
+    fmt::Display,
+    process::ExitCode,
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
+
+use async_std::task;
+
+use super::{Failure, exit, print_err};
+use crate::sys::{log::utc, signal};
+
+/// A classic program's manner of speaking.
+#[derive(Clone, Debug)]
+pub struct Voice {
+    /// `sshnp`, say.
+    pub name: &'static str,
+    /// Stands before a failure's text.
+    pub label: &'static str,
+    /// Its options, for a misuse.
+    pub usage: String,
+    /// Whether a signal ends it with exit code 1.
+    pub ends_with_1: bool,
+}
+
+static CLASSIC: OnceLock<Voice> = OnceLock::new();
+
+/// From now on this process talks like that.
+pub fn adopt(voice: Voice) {
+    let _ = CLASSIC.set(voice);
+}
+
+/// The classic program that this process is, if it is one.
+pub fn classic() -> Option<&'static Voice> {
+    CLASSIC.get()
+}
+
+impl Voice {
+    /// Version, options, what is wrong; all on stderr.
+    pub fn misuse(&self, what: &str) -> ExitCode {
+        print_err(&format!("{}\n{}\n\n{what}", version(), self.usage));
+        ExitCode::from(exit::FAILED)
+    }
+
+    /// Ends the program with a failure; a script finds the classic words, a person our own below them.
+    pub fn fail(&self, failure: &Failure) -> ExitCode {
+        if failure.code == exit::MISUSE {
+            return self.misuse(&failure.message);
+        }
+        match &failure.classic {
+            Some(words) => {
+                print_err(&format!("{}{words}", self.label));
+                print_err(&format!("  {}", failure.message));
+            }
+            None => print_err(&format!("{}{}", self.label, failure.message)),
+        }
+        if let Some(hint) = &failure.hint {
+            print_err(&format!("  hint: {hint}"));
+        }
+        ExitCode::from(exit::FAILED)
+    }
+
+    /// The classic clients end with 1 when they are told to end, and not by the signal itself.
+    pub(super) fn heed_signals(&self) {
+        if self.ends_with_1 {
+            task::spawn(async {
+                if signal::stop().await.is_ok() {
+                    std::process::exit(i32::from(exit::FAILED));
+                }
+            });
+        }
+    }
+}
+
+/// `Version : 1.2.3 (core: rust-1.2.3)`
+pub fn version() -> String {
+    format!("Version : {0} (core: rust-{0})", env!("CARGO_PKG_VERSION"))
+}
+
+/// One line of progress in the classic form, `2026-11-21 10:00:00.123000Z : text`. The originals write local
+/// time; ours says that it is not.
+pub(super) fn step(text: impl Display) {
+    print_err(&stamped(SystemTime::now(), text));
+}
+
+fn stamped(now: SystemTime, text: impl Display) -> String {
+    let micros = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .subsec_micros();
+    let moment = utc(now).replace('T', " ");
+    let second = moment.split('.').next().unwrap_or_default();
+    format!("{second}.{micros:06}Z : {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::voice::*;
+
+    #[test]
+    fn a_line_of_progress_begins_with_the_moment() {
+        let moment = SystemTime::UNIX_EPOCH + Duration::from_micros(1_729_764_931_654_321);
+        assert_eq!(
+            stamped(moment, "Starting user session"),
+            "2024-10-24 10:15:31.654321Z : Starting user session"
+        );
+    }
+}

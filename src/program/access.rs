@@ -1,0 +1,243 @@
+//! `noports access` — whom an atSign's own atServer lets in.
+//!
+//! ```text
+//!   @eve ──▶ @eve's atServer ──▶ @device's atServer ─── on the block list: refused
+//!                                       │          └─── an allow list, and not on it: refused
+//!                                       ▼
+//!                                   the daemon        hears only of those who were let in
+//! ```
+//! The lists belong to the atSign and are kept by its atServer; they count for everything, not for NoPorts alone.
+//! Many atServers know the block list only.
+
+use std::process::ExitCode;
+
+use ::log::LevelFilter;
+use argh::FromArgs;
+use miniserde::json;
+
+use crate::{
+    at::{
+        AtSign, Verb,
+        client::{AtError, Client},
+        fault::Code,
+        verb::{Config, List},
+    },
+    cli::{self, Failure, Progress, with_account},
+    sys::{log, process},
+};
+
+with_account! {
+    /// Say whom the atServer of your atSign lets in.
+    #[derive(FromArgs, Debug)]
+    #[argh(
+        example = "{command_name} allow @device @alice @bob",
+        example = "{command_name} show @device",
+        note = "{command_name} WORD @you, where WORD is\n  show      tell both lists\n  allow     add to the allow list: once it is not empty, nobody else gets in\n  disallow  take from it\n  block     add to the block list, which always wins\n  unblock   take from it",
+        note = "Whoever is not let in can send nothing and read nothing; no request of theirs\n  reaches a daemon. Allow everybody a program deals with: for a daemon its\n  managers, its policy and the rendezvous, which looks up its public key; for a\n  client its devices and rendezvous; for a rendezvous clients and devices.",
+        error_code(1, "failed, or the atServer knows no such list"),
+        error_code(2, "the command line was wrong"),
+        error_code(3, "the key file is missing or cannot be used"),
+        error_code(4, "the atDirectory or the atServer cannot be reached"),
+        error_code(5, "no such atSign"),
+        error_code(6, "the atServer refused the login"),
+        error_code(11, "a TLS certificate is not trusted here")
+    )]
+    struct Args {
+        /// show, allow, disallow, block or unblock
+        #[argh(positional)]
+        word: String,
+        /// your atSign
+        #[argh(positional)]
+        atsign: String,
+        /// the others
+        #[argh(positional)]
+        others: Vec<String>,
+        /// print the lists as one line of JSON
+        #[argh(switch)]
+        json: bool,
+    }
+}
+
+/// What a word does: to which list, and whether it adds.
+const WORDS: [(&str, Option<(List, bool)>); 5] = [
+    ("show", None),
+    ("allow", Some((List::Allow, true))),
+    ("disallow", Some((List::Allow, false))),
+    ("block", Some((List::Block, true))),
+    ("unblock", Some((List::Block, false))),
+];
+
+/// Runs the program; `args` without its name.
+pub fn main(name: &str, args: &[&str]) -> ExitCode {
+    let args: Args = match cli::parse(name, args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    process::protect_memory();
+    let json = args.json;
+    cli::finish(name, json, cli::run(1, run(args)))
+}
+
+async fn run(args: Args) -> Result<(), Failure> {
+    let change = change(&args)?;
+    let who: AtSign = args.atsign.parse()?;
+    let (network, keys) = args.account().open(Some(who.as_str()))?;
+    let mut progress = Progress::new(args.quiet);
+    let at = Client::login(&network, keys).await?;
+    progress.done(format_args!("logged in as {who}"));
+
+    if let Some(change) = change {
+        let opens = matches!(change, Config::Add(List::Allow, _));
+        let first = opens && names(&at, List::Allow).await?.is_empty();
+        at.run(&Verb::Config(change)).await.map_err(refused)?;
+        progress.done("the list is changed");
+        if first {
+            progress.note("from now on nobody else is let in; a rendezvous has to be, too");
+        }
+    }
+    let allowed = match names(&at, List::Allow).await {
+        Err(failure) if failure.message == NO_ALLOW_LIST => None,
+        names => Some(names?),
+    };
+    let blocked = names(&at, List::Block).await?;
+    tell(&args, &who, allowed.as_deref(), &blocked);
+    Ok(())
+}
+
+/// What the words ask for.
+fn change(args: &Args) -> Result<Option<Config>, Failure> {
+    let found = WORDS.iter().find(|row| row.0 == args.word);
+    let (word, change) = found.ok_or_else(|| {
+        let words: Vec<_> = WORDS.iter().map(|row| row.0).collect();
+        Failure::misuse(format!("{:?} is none of {}", args.word, words.join(", ")))
+            .hint("noports access show @you")
+    })?;
+    let others = args.others.iter().map(|name| name.parse());
+    let others: Vec<AtSign> = others.collect::<Result<_, _>>()?;
+    match (change, others.is_empty()) {
+        (None, true) => Ok(None),
+        (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
+        (Some(_), true) => Err(Failure::misuse(format!("{word} whom?"))
+            .hint(format!("noports access {word} {} @somebody", args.atsign))),
+        (Some((list, true)), false) => Ok(Some(Config::Add(*list, others))),
+        (Some((list, false)), false) => Ok(Some(Config::Remove(*list, others))),
+    }
+}
+
+/// The names in a list.
+async fn names(at: &Client, list: List) -> Result<Vec<String>, Failure> {
+    let answer = at.run(&Verb::Config(Config::Show(list))).await;
+    let answer = answer.map_err(|error| match list {
+        List::Allow => refused(error),
+        List::Block => error.into(),
+    })?;
+    match answer.trim() {
+        "null" | "" => Ok(Vec::new()),
+        text => {
+            json::from_str(text).map_err(|_| Failure::plain("the atServer's list cannot be read"))
+        }
+    }
+}
+
+const NO_ALLOW_LIST: &str = "this atServer has no allow list";
+
+fn refused(error: AtError) -> Failure {
+    match &error {
+        AtError::Refused(fault) if fault.code == Some(Code::InvalidSyntax) => {
+            Failure::plain(NO_ALLOW_LIST)
+                .hint("shut out single atSigns: noports access block @you @somebody")
+        }
+        AtError::Refused(fault) if fault.code == Some(Code::Unauthorized) => Failure::from(error)
+            .hint("these keys may not change the lists; those of the first device may"),
+        _ => error.into(),
+    }
+}
+
+#[derive(miniserde::Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    atsign: &'a str,
+    allow: Option<&'a [String]>,
+    block: &'a [String],
+}
+
+fn tell(args: &Args, who: &AtSign, allowed: Option<&[String]>, blocked: &[String]) {
+    if args.json {
+        cli::print_out(&json::to_string(&Line {
+            event: "access",
+            atsign: who.as_str(),
+            allow: allowed,
+            block: blocked,
+        }));
+        return;
+    }
+    for line in lines(allowed, blocked) {
+        cli::print_out(&line);
+    }
+}
+
+fn lines(allowed: Option<&[String]>, blocked: &[String]) -> [String; 2] {
+    let or = |names: &[String], nobody: &str| match names.is_empty() {
+        true => nobody.to_owned(),
+        false => names.join(" "),
+    };
+    [
+        format!(
+            "allowed  {}",
+            allowed.map_or_else(
+                || "everybody (this atServer has no allow list)".to_owned(),
+                |names| or(names, "everybody")
+            )
+        ),
+        format!("blocked  {}", or(blocked, "nobody")),
+    ]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::program::access::*;
+
+    #[test]
+    fn words_become_commands_or_are_refused_by_name() {
+        for (words, want) in [
+            ("show @a", Ok("")),
+            ("allow @a bob @Carol", Ok("config:allow:add:@bob @carol")),
+            ("disallow @a @b", Ok("config:allow:remove:@b")),
+            ("block @a @b", Ok("config:block:add:@b")),
+            ("unblock @a @b", Ok("config:block:remove:@b")),
+            ("block @a", Err("block whom?")),
+            ("show @a @b", Err("show takes one atSign")),
+            ("permit @a @b", Err("\"permit\" is none of show, allow")),
+            ("allow @a @b!", Err("@b!")),
+        ] {
+            let split: Vec<&str> = words.split(' ').collect();
+            let args = Args::from_args(&["noports", "access"], &split).unwrap();
+            let got = change(&args)
+                .map(|change| change.map_or(String::new(), |c| Verb::Config(c).to_string()));
+            match (got, want) {
+                (Ok(got), Ok(want)) => assert_eq!(got, want, "{words}"),
+                (Err(failure), Err(want)) => {
+                    assert!(failure.message.contains(want), "{words}: {failure}");
+                    assert_eq!(failure.code, cli::exit::MISUSE, "{words}");
+                }
+                (got, want) => panic!("{words}: {got:?} instead of {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_told_in_words() {
+        let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            lines(Some(&[]), &[]),
+            ["allowed  everybody", "blocked  nobody"]
+        );
+        assert_eq!(
+            lines(Some(&names(&["@a", "@b"])), &names(&["@c"])),
+            ["allowed  @a @b", "blocked  @c"]
+        );
+        assert!(lines(None, &[])[0].contains("no allow list"));
+    }
+}

@@ -1,0 +1,374 @@
+//! `noports activate @alice` — the first keys of an atSign.
+//!
+//! ```text
+//!   secret ─▶ from, cram ──────────────┐ is it the right one, and still in force?
+//!   make keys ─▶ @alice_key.atKeys.new ┤ on disk before the server hears of them
+//!   enroll:request (or, on an old server, update:privatekey:at_pkam_publickey)
+//!   from, pkam   with the new keys ────┤ do they work?
+//!   update:public:publickey ───────────┤ now others can write to @alice
+//!   delete:privatekey:at_secret ───────┘ the secret is worth nothing from here on
+//!   @alice_key.atKeys.new ─▶ @alice_key.atKeys
+//! ```
+//!
+//! Whenever this dies, running it again finds the `.new` file and goes on with the same keys: no
+//! step is repeated that cannot be, and no key is lost that the server already trusts.
+//!
+//! The secret comes from a file, the environment or stdin. Never from the command line, which
+//! everybody on the machine can read.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use ::log::LevelFilter;
+use argh::FromArgs;
+
+use crate::{
+    at::{
+        AtKey, AtSign, Metadata, Verb,
+        client::{AtError, Client, Link, Network},
+        enrolment,
+        fault::Code,
+        key::Scope,
+        keyfile::AtKeys,
+        verb::Detail,
+    },
+    cli::{self, Draft, Failure, Given, Phrases, Progress, exit, refuse_overwriting},
+    secret::Secret,
+    sys::{log, process},
+};
+
+use secret::{SECRET, refuse_secrets};
+
+mod secret;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+/// Make the first keys of an atSign, with the one-time secret its atServer was given.
+///
+/// The secret is read from --secret-file, else from the environment variable NOPORTS_SECRET, else
+/// from stdin. The key file's path is printed on stdout.
+#[derive(FromArgs, Debug)]
+#[argh(
+    example = "{command_name} @alice --secret-file secret --root localhost:6400 --ca ca.pem",
+    error_code(1, "failed, or activated already"),
+    error_code(2, "the command line was wrong"),
+    error_code(3, "a key file is in the way, or cannot be written"),
+    error_code(4, "the atDirectory or the atServer cannot be reached"),
+    error_code(5, "no such atSign"),
+    error_code(6, "the secret was refused"),
+    error_code(11, "a TLS certificate is not trusted here")
+)]
+struct Args {
+    /// the atSign to activate
+    #[argh(positional)]
+    atsign: String,
+    /// file with the one-time secret
+    #[argh(option, arg_name = "file")]
+    secret_file: Option<PathBuf>,
+    /// file with a pass phrase to protect the new key file with (or NOPORTS_PASSPHRASE)
+    #[argh(option, arg_name = "file")]
+    passphrase_file: Option<PathBuf>,
+    /// where to write the keys (default: ~/.atsign/keys/@you_key.atKeys)
+    #[argh(option, arg_name = "file")]
+    keys: Option<PathBuf>,
+    /// the atDirectory (default: root.atsign.org:64)
+    #[argh(option, arg_name = "host[:port]")]
+    root: Option<String>,
+    /// trust this authority too (PEM file; may be given several times)
+    #[argh(option, arg_name = "file")]
+    ca: Vec<String>,
+    /// print the result as one line of JSON
+    #[argh(switch)]
+    json: bool,
+    /// no progress on stderr
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+    /// log more; may be repeated
+    #[argh(switch, short = 'v')]
+    verbose: u8,
+}
+
+/// Runs the program; `args` without its name.
+pub fn main(name: &str, args: &[&str]) -> ExitCode {
+    main_given(name, args, Given::default())
+}
+
+/// The same with secrets that a classic command line held.
+pub fn main_given(name: &str, args: &[&str], given: Given) -> ExitCode {
+    if let Err(failure) = refuse_secrets(args) {
+        return cli::finish(name, args.contains(&"--json"), Err(failure));
+    }
+    let args: Args = match cli::parse(name, args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    process::protect_memory();
+    let json = args.json;
+    cli::finish(name, json, cli::run(1, run(args, given)))
+}
+
+async fn run(args: Args, given: Given) -> Result<(), Failure> {
+    let who: AtSign = args.atsign.parse()?;
+    let network = cli::network(args.root.as_deref(), &args.ca)?;
+    let file = cli::key_file(&who, args.keys.as_deref())?;
+    let mut progress = Progress::new(args.quiet);
+
+    let phrases = given.phrases(args.passphrase_file.as_deref())?;
+    let secret = || match given.secret {
+        Some(secret) => Ok(secret),
+        None => SECRET.read(
+            args.secret_file.as_deref(),
+            &format!("the one-time secret of {who} (it is not shown):"),
+        ),
+    };
+    activate_under(&network, &who, &file, &phrases, secret, &mut progress).await?;
+
+    let path = file.display().to_string();
+    cli::print_out(&match (args.json, given.classic) {
+        (true, _) => miniserde::json::to_string(&Activated {
+            event: "activated",
+            atsign: who.as_str(),
+            keys: &path,
+        }),
+        (false, true) => format!("[Success] Your keyfile stored at path: {path}"),
+        (false, false) => path,
+    });
+    Ok(())
+}
+
+#[derive(miniserde::Serialize)]
+struct Activated<'a> {
+    event: &'static str,
+    atsign: &'a str,
+    keys: &'a str,
+}
+
+/// Activates an atSign and leaves its keys in `file` (mode 0600, its folder made if need be).
+/// `secret` is only called when it is needed: a run that goes on where another one died may do without.
+///
+/// # Errors
+/// Names the cause, what to do about it, and the exit code. The key file's draft (`….new`) stays for
+/// the next run once the server may know its keys.
+pub async fn activate(
+    network: &Network,
+    who: &AtSign,
+    file: &Path,
+    secret: impl FnOnce() -> Result<Secret<String>, Failure>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    activate_under(network, who, file, &Phrases::default(), secret, progress).await
+}
+
+/// The same; where a phrase is known the key file is protected with it.
+///
+/// # Errors
+/// As [`activate`].
+pub async fn activate_under(
+    network: &Network,
+    who: &AtSign,
+    file: &Path,
+    phrases: &Phrases,
+    secret: impl FnOnce() -> Result<Secret<String>, Failure>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let mut link = Link::open(network, who).await?;
+    progress.done(format_args!("found {who}'s atServer"));
+    let draft = Draft::of(file).under(phrases);
+    let keys = match draft.read(who)? {
+        Some(keys) => {
+            refuse_overwriting(file)?;
+            progress.note(format_args!(
+                "going on with the keys in {}",
+                draft.path.display()
+            ));
+            resume(network, &draft, keys, &mut link, secret, progress).await?
+        }
+        None => {
+            if is_activated(&mut link, who).await? {
+                return Err(already(who, file));
+            }
+            refuse_overwriting(file)?;
+            log_in_by_secret(&mut link, who, &secret()?).await?;
+            progress.done("the secret is right");
+            let keys = mint(who, progress).await?;
+            draft.write(&keys)?;
+            register(&mut link, &draft, keys).await?
+        }
+    };
+    drop(link);
+    let client = log_in(network, &keys).await?;
+    progress.done(format_args!("logged in as {who}"));
+
+    publish(&client, &keys).await?;
+    client.run(&forget_secret()).await?;
+    progress.done("activated; the secret is no longer valid");
+    draft.publish(file)
+}
+
+/// Another run died. Either the server knows these keys already, or it still takes the secret.
+async fn resume(
+    network: &Network,
+    draft: &Draft,
+    keys: AtKeys,
+    link: &mut Link,
+    secret: impl FnOnce() -> Result<Secret<String>, Failure>,
+    progress: &mut Progress,
+) -> Result<AtKeys, Failure> {
+    match log_in(network, &keys).await {
+        Ok(_) => return Ok(keys),
+        Err(failure) if failure.code == exit::LOGIN => {}
+        Err(failure) => return Err(failure),
+    }
+    let who = keys.atsign.clone();
+    if is_activated(link, &who).await? {
+        let place = draft.path.display();
+        return Err(Failure::plain(format!(
+            "{who} is activated already, with other keys than those in {place}"
+        ))
+        .hint(format!("if you have the right keys, remove {place}")));
+    }
+    log_in_by_secret(link, &who, &secret()?).await?;
+    progress.done("the secret is right");
+    register(link, draft, keys).await
+}
+
+/// An activated atSign has a public encryption key.
+async fn is_activated(link: &mut Link, who: &AtSign) -> Result<bool, Failure> {
+    let published = Verb::Lookup {
+        key: AtKey::own("publickey", who),
+        detail: Detail::Value,
+        bypass_cache: false,
+    };
+    match link.ask(&published).await {
+        Ok(text) => Ok(text.trim() != "null"),
+        Err(AtError::Refused(fault)) if fault.is_key_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn already(who: &AtSign, file: &Path) -> Failure {
+    let failure = Failure::plain(format!("{who} is activated already"));
+    if file.exists() {
+        failure.hint(format!("its keys seem to be here: {}", file.display()))
+    } else {
+        failure.hint(elsewhere(who))
+    }
+}
+
+fn elsewhere(who: &AtSign) -> String {
+    format!("copy its key file here, or get keys for this device: noports enroll {who}")
+}
+
+async fn log_in_by_secret(
+    link: &mut Link,
+    who: &AtSign,
+    secret: &Secret<String>,
+) -> Result<(), Failure> {
+    let error = match link.login_by_secret(secret).await {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    let code = match &error {
+        AtError::Login { fault, .. } => fault.code,
+        _ => None,
+    };
+    Err(match code {
+        Some(Code::KeyNotFound) => Failure::new(
+            exit::LOGIN,
+            format!("{who}'s atServer takes no secret any more: it was activated before"),
+        )
+        .hint(elsewhere(who)),
+        Some(Code::Unauthenticated) => Failure::new(
+            exit::LOGIN,
+            format!("{who}'s atServer does not accept this secret"),
+        )
+        .hint("was all of it copied, and is it the one for this atSign?"),
+        _ => error.into(),
+    })
+}
+
+async fn mint(who: &AtSign, progress: &mut Progress) -> Result<AtKeys, Failure> {
+    progress.begin("making keys");
+    let owner = who.clone();
+    let keys = async_std::task::spawn_blocking(move || enrolment::mint(&owner)).await?;
+    progress.done("made keys");
+    Ok(keys)
+}
+
+/// Tells the server the public half. Returns the keys as the draft has them by then.
+async fn register(link: &mut Link, draft: &Draft, keys: AtKeys) -> Result<AtKeys, Failure> {
+    match link.ask(&enrolment::first_request(&keys)?).await {
+        Ok(answer) => {
+            let keys = AtKeys {
+                enrollment_id: Some(approved(&answer)?),
+                ..keys
+            };
+            draft.write(&keys)?;
+            Ok(keys)
+        }
+        // A server from before enrolments: it takes the public key as it is.
+        Err(AtError::Refused(fault)) if fault.code == Some(Code::InvalidSyntax) => {
+            let old = Verb::Update {
+                key: reserved("at_pkam_publickey"),
+                metadata: Metadata::default(),
+                value: keys.pkam.public().text.clone(),
+            };
+            link.ask(&old).await?;
+            Ok(keys)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn approved(answer: &str) -> Result<String, Failure> {
+    match enrolment::parse_answer(answer) {
+        Some((id, status)) if status == "approved" => Ok(id),
+        Some((_, status)) => Err(Failure::new(
+            exit::LOGIN,
+            format!("the atServer did not approve the first keys: they are {status}"),
+        )),
+        None => Err(Failure::plain(
+            "the atServer's answer to the first keys cannot be read",
+        )),
+    }
+}
+
+async fn log_in(network: &Network, keys: &AtKeys) -> Result<Client, Failure> {
+    Ok(Client::login(network, Arc::new(keys.clone())).await?)
+}
+
+async fn publish(client: &Client, keys: &AtKeys) -> Result<(), Failure> {
+    let metadata = Metadata {
+        is_encrypted: Some(false),
+        ..Metadata::default()
+    };
+    let verb = Verb::Update {
+        key: AtKey::public("publickey", &keys.atsign),
+        metadata,
+        value: keys.encryption.public().text.clone(),
+    };
+    client.run(&verb).await?;
+    Ok(())
+}
+
+fn forget_secret() -> Verb {
+    Verb::Delete {
+        key: reserved("at_secret"),
+        priority: None,
+    }
+}
+
+/// `privatekey:<entity>`
+fn reserved(entity: &str) -> AtKey {
+    AtKey {
+        cached: false,
+        scope: Scope::PrivateKey,
+        entity: entity.to_owned(),
+        owner: None,
+    }
+}

@@ -1,0 +1,74 @@
+//! `at_activate status -a @x`: how far an atSign is, as an exit code of its own kind.
+
+use std::process::ExitCode;
+
+use argh::FromArgs;
+
+use crate::{
+    at::{
+        AtKey, AtSign, Verb,
+        client::{AtError, Link},
+        verb::Detail,
+    },
+    cli::{self, Failure},
+};
+
+/// How far is an atSign? The exit code tells.
+#[derive(FromArgs)]
+#[argh(
+    error_code(0, "activated"),
+    error_code(1, "its atServer is there, but has no keys yet"),
+    error_code(2, "its atServer cannot be reached"),
+    error_code(3, "the atDirectory does not know it"),
+    error_code(4, "the atDirectory cannot be reached")
+)]
+struct Args {
+    /// the atSign
+    #[argh(positional)]
+    atsign: String,
+    /// the atDirectory (default: root.atsign.org:64)
+    #[argh(option)]
+    root: Option<String>,
+    /// not needed here
+    #[argh(option, long = "keys")]
+    _keys: Option<String>,
+    /// log more
+    #[argh(switch, short = 'v', long = "verbose")]
+    _verbose: u8,
+}
+
+/// Runs it; `words` are ours.
+pub fn main(words: &[&str]) -> ExitCode {
+    let args: Args = match cli::parse("at_activate status", words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match cli::run(1, look(&args)) {
+        Ok((code, text)) => {
+            cli::print_out(&format!("{} {text}", args.atsign));
+            ExitCode::from(code)
+        }
+        Err(failure) => cli::finish("at_activate status", false, Err(failure)),
+    }
+}
+
+async fn look(args: &Args) -> Result<(u8, &'static str), Failure> {
+    let who: AtSign = args.atsign.parse()?;
+    let network = cli::network(args.root.as_deref(), &[])?;
+    let published = Verb::Lookup {
+        key: AtKey::own("publickey", &who),
+        detail: Detail::Value,
+        bypass_cache: false,
+    };
+    let answer = async { Link::open(&network, &who).await?.ask(&published).await };
+    Ok(match answer.await {
+        Ok(text) if text.trim() != "null" => (0, "is activated"),
+        Ok(_) => (1, "is not activated yet"),
+        Err(AtError::Refused(fault)) if fault.is_key_not_found() => (1, "is not activated yet"),
+        Err(AtError::Unknown { .. }) => (3, "does not exist"),
+        Err(AtError::Directory { .. }) => {
+            (4, "cannot be looked up: no answer from the atDirectory")
+        }
+        Err(_) => (2, "has an atServer that cannot be reached"),
+    })
+}

@@ -1,0 +1,102 @@
+//! What a request to the server gets: from the one that runs, or from one started for it alone.
+
+use std::{net::IpAddr, path::Path};
+
+use crate::{
+    cli::Failure,
+    server::{
+        authority::{self, Authority},
+        control::{Answer, Request, Row, Status},
+        listen::{self, Hosted, Options, Running, ServerError, Timings},
+    },
+};
+
+use super::{FIRST_PORT, keep};
+
+/// Without an authority of our own there is none to trust: clients know whoever signed.
+pub(super) fn status(place: &str, ca: Option<&Path>, data: &Path) -> Status {
+    Status {
+        directory: place.to_owned(),
+        ca: ca.map_or(String::new(), |ca| ca.display().to_string()),
+        data: data.display().to_string(),
+        pid: std::process::id(),
+        atsigns: 0,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// Answers one request of the control socket.
+pub(super) async fn answer(running: &Running, status: &Status, request: Request) -> Answer {
+    let answered = match request {
+        Request::Backup(file) => match keep::beside_store(Path::new(&status.data)) {
+            Ok(files) => running.back_up(file, files).await.map(keep::told),
+            Err(why) => {
+                return Answer::Refused {
+                    error: why.message,
+                    hint: why.hint,
+                };
+            }
+        },
+        Request::Add(who) => running.add(&who).await.map(Answer::Secret),
+        Request::Remove(who) => running.remove(&who).await.map(|()| Answer::Done),
+        Request::List => rows(running).await.map(Answer::List),
+        Request::Status => rows(running).await.map(|rows| {
+            Answer::Status(Status {
+                atsigns: rows.len() as u32,
+                ..status.clone()
+            })
+        }),
+    };
+    answered.unwrap_or_else(|error| Answer::Refused {
+        error: error.to_string(),
+        hint: error.hint(),
+    })
+}
+
+async fn rows(running: &Running) -> Result<Vec<Row>, ServerError> {
+    Ok(running.list().await?.iter().map(row).collect())
+}
+
+fn row(hosted: &Hosted) -> Row {
+    Row {
+        atsign: hosted.who.to_string(),
+        host: hosted.host.clone(),
+        port: hosted.port,
+        activated: hosted.activated,
+    }
+}
+
+/// Starts the server on loopback for one request, when none is running.
+pub(super) async fn offline(data: &Path, request: Request) -> Result<Answer, Failure> {
+    offline_at(FIRST_PORT, data, request).await
+}
+
+pub(super) async fn offline_at(
+    first_port: u16,
+    data: &Path,
+    request: Request,
+) -> Result<Answer, Failure> {
+    let authority = authority::open_or_make(data)?;
+    let running = start_on_loopback(first_port, data, &authority).await?;
+    let status = status("", Some(authority.ca_file()), data);
+    let answer = answer(&running, &status, request).await;
+    running.stop().await;
+    Ok(answer)
+}
+
+pub(super) async fn start_on_loopback(
+    first_port: u16,
+    data: &Path,
+    authority: &Authority,
+) -> Result<Running, Failure> {
+    let options = Options {
+        data: data.to_owned(),
+        listen: IpAddr::from([127, 0, 0, 1]),
+        host: "localhost".into(),
+        directory_port: 0,
+        first_port,
+        domain: None,
+        timings: Timings::default(),
+    };
+    Ok(listen::start(options, authority.leaf(&[])?.acceptor()?).await?)
+}

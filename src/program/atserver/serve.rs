@@ -1,0 +1,203 @@
+//! The server: from a command line to its end.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use ::log::{LevelFilter, info};
+use async_std::net::TcpListener;
+use futures_lite::future;
+use miniserde::json;
+
+use crate::{
+    cli::{self, Failure, print_err, print_out},
+    net::tls::Acceptor,
+    secret::Secret,
+    server::{
+        authority,
+        control::{Desk, Status},
+        health,
+        listen::{self, Options, ServerError, Timings},
+    },
+    sys::{
+        log, process, signal,
+        supervisor::{self, State},
+    },
+};
+
+use super::{
+    FIRST_PORT, Serve,
+    answer::{answer, status},
+    data_folder,
+};
+
+pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
+    log::start(LevelFilter::Info, args.verbose, args.quiet);
+    process::protect_memory();
+    process::raise_descriptor_limit();
+    let data = data_folder(args.data)?;
+    let host = match args.host {
+        Some(host) => host,
+        None => default_host(args.listen)?,
+    };
+    let names = names(&host, args.domain.as_deref());
+    let (tls, ca) = certificate(&data, args.tls_cert, args.tls_key, &names)?;
+    let health = match args.metrics {
+        Some(at) => Some(health_port(at).await?),
+        None => None,
+    };
+    let options = Options {
+        data: data.clone(),
+        listen: args.listen,
+        host: host.clone(),
+        directory_port: args.port,
+        first_port: first_port(args.first_port, args.port),
+        domain: args.domain,
+        timings: Timings::default(),
+    };
+    let peers = match &args.root {
+        Some(root) => Some(cli::network(Some(root), &args.ca)?),
+        None => None,
+    };
+    let running = listen::start_with_peers(options, tls, peers)
+        .await
+        .map_err(cannot_start)?;
+    let desk = Desk::open(&data)?;
+    let place = format!("{host}:{}", running.directory().port());
+    let status = status(&place, ca.as_deref(), &data);
+    let serving = async {
+        // Only now, because by now a signal ends the server in good form.
+        announce(&status, health.as_ref(), args.json, args.quiet);
+        supervisor::tell(State::Connected, &format!("atDirectory {place}"));
+        desk.serve(async |request| answer(&running, &status, request).await)
+            .await;
+        future::pending().await
+    };
+    let watched = async {
+        match &health {
+            Some(port) => health::serve(port, &running).await,
+            None => future::pending().await,
+        }
+        future::pending().await
+    };
+    let watched = future::or(watched, async {
+        supervisor::keep_alive_while(async || running.health().await.is_ok()).await
+    });
+    let told = future::or(signal::stop(), future::or(serving, watched)).await;
+    supervisor::tell(State::Stopping, "");
+    info!("ending told={told:?}");
+    drop(desk);
+    running.stop().await;
+    Ok(())
+}
+
+/// What the server shows, and the authority that clients must be told of: none with a certificate from elsewhere.
+pub(super) fn certificate(
+    data: &Path,
+    chain: Option<PathBuf>,
+    key: Option<PathBuf>,
+    names: &[String],
+) -> Result<(Acceptor, Option<PathBuf>), Failure> {
+    let (chain, key) = match (chain, key) {
+        (Some(chain), Some(key)) => (chain, key),
+        (None, None) => {
+            let authority = authority::open_or_make(data)?;
+            let ca = authority.ca_file().to_owned();
+            return Ok((authority.acceptor(names)?, Some(ca)));
+        }
+        _ => {
+            let failure = Failure::misuse("a certificate needs its key, and a key its certificate");
+            return Err(failure.hint("--tls-cert FILE --tls-key FILE"));
+        }
+    };
+    let read = |file: &Path| {
+        std::fs::read_to_string(file)
+            .map_err(|why| Failure::plain(format!("cannot read {}: {why}", file.display())))
+    };
+    let (chain_text, key_text) = (read(&chain)?, Secret::new(read(&key)?));
+    let tls = Acceptor::from_pem(&chain_text, key_text.reveal()).map_err(|why| {
+        Failure::plain(why.to_string()).hint(format!(
+            "does the key in {} belong to the first certificate in {}?",
+            key.display(),
+            chain.display()
+        ))
+    })?;
+    Ok((tls, None))
+}
+
+async fn health_port(at: SocketAddr) -> Result<TcpListener, Failure> {
+    health::open(at).await.map_err(|why| {
+        Failure::plain(format!("cannot offer metrics on {at}: {why}"))
+            .hint("--metrics 127.0.0.1:PORT, with a port that is free")
+    })
+}
+
+fn cannot_start(error: ServerError) -> Failure {
+    let privileged = matches!(&error, ServerError::Port { why, .. } if why.kind() == io::ErrorKind::PermissionDenied);
+    let failure = Failure::from(error);
+    if privileged {
+        return failure.hint("--port 6400, and clients say --root HOST:6400; or start it as root");
+    }
+    failure
+}
+
+/// With `--port 0` nobody relies on fixed numbers.
+pub(super) fn first_port(given: Option<u16>, directory: u16) -> u16 {
+    given.unwrap_or(if directory == 0 { 0 } else { FIRST_PORT })
+}
+
+/// What clients are told to connect to, when `--host` does not say.
+pub(super) fn default_host(listen: IpAddr) -> Result<String, Failure> {
+    match listen {
+        address if address.is_loopback() => Ok("localhost".into()),
+        IpAddr::V4(address) if !address.is_unspecified() => Ok(address.to_string()),
+        _ => Err(Failure::misuse(format!(
+            "listening on {listen}, but under which name do clients reach this host?"
+        ))
+        .hint("--host NAME, or its IPv4 address")),
+    }
+}
+
+/// The names in the certificate, beside this machine's own.
+pub(super) fn names(host: &str, domain: Option<&str>) -> Vec<String> {
+    let mut names = vec![host.to_owned()];
+    if let Some(domain) = domain {
+        names.push(domain.to_owned());
+        names.push(format!("*.{domain}"));
+    }
+    names
+}
+
+fn announce(status: &Status, health: Option<&TcpListener>, json: bool, quiet: bool) {
+    let health = health.and_then(|port| Some(port.local_addr().ok()?.to_string()));
+    let ca = Some(status.ca.as_str()).filter(|ca| !ca.is_empty());
+    if !quiet {
+        print_err(&format!("atDirectory  {}", status.directory));
+        if let Some(ca) = ca {
+            print_err(&format!("authority    {ca}"));
+        }
+        if let Some(at) = &health {
+            print_err(&format!("metrics      http://{at}/metrics"));
+        }
+        print_err("ready");
+    }
+    if json {
+        print_out(&json::to_string(&Ready {
+            event: "ready",
+            directory: &status.directory,
+            ca,
+            metrics: health.as_deref(),
+        }));
+    }
+}
+
+/// The line that scripts wait for.
+#[derive(miniserde::Serialize)]
+struct Ready<'a> {
+    event: &'static str,
+    directory: &'a str,
+    ca: Option<&'a str>,
+    metrics: Option<&'a str>,
+}

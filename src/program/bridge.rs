@@ -1,0 +1,407 @@
+//! `noports bridge`, the classic `srv`: words, environment and stdin become a [`Plan`].
+//!
+//! The words are taken as the classic program takes them (`--host=rv`, `-hrv`, `--no-rv-auth`), and as its
+//! forerunner `sshrv` of 3.x and 4.x does: `HOST PORT [LOCAL_PORT]`. Upstream also keeps a log in
+//! `/tmp/srv.<pid>.log`; ours says everything on stderr, for a name that anybody can guess in a folder where
+//! anybody can write is no place for it.
+//!
+//! Source: noports:packages/dart/sshnoports/bin/srv.dart and, for 4.x, sshrv.dart (flags, lines on stderr,
+//! exit codes).
+
+use std::{
+    env, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use argh::FromArgs;
+use async_global_executor::GlobalExecutorConfig;
+use async_std::task::block_on;
+use log::LevelFilter;
+use miniserde::{Deserialize, json};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    net::dial::Endpoint,
+    pipe::cipher::{SessionKeys, Side},
+    secret::Secret,
+    session::bridge::{BridgeError, LISTENING, Local, Many, Plan, Report, STARTED, run},
+    sys::{log as logging, out, process, signal::IgnoreHangUp},
+};
+
+/// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
+pub fn main(name: &str, words: &[&str]) -> ExitCode {
+    let Some(words) = classic(words) else {
+        out::note("usage: HOST PORT [LOCAL_PORT], or flags: see --help");
+        return ExitCode::from(MISUSE);
+    };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let args = match Args::from_args(&name.split(' ').collect::<Vec<_>>(), &words) {
+        Ok(args) => args,
+        Err(exit) if exit.status.is_ok() => {
+            return match out::text(exit.output) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(MISUSE),
+            };
+        }
+        Err(exit) => {
+            out::note(exit.output.trim_end());
+            return ExitCode::from(MISUSE);
+        }
+    };
+    process::protect_memory();
+    logging::start(LevelFilter::Warn, args.verbose as u8, args.quiet);
+    let variable = |name: &str| env::var(name).ok().map(Zeroizing::new);
+    let planned = read_secrets(&args, &variable).and_then(|secrets| plan(&args, secrets));
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(Refusal::Misuse(why)) => {
+            out::note(why);
+            return ExitCode::from(MISUSE);
+        }
+        Err(Refusal::Failed(why)) => return failed(&why),
+    };
+    // One session is one task: a thread per core would only cost memory.
+    async_global_executor::init_with_config(
+        GlobalExecutorConfig::default()
+            .with_min_threads(1)
+            .with_max_threads(1),
+    );
+    serve(plan)
+}
+
+fn serve(plan: Plan) -> ExitCode {
+    // The daemon, or the terminal, may go; the session stays.
+    let kept = (!matches!(plan.local, Local::Stdio)).then(IgnoreHangUp::new);
+    if let Some(Err(error)) = &kept {
+        log::debug!("hang_ups=heeded error={error}");
+    }
+    if plan.many.is_some() {
+        process::more_descriptors();
+    }
+    let side = plan.side;
+    match block_on(run(plan, || out::note(STARTED))) {
+        Ok(carried) => {
+            log::info!(
+                "side={side:?} ended up={} down={}",
+                carried.up,
+                carried.down
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            out::note(Report::from(&error));
+            failed(&explain(&error))
+        }
+    }
+}
+
+fn explain(error: &BridgeError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}\n{hint}"),
+        None => error.to_string(),
+    }
+}
+
+/// Parents look for these words.
+fn failed(why: &str) -> ExitCode {
+    out::note(format_args!("Exception running srv : {why}"));
+    ExitCode::from(FAILED)
+}
+
+/// Values may stand in the same word as their flag; the forerunner has no flags at all. `None`: neither form.
+fn classic(words: &[&str]) -> Option<Vec<String>> {
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    match words {
+        [first, ..] if !first.starts_with('-') => {
+            return match words {
+                [host, port] => Some(owned(&["--host", host, "--port", port])),
+                [host, port, local] => {
+                    let words = ["--host", host, "--port", port, "--local-port", local];
+                    Some(owned(&words))
+                }
+                _ => None,
+            };
+        }
+        _ => {}
+    }
+    let mut plain: Vec<String> = Vec::new();
+    for &word in words {
+        if let Some(("--no", flag)) = word.split_at_checked(4) {
+            // Only these two can be taken back; what was never asked for needs no answer.
+            if matches!(flag, "-rv-auth" | "-rv-e2ee") {
+                plain.retain(|word| word.strip_prefix('-') != Some(flag));
+                continue;
+            }
+        }
+        let long = word.strip_prefix("--").and_then(|_| word.split_once('='));
+        let short = ["-h", "-p"].into_iter().find_map(|flag| {
+            let value = word.strip_prefix(flag)?;
+            (!value.is_empty()).then(|| (flag, value.strip_prefix('=').unwrap_or(value)))
+        });
+        match long.or(short) {
+            Some((flag, value)) => plain.extend(owned(&[flag, value])),
+            None => plain.push(word.to_owned()),
+        }
+    }
+    Some(plain)
+}
+
+/// carries one session between a local stream and a rendezvous
+#[derive(FromArgs, Debug)]
+struct Args {
+    /// host of the rendezvous
+    #[argh(option, short = 'h', arg_name = "host")]
+    host: String,
+    /// port of the rendezvous
+    #[argh(option, short = 'p', arg_name = "port")]
+    port: u16,
+    /// host of the local service (localhost)
+    #[argh(option, default = "String::from(\"localhost\")", arg_name = "host")]
+    local_host: String,
+    /// port of the local service, or with --bind-local-port the port to listen on (22)
+    #[argh(option, default = "22", arg_name = "port")]
+    local_port: u16,
+    /// seconds to wait for the first local connection; with --multi, to stand without one (60)
+    #[argh(option, default = "60", arg_name = "seconds")]
+    timeout: u64,
+    /// listen on the local port for one connection from this machine instead of dialling the service
+    #[argh(switch)]
+    bind_local_port: bool,
+    /// use stdin and stdout instead of a local socket
+    #[argh(switch)]
+    stdio: bool,
+    /// begin with the admission line from RV_AUTH
+    #[argh(switch)]
+    rv_auth: bool,
+    /// encrypt with the keys from RV_AES_C2D, RV_IV_C2D, RV_AES_D2C, RV_IV_D2C or from RV_AES, RV_IV
+    #[argh(switch)]
+    rv_e2ee: bool,
+    /// carry as many connections as come
+    #[argh(switch)]
+    multi: bool,
+    /// with --multi --bind-local-port: seconds between signs of life, for devices that know them (0: none)
+    #[argh(option, default = "0", arg_name = "seconds")]
+    heartbeat: u64,
+    /// with --multi --bind-local-port: milliseconds between two connections, for old devices (0)
+    #[argh(option, default = "0", arg_name = "milliseconds")]
+    pace: u64,
+    /// with --bind-local-port: address to listen on (127.0.0.1)
+    #[argh(option, arg_name = "address")]
+    bind_address: Option<IpAddr>,
+    /// read the secrets from one JSON line on stdin: auth, aesC2D, ivC2D, aesD2C, ivD2C, side
+    #[argh(switch)]
+    secrets_on_stdin: bool,
+    /// say more on stderr; twice for still more
+    #[argh(switch, short = 'v')]
+    verbose: i32,
+    /// say nothing but errors
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+/// Why there is no plan; never with a secret in it.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    Misuse(String),
+    Failed(String),
+}
+
+fn misuse(why: &str) -> Refusal {
+    Refusal::Misuse(why.to_owned())
+}
+
+/// As they come, from either source.
+#[derive(Deserialize, Default)]
+struct Secrets {
+    auth: Option<String>,
+    #[serde(rename = "aesC2D")]
+    aes_c2d: Option<String>,
+    #[serde(rename = "ivC2D")]
+    iv_c2d: Option<String>,
+    #[serde(rename = "aesD2C")]
+    aes_d2c: Option<String>,
+    #[serde(rename = "ivD2C")]
+    iv_d2c: Option<String>,
+    side: Option<String>,
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        self.auth.zeroize();
+        self.aes_c2d.zeroize();
+        self.iv_c2d.zeroize();
+        self.aes_d2c.zeroize();
+        self.iv_d2c.zeroize();
+    }
+}
+
+impl Secrets {
+    fn keys(&self) -> Result<Option<SessionKeys>, Refusal> {
+        let whole = |key, iv| match (key, iv) {
+            (Some(key), Some(iv)) => Ok(Some((key, iv))),
+            (None, None) => Ok(None),
+            _ => Err(misuse(
+                "a session key came without its IV, or an IV without its key",
+            )),
+        };
+        let c2d = whole(self.aes_c2d.as_deref(), self.iv_c2d.as_deref())?;
+        let d2c = whole(self.aes_d2c.as_deref(), self.iv_d2c.as_deref())?;
+        match (c2d, d2c) {
+            (Some(c2d), d2c) => SessionKeys::parse(c2d, d2c)
+                .map(Some)
+                .map_err(|error| misuse(&error.to_string())),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(misuse("the key from client to device is missing")),
+        }
+    }
+}
+
+type Variable<'a> = &'a dyn Fn(&str) -> Option<Zeroizing<String>>;
+
+/// Only the flags make the environment count: a variable left over from another session does nothing.
+fn read_secrets(args: &Args, variable: Variable<'_>) -> Result<Secrets, Refusal> {
+    if args.secrets_on_stdin {
+        let line = read_stdin_line().map_err(|error| {
+            Refusal::Failed(format!("cannot read the secrets from stdin: {error}"))
+        })?;
+        return parse_secrets(&line);
+    }
+    let get = |name: &str| variable(name).map(|text| String::clone(&text));
+    let mut secrets: Secrets = Default::default();
+    if args.rv_auth {
+        secrets.auth = get("RV_AUTH");
+    }
+    if args.rv_e2ee {
+        let single = get("RV_AES_C2D").is_none();
+        secrets.aes_c2d = get(if single { "RV_AES" } else { "RV_AES_C2D" });
+        secrets.iv_c2d = get(if single { "RV_IV" } else { "RV_IV_C2D" });
+        if !single {
+            secrets.aes_d2c = get("RV_AES_D2C");
+            secrets.iv_d2c = get("RV_IV_D2C");
+        }
+    }
+    Ok(secrets)
+}
+
+fn parse_secrets(line: &[u8]) -> Result<Secrets, Refusal> {
+    let text = str::from_utf8(line).ok();
+    let parsed = text.and_then(|text| json::from_str(text).ok());
+    parsed.ok_or_else(|| misuse("the first line on stdin is not the JSON object with the secrets"))
+}
+
+/// Byte by byte: what comes behind the line may be the session itself.
+fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
+    let stdin = io::stdin();
+    let mut line = Zeroizing::new(Vec::with_capacity(MOST_SECRETS));
+    let mut byte = [0];
+    while line.len() < MOST_SECRETS {
+        match rustix::io::read(&stdin, &mut byte) {
+            Ok(0) => return Ok(line),
+            Ok(_) if byte == *b"\n" => return Ok(line),
+            Ok(_) => line.extend_from_slice(&byte),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the line is too long",
+    ))
+}
+
+fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
+    if args.multi && args.stdio {
+        return Err(misuse("--stdio is one connection, --multi are many"));
+    }
+    if args.stdio && args.bind_local_port {
+        return Err(misuse("--stdio and --bind-local-port exclude each other"));
+    }
+    let (keys, auth) = (secrets.keys()?, secrets.auth.take());
+    // Asked to protect and not able to: never go on without.
+    if args.rv_e2ee && keys.is_none() {
+        return Err(misuse("--rv-e2ee needs session keys, and there are none"));
+    }
+    if args.rv_auth && auth.is_none() {
+        return Err(misuse(
+            "--rv-auth needs an admission line, and there is none",
+        ));
+    }
+    if auth
+        .as_ref()
+        .is_some_and(|line| line.is_empty() || line.contains(['\n', '\r']))
+    {
+        return Err(misuse("the admission line is not one line"));
+    }
+    let of_mode = if args.stdio || args.bind_local_port {
+        Side::Client
+    } else {
+        Side::Device
+    };
+    let side = match secrets.side.as_deref() {
+        None => of_mode,
+        Some("client") => Side::Client,
+        Some("device") => Side::Device,
+        Some(_) => return Err(misuse("side is neither client nor device")),
+    };
+    Ok(Plan {
+        rendezvous: endpoint(&args.host, args.port)?,
+        local: local(args)?,
+        admission: auth.map(Secret::new),
+        keys,
+        side,
+        timeout: Duration::from_secs(args.timeout.min(LONGEST_WAIT)),
+        many: args.multi.then(|| Many {
+            heartbeat: (args.heartbeat > 0)
+                .then(|| Duration::from_secs(args.heartbeat.min(LONGEST_WAIT))),
+            pace: Duration::from_millis(args.pace.min(LONGEST_PACE)),
+        }),
+    })
+}
+
+/// What a process with these words and this line on stdin would do.
+#[cfg(test)]
+pub(crate) fn read_plan(words: &[&str], line: &[u8]) -> Option<Plan> {
+    let args = Args::from_args(&["bridge"], words).ok()?;
+    plan(&args, parse_secrets(line).ok()?).ok()
+}
+
+fn local(args: &Args) -> Result<Local, Refusal> {
+    if args.stdio {
+        return Ok(Local::Stdio);
+    }
+    if !args.bind_local_port {
+        return Ok(Local::Dial(endpoint(&args.local_host, args.local_port)?));
+    }
+    let here = args.bind_address.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let at = SocketAddr::new(here, args.local_port);
+    let listener = std::net::TcpListener::bind(at)
+        .map_err(|error| Refusal::Failed(format!("cannot listen on {at}: {error}")))?;
+    if let Ok(addr) = listener.local_addr() {
+        out::note(format_args!("{LISTENING}{}", addr.port()));
+    }
+    Ok(Local::Listen(listener.into()))
+}
+
+fn endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Endpoint::parse(host, Some(port))
+        .ok()
+        .filter(|endpoint| endpoint.host == host)
+        .ok_or_else(|| misuse(&format!("{host:?} and {port} are not a host and a port")))
+}
+
+/// Exit codes of the classic program.
+const MISUSE: u8 = 1;
+const FAILED: u8 = 200;
+/// An admission line is below 4 KiB, the keys below 200 bytes.
+const MOST_SECRETS: usize = 16 * 1024;
+/// Milliseconds between two connections.
+const LONGEST_PACE: u64 = 10_000;
+/// A year.
+const LONGEST_WAIT: u64 = 365 * 24 * 3600;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

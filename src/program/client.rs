@@ -1,0 +1,336 @@
+//! `noports client`: an ssh session to a device that has no open port.
+//!
+//! ```text
+//!   1 log in            own atServer: one connection for commands, one for what comes back
+//!   2 ask at once       daemon: who are you, what can you do?   rendezvous: two ports, please
+//!   3 request           signed, with a fresh public key; the daemon starts its bridge and answers
+//!   4 our bridge        dial the rendezvous, say who we are, join
+//!   5 ssh               on our loopback port; or stdin and stdout are the session (--stdio)
+//! ```
+//!
+//! With daemons and flags of other generations, step 4 is another one:
+//!
+//! | session | 4 | where |
+//! | --- | --- | --- |
+//! | encrypted by us | our bridge | [`login`] |
+//! | not encrypted, or 5.0 to 5.2 | an ssh with the device's temporary key carries the person's | [`tunnelled`] |
+//! | 4.0.0-rc.2 | the same with the person's key | [`tunnelled`] |
+//! | 3.x (`--legacy-daemon`) | the device's ssh carries it, from there to here | [`reverse`] |
+//!
+//! Sequential round trips, and why none of them can go, are listed in `tests/bench/first_byte.rs`.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use argh::FromArgs;
+use log::{LevelFilter, info, warn};
+
+use crate::{
+    cli::{self, Failure, Progress, exit, with_account},
+    np::{
+        ids::SessionId,
+        session::{Generation, Terms},
+        sshkey::{self, PublicKeyLine},
+    },
+    session::ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
+    sys::{self, ssh::UserName},
+};
+
+use login::{Reach, find_ssh, print, shell, stdio};
+use tunnelled::Inside;
+
+mod login;
+mod reverse;
+mod tunnelled;
+
+with_account! {
+    /// Opens an ssh session to a device that has no open port.
+    #[derive(FromArgs)]
+    struct Args {
+        /// the device's atSign
+        #[argh(option)]
+        to: String,
+        /// which device of that atSign (default: "default")
+        #[argh(option)]
+        device: Option<String>,
+        /// the rendezvous' atSign (or NOPORTS_VIA)
+        #[argh(option)]
+        via: Option<String>,
+        /// your atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// user name on the device (default: the one its daemon tells)
+        #[argh(option)]
+        user: Option<String>,
+        /// private key file for ssh
+        #[argh(option)]
+        identity: Option<String>,
+        /// be the session: stdin and stdout, for ssh's ProxyCommand; opens no port
+        #[argh(switch)]
+        stdio: bool,
+        /// print the ssh command, leave the port open in the background, and return
+        #[argh(switch)]
+        print: bool,
+        /// seconds to wait for each answer (default: 20)
+        #[argh(option, default = "PATIENCE")]
+        timeout: u64,
+        /// loopback port for ssh (default: any free one)
+        #[argh(option, default = "0")]
+        local_port: u16,
+        /// ask the device to let this ssh public key in, for good
+        #[argh(option)]
+        send_key: Option<PathBuf>,
+        /// do not encrypt at the ends what passes the rendezvous; ssh still does (for daemons before 5.0)
+        #[argh(switch)]
+        no_encrypt: bool,
+        /// do not log in at the rendezvous (for those before 5.0)
+        #[argh(switch)]
+        no_admit_client: bool,
+        /// the device is not to log in at the rendezvous (for daemons before 5.0)
+        #[argh(switch)]
+        no_admit_device: bool,
+        /// let the device log in here by ssh, for a moment (for daemons before 4.0); needs an sshd here
+        #[argh(switch)]
+        legacy_daemon: bool,
+        /// port of the sshd here, with --legacy-daemon (default: 22)
+        #[argh(option, default = "22")]
+        local_sshd_port: u16,
+        /// port of the device's sshd, where one ssh carries another (default: 22)
+        #[argh(option, default = "22")]
+        remote_sshd_port: u16,
+        /// user name on the device for the ssh that carries the other (default: the same)
+        #[argh(option)]
+        tunnel_user: Option<String>,
+        /// let the ssh that carries the other do the forwardings behind --
+        #[argh(switch)]
+        add_forwards_to_tunnel: bool,
+        /// seconds that ssh waits for the next user of what it carries (default: 15)
+        #[argh(option, default = "tunnelled::IDLE")]
+        idle_timeout: u64,
+        /// say on stdout, as one JSON line, what was opened or why not
+        #[argh(switch)]
+        json: bool,
+        /// arguments for ssh, behind --
+        #[argh(positional, greedy)]
+        ssh: Vec<String>,
+    }
+}
+
+/// What the arguments mean, complete.
+struct Wish {
+    whom: Whom,
+    user: Option<UserName>,
+    identity: Option<PathBuf>,
+    how: How,
+    local_port: u16,
+    send_key: Option<PublicKeyLine>,
+    local_sshd_port: u16,
+    inside: Inside,
+    /// Behind `--`.
+    ssh: Vec<String>,
+    json: bool,
+}
+
+/// What the person gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Shell,
+    Stdio,
+    Print,
+}
+
+/// The program.
+pub fn main(name: &str, words: &[&str]) -> ExitCode {
+    let args: Args = match cli::parse(name, words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    sys::process::protect_memory();
+    let json = args.json;
+    // Two threads: one for the sockets, one so that making the ephemeral key does not hold them up.
+    match cli::run(2, story(args)) {
+        Ok(code) => code,
+        Err(failure) => cli::finish(name, json, Err(failure)),
+    }
+}
+
+impl Args {
+    fn wish(&self) -> Result<Wish, Failure> {
+        let (device, via) = (self.device.as_deref(), self.via.as_deref());
+        let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
+        let ways = whom.ways;
+        whom.ways = ways.without(self.no_encrypt, self.no_admit_client, self.no_admit_device);
+        if self.legacy_daemon {
+            whom.ways.terms = Terms::of(Generation::V3);
+        }
+        let how = match (self.stdio, self.print) {
+            (true, true) => return Err(Failure::misuse("--stdio and --print exclude each other")),
+            (true, false) => How::Stdio,
+            (false, true) => How::Print,
+            (false, false) => How::Shell,
+        };
+        if how == How::Stdio && whom.ways.terms.generation == Generation::V3 {
+            let why = "--stdio needs a session that the device does not open itself";
+            return Err(Failure::misuse(why).hint("without --legacy-daemon"));
+        }
+        let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
+        let (ssh, for_tunnel) = match self.add_forwards_to_tunnel {
+            true => tunnelled::take_forwards(&self.ssh),
+            false => (self.ssh.clone(), Vec::new()),
+        };
+        let inside = Inside {
+            user: name(&self.tunnel_user).map_err(misuse)?,
+            sshd: self.remote_sshd_port,
+            options: [tunnelled::for_both(&self.ssh), for_tunnel].concat(),
+            idle: Duration::from_secs(self.idle_timeout.clamp(1, 24 * 3600)),
+        };
+        Ok(Wish {
+            whom,
+            user: name(&self.user).map_err(misuse)?,
+            identity: self.identity.clone().map(PathBuf::from),
+            how,
+            local_port: self.local_port,
+            send_key: self.send_key.as_deref().map(read_key).transpose()?,
+            local_sshd_port: self.local_sshd_port,
+            inside,
+            ssh,
+            json: self.json,
+        })
+    }
+}
+
+/// A public key's file. Who names the private one by mistake must not send it.
+fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
+    let failed = |why: &dyn std::fmt::Display| {
+        Failure::misuse(format!("{}: {why}", file.display()))
+            .hint("--send-key FILE.pub, such as ~/.ssh/id_ed25519.pub")
+    };
+    let mut text = String::new();
+    let open = fs::File::open(file).map_err(|error| failed(&error))?;
+    let most = sshkey::MAX_PUBLIC_KEY as u64 + 2;
+    let read = open.take(most).read_to_string(&mut text);
+    read.map_err(|error: io::Error| failed(&error))?;
+    PublicKeyLine::parse(&text).map_err(|error| failed(&error))
+}
+
+fn misuse(error: impl std::fmt::Display) -> Failure {
+    Failure::misuse(error.to_string())
+}
+
+async fn story(args: Args) -> Result<ExitCode, Failure> {
+    let wish = args.wish()?;
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    if wish.how == How::Shell {
+        find_ssh()?;
+    }
+    // A ProxyCommand's stderr is the screen of somebody waiting for a shell: silence unless asked.
+    let mut progress = Progress::new(args.quiet || (wish.how == How::Stdio && args.verbose == 0));
+
+    // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
+    let look = Look {
+        user_name: wish.user.is_none() && wish.how != How::Stdio,
+        features: wish.send_key.is_some(),
+    };
+    let want = Want::Ssh(look);
+    let met = meet(&network, keys, &wish.whom, want, &mut progress).await?;
+    if let Some(key) = &wish.send_key {
+        progress.classic("Sharing ssh public key");
+        met.send_key(key).await?;
+        progress.done("the ssh public key is on its way");
+    }
+    let user = user(&met, &wish)?;
+    if wish.whom.ways.terms.generation == Generation::V3 {
+        let user = user.ok_or_else(|| no_user(&wish))?;
+        let port = reverse::open(met, &wish, &mut progress).await?;
+        return go(Reach::Port(port), &wish, &user, &mut progress).await;
+    }
+    let words = wish.whom.ways.terms.generation;
+    let opened = met.request(want, &mut progress).await?;
+    if wish.how == How::Stdio {
+        return stdio(opened.ready).await;
+    }
+    let user = user.ok_or_else(|| no_user(&wish))?;
+    let reach = reach(opened, words, &wish, &user, &mut progress).await?;
+    go(reach, &wish, &user, &mut progress).await
+}
+
+async fn go(
+    reach: Reach,
+    wish: &Wish,
+    user: &UserName,
+    progress: &mut Progress,
+) -> Result<ExitCode, Failure> {
+    match wish.how {
+        How::Print => print(reach, wish, user, progress).await,
+        How::Shell | How::Stdio => shell(reach, wish, user, progress).await,
+    }
+}
+
+fn user(met: &Met, wish: &Wish) -> Result<Option<UserName>, Failure> {
+    match &met.user {
+        None => Ok(wish.user.clone()),
+        Some(published) => published.parse().map(Some).map_err(|why| {
+            let strange = format!("the device published a strange user name: {why}");
+            Failure::new(exit::NOT_TRUSTWORTHY, strange).hint("--user NAME")
+        }),
+    }
+}
+
+/// How the person's ssh gets to the device in this session.
+async fn reach(
+    opened: Opened,
+    words: Generation,
+    wish: &Wish,
+    user: &UserName,
+    progress: &mut Progress,
+) -> Result<Reach, Failure> {
+    let Opened {
+        mut ready, session, ..
+    } = opened;
+    let encrypted = ready.keys.is_some();
+    let temporary = ready.ephemeral_key.take();
+    let two = wish.whom.ways.two_sshs || !encrypted;
+    let key = match temporary.filter(|_| two) {
+        Some(pem) => tunnelled::Key::Temporary(pem),
+        None if wish.whom.ways.two_sshs => {
+            let why = "the device sent no temporary ssh key";
+            return Err(Failure::new(exit::DEVICE_REFUSED, why)
+                .classic("Expected an ephemeral private key from sshnpd, but it was not set"));
+        }
+        None if words == Generation::V4Rc2 => tunnelled::Key::Own,
+        None => {
+            say(session, "single", encrypted);
+            if wish.inside.sshd != DEFAULT_SSHD {
+                warn!(
+                    "--remote-sshd-port counts only where one ssh carries another; here the daemon decides"
+                );
+            }
+            return Ok(Reach::Pipe(ready));
+        }
+    };
+    say(session, "double", encrypted);
+    let port = tunnelled::open(ready, session, key, wish, user, progress).await?;
+    Ok(Reach::Port(port))
+}
+
+fn say(session: SessionId, ssh: &str, encrypted: bool) {
+    info!("session={session} ssh={ssh} encrypted={encrypted}");
+}
+
+fn no_user(wish: &Wish) -> Failure {
+    Failure::misuse(format!(
+        "{}{} does not publish a user name for you",
+        wish.whom.device, wish.whom.to
+    ))
+    .hint("--user NAME")
+    .classic("Remote username record not shared with the client")
+}
+
+/// Where sshd listens unless somebody says otherwise.
+const DEFAULT_SSHD: u16 = 22;

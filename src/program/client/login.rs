@@ -1,0 +1,194 @@
+//! The person's ssh, or what stands in for it: step 5.
+
+use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
+
+use async_std::{future::timeout, net::TcpListener, task};
+
+use super::Wish;
+use crate::{
+    cli::{self, Failure, Progress, exit},
+    net::dial::Endpoint,
+    np::session::Ready,
+    pipe::cipher::Side,
+    secret::Secret,
+    session::{
+        ask::broken,
+        bridge::{self, Local, Plan},
+        launch::{self, Order},
+        online,
+    },
+    sys::{
+        self,
+        ssh::{self, HostKeyAlias, Login, UserName},
+    },
+};
+
+/// Longest wait for ssh to use the loopback port, and for the session's first connection.
+const FIRST_USE: Duration = Duration::from_secs(100);
+/// How long ssh's bad news waits for the pipe's.
+const PIPE_STORY: Duration = Duration::from_millis(500);
+
+/// How the person's ssh gets to the device.
+pub(super) enum Reach {
+    /// Through a bridge of ours.
+    Pipe(Ready),
+    /// Through a loopback port that another ssh holds open.
+    Port(u16),
+}
+
+fn plan(ready: Ready, local: Local) -> Plan {
+    Plan {
+        local,
+        rendezvous: Endpoint {
+            host: ready.host,
+            port: ready.port,
+        },
+        admission: ready.admission.map(Secret::new),
+        keys: ready.keys.as_ref().map(online::session_keys),
+        side: Side::Client,
+        timeout: FIRST_USE,
+        many: None,
+    }
+}
+
+/// stdin and stdout are the session.
+pub(super) async fn stdio(ready: Ready) -> Result<ExitCode, Failure> {
+    bridge::run(plan(ready, Local::Stdio), || {})
+        .await
+        .map_err(|why| broken(&why))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn find_ssh() -> Result<PathBuf, Failure> {
+    ssh::find().ok_or_else(|| {
+        Failure::plain("there is no ssh on this machine")
+            .hint("install openssh-client, or use --stdio")
+    })
+}
+
+pub(super) fn no_port(error: io::Error) -> Failure {
+    Failure::plain(format!("no loopback port: {error}"))
+        .classic("Unable to find a spare local port")
+}
+
+/// ssh, on a loopback port that leads to the device.
+pub(super) async fn shell(
+    reach: Reach,
+    wish: &Wish,
+    user: &UserName,
+    progress: &mut Progress,
+) -> Result<ExitCode, Failure> {
+    let (port, pipe) = match reach {
+        Reach::Port(port) => (port, None),
+        Reach::Pipe(ready) => {
+            progress.classic("Creating connection to socket rendezvous");
+            let at = ("127.0.0.1", wish.local_port);
+            let listener = TcpListener::bind(at).await.map_err(no_port)?;
+            let port = listener.local_addr().map_err(no_port)?.port();
+            let plan = plan(ready, Local::Listen(listener));
+            (port, Some(task::spawn(bridge::run(plan, || {}))))
+        }
+    };
+    let name = user.as_str();
+    progress.done(format!("ssh {name}@localhost through port {port}"));
+    progress.classic("Starting user session");
+
+    let mut child = async_process::Command::new(find_ssh()?)
+        .args(ssh_words(wish, user, port))
+        .env_remove("NOPORTS_PASSPHRASE")
+        .spawn()
+        .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
+    let status = child
+        .status()
+        .await
+        .map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
+    // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
+    if status.code() == Some(255)
+        && let Some(pipe) = pipe
+        && let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await
+    {
+        return Err(broken(&why));
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(exit::FAILED)))
+}
+
+/// The device's name among the hosts that ssh knows.
+pub(super) fn alias(wish: &Wish) -> HostKeyAlias {
+    HostKeyAlias::new(wish.whom.device.as_str(), wish.whom.to.as_str())
+}
+
+/// What stands behind `ssh`. It takes options behind the host, too, so the person's words need no sorting.
+fn ssh_words(wish: &Wish, user: &UserName, port: u16) -> Vec<OsString> {
+    let login = Login {
+        port,
+        alias: &alias(wish),
+        user: Some(user),
+        identity: wish.identity.as_deref(),
+        options: &[],
+        command: &wish.ssh,
+    };
+    login.arguments()
+}
+
+#[derive(miniserde::Serialize)]
+struct Opened<'a> {
+    event: &'static str,
+    port: u16,
+    user: &'a str,
+    command: String,
+}
+
+/// Something in the background keeps a loopback port open; we print how to use it and go.
+pub(super) async fn print(
+    reach: Reach,
+    wish: &Wish,
+    user: &UserName,
+    progress: &mut Progress,
+) -> Result<ExitCode, Failure> {
+    let (port, waits) = match reach {
+        Reach::Port(port) => (port, wish.inside.idle),
+        Reach::Pipe(ready) => {
+            progress.classic("Creating connection to socket rendezvous");
+            let local = launch::Local::Port(wish.local_port, FIRST_USE);
+            (in_background(&ready, local).await?, FIRST_USE)
+        }
+    };
+    progress.done(format!("port {port} waits {} s for ssh", waits.as_secs()));
+    let command = format!("ssh {}", ssh::shell_line(&ssh_words(wish, user, port)));
+    if wish.json {
+        let opened = Opened {
+            event: "open",
+            port,
+            user: user.as_str(),
+            command,
+        };
+        cli::print_out(&miniserde::json::to_string(&opened));
+    } else {
+        cli::print_out(&command);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A bridge that outlives us; returns where it listens, or 0 where it does not.
+pub(super) async fn in_background(ready: &Ready, local: launch::Local<'_>) -> Result<u16, Failure> {
+    let listens = !matches!(local, launch::Local::Service(_));
+    let program = sys::process::own_executable()
+        .map_err(|error| Failure::plain(format!("cannot find this program's own file: {error}")))?;
+    let order = Order {
+        local,
+        rendezvous: Endpoint {
+            host: ready.host.clone(),
+            port: ready.port,
+        },
+        admission: ready.admission.as_deref(),
+        keys: ready.keys.as_ref(),
+        many: None,
+    };
+    let bridge = launch::start(&program, &order).await;
+    let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    match bridge.port {
+        None if listens => Err(Failure::plain("the bridge does not say where it listens")),
+        port => Ok(port.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,297 @@
+//! One ssh carries another: sessions that nothing but ssh encrypts, and all sessions of 5.0 to 5.2.
+//!
+//! ```text
+//!   person's ssh ─▶ localhost:LP ─▶ tunnel ssh ─▶ our bridge, or straight ─▶ rendezvous ═▶ device's sshd
+//!                                    │ logs in with a key that the device sent for this session (4.0.0-rc.2: the
+//!                                    │ person's own), goes to the background, ends when nobody has used it for a while
+//! ```
+//!
+//! The device's key lies in a file of ours only until the tunnel stands.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_process::{ChildStderr, Command, Stdio};
+use async_std::{future::timeout, net::TcpListener, task};
+use futures_lite::{AsyncReadExt, future};
+use log::debug;
+
+use super::{
+    Wish,
+    login::{alias, find_ssh, in_background, no_port},
+};
+use crate::{
+    cli::{Failure, Progress, exit},
+    np::{ids::SessionId, session::Ready},
+    secret::Secret,
+    session::launch::Local,
+    sys::{
+        signal,
+        ssh::UserName,
+        tunnel_ssh::{self, Direction, IdentityFile, Tunnel},
+    },
+};
+
+/// How long the tunnel waits for the next user, in seconds.
+pub(super) const IDLE: u64 = tunnel_ssh::LASTS.as_secs();
+/// Longest wait for the tunnel to stand.
+const STANDS: Duration = Duration::from_secs(15);
+/// How long a bridge may wait for the tunnel's ssh.
+const BRIDGE: Duration = Duration::from_secs(30);
+/// Most bytes of what ssh says that are kept.
+const MAX_SAID: usize = 4096;
+
+/// What is special about the ssh that carries the other.
+pub(super) struct Inside {
+    /// Who logs in; else who logs in anyway.
+    pub user: Option<UserName>,
+    /// The device's sshd, as it sees it.
+    pub sshd: u16,
+    /// Further options.
+    pub options: Vec<String>,
+    /// How long it waits for the next user.
+    pub idle: Duration,
+}
+
+/// What the tunnel logs in with.
+pub(super) enum Key {
+    /// A private key for this session, PEM.
+    Temporary(Secret<String>),
+    /// `--identity`.
+    Own,
+}
+
+/// Opens the tunnel; returns the loopback port that leads to the device's sshd.
+pub(super) async fn open(
+    ready: Ready,
+    session: SessionId,
+    key: Key,
+    wish: &Wish,
+    user: &UserName,
+    progress: &mut Progress,
+) -> Result<u16, Failure> {
+    progress.begin("opening a tunnel");
+    progress.classic("Creating connection to socket rendezvous");
+    let bare = ready.admission.is_none() && ready.keys.is_none();
+    let (host, port) = match bare {
+        // As the classic clients do; nothing needs to be said to this rendezvous.
+        true => (ready.host.clone(), ready.port),
+        false => {
+            let local = Local::Port(0, BRIDGE);
+            ("localhost".to_owned(), in_background(&ready, local).await?)
+        }
+    };
+    progress.classic("Starting tunnel session");
+    let no_input = matches!(key, Key::Temporary(_));
+    let (_file, identity) = identity(key, session, wish).await?;
+    let listen = free_port(wish.local_port).await?;
+    let tunnel = Tunnel {
+        user: wish.inside.user.as_ref().unwrap_or(user),
+        host: &host,
+        port,
+        identity: &identity,
+        direction: Direction::Local {
+            listen,
+            sshd: wish.inside.sshd,
+        },
+        alias: Some(&alias(wish)),
+        no_input,
+        options: &wish.inside.options,
+        lasts: wish.inside.idle,
+    };
+    // Told to end, we still tidy up: the key's file goes with this function.
+    let told = async {
+        let _ = signal::stop().await;
+        Err(Failure::plain("told to end before the tunnel stood"))
+    };
+    future::or(stand(&tunnel), told).await?;
+    progress.done(format!("a tunnel stands, on port {listen}"));
+    Ok(listen)
+}
+
+async fn identity(
+    key: Key,
+    session: SessionId,
+    wish: &Wish,
+) -> Result<(Option<IdentityFile>, PathBuf), Failure> {
+    let pem = match key {
+        Key::Own => {
+            let own = wish.identity.clone().ok_or_else(|| {
+                Failure::misuse("this device's daemon wants your own key for the tunnel")
+                    .hint("--identity FILE")
+            })?;
+            return Ok((None, own));
+        }
+        Key::Temporary(pem) => pem,
+    };
+    let written = task::spawn_blocking(move || {
+        let folder = tunnel_ssh::identity_folder()?;
+        IdentityFile::write(&folder, &session.to_string(), &pem)
+    });
+    let file = written.await.map_err(|error| {
+        Failure::plain(format!("cannot keep the device's temporary key: {error}"))
+    })?;
+    let path = file.path().to_owned();
+    Ok((Some(file), path))
+}
+
+/// A port to listen on. Somebody else may take it before ssh does; ssh says so then.
+pub(super) async fn free_port(wanted: u16) -> Result<u16, Failure> {
+    let listener = TcpListener::bind(("127.0.0.1", wanted)).await;
+    let at = listener.and_then(|listener| listener.local_addr());
+    Ok(at.map_err(no_port)?.port())
+}
+
+/// Starts ssh and waits until it has gone to the background.
+async fn stand(tunnel: &Tunnel<'_>) -> Result<(), Failure> {
+    let failed = |why: String| Failure::new(exit::SERVICE, format!("the tunnel's ssh {why}"));
+    let mut child = Command::new(find_ssh()?)
+        .args(tunnel.arguments())
+        .env_remove("NOPORTS_PASSPHRASE")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let said = Arc::new(Mutex::new(String::new()));
+    // Not to its end: what has gone to the background may keep it open.
+    let listening = child.stderr.take();
+    let listening = listening.map(|stderr| task::spawn(listen(stderr, Arc::clone(&said))));
+    let status = timeout(STANDS, child.status()).await;
+    let status = status.map_err(|_| failed(format!("did not stand within {STANDS:?}")))?;
+    let status = status.map_err(|error: io::Error| failed(format!("was lost: {error}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    if let Some(listening) = listening {
+        let _ = timeout(Duration::from_millis(500), listening).await;
+    }
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    debug!("tunnel_ssh={said:?}");
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    Err(
+        failed(format!("failed: {}", last.unwrap_or("it said nothing")))
+            .hint("is the key let in there, and does sshd allow forwarding? -v tells more"),
+    )
+}
+
+async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<String>>) {
+    let mut chunk = [0; 512];
+    while let Ok(n @ 1..) = stderr.read(&mut chunk).await {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() < MAX_SAID {
+            let text = String::from_utf8_lossy(&chunk[..n]);
+            said.extend(text.chars().filter(|c| *c == '\n' || !c.is_control()));
+        }
+    }
+}
+
+/// What the person says about host keys, algorithms and the configuration file counts for the tunnel, too.
+pub(super) fn for_both(words: &[String]) -> Vec<String> {
+    const NAMES: [&str; 9] = [
+        "userknownhostsfile",
+        "globalknownhostsfile",
+        "stricthostkeychecking",
+        "hostkeyalgorithms",
+        "kexalgorithms",
+        "ciphers",
+        "macs",
+        "pubkeyacceptedalgorithms",
+        "connecttimeout",
+    ];
+    let counts = |flag: &str, value: &str| {
+        let name = value.split(['=', ' ']).next().unwrap_or_default();
+        flag == "-F" || NAMES.contains(&name.to_ascii_lowercase().as_str())
+    };
+    sort(words, &["-F", "-o"], counts).1
+}
+
+/// (the person's words without forwardings, the forwardings)
+pub(super) fn take_forwards(words: &[String]) -> (Vec<String>, Vec<String>) {
+    sort(words, &["-L", "-R", "-D"], |_, _| true)
+}
+
+/// Parts options with these flags, that `count`, from the other words. They end where a command begins.
+fn sort(
+    words: &[String],
+    flags: &[&str],
+    counts: impl Fn(&str, &str) -> bool,
+) -> (Vec<String>, Vec<String>) {
+    // ssh's options that take a value; all others are single letters.
+    const WITH_VALUE: &str = "BbcDEeFIiJLlmOopQRSWw";
+    let (mut rest, mut taken) = (Vec::new(), Vec::new());
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next_if(|word| word.starts_with('-') && word.len() > 1) {
+        let (flag, behind) = word.split_at(2.min(word.len()));
+        let has_value = flag.ends_with(|c| WITH_VALUE.contains(c));
+        let value = match has_value && behind.is_empty() {
+            true => words.next().cloned(),
+            false => None,
+        };
+        let text = value.as_deref().unwrap_or(behind);
+        let to = match flags.contains(&flag) && counts(flag, text) {
+            true => &mut taken,
+            false => &mut rest,
+        };
+        to.push(word.clone());
+        to.extend(value);
+    }
+    rest.extend(words.cloned());
+    (rest, taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::program::client::tunnelled::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn forwardings_are_told_from_the_rest() {
+        for (line, rest, forwards) in [
+            ("", "", ""),
+            ("-v uname -L", "-v uname -L", ""),
+            ("-L 1:a:2 -v", "-v", "-L 1:a:2"),
+            (
+                "-L1:a:2 -i key -D 9 echo -R x",
+                "-i key echo -R x",
+                "-L1:a:2 -D 9",
+            ),
+            (
+                "-o LocalForward=x -R 3:b:4",
+                "-o LocalForward=x",
+                "-R 3:b:4",
+            ),
+            ("-L", "", "-L"),
+        ] {
+            let (left, taken) = take_forwards(&words(line));
+            assert_eq!(
+                (left.join(" "), taken.join(" ")),
+                (rest.into(), forwards.into()),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_counts_for_both_sshs() {
+        for (line, both) in [
+            ("-F none -v", "-F none"),
+            (
+                "-o UserKnownHostsFile=/x -oStrictHostKeyChecking=yes -o LocalForward=y cmd -F z",
+                "-o UserKnownHostsFile=/x -oStrictHostKeyChecking=yes",
+            ),
+            ("-L 1:a:2 -i key", ""),
+            ("cmd", ""),
+        ] {
+            assert_eq!(for_both(&words(line)).join(" "), both, "{line}");
+        }
+    }
+}

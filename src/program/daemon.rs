@@ -1,0 +1,347 @@
+//! `noports daemon`: waits on a device for sessions. Listens on nothing.
+//!
+//! ```text
+//!   monitor ──notification──▶ is the sender on the list? ──no──▶ a line in the log, silence;
+//!                                   │ yes                        with a policy: what it says
+//!                     ping ◀────────┤────────▶ ssh_request, npt_request: judge ──no──▶ the reason,
+//!                  heartbeat                     │ yes                                 to the client
+//!                                                ▼
+//!                             a bridge process: local service ⇄ rendezvous
+//!                                                │ it is up
+//!                                                ▼
+//!                                 answer with the session's keys
+//! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`args`] | the command line |
+//! | [`session`] | a request, from its text to its answer |
+//! | [`mod@keyring`] | ssh keys that are let in: of people for good, of sessions for seconds |
+//! | [`reverse`] | logging in to clients before 4.0 |
+//! | [`publish`] | what it says of itself |
+//! | [`known`] | the sessions of the last minutes |
+//! | [`ways`] | being held to an older generation, for tests |
+//!
+//! Each session has a process of its own, so a daemon that restarts, is upgraded or crashes leaves
+//! running sessions alone.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use async_std::task;
+use log::{debug, error, info, warn};
+
+use crate::{
+    at::{
+        AtSign, Notification,
+        client::{Client, Network},
+        keyfile::AtKeys,
+        verb::Operation,
+    },
+    cli::Failure,
+    np::{
+        NAMESPACE,
+        ids::DeviceName,
+        permit::Permit,
+        policy,
+        request::{Meeting, SshRequest, TunnelRequest},
+        sshkey::{self, PublicKeyLine},
+    },
+    secret::Secret,
+    session::{
+        authorise::{Consult, Doorman, Verdict},
+        online,
+    },
+    sys::authorized_keys::AuthorizedKeys,
+};
+
+pub use args::{main, verify};
+pub use keyring::{KeyOptions, When};
+pub use ways::Ways;
+
+use keyring::{Closing, Keyring};
+use known::Known;
+use reverse::Slots;
+use session::Word;
+
+mod args;
+mod keyring;
+mod known;
+mod publish;
+mod reverse;
+mod session;
+mod ways;
+
+/// Messages that may be worked on at the same time; more wait for no one and are dropped.
+const MAX_STARTING: usize = 64;
+
+/// Who may open what, through which daemon.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Name of this device.
+    pub device: DeviceName,
+    /// Who may open sessions.
+    pub managers: Vec<AtSign>,
+    /// Whom to ask about everybody else.
+    pub consult: Option<Consult>,
+    /// What they may open.
+    pub permit: Permit,
+    /// Port of the local sshd.
+    pub sshd_port: u16,
+    /// Publish nothing.
+    pub hide: bool,
+    /// What is done with ssh keys, and for older clients.
+    pub ssh: Ssh,
+    /// Nobody may do without encryption or without the login at the rendezvous.
+    pub require_protection: bool,
+    /// The generation it is held to; our own, except in tests.
+    pub ways: Ways,
+    /// The executable that a session's bridge is started from.
+    pub program: PathBuf,
+}
+
+/// What is done with ssh keys, and for older clients.
+#[derive(Clone, Debug, Default)]
+pub struct Ssh {
+    /// Clients may let their public keys in, behind these options.
+    pub accept_keys: Option<KeyOptions>,
+    /// When a session brings a temporary key along.
+    pub temporary_keys: When,
+    /// Further options of such a key.
+    pub temporary_options: KeyOptions,
+    /// The device logs in to clients that ask for it.
+    pub reverse: bool,
+    /// The old form of request is answered with a bare word.
+    pub bare_answers: bool,
+    /// The file with the keys that sshd lets in, if it is not the user's own.
+    pub file: Option<PathBuf>,
+}
+
+/// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
+///
+/// # Errors
+/// When trying again cannot help.
+pub async fn serve(
+    network: Network,
+    keys: Arc<AtKeys>,
+    policy: Policy,
+    ready: impl FnOnce(&str),
+) -> Result<(), Failure> {
+    let mut watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
+    if policy.consult.is_some() {
+        watch = format!("{watch}|{}", policy::WATCH_RPC);
+    }
+    let (keyring, _closing) = keyring(&policy.ssh, policy.sshd_port).await;
+    let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let (device, managers) = (policy.device.clone(), policy.managers.clone());
+    let daemon = Daemon {
+        doorman: Doorman::new(at.clone(), device, managers, policy.consult.clone()),
+        at,
+        policy: Arc::new(policy),
+        known: Arc::default(),
+        slots: Arc::default(),
+        keyring,
+    };
+    ready(&daemon.announce());
+    task::spawn(daemon.clone().publish_for_ever());
+    task::spawn(daemon.clone().show_for_ever());
+
+    online::listen(inbox, |note| daemon.hear(note)).await
+}
+
+/// The ssh keys of this machine's user, without what an earlier run left behind.
+async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, Closing) {
+    let file = match &ssh.file {
+        Some(path) => Some(AuthorizedKeys::at(path)),
+        None => AuthorizedKeys::of_this_user().ok(),
+    };
+    Keyring::open(file, sshd_port, ssh.temporary_options.clone()).await
+}
+
+/// The daemon; cheap to clone.
+#[derive(Clone)]
+struct Daemon {
+    at: Client,
+    doorman: Doorman,
+    policy: Arc<Policy>,
+    known: Arc<Mutex<Known>>,
+    /// Private keys that wait for the request that uses them.
+    slots: Arc<Mutex<Slots>>,
+    keyring: Keyring,
+}
+
+impl Daemon {
+    fn announce(&self) -> String {
+        let (at, p) = (self.at.atsign(), &self.policy);
+        let managers: Vec<_> = p.managers.iter().map(AtSign::as_str).collect();
+        info!(
+            "ready as={at} device={} managers={} policy={} permit={}",
+            p.device,
+            managers.join(","),
+            p.consult.as_ref().map_or("none", |c| c.policy.as_str()),
+            p.permit
+        );
+        format!(r#"{{"event":"ready","as":"{at}","device":"{}"}}"#, p.device)
+    }
+
+    /// One notification. Never blocks: whatever takes time gets a task of its own.
+    fn hear(&self, note: Notification) {
+        if self.doorman.takes(&note) || self.word(&note).is_none() {
+            return;
+        }
+        let daemon = self.clone();
+        task::spawn(async move {
+            let verdict = daemon.doorman.authorise(&note.from).await;
+            daemon.act(note, verdict);
+        });
+    }
+
+    fn act(&self, note: Notification, verdict: Verdict) {
+        let Some(word) = self.word(&note) else { return };
+        let ignored =
+            |reason: &str| info!("ignored from={} word={word} reason={reason}", note.from);
+        let permit = match verdict {
+            Verdict::Allowed(permit) => Ok(permit),
+            Verdict::Denied(why) => Err(why),
+            Verdict::Ignored(reason) => return ignored(reason),
+        };
+        let ssh = &self.policy.ssh;
+        match word {
+            _ if !self.policy.ways.hears(word) => ignored("held_to_its_time"),
+            "ping" => drop(task::spawn(self.clone().answer_ping(note, permit.is_ok()))),
+            "ssh_request" => self.start(note, Word::Ssh, permit),
+            "npt_request" => self.start(note, Word::Tunnel, permit),
+            "sshd" if ssh.reverse => self.start(note, Word::Reverse, permit),
+            "privatekey" if ssh.reverse => self.work(|daemon| async move {
+                daemon.keep_private_key(note, permit).await;
+            }),
+            "sshpublickey" if ssh.accept_keys.is_some() => self.work(|daemon| async move {
+                daemon.accept_key(note, permit).await;
+            }),
+            "sshd" | "privatekey" => ignored("no_reverse_ssh"),
+            "sshpublickey" => ignored("no_public_keys"),
+            _ => ignored("unknown_word"),
+        }
+    }
+
+    fn start(&self, note: Notification, word: Word, permit: Result<Permit, String>) {
+        self.work(|daemon| async move {
+            match permit {
+                Ok(permit) => daemon.serve(note, word, &permit).await,
+                Err(why) => daemon.deny(note, word, &why).await,
+            }
+        });
+    }
+
+    /// In a task of its own, unless there are too many.
+    fn work<F>(&self, what: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(working) = Working::begin(self) else {
+            return warn!("ignored reason=too_many_starting");
+        };
+        let work = what(self.clone());
+        task::spawn(async move {
+            work.await;
+            drop(working);
+        });
+    }
+
+    /// A private key for a request that is about to come from the same sender.
+    async fn keep_private_key(self, note: Notification, permit: Result<Permit, String>) {
+        let from = &note.from;
+        let text = self.at.open(&note).await.ok().flatten().map(Secret::new);
+        let key = text.map(|text| sshkey::private_key(text.reveal()));
+        let kept = match (permit, key) {
+            (Err(_), _) => "denied",
+            (_, Some(Ok(key))) => match self.slots().put(from, key, Instant::now()) {
+                true => return debug!("private_key=kept from={from}"),
+                false => "too_many_keys",
+            },
+            (_, Some(Err(_)) | None) => "no_key",
+        };
+        info!("ignored from={from} word=privatekey reason={kept}");
+    }
+
+    /// A public key that is to be let in for good: a way to the same sshd, so only for who may open that.
+    async fn accept_key(self, note: Notification, permit: Result<Permit, String>) {
+        let from = &note.from;
+        let ignored = |why: &str| info!("ignored from={from} word=sshpublickey reason={why:?}");
+        let allowed = permit.and_then(|permit| self.judge(None, &permit).map(drop));
+        if let Err(why) = allowed {
+            return ignored(&why);
+        }
+        let text = self.at.open(&note).await.ok().flatten().unwrap_or_default();
+        let key = match PublicKeyLine::parse(&text) {
+            Ok(key) => key,
+            Err(why) => return ignored(&why.to_string()),
+        };
+        let Some(options) = &self.policy.ssh.accept_keys else {
+            return;
+        };
+        match self.keyring.add(&key, options).await {
+            Ok(true) => info!("public_key=added from={from}"),
+            Ok(false) => info!("public_key=known from={from}"),
+            Err(error) => error!("public_key=lost from={from} error={:?}", error.to_string()),
+        }
+    }
+
+    /// The first part of `<word>.<device>.sshnp`, if the notification is for this device.
+    fn word<'a>(&self, note: &'a Notification) -> Option<&'a str> {
+        if note.operation != Operation::Update || note.is_text || note.is_stats() {
+            return None;
+        }
+        let rest = note
+            .entity()
+            .strip_suffix(&format!(".{}.{NAMESPACE}", self.policy.device))?;
+        (!rest.contains('.')).then_some(rest)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the messages that are worked on.
+struct Working(Daemon);
+
+impl Working {
+    fn begin(daemon: &Daemon) -> Option<Self> {
+        let mut known = daemon.known();
+        if known.starting >= MAX_STARTING {
+            return None;
+        }
+        known.starting += 1;
+        Some(Self(daemon.clone()))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.known().starting -= 1;
+    }
+}
+
+/// What a client may ask for, at a rendezvous.
+enum Asked {
+    Ssh(SshRequest),
+    Tunnel(TunnelRequest),
+}
+
+impl Asked {
+    fn meeting_mut(&mut self) -> &mut Meeting {
+        match self {
+            Self::Ssh(request) => &mut request.meeting,
+            Self::Tunnel(request) => &mut request.meeting,
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Which ssh keys this machine's sshd lets in because of us.
+//!
+//! ```text
+//!   session ──▶ a fresh pair ── private half ──▶ client, in the answer
+//!                    └── public half ──▶ authorized_keys, for 15 s after the answer: time to log in
+//!   sshpublickey ──▶ authorized_keys, for good
+//! ```
+//! A temporary key opens no shell: it may only forward a port to the local sshd. Its line also goes when the daemon
+//! ends, and what a crash leaves behind goes at the next start.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart (the line's options, the 15 s).
+
+use std::{
+    collections::HashSet,
+    io,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_std::task;
+use log::{error, info};
+
+use crate::{
+    np::{ids::SessionId, sshkey::PublicKeyLine},
+    secret::Secret,
+    sys::{authorized_keys::AuthorizedKeys, ssh_key::SshKey},
+};
+
+/// How long a temporary key is let in after the answer that it came with.
+const LIFE: Duration = Duration::from_secs(15);
+/// Most temporary keys at a time.
+const MAX_KEYS: usize = 64;
+/// Longest options of a key, in bytes.
+const MAX_OPTIONS: usize = 2048;
+
+/// When a session brings a temporary ssh key along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum When {
+    /// Where nothing but ssh encrypts.
+    #[default]
+    Needed,
+    /// With every ssh session: clients before 5.3 insist on one.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl FromStr for When {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "needed" => Ok(Self::Needed),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err("needed, always or never".to_owned()),
+        }
+    }
+}
+
+/// What stands before a key and says what it may be used for; may be nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyOptions(String);
+
+/// Options that would spoil the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadOptions {
+    /// A line end, or another control character.
+    Control,
+    /// Quotes that do not close, or too long.
+    Form,
+}
+
+impl BadOptions {
+    /// The error's text, for the options of this kind of key.
+    pub fn of(self, what: &str) -> String {
+        match self {
+            Self::Control => format!(
+                "Detected newline characters in the ssh {what} permissions: they would make another line of \
+                 authorized_keys"
+            ),
+            Self::Form => format!("the ssh {what} options have an open quote, or are too long"),
+        }
+    }
+}
+
+impl KeyOptions {
+    /// Checks a list of options. Commas and blanks at its ends are dropped.
+    ///
+    /// # Errors
+    /// See [`BadOptions`].
+    pub fn parse(text: &str) -> Result<Self, BadOptions> {
+        if text.contains(char::is_control) {
+            return Err(BadOptions::Control);
+        }
+        let (mut quoted, mut escaped) = (false, false);
+        for c in text.chars() {
+            quoted ^= c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+        }
+        if quoted || text.len() > MAX_OPTIONS {
+            return Err(BadOptions::Form);
+        }
+        Ok(Self(text.trim_matches([',', ' ']).to_owned()))
+    }
+
+    fn before(&self, key: &str) -> String {
+        match self.0.as_str() {
+            "" => key.to_owned(),
+            options => format!("{options} {key}"),
+        }
+    }
+}
+
+/// `options type key comment` of a session's temporary key.
+fn temporary_line(port: u16, options: &KeyOptions, public: &str, session: SessionId) -> String {
+    let comma = if options.0.is_empty() { "" } else { "," };
+    let options = &options.0;
+    format!(
+        r#"command="echo \"ssh session complete\";sleep 20",PermitOpen="localhost:{port}"{comma}{options} {public} sshnp_ephemeral_{session}"#
+    )
+}
+
+/// The keys of the machine's user, as far as they are ours; cheap to clone.
+#[derive(Clone)]
+pub struct Keyring(Arc<Inner>);
+
+struct Inner {
+    /// `None` where the user has no home folder.
+    file: Option<AuthorizedKeys>,
+    sshd_port: u16,
+    options: KeyOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: HashSet<SessionId>,
+    closed: bool,
+}
+
+/// Takes all temporary keys out again when it is dropped.
+pub struct Closing(Keyring);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let sessions = {
+            let mut state = self.0.state();
+            state.closed = true;
+            std::mem::take(&mut state.sessions)
+        };
+        sessions
+            .into_iter()
+            .for_each(|session| self.0.remove(session));
+    }
+}
+
+/// A key that is let in as long as this lives.
+pub struct TemporaryKey {
+    /// The private half, in PEM form.
+    pub private: Secret<String>,
+    keyring: Keyring,
+    session: SessionId,
+}
+
+impl TemporaryKey {
+    /// The answer is on its way: some seconds, then it is over.
+    pub fn answered(self) {
+        task::spawn(async move {
+            task::sleep(LIFE).await;
+            drop(self);
+        });
+    }
+}
+
+impl Drop for TemporaryKey {
+    fn drop(&mut self) {
+        let (keyring, session) = (self.keyring.clone(), self.session);
+        drop(task::spawn_blocking(move || {
+            // Whoever takes it off the list takes it out of the file.
+            if keyring.state().sessions.remove(&session) {
+                keyring.remove(session);
+            }
+        }));
+    }
+}
+
+impl Keyring {
+    /// Takes out what an earlier daemon left behind. The second part closes the ring.
+    pub async fn open(
+        file: Option<AuthorizedKeys>,
+        sshd_port: u16,
+        options: KeyOptions,
+    ) -> (Self, Closing) {
+        let ring = Self(Arc::new(Inner {
+            file,
+            sshd_port,
+            options,
+            state: Mutex::default(),
+        }));
+        if let Some(file) = ring.0.file.clone() {
+            match task::spawn_blocking(move || file.remove_stale()).await {
+                Ok(0) => {}
+                Ok(count) => info!("temporary_keys=removed count={count} from=an_earlier_run"),
+                Err(error) => error!("temporary_keys=left error={:?}", error.to_string()),
+            }
+        }
+        (ring.clone(), Closing(ring))
+    }
+
+    /// A key for this session; let in from now on.
+    ///
+    /// # Errors
+    /// Too many, or what the system says.
+    pub async fn temporary(&self, session: SessionId) -> io::Result<TemporaryKey> {
+        let ring = self.clone();
+        task::spawn_blocking(move || {
+            let pair = SshKey::generate().map_err(io::Error::other)?;
+            {
+                let mut state = ring.state();
+                if state.closed || state.sessions.len() >= MAX_KEYS {
+                    return Err(io::Error::other("too many temporary keys at a time"));
+                }
+                state.sessions.insert(session);
+            }
+            let line = temporary_line(ring.0.sshd_port, &ring.0.options, &pair.public, session);
+            let added = ring.file()?.add_session_key(&line, &session.to_string());
+            let key = TemporaryKey {
+                private: pair.private,
+                keyring: ring.clone(),
+                session,
+            };
+            // If the ring was closed meanwhile, nobody else takes it out again.
+            if added.is_ok() && !ring.state().sessions.contains(&session) {
+                ring.remove(session);
+            }
+            added.map(|()| key)
+        })
+        .await
+    }
+
+    /// Lets a person's key in for good; `false` when it was let in already.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn add(&self, key: &PublicKeyLine, options: &KeyOptions) -> io::Result<bool> {
+        let (ring, line) = (self.clone(), options.before(key.as_str()));
+        task::spawn_blocking(move || ring.file()?.add_key(&line)).await
+    }
+
+    fn file(&self) -> io::Result<&AuthorizedKeys> {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "this user has no home folder");
+        self.0.file.as_ref().ok_or_else(none)
+    }
+
+    fn remove(&self, session: SessionId) {
+        let removed = self
+            .file()
+            .and_then(|file| file.remove_session(&session.to_string()));
+        if let Err(error) = removed {
+            error!(
+                "session={session} temporary_key=left error={:?}",
+                error.to_string()
+            );
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use async_std::task::block_on;
+
+    use crate::program::daemon::keyring::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("keyring-{}", SessionId::random()));
+            crate::sys::paths::private_folder(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("authorized_keys")
+        }
+
+        fn text(&self) -> String {
+            fs::read_to_string(self.file()).unwrap_or_default()
+        }
+
+        async fn ring(&self) -> (Keyring, Closing) {
+            Keyring::open(
+                Some(AuthorizedKeys::at(&self.file())),
+                22,
+                KeyOptions::default(),
+            )
+            .await
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    async fn until(mut so: impl FnMut() -> bool) {
+        for _ in 0..1000 {
+            if so() {
+                return;
+            }
+            task::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never");
+    }
+
+    #[test]
+    fn options_that_would_spoil_the_file_are_refused() {
+        for (text, want) in [
+            ("", Ok("")),
+            (
+                ",PermitOpen=\"localhost:80\"",
+                Ok("PermitOpen=\"localhost:80\""),
+            ),
+            ("restrict,pty ", Ok("restrict,pty")),
+            (r#"command="echo \"x\"""#, Ok(r#"command="echo \"x\"""#)),
+            ("no-pty\nssh-rsa AAAA", Err(BadOptions::Control)),
+            ("no-pty\r", Err(BadOptions::Control)),
+            ("command=\"x", Err(BadOptions::Form)),
+            (&*"x".repeat(MAX_OPTIONS + 1), Err(BadOptions::Form)),
+        ] {
+            let parsed = KeyOptions::parse(text).map(|options| options.0);
+            assert_eq!(parsed, want.map(str::to_owned), "{text:?}");
+        }
+        let said = BadOptions::Control.of("public key");
+        assert!(said.starts_with("Detected newline characters in the ssh public key permissions"));
+    }
+
+    #[test]
+    fn the_line_of_a_temporary_key_is_pinned() {
+        let session = "6f1c1c1e-6d0a-4a53-9d0a-0d4f7a2b9c11".parse().unwrap();
+        for (options, want) in [("", ""), (",no-pty", ",no-pty")] {
+            let options = KeyOptions::parse(options).unwrap();
+            let line = temporary_line(2222, &options, "ssh-ed25519 AAAA", session);
+            assert_eq!(
+                line,
+                format!(
+                    "command=\"echo \\\"ssh session complete\\\";sleep 20\",PermitOpen=\"localhost:2222\"{want} \
+                     ssh-ed25519 AAAA sshnp_ephemeral_6f1c1c1e-6d0a-4a53-9d0a-0d4f7a2b9c11"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_temporary_key_goes_with_its_holder_or_with_the_daemon() {
+        block_on(async {
+            let folder = Folder::new();
+            fs::write(folder.file(), "ssh-ed25519 AAAA mine\n").unwrap();
+            let (ring, closing) = folder.ring().await;
+            let (one, two) = (SessionId::random(), SessionId::random());
+            let first = ring.temporary(one).await.unwrap();
+            let second = ring.temporary(two).await.unwrap();
+            assert!(folder.text().contains(&one.to_string()));
+            assert!(first.private.reveal().starts_with("-----BEGIN OPENSSH"));
+            drop(first);
+            until(|| !folder.text().contains(&one.to_string())).await;
+            assert!(folder.text().contains(&two.to_string()));
+            drop(closing);
+            assert_eq!(folder.text(), "ssh-ed25519 AAAA mine\n");
+            assert!(ring.temporary(SessionId::random()).await.is_err(), "closed");
+            drop(second);
+        });
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_goes_at_the_next_start() {
+        block_on(async {
+            let folder = Folder::new();
+            let key = SshKey::generate().unwrap().public;
+            let line = temporary_line(22, &KeyOptions::default(), &key, SessionId::random());
+            fs::write(folder.file(), format!("{key} mine\n{line}\n")).unwrap();
+            let _both = folder.ring().await;
+            assert_eq!(folder.text(), format!("{key} mine\n"));
+        });
+    }
+
+    #[test]
+    fn no_more_keys_at_a_time_than_the_limit() {
+        block_on(async {
+            let folder = Folder::new();
+            let (ring, _closing) = folder.ring().await;
+            for _ in 0..MAX_KEYS {
+                ring.state().sessions.insert(SessionId::random());
+            }
+            assert!(ring.temporary(SessionId::random()).await.is_err());
+            assert_eq!(folder.text(), "");
+        });
+    }
+
+    #[test]
+    fn a_persons_key_stands_once_behind_its_options() {
+        block_on(async {
+            let folder = Folder::new();
+            let (ring, _closing) = folder.ring().await;
+            let text = format!("{} me", SshKey::generate().unwrap().public);
+            let key = PublicKeyLine::parse(&text).unwrap();
+            let options = KeyOptions::parse("no-pty").unwrap();
+            assert!(ring.add(&key, &options).await.unwrap());
+            assert!(!ring.add(&key, &options).await.unwrap());
+            assert_eq!(folder.text(), format!("no-pty {text}\n"));
+        });
+    }
+}

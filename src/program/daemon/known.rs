@@ -1,0 +1,107 @@
+//! The sessions of the last minutes: a request that comes twice acts once, and gets the same answer.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    at::AtSign,
+    np::{Message, ids::SessionId},
+};
+
+/// Answers that are kept, so that a repeated request gets the same one and acts only once.
+const REMEMBERED: usize = 1024;
+/// How long a repeated request gets its answer again. Notifications live a minute.
+const REMEMBER_FOR: Duration = Duration::from_secs(180);
+
+/// The sessions of the last minutes.
+#[derive(Default)]
+pub struct Known {
+    /// Sessions that are starting now.
+    pub starting: usize,
+    sessions: HashMap<SessionId, (AtSign, Option<Message>)>,
+    order: VecDeque<(Instant, SessionId)>,
+}
+
+/// What is known about a session id.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing: it is ours to open.
+    New,
+    /// It is being opened.
+    InWork,
+    /// It has its answer.
+    Answered(Message),
+    /// Asked for before, by somebody else.
+    Foreign,
+}
+
+impl Known {
+    /// Looks a session up, and remembers it from now on.
+    pub fn seen(&mut self, session: SessionId, from: &AtSign) -> Seen {
+        self.forget(Instant::now());
+        match self.sessions.get(&session) {
+            Some((owner, _)) if owner != from => Seen::Foreign,
+            Some((_, None)) => Seen::InWork,
+            Some((_, Some(answer))) => Seen::Answered(answer.clone()),
+            None => {
+                self.sessions.insert(session, (from.clone(), None));
+                self.order.push_back((Instant::now(), session));
+                Seen::New
+            }
+        }
+    }
+
+    /// Keeps the answer, for whoever asks again.
+    pub fn answered(&mut self, session: SessionId, answer: Message) {
+        if let Some((_, slot)) = self.sessions.get_mut(&session) {
+            *slot = Some(answer);
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((when, session)) = self.order.front().copied() {
+            if self.order.len() < REMEMBERED && now.duration_since(when) < REMEMBER_FOR {
+                break;
+            }
+            self.order.pop_front();
+            self.sessions.remove(&session);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::np::request;
+    use crate::program::daemon::known::*;
+
+    #[test]
+    fn a_session_is_opened_once_however_often_it_is_asked_for() {
+        let (mut known, session) = (Known::default(), SessionId::random());
+        let (alice, mallory): (AtSign, AtSign) =
+            ("@alice".parse().unwrap(), "@mallory".parse().unwrap());
+        assert_eq!(known.seen(session, &alice), Seen::New);
+        assert_eq!(known.seen(session, &alice), Seen::InWork);
+        let answer = request::refuse(session, "no", &alice, &"d".parse().unwrap());
+        known.answered(session, answer.clone());
+        assert_eq!(known.seen(session, &alice), Seen::Answered(answer));
+        assert_eq!(known.seen(session, &mallory), Seen::Foreign);
+        known.forget(Instant::now() + REMEMBER_FOR);
+        assert_eq!(known.seen(session, &alice), Seen::New);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (mut known, alice) = (Known::default(), "@alice".parse().unwrap());
+        for _ in 0..3 * REMEMBERED {
+            known.seen(SessionId::random(), &alice);
+        }
+        assert!(
+            known.sessions.len() <= REMEMBERED,
+            "{}",
+            known.sessions.len()
+        );
+    }
+}

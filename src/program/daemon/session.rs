@@ -1,0 +1,410 @@
+//! One request for a session, from its text to its answer.
+//!
+//! ```text
+//!   seen before? ──▶ the same answer again, or silence
+//!   read: signature, members ─▶ judge: may it be opened? ─▶ bridge, temporary key ─▶ yes, with keys
+//!                                                        └▶ ssh back to the client ─▶ connected
+//!   whatever fails ─▶ the reason, in plain text
+//! ```
+
+use std::time::{Duration, Instant};
+
+use async_std::task;
+use log::info;
+
+use super::{
+    Asked, Daemon,
+    keyring::{TemporaryKey, When},
+    known::Seen,
+    reverse,
+};
+use crate::{
+    at::{AtSign, Notification, client::AtError, crypto::PublicKey},
+    net::dial::Endpoint,
+    np::{
+        Message,
+        envelope::EnvelopeError,
+        ids::SessionId,
+        permit::Permit,
+        request::{self, Form, Keys, Meeting, RequestError, SshRequest, TunnelRequest},
+        reverse::ReverseRequest,
+    },
+    secret::Secret,
+    session::{
+        bridge::Many,
+        launch::{self, Lasting, Local, NO_BRIDGE, Order},
+        online,
+    },
+};
+
+/// How much longer than its client the device keeps a tunnel without connections: the client knows who is
+/// about to come, so it is the one to end it.
+const AFTER_THE_CLIENT: Duration = Duration::from_secs(10);
+
+/// The words that ask for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Ssh,
+    Tunnel,
+    /// `sshd`: a line, signed by nobody.
+    Reverse,
+}
+
+/// A yes: what is sent, and what ends some time after that.
+struct Yes {
+    message: Message,
+    key: Option<TemporaryKey>,
+}
+
+impl Daemon {
+    /// One session request, from somebody whom the policy denies: pass its reason on.
+    pub(super) async fn deny(&self, note: Notification, word: Word, why: &str) {
+        let from = &note.from;
+        let text = self.at.open(&note).await.ok().flatten();
+        match text.and_then(|text| claimed_session(word, &text)) {
+            Some(session) => {
+                info!("refused session={session} from={from} reason={why:?}");
+                let answer = request::refuse(session, why, from, &self.policy.device);
+                online::send_or_log(&self.at, &answer).await;
+            }
+            None => info!("refused from={from} reason={why:?}"),
+        }
+    }
+
+    /// One session request, from somebody who may ask: judge it, open the session, answer.
+    pub(super) async fn serve(&self, note: Notification, word: Word, permit: &Permit) {
+        let from = note.from.clone();
+        let text = match self.at.open(&note).await {
+            Ok(Some(text)) => text,
+            other => return info!("refused from={from} reason={:?}", other.err()),
+        };
+        let Some(session) = claimed_session(word, &text) else {
+            return info!("refused from={from} reason=no_session");
+        };
+        let seen = self.known().seen(session, &from);
+        match seen {
+            Seen::New => {}
+            Seen::InWork => return,
+            Seen::Answered(message) => return online::send_or_log(&self.at, &message).await,
+            Seen::Foreign => {
+                return info!("refused session={session} from={from} reason=anothers_session");
+            }
+        }
+        let (answer, key) = match self.open_session(&from, session, &text, word, permit).await {
+            Ok(Some(yes)) => (yes.message, yes.key),
+            Ok(None) => {
+                return info!("ignored session={session} from={from} reason=held_to_its_time");
+            }
+            Err(why) => {
+                info!("refused session={session} from={from} reason={why:?}");
+                let no = request::refuse(session, &why, &from, &self.policy.device);
+                (no, None)
+            }
+        };
+        self.known().answered(session, answer.clone());
+        online::send_or_log(&self.at, &answer).await;
+        if let Some(key) = key {
+            key.answered();
+        }
+    }
+
+    /// Everything between a request's text and the yes. `Err` is the reason, in words for the client; `None` is
+    /// silence.
+    async fn open_session(
+        &self,
+        from: &AtSign,
+        session: SessionId,
+        text: &str,
+        word: Word,
+        permit: &Permit,
+    ) -> Result<Option<Yes>, String> {
+        let read = match word {
+            Word::Reverse => Err(RequestError::Reverse),
+            Word::Ssh => {
+                let read = |signer: &PublicKey| SshRequest::parse(text, signer).map(Asked::Ssh);
+                self.signed(from, read).await?
+            }
+            Word::Tunnel => {
+                let read =
+                    |signer: &PublicKey| TunnelRequest::parse(text, signer).map(Asked::Tunnel);
+                self.signed(from, read).await?
+            }
+        };
+        match read {
+            Err(RequestError::Reverse) if self.policy.ssh.reverse => {
+                let asked = self.read_reverse(from, text, word).await?;
+                self.log_in_to(from, session, asked, permit).await.map(Some)
+            }
+            Err(why) => Err(why.to_string()),
+            Ok(asked) => match self.policy.ways.read(asked) {
+                Some(asked) => self.meet(from, &asked, permit).await.map(Some),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Reads something that its sender has signed.
+    async fn signed<T>(
+        &self,
+        from: &AtSign,
+        read: impl Fn(&PublicKey) -> Result<T, RequestError>,
+    ) -> Result<Result<T, RequestError>, String> {
+        let there = |found: Result<Option<PublicKey>, AtError>| match found {
+            Ok(Some(key)) => Ok(key),
+            Ok(None) => Err(format!("Signature not verified: {from} has no public key")),
+            Err(error) => Err(format!("Signature not verified: {error}")),
+        };
+        let remembered = there(self.at.public_key(from).await)?;
+        match read(&remembered) {
+            // The sender may have new keys since we looked.
+            Err(RequestError::Envelope(EnvelopeError::Signature)) => {
+                let signer = there(self.at.public_key_afresh(from).await)?;
+                Ok(read(&signer))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// May this be opened, by the daemon's list and by the client's? Says what to dial, or why not.
+    pub(super) fn judge(
+        &self,
+        tunnel: Option<&TunnelRequest>,
+        permit: &Permit,
+    ) -> Result<Endpoint, String> {
+        let target = match tunnel {
+            None => Endpoint {
+                host: "localhost".to_owned(),
+                port: self.policy.sshd_port,
+            },
+            Some(request) => {
+                let (host, port) = (&request.target_host, request.target_port);
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let target = Endpoint::parse(host, Some(port))
+                    .ok()
+                    .filter(|target| target.host == host);
+                target.ok_or_else(|| format!("{host:?} is no host"))?
+            }
+        };
+        let lists = [
+            (&self.policy.permit, "Daemon does not permit", "daemon"),
+            (permit, "Client is not permitted", "POLICY"),
+        ];
+        for (list, ssh, whose) in lists {
+            if !list.allows(&target.host, target.port) {
+                let words = list.services().join(", ");
+                return Err(match tunnel {
+                    None => format!("{ssh} connections to {target}"),
+                    Some(_) => format!(
+                        "Connection to {target} denied based on {whose} --permit-open [{words}]"
+                    ),
+                });
+            }
+        }
+        Ok(target)
+    }
+
+    /// A session at a rendezvous.
+    async fn meet(&self, from: &AtSign, asked: &Asked, permit: &Permit) -> Result<Yes, String> {
+        let (meeting, target) = (asked.meeting(), self.judge(asked.tunnel(), permit)?);
+        let unprotected = meeting.admission.is_none() || meeting.encryption.is_none();
+        if self.policy.require_protection && unprotected {
+            return Err("this device does not do sessions without encryption and login".to_owned());
+        }
+        let keys = meeting.encryption.as_ref();
+        let keys = keys.map(|encryption| Keys::random(encryption.twin_keys));
+        let keys = keys.transpose().map_err(|why| why.to_string())?;
+        let key = match self.brings_a_key(asked) {
+            true => Some(self.keyring.temporary(meeting.session).await),
+            false => None,
+        };
+        let key = key
+            .transpose()
+            .map_err(|why| format!("{NO_BRIDGE}no temporary ssh key: {why}"))?;
+        let message = self.yes(from, asked, keys.as_ref(), key.as_ref())?;
+        info!(
+            "session={} from={from} open={target} rendezvous={}:{} {}",
+            meeting.session,
+            meeting.host,
+            meeting.port,
+            agreed(asked, keys.as_ref(), key.is_some())
+        );
+        self.start_bridge(meeting, keys.as_ref(), target, asked.lasting())
+            .await?;
+        Ok(Yes { message, key })
+    }
+
+    /// Whether an answer brings a temporary ssh key along: where nothing but ssh encrypts, unless we are told otherwise.
+    fn brings_a_key(&self, asked: &Asked) -> bool {
+        let Asked::Ssh(request) = asked else {
+            return false;
+        };
+        if self.is_bare(request) {
+            return false;
+        }
+        match self
+            .policy
+            .ways
+            .temporary_keys(self.policy.ssh.temporary_keys)
+        {
+            When::Needed => request.meeting.encryption.is_none(),
+            When::Always => true,
+            When::Never => false,
+        }
+    }
+
+    fn is_bare(&self, request: &SshRequest) -> bool {
+        let told = self.policy.ssh.bare_answers || self.policy.ways.is_bare();
+        request.form == Form::V4 && told
+    }
+
+    fn yes(
+        &self,
+        to: &AtSign,
+        asked: &Asked,
+        keys: Option<&Keys>,
+        key: Option<&TemporaryKey>,
+    ) -> Result<Message, String> {
+        let (me, device) = (&self.at.keys().encryption, &self.policy.device);
+        let answer = match asked {
+            Asked::Ssh(request) if self.is_bare(request) => {
+                Ok(request::connected(request.meeting.session, to, device))
+            }
+            Asked::Ssh(request) => {
+                request::accept(request, keys, key.map(|key| &key.private), to, device, me)
+            }
+            Asked::Tunnel(request) => request::accept_tunnel(request, keys, to, device, me),
+        };
+        answer.map_err(|why| why.to_string())
+    }
+
+    /// Starts the session's own process and waits until both its connections stand.
+    async fn start_bridge(
+        &self,
+        meeting: &Meeting,
+        keys: Option<&Keys>,
+        target: Endpoint,
+        many: Option<Lasting>,
+    ) -> Result<(), String> {
+        let me = &self.at.keys().encryption;
+        let line = meeting.admission.as_ref();
+        let line = line.map(|nonces| nonces.admission(meeting.session).line(me));
+        let line = line.transpose().map_err(|why| why.to_string())?;
+        let order = Order {
+            local: Local::Service(&target),
+            rendezvous: Endpoint {
+                host: meeting.host.clone(),
+                port: meeting.port,
+            },
+            admission: line.as_deref(),
+            keys,
+            many,
+        };
+        let bridge = launch::start(&self.policy.program, &order)
+            .await
+            .map_err(|why| why.refusal())?;
+        let session = meeting.session;
+        task::spawn(async move {
+            let ended = bridge.ended().await;
+            info!("session={session} ended={ended}");
+        });
+        Ok(())
+    }
+
+    /// A reverse request in either form, and its key.
+    async fn read_reverse(
+        &self,
+        from: &AtSign,
+        text: &str,
+        word: Word,
+    ) -> Result<(ReverseRequest, Secret<String>), String> {
+        if word == Word::Ssh {
+            let read = |signer: &PublicKey| ReverseRequest::parse_signed(text, signer);
+            return self
+                .signed(from, read)
+                .await?
+                .map_err(|why| why.to_string());
+        }
+        let request = ReverseRequest::parse(text).map_err(|why| why.to_string())?;
+        let slot = self.slots().take(from, Instant::now());
+        match reverse::key_of(slot).await {
+            Some(key) => Ok((request, key)),
+            None => Err("Failed to authenticate: no private key has come".to_owned()),
+        }
+    }
+
+    /// A session in which we log in to the client.
+    async fn log_in_to(
+        &self,
+        from: &AtSign,
+        session: SessionId,
+        (request, key): (ReverseRequest, Secret<String>),
+        permit: &Permit,
+    ) -> Result<Yes, String> {
+        let target = self.judge(None, permit)?;
+        info!(
+            "session={session} from={from} open={target} back_to={}:{} generation=3 login=none encryption=none \
+             temporary_key=no",
+            request.host, request.port
+        );
+        reverse::log_in(&request, session, &key, target.port).await?;
+        Ok(Yes {
+            message: request::connected(session, from, &self.policy.device),
+            key: None,
+        })
+    }
+}
+
+/// The session a request claims. Lines of before 2.0 have none, and get one that nobody asks for.
+fn claimed_session(word: Word, text: &str) -> Option<SessionId> {
+    match word {
+        Word::Ssh | Word::Tunnel => request::claimed_session(text),
+        Word::Reverse => match ReverseRequest::parse(text) {
+            Ok(request) => Some(request.session.unwrap_or_else(SessionId::random)),
+            // Some other word of it may be wrong, and then its sender hears so.
+            Err(_) => text.trim().rsplit(' ').next()?.parse().ok(),
+        },
+    }
+}
+
+/// What a session has, as fields for the log.
+fn agreed(asked: &Asked, keys: Option<&Keys>, key: bool) -> String {
+    let generation = match asked {
+        Asked::Ssh(request) if request.form == Form::V4 => 4,
+        _ => 5,
+    };
+    let login = if asked.meeting().admission.is_some() {
+        "yes"
+    } else {
+        "none"
+    };
+    let encryption = match keys.map(Keys::are_twin) {
+        None => "none",
+        Some(false) => "single",
+        Some(true) => "twin",
+    };
+    let key = if key { "yes" } else { "no" };
+    format!("generation={generation} login={login} encryption={encryption} temporary_key={key}")
+}
+
+impl Asked {
+    fn meeting(&self) -> &Meeting {
+        match self {
+            Self::Ssh(request) => &request.meeting,
+            Self::Tunnel(request) => &request.meeting,
+        }
+    }
+
+    fn tunnel(&self) -> Option<&TunnelRequest> {
+        match self {
+            Self::Ssh(_) => None,
+            Self::Tunnel(request) => Some(request),
+        }
+    }
+
+    fn lasting(&self) -> Option<Lasting> {
+        self.tunnel().map(|request| Lasting {
+            idle: request.timeout + AFTER_THE_CLIENT,
+            talk: Many::default(),
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! `noports devices`: which devices there are for us, and which of them answer.
+//!
+//! ```text
+//!   scan for device_info.<name>.sshnp ──▶ the records that daemons keep for their managers
+//!   each one: read it afresh, and ping its daemon, all at the same time
+//!   heartbeats, until all have answered or the time is up ──▶ a table: `show`
+//! ```
+//! A device that hides keeps no record, so it is not found; it answers who knows its name (`--device`).
+//!
+//! Called as `sshnp --list-devices`, the list goes to stderr in that program's form.
+//!
+//! Source: noports:packages/dart/noports_core/lib/src/sshnp/sshnp.dart (`listDevices`).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    process::ExitCode,
+    time::Duration,
+};
+
+use argh::FromArgs;
+use async_std::{future::timeout, task};
+use log::{LevelFilter, debug};
+use miniserde::json;
+
+use crate::{
+    at::{
+        AtKey, AtSign, Verb,
+        client::{Client, Event, Subscription},
+    },
+    cli::{self, Failure, Progress, classic, with_account},
+    np::{
+        NAMESPACE,
+        ids::DeviceName,
+        ping::{self, Heartbeat},
+    },
+    session::{ask::about, online},
+    sys,
+};
+
+use show::{classic_list, table};
+
+mod show;
+
+/// Longest wait for all devices together, in seconds, unless --wait says otherwise.
+const PATIENCE: u64 = 10;
+/// Most devices that are looked at.
+const MAX_DEVICES: usize = 1000;
+/// Records that are read at the same time.
+const AT_ONCE: usize = 16;
+
+with_account! {
+    /// Lists the devices you may use, and which of them answer.
+    #[derive(FromArgs)]
+    struct Args {
+        /// only the devices of this atSign (default: all that have told you about themselves)
+        #[argh(option)]
+        to: Option<String>,
+        /// also ask the device of this name, which may be hidden (with --to; repeat it)
+        #[argh(option)]
+        device: Vec<String>,
+        /// your atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// seconds to wait for their answers (default: 10)
+        #[argh(option, default = "PATIENCE")]
+        wait: u64,
+        /// one JSON line for each device, instead of the table
+        #[argh(switch)]
+        json: bool,
+    }
+}
+
+/// The program.
+pub fn main(name: &str, words: &[&str]) -> ExitCode {
+    let args: Args = match cli::parse(name, words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    sys::process::protect_memory();
+    let json = args.json;
+    cli::finish(name, json, cli::run(1, story(args)))
+}
+
+/// A device's name and its atSign.
+type Name = (AtSign, DeviceName);
+
+async fn story(args: Args) -> Result<(), Failure> {
+    let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
+    let named = named(to.as_ref(), &args.device)?;
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    let patience = Duration::from_secs(args.wait.clamp(1, 3600));
+    let mut progress = Progress::new(args.quiet);
+
+    progress.begin(format!("logging in as {}", keys.atsign));
+    let watch = format!(r"heartbeat\.[^.]+\.{NAMESPACE}@");
+    let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch).await?;
+    progress.begin("looking for devices");
+    if classic().is_some() {
+        cli::print_err("Searching for devices...");
+    }
+    let mut names = find(&at, to.as_ref()).await?;
+    names.extend(named);
+    names.sort();
+    names.dedup();
+    progress.begin(format!("asking {} devices", names.len()));
+    let devices = ask(&at, inbox, names, patience).await;
+    let active = devices.iter().filter(|device| device.active).count();
+    progress.done(format!("{active} of {} devices answer", devices.len()));
+    if classic().is_some() {
+        cli::print_err(&classic_list(&devices, to.is_some()));
+    } else if args.json {
+        for device in &devices {
+            cli::print_out(&device.to_json());
+        }
+    } else if !devices.is_empty() {
+        cli::print_out(&table(&devices));
+    }
+    Ok(())
+}
+
+/// Devices that are asked whether they have a record or not.
+fn named(to: Option<&AtSign>, names: &[String]) -> Result<Vec<Name>, Failure> {
+    let device = |name: &String| name.parse::<DeviceName>();
+    let names: Vec<DeviceName> = names
+        .iter()
+        .map(device)
+        .collect::<Result<_, _>>()
+        .map_err(|why| Failure::misuse(why.to_string()))?;
+    match to {
+        Some(to) => Ok(names.into_iter().map(|name| (to.clone(), name)).collect()),
+        None if names.is_empty() => Ok(Vec::new()),
+        None => Err(Failure::misuse("--device needs the device's atSign").hint("--to @device")),
+    }
+}
+
+/// The records that daemons keep for us.
+async fn find(at: &Client, of: Option<&AtSign>) -> Result<Vec<Name>, Failure> {
+    let scan = Verb::Scan {
+        show_hidden: false,
+        of: of.cloned(),
+        page: None,
+        regex: Some(format!(r"device_info\.[^.]+\.{NAMESPACE}")),
+    };
+    let answer = at.run(&scan).await.map_err(|error| match of {
+        Some(of) => about(error, of),
+        None => error.into(),
+    })?;
+    let keys: Vec<String> = json::from_str(&answer)
+        .map_err(|_| Failure::plain("the atServer's list of keys cannot be read"))?;
+    let me = at.atsign();
+    let mut names: Vec<Name> = keys.iter().filter_map(|key| device_of(key, me)).collect();
+    names.sort();
+    names.dedup();
+    if names.len() > MAX_DEVICES {
+        cli::print_err(&format!("only the first {MAX_DEVICES} devices are asked"));
+        names.truncate(MAX_DEVICES);
+    }
+    Ok(names)
+}
+
+/// `cached:@me:device_info.dev1.sshnp@device`, or the same without what stands before the entity.
+fn device_of(key: &str, me: &AtSign) -> Option<Name> {
+    let key: AtKey = key.parse().ok()?;
+    if key.with().is_some_and(|with| with != me) {
+        return None;
+    }
+    let entity = key.entity.strip_prefix("device_info.")?;
+    let name = entity.strip_suffix(NAMESPACE)?.strip_suffix('.')?;
+    Some((key.owner?, name.parse().ok()?))
+}
+
+/// What is known of one device.
+#[derive(Debug, PartialEq, Eq)]
+struct Device {
+    name: Name,
+    active: bool,
+    /// From its heartbeat, else from its record.
+    about: Option<Heartbeat>,
+    /// When its record was written, as its atServer says; silent devices only.
+    last_seen: Option<String>,
+    /// It answers, and keeps no record.
+    hidden: bool,
+}
+
+/// Pings all, reads all records, and waits until all have answered or the time is up.
+async fn ask(
+    at: &Client,
+    inbox: Subscription,
+    names: Vec<Name>,
+    patience: Duration,
+) -> Vec<Device> {
+    let mut answers: HashMap<Name, Heartbeat> = HashMap::new();
+    let hear = hear(at, inbox, &names, &mut answers);
+    let mut records = BTreeMap::new();
+    let questions = async {
+        for some in names.chunks(AT_ONCE) {
+            let asked: Vec<_> = some
+                .iter()
+                .map(|name| task::spawn(ask_one(at.clone(), name.clone())))
+                .collect();
+            for (name, task) in some.iter().zip(asked) {
+                records.insert(name.clone(), task.await);
+            }
+        }
+    };
+    let both = futures_lite::future::zip(timeout(patience, hear), timeout(patience, questions));
+    let _ = both.await;
+    let device = |name: Name| {
+        let (heartbeat, record) = (answers.remove(&name), records.remove(&name));
+        let active = heartbeat.is_some();
+        // Asked for its record, and there was none; not: the time was up before.
+        let hidden = active && matches!(record, Some(Ok(None)));
+        let record = record.and_then(Result::ok).flatten();
+        let (text, written) = record.map_or((None, None), |(text, at)| (Some(text), at));
+        Device {
+            active,
+            about: heartbeat.or_else(|| Heartbeat::parse(&text?).ok()),
+            last_seen: written.filter(|_| !active),
+            hidden,
+            name,
+        }
+    };
+    names.into_iter().map(device).collect()
+}
+
+/// A record's text, and when it was written.
+type Record = Option<(String, Option<String>)>;
+
+/// The device's record; `Err`: whether there is one cannot be told.
+async fn ask_one(at: Client, (who, device): Name) -> Result<Record, ()> {
+    online::send_or_log(&at, &ping::ask(&who, &device)).await;
+    let entity = format!("device_info.{device}.{NAMESPACE}");
+    at.get_shared_afresh(&who, &entity).await.map_err(|error| {
+        debug!("record_of={device}{who} error={error:?}");
+    })
+}
+
+async fn hear(
+    at: &Client,
+    mut inbox: Subscription,
+    names: &[Name],
+    answers: &mut HashMap<Name, Heartbeat>,
+) {
+    while answers.len() < names.len() {
+        let note = match inbox.next().await {
+            Some(Event::Note(note)) => note,
+            Some(_) => continue,
+            None => return,
+        };
+        // Only what a device we asked says of itself is ever decrypted.
+        let sender = names.iter().find(|(who, device)| {
+            *who == note.from && note.entity() == ping::heartbeat_entity(device)
+        });
+        let Some(name) = sender else { continue };
+        if let Ok(Some(text)) = at.open(&note).await
+            && let Ok(heartbeat) = Heartbeat::parse(&text)
+        {
+            answers.insert(name.clone(), heartbeat);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

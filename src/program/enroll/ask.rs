@@ -1,0 +1,421 @@
+//! The new device's side: ask, show, wait, write the key file.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal},
+    path::Path,
+    time::Duration,
+};
+
+use async_std::{future::timeout, task};
+use log::info;
+use miniserde::json;
+
+use crate::{
+    at::{
+        AtKey, AtSign, Verb,
+        client::{AtError, Link, Network, Timing, jitter},
+        crypto::PublicKey,
+        enrolment::{self, Applicant, Verdict, Wish},
+        fault::{Code, Fault},
+        keyfile::AtKeys,
+        verb::Detail,
+    },
+    cli::{self, Draft, Failure, Given, Phrases, Progress, exit, keystore, refuse_overwriting},
+    net::backoff::Backoff,
+    secret::Secret,
+};
+
+use super::{Ask, CODE, show};
+
+/// First and longest pause between two looks whether somebody has approved.
+const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// For the answer to a request: servers keep the one to a wrong code back, the longer the more there were.
+const REQUEST: Duration = Duration::from_secs(70);
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Name of the program.
+    pub app: String,
+    /// Name of the device; with the program's it must be new.
+    pub device: String,
+    /// Namespace → `r` or `rw`.
+    pub namespaces: BTreeMap<String, String>,
+    /// Milliseconds; for ever where it is absent.
+    pub life: Option<u64>,
+    /// How long to wait for somebody to approve.
+    pub patience: Duration,
+}
+
+#[derive(miniserde::Serialize)]
+struct Asked<'a> {
+    event: &'static str,
+    atsign: &'a str,
+    id: &'a str,
+    code: &'a str,
+    link: &'a str,
+}
+
+#[derive(miniserde::Serialize)]
+struct Enrolled<'a> {
+    event: &'static str,
+    atsign: &'a str,
+    id: &'a str,
+    keys: &'a str,
+}
+
+pub(super) async fn run(args: Ask, given: Given) -> Result<(), Failure> {
+    let who: AtSign = args.atsign.parse()?;
+    let request = Request {
+        app: show::parse_name("program", &args.app)?,
+        device: match &args.device {
+            Some(name) => show::parse_name("device", name)?,
+            None => host_name(),
+        },
+        namespaces: show::parse_namespaces(&args.namespaces)?,
+        life: args.life.as_deref().map(show::parse_life).transpose()?,
+        patience: Duration::from_secs(args.timeout),
+    };
+    let network = cli::network(args.root.as_deref(), &args.ca)?;
+    let file = cli::key_file(&who, args.keys.as_deref())?;
+    let phrases = given.phrases(args.passphrase_file.as_deref())?;
+    let mut progress = Progress::new(args.quiet);
+    let code = || match given.secret {
+        Some(code) => Ok(code),
+        None => {
+            let prompt = format!("the code for a request to {who} (it is not shown):");
+            CODE.read(args.code_file.as_deref(), &prompt)
+        }
+    };
+    let told = |id: &str| {
+        if args.json {
+            cli::print_out(&json::to_string(&Asked {
+                event: "asked",
+                atsign: who.as_str(),
+                id,
+                code: &show::code(id),
+                link: &show::link(&who, id),
+            }));
+        } else if given.classic {
+            cli::print_out(&format!("Enrollment ID: {id}"));
+        }
+    };
+    let id = enroll(
+        &network,
+        &who,
+        &file,
+        &phrases,
+        &request,
+        code,
+        told,
+        &mut progress,
+    )
+    .await?;
+    let path = file.display().to_string();
+    cli::print_out(&match (args.json, given.classic) {
+        (true, _) => json::to_string(&Enrolled {
+            event: "enrolled",
+            atsign: who.as_str(),
+            id: &id,
+            keys: &path,
+        }),
+        (false, true) => format!("[Success] Your .atKeys file saved at {path}"),
+        (false, false) => path,
+    });
+    Ok(())
+}
+
+/// The host's name, as far as it fits for a device.
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy().into_owned();
+    show::parse_name("device", &name).unwrap_or_else(|_| "device".to_owned())
+}
+
+/// Asks, waits for the approval, and leaves the keys in `file`; returns the enrolment's id. `code` is only
+/// called when there is something to ask; `told` hears the id as soon as there is one.
+///
+/// # Errors
+/// Names the cause, what to do about it, and the exit code. The draft (`….asked`) stays for the next run, unless
+/// nothing can come of it any more.
+#[allow(clippy::too_many_arguments)]
+pub async fn enroll(
+    network: &Network,
+    who: &AtSign,
+    file: &Path,
+    phrases: &Phrases,
+    request: &Request,
+    code: impl FnOnce() -> Result<Secret<String>, Failure>,
+    told: impl FnOnce(&str),
+    progress: &mut Progress,
+) -> Result<String, Failure> {
+    refuse_overwriting(file)?;
+    let draft = Draft::asked(file).under(phrases);
+    let earlier = draft.read(who)?;
+    let timing = Timing {
+        reply: REQUEST,
+        ..Timing::default()
+    };
+    let mut link = Link::open_with(network, who, timing).await?;
+    let ours = published(&mut link, who).await?;
+    progress.done(format_args!("found {who}'s atServer"));
+
+    let known = earlier.as_ref().and_then(|keys| keys.enrollment_id.clone());
+    let (applicant, id) = match (earlier, known) {
+        (Some(keys), Some(id)) => (resume(&keys, &draft)?, id),
+        (earlier, _) => {
+            let code = code()?;
+            let applicant = match &earlier {
+                Some(keys) => resume(keys, &draft)?,
+                None => mint(who, &draft, progress).await?,
+            };
+            let wish = wish(request, code);
+            let asked = ask(&mut link, &applicant, &wish, &ours, earlier.is_some()).await;
+            let id = asked.inspect_err(|failure| {
+                // A definite no: the server knows nothing of these keys.
+                if earlier.is_none() && failure.code != exit::UNREACHABLE {
+                    draft.discard();
+                }
+            })?;
+            draft.write(&applicant.provisional(Some(&id)))?;
+            (applicant, id)
+        }
+    };
+    drop(link);
+    told(&id);
+    show_request(who, &id, request, progress);
+
+    progress.begin("waiting for approval");
+    let granted = wait(network, &applicant, &id, request.patience).await;
+    let mut link = granted.map_err(|ended| ended.tell(who, &id, &draft, request.patience))?;
+    progress.done("approved");
+    let keys = fetch(&mut link, applicant, &id).await?;
+    if !keys.encryption.public().is_same_key(&ours) {
+        return Err(Failure::new(
+            exit::NOT_TRUSTWORTHY,
+            format!("the keys that came are not those of {who}"),
+        )
+        .hint("whoever approved may have acted for another atSign; ask again"));
+    }
+    refuse_overwriting(file)?;
+    keystore::save_under(&keys, file, phrases.known())?;
+    draft.discard();
+    Ok(id)
+}
+
+fn wish(request: &Request, otp: Secret<String>) -> Wish {
+    Wish {
+        app: request.app.clone(),
+        device: request.device.clone(),
+        namespaces: request.namespaces.clone(),
+        otp,
+        life: request.life.filter(|life| *life > 0),
+    }
+}
+
+/// Our own atSign's public key: what the approver's answer must fit.
+async fn published(link: &mut Link, who: &AtSign) -> Result<PublicKey, Failure> {
+    let verb = Verb::Lookup {
+        key: AtKey::own("publickey", who),
+        detail: Detail::Value,
+        bypass_cache: false,
+    };
+    let missing = || {
+        Failure::new(exit::UNKNOWN, format!("{who} has not been activated yet"))
+            .hint(format!("its first keys: noports activate {who}"))
+    };
+    let text = match link.ask(&verb).await {
+        Err(AtError::Refused(fault)) if fault.is_key_not_found() => return Err(missing()),
+        answer => answer?,
+    };
+    match text.trim() {
+        "null" | "" => Err(missing()),
+        text => Ok(PublicKey::parse(text)?),
+    }
+}
+
+fn resume(draft: &AtKeys, place: &Draft) -> Result<Applicant, Failure> {
+    Applicant::resume(draft).ok_or_else(|| {
+        let place = place.path.display();
+        Failure::new(exit::KEYS, format!("{place} was not left by a request"))
+            .hint("move it away and ask again")
+    })
+}
+
+async fn mint(who: &AtSign, draft: &Draft, progress: &mut Progress) -> Result<Applicant, Failure> {
+    progress.begin("making keys");
+    let owner = who.clone();
+    let applicant = task::spawn_blocking(move || Applicant::new(&owner)).await?;
+    draft.write(&applicant.provisional(None))?;
+    progress.done("made keys");
+    Ok(applicant)
+}
+
+/// Sends the request; the new enrolment's id. `again`: an earlier run may have got through with the same keys.
+async fn ask(
+    link: &mut Link,
+    applicant: &Applicant,
+    wish: &Wish,
+    ours: &PublicKey,
+    again: bool,
+) -> Result<String, Failure> {
+    let answer = match link.ask(&applicant.request(wish, ours)?).await {
+        Ok(answer) => answer,
+        Err(AtError::Refused(fault)) => {
+            let twin = twin(&fault).filter(|_| again);
+            return twin.ok_or_else(|| refused(&fault, wish, again));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match enrolment::parse_answer(&answer) {
+        Some((id, _)) => Ok(id),
+        None => Err(Failure::plain(
+            "the atServer's answer to the request cannot be read",
+        )),
+    }
+}
+
+/// The enrolment that has these names already: `Another enrollment with id <id> exists …`.
+fn twin(fault: &Fault) -> Option<String> {
+    let (_, rest) = fault.text.split_once("Another enrollment with id ")?;
+    let id = rest.split_whitespace().next()?;
+    uuid::Uuid::try_parse(id).ok().map(|_| id.to_owned())
+}
+
+fn refused(fault: &Fault, wish: &Wish, again: bool) -> Failure {
+    if fault.text.contains("invalid otp") {
+        let used = match again {
+            true => "the run before may have used it; ",
+            false => "it is good for one request and, as a rule, five minutes; ",
+        };
+        return Failure::new(exit::LOGIN, "the atServer does not accept this code").hint(format!(
+            "{used}a new one, on a device with keys: noports enroll otp"
+        ));
+    }
+    if let Some(id) = twin(fault) {
+        let (app, device) = (&wish.app, &wish.device);
+        return Failure::plain(format!(
+            "there is an enrolment of {app} on {device} already: {}",
+            show::code(&id)
+        ))
+        .hint("give this device another name: --device NAME; or deny or revoke the other one");
+    }
+    match fault.code {
+        Some(Code::InvalidSyntax) => Failure::plain(
+            "this atServer is too old for enrolments, or does not take such a request",
+        )
+        .hint("copy the key file of another device"),
+        _ => AtError::Refused(fault.clone()).into(),
+    }
+}
+
+/// Shows on the device what its owner has to approve.
+fn show_request(who: &AtSign, id: &str, request: &Request, progress: &Progress) {
+    let code = show::code(id);
+    info!(
+        "enrolment={id} app={} device={}",
+        request.app, request.device
+    );
+    let names = show::namespaces(&request.namespaces);
+    progress.note(format_args!(
+        "asked for {names}, as {} on {}",
+        request.app, request.device
+    ));
+    if !progress.is_silent()
+        && io::stderr().is_terminal()
+        && let Some(image) = show::qr(&show::link(who, id))
+    {
+        cli::print_err(&image);
+    }
+    progress.note(format_args!("the code of this request is {code}"));
+    progress.note(format_args!(
+        "on a device with keys: noports enroll approve {who} {code}"
+    ));
+}
+
+/// Why waiting ended without keys.
+enum Ended {
+    Said(Verdict),
+    Late,
+    Failed(Failure),
+}
+
+impl From<AtError> for Ended {
+    fn from(error: AtError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Ended {
+    /// In words; where nothing can come of it any more, the draft goes.
+    fn tell(self, who: &AtSign, id: &str, draft: &Draft, patience: Duration) -> Failure {
+        let code = show::code(id);
+        let said = match self {
+            Self::Failed(failure) => return failure,
+            Self::Late => {
+                let late = format!("nobody approved the request {code} within {patience:?}");
+                return Failure::plain(late)
+                    .hint("it stays open for two days: the same command goes on waiting");
+            }
+            Self::Said(verdict) => verdict,
+        };
+        draft.discard();
+        let what = match said {
+            Verdict::Denied => format!("the request {code} was denied"),
+            Verdict::Revoked => format!("the enrolment {code} was revoked"),
+            _ => format!("the request {code} has expired, or was deleted"),
+        };
+        Failure::new(exit::LOGIN, what).hint(format!(
+            "speak to whoever manages {who}; asking again takes a new code"
+        ))
+    }
+}
+
+/// Tries to log in until somebody has decided.
+async fn wait(
+    network: &Network,
+    applicant: &Applicant,
+    id: &str,
+    patience: Duration,
+) -> Result<Link, Ended> {
+    let keys = applicant.provisional(Some(id));
+    let mut backoff = Backoff::new(POLL.0, POLL.1);
+    let decided = async {
+        loop {
+            match try_login(network, &keys).await {
+                Ok(link) => return Ok(link),
+                Err(AtError::Login { fault, .. }) if enrolment::verdict(&fault).is_some() => {
+                    match enrolment::verdict(&fault) {
+                        Some(Verdict::Pending) | None => {}
+                        Some(verdict) => return Err(Ended::Said(verdict)),
+                    }
+                }
+                Err(error) if error.may_pass() => info!("waiting error={error:?}"),
+                Err(error) => return Err(error.into()),
+            }
+            task::sleep(backoff.pause(jitter())).await;
+        }
+    };
+    timeout(patience, decided).await.unwrap_or(Err(Ended::Late))
+}
+
+async fn try_login(network: &Network, keys: &AtKeys) -> Result<Link, AtError> {
+    let mut link = Link::open(network, &keys.atsign).await?;
+    link.login(keys).await?;
+    Ok(link)
+}
+
+/// Fetches alice's keys, which the approver left encrypted for us.
+async fn fetch(link: &mut Link, applicant: Applicant, id: &str) -> Result<AtKeys, Failure> {
+    let who = applicant.atsign().clone();
+    let private = link.ask(&enrolment::fetch_private_key(&who, id)).await?;
+    let self_key = link.ask(&enrolment::fetch_self_key(&who, id)).await?;
+    applicant.complete(id, &private, &self_key).map_err(|_| {
+        Failure::new(
+            exit::NOT_TRUSTWORTHY,
+            "the keys that the approver left for this device cannot be opened",
+        )
+        .hint("ask again, and have it approved with another program or device")
+    })
+}

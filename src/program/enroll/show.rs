@@ -1,0 +1,260 @@
+//! How enrolments are written and read by people: short codes, namespaces, life times, QR. No I/O.
+
+use std::collections::BTreeMap;
+
+use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
+
+use crate::{
+    at::{AtSign, enrolment::Enrollment},
+    cli::Failure,
+};
+
+/// What a device of NoPorts needs.
+pub const NAMESPACES: &str = "sshnp:rw,sshrvd:rw";
+/// Digits of a short code: enough to tell requests of one atSign apart.
+const CODE: usize = 8;
+/// Longest text of others that is shown, in characters.
+const SHOWN: usize = 60;
+/// Longest name of a program, device or namespace, in bytes.
+const MAX_NAME: usize = 100;
+/// Most namespaces in one request.
+const MAX_NAMESPACES: usize = 50;
+
+/// `c3a9f7d2-0b6e-…` → `c3a9-f7d2`
+pub fn code(id: &str) -> String {
+    let digits: Vec<char> = digits(id).take(CODE).collect();
+    let (one, two) = digits.split_at(digits.len().min(CODE / 2));
+    let group = |part: &[char]| part.iter().collect::<String>();
+    format!("{}-{}", group(one), group(two))
+}
+
+fn digits(text: &str) -> impl Iterator<Item = char> {
+    text.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+}
+
+/// Whether an id is meant by what somebody typed: the id, its short code with or without its hyphen, or what
+/// the QR says.
+pub fn is_meant(typed: &str, id: &str) -> bool {
+    let typed = typed.rsplit('/').next().unwrap_or(typed);
+    let typed: String = digits(typed).collect();
+    typed.len() >= CODE && digits(id).collect::<String>().starts_with(&typed)
+}
+
+/// What the QR holds: `noports://enroll/@alice/<id>`.
+pub fn link(who: &AtSign, id: &str) -> String {
+    format!("noports://enroll/{who}/{id}")
+}
+
+/// A text as a QR for a terminal, black on white whatever its colours are; ends without a line end.
+pub fn qr(text: &str) -> Option<String> {
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
+    let image = code.render::<Dense1x2>().build();
+    let lines = image
+        .lines()
+        .map(|line| format!("\x1b[30;107m{line}\x1b[0m"));
+    Some(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// A text that somebody else chose, fit for a terminal: nothing that moves the cursor or turns the writing.
+pub fn shown(text: &str) -> String {
+    let odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut clean: String = text
+        .chars()
+        .take(SHOWN)
+        .map(|c| if odd(c) { '\u{fffd}' } else { c })
+        .collect();
+    if text.chars().nth(SHOWN).is_some() {
+        clean.push('…');
+    }
+    clean
+}
+
+/// `sshnp:rw, sshrvd:rw`
+pub fn namespaces(of: &BTreeMap<String, String>) -> String {
+    let one = |(name, right): (&String, &String)| format!("{}:{}", shown(name), shown(right));
+    of.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// A sentence for rights that reach far; `None` for ordinary ones.
+pub fn warning(about: &Enrollment) -> Option<&'static str> {
+    let has = |name: &str| about.namespaces.contains_key(name);
+    match (has("__manage"), has("*")) {
+        (true, _) => Some("it could approve and revoke other devices"),
+        (false, true) => Some("it could read and change everything of this atSign"),
+        (false, false) => None,
+    }
+}
+
+/// `sshnp:rw,"sshrvd:rw"` → rights by namespace.
+///
+/// # Errors
+/// A misuse that names the part.
+pub fn parse_namespaces(text: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let mut all = BTreeMap::new();
+    for part in text.replace('"', "").split(',').map(str::trim) {
+        let (name, right) = part.rsplit_once(':').unwrap_or((part, ""));
+        let (name, right) = (name.trim(), right.trim());
+        let proper = |c: char| c.is_ascii_alphanumeric() || "_-.*".contains(c);
+        let fits = (1..=MAX_NAME).contains(&name.len()) && name.chars().all(proper);
+        if !fits || !matches!(right, "r" | "rw") {
+            return Err(
+                Failure::misuse(format!("{part:?} is not NAMESPACE:r or NAMESPACE:rw"))
+                    .hint(format!("--namespaces {NAMESPACES}")),
+            );
+        }
+        all.insert(name.to_owned(), right.to_owned());
+    }
+    match all.len() <= MAX_NAMESPACES {
+        true => Ok(all),
+        false => Err(Failure::misuse(format!(
+            "more than {MAX_NAMESPACES} namespaces"
+        ))),
+    }
+}
+
+/// The name of a program or device, as it goes into a request.
+///
+/// # Errors
+/// A misuse.
+pub fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
+    let text = text.trim();
+    let fits = (1..=MAX_NAME).contains(&text.len()) && !text.contains(char::is_control);
+    match fits {
+        true => Ok(text.to_owned()),
+        false => Err(Failure::misuse(format!(
+            "the name of the {what} has between 1 and {MAX_NAME} characters"
+        ))),
+    }
+}
+
+/// `30d`, `2h,30m`, `90s`, `999ms` → milliseconds; zero is for ever.
+///
+/// # Errors
+/// A misuse that names the text.
+pub fn parse_life(text: &str) -> Result<u64, Failure> {
+    const UNITS: [(&str, u64); 5] = [
+        ("ms", 1),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1000),
+    ];
+    let part = |part: &str| {
+        let part = part.trim();
+        let unit = UNITS.iter().find(|(unit, _)| part.ends_with(unit))?;
+        let count: u64 = part[..part.len() - unit.0.len()].trim().parse().ok()?;
+        count.checked_mul(unit.1)
+    };
+    let sum = text
+        .split(',')
+        .try_fold(0u64, |sum, one| sum.checked_add(part(one)?));
+    sum.ok_or_else(|| Failure::misuse(format!("{text:?} is no time")).hint("such as 1h or 2d,12h"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::program::enroll::show::*;
+
+    const ID: &str = "c3a9f7d2-0b6e-4a35-8f14-6d7e8f901234";
+
+    #[test]
+    fn a_short_code_means_its_request_and_no_other() {
+        assert_eq!(code(ID), "c3a9-f7d2");
+        assert_eq!(code("abc"), "abc-");
+        for (typed, want) in [
+            (ID, true),
+            ("c3a9-f7d2", true),
+            ("C3A9 F7D2", true),
+            ("c3a9f7d2", true),
+            ("c3a9f7d2-0b6e", true),
+            (
+                "noports://enroll/@alice/c3a9f7d2-0b6e-4a35-8f14-6d7e8f901234",
+                true,
+            ),
+            ("c3a9-f7d", false),
+            ("c3a9-f7d3", false),
+            ("", false),
+        ] {
+            assert_eq!(is_meant(typed, ID), want, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_qr_is_square_half_blocks_and_holds_the_link() {
+        let text = link(&"@alice".parse().unwrap(), ID);
+        assert_eq!(text, format!("noports://enroll/@alice/{ID}"));
+        let image = qr(&text).unwrap();
+        let lines: Vec<&str> = image.lines().collect();
+        let width = |line: &str| line.chars().filter(|c| " ▀▄█".contains(*c)).count();
+        assert!(lines.iter().all(|line| width(line) == width(lines[0])));
+        assert_eq!(lines.len(), width(lines[0]).div_ceil(2));
+        assert!(width(lines[0]) <= 60, "fits a terminal");
+        assert_eq!(qr(&"x".repeat(5000)), None);
+    }
+
+    #[test]
+    fn what_others_chose_cannot_steer_the_terminal() {
+        for (text, want) in [
+            ("dev1", "dev1"),
+            ("Küche 2", "Küche 2"),
+            ("a\x1b[2Jb\n", "a\u{fffd}[2Jb\u{fffd}"),
+            ("a\u{202e}b", "a\u{fffd}b"),
+        ] {
+            assert_eq!(shown(text), want, "{text:?}");
+        }
+        assert_eq!(shown(&"x".repeat(100)).chars().count(), SHOWN + 1);
+    }
+
+    #[test]
+    fn namespaces_and_times_are_read_or_refused() {
+        let read = |text: &str| parse_namespaces(text).map(|all| namespaces(&all));
+        assert_eq!(read(NAMESPACES).unwrap(), "sshnp:rw, sshrvd:rw");
+        assert_eq!(read("\"a.b:r\" , *:rw").unwrap(), "*:rw, a.b:r");
+        for bad in ["", "sshnp", "sshnp:w", ":rw", "a b:rw", "a:rw,,"] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+        for (text, want) in [
+            ("1h", 3_600_000),
+            ("2d,1h,10m,20s,999ms", 177_020_999),
+            ("0ms", 0),
+        ] {
+            assert_eq!(parse_life(text).unwrap(), want, "{text}");
+        }
+        for bad in [
+            "",
+            "1",
+            "h",
+            "-1h",
+            "1h,",
+            "99999999999999999999d",
+            "9999999999999999d",
+        ] {
+            assert!(parse_life(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn far_reaching_rights_are_named() {
+        let with = |text: &str| Enrollment {
+            id: ID.into(),
+            app: "a".into(),
+            device: "d".into(),
+            namespaces: parse_namespaces(text).unwrap(),
+            status: "pending".into(),
+            wrapped: None,
+        };
+        assert_eq!(warning(&with(NAMESPACES)), None);
+        assert!(warning(&with("*:r")).unwrap().contains("everything"));
+        assert!(
+            warning(&with("*:rw,__manage:rw"))
+                .unwrap()
+                .contains("approve")
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! From words to a service: whom it runs as, where it writes, what it would not inherit; and whether the program
+//! would start like that.
+
+use std::{
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use super::{Args, Program, host::Init, quote, render::Service};
+use crate::{
+    cli::{Failure, exit},
+    sys::user::{self, Person},
+};
+
+/// What a service would not inherit from the person who installs it, and needs.
+const VARIABLES: [&str; 5] = [
+    "NOPORTS_ROOT",
+    "NOPORTS_CA",
+    "NOPORTS_AS",
+    "NOPORTS_KEYS",
+    "NOPORTS_CONFIG",
+];
+/// Those of them that are paths.
+const PATHS: [&str; 3] = ["NOPORTS_CA", "NOPORTS_KEYS", "NOPORTS_CONFIG"];
+
+/// The service that the words ask for.
+///
+/// # Errors
+/// When there is no such user, or a word cannot stand in a file.
+pub fn service(
+    program: &'static Program,
+    args: &Args,
+    words: &[&str],
+    init: Init,
+) -> Result<Service, Failure> {
+    let mut words = whole_paths(program, words)?;
+    let person = person(program, args.run_as.as_deref(), &words, init)?;
+    let mut writes = Vec::new();
+    if program.name == "atserver" {
+        writes.push(data_folder(&mut words, init, &person));
+    }
+    // A home that is not there is not made either: such a user has no sshd to let anybody in for.
+    if program.name == "daemon" && person.home.is_dir() {
+        // Keys of sessions, in authorized_keys; and those to log in to clients with.
+        writes.push(person.home.join(".ssh"));
+        if words.iter().any(|word| word == "--reverse-ssh") {
+            writes.push(person.home.join(".sshnp"));
+        }
+    }
+    let executable = std::env::current_exe()
+        .map_err(|why| Failure::plain(format!("cannot find this program's own file: {why}")))?;
+    let environment = environment(|name| std::env::var(name).ok());
+    let serve = program.serve.iter().map(|word| (*word).to_owned());
+    let service = Service {
+        program,
+        name: service_name(program, args.instance.as_deref())?,
+        executable,
+        words: serve.chain(words).collect(),
+        environment,
+        person,
+        writes,
+    };
+    let values = service.environment.iter().map(|row| &row.1);
+    let command = service.command();
+    if let Some(word) = command
+        .iter()
+        .chain(values)
+        .find(|word| !quote::plain(word))
+    {
+        return Err(Failure::misuse(format!(
+            "{word:?} cannot stand in a service's file"
+        )));
+    }
+    Ok(service)
+}
+
+/// What the service would not inherit; with whole paths, as its words.
+pub(super) fn environment(env: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    let whole = |list: String| {
+        let paths = std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty());
+        let paths = paths.map(|path| std::path::absolute(&path).unwrap_or(path));
+        let joined = std::env::join_paths(paths).ok();
+        joined.map_or(list.clone(), |all| all.to_string_lossy().into_owned())
+    };
+    let set = |name: &&'static str| {
+        let value = env(name).filter(|value| !value.is_empty())?;
+        Some((
+            *name,
+            if PATHS.contains(name) {
+                whole(value)
+            } else {
+                value
+            },
+        ))
+    };
+    VARIABLES.iter().filter_map(set).collect()
+}
+
+/// What the service manager calls it.
+///
+/// # Errors
+/// When the instance's name does not fit.
+pub fn service_name(program: &Program, instance: Option<&str>) -> Result<String, Failure> {
+    let name = format!("noports-{}", program.name);
+    let Some(instance) = instance else {
+        return Ok(name);
+    };
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if instance.is_empty() || instance.len() > 32 || !instance.chars().all(fits) {
+        return Err(
+            Failure::misuse(format!("{instance:?} is no name for a service"))
+                .hint("--instance takes up to 32 of a-z, 0-9 and _"),
+        );
+    }
+    Ok(format!("{name}-{instance}"))
+}
+
+/// A service starts in another folder, so paths are made whole.
+pub(super) fn whole_paths(program: &Program, words: &[&str]) -> Result<Vec<String>, Failure> {
+    let mut path = false;
+    let mut whole = Vec::new();
+    for word in words {
+        whole.push(match path {
+            true => std::path::absolute(word)
+                .map_err(|why| Failure::misuse(format!("{word:?} is no path: {why}")))?
+                .display()
+                .to_string(),
+            false => (*word).to_owned(),
+        });
+        path = !path && program.files.contains(word);
+    }
+    Ok(whole)
+}
+
+fn value_of<'a>(words: &'a [String], flag: &str) -> Option<&'a str> {
+    let at = words.iter().position(|word| word == flag)?;
+    words.get(at + 1).map(String::as_str)
+}
+
+/// Whom the service runs as: a daemon's clients log in as that user.
+fn person(
+    program: &Program,
+    flag: Option<&str>,
+    words: &[String],
+    init: Init,
+) -> Result<Person, Failure> {
+    let nobody =
+        || Failure::misuse("this account is not in the list of users").hint("--run-as USER");
+    let me = user::me().ok_or_else(nobody)?;
+    let known = |name: &str| {
+        user::by_name(name)
+            .or_else(|| (name == me.name).then(|| me.clone()))
+            .ok_or_else(|| Failure::misuse(format!("there is no user {name:?} here")))
+    };
+    let person = match flag {
+        Some(name) => known(name)?,
+        None if !init.is_for_the_machine() || me.uid != 0 => me.clone(),
+        None => {
+            let flags = ["--keys", "--data"];
+            let file = flags.iter().find_map(|flag| value_of(words, flag));
+            let owner = file.and_then(|file| std::fs::metadata(file).ok());
+            let owner = owner.and_then(|owner| user::by_number(owner.uid()));
+            let caller = std::env::var("SUDO_USER")
+                .ok()
+                .and_then(|name| user::by_name(&name));
+            owner.or(caller).unwrap_or_else(|| me.clone())
+        }
+    };
+    if !init.is_for_the_machine() && person.uid != me.uid {
+        return Err(Failure::misuse(format!(
+            "a service of {}'s own is installed by {}",
+            person.name, person.name
+        ))
+        .hint(format!(
+            "su {} -c 'noports {} install …'",
+            person.name, program.name
+        )));
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if !person.name.chars().all(fits) || person.name.starts_with('-') {
+        return Err(Failure::misuse(format!(
+            "{:?} is no user name we can write down",
+            person.name
+        )));
+    }
+    Ok(person)
+}
+
+/// Where the atServer's data are: said in so many words, so that the service may write there and nowhere else.
+pub(super) fn data_folder(words: &mut Vec<String>, init: Init, person: &Person) -> PathBuf {
+    if let Some(folder) = value_of(words, "--data") {
+        return folder.into();
+    }
+    if let Some(folder) = data_in_file(words, person) {
+        return folder;
+    }
+    let named = std::env::var_os("NOPORTS_DATA").filter(|value| !value.is_empty());
+    let folder = match named {
+        Some(folder) => std::path::absolute(&folder).unwrap_or_else(|_| folder.into()),
+        None if init.is_for_the_machine() => "/var/lib/noports/atserver".into(),
+        None => person.home.join(".local/share/noports/atserver"),
+    };
+    words.extend(["--data".to_owned(), folder.display().to_string()]);
+    folder
+}
+
+/// The same where a file of flags says it.
+pub(super) fn data_in_file(words: &[String], person: &Person) -> Option<PathBuf> {
+    let named = value_of(words, "--config").map(PathBuf::from);
+    let named = named.or_else(|| std::env::var_os("NOPORTS_CONFIG").map(PathBuf::from));
+    let file = "noports/atserver.conf";
+    let usual = [
+        person.home.join(".config").join(file),
+        Path::new("/etc").join(file),
+    ];
+    let file = named.or_else(|| usual.into_iter().find(|file| file.exists()))?;
+    let text = std::fs::read_to_string(file).ok()?;
+    let mut lines = text
+        .lines()
+        .map(|line| line.trim().split_once(char::is_whitespace));
+    let value = lines
+        .find_map(|line| line.filter(|(name, _)| *name == "data"))?
+        .1
+        .trim();
+    Some(match value.strip_prefix("~/") {
+        Some(rest) => person.home.join(rest),
+        None => value.into(),
+    })
+}
+
+/// Lets the program itself look at its words and keys, as whom it will run.
+///
+/// # Errors
+/// The program's own.
+pub fn try_out(service: &Service) -> Result<(), Failure> {
+    let mut command = Command::new(&service.executable);
+    let skip = service.program.serve.len();
+    command
+        .args([service.program.name, "verify"])
+        .args(&service.words[skip..])
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", &service.person.home)
+        .env("USER", &service.person.name)
+        .envs(
+            service
+                .environment
+                .iter()
+                .map(|(name, value)| (*name, value)),
+        )
+        .current_dir("/")
+        .stdin(Stdio::null());
+    if rustix::process::geteuid().is_root() && service.person.uid != 0 {
+        command.uid(service.person.uid).gid(service.person.gid);
+    }
+    let who = &service.person.name;
+    let done = command.output().map_err(|why| {
+        let file = service.executable.display();
+        Failure::plain(format!("{who} cannot run {file}: {why}"))
+            .hint("install noports for everybody, into /usr/local/bin")
+    })?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    let mut lines = said.lines();
+    let prefix = format!("noports {}: ", service.program.name);
+    let message = lines.find_map(|line| line.strip_prefix(&prefix));
+    let hint = lines.find_map(|line| line.strip_prefix("  hint: "));
+    let code = done.status.code().and_then(|code| u8::try_from(code).ok());
+    let failure = Failure::new(
+        code.unwrap_or(exit::FAILED),
+        message.unwrap_or("it cannot be started with these flags"),
+    );
+    let as_whom = match user::me().is_some_and(|me| me.uid == service.person.uid) {
+        true => String::new(),
+        false => format!(" (it would run as {who}; --run-as USER)"),
+    };
+    let hint = hint.unwrap_or("nothing has been installed");
+    Err(failure.hint(format!("{hint}{as_whom}")))
+}

@@ -1,0 +1,151 @@
+//! `noports keys` — a pass phrase for a key file that is there: set it, change it, take it away.
+//!
+//! ```text
+//!   @alice_key.atKeys ─ open, with the phrase if it has one ─▶ text ─ the new phrase, or none ─▶ temporary file
+//!        ▲                                                                                           │
+//!        └────────────────────── fsync, rename: the old file or the new one, never half ─────────────┘
+//! ```
+//! Nothing here needs a network. The text inside is kept to the letter, so nothing that other programs keep in
+//! it is lost; a phrase that does not open the file changes nothing.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use ::log::LevelFilter;
+use argh::FromArgs;
+
+use crate::{
+    at::AtSign,
+    cli::{self, Failure, Given, Phrases, exit, keystore, refuse_overwriting},
+    sys::{log, process},
+};
+
+/// A shorter phrase gets a word of warning: it is its own salt, and guessing is cheap.
+const SHORT: usize = 12;
+
+/// Protect a key file with a pass phrase, change the phrase, or take it away.
+#[derive(FromArgs, Debug)]
+#[argh(
+    example = "{command_name} protect @alice",
+    example = "{command_name} unprotect @alice --out plain.atKeys",
+    note = "{command_name} WORD @alice, where WORD is\n  protect    set a phrase, or a new one in place of the old\n  unprotect  take it away; with --out from a copy only",
+    error_code(1, "failed"),
+    error_code(2, "the command line was wrong, or there is no new phrase"),
+    error_code(
+        3,
+        "the key file is missing, the phrase does not open it, or it cannot be written"
+    )
+)]
+struct Args {
+    /// protect or unprotect
+    #[argh(positional)]
+    word: String,
+    /// the atSign
+    #[argh(positional)]
+    atsign: String,
+    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
+    #[argh(option, arg_name = "file")]
+    keys: Option<PathBuf>,
+    /// file with the phrase that opens the key file (or NOPORTS_PASSPHRASE; else it is asked for)
+    #[argh(option, arg_name = "file")]
+    passphrase_file: Option<PathBuf>,
+    /// protect: file with the new phrase (or NOPORTS_NEW_PASSPHRASE; else it is asked for)
+    #[argh(option, arg_name = "file")]
+    new_passphrase_file: Option<PathBuf>,
+    /// write a new file, and leave this one as it is
+    #[argh(option, arg_name = "file")]
+    out: Option<PathBuf>,
+    /// print the result as one line of JSON
+    #[argh(switch)]
+    json: bool,
+    /// say nothing on stderr but errors
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+    /// log more; may be repeated
+    #[argh(switch, short = 'v')]
+    verbose: u8,
+}
+
+/// Runs the program; `args` without its name.
+pub fn main(name: &str, args: &[&str]) -> ExitCode {
+    main_given(name, args, Given::default())
+}
+
+/// The same with a phrase that a classic command line held.
+pub fn main_given(name: &str, args: &[&str], given: Given) -> ExitCode {
+    let args: Args = match cli::parse(name, args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    process::protect_memory();
+    let json = args.json;
+    cli::finish(name, json, run(&args, &given))
+}
+
+fn run(args: &Args, given: &Given) -> Result<(), Failure> {
+    let protect = match args.word.as_str() {
+        "protect" => true,
+        "unprotect" => false,
+        other => {
+            return Err(
+                Failure::misuse(format!("{other:?} is neither protect nor unprotect"))
+                    .hint("noports keys protect @you"),
+            );
+        }
+    };
+    let who: AtSign = args.atsign.parse()?;
+    let file = cli::key_file(&who, args.keys.as_deref())?;
+    if let Some(out) = &args.out {
+        refuse_overwriting(out)?;
+    }
+    let phrases = given.phrases(args.passphrase_file.as_deref())?;
+    let opened = keystore::opened(&file, &who, || phrases.for_reading(&file))?;
+    let phrase = match protect {
+        // A plain file has no phrase to open it, so the one that is named is meant for it.
+        true => Some(match phrases.known() {
+            Some(known) if !opened.protected && args.new_passphrase_file.is_none() => known.clone(),
+            _ => Phrases::chosen(args.new_passphrase_file.as_deref(), &file)?,
+        }),
+        false if opened.protected || args.out.is_some() => None,
+        false => {
+            return Err(Failure::new(
+                exit::KEYS,
+                format!("{} is not protected", file.display()),
+            ));
+        }
+    };
+    let to = args.out.as_ref().unwrap_or(&file);
+    keystore::save_text(opened.text, to, phrase.as_ref())?;
+    if !args.quiet
+        && let Some(phrase) = &phrase
+        && phrase.reveal().chars().count() < SHORT
+    {
+        cli::print_err("the phrase is short: whoever gets the file can find it by trying");
+    }
+    tell(args, given, &who, to, protect);
+    Ok(())
+}
+
+#[derive(miniserde::Serialize)]
+struct Line<'a> {
+    event: &'a str,
+    atsign: &'a str,
+    keys: &'a str,
+}
+
+fn tell(args: &Args, given: &Given, who: &AtSign, to: &Path, protect: bool) {
+    let event = if protect { "protected" } else { "unprotected" };
+    let path = to.display().to_string();
+    cli::print_out(&match (args.json, given.classic) {
+        (true, _) => miniserde::json::to_string(&Line {
+            event,
+            atsign: who.as_str(),
+            keys: &path,
+        }),
+        (false, true) => format!("[Success] Decrypted atKeys file stored at {path}"),
+        (false, false) => format!("{event} {path}"),
+    });
+}

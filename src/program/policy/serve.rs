@@ -1,0 +1,314 @@
+//! The service: hears questions, answers them by the rules of the moment.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use async_std::{
+    channel::{self, Receiver, Sender},
+    task,
+};
+use futures_lite::future;
+use log::{debug, error, info, warn};
+
+use super::{Failure, Serve};
+use crate::{
+    at::{
+        AtKey, AtSign, Notification, Verb,
+        client::{AtError, Client, Network},
+        keyfile::AtKeys,
+        metadata::Metadata,
+        verb::Operation,
+    },
+    np::policy::{
+        self, Question,
+        rpc::{self, RequestId},
+        rules::{Decision, Rules},
+    },
+    session::online,
+    sys::signal::{self, HangUps},
+};
+
+pub use super::source::Source;
+
+/// Questions that may be in work at the same time, of all daemons and of one; more are dropped, and daemons
+/// ask again.
+const MAX_IN_WORK: usize = 512;
+const MAX_IN_WORK_OF_ONE: usize = 64;
+/// Life of a log notification, in milliseconds.
+const LOG_TTL: u64 = 3_600_000;
+/// Keys of signs of life from daemons, and of news from the administrator's program.
+const WATCH_RECORDS: &str = r"\.policy\.sshnp@";
+
+/// What to serve.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where the rules are.
+    pub source: Source,
+    /// Who is answered; empty: everybody. A daemon learns only about its own devices.
+    pub daemons: Vec<AtSign>,
+    /// Notify ourselves of each decision.
+    pub publish_log: bool,
+    /// There may be another process with this atSign: one of us answers.
+    pub shared: bool,
+}
+
+/// Everything that can be wrong before anybody is dialled.
+pub(super) fn prepare(args: &Serve) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
+    let plan = args.plan()?;
+    if let Source::File(file) = &plan.source {
+        super::read_rules(file)?;
+    }
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    Ok((network, keys, plan))
+}
+
+pub(super) async fn story(args: Serve) -> Result<(), Failure> {
+    let (network, keys, plan) = prepare(&args)?;
+    let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
+    let ready = online::tell(args.json);
+    // Unlike elsewhere a hang-up is no end: it means "read the rules again".
+    let told = signal::stop_but_for_hang_ups();
+    online::until(told, serve(network, keys, plan, hang_ups, ready)).await
+}
+
+/// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when questions
+/// are heard.
+///
+/// # Errors
+/// When trying again cannot help, and when there are no rules to begin with.
+pub async fn serve(
+    network: Network,
+    keys: Arc<AtKeys>,
+    plan: Plan,
+    hang_ups: HangUps,
+    ready: impl FnOnce(&str),
+) -> Result<(), Failure> {
+    if let Source::File(file) = &plan.source {
+        super::read_rules(file)?; // before anything is dialled
+    }
+    let watch = format!("{}|{WATCH_RECORDS}", policy::WATCH_RPC);
+    let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let (news, told) = channel::bounded(1);
+    let look = plan.source.look();
+    let rules = plan.source.read(&at).await?;
+    info!("ready as={} groups={}", at.atsign(), rules.groups.len());
+    let desk = Desk(Arc::new(Inner {
+        at,
+        rules: Mutex::new(Arc::new(rules)),
+        plan,
+        in_work: Mutex::default(),
+        news,
+    }));
+    ready(&format!(
+        r#"{{"event":"ready","as":"{}"}}"#,
+        desk.0.at.atsign()
+    ));
+    let reload = async {
+        desk.reload_for_ever(look, told, hang_ups).await;
+        Ok(())
+    };
+    future::or(online::listen(inbox, |note| desk.hear(note)), reload).await
+}
+
+/// The policy; cheap to clone.
+#[derive(Clone)]
+struct Desk(Arc<Inner>);
+
+struct Inner {
+    at: Client,
+    rules: Mutex<Arc<Rules>>,
+    plan: Plan,
+    in_work: Mutex<HashMap<AtSign, usize>>,
+    /// "The records have changed."
+    news: Sender<()>,
+}
+
+impl Inner {
+    /// Whether one more question of this daemon is taken on.
+    fn begin(&self, daemon: &AtSign) -> bool {
+        let mut in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = in_work.values().sum();
+        let of_one = in_work.get(daemon).copied().unwrap_or_default();
+        let taken = all < MAX_IN_WORK && of_one < MAX_IN_WORK_OF_ONE;
+        if taken {
+            in_work.insert(daemon.clone(), of_one + 1);
+        }
+        taken
+    }
+
+    fn end(&self, daemon: &AtSign) {
+        let mut in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
+        match in_work.get_mut(daemon) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(in_work.remove(daemon)),
+        }
+    }
+}
+
+impl Desk {
+    fn hear(&self, note: Notification) {
+        if note.is_text || note.is_stats() {
+            return;
+        }
+        if super::source::is_rule(note.entity()) && note.from == *self.0.at.atsign() {
+            let _ = self.0.news.try_send(());
+        } else if let Some(id) = rpc::asked(note.entity()) {
+            self.take(note, id);
+        } else if let Some(device) = policy::heartbeat_of(note.entity()) {
+            // Not decrypted: who it is from is all there is to know.
+            debug!("heard daemon={} device={device}", note.from);
+        }
+    }
+
+    fn take(&self, note: Notification, id: RequestId) {
+        let inner = &self.0;
+        let from = &note.from;
+        let known = inner.plan.daemons.is_empty() || inner.plan.daemons.contains(from);
+        if !known || note.operation != Operation::Update {
+            return info!("ignored from={from} rpc={id} reason=not_a_daemon_of_ours");
+        }
+        if !inner.begin(from) {
+            return warn!("ignored from={from} rpc={id} reason=too_many_in_work");
+        }
+        let desk = self.clone();
+        task::spawn(async move {
+            desk.answer(&note, id).await;
+            desk.0.end(&note.from);
+        });
+    }
+
+    /// One question: heard, decided, answered.
+    async fn answer(&self, note: &Notification, id: RequestId) {
+        let (at, from) = (&self.0.at, &note.from);
+        let text = match at.open(note).await {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => return info!("ignored from={from} rpc={id} reason={error:?}"),
+        };
+        let question = match Question::parse(from, id, &text) {
+            Ok(question) => question,
+            Err(why) => {
+                let why = why.to_string();
+                info!("refused from={from} rpc={id} reason={why:?}");
+                return self.send(&rpc::nack(from, id, &why), rpc::RPC_TTL).await;
+            }
+        };
+        if self.0.plan.shared && !self.is_ours(id).await {
+            return debug!("left from={from} rpc={id} to=another_process");
+        }
+        self.send(&rpc::ack(from, id), rpc::RPC_TTL).await;
+        let decision = self.rules().decide(&question);
+        log_decision(id, &question, &decision);
+        let answer = rpc::answer(from, id, &decision.answer);
+        self.send(&answer, rpc::RPC_TTL).await;
+        if self.0.plan.publish_log {
+            let millis = SystemTime::now().duration_since(UNIX_EPOCH);
+            let millis = millis.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+            let message = rpc::log(at.atsign(), millis, id, &question, &decision.answer);
+            self.send(&message, LOG_TTL).await;
+        }
+    }
+
+    /// Of several processes with one atSign, the one that writes this record answers. Nobody can write it again
+    /// before it has expired.
+    async fn is_ours(&self, id: RequestId) -> bool {
+        let at = &self.0.at;
+        let lock = Verb::Update {
+            key: AtKey::own(&rpc::lock(id), at.atsign()),
+            metadata: Metadata {
+                ttl: Some(rpc::RPC_TTL),
+                immutable: Some(true),
+                ..Metadata::default()
+            },
+            value: "lock".to_owned(),
+        };
+        match at.run(&lock).await {
+            Ok(_) => true,
+            Err(AtError::Refused(fault)) if fault.text.contains("immutable") => false,
+            // Two answers are better than none.
+            Err(error) => {
+                warn!("rpc={id} lock={error:?}");
+                true
+            }
+        }
+    }
+
+    async fn send(&self, message: &crate::np::Message, ttl: u64) {
+        online::send_living(&self.0.at, message, ttl).await;
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        let rules = self.0.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.clone()
+    }
+
+    /// Reads the rules again when they have changed, or when somebody says so. Rules that cannot be read
+    /// change nothing: the old ones stay.
+    async fn reload_for_ever(
+        &self,
+        mut seen: Option<super::source::Look>,
+        told: Receiver<()>,
+        mut hang_ups: HangUps,
+    ) {
+        let source = &self.0.plan.source;
+        loop {
+            let by = wait(source, &told, &mut hang_ups).await;
+            let now = source.look();
+            if by == "clock" && now.is_some() && now == seen {
+                continue;
+            }
+            seen = now;
+            match source.read(&self.0.at).await {
+                Ok(rules) => self.replace(rules, by),
+                Err(why) => error!("rules=kept by={by} error={:?}", why.message),
+            }
+        }
+    }
+
+    fn replace(&self, rules: Rules, by: &str) {
+        let mut known = self.0.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if **known != rules {
+            *known = Arc::new(rules);
+            info!("rules=new by={by} groups={}", known.groups.len());
+        } else if by != "clock" {
+            info!("rules=same by={by} groups={}", known.groups.len());
+        }
+    }
+}
+
+/// Waits for a reason to look at the rules; says which.
+async fn wait(source: &Source, told: &Receiver<()>, hang_ups: &mut HangUps) -> &'static str {
+    let clock = async {
+        task::sleep(source.pause()).await;
+        "clock"
+    };
+    let news = async {
+        match told.recv().await {
+            Ok(()) => "news",
+            Err(_) => future::pending().await,
+        }
+    };
+    let signal = async {
+        hang_ups.next().await;
+        "signal"
+    };
+    future::or(signal, future::or(news, clock)).await
+}
+
+fn log_decision(id: RequestId, q: &Question, decision: &Decision) {
+    let answer = &decision.answer;
+    info!(
+        "decision rpc={id} client={} daemon={} device={} group={:?} authorized={} permit={} rule={} groups={:?} why={:?}",
+        q.client,
+        q.daemon,
+        q.device,
+        q.group.as_str(),
+        answer.authorized,
+        answer.permit_open.join(","),
+        decision.by.map_or("none", |by| by.word()),
+        decision.groups.join(","),
+        decision.why,
+    );
+}

@@ -1,0 +1,365 @@
+//! `noports rendezvous`: two ports per session, admit each end, join them.
+//!
+//! ```text
+//!   request_ports ──▶ two listeners ──▶ host,A,B,nonce
+//!
+//!   client ══▶ A ─ admission line? ─┐
+//!                                   ├─ pair, by number or in order of arrival ─▶ splice, bytes unseen
+//!   daemon ══▶ B ─ admission line? ─┘
+//!
+//!   30 s without a pair, or the last pair ended ⇒ both listeners close, nothing is left
+//! ```
+//!
+//! | asked | by whom | its ports |
+//! | --- | --- | --- |
+//! | both ends log in | 5.0 and later | open to the two atSigns, any number of connections |
+//! | one end logs in | 5.0 and later, on request | the other end's port is open to anybody |
+//! | nobody logs in | 3.1 to 4.x; 5.0 and later, on request | open to anybody, one connection each |
+//!
+//! The last two are served unless `--signed-only` says otherwise: every rendezvous so far serves them, so
+//! who puts ours in its place keeps all clients. What they risk is theirs alone: whoever finds such a port in
+//! the seconds before the right one comes takes its place in that session, and meets ssh's host key, or a
+//! stream without the key. So such a session is logged as what it is, and its port closes behind the first one.
+//!
+//! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (the two ports of one).
+//! `address` finds out what to tell both ends to dial; `ways` is what is understood at all.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_std::{net::TcpListener, task};
+use futures_lite::{FutureExt, future};
+use log::{info, warn};
+
+use crate::{
+    at::{
+        AtSign, Notification,
+        client::{Client, Network},
+        keyfile::AtKeys,
+        verb::Operation,
+    },
+    cli::Failure,
+    np::{
+        Message, RENDEZVOUS_NAMESPACE,
+        admit::Admission,
+        ids::{Nonce, SessionId},
+        ports::{self, Asked, Form, Logins, Ports},
+    },
+    session::online,
+};
+
+pub use args::{main, verify};
+use meeting::{Entry, Gate, Meeting, Signer};
+pub use ways::Ways;
+
+mod address;
+mod args;
+mod meeting;
+mod ways;
+
+/// How long the id of a session that is over is remembered. Notifications live a minute.
+const REMEMBER_FOR: Duration = Duration::from_secs(90);
+/// Sessions of one atSign at a time.
+const MAX_PER_CLIENT: usize = 256;
+
+/// Who may use the rendezvous, and how.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// What both ends are told to dial.
+    pub host: String,
+    /// Where the ports are opened.
+    pub bind: IpAddr,
+    /// Who may ask for ports; empty: anybody.
+    pub managers: Vec<AtSign>,
+    /// Refuse sessions in which an end does not log in.
+    pub signed_only: bool,
+    /// Log every connection.
+    pub snoop: bool,
+    /// Sessions at a time.
+    pub max_sessions: usize,
+    /// What the rendezvous understands.
+    pub ways: Ways,
+}
+
+impl Policy {
+    /// Everybody may ask, for what every generation asks for.
+    pub fn open(host: &str, bind: IpAddr) -> Self {
+        Self {
+            host: host.to_owned(),
+            bind,
+            managers: Vec::new(),
+            signed_only: false,
+            snoop: false,
+            max_sessions: MAX_SESSIONS,
+            ways: Ways::default(),
+        }
+    }
+}
+
+/// Sessions at a time, unless --max-sessions says otherwise.
+const MAX_SESSIONS: usize = 4096;
+
+/// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
+///
+/// # Errors
+/// When trying again cannot help.
+pub async fn serve(
+    network: Network,
+    keys: Arc<AtKeys>,
+    policy: Policy,
+    ready: impl FnOnce(&str),
+) -> Result<(), Failure> {
+    let watch = format!(r"\.{RENDEZVOUS_NAMESPACE}@");
+    let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    info!(
+        "ready as={} host={} bind={}",
+        at.atsign(),
+        policy.host,
+        policy.bind
+    );
+    ready(&format!(r#"{{"event":"ready","as":"{}"}}"#, at.atsign()));
+    let rendezvous = Rendezvous {
+        at,
+        policy: Arc::new(policy),
+        sessions: Arc::default(),
+    };
+    online::listen(inbox, |note| rendezvous.hear(note)).await
+}
+
+/// The rendezvous; cheap to clone.
+#[derive(Clone)]
+struct Rendezvous {
+    at: Client,
+    policy: Arc<Policy>,
+    sessions: Arc<Mutex<HashMap<SessionId, Session>>>,
+}
+
+/// A session that has its ports, is about to, or had them.
+struct Session {
+    client: AtSign,
+    answer: Option<Message>,
+    /// Over since then. It is remembered a while, so that a request that comes twice opens no ports for nobody.
+    ended: Option<Instant>,
+}
+
+impl Session {
+    fn of(client: &AtSign) -> Self {
+        Self {
+            client: client.clone(),
+            answer: None,
+            ended: None,
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        self.ended.is_none()
+    }
+}
+
+/// What a request meets.
+enum Place {
+    Free,
+    Repeated(Option<Message>),
+    Refused(&'static str),
+}
+
+impl Rendezvous {
+    fn hear(&self, note: Notification) {
+        if note.operation != Operation::Update || note.is_text || note.is_stats() {
+            return;
+        }
+        let Some(form) = Form::of(note.entity()).filter(|form| self.policy.ways.reads(*form))
+        else {
+            return;
+        };
+        let allowed = self.policy.managers.is_empty() || self.policy.managers.contains(&note.from);
+        if !allowed {
+            return info!("ignored from={} reason=not_a_manager", note.from);
+        }
+        let rendezvous = self.clone();
+        task::spawn(async move { rendezvous.serve(note, form).await });
+    }
+
+    /// One request for ports: answer it, then be the meeting place until it is over.
+    async fn serve(&self, note: Notification, form: Form) {
+        let from = &note.from;
+        let text = match self.at.open(&note).await {
+            Ok(Some(text)) => text,
+            other => return info!("refused from={from} reason={:?}", other.err()),
+        };
+        let request = match Asked::parse(form, from, &text) {
+            Ok(asked) => Request {
+                client: from.clone(),
+                asked,
+            },
+            Err(why) => return info!("refused from={from} reason={:?}", why.to_string()),
+        };
+        let session = request.asked.session();
+        if self.policy.signed_only && request.asked.logins() != Logins::BOTH {
+            return self.refuse(&request, "both ends have to log in here").await;
+        }
+        match self.place(&request) {
+            Place::Free => {}
+            Place::Repeated(None) => return,
+            Place::Repeated(Some(answer)) => return online::send_or_log(&self.at, &answer).await,
+            Place::Refused(why) => return self.refuse(&request, why).await,
+        }
+        match self.meet(&request).await {
+            Ok(pairs) => info!("session={session} ended pairs={pairs}"),
+            Err(why) => {
+                warn!("session={session} error={why:?}");
+                self.refuse(&request, "no ports can be opened").await;
+            }
+        }
+        if let Some(known) = self.sessions().get_mut(&session) {
+            known.ended = Some(Instant::now());
+        }
+    }
+
+    fn place(&self, request: &Request) -> Place {
+        let mut sessions = self.sessions();
+        let remember = if sessions.len() < 2 * self.policy.max_sessions {
+            REMEMBER_FOR
+        } else {
+            Duration::ZERO
+        };
+        sessions.retain(|_, session| session.ended.is_none_or(|when| when.elapsed() < remember));
+        if let Some(known) = sessions.get(&request.asked.session()) {
+            return match known {
+                other if other.client != request.client => {
+                    Place::Refused("the session id is taken")
+                }
+                over if !over.is_live() => Place::Repeated(None),
+                live => Place::Repeated(live.answer.clone()),
+            };
+        }
+        let live = || sessions.values().filter(|session| session.is_live());
+        let of_this_client = live()
+            .filter(|session| session.client == request.client)
+            .count();
+        if live().count() >= self.policy.max_sessions || of_this_client >= MAX_PER_CLIENT {
+            return Place::Refused("too many sessions at a time");
+        }
+        sessions.insert(request.asked.session(), Session::of(&request.client));
+        Place::Free
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says why not. Whoever sends the old request knows no refusals, and may stumble over one.
+    async fn refuse(&self, request: &Request, why: &str) {
+        let session = request.asked.session();
+        info!(
+            "refused session={session} from={} reason={why:?}",
+            request.client
+        );
+        if matches!(request.asked, Asked::Full(_)) {
+            let message = request.answer(ports::refusal_entity(session), why.to_owned());
+            online::send_or_log(&self.at, &message).await;
+        }
+    }
+
+    /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
+    async fn meet(&self, request: &Request) -> io::Result<usize> {
+        let any = SocketAddr::new(self.policy.bind, 0);
+        let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
+        let (ways, session) = (&self.policy.ways, request.asked.session());
+        let granted = Ports {
+            host: self.policy.host.clone(),
+            client: a.local_addr()?.port(),
+            daemon: b.local_addr()?.port(),
+            nonce: matches!(request.asked, Asked::Full(_)).then(|| ways.nonce()),
+        };
+        let answer = request.answer(ports::answer_entity(session), ways.print(&granted));
+        if let Some(known) = self.sessions().get_mut(&session) {
+            known.answer = Some(answer.clone());
+        }
+        request.log(&granted);
+        let (client, daemon) = self.entries(request, granted.nonce);
+        let meeting = Meeting {
+            session,
+            single: matches!((&client, &daemon), (Entry::Anybody, Entry::Anybody)),
+            client: Gate {
+                listener: a,
+                entry: client,
+            },
+            daemon: Gate {
+                listener: b,
+                entry: daemon,
+            },
+            snoop: self.policy.snoop,
+        };
+        let tell = async {
+            online::send_or_log(&self.at, &answer).await;
+            future::pending().await
+        };
+        Ok(tell.or(meeting.hold()).await)
+    }
+
+    /// Who is let in at either port.
+    fn entries(&self, request: &Request, nonce: Option<Nonce>) -> (Entry, Entry) {
+        let (Asked::Full(full), Some(rendezvous_nonce)) = (&request.asked, nonce) else {
+            return (Entry::Anybody, Entry::Anybody);
+        };
+        let admission = Arc::new(Admission {
+            session: full.session,
+            client_nonce: full.nonce.clone(),
+            rendezvous_nonce,
+        });
+        let entry = |logs_in: bool, who: &AtSign| match logs_in {
+            false => Entry::Anybody,
+            true => Entry::Signed(
+                admission.clone(),
+                Signer {
+                    at: self.at.clone(),
+                    who: who.clone(),
+                },
+            ),
+        };
+        (
+            entry(full.logins.client, &full.client),
+            entry(full.logins.daemon, &full.daemon),
+        )
+    }
+}
+
+/// A request for ports, and who sent it.
+struct Request {
+    client: AtSign,
+    asked: Asked,
+}
+
+impl Request {
+    fn answer(&self, entity: String, text: String) -> Message {
+        Message {
+            to: self.client.clone(),
+            entity,
+            text,
+        }
+    }
+
+    fn log(&self, granted: &Ports) {
+        let (session, logins) = (self.asked.session(), self.asked.logins());
+        let daemon = match &self.asked {
+            Asked::Full(request) => request.daemon.as_str(),
+            Asked::Bare(_) => "unnamed",
+        };
+        let open = match (logins.client, logins.daemon) {
+            (true, true) => "",
+            (true, false) => " open_to_anybody=daemon",
+            (false, true) => " open_to_anybody=client",
+            (false, false) => " open_to_anybody=both",
+        };
+        info!(
+            "session={session} client={} daemon={daemon} ports={},{}{open}",
+            self.client, granted.client, granted.daemon
+        );
+    }
+}

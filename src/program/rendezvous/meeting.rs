@@ -1,0 +1,418 @@
+//! Where the two ends of one session meet: who comes is checked, and joined with its counterpart on the
+//! other port.
+//!
+//! ```text
+//!   A ─ admission line? ─▶ waiting ─┐
+//!                                   ├─ by number, or the oldest with the oldest ─▶ splice
+//!   B ─ admission line? ─▶ waiting ─┘
+//! ```
+//!
+//! A port that is open to anybody asks for nothing. The design of August 2023 let the daemon write the
+//! session id on its socket first; if a stream on such a port begins with it, that is left out, with one
+//! line end behind it.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_std::{
+    channel::{self, Receiver, Sender},
+    net::{TcpListener, TcpStream},
+    task,
+};
+use futures_lite::{FutureExt, future};
+use log::{Level, info, log, warn};
+
+use crate::{
+    at::{AtSign, client::Client, crypto::PublicKey},
+    net::{dial::tune, line::read_line},
+    np::{
+        admit::{Admission, MAX_ADMISSION},
+        ids::SessionId,
+        pairs::{End, MAX_NUMBERED, Met, Pairs},
+    },
+    pipe::join::{Part, join_stripped, splice},
+    session::bridge::MAX_CONNECTIONS,
+};
+
+/// A session whose two ends have not met by then is given up.
+const GRACE: Duration = Duration::from_secs(30);
+/// A socket that has not said who it is by then is closed.
+const ADMISSION_TIME: Duration = Duration::from_secs(5);
+/// Sockets on one port that are saying who they are, or wait for their turn; more wait in the kernel.
+const MAX_UNADMITTED: usize = 64;
+/// Turns that may stand behind a slow socket on one port.
+const MAX_TURNS: usize = 1024;
+/// Joined pairs of one session at a time; more wait. A little more than one bridge carries.
+const MAX_PAIRS: usize = MAX_NUMBERED;
+const _: () = assert!(MAX_NUMBERED > MAX_CONNECTIONS + 1);
+/// After a failed accept: out of descriptors, or a peer that hung up early. Neither is a reason to spin.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// A session's two ports.
+pub struct Meeting {
+    /// Whose.
+    pub session: SessionId,
+    /// Port A.
+    pub client: Gate,
+    /// Port B.
+    pub daemon: Gate,
+    /// One connection on each port, and no other.
+    pub single: bool,
+    /// Say of each connection who it was and how much it carried.
+    pub snoop: bool,
+}
+
+/// One port of one session.
+pub struct Gate {
+    /// Where sockets come.
+    pub listener: TcpListener,
+    /// Who is let in.
+    pub entry: Entry,
+}
+
+/// Who is let in at a port.
+pub enum Entry {
+    /// Whoever says this, signed by that one.
+    Signed(Arc<Admission>, Signer),
+    /// Whoever finds it.
+    Anybody,
+}
+
+/// Whose signature opens a port; asked for when the first socket comes.
+pub struct Signer {
+    /// Asks for the key.
+    pub at: Client,
+    /// Its owner.
+    pub who: AtSign,
+}
+
+impl Signer {
+    async fn key(&self) -> Option<PublicKey> {
+        match self.at.public_key(&self.who).await {
+            Ok(key) => key,
+            Err(error) => {
+                warn!("public_key_of={} error={error:?}", self.who);
+                None
+            }
+        }
+    }
+}
+
+/// A socket that was let in.
+struct Admitted {
+    socket: TcpStream,
+    /// What it sent behind its first line.
+    early: Vec<u8>,
+    number: Option<u64>,
+    from: SocketAddr,
+    /// It has not said who it is.
+    anybody: bool,
+}
+
+/// A socket's turn, in the order of arrival: what comes of it, or nothing.
+type Turn = Receiver<(Admitted, Permit)>;
+
+/// One of a port's [`MAX_UNADMITTED`] places.
+struct Permit(Receiver<()>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
+}
+
+impl Gate {
+    /// Lets sockets in for as long as somebody takes them.
+    async fn serve(self, session: SessionId, single: bool, admitted: Sender<Admitted>) {
+        let (queue, turns) = channel::bounded(MAX_TURNS);
+        let reception = async {
+            match self.entry {
+                Entry::Anybody => let_in(session, self.listener, single, &admitted).await,
+                Entry::Signed(admission, signer) => {
+                    let door = Door {
+                        admission,
+                        who: signer.who.clone(),
+                        key: signer.key().await,
+                    };
+                    receive(Arc::new(door), self.listener, queue, &admitted).await;
+                }
+            }
+        };
+        reception.or(in_order(turns, &admitted)).await;
+    }
+}
+
+async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, from)) => {
+                let _ = tune(&socket);
+                return (socket, from);
+            }
+            Err(error) => {
+                warn!("session={session} accept={error:?}");
+                task::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+/// Nobody is asked. A single one is let in, and the port is closed behind it.
+async fn let_in(
+    session: SessionId,
+    listener: TcpListener,
+    single: bool,
+    admitted: &Sender<Admitted>,
+) {
+    loop {
+        let (socket, from) = accept(session, &listener).await;
+        let anybody = Admitted {
+            socket,
+            early: Vec::new(),
+            number: None,
+            from,
+            anybody: true,
+        };
+        if admitted.send(anybody).await.is_err() {
+            return;
+        }
+        if single {
+            drop(listener);
+            return future::pending().await;
+        }
+    }
+}
+
+/// A port where one has to say who one is.
+struct Door {
+    admission: Arc<Admission>,
+    who: AtSign,
+    key: Option<PublicKey>,
+}
+
+async fn receive(
+    door: Arc<Door>,
+    listener: TcpListener,
+    queue: Sender<Turn>,
+    admitted: &Sender<Admitted>,
+) {
+    let session = door.admission.session;
+    let (places, free) = channel::bounded(MAX_UNADMITTED);
+    loop {
+        let _ = places.send(()).await;
+        let permit = Permit(free.clone());
+        let (socket, from) = accept(session, &listener).await;
+        let (pass, turn) = channel::bounded(1);
+        let (door, admitted) = (door.clone(), admitted.clone());
+        task::spawn(async move {
+            match door.admit(socket, from).await {
+                // Numbers make an order of their own.
+                Ok(numbered) if numbered.number.is_some() => {
+                    drop(pass);
+                    let _ = admitted.send(numbered).await;
+                    drop(permit);
+                }
+                Ok(other) => drop(pass.try_send((other, permit))),
+                Err(why) => info!(
+                    "session={session} port_of={} from={from} not_admitted={why:?}",
+                    door.who
+                ),
+            }
+        });
+        if queue.send(turn).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes sockets without numbers on in the order of arrival. A slow one is waited for, until its time to say
+/// who it is has passed: letting the next one go first would join all later ones with their neighbours.
+async fn in_order(turns: Receiver<Turn>, admitted: &Sender<Admitted>) {
+    while let Ok(turn) = turns.recv().await {
+        if let Ok((socket, _permit)) = turn.recv().await {
+            let _ = admitted.send(socket).await;
+        }
+    }
+    future::pending().await
+}
+
+impl Door {
+    async fn admit(&self, mut socket: TcpStream, from: SocketAddr) -> Result<Admitted, String> {
+        let key = self.key.as_ref().ok_or("the signer has no public key")?;
+        let (line, early) = read_line(&mut socket, MAX_ADMISSION, ADMISSION_TIME)
+            .await
+            .map_err(|why| why.to_string())?;
+        let number = self.admission.check(&line, key);
+        Ok(Admitted {
+            socket,
+            early,
+            number: number.map_err(|why| why.to_string())?,
+            from,
+            anybody: false,
+        })
+    }
+}
+
+impl Meeting {
+    /// Joins whoever is let in, until the session is over. Returns how many pairs there were.
+    pub async fn hold(self) -> usize {
+        let (session, single) = (self.session, self.single);
+        let (send_a, clients) = channel::bounded(1);
+        let (send_b, daemons) = channel::bounded(1);
+        let gates = async {
+            let client = self.client.serve(session, single, send_a);
+            future::zip(client, self.daemon.serve(session, single, send_b)).await;
+            0
+        };
+        let (done, ended) = channel::bounded(MAX_PAIRS);
+        let level = if self.snoop {
+            Level::Info
+        } else {
+            Level::Debug
+        };
+        let mut table = Table {
+            session,
+            level,
+            waiting: Pairs::default(),
+            done,
+            live: 0,
+            pairs: 0,
+        };
+        let give_up = Instant::now() + GRACE;
+        gates
+            .or(table.join_all(give_up, clients, daemons, ended))
+            .await
+    }
+}
+
+/// Who waits, and how many are joined.
+struct Table {
+    session: SessionId,
+    level: Level,
+    waiting: Pairs<Admitted>,
+    done: Sender<()>,
+    live: usize,
+    pairs: usize,
+}
+
+enum What {
+    Came(End, Admitted),
+    PairEnded,
+    /// Somebody has waited too long.
+    Late,
+    TimeIsUp,
+}
+
+impl Table {
+    async fn join_all(
+        &mut self,
+        give_up: Instant,
+        clients: Receiver<Admitted>,
+        daemons: Receiver<Admitted>,
+        ended: Receiver<()>,
+    ) -> usize {
+        loop {
+            let end = async {
+                ended
+                    .recv()
+                    .await
+                    .map_or(What::TimeIsUp, |()| What::PairEnded)
+            };
+            let client = self.arrival(&clients, End::Client);
+            let daemon = self.arrival(&daemons, End::Daemon);
+            match end.or(client).or(daemon).or(self.patience(give_up)).await {
+                What::Came(from, socket) => self.seat(from, socket),
+                What::PairEnded => self.live -= 1,
+                What::Late => self.dismiss(),
+                What::TimeIsUp => return self.pairs,
+            }
+            if self.pairs > 0 && self.live == 0 {
+                return self.pairs;
+            }
+        }
+    }
+
+    /// The next socket, unless too many wait already, or are joined: then it waits in the kernel.
+    async fn arrival(&self, from: &Receiver<Admitted>, end: End) -> What {
+        if self.waiting.is_full(end) || self.live >= MAX_PAIRS {
+            return future::pending().await;
+        }
+        let socket = from.recv().await;
+        socket.map_or(What::TimeIsUp, |socket| What::Came(end, socket))
+    }
+
+    /// Before the first pair there is a deadline; afterwards the last pair's end is the end.
+    fn patience(&self, give_up: Instant) -> impl Future<Output = What> + use<> {
+        let end = (self.pairs == 0).then_some((give_up, false));
+        let late = self.waiting.next_due().map(|due| (due, true));
+        let next = end.into_iter().chain(late).min();
+        async move {
+            match next {
+                Some((at, late)) => {
+                    async_io::Timer::at(at).await;
+                    if late { What::Late } else { What::TimeIsUp }
+                }
+                None => future::pending().await,
+            }
+        }
+    }
+
+    fn seat(&mut self, from: End, socket: Admitted) {
+        let number = socket.number;
+        match self.waiting.arrive(from, number, socket, Instant::now()) {
+            Met::Pair { client, daemon } => {
+                (self.live, self.pairs) = (self.live + 1, self.pairs + 1);
+                let (session, level) = (self.session, self.level);
+                task::spawn(carry(session, level, client, daemon, self.done.clone()));
+            }
+            Met::Waits => {}
+            Met::Replaces(old) => info!(
+                "session={} from={} given_up=tried_again",
+                self.session, old.from
+            ),
+        }
+    }
+
+    fn dismiss(&mut self) {
+        for (end, number, socket) in self.waiting.give_up(Instant::now()) {
+            info!(
+                "session={} port_of={end:?} number={number} from={} given_up=no_counterpart",
+                self.session, socket.from
+            );
+        }
+    }
+}
+
+async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done: Sender<()>) {
+    let began = Instant::now();
+    let ends = format!("client={} daemon={}", a.from, b.from);
+    let outcome = if a.anybody || b.anybody {
+        let id = session.to_string();
+        let part = |one: Admitted| Part {
+            socket: one.socket,
+            early: one.early,
+            strip: if one.anybody { &id } else { "" },
+        };
+        join_stripped(part(a), part(b), None).await
+    } else {
+        splice(a.socket, a.early, b.socket, b.early, None).await
+    };
+    let lasted = began.elapsed();
+    match outcome {
+        Ok(carried) => log!(
+            level,
+            "session={session} {ends} up={} down={} lasted={lasted:.1?}",
+            carried.up,
+            carried.down
+        ),
+        Err(error) => log!(
+            level,
+            "session={session} {ends} cut={error:?} lasted={lasted:.1?}"
+        ),
+    }
+    let _ = done.send(()).await;
+}

@@ -1,0 +1,487 @@
+//! `noports tunnel`: any TCP port near a device, on a port here.
+//!
+//! ```text
+//!   local program ─▶ BIND:PORT ─▶ bridge ══▶ rendezvous ══▶ bridge ─▶ HOST:PORT, as the device sees it
+//!                                 one session per forward, as many connections as come
+//! ```
+//!
+//! A session ends by itself after a time without connections. With `--keep-alive` the local port stays, and
+//! the next connection opens the next session.
+
+use std::{
+    io,
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use argh::FromArgs;
+use async_std::{channel, net::TcpListener, task};
+use log::{LevelFilter, info, warn};
+
+use crate::{
+    at::{
+        client::{Network, jitter},
+        keyfile::AtKeys,
+    },
+    cli::{self, Failure, Progress, exit, with_account},
+    net::{backoff::Backoff, dial::Endpoint},
+    np::{ping::Heartbeat, request::tunnel::LONGEST},
+    pipe::join::reset,
+    secret::Secret,
+    session::{
+        ask::{self, Opened, PATIENCE, Want, Whom, broken},
+        bridge::{self, Many, Visit, Visitors},
+        launch::{self, Lasting, Local, Order},
+        online,
+    },
+    sys,
+};
+
+pub use forward::{BadForward, Forward};
+
+mod forward;
+
+/// How long a session may stand without a connection, unless --timeout says otherwise.
+const IDLE: Duration = Duration::from_secs(30);
+/// The same with --keep-alive, where somebody expects the port to answer at once.
+const IDLE_KEPT: Duration = Duration::from_secs(600);
+/// Between two signs of life on the control channel: below the patience of most middleboxes.
+const HEARTBEAT: Duration = Duration::from_secs(300);
+/// Between two announcements, for daemons that read one at a time.
+const PACE: Duration = Duration::from_millis(50);
+/// Pauses between attempts to open a session, with --keep-alive.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A session that lasted this long was a good one.
+const LASTED: Duration = Duration::from_secs(10);
+/// Most forwards of one program. Each is a session of its own.
+const MAX_FORWARDS: usize = 16;
+
+with_account! {
+    /// Opens any TCP port near a device, on a port here.
+    #[derive(FromArgs)]
+    struct Args {
+        /// the device's atSign
+        #[argh(option)]
+        to: String,
+        /// which device of that atSign (default: "default")
+        #[argh(option)]
+        device: Option<String>,
+        /// the rendezvous' atSign (or NOPORTS_VIA)
+        #[argh(option)]
+        via: Option<String>,
+        /// your atSign (default: the only one with keys here)
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// PORT:HOST:PORT or BIND:PORT:HOST:PORT, such as 8080:localhost:80; local port 0 is any free one;
+        /// repeat it
+        #[argh(option)]
+        forward: Vec<String>,
+        /// how long a session may stand without a connection: 30s (default), 1h, 7d, 0 for ever
+        #[argh(option)]
+        timeout: Option<String>,
+        /// keep the local port; open a session whenever one is needed
+        #[argh(switch)]
+        keep_alive: bool,
+        /// do not encrypt what passes the rendezvous: only for what encrypts by itself
+        #[argh(switch)]
+        no_encrypt: bool,
+        /// print the local port, leave it open in the background, and return
+        #[argh(switch)]
+        print: bool,
+        /// seconds to wait for each answer (default: 20)
+        #[argh(option, default = "PATIENCE")]
+        wait: u64,
+        /// say on stdout, as JSON lines, what is open, or why not
+        #[argh(switch)]
+        json: bool,
+    }
+}
+
+/// The program.
+pub fn main(name: &str, words: &[&str]) -> ExitCode {
+    let args: Args = match cli::parse(name, words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    sys::process::protect_memory();
+    sys::process::more_descriptors();
+    let json = args.json;
+    cli::finish(name, json, cli::run(2, story(args)))
+}
+
+/// What all forwards have in common.
+#[derive(Clone)]
+struct Wish {
+    network: Network,
+    keys: Arc<AtKeys>,
+    whom: Whom,
+    idle: Duration,
+    json: bool,
+    quiet: bool,
+    /// Progress of several at a time would be a jumble.
+    alone: bool,
+}
+
+async fn story(args: Args) -> Result<(), Failure> {
+    let (device, via) = (args.device.as_deref(), args.via.as_deref());
+    let mut whom = Whom::parse(&args.to, device, via, args.wait)?;
+    // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
+    whom.ways = whom.ways.without(args.no_encrypt, false, false);
+    let forwards = forwards(&args.forward)?;
+    if args.keep_alive && args.print {
+        return Err(Failure::misuse(
+            "--keep-alive and --print exclude each other",
+        ));
+    }
+    let idle = match &args.timeout {
+        Some(text) => forward::parse_duration(text, LONGEST).ok_or_else(|| {
+            Failure::misuse(format!("{text:?} is no time")).hint("--timeout 30s, 1h, 7d or 0")
+        })?,
+        None if args.keep_alive => IDLE_KEPT,
+        None => IDLE,
+    };
+    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    let wish = Wish {
+        network,
+        keys,
+        whom,
+        idle,
+        json: args.json,
+        quiet: args.quiet,
+        alone: forwards.len() == 1,
+    };
+    if args.print {
+        for forward in &forwards {
+            wish.print(forward).await?;
+        }
+        return Ok(());
+    }
+    wish.serve(forwards, args.keep_alive).await
+}
+
+fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
+    if words.is_empty() || words.len() > MAX_FORWARDS {
+        let why = format!("a tunnel has 1 to {MAX_FORWARDS} forwards");
+        return Err(Failure::misuse(why).hint("--forward 8080:localhost:80"));
+    }
+    let all = words.iter().map(|word| word.parse());
+    all.collect::<Result<_, _>>().map_err(|bad: BadForward| {
+        Failure::misuse(bad.to_string()).hint("--forward [BIND:]PORT:HOST:PORT")
+    })
+}
+
+#[derive(miniserde::Serialize)]
+struct Told<'a> {
+    event: &'a str,
+    address: String,
+    port: u16,
+    target: String,
+}
+
+impl Wish {
+    /// All forwards at the same time; the first that fails ends the program.
+    async fn serve(self, forwards: Vec<Forward>, keep: bool) -> Result<(), Failure> {
+        let mut bound = Vec::new();
+        for forward in forwards {
+            let taken = |error: io::Error| {
+                let at = SocketAddr::new(forward.bind, forward.port);
+                Failure::plain(format!("cannot listen on {at}: {error}"))
+                    .hint("another local port, or 0 for any free one")
+            };
+            let at = (forward.bind, forward.port);
+            let listener = TcpListener::bind(at).await.map_err(taken)?;
+            let here = listener.local_addr().map_err(taken)?;
+            let visitors = Visitors::of(listener).map_err(taken)?;
+            bound.push((
+                Door {
+                    here,
+                    target: forward.target,
+                },
+                visitors,
+            ));
+        }
+        let (send, ended) = channel::bounded(bound.len());
+        let count = bound.len();
+        for (door, mut visitors) in bound {
+            let (wish, send) = (self.clone(), send.clone());
+            task::spawn(async move {
+                let outcome = if keep {
+                    wish.keep(&door, &mut visitors).await
+                } else {
+                    wish.once(&door, &mut visitors).await
+                };
+                let _ = send.send(outcome).await;
+            });
+        }
+        for _ in 0..count {
+            ended.recv().await.unwrap_or(Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// One session, now.
+    async fn once(&self, door: &Door, visitors: &mut Visitors) -> Result<(), Failure> {
+        let mut progress = self.progress();
+        let opened = self.open(&door.target, &mut progress).await?;
+        progress.classic(format!("Will use local port {}", door.here.port()));
+        progress.classic("Creating connection to socket rendezvous");
+        let ready = || {
+            self.tell("listening", door);
+            self.say(&mut progress, format!("listening on {door}"));
+            progress.classic(door.classic());
+        };
+        let outcome = bridge::run_for(visitors, self.visit(opened), ready).await;
+        outcome.map_err(|why| broken(&why))?;
+        self.tell("ended", door);
+        progress.classic("Session ended");
+        self.say(
+            &mut progress,
+            format!(
+                "session ended: no connection for {:?}, or closed by the device",
+                self.idle
+            ),
+        );
+        Ok(())
+    }
+
+    /// The port for ever, a session whenever somebody comes. Ends only where trying again cannot help.
+    async fn keep(&self, door: &Door, visitors: &mut Visitors) -> Result<(), Failure> {
+        let mut progress = self.progress();
+        self.tell("listening", door);
+        progress.classic(door.classic());
+        self.say(
+            &mut progress,
+            format!("listening on {door}; the first connection opens a session"),
+        );
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            let visitor = visitors.next().await;
+            let began = Instant::now();
+            let failure = match self.open(&door.target, &mut progress).await {
+                Ok(opened) => {
+                    visitors.put_back(visitor);
+                    self.session(door, visitors, opened, &mut progress)
+                        .await
+                        .err()
+                }
+                Err(failure) if is_final(&failure) => return Err(failure),
+                Err(failure) => {
+                    reset(&visitor);
+                    Some(failure)
+                }
+            };
+            if began.elapsed() > LASTED {
+                backoff.reset();
+            }
+            if let Some(failure) = failure {
+                cli::print_err(&format!("{door}: {failure}"));
+                let pause = backoff.pause(jitter());
+                info!("again_in={pause:.1?}");
+                task::sleep(pause).await;
+            }
+        }
+    }
+
+    async fn session(
+        &self,
+        door: &Door,
+        visitors: &mut Visitors,
+        opened: Opened,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let outcome =
+            bridge::run_for(visitors, self.visit(opened), || self.tell("open", door)).await;
+        self.tell("ended", door);
+        outcome.map_err(|why| broken(&why))?;
+        progress.classic("Session ended, keep-alive is set: the next connection opens another one");
+        self.say(
+            progress,
+            format!("{door}: session ended, the next connection opens another one"),
+        );
+        Ok(())
+    }
+
+    /// A bridge in the background keeps the local port open; we print it and go.
+    async fn print(&self, forward: &Forward) -> Result<(), Failure> {
+        let mut progress = self.progress();
+        let opened = self.open(&forward.target, &mut progress).await?;
+        let program = sys::process::own_executable().map_err(|error| {
+            Failure::plain(format!("cannot find this program's own file: {error}"))
+        })?;
+        match forward.port {
+            0 => progress.classic("Finding an available local port"),
+            port => progress.classic(format!("Will use local port {port}")),
+        }
+        progress.classic("Creating connection to socket rendezvous");
+        let talk = talk(&opened.daemon);
+        let order = Order {
+            local: Local::Address(SocketAddr::new(forward.bind, forward.port)),
+            rendezvous: Endpoint {
+                host: opened.ready.host,
+                port: opened.ready.port,
+            },
+            admission: opened.ready.admission.as_deref(),
+            keys: opened.ready.keys.as_ref(),
+            many: Some(Lasting {
+                idle: self.idle,
+                talk,
+            }),
+        };
+        let bridge = launch::start(&program, &order).await;
+        let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+        let port = bridge
+            .port
+            .ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;
+        let door = Door {
+            here: SocketAddr::new(forward.bind, port),
+            target: forward.target.clone(),
+        };
+        progress.classic(door.classic());
+        self.say(
+            &mut progress,
+            format!("listening on {door}, in the background"),
+        );
+        if self.json {
+            self.tell("listening", &door);
+        } else {
+            cli::print_out(&port.to_string());
+        }
+        Ok(())
+    }
+
+    async fn open(&self, target: &Endpoint, progress: &mut Progress) -> Result<Opened, Failure> {
+        let want = Want::Tunnel {
+            target,
+            timeout: self.idle,
+        };
+        let keys = Arc::clone(&self.keys);
+        let opened = ask::open(&self.network, keys, &self.whom, want, progress).await?;
+        // Not a matter of progress: it is said even with -q.
+        match &opened.ready.keys {
+            None => cli::print_err(
+                "WARNING: nothing here encrypts: the rendezvous, and whoever is on the way, can read and change \
+                 what passes. Only use what encrypts by itself (TLS, ssh) through this tunnel",
+            ),
+            Some(keys) if !keys.are_twin() => cli::print_err(&format!(
+                "WARNING: {}{} knows no twin keys: whoever sees both directions at the rendezvous can \
+                 combine them. Only use what encrypts by itself (TLS, ssh) through this tunnel",
+                self.whom.device, self.whom.to
+            )),
+            Some(_) => {}
+        }
+        if !opened.daemon.features.adjustable_timeout && self.idle != IDLE {
+            warn!(
+                "this daemon ends a session after 30 s without a connection, whatever --timeout says"
+            );
+        }
+        Ok(opened)
+    }
+
+    fn visit(&self, opened: Opened) -> Visit {
+        let ready = opened.ready;
+        Visit {
+            keys: ready.keys.as_ref().map(online::session_keys),
+            rendezvous: Endpoint {
+                host: ready.host,
+                port: ready.port,
+            },
+            admission: ready.admission.map(Secret::new),
+            timeout: self.idle,
+            many: talk(&opened.daemon),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::new(self.quiet || !self.alone)
+    }
+
+    fn say(&self, progress: &mut Progress, what: String) {
+        if self.alone {
+            progress.done(what);
+        } else if !self.quiet {
+            cli::print_err(&what);
+        }
+    }
+
+    fn tell(&self, event: &str, door: &Door) {
+        if self.json {
+            cli::print_out(&miniserde::json::to_string(&Told {
+                event,
+                address: door.here.ip().to_string(),
+                port: door.here.port(),
+                target: door.target.to_string(),
+            }));
+        }
+    }
+}
+
+/// A local port, and what is behind it.
+struct Door {
+    here: SocketAddr,
+    target: Endpoint,
+}
+
+impl Door {
+    /// As the classic client says where it listens.
+    fn classic(&self) -> String {
+        let host = match self.here.ip() {
+            ip if ip.is_loopback() => "localhost".to_owned(),
+            ip => ip.to_string(),
+        };
+        format!("npt is listening on {host}:{}", self.here.port())
+    }
+}
+
+impl std::fmt::Display for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} for {}", self.here, self.target)
+    }
+}
+
+/// What this daemon understands on the control channel. The C daemon ends the session at a sign of life, and
+/// it and daemons before 5.6 want one announcement per read.
+fn talk(daemon: &Heartbeat) -> Many {
+    let one_by_one = daemon.core.starts_with('c') || !daemon.features.adjustable_timeout;
+    Many {
+        heartbeat: daemon.features.control_heartbeats.then_some(HEARTBEAT),
+        pace: if one_by_one { PACE } else { Duration::ZERO },
+    }
+}
+
+/// Whether trying again is useless.
+fn is_final(failure: &Failure) -> bool {
+    matches!(
+        failure.code,
+        exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN | exit::TLS
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::program::tunnel::*;
+
+    #[test]
+    fn each_daemon_is_spoken_to_as_it_understands() {
+        let ours = Heartbeat::ours(&"d".parse().unwrap(), Vec::new());
+        for (core, adjustable, beats, paced, beating) in [
+            ("rust-1", true, true, false, true),
+            ("6.2.0", true, false, false, false),
+            ("6.0.7", false, false, true, false),
+            ("c0.1.0", false, false, true, false),
+            ("c0.1.0", true, false, true, false),
+        ] {
+            let mut daemon = ours.clone();
+            daemon.core = core.to_owned();
+            daemon.features.adjustable_timeout = adjustable;
+            daemon.features.control_heartbeats = beats;
+            let talk = talk(&daemon);
+            assert_eq!(!talk.pace.is_zero(), paced, "{core}");
+            assert_eq!(talk.heartbeat.is_some(), beating, "{core}");
+        }
+    }
+}

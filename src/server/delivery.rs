@@ -1,0 +1,411 @@
+//! How a notification gets from one atSign to another. No I/O: transactions only.
+//!
+//! ```text
+//!   notify ─▶ queue ─▶ [outbox] ─▶ deliver ─┬─▶ receive ─▶ [inbox], cache, monitors     same process: one transaction
+//!                                           └─▶ peer.rs ─▶ the other's server ─▶ receive
+//! ```
+//!
+//! The sender has its answer before delivery starts. What goes from one atSign to another keeps its order. A
+//! notification of a known id and sender is not delivered twice.
+//!
+//! Source: at_server:packages/at_secondary_server/lib/src/notification.
+
+use std::sync::Arc;
+
+use crate::at::{AtKey, AtSign, fault::Code, key::Scope, verb::Operation};
+
+use super::{
+    enrolment,
+    session::{Refusal, refuse},
+    store::{
+        Event, StoreError, Tx, lists,
+        log::Change,
+        notes::{Kind, Note, Status},
+        records::{Logged, Meta, Record},
+        register::{self, Home},
+    },
+};
+
+/// Life of a notification that does not say, in milliseconds.
+pub const DEFAULT_LIFE: u64 = 15 * 60 * 1000;
+/// Attempts before we give up, if it has not expired before.
+pub const MAX_ATTEMPTS: u32 = 30;
+/// Most notifications delivered in one transaction, and about how many bytes.
+const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 4 << 20;
+/// Most bytes of other atSigns' values that one atSign keeps.
+const MAX_CACHED_BYTES: u64 = 64 << 20;
+/// Rows removed in one transaction by the purge.
+const PURGED_AT_ONCE: usize = 500;
+/// Most that `strategy:latest` looks at.
+const LATEST_WINDOW: usize = 1000;
+
+/// A notification about to be sent.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Draft {
+    pub id: String,
+    pub from: AtSign,
+    pub to: AtSign,
+    /// The whole key or text: `@to:entity@from`.
+    pub key: String,
+    pub value: Option<String>,
+    pub operation: Operation,
+    pub is_text: bool,
+    pub is_encrypted: bool,
+    pub priority: String,
+    pub strategy: String,
+    pub depth: u32,
+    pub notifier: String,
+    /// Milliseconds.
+    pub ttln: u64,
+    pub meta: Meta,
+}
+
+impl Draft {
+    /// An update about `key` with everything else as it is when a command says nothing.
+    pub fn new(from: &AtSign, to: &AtSign, key: String) -> Self {
+        Self {
+            id: uuid::Uuid::new_v4().to_string(),
+            from: from.clone(),
+            to: to.clone(),
+            key,
+            value: None,
+            operation: Operation::Update,
+            is_text: false,
+            is_encrypted: true,
+            priority: "low".into(),
+            strategy: "all".into(),
+            depth: 1,
+            notifier: "SYSTEM".into(),
+            ttln: DEFAULT_LIFE,
+            meta: <Meta as Default>::default(),
+        }
+    }
+
+    /// The note of this draft.
+    pub fn note(self, kind: Kind, status: Status) -> Note {
+        Note {
+            id: self.id,
+            from: self.from,
+            to: self.to,
+            key: self.key,
+            value: self.value,
+            operation: self.operation,
+            is_text: self.is_text,
+            is_encrypted: self.is_encrypted,
+            kind,
+            status,
+            priority: self.priority,
+            strategy: self.strategy,
+            depth: self.depth,
+            notifier: self.notifier,
+            ttln: self.ttln,
+            epoch_millis: 0,
+            expires_at: 0,
+            retries: 0,
+            place: 0,
+            meta: self.meta,
+        }
+    }
+}
+
+/// Takes a notification from its sender: to oneself it arrives at once, to others it waits in line. Returns its id.
+///
+/// # Errors
+/// When too many wait, or the store fails.
+pub(super) fn queue(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    draft: Draft,
+    now: u64,
+) -> Result<String, Refusal> {
+    let id = draft.id.clone();
+    let full = || {
+        refuse(
+            Code::InternalException,
+            "too many notifications are waiting",
+        )
+    };
+    if draft.to == home.who {
+        let note = draft.note(Kind::Received, Status::Delivered);
+        let note = home.take_in(tx, note, now)?.ok_or_else(full)?;
+        tx.emit(Event::Note(Arc::new(note)));
+        return Ok(id);
+    }
+    if draft.strategy == "latest" {
+        supersede(tx, home, &draft)?;
+    }
+    let (from, to) = (draft.from.clone(), draft.to.clone());
+    let note = draft.note(Kind::Sent, Status::Queued);
+    home.put_out(tx, note, now)?.ok_or_else(full)?;
+    tx.emit(Event::Queued { from, to });
+    Ok(id)
+}
+
+/// Of one notifier only the newest `depth` stay in line, the new one counted.
+fn supersede(tx: &mut Tx<'_>, home: &Home, draft: &Draft) -> Result<(), StoreError> {
+    let line = home.outbox(tx, &draft.to, LATEST_WINDOW, u64::MAX)?;
+    let mut same: Vec<Note> = line
+        .into_iter()
+        .filter(|note| note.strategy == "latest" && note.notifier == draft.notifier)
+        .collect();
+    let keep = usize::try_from(draft.depth.max(1) - 1).unwrap_or(usize::MAX);
+    let surplus = same.len().saturating_sub(keep);
+    for note in same.iter_mut().take(surplus) {
+        home.out_of_line(tx, note)?;
+    }
+    Ok(())
+}
+
+/// What became of an attempt to deliver.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Nothing waits.
+    Empty,
+    /// Some arrived; there may be more.
+    Some,
+    /// The recipient lives elsewhere: these go over the network, in this order.
+    Foreign(Vec<Note>),
+    /// The recipient does not take any now.
+    Refused,
+}
+
+/// Delivers what waits from one atSign of this process to another, with everything that follows from it.
+///
+/// # Errors
+/// When the store fails.
+pub fn deliver(
+    tx: &mut Tx<'_>,
+    from: &Home,
+    to: &AtSign,
+    now: u64,
+) -> Result<Delivery, StoreError> {
+    let mut waiting = Vec::new();
+    let line = from.outbox(tx, to, BATCH, BATCH_BYTES)?;
+    if line.is_empty() {
+        return Ok(Delivery::Empty);
+    }
+    for mut note in line {
+        if note.is_expired(now) {
+            from.out_of_line(tx, &mut note)?;
+        } else {
+            waiting.push(note);
+        }
+    }
+    let Some(receiver) = register::find(tx, to)? else {
+        return Ok(match waiting.is_empty() {
+            true => Delivery::Some,
+            false => Delivery::Foreign(waiting),
+        });
+    };
+    let mut taken = lists::admits(tx, &receiver.home, &from.who)?;
+    for note in &mut waiting {
+        // One that is not taken stops those behind it: their order is kept.
+        taken = taken && arrives(tx, &receiver.home, note, now)?;
+        if taken {
+            arrived(tx, from, note)?;
+        } else {
+            fail(tx, from, note)?;
+        }
+    }
+    if !taken {
+        return Ok(Delivery::Refused);
+    }
+    if !waiting.is_empty() {
+        meet(tx, from, &receiver.home, now)?;
+    }
+    Ok(Delivery::Some)
+}
+
+/// Hands one note over; `false`: the inbox is full. What is not proper is not delivered, and not tried again.
+fn arrives(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<bool, StoreError> {
+    let copy = Note {
+        kind: Kind::Received,
+        status: Status::Delivered,
+        place: 0,
+        ..note.clone()
+    };
+    Ok(receive(tx, to, copy, now)? != Receipt::Full)
+}
+
+/// It has been delivered.
+///
+/// # Errors
+/// When the store fails.
+pub fn arrived(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
+    note.status = Status::Delivered;
+    from.out_of_line(tx, note)
+}
+
+/// One attempt more was in vain; after the last the note leaves the line.
+///
+/// # Errors
+/// When the store fails.
+pub fn fail(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
+    note.status = Status::Errored;
+    note.retries += 1;
+    if note.retries >= MAX_ATTEMPTS {
+        from.out_of_line(tx, note)
+    } else {
+        from.save_note(tx, note)
+    }
+}
+
+/// How an incoming notification was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// Stored; monitors will see it.
+    New,
+    /// It was here already.
+    Known,
+    /// No more fit.
+    Full,
+    /// Not for us, or about a key that is not the sender's.
+    Improper,
+}
+
+/// Stores an incoming notification, keeps a copy of its value when the sender allows that, and tells the monitors.
+///
+/// # Errors
+/// When the store fails.
+pub fn receive(tx: &mut Tx<'_>, home: &Home, note: Note, now: u64) -> Result<Receipt, StoreError> {
+    let Some(key) = proper_key(home, &note) else {
+        return Ok(Receipt::Improper);
+    };
+    if let Some(old) = home.note_from(tx, &note.id, &note.from)?
+        && old.kind == Kind::Received
+        && !old.is_expired(now)
+    {
+        return Ok(Receipt::Known);
+    }
+    let Some(note) = home.take_in(tx, note, now)? else {
+        return Ok(Receipt::Full);
+    };
+    if let Some(key) = key {
+        cache(tx, home, &key, &note, now)?;
+    }
+    tx.emit(Event::Note(Arc::new(note)));
+    Ok(Receipt::New)
+}
+
+/// `None`: improper. `Some(None)`: a text, which has no key.
+fn proper_key(home: &Home, note: &Note) -> Option<Option<AtKey>> {
+    if note.to != home.who || note.from == home.who {
+        return None;
+    }
+    if note.is_text {
+        return Some(None);
+    }
+    let key = AtKey::parse_as_written(&note.key).ok()?;
+    let for_us = match &key.scope {
+        Scope::Public => true,
+        Scope::Shared(with) => *with == home.who,
+        _ => false,
+    };
+    (for_us && !key.cached && key.owner.as_ref() == Some(&note.from)).then_some(Some(key))
+}
+
+fn cache(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    key: &AtKey,
+    note: &Note,
+    now: u64,
+) -> Result<(), StoreError> {
+    let name = format!("cached:{}", key.to_string().to_lowercase());
+    let old = home.record(tx, &name)?;
+    if note.operation == Operation::Delete {
+        if old.is_some_and(|old| old.meta.ccd == Some(true)) {
+            home.erase(tx, &name)?;
+            home.log(tx, &name, Change::Delete, now)?;
+        }
+        return Ok(());
+    }
+    if note.meta.ttr.unwrap_or(0) == 0 {
+        return Ok(());
+    }
+    let (value, change) = match (&note.value, &old) {
+        (Some(value), _) => (value.clone(), Change::Update),
+        (None, Some(old)) => (old.value.clone(), Change::Metadata),
+        (None, None) => return Ok(()),
+    };
+    let more = value.len() as u64;
+    if home.cached_bytes(tx)? + more > MAX_CACHED_BYTES {
+        // Nothing is lost: it can be looked up where it comes from.
+        return Ok(());
+    }
+    let meta = note.meta.copied(old.as_ref().map(|old| &old.meta), now);
+    home.put(tx, &name, &Record { value, meta }, change, Logged::ByKey)?;
+    Ok(())
+}
+
+/// Both sides take note of the other's public key, as two servers do when they connect.
+fn meet(tx: &mut Tx<'_>, one: &Home, other: &Home, now: u64) -> Result<(), StoreError> {
+    for (home, met) in [(one, other), (other, one)] {
+        let key = format!("public:publickey{}", met.who);
+        if let Some(found) = met.live(tx, &key, now)? {
+            learn_key(tx, home, &met.who, found, now)?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a copy of `who`'s public key. If it is not the one we knew, our shared key with them is of no more use:
+/// it is put aside, and our clients make a new one.
+///
+/// # Errors
+/// When the store fails.
+pub fn learn_key(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    who: &AtSign,
+    found: Record,
+    now: u64,
+) -> Result<(), StoreError> {
+    let name = format!("cached:public:publickey{who}");
+    let known = home.record(tx, &name)?;
+    if known
+        .as_ref()
+        .is_some_and(|known| known.value == found.value)
+    {
+        return Ok(());
+    }
+    let mut copy = found;
+    copy.meta.ttr = Some(-1);
+    copy.meta.ttl = None;
+    copy.meta = copy
+        .meta
+        .copied(known.as_ref().map(|known| &known.meta), now);
+    home.put(tx, &name, &copy, Change::Update, Logged::ByKey)?;
+    let shared = format!("shared_key.{}{}", who.bare(), home.who);
+    if known.is_some()
+        && let Some(old) = home.record(tx, &shared)?
+    {
+        let aside = format!("shared_key.{}.until.{now}{}", who.bare(), home.who);
+        home.put(tx, &aside, &old, Change::Update, Logged::ByKey)?;
+        home.erase(tx, &shared)?;
+        home.log(tx, &shared, Change::Delete, now)?;
+    }
+    Ok(())
+}
+
+/// Removes some of what has expired; `true` while there may be more.
+///
+/// # Errors
+/// When the store fails.
+pub fn purge(tx: &mut Tx<'_>, home: &Home, now: u64) -> Result<bool, StoreError> {
+    let keys = home.expired(tx, now, PURGED_AT_ONCE)?;
+    for key in &keys {
+        if let Some(id) = enrolment::id_of(home, key) {
+            enrolment::end(tx, home, id, now)?;
+        }
+        home.erase(tx, key)?;
+        home.log(tx, key, Change::Delete, now)?;
+    }
+    let notes = home.dead_notes(tx, now, PURGED_AT_ONCE)?;
+    for note in &notes {
+        home.drop_note(tx, note)?;
+    }
+    Ok(keys.len() == PURGED_AT_ONCE || notes.len() == PURGED_AT_ONCE)
+}

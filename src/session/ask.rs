@@ -1,0 +1,414 @@
+//! The client's first three steps, for every kind of session: log in, ask, request.
+//!
+//! ```text
+//!   1 log in            own atServer: one connection for commands, one for what comes back
+//!   2 ask at once       daemon: who are you, what can you do?   rendezvous: two ports, please
+//!   3 request           signed, with a fresh public key; the daemon starts its bridge and answers
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use async_std::task::{self, JoinHandle};
+use log::info;
+
+use super::online;
+use crate::{
+    at::{
+        AtSign,
+        client::{Client, Network},
+        crypto::{CryptoError, KeyPair, PublicKey},
+        keyfile::AtKeys,
+    },
+    cli::{Failure, Progress, exit},
+    net::dial::Endpoint,
+    np::{
+        Message, NAMESPACE,
+        ids::{DeviceName, Nonce, SessionId},
+        ping::Heartbeat,
+        ports::Ports,
+        request,
+        session::{Awaited, Generation, Granted, Offer, Ready},
+        sshkey::PublicKeyLine,
+    },
+    secret::Secret,
+};
+
+pub use explain::{about, broken};
+use explain::{refused, too_old, untrusted};
+use talk::{Question, Talk};
+pub use ways::Ways;
+
+mod explain;
+mod talk;
+mod ways;
+
+/// Longest wait for the answers to one question, in seconds, unless --timeout says otherwise.
+pub const PATIENCE: u64 = 20;
+
+/// Whom to meet, and where.
+#[derive(Clone, Debug)]
+pub struct Whom {
+    /// The device's atSign.
+    pub to: AtSign,
+    /// Which of its devices.
+    pub device: DeviceName,
+    /// The rendezvous.
+    pub via: AtSign,
+    /// Longest wait for the answers to one question.
+    pub patience: Duration,
+    /// What the session must have, and in whose words it is asked for.
+    pub ways: Ways,
+}
+
+/// What to ask for.
+#[derive(Clone, Copy, Debug)]
+pub enum Want<'a> {
+    /// The device's sshd.
+    Ssh(Look),
+    /// Any port, as the device sees it.
+    Tunnel {
+        /// What to open there.
+        target: &'a Endpoint,
+        /// How long the session may stand without a connection.
+        timeout: Duration,
+    },
+}
+
+/// What is wanted of the daemon besides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// The user name that it publishes.
+    pub user_name: bool,
+    /// What it can do, even where the session does not depend on it.
+    pub features: bool,
+}
+
+/// A session that only wants bytes.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where, and with which keys.
+    pub ready: Ready,
+    /// What the daemon says of itself.
+    pub daemon: Heartbeat,
+    /// Its id.
+    pub session: SessionId,
+}
+
+impl Whom {
+    /// From the words of a command line; the environment's `NOPORTS_VIA` stands in for the rendezvous.
+    ///
+    /// # Errors
+    /// A misuse that names the word.
+    pub fn parse(
+        to: &str,
+        device: Option<&str>,
+        via: Option<&str>,
+        timeout: u64,
+    ) -> Result<Self, Failure> {
+        let via = via
+            .map(str::to_owned)
+            .or_else(|| std::env::var("NOPORTS_VIA").ok());
+        let via = via.ok_or_else(|| {
+            Failure::misuse("no rendezvous given").hint("--via @rendezvous, such as --via @rv_eu")
+        })?;
+        let device = device.unwrap_or(DeviceName::DEFAULT).parse();
+        Ok(Self {
+            to: to.parse()?,
+            device: device.map_err(|error| Failure::misuse(format!("{error}")))?,
+            via: via.parse()?,
+            patience: Duration::from_secs(timeout.clamp(1, 3600)),
+            ways: Ways::of_environment()?,
+        })
+    }
+}
+
+/// Everything up to a session that only wants bytes.
+///
+/// # Errors
+/// With the exit code of whatever stood in the way.
+pub async fn open(
+    network: &Network,
+    keys: Arc<AtKeys>,
+    whom: &Whom,
+    want: Want<'_>,
+    progress: &mut Progress,
+) -> Result<Opened, Failure> {
+    let met = meet(network, keys, whom, want, progress).await?;
+    met.request(want, progress).await
+}
+
+/// Steps 1 and 2: we are logged in, the daemon has said what it can do, the rendezvous has two ports.
+pub struct Met {
+    talk: Talk,
+    whom: Whom,
+    granted: Granted,
+    device_key: PublicKey,
+    ephemeral: Option<JoinHandle<Result<KeyPair, CryptoError>>>,
+    /// What the daemon says of itself, if it says anything.
+    pub heartbeat: Option<Heartbeat>,
+    /// The user name, if it was asked for and is published.
+    pub user: Option<String>,
+}
+
+/// Logs in, and asks daemon and rendezvous at once.
+///
+/// # Errors
+/// With the exit code of whatever stood in the way.
+pub async fn meet(
+    network: &Network,
+    keys: Arc<AtKeys>,
+    whom: &Whom,
+    want: Want<'_>,
+    progress: &mut Progress,
+) -> Result<Met, Failure> {
+    let terms = whom.ways.terms;
+    // Takes a tenth of a second and longer: it runs while the first questions travel.
+    let ephemeral = terms
+        .encrypt
+        .then(|| task::spawn_blocking(KeyPair::generate));
+    let (me, id, nonce) = (&keys.atsign, SessionId::random(), Nonce::random());
+    let offer = Offer::new(me, &whom.to, &whom.device, &whom.via, id, nonce, terms);
+    let (to, device, via) = (&whom.to, &whom.device, &whom.via);
+    info!("session={id} to={to} device={device} via={via}");
+
+    progress.begin(format!("logging in as {}", keys.atsign));
+    let (at, inbox) = Client::login_and_subscribe(network, keys, &offer.watch()).await?;
+    progress.done(format!("logged in as {}", at.atsign()));
+
+    let patience = whom.patience;
+    let mut talk = Talk {
+        at,
+        inbox,
+        offer,
+        patience,
+    };
+    progress.begin(format!("asking {to} and {via}"));
+    progress.classic("Sending daemon feature check request");
+    let look = want.look();
+    if matches!(want, Want::Ssh(_)) {
+        progress.classic("Resolving remote username for user session");
+        progress.classic("Resolving remote username for tunnel session");
+    }
+    progress.classic("Fetching host and port from srvd");
+    let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat);
+    ping.needed = terms.need_heartbeat() || look.features;
+    let questions = [ping, Question::new(talk.offer.ask_ports(), Awaited::Ports)];
+    for message in questions.iter().flat_map(|question| &question.messages) {
+        let sent = online::send(&talk.at, message).await;
+        sent.map_err(|error| about(error, &message.to))?;
+    }
+    // While they think: who signs the device's answers, and what is our name there?
+    let user = user_name(&talk.at, whom, look).await?;
+    let device_key = device_key(&talk.at, to).await?;
+    let answers = talk.wait(&questions).await;
+    let answers = answers.map_err(|missing| missing.explain(whom))?;
+    progress.classic("Received host and port from srvd");
+    progress.classic("Waiting for daemon feature check response");
+    progress.classic("Received daemon feature check response");
+    let [heartbeat, Some(ports)] = answers.as_slice() else {
+        return Err(Failure::plain("two questions did not get two answers"));
+    };
+    let heartbeat = match heartbeat {
+        Some(text) => {
+            let heartbeat = Heartbeat::parse(text).map_err(|why| untrusted(&why))?;
+            Some(whom.ways.hear(heartbeat))
+        }
+        None => None,
+    };
+    let ports =
+        Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    progress.done(match &heartbeat {
+        Some(_) => format!("{to} {device} is there; meeting at {}", ports.host),
+        None => format!("meeting at {}", ports.host),
+    });
+    talk.offer = in_its_words(talk.offer, heartbeat.as_ref())?;
+    let granted = talk.offer.clone().granted(ports, heartbeat.as_ref());
+    let granted = granted.map_err(|error| too_old(error, heartbeat.as_ref()))?;
+    info!(
+        "session={id} {granted} daemon={:?}",
+        granted.daemon().version
+    );
+    Ok(Met {
+        talk,
+        whom: whom.clone(),
+        granted,
+        device_key,
+        ephemeral,
+        heartbeat,
+        user,
+    })
+}
+
+/// Where no protection is asked for, the few daemons that need other words are spoken to in theirs.
+fn in_its_words(offer: Offer, daemon: Option<&Heartbeat>) -> Result<Offer, Failure> {
+    let terms = offer.terms();
+    let version = daemon.map_or("", |daemon| daemon.version.as_str());
+    let protected = terms.encrypt || terms.admit_client || terms.admit_device;
+    match ways::words_of(version) {
+        _ if protected || terms.generation != Generation::V5 => Ok(offer),
+        None => Ok(offer),
+        Some(Generation::V3) => Err(Failure::new(
+            exit::DEVICE_REFUSED,
+            "this daemon knows only sessions in which the device logs in to you",
+        )
+        .hint("update it; or --legacy-daemon, with an sshd running here")),
+        Some(words) => Ok(offer.in_words_of(words)),
+    }
+}
+
+impl Met {
+    /// The session's id.
+    pub fn session(&self) -> SessionId {
+        self.talk.offer.id()
+    }
+
+    /// Asks the daemon to let an ssh key in for good.
+    ///
+    /// # Errors
+    /// When it does not say that it does that.
+    pub async fn send_key(&self, key: &PublicKeyLine) -> Result<(), Failure> {
+        let takes = |daemon: &Heartbeat| daemon.features.public_keys;
+        if !self.heartbeat.as_ref().is_some_and(takes) {
+            let who = format!("{}{}", self.whom.device, self.whom.to);
+            let why = format!("the daemon {who} does not take ssh public keys");
+            return Err(Failure::new(exit::DEVICE_REFUSED, why)
+                .hint("put the key into authorized_keys there, or start its daemon with --accept-keys")
+                .classic("This device daemon does not accept public keys sent by client"));
+        }
+        let message = key.message(&self.whom.to, &self.whom.device);
+        Ok(online::send(&self.talk.at, &message).await?)
+    }
+
+    /// Step 3: the request, and the daemon's yes.
+    ///
+    /// # Errors
+    /// With the exit code of whatever stood in the way.
+    pub async fn request(
+        mut self,
+        want: Want<'_>,
+        progress: &mut Progress,
+    ) -> Result<Opened, Failure> {
+        let ephemeral = match self.ephemeral.take() {
+            Some(made) => Some(made.await?),
+            None => None,
+        };
+        progress.begin("asking for the session");
+        progress.classic("Required daemon features are supported");
+        progress.classic("Sending session request to the device daemon");
+        let signer = &self.talk.at.keys().encryption;
+        let message = self.words(want, ephemeral.as_ref().map(KeyPair::public), signer)?;
+        online::send(&self.talk.at, &message).await?;
+        progress.classic("Waiting for response from the device daemon");
+        let answer = self.answer(Question::new(message, Awaited::Answer)).await?;
+        progress.classic("Received response from the device daemon");
+        let signer = &self.talk.at.keys().encryption;
+        let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
+        let terms = self.granted.terms();
+        let ready = self
+            .granted
+            .accepted(&answer, &self.device_key, ephemeral.as_ref(), signer)
+            .map_err(|why| refused(&why, &self.whom, want))?;
+        progress.done(match (terms.encrypt, twin) {
+            (true, true) => "session open, one key per direction",
+            (true, false) => {
+                "session open; this daemon knows no twin keys, both directions share one"
+            }
+            (false, _) => "session open; it is not encrypted by us",
+        });
+        let session = self.talk.offer.id();
+        Ok(Opened {
+            ready,
+            daemon,
+            session,
+        })
+    }
+
+    fn words(
+        &self,
+        want: Want<'_>,
+        ephemeral: Option<&PublicKey>,
+        signer: &KeyPair,
+    ) -> Result<Message, Failure> {
+        let granted = &self.granted;
+        match want {
+            Want::Ssh(_) => granted.request(ephemeral, signer),
+            Want::Tunnel { target, timeout } => {
+                let to = (target.host.as_str(), target.port);
+                granted.tunnel_request(to, timeout, ephemeral, signer)
+            }
+        }
+        .map_err(|error| too_old(error, self.heartbeat.as_ref()))
+    }
+
+    /// Where we, and our own sshd, are met by a device that logs in to us.
+    pub fn our_end(&self) -> Endpoint {
+        let ports = self.granted.ports();
+        Endpoint {
+            host: ports.host.clone(),
+            port: ports.client,
+        }
+    }
+
+    /// The other way round: the device is to log in here as `user` with `key`, and to lead our port `forward` to
+    /// its sshd. Returns when it has.
+    ///
+    /// # Errors
+    /// When it refuses, or says nothing.
+    pub async fn reverse(
+        &mut self,
+        forward: u16,
+        user: &str,
+        key: &Secret<String>,
+    ) -> Result<(), Failure> {
+        let messages = self.granted.reverse_requests(forward, user, key);
+        for message in &messages {
+            online::send(&self.talk.at, message).await?;
+        }
+        // Asked again, it would log in twice.
+        let question = Question {
+            messages: Vec::new(),
+            awaited: Awaited::Answer,
+            needed: true,
+        };
+        let answer = self.answer(question).await?;
+        let id = self.session();
+        let read = request::read_answer(&answer, id, &self.device_key, None);
+        let look = Look::default();
+        read.map(drop)
+            .map_err(|why| refused(&why, &self.whom, Want::Ssh(look)))
+    }
+
+    async fn answer(&mut self, question: Question) -> Result<String, Failure> {
+        let answers = self.talk.wait(&[question]).await;
+        let answers = answers.map_err(|missing| missing.explain(&self.whom))?;
+        Ok(answers.into_iter().flatten().next().unwrap_or_default())
+    }
+}
+
+impl Want<'_> {
+    fn look(&self) -> Look {
+        match self {
+            Self::Ssh(look) => *look,
+            Self::Tunnel { .. } => Look::default(),
+        }
+    }
+}
+
+async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
+    at.public_key(of)
+        .await
+        .map_err(|error| about(error, of))?
+        .ok_or_else(|| {
+            Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
+                .hint("activate it on the device first")
+        })
+}
+
+/// What the daemon published for us.
+async fn user_name(at: &Client, whom: &Whom, look: Look) -> Result<Option<String>, Failure> {
+    if !look.user_name {
+        return Ok(None);
+    }
+    let entity = format!("username.{}.{NAMESPACE}", whom.device);
+    Ok(at.get_shared(&whom.to, &entity).await?)
+}

@@ -1,0 +1,187 @@
+//! Our half of a conversation by notifications: questions, and the answers to them in whatever order.
+
+use std::time::Duration;
+
+use async_std::future::timeout;
+use log::debug;
+
+use super::Whom;
+use crate::{
+    at::client::{Client, Event, Subscription},
+    cli::{Failure, classic, exit},
+    np::{
+        Message,
+        session::{Awaited, Offer},
+    },
+    session::online,
+};
+
+/// An unanswered question is asked once more after this part of the wait: some daemons lose a notification
+/// that arrives while they do something else.
+const ASK_AGAIN: f64 = 0.3;
+/// How long an answer that we can do without may take, when the others are there.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A conversation about one session.
+pub(super) struct Talk {
+    pub at: Client,
+    pub inbox: Subscription,
+    pub offer: Offer,
+    pub patience: Duration,
+}
+
+/// Something to ask.
+pub(super) struct Question {
+    /// In these words; several are sent one after the other.
+    pub messages: Vec<Message>,
+    /// What comes back.
+    pub awaited: Awaited,
+    /// Whether we can do without.
+    pub needed: bool,
+}
+
+/// Why a question has no answer.
+pub(super) enum Missing {
+    Silent(Awaited),
+    NoPorts(String),
+    Connection,
+}
+
+impl Question {
+    /// One that must be answered.
+    pub fn new(message: Message, awaited: Awaited) -> Self {
+        Self {
+            messages: vec![message],
+            awaited,
+            needed: true,
+        }
+    }
+}
+
+impl Talk {
+    /// Waits for one answer to each question, in their order; asks once more what stays unanswered. Only answers
+    /// that are not needed can be missing then.
+    pub async fn wait(&mut self, questions: &[Question]) -> Result<Vec<Option<String>>, Missing> {
+        let mut answers: Vec<Option<String>> = vec![None; questions.len()];
+        let first = self.patience.mul_f64(ASK_AGAIN);
+        for (attempt, patience) in [first, self.patience - first].into_iter().enumerate() {
+            if attempt > 0 {
+                self.ask_again(questions, &answers).await;
+            }
+            let needed = |question: &Question| question.needed;
+            match timeout(patience, self.collect(questions, &mut answers, needed)).await {
+                Ok(Ok(())) => {
+                    let all = self.collect(questions, &mut answers, |_| true);
+                    return match timeout(GRACE, all).await {
+                        Ok(Err(missing)) => Err(missing),
+                        _ => Ok(answers),
+                    };
+                }
+                Ok(Err(missing)) => return Err(missing),
+                Err(_) => {}
+            }
+        }
+        let silent = questions.iter().zip(&answers);
+        let silent = silent.filter(|(question, answer)| question.needed && answer.is_none());
+        let first = silent.map(|(question, _)| question.awaited).next();
+        Err(Missing::Silent(first.unwrap_or(Awaited::Answer)))
+    }
+
+    async fn ask_again(&self, questions: &[Question], answers: &[Option<String>]) {
+        for (question, answer) in questions.iter().zip(answers) {
+            for message in question.messages.iter().filter(|_| answer.is_none()) {
+                debug!("session={} again={}", self.offer.id(), message.entity);
+                online::send_or_log(&self.at, message).await;
+            }
+        }
+    }
+
+    /// Until all questions that `count` are answered.
+    async fn collect(
+        &mut self,
+        questions: &[Question],
+        answers: &mut [Option<String>],
+        count: impl Fn(&Question) -> bool,
+    ) -> Result<(), Missing> {
+        let open = |answers: &[Option<String>]| {
+            let mut all = questions.iter().zip(answers);
+            all.any(|(question, answer)| count(question) && answer.is_none())
+        };
+        while open(answers) {
+            let note = match self.inbox.next().await.ok_or(Missing::Connection)? {
+                Event::Note(note) => note,
+                other => {
+                    debug!("monitor={other:?}");
+                    continue;
+                }
+            };
+            // Only what an awaited sender sent under an awaited key is ever decrypted.
+            let Some(kind) = self.offer.recognise(&note.from, note.entity()) else {
+                continue;
+            };
+            let text = match self.at.open(&note).await {
+                Ok(text) => text.unwrap_or_default(),
+                Err(error) => {
+                    debug!(
+                        "from={} entity={} error={error:?}",
+                        note.from,
+                        note.entity()
+                    );
+                    continue;
+                }
+            };
+            if kind == Awaited::NoPorts {
+                return Err(Missing::NoPorts(text));
+            }
+            if let Some(i) = questions.iter().position(|asked| asked.awaited == kind) {
+                answers[i].get_or_insert(text);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Missing {
+    pub fn explain(self, whom: &Whom) -> Failure {
+        let (to, device, via) = (&whom.to, &whom.device, &whom.via);
+        let waited = whom.patience.as_secs();
+        match self {
+            Self::Silent(Awaited::Ports | Awaited::NoPorts) => {
+                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} did not answer within {waited} s"))
+                    .hint(silent_rendezvous(whom))
+                    .classic(format!("TimeoutException: Connection timeout to srvd {via} service"))
+            }
+            Self::Silent(awaited) => {
+                Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(
+                    "is its daemon running under that device name, and is your atSign among its managers?",
+                )
+                .classic(silence(awaited))
+            }
+            Self::NoPorts(why) => {
+                let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
+                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} refused: {why}"))
+            }
+            Self::Connection => Failure::new(exit::UNREACHABLE, "the connection to your atServer was lost")
+                .hint("check the network and try again"),
+        }
+    }
+}
+
+/// A rendezvous before 5.0 does not understand who wants its ports checked, and answers nobody.
+fn silent_rendezvous(whom: &Whom) -> String {
+    let mut hint = "is it running, and does it serve your atSign? another one: --via".to_owned();
+    let terms = whom.ways.terms;
+    if terms.admit_client || terms.admit_device {
+        hint += "; one before NoPorts 5.0 needs --no-admit-client --no-admit-device";
+    }
+    hint
+}
+
+/// How the classic clients say that a device is silent.
+fn silence(awaited: Awaited) -> &'static str {
+    match (awaited, classic().map(|voice| voice.name)) {
+        (Awaited::Heartbeat, Some("npt")) => "TimeoutException: Ping to NoPorts daemon timed out",
+        (Awaited::Heartbeat, _) => "TimeoutException: Daemon feature check timed out",
+        _ => "No response from the device daemon",
+    }
+}

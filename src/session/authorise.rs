@@ -1,0 +1,487 @@
+//! May this atSign use the device? The daemon's list says so, else the policy that it asks.
+//!
+//! ```text
+//!   on the list, or the policy itself ───────────────▶ yes, anything the daemon permits
+//!   no policy ───────────────────────────────────────▶ a stranger: silence
+//!   asked in the last seconds ───────────────────────▶ the same answer
+//!   else: request ─▶ policy ─▶ ack, success ─────────▶ yes with what may be opened, or no with the reason
+//!                    silence: once more, then ───────▶ no
+//! ```
+//! Only the policy's own messages are decrypted, and only while a question of ours is open.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_std::{
+    channel::{self, Receiver, Sender},
+    future::timeout,
+    task,
+};
+use futures_lite::future;
+use log::{info, warn};
+
+use super::online;
+use crate::{
+    at::{AtSign, Notification, client::Client, crypto},
+    np::{
+        Message,
+        ids::DeviceName,
+        permit::Permit,
+        policy::{
+            self, DeviceGroup, Question,
+            rpc::{self, Kind, Reply, RequestId},
+        },
+    },
+};
+
+/// How long a policy has to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// A question without an answer is asked once more after this.
+const ASK_AGAIN: Duration = Duration::from_secs(4);
+/// How long an answer holds.
+const ANSWER_HOLDS: Duration = Duration::from_secs(15);
+/// How long the lack of one holds: the policy may be back at any time.
+const SILENCE_HOLDS: Duration = Duration::from_secs(5);
+/// Clients whose answers are known or awaited at the same time.
+const MAX_CLIENTS: usize = 1024;
+/// Messages that may wait for a policy's answer at the same time; of all clients, and of one.
+const MAX_WAITING: usize = 256;
+const MAX_WAITING_OF_ONE: usize = 8;
+/// Life of a sign of life on its way, in milliseconds.
+const HEARTBEAT_TTL: u64 = 300_000;
+/// Answers to one question that are looked at.
+const MAX_REPLIES: usize = 8;
+/// How often one client is told the same no; from then on it meets silence until the answer is asked for anew.
+const MAX_TOLD: usize = 20;
+/// Longest reason that is passed on, in characters.
+const MAX_REASON: usize = 300;
+
+/// What becomes of somebody's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is served; nothing but this may be opened.
+    Allowed(Permit),
+    /// It is answered with a no, and why.
+    Denied(String),
+    /// It is not answered at all, and why, for the log.
+    Ignored(&'static str),
+}
+
+/// As fields for the log.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allowed(permit) => write!(f, "allowed permit={permit}"),
+            Self::Denied(why) => write!(f, "denied reason={why:?}"),
+            Self::Ignored(reason) => write!(f, "ignored reason={reason}"),
+        }
+    }
+}
+
+/// Whom to ask about those who are not on the list.
+#[derive(Clone, Debug)]
+pub struct Consult {
+    /// The policy's atSign.
+    pub policy: AtSign,
+    /// The group this device says it is in.
+    pub group: DeviceGroup,
+}
+
+/// The daemon's doorman; cheap to clone.
+#[derive(Clone)]
+pub struct Doorman(Arc<Inner>);
+
+struct Inner {
+    at: Client,
+    device: DeviceName,
+    managers: Vec<AtSign>,
+    consult: Option<Consult>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    clients: HashMap<AtSign, Known>,
+    questions: HashMap<RequestId, Sender<Reply>>,
+    waiting: usize,
+}
+
+/// What is known about one client. The lock is held while the policy is asked, so that messages that come
+/// together ask once.
+#[derive(Default)]
+struct Known {
+    answer: Arc<async_std::sync::Mutex<Option<Held>>>,
+    waiting: usize,
+    until: Option<Instant>,
+}
+
+struct Held {
+    verdict: Verdict,
+    until: Instant,
+    told: usize,
+}
+
+impl Held {
+    fn tell(&mut self) -> Verdict {
+        self.told += 1;
+        match &self.verdict {
+            Verdict::Denied(_) if self.told > MAX_TOLD => Verdict::Ignored("denied_too_often"),
+            verdict => verdict.clone(),
+        }
+    }
+}
+
+impl Doorman {
+    /// A doorman with this list, who asks that policy about everybody else.
+    pub fn new(
+        at: Client,
+        device: DeviceName,
+        managers: Vec<AtSign>,
+        consult: Option<Consult>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            at,
+            device,
+            managers,
+            consult,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Takes the policy's answers out of what a daemon hears; `true` when this was one.
+    pub fn takes(&self, note: &Notification) -> bool {
+        let Some((kind, id)) = rpc::answered(note.entity()) else {
+            return false;
+        };
+        let policy = self.0.consult.as_ref().map(|consult| &consult.policy);
+        let question = self.0.state().questions.get(&id).cloned();
+        match question {
+            Some(waiting) if policy == Some(&note.from) => {
+                let (doorman, note) = (self.clone(), note.clone());
+                task::spawn(async move { doorman.read(kind, id, &note, &waiting).await });
+            }
+            _ => info!("ignored from={} rpc={id} reason=not_asked", note.from),
+        }
+        true
+    }
+
+    async fn read(&self, kind: Kind, id: RequestId, note: &Notification, waiting: &Sender<Reply>) {
+        let text = match self.0.at.open(note).await {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => return info!("ignored from={} rpc={id} reason={error:?}", note.from),
+        };
+        match Reply::parse(kind, id, &text) {
+            Ok(reply) => drop(waiting.try_send(reply)),
+            Err(why) => warn!(
+                "ignored from={} rpc={id} reason={:?}",
+                note.from,
+                why.to_string()
+            ),
+        }
+    }
+
+    /// Judges a sender, without asking anybody if that can be.
+    pub async fn authorise(&self, from: &AtSign) -> Verdict {
+        let Some(consult) = &self.0.consult else {
+            return match self.0.managers.contains(from) {
+                true => anything(),
+                false => Verdict::Ignored("not_a_manager"),
+            };
+        };
+        if self.0.managers.contains(from) || consult.policy == *from {
+            return anything();
+        }
+        let Some(turn) = Turn::take(&self.0, from) else {
+            return Verdict::Ignored("too_many_waiting");
+        };
+        let mut held = turn.answer.lock().await;
+        if let Some(known) = held.as_mut().filter(|known| Instant::now() < known.until) {
+            return known.tell();
+        }
+        let (verdict, holds) = self.0.ask(consult, from).await;
+        let until = Instant::now() + holds;
+        if let Some(known) = self.0.state().clients.get_mut(from) {
+            known.until = Some(until);
+        }
+        let known = held.insert(Held {
+            verdict,
+            until,
+            told: 0,
+        });
+        known.tell()
+    }
+
+    /// Tells the policy that this device is there.
+    pub async fn show(&self, heartbeat: &crate::np::ping::Heartbeat) {
+        let Some(consult) = &self.0.consult else {
+            return;
+        };
+        let message = policy::heartbeat(&consult.policy, &self.0.device, heartbeat);
+        self.0.send(&message, HEARTBEAT_TTL).await;
+    }
+}
+
+fn anything() -> Verdict {
+    Verdict::Allowed(Permit::anything())
+}
+
+/// A place among those that wait for the policy; given back when dropped.
+struct Turn<'a> {
+    inner: &'a Inner,
+    from: &'a AtSign,
+    answer: Arc<async_std::sync::Mutex<Option<Held>>>,
+}
+
+impl<'a> Turn<'a> {
+    fn take(inner: &'a Inner, from: &'a AtSign) -> Option<Self> {
+        let mut state = inner.state();
+        if state.waiting >= MAX_WAITING {
+            return None;
+        }
+        if state.clients.len() >= MAX_CLIENTS && !state.clients.contains_key(from) {
+            state.forget(Instant::now());
+            if state.clients.len() >= MAX_CLIENTS {
+                return None;
+            }
+        }
+        let known = state.clients.entry(from.clone()).or_default();
+        if known.waiting >= MAX_WAITING_OF_ONE {
+            return None;
+        }
+        known.waiting += 1;
+        let answer = known.answer.clone();
+        state.waiting += 1;
+        Some(Self {
+            inner,
+            from,
+            answer,
+        })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.inner.state();
+        state.waiting -= 1;
+        if let Some(known) = state.clients.get_mut(self.from) {
+            known.waiting -= 1;
+        }
+    }
+}
+
+impl State {
+    /// Forgets clients nobody waits for and whose answers hold no longer.
+    fn forget(&mut self, now: Instant) {
+        self.clients
+            .retain(|_, known| known.waiting > 0 || known.until.is_some_and(|until| now < until));
+    }
+}
+
+/// An open question; closed when dropped.
+struct Open<'a> {
+    inner: &'a Inner,
+    id: RequestId,
+    replies: Receiver<Reply>,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.inner.state().questions.remove(&self.id);
+    }
+}
+
+impl Inner {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Option<Open<'_>> {
+        let id = RequestId::from_random(crypto::random().ok()?);
+        let (send, replies) = channel::bounded(MAX_REPLIES);
+        self.state().questions.insert(id, send);
+        Some(Open {
+            inner: self,
+            id,
+            replies,
+        })
+    }
+
+    /// Asks, and says for how long the outcome holds.
+    async fn ask(&self, consult: &Consult, client: &AtSign) -> (Verdict, Duration) {
+        let policy = &consult.policy;
+        let Some(open) = self.open() else {
+            let why = "The device cannot ask its policy".to_owned();
+            return (Verdict::Denied(why), SILENCE_HOLDS);
+        };
+        let question = Question {
+            client: client.clone(),
+            daemon: self.at.atsign().clone(),
+            device: self.device.clone(),
+            group: consult.group.clone(),
+        };
+        let message = rpc::ask(policy, open.id, &question);
+        let asking = async {
+            self.send(&message, rpc::RPC_TTL).await;
+            task::sleep(ASK_AGAIN).await;
+            self.send(&message, rpc::RPC_TTL).await;
+            future::pending().await
+        };
+        match timeout(DEADLINE, future::or(answer(&open.replies), asking)).await {
+            Ok(reply) => {
+                let verdict = judge(reply, policy);
+                info!(
+                    "policy={policy} rpc={} client={client} verdict={verdict}",
+                    open.id
+                );
+                (verdict, ANSWER_HOLDS)
+            }
+            Err(_) => {
+                warn!(
+                    "policy={policy} rpc={} client={client} no_answer_within={DEADLINE:?}",
+                    open.id
+                );
+                let why = format!(
+                    "The policy {policy} did not answer the device within {} s",
+                    DEADLINE.as_secs()
+                );
+                (Verdict::Denied(why), SILENCE_HOLDS)
+            }
+        }
+    }
+
+    async fn send(&self, message: &Message, ttl: u64) {
+        online::send_living(&self.at, message, ttl).await;
+    }
+}
+
+/// The first reply that says more than "heard".
+async fn answer(replies: &Receiver<Reply>) -> Reply {
+    while let Ok(reply) = replies.recv().await {
+        if reply != Reply::Ack {
+            return reply;
+        }
+    }
+    future::pending().await
+}
+
+fn judge(reply: Reply, policy: &AtSign) -> Verdict {
+    match reply {
+        Reply::Answer(answer) if answer.authorized => Verdict::Allowed(answer.permit()),
+        Reply::Answer(answer) => Verdict::Denied(reason(answer.message, policy)),
+        Reply::Refused(why) => Verdict::Denied(reason(why, policy)),
+        Reply::Ack => Verdict::Denied(reason(None, policy)),
+    }
+}
+
+/// The policy's words, as far as they may be shown to people.
+fn reason(words: Option<String>, policy: &AtSign) -> String {
+    let words: String = words
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_REASON)
+        .collect();
+    match words.trim().trim_start_matches('{') {
+        "" => format!("The policy {policy} does not allow it"),
+        words => words.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::np::policy::Answer;
+    use crate::session::authorise::*;
+
+    #[test]
+    fn a_reply_becomes_a_verdict() {
+        let policy: AtSign = "@p".parse().unwrap();
+        let said = |authorized, message: Option<&str>, permit: &[&str]| {
+            Reply::Answer(Answer {
+                authorized,
+                message: message.map(str::to_owned),
+                permit_open: permit.iter().map(|&w| w.to_owned()).collect(),
+            })
+        };
+        let denied = |why: &str| Verdict::Denied(why.to_owned());
+        for (reply, want) in [
+            (
+                said(true, None, &["localhost:22", "x"]),
+                Verdict::Allowed("localhost:22".parse().unwrap()),
+            ),
+            (
+                said(true, Some("yes"), &[]),
+                Verdict::Allowed("".parse().unwrap()),
+            ),
+            (
+                said(false, Some("No permissions"), &["*:*"]),
+                denied("No permissions"),
+            ),
+            (
+                said(false, None, &[]),
+                denied("The policy @p does not allow it"),
+            ),
+            (
+                said(false, Some(" {{ "), &[]),
+                denied("The policy @p does not allow it"),
+            ),
+            (
+                said(false, Some("{\"status\"\n:1}"), &[]),
+                denied("\"status\":1}"),
+            ),
+            (Reply::Refused(Some("ill".into())), denied("ill")),
+            (
+                Reply::Refused(None),
+                denied("The policy @p does not allow it"),
+            ),
+        ] {
+            assert_eq!(judge(reply.clone(), &policy), want, "{reply:?}");
+        }
+        let long = judge(said(false, Some(&"x".repeat(9999)), &[]), &policy);
+        assert_eq!(long, denied(&"x".repeat(MAX_REASON)));
+    }
+
+    #[test]
+    fn a_no_is_told_so_many_times_and_a_yes_always() {
+        let held = |verdict| Held {
+            verdict,
+            until: Instant::now(),
+            told: 0,
+        };
+        let mut no = held(Verdict::Denied("no".into()));
+        let mut yes = held(anything());
+        for _ in 0..MAX_TOLD {
+            assert_eq!(no.tell(), Verdict::Denied("no".into()));
+            yes.tell();
+        }
+        assert_eq!(no.tell(), Verdict::Ignored("denied_too_often"));
+        assert_eq!(yes.tell(), anything());
+    }
+
+    #[test]
+    fn old_answers_are_forgotten_and_awaited_ones_kept() {
+        let now = Instant::now();
+        let mut state = State::default();
+        for (name, waiting, until) in [
+            ("@awaited", 1, None),
+            ("@holds", 0, Some(now + ANSWER_HOLDS)),
+            ("@old", 0, Some(now)),
+            ("@never_answered", 0, None),
+        ] {
+            let known = Known {
+                waiting,
+                until,
+                ..Known::default()
+            };
+            state.clients.insert(name.parse().unwrap(), known);
+        }
+        state.forget(now);
+        let mut left: Vec<_> = state.clients.keys().map(AtSign::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["@awaited", "@holds"]);
+    }
+}

@@ -1,0 +1,456 @@
+//! Both ends of a session with many connections, and old and strange peers played by the test.
+#![allow(clippy::unwrap_used)]
+
+use async_std::task::{JoinHandle, block_on, spawn};
+
+use super::*;
+use crate::{
+    net::line::read_line,
+    pipe::{
+        cipher::{KeyAndIv, Side},
+        join::splice,
+    },
+    secret::Secret,
+    session::bridge::{Local, Plan, Step, run},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(200);
+
+/// Ends the test instead of hanging it.
+fn soon<T>(work: impl Future<Output = T>) -> T {
+    block_on(async { timeout(SOON, work).await.expect("finished in time") })
+}
+
+async fn listen() -> (TcpListener, Endpoint) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string().parse().unwrap();
+    (listener, at)
+}
+
+/// Answers each connection with what it said, once it has said everything.
+async fn echo() -> Endpoint {
+    let (listener, at) = listen().await;
+    spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            spawn(async move {
+                let mut said = Vec::new();
+                let _ = tcp.read_to_end(&mut said).await;
+                let _ = tcp.write_all(&said).await;
+            });
+        }
+    });
+    at
+}
+
+fn pair(first: u8) -> KeyAndIv {
+    (Secret::new([first; 32]), [first + 1; 16])
+}
+
+fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
+    let with = |d2c| Some(SessionKeys { c2d: pair(1), d2c });
+    [None, with(None), with(Some(pair(7)))]
+}
+
+fn plan(local: Local, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
+    Plan {
+        side: match local {
+            Local::Dial(_) => Side::Device,
+            _ => Side::Client,
+        },
+        local,
+        rendezvous: at.clone(),
+        admission: Some(Secret::new("may I come in".into())),
+        keys,
+        timeout: SOON,
+        many: Some(Many::default()),
+    }
+}
+
+/// The next socket at the rendezvous, and the bytes behind its admission line.
+async fn admitted(listener: &TcpListener) -> (TcpStream, Vec<u8>) {
+    let (mut tcp, _) = listener.accept().await.unwrap();
+    let (line, early) = read_line(&mut tcp, 4096, SOON).await.unwrap();
+    assert_eq!(line, b"may I come in");
+    (tcp, early)
+}
+
+/// Joins sockets in order of arrival until it is dropped.
+fn rendezvous(clients: TcpListener, devices: TcpListener) -> JoinHandle<()> {
+    spawn(async move {
+        loop {
+            let (a, b) = (admitted(&clients).await, admitted(&devices).await);
+            spawn(splice(a.0, a.1, b.0, b.1, None));
+        }
+    })
+}
+
+async fn exchange(door: &Endpoint, text: Vec<u8>) {
+    let mut tcp = dial(door, SOON).await.unwrap();
+    tcp.write_all(&text).await.unwrap();
+    tcp.shutdown(Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    tcp.read_to_end(&mut heard).await.unwrap();
+    assert!(heard == text);
+}
+
+#[test]
+fn many_connections_find_their_own_other_end_with_every_kind_of_keys() {
+    for keys in every_kind_of_keys() {
+        soon(async {
+            let ((clients, a), (devices, b)) = (listen().await, listen().await);
+            let meeting = rendezvous(clients, devices);
+            let device = plan(Local::Dial(echo().await), &b, keys.clone());
+            let device = spawn(run(device, || ()));
+            let (listener, door) = listen().await;
+            let mut client = plan(Local::Listen(listener), &a, keys);
+            client.timeout = SHORT;
+            let client = spawn(run(client, || ()));
+            let all: Vec<_> =
+                (0..30u8)
+                    .map(|seed| {
+                        let door = door.clone();
+                        spawn(async move {
+                            exchange(&door, vec![seed; 1 + 3000 * usize::from(seed)]).await
+                        })
+                    })
+                    .collect();
+            let mut sum = 0;
+            for (seed, one) in all.into_iter().enumerate() {
+                one.await;
+                sum += 1 + 3000 * seed as u64;
+            }
+            // Nobody comes any more: the client ends the session, and the device ends with it.
+            let want = Carried { up: sum, down: sum };
+            assert_eq!(client.await.unwrap(), want);
+            assert_eq!(device.await.unwrap(), want);
+            meeting.cancel().await;
+        });
+    }
+}
+
+/// A device's end, and the test as rendezvous and client in one.
+struct Device {
+    rendezvous: TcpListener,
+    service: TcpListener,
+    control: TcpStream,
+    cipher: Option<Cipher>,
+    task: JoinHandle<Result<Carried, BridgeError>>,
+}
+
+impl Device {
+    async fn start(keys: Option<SessionKeys>, idle: Duration) -> Self {
+        let ((rendezvous, at), (service, service_at)) = (listen().await, listen().await);
+        let mut plan = plan(Local::Dial(service_at), &at, keys.clone());
+        plan.timeout = idle;
+        let task = spawn(run(plan, || ()));
+        let (control, early) = admitted(&rendezvous).await;
+        assert!(early.is_empty());
+        Self {
+            rendezvous,
+            service,
+            control,
+            cipher: keys.and_then(|keys| keys.ciphers(Side::Client).outbound),
+            task,
+        }
+    }
+
+    async fn say(&mut self, text: &str) {
+        let mut bytes = text.as_bytes().to_vec();
+        if let Some(cipher) = &mut self.cipher {
+            cipher.apply(&mut bytes);
+        }
+        self.control.write_all(&bytes).await.unwrap();
+    }
+
+    /// One connection with these keys, from the far end to the service.
+    async fn carries(&self, keys: Option<SessionKeys>) {
+        let (mut far, _) = admitted(&self.rendezvous).await;
+        let (mut near, _) = self.service.accept().await.unwrap();
+        let mut bytes = b"hello".to_vec();
+        let ciphers = keys.map(|keys| keys.ciphers(Side::Client));
+        if let Some(mut cipher) = ciphers.and_then(|ciphers| ciphers.outbound) {
+            cipher.apply(&mut bytes);
+        }
+        far.write_all(&bytes).await.unwrap();
+        near.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, b"hello");
+    }
+}
+
+fn announcement(twin: bool) -> (String, SessionKeys) {
+    let keys = Keys::random(twin).unwrap();
+    let session = online::session_keys(&keys);
+    (Line::Connect(keys).print().reveal().clone(), session)
+}
+
+#[test]
+fn a_client_from_before_5_6_sends_no_line_ends() {
+    soon(async {
+        let mut device = Device::start(every_kind_of_keys()[1].clone(), SOON).await;
+        let (one, first) = announcement(false);
+        let (two, second) = announcement(false);
+        device
+            .say(&format!("{}{}", one.trim_end(), two.trim_end()))
+            .await;
+        device.carries(Some(first)).await;
+        device.carries(Some(second)).await;
+        let (three, third) = announcement(false);
+        device.say(three.trim_end()).await;
+        device.carries(Some(third)).await;
+        drop(device.control);
+        device.task.await.unwrap();
+    });
+}
+
+#[test]
+fn a_twin_session_takes_single_keys_heartbeats_and_words_of_the_future() {
+    soon(async {
+        let mut device = Device::start(every_kind_of_keys()[2].clone(), SOON).await;
+        device.say("heartbeat:1\nsomething:else\n\n").await;
+        for twin in [true, false] {
+            let (line, keys) = announcement(twin);
+            let (head, tail) = line.split_at(50);
+            device.say(head).await;
+            device.say(tail).await;
+            device.carries(Some(keys)).await;
+        }
+        drop(device.control);
+        device.task.await.unwrap();
+    });
+}
+
+#[test]
+fn what_would_lose_count_or_protection_ends_the_session() {
+    let (encrypted, plain) = (every_kind_of_keys()[1].clone(), None);
+    let endless = "x".repeat(5000);
+    for (keys, said, why) in [
+        (
+            &encrypted,
+            "connect:no:encrypt\n",
+            "another kind of connection",
+        ),
+        (
+            &plain,
+            &*announcement(false).0,
+            "another kind of connection",
+        ),
+        (&encrypted, "connect:a:b\n", "without usable keys"),
+        (&encrypted, &endless, "more than 4096 bytes"),
+    ] {
+        soon(async {
+            let mut device = Device::start(keys.clone(), SOON).await;
+            device.say(said).await;
+            let error = device.task.await.unwrap_err();
+            assert_eq!(error.step(), Step::Session, "{said:?}");
+            assert!(error.to_string().contains(why), "{said:?}: {error}");
+        });
+    }
+}
+
+/// An admission line for a rendezvous with this nonce.
+fn line_for(nonce: &str) -> String {
+    format!(
+        r#"{{"payload":{{"sessionId":"s","clientNonce":"c","rvdNonce":"{nonce}"}},"signature":"x","hashingAlgo":"sha256","signingAlgo":"rsa2048"}}"#
+    )
+}
+
+#[test]
+fn both_ends_number_their_sockets_where_the_rendezvous_takes_numbers() {
+    for (nonce, numbers) in [("0f-pairs", true), ("2024-10-24T10:15:31.654321", false)] {
+        soon(async {
+            let ((clients, a), (devices, b)) = (listen().await, listen().await);
+            let (listener, door) = listen().await;
+            let with = |local, at: &Endpoint| Plan {
+                admission: Some(Secret::new(line_for(nonce))),
+                ..plan(local, at, None)
+            };
+            let device = spawn(run(with(Local::Dial(echo().await), &b), || ()));
+            let client = spawn(run(with(Local::Listen(listener), &a), || ()));
+            let mut kept = Vec::new();
+            for number in 0..4 {
+                let visitor = match number {
+                    0 => None,
+                    _ => Some(dial(&door, SOON).await.unwrap()),
+                };
+                let mut ends = Vec::new();
+                for (listener, end) in [(&clients, "client"), (&devices, "device")] {
+                    let (mut tcp, _) = listener.accept().await.unwrap();
+                    let (line, early) = read_line(&mut tcp, 4096, SOON).await.unwrap();
+                    let line = String::from_utf8(line).unwrap();
+                    let want = match numbers {
+                        true => line_for(nonce)
+                            .replace(r#""rsa2048"}"#, &format!(r#""rsa2048","pair":{number}}}"#)),
+                        false => line_for(nonce),
+                    };
+                    assert_eq!(line, want, "{end} {number}");
+                    ends.push((tcp, early));
+                }
+                let (b, a) = (ends.pop().unwrap(), ends.pop().unwrap());
+                kept.push((visitor, spawn(splice(a.0, a.1, b.0, b.1, None))));
+            }
+            drop(kept);
+            drop((client, device));
+        });
+    }
+}
+
+#[test]
+fn a_missing_service_still_meets_the_clients_socket() {
+    soon(async {
+        let mut device = Device::start(None, SOON).await;
+        drop(device.service);
+        for _ in 0..3 {
+            let line = b"connect:no:encrypt\n";
+            device.control.write_all(line).await.unwrap();
+            let (mut far, early) = admitted(&device.rendezvous).await;
+            assert!(early.is_empty());
+            assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0, "a regular end");
+        }
+        drop(device.control);
+        device.task.await.unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_cannot_meet_an_announced_connection_ends_the_session() {
+    soon(async {
+        let mut device = Device::start(None, SOON).await;
+        drop(device.rendezvous);
+        device
+            .control
+            .write_all(b"connect:no:encrypt\n")
+            .await
+            .unwrap();
+        let error = device.task.await.unwrap_err();
+        assert_eq!(error.step(), Step::Rendezvous);
+    });
+}
+
+#[test]
+fn where_sockets_have_numbers_one_that_cannot_be_met_costs_only_itself() {
+    soon(async {
+        let ((rendezvous, at), (_service, service_at)) = (listen().await, listen().await);
+        drop(rendezvous);
+        let far = Arc::new(Far {
+            rendezvous: at,
+            admission: Some(Secret::new(line_for("0f-pairs"))),
+            keys: None,
+            side: Side::Device,
+        });
+        let mut lines = Lines::new(Kind::Plain);
+        lines.push(b"connect:no:encrypt\nconnect:no:encrypt\n");
+        let (mut joins, mut announced) = (Joins::new(SOON), CONTROL);
+        obey(&mut lines, &mut announced, &far, &service_at, &mut joins)
+            .await
+            .unwrap();
+        assert_eq!((announced, joins.live), (2, 2));
+        for left in [1, 0] {
+            let end = joins.reports.recv().await.unwrap();
+            assert!(joins.account(end).is_none());
+            assert_eq!(joins.live, left);
+        }
+    });
+}
+
+#[test]
+fn a_session_ends_after_its_time_without_connections_and_not_before() {
+    soon(async {
+        let mut device = Device::start(None, SHORT).await;
+        device.say("connect:no:encrypt\n").await;
+        let (far, _) = admitted(&device.rendezvous).await;
+        let (near, _) = device.service.accept().await.unwrap();
+        task::sleep(3 * SHORT).await;
+        // Still there: another connection is served.
+        device.say("connect:no:encrypt\n").await;
+        device.carries(None).await;
+        drop((far, near));
+        device.task.await.unwrap();
+        assert_eq!(device.control.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    });
+}
+
+#[test]
+fn the_end_of_the_control_channel_cuts_what_is_open() {
+    for keys in every_kind_of_keys() {
+        soon(async {
+            let mut device = Device::start(keys.clone(), SOON).await;
+            match keys.is_some() {
+                true => device.say(&announcement(false).0).await,
+                false => device.say("connect:no:encrypt\n").await,
+            }
+            let (mut far, _) = admitted(&device.rendezvous).await;
+            let (mut near, _) = device.service.accept().await.unwrap();
+            drop(device.control);
+            device.task.await.unwrap();
+            for end in [&mut far, &mut near] {
+                let cut = end.read(&mut [0; 1]).await.unwrap_err();
+                assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+            }
+        });
+    }
+}
+
+/// What a client says first on the control channel, for a while.
+#[test]
+fn signs_of_life_are_sent_only_when_asked_for() {
+    for heartbeat in [None, Some(Duration::from_millis(20))] {
+        soon(async {
+            let ((clients, at), (listener, _door)) = (listen().await, listen().await);
+            let mut client = plan(Local::Listen(listener), &at, None);
+            client.timeout = SHORT;
+            client.many = Some(Many {
+                heartbeat,
+                ..Many::default()
+            });
+            let client = spawn(run(client, || ()));
+            let (mut control, _) = admitted(&clients).await;
+            let mut said = String::new();
+            control.read_to_string(&mut said).await.unwrap();
+            match heartbeat {
+                None => assert_eq!(said, ""),
+                Some(_) => assert!(said.starts_with("heartbeat:1\nheartbeat:2\n"), "{said}"),
+            }
+            client.await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_visitor_who_comes_as_the_session_ends_is_the_next_ones_first() {
+    for admission in [None, Some(Secret::new(line_for("0f-pairs")))] {
+        the_visitor_is_kept(admission);
+    }
+}
+
+fn the_visitor_is_kept(admission: Option<Secret<String>>) {
+    soon(async {
+        let ((clients, at), (listener, door)) = (listen().await, listen().await);
+        let mut visitors = Visitors::of(listener).unwrap();
+        let far = Arc::new(Far {
+            rendezvous: at,
+            admission,
+            keys: None,
+            side: Side::Client,
+        });
+        let accepted = async {
+            // The control socket stands; from now on nobody is let in.
+            let kept = clients.accept().await.unwrap();
+            drop(clients);
+            kept
+        };
+        let session = client(far, &mut visitors, Many::default(), SOON, || ());
+        let visit = async {
+            let kept = accepted.await;
+            let mut visitor = dial(&door, SOON).await.unwrap();
+            visitor.write_all(b"hello").await.unwrap();
+            (kept, visitor)
+        };
+        let (outcome, _kept) = future::zip(session, visit).await;
+        assert_eq!(outcome.unwrap_err().step(), Step::Rendezvous);
+        let mut same = visitors.next().await;
+        let mut said = [0; 5];
+        same.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"hello");
+    });
+}

@@ -1,0 +1,356 @@
+//! Starting a bridge as a process of its own, with its secrets over a pipe.
+//!
+//! ```text
+//!   we ── argv: addresses ── stdin: one JSON line with the secrets ──▶ noports bridge
+//!      ◀── stderr: "listening on port N", "rv started successfully", or why not ──
+//! ```
+//!
+//! From then on the bridge needs nobody: it lives in a process group of its own until its session ends.
+
+use std::{io, net::SocketAddr, path::Path, time::Duration};
+
+use async_process::{Child, ChildStderr};
+use async_std::future::timeout;
+use futures_lite::{AsyncBufReadExt, AsyncReadExt, StreamExt, io::BufReader};
+use miniserde::{Serialize, json};
+
+use super::bridge::{LISTENING, Many, Report, STARTED, Step};
+use crate::{
+    at::crypto,
+    net::dial::Endpoint,
+    np::request::{Keys, StreamKey},
+    secret::Secret,
+    sys::process,
+};
+
+/// Longest wait for a bridge to say that it is ready: two connections, ten seconds each.
+const READY_WITHIN: Duration = Duration::from_secs(22);
+/// Most bytes that are read of what a bridge says before it is ready.
+const MAX_WORDS: u64 = 16 * 1024;
+/// What the daemon's refusal says when no bridge stood; clients of all generations know these words.
+pub const NO_BRIDGE: &str = "Failed to start up the daemon side of the srv socket tunnel : ";
+
+/// Everything a bridge process is told.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Its local end.
+    pub local: Local<'a>,
+    /// Where both ends meet.
+    pub rendezvous: Endpoint,
+    /// First line there, without its line end; `None` where anybody is let in.
+    pub admission: Option<&'a str>,
+    /// For the stream behind it; `None` sends it as it is.
+    pub keys: Option<&'a Keys>,
+    /// Many connections instead of one.
+    pub many: Option<Lasting>,
+}
+
+/// A session with many connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lasting {
+    /// How long it may stand without one.
+    pub idle: Duration,
+    /// How the client talks on the control channel.
+    pub talk: Many,
+}
+
+/// The local end of a bridge process.
+#[derive(Debug)]
+pub enum Local<'a> {
+    /// The device's: a service to dial.
+    Service(&'a Endpoint),
+    /// The client's: a loopback port to listen on (0: any), and how long somebody may take to come.
+    Port(u16, Duration),
+    /// The same at an address that may be reached by others.
+    Address(SocketAddr),
+}
+
+/// A bridge that runs.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    /// Where it listens, if it does.
+    pub port: Option<u16>,
+}
+
+impl Running {
+    /// Waits for its end; says how it ended, for the log.
+    pub async fn ended(mut self) -> String {
+        match self.child.status().await {
+            Ok(status) => status
+                .code()
+                .map_or_else(|| "killed".to_owned(), |code| code.to_string()),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+/// Why there is no bridge.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The executable cannot be started.
+    #[error("the bridge cannot be started: {0}")]
+    Start(#[from] io::Error),
+    /// It said why it gave up, and at which step.
+    #[error("{}", .0.why)]
+    Failed(Report),
+    /// It ended, or stayed silent.
+    #[error("the bridge did not get ready: {0}")]
+    Unready(String),
+}
+
+/// Starts a bridge and waits until it is ready.
+///
+/// # Errors
+/// See [`LaunchError`]; a bridge that is not ready in time is ended.
+pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchError> {
+    let secrets = order.secrets();
+    let mut child =
+        process::spawn_apart(program, &order.words(), secrets.reveal().as_bytes()).await?;
+    let silent = || LaunchError::Unready("it said nothing in time".to_owned());
+    let heard = match child.stderr.take() {
+        Some(stderr) => timeout(READY_WITHIN, hear(stderr))
+            .await
+            .unwrap_or_else(|_| Err(silent())),
+        None => Err(silent()),
+    };
+    match heard {
+        Ok(port) => Ok(Running { child, port }),
+        Err(why) => {
+            let _ = child.kill();
+            Err(why)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Secrets<'a> {
+    auth: Option<&'a str>,
+    #[serde(rename = "aesC2D")]
+    key_to_device: Option<&'a str>,
+    #[serde(rename = "ivC2D")]
+    iv_to_device: Option<String>,
+    #[serde(rename = "aesD2C")]
+    key_to_client: Option<&'a str>,
+    #[serde(rename = "ivD2C")]
+    iv_to_client: Option<String>,
+    side: &'static str,
+}
+
+impl Order<'_> {
+    fn words(&self) -> Vec<String> {
+        let (host, port) = (
+            self.rendezvous.host.clone(),
+            self.rendezvous.port.to_string(),
+        );
+        let mut words = vec!["bridge".to_owned(), "--secrets-on-stdin".to_owned()];
+        // With these the bridge refuses to do without.
+        words.extend(self.admission.map(|_| "--rv-auth".to_owned()));
+        words.extend(self.keys.map(|_| "--rv-e2ee".to_owned()));
+        words.extend([
+            "--host".into(),
+            host,
+            "--port".into(),
+            port,
+            "--local-port".into(),
+        ]);
+        match &self.local {
+            Local::Service(at) => {
+                words.extend([at.port.to_string(), "--local-host".into(), at.host.clone()]);
+            }
+            Local::Port(port, wait) => {
+                let wait = wait.as_secs().to_string();
+                words.extend([
+                    port.to_string(),
+                    "--bind-local-port".into(),
+                    "--timeout".into(),
+                    wait,
+                ]);
+            }
+            Local::Address(at) => {
+                words.extend([at.port().to_string(), "--bind-local-port".into()]);
+                words.extend(["--bind-address".into(), at.ip().to_string()]);
+            }
+        }
+        if let Some(many) = &self.many {
+            // Rounded up: a session must not end before the other end thinks so.
+            let idle = many.idle.as_millis().div_ceil(1000);
+            words.extend(["--multi".into(), "--timeout".into(), idle.to_string()]);
+            if let Some(every) = many.talk.heartbeat {
+                words.extend(["--heartbeat".into(), every.as_secs().to_string()]);
+            }
+            if !many.talk.pace.is_zero() {
+                words.extend(["--pace".into(), many.talk.pace.as_millis().to_string()]);
+            }
+        }
+        words
+    }
+
+    fn secrets(&self) -> Secret<String> {
+        let key = |stream: &StreamKey| crypto::aes_key_to_base64(&stream.key);
+        let iv = |stream: &StreamKey| crypto::to_base64(&stream.iv);
+        let to_device = self.keys.map(|keys| &keys.to_device);
+        let to_client = self.keys.and_then(|keys| keys.to_client.as_ref());
+        let (key_to_device, key_to_client) = (to_device.map(key), to_client.map(key));
+        let line = json::to_string(&Secrets {
+            auth: self.admission,
+            key_to_device: key_to_device.as_ref().map(|text| text.reveal().as_str()),
+            iv_to_device: to_device.map(iv),
+            key_to_client: key_to_client.as_ref().map(|text| text.reveal().as_str()),
+            iv_to_client: to_client.map(iv),
+            side: if matches!(self.local, Local::Service(_)) {
+                "device"
+            } else {
+                "client"
+            },
+        });
+        Secret::new(line + "\n")
+    }
+}
+
+/// Reads what the bridge says until it is ready.
+async fn hear(stderr: ChildStderr) -> Result<Option<u16>, LaunchError> {
+    let mut lines = BufReader::new(stderr.take(MAX_WORDS)).lines();
+    let (mut port, mut last) = (None, String::from("it ended"));
+    while let Some(line) = lines.next().await {
+        let line = line?;
+        if line == STARTED {
+            return Ok(port);
+        }
+        if let Ok(report) = line.parse::<Report>() {
+            return Err(LaunchError::Failed(report));
+        }
+        match line.strip_prefix(LISTENING) {
+            Some(number) => port = number.parse().ok(),
+            None => last = line,
+        }
+    }
+    Err(LaunchError::Unready(last))
+}
+
+impl LaunchError {
+    /// The refusal's text for the client.
+    pub fn refusal(&self) -> String {
+        match self {
+            Self::Failed(report) if report.step == Step::Local => {
+                format!("{NO_BRIDGE}{LOCAL}{}", report.why)
+            }
+            other => format!("{NO_BRIDGE}{other}"),
+        }
+    }
+}
+
+/// Whether a refusal says that the service on the device is not there.
+pub fn is_service_failure(refusal: &str) -> bool {
+    refusal
+        .strip_prefix(NO_BRIDGE)
+        .is_some_and(|why| why.starts_with(LOCAL))
+}
+
+/// Stands before what the device could not reach on its own side.
+const LOCAL: &str = "on the device: ";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::session::launch::*;
+    use crate::{pipe::cipher::Side, session::bridge};
+
+    #[test]
+    fn a_bridge_is_told_everything_and_no_secret_stands_among_its_words() {
+        let keys = Keys::random(true).unwrap();
+        let service = Endpoint {
+            host: "localhost".into(),
+            port: 22,
+        };
+        let order = Order {
+            local: Local::Service(&service),
+            rendezvous: Endpoint {
+                host: "rv.example".into(),
+                port: 40190,
+            },
+            admission: Some("the line"),
+            keys: Some(&keys),
+            many: None,
+        };
+        let words = order.words();
+        assert_eq!(
+            words.join(" "),
+            "bridge --secrets-on-stdin --rv-auth --rv-e2ee --host rv.example --port 40190 --local-port 22 --local-host localhost"
+        );
+        let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let plan =
+            crate::program::bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
+        assert!(matches!(&plan.local, bridge::Local::Dial(at) if *at == service));
+        assert_eq!(plan.rendezvous, order.rendezvous);
+        assert_eq!(plan.side, Side::Device);
+        assert_eq!(plan.admission.unwrap().reveal(), "the line");
+        let told = plan.keys.unwrap();
+        assert_eq!(told.c2d, (keys.to_device.key.clone(), keys.to_device.iv));
+        let to_client = keys.to_client.unwrap();
+        assert_eq!(told.d2c, Some((to_client.key, to_client.iv)));
+    }
+
+    #[test]
+    fn a_bridge_without_protection_is_told_of_none() {
+        let service = "localhost:22".parse().unwrap();
+        let order = Order {
+            local: Local::Service(&service),
+            rendezvous: "rv.example:1".parse().unwrap(),
+            admission: None,
+            keys: None,
+            many: None,
+        };
+        let words = order.words();
+        assert!(
+            !words.iter().any(|word| word.starts_with("--rv-")),
+            "{words:?}"
+        );
+        let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let plan =
+            crate::program::bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
+        assert!(plan.admission.is_none() && plan.keys.is_none());
+        assert_eq!(plan.side, Side::Device);
+    }
+
+    #[test]
+    fn a_lasting_session_comes_back_as_the_same_plan() {
+        let keys = Keys::random(false).unwrap();
+        let talk = Many {
+            heartbeat: Some(Duration::from_secs(300)),
+            pace: Duration::from_millis(50),
+        };
+        let order = Order {
+            local: Local::Address("127.0.0.1:0".parse().unwrap()),
+            rendezvous: "rv.example:1".parse().unwrap(),
+            admission: Some("the line"),
+            keys: Some(&keys),
+            many: Some(Lasting {
+                idle: Duration::from_millis(30_001),
+                talk,
+            }),
+        };
+        let words = order.words();
+        let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let plan =
+            crate::program::bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
+        assert_eq!((plan.many, plan.side), (Some(talk), Side::Client));
+        assert_eq!(plan.timeout, Duration::from_secs(31));
+        assert!(matches!(&plan.local, bridge::Local::Listen(_)));
+    }
+
+    #[test]
+    fn a_service_that_is_not_there_can_be_told_from_other_failures() {
+        for (step, service) in [
+            (Step::Local, true),
+            (Step::Rendezvous, false),
+            (Step::Session, false),
+        ] {
+            let error = LaunchError::Failed(Report {
+                step,
+                why: "cannot reach it".into(),
+            });
+            assert_eq!(is_service_failure(&error.refusal()), service, "{step:?}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What the roles share, with I/O: asking for a session, deciding who gets one, and carrying it.
+//!
+//! | file | what it does | who uses it |
+//! | --- | --- | --- |
+//! | [`ask`] | log in, ask for two ports, request a session | client, tunnel, devices |
+//! | [`authorise`] | may this atSign open a session? the list of managers, then the policy | daemon |
+//! | [`launch`] | start a bridge as a process of its own, its secrets over a pipe | daemon, client, tunnel |
+//! | [`bridge`] | one end of the pipe: local stream, rendezvous, one or many connections | bridge, client, tunnel |
+//! | [`online`] | stay logged in, send messages, end on a signal | daemon, rendezvous, policy |
+
+pub mod ask;
+pub mod authorise;
+pub mod bridge;
+pub mod launch;
+pub mod online;

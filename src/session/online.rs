@@ -1,0 +1,199 @@
+//! What daemon and rendezvous share: logging in however long it takes, sending a message, ending on a
+//! signal.
+
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_lite::future;
+use log::{info, warn};
+
+use crate::{
+    at::{
+        Notification,
+        client::{AtError, Client, Event, Network, Outgoing, Subscription, jitter},
+        keyfile::AtKeys,
+        metadata::Metadata,
+    },
+    cli::{self, Failure},
+    net::backoff::Backoff,
+    np::{self, Message},
+    pipe::cipher::SessionKeys,
+    sys::{
+        signal::{self, Stop},
+        supervisor::{self, State},
+    },
+};
+
+/// A service that has neither heard its atServer nor tried to reach it for so long is given up: whoever
+/// watches over it starts it again. Longer than most outages, because a new start does not end those.
+const GIVE_UP: Duration = Duration::from_secs(900);
+/// First pause after a login that did not work.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// Logs in and subscribes; where nobody can be reached, tries again with growing pauses.
+///
+/// # Errors
+/// When trying again cannot help: the login is refused, a certificate is not trusted.
+pub async fn log_in(
+    network: &Network,
+    keys: &Arc<AtKeys>,
+    watch: &str,
+) -> Result<(Client, Subscription), Failure> {
+    supervisor::tell(State::Starting, &format!("logging in as {}", keys.atsign));
+    let tried = Mutex::new(Instant::now());
+    let silence = || {
+        let tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
+        tried.elapsed()
+    };
+    let trying = log_in_again(network, keys, watch, &tried);
+    let both = future::or(trying, supervisor::keep_alive(silence, GIVE_UP)).await?;
+    supervisor::tell(State::Connected, &format!("as {}", keys.atsign));
+    Ok(both)
+}
+
+async fn log_in_again(
+    network: &Network,
+    keys: &Arc<AtKeys>,
+    watch: &str,
+    tried: &Mutex<Instant>,
+) -> Result<(Client, Subscription), Failure> {
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
+            Ok(both) => return Ok(both),
+            Err(error) => error,
+        };
+        supervisor::tell(State::Lost, &error.to_string());
+        if !error.may_pass() {
+            return Err(error.into());
+        }
+        let pause = backoff.pause(jitter());
+        warn!("login={} error={error:?} again_in={pause:.1?}", keys.atsign);
+        async_std::task::sleep(pause).await;
+    }
+}
+
+/// Encrypts and sends one message.
+///
+/// # Errors
+/// When our own atServer does not take it.
+pub async fn send(at: &Client, message: &Message) -> Result<(), AtError> {
+    send_for(at, message, np::NOTE_TTL).await
+}
+
+/// The same for a notification that lives this many milliseconds.
+async fn send_for(at: &Client, message: &Message, ttln: u64) -> Result<(), AtError> {
+    let note = Outgoing {
+        to: message.to.clone(),
+        entity: message.entity.clone(),
+        text: message.text.clone(),
+        ttl: Some(np::VALUE_TTL),
+        ttln,
+        metadata: Metadata::default(),
+    };
+    at.notify(&note).await.map(drop)
+}
+
+/// Sends, and leaves it at a line in the log when that fails: the peer asks again.
+pub async fn send_or_log(at: &Client, message: &Message) {
+    send_living(at, message, np::NOTE_TTL).await;
+}
+
+/// The same for a notification that lives this many milliseconds.
+pub async fn send_living(at: &Client, message: &Message, ttln: u64) {
+    if let Err(error) = send_for(at, message, ttln).await {
+        warn!(
+            "to={} entity={} not_sent={error:?}",
+            message.to, message.entity
+        );
+    }
+}
+
+/// Hands every notification to `hear`, for as long as the client lives; its connection may come and go.
+///
+/// # Errors
+/// Always: services do not end by themselves.
+pub async fn listen(
+    mut inbox: Subscription,
+    mut hear: impl FnMut(Notification),
+) -> Result<(), Failure> {
+    let pulse = inbox.pulse();
+    let listening = async {
+        while let Some(event) = inbox.next().await {
+            match event {
+                Event::Note(note) => hear(*note),
+                Event::Lost(why) => {
+                    supervisor::tell(State::Lost, &why);
+                    warn!("monitor=lost why={why:?}");
+                }
+                Event::Back => {
+                    supervisor::tell(State::Connected, "again");
+                    info!("monitor=back");
+                }
+            }
+        }
+        Err(Failure::plain(
+            "the connection to the atServer has ended for good",
+        ))
+    };
+    future::or(
+        listening,
+        supervisor::keep_alive(|| pulse.last_heard(), GIVE_UP),
+    )
+    .await
+}
+
+/// Prints the line that says a service is ready, where a script waits for it.
+pub fn tell(json: bool) -> impl FnOnce(&str) {
+    move |line| {
+        if json {
+            cli::print_out(line);
+        }
+    }
+}
+
+/// Runs a service until it fails or the process is told to end. Being told is no failure.
+///
+/// # Errors
+/// The service's.
+pub async fn until_told<F>(service: F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    until(signal::stop(), service).await
+}
+
+/// The same, for a service that says itself which signals end it.
+///
+/// # Errors
+/// The service's.
+pub async fn until(
+    told: impl Future<Output = io::Result<Stop>>,
+    service: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let told = async {
+        let stop = told
+            .await
+            .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
+        supervisor::tell(State::Stopping, "");
+        info!("ending signal={stop:?}");
+        Ok(())
+    };
+    future::or(service, told).await
+}
+
+/// The session's keys, as the pipe takes them.
+pub fn session_keys(keys: &np::request::Keys) -> SessionKeys {
+    let stream = |s: &np::request::StreamKey| (s.key.clone(), s.iv);
+    SessionKeys {
+        c2d: stream(&keys.to_device),
+        d2c: keys.to_client.as_ref().map(stream),
+    }
+}

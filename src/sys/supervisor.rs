@@ -1,0 +1,329 @@
+//! How a service tells whoever started it that it is well: to systemd over its socket, to everybody else
+//! (`noports daemon status`, OpenRC, procd, launchd, cron) through a small file.
+//!
+//! ```text
+//!                        ┌─ $NOTIFY_SOCKET   READY=1  STATUS=connected…  WATCHDOG=1  STOPPING=1   one datagram each
+//!   tell(State), alive ──┤
+//!                        └─ $NOPORTS_STATE   {"pid":812,"state":"connected","text":"…","since":…,"started":…}
+//! ```
+//!
+//! Without these variables nothing happens. The file is only written when the state changes, so it may lie on
+//! flash. Source: systemd/systemd man/sd_notify.xml.
+
+use std::{
+    env,
+    future::Future,
+    io,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    sync::{Mutex, OnceLock, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_io::Timer;
+use log::debug;
+use miniserde::{Deserialize, Serialize, json};
+
+use super::paths;
+
+/// Names the file that holds the state.
+pub const STATE_FILE: &str = "NOPORTS_STATE";
+/// Variables of a service that are none of its children's business.
+pub const OF_THE_SERVICE: [&str; 4] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", STATE_FILE];
+/// Longest text, in bytes; a peer may have a say in it.
+const MAX_TEXT: usize = 200;
+
+/// What a service can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has begun, and is not there for anybody yet.
+    Starting,
+    /// It is there for those whom it serves.
+    Connected,
+    /// It was, or wants to be, and tries again.
+    Lost,
+    /// It was told to end.
+    Stopping,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Connected => "connected",
+            Self::Lost => "lost",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What the file says. Times are seconds since 1970.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Told {
+    pub pid: u32,
+    pub version: String,
+    /// `starting`, `connected`, `lost` or `stopping`.
+    pub state: String,
+    pub text: String,
+    /// Since when it is in this state.
+    pub since: u64,
+    /// Since when the process runs.
+    pub started: u64,
+}
+
+/// Tells the state, with a few words for the person who asks. `Starting` means to systemd that start-up is
+/// done: a device must come up without a network, too.
+pub fn tell(state: State, text: &str) {
+    herald().tell(state, text);
+}
+
+/// As long as `silence` (how long ago something last showed that all is well) is below `limit`, keeps
+/// telling the watchdog that we are alive. Never ends.
+pub async fn keep_alive<T>(silence: impl Fn() -> Duration, limit: Duration) -> T {
+    keep_alive_while(async || silence() < limit).await
+}
+
+/// The same with a question that takes time. Silence is told by not answering.
+pub async fn keep_alive_while<T, F: Future<Output = bool>>(well: impl Fn() -> F) -> T {
+    let Some(every) = watchdog(|name| env::var(name).ok(), std::process::id()) else {
+        return futures_lite::future::pending().await;
+    };
+    loop {
+        if well().await {
+            herald().send("WATCHDOG=1");
+        }
+        Timer::after(every).await;
+    }
+}
+
+/// Reads a state file; `None` when there is none that can be read.
+pub fn read(file: &Path) -> Option<Told> {
+    json::from_str(&std::fs::read_to_string(file).ok()?).ok()
+}
+
+/// Half of what the watchdog allows, if it watches this process.
+fn watchdog(env: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> {
+    let limit: u64 = env("WATCHDOG_USEC")?.parse().ok()?;
+    match env("WATCHDOG_PID") {
+        Some(text) if text.parse() != Ok(pid) => None,
+        _ => Some(Duration::from_micros((limit / 2).max(1000))),
+    }
+}
+
+struct Herald {
+    socket: Option<String>,
+    file: Option<PathBuf>,
+    told: Mutex<Option<Told>>,
+}
+
+fn herald() -> &'static Herald {
+    static HERALD: OnceLock<Herald> = OnceLock::new();
+    HERALD.get_or_init(|| Herald {
+        socket: env::var("NOTIFY_SOCKET")
+            .ok()
+            .filter(|name| !name.is_empty()),
+        file: env::var_os(STATE_FILE).map(PathBuf::from),
+        told: Mutex::new(None),
+    })
+}
+
+impl Herald {
+    fn tell(&self, state: State, text: &str) {
+        let text = short(text);
+        // The file first: whoever hears the message may look there at once.
+        self.write(state, &text);
+        let status = if text.is_empty() { state.word() } else { &text };
+        self.send(&match state {
+            State::Stopping => format!("STOPPING=1\nSTATUS={status}"),
+            _ => format!("READY=1\nSTATUS={status}"),
+        });
+    }
+
+    fn send(&self, message: &str) {
+        if let Some(name) = &self.socket
+            && let Err(why) = send(name, message)
+        {
+            debug!("notify=failed why=\"{why}\"");
+        }
+    }
+
+    fn write(&self, state: State, text: &str) {
+        let Some(file) = &self.file else { return };
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = told.as_ref();
+        let same = before.is_some_and(|before| before.state == state.word());
+        if same && before.is_some_and(|before| before.text == text) {
+            return;
+        }
+        let next = Told {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: state.word().to_owned(),
+            text: text.to_owned(),
+            since: before.filter(|_| same).map_or(now, |before| before.since),
+            started: before.map_or(now, |before| before.started),
+        };
+        if let Err(why) = paths::atomic_write(file, json::to_string(&next).as_bytes(), 0o644) {
+            debug!("state=not_written why=\"{why}\"");
+        }
+        *told = Some(next);
+    }
+}
+
+/// One line that fits into a datagram and onto a screen.
+fn short(text: &str) -> String {
+    let mut line = String::new();
+    for letter in text.chars() {
+        if line.len() + letter.len_utf8() > MAX_TEXT {
+            line.push('…');
+            break;
+        }
+        line.push(if letter.is_control() { ' ' } else { letter });
+    }
+    line
+}
+
+fn send(name: &str, message: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.strip_prefix('@') {
+        use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+        let address = SocketAddr::from_abstract_name(name)?;
+        return socket.send_to_addr(message.as_bytes(), &address).map(drop);
+    }
+    socket.send_to(message.as_bytes(), name).map(drop)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::sys::supervisor::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = env::temp_dir().join(format!("notify-{}", uuid::Uuid::new_v4().as_simple()));
+            paths::private_folder(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn herald(socket: Option<String>, file: Option<PathBuf>) -> Herald {
+        Herald {
+            socket,
+            file,
+            told: Mutex::new(None),
+        }
+    }
+
+    fn heard(socket: &UnixDatagram) -> String {
+        let mut bytes = [0; 1024];
+        let length = socket.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn states_are_told_in_the_words_of_the_service_manager() {
+        let folder = Folder::new();
+        let name = folder.0.join("s");
+        let socket = UnixDatagram::bind(&name).unwrap();
+        let herald = herald(Some(name.display().to_string()), None);
+        for (state, text, want) in [
+            (State::Starting, "logging in", "READY=1\nSTATUS=logging in"),
+            (State::Connected, "", "READY=1\nSTATUS=connected"),
+            (State::Lost, "a\nMAINPID=1", "READY=1\nSTATUS=a MAINPID=1"),
+            (State::Stopping, "", "STOPPING=1\nSTATUS=stopping"),
+        ] {
+            herald.tell(state, text);
+            assert_eq!(heard(&socket), want, "{state:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_name_that_begins_with_an_at_is_in_the_abstract_namespace() {
+        use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+        let name = format!("notify-{}", uuid::Uuid::new_v4());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        herald(Some(format!("@{name}")), None).send("WATCHDOG=1");
+        assert_eq!(heard(&socket), "WATCHDOG=1");
+    }
+
+    #[test]
+    fn nobody_listening_is_no_accident() {
+        herald(Some("/nowhere/at/all".to_owned()), None).tell(State::Connected, "");
+        herald(None, Some("/nowhere/at/all".into())).tell(State::Connected, "");
+    }
+
+    #[test]
+    fn the_file_changes_with_the_state_only_and_keeps_the_times() {
+        let folder = Folder::new();
+        let file = folder.0.join("state");
+        let herald = herald(None, Some(file.clone()));
+        herald.tell(State::Connected, "as @me");
+        let first = read(&file).unwrap();
+        assert_eq!(
+            (first.pid, first.state.as_str()),
+            (std::process::id(), "connected")
+        );
+        std::fs::remove_file(&file).unwrap();
+        herald.tell(State::Connected, "as @me");
+        assert!(!file.exists(), "written though nothing changed");
+        herald.tell(State::Lost, "\"why\"");
+        let second = read(&file).unwrap();
+        assert_eq!(
+            (second.state.as_str(), second.text.as_str()),
+            ("lost", "\"why\"")
+        );
+        assert_eq!(second.started, first.started);
+    }
+
+    #[test]
+    fn only_the_process_that_is_watched_answers_and_twice_as_often_as_it_must() {
+        for (variables, want) in [
+            (&[][..], None),
+            (&[("WATCHDOG_USEC", "120000000")], Some(60_000)),
+            (
+                &[("WATCHDOG_USEC", "120000000"), ("WATCHDOG_PID", "7")],
+                Some(60_000),
+            ),
+            (
+                &[("WATCHDOG_USEC", "120000000"), ("WATCHDOG_PID", "8")],
+                None,
+            ),
+            (&[("WATCHDOG_USEC", "x")], None),
+            (&[("WATCHDOG_USEC", "0")], Some(1)),
+        ] {
+            let env = |name: &str| {
+                let found = variables.iter().find(|row| row.0 == name)?;
+                Some(found.1.to_owned())
+            };
+            let got = watchdog(env, 7).map(|every| every.as_millis());
+            assert_eq!(got, want, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_at_a_letter() {
+        let long = "ü".repeat(MAX_TEXT);
+        let cut = short(&long);
+        assert!(
+            cut.len() <= MAX_TEXT + '…'.len_utf8() && cut.ends_with("ü…"),
+            "{cut}"
+        );
+    }
+}
