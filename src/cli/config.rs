@@ -17,7 +17,7 @@
 //! Which file: `--config FILE`, else `NOPORTS_CONFIG` (empty: none), else the first that exists of
 //! `$XDG_CONFIG_HOME/noports/PROGRAM.conf` (usually in `~/.config`) and `/etc/noports/PROGRAM.conf`. The daemon
 //! also takes the classic daemon's YAML file: `--config sshnpd.yaml`. Called by a classic name, a program reads
-//! that program's files instead ([`crate::cli::classic`]).
+//! that program's files instead ([`classic`](mod@crate::cli::classic)).
 
 use std::{
     env, fs,
