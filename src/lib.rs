@@ -36,14 +36,51 @@
 //! To follow an ssh session keep two files open: the role's ([`program::client`], [`program::daemon`],
 //! [`program::rendezvous`]) and [`np::session`].
 
+// Without the feature `inside` nothing but [`main`] leaves the crate, so the compiler sees what the executable does not use.
+#[cfg(feature = "inside")]
 pub mod at;
+#[cfg(feature = "inside")]
 pub mod cli;
+#[cfg(feature = "inside")]
 pub mod net;
+#[cfg(feature = "inside")]
 pub mod np;
+#[cfg(feature = "inside")]
 pub mod pipe;
+#[cfg(feature = "inside")]
 pub mod program;
+#[cfg(feature = "inside")]
 pub mod secret;
+#[cfg(feature = "inside")]
 pub mod server;
+#[cfg(feature = "inside")]
 pub mod session;
+#[cfg(feature = "inside")]
 pub mod sys;
+#[cfg(feature = "inside")]
 pub mod text;
+
+#[cfg(not(feature = "inside"))]
+mod at;
+#[cfg(not(feature = "inside"))]
+mod cli;
+#[cfg(not(feature = "inside"))]
+mod net;
+#[cfg(not(feature = "inside"))]
+mod np;
+#[cfg(not(feature = "inside"))]
+mod pipe;
+#[cfg(not(feature = "inside"))]
+mod program;
+#[cfg(not(feature = "inside"))]
+mod secret;
+#[cfg(not(feature = "inside"))]
+mod server;
+#[cfg(not(feature = "inside"))]
+mod session;
+#[cfg(not(feature = "inside"))]
+mod sys;
+#[cfg(not(feature = "inside"))]
+mod text;
+
+pub use program::main;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    noports::program::main(std::env::args_os())
+    noports::main(std::env::args_os())
 }
