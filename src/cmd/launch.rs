@@ -182,6 +182,7 @@ impl Order<'_> {
             if !many.talk.pace.is_zero() {
                 words.extend(["--pace".into(), many.talk.pace.as_millis().to_string()]);
             }
+            words.extend(many.talk.unended.then(|| "--unended".into()));
         }
         words
     }
@@ -317,6 +318,7 @@ mod tests {
         let talk = Many {
             heartbeat: Some(Duration::from_secs(300)),
             pace: Duration::from_millis(50),
+            unended: true,
         };
         let order = Order {
             local: Local::Address("127.0.0.1:0".parse().unwrap()),

@@ -26,7 +26,7 @@ use crate::{
     np::{
         Message, NAMESPACE,
         ids::{DeviceName, Nonce, SessionId},
-        ping::Heartbeat,
+        ping::{self, Heartbeat},
         ports::Ports,
         request,
         session::{Awaited, Generation, Granted, Offer, Ready},
@@ -192,9 +192,12 @@ pub async fn meet(
         progress.classic("Resolving remote username for tunnel session");
     }
     progress.classic("Fetching host and port from srvd");
-    let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat);
+    let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat)
+        .again(ping::AGAIN.map(Duration::from_secs));
     ping.needed = terms.need_heartbeat() || look.features;
-    let questions = [ping, Question::new(talk.offer.ask_ports(), Awaited::Ports)];
+    // A second pair of ports costs the rendezvous half a minute of waiting, and nobody a session.
+    let ports = Question::new(talk.offer.ask_ports(), Awaited::Ports).again([talk.later()]);
+    let questions = [ping, ports];
     for message in questions.iter().flat_map(|question| &question.messages) {
         let sent = service::send(&talk.at, message).await;
         sent.map_err(|error| about(error, &message.to))?;
@@ -301,7 +304,12 @@ impl Met {
         let message = self.words(want, ephemeral.as_ref().map(KeyPair::public), signer)?;
         service::send(&self.talk.at, &message).await?;
         progress.classic("Waiting for response from the device daemon");
-        let answer = self.answer(Question::new(message, Awaited::Answer)).await?;
+        let mut question = Question::new(message, Awaited::Answer);
+        // Daemons of others start a second bridge for a second copy, and the first one's sockets are joined with it.
+        if self.heartbeat.as_ref().is_some_and(Heartbeat::is_ours) {
+            question = question.again([self.talk.later()]);
+        }
+        let answer = self.answer(question).await?;
         progress.classic("Received response from the device daemon");
         let signer = &self.talk.at.keys().encryption;
         let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
@@ -371,6 +379,7 @@ impl Met {
             messages: Vec::new(),
             awaited: Awaited::Answer,
             needed: true,
+            again: Vec::new(),
         };
         let answer = self.answer(question).await?;
         let id = self.session();

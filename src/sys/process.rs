@@ -4,15 +4,16 @@ use std::{
     env,
     ffi::OsStr,
     io,
-    os::unix::process::CommandExt as _,
+    os::{fd::AsRawFd, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process,
 };
 
 use async_process::{Child, Command, Stdio};
 use futures_lite::AsyncWriteExt;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+use rustix::{
+    io::Errno,
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
 };
 
 /// Our own executable; where the kernel offers it, the very file that is running, even if it has been
@@ -112,6 +113,24 @@ pub fn raise_descriptor_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         log::debug!("descriptors={:?} error={error}", limit.current);
+    }
+}
+
+/// Descriptors for what is being done already: names to be resolved, sockets on their way.
+const SPARE_DESCRIPTORS: u64 = 8;
+
+/// Whether so few descriptors are left that nobody new should be let in.
+pub fn descriptors_are_short() -> bool {
+    // The system gives out the lowest number that is free.
+    match std::fs::File::open("/") {
+        Ok(probe) => {
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            u64::try_from(probe.as_raw_fd()).is_ok_and(|next| next + SPARE_DESCRIPTORS >= limit)
+        }
+        Err(error) => matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::MFILE | Errno::NFILE)
+        ),
     }
 }
 

@@ -17,7 +17,23 @@
 //! So both ends count the same, the lines are what they always were, and no connection waits until another
 //! one has been dialled.
 //!
-//! The session ends when either control socket does, or after a time without connections.
+//! A socket that cannot be brought to the rendezvous is tried again for a while, and then costs its own
+//! connection only:
+//!
+//! ```text
+//!                      client's socket                           device's socket
+//!   with numbers       told of already: the device's half waits  the client's half waits at the rendezvous
+//!                      at the rendezvous until its time is over  until its time is over
+//!   in order           nobody has been told of it                ends the session: the client's half stands in
+//!                                                                the row, and would be the next one's neighbour
+//! ```
+//!
+//! What cannot be helped in order: a socket that is lost between us and the rendezvous after it was connected
+//! (its admission line never arrives), and one that a device of others drops without a word. The rendezvous
+//! then counts differently from the ends, and the keys of all later connections do not fit.
+//!
+//! The session ends when either control socket does, or after a time without connections. If the other end
+//! closes it before that time, something has died there: that is an error.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
 
@@ -41,16 +57,22 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
 use super::{BridgeError, DIAL, Far, carry, is_here};
 use crate::{
+    at::client::jitter,
     cmd::service,
-    net::dial::{Endpoint, dial, tune},
+    net::{
+        backoff::Backoff,
+        dial::{Endpoint, dial, tune},
+    },
     np::{
         control::{Kind, Line, Lines},
+        pairs::COUNTERPART_TIME,
         request::Keys,
     },
     pipe::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
     },
+    sys::process::descriptors_are_short,
 };
 
 /// How a client talks on the control channel.
@@ -60,6 +82,8 @@ pub struct Many {
     pub heartbeat: Option<Duration>,
     /// Leave this long between two lines, for devices that read them one at a time.
     pub pace: Duration,
+    /// Leave out the lines' ends, for devices that take one for a part of a key when two lines come at once.
+    pub unended: bool,
 }
 
 /// Local programs that want to the other side, in order of arrival.
@@ -69,6 +93,8 @@ pub struct Visitors {
     /// The listener was put where others reach it, on purpose.
     open_to_others: bool,
     put_back: VecDeque<TcpStream>,
+    /// It has been said that nobody can be let in; not again before somebody is.
+    complained: bool,
 }
 
 impl Visitors {
@@ -82,6 +108,7 @@ impl Visitors {
             listener,
             open_to_others,
             put_back: VecDeque::new(),
+            complained: false,
         })
     }
 
@@ -92,17 +119,30 @@ impl Visitors {
         }
         loop {
             match self.listener.accept().await {
+                // The connections that stand, and those on their way, need what is left.
+                Ok((tcp, _)) if descriptors_are_short() => {
+                    reset(&tcp);
+                    self.complain("too few descriptors are left");
+                }
                 Ok((tcp, from)) if self.open_to_others || is_here(from.ip()) => {
                     let _ = tune(&tcp);
+                    self.complained = false;
                     return tcp;
                 }
                 Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    log::warn!("accept={error:?}");
+                    self.complain(&error.to_string());
                     task::sleep(BREATH).await;
                 }
             }
+        }
+    }
+
+    /// Once, and not for each of a thousand.
+    fn complain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.complained, true) {
+            log::warn!("refused=connection reason={why:?}");
         }
     }
 
@@ -138,7 +178,9 @@ pub(super) async fn client(
         let visitor = async { Event::Visitor(visitors.next().await) };
         let beat = async { control.beat_is_due().await };
         match peer.or(joins.idle_end()).or(beat).or(visitor).await {
-            Event::Ended(outcome) => break outcome.map_err(BridgeError::Broken),
+            // The device's time without connections may be over a little before ours.
+            Event::Ended(Ok(())) if joins.stood_idle() => break Ok(()),
+            Event::Ended(end) => break Err(gone(end)),
             Event::Idle => break Ok(()),
             Event::Heard(_) => {}
             Event::Beat => {
@@ -148,16 +190,13 @@ pub(super) async fn client(
             }
             Event::Visitor(visitor) if joins.are_too_many() => reset(&visitor),
             Event::Visitor(visitor) => match control.announce(&far).await {
-                Ok(next) => joins.start(|stop| visit(stop, far.clone(), visitor, next)),
+                Ok(Some(next)) => joins.start(|stop| visit(stop, far.clone(), visitor, next)),
+                Ok(None) => reset(&visitor),
                 Err(error) => {
                     visitors.put_back(visitor);
                     break Err(error);
                 }
             },
-            Event::Unmet(visitor, error) => {
-                visitors.put_back(visitor);
-                break Err(error);
-            }
         }
     };
     let (carried, unmet) = joins.end().await;
@@ -175,21 +214,34 @@ struct Announced {
     keys: Option<SessionKeys>,
 }
 
-/// One connection at the client.
+/// One connection at the client. One that cannot be met costs only itself.
 async fn visit(stop: Receiver<()>, far: Arc<Far>, visitor: TcpStream, next: Announced) -> End {
     let meet = async {
-        match next.remote {
+        Some(match next.remote {
             Some(remote) => Ok(remote),
-            None => far.meet_as(next.number).await,
-        }
+            None => far.meet_patiently(next.number).await,
+        })
     };
     let session_ends = async {
         cut(stop.clone()).await;
-        Err(BridgeError::Broken(io::ErrorKind::Interrupted.into()))
+        None
     };
     match meet.or(session_ends).await {
-        Ok(remote) => cut_on(stop, far, visitor, remote, next.keys).await.into(),
-        Err(error) => End::Unmet(visitor, error),
+        Some(Ok(remote)) => cut_on(stop, far, visitor, remote, next.keys).await.into(),
+        Some(Err(error)) => {
+            log::warn!("connection={} given_up={error}", next.number);
+            reset(&visitor);
+            Carried::default().into()
+        }
+        None => End::Unmet(visitor),
+    }
+}
+
+/// Why there is no session any more, when its control socket has ended in this way.
+fn gone(end: io::Result<()>) -> BridgeError {
+    match end {
+        Ok(()) => BridgeError::Gone,
+        Err(error) => BridgeError::Broken(error),
     }
 }
 
@@ -373,8 +425,6 @@ enum Event {
     Ended(io::Result<()>),
     Heard(io::Result<usize>),
     Visitor(TcpStream),
-    /// A visitor's socket could not be brought to the rendezvous.
-    Unmet(TcpStream, BridgeError),
     Beat,
     Idle,
 }
@@ -412,15 +462,32 @@ impl Announcer {
         self.say(&Line::Heartbeat(self.beats)).await
     }
 
+    /// Brings a socket to the rendezvous whose place in the order counts; `None` where that cannot be done.
+    async fn meet_in_turn(&self, far: &Far, number: u64) -> Result<Option<TcpStream>, BridgeError> {
+        let met = async { Ok(far.meet_patiently(number).await) };
+        let session_ends = async { Err(gone(self.ended().await)) };
+        Ok(match met.or(session_ends).await? {
+            Ok(remote) => Some(remote),
+            Err(error) => {
+                log::warn!("connection={number} given_up={error}");
+                None
+            }
+        })
+    }
+
     /// Tells the device of one more connection; where their order counts, brings its socket to the rendezvous
-    /// before.
-    async fn announce(&mut self, far: &Far) -> Result<Announced, BridgeError> {
-        self.announced += 1;
-        let number = self.announced;
-        let remote = match far.takes_numbers() {
-            true => None,
-            false => Some(far.meet_as(number).await?),
+    /// before. `None`: that could not be done, and nobody has been told.
+    async fn announce(&mut self, far: &Far) -> Result<Option<Announced>, BridgeError> {
+        let number = self.announced + 1;
+        let remote = if far.takes_numbers() {
+            None
+        } else {
+            match self.meet_in_turn(far, number).await? {
+                None => return Ok(None),
+                met => met,
+            }
         };
+        self.announced = number;
         let (line, keys) = match &far.keys {
             None => (Line::ConnectPlain, None),
             Some(session) => {
@@ -434,15 +501,18 @@ impl Announcer {
         if !self.many.pace.is_zero() {
             task::sleep(self.many.pace).await;
         }
-        Ok(Announced {
+        Ok(Some(Announced {
             number,
             remote,
             keys,
-        })
+        }))
     }
 
     async fn say(&mut self, line: &Line) -> io::Result<()> {
         let mut bytes = zeroize::Zeroizing::new(line.print().reveal().clone().into_bytes());
+        if self.many.unended {
+            bytes.pop();
+        }
         if let Some(cipher) = &mut self.cipher {
             cipher.apply(&mut bytes);
         }
@@ -454,8 +524,8 @@ impl Announcer {
 /// How a connection ended.
 enum End {
     Carried(Carried),
-    /// It never began.
-    Unmet(TcpStream, BridgeError),
+    /// The session was over before it began.
+    Unmet(TcpStream),
 }
 
 impl From<Carried> for End {
@@ -521,17 +591,21 @@ impl Joins {
             };
             let one_ended = async { self.reports.recv().await.ok() };
             match one_ended.or(too_long).await {
-                Some(end) => {
-                    if let Some((visitor, error)) = self.account(end) {
-                        return Event::Unmet(visitor, error);
-                    }
-                }
+                // The session is not over, so nobody is left unmet.
+                Some(end) => drop(self.account(end)),
                 None => return Event::Idle,
             }
         }
     }
 
-    fn account(&mut self, end: End) -> Option<(TcpStream, BridgeError)> {
+    /// Whether there has been no connection for about as long as either end lets a session stand.
+    fn stood_idle(&self) -> bool {
+        let device = self.idle.min(LEAST_IDLE);
+        self.live == 0 && self.idle_since.elapsed() * 2 >= device
+    }
+
+    /// Returns the visitor whose connection had not begun when the session ended.
+    fn account(&mut self, end: End) -> Option<TcpStream> {
         self.live -= 1;
         self.idle_since = Instant::now();
         match end {
@@ -540,7 +614,7 @@ impl Joins {
                 self.carried.down += carried.down;
                 None
             }
-            End::Unmet(visitor, error) => Some((visitor, error)),
+            End::Unmet(visitor) => Some(visitor),
         }
     }
 
@@ -551,7 +625,7 @@ impl Joins {
         let mut unmet = Vec::new();
         while self.live > 0 {
             match self.reports.recv().await {
-                Ok(end) => unmet.extend(self.account(end).map(|(visitor, _)| visitor)),
+                Ok(end) => unmet.extend(self.account(end)),
                 Err(_) => break,
             }
         }
@@ -560,16 +634,23 @@ impl Joins {
 }
 
 impl Far {
-    /// [`Far::meet_as`] with some more attempts: a device that misses one connection may have lost them all.
+    /// [`Far::meet_as`], again and again while its counterpart waits. Not without descriptors: those who try
+    /// hold what they wait for.
     async fn meet_patiently(&self, number: u64) -> Result<TcpStream, BridgeError> {
-        for _ in 1..ATTEMPTS {
-            match self.meet_as(number).await {
+        let until = Instant::now() + self.patience;
+        let mut backoff = Backoff::new(BREATH, LONGEST_BREATH);
+        loop {
+            let error = match self.meet_as(number).await {
                 Ok(remote) => return Ok(remote),
-                Err(error) => log::warn!("again={error}"),
+                Err(error) => error,
+            };
+            let pause = backoff.pause(jitter());
+            if Instant::now() + pause > until || descriptors_are_short() {
+                return Err(error);
             }
-            task::sleep(BREATH).await;
+            log::info!("connection={number} again_in={pause:.1?} error={error}");
+            task::sleep(pause).await;
         }
-        self.meet_as(number).await
     }
 }
 
@@ -579,10 +660,17 @@ const CONTROL: u64 = 0;
 pub const MAX_CONNECTIONS: usize = 1000;
 /// One read of the control channel.
 const READ: usize = 1024;
-/// Attempts to meet an announced connection.
-const ATTEMPTS: usize = 3;
+/// How long one of many sockets is tried again. The last attempt may take [`DIAL`] longer, and its counterpart
+/// should still be there.
+pub(super) const PATIENCE: Duration = Duration::from_secs(25);
+const _: () = assert!(PATIENCE.as_secs() + DIAL.as_secs() <= COUNTERPART_TIME.as_secs());
 /// Between two attempts at what did not work.
 const BREATH: Duration = Duration::from_millis(200);
+/// The same after some of them.
+const LONGEST_BREATH: Duration = Duration::from_secs(2);
+/// The shortest time without connections after which a device ends a session, unless it was told a shorter one:
+/// daemons before 5.6 know no other.
+const LEAST_IDLE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use async_std::{future::timeout, net::TcpListener, task};
 use super::Wish;
 use crate::{
     cmd::{
-        bridge::{self, Local, Plan},
+        bridge::{self, BridgeError, Local, Plan},
         common::{self, Failure, Progress, exit},
         launch::{self, Order},
         open::broken,
@@ -105,9 +105,14 @@ pub(super) async fn shell(
     // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
     if status.code() == Some(255)
         && let Some(pipe) = pipe
-        && let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await
+        && let Ok(ended) = timeout(PIPE_STORY, pipe).await
     {
-        return Err(broken(&why));
+        match ended {
+            Err(why) => return Err(broken(&why)),
+            // Not even a banner.
+            Ok(carried) if carried.down == 0 => return Err(broken(&BridgeError::Unbegun)),
+            Ok(_) => {}
+        }
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(exit::FAILED)))

@@ -17,6 +17,7 @@ use crate::{
         common::{self, Failure, with_account},
         service,
     },
+    net::dial::is_localhost,
     np::ports,
     sys,
 };
@@ -111,7 +112,7 @@ fn default_bind(host: &str) -> IpAddr {
     match host.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(address) if address.is_loopback() => address,
         Ok(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        _ if host == "localhost" => Ipv4Addr::LOCALHOST.into(),
+        _ if is_localhost(host) => Ipv4Addr::LOCALHOST.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
     }
 }
