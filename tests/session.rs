@@ -169,6 +169,44 @@ fn one_side_may_stop_writing_and_still_gets_the_answer() {
     });
 }
 
+/// A session whose input stays open: its exit code and what it said.
+async fn held_open(mut client: std::process::Command) -> (Option<i32>, Vec<u8>, String) {
+    client.stdin(Stdio::piped()).stdout(Stdio::piped());
+    client.stderr(Stdio::piped());
+    let mut child = client.spawn().unwrap();
+    task::spawn_blocking(move || {
+        let _stdin = child.stdin.take();
+        let said = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(said.stderr).unwrap();
+        (said.status.code(), said.stdout, stderr)
+    })
+    .await
+}
+
+#[test]
+fn a_session_that_ends_before_a_byte_came_is_an_error_and_one_that_ends_later_is_none() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let service = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        world.daemon(service.local_addr().unwrap().port()).await;
+        // What the service says before it closes.
+        for (says, code) in [("", 9), ("goodbye", 0)] {
+            let service = service.try_clone().unwrap();
+            std::thread::spawn(move || {
+                let (mut tcp, _) = service.accept().unwrap();
+                tcp.write_all(says.as_bytes()).unwrap();
+            });
+            let (ended, heard, said) = held_open(world.client(&["--stdio", "-q"])).await;
+            assert_eq!((ended, heard), (Some(code), says.into()), "{said}");
+            let why =
+                "noports client: the session ended before a byte came from the other end\n  hint: ";
+            assert_eq!(said.starts_with(why), code == 9, "{said}");
+            assert_eq!(said.is_empty(), code == 0, "{said}");
+        }
+    });
+}
+
 #[test]
 fn device_and_stdio_client_listen_on_nothing_during_a_session() {
     block_on(async {

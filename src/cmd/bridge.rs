@@ -122,7 +122,10 @@ impl BridgeError {
             Self::Gone => {
                 "the device's bridge or the rendezvous has ended: open it again, or let --keep-alive do so"
             }
-            Self::Accept(_) | Self::Broken(_) => return None,
+            Self::Broken(_) => {
+                "does the network stand, and is the rendezvous still up? then try again"
+            }
+            Self::Accept(_) => return None,
         })
     }
 

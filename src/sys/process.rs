@@ -119,19 +119,18 @@ pub fn raise_descriptor_limit() {
 /// Descriptors for what is being done already: names to be resolved, sockets on their way.
 const SPARE_DESCRIPTORS: u64 = 8;
 
-/// Whether so few descriptors are left that nobody new should be let in.
-pub fn descriptors_are_short() -> bool {
+/// How many more descriptors may be used for newcomers.
+pub fn descriptors_left() -> u64 {
     // The system gives out the lowest number that is free.
-    match std::fs::File::open("/") {
-        Ok(probe) => {
-            let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-            u64::try_from(probe.as_raw_fd()).is_ok_and(|next| next + SPARE_DESCRIPTORS >= limit)
-        }
-        Err(error) => matches!(
-            Errno::from_io_error(&error),
-            Some(Errno::MFILE | Errno::NFILE)
-        ),
-    }
+    let next = match std::fs::File::open("/") {
+        Ok(probe) => u64::try_from(probe.as_raw_fd()).unwrap_or_default(),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE) => return 0,
+            _ => 0,
+        },
+    };
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit.saturating_sub(next + SPARE_DESCRIPTORS)
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ use crate::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
     },
-    sys::process::descriptors_are_short,
+    sys::process::descriptors_left,
 };
 
 /// How a client talks on the control channel.
@@ -120,13 +120,12 @@ impl Visitors {
         loop {
             match self.listener.accept().await {
                 // The connections that stand, and those on their way, need what is left.
-                Ok((tcp, _)) if descriptors_are_short() => {
+                Ok((tcp, _)) if descriptors_left() == 0 => {
                     reset(&tcp);
                     self.complain("too few descriptors are left");
                 }
                 Ok((tcp, from)) if self.open_to_others || is_here(from.ip()) => {
                     let _ = tune(&tcp);
-                    self.complained = false;
                     return tcp;
                 }
                 Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
@@ -188,9 +187,18 @@ pub(super) async fn client(
                     break Err(BridgeError::Broken(error));
                 }
             }
-            Event::Visitor(visitor) if joins.are_too_many() => reset(&visitor),
+            Event::Visitor(visitor) if joins.are_too_many() => {
+                reset(&visitor);
+                visitors.complain(&format!(
+                    "{} connections at a time are the most",
+                    joins.most
+                ));
+            }
             Event::Visitor(visitor) => match control.announce(&far).await {
-                Ok(Some(next)) => joins.start(|stop| visit(stop, far.clone(), visitor, next)),
+                Ok(Some(next)) => {
+                    visitors.complained = false;
+                    joins.start(|stop| visit(stop, far.clone(), visitor, next));
+                }
                 Ok(None) => reset(&visitor),
                 Err(error) => {
                     visitors.put_back(visitor);
@@ -537,6 +545,8 @@ impl From<Carried> for End {
 /// The connections of a session.
 struct Joins {
     live: usize,
+    /// At a time: as many as there are descriptors for, so that those that stand lose nothing to newcomers.
+    most: usize,
     carried: Carried,
     idle: Duration,
     idle_since: Instant,
@@ -551,8 +561,10 @@ impl Joins {
     fn new(idle: Duration) -> Self {
         let (gate, stop) = bounded(1);
         let (report, reports) = unbounded();
+        let most = usize::try_from(descriptors_left() / OF_A_CONNECTION);
         Self {
             live: 0,
+            most: most.map_or(MAX_CONNECTIONS, |most| most.min(MAX_CONNECTIONS)),
             carried: Carried::default(),
             idle,
             idle_since: Instant::now(),
@@ -564,7 +576,7 @@ impl Joins {
     }
 
     fn are_too_many(&self) -> bool {
-        self.live >= MAX_CONNECTIONS
+        self.live >= self.most
     }
 
     fn start<F>(&mut self, connection: impl FnOnce(Receiver<()>) -> F)
@@ -645,7 +657,7 @@ impl Far {
                 Err(error) => error,
             };
             let pause = backoff.pause(jitter());
-            if Instant::now() + pause > until || descriptors_are_short() {
+            if Instant::now() + pause > until || descriptors_left() == 0 {
                 return Err(error);
             }
             log::info!("connection={number} again_in={pause:.1?} error={error}");
@@ -656,8 +668,11 @@ impl Far {
 
 /// Number of the control sockets.
 const CONTROL: u64 = 0;
-/// Connections of one session at a time. Each costs two descriptors, and no buffer while nothing moves.
+/// Connections of one session at a time. Each costs descriptors, and no buffer while nothing moves.
 pub const MAX_CONNECTIONS: usize = 1000;
+/// Descriptors of one connection: a socket for either end. Without encryption there are two more, so that the
+/// newest may fail for want of them; those that stand then copy instead of splicing.
+const OF_A_CONNECTION: u64 = 2;
 /// One read of the control channel.
 const READ: usize = 1024;
 /// How long one of many sockets is tried again. The last attempt may take [`DIAL`] longer, and its counterpart
