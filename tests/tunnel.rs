@@ -596,25 +596,34 @@ impl OldDevice {
     }
 }
 
+/// A tunnel that waits for a device played by the test.
+fn tunnel_to_nas(world: &World) -> Process {
+    let mut tunnel = tunnel(world, &["--json", "-q", "--forward", "0:nas:443"]);
+    tunnel.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Process(tunnel.spawn().unwrap())
+}
+
+fn listens_at(tunnel: &mut Process) -> u16 {
+    let mut line = String::new();
+    let mut stdout = BufReader::new(tunnel.0.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    port_of(&line)
+}
+
 #[test]
 fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
     block_on(async {
         let mut world = World::start().await;
         world.rendezvous().await;
         let mut device = OldDevice::start(&world, "c0.1.0").await;
-        let mut tunnel = tunnel(&world, &["--json", "-q", "--forward", "0:nas:443"]);
-        tunnel.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut tunnel = Process(tunnel.spawn().unwrap());
+        let mut tunnel = tunnel_to_nas(&world);
 
         let request = device.request().await;
         assert_eq!((&*request.target_host, request.target_port), ("nas", 443));
         assert!(!request.meeting.encryption.as_ref().unwrap().twin_keys);
         let (mut control, mut cipher) = device.accept(&request).await;
 
-        let mut line = String::new();
-        let mut stdout = BufReader::new(tunnel.0.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        let mut visitor = connect(port_of(&line));
+        let mut visitor = connect(listens_at(&mut tunnel));
         visitor.write_all(b"hello").unwrap();
 
         // 77 bytes and an LF, in one piece.
@@ -656,15 +665,11 @@ fn connections_at_the_same_time_do_not_kill_a_dart_5_6_daemon() {
         let mut world = World::start().await;
         world.rendezvous().await;
         let mut device = OldDevice::start(&world, "6.2.0").await;
-        let mut tunnel = tunnel(&world, &["--json", "-q", "--forward", "0:nas:443"]);
-        tunnel.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut tunnel = Process(tunnel.spawn().unwrap());
+        let mut tunnel = tunnel_to_nas(&world);
         let request = device.request().await;
         let (mut control, mut cipher) = device.accept(&request).await;
-        let mut line = String::new();
-        let mut stdout = BufReader::new(tunnel.0.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        let visitors: Vec<_> = (0..MANY).map(|_| connect(port_of(&line))).collect();
+        let port = listens_at(&mut tunnel);
+        let visitors: Vec<_> = (0..MANY).map(|_| connect(port)).collect();
         for (visitor, seed) in visitors.iter().zip(b'a'..) {
             (&*visitor).write_all(&[seed; 100]).unwrap();
         }

@@ -14,7 +14,10 @@ use async_std::future::timeout;
 use futures_lite::{AsyncBufReadExt, AsyncReadExt, StreamExt, io::BufReader};
 use miniserde::{Serialize, json};
 
-use super::bridge::{LISTENING, Many, Report, STARTED, Step};
+use super::{
+    bridge::{LISTENING, Many, Report, STARTED, Step},
+    common::{Failure, exit},
+};
 use crate::{
     at::crypto,
     net::dial::Endpoint,
@@ -230,6 +233,16 @@ async fn hear(stderr: ChildStderr) -> Result<Option<u16>, LaunchError> {
 }
 
 impl LaunchError {
+    /// The same told to the person who wanted a client's end.
+    pub fn told(&self) -> Failure {
+        let failure = Failure::new(exit::RENDEZVOUS, self.to_string());
+        match self {
+            Self::Failed(report) if report.step != Step::Local => failure
+                .hint("does the network stand, and is the rendezvous still up? then try again"),
+            _ => failure,
+        }
+    }
+
     /// The refusal's text for the client.
     pub fn refusal(&self) -> String {
         match self {

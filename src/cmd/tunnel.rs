@@ -332,7 +332,7 @@ impl Wish {
             }),
         };
         let bridge = launch::start(&program, &order).await;
-        let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+        let bridge = bridge.map_err(|why| why.told())?;
         let port = bridge
             .port
             .ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;

@@ -191,7 +191,7 @@ pub(super) async fn in_background(ready: &Ready, local: launch::Local<'_>) -> Re
         many: None,
     };
     let bridge = launch::start(&program, &order).await;
-    let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    let bridge = bridge.map_err(|why| why.told())?;
     match bridge.port {
         None if listens => Err(Failure::plain("the bridge does not say where it listens")),
         port => Ok(port.unwrap_or_default()),
