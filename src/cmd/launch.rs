@@ -332,6 +332,7 @@ mod tests {
             heartbeat: Some(Duration::from_secs(300)),
             pace: Duration::from_millis(50),
             unended: true,
+            stands: None,
         };
         let order = Order {
             local: Local::Address("127.0.0.1:0".parse().unwrap()),

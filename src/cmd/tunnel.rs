@@ -461,6 +461,7 @@ fn talk(daemon: &Heartbeat) -> Many {
         heartbeat: reads_lines.then_some(HEARTBEAT),
         pace: if reads_lines { Duration::ZERO } else { PACE },
         unended: dart && !reads_lines,
+        stands: (!daemon.features.adjustable_timeout).then_some(IDLE),
     }
 }
 

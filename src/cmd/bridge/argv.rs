@@ -365,6 +365,7 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
                 .then(|| Duration::from_secs(args.heartbeat.min(LONGEST_WAIT))),
             pace: Duration::from_millis(args.pace.min(LONGEST_PACE)),
             unended: args.unended,
+            stands: None,
         }),
     })
 }

@@ -84,6 +84,8 @@ pub struct Many {
     pub pace: Duration,
     /// Leave out the lines' ends, for devices that take one for a part of a key when two lines come at once.
     pub unended: bool,
+    /// How long the device lets a session stand without a connection, if not as long as it was asked to.
+    pub stands: Option<Duration>,
 }
 
 /// Local programs that want to the other side, in order of arrival.
@@ -178,7 +180,7 @@ pub(super) async fn client(
         let beat = async { control.beat_is_due().await };
         match peer.or(joins.idle_end()).or(beat).or(visitor).await {
             // The device's time without connections may be over a little before ours.
-            Event::Ended(Ok(())) if joins.stood_idle() => break Ok(()),
+            Event::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
             Event::Ended(end) => break Err(gone(end)),
             Event::Idle => break Ok(()),
             Event::Heard(_) => {}
@@ -611,9 +613,10 @@ impl Joins {
     }
 
     /// Whether there has been no connection for about as long as either end lets a session stand.
-    fn stood_idle(&self) -> bool {
-        let device = self.idle.min(LEAST_IDLE);
-        self.live == 0 && self.idle_since.elapsed() * 2 >= device
+    fn stood_idle(&self, device: Option<Duration>) -> bool {
+        let whole = device.unwrap_or(self.idle).min(self.idle);
+        let least = whole.saturating_sub(AHEAD.min(whole / 2));
+        self.live == 0 && self.idle_since.elapsed() >= least
     }
 
     /// Returns the visitor whose connection had not begun when the session ended.
@@ -683,9 +686,9 @@ const _: () = assert!(PATIENCE.as_secs() + DIAL.as_secs() <= COUNTERPART_TIME.as
 const BREATH: Duration = Duration::from_millis(200);
 /// The same after some of them.
 const LONGEST_BREATH: Duration = Duration::from_secs(2);
-/// The shortest time without connections after which a device ends a session, unless it was told a shorter one:
-/// daemons before 5.6 know no other.
-const LEAST_IDLE: Duration = Duration::from_secs(30);
+/// How much sooner than ours the device's last connection may have ended: what was on its way has still to be
+/// taken by our local program.
+const AHEAD: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests;

@@ -598,16 +598,19 @@ fn a_session_that_the_other_end_closes_has_broken_off_unless_its_time_was_over()
         assert!(matches!(session.task.await, Err(BridgeError::Gone)));
     });
     let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
-    for (idle, stood, live, regular) in [
-        (600, 29, 0, true), // as a daemon before 5.6
-        (600, 3, 0, false),
-        (600, 29, 1, false),
-        (10, 9, 0, true),
-        (10, 1, 0, false),
+    for (idle, device, stood, live, regular) in [
+        (600, Some(30), 29, 0, true), // as a daemon before 5.6
+        (600, Some(30), 3, 0, false),
+        (600, Some(30), 29, 1, false),
+        (60, None, 29, 0, false),
+        (60, None, 50, 0, true),
+        (10, Some(30), 9, 0, true),
+        (10, None, 1, 0, false),
     ] {
         let mut joins = Joins::new(Duration::from_secs(idle));
         (joins.idle_since, joins.live) = (ago(stood).unwrap(), live);
-        assert_eq!(joins.stood_idle(), regular, "{idle} {stood} {live}");
+        let told = joins.stood_idle(device.map(Duration::from_secs));
+        assert_eq!(told, regular, "{idle} {device:?} {stood} {live}");
     }
 }
 
