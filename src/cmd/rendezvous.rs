@@ -319,6 +319,7 @@ impl Rendezvous {
                 Signer {
                     at: self.at.clone(),
                     who: who.clone(),
+                    asker: full.client.clone(),
                 },
             ),
         };

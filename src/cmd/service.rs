@@ -67,7 +67,10 @@ async fn log_in_again(
     loop {
         *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
-            Ok(both) => return Ok(both),
+            Ok((client, inbox)) => {
+                client.serve_others();
+                return Ok((client, inbox));
+            }
             Err(error) => error,
         };
         notify::tell(State::Lost, &error.to_string());

@@ -24,6 +24,10 @@ pub struct Timing {
     pub retry: (Duration, Duration),
     /// Between `monitor` and the `noop:0` that proves it: servers read what comes together as one command.
     pub settle: Duration,
+    /// Between two logins with keys that the server will not have any more: revoked, denied, expired.
+    pub barred: Duration,
+    /// For another atSign's key, where others wait for theirs.
+    pub lookup: Duration,
     /// How long keys of others, looked up once, are believed.
     pub remember: Duration,
 }
@@ -40,6 +44,8 @@ impl Default for Timing {
             line: Duration::from_secs(120),
             retry: (Duration::from_secs(1), Duration::from_secs(8)),
             settle: Duration::from_millis(50),
+            barred: Duration::from_secs(120),
+            lookup: Duration::from_secs(3),
             remember: Duration::from_secs(5 * 60),
         }
     }
