@@ -172,7 +172,7 @@ fn enrolled_key_files_work_in_every_program_until_revoked() {
         assert_eq!(code, 6, "{said}");
         assert!(said.contains("refused the login: AT0027"), "{said}");
         assert!(
-            said.contains("\n  hint: enrol this device again\n"),
+            said.contains("\n  hint: these keys were revoked: noports enroll unrevoke"),
             "{said}"
         );
         decide(&world, &["unrevoke", DEVICE, &ids[1]]).await;
@@ -723,5 +723,228 @@ fn a_key_file_is_protected_changed_and_opened_again_without_loss() {
         assert_eq!(folder.count(), 3, "nothing is left over");
         let (exit, said) = failure(keys(&["unprotect", DEVICE])).await;
         assert!(exit == 3 && said.contains("is not protected"), "{said}");
+    });
+}
+
+#[test]
+fn a_name_means_one_device_and_nothing_far_reaching_is_granted_unseen() {
+    block_on(async {
+        let world = World::start().await;
+        let approver = auto(&world, &["--device", "kitchen", "--limit", "1"]).await;
+        let ask = async |device: &str, namespaces: &str| {
+            let code = otp(&world, DEVICE).await;
+            let keys = world.dir.text(&format!("keys-{}", uuid::Uuid::new_v4()));
+            let words = [
+                "--keys",
+                &keys,
+                "--device",
+                device,
+                "--namespaces",
+                namespaces,
+            ];
+            Waiting::start(asking(&world, DEVICE, &code, &words)).await
+        };
+        let mut evil = Vec::new();
+        for (device, namespaces) in [
+            ("evilkitchen", "*:rw,__manage:rw"),
+            ("kitchen2", "sshnp:rw,sshrvd:rw"),
+            ("Kitchen", "sshnp:rw,sshrvd:rw"),
+            ("k.tchen", "sshnp:rw"),
+        ] {
+            evil.push(ask(device, namespaces).await);
+        }
+        // The right name, and more than NoPorts needs: seen, not granted.
+        let greedy = ask("kitchen", "sshnp:rw, __manage:rw,sshrvd:rw").await;
+        decide(&world, &["deny", DEVICE, &greedy.id]).await;
+        let right = ask("kitchen", "sshrvd:rw,sshnp:rw,sshnp:rw").await;
+        assert_eq!(ended(approver).await, format!("approved {}\n", right.id));
+        assert_eq!(right.end().await.1, 0);
+        let pending = decide(&world, &["list", DEVICE, "--status", "pending"]).await;
+        for one in &evil {
+            assert!(pending.contains(&one.id), "{pending}");
+        }
+
+        // The same with one word of the owner's, who may name what is granted all the same.
+        let far = &evil[0].id;
+        for words in [
+            &["approve", DEVICE, "--device", "evilkitchen", "--yes"][..],
+            &["approve", DEVICE, far, "--yes"],
+            &["approve", DEVICE, far, "--yes", "--grant", "*:rw"],
+            &[
+                "approve",
+                DEVICE,
+                far,
+                "--yes",
+                "--grant",
+                "*:r,__manage:rw",
+            ],
+        ] {
+            let (code, said) =
+                failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
+            assert_eq!(code, 1, "{words:?}: {said}");
+            assert!(said.contains("is not granted unseen"), "{words:?}: {said}");
+        }
+        for words in [
+            &["approve", DEVICE, "--device", "kitchen", "--yes"][..],
+            &["approve", DEVICE, "--device", "itchen2", "--yes"],
+            &["approve", DEVICE, "--device", "kitchen.*", "--yes"],
+            &["approve", DEVICE, "--device-pattern", "itchen", "--yes"],
+        ] {
+            let (code, said) =
+                failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
+            assert_eq!(code, 1, "{words:?}: {said}");
+            assert!(
+                said.contains("no pending enrolment that fits"),
+                "{words:?}: {said}"
+            );
+        }
+        for words in [
+            &["approve", DEVICE, "--device", "", "--yes"][..],
+            &["revoke", DEVICE, "--device-pattern", "("],
+            &["deny", DEVICE, "--device-pattern", ".itchen.*"],
+        ] {
+            let (code, said) =
+                failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
+            assert_eq!(code, 2, "{words:?}: {said}");
+        }
+        let words = [
+            "approve",
+            DEVICE,
+            far,
+            "--yes",
+            "--grant",
+            "*:rw,__manage:rw",
+        ];
+        let granted = output(world.noports(&[&["enroll"], &words[..], &["-q"]].concat())).await;
+        assert_eq!(
+            String::from_utf8_lossy(&granted.stdout),
+            format!("approved {far}\n")
+        );
+        let said = String::from_utf8_lossy(&granted.stderr);
+        assert!(
+            said.contains("granted *:rw, __manage:rw to noports on evilkitchen"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn a_classic_pattern_grants_what_one_namespace_needs_and_never_all_of_an_atsign() {
+    block_on(async {
+        let world = World::start().await;
+        let mut waiting = Vec::new();
+        for (device, namespaces) in [("buzz1", "buzz:rw"), ("buzz2", "buzz:rw,*:rw")] {
+            let code = otp(&world, DEVICE).await;
+            let keys = world.dir.text(device);
+            let words = [
+                "--keys",
+                &keys,
+                "--device",
+                device,
+                "--namespaces",
+                namespaces,
+            ];
+            waiting.push(Waiting::start(asking(&world, DEVICE, &code, &words)).await);
+        }
+        let (plain, far) = (&waiting[0].id, &waiting[1].id);
+        let done = output(classic(&world, &format!("approve -a {DEVICE} --drx uzz"))).await;
+        let (out, said) = (
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr),
+        );
+        assert_eq!(
+            out,
+            format!("Found 2 matching enrollment records\nApproved {plain}\n")
+        );
+        assert!(
+            said.contains("asks for *:rw, which is not granted unseen"),
+            "{said}"
+        );
+        let out = stdout(classic(&world, &format!("approve -a {DEVICE} -i {far}"))).await;
+        assert_eq!(out, format!("Approved {far}\n"));
+    });
+}
+
+/// Keys that a server knows by this enrolment, and that are not the right ones.
+async fn log_in(world: &World, keys: &noports::at::keyfile::AtKeys) -> String {
+    let mut link = Link::open(&world.network, &keys.atsign).await.unwrap();
+    match link.login(keys).await {
+        Ok(()) => "in".to_owned(),
+        Err(why) => why.to_string(),
+    }
+}
+
+#[test]
+fn a_device_that_waits_or_was_revoked_makes_nobody_behind_its_address_wait() {
+    block_on(async {
+        let world = World::start().await;
+        let who: AtSign = DEVICE.parse().unwrap();
+        let applicant = wire::Applicant::new(&who).unwrap();
+        let ours = world.keys(DEVICE).encryption.public().clone();
+        let mut link = Link::open(&world.network, &who).await.unwrap();
+        let wish = wire::Wish {
+            app: "noports".into(),
+            device: "pi7".into(),
+            namespaces: [("sshnp".to_owned(), "rw".to_owned())].into(),
+            otp: noports::secret::Secret::new(otp(&world, DEVICE).await),
+            life: None,
+        };
+        let answer = link.ask(&applicant.request(&wish, &ours).unwrap()).await;
+        let (id, _) = wire::parse_answer(&answer.unwrap()).unwrap();
+        let keys = applicant.provisional(Some(&id));
+        // In each state as often as would have cost everybody half a minute.
+        for (word, code) in [("", "AT0026"), ("approve", "in"), ("revoke", "AT0027")] {
+            match word {
+                "" => {}
+                "approve" => drop(decide(&world, &["approve", DEVICE, &id, "--yes"]).await),
+                word => drop(decide(&world, &[word, DEVICE, &id]).await),
+            }
+            let began = std::time::Instant::now();
+            for _ in 0..12 {
+                let said = log_in(&world, &keys).await;
+                assert!(said.contains(code), "{word}: {said}");
+            }
+            decide(&world, &["list", DEVICE]).await;
+            let took = began.elapsed();
+            assert!(took < std::time::Duration::from_secs(8), "{word}: {took:?}");
+        }
+        // Whoever knows no more than its id guesses, and so does who makes one up. Others wait, but not so long
+        // that their programs give up.
+        let other = wire::Applicant::new(&who).unwrap();
+        for id in [&id, "made-up", &id, "made-up", &id, &id] {
+            let said = log_in(&world, &other.provisional(Some(id))).await;
+            assert!(said.contains("refused the login"), "{said}");
+        }
+        let began = std::time::Instant::now();
+        decide(&world, &["list", DEVICE]).await;
+        assert!(began.elapsed() >= std::time::Duration::from_secs(2));
+    });
+}
+
+#[test]
+fn a_daemon_whose_keys_are_revoked_says_so_and_comes_back_with_them() {
+    block_on(async {
+        let world = World::start().await;
+        let id = enrolled(&world, DEVICE, "d", &[]).await;
+        let service = answer_at_the_end().await.to_string();
+        let mut process = world.process(&daemon(&world.dir.text("d"), &service));
+        decide(&world, &["revoke", DEVICE, &id]).await;
+        let words = "this device's keys were revoked; `noports enroll unrevoke`";
+        crate::world::until("the daemon says so", || world.log("daemon").contains(words)).await;
+        let log = world.log("daemon");
+        let line = log.lines().find(|line| line.contains(words)).unwrap();
+        assert!(line.contains("ERROR") || line.contains("error"), "{line}");
+        assert!(line.contains("asking again in 120s"), "{line}");
+        assert!(
+            process.0.try_wait().unwrap().is_none(),
+            "it waits for unrevoke"
+        );
+        // A new start says so at once, and ends.
+        let (code, said) = failure(world.noports(&daemon(&world.dir.text("d"), &service))).await;
+        assert_eq!(code, 6, "{said}");
+        assert!(
+            said.contains("hint: these keys were revoked: noports enroll unrevoke"),
+            "{said}"
+        );
     });
 }

@@ -59,8 +59,6 @@ const OF_SUSPECTS: usize = 2;
 const MEMORY: Duration = Duration::from_secs(60);
 /// Most atSigns that are remembered, of either kind.
 const MAX_REMEMBERED: usize = 1024;
-/// A connection that nobody needed for so long is closed.
-const IDLE: Duration = Duration::from_secs(30);
 /// For its farewell.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -182,12 +180,12 @@ impl Lookups {
             Some(answered) => answered,
         };
         if !matches!(&reply, Ok(Reply::Error(fault)) if worker::closes(fault)) {
-            self.keep(link);
+            self.keep(link, client.timing().idle);
         }
         worker::judge(reply, client.atsign())
     }
 
-    fn keep(self: &Arc<Self>, mut link: Link) {
+    fn keep(self: &Arc<Self>, mut link: Link, life: Duration) {
         if !link.is_usable() {
             return;
         }
@@ -195,17 +193,17 @@ impl Lookups {
         idle.links.push((link, Instant::now()));
         if !idle.tended {
             idle.tended = true;
-            spawn(tend(Arc::downgrade(self)));
+            spawn(tend(Arc::downgrade(self), life));
         }
     }
 
-    /// Takes out what is old; `None`: there is nothing left to tend.
-    fn old(&self) -> Option<Vec<Link>> {
+    /// Takes out what nobody needed for so long; `None`: there is nothing left to tend.
+    fn old(&self, life: Duration) -> Option<Vec<Link>> {
         let mut idle = self.idle();
         let links = std::mem::take(&mut idle.links);
         let (old, young): (Vec<_>, Vec<_>) = links
             .into_iter()
-            .partition(|(_, since)| since.elapsed() >= IDLE);
+            .partition(|(_, since)| since.elapsed() >= life);
         idle.links = young;
         if old.is_empty() && idle.links.is_empty() {
             idle.tended = false;
@@ -216,10 +214,10 @@ impl Lookups {
 }
 
 /// Closes connections that nobody needs, until there are none.
-async fn tend(lookups: Weak<Lookups>) {
+async fn tend(lookups: Weak<Lookups>, life: Duration) {
     loop {
-        sleep(IDLE).await;
-        let Some(old) = lookups.upgrade().and_then(|lookups| lookups.old()) else {
+        sleep(life).await;
+        let Some(old) = lookups.upgrade().and_then(|lookups| lookups.old(life)) else {
             return;
         };
         for link in old {

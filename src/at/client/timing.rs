@@ -14,6 +14,7 @@ pub struct Timing {
     /// For one command with everything it may need: waiting in line, reconnecting, one repetition.
     pub call: Duration,
     /// A quiet command connection is proved with `noop:0` after this long, so that the next command finds it alive.
+    /// One for look-ups is closed.
     pub idle: Duration,
     /// A monitor that heard no byte for this long asks `noop:0`; after as long again it is dead.
     pub silence: Duration,
