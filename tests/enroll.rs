@@ -877,7 +877,8 @@ async fn log_in(world: &World, keys: &noports::at::keyfile::AtKeys) -> String {
 #[test]
 fn a_device_that_waits_or_was_revoked_makes_nobody_behind_its_address_wait() {
     block_on(async {
-        let world = World::start().await;
+        let mut world = World::start().await;
+        let _server = world.serve_from_a_process().await;
         let who: AtSign = DEVICE.parse().unwrap();
         let applicant = wire::Applicant::new(&who).unwrap();
         let ours = world.keys(DEVICE).encryption.public().clone();
