@@ -74,6 +74,15 @@ impl Waiting {
     }
 }
 
+/// A device that asks for this, and waits.
+async fn requested(world: &World, device: &str, namespaces: &str) -> Waiting {
+    let code = otp(world, DEVICE).await;
+    let keys = world.dir.text(&format!("keys-{}", uuid::Uuid::new_v4()));
+    let words = ["--keys", &keys, "--device", device];
+    let more = ["--namespaces", namespaces];
+    Waiting::start(asking(world, DEVICE, &code, &[&words[..], &more].concat())).await
+}
+
 async fn decide(world: &World, words: &[&str]) -> String {
     let base = ["enroll", words[0]];
     stdout(world.noports(&[&base[..], &words[1..], &["-q"]].concat())).await
@@ -731,19 +740,7 @@ fn a_name_means_one_device_and_nothing_far_reaching_is_granted_unseen() {
     block_on(async {
         let world = World::start().await;
         let approver = auto(&world, &["--device", "kitchen", "--limit", "1"]).await;
-        let ask = async |device: &str, namespaces: &str| {
-            let code = otp(&world, DEVICE).await;
-            let keys = world.dir.text(&format!("keys-{}", uuid::Uuid::new_v4()));
-            let words = [
-                "--keys",
-                &keys,
-                "--device",
-                device,
-                "--namespaces",
-                namespaces,
-            ];
-            Waiting::start(asking(&world, DEVICE, &code, &words)).await
-        };
+        let ask = async |device, namespaces| requested(&world, device, namespaces).await;
         let mut evil = Vec::new();
         for (device, namespaces) in [
             ("evilkitchen", "*:rw,__manage:rw"),
@@ -834,17 +831,7 @@ fn a_classic_pattern_grants_what_one_namespace_needs_and_never_all_of_an_atsign(
         let world = World::start().await;
         let mut waiting = Vec::new();
         for (device, namespaces) in [("buzz1", "buzz:rw"), ("buzz2", "buzz:rw,*:rw")] {
-            let code = otp(&world, DEVICE).await;
-            let keys = world.dir.text(device);
-            let words = [
-                "--keys",
-                &keys,
-                "--device",
-                device,
-                "--namespaces",
-                namespaces,
-            ];
-            waiting.push(Waiting::start(asking(&world, DEVICE, &code, &words)).await);
+            waiting.push(requested(&world, device, namespaces).await);
         }
         let (plain, far) = (&waiting[0].id, &waiting[1].id);
         let done = output(classic(&world, &format!("approve -a {DEVICE} --drx uzz"))).await;
@@ -865,7 +852,7 @@ fn a_classic_pattern_grants_what_one_namespace_needs_and_never_all_of_an_atsign(
     });
 }
 
-/// Keys that a server knows by this enrolment, and that are not the right ones.
+/// How a login with these keys ends.
 async fn log_in(world: &World, keys: &noports::at::keyfile::AtKeys) -> String {
     let mut link = Link::open(&world.network, &keys.atsign).await.unwrap();
     match link.login(keys).await {
@@ -923,7 +910,7 @@ fn a_device_that_waits_or_was_revoked_makes_nobody_behind_its_address_wait() {
 }
 
 #[test]
-fn a_daemon_whose_keys_are_revoked_says_so_and_comes_back_with_them() {
+fn a_daemon_whose_keys_are_revoked_says_so_and_goes_on() {
     block_on(async {
         let world = World::start().await;
         let id = enrolled(&world, DEVICE, "d", &[]).await;
@@ -947,5 +934,27 @@ fn a_daemon_whose_keys_are_revoked_says_so_and_comes_back_with_them() {
             said.contains("hint: these keys were revoked: noports enroll unrevoke"),
             "{said}"
         );
+    });
+}
+
+/// Ending would mean a new start, and a login, every three seconds.
+#[test]
+fn a_watched_daemon_whose_keys_are_revoked_waits_for_them() {
+    block_on(async {
+        let world = World::start().await;
+        let id = enrolled(&world, DEVICE, "d", &[]).await;
+        decide(&world, &["revoke", DEVICE, &id]).await;
+        let (keys, service) = (world.dir.text("d"), answer_at_the_end().await.to_string());
+        let state = world.dir.path("state");
+        let mut command = world.noports(&daemon(&keys, &service));
+        command.env("NOPORTS_STATE", &state).stderr(Stdio::null());
+        let mut process = Process(command.spawn().unwrap());
+        let told = || noports::sys::notify::read(&state);
+        crate::world::until("the state is told", || {
+            told().is_some_and(|told| told.text.contains("keys were revoked"))
+        })
+        .await;
+        assert_eq!(told().unwrap().state, "lost");
+        assert!(process.0.try_wait().unwrap().is_none());
     });
 }

@@ -2,13 +2,19 @@
 
 use super::*;
 
-#[test]
-fn a_device_enrols_is_approved_and_revoked() {
+/// An atSign, and its owner with the secret.
+fn founded() -> (World, Line) {
     let mut world = World::new(&["@alice"]);
     let mut cram = world.connect("@alice");
     let reply = world.ask(&mut cram, "from:@alice");
     let digest = cram_digest("s3cret", challenge_of(&reply));
     world.ask(&mut cram, &format!("cram:{digest}"));
+    (world, cram)
+}
+
+#[test]
+fn a_device_enrols_is_approved_and_revoked() {
+    let (mut world, mut cram) = founded();
     let public = &keys().public().text;
     let request = |otp: &str, device: &str| {
         format!(
@@ -174,11 +180,7 @@ fn a_device_enrols_is_approved_and_revoked() {
 
 #[test]
 fn what_an_expired_enrolment_left_is_moved_and_its_keys_go() {
-    let mut world = World::new(&["@alice"]);
-    let mut cram = world.connect("@alice");
-    let reply = world.ask(&mut cram, "from:@alice");
-    let digest = cram_digest("s3cret", challenge_of(&reply));
-    world.ask(&mut cram, &format!("cram:{digest}"));
+    let (mut world, mut cram) = founded();
     let request = r#"enroll:request:{"appName":"np","deviceName":"d","namespaces":{"x":"rw"},"apkamKeysExpiryInMillis":5000,"apskLegacy":"SIGN","signingAlgo":"rsa2048","metadata":{"m":1},"apkamPublicKey":"KEY","encryptedDefaultEncryptionPrivateKey":"P","encPrivateKeyIV":"IV","encryptedDefaultSelfEncryptionKey":"S"}"#;
     let reply = world.ask(&mut cram, request);
     let id = reply.split('"').nth(3).unwrap().to_owned();
@@ -219,11 +221,7 @@ fn what_an_expired_enrolment_left_is_moved_and_its_keys_go() {
 
 #[test]
 fn the_right_key_of_an_enrolment_that_is_not_in_force_is_no_guess() {
-    let mut world = World::new(&["@alice"]);
-    let mut cram = world.connect("@alice");
-    let reply = world.ask(&mut cram, "from:@alice");
-    let digest = cram_digest("s3cret", challenge_of(&reply));
-    world.ask(&mut cram, &format!("cram:{digest}"));
+    let (mut world, mut cram) = founded();
     let public = &keys().public().text;
     let request = |world: &mut World, otp: &str, device: &str, life: &str| {
         let request = format!(
