@@ -32,6 +32,7 @@ pub mod demo;
 pub mod devices;
 pub mod docs;
 pub mod enroll;
+mod in_work;
 pub mod install;
 pub mod keys;
 pub mod keystore;

@@ -9,13 +9,13 @@ use std::{
 };
 
 use futures_lite::future;
-use log::{info, warn};
+use log::{error, info, warn};
 
 use super::common::{self, Failure};
 use crate::{
     at::{
         Notification,
-        client::{AtError, Client, Event, Network, Outgoing, Subscription, jitter},
+        client::{AtError, Client, Event, Network, Outgoing, Subscription, Timing, jitter},
         keyfile::AtKeys,
         metadata::Metadata,
     },
@@ -39,7 +39,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// Logs in and subscribes; where nobody can be reached, tries again with growing pauses.
 ///
 /// # Errors
-/// When trying again cannot help: the login is refused, a certificate is not trusted.
+/// When trying again cannot help: the login is refused, a certificate is not trusted. Keys that were revoked, denied
+/// or have expired end a service that somebody started by hand; one that is watched over asks again, rarely.
 pub async fn log_in(
     network: &Network,
     keys: &Arc<AtKeys>,
@@ -67,9 +68,20 @@ async fn log_in_again(
     loop {
         *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
-            Ok(both) => return Ok(both),
+            Ok((client, inbox)) => {
+                client.serve_others();
+                return Ok((client, inbox));
+            }
             Err(error) => error,
         };
+        if let Some(words) = error.final_word().filter(|_| notify::is_watched()) {
+            // Whoever watches over it would start it again every few seconds. The keys may be given back.
+            notify::tell(State::Lost, words);
+            let again = Timing::default().barred;
+            error!("login={} {words}; asking again in {again:?}", keys.atsign);
+            async_std::task::sleep(again).await;
+            continue;
+        }
         notify::tell(State::Lost, &error.to_string());
         if !error.may_pass() {
             return Err(error.into());

@@ -79,6 +79,12 @@ pub fn tell(state: State, text: &str) {
     herald().tell(state, text);
 }
 
+/// Whether somebody watches over this process, and would start it again.
+pub fn is_watched() -> bool {
+    let herald = herald();
+    herald.socket.is_some() || herald.file.is_some()
+}
+
 /// As long as `silence` (how long ago something last showed that all is well) is below `limit`, keeps
 /// telling the watchdog that we are alive. Never ends.
 pub async fn keep_alive<T>(silence: impl Fn() -> Duration, limit: Duration) -> T {

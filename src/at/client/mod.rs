@@ -9,10 +9,13 @@
 //! in `sharing`; a monitor needs its own login and one round trip for its proof.
 //!
 //! * `link` — one connection. `worker`, `monitor` — the tasks. `sharing`, `opening` — keys for and from others.
+//! * `lookups` — connections on which a service looks up others' keys. `barred` — keys that were taken back.
 //! * Dropping the last [`Client`] ends all tasks; dropping a [`Subscription`] ends its own.
 
+mod barred;
 mod error;
 mod link;
+mod lookups;
 mod monitor;
 mod opening;
 mod sharing;
@@ -23,7 +26,7 @@ mod worker;
 mod tests;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -54,7 +57,9 @@ pub use link::Link;
 pub use monitor::{Event, Pulse, Subscription};
 pub use timing::Timing;
 
-use link::{OverNetwork, Reach};
+use barred::Barred;
+use link::{Door, OverNetwork, Reach};
+use lookups::Lookups;
 use monitor::{Monitor, Seen};
 use sharing::Freshness;
 use worker::{Job, Worker};
@@ -98,6 +103,7 @@ struct Base {
     keys: Arc<AtKeys>,
     reach: Arc<dyn Reach>,
     timing: Timing,
+    barred: Arc<Barred>,
     /// Its end is every task's.
     gate: Sender<()>,
     stop: Receiver<()>,
@@ -108,6 +114,8 @@ struct Inner {
     jobs: Sender<Job>,
     worker: Mutex<Option<JoinHandle<()>>>,
     peers: sharing::Peers,
+    /// There for services.
+    lookups: OnceLock<Arc<Lookups>>,
     opener: opening::Opener,
 }
 
@@ -177,15 +185,15 @@ impl Client {
     }
 
     async fn login_on(base: Base) -> Result<Self, AtError> {
-        let link = link::log_in(&base.reach, &base.keys, &base.timing).await?;
+        let link = base.log_in().await?;
         let (jobs, work) = bounded(worker::QUEUE);
-        let reach = Arc::clone(&base.reach);
-        let worker = Worker::new(reach, Arc::clone(&base.keys), base.timing, work, link);
+        let worker = Worker::new(base.door(), work, link);
         Ok(Self(Arc::new(Inner {
             base,
             jobs,
             worker: Mutex::new(Some(spawn(worker.run()))),
             peers: sharing::Peers::default(),
+            lookups: OnceLock::new(),
             opener: opening::Opener::default(),
         })))
     }
@@ -206,6 +214,20 @@ impl Client {
 
     fn peers(&self) -> &sharing::Peers {
         &self.0.peers
+    }
+
+    /// From now on others' keys are looked up on connections of their own: for a service that does so on behalf of
+    /// strangers, who must not hold one another up.
+    pub fn serve_others(&self) {
+        self.0.lookups.get_or_init(Lookups::new);
+    }
+
+    /// Asks for something of `of`, because of `asker`.
+    async fn look_up(&self, asker: &AtSign, of: &AtSign, verb: &Verb) -> Result<String, AtError> {
+        match self.0.lookups.get() {
+            Some(lookups) => lookups.ask(self, asker, of, verb).await,
+            None => self.run(verb).await,
+        }
     }
 
     fn opener(&self) -> &opening::Opener {
@@ -244,7 +266,19 @@ impl Client {
     /// # Errors
     /// As [`Client::run`].
     pub async fn public_key(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
-        sharing::public_key(self, of, Freshness::Remembered).await
+        self.public_key_for(of, of).await
+    }
+
+    /// The same because of what `asker` wants: a service has a limited number of such questions for each.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn public_key_for(
+        &self,
+        asker: &AtSign,
+        of: &AtSign,
+    ) -> Result<Option<PublicKey>, AtError> {
+        sharing::public_key(self, asker, of, Freshness::Remembered).await
     }
 
     /// The same, asked from the other's own atServer: for when a signature does not fit the key we know.
@@ -252,7 +286,7 @@ impl Client {
     /// # Errors
     /// As [`Client::run`].
     pub async fn public_key_afresh(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
-        sharing::public_key(self, of, Freshness::Source).await
+        sharing::public_key(self, of, of, Freshness::Source).await
     }
 
     /// Encrypts and stores a value for another atSign: `@with:entity@me`.
@@ -455,9 +489,23 @@ impl Base {
             keys,
             reach,
             timing,
+            barred: Arc::default(),
             gate,
             stop,
         }
+    }
+
+    fn door(&self) -> Door {
+        Door {
+            reach: Arc::clone(&self.reach),
+            keys: Arc::clone(&self.keys),
+            timing: self.timing,
+            barred: Arc::clone(&self.barred),
+        }
+    }
+
+    async fn log_in(&self) -> Result<Link, AtError> {
+        self.door().log_in().await
     }
 
     /// Starts a monitor's task; the second half tells how its first attempt went.
@@ -467,7 +515,7 @@ impl Base {
         let (alive, dropped) = bounded(1);
         let pulse = Pulse::new();
         let monitor = Monitor {
-            reach: Arc::clone(&self.reach),
+            door: self.door(),
             keys: Arc::clone(&self.keys),
             timing: self.timing,
             regex: regex.to_owned(),

@@ -6,6 +6,7 @@
 //!     │     no byte for 15 s ─▶ noop:0 ─▶ no byte for 15 s more, or closed
 //!     └── Lost, pauses growing ◀───────────┘        from the second time on: monitor:<last heard - 1 ms>
 //! ```
+//! Keys that were revoked, denied or have expired: `Lost` with those words, and one login in two minutes.
 //! A consumer that is slow makes the task wait, and so the server; nothing piles up here.
 
 use std::{
@@ -21,7 +22,7 @@ use async_std::{
     task::sleep,
 };
 use futures_lite::future::or;
-use log::{info, warn};
+use log::{error, info, warn};
 
 use crate::{
     at::{fault::Code, keyfile::AtKeys, notification::Notification, reply::Reply, verb::Verb},
@@ -32,7 +33,7 @@ use super::{
     AtError, Timing,
     error::Broken,
     jitter,
-    link::{Link, Reach, log_in},
+    link::{Door, Link},
 };
 
 /// Events that may wait for a slow consumer.
@@ -111,7 +112,7 @@ impl Pulse {
 }
 
 pub(super) struct Monitor {
-    pub reach: Arc<dyn Reach>,
+    pub door: Door,
     pub keys: Arc<AtKeys>,
     pub timing: Timing,
     pub regex: String,
@@ -193,7 +194,8 @@ impl Monitor {
 
     async fn come_back(&mut self, backoff: &mut Backoff) -> Result<Link, Gone> {
         loop {
-            sleep(backoff.pause(jitter())).await;
+            let pause = backoff.pause(jitter());
+            sleep(pause.max(self.door.barred.left())).await;
             match self.start().await {
                 Ok((link, backlog)) => {
                     info!("atsign={} connection=monitor back", self.keys.atsign);
@@ -201,12 +203,27 @@ impl Monitor {
                     self.deliver_all(backlog).await?;
                     return Ok(link);
                 }
-                Err(why) => info!(
-                    "atsign={} connection=monitor failed: {why}",
-                    self.keys.atsign
-                ),
+                Err(why) => match why.final_word() {
+                    Some(words) => self.barred(words).await?,
+                    None => info!(
+                        "atsign={} connection=monitor failed: {why}",
+                        self.keys.atsign
+                    ),
+                },
             }
         }
+    }
+
+    /// The server answered, and will not have these keys. It is asked again, because they may be given back.
+    async fn barred(&self, words: &str) -> Result<(), Gone> {
+        self.pulse.beat();
+        let again = self.timing.barred;
+        error!(
+            "atsign={} {words}; asking again in {again:?}",
+            self.keys.atsign
+        );
+        let event = Event::Lost(words.to_owned());
+        self.events.send(event).await.map_err(|_| Gone)
     }
 
     /// A monitor that is proved to be one, and what came meanwhile.
@@ -225,7 +242,7 @@ impl Monitor {
     }
 
     async fn attempt(&self, settle: Duration) -> Result<(Link, Vec<String>), AtError> {
-        let mut link = log_in(&self.reach, &self.keys, &self.timing).await?;
+        let mut link = self.door.log_in().await?;
         let within = self.timing.reply;
         let line = super::link::command(&monitor(&self.regex, self.own, self.last))?;
         link.becomes_monitor();

@@ -128,7 +128,8 @@ impl From<AtError> for Failure {
             AtError::Directory { .. }
             | AtError::Unreachable { .. }
             | AtError::Lost { .. }
-            | AtError::Silent(_) => exit::UNREACHABLE,
+            | AtError::Silent(_)
+            | AtError::NoKeyNow(..) => exit::UNREACHABLE,
             AtError::Tls { source, .. } => code_of_tls(source),
             AtError::Unknown { .. } => exit::UNKNOWN,
             AtError::Login { .. } | AtError::Auth(_) => exit::LOGIN,

@@ -99,11 +99,13 @@ pub struct Signer {
     pub at: Client,
     /// Its owner.
     pub who: AtSign,
+    /// Who asked for the session.
+    pub asker: AtSign,
 }
 
 impl Signer {
     async fn key(&self) -> Option<PublicKey> {
-        match self.at.public_key(&self.who).await {
+        match self.at.public_key_for(&self.asker, &self.who).await {
             Ok(key) => key,
             Err(error) => {
                 warn!("public_key_of={} error={error:?}", self.who);

@@ -197,10 +197,21 @@ pub struct Outcome {
     pub close: bool,
     /// Close after this long (a revoked enrolment's own connection).
     pub close_in: Option<Duration>,
-    /// A login attempt came out well or badly.
-    pub login: Option<bool>,
+    /// What came of a login attempt.
+    pub login: Option<Login>,
     /// What the listener has to do.
     pub next: Next,
+}
+
+/// What came of a login attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// It is the owner.
+    Good,
+    /// A guess, as far as anybody can tell.
+    Wrong,
+    /// The right key of an enrolment that is pending, denied, revoked or expired: no guess.
+    Barred,
 }
 
 /// Work for the listener.
@@ -334,7 +345,11 @@ impl Session {
         if handled.is_err() {
             tx.discard();
         }
-        let login = proves.then_some(handled.is_ok());
+        let login = proves.then_some(match &handled {
+            Ok(_) => Login::Good,
+            Err(refusal) if refusal.proven => Login::Barred,
+            Err(_) => Login::Wrong,
+        });
         Outcome {
             login,
             ..self.outcome(handled)
