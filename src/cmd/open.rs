@@ -35,8 +35,8 @@ use crate::{
     secret::Secret,
 };
 
-pub use explain::{about, broken};
 use explain::{Asked, refused, too_old, untrusted};
+pub use explain::{about, broken};
 use talk::{Question, Talk};
 pub use ways::Ways;
 
@@ -377,7 +377,12 @@ impl Met {
         let id = self.session();
         let read = request::read_answer(&answer, id, &self.device_key, None);
         let look = Look::default();
-        let asked = asked(&self.talk, &self.whom, self.heartbeat.as_ref(), Want::Ssh(look));
+        let asked = asked(
+            &self.talk,
+            &self.whom,
+            self.heartbeat.as_ref(),
+            Want::Ssh(look),
+        );
         read.map(drop).map_err(|why| refused(&why, &asked))
     }
 

@@ -158,7 +158,10 @@ impl Login<'_> {
         push(&"-p");
         push(&self.port.to_string());
         // Of two values ssh takes the first, and what was typed is to win.
-        let typed: Vec<_> = typed(self.words).into_iter().map(|(name, _)| name).collect();
+        let typed: Vec<_> = typed(self.words)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         for (name, value) in self.settings() {
             if !typed.contains(&name.to_ascii_lowercase()) {
                 push(&"-o");

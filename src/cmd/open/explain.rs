@@ -102,11 +102,7 @@ fn ask_the_policy(why: &str, asked: &Asked<'_>) -> String {
         format!(" --open {}", shell_line(&[target]))
     });
     let (client, whom) = (asked.client, asked.whom);
-    let names = shell_line(&[
-        client.as_str(),
-        whom.to.as_str(),
-        whom.device.as_str(),
-    ]);
+    let names = shell_line(&[client.as_str(), whom.to.as_str(), whom.device.as_str()]);
     format!(
         "the device asks a policy; whoever runs it can see why: noports policy check {names}{open} --rules FILE"
     )
