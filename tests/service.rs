@@ -271,7 +271,19 @@ impl<'a> Cron<'a> {
     }
 
     async fn status(&self) -> String {
-        stdout(self.command(&["service", "status", "--json"])).await
+        let told = output(self.command(&["service", "status", "--json"])).await;
+        String::from_utf8(told.stdout).unwrap()
+    }
+
+    /// Waits until one daemon of this device runs, has told so, and is another one than before.
+    async fn one_runs(&self, instance: &str, before: u32) {
+        let state = self.file(&format!("noports-daemon-{instance}.state"));
+        until("one daemon runs, and another one than before", || {
+            let now = self.daemons(instance);
+            let told = notify::read(&state).map(|told| told.pid);
+            now.len() == 1 && now[0] != before && told == Some(now[0])
+        })
+        .await;
     }
 
     /// All processes whose command line names this machine's daemons of a device.
@@ -342,19 +354,10 @@ fn a_daemon_whose_loop_is_lost_is_started_anew_once_and_stopped_all_the_same() {
         assert!(told.contains(r#""running":true,"watched":false"#), "{told}");
 
         stdout(cron.command(&["service", "restart", "daemon"])).await;
-        until("one daemon runs, and another one than before", || {
-            let now = cron.daemons("a");
-            now.len() == 1
-                && now[0] != first
-                && notify::read(&cron.file("noports-daemon-a.state"))
-                    .is_some_and(|told| told.pid == now[0])
-        })
-        .await;
-        assert!(cron.status().await.matches(r#""watched":true"#).count() == 2);
-        until("the other one is started anew, too", || {
-            cron.daemons("b").len() == 1 && !is_alive(other)
-        })
-        .await;
+        cron.one_runs("a", first).await;
+        cron.one_runs("b", other).await;
+        assert!(!is_alive(first) && !is_alive(other));
+        assert_eq!(cron.status().await.matches(r#""watched":true"#).count(), 2);
 
         // Lost once more: the same words as before find it, and what is said to be stopped is.
         kill(&[cron.of_loop("a")]).await;
@@ -367,9 +370,10 @@ fn a_daemon_whose_loop_is_lost_is_started_anew_once_and_stopped_all_the_same() {
         assert_eq!(cron.daemons("b").len(), 1, "another instance");
 
         // Both are lost.
-        kill(&[cron.of_loop("b"), cron.program("b")]).await;
+        let both = [cron.of_loop("b"), cron.program("b")];
+        kill(&both).await;
         stdout(cron.command(&["service", "restart"])).await;
-        until("it runs again", || cron.daemons("b").len() == 1).await;
+        cron.one_runs("b", both[1]).await;
         cron.uninstall("b").await;
         assert_eq!(cron.daemons("b"), [0; 0]);
         let left = fs::read_dir(cron.file("")).unwrap().flatten();
@@ -411,8 +415,7 @@ fn a_number_that_belongs_to_another_program_by_now_is_left_alone() {
             let text = fs::read_to_string(&state).unwrap();
             let text = text.replace(&format!(":{was},"), &format!(":{number},"));
             fs::write(&state, text).unwrap();
-            let status = output(cron.command(&["service", "status", "--json"])).await;
-            let status = String::from_utf8(status.stdout).unwrap();
+            let status = cron.status().await;
             assert_eq!(status.matches(r#""running":true"#).count(), 1, "{status}");
             cron.uninstall("b").await;
             assert!(is_alive(number), "{number}");
