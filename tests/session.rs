@@ -216,8 +216,14 @@ fn settings_for_other_hosts_lead_ssh_nowhere_else() {
                 255,
             ),
             ("NoHostAuthenticationForLocalhost yes\n".to_owned(), 255),
+            // As on Fedora, where the configuration is read twice.
             (
-                format!("Host {alias}\nStrictHostKeyChecking accept-new\n"),
+                "Host localhost 127.*\nStrictHostKeyChecking no\nMatch final all\nCheckHostIP yes\n"
+                    .to_owned(),
+                255,
+            ),
+            (
+                format!("Host {alias}\nStrictHostKeyChecking accept-new\nCheckHostIP yes\n"),
                 0,
             ),
         ] {

@@ -10,22 +10,27 @@
 //! | HostKeyAlias | the device's name | the host key is looked for under an address that all devices share |
 //! | ControlPath | none | `%r@%h` is the same socket for all devices: the command runs on the first one |
 //! | ProxyCommand | none | another machine; with it ProxyJump, of which ssh takes whichever comes first, is off, too |
-//! | AddressFamily | inet | inet6 finds no bridge |
+//! | AddressFamily | any | it may rule the bridge's address out |
 //! | BindAddress | loopback | the bridge is not to be reached from another address; with it BindInterface is off, too |
 //! | CanonicalizeHostname | no | the name is looked up, and the configuration is read once more for what was found |
 //!
+//! | CheckHostIP | no | the bridge's address is kept beside the alias |
+//!
 //! All of these are older than any ssh that we may meet. `IgnoreUnknown` is not used: it would take the place of the
-//! person's. Harmless without us: CheckHostIP (ssh leaves loopback out), NoHostAuthenticationForLocalhost (HostKeyAlias
-//! rules it out), ControlMaster and ControlPersist (nothing without a ControlPath), VerifyHostKeyDNS (never for an
-//! address), UpdateHostKeys (under the alias). All else is the person's business: keys, checks, forwardings, RemoteCommand.
-//! One thing we cannot rule out: with a `Match final` ssh reads everything once more under the address, so that a block
-//! for `127.0.0.1` counts as well; for what nobody has said by then.
+//! person's. Harmless without us: NoHostAuthenticationForLocalhost (HostKeyAlias rules it out), ControlMaster and
+//! ControlPersist (nothing without a ControlPath), VerifyHostKeyDNS (never for an address), UpdateHostKeys (under the
+//! alias). All else is the person's business: keys, checks, forwardings, RemoteCommand.
+//!
+//! The bridge's address is written `::ffff:127.0.0.1`. Where a configuration has a `Match final`, as Fedora's has, ssh reads
+//! all of it once more, now under the address, and a block `Host localhost 127.0.0.1` with checks off would count; no
+//! other spelling of 127.0.0.1 survives until then. Without IPv6 sockets it is 127.0.0.1 all the same.
 
 use std::{
     env,
     ffi::{OsStr, OsString},
     fmt,
     fmt::Write,
+    net::UdpSocket,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -162,7 +167,9 @@ impl Login<'_> {
             .into_iter()
             .map(|(name, _)| name)
             .collect();
-        for (name, value) in self.settings() {
+        // Somebody who types -4 has IPv4.
+        let plain = typed.iter().any(|name| name == "addressfamily");
+        for (name, value) in self.settings(plain) {
             if !typed.contains(&name.to_ascii_lowercase()) {
                 push(&"-o");
                 push(&format!("{name}={value}"));
@@ -186,9 +193,9 @@ impl Login<'_> {
         words
     }
 
-    fn settings(&self) -> Vec<(&'static str, String)> {
+    fn settings(&self, plain: bool) -> Vec<(&'static str, String)> {
         let mut settings = vec![("HostKeyAlias", self.alias.to_string())];
-        let own = [NO_SHARED_CONNECTION].into_iter().chain(LOOPBACK);
+        let own = [NO_SHARED_CONNECTION].into_iter().chain(loopback(plain));
         settings.extend(own.map(|(name, value)| (name, value.to_owned())));
         settings
     }
@@ -196,25 +203,35 @@ impl Login<'_> {
 
 /// Another device's connection may have the same socket.
 pub const NO_SHARED_CONNECTION: (&str, &str) = ("ControlPath", "none");
-/// What leads to a port of the loopback address, whatever the configuration says.
-pub const LOOPBACK: [(&str, &str); 5] = [
-    ("HostName", "127.0.0.1"),
-    ("ProxyCommand", "none"),
-    ("AddressFamily", "inet"),
-    ("BindAddress", "127.0.0.1"),
-    ("CanonicalizeHostname", "no"),
-];
+/// What leads to a port of 127.0.0.1, whatever the configuration says; `plain`, for an ssh that is kept to IPv4.
+pub fn loopback(plain: bool) -> [(&'static str, &'static str); 6] {
+    // What ssh is going to do.
+    let usable = !plain && UdpSocket::bind((MAPPED, 0)).is_ok();
+    let address = if usable { MAPPED } else { PLAIN };
+    [
+        ("HostName", address),
+        ("ProxyCommand", "none"),
+        ("AddressFamily", "any"),
+        ("BindAddress", address),
+        ("CanonicalizeHostname", "no"),
+        ("CheckHostIP", "no"),
+    ]
+}
+
+const PLAIN: &str = "127.0.0.1";
+/// The same as an IPv6 socket has it.
+const MAPPED: &str = "::ffff:127.0.0.1";
 
 /// The first of the person's words that would lead ssh elsewhere than to the device.
 pub fn leads_elsewhere(words: &[String]) -> Option<String> {
     // Option, and the values of it that change nothing.
     const ELSEWHERE: [(&str, &[&str]); 7] = [
-        ("hostname", &["127.0.0.1"]),
+        ("hostname", &[PLAIN, MAPPED]),
         ("port", &[]),
         ("proxycommand", &["none"]),
         ("proxyjump", &["none"]),
         ("addressfamily", &["inet", "any"]),
-        ("bindaddress", &["127.0.0.1"]),
+        ("bindaddress", &[PLAIN, MAPPED]),
         ("bindinterface", &[]),
     ];
     let leads = |(name, value): &(String, String)| {
@@ -336,8 +353,13 @@ mod tests {
         line.split_whitespace().map(str::to_owned).collect()
     }
 
-    const GUARDS: &str = "-o ControlPath=none -o HostName=127.0.0.1 -o ProxyCommand=none -o AddressFamily=inet \
-                          -o BindAddress=127.0.0.1 -o CanonicalizeHostname=no";
+    fn guards() -> String {
+        let address = loopback(false)[0].1;
+        format!(
+            "-o ControlPath=none -o HostName={address} -o ProxyCommand=none -o AddressFamily=any \
+             -o BindAddress={address} -o CanonicalizeHostname=no -o CheckHostIP=no"
+        )
+    }
 
     #[test]
     fn the_words_of_a_login() {
@@ -355,8 +377,9 @@ mod tests {
         assert_eq!(
             shell_line(&full.arguments()),
             format!(
-                "-p 2222 -o HostKeyAlias=dev1.device.noports {GUARDS} -o IdentitiesOnly=yes -i /k/id \
-                 gary@dev1.device.noports -v uname '-a b'"
+                "-p 2222 -o HostKeyAlias=dev1.device.noports {} -o IdentitiesOnly=yes -i /k/id \
+                 gary@dev1.device.noports -v uname '-a b'",
+                guards()
             )
         );
         let bare = Login {
@@ -368,7 +391,10 @@ mod tests {
         };
         assert_eq!(
             shell_line(&bare.arguments()),
-            format!("-p 2222 -o HostKeyAlias=dev1.device.noports {GUARDS} localhost")
+            format!(
+                "-p 2222 -o HostKeyAlias=dev1.device.noports {} localhost",
+                guards()
+            )
         );
     }
 
@@ -395,7 +421,12 @@ mod tests {
             let line = shell_line(&login.arguments());
             let (ours, theirs) = line.split_once(" dev1.device.noports ").unwrap();
             assert!(!ours.contains(gone), "{typed}: {line}");
-            assert_eq!(ours.matches(" -o ").count(), 6, "{typed}: {line}");
+            assert_eq!(
+                ours.contains("=127.0.0.1"),
+                typed == "-4" || guards().contains("=127"),
+                "{line}"
+            );
+            assert_eq!(ours.matches(" -o ").count(), 7, "{typed}: {line}");
             assert_eq!(theirs, typed, "{line}");
         }
     }

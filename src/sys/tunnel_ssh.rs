@@ -22,7 +22,7 @@ use std::{
 
 use super::{
     paths,
-    ssh::{HostKeyAlias, LOOPBACK, NO_SHARED_CONNECTION, UserName},
+    ssh::{HostKeyAlias, NO_SHARED_CONNECTION, UserName, loopback},
 };
 use crate::secret::Secret;
 
@@ -114,7 +114,7 @@ impl Tunnel<'_> {
         let mut ours = vec![("HostKeyAlias", alias.to_string())];
         let mut own = vec![NO_SHARED_CONNECTION];
         match self.host {
-            "localhost" => own.extend(LOOPBACK),
+            "localhost" => own.extend(loopback(false)),
             far => own.extend([("HostName", far), ("CanonicalizeHostname", "no")]),
         }
         ours.extend(own.iter().map(|(name, value)| (*name, (*value).to_owned())));
@@ -300,8 +300,8 @@ mod tests {
                 "gary@my_device.device.noports -p 40190 -i /k/noports -L 58358:localhost:22 -o LogLevel=VERBOSE \
                  -t -t -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o BatchMode=yes \
                  -o ExitOnForwardFailure=yes -o HostKeyAlias=my_device.device.noports -o ControlPath=none \
-                 -o HostName=127.0.0.1 -o ProxyCommand=none -o AddressFamily=inet -o BindAddress=127.0.0.1 \
-                 -o CanonicalizeHostname=no -f sleep 15",
+                 -o HostName=ADDRESS -o ProxyCommand=none -o AddressFamily=any -o BindAddress=ADDRESS \
+                 -o CanonicalizeHostname=no -o CheckHostIP=no -f sleep 15",
             ),
             (
                 v4,
@@ -317,6 +317,7 @@ mod tests {
                  -o ExitOnForwardFailure=yes -f sleep 15",
             ),
         ] {
+            let want = want.replace("ADDRESS", loopback(false)[0].1);
             assert_eq!(shell_line(&tunnel.arguments()), want);
         }
     }
