@@ -35,8 +35,8 @@ use crate::{
     secret::Secret,
 };
 
+use explain::{Asked, refused, too_old, untrusted};
 pub use explain::{about, broken};
-use explain::{refused, too_old, untrusted};
 use talk::{Question, Talk};
 pub use ways::Ways;
 
@@ -314,10 +314,11 @@ impl Met {
         let signer = &self.talk.at.keys().encryption;
         let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
         let terms = self.granted.terms();
+        let asked = asked(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
         let ready = self
             .granted
             .accepted(&answer, &self.device_key, ephemeral.as_ref(), signer)
-            .map_err(|why| refused(&why, &self.whom, want))?;
+            .map_err(|why| refused(&why, &asked))?;
         progress.done(match (terms.encrypt, twin) {
             (true, true) => "session open, one key per direction",
             (true, false) => {
@@ -385,14 +386,34 @@ impl Met {
         let id = self.session();
         let read = request::read_answer(&answer, id, &self.device_key, None);
         let look = Look::default();
-        read.map(drop)
-            .map_err(|why| refused(&why, &self.whom, Want::Ssh(look)))
+        let asked = asked(
+            &self.talk,
+            &self.whom,
+            self.heartbeat.as_ref(),
+            Want::Ssh(look),
+        );
+        read.map(drop).map_err(|why| refused(&why, &asked))
     }
 
     async fn answer(&mut self, question: Question) -> Result<String, Failure> {
         let answers = self.talk.wait(&[question]).await;
         let answers = answers.map_err(|missing| missing.explain(&self.whom))?;
         Ok(answers.into_iter().flatten().next().unwrap_or_default())
+    }
+}
+
+fn asked<'a>(
+    talk: &'a Talk,
+    whom: &'a Whom,
+    heartbeat: Option<&'a Heartbeat>,
+    want: Want<'a>,
+) -> Asked<'a> {
+    let services = heartbeat.map(|said| said.services.as_slice());
+    Asked {
+        client: &talk.at.keys().atsign,
+        whom,
+        want,
+        services: services.filter(|list| !list.is_empty()),
     }
 }
 

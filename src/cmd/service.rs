@@ -46,6 +46,7 @@ pub async fn log_in(
     keys: &Arc<AtKeys>,
     watch: &str,
 ) -> Result<(Client, Subscription), Failure> {
+    alone()?;
     notify::tell(State::Starting, &format!("logging in as {}", keys.atsign));
     let tried = Mutex::new(Instant::now());
     let silence = || {
@@ -56,6 +57,17 @@ pub async fn log_in(
     let both = future::or(trying, notify::keep_alive(silence, GIVE_UP)).await?;
     notify::tell(State::Connected, &format!("as {}", keys.atsign));
     Ok(both)
+}
+
+/// Two of one service would answer everybody twice.
+///
+/// # Errors
+/// When the service runs already.
+pub fn alone() -> Result<(), Failure> {
+    notify::be_alone().map_err(|_| {
+        Failure::plain("this service runs already")
+            .hint("noports service status; noports service restart")
+    })
 }
 
 async fn log_in_again(

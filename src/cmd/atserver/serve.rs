@@ -62,6 +62,7 @@ pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
         Some(root) => Some(common::network(Some(root), &args.ca)?),
         None => None,
     };
+    crate::cmd::service::alone()?;
     let running = listen::start_with_peers(options, tls, peers)
         .await
         .map_err(cannot_start)?;
