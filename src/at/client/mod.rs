@@ -45,6 +45,7 @@ use super::{
     keyfile::AtKeys,
     metadata::Metadata,
     notification::Notification,
+    reply::MAX_LINE,
     share,
     verb::{Detail, Notify, Operation, Subject, Verb},
 };
@@ -55,7 +56,7 @@ pub use monitor::{Event, Pulse, Subscription};
 pub use timing::Timing;
 
 use link::{OverNetwork, Reach};
-use monitor::{Monitor, Seen};
+use monitor::{Monitor, PassedOver, Seen, Torn};
 use sharing::Freshness;
 use worker::{Job, Worker};
 
@@ -63,6 +64,8 @@ use worker::{Job, Worker};
 const GRACE: Duration = Duration::from_secs(1);
 /// Under which keys enrolment requests are told.
 const REQUESTS: &str = r"\.new\.enrollments\.__manage@";
+/// Longest line about such a request, in bytes: what a stranger may say in one command, each byte escaped.
+const MAX_REQUEST: usize = 6 * 32 * 1024;
 /// For the worker to end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -144,7 +147,8 @@ impl Client {
     }
 
     /// Logs in and subscribes at the same time, on two connections: for programs that cannot say anything
-    /// before they can hear the answer. Returns once both stand.
+    /// before they can hear the answer. Returns once both stand. A notification whose line is longer than `limit`
+    /// bytes is passed over.
     ///
     /// # Errors
     /// As [`Client::login`] and [`Client::subscribe`].
@@ -152,6 +156,7 @@ impl Client {
         network: &Network,
         keys: Arc<AtKeys>,
         regex: &str,
+        limit: usize,
     ) -> Result<(Self, Subscription), AtError> {
         let timing = Timing::default();
         let reach: Arc<dyn Reach> = Arc::new(OverNetwork {
@@ -160,7 +165,7 @@ impl Client {
             timing,
         });
         let base = Base::new(reach, keys, timing);
-        let (subscription, went) = base.listen(regex, false);
+        let (subscription, went) = base.listen(regex, false, limit);
         let (client, live) = zip(Self::login_on(base), went.recv()).await;
         // A login that fails ends the monitor, too; its own reason is the better one.
         let client = client?;
@@ -411,12 +416,12 @@ impl Client {
     }
 
     /// Starts a monitor with this regex; returns once it is live. It lives until dropped, through any number of
-    /// reconnections; a notification id is delivered once.
+    /// reconnections; a notification id is delivered once. One that no reply could hold is passed over.
     ///
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe(&self, regex: &str) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(regex, false);
+        let (subscription, went) = self.0.base.listen(regex, false, MAX_LINE);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
@@ -427,7 +432,7 @@ impl Client {
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe_to_requests(&self) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(REQUESTS, true);
+        let (subscription, went) = self.0.base.listen(REQUESTS, true, MAX_REQUEST);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
@@ -461,7 +466,12 @@ impl Base {
     }
 
     /// Starts a monitor's task; the second half tells how its first attempt went.
-    fn listen(&self, regex: &str, own: bool) -> (Subscription, Receiver<Result<(), AtError>>) {
+    fn listen(
+        &self,
+        regex: &str,
+        own: bool,
+        limit: usize,
+    ) -> (Subscription, Receiver<Result<(), AtError>>) {
         let (events, heard) = bounded(monitor::QUEUE);
         let (live, went) = bounded(1);
         let (alive, dropped) = bounded(1);
@@ -472,10 +482,13 @@ impl Base {
             timing: self.timing,
             regex: regex.to_owned(),
             own,
+            limit,
             events,
             pulse: pulse.clone(),
             seen: Seen::new(),
             last: None,
+            torn: Torn::default(),
+            passed_over: PassedOver::default(),
         };
         spawn(monitor.run(live, [dropped, self.stop.clone()]));
         let subscription = Subscription {

@@ -57,6 +57,7 @@ pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
 pub use look::{Errand, Fetched, Question, public_value};
+pub(super) use notify::{is_too_long, too_long};
 pub use notify::{Watch, live_line, page, stats_line};
 pub use visits::{Outbound, Seen};
 

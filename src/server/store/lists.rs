@@ -66,6 +66,14 @@ pub fn save(
     home.put_plain(tx, &row(home, list), &text, None, now)
 }
 
+/// Whether `who` is on the block list of `home`.
+///
+/// # Errors
+/// When the store fails.
+pub fn blocks(rows: &dyn Rows, home: &Home, who: &AtSign) -> Result<bool, StoreError> {
+    Ok(*who != home.who && show(rows, home, List::Block)?.contains(who))
+}
+
 /// Whether `who` may connect and send to `home`. The owner always may.
 ///
 /// # Errors
@@ -74,7 +82,7 @@ pub fn admits(rows: &dyn Rows, home: &Home, who: &AtSign) -> Result<bool, StoreE
     if *who == home.who {
         return Ok(true);
     }
-    if show(rows, home, List::Block)?.contains(who) {
+    if blocks(rows, home, who)? {
         return Ok(false);
     }
     let allowed = show(rows, home, List::Allow)?;
