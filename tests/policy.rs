@@ -456,9 +456,14 @@ struct Hand {
 
 impl Hand {
     async fn of(world: &World, who: &str) -> Self {
-        let (at, inbox) = Client::login_and_subscribe(&world.network, world.keys(who), r"\.sshnp@", MAX_NOTE_LINE)
-            .await
-            .unwrap();
+        let (at, inbox) = Client::login_and_subscribe(
+            &world.network,
+            world.keys(who),
+            r"\.sshnp@",
+            MAX_NOTE_LINE,
+        )
+        .await
+        .unwrap();
         Self { at, inbox }
     }
 

@@ -66,7 +66,14 @@ async fn log_in_again(
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let error = match Client::login_and_subscribe(network, keys.clone(), watch, np::MAX_NOTE_LINE).await {
+        let error = match Client::login_and_subscribe(
+            network,
+            keys.clone(),
+            watch,
+            np::MAX_NOTE_LINE,
+        )
+        .await
+        {
             Ok(both) => return Ok(both),
             Err(error) => error,
         };

@@ -207,10 +207,7 @@ pub fn deliver(
             false => Delivery::Foreign(waiting),
         });
     };
-    if lists::blocks(tx, &receiver.home, &from.who)? {
-        for note in &mut waiting {
-            give_up(tx, from, note)?;
-        }
+    if turned_back(tx, from, &receiver.home, &mut waiting)? {
         return Ok(Delivery::Some);
     }
     let mut taken = lists::admits(tx, &receiver.home, &from.who)?;
@@ -263,6 +260,22 @@ pub fn arrived(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), Stor
 pub fn give_up(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
     note.status = Status::Errored;
     from.out_of_line(tx, note)
+}
+
+/// Gives up what waited already when the recipient shut its sender out; `false`: there was none.
+fn turned_back(
+    tx: &mut Tx<'_>,
+    from: &Home,
+    to: &Home,
+    waiting: &mut [Note],
+) -> Result<bool, StoreError> {
+    let before = lists::blocked_at(tx, to, &from.who)?;
+    let mut any = false;
+    for note in waiting.iter_mut().filter(|note| note.epoch_millis < before) {
+        give_up(tx, from, note)?;
+        any = true;
+    }
+    Ok(any)
 }
 
 /// One attempt more was in vain; after the last the note leaves the line.

@@ -29,7 +29,13 @@ use futures_lite::future::or;
 use log::{info, warn};
 
 use crate::{
-    at::{fault::Code, keyfile::AtKeys, notification::Notification, reply::{Reply, Skipped}, verb::Verb},
+    at::{
+        fault::Code,
+        keyfile::AtKeys,
+        notification::Notification,
+        reply::{Reply, Skipped},
+        verb::Verb,
+    },
     net::backoff::Backoff,
 };
 
@@ -295,8 +301,7 @@ impl Monitor {
 
     fn is_stats(&self, json: &str) -> bool {
         // Anybody may choose that id, but not who it is from.
-        Notification::parse(json)
-            .is_ok_and(|note| note.is_stats() && note.from == self.keys.atsign)
+        Notification::parse(json).is_ok_and(|note| note.is_stats() && note.from == self.keys.atsign)
     }
 
     /// Delivers until the connection is dead.
