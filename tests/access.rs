@@ -68,7 +68,7 @@ fn lists_are_shown_and_changed() {
             ),
             (
                 &["block", DEVICE, "@eve", DEVICE],
-                "allowed  @alice @bob\nblocked  @eve\n",
+                "allowed  @alice @bob\nblocked  @eve\nremoved  0\n",
             ),
             (
                 &["disallow", DEVICE, "@bob", "@zoe"],
@@ -88,7 +88,7 @@ fn lists_are_shown_and_changed() {
         let line = access(&world, &["block", DEVICE, "@eve", "--json"]).await;
         assert_eq!(
             line,
-            "{\"event\":\"access\",\"atsign\":\"@device\",\"allow\":[\"@alice\"],\"block\":[\"@eve\"]}\n"
+            "{\"event\":\"access\",\"atsign\":\"@device\",\"allow\":[\"@alice\"],\"block\":[\"@eve\"],\"removed\":0}\n"
         );
         let last = ["disallow", DEVICE, "@alice"];
         assert!(

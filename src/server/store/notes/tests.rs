@@ -159,13 +159,13 @@ fn the_line_keeps_its_order_and_dead_notes_leave_no_row() {
 }
 
 /// A box and what is sent to it.
-struct Box {
+struct Inbox {
     home: Home,
     memory: Memory,
     now: u64,
 }
 
-impl Box {
+impl Inbox {
     fn new() -> Self {
         Self {
             home: home("@bob", 2),
@@ -245,7 +245,7 @@ impl Box {
 
 #[test]
 fn one_sender_cannot_fill_the_box_and_its_own_oldest_gives_way() {
-    let mut all = Box::new();
+    let mut all = Inbox::new();
     assert!(all.send("@carol", "hers", 1));
     for number in 0..MAX_SHARE + 3 {
         assert!(all.send("@eve", &format!("e{number}"), 1));
@@ -272,7 +272,7 @@ fn one_sender_cannot_fill_the_box_and_its_own_oldest_gives_way() {
 
 #[test]
 fn many_senders_who_fill_the_box_leave_room_for_one_who_sends_little() {
-    let mut all = Box::new();
+    let mut all = Inbox::new();
     // Eight at their share: the box is full to the last.
     for sender in 0..8 {
         let most = MAX_SHARE / 100;
@@ -312,7 +312,7 @@ fn many_senders_who_fill_the_box_leave_room_for_one_who_sends_little() {
 
 #[test]
 fn shares_stay_exact_whatever_happens_to_notifications() {
-    let mut all = Box::new();
+    let mut all = Inbox::new();
     all.fill(3, 20);
     assert!(all.send("@s1", "i3", 700), "one is overwritten");
     assert!(all.send_living("@s2", "short", 5, 10) && all.send("@bob", "own", 9));
@@ -338,7 +338,7 @@ fn shares_stay_exact_whatever_happens_to_notifications() {
 
 #[test]
 fn a_box_of_an_earlier_version_is_counted_at_the_first_chance() {
-    let mut all = Box::new();
+    let mut all = Inbox::new();
     all.fill(3, 5);
     let home = all.home.clone();
     let forget = |memory: &mut Memory| {
