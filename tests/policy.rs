@@ -12,7 +12,7 @@ use noports::{
     },
     cmd::service,
     np::{
-        Message,
+        MAX_NOTE_LINE, Message,
         ping::{self, Heartbeat},
         policy::{
             Answer, Question,
@@ -518,9 +518,14 @@ struct Hand {
 
 impl Hand {
     async fn of(world: &World, who: &str) -> Self {
-        let (at, inbox) = Client::login_and_subscribe(&world.network, world.keys(who), r"\.sshnp@")
-            .await
-            .unwrap();
+        let (at, inbox) = Client::login_and_subscribe(
+            &world.network,
+            world.keys(who),
+            r"\.sshnp@",
+            MAX_NOTE_LINE,
+        )
+        .await
+        .unwrap();
         Self { at, inbox }
     }
 

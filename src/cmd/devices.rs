@@ -33,7 +33,7 @@ use crate::{
         client::{Client, Event, Subscription},
     },
     np::{
-        NAMESPACE,
+        MAX_CLIENT_LINE, NAMESPACE,
         ids::DeviceName,
         ping::{self, Heartbeat},
     },
@@ -97,7 +97,7 @@ async fn story(args: Args) -> Result<(), Failure> {
 
     progress.begin(format!("logging in as {}", keys.atsign));
     let watch = format!(r"heartbeat\.[^.]+\.{NAMESPACE}@");
-    let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch).await?;
+    let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch, MAX_CLIENT_LINE).await?;
     progress.begin("looking for devices");
     if classic().is_some() {
         common::print_err("Searching for devices...");

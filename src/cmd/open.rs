@@ -24,7 +24,7 @@ use crate::{
     },
     net::dial::Endpoint,
     np::{
-        Message, NAMESPACE,
+        MAX_CLIENT_LINE, Message, NAMESPACE,
         ids::{DeviceName, Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
@@ -174,7 +174,8 @@ pub async fn meet(
     info!("session={id} to={to} device={device} via={via}");
 
     progress.begin(format!("logging in as {}", keys.atsign));
-    let (at, inbox) = Client::login_and_subscribe(network, keys, &offer.watch()).await?;
+    let (at, inbox) =
+        Client::login_and_subscribe(network, keys, &offer.watch(), MAX_CLIENT_LINE).await?;
     progress.done(format!("logged in as {}", at.atsign()));
 
     let patience = whom.patience;

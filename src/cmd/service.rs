@@ -79,7 +79,8 @@ async fn log_in_again(
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
+        let limit = np::MAX_NOTE_LINE;
+        let error = match Client::login_and_subscribe(network, keys.clone(), watch, limit).await {
             Ok((client, inbox)) => {
                 client.serve_others();
                 return Ok((client, inbox));

@@ -35,7 +35,7 @@ use crate::{
         client::{AtError, Network},
         crypto::KeyPair,
         directory,
-        fault::Fault,
+        fault::{Code, Fault},
         reply::{Mode, WireError},
         verb::Operation,
     },
@@ -190,9 +190,9 @@ impl Peers {
         }
     }
 
-    /// Delivers notes in order; returns how many of the first ones arrived.
-    pub async fn deliver(&self, me: &Home, to: &AtSign, notes: &[Note]) -> usize {
-        let mut sent = 0;
+    /// Delivers notes in order; says of the first ones whether they arrived, or will never be taken. The rest waits.
+    pub async fn deliver(&self, me: &Home, to: &AtSign, notes: &[Note]) -> Vec<bool> {
+        let mut sent = Vec::new();
         let attempt = async {
             if let Some((mut link, born)) = self.met(&me.who, to).await {
                 match link.hand_over(notes, &mut sent).await {
@@ -207,7 +207,7 @@ impl Peers {
         };
         match attempt.await {
             Ok((link, born)) => self.idle.keep(&me.who, to, link, born, Instant::now()),
-            Err(why) => log::info!("from={} peer={to} sent={sent} why={why}", me.who),
+            Err(why) => log::info!("from={} peer={to} sent={} why={why}", me.who, sent.len()),
         }
         sent
     }
@@ -371,11 +371,16 @@ struct Link {
 }
 
 impl Link {
-    /// Delivers those that have not been yet, in order, counting.
-    async fn hand_over(&mut self, notes: &[Note], sent: &mut usize) -> Result<(), PeerError> {
-        for note in &notes[*sent..] {
-            self.data(&command(note)).await?;
-            *sent += 1;
+    /// Delivers those that have not been yet, in order. One that is too long for the other server stays so: it is not
+    /// tried again, and does not stop those behind it.
+    async fn hand_over(&mut self, notes: &[Note], sent: &mut Vec<bool>) -> Result<(), PeerError> {
+        for note in notes.iter().skip(sent.len()) {
+            let too_long = |fault: &Fault| fault.code == Some(Code::BufferLimit);
+            match self.data(&command(note)).await {
+                Ok(_) => sent.push(true),
+                Err(PeerError::Refused(fault)) if too_long(&fault) => sent.push(false),
+                Err(why) => return Err(why),
+            }
         }
         Ok(())
     }

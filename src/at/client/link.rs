@@ -321,9 +321,15 @@ impl Link {
         self.replies.is_partial()
     }
 
-    /// From now on a line end finishes everything.
-    pub(super) fn becomes_monitor(&mut self) {
+    /// Bytes so far of a line that is being passed over.
+    pub(super) fn skipping(&self) -> Option<u64> {
+        self.replies.skipping()
+    }
+
+    /// From now on a line end finishes everything, and lines of more than `limit` bytes are passed over.
+    pub(super) fn becomes_monitor(&mut self, limit: usize) {
         self.replies.set_mode(Mode::Monitor);
+        self.replies.set_limit(limit);
     }
 
     /// While nothing is asked: ends when the connection does, or when something comes that nobody asked for.

@@ -48,6 +48,7 @@ use super::{
     keyfile::AtKeys,
     metadata::Metadata,
     notification::Notification,
+    reply::MAX_LINE,
     share,
     verb::{Detail, Notify, Operation, Subject, Verb},
 };
@@ -60,7 +61,7 @@ pub use timing::Timing;
 use barred::Barred;
 use link::{Door, OverNetwork, Reach};
 use lookups::Lookups;
-use monitor::{Monitor, Seen};
+use monitor::{Monitor, PassedOver, Seen, Torn};
 use sharing::Freshness;
 use worker::{Job, Worker};
 
@@ -68,6 +69,8 @@ use worker::{Job, Worker};
 const GRACE: Duration = Duration::from_secs(1);
 /// Under which keys enrolment requests are told.
 const REQUESTS: &str = r"\.new\.enrollments\.__manage@";
+/// Longest line about such a request, in bytes: what a stranger may say in one command, each byte escaped.
+const MAX_REQUEST: usize = 6 * 32 * 1024;
 /// For the worker to end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -152,7 +155,8 @@ impl Client {
     }
 
     /// Logs in and subscribes at the same time, on two connections: for programs that cannot say anything
-    /// before they can hear the answer. Returns once both stand.
+    /// before they can hear the answer. Returns once both stand. A notification whose line is longer than `limit`
+    /// bytes is passed over.
     ///
     /// # Errors
     /// As [`Client::login`] and [`Client::subscribe`].
@@ -160,6 +164,7 @@ impl Client {
         network: &Network,
         keys: Arc<AtKeys>,
         regex: &str,
+        limit: usize,
     ) -> Result<(Self, Subscription), AtError> {
         let timing = Timing::default();
         let reach: Arc<dyn Reach> = Arc::new(OverNetwork {
@@ -168,7 +173,7 @@ impl Client {
             timing,
         });
         let base = Base::new(reach, keys, timing);
-        let (subscription, went) = base.listen(regex, false);
+        let (subscription, went) = base.listen(regex, false, limit);
         let (client, live) = zip(Self::login_on(base), went.recv()).await;
         // A login that fails ends the monitor, too; its own reason is the better one.
         let client = client?;
@@ -445,12 +450,12 @@ impl Client {
     }
 
     /// Starts a monitor with this regex; returns once it is live. It lives until dropped, through any number of
-    /// reconnections; a notification id is delivered once.
+    /// reconnections; a notification id is delivered once. One that no reply could hold is passed over.
     ///
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe(&self, regex: &str) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(regex, false);
+        let (subscription, went) = self.0.base.listen(regex, false, MAX_LINE);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
@@ -461,7 +466,7 @@ impl Client {
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe_to_requests(&self) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(REQUESTS, true);
+        let (subscription, went) = self.0.base.listen(REQUESTS, true, MAX_REQUEST);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
@@ -509,7 +514,12 @@ impl Base {
     }
 
     /// Starts a monitor's task; the second half tells how its first attempt went.
-    fn listen(&self, regex: &str, own: bool) -> (Subscription, Receiver<Result<(), AtError>>) {
+    fn listen(
+        &self,
+        regex: &str,
+        own: bool,
+        limit: usize,
+    ) -> (Subscription, Receiver<Result<(), AtError>>) {
         let (events, heard) = bounded(monitor::QUEUE);
         let (live, went) = bounded(1);
         let (alive, dropped) = bounded(1);
@@ -520,10 +530,13 @@ impl Base {
             timing: self.timing,
             regex: regex.to_owned(),
             own,
+            limit,
             events,
             pulse: pulse.clone(),
             seen: Seen::new(),
             last: None,
+            torn: Torn::default(),
+            passed_over: PassedOver::default(),
         };
         spawn(monitor.run(live, [dropped, self.stop.clone()]));
         let subscription = Subscription {
