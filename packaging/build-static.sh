@@ -4,7 +4,7 @@
 #
 #   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [x86_64|aarch64|armv7|armv6 …]
 #
-#   dist/noports-VERSION-ARCH.tar.gz   the executable, LICENSE, README.md, units, completions, manual pages
+#   dist/noports-VERSION-ARCH.tar.gz   the executable, LICENSE, README.md, what git tracks of packaging/ (archive.sh)
 #   dist/noports-VERSION.cdx.json      bill of materials (CycloneDX)
 #   dist/VERSION, dist/SHA256SUMS      what install.sh reads first
 #   dist/install.sh                    the same as here, so that the folder is all that a web server needs
@@ -184,30 +184,12 @@ inspect() {
 
 # --- what is shipped -------------------------------------------------------------------------------------------------
 
-archive() {
-    name=noports-$version-$1
-    stage=$work/stage/$name
-    rm -rf "$work/stage"
-    mkdir -p "$stage"
-    cp "$work/$1/noports" "$stage/"
-    # Units, completions and manual pages are folders of packaging/, as many as there are.
-    for each in LICENSE README.md packaging/*/; do
-        [ ! -e "$each" ] || cp -R "${each%/}" "$stage/"
-    done
-    find "$stage" -type d -exec chmod 755 {} +
-    find "$stage" -type f -exec chmod 644 {} +
-    chmod 755 "$stage/noports"
-    find "$stage" -name '*.sh' -exec chmod 755 {} +
-    tar -C "$work/stage" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mtime="@$epoch" \
-        -cf - "$name" | gzip -n9 >"$out/$name.tar.gz"
-}
-
 packages no
 zig
 for arch in $archs; do build "$arch"; done
 [ $all = yes ] || exit 0
 mkdir -p "$out"
-for arch in $archs; do archive "$arch"; done
+for arch in $archs; do packaging/archive.sh "$work/$arch/noports" "$version" "$arch" "$out"; done
 # shellcheck disable=SC2046
 python3 packaging/sbom.py "$version" "$epoch" $(for arch in $archs; do triple "$arch"; done) >"$out/noports-$version.cdx.json"
 printf '%s\n' "$version" >"$out/VERSION"

@@ -8,7 +8,8 @@ use async_std::{
 };
 use noports::at::{
     Verb,
-    client::{Client, Event},
+    client::{AtError, Client, Event},
+    fault::Code,
     verb::Dialect,
 };
 
@@ -68,7 +69,7 @@ fn lists_are_shown_and_changed() {
             ),
             (
                 &["block", DEVICE, "@eve", DEVICE],
-                "allowed  @alice @bob\nblocked  @eve\n",
+                "allowed  @alice @bob\nblocked  @eve\nremoved  0\n",
             ),
             (
                 &["disallow", DEVICE, "@bob", "@zoe"],
@@ -88,7 +89,7 @@ fn lists_are_shown_and_changed() {
         let line = access(&world, &["block", DEVICE, "@eve", "--json"]).await;
         assert_eq!(
             line,
-            "{\"event\":\"access\",\"atsign\":\"@device\",\"allow\":[\"@alice\"],\"block\":[\"@eve\"]}\n"
+            "{\"event\":\"access\",\"atsign\":\"@device\",\"allow\":[\"@alice\"],\"block\":[\"@eve\"],\"removed\":0}\n"
         );
         let last = ["disallow", DEVICE, "@alice"];
         assert!(
@@ -173,5 +174,159 @@ fn a_stranger_is_kept_out_before_the_daemon_hears_of_it() {
                 None => panic!("the monitor ended"),
             }
         }
+    });
+}
+
+/// A world whose programs are processes, with a stranger in it.
+async fn besieged() -> (World, Client, Vec<crate::world::Process>) {
+    let mut world = World::start().await;
+    world.activate(CAROL, "session", "@client_example").await;
+    let service = answer_at_the_end().await;
+    let server = world.serve_from_a_process().await;
+    let all = vec![
+        server,
+        world.rendezvous_process(),
+        world.daemon_process(service),
+    ];
+    let stranger = Client::login(&world.network, world.keys(CAROL))
+        .await
+        .unwrap();
+    (world, stranger, all)
+}
+
+/// Where daemon and rendezvous listen.
+fn victims() -> [(&'static str, String); 2] {
+    [
+        (DEVICE, format!("x.{NAME}.sshnp")),
+        (RENDEZVOUS, "x.sshrvd".to_owned()),
+    ]
+}
+
+/// What the stranger's own atServer says to a notification that would live for a year.
+async fn told(stranger: &Client, to: &str, entity: &str, value: &str) -> Result<String, AtError> {
+    let year = 366_u64 * 24 * 3600 * 1000;
+    let line = format!("notify:update:ttln:{year}:isEncrypted:false:{to}:{entity}{CAROL}:{value}");
+    stranger.run(&verb(&line)).await
+}
+
+/// The recipient has it, or will never have it.
+async fn settled(stranger: &Client, id: &str) -> String {
+    let ask = verb(&format!("notify:status:{id}"));
+    loop {
+        let status = stranger.run(&ask).await.unwrap();
+        if status != "queued" {
+            return status;
+        }
+        task::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn one_overlong_notification_of_a_stranger_makes_neither_daemon_nor_rendezvous_deaf() {
+    block_on(async {
+        let (world, stranger, mut all) = besieged().await;
+        session(&world).await;
+        for (to, entity) in victims() {
+            // What could not be shown at all is refused where it is sent.
+            for value in ["\"".repeat(6_000_000), "\u{1}".repeat(1_800_000)] {
+                match told(&stranger, to, &entity, &value).await {
+                    Ok(id) => drop(settled(&stranger, &id).await),
+                    Err(AtError::Refused(fault)) => {
+                        assert_eq!(fault.code, Some(Code::BufferLimit), "{fault}");
+                    }
+                    Err(why) => panic!("{why}"),
+                }
+            }
+            // What can be is longer than they read.
+            for value in ["\"".repeat(3_000_000), "v".repeat(70_000)] {
+                let id = told(&stranger, to, &entity, &value).await.unwrap();
+                assert_eq!(settled(&stranger, &id).await, "delivered");
+            }
+        }
+        session(&world).await;
+        // Also when all of it comes again.
+        all[0].kill();
+        all[0] = world.serve();
+        session(&world).await;
+        for program in ["daemon", "rendezvous"] {
+            assert!(world.log(program).contains("longer than is read here"));
+        }
+    });
+}
+
+#[test]
+fn what_a_stranger_sends_during_an_outage_does_not_keep_daemon_and_rendezvous_away() {
+    block_on(async {
+        let (world, stranger, mut all) = besieged().await;
+        session(&world).await;
+        let signal = |process: &crate::world::Process, name: &str| {
+            let id = process.id().to_string();
+            let sent = std::process::Command::new("kill")
+                .args([name, &id])
+                .status();
+            assert!(sent.unwrap().success());
+        };
+        for process in &all[1..] {
+            signal(process, "-STOP");
+        }
+        all[0].kill();
+        all[0] = world.serve();
+        for (to, entity) in victims() {
+            let mut last = String::new();
+            for _ in 0..1200 {
+                last = told(&stranger, to, &entity, "v").await.unwrap();
+            }
+            assert_eq!(settled(&stranger, &last).await, "delivered");
+        }
+        for process in &all[1..] {
+            signal(process, "-CONT");
+        }
+        session(&world).await;
+    });
+}
+
+#[test]
+fn what_strangers_have_sent_can_be_removed() {
+    block_on(async {
+        let (world, stranger, _all) = besieged().await;
+        let send = async |number: usize| {
+            for n in 0..number {
+                let id = told(&stranger, DEVICE, &format!("q{n}.other"), "v").await;
+                settled(&stranger, &id.unwrap()).await;
+            }
+        };
+        let kept = async || {
+            let at = Client::login(&world.network, world.keys(DEVICE))
+                .await
+                .unwrap();
+            at.run(&verb("notify:list")).await.unwrap()
+        };
+        send(250).await;
+        let own = verb(&format!("notify:update:{DEVICE}:mine.other{DEVICE}:v"));
+        let at = Client::login(&world.network, world.keys(DEVICE))
+            .await
+            .unwrap();
+        at.run(&own).await.unwrap();
+        assert_eq!(
+            access(&world, &["clear", DEVICE, "@eve"]).await,
+            "removed  0\n"
+        );
+        assert_eq!(
+            access(&world, &["clear", DEVICE, CAROL]).await,
+            "removed  250\n"
+        );
+        send(3).await;
+        assert_eq!(access(&world, &["clear", DEVICE]).await, "removed  3\n");
+        send(2).await;
+        let blocked = access(&world, &["block", DEVICE, CAROL]).await;
+        assert!(
+            blocked.ends_with("blocked  @carol\nremoved  2\n"),
+            "{blocked}"
+        );
+        let kept = kept().await;
+        assert!(
+            kept.contains("mine.other") && !kept.contains(CAROL),
+            "{kept}"
+        );
     });
 }

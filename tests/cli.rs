@@ -30,6 +30,30 @@ fn noports(words: &[&str]) -> Command {
 }
 
 #[test]
+fn words_for_ssh_that_lead_elsewhere_are_refused_before_anything_is_asked() {
+    block_on(async {
+        let dir = Folder::new();
+        for (words, option) in [
+            (&["-p", "2222"][..], "port 2222"),
+            (&["-J", "bastion"], "proxyjump bastion"),
+            (&["-oHostName=nas", "uname"], "hostname nas"),
+            (&["-o", "ProxyCommand nc %h %p"], "proxycommand nc %h %p"),
+        ] {
+            let mut command = Command::new(NOPORTS);
+            command
+                .args(["client", "--to", "@device", "--via", "@rv", "--"])
+                .args(words)
+                .env("HOME", &dir.0);
+            let (code, said) = failure(command).await;
+            let want = format!(
+                "ssh's option \"{option}\" would lead elsewhere than to the device\n  hint: "
+            );
+            assert!(code == 2 && said.contains(&want), "{code} {said}");
+        }
+    });
+}
+
+#[test]
 fn a_newcomer_is_told_what_there_is() {
     block_on(async {
         let overview = stdout(noports(&[])).await;

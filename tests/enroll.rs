@@ -74,6 +74,15 @@ impl Waiting {
     }
 }
 
+/// A device that asks for this, and waits.
+async fn requested(world: &World, device: &str, namespaces: &str) -> Waiting {
+    let code = otp(world, DEVICE).await;
+    let keys = world.dir.text(&format!("keys-{}", uuid::Uuid::new_v4()));
+    let words = ["--keys", &keys, "--device", device];
+    let more = ["--namespaces", namespaces];
+    Waiting::start(asking(world, DEVICE, &code, &[&words[..], &more].concat())).await
+}
+
 async fn decide(world: &World, words: &[&str]) -> String {
     let base = ["enroll", words[0]];
     stdout(world.noports(&[&base[..], &words[1..], &["-q"]].concat())).await
@@ -172,7 +181,7 @@ fn enrolled_key_files_work_in_every_program_until_revoked() {
         assert_eq!(code, 6, "{said}");
         assert!(said.contains("refused the login: AT0027"), "{said}");
         assert!(
-            said.contains("\n  hint: enrol this device again\n"),
+            said.contains("\n  hint: these keys were revoked: noports enroll unrevoke"),
             "{said}"
         );
         decide(&world, &["unrevoke", DEVICE, &ids[1]]).await;
@@ -308,7 +317,7 @@ fn a_run_killed_before_the_answer_finds_its_request_again() {
         let words = ["--keys", &keys, "--device", "attic"];
         let again = Waiting::start(asking(&world, DEVICE, &code, &words)).await;
         assert_eq!(again.id, id);
-        decide(&world, &["approve", DEVICE, "--device", "^attic$", "--yes"]).await;
+        decide(&world, &["approve", DEVICE, "--device", "attic", "--yes"]).await;
         assert_eq!(again.end().await.1, 0);
     });
 }
@@ -561,7 +570,7 @@ fn requests_are_heard_at_once_also_after_a_restart_of_the_server() {
         let words = ["--keys", &keys, "--device", "pi0"];
         let before = Waiting::start(asking(&world, DEVICE, &code, &words)).await;
 
-        let approver = auto(&world, &["--device", "^pi", "--limit", "2"]).await;
+        let approver = auto(&world, &["--device-pattern", "pi.", "--limit", "2"]).await;
         let mut ids = Vec::new();
         for device in ["other", "pi1", "pi2"] {
             if device == "pi2" {
@@ -723,5 +732,229 @@ fn a_key_file_is_protected_changed_and_opened_again_without_loss() {
         assert_eq!(folder.count(), 3, "nothing is left over");
         let (exit, said) = failure(keys(&["unprotect", DEVICE])).await;
         assert!(exit == 3 && said.contains("is not protected"), "{said}");
+    });
+}
+
+#[test]
+fn a_name_means_one_device_and_nothing_far_reaching_is_granted_unseen() {
+    block_on(async {
+        let world = World::start().await;
+        let approver = auto(&world, &["--device", "kitchen", "--limit", "1"]).await;
+        let ask = async |device, namespaces| requested(&world, device, namespaces).await;
+        let mut evil = Vec::new();
+        for (device, namespaces) in [
+            ("evilkitchen", "*:rw,__manage:rw"),
+            ("kitchen2", "sshnp:rw,sshrvd:rw"),
+            ("Kitchen", "sshnp:rw,sshrvd:rw"),
+            ("k.tchen", "sshnp:rw"),
+        ] {
+            evil.push(ask(device, namespaces).await);
+        }
+        // The right name, and more than NoPorts needs: seen, not granted.
+        let greedy = ask("kitchen", "sshnp:rw, __manage:rw,sshrvd:rw").await;
+        decide(&world, &["deny", DEVICE, &greedy.id]).await;
+        let right = ask("kitchen", "sshrvd:rw,sshnp:rw,sshnp:rw").await;
+        assert_eq!(ended(approver).await, format!("approved {}\n", right.id));
+        assert_eq!(right.end().await.1, 0);
+        let pending = decide(&world, &["list", DEVICE, "--status", "pending"]).await;
+        for one in &evil {
+            assert!(pending.contains(&one.id), "{pending}");
+        }
+
+        // The same with one word of the owner's, who may name what is granted all the same.
+        let far = &evil[0].id;
+        for words in [
+            &["approve", DEVICE, "--device", "evilkitchen", "--yes"][..],
+            &["approve", DEVICE, far, "--yes"],
+            &["approve", DEVICE, far, "--yes", "--grant", "*:rw"],
+            &[
+                "approve",
+                DEVICE,
+                far,
+                "--yes",
+                "--grant",
+                "*:r,__manage:rw",
+            ],
+        ] {
+            let (code, said) =
+                failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
+            assert_eq!(code, 1, "{words:?}: {said}");
+            assert!(said.contains("is not granted unseen"), "{words:?}: {said}");
+        }
+        for words in [
+            &["approve", DEVICE, "--device", "kitchen", "--yes"][..],
+            &["approve", DEVICE, "--device", "itchen2", "--yes"],
+            &["approve", DEVICE, "--device", "kitchen.*", "--yes"],
+            &["approve", DEVICE, "--device-pattern", "itchen", "--yes"],
+        ] {
+            let (code, said) =
+                failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
+            assert_eq!(code, 1, "{words:?}: {said}");
+            assert!(
+                said.contains("no pending enrolment that fits"),
+                "{words:?}: {said}"
+            );
+        }
+        for words in [
+            &["approve", DEVICE, "--device", "", "--yes"][..],
+            &["revoke", DEVICE, "--device-pattern", "("],
+            &["deny", DEVICE, "--device-pattern", ".itchen.*"],
+        ] {
+            let (code, said) =
+                failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
+            assert_eq!(code, 2, "{words:?}: {said}");
+        }
+        let words = [
+            "approve",
+            DEVICE,
+            far,
+            "--yes",
+            "--grant",
+            "*:rw,__manage:rw",
+        ];
+        let granted = output(world.noports(&[&["enroll"], &words[..], &["-q"]].concat())).await;
+        assert_eq!(
+            String::from_utf8_lossy(&granted.stdout),
+            format!("approved {far}\n")
+        );
+        let said = String::from_utf8_lossy(&granted.stderr);
+        assert!(
+            said.contains("granted *:rw, __manage:rw to noports on evilkitchen"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn a_classic_pattern_grants_what_one_namespace_needs_and_never_all_of_an_atsign() {
+    block_on(async {
+        let world = World::start().await;
+        let mut waiting = Vec::new();
+        for (device, namespaces) in [("buzz1", "buzz:rw"), ("buzz2", "buzz:rw,*:rw")] {
+            waiting.push(requested(&world, device, namespaces).await);
+        }
+        let (plain, far) = (&waiting[0].id, &waiting[1].id);
+        let done = output(classic(&world, &format!("approve -a {DEVICE} --drx uzz"))).await;
+        let (out, said) = (
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr),
+        );
+        assert_eq!(
+            out,
+            format!("Found 2 matching enrollment records\nApproved {plain}\n")
+        );
+        assert!(
+            said.contains("asks for *:rw, which is not granted unseen"),
+            "{said}"
+        );
+        let out = stdout(classic(&world, &format!("approve -a {DEVICE} -i {far}"))).await;
+        assert_eq!(out, format!("Approved {far}\n"));
+    });
+}
+
+/// How a login with these keys ends.
+async fn log_in(world: &World, keys: &noports::at::keyfile::AtKeys) -> String {
+    let mut link = Link::open(&world.network, &keys.atsign).await.unwrap();
+    match link.login(keys).await {
+        Ok(()) => "in".to_owned(),
+        Err(why) => why.to_string(),
+    }
+}
+
+#[test]
+fn a_device_that_waits_or_was_revoked_makes_nobody_behind_its_address_wait() {
+    block_on(async {
+        let mut world = World::start().await;
+        let _server = world.serve_from_a_process().await;
+        let who: AtSign = DEVICE.parse().unwrap();
+        let applicant = wire::Applicant::new(&who).unwrap();
+        let ours = world.keys(DEVICE).encryption.public().clone();
+        let mut link = Link::open(&world.network, &who).await.unwrap();
+        let wish = wire::Wish {
+            app: "noports".into(),
+            device: "pi7".into(),
+            namespaces: [("sshnp".to_owned(), "rw".to_owned())].into(),
+            otp: noports::secret::Secret::new(otp(&world, DEVICE).await),
+            life: None,
+        };
+        let answer = link.ask(&applicant.request(&wish, &ours).unwrap()).await;
+        let (id, _) = wire::parse_answer(&answer.unwrap()).unwrap();
+        let keys = applicant.provisional(Some(&id));
+        // In each state as often as would have cost everybody half a minute.
+        for (word, code) in [("", "AT0026"), ("approve", "in"), ("revoke", "AT0027")] {
+            match word {
+                "" => {}
+                "approve" => drop(decide(&world, &["approve", DEVICE, &id, "--yes"]).await),
+                word => drop(decide(&world, &[word, DEVICE, &id]).await),
+            }
+            let began = std::time::Instant::now();
+            for _ in 0..12 {
+                let said = log_in(&world, &keys).await;
+                assert!(said.contains(code), "{word}: {said}");
+            }
+            decide(&world, &["list", DEVICE]).await;
+            let took = began.elapsed();
+            assert!(took < std::time::Duration::from_secs(8), "{word}: {took:?}");
+        }
+        // Whoever knows no more than its id guesses, and so does who makes one up. Others wait, but not so long
+        // that their programs give up.
+        let other = wire::Applicant::new(&who).unwrap();
+        for id in [&id, "made-up", &id, "made-up", &id, &id] {
+            let said = log_in(&world, &other.provisional(Some(id))).await;
+            assert!(said.contains("refused the login"), "{said}");
+        }
+        let began = std::time::Instant::now();
+        decide(&world, &["list", DEVICE]).await;
+        assert!(began.elapsed() >= std::time::Duration::from_secs(2));
+    });
+}
+
+#[test]
+fn a_daemon_whose_keys_are_revoked_says_so_and_goes_on() {
+    block_on(async {
+        let world = World::start().await;
+        let id = enrolled(&world, DEVICE, "d", &[]).await;
+        let service = answer_at_the_end().await.to_string();
+        let mut process = world.process(&daemon(&world.dir.text("d"), &service));
+        decide(&world, &["revoke", DEVICE, &id]).await;
+        let words = "this device's keys were revoked; `noports enroll unrevoke`";
+        crate::world::until("the daemon says so", || world.log("daemon").contains(words)).await;
+        let log = world.log("daemon");
+        let line = log.lines().find(|line| line.contains(words)).unwrap();
+        assert!(line.contains("ERROR") || line.contains("error"), "{line}");
+        assert!(line.contains("asking again in 120s"), "{line}");
+        assert!(
+            process.0.try_wait().unwrap().is_none(),
+            "it waits for unrevoke"
+        );
+        // A new start says so at once, and ends.
+        let (code, said) = failure(world.noports(&daemon(&world.dir.text("d"), &service))).await;
+        assert_eq!(code, 6, "{said}");
+        assert!(
+            said.contains("hint: these keys were revoked: noports enroll unrevoke"),
+            "{said}"
+        );
+    });
+}
+
+/// Ending would mean a new start, and a login, every three seconds.
+#[test]
+fn a_watched_daemon_whose_keys_are_revoked_waits_for_them() {
+    block_on(async {
+        let world = World::start().await;
+        let id = enrolled(&world, DEVICE, "d", &[]).await;
+        decide(&world, &["revoke", DEVICE, &id]).await;
+        let (keys, service) = (world.dir.text("d"), answer_at_the_end().await.to_string());
+        let state = world.dir.path("state");
+        let mut command = world.noports(&daemon(&keys, &service));
+        command.env("NOPORTS_STATE", &state).stderr(Stdio::null());
+        let mut process = Process(command.spawn().unwrap());
+        let told = || noports::sys::supervisor::read(&state);
+        crate::world::until("the state is told", || {
+            told().is_some_and(|told| told.text.contains("keys were revoked"))
+        })
+        .await;
+        assert_eq!(told().unwrap().state, "lost");
+        assert!(process.0.try_wait().unwrap().is_none());
     });
 }

@@ -804,6 +804,133 @@ fn what_is_asked_of_a_device_is_looked_at_before_anything_is_downloaded() {
     }
 }
 
+/// A checkout of this one's packaging, with an executable to pack.
+struct Checkout(Folder);
+
+impl Checkout {
+    fn new() -> Self {
+        let dir = Folder::new();
+        let from = env!("CARGO_MANIFEST_DIR");
+        for what in ["packaging", "LICENSE", "README.md", ".gitignore"] {
+            run("cp", &["-R", &format!("{from}/{what}"), &dir.text("")]);
+        }
+        let keys = dir.path("packaging/containers/keys");
+        let _ = fs::remove_dir_all(&keys);
+        let place = Self(dir);
+        place.git(&["init", "-q"]);
+        place.git(&["add", "-A"]);
+        // What first-keys.sh leaves, and what people leave.
+        fs::create_dir_all(&keys).unwrap();
+        for stray in [
+            "packaging/containers/keys/@me_key.atKeys",
+            "packaging/containers/ca.pem",
+            "packaging/services/notes.txt",
+            "packaging/services/.secret",
+            "packaging/stray/id_ed25519",
+        ] {
+            let file = place.0.path(stray);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "secret").unwrap();
+        }
+        put(&place.0.path("program"), "#!/bin/sh\n");
+        place
+    }
+
+    fn git(&self, words: &[&str]) -> String {
+        let mut git = Command::new("git");
+        git.args(words).current_dir(&self.0.0).stderr(Stdio::null());
+        // Started from a hook, git would work on the checkout that it came from.
+        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+            git.env_remove(name);
+        }
+        let done = git.output().unwrap();
+        assert!(done.status.success(), "git {words:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// Exit code, what was said, and whether there is an archive now.
+    fn pack(&self) -> (i32, String, bool) {
+        let mut pack = Command::new("sh");
+        pack.arg(self.0.path("packaging/archive.sh"))
+            .args([
+                &self.0.text("program"),
+                "1.0.0",
+                "x86_64",
+                &self.0.text("out"),
+            ])
+            .env("SOURCE_DATE_EPOCH", "0");
+        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+            pack.env_remove(name);
+        }
+        let (code, said) = end(pack.stderr(Stdio::piped()).spawn().unwrap());
+        (code, said, self.archive().exists())
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.0.path("out/noports-1.0.0-x86_64.tar.gz")
+    }
+
+    fn packed(&self) -> Vec<String> {
+        let tar = Command::new("tar").arg("-tzf").arg(self.archive()).output();
+        let list = String::from_utf8(tar.unwrap().stdout).unwrap();
+        let files = list.lines().filter(|line| !line.ends_with('/'));
+        let mut files: Vec<String> = files
+            .map(|line| line.trim_start_matches("noports-1.0.0-x86_64/").to_owned())
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+#[test]
+fn an_archive_holds_what_git_tracks_and_no_keys() {
+    let place = Checkout::new();
+    let (code, said, there) = place.pack();
+    assert!(code == 0 && there, "{said}");
+    let tracked = place.git(&["ls-files", "LICENSE", "README.md", "packaging/*/*"]);
+    let mut want: Vec<String> = tracked
+        .lines()
+        .map(|line| line.trim_start_matches("packaging/").to_owned())
+        .chain(["noports".to_owned()])
+        .collect();
+    want.sort();
+    assert_eq!(place.packed(), want);
+    assert!(want.contains(&"services/loop.sh".to_owned()), "{want:?}");
+    let ignored = place.git(&["status", "--short", "--ignored"]);
+    for line in [
+        "!! packaging/containers/ca.pem",
+        "!! packaging/containers/keys/",
+    ] {
+        assert!(ignored.lines().any(|other| other == line), "{ignored}");
+    }
+}
+
+#[test]
+fn an_archive_with_a_key_or_a_link_or_without_git_is_not_made() {
+    for (add, want) in [
+        (
+            "packaging/containers/keys/@me_key.atKeys",
+            "looks like a key",
+        ),
+        ("packaging/containers/ca.pem", "looks like a key"),
+        ("packaging/stray/id_ed25519", "looks like a key"),
+        ("packaging/stray/link", "is no file"),
+    ] {
+        let place = Checkout::new();
+        symlink("/etc/passwd", place.0.path("packaging/stray/link")).unwrap();
+        place.git(&["add", "-f", add]);
+        let (code, said, there) = place.pack();
+        assert!(code == 1 && !there && said.contains(want), "{add}: {said}");
+    }
+    let place = Checkout::new();
+    fs::remove_dir_all(place.0.path(".git")).unwrap();
+    let (code, said, there) = place.pack();
+    assert!(
+        code == 1 && !there && said.contains("this is no checkout"),
+        "{said}"
+    );
+}
+
 /// A machine with nothing but cron, and a world around it: one line makes a device of it.
 #[test]
 fn one_line_makes_a_device() {

@@ -11,7 +11,7 @@ use noports::{
         metadata::{Item, Metadata},
     },
     np::{
-        Message,
+        MAX_NOTE_LINE, Message,
         ping::{self, Heartbeat},
         policy::{
             Answer, Question,
@@ -448,6 +448,68 @@ fn at(text: &str) -> AtSign {
     text.parse().unwrap()
 }
 
+/// Anybody may ask a policy. Somebody does, and then his atServer is silent: the answer to him needs his key.
+#[test]
+fn a_questioner_whose_atserver_is_silent_holds_up_no_other_question() {
+    block_on(async {
+        let mut world = world().await;
+        let mut there = World::empty("localhost", |_| {}).await;
+        let eves = ["@eve", "@mallory"];
+        for eve in eves {
+            there
+                .activate(eve, "@client_example_pkam", "@client_example")
+                .await;
+        }
+        let (root, ca) = (there.root(), there.dir.text("at/ca.pem"));
+        let own = (world.root(), world.dir.text("at/ca.pem"));
+        let _here = world.serve_beside(&root, &ca).await;
+        let server = there.serve_beside(&own.0, &own.1).await;
+
+        let port = answer_at_the_end().await;
+        let file = rules(&world, ALICE, &format!("['localhost:{port}']"));
+        let policy = serve(&world, &["--rules", &file]);
+        let _daemon = daemon(&world, port, &[]);
+        signal(policy.id(), "STOP");
+        for eve in eves {
+            let at = Client::login(&there.network, there.keys(eve))
+                .await
+                .unwrap();
+            let id = RequestId::from_random(crypto::random().unwrap());
+            let question = Question {
+                client: ALICE.parse().unwrap(),
+                daemon: eve.parse().unwrap(),
+                device: NAME.parse().unwrap(),
+                group: GROUP.parse().unwrap(),
+            };
+            let message = rpc::ask(&POLICY.parse().unwrap(), id, &question);
+            let key = noports::at::client::Outgoing {
+                to: message.to,
+                entity: message.entity,
+                text: message.text,
+                ttl: None,
+                ttln: 60_000,
+                metadata: Metadata::default(),
+            };
+            let id = at.notify(&key).await.unwrap();
+            let status = Verb::NotifyStatus { id };
+            while !at.run(&status).await.unwrap().contains("delivered") {
+                task::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        signal(server.id(), "STOP");
+        signal(policy.id(), "CONT");
+        // Theirs stand before it in the policy's line.
+        let asked = std::time::Instant::now();
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
+        let took = asked.elapsed();
+        assert!(
+            took < Duration::from_secs(8),
+            "{took:?}: {}",
+            world.log("policy")
+        );
+    });
+}
+
 /// An atSign without a program: sends and hears what it likes.
 struct Hand {
     at: Client,
@@ -456,9 +518,14 @@ struct Hand {
 
 impl Hand {
     async fn of(world: &World, who: &str) -> Self {
-        let (at, inbox) = Client::login_and_subscribe(&world.network, world.keys(who), r"\.sshnp@")
-            .await
-            .unwrap();
+        let (at, inbox) = Client::login_and_subscribe(
+            &world.network,
+            world.keys(who),
+            r"\.sshnp@",
+            MAX_NOTE_LINE,
+        )
+        .await
+        .unwrap();
         Self { at, inbox }
     }
 

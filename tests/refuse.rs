@@ -135,7 +135,7 @@ fn a_forbidden_port_is_refused_with_the_reason() {
                 8,
                 concat!(
                     "noports client: the device refused: Daemon does not permit connections to localhost:22\n",
-                    "  hint: start the daemon on dev1 with --permit-open"
+                    "  hint: start the daemon on dev1 with --permit-open localhost:3389,localhost:22"
                 )
             )
         );

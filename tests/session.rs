@@ -3,11 +3,15 @@
 use std::{
     fs,
     io::{Read, Write},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use async_std::task::{self, block_on};
-use noports::sys::sockets::listening_ports;
+use noports::sys::{
+    sockets::listening_ports,
+    sshd::{self, Sshd},
+    user,
+};
 
 use crate::world::{
     Process, World, answer_at_the_end, children_of, descriptors, output, sockets, stdout, until,
@@ -130,8 +134,9 @@ fn print_leaves_a_loopback_port_open_and_returns() {
         let printed = stdout(world.client(&["--print", "--identity", &identity])).await;
         let words: Vec<&str> = printed.split_whitespace().collect();
         assert_eq!((words[0], words[1]), ("ssh", "-p"), "{printed}");
+        let to = format!("@{}", world.alias());
         assert!(
-            words.contains(&identity.as_str()) && printed.contains("@localhost"),
+            words.contains(&identity.as_str()) && printed.contains(&to),
             "{printed}"
         );
 
@@ -144,6 +149,152 @@ fn print_leaves_a_loopback_port_open_and_returns() {
         ))
         .arg("echo printed");
         assert_eq!(stdout(ssh).await, "printed\n");
+    });
+}
+
+/// The client, whose ssh reads this configuration and finds the device's host key in `known`.
+fn configured(world: &World, sshd: &Sshd, config: &str, known: &str, words: &[&str]) -> Command {
+    let file = world.dir.path("config");
+    fs::write(&file, config.replace("DIR", &world.dir.text(""))).unwrap();
+    let known = format!("UserKnownHostsFile={}", world.dir.text(known));
+    let (file, identity) = (
+        file.display().to_string(),
+        sshd.identity.display().to_string(),
+    );
+    let base = [
+        "-q",
+        "--identity",
+        &identity,
+        "--",
+        "-F",
+        &file,
+        "-o",
+        &known,
+    ];
+    world.client(&[&base[..], &["-o", "BatchMode=yes"], words].concat())
+}
+
+/// What people have in their configuration for other machines. Each broke the session, or led it to another one.
+#[test]
+fn settings_for_other_hosts_lead_ssh_nowhere_else() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        world.daemon(sshd.port).await;
+        for config in [
+            "Host localhost\nHostName 192.0.2.1\n",
+            "Host localhost\nProxyCommand false\n",
+            "Host *\nHostName %h.example.org\n",
+            "Host *\nProxyJump bastion.invalid\n",
+            "Host *\nProxyCommand false\nBindAddress 192.0.2.1\nBindInterface none0\nAddressFamily inet6\nPort 2222\n",
+            "Host localhost\nUser nobody\nRequestTTY force\nRemoteCommand false\n",
+            "Match host localhost\nProxyCommand false\nIdentitiesOnly yes\nPubkeyAuthentication no\n",
+            "CanonicalizeHostname always\nCanonicalDomains invalid\nCanonicalizeFallbackLocal no\nMatch final all\nProxyJump x.invalid\n",
+            "Host *\nNoHostAuthenticationForLocalhost yes\nCheckHostIP yes\nVerifyHostKeyDNS yes\nProxyUseFdpass yes\n",
+        ] {
+            let said = stdout(configured(
+                &world,
+                &sshd,
+                config,
+                "known_hosts",
+                &["echo in"],
+            ))
+            .await;
+            assert_eq!(said, "in\n", "{config}");
+        }
+        // What is said about the device counts; what is said about localhost does not take its host key's check away.
+        let alias = world.alias();
+        for (config, code) in [
+            (format!("Host {alias}\nPubkeyAuthentication no\n"), 255),
+            (
+                "Host localhost\nStrictHostKeyChecking no\nUserKnownHostsFile DIR/new\n".to_owned(),
+                255,
+            ),
+            (
+                "Match host localhost\nStrictHostKeyChecking no\n".to_owned(),
+                255,
+            ),
+            ("NoHostAuthenticationForLocalhost yes\n".to_owned(), 255),
+            // As on Fedora, where the configuration is read twice.
+            (
+                "Host localhost 127.*\nStrictHostKeyChecking no\nMatch final all\nCheckHostIP yes\n"
+                    .to_owned(),
+                255,
+            ),
+            (
+                format!("Host {alias}\nStrictHostKeyChecking accept-new\nCheckHostIP yes\n"),
+                0,
+            ),
+        ] {
+            let known = if config.contains("Pubkey") {
+                "known_hosts"
+            } else {
+                "new"
+            };
+            let done = output(configured(&world, &sshd, &config, known, &["true"])).await;
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!(done.status.code(), Some(code), "{config}: {said}");
+            assert_eq!(
+                world.dir.path("new").exists(),
+                code == 0,
+                "{config}: {said}"
+            );
+        }
+        let stored = fs::read_to_string(world.dir.path("new")).unwrap();
+        assert!(stored.starts_with(&format!("{alias} ssh-")), "{stored}");
+        assert!(!stored.contains("127.0.0.1"), "{stored}");
+    });
+}
+
+/// A connection to another device that is still open under `ControlPath …%h`.
+#[test]
+fn a_command_for_one_device_does_not_run_on_another() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        world.daemon(sshd.port).await;
+        fs::create_dir(world.dir.path("other")).unwrap();
+        let other = sshd::start(&world.dir.path("other")).await.unwrap();
+        let user = user::name().unwrap();
+        let mut masters = Vec::new();
+        for host in ["localhost", "127.0.0.1"] {
+            for name in [format!("cm-{user}@{host}"), format!("cm-{host}")] {
+                let mut ssh = world.program("ssh");
+                let port = other.port.to_string();
+                ssh.args(["-F", "none", "-N", "-M", "-p", &port, "-S"])
+                    .arg(world.dir.path(&name))
+                    .arg("-i")
+                    .arg(&other.identity)
+                    .args([
+                        "-o",
+                        "StrictHostKeyChecking=no",
+                        "-o",
+                        "UserKnownHostsFile=/dev/null",
+                    ])
+                    .args(["-o", "BatchMode=yes", "127.0.0.1"]);
+                masters.push(Process(ssh.stderr(Stdio::null()).spawn().unwrap()));
+                until("the other device's connection stands", || {
+                    world.dir.path(&name).exists()
+                })
+                .await;
+            }
+        }
+        let port = "echo ${SSH_CONNECTION##* }";
+        for path in ["%r@%h", "%h", "%n"] {
+            for persist in ["", "ControlPersist 60\n"] {
+                let config =
+                    format!("Host *\nControlMaster auto\nControlPath DIR/cm-{path}\n{persist}");
+                let said = stdout(configured(&world, &sshd, &config, "known_hosts", &[port])).await;
+                assert_eq!(said, format!("{}\n", sshd.port), "{config}");
+            }
+        }
+        // Whoever types it has it.
+        let typed = format!("ControlPath={}", world.dir.text("cm-localhost"));
+        let words = ["-o", &typed, port];
+        let said = stdout(configured(&world, &sshd, "", "known_hosts", &words)).await;
+        assert_eq!(said, format!("{}\n", other.port));
     });
 }
 
@@ -166,6 +317,44 @@ fn one_side_may_stop_writing_and_still_gets_the_answer() {
         .await;
         assert!(said.status.success());
         assert_eq!(said.stdout.len(), 300_000);
+    });
+}
+
+/// A session whose input stays open: its exit code and what it said.
+async fn held_open(mut client: std::process::Command) -> (Option<i32>, Vec<u8>, String) {
+    client.stdin(Stdio::piped()).stdout(Stdio::piped());
+    client.stderr(Stdio::piped());
+    let mut child = client.spawn().unwrap();
+    task::spawn_blocking(move || {
+        let _stdin = child.stdin.take();
+        let said = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(said.stderr).unwrap();
+        (said.status.code(), said.stdout, stderr)
+    })
+    .await
+}
+
+#[test]
+fn a_session_that_ends_before_a_byte_came_is_an_error_and_one_that_ends_later_is_none() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let service = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        world.daemon(service.local_addr().unwrap().port()).await;
+        // What the service says before it closes.
+        for (says, code) in [("", 9), ("goodbye", 0)] {
+            let service = service.try_clone().unwrap();
+            std::thread::spawn(move || {
+                let (mut tcp, _) = service.accept().unwrap();
+                tcp.write_all(says.as_bytes()).unwrap();
+            });
+            let (ended, heard, said) = held_open(world.client(&["--stdio", "-q"])).await;
+            assert_eq!((ended, heard), (Some(code), says.into()), "{said}");
+            let why =
+                "noports client: the session ended before a byte came from the other end\n  hint: ";
+            assert_eq!(said.starts_with(why), code == 9, "{said}");
+            assert_eq!(said.is_empty(), code == 0, "{said}");
+        }
     });
 }
 

@@ -11,14 +11,17 @@ use std::{
 
 use async_std::task::{self, block_on};
 use noports::{
-    at::client::{Client, Event, Outgoing, Subscription},
+    at::{
+        client::{Client, Event, Outgoing, Subscription},
+        crypto::{aes_key_from_base64, iv_from_base64},
+    },
     np::{
         Message,
         control::{Kind, Line, Lines},
         ping::{self, Heartbeat},
-        request::{self, Keys, TunnelRequest},
+        request::{self, Keys, StreamKey, TunnelRequest},
     },
-    pipe::cipher::Side,
+    pipe::cipher::{Cipher, Side},
     session::online,
     sys::sockets::listening_ports,
 };
@@ -428,7 +431,7 @@ fn a_port_that_is_not_permitted_is_refused_with_the_reason() {
             let forward = format!("0:{target}");
             let (ended, said) = failure(tunnel(&world, &["-q", "--forward", &forward])).await;
             let want = format!(
-                "noports tunnel: the device refused: Connection to {target} denied based on daemon --permit-open [localhost:22]\n  hint: start the daemon on {NAME} with --permit-open {target}\n"
+                "noports tunnel: the device refused: Connection to {target} denied based on daemon --permit-open [localhost:22]\n  hint: start the daemon on {NAME} with --permit-open localhost:22,{target}\n"
             );
             assert_eq!((ended, said), (code, want));
         }
@@ -500,14 +503,23 @@ fn the_classic_program_prints_its_port_and_leaves() {
 struct OldDevice {
     at: Client,
     inbox: Subscription,
+    /// What it is built on.
+    core: &'static str,
+    /// Pings that it loses before it answers one.
+    deaf_for: usize,
 }
 
 impl OldDevice {
-    async fn start(world: &World) -> Self {
+    async fn start(world: &World, core: &'static str) -> Self {
         let at = Client::login(&world.network, world.keys(DEVICE)).await;
         let at = at.unwrap();
         let inbox = at.subscribe(&format!(r"\.{NAME}\.sshnp@")).await.unwrap();
-        Self { at, inbox }
+        Self {
+            at,
+            inbox,
+            core,
+            deaf_for: 0,
+        }
     }
 
     async fn send(&self, message: Message) {
@@ -522,25 +534,54 @@ impl OldDevice {
         self.at.notify(&note).await.unwrap();
     }
 
-    /// Answers pings until somebody wants a tunnel.
-    async fn request(&mut self) -> TunnelRequest {
-        let (alice, device) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
+    /// The next message: its key and its text.
+    async fn hear(&mut self) -> (String, String) {
         loop {
             let Some(Event::Note(note)) = self.inbox.next().await else {
                 continue;
             };
             let text = self.at.open(&note).await.unwrap().unwrap();
-            if note.entity().starts_with("ping.") {
-                let mut about = Heartbeat::ours(&device, Vec::new());
-                about.core = "c0.1.0".into();
-                about.features.twin_keys = false;
-                about.features.control_heartbeats = false;
-                self.send(ping::answer(&alice, &device, &about)).await;
-            } else if note.entity().starts_with("npt_request.") {
+            return (note.entity().to_owned(), text);
+        }
+    }
+
+    async fn answer_ping(&mut self) {
+        if self.deaf_for > 0 {
+            self.deaf_for -= 1;
+            return;
+        }
+        let (alice, device) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
+        let mut about = Heartbeat::ours(&device, Vec::new());
+        about.core = self.core.to_owned();
+        about.features.twin_keys = false;
+        about.features.control_heartbeats = false;
+        self.send(ping::answer(&alice, &device, &about)).await;
+    }
+
+    /// Answers pings until somebody wants a tunnel.
+    async fn request(&mut self) -> TunnelRequest {
+        loop {
+            let (entity, text) = self.hear().await;
+            if entity.starts_with("ping.") {
+                self.answer_ping().await;
+            } else if entity.starts_with("npt_request.") {
+                let alice = ALICE.parse().unwrap();
                 let signer = self.at.public_key(&alice).await.unwrap().unwrap();
                 return TunnelRequest::parse(&text, &signer).unwrap();
             }
         }
+    }
+
+    /// A session with one key: the control socket, and what it says, in clear.
+    async fn accept(&mut self, request: &TunnelRequest) -> (TcpStream, Cipher) {
+        let keys = Keys::random(false).unwrap();
+        let control = self.meet(request);
+        let (alice, name) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
+        let us = &self.at.keys().encryption;
+        let answer = request::accept_tunnel(request, Some(&keys), &alice, &name, us).unwrap();
+        self.send(answer).await;
+        let inbound = online::session_keys(&keys).ciphers(Side::Device).inbound;
+        (control, inbound.unwrap())
     }
 
     /// One more socket at the rendezvous, with our admission line on its way.
@@ -555,37 +596,40 @@ impl OldDevice {
     }
 }
 
+/// A tunnel that waits for a device played by the test.
+fn tunnel_to_nas(world: &World) -> Process {
+    let mut tunnel = tunnel(world, &["--json", "-q", "--forward", "0:nas:443"]);
+    tunnel.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Process(tunnel.spawn().unwrap())
+}
+
+fn listens_at(tunnel: &mut Process) -> u16 {
+    let mut line = String::new();
+    let mut stdout = BufReader::new(tunnel.0.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    port_of(&line)
+}
+
 #[test]
 fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
     block_on(async {
         let mut world = World::start().await;
         world.rendezvous().await;
-        let mut device = OldDevice::start(&world).await;
-        let mut tunnel = tunnel(&world, &["--json", "-q", "--forward", "0:nas:443"]);
-        tunnel.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut tunnel = Process(tunnel.spawn().unwrap());
+        let mut device = OldDevice::start(&world, "c0.1.0").await;
+        let mut tunnel = tunnel_to_nas(&world);
 
         let request = device.request().await;
         assert_eq!((&*request.target_host, request.target_port), ("nas", 443));
         assert!(!request.meeting.encryption.as_ref().unwrap().twin_keys);
-        let keys = Keys::random(false).unwrap();
-        let mut control = device.meet(&request);
-        let (alice, name) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
-        let us = &device.at.keys().encryption;
-        let answer = request::accept_tunnel(&request, Some(&keys), &alice, &name, us).unwrap();
-        device.send(answer).await;
+        let (mut control, mut cipher) = device.accept(&request).await;
 
-        let mut line = String::new();
-        let mut stdout = BufReader::new(tunnel.0.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        let mut visitor = connect(port_of(&line));
+        let mut visitor = connect(listens_at(&mut tunnel));
         visitor.write_all(b"hello").unwrap();
 
         // 77 bytes and an LF, in one piece.
         let mut said = [0; 78];
         control.read_exact(&mut said).unwrap();
-        let inbound = online::session_keys(&keys).ciphers(Side::Device).inbound;
-        inbound.unwrap().apply(&mut said);
+        cipher.apply(&mut said);
         let mut lines = Lines::new(Kind::Single);
         lines.push(&said);
         let Ok(Some(Line::Connect(fresh))) = lines.pop() else {
@@ -599,14 +643,138 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         inbound.unwrap().apply(&mut bytes);
         assert_eq!(&bytes, b"hello");
 
+        // It ends with a connection that stands, and nobody has asked for that.
         drop((control, socket));
-        assert!(tunnel.0.wait().unwrap().success());
+        assert_eq!(tunnel.0.wait().unwrap().code(), Some(9));
         let mut warned = String::new();
         let mut stderr = tunnel.0.stderr.take().unwrap();
         stderr.read_to_string(&mut warned).unwrap();
         let want = format!("WARNING: {NAME}{DEVICE} knows no twin keys: ");
         assert!(warned.starts_with(&want), "{warned}");
-        assert_eq!(warned.lines().count(), 1, "{warned}");
+        let lines: Vec<&str> = warned.lines().skip(1).collect();
+        let why = "noports tunnel: the session was closed by the other end";
+        assert_eq!((lines[0], lines.len()), (why, 2), "{warned}");
+        assert!(lines[1].starts_with("  hint: "), "{warned}");
+    });
+}
+
+#[test]
+fn connections_at_the_same_time_do_not_kill_a_dart_5_6_daemon() {
+    const MANY: usize = 6;
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut device = OldDevice::start(&world, "6.2.0").await;
+        let mut tunnel = tunnel_to_nas(&world);
+        let request = device.request().await;
+        let (mut control, mut cipher) = device.accept(&request).await;
+        let port = listens_at(&mut tunnel);
+        let visitors: Vec<_> = (0..MANY).map(|_| connect(port)).collect();
+        for (visitor, seed) in visitors.iter().zip(b'a'..) {
+            (&*visitor).write_all(&[seed; 100]).unwrap();
+        }
+
+        // One read, as late as can be: everything has come.
+        let mut said = vec![0; MANY * 77];
+        control.read_exact(&mut said).unwrap();
+        cipher.apply(&mut said);
+        let said = String::from_utf8(said).unwrap();
+        let parts = said
+            .trim()
+            .split("connect:")
+            .filter(|part| !part.is_empty());
+        for (part, seed) in parts.zip(b'a'..) {
+            let (key, iv) = part.split_once(':').unwrap();
+            let to_device = StreamKey {
+                key: aes_key_from_base64(key).unwrap(),
+                iv: iv_from_base64(iv).unwrap(),
+            };
+            let keys = Keys {
+                to_device,
+                to_client: None,
+            };
+            let (mut socket, mut bytes) = (device.meet(&request), [0; 100]);
+            socket.read_exact(&mut bytes).unwrap();
+            let inbound = online::session_keys(&keys).ciphers(Side::Device).inbound;
+            inbound.unwrap().apply(&mut bytes);
+            assert_eq!(bytes, [seed; 100]);
+        }
+        assert_eq!(said.matches("connect:").count(), MANY);
+    });
+}
+
+#[test]
+fn only_our_own_daemons_get_a_second_copy_of_a_request() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let tunnel = || tunnel(&world, &["-q", "--forward", "0:nas:443", "--wait", "3"]);
+        let ssh = || world.client(&["-q", "--stdio", "--timeout", "3"]);
+        for (core, asking, copies) in [
+            ("c1.0.20", tunnel(), 1),
+            ("6.2.0", tunnel(), 1),
+            ("", tunnel(), 1),
+            ("rust-0.1.0", tunnel(), 2),
+            ("c0.1.0", ssh(), 1),
+            ("rust-0.1.0", ssh(), 2),
+        ] {
+            let mut device = OldDevice::start(&world, core).await;
+            // A third of the wait passes, then the request would be repeated.
+            let asking = task::spawn(failure(asking));
+            let mut heard = 0;
+            let listening = async {
+                loop {
+                    let (entity, _) = device.hear().await;
+                    if entity.contains("_request.") {
+                        heard += 1;
+                    } else {
+                        device.answer_ping().await;
+                    }
+                }
+            };
+            let ended = futures_lite::future::or(asking, listening).await;
+            assert_eq!(ended.0, 7, "{core}: {}", ended.1);
+            // A ping that comes behind everything that was sent before it.
+            let words = ["devices", "--as", ALICE, "--to", DEVICE, "--device", NAME];
+            let last = task::spawn(output(world.noports(&words)));
+            loop {
+                let (entity, _) = device.hear().await;
+                if entity.starts_with("ping.") {
+                    break;
+                }
+                heard += 1;
+            }
+            device.answer_ping().await;
+            last.await;
+            assert_eq!(heard, copies, "{core:?}");
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_loses_pings_is_asked_again() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut device = OldDevice::start(&world, "c0.1.0").await;
+        device.deaf_for = 2;
+        let words = ["devices", "--as", ALICE, "--to", DEVICE, "--device", NAME];
+        let listed = task::spawn(output(world.noports(&words)));
+        let listening = async {
+            loop {
+                device.hear().await;
+                device.answer_ping().await;
+            }
+        };
+        let listed = futures_lite::future::or(listed, listening).await.stdout;
+        let listed = String::from_utf8(listed).unwrap();
+        // It answers, and keeps no record.
+        assert!(listed.contains("hidden"), "{listed}");
+
+        device.deaf_for = 1;
+        let asking = tunnel(&world, &["-q", "--forward", "0:nas:443"]);
+        let _asking = task::spawn(failure(asking));
+        assert_eq!(device.request().await.target_port, 443);
     });
 }
 

@@ -10,7 +10,9 @@ engine=${ENGINE:-podman}
 "$engine" compose up -d --build atserver
 until "$engine" compose cp atserver:/data/ca.pem ca.pem 2>/dev/null && [ -s ca.pem ]; do sleep 1; done
 chmod 644 ca.pem
+# Nobody else's, also where it has been there.
 mkdir -p keys
+chmod 700 keys
 for who in me my_device my_rendezvous; do
     case $who in
     my_device) service=daemon ;;
@@ -27,4 +29,7 @@ for who in me my_device my_rendezvous; do
     else
         printf '%s\n' "$secret" | noports activate "@$who" --root localhost:6400 --ca ca.pem --keys "keys/@${who}_key.atKeys"
     fi
+done
+for file in keys/*.atKeys; do
+    [ ! -e "$file" ] || chmod 600 "$file"
 done

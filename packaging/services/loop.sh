@@ -13,7 +13,8 @@ run() {
 
 loops() { # loops PID: is that process this loop?
     [ -n "$1" ] && kill -0 "$1" 2>/dev/null || return 1
-    [ ! -r "/proc/$1/cmdline" ] || tr '\0' ' ' <"/proc/$1/cmdline" | grep -q -F "$name.sh"
+    # A shell and this file: another program may have the number by now, and another instance's loop, too.
+    [ ! -r "/proc/$1/cmdline" ] || tr '\0' '\n' <"/proc/$1/cmdline" | sed -n 2,3p | grep -q "\(^\|/\)$name\.sh\$"
 }
 
 main() {

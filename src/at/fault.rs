@@ -207,6 +207,14 @@ impl Fault {
         }
     }
 
+    /// Keys of an enrolment that is over: only somebody else can change that.
+    pub fn ends_enrolment(&self) -> bool {
+        matches!(
+            self.code,
+            Some(Code::EnrollmentDenied | Code::EnrollmentRevoked | Code::EnrollmentExpired)
+        )
+    }
+
     /// Whether this is the normal "no such key".
     pub fn is_key_not_found(&self) -> bool {
         self.code == Some(Code::KeyNotFound)

@@ -13,11 +13,20 @@
 //! next command should first see that nothing is left over ([`Replies::pop`] gives `None`,
 //! [`Replies::is_partial`] is false), else the connection is out of step.
 //!
+//! A monitor's line that is longer than its reader wants, or no text, is passed over up to its end without being kept:
+//! strangers decide how long those are ([`Reply::Skipped`]).
+//!
 //! Every byte is looked at a fixed number of times, however the network cuts them.
 //!
 //! Source: at_libraries:packages/at_lookup/lib/src/connection/outbound_message_listener.dart
 
 use super::fault::Fault;
+
+mod skipped;
+
+pub use skipped::Skipped;
+
+use skipped::Skipping;
 
 /// Longest line either side accepts, in bytes (all Dart parties use this buffer size).
 pub const MAX_LINE: usize = 10_240_000;
@@ -37,6 +46,8 @@ pub enum Reply {
     Notification(String),
     /// `stream:…`
     Stream(String),
+    /// A monitor's line that was passed over: too long, or no text.
+    Skipped(Skipped),
     /// `@bob@` alone: the answer to `pol`. Only reported when asked for by [`Replies::expect_prompt`].
     Prompt(String),
 }
@@ -74,6 +85,10 @@ pub struct Replies {
     start: usize,
     scanned: usize,
     mode: Mode,
+    /// A monitor's lines above this are passed over.
+    limit: usize,
+    /// The line that is being passed over; none of it is in `buf`.
+    skipping: Option<Skipping>,
     /// The line at `start` is known to be `data:` or `error:`; what follows may belong to it.
     open: bool,
     prompt_wanted: bool,
@@ -89,6 +104,8 @@ impl Replies {
             start: 0,
             scanned: 0,
             mode,
+            limit: MAX_LINE,
+            skipping: None,
             open: false,
             prompt_wanted: false,
             greeted: false,
@@ -100,6 +117,11 @@ impl Replies {
         self.mode = mode;
         self.open = false;
         self.scanned = self.start;
+    }
+
+    /// The longest line of a monitor that is wanted, in bytes as they are sent, escapes and all.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.min(MAX_LINE);
     }
 
     /// The next reply may be a prompt that comes alone: the greeting `@` when nothing came before,
@@ -114,7 +136,10 @@ impl Replies {
     }
 
     /// Takes what was read.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        if let Some(skipping) = &mut self.skipping {
+            bytes = skipping.take(bytes);
+        }
         // What is done with goes once it is the larger part, so that each byte moves about once.
         if self.start > self.buf.len() / 2 {
             self.buf.drain(..self.start);
@@ -129,6 +154,13 @@ impl Replies {
     /// # Errors
     /// See [`WireError`].
     pub fn pop(&mut self) -> Result<Option<Reply>, WireError> {
+        if let Some(skipping) = &self.skipping {
+            let Some(skipped) = skipping.ended() else {
+                return Ok(None);
+            };
+            self.skipping = None;
+            return Ok(Some(Reply::Skipped(skipped)));
+        }
         loop {
             // Not only at first: blank lines may have stood in front of it.
             if self.prompt_wanted
@@ -140,9 +172,16 @@ impl Replies {
             let unseen = &self.buf[self.scanned..];
             let Some(end) = unseen.iter().position(|&b| b == b'\n') else {
                 self.scanned = self.buf.len();
+                if self.passes_over(self.scanned) {
+                    self.skip_the_rest();
+                    return Ok(None);
+                }
                 return self.within_limit(self.scanned).map(|()| None);
             };
             let end = self.scanned + end;
+            if self.passes_over(end) {
+                return Ok(Some(self.skip(end)));
+            }
             self.within_limit(end)?;
             if !self.open {
                 let line = skip_prompts(&self.buf[self.start..end]);
@@ -166,16 +205,27 @@ impl Replies {
                     }
                 }
             }
-            return self.take(end).map(Some);
+            return match self.take(end) {
+                Err(WireError::NotUtf8) if self.mode == Mode::Monitor => Ok(Some(self.skip(end))),
+                taken => taken.map(Some),
+            };
         }
     }
 
     /// Whether a started reply waits for its end (the connection's end in this state is a loss).
     pub fn is_partial(&self) -> bool {
+        if self.skipping.is_some() {
+            return true;
+        }
         let rest = skip_prompts(self.rest());
         let half_a_prompt =
             rest.first() == Some(&b'@') && prompt_name(rest).len() + 1 == rest.len();
         !rest.is_empty() && !half_a_prompt
+    }
+
+    /// Bytes of the line that is being passed over; `None` when there is none.
+    pub fn skipping(&self) -> Option<u64> {
+        self.skipping.as_ref().map(Skipping::bytes)
     }
 
     /// At the end of the stream: a last line without prompt (`error:AT0012…\n`, then closed).
@@ -194,6 +244,25 @@ impl Replies {
 
     fn rest(&self) -> &[u8] {
         &self.buf[self.start..]
+    }
+
+    fn passes_over(&self, end: usize) -> bool {
+        self.mode == Mode::Monitor && end - self.start > self.limit
+    }
+
+    /// Passes over the line whose end is at `end`.
+    fn skip(&mut self, end: usize) -> Reply {
+        let skipped = Skipped::of(&self.buf[self.start..end]);
+        self.consume(end + 1 - self.start);
+        Reply::Skipped(skipped)
+    }
+
+    /// Passes over the line whose end has not come yet.
+    fn skip_the_rest(&mut self) {
+        let mut skipping = Skipping::default();
+        skipping.take(self.rest());
+        self.skipping = Some(skipping);
+        self.consume(self.buf.len() - self.start);
     }
 
     fn within_limit(&self, end: usize) -> Result<(), WireError> {

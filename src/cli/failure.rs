@@ -34,7 +34,7 @@ pub mod exit {
     pub const DEVICE_SILENT: u8 = 7;
     /// The device, or the policy it asked, refused.
     pub const DEVICE_REFUSED: u8 = 8;
-    /// The rendezvous did not answer or cannot be reached.
+    /// The rendezvous did not answer, cannot be reached, or no longer holds the session.
     pub const RENDEZVOUS: u8 = 9;
     /// An answer cannot be trusted: wrong signature, wrong session.
     pub const NOT_TRUSTWORTHY: u8 = 10;
@@ -59,7 +59,7 @@ pub mod exit {
         (DEVICE_REFUSED, "the device refused"),
         (
             RENDEZVOUS,
-            "the rendezvous did not answer or cannot be reached",
+            "the rendezvous did not answer or cannot be reached, or the session broke off",
         ),
         (NOT_TRUSTWORTHY, "an answer cannot be trusted"),
         (TLS, "a TLS certificate is not trusted here"),
@@ -128,7 +128,8 @@ impl From<AtError> for Failure {
             AtError::Directory { .. }
             | AtError::Unreachable { .. }
             | AtError::Lost { .. }
-            | AtError::Silent(_) => exit::UNREACHABLE,
+            | AtError::Silent(_)
+            | AtError::NoKeyNow(..) => exit::UNREACHABLE,
             AtError::Tls { source, .. } => code_of_tls(source),
             AtError::Unknown { .. } => exit::UNKNOWN,
             AtError::Login { .. } | AtError::Auth(_) => exit::LOGIN,

@@ -11,7 +11,7 @@ use std::{
     fmt,
     future::{Future, pending, poll_fn},
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     str::FromStr,
     task::Poll,
@@ -137,9 +137,21 @@ pub fn tune(tcp: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(tcp).set_tcp_keepalive(&keep_alive)
 }
 
+/// Whether a name means this machine, whatever anybody else says of it (RFC 6761, 6.3).
+pub fn is_localhost(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let last = host.rsplit('.').next().unwrap_or(host);
+    last.eq_ignore_ascii_case("localhost")
+}
+
 async fn resolve(to: &Endpoint) -> io::Result<VecDeque<SocketAddr>> {
     if let Ok(literal) = to.host.parse::<IpAddr>() {
         return Ok(VecDeque::from([SocketAddr::new(literal, to.port)]));
+    }
+    // No resolver is asked: neither a file nor a name server may lead it elsewhere, and it works without both.
+    if is_localhost(&to.host) {
+        let both: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return Ok(both.map(|ip| SocketAddr::new(ip, to.port)).into());
     }
     let found = (to.host.as_str(), to.port).to_socket_addrs().await;
     let found = found.map_err(|error| {
@@ -170,7 +182,7 @@ type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 async fn race(mut waiting: VecDeque<SocketAddr>, to: &Endpoint) -> io::Result<TcpStream> {
     let mut running: Vec<Attempt> = Vec::new();
     let none = format!("{to} has no address");
-    let mut last = io::Error::new(io::ErrorKind::NotFound, none);
+    let mut last = io::Error::new(NO_ADDRESS, none);
     loop {
         if let Some(addr) = waiting.pop_front() {
             running.push(Box::pin(attempt(addr)));
@@ -186,10 +198,19 @@ async fn race(mut waiting: VecDeque<SocketAddr>, to: &Endpoint) -> io::Result<Tc
         };
         match or(async { Some(first_of(&mut running).await) }, head_start).await {
             Some(Ok(tcp)) => return Ok(tcp),
+            // That there is no such family here is no news once an address has answered.
+            Some(Err(error)) if last.kind() != NO_ADDRESS && no_family(&error) => {}
             Some(Err(error)) => last = error,
             None => {}
         }
     }
+}
+
+fn no_family(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::NetworkUnreachable
+    )
 }
 
 async fn attempt(addr: SocketAddr) -> io::Result<TcpStream> {
@@ -212,6 +233,8 @@ async fn first_of(running: &mut Vec<Attempt>) -> io::Result<TcpStream> {
     .await
 }
 
+/// The error of a name that leads nowhere.
+const NO_ADDRESS: io::ErrorKind = io::ErrorKind::NotFound;
 /// The longest name DNS can carry.
 const MAX_HOST: usize = 253;
 /// Addresses tried for one name.
@@ -296,6 +319,57 @@ mod tests {
         let turns = parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"]);
         assert_eq!(alternate(found), turns);
         assert!(alternate(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn localhost_is_this_machine_without_a_resolver() {
+        for (host, here) in [
+            ("localhost", true),
+            ("LocalHost", true),
+            ("localhost.", true),
+            ("foo.localhost", true),
+            ("a.b.LOCALHOST.", true),
+            ("localhost..", false),
+            ("notlocalhost", false),
+            ("localhost.example", false),
+            (".", false),
+        ] {
+            assert_eq!(is_localhost(host), here, "{host}");
+        }
+        // A name that no resolver would find.
+        for host in ["localhost.", "nobody-has-this-name.LocalHost"] {
+            let to = Endpoint::parse(host, Some(7)).unwrap();
+            let found = block_on(resolve(&to)).unwrap();
+            let want: [SocketAddr; 2] = ["127.0.0.1:7", "[::1]:7"].map(|a| a.parse().unwrap());
+            assert_eq!(found, want, "{host}");
+        }
+    }
+
+    #[test]
+    fn localhost_is_reached_on_whichever_address_listens() {
+        let socket = |v6| {
+            socket2::Socket::new(
+                socket2::Domain::for_address(v6),
+                socket2::Type::STREAM,
+                None,
+            )
+        };
+        let port = |port| ["127.0.0.1", "::1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+        for listening in [0, 1] {
+            let Ok(listener) = std::net::TcpListener::bind(port(0)[listening]) else {
+                continue; // no IPv6 here
+            };
+            let at = listener.local_addr().unwrap();
+            // The other address of this port is kept by somebody who does not listen.
+            let other = port(at.port())[1 - listening];
+            let kept = socket(other).and_then(|socket| socket.bind(&other.into()).map(|()| socket));
+            if listening == 1 && kept.is_err() {
+                continue; // another program has it
+            }
+            let to = Endpoint::parse("localhost", Some(at.port())).unwrap();
+            let tcp = block_on(dial(&to, SOON)).unwrap();
+            assert_eq!(tcp.peer_addr().unwrap(), at);
+        }
     }
 
     /// A listener whose queue is full: connecting to it hangs, as with a dead route.

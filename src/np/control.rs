@@ -10,8 +10,10 @@
 //! Nothing is answered. The rendezvous knows nothing of these lines. Line *n* is for data socket *n* on
 //! either side; how those find each other is told in [`super::pairs`].
 //!
-//! Clients before 5.6 send no LF: each of their lines has 77 bytes. They never have twin keys and know no
-//! plain sessions, so this is only believed in a session with a single key, and only until the first LF.
+//! Clients before 5.6 send no LF: each of their lines has 77 bytes. Daemons of 5.6 take several of them at once,
+//! with nothing between them, and an LF there for a part of a key; so ours sends them none either, nor behind
+//! `connect:no:encrypt`. Lines without an LF never have twin keys: they are believed in the other two kinds of
+//! session only, and only until the first LF.
 //!
 //! A session's kind does not change while it runs: keys in a plain session, or a plain connection in an encrypted
 //! one, end it.
@@ -27,6 +29,8 @@ use crate::{at::crypto, secret::Secret};
 pub const MAX_LINE: usize = 4096;
 /// Bytes of `connect:<key>:<iv>`.
 const UNENDED: usize = 77;
+/// The same without keys.
+const UNENDED_PLAIN: usize = "connect:no:encrypt".len();
 
 /// What a session's connections are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +154,7 @@ impl Lines {
         Self {
             buffer: Zeroizing::default(),
             searched: 0,
-            unended: kind == Kind::Single,
+            unended: kind != Kind::Twin,
             kind,
         }
     }
@@ -166,8 +170,8 @@ impl Lines {
     /// See [`ControlError`]. After an error nothing sensible comes any more.
     pub fn pop(&mut self) -> Result<Option<Line>, ControlError> {
         loop {
-            if self.unended && self.is_unended() {
-                return self.take(UNENDED, UNENDED).map(Some);
+            if let Some(length) = self.unended_line() {
+                return self.take(length, length).map(Some);
             }
             let fresh = &self.buffer[self.searched..];
             let Some(end) = fresh.iter().position(|&byte| byte == b'\n') else {
@@ -191,15 +195,19 @@ impl Lines {
         }
     }
 
-    /// A whole line stands in front, and what follows is not its LF.
-    fn is_unended(&self) -> bool {
-        let (line, next) = match self.buffer.split_at_checked(UNENDED) {
-            Some((line, rest)) => (line, rest.first()),
-            None => return false,
+    /// The length of a whole line in front, if what follows is not its LF.
+    fn unended_line(&self) -> Option<usize> {
+        let (length, begin): (_, &[u8]) = match self.kind {
+            _ if !self.unended => return None,
+            Kind::Plain => (UNENDED_PLAIN, b"connect:no:encrypt"),
+            Kind::Single | Kind::Twin => (UNENDED, b"connect:"),
         };
-        next.is_none_or(|byte| !b"\n\r :".contains(byte))
-            && line.starts_with(b"connect:")
-            && !line.contains(&b'\n')
+        let (line, rest) = self.buffer.split_at_checked(length)?;
+        let next = rest.first();
+        let whole = next.is_none_or(|byte| !b"\n\r :".contains(byte))
+            && line.starts_with(begin)
+            && !line.contains(&b'\n');
+        whole.then_some(length)
     }
 
     fn take(&mut self, line: usize, with_end: usize) -> Result<Line, ControlError> {
@@ -318,6 +326,8 @@ mod tests {
             (Kind::Single, format!("{ended}{bare}"), 1),
             (Kind::Twin, format!("{bare}{bare}"), 0),
             (Kind::Plain, format!("{bare}{bare}"), 0),
+            (Kind::Plain, "connect:no:encrypt".repeat(3), 3),
+            (Kind::Plain, "connect:no:encrypt\n".repeat(3), 3),
             (Kind::Twin, format!("{ended}{ended}"), 2),
             (Kind::Single, known("twinMessage"), 1),
         ] {

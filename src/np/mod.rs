@@ -46,6 +46,12 @@ pub const VALUE_TTL: u64 = 10_000;
 /// Life of the notification that carries it, in milliseconds. After this it is worthless.
 pub const NOTE_TTL: u64 = 60_000;
 
+/// Longest line with a notification that daemon, rendezvous and policy read, in bytes: the longest message of a peer
+/// ([`envelope::MAX_ENVELOPE`], [`policy::rpc::MAX_RPC`]) in base64, with its names and keys.
+pub const MAX_NOTE_LINE: usize = 64 * 1024;
+/// The same for a client, to which devices send heartbeats ([`ping::MAX_HEARTBEAT`]).
+pub const MAX_CLIENT_LINE: usize = 128 * 1024;
+
 /// One notification to send, not yet encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {

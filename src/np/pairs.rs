@@ -20,7 +20,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a socket waits for its counterpart. A device has three attempts of ten seconds to come.
+/// How long a socket waits for its counterpart. The other end tries for twenty-five seconds, and its last
+/// attempt may take ten.
 pub const COUNTERPART_TIME: Duration = Duration::from_secs(35);
 /// Sockets of one end that may wait at a time, if it does not number them; more wait in the kernel, in order.
 pub const MAX_WAITING: usize = 64;

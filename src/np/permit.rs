@@ -43,7 +43,7 @@ impl Permit {
         self.0.iter().any(|p| {
             p.host
                 .as_deref()
-                .is_none_or(|h| h.eq_ignore_ascii_case(host))
+                .is_none_or(|h| undotted(h).eq_ignore_ascii_case(undotted(host)))
                 && p.port.is_none_or(|wanted| wanted == port)
         })
     }
@@ -52,6 +52,13 @@ impl Permit {
     pub fn services(&self) -> Vec<String> {
         self.0.iter().map(Pattern::to_string).collect()
     }
+}
+
+/// `localhost.` is another way to write `localhost`. Of other names a dot may change the meaning.
+fn undotted(host: &str) -> &str {
+    let name = host.strip_suffix('.');
+    name.filter(|name| name.eq_ignore_ascii_case("localhost"))
+        .unwrap_or(host)
 }
 
 /// Another program's list, each pattern a word of its own: words that are no pattern permit nothing.
@@ -130,6 +137,11 @@ mod tests {
         for (list, host, port, want) in [
             ("localhost:22", "localhost", 22, true),
             ("localhost:22", "LOCALHOST", 22, true),
+            ("localhost:22", "localhost.", 22, true),
+            ("localhost.:22", "Localhost", 22, true),
+            ("localhost:22", "localhost..", 22, false),
+            ("localhost:22", "foo.localhost", 22, false),
+            ("nas:22", "nas.", 22, false),
             ("localhost:22", "127.0.0.1", 22, false),
             ("localhost:22", "localhost", 23, false),
             ("*:22", "anything", 22, true),

@@ -24,6 +24,10 @@ use crate::at::AtSign;
 /// The whole text of a ping.
 pub const PING: &str = "ping";
 
+/// When a ping without an answer is sent again, in seconds after the first one: the C daemon loses what arrives
+/// while it asks its atServer whether it is still there.
+pub const AGAIN: [u64; 3] = [2, 5, 9];
+
 /// Longest answer that is looked at, in bytes.
 pub const MAX_HEARTBEAT: usize = 64 * 1024;
 
@@ -75,6 +79,9 @@ pub struct Heartbeat {
     /// The patterns it lets people open.
     pub services: Vec<String>,
 }
+
+/// How [`Heartbeat::core`] begins in the answers of daemons of this program.
+const OUR_CORE: &str = "rust-";
 
 /// The group of a daemon that has none.
 pub const NO_GROUP: &str = "__none__";
@@ -138,7 +145,7 @@ impl Heartbeat {
             device: device.to_string(),
             group: NO_GROUP.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            core: concat!("rust-", env!("CARGO_PKG_VERSION")).to_owned(),
+            core: format!("{OUR_CORE}{}", env!("CARGO_PKG_VERSION")),
             features: Features {
                 relay_auth: true,
                 relay_encryption: true,
@@ -150,6 +157,11 @@ impl Heartbeat {
             },
             services,
         }
+    }
+
+    /// Whether it is of this program: only then is it known that a request that comes twice acts once.
+    pub fn is_ours(&self) -> bool {
+        self.core.starts_with(OUR_CORE)
     }
 
     /// Nothing but a name: stands in for the answer of a daemon that was not asked, or does not answer.
@@ -309,6 +321,9 @@ mod tests {
         );
         assert_eq!(ours.print(), want);
         assert_eq!(Heartbeat::parse(&want).unwrap(), ours);
+        assert!(ours.is_ours());
+        let theirs = Heartbeat::parse(r#"{"corePackageVersion":"c0.1.0"}"#).unwrap();
+        assert!(!theirs.is_ours() && !Heartbeat::unknown(&"dev1".parse().unwrap()).is_ours());
     }
 
     #[test]

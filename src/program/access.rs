@@ -8,6 +8,9 @@
 //! ```
 //! The lists belong to the atSign and are kept by its atServer; they count for everything, not for NoPorts alone.
 //! Many atServers know the block list only.
+//!
+//! What somebody has sent stays with the atServer until it expires, and comes to programs that were away. Who is blocked
+//! is heard no more, so that goes, too; `clear` does it alone.
 
 use std::process::ExitCode;
 
@@ -26,13 +29,15 @@ use crate::{
     sys::{log, process},
 };
 
+mod clear;
+
 with_account! {
     /// Say whom the atServer of your atSign lets in.
     #[derive(FromArgs, Debug)]
     #[argh(
         example = "{command_name} allow @device @alice @bob",
         example = "{command_name} show @device",
-        note = "{command_name} WORD @you, where WORD is\n  show      tell both lists\n  allow     add to the allow list: once it is not empty, nobody else gets in\n  disallow  take from it\n  block     add to the block list, which always wins\n  unblock   take from it",
+        note = "{command_name} WORD @you, where WORD is\n  show      tell both lists\n  allow     add to the allow list: once it is not empty, nobody else gets in\n  disallow  take from it\n  block     add to the block list, which always wins,\n            and remove what they have sent\n  unblock   take from it\n  clear     remove what they have sent and is still kept; without names what\n            everybody else has",
         note = "Whoever is not let in can send nothing and read nothing; no request of theirs\n  reaches a daemon. Allow everybody a program deals with: for a daemon its\n  managers, its policy and the rendezvous, which looks up its public key; for a\n  client its devices and rendezvous; for a rendezvous clients and devices.",
         error_code(1, "failed, or the atServer knows no such list"),
         error_code(2, "the command line was wrong"),
@@ -43,7 +48,7 @@ with_account! {
         error_code(11, "a TLS certificate is not trusted here")
     )]
     struct Args {
-        /// show, allow, disallow, block or unblock
+        /// show, allow, disallow, block, unblock or clear
         #[argh(positional)]
         word: String,
         /// your atSign
@@ -59,13 +64,15 @@ with_account! {
 }
 
 /// What a word does: to which list, and whether it adds.
-const WORDS: [(&str, Option<(List, bool)>); 5] = [
+const WORDS: [(&str, Option<(List, bool)>); 6] = [
     ("show", None),
     ("allow", Some((List::Allow, true))),
     ("disallow", Some((List::Allow, false))),
     ("block", Some((List::Block, true))),
     ("unblock", Some((List::Block, false))),
+    (CLEAR, None),
 ];
+const CLEAR: &str = "clear";
 
 /// Runs the program; `args` without its name.
 pub fn main(name: &str, args: &[&str]) -> ExitCode {
@@ -87,7 +94,11 @@ async fn run(args: Args) -> Result<(), Failure> {
     let at = Client::login(&network, keys).await?;
     progress.done(format_args!("logged in as {who}"));
 
+    let mut doomed = clears(&args)?;
     if let Some(change) = change {
+        if let Config::Add(List::Block, names) = &change {
+            doomed = Some(names.clone());
+        }
         let opens = matches!(change, Config::Add(List::Allow, _));
         let first = opens && names(&at, List::Allow).await?.is_empty();
         at.run(&Verb::Config(change)).await.map_err(refused)?;
@@ -96,13 +107,26 @@ async fn run(args: Args) -> Result<(), Failure> {
             progress.note("from now on nobody else is let in; a rendezvous has to be, too");
         }
     }
+    let removed = match doomed {
+        Some(senders) => Some(clear::clear(&at, &senders).await?),
+        None => None,
+    };
     let allowed = match names(&at, List::Allow).await {
         Err(failure) if failure.message == NO_ALLOW_LIST => None,
         names => Some(names?),
     };
     let blocked = names(&at, List::Block).await?;
-    tell(&args, &who, allowed.as_deref(), &blocked);
+    tell(&args, &who, (allowed.as_deref(), &blocked), removed);
     Ok(())
+}
+
+/// Whose notifications are to go; an empty list: everybody else's.
+fn clears(args: &Args) -> Result<Option<Vec<AtSign>>, Failure> {
+    if args.word != CLEAR {
+        return Ok(None);
+    }
+    let others = args.others.iter().map(|name| name.parse());
+    Ok(Some(others.collect::<Result<_, _>>()?))
 }
 
 /// What the words ask for.
@@ -116,6 +140,7 @@ fn change(args: &Args) -> Result<Option<Config>, Failure> {
     let others = args.others.iter().map(|name| name.parse());
     let others: Vec<AtSign> = others.collect::<Result<_, _>>()?;
     match (change, others.is_empty()) {
+        _ if *word == CLEAR => Ok(None),
         (None, true) => Ok(None),
         (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
         (Some(_), true) => Err(Failure::misuse(format!("{word} whom?"))
@@ -160,20 +185,33 @@ struct Line<'a> {
     atsign: &'a str,
     allow: Option<&'a [String]>,
     block: &'a [String],
+    removed: Option<usize>,
 }
 
-fn tell(args: &Args, who: &AtSign, allowed: Option<&[String]>, blocked: &[String]) {
+/// The lists, and how many notifications were removed.
+fn tell(
+    args: &Args,
+    who: &AtSign,
+    (allowed, blocked): (Option<&[String]>, &[String]),
+    removed: Option<usize>,
+) {
     if args.json {
         cli::print_out(&json::to_string(&Line {
             event: "access",
             atsign: who.as_str(),
             allow: allowed,
             block: blocked,
+            removed,
         }));
         return;
     }
-    for line in lines(allowed, blocked) {
-        cli::print_out(&line);
+    if args.word != CLEAR {
+        for line in lines(allowed, blocked) {
+            cli::print_out(&line);
+        }
+    }
+    if let Some(removed) = removed {
+        cli::print_out(&format!("removed  {removed}"));
     }
 }
 
@@ -211,6 +249,8 @@ mod tests {
             ("show @a @b", Err("show takes one atSign")),
             ("permit @a @b", Err("\"permit\" is none of show, allow")),
             ("allow @a @b!", Err("@b!")),
+            ("clear @a", Ok("")),
+            ("clear @a @b", Ok("")),
         ] {
             let split: Vec<&str> = words.split(' ').collect();
             let args = Args::from_args(&["noports", "access"], &split).unwrap();

@@ -9,6 +9,10 @@
 //! Without a command it is `onboard`, as in old scripts. Secrets in the command line are taken, since those
 //! scripts have them there, but not without a word about it. What scripts read on stdout is as it was: a code by
 //! itself, `Enrollment ID: …`, `Approved …`, the columns of `list`. A decision for which nothing fits is no failure.
+//!
+//! `--arx` and `--drx` are patterns that any part of a name may fit, as in the original. It grants by them whatever
+//! is asked for, and says nothing; here `*` and `__manage`, which reach all of the atSign, are granted to the one
+//! request that is named by its id (`-i`), never by a pattern.
 //! Exit codes are those of our programs, but for `status`, which has its own.
 //!
 //! Source: at_client_sdk:packages/at_onboarding_cli/lib/src/cli/auth_cli_args.dart.
@@ -59,13 +63,13 @@ const ENROLL: &[Row] = &[
 ];
 const LIST: &[Row] = &[
     (&["enrollmentStatus"], b's', To::Value("--status")),
-    (&["arx"], b'A', To::Value("--app")),
-    (&["drx"], b'D', To::Value("--device")),
+    (&["arx"], b'A', To::Value("--app-pattern")),
+    (&["drx"], b'D', To::Value("--device-pattern")),
 ];
 const DECIDE: &[Row] = &[
     (&["enrollmentId"], b'i', To::Value(ID)),
-    (&["arx"], b'A', To::Value("--app")),
-    (&["drx"], b'D', To::Value("--device")),
+    (&["arx"], b'A', To::Value("--app-pattern")),
+    (&["drx"], b'D', To::Value("--device-pattern")),
     (&["limit"], b'L', To::Value("--limit")),
     (&["approve-existing"], 0, To::Switch("--existing")),
 ];
@@ -346,20 +350,20 @@ mod tests {
             ),
             (
                 "list -a @d -s pending --arx a",
-                "enroll list @d --status pending --app a",
+                "enroll list @d --status pending --app-pattern a",
                 "",
                 "",
             ),
             ("fetch -i e-1 -a @d", "enroll list @d e-1", "", ""),
             (
                 "approve -a @d --arx noports --drx NAME",
-                "enroll approve @d --app noports --device NAME --yes",
+                "enroll approve @d --app-pattern noports --device-pattern NAME --yes",
                 "",
                 "",
             ),
             (
                 "auto -a @d -A noports -D p -L 1 --approve-existing",
-                "enroll auto @d --app noports --device p --limit 1 --existing",
+                "enroll auto @d --app-pattern noports --device-pattern p --limit 1 --existing",
                 "",
                 "",
             ),

@@ -187,6 +187,9 @@ struct Args {
     /// with --multi --bind-local-port: milliseconds between two connections, for old devices (0)
     #[argh(option, default = "0", arg_name = "milliseconds")]
     pace: u64,
+    /// with --multi --bind-local-port: announce connections without a line's end, for devices that want none
+    #[argh(switch)]
+    unended: bool,
     /// with --bind-local-port: address to listen on (127.0.0.1)
     #[argh(option, arg_name = "address")]
     bind_address: Option<IpAddr>,
@@ -356,6 +359,8 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
             heartbeat: (args.heartbeat > 0)
                 .then(|| Duration::from_secs(args.heartbeat.min(LONGEST_WAIT))),
             pace: Duration::from_millis(args.pace.min(LONGEST_PACE)),
+            unended: args.unended,
+            stands: None,
         }),
     })
 }

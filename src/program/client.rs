@@ -41,7 +41,7 @@ use crate::{
     sys::{self, ssh::UserName},
 };
 
-use login::{Reach, find_ssh, print, shell, stdio};
+use login::{Reach, check_words, find_ssh, print, shell, stdio};
 use tunnelled::Inside;
 
 mod login;
@@ -178,6 +178,9 @@ impl Args {
         if how == How::Stdio && whom.ways.terms.generation == Generation::V3 {
             let why = "--stdio needs a session that the device does not open itself";
             return Err(Failure::misuse(why).hint("without --legacy-daemon"));
+        }
+        if how != How::Stdio {
+            check_words(&self.ssh)?;
         }
         let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
         let (ssh, for_tunnel) = match self.add_forwards_to_tunnel {

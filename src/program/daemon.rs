@@ -33,7 +33,7 @@ use std::{
 };
 
 use async_std::task;
-use log::{debug, error, info, warn};
+use log::{debug, error, info};
 
 use crate::{
     at::{
@@ -54,6 +54,7 @@ use crate::{
     secret::Secret,
     session::{
         authorise::{Consult, Doorman, Verdict},
+        in_work::InWork,
         online,
     },
     sys::authorized_keys::AuthorizedKeys,
@@ -76,8 +77,9 @@ mod reverse;
 mod session;
 mod ways;
 
-/// Messages that may be worked on at the same time; more wait for no one and are dropped.
+/// Messages that may be worked on at the same time, and of one sender; more wait for no one and are dropped.
 const MAX_STARTING: usize = 64;
+const MAX_STARTING_OF_ONE: usize = 48;
 
 /// Who may open what, through which daemon.
 #[derive(Clone, Debug)]
@@ -144,6 +146,7 @@ pub async fn serve(
         policy: Arc::new(policy),
         known: Arc::default(),
         slots: Arc::default(),
+        in_work: InWork::new(MAX_STARTING, MAX_STARTING_OF_ONE),
         keyring,
     };
     ready(&daemon.announce());
@@ -171,6 +174,7 @@ struct Daemon {
     known: Arc<Mutex<Known>>,
     /// Private keys that wait for the request that uses them.
     slots: Arc<Mutex<Slots>>,
+    in_work: InWork,
     keyring: Keyring,
 }
 
@@ -216,12 +220,14 @@ impl Daemon {
             "ssh_request" => self.start(note, Word::Ssh, permit),
             "npt_request" => self.start(note, Word::Tunnel, permit),
             "sshd" if ssh.reverse => self.start(note, Word::Reverse, permit),
-            "privatekey" if ssh.reverse => self.work(|daemon| async move {
+            "privatekey" if ssh.reverse => self.work(&note.from.clone(), |daemon| async move {
                 daemon.keep_private_key(note, permit).await;
             }),
-            "sshpublickey" if ssh.accept_keys.is_some() => self.work(|daemon| async move {
-                daemon.accept_key(note, permit).await;
-            }),
+            "sshpublickey" if ssh.accept_keys.is_some() => {
+                self.work(&note.from.clone(), |daemon| async move {
+                    daemon.accept_key(note, permit).await;
+                })
+            }
             "sshd" | "privatekey" => ignored("no_reverse_ssh"),
             "sshpublickey" => ignored("no_public_keys"),
             _ => ignored("unknown_word"),
@@ -229,7 +235,7 @@ impl Daemon {
     }
 
     fn start(&self, note: Notification, word: Word, permit: Result<Permit, String>) {
-        self.work(|daemon| async move {
+        self.work(&note.from.clone(), |daemon| async move {
             match permit {
                 Ok(permit) => daemon.serve(note, word, &permit).await,
                 Err(why) => daemon.deny(note, word, &why).await,
@@ -238,12 +244,12 @@ impl Daemon {
     }
 
     /// In a task of its own, unless there are too many.
-    fn work<F>(&self, what: impl FnOnce(Self) -> F)
+    fn work<F>(&self, from: &AtSign, what: impl FnOnce(Self) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some(working) = Working::begin(self) else {
-            return warn!("ignored reason=too_many_starting");
+        let Some(working) = self.in_work.begin(from) else {
+            return;
         };
         let work = what(self.clone());
         task::spawn(async move {
@@ -308,26 +314,6 @@ impl Daemon {
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One of the messages that are worked on.
-struct Working(Daemon);
-
-impl Working {
-    fn begin(daemon: &Daemon) -> Option<Self> {
-        let mut known = daemon.known();
-        if known.starting >= MAX_STARTING {
-            return None;
-        }
-        known.starting += 1;
-        Some(Self(daemon.clone()))
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.known().starting -= 1;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   scan for device_info.<name>.sshnp ──▶ the records that daemons keep for their managers
-//!   each one: read it afresh, and ping its daemon, all at the same time
+//!   each one: read it afresh, and ping its daemon, all at the same time; the silent ones again after a while
 //!   heartbeats, until all have answered or the time is up ──▶ a table: `show`
 //! ```
 //! A device that hides keeps no record, so it is not found; it answers who knows its name (`--device`).
@@ -14,7 +14,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use argh::FromArgs;
@@ -29,7 +29,7 @@ use crate::{
     },
     cli::{self, Failure, Progress, classic, with_account},
     np::{
-        NAMESPACE,
+        MAX_CLIENT_LINE, NAMESPACE,
         ids::DeviceName,
         ping::{self, Heartbeat},
     },
@@ -94,7 +94,7 @@ async fn story(args: Args) -> Result<(), Failure> {
 
     progress.begin(format!("logging in as {}", keys.atsign));
     let watch = format!(r"heartbeat\.[^.]+\.{NAMESPACE}@");
-    let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch).await?;
+    let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch, MAX_CLIENT_LINE).await?;
     progress.begin("looking for devices");
     if classic().is_some() {
         cli::print_err("Searching for devices...");
@@ -242,11 +242,23 @@ async fn hear(
     names: &[Name],
     answers: &mut HashMap<Name, Heartbeat>,
 ) {
+    let begun = Instant::now();
+    let mut repeats = ping::AGAIN.map(Duration::from_secs).into_iter();
+    let mut next = repeats.next();
     while answers.len() < names.len() {
-        let note = match inbox.next().await {
-            Some(Event::Note(note)) => note,
-            Some(_) => continue,
-            None => return,
+        let event = match next {
+            Some(after) => timeout(after.saturating_sub(begun.elapsed()), inbox.next()).await,
+            None => Ok(inbox.next().await),
+        };
+        let note = match event {
+            Ok(Some(Event::Note(note))) => note,
+            Ok(Some(_)) => continue,
+            Ok(None) => return,
+            Err(_) => {
+                ping_again(at, names, answers);
+                next = repeats.next();
+                continue;
+            }
         };
         // Only what a device we asked says of itself is ever decrypted.
         let sender = names.iter().find(|(who, device)| {
@@ -259,6 +271,18 @@ async fn hear(
             answers.insert(name.clone(), heartbeat);
         }
     }
+}
+
+/// Asks those that are silent once more; what is heard meanwhile does not wait for that.
+fn ping_again(at: &Client, names: &[Name], answers: &HashMap<Name, Heartbeat>) {
+    let silent = names.iter().filter(|name| !answers.contains_key(*name));
+    let silent: Vec<Name> = silent.cloned().collect();
+    let at = at.clone();
+    task::spawn(async move {
+        for (who, device) in silent {
+            online::send_or_log(&at, &ping::ask(&who, &device)).await;
+        }
+    });
 }
 
 #[cfg(test)]

@@ -150,7 +150,8 @@ with_account! {
 with_account! {
     /// Look at the enrolments of an atSign, and decide about them.
     ///
-    /// Which one is said by its id, or by the short code that the new device shows.
+    /// Which one is said by its id, or by the short code that the new device shows. Nothing beyond --grant is
+    /// granted unless somebody looks at it and says yes: * and __manage reach all of the atSign.
     #[derive(FromArgs, Debug)]
     struct Decide {
         /// the atSign
@@ -159,16 +160,25 @@ with_account! {
         /// id or short code
         #[argh(positional)]
         which: Vec<String>,
-        /// instead: those of programs whose name this regular expression fits
-        #[argh(option, arg_name = "regex")]
+        /// instead: those of the program with this name, the whole of it
+        #[argh(option, arg_name = "name")]
         app: Option<String>,
-        /// instead: those of devices whose name this regular expression fits
-        #[argh(option, arg_name = "regex")]
+        /// instead: those of the device with this name, the whole of it
+        #[argh(option, arg_name = "name")]
         device: Option<String>,
+        /// instead: those of programs whose whole name this regular expression fits
+        #[argh(option, arg_name = "regex")]
+        app_pattern: Option<String>,
+        /// instead: those of devices whose whole name this regular expression fits
+        #[argh(option, arg_name = "regex")]
+        device_pattern: Option<String>,
+        /// auto, and approve --yes: the most that is granted without anybody looking (default: sshnp:rw,sshrvd:rw)
+        #[argh(option, default = "show::NAMESPACES.to_owned()")]
+        grant: String,
         /// list: only pending, approved, denied, revoked or expired ones
         #[argh(option)]
         status: Option<String>,
-        /// approve: do not ask
+        /// approve: do not ask; deny, revoke, unrevoke, delete: also when several fit
         #[argh(switch)]
         yes: bool,
         /// revoke: also our own, which ends our access

@@ -305,9 +305,6 @@ fn begin(
 ) -> Result<String, Failure> {
     let name = &service.name;
     let state = init.state_file(name, &service.person);
-    if changed {
-        let _ = std::fs::remove_file(&state);
-    }
     act::start(init, service, file, changed)?;
     progress.done(format!("{name} is started, now and at every boot"));
     if init == Init::SystemdUser && !host::lingers(&service.person) {

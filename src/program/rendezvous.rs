@@ -50,7 +50,7 @@ use crate::{
         ids::{Nonce, SessionId},
         ports::{self, Asked, Form, Logins, Ports},
     },
-    session::online,
+    session::{in_work::InWork, online},
 };
 
 pub use args::{main, verify};
@@ -101,6 +101,10 @@ impl Policy {
     }
 }
 
+/// Requests that are being read and answered at a time, and of one atSign: its key may have to be looked up first, and
+/// anybody may ask.
+const MAX_IN_WORK: usize = 1024;
+const MAX_IN_WORK_OF_ONE: usize = 128;
 /// Sessions at a time, unless --max-sessions says otherwise.
 const MAX_SESSIONS: usize = 4096;
 
@@ -127,6 +131,7 @@ pub async fn serve(
         at,
         policy: Arc::new(policy),
         sessions: Arc::default(),
+        in_work: InWork::new(MAX_IN_WORK, MAX_IN_WORK_OF_ONE),
     };
     online::listen(inbox, |note| rendezvous.hear(note)).await
 }
@@ -137,6 +142,7 @@ struct Rendezvous {
     at: Client,
     policy: Arc<Policy>,
     sessions: Arc<Mutex<HashMap<SessionId, Session>>>,
+    in_work: InWork,
 }
 
 /// A session that has its ports, is about to, or had them.
@@ -181,39 +187,59 @@ impl Rendezvous {
         if !allowed {
             return info!("ignored from={} reason=not_a_manager", note.from);
         }
+        let Some(working) = self.in_work.begin(&note.from) else {
+            return;
+        };
         let rendezvous = self.clone();
-        task::spawn(async move { rendezvous.serve(note, form).await });
+        task::spawn(async move {
+            if let Some(request) = rendezvous.admit(&note, form).await {
+                drop(working);
+                rendezvous.serve(&request).await;
+            }
+        });
     }
 
-    /// One request for ports: answer it, then be the meeting place until it is over.
-    async fn serve(&self, note: Notification, form: Form) {
+    /// One request for ports: read it, and refuse it or give it a place.
+    async fn admit(&self, note: &Notification, form: Form) -> Option<Request> {
         let from = &note.from;
-        let text = match self.at.open(&note).await {
-            Ok(Some(text)) => text,
-            other => return info!("refused from={from} reason={:?}", other.err()),
+        let refused = |reason: &str| info!("refused from={from} reason={reason:?}");
+        let text = match self.at.open(note).await {
+            Ok(text) => text?,
+            Err(error) => {
+                refused(&error.to_string());
+                return None;
+            }
         };
-        let request = match Asked::parse(form, from, &text) {
-            Ok(asked) => Request {
-                client: from.clone(),
-                asked,
-            },
-            Err(why) => return info!("refused from={from} reason={:?}", why.to_string()),
+        let asked = Asked::parse(form, from, &text);
+        let asked = asked.map_err(|why| refused(&why.to_string())).ok()?;
+        let request = Request {
+            client: from.clone(),
+            asked,
         };
-        let session = request.asked.session();
         if self.policy.signed_only && request.asked.logins() != Logins::BOTH {
-            return self.refuse(&request, "both ends have to log in here").await;
+            self.refuse(&request, "both ends have to log in here").await;
+            return None;
         }
         match self.place(&request) {
-            Place::Free => {}
-            Place::Repeated(None) => return,
-            Place::Repeated(Some(answer)) => return online::send_or_log(&self.at, &answer).await,
-            Place::Refused(why) => return self.refuse(&request, why).await,
+            Place::Free => return Some(request),
+            Place::Repeated(answer) => {
+                if let Some(answer) = answer {
+                    online::send_or_log(&self.at, &answer).await;
+                }
+            }
+            Place::Refused(why) => self.refuse(&request, why).await,
         }
-        match self.meet(&request).await {
+        None
+    }
+
+    /// Is the meeting place of a session until it is over.
+    async fn serve(&self, request: &Request) {
+        let session = request.asked.session();
+        match self.meet(request).await {
             Ok(pairs) => info!("session={session} ended pairs={pairs}"),
             Err(why) => {
                 warn!("session={session} error={why:?}");
-                self.refuse(&request, "no ports can be opened").await;
+                self.refuse(request, "no ports can be opened").await;
             }
         }
         if let Some(known) = self.sessions().get_mut(&session) {
@@ -320,6 +346,7 @@ impl Rendezvous {
                 Signer {
                     at: self.at.clone(),
                     who: who.clone(),
+                    asker: request.client.clone(),
                 },
             ),
         };

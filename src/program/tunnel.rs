@@ -241,7 +241,7 @@ impl Wish {
         self.say(
             &mut progress,
             format!(
-                "session ended: no connection for {:?}, or closed by the device",
+                "session ended: no connection for {:?}, or for as long as the device lets it stand",
                 self.idle
             ),
         );
@@ -332,7 +332,7 @@ impl Wish {
             }),
         };
         let bridge = launch::start(&program, &order).await;
-        let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+        let bridge = bridge.map_err(|why| why.told())?;
         let port = bridge
             .port
             .ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;
@@ -442,13 +442,26 @@ impl std::fmt::Display for Door {
     }
 }
 
-/// What this daemon understands on the control channel. The C daemon ends the session at a sign of life, and
-/// it and daemons before 5.6 want one announcement per read.
+/// What this daemon understands on the control channel.
+///
+/// | daemon | its core | reads | so it gets |
+/// | --- | --- | --- | --- |
+/// | Dart before 5.6 | `6.0.7` | one announcement per read | pauses, no line ends |
+/// | Dart 5.6 to 5.9 | `6.2.0` | splits one read at `connect:`; a line's end in it spoils an IV | the same |
+/// | Dart from 5.10 | `6.5.0` | lines | lines, signs of life |
+/// | C | `c0.1.0` | one line per read; a sign of life ends the session | pauses, line ends |
+/// | ours | `rust-…` | lines | lines, signs of life |
+///
+/// A pause is no promise: what is sent apart may still be read at once. Dart then finds both announcements, for
+/// there is nothing between them; C does not.
 fn talk(daemon: &Heartbeat) -> Many {
-    let one_by_one = daemon.core.starts_with('c') || !daemon.features.adjustable_timeout;
+    let reads_lines = daemon.features.control_heartbeats;
+    let dart = daemon.core.starts_with(|c: char| c.is_ascii_digit());
     Many {
-        heartbeat: daemon.features.control_heartbeats.then_some(HEARTBEAT),
-        pace: if one_by_one { PACE } else { Duration::ZERO },
+        heartbeat: reads_lines.then_some(HEARTBEAT),
+        pace: if reads_lines { Duration::ZERO } else { PACE },
+        unended: dart && !reads_lines,
+        stands: (!daemon.features.adjustable_timeout).then_some(IDLE),
     }
 }
 
@@ -468,12 +481,14 @@ mod tests {
     #[test]
     fn each_daemon_is_spoken_to_as_it_understands() {
         let ours = Heartbeat::ours(&"d".parse().unwrap(), Vec::new());
-        for (core, adjustable, beats, paced, beating) in [
-            ("rust-1", true, true, false, true),
-            ("6.2.0", true, false, false, false),
-            ("6.0.7", false, false, true, false),
+        for (core, adjustable, beats, paced, unended) in [
+            ("rust-1", true, true, false, false),
+            ("6.5.0", true, true, false, false),
+            ("6.2.0", true, false, true, true),
+            ("6.0.7", false, false, true, true),
             ("c0.1.0", false, false, true, false),
             ("c0.1.0", true, false, true, false),
+            ("", false, false, true, false),
         ] {
             let mut daemon = ours.clone();
             daemon.core = core.to_owned();
@@ -481,7 +496,8 @@ mod tests {
             daemon.features.control_heartbeats = beats;
             let talk = talk(&daemon);
             assert_eq!(!talk.pace.is_zero(), paced, "{core}");
-            assert_eq!(talk.heartbeat.is_some(), beating, "{core}");
+            assert_eq!(talk.heartbeat.is_some(), beats, "{core}");
+            assert_eq!(talk.unended, unended, "{core}");
         }
     }
 }

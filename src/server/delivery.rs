@@ -16,7 +16,7 @@ use crate::at::{AtKey, AtSign, fault::Code, key::Scope, verb::Operation};
 
 use super::{
     enrolment,
-    session::{Refusal, refuse},
+    session::{Refusal, is_too_long, refuse, too_long},
     store::{
         Event, StoreError, Tx, lists,
         log::Change,
@@ -37,6 +37,8 @@ const BATCH_BYTES: u64 = 4 << 20;
 const MAX_CACHED_BYTES: u64 = 64 << 20;
 /// Rows removed in one transaction by the purge.
 const PURGED_AT_ONCE: usize = 500;
+/// Longest life of what somebody else sent, in milliseconds: a day. The owner's own live as long as they ask for.
+const MAX_LIFE_OF_OTHERS: u64 = 24 * 3600 * 1000;
 /// Most that `strategy:latest` looks at.
 const LATEST_WINDOW: usize = 1000;
 
@@ -113,7 +115,7 @@ impl Draft {
 /// Takes a notification from its sender: to oneself it arrives at once, to others it waits in line. Returns its id.
 ///
 /// # Errors
-/// When too many wait, or the store fails.
+/// When it could never be shown, too many wait, or the store fails.
 pub(super) fn queue(
     tx: &mut Tx<'_>,
     home: &Home,
@@ -129,6 +131,9 @@ pub(super) fn queue(
     };
     if draft.to == home.who {
         let note = draft.note(Kind::Received, Status::Delivered);
+        if is_too_long(&note) {
+            return Err(too_long());
+        }
         let note = home.take_in(tx, note, now)?.ok_or_else(full)?;
         tx.emit(Event::Note(Arc::new(note)));
         return Ok(id);
@@ -138,6 +143,9 @@ pub(super) fn queue(
     }
     let (from, to) = (draft.from.clone(), draft.to.clone());
     let note = draft.note(Kind::Sent, Status::Queued);
+    if is_too_long(&note) {
+        return Err(too_long());
+    }
     home.put_out(tx, note, now)?.ok_or_else(full)?;
     tx.emit(Event::Queued { from, to });
     Ok(id)
@@ -199,14 +207,21 @@ pub fn deliver(
             false => Delivery::Foreign(waiting),
         });
     };
+    if turned_back(tx, from, &receiver.home, &mut waiting)? {
+        return Ok(Delivery::Some);
+    }
     let mut taken = lists::admits(tx, &receiver.home, &from.who)?;
     for note in &mut waiting {
         // One that is not taken stops those behind it: their order is kept.
-        taken = taken && arrives(tx, &receiver.home, note, now)?;
-        if taken {
-            arrived(tx, from, note)?;
-        } else {
-            fail(tx, from, note)?;
+        let receipt = match taken {
+            true => hand_over(tx, &receiver.home, note, now)?,
+            false => Receipt::Full,
+        };
+        taken = receipt != Receipt::Full;
+        match receipt {
+            Receipt::Full => fail(tx, from, note)?,
+            Receipt::TooLong => give_up(tx, from, note)?,
+            _ => arrived(tx, from, note)?,
         }
     }
     if !taken {
@@ -218,15 +233,15 @@ pub fn deliver(
     Ok(Delivery::Some)
 }
 
-/// Hands one note over; `false`: the inbox is full. What is not proper is not delivered, and not tried again.
-fn arrives(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<bool, StoreError> {
+/// Hands one note over. What is not proper is not delivered, and not tried again.
+fn hand_over(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<Receipt, StoreError> {
     let copy = Note {
         kind: Kind::Received,
         status: Status::Delivered,
         place: 0,
         ..note.clone()
     };
-    Ok(receive(tx, to, copy, now)? != Receipt::Full)
+    receive(tx, to, copy, now)
 }
 
 /// It has been delivered.
@@ -236,6 +251,31 @@ fn arrives(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<bool, St
 pub fn arrived(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
     note.status = Status::Delivered;
     from.out_of_line(tx, note)
+}
+
+/// It will never be delivered.
+///
+/// # Errors
+/// When the store fails.
+pub fn give_up(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
+    note.status = Status::Errored;
+    from.out_of_line(tx, note)
+}
+
+/// Gives up what waited already when the recipient shut its sender out; `false`: there was none.
+fn turned_back(
+    tx: &mut Tx<'_>,
+    from: &Home,
+    to: &Home,
+    waiting: &mut [Note],
+) -> Result<bool, StoreError> {
+    let before = lists::blocked_at(tx, to, &from.who)?;
+    let mut any = false;
+    for note in waiting.iter_mut().filter(|note| note.epoch_millis < before) {
+        give_up(tx, from, note)?;
+        any = true;
+    }
+    Ok(any)
 }
 
 /// One attempt more was in vain; after the last the note leaves the line.
@@ -261,6 +301,8 @@ pub enum Receipt {
     Known,
     /// No more fit.
     Full,
+    /// No monitor could be shown it.
+    TooLong,
     /// Not for us, or about a key that is not the sender's.
     Improper,
 }
@@ -269,10 +311,19 @@ pub enum Receipt {
 ///
 /// # Errors
 /// When the store fails.
-pub fn receive(tx: &mut Tx<'_>, home: &Home, note: Note, now: u64) -> Result<Receipt, StoreError> {
+pub fn receive(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    mut note: Note,
+    now: u64,
+) -> Result<Receipt, StoreError> {
     let Some(key) = proper_key(home, &note) else {
         return Ok(Receipt::Improper);
     };
+    if is_too_long(&note) {
+        return Ok(Receipt::TooLong);
+    }
+    note.ttln = note.ttln.min(MAX_LIFE_OF_OTHERS);
     if let Some(old) = home.note_from(tx, &note.id, &note.from)?
         && old.kind == Kind::Received
         && !old.is_expired(now)

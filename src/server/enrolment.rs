@@ -374,6 +374,23 @@ pub fn find(
     }
 }
 
+/// The same with those that have expired, as long as the store has them; `true` beside one that has not.
+///
+/// # Errors
+/// When the store fails.
+pub fn find_or_over(
+    rows: &dyn Rows,
+    home: &Home,
+    id: &str,
+    now: u64,
+) -> Result<Option<(Enrollment, bool)>, StoreError> {
+    let id = id.to_lowercase();
+    match home.record(rows, &key_of(home, &id))? {
+        Some(record) => Ok(Some((parse(&id, &record)?, record.meta.is_live(now)))),
+        None => Ok(None),
+    }
+}
+
 /// All that have not expired, by id.
 ///
 /// # Errors

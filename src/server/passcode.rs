@@ -109,7 +109,7 @@ impl Guesses {
 }
 
 /// Of an IPv6 address only what a site is given: it has all addresses behind that.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
         v4 => v4,

@@ -14,10 +14,14 @@
 //! meanwhile: then everything is said once more, on a new connection. A notification that had arrived already is known
 //! there by its id.
 //!
+//! Who asks us to ask (`pol`) has not logged in: those connections are counted apart (`proofs`), so that strangers take
+//! none of what our own atSigns need.
+//!
 //! Source: at_server:packages/at_secondary_server/lib/src/connection/outbound.
 
 use std::{
     io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,7 +35,7 @@ use crate::{
         client::{AtError, Network},
         crypto::KeyPair,
         directory,
-        fault::Fault,
+        fault::{Code, Fault},
         reply::{Mode, WireError},
         verb::Operation,
     },
@@ -40,6 +44,8 @@ use crate::{
         tls::{TlsError, TlsStream},
     },
 };
+
+use proofs::Proofs;
 
 use super::{
     delivery::learn_key,
@@ -54,6 +60,9 @@ const PROOF_LIFE: u64 = 60_000;
 /// Most connections to other servers at a time.
 const MAX_OUTBOUND: usize = 200;
 
+/// How long a caller's own server may take in all to prove the caller.
+const PROOF_TIME: Duration = Duration::from_secs(3);
+
 /// Other servers, and how to find them.
 pub struct Peers {
     network: Network,
@@ -62,6 +71,7 @@ pub struct Peers {
     /// The connections there are, idle ones too.
     open: Arc<Outbound>,
     idle: Pool<Link>,
+    proofs: Proofs,
 }
 
 /// Why another server could not be asked.
@@ -83,6 +93,8 @@ enum PeerError {
     Handshake(AtSign),
     #[error("too many connections to other servers")]
     TooMany,
+    #[error("it was silent within the last minute")]
+    SilentLately,
     #[error("no answer in time")]
     TimedOut(#[from] async_std::future::TimeoutError),
 }
@@ -106,6 +118,7 @@ impl Peers {
             within,
             open,
             idle: Pool::default(),
+            proofs: Proofs::default(),
         }
     }
 
@@ -119,20 +132,34 @@ impl Peers {
         self.idle.part(who);
     }
 
-    /// What the caller's own server shows to prove that it is the caller: signature and signing key.
-    /// Asked for `me`, whose server the caller wants to speak to.
-    pub async fn proof(&self, me: &Home, proof: &Proof) -> Option<(String, String)> {
+    /// What the caller's own server shows to prove that it is the caller: signature and signing key. Whoever asks
+    /// for this has not logged in, so it has connections of its own, few for each.
+    pub async fn proof(&self, proof: &Proof, from: IpAddr) -> Option<(String, String)> {
+        let caller = &proof.caller;
+        if self.proofs.is_silent(caller) {
+            return None;
+        }
         let asked = async {
-            let mut link = self.dial(&me.who, &proof.caller).await?;
-            let signature = link.data(&format!("lookup:{}", proof.signature_at)).await?;
-            let key = link.data(&format!("lookup:{}", proof.key_at)).await?;
-            link.close().await;
-            Ok::<_, PeerError>((signature, key))
+            let _place = self.proofs.place(caller, from).await?;
+            if self.proofs.is_silent(caller) {
+                return Err(PeerError::SilentLately);
+            }
+            let asked = timeout(PROOF_TIME, self.ask_proof(proof)).await;
+            asked.unwrap_or_else(|late| Err(late.into()))
         };
-        let asked = asked.await;
-        asked
-            .inspect_err(|why| log::info!("peer={} proof={why}", proof.caller))
-            .ok()
+        let outcome = asked.await;
+        if let Err(why) = &outcome {
+            self.proofs.failed(caller, why);
+        }
+        outcome.ok()
+    }
+
+    async fn ask_proof(&self, proof: &Proof) -> Result<(String, String), PeerError> {
+        let mut link = self.link(&proof.caller, PROOF_TIME, None).await?;
+        let signature = link.data(&format!("lookup:{}", proof.signature_at)).await?;
+        let key = link.data(&format!("lookup:{}", proof.key_at)).await?;
+        link.close().await;
+        Ok((signature, key))
     }
 
     /// Asks for a value, or a list of keys.
@@ -163,9 +190,9 @@ impl Peers {
         }
     }
 
-    /// Delivers notes in order; returns how many of the first ones arrived.
-    pub async fn deliver(&self, me: &Home, to: &AtSign, notes: &[Note]) -> usize {
-        let mut sent = 0;
+    /// Delivers notes in order; says of the first ones whether they arrived, or will never be taken. The rest waits.
+    pub async fn deliver(&self, me: &Home, to: &AtSign, notes: &[Note]) -> Vec<bool> {
+        let mut sent = Vec::new();
         let attempt = async {
             if let Some((mut link, born)) = self.met(&me.who, to).await {
                 match link.hand_over(notes, &mut sent).await {
@@ -180,7 +207,7 @@ impl Peers {
         };
         match attempt.await {
             Ok((link, born)) => self.idle.keep(&me.who, to, link, born, Instant::now()),
-            Err(why) => log::info!("from={} peer={to} sent={sent} why={why}", me.who),
+            Err(why) => log::info!("from={} peer={to} sent={} why={why}", me.who, sent.len()),
         }
         sent
     }
@@ -221,14 +248,23 @@ impl Peers {
     /// Connects without saying who we are.
     async fn dial(&self, me: &AtSign, to: &AtSign) -> Result<Link, PeerError> {
         let place = self.place(me)?;
+        self.link(to, self.within, Some(place)).await
+    }
+
+    async fn link(
+        &self,
+        to: &AtSign,
+        within: Duration,
+        place: Option<Place>,
+    ) -> Result<Link, PeerError> {
         let (at, from_memory) =
             directory::locate(&self.network.root, &self.network.tls, to).await?;
-        let connected = match self.connect(&at).await {
+        let connected = match self.connect(&at, within).await {
             Err(_) if from_memory => {
                 // It may have moved.
                 directory::forget(&self.network.root, to);
                 let (at, _) = directory::locate(&self.network.root, &self.network.tls, to).await?;
-                self.connect(&at).await
+                self.connect(&at, within).await
             }
             connected => connected,
         };
@@ -238,15 +274,15 @@ impl Peers {
         Ok(Link {
             stream: connected?,
             replies: Replies::new(Mode::Request),
-            within: self.within,
+            within,
             is_old: false,
             _place: place,
         })
     }
 
-    async fn connect(&self, at: &Endpoint) -> Result<TlsStream, PeerError> {
-        let tcp = dial(at, self.within).await?;
-        Ok(self.network.tls.connect(&at.host, tcp, self.within).await?)
+    async fn connect(&self, at: &Endpoint, within: Duration) -> Result<TlsStream, PeerError> {
+        let tcp = dial(at, within).await?;
+        Ok(self.network.tls.connect(&at.host, tcp, within).await?)
     }
 
     /// Idle connections make room for one that is needed.
@@ -331,15 +367,20 @@ struct Link {
     within: Duration,
     /// Used before: the other side may have closed it without our knowing yet.
     is_old: bool,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 impl Link {
-    /// Delivers those that have not been yet, in order, counting.
-    async fn hand_over(&mut self, notes: &[Note], sent: &mut usize) -> Result<(), PeerError> {
-        for note in &notes[*sent..] {
-            self.data(&command(note)).await?;
-            *sent += 1;
+    /// Delivers those that have not been yet, in order. One that is too long for the other server stays so: it is not
+    /// tried again, and does not stop those behind it.
+    async fn hand_over(&mut self, notes: &[Note], sent: &mut Vec<bool>) -> Result<(), PeerError> {
+        for note in notes.iter().skip(sent.len()) {
+            let too_long = |fault: &Fault| fault.code == Some(Code::BufferLimit);
+            match self.data(&command(note)).await {
+                Ok(_) => sent.push(true),
+                Err(PeerError::Refused(fault)) if too_long(&fault) => sent.push(false),
+                Err(why) => return Err(why),
+            }
         }
         Ok(())
     }
@@ -414,6 +455,7 @@ fn command(note: &Note) -> String {
     )
 }
 
+mod proofs;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

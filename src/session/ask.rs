@@ -22,9 +22,9 @@ use crate::{
     cli::{Failure, Progress, exit},
     net::dial::Endpoint,
     np::{
-        Message, NAMESPACE,
+        MAX_CLIENT_LINE, Message, NAMESPACE,
         ids::{DeviceName, Nonce, SessionId},
-        ping::Heartbeat,
+        ping::{self, Heartbeat},
         ports::Ports,
         request,
         session::{Awaited, Generation, Granted, Offer, Ready},
@@ -33,8 +33,8 @@ use crate::{
     secret::Secret,
 };
 
+use explain::{Asked, refused, too_old, untrusted};
 pub use explain::{about, broken};
-use explain::{refused, too_old, untrusted};
 use talk::{Question, Talk};
 pub use ways::Ways;
 
@@ -172,7 +172,8 @@ pub async fn meet(
     info!("session={id} to={to} device={device} via={via}");
 
     progress.begin(format!("logging in as {}", keys.atsign));
-    let (at, inbox) = Client::login_and_subscribe(network, keys, &offer.watch()).await?;
+    let (at, inbox) =
+        Client::login_and_subscribe(network, keys, &offer.watch(), MAX_CLIENT_LINE).await?;
     progress.done(format!("logged in as {}", at.atsign()));
 
     let patience = whom.patience;
@@ -190,9 +191,12 @@ pub async fn meet(
         progress.classic("Resolving remote username for tunnel session");
     }
     progress.classic("Fetching host and port from srvd");
-    let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat);
+    let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat)
+        .again(ping::AGAIN.map(Duration::from_secs));
     ping.needed = terms.need_heartbeat() || look.features;
-    let questions = [ping, Question::new(talk.offer.ask_ports(), Awaited::Ports)];
+    // A second pair of ports costs the rendezvous half a minute of waiting, and nobody a session.
+    let ports = Question::new(talk.offer.ask_ports(), Awaited::Ports).again([talk.later()]);
+    let questions = [ping, ports];
     for message in questions.iter().flat_map(|question| &question.messages) {
         let sent = online::send(&talk.at, message).await;
         sent.map_err(|error| about(error, &message.to))?;
@@ -299,15 +303,21 @@ impl Met {
         let message = self.words(want, ephemeral.as_ref().map(KeyPair::public), signer)?;
         online::send(&self.talk.at, &message).await?;
         progress.classic("Waiting for response from the device daemon");
-        let answer = self.answer(Question::new(message, Awaited::Answer)).await?;
+        let mut question = Question::new(message, Awaited::Answer);
+        // Daemons of others start a second bridge for a second copy, and the first one's sockets are joined with it.
+        if self.heartbeat.as_ref().is_some_and(Heartbeat::is_ours) {
+            question = question.again([self.talk.later()]);
+        }
+        let answer = self.answer(question).await?;
         progress.classic("Received response from the device daemon");
         let signer = &self.talk.at.keys().encryption;
         let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
         let terms = self.granted.terms();
+        let asked = asked(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
         let ready = self
             .granted
             .accepted(&answer, &self.device_key, ephemeral.as_ref(), signer)
-            .map_err(|why| refused(&why, &self.whom, want))?;
+            .map_err(|why| refused(&why, &asked))?;
         progress.done(match (terms.encrypt, twin) {
             (true, true) => "session open, one key per direction",
             (true, false) => {
@@ -369,19 +379,40 @@ impl Met {
             messages: Vec::new(),
             awaited: Awaited::Answer,
             needed: true,
+            again: Vec::new(),
         };
         let answer = self.answer(question).await?;
         let id = self.session();
         let read = request::read_answer(&answer, id, &self.device_key, None);
         let look = Look::default();
-        read.map(drop)
-            .map_err(|why| refused(&why, &self.whom, Want::Ssh(look)))
+        let asked = asked(
+            &self.talk,
+            &self.whom,
+            self.heartbeat.as_ref(),
+            Want::Ssh(look),
+        );
+        read.map(drop).map_err(|why| refused(&why, &asked))
     }
 
     async fn answer(&mut self, question: Question) -> Result<String, Failure> {
         let answers = self.talk.wait(&[question]).await;
         let answers = answers.map_err(|missing| missing.explain(&self.whom))?;
         Ok(answers.into_iter().flatten().next().unwrap_or_default())
+    }
+}
+
+fn asked<'a>(
+    talk: &'a Talk,
+    whom: &'a Whom,
+    heartbeat: Option<&'a Heartbeat>,
+    want: Want<'a>,
+) -> Asked<'a> {
+    let services = heartbeat.map(|said| said.services.as_slice());
+    Asked {
+        client: &talk.at.keys().atsign,
+        whom,
+        want,
+        services: services.filter(|list| !list.is_empty()),
     }
 }
 

@@ -18,7 +18,7 @@ use async_std::{
     future::timeout,
     net::{TcpListener, TcpStream},
 };
-use futures_lite::AsyncWriteExt;
+use futures_lite::{AsyncWriteExt, FutureExt, future};
 
 use crate::{
     net::dial::{Endpoint, dial, tune},
@@ -33,6 +33,7 @@ use crate::{
 
 pub use many::{MAX_CONNECTIONS, Many, Visitors};
 
+mod began;
 mod many;
 
 /// What a parent waits for on our stderr before it counts on us.
@@ -100,6 +101,10 @@ pub enum BridgeError {
     Rendezvous { at: Endpoint, source: io::Error },
     #[error("the session broke off: {0}")]
     Broken(io::Error),
+    #[error("the session ended before a byte came from the other end")]
+    Unbegun,
+    #[error("the session was closed by the other end")]
+    Gone,
 }
 
 impl BridgeError {
@@ -111,7 +116,16 @@ impl BridgeError {
                 "start the local program within that time, or allow more with --timeout"
             }
             Self::Rendezvous { .. } => "is outbound TCP to that port allowed from here?",
-            Self::Accept(_) | Self::Broken(_) => return None,
+            Self::Unbegun => {
+                "is the service on the device in order, and the rendezvous still up? then try again"
+            }
+            Self::Gone => {
+                "the device's bridge or the rendezvous has ended: open it again, or let --keep-alive do so"
+            }
+            Self::Broken(_) => {
+                "does the network stand, and is the rendezvous still up? then try again"
+            }
+            Self::Accept(_) => return None,
         })
     }
 
@@ -120,7 +134,7 @@ impl BridgeError {
         match self {
             Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Step::Local,
             Self::Rendezvous { .. } => Step::Rendezvous,
-            Self::Broken(_) => Step::Session,
+            Self::Broken(_) | Self::Unbegun | Self::Gone => Step::Session,
         }
     }
 }
@@ -201,6 +215,7 @@ pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeErro
         admission: plan.admission,
         keys: plan.keys,
         side: plan.side,
+        patience: many::PATIENCE,
     };
     match (plan.local, plan.many) {
         (local, None) => one(far, local, plan.timeout, ready).await,
@@ -232,6 +247,7 @@ pub async fn run_for(
         admission: plan.admission,
         keys: plan.keys,
         side: Side::Client,
+        patience: many::PATIENCE,
     };
     many::client(Arc::new(far), visitors, plan.many, plan.timeout, ready).await
 }
@@ -257,16 +273,30 @@ async fn one(
             let remote = far.meet().await?;
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
-            let local = first_visitor(listener, wait).await?;
+            let visitor = first_visitor(listener, wait);
+            let local = visitor.or(far_end(&remote)).await?;
             carry(local, remote, far.keys.as_ref(), far.side).await
         }
         Local::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
             let remote = far.meet().await?;
             ready();
+            let (input, output, watch) = began::watch(input, output);
             let joined = join(input, output, remote, far.ciphers(), None).await;
+            if watch.ended_unbegun() {
+                return Err(BridgeError::Unbegun);
+            }
             joined.map_err(BridgeError::Broken)
         }
+    }
+}
+
+/// Ends when the far end has gone without a word; never, when it has said something.
+async fn far_end<T>(remote: &TcpStream) -> Result<T, BridgeError> {
+    match remote.peek(&mut [0]).await {
+        Ok(0) => Err(BridgeError::Unbegun),
+        Ok(_) => future::pending().await,
+        Err(error) => Err(BridgeError::Broken(error)),
     }
 }
 
@@ -301,6 +331,8 @@ struct Far {
     admission: Option<Secret<String>>,
     keys: Option<SessionKeys>,
     side: Side,
+    /// How long one of many sockets is tried again.
+    patience: Duration,
 }
 
 impl Far {

@@ -17,6 +17,7 @@ use miniserde::{Serialize, json};
 use super::bridge::{LISTENING, Many, Report, STARTED, Step};
 use crate::{
     at::crypto,
+    cli::{Failure, exit},
     net::dial::Endpoint,
     np::request::{Keys, StreamKey},
     secret::Secret,
@@ -182,6 +183,7 @@ impl Order<'_> {
             if !many.talk.pace.is_zero() {
                 words.extend(["--pace".into(), many.talk.pace.as_millis().to_string()]);
             }
+            words.extend(many.talk.unended.then(|| "--unended".into()));
         }
         words
     }
@@ -229,6 +231,16 @@ async fn hear(stderr: ChildStderr) -> Result<Option<u16>, LaunchError> {
 }
 
 impl LaunchError {
+    /// The same told to the person who wanted a client's end.
+    pub fn told(&self) -> Failure {
+        let failure = Failure::new(exit::RENDEZVOUS, self.to_string());
+        match self {
+            Self::Failed(report) if report.step != Step::Local => failure
+                .hint("does the network stand, and is the rendezvous still up? then try again"),
+            _ => failure,
+        }
+    }
+
     /// The refusal's text for the client.
     pub fn refusal(&self) -> String {
         match self {
@@ -319,6 +331,8 @@ mod tests {
         let talk = Many {
             heartbeat: Some(Duration::from_secs(300)),
             pace: Duration::from_millis(50),
+            unended: true,
+            stands: None,
         };
         let order = Order {
             local: Local::Address("127.0.0.1:0".parse().unwrap()),

@@ -9,12 +9,12 @@ use std::{
 };
 
 use futures_lite::future;
-use log::{info, warn};
+use log::{error, info, warn};
 
 use crate::{
     at::{
         Notification,
-        client::{AtError, Client, Event, Network, Outgoing, Subscription, jitter},
+        client::{AtError, Client, Event, Network, Outgoing, Subscription, Timing, jitter},
         keyfile::AtKeys,
         metadata::Metadata,
     },
@@ -39,12 +39,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// Logs in and subscribes; where nobody can be reached, tries again with growing pauses.
 ///
 /// # Errors
-/// When trying again cannot help: the login is refused, a certificate is not trusted.
+/// When trying again cannot help: the login is refused, a certificate is not trusted. Keys that were revoked, denied
+/// or have expired end a service that somebody started by hand; one that is watched over asks again, rarely.
 pub async fn log_in(
     network: &Network,
     keys: &Arc<AtKeys>,
     watch: &str,
 ) -> Result<(Client, Subscription), Failure> {
+    alone()?;
     supervisor::tell(State::Starting, &format!("logging in as {}", keys.atsign));
     let tried = Mutex::new(Instant::now());
     let silence = || {
@@ -57,6 +59,17 @@ pub async fn log_in(
     Ok(both)
 }
 
+/// Two of one service would answer everybody twice.
+///
+/// # Errors
+/// When the service runs already.
+pub fn alone() -> Result<(), Failure> {
+    supervisor::be_alone().map_err(|_| {
+        Failure::plain("this service runs already")
+            .hint("noports service status; noports service restart")
+    })
+}
+
 async fn log_in_again(
     network: &Network,
     keys: &Arc<AtKeys>,
@@ -66,10 +79,22 @@ async fn log_in_again(
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let error = match Client::login_and_subscribe(network, keys.clone(), watch).await {
-            Ok(both) => return Ok(both),
+        let limit = np::MAX_NOTE_LINE;
+        let error = match Client::login_and_subscribe(network, keys.clone(), watch, limit).await {
+            Ok((client, inbox)) => {
+                client.serve_others();
+                return Ok((client, inbox));
+            }
             Err(error) => error,
         };
+        if let Some(words) = error.final_word().filter(|_| supervisor::is_watched()) {
+            // Whoever watches over it would start it again every few seconds. The keys may be given back.
+            supervisor::tell(State::Lost, words);
+            let again = Timing::default().barred;
+            error!("login={} {words}; asking again in {again:?}", keys.atsign);
+            async_std::task::sleep(again).await;
+            continue;
+        }
         supervisor::tell(State::Lost, &error.to_string());
         if !error.may_pass() {
             return Err(error.into());

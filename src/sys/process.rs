@@ -4,15 +4,16 @@ use std::{
     env,
     ffi::OsStr,
     io,
-    os::unix::process::CommandExt as _,
+    os::{fd::AsRawFd, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process,
 };
 
 use async_process::{Child, Command, Stdio};
 use futures_lite::AsyncWriteExt;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+use rustix::{
+    io::Errno,
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
 };
 
 /// Our own executable; where the kernel offers it, the very file that is running, even if it has been
@@ -113,6 +114,23 @@ pub fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         log::debug!("descriptors={:?} error={error}", limit.current);
     }
+}
+
+/// Descriptors for what is being done already: names to be resolved, sockets on their way.
+const SPARE_DESCRIPTORS: u64 = 8;
+
+/// How many more descriptors may be used for newcomers.
+pub fn descriptors_left() -> u64 {
+    // The system gives out the lowest number that is free.
+    let next = match std::fs::File::open("/") {
+        Ok(probe) => u64::try_from(probe.as_raw_fd()).unwrap_or_default(),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE) => return 0,
+            _ => 0,
+        },
+    };
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit.saturating_sub(next + SPARE_DESCRIPTORS)
 }
 
 #[cfg(test)]

@@ -1,10 +1,36 @@
 //! The machine's own ssh: where it is, and the words it is started with. No shell is involved.
+//!
+//! The destination is the device's own name, `pi.my_device.noports`, and where that is stands beside it as options. So
+//! what a person's configuration says about `localhost` has no say in it, what it says about the device has, and nothing
+//! in it leads anywhere else:
+//!
+//! | option of ssh_config(5) | ours | or else |
+//! | --- | --- | --- |
+//! | HostName, Port (`-p`) | the bridge | another machine |
+//! | HostKeyAlias | the device's name | the host key is looked for under an address that all devices share |
+//! | ControlPath | none | `%r@%h` is the same socket for all devices: the command runs on the first one |
+//! | ProxyCommand | none | another machine; with it ProxyJump, of which ssh takes whichever comes first, is off, too |
+//! | AddressFamily | any | it may rule the bridge's address out |
+//! | BindAddress | loopback | the bridge is not to be reached from another address; with it BindInterface is off, too |
+//! | CanonicalizeHostname | no | the name is looked up, and the configuration is read once more for what was found |
+//!
+//! | CheckHostIP | no | the bridge's address is kept beside the alias |
+//!
+//! All of these are older than any ssh that we may meet. `IgnoreUnknown` is not used: it would take the place of the
+//! person's. Harmless without us: NoHostAuthenticationForLocalhost (HostKeyAlias rules it out), ControlMaster and
+//! ControlPersist (nothing without a ControlPath), VerifyHostKeyDNS (never for an address), UpdateHostKeys (under the
+//! alias). All else is the person's business: keys, checks, forwardings, RemoteCommand.
+//!
+//! The bridge's address is written `::ffff:127.0.0.1`. Where a configuration has a `Match final`, as Fedora's has, ssh reads
+//! all of it once more, now under the address, and a block `Host localhost 127.0.0.1` with checks off would count; no
+//! other spelling of 127.0.0.1 survives until then. Without IPv6 sockets it is 127.0.0.1 all the same.
 
 use std::{
     env,
     ffi::{OsStr, OsString},
     fmt,
     fmt::Write,
+    net::UdpSocket,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -28,7 +54,15 @@ fn find_in(path: &OsStr) -> Option<PathBuf> {
         })
 }
 
-/// A remote user's name, fit to stand before `@localhost`.
+/// Whether this is Dropbear's ssh. It reads no configuration file, and knows neither `HostName` nor a name of one's own.
+pub fn is_dropbear(program: &Path) -> bool {
+    let file = program.canonicalize();
+    let name = file.as_deref().ok().and_then(Path::file_name);
+    let name = name.and_then(OsStr::to_str).unwrap_or_default();
+    name.starts_with("dropbear") || name.starts_with("dbclient")
+}
+
+/// A remote user's name, fit to stand before `@` and a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserName(String);
 
@@ -95,46 +129,168 @@ impl fmt::Display for HostKeyAlias {
     }
 }
 
+/// What ssh calls the host that it logs in to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The device's name.
+    Device,
+    /// `localhost`, for those who read the line, and for an ssh that cannot be told where a name leads.
+    Localhost,
+}
+
 /// A login through a bridge that listens on this machine.
 #[derive(Clone, Debug)]
 pub struct Login<'a> {
     /// Where the bridge listens on the loopback address.
     pub port: u16,
-    /// The device's name among the known hosts.
+    /// The device's name, among the known hosts and in the person's configuration.
     pub alias: &'a HostKeyAlias,
+    /// What stands behind the user's name.
+    pub destination: Destination,
     /// `None` leaves the choice to ssh and its settings.
     pub user: Option<&'a UserName>,
     /// A key file to use, and no other.
     pub identity: Option<&'a Path>,
-    /// Further options, word by word.
-    pub options: &'a [String],
-    /// What to run instead of a login shell.
-    pub command: &'a [String],
+    /// The person's own words: options, and what to run instead of a login shell.
+    pub words: &'a [String],
 }
 
 impl Login<'_> {
-    /// The words behind `ssh`.
+    /// The words behind `ssh`. It takes options behind the host, too, so the person's words need no sorting.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         let mut push = |word: &dyn AsRef<OsStr>| words.push(word.as_ref().to_owned());
         push(&"-p");
         push(&self.port.to_string());
-        push(&"-o");
-        push(&format!("HostKeyAlias={}", self.alias));
+        // Of two values ssh takes the first, and what was typed is to win.
+        let typed: Vec<_> = typed(self.words)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        // Somebody who types -4 has IPv4; and for localhost its blocks count anyway.
+        let plain = self.destination == Destination::Localhost
+            || typed.iter().any(|name| name == "addressfamily");
+        for (name, value) in self.settings(plain) {
+            if !typed.contains(&name.to_ascii_lowercase()) {
+                push(&"-o");
+                push(&format!("{name}={value}"));
+            }
+        }
         if let Some(identity) = self.identity {
             push(&"-o");
             push(&"IdentitiesOnly=yes");
             push(&"-i");
             push(&identity);
         }
-        self.options.iter().for_each(|word| push(word));
+        let host = match self.destination {
+            Destination::Device => self.alias.to_string(),
+            Destination::Localhost => "localhost".to_owned(),
+        };
         match self.user {
-            Some(user) => push(&format!("{}@localhost", user.as_str())),
-            None => push(&"localhost"),
+            Some(user) => push(&format!("{}@{host}", user.as_str())),
+            None => push(&host),
         }
-        self.command.iter().for_each(|word| push(word));
+        self.words.iter().for_each(|word| push(word));
         words
     }
+
+    fn settings(&self, plain: bool) -> Vec<(&'static str, String)> {
+        let mut settings = vec![("HostKeyAlias", self.alias.to_string())];
+        let own = [NO_SHARED_CONNECTION].into_iter().chain(loopback(plain));
+        settings.extend(own.map(|(name, value)| (name, value.to_owned())));
+        settings
+    }
+}
+
+/// Another device's connection may have the same socket.
+pub const NO_SHARED_CONNECTION: (&str, &str) = ("ControlPath", "none");
+/// What leads to a port of 127.0.0.1, whatever the configuration says; `plain`, for an ssh that is kept to IPv4.
+pub fn loopback(plain: bool) -> [(&'static str, &'static str); 6] {
+    // What ssh is going to do.
+    let usable = !plain && UdpSocket::bind((MAPPED, 0)).is_ok();
+    let address = if usable { MAPPED } else { PLAIN };
+    [
+        ("HostName", address),
+        ("ProxyCommand", "none"),
+        ("AddressFamily", "any"),
+        ("BindAddress", address),
+        ("CanonicalizeHostname", "no"),
+        ("CheckHostIP", "no"),
+    ]
+}
+
+const PLAIN: &str = "127.0.0.1";
+/// The same as an IPv6 socket has it.
+const MAPPED: &str = "::ffff:127.0.0.1";
+
+/// The first of the person's words that would lead ssh elsewhere than to the device.
+pub fn leads_elsewhere(words: &[String]) -> Option<String> {
+    // Option, and the values of it that change nothing.
+    const ELSEWHERE: [(&str, &[&str]); 7] = [
+        ("hostname", &[PLAIN, MAPPED]),
+        ("port", &[]),
+        ("proxycommand", &["none"]),
+        ("proxyjump", &["none"]),
+        ("addressfamily", &["inet", "any"]),
+        ("bindaddress", &[PLAIN, MAPPED]),
+        ("bindinterface", &[]),
+    ];
+    let leads = |(name, value): &(String, String)| {
+        let row = ELSEWHERE.iter().find(|row| row.0 == name);
+        row.is_some_and(|row| !row.1.contains(&&*value.to_ascii_lowercase()))
+    };
+    let found = typed(words).into_iter().find(leads);
+    found.map(|(name, value)| format!("{name} {value}"))
+}
+
+/// The options of ssh_config(5) that somebody typed behind `ssh host`, in small letters, with their values. Options end
+/// where a command begins.
+fn typed(words: &[String]) -> Vec<(String, String)> {
+    // Letters that take a value; the rest of the word, else the next word.
+    const WITH_VALUE: &str = "BbcDEeFIiJLlmOoPpQRSWw";
+    let mut found = Vec::new();
+    let mut words = words.iter();
+    while let Some(letters) = words.next().and_then(|word| word.strip_prefix('-')) {
+        if letters.is_empty() || letters == "-" {
+            break;
+        }
+        for (at, letter) in letters.char_indices() {
+            let rest = &letters[at + letter.len_utf8()..];
+            let takes = WITH_VALUE.contains(letter);
+            let value = match takes && rest.is_empty() {
+                true => words.next().map_or("", String::as_str),
+                false => rest,
+            };
+            found.extend(option(letter, value));
+            if takes {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// What a letter of ssh's command line is in a configuration file, as far as it matters here.
+fn option(letter: char, value: &str) -> Option<(String, String)> {
+    let name = match letter {
+        'o' => {
+            let value = value.trim_start();
+            let end = value.find(|c: char| c == '=' || c.is_whitespace());
+            let (name, value) = value.split_at(end.unwrap_or(value.len()));
+            let value = value.trim_start_matches(|c: char| c == '=' || c.is_whitespace());
+            let value = value.trim_end().trim_matches('"');
+            return Some((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        '4' => return Some(("addressfamily".to_owned(), "inet".to_owned())),
+        '6' => return Some(("addressfamily".to_owned(), "inet6".to_owned())),
+        'B' => "bindinterface",
+        'b' => "bindaddress",
+        'J' => "proxyjump",
+        'p' => "port",
+        'S' => "controlpath",
+        _ => return None,
+    };
+    Some((name.to_owned(), value.to_owned()))
 }
 
 /// Words as one line that a shell reads back as the same words.
@@ -194,34 +350,126 @@ mod tests {
         }
     }
 
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn guards(plain: bool) -> String {
+        let address = loopback(plain)[0].1;
+        format!(
+            "-o ControlPath=none -o HostName={address} -o ProxyCommand=none -o AddressFamily=any \
+             -o BindAddress={address} -o CanonicalizeHostname=no -o CheckHostIP=no"
+        )
+    }
+
     #[test]
     fn the_words_of_a_login() {
         let alias = HostKeyAlias::new("dev1", "@device");
         let user: UserName = "gary".parse().unwrap();
-        let (options, command) = (["-v".to_owned()], ["uname".to_owned(), "-a b".to_owned()]);
+        let theirs = ["-v".to_owned(), "uname".to_owned(), "-a b".to_owned()];
         let full = Login {
             port: 2222,
             alias: &alias,
+            destination: Destination::Device,
             user: Some(&user),
             identity: Some(Path::new("/k/id")),
-            options: &options,
-            command: &command,
+            words: &theirs,
         };
         assert_eq!(
             shell_line(&full.arguments()),
-            "-p 2222 -o HostKeyAlias=dev1.device.noports -o IdentitiesOnly=yes -i /k/id -v gary@localhost uname '-a b'"
+            format!(
+                "-p 2222 -o HostKeyAlias=dev1.device.noports {} -o IdentitiesOnly=yes -i /k/id \
+                 gary@dev1.device.noports -v uname '-a b'",
+                guards(false)
+            )
         );
         let bare = Login {
+            destination: Destination::Localhost,
             user: None,
             identity: None,
-            options: &[],
-            command: &[],
+            words: &[],
             ..full
         };
         assert_eq!(
             shell_line(&bare.arguments()),
-            "-p 2222 -o HostKeyAlias=dev1.device.noports localhost"
+            format!(
+                "-p 2222 -o HostKeyAlias=dev1.device.noports {} localhost",
+                guards(true)
+            )
         );
+    }
+
+    #[test]
+    fn a_typed_option_takes_the_place_of_ours() {
+        let alias = HostKeyAlias::new("dev1", "@device");
+        for (typed, gone) in [
+            ("-o ControlPath=/x/%C", "ControlPath="),
+            ("-oControlPath=/x", "ControlPath="),
+            ("-S /x", "ControlPath="),
+            ("-vS/x", "ControlPath="),
+            ("-tto controlpath=/x uname", "ControlPath="),
+            ("-o hostkeyalias=pi", "HostKeyAlias=dev1"),
+            ("-4", "AddressFamily="),
+        ] {
+            let login = Login {
+                port: 1,
+                alias: &alias,
+                destination: Destination::Device,
+                user: None,
+                identity: None,
+                words: &words(typed),
+            };
+            let line = shell_line(&login.arguments());
+            let (ours, theirs) = line.split_once(" dev1.device.noports ").unwrap();
+            assert!(!ours.contains(gone), "{typed}: {line}");
+            assert_eq!(
+                ours.contains("=127.0.0.1"),
+                typed == "-4" || guards(false).contains("=127"),
+                "{line}"
+            );
+            assert_eq!(ours.matches(" -o ").count(), 7, "{typed}: {line}");
+            assert_eq!(theirs, typed, "{line}");
+        }
+    }
+
+    #[test]
+    fn typed_options_that_lead_elsewhere_are_found() {
+        for (line, want) in [
+            ("-v -L 1:a:2 -o ServerAliveInterval=9 uname -p 9", None),
+            ("-tp 2222", Some("port 2222")),
+            ("-p2222", Some("port 2222")),
+            ("-o HostName=nas", Some("hostname nas")),
+            ("-oProxyCommand=nc", Some("proxycommand nc")),
+            ("-J bastion", Some("proxyjump bastion")),
+            ("-6", Some("addressfamily inet6")),
+            ("-A6v", Some("addressfamily inet6")),
+            ("-b 192.0.2.1", Some("bindaddress 192.0.2.1")),
+            ("-B eth0", Some("bindinterface eth0")),
+            ("-o ProxyCommand=none -o proxyjump=None -4", None),
+            ("-- -p 9", None),
+            ("-L -p9", None),
+            ("-o", None),
+            ("", None),
+            ("-W nas:22 -F none -i -J", None),
+        ] {
+            assert_eq!(leads_elsewhere(&words(line)).as_deref(), want, "{line}");
+        }
+        let quoted = ["-o".to_owned(), " Port = \"22\"".to_owned()];
+        assert_eq!(leads_elsewhere(&quoted).as_deref(), Some("port 22"));
+    }
+
+    #[test]
+    fn dropbear_is_known_by_the_file_behind_the_link() {
+        let folder = env::temp_dir().join(format!("ssh-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&folder).unwrap();
+        for (name, want) in [("dropbearmulti", true), ("dbclient", true), ("ssh1", false)] {
+            let (file, link) = (folder.join(name), folder.join(format!("{name}.link")));
+            std::fs::write(&file, "").unwrap();
+            std::os::unix::fs::symlink(&file, &link).unwrap();
+            assert_eq!(is_dropbear(&link), want, "{name}");
+        }
+        assert!(!is_dropbear(&folder.join("none")));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

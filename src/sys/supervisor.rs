@@ -8,16 +8,19 @@
 //! ```
 //!
 //! Without these variables nothing happens. The file is only written when the state changes, so it may lie on
-//! flash. Source: systemd/systemd man/sd_notify.xml.
+//! flash. Beside it lies a lock, which the kernel holds for the process as long as that lives: a second process of the
+//! same service ends at once, and whether a number in the file is still that process is no guess. Source: systemd/systemd man/sd_notify.xml.
 
 use std::{
     env,
+    fs::{self, File, TryLockError},
     future::Future,
     io,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::MetadataExt, net::UnixDatagram},
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_io::Timer;
@@ -79,6 +82,12 @@ pub fn tell(state: State, text: &str) {
     herald().tell(state, text);
 }
 
+/// Whether somebody watches over this process, and would start it again.
+pub fn is_watched() -> bool {
+    let herald = herald();
+    herald.socket.is_some() || herald.file.is_some()
+}
+
 /// As long as `silence` (how long ago something last showed that all is well) is below `limit`, keeps
 /// telling the watchdog that we are alive. Never ends.
 pub async fn keep_alive<T>(silence: impl Fn() -> Duration, limit: Duration) -> T {
@@ -101,6 +110,92 @@ pub async fn keep_alive_while<T, F: Future<Output = bool>>(well: impl Fn() -> F)
 /// Reads a state file; `None` when there is none that can be read.
 pub fn read(file: &Path) -> Option<Told> {
     json::from_str(&std::fs::read_to_string(file).ok()?).ok()
+}
+
+/// How long the process before us may take to be gone, after its service manager has seen it end.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Who holds a service's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// There is no lock: nothing has run yet, or a version that took none.
+    Unknown,
+    /// Nobody: whoever had it has ended.
+    Nobody,
+    /// A process that lives; its number, if the kernel tells.
+    Process(Option<u32>),
+}
+
+/// Makes sure that this process is the only one of its service, for as long as it lives. What it starts does not inherit
+/// that: sessions outlive it.
+///
+/// # Errors
+/// `WouldBlock` when another one runs. A place where nothing can be locked is no error.
+pub fn be_alone() -> io::Result<()> {
+    static LOCK: OnceLock<Option<File>> = OnceLock::new();
+    let Some(state) = &herald().file else {
+        return Ok(());
+    };
+    if LOCK.get().is_none() {
+        let _ = LOCK.set(take(&lock_file(state))?);
+    }
+    Ok(())
+}
+
+fn take(path: &Path) -> io::Result<Option<File>> {
+    let Ok(file) = File::options().append(true).create(true).open(path) else {
+        return Ok(None);
+    };
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if began.elapsed() < GONE_WITHIN => {
+                thread::sleep(LOOK_EVERY);
+            }
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(why)) => {
+                debug!("lock=not_taken why=\"{why}\"");
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Where the lock beside a state file lies.
+pub fn lock_file(state: &Path) -> PathBuf {
+    state.with_extension("lock")
+}
+
+/// Who holds the lock beside a state file.
+pub fn holder(state: &Path) -> Holder {
+    let Ok(file) = File::open(lock_file(state)) else {
+        return Holder::Unknown;
+    };
+    let inode = file.metadata().map(|about| about.ino()).ok();
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    if let Some(pid) = inode.and_then(|inode| listed(&locks, inode)) {
+        return Holder::Process(Some(pid));
+    }
+    // Not every file system has the same number there.
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Holder::Process(None),
+        Err(TryLockError::Error(_)) => Holder::Unknown,
+        Ok(()) => Holder::Nobody,
+    }
+}
+
+/// The process that has locked a file, by the kernel's list: `1: FLOCK  ADVISORY  WRITE 812 fe:00:131 0 EOF`.
+fn listed(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, file, ..] = words.as_slice() else {
+            return None;
+        };
+        let same = file.rsplit(':').next()?.parse() == Ok(inode);
+        pid.parse().ok().filter(|_| same)
+    })
 }
 
 /// Half of what the watchdog allows, if it watches this process.
@@ -290,6 +385,38 @@ mod tests {
             ("lost", "\"why\"")
         );
         assert_eq!(second.started, first.started);
+    }
+
+    #[test]
+    fn a_lock_tells_who_runs_and_ends_with_him() {
+        let folder = Folder::new();
+        let state = folder.0.join("noports-x.state");
+        assert_eq!(holder(&state), Holder::Unknown);
+        let lock = take(&lock_file(&state)).unwrap();
+        assert!(lock.is_some());
+        let held = holder(&state);
+        if cfg!(target_os = "linux") {
+            assert!(
+                [Some(std::process::id()), None]
+                    .map(Holder::Process)
+                    .contains(&held),
+                "{held:?}"
+            );
+        }
+        let second = take(&lock_file(&state)).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        assert_eq!(holder(&state), Holder::Nobody);
+        assert!(take(Path::new("/nowhere/at/all")).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_kernels_list_of_locks_is_read() {
+        let list = "1: POSIX  ADVISORY  WRITE 7 fe:00:131 0 EOF\n2: FLOCK  ADVISORY  READ 8 fe:00:131 0 EOF\n\
+                    2: -> FLOCK  ADVISORY  WRITE 9 fe:00:131 0 EOF\n3: FLOCK  ADVISORY  WRITE 812 fe:00:131 0 EOF\n";
+        assert_eq!(listed(list, 131), Some(812));
+        assert_eq!(listed(list, 31), None);
+        assert_eq!(listed("", 131), None);
     }
 
     #[test]

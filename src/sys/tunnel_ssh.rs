@@ -22,7 +22,7 @@ use std::{
 
 use super::{
     paths,
-    ssh::{HostKeyAlias, UserName},
+    ssh::{HostKeyAlias, NO_SHARED_CONNECTION, UserName, loopback},
 };
 use crate::secret::Secret;
 
@@ -76,7 +76,9 @@ impl Tunnel<'_> {
     pub fn arguments(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         let mut push = |word: &dyn AsRef<OsStr>| words.push(word.as_ref().to_owned());
-        push(&format!("{}@{}", self.user.as_str(), self.host));
+        let alias = self.alias.map(HostKeyAlias::to_string);
+        let to = alias.as_deref().unwrap_or(self.host);
+        push(&format!("{}@{to}", self.user.as_str()));
         push(&"-p");
         push(&self.port.to_string());
         push(&"-i");
@@ -90,9 +92,9 @@ impl Tunnel<'_> {
         for word in SETTINGS {
             push(word);
         }
-        if let Some(alias) = self.alias {
+        for (name, value) in self.ours() {
             push(&"-o");
-            push(&format!("HostKeyAlias={alias}"));
+            push(&format!("{name}={value}"));
         }
         if self.no_input {
             push(&"-n");
@@ -102,6 +104,21 @@ impl Tunnel<'_> {
         push(&"sleep");
         push(&self.lasts.as_secs().to_string());
         words
+    }
+
+    /// Where the device's name leads (see [`super::ssh`]). A rendezvous far away is reached as the person reaches others.
+    fn ours(&self) -> Vec<(&'static str, String)> {
+        let Some(alias) = self.alias else {
+            return Vec::new();
+        };
+        let mut ours = vec![("HostKeyAlias", alias.to_string())];
+        let mut own = vec![NO_SHARED_CONNECTION];
+        match self.host {
+            "localhost" => own.extend(loopback(false)),
+            far => own.extend([("HostName", far), ("CanonicalizeHostname", "no")]),
+        }
+        ours.extend(own.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        ours
     }
 }
 
@@ -252,6 +269,11 @@ mod tests {
             options: &[],
             lasts: LASTS,
         };
+        let carried = Tunnel {
+            host: "localhost",
+            alias: Some(&alias),
+            ..rc2.clone()
+        };
         let v4 = Tunnel {
             no_input: true,
             options: &forwards,
@@ -274,11 +296,19 @@ mod tests {
                  -o ExitOnForwardFailure=yes -f sleep 15",
             ),
             (
+                carried,
+                "gary@my_device.device.noports -p 40190 -i /k/noports -L 58358:localhost:22 -o LogLevel=VERBOSE \
+                 -t -t -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o BatchMode=yes \
+                 -o ExitOnForwardFailure=yes -o HostKeyAlias=my_device.device.noports -o ControlPath=none \
+                 -o HostName=ADDRESS -o ProxyCommand=none -o AddressFamily=any -o BindAddress=ADDRESS \
+                 -o CanonicalizeHostname=no -o CheckHostIP=no -f sleep 15",
+            ),
+            (
                 v4,
-                "gary@rv.example -p 40190 -i /k/noports -L 58358:localhost:22 -o LogLevel=VERBOSE -t -t \
-                 -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o BatchMode=yes \
-                 -o ExitOnForwardFailure=yes -o HostKeyAlias=my_device.device.noports -n -f \
-                 -L 8080:localhost:80 sleep 15",
+                "gary@my_device.device.noports -p 40190 -i /k/noports -L 58358:localhost:22 -o LogLevel=VERBOSE \
+                 -t -t -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o BatchMode=yes \
+                 -o ExitOnForwardFailure=yes -o HostKeyAlias=my_device.device.noports -o ControlPath=none \
+                 -o HostName=rv.example -o CanonicalizeHostname=no -n -f -L 8080:localhost:80 sleep 15",
             ),
             (
                 v3,
@@ -287,6 +317,7 @@ mod tests {
                  -o ExitOnForwardFailure=yes -f sleep 15",
             ),
         ] {
+            let want = want.replace("ADDRESS", loopback(false)[0].1);
             assert_eq!(shell_line(&tunnel.arguments()), want);
         }
     }

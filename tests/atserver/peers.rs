@@ -6,10 +6,12 @@
 //!                    ◀── lookup of the signature, signing_publickey ──
 //! ```
 
+use std::time::{Duration, Instant};
+
 use async_std::task::block_on;
 
 use super::{Wire, address, text};
-use crate::world::{Process, World};
+use crate::world::{Process, World, silent::Silent};
 
 const ALICE: &str = "@alice";
 const BOB: &str = "@bob";
@@ -179,5 +181,58 @@ fn servers_that_have_met_stay_connected_and_notice_when_the_other_was_restarted(
         let list = bob.data("notify:list:n.ns").await;
         assert!(list.contains(r#""id":"d""#), "{list}");
         assert!(!list.contains(r#""id":"e""#), "{list}");
+    });
+}
+
+/// Strangers make us ask silent servers for proofs, more of them than there are connections for our own atSigns.
+#[test]
+fn proofs_for_strangers_take_nothing_from_owners() {
+    block_on(async {
+        let mut here = World::empty("localhost", |_| {}).await;
+        here.activate(ALICE, "@client_example_pkam", "@client_example")
+            .await;
+        let there = World::empty("localhost", |_| {}).await;
+        there
+            .activate(BOB, "@device_example_pkam", "@device_example")
+            .await;
+        let bob = address(&there, BOB).await.to_string();
+        let silent = Silent::start(&here, [("bob".to_owned(), bob)].into()).await;
+        let _server = here
+            .serve_beside(&silent.root, &there.dir.text("at/ca.pem"))
+            .await;
+        let mut alice = Wire::login(&here, ALICE).await;
+        let mut strangers = Vec::new();
+        for n in 0..300 {
+            let mut wire = Wire::open(&here, ALICE).await;
+            let kind = ["tar", "mute", "drip", "off"][n % 4];
+            wire.ask(&format!("from:@{kind}{}", n / 8)).await;
+            wire.send("pol").await;
+            strangers.push(wire);
+        }
+        // Waits for nobody: neither for a connection nor for a server that is well.
+        let asked = Instant::now();
+        let key = alice.data("plookup:bypassCache:true:publickey@bob").await;
+        assert!(
+            key.len() > 300 && asked.elapsed() < Duration::from_secs(5),
+            "{key}"
+        );
+        assert!(!alice.data("stats:2").await.contains(r#""value":"300""#));
+        // Each stranger is told no, in the end.
+        for mut wire in strangers {
+            let told = wire.read().await.unwrap();
+            assert!(told.starts_with("error:AT0401-"), "{told}");
+        }
+        // The silent ones are not asked again, and the log says so shortly.
+        let mut again = Wire::open(&here, ALICE).await;
+        again.ask("from:@tar0").await;
+        let asked = Instant::now();
+        assert!(again.ask("pol").await.starts_with("error:AT0401-"));
+        assert!(
+            asked.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            asked.elapsed()
+        );
+        let lines = here.log("atserver").matches(" proof=").count();
+        assert!((1..=41).contains(&lines), "{lines} lines");
     });
 }

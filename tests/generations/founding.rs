@@ -224,7 +224,7 @@ fn rc2_6_the_client_shows_a_command_and_exits_and_the_data_plane_needs_nobody() 
         let words: Vec<&str> = shown.split_whitespace().collect();
         assert_eq!(words[..2], ["ssh", "-p"], "{shown}");
         assert!(
-            words.contains(&format!("{user}@localhost").as_str()),
+            words.contains(&format!("{user}@{}", world.alias()).as_str()),
             "{shown}"
         );
 

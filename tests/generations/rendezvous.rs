@@ -3,17 +3,24 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
+    time::{Duration, Instant},
 };
 
 use async_std::task::block_on;
 use noports::{
-    np::ports::{Logins, Ports, refusal_entity},
+    at::client::Client,
+    np::{
+        ids::{Nonce, SessionId},
+        ports::{Logins, Ports, PortsRequest, refusal_entity},
+    },
     program::rendezvous::Ways,
+    session::online,
 };
 
 use crate::world::{
     NAME, RENDEZVOUS, World,
     ports::{Asker, joined, said},
+    silent::Silent,
     until,
 };
 
@@ -181,6 +188,48 @@ fn a_rendezvous_held_to_an_old_generation_knows_no_logins_or_no_numbers() {
             assert_eq!(answer.split(',').count(), fields, "{generation}: {answer}");
             let ports = Ports::parse(&answer).unwrap();
             joined(generation, &said(ports.client, ""), &said(ports.daemon, ""));
+        }
+    });
+}
+
+/// Somebody names other ends whose atServers are silent, each in its own way; everybody else goes on as before.
+#[test]
+fn sessions_with_silent_atservers_hold_up_nobody_else() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.activate("@eve", "session", "@client_example").await;
+        let silent = Silent::start(&world, [].into()).await;
+        let own = world.dir.text("at/ca.pem");
+        let _server = world.serve_beside(&silent.root, &own).await;
+        let _rendezvous = world.rendezvous_process();
+        let mut alice = Asker::start(&world).await;
+        let eve = Client::login(&world.network, world.keys("@eve"))
+            .await
+            .unwrap();
+        let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
+        for round in 0..3 {
+            for kind in ["tar", "mute", "drip", "off"] {
+                let request = PortsRequest {
+                    session: SessionId::random(),
+                    client: "@eve".parse().unwrap(),
+                    daemon: format!("@{kind}{round}").parse().unwrap(),
+                    nonce: Nonce::random(),
+                    logins: Logins::BOTH,
+                };
+                online::send(&eve, &request.message(&to, &device))
+                    .await
+                    .unwrap();
+            }
+            until("eve's sessions have begun", || {
+                world.log("rendezvous").matches("client=@eve").count() == 4 * (round + 1)
+            })
+            .await;
+            // The first time alice's own keys are looked up, too.
+            let asked = Instant::now();
+            let granted = alice.ask(Logins::BOTH).await;
+            joined("alice", &granted.client(None), &granted.daemon(None));
+            let took = asked.elapsed();
+            assert!(took < Duration::from_secs(8), "round {round}: {took:?}");
         }
     });
 }

@@ -35,6 +35,7 @@ use noports::{
 
 pub mod ports;
 pub mod sessions;
+pub mod silent;
 
 /// The executable under test.
 pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
@@ -195,6 +196,13 @@ impl World {
         activate(&self.network, &who, &file, || Ok(secret), quiet)
             .await
             .unwrap();
+    }
+
+    /// From now on the same atServers are a process of their own, which looks for other atSigns in this directory.
+    pub async fn serve_beside(&mut self, root: &str, ca: &str) -> Process {
+        self.stop().await;
+        let own = self.dir.text("at/ca.pem");
+        self.serve_with(&["--root", root, "--ca", ca, "--ca", &own])
     }
 
     /// From now on the same atServers are a process of their own, on the same ports.

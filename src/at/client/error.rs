@@ -39,6 +39,8 @@ pub enum AtError {
     Refused(Fault),
     #[error("the atServer did not answer within {0:?}")]
     Silent(Duration),
+    #[error("no key of {0} can be had now: {1}")]
+    NoKeyNow(AtSign, &'static str),
     #[error("{0} has no public key")]
     NoPublicKey(AtSign),
     #[error("the connection to the atServer has been closed")]
@@ -75,6 +77,7 @@ impl AtError {
             Self::Lost { .. } | Self::Silent(_) => {
                 "try again; if it stays like this, look at the network"
             }
+            Self::NoKeyNow(..) => "try again in a minute",
             Self::NoPublicKey(_) => "has that atSign been activated?",
             Self::Refused(_)
             | Self::Closed
@@ -87,13 +90,31 @@ impl AtError {
         Some(text.to_owned())
     }
 
+    /// In plain words, when these keys are not let in any more and only somebody else can change that.
+    pub fn final_word(&self) -> Option<&'static str> {
+        let Self::Login { fault, .. } = self else {
+            return None;
+        };
+        Some(match fault.code? {
+            Code::EnrollmentRevoked => {
+                "this device's keys were revoked; `noports enroll unrevoke` on a device with keys gives them back"
+            }
+            Code::EnrollmentDenied => "this device's request for keys was denied; enrol it again",
+            Code::EnrollmentExpired => {
+                "this device's keys have expired, or were deleted; enrol it again"
+            }
+            _ => return None,
+        })
+    }
+
     /// Whether trying again later can help without anybody doing something.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Directory { .. }
             | Self::Unreachable { .. }
             | Self::Lost { .. }
-            | Self::Silent(_) => true,
+            | Self::Silent(_)
+            | Self::NoKeyNow(..) => true,
             Self::Tls { source, .. } => {
                 matches!(source, TlsError::Failed { .. } | TlsError::TimedOut { .. })
             }
@@ -124,9 +145,10 @@ fn login_hint(fault: &Fault) -> Option<&'static str> {
             "do these keys belong to this atSign, and are they the latest ones?"
         }
         Code::EnrollmentPending => "approve the enrolment on a device that has keys",
-        Code::EnrollmentDenied | Code::EnrollmentRevoked | Code::EnrollmentExpired => {
-            "enrol this device again"
+        Code::EnrollmentRevoked => {
+            "these keys were revoked: noports enroll unrevoke on a device with keys gives them back"
         }
+        Code::EnrollmentDenied | Code::EnrollmentExpired => "enrol this device again",
         Code::KeyNotFound => "the atSign has been activated already, or it has not been prepared",
         Code::Blocked => "the owner of that atServer has blocked this atSign",
         Code::InboundLimit | Code::Paused => "the atServer is busy; try again in a minute",

@@ -21,7 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-use super::{AtError, AtSign, Network, Timing, error::Broken};
+use super::{AtError, AtSign, Network, Timing, barred::Barred, error::Broken};
 
 /// Longest command that is sent, in bytes: what every server takes.
 const MAX_COMMAND: usize = 10_230_000;
@@ -85,19 +85,28 @@ impl OverNetwork {
     }
 }
 
-/// Connects and logs in.
-pub(super) async fn log_in(
-    reach: &Arc<dyn Reach>,
-    keys: &AtKeys,
-    timing: &Timing,
-) -> Result<Link, AtError> {
-    let stream = Arc::clone(reach).reach().await?;
-    let mut link = Link::new(stream, keys.atsign.clone(), timing);
-    let outcome = link.login(keys).await;
-    if let Err(AtError::Auth(auth::AuthError::WrongServer(_))) = &outcome {
-        reach.doubt();
+/// What a client's connections need to log in.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub reach: Arc<dyn Reach>,
+    pub keys: Arc<AtKeys>,
+    pub timing: Timing,
+    pub barred: Arc<Barred>,
+}
+
+impl Door {
+    /// Connects and logs in, unless these keys were refused for good a moment ago.
+    pub(super) async fn log_in(&self) -> Result<Link, AtError> {
+        self.barred.check(&self.keys.atsign)?;
+        let stream = Arc::clone(&self.reach).reach().await?;
+        let mut link = Link::new(stream, self.keys.atsign.clone(), &self.timing);
+        let outcome = link.login(&self.keys).await;
+        if let Err(AtError::Auth(auth::AuthError::WrongServer(_))) = &outcome {
+            self.reach.doubt();
+        }
+        self.barred.note(&outcome, self.timing.barred);
+        outcome.map(|()| link)
     }
-    outcome.map(|()| link)
 }
 
 /// One connection to an atServer, for what needs no more than that: activation, enrolment, a single question.
@@ -312,9 +321,15 @@ impl Link {
         self.replies.is_partial()
     }
 
-    /// From now on a line end finishes everything.
-    pub(super) fn becomes_monitor(&mut self) {
+    /// Bytes so far of a line that is being passed over.
+    pub(super) fn skipping(&self) -> Option<u64> {
+        self.replies.skipping()
+    }
+
+    /// From now on a line end finishes everything, and lines of more than `limit` bytes are passed over.
+    pub(super) fn becomes_monitor(&mut self, limit: usize) {
         self.replies.set_mode(Mode::Monitor);
+        self.replies.set_limit(limit);
     }
 
     /// While nothing is asked: ends when the connection does, or when something comes that nobody asked for.

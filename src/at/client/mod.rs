@@ -9,10 +9,13 @@
 //! in `sharing`; a monitor needs its own login and one round trip for its proof.
 //!
 //! * `link` — one connection. `worker`, `monitor` — the tasks. `sharing`, `opening` — keys for and from others.
+//! * `lookups` — connections on which a service looks up others' keys. `barred` — keys that were taken back.
 //! * Dropping the last [`Client`] ends all tasks; dropping a [`Subscription`] ends its own.
 
+mod barred;
 mod error;
 mod link;
+mod lookups;
 mod monitor;
 mod opening;
 mod sharing;
@@ -23,7 +26,7 @@ mod worker;
 mod tests;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -45,6 +48,7 @@ use super::{
     keyfile::AtKeys,
     metadata::Metadata,
     notification::Notification,
+    reply::MAX_LINE,
     share,
     verb::{Detail, Notify, Operation, Subject, Verb},
 };
@@ -54,8 +58,10 @@ pub use link::Link;
 pub use monitor::{Event, Pulse, Subscription};
 pub use timing::Timing;
 
-use link::{OverNetwork, Reach};
-use monitor::{Monitor, Seen};
+use barred::Barred;
+use link::{Door, OverNetwork, Reach};
+use lookups::Lookups;
+use monitor::{Monitor, PassedOver, Seen, Torn};
 use sharing::Freshness;
 use worker::{Job, Worker};
 
@@ -63,6 +69,8 @@ use worker::{Job, Worker};
 const GRACE: Duration = Duration::from_secs(1);
 /// Under which keys enrolment requests are told.
 const REQUESTS: &str = r"\.new\.enrollments\.__manage@";
+/// Longest line about such a request, in bytes: what a stranger may say in one command, each byte escaped.
+const MAX_REQUEST: usize = 6 * 32 * 1024;
 /// For the worker to end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -98,6 +106,7 @@ struct Base {
     keys: Arc<AtKeys>,
     reach: Arc<dyn Reach>,
     timing: Timing,
+    barred: Arc<Barred>,
     /// Its end is every task's.
     gate: Sender<()>,
     stop: Receiver<()>,
@@ -108,6 +117,8 @@ struct Inner {
     jobs: Sender<Job>,
     worker: Mutex<Option<JoinHandle<()>>>,
     peers: sharing::Peers,
+    /// There for services.
+    lookups: OnceLock<Arc<Lookups>>,
     opener: opening::Opener,
 }
 
@@ -144,7 +155,8 @@ impl Client {
     }
 
     /// Logs in and subscribes at the same time, on two connections: for programs that cannot say anything
-    /// before they can hear the answer. Returns once both stand.
+    /// before they can hear the answer. Returns once both stand. A notification whose line is longer than `limit`
+    /// bytes is passed over.
     ///
     /// # Errors
     /// As [`Client::login`] and [`Client::subscribe`].
@@ -152,6 +164,7 @@ impl Client {
         network: &Network,
         keys: Arc<AtKeys>,
         regex: &str,
+        limit: usize,
     ) -> Result<(Self, Subscription), AtError> {
         let timing = Timing::default();
         let reach: Arc<dyn Reach> = Arc::new(OverNetwork {
@@ -160,7 +173,7 @@ impl Client {
             timing,
         });
         let base = Base::new(reach, keys, timing);
-        let (subscription, went) = base.listen(regex, false);
+        let (subscription, went) = base.listen(regex, false, limit);
         let (client, live) = zip(Self::login_on(base), went.recv()).await;
         // A login that fails ends the monitor, too; its own reason is the better one.
         let client = client?;
@@ -177,15 +190,15 @@ impl Client {
     }
 
     async fn login_on(base: Base) -> Result<Self, AtError> {
-        let link = link::log_in(&base.reach, &base.keys, &base.timing).await?;
+        let link = base.log_in().await?;
         let (jobs, work) = bounded(worker::QUEUE);
-        let reach = Arc::clone(&base.reach);
-        let worker = Worker::new(reach, Arc::clone(&base.keys), base.timing, work, link);
+        let worker = Worker::new(base.door(), work, link);
         Ok(Self(Arc::new(Inner {
             base,
             jobs,
             worker: Mutex::new(Some(spawn(worker.run()))),
             peers: sharing::Peers::default(),
+            lookups: OnceLock::new(),
             opener: opening::Opener::default(),
         })))
     }
@@ -206,6 +219,20 @@ impl Client {
 
     fn peers(&self) -> &sharing::Peers {
         &self.0.peers
+    }
+
+    /// From now on others' keys are looked up on connections of their own: for a service that does so on behalf of
+    /// strangers, who must not hold one another up.
+    pub fn serve_others(&self) {
+        self.0.lookups.get_or_init(Lookups::new);
+    }
+
+    /// Asks for something of `of`, because of `asker`.
+    async fn look_up(&self, asker: &AtSign, of: &AtSign, verb: &Verb) -> Result<String, AtError> {
+        match self.0.lookups.get() {
+            Some(lookups) => lookups.ask(self, asker, of, verb).await,
+            None => self.run(verb).await,
+        }
     }
 
     fn opener(&self) -> &opening::Opener {
@@ -244,7 +271,19 @@ impl Client {
     /// # Errors
     /// As [`Client::run`].
     pub async fn public_key(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
-        sharing::public_key(self, of, Freshness::Remembered).await
+        self.public_key_for(of, of).await
+    }
+
+    /// The same because of what `asker` wants: a service has a limited number of such questions for each.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn public_key_for(
+        &self,
+        asker: &AtSign,
+        of: &AtSign,
+    ) -> Result<Option<PublicKey>, AtError> {
+        sharing::public_key(self, asker, of, Freshness::Remembered).await
     }
 
     /// The same, asked from the other's own atServer: for when a signature does not fit the key we know.
@@ -252,7 +291,7 @@ impl Client {
     /// # Errors
     /// As [`Client::run`].
     pub async fn public_key_afresh(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
-        sharing::public_key(self, of, Freshness::Source).await
+        sharing::public_key(self, of, of, Freshness::Source).await
     }
 
     /// Encrypts and stores a value for another atSign: `@with:entity@me`.
@@ -411,12 +450,12 @@ impl Client {
     }
 
     /// Starts a monitor with this regex; returns once it is live. It lives until dropped, through any number of
-    /// reconnections; a notification id is delivered once.
+    /// reconnections; a notification id is delivered once. One that no reply could hold is passed over.
     ///
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe(&self, regex: &str) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(regex, false);
+        let (subscription, went) = self.0.base.listen(regex, false, MAX_LINE);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
@@ -427,7 +466,7 @@ impl Client {
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe_to_requests(&self) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(REQUESTS, true);
+        let (subscription, went) = self.0.base.listen(REQUESTS, true, MAX_REQUEST);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
@@ -455,27 +494,49 @@ impl Base {
             keys,
             reach,
             timing,
+            barred: Arc::default(),
             gate,
             stop,
         }
     }
 
+    fn door(&self) -> Door {
+        Door {
+            reach: Arc::clone(&self.reach),
+            keys: Arc::clone(&self.keys),
+            timing: self.timing,
+            barred: Arc::clone(&self.barred),
+        }
+    }
+
+    async fn log_in(&self) -> Result<Link, AtError> {
+        self.door().log_in().await
+    }
+
     /// Starts a monitor's task; the second half tells how its first attempt went.
-    fn listen(&self, regex: &str, own: bool) -> (Subscription, Receiver<Result<(), AtError>>) {
+    fn listen(
+        &self,
+        regex: &str,
+        own: bool,
+        limit: usize,
+    ) -> (Subscription, Receiver<Result<(), AtError>>) {
         let (events, heard) = bounded(monitor::QUEUE);
         let (live, went) = bounded(1);
         let (alive, dropped) = bounded(1);
         let pulse = Pulse::new();
         let monitor = Monitor {
-            reach: Arc::clone(&self.reach),
+            door: self.door(),
             keys: Arc::clone(&self.keys),
             timing: self.timing,
             regex: regex.to_owned(),
             own,
+            limit,
             events,
             pulse: pulse.clone(),
             seen: Seen::new(),
             last: None,
+            torn: Torn::default(),
+            passed_over: PassedOver::default(),
         };
         spawn(monitor.run(live, [dropped, self.stop.clone()]));
         let subscription = Subscription {

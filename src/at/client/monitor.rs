@@ -1,12 +1,18 @@
 //! The task behind a subscription: one connection that listens, for as long as somebody wants to hear.
 //!
 //! ```text
-//!   login ─▶ monitor <regex> ─▶ noop:0 ─▶ data:ok = live        notification ─▶ once per id ─▶ bounded channel
+//!   login ─▶ monitor <regex> ─▶ noop:0 ─▶ data:ok, or a notification = live     notification ─▶ once per id ─▶ bounded channel
 //!     ▲                                    │
 //!     │     no byte for 15 s ─▶ noop:0 ─▶ no byte for 15 s more, or closed
 //!     └── Lost, pauses growing ◀───────────┘        from the second time on: monitor:<last heard - 1 ms>
 //! ```
-//! A consumer that is slow makes the task wait, and so the server; nothing piles up here.
+//! Keys that were revoked, denied or have expired: `Lost` with those words, and one login in two minutes.
+//! A consumer that is slow makes the task wait, and so the server; nothing piles up here, however much was missed.
+//!
+//! Whoever may write to us decides how long a line is. One above the limit is passed over without being kept, its time
+//! counts as heard, and so the server is not asked for it again. Its time stands behind its value: when the connection
+//! ends before that came, it will come once more. After [`MAX_TORN`] such ends at the same place what was missed is
+//! given up, and only what is new is asked for.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -21,10 +27,16 @@ use async_std::{
     task::sleep,
 };
 use futures_lite::future::or;
-use log::{info, warn};
+use log::{error, info, warn};
 
 use crate::{
-    at::{fault::Code, keyfile::AtKeys, notification::Notification, reply::Reply, verb::Verb},
+    at::{
+        fault::Code,
+        keyfile::AtKeys,
+        notification::Notification,
+        reply::{Reply, Skipped},
+        verb::Verb,
+    },
     net::backoff::Backoff,
 };
 
@@ -32,17 +44,21 @@ use super::{
     AtError, Timing,
     error::Broken,
     jitter,
-    link::{Link, Reach, log_in},
+    link::{Door, Link},
 };
 
 /// Events that may wait for a slow consumer.
 pub(super) const QUEUE: usize = 64;
 /// Ids that are remembered so that nothing is delivered twice.
 const REMEMBERED: usize = 4096;
-/// Notifications that may come between `monitor` and its proof.
-const MAX_BACKLOG: usize = 1024;
 /// How often `monitor` is tried when the server took it and its proof for one command.
 const ATTEMPTS: u32 = 3;
+/// How often the connection may end in the middle of one line that is passed over.
+const MAX_TORN: u32 = 3;
+/// A line that is passed over may take [`Timing::line`] for each so many bytes: it may well be long.
+const STRETCH: u64 = 1 << 20;
+/// Lines that were passed over are told of once in so long: a stranger may send many.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// In keys that carry shared keys around; servers announce those too.
 const SHARED_KEY: &str = ":shared_key@";
 
@@ -111,17 +127,21 @@ impl Pulse {
 }
 
 pub(super) struct Monitor {
-    pub reach: Arc<dyn Reach>,
+    pub door: Door,
     pub keys: Arc<AtKeys>,
     pub timing: Timing,
     pub regex: String,
     /// Also what the server itself tells its owner: enrolment requests.
     pub own: bool,
+    /// Lines above so many bytes are passed over.
+    pub limit: usize,
     pub events: Sender<Event>,
     pub pulse: Pulse,
     pub seen: Seen,
     /// The server's clock in what it last told, in milliseconds since 1970.
     pub last: Option<u64>,
+    pub torn: Torn,
+    pub passed_over: PassedOver,
 }
 
 /// The consumer is gone.
@@ -157,9 +177,9 @@ impl Monitor {
 
     async fn listen(mut self, live: Sender<Result<(), AtError>>) {
         let mut link = match self.start().await {
-            Ok((link, backlog)) => {
+            Ok((link, first)) => {
                 let _ = live.try_send(Ok(()));
-                if self.deliver_all(backlog).await.is_err() {
+                if self.hear(first).await.is_err() {
                     return;
                 }
                 link
@@ -175,6 +195,7 @@ impl Monitor {
             let End::Lost(why) = self.watch(&mut link).await else {
                 return;
             };
+            self.left(&link);
             drop(link);
             info!("atsign={} connection=monitor lost: {why}", self.keys.atsign);
             if self.events.send(Event::Lost(why)).await.is_err() {
@@ -193,24 +214,40 @@ impl Monitor {
 
     async fn come_back(&mut self, backoff: &mut Backoff) -> Result<Link, Gone> {
         loop {
-            sleep(backoff.pause(jitter())).await;
+            let pause = backoff.pause(jitter());
+            sleep(pause.max(self.door.barred.left())).await;
             match self.start().await {
-                Ok((link, backlog)) => {
+                Ok((link, first)) => {
                     info!("atsign={} connection=monitor back", self.keys.atsign);
                     self.events.send(Event::Back).await.map_err(|_| Gone)?;
-                    self.deliver_all(backlog).await?;
+                    self.hear(first).await?;
                     return Ok(link);
                 }
-                Err(why) => info!(
-                    "atsign={} connection=monitor failed: {why}",
-                    self.keys.atsign
-                ),
+                Err(why) => match why.final_word() {
+                    Some(words) => self.barred(words).await?,
+                    None => info!(
+                        "atsign={} connection=monitor failed: {why}",
+                        self.keys.atsign
+                    ),
+                },
             }
         }
     }
 
-    /// A monitor that is proved to be one, and what came meanwhile.
-    async fn start(&self) -> Result<(Link, Vec<String>), AtError> {
+    /// The server answered, and will not have these keys. It is asked again, because they may be given back.
+    async fn barred(&self, words: &str) -> Result<(), Gone> {
+        self.pulse.beat();
+        let again = self.timing.barred;
+        error!(
+            "atsign={} {words}; asking again in {again:?}",
+            self.keys.atsign
+        );
+        let event = Event::Lost(words.to_owned());
+        self.events.send(event).await.map_err(|_| Gone)
+    }
+
+    /// A monitor that is proved to be one, and the line that proved it.
+    async fn start(&mut self) -> Result<(Link, Reply), AtError> {
         let mut settle = self.timing.settle;
         for _ in 1..ATTEMPTS {
             match self.attempt(settle).await {
@@ -224,41 +261,77 @@ impl Monitor {
         self.attempt(settle).await
     }
 
-    async fn attempt(&self, settle: Duration) -> Result<(Link, Vec<String>), AtError> {
-        let mut link = log_in(&self.reach, &self.keys, &self.timing).await?;
+    async fn attempt(&mut self, settle: Duration) -> Result<(Link, Reply), AtError> {
+        let mut link = self.door.log_in().await?;
         let within = self.timing.reply;
         let line = super::link::command(&monitor(&self.regex, self.own, self.last))?;
-        link.becomes_monitor();
-        let proved = async {
+        link.becomes_monitor(self.limit);
+        let asked = async {
             link.send(&line, within).await?;
             sleep(settle).await;
-            link.send("noop:0", within).await?;
-            prove(&mut link).await
+            link.send("noop:0", within).await
         };
-        match timeout(within + settle, proved).await {
-            Ok(Ok(Ok(backlog))) => {
-                self.pulse.beat();
-                Ok((link, backlog))
+        let proved = match asked.await {
+            Ok(()) => self.prove(&mut link).await,
+            Err(broken) => Err(broken),
+        };
+        match proved {
+            Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
+            Ok(first) => Ok((link, first)),
+            Err(broken) => {
+                self.left(&link);
+                Err(broken.into_error(&self.keys.atsign))
             }
-            Ok(Ok(Err(why))) => Err(why),
-            Ok(Err(broken)) => Err(broken.into_error(&self.keys.atsign)),
-            Err(_) => Err(AtError::Silent(within)),
         }
+    }
+
+    /// Waits for the first line that only a monitor says, or the answer to `noop:0`. What else was missed comes behind
+    /// it, and is heard as it comes. Time in which a long line comes in does not count.
+    async fn prove(&mut self, link: &mut Link) -> Result<Reply, Broken> {
+        let within = self.timing.reply;
+        let (mut since, mut rest) = (Instant::now(), Rest::default());
+        loop {
+            let mut heard = false;
+            while let Some(reply) = link.pop()? {
+                heard = true;
+                match reply {
+                    // These come whatever the regex, so also when `noop` was taken for a part of it.
+                    Reply::Notification(json) if self.is_stats(&json) => {}
+                    first => return Ok(first),
+                }
+            }
+            if rest.waited(link, heard) > self.timing.line {
+                return Err(Broken::Lost(HALF_A_LINE.to_owned()));
+            }
+            if link.is_partial() {
+                since = Instant::now();
+            }
+            let left = within.saturating_sub(since.elapsed());
+            match timeout(left, link.fill()).await {
+                Ok(Ok(true)) => self.pulse.beat(),
+                Ok(Ok(false)) => return Err(Broken::Lost("it was closed".to_owned())),
+                Ok(Err(broken)) => return Err(broken),
+                Err(_) => return Err(Broken::Silent(within)),
+            }
+        }
+    }
+
+    fn is_stats(&self, json: &str) -> bool {
+        // Anybody may choose that id, but not who it is from.
+        Notification::parse(json).is_ok_and(|note| note.is_stats() && note.from == self.keys.atsign)
     }
 
     /// Delivers until the connection is dead.
     async fn watch(&mut self, link: &mut Link) -> End {
         let mut asked = false;
-        let mut unfinished: Option<Instant> = None;
+        let mut rest = Rest::default();
         loop {
-            if let Err(end) = self.deliver_from(link).await {
-                return end;
-            }
-            unfinished = link
-                .is_partial()
-                .then(|| unfinished.unwrap_or_else(Instant::now));
-            if unfinished.is_some_and(|since| since.elapsed() > self.timing.line) {
-                return End::Lost("it stopped in the middle of a line".to_owned());
+            let heard = match self.deliver_from(link).await {
+                Ok(heard) => heard,
+                Err(end) => return end,
+            };
+            if rest.waited(link, heard) > self.timing.line {
+                return End::Lost(HALF_A_LINE.to_owned());
             }
             match timeout(self.timing.silence, link.fill()).await {
                 Ok(Ok(true)) => {
@@ -278,20 +351,24 @@ impl Monitor {
         }
     }
 
-    async fn deliver_from(&mut self, link: &mut Link) -> Result<(), End> {
+    /// Whether there was a line.
+    async fn deliver_from(&mut self, link: &mut Link) -> Result<bool, End> {
+        let mut heard = false;
         while let Some(reply) = link.pop()? {
+            heard = true;
             match reply {
-                Reply::Notification(json) => self.deliver(&json).await?,
                 Reply::Error(fault) => return Err(End::Lost(fault.to_string())),
-                _ => {} // the answer to noop
+                reply => self.hear(reply).await?,
             }
         }
-        Ok(())
+        Ok(heard)
     }
 
-    async fn deliver_all(&mut self, backlog: Vec<String>) -> Result<(), Gone> {
-        for json in backlog {
-            self.deliver(&json).await?;
+    async fn hear(&mut self, reply: Reply) -> Result<(), Gone> {
+        match reply {
+            Reply::Notification(json) => self.deliver(&json).await?,
+            Reply::Skipped(line) => self.passes_over(line, "longer than is read here, or no text"),
+            _ => {} // the answer to noop
         }
         Ok(())
     }
@@ -300,41 +377,103 @@ impl Monitor {
         let note = match Notification::parse(json) {
             Ok(note) => note,
             Err(why) => {
-                warn!(
-                    "atsign={} bytes={} dropped {why}",
-                    self.keys.atsign,
-                    json.len()
-                );
+                self.passes_over(Skipped::of(json.as_bytes()), &why.to_string());
                 return Ok(());
             }
         };
-        self.last = self.last.max(Some(note.epoch_millis));
+        self.reached(Some(note.epoch_millis));
         if note.is_stats() || note.key.contains(SHARED_KEY) || !self.seen.is_new(&note) {
             return Ok(());
         }
         let event = Event::Note(Box::new(note));
         self.events.send(event).await.map_err(|_| Gone)
     }
+
+    /// What was passed over is not asked for again either.
+    fn passes_over(&mut self, line: Skipped, why: &str) {
+        self.reached(line.epoch_millis);
+        if let Some(lines) = self.passed_over.count() {
+            warn!(
+                "atsign={} bytes={} dropped=\"{why}\" lines={lines}",
+                self.keys.atsign, line.bytes
+            );
+        }
+    }
+
+    fn reached(&mut self, millis: Option<u64>) {
+        // 0: the server did not say.
+        self.last = self.last.max(millis.filter(|millis| *millis > 0));
+    }
+
+    /// The connection ended here.
+    fn left(&mut self, link: &Link) {
+        if link.skipping().is_some() && self.torn.is_too_often(self.last) {
+            warn!(
+                "atsign={} missed=\"given up: a long line that never ends\"",
+                self.keys.atsign
+            );
+            self.last = None;
+        }
+    }
 }
 
-/// Waits for the answer to `noop:0`; keeps the notifications that come before it.
-async fn prove(link: &mut Link) -> Result<Result<Vec<String>, AtError>, Broken> {
-    let mut backlog = Vec::new();
-    loop {
-        while let Some(reply) = link.pop()? {
-            match reply {
-                Reply::Notification(_) if backlog.len() >= MAX_BACKLOG => {
-                    return Err(Broken::Lost("too much came at once".to_owned()));
-                }
-                Reply::Notification(json) => backlog.push(json),
-                Reply::Data(_) => return Ok(Ok(backlog)),
-                Reply::Error(fault) => return Ok(Err(AtError::Refused(fault))),
-                _ => {}
-            }
+const HALF_A_LINE: &str = "it stopped in the middle of a line";
+
+/// Since when the rest of a line is waited for.
+#[derive(Default)]
+struct Rest {
+    since: Option<Instant>,
+    stretch: Option<u64>,
+}
+
+impl Rest {
+    /// How long by now. `heard`: a whole line came since the last look.
+    fn waited(&mut self, link: &Link, heard: bool) -> Duration {
+        let stretch = link.skipping().map(|bytes| bytes / STRETCH);
+        if heard || stretch != self.stretch || !link.is_partial() {
+            self.since = link.is_partial().then(Instant::now);
         }
-        if !link.fill().await? {
-            return Err(Broken::Lost("it was closed".to_owned()));
+        self.stretch = stretch;
+        let since = link
+            .is_partial()
+            .then(|| *self.since.get_or_insert_with(Instant::now));
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// Connections that ended in the middle of a line that was passed over, with nothing heard in between.
+#[derive(Default)]
+pub(super) struct Torn {
+    at: Option<u64>,
+    times: u32,
+}
+
+impl Torn {
+    fn is_too_often(&mut self, at: Option<u64>) -> bool {
+        if self.at != at {
+            *self = Self { at, times: 0 };
         }
+        self.times += 1;
+        self.times >= MAX_TORN
+    }
+}
+
+/// Counts lines that were passed over.
+#[derive(Default)]
+pub(super) struct PassedOver {
+    lines: u64,
+    told: Option<Instant>,
+}
+
+impl PassedOver {
+    /// One more. How many since the last time they were told of, when they are to be told of now.
+    fn count(&mut self) -> Option<u64> {
+        self.lines += 1;
+        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        Some(std::mem::take(&mut self.lines))
     }
 }
 

@@ -194,7 +194,7 @@ async fn ask(client: &Client, from: &AtSign, bypass_cache: bool) -> Result<Strin
         detail: Detail::Value,
         bypass_cache,
     };
-    let wrapped = found(client.run(&verb).await)?;
+    let wrapped = found(client.look_up(from, from, &verb).await)?;
     let wrapped = wrapped.ok_or(AtError::Crypto(CryptoError::Decrypt))?;
     Ok(remember(client, from, wrapped))
 }

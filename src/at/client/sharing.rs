@@ -41,6 +41,16 @@ const MAX_PEERS: usize = 1024;
 struct Peer {
     shared: Mutex<Option<(Arc<SharedKey>, Instant)>>,
     public: StdMutex<Option<(PublicKey, Instant)>>,
+    /// Held while somebody asks for the public key.
+    asking: Mutex<()>,
+}
+
+impl Peer {
+    fn remembered(&self) -> Option<PublicKey> {
+        let public = self.public.lock().unwrap_or_else(PoisonError::into_inner);
+        let (key, _) = public.as_ref().filter(|(_, at)| at.elapsed() < PUBLIC)?;
+        Some(key.clone())
+    }
 }
 
 #[derive(Default)]
@@ -86,7 +96,7 @@ async fn find_or_make(
         local(client, share::own_copy(me, with)),
         zip(
             local(client, share::their_copy(me, with)),
-            public_key(client, with, Freshness::Refresh),
+            public_key(client, with, with, Freshness::Refresh),
         ),
     )
     .await;
@@ -184,8 +194,10 @@ pub(super) enum Freshness {
 /// How long public keys are remembered: short, as a key that was replaced should soon be worth nothing.
 const PUBLIC: Duration = Duration::from_secs(10 * 60);
 
+/// `asker`: because of whom.
 pub(super) async fn public_key(
     client: &Client,
+    asker: &AtSign,
     of: &AtSign,
     freshness: Freshness,
 ) -> Result<Option<PublicKey>, AtError> {
@@ -193,18 +205,30 @@ pub(super) async fn public_key(
         return Ok(Some(client.keys().encryption.public().clone()));
     }
     let peer = client.peers().get(of);
-    if freshness == Freshness::Remembered
-        && let Some((key, since)) = &*peer.public.lock().unwrap_or_else(PoisonError::into_inner)
-        && since.elapsed() < PUBLIC
-    {
-        return Ok(Some(key.clone()));
+    if freshness != Freshness::Remembered {
+        return look_up(client, asker, of, freshness, &peer).await;
     }
+    // Those that want the same key ask once.
+    let _turn = peer.asking.lock().await;
+    match peer.remembered() {
+        Some(key) => Ok(Some(key)),
+        None => look_up(client, asker, of, freshness, &peer).await,
+    }
+}
+
+async fn look_up(
+    client: &Client,
+    asker: &AtSign,
+    of: &AtSign,
+    freshness: Freshness,
+    peer: &Peer,
+) -> Result<Option<PublicKey>, AtError> {
     let verb = Verb::Plookup {
         key: AtKey::own("publickey", of),
         detail: Detail::Value,
         bypass_cache: freshness == Freshness::Source,
     };
-    let Some(text) = found(client.run(&verb).await)? else {
+    let Some(text) = found(client.look_up(asker, of, &verb).await)? else {
         return Ok(None);
     };
     let key = PublicKey::parse(text.trim())?;

@@ -14,6 +14,7 @@ pub struct Timing {
     /// For one command with everything it may need: waiting in line, reconnecting, one repetition.
     pub call: Duration,
     /// A quiet command connection is proved with `noop:0` after this long, so that the next command finds it alive.
+    /// One for look-ups is closed.
     pub idle: Duration,
     /// A monitor that heard no byte for this long asks `noop:0`; after as long again it is dead.
     pub silence: Duration,
@@ -24,6 +25,10 @@ pub struct Timing {
     pub retry: (Duration, Duration),
     /// Between `monitor` and the `noop:0` that proves it: servers read what comes together as one command.
     pub settle: Duration,
+    /// Between two logins with keys that the server will not have any more: revoked, denied, expired.
+    pub barred: Duration,
+    /// For another atSign's key, where others wait for theirs.
+    pub lookup: Duration,
     /// How long keys of others, looked up once, are believed.
     pub remember: Duration,
 }
@@ -40,6 +45,8 @@ impl Default for Timing {
             line: Duration::from_secs(120),
             retry: (Duration::from_secs(1), Duration::from_secs(8)),
             settle: Duration::from_millis(50),
+            barred: Duration::from_secs(120),
+            lookup: Duration::from_secs(3),
             remember: Duration::from_secs(5 * 60),
         }
     }

@@ -6,6 +6,7 @@
 //!
 //!   quiet for a while ─▶ noop:0          lost while quiet ─▶ reconnect in the background, pauses growing
 //!   lost under a command that may run twice ─▶ reconnect, once more          silent ─▶ error, new connection
+//!   keys revoked, denied, expired ─▶ that error to everybody, without asking; the server is asked again later
 //! ```
 
 use std::{
@@ -23,6 +24,7 @@ use log::{debug, info};
 
 use crate::{
     at::{
+        atsign::AtSign,
         fault::{Code, Fault},
         keyfile::AtKeys,
         reply::Reply,
@@ -35,7 +37,7 @@ use super::{
     AtError, Timing,
     error::Broken,
     jitter,
-    link::{Link, Reach, log_in},
+    link::{Door, Link},
 };
 
 /// How many commands may wait for their turn before callers have to.
@@ -94,7 +96,7 @@ pub(super) fn is_private(verb: &Verb) -> bool {
 }
 
 pub(super) struct Worker {
-    reach: Arc<dyn Reach>,
+    door: Door,
     keys: Arc<AtKeys>,
     timing: Timing,
     jobs: Receiver<Job>,
@@ -114,16 +116,11 @@ enum Next {
 }
 
 impl Worker {
-    pub(super) fn new(
-        reach: Arc<dyn Reach>,
-        keys: Arc<AtKeys>,
-        timing: Timing,
-        jobs: Receiver<Job>,
-        link: Link,
-    ) -> Self {
+    pub(super) fn new(door: Door, jobs: Receiver<Job>, link: Link) -> Self {
+        let timing = door.timing;
         Self {
-            reach,
-            keys,
+            keys: Arc::clone(&door.keys),
+            door,
             timing,
             jobs,
             link: Some(link),
@@ -169,7 +166,8 @@ impl Worker {
                     Err(_) => Next::Probe,
                 },
                 None => {
-                    sleep(self.backoff.pause(jitter())).await;
+                    let pause = self.backoff.pause(jitter());
+                    sleep(pause.max(self.door.barred.left())).await;
                     Next::Reconnect
                 }
             }
@@ -218,20 +216,9 @@ impl Worker {
                 again = false;
                 continue;
             }
-            break self.judge(reply);
+            break judge(reply, &self.keys.atsign);
         };
         let _ = job.answer.try_send(outcome); // the caller may have given up
-    }
-
-    fn judge(&self, reply: Result<Reply, Broken>) -> Result<String, AtError> {
-        match reply {
-            Ok(Reply::Data(text)) => Ok(text),
-            Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
-            Ok(_) => Err(AtError::Protocol(
-                "the atServer answered with something else".to_owned(),
-            )),
-            Err(broken) => Err(broken.into_error(&self.keys.atsign)),
-        }
     }
 
     /// The connection, made again if need be and if it can be done in time.
@@ -257,7 +244,7 @@ impl Worker {
     }
 
     async fn connect(&mut self) -> Result<Link, AtError> {
-        let outcome = log_in(&self.reach, &self.keys, &self.timing).await;
+        let outcome = self.door.log_in().await;
         match &outcome {
             Ok(_) => {
                 info!("atsign={} connection=command back", self.keys.atsign);
@@ -276,8 +263,20 @@ impl Worker {
     }
 }
 
+/// The text behind `data:`, or why there is none.
+pub(super) fn judge(reply: Result<Reply, Broken>, who: &AtSign) -> Result<String, AtError> {
+    match reply {
+        Ok(Reply::Data(text)) => Ok(text),
+        Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
+        Ok(_) => Err(AtError::Protocol(
+            "the atServer answered with something else".to_owned(),
+        )),
+        Err(broken) => Err(broken.into_error(who)),
+    }
+}
+
 /// Errors behind which the server closes the connection, or should have.
-fn closes(fault: &Fault) -> bool {
+pub(super) fn closes(fault: &Fault) -> bool {
     matches!(
         fault.code,
         Some(

@@ -84,6 +84,7 @@ fn vector_form(reply: &Reply) -> String {
         }
         Reply::Stream(text) => pair("stream", text),
         Reply::Prompt(text) => pair("prompt", text),
+        Reply::Skipped(line) => pair("skipped", &line.bytes.to_string()),
     }
 }
 

@@ -24,8 +24,9 @@ use crate::{
 const DOMAIN: &str = "auth_checks.__rpcs.sshnp";
 /// Ids stay below 2^53, so that every JSON reader takes them for whole numbers.
 const ID_BITS: u32 = 53;
-/// Longest question or answer, in bytes.
-pub const MAX_RPC: usize = 256 * 1024;
+/// Longest question or answer, in bytes: encrypted and in a notification it fits in
+/// [`MAX_NOTE_LINE`](crate::np::MAX_NOTE_LINE).
+pub const MAX_RPC: usize = 44 * 1024;
 /// Life of a question and its answers, in milliseconds.
 pub const RPC_TTL: u64 = 30_000;
 
@@ -230,9 +231,13 @@ pub fn ack(to: &AtSign, id: RequestId) -> Message {
     message(to, Kind::Ack, id, Nothing {}, None)
 }
 
-/// Yes or no.
+/// Yes or no. One that nobody would read for its length is none.
 pub fn answer(to: &AtSign, id: RequestId, answer: &Answer) -> Message {
-    message(to, Kind::Success, id, wire_answer(answer), None)
+    let message = message(to, Kind::Success, id, wire_answer(answer), None);
+    match message.text.len() > MAX_RPC {
+        true => nack(to, id, "the rules permit more than one answer can say"),
+        false => message,
+    }
 }
 
 /// "There will be no answer", and why.

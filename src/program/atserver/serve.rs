@@ -61,6 +61,7 @@ pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
         Some(root) => Some(cli::network(Some(root), &args.ca)?),
         None => None,
     };
+    crate::session::online::alone()?;
     let running = listen::start_with_peers(options, tls, peers)
         .await
         .map_err(cannot_start)?;

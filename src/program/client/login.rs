@@ -13,13 +13,13 @@ use crate::{
     secret::Secret,
     session::{
         ask::broken,
-        bridge::{self, Local, Plan},
+        bridge::{self, BridgeError, Local, Plan},
         launch::{self, Order},
         online,
     },
     sys::{
         self,
-        ssh::{self, HostKeyAlias, Login, UserName},
+        ssh::{self, Destination, HostKeyAlias, Login, UserName},
     },
 };
 
@@ -90,11 +90,16 @@ pub(super) async fn shell(
         }
     };
     let name = user.as_str();
-    progress.done(format!("ssh {name}@localhost through port {port}"));
+    progress.done(format!("ssh {name}@{} through port {port}", alias(wish)));
     progress.classic("Starting user session");
 
-    let mut child = async_process::Command::new(find_ssh()?)
-        .args(ssh_words(wish, user, port))
+    let program = find_ssh()?;
+    let destination = match ssh::is_dropbear(&program) {
+        true => Destination::Localhost,
+        false => Destination::Device,
+    };
+    let mut child = async_process::Command::new(program)
+        .args(ssh_words(wish, user, port, destination))
         .env_remove("NOPORTS_PASSPHRASE")
         .spawn()
         .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
@@ -105,9 +110,14 @@ pub(super) async fn shell(
     // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
     if status.code() == Some(255)
         && let Some(pipe) = pipe
-        && let Ok(Err(why)) = timeout(PIPE_STORY, pipe).await
+        && let Ok(ended) = timeout(PIPE_STORY, pipe).await
     {
-        return Err(broken(&why));
+        match ended {
+            Err(why) => return Err(broken(&why)),
+            // Not even a banner.
+            Ok(carried) if carried.down == 0 => return Err(broken(&BridgeError::Unbegun)),
+            Ok(_) => {}
+        }
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(exit::FAILED)))
@@ -118,17 +128,37 @@ pub(super) fn alias(wish: &Wish) -> HostKeyAlias {
     HostKeyAlias::new(wish.whom.device.as_str(), wish.whom.to.as_str())
 }
 
-/// What stands behind `ssh`. It takes options behind the host, too, so the person's words need no sorting.
-fn ssh_words(wish: &Wish, user: &UserName, port: u16) -> Vec<OsString> {
+fn ssh_words(wish: &Wish, user: &UserName, port: u16, destination: Destination) -> Vec<OsString> {
     let login = Login {
         port,
         alias: &alias(wish),
+        destination,
         user: Some(user),
         identity: wish.identity.as_deref(),
-        options: &[],
-        command: &wish.ssh,
+        words: &wish.ssh,
     };
     login.arguments()
+}
+
+/// Scripts take the line of a classic program apart, and know one host in it.
+fn printed_destination() -> Destination {
+    let dropbear = || ssh::find().is_some_and(|program| ssh::is_dropbear(&program));
+    if cli::classic().is_some() || dropbear() {
+        Destination::Localhost
+    } else {
+        Destination::Device
+    }
+}
+
+/// Words for ssh that would lead it elsewhere are a mistake that it would not notice.
+pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
+    match ssh::leads_elsewhere(words) {
+        None => Ok(()),
+        Some(option) => Err(Failure::misuse(format!(
+            "ssh's option \"{option}\" would lead elsewhere than to the device"
+        ))
+        .hint("the daemon's --sshd-port says where sshd is; for a way of your own: --stdio, as ssh's ProxyCommand")),
+    }
 }
 
 #[derive(miniserde::Serialize)]
@@ -155,7 +185,8 @@ pub(super) async fn print(
         }
     };
     progress.done(format!("port {port} waits {} s for ssh", waits.as_secs()));
-    let command = format!("ssh {}", ssh::shell_line(&ssh_words(wish, user, port)));
+    let words = ssh_words(wish, user, port, printed_destination());
+    let command = format!("ssh {}", ssh::shell_line(&words));
     if wish.json {
         let opened = Opened {
             event: "open",
@@ -186,7 +217,7 @@ pub(super) async fn in_background(ready: &Ready, local: launch::Local<'_>) -> Re
         many: None,
     };
     let bridge = launch::start(&program, &order).await;
-    let bridge = bridge.map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    let bridge = bridge.map_err(|why| why.told())?;
     match bridge.port {
         None if listens => Err(Failure::plain("the bridge does not say where it listens")),
         port => Ok(port.unwrap_or_default()),

@@ -18,8 +18,6 @@ const REMEMBER_FOR: Duration = Duration::from_secs(180);
 /// The sessions of the last minutes.
 #[derive(Default)]
 pub struct Known {
-    /// Sessions that are starting now.
-    pub starting: usize,
     sessions: HashMap<SessionId, (AtSign, Option<Message>)>,
     order: VecDeque<(Instant, SessionId)>,
 }

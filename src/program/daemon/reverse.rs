@@ -49,8 +49,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Most of what ssh says that is looked at, in bytes.
 const MAX_WORDS: usize = 4096;
 /// The client's host key is new each time, under a name that says nothing: a port of some rendezvous. Remembered, it
-/// would only stand in the way of whoever gets that port next.
-const NO_MEMORY: [&str; 2] = ["-o", "UserKnownHostsFile=/dev/null"];
+/// would only stand in the way of whoever gets that port next. Nor may it go through a connection that is there already:
+/// whoever has the same rendezvous would be at its other end.
+const NO_MEMORY: [&str; 4] = [
+    "-o",
+    "UserKnownHostsFile=/dev/null",
+    "-o",
+    "ControlPath=none",
+];
 /// What a person with a client of that time may try.
 const ADVICE: &str = "(use --local-port to specify unused port)";
 

@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     Decide,
-    decide::{Action, Choice, NOT_MANAGER, act, listed},
+    decide::{Action, Choice, Limit, NOT_MANAGER, act, listed},
     show,
     told::Told,
 };
@@ -37,6 +37,7 @@ pub async fn run(
     progress: &Progress,
     at: &Client,
     choice: &Choice,
+    limit: &Limit,
     args: &Decide,
     told: Told,
 ) -> Result<(), Failure> {
@@ -54,6 +55,11 @@ pub async fn run(
         for one in look(at).await? {
             let is_new = passed.insert(one.id.clone());
             if done == args.limit || !is_new || !choice.fits(&one) {
+                continue;
+            }
+            if let Err(failure) = limit.admits(&one) {
+                let hint = failure.hint.as_deref().unwrap_or_default();
+                progress.note(format_args!("not approved: {failure}; {hint}"));
                 continue;
             }
             match act(at, Action::Auto, &one, false).await {

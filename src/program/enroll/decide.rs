@@ -1,6 +1,7 @@
 //! The side of a device that has keys: list, approve, deny, revoke, unrevoke, delete.
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufRead, IsTerminal, Write},
     sync::Arc,
 };
@@ -68,38 +69,99 @@ impl Action {
     }
 }
 
+/// Which names are meant.
+#[derive(Debug)]
+enum Name {
+    Any,
+    /// The whole name. Servers tell capitals from small letters in it, so we do.
+    Whole(String),
+    Pattern(Regex),
+}
+
+impl Name {
+    /// From the flag for a name and the one for a pattern.
+    fn new(
+        what: &str,
+        whole: Option<&str>,
+        pattern: Option<&str>,
+        how: Fit,
+    ) -> Result<Self, Failure> {
+        match (whole, pattern) {
+            (None, None) => Ok(Self::Any),
+            (Some(name), None) => Ok(Self::Whole(show::parse_name(what, name)?)),
+            (None, Some(text)) => Ok(Self::Pattern(how.compile(text)?)),
+            (Some(_), Some(_)) => Err(Failure::misuse(format!(
+                "a name of the {what} or a pattern, not both"
+            ))),
+        }
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Whole(whole) => whole == name,
+            Self::Pattern(pattern) => pattern.is_match(name),
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        matches!(self, Self::Any)
+    }
+}
+
+/// What a pattern has to fit.
+#[derive(Clone, Copy)]
+enum Fit {
+    Whole,
+    /// Any part of it, as with the classic program.
+    Part,
+}
+
+impl Fit {
+    fn compile(self, text: &str) -> Result<Regex, Failure> {
+        let bad = |why| Failure::misuse(format!("no regular expression: {why}"));
+        // By itself first: what closes the group around it is no expression.
+        let part = Regex::new(text).map_err(bad)?;
+        match self {
+            Self::Part => Ok(part),
+            Self::Whole => Regex::new(&format!("^(?:{text})$")).map_err(bad),
+        }
+    }
+}
+
 /// Which enrolments are meant.
 pub(super) struct Choice {
     which: Option<String>,
-    app: Option<Regex>,
-    device: Option<Regex>,
+    app: Name,
+    device: Name,
 }
 
 impl Choice {
-    fn new(args: &Decide) -> Result<Self, Failure> {
-        let regex = |text: &Option<String>| {
-            let regex = text.as_deref().map(Regex::new).transpose();
-            regex.map_err(|why| Failure::misuse(format!("no regular expression: {why}")))
+    fn new(args: &Decide, classic: bool) -> Result<Self, Failure> {
+        let how = match classic {
+            true => Fit::Part,
+            false => Fit::Whole,
+        };
+        let name = |what, whole: &Option<String>, pattern: &Option<String>| {
+            Name::new(what, whole.as_deref(), pattern.as_deref(), how)
         };
         let which = args.which.join(" ");
         Ok(Self {
             which: Some(which.trim().to_owned()).filter(|which| !which.is_empty()),
-            app: regex(&args.app)?,
-            device: regex(&args.device)?,
+            app: name("program", &args.app, &args.app_pattern)?,
+            device: name("device", &args.device, &args.device_pattern)?,
         })
     }
 
     fn is_open(&self) -> bool {
-        self.which.is_none() && self.app.is_none() && self.device.is_none()
+        self.which.is_none() && self.app.is_any() && self.device.is_any()
     }
 
     pub(super) fn fits(&self, one: &Enrollment) -> bool {
         let which = self.which.as_deref();
-        let name =
-            |regex: &Option<Regex>, text: &str| regex.as_ref().is_none_or(|r| r.is_match(text));
         which.is_none_or(|which| show::is_meant(which, &one.id))
-            && name(&self.app, &one.app)
-            && name(&self.device, &one.device)
+            && self.app.fits(&one.app)
+            && self.device.fits(&one.device)
     }
 
     /// Nothing was picked.
@@ -108,7 +170,10 @@ impl Choice {
             None => Failure::plain(format!(
                 "there is no {} enrolment that fits",
                 action.applies_to().join(" or ")
-            )),
+            ))
+            .hint(
+                "names are taken whole; for patterns there are --device-pattern and --app-pattern",
+            ),
             Some(_) => Failure::plain("there is no enrolment with this id or code")
                 .hint("noports enroll list tells which there are"),
         }
@@ -151,7 +216,8 @@ fn codes(of: &[Enrollment]) -> String {
 }
 
 pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failure> {
-    let choice = Choice::new(&args)?;
+    let choice = Choice::new(&args, given.classic)?;
+    let limit = Limit::new(action, &args, &choice, given.classic)?;
     let careless = matches!(action, Action::Approve) && args.yes || action == Action::Auto;
     let must_choose = careless || !matches!(action, Action::List | Action::Approve);
     if must_choose && choice.is_open() {
@@ -168,8 +234,8 @@ pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failu
         classic: given.classic,
     };
     match action {
-        Action::List => list(&at, &choice, &args, told).await?,
-        Action::Auto => auto::run(&manager.progress, &at, &choice, &args, told).await?,
+        Action::List => list(&at, &choice, &args, told).await,
+        Action::Auto => auto::run(&manager.progress, &at, &choice, &limit, &args, told).await,
         _ => {
             let picked = choice.pick(action, listed(&at, None).await?)?;
             if choice.which.is_none() {
@@ -178,16 +244,113 @@ pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failu
             if picked.is_empty() {
                 return nothing(choice.none(action), told);
             }
-            for one in picked {
-                if action == Action::Approve && !args.yes {
-                    confirm(&one, who.as_str())?;
-                }
-                act(&at, action, &one, args.force).await?;
-                told.done(action, &one);
+            if action != Action::Approve && picked.len() > 1 && !args.yes && !given.classic {
+                return Err(
+                    Failure::misuse("several fit: say which, or --yes for all of them")
+                        .hint(codes(&picked)),
+                );
             }
+            decide(&at, action, &picked, &limit, &args, told).await
         }
     }
-    Ok(())
+}
+
+/// Does it with all that were picked, but for those that ask for too much.
+async fn decide(
+    at: &Client,
+    action: Action,
+    picked: &[Enrollment],
+    limit: &Limit,
+    args: &Decide,
+    told: Told,
+) -> Result<(), Failure> {
+    let mut left = None;
+    for one in picked {
+        if action == Action::Approve {
+            if let Err(failure) = limit.admits(one) {
+                if let Some(earlier) = left.replace(failure) {
+                    cli::print_err(&format!("noports enroll approve: {earlier}"));
+                }
+                continue;
+            }
+            if !args.yes {
+                confirm(one, at.atsign().as_str())?;
+            }
+        }
+        act(at, action, one, args.force).await?;
+        told.done(action, one);
+    }
+    left.map_or(Ok(()), Err)
+}
+
+/// What may be granted without anybody looking.
+pub(super) enum Limit {
+    /// Somebody looks at each and says yes; or named the very one, as with the classic program.
+    Nothing,
+    /// No more than this.
+    Most(BTreeMap<String, String>),
+    /// Anything that does not reach all of the atSign: the classic program is for others' namespaces, too.
+    Ordinary,
+}
+
+impl Limit {
+    fn new(action: Action, args: &Decide, choice: &Choice, classic: bool) -> Result<Self, Failure> {
+        let looks = action == Action::Approve && !args.yes;
+        Ok(match (classic, looks) {
+            (false, false) => Self::Most(show::parse_namespaces(&args.grant)?),
+            (true, _) if choice.which.is_none() => Self::Ordinary,
+            _ => Self::Nothing,
+        })
+    }
+
+    /// Whether this may be granted; what is said against it.
+    pub(super) fn admits(&self, one: &Enrollment) -> Result<(), Failure> {
+        let (far, hint) = match self {
+            Self::Nothing => return Ok(()),
+            Self::Most(most) => (
+                beyond(one, most),
+                "look at it and approve it by its code without --yes; or name it: --grant"
+                    .to_owned(),
+            ),
+            Self::Ordinary => {
+                let far = |name: &str| matches!(name, "*" | "__manage");
+                let asked = one.namespaces.iter().filter(|(name, _)| far(name));
+                let asked = asked.map(|(name, right)| (name.clone(), right.clone()));
+                (
+                    asked.collect(),
+                    format!("to grant it all the same: approve -i {}", one.id),
+                )
+            }
+        };
+        if far.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::plain(format!(
+            "{} ({} on {}) asks for {}, which is not granted unseen",
+            show::code(&one.id),
+            show::shown(&one.app),
+            show::shown(&one.device),
+            show::namespaces(&far)
+        ))
+        .hint(hint))
+    }
+}
+
+/// What of a request is more than this. `*` is everything but deciding about others.
+fn beyond(one: &Enrollment, most: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let allows = |name: &str, right: &str| {
+        let granted = most.get(name).or_else(|| {
+            let all = most.get("*");
+            all.filter(|_| name != "__manage")
+        });
+        granted
+            .is_some_and(|most| matches!((most.as_str(), right), ("rw", "r" | "rw") | ("r", "r")))
+    };
+    let asked = one.namespaces.iter();
+    asked
+        .filter(|(name, right)| !allows(name, right))
+        .map(|(name, right)| (name.clone(), right.clone()))
+        .collect()
 }
 
 async fn list(at: &Client, choice: &Choice, args: &Decide, told: Told) -> Result<(), Failure> {
@@ -325,12 +488,16 @@ mod tests {
         }
     }
 
+    /// A device between slashes is a pattern.
     fn choice(which: &str, device: &str) -> Choice {
-        let device = Some(device).filter(|text| !text.is_empty());
+        let pattern = device
+            .strip_prefix('/')
+            .and_then(|rest| rest.strip_suffix('/'));
+        let whole = Some(device).filter(|text| !text.is_empty() && pattern.is_none());
         Choice {
             which: Some(which.to_owned()).filter(|text| !text.is_empty()),
-            app: None,
-            device: device.map(|text| Regex::new(text).unwrap()),
+            app: Name::Any,
+            device: Name::new("device", whole, pattern, Fit::Whole).unwrap(),
         }
     }
 
@@ -349,8 +516,8 @@ mod tests {
             ("bbbb2222-0000", "", Action::Deny, Ok("dev3")),
             ("cccc-3333", "", Action::Delete, Ok("pi")),
             ("cccc-3333", "", Action::Unrevoke, Ok("pi")),
-            ("", "dev", Action::Approve, Ok("dev1 dev3")),
-            ("", "dev", Action::Revoke, Ok("dev2")),
+            ("", "/dev./", Action::Approve, Ok("dev1 dev3")),
+            ("", "dev2", Action::Revoke, Ok("dev2")),
             ("", "", Action::Revoke, Ok("dev2")),
             ("", "", Action::Approve, Err("there are several")),
             (
@@ -397,6 +564,82 @@ mod tests {
                 (got, want) => panic!("{which} {device} {action:?}: {got:?} instead of {want:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_name_is_the_whole_name_and_a_pattern_fits_all_of_it() {
+        for (device, name, want) in [
+            ("kitchen", "kitchen", true),
+            ("kitchen", "evilkitchen", false),
+            ("kitchen", "kitchen2", false),
+            ("kitchen", "Kitchen", false),
+            ("kitchen", "kitchen ", false),
+            ("kitchen", "", false),
+            (" kitchen ", "kitchen", true),
+            ("k.tchen", "kitchen", false),
+            ("k.tchen", "k.tchen", true),
+            (".*", "kitchen", false),
+            ("^kitchen$", "kitchen", false),
+            ("a|kitchen", "kitchen", false),
+            ("/k.tchen/", "kitchen", true),
+            ("/kitchen/", "evilkitchen", false),
+            ("/kitchen/", "kitchen2", false),
+            ("/a|kitchen/", "evilkitchen", false),
+            ("/kitchen|a/", "kitchen2", false),
+            ("/(?m)kitchen/", "evil\nkitchen", false),
+            ("/kitchen/", "kitchen\n", false),
+            ("/.*kitchen/", "evilkitchen", true),
+            ("/^kitchen$/", "kitchen", true),
+        ] {
+            let fits = choice("", device).fits(&one("aaaa1111-0000", name, "pending"));
+            assert_eq!(fits, want, "{device} {name:?}");
+        }
+        for bad in ["(", "a)|(b", "(?x)a #"] {
+            assert!(
+                Name::new("device", None, Some(bad), Fit::Whole).is_err(),
+                "{bad}"
+            );
+        }
+        assert!(Name::new("device", Some(" "), None, Fit::Whole).is_err());
+        assert!(Name::new("device", Some("a"), Some("a"), Fit::Whole).is_err());
+        // `--drx`
+        let part = Name::new("device", None, Some("kitchen"), Fit::Part).unwrap();
+        assert!(part.fits("evilkitchen"));
+    }
+
+    #[test]
+    fn nothing_beyond_what_was_named_is_granted_unseen() {
+        let named = |text: &str| Limit::Most(show::parse_namespaces(text).unwrap());
+        for (limit, asked, want) in [
+            (named(show::NAMESPACES), "sshnp:rw,sshrvd:rw", true),
+            (named(show::NAMESPACES), "sshrvd:r, sshnp:rw,sshnp:r", true),
+            (named(show::NAMESPACES), "*:rw", false),
+            (named(show::NAMESPACES), "*:r", false),
+            (named(show::NAMESPACES), "sshnp:rw,__manage:r", false),
+            (named(show::NAMESPACES), "sshnp:rw,SSHRVD:rw", false),
+            (named(show::NAMESPACES), "sshnp:rw,sshnp.x:r", false),
+            (named("sshnp:r"), "sshnp:rw", false),
+            (named("*:rw"), "sshnp:rw,x:r,*:rw", true),
+            (named("*:r"), "x:rw", false),
+            (named("*:rw"), "__manage:r", false),
+            (named("*:rw,__manage:rw"), "__manage:rw", true),
+            (Limit::Ordinary, "buzz:rw", true),
+            (Limit::Ordinary, "buzz:rw,__manage:r", false),
+            (Limit::Ordinary, "*:r", false),
+            (Limit::Nothing, "*:rw,__manage:rw", true),
+        ] {
+            let mut request = one("aaaa1111-0000", "pi", "pending");
+            request.namespaces = show::parse_namespaces(asked).unwrap();
+            assert_eq!(limit.admits(&request).is_ok(), want, "{asked}");
+        }
+        // Rights that nobody knows are no less than others.
+        let mut request = one("aaaa1111-0000", "pi", "pending");
+        request.namespaces.insert("sshnp".into(), "rwx".into());
+        let failure = named(show::NAMESPACES).admits(&request).unwrap_err();
+        assert_eq!(
+            failure.message,
+            "aaaa-1111 (noports on pi) asks for sshnp:rwx, which is not granted unseen"
+        );
     }
 
     #[test]

@@ -141,6 +141,15 @@ impl Told {
     /// What has become of one.
     pub fn done(self, action: Action, one: &Enrollment) {
         let done = action.done();
+        // In JSON it is part of the line.
+        if !self.json && matches!(action, Action::Approve | Action::Auto) {
+            cli::print_err(&format!(
+                "granted {} to {} on {}",
+                show::namespaces(&one.namespaces),
+                show::shown(&one.app),
+                show::shown(&one.device)
+            ));
+        }
         cli::print_out(&match (self.json, self.classic) {
             (true, _) => line(done, one, done),
             (false, true) => format!("{} {}", classic(action), one.id),

@@ -1,12 +1,13 @@
 //! Doing it: the file, the service manager, and for cron a line in the crontab and a loop.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -18,9 +19,13 @@ use super::{
     quote,
     render::{self, Service},
 };
-use crate::sys::{paths, supervisor, user::Person};
+use crate::sys::{
+    paths,
+    supervisor::{self, Holder},
+    user::Person,
+};
 
-/// For a loop to end after it was asked to.
+/// For a loop, or a program, to end after it was asked to.
 const ENDS_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -99,6 +104,10 @@ pub fn start(init: Init, service: &Service, file: &Path, changed: bool) -> Resul
     if init == Init::Cron {
         return start_loop(&service.name, file, &service.person, changed);
     }
+    let before = told(&state).filter(|_| changed);
+    if changed {
+        let _ = fs::remove_file(&state);
+    }
     if changed && matches!(init, Init::Launchd | Init::LaunchdUser) {
         let folder = state.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(folder)
@@ -112,7 +121,7 @@ pub fn start(init: Init, service: &Service, file: &Path, changed: bool) -> Resul
             ))
         })?;
     }
-    Ok(())
+    end_lost(before, &state)
 }
 
 /// Starts a service anew, and nothing else.
@@ -123,17 +132,20 @@ pub fn restart(init: Init, name: &str, file: &Path, person: &Person) -> Result<(
     if init == Init::Cron {
         return start_loop(name, file, person, true);
     }
+    let state = init.state_file(name, person);
+    let before = told(&state);
     for step in init.restart(name, file) {
         step.run().map_err(Failure::plain)?;
     }
-    Ok(())
+    end_lost(before, &state)
 }
 
 /// Ends a service and removes its file. Sessions live on, keys and data stay.
 ///
 /// # Errors
-/// When its file cannot be removed, or its loop does not end.
+/// When its file cannot be removed, or it does not end.
 pub fn remove(init: Init, name: &str, file: &Path, person: &Person) -> Result<(), Failure> {
+    let state = init.state_file(name, person);
     if init == Init::Cron {
         let _ = set_crontab(name, None);
         stop_loop(name, person)?;
@@ -141,10 +153,12 @@ pub fn remove(init: Init, name: &str, file: &Path, person: &Person) -> Result<()
     for step in init.stop(name, file) {
         step.run().map_err(Failure::plain)?;
     }
+    end_lost(told(&state), &state)?;
     fs::remove_file(file)
         .map_err(|why| Failure::plain(format!("cannot remove {}: {why}", file.display())))?;
     if matches!(init, Init::Cron | Init::Launchd | Init::LaunchdUser) {
-        let _ = fs::remove_file(init.state_file(name, person));
+        let _ = fs::remove_file(supervisor::lock_file(&state));
+        let _ = fs::remove_file(state);
     }
     for step in init.forget() {
         step.run().map_err(Failure::plain)?;
@@ -194,8 +208,12 @@ fn start_loop(name: &str, file: &Path, person: &Person, changed: bool) -> Result
     let command = quote::cron(&format!("/bin/sh {}", quote::shell(&shown)));
     let line = format!("@reboot {command} {}", tag(name));
     set_crontab(name, Some(&line))?;
-    if changed {
+    // A program whose loop is lost is not found by the next loop: it would only stand in its way.
+    if changed || loop_of(name, person).is_none() {
         stop_loop(name, person)?;
+        let state = Init::Cron.state_file(name, person);
+        end_lost(told(&state), &state)?;
+        let _ = fs::remove_file(state);
     }
     Command::new("/bin/sh")
         .arg(file)
@@ -209,26 +227,103 @@ fn start_loop(name: &str, file: &Path, person: &Person, changed: bool) -> Result
         .map_err(|why| Failure::plain(format!("cannot start {shown}: {why}")))
 }
 
-fn stop_loop(name: &str, person: &Person) -> Result<(), Failure> {
-    let file = host::data_folder(person).join(format!("{name}.pid"));
-    let number = || fs::read_to_string(&file).ok()?.trim().parse::<i32>().ok();
-    let Some(pid) = number() else { return Ok(()) };
-    // The number may belong to another process by now.
-    let ours = fs::read_to_string(format!("/proc/{pid}/cmdline"))
-        .map_or(cfg!(not(target_os = "linux")), |line| line.contains(name));
-    let Some(process) = rustix::process::Pid::from_raw(pid).filter(|_| ours) else {
-        let _ = fs::remove_file(&file);
-        return Ok(());
+fn pid_file(name: &str, person: &Person) -> PathBuf {
+    host::data_folder(person).join(format!("{name}.pid"))
+}
+
+/// The loop's process. Its number may belong to another process by now, even to another loop of ours.
+fn loop_of(name: &str, person: &Person) -> Option<u32> {
+    let pid = fs::read_to_string(pid_file(name, person)).ok()?;
+    let pid = pid.trim().parse().ok()?;
+    let script = format!("{name}.sh");
+    let ours = match words_of(pid) {
+        Some(words) => runs_script(&words, &script),
+        None => is_alive(pid) && !cfg!(target_os = "linux"),
     };
-    let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+    ours.then_some(pid)
+}
+
+fn runs_script(words: &[String], script: &str) -> bool {
+    let name = |word: &str| Path::new(word).file_name().map(OsStr::to_os_string);
+    let mut words = words.iter().map(|word| name(word).unwrap_or_default());
+    let shell = words.next().unwrap_or_default();
+    let shells = ["sh", "dash", "ash", "bash", "busybox"];
+    let first = words.find(|word| word != "sh");
+    shells.iter().any(|known| shell == *known) && first.is_some_and(|word| word == script)
+}
+
+fn stop_loop(name: &str, person: &Person) -> Result<(), Failure> {
+    if let Some(pid) = loop_of(name, person) {
+        end(pid, || loop_of(name, person) == Some(pid))?;
+    }
+    let _ = fs::remove_file(pid_file(name, person));
+    Ok(())
+}
+
+/// Ends what a service manager, or a loop, has lost sight of: it was there before, and still is.
+fn end_lost(before: Option<supervisor::Told>, state: &Path) -> Result<(), Failure> {
+    match before {
+        Some(told) if is_it(&told, state) => end(told.pid, || is_it(&told, state)),
+        _ => Ok(()),
+    }
+}
+
+fn end(pid: u32, lives: impl Fn() -> bool) -> Result<(), Failure> {
+    let process = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(process) = process {
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+    }
     let began = Instant::now();
-    while is_alive(pid as u32) {
+    while is_alive(pid) && lives() {
         if began.elapsed() > ENDS_WITHIN {
-            return Err(Failure::plain(format!("process {pid} does not end")));
+            return Err(Failure::plain(format!("process {pid} does not end"))
+                .hint(format!("kill -9 {pid}, and again")));
         }
         thread::sleep(LOOK_EVERY);
     }
     Ok(())
+}
+
+/// Whether somebody starts it again when it ends. A program without its loop, or without OpenRC's supervisor, runs on by
+/// itself.
+pub fn is_watched(init: Init, name: &str, person: &Person, pid: u32) -> bool {
+    match init {
+        Init::Cron => loop_of(name, person).is_some(),
+        Init::OpenRc => stat(pid).is_none_or(|stat| stat.parent != 1),
+        _ => true,
+    }
+}
+
+/// A process' command line, where the system shows it.
+fn words_of(pid: u32) -> Option<Vec<String>> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&line).into_owned();
+    let words = line.split_terminator('\0').map(str::to_owned);
+    Some(words.collect())
+}
+
+/// What `/proc/PID/stat` says, as far as it matters here.
+struct Stat {
+    zombie: bool,
+    parent: u32,
+    /// Since the machine was started.
+    began: Duration,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    // Linux shows a hundred ticks a second to everybody, whatever it counts itself.
+    const TICKS: f64 = 100.0;
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything.
+    let words: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u32 = words.get(19)?.parse().ok()?;
+    Some(Stat {
+        zombie: words.first() == Some(&"Z"),
+        parent: words.get(1)?.parse().ok()?,
+        began: Duration::from_secs_f64(f64::from(ticks) / TICKS),
+    })
 }
 
 /// Whether there is such a process, and not only what its parent has not asked about yet.
@@ -241,17 +336,56 @@ pub fn is_alive(pid: u32) -> bool {
     };
     match rustix::process::test_kill_process(process) {
         Err(why) if why == rustix::io::Errno::SRCH => false,
-        _ => !fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            stat.rsplit(')')
-                .next()
-                .is_some_and(|rest| rest.starts_with(" Z"))
-        }),
+        _ => !stat(pid).is_some_and(|stat| stat.zombie),
     }
 }
 
 /// What the running service told, if it runs.
 pub fn told(state: &Path) -> Option<supervisor::Told> {
-    supervisor::read(state).filter(|told| is_alive(told.pid))
+    supervisor::read(state).filter(|told| is_it(told, state))
+}
+
+/// Whether the process that told something is still there: its number may belong to another one by now.
+fn is_it(told: &supervisor::Told, state: &Path) -> bool {
+    if !is_alive(told.pid) {
+        return false;
+    }
+    match supervisor::holder(state) {
+        Holder::Process(Some(pid)) => pid == told.pid,
+        Holder::Process(None) => is_a_program(told.pid),
+        Holder::Nobody => false,
+        // A version before this one runs; or this is not Linux.
+        Holder::Unknown => is_a_program(told.pid) && is_older(told.pid, state),
+    }
+}
+
+/// One of our programs, by its command line: `/usr/bin/noports daemon …`.
+fn is_a_program(pid: u32) -> bool {
+    let Some(words) = words_of(pid) else {
+        return !cfg!(target_os = "linux");
+    };
+    let file = |word: &str| Path::new(word).file_name().map(OsStr::to_os_string);
+    let own = std::env::current_exe().ok();
+    let own = own.and_then(|own| own.file_name().map(OsStr::to_os_string));
+    let named = words.first().and_then(|word| file(word));
+    let ours = named.is_some_and(|name| name == "noports" || Some(name) == own);
+    let program = words.get(1);
+    ours && program.is_some_and(|word| super::PROGRAMS.iter().any(|known| known.name == word))
+}
+
+/// Whether a process began before a file was written last. What began later did not write it.
+fn is_older(pid: u32, file: &Path) -> bool {
+    /// The two clocks are read one after the other, and one of them in hundredths.
+    const SLACK: Duration = Duration::from_secs(2);
+    let written = fs::metadata(file).and_then(|about| about.modified());
+    let written = written.ok().and_then(|at| at.elapsed().ok());
+    let up = fs::read_to_string("/proc/uptime").ok();
+    let up = up.and_then(|line| line.split(' ').next()?.parse().ok());
+    let up = up.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
+    match (written, up, stat(pid)) {
+        (Some(written), Some(up), Some(stat)) => up.saturating_sub(stat.began) + SLACK >= written,
+        _ => !cfg!(target_os = "linux"),
+    }
 }
 
 /// Waits until a service is connected; says what it told last.

@@ -224,6 +224,8 @@ struct Row {
     init: &'static str,
     file: String,
     running: bool,
+    /// Whether somebody starts it again when it ends.
+    watched: bool,
     pid: Option<u32>,
     /// Seconds since 1970.
     started: Option<u64>,
@@ -280,6 +282,9 @@ fn row(found: &Found, me: &Person) -> Row {
         init: found.init.word(),
         file: found.file.display().to_string(),
         running: told.is_some(),
+        watched: told
+            .as_ref()
+            .is_some_and(|told| act::is_watched(found.init, &found.name, me, told.pid)),
         pid: told.as_ref().map(|told| told.pid),
         started: get(|told| told.started),
         version: told.as_ref().map(|told| told.version.clone()),
@@ -340,6 +345,9 @@ impl Row {
             let (pid, version) = (self.pid.unwrap_or(0), self.version.as_deref().unwrap_or(""));
             let since = ago(self.started);
             text += &format!("  running     for {since}, process {pid}, version {version}\n");
+            if !self.watched {
+                text += "  watched     no, nothing starts it again: noports service restart\n";
+            }
             let since = ago(self.since);
             text += &match self.state.as_str() {
                 "connected" => format!("  connected   for {since}, {}\n", self.text),
@@ -412,6 +420,7 @@ mod tests {
             init: "systemd",
             file: "/f".into(),
             running,
+            watched: true,
             pid: Some(7),
             started: Some(100),
             version: Some("1.0".into()),
@@ -425,6 +434,13 @@ mod tests {
             told,
             "noports-daemon  (systemd, /f)\n  running     for 2 h 1 min, process 7, version 1.0\n  \
              connected   for 1 h 1 min, as @device\n  log         journalctl -u noports-daemon"
+        );
+        let mut lost = row(true, "connected", "as @device");
+        lost.watched = false;
+        let told = lost.as_text(7400);
+        assert!(
+            told.contains("\n  watched     no, nothing starts it again: noports service restart\n"),
+            "{told}"
         );
         let told = row(true, "lost", "no route").as_text(3730);
         assert!(

@@ -195,6 +195,31 @@ fn an_at_server_may_write_to_its_data_and_open_low_ports() {
     );
 }
 
+/// `RemoveIPC` takes the shared memory of all programs of that user away; others give his files to somebody else, or end
+/// what is not the service's.
+#[test]
+fn a_restart_leaves_the_persons_other_programs_alone() {
+    const REACHES_FURTHER: [&str; 7] = [
+        "RemoveIPC=yes",
+        "DynamicUser=",
+        "StateDirectory=",
+        "LogsDirectory=",
+        "ProtectHome=tmpfs",
+        "KillMode=control-group",
+        "KillMode=mixed",
+    ];
+    for program in &PROGRAMS {
+        for init in [Init::Systemd, Init::SystemdUser] {
+            let (text, _) = example(program, "x").file(init);
+            for bad in REACHES_FURTHER {
+                let found = text.lines().find(|line| line.starts_with(bad));
+                assert_eq!(found, None, "{init:?} {}", program.name);
+            }
+            assert!(text.contains("\nKillMode=process\n"), "{init:?}");
+        }
+    }
+}
+
 #[test]
 fn a_file_of_flags_says_where_the_data_are() {
     let folder = std::env::temp_dir().join(format!("install-{}", uuid::Uuid::new_v4().as_simple()));

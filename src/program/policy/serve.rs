@@ -1,7 +1,6 @@
 //! The service: hears questions, answers them by the rules of the moment.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -27,7 +26,7 @@ use crate::{
         rpc::{self, RequestId},
         rules::{Decision, Rules},
     },
-    session::online,
+    session::{in_work::InWork, online},
     sys::signal::{self, HangUps},
 };
 
@@ -99,7 +98,7 @@ pub async fn serve(
         at,
         rules: Mutex::new(Arc::new(rules)),
         plan,
-        in_work: Mutex::default(),
+        in_work: InWork::new(MAX_IN_WORK, MAX_IN_WORK_OF_ONE),
         news,
     }));
     ready(&format!(
@@ -121,31 +120,9 @@ struct Inner {
     at: Client,
     rules: Mutex<Arc<Rules>>,
     plan: Plan,
-    in_work: Mutex<HashMap<AtSign, usize>>,
+    in_work: InWork,
     /// "The records have changed."
     news: Sender<()>,
-}
-
-impl Inner {
-    /// Whether one more question of this daemon is taken on.
-    fn begin(&self, daemon: &AtSign) -> bool {
-        let mut in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = in_work.values().sum();
-        let of_one = in_work.get(daemon).copied().unwrap_or_default();
-        let taken = all < MAX_IN_WORK && of_one < MAX_IN_WORK_OF_ONE;
-        if taken {
-            in_work.insert(daemon.clone(), of_one + 1);
-        }
-        taken
-    }
-
-    fn end(&self, daemon: &AtSign) {
-        let mut in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
-        match in_work.get_mut(daemon) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(in_work.remove(daemon)),
-        }
-    }
 }
 
 impl Desk {
@@ -170,13 +147,13 @@ impl Desk {
         if !known || note.operation != Operation::Update {
             return info!("ignored from={from} rpc={id} reason=not_a_daemon_of_ours");
         }
-        if !inner.begin(from) {
-            return warn!("ignored from={from} rpc={id} reason=too_many_in_work");
-        }
+        let Some(working) = inner.in_work.begin(from) else {
+            return;
+        };
         let desk = self.clone();
         task::spawn(async move {
             desk.answer(&note, id).await;
-            desk.0.end(&note.from);
+            drop(working);
         });
     }
 

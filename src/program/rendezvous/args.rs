@@ -14,6 +14,7 @@ use super::{MAX_SESSIONS, Policy, Ways, address, serve};
 use crate::{
     at::{client::Network, keyfile::AtKeys},
     cli::{self, Failure, with_account},
+    net::dial::is_localhost,
     np::ports,
     session::online,
     sys,
@@ -109,7 +110,7 @@ fn default_bind(host: &str) -> IpAddr {
     match host.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(address) if address.is_loopback() => address,
         Ok(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        _ if host == "localhost" => Ipv4Addr::LOCALHOST.into(),
+        _ if is_localhost(host) => Ipv4Addr::LOCALHOST.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
     }
 }

@@ -7,14 +7,21 @@
 //!   B ─ admission line? ─▶ waiting ─┘
 //! ```
 //!
+//! Whoever does not say who it is holds nobody up: where all places of a port are taken, the oldest one that is
+//! silent gives way, of the address that holds most of them; and once a pair stands, there is little time.
+//!
 //! A port that is open to anybody asks for nothing. The design of August 2023 let the daemon write the
 //! session id on its socket first; if a stream on such a port begins with it, that is left out, with one
 //! line end behind it.
 
 use std::{
+    collections::VecDeque,
     future::Future,
-    net::SocketAddr,
-    sync::Arc,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -42,7 +49,11 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(30);
 /// A socket that has not said who it is by then is closed.
 const ADMISSION_TIME: Duration = Duration::from_secs(5);
-/// Sockets on one port that are saying who they are, or wait for their turn; more wait in the kernel.
+/// The same once a pair stands: the session's ends say it with their first packet, and where sockets have no
+/// numbers, those behind a silent one wait for it.
+const ADMISSION_TIME_LATER: Duration = Duration::from_secs(1);
+/// Sockets on one port that are saying who they are, or wait for their turn. More make the silent ones give way;
+/// where all have said it, they wait in the kernel.
 const MAX_UNADMITTED: usize = 64;
 /// Turns that may stand behind a slow socket on one port.
 const MAX_TURNS: usize = 1024;
@@ -88,11 +99,13 @@ pub struct Signer {
     pub at: Client,
     /// Its owner.
     pub who: AtSign,
+    /// Who asked for the session.
+    pub asker: AtSign,
 }
 
 impl Signer {
     async fn key(&self) -> Option<PublicKey> {
-        match self.at.public_key(&self.who).await {
+        match self.at.public_key_for(&self.asker, &self.who).await {
             Ok(key) => key,
             Err(error) => {
                 warn!("public_key_of={} error={error:?}", self.who);
@@ -127,7 +140,8 @@ impl Drop for Permit {
 
 impl Gate {
     /// Lets sockets in for as long as somebody takes them.
-    async fn serve(self, session: SessionId, single: bool, admitted: Sender<Admitted>) {
+    async fn serve(self, held: Held, single: bool, admitted: Sender<Admitted>) {
+        let session = held.session;
         let (queue, turns) = channel::bounded(MAX_TURNS);
         let reception = async {
             match self.entry {
@@ -137,6 +151,8 @@ impl Gate {
                         admission,
                         who: signer.who.clone(),
                         key: signer.key().await,
+                        held,
+                        silent: Mutex::default(),
                     };
                     receive(Arc::new(door), self.listener, queue, &admitted).await;
                 }
@@ -147,6 +163,7 @@ impl Gate {
 }
 
 async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut failed = false;
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
@@ -154,11 +171,22 @@ async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, Socke
                 return (socket, from);
             }
             Err(error) => {
-                warn!("session={session} accept={error:?}");
+                // Once per socket, not ten times a second.
+                if !std::mem::replace(&mut failed, true) {
+                    warn!("session={session} accept={error:?}");
+                }
                 task::sleep(BREATH).await;
             }
         }
     }
+}
+
+/// What both ports know of their session.
+#[derive(Clone)]
+struct Held {
+    session: SessionId,
+    /// A pair stands.
+    stands: Arc<AtomicBool>,
 }
 
 /// Nobody is asked. A single one is let in, and the port is closed behind it.
@@ -192,6 +220,9 @@ struct Door {
     admission: Arc<Admission>,
     who: AtSign,
     key: Option<PublicKey>,
+    held: Held,
+    /// Who has not said it yet, the oldest first. What is dropped here is closed.
+    silent: Mutex<Silent>,
 }
 
 async fn receive(
@@ -203,13 +234,19 @@ async fn receive(
     let session = door.admission.session;
     let (places, free) = channel::bounded(MAX_UNADMITTED);
     loop {
+        let (socket, from) = accept(session, &listener).await;
+        if places.is_full() {
+            door.make_room();
+        }
         let _ = places.send(()).await;
         let permit = Permit(free.clone());
-        let (socket, from) = accept(session, &listener).await;
         let (pass, turn) = channel::bounded(1);
+        let given_way = door.enter(from);
         let (door, admitted) = (door.clone(), admitted.clone());
         task::spawn(async move {
-            match door.admit(socket, from).await {
+            let outcome = door.admit(socket, from).or(given_way).await;
+            door.leave(from);
+            match outcome {
                 // Numbers make an order of their own.
                 Ok(numbered) if numbered.number.is_some() => {
                     drop(pass);
@@ -230,7 +267,9 @@ async fn receive(
 }
 
 /// Passes sockets without numbers on in the order of arrival. A slow one is waited for, until its time to say
-/// who it is has passed: letting the next one go first would join all later ones with their neighbours.
+/// who it is has passed, or it has given way: letting the next one go first would join all later ones with
+/// their neighbours. One that has gone had no place in the order, unless it was an end's own whose line was late;
+/// that nobody can tell, which is what numbers are for.
 async fn in_order(turns: Receiver<Turn>, admitted: &Sender<Admitted>) {
     while let Ok(turn) = turns.recv().await {
         if let Ok((socket, _permit)) = turn.recv().await {
@@ -240,10 +279,52 @@ async fn in_order(turns: Receiver<Turn>, admitted: &Sender<Admitted>) {
     future::pending().await
 }
 
+type Silent = VecDeque<(SocketAddr, Sender<()>)>;
+
 impl Door {
+    fn silent(&self) -> MutexGuard<'_, Silent> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more that has to say who it is. The future ends when it has to give way.
+    fn enter(&self, from: SocketAddr) -> impl Future<Output = Result<Admitted, String>> + use<> {
+        let (stays, stop) = channel::bounded(1);
+        self.silent().push_back((from, stays));
+        async move {
+            let _ = stop.recv().await;
+            Err("gave way to others".to_owned())
+        }
+    }
+
+    /// It has said it, or has gone.
+    fn leave(&self, from: SocketAddr) {
+        self.silent().retain(|(one, _)| *one != from);
+    }
+
+    /// The oldest silent one of the address that has most of them gives way. Not where most have been let in and
+    /// wait for their turn: there a slow one is waited for, or all behind it would get their neighbour's.
+    fn make_room(&self) {
+        let mut silent = self.silent();
+        if silent.len() <= MAX_UNADMITTED / 2 {
+            return;
+        }
+        let of = |ip: IpAddr| silent.iter().filter(|(one, _)| one.ip() == ip).count();
+        // `max_by_key` takes the last of those that are equal: hence from behind.
+        let places = (0..silent.len()).rev();
+        let oldest = places.max_by_key(|&at| of(silent[at].0.ip()));
+        if let Some(at) = oldest {
+            silent.remove(at);
+        }
+    }
+
     async fn admit(&self, mut socket: TcpStream, from: SocketAddr) -> Result<Admitted, String> {
         let key = self.key.as_ref().ok_or("the signer has no public key")?;
-        let (line, early) = read_line(&mut socket, MAX_ADMISSION, ADMISSION_TIME)
+        let time = if self.held.stands.load(Relaxed) {
+            ADMISSION_TIME_LATER
+        } else {
+            ADMISSION_TIME
+        };
+        let (line, early) = read_line(&mut socket, MAX_ADMISSION, time)
             .await
             .map_err(|why| why.to_string())?;
         let number = self.admission.check(&line, key);
@@ -263,9 +344,14 @@ impl Meeting {
         let (session, single) = (self.session, self.single);
         let (send_a, clients) = channel::bounded(1);
         let (send_b, daemons) = channel::bounded(1);
+        let stands = Arc::new(AtomicBool::new(false));
+        let held = Held {
+            session,
+            stands: stands.clone(),
+        };
         let gates = async {
-            let client = self.client.serve(session, single, send_a);
-            future::zip(client, self.daemon.serve(session, single, send_b)).await;
+            let client = self.client.serve(held.clone(), single, send_a);
+            future::zip(client, self.daemon.serve(held, single, send_b)).await;
             0
         };
         let (done, ended) = channel::bounded(MAX_PAIRS);
@@ -281,6 +367,7 @@ impl Meeting {
             done,
             live: 0,
             pairs: 0,
+            stands,
         };
         let give_up = Instant::now() + GRACE;
         gates
@@ -297,6 +384,7 @@ struct Table {
     done: Sender<()>,
     live: usize,
     pairs: usize,
+    stands: Arc<AtomicBool>,
 }
 
 enum What {
@@ -366,6 +454,7 @@ impl Table {
         match self.waiting.arrive(from, number, socket, Instant::now()) {
             Met::Pair { client, daemon } => {
                 (self.live, self.pairs) = (self.live + 1, self.pairs + 1);
+                self.stands.store(true, Relaxed);
                 let (session, level) = (self.session, self.level);
                 task::spawn(carry(session, level, client, daemon, self.done.clone()));
             }

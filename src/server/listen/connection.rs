@@ -20,8 +20,8 @@ use crate::{
     net::tls::TlsStream,
     server::{
         session::{
-            Errand, Fetched, GREETING, Job, Next, Outcome, Session, Step, Watch, live_line, page,
-            stats_line,
+            Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch, live_line,
+            page, stats_line,
         },
         store::{StoreError, Tx},
     },
@@ -292,8 +292,8 @@ impl Line<'_> {
 
     /// Does what the session asks for, then gives its answer.
     async fn after(&mut self, mut outcome: Outcome, inbox: Option<Inbox>) -> Result<bool, End> {
-        if let Some(good) = outcome.login {
-            self.logged_in(good);
+        if let Some(login) = outcome.login {
+            self.came_of_login(login);
         }
         match std::mem::take(&mut outcome.next) {
             Next::Nothing => {}
@@ -304,7 +304,7 @@ impl Line<'_> {
             }
             Next::Prove(proof) => {
                 let found = match &self.hub.peers {
-                    Some(peers) => peers.proof(&self.house.home, &proof).await,
+                    Some(peers) => peers.proof(&proof, self.visitor.from).await,
                     None => None,
                 };
                 outcome = self.session.proven(&proof, found);
@@ -345,18 +345,29 @@ impl Line<'_> {
         self.keep(ran)
     }
 
-    fn logged_in(&self, good: bool) {
-        if let Some(who) = self.session.claims() {
-            let failures = &self.hub.failures;
-            failures.note(self.visitor.from, who, good, Instant::now());
-            let (id, from) = (self.session.id(), self.visitor.from);
-            match good {
-                true => self.hub.meter.logins.add(),
-                false => self.hub.meter.logins_failed.add(),
+    fn came_of_login(&self, login: Login) {
+        let Some(who) = self.session.claims() else {
+            return;
+        };
+        let (id, from, now) = (self.session.id(), self.visitor.from, Instant::now());
+        let failures = &self.hub.failures;
+        match login {
+            Login::Good => {
+                failures.note(from, who, true, now);
+                self.hub.meter.logins.add();
+                log::info!("session={id} from={from} login={who}");
             }
-            match good {
-                true => log::info!("session={id} from={from} login={who}"),
-                false => log::warn!("session={id} from={from} login={who} failed"),
+            Login::Wrong => {
+                failures.note(from, who, false, now);
+                self.hub.meter.logins_failed.add();
+                log::warn!("session={id} from={from} login={who} failed");
+            }
+            Login::Barred => {
+                self.hub.meter.logins_failed.add();
+                // Such a device asks again and again.
+                if failures.is_news(from, who, now) {
+                    log::info!("session={id} from={from} login={who} enrolment=not_in_force");
+                }
             }
         }
     }

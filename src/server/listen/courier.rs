@@ -145,9 +145,9 @@ async fn round(hub: &Arc<Hub>, from: &Home, to: &AtSign) -> bool {
 async fn abroad(hub: &Arc<Hub>, from: &Home, to: &AtSign, notes: Vec<Note>) -> bool {
     let sent = match &hub.peers {
         Some(peers) => peers.deliver(from, to, &notes).await,
-        None => 0,
+        None => Vec::new(),
     };
-    let (home, all) = (from.clone(), notes.len());
+    let (home, whole) = (from.clone(), sent.len() == notes.len());
     let written = hub.store.write(move |tx| {
         for (place, mut note) in notes.into_iter().enumerate() {
             // It may have been removed meanwhile.
@@ -155,14 +155,15 @@ async fn abroad(hub: &Arc<Hub>, from: &Home, to: &AtSign, notes: Vec<Note>) -> b
                 Some(stored) if stored.place == note.place => {}
                 _ => continue,
             }
-            match place < sent {
-                true => delivery::arrived(tx, &home, &mut note)?,
-                false => delivery::fail(tx, &home, &mut note)?,
+            match sent.get(place) {
+                Some(true) => delivery::arrived(tx, &home, &mut note)?,
+                Some(false) => delivery::give_up(tx, &home, &mut note)?,
+                None => delivery::fail(tx, &home, &mut note)?,
             }
         }
         Ok::<_, StoreError>(())
     });
-    written.await.is_ok() && sent == all
+    written.await.is_ok() && whole
 }
 
 /// A clock that went ahead of the other by more than this was set, or the machine slept.

@@ -16,7 +16,7 @@ use std::{
 use async_std::net::TcpStream;
 use rustix::process::{Resource, getrlimit};
 
-use crate::at::AtSign;
+use crate::{at::AtSign, net::recent::Recent};
 
 use super::board::lock;
 
@@ -26,8 +26,9 @@ pub(super) const MAX_CONNECTIONS: usize = 8192;
 pub(super) const MAX_STRANGERS: usize = 512;
 /// Failed logins before an address has to wait.
 const FREE_FAILURES: u32 = 5;
-/// The longest wait after a failed login.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait after a failed login. Clients give a login up after 10 s, and whoever is right may share an
+/// address with whoever is wrong.
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// Failures are forgotten after this long without one.
 const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// Most address and atSign pairs remembered.
@@ -37,8 +38,10 @@ const MAX_REMEMBERED: usize = 20_000;
 const SPARE_DESCRIPTORS: u64 = 256;
 /// Most that were sent away and have not ended yet.
 const LEAVING: usize = 64;
-/// Between two log lines about being full.
+/// Between two log lines about being full, and about an enrolment that is not in force.
 const QUIET: Duration = Duration::from_secs(60);
+/// Most address and atSign pairs of which the log is kept quiet.
+const MAX_TOLD: usize = 1024;
 
 /// Counts connections.
 pub(super) struct Gate {
@@ -198,13 +201,25 @@ impl Drop for Pass {
 }
 
 /// Remembers failed logins per address and atSign.
-#[derive(Default)]
-pub(super) struct Failures(Mutex<HashMap<(IpAddr, AtSign), (u32, Instant)>>);
+pub(super) struct Failures {
+    guesses: Mutex<HashMap<(IpAddr, AtSign), (u32, Instant)>>,
+    /// Of whose enrolment that is not in force the log has told.
+    told: Mutex<Recent<(IpAddr, AtSign)>>,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self {
+            guesses: Mutex::default(),
+            told: Mutex::new(Recent::new(QUIET, MAX_TOLD)),
+        }
+    }
+}
 
 impl Failures {
     /// How long the next attempt has to wait.
     pub fn wait(&self, from: IpAddr, who: &AtSign, now: Instant) -> Duration {
-        let known = lock(&self.0);
+        let known = lock(&self.guesses);
         match known.get(&(from, who.clone())) {
             Some((count, last)) if now.duration_since(*last) < MEMORY => {
                 let surplus = count.saturating_sub(FREE_FAILURES - 1);
@@ -217,9 +232,14 @@ impl Failures {
         }
     }
 
+    /// Whether the log has not told of this one for a while.
+    pub fn is_news(&self, from: IpAddr, who: &AtSign, now: Instant) -> bool {
+        lock(&self.told).is_new(&(from, who.clone()), now)
+    }
+
     /// An attempt came out well or badly.
     pub fn note(&self, from: IpAddr, who: &AtSign, good: bool, now: Instant) {
-        let mut known = lock(&self.0);
+        let mut known = lock(&self.guesses);
         let key = (from, who.clone());
         if good {
             known.remove(&key);
@@ -307,7 +327,7 @@ mod tests {
                 failures.wait(from, &who, now).as_secs()
             })
             .collect();
-        assert_eq!(waits, [0, 0, 0, 0, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(waits, [0, 0, 0, 0, 2, 4, 8, 8, 8, 8, 8]);
         assert_eq!(
             failures.wait(from, &"@bob".parse().unwrap(), now),
             Duration::ZERO

@@ -100,13 +100,18 @@ impl Session {
                 let text = "lists can be changed by a managing connection only";
                 Err(refuse(Code::Unauthorized, text))
             }
-            Config::Add(list, names) => self.change_list(tx, list, true, now, |known| {
-                let new: Vec<AtSign> = names
-                    .into_iter()
-                    .filter(|name| !known.contains(name))
-                    .collect();
-                known.extend(new);
-            }),
+            Config::Add(list, names) => {
+                if list == List::Block {
+                    lists::note_block(tx, &self.home, &names, now)?;
+                }
+                self.change_list(tx, list, true, now, |known| {
+                    let new: Vec<AtSign> = names
+                        .into_iter()
+                        .filter(|name| !known.contains(name))
+                        .collect();
+                    known.extend(new);
+                })
+            }
             Config::Remove(list, names) => self.change_list(tx, list, false, now, |known| {
                 known.retain(|name| !names.contains(name))
             }),

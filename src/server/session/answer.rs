@@ -31,6 +31,8 @@ pub(in crate::server) struct Refusal {
     pub(super) state: bool,
     pub(super) close: bool,
     pub(super) delay: Duration,
+    /// Refused, but proven: the signature is that of an enrolment which waits, or whose time is over.
+    pub(super) proven: bool,
 }
 
 pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal {
@@ -42,6 +44,7 @@ pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal 
         fault: Fault::new(code, text),
         state: false,
         delay: Duration::ZERO,
+        proven: false,
     }
 }
 

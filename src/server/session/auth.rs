@@ -17,7 +17,7 @@ use crate::{
     },
     secret::same,
     server::{
-        enrolment::{self, Enrollment, State},
+        enrolment::{self, Enrollment, Grant, State},
         store::{Tx, lists, register},
     },
 };
@@ -130,51 +130,45 @@ impl Session {
     pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &Claim, now: u64) -> Handled {
         self.leave();
         let failed = || refuse(Code::Unauthenticated, "pkam authentication failed");
-        let mut signing = claim.signing;
-        let (key, grant) = match &claim.enrollment {
-            Some(id) => {
-                let found = self.enrolled(tx, id, now)?;
-                let known = found.signing_algo.as_deref().and_then(SigningAlgo::parse);
-                signing = known.unwrap_or(signing);
-                let grant = found.grant();
-                (Some(found.public_key), Some(grant))
+        let Some(id) = &claim.enrollment else {
+            let key = self.home.live(tx, PKAM_KEY, now)?;
+            let key = key.ok_or_else(failed)?.value;
+            if !self.is_signed(claim, claim.signing, &key, now) {
+                return Err(failed());
             }
-            None => (
-                self.home.live(tx, PKAM_KEY, now)?.map(|found| found.value),
-                None,
-            ),
+            return self.logged_in(None, now);
         };
-        let challenge = self.own_challenge(now).ok_or_else(failed)?;
-        let key = key.ok_or_else(failed)?;
-        let how = (signing, claim.hashing);
-        if !verify(how, &key, challenge.text.as_bytes(), &claim.signature) {
+        let found = enrolment::find_or_over(tx, &self.home, id, now)?;
+        let signed = found.as_ref().is_some_and(|(found, _)| {
+            let known = found.signing_algo.as_deref().and_then(SigningAlgo::parse);
+            self.is_signed(
+                claim,
+                known.unwrap_or(claim.signing),
+                &found.public_key,
+                now,
+            )
+        });
+        let usable = usable(id, found).map_err(|refusal| Refusal {
+            proven: signed,
+            ..refusal
+        })?;
+        if !signed {
             return Err(failed());
         }
+        self.logged_in(Some(usable.grant()), now)
+    }
+
+    fn logged_in(&mut self, grant: Option<Grant>, now: u64) -> Handled {
         self.facts.seen.visits().last_pkam = Some(now);
         self.who = Who::Owner(grant);
         success()
     }
 
-    /// An enrolment that may be used.
-    fn enrolled(&self, tx: &Tx<'_>, id: &str, now: u64) -> Result<Enrollment, Refusal> {
-        let found = enrolment::find(tx, &self.home, id, now)?;
-        let state = found.as_ref().map(|found| found.state);
-        match (found, state) {
-            (Some(found), Some(State::Approved)) => Ok(found),
-            (_, Some(State::Denied)) => Err(Refusal::state(
-                Code::EnrollmentDenied,
-                format!("enrollment_id: {id} is denied"),
-            )),
-            (_, Some(State::Pending)) => Err(Refusal::state(
-                Code::EnrollmentPending,
-                format!("enrollment_id: {id} is pending"),
-            )),
-            (_, Some(State::Revoked)) => Err(Refusal::state(
-                Code::EnrollmentRevoked,
-                format!("enrollment_id: {id} is revoked"),
-            )),
-            _ => Err(enrolment::unknown(id)),
-        }
+    /// Whether the open challenge was signed with this key.
+    fn is_signed(&self, claim: &Claim, signing: SigningAlgo, key: &str, now: u64) -> bool {
+        let how = (signing, claim.hashing);
+        self.own_challenge(now)
+            .is_some_and(|open| verify(how, key, open.text.as_bytes(), &claim.signature))
     }
 
     pub(super) fn pol(&mut self, tx: &Tx<'_>, now: u64) -> Handled {
@@ -220,6 +214,23 @@ impl Session {
         self.who = Who::Peer(proof.caller.clone());
         Ok(Answer::Prompt)
     }
+}
+
+/// An enrolment that may be used, or why not. `true` beside one: it has not expired.
+fn usable(id: &str, found: Option<(Enrollment, bool)>) -> Result<Enrollment, Refusal> {
+    let Some((found, true)) = found else {
+        return Err(enrolment::unknown(id));
+    };
+    let (code, state) = match found.state {
+        State::Approved => return Ok(found),
+        State::Denied => (Code::EnrollmentDenied, "denied"),
+        State::Pending => (Code::EnrollmentPending, "pending"),
+        State::Revoked => (Code::EnrollmentRevoked, "revoked"),
+    };
+    Err(Refusal::state(
+        code,
+        format!("enrollment_id: {id} is {state}"),
+    ))
 }
 
 /// Whether `clientConfig` names a version that wants errors as JSON.

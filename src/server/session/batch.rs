@@ -57,7 +57,8 @@ impl Session {
                 | Verb::UpdateMeta { .. }
                 | Verb::UpdateJson { .. }
                 | Verb::Delete { .. }
-                | Verb::ForceDelete { .. }),
+                | Verb::ForceDelete { .. }
+                | Verb::NotifyRemove { .. }),
             ) => self.handle(verb, tx, now),
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         };

@@ -58,6 +58,7 @@ pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
 pub use look::{Errand, Fetched, Question, public_value};
 pub use notify::{Watch, live_line, page, stats_line};
+pub(super) use notify::{is_too_long, too_long};
 pub use visits::{Outbound, Seen};
 
 /// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
@@ -197,10 +198,21 @@ pub struct Outcome {
     pub close: bool,
     /// Close after this long (a revoked enrolment's own connection).
     pub close_in: Option<Duration>,
-    /// A login attempt came out well or badly.
-    pub login: Option<bool>,
+    /// What came of a login attempt.
+    pub login: Option<Login>,
     /// What the listener has to do.
     pub next: Next,
+}
+
+/// What came of a login attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// It is the owner.
+    Good,
+    /// A guess, as far as anybody can tell.
+    Wrong,
+    /// The right key of an enrolment that is pending, denied, revoked or expired: no guess.
+    Barred,
 }
 
 /// Work for the listener.
@@ -334,7 +346,11 @@ impl Session {
         if handled.is_err() {
             tx.discard();
         }
-        let login = proves.then_some(handled.is_ok());
+        let login = proves.then_some(match &handled {
+            Ok(_) => Login::Good,
+            Err(refusal) if refusal.proven => Login::Barred,
+            Err(_) => Login::Wrong,
+        });
         Outcome {
             login,
             ..self.outcome(handled)

@@ -24,14 +24,18 @@ use crate::{
     },
 };
 
-use super::{Answer, Handled, Next, Refusal, Session, Who, pattern, refuse, success};
+use super::{Answer, Handled, MAX_LINE, Next, Refusal, Session, Who, pattern, refuse, success};
 
 /// Longest notification id, in bytes.
 const MAX_ID: usize = 128;
 /// Longest life of a notification, in milliseconds (one year).
 const MAX_LIFE: u64 = 366 * 24 * 3600 * 1000;
-/// Most bytes of notifications in one `notify:list` answer.
-const MAX_LIST: u64 = 8 << 20;
+/// Most bytes of one `notify:list` answer, so that clients read it. The oldest come first.
+const MAX_LIST: usize = MAX_LINE - 64 * 1024;
+/// Longest line of a monitor. What is set later, when it is stored, makes a few bytes.
+const MAX_SHOWN: usize = MAX_LINE - 1024;
+/// Bytes that JSON makes of one at most: `\u0001`.
+const ESCAPED: u64 = 6;
 /// About how many bytes of replay are read at a time.
 const PAGE: u64 = 256 * 1024;
 const DAY: u64 = 24 * 3600 * 1000;
@@ -52,6 +56,7 @@ impl Session {
                         Code::InternalException,
                         "too many notifications are kept",
                     )),
+                    Receipt::TooLong => Err(too_long()),
                     Receipt::Improper => Err(refuse(
                         Code::Unauthorized,
                         "the key is not the sender's, or not for this atSign",
@@ -158,17 +163,31 @@ impl Session {
         };
         let after = day(from)?.map_or(0, |first| first.saturating_sub(1));
         let until = day(to)?.map_or(u64::MAX - 1, |last| last + DAY - 1);
-        let (notes, _) = self.home.inbox(tx, after, until, MAX_LIST)?;
-        let shown: Vec<String> = notes
-            .iter()
-            .filter(|note| note.kind == Kind::Received && !note.is_expired(now))
-            .filter(|note| self.grant().is_none_or(|grant| may_see(grant, note)))
-            .filter(|note| matches(filter.as_ref(), note))
-            .map(stored_json)
-            .collect();
+        let listed = |note: &Note| {
+            note.kind == Kind::Received
+                && !note.is_expired(now)
+                && self.grant().is_none_or(|grant| may_see(grant, note))
+                && matches(filter.as_ref(), note)
+        };
+        let (mut shown, mut from) = (String::new(), Some(after));
+        while let Some(after) = from {
+            let (notes, more) = self.home.inbox(tx, after, until, PAGE)?;
+            from = more;
+            for json in notes.iter().filter(|note| listed(note)).map(stored_json) {
+                if json.len() > MAX_SHOWN {
+                    continue;
+                }
+                if shown.len() + json.len() > MAX_LIST {
+                    from = None;
+                    break;
+                }
+                let comma = if shown.is_empty() { "" } else { "," };
+                shown = shown + comma + &json;
+            }
+        }
         Ok(Answer::Data(match shown.is_empty() {
             true => "null".into(),
-            false => format!("[{}]", shown.join(",")),
+            false => format!("[{shown}]"),
         }))
     }
 
@@ -247,6 +266,8 @@ pub fn page(
         .iter()
         .filter(|note| !note.is_expired(now) && watch.wants(note))
         .map(|note| format!("notification: {}\n", stored_json(note)))
+        // An earlier version took in what no client can read.
+        .filter(|line| line.len() <= MAX_LINE)
         .collect();
     Ok((lines, more))
 }
@@ -257,6 +278,21 @@ pub fn live_line(note: &Note) -> String {
         .maybe("sharedKeyEnc", note.meta.shared_key_enc.as_deref())
         .end();
     format!("notification: {}\n", json(note, &metadata))
+}
+
+/// Whether no monitor could be shown it, with all that JSON makes of it.
+pub(in crate::server) fn is_too_long(note: &Note) -> bool {
+    let most = note.size().saturating_mul(ESCAPED) + 64 * 1024;
+    most > MAX_SHOWN as u64 && live_line(note).len().max(stored_json(note).len()) > MAX_SHOWN
+}
+
+/// To whoever sends such a one. The sender's server tries no more, and goes on with the next.
+pub(in crate::server) fn too_long() -> Refusal {
+    let text = "the notification is longer than a monitor can be shown";
+    Refusal {
+        close: false,
+        ..refuse(Code::BufferLimit, text)
+    }
 }
 
 /// The sign of life that monitors get now and then, with the newest commit id.

@@ -66,6 +66,34 @@ pub fn save(
     home.put_plain(tx, &row(home, list), &text, None, now)
 }
 
+/// Remembers that these were put on the block list: what they sent before does not arrive any more, whatever follows.
+///
+/// # Errors
+/// When the store fails.
+pub fn note_block(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    names: &[AtSign],
+    now: u64,
+) -> Result<(), StoreError> {
+    for who in names.iter().filter(|who| **who != home.who) {
+        home.set_counter(tx, &blocked_row(who), now)?;
+    }
+    Ok(())
+}
+
+/// When `who` was put on the block list last; 0: never.
+///
+/// # Errors
+/// When the store fails.
+pub fn blocked_at(rows: &dyn Rows, home: &Home, who: &AtSign) -> Result<u64, StoreError> {
+    home.counter(rows, &blocked_row(who))
+}
+
+fn blocked_row(who: &AtSign) -> String {
+    format!("blocked {who}")
+}
+
 /// Whether `who` may connect and send to `home`. The owner always may.
 ///
 /// # Errors

@@ -243,6 +243,29 @@ impl Meta {
         object.end()
     }
 
+    /// Bytes of all texts.
+    pub fn text_bytes(&self) -> usize {
+        [
+            &self.data_signature,
+            &self.shared_key_status,
+            &self.shared_key_enc,
+            &self.pub_key_cs,
+            &self.pub_key_hash,
+            &self.hashing_algo,
+            &self.encoding,
+            &self.enc_key_name,
+            &self.enc_algo,
+            &self.iv_nonce,
+            &self.ske_enc_key_name,
+            &self.ske_enc_algo,
+            &self.app_metadata,
+        ]
+        .into_iter()
+        .flatten()
+        .map(String::len)
+        .sum()
+    }
+
     /// The stored form: as the wire's, but with times as numbers.
     pub fn to_row(&self) -> String {
         let mut object = Object::new();

@@ -5,20 +5,23 @@
 //! ```
 //!
 //! Here: the boxes and lines of one atSign. `note`: one notification and its row. `tally`: how many there are.
+//! `shares`: whose the received ones are.
 
 use crate::at::AtSign;
 
 use super::{Rows, StoreError, Tx, register::Home, rows};
 
 pub use note::{Kind, Note, Status};
+pub use shares::{MAX_SHARE, MAX_SHARE_BYTES, Share};
 pub use tally::Tally;
 
 use note::Head;
 
 mod note;
+mod shares;
 mod tally;
 
-/// Most unexpired notifications kept for one atSign.
+/// Most unexpired notifications kept for one atSign; of one sender an eighth ([`MAX_SHARE`]).
 pub const MAX_INBOX: u64 = 50_000;
 /// Most bytes of unexpired received notifications kept for one atSign.
 pub const MAX_INBOX_BYTES: u64 = 128 << 20;
@@ -50,8 +53,8 @@ impl Home {
         self.counter(rows, "epoch")
     }
 
-    /// Stores an incoming notification (received, or own), setting its time and expiry. `None`: the inbox is full.
-    /// One of the same id and sender is overwritten.
+    /// Stores an incoming notification (received, or own), setting its time and expiry. One of the same id and sender
+    /// is overwritten; older ones give way, as `shares` tells. `None`: the inbox is full all the same.
     ///
     /// # Errors
     /// When the store fails.
@@ -61,17 +64,18 @@ impl Home {
         mut note: Note,
         now: u64,
     ) -> Result<Option<Note>, StoreError> {
+        self.ready_shares(tx)?;
         if let Some(old) = self.note_from(tx, &note.id, &note.from)? {
             self.drop_note(tx, &old)?;
         }
-        let limits = (MAX_INBOX, MAX_INBOX_BYTES);
-        if !self.has_room(tx, "inbox", limits, &note, now)? {
+        if !self.make_room(tx, &note, now)? {
             return Ok(None);
         }
         self.count(tx, "inbox", 1)?;
         self.count(tx, "inbox bytes", signed(note.size()))?;
         note.epoch_millis = self.next_epoch(tx, now)?;
         note.expires_at = now.saturating_add(note.ttln);
+        self.share_in(tx, &note)?;
         let row = note.row(self);
         let inbox = self.key(rows::INBOX, &[&note.epoch_millis.to_be_bytes()]);
         tx.put(inbox, row)?;
@@ -79,30 +83,65 @@ impl Home {
         Ok(Some(note))
     }
 
-    /// Whether one more fits in this box. When it would not, the dead go first: the purge may not have come by yet.
-    fn has_room(
+    /// Makes room for one more in the inbox: the dead go first, then whoever gives way. `false`: nobody does.
+    /// What goes for a long one came once, each with a command of its own, so this is no more work than that was.
+    fn make_room(&self, tx: &mut Tx<'_>, note: &Note, now: u64) -> Result<bool, StoreError> {
+        let is_owner = note.from == self.who;
+        loop {
+            let share = self.share_of(tx, &note.from)?.with(note);
+            let whole = self.fits(tx, "inbox", (MAX_INBOX, MAX_INBOX_BYTES), note)?;
+            if whole && share.fits(is_owner) {
+                return Ok(true);
+            }
+            if self.drop_dead(tx, now)? {
+                continue;
+            }
+            let victim = match (share.fits(is_owner), is_owner) {
+                (true, _) => self.gives_way(tx, &note.from, share)?,
+                (false, true) => None,
+                (false, false) => Some(note.from.clone()),
+            };
+            let oldest = match victim {
+                Some(victim) => self.oldest_of(tx, &victim)?,
+                None => None,
+            };
+            let Some(oldest) = oldest else {
+                return Ok(false);
+            };
+            self.drop_note(tx, &oldest)?;
+        }
+    }
+
+    /// Whether one more fits in the outbox. When it would not, the dead go first: the purge may not have come by yet.
+    fn has_room(&self, tx: &mut Tx<'_>, note: &Note, now: u64) -> Result<bool, StoreError> {
+        loop {
+            if self.fits(tx, "outbox", (MAX_OUTBOX, MAX_OUTBOX_BYTES), note)? {
+                return Ok(true);
+            }
+            if !self.drop_dead(tx, now)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn fits(
         &self,
-        tx: &mut Tx<'_>,
+        rows: &dyn Rows,
         name: &str,
         (most, most_bytes): (u64, u64),
         note: &Note,
-        now: u64,
     ) -> Result<bool, StoreError> {
-        let bytes = format!("{name} bytes");
-        loop {
-            let fits = self.counter(tx, name)? < most
-                && self.counter(tx, &bytes)? + note.size() <= most_bytes;
-            if fits {
-                return Ok(true);
-            }
-            let dead = self.dead_notes(tx, now, MAKE_ROOM)?;
-            if dead.is_empty() {
-                return Ok(false);
-            }
-            for note in &dead {
-                self.drop_note(tx, note)?;
-            }
+        let bytes = self.counter(rows, &format!("{name} bytes"))?;
+        Ok(self.counter(rows, name)? < most && bytes + note.size() <= most_bytes)
+    }
+
+    /// Drops some whose life is over; `false`: there were none.
+    fn drop_dead(&self, tx: &mut Tx<'_>, now: u64) -> Result<bool, StoreError> {
+        let dead = self.dead_notes(tx, now, MAKE_ROOM)?;
+        for note in &dead {
+            self.drop_note(tx, note)?;
         }
+        Ok(!dead.is_empty())
     }
 
     /// Stores an outgoing notification and puts it in line. `None`: too many are waiting.
@@ -118,8 +157,7 @@ impl Home {
         if let Some(old) = self.note_from(tx, &note.id, &note.from)? {
             self.drop_note(tx, &old)?;
         }
-        let limits = (MAX_OUTBOX, MAX_OUTBOX_BYTES);
-        if !self.has_room(tx, "outbox", limits, &note, now)? {
+        if !self.has_room(tx, &note, now)? {
             return Ok(None);
         }
         self.count(tx, "outbox", 1)?;
@@ -173,6 +211,9 @@ impl Home {
     /// # Errors
     /// When the store fails.
     pub fn drop_note(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
+        if note.kind != Kind::Sent {
+            self.ready_shares(tx)?;
+        }
         let row = note.row(self);
         let expiry = note.expires_at.to_be_bytes();
         tx.remove(&self.key(rows::NOTE_EXPIRY, &[&expiry, &row]))?;
@@ -180,6 +221,7 @@ impl Home {
         if note.kind == Kind::Sent {
             return self.leave_line(tx, note);
         }
+        self.share_out(tx, note)?;
         tx.remove(&self.key(rows::INBOX, &[&note.epoch_millis.to_be_bytes()]))?;
         self.count(tx, "inbox", -1)?;
         self.count(tx, "inbox bytes", -signed(note.size()))?;
@@ -200,7 +242,7 @@ impl Home {
         self.note_at(rows, &self.key(rows::NOTE, &[id.as_bytes(), &[0], from]))
     }
 
-    fn note_at(&self, rows: &dyn Rows, row: &[u8]) -> Result<Option<Note>, StoreError> {
+    pub(super) fn note_at(&self, rows: &dyn Rows, row: &[u8]) -> Result<Option<Note>, StoreError> {
         rows.get(row)?
             .map(|packed| Note::unpack(&packed).ok_or(StoreError::Row))
             .transpose()

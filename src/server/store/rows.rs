@@ -13,6 +13,9 @@
 //! | [`INBOX`] | number, time | row of the note |
 //! | [`OUTBOX`] | number, recipient, 0, count | row of the note |
 //! | [`NOTE_EXPIRY`] | number, time, row of the note | |
+//! | [`SENDER`] | number, sender, 0, time | row of the received note |
+//! | [`SHARE`] | number, sender | how many received notes, how many bytes |
+//! | [`LARGEST`] | number, largest number − size of the share, sender | |
 //!
 //! `number` (four bytes) is an atSign's place in this store; it is never given to another atSign.
 
@@ -38,8 +41,14 @@ pub const INBOX: u8 = 9;
 pub const OUTBOX: u8 = 10;
 /// See the table above.
 pub const NOTE_EXPIRY: u8 = 11;
+/// See the table above.
+pub const SENDER: u8 = 12;
+/// See the table above.
+pub const SHARE: u8 = 13;
+/// See the table above.
+pub const LARGEST: u8 = 14;
 /// All tables that hold rows of one atSign.
-pub const OWNED: [u8; 9] = [
+pub const OWNED: [u8; 12] = [
     RECORD,
     COMMIT,
     LATEST,
@@ -49,6 +58,9 @@ pub const OWNED: [u8; 9] = [
     INBOX,
     OUTBOX,
     NOTE_EXPIRY,
+    SENDER,
+    SHARE,
+    LARGEST,
 ];
 
 /// Puts a row key together.

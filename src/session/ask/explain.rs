@@ -5,11 +5,13 @@ use crate::{
     at::{AtSign, client::AtError, fault::Code},
     cli::{Failure, exit},
     np::{
+        permit::Permit,
         ping::Heartbeat,
         request::AnswerError,
         session::{NO_ADMIT, NO_ADMIT_DEVICE, NO_ENCRYPT, SessionError},
     },
     session::{bridge::BridgeError, launch},
+    sys::ssh::shell_line,
 };
 
 /// An atServer's refusal, told as what it means for this peer.
@@ -59,14 +61,23 @@ pub(super) fn untrusted(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(exit::NOT_TRUSTWORTHY, error.to_string())
 }
 
-pub(super) fn refused(error: &AnswerError, whom: &Whom, want: Want<'_>) -> Failure {
+/// Who was refused, and what is known of the device.
+pub(super) struct Asked<'a> {
+    pub(super) client: &'a AtSign,
+    pub(super) whom: &'a Whom,
+    pub(super) want: Want<'a>,
+    /// What the daemon lets people open, if it has said so.
+    pub(super) services: Option<&'a [String]>,
+}
+
+pub(super) fn refused(error: &AnswerError, asked: &Asked<'_>) -> Failure {
     let AnswerError::Refused(why) = error else {
         return untrusted(error);
     };
-    refusal(error, why, whom, want).classic("Received error response from the device daemon")
+    refusal(error, why, asked).classic("Received error response from the device daemon")
 }
 
-fn refusal(error: &AnswerError, why: &str, whom: &Whom, want: Want<'_>) -> Failure {
+fn refusal(error: &AnswerError, why: &str, asked: &Asked<'_>) -> Failure {
     let message = error.to_string();
     if launch::is_service_failure(why) {
         Failure::new(exit::SERVICE, message)
@@ -75,20 +86,65 @@ fn refusal(error: &AnswerError, why: &str, whom: &Whom, want: Want<'_>) -> Failu
         .iter()
         .any(|words| why.contains(words))
     {
-        Failure::new(exit::DEVICE_REFUSED, message)
-            .hint("the device asks a policy; whoever runs it can see why: noports policy check")
+        Failure::new(exit::DEVICE_REFUSED, message).hint(ask_the_policy(why, asked))
     } else if why.contains("does not permit") || why.contains("--permit-open") {
-        let what = match want {
-            Want::Ssh(_) => String::new(),
-            Want::Tunnel { target, .. } => format!(" {target}"),
-        };
-        Failure::new(exit::DEVICE_REFUSED, message).hint(format!(
-            "start the daemon on {} with --permit-open{what}",
-            whom.device
-        ))
+        Failure::new(exit::DEVICE_REFUSED, message).hint(permit_more(why, asked))
     } else {
         Failure::new(exit::DEVICE_REFUSED, message)
     }
+}
+
+fn ask_the_policy(why: &str, asked: &Asked<'_>) -> String {
+    let open = wanted(why, asked).map_or(String::new(), |target| {
+        format!(" --open {}", shell_line(&[target]))
+    });
+    let (client, whom) = (asked.client, asked.whom);
+    let names = shell_line(&[client.as_str(), whom.to.as_str(), whom.device.as_str()]);
+    format!(
+        "the device asks a policy; whoever runs it can see why: noports policy check {names}{open} --rules FILE"
+    )
+}
+
+/// The flag takes the place of the whole list, so what is in it by now has to be said again.
+fn permit_more(why: &str, asked: &Asked<'_>) -> String {
+    let device = &asked.whom.device;
+    let before = listed(why).or_else(|| asked.services.and_then(|list| permit(&list.join(","))));
+    let target = wanted(why, asked);
+    let target_text = target.as_deref().unwrap_or("the port");
+    match (before, &target) {
+        (Some(before), Some(target)) => {
+            let mut all = before.services();
+            all.push(target.clone());
+            let list = shell_line(&[all.join(",")]);
+            format!("start the daemon on {device} with --permit-open {list}")
+        }
+        _ => format!(
+            "add {target_text} to what the daemon on {device} has behind --permit-open; the flag takes the place of \
+             the whole list, so leave the rest in it"
+        ),
+    }
+}
+
+/// What was to be opened, as a pattern.
+fn wanted(why: &str, asked: &Asked<'_>) -> Option<String> {
+    let text = match asked.want {
+        Want::Tunnel { target, .. } => target.to_string(),
+        // The daemon alone knows its sshd's port.
+        Want::Ssh(_) => why.rsplit_once(" connections to ")?.1.trim().to_owned(),
+    };
+    let [only] = <[String; 1]>::try_from(permit(&text)?.services()).ok()?;
+    Some(only)
+}
+
+/// The list that the refusal carries.
+fn listed(why: &str) -> Option<Permit> {
+    let (_, list) = why.split_once("--permit-open [")?;
+    permit(list.trim_end().strip_suffix(']')?)
+}
+
+/// A list from another machine, if it is one: it becomes part of a command.
+fn permit(list: &str) -> Option<Permit> {
+    list.parse::<Permit>().ok()
 }
 
 /// A bridge that fell, told to the person.
@@ -97,5 +153,119 @@ pub fn broken(error: &BridgeError) -> Failure {
     match error.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{net::dial::Endpoint, session::ask::Look};
+
+    fn hint(why: &str, target: Option<&str>, services: Option<&[&str]>) -> String {
+        let whom = Whom::parse("@device", Some("dev1"), Some("@rv"), 1).unwrap();
+        let target = target.map(|text| Endpoint::parse(text, None).unwrap());
+        let want = match &target {
+            Some(target) => Want::Tunnel {
+                target,
+                timeout: Duration::ZERO,
+            },
+            None => Want::Ssh(Look::default()),
+        };
+        let services: Option<Vec<String>> =
+            services.map(|list| list.iter().map(|word| (*word).to_owned()).collect());
+        let asked = Asked {
+            client: &"@alice".parse().unwrap(),
+            whom: &whom,
+            want,
+            services: services.as_deref(),
+        };
+        let failure = refused(&AnswerError::Refused(why.to_owned()), &asked);
+        failure.hint.unwrap_or_default()
+    }
+
+    #[test]
+    fn the_hint_for_a_forbidden_port_keeps_what_was_permitted() {
+        let denied = |list: &str| {
+            format!("Connection to localhost:99 denied based on daemon --permit-open [{list}]")
+        };
+        let ssh = "Daemon does not permit connections to localhost:2222";
+        let start = "start the daemon on dev1 with --permit-open";
+        let by_hand = |what: &str| {
+            format!(
+                "add {what} to what the daemon on dev1 has behind --permit-open; the flag takes the place of the \
+                 whole list, so leave the rest in it"
+            )
+        };
+        let of_dart: &[&str] = &["localhost:22", "localhost:3389"];
+        for (why, target, services, want) in [
+            (
+                denied("localhost:22, localhost:3389"),
+                Some("localhost:99"),
+                None,
+                format!("{start} localhost:22,localhost:3389,localhost:99"),
+            ),
+            // A shell must not look for files of such a name.
+            (
+                denied("*:22, [::1]:80"),
+                Some("nas:99"),
+                None,
+                format!("{start} '*:22,[::1]:80,nas:99'"),
+            ),
+            (denied(""), Some("nas:99"), None, format!("{start} nas:99")),
+            (
+                ssh.to_owned(),
+                None,
+                Some(of_dart),
+                format!("{start} localhost:22,localhost:3389,localhost:2222"),
+            ),
+            // Nothing is known of the list, or it is none (a C daemon says so).
+            (ssh.to_owned(), None, None, by_hand("localhost:2222")),
+            (
+                ssh.to_owned(),
+                None,
+                Some(&["localhost:0"]),
+                by_hand("localhost:2222"),
+            ),
+            (
+                denied("localhost:22; rm -r ~"),
+                Some("nas:99"),
+                None,
+                by_hand("nas:99"),
+            ),
+            (
+                "Daemon does not permit connections to $(x)".to_owned(),
+                None,
+                Some(of_dart),
+                by_hand("the port"),
+            ),
+            (
+                "not by --permit-open".to_owned(),
+                Some("nas:99"),
+                Some(of_dart),
+                format!("{start} localhost:22,localhost:3389,nas:99"),
+            ),
+        ] {
+            assert_eq!(hint(&why, target, services), want, "{why}");
+        }
+    }
+
+    #[test]
+    fn the_hint_for_a_policys_no_is_a_whole_command() {
+        let check = "the device asks a policy; whoever runs it can see why: noports policy check @alice @device dev1";
+        let list = "Connection to nas:80 denied based on POLICY --permit-open [localhost:1]";
+        let ssh = "Client is not permitted connections to localhost:22";
+        let none = "No permissions for @alice at dev1";
+        for (why, target, open) in [
+            (list, Some("nas:80"), " --open nas:80"),
+            (ssh, None, " --open localhost:22"),
+            (none, None, ""),
+            ("Client is not permitted connections to `x`", None, ""),
+        ] {
+            let want = format!("{check}{open} --rules FILE");
+            assert_eq!(hint(why, target, None), want, "{why}");
+        }
     }
 }

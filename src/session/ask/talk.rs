@@ -1,6 +1,6 @@
 //! Our half of a conversation by notifications: questions, and the answers to them in whatever order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_std::future::timeout;
 use log::debug;
@@ -16,8 +16,7 @@ use crate::{
     session::online,
 };
 
-/// An unanswered question is asked once more after this part of the wait: some daemons lose a notification
-/// that arrives while they do something else.
+/// An unanswered question is asked once more after this part of the wait, where asking twice does no harm.
 const ASK_AGAIN: f64 = 0.3;
 /// How long an answer that we can do without may take, when the others are there.
 const GRACE: Duration = Duration::from_secs(2);
@@ -38,6 +37,9 @@ pub(super) struct Question {
     pub awaited: Awaited,
     /// Whether we can do without.
     pub needed: bool,
+    /// When it is asked once more, from the first time on, if nothing has come back. Never, if asking twice
+    /// could do a thing twice.
+    pub again: Vec<Duration>,
 }
 
 /// Why a question has no answer.
@@ -48,26 +50,36 @@ pub(super) enum Missing {
 }
 
 impl Question {
-    /// One that must be answered.
+    /// One that must be answered, and is asked once.
     pub fn new(message: Message, awaited: Awaited) -> Self {
         Self {
             messages: vec![message],
             awaited,
             needed: true,
+            again: Vec::new(),
         }
+    }
+
+    /// The same, asked again at these times.
+    pub fn again(mut self, after: impl IntoIterator<Item = Duration>) -> Self {
+        self.again = after.into_iter().collect();
+        self
     }
 }
 
 impl Talk {
-    /// Waits for one answer to each question, in their order; asks once more what stays unanswered. Only answers
-    /// that are not needed can be missing then.
+    /// When a question is asked once more that may be asked twice.
+    pub fn later(&self) -> Duration {
+        self.patience.mul_f64(ASK_AGAIN)
+    }
+
+    /// Waits for one answer to each question, in their order; asks again what stays unanswered and may be asked
+    /// twice. Only answers that are not needed can be missing then.
     pub async fn wait(&mut self, questions: &[Question]) -> Result<Vec<Option<String>>, Missing> {
         let mut answers: Vec<Option<String>> = vec![None; questions.len()];
-        let first = self.patience.mul_f64(ASK_AGAIN);
-        for (attempt, patience) in [first, self.patience - first].into_iter().enumerate() {
-            if attempt > 0 {
-                self.ask_again(questions, &answers).await;
-            }
+        let begun = Instant::now();
+        for (until, again) in self.steps(questions) {
+            let patience = until.saturating_sub(begun.elapsed());
             let needed = |question: &Question| question.needed;
             match timeout(patience, self.collect(questions, &mut answers, needed)).await {
                 Ok(Ok(())) => {
@@ -80,6 +92,9 @@ impl Talk {
                 Ok(Err(missing)) => return Err(missing),
                 Err(_) => {}
             }
+            if let Some(at) = again.filter(|&at| answers[at].is_none()) {
+                self.ask_again(&questions[at]).await;
+            }
         }
         let silent = questions.iter().zip(&answers);
         let silent = silent.filter(|(question, answer)| question.needed && answer.is_none());
@@ -87,12 +102,22 @@ impl Talk {
         Err(Missing::Silent(first.unwrap_or(Awaited::Answer)))
     }
 
-    async fn ask_again(&self, questions: &[Question], answers: &[Option<String>]) {
-        for (question, answer) in questions.iter().zip(answers) {
-            for message in question.messages.iter().filter(|_| answer.is_none()) {
-                debug!("session={} again={}", self.offer.id(), message.entity);
-                online::send_or_log(&self.at, message).await;
-            }
+    /// Until when is waited, and which question is asked again then; at last, the end.
+    fn steps(&self, questions: &[Question]) -> Vec<(Duration, Option<usize>)> {
+        let again = questions.iter().enumerate().flat_map(|(at, question)| {
+            let after = question.again.iter();
+            after.map(move |after| (*after, Some(at)))
+        });
+        let mut steps: Vec<_> = again.filter(|(after, _)| *after < self.patience).collect();
+        steps.sort_unstable();
+        steps.push((self.patience, None));
+        steps
+    }
+
+    async fn ask_again(&self, question: &Question) {
+        for message in &question.messages {
+            debug!("session={} again={}", self.offer.id(), message.entity);
+            online::send_or_log(&self.at, message).await;
         }
     }
 

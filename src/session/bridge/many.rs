@@ -17,7 +17,23 @@
 //! So both ends count the same, the lines are what they always were, and no connection waits until another
 //! one has been dialled.
 //!
-//! The session ends when either control socket does, or after a time without connections.
+//! A socket that cannot be brought to the rendezvous is tried again for a while, and then costs its own
+//! connection only:
+//!
+//! ```text
+//!                      client's socket                           device's socket
+//!   with numbers       told of already: the device's half waits  the client's half waits at the rendezvous
+//!                      at the rendezvous until its time is over  until its time is over
+//!   in order           nobody has been told of it                ends the session: the client's half stands in
+//!                                                                the row, and would be the next one's neighbour
+//! ```
+//!
+//! What cannot be helped in order: a socket that is lost between us and the rendezvous after it was connected
+//! (its admission line never arrives), and one that a device of others drops without a word. The rendezvous
+//! then counts differently from the ends, and the keys of all later connections do not fit.
+//!
+//! The session ends when either control socket does, or after a time without connections. If the other end
+//! closes it before that time, something has died there: that is an error.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
 
@@ -41,9 +57,14 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
 use super::{BridgeError, DIAL, Far, carry, is_here};
 use crate::{
-    net::dial::{Endpoint, dial, tune},
+    at::client::jitter,
+    net::{
+        backoff::Backoff,
+        dial::{Endpoint, dial, tune},
+    },
     np::{
         control::{Kind, Line, Lines},
+        pairs::COUNTERPART_TIME,
         request::Keys,
     },
     pipe::{
@@ -51,6 +72,7 @@ use crate::{
         join::{Carried, reset},
     },
     session::online,
+    sys::process::descriptors_left,
 };
 
 /// How a client talks on the control channel.
@@ -60,6 +82,10 @@ pub struct Many {
     pub heartbeat: Option<Duration>,
     /// Leave this long between two lines, for devices that read them one at a time.
     pub pace: Duration,
+    /// Leave out the lines' ends, for devices that take one for a part of a key when two lines come at once.
+    pub unended: bool,
+    /// How long the device lets a session stand without a connection, if not as long as it was asked to.
+    pub stands: Option<Duration>,
 }
 
 /// Local programs that want to the other side, in order of arrival.
@@ -69,6 +95,8 @@ pub struct Visitors {
     /// The listener was put where others reach it, on purpose.
     open_to_others: bool,
     put_back: VecDeque<TcpStream>,
+    /// It has been said that nobody can be let in; not again before somebody is.
+    complained: bool,
 }
 
 impl Visitors {
@@ -82,6 +110,7 @@ impl Visitors {
             listener,
             open_to_others,
             put_back: VecDeque::new(),
+            complained: false,
         })
     }
 
@@ -92,6 +121,11 @@ impl Visitors {
         }
         loop {
             match self.listener.accept().await {
+                // The connections that stand, and those on their way, need what is left.
+                Ok((tcp, _)) if descriptors_left() == 0 => {
+                    reset(&tcp);
+                    self.complain("too few descriptors are left");
+                }
                 Ok((tcp, from)) if self.open_to_others || is_here(from.ip()) => {
                     let _ = tune(&tcp);
                     return tcp;
@@ -99,10 +133,17 @@ impl Visitors {
                 Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    log::warn!("accept={error:?}");
+                    self.complain(&error.to_string());
                     task::sleep(BREATH).await;
                 }
             }
+        }
+    }
+
+    /// Once, and not for each of a thousand.
+    fn complain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.complained, true) {
+            log::warn!("refused=connection reason={why:?}");
         }
     }
 
@@ -138,7 +179,9 @@ pub(super) async fn client(
         let visitor = async { Event::Visitor(visitors.next().await) };
         let beat = async { control.beat_is_due().await };
         match peer.or(joins.idle_end()).or(beat).or(visitor).await {
-            Event::Ended(outcome) => break outcome.map_err(BridgeError::Broken),
+            // The device's time without connections may be over a little before ours.
+            Event::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
+            Event::Ended(end) => break Err(gone(end)),
             Event::Idle => break Ok(()),
             Event::Heard(_) => {}
             Event::Beat => {
@@ -146,18 +189,24 @@ pub(super) async fn client(
                     break Err(BridgeError::Broken(error));
                 }
             }
-            Event::Visitor(visitor) if joins.are_too_many() => reset(&visitor),
+            Event::Visitor(visitor) if joins.are_too_many() => {
+                reset(&visitor);
+                visitors.complain(&format!(
+                    "{} connections at a time are the most",
+                    joins.most
+                ));
+            }
             Event::Visitor(visitor) => match control.announce(&far).await {
-                Ok(next) => joins.start(|stop| visit(stop, far.clone(), visitor, next)),
+                Ok(Some(next)) => {
+                    visitors.complained = false;
+                    joins.start(|stop| visit(stop, far.clone(), visitor, next));
+                }
+                Ok(None) => reset(&visitor),
                 Err(error) => {
                     visitors.put_back(visitor);
                     break Err(error);
                 }
             },
-            Event::Unmet(visitor, error) => {
-                visitors.put_back(visitor);
-                break Err(error);
-            }
         }
     };
     let (carried, unmet) = joins.end().await;
@@ -175,21 +224,34 @@ struct Announced {
     keys: Option<SessionKeys>,
 }
 
-/// One connection at the client.
+/// One connection at the client. One that cannot be met costs only itself.
 async fn visit(stop: Receiver<()>, far: Arc<Far>, visitor: TcpStream, next: Announced) -> End {
     let meet = async {
-        match next.remote {
+        Some(match next.remote {
             Some(remote) => Ok(remote),
-            None => far.meet_as(next.number).await,
-        }
+            None => far.meet_patiently(next.number).await,
+        })
     };
     let session_ends = async {
         cut(stop.clone()).await;
-        Err(BridgeError::Broken(io::ErrorKind::Interrupted.into()))
+        None
     };
     match meet.or(session_ends).await {
-        Ok(remote) => cut_on(stop, far, visitor, remote, next.keys).await.into(),
-        Err(error) => End::Unmet(visitor, error),
+        Some(Ok(remote)) => cut_on(stop, far, visitor, remote, next.keys).await.into(),
+        Some(Err(error)) => {
+            log::warn!("connection={} given_up={error}", next.number);
+            reset(&visitor);
+            Carried::default().into()
+        }
+        None => End::Unmet(visitor),
+    }
+}
+
+/// Why there is no session any more, when its control socket has ended in this way.
+fn gone(end: io::Result<()>) -> BridgeError {
+    match end {
+        Ok(()) => BridgeError::Gone,
+        Err(error) => BridgeError::Broken(error),
     }
 }
 
@@ -373,8 +435,6 @@ enum Event {
     Ended(io::Result<()>),
     Heard(io::Result<usize>),
     Visitor(TcpStream),
-    /// A visitor's socket could not be brought to the rendezvous.
-    Unmet(TcpStream, BridgeError),
     Beat,
     Idle,
 }
@@ -412,15 +472,32 @@ impl Announcer {
         self.say(&Line::Heartbeat(self.beats)).await
     }
 
+    /// Brings a socket to the rendezvous whose place in the order counts; `None` where that cannot be done.
+    async fn meet_in_turn(&self, far: &Far, number: u64) -> Result<Option<TcpStream>, BridgeError> {
+        let met = async { Ok(far.meet_patiently(number).await) };
+        let session_ends = async { Err(gone(self.ended().await)) };
+        Ok(match met.or(session_ends).await? {
+            Ok(remote) => Some(remote),
+            Err(error) => {
+                log::warn!("connection={number} given_up={error}");
+                None
+            }
+        })
+    }
+
     /// Tells the device of one more connection; where their order counts, brings its socket to the rendezvous
-    /// before.
-    async fn announce(&mut self, far: &Far) -> Result<Announced, BridgeError> {
-        self.announced += 1;
-        let number = self.announced;
-        let remote = match far.takes_numbers() {
-            true => None,
-            false => Some(far.meet_as(number).await?),
+    /// before. `None`: that could not be done, and nobody has been told.
+    async fn announce(&mut self, far: &Far) -> Result<Option<Announced>, BridgeError> {
+        let number = self.announced + 1;
+        let remote = if far.takes_numbers() {
+            None
+        } else {
+            match self.meet_in_turn(far, number).await? {
+                None => return Ok(None),
+                met => met,
+            }
         };
+        self.announced = number;
         let (line, keys) = match &far.keys {
             None => (Line::ConnectPlain, None),
             Some(session) => {
@@ -434,15 +511,18 @@ impl Announcer {
         if !self.many.pace.is_zero() {
             task::sleep(self.many.pace).await;
         }
-        Ok(Announced {
+        Ok(Some(Announced {
             number,
             remote,
             keys,
-        })
+        }))
     }
 
     async fn say(&mut self, line: &Line) -> io::Result<()> {
         let mut bytes = zeroize::Zeroizing::new(line.print().reveal().clone().into_bytes());
+        if self.many.unended {
+            bytes.pop();
+        }
         if let Some(cipher) = &mut self.cipher {
             cipher.apply(&mut bytes);
         }
@@ -454,8 +534,8 @@ impl Announcer {
 /// How a connection ended.
 enum End {
     Carried(Carried),
-    /// It never began.
-    Unmet(TcpStream, BridgeError),
+    /// The session was over before it began.
+    Unmet(TcpStream),
 }
 
 impl From<Carried> for End {
@@ -467,6 +547,8 @@ impl From<Carried> for End {
 /// The connections of a session.
 struct Joins {
     live: usize,
+    /// At a time: as many as there are descriptors for, so that those that stand lose nothing to newcomers.
+    most: usize,
     carried: Carried,
     idle: Duration,
     idle_since: Instant,
@@ -481,8 +563,10 @@ impl Joins {
     fn new(idle: Duration) -> Self {
         let (gate, stop) = bounded(1);
         let (report, reports) = unbounded();
+        let most = usize::try_from(descriptors_left() / OF_A_CONNECTION);
         Self {
             live: 0,
+            most: most.map_or(MAX_CONNECTIONS, |most| most.min(MAX_CONNECTIONS)),
             carried: Carried::default(),
             idle,
             idle_since: Instant::now(),
@@ -494,7 +578,7 @@ impl Joins {
     }
 
     fn are_too_many(&self) -> bool {
-        self.live >= MAX_CONNECTIONS
+        self.live >= self.most
     }
 
     fn start<F>(&mut self, connection: impl FnOnce(Receiver<()>) -> F)
@@ -521,17 +605,22 @@ impl Joins {
             };
             let one_ended = async { self.reports.recv().await.ok() };
             match one_ended.or(too_long).await {
-                Some(end) => {
-                    if let Some((visitor, error)) = self.account(end) {
-                        return Event::Unmet(visitor, error);
-                    }
-                }
+                // The session is not over, so nobody is left unmet.
+                Some(end) => drop(self.account(end)),
                 None => return Event::Idle,
             }
         }
     }
 
-    fn account(&mut self, end: End) -> Option<(TcpStream, BridgeError)> {
+    /// Whether there has been no connection for about as long as either end lets a session stand.
+    fn stood_idle(&self, device: Option<Duration>) -> bool {
+        let whole = device.unwrap_or(self.idle).min(self.idle);
+        let least = whole.saturating_sub(AHEAD.min(whole / 2));
+        self.live == 0 && self.idle_since.elapsed() >= least
+    }
+
+    /// Returns the visitor whose connection had not begun when the session ended.
+    fn account(&mut self, end: End) -> Option<TcpStream> {
         self.live -= 1;
         self.idle_since = Instant::now();
         match end {
@@ -540,7 +629,7 @@ impl Joins {
                 self.carried.down += carried.down;
                 None
             }
-            End::Unmet(visitor, error) => Some((visitor, error)),
+            End::Unmet(visitor) => Some(visitor),
         }
     }
 
@@ -551,7 +640,7 @@ impl Joins {
         let mut unmet = Vec::new();
         while self.live > 0 {
             match self.reports.recv().await {
-                Ok(end) => unmet.extend(self.account(end).map(|(visitor, _)| visitor)),
+                Ok(end) => unmet.extend(self.account(end)),
                 Err(_) => break,
             }
         }
@@ -560,29 +649,46 @@ impl Joins {
 }
 
 impl Far {
-    /// [`Far::meet_as`] with some more attempts: a device that misses one connection may have lost them all.
+    /// [`Far::meet_as`], again and again while its counterpart waits. Not without descriptors: those who try
+    /// hold what they wait for.
     async fn meet_patiently(&self, number: u64) -> Result<TcpStream, BridgeError> {
-        for _ in 1..ATTEMPTS {
-            match self.meet_as(number).await {
+        let until = Instant::now() + self.patience;
+        let mut backoff = Backoff::new(BREATH, LONGEST_BREATH);
+        loop {
+            let error = match self.meet_as(number).await {
                 Ok(remote) => return Ok(remote),
-                Err(error) => log::warn!("again={error}"),
+                Err(error) => error,
+            };
+            let pause = backoff.pause(jitter());
+            if Instant::now() + pause > until || descriptors_left() == 0 {
+                return Err(error);
             }
-            task::sleep(BREATH).await;
+            log::info!("connection={number} again_in={pause:.1?} error={error}");
+            task::sleep(pause).await;
         }
-        self.meet_as(number).await
     }
 }
 
 /// Number of the control sockets.
 const CONTROL: u64 = 0;
-/// Connections of one session at a time. Each costs two descriptors, and no buffer while nothing moves.
+/// Connections of one session at a time. Each costs descriptors, and no buffer while nothing moves.
 pub const MAX_CONNECTIONS: usize = 1000;
+/// Descriptors of one connection: a socket for either end. Without encryption there are two more, so that the
+/// newest may fail for want of them; those that stand then copy instead of splicing.
+const OF_A_CONNECTION: u64 = 2;
 /// One read of the control channel.
 const READ: usize = 1024;
-/// Attempts to meet an announced connection.
-const ATTEMPTS: usize = 3;
+/// How long one of many sockets is tried again. The last attempt may take [`DIAL`] longer, and its counterpart
+/// should still be there.
+pub(super) const PATIENCE: Duration = Duration::from_secs(25);
+const _: () = assert!(PATIENCE.as_secs() + DIAL.as_secs() <= COUNTERPART_TIME.as_secs());
 /// Between two attempts at what did not work.
 const BREATH: Duration = Duration::from_millis(200);
+/// The same after some of them.
+const LONGEST_BREATH: Duration = Duration::from_secs(2);
+/// How much sooner than ours the device's last connection may have ended: what was on its way has still to be
+/// taken by our local program.
+const AHEAD: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests;

@@ -158,3 +158,188 @@ fn a_slow_consumer_loses_nothing() {
         }
     });
 }
+
+/// A client that comes back fast.
+fn hasty() -> Timing {
+    Timing {
+        retry: (Duration::from_millis(10), Duration::from_millis(50)),
+        ..Timing::default()
+    }
+}
+
+/// A subscription that reads no lines above this.
+async fn subscribe_within(client: &Client, limit: usize) -> Subscription {
+    let (heard, went) = client.0.base.listen("x", false, limit);
+    went.recv().await.unwrap().unwrap();
+    heard
+}
+
+/// A monitor's line of exactly so many bytes, its end left out.
+fn long(id: &str, millis: u64, size: usize) -> String {
+    let plain = note(id, millis);
+    let more = "v".repeat(size + 1 - plain.len() + 1);
+    plain.replace(r#""value":"v""#, &format!(r#""value":"{more}""#))
+}
+
+const LIMIT: usize = 64 * 1024;
+
+#[test]
+fn one_overlong_notification_does_not_make_a_listener_deaf() {
+    let quotes =
+        |millis| note("q", millis).replace(r#""v""#, &format!(r#""{}""#, "\\\"".repeat(LIMIT)));
+    let control = note("c", 2000).replace(r#""v""#, &format!(r#""{}""#, "\\u0001".repeat(LIMIT)));
+    // A time that the sender wrote is not believed.
+    let forged = quotes(2000).replacen("\\\"", r#"\",\"epochMillis\":99000,\""#, 1);
+    let two = quotes(1500) + &control;
+    for (what, lines, from) in [
+        ("quotes", quotes(2000), 2000),
+        ("control characters", control, 2000),
+        ("a forged time", forged, 2000),
+        ("two in a row", two, 2000),
+        ("one byte too long", long("l", 2000, LIMIT + 1), 2000),
+        (
+            "no JSON",
+            note("j", 2000).replace(r#""id":"#, r#""id":::"#),
+            2000,
+        ),
+        ("no time", "notification: {}\n".to_owned(), 1000),
+    ] {
+        run(async {
+            let stand = Stand::new(|_, _| None).await;
+            let client = stand.client(hasty()).await;
+            let mut heard = subscribe_within(&client, LIMIT).await;
+            stand.line().await;
+            stand.push(2, &(note("a", 1000) + &lines)).await;
+            assert_eq!(next_id(&mut heard).await, "a", "{what}");
+            // On the same connection.
+            stand.push(2, &note("early", 1000)).await;
+            assert_eq!(next_id(&mut heard).await, "early", "{what}");
+            stand.cut(2);
+            assert!(matches!(next(&mut heard).await, Event::Lost(_)), "{what}");
+            let again = format!("monitor:{} x", from - 1);
+            assert_eq!(
+                stand.line().await,
+                (3, again),
+                "{what}: not asked for again"
+            );
+            stand.push(3, &note("b", 3000)).await;
+            assert_eq!(next_note(&mut heard).await, "b", "{what}");
+        });
+    }
+}
+
+#[test]
+fn a_line_as_long_as_the_limit_is_heard_and_bytes_that_are_no_text_are_passed_over() {
+    run(async {
+        let stand = Stand::new(|_, _| None).await;
+        let client = stand.client(hasty()).await;
+        let mut heard = subscribe_within(&client, LIMIT).await;
+        // What stands behind a prompt has a little less.
+        stand.push(2, &note("first", 4)).await;
+        assert_eq!(next_id(&mut heard).await, "first");
+        stand.push(2, &long("whole", 5, LIMIT)).await;
+        assert_eq!(next_id(&mut heard).await, "whole");
+        let mut peer = stand.peers.lock().unwrap()[&2].clone();
+        let bad = note("bad", 6).into_bytes();
+        let bad: Vec<u8> = bad
+            .iter()
+            .map(|b| if *b == b'v' { 0xff } else { *b })
+            .collect();
+        peer.write_all(&bad).await.unwrap();
+        stand.push(2, &note("next", 7)).await;
+        assert_eq!(next_id(&mut heard).await, "next");
+    });
+}
+
+#[test]
+fn an_overlong_notification_cut_by_a_disconnect_does_not_come_for_ever() {
+    run(async {
+        // Each replay begins with it, and none gets to its end.
+        let stand = Stand::new(|number, line| {
+            let half = format!("notification: {{\"value\":\"{}", "v".repeat(2 * LIMIT));
+            match (number, line) {
+                (3.., "monitor:999 x") => Some(Act::Say(half)),
+                (3..=5, "noop:0") => Some(Act::Hang),
+                _ => None,
+            }
+        })
+        .await;
+        let client = stand.client(hasty()).await;
+        let mut heard = subscribe_within(&client, LIMIT).await;
+        stand.line().await;
+        stand.push(2, &note("a", 1000)).await;
+        assert_eq!(next_id(&mut heard).await, "a");
+        stand.cut(2);
+        let asked = stand
+            .until(|n, line| n == 6 && line.starts_with("monitor"))
+            .await;
+        assert_eq!(asked.1, "monitor x", "only what is new");
+        stand.push(6, &note("b", 3000)).await;
+        assert_eq!(next_note(&mut heard).await, "b");
+    });
+}
+
+#[test]
+fn a_backlog_of_any_size_is_heard_also_when_the_connection_ends_within_it() {
+    const MANY: u64 = 6000;
+    run(async {
+        let notes = |from: u64, to: u64| -> String {
+            (from..=to)
+                .map(|n| note(&format!("n{n}"), 1000 + n))
+                .collect()
+        };
+        // All of it before the proof; the first time it ends half-way.
+        let stand = Stand::new(move |number, line| match (number, line) {
+            (3, "noop:0") => Some(Act::Say(notes(0, MANY / 2))),
+            (4, "noop:0") => Some(Act::Say(notes(MANY / 2 - 1, MANY) + "data:ok\n@alice@")),
+            _ => None,
+        })
+        .await;
+        let client = stand.client(hasty()).await;
+        let mut heard = subscribe_within(&client, LIMIT).await;
+        stand.line().await;
+        stand.push(2, &note("n0", 1000)).await;
+        assert_eq!(next_id(&mut heard).await, "n0");
+        stand.cut(2);
+        for n in 1..=MANY {
+            if n == MANY / 2 + 1 {
+                stand.cut(3);
+            }
+            assert_eq!(next_note(&mut heard).await, format!("n{n}"));
+        }
+        let third = stand.line().await;
+        assert_eq!(third, (3, "monitor:999 x".to_owned()));
+        let (_, fourth) = stand.line().await;
+        assert_eq!(
+            fourth,
+            format!("monitor:{} x", 1000 + MANY / 2 - 1),
+            "progress is kept"
+        );
+    });
+}
+
+#[test]
+fn a_slow_consumer_and_a_long_backlog_are_no_reason_to_give_up() {
+    run(async {
+        let notes: String = (1..=1000).map(|n| note(&format!("n{n}"), n)).collect();
+        let stand = Stand::new(move |number, line| match (number, line) {
+            (2, "noop:0") => Some(Act::Say(notes.clone() + "data:ok\n@alice@")),
+            _ => None,
+        })
+        .await;
+        // Far less than the consumer takes.
+        let timing = Timing {
+            reply: Duration::from_millis(300),
+            line: Duration::from_millis(300),
+            ..hasty()
+        };
+        let client = stand.client(timing).await;
+        let mut heard = subscribe_within(&client, LIMIT).await;
+        for n in 1..=1000 {
+            if n % 200 == 0 {
+                async_std::task::sleep(2 * timing.line).await;
+            }
+            assert_eq!(next_id(&mut heard).await, format!("n{n}"));
+        }
+    });
+}

@@ -3,6 +3,8 @@
 
 mod commands;
 mod listening;
+mod lookups;
+mod refusals;
 mod secrets;
 
 use std::collections::{BTreeMap, HashMap};

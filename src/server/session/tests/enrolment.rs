@@ -2,13 +2,19 @@
 
 use super::*;
 
-#[test]
-fn a_device_enrols_is_approved_and_revoked() {
+/// An atSign, and its owner with the secret.
+fn founded() -> (World, Line) {
     let mut world = World::new(&["@alice"]);
     let mut cram = world.connect("@alice");
     let reply = world.ask(&mut cram, "from:@alice");
     let digest = cram_digest("s3cret", challenge_of(&reply));
     world.ask(&mut cram, &format!("cram:{digest}"));
+    (world, cram)
+}
+
+#[test]
+fn a_device_enrols_is_approved_and_revoked() {
+    let (mut world, mut cram) = founded();
     let public = &keys().public().text;
     let request = |otp: &str, device: &str| {
         format!(
@@ -174,11 +180,7 @@ fn a_device_enrols_is_approved_and_revoked() {
 
 #[test]
 fn what_an_expired_enrolment_left_is_moved_and_its_keys_go() {
-    let mut world = World::new(&["@alice"]);
-    let mut cram = world.connect("@alice");
-    let reply = world.ask(&mut cram, "from:@alice");
-    let digest = cram_digest("s3cret", challenge_of(&reply));
-    world.ask(&mut cram, &format!("cram:{digest}"));
+    let (mut world, mut cram) = founded();
     let request = r#"enroll:request:{"appName":"np","deviceName":"d","namespaces":{"x":"rw"},"apkamKeysExpiryInMillis":5000,"apskLegacy":"SIGN","signingAlgo":"rsa2048","metadata":{"m":1},"apkamPublicKey":"KEY","encryptedDefaultEncryptionPrivateKey":"P","encPrivateKeyIV":"IV","encryptedDefaultSelfEncryptionKey":"S"}"#;
     let reply = world.ask(&mut cram, request);
     let id = reply.split('"').nth(3).unwrap().to_owned();
@@ -214,5 +216,70 @@ fn what_an_expired_enrolment_left_is_moved_and_its_keys_go() {
     ] {
         let seen = world.ask(&mut anybody, &key);
         assert_eq!(seen.starts_with("data:"), found, "{key} → {seen}");
+    }
+}
+
+#[test]
+fn the_right_key_of_an_enrolment_that_is_not_in_force_is_no_guess() {
+    let (mut world, mut cram) = founded();
+    let public = &keys().public().text;
+    let request = |world: &mut World, otp: &str, device: &str, life: &str| {
+        let request = format!(
+            r#"enroll:request:{{"appName":"np","deviceName":"{device}","namespaces":{{"sshnp":"rw"}},"otp":"{otp}"{life},"apkamPublicKey":"{public}","encryptedAPKAMSymmetricKey":"SYM"}}"#
+        );
+        let mut stranger = world.connect("@alice");
+        let reply = world.ask(&mut stranger, &request);
+        reply.split('"').nth(3).unwrap().to_owned()
+    };
+    let mut new = |world: &mut World, device: &str, life: &str| {
+        let code = world.ask(&mut cram, "otp:get");
+        let code = code.trim_start_matches("data:").split('\n').next().unwrap();
+        request(world, code, device, life)
+    };
+    let ids = ["pending", "denied", "revoked"].map(|name| new(&mut world, name, ""));
+    let short = new(&mut world, "expired", r#","apkamKeysExpiryInMillis":5000"#);
+    let keys_for =
+        r#""encryptedDefaultEncryptionPrivateKey":"P","encryptedDefaultSelfEncryptionKey":"S""#;
+    for command in [
+        format!(r#"enroll:deny:{{"enrollmentId":"{}"}}"#, ids[1]),
+        format!(
+            r#"enroll:approve:{{"enrollmentId":"{}",{keys_for}}}"#,
+            ids[2]
+        ),
+        format!(r#"enroll:revoke:{{"enrollmentId":"{}"}}"#, ids[2]),
+        format!(r#"enroll:approve:{{"enrollmentId":"{short}",{keys_for}}}"#),
+    ] {
+        let reply = world.ask(&mut cram, &command);
+        assert!(reply.starts_with("data:"), "{command} → {reply}");
+    }
+    let attempt = |world: &mut World, id: &str, good: bool| {
+        let mut line = world.connect("@alice");
+        let reply = world.ask(&mut line, "from:@alice");
+        let text = if good { challenge_of(&reply) } else { "other" };
+        let signature = keys().sign(text.as_bytes()).unwrap();
+        let outcome = world.run(&mut line, &format!("pkam:enrollmentId:{id}:{signature}"));
+        (outcome.login, String::from_utf8(outcome.reply).unwrap())
+    };
+    assert_eq!(attempt(&mut world, &short, true).0, Some(Login::Good));
+    world.now += 5000;
+    for (id, code) in ids
+        .iter()
+        .chain([&short])
+        .zip(["AT0026", "AT0025", "AT0027", "AT0028"])
+    {
+        for (good, want) in [(true, Login::Barred), (false, Login::Wrong)] {
+            let (login, reply) = attempt(&mut world, id, good);
+            assert_eq!(login, Some(want), "{code} {good}");
+            // What is said tells nobody whether the key was right.
+            assert!(reply.starts_with(&format!("error:{code}:")), "{reply}");
+        }
+    }
+    for unknown in ["nobody", ""] {
+        let (login, reply) = attempt(&mut world, unknown, true);
+        assert_eq!(
+            login.unwrap_or(Login::Wrong),
+            Login::Wrong,
+            "{unknown:?}: {reply}"
+        );
     }
 }

@@ -217,3 +217,69 @@ fn one_gets_ones_own_notifications_at_once() {
         "{told:?}"
     );
 }
+
+#[test]
+fn what_no_monitor_could_be_shown_is_refused_for_good_also_to_the_owner() {
+    let mut world = World::new(&["@alice", "@bob"]);
+    let mut alice = world.login("@alice");
+    for (to, value) in [
+        ("@bob", "\"".repeat(6_000_000)),
+        ("@alice", "\"".repeat(6_000_000)),
+        ("@bob", "\u{1}".repeat(1_800_000)),
+    ] {
+        let said = world.ask(&mut alice, &format!("notify:{to}:x.ns@alice:{value}"));
+        assert!(said.starts_with("error:AT0005"), "{said}");
+    }
+    // Letters stay as long as they are.
+    let letters = "v".repeat(9_000_000);
+    let said = world.ask(
+        &mut alice,
+        &format!("notify:id:n1:@bob:x.ns@alice:{letters}"),
+    );
+    assert_eq!(said, "data:n1\n@alice@");
+    assert!(matches!(world.deliver("@alice", "@bob"), Delivery::Some));
+    // Metadata is shown, too.
+    let name = "\"".repeat(6_000_000);
+    let said = world.ask(
+        &mut alice,
+        &format!("notify:encKeyName:{name}:@bob:x.ns@alice:v"),
+    );
+    assert!(said.starts_with("error:AT0005"), "{said}");
+}
+
+#[test]
+fn what_others_send_is_kept_for_a_day_and_what_the_owner_sends_as_long_as_it_asks_for() {
+    let mut world = World::new(&["@alice", "@bob"]);
+    let year = 366_u64 * 24 * 3600 * 1000;
+    let mut alice = world.login("@alice");
+    let mut bob = world.login("@bob");
+    world.ask(
+        &mut alice,
+        &format!("notify:id:n1:ttln:{year}:@bob:x.ns@alice:v"),
+    );
+    world.ask(
+        &mut bob,
+        &format!("notify:id:own:ttln:{year}:@bob:x.ns@bob:v"),
+    );
+    while matches!(world.deliver("@alice", "@bob"), Delivery::Some) {}
+    let listed = |world: &mut World, bob: &mut _| world.ask(bob, "notify:list");
+    let all = listed(&mut world, &mut bob);
+    assert!(all.contains("\"n1\"") && all.contains("\"own\""), "{all}");
+    world.now += 25 * 3600 * 1000;
+    let all = listed(&mut world, &mut bob);
+    assert!(!all.contains("\"n1\"") && all.contains("\"own\""), "{all}");
+}
+
+#[test]
+fn what_waited_when_its_sender_was_shut_out_never_arrives() {
+    let mut world = World::new(&["@alice", "@bob"]);
+    let (mut alice, mut bob) = (world.login("@alice"), world.login("@bob"));
+    world.ask(&mut alice, "notify:id:n1:@bob:x.ns@alice:v");
+    world.now += 1;
+    world.ask(&mut bob, "config:block:add:@alice");
+    world.ask(&mut alice, "notify:id:n2:@bob:x.ns@alice:v");
+    world.ask(&mut bob, "config:block:remove:@alice");
+    while matches!(world.deliver("@alice", "@bob"), Delivery::Some) {}
+    let all = world.ask(&mut bob, "notify:list");
+    assert!(!all.contains("\"n1\"") && all.contains("\"n2\""), "{all}");
+}

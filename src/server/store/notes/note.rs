@@ -57,15 +57,20 @@ pub struct Note {
     pub meta: Meta,
 }
 
+/// Bytes of metadata that are not counted: the usual ones have a few hundred. A sender can make them megabytes.
+const USUAL: usize = 2048;
+
 impl Note {
     /// Whether its life is over.
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires_at <= now
     }
 
-    pub(super) fn size(&self) -> u64 {
+    /// What it counts for in a box, in bytes: all that its sender chose, about.
+    pub fn size(&self) -> u64 {
         let value = self.value.as_ref().map_or(0, String::len);
-        (self.key.len() + value + 512) as u64
+        let more = self.meta.text_bytes() + self.notifier.len() + self.priority.len();
+        (self.key.len() + value + 512 + more.saturating_sub(USUAL)) as u64
     }
 
     /// Where it is kept: two senders cannot overwrite each other's.

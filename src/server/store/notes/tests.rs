@@ -68,23 +68,13 @@ fn received_times_only_grow_even_when_the_clock_goes_back() {
 }
 
 #[test]
-fn a_full_box_makes_room_by_what_has_expired_and_by_nothing_else() {
+fn a_full_line_makes_room_by_what_has_expired_and_by_nothing_else() {
     let (bob, mut memory) = (home("@bob", 2), Memory::new());
-    for (kind, name, most) in [
-        (Kind::Received, "inbox", MAX_INBOX),
-        (Kind::Sent, "outbox", MAX_OUTBOX),
-    ] {
+    for (kind, name, most) in [(Kind::Sent, "outbox", MAX_OUTBOX)] {
         let store = |memory: &mut Memory, id: &str, life: u64, now: u64| {
-            let (from, to) = match kind {
-                Kind::Sent => ("@bob", "@alice"),
-                _ => ("@alice", "@bob"),
-            };
-            let mut new = note(id, from, to, kind);
+            let mut new = note(id, "@bob", "@alice", kind);
             new.ttln = life;
-            let put = |tx: &mut Tx<'_>| match kind {
-                Kind::Sent => bob.put_out(tx, new, now),
-                _ => bob.take_in(tx, new, now),
-            };
+            let put = |tx: &mut Tx<'_>| bob.put_out(tx, new, now);
             memory.write(put).unwrap().0.is_some()
         };
         let mut fits = |id: &str, life, now| store(&mut memory, id, life, now);
@@ -166,4 +156,216 @@ fn the_line_keeps_its_order_and_dead_notes_leave_no_row() {
             assert_eq!(alice.counter(tx, name).unwrap(), 0, "{name}");
         }
     });
+}
+
+/// A box and what is sent to it.
+struct Inbox {
+    home: Home,
+    memory: Memory,
+    now: u64,
+}
+
+impl Inbox {
+    fn new() -> Self {
+        Self {
+            home: home("@bob", 2),
+            memory: Memory::new(),
+            now: 1,
+        }
+    }
+
+    /// Whether it was taken in.
+    fn send(&mut self, from: &str, id: &str, size: usize) -> bool {
+        self.send_living(from, id, size, 1_000_000_000)
+    }
+
+    fn send_living(&mut self, from: &str, id: &str, size: usize, life: u64) -> bool {
+        let mut new = note(id, from, "@bob", Kind::Received);
+        new.value = Some("v".repeat(size));
+        new.ttln = life;
+        self.now += 1;
+        let (home, now) = (&self.home, self.now);
+        let taken = self.memory.write(|tx| home.take_in(tx, new, now));
+        taken.unwrap().0.is_some()
+    }
+
+    /// Rows as if somebody had sent so many small ones more.
+    fn fill(&mut self, senders: usize, each: u64) {
+        for sender in 0..senders {
+            for number in 0..each {
+                assert!(self.send(&format!("@s{sender}"), &format!("i{number}"), 1));
+            }
+        }
+    }
+
+    fn share(&self, of: &str) -> Share {
+        let who = of.parse().unwrap();
+        self.memory.read(|tx| self.home.share_of(tx, &who).unwrap())
+    }
+
+    fn has(&self, from: &str, id: &str) -> bool {
+        let who = from.parse().unwrap();
+        let found = self.memory.read(|tx| self.home.note_from(tx, id, &who));
+        found.unwrap().is_some()
+    }
+
+    /// All rows and counters say the same.
+    fn check(&self) {
+        self.memory.read(|tx| {
+            let (notes, _) = self.home.inbox(tx, 0, u64::MAX - 1, u64::MAX).unwrap();
+            let count = self.home.counter(tx, "inbox").unwrap();
+            let bytes = self.home.counter(tx, "inbox bytes").unwrap();
+            assert_eq!(notes.len() as u64, count);
+            assert_eq!(notes.iter().map(Note::size).sum::<u64>(), bytes);
+            assert!(count <= MAX_INBOX && bytes <= MAX_INBOX_BYTES);
+            let mut shares = std::collections::HashMap::<_, Share>::new();
+            for note in &notes {
+                let share = shares.entry(note.from.clone()).or_default();
+                *share = share.with(note);
+            }
+            let rows = |table| {
+                let (prefix, mut rows) = (self.home.key(table, &[]), 0);
+                tx.visit(&prefix, &rows::behind(&prefix), &mut |_, _| {
+                    rows += 1;
+                    true
+                })
+                .unwrap();
+                rows
+            };
+            for (who, share) in &shares {
+                assert_eq!(self.home.share_of(tx, who).unwrap(), *share, "{who}");
+            }
+            assert_eq!(rows(rows::SHARE), shares.len());
+            let others = shares.keys().filter(|who| **who != self.home.who);
+            assert_eq!(rows(rows::LARGEST), others.count());
+            assert_eq!(rows(rows::SENDER), notes.len());
+        });
+    }
+}
+
+#[test]
+fn one_sender_cannot_fill_the_box_and_its_own_oldest_gives_way() {
+    let mut all = Inbox::new();
+    assert!(all.send("@carol", "hers", 1));
+    for number in 0..MAX_SHARE + 3 {
+        assert!(all.send("@eve", &format!("e{number}"), 1));
+    }
+    assert_eq!(all.share("@eve").count, MAX_SHARE);
+    assert!(!all.has("@eve", "e2") && all.has("@eve", "e3") && all.has("@carol", "hers"));
+    all.check();
+    // Few rows, many bytes.
+    for number in 0..20 {
+        assert!(all.send("@big", &format!("b{number}"), 9 << 20));
+    }
+    assert!(all.share("@big").bytes <= MAX_SHARE_BYTES && all.has("@big", "b19"));
+    assert!(all.has("@carol", "hers"));
+    // Metadata counts, too.
+    for number in 0..20 {
+        let mut new = note(&format!("m{number}"), "@meta", "@bob", Kind::Received);
+        new.meta.enc_key_name = Some("n".repeat(9 << 20));
+        let home = &all.home;
+        all.memory.write(|tx| home.take_in(tx, new, 9)).unwrap();
+    }
+    assert!(all.share("@meta").bytes <= MAX_SHARE_BYTES);
+    all.check();
+}
+
+#[test]
+fn many_senders_who_fill_the_box_leave_room_for_one_who_sends_little() {
+    let mut all = Inbox::new();
+    // Eight at their share: the box is full to the last.
+    for sender in 0..8 {
+        let most = MAX_SHARE / 100;
+        for number in 0..most {
+            assert!(all.send(&format!("@s{sender}"), &format!("i{number}"), 1));
+        }
+    }
+    // As full as a hundred times as many would make it.
+    let home = all.home.clone();
+    let full = 8 * (MAX_SHARE / 100);
+    let room = |memory: &mut Memory, count: u64| {
+        memory
+            .write(|tx| {
+                home.set_counter(tx, "inbox", count)?;
+                home.set_counter(tx, "inbox shared", count)
+            })
+            .unwrap();
+    };
+    room(&mut all.memory, MAX_INBOX);
+    assert!(all.send("@new", "n", 1));
+    assert!(all.has("@new", "n") && !all.has("@s0", "i0"));
+    // Whoever has less than others is not pushed out by them: the sender's own oldest goes.
+    for number in 0..100 {
+        assert!(all.send("@s3", &format!("more{number}"), 1));
+    }
+    assert!(all.has("@new", "n"));
+    assert!(all.share("@s3").count <= MAX_SHARE / 100);
+    // So does the owner's own, whoever sends.
+    assert!(all.send("@bob", "own", 1));
+    for number in 0..100 {
+        assert!(all.send(&format!("@x{number}"), "x", 1));
+    }
+    assert!(all.has("@bob", "own") && all.has("@new", "n"));
+    room(&mut all.memory, full);
+    all.check();
+}
+
+#[test]
+fn shares_stay_exact_whatever_happens_to_notifications() {
+    let mut all = Inbox::new();
+    all.fill(3, 20);
+    assert!(all.send("@s1", "i3", 700), "one is overwritten");
+    assert!(all.send_living("@s2", "short", 5, 10) && all.send("@bob", "own", 9));
+    all.check();
+    let (home, now) = (all.home.clone(), all.now + 100);
+    let drop = |memory: &mut Memory, now: u64| {
+        memory
+            .write(|tx| {
+                for dead in home.dead_notes(tx, now, 99)? {
+                    home.drop_note(tx, &dead)?;
+                }
+                Ok::<_, StoreError>(())
+            })
+            .unwrap();
+    };
+    drop(&mut all.memory, now);
+    assert!(!all.has("@s2", "short"));
+    all.check();
+    drop(&mut all.memory, u64::MAX - 2);
+    assert_eq!(all.share("@s0"), Share::default());
+    all.check();
+}
+
+#[test]
+fn a_box_of_an_earlier_version_is_counted_at_the_first_chance() {
+    let mut all = Inbox::new();
+    all.fill(3, 5);
+    let home = all.home.clone();
+    let forget = |memory: &mut Memory| {
+        memory
+            .write(|tx| {
+                for table in [rows::SENDER, rows::SHARE, rows::LARGEST] {
+                    let prefix = home.key(table, &[]);
+                    let mut keys = Vec::new();
+                    tx.visit(&prefix, &rows::behind(&prefix), &mut |key, _| {
+                        keys.push(key.to_vec());
+                        true
+                    })?;
+                    for key in keys {
+                        tx.remove(&key)?;
+                    }
+                }
+                home.set_counter(tx, "inbox shared", 0)
+            })
+            .unwrap();
+    };
+    forget(&mut all.memory);
+    assert!(all.send("@s0", "new", 1));
+    assert_eq!(all.share("@s0").count, 6);
+    all.check();
+    // The same when the first thing is that one goes.
+    forget(&mut all.memory);
+    let one = all.memory.read(|tx| home.notes(tx, "i1").unwrap());
+    all.memory.write(|tx| home.drop_note(tx, &one[0])).unwrap();
+    all.check();
 }

@@ -5,7 +5,9 @@ use async_std::task::{JoinHandle, block_on, spawn};
 
 use super::*;
 use crate::{
+    at::crypto,
     net::line::read_line,
+    np::request::StreamKey,
     pipe::{
         cipher::{KeyAndIv, Side},
         join::splice,
@@ -65,6 +67,22 @@ fn plan(local: Local, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
         timeout: SOON,
         many: Some(Many::default()),
     }
+}
+
+/// What lies beyond, without keys.
+fn far(
+    rendezvous: Endpoint,
+    admission: Option<Secret<String>>,
+    side: Side,
+    patience: Duration,
+) -> Arc<Far> {
+    Arc::new(Far {
+        rendezvous,
+        admission,
+        keys: None,
+        side,
+        patience,
+    })
 }
 
 /// The next socket at the rendezvous, and the bytes behind its admission line.
@@ -141,9 +159,14 @@ struct Device {
 impl Device {
     async fn start(keys: Option<SessionKeys>, idle: Duration) -> Self {
         let ((rendezvous, at), (service, service_at)) = (listen().await, listen().await);
-        let mut plan = plan(Local::Dial(service_at), &at, keys.clone());
-        plan.timeout = idle;
-        let task = spawn(run(plan, || ()));
+        let far = Arc::new(Far {
+            rendezvous: at,
+            admission: Some(Secret::new("may I come in".into())),
+            keys: keys.clone(),
+            side: Side::Device,
+            patience: SHORT,
+        });
+        let task = spawn(device(far, service_at, idle, || ()));
         let (control, early) = admitted(&rendezvous).await;
         assert!(early.is_empty());
         Self {
@@ -332,12 +355,8 @@ fn where_sockets_have_numbers_one_that_cannot_be_met_costs_only_itself() {
     soon(async {
         let ((rendezvous, at), (_service, service_at)) = (listen().await, listen().await);
         drop(rendezvous);
-        let far = Arc::new(Far {
-            rendezvous: at,
-            admission: Some(Secret::new(line_for("0f-pairs"))),
-            keys: None,
-            side: Side::Device,
-        });
+        let admission = Some(Secret::new(line_for("0f-pairs")));
+        let far = far(at, admission, Side::Device, SHORT);
         let mut lines = Lines::new(Kind::Plain);
         lines.push(b"connect:no:encrypt\nconnect:no:encrypt\n");
         let (mut joins, mut announced) = (Joins::new(SOON), CONTROL);
@@ -427,30 +446,234 @@ fn the_visitor_is_kept(admission: Option<Secret<String>>) {
     soon(async {
         let ((clients, at), (listener, door)) = (listen().await, listen().await);
         let mut visitors = Visitors::of(listener).unwrap();
-        let far = Arc::new(Far {
-            rendezvous: at,
-            admission,
-            keys: None,
-            side: Side::Client,
-        });
-        let accepted = async {
-            // The control socket stands; from now on nobody is let in.
-            let kept = clients.accept().await.unwrap();
-            drop(clients);
-            kept
-        };
+        let far = far(at, admission, Side::Client, SOON);
         let session = client(far, &mut visitors, Many::default(), SOON, || ());
         let visit = async {
-            let kept = accepted.await;
+            // The control socket stands; from now on nobody is let in.
+            let control = clients.accept().await.unwrap();
+            drop(clients);
             let mut visitor = dial(&door, SOON).await.unwrap();
             visitor.write_all(b"hello").await.unwrap();
-            (kept, visitor)
+            drop(control);
+            visitor
         };
-        let (outcome, _kept) = future::zip(session, visit).await;
-        assert_eq!(outcome.unwrap_err().step(), Step::Rendezvous);
+        let (outcome, _visitor) = future::zip(session, visit).await;
+        assert_eq!(outcome.unwrap_err().step(), Step::Session);
         let mut same = visitors.next().await;
         let mut said = [0; 5];
         same.read_exact(&mut said).await.unwrap();
         assert_eq!(&said, b"hello");
     });
+}
+
+/// A client's session with one connection that stands, and the test as rendezvous.
+struct Standing {
+    clients: Option<TcpListener>,
+    at: Endpoint,
+    door: Endpoint,
+    control: TcpStream,
+    near: TcpStream,
+    remote: TcpStream,
+    task: JoinHandle<Result<Carried, BridgeError>>,
+}
+
+impl Standing {
+    /// At an address of 127.0.0.0/8 that nobody else uses, so that its port stays ours while nobody listens.
+    async fn start(admission: Option<&str>, patience: Duration) -> Self {
+        let [a, b] = [0, 8].map(|by| (std::process::id() >> by) as u8);
+        let clients = TcpListener::bind(format!("127.77.{b}.{a}:0")).await;
+        let clients = clients.unwrap();
+        let at: Endpoint = clients.local_addr().unwrap().to_string().parse().unwrap();
+        let (listener, door) = listen().await;
+        let admission = admission.map(|line| Secret::new(line.to_owned()));
+        let far = far(at.clone(), admission, Side::Client, patience);
+        let task = spawn(async move {
+            let mut visitors = Visitors::of(listener).unwrap();
+            client(far, &mut visitors, Many::default(), SOON, || ()).await
+        });
+        let (mut control, _) = clients.accept().await.unwrap();
+        let near = dial(&door, SOON).await.unwrap();
+        let (remote, _) = clients.accept().await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"connect:no:encrypt\n") {
+            let mut byte = [0];
+            control.read_exact(&mut byte).await.unwrap();
+            said.extend(byte);
+        }
+        let clients = Some(clients);
+        Self {
+            clients,
+            at,
+            door,
+            control,
+            near,
+            remote,
+            task,
+        }
+    }
+
+    async fn stands(&mut self) {
+        self.remote.write_all(b"still here").await.unwrap();
+        let mut heard = [0; 10];
+        self.near.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"still here");
+    }
+}
+
+#[test]
+fn a_connection_that_cannot_be_met_is_reset_and_nothing_else_is() {
+    for admission in [None, Some(line_for("0f-pairs"))] {
+        soon(async {
+            let mut session = Standing::start(admission.as_deref(), SHORT).await;
+            session.clients = None;
+            for _ in 0..3 {
+                let mut visitor = dial(&session.door, SOON).await.unwrap();
+                let reset = visitor.read(&mut [0; 1]).await.unwrap_err();
+                assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+                session.stands().await;
+            }
+            // The device heard of those whose number waits for them, and in order of none.
+            drop((session.near, session.remote));
+            let mut heard = vec![0; 200];
+            let got = match &admission {
+                None => 0,
+                Some(_) => session.control.read(&mut heard).await.unwrap(),
+            };
+            let want = if admission.is_some() { 3 } else { 0 };
+            let lines = heard[..got].split(|&byte| byte == b'\n').count();
+            assert_eq!(lines.saturating_sub(1), want);
+            drop(session.control);
+            let end = session.task.await.unwrap_err();
+            assert!(matches!(end, BridgeError::Gone | BridgeError::Broken(_)));
+        });
+    }
+}
+
+#[test]
+fn a_connection_waits_until_the_rendezvous_can_be_reached_again() {
+    for admission in [None, Some(line_for("0f-pairs"))] {
+        soon(async {
+            let mut session = Standing::start(admission.as_deref(), SOON).await;
+            session.clients = None;
+            let mut visitor = dial(&session.door, SOON).await.unwrap();
+            visitor.write_all(b"hello").await.unwrap();
+            if admission.is_some() {
+                // Told of already, so it has been tried.
+                let line = b"connect:no:encrypt\n";
+                let mut said = line.to_owned();
+                session.control.read_exact(&mut said).await.unwrap();
+                assert_eq!(&said, line);
+            }
+            session.stands().await;
+            let clients = TcpListener::bind((session.at.host.as_str(), session.at.port)).await;
+            let (mut remote, _) = clients.unwrap().accept().await.unwrap();
+            if let Some(line) = &admission {
+                let (said, early) = read_line(&mut remote, 4096, SOON).await.unwrap();
+                let want = line.replace(r#""rsa2048"}"#, r#""rsa2048","pair":2}"#);
+                assert_eq!(String::from_utf8(said).unwrap(), want);
+                assert!(early.len() <= 5);
+                let mut heard = early;
+                heard.resize(5, 0);
+                if heard == [0; 5] {
+                    remote.read_exact(&mut heard).await.unwrap();
+                }
+                assert_eq!(heard, b"hello");
+            } else {
+                let mut heard = [0; 5];
+                remote.read_exact(&mut heard).await.unwrap();
+                assert_eq!(&heard, b"hello");
+            }
+            session.stands().await;
+        });
+    }
+}
+
+#[test]
+fn a_session_that_the_other_end_closes_has_broken_off_unless_its_time_was_over() {
+    soon(async {
+        let session = Standing::start(None, SOON).await;
+        drop(session.control);
+        assert!(matches!(session.task.await, Err(BridgeError::Gone)));
+    });
+    let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
+    for (idle, device, stood, live, regular) in [
+        (600, Some(30), 29, 0, true), // as a daemon before 5.6
+        (600, Some(30), 3, 0, false),
+        (600, Some(30), 29, 1, false),
+        (60, None, 29, 0, false),
+        (60, None, 50, 0, true),
+        (10, Some(30), 9, 0, true),
+        (10, None, 1, 0, false),
+    ] {
+        let mut joins = Joins::new(Duration::from_secs(idle));
+        (joins.idle_since, joins.live) = (ago(stood).unwrap(), live);
+        let told = joins.stood_idle(device.map(Duration::from_secs));
+        assert_eq!(told, regular, "{idle} {device:?} {stood} {live}");
+    }
+}
+
+/// What a Dart daemon of 5.6 makes of one read of the control channel: the whole is trimmed and split at the
+/// word, and what stands between two words is keys, to the byte.
+fn as_dart_5_6_reads(text: &[u8]) -> Vec<Result<Keys, String>> {
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let parts = text
+        .trim()
+        .split("connect:")
+        .filter(|part| !part.is_empty());
+    let read = |part: &str| {
+        let words: Vec<&str> = part.split(':').collect();
+        let [key, iv] = words[..] else {
+            return Err(format!("{} words", words.len()));
+        };
+        let key = crypto::aes_key_from_base64(key).map_err(|why| why.to_string())?;
+        let iv = crypto::iv_from_base64(iv).map_err(|why| why.to_string())?;
+        let to_device = StreamKey { key, iv };
+        Ok(Keys {
+            to_device,
+            to_client: None,
+        })
+    };
+    parts.map(read).collect()
+}
+
+#[test]
+fn announcements_that_a_dart_5_6_daemon_reads_at_once_have_good_keys() {
+    for (unended, count, good) in [(true, 2, 2), (true, 3, 3), (true, 20, 20), (false, 2, 1)] {
+        soon(async {
+            let ((clients, at), (listener, door)) = (listen().await, listen().await);
+            let keys = every_kind_of_keys()[1].clone();
+            let mut plan = plan(Local::Listen(listener), &at, keys.clone());
+            plan.many = Some(Many {
+                unended,
+                ..Many::default()
+            });
+            let session = spawn(run(plan, || ()));
+            let (mut control, _) = admitted(&clients).await;
+            let mut kept = Vec::new();
+            for seed in 0..count {
+                let mut visitor = dial(&door, SOON).await.unwrap();
+                visitor.write_all(&[seed; 100]).await.unwrap();
+                kept.push((visitor, admitted(&clients).await));
+            }
+            let mut said = vec![0; usize::from(count) * if unended { 77 } else { 78 }];
+            control.read_exact(&mut said).await.unwrap();
+            let inbound = keys.unwrap().ciphers(Side::Device).inbound;
+            inbound.unwrap().apply(&mut said);
+            let read = as_dart_5_6_reads(&said);
+            assert_eq!(read.len(), usize::from(count));
+            let readable = read.iter().filter(|keys| keys.is_ok()).count();
+            assert_eq!(readable, good, "unended: {unended}, {count} at once");
+            for (seed, (keys, (_, (remote, early)))) in read.into_iter().zip(&mut kept).enumerate()
+            {
+                let Ok(keys) = keys else { continue };
+                let (mut heard, got) = ([0; 100], early.len());
+                heard[..got].copy_from_slice(early);
+                remote.read_exact(&mut heard[got..]).await.unwrap();
+                let inbound = online::session_keys(&keys).ciphers(Side::Device).inbound;
+                inbound.unwrap().apply(&mut heard);
+                assert_eq!(heard, [seed as u8; 100]);
+            }
+            drop((session, kept));
+        });
+    }
 }

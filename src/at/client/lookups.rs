@@ -1,0 +1,245 @@
+//! Looking up others' keys on connections of their own, for services that do it on behalf of strangers.
+//!
+//! ```text
+//!   our atServer asks the other's, and meanwhile that connection carries nothing else
+//!
+//!   key of @bob, for @alice ─▶ was @bob's server silent within the last minute? ─ yes ─▶ an error at once
+//!                              │ no
+//!                              ▼
+//!                one of 4 places: 2 for one asker, 2 for all together whose last questions met silence
+//!                              │                                    all taken: a line, not a long one, for 3 s
+//!                              ▼
+//!                a connection that is there, or a new one ─▶ 3 s ─▶ the key, or silence that is remembered
+//! ```
+//! So one silent server costs whoever asks for it 3 s in a minute, and nobody else anything; and those who ask for
+//! many silent ones share two places, while two are left for everybody else. Programs that ask for themselves use the
+//! command connection: it saves them a login.
+
+use std::{
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use async_std::{
+    future::timeout,
+    task::{sleep, spawn},
+};
+
+use crate::{
+    at::{
+        atsign::AtSign,
+        fault::{Code, Fault},
+        reply::Reply,
+        verb::Verb,
+    },
+    net::{
+        places::{Limits, Places, Share},
+        recent::Recent,
+    },
+};
+
+use super::{
+    AtError, Client,
+    error::Broken,
+    link::{self, Link},
+    worker,
+};
+
+/// Connections, and who waits for one.
+const LIMITS: Limits = Limits {
+    places: 4,
+    waiting: 64,
+    waiting_of_one: 8,
+};
+/// Places of one asker.
+const OF_ONE: usize = 2;
+/// Places of all together whose questions met silence within [`MEMORY`].
+const OF_SUSPECTS: usize = 2;
+/// How long silence is remembered.
+const MEMORY: Duration = Duration::from_secs(60);
+/// Most atSigns that are remembered, of either kind.
+const MAX_REMEMBERED: usize = 1024;
+/// For its farewell.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Party {
+    Asker(AtSign),
+    Suspects,
+}
+
+/// The connections, and what is remembered.
+pub(super) struct Lookups {
+    places: Places<Party>,
+    memory: StdMutex<Memory>,
+    idle: StdMutex<Idle>,
+}
+
+struct Memory {
+    /// Whose atServer was silent.
+    silent: Recent<AtSign>,
+    /// Who asked for such a one.
+    suspects: Recent<AtSign>,
+}
+
+#[derive(Default)]
+struct Idle {
+    links: Vec<(Link, Instant)>,
+    /// Somebody closes what is old.
+    tended: bool,
+}
+
+impl Lookups {
+    pub(super) fn new() -> Arc<Self> {
+        let recent = || Recent::new(MEMORY, MAX_REMEMBERED);
+        Arc::new(Self {
+            places: Places::new(LIMITS),
+            memory: StdMutex::new(Memory {
+                silent: recent(),
+                suspects: recent(),
+            }),
+            idle: StdMutex::default(),
+        })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for something of `of`, because of `asker`.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        client: &Client,
+        asker: &AtSign,
+        of: &AtSign,
+        verb: &Verb,
+    ) -> Result<String, AtError> {
+        let within = client.timing().lookup;
+        self.recall(of)?;
+        let waiting = timeout(within, self.places.wait(self.shares(asker))).await;
+        let Ok(Some(_place)) = waiting else {
+            return Err(AtError::NoKeyNow(of.clone(), "too many keys are asked for"));
+        };
+        // Whoever was first may have found out meanwhile.
+        self.recall(of)?;
+        let outcome = self.ask_somewhere(client, verb, within).await;
+        let silent = match &outcome {
+            Err(AtError::Refused(fault)) => is_silence(fault),
+            Err(AtError::Silent(_)) => answers(client, within).await,
+            _ => false,
+        };
+        let mut memory = self.memory();
+        if silent {
+            memory.silent.add(of, Instant::now());
+            memory.suspects.add(asker, Instant::now());
+            return Err(silence(of));
+        }
+        if outcome.is_ok() {
+            memory.suspects.remove(asker);
+        }
+        outcome
+    }
+
+    fn recall(&self, of: &AtSign) -> Result<(), AtError> {
+        match self.memory().silent.has(of, Instant::now()) {
+            true => Err(silence(of)),
+            false => Ok(()),
+        }
+    }
+
+    fn shares(&self, asker: &AtSign) -> Vec<Share<Party>> {
+        let mut shares = vec![(Party::Asker(asker.clone()), OF_ONE)];
+        if self.memory().suspects.has(asker, Instant::now()) {
+            shares.push((Party::Suspects, OF_SUSPECTS));
+        }
+        shares
+    }
+
+    /// On a connection that is there; where it has ended meanwhile, or there is none, on a new one.
+    async fn ask_somewhere(
+        self: &Arc<Self>,
+        client: &Client,
+        verb: &Verb,
+        within: Duration,
+    ) -> Result<String, AtError> {
+        let line = link::command(verb)?;
+        let used = self.idle().links.pop();
+        let earlier = match used {
+            Some((mut link, _)) => Some((link.ask_line(&line, within).await, link)),
+            None => None,
+        };
+        let (reply, link) = match earlier {
+            Some((Err(Broken::Lost(_)), _)) | None => {
+                let mut link = client.0.base.log_in().await?;
+                (link.ask_line(&line, within).await, link)
+            }
+            Some(answered) => answered,
+        };
+        if !matches!(&reply, Ok(Reply::Error(fault)) if worker::closes(fault)) {
+            self.keep(link, client.timing().idle);
+        }
+        worker::judge(reply, client.atsign())
+    }
+
+    fn keep(self: &Arc<Self>, mut link: Link, life: Duration) {
+        if !link.is_usable() {
+            return;
+        }
+        let mut idle = self.idle();
+        idle.links.push((link, Instant::now()));
+        if !idle.tended {
+            idle.tended = true;
+            spawn(tend(Arc::downgrade(self), life));
+        }
+    }
+
+    /// Takes out what nobody needed for so long; `None`: there is nothing left to tend.
+    fn old(&self, life: Duration) -> Option<Vec<Link>> {
+        let mut idle = self.idle();
+        let links = std::mem::take(&mut idle.links);
+        let (old, young): (Vec<_>, Vec<_>) = links
+            .into_iter()
+            .partition(|(_, since)| since.elapsed() >= life);
+        idle.links = young;
+        if old.is_empty() && idle.links.is_empty() {
+            idle.tended = false;
+            return None;
+        }
+        Some(old.into_iter().map(|(link, _)| link).collect())
+    }
+}
+
+/// Closes connections that nobody needs, until there are none.
+async fn tend(lookups: Weak<Lookups>, life: Duration) {
+    loop {
+        sleep(life).await;
+        let Some(old) = lookups.upgrade().and_then(|lookups| lookups.old(life)) else {
+            return;
+        };
+        for link in old {
+            link.close(GOODBYE).await;
+        }
+    }
+}
+
+fn silence(of: &AtSign) -> AtError {
+    AtError::NoKeyNow(of.clone(), "that atSign's atServer does not answer")
+}
+
+/// Our own atServer says that the other one does not answer.
+fn is_silence(fault: &Fault) -> bool {
+    matches!(
+        fault.code,
+        Some(Code::UnableToConnect | Code::Timeout | Code::Socket | Code::Handshake)
+    )
+}
+
+/// Whether our own atServer is well: then the silence was the other's.
+async fn answers(client: &Client, within: Duration) -> bool {
+    let noop = Verb::Noop { millis: 0 };
+    matches!(timeout(within, client.run(&noop)).await, Ok(Ok(_)))
+}

@@ -1,0 +1,117 @@
+//! Removes what others have sent: with the words every atServer knows, many at a time where it takes many.
+
+use miniserde::{Deserialize, json};
+
+use crate::at::{
+    AtSign, Verb,
+    client::{AtError, Client},
+};
+
+use crate::cli::Failure;
+
+/// Notifications removed with one command.
+const AT_ONCE: usize = 200;
+
+#[derive(Deserialize)]
+struct Listed {
+    id: String,
+    from: String,
+}
+
+#[derive(miniserde::Serialize)]
+struct Command {
+    id: usize,
+    command: String,
+}
+
+#[derive(Deserialize)]
+struct Done {
+    response: Response,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    data: Option<String>,
+}
+
+/// Removes the received notifications of these senders, or of everybody else when there are none; says how many.
+pub(super) async fn clear(at: &Client, senders: &[AtSign]) -> Result<usize, Failure> {
+    let mut removed = 0;
+    loop {
+        let ids = received(at, senders).await?;
+        if ids.is_empty() {
+            return Ok(removed);
+        }
+        let before = removed;
+        for some in ids.chunks(AT_ONCE) {
+            removed += remove(at, some).await?;
+        }
+        if removed == before {
+            return Err(Failure::plain("the atServer does not remove them"));
+        }
+    }
+}
+
+/// Their ids, as many as the atServer lists at once.
+async fn received(at: &Client, senders: &[AtSign]) -> Result<Vec<String>, Failure> {
+    let list = Verb::NotifyList {
+        from: None,
+        to: None,
+        regex: (!senders.is_empty()).then(|| pattern(senders)),
+    };
+    let answer = at.run(&list).await?;
+    let all: Vec<Listed> = match answer.trim() {
+        "null" | "" => Vec::new(),
+        text => json::from_str(text)
+            .map_err(|_| Failure::plain("the atServer's notifications cannot be read"))?,
+    };
+    let theirs = |from: &str| match from.parse::<AtSign>() {
+        Ok(from) if senders.is_empty() => from != *at.atsign(),
+        Ok(from) => senders.contains(&from),
+        Err(_) => false,
+    };
+    let theirs = all.into_iter().filter(|one| theirs(&one.from));
+    Ok(theirs.map(|one| one.id).collect())
+}
+
+/// What finds them among the notifications of others; a key may look like it, too.
+fn pattern(senders: &[AtSign]) -> String {
+    let names: Vec<_> = senders
+        .iter()
+        .map(|who| who.bare().replace('.', r"\."))
+        .collect();
+    format!("^({})$", names.join("|"))
+}
+
+/// How many of these went.
+async fn remove(at: &Client, ids: &[String]) -> Result<usize, Failure> {
+    let commands: Vec<_> = ids
+        .iter()
+        .enumerate()
+        .map(|(id, note)| Command {
+            id,
+            command: format!("notify:remove:{note}"),
+        })
+        .collect();
+    let json = json::to_string(&commands);
+    let answer = match at.run(&Verb::Batch { json }).await {
+        Ok(answer) => json::from_str::<Vec<Done>>(&answer).unwrap_or_default(),
+        Err(AtError::Refused(_)) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let done = answer
+        .iter()
+        .filter(|one| one.response.data.as_deref() == Some("success"));
+    match done.count() {
+        // Not every atServer takes these in a batch.
+        0 => one_by_one(at, ids).await,
+        count => Ok(count),
+    }
+}
+
+async fn one_by_one(at: &Client, ids: &[String]) -> Result<usize, Failure> {
+    for id in ids {
+        at.run(&Verb::NotifyRemove { id: id.clone() }).await?;
+    }
+    Ok(ids.len())
+}

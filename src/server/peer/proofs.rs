@@ -1,0 +1,153 @@
+//! Asking other servers on behalf of who has not logged in: how many at a time, and whom not again for a minute.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_std::future::timeout;
+
+use crate::{
+    at::AtSign,
+    net::{
+        places::{Limits, Place, Places},
+        recent::Recent,
+    },
+    server::passcode::network_of,
+};
+
+use super::{PROOF_TIME, PeerError};
+
+/// Connections of this process for proofs. Whoever comes when all are taken waits, not for long and in a line that
+/// has an end.
+const LIMITS: Limits = Limits {
+    places: 32,
+    waiting: 256,
+    waiting_of_one: 8,
+};
+/// For one caller from one network, so that nobody can take the caller's places from elsewhere; and for all callers
+/// from one network, behind which may be a server with many atSigns.
+const OF_CALLER: usize = 2;
+const OF_NETWORK: usize = 8;
+/// A caller whose server was silent, or not there, is not asked about again for so long.
+const MEMORY: Duration = Duration::from_secs(60);
+/// Most callers that are remembered.
+const MAX_REMEMBERED: usize = 1024;
+/// Log lines about proofs within [`MEMORY`].
+const MAX_LINES: u32 = 20;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Party {
+    Caller(AtSign, IpAddr),
+    Network(IpAddr),
+}
+
+pub(super) struct Proofs {
+    places: Places<Party>,
+    silent: Mutex<Recent<AtSign>>,
+    lines: Mutex<Lines>,
+}
+
+impl Default for Proofs {
+    fn default() -> Self {
+        Self {
+            places: Places::new(LIMITS),
+            silent: Mutex::new(Recent::new(MEMORY, MAX_REMEMBERED)),
+            lines: Mutex::default(),
+        }
+    }
+}
+
+impl Proofs {
+    /// A place for asking, when there is one in time.
+    pub async fn place(&self, caller: &AtSign, from: IpAddr) -> Result<Place<Party>, PeerError> {
+        let network = network_of(from);
+        let waiting = self.places.wait(vec![
+            (Party::Caller(caller.clone(), network), OF_CALLER),
+            (Party::Network(network), OF_NETWORK),
+        ]);
+        timeout(PROOF_TIME, waiting)
+            .await?
+            .ok_or(PeerError::TooMany)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Recent<AtSign>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this caller's server did not answer lately.
+    pub fn is_silent(&self, caller: &AtSign) -> bool {
+        self.silent().has(caller, Instant::now())
+    }
+
+    /// It could not be proven. Only silence is remembered: anybody can call himself by another's name, and then
+    /// that one's server answers that it has no such proof.
+    pub fn failed(&self, caller: &AtSign, why: &PeerError) {
+        let now = Instant::now();
+        if !matches!(
+            why,
+            PeerError::Refused(_) | PeerError::TooMany | PeerError::SilentLately
+        ) {
+            self.silent().add(caller, now);
+        }
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.admit(now) {
+            log::info!("peer={caller} proof={why}");
+        }
+    }
+}
+
+/// How many lines there were since when.
+#[derive(Default)]
+struct Lines(Option<(Instant, u32)>);
+
+impl Lines {
+    /// Whether there may be one more. The first one after a while says how many there were not.
+    fn admit(&mut self, now: Instant) -> bool {
+        match &mut self.0 {
+            Some((since, count)) if now.saturating_duration_since(*since) < MEMORY => {
+                *count = count.saturating_add(1);
+                *count <= MAX_LINES
+            }
+            earlier => {
+                let left_out = earlier.map_or(0, |(_, count)| count.saturating_sub(MAX_LINES));
+                if left_out > 0 {
+                    log::info!("proofs failed={left_out} more, of which nothing was said");
+                }
+                *earlier = Some((now, 1));
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::at::fault::{Code, Fault};
+
+    #[test]
+    fn a_silent_caller_is_remembered_and_a_name_that_somebody_else_used_is_not() {
+        let proofs = Proofs::default();
+        let (tar, bob): (AtSign, AtSign) = ("@tar".parse().unwrap(), "@bob".parse().unwrap());
+        proofs.failed(&tar, &io::Error::from(io::ErrorKind::TimedOut).into());
+        proofs.failed(
+            &bob,
+            &PeerError::Refused(Fault::new(Code::KeyNotFound, "no")),
+        );
+        proofs.failed(&bob, &PeerError::TooMany);
+        assert!(proofs.is_silent(&tar) && !proofs.is_silent(&bob));
+    }
+
+    #[test]
+    fn the_log_of_proofs_is_short_however_many_fail() {
+        let (mut lines, now) = (Lines::default(), Instant::now());
+        let told = (0..1000).filter(|_| lines.admit(now)).count();
+        assert_eq!(told, MAX_LINES as usize);
+        assert!(lines.admit(now + MEMORY));
+    }
+}

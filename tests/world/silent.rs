@@ -1,0 +1,133 @@
+//! An atDirectory by hand, whose atServers mean no good or are not well.
+//!
+//! | atSigns | their atServer |
+//! | --- | --- |
+//! | `@tar…` | takes no connection from the kernel |
+//! | `@mute…` | takes it, makes TLS of it, and says nothing |
+//! | `@drip…` | says a byte a second |
+//! | `@off…` | is not there: the port is closed |
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_std::{
+    io::{ReadExt, WriteExt},
+    net::{TcpListener, TcpStream},
+    task,
+};
+use noports::{
+    net::tls::{Acceptor, TlsStream},
+    server::authority,
+};
+
+use super::World;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// The directory and the atServers; they end with it.
+pub struct Silent {
+    /// `localhost:PORT`
+    pub root: String,
+    tasks: Vec<task::JoinHandle<()>>,
+    _never_accepts: TcpListener,
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        for task in self.tasks.drain(..) {
+            task::block_on(task.cancel());
+        }
+    }
+}
+
+impl Silent {
+    /// Its certificates are of this world's authority. `others`: name without `@` → `host:port`.
+    pub async fn start(world: &World, others: HashMap<String, String>) -> Self {
+        let authority = authority::open_or_make(&world.dir.path("at")).unwrap();
+        let tls = || {
+            let leaf = authority.leaf(&["localhost".to_owned()]).unwrap();
+            leaf.acceptor().unwrap()
+        };
+        let (tar, off) = (door().await, door().await);
+        let (mute, drip, directory) = (door().await, door().await, door().await);
+        let known: Vec<(&str, String)> = [
+            ("tar", &tar),
+            ("mute", &mute),
+            ("drip", &drip),
+            ("off", &off),
+        ]
+        .map(|(name, door)| (name, place(door)))
+        .into();
+        let root = place(&directory);
+        let find = Arc::new(move |name: &str| {
+            let ill = known.iter().find(|(start, _)| name.starts_with(start));
+            ill.map(|(_, at)| at.clone())
+                .or_else(|| others.get(name).cloned())
+        });
+        let tasks = vec![
+            task::spawn(each(mute, tls(), async |_stream| {
+                futures_lite::future::pending::<()>().await;
+            })),
+            task::spawn(each(drip, tls(), async |mut stream| {
+                while stream.write_all(b"@").await.is_ok() && stream.flush().await.is_ok() {
+                    task::sleep(Duration::from_secs(1)).await;
+                }
+            })),
+            task::spawn(each(directory, tls(), move |stream| {
+                let find = find.clone();
+                async move {
+                    let _ = answer(stream, &find).await;
+                }
+            })),
+        ];
+        Self {
+            root,
+            tasks,
+            _never_accepts: tar,
+        }
+    }
+}
+
+async fn door() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+fn place(door: &TcpListener) -> String {
+    format!("localhost:{}", door.local_addr().unwrap().port())
+}
+
+/// Does this with every connection, once it is TLS.
+async fn each<F>(door: TcpListener, tls: Acceptor, what: impl Fn(TlsStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let (tcp, _): (TcpStream, _) = door.accept().await.unwrap();
+        if let Ok((stream, _)) = tls.accept(tcp, SOON).await {
+            task::spawn(what(stream));
+        }
+    }
+}
+
+/// `name` → `host:port`
+async fn answer(
+    mut stream: TlsStream,
+    find: &Arc<impl Fn(&str) -> Option<String>>,
+) -> std::io::Result<()> {
+    stream.write_all(b"@").await?;
+    stream.flush().await?;
+    let (mut kept, mut buffer) = (String::new(), [0; 256]);
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        kept += &String::from_utf8_lossy(&buffer[..read]);
+        while let Some((name, rest)) = kept.split_once('\n') {
+            let found = find(name.trim().trim_start_matches('@'));
+            let line = format!("{}\r\n@", found.unwrap_or_else(|| "null".to_owned()));
+            kept = rest.to_owned();
+            stream.write_all(line.as_bytes()).await?;
+            stream.flush().await?;
+        }
+    }
+}
