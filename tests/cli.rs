@@ -422,6 +422,50 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
     });
 }
 
+/// A file of flags was named for a value that the command line or the environment holds.
+#[test]
+fn a_config_file_is_not_blamed_for_mistakes_of_the_command_line() {
+    block_on(async {
+        let dir = Folder::new();
+        let timeout =
+            "Error parsing option '--timeout' with value '99x': invalid digit found in string";
+        for (text, words, variable, want) in [
+            (
+                "identity a b",
+                "--to|a b|--via|@rv",
+                "",
+                "white space in \"a b\"",
+            ),
+            ("user 99x", "--timeout|99x|--to|@d", "", timeout),
+            ("device 99x", "--timeout|99x|--to|@d", "", timeout),
+            ("identity a b", "--to|@d", "a b", "white space in \"a b\""),
+            (
+                "identity a b\nto a b",
+                "--via|@rv|--identity|k",
+                "",
+                "FILE, line 2: white space in \"a b\"",
+            ),
+            (
+                "timeout 99x",
+                "--to|@d|--user|99x",
+                "",
+                "FILE, line 1: TIMEOUT",
+            ),
+        ] {
+            let words: Vec<&str> = ["client"].into_iter().chain(words.split('|')).collect();
+            let (file, mut command) = configured(&dir, "client", text, &words);
+            if !variable.is_empty() {
+                command.env("NOPORTS_VIA", variable);
+            }
+            let (code, said) = failure(command).await;
+            let want = want.replace("FILE", &file).replace("TIMEOUT", timeout);
+            let line = said.lines().next().unwrap_or_default();
+            let want = format!("noports client: {want}");
+            assert_eq!((code, line), (2, want.as_str()), "{text} {words:?}");
+        }
+    });
+}
+
 #[test]
 fn a_daemon_takes_its_flags_from_a_file_of_either_form() {
     block_on(async {

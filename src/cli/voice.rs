@@ -6,13 +6,11 @@
 //!     hint: what to try       Error : what
 //!   exit 3 … 12               exit 1
 //! ```
-//! Scripts that start the classic programs read these lines and this exit code. The name is a fact of the whole
-//! process, so it is kept here once.
+//! Scripts that start the classic programs read these lines and this exit code.
 
 use std::{
     fmt::Display,
     process::ExitCode,
-    sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
@@ -24,26 +22,12 @@ use crate::sys::{log::utc, signal};
 /// A classic program's manner of speaking.
 #[derive(Clone, Debug)]
 pub struct Voice {
-    /// `sshnp`, say.
-    pub name: &'static str,
     /// Stands before a failure's text.
     pub label: &'static str,
     /// Its options, for a misuse.
     pub usage: String,
     /// Whether a signal ends it with exit code 1.
     pub ends_with_1: bool,
-}
-
-static CLASSIC: OnceLock<Voice> = OnceLock::new();
-
-/// From now on this process talks like that.
-pub fn adopt(voice: Voice) {
-    let _ = CLASSIC.set(voice);
-}
-
-/// The classic program that this process is, if it is one.
-pub fn classic() -> Option<&'static Voice> {
-    CLASSIC.get()
 }
 
 impl Voice {

@@ -23,6 +23,7 @@ use miniserde::{Deserialize, json};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
+    cli::Console,
     net::dial::Endpoint,
     pipe::cipher::{SessionKeys, Side},
     secret::Secret,
@@ -31,13 +32,13 @@ use crate::{
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
     let Some(words) = classic(words) else {
         out::note("usage: HOST PORT [LOCAL_PORT], or flags: see --help");
         return ExitCode::from(MISUSE);
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let args = match Args::from_args(&name.split(' ').collect::<Vec<_>>(), &words) {
+    let args = match Args::from_args(&console.name().split(' ').collect::<Vec<_>>(), &words) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => {
             return match out::text(exit.output) {

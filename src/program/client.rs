@@ -31,7 +31,7 @@ use argh::FromArgs;
 use log::{LevelFilter, info, warn};
 
 use crate::{
-    cli::{self, Failure, Progress, exit, with_account},
+    cli::{Console, Failure, Progress, exit, with_account},
     np::{
         ids::SessionId,
         session::{Generation, Terms},
@@ -145,8 +145,8 @@ enum How {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -154,9 +154,9 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::process::protect_memory();
     let json = args.json;
     // Two threads: one for the sockets, one so that making the ephemeral key does not hold them up.
-    match cli::run(2, story(args)) {
+    match console.run(2, story(&console, args)) {
         Ok(code) => code,
-        Err(failure) => cli::finish(name, json, Err(failure)),
+        Err(failure) => console.finish(json, Err(failure)),
     }
 }
 
@@ -223,14 +223,15 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
     Failure::misuse(error.to_string())
 }
 
-async fn story(args: Args) -> Result<ExitCode, Failure> {
+async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     let wish = args.wish()?;
-    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
     if wish.how == How::Shell {
         find_ssh()?;
     }
     // A ProxyCommand's stderr is the screen of somebody waiting for a shell: silence unless asked.
-    let mut progress = Progress::new(args.quiet || (wish.how == How::Stdio && args.verbose == 0));
+    let mut progress =
+        console.progress(args.quiet || (wish.how == How::Stdio && args.verbose == 0));
 
     // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
     let look = Look {

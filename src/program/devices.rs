@@ -27,7 +27,7 @@ use crate::{
         AtKey, AtSign, Verb,
         client::{Client, Event, Subscription},
     },
-    cli::{self, Failure, Progress, classic, with_account},
+    cli::{self, Console, Failure, with_account},
     np::{
         NAMESPACE,
         ids::DeviceName,
@@ -71,32 +71,32 @@ with_account! {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
     sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
     sys::process::protect_memory();
     let json = args.json;
-    cli::finish(name, json, cli::run(1, story(args)))
+    console.finish(json, console.run(1, story(&console, args)))
 }
 
 /// A device's name and its atSign.
 type Name = (AtSign, DeviceName);
 
-async fn story(args: Args) -> Result<(), Failure> {
+async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
     let named = named(to.as_ref(), &args.device)?;
-    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
     let patience = Duration::from_secs(args.wait.clamp(1, 3600));
-    let mut progress = Progress::new(args.quiet);
+    let mut progress = console.progress(args.quiet);
 
     progress.begin(format!("logging in as {}", keys.atsign));
     let watch = format!(r"heartbeat\.[^.]+\.{NAMESPACE}@");
     let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch).await?;
     progress.begin("looking for devices");
-    if classic().is_some() {
+    if console.is_classic() {
         cli::print_err("Searching for devices...");
     }
     let mut names = find(&at, to.as_ref()).await?;
@@ -107,7 +107,7 @@ async fn story(args: Args) -> Result<(), Failure> {
     let devices = ask(&at, inbox, names, patience).await;
     let active = devices.iter().filter(|device| device.active).count();
     progress.done(format!("{active} of {} devices answer", devices.len()));
-    if classic().is_some() {
+    if console.is_classic() {
         cli::print_err(&classic_list(&devices, to.is_some()));
     } else if args.json {
         for device in &devices {

@@ -21,7 +21,7 @@ use argh::FromArgs;
 
 use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
-    cli::{self, Account, Failure, Given, Phrases, Progress, Source, with_account},
+    cli::{Account, Console, Failure, Phrases, Progress, Source, with_account},
     sys::{log, process},
 };
 
@@ -187,60 +187,54 @@ with_account! {
 }
 
 /// Runs the program; `args` without its name.
-pub fn main(name: &str, args: &[&str]) -> ExitCode {
-    main_given(name, args, Given::default())
-}
-
-/// The same with secrets that a classic command line held.
-pub fn main_given(name: &str, args: &[&str], given: Given) -> ExitCode {
+pub fn main(console: Console, args: &[&str]) -> ExitCode {
     let (word, rest) = match args.split_first() {
         Some((word, rest)) => (*word, rest),
         None => ("", args),
     };
-    let full = format!("{name} {word}");
     if matches!(word, "otp" | "spp") {
-        return codes_main(&full, word == "spp", rest, given);
+        return codes_main(console.word(word), word == "spp", rest);
     }
     match Action::named(word) {
-        Some(action) => decide_main(&full, action, rest, given),
-        None => ask_main(name, args, given),
+        Some(action) => decide_main(console.word(word), action, rest),
+        None => ask_main(console, args),
     }
 }
 
-fn ask_main(name: &str, args: &[&str], given: Given) -> ExitCode {
+fn ask_main(mut console: Console, args: &[&str]) -> ExitCode {
     let json = args.contains(&"--json");
     if let Err(failure) = refuse_codes(args) {
-        return cli::finish(name, json, Err(failure));
+        return console.finish(json, Err(failure));
     }
-    match cli::parse::<Ask>(name, args) {
+    match console.parse::<Ask>(args) {
         Ok(args) => {
             prepare(args.verbose, args.quiet);
-            cli::finish(name, json, cli::run(1, ask::run(args, given)))
+            console.finish(json, console.run(1, ask::run(&console, args)))
         }
         Err(code) => code,
     }
 }
 
-fn codes_main(name: &str, standing: bool, args: &[&str], given: Given) -> ExitCode {
+fn codes_main(mut console: Console, standing: bool, args: &[&str]) -> ExitCode {
     let json = args.contains(&"--json");
     if let Err(failure) = refuse_codes(args) {
-        return cli::finish(name, json, Err(failure));
+        return console.finish(json, Err(failure));
     }
-    match cli::parse::<Codes>(name, args) {
+    match console.parse::<Codes>(args) {
         Ok(args) => {
             prepare(args.verbose, args.quiet);
-            cli::finish(name, json, cli::run(1, codes::run(standing, args, given)))
+            console.finish(json, console.run(1, codes::run(&console, standing, args)))
         }
         Err(code) => code,
     }
 }
 
-fn decide_main(name: &str, action: Action, args: &[&str], given: Given) -> ExitCode {
-    match cli::parse::<Decide>(name, args) {
+fn decide_main(mut console: Console, action: Action, args: &[&str]) -> ExitCode {
+    match console.parse::<Decide>(args) {
         Ok(args) => {
             prepare(args.verbose, args.quiet);
             let json = args.json;
-            cli::finish(name, json, cli::run(1, decide::run(action, args, given)))
+            console.finish(json, console.run(1, decide::run(&console, action, args)))
         }
         Err(code) => code,
     }

@@ -18,7 +18,7 @@ use argh::FromArgs;
 
 use crate::{
     at::AtSign,
-    cli::{self, Failure, Given, Phrases, exit, keystore, refuse_overwriting},
+    cli::{self, Console, Failure, Given, Phrases, exit, keystore, refuse_overwriting},
     sys::{log, process},
 };
 
@@ -69,20 +69,15 @@ struct Args {
 }
 
 /// Runs the program; `args` without its name.
-pub fn main(name: &str, args: &[&str]) -> ExitCode {
-    main_given(name, args, Given::default())
-}
-
-/// The same with a phrase that a classic command line held.
-pub fn main_given(name: &str, args: &[&str], given: Given) -> ExitCode {
-    let args: Args = match cli::parse(name, args) {
+pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(args) {
         Ok(args) => args,
         Err(code) => return code,
     };
     log::start(LevelFilter::Warn, args.verbose, args.quiet);
     process::protect_memory();
     let json = args.json;
-    cli::finish(name, json, run(&args, &given))
+    console.finish(json, run(&args, console.given()))
 }
 
 fn run(args: &Args, given: &Given) -> Result<(), Failure> {

@@ -201,7 +201,7 @@ pub async fn meet(
     let user = user_name(&talk.at, whom, look).await?;
     let device_key = device_key(&talk.at, to).await?;
     let answers = talk.wait(&questions).await;
-    let answers = answers.map_err(|missing| missing.explain(whom))?;
+    let answers = answers.map_err(|missing| missing.explain(whom, want))?;
     progress.classic("Received host and port from srvd");
     progress.classic("Waiting for daemon feature check response");
     progress.classic("Received daemon feature check response");
@@ -299,7 +299,9 @@ impl Met {
         let message = self.words(want, ephemeral.as_ref().map(KeyPair::public), signer)?;
         online::send(&self.talk.at, &message).await?;
         progress.classic("Waiting for response from the device daemon");
-        let answer = self.answer(Question::new(message, Awaited::Answer)).await?;
+        let answer = self
+            .answer(Question::new(message, Awaited::Answer), want)
+            .await?;
         progress.classic("Received response from the device daemon");
         let signer = &self.talk.at.keys().encryption;
         let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
@@ -364,23 +366,23 @@ impl Met {
         for message in &messages {
             online::send(&self.talk.at, message).await?;
         }
+        let want = Want::Ssh(Look::default());
         // Asked again, it would log in twice.
         let question = Question {
             messages: Vec::new(),
             awaited: Awaited::Answer,
             needed: true,
         };
-        let answer = self.answer(question).await?;
+        let answer = self.answer(question, want).await?;
         let id = self.session();
         let read = request::read_answer(&answer, id, &self.device_key, None);
-        let look = Look::default();
         read.map(drop)
-            .map_err(|why| refused(&why, &self.whom, Want::Ssh(look)))
+            .map_err(|why| refused(&why, &self.whom, want))
     }
 
-    async fn answer(&mut self, question: Question) -> Result<String, Failure> {
+    async fn answer(&mut self, question: Question, want: Want<'_>) -> Result<String, Failure> {
         let answers = self.talk.wait(&[question]).await;
-        let answers = answers.map_err(|missing| missing.explain(&self.whom))?;
+        let answers = answers.map_err(|missing| missing.explain(&self.whom, want))?;
         Ok(answers.into_iter().flatten().next().unwrap_or_default())
     }
 }

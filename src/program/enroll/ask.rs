@@ -21,7 +21,7 @@ use crate::{
         keyfile::AtKeys,
         verb::Detail,
     },
-    cli::{self, Draft, Failure, Given, Phrases, Progress, exit, keystore, refuse_overwriting},
+    cli::{self, Console, Draft, Failure, Phrases, Progress, exit, keystore, refuse_overwriting},
     net::backoff::Backoff,
     secret::Secret,
 };
@@ -65,7 +65,7 @@ struct Enrolled<'a> {
     keys: &'a str,
 }
 
-pub(super) async fn run(args: Ask, given: Given) -> Result<(), Failure> {
+pub(super) async fn run(console: &Console, args: Ask) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let request = Request {
         app: show::parse_name("program", &args.app)?,
@@ -79,10 +79,11 @@ pub(super) async fn run(args: Ask, given: Given) -> Result<(), Failure> {
     };
     let network = cli::network(args.root.as_deref(), &args.ca)?;
     let file = cli::key_file(&who, args.keys.as_deref())?;
-    let phrases = given.phrases(args.passphrase_file.as_deref())?;
-    let mut progress = Progress::new(args.quiet);
-    let code = || match given.secret {
-        Some(code) => Ok(code),
+    let phrases = console.phrases(args.passphrase_file.as_deref())?;
+    let mut progress = console.progress(args.quiet);
+    let given = console.given();
+    let code = || match &given.secret {
+        Some(code) => Ok(code.clone()),
         None => {
             let prompt = format!("the code for a request to {who} (it is not shown):");
             CODE.read(args.code_file.as_deref(), &prompt)

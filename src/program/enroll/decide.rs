@@ -15,7 +15,7 @@ use crate::{
         enrolment::{self, Enrollment},
         fault::Code,
     },
-    cli::{self, Failure, Given},
+    cli::{self, Console, Failure},
 };
 
 use super::{Decide, Manager, auto, show, told::Told};
@@ -150,7 +150,7 @@ fn codes(of: &[Enrollment]) -> String {
     of.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failure> {
+pub async fn run(console: &Console, action: Action, args: Decide) -> Result<(), Failure> {
     let choice = Choice::new(&args)?;
     let careless = matches!(action, Action::Approve) && args.yes || action == Action::Auto;
     let must_choose = careless || !matches!(action, Action::List | Action::Approve);
@@ -158,14 +158,14 @@ pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failu
         return Err(Failure::misuse(format!("{} which one?", action.word()))
             .hint("its id or code; or --app and --device for all that fit"));
     }
-    let phrases = given.phrases(args.passphrase_file.as_deref())?;
+    let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;
     let who = manager.keys.atsign.clone();
     let at = Client::login(&manager.network, Arc::clone(&manager.keys)).await?;
     manager.progress.done(format_args!("logged in as {who}"));
     let told = Told {
         json: args.json,
-        classic: given.classic,
+        classic: console.given().classic,
     };
     match action {
         Action::List => list(&at, &choice, &args, told).await?,

@@ -19,7 +19,7 @@ use super::{
     host::{self, Init},
     render,
 };
-use crate::cli::{self, exit, print_err, print_out};
+use crate::cli::{Console, exit, print_err, print_out};
 use crate::sys::{
     supervisor::Told,
     user::{self, Person},
@@ -94,21 +94,22 @@ pub struct Found {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
     match args.what {
-        What::Status(args) => show(name, &args.program, args.json),
-        What::Restart(args) => cli::finish(name, args.json, restart(&args.program, args.json)),
+        What::Status(args) => show(&console, &args.program, args.json),
+        What::Restart(args) => console.finish(args.json, restart(&args.program, args.json)),
     }
 }
 
 /// `noports daemon status`.
 pub fn of_program(name: &str, program: &Program, words: &[&str]) -> ExitCode {
-    match cli::parse::<OfProgram>(name, words) {
-        Ok(args) => show(name, &[program.name.to_owned()], args.json),
+    let mut console = Console::new(name);
+    match console.parse::<OfProgram>(words) {
+        Ok(args) => show(&console, &[program.name.to_owned()], args.json),
         Err(code) => code,
     }
 }
@@ -235,13 +236,13 @@ struct Row {
     log: String,
 }
 
-fn show(name: &str, programs: &[String], json: bool) -> ExitCode {
+fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {
     let found = match chosen(programs) {
         Ok(found) => found,
-        Err(failure) => return cli::finish(name, json, Err(failure)),
+        Err(failure) => return console.finish(json, Err(failure)),
     };
     let Some(me) = user::me() else {
-        return cli::finish(name, json, Err(Failure::plain("who are you?")));
+        return console.finish(json, Err(Failure::plain("who are you?")));
     };
     let rows: Vec<Row> = found.iter().map(|found| row(found, &me)).collect();
     if json {

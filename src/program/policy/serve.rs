@@ -14,6 +14,7 @@ use futures_lite::future;
 use log::{debug, error, info, warn};
 
 use super::{Failure, Serve};
+use crate::cli::Console;
 use crate::{
     at::{
         AtKey, AtSign, Notification, Verb,
@@ -56,17 +57,20 @@ pub struct Plan {
 }
 
 /// Everything that can be wrong before anybody is dialled.
-pub(super) fn prepare(args: &Serve) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
+pub(super) fn prepare(
+    console: &Console,
+    args: &Serve,
+) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
     let plan = args.plan()?;
     if let Source::File(file) = &plan.source {
         super::read_rules(file)?;
     }
-    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
     Ok((network, keys, plan))
 }
 
-pub(super) async fn story(args: Serve) -> Result<(), Failure> {
-    let (network, keys, plan) = prepare(&args)?;
+pub(super) async fn story(console: &Console, args: Serve) -> Result<(), Failure> {
+    let (network, keys, plan) = prepare(console, &args)?;
     let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
     let ready = online::tell(args.json);
     // Unlike elsewhere a hang-up is no end: it means "read the rules again".
