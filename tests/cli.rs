@@ -159,7 +159,6 @@ fn names_places_and_options_are_judged_where_they_enter() {
                 "\"x:localhost:1\" is not [BIND:]PORT:HOST:PORT",
             ),
             (tunnel, "80:h:1|--device|a/b", "\"a/b\" is no device name: "),
-            (tunnel, "80:h:1|--timeout|soon", "\"soon\" is no time"),
             (daemon, "--device|a.b", "\"a.b\" is no device name: "),
             (daemon, "--device|-x", "\"-x\" is no device name: "),
             (daemon, "--manager|@a b", "white space in \"@a b\""),
@@ -224,6 +223,45 @@ fn names_places_and_options_are_judged_where_they_enter() {
             let want = format!("noports {}: {want}", words[0]);
             assert_eq!(code, 2, "{words:?}: {said}");
             assert!(said.starts_with(&want), "{words:?}: {said}");
+        }
+    });
+}
+
+/// Every flag for a time goes through one parser, and refuses in the same words.
+#[test]
+fn durations_are_refused_in_the_same_words_everywhere() {
+    let client = "client --to @d --via @r";
+    let tunnel = "tunnel --to @d --via @r --forward 80:h:1";
+    block_on(async {
+        for (words, flag, value, examples) in [
+            (tunnel, "--timeout", "soon", "90s, 1h30m or 7d"),
+            (tunnel, "--wait", "1h30", "90s, 1h30m or 7d"),
+            (client, "--timeout", "500ms", "90s, 1h30m or 7d"),
+            (client, "--idle-timeout", "1w", "90s, 1h30m or 7d"),
+            ("devices", "--wait", "1h,", "90s, 1h30m or 7d"),
+            ("enroll @a", "--timeout", "1.5h", "90s, 1h30m or 7d"),
+            ("enroll @a", "--life", "1w", "500ms, 90s, 1h30m or 7d"),
+            ("enroll otp @a", "--ttl", "-1h", "500ms, 90s, 1h30m or 7d"),
+            (
+                "npt -f @a -t @d -r @r -d x -p 1",
+                "-T",
+                "soon",
+                "90s, 1h30m or 7d",
+            ),
+        ] {
+            let words: Vec<&str> = words.split(' ').chain([flag, value]).collect();
+            let (code, said) = failure(noports(&words)).await;
+            let want = format!("invalid duration \"{value}\": such as {examples}\n");
+            let classic = words[0] == "npt";
+            assert_eq!(code, if classic { 1 } else { 2 }, "{words:?}: {said}");
+            assert!(said.contains(&want), "{words:?}: {said}");
+        }
+        // What is one goes on to the next complaint.
+        for value in ["90", "90s", "1h30m", "1h,30m", "1d 2h"] {
+            let words = "client --to @d@e --via @r --timeout".split(' ');
+            let words: Vec<&str> = words.chain([value]).collect();
+            let (_, said) = failure(noports(&words)).await;
+            assert!(said.contains("more than one @"), "{value}: {said}");
         }
     });
 }
@@ -305,6 +343,9 @@ fn the_classic_programs_tell_their_options_and_version() {
     });
 }
 
+/// The one refusal of a duration.
+const DURATION: &str = "invalid duration \"soon\": such as 90s, 1h30m or 7d";
+
 /// A folder in which files of flags are looked for, and a command that looks there.
 fn configured(dir: &Folder, program: &str, text: &str, words: &[&str]) -> (String, Command) {
     fs::create_dir_all(dir.path("noports")).unwrap();
@@ -358,7 +399,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
                 "to @d\nvia @r\ntimeout soon",
                 &[],
                 "",
-                "FILE, line 3: Error parsing option '--timeout' with value 'soon': invalid digit found in string",
+                "FILE, line 3: Error parsing option '--timeout' with value 'soon': invalid duration \"soon\": such as 90s, 1h30m or 7d",
             ),
             (both, &[], "", "FILE, line 1: there is no flag \"no\""),
             (
@@ -427,8 +468,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
 fn a_config_file_is_not_blamed_for_mistakes_of_the_command_line() {
     block_on(async {
         let dir = Folder::new();
-        let timeout =
-            "Error parsing option '--timeout' with value '99x': invalid digit found in string";
+        let timeout = "Error parsing option '--timeout' with value '99x': invalid duration \"99x\": such as 90s, 1h30m or 7d";
         for (text, words, variable, want) in [
             (
                 "identity a b",

@@ -452,7 +452,7 @@ fn misuse_is_named() {
             (
                 &["--forward", "0:h:1", "--timeout", "soon"],
                 2,
-                "\"soon\" is no time",
+                "invalid duration \"soon\": such as 90s, 1h30m or 7d",
             ),
             (
                 &["--forward", "0:h:1", "--print", "--keep-alive"],

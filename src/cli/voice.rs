@@ -8,16 +8,12 @@
 //! ```
 //! Scripts that start the classic programs read these lines and this exit code.
 
-use std::{
-    fmt::Display,
-    process::ExitCode,
-    time::{Duration, SystemTime},
-};
+use std::{fmt::Display, process::ExitCode, time::SystemTime};
 
 use async_std::task;
 
 use super::{Failure, exit, print_err};
-use crate::sys::{log::utc, signal};
+use crate::{sys::signal, text::calendar};
 
 /// A classic program's manner of speaking.
 #[derive(Clone, Debug)]
@@ -79,17 +75,13 @@ pub(super) fn step(text: impl Display) {
 }
 
 fn stamped(now: SystemTime, text: impl Display) -> String {
-    let micros = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .subsec_micros();
-    let moment = utc(now).replace('T', " ");
-    let second = moment.split('.').next().unwrap_or_default();
-    format!("{second}.{micros:06}Z : {text}")
+    format!("{} : {text}", calendar::with_micros(now))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::cli::voice::*;
 
     #[test]

@@ -25,6 +25,8 @@ use async_std::{
 };
 use futures_lite::future::or;
 
+use crate::text::host;
+
 /// `host:port`; an IPv6 literal stands in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
@@ -37,7 +39,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Reads `host[:port]`; `[::1]:22` and, where a default port is given, also `[::1]` and `::1`.
     ///
-    /// A host has 1..=253 visible ASCII characters and does not begin with `-`; a port is 1..=65535.
+    /// What a host is, [`host`] says; a port is 1..=65535.
     ///
     /// # Errors
     /// [`BadEndpoint`] with the text, cut to a length fit for a message.
@@ -74,17 +76,10 @@ impl Endpoint {
             None => default_port,
         };
         Some(Self {
-            host: good_host(host)?,
+            host: host::bare(host)?.to_owned(),
             port: port.filter(|&port| port != 0)?,
         })
     }
-}
-
-fn good_host(host: &str) -> Option<String> {
-    let odd = |c: char| !c.is_ascii_graphic() || "/@[]?#,;\\\"'`$&|<>(){}!*".contains(c);
-    let fine =
-        (1..=MAX_HOST).contains(&host.len()) && !host.starts_with('-') && !host.contains(odd);
-    fine.then(|| host.to_owned())
 }
 
 /// Not `host:port`.

@@ -29,6 +29,7 @@ use crate::{
     secret::Secret,
     session::bridge::{BridgeError, LISTENING, Local, Many, Plan, Report, STARTED, run},
     sys::{log as logging, out, process, signal::IgnoreHangUp},
+    text::duration::seconds,
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
@@ -164,9 +165,14 @@ struct Args {
     /// port of the local service, or with --bind-local-port the port to listen on (22)
     #[argh(option, default = "22", arg_name = "port")]
     local_port: u16,
-    /// seconds to wait for the first local connection; with --multi, to stand without one (60)
-    #[argh(option, default = "60", arg_name = "seconds")]
-    timeout: u64,
+    /// how long to wait for the first local connection; with --multi, to stand without one (60s)
+    #[argh(
+        option,
+        default = "TIMEOUT",
+        arg_name = "seconds",
+        from_str_fn(seconds)
+    )]
+    timeout: Duration,
     /// listen on the local port for one connection from this machine instead of dialling the service
     #[argh(switch)]
     bind_local_port: bool,
@@ -182,9 +188,14 @@ struct Args {
     /// carry as many connections as come
     #[argh(switch)]
     multi: bool,
-    /// with --multi --bind-local-port: seconds between signs of life, for devices that know them (0: none)
-    #[argh(option, default = "0", arg_name = "seconds")]
-    heartbeat: u64,
+    /// with --multi --bind-local-port: time between signs of life, for devices that know them (0: none)
+    #[argh(
+        option,
+        default = "Duration::ZERO",
+        arg_name = "seconds",
+        from_str_fn(seconds)
+    )]
+    heartbeat: Duration,
     /// with --multi --bind-local-port: milliseconds between two connections, for old devices (0)
     #[argh(option, default = "0", arg_name = "milliseconds")]
     pace: u64,
@@ -352,10 +363,9 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
         admission: auth.map(Secret::new),
         keys,
         side,
-        timeout: Duration::from_secs(args.timeout.min(LONGEST_WAIT)),
+        timeout: args.timeout.min(LONGEST_WAIT),
         many: args.multi.then(|| Many {
-            heartbeat: (args.heartbeat > 0)
-                .then(|| Duration::from_secs(args.heartbeat.min(LONGEST_WAIT))),
+            heartbeat: Some(args.heartbeat.min(LONGEST_WAIT)).filter(|beat| !beat.is_zero()),
             pace: Duration::from_millis(args.pace.min(LONGEST_PACE)),
         }),
     })
@@ -401,7 +411,9 @@ const MOST_SECRETS: usize = 16 * 1024;
 /// Milliseconds between two connections.
 const LONGEST_PACE: u64 = 10_000;
 /// A year.
-const LONGEST_WAIT: u64 = 365 * 24 * 3600;
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The classic program's.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

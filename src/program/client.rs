@@ -39,6 +39,7 @@ use crate::{
     },
     session::ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
     sys::{self, ssh::UserName},
+    text::duration::seconds,
 };
 
 use login::{Reach, find_ssh, print, shell, stdio};
@@ -76,9 +77,9 @@ with_account! {
         /// print the ssh command, leave the port open in the background, and return
         #[argh(switch)]
         print: bool,
-        /// seconds to wait for each answer (default: 20)
-        #[argh(option, default = "PATIENCE")]
-        timeout: u64,
+        /// how long to wait for each answer (default: 20s)
+        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
+        timeout: Duration,
         /// loopback port for ssh (default: any free one)
         #[argh(option, default = "0")]
         local_port: u16,
@@ -109,9 +110,9 @@ with_account! {
         /// let the ssh that carries the other do the forwardings behind --
         #[argh(switch)]
         add_forwards_to_tunnel: bool,
-        /// seconds that ssh waits for the next user of what it carries (default: 15)
-        #[argh(option, default = "tunnelled::IDLE")]
-        idle_timeout: u64,
+        /// how long ssh waits for the next user of what it carries (default: 15s)
+        #[argh(option, default = "tunnelled::IDLE", from_str_fn(seconds))]
+        idle_timeout: Duration,
         /// say on stdout, as one JSON line, what was opened or why not
         #[argh(switch)]
         json: bool,
@@ -188,7 +189,9 @@ impl Args {
             user: name(&self.tunnel_user).map_err(misuse)?,
             sshd: self.remote_sshd_port,
             options: [tunnelled::for_both(&self.ssh), for_tunnel].concat(),
-            idle: Duration::from_secs(self.idle_timeout.clamp(1, 24 * 3600)),
+            idle: self
+                .idle_timeout
+                .clamp(tunnelled::LEAST_IDLE, tunnelled::MOST_IDLE),
         };
         Ok(Wish {
             whom,

@@ -33,8 +33,12 @@ use crate::{
         ids::DeviceName,
         ping::{self, Heartbeat},
     },
-    session::{ask::about, online},
+    session::{
+        ask::{self, about},
+        online,
+    },
     sys,
+    text::duration::seconds,
 };
 
 use show::{classic_list, table};
@@ -42,7 +46,7 @@ use show::{classic_list, table};
 mod show;
 
 /// Longest wait for all devices together, in seconds, unless --wait says otherwise.
-const PATIENCE: u64 = 10;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Most devices that are looked at.
 const MAX_DEVICES: usize = 1000;
 /// Records that are read at the same time.
@@ -61,9 +65,9 @@ with_account! {
         /// your atSign (default: the only one with keys here)
         #[argh(option, long = "as")]
         as_: Option<String>,
-        /// seconds to wait for their answers (default: 10)
-        #[argh(option, default = "PATIENCE")]
-        wait: u64,
+        /// how long to wait for their answers (default: 10s)
+        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
+        wait: Duration,
         /// one JSON line for each device, instead of the table
         #[argh(switch)]
         json: bool,
@@ -89,7 +93,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
     let named = named(to.as_ref(), &args.device)?;
     let (network, keys) = args.account().open(console, args.as_.as_deref())?;
-    let patience = Duration::from_secs(args.wait.clamp(1, 3600));
+    let patience = args.wait.clamp(ask::LEAST_PATIENCE, ask::MOST_PATIENCE);
     let mut progress = console.progress(args.quiet);
 
     progress.begin(format!("logging in as {}", keys.atsign));

@@ -18,7 +18,8 @@ use argh::FromArgs;
 use super::APPLETS;
 use crate::{
     cli::{Console, Failure, exit, print_out},
-    sys::{log, out, paths},
+    sys::{out, paths},
+    text::calendar,
 };
 
 use help::Help;
@@ -148,7 +149,7 @@ fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
     let now = fixed.map_or_else(SystemTime::now, |seconds| {
         UNIX_EPOCH + Duration::from_secs(seconds)
     });
-    let now = log::utc(now);
+    let now = calendar::utc(now);
     let edition = Edition {
         day: now.split('T').next().unwrap_or_default(),
         version: concat!("noports ", env!("CARGO_PKG_VERSION")),

@@ -14,7 +14,7 @@
 //! The key pair is on disk before the server hears of it, so a run that was killed is gone on with by the
 //! next one. The code comes from a file, the environment or stdin, never from the command line.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use ::log::LevelFilter;
 use argh::FromArgs;
@@ -23,6 +23,7 @@ use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
     cli::{Account, Console, Failure, Phrases, Progress, Source, with_account},
     sys::{log, process},
+    text::duration::{millis, seconds},
 };
 
 use decide::Action;
@@ -42,6 +43,8 @@ const CODE: Source = Source {
     flag: "--code-file",
     variable: "NOPORTS_CODE",
 };
+/// How long a request waits for its approval, unless --timeout says otherwise.
+const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
 /// Options that take a value, in all of these programs.
 const WITH_VALUE: [&str; 14] = [
     "--code-file",
@@ -96,11 +99,11 @@ struct Ask {
     #[argh(option, default = "show::NAMESPACES.to_owned()")]
     namespaces: String,
     /// how long they shall be good, such as 30d or 2h,30m (default: until revoked)
-    #[argh(option, arg_name = "time")]
-    life: Option<String>,
-    /// seconds to wait for approval (default: 3600)
-    #[argh(option, default = "3600")]
-    timeout: u64,
+    #[argh(option, arg_name = "time", from_str_fn(millis))]
+    life: Option<Duration>,
+    /// how long to wait for approval (default: 1h)
+    #[argh(option, default = "APPROVED_WITHIN", from_str_fn(seconds))]
+    timeout: Duration,
     /// where to write the keys (default: ~/.atsign/keys/@you_key.atKeys)
     #[argh(option, arg_name = "file")]
     keys: Option<PathBuf>,
@@ -139,8 +142,8 @@ with_account! {
         #[argh(option, arg_name = "file")]
         code_file: Option<PathBuf>,
         /// how long it is good for, such as 1h or 2d,12h
-        #[argh(option, arg_name = "time")]
-        ttl: Option<String>,
+        #[argh(option, arg_name = "time", from_str_fn(millis))]
+        ttl: Option<Duration>,
         /// print the result as one line of JSON
         #[argh(switch)]
         json: bool,

@@ -37,6 +37,7 @@ use crate::{
         online,
     },
     sys,
+    text::duration::seconds,
 };
 
 pub use forward::{BadForward, Forward};
@@ -80,8 +81,8 @@ with_account! {
         #[argh(option)]
         forward: Vec<String>,
         /// how long a session may stand without a connection: 30s (default), 1h, 7d, 0 for ever
-        #[argh(option)]
-        timeout: Option<String>,
+        #[argh(option, from_str_fn(seconds))]
+        timeout: Option<Duration>,
         /// keep the local port; open a session whenever one is needed
         #[argh(switch)]
         keep_alive: bool,
@@ -91,9 +92,9 @@ with_account! {
         /// print the local port, leave it open in the background, and return
         #[argh(switch)]
         print: bool,
-        /// seconds to wait for each answer (default: 20)
-        #[argh(option, default = "PATIENCE")]
-        wait: u64,
+        /// how long to wait for each answer (default: 20s)
+        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
+        wait: Duration,
         /// say on stdout, as JSON lines, what is open, or why not
         #[argh(switch)]
         json: bool,
@@ -138,10 +139,9 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
             "--keep-alive and --print exclude each other",
         ));
     }
-    let idle = match &args.timeout {
-        Some(text) => forward::parse_duration(text, LONGEST).ok_or_else(|| {
-            Failure::misuse(format!("{text:?} is no time")).hint("--timeout 30s, 1h, 7d or 0")
-        })?,
+    let idle = match args.timeout {
+        Some(Duration::ZERO) => LONGEST,
+        Some(idle) => idle.min(LONGEST),
         None if args.keep_alive => IDLE_KEPT,
         None => IDLE,
     };

@@ -43,7 +43,11 @@ mod talk;
 mod ways;
 
 /// Longest wait for the answers to one question, in seconds, unless --timeout says otherwise.
-pub const PATIENCE: u64 = 20;
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Bounds of what somebody may ask for instead.
+pub const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// See [`LEAST_PATIENCE`].
+pub const MOST_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Whom to meet, and where.
 #[derive(Clone, Debug)]
@@ -103,7 +107,7 @@ impl Whom {
         to: &str,
         device: Option<&str>,
         via: Option<&str>,
-        timeout: u64,
+        timeout: Duration,
     ) -> Result<Self, Failure> {
         let via = via
             .map(str::to_owned)
@@ -116,7 +120,7 @@ impl Whom {
             to: to.parse()?,
             device: device.map_err(|error| Failure::misuse(format!("{error}")))?,
             via: via.parse()?,
-            patience: Duration::from_secs(timeout.clamp(1, 3600)),
+            patience: timeout.clamp(LEAST_PATIENCE, MOST_PATIENCE),
             ways: Ways::of_environment()?,
         })
     }

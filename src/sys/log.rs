@@ -5,13 +5,11 @@
 //!   <6>program::bridge: side=device ended up=52 down=1090                                 the journal adds time itself
 //! ```
 
-use std::{
-    env,
-    io::Write,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{env, io::Write, time::SystemTime};
 
 use log::{Level, LevelFilter};
+
+use crate::text::calendar::utc;
 
 /// Starts logging; later calls change nothing.
 ///
@@ -89,24 +87,6 @@ fn one_line(text: &str) -> String {
     safe
 }
 
-/// A moment as `2026-11-21T10:00:00.123Z`; before 1970 counts as 1970.
-pub fn utc(moment: SystemTime) -> String {
-    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Years that begin in March put the leap day last; 719 468 days lie before 1970-01-01 since 0000-03-01.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let millis = since.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
 /// The service manager names the stream it reads; stderr may have been redirected since.
 fn is_journal() -> bool {
     let Ok(stat) = rustix::fs::fstat(std::io::stderr()) else {
@@ -123,25 +103,9 @@ const VARIABLE: &str = "NOPORTS_LOG";
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::UNIX_EPOCH;
 
     use super::*;
-
-    #[test]
-    fn moments_are_written_in_utc() {
-        for (seconds, want) in [
-            (0, "1970-01-01T00:00:00.007Z"),
-            (951_782_399, "2000-02-28T23:59:59.007Z"),
-            (951_782_400, "2000-02-29T00:00:00.007Z"),
-            (951_868_800, "2000-03-01T00:00:00.007Z"),
-            (1_735_689_599, "2024-12-31T23:59:59.007Z"),
-            (1_735_689_600, "2025-01-01T00:00:00.007Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
-        ] {
-            let moment = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(7);
-            assert_eq!(utc(moment), want);
-        }
-    }
 
     #[test]
     fn flags_move_the_level() {

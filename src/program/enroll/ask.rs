@@ -74,8 +74,8 @@ pub(super) async fn run(console: &Console, args: Ask) -> Result<(), Failure> {
             None => host_name(),
         },
         namespaces: show::parse_namespaces(&args.namespaces)?,
-        life: args.life.as_deref().map(show::parse_life).transpose()?,
-        patience: Duration::from_secs(args.timeout),
+        life: args.life.map(show::life),
+        patience: args.timeout,
     };
     let network = cli::network(args.root.as_deref(), &args.ca)?;
     let file = cli::key_file(&who, args.keys.as_deref())?;

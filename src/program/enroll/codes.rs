@@ -21,7 +21,7 @@ struct Made<'a> {
 
 /// `otp`, or `spp` when the code shall stand.
 pub async fn run(console: &Console, standing: bool, args: Codes) -> Result<(), Failure> {
-    let ttl = args.ttl.as_deref().map(show::parse_life).transpose()?;
+    let ttl = args.ttl.map(show::life);
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;
     let who = manager.keys.atsign.clone();

@@ -14,9 +14,9 @@ use super::{MAX_SESSIONS, Policy, Ways, address, serve};
 use crate::{
     at::{client::Network, keyfile::AtKeys},
     cli::{Console, Failure, with_account},
-    np::ports,
     session::online,
     sys,
+    text::host::is_host,
 };
 
 with_account! {
@@ -74,7 +74,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 
 impl Args {
     fn policy(&self, host: String) -> Result<Policy, Failure> {
-        if !ports::host_is_plain(&host) {
+        if !is_host(&host) {
             return Err(Failure::misuse(format!(
                 "{host:?} is no host name or address"
             )));
