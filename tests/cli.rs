@@ -343,9 +343,6 @@ fn the_classic_programs_tell_their_options_and_version() {
     });
 }
 
-/// The one refusal of a duration.
-const DURATION: &str = "invalid duration \"soon\": such as 90s, 1h30m or 7d";
-
 /// A folder in which files of flags are looked for, and a command that looks there.
 fn configured(dir: &Folder, program: &str, text: &str, words: &[&str]) -> (String, Command) {
     fs::create_dir_all(dir.path("noports")).unwrap();

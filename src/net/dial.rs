@@ -138,7 +138,10 @@ async fn resolve(to: &Endpoint) -> io::Result<VecDeque<SocketAddr>> {
     }
     let found = (to.host.as_str(), to.port).to_socket_addrs().await;
     let found = found.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot resolve {}: {error}", to.host))
+        // The runtime says in its own text what we say, too; the system's stands behind it.
+        let inner = error.get_ref().and_then(|inner| inner.source());
+        let why = inner.map_or_else(|| error.to_string(), ToString::to_string);
+        io::Error::new(error.kind(), format!("cannot resolve {}: {why}", to.host))
     })?;
     Ok(alternate(found.take(MAX_ADDRESSES).collect()))
 }
@@ -269,6 +272,18 @@ mod tests {
             });
             assert_eq!(got, want, "{typed} {default:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_is_told_once_and_in_words() {
+        let to = Endpoint::parse("no-such-host.invalid:64", None).unwrap();
+        let said = block_on(resolve(&to)).unwrap_err().to_string();
+        assert!(
+            said.starts_with("cannot resolve no-such-host.invalid: "),
+            "{said}"
+        );
+        assert_eq!(said.matches("no-such-host").count(), 1, "{said}");
+        assert!(!said.contains(['(', '`', '"']), "{said}");
     }
 
     #[test]

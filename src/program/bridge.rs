@@ -77,7 +77,7 @@ fn serve(plan: Plan) -> ExitCode {
     // The daemon, or the terminal, may go; the session stays.
     let kept = (!matches!(plan.local, Local::Stdio)).then(IgnoreHangUp::new);
     if let Some(Err(error)) = &kept {
-        log::debug!("hang_ups=heeded error={error}");
+        log::debug!("hang_ups=heeded reason={error}");
     }
     if plan.many.is_some() {
         process::more_descriptors();

@@ -236,7 +236,7 @@ async fn ask_one(at: Client, (who, device): Name) -> Result<Record, ()> {
     online::send_or_log(&at, &ping::ask(&who, &device)).await;
     let entity = format!("device_info.{device}.{NAMESPACE}");
     at.get_shared_afresh(&who, &entity).await.map_err(|error| {
-        debug!("record_of={device}{who} error={error:?}");
+        debug!("record_of={device}{who} reason={:?}", error.to_string());
     })
 }
 

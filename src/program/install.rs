@@ -22,6 +22,7 @@ use super::{atserver, daemon, policy, rendezvous};
 use crate::{
     cli::{Console, Failure, Progress, exit, print_err, print_out},
     sys::user,
+    text::json::Object,
 };
 
 use act::Change;
@@ -424,9 +425,8 @@ fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure>
     }
     if args.json {
         let removed = found.len();
-        print_out(&format!(
-            r#"{{"event":"uninstalled","service":"{name}","removed":{removed}}}"#
-        ));
+        let line = Object::event("uninstalled").text("service", &name);
+        print_out(&line.raw("removed", removed).end());
     }
     Ok(())
 }

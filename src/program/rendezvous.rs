@@ -51,6 +51,7 @@ use crate::{
         ports::{self, Asked, Form, Logins, Ports},
     },
     session::online,
+    text::json::Object,
 };
 
 pub use args::{main, verify};
@@ -122,7 +123,8 @@ pub async fn serve(
         policy.host,
         policy.bind
     );
-    ready(&format!(r#"{{"event":"ready","as":"{}"}}"#, at.atsign()));
+    let owner = at.atsign().as_str();
+    ready(&Object::event("ready").text("as", owner).end());
     let rendezvous = Rendezvous {
         at,
         policy: Arc::new(policy),
@@ -190,7 +192,7 @@ impl Rendezvous {
         let from = &note.from;
         let text = match self.at.open(&note).await {
             Ok(Some(text)) => text,
-            other => return info!("refused from={from} reason={:?}", other.err()),
+            other => return info!("refused from={from} reason={:?}", online::unread(other)),
         };
         let request = match Asked::parse(form, from, &text) {
             Ok(asked) => Request {
@@ -212,7 +214,7 @@ impl Rendezvous {
         match self.meet(&request).await {
             Ok(pairs) => info!("session={session} ended pairs={pairs}"),
             Err(why) => {
-                warn!("session={session} error={why:?}");
+                warn!("session={session} reason={:?}", why.to_string());
                 self.refuse(&request, "no ports can be opened").await;
             }
         }

@@ -180,7 +180,7 @@ impl Peers {
         };
         match attempt.await {
             Ok((link, born)) => self.idle.keep(&me.who, to, link, born, Instant::now()),
-            Err(why) => log::info!("from={} peer={to} sent={sent} why={why}", me.who),
+            Err(why) => log::info!("from={} peer={to} sent={sent} reason={why}", me.who),
         }
         sent
     }

@@ -70,13 +70,25 @@ async fn log_in_again(
             Ok(both) => return Ok(both),
             Err(error) => error,
         };
-        supervisor::tell(State::Lost, &error.to_string());
+        let reason = error.to_string();
+        supervisor::tell(State::Lost, &reason);
         if !error.may_pass() {
             return Err(error.into());
         }
         let pause = backoff.pause(jitter());
-        warn!("login={} error={error:?} again_in={pause:.1?}", keys.atsign);
+        warn!(
+            "login={} reason={reason:?} again_in={pause:.1?}",
+            keys.atsign
+        );
         async_std::task::sleep(pause).await;
+    }
+}
+
+/// Why a notification that was to be opened holds no text; as a log says it.
+pub fn unread(opened: Result<Option<String>, AtError>) -> String {
+    match opened {
+        Err(error) => error.to_string(),
+        Ok(_) => "it holds no text".to_owned(),
     }
 }
 
@@ -110,8 +122,10 @@ pub async fn send_or_log(at: &Client, message: &Message) {
 pub async fn send_living(at: &Client, message: &Message, ttln: u64) {
     if let Err(error) = send_for(at, message, ttln).await {
         warn!(
-            "to={} entity={} not_sent={error:?}",
-            message.to, message.entity
+            "not_sent to={} entity={} reason={:?}",
+            message.to,
+            message.entity,
+            error.to_string()
         );
     }
 }
@@ -131,7 +145,7 @@ pub async fn listen(
                 Event::Note(note) => hear(*note),
                 Event::Lost(why) => {
                     supervisor::tell(State::Lost, &why);
-                    warn!("monitor=lost why={why:?}");
+                    warn!("monitor=lost reason={why:?}");
                 }
                 Event::Back => {
                     supervisor::tell(State::Connected, "again");

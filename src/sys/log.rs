@@ -102,6 +102,7 @@ const OURS: &str = "noports";
 const VARIABLE: &str = "NOPORTS_LOG";
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::time::UNIX_EPOCH;
 
@@ -150,5 +151,55 @@ mod tests {
         ] {
             assert_eq!(line(UNIX_EPOCH, level, "rustls", "x", true), want);
         }
+    }
+
+    /// All files of ours that ship, by path.
+    fn sources() -> Vec<(String, String)> {
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let ships = text.split("#[cfg(test)]").next().unwrap_or_default();
+                    found.push((path.display().to_string(), ships.to_owned()));
+                }
+            }
+        }
+        found
+    }
+
+    /// The text of each log line, from its macro's name to the end of the call.
+    fn log_lines(text: &str) -> impl Iterator<Item = &str> {
+        let macros = ["error!(", "warn!(", "info!(", "debug!("];
+        macros.into_iter().flat_map(move |name| {
+            let lines = text.split(name).skip(1);
+            lines.map(|rest| {
+                let ends = [")\n", "),\n", ");\n"].into_iter();
+                let end = ends.filter_map(|end| rest.find(end)).min();
+                rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
+            })
+        })
+    }
+
+    /// There were `reason=`, `error=` and `why=`, and errors as Rust writes them: `Directory { … }`.
+    #[test]
+    fn a_log_line_has_one_word_for_a_reason_and_tells_it_in_words() {
+        let (mut lines, mut bad) = (0, Vec::new());
+        for (path, text) in sources() {
+            for line in log_lines(&text) {
+                lines += 1;
+                let other = [" why=", " error=", "\"why=", "\"error="];
+                let debug = ["{error:?}", "{failure:?}", "other.err()"];
+                if other.iter().chain(&debug).any(|word| line.contains(word)) {
+                    bad.push(format!("{path}: {line}"));
+                }
+            }
+        }
+        assert!(lines > 100, "{lines}");
+        assert!(bad.is_empty(), "{bad:#?}");
     }
 }

@@ -23,6 +23,10 @@ impl Object {
     pub fn new() -> Self {
         Self("{".into())
     }
+    /// A line of results: what happened, and behind that what belongs to it.
+    pub fn event(name: &str) -> Self {
+        Self::new().text("event", name)
+    }
     /// A member that is text.
     #[must_use]
     pub fn text(self, name: &str, value: &str) -> Self {
@@ -73,6 +77,8 @@ mod tests {
     fn arrays_and_null_members_are_json() {
         assert_eq!(array(["a", "b\n"]), r#"["a","b\n"]"#);
         assert_eq!(array([]), "[]");
+        let ready = Object::event("ready").text("as", "@d").raw("n", 1).end();
+        assert_eq!(ready, r#"{"event":"ready","as":"@d","n":1}"#);
         assert_eq!(Object::new().maybe("a", None).end(), r#"{"a":null}"#);
     }
 }

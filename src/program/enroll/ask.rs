@@ -392,7 +392,9 @@ async fn wait(
                         Some(verdict) => return Err(Ended::Said(verdict)),
                     }
                 }
-                Err(error) if error.may_pass() => info!("waiting error={error:?}"),
+                Err(error) if error.may_pass() => {
+                    info!("waiting reason={:?}", error.to_string());
+                }
                 Err(error) => return Err(error.into()),
             }
             task::sleep(backoff.pause(jitter())).await;

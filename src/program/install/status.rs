@@ -24,6 +24,7 @@ use crate::sys::{
     supervisor::Told,
     user::{self, Person},
 };
+use crate::text::json::{Object, array};
 
 /// The services of this machine: how they are, and a new start.
 #[derive(FromArgs, Debug)]
@@ -211,9 +212,8 @@ fn restart(programs: &[String], json: bool) -> Result<(), Failure> {
         print_err(&format!("{} is started anew", service.name));
     }
     if json {
-        let names: Vec<_> = found.iter().map(|found| found.name.as_str()).collect();
-        let names = json::to_string(&names);
-        print_out(&format!(r#"{{"event":"restarted","services":{names}}}"#));
+        let names = array(found.iter().map(|found| found.name.as_str()));
+        print_out(&Object::event("restarted").raw("services", names).end());
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ use crate::{
     },
     session::online,
     sys::signal::{self, HangUps},
+    text::json::Object,
 };
 
 pub use super::source::Source;
@@ -106,10 +107,8 @@ pub async fn serve(
         in_work: Mutex::default(),
         news,
     }));
-    ready(&format!(
-        r#"{{"event":"ready","as":"{}"}}"#,
-        desk.0.at.atsign()
-    ));
+    let owner = desk.0.at.atsign().as_str();
+    ready(&Object::event("ready").text("as", owner).end());
     let reload = async {
         desk.reload_for_ever(look, told, hang_ups).await;
         Ok(())
@@ -189,7 +188,12 @@ impl Desk {
         let (at, from) = (&self.0.at, &note.from);
         let text = match at.open(note).await {
             Ok(text) => text.unwrap_or_default(),
-            Err(error) => return info!("ignored from={from} rpc={id} reason={error:?}"),
+            Err(error) => {
+                return info!(
+                    "ignored from={from} rpc={id} reason={:?}",
+                    error.to_string()
+                );
+            }
         };
         let question = match Question::parse(from, id, &text) {
             Ok(question) => question,
@@ -233,7 +237,7 @@ impl Desk {
             Err(AtError::Refused(fault)) if fault.text.contains("immutable") => false,
             // Two answers are better than none.
             Err(error) => {
-                warn!("rpc={id} lock={error:?}");
+                warn!("rpc={id} lock=failed reason={:?}", error.to_string());
                 true
             }
         }
@@ -266,7 +270,7 @@ impl Desk {
             seen = now;
             match source.read(&self.0.at).await {
                 Ok(rules) => self.replace(rules, by),
-                Err(why) => error!("rules=kept by={by} error={:?}", why.message),
+                Err(why) => error!("rules=kept by={by} reason={:?}", why.message),
             }
         }
     }
@@ -304,7 +308,7 @@ async fn wait(source: &Source, told: &Receiver<()>, hang_ups: &mut HangUps) -> &
 fn log_decision(id: RequestId, q: &Question, decision: &Decision) {
     let answer = &decision.answer;
     info!(
-        "decision rpc={id} client={} daemon={} device={} group={:?} authorized={} permit={} rule={} groups={:?} why={:?}",
+        "decision rpc={id} client={} daemon={} device={} group={:?} authorized={} permit={} rule={} groups={:?} reason={:?}",
         q.client,
         q.daemon,
         q.device,

@@ -95,7 +95,7 @@ impl Signer {
         match self.at.public_key(&self.who).await {
             Ok(key) => key,
             Err(error) => {
-                warn!("public_key_of={} error={error:?}", self.who);
+                warn!("public_key_of={} reason={:?}", self.who, error.to_string());
                 None
             }
         }
@@ -154,7 +154,10 @@ async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, Socke
                 return (socket, from);
             }
             Err(error) => {
-                warn!("session={session} accept={error:?}");
+                warn!(
+                    "session={session} accept=failed reason={:?}",
+                    error.to_string()
+                );
                 task::sleep(BREATH).await;
             }
         }
@@ -411,7 +414,8 @@ async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done:
         ),
         Err(error) => log!(
             level,
-            "session={session} {ends} cut={error:?} lasted={lasted:.1?}"
+            "session={session} {ends} cut reason={:?} lasted={lasted:.1?}",
+            error.to_string()
         ),
     }
     let _ = done.send(()).await;

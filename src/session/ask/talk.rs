@@ -123,9 +123,10 @@ impl Talk {
                 Ok(text) => text.unwrap_or_default(),
                 Err(error) => {
                     debug!(
-                        "from={} entity={} error={error:?}",
+                        "from={} entity={} reason={:?}",
                         note.from,
-                        note.entity()
+                        note.entity(),
+                        error.to_string()
                     );
                     continue;
                 }

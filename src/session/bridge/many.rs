@@ -99,7 +99,7 @@ impl Visitors {
                 Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    log::warn!("accept={error:?}");
+                    log::warn!("accept=failed reason={:?}", error.to_string());
                     task::sleep(BREATH).await;
                 }
             }
@@ -318,7 +318,7 @@ async fn serve(
     match dial(&service, DIAL).await {
         Ok(local) => cut_on(stop, far, local, remote, keys).await.into(),
         Err(error) => {
-            log::info!("service={service} error={:?}", error.to_string());
+            log::info!("service={service} reason={:?}", error.to_string());
             part(remote).or(cut(stop)).await;
             Carried::default().into()
         }
