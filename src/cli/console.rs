@@ -12,7 +12,7 @@ use argh::FromArgs;
 use async_global_executor::GlobalExecutorConfig;
 
 use super::{
-    Failure, Given, Phrases, Progress, Voice, classic,
+    Failure, Given, Outcome, Phrases, Progress, Voice, classic,
     classic::Meaning,
     config::{self, Origin},
     exit, print_err, print_out,
@@ -100,6 +100,13 @@ impl Console {
         match self.voice {
             Some(_) => Progress::classic_only(quiet),
             None => Progress::new(quiet),
+        }
+    }
+
+    /// Prints a result on stdout, for whoever reads it.
+    pub fn tell(&self, json: bool, outcome: Outcome) {
+        if let Some(line) = outcome.line(json, self.given.classic) {
+            print_out(&line);
         }
     }
 

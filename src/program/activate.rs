@@ -35,7 +35,7 @@ use crate::{
         keyfile::AtKeys,
         verb::Detail,
     },
-    cli::{self, Console, Draft, Failure, Phrases, Progress, exit, refuse_overwriting},
+    cli::{self, Console, Draft, Failure, Outcome, Phrases, Progress, exit, refuse_overwriting},
     secret::Secret,
     sys::{log, process},
 };
@@ -124,23 +124,13 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     activate_under(&network, &who, &file, &phrases, secret, &mut progress).await?;
 
     let path = file.display().to_string();
-    cli::print_out(&match (args.json, console.given().classic) {
-        (true, _) => miniserde::json::to_string(&Activated {
-            event: "activated",
-            atsign: who.as_str(),
-            keys: &path,
-        }),
-        (false, true) => format!("[Success] Your keyfile stored at path: {path}"),
-        (false, false) => path,
-    });
+    let outcome = Outcome::new("activated")
+        .with("atsign", who.as_str())
+        .with("keys", &path)
+        .classic(format!("[Success] Your keyfile stored at path: {path}"))
+        .plain(path);
+    console.tell(args.json, outcome);
     Ok(())
-}
-
-#[derive(miniserde::Serialize)]
-struct Activated<'a> {
-    event: &'static str,
-    atsign: &'a str,
-    keys: &'a str,
 }
 
 /// Activates an atSign and leaves its keys in `file` (mode 0600, its folder made if need be).
