@@ -183,7 +183,6 @@ fn names_places_and_options_are_judged_where_they_enter() {
                 "\"x:localhost:1\" is not [BIND:]PORT:HOST:PORT",
             ),
             (tunnel, "80:h:1|--device|a/b", "\"a/b\" is no device name: "),
-            (tunnel, "80:h:1|--timeout|soon", "\"soon\" is no time"),
             (daemon, "--device|a.b", "\"a.b\" is no device name: "),
             (daemon, "--device|-x", "\"-x\" is no device name: "),
             (daemon, "--manager|@a b", "white space in \"@a b\""),
@@ -248,6 +247,45 @@ fn names_places_and_options_are_judged_where_they_enter() {
             let want = format!("noports {}: {want}", words[0]);
             assert_eq!(code, 2, "{words:?}: {said}");
             assert!(said.starts_with(&want), "{words:?}: {said}");
+        }
+    });
+}
+
+/// Every flag for a time goes through one parser, and refuses in the same words.
+#[test]
+fn durations_are_refused_in_the_same_words_everywhere() {
+    let client = "client --to @d --via @r";
+    let tunnel = "tunnel --to @d --via @r --forward 80:h:1";
+    block_on(async {
+        for (words, flag, value, examples) in [
+            (tunnel, "--timeout", "soon", "90s, 1h30m or 7d"),
+            (tunnel, "--wait", "1h30", "90s, 1h30m or 7d"),
+            (client, "--timeout", "500ms", "90s, 1h30m or 7d"),
+            (client, "--idle-timeout", "1w", "90s, 1h30m or 7d"),
+            ("devices", "--wait", "1h,", "90s, 1h30m or 7d"),
+            ("enroll @a", "--timeout", "1.5h", "90s, 1h30m or 7d"),
+            ("enroll @a", "--life", "1w", "500ms, 90s, 1h30m or 7d"),
+            ("enroll otp @a", "--ttl", "-1h", "500ms, 90s, 1h30m or 7d"),
+            (
+                "npt -f @a -t @d -r @r -d x -p 1",
+                "-T",
+                "soon",
+                "90s, 1h30m or 7d",
+            ),
+        ] {
+            let words: Vec<&str> = words.split(' ').chain([flag, value]).collect();
+            let (code, said) = failure(noports(&words)).await;
+            let want = format!("invalid duration \"{value}\": such as {examples}\n");
+            let classic = words[0] == "npt";
+            assert_eq!(code, if classic { 1 } else { 2 }, "{words:?}: {said}");
+            assert!(said.contains(&want), "{words:?}: {said}");
+        }
+        // What is one goes on to the next complaint.
+        for value in ["90", "90s", "1h30m", "1h,30m", "1d 2h"] {
+            let words = "client --to @d@e --via @r --timeout".split(' ');
+            let words: Vec<&str> = words.chain([value]).collect();
+            let (_, said) = failure(noports(&words)).await;
+            assert!(said.contains("more than one @"), "{value}: {said}");
         }
     });
 }
@@ -382,7 +420,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
                 "to @d\nvia @r\ntimeout soon",
                 &[],
                 "",
-                "FILE, line 3: Error parsing option '--timeout' with value 'soon': invalid digit found in string",
+                "FILE, line 3: Error parsing option '--timeout' with value 'soon': invalid duration \"soon\": such as 90s, 1h30m or 7d",
             ),
             (both, &[], "", "FILE, line 1: there is no flag \"no\""),
             (
@@ -443,6 +481,49 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
         assert_eq!(open, (2, want));
         let told = stdout(noports(&["policy", "serve", "--help"])).await;
         assert!(told.contains("--config FILE reads further flags"), "{told}");
+    });
+}
+
+/// A file of flags was named for a value that the command line or the environment holds.
+#[test]
+fn a_config_file_is_not_blamed_for_mistakes_of_the_command_line() {
+    block_on(async {
+        let dir = Folder::new();
+        let timeout = "Error parsing option '--timeout' with value '99x': invalid duration \"99x\": such as 90s, 1h30m or 7d";
+        for (text, words, variable, want) in [
+            (
+                "identity a b",
+                "--to|a b|--via|@rv",
+                "",
+                "white space in \"a b\"",
+            ),
+            ("user 99x", "--timeout|99x|--to|@d", "", timeout),
+            ("device 99x", "--timeout|99x|--to|@d", "", timeout),
+            ("identity a b", "--to|@d", "a b", "white space in \"a b\""),
+            (
+                "identity a b\nto a b",
+                "--via|@rv|--identity|k",
+                "",
+                "FILE, line 2: white space in \"a b\"",
+            ),
+            (
+                "timeout 99x",
+                "--to|@d|--user|99x",
+                "",
+                "FILE, line 1: TIMEOUT",
+            ),
+        ] {
+            let words: Vec<&str> = ["client"].into_iter().chain(words.split('|')).collect();
+            let (file, mut command) = configured(&dir, "client", text, &words);
+            if !variable.is_empty() {
+                command.env("NOPORTS_VIA", variable);
+            }
+            let (code, said) = failure(command).await;
+            let want = want.replace("FILE", &file).replace("TIMEOUT", timeout);
+            let line = said.lines().next().unwrap_or_default();
+            let want = format!("noports client: {want}");
+            assert_eq!((code, line), (2, want.as_str()), "{text} {words:?}");
+        }
     });
 }
 

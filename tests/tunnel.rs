@@ -455,7 +455,7 @@ fn misuse_is_named() {
             (
                 &["--forward", "0:h:1", "--timeout", "soon"],
                 2,
-                "\"soon\" is no time",
+                "Error parsing option '--timeout' with value 'soon': invalid duration \"soon\": such as",
             ),
             (
                 &["--forward", "0:h:1", "--print", "--keep-alive"],

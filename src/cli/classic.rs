@@ -8,20 +8,17 @@
 //! The originals' own files are read, not ours: `--config-file FILE`, or a profile's name, for the clients;
 //! `--config`, `SSHNPD_CONFIG` or `/etc/noports/sshnpd.yaml` for the daemon.
 //!
-//! `at_activate` is several programs in one; its table is in [`crate::program::at_activate`]. `srv` needs no translation: our bridge
-//! takes its words as they are.
+//! `at_activate` is several programs in one and has its table with it. `srv` needs no translation: our bridge takes
+//! its words as they are.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::path::{Path, PathBuf};
 
 use super::{
-    Failure, Voice,
-    config::{self, Setting},
-    exit, print_err, print_out,
+    Failure, Given, Voice,
+    config::{self, Origin, Setting},
+    print_err, version,
 };
-use crate::{cli, sys::paths};
+use crate::sys::paths;
 
 use profile::Word;
 use read::Asked;
@@ -176,19 +173,27 @@ const NOBODY_MAY: &str =
     "At least one of --managers and --policy-manager options must be supplied.";
 
 /// What a classic command line means.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Meaning {
-    /// One of our programs with these words.
-    Run {
-        /// Its name.
-        program: &'static str,
-        /// Its command line.
-        words: Vec<String>,
-        /// Lines for stderr before it starts.
-        remarks: Vec<String>,
-    },
+    /// One of our programs.
+    Run(Run),
     /// Nothing but this text.
     Tell(String),
+}
+
+/// One of our programs, as a classic command line wants it.
+#[derive(Debug)]
+pub struct Run {
+    /// Its name.
+    pub program: &'static str,
+    /// Its command line.
+    pub words: Vec<String>,
+    /// Lines for stderr before it starts.
+    pub remarks: Vec<String>,
+    /// What came besides flags.
+    pub given: Given,
+    /// The file that some of the words came from.
+    pub origin: Option<Origin>,
 }
 
 /// What a command line is read in front of; tests bring their own.
@@ -202,24 +207,13 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Our program and words for a classic command line; from here on this process speaks as that program.
-///
-/// # Errors
-/// `Err` holds the exit code when there is nothing left to do: something was told, or a misuse named.
-pub fn understand(
-    link: &'static str,
-    words: &[&str],
-) -> Result<(&'static str, Vec<String>), ExitCode> {
+/// How the classic program of that name talks; `None`: a bridge, which has nothing to say to people.
+pub fn voice(link: &str, words: &[&str]) -> Option<Voice> {
     if BRIDGES.contains(&link) {
-        // It takes the classic words itself: what started it waits for certain lines, and no others.
-        return Ok((
-            "bridge",
-            words.iter().map(|&word| word.to_owned()).collect(),
-        ));
+        return None;
     }
     let program = program(link, words);
-    cli::adopt(Voice {
-        name: link,
+    Some(Voice {
         label: if program.client {
             "\nError : "
         } else {
@@ -227,27 +221,30 @@ pub fn understand(
         },
         usage: usage::usage(link, program.ours, program.tables),
         ends_with_1: program.client,
-    });
+    })
+}
+
+/// Our program and words for a classic command line.
+///
+/// # Errors
+/// A misuse.
+pub fn understand(link: &str, words: &[&str]) -> Result<Meaning, Failure> {
+    if BRIDGES.contains(&link) {
+        // It takes the classic words itself: what started it waits for certain lines, and no others.
+        return Ok(Meaning::Run(Run {
+            program: "bridge",
+            words: words.iter().map(|&word| word.to_owned()).collect(),
+            remarks: Vec::new(),
+            given: Given::default(),
+            origin: None,
+        }));
+    }
     let around = Around {
         variable: &environment,
         home: paths::home(),
         yaml: sshnpd_yaml::USUAL.into(),
     };
-    match program.meaning(link, words, &around) {
-        Ok(Meaning::Run {
-            program,
-            words,
-            remarks,
-        }) => {
-            remarks.iter().for_each(|remark| print_err(remark));
-            Ok((program, words))
-        }
-        Ok(Meaning::Tell(text)) => {
-            print_out(&text);
-            Err(ExitCode::from(exit::FINE))
-        }
-        Err(failure) => Err(cli::finish(link, false, Err(failure))),
-    }
+    program(link, words).meaning(link, words, &around)
 }
 
 fn program(link: &str, words: &[&str]) -> &'static Program {
@@ -262,29 +259,33 @@ fn program(link: &str, words: &[&str]) -> &'static Program {
     found.unwrap_or(FIRST)
 }
 
-/// What a YAML file of the classic daemon says, as flags of ours.
+/// What a YAML file of the classic daemon says, as flags of ours; what is no flag goes to `given`.
 ///
 /// # Errors
 /// A misuse that names file, line and what is wrong there.
-pub fn yaml_settings(path: &Path, text: &str) -> Result<Vec<Setting>, Failure> {
+pub fn yaml_settings(path: &Path, text: &str, given: &mut Given) -> Result<Vec<Setting>, Failure> {
     let name = path.display();
     let bad = |why: &dyn std::fmt::Display| Failure::misuse(format!("{name}, {why}"));
     let (words, remarks) = sshnpd_yaml::read(text).map_err(|why| bad(&why))?;
     for remark in remarks {
         print_err(&format!("{name}, {remark}"));
     }
-    settings(&[tables::DAEMON, tables::SERVICE, COMMON], &words)
+    settings(&[tables::DAEMON, tables::SERVICE, COMMON], &words, given)
         .map_err(|(line, why)| bad(&format!("line {line}: {}", why.message)))
 }
 
 /// Each word alone, in our terms. A phrase is kept aside.
-fn settings(tables: &[&[Row]], words: &[Word]) -> Result<Vec<Setting>, (usize, Failure)> {
+fn settings(
+    tables: &[&[Row]],
+    words: &[Word],
+    given: &mut Given,
+) -> Result<Vec<Setting>, (usize, Failure)> {
     let mut all = Vec::new();
     for word in words {
         let at_line = |failure| (word.line, failure);
         let mut read = read(tables, &[&word.text], |_| Ok(())).map_err(at_line)?;
         if let Some(phrase) = read.given.phrase.take() {
-            cli::remember_phrase(phrase);
+            given.phrase = Some(phrase);
         }
         all.extend(read.ours.into_iter().map(|(name, value)| Setting {
             line: word.line,
@@ -310,9 +311,9 @@ impl Program {
         match line.asked {
             Some(Asked::Help) => {
                 let usage = usage::usage(link, self.ours, &tables);
-                return Ok(Meaning::Tell(format!("{}\n{usage}", cli::version())));
+                return Ok(Meaning::Tell(format!("{}\n{usage}", version())));
             }
-            Some(Asked::Version) => return Ok(Meaning::Tell(cli::version())),
+            Some(Asked::Version) => return Ok(Meaning::Tell(version())),
             None => {}
         }
         if link == "sshnp" && !left.is_empty() {
@@ -320,9 +321,14 @@ impl Program {
             return Err(Failure::misuse(why).hint("what is for ssh stands behind --"));
         }
         let mut remarks = Vec::new();
-        let mut all = Translated::default();
+        let (mut all, mut origin) = (Translated::default(), None);
         if let Some((path, of_file)) = self.file(line.config.as_deref(), around, &mut remarks)? {
-            all = behind_a_file(&tables, &path, &of_file)?;
+            let (began, mut settings) = behind_a_file(&tables, &path, &of_file)?;
+            all = began;
+            settings.retain(|setting| !line.has(&format!("--{}", setting.name)));
+            let values = line.ours.iter().filter_map(|(_, value)| value.as_deref());
+            let typed = words.iter().copied().chain(values).map(str::to_owned);
+            origin = Some(Origin::new(&path, settings, typed.collect()));
         }
         all.read(&tables, words, |_| Ok(()))?;
         remarks.extend(self.remarks(link, &line, &all));
@@ -333,19 +339,19 @@ impl Program {
             remarks.push(format!("{link}: no public key is sent: -s needs -i"));
         }
         self.complete(&all, around)?;
-        if let Some(phrase) = all.given.phrase.take() {
-            cli::remember_phrase(phrase);
-        }
         if self.ours == "devices" {
             all.ours.retain(|(name, _)| OF_A_LIST.contains(name));
             all.ssh.clear();
         }
         let front = self.front.iter().map(|&word| word.to_owned());
-        Ok(Meaning::Run {
+        let given = std::mem::take(&mut all.given);
+        Ok(Meaning::Run(Run {
             program: self.ours,
             words: front.chain(all.print()).collect(),
             remarks,
-        })
+            given,
+            origin,
+        }))
     }
 
     /// The file with further options, if there is one.
@@ -420,8 +426,12 @@ impl Program {
     }
 }
 
-/// What a file says, to be read before the command line.
-fn behind_a_file(tables: &[&[Row]], path: &Path, words: &[Word]) -> Result<Translated, Failure> {
+/// What a file says, to be read before the command line; and its lines.
+fn behind_a_file(
+    tables: &[&[Row]],
+    path: &Path,
+    words: &[Word],
+) -> Result<(Translated, Vec<Setting>), Failure> {
     let name = path.display();
     let in_file = |line: usize, why: Failure| Failure {
         message: format!("{name}, line {line}: {}", why.message),
@@ -432,7 +442,7 @@ fn behind_a_file(tables: &[&[Row]], path: &Path, words: &[Word]) -> Result<Trans
         let read = all.read_on(tables, &[&word.text]);
         read.map_err(|why| in_file(word.line, why))?;
     }
-    let settings = settings(tables, words).map_err(|(line, why)| in_file(line, why))?;
-    config::remember(path, settings);
-    Ok(all)
+    let settings = settings(tables, words, &mut Given::default());
+    let settings = settings.map_err(|(line, why)| in_file(line, why))?;
+    Ok((all, settings))
 }

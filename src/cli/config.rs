@@ -17,25 +17,25 @@
 //! Which file: `--config FILE`, else `NOPORTS_CONFIG` (empty: none), else the first that exists of
 //! `$XDG_CONFIG_HOME/noports/PROGRAM.conf` (usually in `~/.config`) and `/etc/noports/PROGRAM.conf`. The daemon
 //! also takes the classic daemon's YAML file: `--config sshnpd.yaml`. Called by a classic name, a program reads
-//! that program's files instead ([`classic`](mod@crate::cli::classic)).
+//! that program's files instead.
 
 use std::{
     env, fs,
     io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::OnceLock,
 };
 
 use argh::FromArgs;
 
-use super::classic;
-use super::{Failure, exit, voice};
+use super::{Failure, exit};
 use crate::sys::paths;
 
 use flags::Flags;
+pub use origin::Origin;
 
 mod flags;
+mod origin;
 
 /// Longest file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
@@ -88,98 +88,63 @@ pub struct BadLine {
     pub why: String,
 }
 
-/// A file that was read.
-#[derive(Debug)]
-struct Known {
-    path: PathBuf,
-    settings: Vec<Setting>,
-}
+/// Reads a classic program's file: its path, its text.
+type Foreign<'a> = &'a mut dyn FnMut(&Path, &str) -> Result<Vec<Setting>, Failure>;
 
-/// The file of this process, so that a refusal can say where its cause stands.
-static KNOWN: OnceLock<Known> = OnceLock::new();
-
-/// Keeps a file's lines for [`place`].
-pub fn remember(path: &Path, settings: Vec<Setting>) {
-    let path = path.to_owned();
-    let _ = KNOWN.set(Known { path, settings });
-}
-
-/// File and line that a message is about, if it names a flag or a value that stands in the file.
-pub fn place(message: &str) -> Option<String> {
-    let known = KNOWN.get()?;
-    let line = line_of(&known.settings, message)?;
-    Some(format!("{}, line {line}", known.path.display()))
-}
-
-fn line_of(settings: &[Setting], message: &str) -> Option<usize> {
-    let quoted = |word: &str| {
-        ["\"", "'"]
-            .iter()
-            .any(|quote| message.contains(&format!("{quote}{word}{quote}")))
-    };
-    let by_flag = settings.iter().find(|s| quoted(&format!("--{}", s.name)));
-    let names_value = |s: &&Setting| {
-        let values = s.value.iter().flat_map(|value| {
-            let parts = value.split(',').map(str::trim);
-            parts.chain([value.as_str()])
-        });
-        values.filter(|part| !part.is_empty()).any(&quoted)
-    };
-    by_flag
-        .or_else(|| settings.iter().find(names_value))
-        .map(|s| s.line)
-}
-
-/// A command line, and behind it what a file adds. `name` is what help calls the program, word by word.
+/// Adds to a command line what a file says, and tells which of its lines count. `name` is what help calls the
+/// program, word by word; `yaml` reads the classic daemon's file.
 ///
 /// # Errors
 /// A misuse that names the file, the line and what is wrong there.
-pub fn extend<T: FromArgs>(name: &[&str], args: &[&str]) -> Result<Vec<String>, Failure> {
-    let mut words: Vec<String> = args.iter().map(|&word| word.to_owned()).collect();
-    let Some(program) = program(name, args).filter(|_| voice::classic().is_none()) else {
-        return Ok(words);
+pub fn extend<T: FromArgs>(
+    name: &[&str],
+    words: &mut Vec<String>,
+    yaml: Foreign,
+) -> Result<Option<Origin>, Failure> {
+    let args: Vec<&str> = words.iter().map(String::as_str).collect();
+    let Some((program, word)) = program(name, &args) else {
+        return Ok(None);
     };
-    let below = usize::from(program.1.is_some());
+    let below = usize::from(word.is_some());
     let help = [&args[..below], &["--help"]].concat();
     let Err(help) = T::from_args(name, &help) else {
-        return Ok(words);
+        return Ok(None);
     };
     let flags = Flags::of(&help.output);
     let line = flags.read(&args[below..]);
-    let named = match line.config {
-        Some((at, file)) => {
-            words.drain(below + at..below + at + 2);
-            Some(PathBuf::from(file))
-        }
+    let (given, config) = (line.given, line.config.map(|(at, _)| below + at));
+    let path = match line.config {
+        Some((_, file)) => Some(PathBuf::from(file)),
         None if line.dangling => {
             return Err(Failure::misuse("--config needs a file").hint("--config FILE"));
         }
-        None => None,
+        None => usual(program)?,
     };
-    let Some(path) = named.map_or_else(|| usual(program.0), |file| Ok(Some(file)))? else {
-        return Ok(words);
+    if let Some(at) = config {
+        words.drain(at..at + 2);
+    }
+    let Some(path) = path else {
+        return Ok(None);
     };
-    let settings = read(&path, program.0, &flags)?;
-    let ours = settings.iter().filter(|setting| {
+    let mut settings = read(&path, program, &flags, yaml)?;
+    settings.retain(|setting| {
         let variable = VARIABLES.iter().find(|row| row.0 == setting.name);
         let from_outside = variable.is_some_and(|row| is_set(row.1));
-        !from_outside && !line.given.contains(&setting.name)
+        !from_outside && !given.contains(&setting.name)
     });
     let mut added = Vec::new();
-    for setting in ours {
+    for setting in &settings {
         added.push(format!("--{}", setting.name));
         added.extend(setting.value.as_deref().map(at_home));
     }
+    let variables = VARIABLES.iter().filter_map(|row| env::var(row.1).ok());
+    let elsewhere = words.iter().cloned().chain(variables).collect();
     words.splice(below..below, added);
-    remember(&path, settings);
-    Ok(words)
+    Ok(Some(Origin::new(&path, settings, elsewhere)))
 }
 
 /// What is said about files under a program's help.
 pub fn help(name: &[&str], args: &[&str]) -> String {
-    if voice::classic().is_some() {
-        return String::new();
-    }
     match program(name, args) {
         None => String::new(),
         Some((program, _)) => format!(
@@ -224,14 +189,14 @@ fn at_home(value: &str) -> String {
     }
 }
 
-fn read(path: &Path, program: &str, flags: &Flags) -> Result<Vec<Setting>, Failure> {
+fn read(path: &Path, program: &str, flags: &Flags, yaml: Foreign) -> Result<Vec<Setting>, Failure> {
     let name = path.display();
     let text = text(path)?;
-    let yaml = path
+    let is_yaml = path
         .extension()
         .is_some_and(|end| end == "yaml" || end == "yml");
-    if yaml && program == "daemon" {
-        return classic::yaml_settings(path, &text);
+    if is_yaml && program == "daemon" {
+        return yaml(path, &text);
     }
     parse(&text, flags).map_err(|bad| {
         Failure::misuse(format!("{name}, {bad}"))
@@ -346,21 +311,6 @@ mod tests {
         ] {
             let want = want.map(str::to_owned).map_err(str::to_owned);
             assert_eq!(read(text), want, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_finds_the_line_it_is_about() {
-        let text = "as @x\nmanager @a, b c\nhide\n";
-        let settings = parse(text, &Flags::of(HELP)).unwrap();
-        for (message, line) in [
-            ("Error parsing option '--manager' with value 'x'", Some(2)),
-            ("\"b c\" is no atSign", Some(2)),
-            ("\"@x\" is no atSign", Some(1)),
-            ("x is wrong", None),
-            ("a daemon needs somebody who may use it", None),
-        ] {
-            assert_eq!(line_of(&settings, message), line, "{message}");
         }
     }
 

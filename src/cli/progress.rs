@@ -40,15 +40,26 @@ const TIME: usize = 9;
 impl Progress {
     /// Starts the clock of the first step.
     pub fn new(quiet: bool) -> Self {
-        // The classic programs keep quiet when they log: the log tells more.
-        let logs = log::max_level() > log::LevelFilter::Warn;
-        let look = match (quiet, voice::classic(), io::stderr().is_terminal()) {
-            (true, ..) => Look::Silent,
-            (_, Some(_), _) if logs => Look::Silent,
-            (_, Some(_), _) => Look::Classic,
-            (false, None, true) => Look::Terminal,
-            (false, None, false) => Look::Plain,
+        let look = match (quiet, io::stderr().is_terminal()) {
+            (true, _) => Look::Silent,
+            (false, true) => Look::Terminal,
+            (false, false) => Look::Plain,
         };
+        Self::looking(look)
+    }
+
+    /// Tells what the classic programs do, and nothing else.
+    pub(super) fn classic_only(quiet: bool) -> Self {
+        // They keep quiet when they log: the log tells more.
+        let logs = log::max_level() > log::LevelFilter::Warn;
+        Self::looking(if quiet || logs {
+            Look::Silent
+        } else {
+            Look::Classic
+        })
+    }
+
+    fn looking(look: Look) -> Self {
         Self {
             look,
             since: Instant::now(),

@@ -6,7 +6,6 @@ use std::{
     io::{self, BufRead, BufReader, IsTerminal, Read},
     os::fd::AsFd,
     path::Path,
-    sync::OnceLock,
 };
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -120,7 +119,7 @@ impl Source {
 }
 
 /// What comes with a classic command line: secrets, which it has in the open, and how to answer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Given {
     /// The activation secret, or the code of an enrolment.
     pub secret: Option<Secret<String>>,
@@ -131,24 +130,16 @@ pub struct Given {
 }
 
 impl Given {
-    /// The phrase given here, else what [`Phrases::new`] finds.
+    /// The phrase given here, unless our own flag names a `file`; else what [`Phrases::new`] finds.
     ///
     /// # Errors
     /// As [`Phrases::new`].
     pub fn phrases(&self, file: Option<&Path>) -> Result<Phrases, Failure> {
         match &self.phrase {
-            Some(phrase) => Ok(Phrases(Some(phrase.clone()))),
-            None => Phrases::new(file),
+            Some(phrase) if file.is_none() => Ok(Phrases(Some(phrase.clone()))),
+            _ => Phrases::new(file),
         }
     }
-}
-
-/// The phrase that came with a classic command line or its configuration file.
-static TOLD: OnceLock<Secret<String>> = OnceLock::new();
-
-/// Keeps a phrase for [`Phrases::new`], whose callers read our own flags only.
-pub fn remember_phrase(phrase: Secret<String>) {
-    let _ = TOLD.set(phrase);
 }
 
 /// The phrase of protected key files, as far as it is known.
@@ -162,10 +153,7 @@ impl Phrases {
     /// # Errors
     /// A misuse when the file cannot be read or is empty.
     pub fn new(file: Option<&Path>) -> Result<Self, Failure> {
-        match TOLD.get().filter(|_| file.is_none()) {
-            Some(phrase) => Ok(Self(Some(phrase.clone()))),
-            None => phrase_of(file, PHRASE).map(Self),
-        }
+        phrase_of(file, PHRASE).map(Self)
     }
 
     /// One that is to take the place of what protects a key file now: from the file that `--new-passphrase-file`

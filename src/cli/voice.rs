@@ -6,44 +6,24 @@
 //!     hint: what to try       Error : what
 //!   exit 3 … 12               exit 1
 //! ```
-//! Scripts that start the classic programs read these lines and this exit code. The name is a fact of the whole
-//! process, so it is kept here once.
+//! Scripts that start the classic programs read these lines and this exit code.
 
-use std::{
-    fmt::Display,
-    process::ExitCode,
-    sync::OnceLock,
-    time::{Duration, SystemTime},
-};
+use std::{fmt::Display, process::ExitCode, time::SystemTime};
 
 use async_std::task;
 
 use super::{Failure, exit, print_err};
-use crate::sys::{log::utc, signal};
+use crate::{sys::signal, text::calendar};
 
 /// A classic program's manner of speaking.
 #[derive(Clone, Debug)]
 pub struct Voice {
-    /// `sshnp`, say.
-    pub name: &'static str,
     /// Stands before a failure's text.
     pub label: &'static str,
     /// Its options, for a misuse.
     pub usage: String,
     /// Whether a signal ends it with exit code 1.
     pub ends_with_1: bool,
-}
-
-static CLASSIC: OnceLock<Voice> = OnceLock::new();
-
-/// From now on this process talks like that.
-pub fn adopt(voice: Voice) {
-    let _ = CLASSIC.set(voice);
-}
-
-/// The classic program that this process is, if it is one.
-pub fn classic() -> Option<&'static Voice> {
-    CLASSIC.get()
 }
 
 impl Voice {
@@ -95,17 +75,13 @@ pub(super) fn step(text: impl Display) {
 }
 
 fn stamped(now: SystemTime, text: impl Display) -> String {
-    let micros = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .subsec_micros();
-    let moment = utc(now).replace('T', " ");
-    let second = moment.split('.').next().unwrap_or_default();
-    format!("{second}.{micros:06}Z : {text}")
+    format!("{} : {text}", calendar::with_micros(now))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::cli::voice::*;
 
     #[test]

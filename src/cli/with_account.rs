@@ -18,7 +18,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{Failure, Phrases, account::own_keys, network};
+use super::{Console, Failure, Phrases, account::own_keys, network};
 use crate::at::{client::Network, keyfile::AtKeys};
 
 /// Adds the common flags to a struct of flags; see the head of this file.
@@ -88,9 +88,13 @@ impl Account<'_> {
     ///
     /// # Errors
     /// As [`network`], [`Phrases::new`] and [`own_keys`].
-    pub fn open(&self, as_: Option<&str>) -> Result<(Network, Arc<AtKeys>), Failure> {
+    pub fn open(
+        &self,
+        console: &Console,
+        as_: Option<&str>,
+    ) -> Result<(Network, Arc<AtKeys>), Failure> {
         let network = self.network()?;
-        let phrases = Phrases::new(self.passphrase_file)?;
+        let phrases = console.phrases(self.passphrase_file)?;
         let keys = own_keys(as_, self.keys, &phrases)?;
         Ok((network, Arc::new(keys)))
     }

@@ -25,6 +25,8 @@ use async_std::{
 };
 use futures_lite::future::or;
 
+use crate::text::host;
+
 /// `host:port`; an IPv6 literal stands in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
@@ -37,7 +39,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Reads `host[:port]`; `[::1]:22` and, where a default port is given, also `[::1]` and `::1`.
     ///
-    /// A host has 1..=253 visible ASCII characters and does not begin with `-`; a port is 1..=65535.
+    /// What a host is, [`host`] says; a port is 1..=65535.
     ///
     /// # Errors
     /// [`BadEndpoint`] with the text, cut to a length fit for a message.
@@ -74,17 +76,10 @@ impl Endpoint {
             None => default_port,
         };
         Some(Self {
-            host: good_host(host)?,
+            host: host::bare(host)?.to_owned(),
             port: port.filter(|&port| port != 0)?,
         })
     }
-}
-
-fn good_host(host: &str) -> Option<String> {
-    let odd = |c: char| !c.is_ascii_graphic() || "/@[]?#,;\\\"'`$&|<>(){}!*".contains(c);
-    let fine =
-        (1..=MAX_HOST).contains(&host.len()) && !host.starts_with('-') && !host.contains(odd);
-    fine.then(|| host.to_owned())
 }
 
 /// Not `host:port`.
@@ -155,7 +150,10 @@ async fn resolve(to: &Endpoint) -> io::Result<VecDeque<SocketAddr>> {
     }
     let found = (to.host.as_str(), to.port).to_socket_addrs().await;
     let found = found.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot resolve {}: {error}", to.host))
+        // The runtime says in its own text what we say, too; the system's stands behind it.
+        let inner = error.get_ref().and_then(|inner| inner.source());
+        let why = inner.map_or_else(|| error.to_string(), ToString::to_string);
+        io::Error::new(error.kind(), format!("cannot resolve {}: {why}", to.host))
     })?;
     Ok(alternate(found.take(MAX_ADDRESSES).collect()))
 }
@@ -297,6 +295,18 @@ mod tests {
             });
             assert_eq!(got, want, "{typed} {default:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_is_told_once_and_in_words() {
+        let to = Endpoint::parse("no-such-host.invalid:64", None).unwrap();
+        let said = block_on(resolve(&to)).unwrap_err().to_string();
+        assert!(
+            said.starts_with("cannot resolve no-such-host.invalid: "),
+            "{said}"
+        );
+        assert_eq!(said.matches("no-such-host").count(), 1, "{said}");
+        assert!(!said.contains(['(', '`', '"']), "{said}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
     Message, RENDEZVOUS_NAMESPACE,
     ids::{BadId, DeviceName, Nonce, SessionId},
 };
-use crate::at::AtSign;
+use crate::{at::AtSign, text::host::is_host};
 
 /// Longest request or answer, in bytes.
 pub const MAX_PORTS_MESSAGE: usize = 8 * 1024;
@@ -262,7 +262,7 @@ impl Ports {
         } else {
             Self::parse_csv(text)?
         };
-        if host_is_plain(&ports.host) && ports.client != 0 && ports.daemon != 0 {
+        if is_host(&ports.host) && ports.client != 0 && ports.daemon != 0 {
             Ok(ports)
         } else {
             Err(PortsError::Form)
@@ -299,14 +299,6 @@ impl Ports {
             _ => Err(PortsError::Form),
         }
     }
-}
-
-/// A name or address that can stand in a comma-separated list and be dialled.
-pub fn host_is_plain(host: &str) -> bool {
-    (1..=253).contains(&host.len())
-        && host
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c))
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@ use super::{
     Message, NAMESPACE,
     envelope::{self, Envelope, EnvelopeError},
     ids::{DeviceName, SessionId},
-    ports::host_is_plain,
     request::{RequestError, ssh_request_entity},
     sshkey,
 };
@@ -31,6 +30,7 @@ use crate::{
         crypto::{KeyPair, PublicKey},
     },
     secret::Secret,
+    text::host::is_host,
 };
 
 /// Longest line, in bytes.
@@ -130,7 +130,7 @@ impl ReverseRequest {
         if self.forward == 0 || self.port == 0 {
             return Err(BadLine("port"));
         }
-        if !host_is_plain(&self.host) || self.host.starts_with('-') {
+        if !is_host(&self.host) {
             return Err(BadLine("host"));
         }
         if !user_is_plain(&self.user) {

@@ -69,7 +69,7 @@ impl Pump for Relay<'_> {
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(Stop::Broken(broken)) => return Poll::Ready(Err(broken)),
                 Err(Stop::Refused(why)) => {
-                    log::debug!("splice=refused why={why} fallback=copy");
+                    log::debug!("splice=refused reason={why} fallback=copy");
                     let (copy, given) = splice.give_up().map_err(Broken::Read)?;
                     *self = Self::Copy(Box::new(copy), given);
                 }

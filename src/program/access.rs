@@ -25,7 +25,7 @@ use crate::{
         fault::Code,
         verb::{Config, List},
     },
-    cli::{self, Failure, Progress, with_account},
+    cli::{self, Console, Failure, with_account},
     sys::{log, process},
 };
 
@@ -75,22 +75,22 @@ const WORDS: [(&str, Option<(List, bool)>); 6] = [
 const CLEAR: &str = "clear";
 
 /// Runs the program; `args` without its name.
-pub fn main(name: &str, args: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, args) {
+pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(args) {
         Ok(args) => args,
         Err(code) => return code,
     };
     log::start(LevelFilter::Warn, args.verbose, args.quiet);
     process::protect_memory();
     let json = args.json;
-    cli::finish(name, json, cli::run(1, run(args)))
+    console.finish(json, console.run(1, run(&console, args)))
 }
 
-async fn run(args: Args) -> Result<(), Failure> {
+async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let change = change(&args)?;
     let who: AtSign = args.atsign.parse()?;
-    let (network, keys) = args.account().open(Some(who.as_str()))?;
-    let mut progress = Progress::new(args.quiet);
+    let (network, keys) = args.account().open(console, Some(who.as_str()))?;
+    let mut progress = console.progress(args.quiet);
     let at = Client::login(&network, keys).await?;
     progress.done(format_args!("logged in as {who}"));
 

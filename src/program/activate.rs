@@ -35,7 +35,7 @@ use crate::{
         keyfile::AtKeys,
         verb::Detail,
     },
-    cli::{self, Draft, Failure, Given, Phrases, Progress, exit, refuse_overwriting},
+    cli::{self, Console, Draft, Failure, Outcome, Phrases, Progress, exit, refuse_overwriting},
     secret::Secret,
     sys::{log, process},
 };
@@ -93,34 +93,29 @@ struct Args {
 }
 
 /// Runs the program; `args` without its name.
-pub fn main(name: &str, args: &[&str]) -> ExitCode {
-    main_given(name, args, Given::default())
-}
-
-/// The same with secrets that a classic command line held.
-pub fn main_given(name: &str, args: &[&str], given: Given) -> ExitCode {
+pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
     if let Err(failure) = refuse_secrets(args) {
-        return cli::finish(name, args.contains(&"--json"), Err(failure));
+        return console.finish(args.contains(&"--json"), Err(failure));
     }
-    let args: Args = match cli::parse(name, args) {
+    let args: Args = match console.parse(args) {
         Ok(args) => args,
         Err(code) => return code,
     };
     log::start(LevelFilter::Warn, args.verbose, args.quiet);
     process::protect_memory();
     let json = args.json;
-    cli::finish(name, json, cli::run(1, run(args, given)))
+    console.finish(json, console.run(1, run(&console, args)))
 }
 
-async fn run(args: Args, given: Given) -> Result<(), Failure> {
+async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let network = cli::network(args.root.as_deref(), &args.ca)?;
     let file = cli::key_file(&who, args.keys.as_deref())?;
-    let mut progress = Progress::new(args.quiet);
+    let mut progress = console.progress(args.quiet);
 
-    let phrases = given.phrases(args.passphrase_file.as_deref())?;
-    let secret = || match given.secret {
-        Some(secret) => Ok(secret),
+    let phrases = console.phrases(args.passphrase_file.as_deref())?;
+    let secret = || match &console.given().secret {
+        Some(secret) => Ok(secret.clone()),
         None => SECRET.read(
             args.secret_file.as_deref(),
             &format!("the one-time secret of {who} (it is not shown):"),
@@ -129,23 +124,13 @@ async fn run(args: Args, given: Given) -> Result<(), Failure> {
     activate_under(&network, &who, &file, &phrases, secret, &mut progress).await?;
 
     let path = file.display().to_string();
-    cli::print_out(&match (args.json, given.classic) {
-        (true, _) => miniserde::json::to_string(&Activated {
-            event: "activated",
-            atsign: who.as_str(),
-            keys: &path,
-        }),
-        (false, true) => format!("[Success] Your keyfile stored at path: {path}"),
-        (false, false) => path,
-    });
+    let outcome = Outcome::new("activated")
+        .with("atsign", who.as_str())
+        .with("keys", &path)
+        .classic(format!("[Success] Your keyfile stored at path: {path}"))
+        .plain(path);
+    console.tell(args.json, outcome);
     Ok(())
-}
-
-#[derive(miniserde::Serialize)]
-struct Activated<'a> {
-    event: &'static str,
-    atsign: &'a str,
-    keys: &'a str,
 }
 
 /// Activates an atSign and leaves its keys in `file` (mode 0600, its folder made if need be).

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use super::{activate, enroll, keys};
 use crate::cli::{
-    self, Failure, Given,
+    self, Console, Failure, Given,
     classic::{COMMON, Row, To, Translated, read, unknown},
     exit,
 };
@@ -152,7 +152,7 @@ enum Asked {
 pub fn main(words: &[&str]) -> ExitCode {
     if words.is_empty() {
         let failure = Failure::misuse("You must supply a command.").hint("at_activate help");
-        return cli::finish(NAME, false, Err(failure));
+        return console().finish(false, Err(failure));
     }
     match translate(words) {
         Ok(asked) => {
@@ -163,7 +163,7 @@ pub fn main(words: &[&str]) -> ExitCode {
             }
             run(asked)
         }
-        Err(failure) => cli::finish(NAME, false, Err(failure)),
+        Err(failure) => console().finish(false, Err(failure)),
     }
 }
 
@@ -192,12 +192,18 @@ fn run(asked: Asked) -> ExitCode {
     }
 }
 
+/// Its own failures are told under its own name.
+fn console() -> Console {
+    Console::new(NAME)
+}
+
 fn start(ours: &[String], given: Given) -> ExitCode {
     let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+    let console = |program: &str| Console::new("noports").word(program).with(given);
     match ours.split_first() {
-        Some((&"activate", rest)) => activate::main_given("noports activate", rest, given),
-        Some((&"enroll", rest)) => enroll::main_given("noports enroll", rest, given),
-        Some((&"keys", rest)) => keys::main_given("noports keys", rest, given),
+        Some((&"activate", rest)) => activate::main(console("activate"), rest),
+        Some((&"enroll", rest)) => enroll::main(console("enroll"), rest),
+        Some((&"keys", rest)) => keys::main(console("keys"), rest),
         Some((_, rest)) => status::main(rest),
         None => ExitCode::from(exit::MISUSE),
     }

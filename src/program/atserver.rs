@@ -22,7 +22,7 @@ use std::{
 use argh::FromArgs;
 
 use crate::{
-    cli::{self, Failure, exit},
+    cli::{self, Console, Failure, exit},
     server::{authority::AuthorityError, control::ControlError, listen::ServerError},
     sys::paths,
 };
@@ -238,31 +238,31 @@ struct RotateCa {
 }
 
 /// Runs the program; `args` without its name.
-pub fn main(name: &str, args: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, args) {
+pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(args) {
         Ok(args) => args,
         Err(code) => return code,
     };
     let (json, result) = match args.what {
         What::Serve(args) => {
             let threads = thread::available_parallelism().map_or(1, usize::from);
-            (args.json, cli::run(threads, serve(args)))
+            (args.json, console.run(threads, serve(args)))
         }
-        What::Add(args) => (args.json, cli::run(1, add(args))),
-        What::List(args) => (args.json, cli::run(1, list(args))),
-        What::Remove(args) => (args.json, cli::run(1, remove(args))),
-        What::Show(args) => (args.json, cli::run(1, show(args))),
+        What::Add(args) => (args.json, console.run(1, add(args))),
+        What::List(args) => (args.json, console.run(1, list(args))),
+        What::Remove(args) => (args.json, console.run(1, remove(args))),
+        What::Show(args) => (args.json, console.run(1, show(args))),
         What::ExportCa(args) => (args.json, export_ca(args)),
-        What::Backup(args) => (args.json, cli::run(1, backup(args))),
+        What::Backup(args) => (args.json, console.run(1, backup(args))),
         What::Restore(args) => (args.json, restore(args)),
         What::RotateCa(args) => (args.json, rotate_ca(args)),
     };
-    cli::finish(name, json, result)
+    console.finish(json, result)
 }
 
 /// Whether it would start with these words; for a service, before it is installed. Changes nothing.
 pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    cli::verify(name, words, |args: Args| {
+    Console::new(name).verify(words, |_, args: Args| {
         let What::Serve(args) = args.what else {
             return Ok(());
         };

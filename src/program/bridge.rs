@@ -23,21 +23,23 @@ use miniserde::{Deserialize, json};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
+    cli::Console,
     net::dial::Endpoint,
     pipe::cipher::{SessionKeys, Side},
     secret::Secret,
     session::bridge::{BridgeError, LISTENING, Local, Many, Plan, Report, STARTED, run},
     sys::{log as logging, out, process, signal::IgnoreHangUp},
+    text::duration::seconds,
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
     let Some(words) = classic(words) else {
         out::note("usage: HOST PORT [LOCAL_PORT], or flags: see --help");
         return ExitCode::from(MISUSE);
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let args = match Args::from_args(&name.split(' ').collect::<Vec<_>>(), &words) {
+    let args = match Args::from_args(&console.name().split(' ').collect::<Vec<_>>(), &words) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => {
             return match out::text(exit.output) {
@@ -75,7 +77,7 @@ fn serve(plan: Plan) -> ExitCode {
     // The daemon, or the terminal, may go; the session stays.
     let kept = (!matches!(plan.local, Local::Stdio)).then(IgnoreHangUp::new);
     if let Some(Err(error)) = &kept {
-        log::debug!("hang_ups=heeded error={error}");
+        log::debug!("hang_ups=heeded reason={error}");
     }
     if plan.many.is_some() {
         process::more_descriptors();
@@ -163,9 +165,14 @@ struct Args {
     /// port of the local service, or with --bind-local-port the port to listen on (22)
     #[argh(option, default = "22", arg_name = "port")]
     local_port: u16,
-    /// seconds to wait for the first local connection; with --multi, to stand without one (60)
-    #[argh(option, default = "60", arg_name = "seconds")]
-    timeout: u64,
+    /// how long to wait for the first local connection; with --multi, to stand without one (60s)
+    #[argh(
+        option,
+        default = "TIMEOUT",
+        arg_name = "seconds",
+        from_str_fn(seconds)
+    )]
+    timeout: Duration,
     /// listen on the local port for one connection from this machine instead of dialling the service
     #[argh(switch)]
     bind_local_port: bool,
@@ -181,9 +188,14 @@ struct Args {
     /// carry as many connections as come
     #[argh(switch)]
     multi: bool,
-    /// with --multi --bind-local-port: seconds between signs of life, for devices that know them (0: none)
-    #[argh(option, default = "0", arg_name = "seconds")]
-    heartbeat: u64,
+    /// with --multi --bind-local-port: time between signs of life, for devices that know them (0: none)
+    #[argh(
+        option,
+        default = "Duration::ZERO",
+        arg_name = "seconds",
+        from_str_fn(seconds)
+    )]
+    heartbeat: Duration,
     /// with --multi --bind-local-port: milliseconds between two connections, for old devices (0)
     #[argh(option, default = "0", arg_name = "milliseconds")]
     pace: u64,
@@ -354,10 +366,9 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
         admission: auth.map(Secret::new),
         keys,
         side,
-        timeout: Duration::from_secs(args.timeout.min(LONGEST_WAIT)),
+        timeout: args.timeout.min(LONGEST_WAIT),
         many: args.multi.then(|| Many {
-            heartbeat: (args.heartbeat > 0)
-                .then(|| Duration::from_secs(args.heartbeat.min(LONGEST_WAIT))),
+            heartbeat: Some(args.heartbeat.min(LONGEST_WAIT)).filter(|beat| !beat.is_zero()),
             pace: Duration::from_millis(args.pace.min(LONGEST_PACE)),
             unended: args.unended,
             stands: None,
@@ -405,7 +416,9 @@ const MOST_SECRETS: usize = 16 * 1024;
 /// Milliseconds between two connections.
 const LONGEST_PACE: u64 = 10_000;
 /// A year.
-const LONGEST_WAIT: u64 = 365 * 24 * 3600;
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The classic program's.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -31,7 +31,7 @@ use argh::FromArgs;
 use log::{LevelFilter, info, warn};
 
 use crate::{
-    cli::{self, Failure, Progress, exit, with_account},
+    cli::{Console, Failure, Progress, exit, with_account},
     np::{
         ids::SessionId,
         session::{Generation, Terms},
@@ -39,6 +39,7 @@ use crate::{
     },
     session::ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
     sys::{self, ssh::UserName},
+    text::duration::seconds,
 };
 
 use login::{Reach, check_words, find_ssh, print, shell, stdio};
@@ -76,9 +77,9 @@ with_account! {
         /// print the ssh command, leave the port open in the background, and return
         #[argh(switch)]
         print: bool,
-        /// seconds to wait for each answer (default: 20)
-        #[argh(option, default = "PATIENCE")]
-        timeout: u64,
+        /// how long to wait for each answer (default: 20s)
+        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
+        timeout: Duration,
         /// loopback port for ssh (default: any free one)
         #[argh(option, default = "0")]
         local_port: u16,
@@ -109,9 +110,9 @@ with_account! {
         /// let the ssh that carries the other do the forwardings behind --
         #[argh(switch)]
         add_forwards_to_tunnel: bool,
-        /// seconds that ssh waits for the next user of what it carries (default: 15)
-        #[argh(option, default = "tunnelled::IDLE")]
-        idle_timeout: u64,
+        /// how long ssh waits for the next user of what it carries (default: 15s)
+        #[argh(option, default = "tunnelled::IDLE", from_str_fn(seconds))]
+        idle_timeout: Duration,
         /// say on stdout, as one JSON line, what was opened or why not
         #[argh(switch)]
         json: bool,
@@ -134,6 +135,8 @@ struct Wish {
     /// Behind `--`.
     ssh: Vec<String>,
     json: bool,
+    /// Asked for by the classic program's name.
+    classic: bool,
 }
 
 /// What the person gets.
@@ -145,8 +148,8 @@ enum How {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -154,14 +157,14 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::process::protect_memory();
     let json = args.json;
     // Two threads: one for the sockets, one so that making the ephemeral key does not hold them up.
-    match cli::run(2, story(args)) {
+    match console.run(2, story(&console, args)) {
         Ok(code) => code,
-        Err(failure) => cli::finish(name, json, Err(failure)),
+        Err(failure) => console.finish(json, Err(failure)),
     }
 }
 
 impl Args {
-    fn wish(&self) -> Result<Wish, Failure> {
+    fn wish(&self, console: &Console) -> Result<Wish, Failure> {
         let (device, via) = (self.device.as_deref(), self.via.as_deref());
         let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
         let ways = whom.ways;
@@ -191,7 +194,9 @@ impl Args {
             user: name(&self.tunnel_user).map_err(misuse)?,
             sshd: self.remote_sshd_port,
             options: [tunnelled::for_both(&self.ssh), for_tunnel].concat(),
-            idle: Duration::from_secs(self.idle_timeout.clamp(1, 24 * 3600)),
+            idle: self
+                .idle_timeout
+                .clamp(tunnelled::LEAST_IDLE, tunnelled::MOST_IDLE),
         };
         Ok(Wish {
             whom,
@@ -204,6 +209,7 @@ impl Args {
             inside,
             ssh,
             json: self.json,
+            classic: console.is_classic(),
         })
     }
 }
@@ -226,14 +232,15 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
     Failure::misuse(error.to_string())
 }
 
-async fn story(args: Args) -> Result<ExitCode, Failure> {
-    let wish = args.wish()?;
-    let (network, keys) = args.account().open(args.as_.as_deref())?;
+async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
+    let wish = args.wish(console)?;
+    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
     if wish.how == How::Shell {
         find_ssh()?;
     }
     // A ProxyCommand's stderr is the screen of somebody waiting for a shell: silence unless asked.
-    let mut progress = Progress::new(args.quiet || (wish.how == How::Stdio && args.verbose == 0));
+    let mut progress =
+        console.progress(args.quiet || (wish.how == How::Stdio && args.verbose == 0));
 
     // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
     let look = Look {

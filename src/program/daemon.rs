@@ -58,6 +58,7 @@ use crate::{
         online,
     },
     sys::authorized_keys::AuthorizedKeys,
+    text::json::Object,
 };
 
 pub use args::{main, verify};
@@ -189,7 +190,10 @@ impl Daemon {
             p.consult.as_ref().map_or("none", |c| c.policy.as_str()),
             p.permit
         );
-        format!(r#"{{"event":"ready","as":"{at}","device":"{}"}}"#, p.device)
+        Object::event("ready")
+            .text("as", at.as_str())
+            .text("device", p.device.as_str())
+            .end()
     }
 
     /// One notification. Never blocks: whatever takes time gets a task of its own.
@@ -293,7 +297,7 @@ impl Daemon {
         match self.keyring.add(&key, options).await {
             Ok(true) => info!("public_key=added from={from}"),
             Ok(false) => info!("public_key=known from={from}"),
-            Err(error) => error!("public_key=lost from={from} error={:?}", error.to_string()),
+            Err(error) => error!("public_key=lost from={from} reason={:?}", error.to_string()),
         }
     }
 

@@ -28,7 +28,7 @@ use async_std::{
 use futures_lite::{StreamExt, future, io::BufReader};
 
 use crate::{
-    cli::{self, Failure, Progress},
+    cli::{self, Console, Failure, Progress},
     sys::{
         paths, signal, sockets,
         ssh::HostKeyAlias,
@@ -54,12 +54,12 @@ struct Args {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
-    let result = cli::run(2, async {
+    let result = console.run(2, async {
         let keep = args.keep;
         let ended = async {
             let stop = signal::stop().await.map_err(failed("no signals"))?;
@@ -73,7 +73,7 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
         };
         future::or(story(args), ended).await
     });
-    cli::finish(name, false, result)
+    console.finish(false, result)
 }
 
 async fn story(args: Args) -> Result<(), Failure> {

@@ -27,14 +27,18 @@ use crate::{
         AtKey, AtSign, Verb,
         client::{Client, Event, Subscription},
     },
-    cli::{self, Failure, Progress, classic, with_account},
+    cli::{self, Console, Failure, with_account},
     np::{
         MAX_CLIENT_LINE, NAMESPACE,
         ids::DeviceName,
         ping::{self, Heartbeat},
     },
-    session::{ask::about, online},
+    session::{
+        ask::{self, about},
+        online,
+    },
     sys,
+    text::duration::seconds,
 };
 
 use show::{classic_list, table};
@@ -42,7 +46,7 @@ use show::{classic_list, table};
 mod show;
 
 /// Longest wait for all devices together, in seconds, unless --wait says otherwise.
-const PATIENCE: u64 = 10;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Most devices that are looked at.
 const MAX_DEVICES: usize = 1000;
 /// Records that are read at the same time.
@@ -61,9 +65,9 @@ with_account! {
         /// your atSign (default: the only one with keys here)
         #[argh(option, long = "as")]
         as_: Option<String>,
-        /// seconds to wait for their answers (default: 10)
-        #[argh(option, default = "PATIENCE")]
-        wait: u64,
+        /// how long to wait for their answers (default: 10s)
+        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
+        wait: Duration,
         /// one JSON line for each device, instead of the table
         #[argh(switch)]
         json: bool,
@@ -71,32 +75,32 @@ with_account! {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
     sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
     sys::process::protect_memory();
     let json = args.json;
-    cli::finish(name, json, cli::run(1, story(args)))
+    console.finish(json, console.run(1, story(&console, args)))
 }
 
 /// A device's name and its atSign.
 type Name = (AtSign, DeviceName);
 
-async fn story(args: Args) -> Result<(), Failure> {
+async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
     let named = named(to.as_ref(), &args.device)?;
-    let (network, keys) = args.account().open(args.as_.as_deref())?;
-    let patience = Duration::from_secs(args.wait.clamp(1, 3600));
-    let mut progress = Progress::new(args.quiet);
+    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let patience = args.wait.clamp(ask::LEAST_PATIENCE, ask::MOST_PATIENCE);
+    let mut progress = console.progress(args.quiet);
 
     progress.begin(format!("logging in as {}", keys.atsign));
     let watch = format!(r"heartbeat\.[^.]+\.{NAMESPACE}@");
     let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch, MAX_CLIENT_LINE).await?;
     progress.begin("looking for devices");
-    if classic().is_some() {
+    if console.is_classic() {
         cli::print_err("Searching for devices...");
     }
     let mut names = find(&at, to.as_ref()).await?;
@@ -107,7 +111,7 @@ async fn story(args: Args) -> Result<(), Failure> {
     let devices = ask(&at, inbox, names, patience).await;
     let active = devices.iter().filter(|device| device.active).count();
     progress.done(format!("{active} of {} devices answer", devices.len()));
-    if classic().is_some() {
+    if console.is_classic() {
         cli::print_err(&classic_list(&devices, to.is_some()));
     } else if args.json {
         for device in &devices {
@@ -232,7 +236,7 @@ async fn ask_one(at: Client, (who, device): Name) -> Result<Record, ()> {
     online::send_or_log(&at, &ping::ask(&who, &device)).await;
     let entity = format!("device_info.{device}.{NAMESPACE}");
     at.get_shared_afresh(&who, &entity).await.map_err(|error| {
-        debug!("record_of={device}{who} error={error:?}");
+        debug!("record_of={device}{who} reason={:?}", error.to_string());
     })
 }
 

@@ -17,8 +17,9 @@ use argh::FromArgs;
 
 use super::APPLETS;
 use crate::{
-    cli::{self, Failure, exit, print_out},
-    sys::{log, out, paths},
+    cli::{Console, Failure, exit, print_out},
+    sys::{out, paths},
+    text::calendar,
 };
 
 use help::Help;
@@ -89,14 +90,14 @@ struct All {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     if let Some(("complete", words)) = words.split_first().map(|(first, rest)| (*first, rest)) {
         for (word, about) in complete::candidates(words, help_of) {
             print_out(format!("{word}\t{about}").trim_end());
         }
         return ExitCode::from(exit::FINE);
     }
-    let args: Args = match cli::parse(name, words) {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -108,7 +109,7 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
         What::Fish(_) => print(FISH),
         What::All(args) => write(everything(&args.dir)),
     };
-    cli::finish(name, false, done)
+    console.finish(false, done)
 }
 
 fn write(files: Vec<(PathBuf, String)>) -> Result<(), Failure> {
@@ -148,7 +149,7 @@ fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
     let now = fixed.map_or_else(SystemTime::now, |seconds| {
         UNIX_EPOCH + Duration::from_secs(seconds)
     });
-    let now = log::utc(now);
+    let now = calendar::utc(now);
     let edition = Edition {
         day: now.split('T').next().unwrap_or_default(),
         version: concat!("noports ", env!("CARGO_PKG_VERSION")),

@@ -14,15 +14,16 @@
 //! The key pair is on disk before the server hears of it, so a run that was killed is gone on with by the
 //! next one. The code comes from a file, the environment or stdin, never from the command line.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use ::log::LevelFilter;
 use argh::FromArgs;
 
 use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
-    cli::{self, Account, Failure, Given, Phrases, Progress, Source, with_account},
+    cli::{Account, Console, Failure, Phrases, Progress, Source, with_account},
     sys::{log, process},
+    text::duration::{millis, seconds},
 };
 
 use decide::Action;
@@ -42,6 +43,8 @@ const CODE: Source = Source {
     flag: "--code-file",
     variable: "NOPORTS_CODE",
 };
+/// How long a request waits for its approval, unless --timeout says otherwise.
+const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
 /// Options that take a value, in all of these programs.
 const WITH_VALUE: [&str; 14] = [
     "--code-file",
@@ -96,11 +99,11 @@ struct Ask {
     #[argh(option, default = "show::NAMESPACES.to_owned()")]
     namespaces: String,
     /// how long they shall be good, such as 30d or 2h,30m (default: until revoked)
-    #[argh(option, arg_name = "time")]
-    life: Option<String>,
-    /// seconds to wait for approval (default: 3600)
-    #[argh(option, default = "3600")]
-    timeout: u64,
+    #[argh(option, arg_name = "time", from_str_fn(millis))]
+    life: Option<Duration>,
+    /// how long to wait for approval (default: 1h)
+    #[argh(option, default = "APPROVED_WITHIN", from_str_fn(seconds))]
+    timeout: Duration,
     /// where to write the keys (default: ~/.atsign/keys/@you_key.atKeys)
     #[argh(option, arg_name = "file")]
     keys: Option<PathBuf>,
@@ -139,8 +142,8 @@ with_account! {
         #[argh(option, arg_name = "file")]
         code_file: Option<PathBuf>,
         /// how long it is good for, such as 1h or 2d,12h
-        #[argh(option, arg_name = "time")]
-        ttl: Option<String>,
+        #[argh(option, arg_name = "time", from_str_fn(millis))]
+        ttl: Option<Duration>,
         /// print the result as one line of JSON
         #[argh(switch)]
         json: bool,
@@ -197,60 +200,54 @@ with_account! {
 }
 
 /// Runs the program; `args` without its name.
-pub fn main(name: &str, args: &[&str]) -> ExitCode {
-    main_given(name, args, Given::default())
-}
-
-/// The same with secrets that a classic command line held.
-pub fn main_given(name: &str, args: &[&str], given: Given) -> ExitCode {
+pub fn main(console: Console, args: &[&str]) -> ExitCode {
     let (word, rest) = match args.split_first() {
         Some((word, rest)) => (*word, rest),
         None => ("", args),
     };
-    let full = format!("{name} {word}");
     if matches!(word, "otp" | "spp") {
-        return codes_main(&full, word == "spp", rest, given);
+        return codes_main(console.word(word), word == "spp", rest);
     }
     match Action::named(word) {
-        Some(action) => decide_main(&full, action, rest, given),
-        None => ask_main(name, args, given),
+        Some(action) => decide_main(console.word(word), action, rest),
+        None => ask_main(console, args),
     }
 }
 
-fn ask_main(name: &str, args: &[&str], given: Given) -> ExitCode {
+fn ask_main(mut console: Console, args: &[&str]) -> ExitCode {
     let json = args.contains(&"--json");
     if let Err(failure) = refuse_codes(args) {
-        return cli::finish(name, json, Err(failure));
+        return console.finish(json, Err(failure));
     }
-    match cli::parse::<Ask>(name, args) {
+    match console.parse::<Ask>(args) {
         Ok(args) => {
             prepare(args.verbose, args.quiet);
-            cli::finish(name, json, cli::run(1, ask::run(args, given)))
+            console.finish(json, console.run(1, ask::run(&console, args)))
         }
         Err(code) => code,
     }
 }
 
-fn codes_main(name: &str, standing: bool, args: &[&str], given: Given) -> ExitCode {
+fn codes_main(mut console: Console, standing: bool, args: &[&str]) -> ExitCode {
     let json = args.contains(&"--json");
     if let Err(failure) = refuse_codes(args) {
-        return cli::finish(name, json, Err(failure));
+        return console.finish(json, Err(failure));
     }
-    match cli::parse::<Codes>(name, args) {
+    match console.parse::<Codes>(args) {
         Ok(args) => {
             prepare(args.verbose, args.quiet);
-            cli::finish(name, json, cli::run(1, codes::run(standing, args, given)))
+            console.finish(json, console.run(1, codes::run(&console, standing, args)))
         }
         Err(code) => code,
     }
 }
 
-fn decide_main(name: &str, action: Action, args: &[&str], given: Given) -> ExitCode {
-    match cli::parse::<Decide>(name, args) {
+fn decide_main(mut console: Console, action: Action, args: &[&str]) -> ExitCode {
+    match console.parse::<Decide>(args) {
         Ok(args) => {
             prepare(args.verbose, args.quiet);
             let json = args.json;
-            cli::finish(name, json, cli::run(1, decide::run(action, args, given)))
+            console.finish(json, console.run(1, decide::run(&console, action, args)))
         }
         Err(code) => code,
     }

@@ -20,8 +20,9 @@ use argh::FromArgs;
 
 use super::{atserver, daemon, policy, rendezvous};
 use crate::{
-    cli::{self, Failure, Progress, exit, print_err, print_out},
+    cli::{Console, Failure, Progress, exit, print_err, print_out},
     sys::user,
+    text::json::Object,
 };
 
 use act::Change;
@@ -191,13 +192,14 @@ pub fn main(applet: &str, words: &[&str]) -> Option<ExitCode> {
 }
 
 fn install_main(name: &str, program: &'static Program, words: &[&str]) -> ExitCode {
+    let mut console = Console::new(name);
     let (ours, theirs) = split(words);
-    let args: Args = match cli::parse(name, &ours) {
+    let args: Args = match console.parse(&ours) {
         Ok(args) => args,
         Err(code) => return code,
     };
     let json = args.json;
-    cli::finish(name, json, install(program, &args, &theirs))
+    console.finish(json, install(program, &args, &theirs))
 }
 
 /// Our words, and the program's.
@@ -385,11 +387,12 @@ impl Args {
 }
 
 fn uninstall_main(name: &str, program: &'static Program, words: &[&str]) -> ExitCode {
-    let args: Uninstall = match cli::parse(name, words) {
+    let mut console = Console::new(name);
+    let args: Uninstall = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
-    cli::finish(name, args.json, uninstall(program, &args))
+    console.finish(args.json, uninstall(program, &args))
 }
 
 fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure> {
@@ -419,9 +422,8 @@ fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure>
     }
     if args.json {
         let removed = found.len();
-        print_out(&format!(
-            r#"{{"event":"uninstalled","service":"{name}","removed":{removed}}}"#
-        ));
+        let line = Object::event("uninstalled").text("service", &name);
+        print_out(&line.raw("removed", removed).end());
     }
     Ok(())
 }

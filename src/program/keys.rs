@@ -18,7 +18,7 @@ use argh::FromArgs;
 
 use crate::{
     at::AtSign,
-    cli::{self, Failure, Given, Phrases, exit, keystore, refuse_overwriting},
+    cli::{self, Console, Failure, Outcome, Phrases, exit, keystore, refuse_overwriting},
     sys::{log, process},
 };
 
@@ -69,23 +69,18 @@ struct Args {
 }
 
 /// Runs the program; `args` without its name.
-pub fn main(name: &str, args: &[&str]) -> ExitCode {
-    main_given(name, args, Given::default())
-}
-
-/// The same with a phrase that a classic command line held.
-pub fn main_given(name: &str, args: &[&str], given: Given) -> ExitCode {
-    let args: Args = match cli::parse(name, args) {
+pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(args) {
         Ok(args) => args,
         Err(code) => return code,
     };
     log::start(LevelFilter::Warn, args.verbose, args.quiet);
     process::protect_memory();
     let json = args.json;
-    cli::finish(name, json, run(&args, &given))
+    console.finish(json, run(&args, &console))
 }
 
-fn run(args: &Args, given: &Given) -> Result<(), Failure> {
+fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let protect = match args.word.as_str() {
         "protect" => true,
         "unprotect" => false,
@@ -101,7 +96,7 @@ fn run(args: &Args, given: &Given) -> Result<(), Failure> {
     if let Some(out) = &args.out {
         refuse_overwriting(out)?;
     }
-    let phrases = given.phrases(args.passphrase_file.as_deref())?;
+    let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let opened = keystore::opened(&file, &who, || phrases.for_reading(&file))?;
     let phrase = match protect {
         // A plain file has no phrase to open it, so the one that is named is meant for it.
@@ -125,27 +120,17 @@ fn run(args: &Args, given: &Given) -> Result<(), Failure> {
     {
         cli::print_err("the phrase is short: whoever gets the file can find it by trying");
     }
-    tell(args, given, &who, to, protect);
+    tell(args, console, &who, to, protect);
     Ok(())
 }
 
-#[derive(miniserde::Serialize)]
-struct Line<'a> {
-    event: &'a str,
-    atsign: &'a str,
-    keys: &'a str,
-}
-
-fn tell(args: &Args, given: &Given, who: &AtSign, to: &Path, protect: bool) {
+fn tell(args: &Args, console: &Console, who: &AtSign, to: &Path, protect: bool) {
     let event = if protect { "protected" } else { "unprotected" };
     let path = to.display().to_string();
-    cli::print_out(&match (args.json, given.classic) {
-        (true, _) => miniserde::json::to_string(&Line {
-            event,
-            atsign: who.as_str(),
-            keys: &path,
-        }),
-        (false, true) => format!("[Success] Decrypted atKeys file stored at {path}"),
-        (false, false) => format!("{event} {path}"),
-    });
+    let outcome = Outcome::new(event)
+        .with("atsign", who.as_str())
+        .with("keys", &path)
+        .plain(format!("{event} {path}"))
+        .classic(format!("[Success] Decrypted atKeys file stored at {path}"));
+    console.tell(args.json, outcome);
 }

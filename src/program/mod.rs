@@ -19,7 +19,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::cli::{self, classic};
+use crate::cli::{self, Console};
 
 pub mod access;
 pub mod activate;
@@ -47,7 +47,7 @@ pub struct Applet {
     pub links: &'static [&'static str],
     /// One line for the overview; empty = not shown.
     pub about: &'static str,
-    main: fn(&str, &[&str]) -> ExitCode,
+    main: fn(Console, &[&str]) -> ExitCode,
 }
 
 /// All programs, in the order a newcomer meets them.
@@ -239,17 +239,17 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(applet: &Applet, words: &[&str]) -> ExitCode {
-    (applet.main)(&format!("noports {}", applet.name), words)
+    (applet.main)(Console::new(format!("noports {}", applet.name)), words)
 }
 
 fn start_classic(link: &'static str, words: &[&str]) -> ExitCode {
-    let (program, words) = match classic::understand(link, words) {
+    let (console, program, words) = match Console::classic(link, words) {
         Ok(understood) => understood,
         Err(code) => return code,
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match APPLETS.iter().find(|applet| applet.name == program) {
-        Some(applet) => start(applet, &words),
+        Some(applet) => (applet.main)(console, &words),
         None => ExitCode::from(cli::exit::FAILED),
     }
 }

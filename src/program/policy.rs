@@ -16,7 +16,7 @@ use miniserde::json;
 
 use crate::{
     at::AtSign,
-    cli::{self, Failure, exit, print_out, with_account},
+    cli::{Console, Failure, exit, print_out, with_account},
     net::dial::Endpoint,
     np::policy::{
         DeviceGroup, Question,
@@ -108,8 +108,8 @@ struct Check {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -119,20 +119,20 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
             sys::process::protect_memory();
             let json = args.json;
             let threads = thread::available_parallelism().map_or(1, usize::from);
-            cli::finish(name, json, cli::run(threads, serve::story(args)))
+            console.finish(json, console.run(threads, serve::story(&console, args)))
         }
         What::Check(args) => match check(&args) {
             Ok(true) => ExitCode::from(exit::FINE),
             Ok(false) => ExitCode::from(exit::DEVICE_REFUSED),
-            Err(failure) => cli::finish(name, args.json, Err(failure)),
+            Err(failure) => console.finish(args.json, Err(failure)),
         },
     }
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
 pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    cli::verify(name, words, |args: Args| match args.what {
-        What::Serve(args) => serve::prepare(&args).map(drop),
+    Console::new(name).verify(words, |console, args: Args| match args.what {
+        What::Serve(args) => serve::prepare(console, &args).map(drop),
         What::Check(_) => Ok(()),
     })
 }

@@ -51,6 +51,7 @@ use crate::{
         ports::{self, Asked, Form, Logins, Ports},
     },
     session::{in_work::InWork, online},
+    text::json::Object,
 };
 
 pub use args::{main, verify};
@@ -126,7 +127,8 @@ pub async fn serve(
         policy.host,
         policy.bind
     );
-    ready(&format!(r#"{{"event":"ready","as":"{}"}}"#, at.atsign()));
+    let owner = at.atsign().as_str();
+    ready(&Object::event("ready").text("as", owner).end());
     let rendezvous = Rendezvous {
         at,
         policy: Arc::new(policy),
@@ -238,7 +240,7 @@ impl Rendezvous {
         match self.meet(request).await {
             Ok(pairs) => info!("session={session} ended pairs={pairs}"),
             Err(why) => {
-                warn!("session={session} error={why:?}");
+                warn!("session={session} reason={:?}", why.to_string());
                 self.refuse(request, "no ports can be opened").await;
             }
         }

@@ -28,7 +28,7 @@ use crate::{
         crypto::{self, KeyPair},
         keyfile::AtKeys,
     },
-    cli::{self, Failure},
+    cli::{self, Console, Failure},
     net::tls::{Acceptor, Connector},
     pipe::{cipher::Cipher, join},
     secret::Secret,
@@ -76,13 +76,13 @@ struct Line {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
-    let result = cli::run(2, story(args.json));
-    cli::finish(name, args.json, result)
+    let result = console.run(2, story(args.json));
+    console.finish(args.json, result)
 }
 
 async fn story(json: bool) -> Result<(), Failure> {

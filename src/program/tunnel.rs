@@ -25,7 +25,7 @@ use crate::{
         client::{Network, jitter},
         keyfile::AtKeys,
     },
-    cli::{self, Failure, Progress, exit, with_account},
+    cli::{self, Console, Failure, Progress, exit, with_account},
     net::{backoff::Backoff, dial::Endpoint},
     np::{ping::Heartbeat, request::tunnel::LONGEST},
     pipe::join::reset,
@@ -37,6 +37,7 @@ use crate::{
         online,
     },
     sys,
+    text::duration::seconds,
 };
 
 pub use forward::{BadForward, Forward};
@@ -80,8 +81,8 @@ with_account! {
         #[argh(option)]
         forward: Vec<String>,
         /// how long a session may stand without a connection: 30s (default), 1h, 7d, 0 for ever
-        #[argh(option)]
-        timeout: Option<String>,
+        #[argh(option, from_str_fn(seconds))]
+        timeout: Option<Duration>,
         /// keep the local port; open a session whenever one is needed
         #[argh(switch)]
         keep_alive: bool,
@@ -91,9 +92,9 @@ with_account! {
         /// print the local port, leave it open in the background, and return
         #[argh(switch)]
         print: bool,
-        /// seconds to wait for each answer (default: 20)
-        #[argh(option, default = "PATIENCE")]
-        wait: u64,
+        /// how long to wait for each answer (default: 20s)
+        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
+        wait: Duration,
         /// say on stdout, as JSON lines, what is open, or why not
         #[argh(switch)]
         json: bool,
@@ -101,8 +102,8 @@ with_account! {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -110,7 +111,7 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::process::protect_memory();
     sys::process::more_descriptors();
     let json = args.json;
-    cli::finish(name, json, cli::run(2, story(args)))
+    console.finish(json, console.run(2, story(&console, args)))
 }
 
 /// What all forwards have in common.
@@ -121,12 +122,13 @@ struct Wish {
     whom: Whom,
     idle: Duration,
     json: bool,
+    console: Console,
     quiet: bool,
     /// Progress of several at a time would be a jumble.
     alone: bool,
 }
 
-async fn story(args: Args) -> Result<(), Failure> {
+async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let (device, via) = (args.device.as_deref(), args.via.as_deref());
     let mut whom = Whom::parse(&args.to, device, via, args.wait)?;
     // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
@@ -137,20 +139,20 @@ async fn story(args: Args) -> Result<(), Failure> {
             "--keep-alive and --print exclude each other",
         ));
     }
-    let idle = match &args.timeout {
-        Some(text) => forward::parse_duration(text, LONGEST).ok_or_else(|| {
-            Failure::misuse(format!("{text:?} is no time")).hint("--timeout 30s, 1h, 7d or 0")
-        })?,
+    let idle = match args.timeout {
+        Some(Duration::ZERO) => LONGEST,
+        Some(idle) => idle.min(LONGEST),
         None if args.keep_alive => IDLE_KEPT,
         None => IDLE,
     };
-    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
     let wish = Wish {
         network,
         keys,
         whom,
         idle,
         json: args.json,
+        console: console.clone(),
         quiet: args.quiet,
         alone: forwards.len() == 1,
     };
@@ -396,7 +398,7 @@ impl Wish {
     }
 
     fn progress(&self) -> Progress {
-        Progress::new(self.quiet || !self.alone)
+        self.console.progress(self.quiet || !self.alone)
     }
 
     fn say(&self, progress: &mut Progress, what: String) {

@@ -26,9 +26,9 @@ use super::{
         log::Change,
         records::{Logged, Meta, Record},
         register::Home,
-        text::Object,
     },
 };
+use crate::text::json::Object;
 
 pub use grant::{Grant, Need};
 

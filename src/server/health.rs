@@ -16,7 +16,7 @@ use async_std::{
 };
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
-use super::listen::Running;
+use super::{http, listen::Running};
 use crate::net::line::read_line;
 
 /// Longest request line, in bytes.
@@ -66,12 +66,9 @@ async fn answer(mut socket: TcpStream, running: &Running) -> io::Result<()> {
         Some(_) => ("404 Not Found", "/health or /metrics\n".to_owned()),
         None => ("405 Method Not Allowed", "GET only\n".to_owned()),
     };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
-        body.len()
-    );
-    socket.write_all((head + &body).as_bytes()).await?;
+    // The version is that of the numbers' text format.
+    let answer = http::answer(status, "version=0.0.4", "", &body);
+    socket.write_all(answer.as_bytes()).await?;
     socket.shutdown(std::net::Shutdown::Write)?;
     // What else the asker sends is read, so that the answer is not lost to a reset.
     let mut rest = [0; MAX_LINE];

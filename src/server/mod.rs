@@ -57,6 +57,7 @@ pub mod delivery;
 pub mod directory;
 pub mod enrolment;
 pub mod health;
+mod http;
 pub mod listen;
 pub mod passcode;
 pub mod peer;

@@ -207,7 +207,7 @@ impl Peers {
         };
         match attempt.await {
             Ok((link, born)) => self.idle.keep(&me.who, to, link, born, Instant::now()),
-            Err(why) => log::info!("from={} peer={to} sent={} why={why}", me.who, sent.len()),
+            Err(why) => log::info!("from={} peer={to} sent={} reason={why}", me.who, sent.len()),
         }
         sent
     }

@@ -43,7 +43,11 @@ mod talk;
 mod ways;
 
 /// Longest wait for the answers to one question, in seconds, unless --timeout says otherwise.
-pub const PATIENCE: u64 = 20;
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Bounds of what somebody may ask for instead.
+pub const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// See [`LEAST_PATIENCE`].
+pub const MOST_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Whom to meet, and where.
 #[derive(Clone, Debug)]
@@ -103,7 +107,7 @@ impl Whom {
         to: &str,
         device: Option<&str>,
         via: Option<&str>,
-        timeout: u64,
+        timeout: Duration,
     ) -> Result<Self, Failure> {
         let via = via
             .map(str::to_owned)
@@ -116,7 +120,7 @@ impl Whom {
             to: to.parse()?,
             device: device.map_err(|error| Failure::misuse(format!("{error}")))?,
             via: via.parse()?,
-            patience: Duration::from_secs(timeout.clamp(1, 3600)),
+            patience: timeout.clamp(LEAST_PATIENCE, MOST_PATIENCE),
             ways: Ways::of_environment()?,
         })
     }
@@ -205,7 +209,7 @@ pub async fn meet(
     let user = user_name(&talk.at, whom, look).await?;
     let device_key = device_key(&talk.at, to).await?;
     let answers = talk.wait(&questions).await;
-    let answers = answers.map_err(|missing| missing.explain(whom))?;
+    let answers = answers.map_err(|missing| missing.explain(whom, want))?;
     progress.classic("Received host and port from srvd");
     progress.classic("Waiting for daemon feature check response");
     progress.classic("Received daemon feature check response");
@@ -308,7 +312,7 @@ impl Met {
         if self.heartbeat.as_ref().is_some_and(Heartbeat::is_ours) {
             question = question.again([self.talk.later()]);
         }
-        let answer = self.answer(question).await?;
+        let answer = self.answer(question, want).await?;
         progress.classic("Received response from the device daemon");
         let signer = &self.talk.at.keys().encryption;
         let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
@@ -374,6 +378,7 @@ impl Met {
         for message in &messages {
             online::send(&self.talk.at, message).await?;
         }
+        let want = Want::Ssh(Look::default());
         // Asked again, it would log in twice.
         let question = Question {
             messages: Vec::new(),
@@ -381,22 +386,16 @@ impl Met {
             needed: true,
             again: Vec::new(),
         };
-        let answer = self.answer(question).await?;
+        let answer = self.answer(question, want).await?;
         let id = self.session();
         let read = request::read_answer(&answer, id, &self.device_key, None);
-        let look = Look::default();
-        let asked = asked(
-            &self.talk,
-            &self.whom,
-            self.heartbeat.as_ref(),
-            Want::Ssh(look),
-        );
+        let asked = asked(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
         read.map(drop).map_err(|why| refused(&why, &asked))
     }
 
-    async fn answer(&mut self, question: Question) -> Result<String, Failure> {
+    async fn answer(&mut self, question: Question, want: Want<'_>) -> Result<String, Failure> {
         let answers = self.talk.wait(&[question]).await;
-        let answers = answers.map_err(|missing| missing.explain(&self.whom))?;
+        let answers = answers.map_err(|missing| missing.explain(&self.whom, want))?;
         Ok(answers.into_iter().flatten().next().unwrap_or_default())
     }
 }

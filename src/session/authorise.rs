@@ -172,7 +172,13 @@ impl Doorman {
     async fn read(&self, kind: Kind, id: RequestId, note: &Notification, waiting: &Sender<Reply>) {
         let text = match self.0.at.open(note).await {
             Ok(text) => text.unwrap_or_default(),
-            Err(error) => return info!("ignored from={} rpc={id} reason={error:?}", note.from),
+            Err(error) => {
+                return info!(
+                    "ignored from={} rpc={id} reason={:?}",
+                    note.from,
+                    error.to_string()
+                );
+            }
         };
         match Reply::parse(kind, id, &text) {
             Ok(reply) => drop(waiting.try_send(reply)),

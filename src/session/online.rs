@@ -87,6 +87,7 @@ async fn log_in_again(
             }
             Err(error) => error,
         };
+        let reason = error.to_string();
         if let Some(words) = error.final_word().filter(|_| supervisor::is_watched()) {
             // Whoever watches over it would start it again every few seconds. The keys may be given back.
             supervisor::tell(State::Lost, words);
@@ -95,13 +96,24 @@ async fn log_in_again(
             async_std::task::sleep(again).await;
             continue;
         }
-        supervisor::tell(State::Lost, &error.to_string());
+        supervisor::tell(State::Lost, &reason);
         if !error.may_pass() {
             return Err(error.into());
         }
         let pause = backoff.pause(jitter());
-        warn!("login={} error={error:?} again_in={pause:.1?}", keys.atsign);
+        warn!(
+            "login={} reason={reason:?} again_in={pause:.1?}",
+            keys.atsign
+        );
         async_std::task::sleep(pause).await;
+    }
+}
+
+/// Why a notification that was to be opened holds no text; as a log says it.
+pub fn unread(opened: Result<Option<String>, AtError>) -> String {
+    match opened {
+        Err(error) => error.to_string(),
+        Ok(_) => "it holds no text".to_owned(),
     }
 }
 
@@ -135,8 +147,10 @@ pub async fn send_or_log(at: &Client, message: &Message) {
 pub async fn send_living(at: &Client, message: &Message, ttln: u64) {
     if let Err(error) = send_for(at, message, ttln).await {
         warn!(
-            "to={} entity={} not_sent={error:?}",
-            message.to, message.entity
+            "not_sent to={} entity={} reason={:?}",
+            message.to,
+            message.entity,
+            error.to_string()
         );
     }
 }
@@ -156,7 +170,7 @@ pub async fn listen(
                 Event::Note(note) => hear(*note),
                 Event::Lost(why) => {
                     supervisor::tell(State::Lost, &why);
-                    warn!("monitor=lost why={why:?}");
+                    warn!("monitor=lost reason={why:?}");
                 }
                 Event::Back => {
                     supervisor::tell(State::Connected, "again");

@@ -5,13 +5,11 @@
 //!   <6>program::bridge: side=device ended up=52 down=1090                                 the journal adds time itself
 //! ```
 
-use std::{
-    env,
-    io::Write,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{env, io::Write, time::SystemTime};
 
 use log::{Level, LevelFilter};
+
+use crate::text::calendar::utc;
 
 /// Starts logging; later calls change nothing.
 ///
@@ -89,24 +87,6 @@ fn one_line(text: &str) -> String {
     safe
 }
 
-/// A moment as `2026-11-21T10:00:00.123Z`; before 1970 counts as 1970.
-pub fn utc(moment: SystemTime) -> String {
-    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Years that begin in March put the leap day last; 719 468 days lie before 1970-01-01 since 0000-03-01.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let millis = since.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
 /// The service manager names the stream it reads; stderr may have been redirected since.
 fn is_journal() -> bool {
     let Ok(stat) = rustix::fs::fstat(std::io::stderr()) else {
@@ -122,26 +102,11 @@ const OURS: &str = "noports";
 const VARIABLE: &str = "NOPORTS_LOG";
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
+    use std::time::UNIX_EPOCH;
 
     use super::*;
-
-    #[test]
-    fn moments_are_written_in_utc() {
-        for (seconds, want) in [
-            (0, "1970-01-01T00:00:00.007Z"),
-            (951_782_399, "2000-02-28T23:59:59.007Z"),
-            (951_782_400, "2000-02-29T00:00:00.007Z"),
-            (951_868_800, "2000-03-01T00:00:00.007Z"),
-            (1_735_689_599, "2024-12-31T23:59:59.007Z"),
-            (1_735_689_600, "2025-01-01T00:00:00.007Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
-        ] {
-            let moment = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(7);
-            assert_eq!(utc(moment), want);
-        }
-    }
 
     #[test]
     fn flags_move_the_level() {
@@ -186,5 +151,55 @@ mod tests {
         ] {
             assert_eq!(line(UNIX_EPOCH, level, "rustls", "x", true), want);
         }
+    }
+
+    /// All files of ours that ship, by path.
+    fn sources() -> Vec<(String, String)> {
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let ships = text.split("#[cfg(test)]").next().unwrap_or_default();
+                    found.push((path.display().to_string(), ships.to_owned()));
+                }
+            }
+        }
+        found
+    }
+
+    /// The text of each log line, from its macro's name to the end of the call.
+    fn log_lines(text: &str) -> impl Iterator<Item = &str> {
+        let macros = ["error!(", "warn!(", "info!(", "debug!("];
+        macros.into_iter().flat_map(move |name| {
+            let lines = text.split(name).skip(1);
+            lines.map(|rest| {
+                let ends = [")\n", "),\n", ");\n"].into_iter();
+                let end = ends.filter_map(|end| rest.find(end)).min();
+                rest.get(..end.unwrap_or(rest.len())).unwrap_or_default()
+            })
+        })
+    }
+
+    /// There were `reason=`, `error=` and `why=`, and errors as Rust writes them: `Directory { … }`.
+    #[test]
+    fn a_log_line_has_one_word_for_a_reason_and_tells_it_in_words() {
+        let (mut lines, mut bad) = (0, Vec::new());
+        for (path, text) in sources() {
+            for line in log_lines(&text) {
+                lines += 1;
+                let other = [" why=", " error=", "\"why=", "\"error="];
+                let debug = ["{error:?}", "{failure:?}", "other.err()"];
+                if other.iter().chain(&debug).any(|word| line.contains(word)) {
+                    bad.push(format!("{path}: {line}"));
+                }
+            }
+        }
+        assert!(lines > 100, "{lines}");
+        assert!(bad.is_empty(), "{bad:#?}");
     }
 }

@@ -84,10 +84,10 @@ pub fn protect_memory() {
         maximum: Some(0),
     };
     if let Err(error) = setrlimit(Resource::Core, none) {
-        log::debug!("core_dumps=left error={error}");
+        log::debug!("core_dumps=left reason={error}");
     }
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        log::debug!("dumpable=left error={error}");
+        log::debug!("dumpable=left reason={error}");
     }
 }
 
@@ -100,7 +100,7 @@ pub fn more_descriptors() {
         ..limit
     };
     if let Err(error) = setrlimit(Resource::Nofile, most) {
-        log::debug!("descriptors={:?} error={error}", limit.current);
+        log::debug!("descriptors={:?} reason={error}", limit.current);
     }
 }
 
@@ -112,7 +112,7 @@ pub fn raise_descriptor_limit() {
         maximum: limit.maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        log::debug!("descriptors={:?} error={error}", limit.current);
+        log::debug!("descriptors={:?} reason={error}", limit.current);
     }
 }
 

@@ -240,7 +240,7 @@ impl Herald {
         if let Some(name) = &self.socket
             && let Err(why) = send(name, message)
         {
-            debug!("notify=failed why=\"{why}\"");
+            debug!("notify=failed reason=\"{why}\"");
         }
     }
 
@@ -264,7 +264,7 @@ impl Herald {
             started: before.map_or(now, |before| before.started),
         };
         if let Err(why) = paths::atomic_write(file, json::to_string(&next).as_bytes(), 0o644) {
-            debug!("state=not_written why=\"{why}\"");
+            debug!("state=not_written reason=\"{why}\"");
         }
         *told = Some(next);
     }

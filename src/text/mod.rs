@@ -1,3 +1,7 @@
 //! ○ Text formats that no protocol owns. A leaf: anybody may use it.
 
+pub mod calendar;
+pub mod duration;
+pub mod host;
+pub mod json;
 pub mod yaml;

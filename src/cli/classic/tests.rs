@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::*;
+use crate::cli::exit;
 
 fn nothing(_: &str) -> Option<String> {
     None
@@ -30,7 +31,7 @@ fn meaning(link: &str, words: &[&str]) -> Result<Meaning, String> {
 
 fn ours(link: &str, words: &[&str]) -> Result<String, String> {
     match meaning(link, words)? {
-        Meaning::Run { program, words, .. } => Ok(format!("{program} {}", words.join(" "))),
+        Meaning::Run(Run { program, words, .. }) => Ok(format!("{program} {}", words.join(" "))),
         Meaning::Tell(text) => Ok(text),
     }
 }
@@ -631,7 +632,7 @@ fn remarks_are_those_of_the_originals() {
     let remarks = |link: &str, words: &str| {
         let words: Vec<&str> = words.split(' ').collect();
         match meaning(link, &words).unwrap() {
-            Meaning::Run { remarks, .. } => remarks.join("|"),
+            Meaning::Run(Run { remarks, .. }) => remarks.join("|"),
             Meaning::Tell(text) => text,
         }
     };
@@ -675,7 +676,9 @@ fn a_profile_stands_behind_the_command_line() {
     };
     let read = |link: &str, words: &[&str]| match program(link, words).meaning(link, words, &around)
     {
-        Ok(Meaning::Run { program, words, .. }) => Ok(format!("{program} {}", words.join(" "))),
+        Ok(Meaning::Run(Run { program, words, .. })) => {
+            Ok(format!("{program} {}", words.join(" ")))
+        }
         Ok(Meaning::Tell(text)) => Ok(text),
         Err(failure) => Err(failure.message),
     };
@@ -720,7 +723,7 @@ fn sshnpd_yaml_stands_behind_the_command_line() {
     let read = |words: &[&str], around: &Around| match program("sshnpd", words)
         .meaning("sshnpd", words, around)
     {
-        Ok(Meaning::Run { words, remarks, .. }) => Ok((words.join(" "), remarks.join("|"))),
+        Ok(Meaning::Run(Run { words, remarks, .. })) => Ok((words.join(" "), remarks.join("|"))),
         other => Err(format!("{other:?}")),
     };
     let usual = Around {
@@ -752,7 +755,11 @@ fn sshnpd_yaml_stands_behind_the_command_line() {
         "--as @d --manager @x"
     );
 
-    let settings = yaml_settings(&file, "device:\n  name: pi\n  hide: true\n").unwrap();
+    let mut given = Given::default();
+    let text = "device:\n  name: pi\n  hide: true\natsign: {passphrase: of the file}\n";
+    let settings = yaml_settings(&file, text, &mut given).unwrap();
+    let phrase = given.phrase.as_ref().map(|phrase| phrase.reveal().as_str());
+    assert_eq!(phrase, Some("of the file"));
     let all: Vec<_> = settings
         .iter()
         .map(|s| (s.line, s.name.as_str(), s.value.as_deref()))
@@ -765,8 +772,50 @@ fn sshnpd_yaml_stands_behind_the_command_line() {
             "line 2: \"telnet\" is not an allowed value for option \"ssh-client\".",
         ),
     ] {
-        let said = yaml_settings(&file, text).unwrap_err().message;
+        let said = yaml_settings(&file, text, &mut given).unwrap_err().message;
         assert!(said.starts_with(&format!("{path}, {want}")), "{said}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_classic_file_is_not_blamed_for_what_was_typed() {
+    let folder = std::env::temp_dir().join(format!("np-blame-{}", uuid::Uuid::new_v4()));
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("sshnpd.yaml");
+    let text =
+        "atsign: {passphrase: of the file}\naccess: {managers: ['a b']}\ndevice: {name: x y}\n";
+    fs::write(&file, text).unwrap();
+    let path = file.display().to_string();
+    let run = |words: &[&str]| {
+        let words = [&["--config", path.as_str()], words].concat();
+        let meaning = program("sshnpd", &words).meaning("sshnpd", &words, &around(&nothing));
+        let Ok(Meaning::Run(run)) = meaning else {
+            panic!("{words:?}: {meaning:?}");
+        };
+        run
+    };
+    let blank = "white space in \"a b\"";
+    let device = "\"x y\" is no device name";
+    for (words, message, want) in [
+        (&["-a", "@d"][..], blank, Some(2)),
+        (&["-a", "a b"], blank, None),
+        (&["-aa b"], blank, None),
+        (&["-a", "@d", "-m", "@x,a b"], blank, None),
+        (&["-a", "@d"], device, Some(3)),
+        (&["-a", "@d", "-d", "x y"], device, None),
+    ] {
+        let place = run(words).origin.and_then(|file| file.place(message));
+        let want = want.map(|line| format!("{path}, line {line}"));
+        assert_eq!(place, want, "{words:?}");
+    }
+    // And of two phrases the one that was typed counts, as with every option.
+    for (words, want) in [
+        (&["-a", "@d"][..], "of the file"),
+        (&["-a", "@d", "-P", "typed"], "typed"),
+    ] {
+        let phrase = run(words).given.phrase.unwrap();
+        assert_eq!(phrase.reveal(), want, "{words:?}");
     }
     fs::remove_dir_all(&folder).unwrap();
 }

@@ -26,9 +26,8 @@ use super::{
     admit::Admission,
     envelope::{Envelope, EnvelopeError},
     ids::{BadId, DeviceName, Nonce, SessionId},
-    ports::host_is_plain,
 };
-use crate::at::crypto::PublicKey;
+use crate::{at::crypto::PublicKey, text::host::is_host};
 
 pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_answer, refuse};
 pub use keys::{Keys, StreamKey};
@@ -165,7 +164,7 @@ impl Newer {
 impl Shared {
     fn check(self) -> Result<Meeting, RequestError> {
         let session = self.session.parse()?;
-        if !host_is_plain(&self.host) || self.port == 0 {
+        if !is_host(&self.host) || self.port == 0 {
             return Err(RequestError::Member("host and port"));
         }
         let nonce = |text: Option<String>| text.unwrap_or_default().parse::<Nonce>();

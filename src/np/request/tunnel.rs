@@ -21,8 +21,8 @@ use crate::{
         Message, NAMESPACE,
         envelope::{self, Envelope, EnvelopeError},
         ids::DeviceName,
-        ports::host_is_plain,
     },
+    text::host::is_host,
 };
 
 /// How long a session of a client that does not say may stand without a connection.
@@ -120,7 +120,7 @@ impl TunnelRequest {
         let envelope = Envelope::parse(text)?;
         let payload = envelope.verify(signer)?;
         let wire: Wire = json::from_str(payload).map_err(|_| RequestError::Member("form"))?;
-        if !host_is_plain(&wire.target_host) || wire.target_port == 0 {
+        if !is_host(&wire.target_host) || wire.target_port == 0 {
             return Err(RequestError::Member("requestedHost and requestedPort"));
         }
         let timeout = wire.timeout.map_or(UNSAID, Duration::from_millis);

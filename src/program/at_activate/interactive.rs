@@ -21,7 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-use super::{Asked, NAME, run as run_one, start, translate};
+use super::{Asked, NAME, console, run as run_one, start, translate};
 
 /// Longest line, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -31,7 +31,7 @@ const END: &str = "Type \"exit\" or \"quit\" to end the interactive session.";
 pub fn run(before: &[String]) -> ExitCode {
     let phrase = match phrase(before) {
         Ok(phrase) => phrase,
-        Err(failure) => return cli::finish(NAME, false, Err(failure)),
+        Err(failure) => return console().finish(false, Err(failure)),
     };
     cli::print_err(END);
     let mut line = String::new();
@@ -71,7 +71,7 @@ fn act(words: &[String], phrase: Option<&Secret<String>>) {
             run_one(asked);
         }
         Err(failure) => {
-            cli::finish(NAME, false, Err(failure));
+            console().finish(false, Err(failure));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         client::{AtError, Link},
         verb::Detail,
     },
-    cli::{self, Failure},
+    cli::{self, Console, Failure},
 };
 
 /// How far is an atSign? The exit code tells.
@@ -39,16 +39,17 @@ struct Args {
 
 /// Runs it; `words` are ours.
 pub fn main(words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse("at_activate status", words) {
+    let mut console = Console::new("at_activate status");
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
-    match cli::run(1, look(&args)) {
+    match console.run(1, look(&args)) {
         Ok((code, text)) => {
             cli::print_out(&format!("{} {text}", args.atsign));
             ExitCode::from(code)
         }
-        Err(failure) => cli::finish("at_activate status", false, Err(failure)),
+        Err(failure) => console.finish(false, Err(failure)),
     }
 }
 

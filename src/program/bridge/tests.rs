@@ -61,7 +61,7 @@ fn the_forerunner_has_no_flags() {
     }
     for bad in [&["rv"][..], &["rv", "1", "2", "3"], &["rv", "x"]] {
         assert_eq!(
-            main("noports bridge", bad),
+            main(Console::new("noports bridge"), bad),
             ExitCode::from(MISUSE),
             "{bad:?}"
         );
@@ -199,6 +199,10 @@ fn misuse_and_help_have_their_exit_codes() {
         (&["-h", "rv", "-p", "70000"], ExitCode::from(1)),
         (&["--help"], ExitCode::SUCCESS),
     ] {
-        assert_eq!(main("noports bridge", words), want, "{words:?}");
+        assert_eq!(
+            main(Console::new("noports bridge"), words),
+            want,
+            "{words:?}"
+        );
     }
 }

@@ -141,9 +141,9 @@ fn ssh_words(wish: &Wish, user: &UserName, port: u16, destination: Destination) 
 }
 
 /// Scripts take the line of a classic program apart, and know one host in it.
-fn printed_destination() -> Destination {
+fn printed_destination(wish: &Wish) -> Destination {
     let dropbear = || ssh::find().is_some_and(|program| ssh::is_dropbear(&program));
-    if cli::classic().is_some() || dropbear() {
+    if wish.classic || dropbear() {
         Destination::Localhost
     } else {
         Destination::Device
@@ -185,7 +185,7 @@ pub(super) async fn print(
         }
     };
     progress.done(format!("port {port} waits {} s for ssh", waits.as_secs()));
-    let words = ssh_words(wish, user, port, printed_destination());
+    let words = ssh_words(wish, user, port, printed_destination(wish));
     let command = format!("ssh {}", ssh::shell_line(&words));
     if wish.json {
         let opened = Opened {

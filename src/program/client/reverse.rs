@@ -112,7 +112,7 @@ impl Guest {
             let keys = self.keys.clone();
             let gone = task::spawn_blocking(move || keys.remove_session(&session));
             if let Err(error) = gone.await {
-                warn!("authorized_keys=not_restored error={error}");
+                warn!("authorized_keys=not_restored reason={error}");
             }
         }
     }
@@ -123,7 +123,7 @@ impl Drop for Guest {
         if let Some(session) = self.session.take()
             && let Err(error) = self.keys.remove_session(&session)
         {
-            warn!("authorized_keys=not_restored error={error}");
+            warn!("authorized_keys=not_restored reason={error}");
         }
     }
 }

@@ -37,7 +37,10 @@ use crate::{
 };
 
 /// How long the tunnel waits for the next user, in seconds.
-pub(super) const IDLE: u64 = tunnel_ssh::LASTS.as_secs();
+pub(super) const IDLE: Duration = tunnel_ssh::LASTS;
+/// Bounds of what somebody may ask for instead.
+pub(super) const LEAST_IDLE: Duration = Duration::from_secs(1);
+pub(super) const MOST_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Longest wait for the tunnel to stand.
 const STANDS: Duration = Duration::from_secs(15);
 /// How long a bridge may wait for the tunnel's ssh.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
-    cli::{self, Failure, with_account},
+    cli::{Console, Failure, with_account},
     np::{ids::DeviceName, policy::DeviceGroup},
     session::{authorise::Consult, online},
     sys,
@@ -79,8 +79,8 @@ with_account! {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -88,12 +88,15 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
     sys::process::protect_memory();
     let json = args.json;
-    cli::finish(name, json, cli::run(1, online::until_told(story(args))))
+    console.finish(
+        json,
+        console.run(1, online::until_told(story(&console, args))),
+    )
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
 pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    cli::verify(name, words, |args: Args| args.ready().map(drop))
+    Console::new(name).verify(words, |console, args: Args| args.ready(console).map(drop))
 }
 
 impl Args {
@@ -171,14 +174,14 @@ impl Args {
 
 impl Args {
     /// Everything that can be wrong before anybody is dialled.
-    fn ready(&self) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
+    fn ready(&self, console: &Console) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
         let policy = self.policy()?;
-        let (network, keys) = self.account().open(self.as_.as_deref())?;
+        let (network, keys) = self.account().open(console, self.as_.as_deref())?;
         Ok((network, keys, policy))
     }
 }
 
-async fn story(args: Args) -> Result<(), Failure> {
-    let (network, keys, policy) = args.ready()?;
+async fn story(console: &Console, args: Args) -> Result<(), Failure> {
+    let (network, keys, policy) = args.ready(console)?;
     serve(network, keys, policy, online::tell(args.json)).await
 }

@@ -203,7 +203,7 @@ impl Keyring {
             match task::spawn_blocking(move || file.remove_stale()).await {
                 Ok(0) => {}
                 Ok(count) => info!("temporary_keys=removed count={count} from=an_earlier_run"),
-                Err(error) => error!("temporary_keys=left error={:?}", error.to_string()),
+                Err(error) => error!("temporary_keys=left reason={:?}", error.to_string()),
             }
         }
         (ring.clone(), Closing(ring))
@@ -260,7 +260,7 @@ impl Keyring {
             .and_then(|file| file.remove_session(&session.to_string()));
         if let Err(error) = removed {
             error!(
-                "session={session} temporary_key=left error={:?}",
+                "session={session} temporary_key=left reason={:?}",
                 error.to_string()
             );
         }

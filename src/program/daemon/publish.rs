@@ -59,7 +59,7 @@ impl Daemon {
             other => info!(
                 "ignored from={} word=ping reason={:?}",
                 note.from,
-                other.err()
+                online::unread(other)
             ),
         }
     }
@@ -78,7 +78,7 @@ impl Daemon {
             let pause = match self.publish().await {
                 Ok(()) => RECORD_EVERY,
                 Err(why) => {
-                    error!("publish={why:?}");
+                    error!("publish=failed reason={:?}", why.to_string());
                     Duration::from_secs(30)
                 }
             };

@@ -76,7 +76,7 @@ impl Daemon {
         let from = note.from.clone();
         let text = match self.at.open(&note).await {
             Ok(Some(text)) => text,
-            other => return info!("refused from={from} reason={:?}", other.err()),
+            other => return info!("refused from={from} reason={:?}", online::unread(other)),
         };
         let Some(session) = claimed_session(word, &text) else {
             return info!("refused from={from} reason=no_session");

@@ -9,7 +9,6 @@ use std::{
 
 use async_std::{future::timeout, task};
 use log::info;
-use miniserde::json;
 
 use crate::{
     at::{
@@ -21,7 +20,10 @@ use crate::{
         keyfile::AtKeys,
         verb::Detail,
     },
-    cli::{self, Draft, Failure, Given, Phrases, Progress, exit, keystore, refuse_overwriting},
+    cli::{
+        self, Console, Draft, Failure, Outcome, Phrases, Progress, exit, keystore,
+        refuse_overwriting,
+    },
     net::backoff::Backoff,
     secret::Secret,
 };
@@ -48,24 +50,7 @@ pub struct Request {
     pub patience: Duration,
 }
 
-#[derive(miniserde::Serialize)]
-struct Asked<'a> {
-    event: &'static str,
-    atsign: &'a str,
-    id: &'a str,
-    code: &'a str,
-    link: &'a str,
-}
-
-#[derive(miniserde::Serialize)]
-struct Enrolled<'a> {
-    event: &'static str,
-    atsign: &'a str,
-    id: &'a str,
-    keys: &'a str,
-}
-
-pub(super) async fn run(args: Ask, given: Given) -> Result<(), Failure> {
+pub(super) async fn run(console: &Console, args: Ask) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let request = Request {
         app: show::parse_name("program", &args.app)?,
@@ -74,32 +59,28 @@ pub(super) async fn run(args: Ask, given: Given) -> Result<(), Failure> {
             None => host_name(),
         },
         namespaces: show::parse_namespaces(&args.namespaces)?,
-        life: args.life.as_deref().map(show::parse_life).transpose()?,
-        patience: Duration::from_secs(args.timeout),
+        life: args.life.map(show::life),
+        patience: args.timeout,
     };
     let network = cli::network(args.root.as_deref(), &args.ca)?;
     let file = cli::key_file(&who, args.keys.as_deref())?;
-    let phrases = given.phrases(args.passphrase_file.as_deref())?;
-    let mut progress = Progress::new(args.quiet);
-    let code = || match given.secret {
-        Some(code) => Ok(code),
+    let phrases = console.phrases(args.passphrase_file.as_deref())?;
+    let mut progress = console.progress(args.quiet);
+    let code = || match &console.given().secret {
+        Some(code) => Ok(code.clone()),
         None => {
             let prompt = format!("the code for a request to {who} (it is not shown):");
             CODE.read(args.code_file.as_deref(), &prompt)
         }
     };
     let told = |id: &str| {
-        if args.json {
-            cli::print_out(&json::to_string(&Asked {
-                event: "asked",
-                atsign: who.as_str(),
-                id,
-                code: &show::code(id),
-                link: &show::link(&who, id),
-            }));
-        } else if given.classic {
-            cli::print_out(&format!("Enrollment ID: {id}"));
-        }
+        let outcome = Outcome::new("asked")
+            .with("atsign", who.as_str())
+            .with("id", id)
+            .with("code", &show::code(id))
+            .with("link", &show::link(&who, id))
+            .classic(format!("Enrollment ID: {id}"));
+        console.tell(args.json, outcome);
     };
     let id = enroll(
         &network,
@@ -113,16 +94,13 @@ pub(super) async fn run(args: Ask, given: Given) -> Result<(), Failure> {
     )
     .await?;
     let path = file.display().to_string();
-    cli::print_out(&match (args.json, given.classic) {
-        (true, _) => json::to_string(&Enrolled {
-            event: "enrolled",
-            atsign: who.as_str(),
-            id: &id,
-            keys: &path,
-        }),
-        (false, true) => format!("[Success] Your .atKeys file saved at {path}"),
-        (false, false) => path,
-    });
+    let outcome = Outcome::new("enrolled")
+        .with("atsign", who.as_str())
+        .with("id", &id)
+        .with("keys", &path)
+        .classic(format!("[Success] Your .atKeys file saved at {path}"))
+        .plain(path);
+    console.tell(args.json, outcome);
     Ok(())
 }
 
@@ -391,7 +369,9 @@ async fn wait(
                         Some(verdict) => return Err(Ended::Said(verdict)),
                     }
                 }
-                Err(error) if error.may_pass() => info!("waiting error={error:?}"),
+                Err(error) if error.may_pass() => {
+                    info!("waiting reason={:?}", error.to_string());
+                }
                 Err(error) => return Err(error.into()),
             }
             task::sleep(backoff.pause(jitter())).await;

@@ -90,7 +90,7 @@ pub async fn run(
 async fn look(at: &Client) -> Result<Vec<Enrollment>, Failure> {
     match listed(at, Some("pending")).await {
         Err(failure) if failure.code == exit::UNREACHABLE => {
-            info!("waiting error={failure:?}");
+            info!("waiting reason={:?}", failure.message);
             Ok(Vec::new())
         }
         listed => listed,
@@ -116,7 +116,7 @@ impl Bell {
             Ok(heard) => Ok(Self(Some(heard))),
             // A server that knows no such monitor is asked more often instead.
             Err(AtError::Refused(fault)) if fault.code != Some(Code::Unauthenticated) => {
-                info!("listening=no why={fault}");
+                info!("listening=no reason={fault}");
                 Ok(Self(None))
             }
             Err(error) => Err(error.into()),

@@ -4,7 +4,7 @@ use miniserde::json;
 
 use crate::{
     at::{Verb, client::Link},
-    cli::{self, Failure, Given},
+    cli::{self, Console, Failure, Given},
 };
 
 use super::{CODE, Codes, Manager, show};
@@ -20,15 +20,15 @@ struct Made<'a> {
 }
 
 /// `otp`, or `spp` when the code shall stand.
-pub async fn run(standing: bool, args: Codes, given: Given) -> Result<(), Failure> {
-    let ttl = args.ttl.as_deref().map(show::parse_life).transpose()?;
-    let phrases = given.phrases(args.passphrase_file.as_deref())?;
+pub async fn run(console: &Console, standing: bool, args: Codes) -> Result<(), Failure> {
+    let ttl = args.ttl.map(show::life);
+    let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;
     let who = manager.keys.atsign.clone();
     let verb = match standing {
         false => Verb::OtpGet { ttl },
         true => Verb::OtpPut {
-            otp: standing_code(&args, given, who.as_str())?,
+            otp: standing_code(&args, console.given(), who.as_str())?,
             ttl,
         },
     };
@@ -49,9 +49,9 @@ pub async fn run(standing: bool, args: Codes, given: Given) -> Result<(), Failur
     Ok(())
 }
 
-fn standing_code(args: &Codes, given: Given, who: &str) -> Result<String, Failure> {
-    let code = match given.secret {
-        Some(code) => code,
+fn standing_code(args: &Codes, given: &Given, who: &str) -> Result<String, Failure> {
+    let code = match &given.secret {
+        Some(code) => code.clone(),
         None => CODE.read(
             args.code_file.as_deref(),
             &format!("the code for requests to {who} (it is not shown):"),

@@ -16,7 +16,7 @@ use crate::{
         enrolment::{self, Enrollment},
         fault::Code,
     },
-    cli::{self, Failure, Given},
+    cli::{self, Console, Failure},
 };
 
 use super::{Decide, Manager, auto, show, told::Told};
@@ -215,23 +215,24 @@ fn codes(of: &[Enrollment]) -> String {
     of.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failure> {
-    let choice = Choice::new(&args, given.classic)?;
-    let limit = Limit::new(action, &args, &choice, given.classic)?;
+pub async fn run(console: &Console, action: Action, args: Decide) -> Result<(), Failure> {
+    let classic = console.given().classic;
+    let choice = Choice::new(&args, classic)?;
+    let limit = Limit::new(action, &args, &choice, classic)?;
     let careless = matches!(action, Action::Approve) && args.yes || action == Action::Auto;
     let must_choose = careless || !matches!(action, Action::List | Action::Approve);
     if must_choose && choice.is_open() {
         return Err(Failure::misuse(format!("{} which one?", action.word()))
             .hint("its id or code; or --app and --device for all that fit"));
     }
-    let phrases = given.phrases(args.passphrase_file.as_deref())?;
+    let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;
     let who = manager.keys.atsign.clone();
     let at = Client::login(&manager.network, Arc::clone(&manager.keys)).await?;
     manager.progress.done(format_args!("logged in as {who}"));
     let told = Told {
         json: args.json,
-        classic: given.classic,
+        classic: console.given().classic,
     };
     match action {
         Action::List => list(&at, &choice, &args, told).await,
@@ -244,7 +245,11 @@ pub async fn run(action: Action, args: Decide, given: Given) -> Result<(), Failu
             if picked.is_empty() {
                 return nothing(choice.none(action), told);
             }
-            if action != Action::Approve && picked.len() > 1 && !args.yes && !given.classic {
+            if action != Action::Approve
+                && picked.len() > 1
+                && !args.yes
+                && !console.given().classic
+            {
                 return Err(
                     Failure::misuse("several fit: say which, or --yes for all of them")
                         .hint(codes(&picked)),

@@ -1,6 +1,6 @@
 //! How enrolments are written and read by people: short codes, namespaces, life times, QR. No I/O.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 
@@ -132,28 +132,9 @@ pub fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
     }
 }
 
-/// `30d`, `2h,30m`, `90s`, `999ms` → milliseconds; zero is for ever.
-///
-/// # Errors
-/// A misuse that names the text.
-pub fn parse_life(text: &str) -> Result<u64, Failure> {
-    const UNITS: [(&str, u64); 5] = [
-        ("ms", 1),
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1000),
-    ];
-    let part = |part: &str| {
-        let part = part.trim();
-        let unit = UNITS.iter().find(|(unit, _)| part.ends_with(unit))?;
-        let count: u64 = part[..part.len() - unit.0.len()].trim().parse().ok()?;
-        count.checked_mul(unit.1)
-    };
-    let sum = text
-        .split(',')
-        .try_fold(0u64, |sum, one| sum.checked_add(part(one)?));
-    sum.ok_or_else(|| Failure::misuse(format!("{text:?} is no time")).hint("such as 1h or 2d,12h"))
+/// A life time in the protocol's milliseconds; zero is for ever.
+pub fn life(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -212,30 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_and_times_are_read_or_refused() {
+    fn namespaces_are_read_or_refused() {
         let read = |text: &str| parse_namespaces(text).map(|all| namespaces(&all));
         assert_eq!(read(NAMESPACES).unwrap(), "sshnp:rw, sshrvd:rw");
         assert_eq!(read("\"a.b:r\" , *:rw").unwrap(), "*:rw, a.b:r");
         for bad in ["", "sshnp", "sshnp:w", ":rw", "a b:rw", "a:rw,,"] {
             assert!(read(bad).is_err(), "{bad:?}");
-        }
-        for (text, want) in [
-            ("1h", 3_600_000),
-            ("2d,1h,10m,20s,999ms", 177_020_999),
-            ("0ms", 0),
-        ] {
-            assert_eq!(parse_life(text).unwrap(), want, "{text}");
-        }
-        for bad in [
-            "",
-            "1",
-            "h",
-            "-1h",
-            "1h,",
-            "99999999999999999999d",
-            "9999999999999999d",
-        ] {
-            assert!(parse_life(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -19,11 +19,12 @@ use super::{
     host::{self, Init},
     render,
 };
-use crate::cli::{self, exit, print_err, print_out};
+use crate::cli::{Console, exit, print_err, print_out};
 use crate::sys::{
     supervisor::Told,
     user::{self, Person},
 };
+use crate::text::json::{Object, array};
 
 /// The services of this machine: how they are, and a new start.
 #[derive(FromArgs, Debug)]
@@ -94,21 +95,22 @@ pub struct Found {
 }
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
     match args.what {
-        What::Status(args) => show(name, &args.program, args.json),
-        What::Restart(args) => cli::finish(name, args.json, restart(&args.program, args.json)),
+        What::Status(args) => show(&console, &args.program, args.json),
+        What::Restart(args) => console.finish(args.json, restart(&args.program, args.json)),
     }
 }
 
 /// `noports daemon status`.
 pub fn of_program(name: &str, program: &Program, words: &[&str]) -> ExitCode {
-    match cli::parse::<OfProgram>(name, words) {
-        Ok(args) => show(name, &[program.name.to_owned()], args.json),
+    let mut console = Console::new(name);
+    match console.parse::<OfProgram>(words) {
+        Ok(args) => show(&console, &[program.name.to_owned()], args.json),
         Err(code) => code,
     }
 }
@@ -210,9 +212,8 @@ fn restart(programs: &[String], json: bool) -> Result<(), Failure> {
         print_err(&format!("{} is started anew", service.name));
     }
     if json {
-        let names: Vec<_> = found.iter().map(|found| found.name.as_str()).collect();
-        let names = json::to_string(&names);
-        print_out(&format!(r#"{{"event":"restarted","services":{names}}}"#));
+        let names = array(found.iter().map(|found| found.name.as_str()));
+        print_out(&Object::event("restarted").raw("services", names).end());
     }
     Ok(())
 }
@@ -237,13 +238,13 @@ struct Row {
     log: String,
 }
 
-fn show(name: &str, programs: &[String], json: bool) -> ExitCode {
+fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {
     let found = match chosen(programs) {
         Ok(found) => found,
-        Err(failure) => return cli::finish(name, json, Err(failure)),
+        Err(failure) => return console.finish(json, Err(failure)),
     };
     let Some(me) = user::me() else {
-        return cli::finish(name, json, Err(Failure::plain("who are you?")));
+        return console.finish(json, Err(Failure::plain("who are you?")));
     };
     let rows: Vec<Row> = found.iter().map(|found| row(found, &me)).collect();
     if json {

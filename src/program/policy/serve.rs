@@ -13,6 +13,7 @@ use futures_lite::future;
 use log::{debug, error, info, warn};
 
 use super::{Failure, Serve};
+use crate::cli::Console;
 use crate::{
     at::{
         AtKey, AtSign, Notification, Verb,
@@ -28,6 +29,7 @@ use crate::{
     },
     session::{in_work::InWork, online},
     sys::signal::{self, HangUps},
+    text::json::Object,
 };
 
 pub use super::source::Source;
@@ -55,17 +57,20 @@ pub struct Plan {
 }
 
 /// Everything that can be wrong before anybody is dialled.
-pub(super) fn prepare(args: &Serve) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
+pub(super) fn prepare(
+    console: &Console,
+    args: &Serve,
+) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
     let plan = args.plan()?;
     if let Source::File(file) = &plan.source {
         super::read_rules(file)?;
     }
-    let (network, keys) = args.account().open(args.as_.as_deref())?;
+    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
     Ok((network, keys, plan))
 }
 
-pub(super) async fn story(args: Serve) -> Result<(), Failure> {
-    let (network, keys, plan) = prepare(&args)?;
+pub(super) async fn story(console: &Console, args: Serve) -> Result<(), Failure> {
+    let (network, keys, plan) = prepare(console, &args)?;
     let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
     let ready = online::tell(args.json);
     // Unlike elsewhere a hang-up is no end: it means "read the rules again".
@@ -101,10 +106,8 @@ pub async fn serve(
         in_work: InWork::new(MAX_IN_WORK, MAX_IN_WORK_OF_ONE),
         news,
     }));
-    ready(&format!(
-        r#"{{"event":"ready","as":"{}"}}"#,
-        desk.0.at.atsign()
-    ));
+    let owner = desk.0.at.atsign().as_str();
+    ready(&Object::event("ready").text("as", owner).end());
     let reload = async {
         desk.reload_for_ever(look, told, hang_ups).await;
         Ok(())
@@ -162,7 +165,12 @@ impl Desk {
         let (at, from) = (&self.0.at, &note.from);
         let text = match at.open(note).await {
             Ok(text) => text.unwrap_or_default(),
-            Err(error) => return info!("ignored from={from} rpc={id} reason={error:?}"),
+            Err(error) => {
+                return info!(
+                    "ignored from={from} rpc={id} reason={:?}",
+                    error.to_string()
+                );
+            }
         };
         let question = match Question::parse(from, id, &text) {
             Ok(question) => question,
@@ -206,7 +214,7 @@ impl Desk {
             Err(AtError::Refused(fault)) if fault.text.contains("immutable") => false,
             // Two answers are better than none.
             Err(error) => {
-                warn!("rpc={id} lock={error:?}");
+                warn!("rpc={id} lock=failed reason={:?}", error.to_string());
                 true
             }
         }
@@ -239,7 +247,7 @@ impl Desk {
             seen = now;
             match source.read(&self.0.at).await {
                 Ok(rules) => self.replace(rules, by),
-                Err(why) => error!("rules=kept by={by} error={:?}", why.message),
+                Err(why) => error!("rules=kept by={by} reason={:?}", why.message),
             }
         }
     }
@@ -277,7 +285,7 @@ async fn wait(source: &Source, told: &Receiver<()>, hang_ups: &mut HangUps) -> &
 fn log_decision(id: RequestId, q: &Question, decision: &Decision) {
     let answer = &decision.answer;
     info!(
-        "decision rpc={id} client={} daemon={} device={} group={:?} authorized={} permit={} rule={} groups={:?} why={:?}",
+        "decision rpc={id} client={} daemon={} device={} group={:?} authorized={} permit={} rule={} groups={:?} reason={:?}",
         q.client,
         q.daemon,
         q.device,

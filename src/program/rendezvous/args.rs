@@ -13,11 +13,11 @@ use log::{LevelFilter, warn};
 use super::{MAX_SESSIONS, Policy, Ways, address, serve};
 use crate::{
     at::{client::Network, keyfile::AtKeys},
-    cli::{self, Failure, with_account},
+    cli::{Console, Failure, with_account},
     net::dial::is_localhost,
-    np::ports,
     session::online,
     sys,
+    text::host::is_host,
 };
 
 with_account! {
@@ -57,8 +57,8 @@ with_account! {
 const ENABLE_SNOOP: &str = "ENABLE_SNOOP";
 
 /// The program.
-pub fn main(name: &str, words: &[&str]) -> ExitCode {
-    let args: Args = match cli::parse(name, words) {
+pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -67,16 +67,15 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::process::more_descriptors();
     let json = args.json;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    cli::finish(
-        name,
+    console.finish(
         json,
-        cli::run(threads, online::until_told(story(args))),
+        console.run(threads, online::until_told(story(&console, args))),
     )
 }
 
 impl Args {
     fn policy(&self, host: String) -> Result<Policy, Failure> {
-        if !ports::host_is_plain(&host) {
+        if !is_host(&host) {
             return Err(Failure::misuse(format!(
                 "{host:?} is no host name or address"
             )));
@@ -117,28 +116,32 @@ fn default_bind(host: &str) -> IpAddr {
 
 /// Whether it would start with these words; for a service, before it is installed.
 pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    cli::verify(name, words, |args: Args| {
+    Console::new(name).verify(words, |console, args: Args| {
         // Where none is given, it is found out when the service starts.
         let host = args.host.clone().unwrap_or_else(|| "localhost".to_owned());
-        args.ready(host).map(drop)
+        args.ready(console, host).map(drop)
     })
 }
 
 impl Args {
     /// Everything that can be wrong before anybody is dialled.
-    fn ready(&self, host: String) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
+    fn ready(
+        &self,
+        console: &Console,
+        host: String,
+    ) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
         let policy = self.policy(host)?;
-        let (network, keys) = self.account().open(self.as_.as_deref())?;
+        let (network, keys) = self.account().open(console, self.as_.as_deref())?;
         Ok((network, keys, policy))
     }
 }
 
-async fn story(args: Args) -> Result<(), Failure> {
+async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let host = match &args.host {
         Some(host) => host.clone(),
         None => own_address(&args.account().network()?).await?,
     };
-    let (network, keys, policy) = args.ready(host)?;
+    let (network, keys, policy) = args.ready(console, host)?;
     serve(network, keys, policy, online::tell(args.json)).await
 }
 

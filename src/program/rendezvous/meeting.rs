@@ -108,7 +108,7 @@ impl Signer {
         match self.at.public_key_for(&self.asker, &self.who).await {
             Ok(key) => key,
             Err(error) => {
-                warn!("public_key_of={} error={error:?}", self.who);
+                warn!("public_key_of={} reason={:?}", self.who, error.to_string());
                 None
             }
         }
@@ -173,7 +173,8 @@ async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, Socke
             Err(error) => {
                 // Once per socket, not ten times a second.
                 if !std::mem::replace(&mut failed, true) {
-                    warn!("session={session} accept={error:?}");
+                    let reason = error.to_string();
+                    warn!("session={session} accept=failed reason={reason:?}");
                 }
                 task::sleep(BREATH).await;
             }
@@ -500,7 +501,8 @@ async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done:
         ),
         Err(error) => log!(
             level,
-            "session={session} {ends} cut={error:?} lasted={lasted:.1?}"
+            "session={session} {ends} cut reason={:?} lasted={lasted:.1?}",
+            error.to_string()
         ),
     }
     let _ = done.send(()).await;

@@ -1,9 +1,8 @@
-//! `[BIND:]PORT:HOST:PORT`, as for `ssh -L`; and times as people write them.
+//! `[BIND:]PORT:HOST:PORT`, as for `ssh -L`.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     str::FromStr,
-    time::Duration,
 };
 
 use crate::net::dial::Endpoint;
@@ -73,29 +72,6 @@ fn number(text: &str) -> Option<u16> {
     digits.then(|| text.parse().ok())?
 }
 
-/// `30s`, `1h,14m,30s`, `7d`, or a number of seconds; 0 is for ever, which is `most`.
-pub(super) fn parse_duration(text: &str, most: Duration) -> Option<Duration> {
-    let mut seconds = 0u64;
-    for part in text.split(',') {
-        let part = part.trim();
-        let (digits, unit) = match part.char_indices().last()? {
-            (at, 's') => (&part[..at], 1),
-            (at, 'm') => (&part[..at], 60),
-            (at, 'h') => (&part[..at], 3600),
-            (at, 'd') => (&part[..at], 24 * 3600),
-            _ => (part, 1),
-        };
-        if !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        seconds = seconds.checked_add(digits.parse::<u64>().ok()?.checked_mul(unit)?)?;
-    }
-    match seconds {
-        0 => Some(most),
-        some => Some(Duration::from_secs(some).min(most)),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -133,28 +109,6 @@ mod tests {
             let got = text.parse::<Forward>().ok();
             let got = got.map(|f| (f.bind.to_string(), f.port, f.target.to_string()));
             let want = want.map(|(bind, port, to)| (bind.to_owned(), port, to.to_owned()));
-            assert_eq!(got, want, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn times_as_people_write_them() {
-        const MOST: Duration = Duration::from_secs(365 * 24 * 3600);
-        for (text, want) in [
-            ("30s", Some(30)),
-            ("1h,14m,30s", Some(3600 + 14 * 60 + 30)),
-            ("7d", Some(7 * 24 * 3600)),
-            ("45", Some(45)),
-            ("0", Some(MOST.as_secs())),
-            ("9999d", Some(MOST.as_secs())),
-            ("", None),
-            ("s", None),
-            ("1w", None),
-            ("-1s", None),
-            ("1.5h", None),
-            ("99999999999999999999d", None),
-        ] {
-            let got = parse_duration(text, MOST).map(|time| time.as_secs());
             assert_eq!(got, want, "{text:?}");
         }
     }

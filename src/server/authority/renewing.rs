@@ -65,7 +65,7 @@ impl Renewing {
                 (made.shown, made.at, made.failed) = (shown, now, None);
             }
             Err(why) => {
-                log::warn!("certificate=kept why={why}");
+                log::warn!("certificate=kept reason={why}");
                 made.failed = Some(now);
             }
         }

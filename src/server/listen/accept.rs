@@ -94,7 +94,7 @@ where
                 Ok((tcp, from)) => admit(hub, tcp, from, alive.clone(), serve.clone()),
                 Err(why) if is_passing(&why) => {}
                 Err(why) => {
-                    log::warn!("accept why={why}");
+                    log::warn!("accept reason={why}");
                     drop(hub);
                     task::sleep(SHORTAGE).await;
                 }

@@ -207,7 +207,7 @@ async fn sweep(hub: &Arc<Hub>) {
         // A clock set years ahead by mistake must not cost what only seems to have expired.
         let at = Instant::now();
         if distrust.is_in_doubt(Duration::from_millis(now()), at - began, at) {
-            log::warn!("purge=postponed why=\"the clock leapt ahead\"");
+            log::warn!("purge=postponed reason=\"the clock leapt ahead\"");
             continue;
         }
         purge_all(hub).await;

@@ -17,7 +17,7 @@ use futures_lite::AsyncReadExt;
 
 use crate::{
     at::AtSign,
-    server::{session::public_value, store::StoreError},
+    server::{http, session::public_value, store::StoreError},
 };
 
 use super::{Hub, accept::Visitor, board::House, connection, now};
@@ -75,18 +75,15 @@ async fn answer(hub: &Hub, house: &House, head: &[u8]) -> String {
         Ok(None) => reply("404 Not Found", ""),
         Err(why) => {
             let why: StoreError = why;
-            log::warn!("to={who} http={why}");
+            log::warn!("to={who} http=failed reason={why}");
             reply("503 Service Unavailable", "")
         }
     }
 }
 
 fn reply(status: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
+    const GUARDED: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
+    http::answer(status, "charset=utf-8", GUARDED, body)
 }
 
 /// Whose value is asked for, and which; or the status to answer with.

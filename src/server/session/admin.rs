@@ -13,9 +13,9 @@ use crate::{
         store::{
             Rows, StoreError, Tx, lists,
             log::{Change, Commit},
-            text::{Object, array},
         },
     },
+    text::json::{Object, array},
 };
 
 use super::{Answer, Handled, Outcome, SERVER_VERSION, Session, pattern, refuse, success};

@@ -69,7 +69,7 @@ impl Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(why: StoreError) -> Self {
-        log::error!("store why={why}");
+        log::error!("store reason={why}");
         let text = match why {
             StoreError::Full => "the disk is full",
             _ => "the store failed",

@@ -7,8 +7,8 @@ use crate::{
     server::store::{
         Tx,
         records::{Meta, Record},
-        text,
     },
+    text::json::Object as Writer,
 };
 
 use super::{Answer, Handled, Session, refuse, write};
@@ -40,12 +40,7 @@ impl Session {
                 return Err(unreadable());
             };
             let response = self.one_of_batch(tx, command, now);
-            answers.push(
-                text::Object::new()
-                    .raw("id", id)
-                    .raw("response", response)
-                    .end(),
-            );
+            answers.push(Writer::new().raw("id", id).raw("response", response).end());
         }
         Ok(Answer::Data(format!("[{}]", answers.join(","))))
     }
@@ -63,11 +58,11 @@ impl Session {
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         };
         match handled {
-            Ok(Answer::Data(data)) => text::Object::new().text("data", &data).end(),
-            Ok(_) => text::Object::new().text("data", "null").end(),
+            Ok(Answer::Data(data)) => Writer::new().text("data", &data).end(),
+            Ok(_) => Writer::new().text("data", "null").end(),
             Err(refusal) => {
                 let code = refusal.fault.code.unwrap_or(Code::InternalException);
-                text::Object::new()
+                Writer::new()
                     .text("error_code", code.number())
                     .text("error_message", &refusal.fault.text)
                     .end()

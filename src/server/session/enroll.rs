@@ -21,9 +21,9 @@ use crate::{
         store::{
             Event, Tx,
             notes::{Kind, Status},
-            text::Object,
         },
     },
+    text::json::Object,
 };
 
 use super::{Answer, Handled, Refusal, Session, Who, auth::PKAM_KEY, refuse};

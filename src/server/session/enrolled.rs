@@ -26,8 +26,11 @@ use crate::{
             Tx,
             log::Change,
             records::{Logged, Meta, Record},
-            text::{Object, array, date},
         },
+    },
+    text::{
+        calendar::date,
+        json::{Object, array},
     },
 };
 

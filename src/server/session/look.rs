@@ -21,9 +21,9 @@ use crate::{
             log::Change,
             records::{Logged, Meta, Record},
             register::{self, Home},
-            text::{Object, array},
         },
     },
+    text::json::{Object, array},
 };
 
 use super::{Answer, Handled, Next, Outcome, Refusal, Session, Who, pattern, refuse};

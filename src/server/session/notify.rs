@@ -19,8 +19,11 @@ use crate::{
             notes::{Kind, Note, Status},
             records::Meta,
             register::Home,
-            text::{Object, date, parse_day},
         },
+    },
+    text::{
+        calendar::{date, parse_day},
+        json::Object,
     },
 };
 

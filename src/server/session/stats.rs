@@ -18,10 +18,10 @@
 
 use crate::{
     at::fault::Code,
-    server::store::{
-        Tx,
-        notes::Tally,
-        text::{Object, date, quote},
+    server::store::{Tx, notes::Tally},
+    text::{
+        calendar::date,
+        json::{Object, quote},
     },
 };
 

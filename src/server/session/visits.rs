@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     at::AtSign,
-    server::store::text::{Object, date},
+    text::{calendar::date, json::Object},
 };
 
 /// Most atSigns, and most keys, that are counted. Those that came least often are forgotten first.

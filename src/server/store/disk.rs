@@ -324,7 +324,7 @@ fn write_loop(slot: &Slot, queue: &mpsc::Receiver<Job>, mut told: Told) {
                 slot.count(1, batch.len());
             }
             Err(why) => {
-                error!("store=failed transactions={} why={why}", batch.len());
+                error!("store=failed transactions={} reason={why}", batch.len());
                 slot.count(2, batch.len());
                 slot.reopen();
             }

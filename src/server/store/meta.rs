@@ -4,10 +4,8 @@ use miniserde::{Deserialize, json};
 
 use crate::at::metadata::{Item, Metadata};
 
-use super::{
-    StoreError,
-    text::{Object, date},
-};
+use super::StoreError;
+use crate::text::{calendar::date, json::Object};
 
 /// Stored metadata. Times are milliseconds since 1970; the rest is as the wire has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

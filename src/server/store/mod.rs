@@ -21,7 +21,6 @@ pub mod notes;
 pub mod records;
 pub mod register;
 pub mod rows;
-pub mod text;
 
 use std::{collections::BTreeMap, io, ops::Bound, path::PathBuf, sync::Arc};
 

@@ -165,7 +165,13 @@ mod tests {
     use crate::{net::dial::Endpoint, session::ask::Look};
 
     fn hint(why: &str, target: Option<&str>, services: Option<&[&str]>) -> String {
-        let whom = Whom::parse("@device", Some("dev1"), Some("@rv"), 1).unwrap();
+        let whom = Whom::parse(
+            "@device",
+            Some("dev1"),
+            Some("@rv"),
+            std::time::Duration::from_secs(1),
+        )
+        .unwrap();
         let target = target.map(|text| Endpoint::parse(text, None).unwrap());
         let want = match &target {
             Some(target) => Want::Tunnel {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use async_std::future::timeout;
 use log::debug;
 
-use super::Whom;
+use super::{Want, Whom};
 use crate::{
     at::client::{Client, Event, Subscription},
-    cli::{Failure, classic, exit},
+    cli::{Failure, exit},
     np::{
         Message,
         session::{Awaited, Offer},
@@ -148,9 +148,10 @@ impl Talk {
                 Ok(text) => text.unwrap_or_default(),
                 Err(error) => {
                     debug!(
-                        "from={} entity={} error={error:?}",
+                        "from={} entity={} reason={:?}",
                         note.from,
-                        note.entity()
+                        note.entity(),
+                        error.to_string()
                     );
                     continue;
                 }
@@ -167,7 +168,7 @@ impl Talk {
 }
 
 impl Missing {
-    pub fn explain(self, whom: &Whom) -> Failure {
+    pub fn explain(self, whom: &Whom, want: Want) -> Failure {
         let (to, device, via) = (&whom.to, &whom.device, &whom.via);
         let waited = whom.patience.as_secs();
         match self {
@@ -180,7 +181,7 @@ impl Missing {
                 Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(
                     "is its daemon running under that device name, and is your atSign among its managers?",
                 )
-                .classic(silence(awaited))
+                .classic(silence(awaited, want))
             }
             Self::NoPorts(why) => {
                 let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
@@ -203,9 +204,11 @@ fn silent_rendezvous(whom: &Whom) -> String {
 }
 
 /// How the classic clients say that a device is silent.
-fn silence(awaited: Awaited) -> &'static str {
-    match (awaited, classic().map(|voice| voice.name)) {
-        (Awaited::Heartbeat, Some("npt")) => "TimeoutException: Ping to NoPorts daemon timed out",
+fn silence(awaited: Awaited, want: Want) -> &'static str {
+    match (awaited, want) {
+        (Awaited::Heartbeat, Want::Tunnel { .. }) => {
+            "TimeoutException: Ping to NoPorts daemon timed out"
+        }
         (Awaited::Heartbeat, _) => "TimeoutException: Daemon feature check timed out",
         _ => "No response from the device daemon",
     }

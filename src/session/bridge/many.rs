@@ -380,7 +380,7 @@ async fn serve(
     match dial(&service, DIAL).await {
         Ok(local) => cut_on(stop, far, local, remote, keys).await.into(),
         Err(error) => {
-            log::info!("service={service} error={:?}", error.to_string());
+            log::info!("service={service} reason={:?}", error.to_string());
             part(remote).or(cut(stop)).await;
             Carried::default().into()
         }

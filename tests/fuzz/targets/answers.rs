@@ -5,12 +5,12 @@ use libfuzzer_sys::fuzz_target;
 use noports::np::{
     permit::Permit,
     ping::Heartbeat,
-    ports::{Ports, PortsRequest, host_is_plain},
+    ports::{Ports, PortsRequest},
 };
 
 fuzz_target!(|text: &str| {
     if let Ok(ports) = Ports::parse(text) {
-        assert!(host_is_plain(&ports.host), "{}", ports.host);
+        assert!(noports::text::host::is_host(&ports.host), "{}", ports.host);
         // A missing nonce is printed as the word `null`, as rendezvous do.
         if ports.nonce.is_some() {
             assert_eq!(Ports::parse(&ports.print()), Ok(ports));

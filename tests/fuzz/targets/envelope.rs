@@ -38,7 +38,7 @@ fuzz_target!(|text: &str| {
     let _ = claimed_session(text);
     if let Ok(request) = SshRequest::parse(text, key) {
         assert!(
-            noports::np::ports::host_is_plain(&request.meeting.host),
+            noports::text::host::is_host(&request.meeting.host),
             "{}",
             request.meeting.host
         );

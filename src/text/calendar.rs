@@ -1,71 +1,11 @@
-//! JSON with members in a given order, and dates as the protocol writes them.
+//! The calendar, in UTC: moments as text, and days read back.
 
-use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use miniserde::json;
+/// In milliseconds.
+const DAY: u64 = 86_400_000;
 
-/// Writes one JSON object, member by member.
-///
-/// ```
-/// # use noports::server::store::text::Object;
-/// assert_eq!(Object::new().text("a", "x\"y").raw("n", 1).end(), r#"{"a":"x\"y","n":1}"#);
-/// ```
-pub struct Object(String);
-
-impl Default for Object {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Object {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self("{".into())
-    }
-    /// A member that is text.
-    #[must_use]
-    pub fn text(self, name: &str, value: &str) -> Self {
-        let quoted = quote(value);
-        self.raw(name, quoted)
-    }
-    /// A member that is text, or `null`.
-    #[must_use]
-    pub fn maybe(self, name: &str, value: Option<&str>) -> Self {
-        match value {
-            Some(value) => self.text(name, value),
-            None => self.raw(name, "null"),
-        }
-    }
-    /// A member whose value is JSON already: a number, a truth value, an object.
-    #[must_use]
-    pub fn raw(mut self, name: &str, value: impl std::fmt::Display) -> Self {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        // Writing to a String cannot fail.
-        let _ = write!(self.0, "{}:{value}", quote(name));
-        self
-    }
-    /// The whole object.
-    pub fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
-    }
-}
-
-/// A JSON string with its quotes.
-pub fn quote(text: &str) -> String {
-    json::to_string(text)
-}
-
-/// A JSON array of texts.
-pub fn array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = texts.into_iter().map(quote).collect();
-    format!("[{}]", quoted.join(","))
-}
-
-/// Days since 1970-01-01 → year, month, day (proleptic Gregorian, UTC).
+/// Days since 1970-01-01 → year, month, day (proleptic Gregorian).
 fn civil(days: i64) -> (i64, i64, i64) {
     // Counted from 1 March of the year 0, so that the leap day is a year's last.
     let shifted = days + 719_468;
@@ -80,9 +20,9 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// Milliseconds since 1970 → `2024-10-24 12:01:34.567Z`.
+/// Milliseconds since 1970 → `2024-10-24 12:01:34.567Z`, as the atProtocol writes it.
 pub fn date(millis: u64) -> String {
-    let days = i64::try_from(millis / 86_400_000).unwrap_or(i64::MAX >> 8);
+    let days = i64::try_from(millis / DAY).unwrap_or(i64::MAX >> 8);
     let (year, month, day) = civil(days);
     let second = millis / 1000 % 86_400;
     format!(
@@ -94,7 +34,25 @@ pub fn date(millis: u64) -> String {
     )
 }
 
-/// `2024-10-24` → milliseconds since 1970 of its first instant (UTC). `None`: no such day, or before 1970.
+/// A moment as `2026-11-21T10:00:00.123Z`, as logs write it; before 1970 counts as 1970.
+pub fn utc(moment: SystemTime) -> String {
+    date(millis(moment)).replacen(' ', "T", 1)
+}
+
+/// A moment as `2026-11-21 10:00:00.123456Z`, as the classic programs write it.
+pub fn with_micros(moment: SystemTime) -> String {
+    let micros = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut text = date(millis(moment));
+    text.truncate(text.len() - ".000Z".len());
+    format!("{text}.{:06}Z", micros.subsec_micros())
+}
+
+fn millis(moment: SystemTime) -> u64 {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `2024-10-24` → milliseconds since 1970 of its first instant. `None`: no such day, or before 1970.
 pub fn parse_day(text: &str) -> Option<u64> {
     let mut parts = text.splitn(3, '-');
     let mut part = || parts.next()?.parse::<i64>().ok();
@@ -110,12 +68,13 @@ pub fn parse_day(text: &str) -> Option<u64> {
         + day
         - 1
         - 719_468;
-    (civil(days) == (year, month, day))
-        .then(|| u64::try_from(days).ok()?.checked_mul(86_400_000))?
+    (civil(days) == (year, month, day)).then(|| u64::try_from(days).ok()?.checked_mul(DAY))?
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -147,9 +106,18 @@ mod tests {
     }
 
     #[test]
-    fn arrays_and_null_members_are_json() {
-        assert_eq!(array(["a", "b\n"]), r#"["a","b\n"]"#);
-        assert_eq!(array([]), "[]");
-        assert_eq!(Object::new().maybe("a", None).end(), r#"{"a":null}"#);
+    fn moments_are_written_in_utc() {
+        for (seconds, want) in [
+            (0, "1970-01-01T00:00:00.007Z"),
+            (951_782_399, "2000-02-28T23:59:59.007Z"),
+            (951_782_400, "2000-02-29T00:00:00.007Z"),
+            (951_868_800, "2000-03-01T00:00:00.007Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.007Z"),
+            (1_735_689_600, "2025-01-01T00:00:00.007Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
+        ] {
+            let moment = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(7);
+            assert_eq!(utc(moment), want);
+        }
     }
 }
