@@ -596,10 +596,15 @@ fn no_value_starts_a_second_command() {
         value,
     };
     for (value, line) in [
-        ("v".to_owned(), Ok("update:x.ns@alice v\n".to_owned())),
+        ("v".to_owned(), Ok("update:x.ns@alice v".to_owned())),
         ("v\ndelete:y.ns@alice".to_owned(), Err(Unsendable::LineEnd)),
         ("v\r".to_owned(), Err(Unsendable::LineEnd)),
-        ("v".repeat(MAX_COMMAND), Err(Unsendable::TooLong)),
+        (
+            "v".repeat(MAX_COMMAND),
+            Err(Unsendable::TooLong(
+                "update:x.ns@alice ".len() + MAX_COMMAND,
+            )),
+        ),
     ] {
         assert_eq!(update(value.clone()).line(), line, "{:.20}", value);
     }
