@@ -1,9 +1,6 @@
 use super::*;
 use crate::{
-    at::{
-        Verb,
-        verb::{Dialect, Subject},
-    },
+    at::verb::Dialect,
     server::store::notes::{Kind, tests::note},
 };
 
@@ -16,7 +13,7 @@ fn the_command_is_one_that_servers_of_2024_read() {
     note.meta.ccd = Some(false);
     note.meta.iv_nonce = Some("IV==".into());
     note.meta.shared_key_enc = Some("SKE=".into());
-    let line = command(&note);
+    let line = command(&note).unwrap().line().unwrap();
     assert_eq!(
         line,
         "notify:id:n-1:update:messageType:key:notifier:SYSTEM:ttln:1000:ttr:-1:ccd:false\
