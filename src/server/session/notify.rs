@@ -246,7 +246,7 @@ pub fn page(
     let lines = notes
         .iter()
         .filter(|note| !note.is_expired(now) && watch.wants(note))
-        .map(|note| format!("notification: {}\n", stored_json(note)))
+        .map(stored_line)
         .collect();
     Ok((lines, more))
 }
@@ -276,6 +276,11 @@ pub fn stats_line(who: &AtSign, last_commit: Option<u64>, now: u64) -> String {
     format!("notification: {}\n", stats.end())
 }
 
+/// A notification as a monitor sees it when it is replayed.
+pub fn stored_line(note: &Note) -> String {
+    format!("notification: {}\n", stored_json(note))
+}
+
 /// As replayed and listed.
 fn stored_json(note: &Note) -> String {
     let time = |at: Option<u64>| at.map_or_else(|| "null".to_owned(), date);
@@ -302,19 +307,12 @@ fn json(note: &Note, metadata: &str) -> String {
         .text("to", note.to.as_str())
         .text("key", &note.key)
         .maybe("value", note.value.as_deref())
-        .text("operation", operation(note.operation))
+        .text("operation", &note.operation.to_string())
         .raw("epochMillis", note.epoch_millis)
         .text("messageType", message_type(note))
         .raw("isEncrypted", note.is_encrypted)
         .raw("metadata", metadata)
         .end()
-}
-
-fn operation(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Update => "update",
-        Operation::Delete => "delete",
-    }
 }
 
 fn message_type(note: &Note) -> &'static str {
@@ -347,10 +345,7 @@ fn fetched(note: &Note) -> String {
         .text("toAtSign", note.to.as_str())
         .text("notification", &note.key)
         .text("type", kind)
-        .text(
-            "opType",
-            &format!("OperationType.{}", operation(note.operation)),
-        )
+        .text("opType", &format!("OperationType.{}", note.operation))
         .text("messageType", message_type(note))
         .text(
             "priority",
