@@ -33,7 +33,10 @@ use async_std::{
     task::{JoinHandle, spawn},
 };
 use futures_lite::future::zip;
-use miniserde::{Deserialize, json};
+use miniserde::{
+    Deserialize,
+    json::{self, Object, Value},
+};
 
 use crate::net::tls::Connector;
 
@@ -43,7 +46,7 @@ use super::{
     directory::Root,
     key::AtKey,
     keyfile::AtKeys,
-    metadata::Metadata,
+    metadata::{Item, Metadata},
     notification::Notification,
     share,
     verb::{Detail, Notify, Operation, Subject, Verb},
@@ -311,16 +314,13 @@ impl Client {
         let Some(answer) = sharing::found(self.run(&verb).await)? else {
             return Ok(None);
         };
-        let Some((value, about)) = read_value(&answer)? else {
+        let Some(found) = Stored::parse(&answer)? else {
             return Ok(None);
         };
-        let iv = about.iv_nonce.as_deref();
-        let wrapped = about.shared_key_enc.as_deref();
-        match opening::open(self, from, &value, iv, wrapped).await {
-            Ok(text) => Ok(Some((text, about.updated_at))),
-            // Old programs do not say whether they encrypted.
-            Err(AtError::Crypto(_)) if about.is_encrypted != Some(true) => {
-                Ok(Some((value, about.updated_at)))
+        match opening::open(self, from, &found.value, found.iv(), found.wrapped()).await {
+            Ok(text) => Ok(Some((text, found.updated_at))),
+            Err(AtError::Crypto(_)) if found.may_be_plain() => {
+                Ok(Some((found.value, found.updated_at)))
             }
             Err(why) => Err(why),
         }
@@ -338,12 +338,12 @@ impl Client {
         let Some(answer) = sharing::found(self.run(&verb).await)? else {
             return Ok(None);
         };
-        let Some((value, about)) = read_value(&answer)? else {
+        let Some(found) = Stored::parse(&answer)? else {
             return Ok(None);
         };
-        match share::open(&self.keys().self_key, &value, about.iv_nonce.as_deref()) {
+        match share::open(&self.keys().self_key, &found.value, found.iv()) {
             Ok(text) => Ok(Some(text)),
-            Err(_) if about.is_encrypted != Some(true) => Ok(Some(value)),
+            Err(_) if found.may_be_plain() => Ok(Some(found.value)),
             Err(why) => Err(why.into()),
         }
     }
@@ -487,31 +487,52 @@ impl Base {
     }
 }
 
-/// The part of `lookup:all:…` that decrypting needs.
-#[derive(Default, Deserialize)]
-struct About {
-    #[serde(rename = "isEncrypted")]
-    is_encrypted: Option<bool>,
-    #[serde(rename = "ivNonce")]
-    iv_nonce: Option<String>,
-    #[serde(rename = "sharedKeyEnc")]
-    shared_key_enc: Option<String>,
-    #[serde(rename = "updatedAt")]
+/// A value that was looked up, and what is said about it.
+struct Stored {
+    value: String,
+    metadata: Metadata,
     updated_at: Option<String>,
 }
 
-/// `{"key":…,"data":…,"metaData":{…}}` → value and what is said about it.
-fn read_value(answer: &str) -> Result<Option<(String, About)>, AtError> {
-    #[derive(Deserialize)]
-    struct All {
-        data: Option<String>,
-        #[serde(rename = "metaData")]
-        meta_data: Option<About>,
+impl Stored {
+    /// Reads `{"key":…,"data":…,"metaData":{…}}`. `None`: there is no value.
+    fn parse(answer: &str) -> Result<Option<Self>, AtError> {
+        #[derive(Deserialize)]
+        struct All {
+            data: Option<String>,
+            #[serde(rename = "metaData")]
+            meta_data: Option<Object>,
+        }
+        let all: All = json::from_str(answer)
+            .map_err(|_| AtError::Protocol("a looked-up value that cannot be read".to_owned()))?;
+        let Some(value) = all.data.filter(|text| text != "null") else {
+            return Ok(None);
+        };
+        let members = all.meta_data.unwrap_or_default();
+        Ok(Some(Self {
+            value,
+            metadata: Metadata::of_json(&members),
+            updated_at: match members.get("updatedAt") {
+                Some(Value::String(text)) => Some(text.clone()),
+                _ => None,
+            },
+        }))
     }
-    let all: All = json::from_str(answer)
-        .map_err(|_| AtError::Protocol("a looked-up value that cannot be read".to_owned()))?;
-    let value = all.data.filter(|text| text != "null");
-    Ok(value.map(|value| (value, all.meta_data.unwrap_or_default())))
+
+    /// Base64 of the IV, where there is one.
+    fn iv(&self) -> Option<&str> {
+        self.metadata.iv_nonce.as_ref().and_then(Item::value)
+    }
+
+    /// The shared key that came with it.
+    fn wrapped(&self) -> Option<&str> {
+        self.metadata.shared_key_enc.as_ref().and_then(Item::value)
+    }
+
+    /// Old programs do not say whether they encrypted.
+    fn may_be_plain(&self) -> bool {
+        self.metadata.is_encrypted != Some(true)
+    }
 }
 
 /// At random in 0.0..1.0, for back-off; no secret.

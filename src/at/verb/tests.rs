@@ -434,7 +434,10 @@ fn all_24_metadata_items_pass_in_order() {
         panic!("{verb:?}");
     };
     assert_eq!(metadata.iv_nonce, Some(Item::Clear));
-    assert_eq!(metadata.time("uAt"), Some("2025-01-02T10:00:00.000Z"));
+    assert_eq!(
+        metadata.updated_at.as_deref(),
+        Some("2025-01-02T10:00:00.000Z")
+    );
     assert_eq!(metadata.immutable, Some(true));
 }
 

@@ -245,8 +245,8 @@ impl Session {
         }
         let cached = format!("cached:{name}");
         if let Some(record) = self.home.live(tx, &cached, now)? {
-            let fresh =
-                record.meta.ttr == Some(-1) || record.meta.refresh_at.is_some_and(|at| now < at);
+            let fresh = record.meta.items.ttr == Some(-1)
+                || record.meta.refresh_at.is_some_and(|at| now < at);
             if fresh && !bypass_cache {
                 let found = Found {
                     name: cached,
@@ -342,7 +342,7 @@ impl Session {
         }
         let unreadable = || refuse(Code::InternalException, format!("{key}: unreadable answer"));
         let mut record = super::batch::parse_all(&data, now).ok_or_else(unreadable)?;
-        if let Some(ttr) = record.meta.ttr.filter(|ttr| *ttr != 0) {
+        if let Some(ttr) = record.meta.items.ttr.filter(|ttr| *ttr != 0) {
             record.meta.refresh_at = u64::try_from(ttr)
                 .ok()
                 .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));

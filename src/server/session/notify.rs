@@ -8,7 +8,7 @@ use crate::{
     at::{
         AtSign,
         fault::Code,
-        metadata::Metadata,
+        metadata::{Item, Metadata},
         verb::{Notify, Operation, Subject},
     },
     server::{
@@ -254,7 +254,7 @@ pub fn page(
 /// A notification as a monitor sees it the moment it arrives.
 pub fn live_line(note: &Note) -> String {
     let metadata = encryption(&note.meta)
-        .maybe("sharedKeyEnc", note.meta.shared_key_enc.as_deref())
+        .maybe("sharedKeyEnc", text(&note.meta.items.shared_key_enc))
         .end();
     format!("notification: {}\n", json(note, &metadata))
 }
@@ -292,12 +292,17 @@ fn stored_json(note: &Note) -> String {
 }
 
 fn encryption(meta: &Meta) -> Object {
+    let items = &meta.items;
     Object::new()
-        .maybe("encKeyName", meta.enc_key_name.as_deref())
-        .maybe("encAlgo", meta.enc_algo.as_deref())
-        .maybe("ivNonce", meta.iv_nonce.as_deref())
-        .maybe("skeEncKeyName", meta.ske_enc_key_name.as_deref())
-        .maybe("skeEncAlgo", meta.ske_enc_algo.as_deref())
+        .maybe("encKeyName", text(&items.enc_key_name))
+        .maybe("encAlgo", text(&items.enc_algo))
+        .maybe("ivNonce", text(&items.iv_nonce))
+        .maybe("skeEncKeyName", text(&items.ske_enc_key_name))
+        .maybe("skeEncAlgo", text(&items.ske_enc_algo))
+}
+
+fn text(item: &Option<Item>) -> Option<&str> {
+    item.as_ref().and_then(Item::value)
 }
 
 fn json(note: &Note, metadata: &str) -> String {
@@ -336,6 +341,7 @@ fn fetched(note: &Note) -> String {
     };
     let ttl = note
         .meta
+        .items
         .ttl
         .map_or_else(|| "null".to_owned(), |ttl| ttl.to_string());
     Object::new()

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    at::{Notification, vectors::at_protocol, verb::Operation},
+    at::{Notification, metadata::Item, vectors::at_protocol, verb::Operation},
     server::store::notes::{Kind, Note, tests::note},
 };
 
@@ -28,8 +28,8 @@ fn stored(json: &str) -> Note {
         epoch_millis: read.epoch_millis,
         ..note("", "@alice", "@bob", Kind::Received)
     };
-    note.meta.iv_nonce = read.iv_nonce;
-    note.meta.shared_key_enc = read.shared_key_enc;
+    note.meta.items.iv_nonce = read.iv_nonce.map(Item::Set);
+    note.meta.items.shared_key_enc = read.shared_key_enc.map(Item::Set);
     note.meta.expires_at = read.expires_at.map(|_| NOW);
     note
 }
@@ -76,11 +76,11 @@ fn texts_and_further_metadata_are_printed_in_their_places() {
         key: "@bob:say \"hi\"\n}".into(),
         ..stored(LIVE)
     };
-    note.meta.iv_nonce = None;
-    note.meta.enc_key_name = Some("k".into());
-    note.meta.enc_algo = Some("AES}".into());
-    note.meta.ske_enc_key_name = Some("s".into());
-    note.meta.ske_enc_algo = Some("RSA".into());
+    note.meta.items.iv_nonce = None;
+    note.meta.items.enc_key_name = Some(Item::new("k"));
+    note.meta.items.enc_algo = Some(Item::new("AES}"));
+    note.meta.items.ske_enc_key_name = Some(Item::new("s"));
+    note.meta.items.ske_enc_algo = Some(Item::new("RSA"));
     note.meta.available_at = Some(NOW);
     let head = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:say \"hi\"\n}","value":null,"operation":"delete","epochMillis":1729771234567,"messageType":"MessageType.text","isEncrypted":false,"metadata":{"encKeyName":"k","encAlgo":"AES}","ivNonce":null,"skeEncKeyName":"s","skeEncAlgo":"RSA","#;
     assert_eq!(
@@ -115,7 +115,7 @@ proptest! {
             is_encrypted,
             ..stored(REPLAYED)
         };
-        note.meta.iv_nonce = read.iv_nonce.clone();
+        note.meta.items.iv_nonce = read.iv_nonce.clone().map(Item::Set);
         let printed = if replayed { stored_line(&note) } else { live_line(&note) };
         let json = printed.strip_prefix("notification: ").and_then(|json| json.strip_suffix('\n'));
         let json = json.unwrap();
