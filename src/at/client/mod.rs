@@ -23,14 +23,14 @@ mod worker;
 mod tests;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_std::{
     channel::{Receiver, Sender, bounded},
     future::timeout,
-    task::{JoinHandle, spawn},
+    task::spawn,
 };
 use futures_lite::future::zip;
 use miniserde::{
@@ -66,8 +66,6 @@ use worker::{Job, Worker};
 const GRACE: Duration = Duration::from_secs(1);
 /// Under which keys enrolment requests are told.
 const REQUESTS: &str = r"\.new\.enrollments\.__manage@";
-/// For the worker to end.
-const CLOSE: Duration = Duration::from_secs(2);
 
 /// How to reach the atProtocol.
 #[derive(Clone, Debug)]
@@ -102,14 +100,13 @@ struct Base {
     reach: Arc<dyn Reach>,
     timing: Timing,
     /// Its end is every task's.
-    gate: Sender<()>,
+    _gate: Sender<()>,
     stop: Receiver<()>,
 }
 
 struct Inner {
     base: Base,
     jobs: Sender<Job>,
-    worker: Mutex<Option<JoinHandle<()>>>,
     peers: sharing::Peers,
     opener: opening::Opener,
 }
@@ -184,10 +181,10 @@ impl Client {
         let (jobs, work) = bounded(worker::QUEUE);
         let reach = Arc::clone(&base.reach);
         let worker = Worker::new(reach, Arc::clone(&base.keys), base.timing, work, link);
+        spawn(worker.run());
         Ok(Self(Arc::new(Inner {
             base,
             jobs,
-            worker: Mutex::new(Some(spawn(worker.run()))),
             peers: sharing::Peers::default(),
             opener: opening::Opener::default(),
         })))
@@ -378,18 +375,10 @@ impl Client {
         self.run(&Verb::Notify(Box::new(notify))).await
     }
 
-    /// Makes sure a shared key with this atSign exists, so that the next notify costs one round trip.
-    ///
-    /// # Errors
-    /// As [`Client::run`]; `NoPublicKey` when the atSign has never been activated.
-    pub async fn prepare(&self, with: &AtSign) -> Result<(), AtError> {
+    /// Makes sure a shared key with this atSign exists.
+    #[cfg(test)]
+    async fn prepare(&self, with: &AtSign) -> Result<(), AtError> {
         sharing::shared_key(self, with).await.map(drop)
-    }
-
-    /// Forgets what is remembered of this atSign's keys: for when it does not answer. The next message to it
-    /// looks them up again.
-    pub fn forget(&self, with: &AtSign) {
-        self.peers().forget(with);
     }
 
     /// Decrypts a notification's value. Call only for senders that passed the allow list.
@@ -411,40 +400,23 @@ impl Client {
     }
 
     /// Starts a monitor with this regex; returns once it is live. It lives until dropped, through any number of
-    /// reconnections; a notification id is delivered once.
+    /// reconnections; a notification id is delivered once. With `own` also what the server tells its own owner.
     ///
     /// # Errors
     /// When the first connection fails.
-    pub async fn subscribe(&self, regex: &str) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(regex, false);
+    pub async fn subscribe(&self, regex: &str, own: bool) -> Result<Subscription, AtError> {
+        let (subscription, went) = self.0.base.listen(regex, own);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
 
-    /// The same for the requests of devices that want keys of our atSign. They come to keys that may decide about
-    /// them; others hear nothing.
+    /// [`Client::subscribe`] to the requests of devices that want keys of our atSign. They come to keys that may
+    /// decide about them; others hear nothing.
     ///
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe_to_requests(&self) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(REQUESTS, true);
-        went.recv().await.unwrap_or(Err(AtError::Closed))?;
-        Ok(subscription)
-    }
-
-    /// Ends all connections, of all clones; waits a moment for the farewell.
-    pub async fn close(&self) {
-        self.0.base.gate.close();
-        self.0.jobs.close();
-        let worker = self
-            .0
-            .worker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(worker) = worker {
-            let _ = timeout(CLOSE, worker).await;
-        }
+        self.subscribe(REQUESTS, true).await
     }
 }
 
@@ -455,7 +427,7 @@ impl Base {
             keys,
             reach,
             timing,
-            gate,
+            _gate: gate,
             stop,
         }
     }

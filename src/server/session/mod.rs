@@ -254,11 +254,6 @@ impl Session {
         &self.id
     }
 
-    /// Whose atServer this is.
-    pub fn home(&self) -> &Home {
-        &self.home
-    }
-
     /// Whether somebody has proven who they are.
     pub fn is_known(&self) -> bool {
         self.who != Who::Stranger
@@ -338,14 +333,6 @@ impl Session {
         Outcome {
             login,
             ..self.outcome(handled)
-        }
-    }
-
-    /// [`Session::read`] and [`Session::run`] in one step, for a store that is at hand.
-    pub fn line(&mut self, line: &str, tx: &mut Tx<'_>, now: u64) -> Outcome {
-        match self.read(line, now) {
-            Step::Done(outcome) => outcome,
-            Step::Run(job) => self.run(job, tx, now),
         }
     }
 
