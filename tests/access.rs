@@ -121,7 +121,7 @@ fn a_stranger_is_kept_out_before_the_daemon_hears_of_it() {
         let at = Client::login(&world.network, world.keys(DEVICE))
             .await
             .unwrap();
-        let mut heard = at.subscribe("tests@").await.unwrap();
+        let mut heard = at.subscribe("tests@", false).await.unwrap();
         let note = |entity: &str| {
             verb(&format!(
                 "notify:update:ttln:60000:{DEVICE}:{entity}.tests{CAROL}:hello"

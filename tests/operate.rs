@@ -10,7 +10,10 @@ use async_std::{
 };
 use miniserde::json;
 use noports::{
-    at::client::{Client, Event, Outgoing},
+    at::{
+        Metadata,
+        client::{Client, Event, Outgoing},
+    },
     net::tls::Connector,
     server::authority,
 };
@@ -284,11 +287,13 @@ fn restarts_lose_no_notification_and_deliver_none_twice() {
         let device = Client::login(&world.network, world.keys(DEVICE))
             .await
             .unwrap();
-        let mut heard = device.subscribe("tests").await.unwrap();
+        let mut heard = device.subscribe("tests", false).await.unwrap();
         let alice = Client::login(&world.network, world.keys(ALICE))
             .await
             .unwrap();
-        alice.prepare(&DEVICE.parse().unwrap()).await.unwrap();
+        let device_sign = DEVICE.parse().unwrap();
+        let first = alice.put_shared(&device_sign, "first", "v", Metadata::default());
+        first.await.unwrap();
         let (mut sent, mut seen) = (Vec::new(), Vec::new());
         for round in 0..4 {
             for n in 0..10 {

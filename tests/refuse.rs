@@ -309,7 +309,7 @@ impl Hand {
         let at = Client::login(&world.network, world.keys(ALICE))
             .await
             .unwrap();
-        let inbox = at.subscribe(r"\.ss(hnp|hrvd)@").await.unwrap();
+        let inbox = at.subscribe(r"\.ss(hnp|hrvd)@", false).await.unwrap();
         Self { at, inbox }
     }
 

@@ -513,7 +513,10 @@ impl OldDevice {
     async fn start(world: &World, core: &'static str) -> Self {
         let at = Client::login(&world.network, world.keys(DEVICE)).await;
         let at = at.unwrap();
-        let inbox = at.subscribe(&format!(r"\.{NAME}\.sshnp@")).await.unwrap();
+        let inbox = at
+            .subscribe(&format!(r"\.{NAME}\.sshnp@"), false)
+            .await
+            .unwrap();
         Self {
             at,
             inbox,

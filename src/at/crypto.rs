@@ -332,26 +332,15 @@ impl KeyPair {
     /// # Errors
     /// `Random` when the system gives no random bytes for blinding.
     pub fn sign(&self, message: &[u8]) -> Result<String, CryptoError> {
-        self.sign_as(&signature::RSA_PKCS1_SHA256, message)
-    }
-
-    /// The same with SHA-512.
-    ///
-    /// # Errors
-    /// As [`KeyPair::sign`].
-    pub fn sign_sha512(&self, message: &[u8]) -> Result<String, CryptoError> {
-        self.sign_as(&signature::RSA_PKCS1_SHA512, message)
-    }
-
-    fn sign_as(
-        &self,
-        how: &'static dyn signature::RsaEncoding,
-        message: &[u8],
-    ) -> Result<String, CryptoError> {
         let signer = &self.0.signer;
         let mut bytes = vec![0; signer.public().modulus_len()];
         signer
-            .sign(how, &SystemRandom::new(), message, &mut bytes)
+            .sign(
+                &signature::RSA_PKCS1_SHA256,
+                &SystemRandom::new(),
+                message,
+                &mut bytes,
+            )
             .map_err(|_| CryptoError::Random)?;
         Ok(to_base64(&bytes))
     }

@@ -23,7 +23,7 @@ use super::{
     atsign::AtSign,
     crypto::{self, AesKey, CryptoError, KeyPair, PublicKey, ZERO_IV},
     fault::{Code, Fault},
-    key::{AtKey, Scope},
+    key::AtKey,
     keyfile::AtKeys,
     metadata::Metadata,
     share,
@@ -104,7 +104,7 @@ const MAX_ID: usize = 64;
 /// Activation at a server without enrolment: `update:privatekey:at_pkam_publickey <key>` in place of [`first_request`].
 pub fn store_pkam_key(keys: &AtKeys) -> Verb {
     Verb::Update {
-        key: server_key("at_pkam_publickey"),
+        key: AtKey::private_key("at_pkam_publickey"),
         metadata: Metadata::default(),
         value: keys.pkam.public().text.clone(),
     }
@@ -112,19 +112,10 @@ pub fn store_pkam_key(keys: &AtKeys) -> Verb {
 
 /// `update:isEncrypted:false:public:publickey@alice <key>`: from now on others can encrypt to us.
 pub fn publish(keys: &AtKeys) -> Verb {
-    publish_with(keys, Some(false))
-}
-
-/// The same in the words of old programs: `update:public:publickey@alice <key>`.
-pub fn publish_classic(keys: &AtKeys) -> Verb {
-    publish_with(keys, None)
-}
-
-fn publish_with(keys: &AtKeys, is_encrypted: Option<bool>) -> Verb {
     Verb::Update {
         key: AtKey::public("publickey", &keys.atsign),
         metadata: Metadata {
-            is_encrypted,
+            is_encrypted: Some(false),
             ..Metadata::default()
         },
         value: keys.encryption.public().text.clone(),
@@ -134,17 +125,8 @@ fn publish_with(keys: &AtKeys, is_encrypted: Option<bool>) -> Verb {
 /// `delete:privatekey:at_secret`: ends the use of the secret for good.
 pub fn forget_secret() -> Verb {
     Verb::Delete {
-        key: server_key("at_secret"),
+        key: AtKey::private_key("at_secret"),
         priority: None,
-    }
-}
-
-fn server_key(entity: &str) -> AtKey {
-    AtKey {
-        cached: false,
-        scope: Scope::PrivateKey,
-        entity: entity.to_owned(),
-        owner: None,
     }
 }
 

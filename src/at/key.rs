@@ -72,11 +72,6 @@ impl AtKey {
         Self::new(Scope::Own, entity, owner)
     }
 
-    /// `private:<entity>@owner`, the server's own.
-    pub fn private(entity: &str, owner: &AtSign) -> Self {
-        Self::new(Scope::Private, entity, owner)
-    }
-
     /// `privatekey:<entity>`, the server's own.
     pub fn private_key(entity: &str) -> Self {
         Self {
@@ -113,18 +108,6 @@ impl AtKey {
         Self { owner, ..self }
     }
 
-    /// Text after the last dot of the entity, if there is one.
-    pub fn namespace(&self) -> Option<&str> {
-        let (_, namespace) = self.entity.rsplit_once('.')?;
-        (!namespace.is_empty()).then_some(namespace)
-    }
-
-    /// Whether the entity lies in this namespace or one below: `a.b.sshnp` is in `sshnp` and in `b.sshnp`.
-    pub fn is_in(&self, namespace: &str) -> bool {
-        let rest = self.entity.strip_suffix(namespace);
-        !namespace.is_empty() && rest.is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-    }
-
     /// Whom the key is shared with.
     pub fn with(&self) -> Option<&AtSign> {
         match &self.scope {
@@ -147,16 +130,6 @@ impl AtKey {
         }
     }
 
-    /// Left out of a plain scan: entity with a leading `_`, and all that is the server's own.
-    pub fn is_hidden(&self) -> bool {
-        self.is_server_private() || self.entity.starts_with('_')
-    }
-
-    /// The server's own (`private:`, `privatekey:`): never in a scan, never given out.
-    pub fn is_server_private(&self) -> bool {
-        matches!(self.scope, Scope::Private | Scope::PrivateKey)
-    }
-
     /// The owner cannot delete these: they are what others know the atSign by.
     pub fn is_protected(&self) -> bool {
         if self.cached {
@@ -173,7 +146,7 @@ impl AtKey {
     }
 
     /// Keys with a meaning in the protocol itself. No namespace is needed for them, but the server's
-    /// own ([`Self::is_server_private`]) among them stay closed to everybody.
+    /// own (`private:`, `privatekey:`) among them stay closed to everybody.
     ///
     /// Source: at_server:packages/at_persistence_secondary_server, at_libraries:packages/at_commons
     /// (`at_key_regex_utils.dart`)
@@ -322,14 +295,6 @@ mod tests {
     }
 
     #[test]
-    fn a_dot_at_the_end_starts_no_namespace() {
-        for (text, namespace) in [("a.", None), (".", None), ("a", None), ("a.b", Some("b"))] {
-            let key: AtKey = text.parse().unwrap();
-            assert_eq!(key.namespace(), namespace, "{text}");
-        }
-    }
-
-    #[test]
     fn every_kind_of_key_prints_as_it_was_read() {
         for text in [
             "public:publickey@alice",
@@ -410,57 +375,38 @@ mod tests {
 
     #[test]
     fn roles_of_keys() {
-        // reserved, shared key, hidden, protected, server's own
+        // reserved, shared key, protected
         for (text, want) in [
-            ("public:publickey@alice", "r..p."),
-            ("public:signing_publickey@alice", "r..p."),
-            ("@alice:signing_privatekey@alice", "r..p."),
-            ("@bob:signing_privatekey@alice", "....."),
-            ("cached:public:publickey@bob", "r...."),
-            ("@bob:shared_key@alice", "rs..."),
-            ("cached:@alice:shared_key@bob", "rs..."),
-            ("shared_key.bob@alice", "rs..."),
-            ("public:shared_key@alice", "....."),
-            ("shared_key@alice", "....."),
-            ("privatekey:at_secret", "r.h.o"),
-            ("privatekey:at_pkam_publickey", "r.hpo"),
-            ("privatekey:other", "..h.o"),
-            ("private:blocklist@alice", "r.h.o"),
-            ("private:x@alice", "..h.o"),
-            ("public:__x.ns@alice", "..h.."),
-            ("_x.ns@alice", "..h.."),
-            ("_x", "r.h.."),
-            ("x.ns@alice", "....."),
+            ("public:publickey@alice", "r.p"),
+            ("public:signing_publickey@alice", "r.p"),
+            ("@alice:signing_privatekey@alice", "r.p"),
+            ("@bob:signing_privatekey@alice", "..."),
+            ("cached:public:publickey@bob", "r.."),
+            ("@bob:shared_key@alice", "rs."),
+            ("cached:@alice:shared_key@bob", "rs."),
+            ("shared_key.bob@alice", "rs."),
+            ("public:shared_key@alice", "..."),
+            ("shared_key@alice", "..."),
+            ("privatekey:at_secret", "r.."),
+            ("privatekey:at_pkam_publickey", "r.p"),
+            ("privatekey:other", "..."),
+            ("private:blocklist@alice", "r.."),
+            ("private:x@alice", "..."),
+            ("public:__x.ns@alice", "..."),
+            ("_x.ns@alice", "..."),
+            ("_x", "r.."),
+            ("x.ns@alice", "..."),
         ] {
             let key: AtKey = text.parse().unwrap();
             let got: String = [
                 (key.is_reserved(), 'r'),
                 (key.is_shared_key(), 's'),
-                (key.is_hidden(), 'h'),
                 (key.is_protected(), 'p'),
-                (key.is_server_private(), 'o'),
             ]
             .iter()
             .map(|(is, letter)| if *is { *letter } else { '.' })
             .collect();
             assert_eq!(got, want, "{text}");
-        }
-    }
-
-    #[test]
-    fn namespaces_match_on_whole_parts() {
-        let key: AtKey = "@bob:req.dev1.sshnp@alice".parse().unwrap();
-        assert_eq!(key.namespace(), Some("sshnp"));
-        for (namespace, inside) in [
-            ("sshnp", true),
-            ("dev1.sshnp", true),
-            ("shnp", false),
-            ("req.dev1.sshnp", false),
-            (".sshnp", false),
-            ("sshrvd", false),
-            ("", false),
-        ] {
-            assert_eq!(key.is_in(namespace), inside, "{namespace}");
         }
     }
 
@@ -488,7 +434,10 @@ mod tests {
                 0 => AtKey::public(&entity, &owner),
                 1 => AtKey::shared(&with, &entity, &owner),
                 2 => AtKey::own(&entity, &owner),
-                _ => AtKey::private(&entity, &owner),
+                _ => AtKey {
+                    scope: Scope::Private,
+                    ..AtKey::own(&entity, &owner)
+                },
             };
             let key = if cached && kind != 3 { key.cached() } else { key };
             prop_assert_eq!(key.to_string().parse::<AtKey>(), Ok(key));

@@ -1,15 +1,15 @@
 //! What a monitor delivers: `notification: {"id":…,"from":…,…}`.
 //!
 //! ```text
-//!   sender ─notify─▶ atServer ─notify─▶ atServer ─┬─ pushed at once ──▶ Form::Live
-//!                                                 └─ asked for later ─▶ Form::Replayed   (monitor:<epoch>, notify:list)
+//!   sender ─notify─▶ atServer ─notify─▶ atServer ─┬─ pushed at once ──▶ live
+//!                                                 └─ asked for later ─▶ replayed   (monitor:<epoch>, notify:list)
 //! ```
 //! The two forms differ in their `metadata`: only the live one has `sharedKeyEnc`, only the
-//! replayed one has dates.
+//! replayed one has dates. Servers print them in `server::session::notify`.
 //!
 //! Source: at_server:packages/at_secondary_server/lib/src/verb/handler/monitor_verb_handler.dart
 
-use miniserde::{Deserialize, Serialize, de, json, make_place};
+use miniserde::{Deserialize, de, json, make_place};
 
 use super::{atsign::AtSign, verb::Operation};
 
@@ -51,27 +51,6 @@ pub enum BadNotification {
     /// `from` or `to` is no atSign.
     #[error("a notification from or to no atSign")]
     Names,
-}
-
-/// Which of the two forms a server prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Pushed to a monitor when it comes in.
-    Live,
-    /// Sent again from the store: `monitor:<epoch>`, `notify:list`.
-    Replayed,
-}
-
-/// The metadata of a notification that only servers and their stores care about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // the wire's own words
-pub struct Extra {
-    pub enc_key_name: Option<String>,
-    pub enc_algo: Option<String>,
-    pub ske_enc_key_name: Option<String>,
-    pub ske_enc_algo: Option<String>,
-    /// Text such as `2024-10-24 12:01:34.567Z`; replayed ones only.
-    pub available_at: Option<String>,
 }
 
 impl Notification {
@@ -124,53 +103,6 @@ impl Notification {
         })
     }
 
-    /// Prints the JSON that stands behind `notification: `, members in the servers' order, on one line.
-    ///
-    /// Statistics have no metadata. Absent texts are `null`, absent dates the text `"null"`: some
-    /// readers fail when a member is missing.
-    pub fn print(&self, form: Form, extra: &Extra) -> String {
-        let message = if self.is_text { "text" } else { "key" };
-        let metadata = (!self.is_stats()).then(|| self.metadata(form, extra));
-        let head = json::to_string(&Head {
-            id: &self.id,
-            from: self.from.as_str(),
-            to: self.to.as_str(),
-            key: &self.key,
-            value: &self.value,
-            operation: &self.operation.to_string(),
-            epoch_millis: self.epoch_millis,
-            message_type: &format!("MessageType.{message}"),
-            is_encrypted: self.is_encrypted,
-        });
-        // The head is an object; the last member takes the place of its closing brace.
-        let head = head.strip_suffix('}').unwrap_or(&head);
-        let metadata = metadata.as_deref().unwrap_or("null");
-        format!(r#"{head},"metadata":{metadata}}}"#)
-    }
-
-    fn metadata(&self, form: Form, extra: &Extra) -> String {
-        let common = Common {
-            enc_key_name: &extra.enc_key_name,
-            enc_algo: &extra.enc_algo,
-            iv_nonce: &self.iv_nonce,
-            ske_enc_key_name: &extra.ske_enc_key_name,
-            ske_enc_algo: &extra.ske_enc_algo,
-        };
-        let common = json::to_string(&common);
-        let common = common.strip_suffix('}').unwrap_or(&common);
-        let date = |date: &Option<String>| json::to_string(date.as_deref().unwrap_or("null"));
-        match form {
-            Form::Live => {
-                let key = json::to_string(&self.shared_key_enc);
-                format!(r#"{common},"sharedKeyEnc":{key}}}"#)
-            }
-            Form::Replayed => {
-                let (available, expires) = (date(&extra.available_at), date(&self.expires_at));
-                format!(r#"{common},"availableAt":{available},"expiresAt":{expires}}}"#)
-            }
-        }
-    }
-
     /// The entity without atSigns: `req.dev1.sshnp`.
     pub fn entity(&self) -> &str {
         let key = self.key.strip_suffix(self.from.as_str());
@@ -183,36 +115,6 @@ impl Notification {
     pub fn is_stats(&self) -> bool {
         self.id == "-1"
     }
-}
-
-#[derive(Serialize)]
-struct Head<'a> {
-    id: &'a str,
-    from: &'a str,
-    to: &'a str,
-    key: &'a str,
-    value: &'a Option<String>,
-    operation: &'a str,
-    #[serde(rename = "epochMillis")]
-    epoch_millis: u64,
-    #[serde(rename = "messageType")]
-    message_type: &'a str,
-    #[serde(rename = "isEncrypted")]
-    is_encrypted: bool,
-}
-
-#[derive(Serialize)]
-struct Common<'a> {
-    #[serde(rename = "encKeyName")]
-    enc_key_name: &'a Option<String>,
-    #[serde(rename = "encAlgo")]
-    enc_algo: &'a Option<String>,
-    #[serde(rename = "ivNonce")]
-    iv_nonce: &'a Option<String>,
-    #[serde(rename = "skeEncKeyName")]
-    ske_enc_key_name: &'a Option<String>,
-    #[serde(rename = "skeEncAlgo")]
-    ske_enc_algo: &'a Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -288,14 +190,10 @@ impl Deserialize for Loose {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use miniserde::json::{Object, Value};
-    use proptest::prelude::*;
-
     use super::*;
+    use miniserde::json::{Object, Value};
 
     const LIVE: &str = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:req.dev1.sshnp@alice","value":"PZyp==","operation":"update","epochMillis":1729771234567,"messageType":"MessageType.key","isEncrypted":true,"metadata":{"encKeyName":null,"encAlgo":null,"ivNonce":"VP3U==","skeEncKeyName":null,"skeEncAlgo":null,"sharedKeyEnc":"mElQ=="}}"#;
-    const REPLAYED: &str = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:req.dev1.sshnp@alice","value":"PZyp==","operation":"update","epochMillis":1729771234567,"messageType":"MessageType.key","isEncrypted":true,"metadata":{"encKeyName":null,"encAlgo":null,"ivNonce":"VP3U==","skeEncKeyName":null,"skeEncAlgo":null,"availableAt":"null","expiresAt":"2024-10-24 12:01:34.567Z"}}"#;
-    const STATS: &str = r#"{"id":"-1","from":"@bob","to":"@bob","key":"statsNotification.@bob","value":"42","operation":"update","epochMillis":1729771234999,"messageType":"MessageType.key","isEncrypted":false,"metadata":null}"#;
 
     #[derive(Deserialize)]
     struct Vectors {
@@ -348,48 +246,6 @@ mod tests {
             assert_eq!(note.expires_at, meta("expiresAt"), "{name}");
             assert_eq!(note.is_stats(), name == "stats");
         }
-    }
-
-    #[test]
-    fn servers_print_exactly_what_clients_know() {
-        for (json, form) in [
-            (LIVE, Form::Live),
-            (REPLAYED, Form::Replayed),
-            (STATS, Form::Live),
-            (STATS, Form::Replayed),
-        ] {
-            let note = Notification::parse(json).unwrap();
-            assert_eq!(note.print(form, &Extra::default()), json);
-        }
-    }
-
-    #[test]
-    fn texts_and_further_metadata_are_printed_in_their_places() {
-        let extra = Extra {
-            enc_key_name: Some("k".into()),
-            enc_algo: Some("AES}".into()),
-            ske_enc_key_name: Some("s".into()),
-            ske_enc_algo: Some("RSA".into()),
-            available_at: Some("2024-10-24 12:00:00.000Z".into()),
-        };
-        let note = Notification {
-            is_text: true,
-            is_encrypted: false,
-            operation: Operation::Delete,
-            value: None,
-            key: "@bob:say \"hi\"\n}".into(),
-            iv_nonce: None,
-            ..Notification::parse(LIVE).unwrap()
-        };
-        let head = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:say \"hi\"\n}","value":null,"operation":"delete","epochMillis":1729771234567,"messageType":"MessageType.text","isEncrypted":false,"metadata":{"encKeyName":"k","encAlgo":"AES}","ivNonce":null,"skeEncKeyName":"s","skeEncAlgo":"RSA","#;
-        assert_eq!(
-            note.print(Form::Live, &extra),
-            format!(r#"{head}"sharedKeyEnc":"mElQ=="}}}}"#)
-        );
-        assert_eq!(
-            note.print(Form::Replayed, &extra),
-            format!(r#"{head}"availableAt":"2024-10-24 12:00:00.000Z","expiresAt":"null"}}}}"#)
-        );
     }
 
     #[test]
@@ -471,26 +327,6 @@ mod tests {
                 ..Notification::parse(LIVE).unwrap()
             };
             assert_eq!(note.entity(), entity, "{key}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_printed_is_read_again_and_stays_on_one_line(
-            id in "[a-z0-9]{1,8}", key in "\\PC{0,20}", value in proptest::option::of(".{0,20}"),
-            iv in proptest::option::of("[A-Z=+/]{1,9}"), replayed: bool, is_text: bool, is_encrypted: bool,
-        ) {
-            let note = Notification {
-                id, key, value, is_text, is_encrypted,
-                iv_nonce: iv,
-                shared_key_enc: None,
-                ..Notification::parse(REPLAYED).unwrap()
-            };
-            let form = if replayed { Form::Replayed } else { Form::Live };
-            let printed = note.print(form, &Extra::default());
-            prop_assert!(!printed.contains(['\n', '\r']));
-            let expires_at = note.expires_at.clone().filter(|_| replayed);
-            prop_assert_eq!(Notification::parse(&printed), Ok(Notification { expires_at, ..note }));
         }
     }
 }

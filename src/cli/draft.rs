@@ -73,7 +73,7 @@ impl Draft {
     /// # Errors
     /// [`exit::KEYS`].
     pub fn write(&self, keys: &AtKeys) -> Result<(), Failure> {
-        keystore::save_under(keys, &self.path, self.phrases.known())
+        keystore::save(keys, &self.path, self.phrases.known())
             .map_err(|why| Failure::from(why).hint(ELSEWHERE))
     }
 

@@ -95,18 +95,17 @@ pub fn owner(path: &Path) -> Option<AtSign> {
     who.strip_prefix('@').and_then(|_| who.parse().ok())
 }
 
-/// Reads a key file. Warns when others on this machine may read it too.
-///
-/// # Errors
-/// `NotFound`, `Unreadable`, or `Content` for what is wrong inside.
+/// Reads a key file that is not protected.
+#[cfg(test)]
 pub fn load(path: &Path, who: &AtSign) -> Result<AtKeys, KeyStoreError> {
     parse(path, who, &text_of(path)?)
 }
 
-/// The same; a file that is protected is opened with `phrase`, which is only called for such a file.
+/// Reads a key file. Warns when others on this machine may read it too.
+/// One that is protected is opened with `phrase`, which is only called for such a file.
 ///
 /// # Errors
-/// Those of [`load`], and those of `phrase`.
+/// `NotFound`, `Unreadable`, `Content` for what is wrong inside, and those of `phrase`.
 pub fn unlock<E: From<KeyStoreError>>(
     path: &Path,
     who: &AtSign,
@@ -129,7 +128,7 @@ pub struct Opened {
 /// Opens a key file as [`unlock`] does, and keeps its text.
 ///
 /// # Errors
-/// Those of [`load`], and those of `phrase`.
+/// Those of [`unlock`].
 pub fn opened<E: From<KeyStoreError>>(
     path: &Path,
     who: &AtSign,
@@ -202,19 +201,12 @@ fn read(path: &Path) -> io::Result<Secret<String>> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
 }
 
-/// Writes a key file with mode 0600, in one step as seen from outside. Makes its folder when missing.
+/// Writes a key file with mode 0600, in one step as seen from outside, protected where there is a phrase.
+/// Makes its folder when missing.
 ///
 /// # Errors
 /// `Unwritable`.
-pub fn save(keys: &AtKeys, path: &Path) -> Result<(), KeyStoreError> {
-    save_under(keys, path, None)
-}
-
-/// The same, protected where there is a phrase.
-///
-/// # Errors
-/// As [`save`].
-pub fn save_under(
+pub fn save(
     keys: &AtKeys,
     path: &Path,
     phrase: Option<&Secret<String>>,
@@ -285,7 +277,7 @@ mod tests {
             .0
             .join("new/keys")
             .join(AtKeys::file_name(&keys.atsign));
-        save(&keys, &path).unwrap();
+        save(&keys, &path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let parent = path.parent().unwrap();
         assert_eq!(fs::metadata(parent).unwrap().mode() & 0o777, 0o700);
@@ -303,7 +295,7 @@ mod tests {
         let path = folder.0.join("keys");
         let phrase = |text: &str| Secret::new(text.to_owned());
         let asked = |text: &str| Ok::<_, KeyStoreError>(phrase(text));
-        save_under(&keys, &path, Some(&phrase("a b"))).unwrap();
+        save(&keys, &path, Some(&phrase("a b"))).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(!text.contains("aesPkam"), "{text}");
         let read = unlock(&path, &keys.atsign, || asked("a b")).unwrap();
@@ -312,7 +304,7 @@ mod tests {
         assert!(wrong.to_string().ends_with("does not open the key file"));
         let without = load(&path, &keys.atsign).unwrap_err();
         assert!(without.to_string().ends_with("protected by a pass phrase"));
-        save(&keys, &path).unwrap();
+        save(&keys, &path, None).unwrap();
         let plain = unlock(&path, &keys.atsign, || -> Result<_, KeyStoreError> {
             panic!("nobody asks for the phrase of a plain file")
         });

@@ -295,6 +295,7 @@ impl Shown {
     }
 
     /// The server's own certificate, in DER.
+    #[cfg(test)]
     pub fn certificate(&self) -> &[u8] {
         self.0.cert.first().map_or(&[], |first| &first.0)
     }

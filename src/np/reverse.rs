@@ -15,20 +15,17 @@
 //! Source: noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart and
 //! noports:packages/dart/noports_core/lib/src/sshnp/impl/sshnp_reverse_impl.dart at v4.0.5.
 
-use miniserde::{Deserialize, Serialize, json};
+use miniserde::{Deserialize, json};
 
 use super::{
     Message, NAMESPACE,
-    envelope::{self, Envelope, EnvelopeError},
+    envelope::Envelope,
     ids::{DeviceName, SessionId},
-    request::{RequestError, ssh_request_entity},
+    request::RequestError,
     sshkey,
 };
 use crate::{
-    at::{
-        AtSign,
-        crypto::{KeyPair, PublicKey},
-    },
+    at::{AtSign, crypto::PublicKey},
     secret::Secret,
     text::host::is_host,
 };
@@ -139,36 +136,6 @@ impl ReverseRequest {
         Ok(self)
     }
 
-    /// The signed form of 4.0, with the key in it.
-    ///
-    /// # Errors
-    /// When the key cannot sign.
-    pub fn signed_message(
-        &self,
-        key: &Secret<String>,
-        to: &AtSign,
-        device: &DeviceName,
-        signer: &KeyPair,
-    ) -> Result<Message, EnvelopeError> {
-        Ok(Message {
-            to: to.clone(),
-            entity: ssh_request_entity(device),
-            text: envelope::seal(&self.payload(key), signer)?,
-        })
-    }
-
-    fn payload(&self, key: &Secret<String>) -> String {
-        json::to_string(&Wire {
-            direct: false,
-            session: self.session.map_or(String::new(), |id| id.to_string()),
-            host: self.host.clone(),
-            port: self.port,
-            user: self.user.clone(),
-            forward: self.forward,
-            key: key.reveal().clone(),
-        })
-    }
-
     /// Reads the signed form at the daemon; the key comes with it.
     ///
     /// # Errors
@@ -202,7 +169,7 @@ impl ReverseRequest {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Wire {
     direct: bool,
     #[serde(rename = "sessionId")]
@@ -231,9 +198,12 @@ fn user_is_plain(user: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::np::request::{
-        SshRequest,
-        tests::{SESSION, vectors},
+    use crate::np::{
+        envelope,
+        request::{
+            SshRequest,
+            tests::{SESSION, vectors},
+        },
     };
 
     fn request() -> ReverseRequest {
@@ -306,16 +276,13 @@ mod tests {
         let v = vectors();
         let signer = v.key("@client_example");
         let text = v.text(&["envelopes", "v4rc_ssh_request_reverse", "envelope"]);
-        let (read, key) = ReverseRequest::parse_signed(&text, signer.public()).unwrap();
+        let (read, _) = ReverseRequest::parse_signed(&text, signer.public()).unwrap();
         let want = ReverseRequest {
             host: "192.0.2.10".into(),
             port: 22,
             ..request()
         };
         assert_eq!(read, want);
-        let (to, device) = ("@d".parse().unwrap(), "d".parse().unwrap());
-        let ours = want.signed_message(&key, &to, &device, &signer).unwrap();
-        assert_eq!(ours.text, text);
         let direct = SshRequest::parse(&text, signer.public());
         assert_eq!(direct, Err(RequestError::Reverse));
     }

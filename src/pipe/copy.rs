@@ -28,7 +28,6 @@ pub(super) struct Copy<R, W> {
     /// Something was written since the last flush.
     unflushed: bool,
     given: u64,
-    taken: u64,
 }
 
 enum Phase {
@@ -45,7 +44,6 @@ enum Phase {
 impl<R, W> Copy<R, W> {
     /// `early` was read from `from` before, and is transformed like the rest.
     pub(super) fn new(from: R, to: W, mut early: Vec<u8>, mut cipher: Option<Cipher>) -> Self {
-        let taken = early.len() as u64;
         if let Some(cipher) = &mut cipher {
             cipher.apply(&mut early);
         }
@@ -63,7 +61,6 @@ impl<R, W> Copy<R, W> {
             phase,
             unflushed: false,
             given: 0,
-            taken,
         }
     }
 }
@@ -81,7 +78,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
                 if let Some(cipher) = &mut self.cipher {
                     cipher.apply(&mut bytes);
                 }
-                self.taken += got as u64;
                 Poll::Ready(Ok(Phase::Write { bytes, at: 0 }))
             }
             Poll::Ready(Err(error)) => {
@@ -136,10 +132,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
 
     fn given(&self) -> u64 {
         self.given
-    }
-
-    fn taken(&self) -> u64 {
-        self.taken
     }
 }
 

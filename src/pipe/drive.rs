@@ -1,11 +1,11 @@
-//! Two directions at once, until both have ended, one breaks, or nothing has moved for too long.
+//! Two directions at once, until both have ended or one breaks.
 
 use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_io::Timer;
@@ -18,8 +18,6 @@ pub(super) trait Pump {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
     /// Bytes the sink has accepted.
     fn given(&self) -> u64;
-    /// Bytes the source has yielded.
-    fn taken(&self) -> u64;
 }
 
 /// Which end of a direction failed.
@@ -51,12 +49,8 @@ pub(super) fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
 /// A source that fails ends everything at once. A sink that fails ends its own direction, because the
 /// same peer may have said something before it went (a server that refuses an upload and closes):
 /// that still gets [`LAST_WORDS`] to arrive.
-pub(super) async fn drive<U: Pump, D: Pump>(
-    up: &mut U,
-    down: &mut D,
-    idle: Option<Duration>,
-) -> Result<Carried, Failure> {
-    let mut course = Course::new(idle);
+pub(super) async fn drive<U: Pump, D: Pump>(up: &mut U, down: &mut D) -> Result<Carried, Failure> {
+    let mut course = Course::default();
     poll_fn(|cx| course.poll(up, down, cx)).await?;
     Ok(Carried {
         up: up.given(),
@@ -64,28 +58,14 @@ pub(super) async fn drive<U: Pump, D: Pump>(
     })
 }
 
+#[derive(Default)]
 struct Course {
-    idle: Option<Duration>,
-    /// When bytes last moved, and how many had by then.
-    moved: (Instant, u64),
     over: [bool; 2],
-    /// The first sink that failed, and until when the other direction may go on.
-    broken: Option<(io::Error, Instant)>,
-    /// Set to fire at the instant, or earlier than needed: re-arming it for every chunk would be a waste.
-    alarm: Option<(Timer, Instant)>,
+    /// The first sink that failed, and how long the other direction may go on.
+    broken: Option<(io::Error, Timer)>,
 }
 
 impl Course {
-    fn new(idle: Option<Duration>) -> Self {
-        Self {
-            idle,
-            moved: (Instant::now(), 0),
-            over: [false; 2],
-            broken: None,
-            alarm: None,
-        }
-    }
-
     fn poll(
         &mut self,
         up: &mut dyn Pump,
@@ -101,8 +81,8 @@ impl Course {
                 Poll::Pending => continue,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Broken::Write(error))) => {
-                    let until = Instant::now() + LAST_WORDS;
-                    self.broken.get_or_insert((error, until));
+                    self.broken
+                        .get_or_insert_with(|| (error, Timer::after(LAST_WORDS)));
                 }
                 Poll::Ready(Err(Broken::Read(error))) => {
                     let abrupt = true;
@@ -120,50 +100,21 @@ impl Course {
                 }),
             });
         }
-        let total = [up.taken(), up.given(), down.taken(), down.given()];
-        self.poll_alarm(total.iter().sum(), cx).map(Err)
+        self.poll_last_words(cx).map(Err)
     }
 
-    fn poll_alarm(&mut self, total: u64, cx: &mut Context<'_>) -> Poll<Failure> {
-        if total != self.moved.1 {
-            self.moved = (Instant::now(), total);
-        }
-        loop {
-            let silent = self.idle.map(|idle| self.moved.0 + idle);
-            let last_words = self.broken.as_ref().map(|broken| broken.1);
-            let Some(due) = silent.into_iter().chain(last_words).min() else {
-                return Poll::Pending;
-            };
-            let (timer, at) = match &mut self.alarm {
-                Some((timer, at)) if *at <= due => (timer, *at),
-                _ => {
-                    self.alarm = Some((Timer::at(due), due));
-                    continue;
-                }
-            };
-            if Pin::new(timer).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.alarm = None;
-            if at == due {
-                return Poll::Ready(self.too_late());
-            }
-        }
-    }
-
-    fn too_late(&mut self) -> Failure {
-        let error = match self.broken.take() {
-            Some((error, _)) => error,
-            None => {
-                let idle = self.idle.unwrap_or_default();
-                let text = format!("no byte either way for {idle:?}");
-                io::Error::new(io::ErrorKind::TimedOut, text)
-            }
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let Some((error, mut timer)) = self.broken.take() else {
+            return Poll::Pending;
         };
-        Failure {
+        if Pin::new(&mut timer).poll(cx).is_pending() {
+            self.broken = Some((error, timer));
+            return Poll::Pending;
+        }
+        Poll::Ready(Failure {
             error,
             abrupt: true,
-        }
+        })
     }
 }
 

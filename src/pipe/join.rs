@@ -6,7 +6,7 @@
 //!   a.write ◀── b.read         that sends its request and stops writing still gets the answer
 //! ```
 
-use std::{io, net::Shutdown, os::fd::AsFd, time::Duration};
+use std::{io, net::Shutdown, os::fd::AsFd};
 
 use async_io::Async;
 use async_std::net::TcpStream;
@@ -31,21 +31,20 @@ pub struct Carried {
 }
 
 /// Joins two sockets as they are; `splice(2)` where the kernel offers it. `early_*` came in behind each one's first line
-/// and is delivered to the other first. Gives up after `idle` without a byte either way.
+/// and is delivered to the other first.
 ///
 /// # Errors
-/// The first read or write error of either side, `TimedOut` for `idle`. Both sockets are closed by then,
+/// The first read or write error of either side. Both sockets are closed by then,
 /// and a reset of one is passed on as a reset of the other.
 pub async fn splice(
     a: TcpStream,
     early_a: Vec<u8>,
     b: TcpStream,
     early_b: Vec<u8>,
-    idle: Option<Duration>,
 ) -> io::Result<Carried> {
     let (a, b) = (raw(a)?, raw(b)?);
     let (mut up, mut down) = (Relay::new(&a, &b, early_a), Relay::new(&b, &a, early_b));
-    let outcome = drive(&mut up, &mut down, idle).await;
+    let outcome = drive(&mut up, &mut down).await;
     close(outcome, &[&a, &b])
 }
 
@@ -65,11 +64,7 @@ pub struct Part<'a> {
 ///
 /// # Errors
 /// As [`splice`].
-pub async fn join_stripped(
-    a: Part<'_>,
-    b: Part<'_>,
-    idle: Option<Duration>,
-) -> io::Result<Carried> {
+pub async fn join_stripped(a: Part<'_>, b: Part<'_>) -> io::Result<Carried> {
     let read = |part: &Part<'_>| {
         let text = if part.early.is_empty() {
             part.strip
@@ -81,7 +76,7 @@ pub async fn join_stripped(
     let (from_a, from_b) = (read(&a), read(&b));
     let mut up = Copy::new(from_a, HalfClose(&b.socket), a.early, None);
     let mut down = Copy::new(from_b, HalfClose(&a.socket), b.early, None);
-    let outcome = drive(&mut up, &mut down, idle).await;
+    let outcome = drive(&mut up, &mut down).await;
     close(outcome, &[&a.socket, &b.socket])
 }
 
@@ -97,34 +92,14 @@ pub async fn join<R, W>(
     local_write: W,
     remote: TcpStream,
     ciphers: Ciphers,
-    idle: Option<Duration>,
-) -> io::Result<Carried>
-where
-    R: AsyncRead + Unpin + Send,
-    W: AsyncWrite + Unpin + Send,
-{
-    join_early(local_read, local_write, remote, Vec::new(), ciphers, idle).await
-}
-
-/// [`join`], with bytes that came from the remote socket behind its first line; still encrypted.
-///
-/// # Errors
-/// As [`join`].
-pub async fn join_early<R, W>(
-    local_read: R,
-    local_write: W,
-    remote: TcpStream,
-    early: Vec<u8>,
-    ciphers: Ciphers,
-    idle: Option<Duration>,
 ) -> io::Result<Carried>
 where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
     let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), ciphers.outbound);
-    let mut down = Copy::new(&remote, local_write, early, ciphers.inbound);
-    let outcome = drive(&mut up, &mut down, idle).await;
+    let mut down = Copy::new(&remote, local_write, Vec::new(), ciphers.inbound);
+    let outcome = drive(&mut up, &mut down).await;
     close(outcome, &[&remote])
 }
 

@@ -27,11 +27,10 @@ use argh::FromArgs;
 
 use crate::{
     at::{
-        AtKey, AtSign, Metadata, Verb,
+        AtKey, AtSign, Verb,
         client::{AtError, Client, Link, Network},
         enrolment,
         fault::Code,
-        key::Scope,
         keyfile::AtKeys,
         verb::Detail,
     },
@@ -121,7 +120,7 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
             &format!("the one-time secret of {who} (it is not shown):"),
         ),
     };
-    activate_under(&network, &who, &file, &phrases, secret, &mut progress).await?;
+    activate(&network, &who, &file, &phrases, secret, &mut progress).await?;
 
     let path = file.display().to_string();
     let outcome = Outcome::new("activated")
@@ -134,26 +133,13 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
 }
 
 /// Activates an atSign and leaves its keys in `file` (mode 0600, its folder made if need be).
+/// Where a pass phrase is known the file is protected with it.
 /// `secret` is only called when it is needed: a run that goes on where another one died may do without.
 ///
 /// # Errors
 /// Names the cause, what to do about it, and the exit code. The key file's draft (`….new`) stays for
 /// the next run once the server may know its keys.
 pub async fn activate(
-    network: &Network,
-    who: &AtSign,
-    file: &Path,
-    secret: impl FnOnce() -> Result<Secret<String>, Failure>,
-    progress: &mut Progress,
-) -> Result<(), Failure> {
-    activate_under(network, who, file, &Phrases::default(), secret, progress).await
-}
-
-/// The same; where a phrase is known the key file is protected with it.
-///
-/// # Errors
-/// As [`activate`].
-pub async fn activate_under(
     network: &Network,
     who: &AtSign,
     file: &Path,
@@ -189,8 +175,8 @@ pub async fn activate_under(
     let client = log_in(network, &keys).await?;
     progress.done(format_args!("logged in as {who}"));
 
-    publish(&client, &keys).await?;
-    client.run(&forget_secret()).await?;
+    client.run(&enrolment::publish(&keys)).await?;
+    client.run(&enrolment::forget_secret()).await?;
     progress.done("activated; the secret is no longer valid");
     draft.publish(file)
 }
@@ -298,12 +284,7 @@ async fn register(link: &mut Link, draft: &Draft, keys: AtKeys) -> Result<AtKeys
         }
         // A server from before enrolments: it takes the public key as it is.
         Err(AtError::Refused(fault)) if fault.code == Some(Code::InvalidSyntax) => {
-            let old = Verb::Update {
-                key: reserved("at_pkam_publickey"),
-                metadata: Metadata::default(),
-                value: keys.pkam.public().text.clone(),
-            };
-            link.ask(&old).await?;
+            link.ask(&enrolment::store_pkam_key(&keys)).await?;
             Ok(keys)
         }
         Err(error) => Err(error.into()),
@@ -325,35 +306,4 @@ fn approved(answer: &str) -> Result<String, Failure> {
 
 async fn log_in(network: &Network, keys: &AtKeys) -> Result<Client, Failure> {
     Ok(Client::login(network, Arc::new(keys.clone())).await?)
-}
-
-async fn publish(client: &Client, keys: &AtKeys) -> Result<(), Failure> {
-    let metadata = Metadata {
-        is_encrypted: Some(false),
-        ..Metadata::default()
-    };
-    let verb = Verb::Update {
-        key: AtKey::public("publickey", &keys.atsign),
-        metadata,
-        value: keys.encryption.public().text.clone(),
-    };
-    client.run(&verb).await?;
-    Ok(())
-}
-
-fn forget_secret() -> Verb {
-    Verb::Delete {
-        key: reserved("at_secret"),
-        priority: None,
-    }
-}
-
-/// `privatekey:<entity>`
-fn reserved(entity: &str) -> AtKey {
-    AtKey {
-        cached: false,
-        scope: Scope::PrivateKey,
-        entity: entity.to_owned(),
-        owner: None,
-    }
 }

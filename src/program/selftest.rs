@@ -292,7 +292,7 @@ async fn talk(acceptor: &Acceptor, connector: &Connector) -> Result<(), Failure>
 async fn relay() -> Found {
     let ((mut near, a), (b, mut far)) = (sockets().await?, sockets().await?);
     let middle = async {
-        let carried = join::splice(a, Vec::new(), b, Vec::new(), None).await;
+        let carried = join::splice(a, Vec::new(), b, Vec::new()).await;
         carried.map_err(failed)
     };
     let ends = async {

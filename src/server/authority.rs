@@ -169,7 +169,8 @@ impl Authority {
     }
 
     /// The same as text.
-    pub fn ca_pem(&self) -> &str {
+    #[cfg(test)]
+    fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 

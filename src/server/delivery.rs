@@ -367,13 +367,13 @@ fn cache(
     let name = format!("cached:{}", key.to_string().to_lowercase());
     let old = home.record(tx, &name)?;
     if note.operation == Operation::Delete {
-        if old.is_some_and(|old| old.meta.ccd == Some(true)) {
+        if old.is_some_and(|old| old.meta.items.ccd == Some(true)) {
             home.erase(tx, &name)?;
             home.log(tx, &name, Change::Delete, now)?;
         }
         return Ok(());
     }
-    if note.meta.ttr.unwrap_or(0) == 0 {
+    if note.meta.items.ttr.unwrap_or(0) == 0 {
         return Ok(());
     }
     let (value, change) = match (&note.value, &old) {
@@ -423,8 +423,8 @@ pub fn learn_key(
         return Ok(());
     }
     let mut copy = found;
-    copy.meta.ttr = Some(-1);
-    copy.meta.ttl = None;
+    copy.meta.items.ttr = Some(-1);
+    copy.meta.items.ttl = None;
     copy.meta = copy
         .meta
         .copied(known.as_ref().map(|known| &known.meta), now);

@@ -96,7 +96,7 @@ pub fn move_data(
         record.meta.updated_at = now;
         if to == "d" && record.meta.expires_at.is_some() {
             // It ended with its enrolment; that it did is to be seen for a while.
-            record.meta.ttl = Some(MEMORY);
+            record.meta.items.ttl = Some(MEMORY);
             record.meta.expires_at = Some(now.saturating_add(MEMORY));
         }
         let new = format!("{name}{new_end}");

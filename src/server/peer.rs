@@ -31,13 +31,13 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future::poll_once};
 
 use crate::{
     at::{
-        AtSign, Replies, Reply,
+        AtKey, AtSign, Metadata, Replies, Reply, Verb, auth,
         client::{AtError, Network},
         crypto::KeyPair,
         directory,
         fault::{Code, Fault},
         reply::{Mode, WireError},
-        verb::Operation,
+        verb::{Notify, Subject},
     },
     net::{
         dial::{Endpoint, dial},
@@ -307,15 +307,8 @@ impl Peers {
             Err(PeerError::Refused(_)) => {}
             Err(why) => return Err(why),
         }
-        let failed = || PeerError::Handshake(to.clone());
-        let challenge = link.data(&format!("from:{}", me.who)).await?;
-        let challenge = challenge.strip_prefix("proof:").ok_or_else(failed)?;
-        let (session, nonce) = challenge.split_once(me.who.as_str()).ok_or_else(failed)?;
-        let nonce = nonce.strip_prefix(':').ok_or_else(failed)?;
-        if session.len() > 64 || !session.starts_with('_') {
-            return Err(failed());
-        }
-        self.sign(me, session, nonce).await?;
+        let answer = link.data(&auth::ask(&me.who).to_string()).await?;
+        self.prove(me, to, answer).await?;
         link.pol(&me.who).await?;
         Ok(link)
     }
@@ -331,20 +324,19 @@ impl Peers {
         Ok(learnt.await?)
     }
 
-    /// Shows the world that we are the one who was challenged.
-    async fn sign(&self, me: &Home, session: &str, nonce: &str) -> Result<(), PeerError> {
-        let (home, key) = (me.clone(), format!("public:{session}{}", me.who));
-        let nonce = nonce.to_owned();
-        let signed = self.store.write(move |tx| {
+    /// Shows the world that we are the one who was challenged with `answer`.
+    async fn prove(&self, me: &Home, to: &AtSign, answer: String) -> Result<(), PeerError> {
+        let (home, to) = (me.clone(), to.clone());
+        let proven = self.store.write(move |tx| {
             let name = format!("{0}:signing_privatekey{0}", home.who);
             let signing = home.record(tx, &name)?.ok_or(StoreError::Row)?;
             let signing = KeyPair::parse(&signing.value).map_err(|_| StoreError::Row)?;
-            let signature = signing
-                .sign(nonce.as_bytes())
-                .map_err(|_| StoreError::Row)?;
-            home.put_plain(tx, &key, &signature, Some(PROOF_LIFE), now())
+            let (key, signature) = auth::prove_to_peer(&home.who, &signing, &answer)
+                .map_err(|_| PeerError::Handshake(to))?;
+            let put = home.put_plain(tx, &key.to_string(), &signature, Some(PROOF_LIFE), now());
+            Ok::<_, PeerError>(put?)
         });
-        Ok(signed.await?)
+        proven.await
     }
 }
 
@@ -371,12 +363,18 @@ struct Link {
 }
 
 impl Link {
-    /// Delivers those that have not been yet, in order. One that is too long for the other server stays so: it is not
-    /// tried again, and does not stop those behind it.
+    /// Delivers those that have not been yet, in order. One that is too long for the other server, or that no command
+    /// can carry, stays so: it is not tried again, and does not stop those behind it.
     async fn hand_over(&mut self, notes: &[Note], sent: &mut Vec<bool>) -> Result<(), PeerError> {
         for note in notes.iter().skip(sent.len()) {
+            let Some(line) = command(note).and_then(|command| command.line().ok()) else {
+                let (from, to) = (&note.from, &note.to);
+                log::warn!("from={from} to={to} reason=\"no command can carry it\"");
+                sent.push(false);
+                continue;
+            };
             let too_long = |fault: &Fault| fault.code == Some(Code::BufferLimit);
-            match self.data(&command(note)).await {
+            match self.data(&line).await {
                 Ok(_) => sent.push(true),
                 Err(PeerError::Refused(fault)) if too_long(&fault) => sent.push(false),
                 Err(why) => return Err(why),
@@ -397,7 +395,7 @@ impl Link {
     /// Sends `pol` and waits for the prompt that says who we are.
     async fn pol(&mut self, me: &AtSign) -> Result<(), PeerError> {
         self.replies.expect_prompt();
-        match self.ask("pol").await? {
+        match self.ask(&Verb::Pol.to_string()).await? {
             Reply::Prompt(prompt) if prompt.trim_matches('@') == me.bare() => Ok(()),
             Reply::Error(fault) => Err(PeerError::Refused(fault)),
             _ => Err(PeerError::Handshake(me.clone())),
@@ -435,24 +433,35 @@ impl Link {
     }
 }
 
-/// The command that hands a note to the recipient's server, in the order that servers of 2024 read.
-fn command(note: &Note) -> String {
-    let operation = match note.operation {
-        Operation::Update => "update",
-        Operation::Delete => "delete",
+/// The command that hands a note to the recipient's server, in the order that servers of 2024 read. `None`: its key is
+/// none.
+fn command(note: &Note) -> Option<Verb> {
+    let subject = if note.is_text {
+        let to = note.to.clone();
+        let text = note.key.strip_prefix(to.as_str())?.strip_prefix(':')?;
+        let text = text.to_owned();
+        Subject::Text { to, text }
+    } else {
+        let key = AtKey::parse_as_written(&note.key).ok()?;
+        Subject::Key { to: None, key }
     };
-    let kind = if note.is_text { "text" } else { "key" };
-    let mut metadata = note.meta.to_command();
-    metadata.is_encrypted = Some(note.is_encrypted);
-    let value = note.value.as_ref().map(|value| format!(":{value}"));
-    format!(
-        "notify:id:{}:{operation}:messageType:{kind}:notifier:{}:ttln:{}{metadata}:{}{}",
-        note.id,
-        note.notifier,
-        note.ttln,
-        note.key,
-        value.unwrap_or_default()
-    )
+    let metadata = Metadata {
+        is_encrypted: Some(note.is_encrypted),
+        ..note.meta.to_command()
+    };
+    Some(Verb::Notify(Box::new(Notify {
+        id: Some(note.id.clone()),
+        operation: Some(note.operation),
+        priority: None,
+        strategy: None,
+        latest_n: None,
+        notifier: Some(note.notifier.clone()),
+        ttln: Some(note.ttln),
+        message_type: true,
+        metadata,
+        subject,
+        value: note.value.clone(),
+    })))
 }
 
 mod proofs;

@@ -282,7 +282,7 @@ async fn one(
             let remote = far.meet().await?;
             ready();
             let (input, output, watch) = began::watch(input, output);
-            let joined = join(input, output, remote, far.ciphers(), None).await;
+            let joined = join(input, output, remote, far.ciphers()).await;
             if watch.ended_unbegun() {
                 return Err(BridgeError::Unbegun);
             }
@@ -391,10 +391,10 @@ async fn carry(
     side: Side,
 ) -> Result<Carried, BridgeError> {
     let outcome = match keys {
-        None => splice(local, Vec::new(), remote, Vec::new(), None).await,
+        None => splice(local, Vec::new(), remote, Vec::new()).await,
         Some(keys) => {
             let ends = HalfClose(local.clone());
-            let outcome = join(local.clone(), ends, remote, keys.ciphers(side), None).await;
+            let outcome = join(local.clone(), ends, remote, keys.ciphers(side)).await;
             if outcome.is_err() {
                 reset(&local);
             }

@@ -49,13 +49,6 @@ impl Drop for Sshd {
     }
 }
 
-impl Sshd {
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-}
-
 /// Makes keys in `dir` and starts an sshd that lets the current user in with them.
 ///
 /// # Errors

@@ -94,6 +94,27 @@ fn two_servers_deliver_look_up_and_keep_copies() {
 }
 
 #[test]
+fn a_value_with_a_line_end_in_it_gives_the_other_server_no_command() {
+    block_on(async {
+        let (here, there, _servers) = two().await;
+        let mut alice = Wire::login(&here, ALICE).await;
+        let mut monitor = Wire::login(&there, BOB).await;
+        monitor.monitor("monitor ns").await;
+        for end in [r"\n", r"\r\n", r"\n\n", r"\r"] {
+            let forged = format!("one{end}notify:id:forged:@bob:y.ns@alice:v");
+            alice
+                .data(&format!(
+                    r#"update:json:{{"atKey":"x.ns","sharedWith":"@bob","value":"{forged}"}}"#
+                ))
+                .await;
+        }
+        alice.data("notify:id:behind:@bob:z.ns@alice:v").await;
+        assert_eq!(text(&monitor.hear().await, "id"), "behind");
+        alice.until("notify:status:behind", "data:delivered").await;
+    });
+}
+
+#[test]
 fn a_stranger_cannot_pass_for_another_servers_atsign() {
     block_on(async {
         let (here, there, _servers) = two().await;

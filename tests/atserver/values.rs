@@ -404,6 +404,50 @@ fn metadata_alone_is_changed_and_the_recipient_hears_of_it() {
 }
 
 #[test]
+fn all_metadata_items_are_shown_in_the_servers_order() {
+    block_on(async {
+        let mut world = World::start().await;
+        let _server = world.serve_from_a_process().await;
+        let mut wire = Wire::login(&world, ALICE).await;
+        let texts = [
+            "dataSignature:A:sharedKeyStatus:B:isBinary:false:isEncrypted:true:sharedKeyEnc:C:pubKeyCS:D",
+            "pubKeyHash:E:hashingAlgo:F:encoding:G:encKeyName:H:encAlgo:I:ivNonce:J:skeEncKeyName:K",
+            "skeEncAlgo:L:appMetadata:M",
+        ];
+        let times = "cAt:2025-01-01T10:00:00.000Z:uAt:2025-01-02T10:00:00.000Z";
+        let items = format!(
+            "ttl:600000:ttb:0:ttr:-1:ccd:true:{times}:{}",
+            texts.join(":")
+        );
+        wire.data(&format!("update:{items}:public:all.ns@alice v"))
+            .await;
+        let clear = "update:meta:public:all.ns@alice:encoding:null";
+        wire.data(clear).await;
+        let shown = wire.data("llookup:meta:public:all.ns@alice").await;
+        let (_, behind) = shown.split_once(r#""status":"#).unwrap();
+        assert_eq!(
+            behind,
+            concat!(
+                r#""active","version":1,"ttl":600000,"ttb":0,"ttr":-1,"ccd":true,"isBinary":false,"#,
+                r#""isEncrypted":true,"dataSignature":"A","sharedKeyStatus":"B","sharedKeyEnc":"C","#,
+                r#""pubKeyCS":"D","encKeyName":"H","encAlgo":"I","ivNonce":"J","skeEncKeyName":"K","#,
+                r#""skeEncAlgo":"L","appMetadata":"M","pubKeyHash":{"hash":"E","algo":"F"}}"#
+            )
+        );
+        let synced = wire.data("sync:from:-1:limit:9:all.ns").await;
+        assert!(
+            synced.contains(concat!(
+                r#""status":"active","version":"1","ttl":"600000","ttb":"0","ttr":"-1","ccd":"true","#,
+                r#""isBinary":"false","isEncrypted":"true","dataSignature":"A","sharedKeyStatus":"B","#,
+                r#""sharedKeyEnc":"C","pubKeyCS":"D","encKeyName":"H","encAlgo":"I","ivNonce":"J","#,
+                r#""skeEncKeyName":"K","skeEncAlgo":"L","appMetadata":"M"}"#
+            )),
+            "{synced}"
+        );
+    });
+}
+
+#[test]
 fn values_come_as_json_too() {
     block_on(async {
         let world = World::start().await;

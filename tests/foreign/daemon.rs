@@ -81,7 +81,7 @@ pub async fn session(world: &World) -> String {
     let device: AtSign = DEVICE.parse().unwrap();
     let name = NAME.parse().unwrap();
     let id = SessionId::random();
-    let mut inbox = alice.subscribe(&id.to_string()).await.unwrap();
+    let mut inbox = alice.subscribe(&id.to_string(), false).await.unwrap();
     let user = user_name(&alice).await;
 
     let (a, b) = meeting_place();

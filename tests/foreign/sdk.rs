@@ -183,7 +183,7 @@ fn notifications_go_both_ways_and_a_sign_of_life_costs_none() {
         let world = world().await;
         let mut agent = Agent::login(&world, ALICE);
         let device = client(&world, DEVICE).await;
-        let mut inbox = device.subscribe(r"\.wf@").await.unwrap();
+        let mut inbox = device.subscribe(r"\.wf@", false).await.unwrap();
 
         let id = agent.ask(&["notify", DEVICE, "first", "wf", "from Python, 日本"]);
         assert_eq!(id[0].len(), 36, "{id:?}");

@@ -10,15 +10,17 @@ use std::{
 };
 
 use async_std::task::block_on;
+use miniserde::json;
 use noports::{
     at::{
         AtSign,
         client::{Client, Event, Outgoing, Subscription},
+        crypto::KeyPair,
     },
     np::{
         Message,
         control::Line,
-        envelope::Envelope,
+        envelope::{self, Envelope},
         ids::{DeviceName, Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
@@ -49,7 +51,7 @@ impl Hand {
         let at = Client::login(&world.network, world.keys(ALICE))
             .await
             .unwrap();
-        let inbox = at.subscribe(r"\.ss(hnp|hrvd)@").await.unwrap();
+        let inbox = at.subscribe(r"\.ss(hnp|hrvd)@", false).await.unwrap();
         Self { at, inbox }
     }
 
@@ -380,6 +382,29 @@ fn a_plain_tunnel_carries_plain_connections_and_no_others() {
     });
 }
 
+/// Both in one, signed, as 4.0 says it.
+fn signed_message(
+    request: &ReverseRequest,
+    key: &Secret<String>,
+    to: &AtSign,
+    me: &KeyPair,
+) -> Message {
+    let payload = format!(
+        r#"{{"direct":false,"sessionId":"{}","host":"{}","port":{},"username":"{}","remoteForwardPort":{},"privateKey":{}}}"#,
+        request.session.unwrap(),
+        request.host,
+        request.port,
+        request.user,
+        request.forward,
+        json::to_string(key.reveal()),
+    );
+    Message {
+        to: to.clone(),
+        entity: request::ssh_request_entity(&device()),
+        text: envelope::seal(&payload, me).unwrap(),
+    }
+}
+
 #[test]
 fn reverse_ssh_brings_the_devices_port_to_the_client_in_either_form() {
     block_on(async {
@@ -400,8 +425,7 @@ fn reverse_ssh_brings_the_devices_port_to_the_client_in_either_form() {
             };
             if signed {
                 let me = known_pair("@client_example");
-                let message = request.signed_message(&pem, &to, &device(), &me);
-                alice.send(message.unwrap()).await;
+                alice.send(signed_message(&request, &pem, &to, &me)).await;
             } else {
                 alice.send(private_key_message(&pem, &to, &device())).await;
                 alice.send(request.message(&to, &device())).await;

@@ -274,7 +274,7 @@ impl Stage {
         let (session, nonce) = (SessionId::random(), Nonce::random());
         let (me, to, via) = (me.unwrap(), to.unwrap(), via.unwrap());
         let offer = Offer::new(&me, &to, &name, &via, session, nonce, terms);
-        let inbox = self.at.subscribe(&offer.watch()).await;
+        let inbox = self.at.subscribe(&offer.watch(), false).await;
         let inbox = inbox.map_err(|why| why.to_string())?;
         let mut ear = Ear {
             offer: offer.clone(),

@@ -22,7 +22,7 @@ use noports::{
         directory::Root,
         keyfile::AtKeys,
     },
-    cli::Progress,
+    cli::{Phrases, Progress},
     net::{dial::Endpoint, tls::Connector},
     program::{activate::activate, daemon, rendezvous},
     secret::Secret,
@@ -193,9 +193,16 @@ impl World {
         draft.push(".new");
         fs::write(draft, keys.print().reveal()).unwrap();
         let quiet = &mut Progress::new(true);
-        activate(&self.network, &who, &file, || Ok(secret), quiet)
-            .await
-            .unwrap();
+        activate(
+            &self.network,
+            &who,
+            &file,
+            &Phrases::default(),
+            || Ok(secret),
+            quiet,
+        )
+        .await
+        .unwrap();
     }
 
     /// From now on the same atServers are a process of their own, which looks for other atSigns in this directory.

@@ -31,7 +31,7 @@ impl Asker {
         let at = Client::login(&world.network, keys[0].clone())
             .await
             .unwrap();
-        let inbox = at.subscribe(r"\.sshrvd@").await.unwrap();
+        let inbox = at.subscribe(r"\.sshrvd@", false).await.unwrap();
         Self { at, inbox, keys }
     }
 

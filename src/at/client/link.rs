@@ -23,8 +23,6 @@ use crate::{
 
 use super::{AtError, AtSign, Network, Timing, barred::Barred, error::Broken};
 
-/// Longest command that is sent, in bytes: what every server takes.
-const MAX_COMMAND: usize = 10_230_000;
 /// Read at a time.
 const READ: usize = 4096;
 
@@ -272,11 +270,6 @@ impl Link {
         outcome
     }
 
-    /// Whether another command may be sent, as far as can be told without asking.
-    pub fn is_good(&self) -> bool {
-        !self.dead && !self.ended
-    }
-
     /// Whether another command may be sent.
     pub(super) fn is_usable(&mut self) -> bool {
         let in_step = matches!(self.replies.pop(), Ok(None)) && !self.replies.is_partial();
@@ -357,17 +350,6 @@ impl Link {
 
 /// The line of a command that one may send on a connection used for others too.
 pub(super) fn command(verb: &Verb) -> Result<String, AtError> {
-    let line = verb.to_string();
-    if line.len() > MAX_COMMAND {
-        return Err(AtError::Protocol(format!(
-            "a command of {} bytes; atServers take {MAX_COMMAND}",
-            line.len()
-        )));
-    }
-    match line.contains(['\n', '\r']) {
-        true => Err(AtError::Protocol(
-            "a command or its value holds a line end".to_owned(),
-        )),
-        false => Ok(line),
-    }
+    verb.line()
+        .map_err(|why| AtError::Protocol(why.to_string()))
 }

@@ -26,17 +26,20 @@ mod worker;
 mod tests;
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use async_std::{
     channel::{Receiver, Sender, bounded},
     future::timeout,
-    task::{JoinHandle, spawn},
+    task::spawn,
 };
 use futures_lite::future::zip;
-use miniserde::{Deserialize, json};
+use miniserde::{
+    Deserialize,
+    json::{self, Object, Value},
+};
 
 use crate::net::tls::Connector;
 
@@ -46,7 +49,7 @@ use super::{
     directory::Root,
     key::AtKey,
     keyfile::AtKeys,
-    metadata::Metadata,
+    metadata::{Item, Metadata},
     notification::Notification,
     reply::MAX_LINE,
     share,
@@ -71,8 +74,6 @@ const GRACE: Duration = Duration::from_secs(1);
 const REQUESTS: &str = r"\.new\.enrollments\.__manage@";
 /// Longest line about such a request, in bytes: what a stranger may say in one command, each byte escaped.
 const MAX_REQUEST: usize = 6 * 32 * 1024;
-/// For the worker to end.
-const CLOSE: Duration = Duration::from_secs(2);
 
 /// How to reach the atProtocol.
 #[derive(Clone, Debug)]
@@ -108,14 +109,13 @@ struct Base {
     timing: Timing,
     barred: Arc<Barred>,
     /// Its end is every task's.
-    gate: Sender<()>,
+    _gate: Sender<()>,
     stop: Receiver<()>,
 }
 
 struct Inner {
     base: Base,
     jobs: Sender<Job>,
-    worker: Mutex<Option<JoinHandle<()>>>,
     peers: sharing::Peers,
     /// There for services.
     lookups: OnceLock<Arc<Lookups>>,
@@ -192,11 +192,10 @@ impl Client {
     async fn login_on(base: Base) -> Result<Self, AtError> {
         let link = base.log_in().await?;
         let (jobs, work) = bounded(worker::QUEUE);
-        let worker = Worker::new(base.door(), work, link);
+        spawn(Worker::new(base.door(), work, link).run());
         Ok(Self(Arc::new(Inner {
             base,
             jobs,
-            worker: Mutex::new(Some(spawn(worker.run()))),
             peers: sharing::Peers::default(),
             lookups: OnceLock::new(),
             opener: opening::Opener::default(),
@@ -350,16 +349,13 @@ impl Client {
         let Some(answer) = sharing::found(self.run(&verb).await)? else {
             return Ok(None);
         };
-        let Some((value, about)) = read_value(&answer)? else {
+        let Some(found) = Stored::parse(&answer)? else {
             return Ok(None);
         };
-        let iv = about.iv_nonce.as_deref();
-        let wrapped = about.shared_key_enc.as_deref();
-        match opening::open(self, from, &value, iv, wrapped).await {
-            Ok(text) => Ok(Some((text, about.updated_at))),
-            // Old programs do not say whether they encrypted.
-            Err(AtError::Crypto(_)) if about.is_encrypted != Some(true) => {
-                Ok(Some((value, about.updated_at)))
+        match opening::open(self, from, &found.value, found.iv(), found.wrapped()).await {
+            Ok(text) => Ok(Some((text, found.updated_at))),
+            Err(AtError::Crypto(_)) if found.may_be_plain() => {
+                Ok(Some((found.value, found.updated_at)))
             }
             Err(why) => Err(why),
         }
@@ -377,12 +373,12 @@ impl Client {
         let Some(answer) = sharing::found(self.run(&verb).await)? else {
             return Ok(None);
         };
-        let Some((value, about)) = read_value(&answer)? else {
+        let Some(found) = Stored::parse(&answer)? else {
             return Ok(None);
         };
-        match share::open(&self.keys().self_key, &value, about.iv_nonce.as_deref()) {
+        match share::open(&self.keys().self_key, &found.value, found.iv()) {
             Ok(text) => Ok(Some(text)),
-            Err(_) if about.is_encrypted != Some(true) => Ok(Some(value)),
+            Err(_) if found.may_be_plain() => Ok(Some(found.value)),
             Err(why) => Err(why.into()),
         }
     }
@@ -417,18 +413,10 @@ impl Client {
         self.run(&Verb::Notify(Box::new(notify))).await
     }
 
-    /// Makes sure a shared key with this atSign exists, so that the next notify costs one round trip.
-    ///
-    /// # Errors
-    /// As [`Client::run`]; `NoPublicKey` when the atSign has never been activated.
-    pub async fn prepare(&self, with: &AtSign) -> Result<(), AtError> {
+    /// Makes sure a shared key with this atSign exists.
+    #[cfg(test)]
+    async fn prepare(&self, with: &AtSign) -> Result<(), AtError> {
         sharing::shared_key(self, with).await.map(drop)
-    }
-
-    /// Forgets what is remembered of this atSign's keys: for when it does not answer. The next message to it
-    /// looks them up again.
-    pub fn forget(&self, with: &AtSign) {
-        self.peers().forget(with);
     }
 
     /// Decrypts a notification's value. Call only for senders that passed the allow list.
@@ -450,40 +438,25 @@ impl Client {
     }
 
     /// Starts a monitor with this regex; returns once it is live. It lives until dropped, through any number of
-    /// reconnections; a notification id is delivered once. One that no reply could hold is passed over.
+    /// reconnections; a notification id is delivered once. With `own` also what the server tells its own owner; then a
+    /// line above [`MAX_REQUEST`] is passed over, else one that no reply could hold.
     ///
     /// # Errors
     /// When the first connection fails.
-    pub async fn subscribe(&self, regex: &str) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(regex, false, MAX_LINE);
+    pub async fn subscribe(&self, regex: &str, own: bool) -> Result<Subscription, AtError> {
+        let limit = if own { MAX_REQUEST } else { MAX_LINE };
+        let (subscription, went) = self.0.base.listen(regex, own, limit);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
 
-    /// The same for the requests of devices that want keys of our atSign. They come to keys that may decide about
-    /// them; others hear nothing.
+    /// [`Client::subscribe`] to the requests of devices that want keys of our atSign. They come to keys that may
+    /// decide about them; others hear nothing.
     ///
     /// # Errors
     /// When the first connection fails.
     pub async fn subscribe_to_requests(&self) -> Result<Subscription, AtError> {
-        let (subscription, went) = self.0.base.listen(REQUESTS, true, MAX_REQUEST);
-        went.recv().await.unwrap_or(Err(AtError::Closed))?;
-        Ok(subscription)
-    }
-
-    /// Ends all connections, of all clones; waits a moment for the farewell.
-    pub async fn close(&self) {
-        self.0.base.gate.close();
-        self.0.jobs.close();
-        let worker = self
-            .0
-            .worker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(worker) = worker {
-            let _ = timeout(CLOSE, worker).await;
-        }
+        self.subscribe(REQUESTS, true).await
     }
 }
 
@@ -495,7 +468,7 @@ impl Base {
             reach,
             timing,
             barred: Arc::default(),
-            gate,
+            _gate: gate,
             stop,
         }
     }
@@ -548,31 +521,52 @@ impl Base {
     }
 }
 
-/// The part of `lookup:all:…` that decrypting needs.
-#[derive(Default, Deserialize)]
-struct About {
-    #[serde(rename = "isEncrypted")]
-    is_encrypted: Option<bool>,
-    #[serde(rename = "ivNonce")]
-    iv_nonce: Option<String>,
-    #[serde(rename = "sharedKeyEnc")]
-    shared_key_enc: Option<String>,
-    #[serde(rename = "updatedAt")]
+/// A value that was looked up, and what is said about it.
+struct Stored {
+    value: String,
+    metadata: Metadata,
     updated_at: Option<String>,
 }
 
-/// `{"key":…,"data":…,"metaData":{…}}` → value and what is said about it.
-fn read_value(answer: &str) -> Result<Option<(String, About)>, AtError> {
-    #[derive(Deserialize)]
-    struct All {
-        data: Option<String>,
-        #[serde(rename = "metaData")]
-        meta_data: Option<About>,
+impl Stored {
+    /// Reads `{"key":…,"data":…,"metaData":{…}}`. `None`: there is no value.
+    fn parse(answer: &str) -> Result<Option<Self>, AtError> {
+        #[derive(Deserialize)]
+        struct All {
+            data: Option<String>,
+            #[serde(rename = "metaData")]
+            meta_data: Option<Object>,
+        }
+        let all: All = json::from_str(answer)
+            .map_err(|_| AtError::Protocol("a looked-up value that cannot be read".to_owned()))?;
+        let Some(value) = all.data.filter(|text| text != "null") else {
+            return Ok(None);
+        };
+        let members = all.meta_data.unwrap_or_default();
+        Ok(Some(Self {
+            value,
+            metadata: Metadata::of_json(&members),
+            updated_at: match members.get("updatedAt") {
+                Some(Value::String(text)) => Some(text.clone()),
+                _ => None,
+            },
+        }))
     }
-    let all: All = json::from_str(answer)
-        .map_err(|_| AtError::Protocol("a looked-up value that cannot be read".to_owned()))?;
-    let value = all.data.filter(|text| text != "null");
-    Ok(value.map(|value| (value, all.meta_data.unwrap_or_default())))
+
+    /// Base64 of the IV, where there is one.
+    fn iv(&self) -> Option<&str> {
+        self.metadata.iv_nonce.as_ref().and_then(Item::value)
+    }
+
+    /// The shared key that came with it.
+    fn wrapped(&self) -> Option<&str> {
+        self.metadata.shared_key_enc.as_ref().and_then(Item::value)
+    }
+
+    /// Old programs do not say whether they encrypted.
+    fn may_be_plain(&self) -> bool {
+        self.metadata.is_encrypted != Some(true)
+    }
 }
 
 /// At random in 0.0..1.0, for back-off; no secret.

@@ -64,11 +64,6 @@ impl Peers {
         }
         Arc::clone(peers.entry(who.clone()).or_default())
     }
-
-    pub(super) fn forget(&self, who: &AtSign) {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.remove(who);
-    }
 }
 
 /// The key for this atSign: remembered, stored, or new.

@@ -96,7 +96,6 @@ fn signatures_agree_with_the_known_answers() {
         pkam.text("signature_sha512_base64"),
     );
     assert_eq!(key.sign(challenge.as_bytes()).unwrap(), short);
-    assert_eq!(key.sign_sha512(challenge.as_bytes()).unwrap(), long);
     let public = key.public();
     assert_eq!(public.verify(challenge.as_bytes(), &short), Ok(()));
     assert_eq!(public.verify_sha512(challenge.as_bytes(), &long), Ok(()));

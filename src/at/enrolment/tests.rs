@@ -107,10 +107,6 @@ fn activation_speaks_both_variants() {
             publish(&keys),
             format!("update:isEncrypted:false:public:publickey@alice {public}"),
         ),
-        (
-            publish_classic(&keys),
-            format!("update:public:publickey@alice {public}"),
-        ),
         (forget_secret(), "delete:privatekey:at_secret".to_owned()),
         (
             fetch_private_key(&keys.atsign, "x"),

@@ -104,16 +104,6 @@ pub enum Subject {
     },
 }
 
-impl Subject {
-    /// Who is told; `None` when the command does not say (`public:` keys, `notify:all`).
-    pub fn to(&self) -> Option<&AtSign> {
-        match self {
-            Self::Key { to, .. } => to.as_ref(),
-            Self::Text { to, .. } => Some(to),
-        }
-    }
-}
-
 /// The `notify` command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -349,12 +339,12 @@ pub const MAX_COMMAND: usize = 10_230_000;
 /// Why a command cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsendable {
-    /// A value, text or pattern has a line end in it.
-    #[error("a value with a line end in it cannot be sent as it is")]
-    LineEnd,
     /// Above [`MAX_COMMAND`].
-    #[error("a command of more than {MAX_COMMAND} bytes cannot be sent")]
-    TooLong,
+    #[error("a command of {0} bytes; atServers take {MAX_COMMAND}")]
+    TooLong(usize),
+    /// A value, text or pattern has a line end in it.
+    #[error("a command or its value holds a line end")]
+    LineEnd,
 }
 
 impl SyntaxError {
@@ -385,19 +375,18 @@ impl Verb {
         parse::parse(line, dialect)
     }
 
-    /// The command with its line end, ready to be sent.
+    /// The command as one line, without its line end.
     ///
     /// # Errors
     /// A line end inside would start a second command; a long line would end the connection.
     pub fn line(&self) -> Result<String, Unsendable> {
-        let mut line = self.to_string();
+        let line = self.to_string();
+        if line.len() > MAX_COMMAND {
+            return Err(Unsendable::TooLong(line.len()));
+        }
         if line.contains(['\n', '\r']) {
             return Err(Unsendable::LineEnd);
         }
-        if line.len() > MAX_COMMAND {
-            return Err(Unsendable::TooLong);
-        }
-        line.push('\n');
         Ok(line)
     }
 }

@@ -8,7 +8,7 @@
 //! asks for a key called `all`.
 
 use super::{Dialect, parse::Bad};
-use crate::at::metadata::{self, Metadata};
+use crate::at::metadata::{self, Metadata, Spelling};
 
 /// What is left of a command: empty, or it starts with `:` or a blank.
 #[derive(Clone, Copy)]
@@ -119,9 +119,9 @@ impl<'a> Params<'a> {
         let mut into = Metadata::default();
         match self.dialect {
             Dialect::Classic => {
-                for (name, classic) in metadata::WIRE {
+                for (name, classic, spelling) in metadata::WIRE {
                     if classic {
-                        self.metadata_item(name, name, &mut into);
+                        self.metadata_item(name, name, spelling, &mut into);
                     }
                 }
             }
@@ -134,20 +134,28 @@ impl<'a> Params<'a> {
     pub(super) fn any_metadata_item(&mut self, into: &mut Metadata) -> bool {
         // at_commons 5.0 printed these two before any grammar knew them.
         let early = [("hash", "pubKeyHash"), ("algo", "hashingAlgo")];
-        let all = metadata::WIRE.iter().map(|(name, _)| (*name, *name));
-        all.chain(early)
-            .any(|(written, name)| self.metadata_item(written, name, into))
+        let early = early.map(|(written, name)| (written, name, Spelling::Text));
+        let all = metadata::WIRE.map(|(name, _, spelling)| (name, name, spelling));
+        all.into_iter()
+            .chain(early)
+            .any(|(written, name, spelling)| self.metadata_item(written, name, spelling, into))
     }
 
-    fn metadata_item(&mut self, written: &str, name: &str, into: &mut Metadata) -> bool {
+    fn metadata_item(
+        &mut self,
+        written: &str,
+        name: &str,
+        spelling: Spelling,
+        into: &mut Metadata,
+    ) -> bool {
         let mut ahead = *self;
-        let value = match name {
-            "ccd" | "isBinary" | "isEncrypted" | "immutable" => {
+        let value = match spelling {
+            Spelling::Flag => {
                 let flag = ahead.flag(written);
                 flag.map(|flag| if flag { "true" } else { "false" })
             }
-            "cAt" | "uAt" | "eAt" | "aAt" => ahead.time(written),
-            _ => ahead.item(written, Some),
+            Spelling::Time => ahead.time(written),
+            Spelling::Number | Spelling::Text => ahead.item(written, Some),
         };
         let took = value.is_some_and(|value| into.set(name, value));
         if took {

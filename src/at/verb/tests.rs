@@ -434,7 +434,10 @@ fn all_24_metadata_items_pass_in_order() {
         panic!("{verb:?}");
     };
     assert_eq!(metadata.iv_nonce, Some(Item::Clear));
-    assert_eq!(metadata.time("uAt"), Some("2025-01-02T10:00:00.000Z"));
+    assert_eq!(
+        metadata.updated_at.as_deref(),
+        Some("2025-01-02T10:00:00.000Z")
+    );
     assert_eq!(metadata.immutable, Some(true));
 }
 
@@ -596,10 +599,15 @@ fn no_value_starts_a_second_command() {
         value,
     };
     for (value, line) in [
-        ("v".to_owned(), Ok("update:x.ns@alice v\n".to_owned())),
+        ("v".to_owned(), Ok("update:x.ns@alice v".to_owned())),
         ("v\ndelete:y.ns@alice".to_owned(), Err(Unsendable::LineEnd)),
         ("v\r".to_owned(), Err(Unsendable::LineEnd)),
-        ("v".repeat(MAX_COMMAND), Err(Unsendable::TooLong)),
+        (
+            "v".repeat(MAX_COMMAND),
+            Err(Unsendable::TooLong(
+                "update:x.ns@alice ".len() + MAX_COMMAND,
+            )),
+        ),
     ] {
         assert_eq!(update(value.clone()).line(), line, "{:.20}", value);
     }

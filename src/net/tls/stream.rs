@@ -16,7 +16,7 @@
 
 use std::{
     io,
-    net::{Shutdown, SocketAddr},
+    net::Shutdown,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -64,14 +64,6 @@ impl TlsStream {
             sides,
             waker,
         }
-    }
-
-    /// The address at the other end.
-    ///
-    /// # Errors
-    /// `NotConnected` once the connection is gone.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.tcp.peer_addr()
     }
 
     /// The socket below, to cut the connection from another task with `shutdown`.

@@ -5,6 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use async_std::{
@@ -52,17 +53,17 @@ const EVERY_WAY: [How; 3] = [How::Splice, How::Copying, How::Join];
 type Joined = JoinHandle<io::Result<Carried>>;
 
 /// a ◀─▶ joined ◀─▶ b: the two outer sockets, and the task in the middle.
-async fn joined(how: How, idle: Option<Duration>) -> (TcpStream, TcpStream, Joined) {
+async fn joined(how: How) -> (TcpStream, TcpStream, Joined) {
     let ((a, inner_a), (inner_b, b)) = (tcp_pair().await, tcp_pair().await);
     let task = spawn(async move {
         let none = Vec::new;
         match how {
-            How::Splice => splice(inner_a, none(), inner_b, none(), idle).await,
+            How::Splice => splice(inner_a, none(), inner_b, none()).await,
             How::Copying => {
                 let (a, b) = (raw(inner_a)?, raw(inner_b)?);
                 let mut up = Relay::copying(&a, &b, none());
                 let mut down = Relay::copying(&b, &a, none());
-                let outcome = drive(&mut up, &mut down, idle).await;
+                let outcome = drive(&mut up, &mut down).await;
                 close(outcome, &[&a, &b])
             }
             How::Join => {
@@ -72,7 +73,6 @@ async fn joined(how: How, idle: Option<Duration>) -> (TcpStream, TcpStream, Join
                     HalfClose(write.clone()),
                     inner_b,
                     Ciphers::default(),
-                    idle,
                 )
                 .await;
                 if outcome.is_err() {
@@ -111,7 +111,7 @@ fn both_ways_at_once_with_more_than_any_buffer_holds() {
     for how in EVERY_WAY {
         let (up, down) = (pattern(9_000_001, 1), pattern(7_000_003, 2));
         soon(async {
-            let (a, b, task) = joined(how, None).await;
+            let (a, b, task) = joined(how).await;
             let ((heard_a, heard_b), _) = zip(
                 zip(receive(a.clone()), receive(b.clone())),
                 zip(send(a, &up), send(b, &down)),
@@ -130,7 +130,7 @@ fn the_answer_comes_after_the_question_has_ended_from_either_side() {
     for how in EVERY_WAY {
         for a_asks in [true, false] {
             soon(async {
-                let (a, b, task) = joined(how, None).await;
+                let (a, b, task) = joined(how).await;
                 let (asks, answers) = if a_asks { (a, b) } else { (b, a) };
                 send(asks.clone(), b"question").await;
                 assert_eq!(
@@ -151,7 +151,7 @@ fn the_answer_comes_after_the_question_has_ended_from_either_side() {
 fn nothing_said_and_both_ended_is_a_regular_end() {
     for how in EVERY_WAY {
         soon(async {
-            let (a, b, task) = joined(how, None).await;
+            let (a, b, task) = joined(how).await;
             drop((a, b));
             assert_eq!(task.await.unwrap(), Carried::default(), "{how:?}");
         });
@@ -163,7 +163,7 @@ fn early_bytes_come_first() {
     soon(async {
         let ((a, inner_a), (inner_b, b)) = (tcp_pair().await, tcp_pair().await);
         let (early_a, early_b) = (pattern(300_000, 3), b"SSH-2.0-early\r\n".to_vec());
-        let task = spawn(splice(inner_a, early_a.clone(), inner_b, early_b, None));
+        let task = spawn(splice(inner_a, early_a.clone(), inner_b, early_b));
         let ((heard_b, heard_a), _) = zip(
             zip(receive(b.clone()), receive(a.clone())),
             zip(send(a, b" then this"), send(b, b"late")),
@@ -180,7 +180,7 @@ fn a_reset_of_one_side_resets_the_other() {
     for how in EVERY_WAY {
         for a_resets in [true, false] {
             soon(async {
-                let (a, b, task) = joined(how, None).await;
+                let (a, b, task) = joined(how).await;
                 let (resets, mut other) = if a_resets { (a, b) } else { (b, a) };
                 (&resets).write_all(b"half a sent").await.unwrap();
                 other.read_exact(&mut [0; 11]).await.unwrap();
@@ -202,7 +202,7 @@ fn a_reset_of_one_side_resets_the_other() {
 fn the_last_words_of_a_side_that_went_while_being_written_to_still_arrive() {
     for how in EVERY_WAY {
         soon(async {
-            let (a, mut b, task) = joined(how, None).await;
+            let (a, mut b, task) = joined(how).await;
             let mut uploads = a.clone();
             let upload = spawn(async move {
                 let block = vec![1; 100_000];
@@ -221,37 +221,6 @@ fn the_last_words_of_a_side_that_went_while_being_written_to_still_arrive() {
 }
 
 #[test]
-fn silence_beyond_the_idle_limit_ends_the_session() {
-    for how in EVERY_WAY {
-        soon(async {
-            let idle = Duration::from_millis(60);
-            let (mut a, b, task) = joined(how, Some(idle)).await;
-            a.write_all(b"one word").await.unwrap();
-            (&b).read_exact(&mut [0; 8]).await.unwrap();
-            let error = task.await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{how:?}");
-            assert!((&b).read(&mut [0; 1]).await.is_err(), "{how:?}");
-        });
-    }
-}
-
-#[test]
-fn a_session_that_speaks_now_and_then_outlives_the_idle_limit() {
-    soon(async {
-        let idle = Duration::from_millis(200);
-        let (mut a, mut b, task) = joined(How::Splice, Some(idle)).await;
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < 3 * idle {
-            a.write_all(b".").await.unwrap();
-            b.read_exact(&mut [0; 1]).await.unwrap();
-            async_io::Timer::after(idle / 10).await;
-        }
-        drop((a, b));
-        assert!(task.await.is_ok());
-    });
-}
-
-#[test]
 fn two_joins_with_twin_keys_understand_each_other() {
     soon(async {
         let keys = SessionKeys {
@@ -262,8 +231,8 @@ fn two_joins_with_twin_keys_understand_each_other() {
         let (left, right) = tcp_pair().await;
         let at_client = keys.ciphers(Side::Client);
         let at_device = keys.ciphers(Side::Device);
-        let one = spawn(join(near.clone(), HalfClose(near), left, at_client, None));
-        let two = spawn(join(far.clone(), HalfClose(far), right, at_device, None));
+        let one = spawn(join(near.clone(), HalfClose(near), left, at_client));
+        let two = spawn(join(far.clone(), HalfClose(far), right, at_device));
         let (up, down) = (pattern(3_000_001, 5), pattern(2_000_001, 6));
         let ((heard_client, heard_device), _) = zip(
             zip(receive(client.clone()), receive(device.clone())),
@@ -273,35 +242,6 @@ fn two_joins_with_twin_keys_understand_each_other() {
         assert!(heard_device == up && heard_client == down);
         assert_eq!(one.await.unwrap().up, 3_000_001);
         assert_eq!(two.await.unwrap().up, 2_000_001);
-    });
-}
-
-#[test]
-fn early_bytes_of_the_remote_are_decrypted_with_what_follows() {
-    soon(async {
-        let ((local, near), (remote, mut far)) = (tcp_pair().await, tcp_pair().await);
-        let key = Secret::new([9; 32]);
-        let mut cipher = Cipher::new(&key, &[0; 16]);
-        let mut sent = *b"first and second";
-        cipher.apply(&mut sent);
-        let ciphers = Ciphers {
-            outbound: None,
-            inbound: Some(Cipher::new(&key, &[0; 16])),
-        };
-        let early = sent[..6].to_vec();
-        let task = spawn(join_early(
-            near.clone(),
-            HalfClose(near),
-            remote,
-            early,
-            ciphers,
-            None,
-        ));
-        far.write_all(&sent[6..]).await.unwrap();
-        drop(far);
-        local.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(receive(local).await, b"first and second");
-        assert_eq!(task.await.unwrap().down, 16);
     });
 }
 
@@ -397,7 +337,7 @@ proptest! {
         let source_down = Cut::new(later.to_vec(), in_down);
         let mut pump_up = Copy::new(source_up, &mut up_arrived, Vec::new(), None);
         let mut pump_down = Copy::new(source_down, &mut down_arrived, early.to_vec(), cipher());
-        let carried = block_on(drive(&mut pump_up, &mut pump_down, None)).unwrap();
+        let carried = block_on(drive(&mut pump_up, &mut pump_down)).unwrap();
         prop_assert_eq!((carried.up, carried.down), (up.len() as u64, down.len() as u64));
         prop_assert!(up_arrived.closed && down_arrived.closed);
         prop_assert!(up_arrived.bytes == up && down_arrived.bytes == down);

@@ -63,9 +63,10 @@ impl World {
     }
 
     async fn activate(&self, who: &AtSign, secret: &Secret<String>) -> Result<(), Failure> {
-        let mut quiet = Progress::new(true);
+        let (phrases, quiet) = (Phrases::default(), &mut Progress::new(true));
         let secret = || Ok(secret.clone());
-        activate(&self.network, who, &self.file(who), secret, &mut quiet).await
+        let file = self.file(who);
+        activate(&self.network, who, &file, &phrases, secret, quiet).await
     }
 }
 
@@ -265,7 +266,8 @@ fn an_old_server_takes_the_public_key_as_it_is() {
 
         let (alice, file) = (at("@alice"), folder.join("alice.keys"));
         let secret = || Ok(Secret::new("abc".to_owned()));
-        activate(&network, &alice, &file, secret, &mut Progress::new(true))
+        let (phrases, quiet) = (Phrases::default(), &mut Progress::new(true));
+        activate(&network, &alice, &file, &phrases, secret, quiet)
             .await
             .unwrap();
         server.cancel().await;

@@ -177,7 +177,7 @@ pub async fn enroll(
         .hint("whoever approved may have acted for another atSign; ask again"));
     }
     refuse_overwriting(file)?;
-    keystore::save_under(&keys, file, phrases.known())?;
+    keystore::save(&keys, file, phrases.known())?;
     draft.discard();
     Ok(id)
 }

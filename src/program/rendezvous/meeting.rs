@@ -487,9 +487,9 @@ async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done:
             early: one.early,
             strip: if one.anybody { &id } else { "" },
         };
-        join_stripped(part(a), part(b), None).await
+        join_stripped(part(a), part(b)).await
     } else {
-        splice(a.socket, a.early, b.socket, b.early, None).await
+        splice(a.socket, a.early, b.socket, b.early).await
     };
     let lasted = began.elapsed();
     match outcome {

@@ -40,6 +40,23 @@ fn a_grant_covers_its_namespaces_and_what_everybody_needs() {
 }
 
 #[test]
+fn namespaces_match_on_whole_parts() {
+    for (namespace, inside) in [
+        ("sshnp", true),
+        ("dev1.sshnp", true),
+        ("req.dev1.sshnp", true),
+        ("shnp", false),
+        (".sshnp", false),
+        ("sshrvd", false),
+        ("", false),
+    ] {
+        let granted = grant(&[(namespace, "rw")]);
+        let covers = granted.covers("@b:req.dev1.sshnp@a", Need::Write);
+        assert_eq!(covers, inside, "{namespace}");
+    }
+}
+
+#[test]
 fn only_rights_one_has_can_be_handed_on() {
     let wanted = |right: &str| BTreeMap::from([("sshnp".to_owned(), right.to_owned())]);
     let manager = grant(&[(MANAGE, "rw"), ("sshnp", "r")]);

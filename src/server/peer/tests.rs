@@ -1,9 +1,6 @@
 use super::*;
 use crate::{
-    at::{
-        Verb,
-        verb::{Dialect, Subject},
-    },
+    at::{metadata::Item, verb::Dialect},
     server::store::notes::{Kind, tests::note},
 };
 
@@ -12,11 +9,11 @@ fn the_command_is_one_that_servers_of_2024_read() {
     let mut note = note("n-1", "@alice", "@bob", Kind::Sent);
     note.key = "@bob:Req.dev1.sshnp@alice".into();
     note.value = Some("C:T =".into());
-    note.meta.ttr = Some(-1);
-    note.meta.ccd = Some(false);
-    note.meta.iv_nonce = Some("IV==".into());
-    note.meta.shared_key_enc = Some("SKE=".into());
-    let line = command(&note);
+    note.meta.items.ttr = Some(-1);
+    note.meta.items.ccd = Some(false);
+    note.meta.items.iv_nonce = Some(Item::new("IV=="));
+    note.meta.items.shared_key_enc = Some(Item::new("SKE="));
+    let line = command(&note).unwrap().line().unwrap();
     assert_eq!(
         line,
         "notify:id:n-1:update:messageType:key:notifier:SYSTEM:ttln:1000:ttr:-1:ccd:false\

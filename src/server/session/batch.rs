@@ -1,9 +1,9 @@
 //! Several commands in one line, as `sync` clients send them; and reading back what another server answered.
 
-use miniserde::json::{self, Number, Object, Value};
+use miniserde::json::{self, Number, Value};
 
 use crate::{
-    at::{Verb, fault::Code, verb::Dialect},
+    at::{Metadata, Verb, fault::Code, verb::Dialect},
     server::store::{
         Tx,
         records::{Meta, Record},
@@ -11,7 +11,7 @@ use crate::{
     text::json::Object as Writer,
 };
 
-use super::{Answer, Handled, Session, refuse, write};
+use super::{Answer, Handled, Session, refuse};
 
 /// Most commands in one batch.
 const MAX_BATCH: usize = 1000;
@@ -80,13 +80,12 @@ pub(in crate::server) fn parse_all(json_text: &str, now: u64) -> Option<Record> 
         Some(Value::String(value)) => value.clone(),
         _ => return None,
     };
-    let none = Object::new();
     let given = match all.get("metaData") {
-        Some(Value::Object(metadata)) => metadata,
-        _ => &none,
+        Some(Value::Object(metadata)) => Metadata::of_json(metadata),
+        _ => Metadata::default(),
     };
     Some(Record {
         value,
-        meta: Meta::merged(None, &write::metadata_of(given), now),
+        meta: Meta::merged(None, &given, now),
     })
 }

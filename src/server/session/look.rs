@@ -245,8 +245,8 @@ impl Session {
         }
         let cached = format!("cached:{name}");
         if let Some(record) = self.home.live(tx, &cached, now)? {
-            let fresh =
-                record.meta.ttr == Some(-1) || record.meta.refresh_at.is_some_and(|at| now < at);
+            let fresh = record.meta.items.ttr == Some(-1)
+                || record.meta.refresh_at.is_some_and(|at| now < at);
             if fresh && !bypass_cache {
                 let found = Found {
                     name: cached,
@@ -342,7 +342,7 @@ impl Session {
         }
         let unreadable = || refuse(Code::InternalException, format!("{key}: unreadable answer"));
         let mut record = super::batch::parse_all(&data, now).ok_or_else(unreadable)?;
-        if let Some(ttr) = record.meta.ttr.filter(|ttr| *ttr != 0) {
+        if let Some(ttr) = record.meta.items.ttr.filter(|ttr| *ttr != 0) {
             record.meta.refresh_at = u64::try_from(ttr)
                 .ok()
                 .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
@@ -462,7 +462,14 @@ mod tests {
             ("public:__x.ns@a", false, true),
             ("public:_x@a", false, false),
             ("_x.ns@a", false, true),
+            ("_x", false, true),
             ("private:blocklist@a", false, false),
+            ("private:x@a", false, false),
+            ("privatekey:at_pkam_publickey", false, false),
+            ("privatekey:other", false, false),
+            ("public:publickey@a", true, true),
+            ("@a:signing_privatekey@a", true, true),
+            ("shared_key.b@a", true, true),
             ("privatekey:at_secret", false, false),
             ("@b:x@a", true, true),
             ("cached:public:publickey@b", true, true),

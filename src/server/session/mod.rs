@@ -57,7 +57,7 @@ pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
 pub use look::{Errand, Fetched, Question, public_value};
-pub use notify::{Watch, live_line, page, stats_line};
+pub use notify::{Watch, live_line, page, stats_line, stored_line};
 pub(super) use notify::{is_too_long, too_long};
 pub use visits::{Outbound, Seen};
 
@@ -266,11 +266,6 @@ impl Session {
         &self.id
     }
 
-    /// Whose atServer this is.
-    pub fn home(&self) -> &Home {
-        &self.home
-    }
-
     /// Whether somebody has proven who they are.
     pub fn is_known(&self) -> bool {
         self.who != Who::Stranger
@@ -354,14 +349,6 @@ impl Session {
         Outcome {
             login,
             ..self.outcome(handled)
-        }
-    }
-
-    /// [`Session::read`] and [`Session::run`] in one step, for a store that is at hand.
-    pub fn line(&mut self, line: &str, tx: &mut Tx<'_>, now: u64) -> Outcome {
-        match self.read(line, now) {
-            Step::Done(outcome) => outcome,
-            Step::Run(job) => self.run(job, tx, now),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     at::{
         AtSign,
         fault::Code,
-        metadata::Metadata,
+        metadata::{Item, Metadata},
         verb::{Notify, Operation, Subject},
     },
     server::{
@@ -268,7 +268,7 @@ pub fn page(
     let lines = notes
         .iter()
         .filter(|note| !note.is_expired(now) && watch.wants(note))
-        .map(|note| format!("notification: {}\n", stored_json(note)))
+        .map(stored_line)
         // An earlier version took in what no client can read.
         .filter(|line| line.len() <= MAX_LINE)
         .collect();
@@ -278,7 +278,7 @@ pub fn page(
 /// A notification as a monitor sees it the moment it arrives.
 pub fn live_line(note: &Note) -> String {
     let metadata = encryption(&note.meta)
-        .maybe("sharedKeyEnc", note.meta.shared_key_enc.as_deref())
+        .maybe("sharedKeyEnc", text(&note.meta.items.shared_key_enc))
         .end();
     format!("notification: {}\n", json(note, &metadata))
 }
@@ -315,6 +315,11 @@ pub fn stats_line(who: &AtSign, last_commit: Option<u64>, now: u64) -> String {
     format!("notification: {}\n", stats.end())
 }
 
+/// A notification as a monitor sees it when it is replayed.
+pub fn stored_line(note: &Note) -> String {
+    format!("notification: {}\n", stored_json(note))
+}
+
 /// As replayed and listed.
 fn stored_json(note: &Note) -> String {
     let time = |at: Option<u64>| at.map_or_else(|| "null".to_owned(), date);
@@ -326,12 +331,17 @@ fn stored_json(note: &Note) -> String {
 }
 
 fn encryption(meta: &Meta) -> Object {
+    let items = &meta.items;
     Object::new()
-        .maybe("encKeyName", meta.enc_key_name.as_deref())
-        .maybe("encAlgo", meta.enc_algo.as_deref())
-        .maybe("ivNonce", meta.iv_nonce.as_deref())
-        .maybe("skeEncKeyName", meta.ske_enc_key_name.as_deref())
-        .maybe("skeEncAlgo", meta.ske_enc_algo.as_deref())
+        .maybe("encKeyName", text(&items.enc_key_name))
+        .maybe("encAlgo", text(&items.enc_algo))
+        .maybe("ivNonce", text(&items.iv_nonce))
+        .maybe("skeEncKeyName", text(&items.ske_enc_key_name))
+        .maybe("skeEncAlgo", text(&items.ske_enc_algo))
+}
+
+fn text(item: &Option<Item>) -> Option<&str> {
+    item.as_ref().and_then(Item::value)
 }
 
 fn json(note: &Note, metadata: &str) -> String {
@@ -341,19 +351,12 @@ fn json(note: &Note, metadata: &str) -> String {
         .text("to", note.to.as_str())
         .text("key", &note.key)
         .maybe("value", note.value.as_deref())
-        .text("operation", operation(note.operation))
+        .text("operation", &note.operation.to_string())
         .raw("epochMillis", note.epoch_millis)
         .text("messageType", message_type(note))
         .raw("isEncrypted", note.is_encrypted)
         .raw("metadata", metadata)
         .end()
-}
-
-fn operation(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Update => "update",
-        Operation::Delete => "delete",
-    }
 }
 
 fn message_type(note: &Note) -> &'static str {
@@ -377,6 +380,7 @@ fn fetched(note: &Note) -> String {
     };
     let ttl = note
         .meta
+        .items
         .ttl
         .map_or_else(|| "null".to_owned(), |ttl| ttl.to_string());
     Object::new()
@@ -386,10 +390,7 @@ fn fetched(note: &Note) -> String {
         .text("toAtSign", note.to.as_str())
         .text("notification", &note.key)
         .text("type", kind)
-        .text(
-            "opType",
-            &format!("OperationType.{}", operation(note.operation)),
-        )
+        .text("opType", &format!("OperationType.{}", note.operation))
         .text("messageType", message_type(note))
         .text(
             "priority",

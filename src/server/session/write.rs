@@ -1,13 +1,13 @@
 //! Writing: `update`, `update:meta`, `update:json`, `delete`; and telling the atSign a value is shared with.
 
-use miniserde::json::{self, Number, Object, Value};
+use miniserde::json::{self, Object, Value};
 
 use crate::{
     at::{
         AtKey, AtSign,
         fault::Code,
         key::Scope,
-        metadata::{Item, Metadata},
+        metadata::{Metadata, flag_of_json},
         verb::Operation,
     },
     server::{
@@ -73,7 +73,10 @@ impl Session {
             return self.put_login_key(tx, &name, value, now);
         }
         let old = live_meta(tx, &self.home, &name, now)?;
-        if old.as_ref().is_some_and(|old| old.immutable == Some(true)) {
+        if old
+            .as_ref()
+            .is_some_and(|old| old.items.immutable == Some(true))
+        {
             let text = format!("{name} is immutable and cannot be updated");
             return Err(refuse(Code::Unauthorized, text));
         }
@@ -168,7 +171,7 @@ impl Session {
         }
         self.owner_of(&name, "delete", Need::Write)?;
         let old = live_meta(tx, &self.home, &name, now)?;
-        let firm = old.is_some_and(|old| old.immutable == Some(true));
+        let firm = old.is_some_and(|old| old.items.immutable == Some(true));
         if firm && !key.cached && !force {
             let text = format!("{name} is immutable and cannot be deleted without force");
             return Err(refuse(Code::Unauthorized, text));
@@ -214,7 +217,7 @@ impl Session {
         draft.notifier = "system".into();
         if let Some(record) = record {
             draft.value = Some(record.value.clone());
-            draft.is_encrypted = record.meta.is_encrypted.unwrap_or(false);
+            draft.is_encrypted = record.meta.items.is_encrypted.unwrap_or(false);
             draft.meta = record.meta.clone();
         }
         delivery::queue(tx, &self.home, draft, now).map(|_| ())
@@ -228,13 +231,12 @@ impl Session {
         };
         let word = |name: &str| text_of(&object, name);
         let value = word("value").ok_or_else(unreadable)?;
-        let given = match object.get("metadata") {
-            Some(Value::Object(metadata)) => metadata_of(metadata),
-            _ => Metadata::default(),
-        };
-        let public = match object.get("metadata") {
-            Some(Value::Object(metadata)) => flag_of(metadata, "isPublic").unwrap_or(false),
-            _ => false,
+        let (given, public) = match object.get("metadata") {
+            Some(Value::Object(metadata)) => (
+                Metadata::of_json(metadata),
+                metadata.get("isPublic").and_then(flag_of_json) == Some(true),
+            ),
+            _ => (Metadata::default(), false),
         };
         let mut key = word("atKey").ok_or_else(unreadable)?;
         // Some clients put the prefix into the key already, others leave it to the server.
@@ -258,48 +260,5 @@ fn text_of(object: &Object, name: &str) -> Option<String> {
     match object.get(name) {
         Some(Value::String(text)) => Some(text.clone()),
         _ => None,
-    }
-}
-
-fn flag_of(object: &Object, name: &str) -> Option<bool> {
-    match object.get(name) {
-        Some(Value::Bool(flag)) => Some(*flag),
-        Some(Value::String(text)) => text.parse().ok(),
-        _ => None,
-    }
-}
-
-fn number_of(object: &Object, name: &str) -> Option<i64> {
-    match object.get(name) {
-        Some(Value::Number(Number::U64(n))) => i64::try_from(*n).ok(),
-        Some(Value::Number(Number::I64(n))) => Some(*n),
-        Some(Value::String(text)) => text.parse().ok(),
-        _ => None,
-    }
-}
-
-/// The metadata items in a JSON object, as a command would carry them.
-pub(super) fn metadata_of(object: &Object) -> Metadata {
-    let item = |name: &str| text_of(object, name).map(Item::Set);
-    let millis = |name: &str| number_of(object, name).and_then(|n| u64::try_from(n).ok());
-    Metadata {
-        ttl: millis("ttl"),
-        ttb: millis("ttb"),
-        ttr: number_of(object, "ttr"),
-        ccd: flag_of(object, "ccd"),
-        is_binary: flag_of(object, "isBinary"),
-        is_encrypted: flag_of(object, "isEncrypted"),
-        immutable: flag_of(object, "immutable"),
-        data_signature: item("dataSignature"),
-        shared_key_enc: item("sharedKeyEnc"),
-        pub_key_cs: item("pubKeyCS"),
-        encoding: item("encoding"),
-        enc_key_name: item("encKeyName"),
-        enc_algo: item("encAlgo"),
-        iv_nonce: item("ivNonce"),
-        ske_enc_key_name: item("skeEncKeyName"),
-        ske_enc_algo: item("skeEncAlgo"),
-        app_metadata: item("appMetadata"),
-        ..Metadata::default()
     }
 }

@@ -2,70 +2,35 @@
 
 use miniserde::{Deserialize, json};
 
-use crate::at::metadata::{Item, Metadata};
+use crate::at::metadata::{Field, Metadata};
 
 use super::StoreError;
 use crate::text::{calendar::date, json::Object};
 
-/// Stored metadata. Times are milliseconds since 1970; the rest is as the wire has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// Stored metadata. Times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // the field names are the wire's own words
 pub struct Meta {
-    #[serde(rename = "createdAt")]
     pub created_at: u64,
-    #[serde(rename = "updatedAt")]
     pub updated_at: u64,
-    #[serde(rename = "availableAt")]
     pub available_at: Option<u64>,
-    #[serde(rename = "expiresAt")]
     pub expires_at: Option<u64>,
-    #[serde(rename = "refreshAt")]
     pub refresh_at: Option<u64>,
     pub version: u64,
-    pub ttl: Option<u64>,
-    pub ttb: Option<u64>,
-    pub ttr: Option<i64>,
-    pub ccd: Option<bool>,
-    #[serde(rename = "isBinary")]
-    pub is_binary: Option<bool>,
-    #[serde(rename = "isEncrypted")]
-    pub is_encrypted: Option<bool>,
-    #[serde(rename = "dataSignature")]
-    pub data_signature: Option<String>,
-    #[serde(rename = "sharedKeyStatus")]
-    pub shared_key_status: Option<String>,
-    #[serde(rename = "sharedKeyEnc")]
-    pub shared_key_enc: Option<String>,
-    #[serde(rename = "pubKeyCS")]
-    pub pub_key_cs: Option<String>,
-    #[serde(rename = "pubKeyHash")]
-    pub pub_key_hash: Option<String>,
-    #[serde(rename = "hashingAlgo")]
-    pub hashing_algo: Option<String>,
-    pub encoding: Option<String>,
-    #[serde(rename = "encKeyName")]
-    pub enc_key_name: Option<String>,
-    #[serde(rename = "encAlgo")]
-    pub enc_algo: Option<String>,
-    #[serde(rename = "ivNonce")]
-    pub iv_nonce: Option<String>,
-    #[serde(rename = "skeEncKeyName")]
-    pub ske_enc_key_name: Option<String>,
-    #[serde(rename = "skeEncAlgo")]
-    pub ske_enc_algo: Option<String>,
-    pub immutable: Option<bool>,
-    #[serde(rename = "appMetadata")]
-    pub app_metadata: Option<String>,
+    /// As commands gave them; nothing is left to be cleared.
+    pub items: Metadata,
 }
 
 /// One member's value, as JSON will show it.
 enum Shown<'a> {
-    Text(&'a str),
-    Int(i128),
-    Bool(bool),
     Date(u64),
-    Hash(&'a str, &'a str),
+    Item(Field<'a>),
 }
+
+/// The items that stand before the others in JSON.
+const FIRST: [&str; 6] = ["ttl", "ttb", "ttr", "ccd", "isBinary", "isEncrypted"];
+/// The items that are one member in JSON, behind the others.
+const HASH: [&str; 2] = ["pubKeyHash", "hashingAlgo"];
 
 impl Meta {
     /// What a command's metadata makes of what is stored: absent items stay, `null` clears, times are counted anew.
@@ -75,22 +40,9 @@ impl Meta {
         new.version = old.map_or(0, |old| old.version + 1);
         new.created_at = old.map_or(now, |old| old.created_at);
         new.updated_at = now;
-        new.ttl = given.ttl.or(new.ttl);
-        new.ttb = given.ttb.or(new.ttb);
-        new.ttr = given.ttr.or(new.ttr);
-        new.ccd = given.ccd.or(new.ccd);
-        if new.ttr.is_some_and(|ttr| ttr != 0) {
-            new.ccd.get_or_insert(false);
-        }
-        new.is_binary = given.is_binary.or(new.is_binary);
-        new.is_encrypted = given.is_encrypted.or(new.is_encrypted);
-        new.immutable = given.immutable.or(new.immutable);
-        for (stored, item) in new.texts_mut().into_iter().zip(items(given)) {
-            match item {
-                Some(Item::Set(value)) => *stored = Some(value.clone()),
-                Some(Item::Clear) => *stored = None,
-                None => {}
-            }
+        new.items.change(given);
+        if new.items.ttr.is_some_and(|ttr| ttr != 0) {
+            new.items.ccd.get_or_insert(false);
         }
         new.count_times(now);
         new
@@ -107,33 +59,28 @@ impl Meta {
     }
 
     fn count_times(&mut self, now: u64) {
-        let delay = self.ttb.unwrap_or(0);
+        let delay = self.items.ttb.unwrap_or(0);
         self.available_at = (delay > 0).then(|| now.saturating_add(delay));
-        let life = self.ttl.filter(|ttl| *ttl > 0);
+        let life = self.items.ttl.filter(|ttl| *ttl > 0);
         self.expires_at = life.map(|ttl| now.saturating_add(ttl).saturating_add(delay));
-        let refresh = self.ttr.and_then(|ttr| u64::try_from(ttr).ok());
+        let refresh = self.items.ttr.and_then(|ttr| u64::try_from(ttr).ok());
         self.refresh_at = refresh
             .filter(|ttr| *ttr > 0)
             .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
     }
 
-    /// The same items as a command carries them, for the recipient's atServer.
+    /// What of it a command carries to the recipient's atServer.
     pub fn to_command(&self) -> Metadata {
-        let set = |text: &Option<String>| text.clone().map(Item::Set);
         Metadata {
-            ttl: self.ttl,
-            ttb: self.ttb,
-            ttr: self.ttr,
-            ccd: self.ccd,
-            is_encrypted: self.is_encrypted,
-            shared_key_enc: set(&self.shared_key_enc),
-            pub_key_cs: set(&self.pub_key_cs),
-            enc_key_name: set(&self.enc_key_name),
-            enc_algo: set(&self.enc_algo),
-            iv_nonce: set(&self.iv_nonce),
-            ske_enc_key_name: set(&self.ske_enc_key_name),
-            ske_enc_algo: set(&self.ske_enc_algo),
-            ..Metadata::default()
+            data_signature: None,
+            shared_key_status: None,
+            is_binary: None,
+            pub_key_hash: None,
+            hashing_algo: None,
+            encoding: None,
+            immutable: None,
+            app_metadata: None,
+            ..self.items.clone()
         }
     }
 
@@ -147,81 +94,42 @@ impl Meta {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    fn texts_mut(&mut self) -> [&mut Option<String>; 13] {
-        [
-            &mut self.data_signature,
-            &mut self.shared_key_status,
-            &mut self.shared_key_enc,
-            &mut self.pub_key_cs,
-            &mut self.pub_key_hash,
-            &mut self.hashing_algo,
-            &mut self.encoding,
-            &mut self.enc_key_name,
-            &mut self.enc_algo,
-            &mut self.iv_nonce,
-            &mut self.ske_enc_key_name,
-            &mut self.ske_enc_algo,
-            &mut self.app_metadata,
-        ]
-    }
-
-    /// The members both forms share, in the wire's order.
+    /// The members that all forms share, in the wire's order.
     fn members(&self) -> Vec<(&'static str, Shown<'_>)> {
-        let mut all: Vec<(&'static str, Option<Shown<'_>>)> = vec![
-            ("createdAt", Some(Shown::Date(self.created_at))),
-            ("updatedAt", Some(Shown::Date(self.updated_at))),
-            ("availableAt", self.available_at.map(Shown::Date)),
-            ("expiresAt", self.expires_at.map(Shown::Date)),
-            ("refreshAt", self.refresh_at.map(Shown::Date)),
-            ("status", Some(Shown::Text("active"))),
-            ("version", Some(Shown::Int(self.version.into()))),
-            ("ttl", self.ttl.map(|n| Shown::Int(n.into()))),
-            ("ttb", self.ttb.map(|n| Shown::Int(n.into()))),
-            ("ttr", self.ttr.map(|n| Shown::Int(n.into()))),
-            ("ccd", self.ccd.map(Shown::Bool)),
-            ("isBinary", self.is_binary.map(Shown::Bool)),
-            ("isEncrypted", self.is_encrypted.map(Shown::Bool)),
+        let dates = [
+            ("createdAt", Some(self.created_at)),
+            ("updatedAt", Some(self.updated_at)),
+            ("availableAt", self.available_at),
+            ("expiresAt", self.expires_at),
+            ("refreshAt", self.refresh_at),
         ];
-        for (name, text) in [
-            ("dataSignature", &self.data_signature),
-            ("sharedKeyStatus", &self.shared_key_status),
-            ("sharedKeyEnc", &self.shared_key_enc),
-            ("pubKeyCS", &self.pub_key_cs),
-            ("encoding", &self.encoding),
-            ("encKeyName", &self.enc_key_name),
-            ("encAlgo", &self.enc_algo),
-            ("ivNonce", &self.iv_nonce),
-            ("skeEncKeyName", &self.ske_enc_key_name),
-            ("skeEncAlgo", &self.ske_enc_algo),
-        ] {
-            all.push((name, text.as_deref().map(Shown::Text)));
-        }
-        all.push(("immutable", self.immutable.map(Shown::Bool)));
-        all.push(("appMetadata", self.app_metadata.as_deref().map(Shown::Text)));
-        all.into_iter()
-            .filter_map(|(name, shown)| Some((name, shown?)))
-            .collect()
+        let dates = dates.into_iter();
+        let dates = dates.filter_map(|(name, at)| Some((name, Shown::Date(at?))));
+        let state = [
+            ("status", Field::Text("active")),
+            ("version", Field::Number(self.version.into())),
+        ];
+        let items = self.items.items().filter(|(name, _)| !HASH.contains(name));
+        let (first, others): (Vec<_>, Vec<_>) = items.partition(|(name, _)| FIRST.contains(name));
+        let items = state.into_iter().chain(first).chain(others);
+        let items = items.map(|(name, field)| (name, Shown::Item(field)));
+        dates.chain(items).collect()
     }
 
     /// The JSON of `llookup:meta`; absent members are left out. `who` made and changed it.
     pub fn to_json(&self, who: &str) -> String {
         let mut object = Object::new().text("createdBy", who).text("updatedBy", who);
-        let hash = self
-            .pub_key_hash
-            .as_deref()
-            .zip(self.hashing_algo.as_deref());
-        let hash = hash.map(|(hash, algo)| ("pubKeyHash", Shown::Hash(hash, algo)));
-        for (name, shown) in self.members().into_iter().chain(hash) {
+        for (name, shown) in self.members() {
             object = match shown {
-                Shown::Text(text) => object.text(name, text),
-                Shown::Int(n) => object.raw(name, n),
-                Shown::Bool(b) => object.raw(name, b),
                 Shown::Date(at) => object.text(name, &date(at)),
-                Shown::Hash(hash, algo) => {
-                    let pair = Object::new().text("hash", hash).text("algo", algo);
-                    object.raw(name, pair.end())
-                }
+                Shown::Item(field) => object.raw(name, field.json()),
             };
+        }
+        if let (Some(hash), Some(algo)) = (&self.items.pub_key_hash, &self.items.hashing_algo) {
+            let pair = Object::new()
+                .maybe("hash", hash.value())
+                .maybe("algo", algo.value());
+            object = object.raw("pubKeyHash", pair.end());
         }
         object.end()
     }
@@ -231,11 +139,8 @@ impl Meta {
         let mut object = Object::new().text("createdBy", who).text("updatedBy", who);
         for (name, shown) in self.members() {
             object = match shown {
-                Shown::Text(text) => object.text(name, text),
-                Shown::Int(n) => object.text(name, &n.to_string()),
-                Shown::Bool(b) => object.text(name, &b.to_string()),
                 Shown::Date(at) => object.text(name, &date(at)),
-                Shown::Hash(..) => object,
+                Shown::Item(field) => object.text(name, &field.to_string()),
             };
         }
         object.end()
@@ -243,25 +148,11 @@ impl Meta {
 
     /// Bytes of all texts.
     pub fn text_bytes(&self) -> usize {
-        [
-            &self.data_signature,
-            &self.shared_key_status,
-            &self.shared_key_enc,
-            &self.pub_key_cs,
-            &self.pub_key_hash,
-            &self.hashing_algo,
-            &self.encoding,
-            &self.enc_key_name,
-            &self.enc_algo,
-            &self.iv_nonce,
-            &self.ske_enc_key_name,
-            &self.ske_enc_algo,
-            &self.app_metadata,
-        ]
-        .into_iter()
-        .flatten()
-        .map(String::len)
-        .sum()
+        let texts = self.items.items().map(|(_, field)| match field {
+            Field::Text(text) => text.len(),
+            _ => 0,
+        });
+        texts.sum()
     }
 
     /// The stored form: as the wire's, but with times as numbers.
@@ -269,20 +160,12 @@ impl Meta {
         let mut object = Object::new();
         for (name, shown) in self.members() {
             object = match shown {
-                Shown::Text(text) => object.text(name, text),
-                Shown::Int(n) => object.raw(name, n),
-                Shown::Bool(b) => object.raw(name, b),
                 Shown::Date(at) => object.raw(name, at),
-                Shown::Hash(..) => object,
+                Shown::Item(field) => object.raw(name, field.json()),
             };
         }
-        for (name, text) in [
-            ("pubKeyHash", &self.pub_key_hash),
-            ("hashingAlgo", &self.hashing_algo),
-        ] {
-            if let Some(text) = text {
-                object = object.text(name, text);
-            }
+        for (name, field) in self.items.items().filter(|(name, _)| HASH.contains(name)) {
+            object = object.raw(name, field.json());
         }
         object.end()
     }
@@ -292,33 +175,116 @@ impl Meta {
     /// # Errors
     /// When it is no such form.
     pub fn from_row(row: &[u8]) -> Result<Self, StoreError> {
+        #[derive(Deserialize)]
+        struct Times {
+            #[serde(rename = "createdAt")]
+            created_at: u64,
+            #[serde(rename = "updatedAt")]
+            updated_at: u64,
+            #[serde(rename = "availableAt")]
+            available_at: Option<u64>,
+            #[serde(rename = "expiresAt")]
+            expires_at: Option<u64>,
+            #[serde(rename = "refreshAt")]
+            refresh_at: Option<u64>,
+            version: u64,
+        }
         let text = str::from_utf8(row).map_err(|_| StoreError::Row)?;
-        json::from_str(text).map_err(|_| StoreError::Row)
+        let times: Times = json::from_str(text).map_err(|_| StoreError::Row)?;
+        Ok(Self {
+            created_at: times.created_at,
+            updated_at: times.updated_at,
+            available_at: times.available_at,
+            expires_at: times.expires_at,
+            refresh_at: times.refresh_at,
+            version: times.version,
+            items: Metadata::of_row(text).map_err(|_| StoreError::Row)?,
+        })
     }
 }
 
-/// The text items of a command, in the order of [`Meta::texts_mut`].
-fn items(given: &Metadata) -> [&Option<Item>; 13] {
-    [
-        &given.data_signature,
-        &given.shared_key_status,
-        &given.shared_key_enc,
-        &given.pub_key_cs,
-        &given.pub_key_hash,
-        &given.hashing_algo,
-        &given.encoding,
-        &given.enc_key_name,
-        &given.enc_algo,
-        &given.iv_nonce,
-        &given.ske_enc_key_name,
-        &given.ske_enc_algo,
-        &given.app_metadata,
-    ]
-}
-
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::at::metadata::Item;
+
+    /// Every item, as a command gives them.
+    fn full() -> Metadata {
+        let text = || Some(Item::new("Ab+/="));
+        Metadata {
+            ttl: Some(7),
+            ttb: Some(7),
+            ttr: Some(7),
+            ccd: Some(true),
+            created_at: Some("2025-01-01T10:00:00.000Z".into()),
+            updated_at: Some("2025-01-01T10:00:00.000Z".into()),
+            expires_at: Some("2025-01-01T10:00:00.000Z".into()),
+            available_at: Some("2025-01-01T10:00:00.000Z".into()),
+            data_signature: text(),
+            shared_key_status: text(),
+            is_binary: Some(true),
+            is_encrypted: Some(true),
+            shared_key_enc: text(),
+            pub_key_cs: text(),
+            pub_key_hash: text(),
+            hashing_algo: text(),
+            encoding: Some(Item::Clear),
+            enc_key_name: text(),
+            enc_algo: text(),
+            iv_nonce: text(),
+            ske_enc_key_name: text(),
+            ske_enc_algo: text(),
+            immutable: Some(true),
+            app_metadata: text(),
+        }
+    }
+
+    #[test]
+    fn members_have_the_servers_order_and_kinds() {
+        let meta = Meta::merged(None, &full(), 1_729_771_294_567);
+        let head = concat!(
+            r#"{"createdBy":"@alice","updatedBy":"@alice","createdAt":"2024-10-24 12:01:34.567Z","#,
+            r#""updatedAt":"2024-10-24 12:01:34.567Z","availableAt":"2024-10-24 12:01:34.574Z","#,
+            r#""expiresAt":"2024-10-24 12:01:34.581Z","refreshAt":"2024-10-24 12:01:41.567Z","#,
+            r#""status":"active","version":"#
+        );
+        let texts = concat!(
+            r#""dataSignature":"Ab+/=","sharedKeyStatus":"Ab+/=","sharedKeyEnc":"Ab+/=","pubKeyCS":"Ab+/=","#,
+            r#""encKeyName":"Ab+/=","encAlgo":"Ab+/=","ivNonce":"Ab+/=","skeEncKeyName":"Ab+/=","#,
+            r#""skeEncAlgo":"Ab+/=","immutable":"#
+        );
+        assert_eq!(
+            meta.to_json("@alice"),
+            format!(
+                "{head}{}{texts}{}",
+                r#"0,"ttl":7,"ttb":7,"ttr":7,"ccd":true,"isBinary":true,"isEncrypted":true,"#,
+                r#"true,"appMetadata":"Ab+/=","pubKeyHash":{"hash":"Ab+/=","algo":"Ab+/="}}"#
+            )
+        );
+        assert_eq!(
+            meta.to_text_json("@alice"),
+            format!(
+                "{head}{}{texts}{}",
+                r#""0","ttl":"7","ttb":"7","ttr":"7","ccd":"true","isBinary":"true","isEncrypted":"true","#,
+                r#""true","appMetadata":"Ab+/="}"#
+            )
+        );
+        let row = meta.to_row();
+        assert_eq!(
+            row,
+            format!(
+                "{}{texts}{}",
+                concat!(
+                    r#"{"createdAt":1729771294567,"updatedAt":1729771294567,"availableAt":1729771294574,"#,
+                    r#""expiresAt":1729771294581,"refreshAt":1729771301567,"status":"active","version":0,"#,
+                    r#""ttl":7,"ttb":7,"ttr":7,"ccd":true,"isBinary":true,"isEncrypted":true,"#
+                ),
+                r#"true,"appMetadata":"Ab+/=","pubKeyHash":"Ab+/=","hashingAlgo":"Ab+/="}"#
+            )
+        );
+        assert_eq!(Meta::from_row(row.as_bytes()).unwrap(), meta);
+    }
 
     #[test]
     fn metadata_is_shown_in_wire_order_without_nulls() {
@@ -363,8 +329,8 @@ mod tests {
         let second = Meta::merged(Some(&first), &second, 20_000);
         assert_eq!(second.expires_at, Some(21_000));
         assert_eq!(second.available_at, None);
-        assert_eq!(second.iv_nonce, None);
-        assert_eq!(second.enc_algo.as_deref(), Some("aes"));
+        assert_eq!(second.items.iv_nonce, None);
+        assert_eq!(second.items.enc_algo, Some(Item::new("aes")));
         assert_eq!((second.created_at, second.version), (10_000, 1));
         let third = Metadata {
             ttl: Some(0),

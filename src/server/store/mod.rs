@@ -284,11 +284,13 @@ impl Rows for Tx<'_> {
 }
 
 /// A store without a disk, for tests of everything above.
+#[cfg(test)]
 #[derive(Default)]
 pub struct Memory {
     rows: Map,
 }
 
+#[cfg(test)]
 impl Memory {
     /// An empty one.
     pub fn new() -> Self {
@@ -318,16 +320,6 @@ impl Memory {
     /// Looks.
     pub fn read<T>(&self, run: impl FnOnce(&mut Tx<'_>) -> T) -> T {
         run(&mut Tx::reading(&self.rows))
-    }
-
-    /// How many rows there are.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 }
 
@@ -389,7 +381,7 @@ mod tests {
             Err(StoreError::Row)
         });
         assert!(failed.is_err());
-        assert!(memory.is_empty());
+        assert!(memory.rows.is_empty());
         let refused = memory.read(|tx| tx.put(vec![1], vec![1]));
         assert!(matches!(refused, Err(StoreError::ReadOnly)));
     }

@@ -226,6 +226,7 @@ fn parse(row: &[u8]) -> Result<Record, StoreError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::{super::Memory, *};
+    use crate::at::metadata::Item;
 
     fn home() -> Home {
         Home {
@@ -240,13 +241,16 @@ mod tests {
         let mut record = Record {
             value: "wert \u{1f512}".into(),
             meta: Meta {
-                ttl: Some(5),
                 expires_at: Some(105),
-                pub_key_hash: Some("h".into()),
-                hashing_algo: Some("sha512".into()),
-                shared_key_status: Some("s".into()),
-                immutable: Some(true),
-                ..<Meta as Default>::default()
+                items: Metadata {
+                    ttl: Some(5),
+                    pub_key_hash: Some(Item::new("h")),
+                    hashing_algo: Some(Item::new("sha512")),
+                    shared_key_status: Some(Item::new("s")),
+                    immutable: Some(true),
+                    ..Metadata::default()
+                },
+                ..Meta::default()
             },
         };
         let put = |memory: &mut Memory, record: &Record| {

@@ -56,7 +56,7 @@ async fn rendezvous() -> Rendezvous {
         (
             line_a,
             line_b,
-            splice(a, early_a, b, early_b, None).await.unwrap(),
+            splice(a, early_a, b, early_b).await.unwrap(),
         )
     });
     Rendezvous {

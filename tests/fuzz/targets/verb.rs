@@ -10,8 +10,7 @@ fuzz_target!(|line: &str| {
             continue;
         };
         if let Ok(printed) = verb.line() {
-            let printed = printed.trim_end_matches('\n');
-            let again = Verb::parse(printed, dialect).expect(printed);
+            let again = Verb::parse(&printed, dialect).expect(&printed);
             assert_eq!(again.to_string(), printed, "{line:?}");
         }
     }

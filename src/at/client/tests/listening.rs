@@ -31,7 +31,7 @@ fn a_monitor_delivers_once_and_survives_rubbish() {
         })
         .await;
         let client = stand.client(Timing::default()).await;
-        let mut heard = client.subscribe(r"dev1\.sshnp@").await.unwrap();
+        let mut heard = client.subscribe(r"dev1\.sshnp@", false).await.unwrap();
         assert_eq!(stand.line().await, (2, r"monitor dev1\.sshnp@".to_owned()));
         assert_eq!(next_id(&mut heard).await, "early");
         assert_eq!(next_id(&mut heard).await, "glued");
@@ -79,7 +79,7 @@ fn a_silent_monitor_comes_back_where_it_was() {
             );
             stand.push(2, &first).await;
         };
-        let (subscribed, ()) = zip(client.subscribe("a:B"), answered).await;
+        let (subscribed, ()) = zip(client.subscribe("a:B", false), answered).await;
         let mut heard = subscribed.unwrap();
         assert_eq!(next_id(&mut heard).await, "one");
         assert!(matches!(next(&mut heard).await, Event::Lost(_)));
@@ -104,7 +104,7 @@ fn a_monitor_that_never_heard_anything_asks_for_nothing_old() {
             ..Timing::default()
         };
         let client = stand.client(timing).await;
-        let mut heard = client.subscribe("a:b").await.unwrap();
+        let mut heard = client.subscribe("a:b", false).await.unwrap();
         let first = stand.line().await;
         assert_eq!(first, (2, "monitor:selfNotifications a:b".to_owned()));
         stand.cut(2);
@@ -123,7 +123,7 @@ fn a_monitor_read_together_with_its_proof_is_tried_again() {
         })
         .await;
         let client = stand.client(Timing::default()).await;
-        let _heard = client.subscribe("x").await.unwrap();
+        let _heard = client.subscribe("x", false).await.unwrap();
         assert_eq!(stand.line().await.0, 2);
         assert_eq!(stand.line().await.0, 3);
 
@@ -137,7 +137,7 @@ fn a_monitor_read_together_with_its_proof_is_tried_again() {
             settle: Duration::from_millis(1),
             ..Timing::default()
         };
-        let refused = stand.client(timing).await.subscribe("(").await;
+        let refused = stand.client(timing).await.subscribe("(", false).await;
         assert!(matches!(refused, Err(AtError::Refused(_))), "{refused:?}");
     });
 }
@@ -147,7 +147,7 @@ fn a_slow_consumer_loses_nothing() {
     run(async {
         let stand = Stand::new(|_, _| None).await;
         let client = stand.client(Timing::default()).await;
-        let mut heard = client.subscribe("x").await.unwrap();
+        let mut heard = client.subscribe("x", false).await.unwrap();
         let count = 3 * monitor::QUEUE;
         let all: String = (0..count)
             .map(|n| note(&format!("n{n}"), n as u64))

@@ -7,12 +7,15 @@ mod lookups;
 mod refusals;
 mod secrets;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
+};
 
 use async_std::{
     channel::unbounded,
     net::{TcpListener, TcpStream},
-    task::block_on,
+    task::{JoinHandle, block_on},
 };
 use futures_lite::{
     AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, future::Boxed, future::zip,

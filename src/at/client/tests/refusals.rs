@@ -47,7 +47,7 @@ fn revoked_keys_are_tried_once_and_every_command_says_why() {
         let (revoked, logins) = (Arc::default(), Arc::default());
         let stand = stand(&revoked, &logins).await;
         let client = stand.client(hasty(SOON * 100)).await;
-        let mut heard = client.subscribe("x").await.unwrap();
+        let mut heard = client.subscribe("x", false).await.unwrap();
         revoked.store(true, Ordering::SeqCst);
         let before = logins.load(Ordering::SeqCst);
         stand.cut(1);
@@ -77,7 +77,7 @@ fn keys_that_are_given_back_work_again_without_a_restart() {
         let (revoked, logins) = (Arc::default(), Arc::default());
         let stand = stand(&revoked, &logins).await;
         let client = stand.client(hasty(Duration::from_millis(20))).await;
-        let mut heard = client.subscribe("x").await.unwrap();
+        let mut heard = client.subscribe("x", false).await.unwrap();
         revoked.store(true, Ordering::SeqCst);
         stand.cut(1);
         stand.cut(2);
@@ -107,7 +107,7 @@ fn what_may_pass_is_tried_again_soon() {
             })
             .await;
             let client = stand.client(hasty(SOON * 100)).await;
-            let mut heard = client.subscribe("x").await.unwrap();
+            let mut heard = client.subscribe("x", false).await.unwrap();
             stand.cut(2);
             while !matches!(
                 timeout(SOON, heard.next()).await.unwrap(),

@@ -4,6 +4,7 @@ mod data;
 mod enrolment;
 mod login;
 mod notices;
+mod printed;
 
 use std::sync::{Arc, OnceLock};
 

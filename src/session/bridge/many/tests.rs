@@ -98,7 +98,7 @@ fn rendezvous(clients: TcpListener, devices: TcpListener) -> JoinHandle<()> {
     spawn(async move {
         loop {
             let (a, b) = (admitted(&clients).await, admitted(&devices).await);
-            spawn(splice(a.0, a.1, b.0, b.1, None));
+            spawn(splice(a.0, a.1, b.0, b.1));
         }
     })
 }
@@ -310,7 +310,7 @@ fn both_ends_number_their_sockets_where_the_rendezvous_takes_numbers() {
                     ends.push((tcp, early));
                 }
                 let (b, a) = (ends.pop().unwrap(), ends.pop().unwrap());
-                kept.push((visitor, spawn(splice(a.0, a.1, b.0, b.1, None))));
+                kept.push((visitor, spawn(splice(a.0, a.1, b.0, b.1))));
             }
             drop(kept);
             drop((client, device));
