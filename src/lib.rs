@@ -46,4 +46,6 @@ pub mod secret;
 pub mod server;
 pub mod session;
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod text;
