@@ -148,6 +148,7 @@ fn settle_in(world: &World, ground: &Ground) {
         Ok::<_, StoreError>(())
     });
     task::block_on(written).unwrap();
+    task::block_on(store.close());
 }
 
 impl Ground {

@@ -1,8 +1,9 @@
 //! What the disk keeps, and what it does with closures that fail.
 
-use std::sync::Mutex;
+use std::{pin::pin, sync::Mutex, time::Duration};
 
 use async_std::task::{block_on, spawn};
+use futures_lite::future::poll_once;
 
 use super::*;
 use crate::server::store::{log::Change, register::Home};
@@ -65,9 +66,9 @@ fn what_was_acknowledged_is_there_after_a_crash_and_ids_go_on() {
             Some(49)
         );
         assert_eq!(log(&again, "new@alice").await, 50);
-        drop(again);
-        drop(store);
-        // And closed properly, which frees the folder at once.
+        again.close().await;
+        store.close().await;
+        // And closed properly, which frees the folder.
         assert_eq!(log(&folder.open(), "new@alice").await, 50);
     });
 }
@@ -146,10 +147,49 @@ fn events_are_told_in_commit_order_and_only_of_what_was_committed() {
     });
 }
 
+/// A drop may run on a thread of the executor: what the writer is busy with must not hold that up.
+#[test]
+fn giving_the_last_clone_up_does_not_wait_for_the_writer() {
+    let folder = Folder::new();
+    let (hold, held) = mpsc::channel::<()>();
+    let store = Store::open(&folder.0, move |_| {
+        let _ = held.recv();
+    })
+    .unwrap();
+    {
+        let mut writing = pin!(store.write(|tx| home().log(tx, "k@alice", Change::Update, 1)));
+        // The writer has it now, and hangs in the telling.
+        let answer: Option<Result<i64, StoreError>> = block_on(poll_once(&mut writing));
+        assert!(answer.is_none());
+    }
+    let mut closing = pin!(store.closing());
+    let (say, gone) = mpsc::channel();
+    let dropping = thread::spawn(move || {
+        drop(store);
+        say.send(()).unwrap();
+    });
+    gone.recv_timeout(Duration::from_secs(20))
+        .expect("a drop that does not wait");
+    dropping.join().unwrap();
+    assert!(block_on(poll_once(&mut closing)).is_none());
+    assert!(matches!(
+        Store::open(&folder.0, |_| {}),
+        Err(StoreError::InUse(_))
+    ));
+    drop(hold);
+    block_on(closing);
+    let again = folder.open();
+    let last = again.read_now(|tx| home().last_commit(tx));
+    assert_eq!(
+        last.unwrap_or_else(|why: StoreError| panic!("{why}")),
+        Some(0)
+    );
+}
+
 #[test]
 fn a_file_of_a_later_version_is_refused() {
     let folder = Folder::new();
-    drop(folder.open());
+    block_on(folder.open().close());
     let database = Database::open(folder.0.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
     let later = 99u64.to_be_bytes();
@@ -167,7 +207,7 @@ fn a_file_of_a_later_version_is_refused() {
 #[test]
 fn damage_in_the_middle_of_a_file_is_no_panic_at_opening() {
     let folder = Folder::new();
-    drop(folder.open());
+    block_on(folder.open().close());
     let file = folder.0.join(FILE);
     let good = fs::read(&file).unwrap();
     for at in [64, 128, 4096, good.len() / 2] {
@@ -175,11 +215,12 @@ fn damage_in_the_middle_of_a_file_is_no_panic_at_opening() {
         bad[at..at + 32].fill(0xa5);
         fs::write(&file, &bad).unwrap();
         // Either the damage is where nothing is kept, or it is told; never a crash, never a new store.
-        if let Err(why) = Store::open(&folder.0, |_| {}) {
-            assert!(
+        match Store::open(&folder.0, |_| {}) {
+            Ok(store) => block_on(store.close()),
+            Err(why) => assert!(
                 matches!(why, StoreError::Damaged(..) | StoreError::Newer(_)),
                 "{at}: {why}"
-            );
+            ),
         }
     }
     fs::write(&file, &good[..good.len() / 2]).unwrap();
