@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use async_std::task;
+
 use super::{
     paths,
     ssh::{HostKeyAlias, UserName},
@@ -158,6 +160,15 @@ pub struct IdentityFile {
 }
 
 impl IdentityFile {
+    /// Writes the key where such files lie ([`identity_folder`]), off the executor.
+    ///
+    /// # Errors
+    /// As [`IdentityFile::write`], and when there is no such place.
+    pub async fn of_session(session: String, pem: Secret<String>) -> io::Result<Self> {
+        let write = move || Self::write(&identity_folder()?, &session, &pem);
+        task::spawn_blocking(write).await
+    }
+
     /// Writes the key for this session into a private folder.
     ///
     /// # Errors

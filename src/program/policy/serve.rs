@@ -59,7 +59,7 @@ pub struct Plan {
 pub(super) fn prepare(args: &Serve) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
     let plan = args.plan()?;
     if let Source::File(file) = &plan.source {
-        super::read_rules(file)?;
+        super::read_rules_now(file)?;
     }
     let (network, keys) = args.account().open(args.as_.as_deref())?;
     Ok((network, keys, plan))
@@ -87,12 +87,12 @@ pub async fn serve(
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     if let Source::File(file) = &plan.source {
-        super::read_rules(file)?; // before anything is dialled
+        super::read_rules(file).await?; // before anything is dialled
     }
     let watch = format!("{}|{WATCH_RECORDS}", policy::WATCH_RPC);
     let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
     let (news, told) = channel::bounded(1);
-    let look = plan.source.look();
+    let look = plan.source.look().await;
     let rules = plan.source.read(&at).await?;
     info!("ready as={} groups={}", at.atsign(), rules.groups.len());
     let desk = Desk(Arc::new(Inner {
@@ -255,7 +255,7 @@ impl Desk {
         let source = &self.0.plan.source;
         loop {
             let by = wait(source, &told, &mut hang_ups).await;
-            let now = source.look();
+            let now = source.look().await;
             if by == "clock" && now.is_some() && now == seen {
                 continue;
             }
