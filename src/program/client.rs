@@ -352,7 +352,8 @@ mod tests {
         let mut key = pin!(read_key(&pipe));
         // Before anybody writes, others have their turn.
         assert!(block_on(poll_once(&mut key)).is_none());
-        let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2 me\n";
+        let line =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me\n";
         fs::write(&pipe, line).unwrap();
         assert_eq!(block_on(key).unwrap(), PublicKeyLine::parse(line).unwrap());
     }

@@ -243,6 +243,7 @@ fn is_fresh(about: &fs::Metadata) -> bool {
 mod tests {
     use super::*;
     use crate::sys::ssh::shell_line;
+    use crate::testing::Folder;
 
     #[test]
     fn the_words_of_each_generation() {
@@ -299,22 +300,6 @@ mod tests {
             ),
         ] {
             assert_eq!(shell_line(&tunnel.arguments()), want);
-        }
-    }
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("identity-{}", uuid::Uuid::new_v4()));
-            paths::private_folder(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 

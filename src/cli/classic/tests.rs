@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::*;
+use crate::testing::Folder;
 
 fn nothing(_: &str) -> Option<String> {
     None
@@ -658,8 +659,8 @@ fn remarks_are_those_of_the_originals() {
 
 #[test]
 fn a_profile_stands_behind_the_command_line() {
-    let home = std::env::temp_dir().join(format!("np-profile-{}", uuid::Uuid::new_v4()));
-    let folder = home.join(".sshnp/config");
+    let home = Folder::new();
+    let folder = home.path(".sshnp/config");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("my_pi.env");
     fs::write(
@@ -670,7 +671,7 @@ fn a_profile_stands_behind_the_command_line() {
     let path = file.display().to_string();
     let around = Around {
         variable: &nothing,
-        home: Some(home.clone()),
+        home: Some(home.0.clone()),
         yaml: PathBuf::new(),
     };
     let read = |link: &str, words: &[&str]| match program(link, words).meaning(link, words, &around)
@@ -702,14 +703,12 @@ fn a_profile_stands_behind_the_command_line() {
         read("sshnp", &["--config-file", &path]).unwrap_err(),
         format!("{path}, line 2: Invalid value \"many\" for option --local-port (-l)")
     );
-    fs::remove_dir_all(&home).unwrap();
 }
 
 #[test]
 fn sshnpd_yaml_stands_behind_the_command_line() {
-    let folder = std::env::temp_dir().join(format!("np-yaml-{}", uuid::Uuid::new_v4()));
-    fs::create_dir(&folder).unwrap();
-    let file = folder.join("sshnpd.yaml");
+    let folder = Folder::new();
+    let file = folder.path("sshnpd.yaml");
     fs::write(
         &file,
         "atsign: {atsign: d}\naccess:\n  managers: [me]\n  permitopen: ['localhost:22']\ndevice: {name: pi, hide: true}\nmore: 1\n",
@@ -768,7 +767,6 @@ fn sshnpd_yaml_stands_behind_the_command_line() {
         let said = yaml_settings(&file, text).unwrap_err().message;
         assert!(said.starts_with(&format!("{path}, {want}")), "{said}");
     }
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 proptest::proptest! {

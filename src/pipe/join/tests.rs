@@ -2,41 +2,20 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use async_std::{
-    future::timeout,
-    net::TcpListener,
-    task::{JoinHandle, block_on, spawn},
-};
+use async_std::task::{JoinHandle, block_on, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::{soon, tcp_pair};
 use crate::{
     pipe::cipher::{Cipher, SessionKeys, Side},
     secret::Secret,
 };
-
-const SOON: Duration = Duration::from_secs(30);
-
-/// Ends the test instead of hanging it.
-fn soon<T>(work: impl Future<Output = T>) -> T {
-    block_on(async { timeout(SOON, work).await.expect("finished in time") })
-}
-
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (dialled, accepted) = zip(
-        TcpStream::connect(listener.local_addr().unwrap()),
-        listener.accept(),
-    )
-    .await;
-    (dialled.unwrap(), accepted.unwrap().0)
-}
 
 /// How two sockets are joined in a test.
 #[derive(Clone, Copy, Debug)]
@@ -244,6 +223,7 @@ fn a_session_that_speaks_now_and_then_outlives_the_idle_limit() {
         while begun.elapsed() < 3 * idle {
             a.write_all(b".").await.unwrap();
             b.read_exact(&mut [0; 1]).await.unwrap();
+            // Time is the subject: now and then, and longer than the limit in all.
             async_io::Timer::after(idle / 10).await;
         }
         drop((a, b));

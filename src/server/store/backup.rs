@@ -288,23 +288,7 @@ mod tests {
     use async_std::task::block_on;
 
     use super::*;
-    use crate::server::store::register::Home;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("np-backup-{}", uuid::Uuid::new_v4()));
-            fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::{server::store::register::Home, testing::Folder};
 
     const NAMES: [&str; 1] = ["ca.key"];
 
