@@ -350,7 +350,7 @@ fn a_folder_that_cannot_be_written_is_named_with_advice() {
         let Some(disk) = Disk::of(name, 8) else {
             return;
         };
-        disk.remount("ro");
+        disk.make_read_only();
         let data = disk.0.join("at");
         let refused = start_in(data.clone()).await.err().expect("a refusal");
         assert!(

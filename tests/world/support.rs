@@ -115,10 +115,12 @@ impl Disk {
         inside(test, namespaces, &script, &Folder::new()).map(Self)
     }
 
-    pub fn remount(&self, how: &str) {
+    /// From now on nothing can be written to it.
+    pub fn make_read_only(&self) {
         let mut command = Command::new("mount");
-        let told = command.arg("-o").arg(format!("remount,{how}")).arg(&self.0);
-        assert!(told.status().unwrap().success());
+        // Of this mount alone: an ordinary user's namespace may not change the file system itself.
+        command.args(["-o", "remount,bind,ro"]).arg(&self.0);
+        assert!(command.status().unwrap().success());
     }
 
     /// Takes all room but so many bytes.
