@@ -80,6 +80,8 @@ mod server;
 mod session;
 #[cfg(not(feature = "inside"))]
 mod sys;
+#[cfg(test)]
+mod testing;
 #[cfg(not(feature = "inside"))]
 mod text;
 

@@ -10,12 +10,11 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
 };
 
 use async_std::task::block_on;
 
-use crate::world::{DEVICE, Folder, NAME, NOPORTS, World, stdout};
+use crate::world::{DEVICE, Folder, NAME, NOPORTS, World, stdout, support::wait_until};
 
 const SCRIPT: &str = include_str!("../install.sh");
 const LINKS: [&str; 10] = [
@@ -30,8 +29,6 @@ const LINKS: [&str; 10] = [
     "npp_atserver",
     "at_activate",
 ];
-/// Enough for the slowest of these on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shell {
@@ -372,14 +369,6 @@ fn serve(socket: TcpStream, www: &Path, mood: Mood) {
     let _ = socket.shutdown(Shutdown::Both);
 }
 
-fn until(mut good: impl FnMut() -> bool, what: &str) {
-    let began = Instant::now();
-    while !good() {
-        assert!(began.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[test]
 fn it_installs_upgrades_goes_back_and_leaves_nothing() {
     for shell in SHELLS {
@@ -700,7 +689,7 @@ fn one_run_at_a_time_and_one_that_is_told_to_end_cleans_up() {
             .spawn()
             .unwrap();
         let lock = place.dir.path("prefix/lib/noports/lock/pid");
-        until(|| lock.exists(), "the first run has its lock");
+        wait_until("the first run has its lock", || lock.exists());
         let (code, said) = place.install(&[]);
         assert!(
             code == 1 && said.contains("another install.sh is at work here, process"),
@@ -709,24 +698,20 @@ fn one_run_at_a_time_and_one_that_is_told_to_end_cleans_up() {
         assert!(lock.exists(), "the lock is the first one's");
         // The shell hears it when its download ends, so the download hears it too: as at Ctrl-C.
         let pid = first.id();
-        until(
-            || {
-                let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
-                    .unwrap_or_default();
-                children.split(' ').any(|child| {
-                    let line =
-                        fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
-                    let found = line.contains("curl") || line.contains("wget");
-                    found && {
-                        run("kill", &["-TERM", &pid.to_string()]);
-                        // A short download may have ended by itself meanwhile.
-                        let _ = Command::new("kill").args(["-TERM", child]).output();
-                        true
-                    }
-                })
-            },
-            "the first run downloads",
-        );
+        wait_until("the first run downloads", || {
+            let children =
+                fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            children.split(' ').any(|child| {
+                let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+                let found = line.contains("curl") || line.contains("wget");
+                found && {
+                    run("kill", &["-TERM", &pid.to_string()]);
+                    // A short download may have ended by itself meanwhile.
+                    let _ = Command::new("kill").args(["-TERM", child]).output();
+                    true
+                }
+            })
+        });
         let (code, said) = end(first);
         assert_ne!(code, 0, "{said}");
         assert_eq!(place.everything(), Vec::<String>::new(), "{said}");

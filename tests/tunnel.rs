@@ -1,7 +1,7 @@
 //! Any TCP port: many connections over one session, what ends it, what it leaves behind; and listing devices.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::fs::symlink,
     process::{ChildStdout, Command, Stdio},
@@ -405,8 +405,11 @@ fn a_session_ends_when_nobody_comes() {
         let mut tunnel = Tunnel::open(&world, echo, &["--timeout", "1s"]);
         let mut open = tunnel.connect();
         open.write_all(b"as long as this is open").unwrap();
-        // Twice the time: a session with a connection does not end.
-        task::sleep(Duration::from_secs(2)).await;
+        // Time is the subject: twice what it may be idle. A session that ended would cut this connection.
+        open.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let silence = open.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(silence.kind(), ErrorKind::WouldBlock);
+        open.set_read_timeout(None).unwrap();
         exchange(tunnel.port, 1).unwrap();
         open.shutdown(Shutdown::Write).unwrap();
         let mut heard = String::new();

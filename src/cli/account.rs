@@ -160,24 +160,15 @@ fn choose(folder: &Path, as_: Option<&AtSign>) -> Result<(AtSign, PathBuf), Fail
 mod tests {
     use std::fs;
 
-    use crate::cli::account::*;
+    use crate::{cli::account::*, testing::Folder};
 
-    struct Folder(PathBuf);
-    impl Folder {
-        /// A folder with these (empty) files.
-        fn with(files: &[&str]) -> Self {
-            let path = std::env::temp_dir().join(format!("np-common-{}", uuid::Uuid::new_v4()));
-            fs::create_dir(&path).unwrap();
-            for file in files {
-                fs::write(path.join(file), "").unwrap();
-            }
-            Self(path)
+    /// A folder with these (empty) files.
+    fn with(files: &[&str]) -> Folder {
+        let folder = Folder::new();
+        for file in files {
+            fs::write(folder.path(file), "").unwrap();
         }
-    }
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+        folder
     }
 
     fn at(text: &str) -> AtSign {
@@ -205,7 +196,7 @@ mod tests {
             ),
         ];
         for (files, as_, want) in rows {
-            let folder = Folder::with(files);
+            let folder = with(files);
             let got = choose(&folder.0, as_.map(at).as_ref());
             match (got, want) {
                 (Ok((who, file)), Ok(want)) => {
@@ -263,7 +254,7 @@ mod tests {
 
     #[test]
     fn key_files_are_found_or_missed_by_name() {
-        let folder = Folder::with(&["odd.json", "@a_key.atKeys"]);
+        let folder = with(&["odd.json", "@a_key.atKeys"]);
         let home = folder.0.display().to_string();
         let env = |name: &str| (name == "HOME").then(|| home.clone());
         let alice = at("@alice");

@@ -243,24 +243,7 @@ pub fn save_text(
 mod tests {
     use crate::at::vectors::{atsign, keys};
     use crate::cli::keystore::*;
-
-    /// A folder of its own, gone at the end.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let name = format!("noports-keys-{}", uuid::Uuid::new_v4());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::testing::Folder;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();

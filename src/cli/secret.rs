@@ -309,6 +309,7 @@ impl<T: AsFd> Drop for Hidden<'_, T> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use crate::cli::secret::*;
+    use crate::testing::Folder;
 
     const CODE: Source = Source {
         what: "code",
@@ -318,7 +319,8 @@ mod tests {
 
     #[test]
     fn a_secret_file_is_trimmed_and_bounded() {
-        let file = std::env::temp_dir().join(format!("np-secret-{}", uuid::Uuid::new_v4()));
+        let folder = Folder::new();
+        let file = folder.path("secret");
         let long = "x".repeat(MAX_SECRET as usize + 1);
         for (text, want) in [
             ("abc\n", Ok("abc")),
@@ -337,12 +339,14 @@ mod tests {
         }
         fs::remove_file(&file).unwrap();
         let missing = CODE.read(Some(&file), "").unwrap_err();
-        assert!(missing.message.contains("np-secret-"), "{missing}");
+        let name = file.display().to_string();
+        assert!(missing.message.contains(&name), "{missing}");
     }
 
     #[test]
     fn a_phrase_keeps_its_blanks_but_not_the_line_end() {
-        let file = std::env::temp_dir().join(format!("np-phrase-{}", uuid::Uuid::new_v4()));
+        let folder = Folder::new();
+        let file = folder.path("phrase");
         fs::write(&file, " a b \r\n").unwrap();
         let phrases = Phrases::new(Some(&file)).unwrap();
         assert_eq!(phrases.known().unwrap().reveal(), " a b ");
@@ -350,6 +354,5 @@ mod tests {
         fs::write(&file, "\n").unwrap();
         let empty = Phrases::new(Some(&file)).unwrap_err();
         assert_eq!(empty.code, super::super::exit::MISUSE);
-        fs::remove_file(&file).unwrap();
     }
 }

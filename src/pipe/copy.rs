@@ -32,10 +32,11 @@ pub(super) struct Copy<R, W> {
 
 enum Phase {
     Read,
-    /// `bytes[at..]` still has to go out.
+    /// `bytes[at..end]` still has to go out; what is behind it is from another time.
     Write {
         bytes: Vec<u8>,
         at: usize,
+        end: usize,
     },
     Close,
     Ended,
@@ -50,6 +51,7 @@ impl<R, W> Copy<R, W> {
         let phase = match early.is_empty() {
             true => Phase::Read,
             false => Phase::Write {
+                end: early.len(),
                 bytes: early,
                 at: 0,
             },
@@ -74,11 +76,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
                 Poll::Ready(Ok(Phase::Close))
             }
             Poll::Ready(Ok(got)) => {
-                bytes.truncate(got);
                 if let Some(cipher) = &mut self.cipher {
-                    cipher.apply(&mut bytes);
+                    cipher.apply(&mut bytes[..got]);
                 }
-                Poll::Ready(Ok(Phase::Write { bytes, at: 0 }))
+                Poll::Ready(Ok(Phase::Write {
+                    bytes,
+                    at: 0,
+                    end: got,
+                }))
             }
             Poll::Ready(Err(error)) => {
                 pool::give(bytes);
@@ -101,8 +106,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
         for _ in 0..TURNS {
             match &mut self.phase {
                 Phase::Read => self.phase = ready!(self.poll_fill(cx))?,
-                Phase::Write { bytes, at } => {
-                    let written = Pin::new(&mut self.to).poll_write(cx, &bytes[*at..]);
+                Phase::Write { bytes, at, end } => {
+                    let written = Pin::new(&mut self.to).poll_write(cx, &bytes[*at..*end]);
                     let wrote = ready!(written).map_err(Broken::Write)?;
                     if wrote == 0 {
                         let error = io::Error::from(io::ErrorKind::WriteZero);
@@ -111,7 +116,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
                     *at += wrote;
                     self.given += wrote as u64;
                     self.unflushed = true;
-                    if *at == bytes.len() {
+                    if at == end {
                         pool::give(std::mem::take(bytes));
                         self.phase = Phase::Read;
                     }
@@ -135,7 +140,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
     }
 }
 
-/// Buffers between two uses. Each thread keeps a few; a session that waits holds none.
+/// Buffers between two uses. Each thread keeps a few; a session that waits holds none. They keep their length and
+/// what was last in them: to clear 64 KiB for each keystroke would cost more than to carry it.
 mod pool {
     use super::{CHUNK, KEPT, RefCell};
 
@@ -144,15 +150,13 @@ mod pool {
     }
 
     pub(super) fn take() -> Vec<u8> {
-        let mut buffer = BUFFERS
+        BUFFERS
             .with(|kept| kept.borrow_mut().pop())
-            .unwrap_or_default();
-        buffer.resize(CHUNK, 0);
-        buffer
+            .unwrap_or_else(|| vec![0; CHUNK])
     }
 
     pub(super) fn give(buffer: Vec<u8>) {
-        if buffer.capacity() == CHUNK {
+        if buffer.len() == CHUNK {
             BUFFERS.with(|kept| {
                 let mut kept = kept.borrow_mut();
                 if kept.len() < KEPT {
@@ -167,3 +171,48 @@ mod pool {
 const CHUNK: usize = 64 * 1024;
 /// Idle buffers per thread.
 const KEPT: usize = 4;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures_lite::future::{block_on, poll_fn};
+
+    use super::*;
+
+    /// One byte per read, as somebody types; sees in what state it gets the buffer.
+    struct Keys {
+        left: u8,
+        cleared: usize,
+    }
+
+    impl AsyncRead for Keys {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.cleared += buf[1..].iter().filter(|&&byte| byte == 0).count();
+            buf.fill(self.left);
+            let got = usize::from(self.left > 0);
+            self.left -= got as u8;
+            Poll::Ready(Ok(got))
+        }
+    }
+
+    #[test]
+    fn a_short_read_clears_no_buffer_and_what_is_behind_it_never_goes_out() {
+        // So that the pool of this thread holds a buffer with something in it.
+        pool::give(vec![0xaa; CHUNK]);
+        let keys = Keys {
+            left: 100,
+            cleared: 0,
+        };
+        let mut out = Vec::new();
+        let mut copy = Copy::new(keys, &mut out, b"early".to_vec(), None);
+        block_on(poll_fn(|cx| copy.poll(cx))).unwrap();
+        assert_eq!(copy.from.cleared, 0);
+        assert_eq!(copy.given(), 105);
+        let typed: Vec<u8> = (1..=100).rev().collect();
+        assert_eq!(out, [b"early", &typed[..]].concat());
+    }
+}

@@ -20,8 +20,6 @@
 //! Sequential round trips, and why none of them can go, are listed in `tests/bench/first_byte.rs`.
 
 use std::{
-    fs,
-    io::{self, Read},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -164,7 +162,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 }
 
 impl Args {
-    fn wish(&self, console: &Console) -> Result<Wish, Failure> {
+    async fn wish(&self, console: &Console) -> Result<Wish, Failure> {
         let (device, via) = (self.device.as_deref(), self.via.as_deref());
         let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
         let ways = whom.ways;
@@ -204,7 +202,10 @@ impl Args {
             identity: self.identity.clone().map(PathBuf::from),
             how,
             local_port: self.local_port,
-            send_key: self.send_key.as_deref().map(read_key).transpose()?,
+            send_key: match &self.send_key {
+                Some(file) => Some(read_key(file).await?),
+                None => None,
+            },
             local_sshd_port: self.local_sshd_port,
             inside,
             ssh,
@@ -215,16 +216,14 @@ impl Args {
 }
 
 /// A public key's file. Who names the private one by mistake must not send it.
-fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
+async fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
     let failed = |why: &dyn std::fmt::Display| {
         Failure::misuse(format!("{}: {why}", file.display()))
             .hint("--send-key FILE.pub, such as ~/.ssh/id_ed25519.pub")
     };
-    let mut text = String::new();
-    let open = fs::File::open(file).map_err(|error| failed(&error))?;
     let most = sshkey::MAX_PUBLIC_KEY as u64 + 2;
-    let read = open.take(most).read_to_string(&mut text);
-    read.map_err(|error: io::Error| failed(&error))?;
+    let text = sys::file::text(file, most).await;
+    let text = text.map_err(|error| failed(&error))?;
     PublicKeyLine::parse(&text).map_err(|error| failed(&error))
 }
 
@@ -233,7 +232,7 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 }
 
 async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
-    let wish = args.wish(console)?;
+    let wish = args.wish(console).await?;
     let (network, keys) = args.account().open(console, args.as_.as_deref())?;
     if wish.how == How::Shell {
         find_ssh()?;
@@ -344,3 +343,41 @@ fn no_user(wish: &Wish) -> Failure {
 
 /// Where sshd listens unless somebody says otherwise.
 const DEFAULT_SSHD: u16 = 22;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, pin::pin};
+
+    use async_std::task::block_on;
+    use futures_lite::future::poll_once;
+
+    use super::*;
+    use crate::testing::named_pipe;
+
+    #[test]
+    fn a_key_that_comes_through_a_pipe_holds_nobody_up_and_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = named_pipe(folder.path());
+        let mut key = pin!(read_key(&pipe));
+        // Before anybody writes, others have their turn.
+        assert!(block_on(poll_once(&mut key)).is_none());
+        let line =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me\n";
+        fs::write(&pipe, line).unwrap();
+        assert_eq!(block_on(key).unwrap(), PublicKeyLine::parse(line).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_however_long_it_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        for device in [
+            Path::new("/dev/zero"),
+            Path::new("/dev/null"),
+            folder.path(),
+        ] {
+            let refused = block_on(read_key(device)).err().unwrap();
+            assert_eq!(refused.code, exit::MISUSE, "{}", refused.message);
+        }
+    }
+}

@@ -8,7 +8,12 @@
 //! ```
 //! The policy sees who wants to use what, and nothing of the session.
 
-use std::{fs, io::Read, path::PathBuf, process::ExitCode, thread};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
 
 use argh::FromArgs;
 use log::LevelFilter;
@@ -153,7 +158,7 @@ fn check(args: &Check) -> Result<bool, Failure> {
     let open = open
         .transpose()
         .map_err(|e| misuse(&e).hint("--open localhost:22"))?;
-    let mut decision = read_rules(&args.rules)?.decide(&question);
+    let mut decision = read_rules_now(&args.rules)?.decide(&question);
     if let Some(open) = &open {
         only(&mut decision, open);
     }
@@ -184,15 +189,21 @@ fn only(decision: &mut Decision, open: &Endpoint) {
 }
 
 /// Rules from a file.
-fn read_rules(file: &PathBuf) -> Result<Rules, Failure> {
+async fn read_rules(file: &Path) -> Result<Rules, Failure> {
+    rules(file, sys::file::text(file, MAX_RULES).await)
+}
+
+/// The same where there is nothing else to do meanwhile.
+fn read_rules_now(file: &Path) -> Result<Rules, Failure> {
+    rules(file, sys::file::text_now(file, MAX_RULES))
+}
+
+/// One byte more than may be in it, so that too long is seen.
+const MAX_RULES: u64 = yaml::MAX_FILE as u64 + 1;
+
+fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
     let name = file.display();
-    let mut text = String::new();
-    fs::File::open(file)
-        .and_then(|file| {
-            file.take(yaml::MAX_FILE as u64 + 1)
-                .read_to_string(&mut text)
-        })
-        .map_err(|why| Failure::misuse(format!("cannot read {name}: {why}")))?;
+    let text = text.map_err(|why| Failure::misuse(format!("cannot read {name}: {why}")))?;
     yaml::parse(&text).map_err(|why| {
         Failure::misuse(format!("{name}, {why}")).hint("noports policy check tells what rules mean")
     })
@@ -276,5 +287,37 @@ impl Serve {
             publish_log: self.publish_log,
             shared: self.shared,
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, pin::pin};
+
+    use async_std::task::block_on;
+    use futures_lite::future::poll_once;
+
+    use super::*;
+    use crate::testing::named_pipe;
+
+    #[test]
+    fn rules_that_come_through_a_pipe_hold_nobody_up_and_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = named_pipe(folder.path());
+        let mut rules = pin!(read_rules(&pipe));
+        // Before anybody writes, questions are answered.
+        assert!(block_on(poll_once(&mut rules)).is_none());
+        fs::write(&pipe, "rules: [\n").unwrap();
+        let refused = block_on(rules).err().unwrap();
+        assert!(refused.message.contains("line"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_device_without_an_end_is_no_rules() {
+        for device in ["/dev/zero", "/dev/full"] {
+            let refused = read_rules_now(Path::new(device)).err().unwrap();
+            assert_eq!(refused.code, exit::MISUSE, "{}", refused.message);
+        }
     }
 }

@@ -353,9 +353,7 @@ async fn store(folder: &Path) -> Found {
         Store::open(folder, |_| {}).is_err(),
         "the store can be opened twice",
     )?;
-    let closing = first.closing();
-    drop(first);
-    closing.await;
+    first.close().await;
     let again = Store::open(folder, |_| {}).map_err(failed)?;
     let read = again.read_now(|rows| match register::find(rows, &who)? {
         Some(entry) => entry.home.live(rows, "public:selftest@selftest", now),

@@ -2,6 +2,7 @@
 //! tells its manager ([`supervisor`]). A leaf.
 
 pub mod authorized_keys;
+pub mod file;
 pub mod log;
 pub mod out;
 pub mod paths;

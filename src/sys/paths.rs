@@ -76,31 +76,7 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let path = env::temp_dir().join(format!("paths-{}", uuid::Uuid::new_v4()));
-            private_folder(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
+    use crate::testing::Folder;
 
     #[test]
     fn a_file_is_replaced_with_its_mode_and_nothing_is_left_over() {
@@ -113,7 +89,7 @@ mod tests {
                 fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
                 mode
             );
-            assert_eq!(names(&folder.0), ["file"]);
+            assert_eq!(folder.names(), ["file"]);
         }
     }
 
@@ -137,7 +113,7 @@ mod tests {
         let taken = folder.0.join("taken");
         fs::create_dir(&taken).unwrap();
         assert!(atomic_write(&taken, b"x", 0o600).is_err());
-        assert_eq!(names(&folder.0), ["taken"]);
+        assert_eq!(folder.names(), ["taken"]);
     }
 
     #[test]

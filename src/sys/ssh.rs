@@ -313,6 +313,7 @@ const MAX_USER_NAME: usize = 64;
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn user_names_that_ssh_cannot_take_for_something_else() {
@@ -494,18 +495,16 @@ mod tests {
 
     #[test]
     fn ssh_is_looked_for_in_absolute_folders_only() {
-        let folder = env::temp_dir().join(format!("ssh-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&folder).unwrap();
-        let file = folder.join("ssh");
+        let folder = Folder::new();
+        let file = folder.path("ssh");
         std::fs::write(&file, "").unwrap();
         let path = |text: &Path| env::join_paths([Path::new(""), Path::new("."), text]).unwrap();
         assert_ne!(
-            find_in(&path(&folder)),
+            find_in(&path(&folder.0)),
             Some(file.clone()),
             "not executable"
         );
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
-        assert_eq!(find_in(&path(&folder)), Some(file));
-        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(find_in(&path(&folder.0)), Some(file));
     }
 }

@@ -113,6 +113,7 @@ mod tests {
     use std::{fs, os::unix::fs::OpenOptionsExt, process::Command};
 
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn two_keys_are_never_the_same() {
@@ -123,16 +124,14 @@ mod tests {
 
     #[test]
     fn ssh_keygen_reads_the_private_key_and_finds_the_public_one() {
-        let Some(keygen) = crate::sys::sshd::find("ssh-keygen") else {
-            return;
-        };
+        let keygen = crate::sys::sshd::find("ssh-keygen").expect("ssh-keygen, of OpenSSH");
         let key = SshKey::generate().unwrap();
-        let file = std::env::temp_dir().join(format!("ssh-key-{}", uuid::Uuid::new_v4()));
+        let folder = Folder::new();
+        let file = folder.path("key");
         let mut options = fs::OpenOptions::new();
         let mut open = options.write(true).create_new(true).mode(0o600).open(&file);
         std::io::Write::write_all(open.as_mut().unwrap(), key.private.reveal().as_bytes()).unwrap();
         let output = Command::new(keygen).arg("-y").arg("-f").arg(&file).output();
-        fs::remove_file(&file).unwrap();
         let output = output.unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(

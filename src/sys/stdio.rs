@@ -1,10 +1,11 @@
 //! Stdin and stdout as one stream between two programs, as ssh's `ProxyCommand` wants it.
 //!
 //! The descriptors stay in blocking mode, because whoever shares them (the shell we were started from)
-//! would be surprised by anything else. So every step asks first whether it would block.
+//! would be surprised by anything else. So it is each single read and write that is told not to wait; where the
+//! kernel cannot be told (terminals, and pipes before Linux 6.5), every step asks first whether it would block.
 
 use std::{
-    io,
+    io::{self, IoSlice, IoSliceMut},
     os::fd::{AsFd, OwnedFd},
     pin::Pin,
     sync::{Arc, Mutex},
@@ -13,7 +14,10 @@ use std::{
 
 use async_io::Async;
 use futures_lite::{AsyncRead, AsyncWrite};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, ReadWriteFlags, preadv2, pwritev2},
+};
 
 /// What comes in; ends too when the [`Output`] is closed, so that nobody waits for a person who has
 /// nothing left to say to.
@@ -47,11 +51,11 @@ pub fn stdio() -> io::Result<(Input, Output)> {
 pub fn stream(input: OwnedFd, output: OwnedFd) -> io::Result<(Input, Output)> {
     let over = Arc::new(Over::default());
     let source = match watched(input)? {
-        Ok(watched) => Source::Watched(watched),
+        Ok(watched) => Source::Watched(watched, How::default()),
         Err(plain) => Source::File(async_std::fs::File::from(std::fs::File::from(plain))),
     };
     let sink = match watched(output)? {
-        Ok(watched) => Sink::Watched(Some(watched)),
+        Ok(watched) => Sink::Watched(Some(watched), How::default()),
         Err(plain) => Sink::File(async_std::fs::File::from(std::fs::File::from(plain))),
     };
     let input = Input {
@@ -72,14 +76,73 @@ fn watched(fd: OwnedFd) -> io::Result<Result<Async<OwnedFd>, OwnedFd>> {
 }
 
 enum Source {
-    Watched(Async<OwnedFd>),
+    Watched(Async<OwnedFd>, How),
     File(async_std::fs::File),
 }
 
 enum Sink {
     /// `None` after the end.
-    Watched(Option<Async<OwnedFd>>),
+    Watched(Option<Async<OwnedFd>>, How),
     File(async_std::fs::File),
+}
+
+/// How a descriptor in blocking mode is kept from blocking.
+#[derive(Clone, Copy, Default)]
+enum How {
+    /// The kernel is told with each step.
+    #[default]
+    Told,
+    /// It cannot be told about this descriptor: it is asked before each step.
+    Asked,
+}
+
+impl How {
+    /// `None`: there is nothing to read yet.
+    fn read(&mut self, fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        if let Self::Told = self {
+            let told = preadv2(fd, &mut [IoSliceMut::new(buf)], HERE, NOWAIT);
+            if !self.is_told_in_vain(&told) {
+                return tried(told);
+            }
+        }
+        if would_not_block(fd, PollFlags::IN)? {
+            tried(rustix::io::read(fd, buf))
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// `None`: there is no room yet.
+    fn write(&mut self, fd: &OwnedFd, buf: &[u8]) -> io::Result<Option<usize>> {
+        if let Self::Told = self {
+            let told = pwritev2(fd, &[IoSlice::new(buf)], HERE, NOWAIT);
+            if !self.is_told_in_vain(&told) {
+                return tried(told);
+            }
+        }
+        if would_not_block(fd, PollFlags::OUT)? {
+            tried(rustix::io::write(fd, &buf[..buf.len().min(PIECE)]))
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Whether the kernel cannot be told about this descriptor; then it is asked from now on.
+    fn is_told_in_vain(&mut self, told: &rustix::io::Result<usize>) -> bool {
+        let vain = matches!(told, Err(Errno::OPNOTSUPP | Errno::NOSYS));
+        if vain {
+            *self = Self::Asked;
+        }
+        vain
+    }
+}
+
+fn tried(outcome: rustix::io::Result<usize>) -> io::Result<Option<usize>> {
+    match outcome {
+        Ok(count) => Ok(Some(count)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 impl AsyncRead for Input {
@@ -93,16 +156,16 @@ impl AsyncRead for Input {
         }
         match &mut self.source {
             Source::File(file) => Pin::new(file).poll_read(cx, buf),
-            Source::Watched(watched) => loop {
-                if would_not_block(watched.get_ref(), PollFlags::IN)? {
-                    match rustix::io::read(watched.get_ref(), &mut *buf) {
-                        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                        // A terminal whose other end has gone.
-                        Err(rustix::io::Errno::IO) => return Poll::Ready(Ok(0)),
-                        outcome => return Poll::Ready(outcome.map_err(io::Error::from)),
+            Source::Watched(watched, how) => loop {
+                match how.read(watched.get_ref(), buf) {
+                    Ok(None) => ready!(watched.poll_readable(cx))?,
+                    Ok(Some(got)) => return Poll::Ready(Ok(got)),
+                    // A terminal whose other end has gone.
+                    Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                        return Poll::Ready(Ok(0));
                     }
+                    Err(error) => return Poll::Ready(Err(error)),
                 }
-                ready!(watched.poll_readable(cx))?;
             },
         }
     }
@@ -116,14 +179,10 @@ impl AsyncWrite for Output {
     ) -> Poll<io::Result<usize>> {
         match &mut self.sink {
             Sink::File(file) => Pin::new(file).poll_write(cx, buf),
-            Sink::Watched(None) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Sink::Watched(Some(watched)) => loop {
-                if would_not_block(watched.get_ref(), PollFlags::OUT)? {
-                    let piece = &buf[..buf.len().min(PIECE)];
-                    match rustix::io::write(watched.get_ref(), piece) {
-                        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                        outcome => return Poll::Ready(outcome.map_err(io::Error::from)),
-                    }
+            Sink::Watched(None, _) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Sink::Watched(Some(watched), how) => loop {
+                if let Some(wrote) = how.write(watched.get_ref(), buf)? {
+                    return Poll::Ready(Ok(wrote));
                 }
                 ready!(watched.poll_writable(cx))?;
             },
@@ -133,7 +192,7 @@ impl AsyncWrite for Output {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.sink {
             Sink::File(file) => Pin::new(file).poll_flush(cx),
-            Sink::Watched(_) => Poll::Ready(Ok(())),
+            Sink::Watched(..) => Poll::Ready(Ok(())),
         }
     }
 
@@ -141,7 +200,7 @@ impl AsyncWrite for Output {
         match &mut self.sink {
             // Its close leaves behind what has not been flushed.
             Sink::File(file) => ready!(Pin::new(file).poll_flush(cx))?,
-            Sink::Watched(watched) => *watched = None,
+            Sink::Watched(watched, _) => *watched = None,
         }
         self.over.set();
         Poll::Ready(Ok(()))
@@ -154,7 +213,7 @@ fn would_not_block(fd: &OwnedFd, wanted: PollFlags) -> io::Result<bool> {
     let at_once = Timespec::default();
     match poll(&mut asked, Some(&at_once)) {
         Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(Errno::INTR) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -191,6 +250,9 @@ impl Over {
 
 /// A pipe that is ready takes this much without blocking (POSIX: PIPE_BUF).
 const PIECE: usize = 4096;
+/// Offset of reads and writes: where the descriptor is.
+const HERE: u64 = u64::MAX;
+const NOWAIT: ReadWriteFlags = ReadWriteFlags::NOWAIT;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -198,9 +260,14 @@ mod tests {
     use std::io::{Read, Write};
 
     use async_std::task::{block_on, spawn_blocking};
-    use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
+    use futures_lite::{
+        AsyncReadExt, AsyncWriteExt,
+        future::{poll_once, zip},
+    };
+    use rustix::fs::OFlags;
 
     use super::*;
+    use crate::testing::named_pipe;
 
     #[test]
     fn bytes_pass_through_pipes_whole_and_the_end_is_seen() {
@@ -225,6 +292,78 @@ mod tests {
         });
     }
 
+    fn output(out: impl Into<OwnedFd>, how: How) -> Output {
+        let watched = Async::new_nonblocking(out.into()).unwrap();
+        Output {
+            sink: Sink::Watched(Some(watched), how),
+            over: Arc::default(),
+        }
+    }
+
+    /// What one write moves; `None`: it has to wait.
+    fn one_write(out: &mut Output) -> Option<usize> {
+        block_on(poll_once(out.write(&[1; 1 << 20]))).map(Result::unwrap)
+    }
+
+    #[test]
+    fn one_write_fills_a_pipe_and_a_full_one_neither_blocks_nor_becomes_nonblocking() {
+        let (_far_in, near_out) = io::pipe().unwrap();
+        let shared = near_out.try_clone().unwrap();
+        let room = rustix::pipe::fcntl_getpipe_size(&shared).unwrap();
+        let mut told = output(near_out, How::Told);
+        let first = one_write(&mut told);
+        match told.sink {
+            Sink::Watched(_, How::Told) => assert_eq!(first, Some(room)),
+            // A kernel that cannot be told.
+            _ => assert_eq!(first, Some(PIECE)),
+        }
+        while one_write(&mut told).is_some() {}
+        assert_eq!(
+            one_write(&mut output(shared.try_clone().unwrap(), How::Asked)),
+            None
+        );
+        let flags = rustix::fs::fcntl_getfl(&shared).unwrap();
+        assert!(!flags.contains(OFlags::NONBLOCK), "others use it, too");
+    }
+
+    #[test]
+    fn where_the_kernel_cannot_be_told_a_write_is_small_and_an_empty_read_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        // Named ones are those that no kernel so far can be told about, beside terminals.
+        let path = named_pipe(dir.path());
+        let open = || std::fs::File::options().read(true).write(true).open(&path);
+        let (mut input, _over) =
+            stream(open().unwrap().into(), io::pipe().unwrap().1.into()).unwrap();
+        let mut byte = [0; 2];
+        assert!(block_on(poll_once(input.read(&mut byte))).is_none());
+        let mut named = output(open().unwrap(), How::Told);
+        assert_eq!(one_write(&mut named), Some(PIECE));
+        assert!(matches!(named.sink, Sink::Watched(_, How::Asked)));
+        while one_write(&mut named).is_some() {}
+        assert_eq!(block_on(input.read(&mut byte)).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_full_socket_makes_the_writer_wait_until_somebody_reads() {
+        let (mut far, near) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut near = output(near, How::Told);
+        let mut sent = 0;
+        while let Some(wrote) = one_write(&mut near) {
+            sent += wrote;
+        }
+        let reader = spawn_blocking(move || {
+            let mut all = vec![0; sent];
+            far.read_exact(&mut all).map(|()| far)
+        });
+        block_on(async {
+            near.write_all(b"more").await.unwrap();
+            let mut far = reader.await.unwrap();
+            let mut more = [0; 4];
+            far.read_exact(&mut more).unwrap();
+            assert_eq!(&more, b"more");
+        });
+    }
+
     #[test]
     fn closing_the_output_ends_the_input_although_nobody_closed_it() {
         let ((_far_in, near_out), (near_in, _far_out)) = (io::pipe().unwrap(), io::pipe().unwrap());
@@ -243,7 +382,8 @@ mod tests {
 
     #[test]
     fn plain_files_work_too() {
-        let path = std::env::temp_dir().join(format!("stdio-{}", uuid::Uuid::new_v4()));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
         std::fs::write(&path, "from a file").unwrap();
         let source = std::fs::File::open(&path).unwrap();
         let sink = std::fs::OpenOptions::new()
@@ -262,6 +402,5 @@ mod tests {
             std::fs::read_to_string(&path).unwrap(),
             "from a file, and back"
         );
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -298,23 +298,7 @@ fn send(name: &str, message: &str) -> io::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::sys::supervisor::*;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let path = env::temp_dir().join(format!("notify-{}", uuid::Uuid::new_v4().as_simple()));
-            paths::private_folder(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::{sys::supervisor::*, testing::Folder};
 
     fn herald(socket: Option<String>, file: Option<PathBuf>) -> Herald {
         Herald {

@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use async_std::task;
+
 use super::{
     paths,
     ssh::{HostKeyAlias, NO_SHARED_CONNECTION, UserName, loopback},
@@ -175,6 +177,15 @@ pub struct IdentityFile {
 }
 
 impl IdentityFile {
+    /// Writes the key where such files lie ([`identity_folder`]), off the executor.
+    ///
+    /// # Errors
+    /// As [`IdentityFile::write`], and when there is no such place.
+    pub async fn of_session(session: String, pem: Secret<String>) -> io::Result<Self> {
+        let write = move || Self::write(&identity_folder()?, &session, &pem);
+        task::spawn_blocking(write).await
+    }
+
     /// Writes the key for this session into a private folder.
     ///
     /// # Errors
@@ -249,6 +260,7 @@ fn is_fresh(about: &fs::Metadata) -> bool {
 mod tests {
     use super::*;
     use crate::sys::ssh::shell_line;
+    use crate::testing::Folder;
 
     #[test]
     fn the_words_of_each_generation() {
@@ -319,22 +331,6 @@ mod tests {
         ] {
             let want = want.replace("ADDRESS", loopback(false)[0].1);
             assert_eq!(shell_line(&tunnel.arguments()), want);
-        }
-    }
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("identity-{}", uuid::Uuid::new_v4()));
-            paths::private_folder(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 

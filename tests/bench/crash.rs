@@ -25,7 +25,7 @@ use std::{
 use async_std::task;
 use line::{Line, member};
 use noports::at::directory;
-use world::{ALICE, DEVICE, World};
+use world::{ALICE, DEVICE, World, support::becomes};
 
 /// Connections that write.
 const WRITERS: usize = 3;
@@ -111,6 +111,7 @@ async fn run(rounds: usize) -> Wrong {
         let writers: Vec<_> = (0..WRITERS)
             .map(|n| task::spawn(write(ground.clone(), told.clone(), n, round)))
             .collect();
+        // Time is the subject: killed at another moment each time.
         task::sleep(Duration::from_millis(20 + u64::from(random()))).await;
         server.kill();
         for writer in writers {
@@ -286,10 +287,7 @@ async fn settle(
         let heard: HashSet<String> = heard.lock().unwrap().0.iter().cloned().collect();
         sent.difference(&heard).count()
     };
-    let began = Instant::now();
-    while missing() > 0 && began.elapsed() < Duration::from_secs(60) {
-        task::sleep(Duration::from_millis(100)).await;
-    }
+    becomes(|| missing() == 0).await;
     wrong.notifications_lost = missing();
     let mut times: HashMap<String, usize> = HashMap::new();
     for id in &heard.lock().unwrap().0 {

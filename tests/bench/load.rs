@@ -33,7 +33,7 @@ use noports::{
     },
     sys::process::raise_descriptor_limit,
 };
-use world::{Process, World, known_pair};
+use world::{Process, World, known_pair, support::becomes};
 
 /// Connections that work at the same time.
 const BUSY: usize = 50;
@@ -148,6 +148,7 @@ fn settle_in(world: &World, ground: &Ground) {
         Ok::<_, StoreError>(())
     });
     task::block_on(written).unwrap();
+    task::block_on(store.close());
 }
 
 impl Ground {
@@ -205,17 +206,12 @@ async fn notifications(ground: &Arc<Ground>, arrivals: &Arrivals) {
     for sender in senders {
         sent.extend(sender.await);
     }
-    let all = async {
-        while arrivals.lock().unwrap().len() < sent.len() {
-            task::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let arrived = async_std::future::timeout(Duration::from_secs(60), all).await;
+    let arrived = becomes(|| arrivals.lock().unwrap().len() >= sent.len()).await;
     let seconds = began.elapsed().as_secs_f64();
     let arrivals = arrivals.lock().unwrap();
     let missing = sent.len() - arrivals.len();
     row("notifications missing", missing as f64, "");
-    assert!(arrived.is_ok());
+    assert!(arrived);
     row(
         &format!("notifications per second, {pairs} pairs"),
         sent.len() as f64 / seconds,

@@ -197,6 +197,7 @@ async fn bytes() {
                 peaks.0.max(peak_memory(bridge)),
                 peaks.1.max(peak_memory(client)),
             );
+            // Samples; what ends this is the bridge's end.
             task::sleep(Duration::from_millis(50)).await;
         }
         peaks

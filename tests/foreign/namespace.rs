@@ -6,30 +6,26 @@
 //! Nothing outside the namespace is touched or reachable.
 
 use std::{
-    env, fs,
+    fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
-    process::Command,
     thread,
 };
 
 use async_std::task::block_on;
 
 use super::{ATSDK, Agent, SSHNPD, daemon, environment};
-use crate::world::{ALICE, DEVICE, Folder, World};
+use crate::world::{ALICE, DEVICE, Folder, World, support};
 
-/// Set inside.
-const INSIDE: &str = "NOPORTS_TEST_INSIDE";
 const ROOT: &str = "root.atsign.org";
 
 /// Runs the calling test once more, in namespaces where this host has that name and low ports are free.
 /// `true`: this is that run.
 fn inside(test: &str) -> bool {
-    if env::var_os(INSIDE).is_some() {
-        return true;
+    if !support::is_inside() {
+        // There is no index to ask from inside.
+        environment(ATSDK);
+        environment(SSHNPD);
     }
-    // There is no index to ask from inside.
-    environment(ATSDK);
-    environment(SSHNPD);
     let folder = Folder::new();
     fs::write(
         folder.path("hosts"),
@@ -37,41 +33,21 @@ fn inside(test: &str) -> bool {
     )
     .unwrap();
     // Mapped to root first, to set things up; then back to whom we were, because sshd treats root differently.
-    const AS_ROOT: &str = "ip link set lo up && mount --bind \"$0\" /etc/hosts";
+    const AS_ROOT: &str = "ip link set lo up && mount --bind \"$0/hosts\" /etc/hosts";
     let (namespaces, script) = match rustix::process::geteuid().as_raw() {
         0 => (
-            vec!["--net", "--mount"],
+            &["--net", "--mount"][..],
             format!("{AS_ROOT} && exec \"$@\""),
         ),
         user => (
-            vec!["--map-root-user", "--net", "--mount"],
+            &["--map-root-user", "--net", "--mount"][..],
             format!(
                 "{AS_ROOT} && echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start && exec unshare --user --map-user={user} --map-group={} \"$@\"",
                 rustix::process::getegid().as_raw()
             ),
         ),
     };
-    let output = Command::new("unshare")
-        .args(namespaces)
-        .args(["sh", "-c", &script])
-        .arg(folder.path("hosts"))
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare, of util-linux");
-    let said = [output.stdout, output.stderr].concat();
-    assert!(
-        output.status.success(),
-        "{}; this test needs network and mount namespaces of its own: root, or user namespaces for everybody\n{}",
-        output.status,
-        String::from_utf8_lossy(&said)
-    );
-    assert!(
-        String::from_utf8_lossy(&said).contains("1 passed"),
-        "{test} is the test's name"
-    );
-    false
+    support::inside(test, namespaces, &script, &folder).is_some()
 }
 
 /// sshd insists on nothing, but the daemon insists on port 22.

@@ -19,6 +19,8 @@ use noports::{
     session::online,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::world::{Folder, NOPORTS, Process};
 
 /// A bridge under this name, with these words and variables, and no others.
@@ -68,17 +70,11 @@ fn listen() -> (TcpListener, String) {
 }
 
 fn accept(listener: &TcpListener) -> TcpStream {
-    listener.set_nonblocking(true).unwrap();
     // The deadline only bounds a failing test.
-    let tcp = (0..2000).find_map(|_| match listener.accept() {
-        Ok((tcp, _)) => Some(tcp),
-        Err(_) => {
-            std::thread::sleep(Duration::from_millis(10));
-            None
-        }
-    });
-    let tcp = tcp.expect("the bridge comes");
-    tcp.set_nonblocking(false).unwrap();
+    let deadline = Timespec::try_from(Duration::from_secs(20)).unwrap();
+    let mut asked = [PollFd::new(listener, PollFlags::IN)];
+    assert_eq!(poll(&mut asked, Some(&deadline)), Ok(1), "the bridge comes");
+    let (tcp, _) = listener.accept().unwrap();
     tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     tcp
 }

@@ -36,6 +36,10 @@ use noports::{
 pub mod ports;
 pub mod sessions;
 pub mod silent;
+pub mod support;
+
+#[allow(unused_imports)] // Benches need less.
+pub use support::{Folder, until};
 
 /// The executable under test.
 pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
@@ -45,32 +49,6 @@ pub const DEVICE: &str = "@device";
 pub const RENDEZVOUS: &str = "@rendezvous";
 /// The device's name.
 pub const NAME: &str = "dev1";
-
-/// A folder that goes with its owner.
-pub struct Folder(pub PathBuf);
-
-impl Folder {
-    pub fn new() -> Self {
-        let name = format!("noports-test-{}", uuid::Uuid::new_v4().as_simple());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    pub fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A process that ends with its owner.
 pub struct Process(pub Child);
@@ -478,17 +456,6 @@ pub async fn failure(command: Command) -> (i32, String) {
         output.status.code().unwrap_or(-1),
         String::from_utf8(output.stderr).unwrap(),
     )
-}
-
-/// Waits until something is so; the deadline only bounds a failing test.
-pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if so() {
-            return;
-        }
-        task::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never: {what}");
 }
 
 /// A service on loopback that answers with everything it got, once the other side has stopped writing.

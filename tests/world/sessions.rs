@@ -7,13 +7,15 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use async_std::task;
 use noports::sys::user;
 
-use super::{ALICE, DEVICE, NAME, Process, World};
+use super::{
+    ALICE, DEVICE, NAME, Process, World,
+    support::{at_a_pace, becomes, wait_until},
+};
 
 /// Somebody with a home, and in it the `authorized_keys` of the world's sshd, which does not end with an LF.
 pub struct Person {
@@ -88,15 +90,11 @@ impl Person {
             }
             self.text = self.text.replace(&note(edits), &note(edits + 1));
             edits += 1;
-            let began = Instant::now();
-            while !fs::read_to_string(&self.file)
-                .unwrap()
-                .contains(&note(edits))
-            {
-                assert!(began.elapsed().as_secs() < 20, "{} is lost", note(edits));
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            std::thread::sleep(Duration::from_millis(150 + 37 * (edits as u64 % 7)));
+            let last = note(edits);
+            wait_until(&last, || {
+                fs::read_to_string(&self.file).unwrap().contains(&last)
+            });
+            at_a_pace(Duration::from_millis(150 + 37 * (edits as u64 % 7)));
         }
         edits
     }
@@ -143,7 +141,7 @@ pub async fn old_sessions(sessions: usize, kills: usize) -> Run {
             if n % every == every - 1 && run.killed < kills {
                 // At another moment each time, over the whole length of a session.
                 let moment = (run.killed as u64 * 613) % 1900;
-                std::thread::sleep(Duration::from_millis(moment));
+                at_a_pace(Duration::from_millis(moment));
                 if run.killed.is_multiple_of(2) {
                     client.kill();
                 } else {
@@ -168,11 +166,7 @@ pub async fn old_sessions(sessions: usize, kills: usize) -> Run {
     let _daemon = start_daemon();
     let last = client(&world, &home, &sshd.identity, &port).0.wait();
     run.lost += usize::from(!last.unwrap().success());
-    let began = Instant::now();
-    let clean = || person.is_untouched() && person.leftovers().is_empty();
-    while !clean() && began.elapsed() < Duration::from_secs(60) {
-        task::sleep(Duration::from_millis(50)).await;
-    }
+    becomes(|| person.is_untouched() && person.leftovers().is_empty()).await;
     run.is_untouched = person.is_untouched();
     run.leftovers = person.leftovers();
     run

@@ -1,78 +1,14 @@
 //! Handshakes that must work and handshakes that must not, over real loopback sockets.
 #![allow(clippy::unwrap_used)]
 
-use std::{future::Future, path::PathBuf};
+use std::future::Future;
 
-use async_std::{
-    net::TcpListener,
-    task::{block_on, spawn},
-};
+use async_std::task::{block_on, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip, io::split};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
-};
+use rcgen::date_time_ymd;
 
 use super::*;
-
-const SOON: Duration = Duration::from_secs(20);
-
-/// A private authority, its file, and acceptors with certificates it signed.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    file: PathBuf,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test authority");
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = std::env::temp_dir().join(format!("ca-{}.pem", uuid::Uuid::new_v4()));
-        fs::write(&file, issuer.pem()).unwrap();
-        Self { issuer, file }
-    }
-
-    fn certificate(
-        &self,
-        names: &[&str],
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> (String, String) {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    fn acceptor(&self, names: &[&str]) -> Acceptor {
-        let (chain, key) = self.certificate(names, |_| ());
-        Acceptor::from_pem(&chain, &key).unwrap()
-    }
-
-    fn connector(&self) -> Connector {
-        Connector::new(&[&self.file]).unwrap()
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.file);
-    }
-}
-
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (dialled, accepted) = zip(
-        TcpStream::connect(listener.local_addr().unwrap()),
-        listener.accept(),
-    )
-    .await;
-    (dialled.unwrap(), accepted.unwrap().0)
-}
+use crate::testing::{Authority, SOON, soon, tcp_pair};
 
 type Accepted = Result<(TlsStream, Option<String>), TlsError>;
 
@@ -97,10 +33,6 @@ async fn tls_pair() -> (TlsStream, TlsStream) {
 }
 
 /// Ends the test instead of hanging it.
-async fn soon<T>(work: impl Future<Output = T>) -> T {
-    timeout(SOON, work).await.expect("finished in time")
-}
-
 #[test]
 fn names_and_addresses_are_verified_and_the_asked_name_is_told() {
     block_on(async {
@@ -330,7 +262,7 @@ fn an_own_certificate_that_cannot_be_used_is_refused_without_its_key() {
 
 #[test]
 fn closing_ends_one_direction_and_the_answer_still_comes() {
-    block_on(soon(async {
+    soon(async {
         let (mut client, mut server) = tls_pair().await;
         let (question, answer) = zip(
             async {
@@ -351,12 +283,12 @@ fn closing_ends_one_direction_and_the_answer_still_comes() {
         .await;
         assert_eq!((&*question, &*answer), ("question", "answer"));
         assert!(client.close().await.is_ok(), "closing twice is fine");
-    }));
+    });
 }
 
 #[test]
 fn a_connection_cut_without_a_closing_message_reads_as_its_end() {
-    block_on(soon(async {
+    soon(async {
         let (mut client, mut server) = tls_pair().await;
         server.write_all(b"bye").await.unwrap();
         server.flush().await.unwrap();
@@ -364,7 +296,7 @@ fn a_connection_cut_without_a_closing_message_reads_as_its_end() {
         let mut all = String::new();
         client.read_to_string(&mut all).await.unwrap();
         assert_eq!(all, "bye");
-    }));
+    });
 }
 
 /// The writer of one side pulls in what the reader of the same side waits for. Without the wake-up
@@ -373,7 +305,7 @@ fn a_connection_cut_without_a_closing_message_reads_as_its_end() {
 fn a_reader_is_woken_for_bytes_that_the_writer_pulled_in() {
     const ROUNDS: u32 = 3000;
     const CHATTER: [u8; 4] = [0xff; 4];
-    block_on(soon(async {
+    soon(async {
         let (mut client, server) = tls_pair().await;
         let (mut server_reads, mut server_writes) = split(server);
         let (asked, to_answer) = async_std::channel::bounded::<[u8; 4]>(1);
@@ -408,13 +340,13 @@ fn a_reader_is_woken_for_bytes_that_the_writer_pulled_in() {
             .await
             .0
             .unwrap();
-    }));
+    });
 }
 
 /// A full socket must put both tasks to sleep, not have them wake each other.
 #[test]
 fn a_waiting_reader_and_a_blocked_writer_do_not_keep_each_other_awake() {
-    block_on(soon(async {
+    soon(async {
         let (mut client, server) = tls_pair().await;
         let (mut reads, mut writes) = split(server);
         let polls = Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -444,5 +376,5 @@ fn a_waiting_reader_and_a_blocked_writer_do_not_keep_each_other_awake() {
         client.close().await.unwrap();
         assert_eq!(reader.await, 0);
         writer.await;
-    }));
+    });
 }

@@ -2,42 +2,20 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use async_std::{
-    future::timeout,
-    net::TcpListener,
-    task::{JoinHandle, block_on, spawn},
-};
+use async_std::task::{JoinHandle, block_on, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::{soon, tcp_pair};
 use crate::{
     pipe::cipher::{Cipher, SessionKeys, Side},
     secret::Secret,
 };
-
-const SOON: Duration = Duration::from_secs(30);
-
-/// Ends the test instead of hanging it.
-fn soon<T>(work: impl Future<Output = T>) -> T {
-    block_on(async { timeout(SOON, work).await.expect("finished in time") })
-}
-
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (dialled, accepted) = zip(
-        TcpStream::connect(listener.local_addr().unwrap()),
-        listener.accept(),
-    )
-    .await;
-    (dialled.unwrap(), accepted.unwrap().0)
-}
 
 /// How two sockets are joined in a test.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! The whole story against servers in this process.
 
 use super::*;
+use crate::testing::Folder;
 use std::{
     fs, future::Future, net::IpAddr, os::unix::fs::PermissionsExt, sync::Mutex, time::Duration,
 };
@@ -23,15 +24,15 @@ use crate::{
 
 /// A folder, a server in this process, and how to reach it.
 struct World {
-    folder: PathBuf,
+    folder: Folder,
     running: Running,
     network: Network,
 }
 
 impl World {
     async fn start() -> Self {
-        let folder = std::env::temp_dir().join(format!("np-act-{}", uuid::Uuid::new_v4()));
-        let data = folder.join("data");
+        let folder = Folder::new();
+        let data = folder.path("data");
         let authority = authority::open_or_make(&data).unwrap();
         let options = Options {
             data,
@@ -59,7 +60,7 @@ impl World {
     }
 
     fn file(&self, who: &AtSign) -> PathBuf {
-        self.folder.join("keys").join(AtKeys::file_name(who))
+        self.folder.path("keys").join(AtKeys::file_name(who))
     }
 
     async fn activate(&self, who: &AtSign, secret: &Secret<String>) -> Result<(), Failure> {
@@ -77,7 +78,6 @@ fn in_world<F: Future<Output = ()>>(story: impl FnOnce(Arc<World>) -> F) {
         story(world.clone()).await;
         let world = Arc::into_inner(world).unwrap();
         world.running.stop().await;
-        fs::remove_dir_all(&world.folder).unwrap();
     });
 }
 
@@ -250,8 +250,8 @@ async fn serve_old(listener: TcpListener, tls: Acceptor, heard: Arc<Mutex<Vec<St
 #[test]
 fn an_old_server_takes_the_public_key_as_it_is() {
     async_std::task::block_on(async {
-        let folder = std::env::temp_dir().join(format!("np-act-{}", uuid::Uuid::new_v4()));
-        let authority = authority::open_or_make(&folder).unwrap();
+        let folder = Folder::new();
+        let authority = authority::open_or_make(&folder.0).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let network = Network {
             root: Root::Proxy(Endpoint {
@@ -264,7 +264,7 @@ fn an_old_server_takes_the_public_key_as_it_is() {
         let tls = authority.leaf(&[]).unwrap().acceptor().unwrap();
         let server = async_std::task::spawn(serve_old(listener, tls, heard.clone()));
 
-        let (alice, file) = (at("@alice"), folder.join("alice.keys"));
+        let (alice, file) = (at("@alice"), folder.path("alice.keys"));
         let secret = || Ok(Secret::new("abc".to_owned()));
         let (phrases, quiet) = (Phrases::default(), &mut Progress::new(true));
         activate(&network, &alice, &file, &phrases, secret, quiet)
@@ -294,6 +294,5 @@ fn an_old_server_takes_the_public_key_as_it_is() {
         assert!(!heard[6].contains("enrollmentId"), "{}", heard[6]);
         assert!(heard[7].ends_with(&format!("public:publickey@alice {encryption}")));
         assert_eq!(heard[8], "delete:privatekey:at_secret");
-        fs::remove_dir_all(&folder).unwrap();
     });
 }

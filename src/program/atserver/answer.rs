@@ -1,6 +1,12 @@
 //! What a request to the server gets: from the one that runs, or from one started for it alone.
 
-use std::{net::IpAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use async_std::task;
 
 use crate::{
     cli::Failure,
@@ -28,7 +34,7 @@ pub(super) fn status(place: &str, ca: Option<&Path>, data: &Path) -> Status {
 /// Answers one request of the control socket.
 pub(super) async fn answer(running: &Running, status: &Status, request: Request) -> Answer {
     let answered = match request {
-        Request::Backup(file) => match keep::beside_store(Path::new(&status.data)) {
+        Request::Backup(file) => match small_files(&status.data).await {
             Ok(files) => running.back_up(file, files).await.map(keep::told),
             Err(why) => {
                 return Answer::Refused {
@@ -51,6 +57,12 @@ pub(super) async fn answer(running: &Running, status: &Status, request: Request)
         error: error.to_string(),
         hint: error.hint(),
     })
+}
+
+/// Off the executor: others are being served.
+async fn small_files(data: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let data = PathBuf::from(data);
+    task::spawn_blocking(move || keep::beside_store(&data)).await
 }
 
 async fn rows(running: &Running) -> Result<Vec<Row>, ServerError> {

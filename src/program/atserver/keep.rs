@@ -62,7 +62,7 @@ pub async fn backup(args: Backup) -> Result<(), Failure> {
         .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", args.file.display())))?;
     let answer = match control::ask(&data, &Request::Backup(file.clone())).await? {
         Some(answer) => answer,
-        None => without_server(&data, &file)?,
+        None => without_server(&data, &file).await?,
     };
     let made = match answer {
         Answer::Backup(made) => made,
@@ -85,13 +85,16 @@ pub async fn backup(args: Backup) -> Result<(), Failure> {
     Ok(())
 }
 
-fn without_server(data: &Path, file: &Path) -> Result<Answer, Failure> {
+async fn without_server(data: &Path, file: &Path) -> Result<Answer, Failure> {
     if !data.join(backup::STORE).exists() {
         let text = format!("there is no store in {}", data.display());
         return Err(Failure::plain(text).hint("--data DIR"));
     }
     let store = Store::open(data, |_| {})?;
-    Ok(told(backup::write(&store, file, &beside_store(data)?)?))
+    let files = beside_store(data);
+    let copied = files.and_then(|files| Ok(backup::write(&store, file, &files)?));
+    store.close().await;
+    Ok(told(copied?))
 }
 
 pub fn restore(args: Restore) -> Result<(), Failure> {

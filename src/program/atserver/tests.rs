@@ -6,6 +6,7 @@ use super::{
     serve::{first_port, names},
     *,
 };
+use crate::testing::Folder;
 use crate::{
     at::AtSign,
     server::{
@@ -113,7 +114,8 @@ fn command_lines_are_read() {
 #[test]
 fn requests_are_answered_with_and_without_a_running_server() {
     async_std::task::block_on(async {
-        let data = std::env::temp_dir().join(format!("np-atserver-{}", uuid::Uuid::new_v4()));
+        let folder = Folder::new();
+        let data = folder.path("data");
         let alice: AtSign = "@alice".parse().unwrap();
         let add = || Request::Add(alice.clone());
         let added = offline_at(0, &data, add()).await.unwrap();
@@ -156,6 +158,5 @@ fn requests_are_answered_with_and_without_a_running_server() {
         assert_eq!(gone.unwrap(), Answer::Done);
         let left = offline_at(0, &data, Request::List).await;
         assert_eq!(left.unwrap(), Answer::List(Vec::new()));
-        std::fs::remove_dir_all(&data).unwrap();
     });
 }

@@ -131,11 +131,8 @@ async fn identity(
         }
         Key::Temporary(pem) => pem,
     };
-    let written = task::spawn_blocking(move || {
-        let folder = tunnel_ssh::identity_folder()?;
-        IdentityFile::write(&folder, &session.to_string(), &pem)
-    });
-    let file = written.await.map_err(|error| {
+    let written = IdentityFile::of_session(session.to_string(), pem).await;
+    let file = written.map_err(|error| {
         Failure::plain(format!("cannot keep the device's temporary key: {error}"))
     })?;
     let path = file.path().to_owned();

@@ -279,18 +279,13 @@ mod tests {
     use async_std::task::block_on;
 
     use crate::program::daemon::keyring::*;
+    use crate::testing::{Folder, until};
 
-    struct Folder(PathBuf);
+    struct Home(Folder);
 
-    impl Folder {
-        fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("keyring-{}", SessionId::random()));
-            crate::sys::paths::private_folder(&path).unwrap();
-            Self(path)
-        }
-
+    impl Home {
         fn file(&self) -> PathBuf {
-            self.0.join("authorized_keys")
+            self.0.path("authorized_keys")
         }
 
         fn text(&self) -> String {
@@ -305,22 +300,6 @@ mod tests {
             )
             .await
         }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    async fn until(mut so: impl FnMut() -> bool) {
-        for _ in 0..1000 {
-            if so() {
-                return;
-            }
-            task::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never");
     }
 
     #[test]
@@ -364,19 +343,19 @@ mod tests {
     #[test]
     fn a_temporary_key_goes_with_its_holder_or_with_the_daemon() {
         block_on(async {
-            let folder = Folder::new();
-            fs::write(folder.file(), "ssh-ed25519 AAAA mine\n").unwrap();
-            let (ring, closing) = folder.ring().await;
+            let home = Home(Folder::new());
+            fs::write(home.file(), "ssh-ed25519 AAAA mine\n").unwrap();
+            let (ring, closing) = home.ring().await;
             let (one, two) = (SessionId::random(), SessionId::random());
             let first = ring.temporary(one).await.unwrap();
             let second = ring.temporary(two).await.unwrap();
-            assert!(folder.text().contains(&one.to_string()));
+            assert!(home.text().contains(&one.to_string()));
             assert!(first.private.reveal().starts_with("-----BEGIN OPENSSH"));
             drop(first);
-            until(|| !folder.text().contains(&one.to_string())).await;
-            assert!(folder.text().contains(&two.to_string()));
+            until("it goes", || !home.text().contains(&one.to_string())).await;
+            assert!(home.text().contains(&two.to_string()));
             drop(closing);
-            assert_eq!(folder.text(), "ssh-ed25519 AAAA mine\n");
+            assert_eq!(home.text(), "ssh-ed25519 AAAA mine\n");
             assert!(ring.temporary(SessionId::random()).await.is_err(), "closed");
             drop(second);
         });
@@ -385,39 +364,39 @@ mod tests {
     #[test]
     fn what_a_crash_left_behind_goes_at_the_next_start() {
         block_on(async {
-            let folder = Folder::new();
+            let home = Home(Folder::new());
             let key = SshKey::generate().unwrap().public;
             let line = temporary_line(22, &KeyOptions::default(), &key, SessionId::random());
-            fs::write(folder.file(), format!("{key} mine\n{line}\n")).unwrap();
-            let _both = folder.ring().await;
-            assert_eq!(folder.text(), format!("{key} mine\n"));
+            fs::write(home.file(), format!("{key} mine\n{line}\n")).unwrap();
+            let _both = home.ring().await;
+            assert_eq!(home.text(), format!("{key} mine\n"));
         });
     }
 
     #[test]
     fn no_more_keys_at_a_time_than_the_limit() {
         block_on(async {
-            let folder = Folder::new();
-            let (ring, _closing) = folder.ring().await;
+            let home = Home(Folder::new());
+            let (ring, _closing) = home.ring().await;
             for _ in 0..MAX_KEYS {
                 ring.state().sessions.insert(SessionId::random());
             }
             assert!(ring.temporary(SessionId::random()).await.is_err());
-            assert_eq!(folder.text(), "");
+            assert_eq!(home.text(), "");
         });
     }
 
     #[test]
     fn a_persons_key_stands_once_behind_its_options() {
         block_on(async {
-            let folder = Folder::new();
-            let (ring, _closing) = folder.ring().await;
+            let home = Home(Folder::new());
+            let (ring, _closing) = home.ring().await;
             let text = format!("{} me", SshKey::generate().unwrap().public);
             let key = PublicKeyLine::parse(&text).unwrap();
             let options = KeyOptions::parse("no-pty").unwrap();
             assert!(ring.add(&key, &options).await.unwrap());
             assert!(!ring.add(&key, &options).await.unwrap());
-            assert_eq!(folder.text(), format!("no-pty {text}\n"));
+            assert_eq!(home.text(), format!("no-pty {text}\n"));
         });
     }
 }

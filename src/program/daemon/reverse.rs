@@ -122,8 +122,7 @@ pub async fn log_in(
     let failed = |why: &dyn std::fmt::Display| format!("Remote SSH Client failure : {why}");
     let user = request.user.parse().map_err(|why| failed(&why))?;
     let ssh = ssh::find().ok_or_else(|| failed(&"there is no ssh on this device"))?;
-    let folder = tunnel_ssh::identity_folder().map_err(|why| failed(&why))?;
-    let identity = IdentityFile::write(&folder, &session.to_string(), key);
+    let identity = IdentityFile::of_session(session.to_string(), key.clone()).await;
     let identity = identity.map_err(|why| failed(&why))?;
     let tunnel = Tunnel {
         user: &user,

@@ -3,6 +3,7 @@ use super::{
     *,
 };
 use crate::sys::user::Person;
+use crate::testing::Folder;
 use std::{path::PathBuf, process::Command};
 
 fn person() -> Person {
@@ -222,9 +223,8 @@ fn a_restart_leaves_the_persons_other_programs_alone() {
 
 #[test]
 fn a_file_of_flags_says_where_the_data_are() {
-    let folder = std::env::temp_dir().join(format!("install-{}", uuid::Uuid::new_v4().as_simple()));
-    std::fs::create_dir(&folder).unwrap();
-    let file = folder.join("at.conf");
+    let folder = Folder::new();
+    let file = folder.path("at.conf");
     for (text, want) in [
         ("listen 0.0.0.0\ndata   ~/at\n", Some("/home/p i/at")),
         ("data /srv/a t\n", Some("/srv/a t")),
@@ -235,7 +235,6 @@ fn a_file_of_flags_says_where_the_data_are() {
         let found = data_in_file(&words, &person());
         assert_eq!(found, want.map(PathBuf::from), "{text}");
     }
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

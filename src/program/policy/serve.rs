@@ -63,7 +63,7 @@ pub(super) fn prepare(
 ) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
     let plan = args.plan()?;
     if let Source::File(file) = &plan.source {
-        super::read_rules(file)?;
+        super::read_rules_now(file)?;
     }
     let (network, keys) = args.account().open(console, args.as_.as_deref())?;
     Ok((network, keys, plan))
@@ -91,12 +91,12 @@ pub async fn serve(
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     if let Source::File(file) = &plan.source {
-        super::read_rules(file)?; // before anything is dialled
+        super::read_rules(file).await?; // before anything is dialled
     }
     let watch = format!("{}|{WATCH_RECORDS}", policy::WATCH_RPC);
     let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
     let (news, told) = channel::bounded(1);
-    let look = plan.source.look();
+    let look = plan.source.look().await;
     let rules = plan.source.read(&at).await?;
     info!("ready as={} groups={}", at.atsign(), rules.groups.len());
     let desk = Desk(Arc::new(Inner {
@@ -240,7 +240,7 @@ impl Desk {
         let source = &self.0.plan.source;
         loop {
             let by = wait(source, &told, &mut hang_ups).await;
-            let now = source.look();
+            let now = source.look().await;
             if by == "clock" && now.is_some() && now == seen {
                 continue;
             }

@@ -1,7 +1,6 @@
 //! Where the rules come from, and when they have changed.
 
 use std::{
-    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -23,6 +22,7 @@ use crate::{
         group, npp,
         rules::{Combine, Group, Rules},
     },
+    sys,
 };
 
 /// Where the rules are.
@@ -57,23 +57,23 @@ impl Source {
     }
 
     /// `None`: from outside nothing can be seen.
-    pub(super) fn look(&self) -> Option<Look> {
+    pub(super) async fn look(&self) -> Option<Look> {
         match self {
-            Self::File(file) => Some(look(file)),
+            Self::File(file) => Some(look(file).await),
             Self::Records => None,
         }
     }
 
     pub(super) async fn read(&self, at: &Client) -> Result<Rules, Failure> {
         match self {
-            Self::File(file) => read_rules(file),
+            Self::File(file) => read_rules(file).await,
             Self::Records => Ok(records(at).await?),
         }
     }
 }
 
-fn look(file: &Path) -> Look {
-    let about = fs::metadata(file).ok();
+async fn look(file: &Path) -> Look {
+    let about = sys::file::metadata(file.to_owned()).await.ok();
     Look(about.map(|a| (a.ino(), a.size(), a.mtime(), a.mtime_nsec())))
 }
 

@@ -5,22 +5,9 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 
 use super::{renewing::RENEWED_AFTER, *};
 use crate::net::tls::Connector;
+use crate::testing::Folder;
 
 const SOON: Duration = Duration::from_secs(5);
-
-/// A folder of its own for each test, removed at the end.
-struct Folder(PathBuf);
-impl Folder {
-    fn new(name: &str) -> Self {
-        let unique = uuid::Uuid::new_v4();
-        Self(std::env::temp_dir().join(format!("noports-authority-{name}-{unique}")))
-    }
-}
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn mode(file: &Path) -> u32 {
     fs::metadata(file).unwrap().permissions().mode() & 0o777
@@ -28,7 +15,7 @@ fn mode(file: &Path) -> u32 {
 
 #[test]
 fn an_authority_is_replaced_in_two_steps_and_clients_of_both_are_served_between() {
-    let folder = Folder::new("rotate");
+    let folder = Folder::new();
     let old = open_or_make(&folder.0).unwrap().ca_pem().to_owned();
     assert!(matches!(finish(&folder.0), Err(AuthorityError::NothingNew)));
     let both = rotate(&folder.0).unwrap();
@@ -48,7 +35,7 @@ fn an_authority_is_replaced_in_two_steps_and_clients_of_both_are_served_between(
 
 #[test]
 fn the_authority_is_made_once_and_kept() {
-    let folder = Folder::new("kept");
+    let folder = Folder::new();
     let first = open_or_make(&folder.0).unwrap();
     let again = open_or_make(&folder.0).unwrap();
     assert_eq!(first.ca_pem(), again.ca_pem());
@@ -63,7 +50,7 @@ fn the_authority_is_made_once_and_kept() {
 
 #[test]
 fn a_start_that_died_between_the_two_files_is_finished() {
-    let folder = Folder::new("died");
+    let folder = Folder::new();
     open_or_make(&folder.0).unwrap();
     let key = fs::read(folder.0.join(KEY_FILE)).unwrap();
     fs::remove_file(folder.0.join(CA_FILE)).unwrap();
@@ -73,7 +60,7 @@ fn a_start_that_died_between_the_two_files_is_finished() {
 
 #[test]
 fn files_that_do_not_fit_are_refused_by_name() {
-    let (one, other) = (Folder::new("one"), Folder::new("other"));
+    let (one, other) = (Folder::new(), Folder::new());
     open_or_make(&one.0).unwrap();
     open_or_make(&other.0).unwrap();
     let refused = || open_or_make(&one.0).err().unwrap();
@@ -96,7 +83,7 @@ fn files_that_do_not_fit_are_refused_by_name() {
 
 #[test]
 fn names_that_cannot_stand_in_a_certificate_are_refused() {
-    let folder = Folder::new("names");
+    let folder = Folder::new();
     let authority = open_or_make(&folder.0).unwrap();
     for name in ["", "two words", "h\u{f6}me"] {
         let error = authority.leaf(&[name.to_owned()]).err();
@@ -136,7 +123,7 @@ async fn greet_from(
 
 #[test]
 fn a_certificate_is_renewed_after_a_year_while_running_and_when_the_clock_was_wrong() {
-    let folder = Folder::new("renew");
+    let folder = Folder::new();
     let authority = open_or_make(&folder.0).unwrap();
     let start = SystemTime::now();
     let renewing = Renewing::new(authority, &[], start).unwrap();
@@ -162,7 +149,7 @@ fn a_certificate_is_renewed_after_a_year_while_running_and_when_the_clock_was_wr
 #[test]
 fn a_renewed_certificate_is_accepted_by_who_trusts_the_authority() {
     async_std::task::block_on(async {
-        let folder = Folder::new("renewed");
+        let folder = Folder::new();
         let authority = open_or_make(&folder.0).unwrap();
         let trust = Connector::new(&[authority.ca_file()]).unwrap();
         // Made so long ago that the first connection finds it too old.
@@ -177,7 +164,7 @@ fn a_renewed_certificate_is_accepted_by_who_trusts_the_authority() {
 #[test]
 fn our_own_client_accepts_the_names_and_no_other() {
     async_std::task::block_on(async {
-        let folder = Folder::new("tls");
+        let folder = Folder::new();
         let authority = open_or_make(&folder.0).unwrap();
         let leaf = authority
             .leaf(&["home.example".into(), "*.at.example".into()])

@@ -1,20 +1,7 @@
 use super::*;
+use crate::testing::Folder;
 use async_std::task::block_on;
 use futures_lite::future;
-
-struct Folder(PathBuf);
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("np-control-{}", uuid::Uuid::new_v4()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn alice() -> AtSign {
     "@alice".parse().unwrap()

@@ -288,23 +288,7 @@ mod tests {
     use async_std::task::block_on;
 
     use super::*;
-    use crate::server::store::register::Home;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("np-backup-{}", uuid::Uuid::new_v4()));
-            fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::{server::store::register::Home, testing::Folder};
 
     const NAMES: [&str; 1] = ["ca.key"];
 
@@ -330,7 +314,9 @@ mod tests {
             number: 1,
             who: "@alice".parse().unwrap(),
         };
-        let read = store(folder).read_now(|tx| home.live(tx, "x.ns@alice", 2));
+        let store = store(folder);
+        let read = store.read_now(|tx| home.live(tx, "x.ns@alice", 2));
+        block_on(store.close());
         read.unwrap().unwrap().value
     }
 
@@ -353,7 +339,7 @@ mod tests {
         ));
         let refused = restore(&file, &data.0, &NAMES, true);
         assert!(matches!(refused, Err(StoreError::InUse(_))), "{refused:?}");
-        drop(running);
+        block_on(running.close());
         let refused = restore(&file, &data.0, &NAMES, false);
         assert!(
             matches!(refused, Err(StoreError::NotEmpty(_))),
@@ -377,7 +363,7 @@ mod tests {
         write_value(&running, &"v".repeat(3000));
         write(&running, &file, &BTreeMap::new()).unwrap();
         write_value(&running, "kept");
-        drop(running);
+        block_on(running.close());
         let whole = fs::read(&file).unwrap();
         let at = whole.windows(100).position(|w| w == [b'v'; 100]).unwrap();
         for (what, bytes) in [

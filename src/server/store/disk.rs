@@ -49,28 +49,25 @@ pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(
 /// Hears of every event, on the writer's thread.
 type Told = Box<dyn FnMut(Event) + Send>;
 
-/// The store. Cheap to clone; the last clone to go closes it.
+/// The store. Cheap to clone; the last clone to go closes it, which takes a moment: see [`Store::close`].
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
+/// Dropped in this order: once the writer hears that there are no more jobs, it alone holds the database. So it is
+/// the writer that closes it, and nobody waits for the disk in a drop, which may run on the executor.
 struct Inner {
-    /// Emptied first when the store closes: that ends the writer.
-    jobs: Option<mpsc::SyncSender<Job>>,
-    writer: Option<thread::JoinHandle<()>>,
     slot: Arc<Slot>,
-    /// Held for as long as the store is open.
-    _lock: File,
-    /// Goes last: whoever listens at the other end hears that the store is closed.
-    closed: (channel::Sender<()>, channel::Receiver<()>),
+    jobs: mpsc::SyncSender<Job>,
+    /// Nothing comes through; the writer holds the other end until the store is closed.
+    closed: channel::Receiver<()>,
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
-    }
+/// What the writer holds as long as the store is open. Dropped in this order.
+struct Held {
+    slot: Arc<Slot>,
+    _lock: File,
+    /// Goes last: whoever listens at the other end hears that the store is closed.
+    _closed: channel::Sender<()>,
 }
 
 /// The database. After a disk error nothing more can be written to an open one: it is opened anew, which finds the
@@ -183,18 +180,17 @@ impl Store {
             counts: Default::default(),
         });
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
-        let writers = slot.clone();
-        let writer = thread::Builder::new()
-            .name("store".into())
-            .spawn(move || write_loop(&writers, &queue, told))
-            .map_err(|e| StoreError::Folder(path.clone(), Arc::new(e)))?;
-        Ok(Self(Arc::new(Inner {
-            jobs: Some(jobs),
-            writer: Some(writer),
-            slot,
+        let (open, closed) = channel::bounded(1);
+        let held = Held {
+            slot: slot.clone(),
             _lock: lock,
-            closed: channel::bounded(1),
-        })))
+            _closed: open,
+        };
+        thread::Builder::new()
+            .name("store".into())
+            .spawn(move || write_loop(&held, queue, told))
+            .map_err(|e| StoreError::Folder(path.clone(), Arc::new(e)))?;
+        Ok(Self(Arc::new(Inner { slot, jobs, closed })))
     }
 
     /// Runs a transaction and answers once it is durable. The closure's `Err` undoes all it did.
@@ -209,7 +205,7 @@ impl Store {
     {
         let (answer, wait) = channel::bounded(1);
         let job: Job = Box::new(move |base| run_on(base, run, answer));
-        let jobs = self.0.jobs.as_ref().ok_or(StoreError::Closed)?;
+        let jobs = &self.0.jobs;
         match jobs.try_send(job) {
             Ok(()) => {}
             Err(mpsc::TrySendError::Full(job)) => {
@@ -267,9 +263,17 @@ impl Store {
         }
     }
 
+    /// Gives this clone up, and waits until the store has closed: for the other clones, too. A program that ends
+    /// without it leaves a store that the next one has to repair when it opens it.
+    pub async fn close(self) {
+        let closing = self.closing();
+        drop(self);
+        closing.await;
+    }
+
     /// Ends when the store has closed, and its folder may be opened again.
     pub fn closing(&self) -> impl Future<Output = ()> + use<> {
-        let closed = self.0.closed.1.clone();
+        let closed = self.0.closed.clone();
         async move {
             let _ = closed.recv().await;
         }
@@ -307,7 +311,9 @@ where
     }
 }
 
-fn write_loop(slot: &Slot, queue: &mpsc::Receiver<Job>, mut told: Told) {
+/// Runs until there is nobody left who could send a job. `held` is dropped after it, by the same thread.
+fn write_loop(held: &Held, queue: mpsc::Receiver<Job>, mut told: Told) {
+    let slot = &*held.slot;
     while let Ok(first) = queue.recv() {
         if !slot.is_open() {
             slot.reopen();
@@ -317,7 +323,7 @@ fn write_loop(slot: &Slot, queue: &mpsc::Receiver<Job>, mut told: Told) {
             continue;
         }
         let mut batch = Vec::new();
-        let committed = slot.with(|database| commit(slot, database, queue, first, &mut batch));
+        let committed = slot.with(|database| commit(slot, database, &queue, first, &mut batch));
         match &committed {
             Ok(()) => {
                 slot.count(0, 1);

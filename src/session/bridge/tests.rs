@@ -1,26 +1,12 @@
 //! Two bridges and a rendezvous that pairs them, over real loopback sockets.
 #![allow(clippy::unwrap_used)]
 
-use std::future::Future;
-
-use async_std::task::{JoinHandle, block_on, spawn};
+use async_std::task::{JoinHandle, spawn};
 use futures_lite::{AsyncReadExt, future::zip};
 
 use super::*;
 use crate::net::line::read_line;
-
-const SOON: Duration = Duration::from_secs(20);
-
-/// Ends the test instead of hanging it.
-fn soon<T>(work: impl Future<Output = T>) -> T {
-    block_on(async { timeout(SOON, work).await.expect("finished in time") })
-}
-
-async fn listen() -> (TcpListener, Endpoint) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = listener.local_addr().unwrap().to_string().parse().unwrap();
-    (listener, at)
-}
+use crate::testing::{SOON, every_kind_of_keys, listen, soon};
 
 /// Answers each connection with what it said, back to front, once it has said everything.
 async fn reverser() -> Endpoint {
@@ -76,15 +62,6 @@ fn plan(local: Local, rendezvous: &Endpoint, side: Side, keys: Option<SessionKey
         timeout: SOON,
         many: None,
     }
-}
-
-fn pair(first: u8) -> crate::pipe::cipher::KeyAndIv {
-    (Secret::new([first; 32]), [first + 1; 16])
-}
-
-fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
-    let with = |d2c| Some(SessionKeys { c2d: pair(1), d2c });
-    [None, with(None), with(Some(pair(7)))]
 }
 
 #[test]

@@ -9,36 +9,7 @@ use std::{
 use uuid::Uuid;
 
 use super::*;
-
-/// A folder that goes with its owner.
-pub(super) struct Folder(pub PathBuf);
-
-impl Folder {
-    pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("authorized-{}", Uuid::new_v4()));
-        paths::private_folder(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use crate::testing::{Folder, at_a_pace};
 
 const KEY: &str =
     "command=\"echo \\\"x\\\";sleep 20\",PermitOpen=\"localhost:22\" ssh-ed25519 AAAAC3";
@@ -206,7 +177,7 @@ fn nobodys_edits_are_lost() {
                     thread::yield_now();
                 }
                 n += 1;
-                thread::sleep(std::time::Duration::from_millis(10 + n % 50));
+                at_a_pace(std::time::Duration::from_millis(10 + n % 50));
             }
             n
         });

@@ -1,6 +1,7 @@
 //! One command, one answer: cut, lost, silent, refused.
 
 use super::*;
+use crate::testing::Authority;
 
 #[test]
 fn answers_are_whole_however_they_are_cut() {
@@ -260,25 +261,11 @@ fn lines_that_are_two_lines_are_not_sent() {
     });
 }
 
-/// A certificate for 127.0.0.1 that is its own authority.
-fn certificate() -> (Acceptor, Connector) {
-    let names = vec!["127.0.0.1".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let file = std::env::temp_dir().join(format!("ca-{}.pem", uuid::Uuid::new_v4()));
-    std::fs::write(&file, made.cert.pem()).unwrap();
-    let connector = Connector::new(&[&file]).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    let key = made.signing_key.serialize_pem();
-    (
-        Acceptor::from_pem(&made.cert.pem(), &key).unwrap(),
-        connector,
-    )
-}
-
 #[test]
 fn the_whole_way_over_directory_and_tls_and_after_the_server_has_moved() {
     run(async {
-        let (acceptor, tls) = certificate();
+        let authority = Authority::new();
+        let (acceptor, tls) = (authority.acceptor(&["127.0.0.1"]), authority.connector());
         let script = |_: usize, line: &str| line.starts_with("llookup").then(|| data("value"));
         let first = Stand::over(Some(acceptor.clone()), script).await;
         let at = Arc::new(Mutex::new(first.address.to_string()));

@@ -1,28 +1,18 @@
 //! What the disk keeps, and what it does with closures that fail.
 
-use std::sync::Mutex;
+use std::{pin::pin, sync::Mutex, time::Duration};
 
 use async_std::task::{block_on, spawn};
+use futures_lite::future::poll_once;
 
 use super::*;
-use crate::server::store::{log::Change, register::Home};
+use crate::{
+    server::store::{log::Change, register::Home},
+    testing::{Disk, Folder},
+};
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        Self(std::env::temp_dir().join(format!("np-store-{}", uuid::Uuid::new_v4())))
-    }
-
-    fn open(&self) -> Store {
-        Store::open(&self.0, |_| {}).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn open(folder: &Folder) -> Store {
+    Store::open(&folder.0, |_| {}).unwrap()
 }
 
 fn home() -> Home {
@@ -51,24 +41,23 @@ fn row(store: &Store, key: u8) -> Option<Vec<u8>> {
 fn what_was_acknowledged_is_there_after_a_crash_and_ids_go_on() {
     block_on(async {
         let (folder, crashed) = (Folder::new(), Folder::new());
-        let store = folder.open();
+        let store = open(&folder);
         for n in 0..50 {
             assert_eq!(log(&store, &format!("k{}@alice", n % 7)).await, n);
         }
         // The file as a crash would leave it: nobody has closed the store.
-        fs::create_dir(&crashed.0).unwrap();
         fs::copy(folder.0.join(FILE), crashed.0.join(FILE)).unwrap();
-        let again = crashed.open();
+        let again = open(&crashed);
         let last = again.read_now(|tx| home().last_commit(tx));
         assert_eq!(
             last.unwrap_or_else(|why: StoreError| panic!("{why}")),
             Some(49)
         );
         assert_eq!(log(&again, "new@alice").await, 50);
-        drop(again);
-        drop(store);
-        // And closed properly, which frees the folder at once.
-        assert_eq!(log(&folder.open(), "new@alice").await, 50);
+        again.close().await;
+        store.close().await;
+        // And closed properly, which frees the folder.
+        assert_eq!(log(&open(&folder), "new@alice").await, 50);
     });
 }
 
@@ -76,7 +65,7 @@ fn what_was_acknowledged_is_there_after_a_crash_and_ids_go_on() {
 fn a_closure_that_fails_or_panics_harms_nobody_else() {
     block_on(async {
         let folder = Folder::new();
-        let store = folder.open();
+        let store = open(&folder);
         let tasks: Vec<_> = (0..60u8)
             .map(|n| {
                 let store = store.clone();
@@ -146,10 +135,49 @@ fn events_are_told_in_commit_order_and_only_of_what_was_committed() {
     });
 }
 
+/// A drop may run on a thread of the executor: what the writer is busy with must not hold that up.
+#[test]
+fn giving_the_last_clone_up_does_not_wait_for_the_writer() {
+    let folder = Folder::new();
+    let (hold, held) = mpsc::channel::<()>();
+    let store = Store::open(&folder.0, move |_| {
+        let _ = held.recv();
+    })
+    .unwrap();
+    {
+        let mut writing = pin!(store.write(|tx| home().log(tx, "k@alice", Change::Update, 1)));
+        // The writer has it now, and hangs in the telling.
+        let answer: Option<Result<i64, StoreError>> = block_on(poll_once(&mut writing));
+        assert!(answer.is_none());
+    }
+    let mut closing = pin!(store.closing());
+    let (say, gone) = mpsc::channel();
+    let dropping = thread::spawn(move || {
+        drop(store);
+        say.send(()).unwrap();
+    });
+    gone.recv_timeout(Duration::from_secs(20))
+        .expect("a drop that does not wait");
+    dropping.join().unwrap();
+    assert!(block_on(poll_once(&mut closing)).is_none());
+    assert!(matches!(
+        Store::open(&folder.0, |_| {}),
+        Err(StoreError::InUse(_))
+    ));
+    drop(hold);
+    block_on(closing);
+    let again = open(&folder);
+    let last = again.read_now(|tx| home().last_commit(tx));
+    assert_eq!(
+        last.unwrap_or_else(|why: StoreError| panic!("{why}")),
+        Some(0)
+    );
+}
+
 #[test]
 fn a_file_of_a_later_version_is_refused() {
     let folder = Folder::new();
-    drop(folder.open());
+    block_on(open(&folder).close());
     let database = Database::open(folder.0.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
     let later = 99u64.to_be_bytes();
@@ -167,7 +195,7 @@ fn a_file_of_a_later_version_is_refused() {
 #[test]
 fn damage_in_the_middle_of_a_file_is_no_panic_at_opening() {
     let folder = Folder::new();
-    drop(folder.open());
+    block_on(open(&folder).close());
     let file = folder.0.join(FILE);
     let good = fs::read(&file).unwrap();
     for at in [64, 128, 4096, good.len() / 2] {
@@ -175,11 +203,12 @@ fn damage_in_the_middle_of_a_file_is_no_panic_at_opening() {
         bad[at..at + 32].fill(0xa5);
         fs::write(&file, &bad).unwrap();
         // Either the damage is where nothing is kept, or it is told; never a crash, never a new store.
-        if let Err(why) = Store::open(&folder.0, |_| {}) {
-            assert!(
+        match Store::open(&folder.0, |_| {}) {
+            Ok(store) => block_on(store.close()),
+            Err(why) => assert!(
                 matches!(why, StoreError::Damaged(..) | StoreError::Newer(_)),
                 "{at}: {why}"
-            );
+            ),
         }
     }
     fs::write(&file, &good[..good.len() / 2]).unwrap();
@@ -189,42 +218,17 @@ fn damage_in_the_middle_of_a_file_is_no_panic_at_opening() {
     ));
 }
 
-/// A small disk of its own; none when this user may not mount one.
-struct Disk(Folder);
-
-impl Disk {
-    fn new() -> Option<Self> {
-        let folder = Folder::new();
-        let _ = fs::create_dir(&folder.0);
-        let mounted = run(
-            "mount",
-            &["-t", "tmpfs", "-o", "size=12m", "tmpfs"],
-            &folder,
-        );
-        mounted.then_some(Self(folder))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = run("umount", &["-l"], &self.0);
-    }
-}
-
-fn run(program: &str, words: &[&str], place: &Folder) -> bool {
-    let mut command = std::process::Command::new(program);
-    let ran = command.args(words).arg(&place.0).output();
-    ran.is_ok_and(|output| output.status.success())
-}
+/// The next test's name.
+const FILLS_UP: &str =
+    "server::store::disk::tests::a_disk_that_fills_up_in_a_commit_costs_that_commit_alone";
 
 #[test]
 fn a_disk_that_fills_up_in_a_commit_costs_that_commit_alone() {
-    let Some(disk) = Disk::new() else {
-        eprintln!("skipped: this user may not mount a small disk");
+    let Some(disk) = Disk::of(FILLS_UP, 12) else {
         return;
     };
     // No room is kept: the disk is found full where it hurts most.
-    let store = Store::open_leaving(None, &disk.0.0, Box::new(|_| {})).unwrap();
+    let store = Store::open_leaving(None, &disk.0, Box::new(|_| {})).unwrap();
     let write = |key: u8, size: usize| {
         let value = vec![key; size];
         let written = store.write(move |tx| tx.put(vec![rows::RECORD, key], value));
@@ -232,17 +236,14 @@ fn a_disk_that_fills_up_in_a_commit_costs_that_commit_alone() {
     };
     let read = |key: u8| store.read_now(|tx| tx.get(&[rows::RECORD, key]));
     write(1, 100_000).unwrap();
-    let filler = disk.0.0.join("filler");
-    let mut file = File::create(&filler).unwrap();
     // Until nothing more fits.
-    while io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
-    drop(file);
+    disk.fill(0);
     let mut failed = 0;
     for key in 2..30 {
         failed += usize::from(write(key, 500_000).is_err());
     }
     assert!(failed > 0, "it never was full");
-    fs::remove_file(filler).unwrap();
+    disk.make_room();
     write(40, 10).unwrap();
     assert_eq!(read(1).unwrap(), Some(vec![1; 100_000]));
     assert_eq!(read(40).unwrap(), Some(vec![40; 10]));

@@ -262,7 +262,7 @@ fn one_sender_cannot_fill_the_box_and_its_own_oldest_gives_way() {
     // Metadata counts, too.
     for number in 0..20 {
         let mut new = note(&format!("m{number}"), "@meta", "@bob", Kind::Received);
-        new.meta.items.enc_key_name = Some("n".repeat(9 << 20));
+        new.meta.items.enc_key_name = Some(crate::at::metadata::Item::Set("n".repeat(9 << 20)));
         let home = &all.home;
         all.memory.write(|tx| home.take_in(tx, new, 9)).unwrap();
     }

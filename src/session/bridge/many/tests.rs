@@ -1,34 +1,20 @@
 //! Both ends of a session with many connections, and old and strange peers played by the test.
 #![allow(clippy::unwrap_used)]
 
-use async_std::task::{JoinHandle, block_on, spawn};
+use async_std::task::{JoinHandle, spawn};
 
 use super::*;
+use crate::testing::{SOON, every_kind_of_keys, listen, soon};
 use crate::{
     at::crypto,
     net::line::read_line,
     np::request::StreamKey,
-    pipe::{
-        cipher::{KeyAndIv, Side},
-        join::splice,
-    },
+    pipe::{cipher::Side, join::splice},
     secret::Secret,
     session::bridge::{Local, Plan, Step, run},
 };
 
-const SOON: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
-
-/// Ends the test instead of hanging it.
-fn soon<T>(work: impl Future<Output = T>) -> T {
-    block_on(async { timeout(SOON, work).await.expect("finished in time") })
-}
-
-async fn listen() -> (TcpListener, Endpoint) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = listener.local_addr().unwrap().to_string().parse().unwrap();
-    (listener, at)
-}
 
 /// Answers each connection with what it said, once it has said everything.
 async fn echo() -> Endpoint {
@@ -43,15 +29,6 @@ async fn echo() -> Endpoint {
         }
     });
     at
-}
-
-fn pair(first: u8) -> KeyAndIv {
-    (Secret::new([first; 32]), [first + 1; 16])
-}
-
-fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
-    let with = |d2c| Some(SessionKeys { c2d: pair(1), d2c });
-    [None, with(None), with(Some(pair(7)))]
 }
 
 fn plan(local: Local, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
@@ -379,7 +356,8 @@ fn a_session_ends_after_its_time_without_connections_and_not_before() {
         device.say("connect:no:encrypt\n").await;
         let (far, _) = admitted(&device.rendezvous).await;
         let (near, _) = device.service.accept().await.unwrap();
-        task::sleep(3 * SHORT).await;
+        // Time is the subject: this is when it would have ended.
+        assert!(timeout(3 * SHORT, &mut device.task).await.is_err());
         // Still there: another connection is served.
         device.say("connect:no:encrypt\n").await;
         device.carries(None).await;

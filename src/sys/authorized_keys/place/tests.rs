@@ -1,7 +1,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::sys::authorized_keys::tests::Folder;
+use crate::testing::{Folder, at_a_pace};
 
 #[test]
 fn links_are_followed_to_the_end() {
@@ -124,7 +124,8 @@ fn what_somebody_else_put_there_in_between_comes_to_light() {
         while !fs::read(&new).is_ok_and(|bytes| bytes == b"ours 2\n") {
             thread::yield_now();
         }
-        thread::sleep(4 * QUIET);
+        // Well after the file was looked at: a pause is what must not deceive it.
+        at_a_pace(4 * QUIET);
         late.write_all(b"late\n").unwrap();
     });
     let put = place.put(&seen, b"ours 3\n").unwrap();

@@ -1,0 +1,122 @@
+//! What the unit tests of several rooms need.
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, future::Future, path::PathBuf, time::Duration};
+
+use async_std::{
+    future::timeout,
+    net::{TcpListener, TcpStream},
+    task::block_on,
+};
+use futures_lite::future::zip;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use crate::{
+    net::{
+        dial::Endpoint,
+        tls::{Acceptor, Connector},
+    },
+    pipe::cipher::{KeyAndIv, SessionKeys},
+    secret::Secret,
+};
+
+pub use support::{Disk, Folder, at_a_pace, named_pipe, until};
+
+#[path = "../tests/world/support.rs"]
+mod support;
+
+/// Far more than anything here takes.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Ends the test instead of hanging it.
+pub fn soon<T>(work: impl Future<Output = T>) -> T {
+    block_on(in_time(work))
+}
+
+/// The same inside a story.
+pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    timeout(SOON, work).await.expect("finished in time")
+}
+
+/// Somebody who listens on a free port.
+pub async fn listen() -> (TcpListener, Endpoint) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string().parse().unwrap();
+    (listener, at)
+}
+
+/// Both ends of a connection: who dialled, who accepted.
+pub async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (dialled, accepted) = zip(
+        TcpStream::connect(listener.local_addr().unwrap()),
+        listener.accept(),
+    )
+    .await;
+    (dialled.unwrap(), accepted.unwrap().0)
+}
+
+/// Keys of one direction.
+pub fn key_and_iv(first: u8) -> KeyAndIv {
+    (Secret::new([first; 32]), [first + 1; 16])
+}
+
+/// None, one for both directions, one for each.
+pub fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
+    let with = |d2c| {
+        Some(SessionKeys {
+            c2d: key_and_iv(1),
+            d2c,
+        })
+    };
+    [None, with(None), with(Some(key_and_iv(7)))]
+}
+
+/// A private authority, its file, and acceptors with certificates it signed.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    pub file: PathBuf,
+    _folder: Folder,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test authority");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = Folder::new();
+        let file = folder.path("ca.pem");
+        fs::write(&file, issuer.pem()).unwrap();
+        Self {
+            issuer,
+            file,
+            _folder: folder,
+        }
+    }
+
+    /// Certificate and key, in PEM form.
+    pub fn certificate(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    pub fn acceptor(&self, names: &[&str]) -> Acceptor {
+        let (chain, key) = self.certificate(names, |_| ());
+        Acceptor::from_pem(&chain, &key).unwrap()
+    }
+
+    pub fn connector(&self) -> Connector {
+        Connector::new(&[&self.file]).unwrap()
+    }
+}
