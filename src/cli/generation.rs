@@ -1,4 +1,4 @@
-//! Which generation's ways a program has, for tests: `NOPORTS_GENERATION=v4.0 noports daemon …` behaves as a
+//! Which generation's ways a program has, for tests (feature `held`; no release has it): `NOPORTS_GENERATION=v4.0 noports daemon …` behaves as a
 //! daemon of 4.0 towards its peers.
 //!
 //! ```text

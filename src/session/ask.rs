@@ -117,7 +117,10 @@ impl Whom {
             device: device.map_err(|error| Failure::misuse(format!("{error}")))?,
             via: via.parse()?,
             patience: Duration::from_secs(timeout.clamp(1, 3600)),
+            #[cfg(feature = "held")]
             ways: Ways::of_environment()?,
+            #[cfg(not(feature = "held"))]
+            ways: Ways::default(),
         })
     }
 }

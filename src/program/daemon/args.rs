@@ -134,7 +134,10 @@ impl Args {
             hide: self.hide,
             ssh: self.ssh()?,
             require_protection: self.require_protection,
+            #[cfg(feature = "held")]
             ways: Ways::of_environment()?,
+            #[cfg(not(feature = "held"))]
+            ways: Ways::default(),
             program: sys::process::own_executable()
                 .map_err(|e| Failure::plain(format!("cannot find this program's own file: {e}")))?,
         })

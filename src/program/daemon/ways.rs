@@ -3,12 +3,9 @@
 //! It is held as far as the command line lets it: reverse ssh and public keys are still a matter of flags. One row of the table is one generation.
 
 use super::{Asked, keyring::When};
-use crate::{
-    cli::{Failure, ways_of_environment},
-    np::{
-        ping::{Features, Heartbeat, Members},
-        request::Form,
-    },
+use crate::np::{
+    ping::{Features, Heartbeat, Members},
+    request::Form,
 };
 
 /// What a daemon of some generation does.
@@ -148,8 +145,9 @@ impl Ways {
     ///
     /// # Errors
     /// When it names one that is not known.
-    pub fn of_environment() -> Result<Self, Failure> {
-        ways_of_environment(Self::of)
+    #[cfg(feature = "held")]
+    pub fn of_environment() -> Result<Self, crate::cli::Failure> {
+        crate::cli::ways_of_environment(Self::of)
     }
 
     /// Whether messages with this word are heard at all.

@@ -98,7 +98,10 @@ impl Args {
             signed_only: self.signed_only,
             snoop: self.snoop,
             max_sessions: self.max_sessions,
+            #[cfg(feature = "held")]
             ways: Ways::of_environment()?,
+            #[cfg(not(feature = "held"))]
+            ways: Ways::default(),
             ..Policy::open(&host, self.bind.unwrap_or_else(|| default_bind(&host)))
         })
     }

@@ -1,11 +1,8 @@
 //! What the rendezvous understands, and how it can be held to an older generation for tests.
 
-use crate::{
-    cli::{Failure, ways_of_environment},
-    np::{
-        ids::Nonce,
-        ports::{Form, Ports},
-    },
+use crate::np::{
+    ids::Nonce,
+    ports::{Form, Ports},
 };
 
 /// What a rendezvous of some generation does.
@@ -59,8 +56,9 @@ impl Ways {
     ///
     /// # Errors
     /// When it names one that is not known.
-    pub fn of_environment() -> Result<Self, Failure> {
-        ways_of_environment(Self::of)
+    #[cfg(feature = "held")]
+    pub fn of_environment() -> Result<Self, crate::cli::Failure> {
+        crate::cli::ways_of_environment(Self::of)
     }
 
     /// Whether requests of this form are understood.

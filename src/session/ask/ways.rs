@@ -9,12 +9,9 @@
 //! | `v5.3` … | ten members | without encryption | the same |
 //! | ours | the newest | without encryption, where the device sends a key | everything |
 
-use crate::{
-    cli::{Failure, ways_of_environment},
-    np::{
-        ping::{Features, Heartbeat},
-        session::{Generation, Terms},
-    },
+use crate::np::{
+    ping::{Features, Heartbeat},
+    session::{Generation, Terms},
 };
 
 /// What a client says, and what it makes of the answers.
@@ -100,8 +97,9 @@ impl Ways {
     ///
     /// # Errors
     /// When it names one that is not known.
-    pub fn of_environment() -> Result<Self, Failure> {
-        ways_of_environment(Self::of)
+    #[cfg(feature = "held")]
+    pub fn of_environment() -> Result<Self, crate::cli::Failure> {
+        crate::cli::ways_of_environment(Self::of)
     }
 
     /// With less protection, as the person wants it: not encrypted, not logged in at the rendezvous by us, nor by
