@@ -21,8 +21,6 @@ use super::sys::out;
 pub use account::{key_file, network};
 pub use draft::{Draft, refuse_overwriting};
 pub use failure::{Failure, exit};
-#[cfg(feature = "held")]
-pub use generation::{GENERATION, ways_of_environment};
 pub use progress::Progress;
 pub use secret::{Given, Phrases, Source, remember_phrase};
 pub use voice::{Voice, adopt, classic, version};
@@ -34,8 +32,6 @@ pub mod classic;
 pub mod config;
 mod draft;
 mod failure;
-#[cfg(feature = "held")]
-mod generation;
 pub mod keystore;
 mod progress;
 mod secret;

@@ -164,10 +164,10 @@ impl Args {
     fn wish(&self) -> Result<Wish, Failure> {
         let (device, via) = (self.device.as_deref(), self.via.as_deref());
         let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
-        let ways = whom.ways;
-        whom.ways = ways.without(self.no_encrypt, self.no_admit_client, self.no_admit_device);
+        let terms = whom.terms;
+        whom.terms = terms.without(self.no_encrypt, self.no_admit_client, self.no_admit_device);
         if self.legacy_daemon {
-            whom.ways.terms = Terms::of(Generation::V3);
+            whom.terms = Terms::of(Generation::V3);
         }
         let how = match (self.stdio, self.print) {
             (true, true) => return Err(Failure::misuse("--stdio and --print exclude each other")),
@@ -175,7 +175,7 @@ impl Args {
             (false, true) => How::Print,
             (false, false) => How::Shell,
         };
-        if how == How::Stdio && whom.ways.terms.generation == Generation::V3 {
+        if how == How::Stdio && whom.terms.generation == Generation::V3 {
             let why = "--stdio needs a session that the device does not open itself";
             return Err(Failure::misuse(why).hint("without --legacy-daemon"));
         }
@@ -245,12 +245,12 @@ async fn story(args: Args) -> Result<ExitCode, Failure> {
         progress.done("the ssh public key is on its way");
     }
     let user = user(&met, &wish)?;
-    if wish.whom.ways.terms.generation == Generation::V3 {
+    if wish.whom.terms.generation == Generation::V3 {
         let user = user.ok_or_else(|| no_user(&wish))?;
         let port = reverse::open(met, &wish, &mut progress).await?;
         return go(Reach::Port(port), &wish, &user, &mut progress).await;
     }
-    let words = wish.whom.ways.terms.generation;
+    let words = wish.whom.terms.generation;
     let opened = met.request(want, &mut progress).await?;
     if wish.how == How::Stdio {
         return stdio(opened.ready).await;
@@ -295,10 +295,13 @@ async fn reach(
     } = opened;
     let encrypted = ready.keys.is_some();
     let temporary = ready.ephemeral_key.take();
-    let two = wish.whom.ways.two_sshs || !encrypted;
+    let two = !encrypted;
+    #[cfg(feature = "held")]
+    let two = two || wish.whom.habits.two_sshs;
     let key = match temporary.filter(|_| two) {
         Some(pem) => tunnelled::Key::Temporary(pem),
-        None if wish.whom.ways.two_sshs => {
+        #[cfg(feature = "held")]
+        None if wish.whom.habits.two_sshs => {
             let why = "the device sent no temporary ssh key";
             return Err(Failure::new(exit::DEVICE_REFUSED, why)
                 .classic("Expected an ephemeral private key from sshnpd, but it was not set"));

@@ -20,7 +20,6 @@
 //! | [`reverse`] | logging in to clients before 4.0 |
 //! | [`publish`] | what it says of itself |
 //! | [`known`] | the sessions of the last minutes |
-//! | [`ways`] | being held to an older generation, for tests |
 //!
 //! Each session has a process of its own, so a daemon that restarts, is upgraded or crashes leaves
 //! running sessions alone.
@@ -35,6 +34,8 @@ use std::{
 use async_std::task;
 use log::{debug, error, info, warn};
 
+#[cfg(feature = "held")]
+use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{
         AtSign, Notification,
@@ -48,7 +49,7 @@ use crate::{
         ids::DeviceName,
         permit::Permit,
         policy,
-        request::{Meeting, SshRequest, TunnelRequest},
+        request::{SshRequest, TunnelRequest},
         sshkey::{self, PublicKeyLine},
     },
     secret::Secret,
@@ -61,7 +62,6 @@ use crate::{
 
 pub use args::{main, verify};
 pub use keyring::{KeyOptions, When};
-pub use ways::Ways;
 
 use keyring::{Closing, Keyring};
 use known::Known;
@@ -74,7 +74,6 @@ mod known;
 mod publish;
 mod reverse;
 mod session;
-mod ways;
 
 /// Messages that may be worked on at the same time; more wait for no one and are dropped.
 const MAX_STARTING: usize = 64;
@@ -98,8 +97,9 @@ pub struct Policy {
     pub ssh: Ssh,
     /// Nobody may do without encryption or without the login at the rendezvous.
     pub require_protection: bool,
-    /// The generation it is held to; our own, except in tests.
-    pub ways: Ways,
+    /// The generation that it is held to.
+    #[cfg(feature = "held")]
+    pub habits: DaemonHabits,
     /// The executable that a session's bridge is started from.
     pub program: PathBuf,
 }
@@ -211,7 +211,8 @@ impl Daemon {
         };
         let ssh = &self.policy.ssh;
         match word {
-            _ if !self.policy.ways.hears(word) => ignored("held_to_its_time"),
+            #[cfg(feature = "held")]
+            _ if !self.policy.habits.hears(word) => ignored("held_to_its_time"),
             "ping" => drop(task::spawn(self.clone().answer_ping(note, permit.is_ok()))),
             "ssh_request" => self.start(note, Word::Ssh, permit),
             "npt_request" => self.start(note, Word::Tunnel, permit),
@@ -335,13 +336,4 @@ impl Drop for Working {
 enum Asked {
     Ssh(SshRequest),
     Tunnel(TunnelRequest),
-}
-
-impl Asked {
-    fn meeting_mut(&mut self) -> &mut Meeting {
-        match self {
-            Self::Ssh(request) => &mut request.meeting,
-            Self::Tunnel(request) => &mut request.meeting,
-        }
-    }
 }

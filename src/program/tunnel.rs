@@ -130,7 +130,7 @@ async fn story(args: Args) -> Result<(), Failure> {
     let (device, via) = (args.device.as_deref(), args.via.as_deref());
     let mut whom = Whom::parse(&args.to, device, via, args.wait)?;
     // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
-    whom.ways = whom.ways.without(args.no_encrypt, false, false);
+    whom.terms = whom.terms.without(args.no_encrypt, false, false);
     let forwards = forwards(&args.forward)?;
     if args.keep_alive && args.print {
         return Err(Failure::misuse(

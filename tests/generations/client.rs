@@ -4,10 +4,8 @@ use std::{fs, process::Command};
 
 use async_std::task::block_on;
 use noports::{
-    program::{
-        daemon::{self, Ways},
-        rendezvous,
-    },
+    classic::generation::Profile,
+    program::daemon,
     sys::{sshd::Sshd, user},
 };
 
@@ -28,9 +26,9 @@ struct Scene {
 impl Scene {
     async fn start(generation: Option<&str>) -> Self {
         let mut world = World::start().await;
-        let ways = generation.map(|name| rendezvous::Ways::of(name).unwrap());
+        let habits = generation.map(|name| Profile::named(name).unwrap().rendezvous.unwrap());
         world
-            .rendezvous_with(|policy| policy.ways = ways.unwrap_or_default())
+            .rendezvous_with(|policy| policy.habits = habits.unwrap_or_default())
             .await;
         let sshd = world.sshd().await;
         let person = Person::at_home(&world);
@@ -103,9 +101,9 @@ fn each_client_reaches_each_daemon_that_its_time_knew() {
             ("c", "c"),
             ("python", "python"),
         ] {
-            let ways = Ways::of(generation).unwrap();
+            let habits = Profile::named(generation).unwrap().daemon;
             let change = |policy: &mut daemon::Policy| {
-                policy.ways = ways;
+                policy.habits = habits;
                 policy.ssh.reverse = true;
             };
             scene.daemon(name, change).await;
@@ -162,8 +160,8 @@ fn each_client_reaches_each_daemon_that_its_time_knew() {
 fn a_rendezvous_before_5_0_takes_sessions_that_ask_for_no_check() {
     block_on(async {
         let mut scene = Scene::start(Some("v4")).await;
-        let v4 = Ways::of("v4.0").unwrap();
-        scene.daemon("v4", |policy| policy.ways = v4).await;
+        let v4 = Profile::named("v4.0").unwrap().daemon;
+        scene.daemon("v4", |policy| policy.habits = v4).await;
         scene
             .daemon("ours", |policy| policy.ssh.reverse = true)
             .await;
@@ -191,8 +189,8 @@ fn a_refusal_names_the_flag_that_would_allow_it() {
     block_on(async {
         let mut scene = Scene::start(None).await;
         for (name, generation) in [("v3", "v3"), ("v4", "v4.0"), ("rc2", "v4.0-rc.2")] {
-            let ways = Ways::of(generation).unwrap();
-            scene.daemon(name, |policy| policy.ways = ways).await;
+            let habits = Profile::named(generation).unwrap().daemon;
+            scene.daemon(name, |policy| policy.habits = habits).await;
         }
         scene.daemon("ours", |_| {}).await;
         let key = scene.sshd.identity.with_extension("pub");
@@ -284,8 +282,8 @@ fn a_tunnel_without_encryption_says_so() {
 fn print_gives_the_command_for_a_port_that_a_tunnel_holds() {
     block_on(async {
         let mut scene = Scene::start(None).await;
-        let v4 = Ways::of("v4.0").unwrap();
-        scene.daemon("v4", |policy| policy.ways = v4).await;
+        let v4 = Profile::named("v4.0").unwrap().daemon;
+        scene.daemon("v4", |policy| policy.habits = v4).await;
         let flags = [BARE, &["--print"]].concat();
         let printed = stdout(scene.client("", "v4", &flags, &[])).await;
         let mut words = printed.split_whitespace();

@@ -15,6 +15,7 @@ use noports::{
         AtSign,
         client::{Client, Event, Outgoing, Subscription},
     },
+    classic::generation::Profile,
     np::{
         Message,
         control::Line,
@@ -28,7 +29,7 @@ use noports::{
         sshkey::PublicKeyLine,
     },
     pipe::cipher::Side,
-    program::daemon::{Policy, Ways},
+    program::daemon::Policy,
     secret::Secret,
     session::online,
 };
@@ -608,8 +609,8 @@ fn a_held_daemon_says_and_does_what_its_generation_did() {
                 Form::V4,
             ),
         ] {
-            let ways = Ways::of(generation).unwrap();
-            let world = world(|policy| policy.ways = ways).await;
+            let habits = Profile::named(generation).unwrap().daemon;
+            let world = world(|policy| policy.habits = habits).await;
             let mut alice = Hand::of_alice(&world).await;
             alice
                 .send(ping::ask(&DEVICE.parse().unwrap(), &device()))

@@ -331,7 +331,8 @@ impl World {
                 ..daemon::Ssh::default()
             },
             require_protection: false,
-            ways: daemon::Ways::default(),
+            #[cfg(feature = "held")]
+            habits: Default::default(),
             program: NOPORTS.into(),
         };
         change(&mut policy);

@@ -9,8 +9,9 @@ use super::{
     Policy, Ssh,
     keyring::{KeyOptions, When},
     serve,
-    ways::Ways,
 };
+#[cfg(feature = "held")]
+use crate::classic::generation::Profile;
 use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
     cli::{self, Failure, with_account},
@@ -135,9 +136,7 @@ impl Args {
             ssh: self.ssh()?,
             require_protection: self.require_protection,
             #[cfg(feature = "held")]
-            ways: Ways::of_environment()?,
-            #[cfg(not(feature = "held"))]
-            ways: Ways::default(),
+            habits: Profile::of_environment(|profile| Some(profile.daemon))?,
             program: sys::process::own_executable()
                 .map_err(|e| Failure::plain(format!("cannot find this program's own file: {e}")))?,
         })

@@ -30,14 +30,23 @@ impl Daemon {
         if let Some(consult) = &self.policy.consult {
             ours.group = consult.group.to_string();
         }
-        self.policy.ways.say(ours)
+        #[cfg(feature = "held")]
+        let ours = self.policy.habits.say(ours);
+        ours
     }
 
     fn heartbeat_message(&self, to: &AtSign, heartbeat: &Heartbeat) -> Message {
         Message {
-            text: self.policy.ways.print(heartbeat),
+            text: self.text(heartbeat),
             ..ping::answer(to, &self.policy.device, heartbeat)
         }
+    }
+
+    fn text(&self, heartbeat: &Heartbeat) -> String {
+        #[cfg(feature = "held")]
+        return self.policy.habits.print(heartbeat);
+        #[cfg(not(feature = "held"))]
+        heartbeat.print()
     }
 
     /// Whoever is denied learns that the device is there, so that its client goes on to ask, and hears why
@@ -120,12 +129,7 @@ impl Daemon {
                 ..metadata
             };
             self.at
-                .put_shared(
-                    manager,
-                    &info,
-                    &self.policy.ways.print(&self.heartbeat()),
-                    metadata,
-                )
+                .put_shared(manager, &info, &self.text(&self.heartbeat()), metadata)
                 .await?;
         }
         Ok(())

@@ -18,6 +18,8 @@ use super::{
     known::Seen,
     reverse,
 };
+#[cfg(feature = "held")]
+use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{AtSign, Notification, client::AtError, crypto::PublicKey},
     net::dial::Endpoint,
@@ -136,10 +138,13 @@ impl Daemon {
                 self.log_in_to(from, session, asked, permit).await.map(Some)
             }
             Err(why) => Err(why.to_string()),
-            Ok(asked) => match self.policy.ways.read(asked) {
-                Some(asked) => self.meet(from, &asked, permit).await.map(Some),
-                None => Ok(None),
-            },
+            Ok(asked) => {
+                #[cfg(feature = "held")]
+                let Some(asked) = asked.read_by(&self.policy.habits) else {
+                    return Ok(None);
+                };
+                self.meet(from, &asked, permit).await.map(Some)
+            }
         }
     }
 
@@ -241,11 +246,10 @@ impl Daemon {
         if self.is_bare(request) {
             return false;
         }
-        match self
-            .policy
-            .ways
-            .temporary_keys(self.policy.ssh.temporary_keys)
-        {
+        let when = self.policy.ssh.temporary_keys;
+        #[cfg(feature = "held")]
+        let when = self.policy.habits.temporary_keys(when);
+        match when {
             When::Needed => request.meeting.encryption.is_none(),
             When::Always => true,
             When::Never => false,
@@ -253,7 +257,9 @@ impl Daemon {
     }
 
     fn is_bare(&self, request: &SshRequest) -> bool {
-        let told = self.policy.ssh.bare_answers || self.policy.ways.is_bare();
+        let told = self.policy.ssh.bare_answers;
+        #[cfg(feature = "held")]
+        let told = told || self.policy.habits.bare;
         request.form == Form::V4 && told
     }
 
@@ -387,6 +393,16 @@ fn agreed(asked: &Asked, keys: Option<&Keys>, key: bool) -> String {
 }
 
 impl Asked {
+    /// What a daemon with these habits makes of it; `None` when it takes no notice.
+    #[cfg(feature = "held")]
+    fn read_by(mut self, habits: &DaemonHabits) -> Option<Self> {
+        let noticed = match &mut self {
+            Self::Ssh(request) => habits.read_ssh(request),
+            Self::Tunnel(request) => habits.read_tunnel(request),
+        };
+        noticed.then_some(self)
+    }
+
     fn meeting(&self) -> &Meeting {
         match self {
             Self::Ssh(request) => &request.meeting,

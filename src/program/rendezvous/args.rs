@@ -10,7 +10,9 @@ use std::{
 use argh::FromArgs;
 use log::{LevelFilter, warn};
 
-use super::{MAX_SESSIONS, Policy, Ways, address, serve};
+use super::{MAX_SESSIONS, Policy, address, serve};
+#[cfg(feature = "held")]
+use crate::classic::generation::Profile;
 use crate::{
     at::{client::Network, keyfile::AtKeys},
     cli::{self, Failure, with_account},
@@ -99,9 +101,7 @@ impl Args {
             snoop: self.snoop,
             max_sessions: self.max_sessions,
             #[cfg(feature = "held")]
-            ways: Ways::of_environment()?,
-            #[cfg(not(feature = "held"))]
-            ways: Ways::default(),
+            habits: Profile::of_environment(|profile| profile.rendezvous)?,
             ..Policy::open(&host, self.bind.unwrap_or_else(|| default_bind(&host)))
         })
     }
