@@ -5,15 +5,13 @@
 //! is different for each. A daemon is held as far as its command line lets it: reverse ssh and public keys are still a
 //! matter of flags.
 
-use crate::{
-    np::{
-        ids::Nonce,
-        ping::{Features, Heartbeat, Members},
-        ports::{self, Ports},
-        request::{Form, Meeting, SshRequest, TunnelRequest},
-        session::{Generation, Terms},
-    },
-    program::daemon::When,
+use super::keyring::When;
+use crate::np::{
+    ids::Nonce,
+    ping::{Features, Heartbeat, Members},
+    ports::{self, Ports},
+    request::{Form, Meeting, SshRequest, TunnelRequest},
+    session::{Generation, Terms},
 };
 
 /// What a client says, and what it makes of the answers.

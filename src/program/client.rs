@@ -13,14 +13,15 @@
 //! | session | 4 | where |
 //! | --- | --- | --- |
 //! | encrypted by us | our bridge | [`login`] |
-//! | not encrypted, or 5.0 to 5.2 | an ssh with the device's temporary key carries the person's | [`tunnelled`] |
-//! | 4.0.0-rc.2 | the same with the person's key | [`tunnelled`] |
+//! | not encrypted, or 5.0 to 5.2 | an ssh with the device's temporary key carries the person's | [`two_sshs`] |
+//! | 4.0.0-rc.2 | the same with the person's key | [`two_sshs`] |
 //! | 3.x (`--legacy-daemon`) | the device's ssh carries it, from there to here | [`reverse`] |
 //!
 //! Sequential round trips, and why none of them can go, are listed in `tests/bench/first_byte.rs`.
 
 use std::{
     fs,
+    future::Future,
     io::{self, Read},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -28,25 +29,31 @@ use std::{
 };
 
 use argh::FromArgs;
+use futures_lite::future;
 use log::{LevelFilter, info, warn};
 
 use crate::{
+    classic::{
+        reverse,
+        two_sshs::{self, Carrier, Inside},
+    },
     cli::{self, Failure, Progress, exit, with_account},
+    net::dial::Endpoint,
     np::{
         ids::SessionId,
-        session::{Generation, Terms},
+        session::{Generation, Ready, Terms},
         sshkey::{self, PublicKeyLine},
     },
-    session::ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
-    sys::{self, ssh::UserName},
+    session::{
+        ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
+        launch::Local,
+    },
+    sys::{self, signal, ssh::UserName},
 };
 
-use login::{Reach, find_ssh, print, shell, stdio};
-use tunnelled::Inside;
+use login::{Reach, find_ssh, free_port, in_background, print, shell, stdio};
 
 mod login;
-mod reverse;
-mod tunnelled;
 
 with_account! {
     /// Opens an ssh session to a device that has no open port.
@@ -110,7 +117,7 @@ with_account! {
         #[argh(switch)]
         add_forwards_to_tunnel: bool,
         /// seconds that ssh waits for the next user of what it carries (default: 15)
-        #[argh(option, default = "tunnelled::IDLE")]
+        #[argh(option, default = "two_sshs::IDLE")]
         idle_timeout: u64,
         /// say on stdout, as one JSON line, what was opened or why not
         #[argh(switch)]
@@ -181,13 +188,13 @@ impl Args {
         }
         let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
         let (ssh, for_tunnel) = match self.add_forwards_to_tunnel {
-            true => tunnelled::take_forwards(&self.ssh),
+            true => two_sshs::take_forwards(&self.ssh),
             false => (self.ssh.clone(), Vec::new()),
         };
         let inside = Inside {
             user: name(&self.tunnel_user).map_err(misuse)?,
             sshd: self.remote_sshd_port,
-            options: [tunnelled::for_both(&self.ssh), for_tunnel].concat(),
+            options: [two_sshs::for_both(&self.ssh), for_tunnel].concat(),
             idle: Duration::from_secs(self.idle_timeout.clamp(1, 24 * 3600)),
         };
         Ok(Wish {
@@ -247,8 +254,11 @@ async fn story(args: Args) -> Result<ExitCode, Failure> {
     let user = user(&met, &wish)?;
     if wish.whom.terms.generation == Generation::V3 {
         let user = user.ok_or_else(|| no_user(&wish))?;
-        let port = reverse::open(met, &wish, &mut progress).await?;
-        return go(Reach::Port(port), &wish, &user, &mut progress).await;
+        let reached = until_told(async {
+            let port = let_the_device_in(met, &wish, &mut progress).await?;
+            go(Reach::Port(port), &wish, &user, &mut progress).await
+        });
+        return reached.await;
     }
     let words = wish.whom.terms.generation;
     let opened = met.request(want, &mut progress).await?;
@@ -256,8 +266,28 @@ async fn story(args: Args) -> Result<ExitCode, Failure> {
         return stdio(opened.ready).await;
     }
     let user = user.ok_or_else(|| no_user(&wish))?;
-    let reach = reach(opened, words, &wish, &user, &mut progress).await?;
-    go(reach, &wish, &user, &mut progress).await
+    match reach(opened, words, &wish)? {
+        Reached::Straight(ready) => go(Reach::Pipe(ready), &wish, &user, &mut progress).await,
+        Reached::Within(ready, session, key) => {
+            let reached = until_told(async {
+                let port = tunnel(ready, session, key, &wish, &user, &mut progress).await?;
+                go(Reach::Port(port), &wish, &user, &mut progress).await
+            });
+            reached.await
+        }
+    }
+}
+
+/// What leaves something on this machine for a moment, a key in a file: told to end, it is dropped, which takes that away
+/// again. The signals are heard from before it begins.
+async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
+    let mut asked = signal::Asked::new().map_err(deaf)?;
+    let told = async {
+        asked.stop().await.map_err(deaf)?;
+        Err(Failure::plain("told to end"))
+    };
+    future::or(told, work).await
 }
 
 async fn go(
@@ -283,13 +313,14 @@ fn user(met: &Met, wish: &Wish) -> Result<Option<UserName>, Failure> {
 }
 
 /// How the person's ssh gets to the device in this session.
-async fn reach(
-    opened: Opened,
-    words: Generation,
-    wish: &Wish,
-    user: &UserName,
-    progress: &mut Progress,
-) -> Result<Reach, Failure> {
+enum Reached {
+    /// Through our bridge.
+    Straight(Ready),
+    /// Through another ssh, which logs in with this key.
+    Within(Ready, SessionId, two_sshs::Key),
+}
+
+fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Failure> {
     let Opened {
         mut ready, session, ..
     } = opened;
@@ -299,14 +330,20 @@ async fn reach(
     #[cfg(feature = "held")]
     let two = two || wish.whom.habits.two_sshs;
     let key = match temporary.filter(|_| two) {
-        Some(pem) => tunnelled::Key::Temporary(pem),
+        Some(pem) => two_sshs::Key::Temporary(pem),
         #[cfg(feature = "held")]
         None if wish.whom.habits.two_sshs => {
             let why = "the device sent no temporary ssh key";
             return Err(Failure::new(exit::DEVICE_REFUSED, why)
                 .classic("Expected an ephemeral private key from sshnpd, but it was not set"));
         }
-        None if words == Generation::V4Rc2 => tunnelled::Key::Own,
+        None if words == Generation::V4Rc2 => {
+            let own = wish.identity.clone().ok_or_else(|| {
+                Failure::misuse("this device's daemon wants your own key for the tunnel")
+                    .hint("--identity FILE")
+            })?;
+            two_sshs::Key::Own(own)
+        }
         None => {
             say(session, "single", encrypted);
             if wish.inside.sshd != DEFAULT_SSHD {
@@ -314,12 +351,90 @@ async fn reach(
                     "--remote-sshd-port counts only where one ssh carries another; here the daemon decides"
                 );
             }
-            return Ok(Reach::Pipe(ready));
+            return Ok(Reached::Straight(ready));
         }
     };
     say(session, "double", encrypted);
-    let port = tunnelled::open(ready, session, key, wish, user, progress).await?;
-    Ok(Reach::Port(port))
+    Ok(Reached::Within(ready, session, key))
+}
+
+/// An ssh that carries another: opens it; returns the loopback port that leads to the device's sshd.
+async fn tunnel(
+    ready: Ready,
+    session: SessionId,
+    key: two_sshs::Key,
+    wish: &Wish,
+    user: &UserName,
+    progress: &mut Progress,
+) -> Result<u16, Failure> {
+    progress.begin("opening a tunnel");
+    progress.classic("Creating connection to socket rendezvous");
+    let bare = ready.admission.is_none() && ready.keys.is_none();
+    let to = if bare {
+        // As the classic clients do; nothing needs to be said to this rendezvous.
+        Endpoint {
+            host: ready.host,
+            port: ready.port,
+        }
+    } else {
+        let local = Local::Port(0, two_sshs::BRIDGE);
+        Endpoint {
+            host: "localhost".to_owned(),
+            port: in_background(&ready, local).await?,
+        }
+    };
+    progress.classic("Starting tunnel session");
+    let carrier = Carrier {
+        ssh: find_ssh()?,
+        user,
+        to: &to,
+        alias: &login::alias(wish),
+        listen: free_port(wish.local_port).await?,
+        inside: &wish.inside,
+    };
+    carrier.open(session, key).await?;
+    let listen = carrier.listen;
+    progress.done(format!("a tunnel stands, on port {listen}"));
+    Ok(listen)
+}
+
+/// `--legacy-daemon`: the device logs in here; returns the loopback port that leads to its sshd.
+async fn let_the_device_in(
+    mut met: Met,
+    wish: &Wish,
+    progress: &mut Progress,
+) -> Result<u16, Failure> {
+    let me = sys::user::name()
+        .ok_or_else(|| Failure::plain("this machine does not know who you are"))?;
+    let forward = free_port(wish.local_port).await?;
+    progress.begin("letting the device log in here, for a moment");
+    let at = met.our_end();
+    let sshd = Endpoint {
+        host: "localhost".to_owned(),
+        port: wish.local_sshd_port,
+    };
+    let ours = Ready {
+        host: at.host,
+        port: at.port,
+        admission: None,
+        keys: None,
+        ephemeral_key: None,
+    };
+    let session = met.session();
+    let log_in = async |key| {
+        let bridge = in_background(&ours, Local::Service(&sshd)).await;
+        bridge.map_err(|failure| {
+            failure.hint(format!(
+                "--legacy-daemon needs an sshd here, at {sshd}: --local-sshd-port"
+            ))
+        })?;
+        met.reverse(forward, &me, &key).await
+    };
+    reverse::client::let_in(session, sshd.port, log_in).await?;
+    progress.done(format!(
+        "the device has logged in; it is behind port {forward}"
+    ));
+    Ok(forward)
 }
 
 fn say(session: SessionId, ssh: &str, encrypted: bool) {

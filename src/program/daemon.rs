@@ -16,10 +16,11 @@
 //! | --- | --- |
 //! | [`args`] | the command line |
 //! | [`session`] | a request, from its text to its answer |
-//! | [`mod@keyring`] | ssh keys that are let in: of people for good, of sessions for seconds |
-//! | [`reverse`] | logging in to clients before 4.0 |
 //! | [`publish`] | what it says of itself |
 //! | [`known`] | the sessions of the last minutes |
+//!
+//! ssh keys that are let in, of people for good and of sessions for seconds, are a matter of [`classic::keyring`](crate::classic::keyring),
+//! logging in to clients before 4.0 of [`classic::reverse`](crate::classic::reverse).
 //!
 //! Each session has a process of its own, so a daemon that restarts, is upgraded or crashes leaves
 //! running sessions alone.
@@ -43,6 +44,10 @@ use crate::{
         keyfile::AtKeys,
         verb::Operation,
     },
+    classic::{
+        keyring::{Closing, Keyring},
+        reverse::device::Slots,
+    },
     cli::Failure,
     np::{
         NAMESPACE,
@@ -60,19 +65,15 @@ use crate::{
     sys::authorized_keys::AuthorizedKeys,
 };
 
+pub use crate::classic::keyring::{KeyOptions, When};
 pub use args::{main, verify};
-pub use keyring::{KeyOptions, When};
 
-use keyring::{Closing, Keyring};
 use known::Known;
-use reverse::Slots;
 use session::Word;
 
 mod args;
-mod keyring;
 mod known;
 mod publish;
-mod reverse;
 mod session;
 
 /// Messages that may be worked on at the same time; more wait for no one and are dropped.

@@ -5,11 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use argh::FromArgs;
 use log::LevelFilter;
 
-use super::{
-    Policy, Ssh,
-    keyring::{KeyOptions, When},
-    serve,
-};
+use super::{KeyOptions, Policy, Ssh, When, serve};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{

@@ -12,16 +12,12 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use log::info;
 
-use super::{
-    Asked, Daemon,
-    keyring::{TemporaryKey, When},
-    known::Seen,
-    reverse,
-};
+use super::{Asked, Daemon, When, known::Seen};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{AtSign, Notification, client::AtError, crypto::PublicKey},
+    classic::{keyring::TemporaryKey, reverse::device},
     net::dial::Endpoint,
     np::{
         Message,
@@ -332,7 +328,7 @@ impl Daemon {
         }
         let request = ReverseRequest::parse(text).map_err(|why| why.to_string())?;
         let slot = self.slots().take(from, Instant::now());
-        match reverse::key_of(slot).await {
+        match device::key_of(slot).await {
             Some(key) => Ok((request, key)),
             None => Err("Failed to authenticate: no private key has come".to_owned()),
         }
@@ -352,7 +348,7 @@ impl Daemon {
              temporary_key=no",
             request.host, request.port
         );
-        reverse::log_in(&request, session, &key, target.port).await?;
+        device::log_in(&request, session, &key, target.port).await?;
         Ok(Yes {
             message: request::connected(session, from, &self.policy.device),
             key: None,

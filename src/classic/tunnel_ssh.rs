@@ -20,11 +20,13 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    paths,
-    ssh::{HostKeyAlias, UserName},
+use crate::{
+    secret::Secret,
+    sys::{
+        paths,
+        ssh::{HostKeyAlias, UserName},
+    },
 };
-use crate::secret::Secret;
 
 /// How long a tunnel waits for its first, and then for its next, user.
 pub const LASTS: Duration = Duration::from_secs(15);
