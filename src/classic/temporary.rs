@@ -13,7 +13,7 @@
 use std::{
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::sys::log::utc;
@@ -26,10 +26,12 @@ const EXPIRES_AFTER: Duration = Duration::from_secs(48 * 3600);
 /// The first OpenSSH with expiry times, (major, minor). An older one refuses a whole line with an option that it does not
 /// know.
 const KNOWS_EXPIRY: (u32, u32) = (7, 7);
-/// Longest wait for sshd to say what it is.
+/// Longest wait for sshd to say what it is, however slowly it speaks.
 const GREETING: Duration = Duration::from_secs(2);
 /// Longest greeting that is looked at, in bytes.
-const MAX_GREETING: u64 = 255;
+const MAX_GREETING: usize = 255;
+/// A wait of nothing would be one for ever.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// `options type key`: let in for forwarding to the sshd on `port`, and for nothing else.
 pub(super) fn line(port: u16, expiry: Option<SystemTime>, options: &str, public: &str) -> String {
@@ -54,13 +56,15 @@ pub(super) fn sshd_knows_expiry(port: u16) -> Option<bool> {
 /// How the sshd here greets, `SSH-2.0-OpenSSH_9.2p1 …`; nothing if it is silent or not there.
 fn greeting(port: u16) -> Option<String> {
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let tcp = TcpStream::connect_timeout(&here, GREETING).ok()?;
-    tcp.set_read_timeout(Some(GREETING)).ok()?;
-    let mut text = Vec::new();
-    for byte in tcp.take(MAX_GREETING).bytes() {
-        match byte.ok()? {
-            b'\n' => break,
-            byte => text.push(byte),
+    let mut tcp = TcpStream::connect_timeout(&here, GREETING).ok()?;
+    let until = Instant::now() + GREETING;
+    let (mut text, mut chunk) = (Vec::new(), [0; 64]);
+    while text.len() < MAX_GREETING && !text.contains(&b'\n') {
+        let left = until.checked_duration_since(Instant::now())?;
+        tcp.set_read_timeout(Some(left.max(SHORTEST))).ok()?;
+        match tcp.read(&mut chunk).ok()? {
+            0 => break,
+            got => text.extend_from_slice(&chunk[..got]),
         }
     }
     String::from_utf8(text).ok()

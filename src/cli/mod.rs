@@ -114,6 +114,17 @@ pub fn print_err(line: &str) {
     out::note(line);
 }
 
+/// [`run`] and [`finish`] for a client, which under a classic name ends as scripts know it when it is told to end.
+pub fn run_client<F>(name: &str, json: bool, threads: usize, story: F) -> ExitCode
+where
+    F: Future<Output = Result<ExitCode, Failure>>,
+{
+    match run(threads, voice::until_told(story)) {
+        Ok(code) => code,
+        Err(failure) => finish(name, json, Err(failure)),
+    }
+}
+
 /// Runs a program's story on this many executor threads. Call it before anything else touches the
 /// runtime: its size is fixed by the first use.
 pub fn run<F: Future>(threads: usize, story: F) -> F::Output {
@@ -123,9 +134,6 @@ pub fn run<F: Future>(threads: usize, story: F) -> F::Output {
             .with_min_threads(threads)
             .with_max_threads(threads),
     );
-    if let Some(voice) = classic() {
-        voice.heed_signals();
-    }
     // One type for all programs: the runtime's own loop is compiled once.
     let story: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(story);
     async_std::task::block_on(story)

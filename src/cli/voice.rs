@@ -11,12 +11,14 @@
 
 use std::{
     fmt::Display,
+    future::Future,
+    io,
     process::ExitCode,
     sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
-use async_std::task;
+use futures_lite::future;
 
 use super::{Failure, exit, print_err};
 use crate::sys::{log::utc, signal};
@@ -70,17 +72,24 @@ impl Voice {
         }
         ExitCode::from(exit::FAILED)
     }
+}
 
-    /// The classic clients end with 1 when they are told to end, and not by the signal itself.
-    pub(super) fn heed_signals(&self) {
-        if self.ends_with_1 {
-            task::spawn(async {
-                if signal::stop().await.is_ok() {
-                    std::process::exit(i32::from(exit::FAILED));
-                }
-            });
-        }
+/// A client's story. The classic clients end with 1 when they are told to end, and not by the signal itself: the story is
+/// dropped then, which takes away what it has left on this machine for a moment.
+pub(super) async fn until_told<F>(story: F) -> Result<ExitCode, Failure>
+where
+    F: Future<Output = Result<ExitCode, Failure>>,
+{
+    if !classic().is_some_and(|voice| voice.ends_with_1) {
+        return story.await;
     }
+    let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
+    let mut asked = signal::Asked::new().map_err(deaf)?;
+    let told = async {
+        asked.stop().await.map_err(deaf)?;
+        Ok(ExitCode::from(exit::FAILED))
+    };
+    future::or(told, story).await
 }
 
 /// `Version : 1.2.3 (core: rust-1.2.3)`

@@ -161,10 +161,7 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::process::protect_memory();
     let json = args.json;
     // Two threads: one for the sockets, one so that making the ephemeral key does not hold them up.
-    match cli::run(2, story(args)) {
-        Ok(code) => code,
-        Err(failure) => cli::finish(name, json, Err(failure)),
-    }
+    cli::run_client(name, json, 2, story(args))
 }
 
 impl Args {

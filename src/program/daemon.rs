@@ -33,6 +33,7 @@ use std::{
 };
 
 use async_std::task;
+use futures_lite::future;
 use log::{debug, error, info, warn};
 
 #[cfg(feature = "held")]
@@ -148,10 +149,13 @@ pub async fn serve(
         keyring,
     };
     ready(&daemon.announce());
-    task::spawn(daemon.clone().publish_for_ever());
-    task::spawn(daemon.clone().show_for_ever());
-
-    online::listen(inbox, |note| daemon.hear(note)).await
+    // No tasks of their own: they end with us, and with them the last of the daemon's connections.
+    let publishing = async {
+        future::zip(daemon.publish_for_ever(), daemon.show_for_ever()).await;
+        future::pending().await
+    };
+    let listening = online::listen(inbox, |note| daemon.hear(note));
+    future::or(listening, publishing).await
 }
 
 /// The ssh keys of this machine's user, without what an earlier run left behind.

@@ -79,7 +79,8 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
     sys::process::protect_memory();
     let json = args.json;
-    cli::finish(name, json, cli::run(1, story(args)))
+    let story = async { story(args).await.map(|()| ExitCode::SUCCESS) };
+    cli::run_client(name, json, 1, story)
 }
 
 /// A device's name and its atSign.

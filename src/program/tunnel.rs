@@ -110,7 +110,8 @@ pub fn main(name: &str, words: &[&str]) -> ExitCode {
     sys::process::protect_memory();
     sys::process::more_descriptors();
     let json = args.json;
-    cli::finish(name, json, cli::run(2, story(args)))
+    let story = async { story(args).await.map(|()| ExitCode::SUCCESS) };
+    cli::run_client(name, json, 2, story)
 }
 
 /// What all forwards have in common.

@@ -783,3 +783,20 @@ fn what_a_daemon_leaves_in_authorized_keys_goes_when_it_is_told_to_end() {
         exchange(&ready, "the session goes on");
     });
 }
+
+#[test]
+fn a_daemon_that_has_ended_keeps_no_connection() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.daemon(22).await;
+        assert!(world.connections_to(DEVICE).await > 0);
+        world.end_services().await;
+        for _ in 0..500 {
+            if world.connections_to(DEVICE).await == 0 {
+                return;
+            }
+            async_std::task::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("something still holds the daemon's connections");
+    });
+}

@@ -31,7 +31,10 @@ use std::{
 
 use async_std::task::block_on;
 use noports::{
-    classic::generation::Profile,
+    classic::{
+        generation::Profile,
+        tunnel_ssh::{Direction, LASTS, Tunnel},
+    },
     np::{
         envelope::Envelope,
         ports::{self, Ports},
@@ -39,12 +42,7 @@ use noports::{
         session::{Generation, Terms},
     },
     program::daemon::Policy,
-    sys::{
-        ssh::shell_line,
-        sshd::Sshd,
-        tunnel_ssh::{Direction, LASTS, Tunnel},
-        user,
-    },
+    sys::{ssh::shell_line, sshd::Sshd, user},
 };
 
 use super::daemon::{Hand, device, meet};

@@ -74,7 +74,7 @@ impl Daemon {
     }
 
     /// A sign of life for the policy, now and every few minutes.
-    pub(super) async fn show_for_ever(self) {
+    pub(super) async fn show_for_ever(&self) {
         while self.policy.consult.is_some() {
             self.doorman.show(&self.heartbeat()).await;
             task::sleep(SHOW_EVERY).await;
@@ -82,7 +82,7 @@ impl Daemon {
     }
 
     /// User name and device record, now and every hour; what cannot be published is tried again.
-    pub(super) async fn publish_for_ever(self) {
+    pub(super) async fn publish_for_ever(&self) {
         loop {
             let pause = match self.publish().await {
                 Ok(()) => RECORD_EVERY,
