@@ -97,8 +97,13 @@ impl Scene {
         command
     }
 
-    /// Starts a program, sends it `signal` once it is `so`, and waits until it has ended; its exit code.
-    fn told(&self, mut command: Command, signal: Signal, so: impl Fn(u32) -> bool) -> Option<i32> {
+    /// Starts a program, sends it these signals once it is `so`, and waits until it has ended; its exit code.
+    fn told(
+        &self,
+        mut command: Command,
+        signals: &[Signal],
+        so: impl Fn(u32) -> bool,
+    ) -> Option<i32> {
         let log = fs::File::create(self.world.dir.path("told.log")).unwrap();
         command.stdout(Stdio::null()).stderr(log);
         let mut process = Process(command.spawn().unwrap());
@@ -109,7 +114,9 @@ impl Scene {
             thread::yield_now();
         }
         let pid = Pid::from_raw(process.id().try_into().unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        for &signal in signals {
+            kill_process(pid, signal).unwrap();
+        }
         let status = process.0.wait().unwrap();
         // A shell would say the same of a program that was ended by a signal before it heard any.
         status.code().or(status.signal().map(|number| 128 + number))
@@ -350,8 +357,13 @@ fn authorized_keys_is_what_it_was_after_sessions_that_were_killed() {
     });
 }
 
-/// The usual ways to end a program.
-const SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
+/// The usual ways to end a program, also for the impatient.
+const SIGNALS: [&[Signal]; 4] = [
+    &[Signal::TERM],
+    &[Signal::INT],
+    &[Signal::HUP],
+    &[Signal::INT, Signal::INT, Signal::TERM],
+];
 
 #[test]
 fn a_signal_at_any_moment_leaves_no_key_in_authorized_keys() {
@@ -370,16 +382,15 @@ fn a_signal_at_any_moment_leaves_no_key_in_authorized_keys() {
             }),
         ];
         for (moment, so) in moments {
-            for signal in SIGNALS {
+            for signals in SIGNALS {
                 for classic in [false, true] {
-                    let flags = &["--legacy-daemon"];
                     let command = if classic {
-                        scene.classic("nosuch", flags)
+                        scene.classic("nosuch", &["--legacy-daemon"])
                     } else {
-                        scene.client("", "nosuch", flags, &[])
+                        scene.client("", "nosuch", &["--legacy-daemon", "--print"], &[])
                     };
-                    let code = scene.told(command, signal, so);
-                    let row = format!("{moment}, {signal:?}, classic={classic}");
+                    let code = scene.told(command, signals, so);
+                    let row = format!("{moment}, {signals:?}, classic={classic}");
                     let said = scene.world.log("told");
                     assert!(scene.person.is_untouched(), "{row}: {}\n{said}", text());
                     assert_eq!(scene.person.leftovers(), [""; 0], "{row}: {said}");
@@ -407,13 +418,13 @@ fn a_line_that_is_left_behind_dies_by_itself() {
             line.contains(",expiry-time=\"20") && line.contains(",no-agent-forwarding,")
         };
         // This sshd knows expiry times; `a_line_expires_by_itself_where_sshd_knows_that` has those that do not.
-        let code = scene.told(command, Signal::KILL, |_| line().is_some());
+        let code = scene.told(command, &[Signal::KILL], |_| line().is_some());
         assert_eq!(code, Some(128 + 9));
         let left = line().expect("kill -9 leaves it");
         assert!(limits(&left), "{left}");
         // And the next one takes it out.
         let command = scene.client("", "nosuch", &["--legacy-daemon"], &[]);
-        scene.told(command, Signal::TERM, |_| {
+        scene.told(command, &[Signal::TERM], |_| {
             line().is_some_and(|line| line != left)
         });
         assert!(scene.person.is_untouched());
@@ -433,7 +444,7 @@ fn a_signal_leaves_no_private_key_of_a_session_in_a_file() {
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let run = scene.person.home().join(".sshnp/run");
         let keys = || fs::read_dir(&run).into_iter().flatten().count();
-        for signal in SIGNALS {
+        for signals in SIGNALS {
             for classic in [false, true] {
                 let mut command = if classic {
                     scene.classic("ours", &["--no-et", "--no-ad", "--no-ac"])
@@ -441,8 +452,8 @@ fn a_signal_leaves_no_private_key_of_a_session_in_a_file() {
                     scene.client("", "ours", BARE, &[])
                 };
                 command.env("PATH", &path);
-                let code = scene.told(command, signal, |_| keys() > 0);
-                let row = format!("{signal:?}, classic={classic}");
+                let code = scene.told(command, signals, |_| keys() > 0);
+                let row = format!("{signals:?}, classic={classic}");
                 assert_eq!(
                     (code, keys()),
                     (Some(1), 0),
