@@ -165,6 +165,7 @@ inspect() {
     for path in "$PWD" "${CARGO_HOME:-$HOME/.cargo}" "$tools"; do
         if grep -aqF -e "$path" "$2"; then die "$2 tells where it was built: $path"; fi
     done
+    if grep -aqF NOPORTS_GENERATION "$2"; then die "$2 can be held to an older generation: built with the feature held?"; fi
     size=$(wc -c <"$2")
     [ "$size" -le $BUDGET ] || die "$2 has $size bytes, $BUDGET are allowed"
     say "   static, $size bytes"

@@ -26,4 +26,5 @@ if [ -n "$missing" ]; then
     $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends $missing
 fi
 
-exec cargo test --locked "$@"
+# Programs that can be held to an older generation are for the tests alone.
+exec cargo test --locked --features held "$@"

@@ -23,10 +23,12 @@
 //!              │                 └─▶ pipe, net, sys
 //!              ├─▶ server ▶ at, net
 //!              └─▶ cli ───▶ at, sys           secret, text: anyone.   Nothing points upward; np and server never meet.
+//!    classic: used by program and session; uses np, at (without I/O), net, sys and cli.
 //! ```
 //!
 //! * [`program`] — one file per word that a person types; each reads top to bottom as its story.
 //! * [`session`] — what the roles share: asking for a session, deciding who gets one, carrying it.
+//! * [`classic`] — everything before NoPorts 5.0, and how the generations differ.
 //! * [`cli`] — the command line: flags and where they come from, classic words, failures, progress.
 //! * [`np`] — NoPorts: what the programs say to each other. Bytes and time come in as arguments.
 //! * [`at`] — the atProtocol: names, verbs, replies, encryption; and the client that speaks it.
@@ -39,6 +41,8 @@
 // Without the feature `inside` nothing but [`main`] leaves the crate, so the compiler sees what the executable does not use.
 #[cfg(feature = "inside")]
 pub mod at;
+#[cfg(feature = "inside")]
+pub mod classic;
 #[cfg(feature = "inside")]
 pub mod cli;
 #[cfg(feature = "inside")]
@@ -62,6 +66,8 @@ pub mod text;
 
 #[cfg(not(feature = "inside"))]
 mod at;
+#[cfg(not(feature = "inside"))]
+mod classic;
 #[cfg(not(feature = "inside"))]
 mod cli;
 #[cfg(not(feature = "inside"))]

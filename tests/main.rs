@@ -21,6 +21,11 @@
 //! | [`cli`] | the command line as text |
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[cfg(not(feature = "held"))]
+compile_error!(
+    "these tests hold programs to older generations: cargo test --locked --features held"
+);
+
 mod access;
 mod atserver;
 mod cli;

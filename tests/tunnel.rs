@@ -239,7 +239,7 @@ fn sixty_connections_at_once_three_times_over_one_session() {
         assert_eq!(bridges.len(), 1, "one bridge for the session");
         assert_eq!(exchanges(tunnel.port, 0, 1).await, Vec::<String>::new());
         let idle = (descriptors(bridges[0]), sockets(rendezvous.id()));
-        // `cargo bench --bench soak -- tunnel` does it with two hundred, fifty times.
+        // `cargo bench --features held --bench soak -- tunnel` does it with two hundred, fifty times.
         for round in 1..=3 {
             let wrong = exchanges(tunnel.port, round * 1000, 60).await;
             assert_eq!(wrong, Vec::<String>::new(), "round {round}");

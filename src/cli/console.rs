@@ -212,6 +212,24 @@ impl Console {
         }
     }
 
+    /// [`Self::run`] and [`Self::finish`] for a client, which under a classic name ends as scripts know it when it is told
+    /// to end.
+    pub fn run_client<F>(&self, json: bool, threads: usize, story: F) -> ExitCode
+    where
+        F: Future<Output = Result<ExitCode, Failure>>,
+    {
+        let story = async {
+            match &self.voice {
+                Some(voice) => voice.until_told(story).await,
+                None => story.await,
+            }
+        };
+        match self.run(threads, story) {
+            Ok(code) => code,
+            Err(failure) => self.finish(json, Err(failure)),
+        }
+    }
+
     /// Runs a program's story on this many executor threads. Call it before anything else touches the
     /// runtime: its size is fixed by the first use.
     pub fn run<F: Future>(&self, threads: usize, story: F) -> F::Output {
@@ -221,9 +239,6 @@ impl Console {
                 .with_min_threads(threads)
                 .with_max_threads(threads),
         );
-        if let Some(voice) = &self.voice {
-            voice.heed_signals();
-        }
         // One type for all programs: the runtime's own loop is compiled once.
         let story: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(story);
         async_std::task::block_on(story)

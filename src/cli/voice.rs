@@ -8,9 +8,9 @@
 //! ```
 //! Scripts that start the classic programs read these lines and this exit code.
 
-use std::{fmt::Display, process::ExitCode, time::SystemTime};
+use std::{fmt::Display, future::Future, io, process::ExitCode, time::SystemTime};
 
-use async_std::task;
+use futures_lite::future;
 
 use super::{Failure, exit, print_err};
 use crate::{sys::signal, text::calendar};
@@ -27,6 +27,24 @@ pub struct Voice {
 }
 
 impl Voice {
+    /// A client's story. The classic clients end with 1 when they are told to end, and not by the signal itself: the story
+    /// is dropped then, which takes away what it has left on this machine for a moment.
+    pub(super) async fn until_told<F>(&self, story: F) -> Result<ExitCode, Failure>
+    where
+        F: Future<Output = Result<ExitCode, Failure>>,
+    {
+        if !self.ends_with_1 {
+            return story.await;
+        }
+        let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
+        let mut asked = signal::Asked::new().map_err(deaf)?;
+        let told = async {
+            asked.stop().await.map_err(deaf)?;
+            Ok(ExitCode::from(exit::FAILED))
+        };
+        future::or(told, story).await
+    }
+
     /// Version, options, what is wrong; all on stderr.
     pub fn misuse(&self, what: &str) -> ExitCode {
         print_err(&format!("{}\n{}\n\n{what}", version(), self.usage));
@@ -49,17 +67,6 @@ impl Voice {
             print_err(&format!("  hint: {hint}"));
         }
         ExitCode::from(exit::FAILED)
-    }
-
-    /// The classic clients end with 1 when they are told to end, and not by the signal itself.
-    pub(super) fn heed_signals(&self) {
-        if self.ends_with_1 {
-            task::spawn(async {
-                if signal::stop().await.is_ok() {
-                    std::process::exit(i32::from(exit::FAILED));
-                }
-            });
-        }
     }
 }
 

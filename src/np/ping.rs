@@ -51,6 +51,7 @@ pub struct Features {
 }
 
 /// Which members a generation of daemons has.
+#[cfg(any(test, feature = "held"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Members {
     /// 3.4 and 4.x: name and version.
@@ -178,6 +179,7 @@ impl Heartbeat {
 
     /// The text of an earlier generation: the members it had, and of the features those that are true or that it
     /// knew.
+    #[cfg(any(test, feature = "held"))]
     pub fn print_as(&self, members: Members) -> String {
         let text = |text: &str| json::to_string(text);
         let (device, version) = (text(&self.device), text(&self.version));

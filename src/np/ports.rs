@@ -244,6 +244,7 @@ impl Ports {
     }
 
     /// `host,A,B`, as before 5.0. There the daemon has the first port.
+    #[cfg(any(test, feature = "held"))]
     pub fn print_old(&self) -> String {
         format!("{},{},{}", self.host, self.daemon, self.client)
     }

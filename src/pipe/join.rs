@@ -16,7 +16,6 @@ use super::{
     copy::Copy,
     drive::{Failure, drive},
     relay::{Relay, Socket},
-    strip::Stripped,
 };
 
 pub use super::{cipher::Ciphers, half::HalfClose};
@@ -50,32 +49,25 @@ pub async fn splice(
 
 /// One of two sockets to be joined.
 #[derive(Debug)]
-pub struct Part<'a> {
+pub struct Part<R> {
     /// The socket.
     pub socket: TcpStream,
     /// What came behind its first line.
     pub early: Vec<u8>,
-    /// What it may begin with, and the line end behind that, which the other one is not to see. Only looked
-    /// for where nothing came early.
-    pub strip: &'a str,
+    /// Gives what comes from it after that, as far as the other one is to see it.
+    pub rest: R,
 }
 
-/// [`splice`] for sockets that may begin with a text that is not meant for the other one. Through a buffer.
+/// [`splice`] for sockets of which the other one is not to see everything. Through a buffer.
 ///
 /// # Errors
 /// As [`splice`].
-pub async fn join_stripped(a: Part<'_>, b: Part<'_>) -> io::Result<Carried> {
-    let read = |part: &Part<'_>| {
-        let text = if part.early.is_empty() {
-            part.strip
-        } else {
-            ""
-        };
-        Stripped::new(part.socket.clone(), text)
-    };
-    let (from_a, from_b) = (read(&a), read(&b));
-    let mut up = Copy::new(from_a, HalfClose(&b.socket), a.early, None);
-    let mut down = Copy::new(from_b, HalfClose(&a.socket), b.early, None);
+pub async fn join_parts<R>(a: Part<R>, b: Part<R>) -> io::Result<Carried>
+where
+    R: AsyncRead + Unpin + Send,
+{
+    let mut up = Copy::new(a.rest, HalfClose(&b.socket), a.early, None);
+    let mut down = Copy::new(b.rest, HalfClose(&a.socket), b.early, None);
     let outcome = drive(&mut up, &mut down).await;
     close(outcome, &[&a.socket, &b.socket])
 }

@@ -2,7 +2,6 @@
 //!
 //! [`join`] makes two streams one. Each direction is a pump: `copy` through a buffer, with a
 //! [`cipher`] if wanted, or `relay` inside the kernel; `drive` runs two of them until both have ended.
-//! `strip` leaves out what an old program puts in front.
 
 pub mod cipher;
 pub mod join;
@@ -11,4 +10,3 @@ mod copy;
 mod drive;
 mod half;
 mod relay;
-mod strip;

@@ -13,39 +13,47 @@
 //! | session | 4 | where |
 //! | --- | --- | --- |
 //! | encrypted by us | our bridge | [`login`] |
-//! | not encrypted, or 5.0 to 5.2 | an ssh with the device's temporary key carries the person's | [`tunnelled`] |
-//! | 4.0.0-rc.2 | the same with the person's key | [`tunnelled`] |
+//! | not encrypted, or 5.0 to 5.2 | an ssh with the device's temporary key carries the person's | [`two_sshs`] |
+//! | 4.0.0-rc.2 | the same with the person's key | [`two_sshs`] |
 //! | 3.x (`--legacy-daemon`) | the device's ssh carries it, from there to here | [`reverse`] |
 //!
 //! Sequential round trips, and why none of them can go, are listed in `tests/bench/first_byte.rs`.
 
 use std::{
+    future::Future,
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use argh::FromArgs;
+use futures_lite::future;
 use log::{LevelFilter, info, warn};
 
 use crate::{
+    classic::{
+        reverse,
+        two_sshs::{self, Carrier, Inside},
+    },
     cli::{Console, Failure, Progress, exit, with_account},
+    net::dial::Endpoint,
     np::{
         ids::SessionId,
-        session::{Generation, Terms},
+        session::{Generation, Ready, Terms},
         sshkey::{self, PublicKeyLine},
     },
-    session::ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
-    sys::{self, ssh::UserName},
+    session::{
+        ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
+        launch::Local,
+    },
+    sys::{self, signal, ssh::UserName},
     text::duration::seconds,
 };
 
-use login::{Reach, check_words, find_ssh, print, shell, stdio};
-use tunnelled::Inside;
+use login::{Reach, check_words, find_ssh, free_port, in_background, print, shell, stdio};
 
 mod login;
-mod reverse;
-mod tunnelled;
 
 with_account! {
     /// Opens an ssh session to a device that has no open port.
@@ -109,7 +117,7 @@ with_account! {
         #[argh(switch)]
         add_forwards_to_tunnel: bool,
         /// how long ssh waits for the next user of what it carries (default: 15s)
-        #[argh(option, default = "tunnelled::IDLE", from_str_fn(seconds))]
+        #[argh(option, default = "two_sshs::IDLE", from_str_fn(seconds))]
         idle_timeout: Duration,
         /// say on stdout, as one JSON line, what was opened or why not
         #[argh(switch)]
@@ -155,20 +163,17 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     sys::process::protect_memory();
     let json = args.json;
     // Two threads: one for the sockets, one so that making the ephemeral key does not hold them up.
-    match console.run(2, story(&console, args)) {
-        Ok(code) => code,
-        Err(failure) => console.finish(json, Err(failure)),
-    }
+    console.run_client(json, 2, story(&console, args))
 }
 
 impl Args {
     async fn wish(&self, console: &Console) -> Result<Wish, Failure> {
         let (device, via) = (self.device.as_deref(), self.via.as_deref());
         let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
-        let ways = whom.ways;
-        whom.ways = ways.without(self.no_encrypt, self.no_admit_client, self.no_admit_device);
+        let terms = whom.terms;
+        whom.terms = terms.without(self.no_encrypt, self.no_admit_client, self.no_admit_device);
         if self.legacy_daemon {
-            whom.ways.terms = Terms::of(Generation::V3);
+            whom.terms = Terms::of(Generation::V3);
         }
         let how = match (self.stdio, self.print) {
             (true, true) => return Err(Failure::misuse("--stdio and --print exclude each other")),
@@ -176,7 +181,7 @@ impl Args {
             (false, true) => How::Print,
             (false, false) => How::Shell,
         };
-        if how == How::Stdio && whom.ways.terms.generation == Generation::V3 {
+        if how == How::Stdio && whom.terms.generation == Generation::V3 {
             let why = "--stdio needs a session that the device does not open itself";
             return Err(Failure::misuse(why).hint("without --legacy-daemon"));
         }
@@ -185,16 +190,16 @@ impl Args {
         }
         let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
         let (ssh, for_tunnel) = match self.add_forwards_to_tunnel {
-            true => tunnelled::take_forwards(&self.ssh),
+            true => two_sshs::take_forwards(&self.ssh),
             false => (self.ssh.clone(), Vec::new()),
         };
         let inside = Inside {
             user: name(&self.tunnel_user).map_err(misuse)?,
             sshd: self.remote_sshd_port,
-            options: [tunnelled::for_both(&self.ssh), for_tunnel].concat(),
+            options: [two_sshs::for_both(&self.ssh), for_tunnel].concat(),
             idle: self
                 .idle_timeout
-                .clamp(tunnelled::LEAST_IDLE, tunnelled::MOST_IDLE),
+                .clamp(two_sshs::LEAST_IDLE, two_sshs::MOST_IDLE),
         };
         Ok(Wish {
             whom,
@@ -254,19 +259,42 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
         progress.done("the ssh public key is on its way");
     }
     let user = user(&met, &wish)?;
-    if wish.whom.ways.terms.generation == Generation::V3 {
+    if wish.whom.terms.generation == Generation::V3 {
         let user = user.ok_or_else(|| no_user(&wish))?;
-        let port = reverse::open(met, &wish, &mut progress).await?;
-        return go(Reach::Port(port), &wish, &user, &mut progress).await;
+        let reached = until_told(async {
+            let port = let_the_device_in(met, &wish, &mut progress).await?;
+            go(Reach::Port(port), &wish, &user, &mut progress).await
+        });
+        return reached.await;
     }
-    let words = wish.whom.ways.terms.generation;
+    let words = wish.whom.terms.generation;
     let opened = met.request(want, &mut progress).await?;
     if wish.how == How::Stdio {
         return stdio(opened.ready).await;
     }
     let user = user.ok_or_else(|| no_user(&wish))?;
-    let reach = reach(opened, words, &wish, &user, &mut progress).await?;
-    go(reach, &wish, &user, &mut progress).await
+    match reach(opened, words, &wish)? {
+        Reached::Straight(ready) => go(Reach::Pipe(ready), &wish, &user, &mut progress).await,
+        Reached::Within(ready, session, key) => {
+            let reached = until_told(async {
+                let port = tunnel(ready, session, key, &wish, &user, &mut progress).await?;
+                go(Reach::Port(port), &wish, &user, &mut progress).await
+            });
+            reached.await
+        }
+    }
+}
+
+/// What leaves something on this machine for a moment, a key in a file: told to end, it is dropped, which takes that away
+/// again. The signals are heard from before it begins.
+async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
+    let mut asked = signal::Asked::new().map_err(deaf)?;
+    let told = async {
+        asked.stop().await.map_err(deaf)?;
+        Err(Failure::plain("told to end"))
+    };
+    future::or(told, work).await
 }
 
 async fn go(
@@ -292,27 +320,37 @@ fn user(met: &Met, wish: &Wish) -> Result<Option<UserName>, Failure> {
 }
 
 /// How the person's ssh gets to the device in this session.
-async fn reach(
-    opened: Opened,
-    words: Generation,
-    wish: &Wish,
-    user: &UserName,
-    progress: &mut Progress,
-) -> Result<Reach, Failure> {
+enum Reached {
+    /// Through our bridge.
+    Straight(Ready),
+    /// Through another ssh, which logs in with this key.
+    Within(Ready, SessionId, two_sshs::Key),
+}
+
+fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Failure> {
     let Opened {
         mut ready, session, ..
     } = opened;
     let encrypted = ready.keys.is_some();
     let temporary = ready.ephemeral_key.take();
-    let two = wish.whom.ways.two_sshs || !encrypted;
+    let two = !encrypted;
+    #[cfg(feature = "held")]
+    let two = two || wish.whom.habits.two_sshs;
     let key = match temporary.filter(|_| two) {
-        Some(pem) => tunnelled::Key::Temporary(pem),
-        None if wish.whom.ways.two_sshs => {
+        Some(pem) => two_sshs::Key::Temporary(pem),
+        #[cfg(feature = "held")]
+        None if wish.whom.habits.two_sshs => {
             let why = "the device sent no temporary ssh key";
             return Err(Failure::new(exit::DEVICE_REFUSED, why)
                 .classic("Expected an ephemeral private key from sshnpd, but it was not set"));
         }
-        None if words == Generation::V4Rc2 => tunnelled::Key::Own,
+        None if words == Generation::V4Rc2 => {
+            let own = wish.identity.clone().ok_or_else(|| {
+                Failure::misuse("this device's daemon wants your own key for the tunnel")
+                    .hint("--identity FILE")
+            })?;
+            two_sshs::Key::Own(own)
+        }
         None => {
             say(session, "single", encrypted);
             if wish.inside.sshd != DEFAULT_SSHD {
@@ -320,12 +358,90 @@ async fn reach(
                     "--remote-sshd-port counts only where one ssh carries another; here the daemon decides"
                 );
             }
-            return Ok(Reach::Pipe(ready));
+            return Ok(Reached::Straight(ready));
         }
     };
     say(session, "double", encrypted);
-    let port = tunnelled::open(ready, session, key, wish, user, progress).await?;
-    Ok(Reach::Port(port))
+    Ok(Reached::Within(ready, session, key))
+}
+
+/// An ssh that carries another: opens it; returns the loopback port that leads to the device's sshd.
+async fn tunnel(
+    ready: Ready,
+    session: SessionId,
+    key: two_sshs::Key,
+    wish: &Wish,
+    user: &UserName,
+    progress: &mut Progress,
+) -> Result<u16, Failure> {
+    progress.begin("opening a tunnel");
+    progress.classic("Creating connection to socket rendezvous");
+    let bare = ready.admission.is_none() && ready.keys.is_none();
+    let to = if bare {
+        // As the classic clients do; nothing needs to be said to this rendezvous.
+        Endpoint {
+            host: ready.host,
+            port: ready.port,
+        }
+    } else {
+        let local = Local::Port(0, two_sshs::BRIDGE);
+        Endpoint {
+            host: "localhost".to_owned(),
+            port: in_background(&ready, local).await?,
+        }
+    };
+    progress.classic("Starting tunnel session");
+    let carrier = Carrier {
+        ssh: find_ssh()?,
+        user,
+        to: &to,
+        alias: &login::alias(wish),
+        listen: free_port(wish.local_port).await?,
+        inside: &wish.inside,
+    };
+    carrier.open(session, key).await?;
+    let listen = carrier.listen;
+    progress.done(format!("a tunnel stands, on port {listen}"));
+    Ok(listen)
+}
+
+/// `--legacy-daemon`: the device logs in here; returns the loopback port that leads to its sshd.
+async fn let_the_device_in(
+    mut met: Met,
+    wish: &Wish,
+    progress: &mut Progress,
+) -> Result<u16, Failure> {
+    let me = sys::user::name()
+        .ok_or_else(|| Failure::plain("this machine does not know who you are"))?;
+    let forward = free_port(wish.local_port).await?;
+    progress.begin("letting the device log in here, for a moment");
+    let at = met.our_end();
+    let sshd = Endpoint {
+        host: "localhost".to_owned(),
+        port: wish.local_sshd_port,
+    };
+    let ours = Ready {
+        host: at.host,
+        port: at.port,
+        admission: None,
+        keys: None,
+        ephemeral_key: None,
+    };
+    let session = met.session();
+    let log_in = async |key| {
+        let bridge = in_background(&ours, Local::Service(&sshd)).await;
+        bridge.map_err(|failure| {
+            failure.hint(format!(
+                "--legacy-daemon needs an sshd here, at {sshd}: --local-sshd-port"
+            ))
+        })?;
+        met.reverse(forward, &me, &key).await
+    };
+    reverse::client::let_in(session, sshd.port, log_in).await?;
+    progress.done(format!(
+        "the device has logged in; it is behind port {forward}"
+    ));
+    Ok(forward)
 }
 
 fn say(session: SessionId, ssh: &str, encrypted: bool) {

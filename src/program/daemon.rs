@@ -16,11 +16,11 @@
 //! | --- | --- |
 //! | [`args`] | the command line |
 //! | [`session`] | a request, from its text to its answer |
-//! | [`mod@keyring`] | ssh keys that are let in: of people for good, of sessions for seconds |
-//! | [`reverse`] | logging in to clients before 4.0 |
 //! | [`publish`] | what it says of itself |
 //! | [`known`] | the sessions of the last minutes |
-//! | [`ways`] | being held to an older generation, for tests |
+//!
+//! ssh keys that are let in, of people for good and of sessions for seconds, are a matter of [`classic::keyring`](crate::classic::keyring),
+//! logging in to clients before 4.0 of [`classic::reverse`](crate::classic::reverse).
 //!
 //! Each session has a process of its own, so a daemon that restarts, is upgraded or crashes leaves
 //! running sessions alone.
@@ -33,8 +33,11 @@ use std::{
 };
 
 use async_std::task;
+use futures_lite::future;
 use log::{debug, error, info};
 
+#[cfg(feature = "held")]
+use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{
         AtSign, Notification,
@@ -42,13 +45,17 @@ use crate::{
         keyfile::AtKeys,
         verb::Operation,
     },
+    classic::{
+        keyring::{Closing, Keyring},
+        reverse::device::Slots,
+    },
     cli::Failure,
     np::{
         NAMESPACE,
         ids::DeviceName,
         permit::Permit,
         policy,
-        request::{Meeting, SshRequest, TunnelRequest},
+        request::{SshRequest, TunnelRequest},
         sshkey::{self, PublicKeyLine},
     },
     secret::Secret,
@@ -61,22 +68,16 @@ use crate::{
     text::json::Object,
 };
 
+pub use crate::classic::keyring::{KeyOptions, When};
 pub use args::{main, verify};
-pub use keyring::{KeyOptions, When};
-pub use ways::Ways;
 
-use keyring::{Closing, Keyring};
 use known::Known;
-use reverse::Slots;
 use session::Word;
 
 mod args;
-mod keyring;
 mod known;
 mod publish;
-mod reverse;
 mod session;
-mod ways;
 
 /// Messages that may be worked on at the same time, and of one sender; more wait for no one and are dropped.
 const MAX_STARTING: usize = 64;
@@ -101,8 +102,9 @@ pub struct Policy {
     pub ssh: Ssh,
     /// Nobody may do without encryption or without the login at the rendezvous.
     pub require_protection: bool,
-    /// The generation it is held to; our own, except in tests.
-    pub ways: Ways,
+    /// The generation that it is held to.
+    #[cfg(feature = "held")]
+    pub habits: DaemonHabits,
     /// The executable that a session's bridge is started from.
     pub program: PathBuf,
 }
@@ -151,10 +153,13 @@ pub async fn serve(
         keyring,
     };
     ready(&daemon.announce());
-    task::spawn(daemon.clone().publish_for_ever());
-    task::spawn(daemon.clone().show_for_ever());
-
-    online::listen(inbox, |note| daemon.hear(note)).await
+    // No tasks of their own: they end with us, and with them the last of the daemon's connections.
+    let publishing = async {
+        future::zip(daemon.publish_for_ever(), daemon.show_for_ever()).await;
+        future::pending().await
+    };
+    let listening = online::listen(inbox, |note| daemon.hear(note));
+    future::or(listening, publishing).await
 }
 
 /// The ssh keys of this machine's user, without what an earlier run left behind.
@@ -219,7 +224,8 @@ impl Daemon {
         };
         let ssh = &self.policy.ssh;
         match word {
-            _ if !self.policy.ways.hears(word) => ignored("held_to_its_time"),
+            #[cfg(feature = "held")]
+            _ if !self.policy.habits.hears(word) => ignored("held_to_its_time"),
             "ping" => drop(task::spawn(self.clone().answer_ping(note, permit.is_ok()))),
             "ssh_request" => self.start(note, Word::Ssh, permit),
             "npt_request" => self.start(note, Word::Tunnel, permit),
@@ -325,13 +331,4 @@ impl Daemon {
 enum Asked {
     Ssh(SshRequest),
     Tunnel(TunnelRequest),
-}
-
-impl Asked {
-    fn meeting_mut(&mut self) -> &mut Meeting {
-        match self {
-            Self::Ssh(request) => &mut request.meeting,
-            Self::Tunnel(request) => &mut request.meeting,
-        }
-    }
 }

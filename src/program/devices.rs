@@ -83,7 +83,8 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
     sys::process::protect_memory();
     let json = args.json;
-    console.finish(json, console.run(1, story(&console, args)))
+    let story = async { story(&console, args).await.map(|()| ExitCode::SUCCESS) };
+    console.run_client(json, 1, story)
 }
 
 /// A device's name and its atSign.

@@ -22,7 +22,7 @@
 //! stream without the key. So such a session is logged as what it is, and its port closes behind the first one.
 //!
 //! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (the two ports of one).
-//! `address` finds out what to tell both ends to dial; `ways` is what is understood at all.
+//! `address` finds out what to tell both ends to dial.
 
 use std::{
     collections::HashMap,
@@ -36,6 +36,8 @@ use async_std::{net::TcpListener, task};
 use futures_lite::{FutureExt, future};
 use log::{info, warn};
 
+#[cfg(feature = "held")]
+use crate::classic::habits::RendezvousHabits;
 use crate::{
     at::{
         AtSign, Notification,
@@ -56,12 +58,10 @@ use crate::{
 
 pub use args::{main, verify};
 use meeting::{Entry, Gate, Meeting, Signer};
-pub use ways::Ways;
 
 mod address;
 mod args;
 mod meeting;
-mod ways;
 
 /// How long the id of a session that is over is remembered. Notifications live a minute.
 const REMEMBER_FOR: Duration = Duration::from_secs(90);
@@ -83,8 +83,9 @@ pub struct Policy {
     pub snoop: bool,
     /// Sessions at a time.
     pub max_sessions: usize,
-    /// What the rendezvous understands.
-    pub ways: Ways,
+    /// The generation that it is held to.
+    #[cfg(feature = "held")]
+    pub habits: RendezvousHabits,
 }
 
 impl Policy {
@@ -97,7 +98,8 @@ impl Policy {
             signed_only: false,
             snoop: false,
             max_sessions: MAX_SESSIONS,
-            ways: Ways::default(),
+            #[cfg(feature = "held")]
+            habits: RendezvousHabits::default(),
         }
     }
 }
@@ -181,10 +183,13 @@ impl Rendezvous {
         if note.operation != Operation::Update || note.is_text || note.is_stats() {
             return;
         }
-        let Some(form) = Form::of(note.entity()).filter(|form| self.policy.ways.reads(*form))
-        else {
+        let Some(form) = Form::of(note.entity()) else {
             return;
         };
+        #[cfg(feature = "held")]
+        if !self.policy.habits.reads(form) {
+            return;
+        }
         let allowed = self.policy.managers.is_empty() || self.policy.managers.contains(&note.from);
         if !allowed {
             return info!("ignored from={} reason=not_a_manager", note.from);
@@ -298,14 +303,14 @@ impl Rendezvous {
     async fn meet(&self, request: &Request) -> io::Result<usize> {
         let any = SocketAddr::new(self.policy.bind, 0);
         let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
-        let (ways, session) = (&self.policy.ways, request.asked.session());
+        let session = request.asked.session();
         let granted = Ports {
             host: self.policy.host.clone(),
             client: a.local_addr()?.port(),
             daemon: b.local_addr()?.port(),
-            nonce: matches!(request.asked, Asked::Full(_)).then(|| ways.nonce()),
+            nonce: matches!(request.asked, Asked::Full(_)).then(|| self.nonce()),
         };
-        let answer = request.answer(ports::answer_entity(session), ways.print(&granted));
+        let answer = request.answer(ports::answer_entity(session), self.text(&granted));
         if let Some(known) = self.sessions().get_mut(&session) {
             known.answer = Some(answer.clone());
         }
@@ -329,6 +334,20 @@ impl Rendezvous {
             future::pending().await
         };
         Ok(tell.or(meeting.hold()).await)
+    }
+
+    fn nonce(&self) -> Nonce {
+        #[cfg(feature = "held")]
+        return self.policy.habits.nonce();
+        #[cfg(not(feature = "held"))]
+        Nonce::random_numbered()
+    }
+
+    fn text(&self, granted: &Ports) -> String {
+        #[cfg(feature = "held")]
+        return self.policy.habits.print(granted);
+        #[cfg(not(feature = "held"))]
+        granted.print()
     }
 
     /// Who is let in at either port.

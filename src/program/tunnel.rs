@@ -111,7 +111,8 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     sys::process::protect_memory();
     sys::process::more_descriptors();
     let json = args.json;
-    console.finish(json, console.run(2, story(&console, args)))
+    let story = async { story(&console, args).await.map(|()| ExitCode::SUCCESS) };
+    console.run_client(json, 2, story)
 }
 
 /// What all forwards have in common.
@@ -132,7 +133,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let (device, via) = (args.device.as_deref(), args.via.as_deref());
     let mut whom = Whom::parse(&args.to, device, via, args.wait)?;
     // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
-    whom.ways = whom.ways.without(args.no_encrypt, false, false);
+    whom.terms = whom.terms.without(args.no_encrypt, false, false);
     let forwards = forwards(&args.forward)?;
     if args.keep_alive && args.print {
         return Err(Failure::misuse(

@@ -12,6 +12,8 @@ use async_std::task::{self, JoinHandle};
 use log::info;
 
 use super::online;
+#[cfg(feature = "held")]
+use crate::classic::{generation::Profile, habits::ClientHabits};
 use crate::{
     at::{
         AtSign,
@@ -19,6 +21,7 @@ use crate::{
         crypto::{CryptoError, KeyPair, PublicKey},
         keyfile::AtKeys,
     },
+    classic::generation,
     cli::{Failure, Progress, exit},
     net::dial::Endpoint,
     np::{
@@ -27,7 +30,7 @@ use crate::{
         ping::{self, Heartbeat},
         ports::Ports,
         request,
-        session::{Awaited, Generation, Granted, Offer, Ready},
+        session::{Awaited, Generation, Granted, Offer, Ready, Terms},
         sshkey::PublicKeyLine,
     },
     secret::Secret,
@@ -36,11 +39,9 @@ use crate::{
 use explain::{Asked, refused, too_old, untrusted};
 pub use explain::{about, broken};
 use talk::{Question, Talk};
-pub use ways::Ways;
 
 mod explain;
 mod talk;
-mod ways;
 
 /// Longest wait for the answers to one question, in seconds, unless --timeout says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,7 +62,10 @@ pub struct Whom {
     /// Longest wait for the answers to one question.
     pub patience: Duration,
     /// What the session must have, and in whose words it is asked for.
-    pub ways: Ways,
+    pub terms: Terms,
+    /// The generation that the client is held to.
+    #[cfg(feature = "held")]
+    pub habits: ClientHabits,
 }
 
 /// What to ask for.
@@ -116,12 +120,19 @@ impl Whom {
             Failure::misuse("no rendezvous given").hint("--via @rendezvous, such as --via @rv_eu")
         })?;
         let device = device.unwrap_or(DeviceName::DEFAULT).parse();
+        #[cfg(feature = "held")]
+        let habits = Profile::of_environment(|profile| profile.client)?;
         Ok(Self {
             to: to.parse()?,
             device: device.map_err(|error| Failure::misuse(format!("{error}")))?,
             via: via.parse()?,
             patience: timeout.clamp(LEAST_PATIENCE, MOST_PATIENCE),
-            ways: Ways::of_environment()?,
+            #[cfg(feature = "held")]
+            terms: habits.terms,
+            #[cfg(not(feature = "held"))]
+            terms: Terms::default(),
+            #[cfg(feature = "held")]
+            habits,
         })
     }
 }
@@ -165,7 +176,7 @@ pub async fn meet(
     want: Want<'_>,
     progress: &mut Progress,
 ) -> Result<Met, Failure> {
-    let terms = whom.ways.terms;
+    let terms = whom.terms;
     // Takes a tenth of a second and longer: it runs while the first questions travel.
     let ephemeral = terms
         .encrypt
@@ -219,7 +230,9 @@ pub async fn meet(
     let heartbeat = match heartbeat {
         Some(text) => {
             let heartbeat = Heartbeat::parse(text).map_err(|why| untrusted(&why))?;
-            Some(whom.ways.hear(heartbeat))
+            #[cfg(feature = "held")]
+            let heartbeat = whom.habits.hear(heartbeat);
+            Some(heartbeat)
         }
         None => None,
     };
@@ -252,7 +265,7 @@ fn in_its_words(offer: Offer, daemon: Option<&Heartbeat>) -> Result<Offer, Failu
     let terms = offer.terms();
     let version = daemon.map_or("", |daemon| daemon.version.as_str());
     let protected = terms.encrypt || terms.admit_client || terms.admit_device;
-    match ways::words_of(version) {
+    match generation::words_of(version) {
         _ if protected || terms.generation != Generation::V5 => Ok(offer),
         None => Ok(offer),
         Some(Generation::V3) => Err(Failure::new(

@@ -45,6 +45,8 @@ const MAX_ROUNDS: usize = 200;
 pub struct AuthorizedKeys {
     path: PathBuf,
     held: Arc<Mutex<HashMap<String, File>>>,
+    /// Nobody is let in any more. Locked while the file is written to for somebody, so that closing waits for that.
+    closed: Arc<Mutex<bool>>,
 }
 
 impl AuthorizedKeys {
@@ -64,6 +66,7 @@ impl AuthorizedKeys {
         Self {
             path: path.to_owned(),
             held: Arc::default(),
+            closed: Arc::default(),
         }
     }
 
@@ -80,6 +83,11 @@ impl AuthorizedKeys {
         let comment = format!(" {MARK}{session}");
         let line = format!("{}{comment}", line.trim_end_matches(&comment));
         checked(&line)?;
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            let why = "no more keys are let in: the program is ending";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, why));
+        }
         let place = self.place()?;
         let _lock = place.lock()?;
         if !self.held().contains_key(session) {
@@ -117,6 +125,17 @@ impl AuthorizedKeys {
         Ok(())
     }
 
+    /// Takes all sessions' keys out again that were let in here, also one that is just on its way in, and lets no more in.
+    ///
+    /// # Errors
+    /// As [`Self::remove_session`].
+    pub fn close(&self) -> io::Result<()> {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        let sessions: Vec<String> = self.held().keys().cloned().collect();
+        let gone = sessions.iter().map(|session| self.remove_session(session));
+        gone.fold(Ok(()), Result::and)
+    }
+
     /// Takes out the keys of all sessions that nobody holds any more; returns how many lines that were.
     ///
     /// # Errors
@@ -125,6 +144,7 @@ impl AuthorizedKeys {
         if !self.is_there() {
             return Ok(0);
         }
+        let _writing = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         let place = self.place()?;
         let _lock = place.lock()?;
         let count = std::cell::Cell::new(0);

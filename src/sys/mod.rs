@@ -14,5 +14,4 @@ pub mod ssh_key;
 pub mod sshd;
 pub mod stdio;
 pub mod supervisor;
-pub mod tunnel_ssh;
 pub mod user;

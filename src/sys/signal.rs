@@ -22,15 +22,36 @@ pub enum Stop {
 /// # Errors
 /// If no handler can be installed.
 pub async fn stop() -> io::Result<Stop> {
-    let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup])?;
-    loop {
-        match signals.next().await {
-            Some(Ok(Signal::Int)) => return Ok(Stop::Interrupt),
-            Some(Ok(Signal::Term)) => return Ok(Stop::Terminate),
-            Some(Ok(Signal::Hup)) => return Ok(Stop::HangUp),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(error),
-            None => pending().await,
+    Asked::new()?.stop().await
+}
+
+/// Whether we were asked to stop, heard from the moment this is made.
+#[derive(Debug)]
+pub struct Asked(Signals);
+
+impl Asked {
+    /// From now on these signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// If no handler can be installed.
+    pub fn new() -> io::Result<Self> {
+        Signals::new([Signal::Int, Signal::Term, Signal::Hup]).map(Self)
+    }
+
+    /// Waits until somebody asks; at once if somebody has.
+    ///
+    /// # Errors
+    /// If the signals cannot be read.
+    pub async fn stop(&mut self) -> io::Result<Stop> {
+        loop {
+            match self.0.next().await {
+                Some(Ok(Signal::Int)) => return Ok(Stop::Interrupt),
+                Some(Ok(Signal::Term)) => return Ok(Stop::Terminate),
+                Some(Ok(Signal::Hup)) => return Ok(Stop::HangUp),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => pending().await,
+            }
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Long runs with figures: many sessions, a gibibyte, killed atServers. Name one of
-//! `sessions`, `old`, `tunnel`, `bytes`, `kills` to run just that (`cargo bench --bench soak -- sessions`).
+//! `sessions`, `old`, `tunnel`, `bytes`, `kills` to run just that (`cargo bench --features held --bench soak -- sessions`).
+
+#[cfg(not(feature = "held"))]
+compile_error!(
+    "`old` holds programs to an older generation: cargo bench --features held --bench soak"
+);
 
 #[path = "../world/mod.rs"]
 #[allow(dead_code, clippy::unwrap_used)]

@@ -1,18 +1,24 @@
 //! Sessions between clients and daemons of each generation, through a real sshd.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, fs::symlink, process::ExitStatusExt},
+    process::{Command, Stdio},
+    thread,
+};
 
 use async_std::task::block_on;
 use noports::{
-    program::{
-        daemon::{self, Ways},
-        rendezvous,
-    },
+    classic::generation::Profile,
+    program::daemon,
     sys::{sshd::Sshd, user},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::world::{
-    ALICE, DEVICE, World, answer_at_the_end, failure, output, sessions::Person, stdout, until,
+    ALICE, DEVICE, NOPORTS, Process, RENDEZVOUS, World, answer_at_the_end, children_of, failure,
+    output, sessions::Person, stdout, until,
 };
 
 /// Flags for sessions with whoever knows no protection.
@@ -28,9 +34,9 @@ struct Scene {
 impl Scene {
     async fn start(generation: Option<&str>) -> Self {
         let mut world = World::start().await;
-        let ways = generation.map(|name| rendezvous::Ways::of(name).unwrap());
+        let habits = generation.map(|name| Profile::named(name).unwrap().rendezvous.unwrap());
         world
-            .rendezvous_with(|policy| policy.ways = ways.unwrap_or_default())
+            .rendezvous_with(|policy| policy.habits = habits.unwrap_or_default())
             .await;
         let sshd = world.sshd().await;
         let person = Person::at_home(&world);
@@ -72,6 +78,50 @@ impl Scene {
         command
     }
 
+    /// The same session as the classic client asks for it.
+    fn classic(&self, device: &str, flags: &[&str]) -> Command {
+        let link = self.world.dir.path("sshnp");
+        if !link.exists() {
+            symlink(NOPORTS, &link).unwrap();
+        }
+        let mut command = self.world.program(&link.display().to_string());
+        let (user, port) = (user::name().unwrap(), self.sshd.port.to_string());
+        command
+            .args(["-f", ALICE, "-t", DEVICE, "-d", device, "-r", RENDEZVOUS])
+            .args(["-u", &user, "--local-sshd-port", &port])
+            .arg("-i")
+            .arg(&self.sshd.identity)
+            .args(flags)
+            .env("HOME", self.person.home())
+            .env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    /// Starts a program, sends it these signals once it is `so`, and waits until it has ended; its exit code.
+    fn told(
+        &self,
+        mut command: Command,
+        signals: &[Signal],
+        so: impl Fn(u32) -> bool,
+    ) -> Option<i32> {
+        let log = fs::File::create(self.world.dir.path("told.log")).unwrap();
+        command.stdout(Stdio::null()).stderr(log);
+        let mut process = Process(command.spawn().unwrap());
+        while !so(process.id()) {
+            if let Some(status) = process.0.try_wait().unwrap() {
+                panic!("{status}: {}", self.world.log("told"));
+            }
+            thread::yield_now();
+        }
+        let pid = Pid::from_raw(process.id().try_into().unwrap()).unwrap();
+        for &signal in signals {
+            kill_process(pid, signal).unwrap();
+        }
+        let status = process.0.wait().unwrap();
+        // A shell would say the same of a program that was ended by a signal before it heard any.
+        status.code().or(status.signal().map(|number| 128 + number))
+    }
+
     /// Runs a command there; what the client logged.
     async fn works(&self, row: &str, generation: &str, device: &str, flags: &[&str]) -> String {
         let command = self.client(generation, device, flags, &["echo $((6 * 7))"]);
@@ -103,9 +153,9 @@ fn each_client_reaches_each_daemon_that_its_time_knew() {
             ("c", "c"),
             ("python", "python"),
         ] {
-            let ways = Ways::of(generation).unwrap();
+            let habits = Profile::named(generation).unwrap().daemon;
             let change = |policy: &mut daemon::Policy| {
-                policy.ways = ways;
+                policy.habits = habits;
                 policy.ssh.reverse = true;
             };
             scene.daemon(name, change).await;
@@ -162,8 +212,8 @@ fn each_client_reaches_each_daemon_that_its_time_knew() {
 fn a_rendezvous_before_5_0_takes_sessions_that_ask_for_no_check() {
     block_on(async {
         let mut scene = Scene::start(Some("v4")).await;
-        let v4 = Ways::of("v4.0").unwrap();
-        scene.daemon("v4", |policy| policy.ways = v4).await;
+        let v4 = Profile::named("v4.0").unwrap().daemon;
+        scene.daemon("v4", |policy| policy.habits = v4).await;
         scene
             .daemon("ours", |policy| policy.ssh.reverse = true)
             .await;
@@ -191,8 +241,8 @@ fn a_refusal_names_the_flag_that_would_allow_it() {
     block_on(async {
         let mut scene = Scene::start(None).await;
         for (name, generation) in [("v3", "v3"), ("v4", "v4.0"), ("rc2", "v4.0-rc.2")] {
-            let ways = Ways::of(generation).unwrap();
-            scene.daemon(name, |policy| policy.ways = ways).await;
+            let habits = Profile::named(generation).unwrap().daemon;
+            scene.daemon(name, |policy| policy.habits = habits).await;
         }
         scene.daemon("ours", |_| {}).await;
         let key = scene.sshd.identity.with_extension("pub");
@@ -284,8 +334,8 @@ fn a_tunnel_without_encryption_says_so() {
 fn print_gives_the_command_for_a_port_that_a_tunnel_holds() {
     block_on(async {
         let mut scene = Scene::start(None).await;
-        let v4 = Ways::of("v4.0").unwrap();
-        scene.daemon("v4", |policy| policy.ways = v4).await;
+        let v4 = Profile::named("v4.0").unwrap().daemon;
+        scene.daemon("v4", |policy| policy.habits = v4).await;
         let flags = [BARE, &["--print"]].concat();
         let printed = stdout(scene.client("", "v4", &flags, &[])).await;
         let mut words = printed.split_whitespace();
@@ -304,5 +354,113 @@ fn authorized_keys_is_what_it_was_after_sessions_that_were_killed() {
         assert!(run.is_untouched, "{run:?}");
         assert_eq!((run.lost, run.leftovers.len()), (0, 0), "{run:?}");
         assert!(run.killed == 3 && run.edits > 0, "{run:?}");
+    });
+}
+
+/// The usual ways to end a program, also for the impatient.
+const SIGNALS: [&[Signal]; 4] = [
+    &[Signal::TERM],
+    &[Signal::INT],
+    &[Signal::HUP],
+    &[Signal::INT, Signal::INT, Signal::TERM],
+];
+
+#[test]
+fn a_signal_at_any_moment_leaves_no_key_in_authorized_keys() {
+    block_on(async {
+        let scene = Scene::start(None).await;
+        let file = scene.person.file();
+        let text = || fs::read_to_string(&file).unwrap();
+        let is_written = || text().contains("sshnp_ephemeral_");
+        let is_about_to = || !scene.person.leftovers().is_empty() || is_written();
+        let moments: [(&str, &dyn Fn(u32) -> bool); 4] = [
+            ("before anything", &|_| true),
+            ("while the line is written", &|_| is_about_to()),
+            ("right after that", &|_| is_written()),
+            ("when the bridge is started", &|pid| {
+                !children_of(pid).is_empty()
+            }),
+        ];
+        for (moment, so) in moments {
+            for signals in SIGNALS {
+                for classic in [false, true] {
+                    let command = if classic {
+                        scene.classic("nosuch", &["--legacy-daemon"])
+                    } else {
+                        scene.client("", "nosuch", &["--legacy-daemon", "--print"], &[])
+                    };
+                    let code = scene.told(command, signals, so);
+                    let row = format!("{moment}, {signals:?}, classic={classic}");
+                    let said = scene.world.log("told");
+                    assert!(scene.person.is_untouched(), "{row}: {}\n{said}", text());
+                    assert_eq!(scene.person.leftovers(), [""; 0], "{row}: {said}");
+                    if moment != "before anything" {
+                        assert_eq!(code, Some(1), "{row}: {said}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_line_that_is_left_behind_dies_by_itself() {
+    block_on(async {
+        let scene = Scene::start(None).await;
+        let file = scene.person.file();
+        let line = || {
+            let text = fs::read_to_string(&file).unwrap();
+            let line = text.lines().find(|line| line.contains("sshnp_ephemeral_"));
+            line.map(str::to_owned)
+        };
+        let command = scene.client("", "nosuch", &["--legacy-daemon"], &[]);
+        let limits = |line: &str| {
+            line.contains(",expiry-time=\"20") && line.contains(",no-agent-forwarding,")
+        };
+        // This sshd knows expiry times; `a_line_expires_by_itself_where_sshd_knows_that` has those that do not.
+        let code = scene.told(command, &[Signal::KILL], |_| line().is_some());
+        assert_eq!(code, Some(128 + 9));
+        let left = line().expect("kill -9 leaves it");
+        assert!(limits(&left), "{left}");
+        // And the next one takes it out.
+        let command = scene.client("", "nosuch", &["--legacy-daemon"], &[]);
+        scene.told(command, &[Signal::TERM], |_| {
+            line().is_some_and(|line| line != left)
+        });
+        assert!(scene.person.is_untouched());
+    });
+}
+
+#[test]
+fn a_signal_leaves_no_private_key_of_a_session_in_a_file() {
+    block_on(async {
+        let mut scene = Scene::start(None).await;
+        scene.daemon("ours", |_| {}).await;
+        // An ssh that never gets through: it says so, and stays.
+        let bin = scene.world.dir.path("stuck");
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("ssh"), "#!/bin/sh\nexec sleep 600\n").unwrap();
+        fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let run = scene.person.home().join(".sshnp/run");
+        let keys = || fs::read_dir(&run).into_iter().flatten().count();
+        for signals in SIGNALS {
+            for classic in [false, true] {
+                let mut command = if classic {
+                    scene.classic("ours", &["--no-et", "--no-ad", "--no-ac"])
+                } else {
+                    scene.client("", "ours", BARE, &[])
+                };
+                command.env("PATH", &path);
+                let code = scene.told(command, signals, |_| keys() > 0);
+                let row = format!("{signals:?}, classic={classic}");
+                assert_eq!(
+                    (code, keys()),
+                    (Some(1), 0),
+                    "{row}: {}",
+                    scene.world.log("told")
+                );
+            }
+        }
     });
 }

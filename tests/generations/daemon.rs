@@ -17,6 +17,7 @@ use noports::{
         client::{Client, Event, Outgoing, Subscription},
         crypto::KeyPair,
     },
+    classic::generation::Profile,
     np::{
         Message,
         control::Line,
@@ -30,7 +31,7 @@ use noports::{
         sshkey::PublicKeyLine,
     },
     pipe::cipher::Side,
-    program::daemon::{Policy, Ways},
+    program::daemon::Policy,
     secret::Secret,
     session::online,
 };
@@ -272,10 +273,12 @@ fn a_client_of_4_0_opens_its_tunnel_with_a_key_that_lives_for_seconds() {
         let now = fs::read_to_string(&keys).unwrap();
         let added = now.strip_prefix(&before).unwrap();
         let options = format!(
-            "command=\"echo \\\"ssh session complete\\\";sleep 20\",PermitOpen=\"localhost:{}\" ssh-ed25519 ",
+            "command=\"echo \\\"ssh session complete\\\";sleep 20\",no-agent-forwarding,no-X11-forwarding,\
+             no-user-rc,PermitOpen=\"localhost:{}\",expiry-time=\"20",
             sshd.port
         );
         assert!(added.starts_with(&options), "{added}");
+        assert!(added.contains("\" ssh-ed25519 "), "{added}");
         assert_eq!(added.lines().count(), 1, "{added}");
 
         let pem = world.dir.path("ephemeral");
@@ -632,8 +635,8 @@ fn a_held_daemon_says_and_does_what_its_generation_did() {
                 Form::V4,
             ),
         ] {
-            let ways = Ways::of(generation).unwrap();
-            let world = world(|policy| policy.ways = ways).await;
+            let habits = Profile::named(generation).unwrap().daemon;
+            let world = world(|policy| policy.habits = habits).await;
             let mut alice = Hand::of_alice(&world).await;
             alice
                 .send(ping::ask(&DEVICE.parse().unwrap(), &device()))
@@ -804,5 +807,22 @@ fn what_a_daemon_leaves_in_authorized_keys_goes_when_it_is_told_to_end() {
         assert!(daemon.0.wait().unwrap().success());
         assert_eq!(fs::read_to_string(&file).unwrap(), "");
         exchange(&ready, "the session goes on");
+    });
+}
+
+#[test]
+fn a_daemon_that_has_ended_keeps_no_connection() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.daemon(22).await;
+        assert!(world.connections_to(DEVICE).await > 0);
+        world.end_services().await;
+        for _ in 0..500 {
+            if world.connections_to(DEVICE).await == 0 {
+                return;
+            }
+            async_std::task::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("something still holds the daemon's connections");
     });
 }

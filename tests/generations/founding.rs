@@ -31,19 +31,18 @@ use std::{
 
 use async_std::task::block_on;
 use noports::{
+    classic::{
+        generation::Profile,
+        tunnel_ssh::{Direction, LASTS, Tunnel},
+    },
     np::{
         envelope::Envelope,
         ports::{self, Ports},
         request,
         session::{Generation, Terms},
     },
-    program::daemon::{Policy, Ways},
-    sys::{
-        ssh::shell_line,
-        sshd::Sshd,
-        tunnel_ssh::{Direction, LASTS, Tunnel},
-        user,
-    },
+    program::daemon::Policy,
+    sys::{ssh::shell_line, sshd::Sshd, user},
 };
 
 use super::daemon::{Hand, device, meet};
@@ -58,7 +57,7 @@ async fn of_its_time() -> (World, Sshd) {
     let mut world = World::start().await;
     world.rendezvous().await;
     let sshd = world.sshd().await;
-    let rc2 = |policy: &mut Policy| policy.ways = Ways::of("v4.0-rc.2").unwrap();
+    let rc2 = |policy: &mut Policy| policy.habits = Profile::named("v4.0-rc.2").unwrap().daemon;
     world.daemon_with(sshd.port, rc2).await;
     (world, sshd)
 }

@@ -21,7 +21,7 @@ use async_std::{
 };
 use noports::{
     at::client::{Client, Event, Outgoing, Subscription},
-    cli::GENERATION,
+    classic::generation::GENERATION,
     net::dial::Endpoint,
     np::{
         Message,

@@ -9,11 +9,11 @@ use std::{
 use async_std::task::block_on;
 use noports::{
     at::client::Client,
+    classic::generation::Profile,
     np::{
         ids::{Nonce, SessionId},
         ports::{Logins, Ports, PortsRequest, refusal_entity},
     },
-    program::rendezvous::Ways,
     session::online,
 };
 
@@ -170,7 +170,9 @@ fn a_rendezvous_held_to_an_old_generation_knows_no_logins_or_no_numbers() {
         for (generation, fields) in [("v3", 3), ("v4", 3), ("v5", 4)] {
             let mut world = World::start().await;
             world
-                .rendezvous_with(|policy| policy.ways = Ways::of(generation).unwrap())
+                .rendezvous_with(|policy| {
+                    policy.habits = Profile::named(generation).unwrap().rendezvous.unwrap()
+                })
                 .await;
             let mut alice = Asker::start(&world).await;
             if fields == 3 {

@@ -82,9 +82,7 @@ pub struct World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for task in self.tasks.drain(..) {
-            task::block_on(task.cancel());
-        }
+        task::block_on(self.end_services());
         if let Some(server) = self.server.take() {
             task::block_on(server.stop());
         }
@@ -188,6 +186,28 @@ impl World {
         self.stop().await;
         let own = self.dir.text("at/ca.pem");
         self.serve_with(&["--root", root, "--ca", ca, "--ca", &own])
+    }
+
+    /// Connections of this process to somebody's atServer.
+    pub async fn connections_to(&self, who: &str) -> usize {
+        let hosted = self.server.as_ref().unwrap().list().await.unwrap();
+        let port = hosted.iter().find(|at| at.who.as_str() == who);
+        let there = format!(":{:04X}", port.unwrap().port);
+        let is_one = |line: &&str| {
+            let fields: Vec<_> = line.split_whitespace().take(4).collect();
+            // 01: established.
+            fields.len() == 4 && fields[2].ends_with(&there) && fields[3] == "01"
+        };
+        let of = |file| fs::read_to_string(file).unwrap_or_default();
+        let all = of("/proc/net/tcp") + &of("/proc/net/tcp6");
+        all.lines().filter(is_one).count()
+    }
+
+    /// The services of this process end.
+    pub async fn end_services(&mut self) {
+        for task in self.tasks.drain(..) {
+            task.cancel().await;
+        }
     }
 
     /// From now on the same atServers are a process of their own, on the same ports.
@@ -324,7 +344,8 @@ impl World {
                 ..daemon::Ssh::default()
             },
             require_protection: false,
-            ways: daemon::Ways::default(),
+            #[cfg(feature = "held")]
+            habits: Default::default(),
             program: NOPORTS.into(),
         };
         change(&mut policy);

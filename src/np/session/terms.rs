@@ -40,14 +40,23 @@ impl Default for Terms {
 
 impl Terms {
     /// A generation as it was: the earlier ones without any protection of their own.
-    pub fn of(generation: Generation) -> Self {
-        let protected = generation == Generation::V5;
+    pub const fn of(generation: Generation) -> Self {
+        let protected = matches!(generation, Generation::V5);
         Self {
             admit_client: protected,
             admit_device: protected,
             encrypt: protected,
             generation,
         }
+    }
+
+    /// With less protection, as the person wants it: not encrypted, not logged in at the rendezvous by us, nor by
+    /// the device.
+    pub fn without(mut self, encryption: bool, client: bool, device: bool) -> Self {
+        self.encrypt &= !encryption;
+        self.admit_client &= !client;
+        self.admit_device &= !device;
+        self
     }
 
     /// What can be: a generation that knows no protection is not asked for any.
@@ -62,5 +71,23 @@ impl Terms {
     pub fn need_heartbeat(&self) -> bool {
         let terms = self.possible();
         terms.admit_device || terms.encrypt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protection_can_only_be_taken_away() {
+        for (encryption, client, device) in [(true, false, false), (false, true, true)] {
+            let terms = Terms::default().without(encryption, client, device);
+            assert_eq!(
+                (terms.encrypt, terms.admit_client, terms.admit_device),
+                (!encryption, !client, !device)
+            );
+        }
+        let old = Terms::of(Generation::V4);
+        assert_eq!(old.without(false, false, false), old);
     }
 }

@@ -66,7 +66,14 @@ pub(super) fn find_ssh() -> Result<PathBuf, Failure> {
     })
 }
 
-pub(super) fn no_port(error: io::Error) -> Failure {
+/// A port to listen on. Somebody else may take it before ssh does; ssh says so then.
+pub(super) async fn free_port(wanted: u16) -> Result<u16, Failure> {
+    let listener = TcpListener::bind(("127.0.0.1", wanted)).await;
+    let at = listener.and_then(|listener| listener.local_addr());
+    Ok(at.map_err(no_port)?.port())
+}
+
+fn no_port(error: io::Error) -> Failure {
     Failure::plain(format!("no loopback port: {error}"))
         .classic("Unable to find a spare local port")
 }

@@ -5,12 +5,9 @@ use std::{process::ExitCode, sync::Arc};
 use argh::FromArgs;
 use log::LevelFilter;
 
-use super::{
-    Policy, Ssh,
-    keyring::{KeyOptions, When},
-    serve,
-    ways::Ways,
-};
+use super::{KeyOptions, Policy, Ssh, When, serve};
+#[cfg(feature = "held")]
+use crate::classic::generation::Profile;
 use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
     cli::{Console, Failure, with_account},
@@ -137,7 +134,8 @@ impl Args {
             hide: self.hide,
             ssh: self.ssh()?,
             require_protection: self.require_protection,
-            ways: Ways::of_environment()?,
+            #[cfg(feature = "held")]
+            habits: Profile::of_environment(|profile| Some(profile.daemon))?,
             program: sys::process::own_executable()
                 .map_err(|e| Failure::plain(format!("cannot find this program's own file: {e}")))?,
         })

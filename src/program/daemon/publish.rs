@@ -30,14 +30,23 @@ impl Daemon {
         if let Some(consult) = &self.policy.consult {
             ours.group = consult.group.to_string();
         }
-        self.policy.ways.say(ours)
+        #[cfg(feature = "held")]
+        let ours = self.policy.habits.say(ours);
+        ours
     }
 
     fn heartbeat_message(&self, to: &AtSign, heartbeat: &Heartbeat) -> Message {
         Message {
-            text: self.policy.ways.print(heartbeat),
+            text: self.text(heartbeat),
             ..ping::answer(to, &self.policy.device, heartbeat)
         }
+    }
+
+    fn text(&self, heartbeat: &Heartbeat) -> String {
+        #[cfg(feature = "held")]
+        return self.policy.habits.print(heartbeat);
+        #[cfg(not(feature = "held"))]
+        heartbeat.print()
     }
 
     /// Whoever is denied learns that the device is there, so that its client goes on to ask, and hears why
@@ -65,7 +74,7 @@ impl Daemon {
     }
 
     /// A sign of life for the policy, now and every few minutes.
-    pub(super) async fn show_for_ever(self) {
+    pub(super) async fn show_for_ever(&self) {
         while self.policy.consult.is_some() {
             self.doorman.show(&self.heartbeat()).await;
             task::sleep(SHOW_EVERY).await;
@@ -73,7 +82,7 @@ impl Daemon {
     }
 
     /// User name and device record, now and every hour; what cannot be published is tried again.
-    pub(super) async fn publish_for_ever(self) {
+    pub(super) async fn publish_for_ever(&self) {
         loop {
             let pause = match self.publish().await {
                 Ok(()) => RECORD_EVERY,
@@ -120,12 +129,7 @@ impl Daemon {
                 ..metadata
             };
             self.at
-                .put_shared(
-                    manager,
-                    &info,
-                    &self.policy.ways.print(&self.heartbeat()),
-                    metadata,
-                )
+                .put_shared(manager, &info, &self.text(&self.heartbeat()), metadata)
                 .await?;
         }
         Ok(())

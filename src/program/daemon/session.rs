@@ -12,14 +12,12 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use log::info;
 
-use super::{
-    Asked, Daemon,
-    keyring::{TemporaryKey, When},
-    known::Seen,
-    reverse,
-};
+use super::{Asked, Daemon, When, known::Seen};
+#[cfg(feature = "held")]
+use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{AtSign, Notification, client::AtError, crypto::PublicKey},
+    classic::{keyring::TemporaryKey, reverse::device},
     net::dial::Endpoint,
     np::{
         Message,
@@ -136,10 +134,13 @@ impl Daemon {
                 self.log_in_to(from, session, asked, permit).await.map(Some)
             }
             Err(why) => Err(why.to_string()),
-            Ok(asked) => match self.policy.ways.read(asked) {
-                Some(asked) => self.meet(from, &asked, permit).await.map(Some),
-                None => Ok(None),
-            },
+            Ok(asked) => {
+                #[cfg(feature = "held")]
+                let Some(asked) = asked.read_by(&self.policy.habits) else {
+                    return Ok(None);
+                };
+                self.meet(from, &asked, permit).await.map(Some)
+            }
         }
     }
 
@@ -241,11 +242,10 @@ impl Daemon {
         if self.is_bare(request) {
             return false;
         }
-        match self
-            .policy
-            .ways
-            .temporary_keys(self.policy.ssh.temporary_keys)
-        {
+        let when = self.policy.ssh.temporary_keys;
+        #[cfg(feature = "held")]
+        let when = self.policy.habits.temporary_keys(when);
+        match when {
             When::Needed => request.meeting.encryption.is_none(),
             When::Always => true,
             When::Never => false,
@@ -253,7 +253,9 @@ impl Daemon {
     }
 
     fn is_bare(&self, request: &SshRequest) -> bool {
-        let told = self.policy.ssh.bare_answers || self.policy.ways.is_bare();
+        let told = self.policy.ssh.bare_answers;
+        #[cfg(feature = "held")]
+        let told = told || self.policy.habits.bare;
         request.form == Form::V4 && told
     }
 
@@ -326,7 +328,7 @@ impl Daemon {
         }
         let request = ReverseRequest::parse(text).map_err(|why| why.to_string())?;
         let slot = self.slots().take(from, Instant::now());
-        match reverse::key_of(slot).await {
+        match device::key_of(slot).await {
             Some(key) => Ok((request, key)),
             None => Err("Failed to authenticate: no private key has come".to_owned()),
         }
@@ -346,7 +348,7 @@ impl Daemon {
              temporary_key=no",
             request.host, request.port
         );
-        reverse::log_in(&request, session, &key, target.port).await?;
+        device::log_in(&request, session, &key, target.port).await?;
         Ok(Yes {
             message: request::connected(session, from, &self.policy.device),
             key: None,
@@ -387,6 +389,16 @@ fn agreed(asked: &Asked, keys: Option<&Keys>, key: bool) -> String {
 }
 
 impl Asked {
+    /// What a daemon with these habits makes of it; `None` when it takes no notice.
+    #[cfg(feature = "held")]
+    fn read_by(mut self, habits: &DaemonHabits) -> Option<Self> {
+        let noticed = match &mut self {
+            Self::Ssh(request) => habits.read_ssh(request),
+            Self::Tunnel(request) => habits.read_tunnel(request),
+        };
+        noticed.then_some(self)
+    }
+
     fn meeting(&self) -> &Meeting {
         match self {
             Self::Ssh(request) => &request.meeting,

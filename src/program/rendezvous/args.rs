@@ -10,7 +10,9 @@ use std::{
 use argh::FromArgs;
 use log::{LevelFilter, warn};
 
-use super::{MAX_SESSIONS, Policy, Ways, address, serve};
+use super::{MAX_SESSIONS, Policy, address, serve};
+#[cfg(feature = "held")]
+use crate::classic::generation::Profile;
 use crate::{
     at::{client::Network, keyfile::AtKeys},
     cli::{Console, Failure, with_account},
@@ -98,7 +100,8 @@ impl Args {
             signed_only: self.signed_only,
             snoop: self.snoop,
             max_sessions: self.max_sessions,
-            ways: Ways::of_environment()?,
+            #[cfg(feature = "held")]
+            habits: Profile::of_environment(|profile| profile.rendezvous)?,
             ..Policy::open(&host, self.bind.unwrap_or_else(|| default_bind(&host)))
         })
     }

@@ -35,13 +35,14 @@ use log::{Level, info, log, warn};
 
 use crate::{
     at::{AtSign, client::Client, crypto::PublicKey},
+    classic::strip::Stripped,
     net::{dial::tune, line::read_line},
     np::{
         admit::{Admission, MAX_ADMISSION},
         ids::SessionId,
         pairs::{End, MAX_NUMBERED, Met, Pairs},
     },
-    pipe::join::{Part, join_stripped, splice},
+    pipe::join::{Part, join_parts, splice},
     session::bridge::MAX_CONNECTIONS,
 };
 
@@ -482,12 +483,20 @@ async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done:
     let ends = format!("client={} daemon={}", a.from, b.from);
     let outcome = if a.anybody || b.anybody {
         let id = session.to_string();
-        let part = |one: Admitted| Part {
-            socket: one.socket,
-            early: one.early,
-            strip: if one.anybody { &id } else { "" },
+        let part = |one: Admitted| {
+            // Who has said something already does not begin with the id any more.
+            let text = if one.anybody && one.early.is_empty() {
+                id.as_str()
+            } else {
+                ""
+            };
+            Part {
+                rest: Stripped::new(one.socket.clone(), text),
+                socket: one.socket,
+                early: one.early,
+            }
         };
-        join_stripped(part(a), part(b)).await
+        join_parts(part(a), part(b)).await
     } else {
         splice(a.socket, a.early, b.socket, b.early).await
     };

@@ -196,7 +196,7 @@ impl Missing {
 /// A rendezvous before 5.0 does not understand who wants its ports checked, and answers nobody.
 fn silent_rendezvous(whom: &Whom) -> String {
     let mut hint = "is it running, and does it serve your atSign? another one: --via".to_owned();
-    let terms = whom.ways.terms;
+    let terms = whom.terms;
     if terms.admit_client || terms.admit_device {
         hint += "; one before NoPorts 5.0 needs --no-admit-client --no-admit-device";
     }

@@ -208,3 +208,31 @@ fn nobodys_edits_are_lost() {
     );
     assert_eq!(folder.names(), ["authorized_keys"]);
 }
+
+#[test]
+fn a_key_on_its_way_in_is_out_again_when_the_file_is_closed() {
+    let folder = Folder::new();
+    let path = folder.path("authorized_keys");
+    for round in 0..20 {
+        fs::write(&path, "ssh-rsa AAAA me\n").unwrap();
+        let keys = AuthorizedKeys::at(&path);
+        let adding: Vec<_> = (0..2)
+            .map(|_| {
+                let keys = keys.clone();
+                thread::spawn(move || keys.add_session_key(KEY, &session()))
+            })
+            .collect();
+        // At another moment each time: before the first, between them, and afterwards.
+        while keys.held().len() < round % 3 {
+            thread::yield_now();
+        }
+        keys.close().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"ssh-rsa AAAA me\n", "{round}");
+        for adding in adding {
+            let _ = adding.join().unwrap();
+        }
+        assert!(keys.add_session_key(KEY, &session()).is_err(), "{round}");
+        assert_eq!(fs::read(&path).unwrap(), b"ssh-rsa AAAA me\n", "{round}");
+    }
+    assert_eq!(folder.names(), ["authorized_keys"]);
+}

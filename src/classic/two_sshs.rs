@@ -16,40 +16,34 @@ use std::{
 };
 
 use async_process::{ChildStderr, Command, Stdio};
-use async_std::{future::timeout, net::TcpListener, task};
-use futures_lite::{AsyncReadExt, future};
+use async_std::{future::timeout, task};
+use futures_lite::AsyncReadExt;
 use log::debug;
 
-use super::{
-    Wish,
-    login::{alias, find_ssh, in_background, no_port},
-};
 use crate::{
-    cli::{Failure, Progress, exit},
-    np::{ids::SessionId, session::Ready},
+    classic::tunnel_ssh::{self, Direction, IdentityFile, Tunnel},
+    cli::{Failure, exit},
+    net::dial::Endpoint,
+    np::ids::SessionId,
     secret::Secret,
-    session::launch::Local,
-    sys::{
-        signal,
-        ssh::UserName,
-        tunnel_ssh::{self, Direction, IdentityFile, Tunnel},
-    },
+    sys::ssh::{HostKeyAlias, UserName},
 };
 
 /// How long the tunnel waits for the next user, in seconds.
-pub(super) const IDLE: Duration = tunnel_ssh::LASTS;
+pub const IDLE: Duration = tunnel_ssh::LASTS;
 /// Bounds of what somebody may ask for instead.
-pub(super) const LEAST_IDLE: Duration = Duration::from_secs(1);
-pub(super) const MOST_IDLE: Duration = Duration::from_secs(24 * 3600);
+pub const LEAST_IDLE: Duration = Duration::from_secs(1);
+/// See [`LEAST_IDLE`].
+pub const MOST_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Longest wait for the tunnel to stand.
 const STANDS: Duration = Duration::from_secs(15);
 /// How long a bridge may wait for the tunnel's ssh.
-const BRIDGE: Duration = Duration::from_secs(30);
+pub const BRIDGE: Duration = Duration::from_secs(30);
 /// Most bytes of what ssh says that are kept.
 const MAX_SAID: usize = 4096;
 
 /// What is special about the ssh that carries the other.
-pub(super) struct Inside {
+pub struct Inside {
     /// Who logs in; else who logs in anyway.
     pub user: Option<UserName>,
     /// The device's sshd, as it sees it.
@@ -61,123 +55,105 @@ pub(super) struct Inside {
 }
 
 /// What the tunnel logs in with.
-pub(super) enum Key {
+pub enum Key {
     /// A private key for this session, PEM.
     Temporary(Secret<String>),
-    /// `--identity`.
-    Own,
+    /// A file of the person's own.
+    Own(PathBuf),
 }
 
-/// Opens the tunnel; returns the loopback port that leads to the device's sshd.
-pub(super) async fn open(
-    ready: Ready,
-    session: SessionId,
-    key: Key,
-    wish: &Wish,
-    user: &UserName,
-    progress: &mut Progress,
-) -> Result<u16, Failure> {
-    progress.begin("opening a tunnel");
-    progress.classic("Creating connection to socket rendezvous");
-    let bare = ready.admission.is_none() && ready.keys.is_none();
-    let (host, port) = match bare {
-        // As the classic clients do; nothing needs to be said to this rendezvous.
-        true => (ready.host.clone(), ready.port),
-        false => {
-            let local = Local::Port(0, BRIDGE);
-            ("localhost".to_owned(), in_background(&ready, local).await?)
+/// The ssh that carries the other.
+pub struct Carrier<'a> {
+    /// The program.
+    pub ssh: PathBuf,
+    /// Who logs in, unless [`Inside`] says otherwise.
+    pub user: &'a UserName,
+    /// Where the device's sshd is met.
+    pub to: &'a Endpoint,
+    /// Under which name its host key is known.
+    pub alias: &'a HostKeyAlias,
+    /// The loopback port that is to lead there.
+    pub listen: u16,
+    /// What else is special about it.
+    pub inside: &'a Inside,
+}
+
+impl Carrier<'_> {
+    /// Logs in with this key; returns when the port leads to the device's sshd.
+    ///
+    /// Dropped before that, this removes the key's file.
+    ///
+    /// # Errors
+    /// When there is no such key, or ssh does not get through.
+    pub async fn open(&self, session: SessionId, key: Key) -> Result<(), Failure> {
+        let no_input = matches!(key, Key::Temporary(_));
+        let (_file, identity) = identity(session, key)?;
+        let tunnel = Tunnel {
+            user: self.inside.user.as_ref().unwrap_or(self.user),
+            host: &self.to.host,
+            port: self.to.port,
+            identity: &identity,
+            direction: Direction::Local {
+                listen: self.listen,
+                sshd: self.inside.sshd,
+            },
+            alias: Some(self.alias),
+            no_input,
+            options: &self.inside.options,
+            lasts: self.inside.idle,
+        };
+        self.stand(&tunnel).await
+    }
+
+    /// Starts ssh and waits until it has gone to the background.
+    async fn stand(&self, tunnel: &Tunnel<'_>) -> Result<(), Failure> {
+        let failed = |why: String| Failure::new(exit::SERVICE, format!("the tunnel's ssh {why}"));
+        let mut child = Command::new(&self.ssh)
+            .args(tunnel.arguments())
+            .env_remove("NOPORTS_PASSPHRASE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failed(format!("cannot be started: {error}")))?;
+        let said = Arc::new(Mutex::new(String::new()));
+        // Not to its end: what has gone to the background may keep it open.
+        let listening = child.stderr.take();
+        let listening = listening.map(|stderr| task::spawn(listen(stderr, Arc::clone(&said))));
+        let status = timeout(STANDS, child.status()).await;
+        let status = status.map_err(|_| failed(format!("did not stand within {STANDS:?}")))?;
+        let status = status.map_err(|error: io::Error| failed(format!("was lost: {error}")))?;
+        if status.success() {
+            return Ok(());
         }
-    };
-    progress.classic("Starting tunnel session");
-    let no_input = matches!(key, Key::Temporary(_));
-    let (_file, identity) = identity(key, session, wish).await?;
-    let listen = free_port(wish.local_port).await?;
-    let tunnel = Tunnel {
-        user: wish.inside.user.as_ref().unwrap_or(user),
-        host: &host,
-        port,
-        identity: &identity,
-        direction: Direction::Local {
-            listen,
-            sshd: wish.inside.sshd,
-        },
-        alias: Some(&alias(wish)),
-        no_input,
-        options: &wish.inside.options,
-        lasts: wish.inside.idle,
-    };
-    // Told to end, we still tidy up: the key's file goes with this function.
-    let told = async {
-        let _ = signal::stop().await;
-        Err(Failure::plain("told to end before the tunnel stood"))
-    };
-    future::or(stand(&tunnel), told).await?;
-    progress.done(format!("a tunnel stands, on port {listen}"));
-    Ok(listen)
+        if let Some(listening) = listening {
+            let _ = timeout(Duration::from_millis(500), listening).await;
+        }
+        let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        debug!("tunnel_ssh={said:?}");
+        let last = said.lines().rfind(|line| !line.trim().is_empty());
+        Err(
+            failed(format!("failed: {}", last.unwrap_or("it said nothing")))
+                .hint("is the key let in there, and does sshd allow forwarding? -v tells more"),
+        )
+    }
 }
 
-async fn identity(
-    key: Key,
-    session: SessionId,
-    wish: &Wish,
-) -> Result<(Option<IdentityFile>, PathBuf), Failure> {
+/// The key in a file. Written in this thread, however long that takes: in another one it could come to be when nobody is
+/// left to remove it.
+fn identity(session: SessionId, key: Key) -> Result<(Option<IdentityFile>, PathBuf), Failure> {
     let pem = match key {
-        Key::Own => {
-            let own = wish.identity.clone().ok_or_else(|| {
-                Failure::misuse("this device's daemon wants your own key for the tunnel")
-                    .hint("--identity FILE")
-            })?;
-            return Ok((None, own));
-        }
+        Key::Own(file) => return Ok((None, file)),
         Key::Temporary(pem) => pem,
     };
-    let written = IdentityFile::of_session(session.to_string(), pem).await;
+    let written = tunnel_ssh::identity_folder()
+        .and_then(|folder| IdentityFile::write(&folder, &session.to_string(), &pem));
     let file = written.map_err(|error| {
         Failure::plain(format!("cannot keep the device's temporary key: {error}"))
     })?;
     let path = file.path().to_owned();
     Ok((Some(file), path))
-}
-
-/// A port to listen on. Somebody else may take it before ssh does; ssh says so then.
-pub(super) async fn free_port(wanted: u16) -> Result<u16, Failure> {
-    let listener = TcpListener::bind(("127.0.0.1", wanted)).await;
-    let at = listener.and_then(|listener| listener.local_addr());
-    Ok(at.map_err(no_port)?.port())
-}
-
-/// Starts ssh and waits until it has gone to the background.
-async fn stand(tunnel: &Tunnel<'_>) -> Result<(), Failure> {
-    let failed = |why: String| Failure::new(exit::SERVICE, format!("the tunnel's ssh {why}"));
-    let mut child = Command::new(find_ssh()?)
-        .args(tunnel.arguments())
-        .env_remove("NOPORTS_PASSPHRASE")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| failed(format!("cannot be started: {error}")))?;
-    let said = Arc::new(Mutex::new(String::new()));
-    // Not to its end: what has gone to the background may keep it open.
-    let listening = child.stderr.take();
-    let listening = listening.map(|stderr| task::spawn(listen(stderr, Arc::clone(&said))));
-    let status = timeout(STANDS, child.status()).await;
-    let status = status.map_err(|_| failed(format!("did not stand within {STANDS:?}")))?;
-    let status = status.map_err(|error: io::Error| failed(format!("was lost: {error}")))?;
-    if status.success() {
-        return Ok(());
-    }
-    if let Some(listening) = listening {
-        let _ = timeout(Duration::from_millis(500), listening).await;
-    }
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    debug!("tunnel_ssh={said:?}");
-    let last = said.lines().rfind(|line| !line.trim().is_empty());
-    Err(
-        failed(format!("failed: {}", last.unwrap_or("it said nothing")))
-            .hint("is the key let in there, and does sshd allow forwarding? -v tells more"),
-    )
 }
 
 async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<String>>) {
@@ -192,7 +168,7 @@ async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<String>>) {
 }
 
 /// What the person says about host keys, algorithms and the configuration file counts for the tunnel, too.
-pub(super) fn for_both(words: &[String]) -> Vec<String> {
+pub fn for_both(words: &[String]) -> Vec<String> {
     const NAMES: [&str; 9] = [
         "userknownhostsfile",
         "globalknownhostsfile",
@@ -212,7 +188,7 @@ pub(super) fn for_both(words: &[String]) -> Vec<String> {
 }
 
 /// (the person's words without forwardings, the forwardings)
-pub(super) fn take_forwards(words: &[String]) -> (Vec<String>, Vec<String>) {
+pub fn take_forwards(words: &[String]) -> (Vec<String>, Vec<String>) {
     sort(words, &["-L", "-R", "-D"], |_, _| true)
 }
 
@@ -247,7 +223,7 @@ fn sort(
 
 #[cfg(test)]
 mod tests {
-    use crate::program::client::tunnelled::*;
+    use crate::classic::two_sshs::*;
 
     fn words(line: &str) -> Vec<String> {
         line.split_whitespace().map(str::to_owned).collect()

@@ -1,10 +1,5 @@
-//! Reverse ssh, for clients before 4.0: the device logs in to the client and brings a port along.
+//! The device logs in to a client that asks for it, with the key that the client has sent.
 //!
-//! ```text
-//!   privatekey ─▶ slot of its sender ─┐
-//!   sshd ─────────────────────────────┴▶ ssh -R …, in the background ─▶ connected
-//!   ssh_request with direct:false brings its key along
-//! ```
 //! A key serves one session; upstream kept one for everybody. On disk it is only there while ssh reads it.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart at v4.0.5 (words, texts).
@@ -28,12 +23,10 @@ use log::debug;
 
 use crate::{
     at::AtSign,
+    classic::tunnel_ssh::{self, Direction, IdentityFile, Tunnel},
     np::{ids::SessionId, reverse::ReverseRequest},
     secret::Secret,
-    sys::{
-        ssh,
-        tunnel_ssh::{self, Direction, IdentityFile, Tunnel},
-    },
+    sys::ssh,
 };
 
 /// Senders whose keys are kept at a time.
@@ -239,7 +232,7 @@ fn explain(request: &ReverseRequest, said: &str, code: &str) -> String {
 mod tests {
     use async_std::task::block_on;
 
-    use crate::program::daemon::reverse::*;
+    use crate::classic::reverse::device::*;
 
     fn key(text: &str) -> Secret<String> {
         Secret::new(text.to_owned())

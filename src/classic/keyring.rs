@@ -8,13 +8,13 @@
 //! A temporary key opens no shell: it may only forward a port to the local sshd. Its line also goes when the daemon
 //! ends, and what a crash leaves behind goes at the next start.
 //!
-//! Source: noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart (the line's options, the 15 s).
+//! Source: noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart (the 15 s).
 
 use std::{
     collections::HashSet,
     io,
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -22,6 +22,7 @@ use async_std::task;
 use log::{error, info};
 
 use crate::{
+    classic::temporary,
     np::{ids::SessionId, sshkey::PublicKeyLine},
     secret::Secret,
     sys::{authorized_keys::AuthorizedKeys, ssh_key::SshKey},
@@ -113,15 +114,6 @@ impl KeyOptions {
     }
 }
 
-/// `options type key comment` of a session's temporary key.
-fn temporary_line(port: u16, options: &KeyOptions, public: &str, session: SessionId) -> String {
-    let comma = if options.0.is_empty() { "" } else { "," };
-    let options = &options.0;
-    format!(
-        r#"command="echo \"ssh session complete\";sleep 20",PermitOpen="localhost:{port}"{comma}{options} {public} sshnp_ephemeral_{session}"#
-    )
-}
-
 /// The keys of the machine's user, as far as they are ours; cheap to clone.
 #[derive(Clone)]
 pub struct Keyring(Arc<Inner>);
@@ -131,13 +123,14 @@ struct Inner {
     file: Option<AuthorizedKeys>,
     sshd_port: u16,
     options: KeyOptions,
+    /// Whether sshd does, once it has said what it is.
+    knows_expiry: OnceLock<bool>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     sessions: HashSet<SessionId>,
-    closed: bool,
 }
 
 /// Takes all temporary keys out again when it is dropped.
@@ -145,14 +138,12 @@ pub struct Closing(Keyring);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        let sessions = {
-            let mut state = self.0.state();
-            state.closed = true;
-            std::mem::take(&mut state.sessions)
-        };
-        sessions
-            .into_iter()
-            .for_each(|session| self.0.remove(session));
+        self.0.state().sessions.clear();
+        if let Some(file) = &self.0.0.file
+            && let Err(error) = file.close()
+        {
+            error!("temporary_keys=left error={:?}", error.to_string());
+        }
     }
 }
 
@@ -197,6 +188,7 @@ impl Keyring {
             file,
             sshd_port,
             options,
+            knows_expiry: OnceLock::new(),
             state: Mutex::default(),
         }));
         if let Some(file) = ring.0.file.clone() {
@@ -219,23 +211,17 @@ impl Keyring {
             let pair = SshKey::generate().map_err(io::Error::other)?;
             {
                 let mut state = ring.state();
-                if state.closed || state.sessions.len() >= MAX_KEYS {
+                if state.sessions.len() >= MAX_KEYS {
                     return Err(io::Error::other("too many temporary keys at a time"));
                 }
                 state.sessions.insert(session);
             }
-            let line = temporary_line(ring.0.sshd_port, &ring.0.options, &pair.public, session);
-            let added = ring.file()?.add_session_key(&line, &session.to_string());
             let key = TemporaryKey {
                 private: pair.private,
                 keyring: ring.clone(),
                 session,
             };
-            // If the ring was closed meanwhile, nobody else takes it out again.
-            if added.is_ok() && !ring.state().sessions.contains(&session) {
-                ring.remove(session);
-            }
-            added.map(|()| key)
+            ring.write(&pair.public, session).map(|()| key)
         })
         .await
     }
@@ -247,6 +233,17 @@ impl Keyring {
     pub async fn add(&self, key: &PublicKeyLine, options: &KeyOptions) -> io::Result<bool> {
         let (ring, line) = (self.clone(), options.before(key.as_str()));
         task::spawn_blocking(move || ring.file()?.add_key(&line)).await
+    }
+
+    fn write(&self, public: &str, session: SessionId) -> io::Result<()> {
+        // Asked once: sshd takes it ill when somebody comes again and again and does not log in.
+        let knows = self.0.knows_expiry.get().copied().or_else(|| {
+            let found = temporary::sshd_knows_expiry(self.0.sshd_port)?;
+            Some(*self.0.knows_expiry.get_or_init(|| found))
+        });
+        let expiry = (knows == Some(true)).then(temporary::expiry);
+        let line = temporary::line(self.0.sshd_port, expiry, &self.0.options.0, public);
+        self.file()?.add_session_key(&line, &session.to_string())
     }
 
     fn file(&self) -> io::Result<&AuthorizedKeys> {
@@ -278,7 +275,7 @@ mod tests {
 
     use async_std::task::block_on;
 
-    use crate::program::daemon::keyring::*;
+    use crate::classic::keyring::*;
     use crate::testing::{Folder, until};
 
     struct Home(Folder);
@@ -325,22 +322,6 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_a_temporary_key_is_pinned() {
-        let session = "6f1c1c1e-6d0a-4a53-9d0a-0d4f7a2b9c11".parse().unwrap();
-        for (options, want) in [("", ""), (",no-pty", ",no-pty")] {
-            let options = KeyOptions::parse(options).unwrap();
-            let line = temporary_line(2222, &options, "ssh-ed25519 AAAA", session);
-            assert_eq!(
-                line,
-                format!(
-                    "command=\"echo \\\"ssh session complete\\\";sleep 20\",PermitOpen=\"localhost:2222\"{want} \
-                     ssh-ed25519 AAAA sshnp_ephemeral_6f1c1c1e-6d0a-4a53-9d0a-0d4f7a2b9c11"
-                )
-            );
-        }
-    }
-
-    #[test]
     fn a_temporary_key_goes_with_its_holder_or_with_the_daemon() {
         block_on(async {
             let home = Home(Folder::new());
@@ -366,8 +347,9 @@ mod tests {
         block_on(async {
             let home = Home(Folder::new());
             let key = SshKey::generate().unwrap().public;
-            let line = temporary_line(22, &KeyOptions::default(), &key, SessionId::random());
-            fs::write(home.file(), format!("{key} mine\n{line}\n")).unwrap();
+            let line = temporary::line(22, None, "", &key);
+            let left = format!("{line} sshnp_ephemeral_{}", SessionId::random());
+            fs::write(home.file(), format!("{key} mine\n{left}\n")).unwrap();
             let _both = home.ring().await;
             assert_eq!(home.text(), format!("{key} mine\n"));
         });

@@ -22,7 +22,7 @@ const HELD_FOR: Duration = Duration::from_secs(1);
 
 /// Reads `from` without `text` and the line end behind it, if it begins with that. No more than the text
 /// itself is ever held back, and nothing of what does not begin like it.
-pub(super) struct Stripped<R> {
+pub struct Stripped<R> {
     from: R,
     text: Vec<u8>,
     state: State,
@@ -47,7 +47,8 @@ enum State {
 }
 
 impl<R> Stripped<R> {
-    pub(super) fn new(from: R, text: &str) -> Self {
+    /// An empty text leaves everything as it is.
+    pub fn new(from: R, text: &str) -> Self {
         let state = match text.is_empty() {
             true => State::Plain,
             false => State::Matching {

@@ -22,11 +22,13 @@ use std::{
 
 use async_std::task;
 
-use super::{
-    paths,
-    ssh::{HostKeyAlias, NO_SHARED_CONNECTION, UserName, loopback},
+use crate::{
+    secret::Secret,
+    sys::{
+        paths,
+        ssh::{HostKeyAlias, NO_SHARED_CONNECTION, UserName, loopback},
+    },
 };
-use crate::secret::Secret;
 
 /// How long a tunnel waits for its first, and then for its next, user.
 pub const LASTS: Duration = Duration::from_secs(15);
