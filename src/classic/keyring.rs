@@ -142,7 +142,7 @@ impl Drop for Closing {
         if let Some(file) = &self.0.0.file
             && let Err(error) = file.close()
         {
-            error!("temporary_keys=left error={:?}", error.to_string());
+            error!("temporary_keys=left reason={:?}", error.to_string());
         }
     }
 }

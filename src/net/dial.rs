@@ -107,7 +107,8 @@ impl fmt::Display for Endpoint {
 /// Connects to the first address that answers, trying the next one after a short head start. No delay, keep-alive on.
 ///
 /// # Errors
-/// The last address' error, or `TimedOut`; the text names the address or the endpoint.
+/// The first address' error, unless this machine only lacks its family, or `TimedOut`; the text names the address or
+/// the endpoint.
 pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
     let connected = async { race(resolve(to).await?, to).await };
     let Ok(outcome) = timeout(within, connected).await else {
@@ -180,12 +181,12 @@ type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 async fn race(mut waiting: VecDeque<SocketAddr>, to: &Endpoint) -> io::Result<TcpStream> {
     let mut running: Vec<Attempt> = Vec::new();
     let none = format!("{to} has no address");
-    let mut last = io::Error::new(NO_ADDRESS, none);
+    let mut told = io::Error::new(NO_ADDRESS, none);
     loop {
         if let Some(addr) = waiting.pop_front() {
             running.push(Box::pin(attempt(addr)));
         } else if running.is_empty() {
-            return Err(last);
+            return Err(told);
         }
         let head_start = async {
             if waiting.is_empty() {
@@ -197,8 +198,8 @@ async fn race(mut waiting: VecDeque<SocketAddr>, to: &Endpoint) -> io::Result<Tc
         match or(async { Some(first_of(&mut running).await) }, head_start).await {
             Some(Ok(tcp)) => return Ok(tcp),
             // That there is no such family here is no news once an address has answered.
-            Some(Err(error)) if last.kind() != NO_ADDRESS && no_family(&error) => {}
-            Some(Err(error)) => last = error,
+            Some(Err(error)) if told.kind() == NO_ADDRESS || no_family(&told) => told = error,
+            Some(Err(_)) => {}
             None => {}
         }
     }
@@ -417,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusing_address_hands_over_at_once_and_the_last_error_is_told() {
+    fn a_refusing_address_hands_over_at_once_and_the_first_error_is_told() {
         block_on(async {
             let closed = std::net::TcpListener::bind("127.0.0.1:0")
                 .unwrap()
