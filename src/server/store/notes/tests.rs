@@ -70,32 +70,31 @@ fn received_times_only_grow_even_when_the_clock_goes_back() {
 #[test]
 fn a_full_line_makes_room_by_what_has_expired_and_by_nothing_else() {
     let (bob, mut memory) = (home("@bob", 2), Memory::new());
-    for (kind, name, most) in [(Kind::Sent, "outbox", MAX_OUTBOX)] {
-        let store = |memory: &mut Memory, id: &str, life: u64, now: u64| {
-            let mut new = note(id, "@bob", "@alice", kind);
-            new.ttln = life;
-            let put = |tx: &mut Tx<'_>| bob.put_out(tx, new, now);
-            memory.write(put).unwrap().0.is_some()
-        };
-        let mut fits = |id: &str, life, now| store(&mut memory, id, life, now);
-        // Two that die early, one that lives on; then as full as thousands of others would make it.
-        assert!(
-            fits("a", 100, 0) && fits("b", 100, 0) && fits("c", 9000, 0),
-            "{name}"
-        );
-        memory.write(|tx| bob.set_counter(tx, name, most)).unwrap();
-        let mut fits = |id: &str, life, now| store(&mut memory, id, life, now);
-        assert!(!fits("early", 9000, 99), "{name}: nothing is dead yet");
-        assert!(fits("d", 9000, 100) && fits("e", 9000, 100), "{name}");
-        assert!(!fits("f", 9000, 100), "{name}: as full as before");
-        memory.read(|tx| {
-            for (id, kept) in [("a", false), ("b", false), ("c", true), ("d", true)] {
-                let found = bob.notes(tx, id).unwrap();
-                let found = found.iter().any(|note| note.kind == kind);
-                assert_eq!(found, kept, "{name}: {id}");
-            }
-        });
-    }
+    let (kind, name, most) = (Kind::Sent, "outbox", MAX_OUTBOX);
+    let store = |memory: &mut Memory, id: &str, life: u64, now: u64| {
+        let mut new = note(id, "@bob", "@alice", kind);
+        new.ttln = life;
+        let put = |tx: &mut Tx<'_>| bob.put_out(tx, new, now);
+        memory.write(put).unwrap().0.is_some()
+    };
+    let mut fits = |id: &str, life, now| store(&mut memory, id, life, now);
+    // Two that die early, one that lives on; then as full as thousands of others would make it.
+    assert!(
+        fits("a", 100, 0) && fits("b", 100, 0) && fits("c", 9000, 0),
+        "{name}"
+    );
+    memory.write(|tx| bob.set_counter(tx, name, most)).unwrap();
+    let mut fits = |id: &str, life, now| store(&mut memory, id, life, now);
+    assert!(!fits("early", 9000, 99), "{name}: nothing is dead yet");
+    assert!(fits("d", 9000, 100) && fits("e", 9000, 100), "{name}");
+    assert!(!fits("f", 9000, 100), "{name}: as full as before");
+    memory.read(|tx| {
+        for (id, kept) in [("a", false), ("b", false), ("c", true), ("d", true)] {
+            let found = bob.notes(tx, id).unwrap();
+            let found = found.iter().any(|note| note.kind == kind);
+            assert_eq!(found, kept, "{name}: {id}");
+        }
+    });
 }
 
 #[test]
