@@ -35,8 +35,6 @@ mod decide;
 mod show;
 mod told;
 
-pub use ask::{Request, enroll};
-
 /// The code that a request needs.
 const CODE: Source = Source {
     what: "code",

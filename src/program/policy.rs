@@ -31,7 +31,7 @@ use crate::{
     sys,
 };
 
-pub use serve::{Plan, Source, serve};
+use serve::{Plan, Source};
 
 mod serve;
 mod source;

@@ -93,12 +93,7 @@ impl Subscription {
         self.events.recv().await.ok()
     }
 
-    /// How long ago the server was last heard. Over 45 s: lost, or nobody takes the events away.
-    pub fn last_heard(&self) -> Duration {
-        self.pulse.last_heard()
-    }
-
-    /// The same for somebody else to look at, such as a watchdog.
+    /// When the server was last heard, for a watchdog. Over 45 s ago: lost, or nobody takes the events away.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }

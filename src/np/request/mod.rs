@@ -31,8 +31,10 @@ use crate::{at::crypto::PublicKey, text::host::is_host};
 
 pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_answer, refuse};
 pub use keys::{Keys, StreamKey};
-pub use ssh::{Form, SshRequest, ssh_request_entity};
-pub use tunnel::{TunnelRequest, tunnel_request_entity};
+#[cfg(feature = "inside")]
+pub use ssh::ssh_request_entity;
+pub use ssh::{Form, SshRequest};
+pub use tunnel::TunnelRequest;
 
 pub mod answer;
 pub mod keys;

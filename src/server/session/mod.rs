@@ -57,7 +57,9 @@ pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
 pub use look::{Errand, Fetched, Question, public_value};
-pub use notify::{Watch, live_line, page, stats_line, stored_line};
+#[cfg(feature = "inside")]
+pub use notify::stored_line;
+pub use notify::{Watch, live_line, page, stats_line};
 pub(super) use notify::{is_too_long, too_long};
 pub use visits::{Outbound, Seen};
 

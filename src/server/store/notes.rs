@@ -12,7 +12,6 @@ use crate::at::AtSign;
 use super::{Rows, StoreError, Tx, register::Home, rows};
 
 pub use note::{Kind, Note, Status};
-pub use shares::{MAX_SHARE, MAX_SHARE_BYTES, Share};
 pub use tally::Tally;
 
 use note::Head;

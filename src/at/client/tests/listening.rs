@@ -85,7 +85,7 @@ fn a_silent_monitor_comes_back_where_it_was() {
         assert!(matches!(next(&mut heard).await, Event::Lost(_)));
         assert!(matches!(next(&mut heard).await, Event::Back));
         assert_eq!(next_note(&mut heard).await, "two");
-        assert!(heard.last_heard() < SOON);
+        assert!(heard.pulse().last_heard() < SOON);
         let (_, resumed) = stand
             .until(|number, line| number == 3 && line.starts_with("monitor"))
             .await;

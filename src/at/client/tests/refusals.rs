@@ -53,7 +53,10 @@ fn revoked_keys_are_tried_once_and_every_command_says_why() {
         stand.cut(1);
         stand.cut(2);
         lost_with(&mut heard, "this device's keys were revoked").await;
-        assert!(heard.last_heard() < SOON, "an answer is a sign of life");
+        assert!(
+            heard.pulse().last_heard() < SOON,
+            "an answer is a sign of life"
+        );
         for _ in 0..20 {
             let refused = client.run(&llookup("x.sshnp")).await;
             let Err(why) = refused else {

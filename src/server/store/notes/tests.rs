@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    shares::{MAX_SHARE, MAX_SHARE_BYTES, Share},
+    *,
+};
 use crate::{
     at::verb::Operation,
     server::store::{Memory, records::Meta},
