@@ -20,8 +20,8 @@ use crate::{
     net::tls::TlsStream,
     server::{
         session::{
-            Decision, Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch, live_line,
-            page, stats_line,
+            Decision, Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch,
+            live_line, page, stats_line,
         },
         store::{StoreError, Tx},
     },

@@ -302,13 +302,7 @@ impl Session {
     }
 
     /// Goes on after [`Next::Fetch`], in a writing transaction: what may be cached is.
-    pub fn fetched(
-        &self,
-        errand: &Errand,
-        found: &Fetched,
-        tx: &mut Tx<'_>,
-        now: u64,
-    ) -> Decision {
+    pub fn fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>, now: u64) -> Decision {
         let handled = self.take_fetched(errand, found, tx, now);
         if handled.is_err() {
             tx.discard();

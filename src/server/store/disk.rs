@@ -295,11 +295,10 @@ where
     E: From<StoreError> + Send + 'static,
     F: Fn(&mut Tx<'_>) -> Result<T, E>,
 {
-    let (result, events) =
-        match until_committed(base, Access::Write, &Chance::default(), run) {
-            Ok((value, events)) => (Ok(value), events),
-            Err(why) => (Err(why), Vec::new()),
-        };
+    let (result, events) = match until_committed(base, Access::Write, &Chance::default(), run) {
+        Ok((value, events)) => (Ok(value), events),
+        Err(why) => (Err(why), Vec::new()),
+    };
     let answer = Box::new(move |committed: Result<(), StoreError>| {
         // Whoever asked may be gone; what was committed stays.
         let _ = answer.try_send(committed.map_err(E::from).and(result));

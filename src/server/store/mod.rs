@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A command is a closure that may run again ([`attempt`]): it reads rows, decides, and leaves its changes in a [`Tx`],
-//! with a list of [`Event`]s that come true with the commit. What carries it out is a [`Base`]:
+//! with a list of [`Event`]s that come true with the commit. What carries it out is a [`attempt::Base`]:
 //!
 //! ```text
 //!                        rows             what is not at hand        commit
@@ -40,7 +40,6 @@ use std::{collections::BTreeMap, io, ops::Bound, path::PathBuf, sync::Arc};
 use crate::at::AtSign;
 
 use attempt::{Access, Chance};
-pub use attempt::Base;
 pub use disk::Store;
 use notes::Note;
 
@@ -327,7 +326,7 @@ pub struct Memory {
 }
 
 #[cfg(test)]
-impl Base for Memory {
+impl attempt::Base for Memory {
     fn rows(&self) -> &dyn Rows {
         &self.rows
     }
@@ -364,7 +363,7 @@ impl Memory {
         let mut tx = Tx::new(&self.rows, Access::Write, &chance);
         let value = run(&mut tx)?;
         let (changes, events) = tx.finish();
-        self.commit(changes)?;
+        attempt::Base::commit(self, changes)?;
         Ok((value, events))
     }
 
