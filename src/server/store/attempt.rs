@@ -38,7 +38,9 @@ pub trait Base {
     ///
     /// # Errors
     /// When the store fails.
-    fn fetch(&mut self) -> Result<bool, StoreError>;
+    fn fetch(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 
     /// Makes the changes; `false`: what the command read has changed since, and nothing was done.
     ///

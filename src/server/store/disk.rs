@@ -369,14 +369,17 @@ impl Base for NoRoom {
     fn rows(&self) -> &dyn Rows {
         self
     }
-    fn fetch(&mut self) -> Result<bool, StoreError> {
-        Ok(false)
-    }
     fn commit(&mut self, changes: Changes) -> Result<bool, StoreError> {
-        match changes.is_empty() {
-            true => Ok(true),
-            false => Err(StoreError::Full),
-        }
+        only_nothing(&changes, StoreError::Full)
+    }
+}
+
+/// Where nothing can be written, nothing is committed.
+fn only_nothing(changes: &Changes, why: StoreError) -> Result<bool, StoreError> {
+    if changes.is_empty() {
+        Ok(true)
+    } else {
+        Err(why)
     }
 }
 
@@ -396,9 +399,6 @@ struct Batch<'a> {
 impl Base for Batch<'_> {
     fn rows(&self) -> &dyn Rows {
         &self.table
-    }
-    fn fetch(&mut self) -> Result<bool, StoreError> {
-        Ok(false)
     }
     fn commit(&mut self, changes: Changes) -> Result<bool, StoreError> {
         if changes.is_empty() {
@@ -514,14 +514,8 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Base for OnDisk<T> {
     fn rows(&self) -> &dyn Rows {
         self
     }
-    fn fetch(&mut self) -> Result<bool, StoreError> {
-        Ok(false)
-    }
     fn commit(&mut self, changes: Changes) -> Result<bool, StoreError> {
-        match changes.is_empty() {
-            true => Ok(true),
-            false => Err(StoreError::ReadOnly),
-        }
+        only_nothing(&changes, StoreError::ReadOnly)
     }
 }
 

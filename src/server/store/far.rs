@@ -14,6 +14,9 @@ const GROWTH: usize = 4;
 /// From the one key up to but without the other.
 type Range = (Vec<u8>, Vec<u8>);
 
+/// What another process does at some moment.
+type Deed = Box<dyn FnOnce(&mut Server)>;
+
 /// What the server keeps, and what happens to it.
 pub struct Server {
     /// Version and value.
@@ -24,7 +27,7 @@ pub struct Server {
     /// So many commits are still refused, as if somebody else had been faster.
     pub refusals: usize,
     /// What somebody else does just before the next commit.
-    pub meanwhile: Option<Box<dyn FnOnce(&mut Server)>>,
+    pub meanwhile: Option<Deed>,
 }
 
 /// What was read: all rows of a range.

@@ -330,9 +330,6 @@ impl attempt::Base for Memory {
     fn rows(&self) -> &dyn Rows {
         &self.rows
     }
-    fn fetch(&mut self) -> Result<bool, StoreError> {
-        Ok(false)
-    }
     fn commit(&mut self, changes: Changes) -> Result<bool, StoreError> {
         for (key, change) in changes {
             match change {
