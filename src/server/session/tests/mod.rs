@@ -107,7 +107,10 @@ impl World {
             Step::Done(outcome) => outcome,
             Step::Run(job) => {
                 // A command must not write when it said it would only look.
+                let before = format!("{:?}", line.session);
                 let decision = self.decide(job.writes(), |tx| line.session.run(&job, tx, now));
+                // The facts of all connections, too: nobody has seen anything yet.
+                assert_eq!(format!("{:?}", line.session), before, "{text}");
                 line.session.accept(decision)
             }
         }
