@@ -51,7 +51,7 @@ pub trait Base {
 
 /// What one command draws at random: the same at each attempt. Nothing is drawn for those that ask for nothing.
 #[derive(Default)]
-pub(super) struct Chance(OnceCell<[u8; 32]>);
+pub struct Chance(OnceCell<[u8; 32]>);
 
 impl Chance {
     /// The `n`th draw.
@@ -74,8 +74,10 @@ impl Chance {
 
 /// What a transaction may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub enum Access {
+    /// It looks.
     Read,
+    /// It changes rows.
     Write,
 }
 

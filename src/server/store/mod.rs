@@ -201,7 +201,8 @@ pub struct Tx<'a> {
 pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 impl<'a> Tx<'a> {
-    fn new(base: &'a dyn Rows, access: Access, chance: &'a Chance) -> Self {
+    /// One attempt of a command.
+    pub fn new(base: &'a dyn Rows, access: Access, chance: &'a Chance) -> Self {
         Self {
             base,
             changes: Changes::new(),
