@@ -66,9 +66,9 @@ pub struct Draft {
 
 impl Draft {
     /// An update about `key` with everything else as it is when a command says nothing.
-    pub fn new(from: &AtSign, to: &AtSign, key: String) -> Self {
+    pub fn new(id: String, from: &AtSign, to: &AtSign, key: String) -> Self {
         Self {
-            id: uuid::Uuid::new_v4().to_string(),
+            id,
             from: from.clone(),
             to: to.clone(),
             key,

@@ -52,7 +52,7 @@ pub struct Throttle {
 
 impl Throttle {
     /// Longest pause, in seconds; as long a quiet time forgets everything.
-    const MOST: u64 = 55;
+    pub const MOST: u64 = 55;
 
     /// A wrong one: how many seconds to wait before saying so.
     pub fn wrong(&mut self, now: u64) -> u64 {
@@ -100,6 +100,17 @@ impl Guesses {
             (*wrong, *since) = (0, now);
         }
         *wrong += 1;
+    }
+
+    /// One that was counted was none.
+    pub fn take_back(&mut self, from: IpAddr) {
+        let from = network_of(from);
+        if let Some((wrong, _)) = self.0.get_mut(&from) {
+            *wrong = wrong.saturating_sub(1);
+            if *wrong == 0 {
+                self.0.remove(&from);
+            }
+        }
     }
 
     /// A clock that went back must not shut anybody out for longer.

@@ -317,23 +317,23 @@ impl Peers {
         let Some(record) = parse_all(found, now()) else {
             return Ok(());
         };
-        let (me, who) = (me.clone(), who.clone());
+        let (me, who, now) = (me.clone(), who.clone(), now());
         let learnt = self
             .store
-            .write(move |tx| learn_key(tx, &me, &who, record, now()));
+            .write(move |tx| learn_key(tx, &me, &who, record.clone(), now));
         Ok(learnt.await?)
     }
 
     /// Shows the world that we are the one who was challenged with `answer`.
     async fn prove(&self, me: &Home, to: &AtSign, answer: String) -> Result<(), PeerError> {
-        let (home, to) = (me.clone(), to.clone());
+        let (home, to, now) = (me.clone(), to.clone(), now());
         let proven = self.store.write(move |tx| {
             let name = format!("{0}:signing_privatekey{0}", home.who);
             let signing = home.record(tx, &name)?.ok_or(StoreError::Row)?;
             let signing = KeyPair::parse(&signing.value).map_err(|_| StoreError::Row)?;
             let (key, signature) = auth::prove_to_peer(&home.who, &signing, &answer)
-                .map_err(|_| PeerError::Handshake(to))?;
-            let put = home.put_plain(tx, &key.to_string(), &signature, Some(PROOF_LIFE), now());
+                .map_err(|_| PeerError::Handshake(to.clone()))?;
+            let put = home.put_plain(tx, &key.to_string(), &signature, Some(PROOF_LIFE), now);
             Ok::<_, PeerError>(put?)
         });
         proven.await

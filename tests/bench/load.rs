@@ -134,7 +134,7 @@ fn settle_in(world: &World, ground: &Ground) {
     let store = Store::open(&world.dir.path("at"), |_| {}).unwrap();
     let (ports, public) = (ground.ports.clone(), ground.keys.public().text.clone());
     let written = store.write(move |tx| {
-        for (number, port) in ports.into_iter().enumerate() {
+        for (number, port) in ports.iter().copied().enumerate() {
             let who: AtSign = name(number).parse().unwrap();
             let home = register::add(tx, &who, port, 1)?;
             for key in [

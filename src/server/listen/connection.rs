@@ -20,8 +20,8 @@ use crate::{
     net::tls::TlsStream,
     server::{
         session::{
-            Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch, live_line,
-            page, stats_line,
+            Decision, Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch,
+            live_line, page, stats_line,
         },
         store::{StoreError, Tx},
     },
@@ -276,13 +276,8 @@ impl Line<'_> {
     }
 
     async fn run_job(&mut self, job: Job) -> Result<Outcome, End> {
-        let spare = Session::new(self.house.home.clone(), self.house.facts.clone());
-        let mut session = std::mem::replace(&mut self.session, spare);
-        let writes = job.writes();
-        let run = move |tx: &mut Tx<'_>| {
-            let outcome = session.run(job, tx, now());
-            Ok::<_, StoreError>((session, outcome))
-        };
+        let (session, now, writes) = (self.session.clone(), now(), job.writes());
+        let run = move |tx: &mut Tx<'_>| Ok::<_, StoreError>(session.run(&job, tx, now));
         let ran = match writes {
             true => self.hub.store.write(run).await,
             false => self.hub.store.read(run).await,
@@ -318,13 +313,10 @@ impl Line<'_> {
         self.give(outcome).await
     }
 
-    /// Takes the session back. If the store failed it is lost, but not without a word.
-    fn keep(&mut self, ran: Result<(Session, Outcome), StoreError>) -> Result<Outcome, End> {
+    /// If the store failed, the session stays as it was before the command.
+    fn keep(&mut self, ran: Result<Decision, StoreError>) -> Result<Outcome, End> {
         match ran {
-            Ok((session, outcome)) => {
-                self.session = session;
-                Ok(outcome)
-            }
+            Ok(decision) => Ok(self.session.accept(decision)),
             Err(StoreError::Closed) => Err(End::Broken),
             Err(why) => Ok(self.session.failed(why)),
         }
@@ -335,12 +327,11 @@ impl Line<'_> {
             Some(peers) => peers.fetch(&self.house.home, &errand).await,
             None => Fetched::Unknown,
         };
-        let spare = Session::new(self.house.home.clone(), self.house.facts.clone());
-        let mut session = std::mem::replace(&mut self.session, spare);
-        let ran = self.hub.store.write(move |tx| {
-            let outcome = session.fetched(&errand, found, tx, now());
-            Ok::<_, StoreError>((session, outcome))
-        });
+        let (session, now) = (self.session.clone(), now());
+        let ran = self
+            .hub
+            .store
+            .write(move |tx| Ok::<_, StoreError>(session.fetched(&errand, &found, tx, now)));
         let ran = ran.await;
         self.keep(ran)
     }
@@ -389,11 +380,11 @@ impl Line<'_> {
     async fn start_watch(&mut self, watch: Box<Watch>, inbox: Inbox) -> Result<(), End> {
         let mut from = watch.replay;
         while let Some(after) = from {
-            let (home, asked) = (self.house.home.clone(), watch.clone());
+            let (home, asked, now) = (self.house.home.clone(), watch.clone(), now());
             let read = self
                 .hub
                 .store
-                .read(move |tx| page(tx, &home, &asked, after, now()));
+                .read(move |tx| page(tx, &home, &asked, after, now));
             let (lines, more) = read.await.map_err(|_| End::Broken)?;
             for line in lines {
                 self.send(line.as_bytes()).await?;

@@ -121,10 +121,10 @@ fn begin(hub: &Arc<Hub>, rounds: &Rounds, pair: (AtSign, AtSign), alive: &channe
 /// Delivers until nothing waits; `false`: the server stops.
 async fn round(hub: &Arc<Hub>, from: &Home, to: &AtSign) -> bool {
     loop {
-        let (home, name) = (from.clone(), to.clone());
+        let (home, name, now) = (from.clone(), to.clone(), now());
         let delivery = hub
             .store
-            .write(move |tx| delivery::deliver(tx, &home, &name, now()));
+            .write(move |tx| delivery::deliver(tx, &home, &name, now));
         let good = match delivery.await {
             Ok(Delivery::Empty) => return true,
             Ok(Delivery::Some) => true,
@@ -149,7 +149,7 @@ async fn abroad(hub: &Arc<Hub>, from: &Home, to: &AtSign, notes: Vec<Note>) -> b
     };
     let (home, whole) = (from.clone(), sent.len() == notes.len());
     let written = hub.store.write(move |tx| {
-        for (place, mut note) in notes.into_iter().enumerate() {
+        for (place, mut note) in notes.iter().cloned().enumerate() {
             // It may have been removed meanwhile.
             match home.note_from(tx, &note.id, &note.from)? {
                 Some(stored) if stored.place == note.place => {}
@@ -218,8 +218,8 @@ async fn sweep(hub: &Arc<Hub>) {
 async fn purge_all(hub: &Arc<Hub>) {
     for house in hub.board.everybody() {
         loop {
-            let home = house.home.clone();
-            let purged = hub.store.write(move |tx| delivery::purge(tx, &home, now()));
+            let (home, now) = (house.home.clone(), now());
+            let purged = hub.store.write(move |tx| delivery::purge(tx, &home, now));
             let more = hub.stoppable(async { Some(purged.await) }).await;
             match more {
                 Some(Ok(true)) => {}

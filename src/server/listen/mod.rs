@@ -340,10 +340,10 @@ impl Running {
         let port = door.as_ref().map_or(0, port_of);
         let signing = task::spawn_blocking(KeyPair::generate).await?;
         let secret = Secret::new(hex(&crypto::random::<64>()?));
-        let (name, written) = (who.clone(), secret.clone());
+        let (name, written, time) = (who.clone(), secret.clone(), now());
         let entry = hub
             .store
-            .write(move |tx| found(tx, &name, port, &signing, &written))
+            .write(move |tx| found(tx, &name, port, &signing, &written, time))
             .await?;
         hub.move_in(entry).await?;
         if let Some(door) = door {
@@ -466,8 +466,8 @@ fn found(
     port: u16,
     signing: &KeyPair,
     secret: &Secret<String>,
+    time: u64,
 ) -> Result<Entry, StoreError> {
-    let time = now();
     let home = register::add(tx, who, port, time)?;
     let plain = Metadata {
         is_binary: Some(false),

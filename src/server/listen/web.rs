@@ -66,10 +66,10 @@ async fn answer(hub: &Hub, house: &House, head: &[u8]) -> String {
     if who != house.home.who {
         return reply("404 Not Found", "");
     }
-    let home = house.home.clone();
+    let (home, now) = (house.home.clone(), now());
     let found = hub
         .store
-        .read(move |tx| public_value(tx, &home, &entity, now()));
+        .read(move |tx| public_value(tx, &home, &entity, now));
     match found.await {
         Ok(Some(value)) => reply("200 OK", &value),
         Ok(None) => reply("404 Not Found", ""),

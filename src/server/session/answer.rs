@@ -30,7 +30,6 @@ pub(in crate::server) struct Refusal {
     /// Enrolment states have a form of their own.
     pub(super) state: bool,
     pub(super) close: bool,
-    pub(super) delay: Duration,
     /// Refused, but proven: the signature is that of an enrolment which waits, or whose time is over.
     pub(super) proven: bool,
 }
@@ -43,7 +42,6 @@ pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal 
         ),
         fault: Fault::new(code, text),
         state: false,
-        delay: Duration::ZERO,
         proven: false,
     }
 }
@@ -55,9 +53,6 @@ impl Refusal {
             state: true,
             ..refuse(code, text)
         }
-    }
-    pub(super) fn after(self, delay: Duration) -> Self {
-        Self { delay, ..self }
     }
     pub(super) fn closing(self) -> Self {
         Self {

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-use super::{Answer, Handled, Next, Outcome, Refusal, Session, Who, refuse, success};
+use super::{Answer, Handled, Next, Outcome, Refusal, Session, Trace, Who, refuse, success};
 
 /// How long a challenge may be answered, in milliseconds.
 const CHALLENGE_LIFE: u64 = 60_000;
@@ -36,7 +36,7 @@ pub(in crate::server) const SECRET: &str = "privatekey:at_secret";
 pub(in crate::server) const SECRET_DELETED: &str = "privatekey:at_secret_deleted";
 
 /// What the last `from` asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Challenge {
     pub(super) who: AtSign,
     /// The part behind the colon.
@@ -71,7 +71,7 @@ pub struct Proof {
 impl Session {
     pub(super) fn from(
         &mut self,
-        tx: &Tx<'_>,
+        tx: &mut Tx<'_>,
         who: AtSign,
         config: Option<&str>,
         now: u64,
@@ -82,8 +82,8 @@ impl Session {
         if !lists::admits(tx, &self.home, &who)? {
             return Err(refuse(Code::Blocked, "Unable to connect"));
         }
-        self.facts.seen.visits().last = Some(now);
-        let nonce = uuid::Uuid::new_v4().to_string();
+        self.traces.push(Trace::Came(now));
+        let nonce = tx.new_id()?;
         let text = format!("{}{who}:{nonce}", self.id);
         let answer = if who == self.home.who {
             text.clone()
@@ -159,7 +159,7 @@ impl Session {
     }
 
     fn logged_in(&mut self, grant: Option<Grant>, now: u64) -> Handled {
-        self.facts.seen.visits().last_pkam = Some(now);
+        self.traces.push(Trace::LoggedIn(now));
         self.who = Who::Owner(grant);
         success()
     }
@@ -210,7 +210,7 @@ impl Session {
         if !good {
             return Err(refuse(Code::Unauthenticated, "Pol Authentication Failed"));
         }
-        self.facts.seen.visits().came(&proof.caller);
+        self.traces.push(Trace::Proved(proof.caller.clone()));
         self.who = Who::Peer(proof.caller.clone());
         Ok(Answer::Prompt)
     }

@@ -9,7 +9,7 @@ use miniserde::{
 
 use crate::{
     at::{
-        crypto,
+        Verb,
         fault::Code,
         verb::{EnrollOperation, SigningAlgo},
     },
@@ -17,7 +17,7 @@ use crate::{
     server::{
         delivery::Draft,
         enrolment::{self, Enrollment, Grant, MANAGE, MAX_ENROLLMENTS, PENDING_LIFE, State},
-        passcode,
+        passcode::{self, Throttle},
         store::{
             Event, Tx,
             notes::{Kind, Status},
@@ -26,7 +26,7 @@ use crate::{
     text::json::Object,
 };
 
-use super::{Answer, Handled, Refusal, Session, Who, auth::PKAM_KEY, refuse};
+use super::{Answer, Guess, Handled, Refusal, Session, Trace, Who, auth::PKAM_KEY, refuse};
 
 /// Most requests of one connection in an hour.
 const MAX_REQUESTS: usize = 5;
@@ -135,7 +135,7 @@ impl Session {
 
     fn request(&mut self, tx: &mut Tx<'_>, params: Params, now: u64) -> Handled {
         self.requests.retain(|at| now.saturating_sub(*at) < HOUR);
-        if self.requests.len() >= MAX_REQUESTS || !self.may_guess(now) {
+        if self.requests.len() >= MAX_REQUESTS || self.guess == Guess::TooMany {
             return Err(wrong(
                 "Enrollment requests have exceeded the limit within the specified time frame",
             ));
@@ -145,7 +145,7 @@ impl Session {
         if !by_cram && !matches!(self.who, Who::Owner(_)) {
             self.use_passcode(tx, params.otp.as_deref().unwrap_or_default(), now)?;
         }
-        let new = new_enrollment(&params, by_cram)?;
+        let new = new_enrollment(tx.new_id()?, &params, by_cram)?;
         let all = enrolment::all(tx, &self.home, now)?;
         if all.len() >= MAX_ENROLLMENTS {
             return Err(wrong("there are too many enrollments"));
@@ -172,17 +172,32 @@ impl Session {
         Ok(Answer::Data(status(&new.id, "pending").end()))
     }
 
-    /// Whoever is logged in needs no passcode, and so guesses none.
-    fn may_guess(&self, now: u64) -> bool {
-        let stranger = !matches!(self.who, Who::Owner(_));
+    /// Whoever is logged in needs no passcode, and so guesses none. Of any other a request is taken for a wrong one
+    /// until it has proven right.
+    pub(super) fn guess(&self, verb: &Verb, now: u64) -> Guess {
+        let asks = matches!(verb, Verb::Enroll { operation, .. } if *operation == EnrollOperation::Request);
+        let stranger = asks && !matches!(self.who, Who::Owner(_));
         match (self.from.filter(|_| stranger), self.facts.guesses.lock()) {
-            (Some(from), Ok(guesses)) => guesses.may_try(from, now),
-            _ => true,
+            (Some(from), Ok(mut guesses)) if guesses.may_try(from, now) => {
+                guesses.wrong(from, now);
+                Guess::Counted
+            }
+            (Some(_), Ok(_)) => Guess::TooMany,
+            _ => Guess::None,
         }
     }
 
+    /// How long whoever guessed wrong waits to hear of it.
+    pub(super) fn pause(&self, now: u64) -> Duration {
+        let seconds = match self.facts.throttle.lock() {
+            Ok(mut throttle) => throttle.wrong(now),
+            Err(_) => Throttle::MOST,
+        };
+        Duration::from_secs(seconds)
+    }
+
     /// Takes a passcode: the standing one stays, any other is used up.
-    fn use_passcode(&self, tx: &mut Tx<'_>, code: &str, now: u64) -> Result<(), Refusal> {
+    fn use_passcode(&mut self, tx: &mut Tx<'_>, code: &str, now: u64) -> Result<(), Refusal> {
         let standing = passcode::standing_key(&self.home);
         let standing = self.home.live(tx, &standing, now)?;
         let code = code.to_lowercase();
@@ -195,15 +210,8 @@ impl Session {
             self.home.erase(tx, &key)?;
             return Ok(());
         }
-        if let (Some(from), Ok(mut guesses)) = (self.from, self.facts.guesses.lock()) {
-            guesses.wrong(from, now);
-        }
-        let pause = match self.facts.throttle.lock() {
-            Ok(mut throttle) => throttle.wrong(now),
-            Err(_) => 55,
-        };
-        let refusal = wrong("invalid otp. Cannot process enroll request");
-        Err(refusal.after(Duration::from_secs(pause)))
+        self.traces.push(Trace::WrongPasscode(now));
+        Err(wrong("invalid otp. Cannot process enroll request"))
     }
 
     /// The first device of an atSign approves itself: it knows the activation secret.
@@ -295,7 +303,8 @@ impl Session {
     /// Devices that may approve hear of the request at once.
     fn tell_managers(&self, tx: &mut Tx<'_>, new: &Enrollment, now: u64) -> Result<(), Refusal> {
         let who = &self.home.who;
-        let mut draft = Draft::new(who, who, enrolment::key_of(&self.home, &new.id));
+        let about = enrolment::key_of(&self.home, &new.id);
+        let mut draft = Draft::new(tx.new_id()?, who, who, about);
         let key = new.symmetric_key.as_deref();
         draft.value = Some(
             Object::new()
@@ -444,7 +453,7 @@ impl Session {
 
     pub(super) fn otp_get(&mut self, tx: &mut Tx<'_>, ttl: Option<u64>, now: u64) -> Handled {
         self.managing("otp:get")?;
-        let code = passcode::make(|| crypto::random().ok())
+        let code = passcode::make(|| tx.draw().ok())
             .ok_or_else(|| refuse(Code::Internal, "the system gave no random bytes"))?;
         let key = passcode::key_of(&self.home, &code);
         let life = ttl.filter(|ttl| *ttl > 0).unwrap_or(passcode::OTP_LIFE);
@@ -519,7 +528,7 @@ pub(super) fn limited(text: Option<&str>) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn new_enrollment(params: &Params, by_cram: bool) -> Result<Enrollment, Refusal> {
+fn new_enrollment(id: String, params: &Params, by_cram: bool) -> Result<Enrollment, Refusal> {
     let text = |given: &Option<String>, name: &str| {
         limited(given.as_deref()).ok_or_else(|| wrong(format!("{name} is mandatory")))
     };
@@ -532,7 +541,7 @@ fn new_enrollment(params: &Params, by_cram: bool) -> Result<Enrollment, Refusal>
         return Err(wrong("at least one namespace with r or rw is mandatory"));
     }
     Ok(Enrollment {
-        id: uuid::Uuid::new_v4().to_string(),
+        id,
         app: text(&params.app, "appName")?,
         device: text(&params.device, "deviceName")?,
         namespaces,

@@ -26,7 +26,7 @@ use crate::{
     text::json::{Object, array},
 };
 
-use super::{Answer, Handled, Next, Outcome, Refusal, Session, Who, pattern, refuse};
+use super::{Answer, Decision, Handled, Next, Refusal, Session, Trace, Who, pattern, refuse};
 
 /// Most bytes of keys in one `scan` answer: below what clients read.
 const MAX_SCAN: usize = 8 << 20;
@@ -142,7 +142,7 @@ impl Session {
     }
 
     pub(super) fn lookup(
-        &self,
+        &mut self,
         tx: &Tx<'_>,
         key: &AtKey,
         detail: Detail,
@@ -152,7 +152,7 @@ impl Session {
         let owner = key.owner.as_ref().unwrap_or(&self.home.who);
         let bare = format!("{}{owner}", key.entity.to_lowercase());
         if *owner == self.home.who {
-            self.facts.seen.visits().looked_up(&bare);
+            self.traces.push(Trace::LookedUp(bare.clone()));
         }
         match &self.who {
             Who::Stranger => self.show_own(tx, &format!("public:{bare}"), detail, now),
@@ -302,21 +302,18 @@ impl Session {
     }
 
     /// Goes on after [`Next::Fetch`], in a writing transaction: what may be cached is.
-    pub fn fetched(
-        &mut self,
-        errand: &Errand,
-        found: Fetched,
-        tx: &mut Tx<'_>,
-        now: u64,
-    ) -> Outcome {
+    pub fn fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>, now: u64) -> Decision {
         let handled = self.take_fetched(errand, found, tx, now);
         if handled.is_err() {
             tx.discard();
         }
-        self.outcome(handled)
+        Decision {
+            session: self.clone(),
+            outcome: self.say(handled),
+        }
     }
 
-    fn take_fetched(&self, errand: &Errand, found: Fetched, tx: &mut Tx<'_>, now: u64) -> Handled {
+    fn take_fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>, now: u64) -> Handled {
         let data = match found {
             Fetched::Data(data) => data,
             Fetched::Fault(fault) => {
@@ -333,15 +330,15 @@ impl Session {
             }
         };
         let (name, key) = match &errand.question {
-            Question::Scan { .. } => return Ok(Answer::Data(data)),
+            Question::Scan { .. } => return Ok(Answer::Data(data.clone())),
             Question::Shared { key } => (format!("{}:{key}", self.home.who), key),
             Question::Public { key } => (format!("public:{key}"), key),
         };
         if data == "null" {
-            return Ok(Answer::Data(data));
+            return Ok(Answer::Data(data.clone()));
         }
         let unreadable = || refuse(Code::InternalException, format!("{key}: unreadable answer"));
-        let mut record = super::batch::parse_all(&data, now).ok_or_else(unreadable)?;
+        let mut record = super::batch::parse_all(data, now).ok_or_else(unreadable)?;
         if let Some(ttr) = record.meta.items.ttr.filter(|ttr| *ttr != 0) {
             record.meta.refresh_at = u64::try_from(ttr)
                 .ok()

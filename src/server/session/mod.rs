@@ -3,10 +3,13 @@
 //!
 //! ```text
 //!   line ──read()──▶ Done(outcome)                       needs no store (empty line, noop, info)
-//!              └───▶ Run(job) ──run(job, tx, now)──▶ Outcome { reply, delay, close, next }
-//!                                                         │
-//!                  Watch, Prove, Fetch: the listener does it, then comes back with what it learned
+//!              └───▶ Run(job) ──run(job, tx, now)──▶ Decision ──committed, accept()──▶ Outcome { reply, delay, close, next }
+//!                                                                                          │
+//!                                   Watch, Prove, Fetch: the listener does it, then comes back with what it learned
 //! ```
+//!
+//! [`Session::run`] changes nothing but its transaction, so that the store may run a command again; it works on a
+//! copy of the session. The copy, and what the command left for others to see, come true with [`Session::accept`].
 //!
 //! A reply is whole: line and prompt, to be sent in one write. Some clients read exactly one TLS record for it.
 //!
@@ -88,7 +91,7 @@ enum Who {
 }
 
 /// One connection's state.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     home: Home,
     /// `_<uuid>`: part of every challenge.
@@ -105,10 +108,48 @@ pub struct Session {
     requests: Vec<u64>,
     /// Where it comes from, if that is known.
     from: Option<IpAddr>,
+    /// What this command is to the limit of guesses.
+    guess: Guess,
+    /// What this command leaves in the facts, once it is committed.
+    traces: Vec<Trace>,
     facts: Arc<Facts>,
 }
 
-/// What all connections of one atSign share.
+/// What a command is to the limit of wrong passcodes of an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Guess {
+    /// It guesses none.
+    #[default]
+    None,
+    /// It was counted as a wrong one before it ran, so that many at the same time are no way around the limit.
+    Counted,
+    /// Its address has had all it may have.
+    TooMany,
+}
+
+/// What a command leaves in the facts that all connections share.
+#[derive(Clone, Debug)]
+enum Trace {
+    /// Somebody came, at this time.
+    Came(u64),
+    /// The owner logged in with a key, at this time.
+    LoggedIn(u64),
+    /// Another atSign proved who it is.
+    Proved(AtSign),
+    /// A key was looked up.
+    LookedUp(String),
+    /// A passcode was wrong, at this time.
+    WrongPasscode(u64),
+}
+
+/// What a command comes to. It counts only when what it wrote is committed: then [`Session::accept`] it.
+#[derive(Debug)]
+pub struct Decision {
+    session: Session,
+    outcome: Outcome,
+}
+
+/// What all connections of one atSign share. No command changes it before it is committed.
 #[derive(Debug, Default)]
 pub struct Facts {
     /// When the server started, milliseconds since 1970.
@@ -250,6 +291,8 @@ impl Session {
             watching: false,
             requests: Vec::new(),
             from: None,
+            guess: Guess::None,
+            traces: Vec::new(),
             facts,
         }
     }
@@ -324,7 +367,10 @@ impl Session {
                 let answer = self.info(brief, None, now);
                 Step::Done(self.outcome(answer))
             }
-            Ok(verb) => Step::Run(Job(Box::new(verb))),
+            Ok(verb) => {
+                self.guess = self.guess(&verb, now);
+                Step::Run(Job(Box::new(verb)))
+            }
             Err(why) => {
                 let code = match why {
                     SyntaxError::Key(_) => Code::InvalidKey,
@@ -337,21 +383,52 @@ impl Session {
     }
 
     /// Runs a command. What it wrote before it failed is undone.
-    pub fn run(&mut self, job: Job, tx: &mut Tx<'_>, now: u64) -> Outcome {
-        let proves = job.proves();
-        let handled = self.handle(*job.0, tx, now);
+    pub fn run(&self, job: &Job, tx: &mut Tx<'_>, now: u64) -> Decision {
+        let mut session = self.clone();
+        let handled = session.handle(job.0.as_ref().clone(), tx, now);
         if handled.is_err() {
             tx.discard();
         }
-        let login = proves.then_some(match &handled {
+        let login = job.proves().then_some(match &handled {
             Ok(_) => Login::Good,
             Err(refusal) if refusal.proven => Login::Barred,
             Err(_) => Login::Wrong,
         });
-        Outcome {
+        let outcome = Outcome {
             login,
-            ..self.outcome(handled)
+            ..session.say(handled)
+        };
+        Decision { session, outcome }
+    }
+
+    /// A command was committed: goes on as it decided, and lets others see what it left for them.
+    pub fn accept(&mut self, decision: Decision) -> Outcome {
+        *self = decision.session;
+        self.publish(decision.outcome)
+    }
+
+    fn publish(&mut self, mut outcome: Outcome) -> Outcome {
+        self.show_presence();
+        let (mut guessed, seen) = (false, &self.facts.seen);
+        for trace in std::mem::take(&mut self.traces) {
+            match trace {
+                Trace::Came(now) => seen.visits().last = Some(now),
+                Trace::LoggedIn(now) => seen.visits().last_pkam = Some(now),
+                Trace::Proved(who) => seen.visits().came(&who),
+                Trace::LookedUp(key) => seen.visits().looked_up(&key),
+                Trace::WrongPasscode(now) => {
+                    guessed = true;
+                    outcome.delay = self.pause(now);
+                }
+            }
         }
+        if std::mem::take(&mut self.guess) == Guess::Counted
+            && !guessed
+            && let (Some(from), Ok(mut guesses)) = (self.from, self.facts.guesses.lock())
+        {
+            guesses.take_back(from);
+        }
+        outcome
     }
 
     fn handle(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
@@ -470,9 +547,14 @@ impl Session {
         }
     }
 
-    /// Turns what a handler said into bytes.
+    /// The answer to a line that needed no transaction.
     fn outcome(&mut self, handled: Handled) -> Outcome {
-        self.show_presence();
+        let outcome = self.say(handled);
+        self.publish(outcome)
+    }
+
+    /// Turns what a handler said into bytes.
+    fn say(&self, handled: Handled) -> Outcome {
         let mut outcome = Outcome::default();
         let text = match handled {
             Ok(Answer::Data(text)) => match text.starts_with("data:") {
@@ -491,7 +573,6 @@ impl Session {
             }
             Err(refusal) => {
                 outcome.close = refusal.close;
-                outcome.delay = refusal.delay;
                 self.complain(&refusal)
             }
         };

@@ -51,7 +51,7 @@ impl Session {
                 "Notify command cannot be executed without authentication",
             )),
             Who::Peer(caller) => {
-                let draft = draft(&given, caller, &self.home.who, now)?;
+                let draft = draft(tx, &given, caller, &self.home.who, now)?;
                 let note = draft.note(Kind::Received, Status::Delivered);
                 match delivery::receive(tx, &self.home, note, now)? {
                     Receipt::New | Receipt::Known => success(),
@@ -67,7 +67,7 @@ impl Session {
                 }
             }
             Who::Owner(_) => {
-                let draft = draft(&given, &self.home.who, &self.home.who, now)?;
+                let draft = draft(tx, &given, &self.home.who, &self.home.who, now)?;
                 if !draft.is_text {
                     self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
                 }
@@ -86,9 +86,9 @@ impl Session {
         self.owner()?;
         let mut ids = Object::new();
         for to in to {
-            let mut draft = draft(&given, &self.home.who, &self.home.who, now)?;
+            let mut draft = draft(tx, &given, &self.home.who, &self.home.who, now)?;
             // One command, many notifications: each with an id and a key of its own.
-            draft.id = uuid::Uuid::new_v4().to_string();
+            draft.id = tx.new_id()?;
             draft.key = match draft.key.split_once(':') {
                 Some((_, rest)) if !draft.is_text => format!("{to}:{rest}"),
                 _ => format!("{to}:{}", draft.key),
@@ -413,16 +413,23 @@ fn fetched(note: &Note) -> String {
 }
 
 /// What a `notify` command asks for. `sender` sends it; it came to `server`'s own server.
-fn draft(given: &Notify, sender: &AtSign, server: &AtSign, now: u64) -> Result<Draft, Refusal> {
+fn draft(
+    tx: &mut Tx<'_>,
+    given: &Notify,
+    sender: &AtSign,
+    server: &AtSign,
+    now: u64,
+) -> Result<Draft, Refusal> {
     let wrong = |why: &str| refuse(Code::InvalidSyntax, format!("Invalid syntax. {why}"));
     let (to, key, is_text) = subject(&given.subject, sender, server)?;
-    let mut draft = Draft::new(sender, &to, key);
-    if let Some(id) = &given.id {
-        if id.is_empty() || id.len() > MAX_ID {
+    let id = match &given.id {
+        Some(id) if id.is_empty() || id.len() > MAX_ID => {
             return Err(wrong("notification id"));
         }
-        draft.id.clone_from(id);
-    }
+        Some(id) => id.clone(),
+        None => tx.new_id()?,
+    };
+    let mut draft = Draft::new(id, sender, &to, key);
     draft.is_text = is_text;
     draft.operation = given.operation.unwrap_or_default();
     draft.value.clone_from(&given.value);

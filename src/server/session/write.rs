@@ -212,7 +212,7 @@ impl Session {
         if *with == self.home.who {
             return Ok(());
         }
-        let mut draft = Draft::new(&self.home.who, with, name.to_owned());
+        let mut draft = Draft::new(tx.new_id()?, &self.home.who, with, name.to_owned());
         draft.operation = operation;
         draft.notifier = "system".into();
         if let Some(record) = record {

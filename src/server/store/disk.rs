@@ -25,7 +25,11 @@ use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
 };
 
-use super::{Changes, Event, Rows, StoreError, Tx, rows};
+use super::{
+    Changes, Event, Rows, StoreError, Tx,
+    attempt::{Access, Base, Chance, until_committed},
+    rows,
+};
 
 /// Version of the row layout in this file.
 pub(super) const SCHEMA: u64 = 1;
@@ -139,16 +143,13 @@ impl Slot {
     }
 }
 
-/// One transaction on its way through the writer thread.
-type Job = Box<dyn FnOnce(&dyn Rows) -> Ran + Send>;
+/// One command on its way through the writer thread.
+type Job = Box<dyn FnOnce(&mut dyn Base) -> Ran + Send>;
 
-/// What a transaction did, and how to tell its caller.
+/// What is to be told once the batch is durable, and to the command's caller in any case.
 struct Ran {
-    changes: Changes,
     events: Vec<Event>,
     answer: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
-    /// It alone is not kept.
-    refused: Option<StoreError>,
 }
 
 impl Store {
@@ -193,7 +194,7 @@ impl Store {
         Ok(Self(Arc::new(Inner { slot, jobs, closed })))
     }
 
-    /// Runs a transaction and answers once it is durable. The closure's `Err` undoes all it did.
+    /// Runs a command, see [`super::attempt`], and answers once it is durable. The closure's `Err` undoes all it did.
     ///
     /// # Errors
     /// The closure's, or why it could not be made durable.
@@ -201,7 +202,7 @@ impl Store {
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
-        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let (answer, wait) = channel::bounded(1);
         let job: Job = Box::new(move |base| run_on(base, run, answer));
@@ -227,7 +228,7 @@ impl Store {
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
-        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let store = self.clone();
         async_std::task::spawn_blocking(move || store.read_now(run)).await
@@ -239,13 +240,15 @@ impl Store {
     /// As [`Store::read`].
     pub fn read_now<T, E: From<StoreError>>(
         &self,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
+        run: impl Fn(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         self.0.slot.with(|database| {
             let look = || {
                 let snapshot = database.begin_read().map_err(disk)?;
-                let table = snapshot.open_table(ROWS).map_err(disk)?;
-                run(&mut Tx::reading(&OnDisk(table)))
+                let mut table = OnDisk(snapshot.open_table(ROWS).map_err(disk)?);
+                let (value, _) =
+                    until_committed(&mut table, Access::Read, &Chance::default(), run)?;
+                Ok(value)
             };
             // Damaged pages make the database panic.
             catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(StoreError::GivenUp.into()))
@@ -285,30 +288,22 @@ impl Store {
     }
 }
 
-/// Runs one closure on an overlay of `base`.
-fn run_on<T, E, F>(base: &dyn Rows, run: F, answer: channel::Sender<Result<T, E>>) -> Ran
+/// Runs one command on an overlay of `base`.
+fn run_on<T, E, F>(base: &mut dyn Base, run: F, answer: channel::Sender<Result<T, E>>) -> Ran
 where
     T: Send + 'static,
     E: From<StoreError> + Send + 'static,
-    F: FnOnce(&mut Tx<'_>) -> Result<T, E>,
+    F: Fn(&mut Tx<'_>) -> Result<T, E>,
 {
-    let mut tx = Tx::writing(base);
-    let result = catch_unwind(AssertUnwindSafe(|| run(&mut tx)))
-        .unwrap_or_else(|_| Err(StoreError::GivenUp.into()));
-    if result.is_err() {
-        tx.discard();
-    }
-    let (changes, events) = tx.finish();
+    let (result, events) = match until_committed(base, Access::Write, &Chance::default(), run) {
+        Ok((value, events)) => (Ok(value), events),
+        Err(why) => (Err(why), Vec::new()),
+    };
     let answer = Box::new(move |committed: Result<(), StoreError>| {
         // Whoever asked may be gone; what was committed stays.
         let _ = answer.try_send(committed.map_err(E::from).and(result));
     });
-    Ran {
-        changes,
-        events,
-        answer,
-        refused: None,
-    }
+    Ran { events, answer }
 }
 
 /// Runs until there is nobody left who could send a job. `held` is dropped after it, by the same thread.
@@ -336,16 +331,12 @@ fn write_loop(held: &Held, queue: mpsc::Receiver<Job>, mut told: Told) {
             }
         }
         for ran in batch {
-            match (&committed, ran.refused) {
-                (Ok(()), None) => {
+            match &committed {
+                Ok(()) => {
                     ran.events.into_iter().for_each(&mut told);
                     (ran.answer)(Ok(()));
                 }
-                (Ok(()), Some(why)) => {
-                    slot.count(2, 1);
-                    (ran.answer)(Err(why));
-                }
-                (Err(why), _) => (ran.answer)(Err(why.clone())),
+                Err(why) => (ran.answer)(Err(why.clone())),
             }
         }
     }
@@ -354,12 +345,7 @@ fn write_loop(held: &Held, queue: mpsc::Receiver<Job>, mut told: Told) {
 /// There is no room. What only wants to look sees that, and can still say why it refuses.
 fn turn_away(slot: &Slot, job: Job) {
     slot.count(2, 1);
-    let ran = job(&NoRoom);
-    let answer = match ran.changes.is_empty() {
-        true => Ok(()),
-        false => Err(StoreError::Full),
-    };
-    (ran.answer)(answer);
+    (job(&mut NoRoom).answer)(Ok(()));
 }
 
 /// Stands in for the rows while the disk is full.
@@ -379,6 +365,64 @@ impl Rows for NoRoom {
     }
 }
 
+impl Base for NoRoom {
+    fn rows(&self) -> &dyn Rows {
+        self
+    }
+    fn commit(&mut self, changes: Changes) -> Result<bool, StoreError> {
+        only_nothing(&changes, StoreError::Full)
+    }
+}
+
+/// Where nothing can be written, nothing is committed.
+fn only_nothing(changes: &Changes, why: StoreError) -> Result<bool, StoreError> {
+    if changes.is_empty() {
+        Ok(true)
+    } else {
+        Err(why)
+    }
+}
+
+/// Commands that become durable together: each reads what those before it wrote. This thread alone writes, so what a
+/// command has read is still so when it has run.
+struct Batch<'a> {
+    table: OnDisk<RowTable<'a>>,
+    slot: &'a Slot,
+    bytes: usize,
+    changed: bool,
+    /// Those that alone were not kept.
+    refused: usize,
+    /// A command's changes may be there in part: none of the batch can be kept.
+    broken: Option<StoreError>,
+}
+
+impl Base for Batch<'_> {
+    fn rows(&self) -> &dyn Rows {
+        &self.table
+    }
+    fn commit(&mut self, changes: Changes) -> Result<bool, StoreError> {
+        if changes.is_empty() {
+            return Ok(true);
+        }
+        let more = changes.values().flatten().map(Vec::len).sum::<usize>();
+        if !self.slot.has_room(self.bytes + more) {
+            self.refused += 1;
+            return Err(StoreError::Full);
+        }
+        self.changed = true;
+        match apply(&mut self.table.0, changes) {
+            Ok(bytes) => {
+                self.bytes += bytes;
+                Ok(true)
+            }
+            Err(why) => {
+                self.broken = Some(why.clone());
+                Err(why)
+            }
+        }
+    }
+}
+
 /// Runs `first` and what waits behind it in one durable transaction.
 fn commit(
     slot: &Slot,
@@ -389,33 +433,34 @@ fn commit(
 ) -> Result<(), StoreError> {
     // Should this fail, `first` is dropped, and its caller hears that the store is closed.
     let transaction = database.begin_write().map_err(disk)?;
-    let mut bytes = 0;
-    let mut changed = false;
-    {
-        let mut table = OnDisk(transaction.open_table(ROWS).map_err(disk)?);
+    let (changed, refused) = {
+        let mut base = Batch {
+            table: OnDisk(transaction.open_table(ROWS).map_err(disk)?),
+            slot,
+            bytes: 0,
+            changed: false,
+            refused: 0,
+            broken: None,
+        };
         let mut next = Some(first);
         while let Some(job) = next.take() {
-            let mut ran = job(&table);
-            let changes = std::mem::take(&mut ran.changes);
-            let more = changes.values().flatten().map(Vec::len).sum::<usize>();
-            let fits = changes.is_empty() || slot.has_room(bytes + more);
-            ran.refused = (!fits).then_some(StoreError::Full);
-            changed |= fits && !changes.is_empty();
-            // In the batch before it is applied: should that fail, its caller hears of it too.
-            batch.push(ran);
-            if fits {
-                bytes += apply(&mut table.0, changes)?;
+            batch.push(job(&mut base));
+            if let Some(why) = base.broken.take() {
+                return Err(why);
             }
-            if batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+            if batch.len() < MAX_BATCH && base.bytes < MAX_BATCH_BYTES {
                 next = queue.try_recv().ok();
             }
         }
-    }
+        (base.changed, base.refused)
+    };
     if changed {
-        transaction.commit().map_err(disk)
+        transaction.commit().map_err(disk)?;
     } else {
-        transaction.abort().map_err(disk)
+        transaction.abort().map_err(disk)?;
     }
+    slot.count(2, refused);
+    Ok(())
 }
 
 fn apply(
@@ -461,6 +506,16 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows for OnDisk<T> {
             }
         }
         Ok(())
+    }
+}
+
+/// A snapshot: nothing in it changes, and nothing is written to it.
+impl<T: ReadableTable<&'static [u8], &'static [u8]>> Base for OnDisk<T> {
+    fn rows(&self) -> &dyn Rows {
+        self
+    }
+    fn commit(&mut self, changes: Changes) -> Result<bool, StoreError> {
+        only_nothing(&changes, StoreError::ReadOnly)
     }
 }
 

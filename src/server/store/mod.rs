@@ -1,19 +1,32 @@
 //! What must survive a crash: one file, one writer thread, many readers.
 //!
 //! ```text
-//!   write(closure) ─▶ queue ─▶ writer thread: run each closure on its own overlay
-//!   write(closure) ─▶          ├─ Err: its overlay is thrown away, the others do not notice
+//!   write(command) ─▶ queue ─▶ writer thread: run each command on its own overlay
+//!   write(command) ─▶          ├─ Err: its overlay is thrown away, the others do not notice
 //!                              ├─ Ok:  its overlay goes into the batch
 //!                              └─ one durable commit for the batch ─▶ events out ─▶ answers out
-//!   read(closure)  ─▶ a snapshot of the last commit
+//!   read(command)  ─▶ a snapshot of the last commit
 //! ```
 //!
-//! Everything above this folder sees a [`Tx`]: ordered rows of bytes, one transaction at a time, and a list of
-//! [`Event`]s that come true with the commit. Below it is either the disk ([`disk`]) or a map in memory
-//! ([`Memory`], for tests). What the rows mean is told in [`rows`]; [`records`], [`log`] and [`notes`] give them types.
+//! A command is a closure that may run again ([`attempt`]): it reads rows, decides, and leaves its changes in a [`Tx`],
+//! with a list of [`Event`]s that come true with the commit. What carries it out is a [`attempt::Base`]:
+//!
+//! ```text
+//!                        rows             what is not at hand        commit
+//!   disk     (redb)      all at hand      never                      into the batch; its writer is alone, so no conflict
+//!   Memory   (tests)     all at hand      never                      into the map
+//!   far      (tests)     none at first    asked for in one request   one request, refused if what was read has changed
+//! ```
+//!
+//! `far` stands for a store behind a network, such as an SQL server that several atServers share: all commands of
+//! the session's tests run on it, too. What the rows mean is told in [`rows`]; [`records`], [`log`] and [`notes`]
+//! give them types.
 
+pub mod attempt;
 pub mod backup;
 pub mod disk;
+#[cfg(test)]
+pub mod far;
 pub mod lists;
 pub mod log;
 pub mod meta;
@@ -26,6 +39,7 @@ use std::{collections::BTreeMap, io, ops::Bound, path::PathBuf, sync::Arc};
 
 use crate::at::AtSign;
 
+use attempt::{Access, Chance};
 pub use disk::Store;
 use notes::Note;
 
@@ -69,6 +83,12 @@ pub enum StoreError {
     /// The closure panicked; nothing of it was kept.
     #[error("a transaction was given up")]
     GivenUp,
+    /// Others changed the same rows, again and again.
+    #[error("too many others change the same")]
+    Contended,
+    /// There is nothing to make a new id of.
+    #[error("the system gave no random bytes")]
+    Random,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
@@ -171,30 +191,46 @@ pub struct Tx<'a> {
     base: &'a dyn Rows,
     changes: Changes,
     events: Vec<Event>,
-    writable: bool,
+    access: Access,
+    chance: &'a Chance,
+    /// How much of it.
+    drawn: u64,
 }
 
 /// Rows set (`Some`) and removed (`None`).
 pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 impl<'a> Tx<'a> {
-    /// A transaction that may write.
-    pub fn writing(base: &'a dyn Rows) -> Self {
-        Self::new(base, true)
-    }
-
-    /// A transaction that only looks.
-    pub fn reading(base: &'a dyn Rows) -> Self {
-        Self::new(base, false)
-    }
-
-    fn new(base: &'a dyn Rows, writable: bool) -> Self {
+    /// One attempt of a command.
+    pub fn new(base: &'a dyn Rows, access: Access, chance: &'a Chance) -> Self {
         Self {
             base,
             changes: Changes::new(),
             events: Vec::new(),
-            writable,
+            access,
+            chance,
+            drawn: 0,
         }
+    }
+
+    /// Random bytes, the same ones when the command runs again.
+    ///
+    /// # Errors
+    /// When the system has none.
+    pub fn draw(&mut self) -> Result<[u8; 32], StoreError> {
+        self.drawn += 1;
+        self.chance.draw(self.drawn)
+    }
+
+    /// A new id, the same one when the command runs again.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn new_id(&mut self) -> Result<String, StoreError> {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.draw()?[..16]);
+        let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+        Ok(id.to_string())
     }
 
     /// Sets a row.
@@ -202,7 +238,7 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// In a reading transaction.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-        if !self.writable {
+        if self.access == Access::Read {
             return Err(StoreError::ReadOnly);
         }
         self.changes.insert(key, Some(value));
@@ -214,7 +250,7 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// In a reading transaction.
     pub fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        if !self.writable {
+        if self.access == Access::Read {
             return Err(StoreError::ReadOnly);
         }
         self.changes.insert(key.to_vec(), None);
@@ -291,6 +327,22 @@ pub struct Memory {
 }
 
 #[cfg(test)]
+impl attempt::Base for Memory {
+    fn rows(&self) -> &dyn Rows {
+        &self.rows
+    }
+    fn commit(&mut self, changes: Changes) -> Result<bool, StoreError> {
+        for (key, change) in changes {
+            match change {
+                Some(new) => self.rows.insert(key, new),
+                None => self.rows.remove(&key),
+            };
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
 impl Memory {
     /// An empty one.
     pub fn new() -> Self {
@@ -301,25 +353,21 @@ impl Memory {
     ///
     /// # Errors
     /// The closure's.
-    pub fn write<T, E>(
+    pub fn write<T, E: From<StoreError>>(
         &mut self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<(T, Vec<Event>), E> {
-        let mut tx = Tx::writing(&self.rows);
+        let chance = Chance::default();
+        let mut tx = Tx::new(&self.rows, Access::Write, &chance);
         let value = run(&mut tx)?;
         let (changes, events) = tx.finish();
-        for (key, change) in changes {
-            match change {
-                Some(new) => self.rows.insert(key, new),
-                None => self.rows.remove(&key),
-            };
-        }
+        attempt::Base::commit(self, changes)?;
         Ok((value, events))
     }
 
     /// Looks.
     pub fn read<T>(&self, run: impl FnOnce(&mut Tx<'_>) -> T) -> T {
-        run(&mut Tx::reading(&self.rows))
+        run(&mut Tx::new(&self.rows, Access::Read, &Chance::default()))
     }
 }
 
@@ -349,7 +397,8 @@ mod tests {
         ) {
             let rows: Map = base.into_iter().map(|(k, v)| (vec![k], vec![v])).collect();
             let mut want = rows.clone();
-            let mut tx = Tx::writing(&rows);
+            let chance = Chance::default();
+            let mut tx = Tx::new(&rows, Access::Write, &chance);
             for (key, change) in changes {
                 match change {
                     Some(v) => {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use libfuzzer_sys::fuzz_target;
-use noports::{at::{enrolment, fault::Fault}, server::{enrolment as kept, session::{Facts, Session, Step}, store::{StoreError, Tx, register}}};
+use noports::{at::{enrolment, fault::Fault}, server::{enrolment as kept, session::{Facts, Session, Step}, store::{StoreError, Tx, attempt::{Access, Chance}, register}}};
 
 const NOW: u64 = 1_729_771_234_567;
 
@@ -19,7 +19,8 @@ fuzz_target!(|text: &str| {
 
     // As a row that something else wrote, and as a request of the owner.
     let rows = BTreeMap::new();
-    let mut tx = Tx::writing(&rows);
+    let chance = Chance::default();
+    let mut tx = Tx::new(&rows, Access::Write, &chance);
     let made = (|| {
         let home = register::add(&mut tx, &"@alice".parse().expect("an atSign"), 1, NOW)?;
         home.put_plain(&mut tx, "privatekey:at_secret", "s", None, NOW)?;
@@ -53,9 +54,10 @@ fn said(session: &mut Session, tx: &mut Tx<'_>, line: &str) -> String {
         Step::Run(job) => {
             // A refusal undoes its whole transaction, so each command has one of its own.
             let (changes, outcome) = {
-                let mut inner = Tx::writing(tx);
-                let outcome = session.run(job, &mut inner, NOW);
-                (inner.finish().0, outcome)
+                let chance = Chance::default();
+                let mut inner = Tx::new(tx, Access::Write, &chance);
+                let decision = session.run(&job, &mut inner, NOW);
+                (inner.finish().0, session.accept(decision))
             };
             for (key, change) in changes {
                 match change {

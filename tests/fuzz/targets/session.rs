@@ -20,7 +20,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use miniserde::json::{self, Value};
-use noports::{at::{AtSign, Replies, Reply, crypto::{KeyPair, cram_digest}, reply::Mode}, server::{delivery::{Delivery, deliver, purge}, enrolment, session::{Facts, Next, Outcome, Session, Step, Watch, live_line, page}, store::{Changes, Event, Rows, StoreError, Tx, register::{self, Home}, rows}}};
+use noports::{at::{AtSign, Replies, Reply, crypto::{KeyPair, cram_digest}, reply::Mode}, server::{delivery::{Delivery, deliver, purge}, enrolment, session::{Facts, Next, Outcome, Session, Step, Watch, live_line, page}, store::{Changes, Event, Rows, StoreError, Tx, attempt::{Access, Chance}, register::{self, Home}, rows}}};
 
 mod vectors;
 
@@ -132,7 +132,8 @@ impl World {
     }
 
     fn write<T>(&mut self, run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>) -> T {
-        let mut tx = Tx::writing(&self.rows);
+        let chance = Chance::default();
+        let mut tx = Tx::new(&self.rows, Access::Write, &chance);
         let value = run(&mut tx).expect("a store in memory never fails");
         let (changes, events) = tx.finish();
         self.apply(changes, &events);
@@ -186,14 +187,20 @@ impl World {
             false => text,
         };
         let trusted = may_see(line, &self.rows, self.now);
-        let mut tx = Tx::writing(&self.rows);
+        let chance = Chance::default();
+        let mut tx = Tx::new(&self.rows, Access::Write, &chance);
         let (outcome, writes) = match line.session.read(&text, self.now) {
             Step::Done(outcome) => (outcome, false),
             Step::Run(job) => match job.writes() {
-                true => (line.session.run(job, &mut tx, self.now), true),
+                true => {
+                    let decision = line.session.run(&job, &mut tx, self.now);
+                    (line.session.accept(decision), true)
+                },
                 false => {
-                    let mut reading = Tx::reading(&self.rows);
-                    (line.session.run(job, &mut reading, self.now), false)
+                    let chance = Chance::default();
+                    let mut reading = Tx::new(&self.rows, Access::Read, &chance);
+                    let decision = line.session.run(&job, &mut reading, self.now);
+                    (line.session.accept(decision), false)
                 }
             },
         };

@@ -213,10 +213,8 @@ fn what_lives_elsewhere_is_fetched_and_kept_as_its_owner_allows() {
         };
     let finish = |world: &mut World, line: &mut Line, errand: &Errand, found: Fetched| {
         let now = world.now;
-        let done = world
-            .memory
-            .write(|tx| Ok::<_, StoreError>(line.session.fetched(errand, found, tx, now)));
-        String::from_utf8(done.unwrap().0.reply).unwrap()
+        let done = world.decide(true, |tx| line.session.fetched(errand, &found, tx, now));
+        String::from_utf8(line.session.accept(done).reply).unwrap()
     };
     let errand = fetch(&mut world, &mut line, "lookup:x.ns@far");
     assert_eq!(

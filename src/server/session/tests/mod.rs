@@ -5,6 +5,7 @@ mod enrolment;
 mod login;
 mod notices;
 mod printed;
+mod trips;
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +18,7 @@ use crate::{
     },
     server::{
         delivery::{Delivery, deliver, purge},
-        store::{Event, Memory, StoreError, lists, register},
+        store::{Event, Memory, far, lists, register},
     },
 };
 
@@ -33,6 +34,8 @@ struct World {
     memory: Memory,
     now: u64,
     events: Vec<Event>,
+    /// Requests that the last command would cost on a store behind a network.
+    trips: usize,
 }
 
 /// One connection.
@@ -60,6 +63,7 @@ impl World {
             memory,
             now: NOW,
             events: Vec::new(),
+            trips: 0,
         }
     }
 
@@ -99,21 +103,25 @@ impl World {
 
     fn run(&mut self, line: &mut Line, text: &str) -> Outcome {
         let now = self.now;
-        let (outcome, events) = self
-            .memory
-            .write(|tx| match line.session.read(text, now) {
-                Step::Done(outcome) => Ok::<_, StoreError>(outcome),
-                Step::Run(job) => {
-                    // A command must not write when it said it would only look.
-                    if !job.writes() {
-                        return Ok(line.session.run(job, &mut Tx::reading(tx), now));
-                    }
-                    Ok(line.session.run(job, tx, now))
-                }
-            })
-            .unwrap();
-        self.events.extend(events);
-        outcome
+        match line.session.read(text, now) {
+            Step::Done(outcome) => outcome,
+            Step::Run(job) => {
+                // A command must not write when it said it would only look.
+                let before = format!("{:?}", line.session);
+                let decision = self.decide(job.writes(), |tx| line.session.run(&job, tx, now));
+                // The facts of all connections, too: nobody has seen anything yet.
+                assert_eq!(format!("{:?}", line.session), before, "{text}");
+                line.session.accept(decision)
+            }
+        }
+    }
+
+    /// Runs something near and far: answer, events and rows must be the same.
+    fn decide<T: std::fmt::Debug>(&mut self, writes: bool, run: impl Fn(&mut Tx<'_>) -> T) -> T {
+        let (done, trips) = far::same_as_near(&mut self.memory, writes, run);
+        self.trips = trips;
+        self.events.extend(done.1);
+        done.0
     }
 
     fn ask(&mut self, line: &mut Line, text: &str) -> String {
@@ -130,12 +138,7 @@ impl World {
     /// Delivers what waits from one to the other.
     fn deliver(&mut self, from: &str, to: &str) -> Delivery {
         let (home, to, now) = (self.home(from), to.parse().unwrap(), self.now);
-        let (delivery, events) = self
-            .memory
-            .write(|tx| deliver(tx, &home, &to, now))
-            .unwrap();
-        self.events.extend(events);
-        delivery
+        self.decide(true, |tx| deliver(tx, &home, &to, now).unwrap())
     }
 
     /// What the monitors of this atSign would have been told since the last time.

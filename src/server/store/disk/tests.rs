@@ -231,7 +231,7 @@ fn a_disk_that_fills_up_in_a_commit_costs_that_commit_alone() {
     let store = Store::open_leaving(None, &disk.0, Box::new(|_| {})).unwrap();
     let write = |key: u8, size: usize| {
         let value = vec![key; size];
-        let written = store.write(move |tx| tx.put(vec![rows::RECORD, key], value));
+        let written = store.write(move |tx| tx.put(vec![rows::RECORD, key], value.clone()));
         block_on(written)
     };
     let read = |key: u8| store.read_now(|tx| tx.get(&[rows::RECORD, key]));

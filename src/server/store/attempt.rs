@@ -1,0 +1,112 @@
+//! How a command is carried out on a store, however far away its rows are.
+//!
+//! ```text
+//!                 ┌───────────────── again, with the rows that were missing ◀── fetch ──┐
+//!                 ▼                                                                     │ some were not at hand
+//!   rows ─▶ command(rows, arguments, time) ─▶ answer, changes, events ──────────────────┤
+//!                 ▲                                                                     │ all were
+//!                 └───────────────── again, with the rows of now ◀── somebody changed ◀── commit ─▶ answer and events out
+//!                                                                    what it had read
+//! ```
+//!
+//! A command may run any number of times; only the last time counts. So it depends on nothing but the rows, its
+//! arguments and the time it is given, and changes nothing but its [`Tx`]: what it does to anything else comes after
+//! the commit, with its answer. What it draws at random ([`Tx::draw`]) stays the same when it runs again.
+
+use std::{
+    cell::OnceCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use ring::digest;
+
+use crate::at::crypto;
+
+use super::{Changes, Event, Rows, StoreError, Tx};
+
+/// How often a command is tried. Each time it learns of more rows, or somebody else's command went through.
+const MAX_ATTEMPTS: usize = 200;
+
+/// Where one command finds its rows, and writes its changes. A store behind a network needs two requests for it:
+/// "give me these rows and ranges, with their versions", and "make these changes if what I read is still so"
+/// (in SQL: a table of key, value and version, `WHERE key >= … AND key < … ORDER BY key`, serialisable).
+pub trait Base {
+    /// The rows. One that is not at hand is taken for absent, and remembered for [`Base::fetch`].
+    fn rows(&self) -> &dyn Rows;
+
+    /// Gets what was not at hand; `false`: nothing was missing, and the attempt may count.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn fetch(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Makes the changes; `false`: what the command read has changed since, and nothing was done.
+    ///
+    /// # Errors
+    /// When the store fails, or has no room.
+    fn commit(&mut self, changes: Changes) -> Result<bool, StoreError>;
+}
+
+/// What one command draws at random: the same at each attempt. Nothing is drawn for those that ask for nothing.
+#[derive(Default)]
+pub struct Chance(OnceCell<[u8; 32]>);
+
+impl Chance {
+    /// The `n`th draw.
+    pub(super) fn draw(&self, n: u64) -> Result<[u8; 32], StoreError> {
+        let seed = match self.0.get() {
+            Some(seed) => seed,
+            None => {
+                let seed = crypto::random().map_err(|_| StoreError::Random)?;
+                self.0.get_or_init(|| seed)
+            }
+        };
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(seed);
+        hash.update(&n.to_be_bytes());
+        let mut drawn = [0; 32];
+        drawn.copy_from_slice(hash.finish().as_ref());
+        Ok(drawn)
+    }
+}
+
+/// What a transaction may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It looks.
+    Read,
+    /// It changes rows.
+    Write,
+}
+
+/// Runs a command until an attempt of it counts. `Err` of the command undoes all that this attempt did.
+///
+/// # Errors
+/// The command's, or why it could not be kept.
+pub(super) fn until_committed<T, E: From<StoreError>>(
+    base: &mut dyn Base,
+    access: Access,
+    chance: &Chance,
+    run: impl Fn(&mut Tx<'_>) -> Result<T, E>,
+) -> Result<(T, Vec<Event>), E> {
+    for _ in 0..MAX_ATTEMPTS {
+        let mut tx = Tx::new(base.rows(), access, chance);
+        let result = catch_unwind(AssertUnwindSafe(|| run(&mut tx)))
+            .unwrap_or_else(|_| Err(StoreError::GivenUp.into()));
+        if result.is_err() {
+            tx.discard();
+        }
+        let (changes, events) = tx.finish();
+        // Whatever came of an attempt that was missing something: it does not count.
+        if base.fetch()? {
+            continue;
+        }
+        // A refusal, too, must be one of rows that are still so.
+        if base.commit(changes)? {
+            return result.map(|value| (value, events));
+        }
+    }
+    Err(StoreError::Contended.into())
+}
