@@ -226,7 +226,7 @@ pub fn lingers(person: &Person) -> bool {
 pub struct Step {
     words: Vec<String>,
     /// Its failure is no failure of ours.
-    optional: bool,
+    pub(super) optional: bool,
 }
 
 fn step(words: &[&str]) -> Step {

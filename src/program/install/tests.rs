@@ -77,6 +77,45 @@ fn every_file_says_that_it_is_ours_and_has_no_gap_left() {
     assert!(!render::is_ours("[Unit]\nDescription=noports\n"));
 }
 
+/// What the manager's file says, where it and its neighbours lie, and what is run when: to the byte.
+#[test]
+fn files_and_commands_of_every_service_manager_are_as_written_down() {
+    let person = person();
+    for (word, init) in Init::ALL {
+        let mut told = String::new();
+        for program in [&PROGRAMS[0], &PROGRAMS[3]] {
+            let mut service = example(program, "it's \"a\" $HOME `id` \\ %h <&> ;");
+            service.name += "-b";
+            let (name, file) = (&service.name, init.file(&service.name, &person));
+            let (text, mode) = service.file(init);
+            told += &format!("== {} {mode:o}\n{text}", file.display());
+            let state = init.state_file(name, &person);
+            told += &format!("== state {}\n", state.display());
+            told += &format!("== log {}\n", init.log(name, &person));
+            for (what, steps) in [
+                ("start", init.start(name, &file, false)),
+                ("start, changed", init.start(name, &file, true)),
+                ("restart", init.restart(name, &file)),
+                ("stop", init.stop(name, &file)),
+                ("forget", init.forget()),
+            ] {
+                told += &format!("== {what}\n");
+                for step in steps {
+                    let or_not = if step.optional { " (or not)" } else { "" };
+                    told += &format!("{}{or_not}\n", step.shown());
+                }
+            }
+        }
+        let me = rustix::process::geteuid().as_raw();
+        let told = told.replace(&format!("gui/{me}"), "gui/UID");
+        let pinned = format!(
+            "{}/tests/vectors/service/{word}.txt",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        assert_eq!(told, std::fs::read_to_string(pinned).unwrap(), "{word}");
+    }
+}
+
 #[test]
 fn shells_read_the_words_of_a_service_as_they_were() {
     let value = "it's \"a\" $HOME `id` \\ %h @NAME@ ;";
