@@ -291,6 +291,13 @@ impl Service {
         all.join(between)
     }
 
+    /// Each variable as a line of a shell.
+    fn exports(&self) -> String {
+        self.variables("\n", |name, value| {
+            format!("export {}", quote::assignment(name, value))
+        })
+    }
+
     /// The template with these values; what all managers want, and these do not hold, stands behind them.
     fn fill(&self, template: &str, mut values: Vec<(&str, String)>) -> String {
         values.extend([

@@ -163,7 +163,7 @@ fn names_and_paths_that_do_not_fit_are_turned_away() {
     assert_eq!(service(&request).unwrap_err().code, exit::MISUSE);
     let request = Request {
         words: &[],
-        manager: &Systemd::MACHINE,
+        manager: &Systemd::Machine,
         run_as: Some("no such user"),
         ..request
     };
@@ -192,13 +192,13 @@ fn paths_are_made_whole_and_nothing_else() {
 fn an_at_server_may_write_to_its_data_and_open_low_ports() {
     let atserver = Program::named("atserver").unwrap();
     let mut words = vec![];
-    let folder = data_folder(&mut words, &Systemd::PERSON, &person());
+    let folder = data_folder(&mut words, &Systemd::Person, &person());
     assert_eq!(words, ["--data", "/home/p i/.local/share/noports/atserver"]);
     assert_eq!(
         folder,
         PathBuf::from("/home/p i/.local/share/noports/atserver")
     );
-    let text = Systemd::MACHINE.render(&example(atserver, "x"));
+    let text = Systemd::Machine.render(&example(atserver, "x"));
     for line in [
         "ReadWritePaths=\"-/srv/a t\"",
         "AmbientCapabilities=CAP_NET_BIND_SERVICE",
@@ -207,7 +207,7 @@ fn an_at_server_may_write_to_its_data_and_open_low_ports() {
     ] {
         assert!(text.lines().any(|other| other == line), "{line}\n{text}");
     }
-    let daemon = Systemd::MACHINE.render(&example(&PROGRAMS[0], "x"));
+    let daemon = Systemd::Machine.render(&example(&PROGRAMS[0], "x"));
     assert!(
         daemon.contains("\nCapabilityBoundingSet=\nPrivateUsers=yes\n"),
         "{daemon}"
@@ -228,7 +228,7 @@ fn a_restart_leaves_the_persons_other_programs_alone() {
         "KillMode=mixed",
     ];
     for program in &PROGRAMS {
-        for manager in [Systemd::MACHINE, Systemd::PERSON] {
+        for manager in [Systemd::Machine, Systemd::Person] {
             let text = manager.render(&example(program, "x"));
             for bad in REACHES_FURTHER {
                 let found = text.lines().find(|line| line.starts_with(bad));

@@ -13,7 +13,7 @@ use crate::{
     service::{
         Manager, Order, Service, Unit, path,
         process::{end, end_lost, is_alive, told, words_of},
-        quote::{assignment, line, shell},
+        quote::{line, shell},
         step::{Step, output},
     },
     sys::user::Person,
@@ -41,13 +41,10 @@ impl Manager for Cron {
     }
 
     fn render(&self, service: &Service) -> String {
-        let environment = service.variables("\n", |name, value| {
-            format!("export {}", assignment(name, value))
-        });
         let values = vec![
             ("COMMAND", line(&service.command(), shell)),
             ("FOLDER", shell(&path(&data_folder(&service.unit.person)))),
-            ("ENVIRONMENT", environment),
+            ("ENVIRONMENT", service.exports()),
         ];
         service.fill(include_str!("../../../packaging/services/loop.sh"), values)
     }

@@ -12,24 +12,18 @@ use crate::{
 };
 
 /// The manager.
-#[derive(Debug)]
-pub struct Launchd {
-    for_the_machine: bool,
+#[derive(Debug, PartialEq, Eq)]
+pub enum Launchd {
+    /// The machine's.
+    Machine,
+    /// One person's.
+    Person,
 }
 
 impl Launchd {
-    /// The machine's.
-    pub const MACHINE: Self = Self {
-        for_the_machine: true,
-    };
-    /// One person's.
-    pub const PERSON: Self = Self {
-        for_the_machine: false,
-    };
-
     /// Whose services they are, in launchctl's words.
     fn domain(&self) -> String {
-        if self.for_the_machine {
+        if self.is_for_the_machine() {
             "system".to_owned()
         } else {
             format!("gui/{}", rustix::process::geteuid().as_raw())
@@ -39,7 +33,7 @@ impl Launchd {
 
 impl Manager for Launchd {
     fn word(&self) -> &'static str {
-        if self.for_the_machine {
+        if self.is_for_the_machine() {
             "launchd"
         } else {
             "launchd-user"
@@ -47,7 +41,7 @@ impl Manager for Launchd {
     }
 
     fn is_for_the_machine(&self) -> bool {
-        self.for_the_machine
+        *self == Self::Machine
     }
 
     fn is_here(&self, _uid: u32, _exists: &dyn Fn(&str) -> bool) -> bool {
@@ -55,7 +49,7 @@ impl Manager for Launchd {
     }
 
     fn file(&self, name: &str, person: &Person) -> PathBuf {
-        let folder = if self.for_the_machine {
+        let folder = if self.is_for_the_machine() {
             PathBuf::from("/Library/LaunchDaemons")
         } else {
             person.home.join("Library/LaunchAgents")
@@ -69,7 +63,7 @@ impl Manager for Launchd {
         let environment = service.variables("\n", |name, value| {
             format!("        <key>{name}</key>\n{}", string(value))
         });
-        let user = if self.for_the_machine {
+        let user = if self.is_for_the_machine() {
             let name = xml(&service.unit.person.name);
             format!("    <key>UserName</key>\n    <string>{name}</string>")
         } else {

@@ -16,12 +16,12 @@ use systemd::Systemd;
 
 /// All of them.
 pub static MANAGERS: [&dyn Manager; 7] = [
-    &Systemd::MACHINE,
-    &Systemd::PERSON,
+    &Systemd::Machine,
+    &Systemd::Person,
     &OpenRc,
     &Procd,
-    &Launchd::MACHINE,
-    &Launchd::PERSON,
+    &Launchd::Machine,
+    &Launchd::Person,
     &Cron,
 ];
 

@@ -6,7 +6,7 @@ use crate::{
     service::{
         Manager, Order, Service, Unit, path,
         process::stat,
-        quote::{assignment, line, shell},
+        quote::{line, shell},
         step::{Step, step},
     },
     sys::user::Person,
@@ -44,12 +44,7 @@ impl Manager for OpenRc {
             // Read by the shell as a value, then once more as a command line.
             ("EXECUTABLE", shell(&shell(&path(&service.executable)))),
             ("ARGUMENTS", shell(&line(&service.words, shell))),
-            (
-                "ENVIRONMENT",
-                service.variables("\n", |name, value| {
-                    format!("export {}", assignment(name, value))
-                }),
-            ),
+            ("ENVIRONMENT", service.exports()),
         ];
         service.fill(
             include_str!("../../../packaging/services/openrc.sh"),

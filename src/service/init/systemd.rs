@@ -20,24 +20,18 @@ const MANY: &str = "1048576";
 const FEW: &str = "65536";
 
 /// The manager.
-#[derive(Debug)]
-pub struct Systemd {
-    for_the_machine: bool,
+#[derive(Debug, PartialEq, Eq)]
+pub enum Systemd {
+    /// The machine's.
+    Machine,
+    /// One person's.
+    Person,
 }
 
 impl Systemd {
-    /// The machine's.
-    pub const MACHINE: Self = Self {
-        for_the_machine: true,
-    };
-    /// One person's.
-    pub const PERSON: Self = Self {
-        for_the_machine: false,
-    };
-
     fn words<'a>(&self, words: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["systemctl"];
-        if !self.for_the_machine {
+        if !self.is_for_the_machine() {
             all.push("--user");
         }
         all.extend(words);
@@ -47,7 +41,7 @@ impl Systemd {
 
 impl Manager for Systemd {
     fn word(&self) -> &'static str {
-        if self.for_the_machine {
+        if self.is_for_the_machine() {
             "systemd"
         } else {
             "systemd-user"
@@ -55,11 +49,11 @@ impl Manager for Systemd {
     }
 
     fn is_for_the_machine(&self) -> bool {
-        self.for_the_machine
+        *self == Self::Machine
     }
 
     fn is_here(&self, uid: u32, exists: &dyn Fn(&str) -> bool) -> bool {
-        if self.for_the_machine {
+        if self.is_for_the_machine() {
             exists("/run/systemd/system")
         } else {
             exists(&format!("/run/user/{uid}/systemd/private"))
@@ -67,7 +61,7 @@ impl Manager for Systemd {
     }
 
     fn file(&self, name: &str, person: &Person) -> PathBuf {
-        let folder = if self.for_the_machine {
+        let folder = if self.is_for_the_machine() {
             PathBuf::from("/etc/systemd/system")
         } else {
             person.home.join(".config/systemd/user")
@@ -76,7 +70,7 @@ impl Manager for Systemd {
     }
 
     fn render(&self, service: &Service) -> String {
-        let template = if self.for_the_machine {
+        let template = if self.is_for_the_machine() {
             include_str!("../../../packaging/services/system.service")
         } else {
             include_str!("../../../packaging/services/user.service")
@@ -109,7 +103,7 @@ impl Manager for Systemd {
     }
 
     fn state(&self, unit: &Unit) -> PathBuf {
-        if self.for_the_machine {
+        if self.is_for_the_machine() {
             format!("/run/{}/state", unit.name).into()
         } else {
             format!("/run/user/{}/{}/state", unit.person.uid, unit.name).into()
@@ -117,7 +111,11 @@ impl Manager for Systemd {
     }
 
     fn log(&self, unit: &Unit) -> String {
-        let whose = if self.for_the_machine { "" } else { "--user " };
+        let whose = if self.is_for_the_machine() {
+            ""
+        } else {
+            "--user "
+        };
         format!("journalctl {whose}-u {}", unit.name)
     }
 
@@ -144,7 +142,7 @@ impl Manager for Systemd {
     fn note(&self, person: &Person) -> Option<String> {
         let who = &person.name;
         let lingers = Path::new("/var/lib/systemd/linger").join(who).exists();
-        (!self.for_the_machine && !lingers).then(|| {
+        (!self.is_for_the_machine() && !lingers).then(|| {
             format!(
                 "it runs while {who} is logged in; for always: sudo loginctl enable-linger {who}"
             )
