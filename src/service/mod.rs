@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | [`init`] | one file per service manager: where its file is, what it says, how it is told |
 //! | [`plan`] | from words to a service: whom it runs as, where it writes, whether it would start |
-//! | [`file`] | a file that we did not write is never replaced unasked |
+//! | [`mod@file`] | a file that we did not write is never replaced unasked |
 //! | [`state`] | what is here, and how it is |
 //! | [`process`] | whether the process that told something is still that process; how it is ended |
 //! | [`step`], [`quote`] | commands, and words as shells read them |
