@@ -22,6 +22,7 @@
 //!              │                 ├─▶ at ───▶ net
 //!              │                 └─▶ pipe, net, sys
 //!              ├─▶ server ▶ at, net
+//!              ├─▶ service ▶ sys; and, as session does, the failures of cli
 //!              └─▶ cli ───▶ at, sys           secret, text: anyone.   Nothing points upward; np and server never meet.
 //!    classic: used by program and session; uses np, at (without I/O), net, sys and cli.
 //! ```
@@ -29,6 +30,7 @@
 //! * [`program`] — one file per word that a person types; each reads top to bottom as its story.
 //! * [`session`] — what the roles share: asking for a session, deciding who gets one, carrying it.
 //! * [`classic`] — everything before NoPorts 5.0, and how the generations differ.
+//! * [`service`] — programs as services of this machine: one file for each kind of service manager.
 //! * [`cli`] — the command line: flags and where they come from, classic words, failures, progress.
 //! * [`np`] — NoPorts: what the programs say to each other. Bytes and time come in as arguments.
 //! * [`at`] — the atProtocol: names, verbs, replies, encryption; and the client that speaks it.
@@ -58,6 +60,8 @@ pub mod secret;
 #[cfg(feature = "inside")]
 pub mod server;
 #[cfg(feature = "inside")]
+pub mod service;
+#[cfg(feature = "inside")]
 pub mod session;
 #[cfg(feature = "inside")]
 pub mod sys;
@@ -82,6 +86,8 @@ mod program;
 mod secret;
 #[cfg(not(feature = "inside"))]
 mod server;
+#[cfg(not(feature = "inside"))]
+mod service;
 #[cfg(not(feature = "inside"))]
 mod session;
 #[cfg(not(feature = "inside"))]

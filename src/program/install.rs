@@ -18,26 +18,18 @@ use std::{
 
 use argh::FromArgs;
 
-use super::{atserver, daemon, policy, rendezvous};
+use super::{atserver, daemon, policy, rendezvous, service};
 use crate::{
     cli::{Console, Failure, Progress, exit, print_err, print_out},
-    sys::user,
+    service::{
+        Manager, Program, Service,
+        file::{self, Change},
+        init::{self, MANAGERS},
+        plan::{self, Request, service_name, try_out},
+        process, quote, state,
+    },
     text::json::Object,
 };
-
-use act::Change;
-use host::Init;
-use plan::{service, service_name, try_out};
-use render::Service;
-
-mod act;
-mod host;
-mod plan;
-mod quote;
-mod render;
-mod status;
-
-pub use status::main as services;
 
 /// How long a new service may take until it is connected, before we say that it is not.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
@@ -53,68 +45,14 @@ const SWITCHES: [&str; 7] = [
     "help",
 ];
 
-/// A program that can be a service.
-#[derive(Debug)]
-pub struct Program {
-    /// Its name among all programs.
-    pub name: &'static str,
-    /// What stands before its flags.
-    serve: &'static [&'static str],
-    /// One line for people.
-    about: &'static str,
-    /// Its flags that name files or folders.
-    files: &'static [&'static str],
-    /// It serves many at a time.
-    many: bool,
-    /// It may be told to listen on a port below 1024.
-    low_ports: bool,
-    /// Whether `status` is ours; else the program has a word of its own for it.
-    status: bool,
-    verify: fn(&str, &[&str]) -> ExitCode,
-}
-
-const PROGRAMS: [Program; 4] = [
-    Program {
-        name: "daemon",
-        serve: &["daemon"],
-        about: "waits on this device for sessions",
-        files: &["--config", "--keys", "--ca", "--passphrase-file"],
-        many: false,
-        low_ports: false,
-        status: true,
-        verify: daemon::verify,
-    },
-    Program {
-        name: "rendezvous",
-        serve: &["rendezvous"],
-        about: "joins the two ends of sessions",
-        files: &["--config", "--keys", "--ca", "--passphrase-file"],
-        many: true,
-        low_ports: false,
-        status: true,
-        verify: rendezvous::verify,
-    },
-    Program {
-        name: "policy",
-        serve: &["policy", "serve"],
-        about: "decides who may use which device",
-        files: &["--config", "--keys", "--ca", "--passphrase-file", "--rules"],
-        many: false,
-        low_ports: false,
-        status: true,
-        verify: policy::verify,
-    },
-    Program {
-        name: "atserver",
-        serve: &["atserver", "serve"],
-        about: "hosts atSigns",
-        files: &["--config", "--data", "--ca", "--tls-cert", "--tls-key"],
-        many: true,
-        low_ports: true,
-        // Its own `status` asks the server itself.
-        status: false,
-        verify: atserver::verify,
-    },
+/// Looks at a program's words and keys as its start would, and starts nothing.
+type Verify = fn(&str, &[&str]) -> ExitCode;
+/// That of each program that can be a service.
+const VERIFY: [(&str, Verify); 4] = [
+    ("daemon", daemon::verify),
+    ("rendezvous", rendezvous::verify),
+    ("policy", policy::verify),
+    ("atserver", atserver::verify),
 ];
 
 /// Install this program as a service, and start it.
@@ -176,16 +114,18 @@ struct Uninstall {
 
 /// Whether the words of this program ask for its service; if so, does what they ask.
 pub fn main(applet: &str, words: &[&str]) -> Option<ExitCode> {
-    let program = PROGRAMS.iter().find(|program| program.name == applet)?;
+    let program = Program::named(applet)?;
     let (word, rest) = words.split_first()?;
     let name = format!("noports {applet} {word}");
     Some(match *word {
         "install" => install_main(&name, program, rest),
         "uninstall" => uninstall_main(&name, program, rest),
-        "status" if program.status => status::of_program(&name, program, rest),
+        // The atServer's own `status` asks the server itself.
+        "status" if applet != "atserver" => service::of_program(&name, program, rest),
         "verify" => {
+            let (_, verify) = VERIFY.iter().find(|row| row.0 == applet)?;
             let words = [&program.serve[1..], rest].concat();
-            (program.verify)(&format!("noports {applet}"), &words)
+            verify(&format!("noports {applet}"), &words)
         }
         _ => return None,
     })
@@ -227,13 +167,17 @@ fn split<'a>(words: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
 }
 
 fn install(program: &'static Program, args: &Args, words: &[&str]) -> Result<(), Failure> {
-    let init = args.init()?;
-    let service = service(program, args, words, init)?;
-    let (text, mode) = service.file(init);
-    let file = below(
-        args.destdir.as_deref(),
-        &init.file(&service.name, &service.person),
-    );
+    let manager = args.manager()?;
+    let service = plan::service(&Request {
+        program,
+        words,
+        manager,
+        run_as: args.run_as.as_deref(),
+        instance: args.instance.as_deref(),
+        destdir: args.destdir.as_deref(),
+    })?;
+    let text = manager.render(&service);
+    let file = service.unit.file.display();
     let progress = &mut Progress::new(args.print);
     match try_out(&service) {
         // An image gets its keys later.
@@ -245,41 +189,36 @@ fn install(program: &'static Program, args: &Args, words: &[&str]) -> Result<(),
     if args.print {
         return crate::sys::out::text(text).map_err(|why| Failure::plain(why.to_string()));
     }
-    let change = act::compare(&file, &text, args.force)?;
+    let change = file::compare(&service.unit.file, &text, args.force)?;
+    let changed = change != Change::None;
     if args.dry_run {
-        tell_plan(init, &service, &file, change, args);
+        tell_plan(manager, &service, change, args);
         return Ok(());
     }
-    if change == Change::None {
-        progress.done(format!("{} is as it should be", file.display()));
-    } else {
+    if changed {
         if args.destdir.is_none() {
             for folder in &service.writes {
-                act::folder_for(folder, &service.person)?;
+                file::folder_for(folder, &service.unit.person)?;
             }
         }
-        act::write(&file, &text, mode)?;
-        progress.done(format!("wrote {}", file.display()));
+        file::write(&service.unit.file, &text)?;
+        progress.done(format!("wrote {file}"));
+    } else {
+        progress.done(format!("{file} is as it should be"));
     }
-    let begun = args.destdir.is_none() && !args.no_start;
-    let state = match begun {
-        true => Some(begin(
-            init,
-            &service,
-            &file,
-            change != Change::None,
-            progress,
-        )?),
-        false => None,
+    let state = if args.destdir.is_none() && !args.no_start {
+        Some(begin(manager, &service, changed, progress)?)
+    } else {
+        None
     };
     if args.json {
         print_out(&miniserde::json::to_string(&Installed {
             event: "installed",
-            service: &service.name,
-            init: init.word(),
-            file: &file.display().to_string(),
-            user: &service.person.name,
-            changed: change != Change::None,
+            service: &service.unit.name,
+            init: manager.word(),
+            file: &file.to_string(),
+            user: &service.unit.person.name,
+            changed,
             state: state.as_deref(),
         }));
     }
@@ -299,29 +238,22 @@ struct Installed<'a> {
 
 /// Starts it and waits until it is connected.
 fn begin(
-    init: Init,
+    manager: &dyn Manager,
     service: &Service,
-    file: &Path,
     changed: bool,
     progress: &mut Progress,
 ) -> Result<String, Failure> {
-    let name = &service.name;
-    let state = init.state_file(name, &service.person);
-    act::start(init, service, file, changed)?;
+    let unit = &service.unit;
+    let name = &unit.name;
+    manager.start(unit, changed)?;
     progress.done(format!("{name} is started, now and at every boot"));
-    if init == Init::SystemdUser && !host::lingers(&service.person) {
-        let who = &service.person.name;
-        progress.note(format!(
-            "it runs while {who} is logged in; for always: sudo loginctl enable-linger {who}"
-        ));
+    if let Some(note) = manager.note(&unit.person) {
+        progress.note(note);
     }
     progress.begin("waiting until it is connected");
-    let told = act::wait(&state, CONNECTED_WITHIN);
-    let more = format!(
-        "noports {} status; the log: {}",
-        service.program.name,
-        init.log(name, &service.person)
-    );
+    let told = process::wait(&manager.state(unit), CONNECTED_WITHIN);
+    let (program, log) = (service.program.name, manager.log(unit));
+    let more = format!("noports {program} status; the log: {log}");
     match told {
         Some(told) if told.state == "connected" => {
             progress.done(format!("connected {}", told.text));
@@ -338,8 +270,9 @@ fn begin(
     }
 }
 
-fn tell_plan(init: Init, service: &Service, file: &Path, change: Change, args: &Args) {
-    let shown = file.display();
+fn tell_plan(manager: &dyn Manager, service: &Service, change: Change, args: &Args) {
+    let unit = &service.unit;
+    let shown = unit.file.display();
     print_err(&match change {
         Change::New => format!("would write {shown}"),
         Change::Other => format!("would replace {shown}"),
@@ -347,42 +280,36 @@ fn tell_plan(init: Init, service: &Service, file: &Path, change: Change, args: &
     });
     print_err(&format!(
         "to run, as {}: {}",
-        service.person.name,
+        unit.person.name,
         quote::line(&service.command(), quote::shell)
     ));
     if args.no_start || args.destdir.is_some() {
         return;
     }
-    for step in init.start(&service.name, file, change != Change::None) {
-        print_err(&format!("would run {}", step.shown()));
-    }
-    if init == Init::Cron {
-        print_err(&format!(
-            "would add it to your crontab and start it: sh {shown}"
-        ));
+    for line in manager.plan(unit, change != Change::None) {
+        print_err(&line);
     }
 }
 
 impl Args {
-    fn init(&self) -> Result<Init, Failure> {
+    fn manager(&self) -> Result<&'static dyn Manager, Failure> {
         let me = rustix::process::geteuid();
         let Some(word) = &self.init else {
-            return Ok(Init::detect(me.is_root(), me.as_raw(), |path| {
+            return Ok(init::detect(me.is_root(), me.as_raw(), |path| {
                 Path::new(path).exists()
             }));
         };
-        let row = Init::ALL.iter().find(|row| row.0 == word);
-        let init = row.map(|row| row.1).ok_or_else(|| {
-            let words: Vec<_> = Init::ALL.iter().map(|row| row.0).collect();
+        let manager = init::named(word).ok_or_else(|| {
+            let words = MANAGERS.map(Manager::word);
             Failure::misuse(format!("{word:?} starts no services that we know"))
                 .hint(format!("--init {}", words.join(", ")))
         })?;
         let dry = self.print || self.dry_run || self.destdir.is_some();
-        if init.is_for_the_machine() && !me.is_root() && !dry {
+        if manager.is_for_the_machine() && !me.is_root() && !dry {
             return Err(Failure::misuse(format!("only root can install for {word}"))
                 .hint("sudo, or without --init for a service of your own"));
         }
-        Ok(init)
+        Ok(manager)
     }
 }
 
@@ -397,26 +324,22 @@ fn uninstall_main(name: &str, program: &'static Program, words: &[&str]) -> Exit
 
 fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure> {
     let name = service_name(program, args.instance.as_deref())?;
-    let found: Vec<_> = status::installed(args.destdir.as_deref())
-        .into_iter()
-        .filter(|found| found.name == name)
-        .collect();
+    let mut found = state::installed(args.destdir.as_deref());
+    found.retain(|found| found.unit.name == name);
     let progress = &mut Progress::new(false);
     if found.is_empty() {
         progress.done(format!("{name} is not installed"));
     }
-    for found in &found {
-        let file = found.file.display();
+    for state::Installed { unit, manager } in &found {
+        let file = unit.file.display();
         if args.dry_run {
             print_err(&format!("would stop {name} and remove {file}"));
             continue;
         }
         if args.destdir.is_some() {
-            std::fs::remove_file(&found.file)
-                .map_err(|why| Failure::plain(format!("cannot remove {file}: {why}")))?;
+            file::remove(&unit.file)?;
         } else {
-            let me = user::me().ok_or_else(|| Failure::plain("who are you?"))?;
-            act::remove(found.init, &name, &found.file, &me)?;
+            manager.remove(unit)?;
         }
         progress.done(format!("{name} is stopped, {file} removed"));
     }
@@ -428,14 +351,54 @@ fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure>
     Ok(())
 }
 
-/// A path below another one.
-fn below(folder: Option<&Path>, path: &Path) -> PathBuf {
-    match folder {
-        Some(folder) => folder.join(path.strip_prefix("/").unwrap_or(path)),
-        None => path.to_owned(),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+mod tests {
+    use crate::{program::install::*, service::PROGRAMS};
+
+    #[test]
+    fn words_of_ours_and_words_of_the_program_are_told_apart() {
+        for (words, ours, theirs) in [
+            (
+                &["--as", "@d", "--manager", "@m"][..],
+                &[][..],
+                &["--as", "@d", "--manager", "@m"][..],
+            ),
+            (
+                &["--dry-run", "--hide", "--force"],
+                &["--dry-run", "--force"],
+                &["--hide"],
+            ),
+            (
+                &["--run-as", "pi", "-v", "--json"],
+                &["--run-as", "pi", "--json"],
+                &["-v"],
+            ),
+            (
+                &["--device", "help", "--print"],
+                &["--print"],
+                &["--device", "help"],
+            ),
+            (&["--", "--force", "x"], &[], &["--force", "x"]),
+            (&["--init"], &["--init"], &[]),
+            (&["help"], &["help"], &[]),
+        ] {
+            assert_eq!(split(words), (ours.to_vec(), theirs.to_vec()), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn every_service_can_be_verified() {
+        let names = PROGRAMS.each_ref().map(|program| program.name);
+        assert_eq!(VERIFY.map(|row| row.0), names);
+    }
+
+    #[test]
+    fn a_service_manager_that_is_none_is_turned_away() {
+        let args = Args::from_args(&["x"], &["--init", "upstart"]).unwrap();
+        let failure = args.manager().err().unwrap();
+        assert_eq!(failure.code, exit::MISUSE);
+        let all = "--init systemd, systemd-user, openrc, procd, launchd, launchd-user, cron";
+        assert_eq!(failure.hint.as_deref(), Some(all));
+    }
+}

@@ -9,7 +9,8 @@
 //! | the other ends | [`daemon`] [`rendezvous`] [`policy`] [`bridge`] | [`online`](crate::session::online), [`authorise`](crate::session::authorise) |
 //! | keys and rights | [`activate`] [`at_activate`] [`enroll`] [`keys`] [`access`] | [`keystore`](crate::cli::keystore) |
 //! | hosting | [`atserver`] | |
-//! | this machine | [`install`] (and `noports service`) [`docs`] [`selftest`] [`demo`] | |
+//! | this machine | [`install`] [`service`] | [`service`](crate::service) |
+//! | about itself | [`docs`] [`selftest`] [`demo`] | |
 //!
 //! [`cli`] is under all of them: flags, files of flags, the environment, classic words, failures, progress.
 
@@ -37,6 +38,7 @@ pub mod keys;
 pub mod policy;
 pub mod rendezvous;
 pub mod selftest;
+pub mod service;
 pub mod tunnel;
 
 /// One program in the executable.
@@ -128,7 +130,7 @@ pub const APPLETS: &[Applet] = &[
         name: "service",
         links: &[],
         about: "services of this machine; made by noports daemon install",
-        main: install::services,
+        main: service::main,
     },
     Applet {
         name: "docs",

@@ -1,4 +1,5 @@
-//! ○ Words as the files of each service manager need them, so that what is read there is the word again.
+//! ○ Words as shells need them, so that what is read there is the word again; and templates. What only one service
+//! manager reads is quoted in its own file.
 //!
 //! Words with control characters never get here: [`plain`] is the gate. All that is left to quote is
 //! spaces, quotes, backslashes and what each format takes for itself.
@@ -6,24 +7,6 @@
 /// Whether a word can stand in all of the formats: no line ends, no other control characters.
 pub fn plain(word: &str) -> bool {
     !word.chars().any(char::is_control)
-}
-
-/// A word of a systemd command line: `%` and `$` mean something there.
-pub fn systemd(word: &str) -> String {
-    systemd_value(word).replace('$', "$$")
-}
-
-/// A word of another systemd setting, where `$` means nothing.
-pub fn systemd_value(word: &str) -> String {
-    let mut quoted = String::from("\"");
-    for letter in word.chars() {
-        match letter {
-            '"' | '\\' => quoted.extend(['\\', letter]),
-            '%' => quoted += "%%",
-            _ => quoted.push(letter),
-        }
-    }
-    quoted + "\""
 }
 
 /// A word of a POSIX shell; harmless ones stay as they are.
@@ -37,16 +20,9 @@ pub fn shell(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Text between the tags of an XML file.
-pub fn xml(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-}
-
-/// A command in a crontab, where `%` ends a line.
-pub fn cron(command: &str) -> String {
-    command.replace('%', r"\%")
+/// A variable and its value in a POSIX shell.
+pub fn assignment(name: &str, value: &str) -> String {
+    format!("{name}={}", shell(value))
 }
 
 /// Joins quoted words with blanks.
@@ -57,7 +33,7 @@ pub fn line<S: AsRef<str>>(words: &[S], quote: fn(&str) -> String) -> String {
 
 /// Puts values in the places of a template's `@NAME@`, in one pass: what a value holds is not looked at again.
 /// A line that consists of one empty value vanishes.
-pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub fn fill<V: AsRef<str>>(template: &str, values: &[(&str, V)]) -> String {
     let mut text = String::with_capacity(template.len() * 2);
     for line in template.lines() {
         let filled = fill_line(line, values);
@@ -70,7 +46,7 @@ pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
     text
 }
 
-fn fill_line(line: &str, values: &[(&str, &str)]) -> String {
+fn fill_line<V: AsRef<str>>(line: &str, values: &[(&str, V)]) -> String {
     let mut text = String::new();
     let mut rest = line;
     while let Some(at) = rest.find('@') {
@@ -79,7 +55,7 @@ fn fill_line(line: &str, values: &[(&str, &str)]) -> String {
         let name = from[1..].split('@').next().unwrap_or_default();
         match values.iter().find(|row| row.0 == name) {
             Some((_, value)) if from[1 + name.len()..].starts_with('@') => {
-                text += value;
+                text += value.as_ref();
                 rest = &from[name.len() + 2..];
             }
             _ => {
@@ -93,13 +69,13 @@ fn fill_line(line: &str, values: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use std::process::Command;
 
-    use crate::program::install::quote::*;
+    use crate::service::quote::*;
 
     /// What people and others could put into a name or a path.
-    const HOSTILE: &[&str] = &[
+    pub(in crate::service) const HOSTILE: &[&str] = &[
         "",
         " ",
         "plain",
@@ -143,53 +119,12 @@ mod tests {
         }
     }
 
-    /// systemd's own rules, read backwards: quotes, backslashes, specifiers, variables.
-    fn as_systemd_reads(line: &str, command: bool) -> Vec<String> {
-        let mut words = Vec::new();
-        let mut letters = line.chars().peekable();
-        while let Some(letter) = letters.next() {
-            if letter == ' ' {
-                continue;
-            }
-            assert_eq!(letter, '"', "{line}");
-            let mut word = String::new();
-            loop {
-                match letters.next().unwrap() {
-                    '"' => break,
-                    '\\' => word.push(letters.next().unwrap()),
-                    double @ ('%' | '$') if double == '%' || command => {
-                        assert_eq!(letters.next(), Some(double), "{line}");
-                        word.push(double);
-                    }
-                    other => word.push(other),
-                }
-            }
-            words.push(word);
-        }
-        words
-    }
-
-    #[test]
-    fn systemd_reads_the_same_words() {
-        assert_eq!(as_systemd_reads(&line(HOSTILE, systemd), true), HOSTILE);
-        assert_eq!(
-            as_systemd_reads(&line(HOSTILE, systemd_value), false),
-            HOSTILE
-        );
-    }
-
     #[test]
     fn words_of_two_lines_are_turned_away() {
         for word in ["a\nb", "a\r", "\0", "\u{7f}", "\u{1b}[2J", "\u{85}"] {
             assert!(!plain(word), "{word:?}");
         }
         assert!(HOSTILE.iter().all(|word| plain(word)));
-    }
-
-    #[test]
-    fn xml_and_cron_keep_their_marks_to_themselves() {
-        assert_eq!(xml("<a>&amp;"), "&lt;a&gt;&amp;amp;");
-        assert_eq!(cron("sh '/a%b'"), r"sh '/a\%b'");
     }
 
     #[test]

@@ -1,10 +1,11 @@
+use std::{os::unix::fs::PermissionsExt, process::Command};
+
 use super::{
-    plan::{data_folder, data_in_file, environment, whole_paths},
+    init::{MANAGERS, cron::Cron, openrc::OpenRc, procd::Procd, systemd::Systemd},
+    plan::{Request, data_folder, data_in_file, environment, service, service_name, whole_paths},
     *,
 };
-use crate::sys::user::Person;
-use crate::testing::Folder;
-use std::{path::PathBuf, process::Command};
+use crate::{cli::exit, testing::Folder};
 
 fn person() -> Person {
     Person {
@@ -12,6 +13,14 @@ fn person() -> Person {
         uid: 1000,
         gid: 1000,
         home: "/home/p i".into(),
+    }
+}
+
+fn unit(name: &str, file: impl Into<PathBuf>) -> Unit {
+    Unit {
+        name: name.into(),
+        person: person(),
+        file: file.into(),
     }
 }
 
@@ -24,57 +33,70 @@ fn example(program: &'static Program, value: &str) -> Service {
     words.extend(["--device".to_owned(), value.to_owned()]);
     Service {
         program,
-        name: format!("noports-{}", program.name),
+        unit: unit(&format!("noports-{}", program.name), "/f"),
         executable: "/opt/no ports/noports".into(),
         words,
         environment: vec![("NOPORTS_ROOT", value.to_owned())],
-        person: person(),
         writes: vec!["/srv/a t".into()],
-    }
-}
-
-#[test]
-fn words_of_ours_and_words_of_the_program_are_told_apart() {
-    for (words, ours, theirs) in [
-        (
-            &["--as", "@d", "--manager", "@m"][..],
-            &[][..],
-            &["--as", "@d", "--manager", "@m"][..],
-        ),
-        (
-            &["--dry-run", "--hide", "--force"],
-            &["--dry-run", "--force"],
-            &["--hide"],
-        ),
-        (
-            &["--run-as", "pi", "-v", "--json"],
-            &["--run-as", "pi", "--json"],
-            &["-v"],
-        ),
-        (
-            &["--device", "help", "--print"],
-            &["--print"],
-            &["--device", "help"],
-        ),
-        (&["--", "--force", "x"], &[], &["--force", "x"]),
-        (&["--init"], &["--init"], &[]),
-        (&["help"], &["help"], &[]),
-    ] {
-        assert_eq!(split(words), (ours.to_vec(), theirs.to_vec()), "{words:?}");
     }
 }
 
 #[test]
 fn every_file_says_that_it_is_ours_and_has_no_gap_left() {
     for program in &PROGRAMS {
-        for (word, init) in Init::ALL {
-            let (text, _) = example(program, "a value").file(init);
-            assert!(render::is_ours(&text), "{word}: {text}");
+        for manager in MANAGERS {
+            let word = manager.word();
+            let text = manager.render(&example(program, "a value"));
+            assert!(is_ours(&text), "{word}: {text}");
             let gap = regex_lite::Regex::new("@[A-Z_]+@").unwrap();
             assert!(!gap.is_match(&text), "{word}: {text}");
         }
     }
-    assert!(!render::is_ours("[Unit]\nDescription=noports\n"));
+    assert!(!is_ours("[Unit]\nDescription=noports\n"));
+}
+
+/// What the manager's file says, where it and its neighbours lie, and what is run when: to the byte.
+#[test]
+fn files_and_commands_of_every_service_manager_are_as_written_down() {
+    for manager in MANAGERS {
+        let word = manager.word();
+        let mut told = String::new();
+        for program in [&PROGRAMS[0], &PROGRAMS[3]] {
+            let name = format!("noports-{}-b", program.name);
+            let file = manager.file(&name, &person());
+            let mut service = example(program, "it's \"a\" $HOME `id` \\ %h <&> ;");
+            service.unit = unit(&name, file);
+            let unit = &service.unit;
+            let text = manager.render(&service);
+            let folder = Folder::new();
+            let written = folder.path("file");
+            file::write(&written, &text).unwrap();
+            let mode = std::fs::metadata(&written).unwrap().permissions().mode() & 0o777;
+            told += &format!("== {} {mode:o}\n{text}", unit.file.display());
+            told += &format!("== state {}\n", manager.state(unit).display());
+            told += &format!("== log {}\n", manager.log(unit));
+            for (what, order) in [
+                ("start", Order::Start),
+                ("start, changed", Order::Replace),
+                ("restart", Order::Restart),
+                ("stop", Order::Stop),
+                ("forget", Order::Forget),
+            ] {
+                told += &format!("== {what}\n");
+                for step in manager.commands(order, unit) {
+                    let or_not = if step.optional { " (or not)" } else { "" };
+                    told += &format!("{}{or_not}\n", step.shown());
+                }
+            }
+        }
+        let me = rustix::process::geteuid().as_raw();
+        let told = told.replace(&format!("gui/{me}"), "gui/UID");
+        let pinned = format!(
+            "{}/tests/vectors/service/{word}.txt",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        assert_eq!(told, std::fs::read_to_string(pinned).unwrap(), "{word}");
+    }
 }
 
 #[test]
@@ -84,24 +106,26 @@ fn shells_read_the_words_of_a_service_as_they_were() {
     let stubs = "procd_open_instance() { :; }; procd_close_instance() { :; }; mkdir() { :; }; chown() { :; }
         procd_set_param() { [ \"$1\" != command ] || { shift; printf '<%s>' \"$@\"; }; }";
     let want = format!("</opt/no ports/noports><daemon><--device><{value}>");
-    for (init, script) in [
-        (Init::Procd, format!("{stubs}\n#FILE\nstart_service")),
+    let managers: [(&dyn Manager, String); 2] = [
+        (&Procd, format!("{stubs}\n#FILE\nstart_service")),
         (
-            Init::OpenRc,
+            &OpenRc,
             "#FILE\neval printf \"'<%s>'\" $command $command_args".to_owned(),
         ),
-    ] {
-        let script = script.replace("#FILE", &service.file(init).0);
+    ];
+    for (manager, script) in managers {
+        let script = script.replace("#FILE", &manager.render(&service));
         let done = Command::new("sh").args(["-c", &script]).output().unwrap();
         let said = String::from_utf8_lossy(&done.stdout);
         assert_eq!(
             said,
             want,
-            "{init:?}: {}",
+            "{}: {}",
+            manager.word(),
             String::from_utf8_lossy(&done.stderr)
         );
     }
-    let (text, _) = service.file(Init::Cron);
+    let text = Cron.render(&service);
     let run = text
         .lines()
         .find(|line| line.trim_start().starts_with("exec "))
@@ -128,27 +152,24 @@ fn names_and_paths_that_do_not_fit_are_turned_away() {
             "{bad:?}"
         );
     }
-    let args = |words: &[&str]| Args::from_args(&["x"], words).unwrap();
-    let failure = service(
-        daemon,
-        &args(&[]),
-        &["--device", "a\nExecStartPre=x"],
-        Init::Cron,
-    );
-    assert_eq!(failure.unwrap_err().code, exit::MISUSE);
-    let failure = service(
-        daemon,
-        &args(&["--run-as", "no such user"]),
-        &[],
-        Init::Systemd,
-    );
+    let request = Request {
+        program: daemon,
+        words: &["--device", "a\nExecStartPre=x"],
+        manager: &Cron,
+        run_as: None,
+        instance: None,
+        destdir: None,
+    };
+    assert_eq!(service(&request).unwrap_err().code, exit::MISUSE);
+    let request = Request {
+        words: &[],
+        manager: &Systemd::Machine,
+        run_as: Some("no such user"),
+        ..request
+    };
     assert_eq!(
-        failure.unwrap_err().message,
+        service(&request).unwrap_err().message,
         "there is no user \"no such user\" here"
-    );
-    assert_eq!(
-        args(&["--init", "upstart"]).init().unwrap_err().code,
-        exit::MISUSE
     );
 }
 
@@ -169,18 +190,15 @@ fn paths_are_made_whole_and_nothing_else() {
 
 #[test]
 fn an_at_server_may_write_to_its_data_and_open_low_ports() {
-    let atserver = PROGRAMS
-        .iter()
-        .find(|program| program.name == "atserver")
-        .unwrap();
+    let atserver = Program::named("atserver").unwrap();
     let mut words = vec![];
-    let folder = data_folder(&mut words, Init::SystemdUser, &person());
+    let folder = data_folder(&mut words, &Systemd::Person, &person());
     assert_eq!(words, ["--data", "/home/p i/.local/share/noports/atserver"]);
     assert_eq!(
         folder,
         PathBuf::from("/home/p i/.local/share/noports/atserver")
     );
-    let (text, _) = example(atserver, "x").file(Init::Systemd);
+    let text = Systemd::Machine.render(&example(atserver, "x"));
     for line in [
         "ReadWritePaths=\"-/srv/a t\"",
         "AmbientCapabilities=CAP_NET_BIND_SERVICE",
@@ -189,7 +207,7 @@ fn an_at_server_may_write_to_its_data_and_open_low_ports() {
     ] {
         assert!(text.lines().any(|other| other == line), "{line}\n{text}");
     }
-    let (daemon, _) = example(&PROGRAMS[0], "x").file(Init::Systemd);
+    let daemon = Systemd::Machine.render(&example(&PROGRAMS[0], "x"));
     assert!(
         daemon.contains("\nCapabilityBoundingSet=\nPrivateUsers=yes\n"),
         "{daemon}"
@@ -210,13 +228,13 @@ fn a_restart_leaves_the_persons_other_programs_alone() {
         "KillMode=mixed",
     ];
     for program in &PROGRAMS {
-        for init in [Init::Systemd, Init::SystemdUser] {
-            let (text, _) = example(program, "x").file(init);
+        for manager in [Systemd::Machine, Systemd::Person] {
+            let text = manager.render(&example(program, "x"));
             for bad in REACHES_FURTHER {
                 let found = text.lines().find(|line| line.starts_with(bad));
-                assert_eq!(found, None, "{init:?} {}", program.name);
+                assert_eq!(found, None, "{manager:?} {}", program.name);
             }
-            assert!(text.contains("\nKillMode=process\n"), "{init:?}");
+            assert!(text.contains("\nKillMode=process\n"), "{manager:?}");
         }
     }
 }

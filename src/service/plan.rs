@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Args, Program, host::Init, quote, render::Service};
+use super::{Manager, Program, Service, Unit, file::below, quote};
 use crate::{
     cli::{Failure, exit},
     sys::user::{self, Person},
@@ -24,21 +24,36 @@ const VARIABLES: [&str; 5] = [
 /// Those of them that are paths.
 const PATHS: [&str; 3] = ["NOPORTS_CA", "NOPORTS_KEYS", "NOPORTS_CONFIG"];
 
+/// What a person asks for.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Which of our programs.
+    pub program: &'static Program,
+    /// Its flags.
+    pub words: &'a [&'a str],
+    /// What shall start it.
+    pub manager: &'static dyn Manager,
+    /// The user that it shall run as.
+    pub run_as: Option<&'a str>,
+    /// One more service of this program, under this name.
+    pub instance: Option<&'a str>,
+    /// The folder below which its file is written.
+    pub destdir: Option<&'a Path>,
+}
+
 /// The service that the words ask for.
 ///
 /// # Errors
 /// When there is no such user, or a word cannot stand in a file.
-pub fn service(
-    program: &'static Program,
-    args: &Args,
-    words: &[&str],
-    init: Init,
-) -> Result<Service, Failure> {
-    let mut words = whole_paths(program, words)?;
-    let person = person(program, args.run_as.as_deref(), &words, init)?;
+pub fn service(request: &Request) -> Result<Service, Failure> {
+    let Request {
+        program, manager, ..
+    } = *request;
+    let mut words = whole_paths(program, request.words)?;
+    let person = person(program, request.run_as, &words, manager)?;
     let mut writes = Vec::new();
     if program.name == "atserver" {
-        writes.push(data_folder(&mut words, init, &person));
+        writes.push(data_folder(&mut words, manager, &person));
     }
     // A home that is not there is not made either: such a user has no sshd to let anybody in for.
     if program.name == "daemon" && person.home.is_dir() {
@@ -52,13 +67,17 @@ pub fn service(
         .map_err(|why| Failure::plain(format!("cannot find this program's own file: {why}")))?;
     let environment = environment(|name| std::env::var(name).ok());
     let serve = program.serve.iter().map(|word| (*word).to_owned());
+    let name = service_name(program, request.instance)?;
     let service = Service {
         program,
-        name: service_name(program, args.instance.as_deref())?,
+        unit: Unit {
+            file: below(request.destdir, &manager.file(&name, &person)),
+            name,
+            person,
+        },
         executable,
         words: serve.chain(words).collect(),
         environment,
-        person,
         writes,
     };
     let values = service.environment.iter().map(|row| &row.1);
@@ -121,12 +140,13 @@ pub(super) fn whole_paths(program: &Program, words: &[&str]) -> Result<Vec<Strin
     let mut path = false;
     let mut whole = Vec::new();
     for word in words {
-        whole.push(match path {
-            true => std::path::absolute(word)
+        whole.push(if path {
+            std::path::absolute(word)
                 .map_err(|why| Failure::misuse(format!("{word:?} is no path: {why}")))?
                 .display()
-                .to_string(),
-            false => (*word).to_owned(),
+                .to_string()
+        } else {
+            (*word).to_owned()
         });
         path = !path && program.files.contains(word);
     }
@@ -143,7 +163,7 @@ fn person(
     program: &Program,
     flag: Option<&str>,
     words: &[String],
-    init: Init,
+    manager: &dyn Manager,
 ) -> Result<Person, Failure> {
     let nobody =
         || Failure::misuse("this account is not in the list of users").hint("--run-as USER");
@@ -155,7 +175,7 @@ fn person(
     };
     let person = match flag {
         Some(name) => known(name)?,
-        None if !init.is_for_the_machine() || me.uid != 0 => me.clone(),
+        None if !manager.is_for_the_machine() || me.uid != 0 => me.clone(),
         None => {
             let flags = ["--keys", "--data"];
             let file = flags.iter().find_map(|flag| value_of(words, flag));
@@ -167,7 +187,7 @@ fn person(
             owner.or(caller).unwrap_or_else(|| me.clone())
         }
     };
-    if !init.is_for_the_machine() && person.uid != me.uid {
+    if !manager.is_for_the_machine() && person.uid != me.uid {
         return Err(Failure::misuse(format!(
             "a service of {}'s own is installed by {}",
             person.name, person.name
@@ -188,7 +208,11 @@ fn person(
 }
 
 /// Where the atServer's data are: said in so many words, so that the service may write there and nowhere else.
-pub(super) fn data_folder(words: &mut Vec<String>, init: Init, person: &Person) -> PathBuf {
+pub(super) fn data_folder(
+    words: &mut Vec<String>,
+    manager: &dyn Manager,
+    person: &Person,
+) -> PathBuf {
     if let Some(folder) = value_of(words, "--data") {
         return folder.into();
     }
@@ -198,7 +222,7 @@ pub(super) fn data_folder(words: &mut Vec<String>, init: Init, person: &Person) 
     let named = std::env::var_os("NOPORTS_DATA").filter(|value| !value.is_empty());
     let folder = match named {
         Some(folder) => std::path::absolute(&folder).unwrap_or_else(|_| folder.into()),
-        None if init.is_for_the_machine() => "/var/lib/noports/atserver".into(),
+        None if manager.is_for_the_machine() => "/var/lib/noports/atserver".into(),
         None => person.home.join(".local/share/noports/atserver"),
     };
     words.extend(["--data".to_owned(), folder.display().to_string()]);
@@ -234,6 +258,7 @@ pub(super) fn data_in_file(words: &[String], person: &Person) -> Option<PathBuf>
 /// # Errors
 /// The program's own.
 pub fn try_out(service: &Service) -> Result<(), Failure> {
+    let person = &service.unit.person;
     let mut command = Command::new(&service.executable);
     let skip = service.program.serve.len();
     command
@@ -241,8 +266,8 @@ pub fn try_out(service: &Service) -> Result<(), Failure> {
         .args(&service.words[skip..])
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("HOME", &service.person.home)
-        .env("USER", &service.person.name)
+        .env("HOME", &person.home)
+        .env("USER", &person.name)
         .envs(
             service
                 .environment
@@ -251,10 +276,10 @@ pub fn try_out(service: &Service) -> Result<(), Failure> {
         )
         .current_dir("/")
         .stdin(Stdio::null());
-    if rustix::process::geteuid().is_root() && service.person.uid != 0 {
-        command.uid(service.person.uid).gid(service.person.gid);
+    if rustix::process::geteuid().is_root() && person.uid != 0 {
+        command.uid(person.uid).gid(person.gid);
     }
-    let who = &service.person.name;
+    let who = &person.name;
     let done = command.output().map_err(|why| {
         let file = service.executable.display();
         Failure::plain(format!("{who} cannot run {file}: {why}"))
@@ -273,9 +298,10 @@ pub fn try_out(service: &Service) -> Result<(), Failure> {
         code.unwrap_or(exit::FAILED),
         message.unwrap_or("it cannot be started with these flags"),
     );
-    let as_whom = match user::me().is_some_and(|me| me.uid == service.person.uid) {
-        true => String::new(),
-        false => format!(" (it would run as {who}; --run-as USER)"),
+    let as_whom = if user::me().is_some_and(|me| me.uid == person.uid) {
+        String::new()
+    } else {
+        format!(" (it would run as {who}; --run-as USER)")
     };
     let hint = hint.unwrap_or("nothing has been installed");
     Err(failure.hint(format!("{hint}{as_whom}")))

@@ -1,0 +1,108 @@
+//! A service's file, and the folders around it. What we did not write is never replaced unasked.
+
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use super::is_ours;
+use crate::{
+    cli::Failure,
+    sys::{paths, user::Person},
+};
+
+/// What a service's file is about to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is none yet.
+    New,
+    /// It is there, and ours, and says something else.
+    Other,
+    /// It is already as it should be.
+    None,
+}
+
+/// Compares with what is there.
+///
+/// # Errors
+/// When a file of somebody else's is in the way, unless `force`.
+pub fn compare(file: &Path, text: &str, force: bool) -> Result<Change, Failure> {
+    let shown = file.display();
+    let there = match fs::read(file) {
+        Ok(there) => there,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Change::New),
+        Err(why) => return Err(Failure::plain(format!("cannot read {shown}: {why}"))),
+    };
+    let there = String::from_utf8_lossy(&there);
+    if there == text {
+        return Ok(Change::None);
+    }
+    if force || is_ours(&there) {
+        return Ok(Change::Other);
+    }
+    Err(
+        Failure::plain(format!("{shown} was not written by noports"))
+            .hint("look at it; --force replaces it, --instance NAME takes another name"),
+    )
+}
+
+/// Writes the service's file, making the folders above it.
+///
+/// # Errors
+/// With the path.
+pub fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    folder(file.parent().unwrap_or(Path::new("/")))?;
+    // A script is run, all others are read.
+    let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+    paths::atomic_write(file, text.as_bytes(), mode).map_err(|why| Failure::plain(why.to_string()))
+}
+
+/// Removes a service's file.
+///
+/// # Errors
+/// With the path.
+pub fn remove(file: &Path) -> Result<(), Failure> {
+    fs::remove_file(file)
+        .map_err(|why| Failure::plain(format!("cannot remove {}: {why}", file.display())))
+}
+
+/// Makes a folder, and those above it.
+///
+/// # Errors
+/// With the path.
+pub fn folder(path: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(path).map_err(|why| cannot_make(path, &why))
+}
+
+/// Makes a folder that the service writes to, and gives it to whom it runs as. One that exists stays as it is.
+///
+/// # Errors
+/// With the path.
+pub fn folder_for(path: &Path, person: &Person) -> Result<(), Failure> {
+    if path.exists() {
+        return Ok(());
+    }
+    let make = || {
+        paths::private_folder(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        if rustix::process::geteuid().is_root() {
+            chown(path, Some(person.uid), Some(person.gid))
+        } else {
+            Ok(())
+        }
+    };
+    make().map_err(|why| cannot_make(path, &why))
+}
+
+fn cannot_make(path: &Path, why: &io::Error) -> Failure {
+    Failure::plain(format!("cannot make {}: {why}", path.display()))
+}
+
+/// A path below another one.
+pub fn below(folder: Option<&Path>, path: &Path) -> PathBuf {
+    match folder {
+        Some(folder) => folder.join(path.strip_prefix("/").unwrap_or(path)),
+        None => path.to_owned(),
+    }
+}

@@ -1,0 +1,144 @@
+//! launchd, macOS', for the machine and for one person.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    cli::Failure,
+    service::{
+        MARK, Manager, Order, Service, Unit, file, path,
+        step::{Step, step},
+    },
+    sys::user::Person,
+};
+
+/// The manager.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Launchd {
+    /// The machine's.
+    Machine,
+    /// One person's.
+    Person,
+}
+
+impl Launchd {
+    /// Whose services they are, in launchctl's words.
+    fn domain(&self) -> String {
+        if self.is_for_the_machine() {
+            "system".to_owned()
+        } else {
+            format!("gui/{}", rustix::process::geteuid().as_raw())
+        }
+    }
+}
+
+impl Manager for Launchd {
+    fn word(&self) -> &'static str {
+        if self.is_for_the_machine() {
+            "launchd"
+        } else {
+            "launchd-user"
+        }
+    }
+
+    fn is_for_the_machine(&self) -> bool {
+        *self == Self::Machine
+    }
+
+    fn is_here(&self, _uid: u32, _exists: &dyn Fn(&str) -> bool) -> bool {
+        cfg!(target_os = "macos")
+    }
+
+    fn file(&self, name: &str, person: &Person) -> PathBuf {
+        let folder = if self.is_for_the_machine() {
+            PathBuf::from("/Library/LaunchDaemons")
+        } else {
+            person.home.join("Library/LaunchAgents")
+        };
+        folder.join(format!("{}.plist", label(name)))
+    }
+
+    fn render(&self, service: &Service) -> String {
+        let string = |text: &str| format!("        <string>{}</string>", xml(text));
+        let command: Vec<_> = service.command().iter().map(|word| string(word)).collect();
+        let environment = service.variables("\n", |name, value| {
+            format!("        <key>{name}</key>\n{}", string(value))
+        });
+        let user = if self.is_for_the_machine() {
+            let name = xml(&service.unit.person.name);
+            format!("    <key>UserName</key>\n    <string>{name}</string>")
+        } else {
+            String::new()
+        };
+        let values = vec![
+            ("MARK", MARK.to_owned()),
+            ("LABEL", label(&service.unit.name)),
+            ("COMMAND", command.join("\n")),
+            ("ENVIRONMENT", environment),
+            ("USER", user),
+            ("STATE", xml(&path(&self.state(&service.unit)))),
+            ("LOG", xml(&self.log(&service.unit))),
+        ];
+        service.fill(
+            include_str!("../../../packaging/services/launchd.plist"),
+            values,
+        )
+    }
+
+    fn state(&self, unit: &Unit) -> PathBuf {
+        let logs = unit.person.home.join("Library/Logs/noports");
+        logs.join(format!("{}.state", unit.name))
+    }
+
+    fn leaves_state(&self) -> bool {
+        true
+    }
+
+    fn log(&self, unit: &Unit) -> String {
+        path(&self.state(unit).with_extension("log"))
+    }
+
+    fn commands(&self, order: Order, unit: &Unit) -> Vec<Step> {
+        let domain = self.domain();
+        let target = format!("{domain}/{}", label(&unit.name));
+        let bootout = step(&["launchctl", "bootout", &target]).or_not();
+        let start = [
+            step(&["launchctl", "enable", &target]),
+            step(&["launchctl", "bootstrap", &domain, &path(&unit.file)]).or_not(),
+            step(&["launchctl", "kickstart", &target]),
+        ];
+        match order {
+            Order::Start => start.into(),
+            Order::Replace => [bootout].into_iter().chain(start).collect(),
+            Order::Restart => vec![step(&["launchctl", "kickstart", "-k", &target])],
+            Order::Stop => vec![bootout],
+            Order::Forget => Vec::new(),
+        }
+    }
+
+    /// The folder of state and log: launchd makes none.
+    fn prepare(&self, unit: &Unit) -> Result<(), Failure> {
+        file::folder(self.state(unit).parent().unwrap_or(Path::new("/")))
+    }
+}
+
+/// macOS' name of a service.
+fn label(name: &str) -> String {
+    format!("org.{}", name.replacen('-', ".", 1))
+}
+
+/// Text between the tags of an XML file.
+fn xml(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::service::init::launchd::*;
+
+    #[test]
+    fn xml_keeps_its_marks_to_itself() {
+        assert_eq!(xml("<a>&amp;"), "&lt;a&gt;&amp;amp;");
+    }
+}

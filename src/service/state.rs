@@ -1,0 +1,171 @@
+//! What is here, and how it is.
+//!
+//! Three places know: the file that we wrote, what the running program tells ([`supervisor`](crate::sys::supervisor)),
+//! and, when it tells nothing, the service manager.
+
+use std::{fs, path::Path};
+
+use super::{
+    Manager, PROGRAMS, Program, Unit, file::below, init::MANAGERS, is_ours, path, process::told,
+};
+use crate::{
+    cli::Failure,
+    sys::user::{self, Person},
+};
+
+/// A service whose file is here.
+#[derive(Clone)]
+pub struct Installed {
+    /// Its name and its file; and who asks.
+    pub unit: Unit,
+    /// What starts it.
+    pub manager: &'static dyn Manager,
+}
+
+/// The services whose files are here and ours.
+pub fn installed(destdir: Option<&Path>) -> Vec<Installed> {
+    let Some(me) = user::me() else {
+        return Vec::new();
+    };
+    let all = MANAGERS.into_iter();
+    let mut found: Vec<_> = all
+        .flat_map(|manager| installed_for(manager, destdir, &me))
+        .collect();
+    found.sort_by(|a, b| a.unit.name.cmp(&b.unit.name));
+    found
+}
+
+/// Those of one service manager.
+fn installed_for(
+    manager: &'static dyn Manager,
+    destdir: Option<&Path>,
+    me: &Person,
+) -> Vec<Installed> {
+    let example = below(destdir, &manager.file("noports-x", me));
+    let ending = example.extension().unwrap_or_default().to_string_lossy();
+    let ending = if ending.is_empty() {
+        String::new()
+    } else {
+        format!(".{ending}")
+    };
+    let entries = example.parent().map(fs::read_dir);
+    let entries = entries.into_iter().flatten().flatten().flatten();
+    let ours = entries.filter_map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let unit = Unit {
+            name: name_of(name.strip_suffix(&ending)?)?,
+            person: me.clone(),
+            file: entry.path(),
+        };
+        let text = fs::read(&unit.file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        (manager.is_its_own(&text) && is_ours(&text)).then_some(Installed { unit, manager })
+    });
+    ours.collect()
+}
+
+/// `noports-daemon-b` from that, or from macOS' `org.noports.daemon-b`, if it is one of our programs.
+fn name_of(stem: &str) -> Option<String> {
+    let rest = stem
+        .strip_prefix("noports-")
+        .or_else(|| stem.strip_prefix("org.noports."))?;
+    let ours = PROGRAMS.iter().any(|program| of(rest, program));
+    ours.then(|| format!("noports-{rest}"))
+}
+
+fn of(rest: &str, program: &Program) -> bool {
+    let instance = rest.strip_prefix(program.name);
+    instance.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// The services of these programs, or of all.
+///
+/// # Errors
+/// When a word is no program that can be one, or there is none of them.
+pub fn chosen(programs: &[String]) -> Result<Vec<Installed>, Failure> {
+    let mut wanted = Vec::new();
+    for word in programs {
+        wanted.push(Program::named(word).ok_or_else(|| {
+            let names = PROGRAMS.each_ref().map(|program| program.name);
+            Failure::misuse(format!("{word:?} is no service"))
+                .hint(format!("there are {}", names.join(", ")))
+        })?);
+    }
+    let mut found = installed(None);
+    found.retain(|found| {
+        let rest = found.unit.name.trim_start_matches("noports-");
+        wanted.is_empty() || wanted.iter().any(|program| of(rest, program))
+    });
+    if found.is_empty() {
+        let what = programs.first().map_or("daemon", String::as_str);
+        let none = match programs {
+            [] => "no service of noports is installed here".to_owned(),
+            _ => format!("noports {what} is not installed as a service here"),
+        };
+        return Err(Failure::plain(none).hint(format!("noports {what} install --help")));
+    }
+    Ok(found)
+}
+
+/// How a service is.
+#[derive(miniserde::Serialize, Debug)]
+#[allow(missing_docs)]
+pub struct Status {
+    pub service: String,
+    pub init: &'static str,
+    pub file: String,
+    pub running: bool,
+    /// Whether somebody starts it again when it ends.
+    pub watched: bool,
+    pub pid: Option<u32>,
+    /// Seconds since 1970.
+    pub started: Option<u64>,
+    pub version: Option<String>,
+    /// `connected`, `starting`, `lost`, `stopping`, or `down`.
+    pub state: String,
+    pub text: String,
+    pub since: Option<u64>,
+    pub log: String,
+}
+
+impl Status {
+    /// Asks for it.
+    pub fn of(service: &Installed) -> Self {
+        let Installed { unit, manager } = service;
+        let told = told(&manager.state(unit));
+        let known = told.as_ref();
+        Self {
+            service: unit.name.clone(),
+            init: manager.word(),
+            file: path(&unit.file),
+            running: known.is_some(),
+            watched: known.is_some_and(|told| manager.is_watched(unit, told.pid)),
+            pid: known.map(|told| told.pid),
+            started: known.map(|told| told.started),
+            version: known.map(|told| told.version.clone()),
+            state: known.map_or("down", |told| &told.state).to_owned(),
+            text: known.map_or_else(|| manager.why_down(unit), |told| told.text.clone()),
+            since: known.map(|told| told.since),
+            log: manager.log(unit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::service::state::*;
+
+    #[test]
+    fn only_names_of_our_programs_are_ours() {
+        for (stem, want) in [
+            ("noports-daemon", Some("noports-daemon")),
+            ("noports-daemon-b", Some("noports-daemon-b")),
+            ("org.noports.daemon-b", Some("noports-daemon-b")),
+            ("noports-daemons", None),
+            ("noports-", None),
+            ("sshd", None),
+        ] {
+            assert_eq!(name_of(stem).as_deref(), want, "{stem}");
+        }
+    }
+}
