@@ -110,7 +110,7 @@ impl Tunnel<'_> {
         words
     }
 
-    /// Where the device's name leads (see [`super::ssh`]). A rendezvous far away is reached as the person reaches others.
+    /// Where the device's name leads (see [`crate::sys::ssh`]). A rendezvous far away is reached as the person reaches others.
     fn ours(&self) -> Vec<(&'static str, String)> {
         let Some(alias) = self.alias else {
             return Vec::new();

@@ -20,7 +20,7 @@ mod note;
 mod shares;
 mod tally;
 
-/// Most unexpired notifications kept for one atSign; of one sender an eighth ([`MAX_SHARE`]).
+/// Most unexpired notifications kept for one atSign; of one sender an eighth ([`shares::MAX_SHARE`]).
 pub const MAX_INBOX: u64 = 50_000;
 /// Most bytes of unexpired received notifications kept for one atSign.
 pub const MAX_INBOX_BYTES: u64 = 128 << 20;
