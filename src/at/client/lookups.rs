@@ -135,12 +135,13 @@ impl Lookups {
         let mut memory = self.memory();
         if silent {
             memory.silent.add(of, Instant::now());
-            memory.suspects.add(asker, Instant::now());
+            // Whose own server is silent for a while did not choose that; whoever names others' did.
+            if asker != of {
+                memory.suspects.add(asker, Instant::now());
+            }
             return Err(silence(of));
         }
-        if outcome.is_ok() {
-            memory.suspects.remove(asker);
-        }
+        // A good answer forgives nothing: whoever asks for silent ones can ask for a good one in between.
         outcome
     }
 
