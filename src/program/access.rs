@@ -278,11 +278,12 @@ mod tests {
         ] {
             let split: Vec<&str> = words.split(' ').collect();
             let args = Args::from_args(&["noports", "access"], &split).unwrap();
-            let got = change(&args)
-                .map(|change| change.map_or(String::new(), |(list, adds, others)| {
+            let got = change(&args).map(|change| {
+                change.map_or(String::new(), |(list, adds, others)| {
                     let others: Vec<_> = others.iter().map(AtSign::as_str).collect();
                     format!("{list:?} {adds} {}", others.join(" "))
-                }));
+                })
+            });
             match (got, want) {
                 (Ok(got), Ok(want)) => assert_eq!(got, want, "{words}"),
                 (Err(failure), Err(want)) => {
@@ -308,7 +309,11 @@ mod tests {
             ("@c", false, false),
             ("@c @b", false, true),
         ] {
-            assert_eq!(changes(&before, &others(names), adds), want, "{names} {adds}");
+            assert_eq!(
+                changes(&before, &others(names), adds),
+                want,
+                "{names} {adds}"
+            );
         }
         assert!(!changes(&[], &others("@me"), false));
     }

@@ -48,7 +48,10 @@ fn sum_up(sender: &Option<AtSign>) {
     let more = counts().end(sender);
     if more > 0 {
         let from = sender.as_ref().map_or("others", AtSign::as_str);
-        info!("ignored from={from} more={more} within={}s", MINUTE.as_secs());
+        info!(
+            "ignored from={from} more={more} within={}s",
+            MINUTE.as_secs()
+        );
     }
 }
 

@@ -20,7 +20,8 @@ use crate::{
     net::tls::TlsStream,
     server::{
         session::{
-            Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch, page, stats_line,
+            Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch, page,
+            stats_line,
         },
         store::{StoreError, Tx},
     },

@@ -208,7 +208,9 @@ impl Session {
             grant: self.grant().cloned(),
             replay: since,
             until: self.home.last_epoch(tx)?,
-            longest: self.longest_line.map_or(MAX_LINE, |most| most.min(MAX_LINE)),
+            longest: self
+                .longest_line
+                .map_or(MAX_LINE, |most| most.min(MAX_LINE)),
         };
         self.watching = true;
         Ok(Answer::Next(Next::Watch(Box::new(watch))))

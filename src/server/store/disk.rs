@@ -132,7 +132,9 @@ impl Slot {
         }
         self.removed.store(0, Ordering::Relaxed);
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = open.as_mut() else { return };
+        let Some(database) = open.as_mut() else {
+            return;
+        };
         let done = catch_unwind(AssertUnwindSafe(|| database.compact()));
         drop(open);
         let left = fs::metadata(&self.file).map_or(0, |found| found.len());

@@ -182,7 +182,10 @@ impl Home {
         self.leave_line(tx, note)?;
         note.place = 0;
         // From now on it counts for no box, and is there to tell its status only. Values are what fills a disk.
-        note.value = note.value.take().filter(|value| value.len() <= MAX_SPENT_VALUE);
+        note.value = note
+            .value
+            .take()
+            .filter(|value| value.len() <= MAX_SPENT_VALUE);
         self.save_note(tx, note)
     }
 

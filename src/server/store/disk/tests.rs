@@ -256,9 +256,8 @@ fn the_file_gets_small_again_when_what_was_large_is_gone() {
         const LARGE: usize = 5 << 20;
         let folder = Folder::new();
         let store = open(&folder);
-        let put = |key: u8, bytes: usize| {
-            store.write(move |tx| tx.put(vec![200, key], vec![key; bytes]))
-        };
+        let put =
+            |key: u8, bytes: usize| store.write(move |tx| tx.put(vec![200, key], vec![key; bytes]));
         let done = |outcome: Result<(), StoreError>| outcome.unwrap_or_else(|why| panic!("{why}"));
         for n in 0..20 {
             done(put(n, LARGE).await);
