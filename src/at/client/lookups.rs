@@ -167,9 +167,14 @@ impl Lookups {
         }
     }
 
+    /// Whether its last questions met silence.
+    pub(super) fn is_suspect(&self, asker: &AtSign) -> bool {
+        self.memory().suspects.has(asker, Instant::now())
+    }
+
     fn shares(&self, asker: &AtSign) -> Vec<Share<Party>> {
         let mut shares = vec![(Party::Asker(asker.clone()), OF_ONE)];
-        if self.memory().suspects.has(asker, Instant::now()) {
+        if self.is_suspect(asker) {
             shares.push((Party::Suspects, OF_SUSPECTS));
         }
         shares
