@@ -24,6 +24,23 @@ pub fn ask(who: &AtSign) -> Verb {
     }
 }
 
+/// What the JSON behind `clientConfig:` calls the longest line, in bytes, that a monitor is to send.
+pub const LONGEST_LINE: &str = "longestLine";
+/// The last version that is answered with errors as text; servers want one beside everything else.
+const TEXT_VERSION: &str = "3.0.37";
+
+/// `from:@alice:clientConfig:{…}`: also tells how long a line of a monitor may be. Whoever may write to us decides how
+/// long lines are, and a slow line would carry megabytes only for us to throw them away. Servers take from that JSON
+/// the names they know; those that know no `clientConfig` at all refuse the command, and are asked with [`ask`].
+pub fn ask_with_limit(who: &AtSign, limit: usize) -> Verb {
+    Verb::From {
+        who: who.clone(),
+        config: Some(format!(
+            r#"{{"version":"{TEXT_VERSION}","{LONGEST_LINE}":"{limit}"}}"#
+        )),
+    }
+}
+
 /// The answer to `from` (text behind `data:`) → the `pkam` line, with the enrolment id when the keys have one.
 ///
 /// # Errors

@@ -130,6 +130,7 @@ impl From<AtError> for Failure {
             | AtError::Lost { .. }
             | AtError::Silent(_)
             | AtError::NoKeyNow(..) => exit::UNREACHABLE,
+            AtError::ShutOut(_) => exit::DEVICE_REFUSED,
             AtError::Tls { source, .. } => code_of_tls(source),
             AtError::Unknown { .. } => exit::UNKNOWN,
             AtError::Login { .. } | AtError::Auth(_) => exit::LOGIN,

@@ -95,15 +95,22 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     progress.done(format_args!("logged in as {who}"));
 
     let mut doomed = clears(&args)?;
-    if let Some(change) = change {
-        if let Config::Add(List::Block, names) = &change {
-            doomed = Some(names.clone());
+    if let Some((list, adds, others)) = change {
+        if (list, adds) == (List::Block, true) {
+            doomed = Some(others.clone());
         }
-        let opens = matches!(change, Config::Add(List::Allow, _));
-        let first = opens && names(&at, List::Allow).await?.is_empty();
-        at.run(&Verb::Config(change)).await.map_err(refused)?;
-        progress.done("the list is changed");
-        if first {
+        let before = names(&at, list).await?;
+        let news = changes(&before, &others, adds);
+        let command = match adds {
+            true => Config::Add(list, others),
+            false => Config::Remove(list, others),
+        };
+        at.run(&Verb::Config(command)).await.map_err(refused)?;
+        progress.done(match news {
+            true => "the list is changed",
+            false => "no change: the list was like that already",
+        });
+        if (list, adds) == (List::Allow, true) && before.is_empty() {
             progress.note("from now on nobody else is let in; a rendezvous has to be, too");
         }
     }
@@ -129,8 +136,11 @@ fn clears(args: &Args) -> Result<Option<Vec<AtSign>>, Failure> {
     Ok(Some(others.collect::<Result<_, _>>()?))
 }
 
+/// To which list these are added, or taken from it.
+type Change = (List, bool, Vec<AtSign>);
+
 /// What the words ask for.
-fn change(args: &Args) -> Result<Option<Config>, Failure> {
+fn change(args: &Args) -> Result<Option<Change>, Failure> {
     let found = WORDS.iter().find(|row| row.0 == args.word);
     let (word, change) = found.ok_or_else(|| {
         let words: Vec<_> = WORDS.iter().map(|row| row.0).collect();
@@ -145,9 +155,20 @@ fn change(args: &Args) -> Result<Option<Config>, Failure> {
         (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
         (Some(_), true) => Err(Failure::misuse(format!("{word} whom?"))
             .hint(format!("noports access {word} {} @somebody", args.atsign))),
-        (Some((list, true)), false) => Ok(Some(Config::Add(*list, others))),
-        (Some((list, false)), false) => Ok(Some(Config::Remove(*list, others))),
+        (Some((List::Block, true)), false) if others.contains(&args.atsign.parse()?) => {
+            Err(Failure::misuse(format!(
+                "{} cannot block itself: its atServer always lets its own programs in",
+                args.atsign
+            )))
+        }
+        (Some((list, adds)), false) => Ok(Some((*list, *adds, others))),
     }
+}
+
+/// Whether adding or removing these makes a difference.
+fn changes(before: &[String], others: &[AtSign], adds: bool) -> bool {
+    let before: Vec<AtSign> = before.iter().filter_map(|name| name.parse().ok()).collect();
+    others.iter().any(|other| before.contains(other) != adds)
 }
 
 /// The names in a list.
@@ -241,10 +262,13 @@ mod tests {
     fn words_become_commands_or_are_refused_by_name() {
         for (words, want) in [
             ("show @a", Ok("")),
-            ("allow @a bob @Carol", Ok("config:allow:add:@bob @carol")),
-            ("disallow @a @b", Ok("config:allow:remove:@b")),
-            ("block @a @b", Ok("config:block:add:@b")),
-            ("unblock @a @b", Ok("config:block:remove:@b")),
+            ("allow @a bob @Carol", Ok("Allow true @bob @carol")),
+            ("disallow @a @b", Ok("Allow false @b")),
+            ("block @a @b", Ok("Block true @b")),
+            ("unblock @a @b", Ok("Block false @b")),
+            ("block @a @b @A", Err("@a cannot block itself")),
+            ("block a a", Err("a cannot block itself")),
+            ("unblock @a @a", Ok("Block false @a")),
             ("block @a", Err("block whom?")),
             ("show @a @b", Err("show takes one atSign")),
             ("permit @a @b", Err("\"permit\" is none of show, allow")),
@@ -254,8 +278,12 @@ mod tests {
         ] {
             let split: Vec<&str> = words.split(' ').collect();
             let args = Args::from_args(&["noports", "access"], &split).unwrap();
-            let got = change(&args)
-                .map(|change| change.map_or(String::new(), |c| Verb::Config(c).to_string()));
+            let got = change(&args).map(|change| {
+                change.map_or(String::new(), |(list, adds, others)| {
+                    let others: Vec<_> = others.iter().map(AtSign::as_str).collect();
+                    format!("{list:?} {adds} {}", others.join(" "))
+                })
+            });
             match (got, want) {
                 (Ok(got), Ok(want)) => assert_eq!(got, want, "{words}"),
                 (Err(failure), Err(want)) => {
@@ -265,6 +293,29 @@ mod tests {
                 (got, want) => panic!("{words}: {got:?} instead of {want:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_was_so_already_is_no_change() {
+        let before = ["@a".to_owned(), "b".to_owned()];
+        let others = |names: &str| {
+            let names = names.split(' ').map(|name| name.parse().unwrap());
+            names.collect::<Vec<AtSign>>()
+        };
+        for (names, adds, want) in [
+            ("@a", true, false),
+            ("@A b @a", true, false),
+            ("@a @c", true, true),
+            ("@c", false, false),
+            ("@c @b", false, true),
+        ] {
+            assert_eq!(
+                changes(&before, &others(names), adds),
+                want,
+                "{names} {adds}"
+            );
+        }
+        assert!(!changes(&[], &others("@me"), false));
     }
 
     #[test]

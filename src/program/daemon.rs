@@ -61,6 +61,7 @@ use crate::{
     secret::Secret,
     session::{
         authorise::{Consult, Doorman, Verdict},
+        ignored,
         in_work::InWork,
         online,
     },
@@ -216,7 +217,7 @@ impl Daemon {
     fn act(&self, note: Notification, verdict: Verdict) {
         let Some(word) = self.word(&note) else { return };
         let ignored =
-            |reason: &str| info!("ignored from={} word={word} reason={reason}", note.from);
+            |reason: &str| ignored::note(&note.from, format_args!("word={word} reason={reason}"));
         let permit = match verdict {
             Verdict::Allowed(permit) => Ok(permit),
             Verdict::Denied(why) => Err(why),
@@ -281,13 +282,14 @@ impl Daemon {
             },
             (_, Some(Err(_)) | None) => "no_key",
         };
-        info!("ignored from={from} word=privatekey reason={kept}");
+        ignored::note(from, format_args!("word=privatekey reason={kept}"));
     }
 
     /// A public key that is to be let in for good: a way to the same sshd, so only for who may open that.
     async fn accept_key(self, note: Notification, permit: Result<Permit, String>) {
         let from = &note.from;
-        let ignored = |why: &str| info!("ignored from={from} word=sshpublickey reason={why:?}");
+        let ignored =
+            |why: &str| ignored::note(from, format_args!("word=sshpublickey reason={why:?}"));
         let allowed = permit.and_then(|permit| self.judge(None, &permit).map(drop));
         if let Err(why) = allowed {
             return ignored(&why);

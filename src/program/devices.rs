@@ -18,14 +18,16 @@ use std::{
 };
 
 use argh::FromArgs;
-use async_std::{future::timeout, task};
+use async_std::{channel::bounded, future::timeout, task};
+use futures_lite::future::{or, pending, zip};
 use log::{LevelFilter, debug};
 use miniserde::json;
 
 use crate::{
     at::{
         AtKey, AtSign, Verb,
-        client::{Client, Event, Subscription},
+        client::{AtError, Client, Event, Subscription},
+        fault::Code,
     },
     cli::{self, Console, Failure, with_account},
     np::{
@@ -109,7 +111,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     names.sort();
     names.dedup();
     progress.begin(format!("asking {} devices", names.len()));
-    let devices = ask(&at, inbox, names, patience).await;
+    let (devices, failures) = ask(&at, inbox, names, patience).await;
     let active = devices.iter().filter(|device| device.active).count();
     progress.done(format!("{active} of {} devices answer", devices.len()));
     if console.is_classic() {
@@ -121,7 +123,27 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     } else if !devices.is_empty() {
         cli::print_out(&table(&devices));
     }
-    Ok(())
+    outcome(&devices, failures)
+}
+
+/// What went wrong, each once. A failure when that is all there is to say.
+fn outcome(devices: &[Device], failures: Vec<(AtSign, AtError)>) -> Result<(), Failure> {
+    let mut told: Vec<Failure> = Vec::new();
+    for (who, error) in failures {
+        let failure = about(error, &who);
+        if told
+            .iter()
+            .all(|earlier| earlier.message != failure.message)
+        {
+            told.push(failure);
+        }
+    }
+    let none = devices.iter().all(|device| device.trouble.is_some());
+    let last = if none { told.pop() } else { None };
+    for failure in told {
+        cli::print_err(&format!("noports devices: {failure}"));
+    }
+    last.map_or(Ok(()), Err)
 }
 
 /// Devices that are asked whether they have a record or not.
@@ -186,17 +208,47 @@ struct Device {
     last_seen: Option<String>,
     /// It answers, and keeps no record.
     hidden: bool,
+    /// Why it could not be asked.
+    trouble: Option<Trouble>,
 }
 
-/// Pings all, reads all records, and waits until all have answered or the time is up.
+/// Why a device could not be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Its atServer does not let us in.
+    Refused,
+    /// The question could not be sent.
+    NotAsked,
+}
+
+impl Trouble {
+    fn of(error: &AtError) -> Self {
+        match error {
+            AtError::Refused(fault)
+                if matches!(fault.code, Some(Code::Handshake | Code::Blocked)) =>
+            {
+                Self::Refused
+            }
+            _ => Self::NotAsked,
+        }
+    }
+}
+
+/// Pings all, reads all records, and waits until all that could be asked have answered, or the time is up. Also says
+/// why some could not be.
 async fn ask(
     at: &Client,
     inbox: Subscription,
     names: Vec<Name>,
     patience: Duration,
-) -> Vec<Device> {
+) -> (Vec<Device>, Vec<(AtSign, AtError)>) {
     let mut answers: HashMap<Name, Heartbeat> = HashMap::new();
-    let hear = hear(at, inbox, &names, &mut answers);
+    let (give_up, hopeless) = bounded(1);
+    let hear = or(hear(at, inbox, &names, &mut answers), async {
+        if hopeless.recv().await.is_err() {
+            pending().await
+        }
+    });
     let mut records = BTreeMap::new();
     let questions = async {
         for some in names.chunks(AT_ONCE) {
@@ -208,37 +260,57 @@ async fn ask(
                 records.insert(name.clone(), task.await);
             }
         }
+        if records.len() == names.len() && records.values().all(|record| record.is_err()) {
+            // Nobody will answer.
+            let _ = give_up.try_send(());
+        }
     };
-    let both = futures_lite::future::zip(timeout(patience, hear), timeout(patience, questions));
+    let both = zip(timeout(patience, hear), timeout(patience, questions));
     let _ = both.await;
-    let device = |name: Name| {
+    let mut failures = Vec::new();
+    let mut device = |name: Name| {
         let (heartbeat, record) = (answers.remove(&name), records.remove(&name));
         let active = heartbeat.is_some();
         // Asked for its record, and there was none; not: the time was up before.
-        let hidden = active && matches!(record, Some(Ok(None)));
-        let record = record.and_then(Result::ok).flatten();
+        let hidden = active && matches!(record, Some(Ok(Some(None))));
+        let (record, error) = match record {
+            Some(Ok(record)) => (record.flatten(), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        let error = error.filter(|_| !active);
+        let trouble = error.as_ref().map(Trouble::of);
+        failures.extend(error.map(|error| (name.0.clone(), error)));
         let (text, written) = record.map_or((None, None), |(text, at)| (Some(text), at));
         Device {
             active,
             about: heartbeat.or_else(|| Heartbeat::parse(&text?).ok()),
             last_seen: written.filter(|_| !active),
             hidden,
+            trouble,
             name,
         }
     };
-    names.into_iter().map(device).collect()
+    let devices = names.into_iter().map(&mut device).collect();
+    (devices, failures)
 }
 
 /// A record's text, and when it was written.
 type Record = Option<(String, Option<String>)>;
 
-/// The device's record; `Err`: whether there is one cannot be told.
-async fn ask_one(at: Client, (who, device): Name) -> Result<Record, ()> {
-    online::send_or_log(&at, &ping::ask(&who, &device)).await;
+/// The device's record; `None`: whether there is one cannot be told; `Err`: it could not be asked.
+async fn ask_one(at: Client, (who, device): Name) -> Result<Option<Record>, AtError> {
+    online::send(&at, &ping::ask(&who, &device)).await?;
     let entity = format!("device_info.{device}.{NAMESPACE}");
-    at.get_shared_afresh(&who, &entity).await.map_err(|error| {
-        debug!("record_of={device}{who} reason={:?}", error.to_string());
-    })
+    match at.get_shared_afresh(&who, &entity).await {
+        Ok(record) => Ok(Some(record)),
+        // The question only waits on its way: it will not be let in either.
+        Err(error) if Trouble::of(&error) == Trouble::Refused => Err(error),
+        Err(error) => {
+            debug!("record_of={device}{who} reason={:?}", error.to_string());
+            Ok(None)
+        }
+    }
 }
 
 async fn hear(
@@ -285,7 +357,8 @@ fn ping_again(at: &Client, names: &[Name], answers: &HashMap<Name, Heartbeat>) {
     let at = at.clone();
     task::spawn(async move {
         for (who, device) in silent {
-            online::send_or_log(&at, &ping::ask(&who, &device)).await;
+            // What can go wrong was told the first time.
+            let _ = online::send(&at, &ping::ask(&who, &device)).await;
         }
     });
 }

@@ -52,7 +52,7 @@ use crate::{
         ids::{Nonce, SessionId},
         ports::{self, Asked, Form, Logins, Ports},
     },
-    session::{in_work::InWork, online},
+    session::{ignored, in_work::InWork, online},
     text::json::Object,
 };
 
@@ -192,7 +192,7 @@ impl Rendezvous {
         }
         let allowed = self.policy.managers.is_empty() || self.policy.managers.contains(&note.from);
         if !allowed {
-            return info!("ignored from={} reason=not_a_manager", note.from);
+            return ignored::note(&note.from, "reason=not_a_manager");
         }
         let Some(working) = self.in_work.begin(&note.from) else {
             return;
@@ -213,7 +213,8 @@ impl Rendezvous {
         let text = match self.at.open(note).await {
             Ok(text) => text?,
             Err(error) => {
-                refused(&error.to_string());
+                // So far nobody has proven anything.
+                ignored::note(from, format_args!("reason={:?}", error.to_string()));
                 return None;
             }
         };

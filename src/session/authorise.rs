@@ -36,6 +36,7 @@ use crate::{
             rpc::{self, Kind, Reply, RequestId},
         },
     },
+    session::ignored,
 };
 
 /// How long a policy has to answer.
@@ -164,7 +165,7 @@ impl Doorman {
                 let (doorman, note) = (self.clone(), note.clone());
                 task::spawn(async move { doorman.read(kind, id, &note, &waiting).await });
             }
-            _ => info!("ignored from={} rpc={id} reason=not_asked", note.from),
+            _ => ignored::note(&note.from, format_args!("rpc={id} reason=not_asked")),
         }
         true
     }
@@ -173,11 +174,8 @@ impl Doorman {
         let text = match self.0.at.open(note).await {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
-                return info!(
-                    "ignored from={} rpc={id} reason={:?}",
-                    note.from,
-                    error.to_string()
-                );
+                let why = error.to_string();
+                return ignored::note(&note.from, format_args!("rpc={id} reason={why:?}"));
             }
         };
         match Reply::parse(kind, id, &text) {

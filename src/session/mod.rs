@@ -6,12 +6,14 @@
 //! | [`authorise`] | may this atSign open a session? the list of managers, then the policy | daemon |
 //! | [`launch`] | start a bridge as a process of its own, its secrets over a pipe | daemon, client, tunnel |
 //! | [`bridge`] | one end of the pipe: local stream, rendezvous, one or many connections | bridge, client, tunnel |
+//! | [`ignored`] | what the log says of messages that come to nothing | daemon, rendezvous, policy |
 //! | [`in_work`] | messages being dealt with: how many, and how many of one sender | daemon, rendezvous, policy |
 //! | [`online`] | stay logged in, send messages, end on a signal | daemon, rendezvous, policy |
 
 pub mod ask;
 pub mod authorise;
 pub mod bridge;
+pub mod ignored;
 pub mod in_work;
 pub mod launch;
 pub mod online;

@@ -41,6 +41,8 @@ pub enum AtError {
     Silent(Duration),
     #[error("no key of {0} can be had now: {1}")]
     NoKeyNow(AtSign, &'static str),
+    #[error("{0}'s atServer does not let us in")]
+    ShutOut(AtSign),
     #[error("{0} has no public key")]
     NoPublicKey(AtSign),
     #[error("the connection to the atServer has been closed")]
@@ -78,6 +80,7 @@ impl AtError {
                 "try again; if it stays like this, look at the network"
             }
             Self::NoKeyNow(..) => "try again in a minute",
+            Self::ShutOut(_) => "its owner may have blocked our atSign, or allowed others only",
             Self::NoPublicKey(_) => "has that atSign been activated?",
             Self::Refused(_)
             | Self::Closed

@@ -21,7 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-use super::{AtError, AtSign, Network, Timing, barred::Barred, error::Broken};
+use super::{AtError, AtSign, Network, Timing, barred::Barred, error::Broken, worker::closes};
 
 /// Read at a time.
 const READ: usize = 4096;
@@ -95,9 +95,15 @@ pub(super) struct Door {
 impl Door {
     /// Connects and logs in, unless these keys were refused for good a moment ago.
     pub(super) async fn log_in(&self) -> Result<Link, AtError> {
+        self.log_in_reading(None).await
+    }
+
+    /// The same, and tells how long the lines are that are read here.
+    pub(super) async fn log_in_reading(&self, limit: Option<usize>) -> Result<Link, AtError> {
         self.barred.check(&self.keys.atsign)?;
         let stream = Arc::clone(&self.reach).reach().await?;
         let mut link = Link::new(stream, self.keys.atsign.clone(), &self.timing);
+        link.limit = limit;
         let outcome = link.login(&self.keys).await;
         if let Err(AtError::Auth(auth::AuthError::WrongServer(_))) = &outcome {
             self.reach.doubt();
@@ -118,6 +124,8 @@ pub struct Link {
     dead: bool,
     /// The server has said its last word.
     ended: bool,
+    /// To be told at the login: the longest line that is read here.
+    limit: Option<usize>,
     read: Box<[u8; READ]>,
 }
 
@@ -163,6 +171,7 @@ impl Link {
             timing: *timing,
             dead: false,
             ended: false,
+            limit: None,
             read: Box::new([0; READ]),
         }
     }
@@ -203,8 +212,7 @@ impl Link {
             )),
         };
         let dialog = async {
-            let ask = auth::ask(&self.who).to_string();
-            let challenge = refused(self.exchange(&ask).await?)?;
+            let challenge = refused(self.challenge().await?)?;
             let proof = prove(&challenge)?.to_string();
             let answer = refused(self.exchange(&proof).await?)?;
             match answer == auth::SUCCESS {
@@ -220,7 +228,19 @@ impl Link {
         outcome.unwrap_or(Err(AtError::Silent(within)))
     }
 
-    /// For the login, whose deadline covers both commands.
+    async fn challenge(&mut self) -> Result<Reply, AtError> {
+        if let Some(limit) = self.limit {
+            let ask = auth::ask_with_limit(&self.who, limit).to_string();
+            match self.exchange(&ask).await? {
+                // It knows no more than the plain command, or wants something else in the JSON.
+                Reply::Error(fault) if !closes(&fault) => {}
+                reply => return Ok(reply),
+            }
+        }
+        self.exchange(&auth::ask(&self.who).to_string()).await
+    }
+
+    /// For the login, whose deadline covers all its commands.
     async fn exchange(&mut self, line: &str) -> Result<Reply, AtError> {
         let within = self.timing.login;
         let reply = self.ask_line(line, within).await;

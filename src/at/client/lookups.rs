@@ -11,6 +11,7 @@
 //!                              ▼
 //!                a connection that is there, or a new one ─▶ 3 s ─▶ the key, or silence that is remembered
 //! ```
+//! That it does not let us in is an answer: `SHUT_OUT`.
 //! So one silent server costs whoever asks for it 3 s in a minute, and nobody else anything; and those who ask for
 //! many silent ones share two places, while two are left for everybody else. Programs that ask for themselves use the
 //! command connection: it saves them a login.
@@ -57,6 +58,9 @@ const OF_ONE: usize = 2;
 const OF_SUSPECTS: usize = 2;
 /// How long silence is remembered.
 const MEMORY: Duration = Duration::from_secs(60);
+/// How long it is remembered that another atServer does not let us in: that costs nobody any waiting, and its owner may
+/// be about to change it.
+const SHUT_OUT: Duration = Duration::from_secs(5);
 /// Most atSigns that are remembered, of either kind.
 const MAX_REMEMBERED: usize = 1024;
 /// For its farewell.
@@ -80,6 +84,8 @@ struct Memory {
     silent: Recent<AtSign>,
     /// Who asked for such a one.
     suspects: Recent<AtSign>,
+    /// Whose atServer does not let us in.
+    shut: Recent<AtSign>,
 }
 
 #[derive(Default)]
@@ -97,6 +103,7 @@ impl Lookups {
             memory: StdMutex::new(Memory {
                 silent: recent(),
                 suspects: recent(),
+                shut: Recent::new(SHUT_OUT, MAX_REMEMBERED),
             }),
             idle: StdMutex::default(),
         })
@@ -135,25 +142,39 @@ impl Lookups {
         let mut memory = self.memory();
         if silent {
             memory.silent.add(of, Instant::now());
-            memory.suspects.add(asker, Instant::now());
+            // Whose own server is silent for a while did not choose that; whoever names others' did.
+            if asker != of {
+                memory.suspects.add(asker, Instant::now());
+            }
             return Err(silence(of));
         }
-        if outcome.is_ok() {
-            memory.suspects.remove(asker);
+        if matches!(&outcome, Err(AtError::Refused(fault)) if is_shut(fault)) {
+            memory.shut.add(of, Instant::now());
+            return Err(AtError::ShutOut(of.clone()));
         }
+        // A good answer forgives nothing: whoever asks for silent ones can ask for a good one in between.
         outcome
     }
 
     fn recall(&self, of: &AtSign) -> Result<(), AtError> {
-        match self.memory().silent.has(of, Instant::now()) {
-            true => Err(silence(of)),
+        let (memory, now) = (self.memory(), Instant::now());
+        if memory.silent.has(of, now) {
+            return Err(silence(of));
+        }
+        match memory.shut.has(of, now) {
+            true => Err(AtError::ShutOut(of.clone())),
             false => Ok(()),
         }
     }
 
+    /// Whether its last questions met silence.
+    pub(super) fn is_suspect(&self, asker: &AtSign) -> bool {
+        self.memory().suspects.has(asker, Instant::now())
+    }
+
     fn shares(&self, asker: &AtSign) -> Vec<Share<Party>> {
         let mut shares = vec![(Party::Asker(asker.clone()), OF_ONE)];
-        if self.memory().suspects.has(asker, Instant::now()) {
+        if self.is_suspect(asker) {
             shares.push((Party::Suspects, OF_SUSPECTS));
         }
         shares
@@ -234,8 +255,13 @@ fn silence(of: &AtSign) -> AtError {
 fn is_silence(fault: &Fault) -> bool {
     matches!(
         fault.code,
-        Some(Code::UnableToConnect | Code::Timeout | Code::Socket | Code::Handshake)
+        Some(Code::UnableToConnect | Code::Timeout | Code::Socket)
     )
+}
+
+/// The other one answered, and does not let us in.
+fn is_shut(fault: &Fault) -> bool {
+    matches!(fault.code, Some(Code::Handshake | Code::Blocked))
 }
 
 /// Whether our own atServer is well: then the silence was the other's.

@@ -9,7 +9,8 @@
 //! Keys that were revoked, denied or have expired: `Lost` with those words, and one login in two minutes.
 //! A consumer that is slow makes the task wait, and so the server; nothing piles up here, however much was missed.
 //!
-//! Whoever may write to us decides how long a line is. One above the limit is passed over without being kept, its time
+//! Whoever may write to us decides how long a line is. The server is told the limit and may leave longer ones out
+//! (`at::auth`); then the next one's time tells that they are behind us. One above the limit that comes is passed over without being kept, its time
 //! counts as heard, and so the server is not asked for it again. Its time stands behind its value: when the connection
 //! ends before that came, it will come once more. After [`MAX_TORN`] such ends at the same place what was missed is
 //! given up, and only what is new is asked for.
@@ -34,7 +35,7 @@ use crate::{
         fault::Code,
         keyfile::AtKeys,
         notification::Notification,
-        reply::{Reply, Skipped},
+        reply::{MAX_LINE, Reply, Skipped},
         verb::Verb,
     },
     net::backoff::Backoff,
@@ -257,7 +258,9 @@ impl Monitor {
     }
 
     async fn attempt(&mut self, settle: Duration) -> Result<(Link, Reply), AtError> {
-        let mut link = self.door.log_in().await?;
+        // The longest that any line may be need not be told.
+        let limit = Some(self.limit).filter(|limit| *limit < MAX_LINE);
+        let mut link = self.door.log_in_reading(limit).await?;
         let within = self.timing.reply;
         let line = super::link::command(&monitor(&self.regex, self.own, self.last))?;
         link.becomes_monitor(self.limit);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_std::task;
-use log::{error, info};
+use log::error;
 
 use super::Daemon;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         Message, NAMESPACE,
         ping::{self, Heartbeat},
     },
-    session::online,
+    session::{ignored, online},
     sys,
 };
 
@@ -65,10 +65,9 @@ impl Daemon {
                 let answer = self.heartbeat_message(&note.from, &self.heartbeat());
                 online::send_or_log(&self.at, &answer).await;
             }
-            other => info!(
-                "ignored from={} word=ping reason={:?}",
-                note.from,
-                online::unread(other)
+            other => ignored::note(
+                &note.from,
+                format_args!("word=ping reason={:?}", online::unread(other)),
             ),
         }
     }

@@ -2,7 +2,7 @@
 
 use miniserde::json;
 
-use super::Device;
+use super::{Device, Trouble};
 
 #[derive(miniserde::Serialize)]
 struct DeviceLine<'a> {
@@ -17,10 +17,12 @@ struct DeviceLine<'a> {
 
 impl Device {
     pub(super) fn state(&self) -> &'static str {
-        match (self.active, self.hidden) {
-            (true, true) => "hidden",
-            (true, false) => "active",
-            (false, _) => "silent",
+        match (self.active, self.hidden, self.trouble) {
+            (true, true, _) => "hidden",
+            (true, false, _) => "active",
+            (false, _, Some(Trouble::Refused)) => "refused",
+            (false, _, Some(Trouble::NotAsked)) => "not asked",
+            (false, _, None) => "silent",
         }
     }
 

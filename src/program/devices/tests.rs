@@ -1,4 +1,5 @@
 use super::*;
+use crate::at::fault::Fault;
 
 fn name(at: &str, device: &str) -> Name {
     (at.parse().unwrap(), device.parse().unwrap())
@@ -37,6 +38,7 @@ fn device(at: &str, device: &str, active: bool) -> Device {
         }),
         last_seen: (!active).then(|| "2026-11-21 10:00:00.000Z".to_owned()),
         hidden: false,
+        trouble: None,
     }
 }
 
@@ -104,4 +106,39 @@ fn a_line_of_json_for_each_device() {
     let active = device("@d", "pi", true).to_json();
     assert!(active.contains(r#""state":"active","version":"1.2.3","services":["localhost:22","#));
     assert!(active.ends_with(r#""lastSeen":"now"}"#), "{active}");
+}
+
+#[test]
+fn a_device_that_does_not_let_us_in_is_not_called_silent_and_told_of_once() {
+    let shut = || AtError::Refused(Fault::new(Code::Handshake, "Unable to connect"));
+    let out = |device: Device| Device {
+        trouble: Some(Trouble::of(&shut())),
+        ..device
+    };
+    let mine = || {
+        vec![
+            out(device("@d", "pi", false)),
+            out(device("@d", "nas", false)),
+        ]
+    };
+    assert!(table(&mine()).contains("refused"), "{}", table(&mine()));
+    assert!(mine()[0].to_json().contains(r#""state":"refused""#));
+    let failures = || {
+        vec![
+            ("@d".parse().unwrap(), shut()),
+            ("@d".parse().unwrap(), shut()),
+        ]
+    };
+    let failure = outcome(&mine(), failures()).unwrap_err();
+    assert_eq!(failure.message, "@d's atServer does not let you in");
+    assert_eq!(failure.code, cli::exit::DEVICE_REFUSED);
+    // Somebody else could be asked: no failure.
+    let mut more = mine();
+    more.push(device("@e", "kiosk", false));
+    outcome(&more, failures()).unwrap();
+    outcome(&[], Vec::new()).unwrap();
+    // Other troubles are no refusals.
+    assert_eq!(Trouble::of(&AtError::Closed), Trouble::NotAsked);
+    let timeout = AtError::Refused(Fault::new(Code::Timeout, "late"));
+    assert_eq!(Trouble::of(&timeout), Trouble::NotAsked);
 }

@@ -64,8 +64,17 @@ impl Action {
         ACTIONS[self as usize].2
     }
 
+    /// The state it leads to.
     pub(super) fn done(self) -> &'static str {
         ACTIONS[self as usize].3
+    }
+
+    /// The same for people: there are two ways to get approved.
+    pub(super) fn past(self) -> &'static str {
+        match self {
+            Self::Unrevoke => "unrevoked",
+            _ => self.done(),
+        }
     }
 }
 
@@ -106,6 +115,10 @@ impl Name {
 
     fn is_any(&self) -> bool {
         matches!(self, Self::Any)
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole(_))
     }
 }
 
@@ -164,8 +177,32 @@ impl Choice {
             && self.device.fits(&one.device)
     }
 
-    /// Nothing was picked.
-    fn none(&self, action: Action) -> Failure {
+    /// Nothing was picked of these.
+    fn none(&self, action: Action, all: &[Enrollment]) -> Failure {
+        let named = self.device.is_whole() || self.app.is_whole();
+        let others: Vec<_> = all.iter().filter(|one| named && self.fits(one)).collect();
+        if let (None, [first, ..]) = (&self.which, &others[..]) {
+            let state = |one: &&Enrollment| {
+                let already = match one.status == action.done() {
+                    true => " already",
+                    false => "",
+                };
+                format!(
+                    "{} is {}{already}",
+                    show::shown(&one.device),
+                    show::shown(&one.status)
+                )
+            };
+            let states: Vec<_> = others.iter().map(state).collect();
+            return Failure::plain(states.join(", ")).hint(match first.status == action.done() {
+                true => "there is nothing to do".to_owned(),
+                false => format!(
+                    "only {} ones can be {}",
+                    action.applies_to().join(" or "),
+                    action.past()
+                ),
+            });
+        }
         match self.which {
             None => Failure::plain(format!(
                 "there is no {} enrolment that fits",
@@ -180,9 +217,9 @@ impl Choice {
     }
 
     /// Those an action is to be done with; perhaps none.
-    fn pick(&self, action: Action, all: Vec<Enrollment>) -> Result<Vec<Enrollment>, Failure> {
+    fn pick(&self, action: Action, all: &[Enrollment]) -> Result<Vec<Enrollment>, Failure> {
         let can = |one: &Enrollment| action.applies_to().contains(&one.status.as_str());
-        let found: Vec<_> = all.into_iter().filter(|one| self.fits(one)).collect();
+        let found: Vec<_> = all.iter().filter(|one| self.fits(one)).cloned().collect();
         if self.which.is_none() {
             let found: Vec<_> = found.into_iter().filter(can).collect();
             // Without any choice made, only where there is none.
@@ -201,7 +238,7 @@ impl Choice {
                 show::code(&one.id),
                 one.status,
                 action.applies_to().join(" or "),
-                action.done()
+                action.past()
             ))),
             _ => {
                 Err(Failure::misuse("several enrolments have this code").hint("give the whole id"))
@@ -238,12 +275,17 @@ pub async fn run(console: &Console, action: Action, args: Decide) -> Result<(), 
         Action::List => list(&at, &choice, &args, told).await,
         Action::Auto => auto::run(&manager.progress, &at, &choice, &limit, &args, told).await,
         _ => {
-            let picked = choice.pick(action, listed(&at, None).await?)?;
+            let all = listed(&at, None).await?;
+            let picked = choice.pick(action, &all)?;
             if choice.which.is_none() {
                 told.found(picked.len());
             }
             if picked.is_empty() {
-                return nothing(choice.none(action), told);
+                let failure = match sees_itself_only(&at, &all) {
+                    true => Failure::plain(NOT_MANAGER),
+                    false => choice.none(action, &all),
+                };
+                return nothing(failure, told);
             }
             if action != Action::Approve
                 && picked.len() > 1
@@ -363,7 +405,7 @@ async fn list(at: &Client, choice: &Choice, args: &Decide, told: Told) -> Result
     // `at_activate fetch`
     if told.classic && choice.which.is_some() {
         let Some(one) = all.iter().find(|one| choice.fits(one)) else {
-            return nothing(choice.none(Action::List), told);
+            return nothing(choice.none(Action::List, &all), told);
         };
         told.fetched(one);
     } else {
@@ -379,6 +421,13 @@ fn nothing(failure: Failure, told: Told) -> Result<(), Failure> {
     }
     cli::print_err("No matching enrollment(s) found");
     Ok(())
+}
+
+/// Whether our keys were enrolled without the right to decide: then of all enrolments they see their own.
+fn sees_itself_only(at: &Client, all: &[Enrollment]) -> bool {
+    let ours = at.keys().enrollment_id.as_ref();
+    let ours = all.iter().find(|one| Some(&one.id) == ours);
+    ours.is_some_and(|ours| !ours.namespaces.contains_key("__manage"))
 }
 
 /// The enrolments of one state, or all.
@@ -531,6 +580,28 @@ mod tests {
                 Action::Approve,
                 Err("no pending enrolment that fits"),
             ),
+            ("", "dev2", Action::Approve, Err("dev2 is approved already")),
+            ("", "pi", Action::Revoke, Err("pi is revoked already")),
+            (
+                "",
+                "dev2",
+                Action::Unrevoke,
+                Err("dev2 is approved already"),
+            ),
+            ("", "dev1", Action::Revoke, Err("dev1 is pending")),
+            ("", "dev2", Action::Delete, Err("dev2 is approved")),
+            (
+                "",
+                "/pi/",
+                Action::Revoke,
+                Err("no approved enrolment that fits"),
+            ),
+            (
+                "bbbb-2222",
+                "",
+                Action::Unrevoke,
+                Err("only revoked ones can be unrevoked"),
+            ),
             (
                 "aaaa-1111",
                 "",
@@ -551,9 +622,9 @@ mod tests {
             ),
         ] {
             let choice = choice(which, device);
-            let picked = choice.pick(action, all());
+            let picked = choice.pick(action, &all());
             let picked = picked.and_then(|picked| match picked.is_empty() {
-                true => Err(choice.none(action)),
+                true => Err(choice.none(action, &all())),
                 false => Ok(picked),
             });
             let names = picked.map(|picked| {
@@ -652,7 +723,7 @@ mod tests {
         let mut request = one("c3a9f7d2-0000", "dev\x1b1", "pending");
         assert_eq!(
             details(&request),
-            "  app         noports\n  device      dev\u{fffd}1\n  namespaces  sshnp:rw, sshrvd:rw\n  code        c3a9-f7d2  (does the device show the same?)"
+            "  app         noports\n  device      \"dev\\u{1b}1\"\n  namespaces  sshnp:rw, sshrvd:rw\n  code        c3a9-f7d2  (does the device show the same?)"
         );
         request.namespaces.insert("__manage".into(), "rw".into());
         assert!(

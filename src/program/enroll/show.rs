@@ -57,21 +57,49 @@ pub fn qr(text: &str) -> Option<String> {
     Some(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// A text that somebody else chose, fit for a terminal: nothing that moves the cursor or turns the writing.
+/// A text that somebody else chose, fit for a terminal, and not to be taken for another: nothing moves the cursor, turns
+/// the writing or stays invisible, and what only looks like a plain letter is told from it. In quotes where there is
+/// anything odd about it.
 pub fn shown(text: &str) -> String {
-    let odd = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let plain = |c: char| c.is_ascii_alphabetic();
+    let mixed = text.chars().any(plain) && text.chars().any(looks_alike);
+    let shape = |c: char| is_hidden(c) || matches!(c, '"' | '\\') || mixed && looks_alike(c);
+    let at_an_end = |c: Option<char>| c.is_none_or(char::is_whitespace);
+    let odd = at_an_end(text.chars().next())
+        || at_an_end(text.chars().next_back())
+        || text.chars().any(|c| shape(c) || looks_alike(c));
+    let escaped = |c: char| match shape(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
     };
-    let mut clean: String = text
-        .chars()
-        .take(SHOWN)
-        .map(|c| if odd(c) { '\u{fffd}' } else { c })
-        .collect();
+    let mut clean: String = text.chars().take(SHOWN).map(escaped).collect();
     if text.chars().nth(SHOWN).is_some() {
         clean.push('…');
     }
-    clean
+    match odd {
+        true => format!("\"{clean}\""),
+        false => clean,
+    }
+}
+
+/// Has no shape of its own, or changes that of others: control characters, spaces other than the plain one, marks that
+/// sit on a letter, writing directions, variants and tags.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || c != ' ' && c.is_whitespace()
+        || matches!(u32::from(c),
+            0xad | 0x300..=0x36f | 0x61c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f
+            | 0x1ab0..=0x1aff | 0x1dc0..=0x1dff | 0x2000..=0x206f | 0x20d0..=0x20ff | 0x2800 | 0x3164
+            | 0xfe00..=0xfe0f | 0xfe20..=0xfe2f | 0xfeff | 0xffa0 | 0xfff0..=0xfffd | 0xe0000..)
+}
+
+/// A letter or sign of a script with some that look like plain ones.
+fn looks_alike(c: char) -> bool {
+    matches!(u32::from(c),
+        0x250..=0x2ff | 0x370..=0x58f | 0x13a0..=0x13ff | 0x1c80..=0x1c8f | 0x1d00..=0x1dbf | 0x1f00..=0x1fff
+        | 0x2070..=0x209f | 0x2100..=0x23ff | 0x2460..=0x24ff | 0x2c60..=0x2cff | 0x2de0..=0x2dff | 0xa4d0..=0xa4ff
+        | 0xa640..=0xa69f | 0xa720..=0xa7ff | 0xab30..=0xabbf | 0xff00..=0xff9f | 0x10280..=0x1034f
+        | 0x1d400..=0x1d7ff)
 }
 
 /// `sshnp:rw, sshrvd:rw`
@@ -184,8 +212,20 @@ mod tests {
         for (text, want) in [
             ("dev1", "dev1"),
             ("Küche 2", "Küche 2"),
-            ("a\x1b[2Jb\n", "a\u{fffd}[2Jb\u{fffd}"),
-            ("a\u{202e}b", "a\u{fffd}b"),
+            ("台所", "台所"),
+            ("the one in the kitchen", "the one in the kitchen"),
+            ("a\x1b[2Jb\n", r#""a\u{1b}[2Jb\n""#),
+            ("a\u{202e}b", r#""a\u{202e}b""#),
+            ("garage ", r#""garage ""#),
+            (" garage", r#"" garage""#),
+            ("garage\u{a0}", r#""garage\u{a0}""#),
+            ("g\u{430}rage", r#""g\u{430}rage""#),
+            ("gar\u{ff41}ge", r#""gar\u{ff41}ge""#),
+            ("garage\u{301}", r#""garage\u{301}""#),
+            ("g\u{200b}arage", r#""g\u{200b}arage""#),
+            ("кухня", "\"кухня\""),
+            (r#"a" on "b"#, r#""a\" on \"b""#),
+            ("", "\"\""),
         ] {
             assert_eq!(shown(text), want, "{text:?}");
         }

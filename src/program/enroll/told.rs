@@ -140,7 +140,7 @@ impl Told {
 
     /// What has become of one.
     pub fn done(self, action: Action, one: &Enrollment) {
-        let done = action.done();
+        let (done, past) = (action.done(), action.past());
         // In JSON it is part of the line.
         if !self.json && matches!(action, Action::Approve | Action::Auto) {
             cli::print_err(&format!(
@@ -153,7 +153,7 @@ impl Told {
         cli::print_out(&match (self.json, self.classic) {
             (true, _) => line(done, one, done),
             (false, true) => format!("{} {}", classic(action), one.id),
-            (false, false) => format!("{done} {}", one.id),
+            (false, false) => format!("{past} {}", one.id),
         });
     }
 }

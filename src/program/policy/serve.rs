@@ -27,7 +27,7 @@ use crate::{
         rpc::{self, RequestId},
         rules::{Decision, Rules},
     },
-    session::{in_work::InWork, online},
+    session::{ignored, in_work::InWork, online},
     sys::signal::{self, HangUps},
     text::json::Object,
 };
@@ -148,7 +148,7 @@ impl Desk {
         let from = &note.from;
         let known = inner.plan.daemons.is_empty() || inner.plan.daemons.contains(from);
         if !known || note.operation != Operation::Update {
-            return info!("ignored from={from} rpc={id} reason=not_a_daemon_of_ours");
+            return ignored::note(from, format_args!("rpc={id} reason=not_a_daemon_of_ours"));
         }
         let Some(working) = inner.in_work.begin(from) else {
             return;
@@ -166,10 +166,8 @@ impl Desk {
         let text = match at.open(note).await {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
-                return info!(
-                    "ignored from={from} rpc={id} reason={:?}",
-                    error.to_string()
-                );
+                let why = error.to_string();
+                return ignored::note(from, format_args!("rpc={id} reason={why:?}"));
             }
         };
         let question = match Question::parse(from, id, &text) {

@@ -21,7 +21,7 @@ use crate::{
     server::{
         session::{
             Decision, Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch,
-            live_line, page, stats_line,
+            page, stats_line,
         },
         store::{StoreError, Tx},
     },
@@ -240,8 +240,10 @@ impl Line<'_> {
             return Ok(());
         };
         let line = match push {
-            Push::Note(note) if live.watch.wants_live(&note) => live_line(&note),
-            Push::Note(_) => return Ok(()),
+            Push::Note(note) => match live.watch.live(&note) {
+                Some(line) => line,
+                None => return Ok(()),
+            },
             Push::Stats => {
                 live.next_stats = Instant::now() + self.hub.options.timings.stats;
                 stats_line(&self.house.home.who, self.house.last_commit(), now())
@@ -263,13 +265,16 @@ impl Line<'_> {
         match self.session.read(&text, now()) {
             Step::Done(outcome) => self.give(outcome).await,
             Step::Run(job) => {
-                let (watches, proves) = (job.watches(), job.proves());
-                if proves {
-                    self.make_wait().await;
-                }
+                let watches = job.watches();
+                // Until the answer is known; it is only looked at here, so nobody holds a place for long.
+                let place = match job.proves() {
+                    true => self.hub.failures.place(self.visitor.from).await,
+                    false => None,
+                };
                 // Before the transaction looks: what comes in from now on is either seen by it or caught here.
                 let inbox = watches.then(|| self.guard.open_mailbox());
                 let outcome = self.run_job(job).await?;
+                drop(place);
                 self.after(outcome, inbox).await
             }
         }
@@ -288,7 +293,7 @@ impl Line<'_> {
     /// Does what the session asks for, then gives its answer.
     async fn after(&mut self, mut outcome: Outcome, inbox: Option<Inbox>) -> Result<bool, End> {
         if let Some(login) = outcome.login {
-            self.came_of_login(login);
+            outcome.delay += self.came_of_login(login);
         }
         match std::mem::take(&mut outcome.next) {
             Next::Nothing => {}
@@ -336,9 +341,12 @@ impl Line<'_> {
         self.keep(ran)
     }
 
-    fn came_of_login(&self, login: Login) {
+    /// Takes note of it; says how long the answer is to be kept back. Only a refusal ever is: whoever is right may
+    /// share an address with whoever guesses. The connection of a guess that waits keeps its place among the strangers,
+    /// gone or not, so [`super::gate::MAX_STRANGERS`] bounds how fast an address may guess.
+    fn came_of_login(&self, login: Login) -> Duration {
         let Some(who) = self.session.claims() else {
-            return;
+            return Duration::ZERO;
         };
         let (id, from, now) = (self.session.id(), self.visitor.from, Instant::now());
         let failures = &self.hub.failures;
@@ -349,9 +357,11 @@ impl Line<'_> {
                 log::info!("session={id} from={from} login={who}");
             }
             Login::Wrong => {
+                let wait = failures.wait(from, who, now);
                 failures.note(from, who, false, now);
                 self.hub.meter.logins_failed.add();
                 log::warn!("session={id} from={from} login={who} failed");
+                return wait;
             }
             Login::Barred => {
                 self.hub.meter.logins_failed.add();
@@ -361,19 +371,7 @@ impl Line<'_> {
                 }
             }
         }
-    }
-
-    /// After some failures each further attempt has to wait.
-    async fn make_wait(&self) {
-        if let Some(who) = self.session.claims() {
-            let wait = self
-                .hub
-                .failures
-                .wait(self.visitor.from, who, Instant::now());
-            if wait > Duration::ZERO {
-                task::sleep(wait).await;
-            }
-        }
+        Duration::ZERO
     }
 
     /// Replays, then lets the mailbox through.

@@ -16,7 +16,13 @@ use std::{
 use async_std::net::TcpStream;
 use rustix::process::{Resource, getrlimit};
 
-use crate::{at::AtSign, net::recent::Recent};
+use crate::{
+    at::AtSign,
+    net::{
+        places::{Limits, Place, Places},
+        recent::Recent,
+    },
+};
 
 use super::board::lock;
 
@@ -24,10 +30,17 @@ use super::board::lock;
 pub(super) const MAX_CONNECTIONS: usize = 8192;
 /// Most connections of one address that have not logged in (a whole site may share one address).
 pub(super) const MAX_STRANGERS: usize = 512;
-/// Failed logins before an address has to wait.
+/// Attempts that are looked at, a few tens of microseconds each, and who waits for that.
+const CHECKS: Limits = Limits {
+    places: 64,
+    waiting: MAX_CONNECTIONS,
+    waiting_of_one: MAX_CONNECTIONS,
+};
+/// Of one address at a time: less than the threads that look at the store.
+const CHECKS_OF_ONE: usize = 4;
+/// Failed logins before the refusals of an address are kept back.
 const FREE_FAILURES: u32 = 5;
-/// The longest wait after a failed login. Clients give a login up after 10 s, and whoever is right may share an
-/// address with whoever is wrong.
+/// The longest that a refusal is kept back. Clients give a login up after 10 s.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// Failures are forgotten after this long without one.
 const MEMORY: Duration = Duration::from_secs(10 * 60);
@@ -205,6 +218,8 @@ pub(super) struct Failures {
     guesses: Mutex<HashMap<(IpAddr, AtSign), (u32, Instant)>>,
     /// Of whose enrolment that is not in force the log has told.
     told: Mutex<Recent<(IpAddr, AtSign)>>,
+    /// Signatures and digests that are being looked at.
+    checks: Places<IpAddr>,
 }
 
 impl Default for Failures {
@@ -212,12 +227,19 @@ impl Default for Failures {
         Self {
             guesses: Mutex::default(),
             told: Mutex::new(Recent::new(QUIET, MAX_TOLD)),
+            checks: Places::new(CHECKS),
         }
     }
 }
 
 impl Failures {
-    /// How long the next attempt has to wait.
+    /// A place to look at an attempt, when its turn comes: in fractions of a millisecond, whatever came of the others
+    /// before it. There is always one in the end: no address has more connections than may wait.
+    pub async fn place(&self, from: IpAddr) -> Option<Place<IpAddr>> {
+        self.checks.wait(vec![(from, CHECKS_OF_ONE)]).await
+    }
+
+    /// How long the refusal of the next wrong attempt is kept back.
     pub fn wait(&self, from: IpAddr, who: &AtSign, now: Instant) -> Duration {
         let known = lock(&self.guesses);
         match known.get(&(from, who.clone())) {

@@ -602,3 +602,33 @@ fn the_files_are_their_users_alone() {
         running.stop().await;
     });
 }
+
+#[test]
+fn a_right_login_does_not_wait_for_the_wrong_ones_of_its_neighbour() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let mut guesses = Vec::new();
+        for n in 0..8 {
+            let mut wire = world.wire(alice.port).await;
+            let challenge = wire.ask("from:@alice").await;
+            assert!(challenge.starts_with("data:_"), "{challenge}");
+            wire.send("pkam:AAAA").await;
+            if n < 5 {
+                let refused = wire.read().await.unwrap();
+                assert!(refused.starts_with("error:AT0401"), "{refused}");
+            }
+            guesses.push(wire);
+        }
+        let mut right = alice.login(&world).await;
+        assert_eq!(right.ask("noop:0").await, "data:ok\n@alice@");
+        // The last guess is kept waiting for eight seconds.
+        let mut last = guesses.pop().unwrap();
+        let early = futures_lite::future::poll_once(last.read()).await;
+        assert_eq!(early, None, "the right one came first");
+        let refused = last.read().await.unwrap();
+        assert!(refused.starts_with("error:AT0401"), "{refused}");
+        running.stop().await;
+    });
+}

@@ -11,6 +11,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use crate::{
     at::{
         AtSign,
+        auth::LONGEST_LINE,
         crypto::{PublicKey, cram_digest, from_base64},
         fault::Code,
         verb::{HashingAlgo, SigningAlgo},
@@ -77,7 +78,8 @@ impl Session {
         now: u64,
     ) -> Handled {
         if let Some(config) = config {
-            self.json_errors = wants_json(config)?;
+            let config = ClientConfig::parse(config)?;
+            (self.json_errors, self.longest_line) = (config.json_errors, config.longest_line);
         }
         if !lists::admits(tx, &self.home, &who)? {
             return Err(refuse(Code::Blocked, "Unable to connect"));
@@ -233,19 +235,41 @@ fn usable(id: &str, found: Option<(Enrollment, bool)>) -> Result<Enrollment, Ref
     ))
 }
 
-/// Whether `clientConfig` names a version that wants errors as JSON.
-fn wants_json(config: &str) -> Result<bool, Refusal> {
-    let unreadable = || refuse(Code::InvalidSyntax, "Invalid syntax. clientConfig");
-    let Ok(Value::Object(config)) = json::from_str::<Value>(config) else {
-        return Err(unreadable());
-    };
-    let Some(Value::String(version)) = config.get("version") else {
-        return Err(unreadable());
-    };
+/// What a client tells of itself behind `clientConfig:`.
+#[derive(Debug, PartialEq, Eq)]
+struct ClientConfig {
+    /// Its version wants errors as JSON.
+    json_errors: bool,
+    /// The longest line that its monitor is to be sent, in bytes.
+    longest_line: Option<usize>,
+}
+
+impl ClientConfig {
+    fn parse(config: &str) -> Result<Self, Refusal> {
+        let unreadable = || refuse(Code::InvalidSyntax, "Invalid syntax. clientConfig");
+        let Ok(Value::Object(config)) = json::from_str::<Value>(config) else {
+            return Err(unreadable());
+        };
+        let Some(Value::String(version)) = config.get("version") else {
+            return Err(unreadable());
+        };
+        let longest_line = match config.get(LONGEST_LINE) {
+            Some(Value::String(bytes)) => bytes.parse().ok(),
+            _ => None,
+        };
+        Ok(Self {
+            json_errors: wants_json(version).ok_or_else(unreadable)?,
+            longest_line,
+        })
+    }
+}
+
+/// Whether a client of this version wants errors as JSON.
+fn wants_json(version: &str) -> Option<bool> {
     let core = version.split(['-', '+']).next().unwrap_or_default();
     let mut parts = core.splitn(3, '.').map(|part| part.parse::<u64>().ok());
-    let mut part = || parts.next().flatten().ok_or_else(unreadable);
-    Ok((part()?, part()?, part()?) > LAST_TEXT_VERSION)
+    let mut part = || parts.next().flatten();
+    Some((part()?, part()?, part()?) > LAST_TEXT_VERSION)
 }
 
 /// Whether this signature over the message is the key's.
@@ -310,8 +334,28 @@ mod tests {
             ("[]", None),
             ("{", None),
         ] {
-            assert_eq!(wants_json(config).ok(), json, "{config}");
+            let parsed = ClientConfig::parse(config).ok();
+            assert_eq!(parsed.map(|one| one.json_errors), json, "{config}");
         }
+    }
+
+    #[test]
+    fn the_longest_line_of_a_monitor_is_read_and_nonsense_is_none() {
+        for (limit, want) in [
+            (r#""65536""#, Some(65536)),
+            (r#""0""#, Some(0)),
+            ("65536", None),
+            (r#""-1""#, None),
+            (r#""99999999999999999999999""#, None),
+            ("null", None),
+        ] {
+            let config = format!(r#"{{"version":"3.0.37","{LONGEST_LINE}":{limit}}}"#);
+            let parsed = ClientConfig::parse(&config).unwrap();
+            assert_eq!((parsed.json_errors, parsed.longest_line), (false, want));
+        }
+        let ours = crate::at::auth::ask_with_limit(&"@alice".parse().unwrap(), 7).to_string();
+        let config = ours.strip_prefix("from:@alice:clientConfig:").unwrap();
+        assert_eq!(ClientConfig::parse(config).unwrap().longest_line, Some(7));
     }
 
     #[test]

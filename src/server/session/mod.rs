@@ -101,6 +101,8 @@ pub struct Session {
     by_cram: bool,
     /// The client announced a version that wants errors as JSON.
     json_errors: bool,
+    /// The longest line that its monitor is to be sent, as the client told.
+    longest_line: Option<usize>,
     challenge: Option<auth::Challenge>,
     /// In monitor mode replies carry no prompt: it would stick to the next notification.
     watching: bool,
@@ -287,6 +289,7 @@ impl Session {
             who: Who::Stranger,
             by_cram: false,
             json_errors: false,
+            longest_line: None,
             challenge: None,
             watching: false,
             requests: Vec::new(),

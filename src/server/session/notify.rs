@@ -208,6 +208,9 @@ impl Session {
             grant: self.grant().cloned(),
             replay: since,
             until: self.home.last_epoch(tx)?,
+            longest: self
+                .longest_line
+                .map_or(MAX_LINE, |most| most.min(MAX_LINE)),
         };
         self.watching = true;
         Ok(Answer::Next(Next::Watch(Box::new(watch))))
@@ -225,10 +228,25 @@ pub struct Watch {
     pub replay: Option<u64>,
     /// The newest time at the start. With a replay, live notifications up to it were part of the replay.
     pub until: u64,
+    /// Longer lines are left out: the client would only pass them over. An earlier version of this server took in what
+    /// no client can read.
+    longest: usize,
 }
 
 impl Watch {
-    /// Whether this notification, just arrived, is to be shown.
+    /// The line of this notification, just arrived, if it is to be shown.
+    pub fn live(&self, note: &Note) -> Option<String> {
+        self.wants_live(note)
+            .then(|| live_line(note))
+            .filter(|line| self.is_short(line))
+    }
+
+    /// Without its line end.
+    fn is_short(&self, line: &str) -> bool {
+        line.trim_end().len() <= self.longest
+    }
+
+    /// Whether this notification is new to this monitor and one of those it wants.
     pub fn wants_live(&self, note: &Note) -> bool {
         let replayed = self.replay.is_some() && note.epoch_millis <= self.until;
         !replayed && self.wants(note)
@@ -269,8 +287,7 @@ pub fn page(
         .iter()
         .filter(|note| !note.is_expired(now) && watch.wants(note))
         .map(stored_line)
-        // An earlier version took in what no client can read.
-        .filter(|line| line.len() <= MAX_LINE)
+        .filter(|line| watch.is_short(line))
         .collect();
     Ok((lines, more))
 }

@@ -20,7 +20,7 @@ use std::{
 };
 
 use async_std::channel;
-use log::{error, warn};
+use log::{error, info, warn};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
 };
@@ -44,6 +44,11 @@ const CACHE: usize = 32 << 20;
 /// Room that must be left on the disk before anything is written, bytes. Running out in the middle of a commit
 /// would lose nothing either, but the file would have to be opened again.
 const ROOM: u64 = 4 << 20;
+/// What must have been removed before the file is made smaller, in bytes, and as a part of the file. What is left is
+/// moved, so this bounds the work by what those who removed something had written before.
+const SLACK: u64 = 64 << 20;
+/// See [`SLACK`].
+const SLACK_PART: u64 = 4;
 /// Name of the store, in the data folder.
 pub const FILE: &str = "atserver.redb";
 /// Name of the file that is locked while the store is open.
@@ -83,6 +88,8 @@ struct Slot {
     /// `None`: not looked at.
     room: Option<u64>,
     counts: [AtomicU64; 3],
+    /// Bytes removed since the file was last made smaller, or opened.
+    removed: AtomicU64,
 }
 
 /// What the store has done since it was opened.
@@ -115,6 +122,36 @@ impl Slot {
         match open_database(&self.file) {
             Ok(database) => *open = Some(database),
             Err(why) => error!("store={} reopen={why}", self.file.display()),
+        }
+    }
+
+    /// Makes the file smaller when much of it is free: a database only ever gives back what is free at its end, so a
+    /// single row there holds everything. Nothing is lost where this stops halfway. Waits for the readers, and they for
+    /// it; it is done where the store's own writer has nothing else to do.
+    fn compact(&self) {
+        let size = fs::metadata(&self.file).map_or(0, |found| found.len());
+        let removed = self.removed.load(Ordering::Relaxed);
+        if removed < SLACK.max(size / SLACK_PART) {
+            return;
+        }
+        self.removed.store(0, Ordering::Relaxed);
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = open.as_mut() else {
+            return;
+        };
+        let done = catch_unwind(AssertUnwindSafe(|| database.compact()));
+        drop(open);
+        let left = fs::metadata(&self.file).map_or(0, |found| found.len());
+        match done {
+            Ok(Ok(_)) => info!("store=compacted bytes={size} left={left}"),
+            Ok(Err(why)) => {
+                error!("store=not_compacted reason={why}");
+                self.reopen();
+            }
+            Err(_) => {
+                error!("store=not_compacted");
+                self.reopen();
+            }
         }
     }
 
@@ -179,6 +216,7 @@ impl Store {
             file: path.clone(),
             room,
             counts: Default::default(),
+            removed: AtomicU64::new(0),
         });
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         let (open, closed) = channel::bounded(1);
@@ -309,7 +347,18 @@ where
 /// Runs until there is nobody left who could send a job. `held` is dropped after it, by the same thread.
 fn write_loop(held: &Held, queue: mpsc::Receiver<Job>, mut told: Told) {
     let slot = &*held.slot;
-    while let Ok(first) = queue.recv() {
+    loop {
+        let first = match queue.try_recv() {
+            Ok(first) => first,
+            Err(mpsc::TryRecvError::Disconnected) => return,
+            Err(mpsc::TryRecvError::Empty) => {
+                slot.compact();
+                match queue.recv() {
+                    Ok(first) => first,
+                    Err(_) => return,
+                }
+            }
+        };
         if !slot.is_open() {
             slot.reopen();
         }
@@ -410,7 +459,7 @@ impl Base for Batch<'_> {
             return Err(StoreError::Full);
         }
         self.changed = true;
-        match apply(&mut self.table.0, changes) {
+        match apply(self.slot, &mut self.table.0, changes) {
             Ok(bytes) => {
                 self.bytes += bytes;
                 Ok(true)
@@ -464,23 +513,27 @@ fn commit(
 }
 
 fn apply(
+    slot: &Slot,
     table: &mut Table<'_, &'static [u8], &'static [u8]>,
     changes: Changes,
 ) -> Result<usize, StoreError> {
-    let mut bytes = 0;
+    let (mut bytes, mut removed) = (0, 0);
     for (key, change) in &changes {
         match change {
             Some(value) => {
                 bytes += key.len() + value.len();
-                table
+                let old = table
                     .insert(key.as_slice(), value.as_slice())
                     .map_err(disk)?;
+                removed += old.map_or(0, |old| old.value().len());
             }
             None => {
-                table.remove(key.as_slice()).map_err(disk)?;
+                let old = table.remove(key.as_slice()).map_err(disk)?;
+                removed += old.map_or(0, |old| old.value().len());
             }
         }
     }
+    slot.removed.fetch_add(removed as u64, Ordering::Relaxed);
     Ok(bytes)
 }
 

@@ -29,6 +29,9 @@ pub const MAX_OUTBOX: u64 = 20_000;
 /// See [`MAX_OUTBOX`].
 pub const MAX_OUTBOX_BYTES: u64 = 128 << 20;
 
+/// Longest value that is kept of a notification which has left the line, in bytes: those of programs are shorter.
+pub const MAX_SPENT_VALUE: usize = 16 << 10;
+
 /// Most dead notifications that make room for one that would not fit.
 const MAKE_ROOM: usize = 200;
 
@@ -177,6 +180,11 @@ impl Home {
     pub fn out_of_line(&self, tx: &mut Tx<'_>, note: &mut Note) -> Result<(), StoreError> {
         self.leave_line(tx, note)?;
         note.place = 0;
+        // From now on it counts for no box, and is there to tell its status only. Values are what fills a disk.
+        note.value = note
+            .value
+            .take()
+            .filter(|value| value.len() <= MAX_SPENT_VALUE);
         self.save_note(tx, note)
     }
 

@@ -343,3 +343,30 @@ fn a_slow_consumer_and_a_long_backlog_are_no_reason_to_give_up() {
         }
     });
 }
+
+#[test]
+fn a_listener_tells_how_long_the_lines_are_that_it_reads_and_falls_back_where_that_is_unknown() {
+    for knows in [true, false] {
+        run(async {
+            let stand = Stand::new(move |_, line| match line.contains("clientConfig") {
+                true if !knows => Some(error("AT0003-Syntax Exception")),
+                _ => None,
+            })
+            .await;
+            let client = stand.client(hasty()).await;
+            let mut heard = subscribe_within(&client, LIMIT).await;
+            let told = r#"from:@alice:clientConfig:{"version":"3.0.37","longestLine":"65536"}"#;
+            stand
+                .until(|number, line| (number, line) == (2, told))
+                .await;
+            if !knows {
+                stand
+                    .until(|number, line| (number, line) == (2, "from:@alice"))
+                    .await;
+            }
+            stand.line().await;
+            stand.push(2, &note("a", 1000)).await;
+            assert_eq!(next_id(&mut heard).await, "a", "{knows}");
+        });
+    }
+}

@@ -17,6 +17,10 @@ async fn service(idle: Duration, patience: Duration) -> (Stand, Client) {
             _ if of.contains("@tar") => Act::Silence,
             _ if of.contains("@drip") => Act::Drip("data:no end of it".to_owned()),
             _ if of.contains("@off") => error("AT0021-Unable to connect : Unable to connect"),
+            _ if of.contains("@shutblocked") => {
+                error("AT0013-Connection Exception : Unable to connect")
+            }
+            _ if of.contains("@shut") => error("AT0008-Handshake failure : Unable to connect"),
             _ => data(&public),
         })
     })
@@ -176,5 +180,45 @@ fn our_own_silent_atserver_is_nobody_elses_silence() {
         while !matches!(key(&client, "@alice", "@bob").await, Ok(true)) {
             sleep(PATIENCE).await;
         }
+    });
+}
+
+#[test]
+fn a_good_answer_does_not_forgive_and_a_silent_server_of_ones_own_is_no_mark() {
+    run(async {
+        let (stand, client) = service(SOON, PATIENCE).await;
+        assert!(is_silence(&key(&client, "@tar", "@tar").await));
+        let suspects = |who: &str| {
+            let lookups = client.0.lookups.get().unwrap();
+            lookups.is_suspect(&atsign(who))
+        };
+        assert!(!suspects("@tar"), "its own");
+        assert!(is_silence(&key(&client, "@eve", "@tar2").await));
+        assert!(suspects("@eve"));
+        assert!(key(&client, "@eve", "@eve").await.unwrap());
+        assert!(key(&client, "@eve", "@bob").await.unwrap());
+        assert!(suspects("@eve"), "whatever else it asks for");
+        assert!(!suspects("@bob"));
+        drop(stand);
+    });
+}
+
+#[test]
+fn an_atserver_that_does_not_let_us_in_is_not_called_silent() {
+    run(async {
+        let (_stand, client) = service(SOON, PATIENCE).await;
+        for of in ["@shut", "@shutblocked"] {
+            for _ in 0..2 {
+                let outcome = key(&client, "@eve", of).await;
+                let why = outcome.unwrap_err();
+                assert!(matches!(why, AtError::ShutOut(_)), "{why}");
+                assert_eq!(
+                    why.to_string(),
+                    format!("{of}'s atServer does not let us in")
+                );
+            }
+        }
+        let lookups = client.0.lookups.get().unwrap();
+        assert!(!lookups.is_suspect(&atsign("@eve")));
     });
 }

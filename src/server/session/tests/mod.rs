@@ -90,7 +90,12 @@ impl World {
     }
 
     fn pkam(&mut self, line: &mut Line, name: &str) {
-        let challenge = self.ask(line, &format!("from:{name}"));
+        self.pkam_after(line, name, &format!("from:{name}"));
+    }
+
+    /// With this command for the challenge.
+    fn pkam_after(&mut self, line: &mut Line, name: &str, from: &str) {
+        let challenge = self.ask(line, from);
         let challenge = challenge
             .trim_start_matches("data:")
             .split('\n')

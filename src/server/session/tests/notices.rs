@@ -283,3 +283,53 @@ fn what_waited_when_its_sender_was_shut_out_never_arrives() {
     let all = world.ask(&mut bob, "notify:list");
     assert!(!all.contains("\"n1\"") && all.contains("\"n2\""), "{all}");
 }
+
+#[test]
+fn a_monitor_that_reads_short_lines_only_is_sent_no_long_ones() {
+    const LIMIT: usize = 64 * 1024;
+    let mut world = World::new(&["@alice", "@bob"]);
+    let mut alice = world.login("@alice");
+    for (id, length) in [
+        ("a", 10),
+        ("long", LIMIT),
+        ("quotes", LIMIT),
+        ("b", LIMIT / 2),
+    ] {
+        world.now += 1;
+        let letter = if id == "quotes" { "\"" } else { "v" };
+        let length = if id == "quotes" { length / 2 } else { length };
+        let value = letter.repeat(length);
+        world.ask(
+            &mut alice,
+            &format!("notify:id:{id}:@bob:k.ns@alice:{value}"),
+        );
+        world.deliver("@alice", "@bob");
+    }
+    let ids = |lines: &[String]| {
+        let id = |line: &String| line.split('"').nth(3).map(str::to_owned);
+        lines.iter().filter_map(id).collect::<Vec<_>>()
+    };
+    let mut bob = world.login("@bob");
+    let all = world.monitor(&mut bob, "monitor:0");
+    assert_eq!(
+        ids(&world.replay("@bob", &all)),
+        ["a", "long", "quotes", "b"]
+    );
+    let told = crate::at::auth::ask_with_limit(&"@bob".parse().unwrap(), LIMIT).to_string();
+    let mut bob = world.connect("@bob");
+    world.pkam_after(&mut bob, "@bob", &told);
+    let short = world.monitor(&mut bob, "monitor:0");
+    let lines = world.replay("@bob", &short);
+    assert_eq!(ids(&lines), ["a", "b"]);
+    // And those that come in later.
+    let live = world.monitor(&mut bob, "monitor");
+    let shown: Vec<String> = world
+        .events
+        .drain(..)
+        .filter_map(|event| match event {
+            Event::Note(note) => live.live(&note),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ids(&shown), ["a", "b"]);
+}

@@ -249,3 +249,39 @@ fn a_disk_that_fills_up_in_a_commit_costs_that_commit_alone() {
     assert_eq!(read(40).unwrap(), Some(vec![40; 10]));
     assert!(store.counts().failures >= failed as u64);
 }
+
+#[test]
+fn the_file_gets_small_again_when_what_was_large_is_gone() {
+    block_on(async {
+        const LARGE: usize = 5 << 20;
+        let folder = Folder::new();
+        let store = open(&folder);
+        let put =
+            |key: u8, bytes: usize| store.write(move |tx| tx.put(vec![200, key], vec![key; bytes]));
+        let done = |outcome: Result<(), StoreError>| outcome.unwrap_or_else(|why| panic!("{why}"));
+        for n in 0..20 {
+            done(put(n, LARGE).await);
+        }
+        // The newest is likely to lie at the end of the file, and holds what is free before it.
+        done(put(100, 1000).await);
+        let large = store.size();
+        assert!(large > 100 << 20, "{large}");
+        for n in 0..19 {
+            done(store.write(move |tx| tx.remove(&[200, n]).map(drop)).await);
+        }
+        let mut waited = 0;
+        while store.size() > large / 4 {
+            waited += 1;
+            assert!(waited < 100_000, "{} of {large}", store.size());
+            // The writer looks when it has nothing to do.
+            done(put(101, 1).await);
+        }
+        assert_eq!(row(&store, 19), Some(vec![19; LARGE]));
+        assert_eq!(row(&store, 100), Some(vec![100; 1000]));
+        assert_eq!(row(&store, 0), None);
+        store.close().await;
+        let again = open(&folder);
+        assert_eq!(row(&again, 19), Some(vec![19; LARGE]));
+        again.close().await;
+    });
+}

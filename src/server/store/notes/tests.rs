@@ -371,3 +371,30 @@ fn a_box_of_an_earlier_version_is_counted_at_the_first_chance() {
     all.memory.write(|tx| home.drop_note(tx, &one[0])).unwrap();
     all.check();
 }
+
+#[test]
+fn a_note_that_has_left_the_line_keeps_its_status_and_no_large_value() {
+    let (alice, mut memory) = (home("@alice", 1), Memory::new());
+    for (id, length, kept) in [
+        ("small", 100, true),
+        ("most", MAX_SPENT_VALUE, true),
+        ("more", MAX_SPENT_VALUE + 1, false),
+        ("large", 9 << 20, false),
+    ] {
+        let mut new = note(id, "@alice", "@bob", Kind::Sent);
+        new.value = Some("v".repeat(length));
+        let stored = memory.write(|tx| alice.put_out(tx, new, 100)).unwrap().0;
+        let mut stored = stored.unwrap();
+        stored.status = Status::Delivered;
+        memory
+            .write(|tx| alice.out_of_line(tx, &mut stored))
+            .unwrap();
+        memory.read(|tx| {
+            let from = "@alice".parse().unwrap();
+            let found = alice.note_from(tx, id, &from).unwrap().unwrap();
+            assert_eq!(found.status, Status::Delivered, "{id}");
+            assert_eq!(found.value.is_some(), kept, "{id}");
+            assert_eq!(alice.counter(tx, "outbox bytes").unwrap(), 0, "{id}");
+        });
+    }
+}
