@@ -216,7 +216,8 @@ fn as_text(q: &Question, decision: &Decision, asked: Option<&Endpoint>) -> Strin
     let why = &decision.why;
     let mut text = match (answer.authorized, answer.permit_open.as_slice()) {
         (false, _) => {
-            let not = asked.map_or_else(|| "open nothing".to_owned(), |at| format!("not open {at}"));
+            let not =
+                asked.map_or_else(|| "open nothing".to_owned(), |at| format!("not open {at}"));
             format!("no: {} may {not} {place}\n  because {why}", q.client)
         }
         (true, []) => format!(
