@@ -14,7 +14,8 @@ use noports::sys::{
 };
 
 use crate::world::{
-    Process, World, answer_at_the_end, children_of, descriptors, output, sockets, stdout, until,
+    ALICE, DEVICE, NAME, Process, World, answer_at_the_end, children_of, descriptors, output,
+    sockets, stdout, until,
 };
 
 #[test]
@@ -290,11 +291,120 @@ fn a_command_for_one_device_does_not_run_on_another() {
                 assert_eq!(said, format!("{}\n", sshd.port), "{config}");
             }
         }
-        // Whoever types it has it.
-        let typed = format!("ControlPath={}", world.dir.text("cm-localhost"));
-        let words = ["-o", &typed, port];
-        let said = stdout(configured(&world, &sshd, "", "known_hosts", &words)).await;
-        assert_eq!(said, format!("{}\n", other.port));
+    });
+}
+
+/// Sockets that people type. `%h` was the same for all devices: what was meant for the second ran on the first.
+#[test]
+fn a_typed_control_path_is_one_devices_and_one_for_all_is_refused() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        fs::create_dir(world.dir.path("other")).unwrap();
+        let other = sshd::start(&world.dir.path("other")).await.unwrap();
+        world.rendezvous().await;
+        world.daemon(sshd.port).await;
+        let kitchen = |policy: &mut noports::program::daemon::Policy| {
+            policy.device = "kitchen".parse().unwrap();
+        };
+        world.daemon_with(other.port, kitchen).await;
+        // Both let the same person in.
+        let known = format!("UserKnownHostsFile={}", world.dir.text("new"));
+        for (number, path) in ["cm-%r@%h", "%n", "%k-x", "%C"].into_iter().enumerate() {
+            let path = world.dir.text(&format!("{number}{path}"));
+            let (option, joined) = (
+                format!("ControlPath={path}"),
+                format!("-oControlPath={path}"),
+            );
+            let forms = [vec!["-o", &option], vec!["-S", &path], vec![&joined]];
+            let typed = &forms[number % forms.len()];
+            let mut first = String::new();
+            for (device, sshd) in [(NAME, &sshd), ("kitchen", &other), (NAME, &sshd)] {
+                let identity = sshd.identity.display().to_string();
+                let words = [
+                    "-q",
+                    "--identity",
+                    &identity,
+                    "--",
+                    "-F",
+                    "none",
+                    "-o",
+                    &known,
+                ];
+                let more = ["-oBatchMode=yes", "-oStrictHostKeyChecking=accept-new"];
+                let master = ["-oControlMaster=auto", "-oControlPersist=20"];
+                let ask = ["echo ${SSH_CONNECTION#* }"];
+                let base = ["client", "--as", ALICE, "--to", DEVICE, "--device", device];
+                let mut client = world.noports(&base);
+                client
+                    .args(words)
+                    .args(more)
+                    .args(master)
+                    .args(typed)
+                    .args(ask);
+                client.stderr(Stdio::null());
+                let said = stdout(client).await;
+                assert!(
+                    said.ends_with(&format!(" {}\n", sshd.port)),
+                    "{path} {device}: {said}"
+                );
+                // The third command goes through the first one's connection.
+                if device == NAME && !first.is_empty() {
+                    assert_eq!(said, first, "{path}");
+                }
+                if device == NAME {
+                    first = said;
+                }
+            }
+            for socket in fs::read_dir(world.dir.path("")).unwrap() {
+                let socket = socket.unwrap();
+                let name = socket.file_name().into_string().unwrap();
+                if name.starts_with(&number.to_string()) {
+                    let mut end = world.program("ssh");
+                    end.args(["-F", "none", "-O", "exit", "-S"])
+                        .arg(socket.path())
+                        .arg("x");
+                    let _ = output(end).await;
+                }
+            }
+        }
+        for path in ["/tmp/cm", "/tmp/cm-%r", "%%h", "~/x-%i"] {
+            let refused = output(world.client(&["-q", "--", "-S", path, "true"])).await;
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(2), "{said}");
+            let why = format!("ssh's ControlPath \"{path}\" is the same for all devices");
+            assert!(said.contains(&why) && said.contains("hint: %h"), "{said}");
+        }
+    });
+}
+
+/// What lies behind the port accepts and resets, or ends at once.
+#[test]
+fn a_service_that_resets_is_named_first_and_the_daemons_log_has_the_reason() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let service = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = service.local_addr().unwrap().port();
+        let _daemon = world.daemon_process(port);
+        std::thread::spawn(move || {
+            let (tcp, _) = service.accept().unwrap();
+            let tcp = socket2::Socket::from(tcp);
+            tcp.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        });
+        let (ended, _, said) = held_open(world.client(&["--stdio", "-q"])).await;
+        assert_eq!(ended, Some(9), "{said}");
+        let hint =
+            "\n  hint: is the service on the device in order? did the rendezvous let both ends in";
+        assert!(said.contains(hint), "{said}");
+        until("the daemon says why", || {
+            let log = world.log("daemon");
+            let line = log
+                .lines()
+                .find(|line| line.contains(" ended=200 reason=\""));
+            line.is_some_and(|line| line.contains("WARN") && line.contains("broke off"))
+        })
+        .await;
     });
 }
 
@@ -342,7 +452,15 @@ fn a_session_that_ends_before_a_byte_came_is_an_error_and_one_that_ends_later_is
         let service = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         world.daemon(service.local_addr().unwrap().port()).await;
         // What the service says before it closes.
-        for (says, code) in [("", 9), ("goodbye", 0)] {
+        for (says, code) in [
+            ("", 9),
+            // A rendezvous can make up as much.
+            ("x", 9),
+            ("HTTP/1.1 400 Bad Request\r\n\r\n", 9),
+            ("SSH", 9),
+            ("SSH-2.0-goodbye\r\n", 0),
+            ("welcome\r\nSSH-2.0-goodbye\r\n", 0),
+        ] {
             let service = service.try_clone().unwrap();
             std::thread::spawn(move || {
                 let (mut tcp, _) = service.accept().unwrap();
@@ -350,9 +468,14 @@ fn a_session_that_ends_before_a_byte_came_is_an_error_and_one_that_ends_later_is
             });
             let (ended, heard, said) = held_open(world.client(&["--stdio", "-q"])).await;
             assert_eq!((ended, heard), (Some(code), says.into()), "{said}");
-            let why =
-                "noports client: the session ended before a byte came from the other end\n  hint: ";
-            assert_eq!(said.starts_with(why), code == 9, "{said}");
+            let why = match says {
+                "" => "a byte came from the other end",
+                _ => "an ssh server at the other end had greeted",
+            };
+            let why = format!(
+                "noports client: the session ended before {why}\n  hint: is the service on the device in order?"
+            );
+            assert_eq!(said.starts_with(&why), code == 9, "{said}");
             assert_eq!(said.is_empty(), code == 0, "{said}");
         }
     });

@@ -60,6 +60,7 @@ pub use ways::Ways;
 
 mod address;
 mod args;
+mod crowd;
 mod meeting;
 mod ways;
 

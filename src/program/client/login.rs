@@ -13,7 +13,7 @@ use crate::{
     secret::Secret,
     session::{
         ask::broken,
-        bridge::{self, BridgeError, Local, Plan},
+        bridge::{self, BridgeError, Greeting, Local, Plan},
         launch::{self, Order},
         online,
     },
@@ -48,6 +48,7 @@ fn plan(ready: Ready, local: Local) -> Plan {
         side: Side::Client,
         timeout: FIRST_USE,
         many: None,
+        greeting: Greeting::Ssh,
     }
 }
 
