@@ -305,7 +305,9 @@ fn strangers_from_thousands_of_addresses_do_not_lock_anybody_out() {
                 }
                 let took = began.elapsed();
                 over.store(true, Relaxed);
-                assert!(took < Duration::from_secs(2), "{numbers}: {took:?}");
+                // Where the order counts, one waits for who came before, a second at a time.
+                let most = Duration::from_secs(if numbers { 2 } else { 8 });
+                assert!(took < most, "{numbers}: {took:?}");
                 joined("control", &control.0, &control.1);
             });
         }

@@ -151,7 +151,7 @@ fn take(path: &Path) -> io::Result<Option<File>> {
     let file = match open_own(path) {
         Ok(file) => file,
         Err(why) => {
-            debug!("lock=not_taken why=\"{why}\"");
+            debug!("lock=not_taken reason=\"{why}\"");
             return Ok(None);
         }
     };
@@ -164,7 +164,7 @@ fn take(path: &Path) -> io::Result<Option<File>> {
             }
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(why)) => {
-                debug!("lock=not_taken why=\"{why}\"");
+                debug!("lock=not_taken reason=\"{why}\"");
                 return Ok(None);
             }
         }

@@ -663,7 +663,7 @@ impl Far {
             if Instant::now() + pause > until || descriptors_left() == 0 {
                 return Err(error);
             }
-            log::info!("connection={number} again_in={pause:.1?} error={error}");
+            log::info!("connection={number} again_in={pause:.1?} reason={error}");
             task::sleep(pause).await;
         }
     }
