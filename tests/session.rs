@@ -378,12 +378,14 @@ fn a_service_that_resets_is_named_first_and_the_daemons_log_has_the_reason() {
         let port = service.local_addr().unwrap().port();
         let _daemon = world.daemon_process(port);
         std::thread::spawn(move || {
-            while let Ok((tcp, _)) = service.accept() {
+            while let Ok((mut tcp, _)) = service.accept() {
+                tcp.read_exact(&mut [0]).unwrap();
                 let tcp = socket2::Socket::from(tcp);
                 tcp.set_linger(Some(std::time::Duration::ZERO)).unwrap();
             }
         });
-        let (ended, _, said) = held_open(world.client(&["--stdio", "-q"])).await;
+        let client = world.client(&["--stdio", "-q"]);
+        let (ended, _, said) = held_open_saying("SSH-2.0-me\r\n", client).await;
         assert_eq!(ended, Some(9), "{said}");
         let hint =
             "\n  hint: is the service on the device in order? did the rendezvous let both ends in";
@@ -422,12 +424,20 @@ fn one_side_may_stop_writing_and_still_gets_the_answer() {
 }
 
 /// A session whose input stays open: its exit code and what it said.
-async fn held_open(mut client: std::process::Command) -> (Option<i32>, Vec<u8>, String) {
+async fn held_open(client: std::process::Command) -> (Option<i32>, Vec<u8>, String) {
+    held_open_saying("", client).await
+}
+
+async fn held_open_saying(
+    first: &'static str,
+    mut client: std::process::Command,
+) -> (Option<i32>, Vec<u8>, String) {
     client.stdin(Stdio::piped()).stdout(Stdio::piped());
     client.stderr(Stdio::piped());
     let mut child = client.spawn().unwrap();
     task::spawn_blocking(move || {
-        let _stdin = child.stdin.take();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(first.as_bytes()).unwrap();
         let said = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(said.stderr).unwrap();
         (said.status.code(), said.stdout, stderr)
