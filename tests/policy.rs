@@ -407,12 +407,17 @@ fn check_explains_a_decision() {
             (
                 &["@alice", "@device", "pi", "--open", "nas:22"],
                 8,
-                "no: @alice may open nothing on pi of @device\n  because the entry for the device pi lets only localhost:22, *:80 be opened, not nas:22\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
+                "no: @alice may not open nas:22 on pi of @device\n  because the entry for the device pi lets only localhost:22, *:80 be opened, not nas:22\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
             ),
             (
                 &["@bob", "@device", "pi"],
                 8,
                 "no: @bob may open nothing on pi of @device\n  because no group names @bob among its userAtSigns\n  the daemon is told: No permissions for @bob\n",
+            ),
+            (
+                &["@bob", "@device", "pi", "--open", "nas:80"],
+                8,
+                "no: @bob may not open nas:80 on pi of @device\n  because no group names @bob among its userAtSigns\n  the daemon is told: No permissions for @bob\n",
             ),
             (
                 &["@alice", "@device", "pi", "--json"],

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     process::{Command, Stdio},
 };
 
@@ -14,7 +14,8 @@ use noports::sys::{
 };
 
 use crate::world::{
-    Process, World, answer_at_the_end, children_of, descriptors, output, sockets, stdout, until,
+    ALICE, DEVICE, NAME, Process, World, answer_at_the_end, children_of, descriptors, output,
+    sockets, stdout, until,
 };
 
 #[test]
@@ -290,11 +291,113 @@ fn a_command_for_one_device_does_not_run_on_another() {
                 assert_eq!(said, format!("{}\n", sshd.port), "{config}");
             }
         }
-        // Whoever types it has it.
-        let typed = format!("ControlPath={}", world.dir.text("cm-localhost"));
-        let words = ["-o", &typed, port];
-        let said = stdout(configured(&world, &sshd, "", "known_hosts", &words)).await;
-        assert_eq!(said, format!("{}\n", other.port));
+    });
+}
+
+/// Sockets that people type. `%h` was the same for all devices: what was meant for the second ran on the first.
+#[test]
+fn a_typed_control_path_is_one_devices_and_one_for_all_is_refused() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        fs::create_dir(world.dir.path("other")).unwrap();
+        let other = sshd::start(&world.dir.path("other")).await.unwrap();
+        world.rendezvous().await;
+        world.daemon(sshd.port).await;
+        let kitchen = |policy: &mut noports::program::daemon::Policy| {
+            policy.device = "kitchen".parse().unwrap();
+        };
+        world.daemon_with(other.port, kitchen).await;
+        // Both let the same person in.
+        let known = format!("UserKnownHostsFile={}", world.dir.text("new"));
+        for (number, path) in ["cm-%r@%h", "%n", "%k-x", "%C"].into_iter().enumerate() {
+            let path = world.dir.text(&format!("{number}{path}"));
+            let (option, joined) = (
+                format!("ControlPath={path}"),
+                format!("-oControlPath={path}"),
+            );
+            let forms = [vec!["-o", &option], vec!["-S", &path], vec![&joined]];
+            let typed = &forms[number % forms.len()];
+            let client = |device: &str, sshd: &Sshd, words: &[&str]| {
+                let identity = sshd.identity.display().to_string();
+                let base = ["client", "--as", ALICE, "--to", DEVICE, "--device", device];
+                let mut client = world.noports(&base);
+                client.args([
+                    "-q",
+                    "--identity",
+                    &identity,
+                    "--",
+                    "-F",
+                    "none",
+                    "-o",
+                    &known,
+                ]);
+                client.args(["-oBatchMode=yes", "-oStrictHostKeyChecking=accept-new"]);
+                client.arg("-oControlMaster=auto").args(typed).args(words);
+                client.stderr(Stdio::null());
+                client
+            };
+            let ask = "echo ${SSH_CONNECTION#* }";
+            let hold = format!("{ask}; cat");
+            let mut first = client(NAME, &sshd, &[&hold]);
+            let mut first = Process(
+                first
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap(),
+            );
+            let mut line = String::new();
+            let mut stdout_of_first = BufReader::new(first.0.stdout.take().unwrap());
+            stdout_of_first.read_line(&mut line).unwrap();
+            let second = stdout(client("kitchen", &other, &[ask])).await;
+            assert!(
+                second.ends_with(&format!(" {}\n", other.port)),
+                "{path}: {second}"
+            );
+            // The same device's goes through the connection that stands.
+            assert_eq!(stdout(client(NAME, &sshd, &[ask])).await, line, "{path}");
+        }
+        for path in ["/tmp/cm", "/tmp/cm-%r", "%%h", "~/x-%i"] {
+            let refused = output(world.client(&["-q", "--", "-S", path, "true"])).await;
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(2), "{said}");
+            let why = format!("ssh's ControlPath \"{path}\" is the same for all devices");
+            assert!(said.contains(&why) && said.contains("hint: %h"), "{said}");
+        }
+    });
+}
+
+/// What lies behind the port accepts and resets, or ends at once.
+#[test]
+fn a_service_that_resets_is_named_first_and_the_daemons_log_has_the_reason() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let service = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = service.local_addr().unwrap().port();
+        let _daemon = world.daemon_process(port);
+        std::thread::spawn(move || {
+            while let Ok((mut tcp, _)) = service.accept() {
+                tcp.read_exact(&mut [0]).unwrap();
+                let tcp = socket2::Socket::from(tcp);
+                tcp.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            }
+        });
+        let client = world.client(&["--stdio", "-q"]);
+        let (ended, _, said) = held_open_saying("SSH-2.0-me\r\n", client).await;
+        assert_eq!(ended, Some(9), "{said}");
+        let hint =
+            "\n  hint: is the service on the device in order? did the rendezvous let both ends in";
+        assert!(said.contains(hint), "{said}");
+        until("the daemon says why", || {
+            let log = world.log("daemon");
+            let line = log
+                .lines()
+                .find(|line| line.contains(" ended=200 reason=\""));
+            line.is_some_and(|line| line.contains(" warn ") && line.contains("broke off"))
+        })
+        .await;
     });
 }
 
@@ -321,12 +424,20 @@ fn one_side_may_stop_writing_and_still_gets_the_answer() {
 }
 
 /// A session whose input stays open: its exit code and what it said.
-async fn held_open(mut client: std::process::Command) -> (Option<i32>, Vec<u8>, String) {
+async fn held_open(client: std::process::Command) -> (Option<i32>, Vec<u8>, String) {
+    held_open_saying("", client).await
+}
+
+async fn held_open_saying(
+    first: &'static str,
+    mut client: std::process::Command,
+) -> (Option<i32>, Vec<u8>, String) {
     client.stdin(Stdio::piped()).stdout(Stdio::piped());
     client.stderr(Stdio::piped());
     let mut child = client.spawn().unwrap();
     task::spawn_blocking(move || {
-        let _stdin = child.stdin.take();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(first.as_bytes()).unwrap();
         let said = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(said.stderr).unwrap();
         (said.status.code(), said.stdout, stderr)
@@ -342,7 +453,15 @@ fn a_session_that_ends_before_a_byte_came_is_an_error_and_one_that_ends_later_is
         let service = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         world.daemon(service.local_addr().unwrap().port()).await;
         // What the service says before it closes.
-        for (says, code) in [("", 9), ("goodbye", 0)] {
+        for (says, code) in [
+            ("", 9),
+            // A rendezvous can make up as much.
+            ("x", 9),
+            ("HTTP/1.1 400 Bad Request\r\n\r\n", 9),
+            ("SSH", 9),
+            ("SSH-2.0-goodbye\r\n", 0),
+            ("welcome\r\nSSH-2.0-goodbye\r\n", 0),
+        ] {
             let service = service.try_clone().unwrap();
             std::thread::spawn(move || {
                 let (mut tcp, _) = service.accept().unwrap();
@@ -350,9 +469,14 @@ fn a_session_that_ends_before_a_byte_came_is_an_error_and_one_that_ends_later_is
             });
             let (ended, heard, said) = held_open(world.client(&["--stdio", "-q"])).await;
             assert_eq!((ended, heard), (Some(code), says.into()), "{said}");
-            let why =
-                "noports client: the session ended before a byte came from the other end\n  hint: ";
-            assert_eq!(said.starts_with(why), code == 9, "{said}");
+            let why = match says {
+                "" => "a byte came from the other end",
+                _ => "an ssh server at the other end had greeted",
+            };
+            let why = format!(
+                "noports client: the session ended before {why}\n  hint: is the service on the device in order?"
+            );
+            assert_eq!(said.starts_with(&why), code == 9, "{said}");
             assert_eq!(said.is_empty(), code == 0, "{said}");
         }
     });

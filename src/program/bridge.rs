@@ -27,7 +27,7 @@ use crate::{
     net::dial::Endpoint,
     pipe::cipher::{SessionKeys, Side},
     secret::Secret,
-    session::bridge::{BridgeError, LISTENING, Local, Many, Plan, Report, STARTED, run},
+    session::bridge::{BridgeError, Greeting, LISTENING, Local, Many, Plan, Report, STARTED, run},
     sys::{log as logging, out, process, signal::IgnoreHangUp},
     text::duration::seconds,
 };
@@ -373,6 +373,7 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
             unended: args.unended,
             stands: None,
         }),
+        greeting: Greeting::Any,
     })
 }
 

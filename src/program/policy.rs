@@ -164,7 +164,7 @@ fn check(args: &Check) -> Result<bool, Failure> {
     }
     print_out(&match args.json {
         true => as_json(&question, &decision),
-        false => as_text(&question, &decision),
+        false => as_text(&question, &decision, open.as_ref()),
     });
     Ok(decision.answer.authorized)
 }
@@ -209,12 +209,17 @@ fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
     })
 }
 
-fn as_text(q: &Question, decision: &Decision) -> String {
+/// `asked`: what the question was about, where it was not about everything.
+fn as_text(q: &Question, decision: &Decision, asked: Option<&Endpoint>) -> String {
     let (answer, groups) = (&decision.answer, decision.groups.join(", "));
     let place = format!("on {} of {}", q.device, q.daemon);
     let why = &decision.why;
     let mut text = match (answer.authorized, answer.permit_open.as_slice()) {
-        (false, _) => format!("no: {} may open nothing {place}\n  because {why}", q.client),
+        (false, _) => {
+            let not =
+                asked.map_or_else(|| "open nothing".to_owned(), |at| format!("not open {at}"));
+            format!("no: {} may {not} {place}\n  because {why}", q.client)
+        }
         (true, []) => format!(
             "yes, but {} may open nothing {place}\n  because of {why}, which is empty",
             q.client

@@ -61,6 +61,7 @@ use meeting::{Entry, Gate, Meeting, Signer};
 
 mod address;
 mod args;
+mod crowd;
 mod meeting;
 
 /// How long the id of a session that is over is remembered. Notifications live a minute.

@@ -1,11 +1,9 @@
 //! Passcodes: what a new device shows that has no key yet, and what slows down those who guess. No I/O.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use super::store::register::Home;
+use crate::net::network::network_of;
 
 /// Life of a one-time passcode that does not say, in milliseconds.
 pub const OTP_LIFE: u64 = 5 * 60 * 1000;
@@ -116,14 +114,6 @@ impl Guesses {
     /// A clock that went back must not shut anybody out for longer.
     fn is_over(since: u64, now: u64) -> bool {
         now < since || now - since >= Self::HOUR
-    }
-}
-
-/// Of an IPv6 address only what a site is given: it has all addresses behind that.
-pub(super) fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
     sys::stdio,
 };
 
+pub use began::Greeting;
 pub use many::{MAX_CONNECTIONS, Many, Visitors};
 
 mod began;
@@ -59,6 +60,8 @@ pub struct Plan {
     pub timeout: Duration,
     /// As many connections as come, instead of one.
     pub many: Option<Many>,
+    /// What a single connection of a client begins with.
+    pub greeting: Greeting,
 }
 
 /// What a client needs for one session with many connections.
@@ -103,6 +106,8 @@ pub enum BridgeError {
     Broken(io::Error),
     #[error("the session ended before a byte came from the other end")]
     Unbegun,
+    #[error("the session ended before an ssh server at the other end had greeted")]
+    NoGreeting,
     #[error("the session was closed by the other end")]
     Gone,
 }
@@ -116,14 +121,14 @@ impl BridgeError {
                 "start the local program within that time, or allow more with --timeout"
             }
             Self::Rendezvous { .. } => "is outbound TCP to that port allowed from here?",
-            Self::Unbegun => {
-                "is the service on the device in order, and the rendezvous still up? then try again"
+            Self::Unbegun | Self::NoGreeting => {
+                "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? then try again"
             }
             Self::Gone => {
                 "the device's bridge or the rendezvous has ended: open it again, or let --keep-alive do so"
             }
             Self::Broken(_) => {
-                "does the network stand, and is the rendezvous still up? then try again"
+                "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? does the network stand? then try again"
             }
             Self::Accept(_) => return None,
         })
@@ -134,7 +139,7 @@ impl BridgeError {
         match self {
             Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Step::Local,
             Self::Rendezvous { .. } => Step::Rendezvous,
-            Self::Broken(_) | Self::Unbegun | Self::Gone => Step::Session,
+            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone => Step::Session,
         }
     }
 }
@@ -218,7 +223,7 @@ pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeErro
         patience: many::PATIENCE,
     };
     match (plan.local, plan.many) {
-        (local, None) => one(far, local, plan.timeout, ready).await,
+        (local, None) => one(far, local, plan.timeout, plan.greeting, ready).await,
         (Local::Dial(service), Some(_)) => {
             many::device(Arc::new(far), service, plan.timeout, ready).await
         }
@@ -256,6 +261,7 @@ async fn one(
     far: Far,
     local: Local,
     wait: Duration,
+    greeting: Greeting,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     match local {
@@ -266,7 +272,7 @@ async fn one(
             };
             let remote = far.meet().await?;
             ready();
-            carry(local, remote, far.keys.as_ref(), far.side).await
+            carry(local, remote, far.keys.as_ref(), far.side, Greeting::Any).await
         }
         Local::Listen(listener) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
@@ -275,18 +281,17 @@ async fn one(
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
             let visitor = first_visitor(listener, wait);
             let local = visitor.or(far_end(&remote)).await?;
-            carry(local, remote, far.keys.as_ref(), far.side).await
+            carry(local, remote, far.keys.as_ref(), far.side, greeting).await
         }
         Local::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
             let remote = far.meet().await?;
             ready();
-            let (input, output, watch) = began::watch(input, output);
+            let (input, output, watch) = began::watch(input, output, greeting);
             let joined = join(input, output, remote, far.ciphers()).await;
-            if watch.ended_unbegun() {
-                return Err(BridgeError::Unbegun);
-            }
-            joined.map_err(BridgeError::Broken)
+            watch
+                .unbegun()
+                .map_or(joined.map_err(BridgeError::Broken), Err)
         }
     }
 }
@@ -389,14 +394,20 @@ async fn carry(
     remote: TcpStream,
     keys: Option<&SessionKeys>,
     side: Side,
+    greeting: Greeting,
 ) -> Result<Carried, BridgeError> {
     let outcome = match keys {
         None => splice(local, Vec::new(), remote, Vec::new()).await,
         Some(keys) => {
             let ends = HalfClose(local.clone());
-            let outcome = join(local.clone(), ends, remote, keys.ciphers(side)).await;
+            let (input, output, watch) = began::watch(local.clone(), ends, greeting);
+            let outcome = join(input, output, remote, keys.ciphers(side)).await;
             if outcome.is_err() {
                 reset(&local);
+            } else if greeting == Greeting::Ssh
+                && let Some(unbegun) = watch.unbegun()
+            {
+                return Err(unbegun);
             }
             outcome
         }

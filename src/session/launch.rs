@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   we ── argv: addresses ── stdin: one JSON line with the secrets ──▶ noports bridge
-//!      ◀── stderr: "listening on port N", "rv started successfully", or why not ──
+//!      ◀── stderr: "listening on port N", "rv started successfully", or why not; at the end, why it broke ──
 //! ```
 //!
 //! From then on the bridge needs nobody: it lives in a process group of its own until its session ends.
@@ -11,7 +11,7 @@ use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use async_process::{Child, ChildStderr};
 use async_std::future::timeout;
-use futures_lite::{AsyncBufReadExt, AsyncReadExt, StreamExt, io::BufReader};
+use futures_lite::{AsyncBufReadExt, AsyncRead, AsyncReadExt, StreamExt, io::BufReader};
 use miniserde::{Serialize, json};
 
 use super::bridge::{LISTENING, Many, Report, STARTED, Step};
@@ -28,6 +28,8 @@ use crate::{
 const READY_WITHIN: Duration = Duration::from_secs(22);
 /// Most bytes that are read of what a bridge says before it is ready.
 const MAX_WORDS: u64 = 16 * 1024;
+/// Most bytes that are kept of what it says after that: a report, and the lines behind it.
+const MAX_LAST_WORDS: usize = 4096;
 /// What the daemon's refusal says when no bridge stood; clients of all generations know these words.
 pub const NO_BRIDGE: &str = "Failed to start up the daemon side of the srv socket tunnel : ";
 
@@ -70,20 +72,44 @@ pub enum Local<'a> {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    words: BufReader<ChildStderr>,
     /// Where it listens, if it does.
     pub port: Option<u16>,
 }
 
+/// How a bridge ended, for the log.
+#[derive(Debug)]
+pub struct End {
+    /// Its exit code, or what stands for it.
+    pub how: String,
+    /// Why it failed, if it said so.
+    pub why: Option<Report>,
+}
+
 impl Running {
-    /// Waits for its end; says how it ended, for the log.
-    pub async fn ended(mut self) -> String {
-        match self.child.status().await {
+    /// Waits for its end.
+    pub async fn ended(mut self) -> End {
+        let why = last_report(self.words).await;
+        let how = match self.child.status().await {
             Ok(status) => status
                 .code()
                 .map_or_else(|| "killed".to_owned(), |code| code.to_string()),
             Err(error) => error.to_string(),
-        }
+        };
+        End { how, why }
     }
+}
+
+/// Reads all that is said, for a full pipe holds the bridge up, and keeps no more than the last of it.
+async fn last_report(mut words: impl AsyncRead + Unpin) -> Option<Report> {
+    let (mut last, mut more) = (Vec::new(), [0; 1024]);
+    while let Ok(count @ 1..) = words.read(&mut more).await {
+        last.extend_from_slice(more.get(..count)?);
+        let old = last.len().saturating_sub(MAX_LAST_WORDS);
+        last.drain(..old);
+    }
+    let last = String::from_utf8_lossy(&last);
+    last.lines().rev().find_map(|line| line.parse().ok())
 }
 
 /// Why there is no bridge.
@@ -110,13 +136,13 @@ pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchE
         process::spawn_apart(program, &order.words(), secrets.reveal().as_bytes()).await?;
     let silent = || LaunchError::Unready("it said nothing in time".to_owned());
     let heard = match child.stderr.take() {
-        Some(stderr) => timeout(READY_WITHIN, hear(stderr))
+        Some(stderr) => timeout(READY_WITHIN, hear(BufReader::new(stderr)))
             .await
             .unwrap_or_else(|_| Err(silent())),
         None => Err(silent()),
     };
     match heard {
-        Ok(port) => Ok(Running { child, port }),
+        Ok((port, words)) => Ok(Running { child, words, port }),
         Err(why) => {
             let _ = child.kill();
             Err(why)
@@ -210,14 +236,17 @@ impl Order<'_> {
     }
 }
 
-/// Reads what the bridge says until it is ready.
-async fn hear(stderr: ChildStderr) -> Result<Option<u16>, LaunchError> {
-    let mut lines = BufReader::new(stderr.take(MAX_WORDS)).lines();
+/// Reads what the bridge says until it is ready; where it listens, and what it says later.
+async fn hear(
+    mut stderr: BufReader<ChildStderr>,
+) -> Result<(Option<u16>, BufReader<ChildStderr>), LaunchError> {
+    let mut lines = (&mut stderr).take(MAX_WORDS).lines();
     let (mut port, mut last) = (None, String::from("it ended"));
     while let Some(line) = lines.next().await {
         let line = line?;
         if line == STARTED {
-            return Ok(port);
+            drop(lines);
+            return Ok((port, stderr));
         }
         if let Ok(report) = line.parse::<Report>() {
             return Err(LaunchError::Failed(report));
@@ -351,6 +380,26 @@ mod tests {
         assert_eq!((plan.many, plan.side), (Some(talk), Side::Client));
         assert_eq!(plan.timeout, Duration::from_secs(31));
         assert!(matches!(&plan.local, bridge::Local::Listen(_)));
+    }
+
+    #[test]
+    fn the_last_report_is_kept_however_much_was_said() {
+        let report = Report {
+            step: Step::Session,
+            why: "the session broke off: reset".to_owned(),
+        };
+        let noise = "something else\n".repeat(10_000);
+        for (said, want) in [
+            (format!("{report}\nException running srv : x\nhint\n"), true),
+            (format!("{noise}{report}\n"), true),
+            (format!("{report}"), true),
+            (format!("{report}\n{noise}"), false),
+            (String::new(), false),
+            ("x".repeat(100_000), false),
+        ] {
+            let heard = async_std::task::block_on(last_report(said.as_bytes()));
+            assert_eq!(heard, want.then(|| report.clone()));
+        }
     }
 
     #[test]

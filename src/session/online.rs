@@ -65,8 +65,12 @@ pub async fn log_in(
 /// When the service runs already.
 pub fn alone() -> Result<(), Failure> {
     supervisor::be_alone().map_err(|_| {
-        Failure::plain("this service runs already")
-            .hint("noports service status; noports service restart")
+        let words = "noports service status; noports service restart";
+        let hint = match supervisor::who_is_there() {
+            Some(who) => format!("{who} holds its lock; {words}"),
+            None => words.to_owned(),
+        };
+        Failure::plain("this service runs already").hint(hint)
     })
 }
 

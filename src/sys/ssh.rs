@@ -16,6 +16,8 @@
 //!
 //! | CheckHostIP | no | the bridge's address is kept beside the alias |
 //!
+//! A ControlPath that was typed counts, with the device's name in the place of `%h`, `%n`, `%k` and `%C`.
+//!
 //! All of these are older than any ssh that we may meet. `IgnoreUnknown` is not used: it would take the place of the
 //! person's. Harmless without us: NoHostAuthenticationForLocalhost (HostKeyAlias rules it out), ControlMaster and
 //! ControlPersist (nothing without a ControlPath), VerifyHostKeyDNS (never for an address), UpdateHostKeys (under the
@@ -35,6 +37,9 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
+
+use ring::digest::{self, SHA256};
+use rustix::system::uname;
 
 /// The first `ssh` on the search path, else the usual place.
 pub fn find() -> Option<PathBuf> {
@@ -190,7 +195,9 @@ impl Login<'_> {
             Some(user) => push(&format!("{}@{host}", user.as_str())),
             None => push(&host),
         }
-        self.words.iter().for_each(|word| push(word));
+        for word in own_sockets(self.words, self.alias) {
+            push(&word);
+        }
         words
     }
 
@@ -243,29 +250,128 @@ pub fn leads_elsewhere(words: &[String]) -> Option<String> {
     found.map(|(name, value)| format!("{name} {value}"))
 }
 
-/// The options of ssh_config(5) that somebody typed behind `ssh host`, in small letters, with their values. Options end
-/// where a command begins.
+/// The first of the person's words that names one socket for connections to all devices: a command for one would run on
+/// another.
+pub fn shares_with_others(words: &[String]) -> Option<String> {
+    let paths = typed(words)
+        .into_iter()
+        .filter(|(name, _)| name == CONTROL_PATH)
+        .map(|(_, path)| path);
+    // An empty one is ssh's to complain about.
+    let mut paths = paths.filter(|path| !path.is_empty() && path != "none");
+    paths.find(|path| !path_tokens(path).any(|(_, token)| TELLING.contains(&token)))
+}
+
+const CONTROL_PATH: &str = "controlpath";
+/// What stands for the host in a ControlPath; `%p` is one bridge's port, which may be another's later, or be typed for both.
+const TELLING: [char; 5] = ['h', 'n', 'k', 'C', 'p'];
+
+/// The person's words, with the device's name in each ControlPath: to ssh all devices have one address, and old ones do
+/// not know `%k`.
+fn own_sockets(words: &[String], alias: &HostKeyAlias) -> Vec<String> {
+    let mut own = words.to_vec();
+    for place in options(words) {
+        let is_path =
+            option(place.letter, place.value(words)).is_some_and(|(name, _)| name == CONTROL_PATH);
+        if let Some(word) = own.get_mut(place.word).filter(|_| is_path) {
+            let path = of_the_device(&word[place.from..], alias);
+            word.replace_range(place.from.., &path);
+        }
+    }
+    own
+}
+
+/// A ControlPath that is this device's alone.
+fn of_the_device(path: &str, alias: &HostKeyAlias) -> String {
+    let tells = path_tokens(path).any(|(_, token)| TELLING[..4].contains(&token));
+    let (mut own, mut done) = (String::new(), 0);
+    for (at, token) in path_tokens(path) {
+        let instead = match token {
+            'h' | 'n' | 'k' => alias.to_string(),
+            'C' => digest(alias) + "-%r",
+            'p' if !tells => format!("{alias}-%p"),
+            _ => continue,
+        };
+        own.push_str(&path[done..at]);
+        own.push_str(&instead);
+        // A per cent sign and a letter.
+        done = at + 2;
+    }
+    own + &path[done..]
+}
+
+/// Short for a device's name, on this machine: what ssh makes of `%C` has only the bridge's port to tell devices apart.
+fn digest(alias: &HostKeyAlias) -> String {
+    let machine = uname();
+    let text = [alias.0.as_bytes(), machine.nodename().to_bytes()].join(&0);
+    let hash = digest::digest(&SHA256, &text);
+    hash.as_ref()
+        .iter()
+        .take(10)
+        .fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}
+
+/// Where a path has a per cent sign, and the letter behind it.
+fn path_tokens(path: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut letters = path.char_indices();
+    std::iter::from_fn(move || {
+        let (at, _) = letters.find(|(_, letter)| *letter == '%')?;
+        letters.next().map(|(_, token)| (at, token))
+    })
+}
+
+/// The options of ssh_config(5) that somebody typed behind `ssh host`, in small letters, with their values.
 fn typed(words: &[String]) -> Vec<(String, String)> {
+    let found = options(words).into_iter();
+    found
+        .filter_map(|place| option(place.letter, place.value(words)))
+        .collect()
+}
+
+/// An option's letter among the words behind `ssh host`, and where its value begins.
+struct Place {
+    letter: char,
+    word: usize,
+    from: usize,
+}
+
+impl Place {
+    fn value<'a>(&self, words: &'a [String]) -> &'a str {
+        words.get(self.word).map_or("", |word| &word[self.from..])
+    }
+}
+
+/// Options end where a command begins.
+fn options(words: &[String]) -> Vec<Place> {
     // Letters that take a value; the rest of the word, else the next word.
     const WITH_VALUE: &str = "BbcDEeFIiJLlmOoPpQRSWw";
-    let mut found = Vec::new();
-    let mut words = words.iter();
-    while let Some(letters) = words.next().and_then(|word| word.strip_prefix('-')) {
+    let (mut found, mut word) = (Vec::new(), 0);
+    while let Some(letters) = words.get(word).and_then(|word| word.strip_prefix('-')) {
         if letters.is_empty() || letters == "-" {
             break;
         }
         for (at, letter) in letters.char_indices() {
-            let rest = &letters[at + letter.len_utf8()..];
+            // Behind the letter, and the dash.
+            let from = 1 + at + letter.len_utf8();
             let takes = WITH_VALUE.contains(letter);
-            let value = match takes && rest.is_empty() {
-                true => words.next().map_or("", String::as_str),
-                false => rest,
-            };
-            found.extend(option(letter, value));
+            if takes && from > letters.len() {
+                word += 1;
+                found.push(Place {
+                    letter,
+                    word,
+                    from: 0,
+                });
+            } else {
+                found.push(Place { letter, word, from });
+            }
             if takes {
                 break;
             }
         }
+        word += 1;
     }
     found
 }
@@ -287,7 +393,7 @@ fn option(letter: char, value: &str) -> Option<(String, String)> {
         'b' => "bindaddress",
         'J' => "proxyjump",
         'p' => "port",
-        'S' => "controlpath",
+        'S' => CONTROL_PATH,
         _ => return None,
     };
     Some((name.to_owned(), value.to_owned()))
@@ -429,7 +535,64 @@ mod tests {
                 "{line}"
             );
             assert_eq!(ours.matches(" -o ").count(), 7, "{typed}: {line}");
-            assert_eq!(theirs, typed, "{line}");
+            let theirs = theirs.replace(&digest(&alias), "DIGEST");
+            assert_eq!(theirs, typed.replace("%C", "DIGEST-%r"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_typed_control_path_is_one_devices() {
+        let alias = HostKeyAlias::new("pi", "@me");
+        for (typed, want) in [
+            (
+                "-o ControlPath=/x/%r@%h",
+                "-o ControlPath=/x/%r@pi.me.noports",
+            ),
+            (
+                "-oControlPath=%n-%k.%r",
+                "-oControlPath=pi.me.noports-pi.me.noports.%r",
+            ),
+            (
+                "-o controlpath=~/%h:%p",
+                "-o controlpath=~/pi.me.noports:%p",
+            ),
+            ("-tvS/x-%h uname -S %h", "-tvS/x-pi.me.noports uname -S %h"),
+            (
+                "-S /x-%p -S /y%h",
+                "-S /x-pi.me.noports-%p -S /ypi.me.noports",
+            ),
+            ("-S /x%%h%h%", "-S /x%%hpi.me.noports%"),
+            ("-S /x%C", "-S /xDIGEST-%r"),
+            ("-S none -L %h", "-S none -L %h"),
+            ("-S", "-S"),
+            ("-l %h -v", "-l %h -v"),
+        ] {
+            let own = own_sockets(&words(typed), &alias).join(" ");
+            assert_eq!(own.replace(&digest(&alias), "DIGEST"), want, "{typed}");
+        }
+        let quoted = ["-o".to_owned(), "ControlPath = \"/x y/%h\"".to_owned()];
+        assert_eq!(
+            own_sockets(&quoted, &alias)[1],
+            "ControlPath = \"/x y/pi.me.noports\""
+        );
+        assert_ne!(digest(&alias), digest(&HostKeyAlias::new("kitchen", "@me")));
+        for (typed, shared) in [
+            ("-S /x", Some("/x")),
+            ("-o ControlPath=/x/%r@%l", Some("/x/%r@%l")),
+            ("-tS/x%%h", Some("/x%%h")),
+            ("-S /y%h -S None", Some("None")),
+            ("-S /x%", Some("/x%")),
+            ("-S none", None),
+            ("-S /x%p", None),
+            ("-oControlPath=/x%C", None),
+            ("-v uname -S /x", None),
+            ("-S", None),
+        ] {
+            assert_eq!(
+                shares_with_others(&words(typed)).as_deref(),
+                shared,
+                "{typed}"
+            );
         }
     }
 

@@ -13,10 +13,13 @@
 
 use std::{
     env,
-    fs::{self, File, TryLockError},
+    fs::{self, File, Permissions, TryLockError},
     future::Future,
     io,
-    os::unix::{fs::MetadataExt, net::UnixDatagram},
+    os::unix::{
+        fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+        net::UnixDatagram,
+    },
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
     thread,
@@ -26,6 +29,7 @@ use std::{
 use async_io::Timer;
 use log::debug;
 use miniserde::{Deserialize, Serialize, json};
+use rustix::fs::OFlags;
 
 use super::paths;
 
@@ -144,8 +148,12 @@ pub fn be_alone() -> io::Result<()> {
 }
 
 fn take(path: &Path) -> io::Result<Option<File>> {
-    let Ok(file) = File::options().append(true).create(true).open(path) else {
-        return Ok(None);
+    let file = match open_own(path) {
+        Ok(file) => file,
+        Err(why) => {
+            debug!("lock=not_taken reason=\"{why}\"");
+            return Ok(None);
+        }
     };
     let began = Instant::now();
     loop {
@@ -163,6 +171,49 @@ fn take(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// A lock file that nobody else can open: whoever reads a file may lock it, and so keep the service from starting.
+fn open_own(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true).mode(ONLY_OURS);
+    let file = options
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
+    let about = file.metadata()?;
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        let why = format!("{} belongs to user {}", path.display(), about.uid());
+        return Err(io::Error::other(why));
+    }
+    // One of an earlier version, or of a wider umask.
+    if about.mode() & 0o7777 != ONLY_OURS {
+        file.set_permissions(Permissions::from_mode(ONLY_OURS))?;
+    }
+    Ok(file)
+}
+
+/// Mode of the state file, and of the lock beside it.
+const ONLY_OURS: u32 = 0o600;
+
+/// Who keeps this process from being the only one of its service, for the person: `process 812 (flock) of user 1001`.
+pub fn who_is_there() -> Option<String> {
+    let lock = lock_file(herald().file.as_deref()?);
+    let inode = fs::metadata(lock).ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let pid = listed(&locks, inode, &["WRITE", "READ"]).next()?;
+    let mut who = format!("process {pid}");
+    if let Ok(name) = fs::read_to_string(format!("/proc/{pid}/comm")) {
+        who += &format!(" ({})", short(name.trim_end()));
+    }
+    if let Some(user) = owner_of(pid) {
+        who += &format!(" of user {user}");
+    }
+    Some(who)
+}
+
+fn owner_of(pid: u32) -> Option<u32> {
+    let about = fs::metadata(format!("/proc/{pid}")).ok()?;
+    Some(about.uid())
+}
+
 /// Where the lock beside a state file lies.
 pub fn lock_file(state: &Path) -> PathBuf {
     state.with_extension("lock")
@@ -170,14 +221,20 @@ pub fn lock_file(state: &Path) -> PathBuf {
 
 /// Who holds the lock beside a state file.
 pub fn holder(state: &Path) -> Holder {
-    let Ok(file) = File::open(lock_file(state)) else {
+    let lock = lock_file(state);
+    // Whoever may not open it may still look.
+    let Ok(about) = fs::metadata(&lock) else {
         return Holder::Unknown;
     };
-    let inode = file.metadata().map(|about| about.ino()).ok();
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    if let Some(pid) = inode.and_then(|inode| listed(&locks, inode)) {
+    // An outsider's lock does not make him the service.
+    let serves = |pid: &u32| owner_of(*pid).is_none_or(|user| user == about.uid());
+    if let Some(pid) = listed(&locks, about.ino(), &["WRITE"]).find(serves) {
         return Holder::Process(Some(pid));
     }
+    let Ok(file) = File::open(&lock) else {
+        return Holder::Unknown;
+    };
     // Not every file system has the same number there.
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Holder::Process(None),
@@ -186,15 +243,15 @@ pub fn holder(state: &Path) -> Holder {
     }
 }
 
-/// The process that has locked a file, by the kernel's list: `1: FLOCK  ADVISORY  WRITE 812 fe:00:131 0 EOF`.
-fn listed(locks: &str, inode: u64) -> Option<u32> {
-    locks.lines().find_map(|line| {
+/// The processes that have locked a file, by the kernel's list: `1: FLOCK  ADVISORY  WRITE 812 fe:00:131 0 EOF`.
+fn listed(locks: &str, inode: u64, kinds: &[&str]) -> impl Iterator<Item = u32> {
+    locks.lines().filter_map(move |line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, "WRITE", pid, file, ..] = words.as_slice() else {
+        let [_, "FLOCK", _, kind, pid, file, ..] = words.as_slice() else {
             return None;
         };
         let same = file.rsplit(':').next()?.parse() == Ok(inode);
-        pid.parse().ok().filter(|_| same)
+        pid.parse().ok().filter(|_| same && kinds.contains(kind))
     })
 }
 
@@ -263,7 +320,7 @@ impl Herald {
             since: before.filter(|_| same).map_or(now, |before| before.since),
             started: before.map_or(now, |before| before.started),
         };
-        if let Err(why) = paths::atomic_write(file, json::to_string(&next).as_bytes(), 0o644) {
+        if let Err(why) = paths::atomic_write(file, json::to_string(&next).as_bytes(), ONLY_OURS) {
             debug!("state=not_written reason=\"{why}\"");
         }
         *told = Some(next);
@@ -395,12 +452,55 @@ mod tests {
     }
 
     #[test]
+    fn nobody_else_can_open_the_lock_or_the_state() {
+        let folder = Folder::new();
+        let (state, lock) = (folder.path("state"), folder.path("state.lock"));
+        let mode = |file: &Path| file.metadata().unwrap().mode() & 0o7777;
+        drop(take(&lock).unwrap().unwrap());
+        assert_eq!(mode(&lock), 0o600);
+        // What an earlier version left is narrowed, and what leads elsewhere is let alone.
+        for wide in [0o644, 0o666, 0o4777] {
+            fs::set_permissions(&lock, Permissions::from_mode(wide)).unwrap();
+            drop(take(&lock).unwrap().unwrap());
+            assert_eq!(mode(&lock), 0o600, "{wide:o}");
+        }
+        fs::remove_file(&lock).unwrap();
+        let elsewhere = folder.path("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere, &lock).unwrap();
+        assert!(take(&lock).unwrap().is_none());
+        assert!(!elsewhere.exists());
+        herald(None, Some(state.clone())).tell(State::Connected, "");
+        assert_eq!(mode(&state), 0o600);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_outsiders_lock_is_not_the_services() {
+        // Somebody else's file, of which we hold a lock that is shared.
+        let folder = Folder::new();
+        let state = folder.path("noports-x.state");
+        let lock = lock_file(&state);
+        let file = open_own(&lock).unwrap();
+        file.lock_shared().unwrap();
+        let second = take(&lock).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        let root = rustix::process::geteuid().is_root();
+        if root && std::os::unix::fs::chown(&lock, Some(65534), None).is_ok() {
+            assert_ne!(holder(&state), Holder::Process(Some(std::process::id())));
+            assert!(take(&lock).unwrap().is_none(), "not ours");
+        }
+    }
+
+    #[test]
     fn the_kernels_list_of_locks_is_read() {
         let list = "1: POSIX  ADVISORY  WRITE 7 fe:00:131 0 EOF\n2: FLOCK  ADVISORY  READ 8 fe:00:131 0 EOF\n\
                     2: -> FLOCK  ADVISORY  WRITE 9 fe:00:131 0 EOF\n3: FLOCK  ADVISORY  WRITE 812 fe:00:131 0 EOF\n";
-        assert_eq!(listed(list, 131), Some(812));
-        assert_eq!(listed(list, 31), None);
-        assert_eq!(listed("", 131), None);
+        // A lock that is shared keeps the service out, too; one that waits, or of another kind, does not.
+        let both = &["WRITE", "READ"];
+        assert_eq!(listed(list, 131, both).collect::<Vec<_>>(), [8, 812]);
+        assert_eq!(listed(list, 131, &["WRITE"]).next(), Some(812));
+        assert_eq!(listed(list, 31, both).next(), None);
+        assert_eq!(listed("", 131, both).next(), None);
     }
 
     #[test]

@@ -382,6 +382,7 @@ impl Stage {
             side: Side::Device,
             timeout: LONG,
             many: None,
+            greeting: noports::session::bridge::Greeting::Any,
         };
         task::spawn(bridge::run(plan, || ()));
         let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -510,6 +511,7 @@ async fn bridge_for(ready: Ready) -> Endpoint {
         side: Side::Client,
         timeout: LONG,
         many: None,
+        greeting: noports::session::bridge::Greeting::Any,
     };
     task::spawn(bridge::run(plan, || ()));
     here(port)

@@ -114,6 +114,11 @@ impl Granted {
         said(self.ports.client, &line(&self.lines[0], number))
     }
 
+    /// What the client's socket has to say, with its line end.
+    pub fn client_line(&self, number: Option<u64>) -> String {
+        line(&self.lines[0], number)
+    }
+
     /// The daemon's.
     pub fn daemon(&self, number: Option<u64>) -> TcpStream {
         said(self.ports.daemon, &line(&self.lines[1], number))

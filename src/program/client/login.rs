@@ -13,7 +13,7 @@ use crate::{
     secret::Secret,
     session::{
         ask::broken,
-        bridge::{self, BridgeError, Local, Plan},
+        bridge::{self, BridgeError, Greeting, Local, Plan},
         launch::{self, Order},
         online,
     },
@@ -48,6 +48,7 @@ fn plan(ready: Ready, local: Local) -> Plan {
         side: Side::Client,
         timeout: FIRST_USE,
         many: None,
+        greeting: Greeting::Ssh,
     }
 }
 
@@ -159,12 +160,18 @@ fn printed_destination(wish: &Wish) -> Destination {
 
 /// Words for ssh that would lead it elsewhere are a mistake that it would not notice.
 pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
-    match ssh::leads_elsewhere(words) {
-        None => Ok(()),
-        Some(option) => Err(Failure::misuse(format!(
+    if let Some(option) = ssh::leads_elsewhere(words) {
+        return Err(Failure::misuse(format!(
             "ssh's option \"{option}\" would lead elsewhere than to the device"
         ))
-        .hint("the daemon's --sshd-port says where sshd is; for a way of your own: --stdio, as ssh's ProxyCommand")),
+        .hint("the daemon's --sshd-port says where sshd is; for a way of your own: --stdio, as ssh's ProxyCommand"));
+    }
+    match ssh::shares_with_others(words) {
+        None => Ok(()),
+        Some(path) => Err(Failure::misuse(format!(
+            "ssh's ControlPath \"{path}\" is the same for all devices: a command for one would run on another"
+        ))
+        .hint("%h in it stands for the device, %r for the user")),
     }
 }
 

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use async_std::task;
-use log::info;
+use log::{info, warn};
 
 use super::{Asked, Daemon, When, known::Seen};
 #[cfg(feature = "held")]
@@ -30,7 +30,7 @@ use crate::{
     secret::Secret,
     session::{
         bridge::Many,
-        launch::{self, Lasting, Local, NO_BRIDGE, Order},
+        launch::{self, End, Lasting, Local, NO_BRIDGE, Order},
         online,
     },
 };
@@ -306,8 +306,11 @@ impl Daemon {
             .map_err(|why| why.refusal())?;
         let session = meeting.session;
         task::spawn(async move {
-            let ended = bridge.ended().await;
-            info!("session={session} ended={ended}");
+            let End { how, why } = bridge.ended().await;
+            match why {
+                Some(report) => warn!("session={session} ended={how} reason={:?}", report.why),
+                None => info!("session={session} ended={how}"),
+            }
         });
         Ok(())
     }

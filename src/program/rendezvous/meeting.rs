@@ -7,17 +7,16 @@
 //!   B ─ admission line? ─▶ waiting ─┘
 //! ```
 //!
-//! Whoever does not say who it is holds nobody up: where all places of a port are taken, the oldest one that is
-//! silent gives way, of the address that holds most of them; and once a pair stands, there is little time.
+//! Whoever does not say who it is holds nobody up: where all places of a port are taken, one that is silent gives way
+//! ([`Crowd`]); and once a pair stands and many are silent, there is little time.
 //!
 //! A port that is open to anybody asks for nothing. The design of August 2023 let the daemon write the
 //! session id on its socket first; if a stream on such a port begins with it, that is left out, with one
 //! line end behind it.
 
 use std::{
-    collections::VecDeque,
     future::Future,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -46,13 +45,15 @@ use crate::{
     session::bridge::MAX_CONNECTIONS,
 };
 
+use super::crowd::{Crowd, Known, Refusals, Trust};
+
 /// A session whose two ends have not met by then is given up.
 const GRACE: Duration = Duration::from_secs(30);
 /// A socket that has not said who it is by then is closed.
 const ADMISSION_TIME: Duration = Duration::from_secs(5);
-/// The same once a pair stands: the session's ends say it with their first packet, and where sockets have no
-/// numbers, those behind a silent one wait for it.
-const ADMISSION_TIME_LATER: Duration = Duration::from_secs(1);
+/// The same for strangers once a pair stands and more than half of the places are taken. Not where sockets have no
+/// numbers: one that is closed for being late would shift all behind it.
+const ADMISSION_TIME_CROWDED: Duration = Duration::from_secs(1);
 /// Sockets on one port that are saying who they are, or wait for their turn. More make the silent ones give way;
 /// where all have said it, they wait in the kernel.
 const MAX_UNADMITTED: usize = 64;
@@ -141,8 +142,11 @@ impl Drop for Permit {
 
 impl Gate {
     /// Lets sockets in for as long as somebody takes them.
-    async fn serve(self, held: Held, single: bool, admitted: Sender<Admitted>) {
+    async fn serve(self, held: Arc<Held>, single: bool, admitted: Sender<Admitted>) {
         let session = held.session;
+        if matches!(self.entry, Entry::Anybody) {
+            held.in_order.store(true, Relaxed);
+        }
         let (queue, turns) = channel::bounded(MAX_TURNS);
         let reception = async {
             match self.entry {
@@ -153,7 +157,7 @@ impl Gate {
                         who: signer.who.clone(),
                         key: signer.key().await,
                         held,
-                        silent: Mutex::default(),
+                        crowd: Mutex::default(),
                     };
                     receive(Arc::new(door), self.listener, queue, &admitted).await;
                 }
@@ -184,11 +188,50 @@ async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, Socke
 }
 
 /// What both ports know of their session.
-#[derive(Clone)]
 struct Held {
     session: SessionId,
     /// A pair stands.
-    stands: Arc<AtomicBool>,
+    stands: AtomicBool,
+    /// A socket without a number was let in: the order of arrival counts.
+    in_order: AtomicBool,
+    known: Mutex<Known>,
+    refusals: Mutex<Refusals>,
+}
+
+impl Held {
+    fn of(session: SessionId) -> Arc<Self> {
+        Arc::new(Self {
+            session,
+            stands: AtomicBool::new(false),
+            in_order: AtomicBool::new(false),
+            known: Mutex::default(),
+            refusals: Mutex::default(),
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn let_in(&self, one: &Admitted) {
+        self.known().add(one.from.ip());
+        if one.number.is_none() {
+            self.in_order.store(true, Relaxed);
+        }
+    }
+
+    fn refused(&self, port_of: &AtSign, from: SocketAddr, why: &str) {
+        if let Some(others) = self.refusals().count(why, Instant::now()) {
+            let session = self.session;
+            info!(
+                "session={session} port_of={port_of} from={from} not_admitted={why:?} others={others}"
+            );
+        }
+    }
 }
 
 /// Nobody is asked. A single one is let in, and the port is closed behind it.
@@ -222,9 +265,9 @@ struct Door {
     admission: Arc<Admission>,
     who: AtSign,
     key: Option<PublicKey>,
-    held: Held,
-    /// Who has not said it yet, the oldest first. What is dropped here is closed.
-    silent: Mutex<Silent>,
+    held: Arc<Held>,
+    /// Who has not said it yet.
+    crowd: Mutex<Crowd>,
 }
 
 async fn receive(
@@ -233,7 +276,7 @@ async fn receive(
     queue: Sender<Turn>,
     admitted: &Sender<Admitted>,
 ) {
-    let session = door.admission.session;
+    let session = door.held.session;
     let (places, free) = channel::bounded(MAX_UNADMITTED);
     loop {
         let (socket, from) = accept(session, &listener).await;
@@ -242,12 +285,13 @@ async fn receive(
         }
         let _ = places.send(()).await;
         let permit = Permit(free.clone());
+        let time = door.time_for(from, places.len());
         let (pass, turn) = channel::bounded(1);
         let given_way = door.enter(from);
         let (door, admitted) = (door.clone(), admitted.clone());
         task::spawn(async move {
-            let outcome = door.admit(socket, from).or(given_way).await;
-            door.leave(from);
+            let outcome = door.admit(socket, from, time).or(given_way).await;
+            door.crowd().leave(from);
             match outcome {
                 // Numbers make an order of their own.
                 Ok(numbered) if numbered.number.is_some() => {
@@ -256,10 +300,7 @@ async fn receive(
                     drop(permit);
                 }
                 Ok(other) => drop(pass.try_send((other, permit))),
-                Err(why) => info!(
-                    "session={session} port_of={} from={from} not_admitted={why:?}",
-                    door.who
-                ),
+                Err(why) => door.held.refused(&door.who, from, &why),
             }
         });
         if queue.send(turn).await.is_err() {
@@ -281,62 +322,60 @@ async fn in_order(turns: Receiver<Turn>, admitted: &Sender<Admitted>) {
     future::pending().await
 }
 
-type Silent = VecDeque<(SocketAddr, Sender<()>)>;
-
 impl Door {
-    fn silent(&self) -> MutexGuard<'_, Silent> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more that has to say who it is. The future ends when it has to give way.
     fn enter(&self, from: SocketAddr) -> impl Future<Output = Result<Admitted, String>> + use<> {
-        let (stays, stop) = channel::bounded(1);
-        self.silent().push_back((from, stays));
+        let told = self.crowd().enter(from, Instant::now());
         async move {
-            let _ = stop.recv().await;
+            let _ = told.recv().await;
             Err("gave way to others".to_owned())
         }
     }
 
-    /// It has said it, or has gone.
-    fn leave(&self, from: SocketAddr) {
-        self.silent().retain(|(one, _)| *one != from);
-    }
-
-    /// The oldest silent one of the address that has most of them gives way. Not where most have been let in and
-    /// wait for their turn: there a slow one is waited for, or all behind it would get their neighbour's.
+    /// A silent one gives way. Not where most have been let in and wait for their turn: there a slow one is waited
+    /// for, or all behind it would get their neighbour's.
     fn make_room(&self) {
-        let mut silent = self.silent();
-        if silent.len() <= MAX_UNADMITTED / 2 {
-            return;
-        }
-        let of = |ip: IpAddr| silent.iter().filter(|(one, _)| one.ip() == ip).count();
-        // `max_by_key` takes the last of those that are equal: hence from behind.
-        let places = (0..silent.len()).rev();
-        let oldest = places.max_by_key(|&at| of(silent[at].0.ip()));
-        if let Some(at) = oldest {
-            silent.remove(at);
+        let mut crowd = self.crowd();
+        if crowd.len() > MAX_UNADMITTED / 2 {
+            crowd.make_room(&self.held.known(), Instant::now());
         }
     }
 
-    async fn admit(&self, mut socket: TcpStream, from: SocketAddr) -> Result<Admitted, String> {
-        let key = self.key.as_ref().ok_or("the signer has no public key")?;
-        let time = if self.held.stands.load(Relaxed) {
-            ADMISSION_TIME_LATER
+    /// How long this one may take to say who it is, where so many places are taken.
+    fn time_for(&self, from: SocketAddr, taken: usize) -> Duration {
+        let numbered = self.held.stands.load(Relaxed) && !self.held.in_order.load(Relaxed);
+        let stranger = || self.held.known().trust(from.ip()) != Trust::Known;
+        if numbered && taken > MAX_UNADMITTED / 2 && stranger() {
+            ADMISSION_TIME_CROWDED
         } else {
             ADMISSION_TIME
-        };
+        }
+    }
+
+    async fn admit(
+        &self,
+        mut socket: TcpStream,
+        from: SocketAddr,
+        time: Duration,
+    ) -> Result<Admitted, String> {
+        let key = self.key.as_ref().ok_or("the signer has no public key")?;
         let (line, early) = read_line(&mut socket, MAX_ADMISSION, time)
             .await
             .map_err(|why| why.to_string())?;
         let number = self.admission.check(&line, key);
-        Ok(Admitted {
+        let admitted = Admitted {
             socket,
             early,
             number: number.map_err(|why| why.to_string())?,
             from,
             anybody: false,
-        })
+        };
+        self.held.let_in(&admitted);
+        Ok(admitted)
     }
 }
 
@@ -346,14 +385,11 @@ impl Meeting {
         let (session, single) = (self.session, self.single);
         let (send_a, clients) = channel::bounded(1);
         let (send_b, daemons) = channel::bounded(1);
-        let stands = Arc::new(AtomicBool::new(false));
-        let held = Held {
-            session,
-            stands: stands.clone(),
-        };
+        let held = Held::of(session);
         let gates = async {
             let client = self.client.serve(held.clone(), single, send_a);
-            future::zip(client, self.daemon.serve(held, single, send_b)).await;
+            let daemon = self.daemon.serve(held.clone(), single, send_b);
+            future::zip(client, daemon).await;
             0
         };
         let (done, ended) = channel::bounded(MAX_PAIRS);
@@ -369,12 +405,17 @@ impl Meeting {
             done,
             live: 0,
             pairs: 0,
-            stands,
+            held: held.clone(),
         };
         let give_up = Instant::now() + GRACE;
-        gates
+        let pairs = gates
             .or(table.join_all(give_up, clients, daemons, ended))
-            .await
+            .await;
+        let untold = held.refusals().untold();
+        if untold > 0 {
+            info!("session={session} not_admitted_others={untold}");
+        }
+        pairs
     }
 }
 
@@ -386,7 +427,7 @@ struct Table {
     done: Sender<()>,
     live: usize,
     pairs: usize,
-    stands: Arc<AtomicBool>,
+    held: Arc<Held>,
 }
 
 enum What {
@@ -456,7 +497,7 @@ impl Table {
         match self.waiting.arrive(from, number, socket, Instant::now()) {
             Met::Pair { client, daemon } => {
                 (self.live, self.pairs) = (self.live + 1, self.pairs + 1);
-                self.stands.store(true, Relaxed);
+                self.held.stands.store(true, Relaxed);
                 let (session, level) = (self.session, self.level);
                 task::spawn(carry(session, level, client, daemon, self.done.clone()));
             }

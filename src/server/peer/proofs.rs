@@ -11,10 +11,10 @@ use async_std::future::timeout;
 use crate::{
     at::AtSign,
     net::{
+        network::network_of,
         places::{Limits, Place, Places},
         recent::Recent,
     },
-    server::passcode::network_of,
 };
 
 use super::{PROOF_TIME, PeerError};

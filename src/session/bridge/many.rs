@@ -55,7 +55,7 @@ use async_std::{
 };
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
-use super::{BridgeError, DIAL, Far, carry, is_here};
+use super::{BridgeError, DIAL, Far, Greeting, carry, is_here};
 use crate::{
     at::client::jitter,
     net::{
@@ -410,7 +410,7 @@ async fn cut_on(
     keys: Option<SessionKeys>,
 ) -> Carried {
     let (near_end, far_end) = (local.clone(), remote.clone());
-    let work = async { Some(carry(local, remote, keys.as_ref(), far.side).await) };
+    let work = async { Some(carry(local, remote, keys.as_ref(), far.side, Greeting::Any).await) };
     let session_ends = async {
         cut(stop).await;
         None

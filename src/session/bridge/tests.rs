@@ -61,6 +61,7 @@ fn plan(local: Local, rendezvous: &Endpoint, side: Side, keys: Option<SessionKey
         side,
         timeout: SOON,
         many: None,
+        greeting: Greeting::Any,
     }
 }
 

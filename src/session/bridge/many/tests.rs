@@ -43,6 +43,7 @@ fn plan(local: Local, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
         keys,
         timeout: SOON,
         many: Some(Many::default()),
+        greeting: Greeting::Any,
     }
 }
 
