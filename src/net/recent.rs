@@ -54,11 +54,6 @@ impl<K: Clone + Eq + Hash> Recent<K> {
         }
         new
     }
-
-    /// Forgets it.
-    pub fn remove(&mut self, what: &K) {
-        self.seen.remove(what);
-    }
 }
 
 #[cfg(test)]
@@ -76,7 +71,5 @@ mod tests {
         }
         assert_eq!(recent.seen.len(), 3);
         assert!(recent.has(&9, start + minute) && !recent.has(&2, start));
-        recent.remove(&9);
-        assert!(!recent.has(&9, start + minute));
     }
 }

@@ -60,10 +60,10 @@ pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
 pub use look::{Errand, Fetched, Question, public_value};
-#[cfg(feature = "inside")]
-pub use notify::stored_line;
-pub use notify::{Watch, live_line, page, stats_line};
+pub use notify::{Watch, page, stats_line};
 pub(super) use notify::{is_too_long, too_long};
+#[cfg(feature = "inside")]
+pub use notify::{live_line, stored_line};
 pub use visits::{Outbound, Seen};
 
 /// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
