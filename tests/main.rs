@@ -19,6 +19,8 @@
 //! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions |
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`cli`] | the command line as text |
+
+#![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[cfg(not(feature = "held"))]

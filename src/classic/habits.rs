@@ -97,27 +97,27 @@ pub(super) mod client {
         }
     }
 
-    pub const V3: ClientHabits = old(Generation::V3);
-    pub const RC2: ClientHabits = old(Generation::V4Rc2);
-    pub const V4: ClientHabits = old(Generation::V4);
-    pub const V50: ClientHabits = ClientHabits {
+    pub(crate) const V3: ClientHabits = old(Generation::V3);
+    pub(crate) const RC2: ClientHabits = old(Generation::V4Rc2);
+    pub(crate) const V4: ClientHabits = old(Generation::V4);
+    pub(crate) const V50: ClientHabits = ClientHabits {
         two_sshs: true,
         knows: with_keys(PROTECTION),
         ..old(Generation::V5)
     };
-    pub const V51: ClientHabits = ClientHabits {
+    pub(crate) const V51: ClientHabits = ClientHabits {
         knows: with_keys(TUNNELS),
         ..V50
     };
-    pub const V53: ClientHabits = ClientHabits {
+    pub(crate) const V53: ClientHabits = ClientHabits {
         two_sshs: false,
         ..V51
     };
-    pub const V56: ClientHabits = ClientHabits {
+    pub(crate) const V56: ClientHabits = ClientHabits {
         knows: with_keys(TIMEOUTS),
         ..V53
     };
-    pub const OURS: ClientHabits = ClientHabits {
+    pub(crate) const OURS: ClientHabits = ClientHabits {
         knows: Features {
             control_heartbeats: true,
             twin_keys: true,
@@ -131,7 +131,7 @@ pub(super) mod client {
 pub(super) mod daemon {
     use super::*;
 
-    pub const OURS: DaemonHabits = DaemonHabits {
+    pub(crate) const OURS: DaemonHabits = DaemonHabits {
         about: None,
         members: Members::Newest,
         words: None,
@@ -141,7 +141,7 @@ pub(super) mod daemon {
         temporary_keys: None,
         bare: false,
     };
-    pub const V4: DaemonHabits = DaemonHabits {
+    pub(crate) const V4: DaemonHabits = DaemonHabits {
         about: Some(("4.0.5", "", NO_FEATURES)),
         members: Members::V3,
         words: Some(&["privatekey", "sshpublickey", "sshd", "ping", "ssh_request"]),
@@ -149,44 +149,44 @@ pub(super) mod daemon {
         temporary_keys: Some(When::Always),
         ..OURS
     };
-    pub const V3: DaemonHabits = DaemonHabits {
+    pub(crate) const V3: DaemonHabits = DaemonHabits {
         about: Some(("3.4.2", "", NO_FEATURES)),
         words: Some(&["privatekey", "sshpublickey", "sshd", "ping"]),
         ..V4
     };
-    pub const RC2: DaemonHabits = DaemonHabits {
+    pub(crate) const RC2: DaemonHabits = DaemonHabits {
         about: Some(("4.0.0-rc.2", "", NO_FEATURES)),
         temporary_keys: Some(When::Never),
         bare: true,
         ..V4
     };
-    pub const V50: DaemonHabits = DaemonHabits {
+    pub(crate) const V50: DaemonHabits = DaemonHabits {
         about: Some(("5.0.2", "6.0.2", PROTECTION)),
         members: Members::V50,
         protection: true,
         ..V4
     };
-    pub const V51: DaemonHabits = DaemonHabits {
+    pub(crate) const V51: DaemonHabits = DaemonHabits {
         about: Some(("5.1.0", "6.0.6", TUNNELS)),
         members: Members::V50,
         plain_tunnels: false,
         temporary_keys: Some(When::Always),
         ..OURS
     };
-    pub const V52: DaemonHabits = DaemonHabits {
+    pub(crate) const V52: DaemonHabits = DaemonHabits {
         about: Some(("5.2.0", "6.0.7", TUNNELS)),
         members: Members::V52,
         ..V51
     };
-    pub const V53: DaemonHabits = DaemonHabits {
+    pub(crate) const V53: DaemonHabits = DaemonHabits {
         about: Some(("5.3.0", "6.1.0", TUNNELS)),
         ..V52
     };
-    pub const V56: DaemonHabits = DaemonHabits {
+    pub(crate) const V56: DaemonHabits = DaemonHabits {
         about: Some(("5.6.1", "6.1.0", TIMEOUTS)),
         ..V52
     };
-    pub const C: DaemonHabits = DaemonHabits {
+    pub(crate) const C: DaemonHabits = DaemonHabits {
         about: Some(("0.2.0", "c0.1.0", TUNNELS)),
         members: Members::V52,
         words: Some(&["sshpublickey", "ping", "ssh_request", "npt_request"]),
@@ -194,7 +194,7 @@ pub(super) mod daemon {
         temporary_keys: Some(When::Never),
         ..OURS
     };
-    pub const PYTHON: DaemonHabits = DaemonHabits {
+    pub(crate) const PYTHON: DaemonHabits = DaemonHabits {
         words: Some(&["sshpublickey", "ssh_request"]),
         ..V4
     };
@@ -204,15 +204,15 @@ pub(super) mod daemon {
 pub(super) mod rendezvous {
     use super::*;
 
-    pub const OLD: RendezvousHabits = RendezvousHabits {
+    pub(crate) const OLD: RendezvousHabits = RendezvousHabits {
         logins: false,
         numbers: false,
     };
-    pub const V5: RendezvousHabits = RendezvousHabits {
+    pub(crate) const V5: RendezvousHabits = RendezvousHabits {
         logins: true,
         numbers: false,
     };
-    pub const OURS: RendezvousHabits = RendezvousHabits {
+    pub(crate) const OURS: RendezvousHabits = RendezvousHabits {
         logins: true,
         numbers: true,
     };

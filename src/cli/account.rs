@@ -30,7 +30,7 @@ pub fn network(root: Option<&str>, ca: &[String]) -> Result<Network, Failure> {
 ///
 /// # Errors
 /// [`exit::MISUSE`] when the text is no atSign; [`exit::KEYS`] with what was looked for and where.
-pub fn own_keys(
+pub(super) fn own_keys(
     as_: Option<&str>,
     keys: Option<&str>,
     phrases: &Phrases,

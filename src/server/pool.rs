@@ -53,7 +53,7 @@ impl<T> Pool<T> {
     }
 
     /// The one used last between these two, and when it began.
-    pub fn take(&self, from: &AtSign, to: &AtSign, now: Instant) -> Option<(T, Instant)> {
+    pub(super) fn take(&self, from: &AtSign, to: &AtSign, now: Instant) -> Option<(T, Instant)> {
         let mut all = self.all();
         let fits = |idle: &Idle<T>| idle.is_between(from, to) && idle.is_good(now);
         let at = all.iter().rposition(fits)?;
@@ -62,7 +62,7 @@ impl<T> Pool<T> {
     }
 
     /// Puts one back. Those that are too many or too old are dropped, the least used first.
-    pub fn keep(&self, from: &AtSign, to: &AtSign, link: T, born: Instant, now: Instant) {
+    pub(super) fn keep(&self, from: &AtSign, to: &AtSign, link: T, born: Instant, now: Instant) {
         let new = Idle {
             from: from.clone(),
             to: to.clone(),
@@ -87,7 +87,7 @@ impl<T> Pool<T> {
     }
 
     /// Drops the one that was not used for longest; `false`: there is none.
-    pub fn evict(&self) -> bool {
+    pub(super) fn evict(&self) -> bool {
         let mut all = self.all();
         let some = !all.is_empty();
         if some {
@@ -97,12 +97,12 @@ impl<T> Pool<T> {
     }
 
     /// Drops what is too old.
-    pub fn tidy(&self, now: Instant) {
+    pub(super) fn tidy(&self, now: Instant) {
         self.all().retain(|idle| idle.is_good(now));
     }
 
     /// Drops what speaks for this atSign, which has gone.
-    pub fn part(&self, from: &AtSign) {
+    pub(super) fn part(&self, from: &AtSign) {
         self.all().retain(|idle| idle.from != *from);
     }
 }

@@ -8,6 +8,7 @@
 //! `cargo bench --bench crash -- 1000` kills a thousand times (100 without a number). Ends with 1 unless all counts
 //! are 0.
 
+#![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #![allow(clippy::unwrap_used)]
 
 #[path = "line.rs"]

@@ -15,6 +15,7 @@
 //!
 //! The peer in the same run is a direct TCP connection to the same sshd.
 
+#![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #[path = "../world/mod.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
 mod world;

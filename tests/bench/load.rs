@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench load -- 1000` takes the number of atSigns; their monitors are all open while the rest is
 //! measured.
+
+#![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #![allow(clippy::unwrap_used)]
 
 #[path = "line.rs"]

@@ -1,6 +1,7 @@
 //! Long runs with figures: many sessions, a gibibyte, killed atServers. Name one of
 //! `sessions`, `old`, `tunnel`, `bytes`, `kills` to run just that (`cargo bench --features held --bench soak -- sessions`).
 
+#![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #[cfg(not(feature = "held"))]
 compile_error!(
     "`old` holds programs to an older generation: cargo bench --features held --bench soak"

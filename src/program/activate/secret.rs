@@ -3,7 +3,7 @@
 use crate::cli::{Failure, Source};
 
 /// The one-time secret of an atSign.
-pub const SECRET: Source = Source {
+pub(super) const SECRET: Source = Source {
     what: "secret",
     flag: "--secret-file",
     variable: "NOPORTS_SECRET",
@@ -19,7 +19,7 @@ const WITH_VALUE: [&str; 5] = [
 ];
 
 /// Refuses command lines that seem to hold the secret, without repeating it.
-pub fn refuse_secrets(args: &[&str]) -> Result<(), Failure> {
+pub(super) fn refuse_secrets(args: &[&str]) -> Result<(), Failure> {
     SECRET.refuse_in(args, &WITH_VALUE, &["--secret", "--cram", "-c"], 1)
 }
 

@@ -28,7 +28,7 @@ const MAX_LINE: u64 = 64 * 1024;
 const END: &str = "Type \"exit\" or \"quit\" to end the interactive session.";
 
 /// Runs commands until `exit`, `quit` or the end of the input.
-pub fn run(before: &[String]) -> ExitCode {
+pub(super) fn run(before: &[String]) -> ExitCode {
     let phrase = match phrase(before) {
         Ok(phrase) => phrase,
         Err(failure) => return console().finish(false, Err(failure)),

@@ -38,7 +38,7 @@ struct Args {
 }
 
 /// Runs it; `words` are ours.
-pub fn main(words: &[&str]) -> ExitCode {
+pub(super) fn main(words: &[&str]) -> ExitCode {
     let mut console = Console::new("at_activate status");
     let args: Args = match console.parse(words) {
         Ok(args) => args,

@@ -56,7 +56,7 @@ pub(super) fn unexpected() -> Failure {
     ControlError::Answer.into()
 }
 
-pub async fn add(args: Add) -> Result<(), Failure> {
+pub(super) async fn add(args: Add) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let data = data_folder(args.data)?;
     // The secret is told once: make sure first that there is a place for it.
@@ -151,7 +151,7 @@ async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
     ));
 }
 
-pub async fn list(args: List) -> Result<(), Failure> {
+pub(super) async fn list(args: List) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     let rows = match request_known(&data, Request::List).await? {
         Answer::List(rows) => rows,
@@ -194,7 +194,7 @@ fn table(rows: &[Row]) -> Vec<String> {
         .collect()
 }
 
-pub async fn remove(args: Remove) -> Result<(), Failure> {
+pub(super) async fn remove(args: Remove) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let data = data_folder(args.data)?;
     if !args.yes {
@@ -246,7 +246,7 @@ struct Removed<'a> {
     atsign: &'a str,
 }
 
-pub async fn show(args: Show) -> Result<(), Failure> {
+pub(super) async fn show(args: Show) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     let status = match control::ask(&data, &Request::Status).await? {
         Some(Answer::Status(status)) => status,
@@ -279,7 +279,7 @@ pub async fn show(args: Show) -> Result<(), Failure> {
     Ok(())
 }
 
-pub fn export_ca(args: ExportCa) -> Result<(), Failure> {
+pub(super) fn export_ca(args: ExportCa) -> Result<(), Failure> {
     let file = data_folder(args.data)?.join(authority::CA_FILE);
     let pem = fs::read_to_string(&file).map_err(|why| {
         Failure::plain(format!("cannot read {}: {why}", file.display()))

@@ -56,7 +56,7 @@ pub(super) fn told(copied: Copied) -> Answer {
     })
 }
 
-pub async fn backup(args: Backup) -> Result<(), Failure> {
+pub(super) async fn backup(args: Backup) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     let file = std::path::absolute(&args.file)
         .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", args.file.display())))?;
@@ -97,7 +97,7 @@ async fn without_server(data: &Path, file: &Path) -> Result<Answer, Failure> {
     Ok(told(copied?))
 }
 
-pub fn restore(args: Restore) -> Result<(), Failure> {
+pub(super) fn restore(args: Restore) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     let done = backup::restore(&args.file, &data, &FILES, args.force);
     let copied = done.map_err(|error| match &error {
@@ -112,7 +112,7 @@ pub fn restore(args: Restore) -> Result<(), Failure> {
     Ok(())
 }
 
-pub fn rotate_ca(args: RotateCa) -> Result<(), Failure> {
+pub(super) fn rotate_ca(args: RotateCa) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     if !data.join(KEY_FILE).exists() {
         let text = format!("there is no authority in {}", data.display());

@@ -17,14 +17,14 @@ const REMEMBER_FOR: Duration = Duration::from_secs(180);
 
 /// The sessions of the last minutes.
 #[derive(Default)]
-pub struct Known {
+pub(super) struct Known {
     sessions: HashMap<SessionId, (AtSign, Option<Message>)>,
     order: VecDeque<(Instant, SessionId)>,
 }
 
 /// What is known about a session id.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(super) enum Seen {
     /// Nothing: it is ours to open.
     New,
     /// It is being opened.
@@ -37,7 +37,7 @@ pub enum Seen {
 
 impl Known {
     /// Looks a session up, and remembers it from now on.
-    pub fn seen(&mut self, session: SessionId, from: &AtSign) -> Seen {
+    pub(super) fn seen(&mut self, session: SessionId, from: &AtSign) -> Seen {
         self.forget(Instant::now());
         match self.sessions.get(&session) {
             Some((owner, _)) if owner != from => Seen::Foreign,
@@ -52,7 +52,7 @@ impl Known {
     }
 
     /// Keeps the answer, for whoever asks again.
-    pub fn answered(&mut self, session: SessionId, answer: Message) {
+    pub(super) fn answered(&mut self, session: SessionId, answer: Message) {
         if let Some((_, slot)) = self.sessions.get_mut(&session) {
             *slot = Some(answer);
         }

@@ -28,7 +28,7 @@ const CLASSIC: [&str; 14] = [
 ];
 
 /// Candidates for the last of `words`; the first is the name that was called. `help` tells a program's flags.
-pub fn candidates(words: &[&str], help: impl Fn(&[&str]) -> Help) -> Vec<(String, String)> {
+pub(super) fn candidates(words: &[&str], help: impl Fn(&[&str]) -> Help) -> Vec<(String, String)> {
     let Some((last, before)) = words.split_last() else {
         return Vec::new();
     };

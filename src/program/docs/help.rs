@@ -10,7 +10,7 @@
 
 /// One program's help.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Help {
+pub(super) struct Help {
     /// `noports policy check --rules <file> …`
     pub usage: String,
     /// What it is.
@@ -31,7 +31,7 @@ pub struct Help {
 
 /// A flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flag {
+pub(super) struct Flag {
     /// `-q`
     pub short: Option<String>,
     /// `--quiet`
@@ -44,7 +44,7 @@ pub struct Flag {
 
 impl Help {
     /// Reads the text that `--help` prints.
-    pub fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut help = Self::default();
         let mut heading = "";
         for line in text.lines() {

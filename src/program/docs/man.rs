@@ -5,7 +5,7 @@ use crate::cli::exit;
 
 /// What a page is about.
 #[derive(Debug)]
-pub struct Page<'a> {
+pub(super) struct Page<'a> {
     /// `noports-client`
     pub name: String,
     /// One line.
@@ -20,7 +20,7 @@ pub struct Page<'a> {
 
 /// Day and version, for every page's foot.
 #[derive(Clone, Copy, Debug)]
-pub struct Edition<'a> {
+pub(super) struct Edition<'a> {
     /// `2026-11-22`
     pub day: &'a str,
     /// `noports 0.1.0`
@@ -29,7 +29,7 @@ pub struct Edition<'a> {
 
 impl Page<'_> {
     /// The page.
-    pub fn roff(&self, edition: Edition) -> String {
+    pub(super) fn roff(&self, edition: Edition) -> String {
         let mut page = head(&self.name, self.about, edition);
         page += ".SH SYNOPSIS\n";
         page += &synopsis(&self.help.usage);
@@ -81,7 +81,7 @@ impl Page<'_> {
 }
 
 /// The page of the whole: which programs there are.
-pub fn overview(programs: &[(String, &str)], edition: Edition) -> String {
+pub(super) fn overview(programs: &[(String, &str)], edition: Edition) -> String {
     let mut page = head("noports", "reaches a device that has no open port", edition);
     page += ".SH SYNOPSIS\n.B noports\n.I program\n.RI [ flags ]\n.SH DESCRIPTION\n";
     page += &paragraphs(
@@ -107,7 +107,7 @@ pub fn overview(programs: &[(String, &str)], edition: Edition) -> String {
 }
 
 /// A page that is another one's.
-pub fn link(to: &str) -> String {
+pub(super) fn link(to: &str) -> String {
     format!(".so man1/{to}.1\n")
 }
 

@@ -37,7 +37,7 @@ const REQUEST: Duration = Duration::from_secs(70);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(super) struct Request {
     /// Name of the program.
     pub app: String,
     /// Name of the device; with the program's it must be new.
@@ -118,7 +118,7 @@ fn host_name() -> String {
 /// Names the cause, what to do about it, and the exit code. The draft (`….asked`) stays for the next run, unless
 /// nothing can come of it any more.
 #[allow(clippy::too_many_arguments)]
-pub async fn enroll(
+pub(super) async fn enroll(
     network: &Network,
     who: &AtSign,
     file: &Path,

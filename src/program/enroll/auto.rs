@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(30);
 const LOOK_ONLY: Duration = Duration::from_secs(3);
 
 /// Approves until there have been enough.
-pub async fn run(
+pub(super) async fn run(
     progress: &Progress,
     at: &Client,
     choice: &Choice,

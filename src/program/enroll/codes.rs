@@ -20,7 +20,7 @@ struct Made<'a> {
 }
 
 /// `otp`, or `spp` when the code shall stand.
-pub async fn run(console: &Console, standing: bool, args: Codes) -> Result<(), Failure> {
+pub(super) async fn run(console: &Console, standing: bool, args: Codes) -> Result<(), Failure> {
     let ttl = args.ttl.map(show::life);
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;

@@ -29,7 +29,7 @@ const MAX_ANSWER: u64 = 100;
 
 /// What is done with an enrolment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     List,
     Approve,
     Auto,
@@ -52,7 +52,7 @@ const ACTIONS: [(&str, Action, &[&str], &str); 7] = [
 
 impl Action {
     /// By its word on the command line.
-    pub fn named(word: &str) -> Option<Self> {
+    pub(super) fn named(word: &str) -> Option<Self> {
         ACTIONS.iter().find(|row| row.0 == word).map(|row| row.1)
     }
 
@@ -252,7 +252,7 @@ fn codes(of: &[Enrollment]) -> String {
     of.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-pub async fn run(console: &Console, action: Action, args: Decide) -> Result<(), Failure> {
+pub(super) async fn run(console: &Console, action: Action, args: Decide) -> Result<(), Failure> {
     let classic = console.given().classic;
     let choice = Choice::new(&args, classic)?;
     let limit = Limit::new(action, &args, &choice, classic)?;

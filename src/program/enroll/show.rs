@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What a device of NoPorts needs.
-pub const NAMESPACES: &str = "sshnp:rw,sshrvd:rw";
+pub(super) const NAMESPACES: &str = "sshnp:rw,sshrvd:rw";
 /// Digits of a short code: enough to tell requests of one atSign apart.
 const CODE: usize = 8;
 /// Longest text of others that is shown, in characters.
@@ -21,7 +21,7 @@ const MAX_NAME: usize = 100;
 const MAX_NAMESPACES: usize = 50;
 
 /// `c3a9f7d2-0b6e-…` → `c3a9-f7d2`
-pub fn code(id: &str) -> String {
+pub(super) fn code(id: &str) -> String {
     let digits: Vec<char> = digits(id).take(CODE).collect();
     let (one, two) = digits.split_at(digits.len().min(CODE / 2));
     let group = |part: &[char]| part.iter().collect::<String>();
@@ -36,19 +36,19 @@ fn digits(text: &str) -> impl Iterator<Item = char> {
 
 /// Whether an id is meant by what somebody typed: the id, its short code with or without its hyphen, or what
 /// the QR says.
-pub fn is_meant(typed: &str, id: &str) -> bool {
+pub(super) fn is_meant(typed: &str, id: &str) -> bool {
     let typed = typed.rsplit('/').next().unwrap_or(typed);
     let typed: String = digits(typed).collect();
     typed.len() >= CODE && digits(id).collect::<String>().starts_with(&typed)
 }
 
 /// What the QR holds: `noports://enroll/@alice/<id>`.
-pub fn link(who: &AtSign, id: &str) -> String {
+pub(super) fn link(who: &AtSign, id: &str) -> String {
     format!("noports://enroll/{who}/{id}")
 }
 
 /// A text as a QR for a terminal, black on white whatever its colours are; ends without a line end.
-pub fn qr(text: &str) -> Option<String> {
+pub(super) fn qr(text: &str) -> Option<String> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
     let image = code.render::<Dense1x2>().build();
     let lines = image
@@ -60,7 +60,7 @@ pub fn qr(text: &str) -> Option<String> {
 /// A text that somebody else chose, fit for a terminal, and not to be taken for another: nothing moves the cursor, turns
 /// the writing or stays invisible, and what only looks like a plain letter is told from it. In quotes where there is
 /// anything odd about it.
-pub fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphabetic();
     let mixed = text.chars().any(plain) && text.chars().any(looks_alike);
     let shape = |c: char| is_hidden(c) || matches!(c, '"' | '\\') || mixed && looks_alike(c);
@@ -103,13 +103,13 @@ fn looks_alike(c: char) -> bool {
 }
 
 /// `sshnp:rw, sshrvd:rw`
-pub fn namespaces(of: &BTreeMap<String, String>) -> String {
+pub(super) fn namespaces(of: &BTreeMap<String, String>) -> String {
     let one = |(name, right): (&String, &String)| format!("{}:{}", shown(name), shown(right));
     of.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// A sentence for rights that reach far; `None` for ordinary ones.
-pub fn warning(about: &Enrollment) -> Option<&'static str> {
+pub(super) fn warning(about: &Enrollment) -> Option<&'static str> {
     let has = |name: &str| about.namespaces.contains_key(name);
     match (has("__manage"), has("*")) {
         (true, _) => Some("it could approve and revoke other devices"),
@@ -122,7 +122,7 @@ pub fn warning(about: &Enrollment) -> Option<&'static str> {
 ///
 /// # Errors
 /// A misuse that names the part.
-pub fn parse_namespaces(text: &str) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) fn parse_namespaces(text: &str) -> Result<BTreeMap<String, String>, Failure> {
     let mut all = BTreeMap::new();
     for part in text.replace('"', "").split(',').map(str::trim) {
         let (name, right) = part.rsplit_once(':').unwrap_or((part, ""));
@@ -149,7 +149,7 @@ pub fn parse_namespaces(text: &str) -> Result<BTreeMap<String, String>, Failure>
 ///
 /// # Errors
 /// A misuse.
-pub fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
+pub(super) fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
     let text = text.trim();
     let fits = (1..=MAX_NAME).contains(&text.len()) && !text.contains(char::is_control);
     match fits {
@@ -161,7 +161,7 @@ pub fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
 }
 
 /// A life time in the protocol's milliseconds; zero is for ever.
-pub fn life(time: Duration) -> u64 {
+pub(super) fn life(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -21,7 +21,7 @@ use super::{
 
 /// How results are told.
 #[derive(Clone, Copy, Debug)]
-pub struct Told {
+pub(super) struct Told {
     /// Lines of JSON.
     pub json: bool,
     /// As the classic program did.
@@ -52,7 +52,7 @@ struct Record<'a> {
 
 impl Told {
     /// Those that fit.
-    pub fn list(self, all: &[Enrollment], choice: &Choice) {
+    pub(super) fn list(self, all: &[Enrollment], choice: &Choice) {
         let fit: Vec<_> = all.iter().filter(|one| choice.fits(one)).collect();
         if self.json {
             for one in fit {
@@ -69,14 +69,14 @@ impl Told {
     }
 
     /// The classic count; other programs say nothing.
-    pub fn found(self, count: usize) {
+    pub(super) fn found(self, count: usize) {
         if self.classic {
             cli::print_out(&format!("Found {count} matching enrollment records"));
         }
     }
 
     /// One, whole: `at_activate fetch`.
-    pub fn fetched(self, one: &Enrollment) {
+    pub(super) fn fetched(self, one: &Enrollment) {
         let record = Record {
             enrollmentId: &one.id,
             appName: &one.app,
@@ -139,7 +139,7 @@ impl Told {
     }
 
     /// What has become of one.
-    pub fn done(self, action: Action, one: &Enrollment) {
+    pub(super) fn done(self, action: Action, one: &Enrollment) {
         let (done, past) = (action.done(), action.past());
         // In JSON it is part of the line.
         if !self.json && matches!(action, Action::Approve | Action::Auto) {

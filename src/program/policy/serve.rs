@@ -32,7 +32,7 @@ use crate::{
     text::json::Object,
 };
 
-pub use super::source::Source;
+pub(super) use super::source::Source;
 
 /// Questions that may be in work at the same time, of all daemons and of one; more are dropped, and daemons
 /// ask again.
@@ -45,7 +45,7 @@ const WATCH_RECORDS: &str = r"\.policy\.sshnp@";
 
 /// What to serve.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(super) struct Plan {
     /// Where the rules are.
     pub source: Source,
     /// Who is answered; empty: everybody. A daemon learns only about its own devices.
@@ -83,7 +83,7 @@ pub(super) async fn story(console: &Console, args: Serve) -> Result<(), Failure>
 ///
 /// # Errors
 /// When trying again cannot help, and when there are no rules to begin with.
-pub async fn serve(
+pub(super) async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
     plan: Plan,

@@ -27,7 +27,7 @@ use crate::{
 
 /// Where the rules are.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub(super) enum Source {
     /// In a YAML file.
     File(PathBuf),
     /// On the policy's own atServer.

@@ -17,7 +17,7 @@ use crate::{at::directory::Root, cli::Failure};
 ///
 /// # Errors
 /// When its name cannot be resolved, or no route leads there.
-pub async fn discover(root: &Root) -> Result<IpAddr, Failure> {
+pub(super) async fn discover(root: &Root) -> Result<IpAddr, Failure> {
     let (Root::Directory(at) | Root::Proxy(at)) = root;
     let failed = |error: io::Error| {
         Failure::plain(format!("cannot find out this machine's address: {error}"))
@@ -47,7 +47,7 @@ fn route(to: SocketAddr) -> io::Result<IpAddr> {
 }
 
 /// Whether only neighbours can dial this address.
-pub fn is_inside(address: IpAddr) -> bool {
+pub(super) fn is_inside(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;

@@ -32,12 +32,12 @@ struct Newcomer {
 }
 
 impl Crowd {
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// One more. The receiver closes when it has to give way.
-    pub fn enter(&mut self, from: SocketAddr, since: Instant) -> Receiver<()> {
+    pub(super) fn enter(&mut self, from: SocketAddr, since: Instant) -> Receiver<()> {
         let (_stays, told) = channel::bounded(1);
         self.0.push_back(Newcomer {
             from,
@@ -48,12 +48,12 @@ impl Crowd {
     }
 
     /// It has said it, or has gone.
-    pub fn leave(&mut self, from: SocketAddr) {
+    pub(super) fn leave(&mut self, from: SocketAddr) {
         self.0.retain(|one| one.from != from);
     }
 
     /// One gives way; returns who.
-    pub fn make_room(&mut self, known: &Known, now: Instant) -> Option<SocketAddr> {
+    pub(super) fn make_room(&mut self, known: &Known, now: Instant) -> Option<SocketAddr> {
         let networks: Vec<IpAddr> = self
             .0
             .iter()
@@ -85,7 +85,7 @@ pub(super) enum Trust {
 
 impl Known {
     /// Somebody has logged in from there.
-    pub fn add(&mut self, address: IpAddr) {
+    pub(super) fn add(&mut self, address: IpAddr) {
         let address = address.to_canonical();
         if !self.0.contains(&address) {
             self.0.truncate(MAX_KNOWN - 1);
@@ -93,7 +93,7 @@ impl Known {
         }
     }
 
-    pub fn trust(&self, address: IpAddr) -> Trust {
+    pub(super) fn trust(&self, address: IpAddr) -> Trust {
         let network = neighbourhood_of(address);
         if self.0.contains(&address.to_canonical()) {
             Trust::Known
@@ -123,7 +123,7 @@ const MAX_REASONS: usize = 8;
 
 impl Refusals {
     /// One more; `Some`, how many untold ones there were before it, when it is to be told.
-    pub fn count(&mut self, why: &str, now: Instant) -> Option<usize> {
+    pub(super) fn count(&mut self, why: &str, now: Instant) -> Option<usize> {
         let full = self.0.len() >= MAX_REASONS;
         let known = self.0.iter().position(|one| one.why == why);
         let Some(at) = known.or(full.then_some(MAX_REASONS - 1)) else {
@@ -144,7 +144,7 @@ impl Refusals {
     }
 
     /// How many have not been told of.
-    pub fn untold(&self) -> usize {
+    pub(super) fn untold(&self) -> usize {
         self.0.iter().map(|one| one.untold).sum()
     }
 }

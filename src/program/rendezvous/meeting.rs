@@ -66,7 +66,7 @@ const _: () = assert!(MAX_NUMBERED > MAX_CONNECTIONS + 1);
 const BREATH: Duration = Duration::from_millis(100);
 
 /// A session's two ports.
-pub struct Meeting {
+pub(super) struct Meeting {
     /// Whose.
     pub session: SessionId,
     /// Port A.
@@ -80,7 +80,7 @@ pub struct Meeting {
 }
 
 /// One port of one session.
-pub struct Gate {
+pub(super) struct Gate {
     /// Where sockets come.
     pub listener: TcpListener,
     /// Who is let in.
@@ -88,7 +88,7 @@ pub struct Gate {
 }
 
 /// Who is let in at a port.
-pub enum Entry {
+pub(super) enum Entry {
     /// Whoever says this, signed by that one.
     Signed(Arc<Admission>, Signer),
     /// Whoever finds it.
@@ -96,7 +96,7 @@ pub enum Entry {
 }
 
 /// Whose signature opens a port; asked for when the first socket comes.
-pub struct Signer {
+pub(super) struct Signer {
     /// Asks for the key.
     pub at: Client,
     /// Its owner.
@@ -381,7 +381,7 @@ impl Door {
 
 impl Meeting {
     /// Joins whoever is let in, until the session is over. Returns how many pairs there were.
-    pub async fn hold(self) -> usize {
+    pub(super) async fn hold(self) -> usize {
         let (session, single) = (self.session, self.single);
         let (send_a, clients) = channel::bounded(1);
         let (send_b, daemons) = channel::bounded(1);

@@ -93,7 +93,7 @@ pub(super) enum Push {
 
 impl Inbox {
     /// The next one; `None`: it overflowed.
-    pub async fn next(&self) -> Option<Push> {
+    pub(super) async fn next(&self) -> Option<Push> {
         let push = self.receiver.recv().await.ok()?;
         match &push {
             Push::Note(note) => {
@@ -111,35 +111,35 @@ fn size(note: &Note) -> usize {
 }
 
 impl Board {
-    pub fn new(queued: channel::Sender<(AtSign, AtSign)>) -> Self {
+    pub(super) fn new(queued: channel::Sender<(AtSign, AtSign)>) -> Self {
         Self {
             houses: RwLock::default(),
             queued,
         }
     }
 
-    pub fn house(&self, who: &AtSign) -> Option<Arc<House>> {
+    pub(super) fn house(&self, who: &AtSign) -> Option<Arc<House>> {
         let houses = self.houses.read().unwrap_or_else(PoisonError::into_inner);
         houses.get(who).cloned()
     }
 
-    pub fn everybody(&self) -> Vec<Arc<House>> {
+    pub(super) fn everybody(&self) -> Vec<Arc<House>> {
         let houses = self.houses.read().unwrap_or_else(PoisonError::into_inner);
         houses.values().cloned().collect()
     }
 
-    pub fn move_in(&self, house: Arc<House>) {
+    pub(super) fn move_in(&self, house: Arc<House>) {
         let mut houses = self.houses.write().unwrap_or_else(PoisonError::into_inner);
         houses.insert(house.home.who.clone(), house);
     }
 
-    pub fn move_out(&self, who: &AtSign) -> Option<Arc<House>> {
+    pub(super) fn move_out(&self, who: &AtSign) -> Option<Arc<House>> {
         let mut houses = self.houses.write().unwrap_or_else(PoisonError::into_inner);
         houses.remove(who)
     }
 
     /// Takes what the store tells.
-    pub fn told(&self, event: Event) {
+    pub(super) fn told(&self, event: Event) {
         match event {
             Event::Note(note) => {
                 if let Some(house) = self.house(&note.to) {
@@ -168,7 +168,7 @@ impl Board {
 }
 
 impl House {
-    pub fn new(home: Home, port: u16, facts: Facts, last_commit: Option<u64>) -> Self {
+    pub(super) fn new(home: Home, port: u16, facts: Facts, last_commit: Option<u64>) -> Self {
         let last = last_commit.and_then(|id| i64::try_from(id).ok());
         Self {
             home,
@@ -181,12 +181,12 @@ impl House {
     }
 
     /// The newest commit id, or none before the first.
-    pub fn last_commit(&self) -> Option<u64> {
+    pub(super) fn last_commit(&self) -> Option<u64> {
         u64::try_from(self.last_commit.load(Ordering::Relaxed)).ok()
     }
 
     /// A connection begins; it is listed until the guard is dropped.
-    pub fn enter(self: &Arc<Self>, session: &str, socket: TcpStream) -> Guard {
+    pub(super) fn enter(self: &Arc<Self>, session: &str, socket: TcpStream) -> Guard {
         let number = self.next_line.fetch_add(1, Ordering::Relaxed) as u64;
         let line = Line {
             session: session.to_owned(),
@@ -204,18 +204,18 @@ impl House {
     }
 
     /// How many connections there are.
-    pub fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.facts.connections.load(Ordering::Relaxed)
     }
 
     /// How many of them are monitors.
-    pub fn monitors(&self) -> usize {
+    pub(super) fn monitors(&self) -> usize {
         let lines = lock(&self.lines);
         lines.values().filter(|line| line.mailbox.is_some()).count()
     }
 
     /// Ends all connections.
-    pub fn cut_all(&self) {
+    pub(super) fn cut_all(&self) {
         self.cut(|_| true);
     }
 
@@ -261,7 +261,7 @@ pub(super) struct Guard {
 
 impl Guard {
     /// From now on news are put into a mailbox for this connection; the old one is thrown away.
-    pub fn open_mailbox(&self) -> Inbox {
+    pub(super) fn open_mailbox(&self) -> Inbox {
         let (sender, receiver) = channel::unbounded();
         let waiting = Arc::<Waiting>::default();
         let mailbox = Mailbox {
@@ -275,7 +275,7 @@ impl Guard {
     }
 
     /// This connection now lives by an enrolment, or by none.
-    pub fn lives_by(&self, enrollment: Option<&str>) {
+    pub(super) fn lives_by(&self, enrollment: Option<&str>) {
         if let Some(line) = lock(&self.house.lines).get_mut(&self.number) {
             line.enrollment = enrollment.map(str::to_owned);
         }

@@ -104,7 +104,7 @@ impl Default for Gate {
 
 impl Gate {
     /// Lets a connection in, if there is room or somebody silent to make it.
-    pub fn enter(self: &Arc<Self>, from: IpAddr, socket: &TcpStream) -> Option<Pass> {
+    pub(super) fn enter(self: &Arc<Self>, from: IpAddr, socket: &TcpStream) -> Option<Pass> {
         let mut counts = lock(&self.counts);
         let counts = &mut *counts;
         let here = counts.strangers.entry(from).or_default();
@@ -137,7 +137,7 @@ impl Gate {
     }
 
     /// How many connections there are, and how many of them have not logged in.
-    pub fn open(&self) -> (usize, usize) {
+    pub(super) fn open(&self) -> (usize, usize) {
         let counts = lock(&self.counts);
         let strangers = counts.strangers.values().map(|here| here.count).sum();
         (counts.all, strangers)
@@ -184,7 +184,7 @@ impl Strangers {
 
 impl Pass {
     /// It has said something: it is not sent away for others any more.
-    pub fn spoke(&self) {
+    pub(super) fn spoke(&self) {
         if let Some(from) = self.stranger {
             let mut counts = lock(&self.gate.counts);
             if let Some(here) = counts.strangers.get_mut(&from) {
@@ -194,7 +194,7 @@ impl Pass {
     }
 
     /// It has proven who it is: its address gets the place back.
-    pub fn known(&mut self) {
+    pub(super) fn known(&mut self) {
         if let Some(from) = self.stranger.take() {
             let mut counts = lock(&self.gate.counts);
             if let Some(here) = counts.strangers.get_mut(&from) {
@@ -235,12 +235,12 @@ impl Default for Failures {
 impl Failures {
     /// A place to look at an attempt, when its turn comes: in fractions of a millisecond, whatever came of the others
     /// before it. There is always one in the end: no address has more connections than may wait.
-    pub async fn place(&self, from: IpAddr) -> Option<Place<IpAddr>> {
+    pub(super) async fn place(&self, from: IpAddr) -> Option<Place<IpAddr>> {
         self.checks.wait(vec![(from, CHECKS_OF_ONE)]).await
     }
 
     /// How long the refusal of the next wrong attempt is kept back.
-    pub fn wait(&self, from: IpAddr, who: &AtSign, now: Instant) -> Duration {
+    pub(super) fn wait(&self, from: IpAddr, who: &AtSign, now: Instant) -> Duration {
         let known = lock(&self.guesses);
         match known.get(&(from, who.clone())) {
             Some((count, last)) if now.duration_since(*last) < MEMORY => {
@@ -255,12 +255,12 @@ impl Failures {
     }
 
     /// Whether the log has not told of this one for a while.
-    pub fn is_news(&self, from: IpAddr, who: &AtSign, now: Instant) -> bool {
+    pub(super) fn is_news(&self, from: IpAddr, who: &AtSign, now: Instant) -> bool {
         lock(&self.told).is_new(&(from, who.clone()), now)
     }
 
     /// An attempt came out well or badly.
-    pub fn note(&self, from: IpAddr, who: &AtSign, good: bool, now: Instant) {
+    pub(super) fn note(&self, from: IpAddr, who: &AtSign, good: bool, now: Instant) {
         let mut known = lock(&self.guesses);
         let key = (from, who.clone());
         if good {

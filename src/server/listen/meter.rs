@@ -14,7 +14,7 @@ use super::{Running, now};
 pub(super) struct Count(AtomicU64);
 
 impl Count {
-    pub fn add(&self) {
+    pub(super) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -61,7 +61,11 @@ impl Default for Proofs {
 
 impl Proofs {
     /// A place for asking, when there is one in time.
-    pub async fn place(&self, caller: &AtSign, from: IpAddr) -> Result<Place<Party>, PeerError> {
+    pub(super) async fn place(
+        &self,
+        caller: &AtSign,
+        from: IpAddr,
+    ) -> Result<Place<Party>, PeerError> {
         let network = network_of(from);
         let waiting = self.places.wait(vec![
             (Party::Caller(caller.clone(), network), OF_CALLER),
@@ -77,13 +81,13 @@ impl Proofs {
     }
 
     /// Whether this caller's server did not answer lately.
-    pub fn is_silent(&self, caller: &AtSign) -> bool {
+    pub(super) fn is_silent(&self, caller: &AtSign) -> bool {
         self.silent().has(caller, Instant::now())
     }
 
     /// It could not be proven. Only silence is remembered: anybody can call himself by another's name, and then
     /// that one's server answers that it has no such proof.
-    pub fn failed(&self, caller: &AtSign, why: &PeerError) {
+    pub(super) fn failed(&self, caller: &AtSign, why: &PeerError) {
         let now = Instant::now();
         if !matches!(
             why,

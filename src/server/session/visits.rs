@@ -93,22 +93,22 @@ impl Counts {
 
 impl Visits {
     /// Another atSign proved who it is.
-    pub fn came(&mut self, who: &AtSign) {
+    pub(super) fn came(&mut self, who: &AtSign) {
         self.at_signs.add(who.as_str());
     }
 
     /// A key was looked up by this name; hidden ones are not counted.
-    pub fn looked_up(&mut self, key: &str) {
+    pub(super) fn looked_up(&mut self, key: &str) {
         if !key.starts_with('_') {
             self.keys.add(key);
         }
     }
 
-    pub fn top_at_signs(&self) -> String {
+    pub(super) fn top_at_signs(&self) -> String {
         self.at_signs.top(|_| true)
     }
 
-    pub fn top_keys(&self, shown: impl Fn(&str) -> bool) -> String {
+    pub(super) fn top_keys(&self, shown: impl Fn(&str) -> bool) -> String {
         self.keys.top(shown)
     }
 }
@@ -132,7 +132,7 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    pub fn to_json(&self) -> String {
+    pub(super) fn to_json(&self) -> String {
         let time = |at| date(at).replace(' ', "T");
         Object::new()
             .maybe("from", self.from.as_ref().map(AtSign::as_str))

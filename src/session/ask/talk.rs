@@ -51,7 +51,7 @@ pub(super) enum Missing {
 
 impl Question {
     /// One that must be answered, and is asked once.
-    pub fn new(message: Message, awaited: Awaited) -> Self {
+    pub(super) fn new(message: Message, awaited: Awaited) -> Self {
         Self {
             messages: vec![message],
             awaited,
@@ -61,7 +61,7 @@ impl Question {
     }
 
     /// The same, asked again at these times.
-    pub fn again(mut self, after: impl IntoIterator<Item = Duration>) -> Self {
+    pub(super) fn again(mut self, after: impl IntoIterator<Item = Duration>) -> Self {
         self.again = after.into_iter().collect();
         self
     }
@@ -69,13 +69,16 @@ impl Question {
 
 impl Talk {
     /// When a question is asked once more that may be asked twice.
-    pub fn later(&self) -> Duration {
+    pub(super) fn later(&self) -> Duration {
         self.patience.mul_f64(ASK_AGAIN)
     }
 
     /// Waits for one answer to each question, in their order; asks again what stays unanswered and may be asked
     /// twice. Only answers that are not needed can be missing then.
-    pub async fn wait(&mut self, questions: &[Question]) -> Result<Vec<Option<String>>, Missing> {
+    pub(super) async fn wait(
+        &mut self,
+        questions: &[Question],
+    ) -> Result<Vec<Option<String>>, Missing> {
         let mut answers: Vec<Option<String>> = vec![None; questions.len()];
         let begun = Instant::now();
         for (until, again) in self.steps(questions) {
@@ -168,7 +171,7 @@ impl Talk {
 }
 
 impl Missing {
-    pub fn explain(self, whom: &Whom, want: Want) -> Failure {
+    pub(super) fn explain(self, whom: &Whom, want: Want) -> Failure {
         let (to, device, via) = (&whom.to, &whom.device, &whom.via);
         let waited = whom.patience.as_secs();
         match self {

@@ -37,14 +37,14 @@ const QUIET: Duration = Duration::from_millis(8);
 
 /// The file's own place, without symbolic links.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub(super) struct Place {
     folder: PathBuf,
     name: OsString,
 }
 
 /// The file as it was at one moment.
 #[derive(Debug)]
-pub struct Seen {
+pub(super) struct Seen {
     file: Option<(File, Metadata)>,
     /// Its content; empty when there is no file.
     pub bytes: Vec<u8>,
@@ -52,7 +52,7 @@ pub struct Seen {
 
 /// What came of exchanging the file.
 #[derive(Debug)]
-pub enum Put {
+pub(super) enum Put {
     /// Ours is in place, and took the place of what we had seen.
     Done,
     /// Ours is in place, but this stood there.
@@ -67,7 +67,7 @@ impl Place {
     ///
     /// # Errors
     /// `PermissionDenied` with the path that somebody else owns; else what the system says.
-    pub fn of(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         let mut ahead: Vec<OsString> = words(&std::path::absolute(path)?);
         let mut here = PathBuf::from("/");
         let mut links = 0;
@@ -106,12 +106,12 @@ impl Place {
     }
 
     /// The file.
-    pub fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.folder.join(&self.name)
     }
 
     /// Hidden neighbours of the file: `.authorized_keys.noports-` and this.
-    pub fn beside(&self, what: &str) -> PathBuf {
+    pub(super) fn beside(&self, what: &str) -> PathBuf {
         self.folder.join(self.neighbour(what))
     }
 
@@ -124,7 +124,7 @@ impl Place {
     }
 
     /// The endings of all neighbours there are.
-    pub fn neighbours(&self) -> io::Result<Vec<String>> {
+    pub(super) fn neighbours(&self) -> io::Result<Vec<String>> {
         let start = self.neighbour("");
         let start = start.to_string_lossy();
         let mut found = Vec::new();
@@ -141,7 +141,7 @@ impl Place {
     ///
     /// # Errors
     /// `TimedOut` after ten seconds; else what the system says.
-    pub fn lock(&self) -> io::Result<Lock> {
+    pub(super) fn lock(&self) -> io::Result<Lock> {
         let path = self.beside("lock");
         let until = Instant::now() + LOCK;
         loop {
@@ -166,7 +166,7 @@ impl Place {
     ///
     /// # Errors
     /// `PermissionDenied` when the file is not a plain one of ours; else what the system says.
-    pub fn read(&self) -> io::Result<Seen> {
+    pub(super) fn read(&self) -> io::Result<Seen> {
         let path = self.path();
         match plain_file(&path) {
             Ok((file, about)) => {
@@ -186,7 +186,7 @@ impl Place {
     ///
     /// # Errors
     /// What the system says; the file is as it was then.
-    pub fn put(&self, seen: &Seen, wanted: &[u8]) -> io::Result<Put> {
+    pub(super) fn put(&self, seen: &Seen, wanted: &[u8]) -> io::Result<Put> {
         let (path, new) = (self.path(), self.beside("new"));
         let about = seen.file.as_ref().map(|(_, about)| about);
         let written = write_beside(&new, wanted, about)
@@ -207,7 +207,7 @@ impl Place {
 
 /// Held until dropped; then nothing is left of it.
 #[derive(Debug)]
-pub struct Lock {
+pub(super) struct Lock {
     file: File,
     path: PathBuf,
 }
@@ -224,14 +224,14 @@ impl Drop for Lock {
 ///
 /// # Errors
 /// What the system says.
-pub fn hold(path: &Path) -> io::Result<File> {
+pub(super) fn hold(path: &Path) -> io::Result<File> {
     let file = hidden().create(true).truncate(false).open(path)?;
     file.try_lock()?;
     Ok(file)
 }
 
 /// Whether somebody holds this file.
-pub fn is_held(path: &Path) -> bool {
+pub(super) fn is_held(path: &Path) -> bool {
     match hidden().open(path) {
         Ok(file) => matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
         Err(_) => false,

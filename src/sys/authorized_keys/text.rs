@@ -21,7 +21,7 @@ pub const MARK: &str = "sshnp_ephemeral_";
 const ID: usize = 36;
 
 /// A session id in the one form that is written: lower case, with hyphens.
-pub fn is_session(text: &str) -> bool {
+pub(super) fn is_session(text: &str) -> bool {
     text.len() == ID && Uuid::try_parse(text).is_ok_and(|id| id.as_hyphenated().to_string() == text)
 }
 
@@ -39,14 +39,14 @@ fn session_of(line: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// Whether it has exactly this line.
-pub fn has_line(bytes: &[u8], line: &str) -> bool {
+pub(super) fn has_line(bytes: &[u8], line: &str) -> bool {
     bytes
         .split(|&b| b == b'\n')
         .any(|found| found == line.as_bytes())
 }
 
 /// With a session's line at the end.
-pub fn with_session(bytes: &[u8], line: &str) -> Vec<u8> {
+pub(super) fn with_session(bytes: &[u8], line: &str) -> Vec<u8> {
     let mut out = bytes.to_vec();
     if ends_whole(bytes) {
         out.extend_from_slice(line.as_bytes());
@@ -61,7 +61,7 @@ pub fn with_session(bytes: &[u8], line: &str) -> Vec<u8> {
 /// Without the lines of the sessions that are `gone`, and how many these were.
 ///
 /// A key that somebody appended to our line without an LF between is kept, as a line of its own.
-pub fn without_sessions(bytes: &[u8], gone: impl Fn(&str) -> bool) -> (Vec<u8>, usize) {
+pub(super) fn without_sessions(bytes: &[u8], gone: impl Fn(&str) -> bool) -> (Vec<u8>, usize) {
     let (mut out, mut count) = (Vec::with_capacity(bytes.len()), 0);
     for whole in bytes.split_inclusive(|&b| b == b'\n') {
         let (line, end) = match whole.strip_suffix(b"\n") {
@@ -89,7 +89,7 @@ pub fn without_sessions(bytes: &[u8], gone: impl Fn(&str) -> bool) -> (Vec<u8>, 
 }
 
 /// With a key on a whole line at the end; `None` when the file has that key already, with whatever options.
-pub fn with_key(bytes: &[u8], line: &str) -> Option<Vec<u8>> {
+pub(super) fn with_key(bytes: &[u8], line: &str) -> Option<Vec<u8>> {
     let blob = blob(line)?.as_bytes();
     let has = |line: &[u8]| {
         let comment = line.trim_ascii_start().starts_with(b"#");
@@ -110,7 +110,7 @@ pub fn with_key(bytes: &[u8], line: &str) -> Option<Vec<u8>> {
 }
 
 /// The key itself on a line: the word behind its type, which tells one key from another.
-pub fn blob(line: &str) -> Option<&str> {
+pub(super) fn blob(line: &str) -> Option<&str> {
     const TYPES: [&str; 5] = ["ssh-", "ecdsa-sha2-", "rsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
     let is_type = |word: &str| TYPES.iter().any(|kind| word.starts_with(kind));
     let in_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);

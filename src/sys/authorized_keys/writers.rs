@@ -15,7 +15,7 @@ const AGAIN: Duration = Duration::from_millis(2);
 
 /// Waits until nobody has the file open for writing under this name (as the kernel shows it). Writers that cannot
 /// be seen, such as those in another container, have `at_least` this long, unless it has `changed` before.
-pub fn wait(name: &OsStr, at_least: Duration, changed: impl Fn() -> bool) {
+pub(super) fn wait(name: &OsStr, at_least: Duration, changed: impl Fn() -> bool) {
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
         let quiet = began.elapsed() >= at_least || changed();

@@ -20,9 +20,9 @@ use super::{
 };
 
 /// Most unexpired notifications of one sender kept for one atSign: an eighth of the box.
-pub const MAX_SHARE: u64 = MAX_INBOX / 8;
+pub(super) const MAX_SHARE: u64 = MAX_INBOX / 8;
 /// Most bytes of them: room for one of the longest.
-pub const MAX_SHARE_BYTES: u64 = MAX_INBOX_BYTES / 8;
+pub(super) const MAX_SHARE_BYTES: u64 = MAX_INBOX_BYTES / 8;
 /// What the owner's own may take.
 const MAX_OWN: u64 = MAX_INBOX / 2;
 /// See [`MAX_OWN`].
