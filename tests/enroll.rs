@@ -782,18 +782,20 @@ fn a_name_means_one_device_and_nothing_far_reaching_is_granted_unseen() {
             assert!(said.contains("is not granted unseen"), "{words:?}: {said}");
         }
         for words in [
-            &["approve", DEVICE, "--device", "kitchen", "--yes"][..],
-            &["approve", DEVICE, "--device", "itchen2", "--yes"],
-            &["approve", DEVICE, "--device", "kitchen.*", "--yes"],
-            &["approve", DEVICE, "--device-pattern", "itchen", "--yes"],
+            // By that very name there are some, and it says what they are.
+            (&["--device", "kitchen"][..], "kitchen is approved already"),
+            (&["--device", "itchen2"], "no pending enrolment that fits"),
+            (&["--device", "kitchen.*"], "no pending enrolment that fits"),
+            (
+                &["--device-pattern", "itchen"],
+                "no pending enrolment that fits",
+            ),
         ] {
-            let (code, said) =
-                failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
+            let (words, want) = words;
+            let words = [&["enroll", "approve", DEVICE, "--yes", "-q"], words].concat();
+            let (code, said) = failure(world.noports(&words)).await;
             assert_eq!(code, 1, "{words:?}: {said}");
-            assert!(
-                said.contains("no pending enrolment that fits"),
-                "{words:?}: {said}"
-            );
+            assert!(said.contains(want), "{words:?}: {said}");
         }
         for words in [
             &["approve", DEVICE, "--device", "", "--yes"][..],
@@ -896,8 +898,8 @@ fn a_device_that_waits_or_was_revoked_makes_nobody_behind_its_address_wait() {
             let took = began.elapsed();
             assert!(took < std::time::Duration::from_secs(8), "{word}: {took:?}");
         }
-        // Whoever knows no more than its id guesses, and so does who makes one up. Others wait, but not so long
-        // that their programs give up.
+        // Whoever knows no more than its id guesses, and so does who makes one up. They wait, and nobody else does:
+        // for the seventh of them it would be four seconds.
         let other = wire::Applicant::new(&who).unwrap();
         for id in [&id, "made-up", &id, "made-up", &id, &id] {
             let said = log_in(&world, &other.provisional(Some(id))).await;
@@ -905,7 +907,7 @@ fn a_device_that_waits_or_was_revoked_makes_nobody_behind_its_address_wait() {
         }
         let began = std::time::Instant::now();
         decide(&world, &["list", DEVICE]).await;
-        assert!(began.elapsed() >= std::time::Duration::from_secs(2));
+        assert!(began.elapsed() < std::time::Duration::from_secs(4));
     });
 }
 

@@ -148,7 +148,14 @@ fn change(args: &Args) -> Result<Option<Change>, Failure> {
             .hint("noports access show @you")
     })?;
     let others = args.others.iter().map(|name| name.parse());
-    let others: Vec<AtSign> = others.collect::<Result<_, _>>()?;
+    let named: Vec<AtSign> = others.collect::<Result<_, _>>()?;
+    // Not every atServer sees to it that nobody is in a list twice.
+    let mut others: Vec<AtSign> = Vec::new();
+    for other in named {
+        if !others.contains(&other) {
+            others.push(other);
+        }
+    }
     match (change, others.is_empty()) {
         _ if *word == CLEAR => Ok(None),
         (None, true) => Ok(None),
@@ -268,6 +275,7 @@ mod tests {
             ("unblock @a @b", Ok("Block false @b")),
             ("block @a @b @A", Err("@a cannot block itself")),
             ("block a a", Err("a cannot block itself")),
+            ("block @a @b b @B", Ok("Block true @b")),
             ("unblock @a @a", Ok("Block false @a")),
             ("block @a", Err("block whom?")),
             ("show @a @b", Err("show takes one atSign")),
