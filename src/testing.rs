@@ -20,33 +20,33 @@ use crate::{
     secret::Secret,
 };
 
-pub use support::{Disk, Folder, at_a_pace, named_pipe, until};
+pub(crate) use support::{Disk, Folder, at_a_pace, named_pipe, until};
 
 #[path = "../tests/world/support.rs"]
 mod support;
 
 /// Far more than anything here takes.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Ends the test instead of hanging it.
-pub fn soon<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn soon<T>(work: impl Future<Output = T>) -> T {
     block_on(in_time(work))
 }
 
 /// The same inside a story.
-pub async fn in_time<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> T {
     timeout(SOON, work).await.expect("finished in time")
 }
 
 /// Somebody who listens on a free port.
-pub async fn listen() -> (TcpListener, Endpoint) {
+pub(crate) async fn listen() -> (TcpListener, Endpoint) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap().to_string().parse().unwrap();
     (listener, at)
 }
 
 /// Both ends of a connection: who dialled, who accepted.
-pub async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (dialled, accepted) = zip(
         TcpStream::connect(listener.local_addr().unwrap()),
@@ -57,12 +57,12 @@ pub async fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 /// Keys of one direction.
-pub fn key_and_iv(first: u8) -> KeyAndIv {
+pub(crate) fn key_and_iv(first: u8) -> KeyAndIv {
     (Secret::new([first; 32]), [first + 1; 16])
 }
 
 /// None, one for both directions, one for each.
-pub fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
+pub(crate) fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
     let with = |d2c| {
         Some(SessionKeys {
             c2d: key_and_iv(1),
@@ -73,14 +73,14 @@ pub fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
 }
 
 /// A private authority, its file, and acceptors with certificates it signed.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     pub file: PathBuf,
     _folder: Folder,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params
@@ -98,7 +98,7 @@ impl Authority {
     }
 
     /// Certificate and key, in PEM form.
-    pub fn certificate(
+    pub(crate) fn certificate(
         &self,
         names: &[&str],
         change: impl FnOnce(&mut CertificateParams),
@@ -111,12 +111,12 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    pub fn acceptor(&self, names: &[&str]) -> Acceptor {
+    pub(crate) fn acceptor(&self, names: &[&str]) -> Acceptor {
         let (chain, key) = self.certificate(names, |_| ());
         Acceptor::from_pem(&chain, &key).unwrap()
     }
 
-    pub fn connector(&self) -> Connector {
+    pub(crate) fn connector(&self) -> Connector {
         Connector::new(&[&self.file]).unwrap()
     }
 }
