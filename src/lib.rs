@@ -93,6 +93,7 @@ mod session;
 #[cfg(not(feature = "inside"))]
 mod sys;
 #[cfg(test)]
+#[allow(unreachable_pub)] // Shared with the binary of tests.
 mod testing;
 #[cfg(not(feature = "inside"))]
 mod text;

@@ -12,25 +12,25 @@ use std::{
 };
 
 /// A folder that goes with its owner.
-pub(crate) struct Folder(pub PathBuf, tempfile::TempDir);
+pub struct Folder(pub PathBuf, tempfile::TempDir);
 
 impl Folder {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let own = tempfile::tempdir().unwrap();
         // Not through links: some compare whole paths with what the kernel says.
         Self(fs::canonicalize(own.path()).unwrap(), own)
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    pub(crate) fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
     /// What is in it, in order.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -46,12 +46,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.
-pub(crate) async fn until(what: &str, so: impl FnMut() -> bool) {
+pub async fn until(what: &str, so: impl FnMut() -> bool) {
     assert!(becomes(so).await, "never: {what}");
 }
 
 /// The same, and says whether it ever was.
-pub(super) async fn becomes(mut so: impl FnMut() -> bool) -> bool {
+pub async fn becomes(mut so: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     while !so() {
         if began.elapsed() > DEADLINE {
@@ -63,7 +63,7 @@ pub(super) async fn becomes(mut so: impl FnMut() -> bool) -> bool {
 }
 
 /// The same, on this thread.
-pub(super) fn wait_until(what: &str, so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, so: impl FnMut() -> bool) {
     async_io::block_on(until(what, so));
 }
 
@@ -71,18 +71,13 @@ pub(super) fn wait_until(what: &str, so: impl FnMut() -> bool) {
 const INSIDE: &str = "NOPORTS_TEST_INSIDE";
 
 /// Whether this is the run inside.
-pub(super) fn is_inside() -> bool {
+pub fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
 /// Runs a test of this executable once more, in these namespaces, after a script that may use them as root (`$0` is
 /// `folder`). The folder, in that other run; `None` once the other run has passed.
-pub(super) fn inside(
-    test: &str,
-    namespaces: &[&str],
-    script: &str,
-    folder: &Folder,
-) -> Option<PathBuf> {
+pub fn inside(test: &str, namespaces: &[&str], script: &str, folder: &Folder) -> Option<PathBuf> {
     if let Some(folder) = env::var_os(INSIDE) {
         return Some(folder.into());
     }
@@ -106,12 +101,12 @@ pub(super) fn inside(
 }
 
 /// A small disk of its own.
-pub(crate) struct Disk(pub PathBuf);
+pub struct Disk(pub PathBuf);
 
 impl Disk {
     /// One of so many megabytes: only in another run of the calling test, where mounting is allowed and nobody else
     /// sees it. `None` once that run has passed.
-    pub(crate) fn of(test: &str, megabytes: u32) -> Option<Self> {
+    pub fn of(test: &str, megabytes: u32) -> Option<Self> {
         let namespaces = match rustix::process::geteuid().is_root() {
             true => &["--mount"][..],
             false => &["--mount", "--map-root-user"],
@@ -121,7 +116,7 @@ impl Disk {
     }
 
     /// From now on nothing can be written to it.
-    pub(crate) fn make_read_only(&self) {
+    pub fn make_read_only(&self) {
         let mut command = Command::new("mount");
         // Of this mount alone: an ordinary user's namespace may not change the file system itself.
         command.args(["-o", "remount,bind,ro"]).arg(&self.0);
@@ -129,7 +124,7 @@ impl Disk {
     }
 
     /// Takes all room but so many bytes.
-    pub(crate) fn fill(&self, left: u64) {
+    pub fn fill(&self, left: u64) {
         let found = rustix::fs::statvfs(&self.0).unwrap();
         let free = found.f_bavail * found.f_frsize;
         let mut file = fs::File::create(self.filler()).unwrap();
@@ -141,7 +136,7 @@ impl Disk {
         while left == 0 && file.write_all(&[1; 4096]).is_ok() {}
     }
 
-    pub(crate) fn make_room(&self) {
+    pub fn make_room(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 
@@ -151,7 +146,7 @@ impl Disk {
 }
 
 /// A pipe with a name: whoever opens it the usual way waits for the other end.
-pub(crate) fn named_pipe(folder: &Path) -> PathBuf {
+pub fn named_pipe(folder: &Path) -> PathBuf {
     use rustix::fs::{CWD, FileType, Mode};
     let path = folder.join("pipe");
     rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -159,6 +154,6 @@ pub(crate) fn named_pipe(folder: &Path) -> PathBuf {
 }
 
 /// As fast as somebody or something that is played here. Never to wait for something.
-pub(crate) fn at_a_pace(pause: Duration) {
+pub fn at_a_pace(pause: Duration) {
     thread::sleep(pause);
 }
