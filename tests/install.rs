@@ -949,7 +949,7 @@ fn one_line_makes_a_device() {
         fs::write(&crontab, "0 4 * * * backup\n").unwrap();
         let keys = place.dir.text("device.atKeys");
         let code = stdout(world.noports(&["enroll", "otp", DEVICE])).await;
-        let mut approves = world.noports(&["enroll", "auto", DEVICE, "--app", ".*"]);
+        let mut approves = world.noports(&["enroll", "auto", DEVICE, "--app-pattern", ".*"]);
         let mut approves = approves
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
