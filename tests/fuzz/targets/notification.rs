@@ -13,7 +13,7 @@ use noports::{
 
 /// What a server would have stored.
 fn stored(read: &Notification) -> Note {
-    let mut draft = Draft::new(&read.from, &read.to, read.key.clone());
+    let mut draft = Draft::new(read.id.clone(), &read.from, &read.to, read.key.clone());
     draft.id.clone_from(&read.id);
     draft.value.clone_from(&read.value);
     draft.operation = read.operation;
