@@ -14,7 +14,6 @@ use noports::{
 /// What a server would have stored.
 fn stored(read: &Notification) -> Note {
     let mut draft = Draft::new(read.id.clone(), &read.from, &read.to, read.key.clone());
-    draft.id.clone_from(&read.id);
     draft.value.clone_from(&read.value);
     draft.operation = read.operation;
     draft.is_text = read.is_text;
