@@ -140,7 +140,11 @@ pub fn is_localhost(host: &str) -> bool {
     last.eq_ignore_ascii_case("localhost")
 }
 
-async fn resolve(to: &Endpoint) -> io::Result<VecDeque<SocketAddr>> {
+/// The addresses of a host, in the order in which they are to be tried.
+///
+/// # Errors
+/// What the resolver says, in one line that names the host.
+pub async fn resolve(to: &Endpoint) -> io::Result<VecDeque<SocketAddr>> {
     if let Ok(literal) = to.host.parse::<IpAddr>() {
         return Ok(VecDeque::from([SocketAddr::new(literal, to.port)]));
     }

@@ -9,9 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 
-use async_std::net::ToSocketAddrs;
-
-use crate::{at::directory::Root, cli::Failure};
+use crate::{at::directory::Root, cli::Failure, net::dial::resolve};
 
 /// The local address of the route towards the directory. Nothing is sent.
 ///
@@ -23,8 +21,7 @@ pub(super) async fn discover(root: &Root) -> Result<IpAddr, Failure> {
         Failure::plain(format!("cannot find out this machine's address: {error}"))
             .hint("say it: --host NAME_OR_ADDRESS")
     };
-    let found = (at.host.as_str(), at.port).to_socket_addrs().await;
-    let routes = found.map_err(failed)?.map(route);
+    let routes = resolve(at).await.map_err(failed)?.into_iter().map(route);
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for found in routes {
         match found {
@@ -63,6 +60,14 @@ mod tests {
     use async_std::task::block_on;
 
     use crate::program::rendezvous::address::*;
+
+    #[test]
+    fn a_directory_on_localhost_is_found_without_a_resolver() {
+        for root in ["localhost:64", "some.localhost:64", "LOCALHOST.:64"] {
+            let found = block_on(discover(&root.parse().unwrap())).unwrap();
+            assert_eq!(found, Ipv4Addr::LOCALHOST, "{root}");
+        }
+    }
 
     #[test]
     fn a_directory_on_this_machine_is_reached_from_loopback() {
