@@ -70,7 +70,7 @@ pub fn alone() -> Result<(), Failure> {
             Some(who) => format!("{who} holds its lock; {words}"),
             None => words.to_owned(),
         };
-        Failure::plain("this service runs already").hint(hint)
+        Failure::plain("this service runs already, or another program holds its lock").hint(hint)
     })
 }
 
