@@ -451,7 +451,10 @@ fn a_second_process_of_one_service_ends_at_once() {
         .await;
         let (code, said) = failure(daemon(NAME)).await;
         assert!(
-            code == 1 && said.contains("this service runs already, or another program holds its lock\n  hint: "),
+            code == 1
+                && said.contains(
+                    "this service runs already, or another program holds its lock\n  hint: "
+                ),
             "{code} {said}"
         );
         assert_eq!(supervisor::read(&state).unwrap().pid, first.id());
