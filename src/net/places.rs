@@ -120,7 +120,12 @@ impl<K: Clone + Eq + Hash> Places<K> {
 
     /// Gives what is free to those that wait.
     fn call(&self) {
-        while let Some(next) = self.state().next(self.limits.places) {
+        loop {
+            // The lock is let go before anybody is called: a place that nobody takes comes back here.
+            let next = self.state().next(self.limits.places);
+            let Some(next) = next else {
+                return;
+            };
             let place = Place {
                 of: self.clone(),
                 shares: next.shares,
@@ -205,6 +210,33 @@ mod tests {
         drop(third);
         assert!(places.take(vec![("alice", 2), ("bob", 1)]).is_some());
         assert!(places.state().by.is_empty() && places.state().taken == 0);
+    }
+
+    /// Takes a place at the moment it is called.
+    struct Eager(Places<&'static str>);
+
+    impl std::task::Wake for Eager {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.take(vec![("eve", 1)]));
+        }
+    }
+
+    /// The lock was held while somebody was called: who had given up in that moment stopped everybody for ever.
+    #[test]
+    fn nobody_is_called_under_the_lock() {
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let places = Places::new(LIMITS);
+            let held = places.take(vec![("alice", 1)]);
+            let mut waits = Box::pin(places.wait(vec![("alice", 1)]));
+            let waker = Arc::new(Eager(places.clone())).into();
+            let mut context = std::task::Context::from_waker(&waker);
+            assert!(waits.as_mut().poll(&mut context).is_pending());
+            drop(held);
+            let _ = done.send(waits.as_mut().poll(&mut context).is_ready());
+        });
+        let soon = std::time::Duration::from_secs(10);
+        assert_eq!(ended.recv_timeout(soon), Ok(true));
     }
 
     #[test]
