@@ -12,12 +12,10 @@ use futures_lite::future::zip;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::{
-    net::{
-        dial::Endpoint,
-        tls::{Acceptor, Connector},
-    },
+    net::tls::{Acceptor, Connector},
     pipe::cipher::{KeyAndIv, SessionKeys},
     secret::Secret,
+    text::endpoint::Endpoint,
 };
 
 pub(crate) use support::{Disk, Folder, at_a_pace, named_pipe, until};

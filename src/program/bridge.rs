@@ -24,12 +24,12 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     cli::Console,
-    net::dial::Endpoint,
     pipe::cipher::{SessionKeys, Side},
     secret::Secret,
     session::bridge::{BridgeError, Greeting, LISTENING, Local, Many, Plan, Report, STARTED, run},
     sys::{log as logging, out, process, signal::IgnoreHangUp},
     text::duration::seconds,
+    text::endpoint::Endpoint,
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.

@@ -37,7 +37,6 @@ use crate::{
         two_sshs::{self, Carrier, Inside},
     },
     cli::{Console, Failure, Progress, exit, with_account},
-    net::dial::Endpoint,
     np::{
         ids::SessionId,
         session::{Generation, Ready, Terms},
@@ -49,6 +48,7 @@ use crate::{
     },
     sys::{self, signal, ssh::UserName},
     text::duration::seconds,
+    text::endpoint::Endpoint,
 };
 
 use login::{Reach, check_words, find_ssh, free_port, in_background, print, shell, stdio};

@@ -26,7 +26,7 @@ use crate::{
         keyfile::AtKeys,
     },
     cli::{self, Console, Failure, Progress, exit, with_account},
-    net::{backoff::Backoff, dial::Endpoint},
+    net::backoff::Backoff,
     np::{ping::Heartbeat, request::tunnel::LONGEST},
     pipe::join::reset,
     secret::Secret,
@@ -38,6 +38,7 @@ use crate::{
     },
     sys,
     text::duration::seconds,
+    text::endpoint::Endpoint,
 };
 
 pub use forward::{BadForward, Forward};

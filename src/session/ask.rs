@@ -23,7 +23,6 @@ use crate::{
     },
     classic::generation,
     cli::{Failure, Progress, exit},
-    net::dial::Endpoint,
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
         ids::{DeviceName, Nonce, SessionId},
@@ -34,6 +33,7 @@ use crate::{
         sshkey::PublicKeyLine,
     },
     secret::Secret,
+    text::endpoint::Endpoint,
 };
 
 use explain::{Asked, refused, too_old, untrusted};

@@ -21,7 +21,7 @@ use async_std::{
 use futures_lite::{AsyncWriteExt, FutureExt, future};
 
 use crate::{
-    net::dial::{Endpoint, dial, tune},
+    net::dial::{dial, tune},
     np::admit,
     pipe::{
         cipher::{Ciphers, SessionKeys, Side},
@@ -29,6 +29,7 @@ use crate::{
     },
     secret::Secret,
     sys::stdio,
+    text::endpoint::Endpoint,
 };
 
 pub use began::Greeting;

@@ -18,10 +18,10 @@ use super::bridge::{LISTENING, Many, Report, STARTED, Step};
 use crate::{
     at::crypto,
     cli::{Failure, exit},
-    net::dial::Endpoint,
     np::request::{Keys, StreamKey},
     secret::Secret,
     sys::process,
+    text::endpoint::Endpoint,
 };
 
 /// Longest wait for a bridge to say that it is ready: two connections, ten seconds each.

@@ -22,7 +22,6 @@ use async_std::{
 use noports::{
     at::client::{Client, Event, Outgoing, Subscription},
     classic::generation::GENERATION,
-    net::dial::Endpoint,
     np::{
         Message,
         ids::{Nonce, SessionId},
@@ -37,6 +36,7 @@ use noports::{
         online,
     },
     sys::sshd::{self, Sshd},
+    text::endpoint::Endpoint,
 };
 
 use crate::world::{ALICE, DEVICE, Process, RENDEZVOUS, World, known_pair};

@@ -7,7 +7,6 @@ use async_std::{future::timeout, net::TcpListener, task};
 use super::Wish;
 use crate::{
     cli::{self, Failure, Progress, exit},
-    net::dial::Endpoint,
     np::session::Ready,
     pipe::cipher::Side,
     secret::Secret,
@@ -21,6 +20,7 @@ use crate::{
         self,
         ssh::{self, Destination, HostKeyAlias, Login, UserName},
     },
+    text::endpoint::Endpoint,
 };
 
 /// Longest wait for ssh to use the loopback port, and for the session's first connection.

@@ -18,7 +18,6 @@ use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{AtSign, Notification, client::AtError, crypto::PublicKey},
     classic::{keyring::TemporaryKey, reverse::device},
-    net::dial::Endpoint,
     np::{
         Message,
         envelope::EnvelopeError,
@@ -33,6 +32,7 @@ use crate::{
         launch::{self, End, Lasting, Local, NO_BRIDGE, Order},
         online,
     },
+    text::endpoint::Endpoint,
 };
 
 /// How much longer than its client the device keeps a tunnel without connections: the client knows who is

@@ -162,7 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{net::dial::Endpoint, session::ask::Look};
+    use crate::{session::ask::Look, text::endpoint::Endpoint};
 
     fn hint(why: &str, target: Option<&str>, services: Option<&[&str]>) -> String {
         let whom = Whom::parse(

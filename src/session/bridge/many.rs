@@ -60,7 +60,7 @@ use crate::{
     at::client::jitter,
     net::{
         backoff::Backoff,
-        dial::{Endpoint, dial, tune},
+        dial::{dial, tune},
     },
     np::{
         control::{Kind, Line, Lines},
@@ -73,6 +73,7 @@ use crate::{
     },
     session::online,
     sys::process::descriptors_left,
+    text::endpoint::Endpoint,
 };
 
 /// How a client talks on the control channel.
