@@ -37,14 +37,16 @@ use crate::{
         two_sshs::{self, Carrier, Inside},
     },
     cli::{Console, Failure, Progress, exit, with_account},
+    np::far_end::FarEnd,
     np::{
         ids::SessionId,
-        session::{Generation, Ready, Terms},
+        session::{Generation, Terms},
         sshkey::{self, PublicKeyLine},
     },
+    pipe::cipher::Side,
     session::{
         ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
-        launch::Local,
+        launch::LocalAddress,
     },
     sys::{self, signal, ssh::UserName},
     text::duration::seconds,
@@ -270,14 +272,14 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     let words = wish.whom.terms.generation;
     let opened = met.request(want, &mut progress).await?;
     if wish.how == How::Stdio {
-        return stdio(opened.ready).await;
+        return stdio(opened.ready.far).await;
     }
     let user = user.ok_or_else(|| no_user(&wish))?;
     match reach(opened, words, &wish)? {
-        Reached::Straight(ready) => go(Reach::Pipe(ready), &wish, &user, &mut progress).await,
-        Reached::Within(ready, session, key) => {
+        Reached::Straight(far) => go(Reach::Pipe(far), &wish, &user, &mut progress).await,
+        Reached::Within(far, session, key) => {
             let reached = until_told(async {
-                let port = tunnel(ready, session, key, &wish, &user, &mut progress).await?;
+                let port = tunnel(far, session, key, &wish, &user, &mut progress).await?;
                 go(Reach::Port(port), &wish, &user, &mut progress).await
             });
             reached.await
@@ -322,17 +324,15 @@ fn user(met: &Met, wish: &Wish) -> Result<Option<UserName>, Failure> {
 /// How the person's ssh gets to the device in this session.
 enum Reached {
     /// Through our bridge.
-    Straight(Ready),
+    Straight(FarEnd),
     /// Through another ssh, which logs in with this key.
-    Within(Ready, SessionId, two_sshs::Key),
+    Within(FarEnd, SessionId, two_sshs::Key),
 }
 
 fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Failure> {
-    let Opened {
-        mut ready, session, ..
-    } = opened;
-    let encrypted = ready.keys.is_some();
-    let temporary = ready.ephemeral_key.take();
+    let Opened { ready, session, .. } = opened;
+    let (far, temporary) = (ready.far, ready.ephemeral_key);
+    let encrypted = far.keys.is_some();
     let two = !encrypted;
     #[cfg(feature = "held")]
     let two = two || wish.whom.habits.two_sshs;
@@ -358,16 +358,16 @@ fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Fail
                     "--remote-sshd-port counts only where one ssh carries another; here the daemon decides"
                 );
             }
-            return Ok(Reached::Straight(ready));
+            return Ok(Reached::Straight(far));
         }
     };
     say(session, "double", encrypted);
-    Ok(Reached::Within(ready, session, key))
+    Ok(Reached::Within(far, session, key))
 }
 
 /// An ssh that carries another: opens it; returns the loopback port that leads to the device's sshd.
 async fn tunnel(
-    ready: Ready,
+    far: FarEnd,
     session: SessionId,
     key: two_sshs::Key,
     wish: &Wish,
@@ -376,18 +376,15 @@ async fn tunnel(
 ) -> Result<u16, Failure> {
     progress.begin("opening a tunnel");
     progress.classic("Creating connection to socket rendezvous");
-    let bare = ready.admission.is_none() && ready.keys.is_none();
+    let bare = far.admission.is_none() && far.keys.is_none();
     let to = if bare {
         // As the classic clients do; nothing needs to be said to this rendezvous.
-        Endpoint {
-            host: ready.host,
-            port: ready.port,
-        }
+        far.rendezvous
     } else {
-        let local = Local::Port(0, two_sshs::BRIDGE);
+        let local = LocalAddress::Port(0, two_sshs::BRIDGE);
         Endpoint {
             host: "localhost".to_owned(),
-            port: in_background(&ready, local).await?,
+            port: in_background(&far, local).await?,
         }
     };
     progress.classic("Starting tunnel session");
@@ -415,21 +412,20 @@ async fn let_the_device_in(
         .ok_or_else(|| Failure::plain("this machine does not know who you are"))?;
     let forward = free_port(wish.local_port).await?;
     progress.begin("letting the device log in here, for a moment");
-    let at = met.our_end();
     let sshd = Endpoint {
         host: "localhost".to_owned(),
         port: wish.local_sshd_port,
     };
-    let ours = Ready {
-        host: at.host,
-        port: at.port,
+    let far = FarEnd {
+        rendezvous: met.our_end(),
         admission: None,
         keys: None,
-        ephemeral_key: None,
+        // Nothing is encrypted, so either would do.
+        side: Side::Device,
     };
     let session = met.session();
     let log_in = async |key| {
-        let bridge = in_background(&ours, Local::Service(&sshd)).await;
+        let bridge = in_background(&far, LocalAddress::Service(&sshd)).await;
         bridge.map_err(|failure| {
             failure.hint(format!(
                 "--legacy-daemon needs an sshd here, at {sshd}: --local-sshd-port"

@@ -29,12 +29,10 @@ use crate::{
     net::backoff::Backoff,
     np::{ping::Heartbeat, request::tunnel::LONGEST},
     pipe::join::reset,
-    secret::Secret,
     session::{
         ask::{self, Opened, PATIENCE, Want, Whom, broken},
-        bridge::{self, Many, Visit, Visitors},
-        launch::{self, Lasting, Local, Order},
-        online,
+        bridge::{self, Many, Visitors},
+        launch::{self, Lasting, LocalAddress, Order},
     },
     sys,
     text::duration::seconds,
@@ -238,8 +236,7 @@ impl Wish {
             self.say(&mut progress, format!("listening on {door}"));
             progress.classic(door.classic());
         };
-        let outcome = bridge::run_for(visitors, self.visit(opened), ready).await;
-        outcome.map_err(|why| broken(&why))?;
+        self.carry(visitors, opened, ready).await?;
         self.tell("ended", door);
         progress.classic("Session ended");
         self.say(
@@ -297,10 +294,11 @@ impl Wish {
         opened: Opened,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let outcome =
-            bridge::run_for(visitors, self.visit(opened), || self.tell("open", door)).await;
+        let outcome = self
+            .carry(visitors, opened, || self.tell("open", door))
+            .await;
         self.tell("ended", door);
-        outcome.map_err(|why| broken(&why))?;
+        outcome?;
         progress.classic("Session ended, keep-alive is set: the next connection opens another one");
         self.say(
             progress,
@@ -323,13 +321,8 @@ impl Wish {
         progress.classic("Creating connection to socket rendezvous");
         let talk = talk(&opened.daemon);
         let order = Order {
-            local: Local::Address(SocketAddr::new(forward.bind, forward.port)),
-            rendezvous: Endpoint {
-                host: opened.ready.host,
-                port: opened.ready.port,
-            },
-            admission: opened.ready.admission.as_deref(),
-            keys: opened.ready.keys.as_ref(),
+            local: LocalAddress::Listen(SocketAddr::new(forward.bind, forward.port)),
+            far: &opened.ready.far,
             many: Some(Lasting {
                 idle: self.idle,
                 talk,
@@ -365,7 +358,7 @@ impl Wish {
         let keys = Arc::clone(&self.keys);
         let opened = ask::open(&self.network, keys, &self.whom, want, progress).await?;
         // Not a matter of progress: it is said even with -q.
-        match &opened.ready.keys {
+        match &opened.ready.far.keys {
             None => cli::print_err(
                 "WARNING: nothing here encrypts: the rendezvous, and whoever is on the way, can read and change \
                  what passes. Only use what encrypts by itself (TLS, ssh) through this tunnel",
@@ -385,18 +378,16 @@ impl Wish {
         Ok(opened)
     }
 
-    fn visit(&self, opened: Opened) -> Visit {
-        let ready = opened.ready;
-        Visit {
-            keys: ready.keys.as_ref().map(online::session_keys),
-            rendezvous: Endpoint {
-                host: ready.host,
-                port: ready.port,
-            },
-            admission: ready.admission.map(Secret::new),
-            timeout: self.idle,
-            many: talk(&opened.daemon),
-        }
+    /// Carries whoever comes, until the session ends.
+    async fn carry(
+        &self,
+        visitors: &mut Visitors,
+        opened: Opened,
+        ready: impl FnOnce(),
+    ) -> Result<(), Failure> {
+        let many = talk(&opened.daemon);
+        let carried = bridge::run_for(visitors, opened.ready.far, many, self.idle, ready).await;
+        carried.map(drop).map_err(|why| broken(&why))
     }
 
     fn progress(&self) -> Progress {

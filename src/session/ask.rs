@@ -369,11 +369,7 @@ impl Met {
 
     /// Where we, and our own sshd, are met by a device that logs in to us.
     pub fn our_end(&self) -> Endpoint {
-        let ports = self.granted.ports();
-        Endpoint {
-            host: ports.host.clone(),
-            port: ports.client,
-        }
+        self.granted.ports().at_client()
     }
 
     /// The other way round: the device is to log in here as `user` with `key`, and to lead our port `forward` to

@@ -7,20 +7,16 @@ use async_std::{future::timeout, net::TcpListener, task};
 use super::Wish;
 use crate::{
     cli::{self, Failure, Progress, exit},
-    np::session::Ready,
-    pipe::cipher::Side,
-    secret::Secret,
+    np::far_end::FarEnd,
     session::{
         ask::broken,
-        bridge::{self, BridgeError, Greeting, Local, Plan},
-        launch::{self, Order},
-        online,
+        bridge::{self, BridgeError, Greeting, LocalEnd, Plan},
+        launch::{self, LocalAddress, Order},
     },
     sys::{
         self,
         ssh::{self, Destination, HostKeyAlias, Login, UserName},
     },
-    text::endpoint::Endpoint,
 };
 
 /// Longest wait for ssh to use the loopback port, and for the session's first connection.
@@ -31,21 +27,15 @@ const PIPE_STORY: Duration = Duration::from_millis(500);
 /// How the person's ssh gets to the device.
 pub(super) enum Reach {
     /// Through a bridge of ours.
-    Pipe(Ready),
+    Pipe(FarEnd),
     /// Through a loopback port that another ssh holds open.
     Port(u16),
 }
 
-fn plan(ready: Ready, local: Local) -> Plan {
+fn plan(far: FarEnd, local: LocalEnd) -> Plan {
     Plan {
         local,
-        rendezvous: Endpoint {
-            host: ready.host,
-            port: ready.port,
-        },
-        admission: ready.admission.map(Secret::new),
-        keys: ready.keys.as_ref().map(online::session_keys),
-        side: Side::Client,
+        far,
         timeout: FIRST_USE,
         many: None,
         greeting: Greeting::Ssh,
@@ -53,8 +43,8 @@ fn plan(ready: Ready, local: Local) -> Plan {
 }
 
 /// stdin and stdout are the session.
-pub(super) async fn stdio(ready: Ready) -> Result<ExitCode, Failure> {
-    bridge::run(plan(ready, Local::Stdio), || {})
+pub(super) async fn stdio(far: FarEnd) -> Result<ExitCode, Failure> {
+    bridge::run(plan(far, LocalEnd::Stdio), || {})
         .await
         .map_err(|why| broken(&why))?;
     Ok(ExitCode::SUCCESS)
@@ -88,12 +78,12 @@ pub(super) async fn shell(
 ) -> Result<ExitCode, Failure> {
     let (port, pipe) = match reach {
         Reach::Port(port) => (port, None),
-        Reach::Pipe(ready) => {
+        Reach::Pipe(far) => {
             progress.classic("Creating connection to socket rendezvous");
             let at = ("127.0.0.1", wish.local_port);
             let listener = TcpListener::bind(at).await.map_err(no_port)?;
             let port = listener.local_addr().map_err(no_port)?.port();
-            let plan = plan(ready, Local::Listen(listener));
+            let plan = plan(far, LocalEnd::Listen(listener));
             (port, Some(task::spawn(bridge::run(plan, || {}))))
         }
     };
@@ -192,10 +182,10 @@ pub(super) async fn print(
 ) -> Result<ExitCode, Failure> {
     let (port, waits) = match reach {
         Reach::Port(port) => (port, wish.inside.idle),
-        Reach::Pipe(ready) => {
+        Reach::Pipe(far) => {
             progress.classic("Creating connection to socket rendezvous");
-            let local = launch::Local::Port(wish.local_port, FIRST_USE);
-            (in_background(&ready, local).await?, FIRST_USE)
+            let local = LocalAddress::Port(wish.local_port, FIRST_USE);
+            (in_background(&far, local).await?, FIRST_USE)
         }
     };
     progress.done(format!("port {port} waits {} s for ssh", waits.as_secs()));
@@ -216,18 +206,13 @@ pub(super) async fn print(
 }
 
 /// A bridge that outlives us; returns where it listens, or 0 where it does not.
-pub(super) async fn in_background(ready: &Ready, local: launch::Local<'_>) -> Result<u16, Failure> {
-    let listens = !matches!(local, launch::Local::Service(_));
+pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Result<u16, Failure> {
+    let listens = !matches!(local, LocalAddress::Service(_));
     let program = sys::process::own_executable()
         .map_err(|error| Failure::plain(format!("cannot find this program's own file: {error}")))?;
     let order = Order {
         local,
-        rendezvous: Endpoint {
-            host: ready.host.clone(),
-            port: ready.port,
-        },
-        admission: ready.admission.as_deref(),
-        keys: ready.keys.as_ref(),
+        far,
         many: None,
     };
     let bridge = launch::start(&program, &order).await;

@@ -23,13 +23,14 @@ use crate::{
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Form, Keys, Meeting, RequestError, SshRequest, TunnelRequest},
+        request::{self, Form, Meeting, RequestError, SshRequest, TunnelRequest},
         reverse::ReverseRequest,
     },
+    pipe::cipher::SessionKeys,
     secret::Secret,
     session::{
         bridge::Many,
-        launch::{self, End, Lasting, Local, NO_BRIDGE, Order},
+        launch::{self, End, Lasting, LocalAddress, NO_BRIDGE, Order},
         online,
     },
     text::endpoint::Endpoint,
@@ -212,7 +213,7 @@ impl Daemon {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
         let keys = meeting.encryption.as_ref();
-        let keys = keys.map(|encryption| Keys::random(encryption.twin_keys));
+        let keys = keys.map(|encryption| SessionKeys::random(encryption.twin_keys));
         let keys = keys.transpose().map_err(|why| why.to_string())?;
         let key = match self.brings_a_key(asked) {
             true => Some(self.keyring.temporary(meeting.session).await),
@@ -263,7 +264,7 @@ impl Daemon {
         &self,
         to: &AtSign,
         asked: &Asked,
-        keys: Option<&Keys>,
+        keys: Option<&SessionKeys>,
         key: Option<&TemporaryKey>,
     ) -> Result<Message, String> {
         let (me, device) = (&self.at.keys().encryption, &self.policy.device);
@@ -283,22 +284,14 @@ impl Daemon {
     async fn start_bridge(
         &self,
         meeting: &Meeting,
-        keys: Option<&Keys>,
+        keys: Option<&SessionKeys>,
         target: Endpoint,
         many: Option<Lasting>,
     ) -> Result<(), String> {
-        let me = &self.at.keys().encryption;
-        let line = meeting.admission.as_ref();
-        let line = line.map(|nonces| nonces.admission(meeting.session).line(me));
-        let line = line.transpose().map_err(|why| why.to_string())?;
+        let far = meeting.far_end(keys, &self.at.keys().encryption);
         let order = Order {
-            local: Local::Service(&target),
-            rendezvous: Endpoint {
-                host: meeting.host.clone(),
-                port: meeting.port,
-            },
-            admission: line.as_deref(),
-            keys,
+            local: LocalAddress::Service(&target),
+            far: &far.map_err(|why| why.to_string())?,
             many,
         };
         let bridge = launch::start(&self.policy.program, &order)
@@ -372,7 +365,7 @@ fn claimed_session(word: Word, text: &str) -> Option<SessionId> {
 }
 
 /// What a session has, as fields for the log.
-fn agreed(asked: &Asked, keys: Option<&Keys>, key: bool) -> String {
+fn agreed(asked: &Asked, keys: Option<&SessionKeys>, key: bool) -> String {
     let generation = match asked {
         Asked::Ssh(request) if request.form == Form::V4 => 4,
         _ => 5,
@@ -382,7 +375,7 @@ fn agreed(asked: &Asked, keys: Option<&Keys>, key: bool) -> String {
     } else {
         "none"
     };
-    let encryption = match keys.map(Keys::are_twin) {
+    let encryption = match keys.map(SessionKeys::are_twin) {
         None => "none",
         Some(false) => "single",
         Some(true) => "twin",

@@ -38,7 +38,6 @@
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
 
 use std::{
-    collections::VecDeque,
     future::Future,
     io,
     net::Shutdown,
@@ -50,28 +49,19 @@ use async_io::Timer;
 use async_std::{
     channel::{Receiver, Sender, bounded, unbounded},
     future::timeout,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task,
 };
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
-use super::{BridgeError, DIAL, Far, Greeting, carry, is_here};
+use super::{BridgeError, DIAL, Dialler, Greeting, Visitors, carry};
 use crate::{
-    at::client::jitter,
-    net::{
-        backoff::Backoff,
-        dial::{dial, tune},
-    },
-    np::{
-        control::{Kind, Line, Lines},
-        pairs::COUNTERPART_TIME,
-        request::Keys,
-    },
+    net::dial::dial,
+    np::control::{Kind, Line, Lines},
     pipe::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
     },
-    session::online,
     sys::process::descriptors_left,
     text::endpoint::Endpoint,
 };
@@ -89,85 +79,20 @@ pub struct Many {
     pub stands: Option<Duration>,
 }
 
-/// Local programs that want to the other side, in order of arrival.
-#[derive(Debug)]
-pub struct Visitors {
-    listener: TcpListener,
-    /// The listener was put where others reach it, on purpose.
-    open_to_others: bool,
-    put_back: VecDeque<TcpStream>,
-    /// It has been said that nobody can be let in; not again before somebody is.
-    complained: bool,
-}
-
-impl Visitors {
-    /// Whoever connects to this listener; only from this machine if that is where it listens.
-    ///
-    /// # Errors
-    /// When the listener has no address.
-    pub fn of(listener: TcpListener) -> io::Result<Self> {
-        let open_to_others = !is_here(listener.local_addr()?.ip());
-        Ok(Self {
-            listener,
-            open_to_others,
-            put_back: VecDeque::new(),
-            complained: false,
-        })
-    }
-
-    /// The next one. Dropping the future loses nobody.
-    pub async fn next(&mut self) -> TcpStream {
-        if let Some(visitor) = self.put_back.pop_front() {
-            return visitor;
-        }
-        loop {
-            match self.listener.accept().await {
-                // The connections that stand, and those on their way, need what is left.
-                Ok((tcp, _)) if descriptors_left() == 0 => {
-                    reset(&tcp);
-                    self.complain("too few descriptors are left");
-                }
-                Ok((tcp, from)) if self.open_to_others || is_here(from.ip()) => {
-                    let _ = tune(&tcp);
-                    return tcp;
-                }
-                Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    self.complain(&error.to_string());
-                    task::sleep(BREATH).await;
-                }
-            }
-        }
-    }
-
-    /// Once, and not for each of a thousand.
-    fn complain(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.complained, true) {
-            log::warn!("refused=connection reason={why:?}");
-        }
-    }
-
-    /// This one is to come again, behind those put back before: nothing of it has been read yet.
-    pub fn put_back(&mut self, visitor: TcpStream) {
-        self.put_back.push_back(visitor);
-    }
-}
-
 /// The client's end. `ready` is called when the control socket stands.
 ///
 /// # Errors
 /// See [`BridgeError`]. A visitor that could not be served because the session ended is put back.
 pub(super) async fn client(
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     visitors: &mut Visitors,
     many: Many,
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     let mut control = Announcer {
-        socket: far.meet_as(CONTROL).await?,
-        cipher: far.ciphers().outbound,
+        socket: dialler.connect_as(CONTROL).await?,
+        cipher: dialler.ciphers().outbound,
         many,
         announced: CONTROL,
         beats: 0,
@@ -197,10 +122,10 @@ pub(super) async fn client(
                     joins.most
                 ));
             }
-            Event::Visitor(visitor) => match control.announce(&far).await {
+            Event::Visitor(visitor) => match control.announce(&dialler).await {
                 Ok(Some(next)) => {
                     visitors.complained = false;
-                    joins.start(|stop| visit(stop, far.clone(), visitor, next));
+                    joins.start(|stop| visit(stop, dialler.clone(), visitor, next));
                 }
                 Ok(None) => reset(&visitor),
                 Err(error) => {
@@ -226,11 +151,16 @@ struct Announced {
 }
 
 /// One connection at the client. One that cannot be met costs only itself.
-async fn visit(stop: Receiver<()>, far: Arc<Far>, visitor: TcpStream, next: Announced) -> End {
+async fn visit(
+    stop: Receiver<()>,
+    dialler: Arc<Dialler>,
+    visitor: TcpStream,
+    next: Announced,
+) -> End {
     let meet = async {
         Some(match next.remote {
             Some(remote) => Ok(remote),
-            None => far.meet_patiently(next.number).await,
+            None => dialler.connect_patiently(next.number).await,
         })
     };
     let session_ends = async {
@@ -238,7 +168,9 @@ async fn visit(stop: Receiver<()>, far: Arc<Far>, visitor: TcpStream, next: Anno
         None
     };
     match meet.or(session_ends).await {
-        Some(Ok(remote)) => cut_on(stop, far, visitor, remote, next.keys).await.into(),
+        Some(Ok(remote)) => cut_on(stop, dialler, visitor, remote, next.keys)
+            .await
+            .into(),
         Some(Err(error)) => {
             log::warn!("connection={} given_up={error}", next.number);
             reset(&visitor);
@@ -261,18 +193,18 @@ fn gone(end: io::Result<()>) -> BridgeError {
 /// # Errors
 /// See [`BridgeError`].
 pub(super) async fn device(
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     service: Endpoint,
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let mut control = far.meet_as(CONTROL).await?;
+    let mut control = dialler.connect_as(CONTROL).await?;
     ready();
-    let mut cipher = far.ciphers().inbound;
+    let mut cipher = dialler.ciphers().inbound;
     let mut announced = CONTROL;
-    let mut lines = Lines::new(match &far.keys {
+    let mut lines = Lines::new(match &dialler.far.keys {
         None => Kind::Plain,
-        Some(keys) if keys.d2c.is_none() => Kind::Single,
+        Some(keys) if !keys.are_twin() => Kind::Single,
         Some(_) => Kind::Twin,
     });
     let mut joins = Joins::new(idle);
@@ -290,7 +222,7 @@ pub(super) async fn device(
         }
         lines.push(got);
         got.fill(0);
-        if let Err(error) = obey(&mut lines, &mut announced, &far, &service, &mut joins).await {
+        if let Err(error) = obey(&mut lines, &mut announced, &dialler, &service, &mut joins).await {
             break Err(error);
         }
     };
@@ -302,7 +234,7 @@ pub(super) async fn device(
 async fn obey(
     lines: &mut Lines,
     announced: &mut u64,
-    far: &Arc<Far>,
+    dialler: &Arc<Dialler>,
     service: &Endpoint,
     joins: &mut Joins,
 ) -> Result<(), BridgeError> {
@@ -310,7 +242,7 @@ async fn obey(
         |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
     while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
         let keys = match line {
-            Line::Connect(keys) => Some(online::session_keys(&keys)),
+            Line::Connect(keys) => Some(keys),
             Line::ConnectPlain => None,
             Line::Heartbeat(n) => {
                 log::debug!("heartbeat={n}");
@@ -323,16 +255,16 @@ async fn obey(
         };
         *announced += 1;
         let number = *announced;
-        if far.takes_numbers() {
+        if dialler.takes_numbers() {
             if joins.are_too_many() {
                 log::warn!("refused connection number={number} reason=too_many");
                 continue;
             }
-            let (far, service) = (far.clone(), service.clone());
-            joins.start(|stop| meet_and_serve(stop, far, service, number, keys));
+            let (dialler, service) = (dialler.clone(), service.clone());
+            joins.start(|stop| connect_and_serve(stop, dialler, service, number, keys));
             continue;
         }
-        let remote = far.meet_patiently(number).await?;
+        let remote = dialler.connect_patiently(number).await?;
         if joins.are_too_many() {
             log::warn!("refused connection reason=too_many");
             joins.start(|stop| async move {
@@ -341,27 +273,27 @@ async fn obey(
             });
             continue;
         }
-        let (far, service) = (far.clone(), service.clone());
-        joins.start(|stop| serve(stop, far, service, remote, keys));
+        let (dialler, service) = (dialler.clone(), service.clone());
+        joins.start(|stop| serve(stop, dialler, service, remote, keys));
     }
     Ok(())
 }
 
 /// One connection at the device that does not have to keep its turn. One that cannot be met costs only itself.
-async fn meet_and_serve(
+async fn connect_and_serve(
     stop: Receiver<()>,
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     service: Endpoint,
     number: u64,
     keys: Option<SessionKeys>,
 ) -> End {
-    let meet = async { Some(far.meet_patiently(number).await) };
+    let meet = async { Some(dialler.connect_patiently(number).await) };
     let session_ends = async {
         cut(stop.clone()).await;
         None
     };
     match meet.or(session_ends).await {
-        Some(Ok(remote)) => serve(stop, far, service, remote, keys).await,
+        Some(Ok(remote)) => serve(stop, dialler, service, remote, keys).await,
         Some(Err(error)) => {
             log::warn!("connection={number} given_up={error}");
             Carried::default().into()
@@ -373,13 +305,13 @@ async fn meet_and_serve(
 /// One connection at the device that has met the client's.
 async fn serve(
     stop: Receiver<()>,
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     service: Endpoint,
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> End {
     match dial(&service, DIAL).await {
-        Ok(local) => cut_on(stop, far, local, remote, keys).await.into(),
+        Ok(local) => cut_on(stop, dialler, local, remote, keys).await.into(),
         Err(error) => {
             log::info!("service={service} reason={:?}", error.to_string());
             part(remote).or(cut(stop)).await;
@@ -405,13 +337,24 @@ async fn cut(stop: Receiver<()>) {
 /// Carries one connection, unless the session ends before it does.
 async fn cut_on(
     stop: Receiver<()>,
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     local: TcpStream,
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> Carried {
     let (near_end, far_end) = (local.clone(), remote.clone());
-    let work = async { Some(carry(local, remote, keys.as_ref(), far.side, Greeting::Any).await) };
+    let work = async {
+        Some(
+            carry(
+                local,
+                remote,
+                keys.as_ref(),
+                dialler.far.side,
+                Greeting::Any,
+            )
+            .await,
+        )
+    };
     let session_ends = async {
         cut(stop).await;
         None
@@ -474,8 +417,12 @@ impl Announcer {
     }
 
     /// Brings a socket to the rendezvous whose place in the order counts; `None` where that cannot be done.
-    async fn meet_in_turn(&self, far: &Far, number: u64) -> Result<Option<TcpStream>, BridgeError> {
-        let met = async { Ok(far.meet_patiently(number).await) };
+    async fn connect_in_turn(
+        &self,
+        dialler: &Dialler,
+        number: u64,
+    ) -> Result<Option<TcpStream>, BridgeError> {
+        let met = async { Ok(dialler.connect_patiently(number).await) };
         let session_ends = async { Err(gone(self.ended().await)) };
         Ok(match met.or(session_ends).await? {
             Ok(remote) => Some(remote),
@@ -488,24 +435,23 @@ impl Announcer {
 
     /// Tells the device of one more connection; where their order counts, brings its socket to the rendezvous
     /// before. `None`: that could not be done, and nobody has been told.
-    async fn announce(&mut self, far: &Far) -> Result<Option<Announced>, BridgeError> {
+    async fn announce(&mut self, dialler: &Dialler) -> Result<Option<Announced>, BridgeError> {
         let number = self.announced + 1;
-        let remote = if far.takes_numbers() {
+        let remote = if dialler.takes_numbers() {
             None
         } else {
-            match self.meet_in_turn(far, number).await? {
+            match self.connect_in_turn(dialler, number).await? {
                 None => return Ok(None),
                 met => met,
             }
         };
         self.announced = number;
-        let (line, keys) = match &far.keys {
+        let (line, keys) = match &dialler.far.keys {
             None => (Line::ConnectPlain, None),
             Some(session) => {
-                let keys = Keys::random(session.d2c.is_some())
+                let keys = SessionKeys::random(session.are_twin())
                     .map_err(|error| BridgeError::Broken(io::Error::other(error)))?;
-                let ours = online::session_keys(&keys);
-                (Line::Connect(keys), Some(ours))
+                (Line::Connect(keys.clone()), Some(keys))
             }
         };
         self.say(&line).await.map_err(BridgeError::Broken)?;
@@ -649,27 +595,6 @@ impl Joins {
     }
 }
 
-impl Far {
-    /// [`Far::meet_as`], again and again while its counterpart waits. Not without descriptors: those who try
-    /// hold what they wait for.
-    async fn meet_patiently(&self, number: u64) -> Result<TcpStream, BridgeError> {
-        let until = Instant::now() + self.patience;
-        let mut backoff = Backoff::new(BREATH, LONGEST_BREATH);
-        loop {
-            let error = match self.meet_as(number).await {
-                Ok(remote) => return Ok(remote),
-                Err(error) => error,
-            };
-            let pause = backoff.pause(jitter());
-            if Instant::now() + pause > until || descriptors_left() == 0 {
-                return Err(error);
-            }
-            log::info!("connection={number} again_in={pause:.1?} reason={error}");
-            task::sleep(pause).await;
-        }
-    }
-}
-
 /// Number of the control sockets.
 const CONTROL: u64 = 0;
 /// Connections of one session at a time. Each costs descriptors, and no buffer while nothing moves.
@@ -679,14 +604,6 @@ pub const MAX_CONNECTIONS: usize = 1000;
 const OF_A_CONNECTION: u64 = 2;
 /// One read of the control channel.
 const READ: usize = 1024;
-/// How long one of many sockets is tried again. The last attempt may take [`DIAL`] longer, and its counterpart
-/// should still be there.
-pub(super) const PATIENCE: Duration = Duration::from_secs(25);
-const _: () = assert!(PATIENCE.as_secs() + DIAL.as_secs() <= COUNTERPART_TIME.as_secs());
-/// Between two attempts at what did not work.
-const BREATH: Duration = Duration::from_millis(200);
-/// The same after some of them.
-const LONGEST_BREATH: Duration = Duration::from_secs(2);
 /// How much sooner than ours the device's last connection may have ended: what was on its way has still to be
 /// taken by our local program.
 const AHEAD: Duration = Duration::from_secs(15);
