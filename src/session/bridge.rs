@@ -8,7 +8,7 @@
 //!
 //! The device dials its local service first: a service that is not there is the likeliest failure, and
 //! nobody needs to meet anybody then. The client meets the device first, and listens for its local program while
-//! the session is held. One session may also carry many connections ([`Many`], `multi.rs`).
+//! the session is held. One session may also carry many connections ([`Many`], `many.rs`).
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
@@ -121,18 +121,18 @@ impl BridgeError {
     }
 
     /// Which step failed, for the machine at the other end of stderr.
-    pub fn step(&self) -> Step {
+    pub fn step(&self) -> Stage {
         match self {
-            Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Step::Local,
-            Self::Rendezvous { .. } => Step::Rendezvous,
-            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone => Step::Session,
+            Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Stage::Local,
+            Self::Rendezvous { .. } => Stage::Rendezvous,
+            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone => Stage::Session,
         }
     }
 }
 
 /// What a bridge does one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Stage {
     /// Our end of the pipe.
     Local,
     /// The meeting point.
@@ -146,7 +146,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// What it was at.
-    pub step: Step,
+    pub step: Stage,
     /// The error's text.
     pub why: String,
 }
@@ -163,9 +163,9 @@ impl From<&BridgeError> for Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step = match self.step {
-            Step::Local => "local",
-            Step::Rendezvous => "rendezvous",
-            Step::Session => "session",
+            Stage::Local => "local",
+            Stage::Rendezvous => "rendezvous",
+            Stage::Session => "session",
         };
         let why = self.why.replace(char::is_control, " ");
         write!(f, "{REPORT}step={step} why={why}")
@@ -184,9 +184,9 @@ impl FromStr for Report {
         let rest = line.trim_end().strip_prefix(REPORT).ok_or(NoReport)?;
         let (step, why) = rest.split_once(" why=").ok_or(NoReport)?;
         let step = match step {
-            "step=local" => Step::Local,
-            "step=rendezvous" => Step::Rendezvous,
-            "step=session" => Step::Session,
+            "step=local" => Stage::Local,
+            "step=rendezvous" => Stage::Rendezvous,
+            "step=session" => Stage::Session,
             _ => return Err(NoReport),
         };
         let why = why.to_owned();

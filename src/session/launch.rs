@@ -13,7 +13,7 @@ use async_process::{Child, ChildStderr};
 use async_std::future::timeout;
 use futures_lite::{AsyncBufReadExt, AsyncRead, AsyncReadExt, StreamExt, io::BufReader};
 
-use super::bridge::{LISTENING, Many, Report, STARTED, Secrets, Step};
+use super::bridge::{LISTENING, Many, Report, STARTED, Secrets, Stage};
 use crate::{
     cli::{Failure, exit},
     np::far_end::FarEnd,
@@ -63,7 +63,7 @@ pub enum LocalAddress<'a> {
 
 /// A bridge that runs.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningBridge {
     child: Child,
     words: BufReader<ChildStderr>,
     /// Where it listens, if it does.
@@ -72,16 +72,16 @@ pub struct Running {
 
 /// How a bridge ended, for the log.
 #[derive(Debug)]
-pub struct End {
+pub struct BridgeExit {
     /// Its exit code, or what stands for it.
     pub how: String,
     /// Why it failed, if it said so.
     pub why: Option<Report>,
 }
 
-impl Running {
+impl RunningBridge {
     /// Waits for its end.
-    pub async fn ended(mut self) -> End {
+    pub async fn ended(mut self) -> BridgeExit {
         let why = last_report(self.words).await;
         let how = match self.child.status().await {
             Ok(status) => status
@@ -89,7 +89,7 @@ impl Running {
                 .map_or_else(|| "killed".to_owned(), |code| code.to_string()),
             Err(error) => error.to_string(),
         };
-        End { how, why }
+        BridgeExit { how, why }
     }
 }
 
@@ -123,7 +123,7 @@ pub enum LaunchError {
 ///
 /// # Errors
 /// See [`LaunchError`]; a bridge that is not ready in time is ended.
-pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchError> {
+pub async fn start(program: &Path, order: &Order<'_>) -> Result<RunningBridge, LaunchError> {
     let secrets = Secrets::line(order.far);
     let mut child =
         process::spawn_apart(program, &order.words(), secrets.reveal().as_bytes()).await?;
@@ -135,7 +135,7 @@ pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchE
         None => Err(silent()),
     };
     match heard {
-        Ok((port, words)) => Ok(Running { child, words, port }),
+        Ok((port, words)) => Ok(RunningBridge { child, words, port }),
         Err(why) => {
             let _ = child.kill();
             Err(why)
@@ -219,7 +219,7 @@ impl LaunchError {
     pub fn told(&self) -> Failure {
         let failure = Failure::new(exit::RENDEZVOUS, self.to_string());
         match self {
-            Self::Failed(report) if report.step != Step::Local => failure
+            Self::Failed(report) if report.step != Stage::Local => failure
                 .hint("does the network stand, and is the rendezvous still up? then try again"),
             _ => failure,
         }
@@ -228,7 +228,7 @@ impl LaunchError {
     /// The refusal's text for the client.
     pub fn refusal(&self) -> String {
         match self {
-            Self::Failed(report) if report.step == Step::Local => {
+            Self::Failed(report) if report.step == Stage::Local => {
                 format!("{NO_BRIDGE}{LOCAL}{}", report.why)
             }
             other => format!("{NO_BRIDGE}{other}"),
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn the_last_report_is_kept_however_much_was_said() {
         let report = Report {
-            step: Step::Session,
+            step: Stage::Session,
             why: "the session broke off: reset".to_owned(),
         };
         let noise = "something else\n".repeat(10_000);
@@ -362,9 +362,9 @@ mod tests {
     #[test]
     fn a_service_that_is_not_there_can_be_told_from_other_failures() {
         for (step, service) in [
-            (Step::Local, true),
-            (Step::Rendezvous, false),
-            (Step::Session, false),
+            (Stage::Local, true),
+            (Stage::Rendezvous, false),
+            (Stage::Session, false),
         ] {
             let error = LaunchError::Failed(Report {
                 step,

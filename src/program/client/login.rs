@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use async_std::{future::timeout, net::TcpListener, task};
 
-use super::Wish;
+use super::Settings;
 use crate::{
     cli::{self, Failure, Progress, exit},
     np::far_end::FarEnd,
@@ -25,7 +25,7 @@ const FIRST_USE: Duration = Duration::from_secs(100);
 const PIPE_STORY: Duration = Duration::from_millis(500);
 
 /// How the person's ssh gets to the device.
-pub(super) enum Reach {
+pub(super) enum SshPath {
     /// Through a bridge of ours.
     Pipe(FarEnd),
     /// Through a loopback port that another ssh holds open.
@@ -71,16 +71,16 @@ fn no_port(error: io::Error) -> Failure {
 
 /// ssh, on a loopback port that leads to the device.
 pub(super) async fn shell(
-    reach: Reach,
-    wish: &Wish,
+    reach: SshPath,
+    settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, pipe) = match reach {
-        Reach::Port(port) => (port, None),
-        Reach::Pipe(far) => {
+        SshPath::Port(port) => (port, None),
+        SshPath::Pipe(far) => {
             progress.classic("Creating connection to socket rendezvous");
-            let at = ("127.0.0.1", wish.local_port);
+            let at = ("127.0.0.1", settings.local_port);
             let listener = TcpListener::bind(at).await.map_err(no_port)?;
             let port = listener.local_addr().map_err(no_port)?.port();
             let plan = plan(far, LocalEnd::Listen(listener));
@@ -88,16 +88,20 @@ pub(super) async fn shell(
         }
     };
     let name = user.as_str();
-    progress.done(format!("ssh {name}@{} through port {port}", alias(wish)));
+    progress.done(format!(
+        "ssh {name}@{} through port {port}",
+        alias(settings)
+    ));
     progress.classic("Starting user session");
 
     let program = find_ssh()?;
-    let destination = match ssh::is_dropbear(&program) {
-        true => Destination::Localhost,
-        false => Destination::Device,
+    let destination = if ssh::is_dropbear(&program) {
+        Destination::Localhost
+    } else {
+        Destination::Device
     };
     let mut child = async_process::Command::new(program)
-        .args(ssh_words(wish, user, port, destination))
+        .args(ssh_words(settings, user, port, destination))
         .env_remove("NOPORTS_PASSPHRASE")
         .spawn()
         .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
@@ -122,26 +126,31 @@ pub(super) async fn shell(
 }
 
 /// The device's name among the hosts that ssh knows.
-pub(super) fn alias(wish: &Wish) -> HostKeyAlias {
-    HostKeyAlias::new(wish.whom.device.as_str(), wish.whom.to.as_str())
+pub(super) fn alias(settings: &Settings) -> HostKeyAlias {
+    HostKeyAlias::new(settings.whom.device.as_str(), settings.whom.to.as_str())
 }
 
-fn ssh_words(wish: &Wish, user: &UserName, port: u16, destination: Destination) -> Vec<OsString> {
+fn ssh_words(
+    settings: &Settings,
+    user: &UserName,
+    port: u16,
+    destination: Destination,
+) -> Vec<OsString> {
     let login = Login {
         port,
-        alias: &alias(wish),
+        alias: &alias(settings),
         destination,
         user: Some(user),
-        identity: wish.identity.as_deref(),
-        words: &wish.ssh,
+        identity: settings.identity.as_deref(),
+        words: &settings.ssh,
     };
     login.arguments()
 }
 
 /// Scripts take the line of a classic program apart, and know one host in it.
-fn printed_destination(wish: &Wish) -> Destination {
+fn printed_destination(settings: &Settings) -> Destination {
     let dropbear = || ssh::find().is_some_and(|program| ssh::is_dropbear(&program));
-    if wish.classic || dropbear() {
+    if settings.classic || dropbear() {
         Destination::Localhost
     } else {
         Destination::Device
@@ -166,7 +175,7 @@ pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
 }
 
 #[derive(miniserde::Serialize)]
-struct Opened<'a> {
+struct OpenedPort<'a> {
     event: &'static str,
     port: u16,
     user: &'a str,
@@ -175,24 +184,24 @@ struct Opened<'a> {
 
 /// Something in the background keeps a loopback port open; we print how to use it and go.
 pub(super) async fn print(
-    reach: Reach,
-    wish: &Wish,
+    reach: SshPath,
+    settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, waits) = match reach {
-        Reach::Port(port) => (port, wish.inside.idle),
-        Reach::Pipe(far) => {
+        SshPath::Port(port) => (port, settings.inside.idle),
+        SshPath::Pipe(far) => {
             progress.classic("Creating connection to socket rendezvous");
-            let local = LocalAddress::Port(wish.local_port, FIRST_USE);
+            let local = LocalAddress::Port(settings.local_port, FIRST_USE);
             (in_background(&far, local).await?, FIRST_USE)
         }
     };
     progress.done(format!("port {port} waits {} s for ssh", waits.as_secs()));
-    let words = ssh_words(wish, user, port, printed_destination(wish));
+    let words = ssh_words(settings, user, port, printed_destination(settings));
     let command = format!("ssh {}", ssh::shell_line(&words));
-    if wish.json {
-        let opened = Opened {
+    if settings.json {
+        let opened = OpenedPort {
             event: "open",
             port,
             user: user.as_str(),

@@ -101,28 +101,28 @@ pub(super) async fn client(
     ready();
     let mut joins = Joins::new(idle);
     let outcome = loop {
-        let peer = async { Event::Ended(control.ended().await) };
-        let visitor = async { Event::Visitor(visitors.next().await) };
+        let peer = async { ControlEvent::Ended(control.ended().await) };
+        let visitor = async { ControlEvent::Visitor(visitors.next().await) };
         let beat = async { control.beat_is_due().await };
         match peer.or(joins.idle_end()).or(beat).or(visitor).await {
             // The device's time without connections may be over a little before ours.
-            Event::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
-            Event::Ended(end) => break Err(gone(end)),
-            Event::Idle => break Ok(()),
-            Event::Heard(_) => {}
-            Event::Beat => {
+            ControlEvent::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
+            ControlEvent::Ended(end) => break Err(gone(end)),
+            ControlEvent::Idle => break Ok(()),
+            ControlEvent::Heard(_) => {}
+            ControlEvent::Beat => {
                 if let Err(error) = control.beat().await {
                     break Err(BridgeError::Broken(error));
                 }
             }
-            Event::Visitor(visitor) if joins.are_too_many() => {
+            ControlEvent::Visitor(visitor) if joins.are_too_many() => {
                 reset(&visitor);
                 visitors.complain(&format!(
                     "{} connections at a time are the most",
                     joins.most
                 ));
             }
-            Event::Visitor(visitor) => match control.announce(&dialler).await {
+            ControlEvent::Visitor(visitor) => match control.announce(&dialler).await {
                 Ok(Some(next)) => {
                     visitors.complained = false;
                     joins.start(|stop| visit(stop, dialler.clone(), visitor, next));
@@ -156,7 +156,7 @@ async fn visit(
     dialler: Arc<Dialler>,
     visitor: TcpStream,
     next: Announced,
-) -> End {
+) -> ConnectionEnd {
     let meet = async {
         Some(match next.remote {
             Some(remote) => Ok(remote),
@@ -176,7 +176,7 @@ async fn visit(
             reset(&visitor);
             Carried::default().into()
         }
-        None => End::Unmet(visitor),
+        None => ConnectionEnd::Unmet(visitor),
     }
 }
 
@@ -210,11 +210,11 @@ pub(super) async fn device(
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
     let outcome = loop {
-        let heard = async { Event::Heard(control.read(&mut chunk).await) };
+        let heard = async { ControlEvent::Heard(control.read(&mut chunk).await) };
         let got = match heard.or(joins.idle_end()).await {
-            Event::Heard(Ok(0)) | Event::Idle => break Ok(()),
-            Event::Heard(Ok(got)) => &mut chunk[..got],
-            Event::Heard(Err(error)) => break Err(BridgeError::Broken(error)),
+            ControlEvent::Heard(Ok(0)) | ControlEvent::Idle => break Ok(()),
+            ControlEvent::Heard(Ok(got)) => &mut chunk[..got],
+            ControlEvent::Heard(Err(error)) => break Err(BridgeError::Broken(error)),
             _ => continue,
         };
         if let Some(cipher) = &mut cipher {
@@ -286,7 +286,7 @@ async fn connect_and_serve(
     service: Endpoint,
     number: u64,
     keys: Option<SessionKeys>,
-) -> End {
+) -> ConnectionEnd {
     let meet = async { Some(dialler.connect_patiently(number).await) };
     let session_ends = async {
         cut(stop.clone()).await;
@@ -309,7 +309,7 @@ async fn serve(
     service: Endpoint,
     remote: TcpStream,
     keys: Option<SessionKeys>,
-) -> End {
+) -> ConnectionEnd {
     match dial(&service, DIAL).await {
         Ok(local) => cut_on(stop, dialler, local, remote, keys).await.into(),
         Err(error) => {
@@ -374,7 +374,7 @@ async fn cut_on(
 }
 
 /// What happens next in a session.
-enum Event {
+enum ControlEvent {
     /// The other end closed its control socket, or broke it.
     Ended(io::Result<()>),
     Heard(io::Result<usize>),
@@ -403,12 +403,12 @@ impl Announcer {
         Ok(())
     }
 
-    async fn beat_is_due(&self) -> Event {
+    async fn beat_is_due(&self) -> ControlEvent {
         match self.many.heartbeat {
             Some(every) => Timer::at(self.last_beat + every).await,
             None => future::pending().await,
         };
-        Event::Beat
+        ControlEvent::Beat
     }
 
     async fn beat(&mut self) -> io::Result<()> {
@@ -479,13 +479,13 @@ impl Announcer {
 }
 
 /// How a connection ended.
-enum End {
+enum ConnectionEnd {
     Carried(Carried),
     /// The session was over before it began.
     Unmet(TcpStream),
 }
 
-impl From<Carried> for End {
+impl From<Carried> for ConnectionEnd {
     fn from(carried: Carried) -> Self {
         Self::Carried(carried)
     }
@@ -499,8 +499,8 @@ struct Joins {
     carried: Carried,
     idle: Duration,
     idle_since: Instant,
-    report: Sender<End>,
-    reports: Receiver<End>,
+    report: Sender<ConnectionEnd>,
+    reports: Receiver<ConnectionEnd>,
     /// Its end is every connection's.
     gate: Sender<()>,
     stop: Receiver<()>,
@@ -530,7 +530,7 @@ impl Joins {
 
     fn start<F>(&mut self, connection: impl FnOnce(Receiver<()>) -> F)
     where
-        F: Future<Output = End> + Send + 'static,
+        F: Future<Output = ConnectionEnd> + Send + 'static,
     {
         self.live += 1;
         let (work, report) = (connection(self.stop.clone()), self.report.clone());
@@ -541,7 +541,7 @@ impl Joins {
     }
 
     /// Waits until there has been no connection for too long. Dropping the future loses nothing.
-    async fn idle_end(&mut self) -> Event {
+    async fn idle_end(&mut self) -> ControlEvent {
         loop {
             let too_long = async {
                 match self.live {
@@ -554,7 +554,7 @@ impl Joins {
             match one_ended.or(too_long).await {
                 // The session is not over, so nobody is left unmet.
                 Some(end) => drop(self.account(end)),
-                None => return Event::Idle,
+                None => return ControlEvent::Idle,
             }
         }
     }
@@ -567,16 +567,16 @@ impl Joins {
     }
 
     /// Returns the visitor whose connection had not begun when the session ended.
-    fn account(&mut self, end: End) -> Option<TcpStream> {
+    fn account(&mut self, end: ConnectionEnd) -> Option<TcpStream> {
         self.live -= 1;
         self.idle_since = Instant::now();
         match end {
-            End::Carried(carried) => {
+            ConnectionEnd::Carried(carried) => {
                 self.carried.up += carried.up;
                 self.carried.down += carried.down;
                 None
             }
-            End::Unmet(visitor) => Some(visitor),
+            ConnectionEnd::Unmet(visitor) => Some(visitor),
         }
     }
 

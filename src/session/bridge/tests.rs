@@ -188,7 +188,7 @@ fn a_missing_service_is_found_out_before_anybody_is_met() {
         let plan = plan(LocalEnd::Dial(missing.clone()), &at, Side::Device, None);
         let error = run(plan, || was_ready = true).await.unwrap_err();
         assert!(!was_ready);
-        assert_eq!(error.step(), Step::Local);
+        assert_eq!(error.step(), Stage::Local);
         let begin = format!("cannot reach the local service {missing}: ");
         assert!(error.to_string().starts_with(&begin), "{error}");
         assert!(error.hint().is_some());
@@ -203,7 +203,7 @@ fn a_missing_rendezvous_ends_the_local_connection_too() {
         let ((service, service_at), missing) = (listen().await, closed().await);
         let plan_device = plan(LocalEnd::Dial(service_at), &missing, Side::Device, None);
         let error = run(plan_device, || ()).await.unwrap_err();
-        assert_eq!(error.step(), Step::Rendezvous);
+        assert_eq!(error.step(), Stage::Rendezvous);
         let (mut near, _) = service.accept().await.unwrap();
         assert_eq!(near.read(&mut [0; 1]).await.unwrap_or(0), 0);
 
@@ -211,7 +211,7 @@ fn a_missing_rendezvous_ends_the_local_connection_too() {
         let plan_client = plan(LocalEnd::Listen(listener), &missing, Side::Client, None);
         let mut was_ready = false;
         let error = run(plan_client, || was_ready = true).await.unwrap_err();
-        assert_eq!((error.step(), was_ready), (Step::Rendezvous, false));
+        assert_eq!((error.step(), was_ready), (Stage::Rendezvous, false));
         let refused = dial(&door, SOON).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     });
@@ -232,20 +232,20 @@ fn a_rendezvous_that_breaks_off_resets_the_local_program() {
             reset(&far);
             let error = visitor.read(&mut [0; 1]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-            assert_eq!(client.await.unwrap_err().step(), Step::Session);
+            assert_eq!(client.await.unwrap_err().step(), Stage::Session);
         });
     }
 }
 
 #[test]
 fn reports_are_read_back_and_other_lines_are_not() {
-    for step in [Step::Local, Step::Rendezvous, Step::Session] {
+    for step in [Stage::Local, Stage::Rendezvous, Stage::Session] {
         let why = "cannot reach x why=y: refused".to_owned();
         let report = Report { step, why };
         assert_eq!(format!("{report}\n").parse(), Ok(report));
     }
     let why = "two\nlines".to_owned();
-    let step = Step::Local;
+    let step = Stage::Local;
     let line = Report { step, why }.to_string();
     assert_eq!(line, "bridge=failed step=local why=two lines");
     for line in [

@@ -17,7 +17,7 @@ use crate::{
         join::splice,
     },
     secret::Secret,
-    session::bridge::{LocalEnd, Plan, Step, run},
+    session::bridge::{LocalEnd, Plan, Stage, run},
 };
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -254,7 +254,7 @@ fn what_would_lose_count_or_protection_ends_the_session() {
             let mut device = Device::start(keys.clone(), SOON).await;
             device.say(said).await;
             let error = device.task.await.unwrap_err();
-            assert_eq!(error.step(), Step::Session, "{said:?}");
+            assert_eq!(error.step(), Stage::Session, "{said:?}");
             assert!(error.to_string().contains(why), "{said:?}: {error}");
         });
     }
@@ -336,7 +336,7 @@ fn a_device_that_cannot_meet_an_announced_connection_ends_the_session() {
             .await
             .unwrap();
         let error = device.task.await.unwrap_err();
-        assert_eq!(error.step(), Step::Rendezvous);
+        assert_eq!(error.step(), Stage::Rendezvous);
     });
 }
 
@@ -449,7 +449,7 @@ fn the_visitor_is_kept(admission: Option<Secret<String>>) {
             visitor
         };
         let (outcome, _visitor) = future::zip(session, visit).await;
-        assert_eq!(outcome.unwrap_err().step(), Step::Session);
+        assert_eq!(outcome.unwrap_err().step(), Stage::Session);
         let mut same = visitors.next().await;
         let mut said = [0; 5];
         same.read_exact(&mut said).await.unwrap();
