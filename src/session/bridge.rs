@@ -34,12 +34,14 @@ use crate::{
 use dialler::{DIAL, Dialler};
 
 pub use began::Greeting;
-pub use many::{MAX_CONNECTIONS, Many};
+pub use joins::MAX_CONNECTIONS;
+pub use many::Many;
 pub use secrets::{BadSecrets, Secrets};
 pub use visitors::Visitors;
 
 mod began;
 mod dialler;
+mod joins;
 mod many;
 mod secrets;
 mod visitors;

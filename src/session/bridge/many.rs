@@ -38,7 +38,6 @@
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
 
 use std::{
-    future::Future,
     io,
     net::Shutdown,
     sync::Arc,
@@ -47,14 +46,17 @@ use std::{
 
 use async_io::Timer;
 use async_std::{
-    channel::{Receiver, Sender, bounded, unbounded},
+    channel::Receiver,
     future::timeout,
     net::TcpStream,
     task,
 };
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
-use super::{BridgeError, DIAL, Dialler, Greeting, Visitors, carry};
+use super::{
+    BridgeError, DIAL, Dialler, Greeting, Visitors, carry,
+    joins::{ConnectionEnd, Joins},
+};
 use crate::{
     net::dial::dial,
     np::control::{Kind, Line, Lines},
@@ -62,7 +64,6 @@ use crate::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
     },
-    sys::process::descriptors_left,
     text::endpoint::Endpoint,
 };
 
@@ -104,7 +105,11 @@ pub(super) async fn client(
         let peer = async { ControlEvent::Ended(control.ended().await) };
         let visitor = async { ControlEvent::Visitor(visitors.next().await) };
         let beat = async { control.beat_is_due().await };
-        match peer.or(joins.idle_end()).or(beat).or(visitor).await {
+        let idle = async {
+            joins.stood_too_long().await;
+            ControlEvent::Idle
+        };
+        match peer.or(idle).or(beat).or(visitor).await {
             // The device's time without connections may be over a little before ours.
             ControlEvent::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
             ControlEvent::Ended(end) => break Err(gone(end)),
@@ -211,7 +216,11 @@ pub(super) async fn device(
     let mut chunk = [0; READ];
     let outcome = loop {
         let heard = async { ControlEvent::Heard(control.read(&mut chunk).await) };
-        let got = match heard.or(joins.idle_end()).await {
+        let idle = async {
+            joins.stood_too_long().await;
+            ControlEvent::Idle
+        };
+        let got = match heard.or(idle).await {
             ControlEvent::Heard(Ok(0)) | ControlEvent::Idle => break Ok(()),
             ControlEvent::Heard(Ok(got)) => &mut chunk[..got],
             ControlEvent::Heard(Err(error)) => break Err(BridgeError::Broken(error)),
@@ -478,135 +487,9 @@ impl Announcer {
     }
 }
 
-/// How a connection ended.
-enum ConnectionEnd {
-    Carried(Carried),
-    /// The session was over before it began.
-    Unmet(TcpStream),
-}
-
-impl From<Carried> for ConnectionEnd {
-    fn from(carried: Carried) -> Self {
-        Self::Carried(carried)
-    }
-}
-
-/// The connections of a session.
-struct Joins {
-    live: usize,
-    /// At a time: as many as there are descriptors for, so that those that stand lose nothing to newcomers.
-    most: usize,
-    carried: Carried,
-    idle: Duration,
-    idle_since: Instant,
-    report: Sender<ConnectionEnd>,
-    reports: Receiver<ConnectionEnd>,
-    /// Its end is every connection's.
-    gate: Sender<()>,
-    stop: Receiver<()>,
-}
-
-impl Joins {
-    fn new(idle: Duration) -> Self {
-        let (gate, stop) = bounded(1);
-        let (report, reports) = unbounded();
-        let most = usize::try_from(descriptors_left() / OF_A_CONNECTION);
-        Self {
-            live: 0,
-            most: most.map_or(MAX_CONNECTIONS, |most| most.min(MAX_CONNECTIONS)),
-            carried: Carried::default(),
-            idle,
-            idle_since: Instant::now(),
-            report,
-            reports,
-            gate,
-            stop,
-        }
-    }
-
-    fn are_too_many(&self) -> bool {
-        self.live >= self.most
-    }
-
-    fn start<F>(&mut self, connection: impl FnOnce(Receiver<()>) -> F)
-    where
-        F: Future<Output = ConnectionEnd> + Send + 'static,
-    {
-        self.live += 1;
-        let (work, report) = (connection(self.stop.clone()), self.report.clone());
-        task::spawn(async move {
-            let end = work.await;
-            let _ = report.send(end).await;
-        });
-    }
-
-    /// Waits until there has been no connection for too long. Dropping the future loses nothing.
-    async fn idle_end(&mut self) -> ControlEvent {
-        loop {
-            let too_long = async {
-                match self.live {
-                    0 => Timer::at(self.idle_since + self.idle).await,
-                    _ => future::pending().await,
-                };
-                None
-            };
-            let one_ended = async { self.reports.recv().await.ok() };
-            match one_ended.or(too_long).await {
-                // The session is not over, so nobody is left unmet.
-                Some(end) => drop(self.account(end)),
-                None => return ControlEvent::Idle,
-            }
-        }
-    }
-
-    /// Whether there has been no connection for about as long as either end lets a session stand.
-    fn stood_idle(&self, device: Option<Duration>) -> bool {
-        let whole = device.unwrap_or(self.idle).min(self.idle);
-        let least = whole.saturating_sub(AHEAD.min(whole / 2));
-        self.live == 0 && self.idle_since.elapsed() >= least
-    }
-
-    /// Returns the visitor whose connection had not begun when the session ended.
-    fn account(&mut self, end: ConnectionEnd) -> Option<TcpStream> {
-        self.live -= 1;
-        self.idle_since = Instant::now();
-        match end {
-            ConnectionEnd::Carried(carried) => {
-                self.carried.up += carried.up;
-                self.carried.down += carried.down;
-                None
-            }
-            ConnectionEnd::Unmet(visitor) => Some(visitor),
-        }
-    }
-
-    /// Cuts what is left, and waits until nothing of it is. Also returns the visitors whose connections had
-    /// not begun.
-    async fn end(mut self) -> (Carried, Vec<TcpStream>) {
-        self.gate.close();
-        let mut unmet = Vec::new();
-        while self.live > 0 {
-            match self.reports.recv().await {
-                Ok(end) => unmet.extend(self.account(end)),
-                Err(_) => break,
-            }
-        }
-        (self.carried, unmet)
-    }
-}
-
 /// Number of the control sockets.
 const CONTROL: u64 = 0;
-/// Connections of one session at a time. Each costs descriptors, and no buffer while nothing moves.
-pub const MAX_CONNECTIONS: usize = 1000;
-/// Descriptors of one connection: a socket for either end. Without encryption there are two more, so that the
-/// newest may fail for want of them; those that stand then copy instead of splicing.
-const OF_A_CONNECTION: u64 = 2;
 /// One read of the control channel.
 const READ: usize = 1024;
-/// How much sooner than ours the device's last connection may have ended: what was on its way has still to be
-/// taken by our local program.
-const AHEAD: Duration = Duration::from_secs(15);
-
 #[cfg(test)]
 mod tests;
