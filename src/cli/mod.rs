@@ -31,12 +31,15 @@ pub mod config;
 mod console;
 mod draft;
 mod failure;
+pub mod grammar;
 pub mod keystore;
+pub mod near;
 mod outcome;
 mod progress;
 mod secret;
 mod voice;
 mod with_account;
+pub mod words;
 
 /// One line of results on stdout. A reader that went away is no error; a full disk goes to the log.
 pub fn print_out(line: &str) {

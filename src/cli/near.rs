@@ -1,0 +1,92 @@
+//! ○ What somebody may have meant.
+
+/// Names that are near to what was typed: the nearest first, at most three.
+///
+/// ```
+/// # use noports::cli::near::nearest;
+/// assert_eq!(nearest("devcie", ["device", "devices", "via"]), ["device"]);
+/// ```
+pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let typed = typed.to_lowercase();
+    let mut near: Vec<(usize, &str)> = names
+        .into_iter()
+        .map(|name| (steps(name, &typed), name))
+        .filter(|(steps, name)| is_near(*steps, name, &typed))
+        .collect();
+    near.sort();
+    near.dedup();
+    let least = near.first().map_or(0, |row| row.0);
+    let close = near.into_iter().filter(|row| row.0 == least);
+    close.map(|(_, name)| name).take(MOST).collect()
+}
+
+/// Most names that are offered.
+const MOST: usize = 3;
+/// Longest word that is compared, in characters.
+const LONGEST: usize = 40;
+
+/// One slip in a short word, two in a longer one, three in a long one; or the beginning of a name.
+fn is_near(steps: usize, name: &str, typed: &str) -> bool {
+    let allowed = match typed.chars().count() {
+        0..=2 => 0,
+        3..=4 => 1,
+        5..=8 => 2,
+        _ => 3,
+    };
+    steps <= allowed || (typed.len() >= 3 && name.starts_with(typed))
+}
+
+/// How many letters have to be changed, added, left out or swapped with their neighbour.
+fn steps(a: &str, b: &str) -> usize {
+    let letters = |text: &str| text.chars().take(LONGEST).collect::<Vec<char>>();
+    let (a, b) = (letters(a), letters(b));
+    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let change = usize::from(a[i - 1] != b[j - 1]);
+                let least = (rows[i - 1][j] + 1)
+                    .min(rows[i][j - 1] + 1)
+                    .min(rows[i - 1][j - 1] + change);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    least.min(rows[i - 2][j - 2] + 1)
+                } else {
+                    least
+                }
+            };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_is_recognised() {
+        let names = [
+            "daemon",
+            "demo",
+            "devices",
+            "client",
+            "rendezvous",
+            "policy",
+        ];
+        for (typed, want) in [
+            ("deamon", &["daemon"][..]),
+            ("Devices", &["devices"]),
+            ("device", &["devices"]),
+            ("clinet", &["client"]),
+            ("rendevous", &["rendezvous"]),
+            ("cli", &["client"]),
+            ("frobnicate", &[]),
+            ("x", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(nearest(typed, names), want, "{typed}");
+        }
+    }
+}
