@@ -32,6 +32,7 @@ mod console;
 mod draft;
 mod failure;
 pub mod grammar;
+pub mod help;
 pub mod keystore;
 pub mod near;
 mod outcome;
