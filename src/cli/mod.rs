@@ -34,6 +34,7 @@ mod failure;
 pub mod grammar;
 pub mod help;
 pub mod keystore;
+mod misuse;
 pub mod near;
 mod outcome;
 mod progress;

@@ -57,9 +57,18 @@ pub struct CommandLine {
     pub help: bool,
 }
 
-/// Why a command line cannot be read.
+/// A word that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BadWord {
+pub struct BadWord {
+    /// Where it stands among the words, from 0.
+    pub at: usize,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// Why a word cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
     /// There is no such flag; without the `=` and what is behind it.
     Unknown(String),
     /// A flag's value is missing; the flag, and what stands in its place.
@@ -79,25 +88,39 @@ impl CommandLine {
     /// [`BadWord`], the first of them.
     pub fn read(grammar: &Grammar, words: &[&str]) -> Result<Self, BadWord> {
         let mut line = Self::default();
-        let mut words = words.iter().copied();
-        while let Some(word) = words.next() {
-            if word == "--" {
-                line.rest.extend(words.by_ref().map(str::to_owned));
-            } else if is_help(grammar, word, line.is_empty()) {
-                line.help = true;
-                return Ok(line);
-            } else if let Some(long) = word.strip_prefix("--") {
-                line.long(grammar, long, &mut words)?;
-            } else if let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
-                line.letters(grammar, word, letters, &mut words)?;
-            } else if grammar.is_greedy() {
-                line.rest.push(word.to_owned());
-                line.rest.extend(words.by_ref().map(str::to_owned));
-            } else {
-                line.plain(grammar, word)?;
+        let mut rest = words.iter().copied();
+        while let Some(word) = rest.next() {
+            let at = words.len() - rest.len() - 1;
+            line.word(grammar, word, &mut rest)
+                .map_err(|fault| BadWord { at, fault })?;
+            if line.help {
+                break;
             }
         }
         Ok(line)
+    }
+
+    fn word<'a>(
+        &mut self,
+        grammar: &Grammar,
+        word: &'a str,
+        words: &mut (impl Iterator<Item = &'a str> + Clone),
+    ) -> Result<(), Fault> {
+        if word == "--" {
+            self.rest.extend(words.map(str::to_owned));
+        } else if is_help(grammar, word, self.is_empty()) {
+            self.help = true;
+        } else if let Some(long) = word.strip_prefix("--") {
+            self.long(grammar, long, words)?;
+        } else if let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
+            self.letters(grammar, word, letters, words)?;
+        } else if grammar.is_greedy() {
+            self.rest.push(word.to_owned());
+            self.rest.extend(words.map(str::to_owned));
+        } else {
+            self.plain(grammar, word)?;
+        }
+        Ok(())
     }
 
     fn is_empty(&self) -> bool {
@@ -109,7 +132,7 @@ impl CommandLine {
         grammar: &Grammar,
         long: &str,
         words: &mut (impl Iterator<Item = &'a str> + Clone),
-    ) -> Result<(), BadWord> {
+    ) -> Result<(), Fault> {
         let (name, value) = match long.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (long, None),
@@ -126,7 +149,7 @@ impl CommandLine {
         word: &str,
         letters: &str,
         words: &mut (impl Iterator<Item = &'a str> + Clone),
-    ) -> Result<(), BadWord> {
+    ) -> Result<(), Fault> {
         let flags = letters.chars().map(|letter| grammar.letter(letter));
         let Some(flags) = flags.collect::<Option<Vec<_>>>() else {
             // `-p7000`: only the first letter is a flag, and the rest its value.
@@ -137,7 +160,7 @@ impl CommandLine {
                     let value = value.strip_prefix('=').unwrap_or(value);
                     self.take(grammar, flag, Some(value.to_owned()), words)
                 }
-                _ => Err(BadWord::Unknown(word.to_owned())),
+                _ => Err(Fault::Unknown(word.to_owned())),
             };
         };
         for flag in flags {
@@ -152,10 +175,10 @@ impl CommandLine {
         flag: &'static FlagInfo<'static>,
         value: Option<String>,
         words: &mut (impl Iterator<Item = &'a str> + Clone),
-    ) -> Result<(), BadWord> {
+    ) -> Result<(), Fault> {
         let takes = value_of(flag).is_some();
         let value = match value {
-            Some(_) if !takes => return Err(BadWord::Value(flag.long.to_owned())),
+            Some(_) if !takes => return Err(Fault::Value(flag.long.to_owned())),
             None if takes => Some(next_value(grammar, flag, words)?),
             value => value,
         };
@@ -167,12 +190,12 @@ impl CommandLine {
         Ok(())
     }
 
-    fn plain(&mut self, grammar: &Grammar, word: &str) -> Result<(), BadWord> {
+    fn plain(&mut self, grammar: &Grammar, word: &str) -> Result<(), Fault> {
         let many = grammar
             .positionals()
             .any(|row| row.optionality == argh::Optionality::Repeating);
         if !many && self.plain.len() >= grammar.positionals().count() {
-            return Err(BadWord::Plain(word.to_owned()));
+            return Err(Fault::Plain(word.to_owned()));
         }
         self.plain.push(word.to_owned());
         Ok(())
@@ -214,9 +237,9 @@ fn next_value<'a>(
     grammar: &Grammar,
     flag: &FlagInfo<'static>,
     words: &mut (impl Iterator<Item = &'a str> + Clone),
-) -> Result<String, BadWord> {
+) -> Result<String, Fault> {
     let missing =
-        |instead: Option<&str>| BadWord::NoValue(flag.long.to_owned(), instead.map(str::to_owned));
+        |instead: Option<&str>| Fault::NoValue(flag.long.to_owned(), instead.map(str::to_owned));
     let is_flag = |word: &str| {
         let long = word.strip_prefix("--");
         let name = long.map(|long| long.split_once('=').map_or(long, |(name, _)| name));
@@ -233,7 +256,7 @@ fn next_value<'a>(
     }
 }
 
-fn unknown(grammar: &Grammar, long: &str, name: &str) -> BadWord {
+fn unknown(grammar: &Grammar, long: &str, name: &str) -> Fault {
     let flags = grammar.flags().filter(|flag| value_of(flag).is_some());
     let glued = flags.filter_map(|flag| {
         let value = long.strip_prefix(name_of(flag))?;
@@ -241,8 +264,8 @@ fn unknown(grammar: &Grammar, long: &str, name: &str) -> BadWord {
         apart.then_some((flag.long, value))
     });
     match glued.last() {
-        Some((flag, value)) => BadWord::Glued(flag.to_owned(), value.to_owned()),
-        None => BadWord::Unknown(format!("--{name}")),
+        Some((flag, value)) => Fault::Glued(flag.to_owned(), value.to_owned()),
+        None => Fault::Unknown(format!("--{name}")),
     }
 }
 
@@ -276,9 +299,10 @@ mod tests {
         who: Option<String>,
     }
 
-    fn read(text: &str) -> Result<String, BadWord> {
+    fn read(text: &str) -> Result<String, Fault> {
         let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
-        let line = CommandLine::read(&Grammar::of::<Ours>("noports x"), &words)?;
+        let line = CommandLine::read(&Grammar::of::<Ours>("noports x"), &words)
+            .map_err(|bad| bad.fault)?;
         Ok(match line.help {
             true => "help".to_owned(),
             false => line.canonical().join(" "),
@@ -312,25 +336,33 @@ mod tests {
     fn what_is_wrong_is_known_by_its_kind() {
         let text = str::to_owned;
         for (typed, want) in [
-            ("--devcie pi", BadWord::Unknown(text("--devcie"))),
-            ("--devcie=pi", BadWord::Unknown(text("--devcie"))),
-            ("-L 80", BadWord::Unknown(text("-L"))),
-            ("-json", BadWord::Unknown(text("-json"))),
-            ("--to@me", BadWord::Glued(text("--to"), text("@me"))),
-            ("--to", BadWord::NoValue(text("--to"), None)),
+            ("--devcie pi", Fault::Unknown(text("--devcie"))),
+            ("--devcie=pi", Fault::Unknown(text("--devcie"))),
+            ("-L 80", Fault::Unknown(text("-L"))),
+            ("-json", Fault::Unknown(text("-json"))),
+            ("--to@me", Fault::Glued(text("--to"), text("@me"))),
+            ("--to", Fault::NoValue(text("--to"), None)),
             (
                 "--device --to @me",
-                BadWord::NoValue(text("--device"), Some(text("--to"))),
+                Fault::NoValue(text("--device"), Some(text("--to"))),
             ),
             (
                 "--device --to=@me",
-                BadWord::NoValue(text("--device"), Some(text("--to=@me"))),
+                Fault::NoValue(text("--device"), Some(text("--to=@me"))),
             ),
-            ("--quiet=yes", BadWord::Value(text("--quiet"))),
-            ("a b", BadWord::Plain(text("b"))),
+            ("--quiet=yes", Fault::Value(text("--quiet"))),
+            ("a b", Fault::Plain(text("b"))),
         ] {
             assert_eq!(read(typed), Err(want), "{typed}");
         }
+    }
+
+    #[test]
+    fn the_word_that_is_wrong_is_known_by_its_place() {
+        let grammar = Grammar::of::<Ours>("noports x");
+        let words = ["--to", "@d", "-v", "--devcie", "pi"];
+        let bad = CommandLine::read(&grammar, &words).err();
+        assert_eq!(bad.map(|bad| bad.at), Some(3));
     }
 
     proptest::proptest! {
