@@ -18,7 +18,7 @@ use noports::{
         admit::Admission,
         ids::{Nonce, SessionId},
         ports::{self, Logins, Ports, PortsRequest},
-        request::{self, Encryption, Form, Meeting, Nonces, SshRequest},
+        request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest},
     },
 };
 
@@ -365,7 +365,7 @@ impl Hand {
                     twin_keys: true,
                 }),
             },
-            form: Form::V5,
+            form: RequestForm::V5,
         }
     }
 }

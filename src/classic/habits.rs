@@ -8,9 +8,9 @@
 use super::keyring::When;
 use crate::np::{
     ids::Nonce,
-    ping::{Features, Heartbeat, Members},
+    ping::{Features, Heartbeat, HeartbeatFormat},
     ports::{self, Ports},
-    request::{Form, Meeting, SshRequest, TunnelRequest},
+    request::{Meeting, RequestForm, SshRequest, TunnelRequest},
     session::{Generation, Terms},
 };
 
@@ -31,7 +31,7 @@ pub struct DaemonHabits {
     /// Version, that of what it is built on, and features; `None`: our own.
     about: Option<(&'static str, &'static str, Features)>,
     /// How it tells them.
-    members: Members,
+    format: HeartbeatFormat,
     /// Words it hears; `None`: all that it is let.
     words: Option<&'static [&'static str]>,
     /// What protects sessions is understood.
@@ -133,7 +133,7 @@ pub(super) mod daemon {
 
     pub(crate) const OURS: DaemonHabits = DaemonHabits {
         about: None,
-        members: Members::Newest,
+        format: HeartbeatFormat::Newest,
         words: None,
         protection: true,
         insists: false,
@@ -143,7 +143,7 @@ pub(super) mod daemon {
     };
     pub(crate) const V4: DaemonHabits = DaemonHabits {
         about: Some(("4.0.5", "", NO_FEATURES)),
-        members: Members::V3,
+        format: HeartbeatFormat::V3,
         words: Some(&["privatekey", "sshpublickey", "sshd", "ping", "ssh_request"]),
         protection: false,
         temporary_keys: Some(When::Always),
@@ -162,20 +162,20 @@ pub(super) mod daemon {
     };
     pub(crate) const V50: DaemonHabits = DaemonHabits {
         about: Some(("5.0.2", "6.0.2", PROTECTION)),
-        members: Members::V50,
+        format: HeartbeatFormat::V50,
         protection: true,
         ..V4
     };
     pub(crate) const V51: DaemonHabits = DaemonHabits {
         about: Some(("5.1.0", "6.0.6", TUNNELS)),
-        members: Members::V50,
+        format: HeartbeatFormat::V50,
         plain_tunnels: false,
         temporary_keys: Some(When::Always),
         ..OURS
     };
     pub(crate) const V52: DaemonHabits = DaemonHabits {
         about: Some(("5.2.0", "6.0.7", TUNNELS)),
-        members: Members::V52,
+        format: HeartbeatFormat::V52,
         ..V51
     };
     pub(crate) const V53: DaemonHabits = DaemonHabits {
@@ -188,7 +188,7 @@ pub(super) mod daemon {
     };
     pub(crate) const C: DaemonHabits = DaemonHabits {
         about: Some(("0.2.0", "c0.1.0", TUNNELS)),
-        members: Members::V52,
+        format: HeartbeatFormat::V52,
         words: Some(&["sshpublickey", "ping", "ssh_request", "npt_request"]),
         insists: true,
         temporary_keys: Some(When::Never),
@@ -277,13 +277,13 @@ impl DaemonHabits {
 
     /// In the members of its time.
     pub fn print(&self, heartbeat: &Heartbeat) -> String {
-        heartbeat.print_as(self.members)
+        heartbeat.print_as(self.format)
     }
 
     /// Leaves of a request for ssh what this generation understands. `false`: it takes no notice.
     pub fn read_ssh(&self, request: &mut SshRequest) -> bool {
         if !self.protection {
-            request.form = Form::V4;
+            request.form = RequestForm::V4;
         }
         self.read(&mut request.meeting)
     }
@@ -315,8 +315,8 @@ impl DaemonHabits {
 
 impl RendezvousHabits {
     /// Whether requests of this form are understood.
-    pub fn reads(&self, form: ports::Form) -> bool {
-        form == ports::Form::Bare || self.logins
+    pub fn reads(&self, form: ports::PortsForm) -> bool {
+        form == ports::PortsForm::Bare || self.logins
     }
 
     /// Its half of what makes an admission line unlike every other.
@@ -459,6 +459,6 @@ mod tests {
         }
         let all = RendezvousHabits::default();
         assert!(all.nonce().takes_numbers());
-        assert!(all.reads(ports::Form::Full) && all.reads(ports::Form::Bare));
+        assert!(all.reads(ports::PortsForm::Full) && all.reads(ports::PortsForm::Bare));
     }
 }

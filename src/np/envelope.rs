@@ -62,7 +62,7 @@ pub struct Envelope {
 }
 
 #[derive(Deserialize)]
-struct Outer {
+struct Wire {
     signature: String,
     #[serde(rename = "hashingAlgo")]
     hashing: String,
@@ -79,7 +79,7 @@ impl Envelope {
         if text.len() > MAX_ENVELOPE {
             return Err(EnvelopeError::TooLong);
         }
-        let outer: Outer = json::from_str(text).map_err(|_| EnvelopeError::Form)?;
+        let outer: Wire = json::from_str(text).map_err(|_| EnvelopeError::Form)?;
         let payload = object_member(text, "payload").ok_or(EnvelopeError::Form)?;
         if repeats_a_member(&payload) {
             return Err(EnvelopeError::Form);

@@ -53,7 +53,7 @@ pub struct Features {
 /// Which members a generation of daemons has.
 #[cfg(any(test, feature = "held"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Members {
+pub enum HeartbeatFormat {
     /// 3.4 and 4.x: name and version.
     V3,
     /// 5.0 and 5.1: features.
@@ -121,7 +121,7 @@ struct Wire<'a> {
 }
 
 #[derive(Deserialize)]
-struct Read {
+struct LooseHeartbeat {
     devicename: Option<json::Value>,
     #[serde(rename = "deviceGroupName")]
     group: Option<json::Value>,
@@ -180,20 +180,24 @@ impl Heartbeat {
     /// The text of an earlier generation: the members it had, and of the features those that are true or that it
     /// knew.
     #[cfg(any(test, feature = "held"))]
-    pub fn print_as(&self, members: Members) -> String {
+    pub fn print_as(&self, members: HeartbeatFormat) -> String {
         let text = |text: &str| json::to_string(text);
         let (device, version) = (text(&self.device), text(&self.version));
-        if members == Members::Newest {
+        if members == HeartbeatFormat::Newest {
             return self.print();
         }
         let mut out = format!(r#"{{"devicename":{device},"version":{version}"#);
-        if members >= Members::V50 {
+        if members >= HeartbeatFormat::V50 {
             let f = &self.features;
             let features: Vec<String> = [
                 ("srAuth", f.relay_auth, true),
                 ("srE2ee", f.relay_encryption, true),
                 ("acceptsPublicKeys", f.public_keys, true),
-                ("supportsPortChoice", f.port_choice, members >= Members::V52),
+                (
+                    "supportsPortChoice",
+                    f.port_choice,
+                    members >= HeartbeatFormat::V52,
+                ),
                 ("adjustableTimeout", f.adjustable_timeout, false),
                 ("controlChannelHeartbeats", f.control_heartbeats, false),
                 ("twinKeys", f.twin_keys, false),
@@ -205,7 +209,7 @@ impl Heartbeat {
             let (core, features) = (text(&self.core), features.join(","));
             out += &format!(r#","corePackageVersion":{core},"supportedFeatures":{{{features}}}"#);
         }
-        if members >= Members::V52 {
+        if members >= HeartbeatFormat::V52 {
             out += &format!(r#","allowedServices":{}"#, json::to_string(&self.services));
         }
         out + "}"
@@ -241,7 +245,7 @@ impl Heartbeat {
         if text.len() > MAX_HEARTBEAT {
             return Err(BadHeartbeat);
         }
-        let read: Read = json::from_str(text).map_err(|_| BadHeartbeat)?;
+        let read: LooseHeartbeat = json::from_str(text).map_err(|_| BadHeartbeat)?;
         let words = |value: Option<json::Value>| match value {
             Some(json::Value::String(text)) => Some(text),
             _ => None,
@@ -339,21 +343,21 @@ mod tests {
         };
         for (members, version, core, features, want) in [
             (
-                Members::V3,
+                HeartbeatFormat::V3,
                 "4.0.5",
                 "",
                 Features::default(),
                 r#"{"devicename":"my_device","version":"4.0.5"}"#,
             ),
             (
-                Members::V50,
+                HeartbeatFormat::V50,
                 "5.0.2",
                 "6.0.2",
                 some,
                 r#"{"devicename":"my_device","version":"5.0.2","corePackageVersion":"6.0.2","supportedFeatures":{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false}}"#,
             ),
             (
-                Members::V52,
+                HeartbeatFormat::V52,
                 "5.6.1",
                 "6.1.0",
                 Features {
@@ -369,7 +373,7 @@ mod tests {
             let text = daemon.print_as(members);
             assert_eq!(text, want, "{members:?}");
             let read = Heartbeat::parse(&text).unwrap();
-            let unnamed = members == Members::V3;
+            let unnamed = members == HeartbeatFormat::V3;
             let want = if unnamed {
                 unnamed_features()
             } else {
@@ -377,7 +381,7 @@ mod tests {
             };
             assert_eq!((read.features, read.version), (want, version.to_owned()));
         }
-        assert_eq!(daemon.print_as(Members::Newest), daemon.print());
+        assert_eq!(daemon.print_as(HeartbeatFormat::Newest), daemon.print());
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct BadRecord {
 }
 
 #[derive(Deserialize)]
-struct Place {
+struct DeviceEntry {
     name: String,
     #[serde(rename = "permitOpens")]
     permit: Vec<String>,
@@ -40,9 +40,9 @@ struct Wire {
     users: Vec<String>,
     #[serde(rename = "daemonAtSigns")]
     daemons: Vec<String>,
-    devices: Vec<Place>,
+    devices: Vec<DeviceEntry>,
     #[serde(rename = "deviceGroups")]
-    device_groups: Vec<Place>,
+    device_groups: Vec<DeviceEntry>,
 }
 
 /// Whether a key is that of a group, and its id.
@@ -86,7 +86,7 @@ pub fn parse(text: &str) -> Result<Group, BadRecord> {
     })
 }
 
-fn places<K>(list: Vec<Place>, field: &str) -> Result<BTreeMap<K, Vec<String>>, BadRecord>
+fn places<K>(list: Vec<DeviceEntry>, field: &str) -> Result<BTreeMap<K, Vec<String>>, BadRecord>
 where
     K: FromStr + Ord,
     K::Err: std::fmt::Display,

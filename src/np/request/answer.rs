@@ -13,7 +13,7 @@
 
 use miniserde::{Deserialize, json};
 
-use super::{Form, Keys, Meeting, SshRequest, TunnelRequest, answer_entity};
+use super::{Keys, Meeting, RequestForm, SshRequest, TunnelRequest, answer_entity};
 use crate::{
     at::{
         AtSign,
@@ -51,7 +51,7 @@ pub fn accept(
         r#","ephemeralPrivateKey":{}"#,
         pem.as_deref().unwrap_or("null")
     );
-    if request.form == Form::V5 {
+    if request.form == RequestForm::V5 {
         text += &key_members(&request.meeting, keys).map_err(|_| EnvelopeError::Signing)?;
     }
     seal(&request.meeting, text, to, device, signer)

@@ -9,10 +9,7 @@
 
 use miniserde::{Deserialize, json};
 
-use crate::{
-    at::crypto::{self, AesKey, CryptoError, Iv, KeyPair, PublicKey},
-    secret::Secret,
-};
+use crate::at::crypto::{self, AesKey, CryptoError, Iv, KeyPair, PublicKey};
 
 /// Key and first counter block of one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +91,7 @@ impl Keys {
         let wire: Wire = json::from_str(payload).map_err(|_| CryptoError::BadKey)?;
         let stream = |key: Option<String>, iv: Option<String>| match (key, iv) {
             (None, None) => Ok(None),
-            (Some(key), Some(iv)) => open(&key, &iv, ephemeral).map(Some),
+            (Some(key), Some(iv)) => unwrap_stream(&key, &iv, ephemeral).map(Some),
             _ => Err(CryptoError::BadKey),
         };
         let single = stream(wire.key, wire.iv)?;
@@ -131,10 +128,9 @@ struct Wire {
     iv_to_client: Option<String>,
 }
 
-fn open(key: &str, iv: &str, ephemeral: &KeyPair) -> Result<StreamKey, CryptoError> {
-    let open = |text: &str| -> Result<Secret<String>, CryptoError> { ephemeral.unwrap(text) };
+fn unwrap_stream(key: &str, iv: &str, ephemeral: &KeyPair) -> Result<StreamKey, CryptoError> {
     Ok(StreamKey {
-        key: crypto::aes_key_from_base64(open(key)?.reveal())?,
-        iv: crypto::iv_from_base64(open(iv)?.reveal())?,
+        key: crypto::aes_key_from_base64(ephemeral.unwrap(key)?.reveal())?,
+        iv: crypto::iv_from_base64(ephemeral.unwrap(iv)?.reveal())?,
     })
 }

@@ -33,7 +33,7 @@ pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_ans
 pub use keys::{Keys, StreamKey};
 #[cfg(feature = "inside")]
 pub use ssh::ssh_request_entity;
-pub use ssh::{Form, SshRequest};
+pub use ssh::{RequestForm, SshRequest};
 pub use tunnel::TunnelRequest;
 
 pub mod answer;
@@ -118,12 +118,12 @@ pub fn answer_entity(session: SessionId, device: &DeviceName) -> String {
 /// The session id a request claims, for telling the sender where its refusal belongs. Checked by nobody.
 pub fn claimed_session(text: &str) -> Option<SessionId> {
     #[derive(Deserialize)]
-    struct Claim {
+    struct Wire {
         #[serde(rename = "sessionId")]
         session: String,
     }
     let envelope = Envelope::parse(text).ok()?;
-    json::from_str::<Claim>(envelope.unverified())
+    json::from_str::<Wire>(envelope.unverified())
         .ok()?
         .session
         .parse()

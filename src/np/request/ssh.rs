@@ -29,12 +29,12 @@ pub struct SshRequest {
     /// Where to meet.
     pub meeting: Meeting,
     /// How it is written. The old form has no room for admission and encryption.
-    pub form: Form,
+    pub form: RequestForm,
 }
 
 /// How a request is written; its answer is written in the same form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum RequestForm {
     /// Four members: 4.0, and its release candidate 2, which wants another answer and does not say so.
     V4,
     /// Ten members and what newer ones there are.
@@ -98,7 +98,7 @@ impl SshRequest {
         let meeting = &self.meeting;
         let (session, host) = (meeting.session.to_string(), meeting.host.clone());
         let port = meeting.port;
-        if self.form == Form::V4 {
+        if self.form == RequestForm::V4 {
             return json::to_string(&OldWire {
                 direct: true,
                 session,
@@ -134,8 +134,8 @@ impl SshRequest {
             return Err(RequestError::Reverse);
         }
         let form = match wire.authenticate.is_none() && wire.encrypt.is_none() {
-            true => Form::V4,
-            false => Form::V5,
+            true => RequestForm::V4,
+            false => RequestForm::V5,
         };
         let shared = Shared {
             session: wire.session,

@@ -24,7 +24,7 @@ use crate::{
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Form, Keys, Meeting, RequestError, SshRequest, TunnelRequest},
+        request::{self, Keys, Meeting, RequestError, RequestForm, SshRequest, TunnelRequest},
         reverse::ReverseRequest,
     },
     secret::Secret,
@@ -256,7 +256,7 @@ impl Daemon {
         let told = self.policy.ssh.bare_answers;
         #[cfg(feature = "held")]
         let told = told || self.policy.habits.bare;
-        request.form == Form::V4 && told
+        request.form == RequestForm::V4 && told
     }
 
     fn yes(
@@ -374,7 +374,7 @@ fn claimed_session(word: Word, text: &str) -> Option<SessionId> {
 /// What a session has, as fields for the log.
 fn agreed(asked: &Asked, keys: Option<&Keys>, key: bool) -> String {
     let generation = match asked {
-        Asked::Ssh(request) if request.form == Form::V4 => 4,
+        Asked::Ssh(request) if request.form == RequestForm::V4 => 4,
         _ => 5,
     };
     let login = if asked.meeting().admission.is_some() {

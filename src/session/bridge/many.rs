@@ -63,7 +63,7 @@ use crate::{
         dial::{Endpoint, dial, tune},
     },
     np::{
-        control::{Kind, Line, Lines},
+        control::{ControlLine, ControlLines, Keying},
         pairs::COUNTERPART_TIME,
         request::Keys,
     },
@@ -269,10 +269,10 @@ pub(super) async fn device(
     ready();
     let mut cipher = far.ciphers().inbound;
     let mut announced = CONTROL;
-    let mut lines = Lines::new(match &far.keys {
-        None => Kind::Plain,
-        Some(keys) if keys.d2c.is_none() => Kind::Single,
-        Some(_) => Kind::Twin,
+    let mut lines = ControlLines::new(match &far.keys {
+        None => Keying::Plain,
+        Some(keys) if keys.d2c.is_none() => Keying::Single,
+        Some(_) => Keying::Twin,
     });
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
@@ -299,7 +299,7 @@ pub(super) async fn device(
 
 /// Everything the client has said so far, one line after the other. `announced` counts its connections.
 async fn obey(
-    lines: &mut Lines,
+    lines: &mut ControlLines,
     announced: &mut u64,
     far: &Arc<Far>,
     service: &Endpoint,
@@ -309,13 +309,13 @@ async fn obey(
         |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
     while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
         let keys = match line {
-            Line::Connect(keys) => Some(online::session_keys(&keys)),
-            Line::ConnectPlain => None,
-            Line::Heartbeat(n) => {
+            ControlLine::Connect(keys) => Some(online::session_keys(&keys)),
+            ControlLine::ConnectPlain => None,
+            ControlLine::Heartbeat(n) => {
                 log::debug!("heartbeat={n}");
                 continue;
             }
-            Line::Unknown => {
+            ControlLine::Unknown => {
                 log::debug!("control=unknown_word");
                 continue;
             }
@@ -469,7 +469,7 @@ impl Announcer {
 
     async fn beat(&mut self) -> io::Result<()> {
         (self.beats, self.last_beat) = (self.beats + 1, Instant::now());
-        self.say(&Line::Heartbeat(self.beats)).await
+        self.say(&ControlLine::Heartbeat(self.beats)).await
     }
 
     /// Brings a socket to the rendezvous whose place in the order counts; `None` where that cannot be done.
@@ -499,12 +499,12 @@ impl Announcer {
         };
         self.announced = number;
         let (line, keys) = match &far.keys {
-            None => (Line::ConnectPlain, None),
+            None => (ControlLine::ConnectPlain, None),
             Some(session) => {
                 let keys = Keys::random(session.d2c.is_some())
                     .map_err(|error| BridgeError::Broken(io::Error::other(error)))?;
                 let ours = online::session_keys(&keys);
-                (Line::Connect(keys), Some(ours))
+                (ControlLine::Connect(keys), Some(ours))
             }
         };
         self.say(&line).await.map_err(BridgeError::Broken)?;
@@ -518,7 +518,7 @@ impl Announcer {
         }))
     }
 
-    async fn say(&mut self, line: &Line) -> io::Result<()> {
+    async fn say(&mut self, line: &ControlLine) -> io::Result<()> {
         let mut bytes = zeroize::Zeroizing::new(line.print().reveal().clone().into_bytes());
         if self.many.unended {
             bytes.pop();
