@@ -7,7 +7,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Manager, Program, Service, Unit, file::below, quote};
+use super::{
+    file::below,
+    manager::Manager,
+    programs::Program,
+    quote,
+    unit::{Service, Unit},
+};
 use crate::{
     cli::{Failure, exit},
     sys::user::{self, Person},
@@ -26,7 +32,7 @@ const PATHS: [&str; 3] = ["NOPORTS_CA", "NOPORTS_KEYS", "NOPORTS_CONFIG"];
 
 /// What a person asks for.
 #[derive(Clone, Copy)]
-pub struct Request<'a> {
+pub struct InstallRequest<'a> {
     /// Which of our programs.
     pub program: &'static Program,
     /// Its flags.
@@ -45,8 +51,8 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// When there is no such user, or a word cannot stand in a file.
-pub fn service(request: &Request) -> Result<Service, Failure> {
-    let Request {
+pub fn service(request: &InstallRequest) -> Result<Service, Failure> {
+    let InstallRequest {
         program, manager, ..
     } = *request;
     let mut words = whole_paths(program, request.words)?;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Program;
+use super::programs::Program;
 use crate::{
     cli::Failure,
     sys::supervisor::{self, Holder, Told},
@@ -20,7 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Ends what a service manager, or a loop, has lost sight of: it was there before, and still is.
 pub(super) fn end_lost(before: Option<Told>, state: &Path) -> Result<(), Failure> {
     match before {
-        Some(told) if is_it(&told, state) => end(told.pid, || is_it(&told, state)),
+        Some(told) if is_still_there(&told, state) => {
+            end(told.pid, || is_still_there(&told, state))
+        }
         _ => Ok(()),
     }
 }
@@ -88,12 +90,12 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// What the running service told, if it runs.
-pub fn told(state: &Path) -> Option<Told> {
-    supervisor::read(state).filter(|told| is_it(told, state))
+pub fn running(state: &Path) -> Option<Told> {
+    supervisor::read(state).filter(|told| is_still_there(told, state))
 }
 
-/// Whether the process that told something is still there: its number may belong to another one by now.
-fn is_it(told: &Told, state: &Path) -> bool {
+/// Whether the process that told it is still there: its number may belong to another one by now.
+fn is_still_there(told: &Told, state: &Path) -> bool {
     if !is_alive(told.pid) {
         return false;
     }
@@ -144,7 +146,7 @@ pub(super) fn forget(state: &Path) {
 pub fn wait(state: &Path, within: Duration) -> Option<Told> {
     let began = Instant::now();
     loop {
-        let told = told(state);
+        let told = running(state);
         if told.as_ref().is_some_and(|told| told.state == "connected") || began.elapsed() > within {
             return told;
         }

@@ -11,10 +11,11 @@ use std::{
 use crate::{
     cli::Failure,
     service::{
-        Manager, Order, Service, Unit, path,
-        process::{end, end_lost, is_alive, told, words_of},
+        command::{ManagerCommand, output},
+        manager::{Manager, ServiceAction},
+        process::{end, end_lost, is_alive, running, words_of},
         quote::{line, shell},
-        step::{Step, output},
+        unit::{Service, Unit, path},
     },
     sys::user::Person,
 };
@@ -61,7 +62,7 @@ impl Manager for Cron {
         path(&self.state(unit).with_extension("log"))
     }
 
-    fn commands(&self, _order: Order, _unit: &Unit) -> Vec<Step> {
+    fn commands(&self, _action: ServiceAction, _unit: &Unit) -> Vec<ManagerCommand> {
         Vec::new()
     }
 
@@ -150,7 +151,7 @@ fn start_loop(unit: &Unit, changed: bool) -> Result<(), Failure> {
     if changed || loop_of(unit).is_none() {
         stop_loop(unit)?;
         let state = Cron.state(unit);
-        end_lost(told(&state), &state)?;
+        end_lost(running(&state), &state)?;
         let _ = fs::remove_file(state);
     }
     Command::new("/bin/sh")

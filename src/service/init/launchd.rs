@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::{
     cli::Failure,
     service::{
-        MARK, Manager, Order, Service, Unit, file, path,
-        step::{Step, step},
+        command::{ManagerCommand, command},
+        file::{self, MARK},
+        manager::{Manager, ServiceAction},
+        unit::{Service, Unit, path},
     },
     sys::user::Person,
 };
@@ -97,21 +99,21 @@ impl Manager for Launchd {
         path(&self.state(unit).with_extension("log"))
     }
 
-    fn commands(&self, order: Order, unit: &Unit) -> Vec<Step> {
+    fn commands(&self, action: ServiceAction, unit: &Unit) -> Vec<ManagerCommand> {
         let domain = self.domain();
         let target = format!("{domain}/{}", label(&unit.name));
-        let bootout = step(&["launchctl", "bootout", &target]).or_not();
+        let bootout = command(&["launchctl", "bootout", &target]).or_not();
         let start = [
-            step(&["launchctl", "enable", &target]),
-            step(&["launchctl", "bootstrap", &domain, &path(&unit.file)]).or_not(),
-            step(&["launchctl", "kickstart", &target]),
+            command(&["launchctl", "enable", &target]),
+            command(&["launchctl", "bootstrap", &domain, &path(&unit.file)]).or_not(),
+            command(&["launchctl", "kickstart", &target]),
         ];
-        match order {
-            Order::Start => start.into(),
-            Order::Replace => [bootout].into_iter().chain(start).collect(),
-            Order::Restart => vec![step(&["launchctl", "kickstart", "-k", &target])],
-            Order::Stop => vec![bootout],
-            Order::Forget => Vec::new(),
+        match action {
+            ServiceAction::Start => start.into(),
+            ServiceAction::Replace => [bootout].into_iter().chain(start).collect(),
+            ServiceAction::Restart => vec![command(&["launchctl", "kickstart", "-k", &target])],
+            ServiceAction::Stop => vec![bootout],
+            ServiceAction::Forget => Vec::new(),
         }
     }
 

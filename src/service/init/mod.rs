@@ -1,6 +1,6 @@
 //! What starts services: one file each, its quoting included.
 
-use super::Manager;
+use super::manager::Manager;
 
 pub mod cron;
 pub mod launchd;

@@ -8,9 +8,10 @@ use std::{
 use crate::{
     cli::exit,
     service::{
-        Manager, Order, Service, Unit, path,
+        command::{ManagerCommand, command, output},
+        manager::{Manager, ServiceAction},
         quote::line,
-        step::{Step, output, step},
+        unit::{Service, Unit, path},
     },
     sys::user::Person,
 };
@@ -93,7 +94,7 @@ impl Manager for Systemd {
         };
         let descriptors = if service.program.many { MANY } else { FEW };
         let values = vec![
-            ("COMMAND", line(&service.command(), command)),
+            ("COMMAND", line(&service.command(), command_word)),
             ("ENVIRONMENT", environment),
             ("WRITES", writes),
             ("CAPABILITIES", capabilities.to_owned()),
@@ -119,16 +120,16 @@ impl Manager for Systemd {
         format!("journalctl {whose}-u {}", unit.name)
     }
 
-    fn commands(&self, order: Order, unit: &Unit) -> Vec<Step> {
+    fn commands(&self, action: ServiceAction, unit: &Unit) -> Vec<ManagerCommand> {
         let name = unit.name.as_str();
-        let run = |words: &[&str]| step(&self.words(words));
+        let run = |words: &[&str]| command(&self.words(words));
         let (reload, enable) = (run(&["daemon-reload"]), run(&["--quiet", "enable", name]));
-        match order {
-            Order::Start => vec![reload, enable, run(&["start", name])],
-            Order::Replace => vec![reload, enable, run(&["restart", name])],
-            Order::Restart => vec![run(&["restart", name])],
-            Order::Stop => vec![run(&["--quiet", "disable", "--now", name]).or_not()],
-            Order::Forget => vec![reload.or_not()],
+        match action {
+            ServiceAction::Start => vec![reload, enable, run(&["start", name])],
+            ServiceAction::Replace => vec![reload, enable, run(&["restart", name])],
+            ServiceAction::Restart => vec![run(&["restart", name])],
+            ServiceAction::Stop => vec![run(&["--quiet", "disable", "--now", name]).or_not()],
+            ServiceAction::Forget => vec![reload.or_not()],
         }
     }
 
@@ -151,7 +152,7 @@ impl Manager for Systemd {
 }
 
 /// A word of a command line: `%` and `$` mean something there.
-fn command(word: &str) -> String {
+fn command_word(word: &str) -> String {
     setting(word).replace('$', "$$")
 }
 
@@ -221,7 +222,10 @@ mod tests {
 
     #[test]
     fn systemd_reads_the_same_words() {
-        assert_eq!(as_systemd_reads(&line(HOSTILE, command), true), HOSTILE);
+        assert_eq!(
+            as_systemd_reads(&line(HOSTILE, command_word), true),
+            HOSTILE
+        );
         assert_eq!(as_systemd_reads(&line(HOSTILE, setting), false), HOSTILE);
     }
 
