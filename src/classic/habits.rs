@@ -5,7 +5,7 @@
 //! is different for each. A daemon is held as far as its command line lets it: reverse ssh and public keys are still a
 //! matter of flags.
 
-use super::keyring::When;
+use super::keyring::TemporaryKeyRule;
 use crate::np::{
     ids::Nonce,
     ping::{Features, Heartbeat, HeartbeatFormat},
@@ -41,7 +41,7 @@ pub struct DaemonHabits {
     /// Tunnels without encryption are known.
     plain_tunnels: bool,
     /// Whether a temporary key goes into an answer; `None`: as the command line says.
-    temporary_keys: Option<When>,
+    temporary_keys: Option<TemporaryKeyRule>,
     /// Answers with a bare word.
     pub bare: bool,
 }
@@ -146,7 +146,7 @@ pub(super) mod daemon {
         format: HeartbeatFormat::V3,
         words: Some(&["privatekey", "sshpublickey", "sshd", "ping", "ssh_request"]),
         protection: false,
-        temporary_keys: Some(When::Always),
+        temporary_keys: Some(TemporaryKeyRule::Always),
         ..OURS
     };
     pub(crate) const V3: DaemonHabits = DaemonHabits {
@@ -156,7 +156,7 @@ pub(super) mod daemon {
     };
     pub(crate) const RC2: DaemonHabits = DaemonHabits {
         about: Some(("4.0.0-rc.2", "", NO_FEATURES)),
-        temporary_keys: Some(When::Never),
+        temporary_keys: Some(TemporaryKeyRule::Never),
         bare: true,
         ..V4
     };
@@ -170,7 +170,7 @@ pub(super) mod daemon {
         about: Some(("5.1.0", "6.0.6", TUNNELS)),
         format: HeartbeatFormat::V50,
         plain_tunnels: false,
-        temporary_keys: Some(When::Always),
+        temporary_keys: Some(TemporaryKeyRule::Always),
         ..OURS
     };
     pub(crate) const V52: DaemonHabits = DaemonHabits {
@@ -191,7 +191,7 @@ pub(super) mod daemon {
         format: HeartbeatFormat::V52,
         words: Some(&["sshpublickey", "ping", "ssh_request", "npt_request"]),
         insists: true,
-        temporary_keys: Some(When::Never),
+        temporary_keys: Some(TemporaryKeyRule::Never),
         ..OURS
     };
     pub(crate) const PYTHON: DaemonHabits = DaemonHabits {
@@ -308,7 +308,7 @@ impl DaemonHabits {
     }
 
     /// When a temporary key goes into an answer, unless its time decides: as this says.
-    pub fn temporary_keys(&self, told: When) -> When {
+    pub fn temporary_keys(&self, told: TemporaryKeyRule) -> TemporaryKeyRule {
         self.temporary_keys.unwrap_or(told)
     }
 }

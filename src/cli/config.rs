@@ -81,7 +81,7 @@ pub struct Setting {
 /// What is wrong in a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
-pub struct BadLine {
+pub struct BadSetting {
     /// Counted from 1.
     pub line: usize,
     /// In words.
@@ -227,11 +227,11 @@ pub fn text(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn parse(text: &str, flags: &Flags) -> Result<Vec<Setting>, BadLine> {
+fn parse(text: &str, flags: &Flags) -> Result<Vec<Setting>, BadSetting> {
     let mut settings: Vec<Setting> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line_number = index + 1;
-        let bad = |why: String| BadLine {
+        let bad = |why: String| BadSetting {
             line: line_number,
             why,
         };

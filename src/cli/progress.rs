@@ -16,14 +16,14 @@ use super::{print_err, voice};
 /// ```
 #[derive(Debug)]
 pub struct Progress {
-    look: Look,
+    look: ProgressStyle,
     since: Instant,
     /// A line waits for its end.
     begun: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum ProgressStyle {
     Silent,
     /// Only the classic programs' own lines.
     Classic,
@@ -41,9 +41,9 @@ impl Progress {
     /// Starts the clock of the first step.
     pub fn new(quiet: bool) -> Self {
         let look = match (quiet, io::stderr().is_terminal()) {
-            (true, _) => Look::Silent,
-            (false, true) => Look::Terminal,
-            (false, false) => Look::Plain,
+            (true, _) => ProgressStyle::Silent,
+            (false, true) => ProgressStyle::Terminal,
+            (false, false) => ProgressStyle::Plain,
         };
         Self::looking(look)
     }
@@ -53,13 +53,13 @@ impl Progress {
         // They keep quiet when they log: the log tells more.
         let logs = log::max_level() > log::LevelFilter::Warn;
         Self::looking(if quiet || logs {
-            Look::Silent
+            ProgressStyle::Silent
         } else {
-            Look::Classic
+            ProgressStyle::Classic
         })
     }
 
-    fn looking(look: Look) -> Self {
+    fn looking(look: ProgressStyle) -> Self {
         Self {
             look,
             since: Instant::now(),
@@ -69,16 +69,16 @@ impl Progress {
 
     /// Whether nothing is told at all.
     pub fn is_silent(&self) -> bool {
-        self.look == Look::Silent
+        self.look == ProgressStyle::Silent
     }
 
     /// A step that takes a while begins: `making keys…`. [`Progress::done`] takes its line's place.
     pub fn begin(&mut self, what: impl Display) {
         self.since = Instant::now();
         let text = match self.look {
-            Look::Silent | Look::Classic => return,
-            Look::Plain => format!("{what}…\n"),
-            Look::Terminal => begun(&what.to_string(), columns()),
+            ProgressStyle::Silent | ProgressStyle::Classic => return,
+            ProgressStyle::Plain => format!("{what}…\n"),
+            ProgressStyle::Terminal => begun(&what.to_string(), columns()),
         };
         self.begun = true;
         write_now(&text);
@@ -101,7 +101,7 @@ impl Progress {
 
     /// A line of the classic programs; told only under their names.
     pub fn classic(&self, what: impl Display) {
-        if self.look == Look::Classic {
+        if self.look == ProgressStyle::Classic {
             voice::step(what);
         }
     }
@@ -109,9 +109,9 @@ impl Progress {
     /// A remark that is no step.
     pub fn note(&self, what: impl Display) {
         match self.look {
-            Look::Silent | Look::Classic => {}
-            Look::Plain => print_err(&what.to_string()),
-            Look::Terminal => print_err(&format!("\r\x1b[K    {what}")),
+            ProgressStyle::Silent | ProgressStyle::Classic => {}
+            ProgressStyle::Plain => print_err(&what.to_string()),
+            ProgressStyle::Terminal => print_err(&format!("\r\x1b[K    {what}")),
         }
     }
 }
@@ -119,7 +119,7 @@ impl Progress {
 impl Drop for Progress {
     /// What failed is told on a line of its own.
     fn drop(&mut self) {
-        if self.begun && self.look == Look::Terminal {
+        if self.begun && self.look == ProgressStyle::Terminal {
             write_now("\r\x1b[K");
         }
     }
@@ -147,15 +147,15 @@ fn begun(what: &str, columns: usize) -> String {
 }
 
 /// The line of a finished step. Its time goes where there is no room for it.
-fn line(look: Look, what: &str, seconds: f64, columns: usize) -> Option<String> {
+fn line(look: ProgressStyle, what: &str, seconds: f64, columns: usize) -> Option<String> {
     let width = WIDTH.min(columns.saturating_sub(MARK + TIME));
     match look {
-        Look::Silent | Look::Classic => None,
-        Look::Plain => Some(what.to_owned()),
-        Look::Terminal if what.chars().count() > width && width < WIDTH => {
+        ProgressStyle::Silent | ProgressStyle::Classic => None,
+        ProgressStyle::Plain => Some(what.to_owned()),
+        ProgressStyle::Terminal if what.chars().count() > width && width < WIDTH => {
             Some(format!("\r\x1b[K  ✓ {what}"))
         }
-        Look::Terminal => Some(format!("\r\x1b[K  ✓ {what:<width$} {seconds:>6.2} s")),
+        ProgressStyle::Terminal => Some(format!("\r\x1b[K  ✓ {what:<width$} {seconds:>6.2} s")),
     }
 }
 
@@ -167,10 +167,10 @@ mod tests {
     #[test]
     fn progress_fits_where_it_goes() {
         let what = "logged in as @alice";
-        assert_eq!(line(Look::Silent, what, 0.1, 80), None);
-        assert_eq!(line(Look::Classic, what, 0.1, 80), None);
-        assert_eq!(line(Look::Plain, what, 0.1, 80).unwrap(), what);
-        let shown = line(Look::Terminal, what, 0.124, 80).unwrap();
+        assert_eq!(line(ProgressStyle::Silent, what, 0.1, 80), None);
+        assert_eq!(line(ProgressStyle::Classic, what, 0.1, 80), None);
+        assert_eq!(line(ProgressStyle::Plain, what, 0.1, 80).unwrap(), what);
+        let shown = line(ProgressStyle::Terminal, what, 0.124, 80).unwrap();
         assert!(shown.ends_with("  0.12 s"), "{shown}");
         assert!(shown.contains("✓ logged in as @alice  "), "{shown}");
     }
@@ -186,18 +186,18 @@ mod tests {
             for what in [short, long] {
                 let begun = begun(what, columns);
                 assert!(visible(&begun) <= columns, "{columns} {begun}");
-                let done = line(Look::Terminal, what, 0.1, columns).unwrap();
+                let done = line(ProgressStyle::Terminal, what, 0.1, columns).unwrap();
                 let least = MARK + what.chars().count();
                 assert!(visible(&done) <= columns.max(least), "{columns} {done}");
             }
         }
         assert!(
-            line(Look::Terminal, short, 0.1, 40)
+            line(ProgressStyle::Terminal, short, 0.1, 40)
                 .unwrap()
                 .ends_with("0.10 s")
         );
         assert!(
-            line(Look::Terminal, long, 0.1, 40)
+            line(ProgressStyle::Terminal, long, 0.1, 40)
                 .unwrap()
                 .ends_with("valid")
         );

@@ -88,7 +88,7 @@ impl Account<'_> {
     ///
     /// # Errors
     /// As [`network`], [`Phrases::new`] and [`own_keys`].
-    pub fn open(
+    pub fn load(
         &self,
         console: &Console,
         as_: Option<&str>,
@@ -103,7 +103,7 @@ impl Account<'_> {
     ///
     /// # Errors
     /// As [`network`] and [`own_keys`].
-    pub fn open_under(
+    pub fn load_with(
         &self,
         as_: Option<&str>,
         phrases: &Phrases,

@@ -34,7 +34,7 @@ use log::{LevelFilter, info, warn};
 use crate::{
     classic::{
         reverse,
-        two_sshs::{self, Carrier, Inside},
+        two_sshs::{self, Carrier, CarrierOptions},
     },
     cli::{Console, Failure, Progress, exit, with_account},
     net::dial::Endpoint,
@@ -137,7 +137,7 @@ struct Wish {
     local_port: u16,
     send_key: Option<PublicKeyLine>,
     local_sshd_port: u16,
-    inside: Inside,
+    inside: CarrierOptions,
     /// Behind `--`.
     ssh: Vec<String>,
     json: bool,
@@ -193,7 +193,7 @@ impl Args {
             true => two_sshs::take_forwards(&self.ssh),
             false => (self.ssh.clone(), Vec::new()),
         };
-        let inside = Inside {
+        let inside = CarrierOptions {
             user: name(&self.tunnel_user).map_err(misuse)?,
             sshd: self.remote_sshd_port,
             options: [two_sshs::for_both(&self.ssh), for_tunnel].concat(),
@@ -238,7 +238,7 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 
 async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     let wish = args.wish(console).await?;
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     if wish.how == How::Shell {
         find_ssh()?;
     }
@@ -324,7 +324,7 @@ enum Reached {
     /// Through our bridge.
     Straight(Ready),
     /// Through another ssh, which logs in with this key.
-    Within(Ready, SessionId, two_sshs::Key),
+    Within(Ready, SessionId, two_sshs::LoginKey),
 }
 
 fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Failure> {
@@ -337,7 +337,7 @@ fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Fail
     #[cfg(feature = "held")]
     let two = two || wish.whom.habits.two_sshs;
     let key = match temporary.filter(|_| two) {
-        Some(pem) => two_sshs::Key::Temporary(pem),
+        Some(pem) => two_sshs::LoginKey::Temporary(pem),
         #[cfg(feature = "held")]
         None if wish.whom.habits.two_sshs => {
             let why = "the device sent no temporary ssh key";
@@ -349,7 +349,7 @@ fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Fail
                 Failure::misuse("this device's daemon wants your own key for the tunnel")
                     .hint("--identity FILE")
             })?;
-            two_sshs::Key::Own(own)
+            two_sshs::LoginKey::Own(own)
         }
         None => {
             say(session, "single", encrypted);
@@ -369,7 +369,7 @@ fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Fail
 async fn tunnel(
     ready: Ready,
     session: SessionId,
-    key: two_sshs::Key,
+    key: two_sshs::LoginKey,
     wish: &Wish,
     user: &UserName,
     progress: &mut Progress,
@@ -399,7 +399,7 @@ async fn tunnel(
         listen: free_port(wish.local_port).await?,
         inside: &wish.inside,
     };
-    carrier.open(session, key).await?;
+    carrier.connect(session, key).await?;
     let listen = carrier.listen;
     progress.done(format!("a tunnel stands, on port {listen}"));
     Ok(listen)

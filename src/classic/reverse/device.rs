@@ -55,15 +55,15 @@ const ADVICE: &str = "(use --local-port to specify unused port)";
 
 /// The keys that have come, by sender.
 #[derive(Default)]
-pub struct Slots(HashMap<AtSign, Slot>);
+pub struct KeySlots(HashMap<AtSign, KeySlot>);
 
-struct Slot {
+struct KeySlot {
     put: Sender<Secret<String>>,
     take: Receiver<Secret<String>>,
     since: Instant,
 }
 
-impl Slots {
+impl KeySlots {
     /// Keeps a key instead of the one before it. `false`: too many senders.
     pub fn put(&mut self, from: &AtSign, key: Secret<String>, now: Instant) -> bool {
         let Some(slot) = self.slot(from, now) else {
@@ -79,7 +79,7 @@ impl Slots {
         self.slot(from, now).map(|slot| slot.take.clone())
     }
 
-    fn slot(&mut self, from: &AtSign, now: Instant) -> Option<&mut Slot> {
+    fn slot(&mut self, from: &AtSign, now: Instant) -> Option<&mut KeySlot> {
         self.0
             .retain(|_, slot| now.duration_since(slot.since) < KEY_LIVES);
         if self.0.len() >= MAX_SLOTS && !self.0.contains_key(from) {
@@ -87,7 +87,7 @@ impl Slots {
         }
         Some(self.0.entry(from.clone()).or_insert_with(|| {
             let (put, take) = bounded(1);
-            Slot {
+            KeySlot {
                 put,
                 take,
                 since: now,
@@ -133,8 +133,8 @@ pub async fn log_in(
     };
     let mut child = start(&ssh, &tunnel).map_err(|why| failed(&why))?;
     match timeout(LOGIN_WITHIN, ended(&mut child)).await {
-        Ok(Ended::Well) => Ok(()),
-        Ok(Ended::Badly { said, code }) => {
+        Ok(SshExit::Well) => Ok(()),
+        Ok(SshExit::Badly { said, code }) => {
             debug!("session={session} ssh={said:?}");
             Err(format!("{} {ADVICE}", explain(request, &said, &code)))
         }
@@ -162,7 +162,7 @@ fn start(ssh: &Path, tunnel: &Tunnel<'_>) -> io::Result<Child> {
 }
 
 /// ssh goes to the background once the port is there; its stderr stays open then, so nobody waits for the end of that.
-async fn ended(child: &mut Child) -> Ended {
+async fn ended(child: &mut Child) -> SshExit {
     let mut stderr = child.stderr.take();
     let mut said = Vec::new();
     let status = {
@@ -177,13 +177,13 @@ async fn ended(child: &mut Child) -> Ended {
         let _ = timeout(LAST_WORDS, listen(&mut stderr, &mut said)).await;
     }
     let code = match status {
-        Ok(status) if status.success() => return Ended::Well,
+        Ok(status) if status.success() => return SshExit::Well,
         Ok(status) => status
             .code()
             .map_or("none".to_owned(), |code| code.to_string()),
         Err(error) => error.to_string(),
     };
-    Ended::Badly {
+    SshExit::Badly {
         said: String::from_utf8_lossy(&said).into_owned(),
         code,
     }
@@ -202,7 +202,7 @@ async fn listen(stderr: &mut Option<ChildStderr>, said: &mut Vec<u8>) {
 }
 
 /// How ssh left the foreground.
-enum Ended {
+enum SshExit {
     Well,
     Badly { said: String, code: String },
 }
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_key_is_its_senders_and_serves_once() {
         block_on(async {
-            let (mut slots, now) = (Slots::default(), Instant::now());
+            let (mut slots, now) = (KeySlots::default(), Instant::now());
             let (alice, bob): (AtSign, AtSign) =
                 ("@alice".parse().unwrap(), "@bob".parse().unwrap());
             assert!(slots.put(&alice, key("first"), now));
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn keys_of_strangers_do_not_pile_up() {
-        let (mut slots, now) = (Slots::default(), Instant::now());
+        let (mut slots, now) = (KeySlots::default(), Instant::now());
         for i in 0..MAX_SLOTS {
             assert!(slots.put(&format!("@a{i}").parse().unwrap(), key("x"), now));
         }

@@ -8,7 +8,9 @@
 
 use std::{iter::Peekable, path::Path};
 
-use super::tables::{LOCAL_HOST, LOCAL_PORT, REMOTE_HOST, REMOTE_PORT, Row, SEND_KEY, To};
+use super::tables::{
+    ClassicOption, LOCAL_HOST, LOCAL_PORT, REMOTE_HOST, REMOTE_PORT, SEND_KEY, To,
+};
 use crate::{
     cli::{Failure, Given},
     secret::Secret,
@@ -24,7 +26,7 @@ pub(crate) struct Translated {
     /// The file with further settings.
     pub(crate) config: Option<String>,
     /// It only asks what there is.
-    pub(crate) asked: Option<Asked>,
+    pub(crate) info: Option<InfoFlag>,
     /// Long names of the options that stood there.
     pub(crate) seen: Vec<&'static str>,
     /// Lists of ours that a file began: the command line's take their place.
@@ -33,7 +35,7 @@ pub(crate) struct Translated {
 
 /// What somebody only wants to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum InfoFlag {
     Help,
     Version,
 }
@@ -43,7 +45,7 @@ const SSH: &str = "--";
 
 /// Reads a classic command line by these tables; `bare` hears the words that are no option.
 pub(crate) fn read(
-    tables: &[&[Row]],
+    tables: &[&[ClassicOption]],
     words: &[&str],
     bare: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<Translated, Failure> {
@@ -52,7 +54,10 @@ pub(crate) fn read(
     Ok(out)
 }
 
-fn find<'a>(tables: &[&'a [Row]], fits: impl Fn(&Row) -> bool) -> Option<&'a Row> {
+fn find<'a>(
+    tables: &[&'a [ClassicOption]],
+    fits: impl Fn(&ClassicOption) -> bool,
+) -> Option<&'a ClassicOption> {
     tables
         .iter()
         .flat_map(|table| table.iter())
@@ -71,7 +76,7 @@ impl Translated {
     /// Adds a command line to what is there; where both have the same list, this one counts.
     pub(crate) fn read(
         &mut self,
-        tables: &[&[Row]],
+        tables: &[&[ClassicOption]],
         words: &[&str],
         bare: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -83,13 +88,17 @@ impl Translated {
     }
 
     /// Adds a command line to what is there, as if it stood behind it.
-    pub(crate) fn read_on(&mut self, tables: &[&[Row]], words: &[&str]) -> Result<(), Failure> {
+    pub(crate) fn read_on(
+        &mut self,
+        tables: &[&[ClassicOption]],
+        words: &[&str],
+    ) -> Result<(), Failure> {
         self.read_all(tables, words, |_| Ok(()))
     }
 
     fn read_all(
         &mut self,
-        tables: &[&[Row]],
+        tables: &[&[ClassicOption]],
         words: &[&str],
         mut bare: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -113,7 +122,7 @@ impl Translated {
 
     fn long<'a>(
         &mut self,
-        tables: &[&[Row]],
+        tables: &[&[ClassicOption]],
         long: &'a str,
         rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
@@ -144,7 +153,7 @@ impl Translated {
 
     fn letters<'a>(
         &mut self,
-        tables: &[&[Row]],
+        tables: &[&[ClassicOption]],
         letters: &'a str,
         rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
@@ -179,7 +188,7 @@ impl Translated {
 
     fn take<'a>(
         &mut self,
-        row: &Row,
+        row: &ClassicOption,
         value: Option<&'a str>,
         rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
@@ -227,8 +236,8 @@ impl Translated {
             To::Secret => self.given.secret = Some(Secret::new(text)),
             To::Phrase => self.given.phrase = Some(Secret::new(text)),
             To::Config => self.config = Some(text),
-            To::Help => self.asked = Some(Asked::Help),
-            To::Version => self.asked = self.asked.or(Some(Asked::Version)),
+            To::Help => self.info = Some(InfoFlag::Help),
+            To::Version => self.info = self.info.or(Some(InfoFlag::Version)),
             To::Ssh => {
                 if self.disinherit(SSH) {
                     self.ssh.clear();
@@ -326,7 +335,7 @@ impl Translated {
     }
 }
 
-fn not_a_number(row: &Row, text: &str) -> Failure {
+fn not_a_number(row: &ClassicOption, text: &str) -> Failure {
     let long = row.0.first().copied().unwrap_or_default();
     let short = match row.1 {
         0 => String::new(),

@@ -24,7 +24,7 @@ pub(super) struct Flag {
 
 /// A command line, as far as a file matters to it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub(super) struct CommandLine<'a> {
     /// Names of the flags on it.
     pub(super) given: Vec<String>,
     /// Where `--config` stands, and what behind it.
@@ -92,8 +92,8 @@ impl Flags {
     }
 
     /// Looks through a command line as argh will.
-    pub(super) fn read<'a>(&self, args: &[&'a str]) -> Line<'a> {
-        let mut line = Line::default();
+    pub(super) fn read<'a>(&self, args: &[&'a str]) -> CommandLine<'a> {
+        let mut line = CommandLine::default();
         let mut at = 0;
         while let Some(&word) = args.get(at) {
             if word == "--" || (self.greedy && !word.starts_with('-')) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use log::{info, warn};
 
-use super::{Asked, Daemon, When, known::Seen};
+use super::{Asked, Daemon, TemporaryKeyRule, known::Seen};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
@@ -246,9 +246,9 @@ impl Daemon {
         #[cfg(feature = "held")]
         let when = self.policy.habits.temporary_keys(when);
         match when {
-            When::Needed => request.meeting.encryption.is_none(),
-            When::Always => true,
-            When::Never => false,
+            TemporaryKeyRule::Needed => request.meeting.encryption.is_none(),
+            TemporaryKeyRule::Always => true,
+            TemporaryKeyRule::Never => false,
         }
     }
 

@@ -65,7 +65,7 @@ pub(super) fn prepare(
     if let Source::File(file) = &plan.source {
         super::read_rules_now(file)?;
     }
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     Ok((network, keys, plan))
 }
 
