@@ -49,12 +49,13 @@ enum StripState {
 impl<R> Stripped<R> {
     /// An empty text leaves everything as it is.
     pub fn new(from: R, text: &str) -> Self {
-        let state = match text.is_empty() {
-            true => StripState::Plain,
-            false => StripState::Matching {
+        let state = if text.is_empty() {
+            StripState::Plain
+        } else {
+            StripState::Matching {
                 held: 0,
                 since: None,
-            },
+            }
         };
         Self {
             from,

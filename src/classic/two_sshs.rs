@@ -205,14 +205,13 @@ fn sort(
     while let Some(word) = words.next_if(|word| word.starts_with('-') && word.len() > 1) {
         let (flag, behind) = word.split_at(2.min(word.len()));
         let has_value = flag.ends_with(|c| WITH_VALUE.contains(c));
-        let value = match has_value && behind.is_empty() {
-            true => words.next().cloned(),
-            false => None,
-        };
+        let apart = has_value && behind.is_empty();
+        let value = apart.then(|| words.next().cloned()).flatten();
         let text = value.as_deref().unwrap_or(behind);
-        let to = match flags.contains(&flag) && counts(flag, text) {
-            true => &mut taken,
-            false => &mut rest,
+        let to = if flags.contains(&flag) && counts(flag, text) {
+            &mut taken
+        } else {
+            &mut rest
         };
         to.push(word.clone());
         to.extend(value);

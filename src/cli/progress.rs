@@ -16,7 +16,7 @@ use super::{print_err, voice};
 /// ```
 #[derive(Debug)]
 pub struct Progress {
-    look: ProgressStyle,
+    style: ProgressStyle,
     since: Instant,
     /// A line waits for its end.
     begun: bool,
@@ -40,28 +40,29 @@ const TIME: usize = 9;
 impl Progress {
     /// Starts the clock of the first step.
     pub fn new(quiet: bool) -> Self {
-        let look = match (quiet, io::stderr().is_terminal()) {
-            (true, _) => ProgressStyle::Silent,
-            (false, true) => ProgressStyle::Terminal,
-            (false, false) => ProgressStyle::Plain,
-        };
-        Self::looking(look)
+        Self::in_style(if quiet {
+            ProgressStyle::Silent
+        } else if io::stderr().is_terminal() {
+            ProgressStyle::Terminal
+        } else {
+            ProgressStyle::Plain
+        })
     }
 
     /// Tells what the classic programs do, and nothing else.
     pub(super) fn classic_only(quiet: bool) -> Self {
         // They keep quiet when they log: the log tells more.
         let logs = log::max_level() > log::LevelFilter::Warn;
-        Self::looking(if quiet || logs {
+        Self::in_style(if quiet || logs {
             ProgressStyle::Silent
         } else {
             ProgressStyle::Classic
         })
     }
 
-    fn looking(look: ProgressStyle) -> Self {
+    fn in_style(style: ProgressStyle) -> Self {
         Self {
-            look,
+            style,
             since: Instant::now(),
             begun: false,
         }
@@ -69,13 +70,13 @@ impl Progress {
 
     /// Whether nothing is told at all.
     pub fn is_silent(&self) -> bool {
-        self.look == ProgressStyle::Silent
+        self.style == ProgressStyle::Silent
     }
 
     /// A step that takes a while begins: `making keys…`. [`Progress::done`] takes its line's place.
     pub fn begin(&mut self, what: impl Display) {
         self.since = Instant::now();
-        let text = match self.look {
+        let text = match self.style {
             ProgressStyle::Silent | ProgressStyle::Classic => return,
             ProgressStyle::Plain => format!("{what}…\n"),
             ProgressStyle::Terminal => begun(&what.to_string(), columns()),
@@ -87,7 +88,7 @@ impl Progress {
     /// A step is finished; the next one's clock starts.
     pub fn done(&mut self, what: impl Display) {
         let line = line(
-            self.look,
+            self.style,
             &what.to_string(),
             self.since.elapsed().as_secs_f64(),
             columns(),
@@ -101,14 +102,14 @@ impl Progress {
 
     /// A line of the classic programs; told only under their names.
     pub fn classic(&self, what: impl Display) {
-        if self.look == ProgressStyle::Classic {
+        if self.style == ProgressStyle::Classic {
             voice::step(what);
         }
     }
 
     /// A remark that is no step.
     pub fn note(&self, what: impl Display) {
-        match self.look {
+        match self.style {
             ProgressStyle::Silent | ProgressStyle::Classic => {}
             ProgressStyle::Plain => print_err(&what.to_string()),
             ProgressStyle::Terminal => print_err(&format!("\r\x1b[K    {what}")),
@@ -119,7 +120,7 @@ impl Progress {
 impl Drop for Progress {
     /// What failed is told on a line of its own.
     fn drop(&mut self) {
-        if self.begun && self.look == ProgressStyle::Terminal {
+        if self.begun && self.style == ProgressStyle::Terminal {
             write_now("\r\x1b[K");
         }
     }
@@ -140,16 +141,17 @@ fn columns() -> usize {
 /// A step that is not finished, on one row: only that one can be written over.
 fn begun(what: &str, columns: usize) -> String {
     let room = columns.saturating_sub(MARK + 1);
-    match what.chars().count() <= room {
-        true => format!("  … {what}"),
-        false => format!("  … {}…", what.chars().take(room).collect::<String>()),
+    if what.chars().count() <= room {
+        format!("  … {what}")
+    } else {
+        format!("  … {}…", what.chars().take(room).collect::<String>())
     }
 }
 
 /// The line of a finished step. Its time goes where there is no room for it.
-fn line(look: ProgressStyle, what: &str, seconds: f64, columns: usize) -> Option<String> {
+fn line(style: ProgressStyle, what: &str, seconds: f64, columns: usize) -> Option<String> {
     let width = WIDTH.min(columns.saturating_sub(MARK + TIME));
-    match look {
+    match style {
         ProgressStyle::Silent | ProgressStyle::Classic => None,
         ProgressStyle::Plain => Some(what.to_owned()),
         ProgressStyle::Terminal if what.chars().count() > width && width < WIDTH => {

@@ -176,11 +176,11 @@ impl Phrases {
             path.display()
         ))?;
         let again = ask("the same once more:".to_owned())?;
-        match phrase.reveal() == again.reveal() {
-            true => Ok(phrase),
-            false => Err(Failure::misuse("the two pass phrases are not the same")
-                .hint("nothing has been changed; try again")),
+        if phrase.reveal() != again.reveal() {
+            return Err(Failure::misuse("the two pass phrases are not the same")
+                .hint("nothing has been changed; try again"));
         }
+        Ok(phrase)
     }
 
     /// What new key files are protected with. Nobody is asked for it.
@@ -218,13 +218,11 @@ fn phrase_of(file: Option<&Path>, source: SecretSource) -> Result<Option<Secret<
     };
     let text = source.read_file(file)?;
     let phrase = Secret::new(text.reveal().trim_end_matches(['\r', '\n']).to_owned());
-    match phrase.reveal().is_empty() {
-        true => Err(Failure::misuse(format!(
-            "there is no pass phrase in {}",
-            file.display()
-        ))),
-        false => Ok(Some(phrase)),
+    if phrase.reveal().is_empty() {
+        let none = format!("there is no pass phrase in {}", file.display());
+        return Err(Failure::misuse(none));
     }
+    Ok(Some(phrase))
 }
 
 /// What somebody types who is not shown it. `None`: there is nobody, or nothing was typed.
@@ -255,9 +253,10 @@ fn read_bounded(from: impl Read) -> io::Result<Secret<String>> {
 /// One line from stdin; on a terminal it is asked for and not shown.
 fn read_stdin(prompt: &str) -> io::Result<Secret<String>> {
     let stdin = io::stdin();
-    match stdin.is_terminal() {
-        true => read_hidden(&stdin, stdin.lock(), prompt),
-        false => read_line(stdin.lock()),
+    if stdin.is_terminal() {
+        read_hidden(&stdin, stdin.lock(), prompt)
+    } else {
+        read_line(stdin.lock())
     }
 }
 

@@ -176,10 +176,10 @@ impl ControlLines {
             let fresh = &self.buffer[self.searched..];
             let Some(end) = fresh.iter().position(|&byte| byte == b'\n') else {
                 self.searched = self.buffer.len();
-                return match self.searched > MAX_LINE {
-                    true => Err(ControlError::TooLong),
-                    false => Ok(None),
-                };
+                if self.searched > MAX_LINE {
+                    return Err(ControlError::TooLong);
+                }
+                return Ok(None);
             };
             let end = self.searched + end;
             if end > MAX_LINE {

@@ -32,21 +32,28 @@ pub const AGAIN: [u64; 3] = [2, 5, 9];
 pub const MAX_HEARTBEAT: usize = 64 * 1024;
 
 /// What a daemon can do. Absent members, and everything but `true`, mean no.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Features {
     /// Logs in to the rendezvous with a signed line.
+    #[serde(rename = "srAuth")]
     pub relay_auth: bool,
     /// Encrypts what passes the rendezvous.
+    #[serde(rename = "srE2ee")]
     pub relay_encryption: bool,
     /// Takes ssh public keys.
+    #[serde(rename = "acceptsPublicKeys")]
     pub public_keys: bool,
     /// Opens other ports than ssh (`npt_request`).
+    #[serde(rename = "supportsPortChoice")]
     pub port_choice: bool,
     /// Honours a time-out in requests.
+    #[serde(rename = "adjustableTimeout")]
     pub adjustable_timeout: bool,
     /// Understands signs of life on the control channel.
+    #[serde(rename = "controlChannelHeartbeats")]
     pub control_heartbeats: bool,
     /// One key per direction.
+    #[serde(rename = "twinKeys")]
     pub twin_keys: bool,
 }
 
@@ -88,24 +95,6 @@ const OUR_CORE: &str = "rust-";
 pub const NO_GROUP: &str = "__none__";
 
 #[derive(Serialize)]
-struct WireFeatures {
-    #[serde(rename = "srAuth")]
-    relay_auth: bool,
-    #[serde(rename = "srE2ee")]
-    relay_encryption: bool,
-    #[serde(rename = "acceptsPublicKeys")]
-    public_keys: bool,
-    #[serde(rename = "supportsPortChoice")]
-    port_choice: bool,
-    #[serde(rename = "adjustableTimeout")]
-    adjustable_timeout: bool,
-    #[serde(rename = "controlChannelHeartbeats")]
-    control_heartbeats: bool,
-    #[serde(rename = "twinKeys")]
-    twin_keys: bool,
-}
-
-#[derive(Serialize)]
 struct Wire<'a> {
     #[serde(rename = "devicename")]
     device: &'a str,
@@ -115,7 +104,7 @@ struct Wire<'a> {
     #[serde(rename = "corePackageVersion")]
     core: &'a str,
     #[serde(rename = "supportedFeatures")]
-    features: WireFeatures,
+    features: Features,
     #[serde(rename = "allowedServices")]
     services: &'a [String],
 }
@@ -143,8 +132,6 @@ impl Heartbeat {
     /// What our own daemon says of itself.
     pub fn ours(device: &DeviceName, services: Vec<String>) -> Self {
         Self {
-            device: device.to_string(),
-            group: NO_GROUP.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             core: format!("{OUR_CORE}{}", env!("CARGO_PKG_VERSION")),
             features: Features {
@@ -157,6 +144,7 @@ impl Heartbeat {
                 twin_keys: true,
             },
             services,
+            ..Self::unknown(device)
         }
     }
 
@@ -217,21 +205,12 @@ impl Heartbeat {
 
     /// The JSON text, members in the order upstream writes them.
     pub fn print(&self) -> String {
-        let f = &self.features;
         json::to_string(&Wire {
             device: &self.device,
             group: &self.group,
             version: &self.version,
             core: &self.core,
-            features: WireFeatures {
-                relay_auth: f.relay_auth,
-                relay_encryption: f.relay_encryption,
-                public_keys: f.public_keys,
-                port_choice: f.port_choice,
-                adjustable_timeout: f.adjustable_timeout,
-                control_heartbeats: f.control_heartbeats,
-                twin_keys: f.twin_keys,
-            },
+            features: self.features,
             services: &self.services,
         })
     }
@@ -292,20 +271,12 @@ fn unnamed_features() -> Features {
 
 /// The question.
 pub fn ask(to: &AtSign, device: &DeviceName) -> Message {
-    Message {
-        to: to.clone(),
-        entity: format!("ping.{device}.{NAMESPACE}"),
-        text: PING.to_owned(),
-    }
+    Message::new(to, format!("ping.{device}.{NAMESPACE}"), PING)
 }
 
 /// The answer.
 pub fn answer(to: &AtSign, device: &DeviceName, heartbeat: &Heartbeat) -> Message {
-    Message {
-        to: to.clone(),
-        entity: heartbeat_entity(device),
-        text: heartbeat.print(),
-    }
+    Message::new(to, heartbeat_entity(device), heartbeat.print())
 }
 
 /// `heartbeat.<device>.sshnp`

@@ -163,11 +163,11 @@ impl RendezvousRequest {
 
 /// The old request: `<device>.sshrvd`, and the session id as its whole text.
 pub fn bare_request(rendezvous: &AtSign, device: &DeviceName, session: SessionId) -> Message {
-    Message {
-        to: rendezvous.clone(),
-        entity: format!("{device}.{RENDEZVOUS_NAMESPACE}"),
-        text: session.to_string(),
-    }
+    Message::new(
+        rendezvous,
+        format!("{device}.{RENDEZVOUS_NAMESPACE}"),
+        session.to_string(),
+    )
 }
 
 impl PortsRequest {
@@ -181,11 +181,11 @@ impl PortsRequest {
             authenticate_daemon: self.logins.daemon,
             nonce: self.nonce.to_string(),
         });
-        Message {
-            to: rendezvous.clone(),
-            entity: format!("{device}.request_ports.{RENDEZVOUS_NAMESPACE}"),
+        Message::new(
+            rendezvous,
+            format!("{device}.request_ports.{RENDEZVOUS_NAMESPACE}"),
             text,
-        }
+        )
     }
 
     /// Reads a request at the rendezvous. `from` is the notification's sender, vouched for by the

@@ -67,11 +67,7 @@ pub fn line_entity(device: &DeviceName) -> String {
 
 /// The message with the key for the requests that follow it.
 pub fn private_key_message(key: &Secret<String>, to: &AtSign, device: &DeviceName) -> Message {
-    Message {
-        to: to.clone(),
-        entity: private_key_entity(device),
-        text: key.reveal().clone(),
-    }
+    Message::new(to, private_key_entity(device), key.reveal().clone())
 }
 
 impl ReverseRequest {
@@ -90,11 +86,7 @@ impl ReverseRequest {
 
     /// The message with that line.
     pub fn message(&self, to: &AtSign, device: &DeviceName) -> Message {
-        Message {
-            to: to.clone(),
-            entity: line_entity(device),
-            text: self.line(),
-        }
+        Message::new(to, line_entity(device), self.line())
     }
 
     /// Reads the line at the daemon.

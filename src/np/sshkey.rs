@@ -76,9 +76,12 @@ impl PublicKeyLine {
         }
         let mut words = line.split(' ');
         let (kind, body) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let is_known = KINDS.iter().any(|&(known, longer)| match longer {
-            true => kind.strip_prefix(known).is_some_and(is_plain_tail),
-            false => kind == known,
+        let is_known = KINDS.iter().any(|&(known, longer)| {
+            if longer {
+                kind.strip_prefix(known).is_some_and(is_plain_tail)
+            } else {
+                kind == known
+            }
         });
         if !is_known {
             return Err(BadSshKey::Kind);
@@ -96,11 +99,11 @@ impl PublicKeyLine {
 
     /// The message that asks a daemon to let it in.
     pub fn message(&self, to: &AtSign, device: &DeviceName) -> Message {
-        Message {
-            to: to.clone(),
-            entity: format!("sshpublickey.{device}.{NAMESPACE}"),
-            text: self.0.clone(),
-        }
+        Message::new(
+            to,
+            format!("sshpublickey.{device}.{NAMESPACE}"),
+            self.0.clone(),
+        )
     }
 }
 
@@ -117,9 +120,10 @@ fn is_plain_tail(tail: &str) -> bool {
 /// A key's body begins with the name of its type, length first. `rsa-sha2-…` names the signature, the key
 /// itself is `ssh-rsa`.
 fn names_its_kind(body: &[u8], kind: &str) -> bool {
-    let kind = match kind.starts_with("rsa-sha2-") {
-        true => "ssh-rsa",
-        false => kind,
+    let kind = if kind.starts_with("rsa-sha2-") {
+        "ssh-rsa"
+    } else {
+        kind
     };
     let Some((length, rest)) = body.split_at_checked(4) else {
         return false;
@@ -150,11 +154,9 @@ pub fn private_key(text: &str) -> Result<Secret<String>, BadSshKey> {
         if line == format!("-----END {label}-----") {
             *pem += line;
             *pem += "\n";
-            let fits = filled && lines.next().is_none();
-            return match fits {
-                true => Ok(Secret::new(std::mem::take(&mut *pem))),
-                false => Err(BadSshKey::Pem),
-            };
+            let is_last = lines.next().is_none();
+            let whole = (filled && is_last).then(|| Secret::new(std::mem::take(&mut *pem)));
+            return whole.ok_or(BadSshKey::Pem);
         }
         let is_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
         if line.is_empty() || line.len() > MAX_PEM_LINE || !line.bytes().all(is_base64) {

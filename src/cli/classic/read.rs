@@ -157,19 +157,15 @@ impl Translated {
         letters: &'a str,
         rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
-        let all = letters.char_indices();
         let alone = letters.chars().nth(1).is_none();
-        let mut first = true;
-        for (at, letter) in all {
+        for (at, letter) in letters.char_indices() {
             let row = find(tables, |row| row.1 != 0 && char::from(row.1) == letter);
             let row = row.ok_or_else(|| {
-                Failure::misuse(match alone {
-                    true => format!("Could not find an option or flag \"-{letter}\"."),
-                    false => format!("Could not find an option with short name \"-{letter}\"."),
-                })
+                let what = if alone { "or flag" } else { "with short name" };
+                Failure::misuse(format!("Could not find an option {what} \"-{letter}\"."))
             })?;
             if row.2.takes_value() {
-                if !first {
+                if at > 0 {
                     let why =
                         format!("Option \"-{letter}\" must be a flag to be in a collapsed \"-\".");
                     return Err(Failure::misuse(why));
@@ -181,7 +177,6 @@ impl Translated {
                 return self.take(row, value, rest);
             }
             self.take(row, None, rest)?;
-            first = false;
         }
         Ok(())
     }
@@ -359,8 +354,9 @@ fn address(list: &str) -> String {
 }
 
 fn bracketed(host: &str) -> String {
-    match host.contains(':') && !host.starts_with('[') {
-        true => format!("[{host}]"),
-        false => host.to_owned(),
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
     }
 }

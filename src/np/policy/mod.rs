@@ -113,11 +113,7 @@ impl AuthAnswer {
 
 /// "I am here", for the policy.
 pub fn heartbeat(to: &AtSign, device: &DeviceName, heartbeat: &Heartbeat) -> Message {
-    Message {
-        to: to.clone(),
-        entity: format!("{device}.{DEVICES}"),
-        text: heartbeat.print(),
-    }
+    Message::new(to, format!("{device}.{DEVICES}"), heartbeat.print())
 }
 
 /// Which device such a message is from.

@@ -163,9 +163,8 @@ fn take_apart(entity: &str) -> Option<(&str, RequestId)> {
     Some((kind, RequestId::parse(id)?))
 }
 
-/// The question, for a policy.
-pub fn ask(to: &AtSign, id: RequestId, question: &AuthCheck) -> Message {
-    let wire = WireRequest {
+fn wire_request(id: RequestId, question: &AuthCheck) -> WireRequest {
+    WireRequest {
         id: id.0,
         payload: WireQuestion {
             daemon: question.daemon.to_string(),
@@ -173,12 +172,13 @@ pub fn ask(to: &AtSign, id: RequestId, question: &AuthCheck) -> Message {
             group: question.group.to_string(),
             client: question.client.to_string(),
         },
-    };
-    Message {
-        to: to.clone(),
-        entity: entity("request", id),
-        text: json::to_string(&wire),
     }
+}
+
+/// The question, for a policy.
+pub fn ask(to: &AtSign, id: RequestId, question: &AuthCheck) -> Message {
+    let text = json::to_string(&wire_request(id, question));
+    Message::new(to, entity("request", id), text)
 }
 
 /// The id, if a key is that of a question.
@@ -234,10 +234,10 @@ pub fn ack(to: &AtSign, id: RequestId) -> Message {
 /// Yes or no. One that nobody would read for its length is none.
 pub fn answer(to: &AtSign, id: RequestId, answer: &AuthAnswer) -> Message {
     let message = message(to, ResponseType::Success, id, wire_answer(answer), None);
-    match message.text.len() > MAX_RPC {
-        true => nack(to, id, "the rules permit more than one answer can say"),
-        false => message,
+    if message.text.len() > MAX_RPC {
+        return nack(to, id, "the rules permit more than one answer can say");
     }
+    message
 }
 
 /// "There will be no answer", and why.
@@ -266,11 +266,7 @@ fn message<P: Serialize>(
         payload,
         message: why,
     };
-    Message {
-        to: to.clone(),
-        entity: entity(kind.word(), id),
-        text: json::to_string(&wire),
-    }
+    Message::new(to, entity(kind.word(), id), json::to_string(&wire))
 }
 
 #[derive(Deserialize)]
@@ -371,15 +367,7 @@ pub fn log(
         daemon: &daemon,
         timestamp: millis,
         payload: WireLogged {
-            request: WireRequest {
-                id: id.0,
-                payload: WireQuestion {
-                    daemon: daemon.clone(),
-                    device: question.device.to_string(),
-                    group: question.group.to_string(),
-                    client: question.client.to_string(),
-                },
-            },
+            request: wire_request(id, question),
             response: WireResponse {
                 id: id.0,
                 kind: ResponseType::Success.word(),
@@ -388,11 +376,8 @@ pub fn log(
             },
         },
     };
-    Message {
-        to: to.clone(),
-        entity: format!("{millis}.{}", super::LOGS),
-        text: json::to_string(&wire),
-    }
+    let entity = format!("{millis}.{}", super::LOGS);
+    Message::new(to, entity, json::to_string(&wire))
 }
 
 #[cfg(test)]

@@ -75,11 +75,7 @@ pub fn accept_tunnel(
 
 /// The yes of before 4.0: one word, signed by nobody.
 pub fn connected(session: SessionId, to: &AtSign, device: &DeviceName) -> Message {
-    Message {
-        to: to.clone(),
-        entity: answer_entity(session, device),
-        text: CONNECTED.to_owned(),
-    }
+    Message::new(to, answer_entity(session, device), CONNECTED)
 }
 
 /// The daemon's no: plain text, which no generation takes for an envelope or for a yes.
@@ -88,11 +84,7 @@ pub fn refuse(session: SessionId, why: &str, to: &AtSign, device: &DeviceName) -
     if text.trim() == CONNECTED {
         text = format!("not {CONNECTED}");
     }
-    Message {
-        to: to.clone(),
-        entity: answer_entity(session, device),
-        text,
-    }
+    Message::new(to, answer_entity(session, device), text)
 }
 
 fn head(session: SessionId) -> String {
@@ -114,11 +106,11 @@ fn seal(
     device: &DeviceName,
     signer: &KeyPair,
 ) -> Result<Message, EnvelopeError> {
-    Ok(Message {
-        to: to.clone(),
-        entity: answer_entity(meeting.session, device),
-        text: envelope::seal(&(open + "}"), signer)?,
-    })
+    Ok(Message::new(
+        to,
+        answer_entity(meeting.session, device),
+        envelope::seal(&(open + "}"), signer)?,
+    ))
 }
 
 /// Why the daemon's answer cannot be used.
