@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Failure, Given, Voice,
+    account::environment,
     config::{self, Origin, Setting},
     print_err, version,
 };
@@ -201,10 +202,6 @@ struct Surroundings<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     home: Option<PathBuf>,
     yaml: PathBuf,
-}
-
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// How the classic program of that name talks; `None`: a bridge, which has nothing to say to people.

@@ -168,14 +168,14 @@ impl Heartbeat {
     /// The text of an earlier generation: the members it had, and of the features those that are true or that it
     /// knew.
     #[cfg(any(test, feature = "held"))]
-    pub fn print_as(&self, members: HeartbeatFormat) -> String {
+    pub fn print_as(&self, format: HeartbeatFormat) -> String {
         let text = |text: &str| json::to_string(text);
         let (device, version) = (text(&self.device), text(&self.version));
-        if members == HeartbeatFormat::Newest {
+        if format == HeartbeatFormat::Newest {
             return self.print();
         }
         let mut out = format!(r#"{{"devicename":{device},"version":{version}"#);
-        if members >= HeartbeatFormat::V50 {
+        if format >= HeartbeatFormat::V50 {
             let f = &self.features;
             let features: Vec<String> = [
                 ("srAuth", f.relay_auth, true),
@@ -184,7 +184,7 @@ impl Heartbeat {
                 (
                     "supportsPortChoice",
                     f.port_choice,
-                    members >= HeartbeatFormat::V52,
+                    format >= HeartbeatFormat::V52,
                 ),
                 ("adjustableTimeout", f.adjustable_timeout, false),
                 ("controlChannelHeartbeats", f.control_heartbeats, false),
@@ -197,7 +197,7 @@ impl Heartbeat {
             let (core, features) = (text(&self.core), features.join(","));
             out += &format!(r#","corePackageVersion":{core},"supportedFeatures":{{{features}}}"#);
         }
-        if members >= HeartbeatFormat::V52 {
+        if format >= HeartbeatFormat::V52 {
             out += &format!(r#","allowedServices":{}"#, json::to_string(&self.services));
         }
         out + "}"

@@ -2,6 +2,9 @@
 //!
 //! argh tells nothing else about them, and a second list would drift away from the first.
 
+/// The flag that names a file of flags.
+const CONFIG: &str = "--config";
+
 /// The flags of one program.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
@@ -99,7 +102,7 @@ impl Flags {
             if word == "--" || (self.greedy && !word.starts_with('-')) {
                 break;
             }
-            if word == super::FLAG && self.find("config").is_none() {
+            if word == CONFIG && self.find("config").is_none() {
                 line.config = args.get(at + 1).map(|&file| (at, file));
                 line.dangling = line.config.is_none();
                 at += 2;

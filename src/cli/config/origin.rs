@@ -5,7 +5,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Setting;
+/// One line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Counted from 1.
+    pub line: usize,
+    /// The flag without its `--`.
+    pub name: String,
+    /// What stands behind it.
+    pub value: Option<String>,
+}
 
 /// The lines of a file by which a program goes, and what it was told besides.
 #[derive(Clone, Debug)]

@@ -13,11 +13,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use miniserde::{Deserialize, json};
+use miniserde::Deserialize;
 
 use super::{
     DeviceGroup,
-    group::{BadRecord, MAX_RECORD},
+    group::{BadRecord, members},
     rules::{Group, pattern},
 };
 use crate::{at::AtSign, np::ids::DeviceName};
@@ -107,18 +107,8 @@ struct WireAcl {
     permit: String,
 }
 
-fn bad(field: &str, why: impl std::fmt::Display) -> BadRecord {
-    BadRecord {
-        field: field.to_owned(),
-        why: why.to_string(),
-    }
-}
-
 fn wire<T: Deserialize>(text: &str) -> Result<T, BadRecord> {
-    if text.len() > MAX_RECORD {
-        return Err(bad("record", format!("longer than {MAX_RECORD} bytes")));
-    }
-    json::from_str(text).map_err(|_| bad("record", "members are missing or of another kind"))
+    members(text, "members are missing or of another kind")
 }
 
 impl Records {
@@ -130,7 +120,9 @@ impl Records {
         let id = id.to_owned();
         let atsign = |text: &str| {
             let who: WireClient = wire(text)?;
-            who.atsign.parse::<AtSign>().map_err(|w| bad("atSign", w))
+            who.atsign
+                .parse::<AtSign>()
+                .map_err(|w| BadRecord::new("atSign", w))
         };
         match kind {
             RecordKind::Client => drop(self.clients.insert(id, atsign(text)?)),
@@ -145,14 +137,17 @@ impl Records {
             }
             RecordKind::Service => {
                 let service: WireService = wire(text)?;
-                let device = service.device.parse().map_err(|w| bad("deviceName", w))?;
+                let device = service
+                    .device
+                    .parse()
+                    .map_err(|w| BadRecord::new("deviceName", w))?;
                 let group = service.group.parse();
-                let group = group.map_err(|w| bad("deviceGroupName", w))?;
+                let group = group.map_err(|w| BadRecord::new("deviceGroupName", w))?;
                 self.services.insert(id, (service.daemon, device, group));
             }
             RecordKind::Acl => {
                 let acl: WireAcl = wire(text)?;
-                let permit = pattern(&acl.permit).map_err(|w| bad("permitOpen", w))?;
+                let permit = pattern(&acl.permit).map_err(|w| BadRecord::new("permitOpen", w))?;
                 self.acls.push((acl.group, acl.service, permit));
             }
         }

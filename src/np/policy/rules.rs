@@ -96,10 +96,12 @@ struct Hit {
 }
 
 impl Hit {
-    fn of<'a>(found: impl Iterator<Item = (&'a Group, &'a Vec<String>)>) -> Option<Self> {
+    fn of(groups: &[&Group], entry: impl Fn(&Group) -> Option<&Vec<String>>) -> Option<Self> {
         let mut hit = Self::default();
-        for (group, patterns) in found {
-            hit.add(patterns, &group.name);
+        for group in groups {
+            if let Some(patterns) = entry(group) {
+                hit.add(patterns, &group.name);
+            }
         }
         (!hit.groups.is_empty()).then_some(hit)
     }
@@ -150,22 +152,13 @@ impl Rules {
             };
             return no(message, &theirs, why);
         }
-        let named = Hit::of(
-            here.iter()
-                .filter_map(|&g| Some((g, g.devices.get(&q.device)?))),
-        );
-        let grouped = Hit::of(
-            here.iter()
-                .filter_map(|&g| Some((g, g.device_groups.get(&q.group)?))),
-        );
+        let named = Hit::of(&here, |group| group.devices.get(&q.device));
+        let grouped = Hit::of(&here, |group| group.device_groups.get(&q.group));
         if let (Combine::NameFirst, Some(named)) = (self.combine, &named) {
             return yes(q, named.clone(), MatchedBy::DeviceName, self.combine);
         }
         let service = (q.device.clone(), q.group.clone());
-        let served = Hit::of(
-            here.iter()
-                .filter_map(|&g| Some((g, g.services.get(&service)?))),
-        );
+        let served = Hit::of(&here, |group| group.services.get(&service));
         let kinds = [
             MatchedBy::DeviceName,
             MatchedBy::DeviceGroup,
@@ -188,12 +181,9 @@ impl Rules {
     fn unless_empty(&self, q: &AuthCheck, hit: Hit, by: MatchedBy) -> Decision {
         if self.combine == Combine::Both && hit.patterns.is_empty() {
             let why = "their entries for this device let nothing be opened".to_owned();
-            let answer = answer(false, nothing_here(q), Vec::new());
             return Decision {
-                answer,
-                by: None,
                 groups: hit.groups,
-                why,
+                ..no(nothing_here(q), &[], why)
             };
         }
         yes(q, hit, by, self.combine)

@@ -23,23 +23,23 @@ pub enum Launchd {
 }
 
 impl Launchd {
+    fn either<T>(&self, machine: T, person: T) -> T {
+        match self {
+            Self::Machine => machine,
+            Self::Person => person,
+        }
+    }
+
     /// Whose services they are, in launchctl's words.
     fn domain(&self) -> String {
-        if self.is_for_the_machine() {
-            "system".to_owned()
-        } else {
-            format!("gui/{}", rustix::process::geteuid().as_raw())
-        }
+        let own = format!("gui/{}", rustix::process::geteuid().as_raw());
+        self.either("system".to_owned(), own)
     }
 }
 
 impl Manager for Launchd {
     fn word(&self) -> &'static str {
-        if self.is_for_the_machine() {
-            "launchd"
-        } else {
-            "launchd-user"
-        }
+        self.either("launchd", "launchd-user")
     }
 
     fn is_for_the_machine(&self) -> bool {
@@ -51,11 +51,8 @@ impl Manager for Launchd {
     }
 
     fn file(&self, name: &str, person: &Person) -> PathBuf {
-        let folder = if self.is_for_the_machine() {
-            PathBuf::from("/Library/LaunchDaemons")
-        } else {
-            person.home.join("Library/LaunchAgents")
-        };
+        let own = person.home.join("Library/LaunchAgents");
+        let folder = self.either(PathBuf::from("/Library/LaunchDaemons"), own);
         folder.join(format!("{}.plist", label(name)))
     }
 
@@ -65,12 +62,9 @@ impl Manager for Launchd {
         let environment = service.variables("\n", |name, value| {
             format!("        <key>{name}</key>\n{}", string(value))
         });
-        let user = if self.is_for_the_machine() {
-            let name = xml(&service.unit.person.name);
-            format!("    <key>UserName</key>\n    <string>{name}</string>")
-        } else {
-            String::new()
-        };
+        let name = xml(&service.unit.person.name);
+        let user = format!("    <key>UserName</key>\n    <string>{name}</string>");
+        let user = self.either(user, String::new());
         let values = vec![
             ("MARK", MARK.to_owned()),
             ("LABEL", label(&service.unit.name)),

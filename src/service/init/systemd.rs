@@ -30,23 +30,25 @@ pub enum Systemd {
 }
 
 impl Systemd {
-    fn words<'a>(&self, words: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec!["systemctl"];
-        if !self.is_for_the_machine() {
-            all.push("--user");
+    fn either<T>(&self, machine: T, person: T) -> T {
+        match self {
+            Self::Machine => machine,
+            Self::Person => person,
         }
-        all.extend(words);
-        all
+    }
+
+    fn words<'a>(&self, words: &[&'a str]) -> Vec<&'a str> {
+        [
+            self.either(&["systemctl"][..], &["systemctl", "--user"]),
+            words,
+        ]
+        .concat()
     }
 }
 
 impl Manager for Systemd {
     fn word(&self) -> &'static str {
-        if self.is_for_the_machine() {
-            "systemd"
-        } else {
-            "systemd-user"
-        }
+        self.either("systemd", "systemd-user")
     }
 
     fn is_for_the_machine(&self) -> bool {
@@ -54,37 +56,30 @@ impl Manager for Systemd {
     }
 
     fn is_here(&self, uid: u32, exists: &dyn Fn(&str) -> bool) -> bool {
-        if self.is_for_the_machine() {
-            exists("/run/systemd/system")
-        } else {
-            exists(&format!("/run/user/{uid}/systemd/private"))
-        }
+        let own = format!("/run/user/{uid}/systemd/private");
+        exists(self.either("/run/systemd/system", own.as_str()))
     }
 
     fn file(&self, name: &str, person: &Person) -> PathBuf {
-        let folder = if self.is_for_the_machine() {
-            PathBuf::from("/etc/systemd/system")
-        } else {
-            person.home.join(".config/systemd/user")
-        };
+        let own = person.home.join(".config/systemd/user");
+        let folder = self.either(PathBuf::from("/etc/systemd/system"), own);
         folder.join(format!("{name}.service"))
     }
 
     fn render(&self, service: &Service) -> String {
-        let template = if self.is_for_the_machine() {
-            include_str!("../../../packaging/services/system.service")
-        } else {
-            include_str!("../../../packaging/services/user.service")
-        };
+        let template = self.either(
+            include_str!("../../../packaging/services/system.service"),
+            include_str!("../../../packaging/services/user.service"),
+        );
         let environment = service.variables("\n", |name, value| {
             format!("Environment={}", setting(&format!("{name}={value}")))
         });
-        let writes = service.writes.iter().map(|p| format!("-{}", path(p)));
-        let writes: Vec<_> = writes.collect();
-        let writes = if writes.is_empty() {
+        let folders = service.writes.iter().map(|p| format!("-{}", path(p)));
+        let folders: Vec<_> = folders.collect();
+        let writes = if folders.is_empty() {
             String::new()
         } else {
-            format!("ReadWritePaths={}", line(&writes, setting))
+            format!("ReadWritePaths={}", line(&folders, setting))
         };
         let capabilities = if service.program.low_ports {
             "# The one thing of root's that it may: listen on a port below 1024. That rules out PrivateUsers.\n\
@@ -104,19 +99,13 @@ impl Manager for Systemd {
     }
 
     fn state(&self, unit: &Unit) -> PathBuf {
-        if self.is_for_the_machine() {
-            format!("/run/{}/state", unit.name).into()
-        } else {
-            format!("/run/user/{}/{}/state", unit.person.uid, unit.name).into()
-        }
+        let own = format!("/run/user/{}", unit.person.uid);
+        let folder = Path::new(self.either("/run", own.as_str()));
+        folder.join(&unit.name).join("state")
     }
 
     fn log(&self, unit: &Unit) -> String {
-        let whose = if self.is_for_the_machine() {
-            ""
-        } else {
-            "--user "
-        };
+        let whose = self.either("", "--user ");
         format!("journalctl {whose}-u {}", unit.name)
     }
 
