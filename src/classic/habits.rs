@@ -288,7 +288,7 @@ impl DaemonHabits {
         self.read(&mut request.meeting)
     }
 
-    /// The same of a request for a tunnel.
+    /// Leaves of a request for a tunnel what this generation understands. `false`: it takes no notice.
     pub fn read_tunnel(&self, request: &mut TunnelRequest) -> bool {
         self.read(&mut request.meeting)
             && (self.plain_tunnels || request.meeting.encryption.is_some())

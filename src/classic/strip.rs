@@ -169,9 +169,10 @@ mod tests {
             cx: &mut Context<'_>,
             buf: &mut [u8],
         ) -> Poll<io::Result<usize>> {
-            let piece = match self.0.is_empty() {
-                true => Vec::new(),
-                false => self.0.remove(0),
+            let piece = if self.0.is_empty() {
+                Vec::new()
+            } else {
+                self.0.remove(0)
             };
             Pin::new(&mut Cursor::new(piece)).poll_read(cx, buf)
         }

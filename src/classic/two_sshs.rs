@@ -119,11 +119,12 @@ impl Carrier<'_> {
             .map_err(|error| failed(format!("cannot be started: {error}")))?;
         let said = Arc::new(Mutex::new(String::new()));
         // Not to its end: what has gone to the background may keep it open.
-        let listening = child.stderr.take();
-        let listening = listening.map(|stderr| task::spawn(listen(stderr, Arc::clone(&said))));
-        let status = timeout(STANDS, child.status()).await;
-        let status = status.map_err(|_| failed(format!("did not stand within {STANDS:?}")))?;
-        let status = status.map_err(|error: io::Error| failed(format!("was lost: {error}")))?;
+        let stderr = child.stderr.take();
+        let listening = stderr.map(|stderr| task::spawn(listen(stderr, Arc::clone(&said))));
+        let ended = timeout(STANDS, child.status()).await;
+        let status = ended
+            .map_err(|_| failed(format!("did not stand within {STANDS:?}")))?
+            .map_err(|error: io::Error| failed(format!("was lost: {error}")))?;
         if status.success() {
             return Ok(());
         }

@@ -96,12 +96,12 @@ fn keys_path(env: Environment, keys: Option<&Path>) -> Result<(PathBuf, bool), F
         let is_folder = path.is_dir();
         return Ok((path, is_folder));
     }
-    let home = env("HOME").map(PathBuf::from).or_else(paths::home);
-    let home = home.ok_or_else(|| {
+    let nowhere = || {
         Failure::new(exit::KEYS, "no home folder to look for a key file in")
             .hint("name it: --keys FILE")
-    })?;
-    Ok((home.join(".atsign/keys"), true))
+    };
+    let home = env("HOME").map(PathBuf::from).or_else(paths::home);
+    Ok((home.ok_or_else(nowhere)?.join(".atsign/keys"), true))
 }
 
 fn key_file_in(env: Environment, who: &AtSign, keys: Option<&Path>) -> Result<PathBuf, Failure> {

@@ -70,7 +70,7 @@ const VARIABLES: &[(&str, &str)] = &[
 pub struct BadSetting {
     /// Counted from 1.
     pub line: usize,
-    /// In words.
+    /// What is wrong there.
     pub why: String,
 }
 
@@ -153,7 +153,7 @@ fn is_set(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
-/// The file of somebody who names none.
+/// The file of somebody who names none on the command line.
 fn usual(program: &str) -> Option<PathBuf> {
     if let Some(named) = env::var_os(VARIABLE) {
         return Some(PathBuf::from(named)).filter(|path| !path.as_os_str().is_empty());

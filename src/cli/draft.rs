@@ -40,7 +40,7 @@ impl DraftKeyFile {
         }
     }
 
-    /// The same, protected where there is a phrase.
+    /// Protected, where there is a phrase.
     pub fn under(self, phrases: &Phrases) -> Self {
         Self {
             phrases: phrases.clone(),

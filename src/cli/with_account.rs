@@ -99,7 +99,7 @@ impl Account<'_> {
         Ok((network, Arc::new(keys)))
     }
 
-    /// The same, where a phrase may have come another way; `phrases` has looked into the file already.
+    /// The network and the keys, where a phrase may have come another way; `phrases` has looked into the file already.
     ///
     /// # Errors
     /// As [`network`] and [`own_keys`].

@@ -29,7 +29,7 @@ use crate::{at::crypto, secret::Secret};
 pub const MAX_LINE: usize = 4096;
 /// Bytes of `connect:<key>:<iv>`.
 const UNENDED: usize = 77;
-/// The same without keys.
+/// Bytes of a line that announces a connection without keys.
 const UNENDED_PLAIN: usize = "connect:no:encrypt".len();
 
 /// What a session's connections are.
@@ -43,7 +43,7 @@ pub enum Keying {
     Twin,
 }
 
-/// One line.
+/// One line of the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlLine {
     /// The next connection, and its keys.
@@ -145,17 +145,17 @@ pub struct ControlLines {
     searched: usize,
     /// Whether lines without an end are believed.
     unended: bool,
-    kind: Keying,
+    keying: Keying,
 }
 
 impl ControlLines {
-    /// For a session of this kind.
-    pub fn new(kind: Keying) -> Self {
+    /// For a session with these connections.
+    pub fn new(keying: Keying) -> Self {
         Self {
             buffer: Zeroizing::default(),
             searched: 0,
-            unended: kind != Keying::Twin,
-            kind,
+            unended: keying != Keying::Twin,
+            keying,
         }
     }
 
@@ -197,7 +197,7 @@ impl ControlLines {
 
     /// The length of a whole line in front, if what follows is not its LF.
     fn unended_line(&self) -> Option<usize> {
-        let (length, begin): (_, &[u8]) = match self.kind {
+        let (length, begin): (_, &[u8]) = match self.keying {
             _ if !self.unended => return None,
             Keying::Plain => (UNENDED_PLAIN, b"connect:no:encrypt"),
             Keying::Single | Keying::Twin => (UNENDED, b"connect:"),
@@ -215,7 +215,7 @@ impl ControlLines {
         self.searched = 0;
         self.buffer[..line].zeroize();
         self.buffer.drain(..with_end);
-        match (parsed, self.kind == Keying::Plain) {
+        match (parsed, self.keying == Keying::Plain) {
             (Ok(ControlLine::Connect(_)), true) | (Ok(ControlLine::ConnectPlain), false) => {
                 Err(ControlError::OtherKind)
             }
@@ -264,11 +264,12 @@ mod tests {
             "heartbeat",
         ] {
             let text = known(name);
-            let kind = match text.contains("no:encrypt") {
-                true => Keying::Plain,
-                false => Keying::Twin,
+            let keying = if text.contains("no:encrypt") {
+                Keying::Plain
+            } else {
+                Keying::Twin
             };
-            let lines = whole(kind, &text).unwrap();
+            let lines = whole(keying, &text).unwrap();
             assert_eq!(lines.len(), 1, "{name}");
             assert_ne!(lines[0], ControlLine::Unknown, "{name}");
             assert_eq!(lines[0].print().reveal(), &text, "{name}");

@@ -142,22 +142,19 @@ impl ReverseRequest {
         if wire.direct {
             return Err(RequestError::Member("direct"));
         }
-        let key = Secret::new(wire.key);
+        let pem = Secret::new(wire.key);
         let request = Self {
             forward: wire.forward,
             host: wire.host,
             port: wire.port,
             user: wire.user,
             session: Some(wire.session.parse()?),
-        };
-        let request = request
-            .check()
-            .map_err(|BadLine(what)| RequestError::Member(what))?;
-        let key = sshkey::private_key(key.reveal());
-        Ok((
-            request,
-            key.map_err(|_| RequestError::Member("privateKey"))?,
-        ))
+        }
+        .check()
+        .map_err(|BadLine(what)| RequestError::Member(what))?;
+        let key =
+            sshkey::private_key(pem.reveal()).map_err(|_| RequestError::Member("privateKey"))?;
+        Ok((request, key))
     }
 }
 

@@ -37,10 +37,10 @@ impl ManagerCommand {
         quote::line(&self.words, quote::shell)
     }
 
-    /// Does it.
+    /// Runs it to its end.
     ///
     /// # Errors
-    /// In words: what was run, and what it said.
+    /// What was run, and what it said.
     pub fn run(&self) -> Result<(), String> {
         let said = match output(&self.words, None) {
             Ok(done) if done.status.success() => return Ok(()),

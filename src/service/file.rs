@@ -34,12 +34,12 @@ pub enum FileChange {
 /// When a file of somebody else's is in the way, unless `force`.
 pub fn compare(file: &Path, text: &str, force: bool) -> Result<FileChange, Failure> {
     let shown = file.display();
-    let there = match fs::read(file) {
-        Ok(there) => there,
+    let bytes = match fs::read(file) {
+        Ok(bytes) => bytes,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(FileChange::New),
         Err(why) => return Err(Failure::plain(format!("cannot read {shown}: {why}"))),
     };
-    let there = String::from_utf8_lossy(&there);
+    let there = String::from_utf8_lossy(&bytes);
     if there == text {
         return Ok(FileChange::None);
     }

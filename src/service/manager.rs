@@ -15,7 +15,7 @@ use crate::{cli::Failure, sys::user::Person};
 pub enum ServiceAction {
     /// Start it, now and at every boot; one that runs goes on.
     Start,
-    /// The same for a file that has changed; one that runs is started anew.
+    /// Start it with a file that has changed; one that runs is started anew.
     Replace,
     /// Start it anew, and nothing else.
     Restart,

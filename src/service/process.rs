@@ -50,8 +50,8 @@ fn process(pid: u32) -> Option<rustix::process::Pid> {
 
 /// A process' command line, where the system shows it.
 pub(super) fn words_of(pid: u32) -> Option<Vec<String>> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let line = String::from_utf8_lossy(&line).into_owned();
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&bytes);
     let words = line.split_terminator('\0').map(str::to_owned);
     Some(words.collect())
 }
@@ -125,12 +125,13 @@ fn is_a_program(pid: u32) -> bool {
 fn is_older(pid: u32, file: &Path) -> bool {
     /// The two clocks are read one after the other, and one of them in hundredths.
     const SLACK: Duration = Duration::from_secs(2);
-    let written = fs::metadata(file).and_then(|about| about.modified());
-    let written = written.ok().and_then(|at| at.elapsed().ok());
-    let up = fs::read_to_string("/proc/uptime").ok();
-    let up = up.and_then(|line| line.split(' ').next()?.parse().ok());
-    let up = up.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
-    match (written, up, stat(pid)) {
+    let since_written = || fs::metadata(file).ok()?.modified().ok()?.elapsed().ok();
+    let since_boot = || {
+        let line = fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = line.split(' ').next()?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    };
+    match (since_written(), since_boot(), stat(pid)) {
         (Some(written), Some(up), Some(stat)) => up.saturating_sub(stat.began) + SLACK >= written,
         _ => !cfg!(target_os = "linux"),
     }

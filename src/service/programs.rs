@@ -17,7 +17,7 @@ pub struct Program {
     pub(super) low_ports: bool,
 }
 
-/// All of them.
+/// All programs that can be services.
 pub static PROGRAMS: [Program; 4] = [
     Program {
         name: "daemon",

@@ -47,23 +47,20 @@ fn installed_for(
     me: &Person,
 ) -> Vec<InstalledService> {
     let example = below(destdir, &manager.file("noports-x", me));
-    let ending = example.extension().unwrap_or_default().to_string_lossy();
-    let ending = if ending.is_empty() {
-        String::new()
-    } else {
-        format!(".{ending}")
-    };
-    let entries = example.parent().map(fs::read_dir);
-    let entries = entries.into_iter().flatten().flatten().flatten();
-    let ours = entries.filter_map(|entry| {
+    let extension = example.extension();
+    let ending = extension.map_or(String::new(), |end| format!(".{}", end.display()));
+    let folder = example
+        .parent()
+        .and_then(|folder| fs::read_dir(folder).ok());
+    let ours = folder.into_iter().flatten().flatten().filter_map(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         let unit = Unit {
             name: name_of(name.strip_suffix(&ending)?)?,
             person: me.clone(),
             file: entry.path(),
         };
-        let text = fs::read(&unit.file).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let bytes = fs::read(&unit.file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         (manager.is_its_own(&text) && is_ours(&text)).then_some(InstalledService { unit, manager })
     });
     ours.collect()

@@ -48,8 +48,8 @@ impl Service {
     /// Each variable as the manager needs it.
     pub(super) fn variables(&self, between: &str, write: impl Fn(&str, &str) -> String) -> String {
         let all = self.environment.iter();
-        let all: Vec<_> = all.map(|(name, value)| write(name, value)).collect();
-        all.join(between)
+        let written: Vec<_> = all.map(|(name, value)| write(name, value)).collect();
+        written.join(between)
     }
 
     /// Each variable as a line of a shell.

@@ -105,7 +105,7 @@ pub async fn key_of(slot: Option<Receiver<Secret<String>>>) -> Option<Secret<Str
 /// and ends by itself.
 ///
 /// # Errors
-/// In words for the client.
+/// What the client is told.
 pub async fn log_in(
     request: &ReverseRequest,
     session: SessionId,
@@ -115,8 +115,9 @@ pub async fn log_in(
     let failed = |why: &dyn std::fmt::Display| format!("Remote SSH Client failure : {why}");
     let user = request.user.parse().map_err(|why| failed(&why))?;
     let ssh = ssh::find().ok_or_else(|| failed(&"there is no ssh on this device"))?;
-    let identity = IdentityFile::of_session(session.to_string(), key.clone()).await;
-    let identity = identity.map_err(|why| failed(&why))?;
+    let identity = IdentityFile::of_session(session.to_string(), key.clone())
+        .await
+        .map_err(|why| failed(&why))?;
     let tunnel = Tunnel {
         user: &user,
         host: &request.host,

@@ -66,8 +66,8 @@ fn find<'a>(
 
 /// A word that is no option of this program.
 pub(crate) fn unknown(word: &str) -> Failure {
-    let name = word.trim_start_matches('-');
-    let name = name.split_once('=').map_or(name, |(name, _)| name);
+    let bare = word.trim_start_matches('-');
+    let name = bare.split_once('=').map_or(bare, |(name, _)| name);
     Failure::misuse(format!("Could not find an option named \"{name}\"."))
         .hint("call the program by its own name for its own flags: noports help")
 }
@@ -172,9 +172,8 @@ impl Translated {
                 }
                 // `-p@x`, `-p=@x`, and the scripts' `"-p @x"` as one word.
                 let behind = letters.get(at + letter.len_utf8()..).unwrap_or_default();
-                let value = Some(behind).filter(|b| !b.is_empty());
-                let value = value.map(|b| b.strip_prefix('=').unwrap_or(b));
-                return self.take(row, value, rest);
+                let value = behind.strip_prefix('=').unwrap_or(behind);
+                return self.take(row, (!behind.is_empty()).then_some(value), rest);
             }
             self.take(row, None, rest)?;
         }

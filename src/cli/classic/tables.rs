@@ -25,7 +25,7 @@ pub(crate) enum To {
     Key,
     /// Takes a value that means nothing here.
     IgnoredValue,
-    /// The same, where only these are values.
+    /// Takes one of these values, which mean nothing here.
     Choice(&'static [&'static str]),
     /// Takes a value that stands behind `--` for ssh; commas separate several.
     Ssh,

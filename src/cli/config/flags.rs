@@ -13,7 +13,7 @@ pub(super) struct Flags {
     greedy: bool,
 }
 
-/// One of them.
+/// One flag, as help shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Flag {
     /// Without its `--`.

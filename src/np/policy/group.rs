@@ -22,7 +22,7 @@ pub const MAX_RECORD: usize = 1024 * 1024;
 pub struct BadRecord {
     /// `devices.pi`, say.
     pub field: String,
-    /// In words.
+    /// What is wrong with it.
     pub why: String,
 }
 

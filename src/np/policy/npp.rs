@@ -141,8 +141,8 @@ impl Records {
                     .device
                     .parse()
                     .map_err(|w| BadRecord::new("deviceName", w))?;
-                let group = service.group.parse();
-                let group = group.map_err(|w| BadRecord::new("deviceGroupName", w))?;
+                let bad_group = |why| BadRecord::new("deviceGroupName", why);
+                let group = service.group.parse().map_err(bad_group)?;
                 self.services.insert(id, (service.daemon, device, group));
             }
             RecordKind::Acl => {

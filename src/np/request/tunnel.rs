@@ -261,9 +261,10 @@ mod tests {
             assert_eq!(back, Ok(want), "twin: {twin}");
 
             let ours = Envelope::parse(&message.text).unwrap();
-            let known = match twin {
-                false => v.text(&["envelopes", "v5_npt_response", "signingInput"]),
-                true => vectors_2026().text(&["twinKeys", "reply_c", "signingInput"]),
+            let known = if twin {
+                vectors_2026().text(&["twinKeys", "reply_c", "signingInput"])
+            } else {
+                v.text(&["envelopes", "v5_npt_response", "signingInput"])
             };
             assert_eq!(members(ours.unverified()), members(&known), "twin: {twin}");
         }

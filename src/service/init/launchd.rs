@@ -13,7 +13,7 @@ use crate::{
     sys::user::Person,
 };
 
-/// The manager.
+/// Which of the two launchd runs the service.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Launchd {
     /// The machine's.
@@ -63,8 +63,10 @@ impl Manager for Launchd {
             format!("        <key>{name}</key>\n{}", string(value))
         });
         let name = xml(&service.unit.person.name);
-        let user = format!("    <key>UserName</key>\n    <string>{name}</string>");
-        let user = self.either(user, String::new());
+        let user = self.either(
+            format!("    <key>UserName</key>\n    <string>{name}</string>"),
+            String::new(),
+        );
         let values = vec![
             ("MARK", MARK.to_owned()),
             ("LABEL", label(&service.unit.name)),

@@ -14,7 +14,7 @@ use openrc::OpenRc;
 use procd::Procd;
 use systemd::Systemd;
 
-/// All of them.
+/// All managers; the first that is here is taken.
 pub static MANAGERS: [&dyn Manager; 7] = [
     &Systemd::Machine,
     &Systemd::Person,

@@ -15,7 +15,7 @@ use crate::{
 
 use super::procd::Procd;
 
-/// The manager.
+/// There is one, for the machine.
 #[derive(Debug)]
 pub struct OpenRc;
 

@@ -12,7 +12,7 @@ use crate::{
     sys::user::Person,
 };
 
-/// The manager.
+/// There is one, for the machine.
 #[derive(Debug)]
 pub struct Procd;
 

@@ -20,7 +20,7 @@ use crate::{
 const MANY: &str = "1048576";
 const FEW: &str = "65536";
 
-/// The manager.
+/// Which of the two systemd runs the service.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Systemd {
     /// The machine's.
@@ -124,8 +124,8 @@ impl Manager for Systemd {
 
     fn why_down(&self, unit: &Unit) -> String {
         let properties = "--property=ActiveState,SubState,Result,ExecMainStatus";
-        let said = output(&self.words(&["show", &unit.name, properties]), None);
-        let said = said.map(|done| done.stdout).unwrap_or_default();
+        let done = output(&self.words(&["show", &unit.name, properties]), None);
+        let said = done.map(|done| done.stdout).unwrap_or_default();
         explain(&String::from_utf8_lossy(&said))
     }
 
