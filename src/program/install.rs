@@ -354,7 +354,7 @@ fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure>
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::{program::install::*, service::PROGRAMS};
+    use crate::{program::install::*, service::programs::PROGRAMS};
 
     #[test]
     fn words_of_ours_and_words_of_the_program_are_told_apart() {

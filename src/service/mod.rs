@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | [`init`] | one file per service manager: where its file is, what it says, how it is told |
 //! | [`manager`] | what all of them can do |
-//! | [`programs`], [`unit`] | our programs that can be services; one such service |
+//! | [`programs`], [`mod@unit`] | our programs that can be services; one such service |
 //! | [`plan`] | from words to a service: whom it runs as, where it writes, whether it would start |
 //! | [`mod@file`] | a file that we did not write is never replaced unasked |
 //! | [`state`] | what is here, and how it is |
@@ -20,7 +20,7 @@
 //! It uses `sys`, `text` and the failures of `cli`; of the programs it knows what [`programs`] says.
 
 pub use manager::Manager;
-pub use programs::{PROGRAMS, Program};
+pub use programs::Program;
 pub use unit::Service;
 
 pub mod command;
