@@ -18,7 +18,7 @@ use super::{
     exit, print_err, print_out,
 };
 
-/// See the head of this file.
+/// Whoever started the program, and how it answers them.
 #[derive(Clone, Debug, Default)]
 pub struct Console {
     name: String,
@@ -66,7 +66,7 @@ impl Console {
         }
     }
 
-    /// The same for a word of the program's that has flags of its own.
+    /// For a word of the program's that has flags of its own.
     #[must_use]
     pub fn word(mut self, word: &str) -> Self {
         self.name = format!("{} {word}", self.name);

@@ -89,7 +89,7 @@ pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
 async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let change = change(&args)?;
     let who: AtSign = args.atsign.parse()?;
-    let (network, keys) = args.account().open(console, Some(who.as_str()))?;
+    let (network, keys) = args.account().load(console, Some(who.as_str()))?;
     let mut progress = console.progress(args.quiet);
     let at = Client::login(&network, keys).await?;
     progress.done(format_args!("logged in as {who}"));

@@ -22,14 +22,14 @@ use std::process::ExitCode;
 use super::{activate, enroll, keys};
 use crate::cli::{
     self, Console, Failure, Given,
-    classic::{COMMON, Row, To, Translated, read, unknown},
+    classic::{COMMON, ClassicOption, To, Translated, read, unknown},
     exit,
 };
 
 mod interactive;
 mod status;
 
-const SHARED: &[Row] = &[
+const SHARED: &[ClassicOption] = &[
     (&["atsign"], b'a', To::Value(ATSIGN)),
     (&["root-server", "rootServer"], b'r', To::Value("--root")),
     (&["keys"], b'k', To::Value("--keys")),
@@ -43,17 +43,17 @@ const SHARED: &[Row] = &[
     (&["posture"], 0, To::IgnoredValue),
     (&["max-retries"], 0, To::IgnoredValue),
 ];
-const ONBOARD: &[Row] = &[
+const ONBOARD: &[ClassicOption] = &[
     (&["cramkey", "license-key"], b'c', To::Secret),
     (&["yes"], b'y', To::Given),
     (&["allow-bad-registrar-certs"], 0, To::Given),
 ];
-const OTP: &[Row] = &[(&["expiry"], b'e', To::Value("--ttl"))];
-const SPP: &[Row] = &[
+const OTP: &[ClassicOption] = &[(&["expiry"], b'e', To::Value("--ttl"))];
+const SPP: &[ClassicOption] = &[
     (&["spp"], b's', To::Secret),
     (&["expiry"], b'e', To::Value("--ttl")),
 ];
-const ENROLL: &[Row] = &[
+const ENROLL: &[ClassicOption] = &[
     (&["passcode"], b's', To::Secret),
     (&["app"], b'p', To::Value("--app")),
     (&["device"], b'd', To::Value("--device")),
@@ -61,19 +61,19 @@ const ENROLL: &[Row] = &[
     (&["expiry"], b'e', To::Value("--life")),
     (&["key-exchange"], 0, To::IgnoredValue),
 ];
-const LIST: &[Row] = &[
+const LIST: &[ClassicOption] = &[
     (&["enrollmentStatus"], b's', To::Value("--status")),
     (&["arx"], b'A', To::Value("--app-pattern")),
     (&["drx"], b'D', To::Value("--device-pattern")),
 ];
-const DECIDE: &[Row] = &[
+const DECIDE: &[ClassicOption] = &[
     (&["enrollmentId"], b'i', To::Value(ID)),
     (&["arx"], b'A', To::Value("--app-pattern")),
     (&["drx"], b'D', To::Value("--device-pattern")),
     (&["limit"], b'L', To::Value("--limit")),
     (&["approve-existing"], 0, To::Switch("--existing")),
 ];
-const DECRYPT: &[Row] = &[(&["target-keys"], b't', To::Value(OUT))];
+const DECRYPT: &[ClassicOption] = &[(&["target-keys"], b't', To::Value(OUT))];
 /// In messages.
 const NAME: &str = "at_activate";
 /// Stand for words of ours that are no options.
@@ -89,7 +89,7 @@ struct Command {
     /// For the overview.
     about: &'static str,
     /// Options beside those that all have.
-    own: &'static [Row],
+    own: &'static [ClassicOption],
     /// Our words in front of the options, and behind them.
     front: &'static [&'static str],
     behind: &'static [&'static str],
@@ -98,7 +98,7 @@ struct Command {
 const fn command(
     name: &'static str,
     about: &'static str,
-    own: &'static [Row],
+    own: &'static [ClassicOption],
     front: &'static [&'static str],
 ) -> Command {
     Command {
@@ -288,7 +288,7 @@ fn help(command: &'static Command) -> String {
     text += "\n\noptions:";
     let own = command.own.iter();
     let shared = SHARED.iter().chain(COMMON).filter(|row| {
-        let taken = |own: &Row| own.0 == row.0 || (row.1 != 0 && own.1 == row.1);
+        let taken = |own: &ClassicOption| own.0 == row.0 || (row.1 != 0 && own.1 == row.1);
         !command.own.iter().any(taken)
     });
     let mut listed: Vec<&str> = Vec::new();

@@ -34,7 +34,7 @@ use log::{LevelFilter, info, warn};
 use crate::{
     classic::{
         reverse,
-        two_sshs::{self, Carrier, Inside},
+        two_sshs::{self, Carrier, CarrierOptions},
     },
     cli::{Console, Failure, Progress, exit, with_account},
     np::far_end::FarEnd,
@@ -139,7 +139,7 @@ struct Settings {
     local_port: u16,
     send_key: Option<PublicKeyLine>,
     local_sshd_port: u16,
-    inside: Inside,
+    inside: CarrierOptions,
     /// Behind `--`.
     ssh: Vec<String>,
     json: bool,
@@ -196,7 +196,7 @@ impl Args {
         } else {
             (self.ssh.clone(), Vec::new())
         };
-        let inside = Inside {
+        let inside = CarrierOptions {
             user: name(&self.tunnel_user).map_err(misuse)?,
             sshd: self.remote_sshd_port,
             options: [two_sshs::for_both(&self.ssh), for_tunnel].concat(),
@@ -338,7 +338,7 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
     #[cfg(feature = "held")]
     let two = two || settings.whom.habits.two_sshs;
     let key = match temporary.filter(|_| two) {
-        Some(pem) => two_sshs::Key::Temporary(pem),
+        Some(pem) => two_sshs::LoginKey::Temporary(pem),
         #[cfg(feature = "held")]
         None if settings.whom.habits.two_sshs => {
             let why = "the device sent no temporary ssh key";
@@ -350,7 +350,7 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
                 Failure::misuse("this device's daemon wants your own key for the tunnel")
                     .hint("--identity FILE")
             })?;
-            two_sshs::Key::Own(own)
+            two_sshs::LoginKey::Own(own)
         }
         None => {
             say(session, "single", encrypted);
@@ -397,7 +397,7 @@ async fn tunnel(
         listen: free_port(settings.local_port).await?,
         inside: &settings.inside,
     };
-    carrier.open(session, key).await?;
+    carrier.connect(session, key).await?;
     let listen = carrier.listen;
     progress.done(format!("a tunnel stands, on port {listen}"));
     Ok(listen)

@@ -46,8 +46,8 @@ use crate::{
         verb::Operation,
     },
     classic::{
-        keyring::{Closing, Keyring},
-        reverse::device::Slots,
+        keyring::{Keyring, KeyringGuard},
+        reverse::device::KeySlots,
     },
     cli::Failure,
     np::{
@@ -69,7 +69,7 @@ use crate::{
     text::json::Object,
 };
 
-pub use crate::classic::keyring::{KeyOptions, When};
+pub use crate::classic::keyring::{KeyOptions, TemporaryKeyRule};
 pub use args::{main, verify};
 
 use known::Known;
@@ -116,7 +116,7 @@ pub struct Ssh {
     /// Clients may let their public keys in, behind these options.
     pub accept_keys: Option<KeyOptions>,
     /// When a session brings a temporary key along.
-    pub temporary_keys: When,
+    pub temporary_keys: TemporaryKeyRule,
     /// Further options of such a key.
     pub temporary_options: KeyOptions,
     /// The device logs in to clients that ask for it.
@@ -164,12 +164,12 @@ pub async fn serve(
 }
 
 /// The ssh keys of this machine's user, without what an earlier run left behind.
-async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, Closing) {
+async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, KeyringGuard) {
     let file = match &ssh.file {
         Some(path) => Some(AuthorizedKeys::at(path)),
         None => AuthorizedKeys::of_this_user().ok(),
     };
-    Keyring::open(file, sshd_port, ssh.temporary_options.clone()).await
+    Keyring::start(file, sshd_port, ssh.temporary_options.clone()).await
 }
 
 /// The daemon; cheap to clone.
@@ -180,7 +180,7 @@ struct Daemon {
     policy: Arc<Policy>,
     known: Arc<Mutex<Known>>,
     /// Private keys that wait for the request that uses them.
-    slots: Arc<Mutex<Slots>>,
+    slots: Arc<Mutex<KeySlots>>,
     in_work: InWork,
     keyring: Keyring,
 }
@@ -324,7 +324,7 @@ impl Daemon {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
+    fn slots(&self) -> MutexGuard<'_, KeySlots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -95,7 +95,7 @@ type Name = (AtSign, DeviceName);
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
     let named = named(to.as_ref(), &args.device)?;
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     let patience = args.wait.clamp(ask::LEAST_PATIENCE, ask::MOST_PATIENCE);
     let mut progress = console.progress(args.quiet);
 

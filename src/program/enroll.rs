@@ -21,7 +21,7 @@ use argh::FromArgs;
 
 use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
-    cli::{Account, Console, Failure, Phrases, Progress, Source, with_account},
+    cli::{Account, Console, Failure, Phrases, Progress, SecretSource, with_account},
     sys::{log, process},
     text::duration::{millis, seconds},
 };
@@ -36,7 +36,7 @@ mod show;
 mod told;
 
 /// The code that a request needs.
-const CODE: Source = Source {
+const CODE: SecretSource = SecretSource {
     what: "code",
     flag: "--code-file",
     variable: "NOPORTS_CODE",
@@ -275,7 +275,7 @@ impl Manager {
         quiet: bool,
     ) -> Result<Self, Failure> {
         let who: AtSign = atsign.parse()?;
-        let (network, keys) = account.open_under(Some(who.as_str()), phrases)?;
+        let (network, keys) = account.load_with(Some(who.as_str()), phrases)?;
         Ok(Self {
             network,
             keys,

@@ -23,9 +23,9 @@ use crate::{
     cli::{Console, Failure, Progress, exit, print_err, print_out},
     service::{
         Manager, Program, Service,
-        file::{self, Change},
+        file::{self, FileChange},
         init::{self, MANAGERS},
-        plan::{self, Request, service_name, try_out},
+        plan::{self, InstallRequest, service_name, try_out},
         process, quote, state,
     },
     text::json::Object,
@@ -168,7 +168,7 @@ fn split<'a>(words: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
 
 fn install(program: &'static Program, args: &Args, words: &[&str]) -> Result<(), Failure> {
     let manager = args.manager()?;
-    let service = plan::service(&Request {
+    let service = plan::service(&InstallRequest {
         program,
         words,
         manager,
@@ -190,7 +190,7 @@ fn install(program: &'static Program, args: &Args, words: &[&str]) -> Result<(),
         return crate::sys::out::text(text).map_err(|why| Failure::plain(why.to_string()));
     }
     let change = file::compare(&service.unit.file, &text, args.force)?;
-    let changed = change != Change::None;
+    let changed = change != FileChange::None;
     if args.dry_run {
         tell_plan(manager, &service, change, args);
         return Ok(());
@@ -270,13 +270,13 @@ fn begin(
     }
 }
 
-fn tell_plan(manager: &dyn Manager, service: &Service, change: Change, args: &Args) {
+fn tell_plan(manager: &dyn Manager, service: &Service, change: FileChange, args: &Args) {
     let unit = &service.unit;
     let shown = unit.file.display();
     print_err(&match change {
-        Change::New => format!("would write {shown}"),
-        Change::Other => format!("would replace {shown}"),
-        Change::None => format!("{shown} is as it should be"),
+        FileChange::New => format!("would write {shown}"),
+        FileChange::Other => format!("would replace {shown}"),
+        FileChange::None => format!("{shown} is as it should be"),
     });
     print_err(&format!(
         "to run, as {}: {}",
@@ -286,7 +286,7 @@ fn tell_plan(manager: &dyn Manager, service: &Service, change: Change, args: &Ar
     if args.no_start || args.destdir.is_some() {
         return;
     }
-    for line in manager.plan(unit, change != Change::None) {
+    for line in manager.plan(unit, change != FileChange::None) {
         print_err(&line);
     }
 }
@@ -330,7 +330,7 @@ fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure>
     if found.is_empty() {
         progress.done(format!("{name} is not installed"));
     }
-    for state::Installed { unit, manager } in &found {
+    for state::InstalledService { unit, manager } in &found {
         let file = unit.file.display();
         if args.dry_run {
             print_err(&format!("would stop {name} and remove {file}"));
@@ -354,7 +354,7 @@ fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure>
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::{program::install::*, service::PROGRAMS};
+    use crate::{program::install::*, service::programs::PROGRAMS};
 
     #[test]
     fn words_of_ours_and_words_of_the_program_are_told_apart() {

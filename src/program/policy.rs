@@ -23,7 +23,7 @@ use crate::{
     at::AtSign,
     cli::{Console, Failure, exit, print_out, with_account},
     np::policy::{
-        DeviceGroup, Question,
+        AuthCheck, DeviceGroup,
         rules::{Decision, Rules},
         yaml,
     },
@@ -145,7 +145,7 @@ pub fn verify(name: &str, words: &[&str]) -> ExitCode {
 /// Prints the decision and what it rests on; says whether it is a yes.
 fn check(args: &Check) -> Result<bool, Failure> {
     let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
-    let question = Question {
+    let question = AuthCheck {
         client: args.client.parse()?,
         daemon: args.daemon.parse()?,
         device: args.device.parse().map_err(|e| misuse(&e))?,
@@ -210,7 +210,7 @@ fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
 }
 
 /// `asked`: what the question was about, where it was not about everything.
-fn as_text(q: &Question, decision: &Decision, asked: Option<&Endpoint>) -> String {
+fn as_text(q: &AuthCheck, decision: &Decision, asked: Option<&Endpoint>) -> String {
     let (answer, groups) = (&decision.answer, decision.groups.join(", "));
     let place = format!("on {} of {}", q.device, q.daemon);
     let why = &decision.why;
@@ -255,7 +255,7 @@ struct Explained<'a> {
     why: &'a str,
 }
 
-fn as_json(q: &Question, decision: &Decision) -> String {
+fn as_json(q: &AuthCheck, decision: &Decision) -> String {
     json::to_string(&Explained {
         client: q.client.as_str(),
         daemon: q.daemon.as_str(),

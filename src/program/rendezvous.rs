@@ -50,7 +50,7 @@ use crate::{
         Message, RENDEZVOUS_NAMESPACE,
         admit::Admission,
         ids::{Nonce, SessionId},
-        ports::{self, Asked, Form, Logins, Ports},
+        ports::{self, Logins, Ports, PortsForm, RendezvousRequest},
     },
     session::{ignored, in_work::InWork, online},
     text::json::Object,
@@ -184,7 +184,7 @@ impl Rendezvous {
         if note.operation != Operation::Update || note.is_text || note.is_stats() {
             return;
         }
-        let Some(form) = Form::of(note.entity()) else {
+        let Some(form) = PortsForm::of(note.entity()) else {
             return;
         };
         #[cfg(feature = "held")]
@@ -208,7 +208,7 @@ impl Rendezvous {
     }
 
     /// One request for ports: read it, and refuse it or give it a place.
-    async fn admit(&self, note: &Notification, form: Form) -> Option<Request> {
+    async fn admit(&self, note: &Notification, form: PortsForm) -> Option<Request> {
         let from = &note.from;
         let refused = |reason: &str| info!("refused from={from} reason={reason:?}");
         let text = match self.at.open(note).await {
@@ -219,7 +219,7 @@ impl Rendezvous {
                 return None;
             }
         };
-        let asked = Asked::parse(form, from, &text);
+        let asked = RendezvousRequest::parse(form, from, &text);
         let asked = asked.map_err(|why| refused(&why.to_string())).ok()?;
         let request = Request {
             client: from.clone(),
@@ -295,7 +295,7 @@ impl Rendezvous {
             "refused session={session} from={} reason={why:?}",
             request.client
         );
-        if matches!(request.asked, Asked::Full(_)) {
+        if matches!(request.asked, RendezvousRequest::Full(_)) {
             let message = request.answer(ports::refusal_entity(session), why.to_owned());
             online::send_or_log(&self.at, &message).await;
         }
@@ -310,7 +310,7 @@ impl Rendezvous {
             host: self.policy.host.clone(),
             client: a.local_addr()?.port(),
             daemon: b.local_addr()?.port(),
-            nonce: matches!(request.asked, Asked::Full(_)).then(|| self.nonce()),
+            nonce: matches!(request.asked, RendezvousRequest::Full(_)).then(|| self.nonce()),
         };
         let answer = request.answer(ports::answer_entity(session), self.text(&granted));
         if let Some(known) = self.sessions().get_mut(&session) {
@@ -354,7 +354,8 @@ impl Rendezvous {
 
     /// Who is let in at either port.
     fn entries(&self, request: &Request, nonce: Option<Nonce>) -> (Entry, Entry) {
-        let (Asked::Full(full), Some(rendezvous_nonce)) = (&request.asked, nonce) else {
+        let (RendezvousRequest::Full(full), Some(rendezvous_nonce)) = (&request.asked, nonce)
+        else {
             return (Entry::Anybody, Entry::Anybody);
         };
         let admission = Arc::new(Admission {
@@ -383,7 +384,7 @@ impl Rendezvous {
 /// A request for ports, and who sent it.
 struct Request {
     client: AtSign,
-    asked: Asked,
+    asked: RendezvousRequest,
 }
 
 impl Request {
@@ -398,8 +399,8 @@ impl Request {
     fn log(&self, granted: &Ports) {
         let (session, logins) = (self.asked.session(), self.asked.logins());
         let daemon = match &self.asked {
-            Asked::Full(request) => request.daemon.as_str(),
-            Asked::Bare(_) => "unnamed",
+            RendezvousRequest::Full(request) => request.daemon.as_str(),
+            RendezvousRequest::Bare(_) => "unnamed",
         };
         let open = match (logins.client, logins.daemon) {
             (true, true) => "",

@@ -113,7 +113,7 @@ fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {
         Ok(found) => found,
         Err(failure) => return console.finish(json, Err(failure)),
     };
-    let rows: Vec<_> = found.iter().map(state::Status::of).collect();
+    let rows: Vec<_> = found.iter().map(state::ServiceStatus::of).collect();
     if json {
         print_out(&json::to_string(&rows));
     } else {
@@ -122,7 +122,7 @@ fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {
             print_out(&as_text(row, now));
         }
     }
-    let all = |good: fn(&state::Status) -> bool| rows.iter().all(good);
+    let all = |good: fn(&state::ServiceStatus) -> bool| rows.iter().all(good);
     ExitCode::from(
         match (all(|row| row.running), all(|row| row.state == "connected")) {
             (true, true) => exit::FINE,
@@ -138,7 +138,7 @@ fn now() -> u64 {
 }
 
 /// A few lines for people.
-fn as_text(row: &state::Status, now: u64) -> String {
+fn as_text(row: &state::ServiceStatus, now: u64) -> String {
     let ago = |at: Option<u64>| at.map_or(String::new(), |at| for_long(now.saturating_sub(at)));
     let mut text = format!("{}  ({}, {})\n", row.service, row.init, row.file);
     if !row.running {
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn one_screen_says_how_it_is() {
-        let row = |running, state: &str, text: &str| state::Status {
+        let row = |running, state: &str, text: &str| state::ServiceStatus {
             service: "noports-daemon".into(),
             init: "systemd",
             file: "/f".into(),

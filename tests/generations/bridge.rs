@@ -204,9 +204,9 @@ fn a_client_of_5_1_sends_77_bytes_without_an_end() {
         let line = Line::Connect(fresh.clone()).print().reveal().clone();
         let mut bytes = line.trim_end().as_bytes().to_vec();
         assert_eq!(bytes.len(), 77);
-        let mut known = Lines::new(Kind::Single);
+        let mut known = ControlLines::new(Keying::Single);
         known.push(&bytes);
-        assert!(matches!(known.pop(), Ok(Some(Line::Connect(_)))));
+        assert!(matches!(known.pop(), Ok(Some(ControlLine::Connect(_)))));
         cipher.apply(&mut bytes);
         control.write_all(&bytes).unwrap();
         let (mut far, near) = (accept(&relay), accept(&service));

@@ -20,12 +20,12 @@ use noports::{
     classic::generation::Profile,
     np::{
         Message,
-        control::Line,
+        control::ControlLine,
         envelope::{self, Envelope},
         ids::{DeviceName, Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
-        request::{self, Form},
+        request::{self, RequestForm},
         reverse::{ReverseRequest, private_key_message},
         session::{Generation, Granted, Offer, Ready, Terms},
         sshkey::PublicKeyLine,
@@ -615,29 +615,35 @@ fn a_held_daemon_says_and_does_what_its_generation_did() {
                 "\"version\":\"4.0.5\"}",
                 Terms::of(Generation::V4),
                 true,
-                Form::V4,
+                RequestForm::V4,
             ),
-            ("v5.0", "\"srE2ee\":true", Terms::default(), true, Form::V5),
+            (
+                "v5.0",
+                "\"srE2ee\":true",
+                Terms::default(),
+                true,
+                RequestForm::V5,
+            ),
             (
                 "v5.3",
                 "\"supportsPortChoice\":true",
                 Terms::default(),
                 true,
-                Form::V5,
+                RequestForm::V5,
             ),
             (
                 "c",
                 "\"corePackageVersion\":\"c0.1.0\"",
                 Terms::default(),
                 false,
-                Form::V5,
+                RequestForm::V5,
             ),
             (
                 "v4.0-rc.2",
                 "4.0.0-rc.2",
                 Terms::of(Generation::V4Rc2),
                 false,
-                Form::V4,
+                RequestForm::V4,
             ),
         ] {
             let habits = Profile::named(generation).unwrap().daemon;
@@ -655,7 +661,7 @@ fn a_held_daemon_says_and_does_what_its_generation_did() {
             assert!(!twin, "{generation} knows one key for both directions");
             assert_eq!(
                 answer.contains("sessionAESKey"),
-                form == Form::V5,
+                form == RequestForm::V5,
                 "{generation}"
             );
         }

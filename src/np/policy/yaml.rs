@@ -94,7 +94,7 @@ where
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::np::policy::Question;
+    use crate::np::policy::AuthCheck;
 
     const FILE: &str = r#"# who may do what
 userGroups:
@@ -125,7 +125,7 @@ userGroups:
         let names: Vec<_> = rules.groups.iter().map(|g| g.name.as_str()).collect();
         assert_eq!(names, ["api_users", "rdp_users"]);
         let ask = |client: &str, device: &str, group: &str| {
-            let question = Question {
+            let question = AuthCheck {
                 client: client.parse().unwrap(),
                 daemon: "@zaphod".parse().unwrap(),
                 device: device.parse().unwrap(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use log::{info, warn};
 
-use super::{Asked, Daemon, When, known::Seen};
+use super::{Asked, Daemon, TemporaryKeyRule, known::Seen};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
@@ -255,9 +255,9 @@ impl Daemon {
         #[cfg(feature = "held")]
         let when = self.policy.habits.temporary_keys(when);
         match when {
-            When::Needed => request.meeting.encryption.is_none(),
-            When::Always => true,
-            When::Never => false,
+            TemporaryKeyRule::Needed => request.meeting.encryption.is_none(),
+            TemporaryKeyRule::Always => true,
+            TemporaryKeyRule::Never => false,
         }
     }
 
@@ -265,7 +265,7 @@ impl Daemon {
         let told = self.policy.ssh.bare_answers;
         #[cfg(feature = "held")]
         let told = told || self.policy.habits.bare;
-        request.form == Form::V4 && told
+        request.form == RequestForm::V4 && told
     }
 
     fn acceptance(
@@ -375,7 +375,7 @@ fn claimed_session(word: RequestWord, text: &str) -> Option<SessionId> {
 /// What a session has, as fields for the log.
 fn agreed(asked: &Asked, keys: Option<&SessionKeys>, key: bool) -> String {
     let generation = match asked {
-        Asked::Ssh(request) if request.form == Form::V4 => 4,
+        Asked::Ssh(request) if request.form == RequestForm::V4 => 4,
         _ => 5,
     };
     let login = if asked.meeting().admission.is_some() {

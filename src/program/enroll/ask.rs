@@ -21,7 +21,7 @@ use crate::{
         verb::Detail,
     },
     cli::{
-        self, Console, Draft, Failure, Outcome, Phrases, Progress, exit, keystore,
+        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, keystore,
         refuse_overwriting,
     },
     net::backoff::Backoff,
@@ -129,7 +129,7 @@ pub(super) async fn enroll(
     progress: &mut Progress,
 ) -> Result<String, Failure> {
     refuse_overwriting(file)?;
-    let draft = Draft::asked(file).under(phrases);
+    let draft = DraftKeyFile::asked(file).under(phrases);
     let earlier = draft.read(who)?;
     let timing = Timing {
         reply: REQUEST,
@@ -213,7 +213,7 @@ async fn published(link: &mut Link, who: &AtSign) -> Result<PublicKey, Failure> 
     }
 }
 
-fn resume(draft: &AtKeys, place: &Draft) -> Result<Applicant, Failure> {
+fn resume(draft: &AtKeys, place: &DraftKeyFile) -> Result<Applicant, Failure> {
     Applicant::resume(draft).ok_or_else(|| {
         let place = place.path.display();
         Failure::new(exit::KEYS, format!("{place} was not left by a request"))
@@ -221,7 +221,11 @@ fn resume(draft: &AtKeys, place: &Draft) -> Result<Applicant, Failure> {
     })
 }
 
-async fn mint(who: &AtSign, draft: &Draft, progress: &mut Progress) -> Result<Applicant, Failure> {
+async fn mint(
+    who: &AtSign,
+    draft: &DraftKeyFile,
+    progress: &mut Progress,
+) -> Result<Applicant, Failure> {
     progress.begin("making keys");
     let owner = who.clone();
     let applicant = task::spawn_blocking(move || Applicant::new(&owner)).await?;
@@ -327,7 +331,7 @@ impl From<AtError> for Ended {
 
 impl Ended {
     /// In words; where nothing can come of it any more, the draft goes.
-    fn tell(self, who: &AtSign, id: &str, draft: &Draft, patience: Duration) -> Failure {
+    fn tell(self, who: &AtSign, id: &str, draft: &DraftKeyFile, patience: Duration) -> Failure {
         let code = show::code(id);
         let said = match self {
             Self::Failed(failure) => return failure,

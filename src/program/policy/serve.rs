@@ -23,7 +23,7 @@ use crate::{
         verb::Operation,
     },
     np::policy::{
-        self, Question,
+        self, AuthCheck,
         rpc::{self, RequestId},
         rules::{Decision, Rules},
     },
@@ -65,7 +65,7 @@ pub(super) fn prepare(
     if let Source::File(file) = &plan.source {
         super::read_rules_now(file)?;
     }
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     Ok((network, keys, plan))
 }
 
@@ -170,7 +170,7 @@ impl Desk {
                 return ignored::note(from, format_args!("rpc={id} reason={why:?}"));
             }
         };
-        let question = match Question::parse(from, id, &text) {
+        let question = match AuthCheck::parse(from, id, &text) {
             Ok(question) => question,
             Err(why) => {
                 let why = why.to_string();
@@ -280,7 +280,7 @@ async fn wait(source: &Source, told: &Receiver<()>, hang_ups: &mut HangUps) -> &
     future::or(signal, future::or(news, clock)).await
 }
 
-fn log_decision(id: RequestId, q: &Question, decision: &Decision) {
+fn log_decision(id: RequestId, q: &AuthCheck, decision: &Decision) {
     let answer = &decision.answer;
     info!(
         "decision rpc={id} client={} daemon={} device={} group={:?} authorized={} permit={} rule={} groups={:?} reason={:?}",

@@ -134,7 +134,7 @@ impl Args {
         host: String,
     ) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
         let policy = self.policy(host)?;
-        let (network, keys) = self.account().open(console, self.as_.as_deref())?;
+        let (network, keys) = self.account().load(console, self.as_.as_deref())?;
         Ok((network, keys, policy))
     }
 }

@@ -39,7 +39,7 @@ use crate::{
     np::{
         admit::{Admission, MAX_ADMISSION},
         ids::SessionId,
-        pairs::{End, MAX_NUMBERED, Met, Pairs},
+        pairs::{Dialer, MAX_NUMBERED, Pairing, Pairs},
     },
     pipe::join::{Part, join_parts, splice},
     session::bridge::MAX_CONNECTIONS,
@@ -431,7 +431,7 @@ struct Table {
 }
 
 enum What {
-    Came(End, Admitted),
+    Came(Dialer, Admitted),
     PairEnded,
     /// Somebody has waited too long.
     Late,
@@ -453,8 +453,8 @@ impl Table {
                     .await
                     .map_or(What::TimeIsUp, |()| What::PairEnded)
             };
-            let client = self.arrival(&clients, End::Client);
-            let daemon = self.arrival(&daemons, End::Daemon);
+            let client = self.arrival(&clients, Dialer::Client);
+            let daemon = self.arrival(&daemons, Dialer::Daemon);
             match end.or(client).or(daemon).or(self.patience(give_up)).await {
                 What::Came(from, socket) => self.seat(from, socket),
                 What::PairEnded => self.live -= 1,
@@ -468,7 +468,7 @@ impl Table {
     }
 
     /// The next socket, unless too many wait already, or are joined: then it waits in the kernel.
-    async fn arrival(&self, from: &Receiver<Admitted>, end: End) -> What {
+    async fn arrival(&self, from: &Receiver<Admitted>, end: Dialer) -> What {
         if self.waiting.is_full(end) || self.live >= MAX_PAIRS {
             return future::pending().await;
         }
@@ -492,17 +492,17 @@ impl Table {
         }
     }
 
-    fn seat(&mut self, from: End, socket: Admitted) {
+    fn seat(&mut self, from: Dialer, socket: Admitted) {
         let number = socket.number;
         match self.waiting.arrive(from, number, socket, Instant::now()) {
-            Met::Pair { client, daemon } => {
+            Pairing::Pair { client, daemon } => {
                 (self.live, self.pairs) = (self.live + 1, self.pairs + 1);
                 self.held.stands.store(true, Relaxed);
                 let (session, level) = (self.session, self.level);
                 task::spawn(carry(session, level, client, daemon, self.done.clone()));
             }
-            Met::Waits => {}
-            Met::Replaces(old) => info!(
+            Pairing::Waits => {}
+            Pairing::Replaces(old) => info!(
                 "session={} from={} given_up=tried_again",
                 self.session, old.from
             ),

@@ -241,7 +241,7 @@ pub(super) async fn device(
 
 /// Everything the client has said so far, one line after the other. `announced` counts its connections.
 async fn obey(
-    lines: &mut Lines,
+    lines: &mut ControlLines,
     announced: &mut u64,
     dialler: &Arc<Dialler>,
     service: &Endpoint,
@@ -257,7 +257,7 @@ async fn obey(
                 log::debug!("heartbeat={n}");
                 continue;
             }
-            Line::Unknown => {
+            ControlLine::Unknown => {
                 log::debug!("control=unknown_word");
                 continue;
             }
@@ -422,7 +422,7 @@ impl Announcer {
 
     async fn beat(&mut self) -> io::Result<()> {
         (self.beats, self.last_beat) = (self.beats + 1, Instant::now());
-        self.say(&Line::Heartbeat(self.beats)).await
+        self.say(&ControlLine::Heartbeat(self.beats)).await
     }
 
     /// Brings a socket to the rendezvous whose place in the order counts; `None` where that cannot be done.
@@ -474,7 +474,7 @@ impl Announcer {
         }))
     }
 
-    async fn say(&mut self, line: &Line) -> io::Result<()> {
+    async fn say(&mut self, line: &ControlLine) -> io::Result<()> {
         let mut bytes = zeroize::Zeroizing::new(line.print().reveal().clone().into_bytes());
         if self.many.unended {
             bytes.pop();
