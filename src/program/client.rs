@@ -241,7 +241,7 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 
 async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     let settings = args.settings(console).await?;
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     if settings.mode == Mode::Shell {
         find_ssh()?;
     }
@@ -327,7 +327,7 @@ enum Route {
     /// Through our bridge.
     Straight(FarEnd),
     /// Through another ssh, which logs in with this key.
-    Within(FarEnd, SessionId, two_sshs::Key),
+    Within(FarEnd, SessionId, two_sshs::LoginKey),
 }
 
 fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<Route, Failure> {
@@ -370,7 +370,7 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
 async fn tunnel(
     far: FarEnd,
     session: SessionId,
-    key: two_sshs::Key,
+    key: two_sshs::LoginKey,
     settings: &Settings,
     user: &UserName,
     progress: &mut Progress,

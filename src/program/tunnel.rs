@@ -145,7 +145,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         None if args.keep_alive => IDLE_KEPT,
         None => IDLE,
     };
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     let tunnel = Tunnel {
         network,
         keys,

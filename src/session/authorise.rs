@@ -107,7 +107,7 @@ struct Inner {
 #[derive(Default)]
 struct Inquiries {
     clients: HashMap<AtSign, ClientState>,
-    questions: HashMap<RequestId, Sender<Reply>>,
+    questions: HashMap<RequestId, Sender<RpcResponse>>,
     waiting: usize,
 }
 

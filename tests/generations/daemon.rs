@@ -351,8 +351,11 @@ fn a_plain_tunnel_carries_plain_connections_and_no_others() {
         let (me, ephemeral) = (known_pair("@client_example"), known_pair("session"));
         let signer = known_pair("@device_example").public().clone();
         for (line, works) in [
-            (Line::ConnectPlain, true),
-            (Line::Connect(SessionKeys::random(false).unwrap()), false),
+            (ControlLine::ConnectPlain, true),
+            (
+                ControlLine::Connect(SessionKeys::random(false).unwrap()),
+                false,
+            ),
         ] {
             let (id, granted) = alice.granted(terms).await;
             let idle = Duration::from_secs(300);

@@ -13,7 +13,7 @@
 
 use miniserde::{Deserialize, json};
 
-use super::{Form, Meeting, SshRequest, TunnelRequest, answer_entity};
+use super::{Meeting, RequestForm, SshRequest, TunnelRequest, answer_entity};
 use crate::{
     at::{
         AtSign,

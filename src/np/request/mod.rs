@@ -19,13 +19,7 @@
 //! Source: noports:packages/dart/noports_core/lib/src/sshnp/impl/notification_request_message.dart and
 //! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart.
 
-use crate::at::crypto::KeyPair;
-use crate::np::far_end::FarEnd;
-use crate::pipe::cipher::SessionKeys;
-use crate::pipe::cipher::Side;
-use crate::secret::Secret;
-use crate::text::endpoint::Endpoint;
-use miniserde::{Deserialize, json};
+use miniserde::{Deserialize, Serialize, json};
 
 use super::{
     NAMESPACE,
@@ -33,7 +27,13 @@ use super::{
     envelope::{Envelope, EnvelopeError},
     ids::{BadId, DeviceName, Nonce, SessionId},
 };
-use crate::{at::crypto::PublicKey, text::host::is_host};
+use crate::{
+    at::crypto::{KeyPair, PublicKey},
+    np::far_end::FarEnd,
+    pipe::cipher::{SessionKeys, Side},
+    secret::Secret,
+    text::{endpoint::Endpoint, host::is_host},
+};
 
 pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_answer, refuse};
 #[cfg(feature = "inside")]

@@ -11,7 +11,8 @@ use crate::{
         ping::Heartbeat,
         ports::Ports,
         request::{
-            self, Answer, AnswerError, Encryption, Form, Meeting, Nonces, SshRequest, TunnelRequest,
+            self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest,
+            TunnelRequest,
         },
         reverse::{self, ReverseRequest},
     },

@@ -8,7 +8,7 @@ use crate::{
     np::{
         ping::Features,
         request::{
-            AnswerError, Form, SshRequest, TunnelRequest,
+            AnswerError, RequestForm, SshRequest, TunnelRequest,
             tests::{SESSION, vectors},
         },
     },

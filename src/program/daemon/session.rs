@@ -23,7 +23,7 @@ use crate::{
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Form, Meeting, RequestError, SshRequest, TunnelRequest},
+        request::{self, Meeting, RequestError, RequestForm, SshRequest, TunnelRequest},
         reverse::ReverseRequest,
     },
     pipe::cipher::SessionKeys,

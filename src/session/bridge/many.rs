@@ -45,12 +45,7 @@ use std::{
 };
 
 use async_io::Timer;
-use async_std::{
-    channel::Receiver,
-    future::timeout,
-    net::TcpStream,
-    task,
-};
+use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
 use super::{
@@ -59,7 +54,7 @@ use super::{
 };
 use crate::{
     net::dial::dial,
-    np::control::{Kind, Line, Lines},
+    np::control::{ControlLine, ControlLines, Keying},
     pipe::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
@@ -207,10 +202,10 @@ pub(super) async fn device(
     ready();
     let mut cipher = dialler.ciphers().inbound;
     let mut announced = CONTROL;
-    let mut lines = Lines::new(match &dialler.far.keys {
-        None => Kind::Plain,
-        Some(keys) if !keys.are_twin() => Kind::Single,
-        Some(_) => Kind::Twin,
+    let mut lines = ControlLines::new(match &dialler.far.keys {
+        None => Keying::Plain,
+        Some(keys) if !keys.are_twin() => Keying::Single,
+        Some(_) => Keying::Twin,
     });
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
@@ -251,9 +246,9 @@ async fn obey(
         |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
     while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
         let keys = match line {
-            Line::Connect(keys) => Some(keys),
-            Line::ConnectPlain => None,
-            Line::Heartbeat(n) => {
+            ControlLine::Connect(keys) => Some(keys),
+            ControlLine::ConnectPlain => None,
+            ControlLine::Heartbeat(n) => {
                 log::debug!("heartbeat={n}");
                 continue;
             }
@@ -456,11 +451,11 @@ impl Announcer {
         };
         self.announced = number;
         let (line, keys) = match &dialler.far.keys {
-            None => (Line::ConnectPlain, None),
+            None => (ControlLine::ConnectPlain, None),
             Some(session) => {
                 let keys = SessionKeys::random(session.are_twin())
                     .map_err(|error| BridgeError::Broken(io::Error::other(error)))?;
-                (Line::Connect(keys.clone()), Some(keys))
+                (ControlLine::Connect(keys.clone()), Some(keys))
             }
         };
         self.say(&line).await.map_err(BridgeError::Broken)?;

@@ -192,7 +192,7 @@ impl Device {
 
 fn announcement(twin: bool) -> (String, SessionKeys) {
     let keys = SessionKeys::random(twin).unwrap();
-    let line = Line::Connect(keys.clone()).print();
+    let line = ControlLine::Connect(keys.clone()).print();
     (line.reveal().clone(), keys)
 }
 
