@@ -299,7 +299,7 @@ fn a_run_killed_before_the_answer_finds_its_request_again() {
         let applicant = wire::Applicant::new(&who).unwrap();
         let draft = applicant.provisional(None).print();
         fs::write(world.dir.path("d.asked"), draft.reveal()).unwrap();
-        let wish = wire::Wish {
+        let wish = wire::EnrolmentRequest {
             app: "noports".into(),
             device: "attic".into(),
             namespaces: [("sshnp".to_owned(), "rw".to_owned())].into(),
@@ -872,7 +872,7 @@ fn a_device_that_waits_or_was_revoked_makes_nobody_behind_its_address_wait() {
         let applicant = wire::Applicant::new(&who).unwrap();
         let ours = world.keys(DEVICE).encryption.public().clone();
         let mut link = Link::open(&world.network, &who).await.unwrap();
-        let wish = wire::Wish {
+        let wish = wire::EnrolmentRequest {
             app: "noports".into(),
             device: "pi7".into(),
             namespaces: [("sshnp".to_owned(), "rw".to_owned())].into(),

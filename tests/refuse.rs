@@ -534,7 +534,7 @@ fn a_blocked_atsign_does_not_reach_the_daemon() {
             .await
             .unwrap();
         let block = noports::at::verb::Config::Add(
-            noports::at::verb::List::Block,
+            noports::at::verb::AccessList::Block,
             vec![ALICE.parse().unwrap()],
         );
         device.run(&noports::at::Verb::Config(block)).await.unwrap();

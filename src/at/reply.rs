@@ -189,7 +189,7 @@ impl Replies {
                     self.consume(end + 1 - self.start);
                     continue;
                 }
-                let kind = Kind::of(line).ok_or(WireError::Unknown)?;
+                let kind = ReplyKind::of(line).ok_or(WireError::Unknown)?;
                 self.open = self.mode == Mode::Request && kind.may_go_on();
             }
             if self.open {
@@ -303,14 +303,14 @@ impl Replies {
     /// The reply from `start` to the line end at `end`.
     fn take(&mut self, end: usize) -> Result<Reply, WireError> {
         let line = skip_prompts(&self.buf[self.start..end]);
-        let kind = Kind::of(line).ok_or(WireError::Unknown)?;
+        let kind = ReplyKind::of(line).ok_or(WireError::Unknown)?;
         let text = str::from_utf8(&line[kind.token().len()..]).map_err(|_| WireError::NotUtf8)?;
         let text = text.strip_suffix('\r').unwrap_or(text);
         let reply = match kind {
-            Kind::Data => Reply::Data(text.to_owned()),
-            Kind::Error => Reply::Error(Fault::parse(text)),
-            Kind::Notification => Reply::Notification(text.trim().to_owned()),
-            Kind::Stream => Reply::Stream(text.to_owned()),
+            ReplyKind::Data => Reply::Data(text.to_owned()),
+            ReplyKind::Error => Reply::Error(Fault::parse(text)),
+            ReplyKind::Notification => Reply::Notification(text.trim().to_owned()),
+            ReplyKind::Stream => Reply::Stream(text.to_owned()),
         };
         self.open = false;
         self.prompt_wanted = false;
@@ -334,14 +334,14 @@ impl Replies {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ReplyKind {
     Data,
     Error,
     Notification,
     Stream,
 }
 
-impl Kind {
+impl ReplyKind {
     fn of(line: &[u8]) -> Option<Self> {
         let all = [Self::Data, Self::Error, Self::Notification, Self::Stream];
         all.into_iter()

@@ -16,7 +16,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::{
     cipher::Cipher,
-    drive::{Broken, Pump, TURNS, give_way},
+    drive::{Pump, PumpError, TURNS, give_way},
 };
 
 /// Moves bytes from `from` to `to`, then closes `to`.
@@ -68,7 +68,7 @@ impl<R, W> Copy<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Phase, Broken>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Phase, PumpError>> {
         let mut bytes = pool::take();
         match Pin::new(&mut self.from).poll_read(cx, &mut bytes) {
             Poll::Ready(Ok(0)) => {
@@ -87,12 +87,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
             }
             Poll::Ready(Err(error)) => {
                 pool::give(bytes);
-                Poll::Ready(Err(Broken::Read(error)))
+                Poll::Ready(Err(PumpError::Read(error)))
             }
             Poll::Pending => {
                 pool::give(bytes);
                 if self.unflushed {
-                    ready!(Pin::new(&mut self.to).poll_flush(cx)).map_err(Broken::Write)?;
+                    ready!(Pin::new(&mut self.to).poll_flush(cx)).map_err(PumpError::Write)?;
                     self.unflushed = false;
                 }
                 Poll::Pending
@@ -102,16 +102,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         for _ in 0..TURNS {
             match &mut self.phase {
                 Phase::Read => self.phase = ready!(self.poll_fill(cx))?,
                 Phase::Write { bytes, at, end } => {
                     let written = Pin::new(&mut self.to).poll_write(cx, &bytes[*at..*end]);
-                    let wrote = ready!(written).map_err(Broken::Write)?;
+                    let wrote = ready!(written).map_err(PumpError::Write)?;
                     if wrote == 0 {
                         let error = io::Error::from(io::ErrorKind::WriteZero);
-                        return Poll::Ready(Err(Broken::Write(error)));
+                        return Poll::Ready(Err(PumpError::Write(error)));
                     }
                     *at += wrote;
                     self.given += wrote as u64;
@@ -125,7 +125,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
                     match ready!(Pin::new(&mut self.to).poll_close(cx)) {
                         // It has gone by itself; what it had to say is the other direction's matter.
                         Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                        outcome => outcome.map_err(Broken::Write)?,
+                        outcome => outcome.map_err(PumpError::Write)?,
                     }
                     self.phase = Phase::Ended;
                 }

@@ -25,7 +25,7 @@ use rustix::{
 
 use super::{
     copy::Copy,
-    drive::{Broken, Pump, TURNS, give_way},
+    drive::{Pump, PumpError, TURNS, give_way},
     half::HalfClose,
 };
 
@@ -62,14 +62,14 @@ impl<'a> Relay<'a> {
 }
 
 impl Pump for Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         if let Self::Splice(splice) = self {
             match ready!(splice.poll(cx)) {
                 Ok(()) => return Poll::Ready(Ok(())),
-                Err(Stop::Broken(broken)) => return Poll::Ready(Err(broken)),
-                Err(Stop::Refused(why)) => {
+                Err(SpliceError::PumpError(broken)) => return Poll::Ready(Err(broken)),
+                Err(SpliceError::Refused(why)) => {
                     log::debug!("splice=refused reason={why} fallback=copy");
-                    let (copy, given) = splice.give_up().map_err(Broken::Read)?;
+                    let (copy, given) = splice.give_up().map_err(PumpError::Read)?;
                     *self = Self::Copy(Box::new(copy), given);
                 }
             }
@@ -100,14 +100,14 @@ pub(super) struct Splice<'a> {
 }
 
 /// Why splicing stops before the end.
-enum Stop {
-    Broken(Broken),
+enum SpliceError {
+    PumpError(PumpError),
     /// The kernel does not splice here; nothing is lost.
     Refused(Errno),
 }
 
 impl<'a> Splice<'a> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
         for _ in 0..TURNS {
             if self.early.1 < self.early.0.len() {
                 ready!(self.poll_early(cx))?;
@@ -120,18 +120,20 @@ impl<'a> Splice<'a> {
                 return Poll::Ready(match shut {
                     // It has gone by itself; what it had to say is the other direction's matter.
                     Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-                    outcome => outcome.map_err(|error| Stop::Broken(Broken::Write(error))),
+                    outcome => {
+                        outcome.map_err(|error| SpliceError::PumpError(PumpError::Write(error)))
+                    }
                 });
             }
         }
         give_way(cx)
     }
 
-    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
         let (bytes, at) = &mut self.early;
         let mut to = self.to;
         let wrote = ready!(Pin::new(&mut to).poll_write(cx, &bytes[*at..]))
-            .map_err(|error| Stop::Broken(Broken::Write(error)))?;
+            .map_err(|error| SpliceError::PumpError(PumpError::Write(error)))?;
         *at += wrote;
         self.given += wrote as u64;
         if *at == bytes.len() {
@@ -140,8 +142,8 @@ impl<'a> Splice<'a> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        let pipe = pool::take().map_err(Stop::Refused)?;
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
+        let pipe = pool::take().map_err(SpliceError::Refused)?;
         loop {
             match splice(self.from, None, &pipe.write, None, MOST, FLAGS) {
                 Ok(0) => {
@@ -157,20 +159,24 @@ impl<'a> Splice<'a> {
                 Err(Errno::AGAIN) => match self.from.poll_readable(cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(Stop::Broken(Broken::Read(error))));
+                        return Poll::Ready(Err(SpliceError::PumpError(PumpError::Read(error))));
                     }
                     Poll::Pending => {
                         pool::give(pipe);
                         return Poll::Pending;
                     }
                 },
-                Err(errno) if refusal(errno) => return Poll::Ready(Err(Stop::Refused(errno))),
-                Err(errno) => return Poll::Ready(Err(Stop::Broken(Broken::Read(errno.into())))),
+                Err(errno) if refusal(errno) => {
+                    return Poll::Ready(Err(SpliceError::Refused(errno)));
+                }
+                Err(errno) => {
+                    return Poll::Ready(Err(SpliceError::PumpError(PumpError::Read(errno.into()))));
+                }
             }
         }
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
         while let Some((pipe, left)) = &mut self.filled {
             match splice(&pipe.read, None, self.to, None, *left, FLAGS) {
                 Ok(sent) => {
@@ -184,9 +190,15 @@ impl<'a> Splice<'a> {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => ready!(self.to.poll_writable(cx))
-                    .map_err(|error| Stop::Broken(Broken::Write(error)))?,
-                Err(errno) if refusal(errno) => return Poll::Ready(Err(Stop::Refused(errno))),
-                Err(errno) => return Poll::Ready(Err(Stop::Broken(Broken::Write(errno.into())))),
+                    .map_err(|error| SpliceError::PumpError(PumpError::Write(error)))?,
+                Err(errno) if refusal(errno) => {
+                    return Poll::Ready(Err(SpliceError::Refused(errno)));
+                }
+                Err(errno) => {
+                    return Poll::Ready(Err(SpliceError::PumpError(PumpError::Write(
+                        errno.into(),
+                    ))));
+                }
             }
         }
         Poll::Ready(Ok(()))

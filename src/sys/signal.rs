@@ -22,14 +22,14 @@ pub enum Stop {
 /// # Errors
 /// If no handler can be installed.
 pub async fn stop() -> io::Result<Stop> {
-    Asked::new()?.stop().await
+    StopSignals::new()?.stop().await
 }
 
 /// Whether we were asked to stop, heard from the moment this is made.
 #[derive(Debug)]
-pub struct Asked(Signals);
+pub struct StopSignals(Signals);
 
-impl Asked {
+impl StopSignals {
     /// From now on these signals no longer end the process by themselves.
     ///
     /// # Errors

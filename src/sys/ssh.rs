@@ -145,7 +145,7 @@ pub enum Destination {
 
 /// A login through a bridge that listens on this machine.
 #[derive(Clone, Debug)]
-pub struct Login<'a> {
+pub struct SshLogin<'a> {
     /// Where the bridge listens on the loopback address.
     pub port: u16,
     /// The device's name, among the known hosts and in the person's configuration.
@@ -160,7 +160,7 @@ pub struct Login<'a> {
     pub words: &'a [String],
 }
 
-impl Login<'_> {
+impl SshLogin<'_> {
     /// The words behind `ssh`. It takes options behind the host, too, so the person's words need no sorting.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
@@ -332,20 +332,20 @@ fn typed(words: &[String]) -> Vec<(String, String)> {
 }
 
 /// An option's letter among the words behind `ssh host`, and where its value begins.
-struct Place {
+struct TypedOption {
     letter: char,
     word: usize,
     from: usize,
 }
 
-impl Place {
+impl TypedOption {
     fn value<'a>(&self, words: &'a [String]) -> &'a str {
         words.get(self.word).map_or("", |word| &word[self.from..])
     }
 }
 
 /// Options end where a command begins.
-fn options(words: &[String]) -> Vec<Place> {
+fn options(words: &[String]) -> Vec<TypedOption> {
     // Letters that take a value; the rest of the word, else the next word.
     const WITH_VALUE: &str = "BbcDEeFIiJLlmOoPpQRSWw";
     let (mut found, mut word) = (Vec::new(), 0);
@@ -359,13 +359,13 @@ fn options(words: &[String]) -> Vec<Place> {
             let takes = WITH_VALUE.contains(letter);
             if takes && from > letters.len() {
                 word += 1;
-                found.push(Place {
+                found.push(TypedOption {
                     letter,
                     word,
                     from: 0,
                 });
             } else {
-                found.push(Place { letter, word, from });
+                found.push(TypedOption { letter, word, from });
             }
             if takes {
                 break;
@@ -474,7 +474,7 @@ mod tests {
         let alias = HostKeyAlias::new("dev1", "@device");
         let user: UserName = "gary".parse().unwrap();
         let theirs = ["-v".to_owned(), "uname".to_owned(), "-a b".to_owned()];
-        let full = Login {
+        let full = SshLogin {
             port: 2222,
             alias: &alias,
             destination: Destination::Device,
@@ -490,7 +490,7 @@ mod tests {
                 guards(false)
             )
         );
-        let bare = Login {
+        let bare = SshLogin {
             destination: Destination::Localhost,
             user: None,
             identity: None,
@@ -518,7 +518,7 @@ mod tests {
             ("-o hostkeyalias=pi", "HostKeyAlias=dev1"),
             ("-4", "AddressFamily="),
         ] {
-            let login = Login {
+            let login = SshLogin {
                 port: 1,
                 alias: &alias,
                 destination: Destination::Device,

@@ -43,7 +43,7 @@ const MAX_TEXT: usize = 200;
 
 /// What a service can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ServiceState {
     /// It has begun, and is not there for anybody yet.
     Starting,
     /// It is there for those whom it serves.
@@ -54,7 +54,7 @@ pub enum State {
     Stopping,
 }
 
-impl State {
+impl ServiceState {
     fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -68,7 +68,7 @@ impl State {
 /// What the file says. Times are seconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Told {
+pub struct StateReport {
     pub pid: u32,
     pub version: String,
     /// `starting`, `connected`, `lost` or `stopping`.
@@ -82,7 +82,7 @@ pub struct Told {
 
 /// Tells the state, with a few words for the person who asks. `Starting` means to systemd that start-up is
 /// done: a device must come up without a network, too.
-pub fn tell(state: State, text: &str) {
+pub fn tell(state: ServiceState, text: &str) {
     herald().tell(state, text);
 }
 
@@ -112,7 +112,7 @@ pub async fn keep_alive_while<T, F: Future<Output = bool>>(well: impl Fn() -> F)
 }
 
 /// Reads a state file; `None` when there is none that can be read.
-pub fn read(file: &Path) -> Option<Told> {
+pub fn read(file: &Path) -> Option<StateReport> {
     json::from_str(&std::fs::read_to_string(file).ok()?).ok()
 }
 
@@ -267,7 +267,7 @@ fn watchdog(env: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> 
 struct Herald {
     socket: Option<String>,
     file: Option<PathBuf>,
-    told: Mutex<Option<Told>>,
+    told: Mutex<Option<StateReport>>,
 }
 
 fn herald() -> &'static Herald {
@@ -282,13 +282,13 @@ fn herald() -> &'static Herald {
 }
 
 impl Herald {
-    fn tell(&self, state: State, text: &str) {
+    fn tell(&self, state: ServiceState, text: &str) {
         let text = short(text);
         // The file first: whoever hears the message may look there at once.
         self.write(state, &text);
         let status = if text.is_empty() { state.word() } else { &text };
         self.send(&match state {
-            State::Stopping => format!("STOPPING=1\nSTATUS={status}"),
+            ServiceState::Stopping => format!("STOPPING=1\nSTATUS={status}"),
             _ => format!("READY=1\nSTATUS={status}"),
         });
     }
@@ -301,7 +301,7 @@ impl Herald {
         }
     }
 
-    fn write(&self, state: State, text: &str) {
+    fn write(&self, state: ServiceState, text: &str) {
         let Some(file) = &self.file else { return };
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -312,7 +312,7 @@ impl Herald {
         if same && before.is_some_and(|before| before.text == text) {
             return;
         }
-        let next = Told {
+        let next = StateReport {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: state.word().to_owned(),
@@ -378,10 +378,18 @@ mod tests {
         let socket = UnixDatagram::bind(&name).unwrap();
         let herald = herald(Some(name.display().to_string()), None);
         for (state, text, want) in [
-            (State::Starting, "logging in", "READY=1\nSTATUS=logging in"),
-            (State::Connected, "", "READY=1\nSTATUS=connected"),
-            (State::Lost, "a\nMAINPID=1", "READY=1\nSTATUS=a MAINPID=1"),
-            (State::Stopping, "", "STOPPING=1\nSTATUS=stopping"),
+            (
+                ServiceState::Starting,
+                "logging in",
+                "READY=1\nSTATUS=logging in",
+            ),
+            (ServiceState::Connected, "", "READY=1\nSTATUS=connected"),
+            (
+                ServiceState::Lost,
+                "a\nMAINPID=1",
+                "READY=1\nSTATUS=a MAINPID=1",
+            ),
+            (ServiceState::Stopping, "", "STOPPING=1\nSTATUS=stopping"),
         ] {
             herald.tell(state, text);
             assert_eq!(heard(&socket), want, "{state:?}");
@@ -401,8 +409,8 @@ mod tests {
 
     #[test]
     fn nobody_listening_is_no_accident() {
-        herald(Some("/nowhere/at/all".to_owned()), None).tell(State::Connected, "");
-        herald(None, Some("/nowhere/at/all".into())).tell(State::Connected, "");
+        herald(Some("/nowhere/at/all".to_owned()), None).tell(ServiceState::Connected, "");
+        herald(None, Some("/nowhere/at/all".into())).tell(ServiceState::Connected, "");
     }
 
     #[test]
@@ -410,16 +418,16 @@ mod tests {
         let folder = Folder::new();
         let file = folder.0.join("state");
         let herald = herald(None, Some(file.clone()));
-        herald.tell(State::Connected, "as @me");
+        herald.tell(ServiceState::Connected, "as @me");
         let first = read(&file).unwrap();
         assert_eq!(
             (first.pid, first.state.as_str()),
             (std::process::id(), "connected")
         );
         std::fs::remove_file(&file).unwrap();
-        herald.tell(State::Connected, "as @me");
+        herald.tell(ServiceState::Connected, "as @me");
         assert!(!file.exists(), "written though nothing changed");
-        herald.tell(State::Lost, "\"why\"");
+        herald.tell(ServiceState::Lost, "\"why\"");
         let second = read(&file).unwrap();
         assert_eq!(
             (second.state.as_str(), second.text.as_str()),
@@ -469,7 +477,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, &lock).unwrap();
         assert!(take(&lock).unwrap().is_none());
         assert!(!elsewhere.exists());
-        herald(None, Some(state.clone())).tell(State::Connected, "");
+        herald(None, Some(state.clone())).tell(ServiceState::Connected, "");
         assert_eq!(mode(&state), 0o600);
     }
 

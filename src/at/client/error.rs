@@ -161,12 +161,12 @@ fn login_hint(fault: &Fault) -> Option<&'static str> {
 
 /// Why a connection is of no further use.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum LinkError {
     Lost(String),
     Silent(Duration),
 }
 
-impl Broken {
+impl LinkError {
     pub(super) fn into_error(self, who: &AtSign) -> AtError {
         match self {
             Self::Lost(why) => AtError::Lost {
@@ -178,19 +178,19 @@ impl Broken {
     }
 }
 
-impl From<WireError> for Broken {
+impl From<WireError> for LinkError {
     fn from(why: WireError) -> Self {
         Self::Lost(why.to_string())
     }
 }
 
-impl From<std::io::Error> for Broken {
+impl From<std::io::Error> for LinkError {
     fn from(why: std::io::Error) -> Self {
         Self::Lost(why.to_string())
     }
 }
 
-impl std::fmt::Display for Broken {
+impl std::fmt::Display for LinkError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lost(why) => f.write_str(why),

@@ -21,7 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-use super::{AtError, AtSign, Network, Timing, barred::Barred, error::Broken, worker::closes};
+use super::{AtError, AtSign, Network, Timing, barred::Barred, error::LinkError, worker::closes};
 
 /// Read at a time.
 const READ: usize = 4096;
@@ -32,20 +32,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 pub(super) type Stream = Box<dyn Duplex>;
 
 /// Makes connections to one atSign's atServer; not a word has been said on them yet.
-pub(super) trait Reach: Send + Sync + 'static {
+pub(super) trait Transport: Send + Sync + 'static {
     fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>>;
     /// The last connection led to another atSign's server.
     fn doubt(&self) {}
 }
 
 /// By directory, TCP and TLS.
-pub(super) struct OverNetwork {
+pub(super) struct NetworkTransport {
     pub network: Network,
     pub who: AtSign,
     pub timing: Timing,
 }
 
-impl Reach for OverNetwork {
+impl Transport for NetworkTransport {
     fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
         Box::pin(async move { self.connect().await })
     }
@@ -55,7 +55,7 @@ impl Reach for OverNetwork {
     }
 }
 
-impl OverNetwork {
+impl NetworkTransport {
     /// An address from memory gets a second chance with a fresh one: servers move.
     async fn connect(&self) -> Result<Stream, AtError> {
         loop {
@@ -85,14 +85,14 @@ impl OverNetwork {
 
 /// What a client's connections need to log in.
 #[derive(Clone)]
-pub(super) struct Door {
-    pub reach: Arc<dyn Reach>,
+pub(super) struct LoginContext {
+    pub reach: Arc<dyn Transport>,
     pub keys: Arc<AtKeys>,
     pub timing: Timing,
     pub barred: Arc<Barred>,
 }
 
-impl Door {
+impl LoginContext {
     /// Connects and logs in, unless these keys were refused for good a moment ago.
     pub(super) async fn log_in(&self) -> Result<Link, AtError> {
         self.log_in_reading(None).await
@@ -153,7 +153,7 @@ impl Link {
         who: &AtSign,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        let reach = OverNetwork {
+        let reach = NetworkTransport {
             network: network.clone(),
             who: who.clone(),
             timing,
@@ -267,9 +267,13 @@ impl Link {
         }
     }
 
-    pub(super) async fn ask_line(&mut self, line: &str, within: Duration) -> Result<Reply, Broken> {
+    pub(super) async fn ask_line(
+        &mut self,
+        line: &str,
+        within: Duration,
+    ) -> Result<Reply, LinkError> {
         if !self.is_usable() {
-            return Err(Broken::Lost("it is out of step".to_owned()));
+            return Err(LinkError::Lost("it is out of step".to_owned()));
         }
         // Dead until the answer is here, also when nobody waits for this future any more.
         self.dead = true;
@@ -285,7 +289,7 @@ impl Link {
             }
         };
         let outcome = timeout(within, exchange).await;
-        let outcome = outcome.unwrap_or(Err(Broken::Silent(within)));
+        let outcome = outcome.unwrap_or(Err(LinkError::Silent(within)));
         self.dead = outcome.is_err();
         outcome
     }
@@ -298,14 +302,14 @@ impl Link {
     }
 
     /// Sends a line without waiting for an answer.
-    pub(super) async fn send(&mut self, line: &str, within: Duration) -> Result<(), Broken> {
+    pub(super) async fn send(&mut self, line: &str, within: Duration) -> Result<(), LinkError> {
         let outcome = timeout(within, self.write(line)).await;
-        let outcome = outcome.unwrap_or(Err(Broken::Silent(within)));
+        let outcome = outcome.unwrap_or(Err(LinkError::Silent(within)));
         self.dead |= outcome.is_err();
         outcome
     }
 
-    async fn write(&mut self, line: &str) -> Result<(), Broken> {
+    async fn write(&mut self, line: &str) -> Result<(), LinkError> {
         self.stream
             .write_all(format!("{line}\n").as_bytes())
             .await?;
@@ -313,7 +317,7 @@ impl Link {
     }
 
     /// Waits for bytes; false at the end of the stream. Nothing is lost when the wait is given up.
-    pub(super) async fn fill(&mut self) -> Result<bool, Broken> {
+    pub(super) async fn fill(&mut self) -> Result<bool, LinkError> {
         let count = self.stream.read(&mut self.read[..]).await?;
         self.replies.push(&self.read[..count]);
         self.ended |= count == 0;
@@ -321,12 +325,12 @@ impl Link {
     }
 
     /// A server that is full, or will not have us, says so and closes, without a prompt.
-    fn last_words(&mut self) -> Result<Reply, Broken> {
+    fn last_words(&mut self) -> Result<Reply, LinkError> {
         let words = self.replies.finish()?;
-        words.ok_or_else(|| Broken::Lost("it was closed".to_owned()))
+        words.ok_or_else(|| LinkError::Lost("it was closed".to_owned()))
     }
 
-    pub(super) fn pop(&mut self) -> Result<Option<Reply>, Broken> {
+    pub(super) fn pop(&mut self) -> Result<Option<Reply>, LinkError> {
         Ok(self.replies.pop()?)
     }
 
@@ -346,17 +350,17 @@ impl Link {
     }
 
     /// While nothing is asked: ends when the connection does, or when something comes that nobody asked for.
-    pub(super) async fn watch(&mut self) -> Broken {
+    pub(super) async fn watch(&mut self) -> LinkError {
         loop {
             match self.pop() {
                 Ok(None) => {}
-                Ok(Some(Reply::Error(fault))) => return Broken::Lost(fault.to_string()),
-                Ok(Some(_)) => return Broken::Lost("it is out of step".to_owned()),
+                Ok(Some(Reply::Error(fault))) => return LinkError::Lost(fault.to_string()),
+                Ok(Some(_)) => return LinkError::Lost("it is out of step".to_owned()),
                 Err(broken) => return broken,
             }
             match self.fill().await {
                 Ok(true) => {}
-                Ok(false) => return Broken::Lost("it was closed".to_owned()),
+                Ok(false) => return LinkError::Lost("it was closed".to_owned()),
                 Err(broken) => return broken,
             }
         }

@@ -34,14 +34,14 @@ use crate::{
         verb::Verb,
     },
     net::{
-        places::{Limits, Places, Share},
+        places::{Limits, Places, Quota},
         recent::Recent,
     },
 };
 
 use super::{
     AtError, Client,
-    error::Broken,
+    error::LinkError,
     link::{self, Link},
     worker,
 };
@@ -67,19 +67,19 @@ const MAX_REMEMBERED: usize = 1024;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Party {
-    Asker(AtSign),
+enum Asker {
+    One(AtSign),
     Suspects,
 }
 
 /// The connections, and what is remembered.
 pub(super) struct Lookups {
-    places: Places<Party>,
-    memory: StdMutex<Memory>,
-    idle: StdMutex<Idle>,
+    places: Places<Asker>,
+    memory: StdMutex<PeerFailures>,
+    idle: StdMutex<IdleLinks>,
 }
 
-struct Memory {
+struct PeerFailures {
     /// Whose atServer was silent.
     silent: Recent<AtSign>,
     /// Who asked for such a one.
@@ -89,7 +89,7 @@ struct Memory {
 }
 
 #[derive(Default)]
-struct Idle {
+struct IdleLinks {
     links: Vec<(Link, Instant)>,
     /// Somebody closes what is old.
     tended: bool,
@@ -100,7 +100,7 @@ impl Lookups {
         let recent = || Recent::new(MEMORY, MAX_REMEMBERED);
         Arc::new(Self {
             places: Places::new(LIMITS),
-            memory: StdMutex::new(Memory {
+            memory: StdMutex::new(PeerFailures {
                 silent: recent(),
                 suspects: recent(),
                 shut: Recent::new(SHUT_OUT, MAX_REMEMBERED),
@@ -109,11 +109,11 @@ impl Lookups {
         })
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    fn memory(&self) -> MutexGuard<'_, PeerFailures> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
+    fn idle(&self) -> MutexGuard<'_, IdleLinks> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,7 +127,7 @@ impl Lookups {
     ) -> Result<String, AtError> {
         let within = client.timing().lookup;
         self.recall(of)?;
-        let waiting = timeout(within, self.places.wait(self.shares(asker))).await;
+        let waiting = timeout(within, self.places.wait(self.quotas(asker))).await;
         let Ok(Some(_place)) = waiting else {
             return Err(AtError::NoKeyNow(of.clone(), "too many keys are asked for"));
         };
@@ -172,12 +172,12 @@ impl Lookups {
         self.memory().suspects.has(asker, Instant::now())
     }
 
-    fn shares(&self, asker: &AtSign) -> Vec<Share<Party>> {
-        let mut shares = vec![(Party::Asker(asker.clone()), OF_ONE)];
+    fn quotas(&self, asker: &AtSign) -> Vec<Quota<Asker>> {
+        let mut quotas = vec![(Asker::One(asker.clone()), OF_ONE)];
         if self.is_suspect(asker) {
-            shares.push((Party::Suspects, OF_SUSPECTS));
+            quotas.push((Asker::Suspects, OF_SUSPECTS));
         }
-        shares
+        quotas
     }
 
     /// On a connection that is there; where it has ended meanwhile, or there is none, on a new one.
@@ -194,7 +194,7 @@ impl Lookups {
             None => None,
         };
         let (reply, link) = match earlier {
-            Some((Err(Broken::Lost(_)), _)) | None => {
+            Some((Err(LinkError::Lost(_)), _)) | None => {
                 let mut link = client.0.base.log_in().await?;
                 (link.ask_line(&line, within).await, link)
             }

@@ -62,11 +62,11 @@ pub use monitor::{Event, Pulse, Subscription};
 pub use timing::Timing;
 
 use barred::Barred;
-use link::{Door, OverNetwork, Reach};
+use link::{LoginContext, NetworkTransport, Transport};
 use lookups::Lookups;
-use monitor::{Monitor, PassedOver, Seen, Torn};
+use monitor::{DeliveredIds, Monitor, PassedOver, TornLines};
 use sharing::Freshness;
-use worker::{Job, Worker};
+use worker::{QueuedCommand, Worker};
 
 /// More than a call's own deadline, so that the worker's better reason arrives first.
 const GRACE: Duration = Duration::from_secs(1);
@@ -103,9 +103,9 @@ pub struct Outgoing {
 pub struct Client(Arc<Inner>);
 
 /// What all connections of one client share.
-struct Base {
+struct Connections {
     keys: Arc<AtKeys>,
-    reach: Arc<dyn Reach>,
+    reach: Arc<dyn Transport>,
     timing: Timing,
     barred: Arc<Barred>,
     /// Its end is every task's.
@@ -114,12 +114,12 @@ struct Base {
 }
 
 struct Inner {
-    base: Base,
-    jobs: Sender<Job>,
-    peers: sharing::Peers,
+    base: Connections,
+    jobs: Sender<QueuedCommand>,
+    peers: sharing::PeerKeyCache,
     /// There for services.
     lookups: OnceLock<Arc<Lookups>>,
-    opener: opening::Opener,
+    opener: opening::KeyOpener,
 }
 
 impl std::fmt::Debug for Client {
@@ -146,7 +146,7 @@ impl Client {
         keys: Arc<AtKeys>,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        let reach = OverNetwork {
+        let reach = NetworkTransport {
             network: network.clone(),
             who: keys.atsign.clone(),
             timing,
@@ -167,12 +167,12 @@ impl Client {
         limit: usize,
     ) -> Result<(Self, Subscription), AtError> {
         let timing = Timing::default();
-        let reach: Arc<dyn Reach> = Arc::new(OverNetwork {
+        let reach: Arc<dyn Transport> = Arc::new(NetworkTransport {
             network: network.clone(),
             who: keys.atsign.clone(),
             timing,
         });
-        let base = Base::new(reach, keys, timing);
+        let base = Connections::new(reach, keys, timing);
         let (subscription, went) = base.listen(regex, false, limit);
         let (client, live) = zip(Self::login_on(base), went.recv()).await;
         // A login that fails ends the monitor, too; its own reason is the better one.
@@ -182,23 +182,23 @@ impl Client {
     }
 
     async fn login_over(
-        reach: Arc<dyn Reach>,
+        reach: Arc<dyn Transport>,
         keys: Arc<AtKeys>,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        Self::login_on(Base::new(reach, keys, timing)).await
+        Self::login_on(Connections::new(reach, keys, timing)).await
     }
 
-    async fn login_on(base: Base) -> Result<Self, AtError> {
+    async fn login_on(base: Connections) -> Result<Self, AtError> {
         let link = base.log_in().await?;
         let (jobs, work) = bounded(worker::QUEUE);
-        spawn(Worker::new(base.door(), work, link).run());
+        spawn(Worker::new(base.logins(), work, link).run());
         Ok(Self(Arc::new(Inner {
             base,
             jobs,
-            peers: sharing::Peers::default(),
+            peers: sharing::PeerKeyCache::default(),
             lookups: OnceLock::new(),
-            opener: opening::Opener::default(),
+            opener: opening::KeyOpener::default(),
         })))
     }
 
@@ -216,7 +216,7 @@ impl Client {
         &self.0.base.timing
     }
 
-    fn peers(&self) -> &sharing::Peers {
+    fn peers(&self) -> &sharing::PeerKeyCache {
         &self.0.peers
     }
 
@@ -234,7 +234,7 @@ impl Client {
         }
     }
 
-    fn opener(&self) -> &opening::Opener {
+    fn opener(&self) -> &opening::KeyOpener {
         &self.0.opener
     }
 
@@ -251,7 +251,7 @@ impl Client {
         }
         let call = self.timing().call;
         let (answer, answered) = bounded(1);
-        let job = Job {
+        let job = QueuedCommand {
             line: link::command(verb)?,
             repeatable: worker::is_repeatable(verb),
             until: Instant::now() + call,
@@ -460,8 +460,8 @@ impl Client {
     }
 }
 
-impl Base {
-    fn new(reach: Arc<dyn Reach>, keys: Arc<AtKeys>, timing: Timing) -> Self {
+impl Connections {
+    fn new(reach: Arc<dyn Transport>, keys: Arc<AtKeys>, timing: Timing) -> Self {
         let (gate, stop) = bounded(1);
         Self {
             keys,
@@ -473,8 +473,8 @@ impl Base {
         }
     }
 
-    fn door(&self) -> Door {
-        Door {
+    fn logins(&self) -> LoginContext {
+        LoginContext {
             reach: Arc::clone(&self.reach),
             keys: Arc::clone(&self.keys),
             timing: self.timing,
@@ -483,7 +483,7 @@ impl Base {
     }
 
     async fn log_in(&self) -> Result<Link, AtError> {
-        self.door().log_in().await
+        self.logins().log_in().await
     }
 
     /// Starts a monitor's task; the second half tells how its first attempt went.
@@ -498,7 +498,7 @@ impl Base {
         let (alive, dropped) = bounded(1);
         let pulse = Pulse::new();
         let monitor = Monitor {
-            door: self.door(),
+            logins: self.logins(),
             keys: Arc::clone(&self.keys),
             timing: self.timing,
             regex: regex.to_owned(),
@@ -506,9 +506,9 @@ impl Base {
             limit,
             events,
             pulse: pulse.clone(),
-            seen: Seen::new(),
+            seen: DeliveredIds::new(),
             last: None,
-            torn: Torn::default(),
+            torn: TornLines::default(),
             passed_over: PassedOver::default(),
         };
         spawn(monitor.run(live, [dropped, self.stop.clone()]));

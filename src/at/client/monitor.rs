@@ -43,9 +43,9 @@ use crate::{
 
 use super::{
     AtError, Timing,
-    error::Broken,
+    error::LinkError,
     jitter,
-    link::{Door, Link},
+    link::{Link, LoginContext},
 };
 
 /// Events that may wait for a slow consumer.
@@ -123,7 +123,7 @@ impl Pulse {
 }
 
 pub(super) struct Monitor {
-    pub door: Door,
+    pub logins: LoginContext,
     pub keys: Arc<AtKeys>,
     pub timing: Timing,
     pub regex: String,
@@ -133,10 +133,10 @@ pub(super) struct Monitor {
     pub limit: usize,
     pub events: Sender<Event>,
     pub pulse: Pulse,
-    pub seen: Seen,
+    pub seen: DeliveredIds,
     /// The server's clock in what it last told, in milliseconds since 1970.
     pub last: Option<u64>,
-    pub torn: Torn,
+    pub torn: TornLines,
     pub passed_over: PassedOver,
 }
 
@@ -144,19 +144,19 @@ pub(super) struct Monitor {
 struct Gone;
 
 /// Why listening ended.
-enum End {
+enum ListenError {
     Lost(String),
     Gone,
 }
 
-impl From<Gone> for End {
+impl From<Gone> for ListenError {
     fn from(_: Gone) -> Self {
         Self::Gone
     }
 }
 
-impl From<Broken> for End {
-    fn from(why: Broken) -> Self {
+impl From<LinkError> for ListenError {
+    fn from(why: LinkError) -> Self {
         Self::Lost(why.to_string())
     }
 }
@@ -188,7 +188,7 @@ impl Monitor {
         let mut backoff = Backoff::new(self.timing.retry.0, self.timing.retry.1);
         loop {
             let began = Instant::now();
-            let End::Lost(why) = self.watch(&mut link).await else {
+            let ListenError::Lost(why) = self.watch(&mut link).await else {
                 return;
             };
             self.left(&link);
@@ -211,7 +211,7 @@ impl Monitor {
     async fn come_back(&mut self, backoff: &mut Backoff) -> Result<Link, Gone> {
         loop {
             let pause = backoff.pause(jitter());
-            sleep(pause.max(self.door.barred.left())).await;
+            sleep(pause.max(self.logins.barred.left())).await;
             match self.start().await {
                 Ok((link, first)) => {
                     info!("atsign={} connection=monitor back", self.keys.atsign);
@@ -260,7 +260,7 @@ impl Monitor {
     async fn attempt(&mut self, settle: Duration) -> Result<(Link, Reply), AtError> {
         // The longest that any line may be need not be told.
         let limit = Some(self.limit).filter(|limit| *limit < MAX_LINE);
-        let mut link = self.door.log_in_reading(limit).await?;
+        let mut link = self.logins.log_in_reading(limit).await?;
         let within = self.timing.reply;
         let line = super::link::command(&monitor(&self.regex, self.own, self.last))?;
         link.becomes_monitor(self.limit);
@@ -285,9 +285,9 @@ impl Monitor {
 
     /// Waits for the first line that only a monitor says, or the answer to `noop:0`. What else was missed comes behind
     /// it, and is heard as it comes. Time in which a long line comes in does not count.
-    async fn prove(&mut self, link: &mut Link) -> Result<Reply, Broken> {
+    async fn prove(&mut self, link: &mut Link) -> Result<Reply, LinkError> {
         let within = self.timing.reply;
-        let (mut since, mut rest) = (Instant::now(), Rest::default());
+        let (mut since, mut rest) = (Instant::now(), PartialLine::default());
         loop {
             let mut heard = false;
             while let Some(reply) = link.pop()? {
@@ -299,7 +299,7 @@ impl Monitor {
                 }
             }
             if rest.waited(link, heard) > self.timing.line {
-                return Err(Broken::Lost(HALF_A_LINE.to_owned()));
+                return Err(LinkError::Lost(HALF_A_LINE.to_owned()));
             }
             if link.is_partial() {
                 since = Instant::now();
@@ -307,9 +307,9 @@ impl Monitor {
             let left = within.saturating_sub(since.elapsed());
             match timeout(left, link.fill()).await {
                 Ok(Ok(true)) => self.pulse.beat(),
-                Ok(Ok(false)) => return Err(Broken::Lost("it was closed".to_owned())),
+                Ok(Ok(false)) => return Err(LinkError::Lost("it was closed".to_owned())),
                 Ok(Err(broken)) => return Err(broken),
-                Err(_) => return Err(Broken::Silent(within)),
+                Err(_) => return Err(LinkError::Silent(within)),
             }
         }
     }
@@ -320,25 +320,25 @@ impl Monitor {
     }
 
     /// Delivers until the connection is dead.
-    async fn watch(&mut self, link: &mut Link) -> End {
+    async fn watch(&mut self, link: &mut Link) -> ListenError {
         let mut asked = false;
-        let mut rest = Rest::default();
+        let mut rest = PartialLine::default();
         loop {
             let heard = match self.deliver_from(link).await {
                 Ok(heard) => heard,
                 Err(end) => return end,
             };
             if rest.waited(link, heard) > self.timing.line {
-                return End::Lost(HALF_A_LINE.to_owned());
+                return ListenError::Lost(HALF_A_LINE.to_owned());
             }
             match timeout(self.timing.silence, link.fill()).await {
                 Ok(Ok(true)) => {
                     self.pulse.beat();
                     asked = false;
                 }
-                Ok(Ok(false)) => return End::Lost("it was closed".to_owned()),
+                Ok(Ok(false)) => return ListenError::Lost("it was closed".to_owned()),
                 Ok(Err(broken)) => return broken.into(),
-                Err(_) if asked => return End::Lost("the server is silent".to_owned()),
+                Err(_) if asked => return ListenError::Lost("the server is silent".to_owned()),
                 Err(_) => {
                     asked = true;
                     if let Err(broken) = link.send("noop:0", self.timing.silence).await {
@@ -350,12 +350,12 @@ impl Monitor {
     }
 
     /// Whether there was a line.
-    async fn deliver_from(&mut self, link: &mut Link) -> Result<bool, End> {
+    async fn deliver_from(&mut self, link: &mut Link) -> Result<bool, ListenError> {
         let mut heard = false;
         while let Some(reply) = link.pop()? {
             heard = true;
             match reply {
-                Reply::Error(fault) => return Err(End::Lost(fault.to_string())),
+                Reply::Error(fault) => return Err(ListenError::Lost(fault.to_string())),
                 reply => self.hear(reply).await?,
             }
         }
@@ -419,12 +419,12 @@ const HALF_A_LINE: &str = "it stopped in the middle of a line";
 
 /// Since when the rest of a line is waited for.
 #[derive(Default)]
-struct Rest {
+struct PartialLine {
     since: Option<Instant>,
     stretch: Option<u64>,
 }
 
-impl Rest {
+impl PartialLine {
     /// How long by now. `heard`: a whole line came since the last look.
     fn waited(&mut self, link: &Link, heard: bool) -> Duration {
         let stretch = link.skipping().map(|bytes| bytes / STRETCH);
@@ -441,12 +441,12 @@ impl Rest {
 
 /// Connections that ended in the middle of a line that was passed over, with nothing heard in between.
 #[derive(Default)]
-pub(super) struct Torn {
+pub(super) struct TornLines {
     at: Option<u64>,
     times: u32,
 }
 
-impl Torn {
+impl TornLines {
     fn is_too_often(&mut self, at: Option<u64>) -> bool {
         if self.at != at {
             *self = Self { at, times: 0 };
@@ -490,13 +490,13 @@ fn monitor(regex: &str, own: bool, last: Option<u64>) -> Verb {
 }
 
 /// The newest ids, as keyed hashes: a sender chooses ids and their length.
-pub(super) struct Seen {
+pub(super) struct DeliveredIds {
     hasher: RandomState,
     set: HashSet<u64>,
     order: VecDeque<u64>,
 }
 
-impl Seen {
+impl DeliveredIds {
     pub(super) fn new() -> Self {
         Self {
             hasher: RandomState::new(),

@@ -43,14 +43,14 @@ const MAX_SENDERS: usize = 4096;
 const WRAPPED: usize = 344;
 
 #[derive(Default)]
-pub(super) struct Opener {
-    senders: StdMutex<HashMap<AtSign, Sender>>,
+pub(super) struct KeyOpener {
+    senders: StdMutex<HashMap<AtSign, SenderKeys>>,
     /// Held while RSA works.
     turn: Mutex<()>,
 }
 
 #[derive(Default)]
-struct Sender {
+struct SenderKeys {
     /// Cipher text and what was in it; `None`: it could not be opened.
     keys: VecDeque<(String, Option<AesKey>)>,
     /// When new ones were opened.
@@ -59,7 +59,7 @@ struct Sender {
     looked_up: Option<String>,
 }
 
-impl Sender {
+impl SenderKeys {
     fn known(&self, wrapped: &str) -> Option<Result<AesKey, CryptoError>> {
         let (_, key) = self.keys.iter().find(|(known, _)| known == wrapped)?;
         Some(key.clone().ok_or(CryptoError::Decrypt))
@@ -88,13 +88,13 @@ impl Sender {
     }
 }
 
-impl Opener {
-    fn senders(&self) -> MutexGuard<'_, HashMap<AtSign, Sender>> {
+impl KeyOpener {
+    fn senders(&self) -> MutexGuard<'_, HashMap<AtSign, SenderKeys>> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works with what is known of a sender; `None` when there is no room for another one.
-    fn with<T>(&self, from: &AtSign, work: impl FnOnce(&mut Sender) -> T) -> Option<T> {
+    fn with<T>(&self, from: &AtSign, work: impl FnOnce(&mut SenderKeys) -> T) -> Option<T> {
         let mut senders = self.senders();
         if senders.len() >= MAX_SENDERS && !senders.contains_key(from) {
             let now = Instant::now();
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_sender_has_five_new_keys_an_hour() {
-        let mut sender = Sender::default();
+        let mut sender = SenderKeys::default();
         let start = Instant::now();
         for count in 0..MAX_NEW {
             assert!(sender.admit(start), "{count}");
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn each_cipher_text_counts_once_and_failures_count_too() {
         let keys = Arc::new(keys("legacy_file"));
-        let (opener, bob) = (Opener::default(), atsign("@bob"));
+        let (opener, bob) = (KeyOpener::default(), atsign("@bob"));
         let public = keys.encryption.public();
         let good = public
             .wrap(&crate::at::crypto::to_base64(&[1; 32]))

@@ -38,14 +38,14 @@ const MAX_PEERS: usize = 1024;
 
 /// One atSign we have to do with. Whoever looks its keys up holds the lock, so that two callers never make two keys.
 #[derive(Default)]
-struct Peer {
+struct PeerKeys {
     shared: Mutex<Option<(Arc<SharedKey>, Instant)>>,
     public: StdMutex<Option<(PublicKey, Instant)>>,
     /// Held while somebody asks for the public key.
     asking: Mutex<()>,
 }
 
-impl Peer {
+impl PeerKeys {
     fn remembered(&self) -> Option<PublicKey> {
         let public = self.public.lock().unwrap_or_else(PoisonError::into_inner);
         let (key, _) = public.as_ref().filter(|(_, at)| at.elapsed() < PUBLIC)?;
@@ -54,10 +54,10 @@ impl Peer {
 }
 
 #[derive(Default)]
-pub(super) struct Peers(StdMutex<HashMap<AtSign, Arc<Peer>>>);
+pub(super) struct PeerKeyCache(StdMutex<HashMap<AtSign, Arc<PeerKeys>>>);
 
-impl Peers {
-    fn get(&self, who: &AtSign) -> Arc<Peer> {
+impl PeerKeyCache {
+    fn get(&self, who: &AtSign) -> Arc<PeerKeys> {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if peers.len() >= MAX_PEERS && !peers.contains_key(who) {
             peers.clear();
@@ -216,7 +216,7 @@ async fn look_up(
     asker: &AtSign,
     of: &AtSign,
     freshness: Freshness,
-    peer: &Peer,
+    peer: &PeerKeys,
 ) -> Result<Option<PublicKey>, AtError> {
     let verb = Verb::Plookup {
         key: AtKey::own("publickey", of),

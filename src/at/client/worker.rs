@@ -35,9 +35,9 @@ use crate::{
 
 use super::{
     AtError, Timing,
-    error::Broken,
+    error::LinkError,
     jitter,
-    link::{Door, Link},
+    link::{Link, LoginContext},
 };
 
 /// How many commands may wait for their turn before callers have to.
@@ -46,7 +46,7 @@ pub(super) const QUEUE: usize = 32;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One command and who waits for its answer.
-pub(super) struct Job {
+pub(super) struct QueuedCommand {
     pub line: String,
     /// Whether it may be sent again when the connection dies under it.
     pub repeatable: bool,
@@ -96,10 +96,10 @@ pub(super) fn is_private(verb: &Verb) -> bool {
 }
 
 pub(super) struct Worker {
-    door: Door,
+    logins: LoginContext,
     keys: Arc<AtKeys>,
     timing: Timing,
-    jobs: Receiver<Job>,
+    jobs: Receiver<QueuedCommand>,
     link: Option<Link>,
     backoff: Backoff,
     /// When connecting last failed.
@@ -107,20 +107,20 @@ pub(super) struct Worker {
 }
 
 /// What the worker does next.
-enum Next {
-    Serve(Job),
+enum Wakeup {
+    Serve(QueuedCommand),
     Probe,
     Reconnect,
-    Drop(Broken),
+    Drop(LinkError),
     End,
 }
 
 impl Worker {
-    pub(super) fn new(door: Door, jobs: Receiver<Job>, link: Link) -> Self {
-        let timing = door.timing;
+    pub(super) fn new(logins: LoginContext, jobs: Receiver<QueuedCommand>, link: Link) -> Self {
+        let timing = logins.timing;
         Self {
-            keys: Arc::clone(&door.keys),
-            door,
+            keys: Arc::clone(&logins.keys),
+            logins,
             timing,
             jobs,
             link: Some(link),
@@ -133,18 +133,18 @@ impl Worker {
     pub(super) async fn run(mut self) {
         loop {
             match self.next().await {
-                Next::Serve(job) => self.serve(job).await,
-                Next::Probe => self.probe().await,
-                Next::Reconnect => {
+                Wakeup::Serve(job) => self.serve(job).await,
+                Wakeup::Probe => self.probe().await,
+                Wakeup::Reconnect => {
                     if let Ok(link) = self.connect().await {
                         self.link = Some(link);
                     }
                 }
-                Next::Drop(why) => {
+                Wakeup::Drop(why) => {
                     info!("atsign={} connection=command lost: {why}", self.keys.atsign);
                     self.link = None;
                 }
-                Next::End => break,
+                Wakeup::End => break,
             }
         }
         if let Some(link) = self.link {
@@ -152,23 +152,23 @@ impl Worker {
         }
     }
 
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self) -> Wakeup {
         let job = async {
             match self.jobs.recv().await {
-                Ok(job) => Next::Serve(job),
-                Err(_) => Next::End,
+                Ok(job) => Wakeup::Serve(job),
+                Err(_) => Wakeup::End,
             }
         };
         let quiet = async {
             match &mut self.link {
                 Some(link) => match timeout(self.timing.idle, link.watch()).await {
-                    Ok(broken) => Next::Drop(broken),
-                    Err(_) => Next::Probe,
+                    Ok(broken) => Wakeup::Drop(broken),
+                    Err(_) => Wakeup::Probe,
                 },
                 None => {
                     let pause = self.backoff.pause(jitter());
-                    sleep(pause.max(self.door.barred.left())).await;
-                    Next::Reconnect
+                    sleep(pause.max(self.logins.barred.left())).await;
+                    Wakeup::Reconnect
                 }
             }
         };
@@ -186,7 +186,7 @@ impl Worker {
         }
     }
 
-    async fn serve(&mut self, job: Job) {
+    async fn serve(&mut self, job: QueuedCommand) {
         let mut again = true;
         let outcome = loop {
             if job.answer.is_closed() {
@@ -206,7 +206,7 @@ impl Worker {
                 self.link = Some(link);
             }
             let may_repeat = match &reply {
-                Err(Broken::Lost(_)) => job.repeatable,
+                Err(LinkError::Lost(_)) => job.repeatable,
                 // Refused before it ran: the login has been forgotten.
                 Ok(Reply::Error(fault)) => fault.code == Some(Code::Unauthenticated),
                 _ => false,
@@ -244,7 +244,7 @@ impl Worker {
     }
 
     async fn connect(&mut self) -> Result<Link, AtError> {
-        let outcome = self.door.log_in().await;
+        let outcome = self.logins.log_in().await;
         match &outcome {
             Ok(_) => {
                 info!("atsign={} connection=command back", self.keys.atsign);
@@ -264,7 +264,7 @@ impl Worker {
 }
 
 /// The text behind `data:`, or why there is none.
-pub(super) fn judge(reply: Result<Reply, Broken>, who: &AtSign) -> Result<String, AtError> {
+pub(super) fn judge(reply: Result<Reply, LinkError>, who: &AtSign) -> Result<String, AtError> {
     match reply {
         Ok(Reply::Data(text)) => Ok(text),
         Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),

@@ -255,7 +255,7 @@ pub enum Verb {
         otp: String,
         ttl: Option<u64>,
     },
-    Keys(Keys),
+    Keys(KeysCommand),
     Stream {
         /// File transfer, of no use here: what stands behind the colon.
         rest: String,
@@ -264,7 +264,7 @@ pub enum Verb {
 
 /// Which list `config` speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum List {
+pub enum AccessList {
     /// These may not connect.
     Block,
     /// Only these may connect, once the list is not empty.
@@ -275,9 +275,9 @@ pub enum List {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Config {
-    Add(List, Vec<AtSign>),
-    Remove(List, Vec<AtSign>),
-    Show(List),
+    Add(AccessList, Vec<AtSign>),
+    Remove(AccessList, Vec<AtSign>),
+    Show(AccessList),
     /// `set`, `reset`, `print`: only in test mode of the original.
     Setting {
         operation: String,
@@ -305,7 +305,7 @@ pub enum EnrollOperation {
 /// The `keys` command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Keys {
+pub struct KeysCommand {
     /// `get`, `put` or `delete`.
     pub operation: String,
     /// `public`, `private` or `self`.

@@ -7,7 +7,7 @@
 //! Whatever is taken must be followed by another colon, a blank or nothing: so `llookup:all@alice`
 //! asks for a key called `all`.
 
-use super::{Dialect, parse::Bad};
+use super::{Dialect, parse::BadParameters};
 use crate::at::metadata::{self, Metadata, Spelling};
 
 /// What is left of a command: empty, or it starts with `:` or a blank.
@@ -70,30 +70,30 @@ impl<'a> Params<'a> {
     }
 
     /// Everything that is left, behind its colon. Not empty.
-    pub(super) fn all(&self) -> Result<&'a str, Bad> {
-        let all = self.rest.strip_prefix(':').ok_or(Bad::Form)?;
+    pub(super) fn all(&self) -> Result<&'a str, BadParameters> {
+        let all = self.rest.strip_prefix(':').ok_or(BadParameters::Form)?;
         if all.is_empty() {
-            Err(Bad::Form)
+            Err(BadParameters::Form)
         } else {
             Ok(all)
         }
     }
 
     /// Everything that is left, behind a blank. `None` when nothing is left.
-    pub(super) fn behind_blank(&self) -> Result<Option<&'a str>, Bad> {
+    pub(super) fn behind_blank(&self) -> Result<Option<&'a str>, BadParameters> {
         match self.rest.strip_prefix(' ') {
-            Some("") => Err(Bad::Form),
+            Some("") => Err(BadParameters::Form),
             Some(text) => Ok(Some(text)),
             None => self.end().map(|()| None),
         }
     }
 
     /// Nothing is left.
-    pub(super) fn end(&self) -> Result<(), Bad> {
+    pub(super) fn end(&self) -> Result<(), BadParameters> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(Bad::Form)
+            Err(BadParameters::Form)
         }
     }
 

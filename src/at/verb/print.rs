@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    Config, Detail, EnrollOperation, HashingAlgo, Keys, List, Notify, Operation, SigningAlgo,
-    Subject, Verb,
+    AccessList, Config, Detail, EnrollOperation, HashingAlgo, KeysCommand, Notify, Operation,
+    SigningAlgo, Subject, Verb,
 };
 use crate::at::{
     atsign::AtSign,
@@ -276,7 +276,7 @@ fn notify_all(f: &mut Formatter<'_>, to: &[AtSign], notify: &Notify) -> fmt::Res
     behind(f, ':', &notify.value)
 }
 
-impl Display for List {
+impl Display for AccessList {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Block => "block",
@@ -301,7 +301,7 @@ impl Display for Config {
     }
 }
 
-impl Display for Keys {
+impl Display for KeysCommand {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "keys:{}", self.operation)?;
         behind(f, ':', &self.visibility)?;

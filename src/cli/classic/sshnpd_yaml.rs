@@ -16,7 +16,7 @@
 //! noports:packages/dart/sshnoports/bundles/core/config/sshnpd.yaml (`ssh/ssh-client`).
 
 use super::profile::Word;
-use crate::text::yaml::{BadYaml, Place, tree};
+use crate::text::yaml::{BadYaml, NodePath, tree};
 
 /// Where it is, unless somebody says otherwise.
 pub(super) const USUAL: &str = "/etc/noports/sshnpd.yaml";
@@ -77,10 +77,10 @@ const MEMBERS: &[(&str, &str, &str, Kind)] = &[
 pub(super) fn read(text: &str) -> Result<(Vec<Word>, Vec<String>), BadYaml> {
     let root = tree(text)?;
     let (mut words, mut remarks) = (Vec::new(), Vec::new());
-    let ignored = |path: &str, place: &Place| {
+    let ignored = |path: &str, place: &NodePath| {
         format!("line {}: {path} is not known and left out", place.line())
     };
-    for (section, place) in Place::top(&root).entries()? {
+    for (section, place) in NodePath::top(&root).entries()? {
         if !MEMBERS.iter().any(|row| row.0 == section) {
             remarks.push(ignored(section, &place));
             continue;
@@ -98,7 +98,7 @@ pub(super) fn read(text: &str) -> Result<(Vec<Word>, Vec<String>), BadYaml> {
     Ok((words, remarks))
 }
 
-fn word(option: &str, kind: Kind, place: &Place) -> Result<Option<Word>, BadYaml> {
+fn word(option: &str, kind: Kind, place: &NodePath) -> Result<Option<Word>, BadYaml> {
     let text = match kind {
         Kind::List if !place.is_text() => {
             let texts = place.texts()?;

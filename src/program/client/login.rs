@@ -19,7 +19,7 @@ use crate::{
     },
     sys::{
         self,
-        ssh::{self, Destination, HostKeyAlias, Login, UserName},
+        ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
     },
 };
 
@@ -137,7 +137,7 @@ pub(super) fn alias(wish: &Wish) -> HostKeyAlias {
 }
 
 fn ssh_words(wish: &Wish, user: &UserName, port: u16, destination: Destination) -> Vec<OsString> {
-    let login = Login {
+    let login = SshLogin {
         port,
         alias: &alias(wish),
         destination,

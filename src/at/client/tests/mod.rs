@@ -205,7 +205,7 @@ fn error(text: &str) -> Act {
 /// Plain TCP: what TLS adds is tested where it is made, and once more at the end of this file.
 struct Wire(std::net::SocketAddr);
 
-impl Reach for Wire {
+impl Transport for Wire {
     fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
         Box::pin(async move {
             let tcp = TcpStream::connect(self.0).await;
