@@ -48,13 +48,14 @@ impl<R, W> Copy<R, W> {
         if let Some(cipher) = &mut cipher {
             cipher.apply(&mut early);
         }
-        let phase = match early.is_empty() {
-            true => Phase::Read,
-            false => Phase::Write {
+        let phase = if early.is_empty() {
+            Phase::Read
+        } else {
+            Phase::Write {
                 end: early.len(),
                 bytes: early,
                 at: 0,
-            },
+            }
         };
         Self {
             from,

@@ -10,7 +10,14 @@ use std::{
 
 use async_io::Timer;
 
-use super::join::Carried;
+/// Bytes moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// From `a` to `b`; from the local stream to the remote one.
+    pub up: u64,
+    /// The other way.
+    pub down: u64,
+}
 
 /// One direction: bytes from a source to a sink, and the source's end passed on to the sink.
 pub(super) trait Pump {

@@ -18,16 +18,7 @@ use super::{
     relay::{Relay, Socket},
 };
 
-pub use super::{cipher::Ciphers, half::HalfClose};
-
-/// Bytes moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
-    /// From `a` to `b`; from the local stream to the remote one.
-    pub up: u64,
-    /// The other way.
-    pub down: u64,
-}
+pub use super::{cipher::Ciphers, drive::Carried, half::HalfClose};
 
 /// Joins two sockets as they are; `splice(2)` where the kernel offers it. `early_*` came in behind each one's first line
 /// and is delivered to the other first.
