@@ -6,9 +6,8 @@
 //! ```
 
 use super::{
-    Dialect, Notify, Operation, Subject, Verb,
-    params::Params,
-    parse::{BadParameters, Parsed, atsign, id, key_error, long_enough, small},
+    command::{Dialect, Notify, Operation, Subject, Verb},
+    params::{BadParameters, Params, Parsed, atsign, id, key_error, long_enough, require, small},
 };
 use crate::at::{
     key::AtKey,
@@ -84,9 +83,10 @@ fn message_type(params: &mut Params<'_>) -> Option<&'static str> {
     let kinds = ["key", "text"];
     let read = params.choice("messageType", &kinds);
     // at_c's spelling.
-    match params.lenient() {
-        true => read.or_else(|| params.choice("message_type", &kinds)),
-        false => read,
+    if params.lenient() {
+        read.or_else(|| params.choice("message_type", &kinds))
+    } else {
+        read
     }
 }
 
@@ -139,9 +139,7 @@ fn text(all: &str, params: Params<'_>) -> Result<Subject, BadParameters> {
     let (to, text) = to.split_once(':').ok_or(BadParameters::Form)?;
     long_enough(text, params.dialect)?;
     let classic = !text.contains('@') && !text.contains("::") && !text.starts_with(':');
-    if text.is_empty() || !(classic || params.lenient()) {
-        return Err(BadParameters::Form);
-    }
+    require(!text.is_empty() && (classic || params.lenient()))?;
     Ok(Subject::Text {
         to: atsign(to)?,
         text: text.to_owned(),
@@ -198,9 +196,7 @@ fn list(mut params: Params<'_>) -> Parsed {
         "" => None,
         _ => Some(params.all()?),
     };
-    if regex.is_some_and(|regex| regex.contains(':')) && !params.lenient() {
-        return Err(BadParameters::Form);
-    }
+    require(params.lenient() || !regex.is_some_and(|regex| regex.contains(':')))?;
     Ok(Verb::NotifyList {
         from,
         to,
@@ -223,9 +219,7 @@ fn is_date(text: &str) -> bool {
 /// `status`, `fetch`, `remove`.
 fn about_one(word: &str, params: Params<'_>) -> Parsed {
     let text = params.all()?;
-    if text.contains(char::is_whitespace) {
-        return Err(BadParameters::Form);
-    }
+    require(!text.contains(char::is_whitespace))?;
     match word {
         "status" => Ok(Verb::NotifyStatus {
             id: text.to_owned(),
@@ -256,9 +250,7 @@ fn all(mut params: Params<'_>) -> Parsed {
         ccd: metadata.ccd,
         ..Metadata::default()
     };
-    if *metadata != bare && !params.lenient() {
-        return Err(BadParameters::Form);
-    }
+    require(params.lenient() || *metadata == bare)?;
     let (names, rest) = params.all()?.split_once(':').ok_or(BadParameters::Form)?;
     let to = names
         .split(',')

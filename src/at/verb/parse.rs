@@ -1,23 +1,18 @@
 //! Text to [`Verb`]. Parameters are taken from the left, each only where its whole form is right;
 //! what no parameter takes must be the key, so anything unknown fails there.
 
-use super::{
+use super::command::{
     AccessList, Config, Detail, Dialect, EnrollOperation, HashingAlgo, KeysCommand, SigningAlgo,
-    SyntaxError, Verb, notify, params::Params,
+    SyntaxError, Verb,
+};
+use super::{
+    notify,
+    params::{BadParameters, Params, Parsed, atsign, key_error, long_enough, require, small},
 };
 use crate::at::{
-    atsign::AtSign,
-    key::{AtKey, BadKey, Scope},
+    key::{AtKey, Scope},
     metadata::natural,
 };
-
-/// Why a reader gave up.
-pub(super) enum BadParameters {
-    Form,
-    Key(BadKey),
-}
-
-pub(super) type Parsed = Result<Verb, BadParameters>;
 
 type VerbGrammar = (&'static str, fn(Params<'_>) -> Parsed, &'static str);
 
@@ -96,20 +91,29 @@ const VERBS: [VerbGrammar; 23] = [
     ("stream", stream, "stream:<operation><parameters>"),
 ];
 
-pub(super) fn parse(line: &str, dialect: Dialect) -> Result<Verb, SyntaxError> {
-    let end = line.find([':', ' ']).unwrap_or(line.len());
-    let (word, rest) = line.split_at(end);
-    let row = VERBS
-        .iter()
-        .find(|(name, _, _)| word.eq_ignore_ascii_case(name))
-        .filter(|(name, _, _)| *name != "to" || dialect == Dialect::Lenient);
-    let Some((name, read, form)) = row else {
-        return Err(SyntaxError::UnknownVerb);
-    };
-    read(Params { rest, dialect }).map_err(|bad| match bad {
-        BadParameters::Form => SyntaxError::Parameters(name, (*form).to_owned()),
-        BadParameters::Key(bad) => SyntaxError::Key(bad),
-    })
+impl Verb {
+    /// Reads one line, without its line end.
+    ///
+    /// The verb is taken in any case. Names of parameters are, too, in [`Dialect::Lenient`]. Keys are
+    /// made lower case, except in `notify`; values stay as they are.
+    ///
+    /// # Errors
+    /// When the line is no command of this dialect.
+    pub fn parse(line: &str, dialect: Dialect) -> Result<Self, SyntaxError> {
+        let end = line.find([':', ' ']).unwrap_or(line.len());
+        let (word, rest) = line.split_at(end);
+        let row = VERBS
+            .iter()
+            .find(|(name, _, _)| word.eq_ignore_ascii_case(name))
+            .filter(|(name, _, _)| *name != "to" || dialect == Dialect::Lenient);
+        let Some((name, read, form)) = row else {
+            return Err(SyntaxError::UnknownVerb);
+        };
+        read(Params { rest, dialect }).map_err(|bad| match bad {
+            BadParameters::Form => SyntaxError::Parameters(name, (*form).to_owned()),
+            BadParameters::Key(bad) => SyntaxError::Key(bad),
+        })
+    }
 }
 
 /// A key, in the words of a command that names it.
@@ -117,52 +121,11 @@ pub(super) fn key(text: &str) -> Result<AtKey, BadParameters> {
     text.parse().map_err(|bad| key_error(text, bad))
 }
 
-/// Text that is in no form a key either is a wrong command; a key with a wrong character or length
-/// is a wrong key.
-pub(super) fn key_error(text: &str, bad: BadKey) -> BadParameters {
-    let (scope, name) = text.rsplit_once(':').unwrap_or(("", text));
-    let scope = scope.strip_prefix("cached:").unwrap_or(scope);
-    let known = matches!(scope, "" | "cached" | "public" | "private" | "privatekey");
-    let shared = scope.starts_with('@') && !scope[1..].contains([':', '@']);
-    let entity = name.rsplit_once('@').map_or(name, |(entity, _)| entity);
-    let whole = !entity.is_empty() && !entity.contains('@') && !name.contains(char::is_whitespace);
-    if (known || shared) && whole && entity.len() < name.len() {
-        BadParameters::Key(bad)
-    } else {
-        BadParameters::Form
-    }
-}
-
-/// Some verbs of the classic grammar want two characters.
-pub(super) fn long_enough(entity: &str, dialect: Dialect) -> Result<(), BadParameters> {
-    match dialect == Dialect::Classic && entity.chars().nth(1).is_none() {
-        true => Err(BadParameters::Form),
-        false => Ok(()),
-    }
-}
-
 /// The key of a look-up: with owner.
 fn owned_key(text: &str) -> Result<AtKey, BadParameters> {
     let key = key(text)?;
-    if key.owner.is_some() {
-        Ok(key)
-    } else {
-        Err(BadParameters::Form)
-    }
-}
-
-pub(super) fn atsign(text: &str) -> Result<AtSign, BadParameters> {
-    text.parse().map_err(|_| BadParameters::Form)
-}
-
-pub(super) fn small(text: &str) -> Option<u32> {
-    natural(text)?.try_into().ok()
-}
-
-/// `[A-Za-z0-9_-]+`
-pub(super) fn id(text: &str) -> Option<String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    (!text.is_empty() && text.chars().all(fits)).then(|| text.to_owned())
+    require(key.owner.is_some())?;
+    Ok(key)
 }
 
 fn from(params: Params<'_>) -> Parsed {
@@ -177,12 +140,8 @@ fn from(params: Params<'_>) -> Parsed {
                 .strip_prefix("clientConfig:")
                 .ok_or(BadParameters::Form)?;
             let short = !params.lenient() && text.len() < 3;
-            let json = text.starts_with('{') && text.ends_with('}') && !short;
-            if json {
-                Ok(text.to_owned())
-            } else {
-                Err(BadParameters::Form)
-            }
+            require(text.starts_with('{') && text.ends_with('}') && !short)?;
+            Ok(text.to_owned())
         })
         .transpose()?;
     let who = atsign(who)?;
@@ -204,10 +163,7 @@ fn pkam(mut params: Params<'_>) -> Parsed {
     let hashing = params.choice("hashingAlgo", &["sha256", "sha512"]);
     let enrollment = params.item("enrollmentId", |id| Some(id.to_owned()));
     Ok(Verb::Pkam {
-        signing: signing.map(|word| match word {
-            "rsa2048" => SigningAlgo::Rsa2048,
-            _ => SigningAlgo::EccSecp256r1,
-        }),
+        signing: signing.and_then(SigningAlgo::parse),
         hashing: hashing.map(|word| match word {
             "sha256" => HashingAlgo::Sha256,
             _ => HashingAlgo::Sha512,
@@ -232,9 +188,7 @@ fn scan(mut params: Params<'_>) -> Parsed {
     }
     let page = params.item("page", small);
     let regex = params.behind_blank()?;
-    if regex.is_some_and(|regex| regex.contains(char::is_whitespace)) {
-        return Err(BadParameters::Form);
-    }
+    require(!regex.is_some_and(|regex| regex.contains(char::is_whitespace)))?;
     Ok(Verb::Scan {
         show_hidden,
         of,
@@ -298,9 +252,7 @@ fn update(mut params: Params<'_>) -> Parsed {
     params.rest = head;
     let metadata = params.metadata();
     let key = key(params.all()?)?;
-    if value.is_empty() || !may_change(&key, "at_pkam_publickey") || key.cached {
-        return Err(BadParameters::Form);
-    }
+    require(!value.is_empty() && may_change(&key, "at_pkam_publickey") && !key.cached)?;
     Ok(Verb::Update {
         key,
         metadata,
@@ -320,9 +272,10 @@ fn may_change(key: &AtKey, private_key: &str) -> bool {
 fn update_meta(mut params: Params<'_>) -> Parsed {
     let all = params.all()?;
     // The key ends where its owner ends: at the first colon behind the `@` behind the scope.
-    let scope = match all.starts_with('@') {
-        true => all.find(':').ok_or(BadParameters::Form)?,
-        false => 0,
+    let scope = if all.starts_with('@') {
+        all.find(':').ok_or(BadParameters::Form)?
+    } else {
+        0
     };
     let owner = scope + all[scope..].find('@').ok_or(BadParameters::Form)?;
     let end = owner + all[owner..].find(':').unwrap_or(all.len() - owner);
@@ -331,9 +284,7 @@ fn update_meta(mut params: Params<'_>) -> Parsed {
     params.rest = &all[end..];
     let metadata = params.metadata();
     params.end()?;
-    if key.cached || !may_change(&key, "") {
-        return Err(BadParameters::Form);
-    }
+    require(!key.cached && may_change(&key, ""))?;
     Ok(Verb::UpdateMeta { key, metadata })
 }
 
@@ -346,9 +297,7 @@ fn delete(mut params: Params<'_>) -> Parsed {
     }
     let priority = params.choice("priority", &["low", "medium", "high"]);
     let key = key(params.all()?)?;
-    if !may_change(&key, "at_secret") {
-        return Err(BadParameters::Form);
-    }
+    require(may_change(&key, "at_secret"))?;
     if force {
         return Ok(Verb::ForceDelete { key });
     }
@@ -404,9 +353,7 @@ fn stats(params: Params<'_>) -> Parsed {
         // Only these two statistics take a filter.
         !regex.is_empty() && matches!(list, "3" | "15")
     });
-    if !sound || !filtered {
-        return Err(BadParameters::Form);
-    }
+    require(sound && filtered)?;
     Ok(Verb::Stats { ids, regex })
 }
 
@@ -421,12 +368,11 @@ fn sync(mut params: Params<'_>) -> Parsed {
                 let limit = natural(text)?;
                 Some(limit.try_into().unwrap_or(u32::MAX))
             });
-            if limit.is_none() && !params.lenient() {
-                return Err(BadParameters::Form);
-            }
             if params.lenient() {
                 // Deletes that the client could do without; it gets them all the same.
                 params.item("skipDeletesUntil", natural);
+            } else {
+                require(limit.is_some())?;
             }
             (from, limit)
         }
@@ -444,12 +390,11 @@ fn sync(mut params: Params<'_>) -> Parsed {
 }
 
 fn config(mut params: Params<'_>) -> Parsed {
-    let list = match params.word("block") {
-        true => Some(AccessList::Block),
-        false if params.lenient() && params.word("allow") => Some(AccessList::Allow),
-        false => None,
-    };
-    let Some(list) = list else {
+    let list = if params.word("block") {
+        AccessList::Block
+    } else if params.lenient() && params.word("allow") {
+        AccessList::Allow
+    } else {
         let operation = params.one_of(&["set", "reset", "print"]);
         return Ok(Verb::Config(Config::Setting {
             operation: operation.ok_or(BadParameters::Form)?.to_owned(),
@@ -458,16 +403,12 @@ fn config(mut params: Params<'_>) -> Parsed {
     };
     let operation = params.one_of(&["add", "remove", "show"]);
     if operation == Some("show") {
-        return match params.rest.trim() {
-            "" => Ok(Verb::Config(Config::Show(list))),
-            _ => Err(BadParameters::Form),
-        };
+        require(params.rest.trim().is_empty())?;
+        return Ok(Verb::Config(Config::Show(list)));
     }
     let mut names = Vec::new();
     for name in params.all()?.split(' ') {
-        if !name.starts_with('@') {
-            return Err(BadParameters::Form);
-        }
+        require(name.starts_with('@'))?;
         names.push(atsign(name)?);
     }
     match operation {
@@ -494,9 +435,7 @@ fn enroll(mut params: Params<'_>) -> Parsed {
     params = ahead;
     let force = params.word("force");
     let text = params.rest.strip_prefix(':').unwrap_or(params.rest);
-    if params.rest.starts_with(' ') {
-        return Err(BadParameters::Form);
-    }
+    require(!params.rest.starts_with(' '))?;
     Ok(Verb::Enroll {
         operation,
         force,
@@ -559,26 +498,7 @@ fn keys(mut params: Params<'_>) -> Parsed {
 fn stream(params: Params<'_>) -> Parsed {
     let all = params.all()?;
     let known = ["init", "send", "receive", "done", "resume"];
-    if !known.iter().any(|word| all.starts_with(word)) {
-        return Err(BadParameters::Form);
-    }
+    require(known.iter().any(|word| all.starts_with(word)))?;
     let rest = all.to_owned();
     Ok(Verb::Stream { rest })
-}
-
-impl EnrollOperation {
-    /// Every operation, its word, and whether the grammar of October 2024 knows it.
-    pub(super) const ALL: [(Self, &'static str, bool); 11] = [
-        (Self::Request, "request", true),
-        (Self::Approve, "approve", true),
-        (Self::Deny, "deny", true),
-        (Self::Revoke, "revoke", true),
-        (Self::Unrevoke, "unrevoke", true),
-        (Self::List, "list", true),
-        (Self::Fetch, "fetch", true),
-        (Self::Delete, "delete", true),
-        (Self::Update, "update", false),
-        (Self::ListNs, "listns", false),
-        (Self::InfoNs, "infons", false),
-    ];
 }

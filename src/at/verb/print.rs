@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{
-    AccessList, Config, Detail, EnrollOperation, HashingAlgo, KeysCommand, Notify, Operation,
-    SigningAlgo, Subject, Verb,
+use super::command::{
+    AccessList, Config, Detail, EnrollOperation, HashingAlgo, KeysCommand, MAX_COMMAND, Notify,
+    Operation, SigningAlgo, Subject, Unsendable, Verb,
 };
 use crate::at::{
     atsign::AtSign,
@@ -134,6 +134,23 @@ impl Display for Verb {
             Self::Keys(keys) => keys.fmt(f),
             Self::Stream { rest } => write!(f, "stream:{rest}"),
         }
+    }
+}
+
+impl Verb {
+    /// The command as one line, without its line end.
+    ///
+    /// # Errors
+    /// A line end inside would start a second command; a long line would end the connection.
+    pub fn line(&self) -> Result<String, Unsendable> {
+        let line = self.to_string();
+        if line.len() > MAX_COMMAND {
+            return Err(Unsendable::TooLong(line.len()));
+        }
+        if line.contains(['\n', '\r']) {
+            return Err(Unsendable::LineEnd);
+        }
+        Ok(line)
     }
 }
 

@@ -6,7 +6,12 @@ use miniserde::{Deserialize, json};
 use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
-use crate::at::{atsign::AtSign, key::Scope, metadata::Item};
+use crate::at::{
+    atsign::AtSign,
+    fault::Code,
+    key::{AtKey, Scope},
+    metadata::{Item, Metadata},
+};
 
 #[derive(Deserialize)]
 struct Vectors {
