@@ -29,10 +29,7 @@ use crate::net::{
     tls::{Connector, TlsError},
 };
 
-use super::{
-    atsign::AtSign,
-    client::{AtError, jitter},
-};
+use super::{atsign::AtSign, crypto::jitter, error::AtError};
 
 /// Default directory.
 pub const DEFAULT_ROOT: &str = "root.atsign.org:64";
@@ -92,6 +89,14 @@ impl fmt::Display for Root {
             Self::Proxy(at) => write!(f, "{PROXY}{at}"),
         }
     }
+}
+
+/// How to reach the atProtocol.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Network {
+    pub root: Root,
+    pub tls: Connector,
 }
 
 /// Looks an atSign up. `Ok(None)`: the directory says `null`.

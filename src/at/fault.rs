@@ -215,6 +215,22 @@ impl Fault {
         )
     }
 
+    /// Behind these the server closes the connection, or should have.
+    pub fn closes_connection(&self) -> bool {
+        matches!(
+            self.code,
+            Some(
+                Code::DataStore
+                    | Code::BufferLimit
+                    | Code::InternalException
+                    | Code::InboundLimit
+                    | Code::Blocked
+                    | Code::Paused
+                    | Code::Unauthenticated
+            )
+        )
+    }
+
     /// Whether this is the normal "no such key".
     pub fn is_key_not_found(&self) -> bool {
         self.code == Some(Code::KeyNotFound)

@@ -8,32 +8,32 @@
 use std::{sync::Arc, time::Duration};
 
 use async_std::future::timeout;
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::Boxed};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future::Boxed};
 
 use crate::{
     at::{
-        auth, directory,
+        atsign::AtSign,
+        auth,
+        directory::{self, Network},
+        error::AtError,
         keyfile::AtKeys,
-        reply::{Mode, Replies, Reply},
+        reply::{Mode, Replies, Reply, WireError},
         verb::Verb,
     },
-    net::dial::dial,
+    net::{Duplex, dial::dial},
     secret::Secret,
 };
 
-use super::{AtError, AtSign, Network, Timing, barred::Barred, error::LinkError, worker::closes};
+use super::{barred::Barred, timing::Timing};
 
 /// Read at a time.
 const READ: usize = 4096;
 
-/// A byte stream in both directions.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
-pub(super) type Stream = Box<dyn Duplex>;
+pub(super) type Stream = Box<dyn Duplex + Send>;
 
 /// Makes connections to one atSign's atServer; not a word has been said on them yet.
 pub(super) trait Transport: Send + Sync + 'static {
-    fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>>;
+    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>>;
     /// The last connection led to another atSign's server.
     fn doubt(&self) {}
 }
@@ -46,8 +46,8 @@ pub(super) struct NetworkTransport {
 }
 
 impl Transport for NetworkTransport {
-    fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
-        Box::pin(async move { self.connect().await })
+    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
+        Box::pin(async move { self.find_and_connect().await })
     }
 
     fn doubt(&self) {
@@ -57,7 +57,7 @@ impl Transport for NetworkTransport {
 
 impl NetworkTransport {
     /// An address from memory gets a second chance with a fresh one: servers move.
-    async fn connect(&self) -> Result<Stream, AtError> {
+    async fn find_and_connect(&self) -> Result<Stream, AtError> {
         loop {
             let Network { root, tls } = &self.network;
             let (at, from_memory) = directory::locate(root, tls, &self.who).await?;
@@ -86,7 +86,7 @@ impl NetworkTransport {
 /// What a client's connections need to log in.
 #[derive(Clone)]
 pub(super) struct LoginContext {
-    pub reach: Arc<dyn Transport>,
+    pub transport: Arc<dyn Transport>,
     pub keys: Arc<AtKeys>,
     pub timing: Timing,
     pub barred: Arc<Barred>,
@@ -101,12 +101,12 @@ impl LoginContext {
     /// The same, and tells how long the lines are that are read here.
     pub(super) async fn log_in_reading(&self, limit: Option<usize>) -> Result<Link, AtError> {
         self.barred.check(&self.keys.atsign)?;
-        let stream = Arc::clone(&self.reach).reach().await?;
+        let stream = Arc::clone(&self.transport).connect().await?;
         let mut link = Link::new(stream, self.keys.atsign.clone(), &self.timing);
         link.limit = limit;
         let outcome = link.login(&self.keys).await;
         if let Err(AtError::Auth(auth::AuthError::WrongServer(_))) = &outcome {
-            self.reach.doubt();
+            self.transport.doubt();
         }
         self.barred.note(&outcome, self.timing.barred);
         outcome.map(|()| link)
@@ -153,12 +153,12 @@ impl Link {
         who: &AtSign,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        let reach = NetworkTransport {
+        let transport = NetworkTransport {
             network: network.clone(),
             who: who.clone(),
             timing,
         };
-        let stream = reach.connect().await?;
+        let stream = transport.find_and_connect().await?;
         Ok(Self::new(stream, who.clone(), &timing))
     }
 
@@ -215,14 +215,14 @@ impl Link {
             let challenge = refused(self.challenge().await?)?;
             let proof = prove(&challenge)?.to_string();
             let answer = refused(self.exchange(&proof).await?)?;
-            match answer == auth::SUCCESS {
-                true => Ok(()),
-                false => Err(AtError::Protocol(format!(
-                    "the atServer answered a login with {} bytes that are not {}",
-                    answer.len(),
-                    auth::SUCCESS
-                ))),
+            if answer == auth::SUCCESS {
+                return Ok(());
             }
+            Err(AtError::Protocol(format!(
+                "the atServer answered a login with {} bytes that are not {}",
+                answer.len(),
+                auth::SUCCESS
+            )))
         };
         let outcome = timeout(within, dialog).await;
         outcome.unwrap_or(Err(AtError::Silent(within)))
@@ -233,7 +233,7 @@ impl Link {
             let ask = auth::ask_with_limit(&self.who, limit).to_string();
             match self.exchange(&ask).await? {
                 // It knows no more than the plain command, or wants something else in the JSON.
-                Reply::Error(fault) if !closes(&fault) => {}
+                Reply::Error(fault) if !fault.closes_connection() => {}
                 reply => return Ok(reply),
             }
         }
@@ -254,17 +254,9 @@ impl Link {
     pub async fn ask(&mut self, verb: &Verb) -> Result<String, AtError> {
         let line = command(verb)?;
         let within = self.timing.reply;
-        match self.ask_line(&line, within).await {
-            Ok(Reply::Data(text)) => Ok(text),
-            Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
-            Ok(_) => {
-                self.dead = true;
-                Err(AtError::Protocol(
-                    "the atServer answered with something else".to_owned(),
-                ))
-            }
-            Err(broken) => Err(broken.into_error(&self.who)),
-        }
+        let reply = self.ask_line(&line, within).await;
+        self.dead |= !matches!(&reply, Ok(Reply::Data(_) | Reply::Error(_)));
+        judge(reply, &self.who)
     }
 
     pub(super) async fn ask_line(
@@ -376,4 +368,56 @@ impl Link {
 pub(super) fn command(verb: &Verb) -> Result<String, AtError> {
     verb.line()
         .map_err(|why| AtError::Protocol(why.to_string()))
+}
+
+/// The text behind `data:`, or why there is none.
+pub(super) fn judge(reply: Result<Reply, LinkError>, who: &AtSign) -> Result<String, AtError> {
+    match reply {
+        Ok(Reply::Data(text)) => Ok(text),
+        Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
+        Ok(_) => Err(AtError::Protocol(
+            "the atServer answered with something else".to_owned(),
+        )),
+        Err(broken) => Err(broken.into_error(who)),
+    }
+}
+
+/// Why a connection is of no further use.
+#[derive(Debug)]
+pub(super) enum LinkError {
+    Lost(String),
+    Silent(Duration),
+}
+
+impl LinkError {
+    pub(super) fn into_error(self, who: &AtSign) -> AtError {
+        match self {
+            Self::Lost(why) => AtError::Lost {
+                who: who.clone(),
+                why,
+            },
+            Self::Silent(after) => AtError::Silent(after),
+        }
+    }
+}
+
+impl From<WireError> for LinkError {
+    fn from(why: WireError) -> Self {
+        Self::Lost(why.to_string())
+    }
+}
+
+impl From<std::io::Error> for LinkError {
+    fn from(why: std::io::Error) -> Self {
+        Self::Lost(why.to_string())
+    }
+}
+
+impl std::fmt::Display for LinkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lost(why) => f.write_str(why),
+            Self::Silent(after) => write!(f, "silent for {after:?}"),
+        }
+    }
 }

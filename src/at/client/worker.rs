@@ -15,48 +15,95 @@ use std::{
 };
 
 use async_std::{
-    channel::{Receiver, Sender},
+    channel::{Receiver, Sender, bounded},
     future::timeout,
-    task::sleep,
+    task::{sleep, spawn},
 };
 use futures_lite::future::or;
 use log::{debug, info};
 
 use crate::{
     at::{
-        atsign::AtSign,
-        fault::{Code, Fault},
-        keyfile::AtKeys,
-        reply::Reply,
+        atsign::AtSign, crypto::jitter, error::AtError, fault::Code, keyfile::AtKeys, reply::Reply,
         verb::Verb,
     },
     net::backoff::Backoff,
 };
 
 use super::{
-    AtError, Timing,
-    error::LinkError,
-    jitter,
-    link::{Link, LoginContext},
+    link::{self, Link, LinkError, LoginContext},
+    timing::Timing,
 };
 
 /// How many commands may wait for their turn before callers have to.
-pub(super) const QUEUE: usize = 32;
+const QUEUE: usize = 32;
+/// More than a call's own deadline, so that the worker's better reason arrives first.
+const GRACE: Duration = Duration::from_secs(1);
 /// For the farewell at the end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One command and who waits for its answer.
-pub(super) struct QueuedCommand {
-    pub line: String,
+struct QueuedCommand {
+    line: String,
     /// Whether it may be sent again when the connection dies under it.
-    pub repeatable: bool,
+    repeatable: bool,
     /// After this nobody waits any more.
-    pub until: Instant,
-    pub answer: Sender<Result<String, AtError>>,
+    until: Instant,
+    answer: Sender<Result<String, AtError>>,
+}
+
+/// The command connection, as its callers see it. Its task ends with this.
+pub(super) struct Commands {
+    pub logins: LoginContext,
+    queue: Sender<QueuedCommand>,
+}
+
+impl Commands {
+    pub(super) fn start(logins: LoginContext, link: Link) -> Self {
+        let (queue, jobs) = bounded(QUEUE);
+        spawn(Worker::new(logins.clone(), jobs, link).run());
+        Self { logins, queue }
+    }
+
+    pub(super) fn atsign(&self) -> &AtSign {
+        &self.keys().atsign
+    }
+
+    pub(super) fn keys(&self) -> &Arc<AtKeys> {
+        &self.logins.keys
+    }
+
+    pub(super) fn timing(&self) -> &Timing {
+        &self.logins.timing
+    }
+
+    /// Sends one command, waits for its answer.
+    pub(super) async fn run(&self, verb: &Verb) -> Result<String, AtError> {
+        if is_private(verb) {
+            return Err(AtError::Protocol(
+                "this command needs a connection of its own".to_owned(),
+            ));
+        }
+        let call = self.timing().call;
+        let (answer, answered) = bounded(1);
+        let command = QueuedCommand {
+            line: link::command(verb)?,
+            repeatable: is_repeatable(verb),
+            until: Instant::now() + call,
+            answer,
+        };
+        let done = async {
+            let queued = self.queue.send(command).await;
+            queued.map_err(|_| AtError::Closed)?;
+            answered.recv().await.map_err(|_| AtError::Closed)?
+        };
+        let outcome = timeout(call + GRACE, done).await;
+        outcome.unwrap_or(Err(AtError::Silent(call)))
+    }
 }
 
 /// Whether running a command twice ends the same as running it once.
-pub(super) fn is_repeatable(verb: &Verb) -> bool {
+fn is_repeatable(verb: &Verb) -> bool {
     match verb {
         Verb::Notify(notify) => notify.id.is_some(), // whoever has heard an id drops it the next time
         Verb::Scan { .. }
@@ -83,7 +130,7 @@ pub(super) fn is_repeatable(verb: &Verb) -> bool {
 }
 
 /// Commands that change what the connection is, and so cannot be sent on one that others use too.
-pub(super) fn is_private(verb: &Verb) -> bool {
+fn is_private(verb: &Verb) -> bool {
     matches!(
         verb,
         Verb::From { .. }
@@ -95,10 +142,8 @@ pub(super) fn is_private(verb: &Verb) -> bool {
     )
 }
 
-pub(super) struct Worker {
+struct Worker {
     logins: LoginContext,
-    keys: Arc<AtKeys>,
-    timing: Timing,
     jobs: Receiver<QueuedCommand>,
     link: Option<Link>,
     backoff: Backoff,
@@ -116,21 +161,19 @@ enum Wakeup {
 }
 
 impl Worker {
-    pub(super) fn new(logins: LoginContext, jobs: Receiver<QueuedCommand>, link: Link) -> Self {
-        let timing = logins.timing;
+    fn new(logins: LoginContext, jobs: Receiver<QueuedCommand>, link: Link) -> Self {
+        let (first, longest) = logins.timing.retry;
         Self {
-            keys: Arc::clone(&logins.keys),
             logins,
-            timing,
             jobs,
             link: Some(link),
-            backoff: Backoff::new(timing.retry.0, timing.retry.1),
+            backoff: Backoff::new(first, longest),
             failed: None,
         }
     }
 
     /// Until nobody can send jobs any more.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         loop {
             match self.next().await {
                 Wakeup::Serve(job) => self.serve(job).await,
@@ -141,7 +184,10 @@ impl Worker {
                     }
                 }
                 Wakeup::Drop(why) => {
-                    info!("atsign={} connection=command lost: {why}", self.keys.atsign);
+                    info!(
+                        "atsign={} connection=command lost: {why}",
+                        self.logins.keys.atsign
+                    );
                     self.link = None;
                 }
                 Wakeup::End => break,
@@ -161,7 +207,7 @@ impl Worker {
         };
         let quiet = async {
             match &mut self.link {
-                Some(link) => match timeout(self.timing.idle, link.watch()).await {
+                Some(link) => match timeout(self.logins.timing.idle, link.watch()).await {
                     Ok(broken) => Wakeup::Drop(broken),
                     Err(_) => Wakeup::Probe,
                 },
@@ -179,10 +225,13 @@ impl Worker {
         let Some(mut link) = self.link.take() else {
             return;
         };
-        match link.ask_line("noop:0", self.timing.reply).await {
+        match link.ask_line("noop:0", self.logins.timing.reply).await {
             Ok(_) if link.is_usable() => self.link = Some(link),
             Ok(_) => {}
-            Err(why) => info!("atsign={} connection=command lost: {why}", self.keys.atsign),
+            Err(why) => info!(
+                "atsign={} connection=command lost: {why}",
+                self.logins.keys.atsign
+            ),
         }
     }
 
@@ -197,9 +246,11 @@ impl Worker {
                 Err(why) => break Err(why),
             };
             let left = job.until.saturating_duration_since(Instant::now());
-            let reply = link.ask_line(&job.line, left.min(self.timing.reply)).await;
+            let reply = link
+                .ask_line(&job.line, left.min(self.logins.timing.reply))
+                .await;
             let keep = match &reply {
-                Ok(Reply::Error(fault)) => !closes(fault),
+                Ok(Reply::Error(fault)) => !fault.closes_connection(),
                 other => other.is_ok(),
             };
             if keep && link.is_usable() {
@@ -212,11 +263,11 @@ impl Worker {
                 _ => false,
             };
             if may_repeat && again {
-                debug!("atsign={} command repeated once", self.keys.atsign);
+                debug!("atsign={} command repeated once", self.logins.keys.atsign);
                 again = false;
                 continue;
             }
-            break judge(reply, &self.keys.atsign);
+            break link::judge(reply, &self.logins.keys.atsign);
         };
         let _ = job.answer.try_send(outcome); // the caller may have given up
     }
@@ -230,14 +281,14 @@ impl Worker {
         }
         loop {
             let since = self.failed.map_or(Duration::MAX, |at| at.elapsed());
-            sleep(self.timing.retry.0.saturating_sub(since)).await;
+            sleep(self.logins.timing.retry.0.saturating_sub(since)).await;
             let left = until.saturating_duration_since(Instant::now());
             let why = match timeout(left, self.connect()).await {
                 Ok(Ok(link)) => return Ok(link),
                 Ok(Err(why)) => why,
-                Err(_) => return Err(AtError::Silent(self.timing.call)),
+                Err(_) => return Err(AtError::Silent(self.logins.timing.call)),
             };
-            if !why.may_pass() || Instant::now() + self.timing.retry.0 >= until {
+            if !why.may_pass() || Instant::now() + self.logins.timing.retry.0 >= until {
                 return Err(why);
             }
         }
@@ -247,46 +298,18 @@ impl Worker {
         let outcome = self.logins.log_in().await;
         match &outcome {
             Ok(_) => {
-                info!("atsign={} connection=command back", self.keys.atsign);
+                info!("atsign={} connection=command back", self.logins.keys.atsign);
                 self.backoff.reset();
                 self.failed = None;
             }
             Err(why) => {
                 info!(
                     "atsign={} connection=command failed: {why}",
-                    self.keys.atsign
+                    self.logins.keys.atsign
                 );
                 self.failed = Some(Instant::now());
             }
         }
         outcome
     }
-}
-
-/// The text behind `data:`, or why there is none.
-pub(super) fn judge(reply: Result<Reply, LinkError>, who: &AtSign) -> Result<String, AtError> {
-    match reply {
-        Ok(Reply::Data(text)) => Ok(text),
-        Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
-        Ok(_) => Err(AtError::Protocol(
-            "the atServer answered with something else".to_owned(),
-        )),
-        Err(broken) => Err(broken.into_error(who)),
-    }
-}
-
-/// Errors behind which the server closes the connection, or should have.
-pub(super) fn closes(fault: &Fault) -> bool {
-    matches!(
-        fault.code,
-        Some(
-            Code::DataStore
-                | Code::BufferLimit
-                | Code::InternalException
-                | Code::InboundLimit
-                | Code::Blocked
-                | Code::Paused
-                | Code::Unauthenticated
-        )
-    )
 }

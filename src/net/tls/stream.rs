@@ -28,6 +28,8 @@ use std::{
 use async_std::net::TcpStream;
 use futures_lite::{AsyncRead, AsyncWrite};
 
+use crate::net::Duplex;
+
 /// An encrypted connection. Every write is flushed by its writer; a waiting reader is woken after every write
 /// (the wrapped library loses that wake-up).
 ///
@@ -148,9 +150,6 @@ impl AsyncWrite for TlsStream {
         }
     }
 }
-
-trait Duplex: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 /// Who waits: at most one reader and one writer.
 #[derive(Default)]

@@ -124,7 +124,7 @@ fn a_link_that_failed_stays_dead() {
             reply: Duration::from_millis(100),
             ..Timing::default()
         };
-        let stream = Arc::new(Wire(stand.address)).reach().await.unwrap();
+        let stream = Arc::new(Wire(stand.address)).connect().await.unwrap();
         let mut link = Link::new(stream, atsign("@alice"), &timing);
         link.login(&keys("legacy_file")).await.unwrap();
         let silent = link.ask(&llookup("slow")).await;

@@ -93,7 +93,7 @@ fn first_contact_makes_both_copies_and_the_second_message_costs_one_line() {
         );
         let rest = notify.strip_prefix(&head).unwrap();
         let (iv, value) = rest.split_once(":@bob:req.dev1.sshnp@alice:").unwrap();
-        assert_eq!(share::open(&key, value, Some(iv)).unwrap(), "hello");
+        assert_eq!(share::decrypt(&key, value, Some(iv)).unwrap(), "hello");
 
         client.prepare(&atsign("@bob")).await.unwrap();
         let note = Outgoing {
