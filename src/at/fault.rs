@@ -243,9 +243,12 @@ impl Fault {
         let code = self.code.unwrap_or(Code::InternalException);
         let number = code.number();
         let text = clean(&self.text);
-        let plain = |owner| match owner {
-            true => format!("{} : {text}", code.description()),
-            false => format!("Exception: {text}"),
+        let plain = |owner| {
+            if owner {
+                format!("{} : {text}", code.description())
+            } else {
+                format!("Exception: {text}")
+            }
         };
         match shape {
             Shape::Owner => format!("error:{number}-{}", plain(true)),

@@ -171,9 +171,10 @@ impl AtKey {
     /// # Errors
     /// See [`BadKey`].
     pub fn parse_as_written(text: &str) -> Result<Self, BadKey> {
-        let max = match text.starts_with("cached:") {
-            true => MAX_CACHED_KEY,
-            false => MAX_KEY,
+        let max = if text.starts_with("cached:") {
+            MAX_CACHED_KEY
+        } else {
+            MAX_KEY
         };
         if text.len() > max {
             return Err(BadKey::TooLong(text.len(), max));

@@ -84,9 +84,10 @@ impl Notification {
             id: raw.id.map(Loose::into_text).unwrap_or_default(),
             key: raw.key.ok_or(BadNotification::Json)?.into_text(),
             value: raw.value.map(Loose::into_text),
-            operation: match says(&raw.operation, "delete") {
-                true => Operation::Delete,
-                false => Operation::Update,
+            operation: if says(&raw.operation, "delete") {
+                Operation::Delete
+            } else {
+                Operation::Update
             },
             epoch_millis: raw
                 .epoch_millis

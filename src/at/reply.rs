@@ -235,11 +235,10 @@ impl Replies {
     /// # Errors
     /// See [`WireError`].
     pub fn finish(&mut self) -> Result<Option<Reply>, WireError> {
-        let whole = self.open && self.rest().ends_with(b"\n");
-        match whole {
-            true => self.take(self.buf.len() - 1).map(Some),
-            false => Ok(None),
+        if self.open && self.rest().ends_with(b"\n") {
+            return self.take(self.buf.len() - 1).map(Some);
         }
+        Ok(None)
     }
 
     fn rest(&self) -> &[u8] {
@@ -266,10 +265,10 @@ impl Replies {
     }
 
     fn within_limit(&self, end: usize) -> Result<(), WireError> {
-        match end - self.start > MAX_LINE {
-            true => Err(WireError::TooLong),
-            false => Ok(()),
+        if end - self.start > MAX_LINE {
+            return Err(WireError::TooLong);
         }
+        Ok(())
     }
 
     /// `None`: no prompt alone, read on as usual.
@@ -280,12 +279,9 @@ impl Replies {
             Some(b'@') => {}
             Some(_) => return None,
         }
-        let name = match self.greeted {
-            false => &rest[..0],
-            true => prompt_name(rest),
-        };
-        let (name, behind) = (name.len(), rest.get(1 + name.len()));
-        let len = match behind {
+        let name = prompt_name(rest).len();
+        let len = match rest.get(1 + name) {
+            // The greeting has no name.
             _ if !self.greeted => 1,
             Some(b'@') if name > 0 => name + 2,
             None if name <= MAX_PROMPT => return Some(Ok(None)),
