@@ -332,7 +332,7 @@ impl Hand {
             if let Event::Note(note) = next.expect("an answer within 30 s").unwrap()
                 && note.entity() == entity
             {
-                return self.at.open(&note).await.unwrap().unwrap();
+                return self.at.decrypt(&note).await.unwrap().unwrap();
             }
         }
     }

@@ -171,7 +171,7 @@ impl Doorman {
     }
 
     async fn read(&self, kind: Kind, id: RequestId, note: &Notification, waiting: &Sender<Reply>) {
-        let text = match self.0.at.open(note).await {
+        let text = match self.0.at.decrypt(note).await {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
                 let why = error.to_string();

@@ -140,15 +140,15 @@ impl Link {
     ///
     /// # Errors
     /// Names who could not be reached.
-    pub async fn open(network: &Network, who: &AtSign) -> Result<Self, AtError> {
-        Self::open_with(network, who, Timing::default()).await
+    pub async fn connect(network: &Network, who: &AtSign) -> Result<Self, AtError> {
+        Self::connect_with(network, who, Timing::default()).await
     }
 
     /// The same with other deadlines.
     ///
     /// # Errors
-    /// As [`Link::open`].
-    pub async fn open_with(
+    /// As [`Link::connect`].
+    pub async fn connect_with(
         network: &Network,
         who: &AtSign,
         timing: Timing,

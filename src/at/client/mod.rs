@@ -382,7 +382,7 @@ impl Client {
     ///
     /// # Errors
     /// One answer for all failures.
-    pub async fn open(&self, note: &Notification) -> Result<Option<String>, AtError> {
+    pub async fn decrypt(&self, note: &Notification) -> Result<Option<String>, AtError> {
         let Some(value) = &note.value else {
             return Ok(None);
         };

@@ -135,7 +135,7 @@ pub(super) async fn enroll(
         reply: REQUEST,
         ..Timing::default()
     };
-    let mut link = Link::open_with(network, who, timing).await?;
+    let mut link = Link::connect_with(network, who, timing).await?;
     let ours = published(&mut link, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
 
@@ -381,7 +381,7 @@ async fn wait(
 }
 
 async fn try_login(network: &Network, keys: &AtKeys) -> Result<Link, AtError> {
-    let mut link = Link::open(network, &keys.atsign).await?;
+    let mut link = Link::connect(network, &keys.atsign).await?;
     link.login(keys).await?;
     Ok(link)
 }

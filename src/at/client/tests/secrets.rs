@@ -226,7 +226,7 @@ fn notifications_are_opened_with_the_key_that_came_or_the_stored_one() {
             |key: &crypto::AesKey| share::wrap(key, client.keys().encryption.public()).unwrap();
         let key = crypto::new_aes_key().unwrap();
         let wrapped = wrap(&key);
-        let open = async |note: Notification| client.open(&note).await;
+        let open = async |note: Notification| client.decrypt(&note).await;
         let came = open(sealed(&key, Some(&wrapped))).await;
         assert_eq!(came.unwrap().as_deref(), Some("secret"));
 
