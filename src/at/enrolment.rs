@@ -204,11 +204,7 @@ impl Applicant {
             params.truncate(params.len() - 1);
             params += &format!(r#","apkamKeysExpiryInMillis":{life}}}"#);
         }
-        Verb::Enroll {
-            operation: EnrollOperation::Request,
-            force: false,
-            params: Some(params),
-        }
+        enroll(EnrollOperation::Request, Some(params))
     }
 
     /// Whose keys it asks for.
@@ -339,11 +335,7 @@ pub fn list(status: Option<&str>) -> Verb {
                 enrollment_status_filter: vec![status],
             },
         ),
-        None => Verb::Enroll {
-            operation: EnrollOperation::List,
-            force: false,
-            params: None,
-        },
+        None => enroll(EnrollOperation::List, None),
     }
 }
 
@@ -435,10 +427,14 @@ fn by_id(operation: EnrollOperation, id: &str, force: bool) -> Verb {
 }
 
 fn command<T: Serialize>(operation: EnrollOperation, params: &T) -> Verb {
+    enroll(operation, Some(json::to_string(params)))
+}
+
+fn enroll(operation: EnrollOperation, params: Option<String>) -> Verb {
     Verb::Enroll {
         operation,
         force: false,
-        params: Some(json::to_string(params)),
+        params,
     }
 }
 

@@ -40,9 +40,9 @@ pub(super) trait Transport: Send + Sync + 'static {
 
 /// By directory, TCP and TLS.
 pub(super) struct NetworkTransport {
-    pub network: Network,
-    pub who: AtSign,
-    pub timing: Timing,
+    network: Network,
+    who: AtSign,
+    timing: Timing,
 }
 
 impl Transport for NetworkTransport {
@@ -56,6 +56,14 @@ impl Transport for NetworkTransport {
 }
 
 impl NetworkTransport {
+    pub(super) fn new(network: &Network, who: &AtSign, timing: Timing) -> Self {
+        Self {
+            network: network.clone(),
+            who: who.clone(),
+            timing,
+        }
+    }
+
     /// An address from memory gets a second chance with a fresh one: servers move.
     async fn find_and_connect(&self) -> Result<Stream, AtError> {
         loop {
@@ -153,11 +161,7 @@ impl Link {
         who: &AtSign,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        let transport = NetworkTransport {
-            network: network.clone(),
-            who: who.clone(),
-            timing,
-        };
+        let transport = NetworkTransport::new(network, who, timing);
         let stream = transport.find_and_connect().await?;
         Ok(Self::new(stream, who.clone(), &timing))
     }

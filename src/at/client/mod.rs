@@ -122,11 +122,7 @@ impl Client {
         keys: Arc<AtKeys>,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        let transport = NetworkTransport {
-            network: network.clone(),
-            who: keys.atsign.clone(),
-            timing,
-        };
+        let transport = NetworkTransport::new(network, &keys.atsign, timing);
         Self::login_over(Arc::new(transport), keys, timing).await
     }
 
@@ -143,12 +139,8 @@ impl Client {
         limit: usize,
     ) -> Result<(Self, Subscription), AtError> {
         let timing = Timing::default();
-        let transport: Arc<dyn Transport> = Arc::new(NetworkTransport {
-            network: network.clone(),
-            who: keys.atsign.clone(),
-            timing,
-        });
-        let connections = Connections::new(transport, keys, timing);
+        let transport = NetworkTransport::new(network, &keys.atsign, timing);
+        let connections = Connections::new(Arc::new(transport), keys, timing);
         let (subscription, went) = connections.listen(regex, false, limit);
         let (client, live) = zip(Self::login_on(connections), went.recv()).await;
         // A login that fails ends the monitor, too; its own reason is the better one.

@@ -192,42 +192,25 @@ fn lookup(
     }
 }
 
-impl Display for Detail {
-    /// `""`, `:meta`, `:all`
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Value => "",
-            Self::Meta => ":meta",
-            Self::All => ":all",
-        })
-    }
+/// The wire's words.
+macro_rules! words {
+    ($($kind:ident: $($variant:ident $word:literal),*;)*) => {$(
+        impl Display for $kind {
+            fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $word),*
+                })
+            }
+        }
+    )*};
 }
 
-impl Display for SigningAlgo {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rsa2048 => "rsa2048",
-            Self::EccSecp256r1 => "ecc_secp256r1",
-        })
-    }
-}
-
-impl Display for HashingAlgo {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sha256 => "sha256",
-            Self::Sha512 => "sha512",
-        })
-    }
-}
-
-impl Display for Operation {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Update => "update",
-            Self::Delete => "delete",
-        })
-    }
+words! {
+    Detail: Value "", Meta ":meta", All ":all";
+    SigningAlgo: Rsa2048 "rsa2048", EccSecp256r1 "ecc_secp256r1";
+    HashingAlgo: Sha256 "sha256", Sha512 "sha512";
+    Operation: Update "update", Delete "delete";
+    AccessList: Block "block", Allow "allow";
 }
 
 impl Display for EnrollOperation {
@@ -291,15 +274,6 @@ fn notify_all(f: &mut Formatter<'_>, to: &[AtSign], notify: &Notify) -> fmt::Res
         Subject::Text { text, .. } => write!(f, ":{text}")?,
     }
     behind(f, ':', &notify.value)
-}
-
-impl Display for AccessList {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Block => "block",
-            Self::Allow => "allow",
-        })
-    }
 }
 
 impl Display for Config {
