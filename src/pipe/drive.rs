@@ -51,6 +51,15 @@ pub(super) fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
     Poll::Pending
 }
 
+/// A sink was told the end.
+pub(super) fn closed(outcome: io::Result<()>) -> Result<(), PumpError> {
+    match outcome {
+        // It has gone by itself; what it had to say is the other direction's matter.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        outcome => outcome.map_err(PumpError::Write),
+    }
+}
+
 /// Runs both directions.
 ///
 /// A source that fails ends everything at once. A sink that fails ends its own direction, because the
