@@ -84,12 +84,15 @@ impl<K: Clone + Eq + Hash> Places<K> {
 
     /// A place, if there is one now.
     pub fn take(&self, quotas: Vec<Quota<K>>) -> Option<Place<K>> {
-        self.state()
-            .enter(&quotas, self.limits.places)
-            .then(|| Place {
-                of: self.clone(),
-                quotas,
-            })
+        let enters = self.state().enter(&quotas, self.limits.places);
+        enters.then(|| self.place(quotas))
+    }
+
+    fn place(&self, quotas: Vec<Quota<K>>) -> Place<K> {
+        Place {
+            of: self.clone(),
+            quotas,
+        }
     }
 
     /// A place when its turn comes. `None`: too many wait already.
@@ -98,10 +101,7 @@ impl<K: Clone + Eq + Hash> Places<K> {
         {
             let mut state = self.state();
             if state.enter(&quotas, self.limits.places) {
-                return Some(Place {
-                    of: self.clone(),
-                    quotas,
-                });
+                return Some(self.place(quotas));
             }
             // Those that gave up stand in nobody's way.
             state.line.retain(|one| !one.call.is_closed());
@@ -126,12 +126,8 @@ impl<K: Clone + Eq + Hash> Places<K> {
             let Some(next) = next else {
                 return;
             };
-            let place = Place {
-                of: self.clone(),
-                quotas: next.quotas,
-            };
             // One that gave up meanwhile: the place is free again, and the next one's.
-            drop(next.call.try_send(place));
+            drop(next.call.try_send(self.place(next.quotas)));
         }
     }
 }
