@@ -225,7 +225,7 @@ impl PublicKey {
         self.verify_as(&signature::RSA_PKCS1_2048_8192_SHA256, message, signature)
     }
 
-    /// The same with SHA-512.
+    /// As [`PublicKey::verify`], with SHA-512.
     ///
     /// # Errors
     /// As [`PublicKey::verify`].

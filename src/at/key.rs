@@ -99,7 +99,7 @@ impl AtKey {
         }
     }
 
-    /// The same key with an owner, where a command left it out. Keys of the server itself stay without.
+    /// This key with an owner, where a command left it out. Keys of the server itself stay without.
     pub fn owned_by(self, owner: &AtSign) -> Self {
         let owner = match self.scope {
             Scope::PrivateKey => None,

@@ -106,8 +106,8 @@ impl Notification {
 
     /// The entity without atSigns: `req.dev1.sshnp`.
     pub fn entity(&self) -> &str {
-        let key = self.key.strip_suffix(self.from.as_str());
-        let key = key.unwrap_or(&self.key);
+        let unowned = self.key.strip_suffix(self.from.as_str());
+        let key = unowned.unwrap_or(&self.key);
         let entity = key.strip_prefix(self.to.as_str());
         entity.and_then(|e| e.strip_prefix(':')).unwrap_or(key)
     }

@@ -300,8 +300,8 @@ impl Replies {
     fn take(&mut self, end: usize) -> Result<Reply, WireError> {
         let line = skip_prompts(&self.buf[self.start..end]);
         let kind = ReplyKind::of(line).ok_or(WireError::Unknown)?;
-        let text = str::from_utf8(&line[kind.token().len()..]).map_err(|_| WireError::NotUtf8)?;
-        let text = text.strip_suffix('\r').unwrap_or(text);
+        let whole = str::from_utf8(&line[kind.token().len()..]).map_err(|_| WireError::NotUtf8)?;
+        let text = whole.strip_suffix('\r').unwrap_or(whole);
         let reply = match kind {
             ReplyKind::Data => Reply::Data(text.to_owned()),
             ReplyKind::Error => Reply::Error(Fault::parse(text)),

@@ -62,8 +62,8 @@ fn find_in(path: &OsStr) -> Option<PathBuf> {
 /// Whether this is Dropbear's ssh. It reads no configuration file, and knows neither `HostName` nor a name of one's own.
 pub fn is_dropbear(program: &Path) -> bool {
     let file = program.canonicalize();
-    let name = file.as_deref().ok().and_then(Path::file_name);
-    let name = name.and_then(OsStr::to_str).unwrap_or_default();
+    let last = file.as_deref().ok().and_then(Path::file_name);
+    let name = last.and_then(OsStr::to_str).unwrap_or_default();
     name.starts_with("dropbear") || name.starts_with("dbclient")
 }
 
@@ -227,7 +227,7 @@ pub fn loopback(plain: bool) -> [(&'static str, &'static str); 6] {
 }
 
 const PLAIN: &str = "127.0.0.1";
-/// The same as an IPv6 socket has it.
+/// [`PLAIN`] as an IPv6 socket has it.
 const MAPPED: &str = "::ffff:127.0.0.1";
 
 /// The first of the person's words that would lead ssh elsewhere than to the device.

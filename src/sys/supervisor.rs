@@ -98,7 +98,7 @@ pub async fn keep_alive<T>(silence: impl Fn() -> Duration, limit: Duration) -> T
     keep_alive_while(async || silence() < limit).await
 }
 
-/// The same with a question that takes time. Silence is told by not answering.
+/// As [`keep_alive`], with a question that takes time. Silence is told by not answering.
 pub async fn keep_alive_while<T, F: Future<Output = bool>>(well: impl Fn() -> F) -> T {
     let Some(every) = watchdog(|name| env::var(name).ok(), std::process::id()) else {
         return futures_lite::future::pending().await;

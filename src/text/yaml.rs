@@ -20,7 +20,7 @@ pub struct BadYaml {
     pub line: usize,
     /// Path of the member, with `: ` behind it; empty when the text is no YAML at all.
     pub field: String,
-    /// In words.
+    /// What is wrong there, for the person who wrote the file.
     pub why: String,
 }
 

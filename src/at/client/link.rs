@@ -106,7 +106,7 @@ impl LoginContext {
         self.log_in_reading(None).await
     }
 
-    /// The same, and tells how long the lines are that are read here.
+    /// As [`Self::log_in`], and tells the server how long the lines are that are read here.
     pub(super) async fn log_in_reading(&self, limit: Option<usize>) -> Result<Link, AtError> {
         self.barred.check(&self.keys.atsign)?;
         let stream = Arc::clone(&self.transport).connect().await?;
@@ -152,7 +152,7 @@ impl Link {
         Self::connect_with(network, who, Timing::default()).await
     }
 
-    /// The same with other deadlines.
+    /// As [`Link::connect`], with other deadlines.
     ///
     /// # Errors
     /// As [`Link::connect`].
@@ -284,8 +284,7 @@ impl Link {
                 }
             }
         };
-        let outcome = timeout(within, exchange).await;
-        let outcome = outcome.unwrap_or(Err(LinkError::Silent(within)));
+        let outcome = in_time(within, exchange).await;
         self.dead = outcome.is_err();
         outcome
     }
@@ -299,8 +298,7 @@ impl Link {
 
     /// Sends a line without waiting for an answer.
     pub(super) async fn send(&mut self, line: &str, within: Duration) -> Result<(), LinkError> {
-        let outcome = timeout(within, self.write(line)).await;
-        let outcome = outcome.unwrap_or(Err(LinkError::Silent(within)));
+        let outcome = in_time(within, self.write(line)).await;
         self.dead |= outcome.is_err();
         outcome
     }
@@ -372,6 +370,15 @@ impl Link {
 pub(super) fn command(verb: &Verb) -> Result<String, AtError> {
     verb.line()
         .map_err(|why| AtError::Protocol(why.to_string()))
+}
+
+/// Silence is a failure, too.
+async fn in_time<T>(
+    within: Duration,
+    work: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    let outcome = timeout(within, work).await;
+    outcome.unwrap_or(Err(LinkError::Silent(within)))
 }
 
 /// The text behind `data:`, or why there is none.

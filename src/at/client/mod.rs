@@ -113,7 +113,7 @@ impl Client {
         Self::login_with(network, keys, Timing::default()).await
     }
 
-    /// The same with other deadlines.
+    /// As [`Client::login`], with other deadlines.
     ///
     /// # Errors
     /// As [`Client::login`].
@@ -218,7 +218,7 @@ impl Client {
         self.public_key_for(of, of).await
     }
 
-    /// The same because of what `asker` wants: a service has a limited number of such questions for each.
+    /// As [`Client::public_key`], because of what `asker` wants: a service has a limited number of such questions for each.
     ///
     /// # Errors
     /// As [`Client::run`].
@@ -230,7 +230,7 @@ impl Client {
         self.look_up_key(asker, of, Freshness::Remembered).await
     }
 
-    /// The same, asked from the other's own atServer: for when a signature does not fit the key we know.
+    /// As [`Client::public_key`], asked from the other's own atServer: for when a signature does not fit the key we know.
     ///
     /// # Errors
     /// As [`Client::run`].
@@ -268,7 +268,8 @@ impl Client {
         Ok(found.map(|(text, _)| text))
     }
 
-    /// The same from the other's own atServer, past all caches; and when it was written, as that server says.
+    /// As [`Client::get_shared`], from the other's own atServer, past all caches; and when it was written, as that server
+    /// says.
     ///
     /// # Errors
     /// As [`Client::run`].

@@ -179,7 +179,7 @@ impl KeyOpener {
         }
     }
 
-    /// The same past all copies, and past what we remember.
+    /// As [`Self::look_up`], past all copies and past what we remember.
     async fn ask_source(&self, router: &LookupRouter, from: &AtSign) -> Result<String, AtError> {
         self.with(from, |sender| sender.looked_up = None);
         self.ask(router, from, true).await
@@ -196,9 +196,10 @@ impl KeyOpener {
             detail: Detail::Value,
             bypass_cache,
         };
-        let wrapped = found(router.look_up(from, from, &verb).await)?;
-        let wrapped = wrapped.ok_or(AtError::Crypto(CryptoError::Decrypt))?;
-        Ok(self.remember(from, wrapped))
+        match found(router.look_up(from, from, &verb).await)? {
+            Some(wrapped) => Ok(self.remember(from, wrapped)),
+            None => Err(AtError::Crypto(CryptoError::Decrypt)),
+        }
     }
 
     fn remember(&self, from: &AtSign, wrapped: String) -> String {

@@ -138,8 +138,10 @@ impl<'a> Params<'a> {
     /// Takes one metadata item, whichever comes.
     pub(super) fn any_metadata_item(&mut self, into: &mut Metadata) -> bool {
         // at_commons 5.0 printed these two before any grammar knew them.
-        let early = [("hash", "pubKeyHash"), ("algo", "hashingAlgo")];
-        let early = early.map(|(written, name)| (written, name, Spelling::Text));
+        let early = [
+            ("hash", "pubKeyHash", Spelling::Text),
+            ("algo", "hashingAlgo", Spelling::Text),
+        ];
         let all = metadata::WIRE.map(|(name, _, spelling)| (name, name, spelling));
         all.into_iter()
             .chain(early)

@@ -125,8 +125,8 @@ impl ResolvedPath {
 
     /// The endings of all neighbours there are.
     pub(super) fn neighbours(&self) -> io::Result<Vec<String>> {
-        let start = self.neighbour("");
-        let start = start.to_string_lossy();
+        let nameless = self.neighbour("");
+        let start = nameless.to_string_lossy();
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
@@ -145,8 +145,8 @@ impl ResolvedPath {
         let path = self.beside("lock");
         let until = Instant::now() + LOCK;
         loop {
-            let file = hidden().create(true).truncate(false).open(&path);
-            let file = file.map_err(|error| at(&path, error))?;
+            let opened = hidden().create(true).truncate(false).open(&path);
+            let file = opened.map_err(|error| at(&path, error))?;
             match file.try_lock() {
                 Ok(()) if is_at(&file, &path)? => return Ok(Lock { file, path }),
                 // Its last holder removed it; the name now means another file, or none.
