@@ -48,7 +48,7 @@ use super::{
 
 pub use super::{crypto::jitter, directory::Network, error::AtError};
 pub use link::Link;
-pub use monitor::{Event, Pulse, Subscription};
+pub use monitor::{Event, Subscription};
 pub use timing::Timing;
 
 use barred::Barred;

@@ -318,7 +318,7 @@ pub enum SyntaxError {
 }
 
 /// Longest command that may be sent, in bytes. Servers take a little more.
-pub const MAX_COMMAND: usize = 10_230_000;
+pub(super) const MAX_COMMAND: usize = 10_230_000;
 
 /// Why a command cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,6 @@ mod print;
 mod tests;
 
 pub use command::{
-    AccessList, Config, Detail, Dialect, EnrollOperation, HashingAlgo, KeysCommand, MAX_COMMAND,
-    Notify, Operation, SigningAlgo, Subject, SyntaxError, Unsendable, Verb,
+    AccessList, Config, Detail, Dialect, EnrollOperation, HashingAlgo, KeysCommand, Notify,
+    Operation, SigningAlgo, Subject, SyntaxError, Verb,
 };

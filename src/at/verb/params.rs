@@ -216,7 +216,7 @@ pub(super) fn key_error(text: &str, bad: BadKey) -> BadParameters {
 
 /// Some verbs of the classic grammar want two characters.
 pub(super) fn long_enough(entity: &str, dialect: Dialect) -> Result<(), BadParameters> {
-    require(dialect == Dialect::Lenient || entity.chars().nth(1).is_some())
+    require(dialect != Dialect::Classic || entity.chars().nth(1).is_some())
 }
 
 pub(super) fn atsign(text: &str) -> Result<AtSign, BadParameters> {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use miniserde::{Deserialize, json};
 use proptest::{collection::vec, option, prelude::*};
 
-use super::*;
+use super::{
+    command::{MAX_COMMAND, Unsendable},
+    *,
+};
 use crate::at::{
     atsign::AtSign,
     fault::Code,
