@@ -545,7 +545,7 @@ impl Hand {
             if let Event::Note(note) = next.expect("a message within 30 s").unwrap()
                 && note.entity().ends_with(ending)
             {
-                let text = self.at.open(&note).await.unwrap().unwrap();
+                let text = self.at.decrypt(&note).await.unwrap().unwrap();
                 return (note.entity().to_owned(), text);
             }
         }

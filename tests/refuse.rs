@@ -305,7 +305,7 @@ impl Hand {
             if let Event::Note(note) = next.expect("an answer within 30 s").unwrap()
                 && note.entity() == entity
             {
-                return self.at.open(&note).await.unwrap().unwrap();
+                return self.at.decrypt(&note).await.unwrap().unwrap();
             }
         }
     }
@@ -502,7 +502,7 @@ fn a_blocked_atsign_does_not_reach_the_daemon() {
             .await
             .unwrap();
         let block = noports::at::verb::Config::Add(
-            noports::at::verb::List::Block,
+            noports::at::verb::AccessList::Block,
             vec![ALICE.parse().unwrap()],
         );
         device.run(&noports::at::Verb::Config(block)).await.unwrap();

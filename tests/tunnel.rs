@@ -543,7 +543,7 @@ impl OldDevice {
             let Some(Event::Note(note)) = self.inbox.next().await else {
                 continue;
             };
-            let text = self.at.open(&note).await.unwrap().unwrap();
+            let text = self.at.decrypt(&note).await.unwrap().unwrap();
             return (note.entity().to_owned(), text);
         }
     }

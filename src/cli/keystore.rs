@@ -148,8 +148,8 @@ pub fn unlock_file<E: From<KeyStoreError>>(
             });
         }
     }
-    let text =
-        passphrase::open(text.reveal(), &phrase()?).map_err(|source| KeyStoreError::Content {
+    let text = passphrase::unprotect(text.reveal(), &phrase()?).map_err(|source| {
+        KeyStoreError::Content {
             path: path.to_owned(),
             source,
         })?;
@@ -224,7 +224,7 @@ pub fn save_text(
     phrase: Option<&Secret<String>>,
 ) -> Result<(), KeyStoreError> {
     let text = match phrase {
-        Some(phrase) => passphrase::seal(text.reveal(), phrase).map(Secret::new),
+        Some(phrase) => passphrase::protect(text.reveal(), phrase).map(Secret::new),
         None => Ok(text),
     };
     let folder = path.parent().filter(|folder| *folder != Path::new(""));

@@ -23,7 +23,7 @@ use crate::{
         AtSign, Verb,
         client::{AtError, Client},
         fault::Code,
-        verb::{Config, List},
+        verb::{AccessList, Config},
     },
     cli::{self, Console, Failure, with_account},
     sys::{log, process},
@@ -64,12 +64,12 @@ with_account! {
 }
 
 /// What a word does: to which list, and whether it adds.
-const WORDS: [(&str, Option<(List, bool)>); 6] = [
+const WORDS: [(&str, Option<(AccessList, bool)>); 6] = [
     ("show", None),
-    ("allow", Some((List::Allow, true))),
-    ("disallow", Some((List::Allow, false))),
-    ("block", Some((List::Block, true))),
-    ("unblock", Some((List::Block, false))),
+    ("allow", Some((AccessList::Allow, true))),
+    ("disallow", Some((AccessList::Allow, false))),
+    ("block", Some((AccessList::Block, true))),
+    ("unblock", Some((AccessList::Block, false))),
     (CLEAR, None),
 ];
 const CLEAR: &str = "clear";
@@ -96,7 +96,7 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
 
     let mut doomed = clears(&args)?;
     if let Some((list, adds, others)) = change {
-        if (list, adds) == (List::Block, true) {
+        if (list, adds) == (AccessList::Block, true) {
             doomed = Some(others.clone());
         }
         let before = names(&at, list).await?;
@@ -110,7 +110,7 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
             true => "the list is changed",
             false => "no change: the list was like that already",
         });
-        if (list, adds) == (List::Allow, true) && before.is_empty() {
+        if (list, adds) == (AccessList::Allow, true) && before.is_empty() {
             progress.note("from now on nobody else is let in; a rendezvous has to be, too");
         }
     }
@@ -118,11 +118,11 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         Some(senders) => Some(clear::clear(&at, &senders).await?),
         None => None,
     };
-    let allowed = match names(&at, List::Allow).await {
+    let allowed = match names(&at, AccessList::Allow).await {
         Err(failure) if failure.message == NO_ALLOW_LIST => None,
         names => Some(names?),
     };
-    let blocked = names(&at, List::Block).await?;
+    let blocked = names(&at, AccessList::Block).await?;
     tell(&args, &who, (allowed.as_deref(), &blocked), removed);
     Ok(())
 }
@@ -137,7 +137,7 @@ fn clears(args: &Args) -> Result<Option<Vec<AtSign>>, Failure> {
 }
 
 /// To which list these are added, or taken from it.
-type Change = (List, bool, Vec<AtSign>);
+type Change = (AccessList, bool, Vec<AtSign>);
 
 /// What the words ask for.
 fn change(args: &Args) -> Result<Option<Change>, Failure> {
@@ -162,7 +162,7 @@ fn change(args: &Args) -> Result<Option<Change>, Failure> {
         (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
         (Some(_), true) => Err(Failure::misuse(format!("{word} whom?"))
             .hint(format!("noports access {word} {} @somebody", args.atsign))),
-        (Some((List::Block, true)), false) if others.contains(&args.atsign.parse()?) => {
+        (Some((AccessList::Block, true)), false) if others.contains(&args.atsign.parse()?) => {
             Err(Failure::misuse(format!(
                 "{} cannot block itself: its atServer always lets its own programs in",
                 args.atsign
@@ -179,11 +179,11 @@ fn changes(before: &[String], others: &[AtSign], adds: bool) -> bool {
 }
 
 /// The names in a list.
-async fn names(at: &Client, list: List) -> Result<Vec<String>, Failure> {
+async fn names(at: &Client, list: AccessList) -> Result<Vec<String>, Failure> {
     let answer = at.run(&Verb::Config(Config::Show(list))).await;
     let answer = answer.map_err(|error| match list {
-        List::Allow => refused(error),
-        List::Block => error.into(),
+        AccessList::Allow => refused(error),
+        AccessList::Block => error.into(),
     })?;
     match answer.trim() {
         "null" | "" => Ok(Vec::new()),

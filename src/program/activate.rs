@@ -149,7 +149,7 @@ pub async fn activate(
     secret: impl FnOnce() -> Result<Secret<String>, Failure>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
-    let mut link = Link::open(network, who).await?;
+    let mut link = Link::connect(network, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
     let draft = DraftKeyFile::of(file).under(phrases);
     let keys = match draft.read(who)? {

@@ -292,7 +292,7 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
 /// again. The signals are heard from before it begins.
 async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
-    let mut asked = signal::Asked::new().map_err(deaf)?;
+    let mut asked = signal::StopSignals::new().map_err(deaf)?;
     let told = async {
         asked.stop().await.map_err(deaf)?;
         Err(Failure::plain("told to end"))

@@ -272,7 +272,7 @@ impl Daemon {
     /// A private key for a request that is about to come from the same sender.
     async fn keep_private_key(self, note: Notification, permit: Result<Permit, String>) {
         let from = &note.from;
-        let text = self.at.open(&note).await.ok().flatten().map(Secret::new);
+        let text = self.at.decrypt(&note).await.ok().flatten().map(Secret::new);
         let key = text.map(|text| sshkey::private_key(text.reveal()));
         let kept = match (permit, key) {
             (Err(_), _) => "denied",
@@ -294,7 +294,13 @@ impl Daemon {
         if let Err(why) = allowed {
             return ignored(&why);
         }
-        let text = self.at.open(&note).await.ok().flatten().unwrap_or_default();
+        let text = self
+            .at
+            .decrypt(&note)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_default();
         let key = match PublicKeyLine::parse(&text) {
             Ok(key) => key,
             Err(why) => return ignored(&why.to_string()),

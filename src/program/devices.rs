@@ -342,7 +342,7 @@ async fn hear(
             *who == note.from && note.entity() == ping::heartbeat_entity(device)
         });
         let Some(name) = sender else { continue };
-        if let Ok(Some(text)) = at.open(&note).await
+        if let Ok(Some(text)) = at.decrypt(&note).await
             && let Ok(heartbeat) = Heartbeat::parse(&text)
         {
             answers.insert(name.clone(), heartbeat);

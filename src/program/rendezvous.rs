@@ -211,7 +211,7 @@ impl Rendezvous {
     async fn admit(&self, note: &Notification, form: PortsForm) -> Option<Request> {
         let from = &note.from;
         let refused = |reason: &str| info!("refused from={from} reason={reason:?}");
-        let text = match self.at.open(note).await {
+        let text = match self.at.decrypt(note).await {
             Ok(text) => text?,
             Err(error) => {
                 // So far nobody has proven anything.

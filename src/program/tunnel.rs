@@ -108,7 +108,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     };
     sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
     sys::process::protect_memory();
-    sys::process::more_descriptors();
+    sys::process::raise_descriptor_limit();
     let json = args.json;
     let story = async { story(&console, args).await.map(|()| ExitCode::SUCCESS) };
     console.run_client(json, 2, story)

@@ -10,7 +10,7 @@ use std::{
 use super::programs::Program;
 use crate::{
     cli::Failure,
-    sys::supervisor::{self, Holder, Told},
+    sys::supervisor::{self, Holder, StateReport},
 };
 
 /// For a loop, or a program, to end after it was asked to.
@@ -18,7 +18,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Ends what a service manager, or a loop, has lost sight of: it was there before, and still is.
-pub(super) fn end_lost(before: Option<Told>, state: &Path) -> Result<(), Failure> {
+pub(super) fn end_lost(before: Option<StateReport>, state: &Path) -> Result<(), Failure> {
     match before {
         Some(told) if is_still_there(&told, state) => {
             end(told.pid, || is_still_there(&told, state))
@@ -144,7 +144,7 @@ pub(super) fn forget(state: &Path) {
 }
 
 /// Waits until a service is connected; says what it told last.
-pub fn wait(state: &Path, within: Duration) -> Option<Told> {
+pub fn wait(state: &Path, within: Duration) -> Option<StateReport> {
     let began = Instant::now();
     loop {
         let told = running(state);

@@ -75,7 +75,7 @@ impl Hand {
             if let Event::Note(note) = next.expect("an answer in time").unwrap()
                 && note.entity() == entity
             {
-                return self.at.open(&note).await.unwrap().unwrap();
+                return self.at.decrypt(&note).await.unwrap().unwrap();
             }
         }
     }

@@ -77,10 +77,10 @@ const MEMBERS: &[(&str, &str, &str, ValueType)] = &[
 pub(super) fn read(text: &str) -> Result<(Vec<FileOption>, Vec<String>), BadYaml> {
     let root = tree(text)?;
     let (mut words, mut remarks) = (Vec::new(), Vec::new());
-    let ignored = |path: &str, place: &Place| {
+    let ignored = |path: &str, place: &NodePath| {
         format!("line {}: {path} is not known and left out", place.line())
     };
-    for (section, place) in Place::top(&root).entries()? {
+    for (section, place) in NodePath::top(&root).entries()? {
         if !MEMBERS.iter().any(|row| row.0 == section) {
             remarks.push(ignored(section, &place));
             continue;

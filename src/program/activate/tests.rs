@@ -173,7 +173,7 @@ async fn die(world: &World, who: &AtSign, secret: &Secret<String>, when: Died) -
         fs::rename(&file, &draft.path).unwrap();
         return draft.read(who).unwrap().unwrap();
     }
-    let mut link = Link::open(&world.network, who).await.unwrap();
+    let mut link = Link::connect(&world.network, who).await.unwrap();
     log_in_by_secret(&mut link, who, secret).await.unwrap();
     let keys = enrolment::mint(who).unwrap();
     draft.write(&keys).unwrap();

@@ -23,7 +23,7 @@ use crate::{
     },
     sys::{
         log, process, signal,
-        supervisor::{self, State},
+        supervisor::{self, ServiceState},
     },
 };
 
@@ -71,7 +71,7 @@ pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
     let serving = async {
         // Only now, because by now a signal ends the server in good form.
         announce(&status, health.as_ref(), args.json, args.quiet);
-        supervisor::tell(State::Connected, &format!("atDirectory {place}"));
+        supervisor::tell(ServiceState::Connected, &format!("atDirectory {place}"));
         desk.serve(async |request| answer(&running, &status, request).await)
             .await;
         future::pending().await
@@ -87,7 +87,7 @@ pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
         supervisor::keep_alive_while(async || running.health().await.is_ok()).await
     });
     let told = future::or(signal::stop(), future::or(serving, watched)).await;
-    supervisor::tell(State::Stopping, "");
+    supervisor::tell(ServiceState::Stopping, "");
     info!("ending told={told:?}");
     drop(desk);
     running.stop().await;

@@ -15,7 +15,7 @@ use crate::{
     },
     sys::{
         self,
-        ssh::{self, Destination, HostKeyAlias, Login, UserName},
+        ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
     },
 };
 

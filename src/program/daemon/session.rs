@@ -59,7 +59,7 @@ impl Daemon {
     /// One session request, from somebody whom the policy denies: pass its reason on.
     pub(super) async fn deny(&self, note: Notification, word: RequestWord, why: &str) {
         let from = &note.from;
-        let text = self.at.open(&note).await.ok().flatten();
+        let text = self.at.decrypt(&note).await.ok().flatten();
         match text.and_then(|text| claimed_session(word, &text)) {
             Some(session) => {
                 info!("refused session={session} from={from} reason={why:?}");
@@ -73,7 +73,7 @@ impl Daemon {
     /// One session request, from somebody who may ask: judge it, open the session, answer.
     pub(super) async fn serve(&self, note: Notification, word: RequestWord, permit: &Permit) {
         let from = note.from.clone();
-        let text = match self.at.open(&note).await {
+        let text = match self.at.decrypt(&note).await {
             Ok(Some(text)) => text,
             other => return info!("refused from={from} reason={:?}", online::unread(other)),
         };

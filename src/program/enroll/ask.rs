@@ -15,7 +15,7 @@ use crate::{
         AtKey, AtSign, Verb,
         client::{AtError, Link, Network, Timing, jitter},
         crypto::PublicKey,
-        enrolment::{self, Applicant, Verdict, Wish},
+        enrolment::{self, Applicant, EnrolmentRequest, EnrolmentStatus},
         fault::{Code, Fault},
         keyfile::AtKeys,
         verb::Detail,
@@ -135,7 +135,7 @@ pub(super) async fn enroll(
         reply: REQUEST,
         ..Timing::default()
     };
-    let mut link = Link::open_with(network, who, timing).await?;
+    let mut link = Link::connect_with(network, who, timing).await?;
     let ours = published(&mut link, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
 
@@ -182,8 +182,8 @@ pub(super) async fn enroll(
     Ok(id)
 }
 
-fn wish(request: &Request, otp: Secret<String>) -> Wish {
-    Wish {
+fn wish(request: &Request, otp: Secret<String>) -> EnrolmentRequest {
+    EnrolmentRequest {
         app: request.app.clone(),
         device: request.device.clone(),
         namespaces: request.namespaces.clone(),
@@ -238,7 +238,7 @@ async fn mint(
 async fn ask(
     link: &mut Link,
     applicant: &Applicant,
-    wish: &Wish,
+    wish: &EnrolmentRequest,
     ours: &PublicKey,
     again: bool,
 ) -> Result<String, Failure> {
@@ -265,7 +265,7 @@ fn twin(fault: &Fault) -> Option<String> {
     uuid::Uuid::try_parse(id).ok().map(|_| id.to_owned())
 }
 
-fn refused(fault: &Fault, wish: &Wish, again: bool) -> Failure {
+fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool) -> Failure {
     if fault.text.contains("invalid otp") {
         let used = match again {
             true => "the run before may have used it; ",
@@ -318,7 +318,7 @@ fn show_request(who: &AtSign, id: &str, request: &Request, progress: &Progress) 
 
 /// Why waiting ended without keys.
 enum Ended {
-    Said(Verdict),
+    Said(EnrolmentStatus),
     Late,
     Failed(Failure),
 }
@@ -344,8 +344,8 @@ impl Ended {
         };
         draft.discard();
         let what = match said {
-            Verdict::Denied => format!("the request {code} was denied"),
-            Verdict::Revoked => format!("the enrolment {code} was revoked"),
+            EnrolmentStatus::Denied => format!("the request {code} was denied"),
+            EnrolmentStatus::Revoked => format!("the enrolment {code} was revoked"),
             _ => format!("the request {code} has expired, or was deleted"),
         };
         Failure::new(exit::LOGIN, what).hint(format!(
@@ -369,7 +369,7 @@ async fn wait(
                 Ok(link) => return Ok(link),
                 Err(AtError::Login { fault, .. }) if enrolment::verdict(&fault).is_some() => {
                     match enrolment::verdict(&fault) {
-                        Some(Verdict::Pending) | None => {}
+                        Some(EnrolmentStatus::Pending) | None => {}
                         Some(verdict) => return Err(Ended::Said(verdict)),
                     }
                 }
@@ -385,7 +385,7 @@ async fn wait(
 }
 
 async fn try_login(network: &Network, keys: &AtKeys) -> Result<Link, AtError> {
-    let mut link = Link::open(network, &keys.atsign).await?;
+    let mut link = Link::connect(network, &keys.atsign).await?;
     link.login(keys).await?;
     Ok(link)
 }

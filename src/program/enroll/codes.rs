@@ -32,7 +32,7 @@ pub(super) async fn run(console: &Console, standing: bool, args: Codes) -> Resul
             ttl,
         },
     };
-    let mut link = Link::open(&manager.network, &who).await?;
+    let mut link = Link::connect(&manager.network, &who).await?;
     link.login(&manager.keys).await?;
     manager.progress.done(format_args!("logged in as {who}"));
     let answer = link.ask(&verb).await?;

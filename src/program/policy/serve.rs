@@ -163,7 +163,7 @@ impl Desk {
     /// One question: heard, decided, answered.
     async fn answer(&self, note: &Notification, id: RequestId) {
         let (at, from) = (&self.0.at, &note.from);
-        let text = match at.open(note).await {
+        let text = match at.decrypt(note).await {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
                 let why = error.to_string();

@@ -66,7 +66,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     };
     sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
     sys::process::protect_memory();
-    sys::process::more_descriptors();
+    sys::process::raise_descriptor_limit();
     let json = args.json;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     console.finish(

@@ -41,7 +41,7 @@ use crate::{
         ids::SessionId,
         pairs::{Dialer, MAX_NUMBERED, Pairing, Pairs},
     },
-    pipe::join::{Part, join_parts, splice},
+    pipe::join::{Leg, join_legs, splice},
     session::bridge::MAX_CONNECTIONS,
 };
 
@@ -531,13 +531,13 @@ async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done:
             } else {
                 ""
             };
-            Part {
+            Leg {
                 rest: Stripped::new(one.socket.clone(), text),
                 socket: one.socket,
                 early: one.early,
             }
         };
-        join_parts(part(a), part(b)).await
+        join_legs(part(a), part(b)).await
     } else {
         splice(a.socket, a.early, b.socket, b.early).await
     };
