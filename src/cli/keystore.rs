@@ -152,7 +152,8 @@ pub fn unlock_file<E: From<KeyStoreError>>(
         KeyStoreError::Content {
             path: path.to_owned(),
             source,
-        })?;
+        }
+    })?;
     Ok(KeyFile {
         keys: parse(path, who, &text)?,
         text,

@@ -90,12 +90,12 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// What the running service told, if it runs.
-pub fn running(state: &Path) -> Option<Told> {
+pub fn running(state: &Path) -> Option<StateReport> {
     supervisor::read(state).filter(|told| is_still_there(told, state))
 }
 
 /// Whether the process that told it is still there: its number may belong to another one by now.
-fn is_still_there(told: &Told, state: &Path) -> bool {
+fn is_still_there(told: &StateReport, state: &Path) -> bool {
     if !is_alive(told.pid) {
         return false;
     }

@@ -177,7 +177,7 @@ impl Doorman {
         note: &Notification,
         waiting: &Sender<RpcResponse>,
     ) {
-        let text = match self.0.at.open(note).await {
+        let text = match self.0.at.decrypt(note).await {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
                 let why = error.to_string();

@@ -16,7 +16,7 @@
 //! noports:packages/dart/sshnoports/bundles/core/config/sshnpd.yaml (`ssh/ssh-client`).
 
 use super::profile::FileOption;
-use crate::text::yaml::{BadYaml, Place, tree};
+use crate::text::yaml::{BadYaml, NodePath, tree};
 
 /// Where it is, unless somebody says otherwise.
 pub(super) const USUAL: &str = "/etc/noports/sshnpd.yaml";
@@ -98,7 +98,7 @@ pub(super) fn read(text: &str) -> Result<(Vec<FileOption>, Vec<String>), BadYaml
     Ok((words, remarks))
 }
 
-fn word(option: &str, kind: ValueType, place: &Place) -> Result<Option<FileOption>, BadYaml> {
+fn word(option: &str, kind: ValueType, place: &NodePath) -> Result<Option<FileOption>, BadYaml> {
     let text = match kind {
         ValueType::List if !place.is_text() => {
             let texts = place.texts()?;
