@@ -101,14 +101,16 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         }
         let before = names(&at, list).await?;
         let news = changes(&before, &others, adds);
-        let command = match adds {
-            true => Config::Add(list, others),
-            false => Config::Remove(list, others),
+        let command = if adds {
+            Config::Add(list, others)
+        } else {
+            Config::Remove(list, others)
         };
         at.run(&Verb::Config(command)).await.map_err(refused)?;
-        progress.done(match news {
-            true => "the list is changed",
-            false => "no change: the list was like that already",
+        progress.done(if news {
+            "the list is changed"
+        } else {
+            "no change: the list was like that already"
         });
         if (list, adds) == (List::Allow, true) && before.is_empty() {
             progress.note("from now on nobody else is let in; a rendezvous has to be, too");
@@ -244,9 +246,12 @@ fn tell(
 }
 
 fn lines(allowed: Option<&[String]>, blocked: &[String]) -> [String; 2] {
-    let or = |names: &[String], nobody: &str| match names.is_empty() {
-        true => nobody.to_owned(),
-        false => names.join(" "),
+    let or = |names: &[String], nobody: &str| {
+        if names.is_empty() {
+            nobody.to_owned()
+        } else {
+            names.join(" ")
+        }
     };
     [
         format!(

@@ -261,9 +261,10 @@ fn translate(words: &[&str]) -> Result<Asked, Failure> {
 
 /// The original takes care that the copy is recognised as a key file.
 fn with_suffix(file: String) -> String {
-    match file.ends_with(".atKeys") {
-        true => file,
-        false => file + ".atKeys",
+    if file.ends_with(".atKeys") {
+        file
+    } else {
+        file + ".atKeys"
     }
 }
 

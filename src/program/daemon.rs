@@ -276,10 +276,12 @@ impl Daemon {
         let key = text.map(|text| sshkey::private_key(text.reveal()));
         let kept = match (permit, key) {
             (Err(_), _) => "denied",
-            (_, Some(Ok(key))) => match self.slots().put(from, key, Instant::now()) {
-                true => return debug!("private_key=kept from={from}"),
-                false => "too_many_keys",
-            },
+            (_, Some(Ok(key))) => {
+                if self.slots().put(from, key, Instant::now()) {
+                    return debug!("private_key=kept from={from}");
+                }
+                "too_many_keys"
+            }
             (_, Some(Err(_)) | None) => "no_key",
         };
         ignored::note(from, format_args!("word=privatekey reason={kept}"));

@@ -162,9 +162,10 @@ fn check(args: &Check) -> Result<bool, Failure> {
     if let Some(open) = &open {
         only(&mut decision, open);
     }
-    print_out(&match args.json {
-        true => as_json(&question, &decision),
-        false => as_text(&question, &decision, open.as_ref()),
+    print_out(&if args.json {
+        as_json(&question, &decision)
+    } else {
+        as_text(&question, &decision, open.as_ref())
     });
     Ok(decision.answer.authorized)
 }

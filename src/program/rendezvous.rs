@@ -362,16 +362,19 @@ impl Rendezvous {
             client_nonce: full.nonce.clone(),
             rendezvous_nonce,
         });
-        let entry = |logs_in: bool, who: &AtSign| match logs_in {
-            false => Entry::Anybody,
-            true => Entry::Signed(
-                admission.clone(),
-                Signer {
-                    at: self.at.clone(),
-                    who: who.clone(),
-                    asker: request.client.clone(),
-                },
-            ),
+        let entry = |logs_in: bool, who: &AtSign| {
+            if logs_in {
+                Entry::Signed(
+                    admission.clone(),
+                    Signer {
+                        at: self.at.clone(),
+                        who: who.clone(),
+                        asker: request.client.clone(),
+                    },
+                )
+            } else {
+                Entry::Anybody
+            }
         };
         (
             entry(full.logins.client, &full.client),

@@ -94,18 +94,17 @@ async fn story(json: bool) -> Result<(), Failure> {
             Ok(note) => (note, began.elapsed().as_secs_f64() * 1e3),
             Err(why) => (why.message, began.elapsed().as_secs_f64() * 1e3),
         };
-        cli::print_out(&match json {
-            true => json::to_string(&Line {
+        cli::print_out(&if json {
+            json::to_string(&Line {
                 event: "selftest",
                 part,
                 ok,
                 ms: (ms * 100.0).round() / 100.0,
                 note,
-            }),
-            false => {
-                let word = if ok { "ok" } else { "FAIL" };
-                format!("selftest {part:<7} {word:<4} {ms:8.1} ms  {note}")
-            }
+            })
+        } else {
+            let word = if ok { "ok" } else { "FAIL" };
+            format!("selftest {part:<7} {word:<4} {ms:8.1} ms  {note}")
         });
         if !ok {
             bad.push(part);
@@ -147,10 +146,7 @@ fn failed(why: impl std::fmt::Display) -> Failure {
 }
 
 fn check(fits: bool, what: &str) -> Result<(), Failure> {
-    match fits {
-        true => Ok(()),
-        false => Err(failed(what)),
-    }
+    if fits { Ok(()) } else { Err(failed(what)) }
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -181,9 +177,10 @@ fn aes() -> Found {
         cipher.apply(piece);
     }
     check(pieces == whole, "the key stream depends on the pieces")?;
-    let kind = match aes::hardware_accelerated() {
-        true => "with instructions",
-        false => "in software",
+    let kind = if aes::hardware_accelerated() {
+        "with instructions"
+    } else {
+        "in software"
     };
     Ok(format!("{:.0} MB/s, {kind}", speed(cipher)))
 }

@@ -119,16 +119,20 @@ pub(super) fn rotate_ca(args: RotateCa) -> Result<(), Failure> {
         return Err(Failure::new(exit::FAILED, text).hint("--data DIR"));
     }
     let ca = data.join(CA_FILE).display().to_string();
-    let event = match args.finish {
-        true => authority::finish(&data).map(|_| "finished")?,
-        false => authority::rotate(&data).map(|_| "rotated")?,
+    let event = if args.finish {
+        authority::finish(&data).map(|_| "finished")?
+    } else {
+        authority::rotate(&data).map(|_| "rotated")?
     };
-    tell(args.json, event, Some(&ca), None, || match args.finish {
-        true => format!("restart the server: from then on only the new authority in {ca} counts"),
-        false => format!(
-            "give {ca} to every client: it holds the old and the new authority\nthen: noports atserver rotate-ca --finish --data {}",
-            data.display()
-        ),
+    tell(args.json, event, Some(&ca), None, || {
+        if args.finish {
+            format!("restart the server: from then on only the new authority in {ca} counts")
+        } else {
+            format!(
+                "give {ca} to every client: it holds the old and the new authority\nthen: noports atserver rotate-ca --finish --data {}",
+                data.display()
+            )
+        }
     });
     Ok(())
 }
@@ -154,12 +158,13 @@ fn tell(
     atsigns: Option<u32>,
     text: impl FnOnce() -> String,
 ) {
-    match json {
-        true => print_out(&json::to_string(&Told {
+    if json {
+        print_out(&json::to_string(&Told {
             event,
             file,
             atsigns,
-        })),
-        false => print_err(&text()),
+        }))
+    } else {
+        print_err(&text())
     }
 }

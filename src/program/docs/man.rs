@@ -149,17 +149,19 @@ fn head(name: &str, about: &str, edition: Edition) -> String {
 }
 
 fn section(title: &str, body: &str) -> String {
-    match body.is_empty() {
-        true => String::new(),
-        false => format!(".SH {title}\n{body}"),
+    if body.is_empty() {
+        String::new()
+    } else {
+        format!(".SH {title}\n{body}")
     }
 }
 
 /// The same within a section, set off from what stands before.
 fn set_off(body: &str) -> String {
-    match body.is_empty() {
-        true => String::new(),
-        false => format!(".PP\n{body}"),
+    if body.is_empty() {
+        String::new()
+    } else {
+        format!(".PP\n{body}")
     }
 }
 

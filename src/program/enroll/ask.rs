@@ -263,9 +263,10 @@ fn twin(fault: &Fault) -> Option<String> {
 
 fn refused(fault: &Fault, wish: &Wish, again: bool) -> Failure {
     if fault.text.contains("invalid otp") {
-        let used = match again {
-            true => "the run before may have used it; ",
-            false => "it is good for one request and, as a rule, five minutes; ",
+        let used = if again {
+            "the run before may have used it; "
+        } else {
+            "it is good for one request and, as a rule, five minutes; "
         };
         return Failure::new(exit::LOGIN, "the atServer does not accept this code").hint(format!(
             "{used}a new one, on a device with keys: noports enroll otp"

@@ -101,9 +101,10 @@ async fn look(at: &Client) -> Result<Vec<Enrollment>, Failure> {
 fn may_manage(at: &Client, all: &[Enrollment]) -> Result<(), Failure> {
     let ours = at.keys().enrollment_id.as_deref();
     let own = all.iter().find(|one| Some(one.id.as_str()) == ours);
-    match own.is_none_or(|own| own.namespaces.contains_key("__manage")) {
-        true => Ok(()),
-        false => Err(Failure::plain("these keys are told of no requests").hint(NOT_MANAGER)),
+    if own.is_none_or(|own| own.namespaces.contains_key("__manage")) {
+        Ok(())
+    } else {
+        Err(Failure::plain("these keys are told of no requests").hint(NOT_MANAGER))
     }
 }
 

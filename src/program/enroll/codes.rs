@@ -25,12 +25,13 @@ pub(super) async fn run(console: &Console, standing: bool, args: Codes) -> Resul
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;
     let who = manager.keys.atsign.clone();
-    let verb = match standing {
-        false => Verb::OtpGet { ttl },
-        true => Verb::OtpPut {
+    let verb = if standing {
+        Verb::OtpPut {
             otp: standing_code(&args, console.given(), who.as_str())?,
             ttl,
-        },
+        }
+    } else {
+        Verb::OtpGet { ttl }
     };
     let mut link = Link::open(&manager.network, &who).await?;
     link.login(&manager.keys).await?;
@@ -59,10 +60,11 @@ fn standing_code(args: &Codes, given: &Given, who: &str) -> Result<String, Failu
     };
     let code = code.reveal();
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    match LENGTHS.contains(&code.len()) && code.chars().all(word) {
-        true => Ok(code.clone()),
-        false => Err(Failure::misuse(
+    if LENGTHS.contains(&code.len()) && code.chars().all(word) {
+        Ok(code.clone())
+    } else {
+        Err(Failure::misuse(
             "a code has 6 to 64 letters and digits, and nothing else",
-        )),
+        ))
     }
 }

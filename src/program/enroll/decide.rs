@@ -151,10 +151,7 @@ pub(super) struct Choice {
 
 impl Choice {
     fn new(args: &Decide, classic: bool) -> Result<Self, Failure> {
-        let how = match classic {
-            true => Fit::Part,
-            false => Fit::Whole,
-        };
+        let how = if classic { Fit::Part } else { Fit::Whole };
         let name = |what, whole: &Option<String>, pattern: &Option<String>| {
             Name::new(what, whole.as_deref(), pattern.as_deref(), how)
         };
@@ -183,9 +180,10 @@ impl Choice {
         let others: Vec<_> = all.iter().filter(|one| named && self.fits(one)).collect();
         if let (None, [first, ..]) = (&self.which, &others[..]) {
             let state = |one: &&Enrollment| {
-                let already = match one.status == action.done() {
-                    true => " already",
-                    false => "",
+                let already = if one.status == action.done() {
+                    " already"
+                } else {
+                    ""
                 };
                 format!(
                     "{} is {}{already}",
@@ -194,13 +192,14 @@ impl Choice {
                 )
             };
             let states: Vec<_> = others.iter().map(state).collect();
-            return Failure::plain(states.join(", ")).hint(match first.status == action.done() {
-                true => "there is nothing to do".to_owned(),
-                false => format!(
+            return Failure::plain(states.join(", ")).hint(if first.status == action.done() {
+                "there is nothing to do".to_owned()
+            } else {
+                format!(
                     "only {} ones can be {}",
                     action.applies_to().join(" or "),
                     action.past()
-                ),
+                )
             });
         }
         match self.which {
@@ -281,9 +280,10 @@ pub(super) async fn run(console: &Console, action: Action, args: Decide) -> Resu
                 told.found(picked.len());
             }
             if picked.is_empty() {
-                let failure = match sees_itself_only(&at, &all) {
-                    true => Failure::plain(NOT_MANAGER),
-                    false => choice.none(action, &all),
+                let failure = if sees_itself_only(&at, &all) {
+                    Failure::plain(NOT_MANAGER)
+                } else {
+                    choice.none(action, &all)
                 };
                 return nothing(failure, told);
             }
@@ -623,9 +623,12 @@ mod tests {
         ] {
             let choice = choice(which, device);
             let picked = choice.pick(action, &all());
-            let picked = picked.and_then(|picked| match picked.is_empty() {
-                true => Err(choice.none(action, &all())),
-                false => Ok(picked),
+            let picked = picked.and_then(|picked| {
+                if picked.is_empty() {
+                    Err(choice.none(action, &all()))
+                } else {
+                    Ok(picked)
+                }
             });
             let names = picked.map(|picked| {
                 picked

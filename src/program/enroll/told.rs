@@ -91,15 +91,16 @@ impl Told {
     }
 
     fn table(self, of: &[&Enrollment]) -> Vec<String> {
-        let head = match self.classic {
-            true => [
+        let head = if self.classic {
+            [
                 "Enrollment ID",
                 "Status",
                 "AppName",
                 "DeviceName",
                 "Namespaces",
-            ],
-            false => ["id", "status", "program", "device", "namespaces"],
+            ]
+        } else {
+            ["id", "status", "program", "device", "namespaces"]
         };
         let cells = of.iter().map(|one| {
             let names = show::namespaces(&one.namespaces);
@@ -115,9 +116,10 @@ impl Told {
             .chain(cells)
             .collect();
         // The classic columns begin at fixed places; scripts may cut there.
-        let least = match self.classic {
-            true => [36, 8, 18, 36],
-            false => [36, 8, 7, 6],
+        let least = if self.classic {
+            [36, 8, 18, 36]
+        } else {
+            [36, 8, 7, 6]
         };
         let wide: Vec<usize> = least
             .iter()
