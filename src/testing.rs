@@ -12,12 +12,10 @@ use futures_lite::future::zip;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::{
-    net::{
-        dial::Endpoint,
-        tls::{Acceptor, Connector},
-    },
-    pipe::cipher::{KeyAndIv, SessionKeys},
+    net::tls::{Acceptor, Connector},
+    pipe::cipher::{SessionKeys, StreamKey},
     secret::Secret,
+    text::endpoint::Endpoint,
 };
 
 pub(crate) use support::{Disk, Folder, at_a_pace, named_pipe, until};
@@ -57,19 +55,22 @@ pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 /// Keys of one direction.
-pub(crate) fn key_and_iv(first: u8) -> KeyAndIv {
-    (Secret::new([first; 32]), [first + 1; 16])
+pub(crate) fn stream_key(first: u8) -> StreamKey {
+    StreamKey {
+        key: Secret::new([first; 32]),
+        iv: [first + 1; 16],
+    }
 }
 
 /// None, one for both directions, one for each.
 pub(crate) fn every_kind_of_keys() -> [Option<SessionKeys>; 3] {
-    let with = |d2c| {
+    let with = |to_client| {
         Some(SessionKeys {
-            c2d: key_and_iv(1),
-            d2c,
+            to_device: stream_key(1),
+            to_client,
         })
     };
-    [None, with(None), with(Some(key_and_iv(7)))]
+    [None, with(None), with(Some(stream_key(7)))]
 }
 
 /// A private authority, its file, and acceptors with certificates it signed.

@@ -11,18 +11,15 @@ use std::{
 
 use async_std::task::{self, block_on};
 use noports::{
-    at::{
-        client::{Client, Event, Outgoing, Subscription},
-        crypto::{aes_key_from_base64, iv_from_base64},
-    },
+    at::client::{Client, Event, Outgoing, Subscription},
     np::{
         Message,
         control::{Kind, Line, Lines},
         ping::{self, Heartbeat},
-        request::{self, Keys, StreamKey, TunnelRequest},
+        request::{self, TunnelRequest},
     },
-    pipe::cipher::{Cipher, Side},
-    session::online,
+    pipe::cipher::SessionKeys,
+    pipe::cipher::{Cipher, Side, StreamKey},
     sys::sockets::listening_ports,
 };
 
@@ -580,13 +577,13 @@ impl OldDevice {
 
     /// A session with one key: the control socket, and what it says, in clear.
     async fn accept(&mut self, request: &TunnelRequest) -> (TcpStream, Cipher) {
-        let keys = Keys::random(false).unwrap();
+        let keys = SessionKeys::random(false).unwrap();
         let control = self.meet(request);
         let (alice, name) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
         let us = &self.at.keys().encryption;
         let answer = request::accept_tunnel(request, Some(&keys), &alice, &name, us).unwrap();
         self.send(answer).await;
-        let inbound = online::session_keys(&keys).ciphers(Side::Device).inbound;
+        let inbound = keys.ciphers(Side::Device).inbound;
         (control, inbound.unwrap())
     }
 
@@ -645,7 +642,7 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         let mut socket = device.meet(&request);
         let mut bytes = [0; 5];
         socket.read_exact(&mut bytes).unwrap();
-        let inbound = online::session_keys(&fresh).ciphers(Side::Device).inbound;
+        let inbound = fresh.ciphers(Side::Device).inbound;
         inbound.unwrap().apply(&mut bytes);
         assert_eq!(&bytes, b"hello");
 
@@ -691,17 +688,14 @@ fn connections_at_the_same_time_do_not_kill_a_dart_5_6_daemon() {
             .filter(|part| !part.is_empty());
         for (part, seed) in parts.zip(b'a'..) {
             let (key, iv) = part.split_once(':').unwrap();
-            let to_device = StreamKey {
-                key: aes_key_from_base64(key).unwrap(),
-                iv: iv_from_base64(iv).unwrap(),
-            };
-            let keys = Keys {
+            let to_device = StreamKey::from_base64(key, iv).unwrap();
+            let keys = SessionKeys {
                 to_device,
                 to_client: None,
             };
             let (mut socket, mut bytes) = (device.meet(&request), [0; 100]);
             socket.read_exact(&mut bytes).unwrap();
-            let inbound = online::session_keys(&keys).ciphers(Side::Device).inbound;
+            let inbound = keys.ciphers(Side::Device).inbound;
             inbound.unwrap().apply(&mut bytes);
             assert_eq!(bytes, [seed; 100]);
         }

@@ -24,10 +24,11 @@ use log::debug;
 
 use crate::net::{
     backoff::Backoff,
-    dial::{Endpoint, dial},
+    dial::dial,
     line::read_line,
     tls::{Connector, TlsError},
 };
+use crate::text::endpoint::Endpoint;
 
 use super::{
     atsign::AtSign,

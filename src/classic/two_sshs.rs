@@ -23,10 +23,10 @@ use log::debug;
 use crate::{
     classic::tunnel_ssh::{self, Direction, IdentityFile, Tunnel},
     cli::{Failure, exit},
-    net::dial::Endpoint,
     np::ids::SessionId,
     secret::Secret,
     sys::ssh::{HostKeyAlias, UserName},
+    text::endpoint::Endpoint,
 };
 
 /// How long the tunnel waits for the next user, in seconds.

@@ -8,12 +8,10 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     future::{Future, pending, poll_fn},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
-    str::FromStr,
     task::Poll,
     time::Duration,
 };
@@ -25,84 +23,7 @@ use async_std::{
 };
 use futures_lite::future::or;
 
-use crate::text::host;
-
-/// `host:port`; an IPv6 literal stands in brackets.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub struct Endpoint {
-    /// A name or an address, without brackets.
-    pub host: String,
-    pub port: u16,
-}
-
-impl Endpoint {
-    /// Reads `host[:port]`; `[::1]:22` and, where a default port is given, also `[::1]` and `::1`.
-    ///
-    /// What a host is, [`host`] says; a port is 1..=65535.
-    ///
-    /// # Errors
-    /// [`BadEndpoint`] with the text, cut to a length fit for a message.
-    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self, BadEndpoint> {
-        Self::read(text, default_port).ok_or_else(|| {
-            let cut = text
-                .char_indices()
-                .nth(MAX_HOST)
-                .map_or(text, |(at, _)| &text[..at]);
-            BadEndpoint(cut.to_owned())
-        })
-    }
-
-    fn read(text: &str, default_port: Option<u16>) -> Option<Self> {
-        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, behind) = rest.split_once(']')?;
-            host.parse::<Ipv6Addr>().ok()?;
-            match behind.strip_prefix(':') {
-                Some(port) => (host, Some(port)),
-                None if behind.is_empty() => (host, None),
-                None => return None,
-            }
-        } else if text.parse::<Ipv6Addr>().is_ok() {
-            (text, None)
-        } else {
-            match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            }
-        };
-        let port = match port {
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
-            Some(_) => None,
-            None => default_port,
-        };
-        Some(Self {
-            host: host::bare(host)?.to_owned(),
-            port: port.filter(|&port| port != 0)?,
-        })
-    }
-}
-
-/// Not `host:port`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not host:port")]
-pub struct BadEndpoint(pub String);
-
-impl FromStr for Endpoint {
-    type Err = BadEndpoint;
-    fn from_str(text: &str) -> Result<Self, BadEndpoint> {
-        Self::parse(text, None)
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
+use crate::text::endpoint::Endpoint;
 
 /// Connects to the first address that answers, trying the next one after a short head start. No delay, keep-alive on.
 ///
@@ -238,8 +159,6 @@ async fn first_of(running: &mut Vec<Attempt>) -> io::Result<TcpStream> {
 
 /// The error of a name that leads nowhere.
 const NO_ADDRESS: io::ErrorKind = io::ErrorKind::NotFound;
-/// The longest name DNS can carry.
-const MAX_HOST: usize = 253;
 /// Addresses tried for one name.
 const MAX_ADDRESSES: usize = 16;
 /// What an address gets before the next one is tried beside it (RFC 8305 recommends 250 ms).
@@ -259,50 +178,6 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[test]
-    fn endpoints_as_people_write_them() {
-        let long = "a".repeat(253);
-        for (typed, default, want) in [
-            ("localhost:22", None, Some(("localhost", 22))),
-            ("root.atsign.org", Some(64), Some(("root.atsign.org", 64))),
-            (
-                "root.atsign.org:65535",
-                Some(64),
-                Some(("root.atsign.org", 65535)),
-            ),
-            ("127.0.0.1:1", None, Some(("127.0.0.1", 1))),
-            ("[::1]:22", None, Some(("::1", 22))),
-            ("[::1]", Some(5), Some(("::1", 5))),
-            ("::1", Some(5), Some(("::1", 5))),
-            (&format!("{long}:1"), None, Some((&*long, 1))),
-            ("::1", None, None),
-            ("[::1]", None, None),
-            ("[::1]22", None, None),
-            ("[::1:22", None, None),
-            ("[name]:22", None, None),
-            ("a:b:22", None, None),
-            ("localhost", None, None),
-            ("localhost:", Some(1), None),
-            ("localhost:0", None, None),
-            ("localhost:65536", None, None),
-            ("localhost:+22", None, None),
-            ("localhost:2 2", None, None),
-            (":22", None, None),
-            ("", Some(22), None),
-            ("two words:22", None, None),
-            ("-oProxyCommand=x:22", None, None),
-            ("caf\u{e9}:22", None, None),
-            (&format!("{long}b:1"), None, None),
-        ] {
-            let got = Endpoint::parse(typed, default).ok();
-            let want = want.map(|(host, port): (&str, u16)| Endpoint {
-                host: host.to_owned(),
-                port,
-            });
-            assert_eq!(got, want, "{typed} {default:?}");
-        }
-    }
-
-    #[test]
     fn a_name_that_is_not_found_is_told_once_and_in_words() {
         let to = Endpoint::parse("no-such-host.invalid:64", None).unwrap();
         let said = block_on(resolve(&to)).unwrap_err().to_string();
@@ -312,19 +187,6 @@ mod tests {
         );
         assert_eq!(said.matches("no-such-host").count(), 1, "{said}");
         assert!(!said.contains(['(', '`', '"']), "{said}");
-    }
-
-    #[test]
-    fn printed_endpoints_are_read_back() {
-        for text in ["localhost:22", "[2001:db8::1]:443", "10.0.0.1:1"] {
-            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_bad_endpoint_is_quoted_but_not_at_any_length() {
-        let BadEndpoint(text) = Endpoint::parse(&"\u{e9}".repeat(10_000), None).unwrap_err();
-        assert_eq!(text.chars().count(), 253);
     }
 
     #[test]

@@ -20,10 +20,11 @@
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
 
+use crate::pipe::cipher::SessionKeys;
+use crate::pipe::cipher::StreamKey;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::request::{Keys, StreamKey};
-use crate::{at::crypto, secret::Secret};
+use crate::secret::Secret;
 
 /// Longest line, in bytes. A twin one has 147.
 pub const MAX_LINE: usize = 4096;
@@ -47,7 +48,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     /// The next connection, and its keys.
-    Connect(Keys),
+    Connect(SessionKeys),
     /// The next connection, as it is.
     ConnectPlain,
     /// The client is alive; counts from 1.
@@ -74,12 +75,8 @@ impl Line {
     /// The text, with its LF. To be sent in one piece: some devices read no further than that.
     pub fn print(&self) -> Secret<String> {
         let part = |stream: &StreamKey| {
-            let key = crypto::aes_key_to_base64(&stream.key);
-            Zeroizing::new(format!(
-                "{}:{}",
-                key.reveal(),
-                crypto::to_base64(&stream.iv)
-            ))
+            let [key, iv] = stream.to_base64();
+            Zeroizing::new(format!("{}:{}", key.reveal(), iv.reveal()))
         };
         Secret::new(match self {
             Self::Connect(keys) => {
@@ -112,12 +109,12 @@ impl Line {
         let words: Vec<&str> = words.take(5).collect();
         match words[..] {
             ["no", "encrypt"] => Ok(Self::ConnectPlain),
-            [key, iv] => Ok(Self::Connect(Keys {
+            [key, iv] => Ok(Self::Connect(SessionKeys {
                 to_device: stream(key, iv)?,
                 to_client: None,
             })),
             // What a later version may put behind the four is its own matter.
-            [key, iv, other_key, other_iv, ..] => Ok(Self::Connect(Keys {
+            [key, iv, other_key, other_iv, ..] => Ok(Self::Connect(SessionKeys {
                 to_device: stream(key, iv)?,
                 to_client: Some(stream(other_key, other_iv)?),
             })),
@@ -127,10 +124,7 @@ impl Line {
 }
 
 fn stream(key: &str, iv: &str) -> Result<StreamKey, ControlError> {
-    Ok(StreamKey {
-        key: crypto::aes_key_from_base64(key).map_err(|_| ControlError::Keys)?,
-        iv: crypto::iv_from_base64(iv).map_err(|_| ControlError::Keys)?,
-    })
+    StreamKey::from_base64(key, iv).map_err(|_| ControlError::Keys)
 }
 
 /// Cuts the control channel, decrypted, into lines; does no I/O itself.
@@ -302,8 +296,8 @@ mod tests {
             let digit = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
             (0..text.len()).step_by(2).map(digit).collect()
         };
-        let key = crypto::aes_key_from_base64(&known("sessionAesKeyBase64")).unwrap();
-        let iv = crypto::iv_from_base64(&known("sessionIvBase64")).unwrap();
+        let key = crate::at::crypto::aes_key_from_base64(&known("sessionAesKeyBase64")).unwrap();
+        let iv = crate::at::crypto::iv_from_base64(&known("sessionIvBase64")).unwrap();
         let mut cipher = ctr::Ctr128BE::<aes::Aes256>::new(key.reveal().into(), &iv.into());
         let mut lines = Lines::new(Kind::Single);
         for name in ["message1CipherHex", "message2CipherHex"] {

@@ -23,6 +23,7 @@
 pub mod admit;
 pub mod control;
 pub mod envelope;
+pub mod far_end;
 pub mod ids;
 pub mod pairs;
 pub mod permit;

@@ -10,6 +10,7 @@
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srvd/srvd_impl.dart and srvd_session_params.dart.
 
+use crate::text::endpoint::Endpoint;
 use miniserde::{Deserialize, Serialize, json};
 
 use super::{
@@ -32,6 +33,16 @@ pub struct Ports {
     pub daemon: u16,
     /// The rendezvous' half of what both ends sign. Old ones (3.x, 4.x) have none.
     pub nonce: Option<Nonce>,
+}
+
+impl Ports {
+    /// Where the client dials.
+    pub fn at_client(&self) -> Endpoint {
+        Endpoint {
+            host: self.host.clone(),
+            port: self.client,
+        }
+    }
 }
 
 /// Why a message about ports is refused.

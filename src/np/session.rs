@@ -8,7 +8,7 @@
 //!   Granted ──request──▶                  `granted`: signed, with an ephemeral public key
 //!     │ accepted(answer)
 //!     ▼
-//!   Ready { rendezvous, admission line, session keys, temporary ssh key }
+//!   Ready { far end: rendezvous, admission line, session keys; temporary ssh key }
 //! ```
 //!
 //! What the session must have, and in which generation's words it is asked for, are its [`Terms`] (`terms`). Unless

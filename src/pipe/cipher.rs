@@ -62,15 +62,22 @@ pub enum Side {
     Device,
 }
 
-/// A key and its first counter block.
-pub type KeyAndIv = (Secret<[u8; 32]>, [u8; 16]);
+/// Key and first counter block of one direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamKey {
+    /// AES-256.
+    pub key: Secret<[u8; 32]>,
+    /// First counter block.
+    pub iv: [u8; 16],
+}
 
-/// The keys of one stream: client to device, and device to client unless the first serves both ways.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
+/// The keys of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionKeys {
-    pub c2d: KeyAndIv,
-    pub d2c: Option<KeyAndIv>,
+    /// Client to device; without twin keys, both directions.
+    pub to_device: StreamKey,
+    /// Device to client.
+    pub to_client: Option<StreamKey>,
 }
 
 /// Keys that are not 32 + 16 bytes in base64; never says which.
@@ -78,33 +85,45 @@ pub struct SessionKeys {
 #[error("a session key is 32 bytes and its IV 16 bytes, both in base64")]
 pub struct BadKeys;
 
-impl SessionKeys {
-    /// From base64 texts, `(key, iv)` each.
+impl StreamKey {
+    /// From two base64 texts.
     ///
     /// # Errors
     /// [`BadKeys`]
-    pub fn parse(c2d: (&str, &str), d2c: Option<(&str, &str)>) -> Result<Self, BadKeys> {
+    pub fn from_base64(key: &str, iv: &str) -> Result<Self, BadKeys> {
         Ok(Self {
-            c2d: parse_pair(c2d)?,
-            d2c: d2c.map(parse_pair).transpose()?,
+            key: Secret::new(*decode(key)?),
+            iv: *decode(iv)?,
         })
+    }
+
+    /// The key and its first counter block as base64 texts.
+    pub fn to_base64(&self) -> [Secret<String>; 2] {
+        let text = |bytes: &[u8]| Secret::new(STANDARD.encode(bytes));
+        [text(self.key.reveal()), text(&self.iv)]
+    }
+
+    fn cipher(&self) -> Option<Cipher> {
+        Some(Cipher::new(&self.key, &self.iv))
+    }
+}
+
+impl SessionKeys {
+    /// One key per direction?
+    pub fn are_twin(&self) -> bool {
+        self.to_client.is_some()
     }
 
     /// Two key streams, each at its beginning.
     pub fn ciphers(&self, side: Side) -> Ciphers {
-        let start = |(key, iv): &KeyAndIv| Some(Cipher::new(key, iv));
-        let to_device = start(&self.c2d);
-        let to_client = start(self.d2c.as_ref().unwrap_or(&self.c2d));
+        let to_device = self.to_device.cipher();
+        let to_client = self.to_client.as_ref().unwrap_or(&self.to_device).cipher();
         let (outbound, inbound) = match side {
             Side::Client => (to_device, to_client),
             Side::Device => (to_client, to_device),
         };
         Ciphers { outbound, inbound }
     }
-}
-
-fn parse_pair((key, iv): (&str, &str)) -> Result<KeyAndIv, BadKeys> {
-    Ok((Secret::new(*decode(key)?), *decode(iv)?))
 }
 
 fn decode<const N: usize>(text: &str) -> Result<Zeroizing<[u8; N]>, BadKeys> {
@@ -145,8 +164,7 @@ mod tests {
     }
 
     fn cipher(key: &str, iv: &str) -> Cipher {
-        let (key, iv) = parse_pair((key, iv)).unwrap();
-        Cipher::new(&key, &iv)
+        StreamKey::from_base64(key, iv).unwrap().cipher().unwrap()
     }
 
     #[test]
@@ -182,7 +200,10 @@ mod tests {
         let of = |way, member| text(VECTORS_2026, &["twinKeys", "dataSocket", way, member]);
         let pair = |way| (of(way, "key"), of(way, "iv"));
         let (c2d, d2c) = (pair("c2d"), pair("d2c"));
-        let keys = SessionKeys::parse((&c2d.0, &c2d.1), Some((&d2c.0, &d2c.1))).unwrap();
+        let keys = SessionKeys {
+            to_device: StreamKey::from_base64(&c2d.0, &c2d.1).unwrap(),
+            to_client: Some(StreamKey::from_base64(&d2c.0, &d2c.1).unwrap()),
+        };
         for (side, sends, hears) in [(Side::Client, "c2d", "d2c"), (Side::Device, "d2c", "c2d")] {
             let ciphers = keys.ciphers(side);
             let mut sent = of(sends, "plain").into_bytes();
@@ -197,7 +218,10 @@ mod tests {
     #[test]
     fn a_single_key_serves_both_ways_from_the_same_counter() {
         let of = |member| text(VECTORS, &["dataPlane", member]);
-        let keys = SessionKeys::parse((&of("aesKeyBase64"), &of("ivBase64")), None).unwrap();
+        let keys = SessionKeys {
+            to_device: StreamKey::from_base64(&of("aesKeyBase64"), &of("ivBase64")).unwrap(),
+            to_client: None,
+        };
         for side in [Side::Client, Side::Device] {
             let ciphers = keys.ciphers(side);
             for cipher in [ciphers.outbound, ciphers.inbound] {
@@ -211,7 +235,7 @@ mod tests {
     #[test]
     fn keys_of_another_size_are_refused_and_never_shown() {
         let (key, iv) = (STANDARD.encode([7; 32]), STANDARD.encode([9; 16]));
-        let keys = SessionKeys::parse((&key, &iv), None).unwrap();
+        let keys = StreamKey::from_base64(&key, &iv).unwrap();
         assert!(!format!("{keys:?}").contains("7, 7"));
         for (key, iv) in [
             ("", &*iv),
@@ -221,7 +245,7 @@ mod tests {
             (&key[..40], &*iv),
         ] {
             assert_eq!(
-                SessionKeys::parse((key, iv), None).err(),
+                StreamKey::from_base64(key, iv).err(),
                 Some(BadKeys),
                 "{key}"
             );

@@ -19,17 +19,19 @@ use argh::FromArgs;
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task::block_on;
 use log::LevelFilter;
-use miniserde::{Deserialize, json};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     cli::Console,
-    net::dial::Endpoint,
-    pipe::cipher::{SessionKeys, Side},
-    secret::Secret,
-    session::bridge::{BridgeError, Greeting, LISTENING, Local, Many, Plan, Report, STARTED, run},
+    np::far_end::FarEnd,
+    pipe::cipher::Side,
+    session::bridge::{
+        BadSecrets, BridgeError, Greeting, LISTENING, LocalEnd, Many, Plan, Report, STARTED,
+        Secrets, run,
+    },
     sys::{log as logging, out, process, signal::IgnoreHangUp},
     text::duration::seconds,
+    text::endpoint::Endpoint,
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
@@ -55,7 +57,7 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     process::protect_memory();
     logging::start(LevelFilter::Warn, args.verbose as u8, args.quiet);
     let variable = |name: &str| env::var(name).ok().map(Zeroizing::new);
-    let planned = read_secrets(&args, &variable).and_then(|secrets| plan(&args, secrets));
+    let planned = read_secrets(&args, &variable).and_then(|secrets| plan(&args, &secrets));
     let plan = match planned {
         Ok(plan) => plan,
         Err(Refusal::Misuse(why)) => {
@@ -75,14 +77,14 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
 
 fn serve(plan: Plan) -> ExitCode {
     // The daemon, or the terminal, may go; the session stays.
-    let kept = (!matches!(plan.local, Local::Stdio)).then(IgnoreHangUp::new);
+    let kept = (!matches!(plan.local, LocalEnd::Stdio)).then(IgnoreHangUp::new);
     if let Some(Err(error)) = &kept {
         log::debug!("hang_ups=heeded reason={error}");
     }
     if plan.many.is_some() {
         process::more_descriptors();
     }
-    let side = plan.side;
+    let side = plan.far.side;
     match block_on(run(plan, || out::note(STARTED))) {
         Ok(carried) => {
             log::info!(
@@ -227,49 +229,9 @@ fn misuse(why: &str) -> Refusal {
     Refusal::Misuse(why.to_owned())
 }
 
-/// As they come, from either source.
-#[derive(Deserialize, Default)]
-struct Secrets {
-    auth: Option<String>,
-    #[serde(rename = "aesC2D")]
-    aes_c2d: Option<String>,
-    #[serde(rename = "ivC2D")]
-    iv_c2d: Option<String>,
-    #[serde(rename = "aesD2C")]
-    aes_d2c: Option<String>,
-    #[serde(rename = "ivD2C")]
-    iv_d2c: Option<String>,
-    side: Option<String>,
-}
-
-impl Drop for Secrets {
-    fn drop(&mut self) {
-        self.auth.zeroize();
-        self.aes_c2d.zeroize();
-        self.iv_c2d.zeroize();
-        self.aes_d2c.zeroize();
-        self.iv_d2c.zeroize();
-    }
-}
-
-impl Secrets {
-    fn keys(&self) -> Result<Option<SessionKeys>, Refusal> {
-        let whole = |key, iv| match (key, iv) {
-            (Some(key), Some(iv)) => Ok(Some((key, iv))),
-            (None, None) => Ok(None),
-            _ => Err(misuse(
-                "a session key came without its IV, or an IV without its key",
-            )),
-        };
-        let c2d = whole(self.aes_c2d.as_deref(), self.iv_c2d.as_deref())?;
-        let d2c = whole(self.aes_d2c.as_deref(), self.iv_d2c.as_deref())?;
-        match (c2d, d2c) {
-            (Some(c2d), d2c) => SessionKeys::parse(c2d, d2c)
-                .map(Some)
-                .map_err(|error| misuse(&error.to_string())),
-            (None, None) => Ok(None),
-            (None, Some(_)) => Err(misuse("the key from client to device is missing")),
-        }
+impl From<BadSecrets> for Refusal {
+    fn from(why: BadSecrets) -> Self {
+        misuse(&why.to_string())
     }
 }
 
@@ -281,29 +243,23 @@ fn read_secrets(args: &Args, variable: Variable<'_>) -> Result<Secrets, Refusal>
         let line = read_stdin_line().map_err(|error| {
             Refusal::Failed(format!("cannot read the secrets from stdin: {error}"))
         })?;
-        return parse_secrets(&line);
+        return Ok(Secrets::parse(&line)?);
     }
     let get = |name: &str| variable(name).map(|text| String::clone(&text));
-    let mut secrets: Secrets = Default::default();
+    let mut secrets = Secrets::default();
     if args.rv_auth {
         secrets.auth = get("RV_AUTH");
     }
     if args.rv_e2ee {
         let single = get("RV_AES_C2D").is_none();
-        secrets.aes_c2d = get(if single { "RV_AES" } else { "RV_AES_C2D" });
-        secrets.iv_c2d = get(if single { "RV_IV" } else { "RV_IV_C2D" });
+        secrets.key_to_device = get(if single { "RV_AES" } else { "RV_AES_C2D" });
+        secrets.iv_to_device = get(if single { "RV_IV" } else { "RV_IV_C2D" });
         if !single {
-            secrets.aes_d2c = get("RV_AES_D2C");
-            secrets.iv_d2c = get("RV_IV_D2C");
+            secrets.key_to_client = get("RV_AES_D2C");
+            secrets.iv_to_client = get("RV_IV_D2C");
         }
     }
     Ok(secrets)
-}
-
-fn parse_secrets(line: &[u8]) -> Result<Secrets, Refusal> {
-    let text = str::from_utf8(line).ok();
-    let parsed = text.and_then(|text| json::from_str(text).ok());
-    parsed.ok_or_else(|| misuse("the first line on stdin is not the JSON object with the secrets"))
 }
 
 /// Byte by byte: what comes behind the line may be the session itself.
@@ -326,46 +282,36 @@ fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
     ))
 }
 
-fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
+fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     if args.multi && args.stdio {
         return Err(misuse("--stdio is one connection, --multi are many"));
     }
     if args.stdio && args.bind_local_port {
         return Err(misuse("--stdio and --bind-local-port exclude each other"));
     }
-    let (keys, auth) = (secrets.keys()?, secrets.auth.take());
+    let (keys, admission) = (secrets.keys()?, secrets.admission()?);
     // Asked to protect and not able to: never go on without.
     if args.rv_e2ee && keys.is_none() {
         return Err(misuse("--rv-e2ee needs session keys, and there are none"));
     }
-    if args.rv_auth && auth.is_none() {
+    if args.rv_auth && admission.is_none() {
         return Err(misuse(
             "--rv-auth needs an admission line, and there is none",
         ));
     }
-    if auth
-        .as_ref()
-        .is_some_and(|line| line.is_empty() || line.contains(['\n', '\r']))
-    {
-        return Err(misuse("the admission line is not one line"));
-    }
-    let of_mode = if args.stdio || args.bind_local_port {
+    let side = if args.stdio || args.bind_local_port {
         Side::Client
     } else {
         Side::Device
     };
-    let side = match secrets.side.as_deref() {
-        None => of_mode,
-        Some("client") => Side::Client,
-        Some("device") => Side::Device,
-        Some(_) => return Err(misuse("side is neither client nor device")),
-    };
     Ok(Plan {
-        rendezvous: endpoint(&args.host, args.port)?,
+        far: FarEnd {
+            rendezvous: endpoint(&args.host, args.port)?,
+            admission,
+            keys,
+            side: secrets.side()?.unwrap_or(side),
+        },
         local: local(args)?,
-        admission: auth.map(Secret::new),
-        keys,
-        side,
         timeout: args.timeout.min(LONGEST_WAIT),
         many: args.multi.then(|| Many {
             heartbeat: Some(args.heartbeat.min(LONGEST_WAIT)).filter(|beat| !beat.is_zero()),
@@ -381,15 +327,15 @@ fn plan(args: &Args, mut secrets: Secrets) -> Result<Plan, Refusal> {
 #[cfg(test)]
 pub(crate) fn read_plan(words: &[&str], line: &[u8]) -> Option<Plan> {
     let args = Args::from_args(&["bridge"], words).ok()?;
-    plan(&args, parse_secrets(line).ok()?).ok()
+    plan(&args, &Secrets::parse(line).ok()?).ok()
 }
 
-fn local(args: &Args) -> Result<Local, Refusal> {
+fn local(args: &Args) -> Result<LocalEnd, Refusal> {
     if args.stdio {
-        return Ok(Local::Stdio);
+        return Ok(LocalEnd::Stdio);
     }
     if !args.bind_local_port {
-        return Ok(Local::Dial(endpoint(&args.local_host, args.local_port)?));
+        return Ok(LocalEnd::Dial(endpoint(&args.local_host, args.local_port)?));
     }
     let here = args.bind_address.unwrap_or(Ipv4Addr::LOCALHOST.into());
     let at = SocketAddr::new(here, args.local_port);
@@ -398,7 +344,7 @@ fn local(args: &Args) -> Result<Local, Refusal> {
     if let Ok(addr) = listener.local_addr() {
         out::note(format_args!("{LISTENING}{}", addr.port()));
     }
-    Ok(Local::Listen(listener.into()))
+    Ok(LocalEnd::Listen(listener.into()))
 }
 
 fn endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {

@@ -37,21 +37,23 @@ use crate::{
         two_sshs::{self, Carrier, Inside},
     },
     cli::{Console, Failure, Progress, exit, with_account},
-    net::dial::Endpoint,
+    np::far_end::FarEnd,
     np::{
         ids::SessionId,
-        session::{Generation, Ready, Terms},
+        session::{Generation, Terms},
         sshkey::{self, PublicKeyLine},
     },
+    pipe::cipher::Side,
     session::{
-        ask::{Look, Met, Opened, PATIENCE, Want, Whom, meet},
-        launch::Local,
+        ask::{Details, OpenSession, PATIENCE, Prepared, Want, Whom, prepare},
+        launch::LocalAddress,
     },
     sys::{self, signal, ssh::UserName},
     text::duration::seconds,
+    text::endpoint::Endpoint,
 };
 
-use login::{Reach, check_words, find_ssh, free_port, in_background, print, shell, stdio};
+use login::{SshPath, check_words, find_ssh, free_port, in_background, print, shell, stdio};
 
 mod login;
 
@@ -129,11 +131,11 @@ with_account! {
 }
 
 /// What the arguments mean, complete.
-struct Wish {
+struct Settings {
     whom: Whom,
     user: Option<UserName>,
     identity: Option<PathBuf>,
-    how: How,
+    mode: Mode,
     local_port: u16,
     send_key: Option<PublicKeyLine>,
     local_sshd_port: u16,
@@ -147,7 +149,7 @@ struct Wish {
 
 /// What the person gets.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
+enum Mode {
     Shell,
     Stdio,
     Print,
@@ -167,7 +169,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 }
 
 impl Args {
-    async fn wish(&self, console: &Console) -> Result<Wish, Failure> {
+    async fn settings(&self, console: &Console) -> Result<Settings, Failure> {
         let (device, via) = (self.device.as_deref(), self.via.as_deref());
         let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
         let terms = whom.terms;
@@ -175,23 +177,24 @@ impl Args {
         if self.legacy_daemon {
             whom.terms = Terms::of(Generation::V3);
         }
-        let how = match (self.stdio, self.print) {
+        let mode = match (self.stdio, self.print) {
             (true, true) => return Err(Failure::misuse("--stdio and --print exclude each other")),
-            (true, false) => How::Stdio,
-            (false, true) => How::Print,
-            (false, false) => How::Shell,
+            (true, false) => Mode::Stdio,
+            (false, true) => Mode::Print,
+            (false, false) => Mode::Shell,
         };
-        if how == How::Stdio && whom.terms.generation == Generation::V3 {
+        if mode == Mode::Stdio && whom.terms.generation == Generation::V3 {
             let why = "--stdio needs a session that the device does not open itself";
             return Err(Failure::misuse(why).hint("without --legacy-daemon"));
         }
-        if how != How::Stdio {
+        if mode != Mode::Stdio {
             check_words(&self.ssh)?;
         }
         let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
-        let (ssh, for_tunnel) = match self.add_forwards_to_tunnel {
-            true => two_sshs::take_forwards(&self.ssh),
-            false => (self.ssh.clone(), Vec::new()),
+        let (ssh, for_tunnel) = if self.add_forwards_to_tunnel {
+            two_sshs::take_forwards(&self.ssh)
+        } else {
+            (self.ssh.clone(), Vec::new())
         };
         let inside = Inside {
             user: name(&self.tunnel_user).map_err(misuse)?,
@@ -201,11 +204,11 @@ impl Args {
                 .idle_timeout
                 .clamp(two_sshs::LEAST_IDLE, two_sshs::MOST_IDLE),
         };
-        Ok(Wish {
+        Ok(Settings {
             whom,
             user: name(&self.user).map_err(misuse)?,
             identity: self.identity.clone().map(PathBuf::from),
-            how,
+            mode,
             local_port: self.local_port,
             send_key: match &self.send_key {
                 Some(file) => Some(read_key(file).await?),
@@ -237,48 +240,48 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 }
 
 async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
-    let wish = args.wish(console).await?;
+    let settings = args.settings(console).await?;
     let (network, keys) = args.account().open(console, args.as_.as_deref())?;
-    if wish.how == How::Shell {
+    if settings.mode == Mode::Shell {
         find_ssh()?;
     }
     // A ProxyCommand's stderr is the screen of somebody waiting for a shell: silence unless asked.
     let mut progress =
-        console.progress(args.quiet || (wish.how == How::Stdio && args.verbose == 0));
+        console.progress(args.quiet || (settings.mode == Mode::Stdio && args.verbose == 0));
 
     // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
-    let look = Look {
-        user_name: wish.user.is_none() && wish.how != How::Stdio,
-        features: wish.send_key.is_some(),
+    let details = Details {
+        user_name: settings.user.is_none() && settings.mode != Mode::Stdio,
+        features: settings.send_key.is_some(),
     };
-    let want = Want::Ssh(look);
-    let met = meet(&network, keys, &wish.whom, want, &mut progress).await?;
-    if let Some(key) = &wish.send_key {
+    let want = Want::Ssh(details);
+    let prepared = prepare(&network, keys, &settings.whom, want, &mut progress).await?;
+    if let Some(key) = &settings.send_key {
         progress.classic("Sharing ssh public key");
-        met.send_key(key).await?;
+        prepared.send_key(key).await?;
         progress.done("the ssh public key is on its way");
     }
-    let user = user(&met, &wish)?;
-    if wish.whom.terms.generation == Generation::V3 {
-        let user = user.ok_or_else(|| no_user(&wish))?;
+    let user = user(&prepared, &settings)?;
+    if settings.whom.terms.generation == Generation::V3 {
+        let user = user.ok_or_else(|| no_user(&settings))?;
         let reached = until_told(async {
-            let port = let_the_device_in(met, &wish, &mut progress).await?;
-            go(Reach::Port(port), &wish, &user, &mut progress).await
+            let port = let_the_device_in(prepared, &settings, &mut progress).await?;
+            go(SshPath::Port(port), &settings, &user, &mut progress).await
         });
         return reached.await;
     }
-    let words = wish.whom.terms.generation;
-    let opened = met.request(want, &mut progress).await?;
-    if wish.how == How::Stdio {
-        return stdio(opened.ready).await;
+    let words = settings.whom.terms.generation;
+    let opened = prepared.request(want, &mut progress).await?;
+    if settings.mode == Mode::Stdio {
+        return stdio(opened.ready.far).await;
     }
-    let user = user.ok_or_else(|| no_user(&wish))?;
-    match reach(opened, words, &wish)? {
-        Reached::Straight(ready) => go(Reach::Pipe(ready), &wish, &user, &mut progress).await,
-        Reached::Within(ready, session, key) => {
+    let user = user.ok_or_else(|| no_user(&settings))?;
+    match reach(opened, words, &settings)? {
+        Route::Straight(far) => go(SshPath::Pipe(far), &settings, &user, &mut progress).await,
+        Route::Within(far, session, key) => {
             let reached = until_told(async {
-                let port = tunnel(ready, session, key, &wish, &user, &mut progress).await?;
-                go(Reach::Port(port), &wish, &user, &mut progress).await
+                let port = tunnel(far, session, key, &settings, &user, &mut progress).await?;
+                go(SshPath::Port(port), &settings, &user, &mut progress).await
             });
             reached.await
         }
@@ -298,20 +301,20 @@ async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result
 }
 
 async fn go(
-    reach: Reach,
-    wish: &Wish,
+    reach: SshPath,
+    settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
-    match wish.how {
-        How::Print => print(reach, wish, user, progress).await,
-        How::Shell | How::Stdio => shell(reach, wish, user, progress).await,
+    match settings.mode {
+        Mode::Print => print(reach, settings, user, progress).await,
+        Mode::Shell | Mode::Stdio => shell(reach, settings, user, progress).await,
     }
 }
 
-fn user(met: &Met, wish: &Wish) -> Result<Option<UserName>, Failure> {
-    match &met.user {
-        None => Ok(wish.user.clone()),
+fn user(prepared: &Prepared, settings: &Settings) -> Result<Option<UserName>, Failure> {
+    match &prepared.user {
+        None => Ok(settings.user.clone()),
         Some(published) => published.parse().map(Some).map_err(|why| {
             let strange = format!("the device published a strange user name: {why}");
             Failure::new(exit::NOT_TRUSTWORTHY, strange).hint("--user NAME")
@@ -320,32 +323,30 @@ fn user(met: &Met, wish: &Wish) -> Result<Option<UserName>, Failure> {
 }
 
 /// How the person's ssh gets to the device in this session.
-enum Reached {
+enum Route {
     /// Through our bridge.
-    Straight(Ready),
+    Straight(FarEnd),
     /// Through another ssh, which logs in with this key.
-    Within(Ready, SessionId, two_sshs::Key),
+    Within(FarEnd, SessionId, two_sshs::Key),
 }
 
-fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Failure> {
-    let Opened {
-        mut ready, session, ..
-    } = opened;
-    let encrypted = ready.keys.is_some();
-    let temporary = ready.ephemeral_key.take();
+fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<Route, Failure> {
+    let OpenSession { ready, session, .. } = opened;
+    let (far, temporary) = (ready.far, ready.ephemeral_key);
+    let encrypted = far.keys.is_some();
     let two = !encrypted;
     #[cfg(feature = "held")]
-    let two = two || wish.whom.habits.two_sshs;
+    let two = two || settings.whom.habits.two_sshs;
     let key = match temporary.filter(|_| two) {
         Some(pem) => two_sshs::Key::Temporary(pem),
         #[cfg(feature = "held")]
-        None if wish.whom.habits.two_sshs => {
+        None if settings.whom.habits.two_sshs => {
             let why = "the device sent no temporary ssh key";
             return Err(Failure::new(exit::DEVICE_REFUSED, why)
                 .classic("Expected an ephemeral private key from sshnpd, but it was not set"));
         }
         None if words == Generation::V4Rc2 => {
-            let own = wish.identity.clone().ok_or_else(|| {
+            let own = settings.identity.clone().ok_or_else(|| {
                 Failure::misuse("this device's daemon wants your own key for the tunnel")
                     .hint("--identity FILE")
             })?;
@@ -353,41 +354,38 @@ fn reach(opened: Opened, words: Generation, wish: &Wish) -> Result<Reached, Fail
         }
         None => {
             say(session, "single", encrypted);
-            if wish.inside.sshd != DEFAULT_SSHD {
+            if settings.inside.sshd != DEFAULT_SSHD {
                 warn!(
                     "--remote-sshd-port counts only where one ssh carries another; here the daemon decides"
                 );
             }
-            return Ok(Reached::Straight(ready));
+            return Ok(Route::Straight(far));
         }
     };
     say(session, "double", encrypted);
-    Ok(Reached::Within(ready, session, key))
+    Ok(Route::Within(far, session, key))
 }
 
 /// An ssh that carries another: opens it; returns the loopback port that leads to the device's sshd.
 async fn tunnel(
-    ready: Ready,
+    far: FarEnd,
     session: SessionId,
     key: two_sshs::Key,
-    wish: &Wish,
+    settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<u16, Failure> {
     progress.begin("opening a tunnel");
     progress.classic("Creating connection to socket rendezvous");
-    let bare = ready.admission.is_none() && ready.keys.is_none();
+    let bare = far.admission.is_none() && far.keys.is_none();
     let to = if bare {
         // As the classic clients do; nothing needs to be said to this rendezvous.
-        Endpoint {
-            host: ready.host,
-            port: ready.port,
-        }
+        far.rendezvous
     } else {
-        let local = Local::Port(0, two_sshs::BRIDGE);
+        let local = LocalAddress::Port(0, two_sshs::BRIDGE);
         Endpoint {
             host: "localhost".to_owned(),
-            port: in_background(&ready, local).await?,
+            port: in_background(&far, local).await?,
         }
     };
     progress.classic("Starting tunnel session");
@@ -395,9 +393,9 @@ async fn tunnel(
         ssh: find_ssh()?,
         user,
         to: &to,
-        alias: &login::alias(wish),
-        listen: free_port(wish.local_port).await?,
-        inside: &wish.inside,
+        alias: &login::alias(settings),
+        listen: free_port(settings.local_port).await?,
+        inside: &settings.inside,
     };
     carrier.open(session, key).await?;
     let listen = carrier.listen;
@@ -407,35 +405,34 @@ async fn tunnel(
 
 /// `--legacy-daemon`: the device logs in here; returns the loopback port that leads to its sshd.
 async fn let_the_device_in(
-    mut met: Met,
-    wish: &Wish,
+    mut prepared: Prepared,
+    settings: &Settings,
     progress: &mut Progress,
 ) -> Result<u16, Failure> {
     let me = sys::user::name()
         .ok_or_else(|| Failure::plain("this machine does not know who you are"))?;
-    let forward = free_port(wish.local_port).await?;
+    let forward = free_port(settings.local_port).await?;
     progress.begin("letting the device log in here, for a moment");
-    let at = met.our_end();
     let sshd = Endpoint {
         host: "localhost".to_owned(),
-        port: wish.local_sshd_port,
+        port: settings.local_sshd_port,
     };
-    let ours = Ready {
-        host: at.host,
-        port: at.port,
+    let far = FarEnd {
+        rendezvous: prepared.our_end(),
         admission: None,
         keys: None,
-        ephemeral_key: None,
+        // Nothing is encrypted, so either would do.
+        side: Side::Device,
     };
-    let session = met.session();
+    let session = prepared.session();
     let log_in = async |key| {
-        let bridge = in_background(&ours, Local::Service(&sshd)).await;
+        let bridge = in_background(&far, LocalAddress::Service(&sshd)).await;
         bridge.map_err(|failure| {
             failure.hint(format!(
                 "--legacy-daemon needs an sshd here, at {sshd}: --local-sshd-port"
             ))
         })?;
-        met.reverse(forward, &me, &key).await
+        prepared.reverse(forward, &me, &key).await
     };
     reverse::client::let_in(session, sshd.port, log_in).await?;
     progress.done(format!(
@@ -448,10 +445,10 @@ fn say(session: SessionId, ssh: &str, encrypted: bool) {
     info!("session={session} ssh={ssh} encrypted={encrypted}");
 }
 
-fn no_user(wish: &Wish) -> Failure {
+fn no_user(settings: &Settings) -> Failure {
     Failure::misuse(format!(
         "{}{} does not publish a user name for you",
-        wish.whom.device, wish.whom.to
+        settings.whom.device, settings.whom.to
     ))
     .hint("--user NAME")
     .classic("Remote username record not shared with the client")

@@ -73,7 +73,7 @@ pub use crate::classic::keyring::{KeyOptions, When};
 pub use args::{main, verify};
 
 use known::Known;
-use session::Word;
+use session::RequestWord;
 
 mod args;
 mod known;
@@ -228,9 +228,9 @@ impl Daemon {
             #[cfg(feature = "held")]
             _ if !self.policy.habits.hears(word) => ignored("held_to_its_time"),
             "ping" => drop(task::spawn(self.clone().answer_ping(note, permit.is_ok()))),
-            "ssh_request" => self.start(note, Word::Ssh, permit),
-            "npt_request" => self.start(note, Word::Tunnel, permit),
-            "sshd" if ssh.reverse => self.start(note, Word::Reverse, permit),
+            "ssh_request" => self.start(note, RequestWord::Ssh, permit),
+            "npt_request" => self.start(note, RequestWord::Tunnel, permit),
+            "sshd" if ssh.reverse => self.start(note, RequestWord::Reverse, permit),
             "privatekey" if ssh.reverse => self.work(&note.from.clone(), |daemon| async move {
                 daemon.keep_private_key(note, permit).await;
             }),
@@ -245,7 +245,7 @@ impl Daemon {
         }
     }
 
-    fn start(&self, note: Notification, word: Word, permit: Result<Permit, String>) {
+    fn start(&self, note: Notification, word: RequestWord, permit: Result<Permit, String>) {
         self.work(&note.from.clone(), |daemon| async move {
             match permit {
                 Ok(permit) => daemon.serve(note, word, &permit).await,

@@ -22,13 +22,13 @@ use miniserde::json;
 use crate::{
     at::AtSign,
     cli::{Console, Failure, exit, print_out, with_account},
-    net::dial::Endpoint,
     np::policy::{
         DeviceGroup, Question,
         rules::{Decision, Rules},
         yaml,
     },
     sys,
+    text::endpoint::Endpoint,
 };
 
 use serve::{Plan, Source};

@@ -26,18 +26,17 @@ use crate::{
         keyfile::AtKeys,
     },
     cli::{self, Console, Failure, Progress, exit, with_account},
-    net::{backoff::Backoff, dial::Endpoint},
+    net::backoff::Backoff,
     np::{ping::Heartbeat, request::tunnel::LONGEST},
     pipe::join::reset,
-    secret::Secret,
     session::{
-        ask::{self, Opened, PATIENCE, Want, Whom, broken},
-        bridge::{self, Many, Visit, Visitors},
-        launch::{self, Lasting, Local, Order},
-        online,
+        ask::{self, OpenSession, PATIENCE, Want, Whom, broken},
+        bridge::{self, Many, Visitors},
+        launch::{self, Lasting, LocalAddress, Order},
     },
     sys,
     text::duration::seconds,
+    text::endpoint::Endpoint,
 };
 
 pub use forward::{BadForward, Forward};
@@ -117,7 +116,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 
 /// What all forwards have in common.
 #[derive(Clone)]
-struct Wish {
+struct Tunnel {
     network: Network,
     keys: Arc<AtKeys>,
     whom: Whom,
@@ -147,7 +146,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         None => IDLE,
     };
     let (network, keys) = args.account().open(console, args.as_.as_deref())?;
-    let wish = Wish {
+    let tunnel = Tunnel {
         network,
         keys,
         whom,
@@ -159,11 +158,11 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     };
     if args.print {
         for forward in &forwards {
-            wish.print(forward).await?;
+            tunnel.print(forward).await?;
         }
         return Ok(());
     }
-    wish.serve(forwards, args.keep_alive).await
+    tunnel.serve(forwards, args.keep_alive).await
 }
 
 fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
@@ -178,14 +177,14 @@ fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
 }
 
 #[derive(miniserde::Serialize)]
-struct Told<'a> {
+struct TunnelEvent<'a> {
     event: &'a str,
     address: String,
     port: u16,
     target: String,
 }
 
-impl Wish {
+impl Tunnel {
     /// All forwards at the same time; the first that fails ends the program.
     async fn serve(self, forwards: Vec<Forward>, keep: bool) -> Result<(), Failure> {
         let mut bound = Vec::new();
@@ -200,7 +199,7 @@ impl Wish {
             let here = listener.local_addr().map_err(taken)?;
             let visitors = Visitors::of(listener).map_err(taken)?;
             bound.push((
-                Door {
+                OpenPort {
                     here,
                     target: forward.target,
                 },
@@ -209,13 +208,13 @@ impl Wish {
         }
         let (send, ended) = channel::bounded(bound.len());
         let count = bound.len();
-        for (door, mut visitors) in bound {
-            let (wish, send) = (self.clone(), send.clone());
+        for (port, mut visitors) in bound {
+            let (tunnel, send) = (self.clone(), send.clone());
             task::spawn(async move {
                 let outcome = if keep {
-                    wish.keep(&door, &mut visitors).await
+                    tunnel.keep(&port, &mut visitors).await
                 } else {
-                    wish.once(&door, &mut visitors).await
+                    tunnel.once(&port, &mut visitors).await
                 };
                 let _ = send.send(outcome).await;
             });
@@ -227,19 +226,18 @@ impl Wish {
     }
 
     /// One session, now.
-    async fn once(&self, door: &Door, visitors: &mut Visitors) -> Result<(), Failure> {
+    async fn once(&self, port: &OpenPort, visitors: &mut Visitors) -> Result<(), Failure> {
         let mut progress = self.progress();
-        let opened = self.open(&door.target, &mut progress).await?;
-        progress.classic(format!("Will use local port {}", door.here.port()));
+        let opened = self.open_session(&port.target, &mut progress).await?;
+        progress.classic(format!("Will use local port {}", port.here.port()));
         progress.classic("Creating connection to socket rendezvous");
         let ready = || {
-            self.tell("listening", door);
-            self.say(&mut progress, format!("listening on {door}"));
-            progress.classic(door.classic());
+            self.tell("listening", port);
+            self.say(&mut progress, format!("listening on {port}"));
+            progress.classic(port.classic());
         };
-        let outcome = bridge::run_for(visitors, self.visit(opened), ready).await;
-        outcome.map_err(|why| broken(&why))?;
-        self.tell("ended", door);
+        self.carry(visitors, opened, ready).await?;
+        self.tell("ended", port);
         progress.classic("Session ended");
         self.say(
             &mut progress,
@@ -252,22 +250,22 @@ impl Wish {
     }
 
     /// The port for ever, a session whenever somebody comes. Ends only where trying again cannot help.
-    async fn keep(&self, door: &Door, visitors: &mut Visitors) -> Result<(), Failure> {
+    async fn keep(&self, port: &OpenPort, visitors: &mut Visitors) -> Result<(), Failure> {
         let mut progress = self.progress();
-        self.tell("listening", door);
-        progress.classic(door.classic());
+        self.tell("listening", port);
+        progress.classic(port.classic());
         self.say(
             &mut progress,
-            format!("listening on {door}; the first connection opens a session"),
+            format!("listening on {port}; the first connection opens a session"),
         );
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let visitor = visitors.next().await;
             let began = Instant::now();
-            let failure = match self.open(&door.target, &mut progress).await {
+            let failure = match self.open_session(&port.target, &mut progress).await {
                 Ok(opened) => {
                     visitors.put_back(visitor);
-                    self.session(door, visitors, opened, &mut progress)
+                    self.session(port, visitors, opened, &mut progress)
                         .await
                         .err()
                 }
@@ -281,7 +279,7 @@ impl Wish {
                 backoff.reset();
             }
             if let Some(failure) = failure {
-                cli::print_err(&format!("{door}: {failure}"));
+                cli::print_err(&format!("{port}: {failure}"));
                 let pause = backoff.pause(jitter());
                 info!("again_in={pause:.1?}");
                 task::sleep(pause).await;
@@ -291,19 +289,20 @@ impl Wish {
 
     async fn session(
         &self,
-        door: &Door,
+        port: &OpenPort,
         visitors: &mut Visitors,
-        opened: Opened,
+        opened: OpenSession,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let outcome =
-            bridge::run_for(visitors, self.visit(opened), || self.tell("open", door)).await;
-        self.tell("ended", door);
-        outcome.map_err(|why| broken(&why))?;
+        let outcome = self
+            .carry(visitors, opened, || self.tell("open", port))
+            .await;
+        self.tell("ended", port);
+        outcome?;
         progress.classic("Session ended, keep-alive is set: the next connection opens another one");
         self.say(
             progress,
-            format!("{door}: session ended, the next connection opens another one"),
+            format!("{port}: session ended, the next connection opens another one"),
         );
         Ok(())
     }
@@ -311,7 +310,7 @@ impl Wish {
     /// A bridge in the background keeps the local port open; we print it and go.
     async fn print(&self, forward: &Forward) -> Result<(), Failure> {
         let mut progress = self.progress();
-        let opened = self.open(&forward.target, &mut progress).await?;
+        let opened = self.open_session(&forward.target, &mut progress).await?;
         let program = sys::process::own_executable().map_err(|error| {
             Failure::plain(format!("cannot find this program's own file: {error}"))
         })?;
@@ -322,13 +321,8 @@ impl Wish {
         progress.classic("Creating connection to socket rendezvous");
         let talk = talk(&opened.daemon);
         let order = Order {
-            local: Local::Address(SocketAddr::new(forward.bind, forward.port)),
-            rendezvous: Endpoint {
-                host: opened.ready.host,
-                port: opened.ready.port,
-            },
-            admission: opened.ready.admission.as_deref(),
-            keys: opened.ready.keys.as_ref(),
+            local: LocalAddress::Listen(SocketAddr::new(forward.bind, forward.port)),
+            far: &opened.ready.far,
             many: Some(Lasting {
                 idle: self.idle,
                 talk,
@@ -339,32 +333,36 @@ impl Wish {
         let port = bridge
             .port
             .ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;
-        let door = Door {
+        let port = OpenPort {
             here: SocketAddr::new(forward.bind, port),
             target: forward.target.clone(),
         };
-        progress.classic(door.classic());
+        progress.classic(port.classic());
         self.say(
             &mut progress,
-            format!("listening on {door}, in the background"),
+            format!("listening on {port}, in the background"),
         );
         if self.json {
-            self.tell("listening", &door);
+            self.tell("listening", &port);
         } else {
             cli::print_out(&port.to_string());
         }
         Ok(())
     }
 
-    async fn open(&self, target: &Endpoint, progress: &mut Progress) -> Result<Opened, Failure> {
+    async fn open_session(
+        &self,
+        target: &Endpoint,
+        progress: &mut Progress,
+    ) -> Result<OpenSession, Failure> {
         let want = Want::Tunnel {
             target,
             timeout: self.idle,
         };
         let keys = Arc::clone(&self.keys);
-        let opened = ask::open(&self.network, keys, &self.whom, want, progress).await?;
+        let opened = ask::open_session(&self.network, keys, &self.whom, want, progress).await?;
         // Not a matter of progress: it is said even with -q.
-        match &opened.ready.keys {
+        match &opened.ready.far.keys {
             None => cli::print_err(
                 "WARNING: nothing here encrypts: the rendezvous, and whoever is on the way, can read and change \
                  what passes. Only use what encrypts by itself (TLS, ssh) through this tunnel",
@@ -384,18 +382,16 @@ impl Wish {
         Ok(opened)
     }
 
-    fn visit(&self, opened: Opened) -> Visit {
-        let ready = opened.ready;
-        Visit {
-            keys: ready.keys.as_ref().map(online::session_keys),
-            rendezvous: Endpoint {
-                host: ready.host,
-                port: ready.port,
-            },
-            admission: ready.admission.map(Secret::new),
-            timeout: self.idle,
-            many: talk(&opened.daemon),
-        }
+    /// Carries whoever comes, until the session ends.
+    async fn carry(
+        &self,
+        visitors: &mut Visitors,
+        opened: OpenSession,
+        ready: impl FnOnce(),
+    ) -> Result<(), Failure> {
+        let many = talk(&opened.daemon);
+        let carried = bridge::run_for(visitors, opened.ready.far, many, self.idle, ready).await;
+        carried.map(drop).map_err(|why| broken(&why))
     }
 
     fn progress(&self) -> Progress {
@@ -410,25 +406,25 @@ impl Wish {
         }
     }
 
-    fn tell(&self, event: &str, door: &Door) {
+    fn tell(&self, event: &str, port: &OpenPort) {
         if self.json {
-            cli::print_out(&miniserde::json::to_string(&Told {
+            cli::print_out(&miniserde::json::to_string(&TunnelEvent {
                 event,
-                address: door.here.ip().to_string(),
-                port: door.here.port(),
-                target: door.target.to_string(),
+                address: port.here.ip().to_string(),
+                port: port.here.port(),
+                target: port.target.to_string(),
             }));
         }
     }
 }
 
 /// A local port, and what is behind it.
-struct Door {
+struct OpenPort {
     here: SocketAddr,
     target: Endpoint,
 }
 
-impl Door {
+impl OpenPort {
     /// As the classic client says where it listens.
     fn classic(&self) -> String {
         let host = match self.here.ip() {
@@ -439,7 +435,7 @@ impl Door {
     }
 }
 
-impl std::fmt::Display for Door {
+impl std::fmt::Display for OpenPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} for {}", self.here, self.target)
     }

@@ -40,9 +40,10 @@ use crate::{
         verb::{Notify, Subject},
     },
     net::{
-        dial::{Endpoint, dial},
+        dial::dial,
         tls::{TlsError, TlsStream},
     },
+    text::endpoint::Endpoint,
 };
 
 use proofs::Proofs;

@@ -23,7 +23,6 @@ use crate::{
     },
     classic::generation,
     cli::{Failure, Progress, exit},
-    net::dial::Endpoint,
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
         ids::{DeviceName, Nonce, SessionId},
@@ -34,9 +33,10 @@ use crate::{
         sshkey::PublicKeyLine,
     },
     secret::Secret,
+    text::endpoint::Endpoint,
 };
 
-use explain::{Asked, refused, too_old, untrusted};
+use explain::{RefusedRequest, refused, too_old, untrusted};
 pub use explain::{about, broken};
 use talk::{Question, Talk};
 
@@ -72,7 +72,7 @@ pub struct Whom {
 #[derive(Clone, Copy, Debug)]
 pub enum Want<'a> {
     /// The device's sshd.
-    Ssh(Look),
+    Ssh(Details),
     /// Any port, as the device sees it.
     Tunnel {
         /// What to open there.
@@ -84,7 +84,7 @@ pub enum Want<'a> {
 
 /// What is wanted of the daemon besides.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Look {
+pub struct Details {
     /// The user name that it publishes.
     pub user_name: bool,
     /// What it can do, even where the session does not depend on it.
@@ -93,7 +93,7 @@ pub struct Look {
 
 /// A session that only wants bytes.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenSession {
     /// Where, and with which keys.
     pub ready: Ready,
     /// What the daemon says of itself.
@@ -141,19 +141,19 @@ impl Whom {
 ///
 /// # Errors
 /// With the exit code of whatever stood in the way.
-pub async fn open(
+pub async fn open_session(
     network: &Network,
     keys: Arc<AtKeys>,
     whom: &Whom,
     want: Want<'_>,
     progress: &mut Progress,
-) -> Result<Opened, Failure> {
-    let met = meet(network, keys, whom, want, progress).await?;
-    met.request(want, progress).await
+) -> Result<OpenSession, Failure> {
+    let prepared = prepare(network, keys, whom, want, progress).await?;
+    prepared.request(want, progress).await
 }
 
 /// Steps 1 and 2: we are logged in, the daemon has said what it can do, the rendezvous has two ports.
-pub struct Met {
+pub struct Prepared {
     talk: Talk,
     whom: Whom,
     granted: Granted,
@@ -169,13 +169,13 @@ pub struct Met {
 ///
 /// # Errors
 /// With the exit code of whatever stood in the way.
-pub async fn meet(
+pub async fn prepare(
     network: &Network,
     keys: Arc<AtKeys>,
     whom: &Whom,
     want: Want<'_>,
     progress: &mut Progress,
-) -> Result<Met, Failure> {
+) -> Result<Prepared, Failure> {
     let terms = whom.terms;
     // Takes a tenth of a second and longer: it runs while the first questions travel.
     let ephemeral = terms
@@ -200,7 +200,7 @@ pub async fn meet(
     };
     progress.begin(format!("asking {to} and {via}"));
     progress.classic("Sending daemon feature check request");
-    let look = want.look();
+    let details = want.details();
     if matches!(want, Want::Ssh(_)) {
         progress.classic("Resolving remote username for user session");
         progress.classic("Resolving remote username for tunnel session");
@@ -208,7 +208,7 @@ pub async fn meet(
     progress.classic("Fetching host and port from srvd");
     let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat)
         .again(ping::AGAIN.map(Duration::from_secs));
-    ping.needed = terms.need_heartbeat() || look.features;
+    ping.needed = terms.need_heartbeat() || details.features;
     // A second pair of ports costs the rendezvous half a minute of waiting, and nobody a session.
     let ports = Question::new(talk.offer.ask_ports(), Awaited::Ports).again([talk.later()]);
     let questions = [ping, ports];
@@ -217,7 +217,7 @@ pub async fn meet(
         sent.map_err(|error| about(error, &message.to))?;
     }
     // While they think: who signs the device's answers, and what is our name there?
-    let user = user_name(&talk.at, whom, look).await?;
+    let user = user_name(&talk.at, whom, details).await?;
     let device_key = device_key(&talk.at, to).await?;
     let answers = talk.wait(&questions).await;
     let answers = answers.map_err(|missing| missing.explain(whom, want))?;
@@ -249,7 +249,7 @@ pub async fn meet(
         "session={id} {granted} daemon={:?}",
         granted.daemon().version
     );
-    Ok(Met {
+    Ok(Prepared {
         talk,
         whom: whom.clone(),
         granted,
@@ -277,7 +277,7 @@ fn in_its_words(offer: Offer, daemon: Option<&Heartbeat>) -> Result<Offer, Failu
     }
 }
 
-impl Met {
+impl Prepared {
     /// The session's id.
     pub fn session(&self) -> SessionId {
         self.talk.offer.id()
@@ -308,7 +308,7 @@ impl Met {
         mut self,
         want: Want<'_>,
         progress: &mut Progress,
-    ) -> Result<Opened, Failure> {
+    ) -> Result<OpenSession, Failure> {
         let ephemeral = match self.ephemeral.take() {
             Some(made) => Some(made.await?),
             None => None,
@@ -330,11 +330,11 @@ impl Met {
         let signer = &self.talk.at.keys().encryption;
         let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
         let terms = self.granted.terms();
-        let asked = asked(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
+        let request = refused_request(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
         let ready = self
             .granted
             .accepted(&answer, &self.device_key, ephemeral.as_ref(), signer)
-            .map_err(|why| refused(&why, &asked))?;
+            .map_err(|why| refused(&why, &request))?;
         progress.done(match (terms.encrypt, twin) {
             (true, true) => "session open, one key per direction",
             (true, false) => {
@@ -343,7 +343,7 @@ impl Met {
             (false, _) => "session open; it is not encrypted by us",
         });
         let session = self.talk.offer.id();
-        Ok(Opened {
+        Ok(OpenSession {
             ready,
             daemon,
             session,
@@ -369,11 +369,7 @@ impl Met {
 
     /// Where we, and our own sshd, are met by a device that logs in to us.
     pub fn our_end(&self) -> Endpoint {
-        let ports = self.granted.ports();
-        Endpoint {
-            host: ports.host.clone(),
-            port: ports.client,
-        }
+        self.granted.ports().at_client()
     }
 
     /// The other way round: the device is to log in here as `user` with `key`, and to lead our port `forward` to
@@ -391,7 +387,7 @@ impl Met {
         for message in &messages {
             online::send(&self.talk.at, message).await?;
         }
-        let want = Want::Ssh(Look::default());
+        let want = Want::Ssh(Details::default());
         // Asked again, it would log in twice.
         let question = Question {
             messages: Vec::new(),
@@ -402,8 +398,8 @@ impl Met {
         let answer = self.answer(question, want).await?;
         let id = self.session();
         let read = request::read_answer(&answer, id, &self.device_key, None);
-        let asked = asked(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
-        read.map(drop).map_err(|why| refused(&why, &asked))
+        let request = refused_request(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
+        read.map(drop).map_err(|why| refused(&why, &request))
     }
 
     async fn answer(&mut self, question: Question, want: Want<'_>) -> Result<String, Failure> {
@@ -413,14 +409,14 @@ impl Met {
     }
 }
 
-fn asked<'a>(
+fn refused_request<'a>(
     talk: &'a Talk,
     whom: &'a Whom,
     heartbeat: Option<&'a Heartbeat>,
     want: Want<'a>,
-) -> Asked<'a> {
+) -> RefusedRequest<'a> {
     let services = heartbeat.map(|said| said.services.as_slice());
-    Asked {
+    RefusedRequest {
         client: &talk.at.keys().atsign,
         whom,
         want,
@@ -429,10 +425,10 @@ fn asked<'a>(
 }
 
 impl Want<'_> {
-    fn look(&self) -> Look {
+    fn details(&self) -> Details {
         match self {
-            Self::Ssh(look) => *look,
-            Self::Tunnel { .. } => Look::default(),
+            Self::Ssh(details) => *details,
+            Self::Tunnel { .. } => Details::default(),
         }
     }
 }
@@ -448,8 +444,8 @@ async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
 }
 
 /// What the daemon published for us.
-async fn user_name(at: &Client, whom: &Whom, look: Look) -> Result<Option<String>, Failure> {
-    if !look.user_name {
+async fn user_name(at: &Client, whom: &Whom, details: Details) -> Result<Option<String>, Failure> {
+    if !details.user_name {
         return Ok(None);
     }
     let entity = format!("username.{}.{NAMESPACE}", whom.device);

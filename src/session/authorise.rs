@@ -101,12 +101,12 @@ struct Inner {
     device: DeviceName,
     managers: Vec<AtSign>,
     consult: Option<Consult>,
-    state: Mutex<State>,
+    state: Mutex<Inquiries>,
 }
 
 #[derive(Default)]
-struct State {
-    clients: HashMap<AtSign, Known>,
+struct Inquiries {
+    clients: HashMap<AtSign, ClientState>,
     questions: HashMap<RequestId, Sender<Reply>>,
     waiting: usize,
 }
@@ -114,19 +114,19 @@ struct State {
 /// What is known about one client. The lock is held while the policy is asked, so that messages that come
 /// together ask once.
 #[derive(Default)]
-struct Known {
-    answer: Arc<async_std::sync::Mutex<Option<Held>>>,
+struct ClientState {
+    answer: Arc<async_std::sync::Mutex<Option<KnownVerdict>>>,
     waiting: usize,
     until: Option<Instant>,
 }
 
-struct Held {
+struct KnownVerdict {
     verdict: Verdict,
     until: Instant,
     told: usize,
 }
 
-impl Held {
+impl KnownVerdict {
     fn tell(&mut self) -> Verdict {
         self.told += 1;
         match &self.verdict {
@@ -191,15 +191,16 @@ impl Doorman {
     /// Judges a sender, without asking anybody if that can be.
     pub async fn authorise(&self, from: &AtSign) -> Verdict {
         let Some(consult) = &self.0.consult else {
-            return match self.0.managers.contains(from) {
-                true => anything(),
-                false => Verdict::Ignored("not_a_manager"),
+            return if self.0.managers.contains(from) {
+                anything()
+            } else {
+                Verdict::Ignored("not_a_manager")
             };
         };
         if self.0.managers.contains(from) || consult.policy == *from {
             return anything();
         }
-        let Some(turn) = Turn::take(&self.0, from) else {
+        let Some(turn) = WaitingPlace::take(&self.0, from) else {
             return Verdict::Ignored("too_many_waiting");
         };
         let mut held = turn.answer.lock().await;
@@ -211,7 +212,7 @@ impl Doorman {
         if let Some(known) = self.0.state().clients.get_mut(from) {
             known.until = Some(until);
         }
-        let known = held.insert(Held {
+        let known = held.insert(KnownVerdict {
             verdict,
             until,
             told: 0,
@@ -234,13 +235,13 @@ fn anything() -> Verdict {
 }
 
 /// A place among those that wait for the policy; given back when dropped.
-struct Turn<'a> {
+struct WaitingPlace<'a> {
     inner: &'a Inner,
     from: &'a AtSign,
-    answer: Arc<async_std::sync::Mutex<Option<Held>>>,
+    answer: Arc<async_std::sync::Mutex<Option<KnownVerdict>>>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> WaitingPlace<'a> {
     fn take(inner: &'a Inner, from: &'a AtSign) -> Option<Self> {
         let mut state = inner.state();
         if state.waiting >= MAX_WAITING {
@@ -267,7 +268,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for WaitingPlace<'_> {
     fn drop(&mut self) {
         let mut state = self.inner.state();
         state.waiting -= 1;
@@ -277,7 +278,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl State {
+impl Inquiries {
     /// Forgets clients nobody waits for and whose answers hold no longer.
     fn forget(&mut self, now: Instant) {
         self.clients
@@ -286,28 +287,28 @@ impl State {
 }
 
 /// An open question; closed when dropped.
-struct Open<'a> {
+struct OpenQuestion<'a> {
     inner: &'a Inner,
     id: RequestId,
     replies: Receiver<Reply>,
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenQuestion<'_> {
     fn drop(&mut self) {
         self.inner.state().questions.remove(&self.id);
     }
 }
 
 impl Inner {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, Inquiries> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self) -> Option<Open<'_>> {
+    fn begin_question(&self) -> Option<OpenQuestion<'_>> {
         let id = RequestId::from_random(crypto::random().ok()?);
         let (send, replies) = channel::bounded(MAX_REPLIES);
         self.state().questions.insert(id, send);
-        Some(Open {
+        Some(OpenQuestion {
             inner: self,
             id,
             replies,
@@ -317,7 +318,7 @@ impl Inner {
     /// Asks, and says for how long the outcome holds.
     async fn ask(&self, consult: &Consult, client: &AtSign) -> (Verdict, Duration) {
         let policy = &consult.policy;
-        let Some(open) = self.open() else {
+        let Some(open) = self.begin_question() else {
             let why = "The device cannot ask its policy".to_owned();
             return (Verdict::Denied(why), SILENCE_HOLDS);
         };
@@ -451,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_no_is_told_so_many_times_and_a_yes_always() {
-        let held = |verdict| Held {
+        let held = |verdict| KnownVerdict {
             verdict,
             until: Instant::now(),
             told: 0,
@@ -469,17 +470,17 @@ mod tests {
     #[test]
     fn old_answers_are_forgotten_and_awaited_ones_kept() {
         let now = Instant::now();
-        let mut state = State::default();
+        let mut state = Inquiries::default();
         for (name, waiting, until) in [
             ("@awaited", 1, None),
             ("@holds", 0, Some(now + ANSWER_HOLDS)),
             ("@old", 0, Some(now)),
             ("@never_answered", 0, None),
         ] {
-            let known = Known {
+            let known = ClientState {
                 waiting,
                 until,
-                ..Known::default()
+                ..ClientState::default()
             };
             state.clients.insert(name.parse().unwrap(), known);
         }

@@ -8,7 +8,7 @@
 //!
 //! The device dials its local service first: a service that is not there is the likeliest failure, and
 //! nobody needs to meet anybody then. The client meets the device first, and listens for its local program while
-//! the session is held. One session may also carry many connections ([`Many`], `multi.rs`).
+//! the session is held. One session may also carry many connections ([`Many`], `many.rs`).
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
@@ -18,24 +18,33 @@ use async_std::{
     future::timeout,
     net::{TcpListener, TcpStream},
 };
-use futures_lite::{AsyncWriteExt, FutureExt, future};
+use futures_lite::{FutureExt, future};
 
 use crate::{
-    net::dial::{Endpoint, dial, tune},
-    np::admit,
+    net::dial::{dial, tune},
+    np::far_end::FarEnd,
     pipe::{
-        cipher::{Ciphers, SessionKeys, Side},
+        cipher::{SessionKeys, Side},
         join::{Carried, HalfClose, join, reset, splice},
     },
-    secret::Secret,
     sys::stdio,
+    text::endpoint::Endpoint,
 };
 
+use dialler::{DIAL, Dialler};
+
 pub use began::Greeting;
-pub use many::{MAX_CONNECTIONS, Many, Visitors};
+pub use joins::MAX_CONNECTIONS;
+pub use many::Many;
+pub use secrets::{BadSecrets, Secrets};
+pub use visitors::Visitors;
 
 mod began;
+mod dialler;
+mod joins;
 mod many;
+mod secrets;
+mod visitors;
 
 /// What a parent waits for on our stderr before it counts on us.
 pub const STARTED: &str = "rv started successfully";
@@ -46,16 +55,10 @@ pub const LISTENING: &str = "listening on port ";
 #[derive(Debug)]
 pub struct Plan {
     /// Our side.
-    pub local: Local,
-    /// Where the other end is met.
-    pub rendezvous: Endpoint,
-    /// The line that gets us in, without its LF; `None` where anybody is let in.
-    pub admission: Option<Secret<String>>,
-    /// `None` sends everything as it is.
-    pub keys: Option<SessionKeys>,
-    /// Which of the keys are ours to encrypt with.
-    pub side: Side,
-    /// How long [`Local::Listen`] waits for somebody; with `many`, how long the session may stand without
+    pub local: LocalEnd,
+    /// The other one.
+    pub far: FarEnd,
+    /// How long [`LocalEnd::Listen`] waits for somebody; with `many`, how long the session may stand without
     /// a connection.
     pub timeout: Duration,
     /// As many connections as come, instead of one.
@@ -64,24 +67,9 @@ pub struct Plan {
     pub greeting: Greeting,
 }
 
-/// What a client needs for one session with many connections.
-#[derive(Debug)]
-pub struct Visit {
-    /// Where the other end is met.
-    pub rendezvous: Endpoint,
-    /// The line that gets us in, without its LF; `None` where anybody is let in.
-    pub admission: Option<Secret<String>>,
-    /// For the control channel; each connection has its own. `None` sends everything as it is.
-    pub keys: Option<SessionKeys>,
-    /// How long the session may stand without a connection.
-    pub timeout: Duration,
-    /// How we talk there.
-    pub many: Many,
-}
-
 /// What stands at our end of the pipe.
 #[derive(Debug)]
-pub enum Local {
+pub enum LocalEnd {
     /// A service of this machine, or near it.
     Dial(Endpoint),
     /// Whoever connects first from this machine; nobody after that. With [`Plan::many`], everybody.
@@ -135,18 +123,18 @@ impl BridgeError {
     }
 
     /// Which step failed, for the machine at the other end of stderr.
-    pub fn step(&self) -> Step {
+    pub fn step(&self) -> Stage {
         match self {
-            Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Step::Local,
-            Self::Rendezvous { .. } => Step::Rendezvous,
-            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone => Step::Session,
+            Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Stage::Local,
+            Self::Rendezvous { .. } => Stage::Rendezvous,
+            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone => Stage::Session,
         }
     }
 }
 
 /// What a bridge does one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Stage {
     /// Our end of the pipe.
     Local,
     /// The meeting point.
@@ -160,7 +148,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// What it was at.
-    pub step: Step,
+    pub step: Stage,
     /// The error's text.
     pub why: String,
 }
@@ -177,9 +165,9 @@ impl From<&BridgeError> for Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step = match self.step {
-            Step::Local => "local",
-            Step::Rendezvous => "rendezvous",
-            Step::Session => "session",
+            Stage::Local => "local",
+            Stage::Rendezvous => "rendezvous",
+            Stage::Session => "session",
         };
         let why = self.why.replace(char::is_control, " ");
         write!(f, "{REPORT}step={step} why={why}")
@@ -198,9 +186,9 @@ impl FromStr for Report {
         let rest = line.trim_end().strip_prefix(REPORT).ok_or(NoReport)?;
         let (step, why) = rest.split_once(" why=").ok_or(NoReport)?;
         let step = match step {
-            "step=local" => Step::Local,
-            "step=rendezvous" => Step::Rendezvous,
-            "step=session" => Step::Session,
+            "step=local" => Stage::Local,
+            "step=rendezvous" => Stage::Rendezvous,
+            "step=session" => Stage::Session,
             _ => return Err(NoReport),
         };
         let why = why.to_owned();
@@ -215,80 +203,83 @@ impl FromStr for Report {
 /// # Errors
 /// See [`BridgeError`]. All connections are closed by then.
 pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeError> {
-    let far = Far {
-        rendezvous: plan.rendezvous,
-        admission: plan.admission,
-        keys: plan.keys,
-        side: plan.side,
-        patience: many::PATIENCE,
-    };
+    let dialler = Dialler::new(plan.far);
     match (plan.local, plan.many) {
-        (local, None) => one(far, local, plan.timeout, plan.greeting, ready).await,
-        (Local::Dial(service), Some(_)) => {
-            many::device(Arc::new(far), service, plan.timeout, ready).await
+        (local, None) => one(dialler, local, plan.timeout, plan.greeting, ready).await,
+        (LocalEnd::Dial(service), Some(_)) => {
+            many::device(Arc::new(dialler), service, plan.timeout, ready).await
         }
-        (Local::Listen(listener), Some(many)) => {
+        (LocalEnd::Listen(listener), Some(many)) => {
             let mut visitors = Visitors::of(listener).map_err(BridgeError::Accept)?;
-            many::client(Arc::new(far), &mut visitors, many, plan.timeout, ready).await
+            many::client(Arc::new(dialler), &mut visitors, many, plan.timeout, ready).await
         }
-        (Local::Stdio, Some(_)) => Err(BridgeError::Accept(io::Error::other(
+        (LocalEnd::Stdio, Some(_)) => Err(BridgeError::Accept(io::Error::other(
             "stdin and stdout are one connection",
         ))),
     }
 }
 
 /// The client's end of a session with many connections, for visitors that outlive it: whoever came too late
-/// for this session is the next one's first. `plan.local` does not matter.
+/// for this session is the next one's first. It may stand `idle` without a connection.
 ///
 /// # Errors
 /// See [`BridgeError`].
 pub async fn run_for(
     visitors: &mut Visitors,
-    plan: Visit,
+    far: FarEnd,
+    many: Many,
+    idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let far = Far {
-        rendezvous: plan.rendezvous,
-        admission: plan.admission,
-        keys: plan.keys,
-        side: Side::Client,
-        patience: many::PATIENCE,
-    };
-    many::client(Arc::new(far), visitors, plan.many, plan.timeout, ready).await
+    many::client(Arc::new(Dialler::new(far)), visitors, many, idle, ready).await
 }
 
 async fn one(
-    far: Far,
-    local: Local,
+    dialler: Dialler,
+    local: LocalEnd,
     wait: Duration,
     greeting: Greeting,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     match local {
-        Local::Dial(at) => {
+        LocalEnd::Dial(at) => {
             let local = match dial(&at, DIAL).await {
                 Ok(local) => local,
                 Err(source) => return Err(BridgeError::Local { at, source }),
             };
-            let remote = far.meet().await?;
+            let remote = dialler.connect().await?;
             ready();
-            carry(local, remote, far.keys.as_ref(), far.side, Greeting::Any).await
+            carry(
+                local,
+                remote,
+                dialler.far.keys.as_ref(),
+                dialler.far.side,
+                Greeting::Any,
+            )
+            .await
         }
-        Local::Listen(listener) => {
+        LocalEnd::Listen(listener) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
-            let remote = far.meet().await?;
+            let remote = dialler.connect().await?;
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
             let visitor = first_visitor(listener, wait);
-            let local = visitor.or(far_end(&remote)).await?;
-            carry(local, remote, far.keys.as_ref(), far.side, greeting).await
+            let local = visitor.or(far_end_gone(&remote)).await?;
+            carry(
+                local,
+                remote,
+                dialler.far.keys.as_ref(),
+                dialler.far.side,
+                greeting,
+            )
+            .await
         }
-        Local::Stdio => {
+        LocalEnd::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
-            let remote = far.meet().await?;
+            let remote = dialler.connect().await?;
             ready();
             let (input, output, watch) = began::watch(input, output, greeting);
-            let joined = join(input, output, remote, far.ciphers()).await;
+            let joined = join(input, output, remote, dialler.ciphers()).await;
             watch
                 .unbegun()
                 .map_or(joined.map_err(BridgeError::Broken), Err)
@@ -297,7 +288,7 @@ async fn one(
 }
 
 /// Ends when the far end has gone without a word; never, when it has said something.
-async fn far_end<T>(remote: &TcpStream) -> Result<T, BridgeError> {
+async fn far_end_gone<T>(remote: &TcpStream) -> Result<T, BridgeError> {
     match remote.peek(&mut [0]).await {
         Ok(0) => Err(BridgeError::Unbegun),
         Ok(_) => future::pending().await,
@@ -329,65 +320,6 @@ fn is_here(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-/// The half of a plan that lies beyond this machine.
-#[derive(Debug)]
-struct Far {
-    rendezvous: Endpoint,
-    admission: Option<Secret<String>>,
-    keys: Option<SessionKeys>,
-    side: Side,
-    /// How long one of many sockets is tried again.
-    patience: Duration,
-}
-
-impl Far {
-    /// A connection to the rendezvous with our admission line on its way.
-    async fn meet(&self) -> Result<TcpStream, BridgeError> {
-        self.meet_with(self.admission.as_ref().map(|line| line.reveal().as_str()))
-            .await
-    }
-
-    /// The same for one of many sockets, 0 being the control socket: the rendezvous is told its number, if it
-    /// takes numbers.
-    async fn meet_as(&self, number: u64) -> Result<TcpStream, BridgeError> {
-        match &self.admission {
-            Some(line) if self.takes_numbers() => {
-                let line = Secret::new(admit::numbered(line.reveal(), number));
-                self.meet_with(Some(line.reveal())).await
-            }
-            _ => self.meet().await,
-        }
-    }
-
-    /// Whether sockets find their counterparts in whatever order they come.
-    fn takes_numbers(&self) -> bool {
-        let line = self.admission.as_ref();
-        line.is_some_and(|line| admit::takes_numbers(line.reveal()))
-    }
-
-    async fn meet_with(&self, admission: Option<&str>) -> Result<TcpStream, BridgeError> {
-        let failed = |source| BridgeError::Rendezvous {
-            at: self.rendezvous.clone(),
-            source,
-        };
-        let mut remote = dial(&self.rendezvous, DIAL).await.map_err(failed)?;
-        if let Some(line) = admission {
-            let line = Secret::new(format!("{line}\n").into_bytes());
-            let sent = timeout(DIAL, remote.write_all(line.reveal())).await;
-            sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(failed)?;
-        }
-        Ok(remote)
-    }
-
-    fn ciphers(&self) -> Ciphers {
-        match &self.keys {
-            Some(keys) => keys.ciphers(self.side),
-            None => Ciphers::default(),
-        }
-    }
-}
-
 /// Joins both ends; one that fails resets the local one.
 async fn carry(
     local: TcpStream,
@@ -415,8 +347,6 @@ async fn carry(
     outcome.map_err(BridgeError::Broken)
 }
 
-/// For one connection, from resolving its name to sending the first line.
-const DIAL: Duration = Duration::from_secs(10);
 /// How a report begins.
 const REPORT: &str = "bridge=failed ";
 

@@ -23,10 +23,10 @@ const IN_FULL: u64 = 4;
 /// Most senders that are counted apart; the rest are counted together.
 const MAX_SENDERS: usize = 1024;
 
-static COUNTS: Mutex<Counts> = Mutex::new(Counts(BTreeMap::new()));
+static COUNTS: Mutex<SenderCounts> = Mutex::new(SenderCounts(BTreeMap::new()));
 
 /// By sender; `None`: all those for whom there was no room.
-struct Counts(BTreeMap<Option<AtSign>, u64>);
+struct SenderCounts(BTreeMap<Option<AtSign>, u64>);
 
 /// A line for a message of this sender, unless there were too many; `about` says what it was and what was wrong.
 pub fn note(from: &AtSign, about: impl Display) {
@@ -55,18 +55,16 @@ fn sum_up(sender: &Option<AtSign>) {
     }
 }
 
-fn counts() -> MutexGuard<'static, Counts> {
+fn counts() -> MutexGuard<'static, SenderCounts> {
     COUNTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Counts {
+impl SenderCounts {
     /// One more; under whom it is counted, and how many there are now.
     fn count(&mut self, from: &AtSign) -> (Option<AtSign>, u64) {
         let sender = Some(from.clone());
-        let sender = match self.0.contains_key(&sender) || self.0.len() < MAX_SENDERS {
-            true => sender,
-            false => None,
-        };
+        let has_room = self.0.contains_key(&sender) || self.0.len() < MAX_SENDERS;
+        let sender = sender.filter(|_| has_room);
         let count = self.0.entry(sender.clone()).or_default();
         *count += 1;
         (sender, *count)
@@ -86,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_sender_is_a_few_lines_and_a_count() {
-        let mut counts = Counts(BTreeMap::new());
+        let mut counts = SenderCounts(BTreeMap::new());
         let (eve, bob): (AtSign, AtSign) = ("@eve".parse().unwrap(), "@bob".parse().unwrap());
         let lines = (0..1000).filter(|_| counts.count(&eve).1 <= IN_FULL);
         assert_eq!(lines.count(), 4);
@@ -98,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_many_senders_is_bounded_too() {
-        let mut counts = Counts(BTreeMap::new());
+        let mut counts = SenderCounts(BTreeMap::new());
         for n in 0..10 * MAX_SENDERS {
             let from = format!("@eve{n}").parse().unwrap();
             let (sender, count) = counts.count(&from);

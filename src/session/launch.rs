@@ -12,16 +12,13 @@ use std::{io, net::SocketAddr, path::Path, time::Duration};
 use async_process::{Child, ChildStderr};
 use async_std::future::timeout;
 use futures_lite::{AsyncBufReadExt, AsyncRead, AsyncReadExt, StreamExt, io::BufReader};
-use miniserde::{Serialize, json};
 
-use super::bridge::{LISTENING, Many, Report, STARTED, Step};
+use super::bridge::{LISTENING, Many, Report, STARTED, Secrets, Stage};
 use crate::{
-    at::crypto,
     cli::{Failure, exit},
-    net::dial::Endpoint,
-    np::request::{Keys, StreamKey},
-    secret::Secret,
+    np::far_end::FarEnd,
     sys::process,
+    text::endpoint::Endpoint,
 };
 
 /// Longest wait for a bridge to say that it is ready: two connections, ten seconds each.
@@ -37,13 +34,9 @@ pub const NO_BRIDGE: &str = "Failed to start up the daemon side of the srv socke
 #[derive(Debug)]
 pub struct Order<'a> {
     /// Its local end.
-    pub local: Local<'a>,
-    /// Where both ends meet.
-    pub rendezvous: Endpoint,
-    /// First line there, without its line end; `None` where anybody is let in.
-    pub admission: Option<&'a str>,
-    /// For the stream behind it; `None` sends it as it is.
-    pub keys: Option<&'a Keys>,
+    pub local: LocalAddress<'a>,
+    /// The other one.
+    pub far: &'a FarEnd,
     /// Many connections instead of one.
     pub many: Option<Lasting>,
 }
@@ -59,18 +52,18 @@ pub struct Lasting {
 
 /// The local end of a bridge process.
 #[derive(Debug)]
-pub enum Local<'a> {
+pub enum LocalAddress<'a> {
     /// The device's: a service to dial.
     Service(&'a Endpoint),
     /// The client's: a loopback port to listen on (0: any), and how long somebody may take to come.
     Port(u16, Duration),
     /// The same at an address that may be reached by others.
-    Address(SocketAddr),
+    Listen(SocketAddr),
 }
 
 /// A bridge that runs.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningBridge {
     child: Child,
     words: BufReader<ChildStderr>,
     /// Where it listens, if it does.
@@ -79,16 +72,16 @@ pub struct Running {
 
 /// How a bridge ended, for the log.
 #[derive(Debug)]
-pub struct End {
+pub struct BridgeExit {
     /// Its exit code, or what stands for it.
     pub how: String,
     /// Why it failed, if it said so.
     pub why: Option<Report>,
 }
 
-impl Running {
+impl RunningBridge {
     /// Waits for its end.
-    pub async fn ended(mut self) -> End {
+    pub async fn ended(mut self) -> BridgeExit {
         let why = last_report(self.words).await;
         let how = match self.child.status().await {
             Ok(status) => status
@@ -96,7 +89,7 @@ impl Running {
                 .map_or_else(|| "killed".to_owned(), |code| code.to_string()),
             Err(error) => error.to_string(),
         };
-        End { how, why }
+        BridgeExit { how, why }
     }
 }
 
@@ -130,8 +123,8 @@ pub enum LaunchError {
 ///
 /// # Errors
 /// See [`LaunchError`]; a bridge that is not ready in time is ended.
-pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchError> {
-    let secrets = order.secrets();
+pub async fn start(program: &Path, order: &Order<'_>) -> Result<RunningBridge, LaunchError> {
+    let secrets = Secrets::line(order.far);
     let mut child =
         process::spawn_apart(program, &order.words(), secrets.reveal().as_bytes()).await?;
     let silent = || LaunchError::Unready("it said nothing in time".to_owned());
@@ -142,7 +135,7 @@ pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchE
         None => Err(silent()),
     };
     match heard {
-        Ok((port, words)) => Ok(Running { child, words, port }),
+        Ok((port, words)) => Ok(RunningBridge { child, words, port }),
         Err(why) => {
             let _ = child.kill();
             Err(why)
@@ -150,42 +143,25 @@ pub async fn start(program: &Path, order: &Order<'_>) -> Result<Running, LaunchE
     }
 }
 
-#[derive(Serialize)]
-struct Secrets<'a> {
-    auth: Option<&'a str>,
-    #[serde(rename = "aesC2D")]
-    key_to_device: Option<&'a str>,
-    #[serde(rename = "ivC2D")]
-    iv_to_device: Option<String>,
-    #[serde(rename = "aesD2C")]
-    key_to_client: Option<&'a str>,
-    #[serde(rename = "ivD2C")]
-    iv_to_client: Option<String>,
-    side: &'static str,
-}
-
 impl Order<'_> {
     fn words(&self) -> Vec<String> {
-        let (host, port) = (
-            self.rendezvous.host.clone(),
-            self.rendezvous.port.to_string(),
-        );
+        let Endpoint { host, port } = self.far.rendezvous.clone();
         let mut words = vec!["bridge".to_owned(), "--secrets-on-stdin".to_owned()];
         // With these the bridge refuses to do without.
-        words.extend(self.admission.map(|_| "--rv-auth".to_owned()));
-        words.extend(self.keys.map(|_| "--rv-e2ee".to_owned()));
+        words.extend(self.far.admission.iter().map(|_| "--rv-auth".to_owned()));
+        words.extend(self.far.keys.iter().map(|_| "--rv-e2ee".to_owned()));
         words.extend([
             "--host".into(),
             host,
             "--port".into(),
-            port,
+            port.to_string(),
             "--local-port".into(),
         ]);
         match &self.local {
-            Local::Service(at) => {
+            LocalAddress::Service(at) => {
                 words.extend([at.port.to_string(), "--local-host".into(), at.host.clone()]);
             }
-            Local::Port(port, wait) => {
+            LocalAddress::Port(port, wait) => {
                 let wait = wait.as_secs().to_string();
                 words.extend([
                     port.to_string(),
@@ -194,7 +170,7 @@ impl Order<'_> {
                     wait,
                 ]);
             }
-            Local::Address(at) => {
+            LocalAddress::Listen(at) => {
                 words.extend([at.port().to_string(), "--bind-local-port".into()]);
                 words.extend(["--bind-address".into(), at.ip().to_string()]);
             }
@@ -212,27 +188,6 @@ impl Order<'_> {
             words.extend(many.talk.unended.then(|| "--unended".into()));
         }
         words
-    }
-
-    fn secrets(&self) -> Secret<String> {
-        let key = |stream: &StreamKey| crypto::aes_key_to_base64(&stream.key);
-        let iv = |stream: &StreamKey| crypto::to_base64(&stream.iv);
-        let to_device = self.keys.map(|keys| &keys.to_device);
-        let to_client = self.keys.and_then(|keys| keys.to_client.as_ref());
-        let (key_to_device, key_to_client) = (to_device.map(key), to_client.map(key));
-        let line = json::to_string(&Secrets {
-            auth: self.admission,
-            key_to_device: key_to_device.as_ref().map(|text| text.reveal().as_str()),
-            iv_to_device: to_device.map(iv),
-            key_to_client: key_to_client.as_ref().map(|text| text.reveal().as_str()),
-            iv_to_client: to_client.map(iv),
-            side: if matches!(self.local, Local::Service(_)) {
-                "device"
-            } else {
-                "client"
-            },
-        });
-        Secret::new(line + "\n")
     }
 }
 
@@ -264,7 +219,7 @@ impl LaunchError {
     pub fn told(&self) -> Failure {
         let failure = Failure::new(exit::RENDEZVOUS, self.to_string());
         match self {
-            Self::Failed(report) if report.step != Step::Local => failure
+            Self::Failed(report) if report.step != Stage::Local => failure
                 .hint("does the network stand, and is the rendezvous still up? then try again"),
             _ => failure,
         }
@@ -273,7 +228,7 @@ impl LaunchError {
     /// The refusal's text for the client.
     pub fn refusal(&self) -> String {
         match self {
-            Self::Failed(report) if report.step == Step::Local => {
+            Self::Failed(report) if report.step == Stage::Local => {
                 format!("{NO_BRIDGE}{LOCAL}{}", report.why)
             }
             other => format!("{NO_BRIDGE}{other}"),
@@ -295,23 +250,28 @@ const LOCAL: &str = "on the device: ";
 #[allow(clippy::unwrap_used)]
 mod tests {
     use crate::session::launch::*;
-    use crate::{pipe::cipher::Side, session::bridge};
+    use crate::{
+        pipe::cipher::{SessionKeys, Side},
+        program::bridge::read_plan,
+        secret::Secret,
+        session::bridge,
+    };
 
     #[test]
     fn a_bridge_is_told_everything_and_no_secret_stands_among_its_words() {
-        let keys = Keys::random(true).unwrap();
         let service = Endpoint {
             host: "localhost".into(),
             port: 22,
         };
+        let far = FarEnd {
+            rendezvous: "rv.example:40190".parse().unwrap(),
+            admission: Some(Secret::new("the line".into())),
+            keys: Some(SessionKeys::random(true).unwrap()),
+            side: Side::Device,
+        };
         let order = Order {
-            local: Local::Service(&service),
-            rendezvous: Endpoint {
-                host: "rv.example".into(),
-                port: 40190,
-            },
-            admission: Some("the line"),
-            keys: Some(&keys),
+            local: LocalAddress::Service(&service),
+            far: &far,
             many: None,
         };
         let words = order.words();
@@ -320,26 +280,23 @@ mod tests {
             "bridge --secrets-on-stdin --rv-auth --rv-e2ee --host rv.example --port 40190 --local-port 22 --local-host localhost"
         );
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-        let plan =
-            crate::program::bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
-        assert!(matches!(&plan.local, bridge::Local::Dial(at) if *at == service));
-        assert_eq!(plan.rendezvous, order.rendezvous);
-        assert_eq!(plan.side, Side::Device);
-        assert_eq!(plan.admission.unwrap().reveal(), "the line");
-        let told = plan.keys.unwrap();
-        assert_eq!(told.c2d, (keys.to_device.key.clone(), keys.to_device.iv));
-        let to_client = keys.to_client.unwrap();
-        assert_eq!(told.d2c, Some((to_client.key, to_client.iv)));
+        let plan = read_plan(&words, Secrets::line(&far).reveal().as_bytes()).unwrap();
+        assert!(matches!(&plan.local, bridge::LocalEnd::Dial(at) if *at == service));
+        assert_eq!(plan.far, far);
     }
 
     #[test]
     fn a_bridge_without_protection_is_told_of_none() {
         let service = "localhost:22".parse().unwrap();
-        let order = Order {
-            local: Local::Service(&service),
+        let far = FarEnd {
             rendezvous: "rv.example:1".parse().unwrap(),
             admission: None,
             keys: None,
+            side: Side::Device,
+        };
+        let order = Order {
+            local: LocalAddress::Service(&service),
+            far: &far,
             many: None,
         };
         let words = order.words();
@@ -348,15 +305,18 @@ mod tests {
             "{words:?}"
         );
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-        let plan =
-            crate::program::bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
-        assert!(plan.admission.is_none() && plan.keys.is_none());
-        assert_eq!(plan.side, Side::Device);
+        let plan = read_plan(&words, Secrets::line(&far).reveal().as_bytes()).unwrap();
+        assert_eq!(plan.far, far);
     }
 
     #[test]
     fn a_lasting_session_comes_back_as_the_same_plan() {
-        let keys = Keys::random(false).unwrap();
+        let far = FarEnd {
+            rendezvous: "rv.example:1".parse().unwrap(),
+            admission: Some(Secret::new("the line".into())),
+            keys: Some(SessionKeys::random(false).unwrap()),
+            side: Side::Client,
+        };
         let talk = Many {
             heartbeat: Some(Duration::from_secs(300)),
             pace: Duration::from_millis(50),
@@ -364,10 +324,8 @@ mod tests {
             stands: None,
         };
         let order = Order {
-            local: Local::Address("127.0.0.1:0".parse().unwrap()),
-            rendezvous: "rv.example:1".parse().unwrap(),
-            admission: Some("the line"),
-            keys: Some(&keys),
+            local: LocalAddress::Listen("127.0.0.1:0".parse().unwrap()),
+            far: &far,
             many: Some(Lasting {
                 idle: Duration::from_millis(30_001),
                 talk,
@@ -375,17 +333,16 @@ mod tests {
         };
         let words = order.words();
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-        let plan =
-            crate::program::bridge::read_plan(&words, order.secrets().reveal().as_bytes()).unwrap();
-        assert_eq!((plan.many, plan.side), (Some(talk), Side::Client));
+        let plan = read_plan(&words, Secrets::line(&far).reveal().as_bytes()).unwrap();
+        assert_eq!((plan.many, plan.far), (Some(talk), far));
         assert_eq!(plan.timeout, Duration::from_secs(31));
-        assert!(matches!(&plan.local, bridge::Local::Listen(_)));
+        assert!(matches!(&plan.local, bridge::LocalEnd::Listen(_)));
     }
 
     #[test]
     fn the_last_report_is_kept_however_much_was_said() {
         let report = Report {
-            step: Step::Session,
+            step: Stage::Session,
             why: "the session broke off: reset".to_owned(),
         };
         let noise = "something else\n".repeat(10_000);
@@ -405,9 +362,9 @@ mod tests {
     #[test]
     fn a_service_that_is_not_there_can_be_told_from_other_failures() {
         for (step, service) in [
-            (Step::Local, true),
-            (Step::Rendezvous, false),
-            (Step::Session, false),
+            (Stage::Local, true),
+            (Stage::Rendezvous, false),
+            (Stage::Session, false),
         ] {
             let error = LaunchError::Failed(Report {
                 step,

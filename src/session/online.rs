@@ -21,7 +21,6 @@ use crate::{
     cli::{self, Failure},
     net::backoff::Backoff,
     np::{self, Message},
-    pipe::cipher::SessionKeys,
     sys::{
         signal::{self, Stop},
         supervisor::{self, State},
@@ -230,13 +229,4 @@ pub async fn until(
         Ok(())
     };
     future::or(service, told).await
-}
-
-/// The session's keys, as the pipe takes them.
-pub fn session_keys(keys: &np::request::Keys) -> SessionKeys {
-    let stream = |s: &np::request::StreamKey| (s.key.clone(), s.iv);
-    SessionKeys {
-        c2d: stream(&keys.to_device),
-        d2c: keys.to_client.as_ref().map(stream),
-    }
 }

@@ -2,6 +2,7 @@
 
 pub mod calendar;
 pub mod duration;
+pub mod endpoint;
 pub mod host;
 pub mod json;
 pub mod yaml;

@@ -22,10 +22,8 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use miniserde::json::{self, Value};
 use noports::{
     at::{directory, keyfile::AtKeys},
-    net::{
-        dial::{Endpoint, dial},
-        tls::TlsStream,
-    },
+    net::{dial::dial, tls::TlsStream},
+    text::endpoint::Endpoint,
 };
 
 use crate::world::World;

@@ -11,12 +11,9 @@ use std::{
 
 use noports::{
     at::crypto::{aes_key_to_base64, to_base64},
-    np::{
-        control::{Kind, Line, Lines},
-        request::Keys,
-    },
+    np::control::{Kind, Line, Lines},
+    pipe::cipher::SessionKeys,
     pipe::cipher::Side,
-    session::online,
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -104,7 +101,7 @@ fn the_forerunner_of_4_x_joins_a_local_port_with_the_rendezvous_as_it_is() {
 
 #[test]
 fn srv_5_takes_its_secrets_from_the_environment() {
-    let keys = Keys::random(false).unwrap();
+    let keys = SessionKeys::random(false).unwrap();
     let key = aes_key_to_base64(&keys.to_device.key);
     let iv = to_base64(&keys.to_device.iv);
     let variables = [
@@ -125,7 +122,7 @@ fn srv_5_takes_its_secrets_from_the_environment() {
     hears(&far, b"{the line}\n");
     near.write_all(b"banner").unwrap();
     let mut banner = *b"banner";
-    let inbound = online::session_keys(&keys).ciphers(Side::Device).outbound;
+    let inbound = keys.ciphers(Side::Device).outbound;
     inbound.unwrap().apply(&mut banner);
     hears(&far, &banner);
     drop((far, near));
@@ -183,7 +180,7 @@ fn both_ends_of_a_session_without_keys_are_this_program() {
 
 #[test]
 fn a_client_of_5_1_sends_77_bytes_without_an_end() {
-    let keys = Keys::random(false).unwrap();
+    let keys = SessionKeys::random(false).unwrap();
     let key = aes_key_to_base64(&keys.to_device.key);
     let iv = to_base64(&keys.to_device.iv);
     let variables = [("RV_AES", key.reveal().as_str()), ("RV_IV", &iv)];
@@ -201,12 +198,9 @@ fn a_client_of_5_1_sends_77_bytes_without_an_end() {
     let mut bridge = Classic::start("srv", &words, &variables);
     let mut control = accept(&relay);
     bridge.is_ready();
-    let mut cipher = online::session_keys(&keys)
-        .ciphers(Side::Client)
-        .outbound
-        .unwrap();
+    let mut cipher = keys.ciphers(Side::Client).outbound.unwrap();
     for _ in 0..2 {
-        let fresh = Keys::random(false).unwrap();
+        let fresh = SessionKeys::random(false).unwrap();
         let line = Line::Connect(fresh.clone()).print().reveal().clone();
         let mut bytes = line.trim_end().as_bytes().to_vec();
         assert_eq!(bytes.len(), 77);
@@ -217,7 +211,7 @@ fn a_client_of_5_1_sends_77_bytes_without_an_end() {
         control.write_all(&bytes).unwrap();
         let (mut far, near) = (accept(&relay), accept(&service));
         let mut hello = *b"hello";
-        let outbound = online::session_keys(&fresh).ciphers(Side::Client).outbound;
+        let outbound = fresh.ciphers(Side::Client).outbound;
         outbound.unwrap().apply(&mut hello);
         far.write_all(&hello).unwrap();
         hears(&near, b"hello");

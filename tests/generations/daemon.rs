@@ -30,10 +30,10 @@ use noports::{
         session::{Generation, Granted, Offer, Ready, Terms},
         sshkey::PublicKeyLine,
     },
+    pipe::cipher::SessionKeys,
     pipe::cipher::Side,
     program::daemon::Policy,
     secret::Secret,
-    session::online,
 };
 
 use crate::world::{
@@ -131,10 +131,8 @@ pub(super) fn device() -> DeviceName {
 /// Says something through a session to a service that answers with what it has heard.
 fn exchange(ready: &Ready, what: &str) {
     let mut tcp = meet(ready);
-    let ciphers = ready
-        .keys
-        .as_ref()
-        .map(|keys| online::session_keys(keys).ciphers(Side::Client));
+    let keys = ready.far.keys.as_ref();
+    let ciphers = keys.map(|keys| keys.ciphers(Side::Client));
     let (mut outbound, mut inbound) = match ciphers {
         Some(ciphers) => (ciphers.outbound, ciphers.inbound),
         None => (None, None),
@@ -154,10 +152,11 @@ fn exchange(ready: &Ready, what: &str) {
 }
 
 pub(super) fn meet(ready: &Ready) -> TcpStream {
-    let mut tcp = TcpStream::connect((ready.host.as_str(), ready.port)).unwrap();
+    let at = &ready.far.rendezvous;
+    let mut tcp = TcpStream::connect((at.host.as_str(), at.port)).unwrap();
     tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    if let Some(line) = &ready.admission {
-        writeln!(tcp, "{line}").unwrap();
+    if let Some(line) = &ready.far.admission {
+        writeln!(tcp, "{}", line.reveal()).unwrap();
     }
     tcp
 }
@@ -285,17 +284,23 @@ fn a_client_of_4_0_opens_its_tunnel_with_a_key_that_lives_for_seconds() {
         write_private(&pem, ready.ephemeral_key.as_ref().unwrap());
         let mut ssh = world.program("ssh");
         let user = noports::sys::user::name().unwrap();
-        ssh.args(["-F", "none", "-p", &ready.port.to_string(), "-i"])
-            .arg(&pem)
-            .args(["-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"])
-            .args([
-                "-o",
-                "StrictHostKeyChecking=no",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-            ])
-            .args(["-W", &format!("localhost:{}", sshd.port)])
-            .arg(format!("{user}@{}", ready.host));
+        ssh.args([
+            "-F",
+            "none",
+            "-p",
+            &ready.far.rendezvous.port.to_string(),
+            "-i",
+        ])
+        .arg(&pem)
+        .args(["-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"])
+        .args([
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ])
+        .args(["-W", &format!("localhost:{}", sshd.port)])
+        .arg(format!("{user}@{}", ready.far.rendezvous.host));
         let output = output(ssh).await;
         assert!(output.stdout.starts_with(b"SSH-2.0-"), "{output:?}");
         until("the key is gone", || {
@@ -347,7 +352,7 @@ fn a_plain_tunnel_carries_plain_connections_and_no_others() {
         let signer = known_pair("@device_example").public().clone();
         for (line, works) in [
             (Line::ConnectPlain, true),
-            (Line::Connect(request::Keys::random(false).unwrap()), false),
+            (Line::Connect(SessionKeys::random(false).unwrap()), false),
         ] {
             let (id, granted) = alice.granted(terms).await;
             let idle = Duration::from_secs(300);
@@ -646,7 +651,7 @@ fn a_held_daemon_says_and_does_what_its_generation_did() {
             let (ready, answer) = alice.session(terms).await;
             exchange(&ready, generation);
             assert_eq!(ready.ephemeral_key.is_some(), key, "{generation}");
-            let twin = ready.keys.as_ref().is_some_and(request::Keys::are_twin);
+            let twin = ready.far.keys.as_ref().is_some_and(SessionKeys::are_twin);
             assert!(!twin, "{generation} knows one key for both directions");
             assert_eq!(
                 answer.contains("sessionAESKey"),

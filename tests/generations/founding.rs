@@ -273,9 +273,9 @@ fn v35_5_ssh_to_the_rendezvous_itself_is_ssh_to_the_device() {
         ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", &known]);
         ssh.args(["-o", "StrictHostKeyChecking=accept-new", "-i"])
             .arg(&sshd.identity);
-        ssh.args(["-p", &ready.port.to_string()]);
+        ssh.args(["-p", &ready.far.rendezvous.port.to_string()]);
         ssh.args([
-            &format!("{}@{}", user::name().unwrap(), ready.host),
+            &format!("{}@{}", user::name().unwrap(), ready.far.rendezvous.host),
             "echo the device",
         ]);
         assert_eq!(stdout(ssh).await, "the device\n");

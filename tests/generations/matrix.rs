@@ -22,7 +22,7 @@ use async_std::{
 use noports::{
     at::client::{Client, Event, Outgoing, Subscription},
     classic::generation::GENERATION,
-    net::dial::Endpoint,
+    np::far_end::FarEnd,
     np::{
         Message,
         ids::{Nonce, SessionId},
@@ -32,11 +32,9 @@ use noports::{
     },
     pipe::cipher::Side,
     secret::Secret,
-    session::{
-        bridge::{self, Local, Plan, Visit, Visitors},
-        online,
-    },
+    session::bridge::{self, LocalEnd, Plan, Visitors},
     sys::sshd::{self, Sshd},
+    text::endpoint::Endpoint,
 };
 
 use crate::world::{ALICE, DEVICE, Process, RENDEZVOUS, World, known_pair};
@@ -370,16 +368,14 @@ impl Stage {
         mut ear: Ear,
         patience: Duration,
     ) -> Result<Cell, String> {
-        let ports = granted.ports();
         let plan = Plan {
-            local: Local::Dial(here(self.sshd.port)),
-            rendezvous: Endpoint {
-                host: ports.host.clone(),
-                port: ports.client,
+            local: LocalEnd::Dial(here(self.sshd.port)),
+            far: FarEnd {
+                rendezvous: granted.ports().at_client(),
+                admission: None,
+                keys: None,
+                side: Side::Device,
             },
-            admission: None,
-            keys: None,
-            side: Side::Device,
             timeout: LONG,
             many: None,
             greeting: noports::session::bridge::Greeting::Any,
@@ -501,14 +497,8 @@ async fn bridge_for(ready: Ready) -> Endpoint {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let plan = Plan {
-        local: Local::Listen(listener),
-        rendezvous: Endpoint {
-            host: ready.host,
-            port: ready.port,
-        },
-        admission: ready.admission.map(Secret::new),
-        keys: ready.keys.as_ref().map(online::session_keys),
-        side: Side::Client,
+        local: LocalEnd::Listen(listener),
+        far: ready.far,
         timeout: LONG,
         many: None,
         greeting: noports::session::bridge::Greeting::Any,
@@ -521,19 +511,10 @@ async fn bridge_for(ready: Ready) -> Endpoint {
 async fn tunnel_for(ready: Ready) -> Endpoint {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let visit = Visit {
-        rendezvous: Endpoint {
-            host: ready.host,
-            port: ready.port,
-        },
-        admission: ready.admission.map(Secret::new),
-        keys: ready.keys.as_ref().map(online::session_keys),
-        timeout: Duration::from_secs(10),
-        many: Default::default(),
-    };
     task::spawn(async move {
         let mut visitors = Visitors::of(listener).unwrap();
-        bridge::run_for(&mut visitors, visit, || ()).await
+        let idle = Duration::from_secs(10);
+        bridge::run_for(&mut visitors, ready.far, Default::default(), idle, || ()).await
     });
     here(port)
 }

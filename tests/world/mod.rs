@@ -23,7 +23,7 @@ use noports::{
         keyfile::AtKeys,
     },
     cli::{Phrases, Progress},
-    net::{dial::Endpoint, tls::Connector},
+    net::tls::Connector,
     program::{activate::activate, daemon, rendezvous},
     secret::Secret,
     server::{
@@ -31,6 +31,7 @@ use noports::{
         listen::{self, Options, Running},
     },
     sys::sshd::{self, Sshd},
+    text::endpoint::Endpoint,
 };
 
 pub mod ports;

@@ -13,7 +13,7 @@
 
 use miniserde::{Deserialize, json};
 
-use super::{Form, Keys, Meeting, SshRequest, TunnelRequest, answer_entity};
+use super::{Form, Meeting, SshRequest, TunnelRequest, answer_entity};
 use crate::{
     at::{
         AtSign,
@@ -25,6 +25,7 @@ use crate::{
         ids::{DeviceName, SessionId},
         sshkey,
     },
+    pipe::cipher::SessionKeys,
     secret::Secret,
 };
 
@@ -39,7 +40,7 @@ const MAX_REFUSAL: usize = 300;
 /// When keys cannot be wrapped, or are missing or too many, or when the answer cannot be signed.
 pub fn accept(
     request: &SshRequest,
-    keys: Option<&Keys>,
+    keys: Option<&SessionKeys>,
     ephemeral_key: Option<&Secret<String>>,
     to: &AtSign,
     device: &DeviceName,
@@ -63,7 +64,7 @@ pub fn accept(
 /// As [`accept`].
 pub fn accept_tunnel(
     request: &TunnelRequest,
-    keys: Option<&Keys>,
+    keys: Option<&SessionKeys>,
     to: &AtSign,
     device: &DeviceName,
     signer: &KeyPair,
@@ -99,7 +100,7 @@ fn head(session: SessionId) -> String {
     format!(r#"{{"status":"{CONNECTED}","sessionId":"{session}""#)
 }
 
-fn key_members(meeting: &Meeting, keys: Option<&Keys>) -> Result<String, CryptoError> {
+fn key_members(meeting: &Meeting, keys: Option<&SessionKeys>) -> Result<String, CryptoError> {
     match (keys, &meeting.encryption) {
         (Some(keys), Some(encryption)) => keys.wrap(&encryption.ephemeral),
         (None, None) => Ok(r#","sessionAESKey":null,"sessionIV":null"#.to_owned()),
@@ -155,7 +156,7 @@ pub enum Answer {
     /// Signed, and for this session.
     Signed {
         /// The session's; absent in a session without encryption.
-        keys: Option<Keys>,
+        keys: Option<SessionKeys>,
         /// A private ssh key in PEM form that the device lets in for some seconds.
         ephemeral_key: Option<Secret<String>>,
     },
@@ -198,7 +199,9 @@ pub fn read_answer(
         return Err(AnswerError::Status(status.chars().take(32).collect()));
     }
     let keys = match ephemeral {
-        Some(ephemeral) => Keys::unwrap(payload, ephemeral).map_err(|_| AnswerError::Keys)?,
+        Some(ephemeral) => {
+            SessionKeys::unwrap(payload, ephemeral).map_err(|_| AnswerError::Keys)?
+        }
         None => None,
     };
     let pem = wire.ephemeral_key.filter(|text| !text.is_empty());

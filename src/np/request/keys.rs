@@ -10,21 +10,12 @@
 use miniserde::{Deserialize, json};
 
 use crate::{
-    at::crypto::{self, AesKey, CryptoError, Iv, KeyPair, PublicKey},
-    secret::Secret,
+    at::crypto::{self, CryptoError, KeyPair, PublicKey},
+    pipe::cipher::{SessionKeys, StreamKey},
 };
 
-/// Key and first counter block of one direction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamKey {
-    /// AES-256.
-    pub key: AesKey,
-    /// First counter block.
-    pub iv: Iv,
-}
-
 impl StreamKey {
-    /// Fresh random ones.
+    /// A fresh random one.
     ///
     /// # Errors
     /// When the system gives no random bytes.
@@ -36,45 +27,24 @@ impl StreamKey {
     }
 }
 
-/// The keys of one session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keys {
-    /// Client to device; without twin keys, both directions.
-    pub to_device: StreamKey,
-    /// Device to client.
-    pub to_client: Option<StreamKey>,
-}
-
-impl Keys {
+impl SessionKeys {
     /// Fresh ones: two streams when the client takes twin keys, else one.
     ///
     /// # Errors
     /// When the system gives no random bytes.
     pub fn random(twin: bool) -> Result<Self, CryptoError> {
-        let to_client = if twin {
-            Some(StreamKey::random()?)
-        } else {
-            None
-        };
         Ok(Self {
             to_device: StreamKey::random()?,
-            to_client,
+            to_client: twin.then(StreamKey::random).transpose()?,
         })
-    }
-
-    /// One key per direction?
-    pub fn are_twin(&self) -> bool {
-        self.to_client.is_some()
     }
 
     /// As members of an answer, each with a comma before it.
     pub(super) fn wrap(&self, ephemeral: &PublicKey) -> Result<String, CryptoError> {
         let mut text = String::new();
         let mut add = |stream: &StreamKey, names: [&str; 2]| -> Result<(), CryptoError> {
-            let key = crypto::aes_key_to_base64(&stream.key);
-            let iv = crypto::to_base64(&stream.iv);
-            for (name, value) in names.into_iter().zip([key.reveal(), &iv]) {
-                let wrapped = ephemeral.wrap(value)?;
+            for (name, value) in names.into_iter().zip(stream.to_base64()) {
+                let wrapped = ephemeral.wrap(value.reveal())?;
                 text += &format!(r#","{name}":"{wrapped}""#);
             }
             Ok(())
@@ -94,7 +64,7 @@ impl Keys {
         let wire: Wire = json::from_str(payload).map_err(|_| CryptoError::BadKey)?;
         let stream = |key: Option<String>, iv: Option<String>| match (key, iv) {
             (None, None) => Ok(None),
-            (Some(key), Some(iv)) => open(&key, &iv, ephemeral).map(Some),
+            (Some(key), Some(iv)) => unwrap_stream(&key, &iv, ephemeral).map(Some),
             _ => Err(CryptoError::BadKey),
         };
         let single = stream(wire.key, wire.iv)?;
@@ -131,10 +101,7 @@ struct Wire {
     iv_to_client: Option<String>,
 }
 
-fn open(key: &str, iv: &str, ephemeral: &KeyPair) -> Result<StreamKey, CryptoError> {
-    let open = |text: &str| -> Result<Secret<String>, CryptoError> { ephemeral.unwrap(text) };
-    Ok(StreamKey {
-        key: crypto::aes_key_from_base64(open(key)?.reveal())?,
-        iv: crypto::iv_from_base64(open(iv)?.reveal())?,
-    })
+fn unwrap_stream(key: &str, iv: &str, ephemeral: &KeyPair) -> Result<StreamKey, CryptoError> {
+    let (key, iv) = (ephemeral.unwrap(key)?, ephemeral.unwrap(iv)?);
+    StreamKey::from_base64(key.reveal(), iv.reveal()).map_err(|_| CryptoError::BadKey)
 }

@@ -11,7 +11,7 @@
 //! | the device's sshd | `ssh_request` | 4.0 | [`ssh`] |
 //! | any port near it | `npt_request` | 5.1 | [`tunnel`] |
 //! | yes, with what belongs to it; or no | the session's id | 2.0 | [`answer`] |
-//! | the session's keys | – | 5.0 | [`keys`] |
+//! | the session's keys | – | 5.0 | `keys` |
 //!
 //! Either part of the protection may be left out: the login at the rendezvous, and the encryption of what
 //! passes it. Clients before 5.0 know neither.
@@ -19,6 +19,12 @@
 //! Source: noports:packages/dart/noports_core/lib/src/sshnp/impl/notification_request_message.dart and
 //! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart.
 
+use crate::at::crypto::KeyPair;
+use crate::np::far_end::FarEnd;
+use crate::pipe::cipher::SessionKeys;
+use crate::pipe::cipher::Side;
+use crate::secret::Secret;
+use crate::text::endpoint::Endpoint;
 use miniserde::{Deserialize, json};
 
 use super::{
@@ -30,14 +36,13 @@ use super::{
 use crate::{at::crypto::PublicKey, text::host::is_host};
 
 pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_answer, refuse};
-pub use keys::{Keys, StreamKey};
 #[cfg(feature = "inside")]
 pub use ssh::ssh_request_entity;
 pub use ssh::{Form, SshRequest};
 pub use tunnel::TunnelRequest;
 
 pub mod answer;
-pub mod keys;
+mod keys;
 pub mod ssh;
 pub mod tunnel;
 
@@ -201,6 +206,28 @@ impl Shared {
 }
 
 impl Meeting {
+    /// The client's end, as the daemon reaches it; who logs in signs with this key.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn far_end(
+        &self,
+        keys: Option<&SessionKeys>,
+        signer: &KeyPair,
+    ) -> Result<FarEnd, EnvelopeError> {
+        let admission = self.admission.as_ref();
+        let line = admission.map(|nonces| nonces.admission(self.session).line(signer));
+        Ok(FarEnd {
+            rendezvous: Endpoint {
+                host: self.host.clone(),
+                port: self.port,
+            },
+            admission: line.transpose()?.map(Secret::new),
+            keys: keys.cloned(),
+            side: Side::Device,
+        })
+    }
+
     fn nonces(&self) -> [Option<String>; 2] {
         let text =
             |pick: fn(&Nonces) -> &Nonce| self.admission.as_ref().map(|n| pick(n).to_string());

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     at::crypto::{self, KeyPair},
     np::envelope,
+    pipe::cipher::SessionKeys,
     secret::Secret,
 };
 
@@ -232,7 +233,7 @@ fn our_answers_come_back_as_the_same_keys() {
         "my_device".parse().unwrap(),
     );
     for twin in [false, true] {
-        let keys = Keys::random(twin).unwrap();
+        let keys = SessionKeys::random(twin).unwrap();
         let message = accept(&request(twin), Some(&keys), None, &to, &name, &device).unwrap();
         assert_eq!(message.entity, format!("{SESSION}.my_device.sshnp"));
         let back = read_answer(
@@ -412,7 +413,7 @@ fn keys_are_given_where_they_are_wanted_and_nowhere_else() {
     let v = vectors();
     let device = v.key("@device_example");
     let (to, name) = ("@c".parse().unwrap(), "d".parse().unwrap());
-    let keys = Keys::random(false).unwrap();
+    let keys = SessionKeys::random(false).unwrap();
     let verdict = accept(&request(false), None, None, &to, &name, &device);
     assert_eq!(verdict, Err(EnvelopeError::Signing));
     let mut plain = request(false);

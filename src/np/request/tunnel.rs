@@ -153,10 +153,11 @@ mod tests {
         envelope::Envelope,
         ids::BadId,
         request::{
-            Answer, Keys, accept_tunnel, read_answer,
+            Answer, accept_tunnel, read_answer,
             tests::{SESSION, meeting, vectors, vectors_2026},
         },
     };
+    use crate::pipe::cipher::SessionKeys;
 
     fn tunnel(twin_keys: bool) -> TunnelRequest {
         TunnelRequest {
@@ -263,7 +264,7 @@ mod tests {
         let (device, ephemeral) = (v.key("@device_example"), v.key("session"));
         let (to, name) = ("@c".parse().unwrap(), "my_device".parse().unwrap());
         for twin in [false, true] {
-            let keys = Keys::random(twin).unwrap();
+            let keys = SessionKeys::random(twin).unwrap();
             let message = accept_tunnel(&tunnel(twin), Some(&keys), &to, &name, &device).unwrap();
             let session = SESSION.parse().unwrap();
             let back = read_answer(&message.text, session, device.public(), Some(&ephemeral));

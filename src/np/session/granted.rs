@@ -5,16 +5,17 @@ use std::{fmt, time::Duration};
 use super::{Generation, Offer, SessionError, Terms};
 use crate::{
     at::crypto::{KeyPair, PublicKey},
+    np::far_end::FarEnd,
     np::{
         Message,
         ping::Heartbeat,
         ports::Ports,
         request::{
-            self, Answer, AnswerError, Encryption, Form, Keys, Meeting, Nonces, SshRequest,
-            TunnelRequest,
+            self, Answer, AnswerError, Encryption, Form, Meeting, Nonces, SshRequest, TunnelRequest,
         },
         reverse::{self, ReverseRequest},
     },
+    pipe::cipher::Side,
     secret::Secret,
 };
 
@@ -161,14 +162,16 @@ impl Granted {
             return Err(AnswerError::Keys);
         }
         let admission = match self.admission.filter(|_| terms.admit_client) {
-            Some(nonces) => Some(nonces.admission(self.offer.id).line(signer)?),
+            Some(nonces) => Some(Secret::new(nonces.admission(self.offer.id).line(signer)?)),
             None => None,
         };
         Ok(Ready {
-            host: self.ports.host,
-            port: self.ports.client,
-            admission,
-            keys,
+            far: FarEnd {
+                rendezvous: self.ports.at_client(),
+                admission,
+                keys,
+                side: Side::Client,
+            },
             ephemeral_key,
         })
     }
@@ -204,14 +207,8 @@ impl fmt::Display for Granted {
 /// A session that only wants bytes.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// The rendezvous.
-    pub host: String,
-    /// Our port there (A).
-    pub port: u16,
-    /// First line on the socket, without its line end; `None` where we do not log in.
-    pub admission: Option<String>,
-    /// For what follows; `None` where it passes as it is.
-    pub keys: Option<Keys>,
+    /// The device's end.
+    pub far: FarEnd,
     /// A private ssh key in PEM form that the device lets in for some seconds, if it sent one.
     pub ephemeral_key: Option<Secret<String>>,
 }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    np::far_end::FarEnd,
     np::{
         ping::Features,
         request::{
-            AnswerError, Form, Keys, SshRequest, TunnelRequest,
+            AnswerError, Form, SshRequest, TunnelRequest,
             tests::{SESSION, vectors},
         },
     },
+    pipe::cipher::SessionKeys,
     secret::Secret,
 };
 
@@ -37,6 +39,11 @@ fn heartbeat(twin_keys: bool) -> Heartbeat {
     heartbeat
 }
 
+/// The admission line.
+fn shown(far: &FarEnd) -> Option<&str> {
+    far.admission.as_ref().map(|line| line.reveal().as_str())
+}
+
 #[test]
 fn a_whole_session_without_a_network() {
     let v = vectors();
@@ -60,7 +67,7 @@ fn a_whole_session_without_a_network() {
             (40190, twin),
             "the daemon dials port B"
         );
-        let keys = Keys::random(twin).unwrap();
+        let keys = SessionKeys::random(twin).unwrap();
         let to = "@client_example".parse().unwrap();
         let answer = request::accept(
             &request,
@@ -76,12 +83,12 @@ fn a_whole_session_without_a_network() {
             .accepted(&answer.text, device.public(), Some(&ephemeral), &client)
             .unwrap();
         assert_eq!(
-            (ready.port, &ready.keys),
+            (ready.far.rendezvous.port, &ready.far.keys),
             (40189, &Some(keys)),
             "the client dials port A"
         );
         assert_eq!(
-            ready.admission.as_deref(),
+            shown(&ready.far),
             Some(v.text(&["relayAuth", "sideA_client"]).trim_end())
         );
         assert_eq!(ready.ephemeral_key, None);
@@ -220,13 +227,17 @@ fn what_is_left_out_is_neither_asked_for_nor_needed() {
         assert_eq!(request.meeting.encryption.is_some(), terms.encrypt);
         assert_eq!(request.form, Form::V5);
 
-        let keys = terms.encrypt.then(|| Keys::random(true).unwrap());
+        let keys = terms.encrypt.then(|| SessionKeys::random(true).unwrap());
         let answer = request::accept(&request, keys.as_ref(), None, &to, &name, &device);
         let answer = answer.unwrap().text;
         let ready = granted.accepted(&answer, device.public(), Some(&ephemeral), &client);
         let ready = ready.unwrap();
-        assert_eq!(ready.admission.is_some(), terms.admit_client, "{terms:?}");
-        assert_eq!(ready.keys, keys, "{terms:?}");
+        assert_eq!(
+            ready.far.admission.is_some(),
+            terms.admit_client,
+            "{terms:?}"
+        );
+        assert_eq!(ready.far.keys, keys, "{terms:?}");
     }
 }
 
@@ -265,8 +276,8 @@ fn protection_that_was_asked_for_cannot_be_answered_away() {
         (Terms::default(), &*new, Ok((true, false))),
         (plain, &*new, Ok((false, false))),
     ] {
-        let got =
-            read(terms, answer).map(|ready| (ready.keys.is_some(), ready.ephemeral_key.is_some()));
+        let got = read(terms, answer)
+            .map(|ready| (ready.far.keys.is_some(), ready.ephemeral_key.is_some()));
         assert_eq!(got, want, "{terms:?} {answer:.40}");
     }
 }
@@ -303,7 +314,11 @@ fn the_transcripts_of_earlier_generations() {
             .accepted(&answer, device.public(), None, &client)
             .unwrap();
         assert_eq!(
-            (ready.port, ready.admission, ready.keys),
+            (
+                ready.far.rendezvous.port,
+                ready.far.admission,
+                ready.far.keys
+            ),
             (40190, None, None)
         );
         assert_eq!(ready.ephemeral_key.is_some(), generation == Generation::V4);
@@ -322,7 +337,8 @@ fn the_transcripts_of_earlier_generations() {
     let ready = granted
         .accepted("connected", device.public(), None, &client)
         .unwrap();
-    assert_eq!((ready.host.as_str(), ready.port), ("127.0.0.1", 40190));
+    let at = ready.far.rendezvous;
+    assert_eq!((at.host.as_str(), at.port), ("127.0.0.1", 40190));
 }
 
 /// 5.x, to the byte; the answers' wrapped keys are random, so theirs are read only.
@@ -358,8 +374,11 @@ fn the_transcript_of_version_5() {
         let ready = granted().accepted(&answer, device.public(), Some(&ephemeral), &client);
         let ready = ready.unwrap();
         let line = v.text(&["relayAuth", "sideA_client"]);
-        assert_eq!(ready.admission.as_deref(), Some(line.trim_end()), "{name}");
-        assert!(ready.keys.is_some_and(|keys| !keys.are_twin()), "{name}");
+        assert_eq!(shown(&ready.far), Some(line.trim_end()), "{name}");
+        assert!(
+            ready.far.keys.is_some_and(|keys| !keys.are_twin()),
+            "{name}"
+        );
     }
 }
 

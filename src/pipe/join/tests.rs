@@ -11,7 +11,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{soon, tcp_pair};
+use crate::testing::{soon, stream_key, tcp_pair};
 use crate::{
     pipe::cipher::{Cipher, SessionKeys, Side},
     secret::Secret,
@@ -202,8 +202,8 @@ fn the_last_words_of_a_side_that_went_while_being_written_to_still_arrive() {
 fn two_joins_with_twin_keys_understand_each_other() {
     soon(async {
         let keys = SessionKeys {
-            c2d: (Secret::new([1; 32]), [2; 16]),
-            d2c: Some((Secret::new([3; 32]), [4; 16])),
+            to_device: stream_key(1),
+            to_client: Some(stream_key(3)),
         };
         let ((client, near), (far, device)) = (tcp_pair().await, tcp_pair().await);
         let (left, right) = tcp_pair().await;

@@ -12,7 +12,6 @@ use futures_lite::{AsyncWriteExt, StreamExt};
 use crate::{
     at::directory::Root,
     net::{
-        dial::Endpoint,
         line::read_line,
         tls::{Acceptor, Connector},
     },
@@ -20,6 +19,7 @@ use crate::{
         authority,
         listen::{self, Options, Running, Timings},
     },
+    text::endpoint::Endpoint,
 };
 
 /// A folder, a server in this process, and how to reach it.

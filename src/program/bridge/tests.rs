@@ -16,11 +16,11 @@ fn from_environment(line: &str, variables: &[(&str, &str)]) -> Result<Plan, Refu
         let found = variables.iter().find(|(known, _)| *known == name);
         found.map(|(_, text)| Zeroizing::new((*text).to_owned()))
     };
-    plan(&args, read_secrets(&args, &variable)?)
+    plan(&args, &read_secrets(&args, &variable)?)
 }
 
 fn from_line(line: &str, secrets: &str) -> Result<Plan, Refusal> {
-    plan(&args(line), parse_secrets(secrets.as_bytes())?)
+    plan(&args(line), &Secrets::parse(secrets.as_bytes())?)
 }
 
 fn why(outcome: Result<Plan, Refusal>) -> String {
@@ -33,18 +33,18 @@ fn why(outcome: Result<Plan, Refusal>) -> String {
 #[test]
 fn the_classic_flags_of_a_device() {
     let plan = from_environment("-h rv.example -p 40189", &[("RV_AUTH", "left over")]).unwrap();
-    assert!(matches!(&plan.local, Local::Dial(at) if at.to_string() == "localhost:22"));
-    assert_eq!(plan.rendezvous.to_string(), "rv.example:40189");
+    assert!(matches!(&plan.local, LocalEnd::Dial(at) if at.to_string() == "localhost:22"));
+    assert_eq!(plan.far.rendezvous.to_string(), "rv.example:40189");
     assert_eq!(
-        (plan.side, plan.timeout),
+        (plan.far.side, plan.timeout),
         (Side::Device, Duration::from_secs(60))
     );
-    assert!(plan.admission.is_none() && plan.keys.is_none());
+    assert!(plan.far.admission.is_none() && plan.far.keys.is_none());
 
     let line = "--host ::1 --port 5 --local-host 10.0.0.7 --local-port 3389 --timeout 9";
     let plan = from_environment(line, &[]).unwrap();
-    assert!(matches!(&plan.local, Local::Dial(at) if at.to_string() == "10.0.0.7:3389"));
-    assert_eq!(plan.rendezvous.to_string(), "[::1]:5");
+    assert!(matches!(&plan.local, LocalEnd::Dial(at) if at.to_string() == "10.0.0.7:3389"));
+    assert_eq!(plan.far.rendezvous.to_string(), "[::1]:5");
     assert_eq!(plan.timeout, Duration::from_secs(9));
 }
 
@@ -55,9 +55,9 @@ fn the_forerunner_has_no_flags() {
         ("rv.example 40189 2222", "localhost:2222"),
     ] {
         let plan = from_environment(line, &[("RV_AUTH", "left over")]).unwrap();
-        assert_eq!(plan.rendezvous.to_string(), "rv.example:40189");
-        assert!(matches!(&plan.local, Local::Dial(at) if at.to_string() == local));
-        assert!(plan.admission.is_none() && plan.keys.is_none() && plan.many.is_none());
+        assert_eq!(plan.far.rendezvous.to_string(), "rv.example:40189");
+        assert!(matches!(&plan.local, LocalEnd::Dial(at) if at.to_string() == local));
+        assert!(plan.far.admission.is_none() && plan.far.keys.is_none() && plan.many.is_none());
     }
     for bad in [&["rv"][..], &["rv", "1", "2", "3"], &["rv", "x"]] {
         assert_eq!(
@@ -71,26 +71,26 @@ fn the_forerunner_has_no_flags() {
 #[test]
 fn values_may_stand_in_the_same_word_and_two_flags_can_be_taken_back() {
     let same = from_environment("--host=rv --port=5 --local-port=3389 --timeout=9", &[]).unwrap();
-    assert_eq!(same.rendezvous.to_string(), "rv:5");
-    assert!(matches!(&same.local, Local::Dial(at) if at.to_string() == "localhost:3389"));
+    assert_eq!(same.far.rendezvous.to_string(), "rv:5");
+    assert!(matches!(&same.local, LocalEnd::Dial(at) if at.to_string() == "localhost:3389"));
     assert_eq!(same.timeout, Duration::from_secs(9));
     for line in ["-hrv -p5", "-h=rv -p=5", "-h rv -p 5"] {
         let plan = from_environment(line, &[]).unwrap();
-        assert_eq!(plan.rendezvous.to_string(), "rv:5", "{line}");
+        assert_eq!(plan.far.rendezvous.to_string(), "rv:5", "{line}");
     }
     let line = "-h rv -p 1 --rv-auth --rv-e2ee --no-rv-auth --no-rv-e2ee";
     let plan = from_environment(line, &[]).unwrap();
-    assert!(plan.admission.is_none() && plan.keys.is_none());
+    assert!(plan.far.admission.is_none() && plan.far.keys.is_none());
 }
 
 #[test]
 fn the_classic_flags_of_a_client_listen_on_this_machine_only() {
     let plan = from_environment("-h rv -p 1 --local-port 0 --bind-local-port", &[]).unwrap();
-    let Local::Listen(listener) = &plan.local else {
+    let LocalEnd::Listen(listener) = &plan.local else {
         panic!("{plan:?}");
     };
     assert!(listener.local_addr().unwrap().ip().is_loopback());
-    assert_eq!(plan.side, Side::Client);
+    assert_eq!(plan.far.side, Side::Client);
 }
 
 #[test]
@@ -110,8 +110,8 @@ fn keys_from_the_environment_old_and_new() {
     let line = "-h rv -p 1 --rv-e2ee --rv-auth";
     let auth = ("RV_AUTH", "{}");
     let plan = from_environment(line, &[auth, ("RV_AES", KEY), ("RV_IV", IV)]).unwrap();
-    assert_eq!(plan.admission.unwrap().reveal(), "{}");
-    assert!(plan.keys.unwrap().d2c.is_none());
+    assert_eq!(plan.far.admission.unwrap().reveal(), "{}");
+    assert!(plan.far.keys.unwrap().to_client.is_none());
     let twin = [
         auth,
         ("RV_AES_C2D", KEY),
@@ -119,9 +119,9 @@ fn keys_from_the_environment_old_and_new() {
         ("RV_AES_D2C", OTHER),
         ("RV_IV_D2C", IV),
     ];
-    let keys = from_environment(line, &twin).unwrap().keys.unwrap();
-    assert_eq!(keys.c2d.0.reveal()[0], 0xa0);
-    assert_eq!(keys.d2c.unwrap().0.reveal()[0], 0xc0);
+    let keys = from_environment(line, &twin).unwrap().far.keys.unwrap();
+    assert_eq!(keys.to_device.key.reveal()[0], 0xa0);
+    assert_eq!(keys.to_client.unwrap().key.reveal()[0], 0xc0);
 }
 
 #[test]
@@ -130,11 +130,11 @@ fn secrets_from_stdin() {
         r#"{{"auth":"line","aesC2D":"{KEY}","ivC2D":"{IV}","aesD2C":"{OTHER}","ivD2C":"{IV}","side":"client"}}"#
     );
     let plan = from_line("-h rv -p 1 --secrets-on-stdin", &secrets).unwrap();
-    assert_eq!(plan.side, Side::Client);
-    assert!(plan.keys.as_ref().unwrap().d2c.is_some());
+    assert_eq!(plan.far.side, Side::Client);
+    assert!(plan.far.keys.as_ref().unwrap().to_client.is_some());
     assert!(!format!("{plan:?}").contains("line\""), "{plan:?}");
     let plan = from_line("-h rv -p 1 --secrets-on-stdin", r#"{"side":"device"}"#).unwrap();
-    assert!(plan.admission.is_none() && plan.keys.is_none());
+    assert!(plan.far.admission.is_none() && plan.far.keys.is_none());
 }
 
 #[test]

@@ -4,18 +4,14 @@ use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use async_std::{future::timeout, net::TcpListener, task};
 
-use super::Wish;
+use super::Settings;
 use crate::{
     cli::{self, Failure, Progress, exit},
-    net::dial::Endpoint,
-    np::session::Ready,
-    pipe::cipher::Side,
-    secret::Secret,
+    np::far_end::FarEnd,
     session::{
         ask::broken,
-        bridge::{self, BridgeError, Greeting, Local, Plan},
-        launch::{self, Order},
-        online,
+        bridge::{self, BridgeError, Greeting, LocalEnd, Plan},
+        launch::{self, LocalAddress, Order},
     },
     sys::{
         self,
@@ -29,23 +25,17 @@ const FIRST_USE: Duration = Duration::from_secs(100);
 const PIPE_STORY: Duration = Duration::from_millis(500);
 
 /// How the person's ssh gets to the device.
-pub(super) enum Reach {
+pub(super) enum SshPath {
     /// Through a bridge of ours.
-    Pipe(Ready),
+    Pipe(FarEnd),
     /// Through a loopback port that another ssh holds open.
     Port(u16),
 }
 
-fn plan(ready: Ready, local: Local) -> Plan {
+fn plan(far: FarEnd, local: LocalEnd) -> Plan {
     Plan {
         local,
-        rendezvous: Endpoint {
-            host: ready.host,
-            port: ready.port,
-        },
-        admission: ready.admission.map(Secret::new),
-        keys: ready.keys.as_ref().map(online::session_keys),
-        side: Side::Client,
+        far,
         timeout: FIRST_USE,
         many: None,
         greeting: Greeting::Ssh,
@@ -53,8 +43,8 @@ fn plan(ready: Ready, local: Local) -> Plan {
 }
 
 /// stdin and stdout are the session.
-pub(super) async fn stdio(ready: Ready) -> Result<ExitCode, Failure> {
-    bridge::run(plan(ready, Local::Stdio), || {})
+pub(super) async fn stdio(far: FarEnd) -> Result<ExitCode, Failure> {
+    bridge::run(plan(far, LocalEnd::Stdio), || {})
         .await
         .map_err(|why| broken(&why))?;
     Ok(ExitCode::SUCCESS)
@@ -81,33 +71,37 @@ fn no_port(error: io::Error) -> Failure {
 
 /// ssh, on a loopback port that leads to the device.
 pub(super) async fn shell(
-    reach: Reach,
-    wish: &Wish,
+    reach: SshPath,
+    settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, pipe) = match reach {
-        Reach::Port(port) => (port, None),
-        Reach::Pipe(ready) => {
+        SshPath::Port(port) => (port, None),
+        SshPath::Pipe(far) => {
             progress.classic("Creating connection to socket rendezvous");
-            let at = ("127.0.0.1", wish.local_port);
+            let at = ("127.0.0.1", settings.local_port);
             let listener = TcpListener::bind(at).await.map_err(no_port)?;
             let port = listener.local_addr().map_err(no_port)?.port();
-            let plan = plan(ready, Local::Listen(listener));
+            let plan = plan(far, LocalEnd::Listen(listener));
             (port, Some(task::spawn(bridge::run(plan, || {}))))
         }
     };
     let name = user.as_str();
-    progress.done(format!("ssh {name}@{} through port {port}", alias(wish)));
+    progress.done(format!(
+        "ssh {name}@{} through port {port}",
+        alias(settings)
+    ));
     progress.classic("Starting user session");
 
     let program = find_ssh()?;
-    let destination = match ssh::is_dropbear(&program) {
-        true => Destination::Localhost,
-        false => Destination::Device,
+    let destination = if ssh::is_dropbear(&program) {
+        Destination::Localhost
+    } else {
+        Destination::Device
     };
     let mut child = async_process::Command::new(program)
-        .args(ssh_words(wish, user, port, destination))
+        .args(ssh_words(settings, user, port, destination))
         .env_remove("NOPORTS_PASSPHRASE")
         .spawn()
         .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
@@ -132,26 +126,31 @@ pub(super) async fn shell(
 }
 
 /// The device's name among the hosts that ssh knows.
-pub(super) fn alias(wish: &Wish) -> HostKeyAlias {
-    HostKeyAlias::new(wish.whom.device.as_str(), wish.whom.to.as_str())
+pub(super) fn alias(settings: &Settings) -> HostKeyAlias {
+    HostKeyAlias::new(settings.whom.device.as_str(), settings.whom.to.as_str())
 }
 
-fn ssh_words(wish: &Wish, user: &UserName, port: u16, destination: Destination) -> Vec<OsString> {
+fn ssh_words(
+    settings: &Settings,
+    user: &UserName,
+    port: u16,
+    destination: Destination,
+) -> Vec<OsString> {
     let login = Login {
         port,
-        alias: &alias(wish),
+        alias: &alias(settings),
         destination,
         user: Some(user),
-        identity: wish.identity.as_deref(),
-        words: &wish.ssh,
+        identity: settings.identity.as_deref(),
+        words: &settings.ssh,
     };
     login.arguments()
 }
 
 /// Scripts take the line of a classic program apart, and know one host in it.
-fn printed_destination(wish: &Wish) -> Destination {
+fn printed_destination(settings: &Settings) -> Destination {
     let dropbear = || ssh::find().is_some_and(|program| ssh::is_dropbear(&program));
-    if wish.classic || dropbear() {
+    if settings.classic || dropbear() {
         Destination::Localhost
     } else {
         Destination::Device
@@ -176,7 +175,7 @@ pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
 }
 
 #[derive(miniserde::Serialize)]
-struct Opened<'a> {
+struct OpenedPort<'a> {
     event: &'static str,
     port: u16,
     user: &'a str,
@@ -185,24 +184,24 @@ struct Opened<'a> {
 
 /// Something in the background keeps a loopback port open; we print how to use it and go.
 pub(super) async fn print(
-    reach: Reach,
-    wish: &Wish,
+    reach: SshPath,
+    settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, waits) = match reach {
-        Reach::Port(port) => (port, wish.inside.idle),
-        Reach::Pipe(ready) => {
+        SshPath::Port(port) => (port, settings.inside.idle),
+        SshPath::Pipe(far) => {
             progress.classic("Creating connection to socket rendezvous");
-            let local = launch::Local::Port(wish.local_port, FIRST_USE);
-            (in_background(&ready, local).await?, FIRST_USE)
+            let local = LocalAddress::Port(settings.local_port, FIRST_USE);
+            (in_background(&far, local).await?, FIRST_USE)
         }
     };
     progress.done(format!("port {port} waits {} s for ssh", waits.as_secs()));
-    let words = ssh_words(wish, user, port, printed_destination(wish));
+    let words = ssh_words(settings, user, port, printed_destination(settings));
     let command = format!("ssh {}", ssh::shell_line(&words));
-    if wish.json {
-        let opened = Opened {
+    if settings.json {
+        let opened = OpenedPort {
             event: "open",
             port,
             user: user.as_str(),
@@ -216,18 +215,13 @@ pub(super) async fn print(
 }
 
 /// A bridge that outlives us; returns where it listens, or 0 where it does not.
-pub(super) async fn in_background(ready: &Ready, local: launch::Local<'_>) -> Result<u16, Failure> {
-    let listens = !matches!(local, launch::Local::Service(_));
+pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Result<u16, Failure> {
+    let listens = !matches!(local, LocalAddress::Service(_));
     let program = sys::process::own_executable()
         .map_err(|error| Failure::plain(format!("cannot find this program's own file: {error}")))?;
     let order = Order {
         local,
-        rendezvous: Endpoint {
-            host: ready.host.clone(),
-            port: ready.port,
-        },
-        admission: ready.admission.as_deref(),
-        keys: ready.keys.as_ref(),
+        far,
         many: None,
     };
     let bridge = launch::start(&program, &order).await;

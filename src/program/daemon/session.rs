@@ -18,21 +18,22 @@ use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{AtSign, Notification, client::AtError, crypto::PublicKey},
     classic::{keyring::TemporaryKey, reverse::device},
-    net::dial::Endpoint,
     np::{
         Message,
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Form, Keys, Meeting, RequestError, SshRequest, TunnelRequest},
+        request::{self, Form, Meeting, RequestError, SshRequest, TunnelRequest},
         reverse::ReverseRequest,
     },
+    pipe::cipher::SessionKeys,
     secret::Secret,
     session::{
         bridge::Many,
-        launch::{self, End, Lasting, Local, NO_BRIDGE, Order},
+        launch::{self, BridgeExit, Lasting, LocalAddress, NO_BRIDGE, Order},
         online,
     },
+    text::endpoint::Endpoint,
 };
 
 /// How much longer than its client the device keeps a tunnel without connections: the client knows who is
@@ -41,7 +42,7 @@ const AFTER_THE_CLIENT: Duration = Duration::from_secs(10);
 
 /// The words that ask for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum RequestWord {
     Ssh,
     Tunnel,
     /// `sshd`: a line, signed by nobody.
@@ -49,14 +50,14 @@ pub(super) enum Word {
 }
 
 /// A yes: what is sent, and what ends some time after that.
-struct Yes {
+struct Acceptance {
     message: Message,
     key: Option<TemporaryKey>,
 }
 
 impl Daemon {
     /// One session request, from somebody whom the policy denies: pass its reason on.
-    pub(super) async fn deny(&self, note: Notification, word: Word, why: &str) {
+    pub(super) async fn deny(&self, note: Notification, word: RequestWord, why: &str) {
         let from = &note.from;
         let text = self.at.open(&note).await.ok().flatten();
         match text.and_then(|text| claimed_session(word, &text)) {
@@ -70,7 +71,7 @@ impl Daemon {
     }
 
     /// One session request, from somebody who may ask: judge it, open the session, answer.
-    pub(super) async fn serve(&self, note: Notification, word: Word, permit: &Permit) {
+    pub(super) async fn serve(&self, note: Notification, word: RequestWord, permit: &Permit) {
         let from = note.from.clone();
         let text = match self.at.open(&note).await {
             Ok(Some(text)) => text,
@@ -89,7 +90,7 @@ impl Daemon {
             }
         }
         let (answer, key) = match self.open_session(&from, session, &text, word, permit).await {
-            Ok(Some(yes)) => (yes.message, yes.key),
+            Ok(Some(accepted)) => (accepted.message, accepted.key),
             Ok(None) => {
                 return info!("ignored session={session} from={from} reason=held_to_its_time");
             }
@@ -113,16 +114,16 @@ impl Daemon {
         from: &AtSign,
         session: SessionId,
         text: &str,
-        word: Word,
+        word: RequestWord,
         permit: &Permit,
-    ) -> Result<Option<Yes>, String> {
+    ) -> Result<Option<Acceptance>, String> {
         let read = match word {
-            Word::Reverse => Err(RequestError::Reverse),
-            Word::Ssh => {
+            RequestWord::Reverse => Err(RequestError::Reverse),
+            RequestWord::Ssh => {
                 let read = |signer: &PublicKey| SshRequest::parse(text, signer).map(Asked::Ssh);
                 self.signed(from, read).await?
             }
-            Word::Tunnel => {
+            RequestWord::Tunnel => {
                 let read =
                     |signer: &PublicKey| TunnelRequest::parse(text, signer).map(Asked::Tunnel);
                 self.signed(from, read).await?
@@ -139,7 +140,7 @@ impl Daemon {
                 let Some(asked) = asked.read_by(&self.policy.habits) else {
                     return Ok(None);
                 };
-                self.meet(from, &asked, permit).await.map(Some)
+                self.start_session(from, &asked, permit).await.map(Some)
             }
         }
     }
@@ -205,23 +206,31 @@ impl Daemon {
     }
 
     /// A session at a rendezvous.
-    async fn meet(&self, from: &AtSign, asked: &Asked, permit: &Permit) -> Result<Yes, String> {
+    async fn start_session(
+        &self,
+        from: &AtSign,
+        asked: &Asked,
+        permit: &Permit,
+    ) -> Result<Acceptance, String> {
         let (meeting, target) = (asked.meeting(), self.judge(asked.tunnel(), permit)?);
         let unprotected = meeting.admission.is_none() || meeting.encryption.is_none();
         if self.policy.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
-        let keys = meeting.encryption.as_ref();
-        let keys = keys.map(|encryption| Keys::random(encryption.twin_keys));
-        let keys = keys.transpose().map_err(|why| why.to_string())?;
-        let key = match self.brings_a_key(asked) {
-            true => Some(self.keyring.temporary(meeting.session).await),
-            false => None,
+        let keys = match &meeting.encryption {
+            Some(wanted) => {
+                let made = SessionKeys::random(wanted.twin_keys);
+                Some(made.map_err(|why| why.to_string())?)
+            }
+            None => None,
         };
-        let key = key
-            .transpose()
-            .map_err(|why| format!("{NO_BRIDGE}no temporary ssh key: {why}"))?;
-        let message = self.yes(from, asked, keys.as_ref(), key.as_ref())?;
+        let key = if self.brings_a_key(asked) {
+            let made = self.keyring.temporary(meeting.session).await;
+            Some(made.map_err(|why| format!("{NO_BRIDGE}no temporary ssh key: {why}"))?)
+        } else {
+            None
+        };
+        let message = self.acceptance(from, asked, keys.as_ref(), key.as_ref())?;
         info!(
             "session={} from={from} open={target} rendezvous={}:{} {}",
             meeting.session,
@@ -231,7 +240,7 @@ impl Daemon {
         );
         self.start_bridge(meeting, keys.as_ref(), target, asked.lasting())
             .await?;
-        Ok(Yes { message, key })
+        Ok(Acceptance { message, key })
     }
 
     /// Whether an answer brings a temporary ssh key along: where nothing but ssh encrypts, unless we are told otherwise.
@@ -259,11 +268,11 @@ impl Daemon {
         request.form == Form::V4 && told
     }
 
-    fn yes(
+    fn acceptance(
         &self,
         to: &AtSign,
         asked: &Asked,
-        keys: Option<&Keys>,
+        keys: Option<&SessionKeys>,
         key: Option<&TemporaryKey>,
     ) -> Result<Message, String> {
         let (me, device) = (&self.at.keys().encryption, &self.policy.device);
@@ -283,22 +292,14 @@ impl Daemon {
     async fn start_bridge(
         &self,
         meeting: &Meeting,
-        keys: Option<&Keys>,
+        keys: Option<&SessionKeys>,
         target: Endpoint,
         many: Option<Lasting>,
     ) -> Result<(), String> {
-        let me = &self.at.keys().encryption;
-        let line = meeting.admission.as_ref();
-        let line = line.map(|nonces| nonces.admission(meeting.session).line(me));
-        let line = line.transpose().map_err(|why| why.to_string())?;
+        let far = meeting.far_end(keys, &self.at.keys().encryption);
         let order = Order {
-            local: Local::Service(&target),
-            rendezvous: Endpoint {
-                host: meeting.host.clone(),
-                port: meeting.port,
-            },
-            admission: line.as_deref(),
-            keys,
+            local: LocalAddress::Service(&target),
+            far: &far.map_err(|why| why.to_string())?,
             many,
         };
         let bridge = launch::start(&self.policy.program, &order)
@@ -306,7 +307,7 @@ impl Daemon {
             .map_err(|why| why.refusal())?;
         let session = meeting.session;
         task::spawn(async move {
-            let End { how, why } = bridge.ended().await;
+            let BridgeExit { how, why } = bridge.ended().await;
             match why {
                 Some(report) => warn!("session={session} ended={how} reason={:?}", report.why),
                 None => info!("session={session} ended={how}"),
@@ -320,9 +321,9 @@ impl Daemon {
         &self,
         from: &AtSign,
         text: &str,
-        word: Word,
+        word: RequestWord,
     ) -> Result<(ReverseRequest, Secret<String>), String> {
-        if word == Word::Ssh {
+        if word == RequestWord::Ssh {
             let read = |signer: &PublicKey| ReverseRequest::parse_signed(text, signer);
             return self
                 .signed(from, read)
@@ -344,7 +345,7 @@ impl Daemon {
         session: SessionId,
         (request, key): (ReverseRequest, Secret<String>),
         permit: &Permit,
-    ) -> Result<Yes, String> {
+    ) -> Result<Acceptance, String> {
         let target = self.judge(None, permit)?;
         info!(
             "session={session} from={from} open={target} back_to={}:{} generation=3 login=none encryption=none \
@@ -352,7 +353,7 @@ impl Daemon {
             request.host, request.port
         );
         device::log_in(&request, session, &key, target.port).await?;
-        Ok(Yes {
+        Ok(Acceptance {
             message: request::connected(session, from, &self.policy.device),
             key: None,
         })
@@ -360,10 +361,10 @@ impl Daemon {
 }
 
 /// The session a request claims. Lines of before 2.0 have none, and get one that nobody asks for.
-fn claimed_session(word: Word, text: &str) -> Option<SessionId> {
+fn claimed_session(word: RequestWord, text: &str) -> Option<SessionId> {
     match word {
-        Word::Ssh | Word::Tunnel => request::claimed_session(text),
-        Word::Reverse => match ReverseRequest::parse(text) {
+        RequestWord::Ssh | RequestWord::Tunnel => request::claimed_session(text),
+        RequestWord::Reverse => match ReverseRequest::parse(text) {
             Ok(request) => Some(request.session.unwrap_or_else(SessionId::random)),
             // Some other word of it may be wrong, and then its sender hears so.
             Err(_) => text.trim().rsplit(' ').next()?.parse().ok(),
@@ -372,7 +373,7 @@ fn claimed_session(word: Word, text: &str) -> Option<SessionId> {
 }
 
 /// What a session has, as fields for the log.
-fn agreed(asked: &Asked, keys: Option<&Keys>, key: bool) -> String {
+fn agreed(asked: &Asked, keys: Option<&SessionKeys>, key: bool) -> String {
     let generation = match asked {
         Asked::Ssh(request) if request.form == Form::V4 => 4,
         _ => 5,
@@ -382,7 +383,7 @@ fn agreed(asked: &Asked, keys: Option<&Keys>, key: bool) -> String {
     } else {
         "none"
     };
-    let encryption = match keys.map(Keys::are_twin) {
+    let encryption = match keys.map(SessionKeys::are_twin) {
         None => "none",
         Some(false) => "single",
         Some(true) => "twin",

@@ -5,7 +5,7 @@ use std::{
     str::FromStr,
 };
 
-use crate::net::dial::Endpoint;
+use crate::text::endpoint::Endpoint;
 
 /// A local port, and what is to be behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]

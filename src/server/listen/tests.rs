@@ -10,10 +10,11 @@ use crate::testing::Folder;
 use crate::{
     at::{crypto::cram_digest, directory::Root},
     net::{
-        dial::{Endpoint, dial},
+        dial::dial,
         tls::{Connector, TlsStream},
     },
     server::authority::{self, Authority},
+    text::endpoint::Endpoint,
 };
 
 const SOON: Duration = Duration::from_secs(20);

@@ -62,7 +62,7 @@ pub(super) fn untrusted(error: &dyn std::fmt::Display) -> Failure {
 }
 
 /// Who was refused, and what is known of the device.
-pub(super) struct Asked<'a> {
+pub(super) struct RefusedRequest<'a> {
     pub(super) client: &'a AtSign,
     pub(super) whom: &'a Whom,
     pub(super) want: Want<'a>,
@@ -70,14 +70,14 @@ pub(super) struct Asked<'a> {
     pub(super) services: Option<&'a [String]>,
 }
 
-pub(super) fn refused(error: &AnswerError, asked: &Asked<'_>) -> Failure {
+pub(super) fn refused(error: &AnswerError, request: &RefusedRequest<'_>) -> Failure {
     let AnswerError::Refused(why) = error else {
         return untrusted(error);
     };
-    refusal(error, why, asked).classic("Received error response from the device daemon")
+    refusal(error, why, request).classic("Received error response from the device daemon")
 }
 
-fn refusal(error: &AnswerError, why: &str, asked: &Asked<'_>) -> Failure {
+fn refusal(error: &AnswerError, why: &str, request: &RefusedRequest<'_>) -> Failure {
     let message = error.to_string();
     if launch::is_service_failure(why) {
         Failure::new(exit::SERVICE, message)
@@ -86,19 +86,19 @@ fn refusal(error: &AnswerError, why: &str, asked: &Asked<'_>) -> Failure {
         .iter()
         .any(|words| why.contains(words))
     {
-        Failure::new(exit::DEVICE_REFUSED, message).hint(ask_the_policy(why, asked))
+        Failure::new(exit::DEVICE_REFUSED, message).hint(ask_the_policy(why, request))
     } else if why.contains("does not permit") || why.contains("--permit-open") {
-        Failure::new(exit::DEVICE_REFUSED, message).hint(permit_more(why, asked))
+        Failure::new(exit::DEVICE_REFUSED, message).hint(permit_more(why, request))
     } else {
         Failure::new(exit::DEVICE_REFUSED, message)
     }
 }
 
-fn ask_the_policy(why: &str, asked: &Asked<'_>) -> String {
-    let open = wanted(why, asked).map_or(String::new(), |target| {
+fn ask_the_policy(why: &str, request: &RefusedRequest<'_>) -> String {
+    let open = wanted(why, request).map_or(String::new(), |target| {
         format!(" --open {}", shell_line(&[target]))
     });
-    let (client, whom) = (asked.client, asked.whom);
+    let (client, whom) = (request.client, request.whom);
     let names = shell_line(&[client.as_str(), whom.to.as_str(), whom.device.as_str()]);
     format!(
         "the device asks a policy; whoever runs it can see why: noports policy check {names}{open} --rules FILE"
@@ -106,10 +106,10 @@ fn ask_the_policy(why: &str, asked: &Asked<'_>) -> String {
 }
 
 /// The flag takes the place of the whole list, so what is in it by now has to be said again.
-fn permit_more(why: &str, asked: &Asked<'_>) -> String {
-    let device = &asked.whom.device;
-    let before = listed(why).or_else(|| asked.services.and_then(|list| permit(&list.join(","))));
-    let target = wanted(why, asked);
+fn permit_more(why: &str, request: &RefusedRequest<'_>) -> String {
+    let device = &request.whom.device;
+    let before = listed(why).or_else(|| request.services.and_then(|list| permit(&list.join(","))));
+    let target = wanted(why, request);
     let target_text = target.as_deref().unwrap_or("the port");
     match (before, &target) {
         (Some(before), Some(target)) => {
@@ -126,8 +126,8 @@ fn permit_more(why: &str, asked: &Asked<'_>) -> String {
 }
 
 /// What was to be opened, as a pattern.
-fn wanted(why: &str, asked: &Asked<'_>) -> Option<String> {
-    let text = match asked.want {
+fn wanted(why: &str, request: &RefusedRequest<'_>) -> Option<String> {
+    let text = match request.want {
         Want::Tunnel { target, .. } => target.to_string(),
         // The daemon alone knows its sshd's port.
         Want::Ssh(_) => why.rsplit_once(" connections to ")?.1.trim().to_owned(),
@@ -162,7 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{net::dial::Endpoint, session::ask::Look};
+    use crate::{session::ask::Details, text::endpoint::Endpoint};
 
     fn hint(why: &str, target: Option<&str>, services: Option<&[&str]>) -> String {
         let whom = Whom::parse(
@@ -178,17 +178,17 @@ mod tests {
                 target,
                 timeout: Duration::ZERO,
             },
-            None => Want::Ssh(Look::default()),
+            None => Want::Ssh(Details::default()),
         };
         let services: Option<Vec<String>> =
             services.map(|list| list.iter().map(|word| (*word).to_owned()).collect());
-        let asked = Asked {
+        let request = RefusedRequest {
             client: &"@alice".parse().unwrap(),
             whom: &whom,
             want,
             services: services.as_deref(),
         };
-        let failure = refused(&AnswerError::Refused(why.to_owned()), &asked);
+        let failure = refused(&AnswerError::Refused(why.to_owned()), &request);
         failure.hint.unwrap_or_default()
     }
 

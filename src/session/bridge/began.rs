@@ -36,7 +36,7 @@ pub enum Greeting {
 
 /// What has been seen of a session.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct Beginning {
     heard: AtomicBool,
     greeted: AtomicBool,
     said_all: AtomicBool,
@@ -44,17 +44,17 @@ pub(super) struct Watch {
 }
 
 /// Our input, watched.
-pub(super) struct Said<R>(R, Arc<Watch>);
+pub(super) struct WatchedInput<R>(R, Arc<Beginning>);
 
 /// Our output, watched.
-pub(super) struct Heard<W> {
+pub(super) struct WatchedOutput<W> {
     output: W,
-    watch: Arc<Watch>,
-    awaited: Awaited,
+    watch: Arc<Beginning>,
+    awaited: GreetingParser,
 }
 
 /// How much of a greeting has come.
-enum Awaited {
+enum GreetingParser {
     /// So many letters of it, at the beginning of a line.
     Letters(usize),
     /// Another line goes on.
@@ -64,7 +64,7 @@ enum Awaited {
 
 const SSH: &[u8] = b"SSH-";
 
-impl Awaited {
+impl GreetingParser {
     /// Whether the greeting is complete.
     fn hear(&mut self, bytes: &[u8]) -> bool {
         for &byte in bytes {
@@ -90,20 +90,20 @@ pub(super) fn watch<R, W>(
     input: R,
     output: W,
     greeting: Greeting,
-) -> (Said<R>, Heard<W>, Arc<Watch>) {
-    let watch = Arc::new(Watch::default());
-    let heard = Heard {
+) -> (WatchedInput<R>, WatchedOutput<W>, Arc<Beginning>) {
+    let watch = Arc::new(Beginning::default());
+    let heard = WatchedOutput {
         output,
         watch: watch.clone(),
         awaited: match greeting {
-            Greeting::Any => Awaited::Nothing,
-            Greeting::Ssh => Awaited::Letters(0),
+            Greeting::Any => GreetingParser::Nothing,
+            Greeting::Ssh => GreetingParser::Letters(0),
         },
     };
-    (Said(input, watch.clone()), heard, watch)
+    (WatchedInput(input, watch.clone()), heard, watch)
 }
 
-impl Watch {
+impl Beginning {
     /// Why it is no session, where the other end was over first and had not greeted.
     pub(super) fn unbegun(&self) -> Option<BridgeError> {
         if !self.unbegun.load(Relaxed) {
@@ -116,7 +116,7 @@ impl Watch {
     }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Said<R> {
+impl<R: AsyncRead + Unpin> AsyncRead for WatchedInput<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -130,7 +130,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Said<R> {
     }
 }
 
-impl<W: AsyncWrite + Unpin> AsyncWrite for Heard<W> {
+impl<W: AsyncWrite + Unpin> AsyncWrite for WatchedOutput<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -177,13 +177,16 @@ mod tests {
             (&["HTTP/1.1 400 Bad Request\r\n", "\r\n"], false),
             (&[""], false),
         ] {
-            let mut awaited = Awaited::Letters(0);
+            let mut awaited = GreetingParser::Letters(0);
             let mut parts = said.iter();
             let last = parts
                 .by_ref()
                 .fold(false, |_, part| awaited.hear(part.as_bytes()));
             assert_eq!(last, greeted, "{said:?}");
         }
-        assert!(Awaited::Nothing.hear(b"x"), "others greet with anything");
+        assert!(
+            GreetingParser::Nothing.hear(b"x"),
+            "others greet with anything"
+        );
     }
 }

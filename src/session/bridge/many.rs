@@ -38,8 +38,6 @@
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
 
 use std::{
-    collections::VecDeque,
-    future::Future,
     io,
     net::Shutdown,
     sync::Arc,
@@ -48,31 +46,25 @@ use std::{
 
 use async_io::Timer;
 use async_std::{
-    channel::{Receiver, Sender, bounded, unbounded},
+    channel::Receiver,
     future::timeout,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task,
 };
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
-use super::{BridgeError, DIAL, Far, Greeting, carry, is_here};
+use super::{
+    BridgeError, DIAL, Dialler, Greeting, Visitors, carry,
+    joins::{ConnectionEnd, Joins},
+};
 use crate::{
-    at::client::jitter,
-    net::{
-        backoff::Backoff,
-        dial::{Endpoint, dial, tune},
-    },
-    np::{
-        control::{Kind, Line, Lines},
-        pairs::COUNTERPART_TIME,
-        request::Keys,
-    },
+    net::dial::dial,
+    np::control::{Kind, Line, Lines},
     pipe::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
     },
-    session::online,
-    sys::process::descriptors_left,
+    text::endpoint::Endpoint,
 };
 
 /// How a client talks on the control channel.
@@ -88,85 +80,20 @@ pub struct Many {
     pub stands: Option<Duration>,
 }
 
-/// Local programs that want to the other side, in order of arrival.
-#[derive(Debug)]
-pub struct Visitors {
-    listener: TcpListener,
-    /// The listener was put where others reach it, on purpose.
-    open_to_others: bool,
-    put_back: VecDeque<TcpStream>,
-    /// It has been said that nobody can be let in; not again before somebody is.
-    complained: bool,
-}
-
-impl Visitors {
-    /// Whoever connects to this listener; only from this machine if that is where it listens.
-    ///
-    /// # Errors
-    /// When the listener has no address.
-    pub fn of(listener: TcpListener) -> io::Result<Self> {
-        let open_to_others = !is_here(listener.local_addr()?.ip());
-        Ok(Self {
-            listener,
-            open_to_others,
-            put_back: VecDeque::new(),
-            complained: false,
-        })
-    }
-
-    /// The next one. Dropping the future loses nobody.
-    pub async fn next(&mut self) -> TcpStream {
-        if let Some(visitor) = self.put_back.pop_front() {
-            return visitor;
-        }
-        loop {
-            match self.listener.accept().await {
-                // The connections that stand, and those on their way, need what is left.
-                Ok((tcp, _)) if descriptors_left() == 0 => {
-                    reset(&tcp);
-                    self.complain("too few descriptors are left");
-                }
-                Ok((tcp, from)) if self.open_to_others || is_here(from.ip()) => {
-                    let _ = tune(&tcp);
-                    return tcp;
-                }
-                Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    self.complain(&error.to_string());
-                    task::sleep(BREATH).await;
-                }
-            }
-        }
-    }
-
-    /// Once, and not for each of a thousand.
-    fn complain(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.complained, true) {
-            log::warn!("refused=connection reason={why:?}");
-        }
-    }
-
-    /// This one is to come again, behind those put back before: nothing of it has been read yet.
-    pub fn put_back(&mut self, visitor: TcpStream) {
-        self.put_back.push_back(visitor);
-    }
-}
-
 /// The client's end. `ready` is called when the control socket stands.
 ///
 /// # Errors
 /// See [`BridgeError`]. A visitor that could not be served because the session ended is put back.
 pub(super) async fn client(
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     visitors: &mut Visitors,
     many: Many,
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     let mut control = Announcer {
-        socket: far.meet_as(CONTROL).await?,
-        cipher: far.ciphers().outbound,
+        socket: dialler.connect_as(CONTROL).await?,
+        cipher: dialler.ciphers().outbound,
         many,
         announced: CONTROL,
         beats: 0,
@@ -175,31 +102,35 @@ pub(super) async fn client(
     ready();
     let mut joins = Joins::new(idle);
     let outcome = loop {
-        let peer = async { Event::Ended(control.ended().await) };
-        let visitor = async { Event::Visitor(visitors.next().await) };
+        let peer = async { ControlEvent::Ended(control.ended().await) };
+        let visitor = async { ControlEvent::Visitor(visitors.next().await) };
         let beat = async { control.beat_is_due().await };
-        match peer.or(joins.idle_end()).or(beat).or(visitor).await {
+        let idle = async {
+            joins.stood_too_long().await;
+            ControlEvent::Idle
+        };
+        match peer.or(idle).or(beat).or(visitor).await {
             // The device's time without connections may be over a little before ours.
-            Event::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
-            Event::Ended(end) => break Err(gone(end)),
-            Event::Idle => break Ok(()),
-            Event::Heard(_) => {}
-            Event::Beat => {
+            ControlEvent::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
+            ControlEvent::Ended(end) => break Err(gone(end)),
+            ControlEvent::Idle => break Ok(()),
+            ControlEvent::Heard(_) => {}
+            ControlEvent::Beat => {
                 if let Err(error) = control.beat().await {
                     break Err(BridgeError::Broken(error));
                 }
             }
-            Event::Visitor(visitor) if joins.are_too_many() => {
+            ControlEvent::Visitor(visitor) if joins.are_too_many() => {
                 reset(&visitor);
                 visitors.complain(&format!(
                     "{} connections at a time are the most",
                     joins.most
                 ));
             }
-            Event::Visitor(visitor) => match control.announce(&far).await {
+            ControlEvent::Visitor(visitor) => match control.announce(&dialler).await {
                 Ok(Some(next)) => {
                     visitors.complained = false;
-                    joins.start(|stop| visit(stop, far.clone(), visitor, next));
+                    joins.start(|stop| visit(stop, dialler.clone(), visitor, next));
                 }
                 Ok(None) => reset(&visitor),
                 Err(error) => {
@@ -225,11 +156,16 @@ struct Announced {
 }
 
 /// One connection at the client. One that cannot be met costs only itself.
-async fn visit(stop: Receiver<()>, far: Arc<Far>, visitor: TcpStream, next: Announced) -> End {
+async fn visit(
+    stop: Receiver<()>,
+    dialler: Arc<Dialler>,
+    visitor: TcpStream,
+    next: Announced,
+) -> ConnectionEnd {
     let meet = async {
         Some(match next.remote {
             Some(remote) => Ok(remote),
-            None => far.meet_patiently(next.number).await,
+            None => dialler.connect_patiently(next.number).await,
         })
     };
     let session_ends = async {
@@ -237,13 +173,15 @@ async fn visit(stop: Receiver<()>, far: Arc<Far>, visitor: TcpStream, next: Anno
         None
     };
     match meet.or(session_ends).await {
-        Some(Ok(remote)) => cut_on(stop, far, visitor, remote, next.keys).await.into(),
+        Some(Ok(remote)) => cut_on(stop, dialler, visitor, remote, next.keys)
+            .await
+            .into(),
         Some(Err(error)) => {
             log::warn!("connection={} given_up={error}", next.number);
             reset(&visitor);
             Carried::default().into()
         }
-        None => End::Unmet(visitor),
+        None => ConnectionEnd::Unmet(visitor),
     }
 }
 
@@ -260,28 +198,32 @@ fn gone(end: io::Result<()>) -> BridgeError {
 /// # Errors
 /// See [`BridgeError`].
 pub(super) async fn device(
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     service: Endpoint,
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let mut control = far.meet_as(CONTROL).await?;
+    let mut control = dialler.connect_as(CONTROL).await?;
     ready();
-    let mut cipher = far.ciphers().inbound;
+    let mut cipher = dialler.ciphers().inbound;
     let mut announced = CONTROL;
-    let mut lines = Lines::new(match &far.keys {
+    let mut lines = Lines::new(match &dialler.far.keys {
         None => Kind::Plain,
-        Some(keys) if keys.d2c.is_none() => Kind::Single,
+        Some(keys) if !keys.are_twin() => Kind::Single,
         Some(_) => Kind::Twin,
     });
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
     let outcome = loop {
-        let heard = async { Event::Heard(control.read(&mut chunk).await) };
-        let got = match heard.or(joins.idle_end()).await {
-            Event::Heard(Ok(0)) | Event::Idle => break Ok(()),
-            Event::Heard(Ok(got)) => &mut chunk[..got],
-            Event::Heard(Err(error)) => break Err(BridgeError::Broken(error)),
+        let heard = async { ControlEvent::Heard(control.read(&mut chunk).await) };
+        let idle = async {
+            joins.stood_too_long().await;
+            ControlEvent::Idle
+        };
+        let got = match heard.or(idle).await {
+            ControlEvent::Heard(Ok(0)) | ControlEvent::Idle => break Ok(()),
+            ControlEvent::Heard(Ok(got)) => &mut chunk[..got],
+            ControlEvent::Heard(Err(error)) => break Err(BridgeError::Broken(error)),
             _ => continue,
         };
         if let Some(cipher) = &mut cipher {
@@ -289,7 +231,7 @@ pub(super) async fn device(
         }
         lines.push(got);
         got.fill(0);
-        if let Err(error) = obey(&mut lines, &mut announced, &far, &service, &mut joins).await {
+        if let Err(error) = obey(&mut lines, &mut announced, &dialler, &service, &mut joins).await {
             break Err(error);
         }
     };
@@ -301,7 +243,7 @@ pub(super) async fn device(
 async fn obey(
     lines: &mut Lines,
     announced: &mut u64,
-    far: &Arc<Far>,
+    dialler: &Arc<Dialler>,
     service: &Endpoint,
     joins: &mut Joins,
 ) -> Result<(), BridgeError> {
@@ -309,7 +251,7 @@ async fn obey(
         |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
     while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
         let keys = match line {
-            Line::Connect(keys) => Some(online::session_keys(&keys)),
+            Line::Connect(keys) => Some(keys),
             Line::ConnectPlain => None,
             Line::Heartbeat(n) => {
                 log::debug!("heartbeat={n}");
@@ -322,16 +264,16 @@ async fn obey(
         };
         *announced += 1;
         let number = *announced;
-        if far.takes_numbers() {
+        if dialler.takes_numbers() {
             if joins.are_too_many() {
                 log::warn!("refused connection number={number} reason=too_many");
                 continue;
             }
-            let (far, service) = (far.clone(), service.clone());
-            joins.start(|stop| meet_and_serve(stop, far, service, number, keys));
+            let (dialler, service) = (dialler.clone(), service.clone());
+            joins.start(|stop| connect_and_serve(stop, dialler, service, number, keys));
             continue;
         }
-        let remote = far.meet_patiently(number).await?;
+        let remote = dialler.connect_patiently(number).await?;
         if joins.are_too_many() {
             log::warn!("refused connection reason=too_many");
             joins.start(|stop| async move {
@@ -340,27 +282,27 @@ async fn obey(
             });
             continue;
         }
-        let (far, service) = (far.clone(), service.clone());
-        joins.start(|stop| serve(stop, far, service, remote, keys));
+        let (dialler, service) = (dialler.clone(), service.clone());
+        joins.start(|stop| serve(stop, dialler, service, remote, keys));
     }
     Ok(())
 }
 
 /// One connection at the device that does not have to keep its turn. One that cannot be met costs only itself.
-async fn meet_and_serve(
+async fn connect_and_serve(
     stop: Receiver<()>,
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     service: Endpoint,
     number: u64,
     keys: Option<SessionKeys>,
-) -> End {
-    let meet = async { Some(far.meet_patiently(number).await) };
+) -> ConnectionEnd {
+    let meet = async { Some(dialler.connect_patiently(number).await) };
     let session_ends = async {
         cut(stop.clone()).await;
         None
     };
     match meet.or(session_ends).await {
-        Some(Ok(remote)) => serve(stop, far, service, remote, keys).await,
+        Some(Ok(remote)) => serve(stop, dialler, service, remote, keys).await,
         Some(Err(error)) => {
             log::warn!("connection={number} given_up={error}");
             Carried::default().into()
@@ -372,13 +314,13 @@ async fn meet_and_serve(
 /// One connection at the device that has met the client's.
 async fn serve(
     stop: Receiver<()>,
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     service: Endpoint,
     remote: TcpStream,
     keys: Option<SessionKeys>,
-) -> End {
+) -> ConnectionEnd {
     match dial(&service, DIAL).await {
-        Ok(local) => cut_on(stop, far, local, remote, keys).await.into(),
+        Ok(local) => cut_on(stop, dialler, local, remote, keys).await.into(),
         Err(error) => {
             log::info!("service={service} reason={:?}", error.to_string());
             part(remote).or(cut(stop)).await;
@@ -404,13 +346,24 @@ async fn cut(stop: Receiver<()>) {
 /// Carries one connection, unless the session ends before it does.
 async fn cut_on(
     stop: Receiver<()>,
-    far: Arc<Far>,
+    dialler: Arc<Dialler>,
     local: TcpStream,
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> Carried {
     let (near_end, far_end) = (local.clone(), remote.clone());
-    let work = async { Some(carry(local, remote, keys.as_ref(), far.side, Greeting::Any).await) };
+    let work = async {
+        Some(
+            carry(
+                local,
+                remote,
+                keys.as_ref(),
+                dialler.far.side,
+                Greeting::Any,
+            )
+            .await,
+        )
+    };
     let session_ends = async {
         cut(stop).await;
         None
@@ -430,7 +383,7 @@ async fn cut_on(
 }
 
 /// What happens next in a session.
-enum Event {
+enum ControlEvent {
     /// The other end closed its control socket, or broke it.
     Ended(io::Result<()>),
     Heard(io::Result<usize>),
@@ -459,12 +412,12 @@ impl Announcer {
         Ok(())
     }
 
-    async fn beat_is_due(&self) -> Event {
+    async fn beat_is_due(&self) -> ControlEvent {
         match self.many.heartbeat {
             Some(every) => Timer::at(self.last_beat + every).await,
             None => future::pending().await,
         };
-        Event::Beat
+        ControlEvent::Beat
     }
 
     async fn beat(&mut self) -> io::Result<()> {
@@ -473,8 +426,12 @@ impl Announcer {
     }
 
     /// Brings a socket to the rendezvous whose place in the order counts; `None` where that cannot be done.
-    async fn meet_in_turn(&self, far: &Far, number: u64) -> Result<Option<TcpStream>, BridgeError> {
-        let met = async { Ok(far.meet_patiently(number).await) };
+    async fn connect_in_turn(
+        &self,
+        dialler: &Dialler,
+        number: u64,
+    ) -> Result<Option<TcpStream>, BridgeError> {
+        let met = async { Ok(dialler.connect_patiently(number).await) };
         let session_ends = async { Err(gone(self.ended().await)) };
         Ok(match met.or(session_ends).await? {
             Ok(remote) => Some(remote),
@@ -487,24 +444,23 @@ impl Announcer {
 
     /// Tells the device of one more connection; where their order counts, brings its socket to the rendezvous
     /// before. `None`: that could not be done, and nobody has been told.
-    async fn announce(&mut self, far: &Far) -> Result<Option<Announced>, BridgeError> {
+    async fn announce(&mut self, dialler: &Dialler) -> Result<Option<Announced>, BridgeError> {
         let number = self.announced + 1;
-        let remote = if far.takes_numbers() {
+        let remote = if dialler.takes_numbers() {
             None
         } else {
-            match self.meet_in_turn(far, number).await? {
+            match self.connect_in_turn(dialler, number).await? {
                 None => return Ok(None),
                 met => met,
             }
         };
         self.announced = number;
-        let (line, keys) = match &far.keys {
+        let (line, keys) = match &dialler.far.keys {
             None => (Line::ConnectPlain, None),
             Some(session) => {
-                let keys = Keys::random(session.d2c.is_some())
+                let keys = SessionKeys::random(session.are_twin())
                     .map_err(|error| BridgeError::Broken(io::Error::other(error)))?;
-                let ours = online::session_keys(&keys);
-                (Line::Connect(keys), Some(ours))
+                (Line::Connect(keys.clone()), Some(keys))
             }
         };
         self.say(&line).await.map_err(BridgeError::Broken)?;
@@ -531,164 +487,9 @@ impl Announcer {
     }
 }
 
-/// How a connection ended.
-enum End {
-    Carried(Carried),
-    /// The session was over before it began.
-    Unmet(TcpStream),
-}
-
-impl From<Carried> for End {
-    fn from(carried: Carried) -> Self {
-        Self::Carried(carried)
-    }
-}
-
-/// The connections of a session.
-struct Joins {
-    live: usize,
-    /// At a time: as many as there are descriptors for, so that those that stand lose nothing to newcomers.
-    most: usize,
-    carried: Carried,
-    idle: Duration,
-    idle_since: Instant,
-    report: Sender<End>,
-    reports: Receiver<End>,
-    /// Its end is every connection's.
-    gate: Sender<()>,
-    stop: Receiver<()>,
-}
-
-impl Joins {
-    fn new(idle: Duration) -> Self {
-        let (gate, stop) = bounded(1);
-        let (report, reports) = unbounded();
-        let most = usize::try_from(descriptors_left() / OF_A_CONNECTION);
-        Self {
-            live: 0,
-            most: most.map_or(MAX_CONNECTIONS, |most| most.min(MAX_CONNECTIONS)),
-            carried: Carried::default(),
-            idle,
-            idle_since: Instant::now(),
-            report,
-            reports,
-            gate,
-            stop,
-        }
-    }
-
-    fn are_too_many(&self) -> bool {
-        self.live >= self.most
-    }
-
-    fn start<F>(&mut self, connection: impl FnOnce(Receiver<()>) -> F)
-    where
-        F: Future<Output = End> + Send + 'static,
-    {
-        self.live += 1;
-        let (work, report) = (connection(self.stop.clone()), self.report.clone());
-        task::spawn(async move {
-            let end = work.await;
-            let _ = report.send(end).await;
-        });
-    }
-
-    /// Waits until there has been no connection for too long. Dropping the future loses nothing.
-    async fn idle_end(&mut self) -> Event {
-        loop {
-            let too_long = async {
-                match self.live {
-                    0 => Timer::at(self.idle_since + self.idle).await,
-                    _ => future::pending().await,
-                };
-                None
-            };
-            let one_ended = async { self.reports.recv().await.ok() };
-            match one_ended.or(too_long).await {
-                // The session is not over, so nobody is left unmet.
-                Some(end) => drop(self.account(end)),
-                None => return Event::Idle,
-            }
-        }
-    }
-
-    /// Whether there has been no connection for about as long as either end lets a session stand.
-    fn stood_idle(&self, device: Option<Duration>) -> bool {
-        let whole = device.unwrap_or(self.idle).min(self.idle);
-        let least = whole.saturating_sub(AHEAD.min(whole / 2));
-        self.live == 0 && self.idle_since.elapsed() >= least
-    }
-
-    /// Returns the visitor whose connection had not begun when the session ended.
-    fn account(&mut self, end: End) -> Option<TcpStream> {
-        self.live -= 1;
-        self.idle_since = Instant::now();
-        match end {
-            End::Carried(carried) => {
-                self.carried.up += carried.up;
-                self.carried.down += carried.down;
-                None
-            }
-            End::Unmet(visitor) => Some(visitor),
-        }
-    }
-
-    /// Cuts what is left, and waits until nothing of it is. Also returns the visitors whose connections had
-    /// not begun.
-    async fn end(mut self) -> (Carried, Vec<TcpStream>) {
-        self.gate.close();
-        let mut unmet = Vec::new();
-        while self.live > 0 {
-            match self.reports.recv().await {
-                Ok(end) => unmet.extend(self.account(end)),
-                Err(_) => break,
-            }
-        }
-        (self.carried, unmet)
-    }
-}
-
-impl Far {
-    /// [`Far::meet_as`], again and again while its counterpart waits. Not without descriptors: those who try
-    /// hold what they wait for.
-    async fn meet_patiently(&self, number: u64) -> Result<TcpStream, BridgeError> {
-        let until = Instant::now() + self.patience;
-        let mut backoff = Backoff::new(BREATH, LONGEST_BREATH);
-        loop {
-            let error = match self.meet_as(number).await {
-                Ok(remote) => return Ok(remote),
-                Err(error) => error,
-            };
-            let pause = backoff.pause(jitter());
-            if Instant::now() + pause > until || descriptors_left() == 0 {
-                return Err(error);
-            }
-            log::info!("connection={number} again_in={pause:.1?} reason={error}");
-            task::sleep(pause).await;
-        }
-    }
-}
-
 /// Number of the control sockets.
 const CONTROL: u64 = 0;
-/// Connections of one session at a time. Each costs descriptors, and no buffer while nothing moves.
-pub const MAX_CONNECTIONS: usize = 1000;
-/// Descriptors of one connection: a socket for either end. Without encryption there are two more, so that the
-/// newest may fail for want of them; those that stand then copy instead of splicing.
-const OF_A_CONNECTION: u64 = 2;
 /// One read of the control channel.
 const READ: usize = 1024;
-/// How long one of many sockets is tried again. The last attempt may take [`DIAL`] longer, and its counterpart
-/// should still be there.
-pub(super) const PATIENCE: Duration = Duration::from_secs(25);
-const _: () = assert!(PATIENCE.as_secs() + DIAL.as_secs() <= COUNTERPART_TIME.as_secs());
-/// Between two attempts at what did not work.
-const BREATH: Duration = Duration::from_millis(200);
-/// The same after some of them.
-const LONGEST_BREATH: Duration = Duration::from_secs(2);
-/// How much sooner than ours the device's last connection may have ended: what was on its way has still to be
-/// taken by our local program.
-const AHEAD: Duration = Duration::from_secs(15);
-
 #[cfg(test)]
 mod tests;

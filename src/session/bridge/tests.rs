@@ -1,8 +1,9 @@
 //! Two bridges and a rendezvous that pairs them, over real loopback sockets.
 #![allow(clippy::unwrap_used)]
 
+use crate::secret::Secret;
 use async_std::task::{JoinHandle, spawn};
-use futures_lite::{AsyncReadExt, future::zip};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 
 use super::*;
 use crate::net::line::read_line;
@@ -52,13 +53,15 @@ async fn rendezvous() -> Rendezvous {
     }
 }
 
-fn plan(local: Local, rendezvous: &Endpoint, side: Side, keys: Option<SessionKeys>) -> Plan {
+fn plan(local: LocalEnd, rendezvous: &Endpoint, side: Side, keys: Option<SessionKeys>) -> Plan {
     Plan {
         local,
-        rendezvous: rendezvous.clone(),
-        admission: Some(Secret::new(format!("{side:?} may come in"))),
-        keys,
-        side,
+        far: FarEnd {
+            rendezvous: rendezvous.clone(),
+            admission: Some(Secret::new(format!("{side:?} may come in"))),
+            keys,
+            side,
+        },
         timeout: SOON,
         many: None,
         greeting: Greeting::Any,
@@ -72,12 +75,17 @@ fn a_session_from_a_local_program_to_the_devices_service() {
             let (meeting, service) = (rendezvous().await, reverser().await);
             let (listener, door) = listen().await;
             let device = plan(
-                Local::Dial(service),
+                LocalEnd::Dial(service),
                 &meeting.device,
                 Side::Device,
                 keys.clone(),
             );
-            let client = plan(Local::Listen(listener), &meeting.client, Side::Client, keys);
+            let client = plan(
+                LocalEnd::Listen(listener),
+                &meeting.client,
+                Side::Client,
+                keys,
+            );
             let (device, client) = (spawn(run(device, || ())), spawn(run(client, || ())));
 
             let said: Vec<u8> = (0..700_000u32).map(|n| (n / 7) as u8).collect();
@@ -110,7 +118,7 @@ fn the_stream_begins_encrypted_right_behind_the_admission_line() {
         let (meeting, at) = listen().await;
         let (service, service_at) = listen().await;
         let keys = every_kind_of_keys()[2].clone();
-        let bridge = plan(Local::Dial(service_at), &at, Side::Device, keys.clone());
+        let bridge = plan(LocalEnd::Dial(service_at), &at, Side::Device, keys.clone());
         let bridge = spawn(run(bridge, || ()));
         let (mut near, _) = service.accept().await.unwrap();
         let (mut far, _) = meeting.accept().await.unwrap();
@@ -138,7 +146,7 @@ fn only_the_first_visitor_gets_in() {
         let (_meeting, at) = listen().await;
         let (listener, door) = listen().await;
         let client = spawn(run(
-            plan(Local::Listen(listener), &at, Side::Client, None),
+            plan(LocalEnd::Listen(listener), &at, Side::Client, None),
             || (),
         ));
         let mut first = dial(&door, SOON).await.unwrap();
@@ -158,7 +166,7 @@ fn nobody_waits_for_ever() {
     soon(async {
         let (_meeting, at) = listen().await;
         let (listener, _) = listen().await;
-        let mut plan = plan(Local::Listen(listener), &at, Side::Client, None);
+        let mut plan = plan(LocalEnd::Listen(listener), &at, Side::Client, None);
         plan.timeout = Duration::from_millis(30);
         let mut was_ready = false;
         let error = run(plan, || was_ready = true).await.unwrap_err();
@@ -177,10 +185,10 @@ fn a_missing_service_is_found_out_before_anybody_is_met() {
     soon(async {
         let ((meeting, at), missing) = (listen().await, closed().await);
         let mut was_ready = false;
-        let plan = plan(Local::Dial(missing.clone()), &at, Side::Device, None);
+        let plan = plan(LocalEnd::Dial(missing.clone()), &at, Side::Device, None);
         let error = run(plan, || was_ready = true).await.unwrap_err();
         assert!(!was_ready);
-        assert_eq!(error.step(), Step::Local);
+        assert_eq!(error.step(), Stage::Local);
         let begin = format!("cannot reach the local service {missing}: ");
         assert!(error.to_string().starts_with(&begin), "{error}");
         assert!(error.hint().is_some());
@@ -193,17 +201,17 @@ fn a_missing_service_is_found_out_before_anybody_is_met() {
 fn a_missing_rendezvous_ends_the_local_connection_too() {
     soon(async {
         let ((service, service_at), missing) = (listen().await, closed().await);
-        let plan_device = plan(Local::Dial(service_at), &missing, Side::Device, None);
+        let plan_device = plan(LocalEnd::Dial(service_at), &missing, Side::Device, None);
         let error = run(plan_device, || ()).await.unwrap_err();
-        assert_eq!(error.step(), Step::Rendezvous);
+        assert_eq!(error.step(), Stage::Rendezvous);
         let (mut near, _) = service.accept().await.unwrap();
         assert_eq!(near.read(&mut [0; 1]).await.unwrap_or(0), 0);
 
         let (listener, door) = listen().await;
-        let plan_client = plan(Local::Listen(listener), &missing, Side::Client, None);
+        let plan_client = plan(LocalEnd::Listen(listener), &missing, Side::Client, None);
         let mut was_ready = false;
         let error = run(plan_client, || was_ready = true).await.unwrap_err();
-        assert_eq!((error.step(), was_ready), (Step::Rendezvous, false));
+        assert_eq!((error.step(), was_ready), (Stage::Rendezvous, false));
         let refused = dial(&door, SOON).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     });
@@ -215,7 +223,7 @@ fn a_rendezvous_that_breaks_off_resets_the_local_program() {
         soon(async {
             let ((meeting, at), (listener, door)) = (listen().await, listen().await);
             let client = spawn(run(
-                plan(Local::Listen(listener), &at, Side::Client, keys),
+                plan(LocalEnd::Listen(listener), &at, Side::Client, keys),
                 || (),
             ));
             let mut visitor = dial(&door, SOON).await.unwrap();
@@ -224,20 +232,20 @@ fn a_rendezvous_that_breaks_off_resets_the_local_program() {
             reset(&far);
             let error = visitor.read(&mut [0; 1]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-            assert_eq!(client.await.unwrap_err().step(), Step::Session);
+            assert_eq!(client.await.unwrap_err().step(), Stage::Session);
         });
     }
 }
 
 #[test]
 fn reports_are_read_back_and_other_lines_are_not() {
-    for step in [Step::Local, Step::Rendezvous, Step::Session] {
+    for step in [Stage::Local, Stage::Rendezvous, Stage::Session] {
         let why = "cannot reach x why=y: refused".to_owned();
         let report = Report { step, why };
         assert_eq!(format!("{report}\n").parse(), Ok(report));
     }
     let why = "two\nlines".to_owned();
-    let step = Step::Local;
+    let step = Stage::Local;
     let line = Report { step, why }.to_string();
     assert_eq!(line, "bridge=failed step=local why=two lines");
     for line in [

@@ -1,17 +1,23 @@
 //! Both ends of a session with many connections, and old and strange peers played by the test.
 #![allow(clippy::unwrap_used)]
 
-use async_std::task::{JoinHandle, spawn};
+use async_std::{
+    net::TcpListener,
+    task::{JoinHandle, spawn},
+};
 
 use super::*;
 use crate::testing::{SOON, every_kind_of_keys, listen, soon};
 use crate::{
     at::crypto,
     net::line::read_line,
-    np::request::StreamKey,
-    pipe::{cipher::Side, join::splice},
+    np::far_end::FarEnd,
+    pipe::{
+        cipher::{Side, StreamKey},
+        join::splice,
+    },
     secret::Secret,
-    session::bridge::{Local, Plan, Step, run},
+    session::bridge::{LocalEnd, Plan, Stage, run},
 };
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -31,16 +37,18 @@ async fn echo() -> Endpoint {
     at
 }
 
-fn plan(local: Local, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
+fn plan(local: LocalEnd, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
     Plan {
-        side: match local {
-            Local::Dial(_) => Side::Device,
-            _ => Side::Client,
+        far: FarEnd {
+            rendezvous: at.clone(),
+            admission: Some(Secret::new("may I come in".into())),
+            keys,
+            side: match local {
+                LocalEnd::Dial(_) => Side::Device,
+                _ => Side::Client,
+            },
         },
         local,
-        rendezvous: at.clone(),
-        admission: Some(Secret::new("may I come in".into())),
-        keys,
         timeout: SOON,
         many: Some(Many::default()),
         greeting: Greeting::Any,
@@ -53,14 +61,14 @@ fn far(
     admission: Option<Secret<String>>,
     side: Side,
     patience: Duration,
-) -> Arc<Far> {
-    Arc::new(Far {
+) -> Arc<Dialler> {
+    let far = FarEnd {
         rendezvous,
         admission,
         keys: None,
         side,
-        patience,
-    })
+    };
+    Arc::new(Dialler { far, patience })
 }
 
 /// The next socket at the rendezvous, and the bytes behind its admission line.
@@ -96,10 +104,10 @@ fn many_connections_find_their_own_other_end_with_every_kind_of_keys() {
         soon(async {
             let ((clients, a), (devices, b)) = (listen().await, listen().await);
             let meeting = rendezvous(clients, devices);
-            let device = plan(Local::Dial(echo().await), &b, keys.clone());
+            let device = plan(LocalEnd::Dial(echo().await), &b, keys.clone());
             let device = spawn(run(device, || ()));
             let (listener, door) = listen().await;
-            let mut client = plan(Local::Listen(listener), &a, keys);
+            let mut client = plan(LocalEnd::Listen(listener), &a, keys);
             client.timeout = SHORT;
             let client = spawn(run(client, || ()));
             let all: Vec<_> =
@@ -137,11 +145,14 @@ struct Device {
 impl Device {
     async fn start(keys: Option<SessionKeys>, idle: Duration) -> Self {
         let ((rendezvous, at), (service, service_at)) = (listen().await, listen().await);
-        let far = Arc::new(Far {
+        let far = FarEnd {
             rendezvous: at,
             admission: Some(Secret::new("may I come in".into())),
             keys: keys.clone(),
             side: Side::Device,
+        };
+        let far = Arc::new(Dialler {
+            far,
             patience: SHORT,
         });
         let task = spawn(device(far, service_at, idle, || ()));
@@ -180,9 +191,9 @@ impl Device {
 }
 
 fn announcement(twin: bool) -> (String, SessionKeys) {
-    let keys = Keys::random(twin).unwrap();
-    let session = online::session_keys(&keys);
-    (Line::Connect(keys).print().reveal().clone(), session)
+    let keys = SessionKeys::random(twin).unwrap();
+    let line = Line::Connect(keys.clone()).print();
+    (line.reveal().clone(), keys)
 }
 
 #[test]
@@ -243,7 +254,7 @@ fn what_would_lose_count_or_protection_ends_the_session() {
             let mut device = Device::start(keys.clone(), SOON).await;
             device.say(said).await;
             let error = device.task.await.unwrap_err();
-            assert_eq!(error.step(), Step::Session, "{said:?}");
+            assert_eq!(error.step(), Stage::Session, "{said:?}");
             assert!(error.to_string().contains(why), "{said:?}: {error}");
         });
     }
@@ -262,12 +273,13 @@ fn both_ends_number_their_sockets_where_the_rendezvous_takes_numbers() {
         soon(async {
             let ((clients, a), (devices, b)) = (listen().await, listen().await);
             let (listener, door) = listen().await;
-            let with = |local, at: &Endpoint| Plan {
-                admission: Some(Secret::new(line_for(nonce))),
-                ..plan(local, at, None)
+            let with = |local, at: &Endpoint| {
+                let mut plan = plan(local, at, None);
+                plan.far.admission = Some(Secret::new(line_for(nonce)));
+                plan
             };
-            let device = spawn(run(with(Local::Dial(echo().await), &b), || ()));
-            let client = spawn(run(with(Local::Listen(listener), &a), || ()));
+            let device = spawn(run(with(LocalEnd::Dial(echo().await), &b), || ()));
+            let client = spawn(run(with(LocalEnd::Listen(listener), &a), || ()));
             let mut kept = Vec::new();
             for number in 0..4 {
                 let visitor = match number {
@@ -324,7 +336,7 @@ fn a_device_that_cannot_meet_an_announced_connection_ends_the_session() {
             .await
             .unwrap();
         let error = device.task.await.unwrap_err();
-        assert_eq!(error.step(), Step::Rendezvous);
+        assert_eq!(error.step(), Stage::Rendezvous);
     });
 }
 
@@ -395,7 +407,7 @@ fn signs_of_life_are_sent_only_when_asked_for() {
     for heartbeat in [None, Some(Duration::from_millis(20))] {
         soon(async {
             let ((clients, at), (listener, _door)) = (listen().await, listen().await);
-            let mut client = plan(Local::Listen(listener), &at, None);
+            let mut client = plan(LocalEnd::Listen(listener), &at, None);
             client.timeout = SHORT;
             client.many = Some(Many {
                 heartbeat,
@@ -437,7 +449,7 @@ fn the_visitor_is_kept(admission: Option<Secret<String>>) {
             visitor
         };
         let (outcome, _visitor) = future::zip(session, visit).await;
-        assert_eq!(outcome.unwrap_err().step(), Step::Session);
+        assert_eq!(outcome.unwrap_err().step(), Stage::Session);
         let mut same = visitors.next().await;
         let mut said = [0; 5];
         same.read_exact(&mut said).await.unwrap();
@@ -593,7 +605,7 @@ fn a_session_that_the_other_end_closes_has_broken_off_unless_its_time_was_over()
 
 /// What a Dart daemon of 5.6 makes of one read of the control channel: the whole is trimmed and split at the
 /// word, and what stands between two words is keys, to the byte.
-fn as_dart_5_6_reads(text: &[u8]) -> Vec<Result<Keys, String>> {
+fn as_dart_5_6_reads(text: &[u8]) -> Vec<Result<SessionKeys, String>> {
     let text = String::from_utf8(text.to_vec()).unwrap();
     let parts = text
         .trim()
@@ -607,7 +619,7 @@ fn as_dart_5_6_reads(text: &[u8]) -> Vec<Result<Keys, String>> {
         let key = crypto::aes_key_from_base64(key).map_err(|why| why.to_string())?;
         let iv = crypto::iv_from_base64(iv).map_err(|why| why.to_string())?;
         let to_device = StreamKey { key, iv };
-        Ok(Keys {
+        Ok(SessionKeys {
             to_device,
             to_client: None,
         })
@@ -621,7 +633,7 @@ fn announcements_that_a_dart_5_6_daemon_reads_at_once_have_good_keys() {
         soon(async {
             let ((clients, at), (listener, door)) = (listen().await, listen().await);
             let keys = every_kind_of_keys()[1].clone();
-            let mut plan = plan(Local::Listen(listener), &at, keys.clone());
+            let mut plan = plan(LocalEnd::Listen(listener), &at, keys.clone());
             plan.many = Some(Many {
                 unended,
                 ..Many::default()
@@ -648,7 +660,7 @@ fn announcements_that_a_dart_5_6_daemon_reads_at_once_have_good_keys() {
                 let (mut heard, got) = ([0; 100], early.len());
                 heard[..got].copy_from_slice(early);
                 remote.read_exact(&mut heard[got..]).await.unwrap();
-                let inbound = online::session_keys(&keys).ciphers(Side::Device).inbound;
+                let inbound = keys.ciphers(Side::Device).inbound;
                 inbound.unwrap().apply(&mut heard);
                 assert_eq!(heard, [seed as u8; 100]);
             }

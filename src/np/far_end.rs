@@ -1,0 +1,27 @@
+//! ○ What one end of a session needs to reach the other. All that was said before comes down to this.
+//!
+//! ```text
+//!   client  session::Granted::accepted ──▶ FarEnd { port A, … } ─┐
+//!                                                                ├─▶ a bridge: in this process, or one of its own
+//!   daemon  request::Meeting::far_end ───▶ FarEnd { port B, … } ─┘
+//! ```
+
+use crate::{
+    pipe::cipher::{SessionKeys, Side},
+    secret::Secret,
+    text::endpoint::Endpoint,
+};
+
+/// The other end of a session, as this one reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FarEnd {
+    /// Where the other end is met: the rendezvous, and our port there.
+    pub rendezvous: Endpoint,
+    /// First line on each socket there, without its LF; `None` where anybody is let in.
+    pub admission: Option<Secret<String>>,
+    /// For the stream behind that line; `None` sends everything as it is. Where a session carries many connections
+    /// these are the control channel's, and each connection has its own.
+    pub keys: Option<SessionKeys>,
+    /// Which of the keys are ours to encrypt with.
+    pub side: Side,
+}

@@ -1,0 +1,107 @@
+//! Sockets at the rendezvous: connected, and with our admission line on its way.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use async_std::{future::timeout, net::TcpStream, task};
+use futures_lite::AsyncWriteExt;
+
+use super::BridgeError;
+use crate::{
+    at::client::jitter,
+    net::{backoff::Backoff, dial::dial},
+    np::{admit, far_end::FarEnd, pairs::COUNTERPART_TIME},
+    pipe::cipher::Ciphers,
+    secret::Secret,
+    sys::process::descriptors_left,
+};
+
+/// For one connection, from resolving its name to sending the first line.
+pub(super) const DIAL: Duration = Duration::from_secs(10);
+/// How long one of many sockets is tried again. The last attempt may take [`DIAL`] longer, and its counterpart
+/// should still be there.
+const PATIENCE: Duration = Duration::from_secs(25);
+const _: () = assert!(PATIENCE.as_secs() + DIAL.as_secs() <= COUNTERPART_TIME.as_secs());
+/// Between two attempts.
+const BREATH: Duration = Duration::from_millis(200);
+/// The same after some of them.
+const LONGEST_BREATH: Duration = Duration::from_secs(2);
+
+/// Dials the far end of one session, as often as the session needs it.
+#[derive(Debug)]
+pub(super) struct Dialler {
+    pub(super) far: FarEnd,
+    /// How long one of many sockets is tried again.
+    pub(super) patience: Duration,
+}
+
+impl Dialler {
+    pub(super) fn new(far: FarEnd) -> Self {
+        let patience = PATIENCE;
+        Self { far, patience }
+    }
+
+    /// The one socket of a session.
+    pub(super) async fn connect(&self) -> Result<TcpStream, BridgeError> {
+        self.connect_with(self.far.admission.as_ref()).await
+    }
+
+    /// One of many sockets, 0 being the control socket: the rendezvous is told its number, if it takes numbers.
+    pub(super) async fn connect_as(&self, number: u64) -> Result<TcpStream, BridgeError> {
+        match &self.far.admission {
+            Some(line) if self.takes_numbers() => {
+                let line = Secret::new(admit::numbered(line.reveal(), number));
+                self.connect_with(Some(&line)).await
+            }
+            _ => self.connect().await,
+        }
+    }
+
+    /// [`Self::connect_as`], again and again while its counterpart waits. Not without descriptors: those who try
+    /// hold what they wait for.
+    pub(super) async fn connect_patiently(&self, number: u64) -> Result<TcpStream, BridgeError> {
+        let until = Instant::now() + self.patience;
+        let mut backoff = Backoff::new(BREATH, LONGEST_BREATH);
+        loop {
+            let error = match self.connect_as(number).await {
+                Ok(remote) => return Ok(remote),
+                Err(error) => error,
+            };
+            let pause = backoff.pause(jitter());
+            if Instant::now() + pause > until || descriptors_left() == 0 {
+                return Err(error);
+            }
+            log::info!("connection={number} again_in={pause:.1?} reason={error}");
+            task::sleep(pause).await;
+        }
+    }
+
+    /// Whether sockets find their counterparts in whatever order they come.
+    pub(super) fn takes_numbers(&self) -> bool {
+        let line = self.far.admission.as_ref();
+        line.is_some_and(|line| admit::takes_numbers(line.reveal()))
+    }
+
+    /// Two key streams at their beginning, if the session has keys.
+    pub(super) fn ciphers(&self) -> Ciphers {
+        let keys = self.far.keys.as_ref();
+        keys.map_or_else(Ciphers::default, |keys| keys.ciphers(self.far.side))
+    }
+
+    async fn connect_with(&self, line: Option<&Secret<String>>) -> Result<TcpStream, BridgeError> {
+        let failed = |source| BridgeError::Rendezvous {
+            at: self.far.rendezvous.clone(),
+            source,
+        };
+        let mut remote = dial(&self.far.rendezvous, DIAL).await.map_err(failed)?;
+        if let Some(line) = line {
+            let line = Secret::new(format!("{}\n", line.reveal()).into_bytes());
+            let sent = timeout(DIAL, remote.write_all(line.reveal())).await;
+            sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(failed)?;
+        }
+        Ok(remote)
+    }
+}
