@@ -25,8 +25,9 @@ use crate::{
         fault::Code,
         verb::{Config, List},
     },
-    cli::{self, Console, Failure, with_account},
+    cli::{Console, Failure, Outcome, with_account},
     sys::{log, process},
+    text::json::array,
 };
 
 mod clear;
@@ -125,7 +126,10 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         names => Some(names?),
     };
     let blocked = names(&at, List::Block).await?;
-    tell(&args, &who, (allowed.as_deref(), &blocked), removed);
+    console.tell(
+        args.json,
+        outcome(&args, &who, (allowed.as_deref(), &blocked), removed),
+    );
     Ok(())
 }
 
@@ -139,10 +143,10 @@ fn clears(args: &Args) -> Result<Option<Vec<AtSign>>, Failure> {
 }
 
 /// To which list these are added, or taken from it.
-type Change = (List, bool, Vec<AtSign>);
+type ListChange = (List, bool, Vec<AtSign>);
 
 /// What the words ask for.
-fn change(args: &Args) -> Result<Option<Change>, Failure> {
+fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
     let found = WORDS.iter().find(|row| row.0 == args.word);
     let (word, change) = found.ok_or_else(|| {
         let words: Vec<_> = WORDS.iter().map(|row| row.0).collect();
@@ -209,40 +213,29 @@ fn refused(error: AtError) -> Failure {
     }
 }
 
-#[derive(miniserde::Serialize)]
-struct Line<'a> {
-    event: &'static str,
-    atsign: &'a str,
-    allow: Option<&'a [String]>,
-    block: &'a [String],
-    removed: Option<usize>,
-}
-
 /// The lists, and how many notifications were removed.
-fn tell(
+fn outcome(
     args: &Args,
     who: &AtSign,
     (allowed, blocked): (Option<&[String]>, &[String]),
     removed: Option<usize>,
-) {
-    if args.json {
-        cli::print_out(&json::to_string(&Line {
-            event: "access",
-            atsign: who.as_str(),
-            allow: allowed,
-            block: blocked,
-            removed,
-        }));
-        return;
-    }
+) -> Outcome {
+    let list = |names: &[String]| array(names.iter().map(String::as_str));
+    let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".to_owned());
+    let mut words = Vec::new();
     if args.word != CLEAR {
-        for line in lines(allowed, blocked) {
-            cli::print_out(&line);
-        }
+        words.extend(lines(allowed, blocked));
     }
-    if let Some(removed) = removed {
-        cli::print_out(&format!("removed  {removed}"));
-    }
+    words.extend(removed.map(|removed| format!("removed  {removed}")));
+    Outcome::new("access")
+        .with("atsign", who.as_str())
+        .raw("allow", or_null(allowed.map(list)))
+        .raw("block", list(blocked))
+        .raw(
+            "removed",
+            or_null(removed.map(|removed| removed.to_string())),
+        )
+        .plain(words.join("\n"))
 }
 
 fn lines(allowed: Option<&[String]>, blocked: &[String]) -> [String; 2] {
@@ -268,7 +261,7 @@ fn lines(allowed: Option<&[String]>, blocked: &[String]) -> [String; 2] {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::program::access::*;
+    use crate::{cli::exit, program::access::*};
 
     #[test]
     fn words_become_commands_or_are_refused_by_name() {
@@ -301,7 +294,7 @@ mod tests {
                 (Ok(got), Ok(want)) => assert_eq!(got, want, "{words}"),
                 (Err(failure), Err(want)) => {
                     assert!(failure.message.contains(want), "{words}: {failure}");
-                    assert_eq!(failure.code, cli::exit::MISUSE, "{words}");
+                    assert_eq!(failure.code, exit::MISUSE, "{words}");
                 }
                 (got, want) => panic!("{words}: {got:?} instead of {want:?}"),
             }

@@ -28,6 +28,7 @@ pub mod at_activate;
 pub mod atserver;
 pub mod bridge;
 pub mod client;
+mod confirm;
 pub mod daemon;
 pub mod demo;
 pub mod devices;
