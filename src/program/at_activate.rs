@@ -11,7 +11,7 @@
 //! itself, `Enrollment ID: …`, `Approved …`, the columns of `list`. A decision for which nothing fits is no failure.
 //!
 //! `--arx` and `--drx` are patterns that any part of a name may fit, as in the original. It grants by them whatever
-//! is asked for, and says nothing; here `*` and `__manage`, which reach all of the atSign, are granted to the one
+//! is meaning for, and says nothing; here `*` and `__manage`, which reach all of the atSign, are granted to the one
 //! request that is named by its id (`-i`), never by a pattern.
 //! Exit codes are those of our programs, but for `status`, which has its own.
 //!
@@ -84,7 +84,7 @@ const OUT: &str = "--out";
 
 /// One classic command.
 #[derive(Debug)]
-struct Command {
+struct ClassicCommand {
     name: &'static str,
     /// For the overview.
     about: &'static str,
@@ -100,8 +100,8 @@ const fn command(
     about: &'static str,
     own: &'static [Row],
     front: &'static [&'static str],
-) -> Command {
-    Command {
+) -> ClassicCommand {
+    ClassicCommand {
         name,
         about,
         own,
@@ -111,20 +111,20 @@ const fn command(
 }
 
 #[rustfmt::skip]
-const COMMANDS: &[Command] = &[
+const COMMANDS: &[ClassicCommand] = &[
     command("status", "how far an atSign is; the exit code tells, 0 to 4", &[], &["status"]),
     command("onboard", "make the first keys of an atSign", ONBOARD, &["activate"]),
     command("otp", "make a code for one request", OTP, &["enroll", "otp"]),
     command("spp", "set a code for many requests", SPP, &["enroll", "spp"]),
     // The original waits without end; a request lives for two days.
-    Command {
+    ClassicCommand {
         behind: &["--timeout", "172800"],
         ..command("enroll", "ask for keys of its own for this device", ENROLL, &["enroll"])
     },
     command("interactive", "take commands from stdin, until exit, quit or its end", &[], &[]),
     command("list", "show enrolments", LIST, &["enroll", "list"]),
     command("fetch", "show one enrolment", DECIDE, &["enroll", "list"]),
-    Command {
+    ClassicCommand {
         behind: &["--yes"],
         ..command("approve", "grant requests that wait", DECIDE, &["enroll", "approve"])
     },
@@ -138,11 +138,11 @@ const COMMANDS: &[Command] = &[
 
 /// What a command line asks for.
 #[derive(Debug)]
-enum Asked {
+enum CommandMeaning {
     /// Our words, and the secrets.
     Run(Vec<String>, Given),
     /// All commands, or one.
-    Help(Option<&'static Command>),
+    Help(Option<&'static ClassicCommand>),
     Version,
     /// Commands from stdin, each with these words in front; whether a phrase is among them.
     Interactive(Vec<String>, bool),
@@ -155,19 +155,19 @@ pub fn main(words: &[&str]) -> ExitCode {
         return console().finish(false, Err(failure));
     }
     match translate(words) {
-        Ok(asked) => {
-            if asked.shows_secrets() {
+        Ok(meaning) => {
+            if meaning.shows_secrets() {
                 cli::print_err(
                     "at_activate: everybody on this machine can read a secret in the command line",
                 );
             }
-            run(asked)
+            run(meaning)
         }
         Err(failure) => console().finish(false, Err(failure)),
     }
 }
 
-impl Asked {
+impl CommandMeaning {
     fn shows_secrets(&self) -> bool {
         match self {
             Self::Run(_, given) => given.secret.is_some() || given.phrase.is_some(),
@@ -177,18 +177,18 @@ impl Asked {
     }
 }
 
-fn run(asked: Asked) -> ExitCode {
-    match asked {
-        Asked::Run(ours, given) => start(&ours, given),
-        Asked::Help(command) => {
+fn run(meaning: CommandMeaning) -> ExitCode {
+    match meaning {
+        CommandMeaning::Run(ours, given) => run_ours(&ours, given),
+        CommandMeaning::Help(command) => {
             cli::print_out(&command.map_or_else(overview, help));
             ExitCode::from(exit::FINE)
         }
-        Asked::Version => {
+        CommandMeaning::Version => {
             cli::print_out(concat!("Version: ", env!("CARGO_PKG_VERSION")));
             ExitCode::from(exit::FINE)
         }
-        Asked::Interactive(before, _) => interactive::run(&before),
+        CommandMeaning::Interactive(before, _) => interactive::run(&before),
     }
 }
 
@@ -197,7 +197,7 @@ fn console() -> Console {
     Console::new(NAME)
 }
 
-fn start(ours: &[String], given: Given) -> ExitCode {
+fn run_ours(ours: &[String], given: Given) -> ExitCode {
     let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
     let console = |program: &str| Console::new("noports").word(program).with(given);
     match ours.split_first() {
@@ -209,16 +209,16 @@ fn start(ours: &[String], given: Given) -> ExitCode {
     }
 }
 
-fn translate(words: &[&str]) -> Result<Asked, Failure> {
+fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
     let (name, rest) = match words.split_first() {
         Some((word, rest)) if !word.starts_with('-') => (*word, rest),
-        Some((&"-h" | &"--help", _)) | None => return Ok(Asked::Help(None)),
-        Some((&"--version", _)) => return Ok(Asked::Version),
+        Some((&"-h" | &"--help", _)) | None => return Ok(CommandMeaning::Help(None)),
+        Some((&"--version", _)) => return Ok(CommandMeaning::Version),
         Some(_) => ("onboard", words),
     };
     match name {
-        "help" => return Ok(Asked::Help(None)),
-        "version" => return Ok(Asked::Version),
+        "help" => return Ok(CommandMeaning::Help(None)),
+        "version" => return Ok(CommandMeaning::Version),
         _ => {}
     }
     let command = COMMANDS.iter().find(|row| row.name == name);
@@ -226,13 +226,16 @@ fn translate(words: &[&str]) -> Result<Asked, Failure> {
         Failure::misuse(format!("Unknown command: {name}")).hint("at_activate help")
     })?;
     if rest.iter().any(|word| matches!(*word, "-h" | "--help")) {
-        return Ok(Asked::Help(Some(command)));
+        return Ok(CommandMeaning::Help(Some(command)));
     }
     if name == "interactive" {
         // Refused now rather than with every command.
         let read = read(&[SHARED, COMMON], rest, |word| Err(unknown(word)))?;
         let before = rest.iter().map(|&word| word.to_owned()).collect();
-        return Ok(Asked::Interactive(before, read.given.phrase.is_some()));
+        return Ok(CommandMeaning::Interactive(
+            before,
+            read.given.phrase.is_some(),
+        ));
     }
     let read = read(&[command.own, SHARED, COMMON], rest, |word| {
         Err(unknown(word))
@@ -256,7 +259,7 @@ fn translate(words: &[&str]) -> Result<Asked, Failure> {
         }));
     }
     words.extend(command.behind.iter().map(|&word| word.to_owned()));
-    Ok(Asked::Run(words, given))
+    Ok(CommandMeaning::Run(words, given))
 }
 
 /// The original takes care that the copy is recognised as a key file.
@@ -278,8 +281,8 @@ fn overview() -> String {
             Without a command it is onboard."
 }
 
-fn help(command: &'static Command) -> String {
-    let Command {
+fn help(command: &'static ClassicCommand) -> String {
+    let ClassicCommand {
         name, about, front, ..
     } = command;
     let mut text = format!("usage: at_activate {name} -a @you …\n{about}");
@@ -302,7 +305,7 @@ fn help(command: &'static Command) -> String {
             0 => "    ".to_owned(),
             letter => format!("-{}, ", char::from(*letter)),
         };
-        let (value, means) = meaning(*to);
+        let (value, means) = option_meaning(*to);
         let option = format!("{letter}--{}{value}", names[0]);
         text += format!("\n  {option:<34}  {means}").trim_end();
     }
@@ -310,7 +313,7 @@ fn help(command: &'static Command) -> String {
 }
 
 /// An option's value in help, and what it is here.
-fn meaning(to: To) -> (&'static str, String) {
+fn option_meaning(to: To) -> (&'static str, String) {
     match to {
         To::Value(ATSIGN) => (" ATSIGN", "the atSign".to_owned()),
         To::Value(ID) => (" ID", "which enrolment".to_owned()),
@@ -408,7 +411,7 @@ mod tests {
             ),
         ] {
             let split: Vec<&str> = words.split(' ').collect();
-            let Ok(Asked::Run(ours, given)) = translate(&split) else {
+            let Ok(CommandMeaning::Run(ours, given)) = translate(&split) else {
                 panic!("{words}");
             };
             assert!(given.classic, "{words}");
@@ -543,12 +546,15 @@ mod tests {
     fn every_command_explains_itself() {
         for words in [&["help"][..], &["-h"], &["--help"]] {
             assert!(
-                matches!(translate(words), Ok(Asked::Help(None))),
+                matches!(translate(words), Ok(CommandMeaning::Help(None))),
                 "{words:?}"
             );
         }
         for words in [&["version"][..], &["--version"]] {
-            assert!(matches!(translate(words), Ok(Asked::Version)), "{words:?}");
+            assert!(
+                matches!(translate(words), Ok(CommandMeaning::Version)),
+                "{words:?}"
+            );
         }
         for row in COMMANDS {
             assert!(
@@ -557,9 +563,9 @@ mod tests {
                 row.name
             );
             for flag in ["-h", "--help"] {
-                let asked = translate(&[row.name, flag]);
-                let Ok(Asked::Help(Some(command))) = asked else {
-                    panic!("{}: {asked:?}", row.name);
+                let meaning = translate(&[row.name, flag]);
+                let Ok(CommandMeaning::Help(Some(command))) = meaning else {
+                    panic!("{}: {meaning:?}", row.name);
                 };
                 let text = help(command);
                 assert!(text.contains("-a, --atsign ATSIGN"), "{text}");

@@ -72,7 +72,7 @@ use crate::{
 pub use crate::classic::keyring::{KeyOptions, When};
 pub use args::{main, verify};
 
-use known::Known;
+use known::RecentSessions;
 use session::RequestWord;
 
 mod args;
@@ -86,7 +86,7 @@ const MAX_STARTING_OF_ONE: usize = 48;
 
 /// Who may open what, through which daemon.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct DaemonOptions {
     /// Name of this device.
     pub device: DeviceName,
     /// Who may open sessions.
@@ -134,7 +134,7 @@ pub struct Ssh {
 pub async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    policy: Policy,
+    policy: DaemonOptions,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let mut watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
@@ -177,8 +177,8 @@ async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, Closing) {
 struct Daemon {
     at: Client,
     doorman: Doorman,
-    policy: Arc<Policy>,
-    known: Arc<Mutex<Known>>,
+    policy: Arc<DaemonOptions>,
+    known: Arc<Mutex<RecentSessions>>,
     /// Private keys that wait for the request that uses them.
     slots: Arc<Mutex<Slots>>,
     in_work: InWork,
@@ -322,7 +322,7 @@ impl Daemon {
         (!rest.contains('.')).then_some(rest)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, RecentSessions> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -332,7 +332,7 @@ impl Daemon {
 }
 
 /// What a client may ask for, at a rendezvous.
-enum Asked {
+enum SessionRequest {
     Ssh(SshRequest),
     Tunnel(TunnelRequest),
 }

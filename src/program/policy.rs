@@ -31,7 +31,7 @@ use crate::{
     text::endpoint::Endpoint,
 };
 
-use serve::{Plan, Source};
+use serve::{PolicyOptions, RuleSource};
 
 mod serve;
 mod source;
@@ -46,12 +46,12 @@ mod source;
 )]
 struct Args {
     #[argh(subcommand)]
-    what: What,
+    what: Subcommand,
 }
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
-enum What {
+enum Subcommand {
     Serve(Serve),
     Check(Check),
 }
@@ -119,14 +119,14 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
         Err(code) => return code,
     };
     match args.what {
-        What::Serve(args) => {
+        Subcommand::Serve(args) => {
             sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
             sys::process::protect_memory();
             let json = args.json;
             let threads = thread::available_parallelism().map_or(1, usize::from);
             console.finish(json, console.run(threads, serve::story(&console, args)))
         }
-        What::Check(args) => match check(&args) {
+        Subcommand::Check(args) => match check(&args) {
             Ok(true) => ExitCode::from(exit::FINE),
             Ok(false) => ExitCode::from(exit::DEVICE_REFUSED),
             Err(failure) => console.finish(args.json, Err(failure)),
@@ -137,8 +137,8 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 /// Whether it would start with these words; for a service, before it is installed.
 pub fn verify(name: &str, words: &[&str]) -> ExitCode {
     Console::new(name).verify(words, |console, args: Args| match args.what {
-        What::Serve(args) => serve::prepare(console, &args).map(drop),
-        What::Check(_) => Ok(()),
+        Subcommand::Serve(args) => serve::prepare(console, &args).map(drop),
+        Subcommand::Check(_) => Ok(()),
     })
 }
 
@@ -272,10 +272,10 @@ fn as_json(q: &Question, decision: &Decision) -> String {
 }
 
 impl Serve {
-    fn plan(&self) -> Result<Plan, Failure> {
+    fn plan(&self) -> Result<PolicyOptions, Failure> {
         let source = match (&self.rules, self.records) {
-            (Some(file), false) => Source::File(file.clone()),
-            (None, true) => Source::Records,
+            (Some(file), false) => RuleSource::File(file.clone()),
+            (None, true) => RuleSource::Records,
             _ => {
                 return Err(Failure::misuse("where are the rules?")
                     .hint("--rules FILE, or --records for those on the policy's own atServer"));
@@ -287,7 +287,7 @@ impl Serve {
             .filter(|word| !word.is_empty())
             .map(str::parse::<AtSign>)
             .collect::<Result<_, _>>()?;
-        Ok(Plan {
+        Ok(PolicyOptions {
             source,
             daemons,
             publish_log: self.publish_log,

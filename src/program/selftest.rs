@@ -63,7 +63,7 @@ struct Args {
 }
 
 /// What a part found out, or what is wrong.
-type Found = Result<String, Failure>;
+type PartResult = Result<String, Failure>;
 
 /// One line of `--json`.
 #[derive(Serialize)]
@@ -88,7 +88,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 async fn story(json: bool) -> Result<(), Failure> {
     let folder = Folder::new()?;
     let mut bad = Vec::new();
-    let mut tell = |part, began: Instant, found: Found| {
+    let mut tell = |part, began: Instant, found: PartResult| {
         let ok = found.is_ok();
         let (note, ms) = match found {
             Ok(note) => (note, began.elapsed().as_secs_f64() * 1e3),
@@ -110,7 +110,7 @@ async fn story(json: bool) -> Result<(), Failure> {
             bad.push(part);
         }
     };
-    let parts: [(_, fn() -> Found); 4] = [
+    let parts: [(_, fn() -> PartResult); 4] = [
         ("random", random),
         ("aes", aes),
         ("rsa", rsa),
@@ -134,7 +134,7 @@ async fn story(json: bool) -> Result<(), Failure> {
     )
 }
 
-async fn soon(part: impl Future<Output = Found>) -> Found {
+async fn soon(part: impl Future<Output = PartResult>) -> PartResult {
     let late = || failed("it took too long");
     async_std::future::timeout(SOON, part)
         .await
@@ -158,13 +158,13 @@ fn counting() -> Secret<[u8; 32]> {
     Secret::new(std::array::from_fn(|at| at as u8)) // 0..=31
 }
 
-fn random() -> Found {
+fn random() -> PartResult {
     let (one, other) = (crypto::random::<32>()?, crypto::random::<32>()?);
     check(one != other, "the system gives the same bytes twice")?;
     Ok(String::new())
 }
 
-fn aes() -> Found {
+fn aes() -> PartResult {
     let key = counting();
     let mut start = [0xff; 16];
     start[15] = 0xf0;
@@ -200,7 +200,7 @@ fn speed(mut cipher: Cipher) -> f64 {
     best
 }
 
-fn rsa() -> Found {
+fn rsa() -> PartResult {
     let key = KeyPair::parse(KNOWN_KEY.trim())?;
     let began = Instant::now();
     let signature = key.sign(MESSAGE)?;
@@ -222,7 +222,7 @@ fn rsa() -> Found {
     Ok(format!("signed in {signed:.1?}, decrypted in {opened:.1?}"))
 }
 
-fn key_files() -> Found {
+fn key_files() -> PartResult {
     let pair = KeyPair::parse(KNOWN_KEY.trim())?;
     let who: AtSign = "@selftest".parse().map_err(failed)?;
     let keys = AtKeys {
@@ -247,7 +247,7 @@ fn key_files() -> Found {
 }
 
 /// A handshake with an authority of our own, bytes both ways, and a refusal of an authority that is not known.
-async fn tls(folder: &Path) -> Found {
+async fn tls(folder: &Path) -> PartResult {
     let data = folder.join("authority");
     let ours = authority::open_or_make(&data).map_err(failed)?;
     let leaf = ours.leaf(&[]).map_err(failed)?;
@@ -286,7 +286,7 @@ async fn talk(acceptor: &Acceptor, connector: &Connector) -> Result<(), Failure>
 }
 
 /// Two sockets joined as the rendezvous joins them.
-async fn relay() -> Found {
+async fn relay() -> PartResult {
     let ((mut near, a), (b, mut far)) = (sockets().await?, sockets().await?);
     let middle = async {
         let carried = join::splice(a, Vec::new(), b, Vec::new()).await;
@@ -333,7 +333,7 @@ fn pattern() -> Vec<u8> {
 }
 
 /// What was written is there after closing and opening; a second process would be refused.
-async fn store(folder: &Path) -> Found {
+async fn store(folder: &Path) -> PartResult {
     paths::private_folder(folder).map_err(failed)?;
     let who: Arc<AtSign> = Arc::new("@selftest".parse().map_err(failed)?);
     let now = SystemTime::now()

@@ -1,6 +1,6 @@
 //! ○ Manual pages, in roff, from what `--help` says.
 
-use super::help::{Flag, Help};
+use super::help::{Help, HelpFlag};
 use crate::cli::exit;
 
 /// What a page is about.
@@ -186,8 +186,8 @@ fn list(rows: &[(String, String)]) -> String {
         .collect()
 }
 
-fn flags(flags: &[Flag]) -> String {
-    let row = |flag: &Flag| {
+fn flags(flags: &[HelpFlag]) -> String {
+    let row = |flag: &HelpFlag| {
         let short = flag
             .short
             .as_deref()

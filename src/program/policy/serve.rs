@@ -32,7 +32,7 @@ use crate::{
     text::json::Object,
 };
 
-pub(super) use super::source::Source;
+pub(super) use super::source::RuleSource;
 
 /// Questions that may be in work at the same time, of all daemons and of one; more are dropped, and daemons
 /// ask again.
@@ -45,9 +45,9 @@ const WATCH_RECORDS: &str = r"\.policy\.sshnp@";
 
 /// What to serve.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct PolicyOptions {
     /// Where the rules are.
-    pub source: Source,
+    pub source: RuleSource,
     /// Who is answered; empty: everybody. A daemon learns only about its own devices.
     pub daemons: Vec<AtSign>,
     /// Notify ourselves of each decision.
@@ -60,9 +60,9 @@ pub(super) struct Plan {
 pub(super) fn prepare(
     console: &Console,
     args: &Serve,
-) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
+) -> Result<(Network, Arc<AtKeys>, PolicyOptions), Failure> {
     let plan = args.plan()?;
-    if let Source::File(file) = &plan.source {
+    if let RuleSource::File(file) = &plan.source {
         super::read_rules_now(file)?;
     }
     let (network, keys) = args.account().open(console, args.as_.as_deref())?;
@@ -86,11 +86,11 @@ pub(super) async fn story(console: &Console, args: Serve) -> Result<(), Failure>
 pub(super) async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    plan: Plan,
+    plan: PolicyOptions,
     hang_ups: HangUps,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
-    if let Source::File(file) = &plan.source {
+    if let RuleSource::File(file) = &plan.source {
         super::read_rules(file).await?; // before anything is dialled
     }
     let watch = format!("{}|{WATCH_RECORDS}", policy::WATCH_RPC);
@@ -99,36 +99,36 @@ pub(super) async fn serve(
     let look = plan.source.look().await;
     let rules = plan.source.read(&at).await?;
     info!("ready as={} groups={}", at.atsign(), rules.groups.len());
-    let desk = Desk(Arc::new(Inner {
+    let policy = PolicyService(Arc::new(Inner {
         at,
         rules: Mutex::new(Arc::new(rules)),
         plan,
         in_work: InWork::new(MAX_IN_WORK, MAX_IN_WORK_OF_ONE),
         news,
     }));
-    let owner = desk.0.at.atsign().as_str();
+    let owner = policy.0.at.atsign().as_str();
     ready(&Object::event("ready").text("as", owner).end());
     let reload = async {
-        desk.reload_for_ever(look, told, hang_ups).await;
+        policy.reload_for_ever(look, told, hang_ups).await;
         Ok(())
     };
-    future::or(online::listen(inbox, |note| desk.hear(note)), reload).await
+    future::or(online::listen(inbox, |note| policy.hear(note)), reload).await
 }
 
 /// The policy; cheap to clone.
 #[derive(Clone)]
-struct Desk(Arc<Inner>);
+struct PolicyService(Arc<Inner>);
 
 struct Inner {
     at: Client,
     rules: Mutex<Arc<Rules>>,
-    plan: Plan,
+    plan: PolicyOptions,
     in_work: InWork,
     /// "The records have changed."
     news: Sender<()>,
 }
 
-impl Desk {
+impl PolicyService {
     fn hear(&self, note: Notification) {
         if note.is_text || note.is_stats() {
             return;
@@ -153,9 +153,9 @@ impl Desk {
         let Some(working) = inner.in_work.begin(from) else {
             return;
         };
-        let desk = self.clone();
+        let policy = self.clone();
         task::spawn(async move {
-            desk.answer(&note, id).await;
+            policy.answer(&note, id).await;
             drop(working);
         });
     }
@@ -231,7 +231,7 @@ impl Desk {
     /// change nothing: the old ones stay.
     async fn reload_for_ever(
         &self,
-        mut seen: Option<super::source::Look>,
+        mut seen: Option<super::source::FileStamp>,
         told: Receiver<()>,
         mut hang_ups: HangUps,
     ) {
@@ -262,7 +262,7 @@ impl Desk {
 }
 
 /// Waits for a reason to look at the rules; says which.
-async fn wait(source: &Source, told: &Receiver<()>, hang_ups: &mut HangUps) -> &'static str {
+async fn wait(source: &RuleSource, told: &Receiver<()>, hang_ups: &mut HangUps) -> &'static str {
     let clock = async {
         task::sleep(source.pause()).await;
         "clock"

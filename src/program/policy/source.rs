@@ -27,7 +27,7 @@ use crate::{
 
 /// Where the rules are.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(super) enum RuleSource {
     /// In a YAML file.
     File(PathBuf),
     /// On the policy's own atServer.
@@ -46,9 +46,9 @@ const AT_ONCE: usize = 16;
 
 /// What a file looks like from outside; another one means another content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Look(Option<(u64, u64, i64, i64)>);
+pub(super) struct FileStamp(Option<(u64, u64, i64, i64)>);
 
-impl Source {
+impl RuleSource {
     pub(super) fn pause(&self) -> Duration {
         match self {
             Self::File(_) => LOOK_EVERY,
@@ -57,7 +57,7 @@ impl Source {
     }
 
     /// `None`: from outside nothing can be seen.
-    pub(super) async fn look(&self) -> Option<Look> {
+    pub(super) async fn look(&self) -> Option<FileStamp> {
         match self {
             Self::File(file) => Some(look(file).await),
             Self::Records => None,
@@ -72,9 +72,9 @@ impl Source {
     }
 }
 
-async fn look(file: &Path) -> Look {
+async fn look(file: &Path) -> FileStamp {
     let about = sys::file::metadata(file.to_owned()).await.ok();
-    Look(about.map(|a| (a.ino(), a.size(), a.mtime(), a.mtime_nsec())))
+    FileStamp(about.map(|a| (a.ino(), a.size(), a.mtime(), a.mtime_nsec())))
 }
 
 /// What is among our own records: groups, and the small ones of the newer service. One that cannot be used is

@@ -45,7 +45,7 @@ use crate::{
     session::bridge::MAX_CONNECTIONS,
 };
 
-use super::crowd::{Crowd, Known, Refusals, Trust};
+use super::crowd::{Crowd, LoginAddresses, RefusalCounts, Trust};
 
 /// A session whose two ends have not met by then is given up.
 const GRACE: Duration = Duration::from_secs(30);
@@ -66,13 +66,13 @@ const _: () = assert!(MAX_NUMBERED > MAX_CONNECTIONS + 1);
 const BREATH: Duration = Duration::from_millis(100);
 
 /// A session's two ports.
-pub(super) struct Meeting {
+pub(super) struct PortPair {
     /// Whose.
     pub session: SessionId,
     /// Port A.
-    pub client: Gate,
+    pub client: SessionPort,
     /// Port B.
-    pub daemon: Gate,
+    pub daemon: SessionPort,
     /// One connection on each port, and no other.
     pub single: bool,
     /// Say of each connection who it was and how much it carried.
@@ -80,15 +80,15 @@ pub(super) struct Meeting {
 }
 
 /// One port of one session.
-pub(super) struct Gate {
+pub(super) struct SessionPort {
     /// Where sockets come.
     pub listener: TcpListener,
     /// Who is let in.
-    pub entry: Entry,
+    pub entry: EntryRule,
 }
 
 /// Who is let in at a port.
-pub(super) enum Entry {
+pub(super) enum EntryRule {
     /// Whoever says this, signed by that one.
     Signed(Arc<Admission>, Signer),
     /// Whoever finds it.
@@ -120,7 +120,7 @@ impl Signer {
 /// A socket that was let in.
 struct Admitted {
     socket: TcpStream,
-    /// What it sent behind its first line.
+    /// JoinEvent it sent behind its first line.
     early: Vec<u8>,
     number: Option<u64>,
     from: SocketAddr,
@@ -129,30 +129,30 @@ struct Admitted {
 }
 
 /// A socket's turn, in the order of arrival: what comes of it, or nothing.
-type Turn = Receiver<(Admitted, Permit)>;
+type QueueTurn = Receiver<(Admitted, UnadmittedPlace)>;
 
 /// One of a port's [`MAX_UNADMITTED`] places.
-struct Permit(Receiver<()>);
+struct UnadmittedPlace(Receiver<()>);
 
-impl Drop for Permit {
+impl Drop for UnadmittedPlace {
     fn drop(&mut self) {
         let _ = self.0.try_recv();
     }
 }
 
-impl Gate {
+impl SessionPort {
     /// Lets sockets in for as long as somebody takes them.
-    async fn serve(self, held: Arc<Held>, single: bool, admitted: Sender<Admitted>) {
+    async fn serve(self, held: Arc<JoinState>, single: bool, admitted: Sender<Admitted>) {
         let session = held.session;
-        if matches!(self.entry, Entry::Anybody) {
+        if matches!(self.entry, EntryRule::Anybody) {
             held.in_order.store(true, Relaxed);
         }
         let (queue, turns) = channel::bounded(MAX_TURNS);
         let reception = async {
             match self.entry {
-                Entry::Anybody => let_in(session, self.listener, single, &admitted).await,
-                Entry::Signed(admission, signer) => {
-                    let door = Door {
+                EntryRule::Anybody => let_in(session, self.listener, single, &admitted).await,
+                EntryRule::Signed(admission, signer) => {
+                    let door = SignedPort {
                         admission,
                         who: signer.who.clone(),
                         key: signer.key().await,
@@ -187,18 +187,18 @@ async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, Socke
     }
 }
 
-/// What both ports know of their session.
-struct Held {
+/// JoinEvent both ports know of their session.
+struct JoinState {
     session: SessionId,
     /// A pair stands.
     stands: AtomicBool,
     /// A socket without a number was let in: the order of arrival counts.
     in_order: AtomicBool,
-    known: Mutex<Known>,
-    refusals: Mutex<Refusals>,
+    known: Mutex<LoginAddresses>,
+    refusals: Mutex<RefusalCounts>,
 }
 
-impl Held {
+impl JoinState {
     fn of(session: SessionId) -> Arc<Self> {
         Arc::new(Self {
             session,
@@ -209,11 +209,11 @@ impl Held {
         })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, LoginAddresses> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+    fn refusals(&self) -> MutexGuard<'_, RefusalCounts> {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -261,19 +261,19 @@ async fn let_in(
 }
 
 /// A port where one has to say who one is.
-struct Door {
+struct SignedPort {
     admission: Arc<Admission>,
     who: AtSign,
     key: Option<PublicKey>,
-    held: Arc<Held>,
+    held: Arc<JoinState>,
     /// Who has not said it yet.
     crowd: Mutex<Crowd>,
 }
 
 async fn receive(
-    door: Arc<Door>,
+    door: Arc<SignedPort>,
     listener: TcpListener,
-    queue: Sender<Turn>,
+    queue: Sender<QueueTurn>,
     admitted: &Sender<Admitted>,
 ) {
     let session = door.held.session;
@@ -284,7 +284,7 @@ async fn receive(
             door.make_room();
         }
         let _ = places.send(()).await;
-        let permit = Permit(free.clone());
+        let permit = UnadmittedPlace(free.clone());
         let time = door.time_for(from, places.len());
         let (pass, turn) = channel::bounded(1);
         let given_way = door.enter(from);
@@ -313,7 +313,7 @@ async fn receive(
 /// who it is has passed, or it has given way: letting the next one go first would join all later ones with
 /// their neighbours. One that has gone had no place in the order, unless it was an end's own whose line was late;
 /// that nobody can tell, which is what numbers are for.
-async fn in_order(turns: Receiver<Turn>, admitted: &Sender<Admitted>) {
+async fn in_order(turns: Receiver<QueueTurn>, admitted: &Sender<Admitted>) {
     while let Ok(turn) = turns.recv().await {
         if let Ok((socket, _permit)) = turn.recv().await {
             let _ = admitted.send(socket).await;
@@ -322,7 +322,7 @@ async fn in_order(turns: Receiver<Turn>, admitted: &Sender<Admitted>) {
     future::pending().await
 }
 
-impl Door {
+impl SignedPort {
     fn crowd(&self) -> MutexGuard<'_, Crowd> {
         self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -379,13 +379,13 @@ impl Door {
     }
 }
 
-impl Meeting {
+impl PortPair {
     /// Joins whoever is let in, until the session is over. Returns how many pairs there were.
     pub(super) async fn hold(self) -> usize {
         let (session, single) = (self.session, self.single);
         let (send_a, clients) = channel::bounded(1);
         let (send_b, daemons) = channel::bounded(1);
-        let held = Held::of(session);
+        let held = JoinState::of(session);
         let gates = async {
             let client = self.client.serve(held.clone(), single, send_a);
             let daemon = self.daemon.serve(held.clone(), single, send_b);
@@ -398,7 +398,7 @@ impl Meeting {
         } else {
             Level::Debug
         };
-        let mut table = Table {
+        let mut table = Joiner {
             session,
             level,
             waiting: Pairs::default(),
@@ -420,17 +420,17 @@ impl Meeting {
 }
 
 /// Who waits, and how many are joined.
-struct Table {
+struct Joiner {
     session: SessionId,
     level: Level,
     waiting: Pairs<Admitted>,
     done: Sender<()>,
     live: usize,
     pairs: usize,
-    held: Arc<Held>,
+    held: Arc<JoinState>,
 }
 
-enum What {
+enum JoinEvent {
     Came(End, Admitted),
     PairEnded,
     /// Somebody has waited too long.
@@ -438,7 +438,7 @@ enum What {
     TimeIsUp,
 }
 
-impl Table {
+impl Joiner {
     async fn join_all(
         &mut self,
         give_up: Instant,
@@ -451,15 +451,15 @@ impl Table {
                 ended
                     .recv()
                     .await
-                    .map_or(What::TimeIsUp, |()| What::PairEnded)
+                    .map_or(JoinEvent::TimeIsUp, |()| JoinEvent::PairEnded)
             };
             let client = self.arrival(&clients, End::Client);
             let daemon = self.arrival(&daemons, End::Daemon);
             match end.or(client).or(daemon).or(self.patience(give_up)).await {
-                What::Came(from, socket) => self.seat(from, socket),
-                What::PairEnded => self.live -= 1,
-                What::Late => self.dismiss(),
-                What::TimeIsUp => return self.pairs,
+                JoinEvent::Came(from, socket) => self.seat(from, socket),
+                JoinEvent::PairEnded => self.live -= 1,
+                JoinEvent::Late => self.dismiss(),
+                JoinEvent::TimeIsUp => return self.pairs,
             }
             if self.pairs > 0 && self.live == 0 {
                 return self.pairs;
@@ -468,16 +468,16 @@ impl Table {
     }
 
     /// The next socket, unless too many wait already, or are joined: then it waits in the kernel.
-    async fn arrival(&self, from: &Receiver<Admitted>, end: End) -> What {
+    async fn arrival(&self, from: &Receiver<Admitted>, end: End) -> JoinEvent {
         if self.waiting.is_full(end) || self.live >= MAX_PAIRS {
             return future::pending().await;
         }
         let socket = from.recv().await;
-        socket.map_or(What::TimeIsUp, |socket| What::Came(end, socket))
+        socket.map_or(JoinEvent::TimeIsUp, |socket| JoinEvent::Came(end, socket))
     }
 
     /// Before the first pair there is a deadline; afterwards the last pair's end is the end.
-    fn patience(&self, give_up: Instant) -> impl Future<Output = What> + use<> {
+    fn patience(&self, give_up: Instant) -> impl Future<Output = JoinEvent> + use<> {
         let end = (self.pairs == 0).then_some((give_up, false));
         let late = self.waiting.next_due().map(|due| (due, true));
         let next = end.into_iter().chain(late).min();
@@ -485,7 +485,11 @@ impl Table {
             match next {
                 Some((at, late)) => {
                     async_io::Timer::at(at).await;
-                    if late { What::Late } else { What::TimeIsUp }
+                    if late {
+                        JoinEvent::Late
+                    } else {
+                        JoinEvent::TimeIsUp
+                    }
                 }
                 None => future::pending().await,
             }
