@@ -21,7 +21,8 @@
 //! the seconds before the right one comes takes its place in that session, and meets ssh's host key, or a
 //! stream without the key. So such a session is logged as what it is, and its port closes behind the first one.
 //!
-//! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (the two ports of one).
+//! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (joins the two ports of one) ▶
+//! `entrance` (who is let in at a port).
 //! `address` finds out what to tell both ends to dial.
 
 use std::{
@@ -57,11 +58,13 @@ use crate::{
 };
 
 pub use args::{main, verify};
-use meeting::{EntryRule, PortPair, SessionPort, Signer};
+use entrance::{EntryRule, SessionPort, Signer};
+use meeting::PortPair;
 
 mod address;
 mod args;
 mod crowd;
+mod entrance;
 mod meeting;
 
 /// How long the id of a session that is over is remembered. Notifications live a minute.
@@ -229,7 +232,7 @@ impl Rendezvous {
             self.refuse(&request, "both ends have to log in here").await;
             return None;
         }
-        match self.place(&request) {
+        match self.reserve(&request) {
             ReserveOutcome::Free => return Some(request),
             ReserveOutcome::Repeated(answer) => {
                 if let Some(answer) = answer {
@@ -244,7 +247,7 @@ impl Rendezvous {
     /// Is the meeting place of a session until it is over.
     async fn serve(&self, request: &IncomingRequest) {
         let session = request.asked.session();
-        match self.meet(request).await {
+        match self.hold_session(request).await {
             Ok(pairs) => info!("session={session} ended pairs={pairs}"),
             Err(why) => {
                 warn!("session={session} reason={:?}", why.to_string());
@@ -256,7 +259,7 @@ impl Rendezvous {
         }
     }
 
-    fn place(&self, request: &IncomingRequest) -> ReserveOutcome {
+    fn reserve(&self, request: &IncomingRequest) -> ReserveOutcome {
         let mut sessions = self.sessions();
         let remember = if sessions.len() < 2 * self.policy.max_sessions {
             REMEMBER_FOR
@@ -302,7 +305,7 @@ impl Rendezvous {
     }
 
     /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
-    async fn meet(&self, request: &IncomingRequest) -> io::Result<usize> {
+    async fn hold_session(&self, request: &IncomingRequest) -> io::Result<usize> {
         let any = SocketAddr::new(self.policy.bind, 0);
         let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
         let session = request.asked.session();

@@ -1,6 +1,7 @@
 //! Where the rules come from, and when they have changed.
 
 use std::{
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,7 +11,6 @@ use async_std::task;
 use log::error;
 use miniserde::json;
 
-use super::{Failure, read_rules};
 use crate::{
     at::{
         AtKey,
@@ -18,9 +18,11 @@ use crate::{
         key::Scope,
         verb::Verb,
     },
+    cli::Failure,
     np::policy::{
         group, npp,
         rules::{Combine, Group, Rules},
+        yaml,
     },
     sys,
 };
@@ -75,6 +77,27 @@ impl RuleSource {
 async fn look(file: &Path) -> FileStamp {
     let about = sys::file::metadata(file.to_owned()).await.ok();
     FileStamp(about.map(|a| (a.ino(), a.size(), a.mtime(), a.mtime_nsec())))
+}
+
+/// Rules from a file.
+pub(super) async fn read_rules(file: &Path) -> Result<Rules, Failure> {
+    rules(file, sys::file::text(file, MAX_RULES).await)
+}
+
+/// Rules from a file, where there is nothing else to do meanwhile.
+pub(super) fn read_rules_now(file: &Path) -> Result<Rules, Failure> {
+    rules(file, sys::file::text_now(file, MAX_RULES))
+}
+
+/// One byte more than may be in it, so that too long is seen.
+const MAX_RULES: u64 = yaml::MAX_FILE as u64 + 1;
+
+fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
+    let name = file.display();
+    let text = text.map_err(|why| Failure::misuse(format!("cannot read {name}: {why}")))?;
+    yaml::parse(&text).map_err(|why| {
+        Failure::misuse(format!("{name}, {why}")).hint("noports policy check tells what rules mean")
+    })
 }
 
 /// What is among our own records: groups, and the small ones of the newer service. One that cannot be used is
@@ -152,4 +175,35 @@ fn own(at: &Client, key: &str) -> Option<(u64, String)> {
     }
     let id = key.entity.split('.').next().unwrap_or_default();
     Some((id.parse().unwrap_or(u64::MAX), key.entity.clone()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, pin::pin};
+
+    use async_std::task::block_on;
+    use futures_lite::future::poll_once;
+
+    use crate::{cli::exit, program::policy::source::*, testing::named_pipe};
+
+    #[test]
+    fn rules_that_come_through_a_pipe_hold_nobody_up_and_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = named_pipe(folder.path());
+        let mut rules = pin!(read_rules(&pipe));
+        // Before anybody writes, questions are answered.
+        assert!(block_on(poll_once(&mut rules)).is_none());
+        fs::write(&pipe, "rules: [\n").unwrap();
+        let refused = block_on(rules).err().unwrap();
+        assert!(refused.message.contains("line"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_device_without_an_end_is_no_rules() {
+        for device in ["/dev/zero", "/dev/full"] {
+            let refused = read_rules_now(Path::new(device)).err().unwrap();
+            assert_eq!(refused.code, exit::MISUSE, "{}", refused.message);
+        }
+    }
 }
