@@ -19,7 +19,7 @@ use std::{
 use argh::FromArgs;
 use async_std::net::{TcpListener, TcpStream};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use miniserde::{Serialize, json};
+use miniserde::json;
 use ring::digest;
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
         crypto::{self, KeyPair},
         keyfile::AtKeys,
     },
-    cli::{self, Console, Failure},
+    cli::{Console, Failure, Outcome},
     net::tls::{Acceptor, Connector},
     pipe::{cipher::Cipher, join},
     secret::Secret,
@@ -65,47 +65,31 @@ struct Args {
 /// What a part found out, or what is wrong.
 type PartResult = Result<String, Failure>;
 
-/// One line of `--json`.
-#[derive(Serialize)]
-struct Line {
-    event: &'static str,
-    part: &'static str,
-    ok: bool,
-    ms: f64,
-    note: String,
-}
-
 /// The program.
 pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,
     };
-    let result = console.run(2, story(args.json));
+    let result = console.run(2, story(&console, args.json));
     console.finish(args.json, result)
 }
 
-async fn story(json: bool) -> Result<(), Failure> {
+async fn story(console: &Console, as_json: bool) -> Result<(), Failure> {
     let folder = Folder::new()?;
     let mut bad = Vec::new();
-    let mut tell = |part, began: Instant, found: PartResult| {
+    let mut tell = |part: &'static str, began: Instant, found: PartResult| {
+        let ms = began.elapsed().as_secs_f64() * 1e3;
         let ok = found.is_ok();
-        let (note, ms) = match found {
-            Ok(note) => (note, began.elapsed().as_secs_f64() * 1e3),
-            Err(why) => (why.message, began.elapsed().as_secs_f64() * 1e3),
-        };
-        cli::print_out(&if json {
-            json::to_string(&Line {
-                event: "selftest",
-                part,
-                ok,
-                ms: (ms * 100.0).round() / 100.0,
-                note,
-            })
-        } else {
-            let word = if ok { "ok" } else { "FAIL" };
-            format!("selftest {part:<7} {word:<4} {ms:8.1} ms  {note}")
-        });
+        let note = found.unwrap_or_else(|why| why.message);
+        let word = if ok { "ok" } else { "FAIL" };
+        let outcome = Outcome::new("selftest")
+            .with("part", part)
+            .raw("ok", ok)
+            .raw("ms", json::to_string(&((ms * 100.0).round() / 100.0)))
+            .with("note", &note)
+            .plain(format!("selftest {part:<7} {word:<4} {ms:8.1} ms  {note}"));
+        console.tell(as_json, outcome);
         if !ok {
             bad.push(part);
         }
