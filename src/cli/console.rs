@@ -105,9 +105,7 @@ impl Console {
 
     /// Prints a result on stdout, for whoever reads it.
     pub fn tell(&self, json: bool, outcome: Outcome) {
-        if let Some(line) = outcome.line(json, self.given.classic) {
-            print_out(&line);
-        }
+        outcome.print(json, self.given.classic);
     }
 
     /// The phrase that was given, else what [`Phrases::new`] finds.

@@ -25,8 +25,9 @@ use crate::{
         fault::Code,
         verb::{AccessList, Config},
     },
-    cli::{self, Console, Failure, with_account},
+    cli::{Console, Failure, Outcome, with_account},
     sys::{log, process},
+    text::json::array,
 };
 
 mod clear;
@@ -101,14 +102,16 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         }
         let before = names(&at, list).await?;
         let news = changes(&before, &others, adds);
-        let command = match adds {
-            true => Config::Add(list, others),
-            false => Config::Remove(list, others),
+        let command = if adds {
+            Config::Add(list, others)
+        } else {
+            Config::Remove(list, others)
         };
         at.run(&Verb::Config(command)).await.map_err(refused)?;
-        progress.done(match news {
-            true => "the list is changed",
-            false => "no change: the list was like that already",
+        progress.done(if news {
+            "the list is changed"
+        } else {
+            "no change: the list was like that already"
         });
         if (list, adds) == (AccessList::Allow, true) && before.is_empty() {
             progress.note("from now on nobody else is let in; a rendezvous has to be, too");
@@ -122,8 +125,11 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         Err(failure) if failure.message == NO_ALLOW_LIST => None,
         names => Some(names?),
     };
-    let blocked = names(&at, AccessList::Block).await?;
-    tell(&args, &who, (allowed.as_deref(), &blocked), removed);
+    let blocked = names(&at, List::Block).await?;
+    console.tell(
+        args.json,
+        outcome(&args, &who, (allowed.as_deref(), &blocked), removed),
+    );
     Ok(())
 }
 
@@ -137,10 +143,10 @@ fn clears(args: &Args) -> Result<Option<Vec<AtSign>>, Failure> {
 }
 
 /// To which list these are added, or taken from it.
-type Change = (AccessList, bool, Vec<AtSign>);
+type ListChange = (List, bool, Vec<AtSign>);
 
 /// What the words ask for.
-fn change(args: &Args) -> Result<Option<Change>, Failure> {
+fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
     let found = WORDS.iter().find(|row| row.0 == args.word);
     let (word, change) = found.ok_or_else(|| {
         let words: Vec<_> = WORDS.iter().map(|row| row.0).collect();
@@ -207,46 +213,38 @@ fn refused(error: AtError) -> Failure {
     }
 }
 
-#[derive(miniserde::Serialize)]
-struct Line<'a> {
-    event: &'static str,
-    atsign: &'a str,
-    allow: Option<&'a [String]>,
-    block: &'a [String],
-    removed: Option<usize>,
-}
-
 /// The lists, and how many notifications were removed.
-fn tell(
+fn outcome(
     args: &Args,
     who: &AtSign,
     (allowed, blocked): (Option<&[String]>, &[String]),
     removed: Option<usize>,
-) {
-    if args.json {
-        cli::print_out(&json::to_string(&Line {
-            event: "access",
-            atsign: who.as_str(),
-            allow: allowed,
-            block: blocked,
-            removed,
-        }));
-        return;
-    }
+) -> Outcome {
+    let list = |names: &[String]| array(names.iter().map(String::as_str));
+    let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".to_owned());
+    let mut words = Vec::new();
     if args.word != CLEAR {
-        for line in lines(allowed, blocked) {
-            cli::print_out(&line);
-        }
+        words.extend(lines(allowed, blocked));
     }
-    if let Some(removed) = removed {
-        cli::print_out(&format!("removed  {removed}"));
-    }
+    words.extend(removed.map(|removed| format!("removed  {removed}")));
+    Outcome::new("access")
+        .with("atsign", who.as_str())
+        .raw("allow", or_null(allowed.map(list)))
+        .raw("block", list(blocked))
+        .raw(
+            "removed",
+            or_null(removed.map(|removed| removed.to_string())),
+        )
+        .plain(words.join("\n"))
 }
 
 fn lines(allowed: Option<&[String]>, blocked: &[String]) -> [String; 2] {
-    let or = |names: &[String], nobody: &str| match names.is_empty() {
-        true => nobody.to_owned(),
-        false => names.join(" "),
+    let or = |names: &[String], nobody: &str| {
+        if names.is_empty() {
+            nobody.to_owned()
+        } else {
+            names.join(" ")
+        }
     };
     [
         format!(
@@ -263,7 +261,7 @@ fn lines(allowed: Option<&[String]>, blocked: &[String]) -> [String; 2] {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::program::access::*;
+    use crate::{cli::exit, program::access::*};
 
     #[test]
     fn words_become_commands_or_are_refused_by_name() {
@@ -296,7 +294,7 @@ mod tests {
                 (Ok(got), Ok(want)) => assert_eq!(got, want, "{words}"),
                 (Err(failure), Err(want)) => {
                     assert!(failure.message.contains(want), "{words}: {failure}");
-                    assert_eq!(failure.code, cli::exit::MISUSE, "{words}");
+                    assert_eq!(failure.code, exit::MISUSE, "{words}");
                 }
                 (got, want) => panic!("{words}: {got:?} instead of {want:?}"),
             }

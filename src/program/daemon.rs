@@ -72,7 +72,7 @@ use crate::{
 pub use crate::classic::keyring::{KeyOptions, TemporaryKeyRule};
 pub use args::{main, verify};
 
-use known::Known;
+use known::RecentSessions;
 use session::RequestWord;
 
 mod args;
@@ -86,7 +86,7 @@ const MAX_STARTING_OF_ONE: usize = 48;
 
 /// Who may open what, through which daemon.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct DaemonOptions {
     /// Name of this device.
     pub device: DeviceName,
     /// Who may open sessions.
@@ -134,7 +134,7 @@ pub struct Ssh {
 pub async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    policy: Policy,
+    policy: DaemonOptions,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let mut watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
@@ -177,8 +177,8 @@ async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, KeyringGuard) {
 struct Daemon {
     at: Client,
     doorman: Doorman,
-    policy: Arc<Policy>,
-    known: Arc<Mutex<Known>>,
+    policy: Arc<DaemonOptions>,
+    known: Arc<Mutex<RecentSessions>>,
     /// Private keys that wait for the request that uses them.
     slots: Arc<Mutex<KeySlots>>,
     in_work: InWork,
@@ -276,10 +276,12 @@ impl Daemon {
         let key = text.map(|text| sshkey::private_key(text.reveal()));
         let kept = match (permit, key) {
             (Err(_), _) => "denied",
-            (_, Some(Ok(key))) => match self.slots().put(from, key, Instant::now()) {
-                true => return debug!("private_key=kept from={from}"),
-                false => "too_many_keys",
-            },
+            (_, Some(Ok(key))) => {
+                if self.slots().put(from, key, Instant::now()) {
+                    return debug!("private_key=kept from={from}");
+                }
+                "too_many_keys"
+            }
             (_, Some(Err(_)) | None) => "no_key",
         };
         ignored::note(from, format_args!("word=privatekey reason={kept}"));
@@ -326,7 +328,7 @@ impl Daemon {
         (!rest.contains('.')).then_some(rest)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, RecentSessions> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -336,7 +338,7 @@ impl Daemon {
 }
 
 /// What a client may ask for, at a rendezvous.
-enum Asked {
+enum SessionRequest {
     Ssh(SshRequest),
     Tunnel(TunnelRequest),
 }

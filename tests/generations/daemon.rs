@@ -32,7 +32,7 @@ use noports::{
     },
     pipe::cipher::SessionKeys,
     pipe::cipher::Side,
-    program::daemon::Policy,
+    program::daemon::DaemonOptions,
     secret::Secret,
 };
 
@@ -162,7 +162,7 @@ pub(super) fn meet(ready: &Ready) -> TcpStream {
 }
 
 /// A world with a rendezvous and a daemon for a service that answers at the end.
-async fn world(change: impl FnOnce(&mut Policy)) -> World {
+async fn world(change: impl FnOnce(&mut DaemonOptions)) -> World {
     let mut world = World::start().await;
     world.rendezvous().await;
     world.daemon_with(answer_at_the_end().await, change).await;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use log::{info, warn};
 
-use super::{Asked, Daemon, TemporaryKeyRule, known::Seen};
+use super::{Daemon, SessionRequest, When, known::EarlierRequest};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
@@ -82,10 +82,12 @@ impl Daemon {
         };
         let seen = self.known().seen(session, &from);
         match seen {
-            Seen::New => {}
-            Seen::InWork => return,
-            Seen::Answered(message) => return online::send_or_log(&self.at, &message).await,
-            Seen::Foreign => {
+            EarlierRequest::New => {}
+            EarlierRequest::InWork => return,
+            EarlierRequest::Answered(message) => {
+                return online::send_or_log(&self.at, &message).await;
+            }
+            EarlierRequest::Foreign => {
                 return info!("refused session={session} from={from} reason=anothers_session");
             }
         }
@@ -120,12 +122,14 @@ impl Daemon {
         let read = match word {
             RequestWord::Reverse => Err(RequestError::Reverse),
             RequestWord::Ssh => {
-                let read = |signer: &PublicKey| SshRequest::parse(text, signer).map(Asked::Ssh);
+                let read =
+                    |signer: &PublicKey| SshRequest::parse(text, signer).map(SessionRequest::Ssh);
                 self.signed(from, read).await?
             }
             RequestWord::Tunnel => {
-                let read =
-                    |signer: &PublicKey| TunnelRequest::parse(text, signer).map(Asked::Tunnel);
+                let read = |signer: &PublicKey| {
+                    TunnelRequest::parse(text, signer).map(SessionRequest::Tunnel)
+                };
                 self.signed(from, read).await?
             }
         };
@@ -209,7 +213,7 @@ impl Daemon {
     async fn start_session(
         &self,
         from: &AtSign,
-        asked: &Asked,
+        asked: &SessionRequest,
         permit: &Permit,
     ) -> Result<Acceptance, String> {
         let (meeting, target) = (asked.meeting(), self.judge(asked.tunnel(), permit)?);
@@ -244,8 +248,8 @@ impl Daemon {
     }
 
     /// Whether an answer brings a temporary ssh key along: where nothing but ssh encrypts, unless we are told otherwise.
-    fn brings_a_key(&self, asked: &Asked) -> bool {
-        let Asked::Ssh(request) = asked else {
+    fn brings_a_key(&self, asked: &SessionRequest) -> bool {
+        let SessionRequest::Ssh(request) = asked else {
             return false;
         };
         if self.is_bare(request) {
@@ -271,19 +275,21 @@ impl Daemon {
     fn acceptance(
         &self,
         to: &AtSign,
-        asked: &Asked,
+        asked: &SessionRequest,
         keys: Option<&SessionKeys>,
         key: Option<&TemporaryKey>,
     ) -> Result<Message, String> {
         let (me, device) = (&self.at.keys().encryption, &self.policy.device);
         let answer = match asked {
-            Asked::Ssh(request) if self.is_bare(request) => {
+            SessionRequest::Ssh(request) if self.is_bare(request) => {
                 Ok(request::connected(request.meeting.session, to, device))
             }
-            Asked::Ssh(request) => {
+            SessionRequest::Ssh(request) => {
                 request::accept(request, keys, key.map(|key| &key.private), to, device, me)
             }
-            Asked::Tunnel(request) => request::accept_tunnel(request, keys, to, device, me),
+            SessionRequest::Tunnel(request) => {
+                request::accept_tunnel(request, keys, to, device, me)
+            }
         };
         answer.map_err(|why| why.to_string())
     }
@@ -373,9 +379,9 @@ fn claimed_session(word: RequestWord, text: &str) -> Option<SessionId> {
 }
 
 /// What a session has, as fields for the log.
-fn agreed(asked: &Asked, keys: Option<&SessionKeys>, key: bool) -> String {
+fn agreed(asked: &SessionRequest, keys: Option<&SessionKeys>, key: bool) -> String {
     let generation = match asked {
-        Asked::Ssh(request) if request.form == RequestForm::V4 => 4,
+        SessionRequest::Ssh(request) if request.form == Form::V4 => 4,
         _ => 5,
     };
     let login = if asked.meeting().admission.is_some() {
@@ -392,7 +398,7 @@ fn agreed(asked: &Asked, keys: Option<&SessionKeys>, key: bool) -> String {
     format!("generation={generation} login={login} encryption={encryption} temporary_key={key}")
 }
 
-impl Asked {
+impl SessionRequest {
     /// What a daemon with these habits makes of it; `None` when it takes no notice.
     #[cfg(feature = "held")]
     fn read_by(mut self, habits: &DaemonHabits) -> Option<Self> {
