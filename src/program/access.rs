@@ -125,7 +125,7 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         Err(failure) if failure.message == NO_ALLOW_LIST => None,
         names => Some(names?),
     };
-    let blocked = names(&at, List::Block).await?;
+    let blocked = names(&at, AccessList::Block).await?;
     console.tell(
         args.json,
         outcome(&args, &who, (allowed.as_deref(), &blocked), removed),
@@ -143,7 +143,7 @@ fn clears(args: &Args) -> Result<Option<Vec<AtSign>>, Failure> {
 }
 
 /// To which list these are added, or taken from it.
-type ListChange = (List, bool, Vec<AtSign>);
+type ListChange = (AccessList, bool, Vec<AtSign>);
 
 /// What the words ask for.
 fn change(args: &Args) -> Result<Option<ListChange>, Failure> {

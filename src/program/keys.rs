@@ -97,7 +97,7 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         refuse_overwriting(out)?;
     }
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
-    let opened = keystore::opened(&file, &who, || phrases.for_reading(&file))?;
+    let opened = keystore::unlock_file(&file, &who, || phrases.for_reading(&file))?;
     let phrase = if protect {
         // A plain file has no phrase to open it, so the one that is named is meant for it.
         Some(match phrases.known() {

@@ -118,7 +118,7 @@ fn prepare(
     if let RuleSource::File(file) = &options.source {
         read_rules_now(file)?;
     }
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     Ok((network, keys, options))
 }
 

@@ -211,7 +211,7 @@ impl Rendezvous {
     }
 
     /// One request for ports: read it, and refuse it or give it a place.
-    async fn admit(&self, note: &Notification, form: Form) -> Option<IncomingRequest> {
+    async fn admit(&self, note: &Notification, form: PortsForm) -> Option<IncomingRequest> {
         let from = &note.from;
         let refused = |reason: &str| info!("refused from={from} reason={reason:?}");
         let text = match self.at.decrypt(note).await {
@@ -357,7 +357,8 @@ impl Rendezvous {
 
     /// Who is let in at either port.
     fn entries(&self, request: &IncomingRequest, nonce: Option<Nonce>) -> (EntryRule, EntryRule) {
-        let (Asked::Full(full), Some(rendezvous_nonce)) = (&request.asked, nonce) else {
+        let (RendezvousRequest::Full(full), Some(rendezvous_nonce)) = (&request.asked, nonce)
+        else {
             return (EntryRule::Anybody, EntryRule::Anybody);
         };
         let admission = Arc::new(Admission {

@@ -114,12 +114,12 @@ fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {
         Ok(found) => found,
         Err(failure) => return console.finish(json, Err(failure)),
     };
-    let rows: Vec<_> = found.iter().map(state::Status::of).collect();
+    let rows: Vec<_> = found.iter().map(state::ServiceStatus::of).collect();
     let now = now();
     let texts: Vec<_> = rows.iter().map(|row| as_text(row, now)).collect();
     let outcome = Outcome::json(json::to_string(&rows)).plain(texts.join("\n"));
     console.tell(json, outcome);
-    let all = |good: fn(&state::Status) -> bool| rows.iter().all(good);
+    let all = |good: fn(&state::ServiceStatus) -> bool| rows.iter().all(good);
     ExitCode::from(
         match (all(|row| row.running), all(|row| row.state == "connected")) {
             (true, true) => exit::FINE,

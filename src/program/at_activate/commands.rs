@@ -1,8 +1,8 @@
 //! The classic commands and their options, and what help says of them.
 
-use crate::cli::classic::{COMMON, Row, To};
+use crate::cli::classic::{COMMON, ClassicOption, To};
 
-pub(super) const SHARED: &[Row] = &[
+pub(super) const SHARED: &[ClassicOption] = &[
     (&["atsign"], b'a', To::Value(ATSIGN)),
     (&["root-server", "rootServer"], b'r', To::Value("--root")),
     (&["keys"], b'k', To::Value("--keys")),
@@ -16,17 +16,17 @@ pub(super) const SHARED: &[Row] = &[
     (&["posture"], 0, To::IgnoredValue),
     (&["max-retries"], 0, To::IgnoredValue),
 ];
-const ONBOARD: &[Row] = &[
+const ONBOARD: &[ClassicOption] = &[
     (&["cramkey", "license-key"], b'c', To::Secret),
     (&["yes"], b'y', To::Given),
     (&["allow-bad-registrar-certs"], 0, To::Given),
 ];
-const OTP: &[Row] = &[(&["expiry"], b'e', To::Value("--ttl"))];
-const SPP: &[Row] = &[
+const OTP: &[ClassicOption] = &[(&["expiry"], b'e', To::Value("--ttl"))];
+const SPP: &[ClassicOption] = &[
     (&["spp"], b's', To::Secret),
     (&["expiry"], b'e', To::Value("--ttl")),
 ];
-const ENROLL: &[Row] = &[
+const ENROLL: &[ClassicOption] = &[
     (&["passcode"], b's', To::Secret),
     (&["app"], b'p', To::Value("--app")),
     (&["device"], b'd', To::Value("--device")),
@@ -34,19 +34,19 @@ const ENROLL: &[Row] = &[
     (&["expiry"], b'e', To::Value("--life")),
     (&["key-exchange"], 0, To::IgnoredValue),
 ];
-const LIST: &[Row] = &[
+const LIST: &[ClassicOption] = &[
     (&["enrollmentStatus"], b's', To::Value("--status")),
     (&["arx"], b'A', To::Value("--app-pattern")),
     (&["drx"], b'D', To::Value("--device-pattern")),
 ];
-const DECIDE: &[Row] = &[
+const DECIDE: &[ClassicOption] = &[
     (&["enrollmentId"], b'i', To::Value(ID)),
     (&["arx"], b'A', To::Value("--app-pattern")),
     (&["drx"], b'D', To::Value("--device-pattern")),
     (&["limit"], b'L', To::Value("--limit")),
     (&["approve-existing"], 0, To::Switch("--existing")),
 ];
-const DECRYPT: &[Row] = &[(&["target-keys"], b't', To::Value(OUT))];
+const DECRYPT: &[ClassicOption] = &[(&["target-keys"], b't', To::Value(OUT))];
 /// Stand for words of ours that are no options.
 pub(super) const ATSIGN: &str = "@";
 pub(super) const ID: &str = "id";
@@ -61,7 +61,7 @@ pub(super) struct ClassicCommand {
     /// For the overview.
     about: &'static str,
     /// Options beside those that all have.
-    pub own: &'static [Row],
+    pub own: &'static [ClassicOption],
     /// Our words in front of the options, and behind them.
     pub front: &'static [&'static str],
     pub behind: &'static [&'static str],
@@ -70,7 +70,7 @@ pub(super) struct ClassicCommand {
 const fn command(
     name: &'static str,
     about: &'static str,
-    own: &'static [Row],
+    own: &'static [ClassicOption],
     front: &'static [&'static str],
 ) -> ClassicCommand {
     ClassicCommand {
@@ -131,7 +131,7 @@ pub(super) fn help(command: &'static ClassicCommand) -> String {
     text += "\n\noptions:";
     let own = command.own.iter();
     let shared = SHARED.iter().chain(COMMON).filter(|row| {
-        let taken = |own: &Row| own.0 == row.0 || (row.1 != 0 && own.1 == row.1);
+        let taken = |own: &ClassicOption| own.0 == row.0 || (row.1 != 0 && own.1 == row.1);
         !command.own.iter().any(taken)
     });
     let mut listed: Vec<&str> = Vec::new();

@@ -121,7 +121,7 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
     let serving = async {
         // Only now, because by now a signal ends the server in good form.
         announce(console, &status, health.as_ref(), args.json, args.quiet);
-        supervisor::tell(State::Connected, &format!("atDirectory {place}"));
+        supervisor::tell(ServiceState::Connected, &format!("atDirectory {place}"));
         desk.serve(async |request| answer(&running, &status, request).await)
             .await;
         future::pending().await

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use argh::FromArgs;
 use log::LevelFilter;
 
-use super::{DaemonOptions, KeyOptions, Ssh, When, serve};
+use super::{DaemonOptions, KeyOptions, Ssh, TemporaryKeyRule, serve};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use log::{info, warn};
 
-use super::{Daemon, SessionRequest, When, known::EarlierRequest};
+use super::{Daemon, SessionRequest, TemporaryKeyRule, known::EarlierRequest};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
@@ -381,7 +381,7 @@ fn claimed_session(word: RequestWord, text: &str) -> Option<SessionId> {
 /// What a session has, as fields for the log.
 fn agreed(asked: &SessionRequest, keys: Option<&SessionKeys>, key: bool) -> String {
     let generation = match asked {
-        SessionRequest::Ssh(request) if request.form == Form::V4 => 4,
+        SessionRequest::Ssh(request) if request.form == RequestForm::V4 => 4,
         _ => 5,
     };
     let login = if asked.meeting().admission.is_some() {

@@ -270,8 +270,8 @@ async fn enroll(
     Ok(id)
 }
 
-fn wish(request: &Applying, otp: Secret<String>) -> Wish {
-    Wish {
+fn wish(request: &Applying, otp: Secret<String>) -> EnrolmentRequest {
+    EnrolmentRequest {
         app: request.app.clone(),
         device: request.device.clone(),
         namespaces: request.namespaces.clone(),
@@ -407,7 +407,7 @@ fn show_request(who: &AtSign, id: &str, request: &Applying, progress: &Progress)
 
 /// Why waiting ended without keys.
 enum NotGranted {
-    Said(Verdict),
+    Said(EnrolmentStatus),
     Late,
     Failed(Failure),
 }
@@ -458,7 +458,7 @@ async fn wait(
                 Ok(link) => return Ok(link),
                 Err(AtError::Login { fault, .. }) if enrolment::verdict(&fault).is_some() => {
                     match enrolment::verdict(&fault) {
-                        Some(Verdict::Pending) | None => {}
+                        Some(EnrolmentStatus::Pending) | None => {}
                         Some(verdict) => return Err(NotGranted::Said(verdict)),
                     }
                 }

@@ -7,7 +7,7 @@ use argh::FromArgs;
 
 use crate::{
     at::{AtSign, Verb, client::Link},
-    cli::{Console, Failure, Given, Outcome, Progress, Source, with_account},
+    cli::{Console, Failure, Given, Outcome, Progress, SecretSource, with_account},
     sys::{log, process},
     text::duration::millis,
 };
@@ -15,7 +15,7 @@ use crate::{
 use super::show;
 
 /// The code that a request needs.
-pub(super) const CODE: Source = Source {
+pub(super) const CODE: SecretSource = SecretSource {
     what: "code",
     flag: "--code-file",
     variable: "NOPORTS_CODE",
@@ -92,7 +92,7 @@ async fn run(console: &Console, standing: bool, args: Args) -> Result<(), Failur
     let ttl = args.ttl.map(show::life);
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let who: AtSign = args.atsign.parse()?;
-    let (network, keys) = args.account().open_under(Some(who.as_str()), &phrases)?;
+    let (network, keys) = args.account().load_with(Some(who.as_str()), &phrases)?;
     let mut progress = Progress::new(args.quiet);
     let verb = if standing {
         Verb::OtpPut {
@@ -102,7 +102,7 @@ async fn run(console: &Console, standing: bool, args: Args) -> Result<(), Failur
     } else {
         Verb::OtpGet { ttl }
     };
-    let mut link = Link::open(&network, &who).await?;
+    let mut link = Link::connect(&network, &who).await?;
     link.login(&keys).await?;
     progress.done(format_args!("logged in as {who}"));
     let answer = link.ask(&verb).await?;

@@ -98,7 +98,7 @@ async fn run(console: &Console, action: Action, args: &Args) -> Result<(), Failu
     }
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let who: AtSign = args.atsign.parse()?;
-    let (network, keys) = args.account().open_under(Some(who.as_str()), &phrases)?;
+    let (network, keys) = args.account().load_with(Some(who.as_str()), &phrases)?;
     let mut progress = Progress::new(args.quiet);
     let at = Client::login(&network, keys).await?;
     progress.done(format_args!("logged in as {who}"));

@@ -7,7 +7,7 @@ use miniserde::json;
 
 use crate::{
     cli::{Console, Failure, Outcome},
-    np::policy::{DeviceGroup, Question, rules::Decision},
+    np::policy::{AuthCheck, DeviceGroup, rules::Decision},
     text::endpoint::Endpoint,
 };
 
@@ -43,7 +43,7 @@ pub(super) struct Args {
 /// Prints the decision and what it rests on; says whether it is a yes.
 pub(super) fn check(console: &Console, args: &Args) -> Result<bool, Failure> {
     let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
-    let question = Question {
+    let question = AuthCheck {
         client: args.client.parse()?,
         daemon: args.daemon.parse()?,
         device: args.device.parse().map_err(|e| misuse(&e))?,
@@ -89,7 +89,7 @@ fn only(decision: &mut Decision, open: &Endpoint) {
 }
 
 /// `asked`: what the question was about, where it was not about everything.
-fn as_text(q: &Question, decision: &Decision, asked: Option<&Endpoint>) -> String {
+fn as_text(q: &AuthCheck, decision: &Decision, asked: Option<&Endpoint>) -> String {
     let (answer, groups) = (&decision.answer, decision.groups.join(", "));
     let place = format!("on {} of {}", q.device, q.daemon);
     let why = &decision.why;
@@ -134,7 +134,7 @@ struct Explained<'a> {
     why: &'a str,
 }
 
-fn as_json(q: &Question, decision: &Decision) -> String {
+fn as_json(q: &AuthCheck, decision: &Decision) -> String {
     json::to_string(&Explained {
         client: q.client.as_str(),
         daemon: q.daemon.as_str(),

@@ -107,7 +107,7 @@ struct Joiner {
 }
 
 enum JoinEvent {
-    Came(End, Admitted),
+    Came(Dialer, Admitted),
     PairEnded,
     /// Somebody has waited too long.
     Late,
@@ -144,7 +144,7 @@ impl Joiner {
     }
 
     /// The next socket, unless too many wait already, or are joined: then it waits in the kernel.
-    async fn arrival(&self, from: &Receiver<Admitted>, end: End) -> JoinEvent {
+    async fn arrival(&self, from: &Receiver<Admitted>, end: Dialer) -> JoinEvent {
         if self.waiting.is_full(end) || self.live >= MAX_PAIRS {
             return future::pending().await;
         }
