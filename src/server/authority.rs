@@ -27,7 +27,7 @@ use rcgen::{
 };
 
 use crate::{
-    net::tls::{Acceptor, Shown, TlsError},
+    net::tls::{Acceptor, ServerCertificate, TlsError},
     secret::Secret,
 };
 
@@ -113,8 +113,8 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    fn shown(&self) -> Result<Shown, AuthorityError> {
-        Ok(Shown::from_pem(&self.chain, self.key.reveal())?)
+    fn shown(&self) -> Result<ServerCertificate, AuthorityError> {
+        Ok(ServerCertificate::from_pem(&self.chain, self.key.reveal())?)
     }
 
     /// Ready to accept connections.

@@ -311,8 +311,12 @@ impl World {
     }
 
     /// The same with another policy.
-    pub async fn rendezvous_with(&mut self, change: impl FnOnce(&mut rendezvous::Policy)) {
-        let mut policy = rendezvous::Policy::open("127.0.0.1", Ipv4Addr::LOCALHOST.into());
+    pub async fn rendezvous_with(
+        &mut self,
+        change: impl FnOnce(&mut rendezvous::RendezvousOptions),
+    ) {
+        let mut policy =
+            rendezvous::RendezvousOptions::for_everybody("127.0.0.1", Ipv4Addr::LOCALHOST.into());
         policy.max_sessions = 100;
         change(&mut policy);
         let (network, keys) = (self.network.clone(), self.keys(RENDEZVOUS));
@@ -332,8 +336,12 @@ impl World {
     }
 
     /// The same with another policy.
-    pub async fn daemon_with(&mut self, port: u16, change: impl FnOnce(&mut daemon::Policy)) {
-        let mut policy = daemon::Policy {
+    pub async fn daemon_with(
+        &mut self,
+        port: u16,
+        change: impl FnOnce(&mut daemon::DaemonOptions),
+    ) {
+        let mut policy = daemon::DaemonOptions {
             device: NAME.parse().unwrap(),
             managers: vec![ALICE.parse().unwrap()],
             consult: None,

@@ -9,15 +9,19 @@ use std::{
 use async_std::task;
 
 use crate::{
-    cli::Failure,
+    cli::{Failure, exit},
     server::{
         authority::{self, Authority},
-        control::{Answer, Request, Row, Status},
+        control::{self, Answer, ControlError, Request, Row, Status},
         listen::{self, Hosted, Options, Running, ServerError, Timings},
+        store::backup::Copied,
     },
 };
 
-use super::{FIRST_PORT, keep};
+use super::folder::beside_store;
+
+/// The first atSign's atServer, unless --first-port says otherwise; the next ones follow.
+pub(super) const FIRST_PORT: u16 = 25_000;
 
 /// Without an authority of our own there is none to trust: clients know whoever signed.
 pub(super) fn status(place: &str, ca: Option<&Path>, data: &Path) -> Status {
@@ -35,7 +39,7 @@ pub(super) fn status(place: &str, ca: Option<&Path>, data: &Path) -> Status {
 pub(super) async fn answer(running: &Running, status: &Status, request: Request) -> Answer {
     let answered = match request {
         Request::Backup(file) => match small_files(&status.data).await {
-            Ok(files) => running.back_up(file, files).await.map(keep::told),
+            Ok(files) => running.back_up(file, files).await.map(backup_totals),
             Err(why) => {
                 return Answer::Refused {
                     error: why.message,
@@ -59,10 +63,36 @@ pub(super) async fn answer(running: &Running, status: &Status, request: Request)
     })
 }
 
+/// A backup's summary, as the control socket tells it.
+pub(super) fn backup_totals(copied: Copied) -> Answer {
+    Answer::Backup(control::Backup {
+        atsigns: u32::try_from(copied.atsigns.len()).unwrap_or(u32::MAX),
+        rows: copied.rows,
+    })
+}
+
+/// What the server grants; what it refuses is a failure.
+pub(super) fn granted(answer: Answer) -> Result<Answer, Failure> {
+    match answer {
+        Answer::Refused { error, hint } => Err(Failure {
+            message: error,
+            hint,
+            code: exit::FAILED,
+            classic: None,
+        }),
+        answer => Ok(answer),
+    }
+}
+
+/// An answer to another question.
+pub(super) fn unexpected() -> Failure {
+    ControlError::Answer.into()
+}
+
 /// Off the executor: others are being served.
 async fn small_files(data: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     let data = PathBuf::from(data);
-    task::spawn_blocking(move || keep::beside_store(&data)).await
+    task::spawn_blocking(move || beside_store(&data)).await
 }
 
 async fn rows(running: &Running) -> Result<Vec<Row>, ServerError> {

@@ -1,7 +1,7 @@
 use futures_lite::future;
 
 use super::{
-    answer::{answer, offline_at, start_on_loopback, status},
+    answer::{FIRST_PORT, answer, offline_at, start_on_loopback, status},
     ask::request,
     serve::{first_port, names},
     *,

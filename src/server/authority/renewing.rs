@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Authority, AuthorityError, SLOW_CLOCKS};
-use crate::net::tls::Shown;
+use crate::net::tls::ServerCertificate;
 
 /// A certificate that is this old is renewed by whoever connects next.
 pub(super) const RENEWED_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -22,7 +22,7 @@ pub(super) struct Renewing {
 }
 
 struct Made {
-    shown: Shown,
+    shown: ServerCertificate,
     at: SystemTime,
     /// When the last attempt to make another failed.
     failed: Option<SystemTime>,
@@ -47,7 +47,7 @@ impl Renewing {
     }
 
     /// What is shown at this time.
-    pub(super) fn at(&self, now: SystemTime) -> Shown {
+    pub(super) fn at(&self, now: SystemTime) -> ServerCertificate {
         let mut made = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back may stand before the certificate's first day.
         let is_recent = |at: SystemTime, most: Duration| match now.duration_since(at) {

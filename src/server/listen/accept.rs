@@ -16,7 +16,7 @@ use async_std::{
 
 use crate::{
     at::AtSign,
-    net::tls::{TlsStream, Wish},
+    net::tls::{HelloExtensions, TlsStream},
 };
 
 use super::{Hub, board::House, connection, doorman, gate::Pass, web};
@@ -29,7 +29,7 @@ pub(super) struct Visitor {
     pub stream: TlsStream,
     pub from: IpAddr,
     /// What it asked for.
-    pub wish: Wish,
+    pub wish: HelloExtensions,
     pub pass: Pass,
 }
 
@@ -132,7 +132,7 @@ fn admit<F, S>(
     task::spawn(async move {
         match hub
             .tls
-            .accept_wish(tcp, hub.options.timings.handshake)
+            .accept_with_extensions(tcp, hub.options.timings.handshake)
             .await
         {
             Ok((stream, wish)) => {

@@ -6,7 +6,7 @@ use crate::{
     at::{
         AtSign,
         fault::Code,
-        verb::{Config, List},
+        verb::{AccessList, Config},
     },
     server::{
         enrolment::{self, Need},
@@ -101,7 +101,7 @@ impl Session {
                 Err(refuse(Code::Unauthorized, text))
             }
             Config::Add(list, names) => {
-                if list == List::Block {
+                if list == AccessList::Block {
                     lists::note_block(tx, &self.home, &names, now)?;
                 }
                 self.change_list(tx, list, true, now, |known| {
@@ -121,7 +121,7 @@ impl Session {
     fn change_list(
         &self,
         tx: &mut Tx<'_>,
-        list: List,
+        list: AccessList,
         adds: bool,
         now: u64,
         change: impl FnOnce(&mut Vec<AtSign>),

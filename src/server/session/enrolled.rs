@@ -18,7 +18,7 @@ use crate::{
     at::{
         fault::Code,
         key::MAX_KEY,
-        verb::{EnrollOperation, HashingAlgo, Keys, SigningAlgo},
+        verb::{EnrollOperation, HashingAlgo, KeysCommand, SigningAlgo},
     },
     server::{
         enrolment::{self, Enrollment, Grant, Kept, MANAGE, Need},
@@ -135,7 +135,7 @@ impl Session {
     }
 
     /// Keys that devices keep here, beside the two that came with their approval.
-    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &Keys, now: u64) -> Handled {
+    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &KeysCommand, now: u64) -> Handled {
         let Some(grant) = self.owner()?.cloned() else {
             return Err(wrong(
                 "Keys verb cannot be accessed without an enrollmentId",
@@ -197,7 +197,7 @@ impl Session {
         Ok(Answer::Data(array(names.iter().map(String::as_str))))
     }
 
-    fn put_key(&self, tx: &mut Tx<'_>, given: &Keys, grant: &Grant, now: u64) -> Handled {
+    fn put_key(&self, tx: &mut Tx<'_>, given: &KeysCommand, grant: &Grant, now: u64) -> Handled {
         let name = self.name_of(given)?;
         let namespace = given.namespace.as_deref().unwrap_or_default();
         let allowed = match namespace {
@@ -239,7 +239,7 @@ impl Session {
     }
 
     /// Where a key is kept.
-    fn name_of(&self, given: &Keys) -> Result<String, Refusal> {
+    fn name_of(&self, given: &KeysCommand) -> Result<String, Refusal> {
         let unusable = |why: &str| refuse(Code::InvalidSyntax, format!("Invalid syntax. {why}"));
         let proper = |word: &Option<String>| {
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');

@@ -14,7 +14,7 @@ use crate::{
     at::{
         crypto::{KeyPair, cram_digest},
         fault::Fault,
-        verb::List,
+        verb::AccessList,
     },
     server::{
         delivery::{Delivery, deliver, purge},

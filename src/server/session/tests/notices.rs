@@ -156,7 +156,7 @@ fn blocked_senders_are_kept_waiting_and_an_allow_list_shuts_out_the_rest() {
     let lists = world.home("@bob");
     world
         .memory
-        .read(|tx| assert_eq!(lists::show(tx, &lists, List::Allow).unwrap().len(), 2));
+        .read(|tx| assert_eq!(lists::show(tx, &lists, AccessList::Allow).unwrap().len(), 2));
     // The owner always may.
     assert!(
         world
