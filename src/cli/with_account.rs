@@ -25,7 +25,7 @@ use crate::at::{client::Network, keyfile::AtKeys};
 macro_rules! with_account {
     ($(#[$about:meta])* struct $name:ident { $($own:tt)* }) => {
         $(#[$about])*
-        struct $name {
+        pub(crate) struct $name {
             $($own)*
             /// the atDirectory (or NOPORTS_ROOT; default: root.atsign.org:64)
             #[argh(option, arg_name = "host[:port]")]

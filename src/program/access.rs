@@ -15,7 +15,7 @@
 use std::process::ExitCode;
 
 use ::log::LevelFilter;
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use miniserde::json;
 
 use crate::{
@@ -34,7 +34,7 @@ mod clear;
 
 with_account! {
     /// Say whom the atServer of your atSign lets in.
-    #[derive(FromArgs, Debug)]
+    #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "{command_name} allow @device @alice @bob",
         example = "{command_name} show @device",

@@ -23,7 +23,7 @@ use std::{
 };
 
 use ::log::LevelFilter;
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     at::{
@@ -52,7 +52,7 @@ mod tests;
 ///
 /// The secret is read from --secret-file, else from the environment variable NOPORTS_SECRET, else
 /// from stdin. The key file's path is printed on stdout.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} @alice --secret-file secret --root localhost:6400 --ca ca.pem",
     error_code(1, "failed, or activated already"),
@@ -63,7 +63,7 @@ mod tests;
     error_code(6, "the secret was refused"),
     error_code(11, "a TLS certificate is not trusted here")
 )]
-struct Args {
+pub(crate) struct Args {
     /// the atSign to activate
     #[argh(positional)]
     atsign: String,

@@ -14,7 +14,7 @@
 
 use std::{path::Path, process::ExitCode, thread};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     cli::{self, Console, Failure, exit},
@@ -32,7 +32,7 @@ mod keep;
 mod serve;
 
 /// Host atSigns: an atDirectory and one atServer for each of them.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} serve --data atserver --port 6400",
     example = "{command_name} add @alice --data atserver",
@@ -40,12 +40,12 @@ mod serve;
     error_code(2, "the command line was wrong"),
     error_code(4, "status: no server is running")
 )]
-struct Args {
+pub(crate) struct Args {
     #[argh(subcommand)]
     what: Subcommand,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum Subcommand {
     Serve(Serve),

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_global_executor::GlobalExecutorConfig;
 use async_std::task::block_on;
 use log::LevelFilter;
@@ -153,8 +153,8 @@ fn classic(words: &[&str]) -> Option<Vec<String>> {
 }
 
 /// carries one session between a local stream and a rendezvous
-#[derive(FromArgs, Debug)]
-struct Args {
+#[derive(FromArgs, ArgsInfo, Debug)]
+pub(crate) struct Args {
     /// host of the rendezvous
     #[argh(option, short = 'h', arg_name = "host")]
     host: String,

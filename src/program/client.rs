@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use futures_lite::future;
 use log::{LevelFilter, info, warn};
 
@@ -59,7 +59,7 @@ mod login;
 
 with_account! {
     /// Opens an ssh session to a device that has no open port.
-    #[derive(FromArgs)]
+    #[derive(FromArgs, ArgsInfo)]
     struct Args {
         /// the device's atSign
         #[argh(option)]

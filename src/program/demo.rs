@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_process::{Child, Command, Stdio};
 use async_std::{
     future::timeout,
@@ -46,8 +46,8 @@ const DEVICE: &str = "@device";
 const RENDEZVOUS: &str = "@rendezvous";
 
 /// Shows the whole story on this machine: own atServer, device, client, ssh.
-#[derive(FromArgs)]
-struct Args {
+#[derive(FromArgs, ArgsInfo)]
+pub(crate) struct Args {
     /// leave the world running afterwards, and print commands to try
     #[argh(switch)]
     keep: bool,

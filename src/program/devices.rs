@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_std::{channel::bounded, future::timeout, task};
 use futures_lite::future::{or, pending, zip};
 use log::{LevelFilter, debug};
@@ -56,7 +56,7 @@ const AT_ONCE: usize = 16;
 
 with_account! {
     /// Lists the devices you may use, and which of them answer.
-    #[derive(FromArgs)]
+    #[derive(FromArgs, ArgsInfo)]
     struct Args {
         /// only the devices of this atSign (default: all that have told you about themselves)
         #[argh(option)]

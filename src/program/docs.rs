@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::APPLETS;
 use crate::{
@@ -36,17 +36,17 @@ const FISH: &str = include_str!("../../packaging/completions/noports.fish");
 const WITH_SERVICE: [&str; 4] = ["daemon", "rendezvous", "policy", "atserver"];
 
 /// Manual pages, and completions for shells.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} all /usr/local/share",
     example = "{command_name} bash > /etc/bash_completion.d/noports"
 )]
-struct Args {
+pub(crate) struct Args {
     #[argh(subcommand)]
     what: Subcommand,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum Subcommand {
     Man(Man),
@@ -57,7 +57,7 @@ enum Subcommand {
 }
 
 /// Write the manual pages into a folder, and print their paths.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "man")]
 struct Man {
     /// the folder
@@ -66,22 +66,22 @@ struct Man {
 }
 
 /// Print the completions for bash.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "bash")]
 struct Bash {}
 
 /// Print the completions for zsh.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "zsh")]
 struct Zsh {}
 
 /// Print the completions for fish.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "fish")]
 struct Fish {}
 
 /// Write everything below a folder such as /usr/share, where man and the shells look, and print the paths.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "all")]
 struct All {
     /// the folder

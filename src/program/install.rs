@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::{atserver, daemon, policy, rendezvous, service};
 use crate::{
@@ -58,13 +58,13 @@ const VERIFY: [(&str, Verify); 4] = [
 ///
 /// All other flags are the program's own and are what it will be started with; they are tried before anything is
 /// changed. As root it becomes a service of the machine, else one of your own.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} --as @device --manager @me",
     example = "{command_name} --as @device --manager @me --dry-run",
     error_code(4, "it is installed and runs, but is not connected yet")
 )]
-struct Args {
+pub(crate) struct Args {
     /// user to run as (default: who owns the keys that are named, else who called sudo)
     #[argh(option, arg_name = "user")]
     run_as: Option<String>,
@@ -95,8 +95,8 @@ struct Args {
 }
 
 /// Stop this program's service and remove it. Keys and data stay, and so do sessions.
-#[derive(FromArgs, Debug)]
-struct Uninstall {
+#[derive(FromArgs, ArgsInfo, Debug)]
+pub(crate) struct Uninstall {
     /// the service of this name
     #[argh(option, arg_name = "name")]
     instance: Option<String>,

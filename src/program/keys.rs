@@ -14,7 +14,7 @@ use std::{
 };
 
 use ::log::LevelFilter;
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     at::AtSign,
@@ -26,7 +26,7 @@ use crate::{
 const SHORT: usize = 12;
 
 /// Protect a key file with a pass phrase, change the phrase, or take it away.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} protect @alice",
     example = "{command_name} unprotect @alice --out plain.atKeys",
@@ -38,7 +38,7 @@ const SHORT: usize = 12;
         "the key file is missing, the phrase does not open it, or it cannot be written"
     )
 )]
-struct Args {
+pub(crate) struct Args {
     /// protect or unprotect
     #[argh(positional)]
     word: String,

@@ -10,7 +10,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, thread};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
 use crate::{
@@ -31,19 +31,19 @@ mod serve;
 mod source;
 
 /// Decides for daemons who may use them.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name} serve --as @policy --rules policy.yaml",
     example = "{command_name} check @alice @my_device pi --rules policy.yaml",
     error_code(2, "the command line or the rules are wrong"),
     error_code(8, "check: it is not allowed")
 )]
-struct Args {
+pub(crate) struct Args {
     #[argh(subcommand)]
     what: Subcommand,
 }
 
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 enum Subcommand {
     Serve(ServeRules),
@@ -52,7 +52,7 @@ enum Subcommand {
 
 with_account! {
     /// Answer daemons until told to end; a changed file is read again, SIGHUP reads at once.
-    #[derive(FromArgs)]
+    #[derive(FromArgs, ArgsInfo)]
     #[argh(subcommand, name = "serve")]
     struct ServeRules {
         /// the policy's atSign (default: the only one with keys here)

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_std::net::{TcpListener, TcpStream};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use miniserde::json;
@@ -55,8 +55,8 @@ const KEY_STREAM: &str = "d4882632fcf34aecbfe8b22e60ac76b30c5cc52e9ae5c8be6e2430
 const KEY_FILE: &str = "5236592bd33900e249edd65dbe5b60514da3061993e9cee64f68c229f11bffc8";
 
 /// Checks that this executable works on this machine: ciphers, keys, TLS, sockets, the store.
-#[derive(FromArgs)]
-struct Args {
+#[derive(FromArgs, ArgsInfo)]
+pub(crate) struct Args {
     /// one JSON line per part, on stdout
     #[argh(switch)]
     json: bool,

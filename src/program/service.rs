@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use miniserde::json;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The services of this machine: how they are, and a new start.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} status",
     example = "{command_name} restart",
@@ -26,12 +26,12 @@ use crate::{
     error_code(1, "one of them does not run, or there is none"),
     error_code(4, "all run, but one of them is not connected")
 )]
-struct Args {
+pub(crate) struct Args {
     #[argh(subcommand)]
     what: Subcommand,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum Subcommand {
     Status(Status),
@@ -39,7 +39,7 @@ enum Subcommand {
 }
 
 /// Tell how they are.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "status")]
 struct Status {
     /// only those of these programs (default: all)
@@ -51,7 +51,7 @@ struct Status {
 }
 
 /// Start them anew, for instance after an upgrade. Sessions live on.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "restart")]
 struct Restart {
     /// only those of these programs (default: all)
@@ -63,12 +63,12 @@ struct Restart {
 }
 
 /// Tell whether this program's service is installed, runs, and is connected.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     error_code(1, "it is not installed, or does not run"),
     error_code(4, "it runs, but is not connected")
 )]
-struct OfProgram {
+pub(crate) struct OfProgram {
     /// one line of JSON
     #[argh(switch)]
     json: bool,

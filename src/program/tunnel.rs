@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_std::{channel, net::TcpListener, task};
 use log::{LevelFilter, info, warn};
 
@@ -61,7 +61,7 @@ const MAX_FORWARDS: usize = 16;
 
 with_account! {
     /// Opens any TCP port near a device, on a port here.
-    #[derive(FromArgs)]
+    #[derive(FromArgs, ArgsInfo)]
     struct Args {
         /// the device's atSign
         #[argh(option)]

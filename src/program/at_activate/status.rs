@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     at::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How far is an atSign? The exit code tells.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     error_code(0, "activated"),
     error_code(1, "its atServer is there, but has no keys yet"),
@@ -22,7 +22,7 @@ use crate::{
     error_code(3, "the atDirectory does not know it"),
     error_code(4, "the atDirectory cannot be reached")
 )]
-struct Args {
+pub(crate) struct Args {
     /// the atSign
     #[argh(positional)]
     atsign: String,

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use miniserde::json;
 
 use crate::{
@@ -29,7 +29,7 @@ use super::{
 };
 
 /// Host one more atSign; prints its one-time activation secret.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "add")]
 pub(super) struct Add {
     /// the atSign
@@ -47,7 +47,7 @@ pub(super) struct Add {
 }
 
 /// List the hosted atSigns.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "list")]
 pub(super) struct List {
     /// folder of all data
@@ -59,7 +59,7 @@ pub(super) struct List {
 }
 
 /// Host an atSign no longer. All its data is lost.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "remove")]
 pub(super) struct Remove {
     /// the atSign
@@ -77,7 +77,7 @@ pub(super) struct Remove {
 }
 
 /// Tell whether a server runs, and where.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "status")]
 pub(super) struct Show {
     /// folder of all data
@@ -89,7 +89,7 @@ pub(super) struct Show {
 }
 
 /// Print the certificate of the authority, for clients' --ca; during a rotation, of both.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "export-ca")]
 pub(super) struct ExportCa {
     /// folder of all data

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     cli::{Console, Failure, Outcome, exit},
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Copy everything into a new file, also while the server runs. It holds private keys: keep it safe.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "backup")]
 pub(super) struct Backup {
     /// the new file
@@ -34,7 +34,7 @@ pub(super) struct Backup {
 }
 
 /// Make the data folder what it was at the backup. The server must not be running.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "restore")]
 pub(super) struct Restore {
     /// the backup
@@ -52,7 +52,7 @@ pub(super) struct Restore {
 }
 
 /// Replace the authority: first make the next one beside it, then, once all clients have both, finish.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "rotate-ca")]
 pub(super) struct RotateCa {
     /// folder of all data

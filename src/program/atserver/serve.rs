@@ -7,7 +7,7 @@ use std::{
 };
 
 use ::log::{LevelFilter, info};
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_std::net::TcpListener;
 use futures_lite::future;
 
@@ -36,7 +36,7 @@ use super::{
 const DIRECTORY_PORT: u16 = 64;
 
 /// Serve until SIGTERM or SIGINT.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "serve")]
 pub(super) struct Serve {
     /// folder of all data (default: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver)

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
 use super::{DaemonOptions, KeyOptions, Ssh, TemporaryKeyRule, serve};
@@ -21,7 +21,7 @@ const MAX_MANAGERS: usize = 1000;
 
 with_account! {
     /// Waits on a device for sessions; opens no port.
-    #[derive(FromArgs)]
+    #[derive(FromArgs, ArgsInfo)]
     struct Args {
         /// the device's atSign (default: the only one with keys here)
         #[argh(option, long = "as")]

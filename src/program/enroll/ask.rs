@@ -9,7 +9,7 @@ use std::{
 };
 
 use ::log::{LevelFilter, info};
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_std::{future::timeout, task};
 
 use crate::{
@@ -49,7 +49,7 @@ const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
 ///
 /// The code is read from --code-file, else from the environment variable NOPORTS_CODE, else from stdin. The
 /// new key file's path is printed on stdout. A run that was ended goes on where it was.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} @alice --device kitchen",
     example = "{command_name} otp @alice",
@@ -64,7 +64,7 @@ const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
     error_code(10, "the keys that came do not belong to the atSign"),
     error_code(11, "a TLS certificate is not trusted here")
 )]
-struct Args {
+pub(crate) struct Args {
     /// the atSign to get keys for
     #[argh(positional)]
     atsign: String,

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use ::log::LevelFilter;
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     at::{AtSign, Verb, client::Link},
@@ -46,7 +46,7 @@ with_account! {
     /// otp: the atServer makes it, for one request, good for five minutes; it is printed on stdout.
     /// spp: sets a code for many requests; it is read from --code-file, NOPORTS_CODE or stdin.
     /// A code allows nothing but to ask: every request still has to be approved.
-    #[derive(FromArgs, Debug)]
+    #[derive(FromArgs, ArgsInfo, Debug)]
     struct Args {
         /// the atSign
         #[argh(positional)]

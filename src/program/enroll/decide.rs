@@ -6,7 +6,7 @@ use std::{
 };
 
 use ::log::LevelFilter;
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     at::{AtSign, client::Client, enrolment::Enrollment},
@@ -30,7 +30,7 @@ with_account! {
     ///
     /// Which one is said by its id, or by the short code that the new device shows. Nothing beyond --grant is
     /// granted unless somebody looks at it and says yes: * and __manage reach all of the atSign.
-    #[derive(FromArgs, Debug)]
+    #[derive(FromArgs, ArgsInfo, Debug)]
     struct Args {
         /// the atSign
         #[argh(positional)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use miniserde::json;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 use super::source::read_rules_now;
 
 /// Explain a decision, without any network.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "check")]
 pub(super) struct Args {
     /// who wants to use the device

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use log::{LevelFilter, warn};
 
 use super::{MAX_SESSIONS, RendezvousOptions, address, serve};
@@ -24,7 +24,7 @@ use crate::{
 
 with_account! {
     /// The meeting point: joins two outbound sockets.
-    #[derive(FromArgs)]
+    #[derive(FromArgs, ArgsInfo)]
     struct Args {
         /// the rendezvous' atSign (default: the only one with keys here)
         #[argh(option, long = "as")]
