@@ -61,7 +61,7 @@ fn a_newcomer_is_told_what_there_is() {
             overview.starts_with("noports reaches a device that has no open port.\n"),
             "{overview}"
         );
-        for applet in noports::program::APPLETS {
+        for applet in noports::program::PROGRAMS {
             // Those without a line of their own are not shown.
             assert_eq!(
                 overview.contains(&format!("\n  {:<11} {}", applet.name, applet.about)),

@@ -478,7 +478,7 @@ fn every_program_has_a_page_and_shells_can_read_their_scripts() {
             command
         })
         .await;
-        for applet in noports::program::APPLETS
+        for applet in noports::program::PROGRAMS
             .iter()
             .filter(|a| !a.about.is_empty())
         {

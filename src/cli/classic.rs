@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use super::{
     Failure, Given, Voice,
     account::environment,
-    config::{self, Origin, Setting},
-    print_err, version,
+    config, print_err,
+    settings::{Origin, Setting, Settings},
+    version,
 };
 use crate::sys::paths;
 
@@ -193,8 +194,8 @@ pub struct Run {
     pub remarks: Vec<String>,
     /// What came besides flags.
     pub given: Given,
-    /// The file that some of the words came from.
-    pub origin: Option<Origin>,
+    /// What it was told, and where.
+    pub settings: Settings,
 }
 
 /// What a command line is read in front of; tests bring their own.
@@ -233,7 +234,7 @@ pub fn understand(link: &str, words: &[&str]) -> Result<Meaning, Failure> {
             words: words.iter().map(|&word| word.to_owned()).collect(),
             remarks: Vec::new(),
             given: Given::default(),
-            origin: None,
+            settings: Settings::default(),
         }));
     }
     let around = Surroundings {
@@ -242,6 +243,19 @@ pub fn understand(link: &str, words: &[&str]) -> Result<Meaning, Failure> {
         yaml: sshnpd_yaml::USUAL.into(),
     };
     program(link, words).meaning(link, words, &around)
+}
+
+/// Our flag for a classic one of the same program: `-f` of `sshnp` is `--as` of `client`.
+pub fn ours(program: &str, word: &str) -> Option<&'static str> {
+    let program = PROGRAMS.iter().find(|classic| classic.ours == program)?;
+    let rows = program.tables.iter().flat_map(|table| table.iter());
+    let name = word.trim_start_matches('-');
+    let is_meant = |row: &&ClassicOption| match word.strip_prefix("--") {
+        Some(long) => row.0.contains(&long),
+        None => row.1 != 0 && name == char::from(row.1).to_string(),
+    };
+    let found: Vec<&ClassicOption> = rows.filter(is_meant).collect();
+    found.iter().find_map(|row| row.2.ours())
 }
 
 fn program(link: &str, words: &[&str]) -> &'static ClassicProgram {
@@ -267,13 +281,19 @@ pub fn yaml_settings(path: &Path, text: &str, given: &mut Given) -> Result<Vec<S
     for remark in remarks {
         print_err(&format!("{name}, {remark}"));
     }
-    settings(&[tables::DAEMON, tables::SERVICE, COMMON], &words, given)
-        .map_err(|(line, why)| bad(&format!("line {line}: {}", why.message)))
+    settings(
+        &[tables::DAEMON, tables::SERVICE, COMMON],
+        path,
+        &words,
+        given,
+    )
+    .map_err(|(line, why)| bad(&format!("line {line}: {}", why.message)))
 }
 
 /// Each word alone, in our terms. A phrase is kept aside.
 fn settings(
     tables: &[&[ClassicOption]],
+    path: &Path,
     words: &[FileOption],
     given: &mut Given,
 ) -> Result<Vec<Setting>, (usize, Failure)> {
@@ -285,9 +305,9 @@ fn settings(
             given.phrase = Some(phrase);
         }
         all.extend(read.ours.into_iter().map(|(name, value)| Setting {
-            line: word.line,
             name: name.trim_start_matches('-').to_owned(),
             value,
+            origin: Origin::File(path.to_owned(), word.line),
         }));
     }
     Ok(all)
@@ -323,14 +343,17 @@ impl ClassicProgram {
             return Err(Failure::misuse(why).hint("what is for ssh stands behind --"));
         }
         let mut remarks = Vec::new();
-        let (mut all, mut origin) = (Translated::default(), None);
+        let (mut all, mut settings) = (Translated::default(), Settings::default());
         if let Some((path, of_file)) = self.file(line.config.as_deref(), around, &mut remarks)? {
-            let (began, mut settings) = behind_a_file(&tables, &path, &of_file)?;
+            let (began, mut of_file) = behind_a_file(&tables, &path, &of_file)?;
             all = began;
-            settings.retain(|setting| !line.has(&format!("--{}", setting.name)));
+            of_file.retain(|setting| !line.has(&format!("--{}", setting.name)));
             let values = line.ours.iter().filter_map(|(_, value)| value.as_deref());
             let typed = words.iter().copied().chain(values).map(str::to_owned);
-            origin = Some(Origin::new(&path, settings, typed.collect()));
+            settings = Settings {
+                inherited: of_file,
+                typed: typed.collect(),
+            };
         }
         all.read(&tables, words, |_| Ok(()))?;
         remarks.extend(self.remarks(link, &line, &all));
@@ -352,7 +375,7 @@ impl ClassicProgram {
             words: front.chain(all.print()).collect(),
             remarks,
             given,
-            origin,
+            settings,
         }))
     }
 
@@ -444,7 +467,7 @@ fn behind_a_file(
         let read = all.read_on(tables, &[&word.text]);
         read.map_err(|why| in_file(word.line, why))?;
     }
-    let settings = settings(tables, words, &mut Given::default());
+    let settings = settings(tables, path, words, &mut Given::default());
     let settings = settings.map_err(|(line, why)| in_file(line, why))?;
     Ok((all, settings))
 }

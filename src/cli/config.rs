@@ -26,21 +26,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use argh::FromArgs;
-
-use super::{Failure, exit};
+use super::{
+    Failure, exit,
+    grammar::{Grammar, repeats, value_of},
+    near::nearest,
+    settings::{Origin, Setting},
+    words::CommandLine,
+};
 use crate::sys::paths;
-
-use flags::Flags;
-pub use origin::{Origin, Setting};
-
-mod flags;
-mod origin;
 
 /// Longest file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 /// Where the machine's files are.
 const MACHINE: &str = "/etc/noports";
+/// The flag that names the file, without its `--`.
+pub const NAME: &str = "config";
 /// Names the file; empty: there is none.
 const VARIABLE: &str = "NOPORTS_CONFIG";
 /// Programs that have such a file, and the word behind their name that it is for.
@@ -64,93 +64,63 @@ const VARIABLES: &[(&str, &str)] = &[
     ("passphrase-file", "NOPORTS_PASSPHRASE"),
 ];
 
-/// What is wrong in a file, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {why}")]
-pub struct BadSetting {
-    /// Counted from 1.
-    pub line: usize,
-    /// What is wrong there.
-    pub why: String,
-}
-
 /// Reads a classic program's file: its path, its text.
 type Foreign<'a> = &'a mut dyn FnMut(&Path, &str) -> Result<Vec<Setting>, Failure>;
 
-/// Adds to a command line what a file says, and tells which of its lines count. `name` is what help calls the
-/// program, word by word; `yaml` reads the classic daemon's file.
+/// What stands in a file and in the environment and was not typed; `program` is its name among ours, `yaml` reads the
+/// classic daemon's file. Takes `--config` out of what was typed.
 ///
 /// # Errors
 /// A misuse that names the file, the line and what is wrong there.
-pub fn extend<T: FromArgs>(
-    name: &[&str],
-    words: &mut Vec<String>,
+pub fn inherited(
+    program: &str,
+    grammar: &Grammar,
+    line: &mut CommandLine,
     yaml: Foreign,
-) -> Result<Option<Origin>, Failure> {
-    let args: Vec<&str> = words.iter().map(String::as_str).collect();
-    let Some((program, word)) = program(name, &args) else {
-        return Ok(None);
+) -> Result<Vec<Setting>, Failure> {
+    let named = line.settings.iter().rfind(|setting| setting.name == NAME);
+    let named = named.and_then(|setting| setting.value.clone());
+    line.settings.retain(|setting| setting.name != NAME);
+    let file = named.map(PathBuf::from).or_else(|| usual(program));
+    let mut settings = match file {
+        Some(path) => read(&path, program, grammar, yaml)?,
+        None => Vec::new(),
     };
-    let below = usize::from(word.is_some());
-    let help = [&args[..below], &["--help"]].concat();
-    let Err(help) = T::from_args(name, &help) else {
-        return Ok(None);
-    };
-    let flags = Flags::of(&help.output);
-    let line = flags.read(&args[below..]);
-    if line.dangling {
-        return Err(Failure::misuse("--config needs a file").hint("--config FILE"));
-    }
-    let given = line.given;
-    let named = line
-        .config
-        .map(|(at, file)| (below + at, PathBuf::from(file)));
-    let path = if let Some((at, file)) = named {
-        words.drain(at..at + 2);
-        file
-    } else if let Some(file) = usual(program) {
-        file
-    } else {
-        return Ok(None);
-    };
-    let mut settings = read(&path, program, &flags, yaml)?;
-    settings.retain(|setting| {
-        let variable = VARIABLES.iter().find(|row| row.0 == setting.name);
-        let from_outside = variable.is_some_and(|row| is_set(row.1));
-        !from_outside && !given.contains(&setting.name)
+    let variables = variables(grammar);
+    settings.retain(|setting| !variables.iter().any(|own| own.name == setting.name));
+    settings.extend(variables);
+    settings.retain(|setting| !line.has(&setting.name));
+    Ok(settings)
+}
+
+/// The variables that stand for flags of this program and are set.
+pub fn variables(grammar: &Grammar) -> Vec<Setting> {
+    let set = VARIABLES.iter().filter(|row| grammar.flag(row.0).is_some());
+    let set = set.filter_map(|(name, variable)| {
+        let value = env::var(variable).ok().filter(|value| !value.is_empty())?;
+        // A phrase is no text for a message.
+        let value = (*name != "passphrase-file").then_some(value);
+        Some(Setting {
+            name: (*name).to_owned(),
+            value,
+            origin: Origin::Variable(variable),
+        })
     });
-    let mut added = Vec::new();
-    for setting in &settings {
-        added.push(format!("--{}", setting.name));
-        added.extend(setting.value.as_deref().map(at_home));
-    }
-    let variables = VARIABLES.iter().filter_map(|row| env::var(row.1).ok());
-    let elsewhere = words.iter().cloned().chain(variables).collect();
-    words.splice(below..below, added);
-    Ok(Some(Origin::new(&path, settings, elsewhere)))
+    set.collect()
 }
 
 /// What is said about files under a program's help.
-pub fn help(name: &[&str], args: &[&str]) -> String {
-    match program(name, args) {
-        None => String::new(),
-        Some((program, _)) => format!(
-            "\n\n--config FILE reads further flags from a file: one per line, without the --. Without it:\n\
-             $XDG_CONFIG_HOME/noports/{program}.conf or {MACHINE}/{program}.conf. The command line wins, then the\n\
-             environment."
-        ),
-    }
+pub fn help(program: &str) -> String {
+    format!(
+        "--config FILE reads further flags from a file: one per line, without the --. Without it: \
+         $XDG_CONFIG_HOME/noports/{program}.conf or {MACHINE}/{program}.conf. The command line wins, then the \
+         environment."
+    )
 }
 
-fn program(name: &[&str], args: &[&str]) -> Option<(&'static str, Option<&'static str>)> {
-    let last = name.last()?;
-    let found = PROGRAMS.iter().find(|row| row.0 == *last)?;
-    let fits = found.1.is_none_or(|below| args.first() == Some(&below));
-    (fits && name.len() > 1).then_some(*found)
-}
-
-fn is_set(variable: &str) -> bool {
-    env::var_os(variable).is_some_and(|value| !value.is_empty())
+/// Whether a program, or this word of it, has such a file.
+pub fn has_file(program: &str, word: Option<&str>) -> bool {
+    PROGRAMS.contains(&(program, word))
 }
 
 /// The file of somebody who names none on the command line.
@@ -168,6 +138,7 @@ fn usual(program: &str) -> Option<PathBuf> {
     own.into_iter().chain([machine]).find(|path| path.exists())
 }
 
+/// `~/` at a value's start is the home folder.
 fn at_home(value: &str) -> String {
     match (value.strip_prefix("~/"), paths::home()) {
         (Some(rest), Some(home)) => home.join(rest).display().to_string(),
@@ -175,7 +146,12 @@ fn at_home(value: &str) -> String {
     }
 }
 
-fn read(path: &Path, program: &str, flags: &Flags, yaml: Foreign) -> Result<Vec<Setting>, Failure> {
+fn read(
+    path: &Path,
+    program: &str,
+    grammar: &Grammar,
+    yaml: Foreign,
+) -> Result<Vec<Setting>, Failure> {
     let name = path.display();
     let text = text(path)?;
     let is_yaml = path
@@ -184,8 +160,8 @@ fn read(path: &Path, program: &str, flags: &Flags, yaml: Foreign) -> Result<Vec<
     if is_yaml && program == "daemon" {
         return yaml(path, &text);
     }
-    parse(&text, flags).map_err(|bad| {
-        Failure::misuse(format!("{name}, {bad}"))
+    parse(path, &text, grammar).map_err(|(line, why)| {
+        Failure::misuse(format!("{name}, line {line}: {why}"))
             .hint("one flag per line, as on the command line, without the --")
     })
 }
@@ -213,48 +189,58 @@ pub fn text(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn parse(text: &str, flags: &Flags) -> Result<Vec<Setting>, BadSetting> {
+/// The lines of a file; what is wrong, and on which line.
+fn parse(path: &Path, text: &str, grammar: &Grammar) -> Result<Vec<Setting>, (usize, String)> {
     let mut settings: Vec<Setting> = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let line_number = index + 1;
-        let bad = |why: String| BadSetting {
-            line: line_number,
-            why,
-        };
+        let number = index + 1;
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if line.contains(char::is_control) && line.contains(|c: char| c.is_control() && c != '\t') {
-            return Err(bad("a control character".to_owned()));
-        }
-        let (name, value) = line
-            .split_once(char::is_whitespace)
-            .map_or((line, None), |(name, value)| (name, Some(value.trim())));
-        let name = name.strip_prefix("--").unwrap_or(name);
-        let Some(flag) = flags.find(name) else {
-            let why = match name.split_once('=') {
-                Some((name, value)) => format!("write {name} {value}, without the ="),
-                None => format!("there is no flag {name:?}{}", flags.nearest(name)),
-            };
-            return Err(bad(why));
-        };
-        match (flag.takes_value, value) {
-            (true, None) => return Err(bad(format!("{name} needs a value"))),
-            (false, Some(_)) => return Err(bad(format!("{name} takes no value"))),
-            _ => {}
-        }
-        let first = settings.iter().find(|s| s.name == name);
-        if let Some(first) = first.filter(|_| !flag.repeats) {
-            return Err(bad(format!("{name} stands on line {} already", first.line)));
+        let (name, value) = flag(line, grammar).map_err(|why| (number, why))?;
+        let first = settings.iter().position(|other| other.name == name);
+        let once = grammar.flag(name).is_some_and(|flag| !repeats(flag));
+        if let Some(Origin::File(_, first)) = first.filter(|_| once).map(|at| &settings[at].origin)
+        {
+            return Err((number, format!("{name} stands on line {first} already")));
         }
         settings.push(Setting {
-            line: line_number,
             name: name.to_owned(),
-            value: value.map(str::to_owned),
+            value: value.map(at_home),
+            origin: Origin::File(path.to_owned(), number),
         });
     }
     Ok(settings)
+}
+
+fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str>), String> {
+    if line.contains(|c: char| c.is_control() && c != '\t') {
+        return Err("a control character".to_owned());
+    }
+    let (name, value) = line
+        .split_once(char::is_whitespace)
+        .map_or((line, None), |(name, value)| (name, Some(value.trim())));
+    let name = name.strip_prefix("--").unwrap_or(name);
+    let Some(flag) = grammar.flag(name).filter(|_| name != NAME) else {
+        return Err(match name.split_once('=') {
+            Some((name, value)) => format!("write {name} {value}, without the ="),
+            None => unknown(name, grammar),
+        });
+    };
+    match (value_of(flag).is_some(), value) {
+        (true, None) => Err(format!("{name} needs a value")),
+        (false, Some(_)) => Err(format!("{name} takes no value")),
+        _ => Ok((name, value)),
+    }
+}
+
+fn unknown(name: &str, grammar: &Grammar) -> String {
+    let near = nearest(name, grammar.flags().map(super::grammar::name_of));
+    let near = near
+        .first()
+        .map_or(String::new(), |near| format!("; {near}?"));
+    format!("there is no flag {name:?}{near}")
 }
 
 #[cfg(test)]
@@ -262,13 +248,39 @@ fn parse(text: &str, flags: &Flags) -> Result<Vec<Setting>, BadSetting> {
 mod tests {
     use crate::cli::config::*;
 
-    const HELP: &str = "Usage: noports x [--as <as>] [--manager <manager...>] [--hide] [-v]\n\nDoes it.\n\nOptions:\n  --as  who\n  -v, --verbose     log more\n";
+    use argh::{ArgsInfo, FromArgs};
+
+    /// for tests
+    #[derive(FromArgs, ArgsInfo)]
+    #[allow(dead_code)]
+    struct Ours {
+        /// who
+        #[argh(option, long = "as")]
+        as_: Option<String>,
+        /// whom
+        #[argh(option)]
+        manager: Vec<String>,
+        /// not seen
+        #[argh(switch)]
+        hide: bool,
+        /// log more
+        #[argh(switch, short = 'v')]
+        verbose: u8,
+    }
 
     fn read(text: &str) -> Result<String, String> {
-        let settings = parse(text, &Flags::of(HELP)).map_err(|bad| bad.to_string())?;
-        let words = settings.iter().map(|s| match &s.value {
-            Some(value) => format!("{}:{}={value}", s.line, s.name),
-            None => format!("{}:{}", s.line, s.name),
+        let grammar = Grammar::of::<Ours>("noports x");
+        let settings = parse(Path::new("f"), text, &grammar);
+        let settings = settings.map_err(|(line, why)| format!("line {line}: {why}"))?;
+        let words = settings.iter().map(|setting| {
+            let Origin::File(_, line) = &setting.origin else {
+                panic!("{setting:?}");
+            };
+            let value = setting
+                .value
+                .as_ref()
+                .map_or(String::new(), |value| format!("={value}"));
+            format!("{line}:{}{value}", setting.name)
         });
         Ok(words.collect::<Vec<_>>().join(" "))
     }
@@ -303,7 +315,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "[-=a-z@ #\n\t~é]{0,60}") {
-            let _ = parse(&text, &Flags::of(HELP));
+            let _ = read(&text);
         }
     }
 }

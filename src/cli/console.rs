@@ -8,14 +8,19 @@
 
 use std::{future::Future, path::Path, pin::Pin, process::ExitCode};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_global_executor::GlobalExecutorConfig;
 
 use super::{
     Failure, Given, Outcome, Phrases, Progress, Voice, classic,
     classic::Meaning,
-    config::{self, Origin},
-    exit, print_err, print_out,
+    config, exit,
+    grammar::{Grammar, Program},
+    help,
+    misuse::{self, Correction, complete, unknown_variables},
+    print_err, print_out,
+    settings::{Origin, Settings},
+    words::CommandLine,
 };
 
 /// Whoever started the program, and how it answers them.
@@ -24,8 +29,23 @@ pub struct Console {
     name: String,
     voice: Option<Voice>,
     given: Given,
-    /// The file that some of the flags came from.
-    origin: Option<Origin>,
+    /// What it was told, and where.
+    settings: Settings,
+    programs: &'static [Program],
+}
+
+/// Why a program ends before it begins.
+enum Early {
+    /// It was asked what it can do.
+    Help(String),
+    /// It was asked for something that cannot be.
+    Misuse(Failure),
+}
+
+impl From<Failure> for Early {
+    fn from(failure: Failure) -> Self {
+        Self::Misuse(failure)
+    }
 }
 
 impl Console {
@@ -55,7 +75,7 @@ impl Console {
                 run.remarks.iter().for_each(|remark| print_err(remark));
                 console.name = format!("noports {}", run.program);
                 console.given = run.given;
-                console.origin = run.origin;
+                console.settings = run.settings;
                 Ok((console, run.program, run.words))
             }
             Ok(Meaning::Tell(text)) => {
@@ -64,6 +84,13 @@ impl Console {
             }
             Err(failure) => Err(console.finish(false, Err(failure))),
         }
+    }
+
+    /// For one of these programs.
+    #[must_use]
+    pub fn among(mut self, programs: &'static [Program]) -> Self {
+        self.programs = programs;
+        self
     }
 
     /// For a word of the program's that has flags of its own.
@@ -120,57 +147,148 @@ impl Console {
     ///
     /// # Errors
     /// `Err` holds the exit code when there is nothing left to do: help was printed, or the misuse named.
-    pub fn parse<T: FromArgs>(&mut self, args: &[&str]) -> Result<T, ExitCode> {
-        let name = self.name.clone();
-        let name: Vec<&str> = name.split_whitespace().collect();
-        let mut args: Vec<String> = args.iter().map(|&word| word.to_owned()).collect();
-        // A classic program has read its own files already.
-        if !self.is_classic()
-            && let Err(failure) = self.extend::<T>(&name, &mut args)
-        {
-            return Err(self.finish(false, Err(failure)));
-        }
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        T::from_args(&name, &args).map_err(|early| {
-            let text = early.output.trim_end();
-            if early.status.is_err() {
-                return self.refuse(text);
+    pub fn parse<T: FromArgs + ArgsInfo>(&mut self, words: &[&str]) -> Result<T, ExitCode> {
+        let read = if self.is_classic() {
+            // Our words, made of classic ones, with their files read already.
+            self.build(words)
+        } else {
+            self.read(words)
+        };
+        read.map_err(|early| match early {
+            Early::Help(text) => {
+                print_out(&text);
+                ExitCode::from(exit::FINE)
             }
-            let files = match self.voice {
-                Some(_) => String::new(),
-                None => config::help(&name, &args),
-            };
-            print_out(&format!("{text}{files}"));
-            ExitCode::from(exit::FINE)
+            Early::Misuse(failure) => self.end(words.contains(&"--json"), &failure),
         })
     }
 
-    fn extend<T: FromArgs>(
+    fn read<T: FromArgs + ArgsInfo>(&mut self, words: &[&str]) -> Result<T, Early> {
+        let program = self.program();
+        let mut grammar = Grammar::of::<T>(&self.name);
+        if let Some(program) = program.filter(|own| self.name == format!("noports {}", own.name)) {
+            grammar = grammar.with_words(program);
+        }
+        let (below, rest) = if grammar.needs_word() {
+            let (word, below) = self.word_below(&grammar, words)?;
+            grammar = below;
+            (Some(word), words.get(1..).unwrap_or_default())
+        } else {
+            (None, words)
+        };
+        let name = program.map_or("", |program| program.name);
+        let has_file = config::has_file(name, below) && self.name.split(' ').count() == 2;
+        if has_file {
+            grammar = grammar.with_file();
+        }
+        let correction = Correction {
+            grammar: &grammar,
+            programs: self.programs,
+            ours: &|word| classic::ours(name, word),
+        };
+        let line = CommandLine::read(&grammar, rest);
+        let mut line = line.map_err(|bad| correction.failure(rest, &bad))?;
+        if line.help {
+            let files = if has_file {
+                config::help(name)
+            } else {
+                String::new()
+            };
+            return Err(Early::Help(help::text(&grammar, &files)));
+        }
+        if !line.has("quiet") {
+            unknown_variables()
+                .iter()
+                .for_each(|remark| print_err(&format!("{}: {remark}", self.name)));
+        }
+        self.inherit(name, &grammar, has_file, &mut line)?;
+        complete(&grammar, &line, &self.settings)?;
+        self.settings.typed = rest.iter().map(|&word| word.to_owned()).collect();
+        let of_file = self
+            .settings
+            .inherited
+            .iter()
+            .filter(|setting| matches!(setting.origin, Origin::File(..)));
+        let mut all = CommandLine {
+            settings: of_file.cloned().collect(),
+            ..CommandLine::default()
+        };
+        all.settings.append(&mut line.settings);
+        (all.plain, all.rest) = (line.plain, line.rest);
+        let canonical = all.canonical();
+        let words = below
+            .into_iter()
+            .chain(canonical.iter().map(String::as_str));
+        self.build(&words.collect::<Vec<_>>())
+    }
+
+    /// Which of our programs it is.
+    fn program(&self) -> Option<&'static Program> {
+        let own = self.name.split(' ').nth(1)?;
+        self.programs.iter().find(|program| program.name == own)
+    }
+
+    /// The word that has to stand first, and what follows it.
+    fn word_below<'a>(
+        &self,
+        grammar: &Grammar,
+        words: &[&'a str],
+    ) -> Result<(&'a str, Grammar), Early> {
+        let first = words.first().copied();
+        match first {
+            Some("--help" | "-h" | "help") => return Err(Early::Help(help::text(grammar, ""))),
+            Some(word) => {
+                if let Some(below) = grammar.below(word) {
+                    return Ok((word, below));
+                }
+            }
+            None => {}
+        }
+        Err(misuse::no_word(grammar, words).into())
+    }
+
+    /// What stands in a file or in the environment.
+    fn inherit(
         &mut self,
-        name: &[&str],
-        args: &mut Vec<String>,
+        program: &str,
+        grammar: &Grammar,
+        has_file: bool,
+        line: &mut CommandLine,
     ) -> Result<(), Failure> {
-        let given = &mut self.given;
-        let mut yaml = |path: &Path, text: &str| classic::yaml_settings(path, text, given);
-        self.origin = config::extend::<T>(name, args, &mut yaml)?;
+        self.settings.inherited = if has_file {
+            let given = &mut self.given;
+            let mut yaml = |path: &Path, text: &str| classic::yaml_settings(path, text, given);
+            config::inherited(program, grammar, line, &mut yaml)?
+        } else {
+            let mut variables = config::variables(grammar);
+            variables.retain(|setting| !line.has(&setting.name));
+            variables
+        };
         Ok(())
     }
 
-    /// What argh has to say against the command line.
-    fn refuse(&self, text: &str) -> ExitCode {
-        let text = self.with_place(text);
-        if let Some(voice) = &self.voice {
-            return voice.misuse(&text);
-        }
-        let name = &self.name;
-        print_err(&format!("{name}: {text}"));
-        print_err(&format!("  hint: {name} --help tells what is possible"));
-        ExitCode::from(exit::MISUSE)
+    /// Lets argh make the struct, from words that are each a flag, a value or an argument.
+    fn build<T: FromArgs>(&self, words: &[&str]) -> Result<T, Early> {
+        let name: Vec<&str> = self.name.split_whitespace().collect();
+        T::from_args(&name, words).map_err(|early| {
+            let text = early.output.trim_end();
+            if early.status.is_ok() {
+                return Early::Help(text.to_owned());
+            }
+            let text = self.with_place(text);
+            let told = if self.is_classic() {
+                text
+            } else {
+                misuse::plain(&text)
+            };
+            Failure::misuse(told)
+                .hint(format!("{} --help", self.name))
+                .into()
+        })
     }
 
     fn with_place(&self, message: &str) -> String {
-        let place = self.origin.as_ref().and_then(|file| file.place(message));
-        match place {
+        match self.settings.place(message) {
             Some(place) => format!("{place}: {message}"),
             None => message.to_owned(),
         }
@@ -185,8 +303,12 @@ impl Console {
         if failure.code == exit::MISUSE {
             failure.message = self.with_place(&failure.message);
         }
+        self.end(json, &failure)
+    }
+
+    fn end(&self, json: bool, failure: &Failure) -> ExitCode {
         if let Some(voice) = &self.voice {
-            return voice.fail(&failure);
+            return voice.fail(failure);
         }
         print_err(&format!("{}: {failure}", self.name));
         if let Some(hint) = &failure.hint {
@@ -199,7 +321,7 @@ impl Console {
     }
 
     /// Looks at a service's arguments with `look`, which starts nothing, and says what would keep it from starting.
-    pub fn verify<T: FromArgs>(
+    pub fn verify<T: FromArgs + ArgsInfo>(
         mut self,
         words: &[&str],
         look: impl FnOnce(&Self, T) -> Result<(), Failure>,

@@ -8,12 +8,17 @@
 //! ```
 //! A flag is described in one place: where it is declared.
 
+use std::process::ExitCode;
+
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
+
+use super::Console;
 
 /// What argh knows of a struct of flags.
 pub type Info = CommandInfoWithArgs;
 
 /// One program of the executable.
+#[derive(Debug)]
 pub struct Program {
     /// `noports NAME`
     pub name: &'static str,
@@ -25,9 +30,12 @@ pub struct Program {
     pub info: fn() -> Info,
     /// Words of its own that have flags of their own: `noports enroll approve`.
     pub words: &'static [Word],
+    /// Runs it with the words behind its name.
+    pub main: fn(Console, &[&str]) -> ExitCode,
 }
 
 /// A word behind a program's name.
+#[derive(Debug)]
 pub struct Word {
     /// As it is typed.
     pub name: &'static str,
@@ -37,13 +45,41 @@ pub struct Word {
     pub info: fn() -> Info,
 }
 
+/// A word whose flags are this struct's.
+pub const fn word<T: ArgsInfo>(name: &'static str, about: &'static str) -> Word {
+    Word {
+        name,
+        about,
+        info: T::get_args_info,
+    }
+}
+
+impl Program {
+    /// Whether this is one of its words.
+    pub fn takes(&self, word: &str) -> bool {
+        self.words.iter().any(|own| own.name == word)
+            || (self.info)().commands.iter().any(|sub| sub.name == word)
+    }
+}
+
 /// The flags and arguments of a program, or of a word of it.
 pub struct Grammar {
     /// What help calls it: `noports enroll approve`.
     pub name: String,
     info: Info,
     words: Vec<(&'static str, &'static str)>,
+    has_file: bool,
 }
+
+/// The flag of programs that have a file of flags; argh does not see it.
+static CONFIG: FlagInfo<'static> = FlagInfo {
+    kind: FlagInfoKind::Option { arg_name: "file" },
+    optionality: Optionality::Optional,
+    long: "--config",
+    short: None,
+    description: "file with further flags (or NOPORTS_CONFIG)",
+    hidden: false,
+};
 
 impl Grammar {
     /// Of this struct of flags.
@@ -53,10 +89,15 @@ impl Grammar {
 
     /// Of a program.
     pub fn of_program(program: &Program) -> Self {
-        let mut grammar = Self::new(&format!("noports {}", program.name), (program.info)());
+        Self::new(&format!("noports {}", program.name), (program.info)()).with_words(program)
+    }
+
+    /// With the words that the program itself looks for.
+    #[must_use]
+    pub fn with_words(mut self, program: &Program) -> Self {
         let own = program.words.iter().map(|word| (word.name, word.about));
-        grammar.words.extend(own);
-        grammar
+        self.words.extend(own);
+        self
     }
 
     /// Of a word of a program: one that argh knows as a sub-command, or one with a struct of its own.
@@ -77,7 +118,15 @@ impl Grammar {
             name: name.to_owned(),
             info,
             words,
+            has_file: false,
         }
+    }
+
+    /// The same for a program that has a file of flags.
+    #[must_use]
+    pub fn with_file(mut self) -> Self {
+        self.has_file = true;
+        self
     }
 
     /// Of a sub-command that argh knows.
@@ -126,7 +175,8 @@ impl Grammar {
 
     /// All flags but `--help`.
     pub fn flags(&self) -> impl Iterator<Item = &'static FlagInfo<'static>> {
-        let flags = self.info.flags.iter();
+        let config = self.has_file.then_some(&CONFIG);
+        let flags = self.info.flags.iter().chain(config);
         flags.filter(|flag| flag.long != "--help")
     }
 

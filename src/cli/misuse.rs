@@ -2,30 +2,53 @@
 //!
 //! Who types a flag of another program, of ssh or of the classic programs, hears where it belongs.
 
+use argh::Optionality;
+
 use super::{
     Failure,
     grammar::{Grammar, Program, name_of, value_of},
+    help::usage,
     near::nearest,
-    words::{BadWord, Fault},
+    settings::Settings,
+    words::{BadWord, CommandLine, Fault},
 };
 use crate::sys::ssh::shell_line;
 
 /// Flags of ssh that people type from habit.
 const OF_SSH: &str = "46AaCfGgKkMNnqsTtVvXxYyBbcDEeFIiJLlmOopPQRSWw";
 
-/// What a misuse is judged by.
-pub struct Surroundings<'a> {
+/// All variables that any of our programs reads.
+const VARIABLES: [&str; 15] = [
+    "NOPORTS_AS",
+    "NOPORTS_CA",
+    "NOPORTS_CODE",
+    "NOPORTS_CONFIG",
+    "NOPORTS_DATA",
+    "NOPORTS_DEBUG",
+    "NOPORTS_GENERATION",
+    "NOPORTS_KEYS",
+    "NOPORTS_LOG",
+    "NOPORTS_NEW_PASSPHRASE",
+    "NOPORTS_PASSPHRASE",
+    "NOPORTS_ROOT",
+    "NOPORTS_SECRET",
+    "NOPORTS_STATE",
+    "NOPORTS_VIA",
+];
+
+/// What a wrong word is judged by.
+pub(super) struct Correction<'a> {
     /// The program's words.
-    pub grammar: &'a Grammar,
+    pub(super) grammar: &'a Grammar,
     /// All programs.
-    pub programs: &'a [Program],
+    pub(super) programs: &'a [Program],
     /// Ours for a flag of the classic program of that name, if it has one: `-f` → `--as`.
-    pub ours: &'a dyn Fn(&str) -> Option<&'static str>,
+    pub(super) ours: &'a dyn Fn(&str) -> Option<&'static str>,
 }
 
-impl Surroundings<'_> {
+impl Correction<'_> {
     /// The failure for a word, among the words behind the program's name.
-    pub fn failure(&self, words: &[&str], bad: &BadWord) -> Failure {
+    pub(super) fn failure(&self, words: &[&str], bad: &BadWord) -> Failure {
         let name = &self.grammar.name;
         let corrected = |instead: &[&str]| self.corrected(words, bad.at, instead);
         match &bad.fault {
@@ -128,6 +151,102 @@ impl Surroundings<'_> {
             shell_line(&[before, instead, behind].concat())
         )
     }
+}
+
+/// Refuses a command line in which something is missing that neither a file nor the environment says.
+pub(super) fn complete(
+    grammar: &Grammar,
+    line: &CommandLine,
+    settings: &Settings,
+) -> Result<(), Failure> {
+    let example = || {
+        let example = grammar.examples().next();
+        example.unwrap_or_else(|| usage(grammar))
+    };
+    let said = |name: &str| line.has(name) || settings.inherited.iter().any(|own| own.name == name);
+    let mut required = grammar
+        .flags()
+        .filter(|flag| flag.optionality == Optionality::Required);
+    if let Some(flag) = required.find(|flag| !said(name_of(flag))) {
+        return Err(Failure::misuse(format!("{} is missing", flag.long)).hint(example()));
+    }
+    let arguments = grammar.positionals();
+    let mut needed = arguments.filter(|row| row.optionality == Optionality::Required);
+    match needed.nth(line.plain.len()) {
+        Some(argument) => {
+            Err(Failure::misuse(format!("<{}> is missing", argument.name)).hint(example()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The word that has to stand first is missing, or there is none of that name.
+pub(super) fn no_word(grammar: &Grammar, words: &[&str]) -> Failure {
+    let name = &grammar.name;
+    let known = || grammar.words().iter().map(|row| row.0);
+    let all = known().collect::<Vec<_>>().join(", ");
+    let Some((first, rest)) = words.split_first() else {
+        return Failure::misuse(format!("a word is missing: {all}")).hint(format!("{name} --help"));
+    };
+    if first.starts_with('-') {
+        let flag = first.trim_start_matches('-');
+        let flag = flag.split_once('=').map_or(flag, |(flag, _)| flag);
+        let has = |word: &&str| {
+            grammar
+                .below(word)
+                .is_some_and(|below| below.flag(flag).is_some())
+        };
+        let failure = Failure::misuse(format!("a word is missing before {first}: {all}"));
+        return match known().find(has) {
+            Some(word) => failure.hint(format!("{name} {word} {}", shell_line(words))),
+            None => failure.hint(format!("{name} --help")),
+        };
+    }
+    let failure = Failure::misuse(format!("there is no {first:?}; there is {all}"));
+    match nearest(first, known()).first() {
+        Some(near) if rest.is_empty() => failure.hint(format!("{name} {near}")),
+        Some(near) => failure.hint(format!("{name} {near} {}", shell_line(rest))),
+        None => failure.hint(format!("{name} --help")),
+    }
+}
+
+/// What argh says against a value, in fewer words.
+pub(super) fn plain(text: &str) -> String {
+    let parts = || {
+        let (before, rest) = text.split_once("Error parsing option '")?;
+        let (flag, rest) = rest.split_once("' with value '")?;
+        let (value, why) = rest.split_once("': ")?;
+        let why =
+            number(why).map_or_else(|| why.to_owned(), |why| format!("{value:?} is no {why}"));
+        Some(format!("{before}{flag}: {why}"))
+    };
+    parts().unwrap_or_else(|| text.to_owned())
+}
+
+/// The standard library's words for what is no number.
+fn number(why: &str) -> Option<&'static str> {
+    if why.starts_with("invalid digit") || why.starts_with("cannot parse integer") {
+        Some("whole number")
+    } else if why.starts_with("number too large") {
+        Some("number that is small enough")
+    } else {
+        None
+    }
+}
+
+/// Variables that look like ours and are none.
+pub(super) fn unknown_variables() -> Vec<String> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let strange =
+        names.filter(|name| name.starts_with("NOPORTS_") && !VARIABLES.contains(&name.as_str()));
+    strange
+        .map(
+            |name| match nearest(&name, VARIABLES).join(" or ").as_str() {
+                "" => format!("the variable {name} means nothing here"),
+                near => format!("the variable {name} means nothing here; {near}?"),
+            },
+        )
+        .collect()
 }
 
 fn is_of_ssh(word: &str) -> bool {

@@ -39,6 +39,7 @@ pub mod near;
 mod outcome;
 mod progress;
 mod secret;
+pub mod settings;
 mod voice;
 mod with_account;
 pub mod words;

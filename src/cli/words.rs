@@ -6,43 +6,12 @@
 //! What argh gets to see afterwards is always `--name value`; whatever it has to say against a value is then told of
 //! the place where that value stands.
 
-use std::{fmt, path::PathBuf};
-
 use argh::FlagInfo;
 
-use super::grammar::{Grammar, name_of, value_of};
-
-/// Where a value was said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// On the command line.
-    Typed,
-    /// In the environment.
-    Variable(&'static str),
-    /// In a file, on this line, counted from 1.
-    File(PathBuf, usize),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Typed => f.write_str("the command line"),
-            Self::Variable(name) => write!(f, "the variable {name}"),
-            Self::File(path, line) => write!(f, "{}, line {line}", path.display()),
-        }
-    }
-}
-
-/// A flag that was given, and its value if it takes one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// The flag without its `--`.
-    pub name: String,
-    /// What stands behind it.
-    pub value: Option<String>,
-    /// Where.
-    pub origin: Origin,
-}
+use super::{
+    grammar::{Grammar, name_of, value_of},
+    settings::{Origin, Setting},
+};
 
 /// A command line, read.
 #[derive(Debug, Default, PartialEq, Eq)]

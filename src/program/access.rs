@@ -25,7 +25,11 @@ use crate::{
         fault::Code,
         verb::{AccessList, Config},
     },
-    cli::{Console, Failure, Outcome, with_account},
+    cli::{
+        Console, Failure, Outcome,
+        grammar::{Word, word},
+        with_account,
+    },
     sys::{log, process},
     text::json::array,
 };
@@ -38,7 +42,6 @@ with_account! {
     #[argh(
         example = "{command_name} allow @device @alice @bob",
         example = "{command_name} show @device",
-        note = "{command_name} WORD @you, where WORD is\n  show      tell both lists\n  allow     add to the allow list: once it is not empty, nobody else gets in\n  disallow  take from it\n  block     add to the block list, which always wins,\n            and remove what they have sent\n  unblock   take from it\n  clear     remove what they have sent and is still kept; without names what\n            everybody else has",
         note = "Whoever is not let in can send nothing and read nothing; no request of theirs\n  reaches a daemon. Allow everybody a program deals with: for a daemon its\n  managers, its policy and the rendezvous, which looks up its public key; for a\n  client its devices and rendezvous; for a rendezvous clients and devices.",
         error_code(1, "failed, or the atServer knows no such list"),
         error_code(2, "the command line was wrong"),
@@ -65,7 +68,7 @@ with_account! {
 }
 
 /// What a word does: to which list, and whether it adds.
-const WORDS: [(&str, Option<(AccessList, bool)>); 6] = [
+const CHANGES: [(&str, Option<(AccessList, bool)>); 6] = [
     ("show", None),
     ("allow", Some((AccessList::Allow, true))),
     ("disallow", Some((AccessList::Allow, false))),
@@ -74,6 +77,25 @@ const WORDS: [(&str, Option<(AccessList, bool)>); 6] = [
     (CLEAR, None),
 ];
 const CLEAR: &str = "clear";
+
+/// What is done with the lists.
+pub(super) const WORDS: &[Word] = &[
+    word::<Args>("show", "tell both lists"),
+    word::<Args>(
+        "allow",
+        "add to the allow list: once it is not empty, nobody else gets in",
+    ),
+    word::<Args>("disallow", "take from it"),
+    word::<Args>(
+        "block",
+        "add to the block list, which always wins, and remove what they have sent",
+    ),
+    word::<Args>("unblock", "take from it"),
+    word::<Args>(
+        CLEAR,
+        "remove what they have sent and is still kept; without names what everybody else has",
+    ),
+];
 
 /// Runs the program; `args` without its name.
 pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
@@ -147,9 +169,9 @@ type ListChange = (AccessList, bool, Vec<AtSign>);
 
 /// What the words ask for.
 fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
-    let found = WORDS.iter().find(|row| row.0 == args.word);
+    let found = CHANGES.iter().find(|row| row.0 == args.word);
     let (word, change) = found.ok_or_else(|| {
-        let words: Vec<_> = WORDS.iter().map(|row| row.0).collect();
+        let words: Vec<_> = CHANGES.iter().map(|row| row.0).collect();
         Failure::misuse(format!("{:?} is none of {}", args.word, words.join(", ")))
             .hint("noports access show @you")
     })?;

@@ -83,8 +83,8 @@ pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
 }
 
 /// Whether it would start with these words; for a service, before it is installed. Changes nothing.
-pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    Console::new(name).verify(words, |_, args: Args| {
+pub fn verify(console: Console, words: &[&str]) -> ExitCode {
+    console.verify(words, |_, args: Args| {
         let Subcommand::Serve(args) = args.what else {
             return Ok(());
         };

@@ -75,6 +75,8 @@ pub use args::{main, verify};
 use known::RecentSessions;
 use session::RequestWord;
 
+pub(crate) use args::Args;
+
 mod args;
 mod known;
 mod publish;

@@ -15,7 +15,7 @@ use std::{
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::APPLETS;
+use super::PROGRAMS;
 use crate::{
     cli::{Console, Failure, exit, print_out},
     sys::{out, paths},
@@ -134,7 +134,7 @@ fn everything(share: &Path) -> Vec<(PathBuf, String)> {
         files.push((share.join(path), text.to_owned()));
     }
     // bash looks for a file of the command's own name.
-    for link in APPLETS.iter().flat_map(|applet| applet.links) {
+    for link in PROGRAMS.iter().flat_map(|applet| applet.links) {
         let file = share.join("bash-completion/completions").join(link);
         files.push((file, ". \"${BASH_SOURCE[0]%/*}/noports\"\n".to_owned()));
     }
@@ -154,7 +154,7 @@ fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
         day: now.split('T').next().unwrap_or_default(),
         version: concat!("noports ", env!("CARGO_PKG_VERSION")),
     };
-    let shown = || APPLETS.iter().filter(|applet| !applet.about.is_empty());
+    let shown = || PROGRAMS.iter().filter(|applet| !applet.about.is_empty());
     let programs: Vec<_> = shown().map(|a| (a.name.to_owned(), a.about)).collect();
     let mut files = vec![(folder.join("noports.1"), man::overview(&programs, edition))];
     for applet in shown() {

@@ -16,7 +16,10 @@
 
 use std::process::ExitCode;
 
-use crate::cli::Console;
+use crate::cli::{
+    Console,
+    grammar::{Word, word},
+};
 
 use action::Action;
 
@@ -30,6 +33,21 @@ mod manage;
 mod results;
 mod selection;
 mod show;
+
+pub(crate) use ask::Args as AskArgs;
+
+/// Words for a device that has keys; the flags of each.
+pub(super) const WORDS: &[Word] = &[
+    word::<codes::Args>("otp", "make a code for one request"),
+    word::<codes::Args>("spp", "set a code for many requests"),
+    word::<decide::Args>("list", "show enrolments"),
+    word::<decide::Args>("approve", "show what a device asks for, and grant it"),
+    word::<decide::Args>("auto", "wait for requests, and approve those that fit"),
+    word::<decide::Args>("deny", "refuse a request"),
+    word::<decide::Args>("revoke", "take an enrolment back"),
+    word::<decide::Args>("unrevoke", "give it back"),
+    word::<decide::Args>("delete", "forget a denied or revoked one"),
+];
 
 /// Runs the program; `args` without its name.
 pub fn main(console: Console, args: &[&str]) -> ExitCode {

@@ -45,7 +45,7 @@ const SWITCHES: [&str; 7] = [
 ];
 
 /// Looks at a program's words and keys as its start would, and starts nothing.
-type Verify = fn(&str, &[&str]) -> ExitCode;
+type Verify = fn(Console, &[&str]) -> ExitCode;
 /// That of each program that can be a service.
 const VERIFY: [(&str, Verify); 4] = [
     ("daemon", daemon::verify),
@@ -112,26 +112,25 @@ pub(crate) struct Uninstall {
 }
 
 /// Whether the words of this program ask for its service; if so, does what they ask.
-pub fn main(applet: &str, words: &[&str]) -> Option<ExitCode> {
+pub fn main(console: &Console, applet: &str, words: &[&str]) -> Option<ExitCode> {
     let program = Program::named(applet)?;
     let (word, rest) = words.split_first()?;
-    let name = format!("noports {applet} {word}");
+    let console = console.clone();
     Some(match *word {
-        "install" => install_main(&name, program, rest),
-        "uninstall" => uninstall_main(&name, program, rest),
+        "install" => install_main(console.word(word), program, rest),
+        "uninstall" => uninstall_main(console.word(word), program, rest),
         // The atServer's own `status` asks the server itself.
-        "status" if applet != "atserver" => service::of_program(&name, program, rest),
+        "status" if applet != "atserver" => service::of_program(console.word(word), program, rest),
         "verify" => {
             let (_, verify) = VERIFY.iter().find(|row| row.0 == applet)?;
             let words = [&program.serve[1..], rest].concat();
-            verify(&format!("noports {applet}"), &words)
+            verify(console, &words)
         }
         _ => return None,
     })
 }
 
-fn install_main(name: &str, program: &'static Program, words: &[&str]) -> ExitCode {
-    let mut console = Console::new(name);
+fn install_main(mut console: Console, program: &'static Program, words: &[&str]) -> ExitCode {
     let (ours, theirs) = split(words);
     let args: Args = match console.parse(&ours) {
         Ok(args) => args,
@@ -303,8 +302,7 @@ impl Args {
     }
 }
 
-fn uninstall_main(name: &str, program: &'static Program, words: &[&str]) -> ExitCode {
-    let mut console = Console::new(name);
+fn uninstall_main(mut console: Console, program: &'static Program, words: &[&str]) -> ExitCode {
     let args: Uninstall = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,

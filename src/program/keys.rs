@@ -18,7 +18,11 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     at::AtSign,
-    cli::{self, Console, Failure, Outcome, Phrases, exit, keystore, refuse_overwriting},
+    cli::{
+        self, Console, Failure, Outcome, Phrases, exit,
+        grammar::{Word, word},
+        keystore, refuse_overwriting,
+    },
     sys::{log, process},
 };
 
@@ -30,7 +34,6 @@ const SHORT: usize = 12;
 #[argh(
     example = "{command_name} protect @alice",
     example = "{command_name} unprotect @alice --out plain.atKeys",
-    note = "{command_name} WORD @alice, where WORD is\n  protect    set a phrase, or a new one in place of the old\n  unprotect  take it away; with --out from a copy only",
     error_code(1, "failed"),
     error_code(2, "the command line was wrong, or there is no new phrase"),
     error_code(
@@ -67,6 +70,12 @@ pub(crate) struct Args {
     #[argh(switch, short = 'v')]
     verbose: u8,
 }
+
+/// What is done with a key file.
+pub(super) const WORDS: &[Word] = &[
+    word::<Args>("protect", "set a phrase, or a new one in place of the old"),
+    word::<Args>("unprotect", "take it away; with --out from a copy only"),
+];
 
 /// Runs the program; `args` without its name.
 pub fn main(mut console: Console, args: &[&str]) -> ExitCode {

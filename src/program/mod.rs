@@ -20,7 +20,16 @@ use std::{
     process::ExitCode,
 };
 
-use crate::cli::{self, Console};
+use argh::ArgsInfo;
+
+use crate::{
+    cli::{
+        self, Console, Failure,
+        grammar::{Grammar, Program, Word, word},
+        near::nearest,
+    },
+    sys::ssh::shell_line,
+};
 
 pub mod access;
 pub mod activate;
@@ -42,189 +51,236 @@ pub mod selftest;
 pub mod service;
 pub mod tunnel;
 
-/// One program in the executable.
-pub struct Applet {
-    /// `noports NAME`
-    pub name: &'static str,
-    /// Names of links that mean this program, with the classic command line.
-    pub links: &'static [&'static str],
-    /// One line for the overview; empty = not shown.
-    pub about: &'static str,
-    main: fn(Console, &[&str]) -> ExitCode,
-}
+/// Words of a program that can be a service of the machine.
+const OF_SERVICE: &[Word] = &[INSTALL, UNINSTALL, STATUS];
+const INSTALL: Word = word::<install::Args>("install", "as a service of this machine");
+const UNINSTALL: Word = word::<install::Uninstall>("uninstall", "stop and remove the service");
+const STATUS: Word = word::<service::OfProgram>("status", "how the service is");
 
 /// All programs, in the order a newcomer meets them.
-pub const APPLETS: &[Applet] = &[
-    Applet {
+pub static PROGRAMS: &[Program] = &[
+    Program {
         name: "demo",
         links: &[],
         about: "the whole story on this machine: own atServer, device, client, ssh",
+        info: demo::Args::get_args_info,
+        words: &[],
         main: demo::main,
     },
-    Applet {
+    Program {
         name: "client",
         links: &["sshnp"],
         about: "open an ssh session to a device",
+        info: client::Args::get_args_info,
+        words: &[],
         main: client::main,
     },
-    Applet {
+    Program {
         name: "tunnel",
         links: &["npt"],
         about: "open any TCP port near a device, on a port here",
+        info: tunnel::Args::get_args_info,
+        words: &[],
         main: tunnel::main,
     },
-    Applet {
+    Program {
         name: "daemon",
         links: &["sshnpd"],
         about: "wait on a device for sessions; opens no port",
+        info: daemon::Args::get_args_info,
+        words: OF_SERVICE,
         main: daemon::main,
     },
-    Applet {
+    Program {
         name: "devices",
         links: &[],
         about: "list the devices you may use, and which of them answer",
+        info: devices::Args::get_args_info,
+        words: &[],
         main: devices::main,
     },
-    Applet {
+    Program {
         name: "rendezvous",
         links: &["srvd", "sshrvd"],
         about: "the meeting point: joins two outbound sockets",
+        info: rendezvous::Args::get_args_info,
+        words: OF_SERVICE,
         main: rendezvous::main,
     },
-    Applet {
+    Program {
         name: "policy",
         links: &["npp_file", "npp_atserver"],
         about: "decide for daemons who may use them",
+        info: policy::Args::get_args_info,
+        words: OF_SERVICE,
         main: policy::main,
     },
-    Applet {
+    Program {
         name: "activate",
         links: &["at_activate"],
         about: "make the first keys of an atSign",
+        info: activate::Args::get_args_info,
+        words: &[],
         main: activate::main,
     },
-    Applet {
+    Program {
         name: "enroll",
         links: &[],
         about: "keys for one more device; codes, approvals, revocations",
+        info: enroll::AskArgs::get_args_info,
+        words: enroll::WORDS,
         main: enroll::main,
     },
-    Applet {
+    Program {
         name: "keys",
         links: &[],
         about: "protect a key file with a pass phrase, or take it away",
+        info: keys::Args::get_args_info,
+        words: keys::WORDS,
         main: keys::main,
     },
-    Applet {
+    Program {
         name: "access",
         links: &[],
         about: "whom the atServer of your atSign lets in",
+        info: access::Args::get_args_info,
+        words: access::WORDS,
         main: access::main,
     },
-    Applet {
+    Program {
         name: "atserver",
         links: &[],
         about: "host atSigns yourself: atDirectory and atServers",
+        info: atserver::Args::get_args_info,
+        words: &[INSTALL, UNINSTALL],
         main: atserver::main,
     },
-    Applet {
+    Program {
         name: "service",
         links: &[],
         about: "services of this machine; made by noports daemon install",
+        info: service::Args::get_args_info,
+        words: &[],
         main: service::main,
     },
-    Applet {
+    Program {
         name: "docs",
         links: &[],
         about: "manual pages, and completions for shells",
+        info: docs::Args::get_args_info,
+        words: &[],
         main: docs::main,
     },
-    Applet {
+    Program {
         name: "bridge",
         links: &["srv", "sshrv"],
         about: "one end of a session (started by client and daemon)",
+        info: bridge::Args::get_args_info,
+        words: &[],
         main: bridge::main,
     },
-    Applet {
+    Program {
         name: "selftest",
         links: &[],
         about: "",
+        info: selftest::Args::get_args_info,
+        words: &[],
         main: selftest::main,
     },
+];
+
+/// What people call programs of ours by other names.
+const ALSO: &[(&str, &str)] = &[
+    ("ssh", "client"),
+    ("connect", "client"),
+    ("sshd", "daemon"),
+    ("up", "daemon"),
+    ("relay", "rendezvous"),
+    ("rvd", "rendezvous"),
+    ("forward", "tunnel"),
+    ("list", "devices"),
+    ("ls", "devices"),
+    ("server", "atserver"),
+    ("login", "enroll"),
+    ("register", "enroll"),
+    ("start", "service restart"),
+    ("restart", "service restart"),
+    ("status", "service status"),
+    ("install", "daemon install"),
+    ("completion", "docs"),
+    ("man", "docs man"),
 ];
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Invocation {
-    /// A program, how many words of argv its name took, and the classic link it was called by.
-    Applet {
-        index: usize,
-        used: usize,
-        classic: Option<&'static str>,
-    },
+    /// A program by its name among [`PROGRAMS`], and how many words of argv that name took.
+    Own(&'static str, usize),
+    /// A classic link, and the same.
+    Classic(&'static str, usize),
+    /// Help about a program, with the words behind its name.
+    HelpOn(&'static str, Vec<String>),
     Help,
     Version,
-    Unknown(String),
+    Unknown,
 }
 
-fn invocation(argv: &[&str]) -> Invocation {
+fn pick(argv: &[&str]) -> Invocation {
     let link = argv
         .first()
         .and_then(|path| Path::new(path).file_stem())
         .and_then(OsStr::to_str);
-    let by_link = |word: &str| {
-        APPLETS.iter().enumerate().find_map(|(index, applet)| {
-            let link = applet.links.iter().find(|link| **link == word)?;
-            Some((index, Some(*link)))
-        })
-    };
-    if let Some((index, classic)) = link.and_then(by_link) {
-        return Invocation::Applet {
-            index,
-            used: 1,
-            classic,
-        };
+    if let Some(link) = link.and_then(by_link) {
+        return Invocation::Classic(link, 1);
     }
     match argv.get(1).copied() {
-        None | Some("help" | "--help" | "-h") => Invocation::Help,
+        None | Some("--help" | "-h") => Invocation::Help,
         Some("version" | "--version" | "-V") => Invocation::Version,
-        Some(word) => {
-            let by_name = APPLETS.iter().position(|applet| applet.name == word);
-            match by_name.map(|index| (index, None)).or_else(|| by_link(word)) {
-                Some((index, classic)) => Invocation::Applet {
-                    index,
-                    used: 2,
-                    classic,
-                },
-                None => Invocation::Unknown(word.to_owned()),
+        Some("help") => match argv.get(2).map(|word| (by_name(word), by_link(word))) {
+            None => Invocation::Help,
+            Some((Some(program), _)) => {
+                let more = argv.iter().skip(3).map(|&word| word.to_owned());
+                Invocation::HelpOn(program, more.collect())
             }
-        }
+            Some((None, Some(link))) => Invocation::Classic(link, 2),
+            Some((None, None)) => Invocation::Unknown,
+        },
+        Some(word) => match (by_name(word), by_link(word)) {
+            (Some(program), _) => Invocation::Own(program, 2),
+            (None, Some(link)) => Invocation::Classic(link, 2),
+            (None, None) => Invocation::Unknown,
+        },
     }
+}
+
+fn by_name(word: &str) -> Option<&'static str> {
+    let mut names = PROGRAMS.iter().map(|program| program.name);
+    names.find(|name| *name == word)
+}
+
+fn by_link(word: &str) -> Option<&'static str> {
+    let mut links = PROGRAMS.iter().flat_map(|program| program.links);
+    links.find(|link| **link == word).copied()
 }
 
 /// Runs the program that argv names.
 pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
-    let Ok(argv) = argv
-        .map(OsString::into_string)
-        .collect::<Result<Vec<_>, _>>()
-    else {
-        cli::print_err("noports: the command line is not UTF-8 text");
-        return ExitCode::from(cli::exit::MISUSE);
+    let argv = match text(argv) {
+        Ok(argv) => argv,
+        Err(failure) => return Console::new("noports").finish(false, Err(failure)),
     };
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    match invocation(&argv) {
-        Invocation::Applet {
-            index,
-            used,
-            classic,
-        } => match classic {
-            None => {
-                let (applet, words) = (&APPLETS[index], &argv[used..]);
-                install::main(applet.name, words).unwrap_or_else(|| start(applet, words))
-            }
-            Some("at_activate") => at_activate::main(&argv[used..]),
-            Some(link) => start_classic(link, &argv[used..]),
-        },
+    match pick(&argv) {
+        Invocation::Own(name, used) => start(name, &argv[used..]),
+        Invocation::Classic("at_activate", used) => at_activate::main(&argv[used..]),
+        Invocation::Classic(link, used) if argv.get(1) == Some(&"help") && used == 2 => {
+            start_classic(link, &["--help"])
+        }
+        Invocation::Classic(link, used) => start_classic(link, &argv[used..]),
+        Invocation::HelpOn(name, more) => {
+            let more = more.iter().map(String::as_str).chain(["--help"]);
+            start(name, &more.collect::<Vec<_>>())
+        }
         Invocation::Help => {
             cli::print_out(&overview());
             ExitCode::from(cli::exit::FINE)
@@ -233,16 +289,84 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             cli::print_out(concat!("noports ", env!("CARGO_PKG_VERSION")));
             ExitCode::from(cli::exit::FINE)
         }
-        Invocation::Unknown(word) => {
-            cli::print_err(&format!("noports: there is no program {word:?} in here"));
-            cli::print_err("  hint: noports help");
-            ExitCode::from(cli::exit::MISUSE)
+        Invocation::Unknown => {
+            Console::new("noports").finish(false, Err(unknown(argv.get(1..).unwrap_or_default())))
         }
     }
 }
 
-fn start(applet: &Applet, words: &[&str]) -> ExitCode {
-    (applet.main)(Console::new(format!("noports {}", applet.name)), words)
+/// The words as text; the first that is none is named by its place.
+fn text(argv: impl Iterator<Item = OsString>) -> Result<Vec<String>, Failure> {
+    let words = argv.enumerate().map(|(at, word)| {
+        word.into_string().map_err(|word| {
+            let shown = word.to_string_lossy();
+            Failure::misuse(format!("word {at} is not UTF-8 text: {shown:?}"))
+        })
+    });
+    words.collect()
+}
+
+fn start(name: &'static str, words: &[&str]) -> ExitCode {
+    let Some(program) = PROGRAMS.iter().find(|program| program.name == name) else {
+        return ExitCode::from(cli::exit::FAILED);
+    };
+    let console = Console::new(format!("noports {name}")).among(PROGRAMS);
+    if let Some(failure) = wrong_word(program, words) {
+        return console.finish(words.contains(&"--json"), Err(failure));
+    }
+    install::main(&console, name, words).unwrap_or_else(|| (program.main)(console, words))
+}
+
+/// A first word that is none of this program's, but near to one, or one of another program.
+fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
+    let (first, rest) = words.split_first()?;
+    if first.starts_with(['-', '@']) || program.takes(first) || *first == "help" {
+        return None;
+    }
+    let own = program.words.iter().map(|word| word.name);
+    if let Some(near) = nearest(first, own).first() {
+        let line = shell_line(&[&[program.name, near], rest].concat());
+        let why = format!("there is no word {first:?} of this program");
+        return Some(Failure::misuse(why).hint(format!("noports {line}")));
+    }
+    // Whoever takes plain words may mean this one.
+    if Grammar::of_program(program).positionals().next().is_some() {
+        return None;
+    }
+    let other = PROGRAMS
+        .iter()
+        .find(|other| !other.about.is_empty() && other.takes(first))?;
+    let why = format!("{first} is a word of another program");
+    let failure = Failure::misuse(why).hint(format!("noports {} {first}", other.name));
+    Some(failure)
+}
+
+/// No program has this name: which one may be meant?
+fn unknown(words: &[&str]) -> Failure {
+    let Some((first, rest)) = words.split_first() else {
+        return Failure::misuse("a program's name is missing").hint("noports help");
+    };
+    if first.starts_with('-') {
+        let failure = Failure::misuse(format!("the name of a program stands before {first}"));
+        let at = words.iter().position(|word| by_name(word).is_some());
+        return match at {
+            Some(at) => {
+                let flags = [&words[..at], &words[at + 1..]].concat();
+                failure.hint(format!("noports {} {}", words[at], shell_line(&flags)))
+            }
+            None => failure.hint("noports help"),
+        };
+    }
+    let failure = Failure::misuse(format!("there is no program {first:?} in here"));
+    let also = ALSO.iter().find(|row| row.0 == *first).map(|row| row.1);
+    let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
+    let near = nearest(first, shown.map(|program| program.name));
+    match also.or_else(|| near.first().copied()) {
+        Some("client") if also.is_some() => failure.hint("noports client --to @device"),
+        Some(name) if rest.is_empty() || also.is_some() => failure.hint(format!("noports {name}")),
+        Some(name) => failure.hint(format!("noports {name} {}", shell_line(rest))),
+        None => failure.hint("noports help"),
+    }
 }
 
 fn start_classic(link: &'static str, words: &[&str]) -> ExitCode {
@@ -251,8 +375,8 @@ fn start_classic(link: &'static str, words: &[&str]) -> ExitCode {
         Err(code) => return code,
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match APPLETS.iter().find(|applet| applet.name == program) {
-        Some(applet) => (applet.main)(console, &words),
+    match PROGRAMS.iter().find(|own| own.name == program) {
+        Some(own) => (own.main)(console.among(PROGRAMS), &words),
         None => ExitCode::from(cli::exit::FAILED),
     }
 }
@@ -260,15 +384,15 @@ fn start_classic(link: &'static str, words: &[&str]) -> ExitCode {
 fn overview() -> String {
     let mut text = String::from(
         "noports reaches a device that has no open port.\n\n\
-         usage: noports PROGRAM [flags]      (noports PROGRAM --help tells its flags)\n\n",
+         Usage: noports PROGRAM [flags]      noports help PROGRAM tells its flags\n\n",
     );
-    for applet in APPLETS.iter().filter(|a| !a.about.is_empty()) {
-        let links = if applet.links.is_empty() {
+    for program in PROGRAMS.iter().filter(|own| !own.about.is_empty()) {
+        let links = if program.links.is_empty() {
             String::new()
         } else {
-            format!("  [{}]", applet.links.join(", "))
+            format!("  [{}]", program.links.join(", "))
         };
-        text += &format!("  {:<11} {}{links}\n", applet.name, applet.about);
+        text += &format!("  {:<11} {}{links}\n", program.name, program.about);
     }
     text + "\nNames in brackets are links that mean the same program, with its classic flags.\n\
             Start with: noports demo"
@@ -280,37 +404,25 @@ mod tests {
 
     #[test]
     fn link_name_wins_then_first_word() {
-        let applet = |name: &str, used, classic| Invocation::Applet {
-            index: APPLETS
-                .iter()
-                .position(|a| a.name == name)
-                .expect("a program of that name"),
-            used,
-            classic,
-        };
+        let own = Invocation::Own;
+        let classic = Invocation::Classic;
         for (argv, want) in [
-            (
-                &["/usr/bin/noports", "daemon"][..],
-                applet("daemon", 2, None),
-            ),
-            (
-                &["/usr/bin/sshnpd", "client"],
-                applet("daemon", 1, Some("sshnpd")),
-            ),
-            (&["sshnp"], applet("client", 1, Some("sshnp"))),
-            (&["./sshrvd"], applet("rendezvous", 1, Some("sshrvd"))),
-            (&["srvd"], applet("rendezvous", 1, Some("srvd"))),
-            (&["srv"], applet("bridge", 1, Some("srv"))),
-            (&["sshrv", "-h", "x"], applet("bridge", 1, Some("sshrv"))),
-            (&["at_activate"], applet("activate", 1, Some("at_activate"))),
-            (&["npp_atserver"], applet("policy", 1, Some("npp_atserver"))),
-            (&["noports", "sshnpd"], applet("daemon", 2, Some("sshnpd"))),
-            (&["npt"], applet("tunnel", 1, Some("npt"))),
-            (&["noports", "tunnel"], applet("tunnel", 2, None)),
+            (&["/usr/bin/noports", "daemon"][..], own("daemon", 2)),
+            (&["/usr/bin/sshnpd", "client"], classic("sshnpd", 1)),
+            (&["sshnp"], classic("sshnp", 1)),
+            (&["./sshrvd"], classic("sshrvd", 1)),
+            (&["srvd"], classic("srvd", 1)),
+            (&["srv"], classic("srv", 1)),
+            (&["sshrv", "-h", "x"], classic("sshrv", 1)),
+            (&["at_activate"], classic("at_activate", 1)),
+            (&["npp_atserver"], classic("npp_atserver", 1)),
+            (&["noports", "sshnpd"], classic("sshnpd", 2)),
+            (&["npt"], classic("npt", 1)),
+            (&["noports", "tunnel"], own("tunnel", 2)),
             (&["noports"], Invocation::Help),
             (&["noports", "--version"], Invocation::Version),
-            (&["noports", "demon"], Invocation::Unknown("demon".into())),
-            (&["sshnpx", "client"], applet("client", 2, None)),
+            (&["noports", "demon"], Invocation::Unknown),
+            (&["sshnpx", "client"], own("client", 2)),
             (&[], Invocation::Help),
         ] {
             assert_eq!(invocation(argv), want, "{argv:?}");
@@ -319,7 +431,7 @@ mod tests {
 
     #[test]
     fn no_name_is_used_twice() {
-        let names: Vec<_> = APPLETS
+        let names: Vec<_> = PROGRAMS
             .iter()
             .flat_map(|a| a.links.iter().chain([&a.name]))
             .collect();

@@ -102,8 +102,8 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
-pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    Console::new(name).verify(words, |console, args: Args| match args.what {
+pub fn verify(console: Console, words: &[&str]) -> ExitCode {
+    console.verify(words, |console, args: Args| match args.what {
         Subcommand::Serve(args) => prepare(console, &args).map(drop),
         Subcommand::Check(_) => Ok(()),
     })

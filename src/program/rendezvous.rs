@@ -62,6 +62,8 @@ use entrance::{EntryRule, SessionPort, Signer};
 use meeting::PortPair;
 
 mod address;
+pub(crate) use args::Args;
+
 mod args;
 mod crowd;
 mod entrance;

@@ -90,8 +90,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 }
 
 /// `noports daemon status`.
-pub fn of_program(name: &str, program: &Program, words: &[&str]) -> ExitCode {
-    let mut console = Console::new(name);
+pub fn of_program(mut console: Console, program: &Program, words: &[&str]) -> ExitCode {
     match console.parse::<OfProgram>(words) {
         Ok(args) => show(&console, &[program.name.to_owned()], args.json),
         Err(code) => code,

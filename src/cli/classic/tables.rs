@@ -42,6 +42,17 @@ pub(crate) enum To {
 }
 
 impl To {
+    /// Our flag for it, if there is one.
+    pub(crate) fn ours(self) -> Option<&'static str> {
+        match self {
+            Self::Value(ours) | Self::Number(ours) | Self::Values(ours) | Self::List(ours) => {
+                Some(ours)
+            }
+            Self::Switch(ours) => Some(ours),
+            _ => None,
+        }
+    }
+
     /// Whether a value stands behind it.
     pub(crate) fn takes_value(self) -> bool {
         match self {

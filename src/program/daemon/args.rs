@@ -92,8 +92,8 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
-pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    Console::new(name).verify(words, |console, args: Args| args.ready(console).map(drop))
+pub fn verify(console: Console, words: &[&str]) -> ExitCode {
+    console.verify(words, |console, args: Args| args.ready(console).map(drop))
 }
 
 impl Args {

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{Help, WITH_SERVICE};
-use crate::{at::AtSign, cli::keystore, program::APPLETS, sys::paths};
+use crate::{at::AtSign, cli::keystore, program::PROGRAMS, sys::paths};
 
 /// Most of `~/.ssh/config` that is looked at, in bytes.
 const MAX_CONFIG: usize = 256 * 1024;
@@ -55,12 +55,12 @@ fn behind_noports(
     help: impl Fn(&[&str]) -> Help,
 ) -> Vec<(String, String)> {
     let Some((name, mut rest)) = before.split_first() else {
-        let shown = APPLETS.iter().filter(|applet| !applet.about.is_empty());
+        let shown = PROGRAMS.iter().filter(|applet| !applet.about.is_empty());
         return shown
             .map(|applet| (applet.name.to_owned(), applet.about.to_owned()))
             .collect();
     };
-    let Some(applet) = APPLETS.iter().find(|applet| applet.name == *name) else {
+    let Some(applet) = PROGRAMS.iter().find(|applet| applet.name == *name) else {
         return Vec::new();
     };
     let mut path = vec![applet.name];

@@ -54,7 +54,6 @@ const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
     example = "{command_name} @alice --device kitchen",
     example = "{command_name} otp @alice",
     example = "{command_name} approve @alice c3a9-f7d2",
-    note = "On a device that has keys, {command_name} WORD @alice, where WORD is\n  otp       make a code for one request\n  spp       set a code for many requests\n  list      show enrolments\n  approve   show what a device asks for, and grant it\n  auto      wait for requests, and approve those that fit\n  deny      refuse a request\n  revoke    take an enrolment back\n  unrevoke  give it back\n  delete    forget a denied or revoked one\n{command_name} WORD --help tells its flags.",
     error_code(1, "failed, or nobody approved in time"),
     error_code(2, "the command line was wrong"),
     error_code(3, "a key file is in the way, missing, or cannot be used"),

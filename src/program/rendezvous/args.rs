@@ -121,8 +121,8 @@ fn default_bind(host: &str) -> IpAddr {
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
-pub fn verify(name: &str, words: &[&str]) -> ExitCode {
-    Console::new(name).verify(words, |console, args: Args| {
+pub fn verify(console: Console, words: &[&str]) -> ExitCode {
+    console.verify(words, |console, args: Args| {
         // Where none is given, it is found out when the service starts.
         let host = args.host.clone().unwrap_or_else(|| "localhost".to_owned());
         args.ready(console, host).map(drop)

@@ -1,78 +1,96 @@
-//! Where a value that is refused came from.
+//! ○ What a program was told, value by value, and where each of them stands.
 //!
-//! A refusal names a flag or quotes a value. The file is blamed only where it alone can be meant: for a flag that
-//! its line brought in, or a value that stands in it and nowhere else.
+//! A refusal names a flag or quotes a value. A file or a variable is blamed only where it alone can be meant: for a flag
+//! that it brought in, or a value that stands in it and was not typed as well.
 
-use std::path::{Path, PathBuf};
+use std::{fmt, path::PathBuf};
 
-/// One line of a file of flags.
+/// Where a value was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// On the command line.
+    Typed,
+    /// In the environment.
+    Variable(&'static str),
+    /// In a file, on this line, counted from 1.
+    File(PathBuf, usize),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Typed => f.write_str("the command line"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File(path, line) => write!(f, "{}, line {line}", path.display()),
+        }
+    }
+}
+
+/// A flag that was given, and its value if it takes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Counted from 1.
-    pub line: usize,
     /// The flag without its `--`.
     pub name: String,
     /// What stands behind it.
     pub value: Option<String>,
+    /// Where.
+    pub origin: Origin,
 }
 
-/// The lines of a file by which a program goes, and what it was told besides.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    path: PathBuf,
-    /// Only what counts: the command line and the environment have taken the place of the others.
-    settings: Vec<Setting>,
-    /// Words of the command line, values of the environment.
-    elsewhere: Vec<String>,
+/// Everything that counts: what was typed, and what of files and variables it did not replace.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// From files and variables.
+    pub inherited: Vec<Setting>,
+    /// Words of the command line.
+    pub typed: Vec<String>,
 }
 
-impl Origin {
-    /// `settings` are those of this file that count; `elsewhere`: the words that did not come from it.
-    pub fn new(path: &Path, settings: Vec<Setting>, elsewhere: Vec<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            settings,
-            elsewhere,
-        }
-    }
-
-    /// `/etc/noports/daemon.conf, line 3`, if that is what a message is about.
+impl Settings {
+    /// `/etc/noports/daemon.conf, line 3` or `NOPORTS_VIA`, if that is what a message is about.
     pub fn place(&self, message: &str) -> Option<String> {
-        let lines: Vec<String> = self.lines(message).iter().map(usize::to_string).collect();
-        let path = self.path.display();
-        (!lines.is_empty()).then(|| format!("{path}, line {}", lines.join(" or ")))
-    }
-
-    fn lines(&self, message: &str) -> Vec<usize> {
         let by_flag = |setting: &&Setting| is_quoted(message, &format!("--{}", setting.name));
         let by_value = |setting: &&Setting| {
             let mut values = setting.value.iter().flat_map(|value| parts(value));
-            values.any(|part| is_quoted(message, part) && !self.stands_elsewhere(part))
+            values.any(|part| is_quoted(message, part) && !self.was_typed(part))
         };
-        let lines = |found: Vec<&Setting>| found.iter().map(|setting| setting.line).collect();
-        let flagged: Vec<&Setting> = self.settings.iter().filter(by_flag).collect();
+        let flagged: Vec<&Setting> = self.inherited.iter().filter(by_flag).collect();
         let both: Vec<&Setting> = flagged.iter().copied().filter(by_value).collect();
-        if !both.is_empty() {
-            lines(both)
-        } else if let Some(first) = flagged.first() {
-            vec![first.line]
+        let blamed = if !both.is_empty() {
+            both
+        } else if let Some(&first) = flagged.first() {
+            vec![first]
         } else if names_a_flag(message) {
-            // Of the command line, then: what the file says of it would be among the settings.
+            // Of the command line, then: what was inherited of it would be among these.
             Vec::new()
         } else {
-            lines(self.settings.iter().filter(by_value).collect())
-        }
+            self.inherited.iter().filter(by_value).collect()
+        };
+        places(&blamed)
     }
 
-    fn stands_elsewhere(&self, part: &str) -> bool {
-        let mut words = self.elsewhere.iter().flat_map(|word| parts(word));
+    fn was_typed(&self, part: &str) -> bool {
+        let mut words = self.typed.iter().flat_map(|word| parts(word));
         words.any(|word| word == part)
     }
 }
 
+/// `f.conf, line 1 or 3`
+fn places(blamed: &[&Setting]) -> Option<String> {
+    let mut text = blamed.first()?.origin.to_string();
+    for pair in blamed.windows(2) {
+        let [before, setting] = pair else { continue };
+        text += &match (&before.origin, &setting.origin) {
+            (Origin::File(a, _), Origin::File(b, line)) if a == b => format!(" or {line}"),
+            (_, other) => format!(" or {other}"),
+        };
+    }
+    Some(text)
+}
+
 /// A value, and what a list that is one holds.
 fn parts(value: &str) -> impl Iterator<Item = &str> {
-    let parts = value.split(',').map(str::trim).chain([value]);
+    let parts = value.split([',', '=']).map(str::trim).chain([value]);
     parts.filter(|part| !part.is_empty())
 }
 
@@ -87,24 +105,27 @@ fn names_a_flag(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::config::origin::*;
+    use super::*;
 
-    fn origin(lines: &[(&str, &str)], elsewhere: &[&str]) -> Origin {
-        let settings = lines
+    fn settings(lines: &[(&str, &str)], typed: &[&str]) -> Settings {
+        let lines = lines
             .iter()
             .enumerate()
             .map(|(index, (name, value))| Setting {
-                line: index + 1,
                 name: (*name).to_owned(),
                 value: Some((*value).to_owned()).filter(|value| !value.is_empty()),
+                origin: Origin::File("f.conf".into(), index + 1),
             });
-        let elsewhere = elsewhere.iter().map(|&word| word.to_owned()).collect();
-        Origin::new(Path::new("f.conf"), settings.collect(), elsewhere)
+        let settings = lines;
+        Settings {
+            inherited: settings.collect(),
+            typed: typed.iter().map(|&word| word.to_owned()).collect(),
+        }
     }
 
     #[test]
     fn a_refusal_finds_the_line_it_is_about() {
-        let file = origin(&[("as", "@x"), ("manager", "@a, b c"), ("hide", "")], &[]);
+        let file = settings(&[("as", "@x"), ("manager", "@a, b c"), ("hide", "")], &[]);
         for (message, want) in [
             (
                 "Error parsing option '--manager' with value 'x'",
@@ -166,7 +187,7 @@ mod tests {
                 Some("f.conf, line 1 or 3"),
             ),
         ] {
-            let place = origin(lines, typed).place(message);
+            let place = settings(lines, typed).place(message);
             assert_eq!(place.as_deref(), want, "{lines:?} {typed:?}");
         }
     }
