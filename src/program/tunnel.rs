@@ -345,7 +345,7 @@ impl Tunnel {
         if self.json {
             self.tell("listening", &port);
         } else {
-            cli::print_out(&port.to_string());
+            cli::print_out(&port.here.port().to_string());
         }
         Ok(())
     }
