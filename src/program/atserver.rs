@@ -23,7 +23,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{self, Console, Failure, exit},
-    server::{authority::AuthorityError, control::ControlError, listen::ServerError},
+    server::{authority::AuthorityError, control::AdminError, listen::ServerError},
     sys::paths,
 };
 
@@ -300,8 +300,8 @@ impl From<ServerError> for Failure {
     }
 }
 
-impl From<ControlError> for Failure {
-    fn from(error: ControlError) -> Self {
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
         let failure = Self::plain(error.to_string());
         match error.hint() {
             Some(hint) => failure.hint(hint),

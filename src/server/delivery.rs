@@ -18,9 +18,9 @@ use super::{
     enrolment,
     session::{Refusal, is_too_long, refuse, too_long},
     store::{
-        Event, StoreError, Tx, lists,
+        CommitEvent, StoreError, Tx, lists,
         log::Change,
-        notes::{Kind, Note, Status},
+        notes::{DeliveryStatus, Note, NoteKind},
         records::{Logged, Meta, Record},
         register::{self, Home},
     },
@@ -86,7 +86,7 @@ impl Draft {
     }
 
     /// The note of this draft.
-    pub fn note(self, kind: Kind, status: Status) -> Note {
+    pub fn note(self, kind: NoteKind, status: DeliveryStatus) -> Note {
         Note {
             id: self.id,
             from: self.from,
@@ -130,24 +130,24 @@ pub(super) fn queue(
         )
     };
     if draft.to == home.who {
-        let note = draft.note(Kind::Received, Status::Delivered);
+        let note = draft.note(NoteKind::Received, DeliveryStatus::Delivered);
         if is_too_long(&note) {
             return Err(too_long());
         }
         let note = home.take_in(tx, note, now)?.ok_or_else(full)?;
-        tx.emit(Event::Note(Arc::new(note)));
+        tx.emit(CommitEvent::Note(Arc::new(note)));
         return Ok(id);
     }
     if draft.strategy == "latest" {
         supersede(tx, home, &draft)?;
     }
     let (from, to) = (draft.from.clone(), draft.to.clone());
-    let note = draft.note(Kind::Sent, Status::Queued);
+    let note = draft.note(NoteKind::Sent, DeliveryStatus::Queued);
     if is_too_long(&note) {
         return Err(too_long());
     }
     home.put_out(tx, note, now)?.ok_or_else(full)?;
-    tx.emit(Event::Queued { from, to });
+    tx.emit(CommitEvent::Queued { from, to });
     Ok(id)
 }
 
@@ -236,8 +236,8 @@ pub fn deliver(
 /// Hands one note over. What is not proper is not delivered, and not tried again.
 fn hand_over(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<Receipt, StoreError> {
     let copy = Note {
-        kind: Kind::Received,
-        status: Status::Delivered,
+        kind: NoteKind::Received,
+        status: DeliveryStatus::Delivered,
         place: 0,
         ..note.clone()
     };
@@ -249,7 +249,7 @@ fn hand_over(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<Receip
 /// # Errors
 /// When the store fails.
 pub fn arrived(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
-    note.status = Status::Delivered;
+    note.status = DeliveryStatus::Delivered;
     from.out_of_line(tx, note)
 }
 
@@ -258,7 +258,7 @@ pub fn arrived(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), Stor
 /// # Errors
 /// When the store fails.
 pub fn give_up(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
-    note.status = Status::Errored;
+    note.status = DeliveryStatus::Errored;
     from.out_of_line(tx, note)
 }
 
@@ -283,7 +283,7 @@ fn turned_back(
 /// # Errors
 /// When the store fails.
 pub fn fail(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
-    note.status = Status::Errored;
+    note.status = DeliveryStatus::Errored;
     note.retries += 1;
     if note.retries >= MAX_ATTEMPTS {
         from.out_of_line(tx, note)
@@ -325,7 +325,7 @@ pub fn receive(
     }
     note.ttln = note.ttln.min(MAX_LIFE_OF_OTHERS);
     if let Some(old) = home.note_from(tx, &note.id, &note.from)?
-        && old.kind == Kind::Received
+        && old.kind == NoteKind::Received
         && !old.is_expired(now)
     {
         return Ok(Receipt::Known);
@@ -336,7 +336,7 @@ pub fn receive(
     if let Some(key) = key {
         cache(tx, home, &key, &note, now)?;
     }
-    tx.emit(Event::Note(Arc::new(note)));
+    tx.emit(CommitEvent::Note(Arc::new(note)));
     Ok(Receipt::New)
 }
 

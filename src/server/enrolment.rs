@@ -115,14 +115,14 @@ pub fn id_of<'a>(home: &Home, key: &'a str) -> Option<&'a str> {
 /// Where an enrolment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum State {
+pub enum EnrolmentState {
     Pending,
     Approved,
     Denied,
     Revoked,
 }
 
-impl State {
+impl EnrolmentState {
     const ALL: [Self; 4] = [Self::Pending, Self::Approved, Self::Denied, Self::Revoked];
 
     /// The wire's word.
@@ -143,13 +143,13 @@ impl State {
 /// One enrolment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Enrollment {
+pub struct StoredEnrolment {
     pub id: String,
     pub app: String,
     pub device: String,
     pub namespaces: BTreeMap<String, String>,
     pub public_key: String,
-    pub state: State,
+    pub state: EnrolmentState,
     pub symmetric_key: Option<String>,
     /// The signing keys it publishes once approved.
     pub signing_keys: Option<String>,
@@ -167,7 +167,7 @@ pub struct Enrollment {
 
 /// The stored form.
 #[derive(Serialize, Deserialize)]
-struct Row {
+struct Wire {
     #[serde(rename = "appName")]
     app: String,
     #[serde(rename = "deviceName")]
@@ -177,7 +177,7 @@ struct Row {
     public_key: String,
     #[serde(rename = "requestType")]
     request_type: String,
-    approval: Approval,
+    approval: WireApproval,
     #[serde(rename = "encryptedAPKAMSymmetricKey")]
     symmetric_key: Option<String>,
     #[serde(rename = "apsk")]
@@ -192,11 +192,11 @@ struct Row {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Approval {
+struct WireApproval {
     state: String,
 }
 
-impl Enrollment {
+impl StoredEnrolment {
     /// What connections of this enrolment may do.
     pub fn grant(&self) -> Grant {
         Grant {
@@ -237,13 +237,13 @@ impl Enrollment {
 
     /// As it is stored, and as `info` shows a connection its own.
     pub fn stored_json(&self) -> String {
-        json::to_string(&Row {
+        json::to_string(&Wire {
             app: self.app.clone(),
             device: self.device.clone(),
             namespaces: self.namespaces.clone(),
             public_key: self.public_key.clone(),
             request_type: "newEnrollment".into(),
-            approval: Approval {
+            approval: WireApproval {
                 state: self.state.word().into(),
             },
             symmetric_key: self.symmetric_key.clone(),
@@ -366,7 +366,7 @@ pub fn find(
     home: &Home,
     id: &str,
     now: u64,
-) -> Result<Option<Enrollment>, StoreError> {
+) -> Result<Option<StoredEnrolment>, StoreError> {
     let id = id.to_lowercase();
     match home.live(rows, &key_of(home, &id), now)? {
         Some(record) => parse(&id, &record).map(Some),
@@ -383,7 +383,7 @@ pub fn find_or_over(
     home: &Home,
     id: &str,
     now: u64,
-) -> Result<Option<(Enrollment, bool)>, StoreError> {
+) -> Result<Option<(StoredEnrolment, bool)>, StoreError> {
     let id = id.to_lowercase();
     match home.record(rows, &key_of(home, &id))? {
         Some(record) => Ok(Some((parse(&id, &record)?, record.meta.is_live(now)))),
@@ -395,7 +395,7 @@ pub fn find_or_over(
 ///
 /// # Errors
 /// When the store fails.
-pub fn all(rows: &dyn Rows, home: &Home, now: u64) -> Result<Vec<Enrollment>, StoreError> {
+pub fn all(rows: &dyn Rows, home: &Home, now: u64) -> Result<Vec<StoredEnrolment>, StoreError> {
     let end = format!("{ROW}{}", home.who);
     let mut ids = Vec::new();
     home.records(rows, "", &mut |key, meta| {
@@ -412,15 +412,15 @@ pub fn all(rows: &dyn Rows, home: &Home, now: u64) -> Result<Vec<Enrollment>, St
         .collect())
 }
 
-fn parse(id: &str, record: &Record) -> Result<Enrollment, StoreError> {
-    let row: Row = json::from_str(&record.value).map_err(|_| StoreError::Row)?;
-    Ok(Enrollment {
+fn parse(id: &str, record: &Record) -> Result<StoredEnrolment, StoreError> {
+    let row: Wire = json::from_str(&record.value).map_err(|_| StoreError::Row)?;
+    Ok(StoredEnrolment {
         id: id.to_owned(),
         app: row.app,
         device: row.device,
         namespaces: row.namespaces,
         public_key: row.public_key,
-        state: State::parse(&row.approval.state).ok_or(StoreError::Row)?,
+        state: EnrolmentState::parse(&row.approval.state).ok_or(StoreError::Row)?,
         symmetric_key: row.symmetric_key,
         signing_keys: row.signing_keys,
         life: row.life,

@@ -51,7 +51,7 @@ use super::{
     delivery::learn_key,
     listen::now,
     pool::Pool,
-    session::{Errand, Fetched, Outbound, Proof, Question, parse_all},
+    session::{Errand, Fetched, Outbound, Proof, RemoteQuery, parse_all},
     store::{Store, StoreError, notes::Note, register::Home},
 };
 
@@ -64,13 +64,13 @@ const MAX_OUTBOUND: usize = 200;
 const PROOF_TIME: Duration = Duration::from_secs(3);
 
 /// Other servers, and how to find them.
-pub struct Peers {
+pub struct PeerServers {
     network: Network,
     store: Store,
     within: Duration,
     /// The connections there are, idle ones too.
     open: Arc<Outbound>,
-    idle: Pool<Link>,
+    idle: Pool<PeerConnection>,
     proofs: Proofs,
 }
 
@@ -109,7 +109,7 @@ impl PeerError {
     }
 }
 
-impl Peers {
+impl PeerServers {
     /// `within` is how long another server may take for an answer.
     pub fn new(network: Network, store: Store, within: Duration, open: Arc<Outbound>) -> Self {
         Self {
@@ -165,10 +165,10 @@ impl Peers {
     /// Asks for a value, or a list of keys.
     pub async fn fetch(&self, me: &Home, errand: &Errand) -> Fetched {
         let (line, pol) = match &errand.question {
-            Question::Public { key } => (format!("lookup:all:{key}"), false),
-            Question::Shared { key } => (format!("lookup:all:{key}"), true),
-            Question::Scan { regex: None } => ("scan".to_owned(), true),
-            Question::Scan { regex: Some(regex) } => (format!("scan {regex}"), true),
+            RemoteQuery::Public { key } => (format!("lookup:all:{key}"), false),
+            RemoteQuery::Shared { key } => (format!("lookup:all:{key}"), true),
+            RemoteQuery::Scan { regex: None } => ("scan".to_owned(), true),
+            RemoteQuery::Scan { regex: Some(regex) } => (format!("scan {regex}"), true),
         };
         let asked = async {
             if pol {
@@ -235,7 +235,7 @@ impl Peers {
     }
 
     /// A connection that is there already, and on which nothing has come meanwhile: not even its end.
-    async fn met(&self, me: &AtSign, to: &AtSign) -> Option<(Link, Instant)> {
+    async fn met(&self, me: &AtSign, to: &AtSign) -> Option<(PeerConnection, Instant)> {
         loop {
             let (mut link, born) = self.idle.take(me, to, Instant::now())?;
             if poll_once(link.stream.read(&mut [0; 1])).await.is_none() {
@@ -246,7 +246,7 @@ impl Peers {
     }
 
     /// Connects without saying who we are.
-    async fn dial(&self, me: &AtSign, to: &AtSign) -> Result<Link, PeerError> {
+    async fn dial(&self, me: &AtSign, to: &AtSign) -> Result<PeerConnection, PeerError> {
         let place = self.place(me)?;
         self.link(to, self.within, Some(place)).await
     }
@@ -255,8 +255,8 @@ impl Peers {
         &self,
         to: &AtSign,
         within: Duration,
-        place: Option<Place>,
-    ) -> Result<Link, PeerError> {
+        place: Option<OutboundSlot>,
+    ) -> Result<PeerConnection, PeerError> {
         let (at, from_memory) =
             directory::locate(&self.network.root, &self.network.tls, to).await?;
         let connected = match self.connect(&at, within).await {
@@ -271,7 +271,7 @@ impl Peers {
         if connected.is_err() {
             directory::forget(&self.network.root, to);
         }
-        Ok(Link {
+        Ok(PeerConnection {
             stream: connected?,
             replies: Replies::new(Mode::Request),
             within,
@@ -286,20 +286,20 @@ impl Peers {
     }
 
     /// Idle connections make room for one that is needed.
-    fn place(&self, me: &AtSign) -> Result<Place, PeerError> {
+    fn place(&self, me: &AtSign) -> Result<OutboundSlot, PeerError> {
         while !self.open.enter(me, MAX_OUTBOUND) {
             if !self.idle.evict() {
                 return Err(PeerError::TooMany);
             }
         }
-        Ok(Place {
+        Ok(OutboundSlot {
             open: self.open.clone(),
             me: me.clone(),
         })
     }
 
     /// Connects and proves that we are `me`.
-    async fn introduce(&self, me: &Home, to: &AtSign) -> Result<Link, PeerError> {
+    async fn introduce(&self, me: &Home, to: &AtSign) -> Result<PeerConnection, PeerError> {
         let mut link = self.dial(&me.who, to).await?;
         // Servers do this at every meeting, and so learn of new keys. It may well have none yet.
         match link.data(&format!("lookup:all:publickey{to}")).await {
@@ -341,28 +341,28 @@ impl Peers {
 }
 
 /// A connection's place among [`MAX_OUTBOUND`].
-struct Place {
+struct OutboundSlot {
     open: Arc<Outbound>,
     me: AtSign,
 }
 
-impl Drop for Place {
+impl Drop for OutboundSlot {
     fn drop(&mut self) {
         self.open.leave(&self.me);
     }
 }
 
 /// One connection to another server.
-struct Link {
+struct PeerConnection {
     stream: TlsStream,
     replies: Replies,
     within: Duration,
     /// Used before: the other side may have closed it without our knowing yet.
     is_old: bool,
-    _place: Option<Place>,
+    _place: Option<OutboundSlot>,
 }
 
-impl Link {
+impl PeerConnection {
     /// Delivers those that have not been yet, in order. One that is too long for the other server, or that no command
     /// can carry, stays so: it is not tried again, and does not stop those behind it.
     async fn hand_over(&mut self, notes: &[Note], sent: &mut Vec<bool>) -> Result<(), PeerError> {

@@ -15,7 +15,7 @@ use crate::{
     secret::Secret,
     server::{
         authority,
-        control::{self, Answer, ControlError, Request, Row},
+        control::{self, AdminAnswer, AdminError, AdminRequest, Hosted},
         store::backup::STORE,
     },
     sys::out,
@@ -27,7 +27,7 @@ use super::{Add, ExportCa, List, Remove, Show, answer::offline, data_folder};
 const MAX_ANSWER: u64 = 100;
 
 /// Asks the running server; if none runs, opens the data for this one request.
-pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Failure> {
+pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminAnswer, Failure> {
     match control::ask(data, &request).await? {
         Some(answer) => Ok(answer),
         None => offline(data, request).await,
@@ -35,7 +35,7 @@ pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Fai
 }
 
 /// The same for what makes no sense in a folder without data: it is not made for a word that was mistyped.
-async fn request_known(data: &Path, asked: Request) -> Result<Answer, Failure> {
+async fn request_known(data: &Path, asked: AdminRequest) -> Result<AdminAnswer, Failure> {
     if !data.join(STORE).exists() {
         let text = format!("no atSign has ever been hosted in {}", data.display());
         return Err(Failure::plain(text).hint("is it another folder? --data DIR"));
@@ -53,7 +53,7 @@ pub(super) fn refused(error: String, hint: Option<String>) -> Failure {
 }
 
 pub(super) fn unexpected() -> Failure {
-    ControlError::Answer.into()
+    AdminError::Answer.into()
 }
 
 pub(super) async fn add(args: Add) -> Result<(), Failure> {
@@ -61,9 +61,9 @@ pub(super) async fn add(args: Add) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     // The secret is told once: make sure first that there is a place for it.
     let file = args.secret_file.as_deref().map(new_file).transpose()?;
-    let secret = match request(&data, Request::Add(who.clone())).await {
-        Ok(Answer::Secret(secret)) => Ok(secret),
-        Ok(Answer::Refused { error, hint }) => Err(refused(error, hint)),
+    let secret = match request(&data, AdminRequest::Add(who.clone())).await {
+        Ok(AdminAnswer::Secret(secret)) => Ok(secret),
+        Ok(AdminAnswer::Refused { error, hint }) => Err(refused(error, hint)),
         Ok(_) => Err(unexpected()),
         Err(failure) => Err(failure),
     };
@@ -138,8 +138,8 @@ struct Added<'a> {
 
 /// What its owner has to run now.
 async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
-    let (root, note) = match control::ask(data, &Request::Status).await {
-        Ok(Some(Answer::Status(status))) => (status.directory, ""),
+    let (root, note) = match control::ask(data, &AdminRequest::Status).await {
+        Ok(Some(AdminAnswer::Status(status))) => (status.directory, ""),
         _ => ("HOST:PORT".to_owned(), ", once the server runs"),
     };
     let ca = data.join(authority::CA_FILE);
@@ -153,9 +153,9 @@ async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
 
 pub(super) async fn list(args: List) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let rows = match request_known(&data, Request::List).await? {
-        Answer::List(rows) => rows,
-        Answer::Refused { error, hint } => return Err(refused(error, hint)),
+    let rows = match request_known(&data, AdminRequest::List).await? {
+        AdminAnswer::List(rows) => rows,
+        AdminAnswer::Refused { error, hint } => return Err(refused(error, hint)),
         _ => return Err(unexpected()),
     };
     if args.json {
@@ -172,7 +172,7 @@ pub(super) async fn list(args: List) -> Result<(), Failure> {
 }
 
 /// One line each, in columns.
-fn table(rows: &[Row]) -> Vec<String> {
+fn table(rows: &[Hosted]) -> Vec<String> {
     let cells = rows.iter().map(|row| {
         let state = if row.activated {
             "activated"
@@ -200,9 +200,9 @@ pub(super) async fn remove(args: Remove) -> Result<(), Failure> {
     if !args.yes {
         confirm(&who)?;
     }
-    match request_known(&data, Request::Remove(who.clone())).await? {
-        Answer::Done => {}
-        Answer::Refused { error, hint } => {
+    match request_known(&data, AdminRequest::Remove(who.clone())).await? {
+        AdminAnswer::Done => {}
+        AdminAnswer::Refused { error, hint } => {
             let list = || format!("noports atserver list --data {}", data.display());
             let unknown = error.ends_with("is not hosted here");
             return Err(refused(error, unknown.then(list).or(hint)));
@@ -248,9 +248,9 @@ struct Removed<'a> {
 
 pub(super) async fn show(args: Show) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let status = match control::ask(&data, &Request::Status).await? {
-        Some(Answer::Status(status)) => status,
-        Some(Answer::Refused { error, hint }) => return Err(refused(error, hint)),
+    let status = match control::ask(&data, &AdminRequest::Status).await? {
+        Some(AdminAnswer::Status(status)) => status,
+        Some(AdminAnswer::Refused { error, hint }) => return Err(refused(error, hint)),
         Some(_) => return Err(unexpected()),
         None => {
             return Err(Failure::new(
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn the_table_has_columns() {
-        let row = |atsign: &str, host: &str, activated| Row {
+        let row = |atsign: &str, host: &str, activated| Hosted {
             atsign: atsign.into(),
             host: host.into(),
             port: 25000,

@@ -8,7 +8,7 @@ use crate::{
     cli::{Failure, exit, print_err, print_out},
     server::{
         authority::{self, CA_FILE, KEY_FILE, NEXT_KEY_FILE},
-        control::{self, Answer, Request},
+        control::{self, AdminAnswer, AdminRequest},
         store::{
             Store, StoreError,
             backup::{self, Copied},
@@ -49,8 +49,8 @@ pub(super) fn beside_store(data: &Path) -> Result<BTreeMap<String, Vec<u8>>, Fai
 }
 
 /// A backup's summary, as the control socket tells it.
-pub(super) fn told(copied: Copied) -> Answer {
-    Answer::Backup(control::Backup {
+pub(super) fn told(copied: Copied) -> AdminAnswer {
+    AdminAnswer::Backup(control::BackupTotals {
         atsigns: u32::try_from(copied.atsigns.len()).unwrap_or(u32::MAX),
         rows: copied.rows,
     })
@@ -60,13 +60,13 @@ pub(super) async fn backup(args: Backup) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     let file = std::path::absolute(&args.file)
         .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", args.file.display())))?;
-    let answer = match control::ask(&data, &Request::Backup(file.clone())).await? {
+    let answer = match control::ask(&data, &AdminRequest::Backup(file.clone())).await? {
         Some(answer) => answer,
         None => without_server(&data, &file).await?,
     };
     let made = match answer {
-        Answer::Backup(made) => made,
-        Answer::Refused { error, hint } => return Err(ask::refused(error, hint)),
+        AdminAnswer::Backup(made) => made,
+        AdminAnswer::Refused { error, hint } => return Err(ask::refused(error, hint)),
         _ => return Err(ask::unexpected()),
     };
     let place = file.display().to_string();
@@ -85,7 +85,7 @@ pub(super) async fn backup(args: Backup) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn without_server(data: &Path, file: &Path) -> Result<Answer, Failure> {
+async fn without_server(data: &Path, file: &Path) -> Result<AdminAnswer, Failure> {
     if !data.join(backup::STORE).exists() {
         let text = format!("there is no store in {}", data.display());
         return Err(Failure::plain(text).hint("--data DIR"));

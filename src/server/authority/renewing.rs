@@ -18,10 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 pub(super) struct Renewing {
     authority: Authority,
     names: Vec<String>,
-    now: Mutex<Made>,
+    now: Mutex<CurrentCertificate>,
 }
 
-struct Made {
+struct CurrentCertificate {
     shown: Shown,
     at: SystemTime,
     /// When the last attempt to make another failed.
@@ -34,7 +34,7 @@ impl Renewing {
         names: &[String],
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
-        let made = Made {
+        let made = CurrentCertificate {
             shown: authority.leaf_at(names, now)?.shown()?,
             at: now,
             failed: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_std::{future::timeout, task};
 use futures_lite::AsyncReadExt;
 
-use crate::server::directory::{Enquiry, Step};
+use crate::server::directory::{DirectoryRequest, Enquiry};
 
 use super::{Hub, accept::Visitor, connection};
 
@@ -28,7 +28,7 @@ async fn talk(hub: &Hub, visitor: &mut Visitor) -> Option<()> {
         let read = read.ok()?.ok().filter(|read| *read > 0)?;
         visitor.pass.spoke();
         for step in enquiry.push(&buffer[..read]) {
-            let Step::Lookup(bare) = step else {
+            let DirectoryRequest::Lookup(bare) = step else {
                 return None;
             };
             let found = hub.find(&bare);

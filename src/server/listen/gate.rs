@@ -57,8 +57,8 @@ const QUIET: Duration = Duration::from_secs(60);
 const MAX_TOLD: usize = 1024;
 
 /// Counts connections.
-pub(super) struct Gate {
-    counts: Mutex<Counts>,
+pub(super) struct ConnectionGate {
+    counts: Mutex<ConnectionCounts>,
     most: usize,
     /// Connections that were not let in, and that had to go for others.
     pub refused: AtomicU64,
@@ -66,7 +66,7 @@ pub(super) struct Gate {
 }
 
 #[derive(Default)]
-struct Counts {
+struct ConnectionCounts {
     all: usize,
     next: u64,
     strangers: HashMap<IpAddr, Strangers>,
@@ -82,13 +82,13 @@ struct Strangers {
 
 /// One connection's place. Given back when dropped.
 pub(super) struct Pass {
-    gate: Arc<Gate>,
+    gate: Arc<ConnectionGate>,
     number: u64,
     /// Set until login.
     stranger: Option<IpAddr>,
 }
 
-impl Default for Gate {
+impl Default for ConnectionGate {
     /// As many as there may be descriptors.
     fn default() -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -102,7 +102,7 @@ impl Default for Gate {
     }
 }
 
-impl Gate {
+impl ConnectionGate {
     /// Lets a connection in, if there is room or somebody silent to make it.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr, socket: &TcpStream) -> Option<Pass> {
         let mut counts = lock(&self.counts);
@@ -157,7 +157,7 @@ impl Gate {
     }
 }
 
-impl Counts {
+impl ConnectionCounts {
     fn forget(&mut self, from: IpAddr) {
         if self
             .strangers
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_places_back_by_login_and_by_leaving() {
-        let (gate, (socket, _peer)) = (Arc::new(Gate::default()), socket());
+        let (gate, (socket, _peer)) = (Arc::new(ConnectionGate::default()), socket());
         let (here, there) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let mut passes: Vec<Pass> = (0..MAX_STRANGERS)
             .map(|_| gate.enter(here, &socket).unwrap())
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn the_silent_make_room_for_the_next_and_those_that_spoke_do_not() {
         use std::io::Read;
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(ConnectionGate::default());
         let here = [10, 0, 0, 1].into();
         let pairs: Vec<_> = (0..3).map(|_| socket()).collect();
         let (quiet, spoken) = (gate.enter(here, &pairs[0].0), gate.enter(here, &pairs[1].0));

@@ -7,7 +7,7 @@ use std::{
 
 use crate::server::store::StoreError;
 
-use super::{Running, now};
+use super::{RunningServer, now};
 
 /// A number that only grows.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(super) struct Meter {
     pub pushed: Count,
 }
 
-impl Running {
+impl RunningServer {
     /// Whether the store can be read: a server that is alive but cannot do that is of no use.
     ///
     /// # Errors

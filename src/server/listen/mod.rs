@@ -48,20 +48,21 @@ use crate::{
 };
 
 use super::{
-    peer::Peers,
+    control::Hosted,
+    peer::PeerServers,
     session::{Facts, Outbound, PKAM_KEY, SECRET},
     store::{
         Store, StoreError, Tx,
         backup::{self, Copied},
         log::Change,
         records::{Logged, Meta, Record},
-        register::{self, Entry, Home},
+        register::{self, Home, Registration},
     },
 };
 use board::{Board, House, lock};
-use gate::{Failures, Gate};
+use gate::{ConnectionGate, Failures};
 use meter::Meter;
-pub use options::{Hosted, Options, ServerError, Timings};
+pub use options::{ServerError, ServerOptions, Timings};
 
 /// Ports tried for a new atSign before giving up.
 const PORTS_TRIED: u16 = 1000;
@@ -72,14 +73,14 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all tasks share.
 pub(super) struct Hub {
-    options: Options,
+    options: ServerOptions,
     tls: Acceptor,
     pub(super) store: Store,
     board: Arc<Board>,
-    peers: Option<Peers>,
+    peers: Option<PeerServers>,
     /// Connections to other servers.
     outbound: Arc<Outbound>,
-    gate: Arc<Gate>,
+    gate: Arc<ConnectionGate>,
     failures: Failures,
     meter: Meter,
     started: u64,
@@ -96,7 +97,7 @@ pub(super) struct Hub {
 
 /// A running server. Cheap to clone.
 #[derive(Clone)]
-pub struct Running {
+pub struct RunningServer {
     hub: Arc<Hub>,
     stop: channel::Sender<()>,
     /// Ends when the last task has ended.
@@ -117,7 +118,7 @@ pub(super) fn now() -> u64 {
 ///
 /// # Errors
 /// When the store cannot be opened, or a port that clients know is taken.
-pub async fn start(options: Options, tls: Acceptor) -> Result<Running, ServerError> {
+pub async fn start(options: ServerOptions, tls: Acceptor) -> Result<RunningServer, ServerError> {
     start_with_peers(options, tls, None).await
 }
 
@@ -126,10 +127,10 @@ pub async fn start(options: Options, tls: Acceptor) -> Result<Running, ServerErr
 /// # Errors
 /// As [`start`].
 pub async fn start_with_peers(
-    options: Options,
+    options: ServerOptions,
     tls: Acceptor,
     network: Option<Network>,
-) -> Result<Running, ServerError> {
+) -> Result<RunningServer, ServerError> {
     let (queued, queue) = channel::unbounded();
     let board = Arc::new(Board::new(queued));
     let (folder, told) = (options.data.clone(), board.clone());
@@ -145,7 +146,7 @@ pub async fn start_with_peers(
     let (alive, over) = channel::bounded(1);
     let outbound = Arc::<Outbound>::default();
     let within = options.timings.peer;
-    let peers = |network| Peers::new(network, store.clone(), within, outbound.clone());
+    let peers = |network| PeerServers::new(network, store.clone(), within, outbound.clone());
     let hub = Arc::new(Hub {
         peers: network.map(peers),
         outbound: outbound.clone(),
@@ -163,7 +164,7 @@ pub async fn start_with_peers(
         alive: Mutex::new(Some(alive.clone())),
         options,
     });
-    let running = Running {
+    let running = RunningServer {
         hub: hub.clone(),
         stop,
         over,
@@ -190,7 +191,7 @@ fn port_of(listener: &TcpListener) -> u16 {
 }
 
 /// The one port of a server with a domain; any free one is remembered.
-async fn shared_door(store: &Store, options: &Options) -> Result<TcpListener, ServerError> {
+async fn shared_door(store: &Store, options: &ServerOptions) -> Result<TcpListener, ServerError> {
     const REMEMBERED: &str = "shared port";
     let nobody = || -> Result<Home, StoreError> {
         Ok(Home {
@@ -243,7 +244,7 @@ impl Hub {
     }
 
     /// An atSign's server begins to run.
-    async fn move_in(&self, entry: Entry) -> Result<(), ServerError> {
+    async fn move_in(&self, entry: Registration) -> Result<(), ServerError> {
         let home = entry.home.clone();
         let last = self.store.read(move |tx| home.last_commit(tx)).await?;
         let facts = Facts {
@@ -312,7 +313,7 @@ impl Hub {
     }
 }
 
-impl Running {
+impl RunningServer {
     /// Where the atDirectory listens.
     pub fn directory(&self) -> SocketAddr {
         self.hub.directory
@@ -367,10 +368,10 @@ impl Running {
             }
             Ok::<_, StoreError>(found)
         });
-        let hosted = |(entry, activated): (Entry, bool)| Hosted {
+        let hosted = |(entry, activated): (Registration, bool)| Hosted {
             host: self.hub.host_of(&entry.home.who),
             port: self.hub.shared_port.unwrap_or(entry.port),
-            who: entry.home.who,
+            atsign: entry.home.who.to_string(),
             activated,
         };
         Ok(entries.await?.into_iter().map(hosted).collect())
@@ -467,7 +468,7 @@ fn found(
     signing: &KeyPair,
     secret: &Secret<String>,
     time: u64,
-) -> Result<Entry, StoreError> {
+) -> Result<Registration, StoreError> {
     let home = register::add(tx, who, port, time)?;
     let plain = Metadata {
         is_binary: Some(false),
@@ -493,7 +494,7 @@ fn found(
         time,
     )?;
     home.put_plain(tx, SECRET, secret.reveal(), None, time)?;
-    Ok(Entry {
+    Ok(Registration {
         home,
         port,
         created: time,

@@ -38,15 +38,15 @@ const MAX_REMEMBERED: usize = 1024;
 const MAX_LINES: u32 = 20;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum Party {
+pub(super) enum QuotaKey {
     Caller(AtSign, IpAddr),
     Network(IpAddr),
 }
 
 pub(super) struct Proofs {
-    places: Places<Party>,
+    places: Places<QuotaKey>,
     silent: Mutex<Recent<AtSign>>,
-    lines: Mutex<Lines>,
+    lines: Mutex<LogQuota>,
 }
 
 impl Default for Proofs {
@@ -65,11 +65,11 @@ impl Proofs {
         &self,
         caller: &AtSign,
         from: IpAddr,
-    ) -> Result<Place<Party>, PeerError> {
+    ) -> Result<Place<QuotaKey>, PeerError> {
         let network = network_of(from);
         let waiting = self.places.wait(vec![
-            (Party::Caller(caller.clone(), network), OF_CALLER),
-            (Party::Network(network), OF_NETWORK),
+            (QuotaKey::Caller(caller.clone(), network), OF_CALLER),
+            (QuotaKey::Network(network), OF_NETWORK),
         ]);
         timeout(PROOF_TIME, waiting)
             .await?
@@ -104,9 +104,9 @@ impl Proofs {
 
 /// How many lines there were since when.
 #[derive(Default)]
-struct Lines(Option<(Instant, u32)>);
+struct LogQuota(Option<(Instant, u32)>);
 
-impl Lines {
+impl LogQuota {
     /// Whether there may be one more. The first one after a while says how many there were not.
     fn admit(&mut self, now: Instant) -> bool {
         match &mut self.0 {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_log_of_proofs_is_short_however_many_fail() {
-        let (mut lines, now) = (Lines::default(), Instant::now());
+        let (mut lines, now) = (LogQuota::default(), Instant::now());
         let told = (0..1000).filter(|_| lines.admit(now)).count();
         assert_eq!(told, MAX_LINES as usize);
         assert!(lines.admit(now + MEMORY));

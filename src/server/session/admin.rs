@@ -18,7 +18,9 @@ use crate::{
     text::json::{Object, array},
 };
 
-use super::{Answer, Handled, Outcome, SERVER_VERSION, Session, pattern, refuse, success};
+use super::{
+    CommandAnswer, CommandOutcome, Handled, SERVER_VERSION, Session, pattern, refuse, success,
+};
 
 /// Longest pause that `noop` makes, in milliseconds.
 const MAX_NOOP: u64 = 5000;
@@ -42,14 +44,14 @@ const SETTINGS: [&str; 11] = [
 ];
 
 impl Session {
-    pub(super) fn noop(&mut self, millis: u64) -> Outcome {
+    pub(super) fn noop(&mut self, millis: u64) -> CommandOutcome {
         if millis > MAX_NOOP {
             let text = format!("noop can wait for {MAX_NOOP} ms at most");
             return self.outcome(Err(refuse(Code::IllegalArguments, text)));
         }
-        Outcome {
+        CommandOutcome {
             delay: Duration::from_millis(millis),
-            ..self.outcome(Ok(Answer::Data("ok".into())))
+            ..self.outcome(Ok(CommandAnswer::Data("ok".into())))
         }
     }
 
@@ -65,7 +67,7 @@ impl Session {
             Some(enrolled) => info.raw("apkam_metadata", enrolled),
             None => info,
         };
-        Ok(Answer::Data(info.end()))
+        Ok(CommandAnswer::Data(info.end()))
     }
 
     pub(super) fn info_of_enrollment(&self, tx: &Tx<'_>, now: u64) -> Handled {
@@ -81,7 +83,7 @@ impl Session {
         match config {
             Config::Show(list) => {
                 let names = lists::show(tx, &self.home, list)?;
-                Ok(Answer::Data(match names.is_empty() {
+                Ok(CommandAnswer::Data(match names.is_empty() {
                     true => "null".into(),
                     false => array(names.iter().map(AtSign::as_str)),
                 }))
@@ -89,7 +91,9 @@ impl Session {
             Config::Setting { name, .. } => {
                 let name = name.split('=').next().unwrap_or_default();
                 match SETTINGS.contains(&name) {
-                    true => Ok(Answer::Data("testing mode disabled by default".into())),
+                    true => Ok(CommandAnswer::Data(
+                        "testing mode disabled by default".into(),
+                    )),
                     false => Err(refuse(
                         Code::InvalidSyntax,
                         "Invalid syntax. config: no such setting",
@@ -128,7 +132,7 @@ impl Session {
     ) -> Handled {
         let mut names = lists::show(tx, &self.home, list)?;
         if names.is_empty() && !adds {
-            return Ok(Answer::Data("null".into()));
+            return Ok(CommandAnswer::Data("null".into()));
         }
         change(&mut names);
         // The owner is never shut out.
@@ -178,7 +182,7 @@ impl Session {
         })?;
         match failed {
             Some(why) => Err(why.into()),
-            None => Ok(Answer::Data(format!("[{}]", entries.join(",")))),
+            None => Ok(CommandAnswer::Data(format!("[{}]", entries.join(",")))),
         }
     }
 

@@ -7,10 +7,10 @@ use crate::{
     server::store::StoreError,
 };
 
-use super::Next;
+use super::FollowUp;
 
 /// What a handler answers.
-pub(super) enum Answer {
+pub(super) enum CommandAnswer {
     /// `data:<text>`
     Data(String),
     /// `data: <text>`: two verbs have a blank there.
@@ -18,7 +18,7 @@ pub(super) enum Answer {
     /// The prompt alone.
     Prompt,
     /// Nothing yet, or nothing at all.
-    Next(Next),
+    Next(FollowUp),
     /// As `Data`, then close after this long.
     Last(String, Duration),
 }

@@ -18,12 +18,14 @@ use crate::{
     },
     secret::same,
     server::{
-        enrolment::{self, Enrollment, Grant, State},
+        enrolment::{self, EnrolmentState, Grant, StoredEnrolment},
         store::{Tx, lists, register},
     },
 };
 
-use super::{Answer, Handled, Next, Outcome, Refusal, Session, Trace, Who, refuse, success};
+use super::{
+    CommandAnswer, CommandOutcome, FollowUp, Handled, Refusal, Session, Trace, Who, refuse, success,
+};
 
 /// How long a challenge may be answered, in milliseconds.
 const CHALLENGE_LIFE: u64 = 60_000;
@@ -49,7 +51,7 @@ pub(super) struct Challenge {
 }
 
 /// What `pkam` claims.
-pub(super) struct Claim {
+pub(super) struct PkamSignature {
     pub signing: SigningAlgo,
     pub hashing: HashingAlgo,
     pub enrollment: Option<String>,
@@ -98,7 +100,7 @@ impl Session {
             text,
             until: now.saturating_add(CHALLENGE_LIFE),
         });
-        Ok(Answer::Data(answer))
+        Ok(CommandAnswer::Data(answer))
     }
 
     /// The open challenge for the owner.
@@ -129,7 +131,7 @@ impl Session {
         success()
     }
 
-    pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &Claim, now: u64) -> Handled {
+    pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &PkamSignature, now: u64) -> Handled {
         self.leave();
         let failed = || refuse(Code::Unauthenticated, "pkam authentication failed");
         let Some(id) = &claim.enrollment else {
@@ -167,7 +169,7 @@ impl Session {
     }
 
     /// Whether the open challenge was signed with this key.
-    fn is_signed(&self, claim: &Claim, signing: SigningAlgo, key: &str, now: u64) -> bool {
+    fn is_signed(&self, claim: &PkamSignature, signing: SigningAlgo, key: &str, now: u64) -> bool {
         let how = (signing, claim.hashing);
         self.own_challenge(now)
             .is_some_and(|open| verify(how, key, open.text.as_bytes(), &claim.signature))
@@ -188,7 +190,7 @@ impl Session {
         };
         // The caller may live in the same process: then the answers are at hand.
         let Some(entry) = register::find(tx, &proof.caller)? else {
-            return Ok(Answer::Next(Next::Prove(Box::new(proof))));
+            return Ok(CommandAnswer::Next(FollowUp::Prove(Box::new(proof))));
         };
         let look = |key: &str| {
             let found = entry.home.live(tx, &format!("public:{key}"), now);
@@ -198,8 +200,8 @@ impl Session {
         self.judge(&proof, found)
     }
 
-    /// Goes on after [`Next::Prove`]: the signature and the signing key that the caller's server showed, if it did.
-    pub fn proven(&mut self, proof: &Proof, found: Option<(String, String)>) -> Outcome {
+    /// Goes on after [`FollowUp::Prove`]: the signature and the signing key that the caller's server showed, if it did.
+    pub fn proven(&mut self, proof: &Proof, found: Option<(String, String)>) -> CommandOutcome {
         let handled = self.judge(proof, found);
         self.outcome(handled)
     }
@@ -214,20 +216,20 @@ impl Session {
         }
         self.traces.push(Trace::Proved(proof.caller.clone()));
         self.who = Who::Peer(proof.caller.clone());
-        Ok(Answer::Prompt)
+        Ok(CommandAnswer::Prompt)
     }
 }
 
 /// An enrolment that may be used, or why not. `true` beside one: it has not expired.
-fn usable(id: &str, found: Option<(Enrollment, bool)>) -> Result<Enrollment, Refusal> {
+fn usable(id: &str, found: Option<(StoredEnrolment, bool)>) -> Result<StoredEnrolment, Refusal> {
     let Some((found, true)) = found else {
         return Err(enrolment::unknown(id));
     };
     let (code, state) = match found.state {
-        State::Approved => return Ok(found),
-        State::Denied => (Code::EnrollmentDenied, "denied"),
-        State::Pending => (Code::EnrollmentPending, "pending"),
-        State::Revoked => (Code::EnrollmentRevoked, "revoked"),
+        EnrolmentState::Approved => return Ok(found),
+        EnrolmentState::Denied => (Code::EnrollmentDenied, "denied"),
+        EnrolmentState::Pending => (Code::EnrollmentPending, "pending"),
+        EnrolmentState::Revoked => (Code::EnrollmentRevoked, "revoked"),
     };
     Err(Refusal::state(
         code,

@@ -11,7 +11,7 @@ use crate::{
     text::json::Object as Writer,
 };
 
-use super::{Answer, Handled, Session, refuse};
+use super::{CommandAnswer, Handled, Session, refuse};
 
 /// Most commands in one batch.
 const MAX_BATCH: usize = 1000;
@@ -42,7 +42,7 @@ impl Session {
             let response = self.one_of_batch(tx, command, now);
             answers.push(Writer::new().raw("id", id).raw("response", response).end());
         }
-        Ok(Answer::Data(format!("[{}]", answers.join(","))))
+        Ok(CommandAnswer::Data(format!("[{}]", answers.join(","))))
     }
 
     fn one_of_batch(&mut self, tx: &mut Tx<'_>, command: &str, now: u64) -> String {
@@ -58,7 +58,7 @@ impl Session {
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         };
         match handled {
-            Ok(Answer::Data(data)) => Writer::new().text("data", &data).end(),
+            Ok(CommandAnswer::Data(data)) => Writer::new().text("data", &data).end(),
             Ok(_) => Writer::new().text("data", "null").end(),
             Err(refusal) => {
                 let code = refusal.fault.code.unwrap_or(Code::InternalException);

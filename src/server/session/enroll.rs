@@ -16,17 +16,19 @@ use crate::{
     secret::same,
     server::{
         delivery::Draft,
-        enrolment::{self, Enrollment, Grant, MANAGE, MAX_ENROLLMENTS, PENDING_LIFE, State},
+        enrolment::{
+            self, EnrolmentState, Grant, MANAGE, MAX_ENROLLMENTS, PENDING_LIFE, StoredEnrolment,
+        },
         passcode::{self, Throttle},
         store::{
-            Event, Tx,
-            notes::{Kind, Status},
+            CommitEvent, Tx,
+            notes::{DeliveryStatus, NoteKind},
         },
     },
     text::json::Object,
 };
 
-use super::{Answer, Guess, Handled, Refusal, Session, Trace, Who, auth::PKAM_KEY, refuse};
+use super::{CommandAnswer, Guess, Handled, Refusal, Session, Trace, Who, auth::PKAM_KEY, refuse};
 
 /// Most requests of one connection in an hour.
 const MAX_REQUESTS: usize = 5;
@@ -45,7 +47,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// What clients send; unknown members are ignored.
 #[derive(Default, Deserialize)]
-pub(super) struct Params {
+pub(super) struct EnrollParams {
     #[serde(rename = "enrollmentId")]
     pub(super) id: Option<String>,
     #[serde(rename = "appName")]
@@ -102,10 +104,10 @@ impl Session {
         if let EnrollOperation::ListNs | EnrollOperation::InfoNs = operation {
             return self.namespace(tx, operation, params.unwrap_or_default(), now);
         }
-        let params: Params = match params {
+        let params: EnrollParams = match params {
             Some(text) => json::from_str(text)
                 .map_err(|_| refuse(Code::InvalidSyntax, "Invalid syntax. enroll"))?,
-            None => <Params as Default>::default(),
+            None => <EnrollParams as Default>::default(),
         };
         if operation == EnrollOperation::Request {
             return self.request(tx, params, now);
@@ -133,7 +135,7 @@ impl Session {
         }
     }
 
-    fn request(&mut self, tx: &mut Tx<'_>, params: Params, now: u64) -> Handled {
+    fn request(&mut self, tx: &mut Tx<'_>, params: EnrollParams, now: u64) -> Handled {
         self.requests.retain(|at| now.saturating_sub(*at) < HOUR);
         if self.requests.len() >= MAX_REQUESTS || self.guess == Guess::TooMany {
             return Err(wrong(
@@ -150,7 +152,12 @@ impl Session {
         if all.len() >= MAX_ENROLLMENTS {
             return Err(wrong("there are too many enrollments"));
         }
-        let active = |old: &&Enrollment| matches!(old.state, State::Pending | State::Approved);
+        let active = |old: &&StoredEnrolment| {
+            matches!(
+                old.state,
+                EnrolmentState::Pending | EnrolmentState::Approved
+            )
+        };
         let twin = all
             .iter()
             .filter(active)
@@ -169,7 +176,7 @@ impl Session {
         }
         new.save(tx, &self.home, Some(PENDING_LIFE), now)?;
         self.tell_managers(tx, &new, now)?;
-        Ok(Answer::Data(status(&new.id, "pending").end()))
+        Ok(CommandAnswer::Data(status(&new.id, "pending").end()))
     }
 
     /// Whoever is logged in needs no passcode, and so guesses none. Of any other a request is taken for a wrong one
@@ -218,27 +225,27 @@ impl Session {
     fn approve_first(
         &mut self,
         tx: &mut Tx<'_>,
-        mut new: Enrollment,
-        params: &Params,
+        mut new: StoredEnrolment,
+        params: &EnrollParams,
         now: u64,
     ) -> Handled {
         for namespace in [MANAGE, "*"] {
             new.namespaces.insert(namespace.into(), "rw".into());
         }
-        new.state = State::Approved;
+        new.state = EnrolmentState::Approved;
         self.home
             .put_plain(tx, PKAM_KEY, &new.public_key, None, now)?;
         self.admit(tx, &mut new, params, now)?;
         self.who = Who::Owner(Some(new.grant()));
-        Ok(Answer::Data(status(&new.id, "approved").end()))
+        Ok(CommandAnswer::Data(status(&new.id, "approved").end()))
     }
 
     /// Writes an approved enrolment and what its device will fetch.
     fn admit(
         &self,
         tx: &mut Tx<'_>,
-        approved: &mut Enrollment,
-        params: &Params,
+        approved: &mut StoredEnrolment,
+        params: &EnrollParams,
         now: u64,
     ) -> Result<(), Refusal> {
         let life = approved.life.filter(|life| *life > 0);
@@ -267,7 +274,7 @@ impl Session {
     pub(super) fn publish_login_key(
         &self,
         tx: &mut Tx<'_>,
-        of: &Enrollment,
+        of: &StoredEnrolment,
         life: Option<u64>,
         now: u64,
     ) -> Result<(), Refusal> {
@@ -280,7 +287,7 @@ impl Session {
     pub(super) fn publish_signing_keys(
         &self,
         tx: &mut Tx<'_>,
-        of: &Enrollment,
+        of: &StoredEnrolment,
         life: Option<u64>,
         now: u64,
     ) -> Result<(), Refusal> {
@@ -291,7 +298,7 @@ impl Session {
         Ok(())
     }
 
-    fn public_name(&self, of: &Enrollment) -> String {
+    fn public_name(&self, of: &StoredEnrolment) -> String {
         format!(
             "public:{}.{}.pkam.__pkams.__public_keys{}",
             of.app, of.device, self.home.who
@@ -301,7 +308,12 @@ impl Session {
     }
 
     /// Devices that may approve hear of the request at once.
-    fn tell_managers(&self, tx: &mut Tx<'_>, new: &Enrollment, now: u64) -> Result<(), Refusal> {
+    fn tell_managers(
+        &self,
+        tx: &mut Tx<'_>,
+        new: &StoredEnrolment,
+        now: u64,
+    ) -> Result<(), Refusal> {
         let who = &self.home.who;
         let about = enrolment::key_of(&self.home, &new.id);
         let mut draft = Draft::new(tx.new_id()?, who, who, about);
@@ -317,15 +329,15 @@ impl Session {
         );
         draft.is_encrypted = false;
         draft.ttln = DAY;
-        let note = draft.note(Kind::Own, Status::Delivered);
+        let note = draft.note(NoteKind::Own, DeliveryStatus::Delivered);
         if let Some(note) = self.home.take_in(tx, note, now)? {
-            tx.emit(Event::Note(Arc::new(note)));
+            tx.emit(CommitEvent::Note(Arc::new(note)));
         }
         Ok(())
     }
 
     /// Whether this connection may decide about an enrolment.
-    fn manages(&self, of: &Enrollment) -> Result<(), Refusal> {
+    fn manages(&self, of: &StoredEnrolment) -> Result<(), Refusal> {
         match self.owner()? {
             Some(grant) if !grant.can_approve(&of.namespaces) => Err(refuse(
                 Code::Unauthorized,
@@ -341,30 +353,44 @@ impl Session {
     fn approve(
         &mut self,
         tx: &mut Tx<'_>,
-        mut found: Enrollment,
-        params: &Params,
+        mut found: StoredEnrolment,
+        params: &EnrollParams,
         now: u64,
     ) -> Handled {
         self.manages(&found)?;
-        expect(&found, State::Pending, "approve")?;
+        expect(&found, EnrolmentState::Pending, "approve")?;
         for key in [&params.private_key, &params.self_key] {
             let text = "encryptedDefaultEncryptionPrivateKey and encryptedDefaultSelfEncryptionKey are mandatory";
             limited(key.as_deref()).ok_or_else(|| wrong(text))?;
         }
-        found.state = State::Approved;
+        found.state = EnrolmentState::Approved;
         self.admit(tx, &mut found, params, now)?;
         Ok(decided(&found))
     }
 
     /// `deny` and `unrevoke`.
-    fn change(&mut self, tx: &mut Tx<'_>, mut found: Enrollment, verb: &str, now: u64) -> Handled {
+    fn change(
+        &mut self,
+        tx: &mut Tx<'_>,
+        mut found: StoredEnrolment,
+        verb: &str,
+        now: u64,
+    ) -> Handled {
         self.manages(&found)?;
         let (from, to, life) = match verb {
-            "deny" => (State::Pending, State::Denied, Some(PENDING_LIFE)),
-            _ => (State::Revoked, State::Approved, left(&found, now)),
+            "deny" => (
+                EnrolmentState::Pending,
+                EnrolmentState::Denied,
+                Some(PENDING_LIFE),
+            ),
+            _ => (
+                EnrolmentState::Revoked,
+                EnrolmentState::Approved,
+                left(&found, now),
+            ),
         };
         expect(&found, from, verb)?;
-        if to == State::Approved {
+        if to == EnrolmentState::Approved {
             enrolment::move_data(tx, &self.home, &found.id, ("r", "a"), now)?;
         }
         found.state = to;
@@ -372,9 +398,15 @@ impl Session {
         Ok(decided(&found))
     }
 
-    fn revoke(&mut self, tx: &mut Tx<'_>, mut found: Enrollment, force: bool, now: u64) -> Handled {
+    fn revoke(
+        &mut self,
+        tx: &mut Tx<'_>,
+        mut found: StoredEnrolment,
+        force: bool,
+        now: u64,
+    ) -> Handled {
         self.manages(&found)?;
-        expect(&found, State::Approved, "revoke")?;
+        expect(&found, EnrolmentState::Approved, "revoke")?;
         let own = self.enrollment() == Some(found.id.as_str());
         if own && !force {
             return Err(refuse(
@@ -383,10 +415,10 @@ impl Session {
             ));
         }
         enrolment::move_data(tx, &self.home, &found.id, ("a", "r"), now)?;
-        found.state = State::Revoked;
+        found.state = EnrolmentState::Revoked;
         found.revoked_at = Some(now);
         found.save(tx, &self.home, left(&found, now), now)?;
-        tx.emit(Event::Withdrawn {
+        tx.emit(CommitEvent::Withdrawn {
             of: self.home.who.clone(),
             enrollment: found.id.clone(),
             by: self.id.clone(),
@@ -397,14 +429,17 @@ impl Session {
                 .text("status", "revoked")
                 .text("enrollmentId", &found.id)
                 .text("message", text);
-            return Ok(Answer::Last(answer.end(), LAST_WORDS));
+            return Ok(CommandAnswer::Last(answer.end(), LAST_WORDS));
         }
         Ok(decided(&found))
     }
 
-    fn forget(&mut self, tx: &mut Tx<'_>, found: &Enrollment, now: u64) -> Handled {
+    fn forget(&mut self, tx: &mut Tx<'_>, found: &StoredEnrolment, now: u64) -> Handled {
         self.manages(found)?;
-        if !matches!(found.state, State::Denied | State::Revoked) {
+        if !matches!(
+            found.state,
+            EnrolmentState::Denied | EnrolmentState::Revoked
+        ) {
             return Err(wrong(format!(
                 "Failed to delete enrollment id: {}. Cannot delete a {} enrollment. Only denied or revoked enrollments can be deleted",
                 found.id,
@@ -418,14 +453,16 @@ impl Session {
         }
         self.home.erase(tx, &self.public_name(found))?;
         enrolment::end(tx, &self.home, &found.id, now)?;
-        Ok(Answer::Data(status(&found.id, "deleted").end()))
+        Ok(CommandAnswer::Data(status(&found.id, "deleted").end()))
     }
 
-    fn list(&self, tx: &Tx<'_>, params: &Params, now: u64) -> Handled {
+    fn list(&self, tx: &Tx<'_>, params: &EnrollParams, now: u64) -> Handled {
         let grant = self.owner()?;
         let mut wanted = Vec::new();
         for word in params.filter.iter().flatten() {
-            wanted.push(State::parse(word).ok_or_else(|| wrong("no such enrollment status"))?);
+            wanted.push(
+                EnrolmentState::parse(word).ok_or_else(|| wrong("no such enrollment status"))?,
+            );
         }
         let mut all = Object::new();
         for found in enrolment::all(tx, &self.home, now)? {
@@ -434,10 +471,10 @@ impl Session {
                 all = all.raw(&enrolment::key_of(&self.home, &found.id), found.to_json());
             }
         }
-        Ok(Answer::Data(all.end()))
+        Ok(CommandAnswer::Data(all.end()))
     }
 
-    fn fetch(&self, tx: &Tx<'_>, params: &Params, now: u64) -> Handled {
+    fn fetch(&self, tx: &Tx<'_>, params: &EnrollParams, now: u64) -> Handled {
         let id = params
             .id
             .as_deref()
@@ -448,7 +485,7 @@ impl Session {
         }
         let found = enrolment::find(tx, &self.home, id, now)?;
         let found = found.ok_or_else(|| enrolment::unknown(id))?;
-        Ok(Answer::Data(found.to_json()))
+        Ok(CommandAnswer::Data(found.to_json()))
     }
 
     pub(super) fn otp_get(&mut self, tx: &mut Tx<'_>, ttl: Option<u64>, now: u64) -> Handled {
@@ -458,7 +495,7 @@ impl Session {
         let key = passcode::key_of(&self.home, &code);
         let life = ttl.filter(|ttl| *ttl > 0).unwrap_or(passcode::OTP_LIFE);
         self.home.put_plain(tx, &key, "otp", Some(life), now)?;
-        Ok(Answer::Data(code))
+        Ok(CommandAnswer::Data(code))
     }
 
     pub(super) fn otp_put(
@@ -475,7 +512,7 @@ impl Session {
         let key = passcode::standing_key(&self.home);
         self.home
             .put_plain(tx, &key, &code.to_lowercase(), ttl, now)?;
-        Ok(Answer::Data("ok".into()))
+        Ok(CommandAnswer::Data("ok".into()))
     }
 
     fn managing(&self, verb: &str) -> Result<(), Refusal> {
@@ -494,18 +531,18 @@ fn sees(grant: &Grant, id: &str) -> bool {
 }
 
 /// How much longer an enrolment lives, in milliseconds.
-pub(super) fn left(of: &Enrollment, now: u64) -> Option<u64> {
+pub(super) fn left(of: &StoredEnrolment, now: u64) -> Option<u64> {
     of.expires_at.map(|at| at.saturating_sub(now).max(1))
 }
 
-fn decided(about: &Enrollment) -> Answer {
+fn decided(about: &StoredEnrolment) -> CommandAnswer {
     let answer = Object::new()
         .text("status", about.state.word())
         .text("enrollmentId", &about.id);
-    Answer::Data(answer.end())
+    CommandAnswer::Data(answer.end())
 }
 
-fn expect(found: &Enrollment, state: State, verb: &str) -> Result<(), Refusal> {
+fn expect(found: &StoredEnrolment, state: EnrolmentState, verb: &str) -> Result<(), Refusal> {
     if found.state == state {
         return Ok(());
     }
@@ -528,7 +565,11 @@ pub(super) fn limited(text: Option<&str>) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn new_enrollment(id: String, params: &Params, by_cram: bool) -> Result<Enrollment, Refusal> {
+fn new_enrollment(
+    id: String,
+    params: &EnrollParams,
+    by_cram: bool,
+) -> Result<StoredEnrolment, Refusal> {
     let text = |given: &Option<String>, name: &str| {
         limited(given.as_deref()).ok_or_else(|| wrong(format!("{name} is mandatory")))
     };
@@ -540,13 +581,13 @@ fn new_enrollment(id: String, params: &Params, by_cram: bool) -> Result<Enrollme
     if !proper || (namespaces.is_empty() && !by_cram) {
         return Err(wrong("at least one namespace with r or rw is mandatory"));
     }
-    Ok(Enrollment {
+    Ok(StoredEnrolment {
         id,
         app: text(&params.app, "appName")?,
         device: text(&params.device, "deviceName")?,
         namespaces,
         public_key: text(&params.public_key, "apkamPublicKey")?,
-        state: State::Pending,
+        state: EnrolmentState::Pending,
         symmetric_key: limited(params.symmetric_key.as_deref()),
         signing_keys: signing_keys(params)?,
         signing_algo: signing_algo(params)?,
@@ -557,7 +598,7 @@ fn new_enrollment(id: String, params: &Params, by_cram: bool) -> Result<Enrollme
     })
 }
 
-pub(super) fn signing_keys(params: &Params) -> Result<Option<String>, Refusal> {
+pub(super) fn signing_keys(params: &EnrollParams) -> Result<Option<String>, Refusal> {
     let keys = match (&params.apsk, &params.apsk_legacy) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => return Err(wrong("either apsk or apskLegacy, not both")),
@@ -572,7 +613,7 @@ pub(super) fn signing_keys(params: &Params) -> Result<Option<String>, Refusal> {
 }
 
 /// How the login key signs, if the request says so.
-pub(super) fn signing_algo(params: &Params) -> Result<Option<String>, Refusal> {
+pub(super) fn signing_algo(params: &EnrollParams) -> Result<Option<String>, Refusal> {
     let Some(word) = &params.signing_algo else {
         return Ok(None);
     };

@@ -21,7 +21,7 @@ use crate::{
         verb::{EnrollOperation, HashingAlgo, Keys, SigningAlgo},
     },
     server::{
-        enrolment::{self, Enrollment, Grant, Kept, MANAGE, Need},
+        enrolment::{self, Grant, Kept, MANAGE, Need, StoredEnrolment},
         store::{
             Tx,
             log::Change,
@@ -35,9 +35,9 @@ use crate::{
 };
 
 use super::{
-    Answer, Handled, Refusal, Session,
+    CommandAnswer, Handled, Refusal, Session,
     auth::verify,
-    enroll::{Params, left, limited, metadata, signing_algo, signing_keys, status, wrong},
+    enroll::{EnrollParams, left, limited, metadata, signing_algo, signing_keys, status, wrong},
     look::missing,
     refuse,
 };
@@ -53,8 +53,8 @@ impl Session {
     pub(super) fn amend(
         &mut self,
         tx: &mut Tx<'_>,
-        mut found: Enrollment,
-        params: &Params,
+        mut found: StoredEnrolment,
+        params: &EnrollParams,
         now: u64,
     ) -> Handled {
         // Not even the owner: they could not sign for it.
@@ -83,7 +83,7 @@ impl Session {
             found.metadata = Some(metadata(&merged)?);
         }
         found.save(tx, &self.home, life, now)?;
-        Ok(Answer::Data(status(&found.id, "approved").end()))
+        Ok(CommandAnswer::Data(status(&found.id, "approved").end()))
     }
 
     /// `enroll:listns` and `enroll:infons`: who has this namespace, and when somebody last lost it.
@@ -118,9 +118,10 @@ impl Session {
             let last = holders.filter_map(|(found, _)| found.revoked_at).max();
             let last = last.map(|at| date(at).replace(' ', "T"));
             let info = Object::new().maybe("lastRevokedAt", last.as_deref());
-            return Ok(Answer::Data(info.end()));
+            return Ok(CommandAnswer::Data(info.end()));
         }
-        let approved = holders.filter(|(found, _)| found.state == enrolment::State::Approved);
+        let approved =
+            holders.filter(|(found, _)| found.state == enrolment::EnrolmentState::Approved);
         let shown: Vec<String> = approved
             .map(|(found, access)| {
                 Object::new()
@@ -131,7 +132,7 @@ impl Session {
                     .end()
             })
             .collect();
-        Ok(Answer::Data(format!("[{}]", shown.join(","))))
+        Ok(CommandAnswer::Data(format!("[{}]", shown.join(","))))
     }
 
     /// Keys that devices keep here, beside the two that came with their approval.
@@ -146,14 +147,14 @@ impl Session {
             ("get", Some(name)) => {
                 let name = name.to_lowercase();
                 let found = self.own_record(tx, &name, &grant, now)?;
-                Ok(Answer::Data(found.value))
+                Ok(CommandAnswer::Data(found.value))
             }
             ("get", None) => self.own_keys(tx, given.visibility.as_deref(), &grant, now),
             ("delete", Some(name)) => {
                 let name = name.to_lowercase();
                 self.own_record(tx, &name, &grant, now)?;
                 self.home.erase(tx, &name)?;
-                Ok(Answer::Data("-1".into()))
+                Ok(CommandAnswer::Data("-1".into()))
             }
             _ => Err(refuse(Code::InvalidSyntax, "Invalid syntax. keys")),
         }
@@ -179,7 +180,7 @@ impl Session {
             .iter()
             .find(|(word, _)| Some(*word) == visibility);
         let Some((word, part)) = part else {
-            return Ok(Answer::Data(array([])));
+            return Ok(CommandAnswer::Data(array([])));
         };
         let mut names = enrolment::kept_by(tx, &self.home, &grant.id)?;
         names.retain(|name| name.contains(part));
@@ -194,7 +195,7 @@ impl Session {
         {
             names.push(name);
         }
-        Ok(Answer::Data(array(names.iter().map(String::as_str))))
+        Ok(CommandAnswer::Data(array(names.iter().map(String::as_str))))
     }
 
     fn put_key(&self, tx: &mut Tx<'_>, given: &Keys, grant: &Grant, now: u64) -> Handled {
@@ -235,7 +236,7 @@ impl Session {
         };
         self.home
             .put(tx, &name, &record, Change::Update, Logged::Never)?;
-        Ok(Answer::Data("-1".into()))
+        Ok(CommandAnswer::Data("-1".into()))
     }
 
     /// Where a key is kept.
@@ -278,7 +279,7 @@ impl Session {
 }
 
 /// A new login key is signed with its private half: nobody is locked out by a key that nobody has.
-fn proves_possession(of: &Enrollment, signature: Option<&str>) -> Result<(), Refusal> {
+fn proves_possession(of: &StoredEnrolment, signature: Option<&str>) -> Result<(), Refusal> {
     let algo = of.signing_algo.as_deref();
     let signed = format!("{}|{}|{}", of.id, of.public_key, algo.unwrap_or("null"));
     let how = algo.and_then(SigningAlgo::parse).unwrap_or_default();

@@ -26,7 +26,10 @@ use crate::{
     text::json::{Object, array},
 };
 
-use super::{Answer, Decision, Handled, Next, Refusal, Session, Trace, Who, pattern, refuse};
+use super::{
+    CommandAnswer, FollowUp, Handled, Refusal, Session, Trace, UncommittedOutcome, Who, pattern,
+    refuse,
+};
 
 /// Most bytes of keys in one `scan` answer: below what clients read.
 const MAX_SCAN: usize = 8 << 20;
@@ -37,13 +40,13 @@ pub struct Errand {
     /// Whose server to ask.
     pub of: AtSign,
     /// What to ask there.
-    pub question: Question,
+    pub question: RemoteQuery,
     detail: Detail,
 }
 
 /// What to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum RemoteQuery {
     /// After `pol`: `lookup:all:<entity>@of`.
     Shared {
         /// `key.ns@of`
@@ -75,7 +78,7 @@ pub enum Fetched {
 }
 
 /// What is stored, with the name it is shown under.
-struct Found {
+struct NamedRecord {
     name: String,
     record: Record,
 }
@@ -95,7 +98,7 @@ impl Session {
                 let Some(home) = self.neighbour(tx, other)? else {
                     return Ok(self.errand(
                         other,
-                        Question::Scan {
+                        RemoteQuery::Scan {
                             regex: regex.map(str::to_owned),
                         },
                         Detail::Value,
@@ -123,7 +126,7 @@ impl Session {
             }
             bytes < MAX_SCAN
         })?;
-        Ok(Answer::Data(array(keys.iter().map(String::as_str))))
+        Ok(CommandAnswer::Data(array(keys.iter().map(String::as_str))))
     }
 
     pub(super) fn llookup(&self, tx: &Tx<'_>, key: &AtKey, detail: Detail, now: u64) -> Handled {
@@ -137,7 +140,9 @@ impl Session {
         }
         match self.home.record(tx, &name)? {
             None => Err(missing(&name)),
-            Some(record) => Ok(self.show(Found { name, record }, detail, &self.home.who, now)),
+            Some(record) => {
+                Ok(self.show(NamedRecord { name, record }, detail, &self.home.who, now))
+            }
         }
     }
 
@@ -192,9 +197,9 @@ impl Session {
             Some(record) => {
                 let (name, home) = (name.to_owned(), &self.home);
                 let Some(record) = self.resolved(tx, home, &name, record, detail, now)? else {
-                    return Ok(Answer::Data("null".into()));
+                    return Ok(CommandAnswer::Data("null".into()));
                 };
-                Ok(self.show(Found { name, record }, detail, &home.who, now))
+                Ok(self.show(NamedRecord { name, record }, detail, &home.who, now))
             }
         }
     }
@@ -238,8 +243,8 @@ impl Session {
                     format!("Exception: {name} does not exist in keystore"),
                 )),
                 Some(record) => match self.resolved(tx, &other, &name, record, detail, now)? {
-                    Some(record) => Ok(self.show(Found { name, record }, detail, owner, now)),
-                    None => Ok(Answer::Data("null".into())),
+                    Some(record) => Ok(self.show(NamedRecord { name, record }, detail, owner, now)),
+                    None => Ok(CommandAnswer::Data("null".into())),
                 },
             };
         }
@@ -248,7 +253,7 @@ impl Session {
             let fresh = record.meta.items.ttr == Some(-1)
                 || record.meta.refresh_at.is_some_and(|at| now < at);
             if fresh && !bypass_cache {
-                let found = Found {
+                let found = NamedRecord {
                     name: cached,
                     record,
                 };
@@ -260,8 +265,8 @@ impl Session {
             None => name[self.home.who.as_str().len() + 1..].to_owned(),
         };
         let question = match name.starts_with("public:") {
-            true => Question::Public { key },
-            false => Question::Shared { key },
+            true => RemoteQuery::Public { key },
+            false => RemoteQuery::Shared { key },
         };
         Ok(self.errand(owner, question, detail))
     }
@@ -277,20 +282,26 @@ impl Session {
         Ok(Some(entry.home))
     }
 
-    fn errand(&self, of: &AtSign, question: Question, detail: Detail) -> Answer {
-        Answer::Next(Next::Fetch(Box::new(Errand {
+    fn errand(&self, of: &AtSign, question: RemoteQuery, detail: Detail) -> CommandAnswer {
+        CommandAnswer::Next(FollowUp::Fetch(Box::new(Errand {
             of: of.clone(),
             question,
             detail,
         })))
     }
 
-    fn show(&self, found: Found, detail: Detail, creator: &AtSign, now: u64) -> Answer {
+    fn show(
+        &self,
+        found: NamedRecord,
+        detail: Detail,
+        creator: &AtSign,
+        now: u64,
+    ) -> CommandAnswer {
         let meta = &found.record.meta;
         if !meta.is_live(now) {
-            return Answer::Data("null".into());
+            return CommandAnswer::Data("null".into());
         }
-        Answer::Data(match detail {
+        CommandAnswer::Data(match detail {
             Detail::Value => found.record.value,
             Detail::Meta => meta.to_json(creator.as_str()),
             Detail::All => Object::new()
@@ -301,13 +312,19 @@ impl Session {
         })
     }
 
-    /// Goes on after [`Next::Fetch`], in a writing transaction: what may be cached is.
-    pub fn fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>, now: u64) -> Decision {
+    /// Goes on after [`FollowUp::Fetch`], in a writing transaction: what may be cached is.
+    pub fn fetched(
+        &self,
+        errand: &Errand,
+        found: &Fetched,
+        tx: &mut Tx<'_>,
+        now: u64,
+    ) -> UncommittedOutcome {
         let handled = self.take_fetched(errand, found, tx, now);
         if handled.is_err() {
             tx.discard();
         }
-        Decision {
+        UncommittedOutcome {
             session: self.clone(),
             outcome: self.say(handled),
         }
@@ -330,12 +347,12 @@ impl Session {
             }
         };
         let (name, key) = match &errand.question {
-            Question::Scan { .. } => return Ok(Answer::Data(data.clone())),
-            Question::Shared { key } => (format!("{}:{key}", self.home.who), key),
-            Question::Public { key } => (format!("public:{key}"), key),
+            RemoteQuery::Scan { .. } => return Ok(CommandAnswer::Data(data.clone())),
+            RemoteQuery::Shared { key } => (format!("{}:{key}", self.home.who), key),
+            RemoteQuery::Public { key } => (format!("public:{key}"), key),
         };
         if data == "null" {
-            return Ok(Answer::Data(data.clone()));
+            return Ok(CommandAnswer::Data(data.clone()));
         }
         let unreadable = || refuse(Code::InternalException, format!("{key}: unreadable answer"));
         let mut record = super::batch::parse_all(data, now).ok_or_else(unreadable)?;
@@ -345,7 +362,7 @@ impl Session {
                 .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
             cache(tx, &self.home, &name, &record)?;
         }
-        Ok(self.show(Found { name, record }, errand.detail, &errand.of, now))
+        Ok(self.show(NamedRecord { name, record }, errand.detail, &errand.of, now))
     }
 }
 

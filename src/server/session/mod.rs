@@ -53,18 +53,18 @@ use super::{
     passcode::{Guesses, Throttle},
     store::{StoreError, Tx, lists, register::Home},
 };
-use answer::Answer;
+use answer::CommandAnswer;
 
 pub(super) use answer::{Refusal, refuse};
 pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
-pub use look::{Errand, Fetched, Question, public_value};
-pub use notify::{Watch, page, stats_line};
+pub use look::{Errand, Fetched, RemoteQuery, public_value};
+pub use notify::{MonitorView, page, stats_line};
 pub(super) use notify::{is_too_long, too_long};
 #[cfg(feature = "inside")]
 pub use notify::{live_line, stored_line};
-pub use visits::{Outbound, Seen};
+pub use visits::{Attendance, Outbound};
 
 /// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
 pub const SERVER_VERSION: &str = "3.0.52";
@@ -146,9 +146,9 @@ enum Trace {
 
 /// What a command comes to. It counts only when what it wrote is committed: then [`Session::accept`] it.
 #[derive(Debug)]
-pub struct Decision {
+pub struct UncommittedOutcome {
     session: Session,
-    outcome: Outcome,
+    outcome: CommandOutcome,
 }
 
 /// What all connections of one atSign share. No command changes it before it is committed.
@@ -165,7 +165,7 @@ pub struct Facts {
     /// Connections to other servers, of all atSigns of this process.
     pub outbound: Arc<Outbound>,
     /// Who is here, and who came.
-    pub seen: Seen,
+    pub seen: Attendance,
 }
 
 impl Facts {
@@ -188,18 +188,18 @@ impl Facts {
 
 /// What to do with a line.
 #[derive(Debug)]
-pub enum Step {
+pub enum LineAction {
     /// Nothing but this.
-    Done(Outcome),
+    Done(CommandOutcome),
     /// Call [`Session::run`] in a transaction.
-    Run(Job),
+    Run(StoreCommand),
 }
 
 /// A command that needs the store.
 #[derive(Debug)]
-pub struct Job(Box<Verb>);
+pub struct StoreCommand(Box<Verb>);
 
-impl Job {
+impl StoreCommand {
     /// Whether the transaction must be able to write.
     pub fn writes(&self) -> bool {
         match &*self.0 {
@@ -234,7 +234,7 @@ impl Job {
 
 /// What came of a line.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct CommandOutcome {
     /// To be sent in one write; may be empty.
     pub reply: Vec<u8>,
     /// Wait this long before sending.
@@ -246,7 +246,7 @@ pub struct Outcome {
     /// What came of a login attempt.
     pub login: Option<Login>,
     /// What the listener has to do.
-    pub next: Next,
+    pub next: FollowUp,
 }
 
 /// What came of a login attempt.
@@ -262,22 +262,22 @@ pub enum Login {
 
 /// Work for the listener.
 #[derive(Debug, Default)]
-pub enum Next {
+pub enum FollowUp {
     /// Nothing.
     #[default]
     Nothing,
     /// Replay, then pass on what comes in.
-    Watch(Box<Watch>),
+    Watch(Box<MonitorView>),
     /// Ask another atServer for two values, then call [`Session::proven`].
     Prove(Box<auth::Proof>),
     /// Ask another atServer for a value, then call [`Session::fetched`].
     Fetch(Box<Errand>),
 }
 
-type Handled = Result<Answer, Refusal>;
+type Handled = Result<CommandAnswer, Refusal>;
 
 fn success() -> Handled {
-    Ok(Answer::Data("success".into()))
+    Ok(CommandAnswer::Data("success".into()))
 }
 
 impl Session {
@@ -346,33 +346,33 @@ impl Session {
     }
 
     /// Takes one line, without its line end. `now` in milliseconds since 1970.
-    pub fn read(&mut self, line: &str, now: u64) -> Step {
+    pub fn read(&mut self, line: &str, now: u64) -> LineAction {
         if let Some(here) = self.facts.seen.present().get_mut(&self.id) {
             here.last = now;
         }
         let line = line.trim();
         if line == "@exit" {
-            return Step::Done(Outcome {
+            return LineAction::Done(CommandOutcome {
                 close: true,
-                ..Outcome::default()
+                ..CommandOutcome::default()
             });
         }
         if self.grant().is_some_and(|grant| grant.is_expired(now)) {
-            return Step::Done(Outcome {
+            return LineAction::Done(CommandOutcome {
                 close: true,
-                ..Outcome::default()
+                ..CommandOutcome::default()
             });
         }
         match Verb::parse(line, Dialect::Lenient) {
-            Ok(Verb::Noop { millis }) => Step::Done(self.noop(millis)),
+            Ok(Verb::Noop { millis }) => LineAction::Done(self.noop(millis)),
             // Only an enrolment has something stored that belongs to the answer.
             Ok(Verb::Info { brief }) if brief || self.grant().is_none() => {
                 let answer = self.info(brief, None, now);
-                Step::Done(self.outcome(answer))
+                LineAction::Done(self.outcome(answer))
             }
             Ok(verb) => {
                 self.guess = self.guess(&verb, now);
-                Step::Run(Job(Box::new(verb)))
+                LineAction::Run(StoreCommand(Box::new(verb)))
             }
             Err(why) => {
                 let code = match why {
@@ -380,13 +380,13 @@ impl Session {
                     _ => Code::InvalidSyntax,
                 };
                 let refusal = refuse(code, why.to_string());
-                Step::Done(self.outcome(Err(refusal)))
+                LineAction::Done(self.outcome(Err(refusal)))
             }
         }
     }
 
     /// Runs a command. What it wrote before it failed is undone.
-    pub fn run(&self, job: &Job, tx: &mut Tx<'_>, now: u64) -> Decision {
+    pub fn run(&self, job: &StoreCommand, tx: &mut Tx<'_>, now: u64) -> UncommittedOutcome {
         let mut session = self.clone();
         let handled = session.handle(job.0.as_ref().clone(), tx, now);
         if handled.is_err() {
@@ -397,20 +397,20 @@ impl Session {
             Err(refusal) if refusal.proven => Login::Barred,
             Err(_) => Login::Wrong,
         });
-        let outcome = Outcome {
+        let outcome = CommandOutcome {
             login,
             ..session.say(handled)
         };
-        Decision { session, outcome }
+        UncommittedOutcome { session, outcome }
     }
 
     /// A command was committed: goes on as it decided, and lets others see what it left for them.
-    pub fn accept(&mut self, decision: Decision) -> Outcome {
+    pub fn accept(&mut self, decision: UncommittedOutcome) -> CommandOutcome {
         *self = decision.session;
         self.publish(decision.outcome)
     }
 
-    fn publish(&mut self, mut outcome: Outcome) -> Outcome {
+    fn publish(&mut self, mut outcome: CommandOutcome) -> CommandOutcome {
         self.show_presence();
         let (mut guessed, seen) = (false, &self.facts.seen);
         for trace in std::mem::take(&mut self.traces) {
@@ -450,7 +450,7 @@ impl Session {
                 enrollment,
                 signature,
             } => {
-                let claim = auth::Claim {
+                let claim = auth::PkamSignature {
                     signing: signing.unwrap_or_default(),
                     hashing: hashing.unwrap_or_default(),
                     enrollment,
@@ -526,22 +526,22 @@ impl Session {
     }
 
     /// The answer to a line above [`Session::max_line`].
-    pub fn too_long(&mut self) -> Outcome {
+    pub fn too_long(&mut self) -> CommandOutcome {
         let text = format!("a command may have {} bytes", self.max_line());
         self.outcome(Err(refuse(Code::BufferLimit, text)))
     }
 
     /// The answer to whatever it was when the store failed.
-    pub fn failed(&mut self, why: StoreError) -> Outcome {
+    pub fn failed(&mut self, why: StoreError) -> CommandOutcome {
         self.outcome(Err(why.into()))
     }
 
     /// What others see of this connection.
     fn show_presence(&self) {
         let (kind, from) = match &self.who {
-            Who::Owner(_) => (visits::Kind::Own, Some(&self.home.who)),
-            Who::Peer(caller) => (visits::Kind::Peer, Some(caller)),
-            Who::Stranger => (visits::Kind::Anon, self.claims()),
+            Who::Owner(_) => (visits::ConnectionKind::Own, Some(&self.home.who)),
+            Who::Peer(caller) => (visits::ConnectionKind::Peer, Some(caller)),
+            Who::Stranger => (visits::ConnectionKind::Anon, self.claims()),
         };
         if let Some(here) = self.facts.seen.present().get_mut(&self.id)
             && (here.kind != kind || here.from.as_ref() != from)
@@ -551,26 +551,26 @@ impl Session {
     }
 
     /// The answer to a line that needed no transaction.
-    fn outcome(&mut self, handled: Handled) -> Outcome {
+    fn outcome(&mut self, handled: Handled) -> CommandOutcome {
         let outcome = self.say(handled);
         self.publish(outcome)
     }
 
     /// Turns what a handler said into bytes.
-    fn say(&self, handled: Handled) -> Outcome {
-        let mut outcome = Outcome::default();
+    fn say(&self, handled: Handled) -> CommandOutcome {
+        let mut outcome = CommandOutcome::default();
         let text = match handled {
-            Ok(Answer::Data(text)) => match text.starts_with("data:") {
+            Ok(CommandAnswer::Data(text)) => match text.starts_with("data:") {
                 true => format!("{text}\n{}", self.prompt()),
                 false => format!("data:{text}\n{}", self.prompt()),
             },
-            Ok(Answer::Spaced(text)) => format!("data: {text}\n{}", self.prompt()),
-            Ok(Answer::Prompt) => self.prompt(),
-            Ok(Answer::Last(text, after)) => {
+            Ok(CommandAnswer::Spaced(text)) => format!("data: {text}\n{}", self.prompt()),
+            Ok(CommandAnswer::Prompt) => self.prompt(),
+            Ok(CommandAnswer::Last(text, after)) => {
                 outcome.close_in = Some(after);
                 format!("data:{text}\n{}", self.prompt())
             }
-            Ok(Answer::Next(next)) => {
+            Ok(CommandAnswer::Next(next)) => {
                 outcome.next = next;
                 String::new()
             }

@@ -16,7 +16,7 @@ use crate::{
         enrolment::{Grant, Need},
         store::{
             Rows, StoreError, Tx,
-            notes::{Kind, Note, Status},
+            notes::{DeliveryStatus, Note, NoteKind},
             records::Meta,
             register::Home,
         },
@@ -27,7 +27,9 @@ use crate::{
     },
 };
 
-use super::{Answer, Handled, MAX_LINE, Next, Refusal, Session, Who, pattern, refuse, success};
+use super::{
+    CommandAnswer, FollowUp, Handled, MAX_LINE, Refusal, Session, Who, pattern, refuse, success,
+};
 
 /// Longest notification id, in bytes.
 const MAX_ID: usize = 128;
@@ -52,7 +54,7 @@ impl Session {
             )),
             Who::Peer(caller) => {
                 let draft = draft(tx, &given, caller, &self.home.who, now)?;
-                let note = draft.note(Kind::Received, Status::Delivered);
+                let note = draft.note(NoteKind::Received, DeliveryStatus::Delivered);
                 match delivery::receive(tx, &self.home, note, now)? {
                     Receipt::New | Receipt::Known => success(),
                     Receipt::Full => Err(refuse(
@@ -71,7 +73,7 @@ impl Session {
                 if !draft.is_text {
                     self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
                 }
-                delivery::queue(tx, &self.home, draft, now).map(Answer::Data)
+                delivery::queue(tx, &self.home, draft, now).map(CommandAnswer::Data)
             }
         }
     }
@@ -99,7 +101,7 @@ impl Session {
             let id = delivery::queue(tx, &self.home, draft, now)?;
             ids = ids.text(&name, &id);
         }
-        Ok(Answer::Spaced(ids.end()))
+        Ok(CommandAnswer::Spaced(ids.end()))
     }
 
     pub(super) fn notify_status(&self, tx: &Tx<'_>, id: &str, now: u64) -> Handled {
@@ -107,18 +109,18 @@ impl Session {
         let found = self.readable(tx, id)?;
         let status = found.first().map_or("null", |note| match note.status {
             _ if note.is_expired(now) => "expired",
-            Status::Delivered => "delivered",
-            Status::Errored => "errored",
-            Status::Queued => "queued",
+            DeliveryStatus::Delivered => "delivered",
+            DeliveryStatus::Errored => "errored",
+            DeliveryStatus::Queued => "queued",
         });
-        Ok(Answer::Data(status.into()))
+        Ok(CommandAnswer::Data(status.into()))
     }
 
     pub(super) fn notify_fetch(&self, tx: &Tx<'_>, id: &str, now: u64) -> Handled {
         self.owner()?;
         let found = self.readable(tx, id)?;
         let note = found.first().filter(|note| !note.is_expired(now));
-        Ok(Answer::Data(note.map_or_else(
+        Ok(CommandAnswer::Data(note.map_or_else(
             || {
                 Object::new()
                     .text("id", id)
@@ -133,7 +135,7 @@ impl Session {
     fn readable(&self, tx: &Tx<'_>, id: &str) -> Result<Vec<Note>, Refusal> {
         let mut found = self.home.notes(tx, id)?;
         found.retain(|note| self.grant().is_none_or(|grant| may_see(grant, note)));
-        found.sort_by_key(|note| note.kind != Kind::Sent);
+        found.sort_by_key(|note| note.kind != NoteKind::Sent);
         Ok(found)
     }
 
@@ -167,7 +169,7 @@ impl Session {
         let after = day(from)?.map_or(0, |first| first.saturating_sub(1));
         let until = day(to)?.map_or(u64::MAX - 1, |last| last + DAY - 1);
         let listed = |note: &Note| {
-            note.kind == Kind::Received
+            note.kind == NoteKind::Received
                 && !note.is_expired(now)
                 && self.grant().is_none_or(|grant| may_see(grant, note))
                 && matches(filter.as_ref(), note)
@@ -188,7 +190,7 @@ impl Session {
                 shown = shown + comma + &json;
             }
         }
-        Ok(Answer::Data(match shown.is_empty() {
+        Ok(CommandAnswer::Data(match shown.is_empty() {
             true => "null".into(),
             false => format!("[{shown}]"),
         }))
@@ -202,7 +204,7 @@ impl Session {
         regex: Option<&str>,
     ) -> Handled {
         self.owner()?;
-        let watch = Watch {
+        let watch = MonitorView {
             filter: pattern::compile(regex)?,
             own,
             grant: self.grant().cloned(),
@@ -213,13 +215,13 @@ impl Session {
                 .map_or(MAX_LINE, |most| most.min(MAX_LINE)),
         };
         self.watching = true;
-        Ok(Answer::Next(Next::Watch(Box::new(watch))))
+        Ok(CommandAnswer::Next(FollowUp::Watch(Box::new(watch))))
     }
 }
 
 /// What a monitor wants, and where its replay ends.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct MonitorView {
     filter: Option<Regex>,
     /// Also what the server tells its own owner.
     own: bool,
@@ -233,7 +235,7 @@ pub struct Watch {
     longest: usize,
 }
 
-impl Watch {
+impl MonitorView {
     /// The line of this notification, just arrived, if it is to be shown.
     pub fn live(&self, note: &Note) -> Option<String> {
         self.wants_live(note)
@@ -254,9 +256,9 @@ impl Watch {
 
     fn wants(&self, note: &Note) -> bool {
         let kind = match note.kind {
-            Kind::Received => true,
-            Kind::Own => self.own,
-            Kind::Sent => false,
+            NoteKind::Received => true,
+            NoteKind::Own => self.own,
+            NoteKind::Sent => false,
         };
         kind && matches(self.filter.as_ref(), note)
             && self.grant.as_ref().is_none_or(|grant| may_see(grant, note))
@@ -278,7 +280,7 @@ fn may_see(grant: &Grant, note: &Note) -> bool {
 pub fn page(
     rows: &dyn Rows,
     home: &Home,
-    watch: &Watch,
+    watch: &MonitorView,
     after: u64,
     now: u64,
 ) -> Result<(Vec<String>, Option<u64>), StoreError> {
@@ -386,14 +388,14 @@ fn message_type(note: &Note) -> &'static str {
 /// The answer of `notify:fetch`: every value is text.
 fn fetched(note: &Note) -> String {
     let kind = match note.kind {
-        Kind::Sent => "NotificationType.sent",
-        Kind::Received => "NotificationType.received",
-        Kind::Own => "NotificationType.self",
+        NoteKind::Sent => "NotificationType.sent",
+        NoteKind::Received => "NotificationType.received",
+        NoteKind::Own => "NotificationType.self",
     };
     let status = match note.status {
-        Status::Queued => "queued",
-        Status::Delivered => "delivered",
-        Status::Errored => "errored",
+        DeliveryStatus::Queued => "queued",
+        DeliveryStatus::Delivered => "delivered",
+        DeliveryStatus::Errored => "errored",
     };
     let ttl = note
         .meta

@@ -26,8 +26,8 @@ use crate::{
 };
 
 use super::{
-    Answer, Handled, Refusal, SERVER_VERSION, Session, pattern, refuse,
-    visits::{Kind, Presence},
+    CommandAnswer, Handled, Refusal, SERVER_VERSION, Session, pattern, refuse,
+    visits::{ConnectionKind, Presence},
 };
 
 /// Most bytes of statistic 15.
@@ -59,7 +59,7 @@ impl Session {
                 .raw("value", value);
             shown.push(one.end());
         }
-        Ok(Answer::Spaced(format!("[{}]", shown.join(", "))))
+        Ok(CommandAnswer::Spaced(format!("[{}]", shown.join(", "))))
     }
 
     /// Name and value, the value as JSON.
@@ -151,14 +151,14 @@ impl Session {
 
     fn inbound(&self, detailed: bool) -> String {
         let present = self.facts.seen.present();
-        let of = |kind: Kind| -> Vec<&Presence> {
+        let of = |kind: ConnectionKind| -> Vec<&Presence> {
             present.values().filter(|one| one.kind == kind).collect()
         };
         let mut all = Object::new().raw("total", present.len());
         for (name, kind) in [
-            ("self", Kind::Own),
-            ("other", Kind::Peer),
-            ("anon", Kind::Anon),
+            ("self", ConnectionKind::Own),
+            ("other", ConnectionKind::Peer),
+            ("anon", ConnectionKind::Anon),
         ] {
             let found = of(kind);
             let value = match detailed {

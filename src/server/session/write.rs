@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    Answer, Handled, Refusal, Session,
+    CommandAnswer, Handled, Refusal, Session,
     auth::{PKAM_KEY, SECRET, SECRET_DELETED},
     look::{live_meta, stored_name},
     refuse,
@@ -100,7 +100,7 @@ impl Session {
         if let Scope::Shared(with) = &key.scope {
             self.tell(tx, with, &name, Operation::Update, Some(&record), now)?;
         }
-        Ok(Answer::Data(id.to_string()))
+        Ok(CommandAnswer::Data(id.to_string()))
     }
 
     /// A key that this atSign may write to, with its owner.
@@ -148,7 +148,7 @@ impl Session {
             return Err(refuse(Code::Unauthorized, text));
         }
         self.home.put_plain(tx, name, &value, None, now)?;
-        Ok(Answer::Data("-1".into()))
+        Ok(CommandAnswer::Data("-1".into()))
     }
 
     /// With `force` also what was marked `immutable`; not what is protected.
@@ -182,7 +182,7 @@ impl Session {
         if let (Scope::Shared(with), false) = (&key.scope, key.cached) {
             self.tell(tx, with, &name, Operation::Delete, None, now)?;
         }
-        Ok(Answer::Data(id.to_string()))
+        Ok(CommandAnswer::Data(id.to_string()))
     }
 
     /// The activation secret goes for good, once it was used.
@@ -196,7 +196,7 @@ impl Session {
         }
         self.home.erase(tx, SECRET)?;
         self.home.put_plain(tx, SECRET_DELETED, "true", None, now)?;
-        Ok(Answer::Data("-1".into()))
+        Ok(CommandAnswer::Data("-1".into()))
     }
 
     /// Whom a value is shared with hears of every change.

@@ -22,7 +22,7 @@ use ring::digest;
 
 use crate::at::crypto;
 
-use super::{Changes, Event, Rows, StoreError, Tx};
+use super::{Changes, CommitEvent, Rows, StoreError, Tx};
 
 /// How often a command is tried. Each time it learns of more rows, or somebody else's command went through.
 const MAX_ATTEMPTS: usize = 200;
@@ -30,8 +30,8 @@ const MAX_ATTEMPTS: usize = 200;
 /// Where one command finds its rows, and writes its changes. A store behind a network needs two requests for it:
 /// "give me these rows and ranges, with their versions", and "make these changes if what I read is still so"
 /// (in SQL: a table of key, value and version, `WHERE key >= … AND key < … ORDER BY key`, serialisable).
-pub trait Base {
-    /// The rows. One that is not at hand is taken for absent, and remembered for [`Base::fetch`].
+pub trait Backend {
+    /// The rows. One that is not at hand is taken for absent, and remembered for [`Backend::fetch`].
     fn rows(&self) -> &dyn Rows;
 
     /// Gets what was not at hand; `false`: nothing was missing, and the attempt may count.
@@ -86,11 +86,11 @@ pub enum Access {
 /// # Errors
 /// The command's, or why it could not be kept.
 pub(super) fn until_committed<T, E: From<StoreError>>(
-    base: &mut dyn Base,
+    base: &mut dyn Backend,
     access: Access,
     chance: &Chance,
     run: impl Fn(&mut Tx<'_>) -> Result<T, E>,
-) -> Result<(T, Vec<Event>), E> {
+) -> Result<(T, Vec<CommitEvent>), E> {
     for _ in 0..MAX_ATTEMPTS {
         let mut tx = Tx::new(base.rows(), access, chance);
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut tx)))

@@ -26,8 +26,8 @@ use redb::{
 };
 
 use super::{
-    Changes, Event, Rows, StoreError, Tx,
-    attempt::{Access, Base, Chance, until_committed},
+    Changes, CommitEvent, Rows, StoreError, Tx,
+    attempt::{Access, Backend, Chance, until_committed},
     rows,
 };
 
@@ -56,7 +56,7 @@ pub const LOCK: &str = "lock";
 pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 
 /// Hears of every event, on the writer's thread.
-type Told = Box<dyn FnMut(Event) + Send>;
+type EventSink = Box<dyn FnMut(CommitEvent) + Send>;
 
 /// The store. Cheap to clone; the last clone to go closes it, which takes a moment: see [`Store::close`].
 #[derive(Clone)]
@@ -65,15 +65,15 @@ pub struct Store(Arc<Inner>);
 /// Dropped in this order: once the writer hears that there are no more jobs, it alone holds the database. So it is
 /// the writer that closes it, and nobody waits for the disk in a drop, which may run on the executor.
 struct Inner {
-    slot: Arc<Slot>,
-    jobs: mpsc::SyncSender<Job>,
+    slot: Arc<DatabaseFile>,
+    jobs: mpsc::SyncSender<WriteJob>,
     /// Nothing comes through; the writer holds the other end until the store is closed.
     closed: channel::Receiver<()>,
 }
 
 /// What the writer holds as long as the store is open. Dropped in this order.
-struct Held {
-    slot: Arc<Slot>,
+struct OpenStore {
+    slot: Arc<DatabaseFile>,
     _lock: File,
     /// Goes last: whoever listens at the other end hears that the store is closed.
     _closed: channel::Sender<()>,
@@ -81,7 +81,7 @@ struct Held {
 
 /// The database. After a disk error nothing more can be written to an open one: it is opened anew, which finds the
 /// last commit.
-struct Slot {
+struct DatabaseFile {
     /// None when it could not be opened again yet.
     open: RwLock<Option<Database>>,
     file: PathBuf,
@@ -94,7 +94,7 @@ struct Slot {
 
 /// What the store has done since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StoreTotals {
     /// Durable commits.
     pub commits: u64,
     /// Transactions in them.
@@ -103,7 +103,7 @@ pub struct Counts {
     pub failures: u64,
 }
 
-impl Slot {
+impl DatabaseFile {
     fn with<T, E: From<StoreError>>(
         &self,
         look: impl FnOnce(&Database) -> Result<T, E>,
@@ -181,11 +181,11 @@ impl Slot {
 }
 
 /// One command on its way through the writer thread.
-type Job = Box<dyn FnOnce(&mut dyn Base) -> Ran + Send>;
+type WriteJob = Box<dyn FnOnce(&mut dyn Backend) -> Unacknowledged + Send>;
 
 /// What is to be told once the batch is durable, and to the command's caller in any case.
-struct Ran {
-    events: Vec<Event>,
+struct Unacknowledged {
+    events: Vec<CommitEvent>,
     answer: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
 }
 
@@ -197,13 +197,13 @@ impl Store {
     /// See [`StoreError`]; a file that is there is never replaced.
     pub fn open(
         folder: &Path,
-        told: impl FnMut(Event) + Send + 'static,
+        told: impl FnMut(CommitEvent) + Send + 'static,
     ) -> Result<Self, StoreError> {
         // One type for all who open: reading, writing and repairing are compiled once.
         Self::open_leaving(Some(ROOM), folder, Box::new(told))
     }
 
-    fn open_leaving(room: Option<u64>, folder: &Path, told: Told) -> Result<Self, StoreError> {
+    fn open_leaving(room: Option<u64>, folder: &Path, told: EventSink) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
         let path = folder.join(FILE);
         if !path.exists() {
@@ -211,7 +211,7 @@ impl Store {
         }
         let database = open_database(&path)?;
         check_schema(&database, &path)?;
-        let slot = Arc::new(Slot {
+        let slot = Arc::new(DatabaseFile {
             open: RwLock::new(Some(database)),
             file: path.clone(),
             room,
@@ -220,7 +220,7 @@ impl Store {
         });
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         let (open, closed) = channel::bounded(1);
-        let held = Held {
+        let held = OpenStore {
             slot: slot.clone(),
             _lock: lock,
             _closed: open,
@@ -243,7 +243,7 @@ impl Store {
         F: Fn(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let (answer, wait) = channel::bounded(1);
-        let job: Job = Box::new(move |base| run_on(base, run, answer));
+        let job: WriteJob = Box::new(move |base| run_on(base, run, answer));
         let jobs = &self.0.jobs;
         match jobs.try_send(job) {
             Ok(()) => {}
@@ -294,10 +294,10 @@ impl Store {
     }
 
     /// What it has done since it was opened.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> StoreTotals {
         let [commits, transactions, failures] =
             [0, 1, 2].map(|which: usize| self.0.slot.counts[which].load(Ordering::Relaxed));
-        Counts {
+        StoreTotals {
             commits,
             transactions,
             failures,
@@ -327,7 +327,11 @@ impl Store {
 }
 
 /// Runs one command on an overlay of `base`.
-fn run_on<T, E, F>(base: &mut dyn Base, run: F, answer: channel::Sender<Result<T, E>>) -> Ran
+fn run_on<T, E, F>(
+    base: &mut dyn Backend,
+    run: F,
+    answer: channel::Sender<Result<T, E>>,
+) -> Unacknowledged
 where
     T: Send + 'static,
     E: From<StoreError> + Send + 'static,
@@ -341,11 +345,11 @@ where
         // Whoever asked may be gone; what was committed stays.
         let _ = answer.try_send(committed.map_err(E::from).and(result));
     });
-    Ran { events, answer }
+    Unacknowledged { events, answer }
 }
 
 /// Runs until there is nobody left who could send a job. `held` is dropped after it, by the same thread.
-fn write_loop(held: &Held, queue: mpsc::Receiver<Job>, mut told: Told) {
+fn write_loop(held: &OpenStore, queue: mpsc::Receiver<WriteJob>, mut told: EventSink) {
     let slot = &*held.slot;
     loop {
         let first = match queue.try_recv() {
@@ -392,7 +396,7 @@ fn write_loop(held: &Held, queue: mpsc::Receiver<Job>, mut told: Told) {
 }
 
 /// There is no room. What only wants to look sees that, and can still say why it refuses.
-fn turn_away(slot: &Slot, job: Job) {
+fn turn_away(slot: &DatabaseFile, job: WriteJob) {
     slot.count(2, 1);
     (job(&mut NoRoom).answer)(Ok(()));
 }
@@ -414,7 +418,7 @@ impl Rows for NoRoom {
     }
 }
 
-impl Base for NoRoom {
+impl Backend for NoRoom {
     fn rows(&self) -> &dyn Rows {
         self
     }
@@ -436,7 +440,7 @@ fn only_nothing(changes: &Changes, why: StoreError) -> Result<bool, StoreError> 
 /// command has read is still so when it has run.
 struct Batch<'a> {
     table: OnDisk<RowTable<'a>>,
-    slot: &'a Slot,
+    slot: &'a DatabaseFile,
     bytes: usize,
     changed: bool,
     /// Those that alone were not kept.
@@ -445,7 +449,7 @@ struct Batch<'a> {
     broken: Option<StoreError>,
 }
 
-impl Base for Batch<'_> {
+impl Backend for Batch<'_> {
     fn rows(&self) -> &dyn Rows {
         &self.table
     }
@@ -474,11 +478,11 @@ impl Base for Batch<'_> {
 
 /// Runs `first` and what waits behind it in one durable transaction.
 fn commit(
-    slot: &Slot,
+    slot: &DatabaseFile,
     database: &Database,
-    queue: &mpsc::Receiver<Job>,
-    first: Job,
-    batch: &mut Vec<Ran>,
+    queue: &mpsc::Receiver<WriteJob>,
+    first: WriteJob,
+    batch: &mut Vec<Unacknowledged>,
 ) -> Result<(), StoreError> {
     // Should this fail, `first` is dropped, and its caller hears that the store is closed.
     let transaction = database.begin_write().map_err(disk)?;
@@ -513,7 +517,7 @@ fn commit(
 }
 
 fn apply(
-    slot: &Slot,
+    slot: &DatabaseFile,
     table: &mut Table<'_, &'static [u8], &'static [u8]>,
     changes: Changes,
 ) -> Result<usize, StoreError> {
@@ -563,7 +567,7 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows for OnDisk<T> {
 }
 
 /// A snapshot: nothing in it changes, and nothing is written to it.
-impl<T: ReadableTable<&'static [u8], &'static [u8]>> Base for OnDisk<T> {
+impl<T: ReadableTable<&'static [u8], &'static [u8]>> Backend for OnDisk<T> {
     fn rows(&self) -> &dyn Rows {
         self
     }

@@ -112,11 +112,11 @@ pub fn admits(rows: &dyn Rows, home: &Home, who: &AtSign) -> Result<bool, StoreE
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
 
     #[test]
     fn the_block_list_wins_and_an_empty_allow_list_lets_everybody_in() {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         let name = |name: &str| name.parse::<AtSign>().unwrap();
         let home = Home {
             number: 1,

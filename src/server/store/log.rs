@@ -2,7 +2,7 @@
 //!
 //! Ids start at 0, only grow, and are never used twice. Only the newest entry of each key is kept.
 
-use super::{Event, Rows, StoreError, Tx, register::Home, rows};
+use super::{CommitEvent, Rows, StoreError, Tx, register::Home, rows};
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Home {
         tx.put(self.key(rows::COMMIT, &[&id.to_be_bytes()]), entry)?;
         tx.put(latest, id.to_be_bytes().to_vec())?;
         let id = i64::try_from(id).map_err(|_| StoreError::Row)?;
-        tx.emit(Event::Commit(self.who.clone(), id));
+        tx.emit(CommitEvent::Commit(self.who.clone(), id));
         Ok(id)
     }
 
@@ -141,11 +141,11 @@ fn parse(id: &[u8], value: &[u8]) -> Option<Commit> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
 
     #[test]
     fn one_entry_per_key_survives_and_ids_only_grow() {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         let home = Home {
             number: 1,
             who: "@alice".parse().unwrap(),

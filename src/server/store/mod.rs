@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A command is a closure that may run again ([`attempt`]): it reads rows, decides, and leaves its changes in a [`Tx`],
-//! with a list of [`Event`]s that come true with the commit. What carries it out is a [`attempt::Base`]:
+//! with a list of [`CommitEvent`]s that come true with the commit. What carries it out is a [`attempt::Backend`]:
 //!
 //! ```text
 //!                        rows             what is not at hand        commit
@@ -118,7 +118,7 @@ impl StoreError {
 
 /// What becomes true with a commit; told in commit order.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum CommitEvent {
     /// A notification reached an atSign: its monitors want it.
     Note(Arc<Note>),
     /// An atSign's commit log grew; holds the newest id.
@@ -190,7 +190,7 @@ impl Rows for Map {
 pub struct Tx<'a> {
     base: &'a dyn Rows,
     changes: Changes,
-    events: Vec<Event>,
+    events: Vec<CommitEvent>,
     access: Access,
     chance: &'a Chance,
     /// How much of it.
@@ -258,7 +258,7 @@ impl<'a> Tx<'a> {
     }
 
     /// To be told once this transaction is durable.
-    pub fn emit(&mut self, event: Event) {
+    pub fn emit(&mut self, event: CommitEvent) {
         self.events.push(event);
     }
 
@@ -269,7 +269,7 @@ impl<'a> Tx<'a> {
     }
 
     /// What it did.
-    pub fn finish(self) -> (Changes, Vec<Event>) {
+    pub fn finish(self) -> (Changes, Vec<CommitEvent>) {
         (self.changes, self.events)
     }
 }
@@ -322,12 +322,12 @@ impl Rows for Tx<'_> {
 /// A store without a disk, for tests of everything above.
 #[cfg(test)]
 #[derive(Default)]
-pub struct Memory {
+pub struct MemoryStore {
     rows: Map,
 }
 
 #[cfg(test)]
-impl attempt::Base for Memory {
+impl attempt::Backend for MemoryStore {
     fn rows(&self) -> &dyn Rows {
         &self.rows
     }
@@ -343,7 +343,7 @@ impl attempt::Base for Memory {
 }
 
 #[cfg(test)]
-impl Memory {
+impl MemoryStore {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
@@ -356,12 +356,12 @@ impl Memory {
     pub fn write<T, E: From<StoreError>>(
         &mut self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
-    ) -> Result<(T, Vec<Event>), E> {
+    ) -> Result<(T, Vec<CommitEvent>), E> {
         let chance = Chance::default();
         let mut tx = Tx::new(&self.rows, Access::Write, &chance);
         let value = run(&mut tx)?;
         let (changes, events) = tx.finish();
-        attempt::Base::commit(self, changes)?;
+        attempt::Backend::commit(self, changes)?;
         Ok((value, events))
     }
 
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_failed_transaction_leaves_nothing_and_a_reading_one_cannot_write() {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         let failed: Result<((), _), StoreError> = memory.write(|tx| {
             tx.put(vec![1], vec![1])?;
             Err(StoreError::Row)

@@ -11,7 +11,7 @@ use crate::at::AtSign;
 
 use super::{Rows, StoreError, Tx, register::Home, rows};
 
-pub use note::{Kind, Note, Status};
+pub use note::{DeliveryStatus, Note, NoteKind};
 pub use tally::Tally;
 
 use note::Head;
@@ -218,14 +218,14 @@ impl Home {
     /// # Errors
     /// When the store fails.
     pub fn drop_note(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
-        if note.kind != Kind::Sent {
+        if note.kind != NoteKind::Sent {
             self.ready_shares(tx)?;
         }
         let row = note.row(self);
         let expiry = note.expires_at.to_be_bytes();
         tx.remove(&self.key(rows::NOTE_EXPIRY, &[&expiry, &row]))?;
         tx.remove(&row)?;
-        if note.kind == Kind::Sent {
+        if note.kind == NoteKind::Sent {
             return self.leave_line(tx, note);
         }
         self.share_out(tx, note)?;

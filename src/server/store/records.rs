@@ -225,7 +225,7 @@ fn parse(row: &[u8]) -> Result<Record, StoreError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
     use crate::at::metadata::Item;
 
     fn home() -> Home {
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn records_come_back_as_they_were_and_expire_once() {
-        let (home, mut memory) = (home(), Memory::new());
+        let (home, mut memory) = (home(), MemoryStore::new());
         let mut record = Record {
             value: "wert \u{1f512}".into(),
             meta: Meta {
@@ -253,7 +253,7 @@ mod tests {
                 ..Meta::default()
             },
         };
-        let put = |memory: &mut Memory, record: &Record| {
+        let put = |memory: &mut MemoryStore, record: &Record| {
             let write =
                 |tx: &mut Tx<'_>| home.put(tx, "k@alice", record, Change::Update, Logged::ByKey);
             memory.write(write).unwrap().0

@@ -17,7 +17,7 @@ pub struct Home {
 
 /// One line of the register.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Registration {
     /// Whose.
     pub home: Home,
     /// Where its atServer listens.
@@ -27,7 +27,7 @@ pub struct Entry {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct Wire {
     number: u32,
     port: u16,
     created: u64,
@@ -42,10 +42,10 @@ fn line_key(who: &AtSign) -> Vec<u8> {
     key
 }
 
-fn entry(who: AtSign, value: &[u8]) -> Result<Entry, StoreError> {
+fn entry(who: AtSign, value: &[u8]) -> Result<Registration, StoreError> {
     let text = str::from_utf8(value).map_err(|_| StoreError::Row)?;
-    let line: Line = json::from_str(text).map_err(|_| StoreError::Row)?;
-    Ok(Entry {
+    let line: Wire = json::from_str(text).map_err(|_| StoreError::Row)?;
+    Ok(Registration {
         home: Home {
             number: line.number,
             who,
@@ -59,7 +59,7 @@ fn entry(who: AtSign, value: &[u8]) -> Result<Entry, StoreError> {
 ///
 /// # Errors
 /// When the store fails.
-pub fn find(rows: &dyn Rows, who: &AtSign) -> Result<Option<Entry>, StoreError> {
+pub fn find(rows: &dyn Rows, who: &AtSign) -> Result<Option<Registration>, StoreError> {
     rows.get(&line_key(who))?
         .map(|value| entry(who.clone(), &value))
         .transpose()
@@ -69,7 +69,7 @@ pub fn find(rows: &dyn Rows, who: &AtSign) -> Result<Option<Entry>, StoreError> 
 ///
 /// # Errors
 /// When the store fails.
-pub fn all(rows: &dyn Rows) -> Result<Vec<Entry>, StoreError> {
+pub fn all(rows: &dyn Rows) -> Result<Vec<Registration>, StoreError> {
     let mut found = Vec::new();
     let prefix = [rows::REGISTER];
     rows.visit(&prefix, &rows::behind(&prefix), &mut |key, value| {
@@ -93,7 +93,7 @@ pub fn add(tx: &mut Tx<'_>, who: &AtSign, port: u16, now: u64) -> Result<Home, S
     };
     let number = everybody.count(tx, "homes", 1)?;
     let number = u32::try_from(number + 1).map_err(|_| StoreError::Row)?;
-    let line = Line {
+    let line = Wire {
         number,
         port,
         created: now,
@@ -176,11 +176,11 @@ impl Home {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
 
     #[test]
     fn numbers_are_never_given_twice_and_clearing_takes_only_ones_own_rows() {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         let (alice, bob): (AtSign, AtSign) = ("@alice".parse().unwrap(), "@bob".parse().unwrap());
         let (first, _) = memory.write(|tx| add(tx, &alice, 1, 5)).unwrap();
         let (other, _) = memory.write(|tx| add(tx, &bob, 2, 5)).unwrap();

@@ -7,7 +7,7 @@ use noports::{
     server::{
         delivery::Draft,
         session::{live_line, stored_line},
-        store::notes::{Kind, Note, Status},
+        store::notes::{NoteKind, Note, DeliveryStatus},
     },
 };
 
@@ -20,7 +20,7 @@ fn stored(read: &Notification) -> Note {
     draft.is_encrypted = read.is_encrypted;
     Note {
         epoch_millis: read.epoch_millis,
-        ..draft.note(Kind::Received, Status::Delivered)
+        ..draft.note(NoteKind::Received, DeliveryStatus::Delivered)
     }
 }
 

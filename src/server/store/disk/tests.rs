@@ -103,7 +103,7 @@ fn events_are_told_in_commit_order_and_only_of_what_was_committed() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let hear = told.clone();
         let store = Store::open(&folder.0, move |event| {
-            if let Event::Commit(_, id) = event {
+            if let CommitEvent::Commit(_, id) = event {
                 hear.lock().unwrap().push(id);
             }
         })

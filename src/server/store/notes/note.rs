@@ -10,7 +10,7 @@ use crate::{
 /// Why an atSign has this notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub enum Kind {
+pub enum NoteKind {
     Sent,
     Received,
     /// Made by the server for its own owner: enrolment requests.
@@ -20,7 +20,7 @@ pub enum Kind {
 /// How far a sent notification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub enum Status {
+pub enum DeliveryStatus {
     Queued,
     Delivered,
     /// An attempt failed; there may be more.
@@ -40,8 +40,8 @@ pub struct Note {
     pub operation: Operation,
     pub is_text: bool,
     pub is_encrypted: bool,
-    pub kind: Kind,
-    pub status: Status,
+    pub kind: NoteKind,
+    pub status: DeliveryStatus,
     pub priority: String,
     pub strategy: String,
     pub depth: u32,
@@ -153,8 +153,8 @@ pub(super) struct Head {
     pub(super) text: bool,
     encrypted: bool,
     valued: bool,
-    pub(super) kind: Kind,
-    pub(super) status: Status,
+    pub(super) kind: NoteKind,
+    pub(super) status: DeliveryStatus,
     priority: String,
     strategy: String,
     depth: u32,

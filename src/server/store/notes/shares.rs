@@ -35,12 +35,12 @@ const SHARED: &str = "inbox shared";
 /// What one sender has in a box.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Share {
+pub struct SenderShare {
     pub count: u64,
     pub bytes: u64,
 }
 
-impl Share {
+impl SenderShare {
     pub(super) fn with(self, note: &Note) -> Self {
         Self {
             count: self.count + 1,
@@ -85,10 +85,10 @@ impl Home {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn share_of(&self, rows: &dyn Rows, sender: &AtSign) -> Result<Share, StoreError> {
+    pub fn share_of(&self, rows: &dyn Rows, sender: &AtSign) -> Result<SenderShare, StoreError> {
         match rows.get(&self.key(rows::SHARE, &[sender.as_str().as_bytes()]))? {
-            Some(row) => Share::of(&row).ok_or(StoreError::Row),
-            None => Ok(Share::default()),
+            Some(row) => SenderShare::of(&row).ok_or(StoreError::Row),
+            None => Ok(SenderShare::default()),
         }
     }
 
@@ -97,7 +97,7 @@ impl Home {
         &self,
         rows: &dyn Rows,
         sender: &AtSign,
-        share: Share,
+        share: SenderShare,
     ) -> Result<Option<AtSign>, StoreError> {
         let largest = self.largest(rows)?;
         if *sender == self.who {
@@ -167,8 +167,8 @@ impl Home {
         &self,
         tx: &mut Tx<'_>,
         sender: &AtSign,
-        was: Share,
-        is: Share,
+        was: SenderShare,
+        is: SenderShare,
     ) -> Result<(), StoreError> {
         let name = sender.as_str().as_bytes();
         let row = self.key(rows::SHARE, &[name]);
@@ -179,7 +179,7 @@ impl Home {
         if *sender == self.who {
             return Ok(());
         }
-        let place = |share: Share| {
+        let place = |share: SenderShare| {
             let falling = (u64::MAX - share.weight()).to_be_bytes();
             self.key(rows::LARGEST, &[&falling, name])
         };
@@ -221,9 +221,9 @@ impl Home {
     }
 }
 
-type Row = (Vec<u8>, Vec<u8>);
+type KeyValue = (Vec<u8>, Vec<u8>);
 
-fn first(rows: &dyn Rows, prefix: &[u8]) -> Result<Option<Row>, StoreError> {
+fn first(rows: &dyn Rows, prefix: &[u8]) -> Result<Option<KeyValue>, StoreError> {
     let mut found = None;
     rows.visit(prefix, &rows::behind(prefix), &mut |key, value| {
         found = Some((key.to_vec(), value.to_vec()));
@@ -232,7 +232,7 @@ fn first(rows: &dyn Rows, prefix: &[u8]) -> Result<Option<Row>, StoreError> {
     Ok(found)
 }
 
-fn all(rows: &dyn Rows, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+fn all(rows: &dyn Rows, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
     let mut found = Vec::new();
     rows.visit(prefix, &rows::behind(prefix), &mut |key, value| {
         found.push((key.to_vec(), value.to_vec()));
