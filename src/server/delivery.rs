@@ -202,9 +202,10 @@ pub fn deliver(
         }
     }
     let Some(receiver) = register::find(tx, to)? else {
-        return Ok(match waiting.is_empty() {
-            true => Delivery::Some,
-            false => Delivery::Foreign(waiting),
+        return Ok(if waiting.is_empty() {
+            Delivery::Some
+        } else {
+            Delivery::Foreign(waiting)
         });
     };
     if turned_back(tx, from, &receiver.home, &mut waiting)? {
@@ -213,9 +214,10 @@ pub fn deliver(
     let mut taken = lists::admits(tx, &receiver.home, &from.who)?;
     for note in &mut waiting {
         // One that is not taken stops those behind it: their order is kept.
-        let receipt = match taken {
-            true => hand_over(tx, &receiver.home, note, now)?,
-            false => Receipt::Full,
+        let receipt = if taken {
+            hand_over(tx, &receiver.home, note, now)?
+        } else {
+            Receipt::Full
         };
         taken = receipt != Receipt::Full;
         match receipt {
@@ -228,7 +230,7 @@ pub fn deliver(
         return Ok(Delivery::Refused);
     }
     if !waiting.is_empty() {
-        meet(tx, from, &receiver.home, now)?;
+        exchange_public_keys(tx, from, &receiver.home, now)?;
     }
     Ok(Delivery::Some)
 }
@@ -392,11 +394,16 @@ fn cache(
 }
 
 /// Both sides take note of the other's public key, as two servers do when they connect.
-fn meet(tx: &mut Tx<'_>, one: &Home, other: &Home, now: u64) -> Result<(), StoreError> {
-    for (home, met) in [(one, other), (other, one)] {
-        let key = format!("public:publickey{}", met.who);
-        if let Some(found) = met.live(tx, &key, now)? {
-            learn_key(tx, home, &met.who, found, now)?;
+fn exchange_public_keys(
+    tx: &mut Tx<'_>,
+    one: &Home,
+    other: &Home,
+    now: u64,
+) -> Result<(), StoreError> {
+    for (home, of) in [(one, other), (other, one)] {
+        let key = format!("public:publickey{}", of.who);
+        if let Some(found) = of.live(tx, &key, now)? {
+            learn_key(tx, home, &of.who, found, now)?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use crate::{
     server::{
         authority::{self, Authority},
         control::{AdminAnswer, AdminRequest, ServerStatus},
-        listen::{self, RunningServer, ServerError, ServerOptions, Timings},
+        listen::{self, RunningServer, ServerOptions, Timings},
     },
 };
 

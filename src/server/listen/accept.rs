@@ -36,7 +36,7 @@ pub(super) struct Visitor {
 /// The atDirectory's port.
 pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
     let what = "the atDirectory".to_owned();
-    open(hub, what, door, alive, |hub, visitor| async move {
+    accept_loop(hub, what, door, alive, |hub, visitor| async move {
         doorman::serve(&hub, visitor).await;
     });
 }
@@ -44,7 +44,7 @@ pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sende
 /// The port of one atSign.
 pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel::Sender<()>) {
     let what = who.to_string();
-    open(hub, what, door, alive, move |hub, visitor| {
+    accept_loop(hub, what, door, alive, move |hub, visitor| {
         let house = hub.board.house(&who);
         async move {
             if let Some(house) = house {
@@ -57,7 +57,7 @@ pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel
 /// The port that all atSigns share.
 pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
     let what = "all atSigns".to_owned();
-    open(hub, what, door, alive, |hub, visitor| async move {
+    accept_loop(hub, what, door, alive, |hub, visitor| async move {
         let house = visitor.wish.name.as_deref().and_then(|name| {
             let name = name.to_ascii_lowercase();
             let domain = hub.options.domain.as_deref()?;
@@ -73,14 +73,20 @@ pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<(
 
 /// Two kinds of clients come to the same port, and say so before anything else.
 async fn welcome(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
-    match visitor.wish.http {
-        true => web::serve(hub, house, visitor).await,
-        false => connection::serve(hub, house, visitor).await,
+    if visitor.wish.http {
+        web::serve(hub, house, visitor).await;
+    } else {
+        connection::serve(hub, house, visitor).await;
     }
 }
 
-fn open<F, S>(hub: &Arc<Hub>, what: String, door: TcpListener, alive: channel::Sender<()>, serve: S)
-where
+fn accept_loop<F, S>(
+    hub: &Arc<Hub>,
+    what: String,
+    door: TcpListener,
+    alive: channel::Sender<()>,
+    serve: S,
+) where
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Arc<Hub>, Visitor) -> F + Send + Sync + 'static,
 {

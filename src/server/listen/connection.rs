@@ -195,9 +195,10 @@ impl Connection<'_> {
 
     fn due(&self) -> Instant {
         let timings = &self.hub.options.timings;
-        let silent = match self.session.is_known() {
-            true => self.active + timings.idle,
-            false => self.began + timings.login,
+        let silent = if self.session.is_known() {
+            self.active + timings.idle
+        } else {
+            self.began + timings.login
         };
         let stats = self.live.as_ref().map(|live| live.next_stats);
         [stats, self.close_at]
@@ -267,9 +268,10 @@ impl Connection<'_> {
             LineAction::Run(job) => {
                 let watches = job.watches();
                 // Until the answer is known; it is only looked at here, so nobody holds a place for long.
-                let place = match job.proves() {
-                    true => self.hub.failures.place(self.visitor.from).await,
-                    false => None,
+                let place = if job.proves() {
+                    self.hub.failures.place(self.visitor.from).await
+                } else {
+                    None
                 };
                 // Before the transaction looks: what comes in from now on is either seen by it or caught here.
                 let inbox = watches.then(|| self.guard.open_mailbox());
@@ -283,9 +285,10 @@ impl Connection<'_> {
     async fn run_job(&mut self, job: StoreCommand) -> Result<CommandOutcome, DisconnectReason> {
         let (session, now, writes) = (self.session.clone(), now(), job.writes());
         let run = move |tx: &mut Tx<'_>| Ok::<_, StoreError>(session.run(&job, tx, now));
-        let ran = match writes {
-            true => self.hub.store.write(run).await,
-            false => self.hub.store.read(run).await,
+        let ran = if writes {
+            self.hub.store.write(run).await
+        } else {
+            self.hub.store.read(run).await
         };
         self.keep(ran)
     }

@@ -137,16 +137,17 @@ impl ConnectionGate {
     }
 
     /// How many connections there are, and how many of them have not logged in.
-    pub(super) fn open(&self) -> (usize, usize) {
+    pub(super) fn occupancy(&self) -> (usize, usize) {
         let counts = lock(&self.counts);
         let strangers = counts.strangers.values().map(|here| here.count).sum();
         (counts.all, strangers)
     }
 
     fn tell(&self, warned: &mut Option<Instant>, evicted: bool, from: IpAddr) {
-        let count = match evicted {
-            true => &self.evicted,
-            false => &self.refused,
+        let count = if evicted {
+            &self.evicted
+        } else {
+            &self.refused
         };
         count.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
@@ -298,10 +299,10 @@ mod tests {
         assert!(gate.enter(there, &socket).is_some());
         passes[0].known();
         assert!(gate.enter(here, &socket).is_some());
-        assert_eq!(gate.open(), (MAX_STRANGERS, MAX_STRANGERS - 1));
+        assert_eq!(gate.occupancy(), (MAX_STRANGERS, MAX_STRANGERS - 1));
         drop(passes);
         assert!(lock(&gate.counts).strangers.is_empty());
-        assert_eq!(gate.open(), (0, 0));
+        assert_eq!(gate.occupancy(), (0, 0));
     }
 
     /// A connected pair.
@@ -332,10 +333,10 @@ mod tests {
         assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0, "it was ended");
         // Its own end comes later, and changes nothing any more.
         drop(quiet);
-        assert_eq!(gate.open(), (MAX_STRANGERS - 1, MAX_STRANGERS - 1));
+        assert_eq!(gate.occupancy(), (MAX_STRANGERS - 1, MAX_STRANGERS - 1));
         assert_eq!(gate.evicted.load(Ordering::Relaxed), 1);
         drop((spoken, others));
-        assert_eq!(gate.open(), (0, 0));
+        assert_eq!(gate.occupancy(), (0, 0));
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl RunningServer {
     pub fn metrics(&self) -> String {
         let hub = &self.hub;
         let houses = hub.board.everybody();
-        let (open, strangers) = hub.gate.open();
+        let (open, strangers) = hub.gate.occupancy();
         let monitors = houses.iter().map(|house| house.monitors()).sum::<usize>();
         let store = hub.store.counts();
         let since = now().saturating_sub(hub.started) / 1000;

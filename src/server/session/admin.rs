@@ -59,14 +59,14 @@ impl Session {
     pub(super) fn info(&self, brief: bool, enrolled: Option<String>, now: u64) -> Handled {
         let up = now.saturating_sub(self.facts.started);
         let info = Object::new().text("version", SERVER_VERSION);
-        let info = match brief {
-            true => info.raw("uptimeAsMillis", up),
-            false => info.text("uptimeAsWords", &words(up / 1000)),
+        let mut info = if brief {
+            info.raw("uptimeAsMillis", up)
+        } else {
+            info.text("uptimeAsWords", &words(up / 1000))
         };
-        let info = match enrolled {
-            Some(enrolled) => info.raw("apkam_metadata", enrolled),
-            None => info,
-        };
+        if let Some(enrolled) = enrolled {
+            info = info.raw("apkam_metadata", enrolled);
+        }
         Ok(CommandAnswer::Data(info.end()))
     }
 
@@ -83,22 +83,21 @@ impl Session {
         match config {
             Config::Show(list) => {
                 let names = lists::show(tx, &self.home, list)?;
-                Ok(CommandAnswer::Data(match names.is_empty() {
-                    true => "null".into(),
-                    false => array(names.iter().map(AtSign::as_str)),
+                Ok(CommandAnswer::Data(if names.is_empty() {
+                    "null".into()
+                } else {
+                    array(names.iter().map(AtSign::as_str))
                 }))
             }
             Config::Setting { name, .. } => {
                 let name = name.split('=').next().unwrap_or_default();
-                match SETTINGS.contains(&name) {
-                    true => Ok(CommandAnswer::Data(
-                        "testing mode disabled by default".into(),
-                    )),
-                    false => Err(refuse(
-                        Code::InvalidSyntax,
-                        "Invalid syntax. config: no such setting",
-                    )),
+                if !SETTINGS.contains(&name) {
+                    let text = "Invalid syntax. config: no such setting";
+                    return Err(refuse(Code::InvalidSyntax, text));
                 }
+                Ok(CommandAnswer::Data(
+                    "testing mode disabled by default".into(),
+                ))
             }
             Config::Add(..) | Config::Remove(..) if grant.is_some_and(|grant| !grant.manages()) => {
                 let text = "lists can be changed by a managing connection only";

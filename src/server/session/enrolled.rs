@@ -291,10 +291,10 @@ fn proves_possession(of: &StoredEnrolment, signature: Option<&str>) -> Result<()
             signature,
         )
     });
-    match good {
-        true => Ok(()),
-        false => Err(wrong(
-            "apkamPublicKeySignature is not the signature of the new apkamPublicKey",
-        )),
+    if good {
+        return Ok(());
     }
+    Err(wrong(
+        "apkamPublicKeySignature is not the signature of the new apkamPublicKey",
+    ))
 }

@@ -260,13 +260,11 @@ impl Session {
                 return Ok(self.show(found, detail, &self.home.who, now));
             }
         }
-        let key = match name.strip_prefix("public:") {
-            Some(bare) => bare.to_owned(),
-            None => name[self.home.who.as_str().len() + 1..].to_owned(),
-        };
-        let question = match name.starts_with("public:") {
-            true => RemoteQuery::Public { key },
-            false => RemoteQuery::Shared { key },
+        let question = match name.strip_prefix("public:") {
+            Some(key) => RemoteQuery::Public { key: key.into() },
+            None => RemoteQuery::Shared {
+                key: name[self.home.who.as_str().len() + 1..].into(),
+            },
         };
         Ok(self.errand(owner, question, detail))
     }
@@ -388,14 +386,13 @@ fn follow(
         };
         let target = target.trim().to_lowercase();
         let (same, public) = (format!("{reader}:{target}"), format!("public:{target}"));
-        let found = match may(&same) {
-            true => home.live(rows, &same, now)?,
-            false => None,
-        };
-        let found = match found {
-            None => home.live(rows, &public, now)?,
-            found => found,
-        };
+        let mut found = None;
+        if may(&same) {
+            found = home.live(rows, &same, now)?;
+        }
+        if found.is_none() {
+            found = home.live(rows, &public, now)?;
+        }
         let Some(found) = found else { return Ok(None) };
         record = found;
     }

@@ -560,10 +560,10 @@ impl Session {
     fn say(&self, handled: Handled) -> CommandOutcome {
         let mut outcome = CommandOutcome::default();
         let text = match handled {
-            Ok(CommandAnswer::Data(text)) => match text.starts_with("data:") {
-                true => format!("{text}\n{}", self.prompt()),
-                false => format!("data:{text}\n{}", self.prompt()),
-            },
+            Ok(CommandAnswer::Data(text)) if text.starts_with("data:") => {
+                format!("{text}\n{}", self.prompt())
+            }
+            Ok(CommandAnswer::Data(text)) => format!("data:{text}\n{}", self.prompt()),
             Ok(CommandAnswer::Spaced(text)) => format!("data: {text}\n{}", self.prompt()),
             Ok(CommandAnswer::Prompt) => self.prompt(),
             Ok(CommandAnswer::Last(text, after)) => {

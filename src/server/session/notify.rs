@@ -190,9 +190,10 @@ impl Session {
                 shown = shown + comma + &json;
             }
         }
-        Ok(CommandAnswer::Data(match shown.is_empty() {
-            true => "null".into(),
-            false => format!("[{shown}]"),
+        Ok(CommandAnswer::Data(if shown.is_empty() {
+            "null".into()
+        } else {
+            format!("[{shown}]")
         }))
     }
 
@@ -379,9 +380,10 @@ fn json(note: &Note, metadata: &str) -> String {
 }
 
 fn message_type(note: &Note) -> &'static str {
-    match note.is_text {
-        true => "MessageType.text",
-        false => "MessageType.key",
+    if note.is_text {
+        "MessageType.text"
+    } else {
+        "MessageType.key"
     }
 }
 
@@ -471,9 +473,10 @@ fn draft(
         .unwrap_or(DEFAULT_LIFE)
         .min(MAX_LIFE);
     let asked = given.metadata.is_encrypted;
-    draft.is_encrypted = match is_text {
-        true => asked.unwrap_or(false),
-        false => asked != Some(false) && !draft.key.starts_with("public"),
+    draft.is_encrypted = if is_text {
+        asked.unwrap_or(false)
+    } else {
+        asked != Some(false) && !draft.key.starts_with("public")
     };
     draft.meta = meta(given, draft.is_encrypted, now)?;
     Ok(draft)

@@ -151,25 +151,21 @@ impl Session {
 
     fn inbound(&self, detailed: bool) -> String {
         let present = self.facts.seen.present();
-        let of = |kind: ConnectionKind| -> Vec<&Presence> {
-            present.values().filter(|one| one.kind == kind).collect()
-        };
         let mut all = Object::new().raw("total", present.len());
         for (name, kind) in [
             ("self", ConnectionKind::Own),
             ("other", ConnectionKind::Peer),
             ("anon", ConnectionKind::Anon),
         ] {
-            let found = of(kind);
-            let value = match detailed {
-                false => found.len().to_string(),
-                true => {
-                    let list: Vec<String> = found.iter().map(|one| one.to_json()).collect();
-                    Object::new()
-                        .raw("count", found.len())
-                        .raw("list", format!("[{}]", list.join(",")))
-                        .end()
-                }
+            let found = present.values().filter(|one| one.kind == kind);
+            let list: Vec<String> = found.map(Presence::to_json).collect();
+            let value = if detailed {
+                Object::new()
+                    .raw("count", list.len())
+                    .raw("list", format!("[{}]", list.join(",")))
+                    .end()
+            } else {
+                list.len().to_string()
             };
             all = all.raw(name, value);
         }

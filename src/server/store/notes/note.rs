@@ -116,13 +116,15 @@ impl Note {
             from: head.from.parse().ok()?,
             to: head.to.parse().ok()?,
             key: head.key,
-            value: match head.valued {
-                true => Some(str::from_utf8(value).ok()?.to_owned()),
-                false => None,
+            value: if head.valued {
+                Some(str::from_utf8(value).ok()?.to_owned())
+            } else {
+                None
             },
-            operation: match head.update {
-                true => Operation::Update,
-                false => Operation::Delete,
+            operation: if head.update {
+                Operation::Update
+            } else {
+                Operation::Delete
             },
             is_text: head.text,
             is_encrypted: head.encrypted,

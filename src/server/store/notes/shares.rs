@@ -56,9 +56,10 @@ impl SenderShare {
     }
 
     pub(super) fn fits(self, is_owner: bool) -> bool {
-        let (most, most_bytes) = match is_owner {
-            true => (MAX_OWN, MAX_OWN_BYTES),
-            false => (MAX_SHARE, MAX_SHARE_BYTES),
+        let (most, most_bytes) = if is_owner {
+            (MAX_OWN, MAX_OWN_BYTES)
+        } else {
+            (MAX_SHARE, MAX_SHARE_BYTES)
         };
         self.count <= most && self.bytes <= most_bytes
     }
@@ -192,10 +193,10 @@ impl Home {
 
     /// Makes the rows anew when they are not there: an earlier version wrote to this box.
     pub(super) fn ready_shares(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        match self.counter(tx, SHARED)? == self.counter(tx, "inbox")? {
-            true => Ok(()),
-            false => self.count_shares(tx),
+        if self.counter(tx, SHARED)? == self.counter(tx, "inbox")? {
+            return Ok(());
         }
+        self.count_shares(tx)
     }
 
     fn count_shares(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
