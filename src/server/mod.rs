@@ -52,6 +52,7 @@
 //! | `stats`, all the others | | • | | | |
 
 pub mod authority;
+mod clock;
 pub mod control;
 pub mod delivery;
 pub mod directory;

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Authority, AuthorityError, SLOW_CLOCKS};
-use crate::net::tls::Shown;
+use super::{Authority, certificate::SLOW_CLOCKS, error::AuthorityError};
+use crate::net::tls::{Acceptor, Shown};
 
 /// A certificate that is this old is renewed by whoever connects next.
 pub(super) const RENEWED_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -15,7 +15,7 @@ pub(super) const RENEWED_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A certificate that is made anew when it is old. Making one takes less than a handshake.
-pub(super) struct Renewing {
+struct Renewing {
     authority: Authority,
     names: Vec<String>,
     now: Mutex<CurrentCertificate>,
@@ -28,8 +28,19 @@ struct CurrentCertificate {
     failed: Option<SystemTime>,
 }
 
+impl Authority {
+    /// Ready to accept connections for these names, with a certificate that is renewed in time.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
+    pub fn acceptor(self, names: &[String]) -> Result<Acceptor, AuthorityError> {
+        let renewing = Renewing::new(self, names, SystemTime::now())?;
+        Ok(Acceptor::showing(move || renewing.at(SystemTime::now())))
+    }
+}
+
 impl Renewing {
-    pub(super) fn new(
+    fn new(
         authority: Authority,
         names: &[String],
         now: SystemTime,
@@ -47,7 +58,7 @@ impl Renewing {
     }
 
     /// What is shown at this time.
-    pub(super) fn at(&self, now: SystemTime) -> Shown {
+    fn at(&self, now: SystemTime) -> Shown {
         let mut made = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back may stand before the certificate's first day.
         let is_recent = |at: SystemTime, most: Duration| match now.duration_since(at) {

@@ -1,12 +1,6 @@
 //! Accept loops. The handshake is each connection's own business: a slow one holds nobody up.
 
-use std::{
-    future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_std::{
     channel,
@@ -14,24 +8,12 @@ use async_std::{
     task,
 };
 
-use crate::{
-    at::AtSign,
-    net::tls::{TlsStream, Wish},
-};
+use crate::at::AtSign;
 
-use super::{Hub, board::House, connection, doorman, gate::Pass, web};
+use super::{board::House, connection, doorman, hub::Hub, visitor::Visitor, web};
 
 /// Rest after a failed accept: the system is short of something (descriptors, memory).
 const SHORTAGE: Duration = Duration::from_millis(100);
-
-/// A connection that has shaken hands.
-pub(super) struct Visitor {
-    pub stream: TlsStream,
-    pub from: IpAddr,
-    /// What it asked for.
-    pub wish: Wish,
-    pub pass: Pass,
-}
 
 /// The atDirectory's port.
 pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {

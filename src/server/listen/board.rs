@@ -22,6 +22,7 @@ use async_std::{channel, net::TcpStream};
 use crate::{
     at::AtSign,
     server::{
+        clock::now,
         session::Facts,
         store::{CommitEvent, notes::Note, register::Home},
     },
@@ -195,7 +196,7 @@ impl House {
             mailbox: None,
         };
         lock(&self.lines).insert(number, line);
-        self.facts.enter(session, super::now());
+        self.facts.enter(session, now());
         Guard {
             house: self.clone(),
             number,

@@ -19,6 +19,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future::race};
 use crate::{
     net::tls::TlsStream,
     server::{
+        clock::now,
         session::{
             CommandOutcome, Errand, Fetched, FollowUp, GREETING, LineAction, Login, MonitorView,
             Session, StoreCommand, UncommittedOutcome, page, stats_line,
@@ -28,10 +29,9 @@ use crate::{
 };
 
 use super::{
-    Hub,
-    accept::Visitor,
     board::{Guard, House, Inbox, Push},
-    now,
+    hub::Hub,
+    visitor::Visitor,
 };
 
 /// Most connections to one atSign.

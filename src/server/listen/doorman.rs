@@ -7,7 +7,7 @@ use futures_lite::AsyncReadExt;
 
 use crate::server::directory::{DirectoryRequest, Enquiry};
 
-use super::{Hub, accept::Visitor, connection};
+use super::{connection, hub::Hub, visitor::Visitor};
 
 pub(super) async fn serve(hub: &Hub, mut visitor: Visitor) {
     let session = hub.stoppable(talk(hub, &mut visitor));

@@ -17,8 +17,11 @@ mod connection;
 mod courier;
 mod doorman;
 mod gate;
+mod hub;
 mod meter;
+mod metrics;
 mod options;
+mod visitor;
 mod web;
 
 #[cfg(test)]
@@ -26,12 +29,12 @@ mod web;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use async_std::{channel, future::timeout, net::TcpListener, task};
@@ -48,6 +51,7 @@ use crate::{
 };
 
 use super::{
+    clock::now,
     control::Hosted,
     peer::PeerServers,
     session::{Facts, Outbound, PKAM_KEY, SECRET},
@@ -60,7 +64,8 @@ use super::{
     },
 };
 use board::{Board, House, lock};
-use gate::{ConnectionGate, Failures};
+use gate::Failures;
+use hub::Hub;
 use meter::Meter;
 pub use options::{ServerError, ServerOptions, Timings};
 
@@ -71,30 +76,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// And then for the store to close; with another clone of the handle about it stays open.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What all tasks share.
-pub(super) struct Hub {
-    options: ServerOptions,
-    tls: Acceptor,
-    pub(super) store: Store,
-    board: Arc<Board>,
-    peers: Option<PeerServers>,
-    /// Connections to other servers.
-    outbound: Arc<Outbound>,
-    gate: Arc<ConnectionGate>,
-    failures: Failures,
-    meter: Meter,
-    started: u64,
-    directory: SocketAddr,
-    /// With a domain: the port that all share.
-    shared_port: Option<u16>,
-    /// Accept loops by what they are for, to be cancelled.
-    doors: Mutex<HashMap<String, task::JoinHandle<()>>>,
-    /// Closed when the server stops.
-    stopping: channel::Receiver<()>,
-    /// Every task holds a copy; once all are gone the server is over. Taken when it stops.
-    alive: Mutex<Option<channel::Sender<()>>>,
-}
-
 /// A running server. Cheap to clone.
 #[derive(Clone)]
 pub struct RunningServer {
@@ -104,14 +85,6 @@ pub struct RunningServer {
     over: channel::Receiver<()>,
     /// One atSign is added or removed at a time.
     changes: Arc<async_std::sync::Mutex<()>>,
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Starts the server. Without other servers to talk to: see [`start_with_peers`].
@@ -256,36 +229,6 @@ impl Hub {
         self.board
             .move_in(Arc::new(House::new(entry.home, port, facts, last)));
         Ok(())
-    }
-
-    /// The host name clients are told for this atSign.
-    fn host_of(&self, who: &AtSign) -> String {
-        match &self.options.domain {
-            Some(domain) => format!("{}.{domain}", who.bare()),
-            None => self.options.host.clone(),
-        }
-    }
-
-    /// What the directory says.
-    fn find(&self, bare: &str) -> Option<(String, u16)> {
-        let who: AtSign = bare.parse().ok()?;
-        let house = self.board.house(&who)?;
-        Some((self.host_of(&who), house.port))
-    }
-
-    fn alive(&self) -> Result<channel::Sender<()>, ServerError> {
-        lock(&self.alive).clone().ok_or(ServerError::Stopping)
-    }
-
-    fn keep(&self, what: String, door: task::JoinHandle<()>) {
-        lock(&self.doors).insert(what, door);
-    }
-
-    async fn close(&self, what: &str) {
-        let door = lock(&self.doors).remove(what);
-        if let Some(door) = door {
-            door.cancel().await;
-        }
     }
 
     /// A port for a new atSign.

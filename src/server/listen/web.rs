@@ -17,10 +17,10 @@ use futures_lite::AsyncReadExt;
 
 use crate::{
     at::AtSign,
-    server::{http, session::public_value, store::StoreError},
+    server::{clock::now, http, session::public_value, store::StoreError},
 };
 
-use super::{Hub, accept::Visitor, board::House, connection, now};
+use super::{board::House, connection, hub::Hub, visitor::Visitor};
 
 /// Longest request with its head, in bytes.
 const MAX_HEAD: usize = 8 * 1024;

@@ -17,8 +17,10 @@ use crate::{
     },
 };
 
-use super::{PROOF_TIME, PeerError};
+use super::connection::PeerError;
 
+/// How long a caller's own server may take in all to prove the caller.
+pub(super) const PROOF_TIME: Duration = Duration::from_secs(3);
 /// Connections of this process for proofs. Whoever comes when all are taken waits, not for long and in a line that
 /// has an end.
 const LIMITS: Limits = Limits {
@@ -37,6 +39,7 @@ const MAX_REMEMBERED: usize = 1024;
 /// Log lines about proofs within [`MEMORY`].
 const MAX_LINES: u32 = 20;
 
+/// Whose share of the places a proof takes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum QuotaKey {
     Caller(AtSign, IpAddr),
