@@ -14,7 +14,7 @@
 //! cannot read, and the names a server goes by change.
 //!
 //! Here: what is made when. `certificate`: what stands in it. `renewing`: the server's, always young enough.
-//! `files`: reading and writing the folder. `error`: what can go wrong.
+//! `files`: reading and writing the folder. `error`: their names, and what can go wrong.
 
 use std::{
     fs,
@@ -34,8 +34,7 @@ use crate::{
 use certificate::{all_names, authority_params, date, own_certificate, serial};
 use files::{read, replace, write_new};
 
-pub use error::AuthorityError;
-pub use files::{CA_FILE, KEY_FILE, NEXT_KEY_FILE};
+pub use error::{AuthorityError, CA_FILE, KEY_FILE, NEXT_KEY_FILE};
 
 mod certificate;
 mod error;

@@ -16,7 +16,8 @@ use crate::at::{AtKey, AtSign, fault::Code, key::Scope, verb::Operation};
 
 use super::{
     enrolment,
-    session::{Refusal, is_too_long, refuse, too_long},
+    notification::is_too_long,
+    refusal::{Refusal, refuse},
     store::{
         CommitEvent, StoreError, Tx, lists,
         log::Change,
@@ -132,7 +133,7 @@ pub(super) fn queue(
     if draft.to == home.who {
         let note = draft.note(NoteKind::Received, DeliveryStatus::Delivered);
         if is_too_long(&note) {
-            return Err(too_long());
+            return Err(Refusal::too_long_to_show());
         }
         let note = home.take_in(tx, note, now)?.ok_or_else(full)?;
         tx.emit(CommitEvent::Note(Arc::new(note)));
@@ -144,7 +145,7 @@ pub(super) fn queue(
     let (from, to) = (draft.from.clone(), draft.to.clone());
     let note = draft.note(NoteKind::Sent, DeliveryStatus::Queued);
     if is_too_long(&note) {
-        return Err(too_long());
+        return Err(Refusal::too_long_to_show());
     }
     home.put_out(tx, note, now)?.ok_or_else(full)?;
     tx.emit(CommitEvent::Queued { from, to });

@@ -5,7 +5,8 @@
 //!                 └─▶ deny ─▶ denied ─▶ delete      └─◀─ unrevoke ─◀─┘
 //! ```
 //!
-//! Here: the enrolments and their rows. `grant`: what a connection that came with one may do.
+//! Here: the enrolments and their rows. `keys`: what the keys are called. `grant`: what a connection that came with one
+//! may do.
 //!
 //! Source: at_server:packages/at_secondary_server/lib/src/enroll and
 //! at_server:packages/at_secondary_server/lib/src/verb/handler/abstract_verb_handler.dart.
@@ -17,22 +18,22 @@ use miniserde::{
     json::{self, Value},
 };
 
-use crate::at::{fault::Code, metadata::Metadata};
+use crate::at::metadata::Metadata;
 
-use super::{
-    session::Refusal,
-    store::{
-        Rows, StoreError, Tx,
-        log::Change,
-        records::{Logged, Meta, Record},
-        register::Home,
-    },
+use super::store::{
+    Rows, StoreError, Tx,
+    log::Change,
+    records::{Logged, Meta, Record},
+    register::Home,
 };
 use crate::text::json::Object;
 
 pub use grant::{Grant, Need};
+use keys::ROW;
+pub use keys::{KEPT, MANAGE, default_keys_of, id_of, key_of, own_data};
 
 mod grant;
+mod keys;
 
 /// How long a request may wait for approval, in milliseconds.
 pub const PENDING_LIFE: u64 = 48 * 3600 * 1000;
@@ -40,31 +41,6 @@ pub const PENDING_LIFE: u64 = 48 * 3600 * 1000;
 const MEMORY: u64 = 30 * 24 * 3600 * 1000;
 /// Most enrolments of one atSign, in any state.
 pub const MAX_ENROLLMENTS: usize = 1000;
-/// The namespace that lets an enrolment manage others.
-pub const MANAGE: &str = "__manage";
-/// The end of an enrolment's key, between its id and the owner.
-const ROW: &str = ".new.enrollments.__manage";
-
-/// The name in a key, namespace included: `@bob:x.ns@alice` → `x.ns`.
-fn entity(key: &str) -> &str {
-    let key = key.strip_prefix("cached:").unwrap_or(key);
-    let key = match key.split_once(':') {
-        Some((_, rest)) => rest,
-        None => key,
-    };
-    key.rsplit_once('@').map_or(key, |(entity, _)| entity)
-}
-
-/// The enrolment that a key of the form `<name>.<id>.<a|r|d>.__e@alice` belongs to, and the letter: active, revoked,
-/// deleted. Only that enrolment's own connections write such keys, and only active ones; the server moves them.
-pub fn own_data(key: &str) -> Option<(&str, &str)> {
-    let mut parts = entity(key).rsplit('.');
-    if parts.next() != Some("__e") {
-        return None;
-    }
-    let letter = parts.next()?;
-    Some((parts.next()?, letter))
-}
 
 /// Moves what an enrolment says about itself, as from `a` to `r`: readers see what became of it.
 ///
@@ -105,11 +81,6 @@ pub fn move_data(
         home.log(tx, &old, Change::Delete, now)?;
     }
     Ok(())
-}
-
-/// The enrolment whose row this key is.
-pub fn id_of<'a>(home: &Home, key: &'a str) -> Option<&'a str> {
-    key.strip_suffix(home.who.as_str())?.strip_suffix(ROW)
 }
 
 /// Where an enrolment is.
@@ -283,24 +254,6 @@ impl StoredEnrolment {
     }
 }
 
-/// `<id>.new.enrollments.__manage@alice`
-pub fn key_of(home: &Home, id: &str) -> String {
-    format!("{id}{ROW}{}", home.who)
-}
-
-/// `<id>.default_enc_private_key.__manage@alice` and its sibling for the self key.
-pub fn default_keys_of(home: &Home, id: &str) -> [String; 2] {
-    ["default_enc_private_key", "default_self_enc_key"]
-        .map(|name| format!("{id}.{name}.{MANAGE}{}", home.who))
-}
-
-/// What stands in the names of keys that devices keep here by the `keys` command, between name and namespace.
-pub const KEPT: [(&str, &str); 3] = [
-    ("public", ".__public_keys."),
-    ("private", ".__private_keys."),
-    ("self", ".__self_keys."),
-];
-
 /// A key that a device keeps here by the `keys` command.
 #[derive(Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -429,14 +382,6 @@ fn parse(id: &str, record: &Record) -> Result<StoredEnrolment, StoreError> {
         revoked_at: row.revoked_at,
         expires_at: record.meta.expires_at,
     })
-}
-
-/// The answer for an id that is not there.
-pub(super) fn unknown(id: &str) -> Refusal {
-    Refusal::state(
-        Code::EnrollmentExpired,
-        format!("enrollment_id: {id} is expired or invalid"),
-    )
 }
 
 #[cfg(test)]

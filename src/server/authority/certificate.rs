@@ -14,7 +14,7 @@ use super::error::AuthorityError;
 
 const END_OF_PEM: &str = "-----END CERTIFICATE-----";
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Certificates begin this long before they are made, for clients whose clock is slow.
 pub(super) const SLOW_CLOCKS: Duration = DAY;
 

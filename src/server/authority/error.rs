@@ -1,10 +1,15 @@
-//! Why there is no authority or no certificate, and what to try next.
+//! The files of an authority, and why there is none or no certificate.
 
 use std::{io, path::PathBuf};
 
 use crate::net::tls::TlsError;
 
-use super::files::{CA_FILE, KEY_FILE};
+/// File of the authority's private key, in the data folder.
+pub const KEY_FILE: &str = "ca.key";
+/// File of the next authority's private key, while clients are given its certificate.
+pub const NEXT_KEY_FILE: &str = "ca-next.key";
+/// File of the authority's certificate, in the data folder. While it is being replaced: of both.
+pub const CA_FILE: &str = "ca.pem";
 
 /// Why there is no authority or no certificate.
 #[derive(Debug, thiserror::Error)]

@@ -9,13 +9,6 @@ use std::{
 
 use super::error::AuthorityError;
 
-/// File of the authority's private key, in the data folder.
-pub const KEY_FILE: &str = "ca.key";
-/// File of the next authority's private key, while clients are given its certificate.
-pub const NEXT_KEY_FILE: &str = "ca-next.key";
-/// File of the authority's certificate, in the data folder. While it is being replaced: of both.
-pub const CA_FILE: &str = "ca.pem";
-
 /// Largest file read, in bytes; real ones have under 1 000.
 const MAX_FILE: u64 = 64 * 1024;
 

@@ -15,7 +15,7 @@ pub(super) const RENEWED_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A certificate that is made anew when it is old. Making one takes less than a handshake.
-struct Renewing {
+pub(super) struct Renewing {
     authority: Authority,
     names: Vec<String>,
     now: Mutex<CurrentCertificate>,
@@ -40,7 +40,7 @@ impl Authority {
 }
 
 impl Renewing {
-    fn new(
+    pub(super) fn new(
         authority: Authority,
         names: &[String],
         now: SystemTime,
@@ -58,7 +58,7 @@ impl Renewing {
     }
 
     /// What is shown at this time.
-    fn at(&self, now: SystemTime) -> Shown {
+    pub(super) fn at(&self, now: SystemTime) -> Shown {
         let mut made = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back may stand before the certificate's first day.
         let is_recent = |at: SystemTime, most: Duration| match now.duration_since(at) {

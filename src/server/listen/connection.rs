@@ -20,9 +20,10 @@ use crate::{
     net::tls::TlsStream,
     server::{
         clock::now,
+        notification::stats_line,
         session::{
             CommandOutcome, Errand, Fetched, FollowUp, GREETING, LineAction, Login, MonitorView,
-            Session, StoreCommand, UncommittedOutcome, page, stats_line,
+            Session, StoreCommand, UncommittedOutcome, page,
         },
         store::{StoreError, Tx},
     },

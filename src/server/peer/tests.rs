@@ -1,6 +1,10 @@
-use super::*;
+use super::connection::command;
 use crate::{
-    at::{metadata::Item, verb::Dialect},
+    at::{
+        Verb,
+        metadata::Item,
+        verb::{Dialect, Subject},
+    },
     server::store::notes::{NoteKind, tests::note},
 };
 

@@ -10,6 +10,7 @@ use crate::{
     },
     server::{
         enrolment::{self, Need},
+        refusal::refuse,
         store::{
             Rows, StoreError, Tx, lists,
             log::{Change, Commit},
@@ -19,8 +20,13 @@ use crate::{
 };
 
 use super::{
-    CommandAnswer, CommandOutcome, Handled, SERVER_VERSION, Session, pattern, refuse, success,
+    outcome::{CommandAnswer, CommandOutcome, Handled, success},
+    pattern,
+    state::Session,
 };
+
+/// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
+pub(super) const SERVER_VERSION: &str = "3.0.52";
 
 /// Longest pause that `noop` makes, in milliseconds.
 const MAX_NOOP: u64 = 5000;

@@ -19,12 +19,15 @@ use crate::{
     secret::same,
     server::{
         enrolment::{self, EnrolmentState, Grant, StoredEnrolment},
+        refusal::{Refusal, refuse},
         store::{Tx, lists, register},
     },
 };
 
 use super::{
-    CommandAnswer, CommandOutcome, FollowUp, Handled, Refusal, Session, Trace, Who, refuse, success,
+    errand::Proof,
+    outcome::{CommandAnswer, CommandOutcome, FollowUp, Handled, success},
+    state::{Challenge, Session, Trace, Who},
 };
 
 /// How long a challenge may be answered, in milliseconds.
@@ -38,37 +41,12 @@ pub(in crate::server) const SECRET: &str = "privatekey:at_secret";
 /// Set once the activation secret was deleted.
 pub(in crate::server) const SECRET_DELETED: &str = "privatekey:at_secret_deleted";
 
-/// What the last `from` asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Challenge {
-    pub(super) who: AtSign,
-    /// The part behind the colon.
-    nonce: String,
-    /// What `cram` and `pkam` sign.
-    text: String,
-    /// Milliseconds since 1970.
-    until: u64,
-}
-
 /// What `pkam` claims.
 pub(super) struct PkamSignature {
     pub signing: SigningAlgo,
     pub hashing: HashingAlgo,
     pub enrollment: Option<String>,
     pub signature: String,
-}
-
-/// What must be asked of the caller's own server: the two values behind these unauthenticated look-ups.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
-    /// Whose server to ask.
-    pub caller: AtSign,
-    /// `_<session>@caller`: the signature.
-    pub signature_at: String,
-    /// `signing_publickey@caller`.
-    pub key_at: String,
-    /// What must be signed.
-    nonce: String,
 }
 
 impl Session {
@@ -223,7 +201,7 @@ impl Session {
 /// An enrolment that may be used, or why not. `true` beside one: it has not expired.
 fn usable(id: &str, found: Option<(StoredEnrolment, bool)>) -> Result<StoredEnrolment, Refusal> {
     let Some((found, true)) = found else {
-        return Err(enrolment::unknown(id));
+        return Err(Refusal::unknown_enrolment(id));
     };
     let (code, state) = match found.state {
         EnrolmentState::Approved => return Ok(found),

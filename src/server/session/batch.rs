@@ -4,14 +4,20 @@ use miniserde::json::{self, Number, Value};
 
 use crate::{
     at::{Metadata, Verb, fault::Code, verb::Dialect},
-    server::store::{
-        Tx,
-        records::{Meta, Record},
+    server::{
+        refusal::refuse,
+        store::{
+            Tx,
+            records::{Meta, Record},
+        },
     },
     text::json::Object as Writer,
 };
 
-use super::{CommandAnswer, Handled, Session, refuse};
+use super::{
+    outcome::{CommandAnswer, Handled},
+    state::Session,
+};
 
 /// Most commands in one batch.
 const MAX_BATCH: usize = 1000;

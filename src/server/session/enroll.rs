@@ -20,6 +20,7 @@ use crate::{
             self, EnrolmentState, Grant, MANAGE, MAX_ENROLLMENTS, PENDING_LIFE, StoredEnrolment,
         },
         passcode::{self, Throttle},
+        refusal::{Refusal, refuse},
         store::{
             CommitEvent, Tx,
             notes::{DeliveryStatus, NoteKind},
@@ -28,7 +29,11 @@ use crate::{
     text::json::Object,
 };
 
-use super::{CommandAnswer, Guess, Handled, Refusal, Session, Trace, Who, auth::PKAM_KEY, refuse};
+use super::{
+    auth::PKAM_KEY,
+    outcome::{CommandAnswer, Handled},
+    state::{Guess, Session, Trace, Who},
+};
 
 /// Most requests of one connection in an hour.
 const MAX_REQUESTS: usize = 5;
@@ -123,7 +128,7 @@ impl Session {
             .clone()
             .ok_or_else(|| wrong("enrollmentId is mandatory"))?;
         let found = enrolment::find(tx, &self.home, &id, now)?;
-        let found = found.ok_or_else(|| enrolment::unknown(&id))?;
+        let found = found.ok_or_else(|| Refusal::unknown_enrolment(&id))?;
         match operation {
             EnrollOperation::Approve => self.approve(tx, found, &params, now),
             EnrollOperation::Deny => self.change(tx, found, "deny", now),
@@ -484,7 +489,7 @@ impl Session {
             return Err(refuse(Code::Unauthorized, text));
         }
         let found = enrolment::find(tx, &self.home, id, now)?;
-        let found = found.ok_or_else(|| enrolment::unknown(id))?;
+        let found = found.ok_or_else(|| Refusal::unknown_enrolment(id))?;
         Ok(CommandAnswer::Data(found.to_json()))
     }
 

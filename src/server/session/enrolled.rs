@@ -22,6 +22,7 @@ use crate::{
     },
     server::{
         enrolment::{self, Grant, Kept, MANAGE, Need, StoredEnrolment},
+        refusal::{Refusal, refuse},
         store::{
             Tx,
             log::Change,
@@ -35,11 +36,11 @@ use crate::{
 };
 
 use super::{
-    CommandAnswer, Handled, Refusal, Session,
     auth::verify,
     enroll::{EnrollParams, left, limited, metadata, signing_algo, signing_keys, status, wrong},
     look::missing,
-    refuse,
+    outcome::{CommandAnswer, Handled},
+    state::Session,
 };
 
 /// The namespace that every enrolment may keep keys in.

@@ -8,14 +8,10 @@
 //! ```
 
 use crate::{
-    at::{
-        AtKey, AtSign,
-        fault::{Code, Fault},
-        key::Scope,
-        verb::Detail,
-    },
+    at::{AtKey, AtSign, fault::Code, key::Scope, verb::Detail},
     server::{
         enrolment::Need,
+        refusal::{Refusal, refuse},
         store::{
             Rows, StoreError, Tx, lists,
             log::Change,
@@ -27,55 +23,14 @@ use crate::{
 };
 
 use super::{
-    CommandAnswer, FollowUp, Handled, Refusal, Session, Trace, UncommittedOutcome, Who, pattern,
-    refuse,
+    errand::{Errand, Fetched, RemoteQuery},
+    outcome::{CommandAnswer, FollowUp, Handled, UncommittedOutcome},
+    pattern,
+    state::{Session, Trace, Who},
 };
 
 /// Most bytes of keys in one `scan` answer: below what clients read.
 const MAX_SCAN: usize = 8 << 20;
-
-/// A question for another atSign's server, on the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Errand {
-    /// Whose server to ask.
-    pub of: AtSign,
-    /// What to ask there.
-    pub question: RemoteQuery,
-    detail: Detail,
-}
-
-/// What to ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RemoteQuery {
-    /// After `pol`: `lookup:all:<entity>@of`.
-    Shared {
-        /// `key.ns@of`
-        key: String,
-    },
-    /// Without: the same, for a public value.
-    Public {
-        /// `key.ns@of`
-        key: String,
-    },
-    /// After `pol`: `scan <regex>`.
-    Scan {
-        /// The expression, if any.
-        regex: Option<String>,
-    },
-}
-
-/// What came back.
-#[derive(Clone, Debug)]
-pub enum Fetched {
-    /// The text behind `data:`.
-    Data(String),
-    /// The other server refused.
-    Fault(Fault),
-    /// The atDirectory does not know it.
-    Unknown,
-    /// It could not be reached.
-    Unreachable,
-}
 
 /// What is stored, with the name it is shown under.
 struct NamedRecord {

@@ -2,33 +2,33 @@
 //!
 //! Source: at_server:packages/at_secondary_server/lib/src/verb/handler/{notify_verb_handler,monitor_verb_handler}.dart.
 
-use regex_lite::Regex;
-
 use crate::{
     at::{
         AtSign,
         fault::Code,
-        metadata::{Item, Metadata},
+        metadata::Metadata,
+        reply::MAX_LINE,
         verb::{Notify, Operation, Subject},
     },
     server::{
         delivery::{self, DEFAULT_LIFE, Draft, Receipt},
-        enrolment::{Grant, Need},
+        enrolment::Need,
+        notification::{MAX_SHOWN, fetched_json, stored_json},
+        refusal::{Refusal, refuse},
         store::{
-            Rows, StoreError, Tx,
+            Tx,
             notes::{DeliveryStatus, Note, NoteKind},
             records::Meta,
-            register::Home,
         },
     },
-    text::{
-        calendar::{date, parse_day},
-        json::Object,
-    },
+    text::{calendar::parse_day, json::Object},
 };
 
 use super::{
-    CommandAnswer, FollowUp, Handled, MAX_LINE, Refusal, Session, Who, pattern, refuse, success,
+    outcome::{CommandAnswer, FollowUp, Handled, success},
+    pattern,
+    state::{Session, Who},
+    view::{MonitorView, PAGE, matches, may_see},
 };
 
 /// Longest notification id, in bytes.
@@ -37,12 +37,6 @@ const MAX_ID: usize = 128;
 const MAX_LIFE: u64 = 366 * 24 * 3600 * 1000;
 /// Most bytes of one `notify:list` answer, so that clients read it. The oldest come first.
 const MAX_LIST: usize = MAX_LINE - 64 * 1024;
-/// Longest line of a monitor. What is set later, when it is stored, makes a few bytes.
-const MAX_SHOWN: usize = MAX_LINE - 1024;
-/// Bytes that JSON makes of one at most: `\u0001`.
-const ESCAPED: u64 = 6;
-/// About how many bytes of replay are read at a time.
-const PAGE: u64 = 256 * 1024;
 const DAY: u64 = 24 * 3600 * 1000;
 
 impl Session {
@@ -61,7 +55,7 @@ impl Session {
                         Code::InternalException,
                         "too many notifications are kept",
                     )),
-                    Receipt::TooLong => Err(too_long()),
+                    Receipt::TooLong => Err(Refusal::too_long_to_show()),
                     Receipt::Improper => Err(refuse(
                         Code::Unauthorized,
                         "the key is not the sender's, or not for this atSign",
@@ -127,7 +121,7 @@ impl Session {
                     .text("notificationStatus", "NotificationStatus.expired")
                     .end()
             },
-            fetched,
+            fetched_json,
         )))
     }
 
@@ -218,219 +212,6 @@ impl Session {
         self.watching = true;
         Ok(CommandAnswer::Next(FollowUp::Watch(Box::new(watch))))
     }
-}
-
-/// What a monitor wants, and where its replay ends.
-#[derive(Clone, Debug)]
-pub struct MonitorView {
-    filter: Option<Regex>,
-    /// Also what the server tells its own owner.
-    own: bool,
-    grant: Option<Grant>,
-    /// Replay what came after this time; `None`: no replay.
-    pub replay: Option<u64>,
-    /// The newest time at the start. With a replay, live notifications up to it were part of the replay.
-    pub until: u64,
-    /// Longer lines are left out: the client would only pass them over. An earlier version of this server took in what
-    /// no client can read.
-    longest: usize,
-}
-
-impl MonitorView {
-    /// The line of this notification, just arrived, if it is to be shown.
-    pub fn live(&self, note: &Note) -> Option<String> {
-        self.wants_live(note)
-            .then(|| live_line(note))
-            .filter(|line| self.is_short(line))
-    }
-
-    /// Without its line end.
-    fn is_short(&self, line: &str) -> bool {
-        line.trim_end().len() <= self.longest
-    }
-
-    /// Whether this notification is new to this monitor and one of those it wants.
-    pub fn wants_live(&self, note: &Note) -> bool {
-        let replayed = self.replay.is_some() && note.epoch_millis <= self.until;
-        !replayed && self.wants(note)
-    }
-
-    fn wants(&self, note: &Note) -> bool {
-        let kind = match note.kind {
-            NoteKind::Received => true,
-            NoteKind::Own => self.own,
-            NoteKind::Sent => false,
-        };
-        kind && matches(self.filter.as_ref(), note)
-            && self.grant.as_ref().is_none_or(|grant| may_see(grant, note))
-    }
-}
-
-fn matches(filter: Option<&Regex>, note: &Note) -> bool {
-    pattern::found(filter, &note.key) || pattern::found(filter, note.from.bare())
-}
-
-fn may_see(grant: &Grant, note: &Note) -> bool {
-    note.is_text || grant.covers(&note.key.to_lowercase(), Need::Read)
-}
-
-/// The next lines of a replay that has shown everything up to `after`, and from where to go on. `None`: it is over.
-///
-/// # Errors
-/// When the store fails.
-pub fn page(
-    rows: &dyn Rows,
-    home: &Home,
-    watch: &MonitorView,
-    after: u64,
-    now: u64,
-) -> Result<(Vec<String>, Option<u64>), StoreError> {
-    let (notes, more) = home.inbox(rows, after, watch.until, PAGE)?;
-    let lines = notes
-        .iter()
-        .filter(|note| !note.is_expired(now) && watch.wants(note))
-        .map(stored_line)
-        .filter(|line| watch.is_short(line))
-        .collect();
-    Ok((lines, more))
-}
-
-/// A notification as a monitor sees it the moment it arrives.
-pub fn live_line(note: &Note) -> String {
-    let metadata = encryption(&note.meta)
-        .maybe("sharedKeyEnc", text(&note.meta.items.shared_key_enc))
-        .end();
-    format!("notification: {}\n", json(note, &metadata))
-}
-
-/// Whether no monitor could be shown it, with all that JSON makes of it.
-pub(in crate::server) fn is_too_long(note: &Note) -> bool {
-    let most = note.size().saturating_mul(ESCAPED) + 64 * 1024;
-    most > MAX_SHOWN as u64 && live_line(note).len().max(stored_json(note).len()) > MAX_SHOWN
-}
-
-/// To whoever sends such a one. The sender's server tries no more, and goes on with the next.
-pub(in crate::server) fn too_long() -> Refusal {
-    let text = "the notification is longer than a monitor can be shown";
-    Refusal {
-        close: false,
-        ..refuse(Code::BufferLimit, text)
-    }
-}
-
-/// The sign of life that monitors get now and then, with the newest commit id.
-pub fn stats_line(who: &AtSign, last_commit: Option<u64>, now: u64) -> String {
-    let last = last_commit.map_or_else(|| "-1".to_owned(), |id| id.to_string());
-    let stats = Object::new()
-        .text("id", "-1")
-        .text("from", who.as_str())
-        .text("to", who.as_str())
-        .text("key", &format!("statsNotification.{who}"))
-        .text("value", &last)
-        .text("operation", "update")
-        .raw("epochMillis", now)
-        .text("messageType", "MessageType.key")
-        .raw("isEncrypted", false)
-        .raw("metadata", "null");
-    format!("notification: {}\n", stats.end())
-}
-
-/// A notification as a monitor sees it when it is replayed.
-pub fn stored_line(note: &Note) -> String {
-    format!("notification: {}\n", stored_json(note))
-}
-
-/// As replayed and listed.
-fn stored_json(note: &Note) -> String {
-    let time = |at: Option<u64>| at.map_or_else(|| "null".to_owned(), date);
-    let metadata = encryption(&note.meta)
-        .text("availableAt", &time(note.meta.available_at))
-        .text("expiresAt", &time(note.meta.expires_at))
-        .end();
-    json(note, &metadata)
-}
-
-fn encryption(meta: &Meta) -> Object {
-    let items = &meta.items;
-    Object::new()
-        .maybe("encKeyName", text(&items.enc_key_name))
-        .maybe("encAlgo", text(&items.enc_algo))
-        .maybe("ivNonce", text(&items.iv_nonce))
-        .maybe("skeEncKeyName", text(&items.ske_enc_key_name))
-        .maybe("skeEncAlgo", text(&items.ske_enc_algo))
-}
-
-fn text(item: &Option<Item>) -> Option<&str> {
-    item.as_ref().and_then(Item::value)
-}
-
-fn json(note: &Note, metadata: &str) -> String {
-    Object::new()
-        .text("id", &note.id)
-        .text("from", note.from.as_str())
-        .text("to", note.to.as_str())
-        .text("key", &note.key)
-        .maybe("value", note.value.as_deref())
-        .text("operation", &note.operation.to_string())
-        .raw("epochMillis", note.epoch_millis)
-        .text("messageType", message_type(note))
-        .raw("isEncrypted", note.is_encrypted)
-        .raw("metadata", metadata)
-        .end()
-}
-
-fn message_type(note: &Note) -> &'static str {
-    if note.is_text {
-        "MessageType.text"
-    } else {
-        "MessageType.key"
-    }
-}
-
-/// The answer of `notify:fetch`: every value is text.
-fn fetched(note: &Note) -> String {
-    let kind = match note.kind {
-        NoteKind::Sent => "NotificationType.sent",
-        NoteKind::Received => "NotificationType.received",
-        NoteKind::Own => "NotificationType.self",
-    };
-    let status = match note.status {
-        DeliveryStatus::Queued => "queued",
-        DeliveryStatus::Delivered => "delivered",
-        DeliveryStatus::Errored => "errored",
-    };
-    let ttl = note
-        .meta
-        .items
-        .ttl
-        .map_or_else(|| "null".to_owned(), |ttl| ttl.to_string());
-    Object::new()
-        .text("id", &note.id)
-        .text("fromAtSign", note.from.as_str())
-        .text("notificationDateTime", &date(note.epoch_millis))
-        .text("toAtSign", note.to.as_str())
-        .text("notification", &note.key)
-        .text("type", kind)
-        .text("opType", &format!("OperationType.{}", note.operation))
-        .text("messageType", message_type(note))
-        .text(
-            "priority",
-            &format!("NotificationPriority.{}", note.priority),
-        )
-        .text(
-            "notificationStatus",
-            &format!("NotificationStatus.{status}"),
-        )
-        // Counted from one there.
-        .text("retryCount", &(note.retries + 1).to_string())
-        .text("strategy", &note.strategy)
-        .text("depth", &note.depth.to_string())
-        .text("notifier", &note.notifier)
-        .text("expiresAt", &date(note.expires_at))
-        .text("atValue", note.value.as_deref().unwrap_or("null"))
-        .text("atMetadata", &note.meta.to_json(note.from.as_str()))
-        .text("ttl", &ttl)
-        .end()
 }
 
 /// What a `notify` command asks for. `sender` sends it; it came to `server`'s own server.

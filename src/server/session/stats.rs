@@ -18,7 +18,10 @@
 
 use crate::{
     at::fault::Code,
-    server::store::{Tx, notes::Tally},
+    server::{
+        refusal::{Refusal, refuse},
+        store::{Tx, notes::Tally},
+    },
     text::{
         calendar::date,
         json::{Object, quote},
@@ -26,7 +29,10 @@ use crate::{
 };
 
 use super::{
-    CommandAnswer, Handled, Refusal, SERVER_VERSION, Session, pattern, refuse,
+    admin::SERVER_VERSION,
+    outcome::{CommandAnswer, Handled},
+    pattern,
+    state::Session,
     visits::{ConnectionKind, Presence},
 };
 

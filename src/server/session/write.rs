@@ -13,6 +13,7 @@ use crate::{
     server::{
         delivery::{self, Draft},
         enrolment::Need,
+        refusal::{Refusal, refuse},
         store::{
             Tx,
             log::Change,
@@ -22,10 +23,10 @@ use crate::{
 };
 
 use super::{
-    CommandAnswer, Handled, Refusal, Session,
     auth::{PKAM_KEY, SECRET, SECRET_DELETED},
-    look::{live_meta, stored_name},
-    refuse,
+    look::{live_meta, missing, stored_name},
+    outcome::{CommandAnswer, Handled},
+    state::Session,
 };
 
 impl Session {
@@ -89,7 +90,7 @@ impl Session {
             // Only the metadata changes; there must be something it belongs to.
             None => match self.home.live(tx, &name, now)? {
                 Some(record) => record.value,
-                None => return Err(super::look::missing(&name)),
+                None => return Err(missing(&name)),
             },
         };
         let record = Record {

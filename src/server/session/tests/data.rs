@@ -219,7 +219,7 @@ fn what_lives_elsewhere_is_fetched_and_kept_as_its_owner_allows() {
     let errand = fetch(&mut world, &mut line, "lookup:x.ns@far");
     assert_eq!(
         errand.question,
-        look::RemoteQuery::Shared {
+        RemoteQuery::Shared {
             key: "x.ns@far".into()
         }
     );
@@ -250,7 +250,7 @@ fn what_lives_elsewhere_is_fetched_and_kept_as_its_owner_allows() {
     let errand = fetch(&mut world, &mut line, "plookup:publickey@far");
     assert_eq!(
         errand.question,
-        look::RemoteQuery::Public {
+        RemoteQuery::Public {
             key: "publickey@far".into()
         }
     );

@@ -7,18 +7,25 @@ mod notices;
 mod printed;
 mod trips;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::*;
 use crate::{
     at::{
+        AtSign,
         crypto::{KeyPair, cram_digest},
         fault::Fault,
         verb::List,
     },
     server::{
         delivery::{Delivery, deliver, purge},
-        store::{CommitEvent, MemoryStore, far, lists, register},
+        store::{
+            CommitEvent, MemoryStore, far, lists,
+            register::{self, Home},
+        },
     },
 };
 

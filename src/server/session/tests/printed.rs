@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     at::{Notification, metadata::Item, vectors::at_protocol, verb::Operation},
-    server::store::notes::{Note, NoteKind, tests::note},
+    server::{
+        notification::stats_line,
+        store::notes::{Note, NoteKind, tests::note},
+    },
 };
 
 const LIVE: &str = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:req.dev1.sshnp@alice","value":"PZyp==","operation":"update","epochMillis":1729771234567,"messageType":"MessageType.key","isEncrypted":true,"metadata":{"encKeyName":null,"encAlgo":null,"ivNonce":"VP3U==","skeEncKeyName":null,"skeEncAlgo":null,"sharedKeyEnc":"mElQ=="}}"#;
