@@ -54,6 +54,7 @@
 pub mod authority;
 mod clock;
 pub mod control;
+mod count;
 pub mod delivery;
 pub mod directory;
 pub mod enrolment;

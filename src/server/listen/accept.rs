@@ -116,7 +116,7 @@ fn admit<F, S>(
         log::debug!("from={from} refused: too many connections");
         return;
     };
-    hub.meter.accepted.add();
+    hub.meter.accepted.add(1);
     task::spawn(async move {
         match hub
             .tls
@@ -133,7 +133,7 @@ fn admit<F, S>(
                 serve(hub, visitor).await;
             }
             Err(why) => {
-                hub.meter.handshakes_failed.add();
+                hub.meter.handshakes_failed.add(1);
                 log::debug!("from={from} handshake={why}");
             }
         }

@@ -156,7 +156,7 @@ impl Connection<'_> {
         loop {
             while let Some(line) = self.input.pop(self.session.max_line()) {
                 self.visitor.pass.spoke();
-                self.hub.meter.commands.add();
+                self.hub.meter.commands.add(1);
                 if self.line(line).await? {
                     return Ok(());
                 }
@@ -251,7 +251,7 @@ impl Connection<'_> {
                 stats_line(&self.house.home.who, self.house.last_commit(), now())
             }
         };
-        self.hub.meter.pushed.add();
+        self.hub.meter.pushed.add(1);
         self.send(line.as_bytes()).await
     }
 
@@ -364,18 +364,18 @@ impl Connection<'_> {
         match login {
             Login::Good => {
                 failures.note(from, who, true, now);
-                self.hub.meter.logins.add();
+                self.hub.meter.logins.add(1);
                 log::info!("session={id} from={from} login={who}");
             }
             Login::Wrong => {
                 let wait = failures.wait(from, who, now);
                 failures.note(from, who, false, now);
-                self.hub.meter.logins_failed.add();
+                self.hub.meter.logins_failed.add(1);
                 log::warn!("session={id} from={from} login={who} failed");
                 return wait;
             }
             Login::Barred => {
-                self.hub.meter.logins_failed.add();
+                self.hub.meter.logins_failed.add(1);
                 // Such a device asks again and again.
                 if failures.is_news(from, who, now) {
                     log::info!("session={id} from={from} login={who} enrolment=not_in_force");

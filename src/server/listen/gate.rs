@@ -6,10 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Shutdown},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -22,6 +19,7 @@ use crate::{
         places::{Limits, Place, Places},
         recent::Recent,
     },
+    server::count::Count,
 };
 
 use super::board::lock;
@@ -61,8 +59,8 @@ pub(super) struct ConnectionGate {
     counts: Mutex<ConnectionCounts>,
     most: usize,
     /// Connections that were not let in, and that had to go for others.
-    pub refused: AtomicU64,
-    pub evicted: AtomicU64,
+    pub refused: Count,
+    pub evicted: Count,
 }
 
 #[derive(Default)]
@@ -96,8 +94,8 @@ impl Default for ConnectionGate {
         Self {
             counts: Mutex::default(),
             most: most.clamp(64, MAX_CONNECTIONS),
-            refused: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
+            refused: Count::default(),
+            evicted: Count::default(),
         }
     }
 }
@@ -149,7 +147,7 @@ impl ConnectionGate {
         } else {
             &self.refused
         };
-        count.fetch_add(1, Ordering::Relaxed);
+        count.add(1);
         let now = Instant::now();
         if warned.is_none_or(|last| now.duration_since(last) >= QUIET) {
             *warned = Some(now);
@@ -334,7 +332,7 @@ mod tests {
         // Its own end comes later, and changes nothing any more.
         drop(quiet);
         assert_eq!(gate.occupancy(), (MAX_STRANGERS - 1, MAX_STRANGERS - 1));
-        assert_eq!(gate.evicted.load(Ordering::Relaxed), 1);
+        assert_eq!(gate.evicted.get(), 1);
         drop((spoken, others));
         assert_eq!(gate.occupancy(), (0, 0));
     }

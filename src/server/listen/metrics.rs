@@ -1,6 +1,6 @@
 //! Is the server well, and what has it done? As Prometheus text.
 
-use std::{fmt::Write, sync::atomic::Ordering};
+use std::fmt::Write;
 
 use crate::server::{clock::now, store::StoreError};
 
@@ -21,7 +21,7 @@ impl RunningServer {
         let houses = hub.board.everybody();
         let (open, strangers) = hub.gate.occupancy();
         let monitors = houses.iter().map(|house| house.monitors()).sum::<usize>();
-        let store = hub.store.counts();
+        let store = hub.store.totals();
         let since = now().saturating_sub(hub.started) / 1000;
         let gauges = [
             ("uptime_seconds", since),
@@ -34,14 +34,8 @@ impl RunningServer {
         let meter = &hub.meter;
         let counters = [
             ("connections_total", meter.accepted.get()),
-            (
-                "connections_refused_total",
-                hub.gate.refused.load(Ordering::Relaxed),
-            ),
-            (
-                "connections_evicted_total",
-                hub.gate.evicted.load(Ordering::Relaxed),
-            ),
+            ("connections_refused_total", hub.gate.refused.get()),
+            ("connections_evicted_total", hub.gate.evicted.get()),
             ("handshakes_failed_total", meter.handshakes_failed.get()),
             ("commands_total", meter.commands.get()),
             ("logins_total", meter.logins.get()),

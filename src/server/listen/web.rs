@@ -30,7 +30,7 @@ pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, mut visitor: Visit
     let served = async {
         let head = head(hub, &mut visitor).await?;
         visitor.pass.spoke();
-        hub.meter.commands.add();
+        hub.meter.commands.add(1);
         let answer = answer(hub, house, &head).await;
         let within = hub.options.timings.write;
         connection::send(&mut visitor.stream, answer.as_bytes(), within)

@@ -3,9 +3,14 @@
 //! It keeps a version with each row, and answers two requests, as a table in an SQL server would: `read`, the rows of
 //! some ranges (one row is a range, too), and `commit`, changes together with the ranges they depend on.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::BTreeMap, ops::Bound};
 
-use super::{attempt::Backend, *};
+use super::{
+    attempt::{self, Backend},
+    error::StoreError,
+    memory::MemoryStore,
+    tx::{Access, Chance, Changes, CommitEvent, Rows, Tx},
+};
 
 /// Rows that one range brings at first, and how much more each time.
 const PAGE: usize = 64;

@@ -4,7 +4,11 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::at::{AtSign, verb::List};
 
-use super::{Rows, StoreError, Tx, register::Home};
+use super::{
+    error::StoreError,
+    register::Home,
+    tx::{Rows, Tx},
+};
 
 /// Most names in one list.
 pub const MAX_LIST: usize = 10_000;

@@ -2,7 +2,12 @@
 //!
 //! Ids start at 0, only grow, and are never used twice. Only the newest entry of each key is kept.
 
-use super::{CommitEvent, Rows, StoreError, Tx, register::Home, rows};
+use super::{
+    error::StoreError,
+    register::Home,
+    rows,
+    tx::{CommitEvent, Rows, Tx},
+};
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

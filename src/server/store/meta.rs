@@ -4,7 +4,7 @@ use miniserde::{Deserialize, json};
 
 use crate::at::metadata::{Field, Metadata};
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::text::{calendar::date, json::Object};
 
 /// Stored metadata. Times are milliseconds since 1970.

@@ -9,14 +9,19 @@
 
 use crate::at::AtSign;
 
-use super::{Rows, StoreError, Tx, register::Home, rows};
+use super::{
+    error::StoreError,
+    register::Home,
+    rows,
+    tx::{Rows, Tx},
+};
 
 pub use note::{DeliveryStatus, Note, NoteKind};
 pub use tally::Tally;
 
 use note::Head;
 
-mod note;
+pub(super) mod note;
 mod shares;
 mod tally;
 
@@ -78,7 +83,7 @@ impl Home {
         note.epoch_millis = self.next_epoch(tx, now)?;
         note.expires_at = now.saturating_add(note.ttln);
         self.share_in(tx, &note)?;
-        let row = note.row(self);
+        let row = self.note_row(&note.id, &note.from);
         let inbox = self.key(rows::INBOX, &[&note.epoch_millis.to_be_bytes()]);
         tx.put(inbox, row)?;
         self.save_note(tx, &note)?;
@@ -167,7 +172,7 @@ impl Home {
         note.place = self.count(tx, "place", 1)? + 1;
         note.epoch_millis = now;
         note.expires_at = now.saturating_add(note.ttln);
-        let row = note.row(self);
+        let row = self.note_row(&note.id, &note.from);
         tx.put(self.outbox_row(&note), row)?;
         self.save_note(tx, &note)?;
         Ok(Some(note))
@@ -207,7 +212,7 @@ impl Home {
     /// # Errors
     /// When the store fails.
     pub fn save_note(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
-        let row = note.row(self);
+        let row = self.note_row(&note.id, &note.from);
         let expiry = note.expires_at.to_be_bytes();
         tx.put(self.key(rows::NOTE_EXPIRY, &[&expiry, &row]), Vec::new())?;
         tx.put(row, note.pack())
@@ -221,7 +226,7 @@ impl Home {
         if note.kind != NoteKind::Sent {
             self.ready_shares(tx)?;
         }
-        let row = note.row(self);
+        let row = self.note_row(&note.id, &note.from);
         let expiry = note.expires_at.to_be_bytes();
         tx.remove(&self.key(rows::NOTE_EXPIRY, &[&expiry, &row]))?;
         tx.remove(&row)?;
@@ -245,8 +250,12 @@ impl Home {
         id: &str,
         from: &AtSign,
     ) -> Result<Option<Note>, StoreError> {
-        let from = from.as_str().as_bytes();
-        self.note_at(rows, &self.key(rows::NOTE, &[id.as_bytes(), &[0], from]))
+        self.note_at(rows, &self.note_row(id, from))
+    }
+
+    /// Where a note is kept: two senders cannot overwrite each other's.
+    fn note_row(&self, id: &str, from: &AtSign) -> Vec<u8> {
+        self.key(rows::NOTE, &[id.as_bytes(), &[0], from.as_str().as_bytes()])
     }
 
     pub(super) fn note_at(&self, rows: &dyn Rows, row: &[u8]) -> Result<Option<Note>, StoreError> {

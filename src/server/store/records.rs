@@ -3,10 +3,11 @@
 use crate::at::metadata::Metadata;
 
 use super::{
-    Rows, StoreError, Tx,
+    error::StoreError,
     log::{Change, NOT_LOGGED},
     register::Home,
     rows,
+    tx::{Rows, Tx},
 };
 
 pub use super::meta::Meta;

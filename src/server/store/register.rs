@@ -4,7 +4,11 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::at::AtSign;
 
-use super::{Rows, StoreError, Tx, rows};
+use super::{
+    error::StoreError,
+    rows,
+    tx::{Rows, Tx},
+};
 
 /// One atSign's place in the store: everything of it is found through this.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use libfuzzer_sys::fuzz_target;
-use noports::{at::{enrolment, fault::Fault}, server::{enrolment as kept, session::{Facts, Session, LineAction}, store::{StoreError, Tx, attempt::{Access, Chance}, register}}};
+use noports::{at::{enrolment, fault::Fault}, server::{enrolment as kept, session::{Facts, Session, LineAction}, store::{Access, Chance, StoreError, Tx, register}}};
 
 const NOW: u64 = 1_729_771_234_567;
 

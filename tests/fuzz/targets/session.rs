@@ -20,7 +20,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use miniserde::json::{self, Value};
-use noports::{at::{AtSign, Replies, Reply, crypto::{KeyPair, cram_digest}, reply::Mode}, server::{delivery::{Delivery, deliver, purge}, enrolment, session::{Facts, FollowUp, CommandOutcome, Session, LineAction, MonitorView, live_line, page}, store::{Changes, CommitEvent, Rows, StoreError, Tx, attempt::{Access, Chance}, register::{self, Home}, rows}}};
+use noports::{at::{AtSign, Replies, Reply, crypto::{KeyPair, cram_digest}, reply::Mode}, server::{delivery::{Delivery, deliver, purge}, enrolment, session::{Facts, FollowUp, CommandOutcome, Session, LineAction, MonitorView, live_line, page}, store::{Access, Chance, Changes, CommitEvent, Rows, StoreError, Tx, register::{self, Home}, rows}}};
 
 mod vectors;
 

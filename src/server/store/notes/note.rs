@@ -4,7 +4,7 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::{
     at::{AtSign, verb::Operation},
-    server::store::{records::Meta, register::Home, rows},
+    server::store::{meta::Meta, rows},
 };
 
 /// Why an atSign has this notification.
@@ -71,12 +71,6 @@ impl Note {
         let value = self.value.as_ref().map_or(0, String::len);
         let more = self.meta.text_bytes() + self.notifier.len() + self.priority.len();
         (self.key.len() + value + 512 + more.saturating_sub(USUAL)) as u64
-    }
-
-    /// Where it is kept: two senders cannot overwrite each other's.
-    pub(super) fn row(&self, home: &Home) -> Vec<u8> {
-        let from = self.from.as_str().as_bytes();
-        home.key(rows::NOTE, &[self.id.as_bytes(), &[0], from])
     }
 
     pub(super) fn pack(&self) -> Vec<u8> {

@@ -15,7 +15,12 @@
 use crate::at::AtSign;
 
 use super::{
-    super::{Rows, StoreError, Tx, register::Home, rows},
+    super::{
+        error::StoreError,
+        register::Home,
+        rows,
+        tx::{Rows, Tx},
+    },
     MAX_INBOX, MAX_INBOX_BYTES, Note, signed,
 };
 
@@ -143,7 +148,7 @@ impl Home {
 
     /// One received notification more.
     pub(super) fn share_in(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
-        tx.put(self.sender_row(note), note.row(self))?;
+        tx.put(self.sender_row(note), self.note_row(&note.id, &note.from))?;
         let was = self.share_of(tx, &note.from)?;
         self.set_share(tx, &note.from, was, was.with(note))?;
         self.count(tx, SHARED, 1).map(drop)
