@@ -22,13 +22,11 @@ use super::{
         CommitEvent, StoreError, Tx, lists,
         log::Change,
         notes::{DeliveryStatus, Note, NoteKind},
-        records::{Logged, Meta, Record},
+        records::{Logged, Record},
         register::{self, Home},
     },
 };
 
-/// Life of a notification that does not say, in milliseconds.
-pub const DEFAULT_LIFE: u64 = 15 * 60 * 1000;
 /// Attempts before we give up, if it has not expired before.
 pub const MAX_ATTEMPTS: u32 = 30;
 /// Most notifications delivered in one transaction, and about how many bytes.
@@ -43,76 +41,6 @@ const MAX_LIFE_OF_OTHERS: u64 = 24 * 3600 * 1000;
 /// Most that `strategy:latest` looks at.
 const LATEST_WINDOW: usize = 1000;
 
-/// A notification about to be sent.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Draft {
-    pub id: String,
-    pub from: AtSign,
-    pub to: AtSign,
-    /// The whole key or text: `@to:entity@from`.
-    pub key: String,
-    pub value: Option<String>,
-    pub operation: Operation,
-    pub is_text: bool,
-    pub is_encrypted: bool,
-    pub priority: String,
-    pub strategy: String,
-    pub depth: u32,
-    pub notifier: String,
-    /// Milliseconds.
-    pub ttln: u64,
-    pub meta: Meta,
-}
-
-impl Draft {
-    /// An update about `key` with everything else as it is when a command says nothing.
-    pub fn new(id: String, from: &AtSign, to: &AtSign, key: String) -> Self {
-        Self {
-            id,
-            from: from.clone(),
-            to: to.clone(),
-            key,
-            value: None,
-            operation: Operation::Update,
-            is_text: false,
-            is_encrypted: true,
-            priority: "low".into(),
-            strategy: "all".into(),
-            depth: 1,
-            notifier: "SYSTEM".into(),
-            ttln: DEFAULT_LIFE,
-            meta: <Meta as Default>::default(),
-        }
-    }
-
-    /// The note of this draft.
-    pub fn note(self, kind: NoteKind, status: DeliveryStatus) -> Note {
-        Note {
-            id: self.id,
-            from: self.from,
-            to: self.to,
-            key: self.key,
-            value: self.value,
-            operation: self.operation,
-            is_text: self.is_text,
-            is_encrypted: self.is_encrypted,
-            kind,
-            status,
-            priority: self.priority,
-            strategy: self.strategy,
-            depth: self.depth,
-            notifier: self.notifier,
-            ttln: self.ttln,
-            epoch_millis: 0,
-            expires_at: 0,
-            retries: 0,
-            place: 0,
-            meta: self.meta,
-        }
-    }
-}
-
 /// Takes a notification from its sender: to oneself it arrives at once, to others it waits in line. Returns its id.
 ///
 /// # Errors
@@ -120,46 +48,42 @@ impl Draft {
 pub(super) fn queue(
     tx: &mut Tx<'_>,
     home: &Home,
-    draft: Draft,
+    mut note: Note,
     now: u64,
 ) -> Result<String, Refusal> {
-    let id = draft.id.clone();
+    let id = note.id.clone();
     let full = || {
         refuse(
             Code::InternalException,
             "too many notifications are waiting",
         )
     };
-    if draft.to == home.who {
-        let note = draft.note(NoteKind::Received, DeliveryStatus::Delivered);
-        if is_too_long(&note) {
-            return Err(Refusal::too_long_to_show());
-        }
+    if is_too_long(&note) {
+        return Err(Refusal::too_long_to_show());
+    }
+    if note.to == home.who {
+        (note.kind, note.status) = (NoteKind::Received, DeliveryStatus::Delivered);
         let note = home.take_in(tx, note, now)?.ok_or_else(full)?;
         tx.emit(CommitEvent::Note(Arc::new(note)));
         return Ok(id);
     }
-    if draft.strategy == "latest" {
-        supersede(tx, home, &draft)?;
+    if note.strategy == "latest" {
+        supersede(tx, home, &note)?;
     }
-    let (from, to) = (draft.from.clone(), draft.to.clone());
-    let note = draft.note(NoteKind::Sent, DeliveryStatus::Queued);
-    if is_too_long(&note) {
-        return Err(Refusal::too_long_to_show());
-    }
+    let (from, to) = (note.from.clone(), note.to.clone());
     home.put_out(tx, note, now)?.ok_or_else(full)?;
     tx.emit(CommitEvent::Queued { from, to });
     Ok(id)
 }
 
 /// Of one notifier only the newest `depth` stay in line, the new one counted.
-fn supersede(tx: &mut Tx<'_>, home: &Home, draft: &Draft) -> Result<(), StoreError> {
-    let line = home.outbox(tx, &draft.to, LATEST_WINDOW, u64::MAX)?;
+fn supersede(tx: &mut Tx<'_>, home: &Home, new: &Note) -> Result<(), StoreError> {
+    let line = home.outbox(tx, &new.to, LATEST_WINDOW, u64::MAX)?;
     let mut same: Vec<Note> = line
         .into_iter()
-        .filter(|note| note.strategy == "latest" && note.notifier == draft.notifier)
+        .filter(|note| note.strategy == "latest" && note.notifier == new.notifier)
         .collect();
-    let keep = usize::try_from(draft.depth.max(1) - 1).unwrap_or(usize::MAX);
+    let keep = usize::try_from(new.depth.max(1) - 1).unwrap_or(usize::MAX);
     let surplus = same.len().saturating_sub(keep);
     for note in same.iter_mut().take(surplus) {
         home.out_of_line(tx, note)?;

@@ -168,27 +168,20 @@ impl Session {
         let most = usize::try_from(limit)
             .unwrap_or(SYNC_ENTRIES)
             .min(SYNC_ENTRIES);
-        let (mut entries, mut bytes, mut failed) = (Vec::new(), 0, None);
+        let (mut entries, mut bytes) = (Vec::new(), 0);
         self.home.commits(tx, from, &mut |commit| {
             let seen = self.grant().is_none_or(|grant| {
                 is_everybodys(&commit.key) || grant.covers(&commit.key, Need::Read)
             });
             let wanted = is_everybodys(&commit.key) || pattern::found(filter.as_ref(), &commit.key);
             if seen && wanted && entries.len() < most {
-                match self.entry(tx, &commit, now) {
-                    Ok(entry) => {
-                        bytes += entry.len();
-                        entries.push(entry);
-                    }
-                    Err(why) => failed = Some(why),
-                }
+                let entry = self.entry(tx, &commit, now)?;
+                bytes += entry.len();
+                entries.push(entry);
             }
-            failed.is_none() && entries.len() < most && bytes < SYNC_BYTES
+            Ok(entries.len() < most && bytes < SYNC_BYTES)
         })?;
-        match failed {
-            Some(why) => Err(why.into()),
-            None => Ok(CommandAnswer::Data(format!("[{}]", entries.join(",")))),
-        }
+        Ok(CommandAnswer::Data(format!("[{}]", entries.join(","))))
     }
 
     fn entry(&self, tx: &dyn Rows, commit: &Commit, now: u64) -> Result<String, StoreError> {

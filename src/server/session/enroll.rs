@@ -15,7 +15,6 @@ use crate::{
     },
     secret::same,
     server::{
-        delivery::Draft,
         enrolment::{
             self, EnrolmentState, Grant, MANAGE, MAX_ENROLLMENTS, PENDING_LIFE, StoredEnrolment,
         },
@@ -23,7 +22,7 @@ use crate::{
         refusal::{Refusal, refuse},
         store::{
             CommitEvent, Tx,
-            notes::{DeliveryStatus, NoteKind},
+            notes::{DeliveryStatus, Note, NoteKind},
         },
     },
     text::json::Object,
@@ -321,9 +320,9 @@ impl Session {
     ) -> Result<(), Refusal> {
         let who = &self.home.who;
         let about = enrolment::key_of(&self.home, &new.id);
-        let mut draft = Draft::new(tx.new_id()?, who, who, about);
+        let mut note = Note::new(tx.new_id()?, who, who, about);
         let key = new.symmetric_key.as_deref();
-        draft.value = Some(
+        note.value = Some(
             Object::new()
                 .maybe("encryptedApkamSymmetricKey", key)
                 .maybe("encryptedAPKAMSymmetricKey", key)
@@ -332,9 +331,9 @@ impl Session {
                 .raw("namespace", json::to_string(&new.namespaces))
                 .end(),
         );
-        draft.is_encrypted = false;
-        draft.ttln = DAY;
-        let note = draft.note(NoteKind::Own, DeliveryStatus::Delivered);
+        note.is_encrypted = false;
+        note.ttln = DAY;
+        (note.kind, note.status) = (NoteKind::Own, DeliveryStatus::Delivered);
         if let Some(note) = self.home.take_in(tx, note, now)? {
             tx.emit(CommitEvent::Note(Arc::new(note)));
         }

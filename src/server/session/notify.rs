@@ -11,7 +11,7 @@ use crate::{
         verb::{Notify, Operation, Subject},
     },
     server::{
-        delivery::{self, DEFAULT_LIFE, Draft, Receipt},
+        delivery::{self, Receipt},
         enrolment::Need,
         notification::{MAX_SHOWN, fetched_json, stored_json},
         refusal::{Refusal, refuse},
@@ -47,8 +47,11 @@ impl Session {
                 "Notify command cannot be executed without authentication",
             )),
             Who::Peer(caller) => {
-                let draft = draft(tx, &given, caller, &self.home.who, now)?;
-                let note = draft.note(NoteKind::Received, DeliveryStatus::Delivered);
+                let note = Note {
+                    kind: NoteKind::Received,
+                    status: DeliveryStatus::Delivered,
+                    ..asked_for(tx, &given, caller, &self.home.who, now)?
+                };
                 match delivery::receive(tx, &self.home, note, now)? {
                     Receipt::New | Receipt::Known => success(),
                     Receipt::Full => Err(refuse(
@@ -63,11 +66,11 @@ impl Session {
                 }
             }
             Who::Owner(_) => {
-                let draft = draft(tx, &given, &self.home.who, &self.home.who, now)?;
-                if !draft.is_text {
-                    self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
+                let note = asked_for(tx, &given, &self.home.who, &self.home.who, now)?;
+                if !note.is_text {
+                    self.owner_of(&note.key.to_lowercase(), "notify", Need::Write)?;
                 }
-                delivery::queue(tx, &self.home, draft, now).map(CommandAnswer::Data)
+                delivery::queue(tx, &self.home, note, now).map(CommandAnswer::Data)
             }
         }
     }
@@ -82,17 +85,17 @@ impl Session {
         self.owner()?;
         let mut ids = Object::new();
         for to in to {
-            let mut draft = draft(tx, &given, &self.home.who, &self.home.who, now)?;
+            let mut note = asked_for(tx, &given, &self.home.who, &self.home.who, now)?;
             // One command, many notifications: each with an id and a key of its own.
-            draft.id = tx.new_id()?;
-            draft.key = match draft.key.split_once(':') {
-                Some((_, rest)) if !draft.is_text => format!("{to}:{rest}"),
-                _ => format!("{to}:{}", draft.key),
+            note.id = tx.new_id()?;
+            note.key = match note.key.split_once(':') {
+                Some((_, rest)) if !note.is_text => format!("{to}:{rest}"),
+                _ => format!("{to}:{}", note.key),
             };
-            draft.to = to;
-            self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
-            let name = draft.to.to_string();
-            let id = delivery::queue(tx, &self.home, draft, now)?;
+            note.to = to;
+            self.owner_of(&note.key.to_lowercase(), "notify", Need::Write)?;
+            let name = note.to.to_string();
+            let id = delivery::queue(tx, &self.home, note, now)?;
             ids = ids.text(&name, &id);
         }
         Ok(CommandAnswer::Spaced(ids.end()))
@@ -215,13 +218,13 @@ impl Session {
 }
 
 /// What a `notify` command asks for. `sender` sends it; it came to `server`'s own server.
-fn draft(
+fn asked_for(
     tx: &mut Tx<'_>,
     given: &Notify,
     sender: &AtSign,
     server: &AtSign,
     now: u64,
-) -> Result<Draft, Refusal> {
+) -> Result<Note, Refusal> {
     let wrong = |why: &str| refuse(Code::InvalidSyntax, format!("Invalid syntax. {why}"));
     let (to, key, is_text) = subject(&given.subject, sender, server)?;
     let id = match &given.id {
@@ -231,36 +234,34 @@ fn draft(
         Some(id) => id.clone(),
         None => tx.new_id()?,
     };
-    let mut draft = Draft::new(id, sender, &to, key);
-    draft.is_text = is_text;
-    draft.operation = given.operation.unwrap_or_default();
-    draft.value.clone_from(&given.value);
+    let mut note = Note::new(id, sender, &to, key);
+    note.is_text = is_text;
+    note.operation = given.operation.unwrap_or_default();
+    note.value.clone_from(&given.value);
     if let Some(strategy) = &given.strategy {
         if strategy == "latest" && given.notifier.is_none() {
             return Err(wrong("strategy latest needs a notifier"));
         }
-        draft.strategy.clone_from(strategy);
+        note.strategy.clone_from(strategy);
     }
-    draft.depth = given.latest_n.unwrap_or(1);
+    note.depth = given.latest_n.unwrap_or(1);
     if let Some(priority) = &given.priority {
-        draft.priority.clone_from(priority);
+        note.priority.clone_from(priority);
     }
     if let Some(notifier) = &given.notifier {
-        draft.notifier.clone_from(notifier);
+        note.notifier.clone_from(notifier);
     }
-    draft.ttln = given
-        .ttln
-        .filter(|life| *life > 0)
-        .unwrap_or(DEFAULT_LIFE)
-        .min(MAX_LIFE);
+    if let Some(life) = given.ttln.filter(|life| *life > 0) {
+        note.ttln = life.min(MAX_LIFE);
+    }
     let asked = given.metadata.is_encrypted;
-    draft.is_encrypted = if is_text {
+    note.is_encrypted = if is_text {
         asked.unwrap_or(false)
     } else {
-        asked != Some(false) && !draft.key.starts_with("public")
+        asked != Some(false) && !note.key.starts_with("public")
     };
-    draft.meta = meta(given, draft.is_encrypted, now)?;
-    Ok(draft)
+    note.meta = meta(given, note.is_encrypted, now)?;
+    Ok(note)
 }
 
 fn meta(given: &Notify, is_encrypted: bool, now: u64) -> Result<Meta, Refusal> {

@@ -128,7 +128,7 @@ impl Session {
                 if seen && pattern::found(filter.as_ref(), &commit.key) {
                     last = Some(commit.id);
                 }
-                true
+                Ok(true)
             })?;
         }
         Ok(last.map_or_else(|| "null".to_owned(), |id| id.to_string()))
@@ -144,7 +144,7 @@ impl Session {
                 let entry = format!("[{},\"{}\"]", commit.id, commit.change.sign());
                 all = all.take().map(|all| all.raw(&commit.key, entry));
             }
-            bytes < MAX_COMMITS
+            Ok(bytes < MAX_COMMITS)
         })?;
         Ok(all.map_or_else(String::new, Object::end))
     }

@@ -11,12 +11,13 @@ use crate::{
         verb::Operation,
     },
     server::{
-        delivery::{self, Draft},
+        delivery,
         enrolment::Need,
         refusal::{Refusal, refuse},
         store::{
             Tx,
             log::Change,
+            notes::Note,
             records::{Logged, Meta, Record},
         },
     },
@@ -213,15 +214,15 @@ impl Session {
         if *with == self.home.who {
             return Ok(());
         }
-        let mut draft = Draft::new(tx.new_id()?, &self.home.who, with, name.to_owned());
-        draft.operation = operation;
-        draft.notifier = "system".into();
+        let mut note = Note::new(tx.new_id()?, &self.home.who, with, name.to_owned());
+        note.operation = operation;
+        note.notifier = "system".into();
         if let Some(record) = record {
-            draft.value = Some(record.value.clone());
-            draft.is_encrypted = record.meta.items.is_encrypted.unwrap_or(false);
-            draft.meta = record.meta.clone();
+            note.value = Some(record.value.clone());
+            note.is_encrypted = record.meta.items.is_encrypted.unwrap_or(false);
+            note.meta = record.meta.clone();
         }
-        delivery::queue(tx, &self.home, draft, now).map(|_| ())
+        delivery::queue(tx, &self.home, note, now).map(|_| ())
     }
 
     pub(super) fn update_json(&mut self, tx: &mut Tx<'_>, text: &str, now: u64) -> Handled {

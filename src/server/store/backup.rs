@@ -193,17 +193,14 @@ fn read(from: &Path, draft: &Path) -> Result<(Copied, BTreeMap<String, Vec<u8>>)
 
 /// Copies all rows; returns how many.
 fn copy(from: &dyn Rows, to: &mut RowTable<'_>, sum: &mut Sum) -> Result<u64, StoreError> {
-    let (mut count, mut stopped) = (0, None);
+    let mut count = 0;
     from.visit(&[], END, &mut |key, value| {
         sum.add(key, value);
         count += 1;
-        stopped = put(to, key, value).err();
-        stopped.is_none()
+        put(to, key, value)?;
+        Ok(true)
     })?;
-    match stopped {
-        Some(why) => Err(why),
-        None => Ok(count),
-    }
+    Ok(count)
 }
 
 /// Over keys and values, each with its length.

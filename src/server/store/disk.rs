@@ -26,7 +26,7 @@ use database::{DatabaseFile, FILE, OnDisk, ROWS, RowTable, apply, create, failed
 use super::{
     attempt::{Backend, until_committed},
     error::StoreError,
-    tx::{Access, Chance, Changes, CommitEvent, Rows, Tx},
+    tx::{Access, Chance, Changes, CommitEvent, EachRow, Rows, Tx},
 };
 
 /// Most transactions of one commit: bounds how long the first of them waits.
@@ -295,12 +295,7 @@ impl Rows for NoRoom {
     fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Err(StoreError::Full)
     }
-    fn visit(
-        &self,
-        _: &[u8],
-        _: &[u8],
-        _: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, _: &[u8], _: &[u8], _: &mut EachRow<'_>) -> Result<(), StoreError> {
         Err(StoreError::Full)
     }
 }

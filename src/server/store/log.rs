@@ -102,33 +102,19 @@ impl Home {
     /// Shows the entries with an id above `after` (-1: all), ascending, for as long as `each` says `true`.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails; and those of `each`, which end it.
     pub fn commits(
         &self,
         rows: &dyn Rows,
         after: i64,
-        each: &mut dyn FnMut(Commit) -> bool,
+        each: &mut dyn FnMut(Commit) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         let from = u64::try_from(after.saturating_add(1)).unwrap_or(0);
         let from = self.key(rows::COMMIT, &[&from.to_be_bytes()]);
         let until = rows::behind(&self.key(rows::COMMIT, &[]));
-        let mut unreadable = false;
-        rows.visit(
-            &from,
-            &until,
-            &mut |key, value| match parse(&key[rows::HEAD..], value) {
-                Some(commit) => each(commit),
-                None => {
-                    unreadable = true;
-                    false
-                }
-            },
-        )?;
-        if unreadable {
-            Err(StoreError::Row)
-        } else {
-            Ok(())
-        }
+        rows.visit(&from, &until, &mut |key, value| {
+            each(parse(&key[rows::HEAD..], value).ok_or(StoreError::Row)?)
+        })
     }
 }
 
@@ -165,7 +151,7 @@ mod tests {
             let mut seen = Vec::new();
             home.commits(tx, -1, &mut |c| {
                 seen.push((c.id, c.change.sign(), c.key));
-                true
+                Ok(true)
             })
             .unwrap();
             let want = [

@@ -18,7 +18,7 @@
 //!   far      (tests)     none at first    asked for in one request   one request, refused if what was read has changed
 //! ```
 //!
-//! `far` stands for a store behind a network, such as an SQL server that several atServers share: all commands of
+//! `tests::far` stands for a store behind a network, such as an SQL server that several atServers share: all commands of
 //! the session's tests run on it, too. What the rows mean is told in [`rows`]; [`records`], [`log`] and [`notes`]
 //! give them types.
 
@@ -26,21 +26,19 @@ pub mod attempt;
 pub mod backup;
 pub mod disk;
 mod error;
-#[cfg(test)]
-pub mod far;
 pub mod lists;
 pub mod log;
-#[cfg(test)]
-mod memory;
 pub mod meta;
 pub mod notes;
 pub mod records;
 pub mod register;
 pub mod rows;
+#[cfg(test)]
+pub mod tests;
 mod tx;
 
 pub use disk::Store;
 pub use error::StoreError;
 #[cfg(test)]
-pub use memory::MemoryStore;
-pub use tx::{Access, Chance, Changes, CommitEvent, Rows, Tx};
+pub use tests::MemoryStore;
+pub use tx::{Access, Chance, Changes, CommitEvent, EachRow, Rows, Tx};

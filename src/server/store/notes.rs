@@ -270,15 +270,12 @@ impl Home {
     /// When the store fails.
     pub fn tally(&self, rows: &dyn Rows) -> Result<Tally, StoreError> {
         let prefix = self.key(rows::NOTE, &[]);
-        let (mut tally, mut sound) = (Tally::default(), true);
-        rows.visit(&prefix, &rows::behind(&prefix), &mut |_, packed| {
-            match Head::of(packed) {
-                Some(head) => tally.add(&head),
-                None => sound = false,
-            }
-            sound
+        let mut tally = Tally::default();
+        rows.visit_prefix(&prefix, &mut |_, packed| {
+            tally.add(&Head::of(packed).ok_or(StoreError::Row)?);
+            Ok(true)
         })?;
-        sound.then_some(tally).ok_or(StoreError::Row)
+        Ok(tally)
     }
 
     /// All notes of this id; different senders may have chosen the same.
@@ -288,11 +285,11 @@ impl Home {
     pub fn notes(&self, rows: &dyn Rows, id: &str) -> Result<Vec<Note>, StoreError> {
         let prefix = self.key(rows::NOTE, &[id.as_bytes(), &[0]]);
         let mut found = Vec::new();
-        rows.visit(&prefix, &rows::behind(&prefix), &mut |_, packed| {
-            found.push(Note::unpack(packed).ok_or(StoreError::Row));
-            true
+        rows.visit_prefix(&prefix, &mut |_, packed| {
+            found.push(Note::unpack(packed).ok_or(StoreError::Row)?);
+            Ok(true)
         })?;
-        found.into_iter().collect()
+        Ok(found)
     }
 
     /// Incoming notes with `after` < time ≤ `until`, ascending, at most about `bytes` of them. Also says from where to
@@ -310,25 +307,16 @@ impl Home {
         let from = self.key(rows::INBOX, &[&after.saturating_add(1).to_be_bytes()]);
         let end = self.key(rows::INBOX, &[&until.saturating_add(1).to_be_bytes()]);
         let (mut found, mut taken, mut stopped) = (Vec::new(), 0, None);
-        let mut failed = None;
         rows.visit(&from, &end, &mut |key, row| {
-            match self.note_at(rows, row) {
-                Ok(note) => {
-                    let at = rows::number(&key[rows::HEAD..]).unwrap_or(until);
-                    if let Some(note) = note {
-                        taken += note.size();
-                        found.push(note);
-                    }
-                    stopped = (taken >= bytes).then_some(at);
-                }
-                Err(why) => failed = Some(why),
+            if let Some(note) = self.note_at(rows, row)? {
+                taken += note.size();
+                found.push(note);
             }
-            failed.is_none() && stopped.is_none()
+            let at = rows::number(&key[rows::HEAD..]).unwrap_or(until);
+            stopped = (taken >= bytes).then_some(at);
+            Ok(stopped.is_none())
         })?;
-        match failed {
-            Some(why) => Err(why),
-            None => Ok((found, stopped)),
-        }
+        Ok((found, stopped))
     }
 
     /// The first notes in line for one recipient, at most `limit` of them and about `bytes`.
@@ -343,22 +331,15 @@ impl Home {
         bytes: u64,
     ) -> Result<Vec<Note>, StoreError> {
         let prefix = self.key(rows::OUTBOX, &[to.as_str().as_bytes(), &[0]]);
-        let (mut found, mut taken, mut failed) = (Vec::new(), 0, None);
-        rows.visit(&prefix, &rows::behind(&prefix), &mut |_, row| {
-            match self.note_at(rows, row) {
-                Ok(Some(note)) => {
-                    taken += note.size();
-                    found.push(note);
-                }
-                Ok(None) => {}
-                Err(why) => failed = Some(why),
+        let (mut found, mut taken) = (Vec::new(), 0);
+        rows.visit_prefix(&prefix, &mut |_, row| {
+            if let Some(note) = self.note_at(rows, row)? {
+                taken += note.size();
+                found.push(note);
             }
-            failed.is_none() && found.len() < limit && taken < bytes
+            Ok(found.len() < limit && taken < bytes)
         })?;
-        match failed {
-            Some(why) => Err(why),
-            None => Ok(found),
-        }
+        Ok(found)
     }
 
     /// Everybody for whom something waits.
@@ -377,7 +358,7 @@ impl Home {
                     .split(|byte| *byte == 0)
                     .next()
                     .map(<[u8]>::to_vec);
-                false
+                Ok(false)
             })?;
             let Some(name) = next else { return Ok(found) };
             let who = str::from_utf8(&name)
@@ -403,7 +384,7 @@ impl Home {
         let mut keys = Vec::new();
         rows.visit(&from, &until, &mut |key, _| {
             keys.push(key[rows::HEAD + 8..].to_vec());
-            keys.len() < limit
+            Ok(keys.len() < limit)
         })?;
         let found = keys.iter().map(|row| self.note_at(rows, row));
         Ok(found

@@ -155,23 +155,11 @@ impl Home {
         each: &mut dyn FnMut(&str, Meta) -> bool,
     ) -> Result<(), StoreError> {
         let from = self.key(rows::RECORD, &[prefix.as_bytes()]);
-        let mut unreadable = false;
-        rows.visit(&from, &rows::behind(&from), &mut |key, row| {
-            let key = str::from_utf8(&key[rows::HEAD..]).ok();
-            let meta = rows::unpack::<2>(row).and_then(|[meta, _]| Meta::from_row(meta).ok());
-            match key.zip(meta) {
-                Some((key, meta)) => each(key, meta),
-                None => {
-                    unreadable = true;
-                    false
-                }
-            }
-        })?;
-        if unreadable {
-            Err(StoreError::Row)
-        } else {
-            Ok(())
-        }
+        rows.visit_prefix(&from, &mut |key, row| {
+            let key = str::from_utf8(&key[rows::HEAD..]).map_err(|_| StoreError::Row)?;
+            let [meta, _] = rows::unpack(row).ok_or(StoreError::Row)?;
+            Ok(each(key, Meta::from_row(meta)?))
+        })
     }
 
     /// How many bytes are kept for this atSign, keys included.
@@ -182,9 +170,9 @@ impl Home {
         let mut bytes = 0;
         for table in rows::OWNED {
             let from = self.key(table, &[]);
-            rows.visit(&from, &rows::behind(&from), &mut |key, value| {
+            rows.visit_prefix(&from, &mut |key, value| {
                 bytes += (key.len() + value.len()) as u64;
-                true
+                Ok(true)
             })?;
         }
         Ok(bytes)
@@ -207,7 +195,7 @@ impl Home {
             if let Ok(key) = str::from_utf8(&row[rows::HEAD + 8..]) {
                 keys.push(key.to_owned());
             }
-            keys.len() < limit
+            Ok(keys.len() < limit)
         })?;
         Ok(keys)
     }

@@ -22,7 +22,7 @@ pub struct Home {
 /// One line of the register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
-    /// Whose.
+    /// The atSign, and where its rows are.
     pub home: Home,
     /// Where its atServer listens.
     pub port: u16,
@@ -75,15 +75,14 @@ pub fn find(rows: &dyn Rows, who: &AtSign) -> Result<Option<Registration>, Store
 /// When the store fails.
 pub fn all(rows: &dyn Rows) -> Result<Vec<Registration>, StoreError> {
     let mut found = Vec::new();
-    let prefix = [rows::REGISTER];
-    rows.visit(&prefix, &rows::behind(&prefix), &mut |key, value| {
+    rows.visit_prefix(&[rows::REGISTER], &mut |key, value| {
         let who = str::from_utf8(&key[1..])
             .ok()
             .and_then(|who| who.parse().ok());
-        found.push(who.ok_or(StoreError::Row).and_then(|who| entry(who, value)));
-        true
+        found.push(entry(who.ok_or(StoreError::Row)?, value)?);
+        Ok(true)
     })?;
-    found.into_iter().collect()
+    Ok(found)
 }
 
 /// Gives an atSign a place. It must not have one.
@@ -125,9 +124,9 @@ pub fn clear(tx: &mut Tx<'_>, home: &Home) -> Result<bool, StoreError> {
     let mut doomed = Vec::new();
     for table in rows::OWNED {
         let prefix = rows::key(table, home.number, &[]);
-        tx.visit(&prefix, &rows::behind(&prefix), &mut |key, _| {
+        tx.visit_prefix(&prefix, &mut |key, _| {
             doomed.push(key.to_vec());
-            doomed.len() < REMOVED_AT_ONCE
+            Ok(doomed.len() < REMOVED_AT_ONCE)
         })?;
         if doomed.len() >= REMOVED_AT_ONCE {
             break;

@@ -6,7 +6,7 @@ use ring::digest;
 
 use crate::at::{AtSign, crypto};
 
-use super::{error::StoreError, notes::note::Note};
+use super::{error::StoreError, notes::note::Note, rows};
 
 /// What becomes true with a commit; told in commit order.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub enum CommitEvent {
     },
     /// An enrolment may not be used any longer: its connections end.
     Withdrawn {
-        /// Whose.
+        /// Of this atSign.
         of: AtSign,
         /// Its id.
         enrollment: String,
@@ -32,6 +32,9 @@ pub enum CommitEvent {
         by: String,
     },
 }
+
+/// Is shown rows, key and value; says whether it wants more.
+pub type EachRow<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;
 
 /// Rows that can be read: a snapshot, or a transaction in the making.
 pub trait Rows {
@@ -44,13 +47,16 @@ pub trait Rows {
     /// Shows the rows from `from` up to but without `until`, ascending, for as long as `each` says `true`.
     ///
     /// # Errors
-    /// When the disk fails.
-    fn visit(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError>;
+    /// When the disk fails; and those of `each`, which end it.
+    fn visit(&self, from: &[u8], until: &[u8], each: &mut EachRow<'_>) -> Result<(), StoreError>;
+
+    /// As [`Rows::visit`], for all rows whose keys start with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Rows::visit`].
+    fn visit_prefix(&self, prefix: &[u8], each: &mut EachRow<'_>) -> Result<(), StoreError> {
+        self.visit(prefix, &rows::behind(prefix), each)
+    }
 }
 
 pub(super) type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -59,17 +65,12 @@ impl Rows for Map {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(BTreeMap::get(self, key).cloned())
     }
-    fn visit(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, from: &[u8], until: &[u8], each: &mut EachRow<'_>) -> Result<(), StoreError> {
         if from < until {
             for (key, value) in
                 self.range::<[u8], _>((Bound::Included(from), Bound::Excluded(until)))
             {
-                if !each(key, value) {
+                if !each(key, value)? {
                     break;
                 }
             }
@@ -130,11 +131,7 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// In a reading transaction.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-        if self.access == Access::Read {
-            return Err(StoreError::ReadOnly);
-        }
-        self.changes.insert(key, Some(value));
-        Ok(())
+        self.set(key, Some(value))
     }
 
     /// Removes a row, if it is there.
@@ -142,10 +139,14 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// In a reading transaction.
     pub fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.set(key.to_vec(), None)
+    }
+
+    fn set(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), StoreError> {
         if self.access == Access::Read {
             return Err(StoreError::ReadOnly);
         }
-        self.changes.insert(key.to_vec(), None);
+        self.changes.insert(key, value);
         Ok(())
     }
 
@@ -160,7 +161,7 @@ impl<'a> Tx<'a> {
         self.events.clear();
     }
 
-    /// What it did.
+    /// The changes and events it comes to.
     pub fn finish(self) -> (Changes, Vec<CommitEvent>) {
         (self.changes, self.events)
     }
@@ -174,12 +175,7 @@ impl Rows for Tx<'_> {
         }
     }
 
-    fn visit(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, from: &[u8], until: &[u8], each: &mut EachRow<'_>) -> Result<(), StoreError> {
         if from >= until {
             return Ok(());
         }
@@ -190,21 +186,21 @@ impl Rows for Tx<'_> {
             // First our rows up to this one; ours hides the base's of the same key.
             while let Some((at, changed)) = ours.next_if(|(at, _)| at.as_slice() <= key) {
                 if let Some(new) = changed {
-                    more = each(at, new);
+                    more = each(at, new)?;
                 }
                 if !more || at.as_slice() == key {
-                    return more;
+                    return Ok(more);
                 }
             }
-            more = each(key, value);
-            more
+            more = each(key, value)?;
+            Ok(more)
         })?;
         for (at, changed) in ours {
             if !more {
                 break;
             }
             if let Some(new) = changed {
-                more = each(at, new);
+                more = each(at, new)?;
             }
         }
         Ok(())
@@ -246,14 +242,14 @@ pub enum Access {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::memory::MemoryStore, *};
+    use super::{super::tests::MemoryStore, *};
     use proptest::prelude::*;
 
     fn all(rows: &dyn Rows, from: u8, until: u8) -> Vec<(u8, u8)> {
         let mut seen = Vec::new();
         rows.visit(&[from], &[until], &mut |key, value| {
             seen.push((key[0], value[0]));
-            true
+            Ok(true)
         })
         .unwrap();
         seen
@@ -288,7 +284,7 @@ mod tests {
                 prop_assert_eq!(tx.get(&[key]).unwrap(), Rows::get(&want, &[key]).unwrap());
             }
             let mut few = Vec::new();
-            tx.visit(&[0], &[20], &mut |key, _| { few.push(key[0]); few.len() <= stop }).unwrap();
+            tx.visit(&[0], &[20], &mut |key, _| { few.push(key[0]); Ok(few.len() <= stop) }).unwrap();
             let expected: Vec<u8> = want.keys().map(|k| k[0]).take(stop + 1).collect();
             prop_assert_eq!(few, expected);
         }

@@ -23,8 +23,9 @@ use crate::{
     server::{
         delivery::{Delivery, deliver, purge},
         store::{
-            CommitEvent, MemoryStore, far, lists,
+            CommitEvent, MemoryStore, lists,
             register::{self, Home},
+            tests::far,
         },
     },
 };

@@ -7,7 +7,7 @@ use std::{cell::Cell, net::IpAddr};
 use super::*;
 use crate::server::{
     passcode::Guesses,
-    store::{MemoryStore, Rows, StoreError, far::Server, log::Change},
+    store::{MemoryStore, Rows, StoreError, log::Change, tests::far::Server},
 };
 
 /// Most requests of each command, for one that is logged in: one for the rows that are known from the start, one more
@@ -190,7 +190,7 @@ fn a_row_that_appears_in_a_range_that_was_read_is_a_conflict() {
         let mut seen = 0;
         tx.visit(&[200], &[201], &mut |_, _| {
             seen += 1;
-            true
+            Ok(true)
         })?;
         tx.put([&[200], name.as_bytes()].concat(), vec![seen])?;
         Ok(seen)
@@ -243,7 +243,7 @@ fn ranges_longer_than_an_answer_are_read_whole_and_no_further_than_wanted() {
             let mut seen = 0;
             tx.visit(&[200], &[201], &mut |_, _| {
                 seen += 1;
-                seen < most
+                Ok(seen < most)
             })?;
             Ok::<_, StoreError>(seen)
         };

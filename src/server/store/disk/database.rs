@@ -22,7 +22,7 @@ use crate::server::{
     store::{
         error::StoreError,
         rows,
-        tx::{Changes, Rows},
+        tx::{Changes, EachRow, Rows},
     },
 };
 
@@ -175,16 +175,11 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows for OnDisk<T> {
         let found = self.0.get(key).map_err(failed)?;
         Ok(found.map(|row| row.value().to_vec()))
     }
-    fn visit(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, from: &[u8], until: &[u8], each: &mut EachRow<'_>) -> Result<(), StoreError> {
         if from < until {
             for row in self.0.range(from..until).map_err(failed)? {
                 let (key, value) = row.map_err(failed)?;
-                if !each(key.value(), value.value()) {
+                if !each(key.value(), value.value())? {
                     break;
                 }
             }

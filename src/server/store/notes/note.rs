@@ -57,10 +57,38 @@ pub struct Note {
     pub meta: Meta,
 }
 
+/// Life of a notification that does not say, in milliseconds.
+const DEFAULT_LIFE: u64 = 15 * 60 * 1000;
 /// Bytes of metadata that are not counted: the usual ones have a few hundred. A sender can make them megabytes.
 const USUAL: usize = 2048;
 
 impl Note {
+    /// An update about `key` that waits to be sent, with everything else as it is when a command says nothing.
+    pub fn new(id: String, from: &AtSign, to: &AtSign, key: String) -> Self {
+        Self {
+            id,
+            from: from.clone(),
+            to: to.clone(),
+            key,
+            value: None,
+            operation: Operation::Update,
+            is_text: false,
+            is_encrypted: true,
+            kind: NoteKind::Sent,
+            status: DeliveryStatus::Queued,
+            priority: "low".into(),
+            strategy: "all".into(),
+            depth: 1,
+            notifier: "SYSTEM".into(),
+            ttln: DEFAULT_LIFE,
+            epoch_millis: 0,
+            expires_at: 0,
+            retries: 0,
+            place: 0,
+            meta: Meta::default(),
+        }
+    }
+
     /// Whether its life is over.
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires_at <= now

@@ -231,18 +231,18 @@ type KeyValue = (Vec<u8>, Vec<u8>);
 
 fn first(rows: &dyn Rows, prefix: &[u8]) -> Result<Option<KeyValue>, StoreError> {
     let mut found = None;
-    rows.visit(prefix, &rows::behind(prefix), &mut |key, value| {
+    rows.visit_prefix(prefix, &mut |key, value| {
         found = Some((key.to_vec(), value.to_vec()));
-        false
+        Ok(false)
     })?;
     Ok(found)
 }
 
 fn all(rows: &dyn Rows, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
     let mut found = Vec::new();
-    rows.visit(prefix, &rows::behind(prefix), &mut |key, value| {
+    rows.visit_prefix(prefix, &mut |key, value| {
         found.push((key.to_vec(), value.to_vec()));
-        true
+        Ok(true)
     })?;
     Ok(found)
 }

@@ -229,7 +229,7 @@ impl Inbox {
                 let (prefix, mut rows) = (self.home.key(table, &[]), 0);
                 tx.visit(&prefix, &rows::behind(&prefix), &mut |_, _| {
                     rows += 1;
-                    true
+                    Ok(true)
                 })
                 .unwrap();
                 rows
@@ -351,7 +351,7 @@ fn a_box_of_an_earlier_version_is_counted_at_the_first_chance() {
                     let mut keys = Vec::new();
                     tx.visit(&prefix, &rows::behind(&prefix), &mut |key, _| {
                         keys.push(key.to_vec());
-                        true
+                        Ok(true)
                     })?;
                     for key in keys {
                         tx.remove(&key)?;

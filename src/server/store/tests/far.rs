@@ -5,11 +5,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap, ops::Bound};
 
-use super::{
+use super::MemoryStore;
+use crate::server::store::{
+    Access, Chance, Changes, CommitEvent, EachRow, Rows, StoreError, Tx,
     attempt::{self, Backend},
-    error::StoreError,
-    memory::MemoryStore,
-    tx::{Access, Chance, Changes, CommitEvent, Rows, Tx},
 };
 
 /// Rows that one range brings at first, and how much more each time.
@@ -186,12 +185,7 @@ impl Rows for Shelf {
         Ok(part.rows.get(key).map(|(_, value)| value.clone()))
     }
 
-    fn visit(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, from: &[u8], until: &[u8], each: &mut EachRow<'_>) -> Result<(), StoreError> {
         let mut at = from.to_vec();
         while at.as_slice() < until {
             let Some(part) = self.part(&at) else {
@@ -201,7 +195,7 @@ impl Rows for Shelf {
             let end = until.min(&part.range.1).to_vec();
             let here = (Bound::Included(at.as_slice()), Bound::Excluded(&end[..]));
             for (key, (_, value)) in part.rows.range::<[u8], _>(here) {
-                if !each(key, value) {
+                if !each(key, value)? {
                     return Ok(());
                 }
             }

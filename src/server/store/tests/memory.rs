@@ -1,6 +1,6 @@
 //! A store without a disk, for tests.
 
-use super::{
+use crate::server::store::{
     attempt::Backend,
     error::StoreError,
     tx::{Access, Chance, Changes, CommitEvent, Map, Rows, Tx},
@@ -9,7 +9,7 @@ use super::{
 /// A store without a disk, for tests of everything above.
 #[derive(Default)]
 pub struct MemoryStore {
-    pub(super) rows: Map,
+    pub(in crate::server::store) rows: Map,
 }
 
 impl Backend for MemoryStore {
@@ -49,7 +49,7 @@ impl MemoryStore {
         Ok((value, events))
     }
 
-    /// Looks.
+    /// Runs a transaction that cannot write.
     pub fn read<T>(&self, run: impl FnOnce(&mut Tx<'_>) -> T) -> T {
         run(&mut Tx::new(&self.rows, Access::Read, &Chance::default()))
     }
