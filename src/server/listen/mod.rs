@@ -18,6 +18,7 @@ mod courier;
 mod doorman;
 mod gate;
 mod hub;
+mod line_buffer;
 mod meter;
 mod metrics;
 mod options;
