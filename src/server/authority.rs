@@ -107,7 +107,7 @@ impl Authority {
         &self.ca_file
     }
 
-    /// The same as text.
+    /// The text of that file.
     #[cfg(test)]
     fn ca_pem(&self) -> &str {
         &self.ca_pem

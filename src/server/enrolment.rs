@@ -327,7 +327,7 @@ pub fn find(
     }
 }
 
-/// The same with those that have expired, as long as the store has them; `true` beside one that has not.
+/// As [`find`], with those that have expired, too, as long as the store has them; `true` beside one that has not.
 ///
 /// # Errors
 /// When the store fails.

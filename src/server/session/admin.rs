@@ -62,8 +62,8 @@ impl Session {
     }
 
     /// `enrolled`: the connection's enrolment as JSON.
-    pub(super) fn info(&self, brief: bool, enrolled: Option<String>, now: u64) -> Handled {
-        let up = now.saturating_sub(self.facts.started);
+    pub(super) fn info(&self, brief: bool, enrolled: Option<String>) -> Handled {
+        let up = self.now.saturating_sub(self.facts.started);
         let info = Object::new().text("version", SERVER_VERSION);
         let mut info = if brief {
             info.raw("uptimeAsMillis", up)
@@ -76,15 +76,15 @@ impl Session {
         Ok(CommandAnswer::Data(info.end()))
     }
 
-    pub(super) fn info_of_enrollment(&self, tx: &Tx<'_>, now: u64) -> Handled {
+    pub(super) fn info_of_enrollment(&self, tx: &Tx<'_>) -> Handled {
         let enrolled = match self.enrollment() {
-            Some(id) => enrolment::find(tx, &self.home, id, now)?,
+            Some(id) => enrolment::find(tx, &self.home, id, self.now)?,
             None => None,
         };
-        self.info(false, enrolled.map(|found| found.stored_json()), now)
+        self.info(false, enrolled.map(|found| found.stored_json()))
     }
 
-    pub(super) fn config(&mut self, tx: &mut Tx<'_>, config: Config, now: u64) -> Handled {
+    pub(super) fn config(&mut self, tx: &mut Tx<'_>, config: Config) -> Handled {
         let grant = self.owner()?;
         match config {
             Config::Show(list) => {
@@ -111,9 +111,9 @@ impl Session {
             }
             Config::Add(list, names) => {
                 if list == List::Block {
-                    lists::note_block(tx, &self.home, &names, now)?;
+                    lists::note_block(tx, &self.home, &names, self.now)?;
                 }
-                self.change_list(tx, list, true, now, |known| {
+                self.change_list(tx, list, true, |known| {
                     let new: Vec<AtSign> = names
                         .into_iter()
                         .filter(|name| !known.contains(name))
@@ -121,7 +121,7 @@ impl Session {
                     known.extend(new);
                 })
             }
-            Config::Remove(list, names) => self.change_list(tx, list, false, now, |known| {
+            Config::Remove(list, names) => self.change_list(tx, list, false, |known| {
                 known.retain(|name| !names.contains(name))
             }),
         }
@@ -132,7 +132,6 @@ impl Session {
         tx: &mut Tx<'_>,
         list: List,
         adds: bool,
-        now: u64,
         change: impl FnOnce(&mut Vec<AtSign>),
     ) -> Handled {
         let mut names = lists::show(tx, &self.home, list)?;
@@ -145,7 +144,7 @@ impl Session {
         if names.len() > lists::MAX_LIST {
             return Err(refuse(Code::IllegalArguments, "the list is full"));
         }
-        lists::save(tx, &self.home, list, &names, now)?;
+        lists::save(tx, &self.home, list, &names, self.now)?;
         success()
     }
 
@@ -155,7 +154,6 @@ impl Session {
         from: i64,
         limit: Option<u32>,
         regex: Option<&str>,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         let Some(limit) = limit else {
@@ -175,7 +173,7 @@ impl Session {
             });
             let wanted = is_everybodys(&commit.key) || pattern::found(filter.as_ref(), &commit.key);
             if seen && wanted && entries.len() < most {
-                let entry = self.entry(tx, &commit, now)?;
+                let entry = self.entry(tx, &commit)?;
                 bytes += entry.len();
                 entries.push(entry);
             }
@@ -184,10 +182,10 @@ impl Session {
         Ok(CommandAnswer::Data(format!("[{}]", entries.join(","))))
     }
 
-    fn entry(&self, tx: &dyn Rows, commit: &Commit, now: u64) -> Result<String, StoreError> {
+    fn entry(&self, tx: &dyn Rows, commit: &Commit) -> Result<String, StoreError> {
         let found = match commit.change {
             Change::Delete => None,
-            _ => self.home.live(tx, &commit.key, now)?,
+            _ => self.home.live(tx, &commit.key, self.now)?,
         };
         let metadata = found.as_ref().map_or_else(
             || "null".to_owned(),

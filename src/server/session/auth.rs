@@ -50,13 +50,7 @@ pub(super) struct PkamSignature {
 }
 
 impl Session {
-    pub(super) fn from(
-        &mut self,
-        tx: &mut Tx<'_>,
-        who: AtSign,
-        config: Option<&str>,
-        now: u64,
-    ) -> Handled {
+    pub(super) fn from(&mut self, tx: &mut Tx<'_>, who: AtSign, config: Option<&str>) -> Handled {
         if let Some(config) = config {
             let config = ClientConfig::parse(config)?;
             (self.json_errors, self.longest_line) = (config.json_errors, config.longest_line);
@@ -64,7 +58,7 @@ impl Session {
         if !lists::admits(tx, &self.home, &who)? {
             return Err(refuse(Code::Blocked, "Unable to connect"));
         }
-        self.traces.push(Trace::Came(now));
+        self.traces.push(Trace::Came(self.now));
         let nonce = tx.new_id()?;
         let text = format!("{}{who}:{nonce}", self.id);
         let answer = if who == self.home.who {
@@ -76,15 +70,15 @@ impl Session {
             who,
             nonce,
             text,
-            until: now.saturating_add(CHALLENGE_LIFE),
+            until: self.now.saturating_add(CHALLENGE_LIFE),
         });
         Ok(CommandAnswer::Data(answer))
     }
 
     /// The open challenge for the owner.
-    fn own_challenge(&self, now: u64) -> Option<&Challenge> {
+    fn own_challenge(&self) -> Option<&Challenge> {
         let open = self.challenge.as_ref()?;
-        (open.who == self.home.who && now < open.until).then_some(open)
+        (open.who == self.home.who && self.now < open.until).then_some(open)
     }
 
     fn leave(&mut self) {
@@ -92,14 +86,14 @@ impl Session {
         self.by_cram = false;
     }
 
-    pub(super) fn cram(&mut self, tx: &Tx<'_>, digest: &str, now: u64) -> Handled {
+    pub(super) fn cram(&mut self, tx: &Tx<'_>, digest: &str) -> Handled {
         self.leave();
         let failed = || refuse(Code::Unauthenticated, "Authentication Failed");
-        let Some(secret) = self.home.live(tx, SECRET, now)? else {
+        let Some(secret) = self.home.live(tx, SECRET, self.now)? else {
             let text = format!("{SECRET} does not exist in keystore");
             return Err(refuse(Code::KeyNotFound, text));
         };
-        let challenge = self.own_challenge(now).ok_or_else(failed)?;
+        let challenge = self.own_challenge().ok_or_else(failed)?;
         let expected = cram_digest(&secret.value, &challenge.text);
         if !same(expected.as_bytes(), digest.as_bytes()) {
             return Err(failed());
@@ -109,26 +103,20 @@ impl Session {
         success()
     }
 
-    pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &PkamSignature, now: u64) -> Handled {
+    pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &PkamSignature) -> Handled {
         self.leave();
         let failed = || refuse(Code::Unauthenticated, "pkam authentication failed");
         let Some(id) = &claim.enrollment else {
-            let key = self.home.live(tx, PKAM_KEY, now)?;
-            let key = key.ok_or_else(failed)?.value;
-            if !self.is_signed(claim, claim.signing, &key, now) {
+            let key = self.home.live(tx, PKAM_KEY, self.now)?;
+            if !key.is_some_and(|key| self.is_signed(claim, claim.signing, &key.value)) {
                 return Err(failed());
             }
-            return self.logged_in(None, now);
+            return self.logged_in(None);
         };
-        let found = enrolment::find_or_over(tx, &self.home, id, now)?;
+        let found = enrolment::find_or_over(tx, &self.home, id, self.now)?;
         let signed = found.as_ref().is_some_and(|(found, _)| {
             let known = found.signing_algo.as_deref().and_then(SigningAlgo::parse);
-            self.is_signed(
-                claim,
-                known.unwrap_or(claim.signing),
-                &found.public_key,
-                now,
-            )
+            self.is_signed(claim, known.unwrap_or(claim.signing), &found.public_key)
         });
         let usable = usable(id, found).map_err(|refusal| Refusal {
             proven: signed,
@@ -137,26 +125,27 @@ impl Session {
         if !signed {
             return Err(failed());
         }
-        self.logged_in(Some(usable.grant()), now)
+        self.logged_in(Some(usable.grant()))
     }
 
-    fn logged_in(&mut self, grant: Option<Grant>, now: u64) -> Handled {
-        self.traces.push(Trace::LoggedIn(now));
+    fn logged_in(&mut self, grant: Option<Grant>) -> Handled {
+        self.traces.push(Trace::LoggedIn(self.now));
         self.who = Who::Owner(grant);
         success()
     }
 
     /// Whether the open challenge was signed with this key.
-    fn is_signed(&self, claim: &PkamSignature, signing: SigningAlgo, key: &str, now: u64) -> bool {
+    fn is_signed(&self, claim: &PkamSignature, signing: SigningAlgo, key: &str) -> bool {
         let how = (signing, claim.hashing);
-        self.own_challenge(now)
+        self.own_challenge()
             .is_some_and(|open| verify(how, key, open.text.as_bytes(), &claim.signature))
     }
 
-    pub(super) fn pol(&mut self, tx: &Tx<'_>, now: u64) -> Handled {
+    pub(super) fn pol(&mut self, tx: &Tx<'_>) -> Handled {
         self.leave();
         let open = self.challenge.as_ref();
-        let Some(open) = open.filter(|open| open.who != self.home.who && now < open.until) else {
+        let Some(open) = open.filter(|open| open.who != self.home.who && self.now < open.until)
+        else {
             let refusal = refuse(Code::InternalException, "from must come before pol");
             return Err(refusal.closing());
         };
@@ -171,7 +160,7 @@ impl Session {
             return Ok(CommandAnswer::Next(FollowUp::Prove(Box::new(proof))));
         };
         let look = |key: &str| {
-            let found = entry.home.live(tx, &format!("public:{key}"), now);
+            let found = entry.home.live(tx, &format!("public:{key}"), self.now);
             found.map(|found| found.map(|found| found.value))
         };
         let found = look(&proof.signature_at)?.zip(look(&proof.key_at)?);

@@ -24,7 +24,7 @@ const MAX_BATCH: usize = 1000;
 
 impl Session {
     /// Runs each command; one that fails does not stop the others.
-    pub(super) fn batch(&mut self, tx: &mut Tx<'_>, text: &str, now: u64) -> Handled {
+    pub(super) fn batch(&mut self, tx: &mut Tx<'_>, text: &str) -> Handled {
         self.owner()?;
         let unreadable = || refuse(Code::InvalidSyntax, "Invalid syntax. batch");
         let Ok(Value::Array(entries)) = json::from_str::<Value>(text) else {
@@ -45,13 +45,13 @@ impl Session {
             let Some(Value::String(command)) = entry.get("command") else {
                 return Err(unreadable());
             };
-            let response = self.one_of_batch(tx, command, now);
+            let response = self.one_of_batch(tx, command);
             answers.push(Writer::new().raw("id", id).raw("response", response).end());
         }
         Ok(CommandAnswer::Data(format!("[{}]", answers.join(","))))
     }
 
-    fn one_of_batch(&mut self, tx: &mut Tx<'_>, command: &str, now: u64) -> String {
+    fn one_of_batch(&mut self, tx: &mut Tx<'_>, command: &str) -> String {
         let handled = match Verb::parse(command.trim(), Dialect::Lenient) {
             Ok(
                 verb @ (Verb::Update { .. }
@@ -60,7 +60,7 @@ impl Session {
                 | Verb::Delete { .. }
                 | Verb::ForceDelete { .. }
                 | Verb::NotifyRemove { .. }),
-            ) => self.handle(verb, tx, now),
+            ) => self.handle(verb, tx),
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         };
         match handled {

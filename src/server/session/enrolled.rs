@@ -37,7 +37,8 @@ use crate::{
 
 use super::{
     auth::verify,
-    enroll::{EnrollParams, left, limited, metadata, signing_algo, signing_keys, status, wrong},
+    enroll::{left, status},
+    enroll_params::{EnrollParams, limited, metadata, signing_algo, signing_keys, wrong},
     look::missing,
     outcome::{CommandAnswer, Handled},
     state::Session,
@@ -56,24 +57,23 @@ impl Session {
         tx: &mut Tx<'_>,
         mut found: StoredEnrolment,
         params: &EnrollParams,
-        now: u64,
     ) -> Handled {
         // Not even the owner: they could not sign for it.
         if self.enrollment() != Some(found.id.as_str()) {
             return Err(wrong("an enrollment can be updated by itself only"));
         }
-        let life = left(&found, now);
+        let life = left(&found, self.now);
         if let Some(key) = limited(params.public_key.as_deref()) {
             found.signing_algo = signing_algo(params)?.or(found.signing_algo);
             found.public_key = key;
             proves_possession(&found, params.proof.as_deref())?;
-            self.publish_login_key(tx, &found, life, now)?;
+            self.publish_login_key(tx, &found, life)?;
         } else if params.signing_algo.is_some() {
             return Err(wrong("signingAlgo changes with apkamPublicKey only"));
         }
         if let Some(keys) = signing_keys(params)? {
             found.signing_keys = Some(keys);
-            self.publish_signing_keys(tx, &found, life, now)?;
+            self.publish_signing_keys(tx, &found, life)?;
         }
         if let Some(given) = &params.metadata {
             let old = found.metadata.as_deref().map(json::from_str);
@@ -83,7 +83,7 @@ impl Session {
             }
             found.metadata = Some(metadata(&merged)?);
         }
-        found.save(tx, &self.home, life, now)?;
+        found.save(tx, &self.home, life, self.now)?;
         Ok(CommandAnswer::Data(status(&found.id, "approved").end()))
     }
 
@@ -93,7 +93,6 @@ impl Session {
         tx: &Tx<'_>,
         operation: EnrollOperation,
         namespace: &str,
-        now: u64,
     ) -> Handled {
         let grant = self.owner()?;
         if namespace.is_empty() || namespace.contains(char::is_whitespace) {
@@ -102,7 +101,7 @@ impl Session {
                 "Invalid syntax. enroll:listns needs a namespace",
             ));
         }
-        let all = enrolment::all(tx, &self.home, now)?;
+        let all = enrolment::all(tx, &self.home, self.now)?;
         let asks = |grant: &Grant| all.iter().find(|found| found.id == grant.id);
         let sees = |grant| asks(grant).is_some_and(|own| own.access(namespace).is_some());
         if let Some(grant) = grant.filter(|grant| !sees(grant)) {
@@ -137,23 +136,23 @@ impl Session {
     }
 
     /// Keys that devices keep here, beside the two that came with their approval.
-    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &Keys, now: u64) -> Handled {
+    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &Keys) -> Handled {
         let Some(grant) = self.owner()?.cloned() else {
             return Err(wrong(
                 "Keys verb cannot be accessed without an enrollmentId",
             ));
         };
         match (given.operation.as_str(), &given.key_name) {
-            ("put", Some(_)) => self.put_key(tx, given, &grant, now),
+            ("put", Some(_)) => self.put_key(tx, given, &grant),
             ("get", Some(name)) => {
                 let name = name.to_lowercase();
-                let found = self.own_record(tx, &name, &grant, now)?;
+                let found = self.own_record(tx, &name, &grant)?;
                 Ok(CommandAnswer::Data(found.value))
             }
-            ("get", None) => self.own_keys(tx, given.visibility.as_deref(), &grant, now),
+            ("get", None) => self.own_keys(tx, given.visibility.as_deref(), &grant),
             ("delete", Some(name)) => {
                 let name = name.to_lowercase();
-                self.own_record(tx, &name, &grant, now)?;
+                self.own_record(tx, &name, &grant)?;
                 self.home.erase(tx, &name)?;
                 Ok(CommandAnswer::Data("-1".into()))
             }
@@ -162,21 +161,15 @@ impl Session {
     }
 
     /// Somebody else's looks as if it were not there.
-    fn own_record(
-        &self,
-        tx: &Tx<'_>,
-        name: &str,
-        grant: &Grant,
-        now: u64,
-    ) -> Result<Record, Refusal> {
+    fn own_record(&self, tx: &Tx<'_>, name: &str, grant: &Grant) -> Result<Record, Refusal> {
         let default = enrolment::default_keys_of(&self.home, &grant.id);
-        let found = self.home.live(tx, name, now)?.filter(|found| {
+        let found = self.home.live(tx, name, self.now)?.filter(|found| {
             default.iter().any(|own| own == name) || enrolment::is_kept_by(&grant.id, name, found)
         });
         found.ok_or_else(|| missing(name))
     }
 
-    fn own_keys(&self, tx: &Tx<'_>, visibility: Option<&str>, grant: &Grant, now: u64) -> Handled {
+    fn own_keys(&self, tx: &Tx<'_>, visibility: Option<&str>, grant: &Grant) -> Handled {
         let part = enrolment::KEPT
             .iter()
             .find(|(word, _)| Some(*word) == visibility);
@@ -192,14 +185,14 @@ impl Session {
             _ => None,
         };
         if let Some(name) = default
-            && self.home.live(tx, &name, now)?.is_some()
+            && self.home.live(tx, &name, self.now)?.is_some()
         {
             names.push(name);
         }
         Ok(CommandAnswer::Data(array(names.iter().map(String::as_str))))
     }
 
-    fn put_key(&self, tx: &mut Tx<'_>, given: &Keys, grant: &Grant, now: u64) -> Handled {
+    fn put_key(&self, tx: &mut Tx<'_>, given: &Keys, grant: &Grant) -> Handled {
         let name = self.name_of(given)?;
         let namespace = given.namespace.as_deref().unwrap_or_default();
         let allowed = match namespace {
@@ -233,7 +226,7 @@ impl Session {
         };
         let record = Record {
             value: json::to_string(&kept),
-            meta: Meta::merged(None, &Default::default(), now),
+            meta: Meta::merged(None, &Default::default(), self.now),
         };
         self.home
             .put(tx, &name, &record, Change::Update, Logged::Never)?;

@@ -45,7 +45,6 @@ impl Session {
         hidden: bool,
         of: Option<&AtSign>,
         regex: Option<&str>,
-        now: u64,
     ) -> Handled {
         let filter = pattern::compile(regex)?;
         let (home, prefix, strip) = match (&self.who, of) {
@@ -73,7 +72,7 @@ impl Session {
         home.records(tx, &prefix, &mut |key, meta| {
             let shown = if strip { &key[prefix.len()..] } else { key };
             let visible = is_visible(key, hidden && !strip)
-                && meta.is_live(now)
+                && meta.is_live(self.now)
                 && self.grant().is_none_or(|grant| grant.shows(key));
             if visible && pattern::found(filter.as_ref(), shown) {
                 bytes += shown.len() + 3;
@@ -84,7 +83,7 @@ impl Session {
         Ok(CommandAnswer::Data(array(keys.iter().map(String::as_str))))
     }
 
-    pub(super) fn llookup(&self, tx: &Tx<'_>, key: &AtKey, detail: Detail, now: u64) -> Handled {
+    pub(super) fn llookup(&self, tx: &Tx<'_>, key: &AtKey, detail: Detail) -> Handled {
         self.owner()?;
         let name = stored_name(key);
         if matches!(key.scope, Scope::Private | Scope::PrivateKey) {
@@ -95,9 +94,7 @@ impl Session {
         }
         match self.home.record(tx, &name)? {
             None => Err(missing(&name)),
-            Some(record) => {
-                Ok(self.show(NamedRecord { name, record }, detail, &self.home.who, now))
-            }
+            Some(record) => Ok(self.show(NamedRecord { name, record }, detail, &self.home.who)),
         }
     }
 
@@ -107,7 +104,6 @@ impl Session {
         key: &AtKey,
         detail: Detail,
         bypass_cache: bool,
-        now: u64,
     ) -> Handled {
         let owner = key.owner.as_ref().unwrap_or(&self.home.who);
         let bare = format!("{}{owner}", key.entity.to_lowercase());
@@ -115,15 +111,15 @@ impl Session {
             self.traces.push(Trace::LookedUp(bare.clone()));
         }
         match &self.who {
-            Who::Stranger => self.show_own(tx, &format!("public:{bare}"), detail, now),
-            Who::Peer(caller) => self.show_own(tx, &format!("{caller}:{bare}"), detail, now),
+            Who::Stranger => self.show_own(tx, &format!("public:{bare}"), detail),
+            Who::Peer(caller) => self.show_own(tx, &format!("{caller}:{bare}"), detail),
             Who::Owner(_) => {
                 let name = format!("{}:{bare}", self.home.who);
                 self.owner_of(&name, "lookup", Need::Read)?;
                 if *owner == self.home.who {
-                    return self.show_own(tx, &name, detail, now);
+                    return self.show_own(tx, &name, detail);
                 }
-                self.show_others(tx, owner, name, detail, bypass_cache, now)
+                self.show_others(tx, owner, name, detail, bypass_cache)
             }
         }
     }
@@ -134,27 +130,26 @@ impl Session {
         key: &AtKey,
         detail: Detail,
         bypass_cache: bool,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         let owner = key.owner.as_ref().unwrap_or(&self.home.who);
         let name = format!("public:{}{owner}", key.entity.to_lowercase());
         if *owner == self.home.who {
-            return self.show_own(tx, &name, detail, now);
+            return self.show_own(tx, &name, detail);
         }
-        self.show_others(tx, owner, name, detail, bypass_cache, now)
+        self.show_others(tx, owner, name, detail, bypass_cache)
     }
 
     /// Something of our own store, for whoever asks.
-    fn show_own(&self, tx: &Tx<'_>, name: &str, detail: Detail, now: u64) -> Handled {
+    fn show_own(&self, tx: &Tx<'_>, name: &str, detail: Detail) -> Handled {
         match self.home.record(tx, name)? {
             None => Err(missing(name)),
             Some(record) => {
                 let (name, home) = (name.to_owned(), &self.home);
-                let Some(record) = self.resolved(tx, home, &name, record, detail, now)? else {
+                let Some(record) = self.resolved(tx, home, &name, record, detail)? else {
                     return Ok(CommandAnswer::Data("null".into()));
                 };
-                Ok(self.show(NamedRecord { name, record }, detail, &home.who, now))
+                Ok(self.show(NamedRecord { name, record }, detail, &home.who))
             }
         }
     }
@@ -167,9 +162,8 @@ impl Session {
         name: &str,
         record: Record,
         detail: Detail,
-        now: u64,
     ) -> Result<Option<Record>, StoreError> {
-        if detail != Detail::Value || !record.meta.is_live(now) {
+        if detail != Detail::Value || !record.meta.is_live(self.now) {
             return Ok(Some(record));
         }
         // An enrolment sees no more by a detour.
@@ -177,7 +171,7 @@ impl Session {
             self.grant()
                 .is_none_or(|grant| grant.covers(key, Need::Read))
         };
-        follow(tx, home, name, record, now, may)
+        follow(tx, home, name, record, self.now, may)
     }
 
     /// Something another atSign stores for us or for everyone.
@@ -188,7 +182,6 @@ impl Session {
         name: String,
         detail: Detail,
         bypass_cache: bool,
-        now: u64,
     ) -> Handled {
         if let Some(other) = self.neighbour(tx, owner)? {
             return match other.record(tx, &name)? {
@@ -197,22 +190,22 @@ impl Session {
                     Code::KeyNotFound,
                     format!("Exception: {name} does not exist in keystore"),
                 )),
-                Some(record) => match self.resolved(tx, &other, &name, record, detail, now)? {
-                    Some(record) => Ok(self.show(NamedRecord { name, record }, detail, owner, now)),
+                Some(record) => match self.resolved(tx, &other, &name, record, detail)? {
+                    Some(record) => Ok(self.show(NamedRecord { name, record }, detail, owner)),
                     None => Ok(CommandAnswer::Data("null".into())),
                 },
             };
         }
         let cached = format!("cached:{name}");
-        if let Some(record) = self.home.live(tx, &cached, now)? {
+        if let Some(record) = self.home.live(tx, &cached, self.now)? {
             let fresh = record.meta.items.ttr == Some(-1)
-                || record.meta.refresh_at.is_some_and(|at| now < at);
+                || record.meta.refresh_at.is_some_and(|at| self.now < at);
             if fresh && !bypass_cache {
                 let found = NamedRecord {
                     name: cached,
                     record,
                 };
-                return Ok(self.show(found, detail, &self.home.who, now));
+                return Ok(self.show(found, detail, &self.home.who));
             }
         }
         let question = match name.strip_prefix("public:") {
@@ -243,15 +236,9 @@ impl Session {
         })))
     }
 
-    fn show(
-        &self,
-        found: NamedRecord,
-        detail: Detail,
-        creator: &AtSign,
-        now: u64,
-    ) -> CommandAnswer {
+    fn show(&self, found: NamedRecord, detail: Detail, creator: &AtSign) -> CommandAnswer {
         let meta = &found.record.meta;
-        if !meta.is_live(now) {
+        if !meta.is_live(self.now) {
             return CommandAnswer::Data("null".into());
         }
         CommandAnswer::Data(match detail {
@@ -273,17 +260,21 @@ impl Session {
         tx: &mut Tx<'_>,
         now: u64,
     ) -> UncommittedOutcome {
-        let handled = self.take_fetched(errand, found, tx, now);
+        let session = Self {
+            now,
+            ..self.clone()
+        };
+        let handled = session.take_fetched(errand, found, tx);
         if handled.is_err() {
             tx.discard();
         }
         UncommittedOutcome {
-            session: self.clone(),
-            outcome: self.say(handled),
+            outcome: session.say(handled),
+            session,
         }
     }
 
-    fn take_fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>, now: u64) -> Handled {
+    fn take_fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>) -> Handled {
         let data = match found {
             Fetched::Data(data) => data,
             Fetched::Fault(fault) => {
@@ -308,14 +299,14 @@ impl Session {
             return Ok(CommandAnswer::Data(data.clone()));
         }
         let unreadable = || refuse(Code::InternalException, format!("{key}: unreadable answer"));
-        let mut record = super::batch::parse_all(data, now).ok_or_else(unreadable)?;
+        let mut record = super::batch::parse_all(data, self.now).ok_or_else(unreadable)?;
         if let Some(ttr) = record.meta.items.ttr.filter(|ttr| *ttr != 0) {
             record.meta.refresh_at = u64::try_from(ttr)
                 .ok()
-                .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
+                .map(|ttr| self.now.saturating_add(ttr.saturating_mul(1000)));
             cache(tx, &self.home, &name, &record)?;
         }
-        Ok(self.show(NamedRecord { name, record }, errand.detail, &errand.of, now))
+        Ok(self.show(NamedRecord { name, record }, errand.detail, &errand.of))
     }
 }
 

@@ -20,10 +20,12 @@ mod admin;
 mod auth;
 mod batch;
 mod enroll;
+mod enroll_params;
 mod enrolled;
 mod errand;
 mod look;
 mod notify;
+mod otp;
 mod outcome;
 mod pattern;
 mod state;
@@ -68,6 +70,7 @@ pub const GREETING: &[u8] = b"@";
 impl Session {
     /// Takes one line, without its line end. `now` in milliseconds since 1970.
     pub fn read(&mut self, line: &str, now: u64) -> LineAction {
+        self.now = now;
         if let Some(here) = self.facts.seen.present().get_mut(&self.id) {
             here.last = now;
         }
@@ -88,7 +91,7 @@ impl Session {
             Ok(Verb::Noop { millis }) => LineAction::Done(self.noop(millis)),
             // Only an enrolment has something stored that belongs to the answer.
             Ok(Verb::Info { brief }) if brief || self.grant().is_none() => {
-                let answer = self.info(brief, None, now);
+                let answer = self.info(brief, None);
                 LineAction::Done(self.outcome(answer))
             }
             Ok(verb) => {
@@ -108,8 +111,11 @@ impl Session {
 
     /// Runs a command. What it wrote before it failed is undone.
     pub fn run(&self, job: &StoreCommand, tx: &mut Tx<'_>, now: u64) -> UncommittedOutcome {
-        let mut session = self.clone();
-        let handled = session.handle(job.0.as_ref().clone(), tx, now);
+        let mut session = Self {
+            now,
+            ..self.clone()
+        };
+        let handled = session.handle(job.0.as_ref().clone(), tx);
         if handled.is_err() {
             tx.discard();
         }
@@ -155,7 +161,7 @@ impl Session {
         outcome
     }
 
-    fn handle(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
+    fn handle(&mut self, verb: Verb, tx: &mut Tx<'_>) -> Handled {
         // Other servers keep their connections: who is blocked since is shut out here.
         if let Who::Peer(caller) = &self.who
             && !lists::admits(tx, &self.home, caller)?
@@ -163,8 +169,8 @@ impl Session {
             return Err(refuse(Code::Blocked, "Unable to connect"));
         }
         match verb {
-            Verb::From { who, config } => self.from(tx, who, config.as_deref(), now),
-            Verb::Cram { digest } => self.cram(tx, &digest, now),
+            Verb::From { who, config } => self.from(tx, who, config.as_deref()),
+            Verb::Cram { digest } => self.cram(tx, &digest),
             Verb::Pkam {
                 signing,
                 hashing,
@@ -177,68 +183,68 @@ impl Session {
                     enrollment,
                     signature,
                 };
-                self.pkam(tx, &claim, now)
+                self.pkam(tx, &claim)
             }
-            Verb::Pol => self.pol(tx, now),
+            Verb::Pol => self.pol(tx),
             Verb::Scan {
                 show_hidden,
                 of,
                 regex,
                 ..
-            } => self.scan(tx, show_hidden, of.as_ref(), regex.as_deref(), now),
+            } => self.scan(tx, show_hidden, of.as_ref(), regex.as_deref()),
             Verb::Lookup {
                 key,
                 detail,
                 bypass_cache,
-            } => self.lookup(tx, &key, detail, bypass_cache, now),
+            } => self.lookup(tx, &key, detail, bypass_cache),
             Verb::Plookup {
                 key,
                 detail,
                 bypass_cache,
-            } => self.plookup(tx, &key, detail, bypass_cache, now),
-            Verb::Llookup { key, detail } => self.llookup(tx, &key, detail, now),
+            } => self.plookup(tx, &key, detail, bypass_cache),
+            Verb::Llookup { key, detail } => self.llookup(tx, &key, detail),
             Verb::Update {
                 key,
                 metadata,
                 value,
-            } => self.update(tx, key, metadata, value, now),
-            Verb::UpdateMeta { key, metadata } => self.update_meta(tx, key, &metadata, now),
-            Verb::UpdateJson { json } => self.update_json(tx, &json, now),
-            Verb::Delete { key, .. } => self.delete(tx, key, false, now),
-            Verb::ForceDelete { key } => self.delete(tx, key, true, now),
-            verb => self.handle_more(verb, tx, now),
+            } => self.update(tx, key, metadata, value),
+            Verb::UpdateMeta { key, metadata } => self.update_meta(tx, key, &metadata),
+            Verb::UpdateJson { json } => self.update_json(tx, &json),
+            Verb::Delete { key, .. } => self.delete(tx, key, false),
+            Verb::ForceDelete { key } => self.delete(tx, key, true),
+            verb => self.handle_more(verb, tx),
         }
     }
 
-    fn handle_more(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
+    fn handle_more(&mut self, verb: Verb, tx: &mut Tx<'_>) -> Handled {
         match verb {
-            Verb::Notify(notify) => self.notify(tx, *notify, now),
-            Verb::NotifyStatus { id } => self.notify_status(tx, &id, now),
-            Verb::NotifyFetch { id } => self.notify_fetch(tx, &id, now),
+            Verb::Notify(notify) => self.notify(tx, *notify),
+            Verb::NotifyStatus { id } => self.notify_status(tx, &id),
+            Verb::NotifyFetch { id } => self.notify_fetch(tx, &id),
             Verb::NotifyRemove { id } => self.notify_remove(tx, &id),
             Verb::NotifyList { from, to, regex } => {
-                self.notify_list(tx, from.as_deref(), to.as_deref(), regex.as_deref(), now)
+                self.notify_list(tx, from.as_deref(), to.as_deref(), regex.as_deref())
             }
-            Verb::NotifyAll { to, notify } => self.notify_all(tx, to, *notify, now),
+            Verb::NotifyAll { to, notify } => self.notify_all(tx, to, *notify),
             Verb::Monitor {
                 self_notifications,
                 since,
                 regex,
                 ..
             } => self.monitor(tx, self_notifications, since, regex.as_deref()),
-            Verb::Info { .. } => self.info_of_enrollment(tx, now),
-            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref(), now),
-            Verb::Sync { from, limit, regex } => self.sync(tx, from, limit, regex.as_deref(), now),
-            Verb::Config(config) => self.config(tx, config, now),
-            Verb::Batch { json } => self.batch(tx, &json, now),
+            Verb::Info { .. } => self.info_of_enrollment(tx),
+            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref()),
+            Verb::Sync { from, limit, regex } => self.sync(tx, from, limit, regex.as_deref()),
+            Verb::Config(config) => self.config(tx, config),
+            Verb::Batch { json } => self.batch(tx, &json),
             Verb::Enroll {
                 operation,
                 force,
                 params,
-            } => self.enroll(tx, operation, force, params.as_deref(), now),
-            Verb::OtpGet { ttl } => self.otp_get(tx, ttl, now),
-            Verb::OtpPut { otp, ttl } => self.otp_put(tx, &otp, ttl, now),
-            Verb::Keys(keys) => self.keys(tx, &keys, now),
+            } => self.enroll(tx, operation, force, params.as_deref()),
+            Verb::OtpGet { ttl } => self.otp_get(tx, ttl),
+            Verb::OtpPut { otp, ttl } => self.otp_put(tx, &otp, ttl),
+            Verb::Keys(keys) => self.keys(tx, &keys),
             // Another server says whom it wants to speak to, before `from`.
             Verb::To { who } if who == self.home.who => success(),
             // The rest is parsed so that it is refused in good form.

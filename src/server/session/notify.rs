@@ -40,7 +40,7 @@ const MAX_LIST: usize = MAX_LINE - 64 * 1024;
 const DAY: u64 = 24 * 3600 * 1000;
 
 impl Session {
-    pub(super) fn notify(&mut self, tx: &mut Tx<'_>, given: Notify, now: u64) -> Handled {
+    pub(super) fn notify(&mut self, tx: &mut Tx<'_>, given: Notify) -> Handled {
         match &self.who {
             Who::Stranger => Err(refuse(
                 Code::Unauthenticated,
@@ -50,9 +50,9 @@ impl Session {
                 let note = Note {
                     kind: NoteKind::Received,
                     status: DeliveryStatus::Delivered,
-                    ..asked_for(tx, &given, caller, &self.home.who, now)?
+                    ..asked_for(tx, &given, caller, &self.home.who, self.now)?
                 };
-                match delivery::receive(tx, &self.home, note, now)? {
+                match delivery::receive(tx, &self.home, note, self.now)? {
                     Receipt::New | Receipt::Known => success(),
                     Receipt::Full => Err(refuse(
                         Code::InternalException,
@@ -66,11 +66,11 @@ impl Session {
                 }
             }
             Who::Owner(_) => {
-                let note = asked_for(tx, &given, &self.home.who, &self.home.who, now)?;
+                let note = asked_for(tx, &given, &self.home.who, &self.home.who, self.now)?;
                 if !note.is_text {
                     self.owner_of(&note.key.to_lowercase(), "notify", Need::Write)?;
                 }
-                delivery::queue(tx, &self.home, note, now).map(CommandAnswer::Data)
+                delivery::queue(tx, &self.home, note, self.now).map(CommandAnswer::Data)
             }
         }
     }
@@ -80,12 +80,11 @@ impl Session {
         tx: &mut Tx<'_>,
         to: Vec<AtSign>,
         given: Notify,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         let mut ids = Object::new();
         for to in to {
-            let mut note = asked_for(tx, &given, &self.home.who, &self.home.who, now)?;
+            let mut note = asked_for(tx, &given, &self.home.who, &self.home.who, self.now)?;
             // One command, many notifications: each with an id and a key of its own.
             note.id = tx.new_id()?;
             note.key = match note.key.split_once(':') {
@@ -95,17 +94,17 @@ impl Session {
             note.to = to;
             self.owner_of(&note.key.to_lowercase(), "notify", Need::Write)?;
             let name = note.to.to_string();
-            let id = delivery::queue(tx, &self.home, note, now)?;
+            let id = delivery::queue(tx, &self.home, note, self.now)?;
             ids = ids.text(&name, &id);
         }
         Ok(CommandAnswer::Spaced(ids.end()))
     }
 
-    pub(super) fn notify_status(&self, tx: &Tx<'_>, id: &str, now: u64) -> Handled {
+    pub(super) fn notify_status(&self, tx: &Tx<'_>, id: &str) -> Handled {
         self.owner()?;
         let found = self.readable(tx, id)?;
         let status = found.first().map_or("null", |note| match note.status {
-            _ if note.is_expired(now) => "expired",
+            _ if note.is_expired(self.now) => "expired",
             DeliveryStatus::Delivered => "delivered",
             DeliveryStatus::Errored => "errored",
             DeliveryStatus::Queued => "queued",
@@ -113,10 +112,10 @@ impl Session {
         Ok(CommandAnswer::Data(status.into()))
     }
 
-    pub(super) fn notify_fetch(&self, tx: &Tx<'_>, id: &str, now: u64) -> Handled {
+    pub(super) fn notify_fetch(&self, tx: &Tx<'_>, id: &str) -> Handled {
         self.owner()?;
         let found = self.readable(tx, id)?;
-        let note = found.first().filter(|note| !note.is_expired(now));
+        let note = found.first().filter(|note| !note.is_expired(self.now));
         Ok(CommandAnswer::Data(note.map_or_else(
             || {
                 Object::new()
@@ -153,7 +152,6 @@ impl Session {
         from: Option<&str>,
         to: Option<&str>,
         regex: Option<&str>,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         let filter = pattern::compile(regex)?;
@@ -167,7 +165,7 @@ impl Session {
         let until = day(to)?.map_or(u64::MAX - 1, |last| last + DAY - 1);
         let listed = |note: &Note| {
             note.kind == NoteKind::Received
-                && !note.is_expired(now)
+                && !note.is_expired(self.now)
                 && self.grant().is_none_or(|grant| may_see(grant, note))
                 && matches(filter.as_ref(), note)
         };

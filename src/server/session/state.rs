@@ -64,6 +64,8 @@ pub struct Session {
     pub(super) guess: Guess,
     /// What this command leaves in the facts, once it is committed.
     pub(super) traces: Vec<Trace>,
+    /// When its last line came, milliseconds since 1970: the time of the command under way.
+    pub(super) now: u64,
     pub(super) facts: Arc<Facts>,
 }
 
@@ -157,11 +159,12 @@ impl Session {
             from: None,
             guess: Guess::None,
             traces: Vec::new(),
+            now: 0,
             facts,
         }
     }
 
-    /// The same from this address.
+    /// This session, with the address that its connection comes from.
     #[must_use]
     pub fn coming_from(self, address: IpAddr) -> Self {
         Self {

@@ -40,13 +40,7 @@ use super::{
 const MAX_COMMITS: usize = 4 << 20;
 
 impl Session {
-    pub(super) fn stats(
-        &self,
-        tx: &Tx<'_>,
-        ids: &[String],
-        regex: Option<&str>,
-        now: u64,
-    ) -> Handled {
+    pub(super) fn stats(&self, tx: &Tx<'_>, ids: &[String], regex: Option<&str>) -> Handled {
         self.owner()?;
         let all: Vec<String> = (1..=17).map(|id| id.to_string()).collect();
         let mut wanted: Vec<&String> = Vec::new();
@@ -58,7 +52,7 @@ impl Session {
         }
         let mut shown = Vec::new();
         for id in wanted {
-            let (name, value) = self.stat(tx, id, regex, now)?;
+            let (name, value) = self.stat(tx, id, regex)?;
             let one = Object::new()
                 .text("id", id)
                 .text("name", name)
@@ -74,7 +68,6 @@ impl Session {
         tx: &Tx<'_>,
         id: &str,
         regex: Option<&str>,
-        now: u64,
     ) -> Result<(&'static str, String), Refusal> {
         let facts = &self.facts;
         let text = |text: String| quote(&text);
@@ -97,7 +90,7 @@ impl Session {
             "10" => ("LastPkam", text(day(facts.seen.visits().last_pkam))),
             "11" => (
                 "NotificationCount",
-                text(count_json(&self.home.tally(tx)?, now)),
+                text(count_json(&self.home.tally(tx)?, self.now)),
             ),
             "12" => ("CommitLogCompactionStats", text("{}".into())),
             "13" => ("AccessLogCompactionStats", text("{}".into())),

@@ -134,7 +134,7 @@ impl Meta {
         object.end()
     }
 
-    /// The same with every value as text, as `sync` shows it.
+    /// The JSON of `sync`: every value is text.
     pub fn to_text_json(&self, who: &str) -> String {
         let mut object = Object::new().text("createdBy", who).text("updatedBy", who);
         for (name, shown) in self.members() {
