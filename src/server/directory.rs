@@ -95,8 +95,8 @@ impl Enquiry {
         let Ok(text) = String::from_utf8(line) else {
             return self.close();
         };
-        let name = text.trim().to_lowercase();
-        let name = name.strip_prefix('@').unwrap_or(&name);
+        let asked = text.trim().to_lowercase();
+        let name = asked.strip_prefix('@').unwrap_or(&asked);
         self.asked.push_back(name.is_empty());
         DirectoryRequest::Lookup(name.to_owned())
     }

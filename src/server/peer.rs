@@ -281,8 +281,8 @@ impl PeerServers {
         let (home, to, now) = (me.clone(), to.clone(), now());
         let proven = self.store.write(move |tx| {
             let name = format!("{0}:signing_privatekey{0}", home.who);
-            let signing = home.record(tx, &name)?.ok_or(StoreError::Row)?;
-            let signing = KeyPair::parse(&signing.value).map_err(|_| StoreError::Row)?;
+            let stored = home.record(tx, &name)?.ok_or(StoreError::Row)?;
+            let signing = KeyPair::parse(&stored.value).map_err(|_| StoreError::Row)?;
             let (key, signature) = auth::prove_to_peer(&home.who, &signing, &answer)
                 .map_err(|_| PeerError::Handshake(to.clone()))?;
             let put = home.put_plain(tx, &key.to_string(), &signature, Some(PROOF_LIFE), now);

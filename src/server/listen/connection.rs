@@ -47,8 +47,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
-    let session = Session::new(house.home.clone(), house.facts.clone());
-    let session = session.coming_from(visitor.from);
+    let session = Session::new(house.home.clone(), house.facts.clone()).coming_from(visitor.from);
     let guard = house.enter(session.id(), visitor.stream.socket());
     log::debug!(
         "session={} from={} to={}",

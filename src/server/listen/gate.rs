@@ -112,8 +112,8 @@ impl ConnectionGate {
             self.tell(&mut counts.warned, room, from);
         }
         if room && counts.all >= self.most {
-            let most = counts.strangers.values_mut();
-            let most = most.max_by_key(|strangers| strangers.silent.len());
+            let addresses = counts.strangers.values_mut();
+            let most = addresses.max_by_key(|strangers| strangers.silent.len());
             room = counts.all < self.most + LEAVING && most.is_some_and(Strangers::evict);
             self.tell(&mut counts.warned, room, from);
         }

@@ -288,7 +288,7 @@ impl RunningServer {
         let (name, written, time) = (who.clone(), secret.clone(), now());
         let entry = hub
             .store
-            .write(move |tx| found(tx, &name, port, &signing, &written, time))
+            .write(move |tx| write_new_home(tx, &name, port, &signing, &written, time))
             .await?;
         hub.move_in(entry).await?;
         if let Some(door) = door {
@@ -328,8 +328,8 @@ impl RunningServer {
     pub async fn remove(&self, who: &AtSign) -> Result<(), ServerError> {
         let _one_at_a_time = self.changes.lock().await;
         let hub = &self.hub;
-        let house = hub.board.move_out(who);
-        let house = house.ok_or_else(|| ServerError::Unknown(who.clone()))?;
+        let moved_out = hub.board.move_out(who);
+        let house = moved_out.ok_or_else(|| ServerError::Unknown(who.clone()))?;
         hub.close(who.as_str()).await;
         house.cut_all();
         if let Some(peers) = &hub.peers {
@@ -405,7 +405,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Writes all that a new atSign's server begins with.
-fn found(
+fn write_new_home(
     tx: &mut Tx<'_>,
     who: &AtSign,
     port: u16,

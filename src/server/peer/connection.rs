@@ -173,8 +173,10 @@ pub(super) fn command(note: &Note) -> Option<Verb> {
     let subject = if note.is_text {
         let to = note.to.clone();
         let text = note.key.strip_prefix(to.as_str())?.strip_prefix(':')?;
-        let text = text.to_owned();
-        Subject::Text { to, text }
+        Subject::Text {
+            text: text.to_owned(),
+            to,
+        }
     } else {
         let key = AtKey::parse_as_written(&note.key).ok()?;
         Subject::Key { to: None, key }

@@ -263,8 +263,8 @@ pub(super) fn verify(
 /// The key is the uncompressed point in hex; the signature is base64 of the hex of `r ‖ s`.
 fn verify_ecc(key: &str, message: &[u8], signature: &str) -> Option<()> {
     let point = from_hex(key)?;
-    let signature = from_base64(signature).ok()?;
-    let signature = from_hex(str::from_utf8(&signature).ok()?)?;
+    let hex = from_base64(signature).ok()?;
+    let signature = from_hex(str::from_utf8(&hex).ok()?)?;
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
         .verify(message, &signature)
         .ok()

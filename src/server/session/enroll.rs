@@ -67,8 +67,8 @@ impl Session {
             .id
             .clone()
             .ok_or_else(|| wrong("enrollmentId is mandatory"))?;
-        let found = enrolment::find(tx, &self.home, &id, self.now)?;
-        let found = found.ok_or_else(|| Refusal::unknown_enrolment(&id))?;
+        let found = enrolment::find(tx, &self.home, &id, self.now)?
+            .ok_or_else(|| Refusal::unknown_enrolment(&id))?;
         match operation {
             EnrollOperation::Approve => self.approve(tx, found, &params),
             EnrollOperation::Deny => self.change(tx, found, "deny"),
@@ -366,8 +366,8 @@ impl Session {
             let text = format!("not authorized to fetch enrollment {id}");
             return Err(refuse(Code::Unauthorized, text));
         }
-        let found = enrolment::find(tx, &self.home, id, self.now)?;
-        let found = found.ok_or_else(|| Refusal::unknown_enrolment(id))?;
+        let found = enrolment::find(tx, &self.home, id, self.now)?
+            .ok_or_else(|| Refusal::unknown_enrolment(id))?;
         Ok(CommandAnswer::Data(found.to_json()))
     }
 }

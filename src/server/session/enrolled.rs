@@ -115,8 +115,8 @@ impl Session {
             .iter()
             .filter_map(|found| Some((found, found.access(namespace)?)));
         if operation == EnrollOperation::InfoNs {
-            let last = holders.filter_map(|(found, _)| found.revoked_at).max();
-            let last = last.map(|at| date(at).replace(' ', "T"));
+            let revoked = holders.filter_map(|(found, _)| found.revoked_at);
+            let last = revoked.max().map(|at| date(at).replace(' ', "T"));
             let info = Object::new().maybe("lastRevokedAt", last.as_deref());
             return Ok(CommandAnswer::Data(info.end()));
         }

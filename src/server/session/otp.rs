@@ -45,8 +45,8 @@ impl Session {
 
     /// Takes a passcode: the standing one stays, any other is used up.
     pub(super) fn use_passcode(&mut self, tx: &mut Tx<'_>, code: &str) -> Result<(), Refusal> {
-        let standing = passcode::standing_key(&self.home);
-        let standing = self.home.live(tx, &standing, self.now)?;
+        let key = passcode::standing_key(&self.home);
+        let standing = self.home.live(tx, &key, self.now)?;
         let code = code.to_lowercase();
         if standing.is_some_and(|known| same(known.value.as_bytes(), code.as_bytes())) {
             return Ok(());

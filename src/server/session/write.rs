@@ -235,8 +235,10 @@ impl Session {
             key = format!("public:{key}");
         }
         if !key.rsplit(':').next().unwrap_or_default().contains('@') {
-            let owner = word("sharedBy").unwrap_or_else(|| self.home.who.to_string());
-            let owner: AtSign = owner.parse().map_err(|_| unreadable())?;
+            let owner: AtSign = match word("sharedBy") {
+                Some(owner) => owner.parse().map_err(|_| unreadable())?,
+                None => self.home.who.clone(),
+            };
             key = format!("{key}{owner}");
         }
         let key: AtKey = key.parse().map_err(|_| unreadable())?;

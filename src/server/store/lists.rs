@@ -44,11 +44,9 @@ pub fn show(rows: &dyn Rows, home: &Home, list: List) -> Result<Vec<AtSign>, Sto
         List::Block => json::from_str::<Blocked>(&found.value).map(|list| list.names),
         List::Allow => json::from_str::<Allowed>(&found.value).map(|list| list.names),
     };
+    let parsed = |name: &String| name.parse().map_err(|_| StoreError::Row);
     let names = names.map_err(|_| StoreError::Row)?;
-    let names = names
-        .iter()
-        .map(|name| name.parse().map_err(|_| StoreError::Row));
-    names.collect()
+    names.iter().map(parsed).collect()
 }
 
 /// Writes a list.

@@ -103,17 +103,19 @@ impl Meta {
             ("expiresAt", self.expires_at),
             ("refreshAt", self.refresh_at),
         ];
-        let dates = dates.into_iter();
-        let dates = dates.filter_map(|(name, at)| Some((name, MemberValue::Date(at?))));
+        let dates = dates
+            .into_iter()
+            .filter_map(|(name, at)| Some((name, MemberValue::Date(at?))));
         let state = [
             ("status", Field::Text("active")),
             ("version", Field::Number(self.version.into())),
         ];
         let items = self.items.items().filter(|(name, _)| !HASH.contains(name));
         let (first, others): (Vec<_>, Vec<_>) = items.partition(|(name, _)| FIRST.contains(name));
-        let items = state.into_iter().chain(first).chain(others);
-        let items = items.map(|(name, field)| (name, MemberValue::Item(field)));
-        dates.chain(items).collect()
+        let fields = state.into_iter().chain(first).chain(others);
+        dates
+            .chain(fields.map(|(name, field)| (name, MemberValue::Item(field))))
+            .collect()
     }
 
     /// The JSON of `llookup:meta`; absent members are left out. `who` made and changed it.

@@ -94,8 +94,8 @@ pub fn add(tx: &mut Tx<'_>, who: &AtSign, port: u16, now: u64) -> Result<Home, S
         number: 0,
         who: who.clone(),
     };
-    let number = everybody.count(tx, "homes", 1)?;
-    let number = u32::try_from(number + 1).map_err(|_| StoreError::Row)?;
+    let given = everybody.count(tx, "homes", 1)?;
+    let number = u32::try_from(given + 1).map_err(|_| StoreError::Row)?;
     let line = Wire {
         number,
         port,

@@ -120,8 +120,9 @@ impl Home {
         };
         let key = &key[rows::HEAD..];
         let weight = rows::number(key).ok_or(StoreError::Row)?;
-        let who = str::from_utf8(&key[8..]).ok();
-        let who = who.and_then(|who| who.parse().ok());
+        let who = str::from_utf8(&key[8..])
+            .ok()
+            .and_then(|who| who.parse().ok());
         Ok(Some((who.ok_or(StoreError::Row)?, u64::MAX - weight)))
     }
 
