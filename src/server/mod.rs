@@ -7,7 +7,7 @@
 //! ```text
 //!   socket ─▶ listen ─▶ Session (no I/O): line + transaction + time → reply, events ─▶ store commits ─▶ reply leaves
 //!                                                      │
-//!                                                      └─▶ notify: outbox → the peer's inbox (same process) or peer.rs (TLS)
+//!                                                      └─▶ delivery: outbox → the peer's inbox (same process) or peer.rs (TLS)
 //!   socket ─▶ listen ─▶ web: GET of a public value, for clients that offer HTTP in their TLS greeting
 //! ```
 //!

@@ -2,11 +2,14 @@
 //! and what else is to be done, come out.
 //!
 //! ```text
-//!   line ──read()──▶ Done(outcome)                       needs no store (empty line, noop, info)
-//!              └───▶ Run(job) ──run(job, tx, now)──▶ Decision ──committed, accept()──▶ Outcome { reply, delay, close, next }
-//!                                                                                          │
+//!   line ──read()──▶ Done(outcome)                  needs no store (empty line, noop, info)
+//!              └───▶ Run(command) ──run(command, tx, now)──▶ UncommittedOutcome ──committed, accept()──▶ CommandOutcome
+//!                                                                                                            │
 //!                                   Watch, Prove, Fetch: the listener does it, then comes back with what it learned
 //! ```
+//!
+//! Here: what happens to a line. `state`: what a connection is. `outcome`: what comes of a line. `errand`: what other
+//! servers are asked. The rest are the commands, a file for each family of them.
 //!
 //! [`Session::run`] changes nothing but its transaction, so that the store may run a command again; it works on a
 //! copy of the session. The copy, and what the command left for others to see, come true with [`Session::accept`].
@@ -53,16 +56,20 @@ use outcome::{CommandAnswer, Handled, success};
 use state::{Guess, Trace, Who};
 use visits::ConnectionKind;
 
-#[cfg(feature = "inside")]
-pub use super::notification::{live_line, stored_line};
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
 pub use errand::{Errand, Fetched, Proof, RemoteQuery};
 pub use look::public_value;
 pub use outcome::{CommandOutcome, FollowUp, LineAction, Login, StoreCommand, UncommittedOutcome};
-pub use state::{Facts, MAX_LINE, MAX_LINE_STRANGER, Session};
+pub use state::{Facts, Session};
 pub use view::{MonitorView, page};
-pub use visits::{Attendance, Outbound};
+pub use visits::Outbound;
+#[cfg(feature = "inside")]
+pub use {
+    super::notification::{live_line, stored_line},
+    state::{MAX_LINE, MAX_LINE_STRANGER},
+    visits::Attendance,
+};
 
 /// The greeting of every connection.
 pub const GREETING: &[u8] = b"@";

@@ -14,7 +14,7 @@
 //! ```text
 //!                        rows             what is not at hand        commit
 //!   disk     (redb)      all at hand      never                      into the batch; its writer is alone, so no conflict
-//!   Memory   (tests)     all at hand      never                      into the map
+//!   memory   (tests)     all at hand      never                      into the map
 //!   far      (tests)     none at first    asked for in one request   one request, refused if what was read has changed
 //! ```
 //!
@@ -41,4 +41,6 @@ pub use disk::Store;
 pub use error::StoreError;
 #[cfg(test)]
 pub use tests::MemoryStore;
-pub use tx::{Access, Chance, Changes, CommitEvent, EachRow, Rows, Tx};
+#[cfg(any(test, feature = "inside"))]
+pub use tx::{Access, Chance, Changes, EachRow};
+pub use tx::{CommitEvent, Rows, Tx};
