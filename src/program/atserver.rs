@@ -122,8 +122,8 @@ impl From<ServerError> for Failure {
     }
 }
 
-impl From<ControlError> for Failure {
-    fn from(error: ControlError) -> Self {
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
         let failure = Self::plain(error.to_string());
         match error.hint() {
             Some(hint) => failure.hint(hint),

@@ -101,7 +101,7 @@ pub(super) struct ExportCa {
 }
 
 /// Asks the running server; if none runs, opens the data for this one request.
-pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Failure> {
+pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminAnswer, Failure> {
     match control::ask(data, &request).await? {
         Some(answer) => Ok(answer),
         None => offline(data, request).await,
@@ -109,7 +109,7 @@ pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Fai
 }
 
 /// The same for what makes no sense in a folder without data: it is not made for a word that was mistyped.
-async fn request_known(data: &Path, asked: Request) -> Result<Answer, Failure> {
+async fn request_known(data: &Path, asked: AdminRequest) -> Result<AdminAnswer, Failure> {
     if !data.join(STORE).exists() {
         let text = format!("no atSign has ever been hosted in {}", data.display());
         return Err(Failure::plain(text).hint("is it another folder? --data DIR"));
@@ -200,8 +200,8 @@ struct Added<'a> {
 
 /// What its owner has to run now.
 async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
-    let (root, note) = match control::ask(data, &Request::Status).await {
-        Ok(Some(Answer::Status(status))) => (status.directory, ""),
+    let (root, note) = match control::ask(data, &AdminRequest::Status).await {
+        Ok(Some(AdminAnswer::Status(status))) => (status.directory, ""),
         _ => ("HOST:PORT".to_owned(), ", once the server runs"),
     };
     let ca = data.join(authority::CA_FILE);
@@ -227,7 +227,7 @@ pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
 }
 
 /// One line each, in columns.
-fn table(rows: &[Row]) -> Vec<String> {
+fn table(rows: &[Hosted]) -> Vec<String> {
     let cells = rows.iter().map(|row| {
         let state = if row.activated {
             "activated"
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_table_has_columns() {
-        let row = |atsign: &str, host: &str, activated| Row {
+        let row = |atsign: &str, host: &str, activated| Hosted {
             atsign: atsign.into(),
             host: host.into(),
             port: 25000,

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 pub(super) struct Renewing {
     authority: Authority,
     names: Vec<String>,
-    now: Mutex<Made>,
+    now: Mutex<CurrentCertificate>,
 }
 
 struct Made {
@@ -28,13 +28,24 @@ struct Made {
     failed: Option<SystemTime>,
 }
 
+impl Authority {
+    /// Ready to accept connections for these names, with a certificate that is renewed in time.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
+    pub fn acceptor(self, names: &[String]) -> Result<Acceptor, AuthorityError> {
+        let renewing = Renewing::new(self, names, SystemTime::now())?;
+        Ok(Acceptor::showing(move || renewing.at(SystemTime::now())))
+    }
+}
+
 impl Renewing {
     pub(super) fn new(
         authority: Authority,
         names: &[String],
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
-        let made = Made {
+        let made = CurrentCertificate {
             shown: authority.leaf_at(names, now)?.shown()?,
             at: now,
             failed: None,
