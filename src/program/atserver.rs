@@ -18,7 +18,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{self, Console, Failure, exit},
-    server::{authority::AuthorityError, control::ControlError, listen::ServerError},
+    server::{authority::AuthorityError, control::AdminError, listen::ServerError},
 };
 
 use ask::{Add, ExportCa, List, Remove, Show, add, export_ca, list, remove, show};

@@ -27,7 +27,7 @@ use rcgen::{
 };
 
 use crate::{
-    net::tls::{Acceptor, ServerCertificate, TlsError},
+    net::tls::{Acceptor, ServerCertificate},
     secret::Secret,
 };
 

@@ -34,10 +34,7 @@ use crate::{
         crypto::KeyPair,
         directory,
     },
-    net::{
-        dial::dial,
-        tls::{TlsError, TlsStream},
-    },
+    net::{dial::dial, tls::TlsStream},
     text::endpoint::Endpoint,
 };
 

@@ -12,8 +12,8 @@ use crate::{
     cli::{Failure, exit},
     server::{
         authority::{self, Authority},
-        control::{self, Answer, ControlError, Request, Row, Status},
-        listen::{self, Hosted, Options, Running, ServerError, Timings},
+        control::{self, AdminAnswer, AdminError, AdminRequest, ServerStatus},
+        listen::{self, RunningServer, ServerOptions, Timings},
         store::backup::Copied,
     },
 };
@@ -42,7 +42,7 @@ pub(super) async fn answer(
     request: AdminRequest,
 ) -> AdminAnswer {
     let answered = match request {
-        Request::Backup(file) => match small_files(&status.data).await {
+        AdminRequest::Backup(file) => match small_files(&status.data).await {
             Ok(files) => running.back_up(file, files).await.map(backup_totals),
             Err(why) => {
                 return AdminAnswer::Refused {
@@ -68,17 +68,17 @@ pub(super) async fn answer(
 }
 
 /// A backup's summary, as the control socket tells it.
-pub(super) fn backup_totals(copied: Copied) -> Answer {
-    Answer::Backup(control::Backup {
+pub(super) fn backup_totals(copied: Copied) -> AdminAnswer {
+    AdminAnswer::Backup(control::BackupTotals {
         atsigns: u32::try_from(copied.atsigns.len()).unwrap_or(u32::MAX),
         rows: copied.rows,
     })
 }
 
 /// What the server grants; what it refuses is a failure.
-pub(super) fn granted(answer: Answer) -> Result<Answer, Failure> {
+pub(super) fn granted(answer: AdminAnswer) -> Result<AdminAnswer, Failure> {
     match answer {
-        Answer::Refused { error, hint } => Err(Failure {
+        AdminAnswer::Refused { error, hint } => Err(Failure {
             message: error,
             hint,
             code: exit::FAILED,
@@ -90,7 +90,7 @@ pub(super) fn granted(answer: Answer) -> Result<Answer, Failure> {
 
 /// An answer to another question.
 pub(super) fn unexpected() -> Failure {
-    ControlError::Answer.into()
+    AdminError::Answer.into()
 }
 
 /// Off the executor: others are being served.

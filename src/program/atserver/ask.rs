@@ -17,7 +17,7 @@ use crate::{
     secret::Secret,
     server::{
         authority,
-        control::{self, Answer, Request, Row},
+        control::{self, AdminAnswer, AdminRequest, Hosted},
         store::backup::STORE,
     },
     sys::out,
@@ -122,9 +122,9 @@ pub(super) async fn add(args: Add) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     // The secret is told once: make sure first that there is a place for it.
     let file = args.secret_file.as_deref().map(new_file).transpose()?;
-    let answer = request(&data, Request::Add(who.clone())).await;
+    let answer = request(&data, AdminRequest::Add(who.clone())).await;
     let secret = match answer.and_then(granted) {
-        Ok(Answer::Secret(secret)) => Ok(secret),
+        Ok(AdminAnswer::Secret(secret)) => Ok(secret),
         Ok(_) => Err(unexpected()),
         Err(failure) => Err(failure),
     };
@@ -215,7 +215,7 @@ async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
 
 pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let Answer::List(rows) = granted(request_known(&data, Request::List).await?)? else {
+    let AdminAnswer::List(rows) = granted(request_known(&data, AdminRequest::List).await?)? else {
         return Err(unexpected());
     };
     let outcome = Outcome::json(json::to_string(&rows)).plain(table(&rows).join("\n"));
@@ -255,7 +255,7 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
     if !args.yes {
         confirm(&who)?;
     }
-    let answer = request_known(&data, Request::Remove(who.clone())).await?;
+    let answer = request_known(&data, AdminRequest::Remove(who.clone())).await?;
     let answer = granted(answer).map_err(|failure| {
         if failure.message.ends_with("is not hosted here") {
             failure.hint(format!("noports atserver list --data {}", data.display()))
@@ -263,7 +263,7 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
             failure
         }
     })?;
-    if answer != Answer::Done {
+    if answer != AdminAnswer::Done {
         return Err(unexpected());
     }
     let outcome = Outcome::new("removed")
@@ -289,7 +289,7 @@ fn confirm(who: &AtSign) -> Result<(), Failure> {
 
 pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let answer = control::ask(&data, &Request::Status).await?;
+    let answer = control::ask(&data, &AdminRequest::Status).await?;
     let answer = answer.ok_or_else(|| {
         let data = data.display();
         Failure::new(
@@ -300,7 +300,7 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
             "noports atserver serve --data {data}; or is it another folder? --data DIR"
         ))
     })?;
-    let Answer::Status(status) = granted(answer)? else {
+    let AdminAnswer::Status(status) = granted(answer)? else {
         return Err(unexpected());
     };
     let mut words = vec![

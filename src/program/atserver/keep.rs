@@ -8,7 +8,7 @@ use crate::{
     cli::{Console, Failure, Outcome, exit},
     server::{
         authority::{self, CA_FILE, KEY_FILE},
-        control::{self, Answer, Request},
+        control::{self, AdminAnswer, AdminRequest},
         store::{Store, StoreError, backup},
     },
 };
@@ -84,7 +84,7 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
         Some(answer) => answer,
         None => without_server(&data, &file).await?,
     };
-    let Answer::Backup(made) = granted(answer)? else {
+    let AdminAnswer::Backup(made) = granted(answer)? else {
         return Err(unexpected());
     };
     let place = file.display().to_string();

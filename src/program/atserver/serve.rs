@@ -223,7 +223,7 @@ pub(super) fn names(host: &str, domain: Option<&str>) -> Vec<String> {
 
 fn announce(
     console: &Console,
-    status: &Status,
+    status: &ServerStatus,
     health: Option<&TcpListener>,
     json: bool,
     quiet: bool,

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Authority, AuthorityError, SLOW_CLOCKS};
-use crate::net::tls::ServerCertificate;
+use super::{Authority, certificate::SLOW_CLOCKS, error::AuthorityError};
+use crate::net::tls::{Acceptor, ServerCertificate};
 
 /// A certificate that is this old is renewed by whoever connects next.
 pub(super) const RENEWED_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -21,7 +21,7 @@ pub(super) struct Renewing {
     now: Mutex<CurrentCertificate>,
 }
 
-struct Made {
+struct CurrentCertificate {
     shown: ServerCertificate,
     at: SystemTime,
     /// When the last attempt to make another failed.

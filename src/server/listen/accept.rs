@@ -8,24 +8,12 @@ use async_std::{
     task,
 };
 
-use crate::{
-    at::AtSign,
-    net::tls::{HelloExtensions, TlsStream},
-};
+use crate::at::AtSign;
 
 use super::{board::House, connection, doorman, hub::Hub, visitor::Visitor, web};
 
 /// Rest after a failed accept: the system is short of something (descriptors, memory).
 const SHORTAGE: Duration = Duration::from_millis(100);
-
-/// A connection that has shaken hands.
-pub(super) struct Visitor {
-    pub stream: TlsStream,
-    pub from: IpAddr,
-    /// What it asked for.
-    pub wish: HelloExtensions,
-    pub pass: Pass,
-}
 
 /// The atDirectory's port.
 pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::net::tls::{TlsStream, Wish};
+use crate::net::tls::{HelloExtensions, TlsStream};
 
 use super::gate::Pass;
 
@@ -11,6 +11,6 @@ pub(super) struct Visitor {
     pub stream: TlsStream,
     pub from: IpAddr,
     /// What it asked for.
-    pub wish: Wish,
+    pub wish: HelloExtensions,
     pub pass: Pass,
 }

@@ -111,7 +111,7 @@ impl Session {
             }
             Config::Add(list, names) => {
                 if list == AccessList::Block {
-                    lists::note_block(tx, &self.home, &names, now)?;
+                    lists::note_block(tx, &self.home, &names, self.now)?;
                 }
                 self.change_list(tx, list, true, |known| {
                     let new: Vec<AtSign> = names

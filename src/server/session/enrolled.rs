@@ -136,7 +136,7 @@ impl Session {
     }
 
     /// Keys that devices keep here, beside the two that came with their approval.
-    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &KeysCommand, now: u64) -> Handled {
+    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &KeysCommand) -> Handled {
         let Some(grant) = self.owner()?.cloned() else {
             return Err(wrong(
                 "Keys verb cannot be accessed without an enrollmentId",
@@ -192,7 +192,7 @@ impl Session {
         Ok(CommandAnswer::Data(array(names.iter().map(String::as_str))))
     }
 
-    fn put_key(&self, tx: &mut Tx<'_>, given: &KeysCommand, grant: &Grant, now: u64) -> Handled {
+    fn put_key(&self, tx: &mut Tx<'_>, given: &KeysCommand, grant: &Grant) -> Handled {
         let name = self.name_of(given)?;
         let namespace = given.namespace.as_deref().unwrap_or_default();
         let allowed = match namespace {
