@@ -40,7 +40,7 @@ pub mod silent;
 pub mod support;
 
 #[allow(unused_imports)] // Benches need less.
-pub use support::{Folder, until};
+pub use support::{Folder, signal, until};
 
 /// The executable under test.
 pub const NOPORTS: &str = env!("CARGO_BIN_EXE_noports");
