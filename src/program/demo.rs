@@ -45,10 +45,13 @@ const ME: &str = "@alice";
 const DEVICE: &str = "@device";
 const RENDEZVOUS: &str = "@rendezvous";
 
-/// Shows the whole story on this machine: own atServer, device, client, ssh.
+/// Show all of it on this machine: an atServer, a rendezvous, a device, a client, ssh.
+///
+/// Takes a few seconds, listens on loopback only, and cleans up.
 #[derive(FromArgs, ArgsInfo)]
+#[argh(example = "{command_name}", example = "{command_name} --keep")]
 pub(crate) struct Args {
-    /// leave the world running afterwards, and print commands to try
+    /// leave everything running afterwards, and print commands to try
     #[argh(switch)]
     keep: bool,
 }
