@@ -86,11 +86,7 @@ fn serve(plan: Plan) -> ExitCode {
     let side = plan.far.side;
     match block_on(run(plan, || out::note(STARTED))) {
         Ok(carried) => {
-            log::info!(
-                "side={side:?} ended up={} down={}",
-                carried.up,
-                carried.down
-            );
+            log::info!("side={side} ended up={} down={}", carried.up, carried.down);
             ExitCode::SUCCESS
         }
         Err(error) => {

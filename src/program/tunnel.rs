@@ -304,7 +304,11 @@ impl Tunnel {
             if let Some(failure) = failure {
                 cli::print_err(&format!("{port}: {failure}"));
                 let pause = backoff.pause(jitter());
-                info!("again_in={pause:.1?}");
+                info!(
+                    "again_in={:.1}s reason={:?}",
+                    pause.as_secs_f64(),
+                    failure.message
+                );
                 task::sleep(pause).await;
             }
         }

@@ -152,7 +152,10 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
     });
     let told = future::or(signal::stop(), future::or(serving, watched)).await;
     supervisor::tell(ServiceState::Stopping, "");
-    info!("ending told={told:?}");
+    match &told {
+        Ok(stop) => info!("ending signal={stop}"),
+        Err(why) => info!("ending reason={:?}", why.to_string()),
+    }
     drop(desk);
     running.stop().await;
     Ok(())

@@ -29,7 +29,7 @@ use crate::{
     net::backoff::Backoff,
     secret::Secret,
     sys::{log, process},
-    text::duration::{millis, seconds},
+    text::duration::{in_words, millis, seconds},
 };
 
 use super::{
@@ -430,7 +430,10 @@ impl NotGranted {
         let said = match self {
             Self::Failed(failure) => return failure,
             Self::Late => {
-                let late = format!("nobody approved the request {code} within {patience:?}");
+                let late = format!(
+                    "nobody approved the request {code} within {}",
+                    in_words(patience)
+                );
                 return Failure::plain(late)
                     .hint("it stays open for two days: the same command goes on waiting");
             }
