@@ -126,11 +126,11 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
             ),
             (
                 &["daemon", "--as", "@d"],
-                "noports daemon: a daemon needs somebody who may use it\n  hint: --manager @you\n",
+                "noports daemon: no manager: give at least one --manager or a --policy\n  hint: noports daemon --as @kitchen --manager @alice\n",
             ),
             (
                 &["client", "--to", "@a@b", "--via", "@r"],
-                "noports client: more than one @ in \"@a@b\"\n",
+                "noports client: invalid atSign \"@a@b\": it has more than one @\n",
             ),
             (
                 &["daemon", "--manager", "@m", "--permit-open", "x"],
@@ -161,7 +161,11 @@ fn names_places_and_options_are_judged_where_they_enter() {
                 "\"-oProxyCommand=x\" is not a user name: ",
             ),
             (client, "--send-key|/dev/null", "/dev/null: "),
-            ("client --via @r", "--to|@d e", "white space in \"@d e\""),
+            (
+                "client --via @r",
+                "--to|@d e",
+                "invalid atSign \"@d e\": it contains white space",
+            ),
             (
                 tunnel,
                 "80:-x:1",
@@ -185,7 +189,11 @@ fn names_places_and_options_are_judged_where_they_enter() {
             (tunnel, "80:h:1|--device|a/b", "\"a/b\" is no device name: "),
             (daemon, "--device|a.b", "\"a.b\" is no device name: "),
             (daemon, "--device|-x", "\"-x\" is no device name: "),
-            (daemon, "--manager|@a b", "white space in \"@a b\""),
+            (
+                daemon,
+                "--manager|@a b",
+                "invalid atSign \"@a b\": it contains white space",
+            ),
             (daemon, "--permit-open|a:b", "\"a:b\" is not host:port"),
             (
                 daemon,
@@ -198,7 +206,11 @@ fn names_places_and_options_are_judged_where_they_enter() {
                 "--temporary-key-options|a\nb",
                 "Detected newline characters",
             ),
-            (daemon, "--policy|@p q", "white space in \"@p q\""),
+            (
+                daemon,
+                "--policy|@p q",
+                "invalid atSign \"@p q\": it contains white space",
+            ),
             (
                 daemon,
                 "--policy|@p|--device-group|a\nb",
@@ -217,7 +229,7 @@ fn names_places_and_options_are_judged_where_they_enter() {
             (
                 "rendezvous --as @r --host h",
                 "--manager|@x y",
-                "white space in \"@x y\"",
+                "invalid atSign \"@x y\": it contains white space",
             ),
             (
                 "devices --to @d",
@@ -239,7 +251,7 @@ fn names_places_and_options_are_judged_where_they_enter() {
             (
                 "policy serve --as @p --rules /dev/null",
                 "--daemon|@a b",
-                "white space in \"@a b\"",
+                "invalid atSign \"@a b\": it contains white space",
             ),
         ] {
             let words: Vec<&str> = words.split(' ').chain(last.split('|')).collect();
@@ -258,11 +270,11 @@ fn durations_are_refused_in_the_same_words_everywhere() {
     let tunnel = "tunnel --to @d --via @r --forward 80:h:1";
     block_on(async {
         for (words, flag, value, examples) in [
-            (tunnel, "--timeout", "soon", "90s, 1h30m or 7d"),
-            (tunnel, "--wait", "1h30", "90s, 1h30m or 7d"),
+            (tunnel, "--idle-timeout", "soon", "90s, 1h30m or 7d"),
+            (tunnel, "--timeout", "1h30", "90s, 1h30m or 7d"),
             (client, "--timeout", "500ms", "90s, 1h30m or 7d"),
             (client, "--idle-timeout", "1w", "90s, 1h30m or 7d"),
-            ("devices", "--wait", "1h,", "90s, 1h30m or 7d"),
+            ("devices", "--timeout", "1h,", "90s, 1h30m or 7d"),
             ("enroll @a", "--timeout", "1.5h", "90s, 1h30m or 7d"),
             ("enroll @a", "--life", "1w", "500ms, 90s, 1h30m or 7d"),
             ("enroll otp @a", "--ttl", "-1h", "500ms, 90s, 1h30m or 7d"),
@@ -404,31 +416,31 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
                 "to @in@file\nvia @r",
                 &[][..],
                 "",
-                "FILE, line 1: more than one @ in \"@in@file\"",
+                "FILE, line 1: invalid atSign \"@in@file\": it has more than one @",
             ),
             (
                 "\n# x\nto @d\nvia @x@y",
                 &[],
                 "",
-                "FILE, line 4: more than one @ in \"@x@y\"",
+                "FILE, line 4: invalid atSign \"@x@y\": it has more than one @",
             ),
             (
                 "to @in@file\nvia @r",
                 &["--to", "@on@line"],
                 "",
-                "more than one @ in \"@on@line\"",
+                "invalid atSign \"@on@line\": it has more than one @",
             ),
             (
                 "to @d\nvia @x@y",
                 &[],
                 "@en@v",
-                "more than one @ in \"@en@v\"",
+                "invalid atSign \"@en@v\": it has more than one @",
             ),
             (
                 "to @d\nvia @x@y",
                 &["--via", "@on@line"],
                 "@en@v",
-                "more than one @ in \"@on@line\"",
+                "invalid atSign \"@on@line\": it has more than one @",
             ),
             (
                 "to @d\nvia @r\ntimeout soon",
@@ -460,7 +472,9 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
         let other = dir.text("other");
         fs::write(&other, "to @d\nvia @o@p\n").unwrap();
         command.args(["--config", &other]);
-        let want = format!("noports client: {other}, line 2: more than one @ in \"@o@p\"\n");
+        let want = format!(
+            "noports client: {other}, line 2: invalid atSign \"@o@p\": it has more than one @\n"
+        );
         assert_eq!(failure(command).await, (2, want));
         let (_, mut command) =
             configured(&dir, "client", "to @a@b\nvia @r", &["client", "--to", "@d"]);
@@ -497,16 +511,21 @@ fn a_config_file_is_not_blamed_for_mistakes_of_the_command_line() {
                 "identity a b",
                 "--to|a b|--via|@rv",
                 "",
-                "white space in \"a b\"",
+                "invalid atSign \"a b\": it contains white space",
             ),
             ("user 99x", "--timeout|99x|--to|@d", "", timeout),
             ("device 99x", "--timeout|99x|--to|@d", "", timeout),
-            ("identity a b", "--to|@d", "a b", "white space in \"a b\""),
+            (
+                "identity a b",
+                "--to|@d",
+                "a b",
+                "invalid atSign \"a b\": it contains white space",
+            ),
             (
                 "identity a b\nto a b",
                 "--via|@rv|--identity|k",
                 "",
-                "FILE, line 2: white space in \"a b\"",
+                "FILE, line 2: invalid atSign \"a b\": it contains white space",
             ),
             (
                 "timeout 99x",
@@ -682,7 +701,14 @@ fn devices_are_listed_hidden_and_in_the_classic_form() {
         let (_shown, _hidden) = (daemon(NAME, &[]), daemon("shy", &["--hide"]));
         let devices = |words: &[&str]| {
             let base = [
-                "devices", "--as", ALICE, "--to", DEVICE, "--wait", "3", "-q",
+                "devices",
+                "--as",
+                ALICE,
+                "--to",
+                DEVICE,
+                "--timeout",
+                "3",
+                "-q",
             ];
             world.noports(&[&base[..], words].concat())
         };

@@ -283,7 +283,7 @@ fn rules_may_be_records_that_change_while_it_serves() {
         let _policy = serve(&world, &["--records", "--publish-log"]);
         let log = world.log("policy");
         assert!(
-            log.contains("record=2.groups.policy.sshnp not_used="),
+            log.contains("record=2.groups.policy.sshnp not_used reason="),
             "{log}"
         );
         assert!(log.contains("ready as=@policy groups=1"), "{log}");
@@ -337,7 +337,7 @@ fn the_newer_services_records_are_rules_too() {
         let _policy = serve(&world, &["--records"]);
         let log = world.log("policy");
         assert!(
-            log.contains("record=2.client.policy.sshnp not_used="),
+            log.contains("record=2.client.policy.sshnp not_used reason="),
             "{log}"
         );
         let _daemon = daemon(&world, port, &[]);

@@ -153,7 +153,7 @@ fn what_would_not_start_is_refused_with_the_programs_own_words() {
         for (words, want) in [
             (
                 &["daemon", "--as", "@d"][..],
-                (2, "a daemon needs somebody who may use it"),
+                (2, "no manager: give at least one --manager or a --policy"),
             ),
             (
                 &["daemon", "--as", "@d", "--manager", "@m", "--nope"],

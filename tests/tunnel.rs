@@ -231,7 +231,7 @@ fn sixty_connections_at_once_three_times_over_one_session() {
         let world = World::start().await;
         let echo = answer_at_the_end().await;
         let (rendezvous, daemon) = (world.rendezvous_process(), daemon(&world, echo));
-        let mut tunnel = Tunnel::open(&world, echo, &["--timeout", "2s"]);
+        let mut tunnel = Tunnel::open(&world, echo, &["--idle-timeout", "2s"]);
         let bridges = children_of(daemon.id());
         assert_eq!(bridges.len(), 1, "one bridge for the session");
         assert_eq!(exchanges(tunnel.port, 0, 1).await, Vec::<String>::new());
@@ -393,7 +393,7 @@ fn a_kept_port_survives_what_may_pass_and_ends_with_what_may_not() {
     block_on(async {
         let mut world = World::start().await;
         let echo = answer_at_the_end().await;
-        let mut tunnel = Tunnel::open(&world, echo, &["--keep-alive", "--wait", "1"]);
+        let mut tunnel = Tunnel::open(&world, echo, &["--keep-alive", "--timeout", "1"]);
         let mut first = tunnel.connect();
         assert!(first.read(&mut [0; 1]).is_err(), "there is no device yet");
         world.rendezvous().await;
@@ -413,7 +413,7 @@ fn a_session_ends_when_nobody_comes() {
         let world = World::start().await;
         let echo = answer_at_the_end().await;
         let (_rendezvous, daemon) = (world.rendezvous_process(), daemon(&world, echo));
-        let mut tunnel = Tunnel::open(&world, echo, &["--timeout", "1s"]);
+        let mut tunnel = Tunnel::open(&world, echo, &["--idle-timeout", "1s"]);
         let mut open = tunnel.connect();
         open.write_all(b"as long as this is open").unwrap();
         // Time is the subject: twice what it may be idle. A session that ended would cut this connection.
@@ -467,9 +467,9 @@ fn misuse_is_named() {
                 "\"80\" is not [BIND:]PORT:HOST:PORT",
             ),
             (
-                &["--forward", "0:h:1", "--timeout", "soon"],
+                &["--forward", "0:h:1", "--idle-timeout", "soon"],
                 2,
-                "Error parsing option '--timeout' with value 'soon': invalid duration \"soon\": such as",
+                "--idle-timeout: invalid duration \"soon\": such as",
             ),
             (
                 &["--forward", "0:h:1", "--print", "--keep-alive"],
@@ -722,7 +722,7 @@ fn only_our_own_daemons_get_a_second_copy_of_a_request() {
     block_on(async {
         let mut world = World::start().await;
         world.rendezvous().await;
-        let tunnel = || tunnel(&world, &["-q", "--forward", "0:nas:443", "--wait", "3"]);
+        let tunnel = || tunnel(&world, &["-q", "--forward", "0:nas:443", "--timeout", "3"]);
         let ssh = || world.client(&["-q", "--stdio", "--timeout", "3"]);
         for (core, asking, copies) in [
             ("c1.0.20", tunnel(), 1),
@@ -797,7 +797,7 @@ fn devices_are_listed_for_people_and_for_scripts() {
     block_on(async {
         let world = World::start().await;
         let devices = |words: &[&str]| {
-            world.noports(&[&["devices", "--as", ALICE, "--wait", "3"], words].concat())
+            world.noports(&[&["devices", "--as", ALICE, "--timeout", "3"], words].concat())
         };
         let none = output(devices(&["-q"])).await;
         assert_eq!((none.status.code(), none.stdout), (Some(0), Vec::new()));

@@ -43,19 +43,19 @@ pub enum BadAtSign {
     #[error("an atSign needs a name, such as @alice")]
     Empty,
     /// More than one `@`.
-    #[error("more than one @ in {0:?}")]
+    #[error("invalid atSign {0:?}: it has more than one @")]
     TwoAts(String),
     /// One of ``! * ' ` ( ) ; : & = + $ , / ? # [ ] { }``.
-    #[error("a character that atSigns cannot have in {0:?}")]
+    #[error("invalid atSign {0:?}: it contains a character that is not allowed")]
     Reserved(String),
     /// White space.
-    #[error("white space in {0:?}")]
+    #[error("invalid atSign {0:?}: it contains white space")]
     WhiteSpace(String),
     /// A control character.
-    #[error("a control character in {0:?}")]
+    #[error("invalid atSign {0:?}: it contains a control character")]
     Control(String),
     /// More than [`MAX_ATSIGN`] characters.
-    #[error("an atSign has at most {MAX_ATSIGN} characters")]
+    #[error("invalid atSign: it has more than {MAX_ATSIGN} characters")]
     TooLong,
 }
 

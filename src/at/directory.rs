@@ -28,6 +28,7 @@ use crate::net::{
     line::read_line,
     tls::{Connector, TlsError},
 };
+use crate::text::duration::in_words;
 use crate::text::endpoint::Endpoint;
 
 use super::{atsign::AtSign, crypto::jitter, error::AtError};
@@ -112,7 +113,9 @@ pub async fn find(root: &Root, tls: &Connector, who: &AtSign) -> Result<Option<E
     match timeout(TOTAL, attempts(at, tls, who)).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(failure)) => Err(failure.into_error(root)),
-        Err(_) => Err(DirectoryError::Io(format!("no answer within {TOTAL:?}")).into_error(root)),
+        Err(_) => Err(
+            DirectoryError::Io(format!("no answer within {}", in_words(TOTAL))).into_error(root),
+        ),
     }
 }
 
@@ -204,7 +207,7 @@ async fn attempts(
     loop {
         match once(at, tls, who).await {
             Err(why) if why.may_pass() && attempt < ATTEMPTS => {
-                debug!("directory={at} who={who} attempt={attempt} failed");
+                debug!("directory={at} atsign={who} attempt={attempt} failed");
                 attempt += 1;
                 sleep(backoff.pause(jitter())).await;
             }
@@ -225,9 +228,12 @@ async fn once(
         .connect(&at.host, tcp, HANDSHAKE)
         .await
         .map_err(DirectoryError::Tls)?;
-    timeout(ANSWER, ask(stream, who))
-        .await
-        .unwrap_or_else(|_| Err(DirectoryError::Io(format!("no answer within {ANSWER:?}"))))
+    timeout(ANSWER, ask(stream, who)).await.unwrap_or_else(|_| {
+        Err(DirectoryError::Io(format!(
+            "no answer within {}",
+            in_words(ANSWER)
+        )))
+    })
 }
 
 /// Question and answer on a fresh connection.

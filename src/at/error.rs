@@ -10,6 +10,7 @@ use crate::{
         fault::{Code, Fault},
     },
     net::tls::TlsError,
+    text::duration::in_words,
 };
 
 /// What can go wrong, by whose fault it is.
@@ -35,9 +36,9 @@ pub enum AtError {
     Lost { who: AtSign, why: String },
     #[error("the atServer refused: {0}")]
     Refused(Fault),
-    #[error("the atServer did not answer within {0:?}")]
+    #[error("the atServer did not answer within {}", in_words(*.0))]
     Silent(Duration),
-    #[error("no key of {0} can be had now: {1}")]
+    #[error("no key of {0} is available now: {1}")]
     NoKeyNow(AtSign, &'static str),
     #[error("{0}'s atServer does not let us in")]
     ShutOut(AtSign),
@@ -58,10 +59,10 @@ impl AtError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Directory { .. } => {
-                "is there a network, and is outbound TCP to that port allowed?"
+                "is there a network, and is outbound TCP to that port allowed? --root or NOPORTS_ROOT names another atDirectory, such as your own"
             }
             Self::Unknown { .. } => {
-                "is the atSign spelt right, and does it belong to this directory?"
+                "is the atSign spelled right, and is it in this atDirectory? --root names another"
             }
             Self::Unreachable { .. } => {
                 "is outbound TCP to that port allowed from here? a new atServer may need a few minutes"
@@ -72,10 +73,10 @@ impl AtError {
                 "does the directory point to the right atServer?"
             }
             Self::Refused(fault) if fault.code == Some(Code::Unauthorized) => {
-                "do these keys include the namespace? an enrolment for it may be needed"
+                "do these keys cover the namespace? an enrolment for it may be needed"
             }
             Self::Lost { .. } | Self::Silent(_) => {
-                "try again; if it stays like this, look at the network"
+                "try again; if it fails again, check the network"
             }
             Self::NoKeyNow(..) => "try again in a minute",
             Self::ShutOut(_) => "its owner may have blocked our atSign, or allowed others only",
@@ -147,7 +148,7 @@ fn login_hint(fault: &Fault) -> Option<&'static str> {
         }
         Code::EnrollmentPending => "approve the enrolment on a device that has keys",
         Code::EnrollmentRevoked => {
-            "these keys were revoked: noports enroll unrevoke on a device with keys gives them back"
+            "these keys were revoked; on a device with keys, noports enroll unrevoke restores them"
         }
         Code::EnrollmentDenied | Code::EnrollmentExpired => "enrol this device again",
         Code::KeyNotFound => "the atSign has been activated already, or it has not been prepared",

@@ -60,7 +60,7 @@ pub enum KeyFileError {
     PassPhrase,
     #[error("the pass phrase does not open the key file")]
     WrongPhrase,
-    #[error("the key file's pass phrase is used in a way this program does not know: {0:?}")]
+    #[error("the key file's pass phrase is used in a way that this program does not know: {0:?}")]
     Hashing(String),
 }
 

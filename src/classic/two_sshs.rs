@@ -26,6 +26,7 @@ use crate::{
     np::ids::SessionId,
     secret::Secret,
     sys::ssh::{HostKeyAlias, UserName},
+    text::duration::in_words,
     text::endpoint::Endpoint,
 };
 
@@ -123,7 +124,7 @@ impl Carrier<'_> {
         let listening = stderr.map(|stderr| task::spawn(listen(stderr, Arc::clone(&said))));
         let ended = timeout(STANDS, child.status()).await;
         let status = ended
-            .map_err(|_| failed(format!("did not stand within {STANDS:?}")))?
+            .map_err(|_| failed(format!("was not ready within {}", in_words(STANDS))))?
             .map_err(|error: io::Error| failed(format!("was lost: {error}")))?;
         if status.success() {
             return Ok(());

@@ -165,7 +165,7 @@ const OF_A_LIST: &[&str] = &[
     "--to",
     "--keys",
     "--root",
-    "--wait",
+    "--timeout",
     "--quiet",
     "--verbose",
 ];
@@ -245,8 +245,17 @@ pub fn understand(link: &str, words: &[&str]) -> Result<Meaning, Failure> {
     program(link, words).meaning(link, words, &around)
 }
 
-/// Our flag for a classic one of the same program: `-f` of `sshnp` is `--as` of `client`.
+/// Flags of ours that had another name: program, then, now.
+const RENAMED: &[(&str, &str, &str)] = &[
+    ("tunnel", "--wait", "--timeout"),
+    ("devices", "--wait", "--timeout"),
+];
+
+/// Our flag for a classic one of the same program, or for one that we have renamed: `-f` of `sshnp` is `--as` of `client`.
 pub fn ours(program: &str, word: &str) -> Option<&'static str> {
+    if let Some(row) = RENAMED.iter().find(|row| (row.0, row.1) == (program, word)) {
+        return Some(row.2);
+    }
     let program = PROGRAMS.iter().find(|classic| classic.ours == program)?;
     let rows = program.tables.iter().flat_map(|table| table.iter());
     let name = word.trim_start_matches('-');

@@ -6,7 +6,7 @@
 //! A flag that argh hides is one for older peers; the common ones are those of
 //! [`with_account`](super::with_account).
 
-use argh::{FlagInfo, Optionality};
+use argh::{FlagInfo, Optionality, PositionalInfo};
 
 use super::grammar::{Grammar, repeats, value_of};
 
@@ -30,14 +30,18 @@ const COMMON: [&str; 9] = [
 /// The whole text, without a line end at its end.
 pub fn text(grammar: &Grammar, more: &str) -> String {
     // argh joins all lines of a comment.
-    let mut text = wrapped(&one_line(grammar.about()), 0, 0) + "\n";
-    for example in grammar.examples() {
-        text += &format!("  {example}\n");
+    let mut text = wrapped(&one_line(grammar.about()), 0, 0);
+    let examples: String = grammar
+        .examples()
+        .map(|example| format!("  {example}\n"))
+        .collect();
+    if !examples.is_empty() {
+        text += &format!("\n{examples}");
     }
     text += &format!("\nUsage: {}\n", wrapped(&usage(grammar), 7, 7).trim());
     let arguments = grammar
         .positionals()
-        .filter(|row| !row.description.is_empty());
+        .filter(|row| !row.description.is_empty() && !is_word(grammar, row));
     text += &section(
         "Arguments",
         arguments.map(|row| (row.name.to_owned(), row.description.to_owned())),
@@ -45,7 +49,7 @@ pub fn text(grammar: &Grammar, more: &str) -> String {
     let words = grammar.words().iter();
     text += &section(
         "Words",
-        words.map(|(word, about)| ((*word).to_owned(), one_line(about))),
+        words.map(|(word, about)| ((*word).to_owned(), summary(about))),
     );
     let is_common = |flag: &&FlagInfo<'static>| COMMON.contains(&flag.long);
     let daily = grammar
@@ -78,7 +82,8 @@ pub fn text(grammar: &Grammar, more: &str) -> String {
 pub fn usage(grammar: &Grammar) -> String {
     let mut usage = grammar.name.clone();
     if !grammar.words().is_empty() {
-        usage += if grammar.needs_word() {
+        let own = grammar.positionals().any(|row| is_word(grammar, row));
+        usage += if grammar.needs_word() || own {
             " WORD"
         } else {
             " [WORD]"
@@ -93,7 +98,10 @@ pub fn usage(grammar: &Grammar) -> String {
         }
     }
     usage += " [flags]";
-    for argument in grammar.positionals().filter(|row| !row.hidden) {
+    let arguments = grammar
+        .positionals()
+        .filter(|row| !row.hidden && !is_word(grammar, row));
+    for argument in arguments {
         let name = argument.name;
         usage += &match argument.optionality {
             Optionality::Required => format!(" <{name}>"),
@@ -103,6 +111,20 @@ pub fn usage(grammar: &Grammar) -> String {
         };
     }
     usage
+}
+
+/// Whether this argument is one of the words, which are told by themselves.
+fn is_word(grammar: &Grammar, argument: &PositionalInfo<'static>) -> bool {
+    argument.name == "word" && !grammar.words().is_empty()
+}
+
+/// The first sentence of what a word is for, as a line of a list: small letter, no full stop.
+fn summary(about: &str) -> String {
+    let about = one_line(about);
+    let first = about.split_once(". ").map_or(&*about, |(first, _)| first);
+    let mut letters = first.trim_end_matches('.').chars();
+    let initial = letters.next().map(|letter| letter.to_lowercase());
+    initial.into_iter().flatten().chain(letters).collect()
 }
 
 /// `-q, --quiet` or `--ca <file>`, and what it is.

@@ -50,11 +50,13 @@ impl KeyStoreError {
     /// What to try next.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NotFound(_) => "noports activate @you; or name another file: --keys FILE",
+            Self::NotFound(_) => {
+                "for the first keys of an atSign: noports activate @you; for one more device: noports enroll @you; another file: --keys FILE"
+            }
             Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
             Self::Content { source, .. } => source.hint(),
             Self::Unwritable { .. } => "is the folder writable, and is there space left?",
-            Self::Several { .. } => "say which: --as @you",
+            Self::Several { .. } => "choose one: --as @alice",
         }
     }
 }

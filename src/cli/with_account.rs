@@ -27,22 +27,22 @@ macro_rules! with_account {
         $(#[$about])*
         pub(crate) struct $name {
             $($own)*
-            /// the atDirectory (or NOPORTS_ROOT; default: root.atsign.org:64)
-            #[argh(option, arg_name = "host[:port]")]
+            /// atDirectory (or NOPORTS_ROOT; default: root.atsign.org:64)
+            #[argh(option, arg_name = "host:port")]
             root: Option<String>,
-            /// trust one more certificate authority, a PEM file; repeat it (or NOPORTS_CA)
+            /// trust this certificate authority too: a PEM file (or NOPORTS_CA)
             #[argh(option, arg_name = "file")]
             ca: Vec<String>,
-            /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-            #[argh(option)]
+            /// key file, or folder of key files (or NOPORTS_KEYS; default: ~/.atsign/keys)
+            #[argh(option, arg_name = "file")]
             keys: Option<String>,
-            /// file with the pass phrase of a protected key file (or NOPORTS_PASSPHRASE)
+            /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
             #[argh(option, arg_name = "file")]
             passphrase_file: Option<std::path::PathBuf>,
-            /// say nothing on stderr but errors
+            /// print nothing on stderr but errors
             #[argh(switch, short = 'q')]
             quiet: bool,
-            /// log more; may be repeated
+            /// log more to stderr; -vv logs still more
             #[argh(switch, short = 'v')]
             verbose: u8,
         }

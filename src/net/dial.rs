@@ -23,6 +23,7 @@ use async_std::{
 };
 use futures_lite::future::or;
 
+use crate::text::duration::in_words;
 use crate::text::endpoint::Endpoint;
 
 /// Connects to the first address that answers, trying the next one after a short head start. No delay, keep-alive on.
@@ -33,7 +34,7 @@ use crate::text::endpoint::Endpoint;
 pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
     let connected = async { race(resolve(to).await?, to).await };
     let Ok(outcome) = timeout(within, connected).await else {
-        let text = format!("no answer from {to} within {within:?}");
+        let text = format!("no answer from {to} within {}", in_words(within));
         return Err(io::Error::new(io::ErrorKind::TimedOut, text));
     };
     let tcp = outcome?;

@@ -5,6 +5,7 @@
 //!   '─ line ─'       '─ kept ─'     what a peer sends right behind its line belongs to whoever reads next
 //! ```
 
+use crate::text::duration::in_words;
 use std::{io, time::Duration};
 
 use async_std::future::timeout;
@@ -16,7 +17,7 @@ use futures_lite::{AsyncRead, AsyncReadExt};
 pub enum LineError {
     #[error("no line end within {0} bytes")]
     TooLong(usize),
-    #[error("no line within {0:?}")]
+    #[error("no line within {}", in_words(*.0))]
     TimedOut(Duration),
     #[error("the connection ended before the line did")]
     Ended,

@@ -13,8 +13,8 @@ use std::{
 
 use async_std::{future::timeout, net::TcpStream};
 use rustls::{
-    Certificate, CertificateError, ClientConfig, OwnedTrustAnchor, PrivateKey, RootCertStore,
-    ServerConfig,
+    AlertDescription, Certificate, CertificateError, ClientConfig, OwnedTrustAnchor, PrivateKey,
+    RootCertStore, ServerConfig,
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -82,9 +82,11 @@ impl TlsError {
                 CertificateError::Expired | CertificateError::NotValidYet => {
                     return Self::Expired { name };
                 }
-                other => format!("the certificate is not acceptable ({other:?})"),
+                other => format!("the certificate is not acceptable: {}", unfit(other)),
             },
-            Some(rustls::Error::AlertReceived(alert)) => format!("the other end said {alert:?}"),
+            Some(rustls::Error::AlertReceived(alert)) => {
+                format!("the other end ended the handshake: {}", ended_by(*alert))
+            }
             Some(rustls::Error::InvalidMessage(_)) => "the other end does not speak TLS".to_owned(),
             Some(other) => other.to_string(),
             None if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -400,6 +402,35 @@ impl ResolvesServerCert for HelloRecorder {
         }
         self.inner.resolve(hello)
     }
+}
+
+/// Why a certificate is refused, where that has no error of its own.
+fn unfit(error: &CertificateError) -> &'static str {
+    match error {
+        CertificateError::BadEncoding => "it cannot be read",
+        CertificateError::Revoked => "it has been revoked",
+        CertificateError::InvalidPurpose => "it is not for a server",
+        CertificateError::UnhandledCriticalExtension => {
+            "it has an extension that is not known here"
+        }
+        _ => "it does not pass the checks",
+    }
+}
+
+/// What a TLS alert of the other end means.
+fn ended_by(alert: AlertDescription) -> String {
+    let words = match alert {
+        AlertDescription::HandshakeFailure => "it shares no cipher with this program",
+        AlertDescription::ProtocolVersion => "it wants another version of TLS",
+        AlertDescription::UnrecognisedName => "it does not serve this name",
+        AlertDescription::UnknownCA => "it does not know the authority of our certificate",
+        AlertDescription::BadCertificate => "it does not accept our certificate",
+        AlertDescription::CertificateRequired => "it wants a certificate of ours",
+        AlertDescription::AccessDenied => "it denies access",
+        AlertDescription::InternalError => "it has failed inside",
+        other => return format!("TLS alert {}", other.get_u8()),
+    };
+    words.to_owned()
 }
 
 #[cfg(test)]

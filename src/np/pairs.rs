@@ -37,6 +37,15 @@ pub enum Dialer {
     Daemon,
 }
 
+impl std::fmt::Display for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Daemon => "daemon",
+        })
+    }
+}
+
 /// The sockets of one session that wait.
 #[derive(Debug)]
 pub struct Pairs<S> {

@@ -62,6 +62,15 @@ pub enum Side {
     Device,
 }
 
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Device => "device",
+        })
+    }
+}
+
 /// Key and first counter block of one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamKey {

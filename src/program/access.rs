@@ -37,12 +37,15 @@ use crate::{
 mod clear;
 
 with_account! {
-    /// Say whom the atServer of your atSign lets in.
+    /// Decide whom the atServer of your atSign lets in.
+    ///
+    /// Whoever is not let in can send nothing and read nothing, so no request of theirs reaches a daemon.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
-        example = "{command_name} allow @device @alice @bob",
-        example = "{command_name} show @device",
-        note = "Whoever is not let in can send nothing and read nothing; no request of theirs\n  reaches a daemon. Allow everybody a program deals with: for a daemon its\n  managers, its policy and the rendezvous, which looks up its public key; for a\n  client its devices and rendezvous; for a rendezvous clients and devices.",
+        example = "noports access show @kitchen",
+        example = "noports access allow @kitchen @alice @rv_eu",
+        example = "noports access block @kitchen @eve",
+        note = "Allow everybody a program deals with: for a daemon its managers, its policy and\nthe rendezvous, which looks up its public key; for a client its devices and\nrendezvous; for a rendezvous clients and devices.",
         error_code(1, "failed, or the atServer knows no such list"),
         error_code(2, "the command line was wrong"),
         error_code(3, "the key file is missing or cannot be used"),
@@ -58,10 +61,10 @@ with_account! {
         /// your atSign
         #[argh(positional)]
         atsign: String,
-        /// the others
+        /// atSigns to add or remove
         #[argh(positional)]
         others: Vec<String>,
-        /// print the lists as one line of JSON
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
     }
@@ -80,20 +83,20 @@ const CLEAR: &str = "clear";
 
 /// What is done with the lists.
 pub(super) const WORDS: &[Word] = &[
-    word::<Args>("show", "tell both lists"),
+    word::<Args>("show", "print both lists"),
     word::<Args>(
         "allow",
-        "add to the allow list: once it is not empty, nobody else gets in",
+        "add to the allow list; once it is not empty, nobody else gets in",
     ),
-    word::<Args>("disallow", "take from it"),
+    word::<Args>("disallow", "remove from the allow list"),
     word::<Args>(
         "block",
-        "add to the block list, which always wins, and remove what they have sent",
+        "add to the block list, which always wins, and remove what they sent",
     ),
-    word::<Args>("unblock", "take from it"),
+    word::<Args>("unblock", "remove from the block list"),
     word::<Args>(
         CLEAR,
-        "remove what they have sent and is still kept; without names what everybody else has",
+        "remove what these atSigns have sent; without any: what all others have sent",
     ),
 ];
 

@@ -48,13 +48,15 @@ mod secret;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-/// Make the first keys of an atSign, with the one-time secret its atServer was given.
+/// Make the first keys of an atSign, with its one-time activation secret.
 ///
-/// The secret is read from --secret-file, else from the environment variable NOPORTS_SECRET, else
-/// from stdin. The key file's path is printed on stdout.
+/// The secret is read from --secret-file, else from the environment variable NOPORTS_SECRET, else from stdin. The path
+/// of the new key file is printed on stdout. Run the same command again to resume.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
-    example = "{command_name} @alice --secret-file secret --root localhost:6400 --ca ca.pem",
+    example = "{command_name} @alice",
+    example = "{command_name} @alice --secret-file secret.txt",
+    example = "{command_name} @alice --root localhost:6400 --ca ca.pem",
     error_code(1, "failed, or activated already"),
     error_code(2, "the command line was wrong"),
     error_code(3, "a key file is in the way, or cannot be written"),
@@ -67,28 +69,28 @@ pub(crate) struct Args {
     /// the atSign to activate
     #[argh(positional)]
     atsign: String,
-    /// file with the one-time secret
+    /// file with the activation secret (or NOPORTS_SECRET, or stdin)
     #[argh(option, arg_name = "file")]
     secret_file: Option<PathBuf>,
-    /// file with a pass phrase to protect the new key file with (or NOPORTS_PASSPHRASE)
+    /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
     #[argh(option, arg_name = "file")]
     passphrase_file: Option<PathBuf>,
-    /// where to write the keys (default: ~/.atsign/keys/@you_key.atKeys)
+    /// key file to write, or its folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option, arg_name = "file")]
     keys: Option<PathBuf>,
-    /// the atDirectory (default: root.atsign.org:64)
-    #[argh(option, arg_name = "host[:port]")]
+    /// atDirectory (or NOPORTS_ROOT; default: root.atsign.org:64)
+    #[argh(option, arg_name = "host:port")]
     root: Option<String>,
-    /// trust this authority too (PEM file; may be given several times)
+    /// trust this certificate authority too: a PEM file (or NOPORTS_CA)
     #[argh(option, arg_name = "file")]
     ca: Vec<String>,
-    /// print the result as one line of JSON
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
-    /// no progress on stderr
+    /// print nothing on stderr but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
-    /// log more; may be repeated
+    /// log more to stderr; -vv logs still more
     #[argh(switch, short = 'v')]
     verbose: u8,
 }

@@ -31,11 +31,12 @@ mod folder;
 mod keep;
 mod serve;
 
-/// Host atSigns: an atDirectory and one atServer for each of them.
+/// Host atSigns yourself: one atDirectory, and one atServer for each atSign.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
-    example = "{command_name} serve --data atserver --port 6400",
-    example = "{command_name} add @alice --data atserver",
+    example = "{command_name} serve --port 6400",
+    example = "{command_name} add @alice",
+    example = "{command_name} install --host at.example.org",
     error_code(1, "failed"),
     error_code(2, "the command line was wrong"),
     error_code(4, "status: no server is running")

@@ -30,8 +30,7 @@ use crate::{
         Secrets, run,
     },
     sys::{log as logging, out, process, signal::IgnoreHangUp},
-    text::duration::seconds,
-    text::endpoint::Endpoint,
+    text::{duration::seconds, endpoint::Endpoint, port::port_or_any},
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
@@ -87,11 +86,7 @@ fn serve(plan: Plan) -> ExitCode {
     let side = plan.far.side;
     match block_on(run(plan, || out::note(STARTED))) {
         Ok(carried) => {
-            log::info!(
-                "side={side:?} ended up={} down={}",
-                carried.up,
-                carried.down
-            );
+            log::info!("side={side} ended up={} down={}", carried.up, carried.down);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -152,26 +147,33 @@ fn classic(words: &[&str]) -> Option<Vec<String>> {
     Some(plain)
 }
 
-/// carries one session between a local stream and a rendezvous
+/// Carry one session between a local stream and a rendezvous.
+///
+/// Client and daemon start it; nobody has to type it.
 #[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    example = "{command_name} --host rv.example.org --port 40001 --local-port 22",
+    example = "{command_name} --host rv.example.org --port 40001 --stdio",
+    example = "{command_name} --host rv.example.org --port 40001 --bind-local-port --local-port 0"
+)]
 pub(crate) struct Args {
     /// host of the rendezvous
     #[argh(option, short = 'h', arg_name = "host")]
     host: String,
     /// port of the rendezvous
-    #[argh(option, short = 'p', arg_name = "port")]
+    #[argh(option, short = 'p', arg_name = "port", from_str_fn(port_or_any))]
     port: u16,
-    /// host of the local service (localhost)
+    /// host of the local service (default: localhost)
     #[argh(option, default = "String::from(\"localhost\")", arg_name = "host")]
     local_host: String,
-    /// port of the local service, or with --bind-local-port the port to listen on (22)
-    #[argh(option, default = "22", arg_name = "port")]
+    /// port of the local service; with --bind-local-port: port to listen on (default: 22)
+    #[argh(option, default = "22", arg_name = "port", from_str_fn(port_or_any))]
     local_port: u16,
-    /// how long to wait for the first local connection; with --multi, to stand without one (60s)
+    /// how long to wait for the first local connection; with --multi: idle timeout (default: 60s)
     #[argh(
         option,
         default = "TIMEOUT",
-        arg_name = "seconds",
+        arg_name = "duration",
         from_str_fn(seconds)
     )]
     timeout: Duration,
@@ -181,39 +183,39 @@ pub(crate) struct Args {
     /// use stdin and stdout instead of a local socket
     #[argh(switch)]
     stdio: bool,
-    /// begin with the admission line from RV_AUTH
+    /// begin with the line from RV_AUTH, which logs in at the rendezvous
     #[argh(switch)]
     rv_auth: bool,
-    /// encrypt with the keys from RV_AES_C2D, RV_IV_C2D, RV_AES_D2C, RV_IV_D2C or from RV_AES, RV_IV
+    /// encrypt with the keys in RV_AES_C2D, RV_IV_C2D, RV_AES_D2C and RV_IV_D2C, or in RV_AES and RV_IV
     #[argh(switch)]
     rv_e2ee: bool,
-    /// carry as many connections as come
+    /// carry any number of connections
     #[argh(switch)]
     multi: bool,
-    /// with --multi --bind-local-port: time between signs of life, for devices that know them (0: none)
+    /// with --multi --bind-local-port: time between heartbeats, for devices that know them (default: 0, none)
     #[argh(
         option,
         default = "Duration::ZERO",
-        arg_name = "seconds",
+        arg_name = "duration",
         from_str_fn(seconds)
     )]
     heartbeat: Duration,
-    /// with --multi --bind-local-port: milliseconds between two connections, for old devices (0)
+    /// with --multi --bind-local-port: milliseconds between two connections, for old devices (default: 0)
     #[argh(option, default = "0", arg_name = "milliseconds")]
     pace: u64,
-    /// with --multi --bind-local-port: announce connections without a line's end, for devices that want none
+    /// with --multi --bind-local-port: announce connections without a line end, for devices that want none
     #[argh(switch)]
     unended: bool,
-    /// with --bind-local-port: address to listen on (127.0.0.1)
+    /// with --bind-local-port: address to listen on (default: 127.0.0.1)
     #[argh(option, arg_name = "address")]
     bind_address: Option<IpAddr>,
     /// read the secrets from one JSON line on stdin: auth, aesC2D, ivC2D, aesD2C, ivD2C, side
     #[argh(switch)]
     secrets_on_stdin: bool,
-    /// say more on stderr; twice for still more
+    /// log more to stderr; -v -v logs still more
     #[argh(switch, short = 'v')]
     verbose: i32,
-    /// say nothing but errors
+    /// print nothing on stderr but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
 }

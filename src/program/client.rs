@@ -49,8 +49,11 @@ use crate::{
         launch::LocalAddress,
     },
     sys::{self, signal, ssh::UserName},
-    text::duration::seconds,
-    text::endpoint::Endpoint,
+    text::{
+        duration::seconds,
+        endpoint::Endpoint,
+        port::{port, port_or_any},
+    },
 };
 
 use login::{SshPath, check_words, find_ssh, free_port, in_background, print, shell, stdio};
@@ -58,73 +61,87 @@ use login::{SshPath, check_words, find_ssh, free_port, in_background, print, she
 mod login;
 
 with_account! {
-    /// Opens an ssh session to a device that has no open port.
+    /// Open an ssh session to a device that has no open port.
+    ///
+    /// Your machine and the device both connect outward to a rendezvous, which relays what they encrypt end to end. Then ssh
+    /// runs as usual, with your own ssh keys.
     #[derive(FromArgs, ArgsInfo)]
+    #[argh(
+        example = "{command_name} --to @kitchen --device pi --via @rv_eu",
+        example = "{command_name} --to @kitchen --device pi --via @rv_eu --print",
+        example = "{command_name} --to @kitchen --device pi --via @rv_eu -- -L 8080:nas:80"
+    )]
     struct Args {
         /// the device's atSign
-        #[argh(option)]
+        #[argh(option, arg_name = "atsign")]
         to: String,
         /// which device of that atSign (default: "default")
-        #[argh(option)]
+        #[argh(option, arg_name = "name")]
         device: Option<String>,
         /// the rendezvous' atSign (or NOPORTS_VIA)
-        #[argh(option)]
+        #[argh(option, arg_name = "atsign")]
         via: Option<String>,
-        /// your atSign (default: the only one with keys here)
-        #[argh(option, long = "as")]
+        /// your atSign (or NOPORTS_AS; default: the only one with keys here)
+        #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
-        /// user name on the device (default: the one its daemon tells)
-        #[argh(option)]
+        /// user name on the device (default: the name its daemon publishes)
+        #[argh(option, arg_name = "name")]
         user: Option<String>,
         /// private key file for ssh
-        #[argh(option)]
+        #[argh(option, arg_name = "file")]
         identity: Option<String>,
-        /// be the session: stdin and stdout, for ssh's ProxyCommand; opens no port
+        /// add this ssh public key to authorized_keys on the device, permanently; its daemon must accept keys
+        #[argh(option, arg_name = "file")]
+        send_key: Option<PathBuf>,
+        /// carry the session on stdin and stdout, for ssh's ProxyCommand; open no port
         #[argh(switch)]
         stdio: bool,
-        /// print the ssh command, leave the port open in the background, and return
+        /// print the ssh command, keep its port open in the background, and return
         #[argh(switch)]
         print: bool,
-        /// how long to wait for each answer (default: 20s)
-        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
-        timeout: Duration,
-        /// loopback port for ssh (default: any free one)
-        #[argh(option, default = "0")]
+        /// local port for ssh to connect to (default: any free one)
+        #[argh(option, arg_name = "port", default = "0", from_str_fn(port_or_any))]
         local_port: u16,
-        /// ask the device to let this ssh public key in, for good
-        #[argh(option)]
-        send_key: Option<PathBuf>,
-        /// do not encrypt at the ends what passes the rendezvous; ssh still does (for daemons before 5.0)
-        #[argh(switch)]
+        /// how long to wait for each answer (default: 20s)
+        #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(seconds))]
+        timeout: Duration,
+        /// turn off end-to-end encryption of the relayed stream; ssh still encrypts (daemons before 5.0)
+        #[argh(switch, hidden_help)]
         no_encrypt: bool,
-        /// do not log in at the rendezvous (for those before 5.0)
-        #[argh(switch)]
+        /// do not log in at the rendezvous (rendezvous before 5.0)
+        #[argh(switch, hidden_help)]
         no_admit_client: bool,
-        /// the device is not to log in at the rendezvous (for daemons before 5.0)
-        #[argh(switch)]
+        /// let the device connect to the rendezvous without logging in (daemons before 5.0)
+        #[argh(switch, hidden_help)]
         no_admit_device: bool,
-        /// let the device log in here by ssh, for a moment (for daemons before 4.0); needs an sshd here
-        #[argh(switch)]
+        /// let the device log in to an sshd on this machine for the session (daemons before 4.0)
+        #[argh(switch, hidden_help)]
         legacy_daemon: bool,
-        /// port of the sshd here, with --legacy-daemon (default: 22)
-        #[argh(option, default = "22")]
+        /// with --legacy-daemon: port of the sshd on this machine (default: 22)
+        #[argh(option, arg_name = "port", default = "22", from_str_fn(port), hidden_help)]
         local_sshd_port: u16,
-        /// port of the device's sshd, where one ssh carries another (default: 22)
-        #[argh(option, default = "22")]
+        /// where an outer ssh carries the session: port of the device's sshd (default: 22)
+        #[argh(option, arg_name = "port", default = "22", from_str_fn(port), hidden_help)]
         remote_sshd_port: u16,
-        /// user name on the device for the ssh that carries the other (default: the same)
-        #[argh(option)]
+        /// user name on the device for the outer ssh (default: the same as for the inner one)
+        #[argh(option, arg_name = "name", hidden_help)]
         tunnel_user: Option<String>,
-        /// let the ssh that carries the other do the forwardings behind --
-        #[argh(switch)]
+        /// apply the forwardings given after -- to the outer ssh
+        #[argh(switch, hidden_help)]
         add_forwards_to_tunnel: bool,
-        /// how long ssh waits for the next user of what it carries (default: 15s)
-        #[argh(option, default = "two_sshs::IDLE", from_str_fn(seconds))]
+        /// how long the outer ssh may stay idle (default: 15s)
+        #[argh(
+            option,
+            arg_name = "duration",
+            default = "two_sshs::IDLE",
+            from_str_fn(seconds),
+            hidden_help
+        )]
         idle_timeout: Duration,
-        /// say on stdout, as one JSON line, what was opened or why not
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
-        /// arguments for ssh, behind --
+        /// options for ssh, and a command to run on the device
         #[argh(positional, greedy)]
         ssh: Vec<String>,
     }

@@ -45,10 +45,13 @@ const ME: &str = "@alice";
 const DEVICE: &str = "@device";
 const RENDEZVOUS: &str = "@rendezvous";
 
-/// Shows the whole story on this machine: own atServer, device, client, ssh.
+/// Show all of it on this machine: an atServer, a rendezvous, a device, a client, ssh.
+///
+/// Takes a few seconds, listens on loopback only, and cleans up.
 #[derive(FromArgs, ArgsInfo)]
+#[argh(example = "{command_name}", example = "{command_name} --keep")]
 pub(crate) struct Args {
-    /// leave the world running afterwards, and print commands to try
+    /// leave everything running afterwards, and print commands to try
     #[argh(switch)]
     keep: bool,
 }
@@ -63,7 +66,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
         let keep = args.keep;
         let ended = async {
             let stop = signal::stop().await.map_err(failed("no signals"))?;
-            let end = format!("ended by a signal ({stop:?}); everything has been cleaned up");
+            let end = format!("ended by {stop}; everything has been cleaned up");
             // Whoever kept the world ends it this way.
             if !keep {
                 return Err(Failure::plain(end));
@@ -144,7 +147,13 @@ fn what_was_open(daemon: u32, service: &Service) -> String {
         Ok(ports) if ports.is_empty() => {
             "The daemon listens on nothing: not on this network, not on loopback.".to_owned()
         }
-        Ok(ports) => format!("The daemon listens on {ports:?} (it should not)."),
+        Ok(ports) => {
+            let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+            format!(
+                "The daemon listens on {} (it should not).",
+                ports.join(", ")
+            )
+        }
         Err(why) => format!("What the daemon listens on could not be read here: {why}."),
     };
     format!(

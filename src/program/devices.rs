@@ -47,7 +47,7 @@ use show::{classic_list, table};
 
 mod show;
 
-/// Longest wait for all devices together, in seconds, unless --wait says otherwise.
+/// Longest wait for all devices together, unless --timeout says otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most devices that are looked at.
 const MAX_DEVICES: usize = 1000;
@@ -55,22 +55,29 @@ const MAX_DEVICES: usize = 1000;
 const AT_ONCE: usize = 16;
 
 with_account! {
-    /// Lists the devices you may use, and which of them answer.
+    /// List the devices you may use, and show which of them answer.
+    ///
+    /// Devices that hide are only found by name: --device.
     #[derive(FromArgs, ArgsInfo)]
+    #[argh(
+        example = "{command_name}",
+        example = "{command_name} --to @kitchen",
+        example = "{command_name} --to @kitchen --device pi --json"
+    )]
     struct Args {
-        /// only the devices of this atSign (default: all that have told you about themselves)
-        #[argh(option)]
+        /// only devices of this atSign (default: all that have announced themselves to you)
+        #[argh(option, arg_name = "atsign")]
         to: Option<String>,
-        /// also ask the device of this name, which may be hidden (with --to; repeat it)
-        #[argh(option)]
+        /// with --to: also ask the device of this name, which may be hidden
+        #[argh(option, arg_name = "name")]
         device: Vec<String>,
-        /// your atSign (default: the only one with keys here)
-        #[argh(option, long = "as")]
+        /// your atSign (or NOPORTS_AS; default: the only one with keys here)
+        #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
-        /// how long to wait for their answers (default: 10s)
-        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
-        wait: Duration,
-        /// one JSON line for each device, instead of the table
+        /// how long to wait for answers (default: 10s)
+        #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(seconds))]
+        timeout: Duration,
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
     }
@@ -106,7 +113,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     };
     let named = named(to.as_ref(), &devices)?;
     let (network, keys) = args.account().load(console, args.as_.as_deref())?;
-    let patience = args.wait.clamp(ask::LEAST_PATIENCE, ask::MOST_PATIENCE);
+    let patience = args.timeout.clamp(ask::LEAST_PATIENCE, ask::MOST_PATIENCE);
     let mut progress = console.progress(args.quiet);
 
     progress.begin(format!("logging in as {}", keys.atsign));
@@ -120,10 +127,13 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     names.extend(named);
     names.sort();
     names.dedup();
-    progress.begin(format!("asking {} devices", names.len()));
+    progress.begin(match names.len() {
+        1 => "asking 1 device".to_owned(),
+        count => format!("asking {count} devices"),
+    });
     let (devices, failures) = ask(&at, inbox, names, patience).await;
     let active = devices.iter().filter(|device| device.active).count();
-    progress.done(format!("{active} of {} devices answer", devices.len()));
+    progress.done(format!("{active} of {} devices answered", devices.len()));
     if console.is_classic() {
         cli::print_err(&classic_list(&devices, to.is_some()));
     } else if !devices.is_empty() {

@@ -40,13 +40,13 @@ pub(crate) use ask::Args as AskArgs;
 pub(super) const WORDS: &[Word] = &[
     word::<codes::Args>("otp", "make a code for one request"),
     word::<codes::Args>("spp", "set a code for many requests"),
-    word::<decide::Args>("list", "show enrolments"),
-    word::<decide::Args>("approve", "show what a device asks for, and grant it"),
-    word::<decide::Args>("auto", "wait for requests, and approve those that fit"),
+    word::<decide::Args>("list", "list enrolments"),
+    word::<decide::Args>("approve", "show what a device asks for, and approve it"),
+    word::<decide::Args>("auto", "wait for requests, and approve those that match"),
     word::<decide::Args>("deny", "refuse a request"),
-    word::<decide::Args>("revoke", "take an enrolment back"),
-    word::<decide::Args>("unrevoke", "give it back"),
-    word::<decide::Args>("delete", "forget a denied or revoked one"),
+    word::<decide::Args>("revoke", "withdraw an enrolment: its keys stop working"),
+    word::<decide::Args>("unrevoke", "restore a revoked enrolment"),
+    word::<decide::Args>("delete", "delete a denied or revoked enrolment"),
 ];
 
 /// Runs the program; `args` without its name.

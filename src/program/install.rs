@@ -56,57 +56,63 @@ const VERIFY: [(&str, Verify); 4] = [
 
 /// Install this program as a service, and start it.
 ///
-/// All other flags are the program's own and are what it will be started with; they are tried before anything is
+/// All other flags are the program's own, and the service is started with them; they are tried before anything is
 /// changed. As root it becomes a service of the machine, else one of your own.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
-    example = "{command_name} --as @device --manager @me",
-    example = "{command_name} --as @device --manager @me --dry-run",
+    example = "noports daemon install --as @kitchen --device pi --manager @alice",
+    example = "noports rendezvous install --as @rv_eu --host rv.example.org --dry-run",
+    example = "noports atserver install --host at.example.org --print",
     error_code(4, "it is installed and runs, but is not connected yet")
 )]
 pub(crate) struct Args {
-    /// user to run as (default: who owns the keys that are named, else who called sudo)
+    /// user to run as (default: owner of the keys that are named, else who called sudo)
     #[argh(option, arg_name = "user")]
     run_as: Option<String>,
-    /// systemd, systemd-user, openrc, procd, launchd, launchd-user or cron (default: what is here)
+    /// systemd, systemd-user, openrc, procd, launchd, launchd-user or cron (default: what runs here)
     #[argh(option, arg_name = "kind")]
     init: Option<String>,
-    /// one more service of this program, under this name
+    /// install one more service of this program, under this name
     #[argh(option, arg_name = "name")]
     instance: Option<String>,
     /// write below this folder, as for an image, and start nothing
     #[argh(option, arg_name = "dir")]
     destdir: Option<PathBuf>,
-    /// say what would be done
+    /// show what would be done
     #[argh(switch)]
     dry_run: bool,
-    /// print the service's file on stdout, do nothing
+    /// print the service's file on stdout, and do nothing
     #[argh(switch)]
     print: bool,
     /// replace a file that noports did not write
     #[argh(switch)]
     force: bool,
-    /// do not start it, now or at boot
+    /// do not start the service, now or at boot
     #[argh(switch)]
     no_start: bool,
-    /// one line of JSON on stdout
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
 }
 
-/// Stop this program's service and remove it. Keys and data stay, and so do sessions.
+/// Stop and remove this program's service. Keys and data stay, and sessions go on.
 #[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    example = "{command_name}",
+    example = "{command_name} --dry-run",
+    example = "{command_name} --instance lab"
+)]
 pub(crate) struct Uninstall {
-    /// the service of this name
+    /// remove the service of this name
     #[argh(option, arg_name = "name")]
     instance: Option<String>,
-    /// look below this folder, stop nothing
+    /// look below this folder, and stop nothing
     #[argh(option, arg_name = "dir")]
     destdir: Option<PathBuf>,
-    /// say what would be done
+    /// show what would be done
     #[argh(switch)]
     dry_run: bool,
-    /// one line of JSON on stdout
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
 }

@@ -29,52 +29,58 @@ use crate::{
 /// A shorter phrase gets a word of warning: it is its own salt, and guessing is cheap.
 const SHORT: usize = 12;
 
-/// Protect a key file with a pass phrase, change the phrase, or take it away.
+/// Protect a key file with a pass phrase, change the phrase, or remove it.
+///
+/// Needs no network. A pass phrase that does not open the file changes nothing.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
-    example = "{command_name} protect @alice",
-    example = "{command_name} unprotect @alice --out plain.atKeys",
+    example = "noports keys protect @alice",
+    example = "noports keys protect @alice --new-passphrase-file phrase.txt",
+    example = "noports keys unprotect @alice --out plain.atKeys",
     error_code(1, "failed"),
-    error_code(2, "the command line was wrong, or there is no new phrase"),
+    error_code(2, "the command line was wrong, or there is no new pass phrase"),
     error_code(
         3,
-        "the key file is missing, the phrase does not open it, or it cannot be written"
+        "the key file is missing, the pass phrase does not open it, or it cannot be written"
     )
 )]
 pub(crate) struct Args {
     /// protect or unprotect
     #[argh(positional)]
     word: String,
-    /// the atSign
+    /// your atSign
     #[argh(positional)]
     atsign: String,
-    /// key file or folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option, arg_name = "file")]
-    keys: Option<PathBuf>,
-    /// file with the phrase that opens the key file (or NOPORTS_PASSPHRASE; else it is asked for)
-    #[argh(option, arg_name = "file")]
-    passphrase_file: Option<PathBuf>,
-    /// protect: file with the new phrase (or NOPORTS_NEW_PASSPHRASE; else it is asked for)
+    /// protect: file with the new pass phrase (or NOPORTS_NEW_PASSPHRASE; else asked for)
     #[argh(option, arg_name = "file")]
     new_passphrase_file: Option<PathBuf>,
-    /// write a new file, and leave this one as it is
+    /// write a new file, and leave the old one as it is
     #[argh(option, arg_name = "file")]
     out: Option<PathBuf>,
-    /// print the result as one line of JSON
+    /// key file, or folder of key files (or NOPORTS_KEYS; default: ~/.atsign/keys)
+    #[argh(option, arg_name = "file")]
+    keys: Option<PathBuf>,
+    /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
+    #[argh(option, arg_name = "file")]
+    passphrase_file: Option<PathBuf>,
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
-    /// say nothing on stderr but errors
+    /// print nothing on stderr but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
-    /// log more; may be repeated
+    /// log more to stderr; -vv logs still more
     #[argh(switch, short = 'v')]
     verbose: u8,
 }
 
 /// What is done with a key file.
 pub(super) const WORDS: &[Word] = &[
-    word::<Args>("protect", "set a phrase, or a new one in place of the old"),
-    word::<Args>("unprotect", "take it away; with --out from a copy only"),
+    word::<Args>("protect", "set a pass phrase, or change it"),
+    word::<Args>(
+        "unprotect",
+        "remove the pass phrase; with --out only from a copy",
+    ),
 ];
 
 /// Runs the program; `args` without its name.

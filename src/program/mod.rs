@@ -53,16 +53,20 @@ pub mod tunnel;
 
 /// Words of a program that can be a service of the machine.
 const OF_SERVICE: &[Word] = &[INSTALL, UNINSTALL, STATUS];
-const INSTALL: Word = word::<install::Args>("install", "as a service of this machine");
+const INSTALL: Word = word::<install::Args>(
+    "install",
+    "install it as a service of this machine, and start it",
+);
 const UNINSTALL: Word = word::<install::Uninstall>("uninstall", "stop and remove the service");
-const STATUS: Word = word::<service::OfProgram>("status", "how the service is");
+const STATUS: Word =
+    word::<service::OfProgram>("status", "show whether the service runs and is connected");
 
 /// All programs, in the order a newcomer meets them.
 pub static PROGRAMS: &[Program] = &[
     Program {
         name: "demo",
         links: &[],
-        about: "the whole story on this machine: own atServer, device, client, ssh",
+        about: "show all of it on this machine: atServer, device, client, ssh",
         info: demo::Args::get_args_info,
         words: &[],
         main: demo::main,
@@ -78,7 +82,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "tunnel",
         links: &["npt"],
-        about: "open any TCP port near a device, on a port here",
+        about: "make a TCP port near a device reachable on a local port",
         info: tunnel::Args::get_args_info,
         words: &[],
         main: tunnel::main,
@@ -86,7 +90,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "daemon",
         links: &["sshnpd"],
-        about: "wait on a device for sessions; opens no port",
+        about: "accept sessions on a device without opening a port",
         info: daemon::Args::get_args_info,
         words: OF_SERVICE,
         main: daemon::main,
@@ -94,7 +98,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "devices",
         links: &[],
-        about: "list the devices you may use, and which of them answer",
+        about: "list the devices you may use, and show which answer",
         info: devices::Args::get_args_info,
         words: &[],
         main: devices::main,
@@ -102,7 +106,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "rendezvous",
         links: &["srvd", "sshrvd"],
-        about: "the meeting point: joins two outbound sockets",
+        about: "relay sessions: join two outbound connections",
         info: rendezvous::Args::get_args_info,
         words: OF_SERVICE,
         main: rendezvous::main,
@@ -126,7 +130,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "enroll",
         links: &[],
-        about: "keys for one more device; codes, approvals, revocations",
+        about: "get keys for one more device; approve, revoke",
         info: enroll::AskArgs::get_args_info,
         words: enroll::WORDS,
         main: enroll::main,
@@ -134,7 +138,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "keys",
         links: &[],
-        about: "protect a key file with a pass phrase, or take it away",
+        about: "protect a key file with a pass phrase",
         info: keys::Args::get_args_info,
         words: keys::WORDS,
         main: keys::main,
@@ -142,7 +146,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "access",
         links: &[],
-        about: "whom the atServer of your atSign lets in",
+        about: "decide whom the atServer of your atSign lets in",
         info: access::Args::get_args_info,
         words: access::WORDS,
         main: access::main,
@@ -158,7 +162,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "service",
         links: &[],
-        about: "services of this machine; made by noports daemon install",
+        about: "show or restart the services of this machine",
         info: service::Args::get_args_info,
         words: &[],
         main: service::main,
@@ -166,7 +170,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "docs",
         links: &[],
-        about: "manual pages, and completions for shells",
+        about: "write manual pages and shell completions",
         info: docs::Args::get_args_info,
         words: &[],
         main: docs::main,
@@ -174,7 +178,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "bridge",
         links: &["srv", "sshrv"],
-        about: "one end of a session (started by client and daemon)",
+        about: "carry one session (client and daemon start it)",
         info: bridge::Args::get_args_info,
         words: &[],
         main: bridge::main,

@@ -30,11 +30,15 @@ mod check;
 mod serve;
 mod source;
 
-/// Decides for daemons who may use them.
+/// Decide for daemons who may use them, by rules in one place.
+///
+/// A daemon with --policy asks about everybody who is not its manager. The policy sees who wants to use what, and
+/// nothing of the session.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
+    example = "{command_name} check @alice @kitchen pi --rules policy.yaml",
     example = "{command_name} serve --as @policy --rules policy.yaml",
-    example = "{command_name} check @alice @my_device pi --rules policy.yaml",
+    example = "{command_name} install --as @policy --rules policy.yaml",
     error_code(2, "the command line or the rules are wrong"),
     error_code(8, "check: it is not allowed")
 )]
@@ -51,29 +55,37 @@ enum Subcommand {
 }
 
 with_account! {
-    /// Answer daemons until told to end; a changed file is read again, SIGHUP reads at once.
+    /// Answer daemons until stopped.
+    ///
+    /// A changed file of rules is read again within seconds, after SIGHUP at once.
     #[derive(FromArgs, ArgsInfo)]
-    #[argh(subcommand, name = "serve")]
+    #[argh(
+        subcommand,
+        name = "serve",
+        example = "{command_name} --as @policy --rules policy.yaml",
+        example = "{command_name} --as @policy --rules policy.yaml --daemon @kitchen",
+        example = "{command_name} --as @policy --records"
+    )]
     struct ServeRules {
-        /// the policy's atSign (default: the only one with keys here)
-        #[argh(option, long = "as")]
+        /// the policy's atSign (or NOPORTS_AS; default: the only one with keys here)
+        #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
         /// file with the rules
         #[argh(option, arg_name = "file")]
         rules: Option<PathBuf>,
-        /// the rules are records on the policy's own atServer, as np_admin or npp write them
+        /// read the rules from records on the policy's own atServer, as np_admin and npp write them
         #[argh(switch)]
         records: bool,
-        /// answer these daemons only (repeat it, or separate with commas; default: all)
-        #[argh(option)]
+        /// answer only these daemons; commas separate several (default: all)
+        #[argh(option, arg_name = "atsign")]
         daemon: Vec<String>,
         /// also notify the policy's own atSign of each decision, for np_admin
         #[argh(switch)]
         publish_log: bool,
-        /// another process may serve the same atSign: one of them answers each question
+        /// share the atSign with other policy processes: one of them answers each question
         #[argh(switch)]
         shared: bool,
-        /// say on stdout, as JSON lines, when it is ready
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
     }

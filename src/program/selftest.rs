@@ -54,10 +54,11 @@ const KEY_STREAM: &str = "d4882632fcf34aecbfe8b22e60ac76b30c5cc52e9ae5c8be6e2430
 /// SHA-256 of @selftest's key file, put together with OpenSSL: the known key twice, self key 0, 1, 2 …
 const KEY_FILE: &str = "5236592bd33900e249edd65dbe5b60514da3061993e9cee64f68c229f11bffc8";
 
-/// Checks that this executable works on this machine: ciphers, keys, TLS, sockets, the store.
+/// Check that this executable works on this machine: ciphers, keys, TLS, sockets, the store.
 #[derive(FromArgs, ArgsInfo)]
+#[argh(example = "{command_name}", example = "{command_name} --json")]
 pub(crate) struct Args {
-    /// one JSON line per part, on stdout
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
 }

@@ -17,14 +17,15 @@ use crate::{
     text::json::array,
 };
 
-/// The services of this machine: how they are, and a new start.
+/// Show or restart the services of this machine.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} status",
     example = "{command_name} restart",
-    note = "A service is made by noports daemon install, noports rendezvous install and so on.",
-    error_code(1, "one of them does not run, or there is none"),
-    error_code(4, "all run, but one of them is not connected")
+    example = "{command_name} restart daemon",
+    note = "A service is made by noports daemon install, noports rendezvous install and so\non.",
+    error_code(1, "a service does not run, or there is none"),
+    error_code(4, "all services run, but one of them is not connected")
 )]
 pub(crate) struct Args {
     #[argh(subcommand)]
@@ -38,38 +39,50 @@ enum Subcommand {
     Restart(Restart),
 }
 
-/// Tell how they are.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "status")]
-struct Status {
-    /// only those of these programs (default: all)
-    #[argh(positional)]
-    program: Vec<String>,
-    /// one line of JSON
-    #[argh(switch)]
-    json: bool,
-}
-
-/// Start them anew, for instance after an upgrade. Sessions live on.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "restart")]
-struct Restart {
-    /// only those of these programs (default: all)
-    #[argh(positional)]
-    program: Vec<String>,
-    /// one line of JSON
-    #[argh(switch)]
-    json: bool,
-}
-
-/// Tell whether this program's service is installed, runs, and is connected.
+/// Show whether the services run and are connected.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
+    subcommand,
+    name = "status",
+    example = "{command_name}",
+    example = "{command_name} daemon"
+)]
+struct Status {
+    /// only services of these programs (default: all)
+    #[argh(positional)]
+    program: Vec<String>,
+    /// print results as JSON lines on stdout
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Restart the services, for instance after an upgrade. Sessions of a daemon go on.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "restart",
+    example = "{command_name}",
+    example = "{command_name} daemon rendezvous"
+)]
+struct Restart {
+    /// only services of these programs (default: all)
+    #[argh(positional)]
+    program: Vec<String>,
+    /// print results as JSON lines on stdout
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Show whether this program's service is installed, runs, and is connected.
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    example = "{command_name}",
+    example = "{command_name} --json",
     error_code(1, "it is not installed, or does not run"),
     error_code(4, "it runs, but is not connected")
 )]
 pub(crate) struct OfProgram {
-    /// one line of JSON
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
 }

@@ -30,20 +30,22 @@ use crate::{
     np::{ping::Heartbeat, request::tunnel::LONGEST},
     pipe::join::reset,
     session::{
-        ask::{self, OpenSession, PATIENCE, Want, Whom, broken},
+        ask::{self, MOST_PATIENCE, OpenSession, PATIENCE, Want, Whom, broken},
         bridge::{self, Many, Visitors},
         launch::{self, Lasting, LocalAddress, Order},
     },
     sys,
-    text::duration::seconds,
-    text::endpoint::Endpoint,
+    text::{
+        duration::{in_words, seconds},
+        endpoint::Endpoint,
+    },
 };
 
 pub use forward::{BadForward, Forward};
 
 mod forward;
 
-/// How long a session may stand without a connection, unless --timeout says otherwise.
+/// How long a session may stand without a connection, unless --idle-timeout says otherwise.
 const IDLE: Duration = Duration::from_secs(30);
 /// The same with --keep-alive, where somebody expects the port to answer at once.
 const IDLE_KEPT: Duration = Duration::from_secs(600);
@@ -60,41 +62,49 @@ const LASTED: Duration = Duration::from_secs(10);
 const MAX_FORWARDS: usize = 16;
 
 with_account! {
-    /// Opens any TCP port near a device, on a port here.
+    /// Make a TCP port near a device reachable on a local port.
+    ///
+    /// The device opens the far end of each connection, so the target can be the device itself or any host that it
+    /// reaches. A session ends after 30 seconds without a connection, and the program with it.
     #[derive(FromArgs, ArgsInfo)]
+    #[argh(
+        example = "{command_name} --to @kitchen --device pi --via @rv_eu --forward 8080:nas:80",
+        example = "{command_name} --to @kitchen --via @rv_eu --forward 0:nas:443 --print",
+        example = "{command_name} --to @kitchen --via @rv_eu --forward 5432:db:5432 --keep-alive"
+    )]
     struct Args {
         /// the device's atSign
-        #[argh(option)]
+        #[argh(option, arg_name = "atsign")]
         to: String,
         /// which device of that atSign (default: "default")
-        #[argh(option)]
+        #[argh(option, arg_name = "name")]
         device: Option<String>,
         /// the rendezvous' atSign (or NOPORTS_VIA)
-        #[argh(option)]
+        #[argh(option, arg_name = "atsign")]
         via: Option<String>,
-        /// your atSign (default: the only one with keys here)
-        #[argh(option, long = "as")]
+        /// your atSign (or NOPORTS_AS; default: the only one with keys here)
+        #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
-        /// PORT:HOST:PORT or BIND:PORT:HOST:PORT, such as 8080:localhost:80; local port 0 is any free one;
-        /// repeat it
-        #[argh(option)]
+        /// local port, and the target as the device sees it, such as 8080:localhost:80; local port 0: any free one;
+        /// [address:]port:host:port listens on another address than 127.0.0.1
+        #[argh(option, arg_name = "port:host:port")]
         forward: Vec<String>,
-        /// how long a session may stand without a connection: 30s (default), 1h, 7d, 0 for ever
-        #[argh(option, from_str_fn(seconds))]
-        timeout: Option<Duration>,
-        /// keep the local port; open a session whenever one is needed
+        /// keep the local port, and open a new session whenever a connection needs one
         #[argh(switch)]
         keep_alive: bool,
-        /// do not encrypt what passes the rendezvous: only for what encrypts by itself
-        #[argh(switch)]
-        no_encrypt: bool,
-        /// print the local port, leave it open in the background, and return
+        /// print the local port, keep it open in the background, and return
         #[argh(switch)]
         print: bool,
+        /// end a session after this time without a connection; 0: never (default: 30s, with --keep-alive 10m)
+        #[argh(option, arg_name = "duration", from_str_fn(seconds))]
+        idle_timeout: Option<Duration>,
         /// how long to wait for each answer (default: 20s)
-        #[argh(option, default = "PATIENCE", from_str_fn(seconds))]
-        wait: Duration,
-        /// say on stdout, as JSON lines, what is open, or why not
+        #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(seconds))]
+        timeout: Duration,
+        /// turn off end-to-end encryption: only for protocols that encrypt their own traffic (TLS, ssh)
+        #[argh(switch)]
+        no_encrypt: bool,
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
     }
@@ -130,7 +140,10 @@ struct Tunnel {
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let (device, via) = (args.device.as_deref(), args.via.as_deref());
-    let mut whom = Whom::parse(&args.to, device, via, args.wait)?;
+    if !console.is_classic() {
+        check_patience(args.timeout)?;
+    }
+    let mut whom = Whom::parse(&args.to, device, via, args.timeout)?;
     // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
     whom.terms = whom.terms.without(args.no_encrypt, false, false);
     let forwards = forwards(&args.forward)?;
@@ -139,7 +152,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
             "--keep-alive and --print exclude each other",
         ));
     }
-    let idle = match args.timeout {
+    let idle = match args.idle_timeout {
         Some(Duration::ZERO) => LONGEST,
         Some(idle) => idle.min(LONGEST),
         None if args.keep_alive => IDLE_KEPT,
@@ -165,6 +178,15 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     tunnel.serve(forwards, args.keep_alive).await
 }
 
+/// --timeout meant the time without a connection once: what makes no sense as a wait for an answer is told apart.
+fn check_patience(timeout: Duration) -> Result<(), Failure> {
+    if !timeout.is_zero() && timeout <= MOST_PATIENCE {
+        return Ok(());
+    }
+    let why = "--timeout is how long to wait for an answer: 1s to 1h; a session's time without a connection is --idle-timeout";
+    Err(Failure::misuse(why).hint(format!("--idle-timeout {}", in_words(timeout))))
+}
+
 fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
     if words.is_empty() || words.len() > MAX_FORWARDS {
         let why = format!("a tunnel has 1 to {MAX_FORWARDS} forwards");
@@ -172,7 +194,8 @@ fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
     }
     let all = words.iter().map(|word| word.parse());
     all.collect::<Result<_, _>>().map_err(|bad: BadForward| {
-        Failure::misuse(bad.to_string()).hint("--forward [BIND:]PORT:HOST:PORT")
+        let hint = format!("--forward {}", bad.meant());
+        Failure::misuse(bad.to_string()).hint(hint)
     })
 }
 
@@ -242,8 +265,8 @@ impl Tunnel {
         self.say(
             &mut progress,
             format!(
-                "session ended: no connection for {:?}, or for as long as the device lets it stand",
-                self.idle
+                "session ended: no connection for {}, or for as long as the device allows",
+                in_words(self.idle)
             ),
         );
         Ok(())
@@ -281,7 +304,11 @@ impl Tunnel {
             if let Some(failure) = failure {
                 cli::print_err(&format!("{port}: {failure}"));
                 let pause = backoff.pause(jitter());
-                info!("again_in={pause:.1?}");
+                info!(
+                    "again_in={:.1}s reason={:?}",
+                    pause.as_secs_f64(),
+                    failure.message
+                );
                 task::sleep(pause).await;
             }
         }
@@ -376,7 +403,7 @@ impl Tunnel {
         }
         if !opened.daemon.features.adjustable_timeout && self.idle != IDLE {
             warn!(
-                "this daemon ends a session after 30 s without a connection, whatever --timeout says"
+                "this daemon ends a session after 30 s without a connection, whatever --idle-timeout says"
             );
         }
         Ok(opened)

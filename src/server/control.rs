@@ -37,6 +37,7 @@ use crate::{
     at::AtSign,
     net::line::{LineError, read_line},
     secret::Secret,
+    text::duration::in_words,
 };
 
 /// File name of the socket, in the data folder.
@@ -139,7 +140,7 @@ pub enum AdminError {
     PathTooLong(PathBuf),
     #[error("cannot use {}: {why}", path.display())]
     Io { path: PathBuf, why: io::Error },
-    #[error("the running server did not answer within {0:?}")]
+    #[error("the running server did not answer within {}", in_words(*.0))]
     Silent(Duration),
     #[error("the running server's answer cannot be read")]
     Answer,

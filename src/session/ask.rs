@@ -266,7 +266,7 @@ pub async fn prepare(
     let granted = talk.offer.clone().granted(ports, heartbeat.as_ref());
     let granted = granted.map_err(|error| too_old(error, heartbeat.as_ref()))?;
     info!(
-        "session={id} {granted} daemon={:?}",
+        "session={id} {granted} daemon_version={}",
         granted.daemon().version
     );
     Ok(Prepared {

@@ -37,6 +37,7 @@ use crate::{
         },
     },
     session::ignored,
+    text::duration::in_words,
 };
 
 /// How long a policy has to answer.
@@ -352,8 +353,9 @@ impl Inner {
             }
             Err(_) => {
                 warn!(
-                    "policy={policy} rpc={} client={client} no_answer_within={DEADLINE:?}",
-                    open.id
+                    "policy={policy} rpc={} client={client} verdict=none reason=\"no answer within {}\"",
+                    open.id,
+                    in_words(DEADLINE)
                 );
                 let why = format!(
                     "The policy {policy} did not answer the device within {} s",

@@ -28,6 +28,7 @@ use crate::{
         join::{Carried, HalfClose, join, reset, splice},
     },
     sys::stdio,
+    text::duration::in_words,
     text::endpoint::Endpoint,
 };
 
@@ -84,7 +85,7 @@ pub enum LocalEnd {
 pub enum BridgeError {
     #[error("cannot reach the local service {at}: {source}")]
     Local { at: Endpoint, source: io::Error },
-    #[error("nobody connected within {0:?}")]
+    #[error("nobody connected within {}", in_words(*.0))]
     NobodyCame(Duration),
     #[error("cannot take the local connection: {0}")]
     Accept(io::Error),

@@ -25,6 +25,7 @@ use crate::{
         signal::{self, Stop},
         supervisor::{self, ServiceState},
     },
+    text::duration::in_words,
 };
 
 /// A service that has neither heard its atServer nor tried to reach it for so long is given up: whoever
@@ -98,7 +99,11 @@ async fn log_in_again(
             // Whoever watches over it would start it again every few seconds. The keys may be given back.
             supervisor::tell(ServiceState::Lost, words);
             let again = Timing::default().barred;
-            error!("login={} {words}; asking again in {again:?}", keys.atsign);
+            error!(
+                "as={} reason={words:?} again_in={}",
+                keys.atsign,
+                in_words(again)
+            );
             async_std::task::sleep(again).await;
             continue;
         }
@@ -108,8 +113,9 @@ async fn log_in_again(
         }
         let pause = backoff.pause(jitter());
         warn!(
-            "login={} reason={reason:?} again_in={pause:.1?}",
-            keys.atsign
+            "as={} reason={reason:?} again_in={:.1}s",
+            keys.atsign,
+            pause.as_secs_f64()
         );
         async_std::task::sleep(pause).await;
     }
@@ -228,7 +234,7 @@ pub async fn until(
             .await
             .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
         supervisor::tell(ServiceState::Stopping, "");
-        info!("ending signal={stop:?}");
+        info!("ending signal={stop}");
         Ok(())
     };
     future::or(service, told).await

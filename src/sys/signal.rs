@@ -16,6 +16,16 @@ pub enum Stop {
     HangUp,
 }
 
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+            Self::HangUp => "SIGHUP",
+        })
+    }
+}
+
 /// Waits until somebody asks us to stop. From the first poll on, these signals no longer end the process
 /// by themselves.
 ///

@@ -16,6 +16,9 @@ const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
+/// The same, the longest first.
+const UNITS_DOWN: [(&str, u64); 5] = [UNITS[4], UNITS[3], UNITS[2], UNITS[1], UNITS[0]];
+
 /// Longest text that an error repeats, in characters.
 const MAX_SHOWN: usize = 100;
 
@@ -40,6 +43,30 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 /// As [`seconds`].
 pub fn millis(text: &str) -> Result<Duration, String> {
     read(text).ok_or_else(|| bad(text, "500ms, 90s, 1h30m or 7d"))
+}
+
+/// As people write it: `90s` is `1m30s`.
+///
+/// ```
+/// # use noports::text::duration::in_words;
+/// # use std::time::Duration;
+/// assert_eq!(in_words(Duration::from_secs(5400)), "1h30m");
+/// assert_eq!(in_words(Duration::from_millis(1500)), "1s500ms");
+/// ```
+pub fn in_words(time: Duration) -> String {
+    let mut left = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mut words = String::new();
+    for (unit, each) in UNITS_DOWN {
+        let count = left / each;
+        left %= each;
+        if count > 0 {
+            words += &format!("{count}{unit}");
+        }
+    }
+    if words.is_empty() {
+        words += "0s";
+    }
+    words
 }
 
 fn bad(text: &str, examples: &str) -> String {
@@ -157,6 +184,14 @@ mod tests {
             "invalid duration \"1\\u{1b}[2J\": such as 500ms, 90s, 1h30m or 7d"
         );
         assert!(said(&"9".repeat(100_000)).len() < 200);
+    }
+
+    #[test]
+    fn what_is_told_can_be_typed() {
+        for millis_of in [0, 1, 999, 1000, 20_000, 90_000, 5_400_000, 177_020_999] {
+            let time = Duration::from_millis(millis_of);
+            assert_eq!(millis(&in_words(time)), Ok(time), "{}", in_words(time));
+        }
     }
 
     proptest::proptest! {

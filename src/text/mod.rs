@@ -5,4 +5,5 @@ pub mod duration;
 pub mod endpoint;
 pub mod host;
 pub mod json;
+pub mod port;
 pub mod yaml;

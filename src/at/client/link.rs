@@ -22,6 +22,7 @@ use crate::{
     },
     net::{Duplex, dial::dial},
     secret::Secret,
+    text::duration::in_words,
 };
 
 use super::{barred::Barred, timing::Timing};
@@ -428,7 +429,7 @@ impl std::fmt::Display for LinkError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lost(why) => f.write_str(why),
-            Self::Silent(after) => write!(f, "silent for {after:?}"),
+            Self::Silent(after) => write!(f, "silent for {}", in_words(*after)),
         }
     }
 }

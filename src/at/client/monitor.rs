@@ -38,6 +38,7 @@ use crate::{
         verb::Verb,
     },
     net::backoff::Backoff,
+    text::duration::in_words,
 };
 
 use super::{
@@ -75,6 +76,17 @@ pub enum Event {
     Lost(String),
     /// It is back.
     Back,
+}
+
+/// As a log says it.
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Note(note) => write!(f, "note from={} entity={}", note.from, note.entity()),
+            Self::Lost(why) => write!(f, "lost reason={why:?}"),
+            Self::Back => f.write_str("back"),
+        }
+    }
 }
 
 impl Subscription {
@@ -211,8 +223,9 @@ impl Monitor {
             self.left(&link);
             drop(link);
             info!(
-                "atsign={} connection=monitor lost: {why}",
-                self.logins.keys.atsign
+                "as={} link=monitor state=lost reason={:?}",
+                self.logins.keys.atsign,
+                why.to_string()
             );
             if self.events.send(Event::Lost(why)).await.is_err() {
                 return;
@@ -234,7 +247,7 @@ impl Monitor {
             sleep(pause.max(self.logins.barred.left())).await;
             match self.prove_new().await {
                 Ok((link, first)) => {
-                    info!("atsign={} connection=monitor back", self.logins.keys.atsign);
+                    info!("as={} link=monitor state=back", self.logins.keys.atsign);
                     self.events.send(Event::Back).await.map_err(|_| Gone)?;
                     self.hear(first).await?;
                     return Ok(link);
@@ -242,8 +255,9 @@ impl Monitor {
                 Err(why) => match why.final_word() {
                     Some(words) => self.barred(words).await?,
                     None => info!(
-                        "atsign={} connection=monitor failed: {why}",
-                        self.logins.keys.atsign
+                        "as={} link=monitor state=failed reason={:?}",
+                        self.logins.keys.atsign,
+                        why.to_string()
                     ),
                 },
             }
@@ -255,8 +269,9 @@ impl Monitor {
         self.pulse.beat();
         let again = self.logins.timing.barred;
         error!(
-            "atsign={} {words}; asking again in {again:?}",
-            self.logins.keys.atsign
+            "as={} reason={words:?} again_in={}",
+            self.logins.keys.atsign,
+            in_words(again)
         );
         let event = Event::Lost(words.to_owned());
         self.events.send(event).await.map_err(|_| Gone)
@@ -413,7 +428,7 @@ impl Monitor {
         self.reached(line.epoch_millis);
         if let Some(lines) = self.passed_over.count() {
             warn!(
-                "atsign={} bytes={} dropped=\"{why}\" lines={lines}",
+                "as={} dropped bytes={} lines={lines} reason={why:?}",
                 self.logins.keys.atsign, line.bytes
             );
         }
@@ -428,7 +443,7 @@ impl Monitor {
     fn left(&mut self, link: &Link) {
         if link.skipping().is_some() && self.torn.is_too_often(self.last) {
             warn!(
-                "atsign={} missed=\"given up: a long line that never ends\"",
+                "as={} missed reason=\"a long line never ends\"",
                 self.logins.keys.atsign
             );
             self.last = None;

@@ -185,8 +185,9 @@ impl Worker {
                 }
                 Wakeup::Drop(why) => {
                     info!(
-                        "atsign={} connection=command lost: {why}",
-                        self.logins.keys.atsign
+                        "as={} link=command state=lost reason={:?}",
+                        self.logins.keys.atsign,
+                        why.to_string()
                     );
                     self.link = None;
                 }
@@ -229,8 +230,9 @@ impl Worker {
             Ok(_) if link.is_usable() => self.link = Some(link),
             Ok(_) => {}
             Err(why) => info!(
-                "atsign={} connection=command lost: {why}",
-                self.logins.keys.atsign
+                "as={} link=command state=lost reason={:?}",
+                self.logins.keys.atsign,
+                why.to_string()
             ),
         }
     }
@@ -263,7 +265,7 @@ impl Worker {
                 _ => false,
             };
             if may_repeat && again {
-                debug!("atsign={} command repeated once", self.logins.keys.atsign);
+                debug!("as={} link=command state=repeated", self.logins.keys.atsign);
                 again = false;
                 continue;
             }
@@ -298,14 +300,15 @@ impl Worker {
         let outcome = self.logins.log_in().await;
         match &outcome {
             Ok(_) => {
-                info!("atsign={} connection=command back", self.logins.keys.atsign);
+                info!("as={} link=command state=back", self.logins.keys.atsign);
                 self.backoff.reset();
                 self.failed = None;
             }
             Err(why) => {
                 info!(
-                    "atsign={} connection=command failed: {why}",
-                    self.logins.keys.atsign
+                    "as={} link=command state=failed reason={:?}",
+                    self.logins.keys.atsign,
+                    why.to_string()
                 );
                 self.failed = Some(Instant::now());
             }

@@ -186,8 +186,8 @@ pub(crate) const TUNNEL: &[ClassicOption] = &[
     (&["pass-phrase", "passPhrase"], b'P', To::Phrase),
     (&["exit-when-connected"], b'x', To::Switch("--print")),
     (&["keep-alive"], b'K', To::Switch("--keep-alive")),
-    (&["timeout"], b'T', To::Value("--timeout")),
-    (&["daemon-ping-timeout", "dpt"], 0, To::Number("--wait")),
+    (&["timeout"], b'T', To::Value("--idle-timeout")),
+    (&["daemon-ping-timeout", "dpt"], 0, To::Number("--timeout")),
     (&["quiet"], b'q', To::Switch("--quiet")),
     ENCRYPT,
     NO_ENCRYPT,
@@ -201,7 +201,7 @@ pub(crate) const TUNNEL: &[ClassicOption] = &[
 /// `sshnp --list-devices` waits for all devices together.
 pub(crate) const DEVICES: &[ClassicOption] = &[
     (&["list-devices", "ls"], 0, To::Given),
-    (&["daemon-ping-timeout", "dpt"], 0, To::Number("--wait")),
+    (&["daemon-ping-timeout", "dpt"], 0, To::Number("--timeout")),
     (&["device"], b'd', To::IgnoredValue),
 ];
 

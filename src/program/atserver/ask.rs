@@ -28,74 +28,79 @@ use super::{
     folder::data_folder,
 };
 
-/// Host one more atSign; prints its one-time activation secret.
+/// Host one more atSign, and print its one-time activation secret.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "add")]
+#[argh(
+    subcommand,
+    name = "add",
+    example = "{command_name} @alice",
+    example = "{command_name} @alice --secret-file alice.secret"
+)]
 pub(super) struct Add {
     /// the atSign
     #[argh(positional)]
     atsign: String,
-    /// folder of all data
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
     /// write the secret to this new file instead of stdout
     #[argh(option, arg_name = "file")]
     secret_file: Option<PathBuf>,
-    /// print one line of JSON
+    /// folder of all data (or NOPORTS_DATA)
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }
 
 /// List the hosted atSigns.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "list")]
+#[argh(subcommand, name = "list", example = "{command_name}")]
 pub(super) struct List {
-    /// folder of all data
+    /// folder of all data (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
-    /// print one line of JSON
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }
 
-/// Host an atSign no longer. All its data is lost.
+/// Stop hosting an atSign. All its data is lost.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "remove")]
+#[argh(subcommand, name = "remove", example = "{command_name} @alice")]
 pub(super) struct Remove {
     /// the atSign
     #[argh(positional)]
     atsign: String,
-    /// folder of all data
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
     /// do not ask
     #[argh(switch)]
     yes: bool,
-    /// print one line of JSON
+    /// folder of all data (or NOPORTS_DATA)
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }
 
-/// Tell whether a server runs, and where.
+/// Show whether a server runs, and where.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "status")]
+#[argh(subcommand, name = "status", example = "{command_name}")]
 pub(super) struct Show {
-    /// folder of all data
+    /// folder of all data (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
-    /// print one line of JSON
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }
 
-/// Print the certificate of the authority, for clients' --ca; during a rotation, of both.
+/// Print the certificate of the authority, for --ca of clients. During a rotation, print both.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "export-ca")]
+#[argh(subcommand, name = "export-ca", example = "{command_name} > ca.pem")]
 pub(super) struct ExportCa {
-    /// folder of all data
+    /// folder of all data (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
-    /// print one line of JSON
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }

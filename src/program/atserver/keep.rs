@@ -18,50 +18,63 @@ use super::{
     folder::{FILES, beside_store, data_folder},
 };
 
-/// Copy everything into a new file, also while the server runs. It holds private keys: keep it safe.
+/// Copy all data into a new file, also while the server runs. The file holds private keys: keep it safe.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "backup")]
+#[argh(
+    subcommand,
+    name = "backup",
+    example = "{command_name} atserver.backup"
+)]
 pub(super) struct Backup {
     /// the new file
     #[argh(positional)]
     file: PathBuf,
-    /// folder of all data
+    /// folder of all data (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
-    /// print one line of JSON
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }
 
-/// Make the data folder what it was at the backup. The server must not be running.
+/// Restore the data folder from a backup. The server must not be running.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "restore")]
+#[argh(
+    subcommand,
+    name = "restore",
+    example = "{command_name} atserver.backup"
+)]
 pub(super) struct Restore {
     /// the backup
     #[argh(positional)]
     file: PathBuf,
-    /// folder of all data
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
     /// also when the folder is not empty; what is replaced is kept as *.before-restore
     #[argh(switch)]
     force: bool,
-    /// print one line of JSON
+    /// folder of all data (or NOPORTS_DATA)
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }
 
-/// Replace the authority: first make the next one beside it, then, once all clients have both, finish.
+/// Replace the authority in two steps: make the next one beside it, then, once all clients trust both, finish.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "rotate-ca")]
+#[argh(
+    subcommand,
+    name = "rotate-ca",
+    example = "{command_name}",
+    example = "{command_name} --finish"
+)]
 pub(super) struct RotateCa {
-    /// folder of all data
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// from the next start of the server the new authority is the only one
+    /// make the new authority the only one from the next start of the server
     #[argh(switch)]
     finish: bool,
-    /// print one line of JSON
+    /// folder of all data (or NOPORTS_DATA)
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }

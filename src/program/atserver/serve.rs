@@ -25,6 +25,7 @@ use crate::{
         log, process, signal,
         supervisor::{self, ServiceState},
     },
+    text::port::port_or_any,
 };
 
 use super::{
@@ -35,50 +36,63 @@ use super::{
 /// Where unmodified clients expect an atDirectory.
 const DIRECTORY_PORT: u16 = 64;
 
-/// Serve until SIGTERM or SIGINT.
+/// Serve the hosted atSigns until stopped.
+///
+/// Data is kept in --data: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "serve")]
+#[argh(
+    subcommand,
+    name = "serve",
+    example = "{command_name} --port 6400",
+    example = "{command_name} --listen 0.0.0.0 --host at.example.org",
+    example = "{command_name} --data ./atserver --port 0 --first-port 0"
+)]
 pub(super) struct Serve {
-    /// folder of all data (default: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver)
+    /// folder of all data (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// address to listen on (default: 127.0.0.1)
-    #[argh(option, arg_name = "addr", default = "IpAddr::from([127, 0, 0, 1])")]
+    #[argh(option, arg_name = "address", default = "IpAddr::from([127, 0, 0, 1])")]
     pub listen: IpAddr,
-    /// name or IPv4 address that clients reach this host by (default: localhost, or the address listened on)
-    #[argh(option, arg_name = "name")]
+    /// name or IPv4 address of this host, as clients reach it (default: localhost, or the address listened on)
+    #[argh(option, arg_name = "host")]
     pub host: Option<String>,
-    /// port of the atDirectory (default: 64; 0: any)
-    #[argh(option, default = "DIRECTORY_PORT")]
+    /// port of the atDirectory (default: 64; 0: any free one)
+    #[argh(
+        option,
+        arg_name = "port",
+        default = "DIRECTORY_PORT",
+        from_str_fn(port_or_any)
+    )]
     port: u16,
-    /// port of the first atServer, the others follow (default: 25000; 0: any)
-    #[argh(option)]
+    /// port of the first atServer; the others follow (default: 25000; 0: any free one)
+    #[argh(option, arg_name = "port", from_str_fn(port_or_any))]
     first_port: Option<u16>,
-    /// domain under which each atSign gets a name of its own: alice.DOMAIN
+    /// give each atSign a name below this domain: alice.DOMAIN
     #[argh(option, arg_name = "name")]
     domain: Option<String>,
-    /// certificate chain to show instead of one by our own authority (PEM file)
+    /// certificate chain to use instead of one by the built-in authority: a PEM file
     #[argh(option, arg_name = "file")]
     pub tls_cert: Option<PathBuf>,
-    /// private key of that certificate (PEM file)
+    /// private key of that certificate: a PEM file
     #[argh(option, arg_name = "file")]
     pub tls_key: Option<PathBuf>,
     /// answer GET /health and GET /metrics (Prometheus) on this loopback address, such as 127.0.0.1:9464
-    #[argh(option, arg_name = "addr:port")]
+    #[argh(option, arg_name = "host:port")]
     metrics: Option<SocketAddr>,
     /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
-    #[argh(option, arg_name = "host[:port]")]
+    #[argh(option, arg_name = "host:port")]
     pub root: Option<String>,
-    /// trust this authority of other atServers too (PEM file; may be given several times)
+    /// trust this certificate authority too: a PEM file, for other atServers
     #[argh(option, arg_name = "file")]
     pub ca: Vec<String>,
-    /// one line of JSON on stdout when ready
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
-    /// say nothing on stderr but errors
+    /// print nothing on stderr but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
-    /// log more; may be repeated
+    /// log more to stderr; -vv logs still more
     #[argh(switch, short = 'v')]
     verbose: u8,
 }
@@ -138,7 +152,10 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
     });
     let told = future::or(signal::stop(), future::or(serving, watched)).await;
     supervisor::tell(ServiceState::Stopping, "");
-    info!("ending told={told:?}");
+    match &told {
+        Ok(stop) => info!("ending signal={stop}"),
+        Err(why) => info!("ending reason={:?}", why.to_string()),
+    }
     drop(desk);
     running.stop().await;
     Ok(())

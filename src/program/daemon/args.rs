@@ -14,62 +14,72 @@ use crate::{
     np::{ids::DeviceName, policy::DeviceGroup},
     session::{authorise::Consult, online},
     sys,
+    text::port::port,
 };
 
 /// Most managers of one daemon.
 const MAX_MANAGERS: usize = 1000;
 
 with_account! {
-    /// Waits on a device for sessions; opens no port.
+    /// Accept sessions on a device without opening a port.
+    ///
+    /// The daemon only connects outward: to the device's atServer, where requests arrive, and to a rendezvous for each
+    /// session. Managers may always open sessions; a policy can decide about everybody else.
     #[derive(FromArgs, ArgsInfo)]
+    #[argh(
+        example = "{command_name} --as @kitchen --device pi --manager @alice",
+        example = "{command_name} --as @kitchen --manager @alice --permit-open localhost:22,nas:*",
+        example = "{command_name} install --as @kitchen --device pi --manager @alice"
+    )]
     struct Args {
-        /// the device's atSign (default: the only one with keys here)
-        #[argh(option, long = "as")]
+        /// the device's atSign (or NOPORTS_AS; default: the only one with keys here)
+        #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
-        /// who may open sessions; repeat it, or separate with commas
-        #[argh(option)]
+        /// who may open sessions; commas separate several
+        #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
         /// name of this device (default: "default")
-        #[argh(option)]
+        #[argh(option, arg_name = "name")]
         device: Option<String>,
-        /// atSign of a policy that is asked about everybody else
-        #[argh(option)]
+        /// what may be opened: host:port,... where either may be * (default: ssh and port 3389 of this device; with
+        /// --policy: what the policy allows)
+        #[argh(option, arg_name = "list")]
+        permit_open: Option<String>,
+        /// port of the sshd on this device (default: 22)
+        #[argh(option, arg_name = "port", default = "22", from_str_fn(port))]
+        sshd_port: u16,
+        /// atSign of the policy that decides about everybody who is not a manager
+        #[argh(option, arg_name = "atsign")]
         policy: Option<String>,
         /// group of this device, for the policy (default: none)
-        #[argh(option)]
+        #[argh(option, arg_name = "name")]
         device_group: Option<String>,
-        /// what they may open: HOST:PORT,… where either may be * (default: ssh and 3389; with a policy: what it says)
-        #[argh(option)]
-        permit_open: Option<String>,
-        /// port of the local sshd (default: 22)
-        #[argh(option, default = "22")]
-        sshd_port: u16,
-        /// publish neither user name nor device record
-        #[argh(switch)]
-        hide: bool,
-        /// let clients put their ssh public keys into authorized_keys
+        /// let clients add their ssh public keys to authorized_keys
         #[argh(switch)]
         accept_keys: bool,
-        /// options before each of these keys, as sshd(8) knows them
-        #[argh(option, default = "String::new()")]
+        /// options to write before each added key, as in sshd(8)
+        #[argh(option, arg_name = "list", default = "String::new()")]
         key_options: String,
-        /// when a session brings a temporary ssh key along: needed (where nothing else encrypts; the default), always
-        /// (clients before 5.3), never
-        #[argh(option, default = "TemporaryKeyRule::default()")]
-        temporary_keys: TemporaryKeyRule,
-        /// further options of these keys; commas separate them
-        #[argh(option, default = "String::new()")]
-        temporary_key_options: String,
-        /// also log in to clients by ssh, as clients before 4.0 ask for it
+        /// publish neither the user name nor a record of this device
         #[argh(switch)]
-        reverse_ssh: bool,
-        /// answer clients of 4.0 as its release candidate 2 wants it
-        #[argh(switch)]
-        bare_answers: bool,
-        /// refuse sessions without encryption, or without a login at the rendezvous
+        hide: bool,
+        /// refuse sessions without encryption or without login at the rendezvous
         #[argh(switch)]
         require_protection: bool,
-        /// say on stdout, as JSON lines, when it is ready
+        /// when to make a temporary ssh key for a session: needed (the default: where nothing else encrypts), always
+        /// (clients before 5.3) or never
+        #[argh(option, arg_name = "when", default = "TemporaryKeyRule::default()", hidden_help)]
+        temporary_keys: TemporaryKeyRule,
+        /// additional options for these keys; commas separate several
+        #[argh(option, arg_name = "list", default = "String::new()", hidden_help)]
+        temporary_key_options: String,
+        /// also log in to clients by ssh when they ask for it (clients before 4.0)
+        #[argh(switch, hidden_help)]
+        reverse_ssh: bool,
+        /// answer in the form of 4.0 release candidate 2 (its clients)
+        #[argh(switch, hidden_help)]
+        bare_answers: bool,
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
     }
@@ -110,7 +120,8 @@ impl Args {
         let consult = self.consult()?;
         if (managers.is_empty() && consult.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
-                Failure::misuse("a daemon needs somebody who may use it").hint("--manager @you")
+                Failure::misuse("no manager: give at least one --manager or a --policy")
+                    .hint("noports daemon --as @kitchen --manager @alice"),
             );
         }
         let permit = match (&self.permit_open, &consult) {

@@ -29,7 +29,7 @@ use crate::{
     net::backoff::Backoff,
     secret::Secret,
     sys::{log, process},
-    text::duration::{millis, seconds},
+    text::duration::{in_words, millis, seconds},
 };
 
 use super::{
@@ -45,14 +45,15 @@ const REQUEST: Duration = Duration::from_secs(70);
 /// How long a request waits for its approval, unless --timeout says otherwise.
 const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
 
-/// Get keys of its own for this device, with a one-time code and somebody's approval.
+/// Get keys for one more device of an atSign, or manage the enrolments of an atSign.
 ///
-/// The code is read from --code-file, else from the environment variable NOPORTS_CODE, else from stdin. The
-/// new key file's path is printed on stdout. A run that was ended goes on where it was.
+/// A new device needs a one-time code, made by a device that has keys, and an approval there. The code is read from
+/// --code-file, else from the environment variable NOPORTS_CODE, else from stdin. The path of the new key file is
+/// printed on stdout. Run the same command again to resume.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
-    example = "{command_name} @alice --device kitchen",
     example = "{command_name} otp @alice",
+    example = "{command_name} @alice --device pi",
     example = "{command_name} approve @alice c3a9-f7d2",
     error_code(1, "failed, or nobody approved in time"),
     error_code(2, "the command line was wrong"),
@@ -67,43 +68,48 @@ pub(crate) struct Args {
     /// the atSign to get keys for
     #[argh(positional)]
     atsign: String,
-    /// file with the code
+    /// file with the code (or NOPORTS_CODE, or stdin)
     #[argh(option, arg_name = "file")]
     code_file: Option<PathBuf>,
     /// name of this device (default: the host's name)
-    #[argh(option)]
+    #[argh(option, arg_name = "name")]
     device: Option<String>,
     /// name of the program that asks (default: noports)
-    #[argh(option, default = "\"noports\".to_owned()")]
+    #[argh(option, arg_name = "name", default = "\"noports\".to_owned()")]
     app: String,
-    /// what the keys shall be good for (default: sshnp:rw,sshrvd:rw)
-    #[argh(option, default = "show::NAMESPACES.to_owned()")]
+    /// what the keys are good for (default: sshnp:rw,sshrvd:rw)
+    #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
     namespaces: String,
-    /// how long they shall be good, such as 30d or 2h,30m (default: until revoked)
-    #[argh(option, arg_name = "time", from_str_fn(millis))]
+    /// how long the keys are good, such as 30d or 2h30m (default: until revoked)
+    #[argh(option, arg_name = "duration", from_str_fn(millis))]
     life: Option<Duration>,
     /// how long to wait for approval (default: 1h)
-    #[argh(option, default = "APPROVED_WITHIN", from_str_fn(seconds))]
+    #[argh(
+        option,
+        arg_name = "duration",
+        default = "APPROVED_WITHIN",
+        from_str_fn(seconds)
+    )]
     timeout: Duration,
-    /// where to write the keys (default: ~/.atsign/keys/@you_key.atKeys)
+    /// key file to write, or its folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
     #[argh(option, arg_name = "file")]
     keys: Option<PathBuf>,
-    /// file with a pass phrase to protect the new key file with (or NOPORTS_PASSPHRASE)
+    /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
     #[argh(option, arg_name = "file")]
     passphrase_file: Option<PathBuf>,
-    /// the atDirectory (default: root.atsign.org:64)
-    #[argh(option, arg_name = "host[:port]")]
+    /// atDirectory (or NOPORTS_ROOT; default: root.atsign.org:64)
+    #[argh(option, arg_name = "host:port")]
     root: Option<String>,
-    /// trust this authority too (PEM file; may be given several times)
+    /// trust this certificate authority too: a PEM file (or NOPORTS_CA)
     #[argh(option, arg_name = "file")]
     ca: Vec<String>,
-    /// print results as lines of JSON
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     json: bool,
-    /// no progress on stderr
+    /// print nothing on stderr but errors
     #[argh(switch, short = 'q')]
     quiet: bool,
-    /// log more; may be repeated
+    /// log more to stderr; -vv logs still more
     #[argh(switch, short = 'v')]
     verbose: u8,
 }
@@ -424,7 +430,10 @@ impl NotGranted {
         let said = match self {
             Self::Failed(failure) => return failure,
             Self::Late => {
-                let late = format!("nobody approved the request {code} within {patience:?}");
+                let late = format!(
+                    "nobody approved the request {code} within {}",
+                    in_words(patience)
+                );
                 return Failure::plain(late)
                     .hint("it stays open for two days: the same command goes on waiting");
             }

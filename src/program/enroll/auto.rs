@@ -112,7 +112,7 @@ impl RequestBell {
             Ok(heard) => Ok(Self(Some(heard))),
             // A server that knows no such monitor is asked more often instead.
             Err(AtError::Refused(fault)) if fault.code != Some(Code::Unauthenticated) => {
-                info!("listening=no reason={fault}");
+                info!("listening=no reason={:?}", fault.to_string());
                 Ok(Self(None))
             }
             Err(error) => Err(error.into()),

@@ -43,21 +43,26 @@ const WITH_VALUE: [&str; 14] = [
 with_account! {
     /// Make a code with which a new device may ask for keys.
     ///
-    /// otp: the atServer makes it, for one request, good for five minutes; it is printed on stdout.
-    /// spp: sets a code for many requests; it is read from --code-file, NOPORTS_CODE or stdin.
-    /// A code allows nothing but to ask: every request still has to be approved.
+    /// otp: the atServer makes a code for one request, good for five minutes, and it is printed on stdout. spp: set your
+    /// own code for many requests; it is read from --code-file, NOPORTS_CODE or stdin. A code only allows asking: every
+    /// request still has to be approved.
     #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(
+        example = "noports enroll otp @alice",
+        example = "noports enroll otp @alice --ttl 1h",
+        example = "noports enroll spp @alice --code-file code.txt --ttl 7d"
+    )]
     struct Args {
-        /// the atSign
+        /// your atSign
         #[argh(positional)]
         atsign: String,
-        /// spp: file with the code
+        /// how long the code is good, such as 1h or 2d12h (default: the atServer decides)
+        #[argh(option, arg_name = "duration", from_str_fn(millis))]
+        ttl: Option<Duration>,
+        /// spp: file with the code (or NOPORTS_CODE, or stdin)
         #[argh(option, arg_name = "file")]
         code_file: Option<PathBuf>,
-        /// how long it is good for, such as 1h or 2d,12h
-        #[argh(option, arg_name = "time", from_str_fn(millis))]
-        ttl: Option<Duration>,
-        /// print the result as one line of JSON
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
     }

@@ -26,49 +26,54 @@ use super::{
 };
 
 with_account! {
-    /// Look at the enrolments of an atSign, and decide about them.
+    /// Manage the enrolments of an atSign, from a device that has keys.
     ///
-    /// Which one is said by its id, or by the short code that the new device shows. Nothing beyond --grant is
-    /// granted unless somebody looks at it and says yes: * and __manage reach all of the atSign.
+    /// An enrolment is named by its id, or by the short code that the new device shows. Without somebody who looks and
+    /// says yes, nothing beyond --grant is granted: * and __manage give access to the whole atSign.
     #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(
+        example = "noports enroll list @alice --status pending",
+        example = "noports enroll approve @alice c3a9-f7d2",
+        example = "noports enroll revoke @alice --device pi"
+    )]
     struct Args {
-        /// the atSign
+        /// your atSign
         #[argh(positional)]
         atsign: String,
-        /// id or short code
+        /// id or short code of an enrolment
         #[argh(positional)]
         which: Vec<String>,
-        /// instead: those of the program with this name, the whole of it
-        #[argh(option, arg_name = "name")]
-        app: Option<String>,
-        /// instead: those of the device with this name, the whole of it
+        /// all that fit instead: those of the device with exactly this name
         #[argh(option, arg_name = "name")]
         device: Option<String>,
-        /// instead: those of programs whose whole name this regular expression fits
-        #[argh(option, arg_name = "regex")]
-        app_pattern: Option<String>,
-        /// instead: those of devices whose whole name this regular expression fits
+        /// those of the program with exactly this name
+        #[argh(option, arg_name = "name")]
+        app: Option<String>,
+        /// those of devices whose whole name matches
         #[argh(option, arg_name = "regex")]
         device_pattern: Option<String>,
-        /// auto, and approve --yes: the most that is granted without anybody looking (default: sshnp:rw,sshrvd:rw)
-        #[argh(option, default = "show::NAMESPACES.to_owned()")]
-        grant: String,
-        /// list: only pending, approved, denied, revoked or expired ones
-        #[argh(option)]
+        /// those of programs whose whole name matches
+        #[argh(option, arg_name = "regex")]
+        app_pattern: Option<String>,
+        /// list: only those in this state: pending, approved, denied, revoked or expired
+        #[argh(option, arg_name = "state")]
         status: Option<String>,
-        /// approve: do not ask; deny, revoke, unrevoke, delete: also when several fit
+        /// approve: do not ask; deny, revoke, unrevoke, delete: allow several at once
         #[argh(switch)]
         yes: bool,
-        /// revoke: also our own, which ends our access
-        #[argh(switch)]
-        force: bool,
-        /// auto: end after so many approvals (default: 1)
-        #[argh(option, default = "1")]
+        /// auto, and approve --yes: the most that is granted without anybody looking (default: sshnp:rw,sshrvd:rw)
+        #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
+        grant: String,
+        /// auto: end after this many approvals (default: 1)
+        #[argh(option, arg_name = "number", default = "1")]
         limit: usize,
-        /// auto: approve also what is waiting already
+        /// auto: also approve requests that are waiting already
         #[argh(switch)]
         existing: bool,
-        /// print results as lines of JSON
+        /// revoke: also your own enrolment, which ends your access
+        #[argh(switch)]
+        force: bool,
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
     }

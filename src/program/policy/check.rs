@@ -15,9 +15,15 @@ use super::source::read_rules_now;
 
 /// Explain a decision, without any network.
 #[derive(FromArgs, ArgsInfo)]
-#[argh(subcommand, name = "check")]
+#[argh(
+    subcommand,
+    name = "check",
+    example = "{command_name} @alice @kitchen pi --rules policy.yaml",
+    example = "{command_name} @alice @kitchen pi --rules policy.yaml --open nas:443",
+    example = "{command_name} @alice @kitchen pi --rules policy.yaml --group lab"
+)]
 pub(super) struct Args {
-    /// who wants to use the device
+    /// atSign of whoever wants to use the device
     #[argh(positional)]
     client: String,
     /// the device's atSign
@@ -26,16 +32,16 @@ pub(super) struct Args {
     /// which device of that atSign
     #[argh(positional)]
     device: String,
-    /// the group the device says it is in (default: none)
-    #[argh(option)]
-    group: Option<String>,
-    /// HOST:PORT: whether just that may be opened
-    #[argh(option, arg_name = "host:port")]
-    open: Option<String>,
     /// file with the rules
     #[argh(option, arg_name = "file")]
     rules: PathBuf,
-    /// one line of JSON
+    /// whether just this may be opened
+    #[argh(option, arg_name = "host:port")]
+    open: Option<String>,
+    /// the group that the device says it is in (default: none)
+    #[argh(option, arg_name = "name")]
+    group: Option<String>,
+    /// print results as JSON lines on stdout
     #[argh(switch)]
     pub json: bool,
 }

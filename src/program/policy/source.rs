@@ -125,12 +125,12 @@ async fn records(at: &Client) -> Result<Rules, AtError> {
             None => group::parse(&text).map(|group| groups.push(group)),
         };
         if let Err(why) = taken {
-            error!("record={entity} not_used={:?}", why.to_string());
+            error!("record={entity} not_used reason={:?}", why.to_string());
         }
     }
     let (more, missing) = small.groups();
     for what in missing {
-        error!("record={what:?} not_used=\"it is named, and not there\"");
+        error!("record={what:?} not_used reason=\"another record names it, and it is not there\"");
     }
     groups.extend(more);
     Ok(Rules {

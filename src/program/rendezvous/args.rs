@@ -23,33 +23,40 @@ use crate::{
 };
 
 with_account! {
-    /// The meeting point: joins two outbound sockets.
+    /// Relay sessions: join the outbound connections of two ends that have no open port.
+    ///
+    /// A rendezvous cannot read what it relays. It opens two ports for each session, so its host has to be reachable by
+    /// clients and devices.
     #[derive(FromArgs, ArgsInfo)]
+    #[argh(
+        example = "{command_name} --as @rv_eu --host rv.example.org",
+        example = "{command_name} --as @rv_eu --host rv.example.org --manager @alice",
+        example = "{command_name} install --as @rv_eu --host rv.example.org"
+    )]
     struct Args {
-        /// the rendezvous' atSign (default: the only one with keys here)
-        #[argh(option, long = "as")]
+        /// the rendezvous' atSign (or NOPORTS_AS; default: the only one with keys here)
+        #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
-        /// name or address that both ends dial (default: the address from which this machine reaches the
+        /// name or address of this host, as both ends can reach it (default: the address from which it reaches the
         /// atDirectory)
-        #[argh(option)]
+        #[argh(option, arg_name = "host")]
         host: Option<String>,
-        /// local address to listen on (default: loopback if --host is, else all)
-        #[argh(option)]
+        /// local address to listen on (default: loopback if --host is loopback, else all)
+        #[argh(option, arg_name = "address")]
         bind: Option<IpAddr>,
-        /// who may ask for ports: an atSign (repeat it), or "open" (default)
-        #[argh(option)]
+        /// who may ask for ports; commas separate several; "open" is everybody (default: open)
+        #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
-        /// refuse sessions whose ends do not both say who they are, as clients before 5.0 do not
+        /// how many sessions at the same time (default: 4096)
+        #[argh(option, arg_name = "number", default = "MAX_SESSIONS")]
+        max_sessions: usize,
+        /// refuse sessions unless both ends authenticate; clients before 5.0 do not
         #[argh(switch)]
         signed_only: bool,
-        /// log of each connection whose it was and how much it carried; only with ENABLE_SNOOP=true in the
-        /// environment
+        /// log owner and byte counts of each connection; only with ENABLE_SNOOP=true in the environment
         #[argh(switch)]
         snoop: bool,
-        /// sessions at a time (default: 4096)
-        #[argh(option, default = "MAX_SESSIONS")]
-        max_sessions: usize,
-        /// say on stdout, as JSON lines, when it is ready
+        /// print results as JSON lines on stdout
         #[argh(switch)]
         json: bool,
     }

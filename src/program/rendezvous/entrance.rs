@@ -199,7 +199,7 @@ impl JoinState {
         if let Some(others) = self.refusals().count(why, Instant::now()) {
             let session = self.session;
             info!(
-                "session={session} port_of={port_of} from={from} not_admitted={why:?} others={others}"
+                "session={session} port_of={port_of} from={from} not_admitted reason={why:?} others={others}"
             );
         }
     }

@@ -89,7 +89,7 @@ impl PortPair {
             .await;
         let untold = held.refusals().untold();
         if untold > 0 {
-            info!("session={session} not_admitted_others={untold}");
+            info!("session={session} not_admitted others={untold}");
         }
         pairs
     }
@@ -183,7 +183,7 @@ impl Joiner {
             }
             Pairing::Waits => {}
             Pairing::Replaces(old) => info!(
-                "session={} from={} given_up=tried_again",
+                "session={} from={} ended reason=tried_again",
                 self.session, old.from
             ),
         }
@@ -192,7 +192,7 @@ impl Joiner {
     fn dismiss(&mut self) {
         for (end, number, socket) in self.waiting.give_up(Instant::now()) {
             info!(
-                "session={} port_of={end:?} number={number} from={} given_up=no_counterpart",
+                "session={} port_of={end} connection={number} from={} ended reason=no_counterpart",
                 self.session, socket.from
             );
         }
@@ -221,17 +221,17 @@ async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done:
     } else {
         splice(a.socket, a.early, b.socket, b.early).await
     };
-    let lasted = began.elapsed();
+    let lasted = began.elapsed().as_secs_f64();
     match outcome {
         Ok(carried) => log!(
             level,
-            "session={session} {ends} up={} down={} lasted={lasted:.1?}",
+            "session={session} {ends} up={} down={} lasted={lasted:.1}s",
             carried.up,
             carried.down
         ),
         Err(error) => log!(
             level,
-            "session={session} {ends} cut reason={:?} lasted={lasted:.1?}",
+            "session={session} {ends} cut reason={:?} lasted={lasted:.1}s",
             error.to_string()
         ),
     }

@@ -5,7 +5,10 @@ use std::{
     str::FromStr,
 };
 
-use crate::text::endpoint::Endpoint;
+use crate::text::{
+    endpoint::Endpoint,
+    port::{port, port_or_any},
+};
 
 /// A local port, and what is to be behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +23,45 @@ pub struct Forward {
 
 /// Not `[BIND:]PORT:HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not [BIND:]PORT:HOST:PORT")]
-pub struct BadForward(pub String);
+#[error("{text:?} is not [BIND:]PORT:HOST:PORT{}", .why.as_ref().map_or(String::new(), |why| format!(": {why}")))]
+pub struct BadForward {
+    text: String,
+    /// What is wrong with a port of it.
+    why: Option<String>,
+}
+
+impl BadForward {
+    fn new(text: &str) -> Self {
+        let numbers = text.split(':').filter(|word| is_number(word));
+        Self {
+            text: text.chars().take(300).collect(),
+            why: numbers.filter_map(|word| port_or_any(word).err()).next(),
+        }
+    }
+
+    /// The forward that was probably meant; else one that shows what they look like.
+    pub fn meant(&self) -> String {
+        let is_port = |word: &str| port(word).is_ok();
+        let host = |name: &str| Endpoint::parse(&format!("{name}:1"), None).is_ok();
+        match self.text.split(':').collect::<Vec<_>>()[..] {
+            [port] if is_port(port) => format!("{port}:localhost:{port}"),
+            [here, there] if is_port(here) && is_port(there) => format!("{here}:localhost:{there}"),
+            [name, there] if host(name) && is_port(there) => format!("0:{name}:{there}"),
+            [here, name] if is_port(here) && host(name) => format!("{here}:{name}:{here}"),
+            _ => "8080:localhost:80".to_owned(),
+        }
+    }
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+}
 
 impl FromStr for Forward {
     type Err = BadForward;
 
     fn from_str(text: &str) -> Result<Self, BadForward> {
-        read(text).ok_or_else(|| BadForward(text.chars().take(300).collect()))
+        read(text).ok_or_else(|| BadForward::new(text))
     }
 }
 
@@ -54,7 +88,7 @@ fn read(text: &str) -> Option<Forward> {
     };
     Some(Forward {
         bind: bind.map_or(Some(Ipv4Addr::LOCALHOST.into()), address)?,
-        port: number(port)?,
+        port: port_or_any(port).ok()?,
         target: Endpoint::parse(&format!("{host}:{target}"), None).ok()?,
     })
 }
@@ -65,11 +99,6 @@ fn address(text: &str) -> Option<IpAddr> {
         "*" => Some(Ipv4Addr::UNSPECIFIED.into()),
         literal => literal.trim_matches(['[', ']']).parse().ok(),
     }
-}
-
-fn number(text: &str) -> Option<u16> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().ok())?
 }
 
 #[cfg(test)]
@@ -111,5 +140,28 @@ mod tests {
             let want = want.map(|(bind, port, to)| (bind.to_owned(), port, to.to_owned()));
             assert_eq!(got, want, "{text:?}");
         }
+    }
+    #[test]
+    fn a_wrong_forward_is_answered_with_the_one_that_was_meant() {
+        for (text, want) in [
+            ("8080:80", "8080:localhost:80"),
+            ("8080", "8080:localhost:8080"),
+            ("nas:443", "0:nas:443"),
+            ("8080:nas", "8080:nas:8080"),
+            ("8080:nas:99999", "8080:localhost:80"),
+            ("", "8080:localhost:80"),
+            ("0:0", "8080:localhost:80"),
+            ("-x:80", "8080:localhost:80"),
+        ] {
+            let bad = text.parse::<Forward>().unwrap_err();
+            assert_eq!(bad.meant(), want, "{text:?}");
+            assert!(bad.meant().parse::<Forward>().is_ok(), "{text:?}");
+        }
+        let high = "99999:nas:80".parse::<Forward>().unwrap_err();
+        assert_eq!(
+            high.to_string(),
+            "\"99999:nas:80\" is not [BIND:]PORT:HOST:PORT: \"99999\" is not a port: a port is a number from 1 to 65535; \
+             0 is any free one"
+        );
     }
 }

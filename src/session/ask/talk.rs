@@ -139,7 +139,7 @@ impl Talk {
             let note = match self.inbox.next().await.ok_or(Missing::Connection)? {
                 Event::Note(note) => note,
                 other => {
-                    debug!("monitor={other:?}");
+                    debug!("monitor={other}");
                     continue;
                 }
             };

@@ -73,7 +73,11 @@ impl Dialler {
             if Instant::now() + pause > until || descriptors_left() == 0 {
                 return Err(error);
             }
-            log::info!("connection={number} again_in={pause:.1?} reason={error}");
+            log::info!(
+                "connection={number} again_in={:.1}s reason={:?}",
+                pause.as_secs_f64(),
+                error.to_string()
+            );
             task::sleep(pause).await;
         }
     }

@@ -172,7 +172,11 @@ async fn visit(
             .await
             .into(),
         Some(Err(error)) => {
-            log::warn!("connection={} given_up={error}", next.number);
+            log::warn!(
+                "connection={} ended reason={:?}",
+                next.number,
+                error.to_string()
+            );
             reset(&visitor);
             Carried::default().into()
         }
@@ -261,7 +265,7 @@ async fn obey(
         let number = *announced;
         if dialler.takes_numbers() {
             if joins.are_too_many() {
-                log::warn!("refused connection number={number} reason=too_many");
+                log::warn!("refused connection={number} reason=too_many");
                 continue;
             }
             let (dialler, service) = (dialler.clone(), service.clone());
@@ -299,7 +303,7 @@ async fn connect_and_serve(
     match meet.or(session_ends).await {
         Some(Ok(remote)) => serve(stop, dialler, service, remote, keys).await,
         Some(Err(error)) => {
-            log::warn!("connection={number} given_up={error}");
+            log::warn!("connection={number} ended reason={:?}", error.to_string());
             Carried::default().into()
         }
         None => Carried::default().into(),
@@ -366,7 +370,7 @@ async fn cut_on(
     match work.or(session_ends).await {
         Some(Ok(carried)) => carried,
         Some(Err(error)) => {
-            log::debug!("connection={error}");
+            log::debug!("connection ended reason={:?}", error.to_string());
             Carried::default()
         }
         None => {
@@ -431,7 +435,7 @@ impl Announcer {
         Ok(match met.or(session_ends).await? {
             Ok(remote) => Some(remote),
             Err(error) => {
-                log::warn!("connection={number} given_up={error}");
+                log::warn!("connection={number} ended reason={:?}", error.to_string());
                 None
             }
         })
