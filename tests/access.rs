@@ -260,15 +260,8 @@ fn what_a_stranger_sends_during_an_outage_does_not_keep_daemon_and_rendezvous_aw
     block_on(async {
         let (world, stranger, mut all) = besieged().await;
         session(&world).await;
-        let signal = |process: &crate::world::Process, name: &str| {
-            let id = process.id().to_string();
-            let sent = std::process::Command::new("kill")
-                .args([name, &id])
-                .status();
-            assert!(sent.unwrap().success());
-        };
         for process in &all[1..] {
-            signal(process, "-STOP");
+            crate::world::signal(process.id(), "STOP");
         }
         all[0].kill();
         all[0] = world.serve();
@@ -280,7 +273,7 @@ fn what_a_stranger_sends_during_an_outage_does_not_keep_daemon_and_rendezvous_aw
             assert_eq!(settled(&stranger, &last).await, "delivered");
         }
         for process in &all[1..] {
-            signal(process, "-CONT");
+            crate::world::signal(process.id(), "CONT");
         }
         session(&world).await;
     });

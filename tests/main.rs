@@ -19,6 +19,7 @@
 //! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions |
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`cli`] | the command line as text |
+//! | [`typing`] | typing errors, and the corrections they get |
 
 #![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -44,4 +45,5 @@ mod service;
 mod session;
 mod tools;
 mod tunnel;
+mod typing;
 mod world;

@@ -22,7 +22,8 @@ use noports::{
 };
 
 use crate::world::{
-    ALICE, DEVICE, NAME, NOPORTS, Process, World, answer_at_the_end, failure, output, stdout, until,
+    ALICE, DEVICE, NAME, NOPORTS, Process, World, answer_at_the_end, failure, output, signal,
+    stdout, until,
 };
 
 const POLICY: &str = "@policy";
@@ -146,13 +147,6 @@ fn a_client_that_no_rule_names_is_told_so_until_the_rules_change() {
         assert_eq!(stdout(world.client(&["--stdio"])).await, "");
         assert_eq!(count(&world.log("policy"), "rules=new"), 1);
     });
-}
-
-fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill")
-        .args([format!("-{name}"), pid.to_string()])
-        .status();
-    assert!(status.unwrap().success());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!                                                 └─ asked for later ─▶ replayed   (monitor:<epoch>, notify:list)
 //! ```
 //! The two forms differ in their `metadata`: only the live one has `sharedKeyEnc`, only the
-//! replayed one has dates. Servers print them in `server::session::notify`.
+//! replayed one has dates. Servers print them in `server::notification`.
 //!
 //! Source: at_server:packages/at_secondary_server/lib/src/verb/handler/monitor_verb_handler.dart
 

@@ -8,7 +8,7 @@ use super::{
     Failure,
     grammar::{Grammar, Program, name_of, value_of},
     help::usage,
-    near::nearest,
+    near::{nearest, steps},
     settings::Settings,
     words::{BadWord, CommandLine, Fault},
 };
@@ -17,6 +17,32 @@ use crate::sys::ssh::shell_line;
 /// Flags of ssh that people type from habit.
 const OF_SSH: &str = "46AaCfGgKkMNnqsTtVvXxYyBbcDEeFIiJLlmOopPQRSWw";
 
+/// Flags by other words for the same thing.
+const ALSO: &[(&str, &str)] = &[
+    ("rendezvous", "via"),
+    ("relay", "via"),
+    ("rv", "via"),
+    ("rvd", "via"),
+    ("srvd", "via"),
+    ("from", "as"),
+    ("atsign", "as"),
+    ("at-sign", "as"),
+    ("name", "device"),
+    ("key", "keys"),
+    ("key-file", "keys"),
+    ("login", "user"),
+    ("username", "user"),
+    ("identity-file", "identity"),
+    ("directory", "root"),
+    ("cafile", "ca"),
+    ("silent", "quiet"),
+    ("debug", "verbose"),
+    ("output", "out"),
+    ("local", "forward"),
+];
+
+/// How our variables begin.
+const PREFIX: &str = "NOPORTS_";
 /// All variables that any of our programs reads.
 const VARIABLES: [&str; 15] = [
     "NOPORTS_AS",
@@ -91,8 +117,19 @@ impl Correction<'_> {
         if self.grammar.flag(typed).is_some() && !word.starts_with("--") {
             return failure.hint(instead(&format!("--{typed}")));
         }
-        if let Some(ours) = (self.ours)(word).filter(|ours| self.knows(ours)) {
-            return failure.hint(instead(ours));
+        if (self.ours)(word).is_some_and(|ours| self.knows(ours)) {
+            // Whoever types one of the classic flags types more of them.
+            return failure.hint(format!(
+                "{} {}",
+                self.grammar.name,
+                shell_line(&self.modern(words))
+            ));
+        }
+        let also = ALSO
+            .iter()
+            .find(|row| row.0 == typed && self.grammar.flag(row.1).is_some());
+        if let Some((_, ours)) = also {
+            return failure.hint(instead(&format!("--{ours}")));
         }
         if let Some(near) = nearest(typed, self.grammar.flags().map(name_of)).first() {
             return failure.hint(instead(&format!("--{near}")));
@@ -112,6 +149,24 @@ impl Correction<'_> {
             Some(others) => failure.hint(format!("--{typed} is a flag of {others}")),
             None => failure.hint(format!("{} --help", self.grammar.name)),
         }
+    }
+
+    /// The words with ours in the place of classic flags.
+    fn modern<'a>(&self, words: &[&'a str]) -> Vec<&'a str> {
+        let own = |word: &str| {
+            let name = word.trim_start_matches('-');
+            let name = name.split_once('=').map_or(name, |(name, _)| name);
+            let mut letters = name.chars();
+            let letter = letters.next().filter(|_| letters.next().is_none());
+            !word.starts_with('-')
+                || self.grammar.flag(name).is_some()
+                || letter.is_some_and(|letter| self.grammar.letter(letter).is_some())
+        };
+        let modern = words.iter().map(|word| match (self.ours)(word) {
+            Some(ours) if !own(word) && self.knows(ours) => ours,
+            _ => word,
+        });
+        modern.collect()
     }
 
     fn knows(&self, flag: &str) -> bool {
@@ -238,15 +293,29 @@ fn number(why: &str) -> Option<&'static str> {
 pub(super) fn unknown_variables() -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let strange =
-        names.filter(|name| name.starts_with("NOPORTS_") && !VARIABLES.contains(&name.as_str()));
+        names.filter(|name| name.starts_with(PREFIX) && !VARIABLES.contains(&name.as_str()));
     strange
-        .map(
-            |name| match nearest(&name, VARIABLES).join(" or ").as_str() {
-                "" => format!("the variable {name} means nothing here"),
-                near => format!("the variable {name} means nothing here; {near}?"),
-            },
-        )
+        .map(|name| match near_variables(&name).join(" or ").as_str() {
+            "" => format!("the variable {name} means nothing here"),
+            near => format!("the variable {name} means nothing here; {near}?"),
+        })
         .collect()
+}
+
+/// What stands behind the prefix is short, so half of its letters may be wrong.
+fn near_variables(name: &str) -> Vec<&'static str> {
+    let bare = |name: &str| name.trim_start_matches(PREFIX).to_lowercase();
+    let typed = bare(name);
+    let also = ALSO.iter().find(|row| row.0 == typed);
+    let typed = also.map_or(typed.as_str(), |row| row.1);
+    let is_near = |known: &&&str| {
+        let known = bare(known);
+        steps(&known, typed) * 2 <= known.len().max(typed.len()) + 1
+    };
+    let mut near: Vec<&str> = VARIABLES.iter().filter(is_near).copied().collect();
+    near.sort_by_key(|known| steps(&bare(known), typed));
+    near.truncate(3);
+    near
 }
 
 fn is_of_ssh(word: &str) -> bool {

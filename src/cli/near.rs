@@ -10,7 +10,7 @@ pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec
     let typed = typed.to_lowercase();
     let mut near: Vec<(usize, &str)> = names
         .into_iter()
-        .map(|name| (steps(name, &typed), name))
+        .map(|name| (steps(&name.to_lowercase(), &typed), name))
         .filter(|(steps, name)| is_near(*steps, name, &typed))
         .collect();
     near.sort();
@@ -37,7 +37,7 @@ fn is_near(steps: usize, name: &str, typed: &str) -> bool {
 }
 
 /// How many letters have to be changed, added, left out or swapped with their neighbour.
-fn steps(a: &str, b: &str) -> usize {
+pub fn steps(a: &str, b: &str) -> usize {
     let letters = |text: &str| text.chars().take(LONGEST).collect::<Vec<char>>();
     let (a, b) = (letters(a), letters(b));
     let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];

@@ -45,16 +45,20 @@ impl Voice {
         future::or(told, story).await
     }
 
-    /// Version, options, what is wrong; all on stderr.
-    pub fn misuse(&self, what: &str) -> ExitCode {
+    /// Version, options, what is wrong, and what to type instead; all on stderr.
+    fn misuse(&self, failure: &Failure) -> ExitCode {
+        let what = &failure.message;
         print_err(&format!("{}\n{}\n\n{what}", version(), self.usage));
+        if let Some(hint) = &failure.hint {
+            print_err(&format!("  hint: {hint}"));
+        }
         ExitCode::from(exit::FAILED)
     }
 
     /// Ends the program with a failure; a script finds the classic words, a person our own below them.
     pub fn fail(&self, failure: &Failure) -> ExitCode {
         if failure.code == exit::MISUSE {
-            return self.misuse(&failure.message);
+            return self.misuse(failure);
         }
         match &failure.classic {
             Some(words) => {

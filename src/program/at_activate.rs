@@ -138,16 +138,17 @@ fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
     }
     if name == "interactive" {
         // Refused now rather than with every command.
-        let read = read(&[SHARED, COMMON], rest, |word| Err(unknown(word)))?;
+        let read = read(&[SHARED, COMMON], rest, |word| {
+            Err(unknown(&[SHARED, COMMON], word))
+        })?;
         let before = rest.iter().map(|&word| word.to_owned()).collect();
         return Ok(CommandMeaning::Interactive(
             before,
             read.given.phrase.is_some(),
         ));
     }
-    let read = read(&[command.own, SHARED, COMMON], rest, |word| {
-        Err(unknown(word))
-    })?;
+    let tables = [command.own, SHARED, COMMON];
+    let read = read(&tables, rest, |word| Err(unknown(&tables, word)))?;
     let Translated {
         mut ours,
         mut given,

@@ -18,7 +18,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     cli::{self, Console, Failure, exit},
-    server::{authority::AuthorityError, control::ControlError, listen::ServerError},
+    server::{authority::AuthorityError, control::AdminError, listen::ServerError},
 };
 
 use ask::{Add, ExportCa, List, Remove, Show, add, export_ca, list, remove, show};
@@ -122,8 +122,8 @@ impl From<ServerError> for Failure {
     }
 }
 
-impl From<ControlError> for Failure {
-    fn from(error: ControlError) -> Self {
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
         let failure = Self::plain(error.to_string());
         match error.hint() {
             Some(hint) => failure.hint(hint),

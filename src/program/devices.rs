@@ -93,8 +93,18 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 type DeviceAddress = (AtSign, DeviceName);
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
-    let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
-    let named = named(to.as_ref(), &args.device)?;
+    let (to, mut devices) = (args.to.as_deref(), args.device.clone());
+    // `--to pi1@fleet` means this device of that atSign.
+    let own = to.filter(|to| !to.starts_with('@') && to.contains('@'));
+    let to = match own {
+        Some(own) => {
+            let (to, device) = ask::device_at(own, None)?;
+            devices.push(device.to_string());
+            Some(to)
+        }
+        None => to.map(str::parse::<AtSign>).transpose()?,
+    };
+    let named = named(to.as_ref(), &devices)?;
     let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     let patience = args.wait.clamp(ask::LEAST_PATIENCE, ask::MOST_PATIENCE);
     let mut progress = console.progress(args.quiet);

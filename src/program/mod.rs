@@ -425,7 +425,7 @@ mod tests {
             (&["sshnpx", "client"], own("client", 2)),
             (&[], Invocation::Help),
         ] {
-            assert_eq!(invocation(argv), want, "{argv:?}");
+            assert_eq!(pick(argv), want, "{argv:?}");
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
     cli::{Failure, Progress, exit},
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
-        ids::{DeviceName, Nonce, SessionId},
+        ids::{BadId, DeviceName, Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
         request,
@@ -119,12 +119,12 @@ impl Whom {
         let via = via.ok_or_else(|| {
             Failure::misuse("no rendezvous given").hint("--via @rendezvous, such as --via @rv_eu")
         })?;
-        let device = device.unwrap_or(DeviceName::DEFAULT).parse();
+        let (to, device) = device_at(to, device)?;
         #[cfg(feature = "held")]
         let habits = Profile::of_environment(|profile| profile.client)?;
         Ok(Self {
-            to: to.parse()?,
-            device: device.map_err(|error| Failure::misuse(format!("{error}")))?,
+            to,
+            device,
             via: via.parse()?,
             patience: timeout.clamp(LEAST_PATIENCE, MOST_PATIENCE),
             #[cfg(feature = "held")]
@@ -135,6 +135,26 @@ impl Whom {
             habits,
         })
     }
+}
+
+/// A device in our own notation, `pi1@fleet`, or its atSign and its name apart.
+///
+/// # Errors
+/// A misuse that names the word, also where the two name different devices.
+pub fn device_at(to: &str, device: Option<&str>) -> Result<(AtSign, DeviceName), Failure> {
+    let (name, atsign) = match to.split_once('@') {
+        Some((name, atsign)) if !name.is_empty() && !atsign.contains('@') => (Some(name), atsign),
+        _ => (None, to),
+    };
+    if let (Some(name), Some(other)) = (name, device)
+        && name != other
+    {
+        let why = format!("--to names the device {name:?}, and --device {other:?}");
+        return Err(Failure::misuse(why).hint(format!("--to @{atsign} --device {other}")));
+    }
+    let device = name.or(device).unwrap_or(DeviceName::DEFAULT).parse();
+    let device = device.map_err(|error: BadId| Failure::misuse(error.to_string()))?;
+    Ok((atsign.parse()?, device))
 }
 
 /// Everything up to a session that only wants bytes.

@@ -43,8 +43,26 @@ pub fn millis(text: &str) -> Result<Duration, String> {
 }
 
 fn bad(text: &str, examples: &str) -> String {
-    let text: String = text.chars().take(MAX_SHOWN).collect();
-    format!("invalid duration {text:?}: such as {examples}")
+    let shown: String = text.chars().take(MAX_SHOWN).collect();
+    let near = near(text).map_or(String::new(), |near| format!(" {near}?"));
+    format!("invalid duration {shown:?}:{near} such as {examples}")
+}
+
+/// `1hour` → `1h`: a number, and a unit that is written out.
+fn near(text: &str) -> Option<String> {
+    const SPELT: [(&str, char); 5] = [
+        ("sec", 's'),
+        ("min", 'm'),
+        ("hour", 'h'),
+        ("hr", 'h'),
+        ("day", 'd'),
+    ];
+    let text = text.trim().to_lowercase();
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let (_, letter) = SPELT
+        .iter()
+        .find(|row| unit.trim_start().starts_with(row.0))?;
+    (!digits.is_empty()).then(|| format!("{digits}{letter}"))
 }
 
 fn read(text: &str) -> Option<Duration> {

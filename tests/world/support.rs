@@ -157,3 +157,11 @@ pub fn named_pipe(folder: &Path) -> PathBuf {
 pub fn at_a_pace(pause: Duration) {
     thread::sleep(pause);
 }
+
+/// Sends a signal, such as `STOP`, to a process that a test started.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status();
+    assert!(status.unwrap().success());
+}

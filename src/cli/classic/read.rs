@@ -12,7 +12,7 @@ use super::tables::{
     ClassicOption, LOCAL_HOST, LOCAL_PORT, REMOTE_HOST, REMOTE_PORT, SEND_KEY, To,
 };
 use crate::{
-    cli::{Failure, Given},
+    cli::{Failure, Given, near::nearest},
     secret::Secret,
 };
 
@@ -64,13 +64,34 @@ fn find<'a>(
         .find(|row| fits(row))
 }
 
-/// A word that is no option of this program.
-pub(crate) fn unknown(word: &str) -> Failure {
-    let bare = word.trim_start_matches('-');
-    let name = bare.split_once('=').map_or(bare, |(name, _)| name);
-    Failure::misuse(format!("Could not find an option named \"{name}\"."))
-        .hint("call the program by its own name for its own flags: noports help")
+/// A word that is no option of this program; names the one that may be meant.
+pub(crate) fn unknown(tables: &[&[ClassicOption]], word: &str) -> Failure {
+    let name = word.trim_start_matches('-');
+    let name = name.split_once('=').map_or(name, |(name, _)| name);
+    let failure = Failure::misuse(format!("Could not find an option named \"{name}\"."));
+    match meant(tables, name) {
+        Some(classic) => failure.hint(format!("--{classic}")),
+        None => failure.hint("call the program by its own name for its own flags: noports help"),
+    }
 }
+
+/// The classic option for a flag of ours, or the nearest one.
+fn meant(tables: &[&[ClassicOption]], name: &str) -> Option<&'static str> {
+    let rows = || tables.iter().flat_map(|table| table.iter());
+    if name == FORWARD && rows().any(|row| row.0.contains(&REMOTE_PORT)) {
+        return Some(REMOTE_PORT);
+    }
+    let is_for = |row: &&ClassicOption| {
+        let ours = row.2.ours();
+        ours.is_some_and(|ours| ours.trim_start_matches('-') == name)
+    };
+    let ours = rows().find(is_for).and_then(|row| row.0.first().copied());
+    let names = rows().flat_map(|row| row.0.iter().copied());
+    ours.or_else(|| nearest(name, names).first().copied())
+}
+
+/// Our flag that the classic program has in parts.
+const FORWARD: &str = "forward";
 
 impl Translated {
     /// Adds a command line to what is there; where both have the same list, this one counts.
@@ -139,9 +160,9 @@ impl Translated {
                         Failure::misuse(format!("Cannot negate non-flag option \"{name}\"."))
                     }
                     Some(_) => Failure::misuse(format!("Cannot negate option \"{name}\".")),
-                    None => unknown(name),
+                    None => unknown(tables, name),
                 },
-                None => unknown(name),
+                None => unknown(tables, name),
             });
         };
         if value.is_some() && !row.2.takes_value() {
@@ -162,7 +183,16 @@ impl Translated {
             let row = find(tables, |row| row.1 != 0 && char::from(row.1) == letter);
             let row = row.ok_or_else(|| {
                 let what = if alone { "or flag" } else { "with short name" };
-                Failure::misuse(format!("Could not find an option {what} \"-{letter}\"."))
+                let failure =
+                    Failure::misuse(format!("Could not find an option {what} \"-{letter}\"."));
+                let for_ssh =
+                    find(tables, |row| matches!(row.2, To::Ssh)).and_then(|row| row.0.first());
+                match for_ssh {
+                    Some(option) => failure.hint(format!(
+                        "what is for ssh stands behind --{option}, or behind --"
+                    )),
+                    None => failure,
+                }
             })?;
             if row.2.takes_value() {
                 if at > 0 {

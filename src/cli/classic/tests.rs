@@ -416,9 +416,13 @@ fn sshnpd_yaml_stands_behind_the_command_line() {
     assert_eq!(phrase, Some("of the file"));
     let all: Vec<_> = settings
         .iter()
-        .map(|s| (s.line, s.name.as_str(), s.value.as_deref()))
+        .map(|s| (s.origin.to_string(), s.name.as_str(), s.value.as_deref()))
         .collect();
-    assert_eq!(all, [(2, "device", Some("pi")), (3, "hide", None)]);
+    let line = |number| format!("{path}, line {number}");
+    assert_eq!(
+        all,
+        [(line(2), "device", Some("pi")), (line(3), "hide", None)]
+    );
     for (text, want) in [
         ("device: [pi\n", "line "),
         (
@@ -457,7 +461,7 @@ fn a_classic_file_is_not_blamed_for_what_was_typed() {
         (&["-a", "@d"], device, Some(3)),
         (&["-a", "@d", "-d", "x y"], device, None),
     ] {
-        let place = run(words).origin.and_then(|file| file.place(message));
+        let place = run(words).settings.place(message);
         let want = want.map(|line| format!("{path}, line {line}"));
         assert_eq!(place, want, "{words:?}");
     }

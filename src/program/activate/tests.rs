@@ -17,7 +17,7 @@ use crate::{
     },
     server::{
         authority,
-        listen::{self, Options, Running, Timings},
+        listen::{self, RunningServer, ServerOptions, Timings},
     },
     text::endpoint::Endpoint,
 };
@@ -25,7 +25,7 @@ use crate::{
 /// A folder, a server in this process, and how to reach it.
 struct World {
     folder: Folder,
-    running: Running,
+    running: RunningServer,
     network: Network,
 }
 
@@ -34,7 +34,7 @@ impl World {
         let folder = Folder::new();
         let data = folder.path("data");
         let authority = authority::open_or_make(&data).unwrap();
-        let options = Options {
+        let options = ServerOptions {
             data,
             listen: IpAddr::from([127, 0, 0, 1]),
             host: "localhost".into(),

@@ -17,7 +17,7 @@ use crate::{
     secret::Secret,
     server::{
         authority,
-        control::{self, Answer, Request, Row},
+        control::{self, AdminAnswer, AdminRequest, Hosted},
         store::backup::STORE,
     },
     sys::out,
@@ -101,7 +101,7 @@ pub(super) struct ExportCa {
 }
 
 /// Asks the running server; if none runs, opens the data for this one request.
-pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Failure> {
+pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminAnswer, Failure> {
     match control::ask(data, &request).await? {
         Some(answer) => Ok(answer),
         None => offline(data, request).await,
@@ -109,7 +109,7 @@ pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Fai
 }
 
 /// The same for what makes no sense in a folder without data: it is not made for a word that was mistyped.
-async fn request_known(data: &Path, asked: Request) -> Result<Answer, Failure> {
+async fn request_known(data: &Path, asked: AdminRequest) -> Result<AdminAnswer, Failure> {
     if !data.join(STORE).exists() {
         let text = format!("no atSign has ever been hosted in {}", data.display());
         return Err(Failure::plain(text).hint("is it another folder? --data DIR"));
@@ -122,9 +122,9 @@ pub(super) async fn add(args: Add) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     // The secret is told once: make sure first that there is a place for it.
     let file = args.secret_file.as_deref().map(new_file).transpose()?;
-    let answer = request(&data, Request::Add(who.clone())).await;
+    let answer = request(&data, AdminRequest::Add(who.clone())).await;
     let secret = match answer.and_then(granted) {
-        Ok(Answer::Secret(secret)) => Ok(secret),
+        Ok(AdminAnswer::Secret(secret)) => Ok(secret),
         Ok(_) => Err(unexpected()),
         Err(failure) => Err(failure),
     };
@@ -200,8 +200,8 @@ struct Added<'a> {
 
 /// What its owner has to run now.
 async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
-    let (root, note) = match control::ask(data, &Request::Status).await {
-        Ok(Some(Answer::Status(status))) => (status.directory, ""),
+    let (root, note) = match control::ask(data, &AdminRequest::Status).await {
+        Ok(Some(AdminAnswer::Status(status))) => (status.directory, ""),
         _ => ("HOST:PORT".to_owned(), ", once the server runs"),
     };
     let ca = data.join(authority::CA_FILE);
@@ -215,7 +215,7 @@ async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
 
 pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let Answer::List(rows) = granted(request_known(&data, Request::List).await?)? else {
+    let AdminAnswer::List(rows) = granted(request_known(&data, AdminRequest::List).await?)? else {
         return Err(unexpected());
     };
     let outcome = Outcome::json(json::to_string(&rows)).plain(table(&rows).join("\n"));
@@ -227,7 +227,7 @@ pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
 }
 
 /// One line each, in columns.
-fn table(rows: &[Row]) -> Vec<String> {
+fn table(rows: &[Hosted]) -> Vec<String> {
     let cells = rows.iter().map(|row| {
         let state = if row.activated {
             "activated"
@@ -255,7 +255,7 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
     if !args.yes {
         confirm(&who)?;
     }
-    let answer = request_known(&data, Request::Remove(who.clone())).await?;
+    let answer = request_known(&data, AdminRequest::Remove(who.clone())).await?;
     let answer = granted(answer).map_err(|failure| {
         if failure.message.ends_with("is not hosted here") {
             failure.hint(format!("noports atserver list --data {}", data.display()))
@@ -263,7 +263,7 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
             failure
         }
     })?;
-    if answer != Answer::Done {
+    if answer != AdminAnswer::Done {
         return Err(unexpected());
     }
     let outcome = Outcome::new("removed")
@@ -289,7 +289,7 @@ fn confirm(who: &AtSign) -> Result<(), Failure> {
 
 pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let answer = control::ask(&data, &Request::Status).await?;
+    let answer = control::ask(&data, &AdminRequest::Status).await?;
     let answer = answer.ok_or_else(|| {
         let data = data.display();
         Failure::new(
@@ -300,7 +300,7 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
             "noports atserver serve --data {data}; or is it another folder? --data DIR"
         ))
     })?;
-    let Answer::Status(status) = granted(answer)? else {
+    let AdminAnswer::Status(status) = granted(answer)? else {
         return Err(unexpected());
     };
     let mut words = vec![
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_table_has_columns() {
-        let row = |atsign: &str, host: &str, activated| Row {
+        let row = |atsign: &str, host: &str, activated| Hosted {
             atsign: atsign.into(),
             host: host.into(),
             port: 25000,

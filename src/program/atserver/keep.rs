@@ -8,7 +8,7 @@ use crate::{
     cli::{Console, Failure, Outcome, exit},
     server::{
         authority::{self, CA_FILE, KEY_FILE},
-        control::{self, Answer, Request},
+        control::{self, AdminAnswer, AdminRequest},
         store::{Store, StoreError, backup},
     },
 };
@@ -80,11 +80,11 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
     let data = data_folder(args.data)?;
     let file = std::path::absolute(&args.file)
         .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", args.file.display())))?;
-    let answer = match control::ask(&data, &Request::Backup(file.clone())).await? {
+    let answer = match control::ask(&data, &AdminRequest::Backup(file.clone())).await? {
         Some(answer) => answer,
         None => without_server(&data, &file).await?,
     };
-    let Answer::Backup(made) = granted(answer)? else {
+    let AdminAnswer::Backup(made) = granted(answer)? else {
         return Err(unexpected());
     };
     let place = file.display().to_string();
@@ -96,7 +96,7 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
     Ok(())
 }
 
-async fn without_server(data: &Path, file: &Path) -> Result<Answer, Failure> {
+async fn without_server(data: &Path, file: &Path) -> Result<AdminAnswer, Failure> {
     if !data.join(backup::STORE).exists() {
         let text = format!("there is no store in {}", data.display());
         return Err(Failure::plain(text).hint("--data DIR"));

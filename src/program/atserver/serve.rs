@@ -17,9 +17,9 @@ use crate::{
     secret::Secret,
     server::{
         authority,
-        control::{Desk, Status},
+        control::{AdminSocket, ServerStatus},
         health,
-        listen::{self, Options, ServerError, Timings},
+        listen::{self, ServerError, ServerOptions, Timings},
     },
     sys::{
         log, process, signal,
@@ -98,7 +98,7 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
         Some(at) => Some(health_port(at).await?),
         None => None,
     };
-    let options = Options {
+    let options = ServerOptions {
         data: data.clone(),
         listen: args.listen,
         host: host.clone(),
@@ -115,7 +115,7 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
     let running = listen::start_with_peers(options, tls, peers)
         .await
         .map_err(cannot_start)?;
-    let desk = Desk::open(&data)?;
+    let desk = AdminSocket::listen(&data)?;
     let place = format!("{host}:{}", running.directory().port());
     let status = status(&place, ca.as_deref(), &data);
     let serving = async {
@@ -223,7 +223,7 @@ pub(super) fn names(host: &str, domain: Option<&str>) -> Vec<String> {
 
 fn announce(
     console: &Console,
-    status: &Status,
+    status: &ServerStatus,
     health: Option<&TcpListener>,
     json: bool,
     quiet: bool,

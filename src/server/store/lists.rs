@@ -4,7 +4,11 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::at::{AtSign, verb::AccessList};
 
-use super::{Rows, StoreError, Tx, register::Home};
+use super::{
+    error::StoreError,
+    register::Home,
+    tx::{Rows, Tx},
+};
 
 /// Most names in one list.
 pub const MAX_LIST: usize = 10_000;
@@ -40,11 +44,9 @@ pub fn show(rows: &dyn Rows, home: &Home, list: AccessList) -> Result<Vec<AtSign
         AccessList::Block => json::from_str::<Blocked>(&found.value).map(|list| list.names),
         AccessList::Allow => json::from_str::<Allowed>(&found.value).map(|list| list.names),
     };
+    let parsed = |name: &String| name.parse().map_err(|_| StoreError::Row);
     let names = names.map_err(|_| StoreError::Row)?;
-    let names = names
-        .iter()
-        .map(|name| name.parse().map_err(|_| StoreError::Row));
-    names.collect()
+    names.iter().map(parsed).collect()
 }
 
 /// Writes a list.
@@ -112,11 +114,11 @@ pub fn admits(rows: &dyn Rows, home: &Home, who: &AtSign) -> Result<bool, StoreE
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
 
     #[test]
     fn the_block_list_wins_and_an_empty_allow_list_lets_everybody_in() {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         let name = |name: &str| name.parse::<AtSign>().unwrap();
         let home = Home {
             number: 1,
