@@ -26,6 +26,7 @@ use profile::FileOption;
 use read::InfoFlag;
 pub(crate) use read::{Translated, read, unknown};
 pub(crate) use tables::{COMMON, ClassicOption, To};
+pub(crate) use usage::meaning;
 
 mod profile;
 mod read;
@@ -265,6 +266,14 @@ pub fn ours(program: &str, word: &str) -> Option<&'static str> {
     };
     let found: Vec<&ClassicOption> = rows.filter(is_meant).collect();
     found.iter().find_map(|row| row.2.ours())
+}
+
+/// The options of the classic program of that name, and which of ours it is; `None`: it has none of its own.
+pub(crate) fn options(
+    link: &str,
+) -> Option<(&'static str, impl Iterator<Item = &'static ClassicOption>)> {
+    let program = PROGRAMS.iter().find(|own| own.links.contains(&link))?;
+    Some((program.ours, program.tables.iter().copied().flatten()))
 }
 
 fn program(link: &str, words: &[&str]) -> &'static ClassicProgram {

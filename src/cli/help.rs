@@ -51,7 +51,6 @@ pub fn text(grammar: &Grammar, more: &str) -> String {
         "Words",
         words.map(|(word, about)| ((*word).to_owned(), summary(about))),
     );
-    let is_common = |flag: &&FlagInfo<'static>| COMMON.contains(&flag.long);
     let daily = grammar
         .flags()
         .filter(|flag| !flag.hidden && !is_common(flag));
@@ -63,7 +62,7 @@ pub fn text(grammar: &Grammar, more: &str) -> String {
     let common = grammar
         .flags()
         .filter(|flag| !flag.hidden)
-        .filter(is_common);
+        .filter(|flag| is_common(flag));
     text += &section("Common flags", common.map(row).chain([help_row()]));
     for note in grammar.notes() {
         text += &format!("\n{note}\n");
@@ -143,7 +142,13 @@ pub fn row(flag: &'static FlagInfo<'static>) -> (String, String) {
     (names, about)
 }
 
-fn help_row() -> (String, String) {
+/// Whether most programs have this flag.
+pub fn is_common(flag: &FlagInfo<'static>) -> bool {
+    COMMON.contains(&flag.long)
+}
+
+/// What is said of `--help`, which no program declares.
+pub fn help_row() -> (String, String) {
     ("-h, --help".to_owned(), "print this".to_owned())
 }
 

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use super::{activate, enroll, keys};
 use crate::cli::{
     self, Console, Failure, Given,
-    classic::{COMMON, Translated, read, unknown},
+    classic::{COMMON, ClassicOption, Translated, read, unknown},
     exit,
 };
 
@@ -31,6 +31,15 @@ use commands::{ATSIGN, COMMANDS, ClassicCommand, ID, OUT, SHARED, help, overview
 mod commands;
 mod interactive;
 mod status;
+
+/// Each command with a line about it, and its options.
+pub(super) fn options()
+-> impl Iterator<Item = (&'static str, &'static str, Vec<&'static ClassicOption>)> {
+    COMMANDS.iter().map(|command| {
+        let all = command.own.iter().chain(SHARED).chain(COMMON);
+        (command.name, command.about, all.collect())
+    })
+}
 
 /// What its messages call it.
 const NAME: &str = "at_activate";

@@ -1,15 +1,15 @@
-//! `noports docs`: manual pages and completions, from the same words as `--help`.
+//! `noports docs`: manual pages and completions, from the data that `--help` is made of.
 //!
 //! ```text
-//!   noports PROGRAM --help ─▶ help (taken apart) ─┬─▶ man        roff, one page per program
-//!                                                 └─▶ complete   what can come next
+//!   PROGRAMS ─▶ Grammar ─┬─▶ man                 roff, one page per program
+//!   classic tables ──────┴─▶ complete ◀─ values   what can come next, and which names this machine knows
 //!   bash, zsh, fish: scripts that ask `noports docs complete WORD …`
 //! ```
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,23 +17,24 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::PROGRAMS;
 use crate::{
-    cli::{Console, Failure, exit, print_out},
+    cli::{
+        Console, Failure, config, exit,
+        grammar::{Grammar, Program},
+        print_out,
+    },
     sys::{out, paths},
     text::calendar,
 };
 
-use help::Help;
-use man::{Edition, Page};
+use man::Edition;
 
 mod complete;
-mod help;
 mod man;
+mod values;
 
 const BASH: &str = include_str!("../../packaging/completions/noports.bash");
 const ZSH: &str = include_str!("../../packaging/completions/_noports");
 const FISH: &str = include_str!("../../packaging/completions/noports.fish");
-/// Programs that can be installed as a service.
-const WITH_SERVICE: [&str; 4] = ["daemon", "rendezvous", "policy", "atserver"];
 
 /// Manual pages, and completions for shells.
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -92,7 +93,7 @@ struct All {
 /// The program.
 pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     if let Some(("complete", words)) = words.split_first().map(|(first, rest)| (*first, rest)) {
-        for (word, about) in complete::candidates(words, help_of) {
+        for (word, about) in complete::candidates(words) {
             print_out(format!("{word}\t{about}").trim_end());
         }
         return ExitCode::from(exit::FINE);
@@ -154,61 +155,32 @@ fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
         day: now.split('T').next().unwrap_or_default(),
         version: concat!("noports ", env!("CARGO_PKG_VERSION")),
     };
-    let shown = || PROGRAMS.iter().filter(|applet| !applet.about.is_empty());
-    let programs: Vec<_> = shown().map(|a| (a.name.to_owned(), a.about)).collect();
-    let mut files = vec![(folder.join("noports.1"), man::overview(&programs, edition))];
-    for applet in shown() {
-        let help = help_of(&[applet.name]);
-        let mut words: Vec<String> = help.commands.iter().map(|row| row.0.clone()).collect();
-        words.extend(words_in_notes(&help).into_iter().map(|row| row.0));
-        if WITH_SERVICE.contains(&applet.name) {
-            words.extend(["install", "uninstall", "status"].map(str::to_owned));
-            words.dedup();
-        }
-        let commands = words
-            .into_iter()
-            .map(|word| {
-                let help = help_of(&[applet.name, &word]);
-                (word, help)
-            })
-            .collect();
-        let name = format!("noports-{}", applet.name);
-        let page = Page {
-            name: name.clone(),
-            about: applet.about,
-            help,
-            commands,
-            links: applet.links,
-        };
-        files.push((folder.join(format!("{name}.1")), page.roff(edition)));
-        for link in applet.links {
-            files.push((folder.join(format!("{link}.1")), man::link(&name)));
+    let mut files = vec![(folder.join("noports.1"), man::overview(edition))];
+    for program in PROGRAMS.iter().filter(|program| !program.about.is_empty()) {
+        let name = format!("noports-{}", program.name);
+        files.push((
+            folder.join(format!("{name}.1")),
+            man::page(program, edition),
+        ));
+        for link in program.links {
+            files.push((
+                folder.join(format!("{link}.1")),
+                man::classic_page(link, program, edition),
+            ));
         }
     }
     files
 }
 
-/// Words that a program takes and tells about in its notes: `  otp       make a code`.
-fn words_in_notes(help: &Help) -> Vec<(String, String)> {
-    let row = |line: &String| {
-        let (word, about) = line.strip_prefix("  ")?.split_once("  ")?;
-        let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-        plain.then(|| (word.to_owned(), about.trim().to_owned()))
-    };
-    help.notes.iter().filter_map(row).collect()
-}
-
-/// Subcommand a program of ours says about itself.
-fn help_of(words: &[&str]) -> Help {
-    let Ok(own) = env::current_exe() else {
-        return Help::default();
-    };
-    let said = Command::new(own)
-        .args(words)
-        .arg("--help")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    let text = said.map(|said| said.stdout).unwrap_or_default();
-    Help::parse(&String::from_utf8_lossy(&text))
+/// Of a program, or of this word of it.
+fn grammar(program: &Program, word: Option<&str>) -> Option<Grammar> {
+    let grammar = match word {
+        None => Some(Grammar::of_program(program)),
+        Some(word) => Grammar::of_word(program, word),
+    }?;
+    Some(if config::has_file(program.name, word) {
+        grammar.with_file()
+    } else {
+        grammar
+    })
 }

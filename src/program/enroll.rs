@@ -31,6 +31,7 @@ mod decide;
 mod grant;
 mod manage;
 mod results;
+pub(super) mod seen;
 mod selection;
 mod show;
 

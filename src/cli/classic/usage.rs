@@ -25,7 +25,8 @@ pub(super) fn usage(name: &str, ours: &str, tables: &[&[ClassicOption]]) -> Stri
     text
 }
 
-fn meaning(to: To) -> String {
+/// What an option is in our words.
+pub(crate) fn meaning(to: To) -> String {
     match to {
         To::Value(SEND_KEY) => "--send-key ~/.ssh/…".to_owned(),
         To::Value(ours) | To::Number(ours) | To::Values(ours) | To::List(ours) => {

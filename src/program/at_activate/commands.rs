@@ -59,7 +59,7 @@ pub(super) struct ClassicCommand {
     /// `approve`
     pub name: &'static str,
     /// For the overview.
-    about: &'static str,
+    pub about: &'static str,
     /// Options beside those that all have.
     pub own: &'static [ClassicOption],
     /// Our words in front of the options, and behind them.

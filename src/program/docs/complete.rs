@@ -1,294 +1,284 @@
 //! What can come next on a command line: for the shells' completions, which ask with every word so far.
 //!
+//! ```text
+//!   noports NAME [WORD] …   Grammar ──┐
+//!   sshnp, at_activate …    tables  ──┴─▶ Scope: flags, words, arguments ──▶ candidates     what a value can be: values
+//! ```
 //! One candidate a line, a tab, what it means. `:files` means: the names of files.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
-use super::{Help, WITH_SERVICE};
-use crate::{at::AtSign, cli::keystore, program::PROGRAMS, sys::paths};
+use argh::Optionality;
 
-/// Most of `~/.ssh/config` that is looked at, in bytes.
-const MAX_CONFIG: usize = 256 * 1024;
-/// Classic flags that are followed by an atSign.
-const CLASSIC: [&str; 14] = [
-    "-a",
-    "--atsign",
-    "-f",
-    "--from",
-    "-t",
-    "--to",
-    "-m",
-    "--manager",
-    "--managers",
-    "-r",
-    "--srvd",
-    "-h",
-    "--rendezvous",
-    "-p",
-];
+use super::{
+    grammar,
+    values::{Kind, files},
+};
+use crate::{
+    cli::{
+        classic::{self, ClassicOption, To},
+        grammar::{Grammar, Program, name_of, repeats, value_of},
+        help,
+    },
+    program::{PROGRAMS, at_activate},
+    service,
+};
 
-/// Candidates for the last of `words`; the first is the name that was called. `help` tells a program's flags.
-pub(super) fn candidates(words: &[&str], help: impl Fn(&[&str]) -> Help) -> Vec<(String, String)> {
-    let Some((last, before)) = words.split_last() else {
+/// A word that can come next, and what it means.
+pub(super) type Candidate = (String, String);
+
+/// Candidates for the last of `words`; the first is the name that was called.
+pub(super) fn candidates(words: &[&str]) -> Vec<Candidate> {
+    let Some((last, [called, before @ ..])) = words.split_last() else {
         return Vec::new();
     };
-    let all = match before.split_first() {
-        None => Vec::new(),
-        Some((called, before)) => {
-            let called = Path::new(called).file_name().and_then(|name| name.to_str());
-            match called {
-                Some("noports") => behind_noports(before, last, help),
-                _ => classic(before),
-            }
+    let called = Path::new(called).file_name().and_then(|name| name.to_str());
+    let all = match (called, before) {
+        (Some("noports"), [] | ["help"]) => programs(),
+        (Some("noports"), ["help", name]) => {
+            Scope::of(name, &[]).map_or_else(Vec::new, |of| of.0.words)
         }
+        (Some("noports"), [name, before @ ..]) => next(name, before, last),
+        (Some(name), before) => next(name, before, last),
+        (None, _) => Vec::new(),
     };
-    all.into_iter()
-        .filter(|(word, _)| word == FILES || word.starts_with(last))
-        .collect()
+    let fits = |row: &Candidate| row.0.starts_with(':') || row.0.starts_with(last);
+    all.into_iter().filter(fits).collect()
 }
 
-const FILES: &str = ":files";
+fn next(name: &str, before: &[&str], last: &str) -> Vec<Candidate> {
+    Scope::of(name, before).map_or_else(Vec::new, |(scope, before)| scope.candidates(before, last))
+}
 
-fn behind_noports(
-    before: &[&str],
-    last: &str,
-    help: impl Fn(&[&str]) -> Help,
-) -> Vec<(String, String)> {
-    let Some((name, mut rest)) = before.split_first() else {
-        let shown = PROGRAMS.iter().filter(|applet| !applet.about.is_empty());
-        return shown
-            .map(|applet| (applet.name.to_owned(), applet.about.to_owned()))
-            .collect();
-    };
-    let Some(applet) = PROGRAMS.iter().find(|applet| applet.name == *name) else {
-        return Vec::new();
-    };
-    let mut path = vec![applet.name];
-    let mut now = help(&path);
-    let mut commands = commands(applet.name, &now);
-    if let Some((word, more)) = rest.split_first()
-        && commands.iter().any(|(command, _)| command == word)
-    {
-        path.push(word);
-        let own = help(&path);
-        // A service is installed with the flags of the program, too.
-        now = if *word == "install" {
-            both(own, &now, applet.name, &help)
-        } else {
-            own
-        };
-        rest = more;
-        commands.clear();
-    }
-    let previous = rest.last().copied().unwrap_or_default();
-    let flag = now
-        .flags
-        .iter()
-        .find(|f| f.long == previous || f.short.as_deref() == Some(previous));
-    if let Some(value) = flag.and_then(|flag| flag.value.as_deref()) {
-        return values(previous, value);
-    }
-    let mut all = if rest.is_empty() {
-        commands
-    } else {
-        Vec::new()
-    };
-    if last.starts_with('-') {
-        all.extend(
-            now.flags
-                .iter()
-                .map(|flag| (flag.long.clone(), flag.about.clone())),
-        );
-    } else if all.is_empty() || now.positional.iter().any(|row| row.0 == "atsign") {
-        let wants = now
-            .positional
-            .iter()
-            .any(|row| ATSIGNS.contains(&row.0.as_str()));
-        all.extend(if wants {
-            atsigns()
-        } else {
-            vec![(FILES.into(), String::new())]
+fn programs() -> Vec<Candidate> {
+    let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
+    let shown = shown.map(|program| (program.name.to_owned(), program.about.to_owned()));
+    let help = ("help".to_owned(), "tell about a program".to_owned());
+    shown.chain([help]).collect()
+}
+
+/// A flag, ours or a classic one.
+pub(super) struct Flag {
+    /// With their hyphens; the first is the one that is offered.
+    pub names: Vec<String>,
+    pub about: String,
+    value: Option<Kind>,
+    repeats: bool,
+    /// For older peers: offered only when nothing else fits.
+    rare: bool,
+}
+
+/// What can stand behind a name.
+#[derive(Default)]
+pub(super) struct Scope {
+    pub flags: Vec<Flag>,
+    pub words: Vec<Candidate>,
+    /// One after the other; the last again and again, if `many`.
+    arguments: Vec<Kind>,
+    many: bool,
+    /// The word that led here: `approve`.
+    word: String,
+}
+
+impl Scope {
+    /// For the program of this name, and the words behind it that are left to look at.
+    pub(super) fn of<'a, 'b>(name: &str, before: &'a [&'b str]) -> Option<(Self, &'a [&'b str])> {
+        if name == "at_activate" {
+            return Some(Self::of_at_activate(before));
+        }
+        if let Some((ours, options)) = classic::options(name) {
+            return Some((Self::of_options(ours, options), before));
+        }
+        let fits = |own: &&Program| own.name == name || own.links.contains(&name);
+        let program = PROGRAMS.iter().find(fits)?;
+        let own = before.split_first().and_then(|(word, rest)| {
+            let grammar = grammar(program, Some(word))?;
+            let mut scope = Self::of_grammar(&grammar);
+            if let Some(service) = service::Program::named(name).filter(|_| *word == "install") {
+                // A service is installed with the flags that it runs with, too.
+                let theirs = grammar_of(program, service.serve.get(1).copied());
+                scope.flags.extend(theirs.flags);
+            }
+            scope.word = (*word).to_owned();
+            Some((scope, rest))
         });
+        own.or_else(|| Some((grammar_of(program, None), before)))
     }
-    all
-}
 
-/// Words that can follow a program's name.
-fn commands(applet: &str, help: &Help) -> Vec<(String, String)> {
-    let mut all = help.commands.clone();
-    all.extend(super::words_in_notes(help));
-    if WITH_SERVICE.contains(&applet) {
-        let service = [
-            ("install", "as a service of this machine"),
-            ("uninstall", "remove the service"),
-            ("status", "how the service is"),
-        ];
-        let there: BTreeSet<String> = all.iter().map(|row| row.0.clone()).collect();
-        let new = service.iter().filter(|row| !there.contains(row.0));
-        all.extend(new.map(|(a, b)| ((*a).to_owned(), (*b).to_owned())));
-    }
-    all
-}
-
-fn both(mut own: Help, program: &Help, applet: &str, help: &impl Fn(&[&str]) -> Help) -> Help {
-    let serves = program.commands.iter().any(|row| row.0 == "serve");
-    let flags = if serves {
-        help(&[applet, "serve"]).flags
-    } else {
-        program.flags.clone()
-    };
-    let there: BTreeSet<String> = own.flags.iter().map(|flag| flag.long.clone()).collect();
-    own.flags
-        .extend(flags.into_iter().filter(|flag| !there.contains(&flag.long)));
-    own
-}
-
-/// Names of positional arguments that are atSigns.
-const ATSIGNS: [&str; 3] = ["atsign", "client", "daemon"];
-
-fn values(flag: &str, value: &str) -> Vec<(String, String)> {
-    match flag {
-        "--to" | "--as" | "--manager" | "--via" | "--policy" | "--daemon" => atsigns(),
-        "--device" => from_config("--device"),
-        "--init" => {
-            let kinds = [
-                "systemd",
-                "systemd-user",
-                "openrc",
-                "procd",
-                "launchd",
-                "launchd-user",
-                "cron",
-            ];
-            kinds
-                .iter()
-                .map(|kind| ((*kind).to_owned(), String::new()))
-                .collect()
-        }
-        _ if value.starts_with("file") || value.starts_with("dir") => files(),
-        "--ca" | "--keys" | "--passphrase-file" | "--identity" | "--rules" | "--data" => files(),
-        _ => Vec::new(),
-    }
-}
-
-fn files() -> Vec<(String, String)> {
-    vec![(FILES.to_owned(), String::new())]
-}
-
-fn classic(before: &[&str]) -> Vec<(String, String)> {
-    match before.last() {
-        Some(flag) if CLASSIC.contains(flag) => atsigns(),
-        _ => files(),
-    }
-}
-
-/// Those with keys here, and those that `~/.ssh/config` names.
-fn atsigns() -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    let folder = paths::home().map(|home| home.join(".atsign/keys"));
-    let entries = folder.and_then(|folder| fs::read_dir(folder).ok());
-    for entry in entries.into_iter().flatten().flatten() {
-        if let Some(who) = keystore::owner(&entry.path()) {
-            all.push((who.to_string(), "has keys here".to_owned()));
-        }
-    }
-    for flag in ["--to", "--via", "--as"] {
-        all.extend(
-            from_config(flag)
+    fn of_grammar(grammar: &Grammar) -> Self {
+        let flags = grammar.flags().map(|flag| Flag {
+            names: [flag.long.to_owned()]
                 .into_iter()
-                .filter(|row| row.0.parse::<AtSign>().is_ok()),
-        );
+                .chain(flag.short.map(|letter| format!("-{letter}")))
+                .collect(),
+            about: help::row(flag).1,
+            value: value_of(flag).map(|value| Kind::of(name_of(flag), value)),
+            repeats: repeats(flag),
+            rare: flag.hidden,
+        });
+        let help = Flag {
+            names: vec!["--help".to_owned(), "-h".to_owned()],
+            about: help::help_row().1,
+            value: None,
+            repeats: false,
+            rare: false,
+        };
+        let arguments: Vec<_> = grammar
+            .positionals()
+            .filter(|row| row.name != "word")
+            .collect();
+        let last = arguments.last().map(|row| &row.optionality);
+        Self {
+            flags: flags.chain([help]).collect(),
+            words: grammar
+                .words()
+                .iter()
+                .map(|(word, about)| ((*word).to_owned(), (*about).to_owned()))
+                .collect(),
+            many: matches!(last, Some(Optionality::Repeating | Optionality::Greedy)),
+            arguments: arguments
+                .iter()
+                .map(|row| Kind::of(row.name, row.name))
+                .collect(),
+            word: String::new(),
+        }
     }
-    all.sort();
-    all.dedup_by(|a, b| a.0 == b.0);
-    all
-}
 
-/// What follows a flag of ours in `~/.ssh/config`.
-fn from_config(flag: &str) -> Vec<(String, String)> {
-    let file = paths::home().map(|home| home.join(".ssh/config"));
-    let bytes = file
-        .and_then(|file| fs::read(file).ok())
-        .unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_CONFIG)]);
-    let found = after(&text, flag);
-    found
-        .into_iter()
-        .map(|word| (word, "in ~/.ssh/config".to_owned()))
-        .collect()
-}
+    fn of_at_activate<'a, 'b>(before: &'a [&'b str]) -> (Self, &'a [&'b str]) {
+        let mut commands = at_activate::options();
+        if let Some((word, rest)) = before.split_first()
+            && let Some((name, _, options)) = commands.find(|row| row.0 == *word)
+        {
+            let scope = Self::of_options("enroll", options.into_iter());
+            let word = if name == "fetch" { "list" } else { name }.to_owned();
+            return (Self { word, ..scope }, rest);
+        }
+        let words =
+            at_activate::options().map(|(name, about, _)| (name.to_owned(), about.to_owned()));
+        let scope = Self {
+            words: words.collect(),
+            ..Self::default()
+        };
+        (scope, before)
+    }
 
-fn after(config: &str, flag: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for line in config.lines().filter(|line| line.contains("noports")) {
-        let mut words = line.split_whitespace();
+    /// Of the options of a classic program; each is told about in the words of our own.
+    fn of_options(ours: &str, options: impl Iterator<Item = &'static ClassicOption>) -> Self {
+        let program = PROGRAMS.iter().find(|program| program.name == ours);
+        let grammar = program.map(Grammar::of_program);
+        let about = |to: To| {
+            let ours = to.ours()?;
+            let flag = grammar.as_ref()?.flag(ours.trim_start_matches('-'))?;
+            Some(help::row(flag).1)
+        };
+        let flag = |(names, letter, to): &'static ClassicOption| Flag {
+            names: names
+                .iter()
+                .map(|name| format!("--{name}"))
+                .chain((*letter != 0).then(|| format!("-{}", char::from(*letter))))
+                .collect(),
+            about: about(*to).unwrap_or_else(|| classic::meaning(*to)),
+            value: to.takes_value().then(|| Kind::of_classic(*to)),
+            repeats: matches!(to, To::Values(_)),
+            rare: matches!(to, To::Given | To::IgnoredValue | To::Choice(_)),
+        };
+        Self {
+            flags: options.map(flag).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn flag(&self, name: &str) -> Option<usize> {
+        let is_it = |flag: &Flag| flag.names.iter().any(|own| own == name);
+        self.flags.iter().position(is_it)
+    }
+
+    /// What `last` can become, behind these words.
+    fn candidates(&self, before: &[&str], last: &str) -> Vec<Candidate> {
+        let values = |kind: &Kind, typed| kind.values(&self.word, before, typed);
+        let (mut used, mut plain) = (BTreeSet::new(), 0);
+        let mut words = before.iter();
         while let Some(word) = words.next() {
-            if word == flag {
-                found.extend(
-                    words
-                        .next()
-                        .map(|word| word.trim_matches(['"', '\'']).to_owned()),
-                );
+            if *word == "--" {
+                return files();
+            }
+            let (name, glued) = split(word);
+            let flag = self.flag(name);
+            used.extend(flag);
+            plain += usize::from(!word.starts_with('-'));
+            if let Some(kind) = flag.and_then(|at| self.flags[at].value.as_ref())
+                && glued.is_none()
+                && words.next().is_none()
+            {
+                return values(kind, last);
             }
         }
+        if let (name, Some(typed)) = split(last) {
+            let kind = self.flag(name).and_then(|at| self.flags[at].value.as_ref());
+            let all = kind.map_or_else(Vec::new, |kind| values(kind, typed));
+            return all.into_iter().map(|row| glue(name, row)).collect();
+        }
+        if last.starts_with('-') {
+            return self.flags_like(last, &used);
+        }
+        let mut all = Vec::new();
+        if before.is_empty() {
+            all.extend(self.words.iter().cloned());
+        }
+        let argument = self.arguments.get(plain).or_else(|| {
+            let last = self.arguments.last();
+            last.filter(|_| self.many)
+        });
+        all.extend(argument.map_or_else(Vec::new, |kind| values(kind, last)));
+        all
     }
-    found.retain(|word| !word.chars().any(char::is_control));
-    found
+
+    /// Flags that begin so and can still be said: by their first name, else by another; rare ones if there is no other.
+    fn flags_like(&self, typed: &str, used: &BTreeSet<usize>) -> Vec<Candidate> {
+        let left = self.flags.iter().enumerate();
+        let left: Vec<&Flag> = left
+            .filter(|(at, flag)| flag.repeats || !used.contains(at))
+            .map(|(_, flag)| flag)
+            .collect();
+        let like = |rare: bool, names: usize| {
+            let rows = left.iter().filter(|flag| flag.rare == rare);
+            let rows = rows.flat_map(|flag| {
+                let names = flag.names.iter().take(names);
+                names.map(|name| (name.clone(), flag.about.clone()))
+            });
+            let mut rows: Vec<Candidate> = rows.filter(|row| row.0.starts_with(typed)).collect();
+            // `--help` of a classic program stands in two tables.
+            let mut seen = BTreeSet::new();
+            rows.retain(|row| seen.insert(row.0.clone()));
+            rows
+        };
+        let tries = [
+            (false, 1),
+            (true, 1),
+            (false, usize::MAX),
+            (true, usize::MAX),
+        ];
+        let mut found = tries.into_iter().map(|(rare, names)| like(rare, names));
+        found.find(|rows| !rows.is_empty()).unwrap_or_default()
+    }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use crate::program::docs::complete::*;
+fn grammar_of(program: &Program, word: Option<&str>) -> Scope {
+    grammar(program, word).map_or_else(Scope::default, |grammar| Scope::of_grammar(&grammar))
+}
 
-    fn help(path: &[&str]) -> Help {
-        Help::parse(match path {
-            ["policy"] => {
-                "Usage: noports policy\n\nX\n\nOptions:\n  --help, help      x\n\nCommands:\n  serve             Answer\n  check             Explain\n"
-            }
-            ["policy", "serve"] => {
-                "Usage: noports policy serve [--rules <file>] [--records]\n\nOptions:\n  --rules           r\n  --records         s\n"
-            }
-            ["policy", "install"] => {
-                "Usage: noports policy install [--init <kind>]\n\nOptions:\n  --init            i\n"
-            }
-            ["client"] => {
-                "Usage: noports client --to <to> [-q] [ssh...]\n\nOptions:\n  --to              whose\n  -q, --quiet       less\n"
-            }
-            _ => "",
-        })
+/// `--to=@a` → `--to` and `@a`
+fn split<'a>(word: &'a str) -> (&'a str, Option<&'a str>) {
+    match word.split_once('=').filter(|_| word.starts_with("--")) {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
     }
+}
 
-    #[test]
-    fn what_can_come_next() {
-        for (line, want) in [
-            ("noports cli", "client"),
-            ("noports policy ", "serve check install uninstall status"),
-            ("noports policy s", "serve status"),
-            ("noports policy serve --r", "--rules --records"),
-            ("noports policy serve --rules ", ":files"),
-            ("noports policy install --", "--init --rules --records"),
-            ("noports policy install --init sys", "systemd systemd-user"),
-            ("noports client -", "--to --quiet"),
-            ("noports client ", ":files"),
-            ("noports nothing ", ""),
-            ("noports", ""),
-            ("/usr/bin/sshnp -x ", ":files"),
-        ] {
-            let words: Vec<&str> = line.split(' ').collect();
-            let found = candidates(&words, help);
-            let found: Vec<_> = found.iter().map(|row| row.0.as_str()).collect();
-            assert_eq!(found.join(" "), want, "{line}");
-        }
-    }
-
-    #[test]
-    fn an_ssh_configuration_names_devices() {
-        let config = "Host pi\n  ProxyCommand noports client --to @my_device --device \"pi\" --stdio\n  # --to @x\n";
-        assert_eq!(
-            after(config, "--to"),
-            BTreeSet::from(["@my_device".to_owned()])
-        );
-        assert_eq!(after(config, "--device"), BTreeSet::from(["pi".to_owned()]));
+fn glue(flag: &str, (value, about): Candidate) -> Candidate {
+    if value.starts_with(':') {
+        (value, about)
+    } else {
+        (format!("{flag}={value}"), about)
     }
 }

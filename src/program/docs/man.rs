@@ -1,22 +1,22 @@
-//! ○ Manual pages, in roff, from what `--help` says.
+//! ○ Manual pages, in roff, from the same data as `--help`.
+//!
+//! ```text
+//!   Program ─▶ Grammar of itself and of each word ─▶ NAME SYNOPSIS DESCRIPTION ARGUMENTS WORDS FLAGS … SEE ALSO
+//! ```
+//! Words that share their flags share a section, and a flag that most programs have stands on a page once.
 
-use super::help::{Help, HelpFlag};
-use crate::cli::exit;
+use argh::FlagInfo;
 
-/// What a page is about.
-#[derive(Debug)]
-pub(super) struct Page<'a> {
-    /// `noports-client`
-    pub name: String,
-    /// One line.
-    pub about: &'a str,
-    /// Its own help.
-    pub help: Help,
-    /// Help of the words behind it: `serve`, `install`.
-    pub commands: Vec<(String, Help)>,
-    /// Classic names of the same program.
-    pub links: &'a [&'a str],
-}
+use super::{complete::Scope, grammar};
+use crate::{
+    cli::{
+        config, exit,
+        grammar::{Grammar, Program},
+        help,
+    },
+    program::PROGRAMS,
+    service,
+};
 
 /// Day and version, for every page's foot.
 #[derive(Clone, Copy, Debug)]
@@ -27,97 +27,137 @@ pub(super) struct Edition<'a> {
     pub version: &'a str,
 }
 
-impl Page<'_> {
-    /// The page.
-    pub(super) fn roff(&self, edition: Edition) -> String {
-        let mut page = head(&self.name, self.about, edition);
-        page += ".SH SYNOPSIS\n";
-        page += &synopsis(&self.help.usage);
-        page += ".SH DESCRIPTION\n";
-        page += &paragraphs(&self.help.about);
-        page += &self.classic();
-        page += &section("ARGUMENTS", &list(&self.help.positional));
-        page += &section("OPTIONS", &flags(&self.help.flags));
-        for (name, help) in &self.commands {
-            page += &format!(".SH {}\n", text(&name.to_uppercase()));
-            page += &synopsis(&help.usage);
-            page += ".PP\n";
-            page += &paragraphs(&help.about);
-            page += &list(&help.positional);
-            page += &flags(&help.flags);
-            page += &set_off(&examples(&help.examples));
-        }
-        page += &section("NOTES", &as_it_is(&self.help.notes));
-        page += &section("EXAMPLES", &examples(&self.help.examples));
-        page += &section("EXIT STATUS", &self.codes());
-        page + SEE_ALSO
-    }
+/// Longest line of a page, in bytes.
+const WIDTH: usize = 78;
 
-    fn classic(&self) -> String {
-        if self.links.is_empty() {
-            return String::new();
-        }
-        format!(
-            ".PP\nCalled as {} it takes that program's classic flags instead.\n",
-            text(&self.links.join(", "))
-        )
-    }
+type Flag = &'static FlagInfo<'static>;
 
-    fn codes(&self) -> String {
-        let own = &self.help.codes;
-        let common = exit::TABLE
-            .iter()
-            .map(|(code, meaning)| (code.to_string(), (*meaning).to_owned()));
-        let all: Vec<_> = common
-            .map(|row| {
-                own.iter()
-                    .find(|own| own.0 == row.0)
-                    .cloned()
-                    .unwrap_or(row)
-            })
-            .collect();
-        list(&all)
-    }
+/// Words of a program whose flags and arguments are the same.
+struct Group {
+    /// Each with a line about it.
+    words: Vec<(&'static str, &'static str)>,
+    grammars: Vec<Grammar>,
+}
+
+/// The page of a program.
+pub(super) fn page(program: &Program, edition: Edition) -> String {
+    let Some(own) = grammar(program, None) else {
+        return String::new();
+    };
+    let groups = groups(program, &own);
+    let all = || {
+        [&own]
+            .into_iter()
+            .chain(groups.iter().flat_map(|group| &group.grammars))
+    };
+    let common = common(&own, &groups);
+    let mut page = head(&format!("noports-{}", program.name), program.about, edition);
+    page += &section("SYNOPSIS", &synopsis(&own));
+    page += &section(
+        "DESCRIPTION",
+        &(paragraphs(own.about()) + &classic(program)),
+    );
+    page += &section("ARGUMENTS", &arguments(&own));
+    let told: Vec<Flag> = own.flags().chain(common.iter().copied()).collect();
+    let words: String = groups.iter().map(|group| group.roff(&told)).collect();
+    page += &section("WORDS", &words);
+    let daily = own
+        .flags()
+        .filter(|flag| !flag.hidden && !common.contains(flag));
+    page += &section("FLAGS", &flags(daily));
+    page += &section(
+        "FLAGS FOR OLDER PEERS",
+        &flags(own.flags().filter(|flag| flag.hidden)),
+    );
+    let rows = common.into_iter().map(help::row).chain([help::help_row()]);
+    page += &section("COMMON FLAGS", &rows.map(flag_row).collect::<String>());
+    page += &section(
+        "NOTES",
+        &notes(&all().flat_map(Grammar::notes).collect::<Vec<_>>()),
+    );
+    let firsts = groups.iter().filter_map(|group| group.grammars.first());
+    let examples: Vec<String> = own
+        .examples()
+        .chain(firsts.flat_map(Grammar::examples))
+        .collect();
+    page += &section("EXAMPLES", &as_it_is(&examples));
+    page += &section("EXIT STATUS", &list(exit_codes(&own)));
+    let service = service::Program::named(program.name).is_some();
+    let is_named = |name: &str| page.contains(name) || service && name == "NOPORTS_STATE";
+    let variables = ENVIRONMENT
+        .iter()
+        .filter(|row| row.0 == "NOPORTS_LOG" || is_named(row.0));
+    let variables = section("ENVIRONMENT", &list(variables.map(owned)));
+    let files = section("FILES", &list(files(program, page.contains("\\-\\-keys"))));
+    page + &variables + &files + SEE_ALSO
 }
 
 /// The page of the whole: which programs there are.
-pub(super) fn overview(programs: &[(String, &str)], edition: Edition) -> String {
-    let mut page = head("noports", "reaches a device that has no open port", edition);
-    page += ".SH SYNOPSIS\n.B noports\n.I program\n.RI [ flags ]\n.SH DESCRIPTION\n";
+pub(super) fn overview(edition: Edition) -> String {
+    let mut page = head("noports", "reach a device that has no open port", edition);
+    page +=
+        ".SH SYNOPSIS\n.B noports\n.I program\n.RI [ flags ]\n.PP\n.B noports help\n.I program\n";
+    page += ".SH DESCRIPTION\n";
     page += &paragraphs(
         "Ssh and any TCP service on a device that has no open port, end-to-end encrypted, with outbound \
          connections only. The device waits for notifications of its atServer; both ends then meet at a \
          rendezvous, which sees only cipher text.\n\nEach program has a page of its own.",
     );
     page += ".SH PROGRAMS\n";
-    for (name, about) in programs {
-        let name = text(name);
-        page += &format!(".TP\n.BR noports\\-{name} (1)\n{}\n", text(about));
+    for program in PROGRAMS.iter().filter(|program| !program.about.is_empty()) {
+        let (name, about) = (text(program.name), text(program.about));
+        page += &format!(".TP\n.BR noports\\-{name} (1)\n{about}\n");
     }
     page += &section(
-        "ENVIRONMENT",
-        &list(&ENVIRONMENT.map(|(a, b)| (a.into(), b.into()))),
+        "EXIT STATUS",
+        &list(
+            exit::TABLE
+                .iter()
+                .map(|(a, b)| (a.to_string(), (*b).to_owned())),
+        ),
     );
-    page += &section("FILES", &list(&FILES.map(|(a, b)| (a.into(), b.into()))));
-    let codes: Vec<_> = exit::TABLE
-        .iter()
-        .map(|(a, b)| (a.to_string(), (*b).to_owned()))
-        .collect();
-    page + &section("EXIT STATUS", &list(&codes)) + ".SH SEE ALSO\n.BR ssh (1)\n"
+    page += &section("ENVIRONMENT", &list(ENVIRONMENT.iter().map(owned)));
+    page += &section("FILES", &list([owned(&KEYS), owned(&CONFIG)].into_iter()));
+    page + ".SH SEE ALSO\n.BR ssh (1)\n"
 }
 
-/// A page that is another one's.
-pub(super) fn link(to: &str) -> String {
-    format!(".so man1/{to}.1\n")
+/// The page of a classic name of a program.
+pub(super) fn classic_page(link: &str, program: &Program, edition: Edition) -> String {
+    let Some((scope, _)) = Scope::of(link, &[]) else {
+        return String::new();
+    };
+    let own = format!("noports {}", program.name);
+    let mut page = head(link, &format!("{own}, with its classic options"), edition);
+    let command = if scope.words.is_empty() {
+        ""
+    } else {
+        "COMMAND "
+    };
+    page += &format!(".SH SYNOPSIS\n.B {link}\n{command}[options]\n.SH DESCRIPTION\n");
+    page += &filled(&format!(
+        "A link of this name to noports is {own} for scripts and people that know the classic program {link}: \
+         it takes that program's options, and ends with its words. {link} {command}--help tells which flag of \
+         ours stands behind each."
+    ));
+    page += &section("COMMANDS", &list(scope.words.into_iter()));
+    let rows = scope
+        .flags
+        .into_iter()
+        .map(|flag| (flag.names.join(", "), flag.about));
+    page += &section("OPTIONS", &rows.map(flag_row).collect::<String>());
+    page + &format!(
+        ".SH SEE ALSO\n.BR noports\\-{} (1),\n.BR noports (1)\n",
+        text(program.name)
+    )
 }
 
 const SEE_ALSO: &str = ".SH SEE ALSO\n.BR noports (1),\n.BR ssh (1)\n";
 
-const ENVIRONMENT: [(&str, &str); 8] = [
-    ("NOPORTS_ROOT", "the atDirectory, HOST:PORT; --root wins"),
+const ENVIRONMENT: [(&str, &str); 13] = [
+    ("NOPORTS_ROOT", "the atDirectory, host:port; --root wins"),
     (
         "NOPORTS_CA",
-        "further certificate authorities, PEM files, separated by colons; --ca wins",
+        "further certificate authorities: PEM files, separated by colons; --ca wins",
     ),
     ("NOPORTS_AS", "the atSign to act as; --as wins"),
     (
@@ -129,13 +169,166 @@ const ENVIRONMENT: [(&str, &str); 8] = [
         "NOPORTS_PASSPHRASE",
         "pass phrase of a protected key file; --passphrase-file wins",
     ),
-    ("NOPORTS_LOG", "what is logged: a level, or module=level,…"),
+    (
+        "NOPORTS_NEW_PASSPHRASE",
+        "the new pass phrase of a key file; --new-passphrase-file wins",
+    ),
+    (
+        "NOPORTS_CODE",
+        "the one-time code of a request; --code-file wins",
+    ),
+    (
+        "NOPORTS_SECRET",
+        "the secret that activates an atSign; --secret-file wins",
+    ),
+    (
+        "NOPORTS_DATA",
+        "folder of the data of an atServer; --data wins",
+    ),
+    (
+        "NOPORTS_CONFIG",
+        "file with further flags; --config wins; empty: none is read",
+    ),
+    (
+        "NOPORTS_LOG",
+        "what is logged: a level, or module=level,...",
+    ),
     ("NOPORTS_STATE", "file in which a service tells its state"),
 ];
-const FILES: [(&str, &str); 1] = [(
+const KEYS: (&str, &str) = (
     "~/.atsign/keys/@you_key.atKeys",
     "an atSign's keys; keep them safe",
-)];
+);
+const CONFIG: (&str, &str) = (
+    "$XDG_CONFIG_HOME/noports/PROGRAM.conf, /etc/noports/PROGRAM.conf",
+    "further flags, one per line, without the --; the first that exists is read, unless --config names another",
+);
+
+fn owned(row: &(&str, &str)) -> (String, String) {
+    (row.0.to_owned(), row.1.to_owned())
+}
+
+/// The flags that most programs have, in the form that most words of this one have them in.
+fn common(own: &Grammar, groups: &[Group]) -> Vec<Flag> {
+    let grammars = || {
+        [own]
+            .into_iter()
+            .chain(groups.iter().filter_map(|group| group.grammars.first()))
+    };
+    let all = || {
+        grammars()
+            .flat_map(Grammar::flags)
+            .filter(|flag| help::is_common(flag))
+    };
+    let mut common: Vec<Flag> = Vec::new();
+    for flag in all().filter(|flag| !flag.hidden) {
+        let often = |flag: Flag| all().filter(|other| *other == flag).count();
+        match common.iter_mut().find(|other| other.long == flag.long) {
+            Some(other) if often(flag) > often(other) => *other = flag,
+            Some(_) => {}
+            None => common.push(flag),
+        }
+    }
+    common
+}
+
+fn groups(program: &Program, own: &Grammar) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for &(word, about) in own.words() {
+        let Some(grammar) = grammar(program, Some(word)) else {
+            continue;
+        };
+        let same = groups.iter_mut().find(|group| {
+            let first = group.grammars.first();
+            first.is_some_and(|first| {
+                first.about() == grammar.about() && first.flags().eq(grammar.flags())
+            })
+        });
+        match same {
+            Some(group) => {
+                group.words.push((word, about));
+                group.grammars.push(grammar);
+            }
+            None => groups.push(Group {
+                words: vec![(word, about)],
+                grammars: vec![grammar],
+            }),
+        }
+    }
+    groups
+}
+
+impl Group {
+    /// All about these words; flags that are `told` elsewhere are only named.
+    fn roff(&self, told: &[Flag]) -> String {
+        let Some(grammar) = self.grammars.first() else {
+            return String::new();
+        };
+        let names: Vec<&str> = self.words.iter().map(|row| row.0).collect();
+        let mut page = format!(".SS {}\n", text(&names.join(", ")));
+        page += &self
+            .grammars
+            .iter()
+            .map(synopsis)
+            .collect::<Vec<_>>()
+            .join(".br\n");
+        page += ".PP\n";
+        page += &paragraphs(grammar.about());
+        if self.words.len() > 1 {
+            page += &list(self.words.iter().map(owned));
+        }
+        page += &arguments(grammar);
+        let (elsewhere, here): (Vec<Flag>, Vec<Flag>) =
+            grammar.flags().partition(|flag| told.contains(flag));
+        page += &flags(here.into_iter());
+        if !elsewhere.is_empty() {
+            let names: Vec<&str> = elsewhere.iter().map(|flag| flag.long).collect();
+            page += &format!(
+                ".PP\n{}",
+                filled(&format!("And {}, see below.", names.join(", ")))
+            );
+        }
+        let codes: Vec<String> = grammar
+            .codes()
+            .map(|(code, about)| format!("{code}: {about}"))
+            .collect();
+        if !codes.is_empty() {
+            page += &format!(
+                ".PP\n{}",
+                filled(&format!("Exit status {}.", codes.join("; ")))
+            );
+        }
+        page
+    }
+}
+
+fn classic(program: &Program) -> String {
+    if program.links.is_empty() {
+        return String::new();
+    }
+    let links = text(&program.links.join(" or "));
+    format!(".PP\nCalled as {links} it takes that program's classic flags instead.\n")
+}
+
+fn exit_codes(own: &Grammar) -> impl Iterator<Item = (String, String)> {
+    exit::TABLE.iter().map(|(code, common)| {
+        let own = own.codes().find(|row| row.0 == i32::from(*code));
+        let about = own.map_or(*common, |row| row.1);
+        (code.to_string(), about.to_owned())
+    })
+}
+
+fn files(program: &Program, keys: bool) -> impl Iterator<Item = (String, String)> {
+    let serves = service::Program::named(program.name).and_then(|own| own.serve.get(1).copied());
+    let config = config::has_file(program.name, serves);
+    let config = config.then(|| {
+        (
+            CONFIG.0.replace("PROGRAM", program.name),
+            CONFIG.1.to_owned(),
+        )
+    });
+    keys.then(|| owned(&KEYS)).into_iter().chain(config)
+}
 
 fn head(name: &str, about: &str, edition: Edition) -> String {
     let version = text(edition.version);
@@ -156,61 +349,80 @@ fn section(title: &str, body: &str) -> String {
     }
 }
 
-/// The same within a section, set off from what stands before.
-fn set_off(body: &str) -> String {
-    if body.is_empty() {
-        String::new()
-    } else {
-        format!(".PP\n{body}")
-    }
-}
-
-fn synopsis(usage: &str) -> String {
-    let (name, rest) = match usage.find(|c| "-[<".contains(c)) {
-        Some(at) => usage.split_at(at),
-        None => (usage, ""),
-    };
-    let rest = text(rest.trim());
-    let name = text(name.trim());
-    format!(".nh\n.B {name}\n{rest}\n.hy\n").replace("\n\n", "\n")
+fn synopsis(grammar: &Grammar) -> String {
+    let usage = help::usage(grammar);
+    let rest = usage.strip_prefix(&grammar.name).unwrap_or(&usage);
+    let (name, rest) = (text(&grammar.name), text(rest.trim()));
+    format!(".nh\n.B {name}\n{rest}\n.hy\n")
 }
 
 fn paragraphs(body: &str) -> String {
-    let parts: Vec<_> = body.split("\n\n").map(text).collect();
-    parts.join("\n.PP\n") + "\n"
+    body.split("\n\n")
+        .map(filled)
+        .collect::<Vec<_>>()
+        .join(".PP\n")
 }
 
-fn list(rows: &[(String, String)]) -> String {
-    let rows = rows.iter();
-    rows.map(|(name, about)| format!(".TP\n.B {}\n{}\n", text(name), text(about)))
+/// Text that is filled anyway, in lines as roff wants them: short, and each sentence begins one.
+fn filled(plain: &str) -> String {
+    let (mut lines, mut line) = (String::new(), String::new());
+    let mut ended = false;
+    for word in plain.split_whitespace() {
+        if !line.is_empty() && (ended || text(&line).len() + 1 + text(word).len() > WIDTH) {
+            lines += &(text(&line) + "\n");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+        ended = word.ends_with(['.', '?', '!']);
+    }
+    lines + &text(&line) + "\n"
+}
+
+fn list(rows: impl Iterator<Item = (String, String)>) -> String {
+    rows.map(|(name, about)| format!(".TP\n.B {}\n{}", text(&name), filled(&about)))
         .collect()
 }
 
-fn flags(flags: &[HelpFlag]) -> String {
-    let row = |flag: &HelpFlag| {
-        let short = flag
-            .short
-            .as_deref()
-            .map_or(String::new(), |short| format!("{short}, "));
-        let names = text(&format!("{short}{}", flag.long));
-        let value = match &flag.value {
-            Some(value) => format!(" \\fI{}\\fR", text(value.trim_end_matches("..."))),
-            None => String::new(),
-        };
-        format!(".TP\n\\fB{names}\\fR{value}\n{}\n", text(&flag.about))
+fn arguments(grammar: &Grammar) -> String {
+    let rows = grammar.positionals();
+    let rows = rows.filter(|row| {
+        !row.description.is_empty() && !(row.name == "word" && !grammar.words().is_empty())
+    });
+    list(rows.map(|row| (row.name.to_owned(), row.description.to_owned())))
+}
+
+fn flags(flags: impl Iterator<Item = Flag>) -> String {
+    flags.map(help::row).map(flag_row).collect()
+}
+
+/// `--ca <file>` and what it is, as `--help` has it.
+fn flag_row((names, about): (String, String)) -> String {
+    let (names, value) = match names.split_once(" <") {
+        Some((names, value)) => (
+            names,
+            format!(" \\fI{}\\fR", text(value.trim_end_matches('>'))),
+        ),
+        None => (names.as_str(), String::new()),
     };
-    flags.iter().map(row).collect()
+    format!(".TP\n\\fB{}\\fR{value}\n{}", text(names), filled(&about))
+}
+
+/// Paragraphs; those of several lines stay as they are.
+fn notes(notes: &[String]) -> String {
+    let one = |note: &String| {
+        if note.contains('\n') || note.starts_with(' ') {
+            as_it_is(std::slice::from_ref(note))
+        } else {
+            filled(note)
+        }
+    };
+    notes.iter().map(one).collect::<Vec<_>>().join(".PP\n")
 }
 
 fn as_it_is(lines: &[String]) -> String {
-    if lines.is_empty() {
-        return String::new();
-    }
-    let lines: Vec<_> = lines.iter().map(|line| text(line)).collect();
-    format!(".nf\n{}\n.fi\n", lines.join("\n"))
-}
-
-fn examples(lines: &[String]) -> String {
     if lines.is_empty() {
         return String::new();
     }
@@ -263,32 +475,87 @@ mod tests {
         }
     }
 
+    /// Sections are there, in the order in which people look for them.
     #[test]
     fn a_page_has_what_the_help_has() {
-        let help = Help::parse(
-            "Usage: noports x --to <who> [-q]\n\nDoes.\n\nOptions:\n  --to              who\n  -q, --quiet       less\n",
-        );
-        let page = Page {
-            name: "noports-x".into(),
-            about: "does it",
-            help,
-            commands: vec![],
-            links: &["sshx"],
-        };
-        let roff = page.roff(Edition {
+        let edition = Edition {
             day: "2026-11-22",
             version: "noports 1.0",
-        });
-        for part in [
-            ".TH NOPORTS\\-X 1 \"2026-11-22\" \"noports 1.0\"\n",
-            "noports\\-x \\- does it\n",
-            ".B noports x\n\\-\\-to <who> [\\-q]\n",
-            ".TP\n\\fB\\-\\-to\\fR \\fIwho\\fR\nwho\n",
-            ".TP\n\\fB\\-q, \\-\\-quiet\\fR\nless\n",
-            "Called as sshx it takes",
-            ".B 12\n",
+        };
+        for (name, parts) in [
+            (
+                "client",
+                &[
+                    ".TH NOPORTS\\-CLIENT 1 \"2026-11-22\" \"noports 1.0\"\n.SH NAME\nnoports\\-client \\- ",
+                    ".SH SYNOPSIS\n.nh\n.B noports client\n\\-\\-to <",
+                    ".SH DESCRIPTION\n",
+                    "Called as sshnp it takes",
+                    ".SH FLAGS\n.TP\n\\fB\\-\\-to\\fR \\fI",
+                    ".SH COMMON FLAGS\n",
+                    "\\fB\\-q, \\-\\-quiet\\fR\n",
+                    "\\fB\\-h, \\-\\-help\\fR\n",
+                    ".SH EXIT STATUS\n",
+                    ".B 12\n",
+                    ".SH ENVIRONMENT\n",
+                    ".SH FILES\n",
+                    ".B $XDG_CONFIG_HOME/noports/client.conf",
+                    ".SH SEE ALSO\n",
+                ][..],
+            ),
+            (
+                "enroll",
+                &[
+                    ".SH ARGUMENTS\n.TP\n.B atsign\n",
+                    ".SH WORDS\n.SS otp, spp\n",
+                    ".SS list, approve, auto, deny, revoke, unrevoke, delete\n",
+                    ".B noports enroll revoke\n",
+                    "\\fB\\-\\-existing\\fR\n",
+                    ".SH FLAGS\n",
+                    ".SH EXAMPLES\n.nf\n",
+                    ".B NOPORTS_CODE\n",
+                ],
+            ),
+            (
+                "daemon",
+                &[
+                    ".SS install\n",
+                    "\\-\\-run\\-as",
+                    "Exit status 4: ",
+                    "NOPORTS_STATE",
+                ],
+            ),
+            (
+                "policy",
+                &[
+                    ".SS serve\n",
+                    "\\-\\-rules",
+                    ".SS check\n",
+                    "/etc/noports/policy.conf",
+                ],
+            ),
         ] {
-            assert!(roff.contains(part), "{part}\n{roff}");
+            let program = PROGRAMS.iter().find(|own| own.name == name).unwrap();
+            let page = page(program, edition);
+            let mut rest = page.as_str();
+            for part in parts {
+                let at = rest.find(part).unwrap_or_else(|| panic!("{part}\n{page}"));
+                rest = &rest[at..];
+            }
+        }
+    }
+
+    /// Nine words of `enroll` have two sets of flags, and each of these is told once.
+    #[test]
+    fn no_flag_is_told_twice_under_words_that_share_it() {
+        let edition = Edition {
+            day: "2026-11-22",
+            version: "noports 1.0",
+        };
+        let program = PROGRAMS.iter().find(|own| own.name == "enroll").unwrap();
+        let page = page(program, edition);
+        for flag in ["existing", "app\\-pattern", "limit"] {
+            let row = format!("\\fB\\-\\-{flag}\\fR");
+            assert_eq!(page.matches(&row).count(), 1, "{flag}: {page}");
         }
     }
 }

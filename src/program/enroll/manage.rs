@@ -14,7 +14,7 @@ use crate::{
     cli::Failure,
 };
 
-use super::action::Action;
+use super::{action::Action, seen};
 
 /// For keys that were enrolled without the right to decide.
 pub(super) const NOT_MANAGER: &str =
@@ -23,8 +23,10 @@ pub(super) const NOT_MANAGER: &str =
 /// The enrolments of one state, or all.
 pub(super) async fn listed(at: &Client, status: Option<&str>) -> Result<Vec<Enrollment>, Failure> {
     let answer = at.run(&enrolment::list(status)).await?;
-    enrolment::parse_list(&answer)
-        .ok_or_else(|| Failure::plain("the atServer's list of enrolments cannot be read"))
+    let listed = enrolment::parse_list(&answer)
+        .ok_or_else(|| Failure::plain("the atServer's list of enrolments cannot be read"))?;
+    seen::keep(at.atsign(), status, &listed);
+    Ok(listed)
 }
 
 /// Does it.
@@ -41,7 +43,9 @@ pub(super) async fn act(
         Action::Unrevoke => enrolment::unrevoke(&one.id),
         _ => enrolment::delete(&one.id),
     };
-    at.run(&verb).await.map(drop).map_err(refused)
+    at.run(&verb).await.map(drop).map_err(refused)?;
+    seen::forget(at.atsign(), &one.id);
+    Ok(())
 }
 
 /// Whether our keys were enrolled without the right to decide: then of all enrolments they see their own.

@@ -1,0 +1,234 @@
+//! What can stand behind a flag: names that this machine knows, without asking anybody.
+//!
+//! ```text
+//!   ~/.atsign/keys/@alice_key.atKeys                           atSigns
+//!   ~/.ssh/config   ProxyCommand noports client --to pi1@fleet  atSigns, and devices of theirs
+//!   enrolments as they were last listed                        codes
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    io::Read,
+    path::PathBuf,
+};
+
+use super::complete::Candidate;
+use crate::{
+    at::AtSign,
+    cli::{classic::To, keystore},
+    program::enroll::seen,
+    service::{self, Manager, init::MANAGERS},
+    sys::paths,
+};
+
+/// Most of `~/.ssh/config` that is looked at, in bytes.
+const MAX_CONFIG: u64 = 256 * 1024;
+/// Flags of ours that name whose device is meant.
+const WHOM: [&str; 2] = ["--to", "-t"];
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    AtSign,
+    /// A device's atSign, or a device of it: `pi1@fleet`.
+    Whom,
+    /// The name of a device.
+    Device,
+    Enrolment,
+    Duration,
+    Init,
+    Service,
+    OneOf(&'static [&'static str]),
+    File,
+    Other,
+}
+
+impl Kind {
+    /// By the name of a flag, without its hyphens, or of an argument; and by what help calls its value.
+    pub(super) fn of(name: &str, value: &str) -> Self {
+        match (name, value) {
+            ("to", _) => Self::Whom,
+            ("as" | "manager" | "via" | "policy" | "daemon" | "client" | "others", _) => {
+                Self::AtSign
+            }
+            ("device", _) => Self::Device,
+            ("which", _) => Self::Enrolment,
+            ("program", _) => Self::Service,
+            ("init", _) => Self::Init,
+            ("status", _) => Self::OneOf(&["pending", "approved", "denied", "revoked", "expired"]),
+            ("temporary-keys", _) => Self::OneOf(&["needed", "always", "never"]),
+            ("keys" | "identity" | "send-key" | "rules" | "ssh" | "config", _) => Self::File,
+            ("timeout" | "wait" | "idle-timeout", _) => Self::Duration,
+            (_, "atsign") => Self::AtSign,
+            (_, "duration" | "time" | "seconds") => Self::Duration,
+            (_, "file" | "dir") => Self::File,
+            _ => Self::Other,
+        }
+    }
+
+    /// Of a classic option.
+    pub(super) fn of_classic(to: To) -> Self {
+        match to {
+            // In whole seconds, or a port.
+            To::Number(_) => Self::Other,
+            // A classic program does not know our notation.
+            To::Value("--to" | "@") => Self::AtSign,
+            To::Value("id") => Self::Enrolment,
+            To::Choice(all) => Self::OneOf(all),
+            To::Config => Self::File,
+            to => to.ours().map_or(Self::Other, |ours| {
+                Self::of(ours.trim_start_matches('-'), "")
+            }),
+        }
+    }
+
+    /// All that are known; `word` led here, and `before` stands in front of what was typed.
+    pub(super) fn values(self, word: &str, before: &[&str], typed: &str) -> Vec<Candidate> {
+        match self {
+            Self::AtSign => Known::here().atsigns(),
+            Self::Whom => {
+                let known = Known::here();
+                [known.atsigns(), known.notations()].concat()
+            }
+            Self::Device => Known::here().devices(whom(before)),
+            Self::Enrolment => {
+                let who = before.iter().filter(|word| word.starts_with('@'));
+                let who = who.filter_map(|word| word.parse().ok()).next();
+                who.map_or_else(Vec::new, |who| seen::codes(&who, word))
+            }
+            Self::Duration => durations(typed),
+            Self::Init => plain(&MANAGERS.map(Manager::word)),
+            Self::Service => plain(&service::programs::PROGRAMS.each_ref().map(|own| own.name)),
+            Self::OneOf(all) => plain(all),
+            Self::File => files(),
+            Self::Other => Vec::new(),
+        }
+    }
+}
+
+/// The names of files, which the shell knows.
+pub(super) fn files() -> Vec<Candidate> {
+    plain(&[":files"])
+}
+
+fn plain(words: &[&str]) -> Vec<Candidate> {
+    let words = words.iter();
+    words
+        .map(|word| ((*word).to_owned(), String::new()))
+        .collect()
+}
+
+/// The units that can stand behind a number, or some usual ones.
+fn durations(typed: &str) -> Vec<Candidate> {
+    if typed.is_empty() {
+        return plain(&["30s", "5m", "1h", "1d"]);
+    }
+    let units = [
+        ("s", "seconds"),
+        ("m", "minutes"),
+        ("h", "hours"),
+        ("d", "days"),
+    ];
+    let number = typed.ends_with(|c: char| c.is_ascii_digit());
+    let units = units.iter().filter(|_| number);
+    units
+        .map(|(unit, about)| (format!("{typed}{unit}"), (*about).to_owned()))
+        .collect()
+}
+
+/// Whose device is meant: what stands behind `--to`.
+fn whom<'a>(before: &[&'a str]) -> Option<&'a str> {
+    let at = before.iter().rposition(|word| WHOM.contains(word));
+    let behind = at.and_then(|at| before.get(at + 1).copied());
+    behind.or_else(|| before.iter().find_map(|word| word.strip_prefix("--to=")))
+}
+
+/// AtSigns that this machine knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Known {
+    /// Each with where it comes from.
+    atsigns: BTreeMap<String, &'static str>,
+    /// AtSign and device.
+    devices: BTreeSet<(String, String)>,
+}
+
+impl Known {
+    fn here() -> Self {
+        let home = paths::home();
+        let config = home.as_ref().map(|home| home.join(".ssh/config"));
+        let mut text = Vec::new();
+        if let Some(file) = config.and_then(|path| fs::File::open(path).ok()) {
+            // What cannot be read offers nothing.
+            let _ = file.take(MAX_CONFIG).read_to_end(&mut text);
+        }
+        let mut known = Self::of_ssh(&String::from_utf8_lossy(&text));
+        let folders = [
+            home.map(|home| home.join(".atsign/keys")),
+            env::var_os("NOPORTS_KEYS").map(PathBuf::from),
+        ];
+        let entries = folders.into_iter().flatten().map(fs::read_dir);
+        for entry in entries.flatten().flatten().flatten() {
+            if let Some(who) = keystore::owner(&entry.path()) {
+                known.atsigns.insert(who.to_string(), "has keys here");
+            }
+        }
+        known
+    }
+
+    /// What flags of ours say in `~/.ssh/config`.
+    fn of_ssh(config: &str) -> Self {
+        let mut known = Self::default();
+        for line in config.lines().filter(|line| line.contains("noports")) {
+            let bare = |word: &str| word.trim_matches(['"', '\'']).to_owned();
+            let words: Vec<String> = line.split([' ', '\t', '=']).map(bare).collect();
+            let value_of = |flag: &str| {
+                let at = words.iter().position(|word| word == flag)?;
+                let clean = |word: &&String| !word.chars().any(char::is_control);
+                words.get(at + 1).filter(clean).cloned()
+            };
+            for flag in ["--to", "--via", "--as"] {
+                let Some(value) = value_of(flag) else {
+                    continue;
+                };
+                let (device, name) = value.split_once('@').unwrap_or(("", &value));
+                let Ok(who) = format!("@{name}").parse::<AtSign>() else {
+                    continue;
+                };
+                if flag == "--to" {
+                    let device = Some(device.to_owned()).filter(|device| !device.is_empty());
+                    let device = device.or_else(|| value_of("--device"));
+                    known
+                        .devices
+                        .extend(device.map(|device| (who.to_string(), device)));
+                }
+                known.atsigns.insert(who.to_string(), "in ~/.ssh/config");
+            }
+        }
+        known
+    }
+
+    fn atsigns(&self) -> Vec<Candidate> {
+        let rows = self.atsigns.iter();
+        rows.map(|(who, about)| (who.clone(), (*about).to_owned()))
+            .collect()
+    }
+
+    /// `pi1@fleet`
+    fn notations(&self) -> Vec<Candidate> {
+        let rows = self.devices.iter();
+        rows.map(|(who, device)| (format!("{device}{who}"), "in ~/.ssh/config".to_owned()))
+            .collect()
+    }
+
+    /// Names of devices, of this atSign or of any.
+    fn devices(&self, of: Option<&str>) -> Vec<Candidate> {
+        let of = of
+            .and_then(|of| of.parse::<AtSign>().ok())
+            .map(|of| of.to_string());
+        let rows = self.devices.iter();
+        rows.filter(|row| of.as_ref().is_none_or(|of| *of == row.0))
+            .map(|(who, device)| (device.clone(), format!("of {who}")))
+            .collect()
+    }
+}
