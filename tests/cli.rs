@@ -70,10 +70,13 @@ fn a_newcomer_is_told_what_there_is() {
                 applet.name
             );
             let help = stdout(noports(&[applet.name, "--help"])).await;
-            assert!(
-                help.starts_with(&format!("Usage: noports {}", applet.name)),
-                "{help}"
-            );
+            let usage = format!("\nUsage: noports {}", applet.name);
+            assert!(help.contains(&usage) || applet.name == "bridge", "{help}");
+            let lines = help.lines().filter(|line| !line.starts_with("  noports"));
+            // The bridge takes the classic words, and prints what argh makes of them.
+            for line in lines.filter(|_| applet.name != "bridge") {
+                assert!(line.chars().count() <= 80, "{}: {line}", applet.name);
+            }
         }
         assert_eq!(stdout(noports(&["help"])).await, overview);
         assert_eq!(
@@ -114,7 +117,7 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
         for (words, want) in [
             (
                 &["demon"][..],
-                "noports: there is no program \"demon\" in here\n  hint: noports help\n",
+                "noports: there is no program \"demon\" in here\n  hint: noports daemon\n",
             ),
             (
                 &["client", "--to", "@d"],
@@ -434,7 +437,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
                 "to @d\nvia @x@y",
                 &[],
                 "@en@v",
-                "invalid atSign \"@en@v\": it has more than one @",
+                "NOPORTS_VIA: invalid atSign \"@en@v\": it has more than one @",
             ),
             (
                 "to @d\nvia @x@y",
@@ -446,7 +449,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
                 "to @d\nvia @r\ntimeout soon",
                 &[],
                 "",
-                "FILE, line 3: Error parsing option '--timeout' with value 'soon': invalid duration \"soon\": such as 90s, 1h30m or 7d",
+                "FILE, line 3: --timeout: invalid duration \"soon\": such as 90s, 1h30m or 7d",
             ),
             (both, &[], "", "FILE, line 1: there is no flag \"no\""),
             (
@@ -505,7 +508,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
 fn a_config_file_is_not_blamed_for_mistakes_of_the_command_line() {
     block_on(async {
         let dir = Folder::new();
-        let timeout = "Error parsing option '--timeout' with value '99x': invalid duration \"99x\": such as 90s, 1h30m or 7d";
+        let timeout = "--timeout: invalid duration \"99x\": such as 90s, 1h30m or 7d";
         for (text, words, variable, want) in [
             (
                 "identity a b",

@@ -157,7 +157,7 @@ fn what_would_not_start_is_refused_with_the_programs_own_words() {
             ),
             (
                 &["daemon", "--as", "@d", "--manager", "@m", "--nope"],
-                (2, "Unrecognized argument: --nope"),
+                (2, "there is no flag \"--nope\""),
             ),
             (
                 &["rendezvous", "--as", "@r", "--host", "a b"],

@@ -77,6 +77,16 @@ impl Settings {
 
 /// `f.conf, line 1 or 3`
 fn places(blamed: &[&Setting]) -> Option<String> {
+    // The same value in a file and in a variable: it is not known which is meant, so nobody is named.
+    let is_file = |setting: &&Setting| matches!(setting.origin, Origin::File(..));
+    let files = blamed
+        .iter()
+        .copied()
+        .filter(|setting| is_file(setting))
+        .count();
+    if files != 0 && files != blamed.len() {
+        return None;
+    }
     let mut text = blamed.first()?.origin.to_string();
     for pair in blamed.windows(2) {
         let [before, setting] = pair else { continue };

@@ -71,7 +71,7 @@ pub(crate) fn unknown(tables: &[&[ClassicOption]], word: &str) -> Failure {
     let failure = Failure::misuse(format!("Could not find an option named \"{name}\"."));
     match meant(tables, name) {
         Some(classic) => failure.hint(format!("--{classic}")),
-        None => failure.hint("call the program by its own name for its own flags: noports help"),
+        None => failure,
     }
 }
 
