@@ -267,8 +267,30 @@ too_old() {
         fail 1 "$1 is older than $here, which is installed" "--downgrade, if you want it; --rollback for the one before"
 }
 
+# Whether what is here can build this: said before anything is written, and long before cargo would say it.
+check_toolchain() {
+    least=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' "$checkout/Cargo.toml")
+    for tool in cargo rustc; do
+        # "cargo 1.85.1 (…)"; nothing when it is not here, or when rustup has no toolchain for it.
+        found=$("$tool" --version 2>/dev/null | sed -n "1s/^$tool \([0-9][^ ]*\).*/\1/p") || found=
+        [ -n "$found" ] || fail 1 "building it needs $tool $least or later, which is not here" "$(toolchain)"
+        ! older "$found" "$least" ||
+            fail 1 "building it needs $tool $least or later, and $(command -v "$tool") is $found" "$(toolchain)"
+    done
+    has cc || has gcc || has clang || fail 1 "building it needs a C compiler, which is not here" "install gcc"
+}
+
+toolchain() { # the command that brings one new enough
+    if has rustup; then
+        echo "rustup default stable && rustup update stable"
+    elif has apt-get; then
+        echo "apt-get install rustc-web cargo-web (Debian's newer Rust), or rustup from https://rustup.rs"
+    else
+        echo "install rustup (your package manager, or https://rustup.rs), then: rustup default stable"
+    fi
+}
+
 build() {
-    needs cargo
     ( cd "$checkout" && cargo build --release --locked ) || fail 1 "cannot build it" "what cargo says above"
     built=${CARGO_TARGET_DIR:-$checkout/target}/release/noports
 }
@@ -304,12 +326,13 @@ install() {
         plan
         return 0
     fi
+    ! builds_here || check_toolchain
     lock
     scratch=$(mktemp -d) || fail 1 "no room in ${TMPDIR:-/tmp}" "make some room, or TMPDIR=… for another folder"
     if [ -n "$local" ]; then
         take_local
         unpack
-    elif [ -n "$checkout" ] && [ "$base" = "$RELEASES" ] && [ -z "$wanted" ]; then
+    elif builds_here; then
         build
     else
         download
@@ -318,10 +341,12 @@ install() {
     place "$built"
 }
 
+builds_here() { [ -z "$local" ] && [ -n "$checkout" ] && [ "$base" = "$RELEASES" ] && [ -z "$wanted" ]; }
+
 plan() {
     if [ -n "$local" ]; then
         from=$local
-    elif [ -n "$checkout" ] && [ "$base" = "$RELEASES" ] && [ -z "$wanted" ]; then
+    elif builds_here; then
         from="$checkout (built there)"
     else
         check_base

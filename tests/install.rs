@@ -626,6 +626,51 @@ fn other_peoples_files_stay() {
     }
 }
 
+/// In a checkout: nothing is built, nor written, with a Rust that cannot do it.
+#[test]
+fn a_rust_that_is_too_old_is_named_before_anything_is_built() {
+    let manifest = "name = \"noports\"\nrust-version = \"1.90\"\n";
+    for shell in SHELLS {
+        let mut place = Place::new(shell);
+        place.base = String::new();
+        fs::write(place.dir.path("Cargo.toml"), manifest).unwrap();
+        let built = place.dir.path("built");
+        let says = |tool: &str, version: &str| {
+            let mark = built.display();
+            let script = format!(
+                "[ \"$1\" = --version ] || {{ echo >'{mark}'; exit 1; }}; echo '{tool} {version} (of a test)'"
+            );
+            place.tool(tool, &script);
+        };
+        place.tool("cc", "exit 0");
+        for (cargo, rustc, want) in [
+            ("1.85.1", "1.85.1", "needs cargo 1.90 or later, and"),
+            ("1.95.0", "1.63.0", "needs rustc 1.90 or later, and"),
+            ("1.9.0", "1.9.0", "needs cargo 1.90 or later, and"),
+            ("1.89.0-nightly", "1.90.0", "needs cargo 1.90 or later, and"),
+            ("", "1.90.0", "needs cargo 1.90 or later, which is not here"),
+        ] {
+            says("cargo", cargo);
+            says("rustc", rustc);
+            place.fails(&[], want);
+            assert!(!built.exists(), "{cargo} {rustc}");
+            assert!(!place.dir.path("prefix").exists(), "{cargo} {rustc}");
+        }
+        for (cargo, rustc) in [
+            ("1.90.0", "1.90.0"),
+            ("1.96.0", "1.96.0+dfsg1"),
+            ("2.0.0", "2.0.0"),
+        ] {
+            says("cargo", cargo);
+            says("rustc", rustc);
+            let (_, said) = place.install(&[]);
+            assert!(said.contains("cannot build it"), "{said}");
+            assert!(built.exists(), "{cargo} {rustc}: {said}");
+            fs::remove_file(&built).unwrap();
+        }
+    }
+}
+
 /// Every `mv` and `cp` of an upgrade is once the last thing that happens.
 #[test]
 fn a_run_that_is_killed_anywhere_leaves_a_version_that_works() {

@@ -45,12 +45,7 @@ use std::{
 };
 
 use async_io::Timer;
-use async_std::{
-    channel::Receiver,
-    future::timeout,
-    net::TcpStream,
-    task,
-};
+use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
 use super::{
