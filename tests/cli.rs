@@ -379,6 +379,20 @@ fn configured(dir: &Folder, program: &str, text: &str, words: &[&str]) -> (Strin
     (file, command)
 }
 
+/// A client with this file, these words and this `NOPORTS_VIA` (empty: none) ends with 2; `want` is its first line, where
+/// `FILE` stands for the file.
+async fn client_is_refused(dir: &Folder, text: &str, words: &[&str], via: &str, want: &str) {
+    let words = [&["client"], words].concat();
+    let (file, mut command) = configured(dir, "client", text, &words);
+    if !via.is_empty() {
+        command.env("NOPORTS_VIA", via);
+    }
+    let (code, said) = failure(command).await;
+    let line = said.lines().next().unwrap_or_default();
+    let want = format!("noports client: {}", want.replace("FILE", &file));
+    assert_eq!((code, line), (2, want.as_str()), "{text} {words:?}");
+}
+
 #[test]
 fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
     block_on(async {
@@ -439,19 +453,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
                 "FILE, line 2: to stands on line 1 already",
             ),
         ] {
-            let words = [&["client"], words].concat();
-            let (file, mut command) = configured(&dir, "client", text, &words);
-            if !variable.is_empty() {
-                command.env("NOPORTS_VIA", variable);
-            }
-            let (code, said) = failure(command).await;
-            let want = want.replace("FILE", &file);
-            let line = said.lines().next().unwrap_or_default();
-            assert_eq!(
-                (code, line),
-                (2, &*format!("noports client: {want}")),
-                "{text} {words:?}"
-            );
+            client_is_refused(&dir, text, words, variable, want).await;
         }
         // Another file, none, and one that anybody may write.
         let (_, mut command) = configured(&dir, "client", "to @a@b", &["client", "--to", "@d"]);
@@ -513,16 +515,9 @@ fn a_config_file_is_not_blamed_for_mistakes_of_the_command_line() {
                 "FILE, line 1: TIMEOUT",
             ),
         ] {
-            let words: Vec<&str> = ["client"].into_iter().chain(words.split('|')).collect();
-            let (file, mut command) = configured(&dir, "client", text, &words);
-            if !variable.is_empty() {
-                command.env("NOPORTS_VIA", variable);
-            }
-            let (code, said) = failure(command).await;
-            let want = want.replace("FILE", &file).replace("TIMEOUT", timeout);
-            let line = said.lines().next().unwrap_or_default();
-            let want = format!("noports client: {want}");
-            assert_eq!((code, line), (2, want.as_str()), "{text} {words:?}");
+            let words: Vec<&str> = words.split('|').collect();
+            let want = want.replace("TIMEOUT", timeout);
+            client_is_refused(&dir, text, &words, variable, &want).await;
         }
     });
 }

@@ -299,14 +299,14 @@ fn a_run_killed_before_the_answer_finds_its_request_again() {
         let applicant = wire::Applicant::new(&who).unwrap();
         let draft = applicant.provisional(None).print();
         fs::write(world.dir.path("d.asked"), draft.reveal()).unwrap();
-        let wish = wire::Wish {
+        let wish = wire::EnrolmentRequest {
             app: "noports".into(),
             device: "attic".into(),
             namespaces: [("sshnp".to_owned(), "rw".to_owned())].into(),
             otp: noports::secret::Secret::new(otp(&world, DEVICE).await),
             life: None,
         };
-        let mut link = Link::open(&world.network, &who).await.unwrap();
+        let mut link = Link::connect(&world.network, &who).await.unwrap();
         let ours = world.keys(DEVICE).encryption.public().text.clone();
         let ours = PublicKey::parse(&ours).unwrap();
         let answer = link.ask(&applicant.request(&wish, &ours).unwrap()).await;
@@ -856,7 +856,7 @@ fn a_classic_pattern_grants_what_one_namespace_needs_and_never_all_of_an_atsign(
 
 /// How a login with these keys ends.
 async fn log_in(world: &World, keys: &noports::at::keyfile::AtKeys) -> String {
-    let mut link = Link::open(&world.network, &keys.atsign).await.unwrap();
+    let mut link = Link::connect(&world.network, &keys.atsign).await.unwrap();
     match link.login(keys).await {
         Ok(()) => "in".to_owned(),
         Err(why) => why.to_string(),
@@ -871,8 +871,8 @@ fn a_device_that_waits_or_was_revoked_makes_nobody_behind_its_address_wait() {
         let who: AtSign = DEVICE.parse().unwrap();
         let applicant = wire::Applicant::new(&who).unwrap();
         let ours = world.keys(DEVICE).encryption.public().clone();
-        let mut link = Link::open(&world.network, &who).await.unwrap();
-        let wish = wire::Wish {
+        let mut link = Link::connect(&world.network, &who).await.unwrap();
+        let wish = wire::EnrolmentRequest {
             app: "noports".into(),
             device: "pi7".into(),
             namespaces: [("sshnp".to_owned(), "rw".to_owned())].into(),

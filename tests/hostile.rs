@@ -13,7 +13,7 @@ use noports::{
     net::dial::dial,
     server::{
         authority,
-        listen::{self, Options, ServerError},
+        listen::{self, ServerError, ServerOptions},
         session::{MAX_LINE, MAX_LINE_STRANGER},
         store::StoreError,
     },
@@ -328,10 +328,10 @@ fn a_full_disk_is_told_keeps_what_was_acknowledged_and_is_forgiven() {
 }
 
 /// What a server says that is to start with this folder.
-async fn start_in(data: PathBuf) -> Result<listen::Running, ServerError> {
+async fn start_in(data: PathBuf) -> Result<listen::RunningServer, ServerError> {
     let elsewhere = Folder::new();
     let authority = authority::open_or_make(&elsewhere.path("ca")).unwrap();
-    let options = Options {
+    let options = ServerOptions {
         data,
         listen: [127, 0, 0, 1].into(),
         host: "localhost".into(),

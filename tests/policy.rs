@@ -14,7 +14,7 @@ use noports::{
         MAX_NOTE_LINE, Message,
         ping::{self, Heartbeat},
         policy::{
-            Answer, Question,
+            AuthAnswer, AuthCheck,
             rpc::{self, RequestId},
         },
     },
@@ -208,12 +208,12 @@ fn only_the_policys_answer_to_this_question_counts() {
 
         let device = at(DEVICE);
         let (id, text) = policy.asked().await;
-        let question = Question::parse(&device, id, &text).unwrap();
+        let question = AuthCheck::parse(&device, id, &text).unwrap();
         assert_eq!(
             (question.client.as_str(), question.group.as_str()),
             (ALICE, GROUP)
         );
-        let answer = |authorized: bool, message: &str| Answer {
+        let answer = |authorized: bool, message: &str| AuthAnswer {
             authorized,
             message: Some(message.to_owned()),
             permit_open: vec!["*:*".to_owned()],
@@ -249,7 +249,7 @@ fn daemons_hear_about_their_own_devices_only() {
         let file = rules(&world, ALICE, "['*:*']");
         let mut policy = serve(&world, &["--rules", &file]);
         let mut alice = Hand::of(&world, ALICE).await;
-        let question = Question {
+        let question = AuthCheck {
             client: at(ALICE),
             daemon: at(DEVICE),
             device: NAME.parse().unwrap(),
@@ -480,7 +480,7 @@ fn a_questioner_whose_atserver_is_silent_holds_up_no_other_question() {
                 .await
                 .unwrap();
             let id = RequestId::from_random(crypto::random().unwrap());
-            let question = Question {
+            let question = AuthCheck {
                 client: ALICE.parse().unwrap(),
                 daemon: eve.parse().unwrap(),
                 device: NAME.parse().unwrap(),
@@ -545,7 +545,7 @@ impl Hand {
             if let Event::Note(note) = next.expect("a message within 30 s").unwrap()
                 && note.entity().ends_with(ending)
             {
-                let text = self.at.open(&note).await.unwrap().unwrap();
+                let text = self.at.decrypt(&note).await.unwrap().unwrap();
                 return (note.entity().to_owned(), text);
             }
         }

@@ -1,6 +1,6 @@
 //! Every refusal, with its exact text and exit code; and what strangers get from a rendezvous and an atServer.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use async_std::{
     io::{ReadExt, WriteExt},
@@ -18,7 +18,7 @@ use noports::{
         admit::Admission,
         ids::{Nonce, SessionId},
         ports::{self, Logins, Ports, PortsRequest},
-        request::{self, Encryption, Form, Meeting, Nonces, SshRequest},
+        request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest},
     },
 };
 
@@ -27,10 +27,21 @@ use crate::world::{
     stdout, until,
 };
 
+/// A device that is not there, or does not want to be there for us.
+const NO_DEVICE: &str = "dev1@device did not answer within 1 s
+  hint: is its daemon running under that device name, and is your atSign among its managers?";
+
 /// The last two lines of stderr: what, and what to try.
 fn verdict(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.trim_end().lines().collect();
     lines[lines.len().saturating_sub(2)..].join("\n")
+}
+
+/// A client ends with this code, and with these words as its last two lines.
+async fn refused(client: Command, code: i32, want: &str) {
+    let (got, said) = failure(client).await;
+    let want = format!("noports client: {want}");
+    assert_eq!((got, verdict(&said)), (code, want), "{said}");
 }
 
 #[test]
@@ -38,31 +49,13 @@ fn absent_parts_are_named_with_remedy_and_code() {
     block_on(async {
         let mut world = World::start().await;
 
-        let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
-        assert_eq!(
-            (code, verdict(&said).as_str()),
-            (
-                7,
-                concat!(
-                    "noports client: dev1@device did not answer within 1 s\n",
-                    "  hint: is its daemon running under that device name, and is your atSign among its managers?"
-                )
-            )
-        );
+        let impatient = ["--stdio", "-q", "--timeout", "1"];
+        refused(world.client(&impatient), 7, NO_DEVICE).await;
 
         world.daemon(1).await;
-        let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
-        assert_eq!(
-            (code, verdict(&said).as_str()),
-            (
-                9,
-                concat!(
-                    "noports client: the rendezvous @rendezvous did not answer within 1 s\n",
-                    "  hint: is it running, and does it serve your atSign? another one: --via; \
-                     one before NoPorts 5.0 needs --no-admit-client --no-admit-device"
-                )
-            )
-        );
+        let no_rendezvous = "the rendezvous @rendezvous did not answer within 1 s
+  hint: is it running, and does it serve your atSign? another one: --via; one before NoPorts 5.0 needs --no-admit-client --no-admit-device";
+        refused(world.client(&impatient), 9, no_rendezvous).await;
 
         world.rendezvous().await;
         let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
@@ -76,10 +69,8 @@ fn absent_parts_are_named_with_remedy_and_code() {
         );
 
         let words = ["client", "--as", ALICE, "--to", "@nobody", "--stdio", "-q"];
-        let (code, said) = failure(world.noports(&words)).await;
-        assert_eq!(code, 5, "{said}");
-        let want = "noports client: there is no atSign @nobody\n  hint: is it spelled right, and is this the right atDirectory (--root)?";
-        assert_eq!(verdict(&said), want);
+        let want = "there is no atSign @nobody\n  hint: is it spelled right, and is this the right atDirectory (--root)?";
+        refused(world.noports(&words), 5, want).await;
     });
 }
 
@@ -97,17 +88,12 @@ fn an_unknown_caller_meets_silence_and_a_line_in_the_log() {
             "--device",
             NAME,
         ]);
-        let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
-        assert_eq!(
-            (code, verdict(&said).as_str()),
-            (
-                7,
-                concat!(
-                    "noports client: dev1@device did not answer within 1 s\n",
-                    "  hint: is its daemon running under that device name, and is your atSign among its managers?"
-                )
-            )
-        );
+        refused(
+            world.client(&["--stdio", "-q", "--timeout", "1"]),
+            7,
+            NO_DEVICE,
+        )
+        .await;
         until("the log says so", || {
             world
                 .log("daemon")
@@ -128,17 +114,9 @@ fn a_forbidden_port_is_refused_with_the_reason() {
                 policy.permit = "localhost:3389".parse().unwrap()
             })
             .await;
-        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-        assert_eq!(
-            (code, verdict(&said).as_str()),
-            (
-                8,
-                concat!(
-                    "noports client: the device refused: Daemon does not permit connections to localhost:22\n",
-                    "  hint: start the daemon on dev1 with --permit-open localhost:3389,localhost:22"
-                )
-            )
-        );
+        let want = "the device refused: Daemon does not permit connections to localhost:22
+  hint: start the daemon on dev1 with --permit-open localhost:3389,localhost:22";
+        refused(world.client(&["--stdio", "-q"]), 8, want).await;
     });
 }
 
@@ -151,6 +129,13 @@ fn unusable_keys_are_named() {
         let spoilt = whole.replace("\"aesPkamPrivateKey\":\"", "\"aesPkamPrivateKey\":\"AAAA");
         let protected =
             r#"{"content":"AA==","iv":"AAAAAAAAAAAAAAAAAAAAAA==","hashingAlgoType":"argon2id"}"#;
+        // Exactly two lines, with the file's name in them.
+        let refused = async |code: i32, what: &str, hint: &str| {
+            let (got, said) = failure(world.client(&["--stdio", "-q"])).await;
+            let said = said.replace(&file.display().to_string(), "FILE");
+            let want = format!("noports client: {what}\n  hint: {hint}\n");
+            assert_eq!((got, said), (code, want));
+        };
         for (text, what, hint) in [
             (
                 &whole[..whole.len() / 2],
@@ -179,27 +164,19 @@ fn unusable_keys_are_named() {
             ),
         ] {
             fs::write(&file, text).unwrap();
-            let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-            let said = said.replace(&file.display().to_string(), "FILE");
-            assert_eq!(
-                (code, said),
-                (3, format!("noports client: {what}\n  hint: {hint}\n"))
-            );
+            refused(3, what, hint).await;
         }
         fs::remove_file(&file).unwrap();
-        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-        let said = said.replace(&file.display().to_string(), "FILE");
-        let want = "noports client: there is no key file FILE\n  hint: noports activate @you; or name another file: --keys FILE\n";
-        assert_eq!((code, said.as_str()), (3, want));
+        let hint = "noports activate @you; or name another file: --keys FILE";
+        refused(3, "there is no key file FILE", hint).await;
 
         fs::write(&file, &whole).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
         // Root reads everything.
         if fs::read(&file).is_err() {
-            let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-            let said = said.replace(&file.display().to_string(), "FILE");
-            let want = "noports client: cannot read the key file FILE: Permission denied (os error 13)\n  hint: does the file belong to the user that runs this program?\n";
-            assert_eq!((code, said.as_str()), (3, want));
+            let what = "cannot read the key file FILE: Permission denied (os error 13)";
+            let hint = "does the file belong to the user that runs this program?";
+            refused(3, what, hint).await;
         }
     });
 }
@@ -212,10 +189,10 @@ fn keys_the_atserver_does_not_know_are_refused() {
         keys.pkam = known_pair("@device_example");
         let file = world.key_file(&ALICE.parse().unwrap());
         fs::write(&file, keys.print().reveal()).unwrap();
-        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
-        let want = "noports client: @alice's atServer refused the login: AT0401: Exception: pkam authentication failed
+        let want =
+            "@alice's atServer refused the login: AT0401: Exception: pkam authentication failed
   hint: do these keys belong to this atSign, and are they the latest ones?";
-        assert_eq!((code, verdict(&said).as_str()), (6, want));
+        refused(world.client(&["--stdio", "-q"]), 6, want).await;
     });
 }
 
@@ -256,14 +233,10 @@ fn certificates_that_are_not_trusted_end_it() {
             } else {
                 world.root()
             };
-            let (got, said) = failure(client).await;
-            let said = said
-                .replace(&world.dir.0.display().to_string(), "DIR")
-                .replace(&root, "ROOT");
-            assert_eq!(
-                (got, verdict(&said)),
-                (code, format!("noports client: {want}"))
-            );
+            let want = want
+                .replace("DIR", &world.dir.0.display().to_string())
+                .replace("ROOT", &root);
+            refused(client, code, &want).await;
         }
     });
 }
@@ -332,21 +305,26 @@ impl Hand {
             if let Event::Note(note) = next.expect("an answer within 30 s").unwrap()
                 && note.entity() == entity
             {
-                return self.at.open(&note).await.unwrap().unwrap();
+                return self.at.decrypt(&note).await.unwrap().unwrap();
             }
         }
     }
 
-    async fn ports(&mut self, session: SessionId, nonce: &Nonce) -> Ports {
+    /// Asks the rendezvous for ports between these two.
+    async fn ask_ports(&self, [client, daemon]: [&str; 2], session: SessionId, nonce: &Nonce) {
         let request = PortsRequest {
             logins: Logins::BOTH,
             session,
-            client: ALICE.parse().unwrap(),
-            daemon: DEVICE.parse().unwrap(),
+            client: client.parse().unwrap(),
+            daemon: daemon.parse().unwrap(),
             nonce: nonce.clone(),
         };
         self.send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
             .await;
+    }
+
+    async fn ports(&mut self, session: SessionId, nonce: &Nonce) -> Ports {
+        self.ask_ports([ALICE, DEVICE], session, nonce).await;
         Ports::parse(&self.hear(&ports::answer_entity(session)).await).unwrap()
     }
 
@@ -365,7 +343,7 @@ impl Hand {
                     twin_keys: true,
                 }),
             },
-            form: Form::V5,
+            form: RequestForm::V5,
         }
     }
 }
@@ -456,24 +434,16 @@ fn a_rendezvous_lets_nobody_in_without_the_sessions_line() {
             ("something else", b"SSH-2.0-OpenSSH_9.6".to_vec()),
         ] {
             first.push(b'\n');
-            let mut socket = TcpStream::connect((ports.host.as_str(), ports.client))
-                .await
-                .unwrap();
+            let mut socket = dial(&ports.host, ports.client).await;
             let _ = socket.write_all(&first).await;
             assert_eq!(closed(&mut socket).await, 0, "{what}: nothing is said");
         }
         // Silence, and a line that never ends one byte at a time, end by the clock.
-        let mut silent = TcpStream::connect((ports.host.as_str(), ports.client))
-            .await
-            .unwrap();
+        let mut silent = dial(&ports.host, ports.client).await;
         assert_eq!(closed(&mut silent).await, 0, "silence");
         // The port still serves whoever comes with the right line.
-        let mut socket = TcpStream::connect((ports.host.as_str(), ports.client))
-            .await
-            .unwrap();
-        let mut peer = TcpStream::connect((ports.host.as_str(), ports.daemon))
-            .await
-            .unwrap();
+        let mut socket = dial(&ports.host, ports.client).await;
+        let mut peer = dial(&ports.host, ports.daemon).await;
         let line = |key| format!("{}\nbehind", right.line(key).unwrap());
         socket.write_all(line(&alices).as_bytes()).await.unwrap();
         peer.write_all(line(&devices).as_bytes()).await.unwrap();
@@ -484,6 +454,10 @@ fn a_rendezvous_lets_nobody_in_without_the_sessions_line() {
             "what came behind the line is the stream's beginning"
         );
     });
+}
+
+async fn dial(host: &str, port: u16) -> TcpStream {
+    TcpStream::connect((host, port)).await.unwrap()
 }
 
 /// Bytes until the other side closes.
@@ -504,15 +478,9 @@ fn nobody_gets_ports_in_anothers_name() {
         let world = World::start().await;
         let rendezvous = world.rendezvous_process();
         let alice = Hand::of_alice(&world).await;
-        let request = PortsRequest {
-            logins: Logins::BOTH,
-            session: SessionId::random(),
-            client: DEVICE.parse().unwrap(),
-            daemon: ALICE.parse().unwrap(),
-            nonce: Nonce::random(),
-        };
+        let swapped = [DEVICE, ALICE];
         alice
-            .send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
+            .ask_ports(swapped, SessionId::random(), &Nonce::random())
             .await;
         let want = r#"refused from=@alice reason="asked in the name of @device""#;
         until("the log says so", || world.log("rendezvous").contains(want)).await;
@@ -534,13 +502,12 @@ fn a_blocked_atsign_does_not_reach_the_daemon() {
             .await
             .unwrap();
         let block = noports::at::verb::Config::Add(
-            noports::at::verb::List::Block,
+            noports::at::verb::AccessList::Block,
             vec![ALICE.parse().unwrap()],
         );
         device.run(&noports::at::Verb::Config(block)).await.unwrap();
-        let (code, said) = failure(world.client(&["--stdio", "-q", "--timeout", "1"])).await;
-        let want = "noports client: @device's atServer does not let you in\n  hint: its owner may have blocked your atSign, or allowed others only";
-        assert_eq!((code, verdict(&said).as_str()), (8, want));
+        let want = "@device's atServer does not let you in\n  hint: its owner may have blocked your atSign, or allowed others only";
+        refused(world.client(&["--stdio", "-q", "--timeout", "1"]), 8, want).await;
         assert!(
             !world.log("daemon").contains("ignored"),
             "the daemon never heard of it"
@@ -566,9 +533,7 @@ fn a_ports_request_that_comes_again_after_its_sessions_end_opens_nothing() {
             (ports.client, "@client_example"),
             (ports.daemon, "@device_example"),
         ] {
-            let mut socket = TcpStream::connect((ports.host.as_str(), port))
-                .await
-                .unwrap();
+            let mut socket = dial(&ports.host, port).await;
             let line = admission.line(&known_pair(key)).unwrap();
             socket
                 .write_all(format!("{line}\n").as_bytes())
@@ -577,16 +542,7 @@ fn a_ports_request_that_comes_again_after_its_sessions_end_opens_nothing() {
         }
         until("the session has ended", || listening().is_empty()).await;
 
-        let again = PortsRequest {
-            logins: Logins::BOTH,
-            session,
-            client: ALICE.parse().unwrap(),
-            daemon: DEVICE.parse().unwrap(),
-            nonce: nonce.clone(),
-        };
-        alice
-            .send(&again.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
-            .await;
+        alice.ask_ports([ALICE, DEVICE], session, &nonce).await;
         // Requests of one atSign are heard in their order, so once the next one is answered this one was, too.
         alice.ports(SessionId::random(), &nonce).await;
         assert_eq!(

@@ -304,7 +304,7 @@ fn a_typed_control_path_is_one_devices_and_one_for_all_is_refused() {
         let other = sshd::start(&world.dir.path("other")).await.unwrap();
         world.rendezvous().await;
         world.daemon(sshd.port).await;
-        let kitchen = |policy: &mut noports::program::daemon::Policy| {
+        let kitchen = |policy: &mut noports::program::daemon::DaemonOptions| {
             policy.device = "kitchen".parse().unwrap();
         };
         world.daemon_with(other.port, kitchen).await;

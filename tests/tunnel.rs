@@ -14,7 +14,7 @@ use noports::{
     at::client::{Client, Event, Outgoing, Subscription},
     np::{
         Message,
-        control::{Kind, Line, Lines},
+        control::{ControlLine, ControlLines, Keying},
         ping::{self, Heartbeat},
         request::{self, TunnelRequest},
     },
@@ -543,7 +543,7 @@ impl OldDevice {
             let Some(Event::Note(note)) = self.inbox.next().await else {
                 continue;
             };
-            let text = self.at.open(&note).await.unwrap().unwrap();
+            let text = self.at.decrypt(&note).await.unwrap().unwrap();
             return (note.entity().to_owned(), text);
         }
     }
@@ -633,9 +633,9 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         let mut said = [0; 78];
         control.read_exact(&mut said).unwrap();
         cipher.apply(&mut said);
-        let mut lines = Lines::new(Kind::Single);
+        let mut lines = ControlLines::new(Keying::Single);
         lines.push(&said);
-        let Ok(Some(Line::Connect(fresh))) = lines.pop() else {
+        let Ok(Some(ControlLine::Connect(fresh))) = lines.pop() else {
             panic!("no announcement");
         };
         assert!(!fresh.are_twin());

@@ -74,6 +74,13 @@ pub fn random<const N: usize>() -> Result<[u8; N], CryptoError> {
     Ok(bytes)
 }
 
+/// At random in 0.0..1.0, for back-off; no secret.
+pub fn jitter() -> f64 {
+    random::<4>().map_or(0.5, |bytes| {
+        f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+    })
+}
+
 /// Standard base64 with padding.
 pub fn to_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
@@ -218,7 +225,7 @@ impl PublicKey {
         self.verify_as(&signature::RSA_PKCS1_2048_8192_SHA256, message, signature)
     }
 
-    /// The same with SHA-512.
+    /// As [`PublicKey::verify`], with SHA-512.
     ///
     /// # Errors
     /// As [`PublicKey::verify`].

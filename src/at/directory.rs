@@ -30,10 +30,7 @@ use crate::net::{
 };
 use crate::text::endpoint::Endpoint;
 
-use super::{
-    atsign::AtSign,
-    client::{AtError, jitter},
-};
+use super::{atsign::AtSign, crypto::jitter, error::AtError};
 
 /// Default directory.
 pub const DEFAULT_ROOT: &str = "root.atsign.org:64";
@@ -95,6 +92,14 @@ impl fmt::Display for Root {
     }
 }
 
+/// How to reach the atProtocol.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Network {
+    pub root: Root,
+    pub tls: Connector,
+}
+
 /// Looks an atSign up. `Ok(None)`: the directory says `null`.
 ///
 /// # Errors
@@ -107,7 +112,7 @@ pub async fn find(root: &Root, tls: &Connector, who: &AtSign) -> Result<Option<E
     match timeout(TOTAL, attempts(at, tls, who)).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(failure)) => Err(failure.into_error(root)),
-        Err(_) => Err(Failure::Io(format!("no answer within {TOTAL:?}")).into_error(root)),
+        Err(_) => Err(DirectoryError::Io(format!("no answer within {TOTAL:?}")).into_error(root)),
     }
 }
 
@@ -153,21 +158,21 @@ pub fn forget(root: &Root, who: &AtSign) {
     }
 }
 
-type Memory = Option<HashMap<(Root, AtSign), (Endpoint, Instant)>>;
+type AddressCache = Option<HashMap<(Root, AtSign), (Endpoint, Instant)>>;
 
-fn remembered() -> MutexGuard<'static, Memory> {
-    static MEMORY: Mutex<Memory> = Mutex::new(None);
+fn remembered() -> MutexGuard<'static, AddressCache> {
+    static MEMORY: Mutex<AddressCache> = Mutex::new(None);
     MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why one attempt failed.
-enum Failure {
+enum DirectoryError {
     Io(String),
     Tls(TlsError),
     Nonsense(String),
 }
 
-impl Failure {
+impl DirectoryError {
     /// Whether the next attempt may do better.
     fn may_pass(&self) -> bool {
         match self {
@@ -193,7 +198,7 @@ async fn attempts(
     at: &Endpoint,
     tls: &Connector,
     who: &AtSign,
-) -> Result<Option<Endpoint>, Failure> {
+) -> Result<Option<Endpoint>, DirectoryError> {
     let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
     let mut attempt = 1;
     loop {
@@ -208,49 +213,53 @@ async fn attempts(
     }
 }
 
-async fn once(at: &Endpoint, tls: &Connector, who: &AtSign) -> Result<Option<Endpoint>, Failure> {
+async fn once(
+    at: &Endpoint,
+    tls: &Connector,
+    who: &AtSign,
+) -> Result<Option<Endpoint>, DirectoryError> {
     let tcp = dial(at, CONNECT)
         .await
-        .map_err(|why| Failure::Io(why.to_string()))?;
+        .map_err(|why| DirectoryError::Io(why.to_string()))?;
     let stream = tls
         .connect(&at.host, tcp, HANDSHAKE)
         .await
-        .map_err(Failure::Tls)?;
+        .map_err(DirectoryError::Tls)?;
     timeout(ANSWER, ask(stream, who))
         .await
-        .unwrap_or_else(|_| Err(Failure::Io(format!("no answer within {ANSWER:?}"))))
+        .unwrap_or_else(|_| Err(DirectoryError::Io(format!("no answer within {ANSWER:?}"))))
 }
 
 /// Question and answer on a fresh connection.
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     who: &AtSign,
-) -> Result<Option<Endpoint>, Failure> {
-    let io = |why: std::io::Error| Failure::Io(why.to_string());
+) -> Result<Option<Endpoint>, DirectoryError> {
+    let io = |why: std::io::Error| DirectoryError::Io(why.to_string());
     let mut byte = [0];
     for _ in 0..MAX_GREETING {
         match stream.read(&mut byte).await.map_err(io)? {
-            0 => return Err(Failure::Io("it closed the connection".to_owned())),
+            0 => return Err(DirectoryError::Io("it closed the connection".to_owned())),
             _ if byte == *b"@" => break,
             _ => {}
         }
     }
     if byte != *b"@" {
-        return Err(Failure::Nonsense("it is no atDirectory".to_owned()));
+        return Err(DirectoryError::Nonsense("it is no atDirectory".to_owned()));
     }
     let question = format!("{}\n", who.bare());
     stream.write_all(question.as_bytes()).await.map_err(io)?;
     stream.flush().await.map_err(io)?;
     let (line, _) = read_line(&mut stream, MAX_ANSWER, ANSWER)
         .await
-        .map_err(|why| Failure::Io(why.to_string()))?;
+        .map_err(|why| DirectoryError::Io(why.to_string()))?;
     let _ = stream.close().await; // a courtesy
     read_answer(&line)
 }
 
 /// `host:port` or `null`, perhaps behind a prompt.
-fn read_answer(line: &[u8]) -> Result<Option<Endpoint>, Failure> {
-    let nonsense = || Failure::Nonsense("it gave an answer that is no address".to_owned());
+fn read_answer(line: &[u8]) -> Result<Option<Endpoint>, DirectoryError> {
+    let nonsense = || DirectoryError::Nonsense("it gave an answer that is no address".to_owned());
     let text = str::from_utf8(line).map_err(|_| nonsense())?;
     match text.trim().trim_start_matches('@') {
         "null" => Ok(None),
@@ -293,7 +302,7 @@ mod tests {
     async fn dialog(
         says: Vec<&'static [u8]>,
         after: &'static [u8],
-    ) -> Result<Option<Endpoint>, Failure> {
+    ) -> Result<Option<Endpoint>, DirectoryError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let peer = spawn(async move {
@@ -344,7 +353,7 @@ mod tests {
             vec![b"220 mail.example ESMTP hello, this is not what you want here at all\r\n"],
             b"",
         ));
-        assert!(matches!(silent, Err(Failure::Nonsense(_))));
+        assert!(matches!(silent, Err(DirectoryError::Nonsense(_))));
         let late = block_on(dialog(vec![b"\r", b"\n", b"@"], b"null\n"));
         assert!(matches!(late, Ok(None)));
     }

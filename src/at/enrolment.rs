@@ -27,7 +27,7 @@ use super::{
     keyfile::AtKeys,
     metadata::Metadata,
     share,
-    verb::{EnrollOperation, Keys, Verb},
+    verb::{EnrollOperation, KeysCommand, Verb},
 };
 
 /// Makes all keys of a new atSign. Slow (two RSA pairs): call it off the executor.
@@ -80,12 +80,12 @@ pub fn first_request(keys: &AtKeys) -> Result<Verb, CryptoError> {
 /// `{"enrollmentId":"…","status":"approved"}` → (id, status)
 pub fn parse_answer(json: &str) -> Option<(String, String)> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct Wire {
         #[serde(rename = "enrollmentId")]
         enrollment_id: String,
         status: String,
     }
-    let answer: Answer = json::from_str(json).ok()?;
+    let answer: Wire = json::from_str(json).ok()?;
     let usable = is_id(&answer.enrollment_id);
     usable.then_some((answer.enrollment_id, answer.status))
 }
@@ -140,7 +140,7 @@ pub struct Applicant {
 
 /// What an applicant asks for.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct EnrolmentRequest {
     /// Name of the program: `noports`.
     pub app: String,
     /// Name of the device; with the program's it must be new.
@@ -170,11 +170,15 @@ impl Applicant {
     ///
     /// # Errors
     /// When that key cannot encrypt.
-    pub fn request(&self, wish: &Wish, ours: &PublicKey) -> Result<Verb, CryptoError> {
-        Ok(self.request_with(wish, &share::wrap(&self.symmetric, ours)?))
+    pub fn request(
+        &self,
+        request: &EnrolmentRequest,
+        ours: &PublicKey,
+    ) -> Result<Verb, CryptoError> {
+        Ok(self.request_with(request, &share::wrap(&self.symmetric, ours)?))
     }
 
-    fn request_with(&self, wish: &Wish, wrapped: &str) -> Verb {
+    fn request_with(&self, request: &EnrolmentRequest, wrapped: &str) -> Verb {
         #[derive(Serialize)]
         struct Request<'a> {
             #[serde(rename = "appName")]
@@ -189,22 +193,18 @@ impl Applicant {
             apkam_public_key: &'a str,
         }
         let mut params = json::to_string(&Request {
-            app_name: &wish.app,
-            device_name: &wish.device,
-            namespaces: &wish.namespaces,
-            otp: wish.otp.reveal(),
+            app_name: &request.app,
+            device_name: &request.device,
+            namespaces: &request.namespaces,
+            otp: request.otp.reveal(),
             encrypted_apkam_symmetric_key: wrapped,
             apkam_public_key: &self.pkam.public().text,
         });
-        if let Some(life) = wish.life {
+        if let Some(life) = request.life {
             params.truncate(params.len() - 1);
             params += &format!(r#","apkamKeysExpiryInMillis":{life}}}"#);
         }
-        Verb::Enroll {
-            operation: EnrollOperation::Request,
-            force: false,
-            params: Some(params),
-        }
+        enroll(EnrollOperation::Request, Some(params))
     }
 
     /// Whose keys it asks for.
@@ -272,16 +272,16 @@ pub fn fetch_self_key(who: &AtSign, id: &str) -> Verb {
 }
 
 fn fetch(who: &AtSign, id: &str, name: &str) -> Verb {
-    Verb::Keys(Keys {
+    Verb::Keys(KeysCommand {
         operation: "get".to_owned(),
         key_name: Some(format!("{id}.{name}.__manage{who}")),
-        ..Keys::default()
+        ..KeysCommand::default()
     })
 }
 
 /// What a refused login says about an enrolment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum EnrolmentStatus {
     /// Ask again later.
     Pending,
     /// Somebody said no.
@@ -293,13 +293,13 @@ pub enum Verdict {
 }
 
 /// Reads a refused login. `None`: it is about something else.
-pub fn verdict(fault: &Fault) -> Option<Verdict> {
+pub fn verdict(fault: &Fault) -> Option<EnrolmentStatus> {
     match fault.code? {
         // Servers say "not authenticated" until the request has reached all of their parts.
-        Code::EnrollmentPending | Code::Unauthenticated => Some(Verdict::Pending),
-        Code::EnrollmentDenied => Some(Verdict::Denied),
-        Code::EnrollmentRevoked => Some(Verdict::Revoked),
-        Code::EnrollmentExpired => Some(Verdict::Expired),
+        Code::EnrollmentPending | Code::Unauthenticated => Some(EnrolmentStatus::Pending),
+        Code::EnrollmentDenied => Some(EnrolmentStatus::Denied),
+        Code::EnrollmentRevoked => Some(EnrolmentStatus::Revoked),
+        Code::EnrollmentExpired => Some(EnrolmentStatus::Expired),
         _ => None,
     }
 }
@@ -335,18 +335,14 @@ pub fn list(status: Option<&str>) -> Verb {
                 enrollment_status_filter: vec![status],
             },
         ),
-        None => Verb::Enroll {
-            operation: EnrollOperation::List,
-            force: false,
-            params: None,
-        },
+        None => enroll(EnrollOperation::List, None),
     }
 }
 
 /// Reads the answer to [`list`]. Entries without a usable id are left out. `None`: it is no list.
 pub fn parse_list(json: &str) -> Option<Vec<Enrollment>> {
     #[derive(Deserialize)]
-    struct Entry {
+    struct Wire {
         #[serde(rename = "appName")]
         app_name: Option<String>,
         #[serde(rename = "deviceName")]
@@ -356,8 +352,8 @@ pub fn parse_list(json: &str) -> Option<Vec<Enrollment>> {
         encrypted_apkam_symmetric_key: Option<String>,
         status: Option<String>,
     }
-    let entries: BTreeMap<String, Entry> = json::from_str(json).ok()?;
-    let read = |(key, entry): (String, Entry)| {
+    let entries: BTreeMap<String, Wire> = json::from_str(json).ok()?;
+    let read = |(key, entry): (String, Wire)| {
         let id = key.split('.').next().filter(|id| is_id(id))?;
         Some(Enrollment {
             id: id.to_owned(),
@@ -431,10 +427,14 @@ fn by_id(operation: EnrollOperation, id: &str, force: bool) -> Verb {
 }
 
 fn command<T: Serialize>(operation: EnrollOperation, params: &T) -> Verb {
+    enroll(operation, Some(json::to_string(params)))
+}
+
+fn enroll(operation: EnrollOperation, params: Option<String>) -> Verb {
     Verb::Enroll {
         operation,
         force: false,
-        params: Some(json::to_string(params)),
+        params,
     }
 }
 

@@ -19,95 +19,49 @@ use miniserde::{Deserialize, Serialize, json};
 /// commands may be megabytes long.
 pub const MAX_TEXT: usize = 2048;
 
-/// An error code with the text of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Code {
-    ServerException,
-    DataStore,
-    InvalidSyntax,
-    Socket,
-    BufferLimit,
-    OutboundLimit,
-    NoAtServer,
-    Handshake,
-    Unauthorized,
-    Internal,
-    InternalException,
-    InboundLimit,
-    Blocked,
-    UnknownClient,
-    KeyNotFound,
-    InvalidKey,
-    UnableToConnect,
-    IllegalArguments,
-    Timeout,
-    Paused,
-    EnrollmentDenied,
-    EnrollmentPending,
-    EnrollmentRevoked,
-    EnrollmentExpired,
-    SelfRevoke,
-    Unauthenticated,
+/// Makes [`Code`] and its table in one order.
+macro_rules! codes {
+    ($($code:ident $number:literal $description:literal,)*) => {
+        /// An error code with the text of the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Code {
+            $($code),*
+        }
+
+        /// Every code, its number and its description.
+        const TABLE: &[(Code, &str, &str)] = &[$((Code::$code, $number, $description)),*];
+    };
 }
 
-/// Every code, its number and its description.
-const TABLE: [(Code, &str, &str); 26] = [
-    (Code::ServerException, "AT0001", "Server exception"),
-    (Code::DataStore, "AT0002", "DataStore exception"),
-    (Code::InvalidSyntax, "AT0003", "Invalid syntax"),
-    (Code::Socket, "AT0004", "Socket error"),
-    (Code::BufferLimit, "AT0005", "Buffer limit exceeded"),
-    (
-        Code::OutboundLimit,
-        "AT0006",
-        "Outbound connection limit exceeded",
-    ),
-    (Code::NoAtServer, "AT0007", "Secondary server not found"),
-    (Code::Handshake, "AT0008", "Handshake failure"),
-    (
-        Code::Unauthorized,
-        "AT0009",
-        "UnAuthorized client in request",
-    ),
-    (Code::Internal, "AT0010", "Internal server error"),
-    (
-        Code::InternalException,
-        "AT0011",
-        "Internal server exception",
-    ),
-    (
-        Code::InboundLimit,
-        "AT0012",
-        "Inbound connection limit exceeded",
-    ),
-    (Code::Blocked, "AT0013", "Connection Exception"),
-    (Code::UnknownClient, "AT0014", "Unknown AtClient exception"),
-    (Code::KeyNotFound, "AT0015", "key not found"),
-    (Code::InvalidKey, "AT0016", "Invalid key"),
-    (
-        Code::UnableToConnect,
-        "AT0021",
-        "Unable to connect to secondary",
-    ),
-    (Code::IllegalArguments, "AT0022", "Illegal arguments"),
-    (Code::Timeout, "AT0023", "Timeout waiting for response"),
-    (Code::Paused, "AT0024", "Server is paused"),
-    (Code::EnrollmentDenied, "AT0025", "enrollment is denied"),
-    (Code::EnrollmentPending, "AT0026", "enrollment is pending"),
-    (Code::EnrollmentRevoked, "AT0027", "enrollment is revoked"),
-    (
-        Code::EnrollmentExpired,
-        "AT0028",
-        "enrollment is expired or invalid",
-    ),
-    (Code::SelfRevoke, "AT0031", "Cannot revoke self enrollment"),
-    (
-        Code::Unauthenticated,
-        "AT0401",
-        "Client authentication failed",
-    ),
-];
+codes! {
+    ServerException "AT0001" "Server exception",
+    DataStore "AT0002" "DataStore exception",
+    InvalidSyntax "AT0003" "Invalid syntax",
+    Socket "AT0004" "Socket error",
+    BufferLimit "AT0005" "Buffer limit exceeded",
+    OutboundLimit "AT0006" "Outbound connection limit exceeded",
+    NoAtServer "AT0007" "Secondary server not found",
+    Handshake "AT0008" "Handshake failure",
+    Unauthorized "AT0009" "UnAuthorized client in request",
+    Internal "AT0010" "Internal server error",
+    InternalException "AT0011" "Internal server exception",
+    InboundLimit "AT0012" "Inbound connection limit exceeded",
+    Blocked "AT0013" "Connection Exception",
+    UnknownClient "AT0014" "Unknown AtClient exception",
+    KeyNotFound "AT0015" "key not found",
+    InvalidKey "AT0016" "Invalid key",
+    UnableToConnect "AT0021" "Unable to connect to secondary",
+    IllegalArguments "AT0022" "Illegal arguments",
+    Timeout "AT0023" "Timeout waiting for response",
+    Paused "AT0024" "Server is paused",
+    EnrollmentDenied "AT0025" "enrollment is denied",
+    EnrollmentPending "AT0026" "enrollment is pending",
+    EnrollmentRevoked "AT0027" "enrollment is revoked",
+    EnrollmentExpired "AT0028" "enrollment is expired or invalid",
+    SelfRevoke "AT0031" "Cannot revoke self enrollment",
+    Unauthenticated "AT0401" "Client authentication failed",
+}
 
 impl Code {
     /// `AT0015`
@@ -127,7 +81,7 @@ impl Code {
     }
 
     fn row(self) -> &'static (Self, &'static str, &'static str) {
-        // The table is in the order of the enum; a test holds it there.
+        // The macro puts both in one order.
         &TABLE[self as usize]
     }
 }
@@ -215,6 +169,22 @@ impl Fault {
         )
     }
 
+    /// Behind these the server closes the connection, or should have.
+    pub fn closes_connection(&self) -> bool {
+        matches!(
+            self.code,
+            Some(
+                Code::DataStore
+                    | Code::BufferLimit
+                    | Code::InternalException
+                    | Code::InboundLimit
+                    | Code::Blocked
+                    | Code::Paused
+                    | Code::Unauthenticated
+            )
+        )
+    }
+
     /// Whether this is the normal "no such key".
     pub fn is_key_not_found(&self) -> bool {
         self.code == Some(Code::KeyNotFound)
@@ -227,9 +197,12 @@ impl Fault {
         let code = self.code.unwrap_or(Code::InternalException);
         let number = code.number();
         let text = clean(&self.text);
-        let plain = |owner| match owner {
-            true => format!("{} : {text}", code.description()),
-            false => format!("Exception: {text}"),
+        let plain = |owner| {
+            if owner {
+                format!("{} : {text}", code.description())
+            } else {
+                format!("Exception: {text}")
+            }
         };
         match shape {
             Shape::Owner => format!("error:{number}-{}", plain(true)),

@@ -99,7 +99,7 @@ impl AtKey {
         }
     }
 
-    /// The same key with an owner, where a command left it out. Keys of the server itself stay without.
+    /// This key with an owner, where a command left it out. Keys of the server itself stay without.
     pub fn owned_by(self, owner: &AtSign) -> Self {
         let owner = match self.scope {
             Scope::PrivateKey => None,
@@ -171,9 +171,10 @@ impl AtKey {
     /// # Errors
     /// See [`BadKey`].
     pub fn parse_as_written(text: &str) -> Result<Self, BadKey> {
-        let max = match text.starts_with("cached:") {
-            true => MAX_CACHED_KEY,
-            false => MAX_KEY,
+        let max = if text.starts_with("cached:") {
+            MAX_CACHED_KEY
+        } else {
+            MAX_KEY
         };
         if text.len() > max {
             return Err(BadKey::TooLong(text.len(), max));

@@ -99,7 +99,7 @@ impl AtKeys {
     /// # Errors
     /// When a member is missing or does not decode to base64 DER.
     pub fn parse(atsign: &AtSign, text: &str) -> Result<Self, KeyFileError> {
-        let members = Members::parse(text)?;
+        let members = TextMembers::parse(text)?;
         let self_key = aes_key(members.need(SELF_KEY)?, SELF_KEY)?;
         let pair = |private, public| members.pair(&self_key, private, public);
         Ok(Self {
@@ -171,9 +171,9 @@ fn print_object(members: &[(&str, &str)]) -> Secret<String> {
 }
 
 /// The text members of the file; others carry nothing we know.
-struct Members(BTreeMap<String, Secret<String>>);
+struct TextMembers(BTreeMap<String, Secret<String>>);
 
-impl Members {
+impl TextMembers {
     fn parse(text: &str) -> Result<Self, KeyFileError> {
         let object: Object = json::from_str(text).map_err(|_| form(text))?;
         if object.contains_key(PASS_PHRASE_MARK) {

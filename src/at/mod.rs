@@ -10,7 +10,7 @@
 //!    └────────────┘
 //! ```
 //!
-//! Words: [`atsign`], [`key`], [`metadata`], [`verb`], [`reply`], [`fault`], [`notification`].
+//! Words: [`atsign`], [`key`], [`metadata`], [`verb`], [`reply`], [`fault`], [`error`], [`notification`].
 //! Keys and ciphers: [`crypto`], [`keyfile`], [`auth`], [`share`], [`enrolment`].
 //! I/O lives in [`directory`] and [`client`] alone; everything else takes bytes and time as arguments.
 
@@ -20,6 +20,7 @@ pub mod client;
 pub mod crypto;
 pub mod directory;
 pub mod enrolment;
+pub mod error;
 pub mod fault;
 pub mod key;
 pub mod keyfile;

@@ -5,7 +5,7 @@
 //!                                                 └─ asked for later ─▶ replayed   (monitor:<epoch>, notify:list)
 //! ```
 //! The two forms differ in their `metadata`: only the live one has `sharedKeyEnc`, only the
-//! replayed one has dates. Servers print them in `server::session::notify`.
+//! replayed one has dates. Servers print them in `server::notification`.
 //!
 //! Source: at_server:packages/at_secondary_server/lib/src/verb/handler/monitor_verb_handler.dart
 
@@ -84,9 +84,10 @@ impl Notification {
             id: raw.id.map(Loose::into_text).unwrap_or_default(),
             key: raw.key.ok_or(BadNotification::Json)?.into_text(),
             value: raw.value.map(Loose::into_text),
-            operation: match says(&raw.operation, "delete") {
-                true => Operation::Delete,
-                false => Operation::Update,
+            operation: if says(&raw.operation, "delete") {
+                Operation::Delete
+            } else {
+                Operation::Update
             },
             epoch_millis: raw
                 .epoch_millis
@@ -105,8 +106,8 @@ impl Notification {
 
     /// The entity without atSigns: `req.dev1.sshnp`.
     pub fn entity(&self) -> &str {
-        let key = self.key.strip_suffix(self.from.as_str());
-        let key = key.unwrap_or(&self.key);
+        let unowned = self.key.strip_suffix(self.from.as_str());
+        let key = unowned.unwrap_or(&self.key);
         let entity = key.strip_prefix(self.to.as_str());
         entity.and_then(|e| e.strip_prefix(':')).unwrap_or(key)
     }

@@ -46,7 +46,7 @@ struct Protected {
 /// # Errors
 /// `Form` when it is no protected key file, `Hashing` when its key is made in another way, `WrongPhrase` when
 /// what comes out is no key file.
-pub fn open(protected: &str, phrase: &Secret<String>) -> Result<Secret<String>, KeyFileError> {
+pub fn unprotect(protected: &str, phrase: &Secret<String>) -> Result<Secret<String>, KeyFileError> {
     let form = |why: &str| KeyFileError::Form(why.to_owned());
     let file: Protected =
         json::from_str(protected).map_err(|_| form("its protected part cannot be read"))?;
@@ -59,22 +59,22 @@ pub fn open(protected: &str, phrase: &Secret<String>) -> Result<Secret<String>, 
         .map(Secret::new)
         .map_err(|_| KeyFileError::WrongPhrase)?;
     let inside = text.reveal().trim();
-    match inside.starts_with('{') && inside.ends_with('}') {
-        true => Ok(text),
-        // One wrong phrase in 256 leaves proper padding.
-        false => Err(KeyFileError::WrongPhrase),
+    // One wrong phrase in 256 leaves proper padding.
+    if !(inside.starts_with('{') && inside.ends_with('}')) {
+        return Err(KeyFileError::WrongPhrase);
     }
+    Ok(text)
 }
 
 /// The protected form of an ordinary key file's text.
 ///
 /// # Errors
 /// When the system gives no random bytes.
-pub fn seal(plain: &str, phrase: &Secret<String>) -> Result<String, CryptoError> {
-    Ok(seal_with(plain, phrase, &crypto::random()?))
+pub fn protect(plain: &str, phrase: &Secret<String>) -> Result<String, CryptoError> {
+    Ok(protect_with(plain, phrase, &crypto::random()?))
 }
 
-fn seal_with(plain: &str, phrase: &Secret<String>, iv: &Iv) -> String {
+fn protect_with(plain: &str, phrase: &Secret<String>, iv: &Iv) -> String {
     json::to_string(&Protected {
         content: crypto::encrypt(&derive(phrase.reveal()), iv, plain),
         iv: crypto::to_base64(iv),
@@ -123,9 +123,13 @@ mod tests {
                 "{which}"
             );
             let file = case.text("file");
-            assert_eq!(*open(&file, &phrase).unwrap().reveal(), plain, "{which}");
+            assert_eq!(
+                *unprotect(&file, &phrase).unwrap().reveal(),
+                plain,
+                "{which}"
+            );
             let iv = crypto::iv_from_base64(&case.text("ivBase64")).unwrap();
-            assert_eq!(seal_with(&plain, &phrase, &iv), file, "{which}");
+            assert_eq!(protect_with(&plain, &phrase, &iv), file, "{which}");
         }
         assert!(AtKeys::parse(&atsign("@alice"), &plain).is_ok());
     }
@@ -153,7 +157,7 @@ mod tests {
                 KeyFileError::Form("its protected part cannot be read".into()),
             ),
         ] {
-            let got = open(&file, &phrase(with)).unwrap_err();
+            let got = unprotect(&file, &phrase(with)).unwrap_err();
             assert_eq!(got, want, "{with:?}");
             assert!(!got.hint().is_empty());
         }
@@ -162,8 +166,11 @@ mod tests {
     #[test]
     fn a_fresh_file_differs_each_time_and_opens() {
         let phrase = phrase("x");
-        let (one, two) = (seal("{}", &phrase).unwrap(), seal("{}", &phrase).unwrap());
+        let (one, two) = (
+            protect("{}", &phrase).unwrap(),
+            protect("{}", &phrase).unwrap(),
+        );
         assert_ne!(one, two);
-        assert_eq!(open(&one, &phrase).unwrap().reveal(), "{}");
+        assert_eq!(unprotect(&one, &phrase).unwrap().reveal(), "{}");
     }
 }

@@ -189,7 +189,7 @@ impl Replies {
                     self.consume(end + 1 - self.start);
                     continue;
                 }
-                let kind = Kind::of(line).ok_or(WireError::Unknown)?;
+                let kind = ReplyKind::of(line).ok_or(WireError::Unknown)?;
                 self.open = self.mode == Mode::Request && kind.may_go_on();
             }
             if self.open {
@@ -235,11 +235,10 @@ impl Replies {
     /// # Errors
     /// See [`WireError`].
     pub fn finish(&mut self) -> Result<Option<Reply>, WireError> {
-        let whole = self.open && self.rest().ends_with(b"\n");
-        match whole {
-            true => self.take(self.buf.len() - 1).map(Some),
-            false => Ok(None),
+        if self.open && self.rest().ends_with(b"\n") {
+            return self.take(self.buf.len() - 1).map(Some);
         }
+        Ok(None)
     }
 
     fn rest(&self) -> &[u8] {
@@ -266,10 +265,10 @@ impl Replies {
     }
 
     fn within_limit(&self, end: usize) -> Result<(), WireError> {
-        match end - self.start > MAX_LINE {
-            true => Err(WireError::TooLong),
-            false => Ok(()),
+        if end - self.start > MAX_LINE {
+            return Err(WireError::TooLong);
         }
+        Ok(())
     }
 
     /// `None`: no prompt alone, read on as usual.
@@ -280,12 +279,9 @@ impl Replies {
             Some(b'@') => {}
             Some(_) => return None,
         }
-        let name = match self.greeted {
-            false => &rest[..0],
-            true => prompt_name(rest),
-        };
-        let (name, behind) = (name.len(), rest.get(1 + name.len()));
-        let len = match behind {
+        let name = prompt_name(rest).len();
+        let len = match rest.get(1 + name) {
+            // The greeting has no name.
             _ if !self.greeted => 1,
             Some(b'@') if name > 0 => name + 2,
             None if name <= MAX_PROMPT => return Some(Ok(None)),
@@ -303,14 +299,14 @@ impl Replies {
     /// The reply from `start` to the line end at `end`.
     fn take(&mut self, end: usize) -> Result<Reply, WireError> {
         let line = skip_prompts(&self.buf[self.start..end]);
-        let kind = Kind::of(line).ok_or(WireError::Unknown)?;
-        let text = str::from_utf8(&line[kind.token().len()..]).map_err(|_| WireError::NotUtf8)?;
-        let text = text.strip_suffix('\r').unwrap_or(text);
+        let kind = ReplyKind::of(line).ok_or(WireError::Unknown)?;
+        let whole = str::from_utf8(&line[kind.token().len()..]).map_err(|_| WireError::NotUtf8)?;
+        let text = whole.strip_suffix('\r').unwrap_or(whole);
         let reply = match kind {
-            Kind::Data => Reply::Data(text.to_owned()),
-            Kind::Error => Reply::Error(Fault::parse(text)),
-            Kind::Notification => Reply::Notification(text.trim().to_owned()),
-            Kind::Stream => Reply::Stream(text.to_owned()),
+            ReplyKind::Data => Reply::Data(text.to_owned()),
+            ReplyKind::Error => Reply::Error(Fault::parse(text)),
+            ReplyKind::Notification => Reply::Notification(text.trim().to_owned()),
+            ReplyKind::Stream => Reply::Stream(text.to_owned()),
         };
         self.open = false;
         self.prompt_wanted = false;
@@ -334,14 +330,14 @@ impl Replies {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ReplyKind {
     Data,
     Error,
     Notification,
     Stream,
 }
 
-impl Kind {
+impl ReplyKind {
     fn of(line: &[u8]) -> Option<Self> {
         let all = [Self::Data, Self::Error, Self::Notification, Self::Stream];
         all.into_iter()

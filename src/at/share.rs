@@ -66,7 +66,7 @@ fn seal_with(key: &SharedKey, iv: &Iv, text: &str, metadata: Metadata) -> (Strin
 ///
 /// # Errors
 /// One answer for all failures.
-pub fn open(key: &AesKey, value: &str, iv_nonce: Option<&str>) -> Result<String, CryptoError> {
+pub fn decrypt(key: &AesKey, value: &str, iv_nonce: Option<&str>) -> Result<String, CryptoError> {
     let iv = match iv_nonce {
         None | Some("null") => ZERO_IV,
         Some(text) => crypto::iv_from_base64(text).map_err(|_| CryptoError::Decrypt)?,
@@ -160,7 +160,7 @@ mod tests {
         let iv = crypto::iv_from_base64(&iv_text).unwrap();
         let text = known.text("plaintext");
         let (value, metadata) = seal_with(&shared, &iv, &text, Metadata::default());
-        assert_eq!(open(&key, &value, Some(&iv_text)), Ok(text));
+        assert_eq!(decrypt(&key, &value, Some(&iv_text)), Ok(text));
         let line = Verb::Notify(Box::new(Notify {
             id: Some("4f3e2d1c-0b9a-4877-a655-443322110099".into()),
             operation: Some(Operation::Update),
@@ -193,7 +193,7 @@ mod tests {
         let Some(Item::Set(iv)) = metadata.iv_nonce else {
             panic!("no IV")
         };
-        assert_eq!(open(&shared.key, &first, Some(&iv)).unwrap(), "text");
+        assert_eq!(decrypt(&shared.key, &first, Some(&iv)).unwrap(), "text");
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
             (Some("null"), Ok("text".to_owned())),
             (Some("AAAA"), Err(CryptoError::Decrypt)),
         ] {
-            assert_eq!(open(&key, &value, iv), expected, "{iv:?}");
+            assert_eq!(decrypt(&key, &value, iv), expected, "{iv:?}");
         }
     }
 

@@ -5,12 +5,12 @@
 //! is different for each. A daemon is held as far as its command line lets it: reverse ssh and public keys are still a
 //! matter of flags.
 
-use super::keyring::When;
+use super::keyring::TemporaryKeyRule;
 use crate::np::{
     ids::Nonce,
-    ping::{Features, Heartbeat, Members},
+    ping::{Features, Heartbeat, HeartbeatFormat},
     ports::{self, Ports},
-    request::{Form, Meeting, SshRequest, TunnelRequest},
+    request::{Meeting, RequestForm, SshRequest, TunnelRequest},
     session::{Generation, Terms},
 };
 
@@ -31,7 +31,7 @@ pub struct DaemonHabits {
     /// Version, that of what it is built on, and features; `None`: our own.
     about: Option<(&'static str, &'static str, Features)>,
     /// How it tells them.
-    members: Members,
+    format: HeartbeatFormat,
     /// Words it hears; `None`: all that it is let.
     words: Option<&'static [&'static str]>,
     /// What protects sessions is understood.
@@ -41,7 +41,7 @@ pub struct DaemonHabits {
     /// Tunnels without encryption are known.
     plain_tunnels: bool,
     /// Whether a temporary key goes into an answer; `None`: as the command line says.
-    temporary_keys: Option<When>,
+    temporary_keys: Option<TemporaryKeyRule>,
     /// Answers with a bare word.
     pub bare: bool,
 }
@@ -133,7 +133,7 @@ pub(super) mod daemon {
 
     pub(crate) const OURS: DaemonHabits = DaemonHabits {
         about: None,
-        members: Members::Newest,
+        format: HeartbeatFormat::Newest,
         words: None,
         protection: true,
         insists: false,
@@ -143,10 +143,10 @@ pub(super) mod daemon {
     };
     pub(crate) const V4: DaemonHabits = DaemonHabits {
         about: Some(("4.0.5", "", NO_FEATURES)),
-        members: Members::V3,
+        format: HeartbeatFormat::V3,
         words: Some(&["privatekey", "sshpublickey", "sshd", "ping", "ssh_request"]),
         protection: false,
-        temporary_keys: Some(When::Always),
+        temporary_keys: Some(TemporaryKeyRule::Always),
         ..OURS
     };
     pub(crate) const V3: DaemonHabits = DaemonHabits {
@@ -156,26 +156,26 @@ pub(super) mod daemon {
     };
     pub(crate) const RC2: DaemonHabits = DaemonHabits {
         about: Some(("4.0.0-rc.2", "", NO_FEATURES)),
-        temporary_keys: Some(When::Never),
+        temporary_keys: Some(TemporaryKeyRule::Never),
         bare: true,
         ..V4
     };
     pub(crate) const V50: DaemonHabits = DaemonHabits {
         about: Some(("5.0.2", "6.0.2", PROTECTION)),
-        members: Members::V50,
+        format: HeartbeatFormat::V50,
         protection: true,
         ..V4
     };
     pub(crate) const V51: DaemonHabits = DaemonHabits {
         about: Some(("5.1.0", "6.0.6", TUNNELS)),
-        members: Members::V50,
+        format: HeartbeatFormat::V50,
         plain_tunnels: false,
-        temporary_keys: Some(When::Always),
+        temporary_keys: Some(TemporaryKeyRule::Always),
         ..OURS
     };
     pub(crate) const V52: DaemonHabits = DaemonHabits {
         about: Some(("5.2.0", "6.0.7", TUNNELS)),
-        members: Members::V52,
+        format: HeartbeatFormat::V52,
         ..V51
     };
     pub(crate) const V53: DaemonHabits = DaemonHabits {
@@ -188,10 +188,10 @@ pub(super) mod daemon {
     };
     pub(crate) const C: DaemonHabits = DaemonHabits {
         about: Some(("0.2.0", "c0.1.0", TUNNELS)),
-        members: Members::V52,
+        format: HeartbeatFormat::V52,
         words: Some(&["sshpublickey", "ping", "ssh_request", "npt_request"]),
         insists: true,
-        temporary_keys: Some(When::Never),
+        temporary_keys: Some(TemporaryKeyRule::Never),
         ..OURS
     };
     pub(crate) const PYTHON: DaemonHabits = DaemonHabits {
@@ -277,18 +277,18 @@ impl DaemonHabits {
 
     /// In the members of its time.
     pub fn print(&self, heartbeat: &Heartbeat) -> String {
-        heartbeat.print_as(self.members)
+        heartbeat.print_as(self.format)
     }
 
     /// Leaves of a request for ssh what this generation understands. `false`: it takes no notice.
     pub fn read_ssh(&self, request: &mut SshRequest) -> bool {
         if !self.protection {
-            request.form = Form::V4;
+            request.form = RequestForm::V4;
         }
         self.read(&mut request.meeting)
     }
 
-    /// The same of a request for a tunnel.
+    /// Leaves of a request for a tunnel what this generation understands. `false`: it takes no notice.
     pub fn read_tunnel(&self, request: &mut TunnelRequest) -> bool {
         self.read(&mut request.meeting)
             && (self.plain_tunnels || request.meeting.encryption.is_some())
@@ -308,15 +308,15 @@ impl DaemonHabits {
     }
 
     /// When a temporary key goes into an answer, unless its time decides: as this says.
-    pub fn temporary_keys(&self, told: When) -> When {
+    pub fn temporary_keys(&self, told: TemporaryKeyRule) -> TemporaryKeyRule {
         self.temporary_keys.unwrap_or(told)
     }
 }
 
 impl RendezvousHabits {
     /// Whether requests of this form are understood.
-    pub fn reads(&self, form: ports::Form) -> bool {
-        form == ports::Form::Bare || self.logins
+    pub fn reads(&self, form: ports::PortsForm) -> bool {
+        form == ports::PortsForm::Bare || self.logins
     }
 
     /// Its half of what makes an admission line unlike every other.
@@ -459,6 +459,6 @@ mod tests {
         }
         let all = RendezvousHabits::default();
         assert!(all.nonce().takes_numbers());
-        assert!(all.reads(ports::Form::Full) && all.reads(ports::Form::Bare));
+        assert!(all.reads(ports::PortsForm::Full) && all.reads(ports::PortsForm::Bare));
     }
 }

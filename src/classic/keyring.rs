@@ -37,7 +37,7 @@ const MAX_OPTIONS: usize = 2048;
 
 /// When a session brings a temporary ssh key along.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum When {
+pub enum TemporaryKeyRule {
     /// Where nothing but ssh encrypts.
     #[default]
     Needed,
@@ -47,7 +47,7 @@ pub enum When {
     Never,
 }
 
-impl FromStr for When {
+impl FromStr for TemporaryKeyRule {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
@@ -125,20 +125,16 @@ struct Inner {
     options: KeyOptions,
     /// Whether sshd does, once it has said what it is.
     knows_expiry: OnceLock<bool>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    sessions: HashSet<SessionId>,
+    /// Those whose temporary keys are let in.
+    sessions: Mutex<HashSet<SessionId>>,
 }
 
 /// Takes all temporary keys out again when it is dropped.
-pub struct Closing(Keyring);
+pub struct KeyringGuard(Keyring);
 
-impl Drop for Closing {
+impl Drop for KeyringGuard {
     fn drop(&mut self) {
-        self.0.state().sessions.clear();
+        self.0.sessions().clear();
         if let Some(file) = &self.0.0.file
             && let Err(error) = file.close()
         {
@@ -170,7 +166,7 @@ impl Drop for TemporaryKey {
         let (keyring, session) = (self.keyring.clone(), self.session);
         drop(task::spawn_blocking(move || {
             // Whoever takes it off the list takes it out of the file.
-            if keyring.state().sessions.remove(&session) {
+            if keyring.sessions().remove(&session) {
                 keyring.remove(session);
             }
         }));
@@ -179,17 +175,17 @@ impl Drop for TemporaryKey {
 
 impl Keyring {
     /// Takes out what an earlier daemon left behind. The second part closes the ring.
-    pub async fn open(
+    pub async fn start(
         file: Option<AuthorizedKeys>,
         sshd_port: u16,
         options: KeyOptions,
-    ) -> (Self, Closing) {
+    ) -> (Self, KeyringGuard) {
         let ring = Self(Arc::new(Inner {
             file,
             sshd_port,
             options,
             knows_expiry: OnceLock::new(),
-            state: Mutex::default(),
+            sessions: Mutex::default(),
         }));
         if let Some(file) = ring.0.file.clone() {
             match task::spawn_blocking(move || file.remove_stale()).await {
@@ -198,7 +194,7 @@ impl Keyring {
                 Err(error) => error!("temporary_keys=left reason={:?}", error.to_string()),
             }
         }
-        (ring.clone(), Closing(ring))
+        (ring.clone(), KeyringGuard(ring))
     }
 
     /// A key for this session; let in from now on.
@@ -210,11 +206,11 @@ impl Keyring {
         task::spawn_blocking(move || {
             let pair = SshKey::generate().map_err(io::Error::other)?;
             {
-                let mut state = ring.state();
-                if state.sessions.len() >= MAX_KEYS {
+                let mut sessions = ring.sessions();
+                if sessions.len() >= MAX_KEYS {
                     return Err(io::Error::other("too many temporary keys at a time"));
                 }
-                state.sessions.insert(session);
+                sessions.insert(session);
             }
             let key = TemporaryKey {
                 private: pair.private,
@@ -263,8 +259,11 @@ impl Keyring {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+        self.0
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -289,8 +288,8 @@ mod tests {
             fs::read_to_string(self.file()).unwrap_or_default()
         }
 
-        async fn ring(&self) -> (Keyring, Closing) {
-            Keyring::open(
+        async fn ring(&self) -> (Keyring, KeyringGuard) {
+            Keyring::start(
                 Some(AuthorizedKeys::at(&self.file())),
                 22,
                 KeyOptions::default(),
@@ -361,7 +360,7 @@ mod tests {
             let home = Home(Folder::new());
             let (ring, _closing) = home.ring().await;
             for _ in 0..MAX_KEYS {
-                ring.state().sessions.insert(SessionId::random());
+                ring.sessions().insert(SessionId::random());
             }
             assert!(ring.temporary(SessionId::random()).await.is_err());
             assert_eq!(home.text(), "");

@@ -25,10 +25,10 @@ const HELD_FOR: Duration = Duration::from_secs(1);
 pub struct Stripped<R> {
     from: R,
     text: Vec<u8>,
-    state: State,
+    state: StripState,
 }
 
-enum State {
+enum StripState {
     /// So many bytes of the text have come, and nothing else.
     Matching {
         held: usize,
@@ -49,12 +49,13 @@ enum State {
 impl<R> Stripped<R> {
     /// An empty text leaves everything as it is.
     pub fn new(from: R, text: &str) -> Self {
-        let state = match text.is_empty() {
-            true => State::Plain,
-            false => State::Matching {
+        let state = if text.is_empty() {
+            StripState::Plain
+        } else {
+            StripState::Matching {
                 held: 0,
                 since: None,
-            },
+            }
         };
         Self {
             from,
@@ -64,8 +65,8 @@ impl<R> Stripped<R> {
     }
 
     /// The bytes that were held back, and these.
-    fn give(held: &[u8], got: &[u8]) -> State {
-        State::Give {
+    fn give(held: &[u8], got: &[u8]) -> StripState {
+        StripState::Give {
             bytes: [held, got].concat(),
             at: 0,
         }
@@ -74,11 +75,11 @@ impl<R> Stripped<R> {
     /// What follows from bytes that came; an empty piece is the stream's end.
     fn hear(&mut self, got: &[u8]) {
         match &mut self.state {
-            State::Matching { held, since } => {
+            StripState::Matching { held, since } => {
                 let rest = &self.text[*held..];
                 let like = got.iter().zip(rest).take_while(|(a, b)| a == b).count();
                 if !got.is_empty() && like == rest.len() {
-                    self.state = State::Behind { cr: false };
+                    self.state = StripState::Behind { cr: false };
                     if got.len() > like {
                         self.hear(&got[like..]);
                     }
@@ -89,9 +90,9 @@ impl<R> Stripped<R> {
                     self.state = Self::give(&self.text[..*held], got);
                 }
             }
-            State::Behind { cr } => {
+            StripState::Behind { cr } => {
                 self.state = match (got, *cr) {
-                    ([b'\r'], false) => State::Behind { cr: true },
+                    ([b'\r'], false) => StripState::Behind { cr: true },
                     ([b'\n', rest @ ..], _) | ([b'\r', b'\n', rest @ ..], false) => {
                         Self::give(b"", rest)
                     }
@@ -99,7 +100,7 @@ impl<R> Stripped<R> {
                     (_, false) => Self::give(b"", got),
                 };
             }
-            State::Give { .. } | State::Plain => {}
+            StripState::Give { .. } | StripState::Plain => {}
         }
     }
 }
@@ -113,11 +114,11 @@ impl<R: AsyncRead + Unpin> AsyncRead for Stripped<R> {
         loop {
             let this = &mut *self;
             match &mut this.state {
-                State::Plain => return Pin::new(&mut this.from).poll_read(cx, buf),
-                State::Give { bytes, at } => {
+                StripState::Plain => return Pin::new(&mut this.from).poll_read(cx, buf),
+                StripState::Give { bytes, at } => {
                     let rest = &bytes[*at..];
                     if rest.is_empty() {
-                        this.state = State::Plain;
+                        this.state = StripState::Plain;
                         continue;
                     }
                     let some = rest.len().min(buf.len());
@@ -125,13 +126,13 @@ impl<R: AsyncRead + Unpin> AsyncRead for Stripped<R> {
                     *at += some;
                     return Poll::Ready(Ok(some));
                 }
-                State::Matching { .. } | State::Behind { .. } => {}
+                StripState::Matching { .. } | StripState::Behind { .. } => {}
             }
             let mut chunk = [0; READ];
             match Pin::new(&mut this.from).poll_read(cx, &mut chunk) {
                 Poll::Ready(got) => this.hear(&chunk[..got?]),
                 Poll::Pending => {
-                    let State::Matching {
+                    let StripState::Matching {
                         held,
                         since: Some(timer),
                     } = &mut this.state
@@ -168,9 +169,10 @@ mod tests {
             cx: &mut Context<'_>,
             buf: &mut [u8],
         ) -> Poll<io::Result<usize>> {
-            let piece = match self.0.is_empty() {
-                true => Vec::new(),
-                false => self.0.remove(0),
+            let piece = if self.0.is_empty() {
+                Vec::new()
+            } else {
+                self.0.remove(0)
             };
             Pin::new(&mut Cursor::new(piece)).poll_read(cx, buf)
         }

@@ -43,7 +43,7 @@ pub const BRIDGE: Duration = Duration::from_secs(30);
 const MAX_SAID: usize = 4096;
 
 /// What is special about the ssh that carries the other.
-pub struct Inside {
+pub struct CarrierOptions {
     /// Who logs in; else who logs in anyway.
     pub user: Option<UserName>,
     /// The device's sshd, as it sees it.
@@ -55,7 +55,7 @@ pub struct Inside {
 }
 
 /// What the tunnel logs in with.
-pub enum Key {
+pub enum LoginKey {
     /// A private key for this session, PEM.
     Temporary(Secret<String>),
     /// A file of the person's own.
@@ -66,7 +66,7 @@ pub enum Key {
 pub struct Carrier<'a> {
     /// The program.
     pub ssh: PathBuf,
-    /// Who logs in, unless [`Inside`] says otherwise.
+    /// Who logs in, unless [`CarrierOptions`] says otherwise.
     pub user: &'a UserName,
     /// Where the device's sshd is met.
     pub to: &'a Endpoint,
@@ -75,7 +75,7 @@ pub struct Carrier<'a> {
     /// The loopback port that is to lead there.
     pub listen: u16,
     /// What else is special about it.
-    pub inside: &'a Inside,
+    pub inside: &'a CarrierOptions,
 }
 
 impl Carrier<'_> {
@@ -85,8 +85,8 @@ impl Carrier<'_> {
     ///
     /// # Errors
     /// When there is no such key, or ssh does not get through.
-    pub async fn open(&self, session: SessionId, key: Key) -> Result<(), Failure> {
-        let no_input = matches!(key, Key::Temporary(_));
+    pub async fn connect(&self, session: SessionId, key: LoginKey) -> Result<(), Failure> {
+        let no_input = matches!(key, LoginKey::Temporary(_));
         let (_file, identity) = identity(session, key)?;
         let tunnel = Tunnel {
             user: self.inside.user.as_ref().unwrap_or(self.user),
@@ -119,11 +119,12 @@ impl Carrier<'_> {
             .map_err(|error| failed(format!("cannot be started: {error}")))?;
         let said = Arc::new(Mutex::new(String::new()));
         // Not to its end: what has gone to the background may keep it open.
-        let listening = child.stderr.take();
-        let listening = listening.map(|stderr| task::spawn(listen(stderr, Arc::clone(&said))));
-        let status = timeout(STANDS, child.status()).await;
-        let status = status.map_err(|_| failed(format!("did not stand within {STANDS:?}")))?;
-        let status = status.map_err(|error: io::Error| failed(format!("was lost: {error}")))?;
+        let stderr = child.stderr.take();
+        let listening = stderr.map(|stderr| task::spawn(listen(stderr, Arc::clone(&said))));
+        let ended = timeout(STANDS, child.status()).await;
+        let status = ended
+            .map_err(|_| failed(format!("did not stand within {STANDS:?}")))?
+            .map_err(|error: io::Error| failed(format!("was lost: {error}")))?;
         if status.success() {
             return Ok(());
         }
@@ -142,10 +143,10 @@ impl Carrier<'_> {
 
 /// The key in a file. Written in this thread, however long that takes: in another one it could come to be when nobody is
 /// left to remove it.
-fn identity(session: SessionId, key: Key) -> Result<(Option<IdentityFile>, PathBuf), Failure> {
+fn identity(session: SessionId, key: LoginKey) -> Result<(Option<IdentityFile>, PathBuf), Failure> {
     let pem = match key {
-        Key::Own(file) => return Ok((None, file)),
-        Key::Temporary(pem) => pem,
+        LoginKey::Own(file) => return Ok((None, file)),
+        LoginKey::Temporary(pem) => pem,
     };
     let written = tunnel_ssh::identity_folder()
         .and_then(|folder| IdentityFile::write(&folder, &session.to_string(), &pem));
@@ -205,14 +206,13 @@ fn sort(
     while let Some(word) = words.next_if(|word| word.starts_with('-') && word.len() > 1) {
         let (flag, behind) = word.split_at(2.min(word.len()));
         let has_value = flag.ends_with(|c| WITH_VALUE.contains(c));
-        let value = match has_value && behind.is_empty() {
-            true => words.next().cloned(),
-            false => None,
-        };
+        let apart = has_value && behind.is_empty();
+        let value = apart.then(|| words.next().cloned()).flatten();
         let text = value.as_deref().unwrap_or(behind);
-        let to = match flags.contains(&flag) && counts(flag, text) {
-            true => &mut taken,
-            false => &mut rest,
+        let to = if flags.contains(&flag) && counts(flag, text) {
+            &mut taken
+        } else {
+            &mut rest
         };
         to.push(word.clone());
         to.extend(value);

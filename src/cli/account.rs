@@ -51,7 +51,7 @@ pub fn key_file(who: &AtSign, keys: Option<&Path>) -> Result<PathBuf, Failure> {
 /// The process' environment; tests bring their own.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-fn environment(name: &str) -> Option<String> {
+pub(super) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -89,25 +89,24 @@ fn acting_as_in(env: Environment, flag: Option<&str>) -> Result<Option<AtSign>, 
     Ok(text.map(|text| text.parse()).transpose()?)
 }
 
-fn keys_path(env: Environment, keys: Option<&Path>) -> Result<PathBuf, Failure> {
-    if let Some(path) = keys {
-        return Ok(path.to_owned());
+/// Where key files are, and whether that is a folder of them.
+fn keys_path(env: Environment, keys: Option<&Path>) -> Result<(PathBuf, bool), Failure> {
+    let named = keys.map(Path::to_owned);
+    if let Some(path) = named.or_else(|| env("NOPORTS_KEYS").map(PathBuf::from)) {
+        let is_folder = path.is_dir();
+        return Ok((path, is_folder));
     }
-    if let Some(path) = env("NOPORTS_KEYS") {
-        return Ok(path.into());
-    }
-    let home = env("HOME").map(PathBuf::from).or_else(paths::home);
-    let home = home.ok_or_else(|| {
+    let nowhere = || {
         Failure::new(exit::KEYS, "no home folder to look for a key file in")
             .hint("name it: --keys FILE")
-    })?;
-    Ok(home.join(".atsign/keys"))
+    };
+    let home = env("HOME").map(PathBuf::from).or_else(paths::home);
+    Ok((home.ok_or_else(nowhere)?.join(".atsign/keys"), true))
 }
 
 fn key_file_in(env: Environment, who: &AtSign, keys: Option<&Path>) -> Result<PathBuf, Failure> {
-    let path = keys_path(env, keys)?;
-    let by_default = keys.is_none() && env("NOPORTS_KEYS").is_none();
-    Ok(if by_default || path.is_dir() {
+    let (path, is_folder) = keys_path(env, keys)?;
+    Ok(if is_folder {
         path.join(AtKeys::file_name(who))
     } else {
         path
@@ -122,9 +121,8 @@ fn identity_in(
 ) -> Result<AtKeys, Failure> {
     let from_env = acting_as_in(env, None)?;
     let as_ = as_.or(from_env.as_ref());
-    let path = keys_path(env, keys)?;
-    let by_default = keys.is_none() && env("NOPORTS_KEYS").is_none();
-    let (who, file) = if by_default || path.is_dir() {
+    let (path, is_folder) = keys_path(env, keys)?;
+    let (who, file) = if is_folder {
         choose(&path, as_)?
     } else {
         (owner_of(&path, as_)?, path)

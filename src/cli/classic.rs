@@ -15,15 +15,16 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Failure, Given, Voice,
+    account::environment,
     config::{self, Origin, Setting},
     print_err, version,
 };
 use crate::sys::paths;
 
-use profile::Word;
-use read::Asked;
+use profile::FileOption;
+use read::InfoFlag;
 pub(crate) use read::{Translated, read, unknown};
-pub(crate) use tables::{COMMON, Row, To};
+pub(crate) use tables::{COMMON, ClassicOption, To};
 
 mod profile;
 mod read;
@@ -34,30 +35,30 @@ mod tests;
 mod usage;
 
 /// One classic program.
-struct Program {
+struct ClassicProgram {
     links: &'static [&'static str],
     /// Our program.
     ours: &'static str,
     /// What stands in front of the words.
     front: &'static [&'static str],
-    tables: &'static [&'static [Row]],
+    tables: &'static [&'static [ClassicOption]],
     /// (ours, the variable that stands in for it or nothing, what is said without it)
     needs: &'static [(&'static str, &'static str, &'static str)],
-    files: Files,
+    files: SettingsFile,
     /// A client: its failures are told as `Error : …`, and words that are no option are an error.
     client: bool,
 }
 
 /// What other file it reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Files {
+enum SettingsFile {
     None,
     Profile,
     Yaml,
 }
 
-const PROGRAMS: &[Program] = &[
-    Program {
+const PROGRAMS: &[ClassicProgram] = &[
+    ClassicProgram {
         links: &["sshnp"],
         ours: "client",
         front: &[],
@@ -75,10 +76,10 @@ const PROGRAMS: &[Program] = &[
                 "srvdAtSign is mandatory, unless list-devices is passed.",
             ),
         ],
-        files: Files::Profile,
+        files: SettingsFile::Profile,
         client: true,
     },
-    Program {
+    ClassicProgram {
         links: &["npt"],
         ours: "tunnel",
         front: &[],
@@ -90,19 +91,19 @@ const PROGRAMS: &[Program] = &[
             ("--device", "", "Option device is mandatory."),
             ("--forward", "", "Option remote-port is mandatory."),
         ],
-        files: Files::Profile,
+        files: SettingsFile::Profile,
         client: true,
     },
-    Program {
+    ClassicProgram {
         links: &["sshnpd"],
         ours: "daemon",
         front: &[],
         tables: &[tables::TOLD, tables::DAEMON, tables::SERVICE, COMMON],
         needs: &[("--as", "NOPORTS_AS", "Option atsign is mandatory.")],
-        files: Files::Yaml,
+        files: SettingsFile::Yaml,
         client: false,
     },
-    Program {
+    ClassicProgram {
         links: &["srvd", "sshrvd"],
         ours: "rendezvous",
         front: &[],
@@ -111,10 +112,10 @@ const PROGRAMS: &[Program] = &[
             ("--as", "NOPORTS_AS", "Option atsign is mandatory."),
             ("--host", "", "Option ip is mandatory."),
         ],
-        files: Files::None,
+        files: SettingsFile::None,
         client: false,
     },
-    Program {
+    ClassicProgram {
         links: &["npp_file"],
         ours: "policy",
         front: &["serve", "--publish-log"],
@@ -129,16 +130,16 @@ const PROGRAMS: &[Program] = &[
             ("--as", "NOPORTS_AS", "Option atsign is mandatory."),
             ("--rules", "", "Option yaml is mandatory."),
         ],
-        files: Files::None,
+        files: SettingsFile::None,
         client: false,
     },
-    Program {
+    ClassicProgram {
         links: &["npp_atserver"],
         ours: "policy",
         front: &["serve", "--publish-log", "--records"],
         tables: &[tables::TOLD, tables::POLICY, tables::SERVICE, COMMON],
         needs: &[("--as", "NOPORTS_AS", "Option atsign is mandatory.")],
-        files: Files::None,
+        files: SettingsFile::None,
         client: false,
     },
 ];
@@ -147,13 +148,13 @@ const PROGRAMS: &[Program] = &[
 const BRIDGES: &[&str] = &["srv", "sshrv"];
 
 /// `sshnp --list-devices`: of a client's flags only a few matter.
-const LIST: Program = Program {
+const LIST: ClassicProgram = ClassicProgram {
     links: &["sshnp"],
     ours: "devices",
     front: &[],
     tables: &[tables::TOLD, tables::DEVICES, tables::CLIENT, COMMON],
     needs: &[("--as", "NOPORTS_AS", "from (clientAtSign) is mandatory")],
-    files: Files::Profile,
+    files: SettingsFile::Profile,
     client: true,
 };
 
@@ -197,14 +198,10 @@ pub struct Run {
 }
 
 /// What a command line is read in front of; tests bring their own.
-struct Around<'a> {
+struct Surroundings<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     home: Option<PathBuf>,
     yaml: PathBuf,
-}
-
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// How the classic program of that name talks; `None`: a bridge, which has nothing to say to people.
@@ -239,7 +236,7 @@ pub fn understand(link: &str, words: &[&str]) -> Result<Meaning, Failure> {
             origin: None,
         }));
     }
-    let around = Around {
+    let around = Surroundings {
         variable: &environment,
         home: paths::home(),
         yaml: sshnpd_yaml::USUAL.into(),
@@ -247,8 +244,8 @@ pub fn understand(link: &str, words: &[&str]) -> Result<Meaning, Failure> {
     program(link, words).meaning(link, words, &around)
 }
 
-fn program(link: &str, words: &[&str]) -> &'static Program {
-    const FIRST: &Program = &PROGRAMS[0];
+fn program(link: &str, words: &[&str]) -> &'static ClassicProgram {
+    const FIRST: &ClassicProgram = &PROGRAMS[0];
     let lists = |word: &&str| matches!(word.trim(), "--ls" | "--list-devices");
     if link == "sshnp" && words.iter().take_while(|w| **w != "--").any(lists) {
         return &LIST;
@@ -276,8 +273,8 @@ pub fn yaml_settings(path: &Path, text: &str, given: &mut Given) -> Result<Vec<S
 
 /// Each word alone, in our terms. A phrase is kept aside.
 fn settings(
-    tables: &[&[Row]],
-    words: &[Word],
+    tables: &[&[ClassicOption]],
+    words: &[FileOption],
     given: &mut Given,
 ) -> Result<Vec<Setting>, (usize, Failure)> {
     let mut all = Vec::new();
@@ -296,8 +293,13 @@ fn settings(
     Ok(all)
 }
 
-impl Program {
-    fn meaning(&self, link: &str, words: &[&str], around: &Around) -> Result<Meaning, Failure> {
+impl ClassicProgram {
+    fn meaning(
+        &self,
+        link: &str,
+        words: &[&str],
+        around: &Surroundings,
+    ) -> Result<Meaning, Failure> {
         let mut tables = self.tables.to_vec();
         let snoop = (around.variable)("ENABLE_SNOOP");
         if self.ours == "rendezvous" && snoop.as_deref() == Some("true") {
@@ -308,12 +310,12 @@ impl Program {
             left.push(word.to_owned());
             Ok(())
         })?;
-        match line.asked {
-            Some(Asked::Help) => {
+        match line.info {
+            Some(InfoFlag::Help) => {
                 let usage = usage::usage(link, self.ours, &tables);
                 return Ok(Meaning::Tell(format!("{}\n{usage}", version())));
             }
-            Some(Asked::Version) => return Ok(Meaning::Tell(version())),
+            Some(InfoFlag::Version) => return Ok(Meaning::Tell(version())),
             None => {}
         }
         if link == "sshnp" && !left.is_empty() {
@@ -358,18 +360,18 @@ impl Program {
     fn file(
         &self,
         named: Option<&str>,
-        around: &Around,
+        around: &Surroundings,
         remarks: &mut Vec<String>,
-    ) -> Result<Option<(PathBuf, Vec<Word>)>, Failure> {
+    ) -> Result<Option<(PathBuf, Vec<FileOption>)>, Failure> {
         match self.files {
-            Files::None => Ok(None),
-            Files::Profile => {
+            SettingsFile::None => Ok(None),
+            SettingsFile::Profile => {
                 let home = around.home.as_deref();
                 named
                     .map(|named| profile::read(named, home, self.tables))
                     .transpose()
             }
-            Files::Yaml => {
+            SettingsFile::Yaml => {
                 let named = named.map(str::to_owned);
                 let path = named.or_else(|| (around.variable)(sshnpd_yaml::VARIABLE));
                 let path = path.map_or_else(|| around.yaml.clone(), PathBuf::from);
@@ -407,7 +409,7 @@ impl Program {
     }
 
     /// What has to be there is there.
-    fn complete(&self, all: &Translated, around: &Around) -> Result<(), Failure> {
+    fn complete(&self, all: &Translated, around: &Surroundings) -> Result<(), Failure> {
         for (ours, variable, why) in self.needs {
             let outside = !variable.is_empty() && (around.variable)(variable).is_some();
             if !all.has(ours) && !outside {
@@ -428,9 +430,9 @@ impl Program {
 
 /// What a file says, to be read before the command line; and its lines.
 fn behind_a_file(
-    tables: &[&[Row]],
+    tables: &[&[ClassicOption]],
     path: &Path,
-    words: &[Word],
+    words: &[FileOption],
 ) -> Result<(Translated, Vec<Setting>), Failure> {
     let name = path.display();
     let in_file = |line: usize, why: Failure| Failure {

@@ -32,7 +32,7 @@ use super::{Failure, exit};
 use crate::sys::paths;
 
 use flags::Flags;
-pub use origin::Origin;
+pub use origin::{Origin, Setting};
 
 mod flags;
 mod origin;
@@ -43,9 +43,6 @@ const MAX_FILE: u64 = 256 * 1024;
 const MACHINE: &str = "/etc/noports";
 /// Names the file; empty: there is none.
 const VARIABLE: &str = "NOPORTS_CONFIG";
-/// The flag that names the file.
-const FLAG: &str = "--config";
-
 /// Programs that have such a file, and the word behind their name that it is for.
 const PROGRAMS: &[(&str, Option<&str>)] = &[
     ("client", None),
@@ -67,24 +64,13 @@ const VARIABLES: &[(&str, &str)] = &[
     ("passphrase-file", "NOPORTS_PASSPHRASE"),
 ];
 
-/// One line of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// Counted from 1.
-    pub line: usize,
-    /// The flag without its `--`.
-    pub name: String,
-    /// What stands behind it.
-    pub value: Option<String>,
-}
-
 /// What is wrong in a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {why}")]
-pub struct BadLine {
+pub struct BadSetting {
     /// Counted from 1.
     pub line: usize,
-    /// In words.
+    /// What is wrong there.
     pub why: String,
 }
 
@@ -112,18 +98,19 @@ pub fn extend<T: FromArgs>(
     };
     let flags = Flags::of(&help.output);
     let line = flags.read(&args[below..]);
-    let (given, config) = (line.given, line.config.map(|(at, _)| below + at));
-    let path = match line.config {
-        Some((_, file)) => Some(PathBuf::from(file)),
-        None if line.dangling => {
-            return Err(Failure::misuse("--config needs a file").hint("--config FILE"));
-        }
-        None => usual(program)?,
-    };
-    if let Some(at) = config {
-        words.drain(at..at + 2);
+    if line.dangling {
+        return Err(Failure::misuse("--config needs a file").hint("--config FILE"));
     }
-    let Some(path) = path else {
+    let given = line.given;
+    let named = line
+        .config
+        .map(|(at, file)| (below + at, PathBuf::from(file)));
+    let path = if let Some((at, file)) = named {
+        words.drain(at..at + 2);
+        file
+    } else if let Some(file) = usual(program) {
+        file
+    } else {
         return Ok(None);
     };
     let mut settings = read(&path, program, &flags, yaml)?;
@@ -166,20 +153,19 @@ fn is_set(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
-/// The file of somebody who names none.
-fn usual(program: &str) -> Result<Option<PathBuf>, Failure> {
+/// The file of somebody who names none on the command line.
+fn usual(program: &str) -> Option<PathBuf> {
     if let Some(named) = env::var_os(VARIABLE) {
-        return Ok(Some(PathBuf::from(named)).filter(|path| !path.as_os_str().is_empty()));
+        return Some(PathBuf::from(named)).filter(|path| !path.as_os_str().is_empty());
     }
-    let file = format!("noports/{program}.conf");
+    let file = format!("{program}.conf");
     let own = env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .filter(|folder| folder.is_absolute())
         .or_else(|| Some(paths::home()?.join(".config")));
-    let own = own.map(|folder| folder.join(&file));
-    let machine = Path::new(MACHINE).join(format!("{program}.conf"));
-    let mut both = own.into_iter().chain([machine]);
-    Ok(both.find(|path| path.exists()))
+    let own = own.map(|folder| folder.join("noports").join(&file));
+    let machine = Path::new(MACHINE).join(&file);
+    own.into_iter().chain([machine]).find(|path| path.exists())
 }
 
 fn at_home(value: &str) -> String {
@@ -227,11 +213,11 @@ pub fn text(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn parse(text: &str, flags: &Flags) -> Result<Vec<Setting>, BadLine> {
+fn parse(text: &str, flags: &Flags) -> Result<Vec<Setting>, BadSetting> {
     let mut settings: Vec<Setting> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line_number = index + 1;
-        let bad = |why: String| BadLine {
+        let bad = |why: String| BadSetting {
             line: line_number,
             why,
         };

@@ -18,7 +18,7 @@ use super::{
     exit, print_err, print_out,
 };
 
-/// See the head of this file.
+/// Whoever started the program, and how it answers them.
 #[derive(Clone, Debug, Default)]
 pub struct Console {
     name: String,
@@ -66,7 +66,7 @@ impl Console {
         }
     }
 
-    /// The same for a word of the program's that has flags of its own.
+    /// For a word of the program's that has flags of its own.
     #[must_use]
     pub fn word(mut self, word: &str) -> Self {
         self.name = format!("{} {word}", self.name);
@@ -105,9 +105,7 @@ impl Console {
 
     /// Prints a result on stdout, for whoever reads it.
     pub fn tell(&self, json: bool, outcome: Outcome) {
-        if let Some(line) = outcome.line(json, self.given.classic) {
-            print_out(&line);
-        }
+        outcome.print(json, self.given.classic);
     }
 
     /// The phrase that was given, else what [`Phrases::new`] finds.

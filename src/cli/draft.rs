@@ -14,13 +14,13 @@ const ELSEWHERE: &str = "choose another place: --keys FILE";
 
 /// A key file before it has its name. A run that dies leaves it to the next one.
 #[derive(Debug)]
-pub struct Draft {
+pub struct DraftKeyFile {
     /// Beside the key file.
     pub path: PathBuf,
     phrases: Phrases,
 }
 
-impl Draft {
+impl DraftKeyFile {
     /// The draft of an atSign's first key file: `@alice_key.atKeys.new`.
     pub fn of(file: &Path) -> Self {
         Self::with_suffix(file, ".new")
@@ -40,7 +40,7 @@ impl Draft {
         }
     }
 
-    /// The same, protected where there is a phrase.
+    /// Protected, where there is a phrase.
     pub fn under(self, phrases: &Phrases) -> Self {
         Self {
             phrases: phrases.clone(),

@@ -112,6 +112,24 @@ impl Failure {
         self.classic = Some(words.into());
         self
     }
+
+    /// As one line of JSON: `{"event":"failed","error":…,"hint":…,"code":…}`.
+    pub fn to_json(&self) -> String {
+        miniserde::json::to_string(&FailureLine {
+            event: "failed",
+            error: &self.message,
+            hint: self.hint.as_deref(),
+            code: self.code,
+        })
+    }
+}
+
+#[derive(miniserde::Serialize)]
+struct FailureLine<'a> {
+    event: &'static str,
+    error: &'a str,
+    hint: Option<&'a str>,
+    code: u8,
 }
 
 impl Display for Failure {
@@ -138,10 +156,8 @@ impl From<AtError> for Failure {
             _ => exit::FAILED,
         };
         Self {
-            message: error.to_string(),
             hint: error.hint(),
-            code,
-            classic: None,
+            ..Self::new(code, error.to_string())
         }
     }
 }
@@ -184,10 +200,8 @@ impl From<KeyStoreError> for Failure {
 impl From<TlsError> for Failure {
     fn from(error: TlsError) -> Self {
         Self {
-            message: error.to_string(),
             hint: error.hint().map(str::to_owned),
-            code: code_of_tls(&error),
-            classic: None,
+            ..Self::new(code_of_tls(&error), error.to_string())
         }
     }
 }
@@ -206,26 +220,6 @@ impl From<BadAtSign> for Failure {
     fn from(error: BadAtSign) -> Self {
         Self::misuse(error.to_string())
     }
-}
-
-impl Failure {
-    /// As one line of JSON: `{"event":"failed","error":…,"hint":…,"code":…}`.
-    pub fn to_json(&self) -> String {
-        miniserde::json::to_string(&FailureLine {
-            event: "failed",
-            error: &self.message,
-            hint: self.hint.as_deref(),
-            code: self.code,
-        })
-    }
-}
-
-#[derive(miniserde::Serialize)]
-struct FailureLine<'a> {
-    event: &'static str,
-    error: &'a str,
-    hint: Option<&'a str>,
-    code: u8,
 }
 
 #[cfg(test)]

@@ -111,12 +111,12 @@ pub fn unlock<E: From<KeyStoreError>>(
     who: &AtSign,
     phrase: impl FnOnce() -> Result<Secret<String>, E>,
 ) -> Result<AtKeys, E> {
-    Ok(opened(path, who, phrase)?.keys)
+    Ok(unlock_file(path, who, phrase)?.keys)
 }
 
 /// A key file, opened.
 #[derive(Debug)]
-pub struct Opened {
+pub struct KeyFile {
     /// What is in it.
     pub keys: AtKeys,
     /// Its text without protection, to the letter: programs may keep more in it than is known here.
@@ -129,11 +129,11 @@ pub struct Opened {
 ///
 /// # Errors
 /// Those of [`unlock`].
-pub fn opened<E: From<KeyStoreError>>(
+pub fn unlock_file<E: From<KeyStoreError>>(
     path: &Path,
     who: &AtSign,
     phrase: impl FnOnce() -> Result<Secret<String>, E>,
-) -> Result<Opened, E> {
+) -> Result<KeyFile, E> {
     let text = text_of(path)?;
     match parse(path, who, &text) {
         Err(KeyStoreError::Content {
@@ -141,19 +141,20 @@ pub fn opened<E: From<KeyStoreError>>(
             ..
         }) => {}
         plain => {
-            return Ok(Opened {
+            return Ok(KeyFile {
                 keys: plain?,
                 text,
                 protected: false,
             });
         }
     }
-    let text =
-        passphrase::open(text.reveal(), &phrase()?).map_err(|source| KeyStoreError::Content {
+    let text = passphrase::unprotect(text.reveal(), &phrase()?).map_err(|source| {
+        KeyStoreError::Content {
             path: path.to_owned(),
             source,
-        })?;
-    Ok(Opened {
+        }
+    })?;
+    Ok(KeyFile {
         keys: parse(path, who, &text)?,
         text,
         protected: true,
@@ -224,7 +225,7 @@ pub fn save_text(
     phrase: Option<&Secret<String>>,
 ) -> Result<(), KeyStoreError> {
     let text = match phrase {
-        Some(phrase) => passphrase::seal(text.reveal(), phrase).map(Secret::new),
+        Some(phrase) => passphrase::protect(text.reveal(), phrase).map(Secret::new),
         None => Ok(text),
     };
     let folder = path.parent().filter(|folder| *folder != Path::new(""));

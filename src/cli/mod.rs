@@ -16,11 +16,11 @@ use super::sys::out;
 
 pub use account::{key_file, network};
 pub use console::Console;
-pub use draft::{Draft, refuse_overwriting};
+pub use draft::{DraftKeyFile, refuse_overwriting};
 pub use failure::{Failure, exit};
 pub use outcome::Outcome;
 pub use progress::Progress;
-pub use secret::{Given, Phrases, Source};
+pub use secret::{Given, Phrases, SecretSource};
 pub use voice::{Voice, version};
 pub use with_account::Account;
 pub(crate) use with_account::with_account;

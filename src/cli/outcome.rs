@@ -6,29 +6,66 @@
 //!   at_activate    [Success] Your keyfile stored at path: /home/alice/…
 //! ```
 
+use super::{print_err, print_out};
 use crate::text::json::Object;
 
 /// One result. What has no words for a reader is not told to them.
 pub struct Outcome {
-    line: Object,
+    json: JsonLine,
     plain: Option<String>,
     classic: Option<String>,
+    remark: Option<String>,
+}
+
+/// The line for scripts: of this program's making, or in the form that others read already.
+enum JsonLine {
+    Members(Object),
+    Whole(String),
 }
 
 impl Outcome {
     /// What happened, as the JSON line calls it.
     pub fn new(event: &str) -> Self {
+        Self::of(JsonLine::Members(Object::event(event)))
+    }
+
+    /// A result whose JSON is written elsewhere; several lines, where it has several.
+    pub fn json(text: String) -> Self {
+        Self::of(JsonLine::Whole(text))
+    }
+
+    fn of(json: JsonLine) -> Self {
         Self {
-            line: Object::event(event),
+            json,
             plain: None,
             classic: None,
+            remark: None,
         }
     }
 
     /// A member of the JSON line.
     #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.line = self.line.text(name, value);
+    pub fn with(self, name: &str, value: &str) -> Self {
+        self.member(|line| line.text(name, value))
+    }
+
+    /// A member of the JSON line, `null` where there is nothing to tell.
+    #[must_use]
+    pub fn maybe(self, name: &str, value: Option<&str>) -> Self {
+        self.member(|line| line.maybe(name, value))
+    }
+
+    /// A member of the JSON line that is JSON already: a number, a truth value, a list.
+    #[must_use]
+    pub fn raw(self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.member(|line| line.raw(name, value))
+    }
+
+    fn member(mut self, add: impl FnOnce(Object) -> Object) -> Self {
+        // JSON that was written elsewhere is complete.
+        if let JsonLine::Members(line) = self.json {
+            self.json = JsonLine::Members(add(line));
+        }
         self
     }
 
@@ -46,10 +83,29 @@ impl Outcome {
         self
     }
 
-    /// The line to print. JSON is JSON under every name.
-    pub(super) fn line(self, json: bool, classic: bool) -> Option<String> {
+    /// For whoever does not read JSON, on stderr and before the rest.
+    #[must_use]
+    pub fn remark(mut self, words: impl Into<String>) -> Self {
+        self.remark = Some(words.into());
+        self
+    }
+
+    /// Tells it. JSON is JSON under every name.
+    pub(super) fn print(mut self, json: bool, classic: bool) {
+        if let Some(remark) = self.remark.take().filter(|_| !json) {
+            print_err(&remark);
+        }
+        if let Some(line) = self.line(json, classic) {
+            print_out(&line);
+        }
+    }
+
+    fn line(self, json: bool, classic: bool) -> Option<String> {
         if json {
-            Some(self.line.end())
+            Some(match self.json {
+                JsonLine::Members(line) => line.end(),
+                JsonLine::Whole(text) => text,
+            })
         } else if classic {
             self.classic
         } else {

@@ -16,14 +16,14 @@ use super::{print_err, voice};
 /// ```
 #[derive(Debug)]
 pub struct Progress {
-    look: Look,
+    style: ProgressStyle,
     since: Instant,
     /// A line waits for its end.
     begun: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum ProgressStyle {
     Silent,
     /// Only the classic programs' own lines.
     Classic,
@@ -40,28 +40,29 @@ const TIME: usize = 9;
 impl Progress {
     /// Starts the clock of the first step.
     pub fn new(quiet: bool) -> Self {
-        let look = match (quiet, io::stderr().is_terminal()) {
-            (true, _) => Look::Silent,
-            (false, true) => Look::Terminal,
-            (false, false) => Look::Plain,
-        };
-        Self::looking(look)
+        Self::in_style(if quiet {
+            ProgressStyle::Silent
+        } else if io::stderr().is_terminal() {
+            ProgressStyle::Terminal
+        } else {
+            ProgressStyle::Plain
+        })
     }
 
     /// Tells what the classic programs do, and nothing else.
     pub(super) fn classic_only(quiet: bool) -> Self {
         // They keep quiet when they log: the log tells more.
         let logs = log::max_level() > log::LevelFilter::Warn;
-        Self::looking(if quiet || logs {
-            Look::Silent
+        Self::in_style(if quiet || logs {
+            ProgressStyle::Silent
         } else {
-            Look::Classic
+            ProgressStyle::Classic
         })
     }
 
-    fn looking(look: Look) -> Self {
+    fn in_style(style: ProgressStyle) -> Self {
         Self {
-            look,
+            style,
             since: Instant::now(),
             begun: false,
         }
@@ -69,16 +70,16 @@ impl Progress {
 
     /// Whether nothing is told at all.
     pub fn is_silent(&self) -> bool {
-        self.look == Look::Silent
+        self.style == ProgressStyle::Silent
     }
 
     /// A step that takes a while begins: `making keys…`. [`Progress::done`] takes its line's place.
     pub fn begin(&mut self, what: impl Display) {
         self.since = Instant::now();
-        let text = match self.look {
-            Look::Silent | Look::Classic => return,
-            Look::Plain => format!("{what}…\n"),
-            Look::Terminal => begun(&what.to_string(), columns()),
+        let text = match self.style {
+            ProgressStyle::Silent | ProgressStyle::Classic => return,
+            ProgressStyle::Plain => format!("{what}…\n"),
+            ProgressStyle::Terminal => begun(&what.to_string(), columns()),
         };
         self.begun = true;
         write_now(&text);
@@ -87,7 +88,7 @@ impl Progress {
     /// A step is finished; the next one's clock starts.
     pub fn done(&mut self, what: impl Display) {
         let line = line(
-            self.look,
+            self.style,
             &what.to_string(),
             self.since.elapsed().as_secs_f64(),
             columns(),
@@ -101,17 +102,17 @@ impl Progress {
 
     /// A line of the classic programs; told only under their names.
     pub fn classic(&self, what: impl Display) {
-        if self.look == Look::Classic {
+        if self.style == ProgressStyle::Classic {
             voice::step(what);
         }
     }
 
     /// A remark that is no step.
     pub fn note(&self, what: impl Display) {
-        match self.look {
-            Look::Silent | Look::Classic => {}
-            Look::Plain => print_err(&what.to_string()),
-            Look::Terminal => print_err(&format!("\r\x1b[K    {what}")),
+        match self.style {
+            ProgressStyle::Silent | ProgressStyle::Classic => {}
+            ProgressStyle::Plain => print_err(&what.to_string()),
+            ProgressStyle::Terminal => print_err(&format!("\r\x1b[K    {what}")),
         }
     }
 }
@@ -119,7 +120,7 @@ impl Progress {
 impl Drop for Progress {
     /// What failed is told on a line of its own.
     fn drop(&mut self) {
-        if self.begun && self.look == Look::Terminal {
+        if self.begun && self.style == ProgressStyle::Terminal {
             write_now("\r\x1b[K");
         }
     }
@@ -140,22 +141,23 @@ fn columns() -> usize {
 /// A step that is not finished, on one row: only that one can be written over.
 fn begun(what: &str, columns: usize) -> String {
     let room = columns.saturating_sub(MARK + 1);
-    match what.chars().count() <= room {
-        true => format!("  … {what}"),
-        false => format!("  … {}…", what.chars().take(room).collect::<String>()),
+    if what.chars().count() <= room {
+        format!("  … {what}")
+    } else {
+        format!("  … {}…", what.chars().take(room).collect::<String>())
     }
 }
 
 /// The line of a finished step. Its time goes where there is no room for it.
-fn line(look: Look, what: &str, seconds: f64, columns: usize) -> Option<String> {
+fn line(style: ProgressStyle, what: &str, seconds: f64, columns: usize) -> Option<String> {
     let width = WIDTH.min(columns.saturating_sub(MARK + TIME));
-    match look {
-        Look::Silent | Look::Classic => None,
-        Look::Plain => Some(what.to_owned()),
-        Look::Terminal if what.chars().count() > width && width < WIDTH => {
+    match style {
+        ProgressStyle::Silent | ProgressStyle::Classic => None,
+        ProgressStyle::Plain => Some(what.to_owned()),
+        ProgressStyle::Terminal if what.chars().count() > width && width < WIDTH => {
             Some(format!("\r\x1b[K  ✓ {what}"))
         }
-        Look::Terminal => Some(format!("\r\x1b[K  ✓ {what:<width$} {seconds:>6.2} s")),
+        ProgressStyle::Terminal => Some(format!("\r\x1b[K  ✓ {what:<width$} {seconds:>6.2} s")),
     }
 }
 
@@ -167,10 +169,10 @@ mod tests {
     #[test]
     fn progress_fits_where_it_goes() {
         let what = "logged in as @alice";
-        assert_eq!(line(Look::Silent, what, 0.1, 80), None);
-        assert_eq!(line(Look::Classic, what, 0.1, 80), None);
-        assert_eq!(line(Look::Plain, what, 0.1, 80).unwrap(), what);
-        let shown = line(Look::Terminal, what, 0.124, 80).unwrap();
+        assert_eq!(line(ProgressStyle::Silent, what, 0.1, 80), None);
+        assert_eq!(line(ProgressStyle::Classic, what, 0.1, 80), None);
+        assert_eq!(line(ProgressStyle::Plain, what, 0.1, 80).unwrap(), what);
+        let shown = line(ProgressStyle::Terminal, what, 0.124, 80).unwrap();
         assert!(shown.ends_with("  0.12 s"), "{shown}");
         assert!(shown.contains("✓ logged in as @alice  "), "{shown}");
     }
@@ -186,18 +188,18 @@ mod tests {
             for what in [short, long] {
                 let begun = begun(what, columns);
                 assert!(visible(&begun) <= columns, "{columns} {begun}");
-                let done = line(Look::Terminal, what, 0.1, columns).unwrap();
+                let done = line(ProgressStyle::Terminal, what, 0.1, columns).unwrap();
                 let least = MARK + what.chars().count();
                 assert!(visible(&done) <= columns.max(least), "{columns} {done}");
             }
         }
         assert!(
-            line(Look::Terminal, short, 0.1, 40)
+            line(ProgressStyle::Terminal, short, 0.1, 40)
                 .unwrap()
                 .ends_with("0.10 s")
         );
         assert!(
-            line(Look::Terminal, long, 0.1, 40)
+            line(ProgressStyle::Terminal, long, 0.1, 40)
                 .unwrap()
                 .ends_with("valid")
         );

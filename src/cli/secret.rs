@@ -17,13 +17,13 @@ use crate::{at::keyfile::KeyFileError, secret::Secret};
 /// Longest secret, in bytes; the longest real ones have 128.
 const MAX_SECRET: u64 = 4096;
 /// The phrase of protected key files.
-const PHRASE: Source = Source {
+const PHRASE: SecretSource = SecretSource {
     what: "pass phrase",
     flag: "--passphrase-file",
     variable: "NOPORTS_PASSPHRASE",
 };
 /// The one that is to take its place.
-const NEW_PHRASE: Source = Source {
+const NEW_PHRASE: SecretSource = SecretSource {
     what: "new pass phrase",
     flag: "--new-passphrase-file",
     variable: "NOPORTS_NEW_PASSPHRASE",
@@ -31,7 +31,7 @@ const NEW_PHRASE: Source = Source {
 
 /// A secret that a program asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Source {
+pub struct SecretSource {
     /// In messages: `secret`, `code`.
     pub what: &'static str,
     /// The option that names a file with it.
@@ -40,7 +40,7 @@ pub struct Source {
     pub variable: &'static str,
 }
 
-impl Source {
+impl SecretSource {
     /// Reads the secret, without white space around it: from this file, else the environment, else stdin.
     /// On a terminal it is asked for with `prompt` and not shown.
     ///
@@ -166,7 +166,7 @@ impl Phrases {
             return Ok(phrase);
         }
         let none = || {
-            let Source { flag, variable, .. } = NEW_PHRASE;
+            let SecretSource { flag, variable, .. } = NEW_PHRASE;
             Failure::misuse("there is no new pass phrase")
                 .hint(format!("{flag} FILE, {variable}, or a terminal to ask on"))
         };
@@ -176,11 +176,11 @@ impl Phrases {
             path.display()
         ))?;
         let again = ask("the same once more:".to_owned())?;
-        match phrase.reveal() == again.reveal() {
-            true => Ok(phrase),
-            false => Err(Failure::misuse("the two pass phrases are not the same")
-                .hint("nothing has been changed; try again")),
+        if phrase.reveal() != again.reveal() {
+            return Err(Failure::misuse("the two pass phrases are not the same")
+                .hint("nothing has been changed; try again"));
         }
+        Ok(phrase)
     }
 
     /// What new key files are protected with. Nobody is asked for it.
@@ -211,20 +211,18 @@ impl Phrases {
 }
 
 /// From a file, else the environment; a line end behind it is not part of it.
-fn phrase_of(file: Option<&Path>, source: Source) -> Result<Option<Secret<String>>, Failure> {
+fn phrase_of(file: Option<&Path>, source: SecretSource) -> Result<Option<Secret<String>>, Failure> {
     let Some(file) = file else {
         let text = std::env::var(source.variable).ok();
         return Ok(text.filter(|text| !text.is_empty()).map(Secret::new));
     };
     let text = source.read_file(file)?;
     let phrase = Secret::new(text.reveal().trim_end_matches(['\r', '\n']).to_owned());
-    match phrase.reveal().is_empty() {
-        true => Err(Failure::misuse(format!(
-            "there is no pass phrase in {}",
-            file.display()
-        ))),
-        false => Ok(Some(phrase)),
+    if phrase.reveal().is_empty() {
+        let none = format!("there is no pass phrase in {}", file.display());
+        return Err(Failure::misuse(none));
     }
+    Ok(Some(phrase))
 }
 
 /// What somebody types who is not shown it. `None`: there is nobody, or nothing was typed.
@@ -255,9 +253,10 @@ fn read_bounded(from: impl Read) -> io::Result<Secret<String>> {
 /// One line from stdin; on a terminal it is asked for and not shown.
 fn read_stdin(prompt: &str) -> io::Result<Secret<String>> {
     let stdin = io::stdin();
-    match stdin.is_terminal() {
-        true => read_hidden(&stdin, stdin.lock(), prompt),
-        false => read_line(stdin.lock()),
+    if stdin.is_terminal() {
+        read_hidden(&stdin, stdin.lock(), prompt)
+    } else {
+        read_line(stdin.lock())
     }
 }
 
@@ -311,7 +310,7 @@ mod tests {
     use crate::cli::secret::*;
     use crate::testing::Folder;
 
-    const CODE: Source = Source {
+    const CODE: SecretSource = SecretSource {
         what: "code",
         flag: "--code-file",
         variable: "NOPORTS_NO_SUCH_CODE",

@@ -37,7 +37,7 @@ impl Voice {
             return story.await;
         }
         let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
-        let mut asked = signal::Asked::new().map_err(deaf)?;
+        let mut asked = signal::StopSignals::new().map_err(deaf)?;
         let told = async {
             asked.stop().await.map_err(deaf)?;
             Ok(ExitCode::from(exit::FAILED))

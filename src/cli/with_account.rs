@@ -88,7 +88,7 @@ impl Account<'_> {
     ///
     /// # Errors
     /// As [`network`], [`Phrases::new`] and [`own_keys`].
-    pub fn open(
+    pub fn load(
         &self,
         console: &Console,
         as_: Option<&str>,
@@ -99,11 +99,11 @@ impl Account<'_> {
         Ok((network, Arc::new(keys)))
     }
 
-    /// The same, where a phrase may have come another way; `phrases` has looked into the file already.
+    /// The network and the keys, where a phrase may have come another way; `phrases` has looked into the file already.
     ///
     /// # Errors
     /// As [`network`] and [`own_keys`].
-    pub fn open_under(
+    pub fn load_with(
         &self,
         as_: Option<&str>,
         phrases: &Phrases,

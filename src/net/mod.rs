@@ -1,6 +1,8 @@
 //! Sockets: dial with one deadline, TLS, one bounded line, back-off; who may have how much at a time, and whose an address is. A leaf:
 //! knows no protocol.
 
+use futures_lite::{AsyncRead, AsyncWrite};
+
 pub mod backoff;
 pub mod dial;
 pub mod line;
@@ -8,3 +10,7 @@ pub mod network;
 pub mod places;
 pub mod recent;
 pub mod tls;
+
+/// A byte stream in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}

@@ -10,7 +10,7 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The same, and of an IPv4 address the 256 beside it: who rents one rents several.
+/// As [`network_of`], and of an IPv4 address the 256 beside it: who rents one rents several.
 pub fn neighbourhood_of(address: IpAddr) -> IpAddr {
     match network_of(address) {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !0xff).into(),

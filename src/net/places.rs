@@ -26,12 +26,12 @@ pub struct Limits {
 }
 
 /// A party, and the most places it may have at a time.
-pub type Share<K> = (K, usize);
+pub type Quota<K> = (K, usize);
 
 /// The places; cheap to clone.
 #[derive(Debug)]
 pub struct Places<K: Clone + Eq + Hash> {
-    state: Arc<Mutex<State<K>>>,
+    state: Arc<Mutex<Occupancy<K>>>,
     limits: Limits,
 }
 
@@ -45,15 +45,15 @@ impl<K: Clone + Eq + Hash> Clone for Places<K> {
 }
 
 #[derive(Debug)]
-struct State<K: Clone + Eq + Hash> {
+struct Occupancy<K: Clone + Eq + Hash> {
     taken: usize,
     by: HashMap<K, usize>,
-    line: VecDeque<Waiting<K>>,
+    line: VecDeque<Waiter<K>>,
 }
 
 #[derive(Debug)]
-struct Waiting<K: Clone + Eq + Hash> {
-    shares: Vec<Share<K>>,
+struct Waiter<K: Clone + Eq + Hash> {
+    quotas: Vec<Quota<K>>,
     call: Sender<Place<K>>,
 }
 
@@ -61,13 +61,13 @@ struct Waiting<K: Clone + Eq + Hash> {
 #[derive(Debug)]
 pub struct Place<K: Clone + Eq + Hash> {
     of: Places<K>,
-    shares: Vec<Share<K>>,
+    quotas: Vec<Quota<K>>,
 }
 
 impl<K: Clone + Eq + Hash> Places<K> {
     /// All free.
     pub fn new(limits: Limits) -> Self {
-        let state = State {
+        let state = Occupancy {
             taken: 0,
             by: HashMap::new(),
             line: VecDeque::new(),
@@ -78,42 +78,42 @@ impl<K: Clone + Eq + Hash> Places<K> {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<K>> {
+    fn state(&self) -> MutexGuard<'_, Occupancy<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place, if there is one now.
-    pub fn take(&self, shares: Vec<Share<K>>) -> Option<Place<K>> {
-        self.state()
-            .enter(&shares, self.limits.places)
-            .then(|| Place {
-                of: self.clone(),
-                shares,
-            })
+    pub fn take(&self, quotas: Vec<Quota<K>>) -> Option<Place<K>> {
+        let enters = self.state().enter(&quotas, self.limits.places);
+        enters.then(|| self.place(quotas))
+    }
+
+    fn place(&self, quotas: Vec<Quota<K>>) -> Place<K> {
+        Place {
+            of: self.clone(),
+            quotas,
+        }
     }
 
     /// A place when its turn comes. `None`: too many wait already.
-    pub async fn wait(&self, shares: Vec<Share<K>>) -> Option<Place<K>> {
+    pub async fn wait(&self, quotas: Vec<Quota<K>>) -> Option<Place<K>> {
         let (call, called) = bounded(1);
         {
             let mut state = self.state();
-            if state.enter(&shares, self.limits.places) {
-                return Some(Place {
-                    of: self.clone(),
-                    shares,
-                });
+            if state.enter(&quotas, self.limits.places) {
+                return Some(self.place(quotas));
             }
             // Those that gave up stand in nobody's way.
             state.line.retain(|one| !one.call.is_closed());
-            let first = shares.first().map(|(party, _)| party.clone());
+            let first = quotas.first().map(|(party, _)| party.clone());
             let same = state.line.iter();
             let same =
-                same.filter(|one| one.shares.first().map(|(party, _)| party) == first.as_ref());
+                same.filter(|one| one.quotas.first().map(|(party, _)| party) == first.as_ref());
             let of_one = same.count();
             if state.line.len() >= self.limits.waiting || of_one >= self.limits.waiting_of_one {
                 return None;
             }
-            state.line.push_back(Waiting { shares, call });
+            state.line.push_back(Waiter { quotas, call });
         }
         called.recv().await.ok()
     }
@@ -126,36 +126,32 @@ impl<K: Clone + Eq + Hash> Places<K> {
             let Some(next) = next else {
                 return;
             };
-            let place = Place {
-                of: self.clone(),
-                shares: next.shares,
-            };
             // One that gave up meanwhile: the place is free again, and the next one's.
-            drop(next.call.try_send(place));
+            drop(next.call.try_send(self.place(next.quotas)));
         }
     }
 }
 
-impl<K: Clone + Eq + Hash> State<K> {
-    fn fits(&self, shares: &[Share<K>], places: usize) -> bool {
+impl<K: Clone + Eq + Hash> Occupancy<K> {
+    fn fits(&self, quotas: &[Quota<K>], places: usize) -> bool {
         let has = |party| self.by.get(party).copied().unwrap_or_default();
-        self.taken < places && shares.iter().all(|(party, most)| has(party) < *most)
+        self.taken < places && quotas.iter().all(|(party, most)| has(party) < *most)
     }
 
-    fn enter(&mut self, shares: &[Share<K>], places: usize) -> bool {
-        let fits = self.fits(shares, places);
+    fn enter(&mut self, quotas: &[Quota<K>], places: usize) -> bool {
+        let fits = self.fits(quotas, places);
         if fits {
             self.taken += 1;
-            for (party, _) in shares {
+            for (party, _) in quotas {
                 *self.by.entry(party.clone()).or_default() += 1;
             }
         }
         fits
     }
 
-    fn leave(&mut self, shares: &[Share<K>]) {
+    fn leave(&mut self, quotas: &[Quota<K>]) {
         self.taken = self.taken.saturating_sub(1);
-        for (party, _) in shares {
+        for (party, _) in quotas {
             match self.by.get_mut(party) {
                 Some(count) if *count > 1 => *count -= 1,
                 _ => drop(self.by.remove(party)),
@@ -164,18 +160,18 @@ impl<K: Clone + Eq + Hash> State<K> {
     }
 
     /// The oldest that fits, with its place taken.
-    fn next(&mut self, places: usize) -> Option<Waiting<K>> {
-        let fits = |one: &Waiting<K>| !one.call.is_closed() && self.fits(&one.shares, places);
+    fn next(&mut self, places: usize) -> Option<Waiter<K>> {
+        let fits = |one: &Waiter<K>| !one.call.is_closed() && self.fits(&one.quotas, places);
         let at = self.line.iter().position(fits)?;
         let next = self.line.remove(at)?;
-        self.enter(&next.shares, places);
+        self.enter(&next.quotas, places);
         Some(next)
     }
 }
 
 impl<K: Clone + Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
-        self.of.state().leave(&self.shares);
+        self.of.state().leave(&self.quotas);
         self.of.call();
     }
 }
@@ -205,7 +201,7 @@ mod tests {
         drop(two);
         assert!(
             places.take(vec![("alice", 2), ("bob", 1)]).is_none(),
-            "all shares count"
+            "all quotas count"
         );
         drop(third);
         assert!(places.take(vec![("alice", 2), ("bob", 1)]).is_some());

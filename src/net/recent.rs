@@ -40,8 +40,9 @@ impl<K: Clone + Eq + Hash> Recent<K> {
         }
         if self.seen.len() >= self.most && !self.seen.contains_key(what) {
             let oldest = self.seen.iter().min_by_key(|(_, at)| **at);
-            let oldest = oldest.map(|(what, _)| what.clone());
-            oldest.map(|oldest| self.seen.remove(&oldest));
+            if let Some(oldest) = oldest.map(|(what, _)| what.clone()) {
+                self.seen.remove(&oldest);
+            }
         }
         self.seen.insert(what.clone(), now);
     }

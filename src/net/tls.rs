@@ -7,7 +7,7 @@ use std::{
     fmt, fs, io, mem,
     net::IpAddr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -145,7 +145,7 @@ impl Connector {
             return Err(TlsError::Failed { name, why });
         }
         let _ = dial::tune(&tcp);
-        let socket = stream::Socket::new(tcp);
+        let socket = stream::ObservedSocket::new(tcp);
         let handshake = async_tls::TlsConnector::from(self.0.clone()).connect(name, socket.clone());
         match timeout(within, handshake).await {
             Ok(Ok(tls)) => Ok(TlsStream::client(tls, socket)),
@@ -212,8 +212,8 @@ impl Acceptor {
     }
 
     /// For a certificate that may be another one each time: `shown` is asked in every handshake, and must not wait.
-    pub fn showing(shown: impl Fn() -> Shown + Send + Sync + 'static) -> Self {
-        Self::choosing(Arc::new(Showing(shown)))
+    pub fn showing(shown: impl Fn() -> ServerCertificate + Send + Sync + 'static) -> Self {
+        Self::choosing(Arc::new(CurrentCertificate(shown)))
     }
 
     /// Certificate chain and key in PEM.
@@ -244,34 +244,34 @@ impl Acceptor {
         tcp: TcpStream,
         within: Duration,
     ) -> Result<(TlsStream, Option<String>), TlsError> {
-        let (stream, wish) = self.accept_wish(tcp, within).await?;
-        Ok((stream, wish.name))
+        let (stream, hello) = self.accept_with_extensions(tcp, within).await?;
+        Ok((stream, hello.name))
     }
 
     /// As [`Self::accept`], and tells all that the client asked for.
     ///
     /// # Errors
     /// As [`Self::accept`].
-    pub async fn accept_wish(
+    pub async fn accept_with_extensions(
         &self,
         tcp: TcpStream,
         within: Duration,
-    ) -> Result<(TlsStream, Wish), TlsError> {
+    ) -> Result<(TlsStream, HelloExtensions), TlsError> {
         let _ = dial::tune(&tcp);
         let peer = || match tcp.peer_addr() {
             Ok(addr) => addr.to_string(),
             Err(_) => "the peer".to_owned(),
         };
-        let asked = Arc::new(Asked {
+        let recorder = Arc::new(HelloRecorder {
             inner: self.0.cert_resolver.clone(),
-            wish: Mutex::default(),
+            seen: Mutex::default(),
         });
         let mut config = ServerConfig::clone(&self.0);
-        config.cert_resolver = asked.clone();
-        let socket = stream::Socket::new(tcp.clone());
+        config.cert_resolver = recorder.clone();
+        let socket = stream::ObservedSocket::new(tcp.clone());
         let handshake = async_tls::TlsAcceptor::from(config).accept(socket.clone());
         match timeout(within, handshake).await {
-            Ok(Ok(tls)) => Ok((TlsStream::server(tls, socket), asked.take())),
+            Ok(Ok(tls)) => Ok((TlsStream::server(tls, socket), recorder.take())),
             Ok(Err(error)) => Err(TlsError::from_io(&peer(), &error)),
             Err(_) => Err(TlsError::TimedOut { name: peer() }),
         }
@@ -280,9 +280,9 @@ impl Acceptor {
 
 /// A certificate with its key, ready to be shown. Cheap to clone.
 #[derive(Clone)]
-pub struct Shown(Arc<CertifiedKey>);
+pub struct ServerCertificate(Arc<CertifiedKey>);
 
-impl Shown {
+impl ServerCertificate {
     /// Certificate chain and key in PEM.
     ///
     /// # Errors
@@ -301,15 +301,15 @@ impl Shown {
     }
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shown")
+        f.write_str("ServerCertificate")
     }
 }
 
-struct Showing<F>(F);
+struct CurrentCertificate<F>(F);
 
-impl<F: Fn() -> Shown + Send + Sync> ResolvesServerCert for Showing<F> {
+impl<F: Fn() -> ServerCertificate + Send + Sync> ResolvesServerCert for CurrentCertificate<F> {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some((self.0)().0)
     }
@@ -365,7 +365,7 @@ fn own_certificate(why: &str) -> TlsError {
 
 /// What a client asked for in its first message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct HelloExtensions {
     /// The name (SNI); a client that asks for an IP address counts as one that did not ask.
     pub name: Option<String>,
     /// It offered to speak HTTP/1.1 (ALPN). It is not told whether we do: clients then take it for granted.
@@ -374,31 +374,29 @@ pub struct Wish {
 
 /// Writes down what is asked for on its way to the resolver that chooses the certificate. The stream hides the
 /// session, so this is the only place where it can be seen.
-struct Asked {
+struct HelloRecorder {
     inner: Arc<dyn ResolvesServerCert>,
-    wish: Mutex<Wish>,
+    seen: Mutex<HelloExtensions>,
 }
 
-impl Asked {
-    fn take(&self) -> Wish {
-        let wish = self.wish.lock();
-        wish.map(|mut wish| mem::take(&mut *wish))
-            .unwrap_or_default()
+impl HelloRecorder {
+    fn take(&self) -> HelloExtensions {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::take(&mut *seen)
     }
 }
 
-impl ResolvesServerCert for Asked {
+impl ResolvesServerCert for HelloRecorder {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello
             .server_name()
             .filter(|name| name.parse::<IpAddr>().is_err());
         let mut offered = hello.alpn().into_iter().flatten();
-        let wish = Wish {
-            name: name.map(str::to_owned),
-            http: offered.any(|protocol| protocol == b"http/1.1"),
-        };
-        if let Ok(mut asked) = self.wish.lock() {
-            *asked = wish;
+        if let Ok(mut seen) = self.seen.lock() {
+            *seen = HelloExtensions {
+                name: name.map(str::to_owned),
+                http: offered.any(|protocol| protocol == b"http/1.1"),
+            };
         }
         self.inner.resolve(hello)
     }

@@ -48,7 +48,7 @@ struct Wire {
 
 /// Why a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum AdmissionError {
     /// Not text, or not a signed envelope.
     #[error("no admission line: {0}")]
     Envelope(#[from] EnvelopeError),
@@ -73,20 +73,20 @@ impl Admission {
     /// by the owner of this key. Returns the socket's number, if it says one and was asked to.
     ///
     /// # Errors
-    /// See [`Refusal`]; the peer is told none of them.
-    pub fn check(&self, line: &[u8], signer: &PublicKey) -> Result<Option<u64>, Refusal> {
+    /// See [`AdmissionError`]; the peer is told none of them.
+    pub fn check(&self, line: &[u8], signer: &PublicKey) -> Result<Option<u64>, AdmissionError> {
         let text = std::str::from_utf8(line).map_err(|_| EnvelopeError::Form)?;
         let envelope = Envelope::parse(text)?;
-        let wire: Wire = json::from_str(envelope.unverified()).map_err(|_| Refusal::Form)?;
+        let wire: Wire = json::from_str(envelope.unverified()).map_err(|_| AdmissionError::Form)?;
         let same = wire.session == self.session.to_string()
             && wire.client == self.client_nonce.as_str()
             && wire.rendezvous == self.rendezvous_nonce.as_str();
         if !same {
-            return Err(Refusal::OtherSession);
+            return Err(AdmissionError::OtherSession);
         }
         // These members and no others: a request for this session holds them, too, signed by the same key.
         if envelope.unverified() != self.payload() {
-            return Err(Refusal::Form);
+            return Err(AdmissionError::Form);
         }
         envelope.verify(signer)?;
         let asked = self.rendezvous_nonce.takes_numbers();
@@ -202,7 +202,7 @@ mod tests {
         let v = vectors();
         let (client, device) = (v.key("@client_example"), v.key("@device_example"));
         let line = admission().line(&client).unwrap();
-        let bad_signature = Err(Refusal::Envelope(EnvelopeError::Signature));
+        let bad_signature = Err(AdmissionError::Envelope(EnvelopeError::Signature));
         assert_eq!(
             admission().check(line.as_bytes(), device.public()),
             bad_signature,
@@ -215,7 +215,7 @@ mod tests {
         };
         assert_eq!(
             next.check(line.as_bytes(), client.public()),
-            Err(Refusal::OtherSession),
+            Err(AdmissionError::OtherSession),
             "wrong nonce"
         );
         let next = Admission {
@@ -224,7 +224,7 @@ mod tests {
         };
         assert_eq!(
             next.check(line.as_bytes(), client.public()),
-            Err(Refusal::OtherSession),
+            Err(AdmissionError::OtherSession),
             "another session"
         );
         for noise in [

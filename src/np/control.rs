@@ -30,12 +30,12 @@ use crate::secret::Secret;
 pub const MAX_LINE: usize = 4096;
 /// Bytes of `connect:<key>:<iv>`.
 const UNENDED: usize = 77;
-/// The same without keys.
+/// Bytes of a line that announces a connection without keys.
 const UNENDED_PLAIN: usize = "connect:no:encrypt".len();
 
 /// What a session's connections are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Keying {
     /// Without encryption.
     Plain,
     /// With one key for both directions.
@@ -44,9 +44,9 @@ pub enum Kind {
     Twin,
 }
 
-/// One line.
+/// One line of the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum ControlLine {
     /// The next connection, and its keys.
     Connect(SessionKeys),
     /// The next connection, as it is.
@@ -71,7 +71,7 @@ pub enum ControlError {
     OtherKind,
 }
 
-impl Line {
+impl ControlLine {
     /// The text, with its LF. To be sent in one piece: some devices read no further than that.
     pub fn print(&self) -> Secret<String> {
         let part = |stream: &StreamKey| {
@@ -133,23 +133,23 @@ fn stream(key: &str, iv: &str) -> Result<StreamKey, ControlError> {
 ///   socket ──push(bytes)──▶ Lines ──pop()──▶ Ok(Some(Line)) | Ok(None): push more
 /// ```
 #[derive(Debug)]
-pub struct Lines {
+pub struct ControlLines {
     buffer: Zeroizing<Vec<u8>>,
     /// Bytes at the front of `buffer` that hold no LF.
     searched: usize,
     /// Whether lines without an end are believed.
     unended: bool,
-    kind: Kind,
+    keying: Keying,
 }
 
-impl Lines {
-    /// For a session of this kind.
-    pub fn new(kind: Kind) -> Self {
+impl ControlLines {
+    /// For a session with these connections.
+    pub fn new(keying: Keying) -> Self {
         Self {
             buffer: Zeroizing::default(),
             searched: 0,
-            unended: kind != Kind::Twin,
-            kind,
+            unended: keying != Keying::Twin,
+            keying,
         }
     }
 
@@ -162,7 +162,7 @@ impl Lines {
     ///
     /// # Errors
     /// See [`ControlError`]. After an error nothing sensible comes any more.
-    pub fn pop(&mut self) -> Result<Option<Line>, ControlError> {
+    pub fn pop(&mut self) -> Result<Option<ControlLine>, ControlError> {
         loop {
             if let Some(length) = self.unended_line() {
                 return self.take(length, length).map(Some);
@@ -170,10 +170,10 @@ impl Lines {
             let fresh = &self.buffer[self.searched..];
             let Some(end) = fresh.iter().position(|&byte| byte == b'\n') else {
                 self.searched = self.buffer.len();
-                return match self.searched > MAX_LINE {
-                    true => Err(ControlError::TooLong),
-                    false => Ok(None),
-                };
+                if self.searched > MAX_LINE {
+                    return Err(ControlError::TooLong);
+                }
+                return Ok(None);
             };
             let end = self.searched + end;
             if end > MAX_LINE {
@@ -191,10 +191,10 @@ impl Lines {
 
     /// The length of a whole line in front, if what follows is not its LF.
     fn unended_line(&self) -> Option<usize> {
-        let (length, begin): (_, &[u8]) = match self.kind {
+        let (length, begin): (_, &[u8]) = match self.keying {
             _ if !self.unended => return None,
-            Kind::Plain => (UNENDED_PLAIN, b"connect:no:encrypt"),
-            Kind::Single | Kind::Twin => (UNENDED, b"connect:"),
+            Keying::Plain => (UNENDED_PLAIN, b"connect:no:encrypt"),
+            Keying::Single | Keying::Twin => (UNENDED, b"connect:"),
         };
         let (line, rest) = self.buffer.split_at_checked(length)?;
         let next = rest.first();
@@ -204,13 +204,13 @@ impl Lines {
         whole.then_some(length)
     }
 
-    fn take(&mut self, line: usize, with_end: usize) -> Result<Line, ControlError> {
-        let parsed = Line::parse(&self.buffer[..line]);
+    fn take(&mut self, line: usize, with_end: usize) -> Result<ControlLine, ControlError> {
+        let parsed = ControlLine::parse(&self.buffer[..line]);
         self.searched = 0;
         self.buffer[..line].zeroize();
         self.buffer.drain(..with_end);
-        match (parsed, self.kind == Kind::Plain) {
-            (Ok(Line::Connect(_)), true) | (Ok(Line::ConnectPlain), false) => {
+        match (parsed, self.keying == Keying::Plain) {
+            (Ok(ControlLine::Connect(_)), true) | (Ok(ControlLine::ConnectPlain), false) => {
                 Err(ControlError::OtherKind)
             }
             (parsed, _) => parsed,
@@ -228,10 +228,10 @@ mod tests {
     use crate::np::request::tests::{vectors, vectors_2026};
 
     fn read(
-        kind: Kind,
+        kind: Keying,
         pieces: impl IntoIterator<Item = Vec<u8>>,
-    ) -> Result<Vec<Line>, ControlError> {
-        let (mut lines, mut all) = (Lines::new(kind), Vec::new());
+    ) -> Result<Vec<ControlLine>, ControlError> {
+        let (mut lines, mut all) = (ControlLines::new(kind), Vec::new());
         for piece in pieces {
             lines.push(&piece);
             while let Some(line) = lines.pop()? {
@@ -241,7 +241,7 @@ mod tests {
         Ok(all)
     }
 
-    fn whole(kind: Kind, text: &str) -> Result<Vec<Line>, ControlError> {
+    fn whole(kind: Keying, text: &str) -> Result<Vec<ControlLine>, ControlError> {
         read(kind, [text.as_bytes().to_vec()])
     }
 
@@ -258,13 +258,14 @@ mod tests {
             "heartbeat",
         ] {
             let text = known(name);
-            let kind = match text.contains("no:encrypt") {
-                true => Kind::Plain,
-                false => Kind::Twin,
+            let keying = if text.contains("no:encrypt") {
+                Keying::Plain
+            } else {
+                Keying::Twin
             };
-            let lines = whole(kind, &text).unwrap();
+            let lines = whole(keying, &text).unwrap();
             assert_eq!(lines.len(), 1, "{name}");
-            assert_ne!(lines[0], Line::Unknown, "{name}");
+            assert_ne!(lines[0], ControlLine::Unknown, "{name}");
             assert_eq!(lines[0].print().reveal(), &text, "{name}");
         }
         assert_eq!(known("message").len(), UNENDED + 1);
@@ -282,8 +283,8 @@ mod tests {
             of("aesKeyD2C"),
             of("ivD2C")
         );
-        let lines = whole(Kind::Twin, &want).unwrap();
-        let [Line::Connect(keys)] = &lines[..] else {
+        let lines = whole(Keying::Twin, &want).unwrap();
+        let [ControlLine::Connect(keys)] = &lines[..] else {
             panic!("{lines:?}");
         };
         assert!(keys.are_twin());
@@ -299,7 +300,7 @@ mod tests {
         let key = crate::at::crypto::aes_key_from_base64(&known("sessionAesKeyBase64")).unwrap();
         let iv = crate::at::crypto::iv_from_base64(&known("sessionIvBase64")).unwrap();
         let mut cipher = ctr::Ctr128BE::<aes::Aes256>::new(key.reveal().into(), &iv.into());
-        let mut lines = Lines::new(Kind::Single);
+        let mut lines = ControlLines::new(Keying::Single);
         for name in ["message1CipherHex", "message2CipherHex"] {
             let mut bytes = hex(known(name));
             cipher.apply_keystream(&mut bytes);
@@ -315,15 +316,15 @@ mod tests {
         let ended = known("message");
         let bare = ended.trim_end();
         for (kind, text, want) in [
-            (Kind::Single, format!("{bare}{bare}"), 2),
-            (Kind::Single, format!("{bare}{ended}{ended}"), 3),
-            (Kind::Single, format!("{ended}{bare}"), 1),
-            (Kind::Twin, format!("{bare}{bare}"), 0),
-            (Kind::Plain, format!("{bare}{bare}"), 0),
-            (Kind::Plain, "connect:no:encrypt".repeat(3), 3),
-            (Kind::Plain, "connect:no:encrypt\n".repeat(3), 3),
-            (Kind::Twin, format!("{ended}{ended}"), 2),
-            (Kind::Single, known("twinMessage"), 1),
+            (Keying::Single, format!("{bare}{bare}"), 2),
+            (Keying::Single, format!("{bare}{ended}{ended}"), 3),
+            (Keying::Single, format!("{ended}{bare}"), 1),
+            (Keying::Twin, format!("{bare}{bare}"), 0),
+            (Keying::Plain, format!("{bare}{bare}"), 0),
+            (Keying::Plain, "connect:no:encrypt".repeat(3), 3),
+            (Keying::Plain, "connect:no:encrypt\n".repeat(3), 3),
+            (Keying::Twin, format!("{ended}{ended}"), 2),
+            (Keying::Single, known("twinMessage"), 1),
         ] {
             assert_eq!(whole(kind, &text).unwrap().len(), want, "{kind:?} {text}");
         }
@@ -333,11 +334,11 @@ mod tests {
     fn a_connection_of_another_kind_than_the_sessions_ends_it() {
         let (keys, plain) = (known("message"), known("plainMessageNoEncrypt"));
         for (kind, text, want) in [
-            (Kind::Plain, &plain, Ok(1)),
-            (Kind::Single, &plain, Err(ControlError::OtherKind)),
-            (Kind::Twin, &plain, Err(ControlError::OtherKind)),
-            (Kind::Plain, &keys, Err(ControlError::OtherKind)),
-            (Kind::Single, &keys, Ok(1)),
+            (Keying::Plain, &plain, Ok(1)),
+            (Keying::Single, &plain, Err(ControlError::OtherKind)),
+            (Keying::Twin, &plain, Err(ControlError::OtherKind)),
+            (Keying::Plain, &keys, Err(ControlError::OtherKind)),
+            (Keying::Single, &keys, Ok(1)),
         ] {
             let lines = whole(kind, text).map(|lines| lines.len());
             assert_eq!(lines, want, "{kind:?} {text}");
@@ -348,25 +349,28 @@ mod tests {
     fn words_of_others_are_passed_over_and_half_a_connection_ends_it() {
         for (text, want) in [
             ("\n\r\n", Ok(vec![])),
-            ("hello:1:2\n", Ok(vec![Line::Unknown])),
-            ("heartbeat:x\n", Ok(vec![Line::Unknown])),
-            ("heartbeat:7\r\n", Ok(vec![Line::Heartbeat(7)])),
+            ("hello:1:2\n", Ok(vec![ControlLine::Unknown])),
+            ("heartbeat:x\n", Ok(vec![ControlLine::Unknown])),
+            ("heartbeat:7\r\n", Ok(vec![ControlLine::Heartbeat(7)])),
             ("connect\n", Err(ControlError::Keys)),
             ("connect:x\n", Err(ControlError::Keys)),
             ("connect:x:y\n", Err(ControlError::Keys)),
             ("connect:a:b:c\n", Err(ControlError::Keys)),
         ] {
-            assert_eq!(whole(Kind::Twin, text), want, "{text:?}");
+            assert_eq!(whole(Keying::Twin, text), want, "{text:?}");
         }
     }
 
     #[test]
     fn a_line_without_an_end_is_not_collected_for_ever() {
         let endless = std::iter::repeat_n(vec![b'x'; 100], 1000);
-        assert_eq!(read(Kind::Single, endless), Err(ControlError::TooLong));
+        assert_eq!(read(Keying::Single, endless), Err(ControlError::TooLong));
         let long = "x".repeat(MAX_LINE + 1) + "\n";
-        assert_eq!(whole(Kind::Single, &long), Err(ControlError::TooLong));
-        assert_eq!(whole(Kind::Single, &long[1..]), Ok(vec![Line::Unknown]));
+        assert_eq!(whole(Keying::Single, &long), Err(ControlError::TooLong));
+        assert_eq!(
+            whole(Keying::Single, &long[1..]),
+            Ok(vec![ControlLine::Unknown])
+        );
     }
 
     proptest! {
@@ -378,7 +382,7 @@ mod tests {
             cuts in prop::collection::vec(1usize..200, 0..30),
         ) {
             let of = ["message", "twinMessage", "heartbeat"].map(known);
-            let session = if twin { Kind::Twin } else { Kind::Single };
+            let session = if twin { Keying::Twin } else { Keying::Single };
             let mut text = String::new();
             if !twin {
                 text += &of[0].trim_end().repeat(unended);
@@ -404,8 +408,8 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = read(Kind::Single, [bytes.clone()]);
-            let _ = read(Kind::Twin, [bytes]);
+            let _ = read(Keying::Single, [bytes.clone()]);
+            let _ = read(Keying::Twin, [bytes]);
         }
     }
 }

@@ -62,7 +62,7 @@ pub struct Envelope {
 }
 
 #[derive(Deserialize)]
-struct Outer {
+struct Wire {
     signature: String,
     #[serde(rename = "hashingAlgo")]
     hashing: String,
@@ -79,7 +79,7 @@ impl Envelope {
         if text.len() > MAX_ENVELOPE {
             return Err(EnvelopeError::TooLong);
         }
-        let outer: Outer = json::from_str(text).map_err(|_| EnvelopeError::Form)?;
+        let outer: Wire = json::from_str(text).map_err(|_| EnvelopeError::Form)?;
         let payload = object_member(text, "payload").ok_or(EnvelopeError::Form)?;
         if repeats_a_member(&payload) {
             return Err(EnvelopeError::Form);
@@ -124,60 +124,35 @@ impl Envelope {
 /// twice, or something else. `text` must be valid JSON.
 fn object_member(text: &str, name: &str) -> Option<String> {
     let compact = compact(text);
-    let bytes = compact.as_bytes();
-    let mut found = None;
-    let mut depth = 0usize;
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => {
-                let (start, end) = (at, string_end(bytes, at));
-                let is_key = depth == 1 && bytes.get(end) == Some(&b':');
-                at = end;
-                if is_key && &compact[start + 1..end - 1] == name {
-                    let (value, first) = (end + 1, found.is_none());
-                    if bytes.get(value) != Some(&b'{') || !first {
-                        return None;
-                    }
-                    at = nested_end(bytes, value);
-                    found = Some(compact[value..at].to_owned());
-                }
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        at += 1;
-    }
-    found
+    let quoted = format!("\"{name}\"");
+    let mut found = members(&compact).filter(|(name, _)| *name == quoted);
+    let (_, value) = found.next()?;
+    (found.next().is_none() && value.starts_with('{')).then(|| value.to_owned())
 }
 
 /// Whether an object, compact, has two members of one name, however they are escaped. Which of them counts would be
 /// left to each reader.
 fn repeats_a_member(object: &str) -> bool {
-    let bytes = object.as_bytes();
-    let (mut names, mut depth, mut at) = (HashSet::new(), 0usize, 0);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => {
-                let end = string_end(bytes, at);
-                if depth == 1 && bytes.get(end) == Some(&b':') {
-                    let name = json::from_str::<String>(&object[at..end]);
-                    if !name.is_ok_and(|name| names.insert(name)) {
-                        return true;
-                    }
-                }
-                at = end;
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
+    let mut names = HashSet::new();
+    members(object).any(|(name, _)| {
+        let name = json::from_str::<String>(name);
+        !name.is_ok_and(|name| names.insert(name))
+    })
+}
+
+/// The members of an object, compact: names in their quotes, and values.
+fn members(object: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut at = 1;
+    std::iter::from_fn(move || {
+        if object.as_bytes().get(at) != Some(&b'"') {
+            return None;
         }
-        at += 1;
-    }
-    false
+        let colon = string_end(object.as_bytes(), at);
+        let comma = value_end(object.as_bytes(), colon + 1);
+        let member = (object.get(at..colon)?, object.get(colon + 1..comma)?);
+        at = comma + 1;
+        Some(member)
+    })
 }
 
 /// Behind the closing quote of the string that starts at `at`.
@@ -189,26 +164,21 @@ fn string_end(bytes: &[u8], at: usize) -> usize {
     (i + 1).min(bytes.len())
 }
 
-/// Behind the bracket that closes the one at `at`.
-fn nested_end(bytes: &[u8], at: usize) -> usize {
-    let mut depth = 0usize;
-    let mut i = at;
-    while i < bytes.len() {
-        match bytes[i] {
+/// Behind the value that starts at `at`: where a comma or the bracket of what is around it stands.
+fn value_end(bytes: &[u8], at: usize) -> usize {
+    let (mut depth, mut at) = (0usize, at);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
             b'"' => {
-                i = string_end(bytes, i);
+                at = string_end(bytes, at);
                 continue;
             }
+            b',' | b'}' | b']' if depth == 0 => return at,
             b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return i + 1;
-                }
-            }
+            b'}' | b']' => depth -= 1,
             _ => {}
         }
-        i += 1;
+        at += 1;
     }
     bytes.len()
 }

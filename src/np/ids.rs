@@ -117,7 +117,7 @@ impl Nonce {
         Self(Uuid::new_v4().as_simple().to_string())
     }
 
-    /// The same from a rendezvous that takes numbers ([`super::pairs`]).
+    /// A new random one of a rendezvous that takes numbers ([`super::pairs`]).
     pub fn random_numbered() -> Self {
         Self(Self::random().0 + NUMBERED)
     }

@@ -63,3 +63,13 @@ pub struct Message {
     /// The text, to be encrypted for `to`.
     pub text: String,
 }
+
+impl Message {
+    fn new(to: &AtSign, entity: String, text: impl Into<String>) -> Self {
+        Self {
+            to: to.clone(),
+            entity,
+            text: text.into(),
+        }
+    }
+}

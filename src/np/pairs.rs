@@ -32,7 +32,7 @@ pub const MAX_NUMBERED: usize = 1100;
 /// The end a socket comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum End {
+pub enum Dialer {
     Client,
     Daemon,
 }
@@ -40,12 +40,12 @@ pub enum End {
 /// The sockets of one session that wait.
 #[derive(Debug)]
 pub struct Pairs<S> {
-    clients: Waiting<S>,
-    daemons: Waiting<S>,
+    clients: WaitingSockets<S>,
+    daemons: WaitingSockets<S>,
 }
 
 #[derive(Debug)]
-struct Waiting<S> {
+struct WaitingSockets<S> {
     /// This end numbers its sockets.
     numbers: bool,
     /// How many have come.
@@ -56,7 +56,7 @@ struct Waiting<S> {
 
 /// What becomes of a socket that came.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Met<S> {
+pub enum Pairing<S> {
     /// Both are there.
     Pair {
         /// From the client's end.
@@ -72,7 +72,7 @@ pub enum Met<S> {
 
 impl<S> Default for Pairs<S> {
     fn default() -> Self {
-        let none = || Waiting {
+        let none = || WaitingSockets {
             numbers: false,
             arrived: 0,
             sockets: BTreeMap::new(),
@@ -86,10 +86,16 @@ impl<S> Default for Pairs<S> {
 
 impl<S> Pairs<S> {
     /// One more socket, with the number it says.
-    pub fn arrive(&mut self, end: End, said: Option<u64>, socket: S, now: Instant) -> Met<S> {
+    pub fn arrive(
+        &mut self,
+        end: Dialer,
+        said: Option<u64>,
+        socket: S,
+        now: Instant,
+    ) -> Pairing<S> {
         let (own, other) = match end {
-            End::Client => (&mut self.clients, &mut self.daemons),
-            End::Daemon => (&mut self.daemons, &mut self.clients),
+            Dialer::Client => (&mut self.clients, &mut self.daemons),
+            Dialer::Daemon => (&mut self.daemons, &mut self.clients),
         };
         own.numbers |= said.is_some();
         let number = said.unwrap_or(own.arrived);
@@ -100,26 +106,26 @@ impl<S> Pairs<S> {
             other.sockets.pop_first().map(|(_, oldest)| oldest)
         };
         match (end, counterpart) {
-            (End::Client, Some((daemon, _))) => Met::Pair {
+            (Dialer::Client, Some((daemon, _))) => Pairing::Pair {
                 client: socket,
                 daemon,
             },
-            (End::Daemon, Some((client, _))) => Met::Pair {
+            (Dialer::Daemon, Some((client, _))) => Pairing::Pair {
                 client,
                 daemon: socket,
             },
             (_, None) => match own.sockets.insert(number, (socket, now)) {
-                Some((old, _)) => Met::Replaces(old),
-                None => Met::Waits,
+                Some((old, _)) => Pairing::Replaces(old),
+                None => Pairing::Waits,
             },
         }
     }
 
     /// Whether no more of this end may wait.
-    pub fn is_full(&self, end: End) -> bool {
+    pub fn is_full(&self, end: Dialer) -> bool {
         let own = match end {
-            End::Client => &self.clients,
-            End::Daemon => &self.daemons,
+            Dialer::Client => &self.clients,
+            Dialer::Daemon => &self.daemons,
         };
         let most = if own.numbers {
             MAX_NUMBERED
@@ -140,11 +146,11 @@ impl<S> Pairs<S> {
     }
 
     /// Those whose counterpart has not come in time, with their numbers.
-    pub fn give_up(&mut self, now: Instant) -> Vec<(End, u64, S)> {
+    pub fn give_up(&mut self, now: Instant) -> Vec<(Dialer, u64, S)> {
         let mut over = Vec::new();
         for (end, waiting) in [
-            (End::Client, &mut self.clients),
-            (End::Daemon, &mut self.daemons),
+            (Dialer::Client, &mut self.clients),
+            (Dialer::Daemon, &mut self.daemons),
         ] {
             let late = |(_, (_, since)): &(&u64, &(S, Instant))| *since + COUNTERPART_TIME <= now;
             let gone: Vec<u64> = waiting
@@ -170,10 +176,10 @@ mod tests {
     use super::*;
 
     /// (end, what it says, its name)
-    type Arrival = (End, Option<u64>, &'static str);
+    type Arrival = (Dialer, Option<u64>, &'static str);
 
-    const A: End = End::Client;
-    const B: End = End::Daemon;
+    const A: Dialer = Dialer::Client;
+    const B: Dialer = Dialer::Daemon;
 
     fn pairs(arrivals: &[Arrival]) -> Vec<(&'static str, &'static str)> {
         let (mut table, now) = (Pairs::default(), Instant::now());
@@ -181,7 +187,7 @@ mod tests {
             .iter()
             .map(|&(end, said, name)| table.arrive(end, said, name, now));
         met.filter_map(|met| match met {
-            Met::Pair { client, daemon } => Some((client, daemon)),
+            Pairing::Pair { client, daemon } => Some((client, daemon)),
             _ => None,
         })
         .collect()
@@ -262,12 +268,12 @@ mod tests {
     #[test]
     fn whoever_tries_again_takes_its_own_place() {
         let (mut table, now) = (Pairs::default(), Instant::now());
-        assert_eq!(table.arrive(A, Some(1), "first", now), Met::Waits);
+        assert_eq!(table.arrive(A, Some(1), "first", now), Pairing::Waits);
         assert_eq!(
             table.arrive(A, Some(1), "second", now),
-            Met::Replaces("first")
+            Pairing::Replaces("first")
         );
-        let pair = Met::Pair {
+        let pair = Pairing::Pair {
             client: "second",
             daemon: "b",
         };
@@ -288,7 +294,7 @@ mod tests {
         assert_eq!(table.give_up(later + COUNTERPART_TIME), [(B, 4, "b4")]);
         assert_eq!(table.next_due(), None);
         // Too late is too late: nobody is joined with what is gone.
-        assert_eq!(table.arrive(B, Some(3), "b3", later), Met::Waits);
+        assert_eq!(table.arrive(B, Some(3), "b3", later), Pairing::Waits);
     }
 
     #[test]
@@ -317,7 +323,7 @@ mod tests {
             let mut joined = 0;
             let alive = order.iter().enumerate().filter(|(at, _)| !dead.contains(at));
             for (_, &(end, number)) in alive {
-                if let Met::Pair { client, daemon } = table.arrive(end, Some(number), number, now) {
+                if let Pairing::Pair { client, daemon } = table.arrive(end, Some(number), number, now) {
                     prop_assert_eq!(client, daemon);
                     joined += 1;
                 }

@@ -32,28 +32,35 @@ pub const AGAIN: [u64; 3] = [2, 5, 9];
 pub const MAX_HEARTBEAT: usize = 64 * 1024;
 
 /// What a daemon can do. Absent members, and everything but `true`, mean no.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Features {
     /// Logs in to the rendezvous with a signed line.
+    #[serde(rename = "srAuth")]
     pub relay_auth: bool,
     /// Encrypts what passes the rendezvous.
+    #[serde(rename = "srE2ee")]
     pub relay_encryption: bool,
     /// Takes ssh public keys.
+    #[serde(rename = "acceptsPublicKeys")]
     pub public_keys: bool,
     /// Opens other ports than ssh (`npt_request`).
+    #[serde(rename = "supportsPortChoice")]
     pub port_choice: bool,
     /// Honours a time-out in requests.
+    #[serde(rename = "adjustableTimeout")]
     pub adjustable_timeout: bool,
     /// Understands signs of life on the control channel.
+    #[serde(rename = "controlChannelHeartbeats")]
     pub control_heartbeats: bool,
     /// One key per direction.
+    #[serde(rename = "twinKeys")]
     pub twin_keys: bool,
 }
 
 /// Which members a generation of daemons has.
 #[cfg(any(test, feature = "held"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Members {
+pub enum HeartbeatFormat {
     /// 3.4 and 4.x: name and version.
     V3,
     /// 5.0 and 5.1: features.
@@ -88,24 +95,6 @@ const OUR_CORE: &str = "rust-";
 pub const NO_GROUP: &str = "__none__";
 
 #[derive(Serialize)]
-struct WireFeatures {
-    #[serde(rename = "srAuth")]
-    relay_auth: bool,
-    #[serde(rename = "srE2ee")]
-    relay_encryption: bool,
-    #[serde(rename = "acceptsPublicKeys")]
-    public_keys: bool,
-    #[serde(rename = "supportsPortChoice")]
-    port_choice: bool,
-    #[serde(rename = "adjustableTimeout")]
-    adjustable_timeout: bool,
-    #[serde(rename = "controlChannelHeartbeats")]
-    control_heartbeats: bool,
-    #[serde(rename = "twinKeys")]
-    twin_keys: bool,
-}
-
-#[derive(Serialize)]
 struct Wire<'a> {
     #[serde(rename = "devicename")]
     device: &'a str,
@@ -115,13 +104,13 @@ struct Wire<'a> {
     #[serde(rename = "corePackageVersion")]
     core: &'a str,
     #[serde(rename = "supportedFeatures")]
-    features: WireFeatures,
+    features: Features,
     #[serde(rename = "allowedServices")]
     services: &'a [String],
 }
 
 #[derive(Deserialize)]
-struct Read {
+struct LooseHeartbeat {
     devicename: Option<json::Value>,
     #[serde(rename = "deviceGroupName")]
     group: Option<json::Value>,
@@ -143,8 +132,6 @@ impl Heartbeat {
     /// What our own daemon says of itself.
     pub fn ours(device: &DeviceName, services: Vec<String>) -> Self {
         Self {
-            device: device.to_string(),
-            group: NO_GROUP.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             core: format!("{OUR_CORE}{}", env!("CARGO_PKG_VERSION")),
             features: Features {
@@ -157,6 +144,7 @@ impl Heartbeat {
                 twin_keys: true,
             },
             services,
+            ..Self::unknown(device)
         }
     }
 
@@ -180,20 +168,24 @@ impl Heartbeat {
     /// The text of an earlier generation: the members it had, and of the features those that are true or that it
     /// knew.
     #[cfg(any(test, feature = "held"))]
-    pub fn print_as(&self, members: Members) -> String {
+    pub fn print_as(&self, format: HeartbeatFormat) -> String {
         let text = |text: &str| json::to_string(text);
         let (device, version) = (text(&self.device), text(&self.version));
-        if members == Members::Newest {
+        if format == HeartbeatFormat::Newest {
             return self.print();
         }
         let mut out = format!(r#"{{"devicename":{device},"version":{version}"#);
-        if members >= Members::V50 {
+        if format >= HeartbeatFormat::V50 {
             let f = &self.features;
             let features: Vec<String> = [
                 ("srAuth", f.relay_auth, true),
                 ("srE2ee", f.relay_encryption, true),
                 ("acceptsPublicKeys", f.public_keys, true),
-                ("supportsPortChoice", f.port_choice, members >= Members::V52),
+                (
+                    "supportsPortChoice",
+                    f.port_choice,
+                    format >= HeartbeatFormat::V52,
+                ),
                 ("adjustableTimeout", f.adjustable_timeout, false),
                 ("controlChannelHeartbeats", f.control_heartbeats, false),
                 ("twinKeys", f.twin_keys, false),
@@ -205,7 +197,7 @@ impl Heartbeat {
             let (core, features) = (text(&self.core), features.join(","));
             out += &format!(r#","corePackageVersion":{core},"supportedFeatures":{{{features}}}"#);
         }
-        if members >= Members::V52 {
+        if format >= HeartbeatFormat::V52 {
             out += &format!(r#","allowedServices":{}"#, json::to_string(&self.services));
         }
         out + "}"
@@ -213,21 +205,12 @@ impl Heartbeat {
 
     /// The JSON text, members in the order upstream writes them.
     pub fn print(&self) -> String {
-        let f = &self.features;
         json::to_string(&Wire {
             device: &self.device,
             group: &self.group,
             version: &self.version,
             core: &self.core,
-            features: WireFeatures {
-                relay_auth: f.relay_auth,
-                relay_encryption: f.relay_encryption,
-                public_keys: f.public_keys,
-                port_choice: f.port_choice,
-                adjustable_timeout: f.adjustable_timeout,
-                control_heartbeats: f.control_heartbeats,
-                twin_keys: f.twin_keys,
-            },
+            features: self.features,
             services: &self.services,
         })
     }
@@ -241,7 +224,7 @@ impl Heartbeat {
         if text.len() > MAX_HEARTBEAT {
             return Err(BadHeartbeat);
         }
-        let read: Read = json::from_str(text).map_err(|_| BadHeartbeat)?;
+        let read: LooseHeartbeat = json::from_str(text).map_err(|_| BadHeartbeat)?;
         let words = |value: Option<json::Value>| match value {
             Some(json::Value::String(text)) => Some(text),
             _ => None,
@@ -288,20 +271,12 @@ fn unnamed_features() -> Features {
 
 /// The question.
 pub fn ask(to: &AtSign, device: &DeviceName) -> Message {
-    Message {
-        to: to.clone(),
-        entity: format!("ping.{device}.{NAMESPACE}"),
-        text: PING.to_owned(),
-    }
+    Message::new(to, format!("ping.{device}.{NAMESPACE}"), PING)
 }
 
 /// The answer.
 pub fn answer(to: &AtSign, device: &DeviceName, heartbeat: &Heartbeat) -> Message {
-    Message {
-        to: to.clone(),
-        entity: heartbeat_entity(device),
-        text: heartbeat.print(),
-    }
+    Message::new(to, heartbeat_entity(device), heartbeat.print())
 }
 
 /// `heartbeat.<device>.sshnp`
@@ -339,21 +314,21 @@ mod tests {
         };
         for (members, version, core, features, want) in [
             (
-                Members::V3,
+                HeartbeatFormat::V3,
                 "4.0.5",
                 "",
                 Features::default(),
                 r#"{"devicename":"my_device","version":"4.0.5"}"#,
             ),
             (
-                Members::V50,
+                HeartbeatFormat::V50,
                 "5.0.2",
                 "6.0.2",
                 some,
                 r#"{"devicename":"my_device","version":"5.0.2","corePackageVersion":"6.0.2","supportedFeatures":{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false}}"#,
             ),
             (
-                Members::V52,
+                HeartbeatFormat::V52,
                 "5.6.1",
                 "6.1.0",
                 Features {
@@ -369,7 +344,7 @@ mod tests {
             let text = daemon.print_as(members);
             assert_eq!(text, want, "{members:?}");
             let read = Heartbeat::parse(&text).unwrap();
-            let unnamed = members == Members::V3;
+            let unnamed = members == HeartbeatFormat::V3;
             let want = if unnamed {
                 unnamed_features()
             } else {
@@ -377,7 +352,7 @@ mod tests {
             };
             assert_eq!((read.features, read.version), (want, version.to_owned()));
         }
-        assert_eq!(daemon.print_as(Members::Newest), daemon.print());
+        assert_eq!(daemon.print_as(HeartbeatFormat::Newest), daemon.print());
     }
 
     #[test]

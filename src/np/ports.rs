@@ -113,7 +113,7 @@ impl Logins {
 
 /// What a rendezvous is asked, in either form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RendezvousRequest {
     /// A session id alone; both ports are open to anybody.
     Bare(SessionId),
     /// Who comes to which port, and who has to log in.
@@ -122,14 +122,14 @@ pub enum Asked {
 
 /// The key a request came under tells its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum PortsForm {
     /// `<device>.sshrvd`
     Bare,
     /// `<device>.request_ports.sshrvd`
     Full,
 }
 
-impl Form {
+impl PortsForm {
     /// The form of a notification with this key; `None` when it asks for no ports.
     pub fn of(entity: &str) -> Option<Self> {
         let rest = entity
@@ -143,15 +143,15 @@ impl Form {
     }
 }
 
-impl Asked {
+impl RendezvousRequest {
     /// Reads a request at the rendezvous; see [`PortsRequest::parse`].
     ///
     /// # Errors
     /// See [`PortsError`].
-    pub fn parse(form: Form, from: &AtSign, text: &str) -> Result<Self, PortsError> {
+    pub fn parse(form: PortsForm, from: &AtSign, text: &str) -> Result<Self, PortsError> {
         match form {
-            Form::Bare => Ok(Self::Bare(text.trim().parse()?)),
-            Form::Full => PortsRequest::parse(from, text).map(Self::Full),
+            PortsForm::Bare => Ok(Self::Bare(text.trim().parse()?)),
+            PortsForm::Full => PortsRequest::parse(from, text).map(Self::Full),
         }
     }
 
@@ -174,11 +174,11 @@ impl Asked {
 
 /// The old request: `<device>.sshrvd`, and the session id as its whole text.
 pub fn bare_request(rendezvous: &AtSign, device: &DeviceName, session: SessionId) -> Message {
-    Message {
-        to: rendezvous.clone(),
-        entity: format!("{device}.{RENDEZVOUS_NAMESPACE}"),
-        text: session.to_string(),
-    }
+    Message::new(
+        rendezvous,
+        format!("{device}.{RENDEZVOUS_NAMESPACE}"),
+        session.to_string(),
+    )
 }
 
 impl PortsRequest {
@@ -192,11 +192,11 @@ impl PortsRequest {
             authenticate_daemon: self.logins.daemon,
             nonce: self.nonce.to_string(),
         });
-        Message {
-            to: rendezvous.clone(),
-            entity: format!("{device}.request_ports.{RENDEZVOUS_NAMESPACE}"),
+        Message::new(
+            rendezvous,
+            format!("{device}.request_ports.{RENDEZVOUS_NAMESPACE}"),
             text,
-        }
+        )
     }
 
     /// Reads a request at the rendezvous. `from` is the notification's sender, vouched for by the
@@ -237,7 +237,7 @@ pub fn refusal_entity(session: SessionId) -> String {
 }
 
 #[derive(Deserialize)]
-struct WireAnswer {
+struct WirePorts {
     address: String,
     #[serde(rename = "portA")]
     client: u16,
@@ -264,7 +264,7 @@ impl Ports {
     /// nonce, and there the *second* port is the client's.
     ///
     /// # Errors
-    /// `Form`, or the nonce's error.
+    /// `PortsForm`, or the nonce's error.
     pub fn parse(text: &str) -> Result<Self, PortsError> {
         if text.len() > MAX_PORTS_MESSAGE {
             return Err(PortsError::Form);
@@ -282,7 +282,7 @@ impl Ports {
     }
 
     fn parse_json(text: &str) -> Result<Self, PortsError> {
-        let wire: WireAnswer = json::from_str(text).map_err(|_| PortsError::Form)?;
+        let wire: WirePorts = json::from_str(text).map_err(|_| PortsError::Form)?;
         let nonce = wire.nonce.map(|n| n.parse()).transpose()?;
         Ok(Self {
             host: wire.address,
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(message.text, vectors.text(&["relayRequest", "v5_value"]));
         let key = format!("{}:{}{}", message.to, message.entity, "@client_example");
         assert_eq!(key, vectors.text(&["relayRequest", "v5_key"]));
-        assert_eq!(Form::of(&message.entity), Some(Form::Full));
+        assert_eq!(PortsForm::of(&message.entity), Some(PortsForm::Full));
         assert_eq!(
             PortsRequest::parse(&request().client, &message.text).unwrap(),
             request()
@@ -357,17 +357,17 @@ mod tests {
         );
         let key = format!("{}:{}{}", message.to, message.entity, "@client_example");
         assert_eq!(key, vectors.text(&["relayRequest", "legacy_key"]));
-        let form = Form::of(&message.entity).unwrap();
-        let asked = Asked::parse(form, &request.client, &message.text);
-        assert_eq!(asked, Ok(Asked::Bare(request.session)));
+        let form = PortsForm::of(&message.entity).unwrap();
+        let asked = RendezvousRequest::parse(form, &request.client, &message.text);
+        assert_eq!(asked, Ok(RendezvousRequest::Bare(request.session)));
         assert_eq!(asked.unwrap().logins(), Logins::NONE);
     }
 
     #[test]
     fn the_key_tells_the_form() {
         for (entity, want) in [
-            ("dev1.sshrvd", Some(Form::Bare)),
-            ("dev1.request_ports.sshrvd", Some(Form::Full)),
+            ("dev1.sshrvd", Some(PortsForm::Bare)),
+            ("dev1.request_ports.sshrvd", Some(PortsForm::Full)),
             ("x.dev1.request_ports.sshrvd", None),
             (".sshrvd", None),
             ("sshrvd", None),
@@ -375,7 +375,7 @@ mod tests {
             ("dev1.sshnp", None),
             ("dev1.xsshrvd", None),
         ] {
-            assert_eq!(Form::of(entity), want, "{entity}");
+            assert_eq!(PortsForm::of(entity), want, "{entity}");
         }
     }
 
@@ -390,7 +390,7 @@ mod tests {
             let text = request
                 .message(&"@r".parse().unwrap(), &"d".parse().unwrap())
                 .text;
-            let asked = Asked::parse(Form::Full, &request.client, &text).unwrap();
+            let asked = RendezvousRequest::parse(PortsForm::Full, &request.client, &text).unwrap();
             assert_eq!((asked.logins(), asked.session()), (logins, request.session));
         }
     }

@@ -67,11 +67,7 @@ pub fn line_entity(device: &DeviceName) -> String {
 
 /// The message with the key for the requests that follow it.
 pub fn private_key_message(key: &Secret<String>, to: &AtSign, device: &DeviceName) -> Message {
-    Message {
-        to: to.clone(),
-        entity: private_key_entity(device),
-        text: key.reveal().clone(),
-    }
+    Message::new(to, private_key_entity(device), key.reveal().clone())
 }
 
 impl ReverseRequest {
@@ -90,11 +86,7 @@ impl ReverseRequest {
 
     /// The message with that line.
     pub fn message(&self, to: &AtSign, device: &DeviceName) -> Message {
-        Message {
-            to: to.clone(),
-            entity: line_entity(device),
-            text: self.line(),
-        }
+        Message::new(to, line_entity(device), self.line())
     }
 
     /// Reads the line at the daemon.
@@ -150,22 +142,19 @@ impl ReverseRequest {
         if wire.direct {
             return Err(RequestError::Member("direct"));
         }
-        let key = Secret::new(wire.key);
+        let pem = Secret::new(wire.key);
         let request = Self {
             forward: wire.forward,
             host: wire.host,
             port: wire.port,
             user: wire.user,
             session: Some(wire.session.parse()?),
-        };
-        let request = request
-            .check()
-            .map_err(|BadLine(what)| RequestError::Member(what))?;
-        let key = sshkey::private_key(key.reveal());
-        Ok((
-            request,
-            key.map_err(|_| RequestError::Member("privateKey"))?,
-        ))
+        }
+        .check()
+        .map_err(|BadLine(what)| RequestError::Member(what))?;
+        let key =
+            sshkey::private_key(pem.reveal()).map_err(|_| RequestError::Member("privateKey"))?;
+        Ok((request, key))
     }
 }
 

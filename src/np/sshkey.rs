@@ -37,7 +37,7 @@ const KINDS: &[(&str, bool)] = &[
 
 /// Not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadKey {
+pub enum BadSshKey {
     /// Longer than keys are.
     #[error("the ssh key is too long")]
     TooLong,
@@ -64,29 +64,32 @@ impl PublicKeyLine {
     /// Checks a line. White space at its ends is dropped.
     ///
     /// # Errors
-    /// See [`BadKey`].
-    pub fn parse(text: &str) -> Result<Self, BadKey> {
+    /// See [`BadSshKey`].
+    pub fn parse(text: &str) -> Result<Self, BadSshKey> {
         let line = text.trim();
         if line.len() > MAX_PUBLIC_KEY {
-            return Err(BadKey::TooLong);
+            return Err(BadSshKey::TooLong);
         }
         // Unicode's own line ends too: not all readers agree on what ends a line.
         if line.contains(|c: char| c.is_control() || "\u{2028}\u{2029}".contains(c)) {
-            return Err(BadKey::NotOneLine);
+            return Err(BadSshKey::NotOneLine);
         }
         let mut words = line.split(' ');
         let (kind, body) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let is_known = KINDS.iter().any(|&(known, longer)| match longer {
-            true => kind.strip_prefix(known).is_some_and(is_plain_tail),
-            false => kind == known,
+        let is_known = KINDS.iter().any(|&(known, longer)| {
+            if longer {
+                kind.strip_prefix(known).is_some_and(is_plain_tail)
+            } else {
+                kind == known
+            }
         });
         if !is_known {
-            return Err(BadKey::Kind);
+            return Err(BadSshKey::Kind);
         }
-        let bytes = crypto::from_base64(body).map_err(|_| BadKey::Body)?;
+        let bytes = crypto::from_base64(body).map_err(|_| BadSshKey::Body)?;
         names_its_kind(&bytes, kind)
             .then(|| Self(line.to_owned()))
-            .ok_or(BadKey::Body)
+            .ok_or(BadSshKey::Body)
     }
 
     /// The line, without its LF.
@@ -96,11 +99,11 @@ impl PublicKeyLine {
 
     /// The message that asks a daemon to let it in.
     pub fn message(&self, to: &AtSign, device: &DeviceName) -> Message {
-        Message {
-            to: to.clone(),
-            entity: format!("sshpublickey.{device}.{NAMESPACE}"),
-            text: self.0.clone(),
-        }
+        Message::new(
+            to,
+            format!("sshpublickey.{device}.{NAMESPACE}"),
+            self.0.clone(),
+        )
     }
 }
 
@@ -117,9 +120,10 @@ fn is_plain_tail(tail: &str) -> bool {
 /// A key's body begins with the name of its type, length first. `rsa-sha2-…` names the signature, the key
 /// itself is `ssh-rsa`.
 fn names_its_kind(body: &[u8], kind: &str) -> bool {
-    let kind = match kind.starts_with("rsa-sha2-") {
-        true => "ssh-rsa",
-        false => kind,
+    let kind = if kind.starts_with("rsa-sha2-") {
+        "ssh-rsa"
+    } else {
+        kind
     };
     let Some((length, rest)) = body.split_at_checked(4) else {
         return false;
@@ -131,10 +135,10 @@ fn names_its_kind(body: &[u8], kind: &str) -> bool {
 /// Checks a private key and gives it line ends as ssh wants them.
 ///
 /// # Errors
-/// [`BadKey::TooLong`] or [`BadKey::Pem`].
-pub fn private_key(text: &str) -> Result<Secret<String>, BadKey> {
+/// [`BadSshKey::TooLong`] or [`BadSshKey::Pem`].
+pub fn private_key(text: &str) -> Result<Secret<String>, BadSshKey> {
     if text.len() > MAX_PRIVATE_KEY {
-        return Err(BadKey::TooLong);
+        return Err(BadSshKey::TooLong);
     }
     let mut lines = text.trim().lines();
     let label = lines
@@ -142,7 +146,7 @@ pub fn private_key(text: &str) -> Result<Secret<String>, BadKey> {
         .and_then(|line| line.strip_prefix("-----BEGIN "))
         .and_then(|line| line.strip_suffix("-----"))
         .filter(|label| is_label(label))
-        .ok_or(BadKey::Pem)?;
+        .ok_or(BadSshKey::Pem)?;
     let mut pem = zeroize::Zeroizing::new(String::with_capacity(text.len() + 1));
     *pem += &format!("-----BEGIN {label}-----\n");
     let mut filled = false;
@@ -150,21 +154,19 @@ pub fn private_key(text: &str) -> Result<Secret<String>, BadKey> {
         if line == format!("-----END {label}-----") {
             *pem += line;
             *pem += "\n";
-            let fits = filled && lines.next().is_none();
-            return match fits {
-                true => Ok(Secret::new(std::mem::take(&mut *pem))),
-                false => Err(BadKey::Pem),
-            };
+            let is_last = lines.next().is_none();
+            let whole = (filled && is_last).then(|| Secret::new(std::mem::take(&mut *pem)));
+            return whole.ok_or(BadSshKey::Pem);
         }
         let is_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
         if line.is_empty() || line.len() > MAX_PEM_LINE || !line.bytes().all(is_base64) {
-            return Err(BadKey::Pem);
+            return Err(BadSshKey::Pem);
         }
         filled = true;
         *pem += line;
         *pem += "\n";
     }
-    Err(BadKey::Pem)
+    Err(BadSshKey::Pem)
 }
 
 /// `OPENSSH PRIVATE KEY`, `RSA PRIVATE KEY`, `PRIVATE KEY`; what is under a pass phrase is of no use.
@@ -195,25 +197,25 @@ mod tests {
             (with("\n"), Ok(())),
             ("ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB".to_owned(), Ok(())),
             ("rsa-sha2-512 AAAAB3NzaC1yc2EAAAADAQAB".to_owned(), Ok(())),
-            (with(" x\nssh-ed25519 AAAA"), Err(BadKey::NotOneLine)),
-            (with(" x\rcommand"), Err(BadKey::NotOneLine)),
-            (with(" x\0"), Err(BadKey::NotOneLine)),
-            (with(" x\u{2028}y"), Err(BadKey::NotOneLine)),
-            (with(" x\u{85}y"), Err(BadKey::NotOneLine)),
-            (format!("command=\"id\" {ED25519}"), Err(BadKey::Kind)),
+            (with(" x\nssh-ed25519 AAAA"), Err(BadSshKey::NotOneLine)),
+            (with(" x\rcommand"), Err(BadSshKey::NotOneLine)),
+            (with(" x\0"), Err(BadSshKey::NotOneLine)),
+            (with(" x\u{2028}y"), Err(BadSshKey::NotOneLine)),
+            (with(" x\u{85}y"), Err(BadSshKey::NotOneLine)),
+            (format!("command=\"id\" {ED25519}"), Err(BadSshKey::Kind)),
             (format!("  {ED25519}"), Ok(())),
-            ("ssh-dss AAAAB3NzaC1kc3M=".to_owned(), Err(BadKey::Kind)),
-            ("ecdsa-sha2-nistp AAAA".to_owned(), Err(BadKey::Kind)),
-            ("ssh-ed25519x AAAA".to_owned(), Err(BadKey::Kind)),
-            (String::new(), Err(BadKey::Kind)),
-            ("ssh-ed25519".to_owned(), Err(BadKey::Body)),
-            ("ssh-ed25519 AAAA".to_owned(), Err(BadKey::Body)),
-            (ED25519.replace("C3Nz", "C3N?"), Err(BadKey::Body)),
+            ("ssh-dss AAAAB3NzaC1kc3M=".to_owned(), Err(BadSshKey::Kind)),
+            ("ecdsa-sha2-nistp AAAA".to_owned(), Err(BadSshKey::Kind)),
+            ("ssh-ed25519x AAAA".to_owned(), Err(BadSshKey::Kind)),
+            (String::new(), Err(BadSshKey::Kind)),
+            ("ssh-ed25519".to_owned(), Err(BadSshKey::Body)),
+            ("ssh-ed25519 AAAA".to_owned(), Err(BadSshKey::Body)),
+            (ED25519.replace("C3Nz", "C3N?"), Err(BadSshKey::Body)),
             (
                 ED25519.replace("ssh-ed25519 ", "ssh-rsa "),
-                Err(BadKey::Body),
+                Err(BadSshKey::Body),
             ),
-            (with(&" x".repeat(MAX_PUBLIC_KEY)), Err(BadKey::TooLong)),
+            (with(&" x".repeat(MAX_PUBLIC_KEY)), Err(BadSshKey::TooLong)),
         ] {
             assert_eq!(PublicKeyLine::parse(&line).map(drop), want, "{line:?}");
         }
@@ -252,7 +254,7 @@ mod tests {
         let windows = whole.replace('\n', "\r\n");
         assert_eq!(private_key(&windows).unwrap().reveal(), &whole);
         let long = whole.replace("AAAA", &"AAAA\n".repeat(MAX_PRIVATE_KEY / 5));
-        assert_eq!(private_key(&long).map(drop), Err(BadKey::TooLong));
+        assert_eq!(private_key(&long).map(drop), Err(BadSshKey::TooLong));
     }
 
     proptest::proptest! {

@@ -127,8 +127,8 @@ impl SessionKeys {
 }
 
 fn decode<const N: usize>(text: &str) -> Result<Zeroizing<[u8; N]>, BadKeys> {
-    let bytes = Zeroizing::new(STANDARD.decode(text).map_err(|_| BadKeys)?);
-    let bytes = bytes.as_slice().try_into().map_err(|_| BadKeys)?;
+    let decoded = Zeroizing::new(STANDARD.decode(text).map_err(|_| BadKeys)?);
+    let bytes = decoded.as_slice().try_into().map_err(|_| BadKeys)?;
     Ok(Zeroizing::new(bytes))
 }
 

@@ -6,7 +6,6 @@
 //! ```
 
 use std::{
-    cell::RefCell,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -16,7 +15,8 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::{
     cipher::Cipher,
-    drive::{Broken, Pump, TURNS, give_way},
+    drive::{Pump, PumpError, TURNS, closed, give_way},
+    pool::Pool,
 };
 
 /// Moves bytes from `from` to `to`, then closes `to`.
@@ -48,13 +48,14 @@ impl<R, W> Copy<R, W> {
         if let Some(cipher) = &mut cipher {
             cipher.apply(&mut early);
         }
-        let phase = match early.is_empty() {
-            true => Phase::Read,
-            false => Phase::Write {
+        let phase = if early.is_empty() {
+            Phase::Read
+        } else {
+            Phase::Write {
                 end: early.len(),
                 bytes: early,
                 at: 0,
-            },
+            }
         };
         Self {
             from,
@@ -68,11 +69,11 @@ impl<R, W> Copy<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Phase, Broken>> {
-        let mut bytes = pool::take();
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Phase, PumpError>> {
+        let mut bytes = take_buffer();
         match Pin::new(&mut self.from).poll_read(cx, &mut bytes) {
             Poll::Ready(Ok(0)) => {
-                pool::give(bytes);
+                give_buffer(bytes);
                 Poll::Ready(Ok(Phase::Close))
             }
             Poll::Ready(Ok(got)) => {
@@ -86,13 +87,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
                 }))
             }
             Poll::Ready(Err(error)) => {
-                pool::give(bytes);
-                Poll::Ready(Err(Broken::Read(error)))
+                give_buffer(bytes);
+                Poll::Ready(Err(PumpError::Read(error)))
             }
             Poll::Pending => {
-                pool::give(bytes);
+                give_buffer(bytes);
                 if self.unflushed {
-                    ready!(Pin::new(&mut self.to).poll_flush(cx)).map_err(Broken::Write)?;
+                    ready!(Pin::new(&mut self.to).poll_flush(cx)).map_err(PumpError::Write)?;
                     self.unflushed = false;
                 }
                 Poll::Pending
@@ -102,31 +103,27 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Copy<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         for _ in 0..TURNS {
             match &mut self.phase {
                 Phase::Read => self.phase = ready!(self.poll_fill(cx))?,
                 Phase::Write { bytes, at, end } => {
                     let written = Pin::new(&mut self.to).poll_write(cx, &bytes[*at..*end]);
-                    let wrote = ready!(written).map_err(Broken::Write)?;
+                    let wrote = ready!(written).map_err(PumpError::Write)?;
                     if wrote == 0 {
                         let error = io::Error::from(io::ErrorKind::WriteZero);
-                        return Poll::Ready(Err(Broken::Write(error)));
+                        return Poll::Ready(Err(PumpError::Write(error)));
                     }
                     *at += wrote;
                     self.given += wrote as u64;
                     self.unflushed = true;
                     if at == end {
-                        pool::give(std::mem::take(bytes));
+                        give_buffer(std::mem::take(bytes));
                         self.phase = Phase::Read;
                     }
                 }
                 Phase::Close => {
-                    match ready!(Pin::new(&mut self.to).poll_close(cx)) {
-                        // It has gone by itself; what it had to say is the other direction's matter.
-                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                        outcome => outcome.map_err(Broken::Write)?,
-                    }
+                    closed(ready!(Pin::new(&mut self.to).poll_close(cx)))?;
                     self.phase = Phase::Ended;
                 }
                 Phase::Ended => return Poll::Ready(Ok(())),
@@ -140,30 +137,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump for Copy<R, W> {
     }
 }
 
-/// Buffers between two uses. Each thread keeps a few; a session that waits holds none. They keep their length and
-/// what was last in them: to clear 64 KiB for each keystroke would cost more than to carry it.
-mod pool {
-    use super::{CHUNK, KEPT, RefCell};
+thread_local! {
+    static BUFFERS: Pool<Vec<u8>> = const { Pool::new(KEPT) };
+}
 
-    thread_local! {
-        static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    }
+fn take_buffer() -> Vec<u8> {
+    BUFFERS.with(Pool::take).unwrap_or_else(|| vec![0; CHUNK])
+}
 
-    pub(super) fn take() -> Vec<u8> {
-        BUFFERS
-            .with(|kept| kept.borrow_mut().pop())
-            .unwrap_or_else(|| vec![0; CHUNK])
-    }
-
-    pub(super) fn give(buffer: Vec<u8>) {
-        if buffer.len() == CHUNK {
-            BUFFERS.with(|kept| {
-                let mut kept = kept.borrow_mut();
-                if kept.len() < KEPT {
-                    kept.push(buffer);
-                }
-            });
-        }
+/// Buffers keep their length and what was last in them: to clear 64 KiB for each keystroke would cost more than to carry
+/// it.
+fn give_buffer(buffer: Vec<u8>) {
+    if buffer.len() == CHUNK {
+        BUFFERS.with(|idle| idle.give(buffer));
     }
 }
 
@@ -202,7 +188,7 @@ mod tests {
     #[test]
     fn a_short_read_clears_no_buffer_and_what_is_behind_it_never_goes_out() {
         // So that the pool of this thread holds a buffer with something in it.
-        pool::give(vec![0xaa; CHUNK]);
+        give_buffer(vec![0xaa; CHUNK]);
         let keys = Keys {
             left: 100,
             cleared: 0,

@@ -10,26 +10,33 @@ use std::{
 
 use async_io::Timer;
 
-use super::join::Carried;
+/// Bytes moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// From `a` to `b`; from the local stream to the remote one.
+    pub up: u64,
+    /// The other way.
+    pub down: u64,
+}
 
 /// One direction: bytes from a source to a sink, and the source's end passed on to the sink.
 pub(super) trait Pump {
     /// Ready once the sink has been told the end, or when something broke.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>>;
     /// Bytes the sink has accepted.
     fn given(&self) -> u64;
 }
 
 /// Which end of a direction failed.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum PumpError {
     Read(io::Error),
     Write(io::Error),
 }
 
 /// Why two joined streams ended badly.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct JoinFailure {
     pub(super) error: io::Error,
     /// Bytes may be missing at either end: neither must take this for a regular end.
     pub(super) abrupt: bool,
@@ -44,12 +51,24 @@ pub(super) fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
     Poll::Pending
 }
 
+/// A sink was told the end.
+pub(super) fn closed(outcome: io::Result<()>) -> Result<(), PumpError> {
+    match outcome {
+        // It has gone by itself; what it had to say is the other direction's matter.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        outcome => outcome.map_err(PumpError::Write),
+    }
+}
+
 /// Runs both directions.
 ///
 /// A source that fails ends everything at once. A sink that fails ends its own direction, because the
 /// same peer may have said something before it went (a server that refuses an upload and closes):
 /// that still gets [`LAST_WORDS`] to arrive.
-pub(super) async fn drive<U: Pump, D: Pump>(up: &mut U, down: &mut D) -> Result<Carried, Failure> {
+pub(super) async fn drive<U: Pump, D: Pump>(
+    up: &mut U,
+    down: &mut D,
+) -> Result<Carried, JoinFailure> {
     let mut course = Course::default();
     poll_fn(|cx| course.poll(up, down, cx)).await?;
     Ok(Carried {
@@ -71,7 +90,7 @@ impl Course {
         up: &mut dyn Pump,
         down: &mut dyn Pump,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
+    ) -> Poll<Result<(), JoinFailure>> {
         let pumps: [&mut dyn Pump; 2] = [&mut *up, &mut *down];
         for (at, pump) in pumps.into_iter().enumerate() {
             if self.over[at] {
@@ -80,13 +99,13 @@ impl Course {
             match pump.poll(cx) {
                 Poll::Pending => continue,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(Broken::Write(error))) => {
+                Poll::Ready(Err(PumpError::Write(error))) => {
                     self.broken
                         .get_or_insert_with(|| (error, Timer::after(LAST_WORDS)));
                 }
-                Poll::Ready(Err(Broken::Read(error))) => {
+                Poll::Ready(Err(PumpError::Read(error))) => {
                     let abrupt = true;
-                    return Poll::Ready(Err(Failure { error, abrupt }));
+                    return Poll::Ready(Err(JoinFailure { error, abrupt }));
                 }
             }
             self.over[at] = true;
@@ -94,7 +113,7 @@ impl Course {
         if self.over == [true, true] {
             return Poll::Ready(match self.broken.take() {
                 None => Ok(()),
-                Some((error, _)) => Err(Failure {
+                Some((error, _)) => Err(JoinFailure {
                     error,
                     abrupt: false,
                 }),
@@ -103,7 +122,7 @@ impl Course {
         self.poll_last_words(cx).map(Err)
     }
 
-    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<JoinFailure> {
         let Some((error, mut timer)) = self.broken.take() else {
             return Poll::Pending;
         };
@@ -111,7 +130,7 @@ impl Course {
             self.broken = Some((error, timer));
             return Poll::Pending;
         }
-        Poll::Ready(Failure {
+        Poll::Ready(JoinFailure {
             error,
             abrupt: true,
         })

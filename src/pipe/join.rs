@@ -14,20 +14,11 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::{
     copy::Copy,
-    drive::{Failure, drive},
+    drive::{JoinFailure, drive},
     relay::{Relay, Socket},
 };
 
-pub use super::{cipher::Ciphers, half::HalfClose};
-
-/// Bytes moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
-    /// From `a` to `b`; from the local stream to the remote one.
-    pub up: u64,
-    /// The other way.
-    pub down: u64,
-}
+pub use super::{cipher::Ciphers, drive::Carried, half::HalfClose};
 
 /// Joins two sockets as they are; `splice(2)` where the kernel offers it. `early_*` came in behind each one's first line
 /// and is delivered to the other first.
@@ -49,7 +40,7 @@ pub async fn splice(
 
 /// One of two sockets to be joined.
 #[derive(Debug)]
-pub struct Part<R> {
+pub struct Leg<R> {
     /// The socket.
     pub socket: TcpStream,
     /// What came behind its first line.
@@ -62,7 +53,7 @@ pub struct Part<R> {
 ///
 /// # Errors
 /// As [`splice`].
-pub async fn join_parts<R>(a: Part<R>, b: Part<R>) -> io::Result<Carried>
+pub async fn join_legs<R>(a: Leg<R>, b: Leg<R>) -> io::Result<Carried>
 where
     R: AsyncRead + Unpin + Send,
 {
@@ -110,7 +101,7 @@ pub fn reset<S: AsFd>(socket: &S) {
 }
 
 /// Nobody may go on with a socket that a failed session has used.
-fn close<S: AsFd>(outcome: Result<Carried, Failure>, sockets: &[&S]) -> io::Result<Carried> {
+fn close<S: AsFd>(outcome: Result<Carried, JoinFailure>, sockets: &[&S]) -> io::Result<Carried> {
     outcome.map_err(|failure| {
         for socket in sockets {
             if failure.abrupt {

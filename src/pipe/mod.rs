@@ -9,4 +9,5 @@ pub mod join;
 mod copy;
 mod drive;
 mod half;
+mod pool;
 mod relay;

@@ -8,7 +8,6 @@
 //! Where the kernel refuses (no pipes left, a filter on system calls) the rest is copied.
 
 use std::{
-    cell::RefCell,
     io,
     net::{Shutdown, TcpStream},
     os::fd::OwnedFd,
@@ -25,8 +24,9 @@ use rustix::{
 
 use super::{
     copy::Copy,
-    drive::{Broken, Pump, TURNS, give_way},
+    drive::{Pump, PumpError, TURNS, closed, give_way},
     half::HalfClose,
+    pool::Pool,
 };
 
 /// A socket registered with the reactor.
@@ -62,14 +62,14 @@ impl<'a> Relay<'a> {
 }
 
 impl Pump for Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         if let Self::Splice(splice) = self {
             match ready!(splice.poll(cx)) {
                 Ok(()) => return Poll::Ready(Ok(())),
-                Err(Stop::Broken(broken)) => return Poll::Ready(Err(broken)),
-                Err(Stop::Refused(why)) => {
+                Err(SpliceError::Failed(broken)) => return Poll::Ready(Err(broken)),
+                Err(SpliceError::Refused(why)) => {
                     log::debug!("splice=refused reason={why} fallback=copy");
-                    let (copy, given) = splice.give_up().map_err(Broken::Read)?;
+                    let (copy, given) = splice.give_up().map_err(PumpError::Read)?;
                     *self = Self::Copy(Box::new(copy), given);
                 }
             }
@@ -100,14 +100,14 @@ pub(super) struct Splice<'a> {
 }
 
 /// Why splicing stops before the end.
-enum Stop {
-    Broken(Broken),
+enum SpliceError {
+    Failed(PumpError),
     /// The kernel does not splice here; nothing is lost.
     Refused(Errno),
 }
 
 impl<'a> Splice<'a> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
         for _ in 0..TURNS {
             if self.early.1 < self.early.0.len() {
                 ready!(self.poll_early(cx))?;
@@ -117,21 +117,17 @@ impl<'a> Splice<'a> {
                 ready!(self.poll_fill(cx))?;
             } else {
                 let shut = self.to.get_ref().shutdown(Shutdown::Write);
-                return Poll::Ready(match shut {
-                    // It has gone by itself; what it had to say is the other direction's matter.
-                    Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-                    outcome => outcome.map_err(|error| Stop::Broken(Broken::Write(error))),
-                });
+                return Poll::Ready(closed(shut).map_err(SpliceError::Failed));
             }
         }
         give_way(cx)
     }
 
-    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
         let (bytes, at) = &mut self.early;
         let mut to = self.to;
         let wrote = ready!(Pin::new(&mut to).poll_write(cx, &bytes[*at..]))
-            .map_err(|error| Stop::Broken(Broken::Write(error)))?;
+            .map_err(|error| SpliceError::Failed(PumpError::Write(error)))?;
         *at += wrote;
         self.given += wrote as u64;
         if *at == bytes.len() {
@@ -140,13 +136,13 @@ impl<'a> Splice<'a> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        let pipe = pool::take().map_err(Stop::Refused)?;
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
+        let pipe = take_pipe().map_err(SpliceError::Refused)?;
         loop {
             match splice(self.from, None, &pipe.write, None, MOST, FLAGS) {
                 Ok(0) => {
                     self.ended = true;
-                    pool::give(pipe);
+                    give_pipe(pipe);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(got) => {
@@ -157,20 +153,24 @@ impl<'a> Splice<'a> {
                 Err(Errno::AGAIN) => match self.from.poll_readable(cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(Stop::Broken(Broken::Read(error))));
+                        return Poll::Ready(Err(SpliceError::Failed(PumpError::Read(error))));
                     }
                     Poll::Pending => {
-                        pool::give(pipe);
+                        give_pipe(pipe);
                         return Poll::Pending;
                     }
                 },
-                Err(errno) if refusal(errno) => return Poll::Ready(Err(Stop::Refused(errno))),
-                Err(errno) => return Poll::Ready(Err(Stop::Broken(Broken::Read(errno.into())))),
+                Err(errno) if refusal(errno) => {
+                    return Poll::Ready(Err(SpliceError::Refused(errno)));
+                }
+                Err(errno) => {
+                    return Poll::Ready(Err(SpliceError::Failed(PumpError::Read(errno.into()))));
+                }
             }
         }
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
         while let Some((pipe, left)) = &mut self.filled {
             match splice(&pipe.read, None, self.to, None, *left, FLAGS) {
                 Ok(sent) => {
@@ -179,14 +179,18 @@ impl<'a> Splice<'a> {
                     if *left == 0
                         && let Some((pipe, _)) = self.filled.take()
                     {
-                        pool::give(pipe);
+                        give_pipe(pipe);
                     }
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => ready!(self.to.poll_writable(cx))
-                    .map_err(|error| Stop::Broken(Broken::Write(error)))?,
-                Err(errno) if refusal(errno) => return Poll::Ready(Err(Stop::Refused(errno))),
-                Err(errno) => return Poll::Ready(Err(Stop::Broken(Broken::Write(errno.into())))),
+                    .map_err(|error| SpliceError::Failed(PumpError::Write(error)))?,
+                Err(errno) if refusal(errno) => {
+                    return Poll::Ready(Err(SpliceError::Refused(errno)));
+                }
+                Err(errno) => {
+                    return Poll::Ready(Err(SpliceError::Failed(PumpError::Write(errno.into()))));
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -224,32 +228,23 @@ struct Pipe {
     write: OwnedFd,
 }
 
-/// Empty pipes between two uses. Each thread keeps a few.
-mod pool {
-    use super::{Errno, KEPT, MOST, Pipe, PipeFlags, RefCell, fcntl_setpipe_size, pipe_with};
+thread_local! {
+    /// Empty ones.
+    static PIPES: Pool<Pipe> = const { Pool::new(KEPT) };
+}
 
-    thread_local! {
-        static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+fn take_pipe() -> Result<Pipe, Errno> {
+    if let Some(pipe) = PIPES.with(Pool::take) {
+        return Ok(pipe);
     }
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // Above the system's quota the size stays at 64 KiB, which works as well.
+    let _ = fcntl_setpipe_size(&write, MOST);
+    Ok(Pipe { read, write })
+}
 
-    pub(super) fn take() -> Result<Pipe, Errno> {
-        if let Some(pipe) = PIPES.with(|kept| kept.borrow_mut().pop()) {
-            return Ok(pipe);
-        }
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Above the system's quota the size stays at 64 KiB, which works as well.
-        let _ = fcntl_setpipe_size(&write, MOST);
-        Ok(Pipe { read, write })
-    }
-
-    pub(super) fn give(pipe: Pipe) {
-        PIPES.with(|kept| {
-            let mut kept = kept.borrow_mut();
-            if kept.len() < KEPT {
-                kept.push(pipe);
-            }
-        });
-    }
+fn give_pipe(pipe: Pipe) {
+    PIPES.with(|idle| idle.give(pipe));
 }
 
 /// One filling, and the size of pipe asked for.

@@ -23,10 +23,11 @@ use crate::{
         AtSign, Verb,
         client::{AtError, Client},
         fault::Code,
-        verb::{Config, List},
+        verb::{AccessList, Config},
     },
-    cli::{self, Console, Failure, with_account},
+    cli::{Console, Failure, Outcome, with_account},
     sys::{log, process},
+    text::json::array,
 };
 
 mod clear;
@@ -64,12 +65,12 @@ with_account! {
 }
 
 /// What a word does: to which list, and whether it adds.
-const WORDS: [(&str, Option<(List, bool)>); 6] = [
+const WORDS: [(&str, Option<(AccessList, bool)>); 6] = [
     ("show", None),
-    ("allow", Some((List::Allow, true))),
-    ("disallow", Some((List::Allow, false))),
-    ("block", Some((List::Block, true))),
-    ("unblock", Some((List::Block, false))),
+    ("allow", Some((AccessList::Allow, true))),
+    ("disallow", Some((AccessList::Allow, false))),
+    ("block", Some((AccessList::Block, true))),
+    ("unblock", Some((AccessList::Block, false))),
     (CLEAR, None),
 ];
 const CLEAR: &str = "clear";
@@ -89,28 +90,30 @@ pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
 async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let change = change(&args)?;
     let who: AtSign = args.atsign.parse()?;
-    let (network, keys) = args.account().open(console, Some(who.as_str()))?;
+    let (network, keys) = args.account().load(console, Some(who.as_str()))?;
     let mut progress = console.progress(args.quiet);
     let at = Client::login(&network, keys).await?;
     progress.done(format_args!("logged in as {who}"));
 
     let mut doomed = clears(&args)?;
     if let Some((list, adds, others)) = change {
-        if (list, adds) == (List::Block, true) {
+        if (list, adds) == (AccessList::Block, true) {
             doomed = Some(others.clone());
         }
         let before = names(&at, list).await?;
         let news = changes(&before, &others, adds);
-        let command = match adds {
-            true => Config::Add(list, others),
-            false => Config::Remove(list, others),
+        let command = if adds {
+            Config::Add(list, others)
+        } else {
+            Config::Remove(list, others)
         };
         at.run(&Verb::Config(command)).await.map_err(refused)?;
-        progress.done(match news {
-            true => "the list is changed",
-            false => "no change: the list was like that already",
+        progress.done(if news {
+            "the list is changed"
+        } else {
+            "no change: the list was like that already"
         });
-        if (list, adds) == (List::Allow, true) && before.is_empty() {
+        if (list, adds) == (AccessList::Allow, true) && before.is_empty() {
             progress.note("from now on nobody else is let in; a rendezvous has to be, too");
         }
     }
@@ -118,12 +121,15 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         Some(senders) => Some(clear::clear(&at, &senders).await?),
         None => None,
     };
-    let allowed = match names(&at, List::Allow).await {
+    let allowed = match names(&at, AccessList::Allow).await {
         Err(failure) if failure.message == NO_ALLOW_LIST => None,
         names => Some(names?),
     };
-    let blocked = names(&at, List::Block).await?;
-    tell(&args, &who, (allowed.as_deref(), &blocked), removed);
+    let blocked = names(&at, AccessList::Block).await?;
+    console.tell(
+        args.json,
+        outcome(&args, &who, (allowed.as_deref(), &blocked), removed),
+    );
     Ok(())
 }
 
@@ -137,10 +143,10 @@ fn clears(args: &Args) -> Result<Option<Vec<AtSign>>, Failure> {
 }
 
 /// To which list these are added, or taken from it.
-type Change = (List, bool, Vec<AtSign>);
+type ListChange = (AccessList, bool, Vec<AtSign>);
 
 /// What the words ask for.
-fn change(args: &Args) -> Result<Option<Change>, Failure> {
+fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
     let found = WORDS.iter().find(|row| row.0 == args.word);
     let (word, change) = found.ok_or_else(|| {
         let words: Vec<_> = WORDS.iter().map(|row| row.0).collect();
@@ -162,7 +168,7 @@ fn change(args: &Args) -> Result<Option<Change>, Failure> {
         (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
         (Some(_), true) => Err(Failure::misuse(format!("{word} whom?"))
             .hint(format!("noports access {word} {} @somebody", args.atsign))),
-        (Some((List::Block, true)), false) if others.contains(&args.atsign.parse()?) => {
+        (Some((AccessList::Block, true)), false) if others.contains(&args.atsign.parse()?) => {
             Err(Failure::misuse(format!(
                 "{} cannot block itself: its atServer always lets its own programs in",
                 args.atsign
@@ -179,11 +185,11 @@ fn changes(before: &[String], others: &[AtSign], adds: bool) -> bool {
 }
 
 /// The names in a list.
-async fn names(at: &Client, list: List) -> Result<Vec<String>, Failure> {
+async fn names(at: &Client, list: AccessList) -> Result<Vec<String>, Failure> {
     let answer = at.run(&Verb::Config(Config::Show(list))).await;
     let answer = answer.map_err(|error| match list {
-        List::Allow => refused(error),
-        List::Block => error.into(),
+        AccessList::Allow => refused(error),
+        AccessList::Block => error.into(),
     })?;
     match answer.trim() {
         "null" | "" => Ok(Vec::new()),
@@ -207,46 +213,38 @@ fn refused(error: AtError) -> Failure {
     }
 }
 
-#[derive(miniserde::Serialize)]
-struct Line<'a> {
-    event: &'static str,
-    atsign: &'a str,
-    allow: Option<&'a [String]>,
-    block: &'a [String],
-    removed: Option<usize>,
-}
-
 /// The lists, and how many notifications were removed.
-fn tell(
+fn outcome(
     args: &Args,
     who: &AtSign,
     (allowed, blocked): (Option<&[String]>, &[String]),
     removed: Option<usize>,
-) {
-    if args.json {
-        cli::print_out(&json::to_string(&Line {
-            event: "access",
-            atsign: who.as_str(),
-            allow: allowed,
-            block: blocked,
-            removed,
-        }));
-        return;
-    }
+) -> Outcome {
+    let list = |names: &[String]| array(names.iter().map(String::as_str));
+    let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".to_owned());
+    let mut words = Vec::new();
     if args.word != CLEAR {
-        for line in lines(allowed, blocked) {
-            cli::print_out(&line);
-        }
+        words.extend(lines(allowed, blocked));
     }
-    if let Some(removed) = removed {
-        cli::print_out(&format!("removed  {removed}"));
-    }
+    words.extend(removed.map(|removed| format!("removed  {removed}")));
+    Outcome::new("access")
+        .with("atsign", who.as_str())
+        .raw("allow", or_null(allowed.map(list)))
+        .raw("block", list(blocked))
+        .raw(
+            "removed",
+            or_null(removed.map(|removed| removed.to_string())),
+        )
+        .plain(words.join("\n"))
 }
 
 fn lines(allowed: Option<&[String]>, blocked: &[String]) -> [String; 2] {
-    let or = |names: &[String], nobody: &str| match names.is_empty() {
-        true => nobody.to_owned(),
-        false => names.join(" "),
+    let or = |names: &[String], nobody: &str| {
+        if names.is_empty() {
+            nobody.to_owned()
+        } else {
+            names.join(" ")
+        }
     };
     [
         format!(
@@ -263,7 +261,7 @@ fn lines(allowed: Option<&[String]>, blocked: &[String]) -> [String; 2] {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::program::access::*;
+    use crate::{cli::exit, program::access::*};
 
     #[test]
     fn words_become_commands_or_are_refused_by_name() {
@@ -296,7 +294,7 @@ mod tests {
                 (Ok(got), Ok(want)) => assert_eq!(got, want, "{words}"),
                 (Err(failure), Err(want)) => {
                     assert!(failure.message.contains(want), "{words}: {failure}");
-                    assert_eq!(failure.code, cli::exit::MISUSE, "{words}");
+                    assert_eq!(failure.code, exit::MISUSE, "{words}");
                 }
                 (got, want) => panic!("{words}: {got:?} instead of {want:?}"),
             }

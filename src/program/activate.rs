@@ -34,7 +34,9 @@ use crate::{
         keyfile::AtKeys,
         verb::Detail,
     },
-    cli::{self, Console, Draft, Failure, Outcome, Phrases, Progress, exit, refuse_overwriting},
+    cli::{
+        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, refuse_overwriting,
+    },
     secret::Secret,
     sys::{log, process},
 };
@@ -147,9 +149,9 @@ pub async fn activate(
     secret: impl FnOnce() -> Result<Secret<String>, Failure>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
-    let mut link = Link::open(network, who).await?;
+    let mut link = Link::connect(network, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
-    let draft = Draft::of(file).under(phrases);
+    let draft = DraftKeyFile::of(file).under(phrases);
     let keys = match draft.read(who)? {
         Some(keys) => {
             refuse_overwriting(file)?;
@@ -184,7 +186,7 @@ pub async fn activate(
 /// Another run died. Either the server knows these keys already, or it still takes the secret.
 async fn resume(
     network: &Network,
-    draft: &Draft,
+    draft: &DraftKeyFile,
     keys: AtKeys,
     link: &mut Link,
     secret: impl FnOnce() -> Result<Secret<String>, Failure>,
@@ -272,7 +274,7 @@ async fn mint(who: &AtSign, progress: &mut Progress) -> Result<AtKeys, Failure> 
 }
 
 /// Tells the server the public half. Returns the keys as the draft has them by then.
-async fn register(link: &mut Link, draft: &Draft, keys: AtKeys) -> Result<AtKeys, Failure> {
+async fn register(link: &mut Link, draft: &DraftKeyFile, keys: AtKeys) -> Result<AtKeys, Failure> {
     match link.ask(&enrolment::first_request(&keys)?).await {
         Ok(answer) => {
             let keys = AtKeys {

@@ -11,7 +11,7 @@
 //! itself, `Enrollment ID: …`, `Approved …`, the columns of `list`. A decision for which nothing fits is no failure.
 //!
 //! `--arx` and `--drx` are patterns that any part of a name may fit, as in the original. It grants by them whatever
-//! is asked for, and says nothing; here `*` and `__manage`, which reach all of the atSign, are granted to the one
+//! is meaning for, and says nothing; here `*` and `__manage`, which reach all of the atSign, are granted to the one
 //! request that is named by its id (`-i`), never by a pattern.
 //! Exit codes are those of our programs, but for `status`, which has its own.
 //!
@@ -22,127 +22,26 @@ use std::process::ExitCode;
 use super::{activate, enroll, keys};
 use crate::cli::{
     self, Console, Failure, Given,
-    classic::{COMMON, Row, To, Translated, read, unknown},
+    classic::{COMMON, Translated, read, unknown},
     exit,
 };
 
+use commands::{ATSIGN, COMMANDS, ClassicCommand, ID, OUT, SHARED, help, overview};
+
+mod commands;
 mod interactive;
 mod status;
 
-const SHARED: &[Row] = &[
-    (&["atsign"], b'a', To::Value(ATSIGN)),
-    (&["root-server", "rootServer"], b'r', To::Value("--root")),
-    (&["keys"], b'k', To::Value("--keys")),
-    (&["passPhrase", "pass-phrase"], b'P', To::Phrase),
-    (&["help"], b'h', To::Switch("--help")),
-    (&["debug"], 0, To::Switch("--verbose")),
-    (&["mca"], 0, To::IgnoredValue),
-    (&["registrarUrl"], b'g', To::IgnoredValue),
-    (&["cramkey", "license-key"], b'c', To::IgnoredValue),
-    (&["hashingAlgoType"], 0, To::IgnoredValue),
-    (&["posture"], 0, To::IgnoredValue),
-    (&["max-retries"], 0, To::IgnoredValue),
-];
-const ONBOARD: &[Row] = &[
-    (&["cramkey", "license-key"], b'c', To::Secret),
-    (&["yes"], b'y', To::Given),
-    (&["allow-bad-registrar-certs"], 0, To::Given),
-];
-const OTP: &[Row] = &[(&["expiry"], b'e', To::Value("--ttl"))];
-const SPP: &[Row] = &[
-    (&["spp"], b's', To::Secret),
-    (&["expiry"], b'e', To::Value("--ttl")),
-];
-const ENROLL: &[Row] = &[
-    (&["passcode"], b's', To::Secret),
-    (&["app"], b'p', To::Value("--app")),
-    (&["device"], b'd', To::Value("--device")),
-    (&["namespaces"], b'n', To::Value("--namespaces")),
-    (&["expiry"], b'e', To::Value("--life")),
-    (&["key-exchange"], 0, To::IgnoredValue),
-];
-const LIST: &[Row] = &[
-    (&["enrollmentStatus"], b's', To::Value("--status")),
-    (&["arx"], b'A', To::Value("--app-pattern")),
-    (&["drx"], b'D', To::Value("--device-pattern")),
-];
-const DECIDE: &[Row] = &[
-    (&["enrollmentId"], b'i', To::Value(ID)),
-    (&["arx"], b'A', To::Value("--app-pattern")),
-    (&["drx"], b'D', To::Value("--device-pattern")),
-    (&["limit"], b'L', To::Value("--limit")),
-    (&["approve-existing"], 0, To::Switch("--existing")),
-];
-const DECRYPT: &[Row] = &[(&["target-keys"], b't', To::Value(OUT))];
-/// In messages.
+/// What its messages call it.
 const NAME: &str = "at_activate";
-/// Stand for words of ours that are no options.
-const ATSIGN: &str = "@";
-const ID: &str = "id";
-/// Its value gets the suffix of key files.
-const OUT: &str = "--out";
-
-/// One classic command.
-#[derive(Debug)]
-struct Command {
-    name: &'static str,
-    /// For the overview.
-    about: &'static str,
-    /// Options beside those that all have.
-    own: &'static [Row],
-    /// Our words in front of the options, and behind them.
-    front: &'static [&'static str],
-    behind: &'static [&'static str],
-}
-
-const fn command(
-    name: &'static str,
-    about: &'static str,
-    own: &'static [Row],
-    front: &'static [&'static str],
-) -> Command {
-    Command {
-        name,
-        about,
-        own,
-        front,
-        behind: &[],
-    }
-}
-
-#[rustfmt::skip]
-const COMMANDS: &[Command] = &[
-    command("status", "how far an atSign is; the exit code tells, 0 to 4", &[], &["status"]),
-    command("onboard", "make the first keys of an atSign", ONBOARD, &["activate"]),
-    command("otp", "make a code for one request", OTP, &["enroll", "otp"]),
-    command("spp", "set a code for many requests", SPP, &["enroll", "spp"]),
-    // The original waits without end; a request lives for two days.
-    Command {
-        behind: &["--timeout", "172800"],
-        ..command("enroll", "ask for keys of its own for this device", ENROLL, &["enroll"])
-    },
-    command("interactive", "take commands from stdin, until exit, quit or its end", &[], &[]),
-    command("list", "show enrolments", LIST, &["enroll", "list"]),
-    command("fetch", "show one enrolment", DECIDE, &["enroll", "list"]),
-    Command {
-        behind: &["--yes"],
-        ..command("approve", "grant requests that wait", DECIDE, &["enroll", "approve"])
-    },
-    command("auto", "wait for requests, and approve those that fit", DECIDE, &["enroll", "auto"]),
-    command("deny", "refuse requests that wait", DECIDE, &["enroll", "deny"]),
-    command("revoke", "take enrolments back", DECIDE, &["enroll", "revoke"]),
-    command("unrevoke", "give them back", DECIDE, &["enroll", "unrevoke"]),
-    command("delete", "forget a denied or revoked one", DECIDE, &["enroll", "delete"]),
-    command("decrypt", "copy a key file without its pass phrase", DECRYPT, &["keys", "unprotect"]),
-];
 
 /// What a command line asks for.
 #[derive(Debug)]
-enum Asked {
+enum CommandMeaning {
     /// Our words, and the secrets.
     Run(Vec<String>, Given),
     /// All commands, or one.
-    Help(Option<&'static Command>),
+    Help(Option<&'static ClassicCommand>),
     Version,
     /// Commands from stdin, each with these words in front; whether a phrase is among them.
     Interactive(Vec<String>, bool),
@@ -155,19 +54,19 @@ pub fn main(words: &[&str]) -> ExitCode {
         return console().finish(false, Err(failure));
     }
     match translate(words) {
-        Ok(asked) => {
-            if asked.shows_secrets() {
+        Ok(meaning) => {
+            if meaning.shows_secrets() {
                 cli::print_err(
                     "at_activate: everybody on this machine can read a secret in the command line",
                 );
             }
-            run(asked)
+            run(meaning)
         }
         Err(failure) => console().finish(false, Err(failure)),
     }
 }
 
-impl Asked {
+impl CommandMeaning {
     fn shows_secrets(&self) -> bool {
         match self {
             Self::Run(_, given) => given.secret.is_some() || given.phrase.is_some(),
@@ -177,18 +76,18 @@ impl Asked {
     }
 }
 
-fn run(asked: Asked) -> ExitCode {
-    match asked {
-        Asked::Run(ours, given) => start(&ours, given),
-        Asked::Help(command) => {
+fn run(meaning: CommandMeaning) -> ExitCode {
+    match meaning {
+        CommandMeaning::Run(ours, given) => run_ours(&ours, given),
+        CommandMeaning::Help(command) => {
             cli::print_out(&command.map_or_else(overview, help));
             ExitCode::from(exit::FINE)
         }
-        Asked::Version => {
+        CommandMeaning::Version => {
             cli::print_out(concat!("Version: ", env!("CARGO_PKG_VERSION")));
             ExitCode::from(exit::FINE)
         }
-        Asked::Interactive(before, _) => interactive::run(&before),
+        CommandMeaning::Interactive(before, _) => interactive::run(&before),
     }
 }
 
@@ -197,7 +96,7 @@ fn console() -> Console {
     Console::new(NAME)
 }
 
-fn start(ours: &[String], given: Given) -> ExitCode {
+fn run_ours(ours: &[String], given: Given) -> ExitCode {
     let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
     let console = |program: &str| Console::new("noports").word(program).with(given);
     match ours.split_first() {
@@ -209,16 +108,16 @@ fn start(ours: &[String], given: Given) -> ExitCode {
     }
 }
 
-fn translate(words: &[&str]) -> Result<Asked, Failure> {
+fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
     let (name, rest) = match words.split_first() {
         Some((word, rest)) if !word.starts_with('-') => (*word, rest),
-        Some((&"-h" | &"--help", _)) | None => return Ok(Asked::Help(None)),
-        Some((&"--version", _)) => return Ok(Asked::Version),
+        Some((&"-h" | &"--help", _)) | None => return Ok(CommandMeaning::Help(None)),
+        Some((&"--version", _)) => return Ok(CommandMeaning::Version),
         Some(_) => ("onboard", words),
     };
     match name {
-        "help" => return Ok(Asked::Help(None)),
-        "version" => return Ok(Asked::Version),
+        "help" => return Ok(CommandMeaning::Help(None)),
+        "version" => return Ok(CommandMeaning::Version),
         _ => {}
     }
     let command = COMMANDS.iter().find(|row| row.name == name);
@@ -226,13 +125,16 @@ fn translate(words: &[&str]) -> Result<Asked, Failure> {
         Failure::misuse(format!("Unknown command: {name}")).hint("at_activate help")
     })?;
     if rest.iter().any(|word| matches!(*word, "-h" | "--help")) {
-        return Ok(Asked::Help(Some(command)));
+        return Ok(CommandMeaning::Help(Some(command)));
     }
     if name == "interactive" {
         // Refused now rather than with every command.
         let read = read(&[SHARED, COMMON], rest, |word| Err(unknown(word)))?;
         let before = rest.iter().map(|&word| word.to_owned()).collect();
-        return Ok(Asked::Interactive(before, read.given.phrase.is_some()));
+        return Ok(CommandMeaning::Interactive(
+            before,
+            read.given.phrase.is_some(),
+        ));
     }
     let read = read(&[command.own, SHARED, COMMON], rest, |word| {
         Err(unknown(word))
@@ -256,77 +158,15 @@ fn translate(words: &[&str]) -> Result<Asked, Failure> {
         }));
     }
     words.extend(command.behind.iter().map(|&word| word.to_owned()));
-    Ok(Asked::Run(words, given))
+    Ok(CommandMeaning::Run(words, given))
 }
 
 /// The original takes care that the copy is recognised as a key file.
 fn with_suffix(file: String) -> String {
-    match file.ends_with(".atKeys") {
-        true => file,
-        false => file + ".atKeys",
-    }
-}
-
-fn overview() -> String {
-    let mut text =
-        "usage: at_activate COMMAND -a @you [-k KEYFILE] [-r ROOT] …, where COMMAND is".to_owned();
-    for command in COMMANDS {
-        text += &format!("\n  {:<11}  {}", command.name, command.about);
-    }
-    text + "\n  version      print the version\nat_activate COMMAND --help tells its options, and what is the same here.\n\
-            Without a command it is onboard."
-}
-
-fn help(command: &'static Command) -> String {
-    let Command {
-        name, about, front, ..
-    } = command;
-    let mut text = format!("usage: at_activate {name} -a @you …\n{about}");
-    if !front.is_empty() {
-        text += &format!("\nthe same as: noports {} @you …", front.join(" "));
-    }
-    text += "\n\noptions:";
-    let own = command.own.iter();
-    let shared = SHARED.iter().chain(COMMON).filter(|row| {
-        let taken = |own: &Row| own.0 == row.0 || (row.1 != 0 && own.1 == row.1);
-        !command.own.iter().any(taken)
-    });
-    let mut listed: Vec<&str> = Vec::new();
-    for (names, letter, to) in own.chain(shared) {
-        if listed.contains(&names[0]) {
-            continue;
-        }
-        listed.push(names[0]);
-        let letter = match letter {
-            0 => "    ".to_owned(),
-            letter => format!("-{}, ", char::from(*letter)),
-        };
-        let (value, means) = meaning(*to);
-        let option = format!("{letter}--{}{value}", names[0]);
-        text += format!("\n  {option:<34}  {means}").trim_end();
-    }
-    text
-}
-
-/// An option's value in help, and what it is here.
-fn meaning(to: To) -> (&'static str, String) {
-    match to {
-        To::Value(ATSIGN) => (" ATSIGN", "the atSign".to_owned()),
-        To::Value(ID) => (" ID", "which enrolment".to_owned()),
-        To::Value(ours) | To::Values(ours) | To::Number(ours) | To::List(ours) => {
-            (" VALUE", format!("here {ours}"))
-        }
-        To::Switch(ours) => ("", format!("here {ours}")),
-        To::Secret => (
-            " SECRET",
-            "here from a file, the environment or stdin".to_owned(),
-        ),
-        To::Phrase => (" PHRASE", "here --passphrase-file".to_owned()),
-        To::Given => ("", "taken, and always so".to_owned()),
-        To::IgnoredValue | To::Ssh | To::Choice(_) | To::Config => {
-            (" VALUE", "taken, of no effect".to_owned())
-        }
-        To::Unset(_) | To::Key | To::Help | To::Version => ("", String::new()),
+    if file.ends_with(".atKeys") {
+        file
+    } else {
+        file + ".atKeys"
     }
 }
 
@@ -407,7 +247,7 @@ mod tests {
             ),
         ] {
             let split: Vec<&str> = words.split(' ').collect();
-            let Ok(Asked::Run(ours, given)) = translate(&split) else {
+            let Ok(CommandMeaning::Run(ours, given)) = translate(&split) else {
                 panic!("{words}");
             };
             assert!(given.classic, "{words}");
@@ -542,12 +382,15 @@ mod tests {
     fn every_command_explains_itself() {
         for words in [&["help"][..], &["-h"], &["--help"]] {
             assert!(
-                matches!(translate(words), Ok(Asked::Help(None))),
+                matches!(translate(words), Ok(CommandMeaning::Help(None))),
                 "{words:?}"
             );
         }
         for words in [&["version"][..], &["--version"]] {
-            assert!(matches!(translate(words), Ok(Asked::Version)), "{words:?}");
+            assert!(
+                matches!(translate(words), Ok(CommandMeaning::Version)),
+                "{words:?}"
+            );
         }
         for row in COMMANDS {
             assert!(
@@ -556,9 +399,9 @@ mod tests {
                 row.name
             );
             for flag in ["-h", "--help"] {
-                let asked = translate(&[row.name, flag]);
-                let Ok(Asked::Help(Some(command))) = asked else {
-                    panic!("{}: {asked:?}", row.name);
+                let meaning = translate(&[row.name, flag]);
+                let Ok(CommandMeaning::Help(Some(command))) = meaning else {
+                    panic!("{}: {meaning:?}", row.name);
                 };
                 let text = help(command);
                 assert!(text.contains("-a, --atsign ATSIGN"), "{text}");

@@ -82,7 +82,7 @@ fn serve(plan: Plan) -> ExitCode {
         log::debug!("hang_ups=heeded reason={error}");
     }
     if plan.many.is_some() {
-        process::more_descriptors();
+        process::raise_descriptor_limit();
     }
     let side = plan.far.side;
     match block_on(run(plan, || out::note(STARTED))) {

@@ -34,7 +34,7 @@ use log::{LevelFilter, info, warn};
 use crate::{
     classic::{
         reverse,
-        two_sshs::{self, Carrier, Inside},
+        two_sshs::{self, Carrier, CarrierOptions},
     },
     cli::{Console, Failure, Progress, exit, with_account},
     np::far_end::FarEnd,
@@ -139,7 +139,7 @@ struct Settings {
     local_port: u16,
     send_key: Option<PublicKeyLine>,
     local_sshd_port: u16,
-    inside: Inside,
+    inside: CarrierOptions,
     /// Behind `--`.
     ssh: Vec<String>,
     json: bool,
@@ -196,7 +196,7 @@ impl Args {
         } else {
             (self.ssh.clone(), Vec::new())
         };
-        let inside = Inside {
+        let inside = CarrierOptions {
             user: name(&self.tunnel_user).map_err(misuse)?,
             sshd: self.remote_sshd_port,
             options: [two_sshs::for_both(&self.ssh), for_tunnel].concat(),
@@ -241,7 +241,7 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 
 async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     let settings = args.settings(console).await?;
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     if settings.mode == Mode::Shell {
         find_ssh()?;
     }
@@ -292,7 +292,7 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
 /// again. The signals are heard from before it begins.
 async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
-    let mut asked = signal::Asked::new().map_err(deaf)?;
+    let mut asked = signal::StopSignals::new().map_err(deaf)?;
     let told = async {
         asked.stop().await.map_err(deaf)?;
         Err(Failure::plain("told to end"))
@@ -327,7 +327,7 @@ enum Route {
     /// Through our bridge.
     Straight(FarEnd),
     /// Through another ssh, which logs in with this key.
-    Within(FarEnd, SessionId, two_sshs::Key),
+    Within(FarEnd, SessionId, two_sshs::LoginKey),
 }
 
 fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<Route, Failure> {
@@ -338,7 +338,7 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
     #[cfg(feature = "held")]
     let two = two || settings.whom.habits.two_sshs;
     let key = match temporary.filter(|_| two) {
-        Some(pem) => two_sshs::Key::Temporary(pem),
+        Some(pem) => two_sshs::LoginKey::Temporary(pem),
         #[cfg(feature = "held")]
         None if settings.whom.habits.two_sshs => {
             let why = "the device sent no temporary ssh key";
@@ -350,7 +350,7 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
                 Failure::misuse("this device's daemon wants your own key for the tunnel")
                     .hint("--identity FILE")
             })?;
-            two_sshs::Key::Own(own)
+            two_sshs::LoginKey::Own(own)
         }
         None => {
             say(session, "single", encrypted);
@@ -370,7 +370,7 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
 async fn tunnel(
     far: FarEnd,
     session: SessionId,
-    key: two_sshs::Key,
+    key: two_sshs::LoginKey,
     settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
@@ -397,7 +397,7 @@ async fn tunnel(
         listen: free_port(settings.local_port).await?,
         inside: &settings.inside,
     };
-    carrier.open(session, key).await?;
+    carrier.connect(session, key).await?;
     let listen = carrier.listen;
     progress.done(format!("a tunnel stands, on port {listen}"));
     Ok(listen)

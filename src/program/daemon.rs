@@ -46,8 +46,8 @@ use crate::{
         verb::Operation,
     },
     classic::{
-        keyring::{Closing, Keyring},
-        reverse::device::Slots,
+        keyring::{Keyring, KeyringGuard},
+        reverse::device::KeySlots,
     },
     cli::Failure,
     np::{
@@ -69,10 +69,10 @@ use crate::{
     text::json::Object,
 };
 
-pub use crate::classic::keyring::{KeyOptions, When};
+pub use crate::classic::keyring::{KeyOptions, TemporaryKeyRule};
 pub use args::{main, verify};
 
-use known::Known;
+use known::RecentSessions;
 use session::RequestWord;
 
 mod args;
@@ -86,7 +86,7 @@ const MAX_STARTING_OF_ONE: usize = 48;
 
 /// Who may open what, through which daemon.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct DaemonOptions {
     /// Name of this device.
     pub device: DeviceName,
     /// Who may open sessions.
@@ -116,7 +116,7 @@ pub struct Ssh {
     /// Clients may let their public keys in, behind these options.
     pub accept_keys: Option<KeyOptions>,
     /// When a session brings a temporary key along.
-    pub temporary_keys: When,
+    pub temporary_keys: TemporaryKeyRule,
     /// Further options of such a key.
     pub temporary_options: KeyOptions,
     /// The device logs in to clients that ask for it.
@@ -134,7 +134,7 @@ pub struct Ssh {
 pub async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    policy: Policy,
+    policy: DaemonOptions,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let mut watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
@@ -164,12 +164,12 @@ pub async fn serve(
 }
 
 /// The ssh keys of this machine's user, without what an earlier run left behind.
-async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, Closing) {
+async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, KeyringGuard) {
     let file = match &ssh.file {
         Some(path) => Some(AuthorizedKeys::at(path)),
         None => AuthorizedKeys::of_this_user().ok(),
     };
-    Keyring::open(file, sshd_port, ssh.temporary_options.clone()).await
+    Keyring::start(file, sshd_port, ssh.temporary_options.clone()).await
 }
 
 /// The daemon; cheap to clone.
@@ -177,10 +177,10 @@ async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, Closing) {
 struct Daemon {
     at: Client,
     doorman: Doorman,
-    policy: Arc<Policy>,
-    known: Arc<Mutex<Known>>,
+    policy: Arc<DaemonOptions>,
+    known: Arc<Mutex<RecentSessions>>,
     /// Private keys that wait for the request that uses them.
-    slots: Arc<Mutex<Slots>>,
+    slots: Arc<Mutex<KeySlots>>,
     in_work: InWork,
     keyring: Keyring,
 }
@@ -272,14 +272,16 @@ impl Daemon {
     /// A private key for a request that is about to come from the same sender.
     async fn keep_private_key(self, note: Notification, permit: Result<Permit, String>) {
         let from = &note.from;
-        let text = self.at.open(&note).await.ok().flatten().map(Secret::new);
+        let text = self.at.decrypt(&note).await.ok().flatten().map(Secret::new);
         let key = text.map(|text| sshkey::private_key(text.reveal()));
         let kept = match (permit, key) {
             (Err(_), _) => "denied",
-            (_, Some(Ok(key))) => match self.slots().put(from, key, Instant::now()) {
-                true => return debug!("private_key=kept from={from}"),
-                false => "too_many_keys",
-            },
+            (_, Some(Ok(key))) => {
+                if self.slots().put(from, key, Instant::now()) {
+                    return debug!("private_key=kept from={from}");
+                }
+                "too_many_keys"
+            }
             (_, Some(Err(_)) | None) => "no_key",
         };
         ignored::note(from, format_args!("word=privatekey reason={kept}"));
@@ -294,7 +296,13 @@ impl Daemon {
         if let Err(why) = allowed {
             return ignored(&why);
         }
-        let text = self.at.open(&note).await.ok().flatten().unwrap_or_default();
+        let text = self
+            .at
+            .decrypt(&note)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_default();
         let key = match PublicKeyLine::parse(&text) {
             Ok(key) => key,
             Err(why) => return ignored(&why.to_string()),
@@ -320,17 +328,17 @@ impl Daemon {
         (!rest.contains('.')).then_some(rest)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, RecentSessions> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
+    fn slots(&self) -> MutexGuard<'_, KeySlots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What a client may ask for, at a rendezvous.
-enum Asked {
+enum SessionRequest {
     Ssh(SshRequest),
     Tunnel(TunnelRequest),
 }

@@ -29,7 +29,7 @@ use crate::{
         client::{AtError, Client, Event, Subscription},
         fault::Code,
     },
-    cli::{self, Console, Failure, with_account},
+    cli::{self, Console, Failure, Outcome, with_account},
     np::{
         MAX_CLIENT_LINE, NAMESPACE,
         ids::DeviceName,
@@ -90,12 +90,12 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 }
 
 /// A device's name and its atSign.
-type Name = (AtSign, DeviceName);
+type DeviceAddress = (AtSign, DeviceName);
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let to = args.to.as_deref().map(str::parse::<AtSign>).transpose()?;
     let named = named(to.as_ref(), &args.device)?;
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     let patience = args.wait.clamp(ask::LEAST_PATIENCE, ask::MOST_PATIENCE);
     let mut progress = console.progress(args.quiet);
 
@@ -116,18 +116,16 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     progress.done(format!("{active} of {} devices answer", devices.len()));
     if console.is_classic() {
         cli::print_err(&classic_list(&devices, to.is_some()));
-    } else if args.json {
-        for device in &devices {
-            cli::print_out(&device.to_json());
-        }
     } else if !devices.is_empty() {
-        cli::print_out(&table(&devices));
+        let lines: Vec<_> = devices.iter().map(Device::to_json).collect();
+        let outcome = Outcome::json(lines.join("\n")).plain(table(&devices));
+        console.tell(args.json, outcome);
     }
-    outcome(&devices, failures)
+    tell_failures(&devices, failures)
 }
 
 /// What went wrong, each once. A failure when that is all there is to say.
-fn outcome(devices: &[Device], failures: Vec<(AtSign, AtError)>) -> Result<(), Failure> {
+fn tell_failures(devices: &[Device], failures: Vec<(AtSign, AtError)>) -> Result<(), Failure> {
     let mut told: Vec<Failure> = Vec::new();
     for (who, error) in failures {
         let failure = about(error, &who);
@@ -147,7 +145,7 @@ fn outcome(devices: &[Device], failures: Vec<(AtSign, AtError)>) -> Result<(), F
 }
 
 /// Devices that are asked whether they have a record or not.
-fn named(to: Option<&AtSign>, names: &[String]) -> Result<Vec<Name>, Failure> {
+fn named(to: Option<&AtSign>, names: &[String]) -> Result<Vec<DeviceAddress>, Failure> {
     let device = |name: &String| name.parse::<DeviceName>();
     let names: Vec<DeviceName> = names
         .iter()
@@ -162,7 +160,7 @@ fn named(to: Option<&AtSign>, names: &[String]) -> Result<Vec<Name>, Failure> {
 }
 
 /// The records that daemons keep for us.
-async fn find(at: &Client, of: Option<&AtSign>) -> Result<Vec<Name>, Failure> {
+async fn find(at: &Client, of: Option<&AtSign>) -> Result<Vec<DeviceAddress>, Failure> {
     let scan = Verb::Scan {
         show_hidden: false,
         of: of.cloned(),
@@ -176,7 +174,7 @@ async fn find(at: &Client, of: Option<&AtSign>) -> Result<Vec<Name>, Failure> {
     let keys: Vec<String> = json::from_str(&answer)
         .map_err(|_| Failure::plain("the atServer's list of keys cannot be read"))?;
     let me = at.atsign();
-    let mut names: Vec<Name> = keys.iter().filter_map(|key| device_of(key, me)).collect();
+    let mut names: Vec<DeviceAddress> = keys.iter().filter_map(|key| device_of(key, me)).collect();
     names.sort();
     names.dedup();
     if names.len() > MAX_DEVICES {
@@ -187,7 +185,7 @@ async fn find(at: &Client, of: Option<&AtSign>) -> Result<Vec<Name>, Failure> {
 }
 
 /// `cached:@me:device_info.dev1.sshnp@device`, or the same without what stands before the entity.
-fn device_of(key: &str, me: &AtSign) -> Option<Name> {
+fn device_of(key: &str, me: &AtSign) -> Option<DeviceAddress> {
     let key: AtKey = key.parse().ok()?;
     if key.with().is_some_and(|with| with != me) {
         return None;
@@ -200,7 +198,7 @@ fn device_of(key: &str, me: &AtSign) -> Option<Name> {
 /// What is known of one device.
 #[derive(Debug, PartialEq, Eq)]
 struct Device {
-    name: Name,
+    name: DeviceAddress,
     active: bool,
     /// From its heartbeat, else from its record.
     about: Option<Heartbeat>,
@@ -239,10 +237,10 @@ impl Trouble {
 async fn ask(
     at: &Client,
     inbox: Subscription,
-    names: Vec<Name>,
+    names: Vec<DeviceAddress>,
     patience: Duration,
 ) -> (Vec<Device>, Vec<(AtSign, AtError)>) {
-    let mut answers: HashMap<Name, Heartbeat> = HashMap::new();
+    let mut answers: HashMap<DeviceAddress, Heartbeat> = HashMap::new();
     let (give_up, hopeless) = bounded(1);
     let hear = or(hear(at, inbox, &names, &mut answers), async {
         if hopeless.recv().await.is_err() {
@@ -268,7 +266,7 @@ async fn ask(
     let both = zip(timeout(patience, hear), timeout(patience, questions));
     let _ = both.await;
     let mut failures = Vec::new();
-    let mut device = |name: Name| {
+    let mut device = |name: DeviceAddress| {
         let (heartbeat, record) = (answers.remove(&name), records.remove(&name));
         let active = heartbeat.is_some();
         // Asked for its record, and there was none; not: the time was up before.
@@ -296,10 +294,13 @@ async fn ask(
 }
 
 /// A record's text, and when it was written.
-type Record = Option<(String, Option<String>)>;
+type DeviceRecord = Option<(String, Option<String>)>;
 
 /// The device's record; `None`: whether there is one cannot be told; `Err`: it could not be asked.
-async fn ask_one(at: Client, (who, device): Name) -> Result<Option<Record>, AtError> {
+async fn ask_one(
+    at: Client,
+    (who, device): DeviceAddress,
+) -> Result<Option<DeviceRecord>, AtError> {
     online::send(&at, &ping::ask(&who, &device)).await?;
     let entity = format!("device_info.{device}.{NAMESPACE}");
     match at.get_shared_afresh(&who, &entity).await {
@@ -316,8 +317,8 @@ async fn ask_one(at: Client, (who, device): Name) -> Result<Option<Record>, AtEr
 async fn hear(
     at: &Client,
     mut inbox: Subscription,
-    names: &[Name],
-    answers: &mut HashMap<Name, Heartbeat>,
+    names: &[DeviceAddress],
+    answers: &mut HashMap<DeviceAddress, Heartbeat>,
 ) {
     let begun = Instant::now();
     let mut repeats = ping::AGAIN.map(Duration::from_secs).into_iter();
@@ -342,7 +343,7 @@ async fn hear(
             *who == note.from && note.entity() == ping::heartbeat_entity(device)
         });
         let Some(name) = sender else { continue };
-        if let Ok(Some(text)) = at.open(&note).await
+        if let Ok(Some(text)) = at.decrypt(&note).await
             && let Ok(heartbeat) = Heartbeat::parse(&text)
         {
             answers.insert(name.clone(), heartbeat);
@@ -351,9 +352,9 @@ async fn hear(
 }
 
 /// Asks those that are silent once more; what is heard meanwhile does not wait for that.
-fn ping_again(at: &Client, names: &[Name], answers: &HashMap<Name, Heartbeat>) {
+fn ping_again(at: &Client, names: &[DeviceAddress], answers: &HashMap<DeviceAddress, Heartbeat>) {
     let silent = names.iter().filter(|name| !answers.contains_key(*name));
-    let silent: Vec<Name> = silent.cloned().collect();
+    let silent: Vec<DeviceAddress> = silent.cloned().collect();
     let at = at.clone();
     task::spawn(async move {
         for (who, device) in silent {

@@ -43,12 +43,12 @@ const WITH_SERVICE: [&str; 4] = ["daemon", "rendezvous", "policy", "atserver"];
 )]
 struct Args {
     #[argh(subcommand)]
-    what: What,
+    what: Subcommand,
 }
 
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-enum What {
+enum Subcommand {
     Man(Man),
     Bash(Bash),
     Zsh(Zsh),
@@ -103,11 +103,11 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     };
     let print = |script| out::text(script).map_err(|why| Failure::plain(why.to_string()));
     let done = match args.what {
-        What::Man(args) => write(pages(&args.dir)),
-        What::Bash(_) => print(BASH),
-        What::Zsh(_) => print(ZSH),
-        What::Fish(_) => print(FISH),
-        What::All(args) => write(everything(&args.dir)),
+        Subcommand::Man(args) => write(pages(&args.dir)),
+        Subcommand::Bash(_) => print(BASH),
+        Subcommand::Zsh(_) => print(ZSH),
+        Subcommand::Fish(_) => print(FISH),
+        Subcommand::All(args) => write(everything(&args.dir)),
     };
     console.finish(false, done)
 }
@@ -198,7 +198,7 @@ fn words_in_notes(help: &Help) -> Vec<(String, String)> {
     help.notes.iter().filter_map(row).collect()
 }
 
-/// What a program of ours says about itself.
+/// Subcommand a program of ours says about itself.
 fn help_of(words: &[&str]) -> Help {
     let Ok(own) = env::current_exe() else {
         return Help::default();

@@ -20,15 +20,14 @@ use argh::FromArgs;
 
 use super::{atserver, daemon, policy, rendezvous, service};
 use crate::{
-    cli::{Console, Failure, Progress, exit, print_err, print_out},
+    cli::{Console, Failure, Outcome, Progress, exit, print_err},
     service::{
         Manager, Program, Service,
-        file::{self, Change},
+        file::{self, FileChange},
         init::{self, MANAGERS},
-        plan::{self, Request, service_name, try_out},
+        plan::{self, InstallRequest, service_name, try_out},
         process, quote, state,
     },
-    text::json::Object,
 };
 
 /// How long a new service may take until it is connected, before we say that it is not.
@@ -138,8 +137,8 @@ fn install_main(name: &str, program: &'static Program, words: &[&str]) -> ExitCo
         Ok(args) => args,
         Err(code) => return code,
     };
-    let json = args.json;
-    console.finish(json, install(program, &args, &theirs))
+    let done = install(&console, program, &args, &theirs);
+    console.finish(args.json, done)
 }
 
 /// Our words, and the program's.
@@ -166,9 +165,14 @@ fn split<'a>(words: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
     (ours, theirs)
 }
 
-fn install(program: &'static Program, args: &Args, words: &[&str]) -> Result<(), Failure> {
+fn install(
+    console: &Console,
+    program: &'static Program,
+    args: &Args,
+    words: &[&str],
+) -> Result<(), Failure> {
     let manager = args.manager()?;
-    let service = plan::service(&Request {
+    let service = plan::service(&InstallRequest {
         program,
         words,
         manager,
@@ -190,7 +194,7 @@ fn install(program: &'static Program, args: &Args, words: &[&str]) -> Result<(),
         return crate::sys::out::text(text).map_err(|why| Failure::plain(why.to_string()));
     }
     let change = file::compare(&service.unit.file, &text, args.force)?;
-    let changed = change != Change::None;
+    let changed = change != FileChange::None;
     if args.dry_run {
         tell_plan(manager, &service, change, args);
         return Ok(());
@@ -211,29 +215,15 @@ fn install(program: &'static Program, args: &Args, words: &[&str]) -> Result<(),
     } else {
         None
     };
-    if args.json {
-        print_out(&miniserde::json::to_string(&Installed {
-            event: "installed",
-            service: &service.unit.name,
-            init: manager.word(),
-            file: &file.to_string(),
-            user: &service.unit.person.name,
-            changed,
-            state: state.as_deref(),
-        }));
-    }
+    let outcome = Outcome::new("installed")
+        .with("service", &service.unit.name)
+        .with("init", manager.word())
+        .with("file", &file.to_string())
+        .with("user", &service.unit.person.name)
+        .raw("changed", changed)
+        .maybe("state", state.as_deref());
+    console.tell(args.json, outcome);
     Ok(())
-}
-
-#[derive(miniserde::Serialize)]
-struct Installed<'a> {
-    event: &'static str,
-    service: &'a str,
-    init: &'a str,
-    file: &'a str,
-    user: &'a str,
-    changed: bool,
-    state: Option<&'a str>,
 }
 
 /// Starts it and waits until it is connected.
@@ -270,13 +260,13 @@ fn begin(
     }
 }
 
-fn tell_plan(manager: &dyn Manager, service: &Service, change: Change, args: &Args) {
+fn tell_plan(manager: &dyn Manager, service: &Service, change: FileChange, args: &Args) {
     let unit = &service.unit;
     let shown = unit.file.display();
     print_err(&match change {
-        Change::New => format!("would write {shown}"),
-        Change::Other => format!("would replace {shown}"),
-        Change::None => format!("{shown} is as it should be"),
+        FileChange::New => format!("would write {shown}"),
+        FileChange::Other => format!("would replace {shown}"),
+        FileChange::None => format!("{shown} is as it should be"),
     });
     print_err(&format!(
         "to run, as {}: {}",
@@ -286,7 +276,7 @@ fn tell_plan(manager: &dyn Manager, service: &Service, change: Change, args: &Ar
     if args.no_start || args.destdir.is_some() {
         return;
     }
-    for line in manager.plan(unit, change != Change::None) {
+    for line in manager.plan(unit, change != FileChange::None) {
         print_err(&line);
     }
 }
@@ -319,10 +309,14 @@ fn uninstall_main(name: &str, program: &'static Program, words: &[&str]) -> Exit
         Ok(args) => args,
         Err(code) => return code,
     };
-    console.finish(args.json, uninstall(program, &args))
+    console.finish(args.json, uninstall(&console, program, &args))
 }
 
-fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure> {
+fn uninstall(
+    console: &Console,
+    program: &'static Program,
+    args: &Uninstall,
+) -> Result<(), Failure> {
     let name = service_name(program, args.instance.as_deref())?;
     let mut found = state::installed(args.destdir.as_deref());
     found.retain(|found| found.unit.name == name);
@@ -330,7 +324,7 @@ fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure>
     if found.is_empty() {
         progress.done(format!("{name} is not installed"));
     }
-    for state::Installed { unit, manager } in &found {
+    for state::InstalledService { unit, manager } in &found {
         let file = unit.file.display();
         if args.dry_run {
             print_err(&format!("would stop {name} and remove {file}"));
@@ -343,18 +337,17 @@ fn uninstall(program: &'static Program, args: &Uninstall) -> Result<(), Failure>
         }
         progress.done(format!("{name} is stopped, {file} removed"));
     }
-    if args.json {
-        let removed = found.len();
-        let line = Object::event("uninstalled").text("service", &name);
-        print_out(&line.raw("removed", removed).end());
-    }
+    let outcome = Outcome::new("uninstalled")
+        .with("service", &name)
+        .raw("removed", found.len());
+    console.tell(args.json, outcome);
     Ok(())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::{program::install::*, service::PROGRAMS};
+    use crate::{program::install::*, service::programs::PROGRAMS};
 
     #[test]
     fn words_of_ours_and_words_of_the_program_are_told_apart() {

@@ -97,20 +97,18 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         refuse_overwriting(out)?;
     }
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
-    let opened = keystore::opened(&file, &who, || phrases.for_reading(&file))?;
-    let phrase = match protect {
+    let opened = keystore::unlock_file(&file, &who, || phrases.for_reading(&file))?;
+    let phrase = if protect {
         // A plain file has no phrase to open it, so the one that is named is meant for it.
-        true => Some(match phrases.known() {
+        Some(match phrases.known() {
             Some(known) if !opened.protected && args.new_passphrase_file.is_none() => known.clone(),
             _ => Phrases::chosen(args.new_passphrase_file.as_deref(), &file)?,
-        }),
-        false if opened.protected || args.out.is_some() => None,
-        false => {
-            return Err(Failure::new(
-                exit::KEYS,
-                format!("{} is not protected", file.display()),
-            ));
-        }
+        })
+    } else if opened.protected || args.out.is_some() {
+        None
+    } else {
+        let text = format!("{} is not protected", file.display());
+        return Err(Failure::new(exit::KEYS, text));
     };
     let to = args.out.as_ref().unwrap_or(&file);
     keystore::save_text(opened.text, to, phrase.as_ref())?;

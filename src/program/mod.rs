@@ -28,6 +28,7 @@ pub mod at_activate;
 pub mod atserver;
 pub mod bridge;
 pub mod client;
+mod confirm;
 pub mod daemon;
 pub mod demo;
 pub mod devices;
@@ -154,7 +155,7 @@ pub const APPLETS: &[Applet] = &[
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Choice {
+enum Invocation {
     /// A program, how many words of argv its name took, and the classic link it was called by.
     Applet {
         index: usize,
@@ -166,7 +167,7 @@ enum Choice {
     Unknown(String),
 }
 
-fn pick(argv: &[&str]) -> Choice {
+fn invocation(argv: &[&str]) -> Invocation {
     let link = argv
         .first()
         .and_then(|path| Path::new(path).file_stem())
@@ -178,24 +179,24 @@ fn pick(argv: &[&str]) -> Choice {
         })
     };
     if let Some((index, classic)) = link.and_then(by_link) {
-        return Choice::Applet {
+        return Invocation::Applet {
             index,
             used: 1,
             classic,
         };
     }
     match argv.get(1).copied() {
-        None | Some("help" | "--help" | "-h") => Choice::Help,
-        Some("version" | "--version" | "-V") => Choice::Version,
+        None | Some("help" | "--help" | "-h") => Invocation::Help,
+        Some("version" | "--version" | "-V") => Invocation::Version,
         Some(word) => {
             let by_name = APPLETS.iter().position(|applet| applet.name == word);
             match by_name.map(|index| (index, None)).or_else(|| by_link(word)) {
-                Some((index, classic)) => Choice::Applet {
+                Some((index, classic)) => Invocation::Applet {
                     index,
                     used: 2,
                     classic,
                 },
-                None => Choice::Unknown(word.to_owned()),
+                None => Invocation::Unknown(word.to_owned()),
             }
         }
     }
@@ -211,8 +212,8 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(cli::exit::MISUSE);
     };
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    match pick(&argv) {
-        Choice::Applet {
+    match invocation(&argv) {
+        Invocation::Applet {
             index,
             used,
             classic,
@@ -224,15 +225,15 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             Some("at_activate") => at_activate::main(&argv[used..]),
             Some(link) => start_classic(link, &argv[used..]),
         },
-        Choice::Help => {
+        Invocation::Help => {
             cli::print_out(&overview());
             ExitCode::from(cli::exit::FINE)
         }
-        Choice::Version => {
+        Invocation::Version => {
             cli::print_out(concat!("noports ", env!("CARGO_PKG_VERSION")));
             ExitCode::from(cli::exit::FINE)
         }
-        Choice::Unknown(word) => {
+        Invocation::Unknown(word) => {
             cli::print_err(&format!("noports: there is no program {word:?} in here"));
             cli::print_err("  hint: noports help");
             ExitCode::from(cli::exit::MISUSE)
@@ -279,7 +280,7 @@ mod tests {
 
     #[test]
     fn link_name_wins_then_first_word() {
-        let applet = |name: &str, used, classic| Choice::Applet {
+        let applet = |name: &str, used, classic| Invocation::Applet {
             index: APPLETS
                 .iter()
                 .position(|a| a.name == name)
@@ -306,13 +307,13 @@ mod tests {
             (&["noports", "sshnpd"], applet("daemon", 2, Some("sshnpd"))),
             (&["npt"], applet("tunnel", 1, Some("npt"))),
             (&["noports", "tunnel"], applet("tunnel", 2, None)),
-            (&["noports"], Choice::Help),
-            (&["noports", "--version"], Choice::Version),
-            (&["noports", "demon"], Choice::Unknown("demon".into())),
+            (&["noports"], Invocation::Help),
+            (&["noports", "--version"], Invocation::Version),
+            (&["noports", "demon"], Invocation::Unknown("demon".into())),
             (&["sshnpx", "client"], applet("client", 2, None)),
-            (&[], Choice::Help),
+            (&[], Invocation::Help),
         ] {
-            assert_eq!(pick(argv), want, "{argv:?}");
+            assert_eq!(invocation(argv), want, "{argv:?}");
         }
     }
 

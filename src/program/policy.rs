@@ -8,31 +8,25 @@
 //! ```
 //! The policy sees who wants to use what, and nothing of the session.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    thread,
-};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, thread};
 
 use argh::FromArgs;
 use log::LevelFilter;
-use miniserde::json;
 
 use crate::{
-    at::AtSign,
-    cli::{Console, Failure, exit, print_out, with_account},
-    np::policy::{
-        DeviceGroup, Question,
-        rules::{Decision, Rules},
-        yaml,
+    at::{AtSign, client::Network, keyfile::AtKeys},
+    cli::{Console, Failure, exit, with_account},
+    session::online,
+    sys::{
+        self,
+        signal::{self, HangUps},
     },
-    sys,
-    text::endpoint::Endpoint,
 };
 
-use serve::{Plan, Source};
+use serve::PolicyOptions;
+use source::{RuleSource, read_rules_now};
 
+mod check;
 mod serve;
 mod source;
 
@@ -46,21 +40,21 @@ mod source;
 )]
 struct Args {
     #[argh(subcommand)]
-    what: What,
+    what: Subcommand,
 }
 
 #[derive(FromArgs)]
 #[argh(subcommand)]
-enum What {
-    Serve(Serve),
-    Check(Check),
+enum Subcommand {
+    Serve(ServeRules),
+    Check(check::Args),
 }
 
 with_account! {
     /// Answer daemons until told to end; a changed file is read again, SIGHUP reads at once.
     #[derive(FromArgs)]
     #[argh(subcommand, name = "serve")]
-    struct Serve {
+    struct ServeRules {
         /// the policy's atSign (default: the only one with keys here)
         #[argh(option, long = "as")]
         as_: Option<String>,
@@ -85,33 +79,6 @@ with_account! {
     }
 }
 
-/// Explain a decision, without any network.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "check")]
-struct Check {
-    /// who wants to use the device
-    #[argh(positional)]
-    client: String,
-    /// the device's atSign
-    #[argh(positional)]
-    daemon: String,
-    /// which device of that atSign
-    #[argh(positional)]
-    device: String,
-    /// the group the device says it is in (default: none)
-    #[argh(option)]
-    group: Option<String>,
-    /// HOST:PORT: whether just that may be opened
-    #[argh(option, arg_name = "host:port")]
-    open: Option<String>,
-    /// file with the rules
-    #[argh(option, arg_name = "file")]
-    rules: PathBuf,
-    /// one line of JSON
-    #[argh(switch)]
-    json: bool,
-}
-
 /// The program.
 pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     let args: Args = match console.parse(words) {
@@ -119,14 +86,14 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
         Err(code) => return code,
     };
     match args.what {
-        What::Serve(args) => {
+        Subcommand::Serve(args) => {
             sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
             sys::process::protect_memory();
             let json = args.json;
             let threads = thread::available_parallelism().map_or(1, usize::from);
-            console.finish(json, console.run(threads, serve::story(&console, args)))
+            console.finish(json, console.run(threads, story(&console, args)))
         }
-        What::Check(args) => match check(&args) {
+        Subcommand::Check(args) => match check::check(&console, &args) {
             Ok(true) => ExitCode::from(exit::FINE),
             Ok(false) => ExitCode::from(exit::DEVICE_REFUSED),
             Err(failure) => console.finish(args.json, Err(failure)),
@@ -137,144 +104,38 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 /// Whether it would start with these words; for a service, before it is installed.
 pub fn verify(name: &str, words: &[&str]) -> ExitCode {
     Console::new(name).verify(words, |console, args: Args| match args.what {
-        What::Serve(args) => serve::prepare(console, &args).map(drop),
-        What::Check(_) => Ok(()),
+        Subcommand::Serve(args) => prepare(console, &args).map(drop),
+        Subcommand::Check(_) => Ok(()),
     })
 }
 
-/// Prints the decision and what it rests on; says whether it is a yes.
-fn check(args: &Check) -> Result<bool, Failure> {
-    let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
-    let question = Question {
-        client: args.client.parse()?,
-        daemon: args.daemon.parse()?,
-        device: args.device.parse().map_err(|e| misuse(&e))?,
-        group: match &args.group {
-            Some(name) => name.parse().map_err(|e| misuse(&e))?,
-            None => DeviceGroup::default(),
-        },
-    };
-    let open = args.open.as_deref().map(|text| Endpoint::parse(text, None));
-    let open = open
-        .transpose()
-        .map_err(|e| misuse(&e).hint("--open localhost:22"))?;
-    let mut decision = read_rules_now(&args.rules)?.decide(&question);
-    if let Some(open) = &open {
-        only(&mut decision, open);
+/// Everything that can be wrong before anybody is dialled.
+fn prepare(
+    console: &Console,
+    args: &ServeRules,
+) -> Result<(Network, Arc<AtKeys>, PolicyOptions), Failure> {
+    let options = args.options()?;
+    if let RuleSource::File(file) = &options.source {
+        read_rules_now(file)?;
     }
-    print_out(&match args.json {
-        true => as_json(&question, &decision),
-        false => as_text(&question, &decision, open.as_ref()),
-    });
-    Ok(decision.answer.authorized)
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
+    Ok((network, keys, options))
 }
 
-/// The same decision about one thing to open. A daemon looks for it in the answer's list, so what the daemon is
-/// told stays as it is.
-fn only(decision: &mut Decision, open: &Endpoint) {
-    let answer = &mut decision.answer;
-    if !answer.authorized {
-        return;
-    }
-    let host = open.host.trim_matches(['[', ']']);
-    let allowed = answer.permit().allows(host, open.port);
-    let list = answer.permit_open.join(", ");
-    decision.why = match (allowed, list.as_str()) {
-        (true, _) => format!("{}: {list}", decision.why),
-        (false, "") => format!("{} lets nothing be opened", decision.why),
-        (false, _) => format!("{} lets only {list} be opened, not {open}", decision.why),
-    };
-    answer.authorized = allowed;
-    answer.permit_open = allowed.then(|| open.to_string()).into_iter().collect();
+async fn story(console: &Console, args: ServeRules) -> Result<(), Failure> {
+    let (network, keys, options) = prepare(console, &args)?;
+    let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
+    let ready = online::tell(args.json);
+    // Unlike elsewhere a hang-up is no end: it means "read the rules again".
+    let told = signal::stop_but_for_hang_ups();
+    online::until(told, serve::serve(network, keys, options, hang_ups, ready)).await
 }
 
-/// Rules from a file.
-async fn read_rules(file: &Path) -> Result<Rules, Failure> {
-    rules(file, sys::file::text(file, MAX_RULES).await)
-}
-
-/// The same where there is nothing else to do meanwhile.
-fn read_rules_now(file: &Path) -> Result<Rules, Failure> {
-    rules(file, sys::file::text_now(file, MAX_RULES))
-}
-
-/// One byte more than may be in it, so that too long is seen.
-const MAX_RULES: u64 = yaml::MAX_FILE as u64 + 1;
-
-fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
-    let name = file.display();
-    let text = text.map_err(|why| Failure::misuse(format!("cannot read {name}: {why}")))?;
-    yaml::parse(&text).map_err(|why| {
-        Failure::misuse(format!("{name}, {why}")).hint("noports policy check tells what rules mean")
-    })
-}
-
-/// `asked`: what the question was about, where it was not about everything.
-fn as_text(q: &Question, decision: &Decision, asked: Option<&Endpoint>) -> String {
-    let (answer, groups) = (&decision.answer, decision.groups.join(", "));
-    let place = format!("on {} of {}", q.device, q.daemon);
-    let why = &decision.why;
-    let mut text = match (answer.authorized, answer.permit_open.as_slice()) {
-        (false, _) => {
-            let not =
-                asked.map_or_else(|| "open nothing".to_owned(), |at| format!("not open {at}"));
-            format!("no: {} may {not} {place}\n  because {why}", q.client)
-        }
-        (true, []) => format!(
-            "yes, but {} may open nothing {place}\n  because of {why}, which is empty",
-            q.client
-        ),
-        (true, list) => format!(
-            "yes: {} may open {} {place}\n  because of {why}",
-            q.client,
-            list.join(", ")
-        ),
-    };
-    if !groups.is_empty() {
-        text += &format!("\n  groups: {groups}");
-    }
-    if let Some(message) = &answer.message {
-        text += &format!("\n  the daemon is told: {message}");
-    }
-    text
-}
-
-#[derive(miniserde::Serialize)]
-struct Explained<'a> {
-    client: &'a str,
-    daemon: &'a str,
-    device: &'a str,
-    #[serde(rename = "deviceGroup")]
-    group: &'a str,
-    authorized: bool,
-    message: Option<&'a str>,
-    #[serde(rename = "permitOpen")]
-    permit_open: &'a [String],
-    rule: Option<&'static str>,
-    groups: &'a [String],
-    why: &'a str,
-}
-
-fn as_json(q: &Question, decision: &Decision) -> String {
-    json::to_string(&Explained {
-        client: q.client.as_str(),
-        daemon: q.daemon.as_str(),
-        device: q.device.as_str(),
-        group: q.group.as_str(),
-        authorized: decision.answer.authorized,
-        message: decision.answer.message.as_deref(),
-        permit_open: &decision.answer.permit_open,
-        rule: decision.by.map(|by| by.word()),
-        groups: &decision.groups,
-        why: &decision.why,
-    })
-}
-
-impl Serve {
-    fn plan(&self) -> Result<Plan, Failure> {
+impl ServeRules {
+    fn options(&self) -> Result<PolicyOptions, Failure> {
         let source = match (&self.rules, self.records) {
-            (Some(file), false) => Source::File(file.clone()),
-            (None, true) => Source::Records,
+            (Some(file), false) => RuleSource::File(file.clone()),
+            (None, true) => RuleSource::Records,
             _ => {
                 return Err(Failure::misuse("where are the rules?")
                     .hint("--rules FILE, or --records for those on the policy's own atServer"));
@@ -286,43 +147,11 @@ impl Serve {
             .filter(|word| !word.is_empty())
             .map(str::parse::<AtSign>)
             .collect::<Result<_, _>>()?;
-        Ok(Plan {
+        Ok(PolicyOptions {
             source,
             daemons,
             publish_log: self.publish_log,
             shared: self.shared,
         })
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::{fs, pin::pin};
-
-    use async_std::task::block_on;
-    use futures_lite::future::poll_once;
-
-    use super::*;
-    use crate::testing::named_pipe;
-
-    #[test]
-    fn rules_that_come_through_a_pipe_hold_nobody_up_and_are_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = named_pipe(folder.path());
-        let mut rules = pin!(read_rules(&pipe));
-        // Before anybody writes, questions are answered.
-        assert!(block_on(poll_once(&mut rules)).is_none());
-        fs::write(&pipe, "rules: [\n").unwrap();
-        let refused = block_on(rules).err().unwrap();
-        assert!(refused.message.contains("line"), "{}", refused.message);
-    }
-
-    #[test]
-    fn a_device_without_an_end_is_no_rules() {
-        for device in ["/dev/zero", "/dev/full"] {
-            let refused = read_rules_now(Path::new(device)).err().unwrap();
-            assert_eq!(refused.code, exit::MISUSE, "{}", refused.message);
-        }
     }
 }

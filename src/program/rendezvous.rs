@@ -21,7 +21,8 @@
 //! the seconds before the right one comes takes its place in that session, and meets ssh's host key, or a
 //! stream without the key. So such a session is logged as what it is, and its port closes behind the first one.
 //!
-//! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (the two ports of one).
+//! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (joins the two ports of one) ▶
+//! `entrance` (who is let in at a port).
 //! `address` finds out what to tell both ends to dial.
 
 use std::{
@@ -50,18 +51,20 @@ use crate::{
         Message, RENDEZVOUS_NAMESPACE,
         admit::Admission,
         ids::{Nonce, SessionId},
-        ports::{self, Asked, Form, Logins, Ports},
+        ports::{self, Logins, Ports, PortsForm, RendezvousRequest},
     },
     session::{ignored, in_work::InWork, online},
     text::json::Object,
 };
 
 pub use args::{main, verify};
-use meeting::{Entry, Gate, Meeting, Signer};
+use entrance::{EntryRule, SessionPort, Signer};
+use meeting::PortPair;
 
 mod address;
 mod args;
 mod crowd;
+mod entrance;
 mod meeting;
 
 /// How long the id of a session that is over is remembered. Notifications live a minute.
@@ -71,7 +74,7 @@ const MAX_PER_CLIENT: usize = 256;
 
 /// Who may use the rendezvous, and how.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub struct RendezvousOptions {
     /// What both ends are told to dial.
     pub host: String,
     /// Where the ports are opened.
@@ -89,9 +92,9 @@ pub struct Policy {
     pub habits: RendezvousHabits,
 }
 
-impl Policy {
+impl RendezvousOptions {
     /// Everybody may ask, for what every generation asks for.
-    pub fn open(host: &str, bind: IpAddr) -> Self {
+    pub fn for_everybody(host: &str, bind: IpAddr) -> Self {
         Self {
             host: host.to_owned(),
             bind,
@@ -119,7 +122,7 @@ const MAX_SESSIONS: usize = 4096;
 pub async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    policy: Policy,
+    policy: RendezvousOptions,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{RENDEZVOUS_NAMESPACE}@");
@@ -145,20 +148,20 @@ pub async fn serve(
 #[derive(Clone)]
 struct Rendezvous {
     at: Client,
-    policy: Arc<Policy>,
-    sessions: Arc<Mutex<HashMap<SessionId, Session>>>,
+    policy: Arc<RendezvousOptions>,
+    sessions: Arc<Mutex<HashMap<SessionId, Reservation>>>,
     in_work: InWork,
 }
 
 /// A session that has its ports, is about to, or had them.
-struct Session {
+struct Reservation {
     client: AtSign,
     answer: Option<Message>,
     /// Over since then. It is remembered a while, so that a request that comes twice opens no ports for nobody.
     ended: Option<Instant>,
 }
 
-impl Session {
+impl Reservation {
     fn of(client: &AtSign) -> Self {
         Self {
             client: client.clone(),
@@ -173,7 +176,7 @@ impl Session {
 }
 
 /// What a request meets.
-enum Place {
+enum ReserveOutcome {
     Free,
     Repeated(Option<Message>),
     Refused(&'static str),
@@ -184,7 +187,7 @@ impl Rendezvous {
         if note.operation != Operation::Update || note.is_text || note.is_stats() {
             return;
         }
-        let Some(form) = Form::of(note.entity()) else {
+        let Some(form) = PortsForm::of(note.entity()) else {
             return;
         };
         #[cfg(feature = "held")]
@@ -208,10 +211,10 @@ impl Rendezvous {
     }
 
     /// One request for ports: read it, and refuse it or give it a place.
-    async fn admit(&self, note: &Notification, form: Form) -> Option<Request> {
+    async fn admit(&self, note: &Notification, form: PortsForm) -> Option<IncomingRequest> {
         let from = &note.from;
         let refused = |reason: &str| info!("refused from={from} reason={reason:?}");
-        let text = match self.at.open(note).await {
+        let text = match self.at.decrypt(note).await {
             Ok(text) => text?,
             Err(error) => {
                 // So far nobody has proven anything.
@@ -219,9 +222,9 @@ impl Rendezvous {
                 return None;
             }
         };
-        let asked = Asked::parse(form, from, &text);
+        let asked = RendezvousRequest::parse(form, from, &text);
         let asked = asked.map_err(|why| refused(&why.to_string())).ok()?;
-        let request = Request {
+        let request = IncomingRequest {
             client: from.clone(),
             asked,
         };
@@ -229,22 +232,22 @@ impl Rendezvous {
             self.refuse(&request, "both ends have to log in here").await;
             return None;
         }
-        match self.place(&request) {
-            Place::Free => return Some(request),
-            Place::Repeated(answer) => {
+        match self.reserve(&request) {
+            ReserveOutcome::Free => return Some(request),
+            ReserveOutcome::Repeated(answer) => {
                 if let Some(answer) = answer {
                     online::send_or_log(&self.at, &answer).await;
                 }
             }
-            Place::Refused(why) => self.refuse(&request, why).await,
+            ReserveOutcome::Refused(why) => self.refuse(&request, why).await,
         }
         None
     }
 
     /// Is the meeting place of a session until it is over.
-    async fn serve(&self, request: &Request) {
+    async fn serve(&self, request: &IncomingRequest) {
         let session = request.asked.session();
-        match self.meet(request).await {
+        match self.hold_session(request).await {
             Ok(pairs) => info!("session={session} ended pairs={pairs}"),
             Err(why) => {
                 warn!("session={session} reason={:?}", why.to_string());
@@ -256,7 +259,7 @@ impl Rendezvous {
         }
     }
 
-    fn place(&self, request: &Request) -> Place {
+    fn reserve(&self, request: &IncomingRequest) -> ReserveOutcome {
         let mut sessions = self.sessions();
         let remember = if sessions.len() < 2 * self.policy.max_sessions {
             REMEMBER_FOR
@@ -267,10 +270,10 @@ impl Rendezvous {
         if let Some(known) = sessions.get(&request.asked.session()) {
             return match known {
                 other if other.client != request.client => {
-                    Place::Refused("the session id is taken")
+                    ReserveOutcome::Refused("the session id is taken")
                 }
-                over if !over.is_live() => Place::Repeated(None),
-                live => Place::Repeated(live.answer.clone()),
+                over if !over.is_live() => ReserveOutcome::Repeated(None),
+                live => ReserveOutcome::Repeated(live.answer.clone()),
             };
         }
         let live = || sessions.values().filter(|session| session.is_live());
@@ -278,31 +281,31 @@ impl Rendezvous {
             .filter(|session| session.client == request.client)
             .count();
         if live().count() >= self.policy.max_sessions || of_this_client >= MAX_PER_CLIENT {
-            return Place::Refused("too many sessions at a time");
+            return ReserveOutcome::Refused("too many sessions at a time");
         }
-        sessions.insert(request.asked.session(), Session::of(&request.client));
-        Place::Free
+        sessions.insert(request.asked.session(), Reservation::of(&request.client));
+        ReserveOutcome::Free
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Session>> {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Reservation>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says why not. Whoever sends the old request knows no refusals, and may stumble over one.
-    async fn refuse(&self, request: &Request, why: &str) {
+    async fn refuse(&self, request: &IncomingRequest, why: &str) {
         let session = request.asked.session();
         info!(
             "refused session={session} from={} reason={why:?}",
             request.client
         );
-        if matches!(request.asked, Asked::Full(_)) {
+        if matches!(request.asked, RendezvousRequest::Full(_)) {
             let message = request.answer(ports::refusal_entity(session), why.to_owned());
             online::send_or_log(&self.at, &message).await;
         }
     }
 
     /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
-    async fn meet(&self, request: &Request) -> io::Result<usize> {
+    async fn hold_session(&self, request: &IncomingRequest) -> io::Result<usize> {
         let any = SocketAddr::new(self.policy.bind, 0);
         let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
         let session = request.asked.session();
@@ -310,7 +313,7 @@ impl Rendezvous {
             host: self.policy.host.clone(),
             client: a.local_addr()?.port(),
             daemon: b.local_addr()?.port(),
-            nonce: matches!(request.asked, Asked::Full(_)).then(|| self.nonce()),
+            nonce: matches!(request.asked, RendezvousRequest::Full(_)).then(|| self.nonce()),
         };
         let answer = request.answer(ports::answer_entity(session), self.text(&granted));
         if let Some(known) = self.sessions().get_mut(&session) {
@@ -318,14 +321,14 @@ impl Rendezvous {
         }
         request.log(&granted);
         let (client, daemon) = self.entries(request, granted.nonce);
-        let meeting = Meeting {
+        let meeting = PortPair {
             session,
-            single: matches!((&client, &daemon), (Entry::Anybody, Entry::Anybody)),
-            client: Gate {
+            single: matches!((&client, &daemon), (EntryRule::Anybody, EntryRule::Anybody)),
+            client: SessionPort {
                 listener: a,
                 entry: client,
             },
-            daemon: Gate {
+            daemon: SessionPort {
                 listener: b,
                 entry: daemon,
             },
@@ -353,25 +356,29 @@ impl Rendezvous {
     }
 
     /// Who is let in at either port.
-    fn entries(&self, request: &Request, nonce: Option<Nonce>) -> (Entry, Entry) {
-        let (Asked::Full(full), Some(rendezvous_nonce)) = (&request.asked, nonce) else {
-            return (Entry::Anybody, Entry::Anybody);
+    fn entries(&self, request: &IncomingRequest, nonce: Option<Nonce>) -> (EntryRule, EntryRule) {
+        let (RendezvousRequest::Full(full), Some(rendezvous_nonce)) = (&request.asked, nonce)
+        else {
+            return (EntryRule::Anybody, EntryRule::Anybody);
         };
         let admission = Arc::new(Admission {
             session: full.session,
             client_nonce: full.nonce.clone(),
             rendezvous_nonce,
         });
-        let entry = |logs_in: bool, who: &AtSign| match logs_in {
-            false => Entry::Anybody,
-            true => Entry::Signed(
-                admission.clone(),
-                Signer {
-                    at: self.at.clone(),
-                    who: who.clone(),
-                    asker: request.client.clone(),
-                },
-            ),
+        let entry = |logs_in: bool, who: &AtSign| {
+            if logs_in {
+                EntryRule::Signed(
+                    admission.clone(),
+                    Signer {
+                        at: self.at.clone(),
+                        who: who.clone(),
+                        asker: request.client.clone(),
+                    },
+                )
+            } else {
+                EntryRule::Anybody
+            }
         };
         (
             entry(full.logins.client, &full.client),
@@ -381,12 +388,12 @@ impl Rendezvous {
 }
 
 /// A request for ports, and who sent it.
-struct Request {
+struct IncomingRequest {
     client: AtSign,
-    asked: Asked,
+    asked: RendezvousRequest,
 }
 
-impl Request {
+impl IncomingRequest {
     fn answer(&self, entity: String, text: String) -> Message {
         Message {
             to: self.client.clone(),
@@ -398,8 +405,8 @@ impl Request {
     fn log(&self, granted: &Ports) {
         let (session, logins) = (self.asked.session(), self.asked.logins());
         let daemon = match &self.asked {
-            Asked::Full(request) => request.daemon.as_str(),
-            Asked::Bare(_) => "unnamed",
+            RendezvousRequest::Full(request) => request.daemon.as_str(),
+            RendezvousRequest::Bare(_) => "unnamed",
         };
         let open = match (logins.client, logins.daemon) {
             (true, true) => "",

@@ -19,7 +19,7 @@ use std::{
 use argh::FromArgs;
 use async_std::net::{TcpListener, TcpStream};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use miniserde::{Serialize, json};
+use miniserde::json;
 use ring::digest;
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
         crypto::{self, KeyPair},
         keyfile::AtKeys,
     },
-    cli::{self, Console, Failure},
+    cli::{Console, Failure, Outcome},
     net::tls::{Acceptor, Connector},
     pipe::{cipher::Cipher, join},
     secret::Secret,
@@ -63,17 +63,7 @@ struct Args {
 }
 
 /// What a part found out, or what is wrong.
-type Found = Result<String, Failure>;
-
-/// One line of `--json`.
-#[derive(Serialize)]
-struct Line {
-    event: &'static str,
-    part: &'static str,
-    ok: bool,
-    ms: f64,
-    note: String,
-}
+type PartResult = Result<String, Failure>;
 
 /// The program.
 pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
@@ -81,37 +71,30 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    let result = console.run(2, story(args.json));
+    let result = console.run(2, story(&console, args.json));
     console.finish(args.json, result)
 }
 
-async fn story(json: bool) -> Result<(), Failure> {
+async fn story(console: &Console, as_json: bool) -> Result<(), Failure> {
     let folder = Folder::new()?;
     let mut bad = Vec::new();
-    let mut tell = |part, began: Instant, found: Found| {
+    let mut tell = |part: &'static str, began: Instant, found: PartResult| {
+        let ms = began.elapsed().as_secs_f64() * 1e3;
         let ok = found.is_ok();
-        let (note, ms) = match found {
-            Ok(note) => (note, began.elapsed().as_secs_f64() * 1e3),
-            Err(why) => (why.message, began.elapsed().as_secs_f64() * 1e3),
-        };
-        cli::print_out(&match json {
-            true => json::to_string(&Line {
-                event: "selftest",
-                part,
-                ok,
-                ms: (ms * 100.0).round() / 100.0,
-                note,
-            }),
-            false => {
-                let word = if ok { "ok" } else { "FAIL" };
-                format!("selftest {part:<7} {word:<4} {ms:8.1} ms  {note}")
-            }
-        });
+        let note = found.unwrap_or_else(|why| why.message);
+        let word = if ok { "ok" } else { "FAIL" };
+        let outcome = Outcome::new("selftest")
+            .with("part", part)
+            .raw("ok", ok)
+            .raw("ms", json::to_string(&((ms * 100.0).round() / 100.0)))
+            .with("note", &note)
+            .plain(format!("selftest {part:<7} {word:<4} {ms:8.1} ms  {note}"));
+        console.tell(as_json, outcome);
         if !ok {
             bad.push(part);
         }
     };
-    let parts: [(_, fn() -> Found); 4] = [
+    let parts: [(_, fn() -> PartResult); 4] = [
         ("random", random),
         ("aes", aes),
         ("rsa", rsa),
@@ -135,7 +118,7 @@ async fn story(json: bool) -> Result<(), Failure> {
     )
 }
 
-async fn soon(part: impl Future<Output = Found>) -> Found {
+async fn soon(part: impl Future<Output = PartResult>) -> PartResult {
     let late = || failed("it took too long");
     async_std::future::timeout(SOON, part)
         .await
@@ -147,10 +130,7 @@ fn failed(why: impl std::fmt::Display) -> Failure {
 }
 
 fn check(fits: bool, what: &str) -> Result<(), Failure> {
-    match fits {
-        true => Ok(()),
-        false => Err(failed(what)),
-    }
+    if fits { Ok(()) } else { Err(failed(what)) }
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -162,13 +142,13 @@ fn counting() -> Secret<[u8; 32]> {
     Secret::new(std::array::from_fn(|at| at as u8)) // 0..=31
 }
 
-fn random() -> Found {
+fn random() -> PartResult {
     let (one, other) = (crypto::random::<32>()?, crypto::random::<32>()?);
     check(one != other, "the system gives the same bytes twice")?;
     Ok(String::new())
 }
 
-fn aes() -> Found {
+fn aes() -> PartResult {
     let key = counting();
     let mut start = [0xff; 16];
     start[15] = 0xf0;
@@ -181,9 +161,10 @@ fn aes() -> Found {
         cipher.apply(piece);
     }
     check(pieces == whole, "the key stream depends on the pieces")?;
-    let kind = match aes::hardware_accelerated() {
-        true => "with instructions",
-        false => "in software",
+    let kind = if aes::hardware_accelerated() {
+        "with instructions"
+    } else {
+        "in software"
     };
     Ok(format!("{:.0} MB/s, {kind}", speed(cipher)))
 }
@@ -203,7 +184,7 @@ fn speed(mut cipher: Cipher) -> f64 {
     best
 }
 
-fn rsa() -> Found {
+fn rsa() -> PartResult {
     let key = KeyPair::parse(KNOWN_KEY.trim())?;
     let began = Instant::now();
     let signature = key.sign(MESSAGE)?;
@@ -225,7 +206,7 @@ fn rsa() -> Found {
     Ok(format!("signed in {signed:.1?}, decrypted in {opened:.1?}"))
 }
 
-fn key_files() -> Found {
+fn key_files() -> PartResult {
     let pair = KeyPair::parse(KNOWN_KEY.trim())?;
     let who: AtSign = "@selftest".parse().map_err(failed)?;
     let keys = AtKeys {
@@ -250,7 +231,7 @@ fn key_files() -> Found {
 }
 
 /// A handshake with an authority of our own, bytes both ways, and a refusal of an authority that is not known.
-async fn tls(folder: &Path) -> Found {
+async fn tls(folder: &Path) -> PartResult {
     let data = folder.join("authority");
     let ours = authority::open_or_make(&data).map_err(failed)?;
     let leaf = ours.leaf(&[]).map_err(failed)?;
@@ -289,7 +270,7 @@ async fn talk(acceptor: &Acceptor, connector: &Connector) -> Result<(), Failure>
 }
 
 /// Two sockets joined as the rendezvous joins them.
-async fn relay() -> Found {
+async fn relay() -> PartResult {
     let ((mut near, a), (b, mut far)) = (sockets().await?, sockets().await?);
     let middle = async {
         let carried = join::splice(a, Vec::new(), b, Vec::new()).await;
@@ -336,7 +317,7 @@ fn pattern() -> Vec<u8> {
 }
 
 /// What was written is there after closing and opening; a second process would be refused.
-async fn store(folder: &Path) -> Found {
+async fn store(folder: &Path) -> PartResult {
     paths::private_folder(folder).map_err(failed)?;
     let who: Arc<AtSign> = Arc::new("@selftest".parse().map_err(failed)?);
     let now = SystemTime::now()

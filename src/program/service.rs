@@ -9,12 +9,12 @@ use argh::FromArgs;
 use miniserde::json;
 
 use crate::{
-    cli::{Console, Failure, exit, print_err, print_out},
+    cli::{Console, Failure, Outcome, exit, print_err},
     service::{
         Program,
         state::{self, chosen},
     },
-    text::json::{Object, array},
+    text::json::array,
 };
 
 /// The services of this machine: how they are, and a new start.
@@ -28,12 +28,12 @@ use crate::{
 )]
 struct Args {
     #[argh(subcommand)]
-    what: What,
+    what: Subcommand,
 }
 
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-enum What {
+enum Subcommand {
     Status(Status),
     Restart(Restart),
 }
@@ -81,8 +81,11 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
         Err(code) => return code,
     };
     match args.what {
-        What::Status(args) => show(&console, &args.program, args.json),
-        What::Restart(args) => console.finish(args.json, restart(&args.program, args.json)),
+        Subcommand::Status(args) => show(&console, &args.program, args.json),
+        Subcommand::Restart(args) => {
+            let done = restart(&console, &args);
+            console.finish(args.json, done)
+        }
     }
 }
 
@@ -95,16 +98,14 @@ pub fn of_program(name: &str, program: &Program, words: &[&str]) -> ExitCode {
     }
 }
 
-fn restart(programs: &[String], json: bool) -> Result<(), Failure> {
-    let found = chosen(programs)?;
+fn restart(console: &Console, args: &Restart) -> Result<(), Failure> {
+    let found = chosen(&args.program)?;
     for service in &found {
         service.manager.restart(&service.unit)?;
         print_err(&format!("{} is started anew", service.unit.name));
     }
-    if json {
-        let names = array(found.iter().map(|found| found.unit.name.as_str()));
-        print_out(&Object::event("restarted").raw("services", names).end());
-    }
+    let names = array(found.iter().map(|found| found.unit.name.as_str()));
+    console.tell(args.json, Outcome::new("restarted").raw("services", names));
     Ok(())
 }
 
@@ -113,16 +114,12 @@ fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {
         Ok(found) => found,
         Err(failure) => return console.finish(json, Err(failure)),
     };
-    let rows: Vec<_> = found.iter().map(state::Status::of).collect();
-    if json {
-        print_out(&json::to_string(&rows));
-    } else {
-        let now = now();
-        for row in &rows {
-            print_out(&as_text(row, now));
-        }
-    }
-    let all = |good: fn(&state::Status) -> bool| rows.iter().all(good);
+    let rows: Vec<_> = found.iter().map(state::ServiceStatus::of).collect();
+    let now = now();
+    let texts: Vec<_> = rows.iter().map(|row| as_text(row, now)).collect();
+    let outcome = Outcome::json(json::to_string(&rows)).plain(texts.join("\n"));
+    console.tell(json, outcome);
+    let all = |good: fn(&state::ServiceStatus) -> bool| rows.iter().all(good);
     ExitCode::from(
         match (all(|row| row.running), all(|row| row.state == "connected")) {
             (true, true) => exit::FINE,
@@ -138,7 +135,7 @@ fn now() -> u64 {
 }
 
 /// A few lines for people.
-fn as_text(row: &state::Status, now: u64) -> String {
+fn as_text(row: &state::ServiceStatus, now: u64) -> String {
     let ago = |at: Option<u64>| at.map_or(String::new(), |at| for_long(now.saturating_sub(at)));
     let mut text = format!("{}  ({}, {})\n", row.service, row.init, row.file);
     if !row.running {
@@ -178,7 +175,7 @@ mod tests {
 
     #[test]
     fn one_screen_says_how_it_is() {
-        let row = |running, state: &str, text: &str| state::Status {
+        let row = |running, state: &str, text: &str| state::ServiceStatus {
             service: "noports-daemon".into(),
             init: "systemd",
             file: "/f".into(),

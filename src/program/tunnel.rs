@@ -108,7 +108,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     };
     sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
     sys::process::protect_memory();
-    sys::process::more_descriptors();
+    sys::process::raise_descriptor_limit();
     let json = args.json;
     let story = async { story(&console, args).await.map(|()| ExitCode::SUCCESS) };
     console.run_client(json, 2, story)
@@ -145,7 +145,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         None if args.keep_alive => IDLE_KEPT,
         None => IDLE,
     };
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
+    let (network, keys) = args.account().load(console, args.as_.as_deref())?;
     let tunnel = Tunnel {
         network,
         keys,
@@ -345,7 +345,7 @@ impl Tunnel {
         if self.json {
             self.tell("listening", &port);
         } else {
-            cli::print_out(&port.to_string());
+            cli::print_out(&port.here.port().to_string());
         }
         Ok(())
     }

@@ -14,12 +14,12 @@
 //! cannot read, and the names a server goes by change.
 //!
 //! Here: what is made when. `certificate`: what stands in it. `renewing`: the server's, always young enough.
-//! `files`: reading and writing the folder.
+//! `files`: reading and writing the folder. `error`: their names, and what can go wrong.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use rcgen::{
@@ -27,82 +27,21 @@ use rcgen::{
 };
 
 use crate::{
-    net::tls::{Acceptor, Shown, TlsError},
+    net::tls::{Acceptor, ServerCertificate},
     secret::Secret,
 };
 
-use certificate::{DAY, all_names, authority_params, date, own_certificate, serial};
+use certificate::{all_names, authority_params, date, own_certificate, serial};
 use files::{read, replace, write_new};
-use renewing::Renewing;
+
+pub use error::{AuthorityError, CA_FILE, KEY_FILE, NEXT_KEY_FILE};
 
 mod certificate;
+mod error;
 mod files;
 mod renewing;
 
-/// File of the authority's private key, in the data folder.
-pub const KEY_FILE: &str = "ca.key";
-/// File of the next authority's private key, while clients are given its certificate.
-pub const NEXT_KEY_FILE: &str = "ca-next.key";
-/// File of the authority's certificate, in the data folder. While it is being replaced: of both.
-pub const CA_FILE: &str = "ca.pem";
-
 const SERVER_DAYS: u32 = 825;
-/// Certificates begin this long before they are made, for clients whose clock is slow.
-const SLOW_CLOCKS: Duration = DAY;
-
-/// Why there is no authority or no certificate.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum AuthorityError {
-    #[error("cannot read {}: {why}", file.display())]
-    Unreadable { file: PathBuf, why: io::Error },
-    #[error("cannot write {}: {why}", file.display())]
-    Unwritable { file: PathBuf, why: io::Error },
-    #[error("{} is no private key of an authority made here", .0.display())]
-    BadKey(PathBuf),
-    #[error("{} is no certificate of an authority made here", .0.display())]
-    BadCertificate(PathBuf),
-    #[error("{} is there, but its private key {} is not", cert.display(), key.display())]
-    KeyLost { cert: PathBuf, key: PathBuf },
-    #[error("{} and {} do not belong together", cert.display(), key.display())]
-    Mismatch { cert: PathBuf, key: PathBuf },
-    #[error("a certificate cannot be made for {0:?}")]
-    Name(String),
-    #[error("no new authority has been made")]
-    NothingNew,
-    #[error("this machine's clock was never set, so no certificate can be made")]
-    Clock,
-    #[error("a certificate cannot be made: {0}")]
-    Making(#[from] rcgen::Error),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-}
-
-impl AuthorityError {
-    /// What to try next.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Unreadable { file, .. } | Self::Unwritable { file, .. } => format!(
-                "run as the owner of {}, or choose another folder with --data",
-                file.parent().unwrap_or(file).display()
-            ),
-            Self::BadKey(file) | Self::BadCertificate(file) => format!(
-                "restore {} from a backup, or remove {KEY_FILE} and {CA_FILE}: a new authority is then made, \
-                 and every client needs the new {CA_FILE}",
-                file.display()
-            ),
-            Self::KeyLost { cert, .. } | Self::Mismatch { cert, .. } => format!(
-                "restore both from the same backup, or remove both (in {}): a new authority is then made, \
-                 and every client needs the new {CA_FILE}",
-                cert.parent().unwrap_or(cert).display()
-            ),
-            Self::Name(_) => "a host name such as home.example, or an IP address".into(),
-            Self::NothingNew => "noports atserver rotate-ca makes one".into(),
-            Self::Clock => "set the date and start again".into(),
-            Self::Making(_) | Self::Tls(_) => return None,
-        })
-    }
-}
 
 /// Certificate chain (server, authority) and private key of a server, in PEM.
 #[derive(Debug)]
@@ -113,8 +52,8 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    fn shown(&self) -> Result<Shown, AuthorityError> {
-        Ok(Shown::from_pem(&self.chain, self.key.reveal())?)
+    fn shown(&self) -> Result<ServerCertificate, AuthorityError> {
+        Ok(ServerCertificate::from_pem(&self.chain, self.key.reveal())?)
     }
 
     /// Ready to accept connections.
@@ -168,7 +107,7 @@ impl Authority {
         &self.ca_file
     }
 
-    /// The same as text.
+    /// The text of that file.
     #[cfg(test)]
     fn ca_pem(&self) -> &str {
         &self.ca_pem
@@ -181,15 +120,6 @@ impl Authority {
     /// When a name cannot stand in a certificate, or the clock was never set.
     pub fn leaf(&self, names: &[String]) -> Result<Leaf, AuthorityError> {
         self.leaf_at(names, SystemTime::now())
-    }
-
-    /// Ready to accept connections for these names, with a certificate that is renewed in time.
-    ///
-    /// # Errors
-    /// As [`Self::leaf`].
-    pub fn acceptor(self, names: &[String]) -> Result<Acceptor, AuthorityError> {
-        let renewing = Renewing::new(self, names, SystemTime::now())?;
-        Ok(Acceptor::showing(move || renewing.at(SystemTime::now())))
     }
 
     fn leaf_at(&self, names: &[String], now: SystemTime) -> Result<Leaf, AuthorityError> {
@@ -234,8 +164,7 @@ pub fn rotate(folder: &Path) -> Result<String, AuthorityError> {
     let now = open_or_make(folder)?;
     let key_file = folder.join(NEXT_KEY_FILE);
     if read(&key_file)?.is_none() {
-        let made = Secret::new(KeyPair::generate()?.serialize_pem());
-        write_new(&key_file, made.reveal().as_bytes(), 0o600)?;
+        write_new_key(&key_file)?;
     }
     let key = read_key(&key_file)?;
     if own_certificate(&now.ca_pem, &key, &key_file, &now.ca_file).is_ok() {
@@ -275,11 +204,15 @@ fn open_or_make_key(key_file: &Path, ca_file: &Path) -> Result<KeyPair, Authorit
                 key: key_file.to_owned(),
             });
         }
-        let made = Secret::new(KeyPair::generate()?.serialize_pem());
-        write_new(key_file, made.reveal().as_bytes(), 0o600)?;
+        write_new_key(key_file)?;
     }
     // Read back even if just written: of two first starts at once, one key wins.
     read_key(key_file)
+}
+
+fn write_new_key(key_file: &Path) -> Result<(), AuthorityError> {
+    let made = Secret::new(KeyPair::generate()?.serialize_pem());
+    write_new(key_file, made.reveal().as_bytes(), 0o600)
 }
 
 fn read_key(key_file: &Path) -> Result<KeyPair, AuthorityError> {

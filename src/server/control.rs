@@ -53,9 +53,9 @@ pub const ANSWER_TIME: Duration = Duration::from_secs(120);
 const MAX_PATH: usize = 107;
 const QUEUE: i32 = 16;
 
-/// What can be asked.
+/// What an administrator can ask of the running server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum AdminRequest {
     /// Host one more atSign.
     Add(AtSign),
     /// Which atSigns are hosted.
@@ -68,17 +68,17 @@ pub enum Request {
     Backup(PathBuf),
 }
 
-/// What is answered.
+/// What the server answers an [`AdminRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum AdminAnswer {
     /// The one-time activation secret of an added atSign.
     Secret(Secret<String>),
     /// The hosted atSigns.
-    List(Vec<Row>),
+    List(Vec<Hosted>),
     /// The server's state.
-    Status(Status),
+    Status(ServerStatus),
     /// What a backup holds.
-    Backup(Backup),
+    Backup(BackupTotals),
     /// Done, nothing to tell.
     Done,
     /// Refused: what, and what to try next.
@@ -90,10 +90,10 @@ pub enum Answer {
     },
 }
 
-/// One hosted atSign.
+/// One hosted atSign, with the host and port that clients are told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Row {
+pub struct Hosted {
     pub atsign: String,
     pub host: String,
     pub port: u16,
@@ -104,7 +104,7 @@ pub struct Row {
 /// State of a running server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Status {
+pub struct ServerStatus {
     /// `host:port` of the atDirectory.
     pub directory: String,
     /// File of the authority to trust; empty with a certificate from elsewhere.
@@ -122,7 +122,7 @@ pub struct Status {
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Backup {
+pub struct BackupTotals {
     pub atsigns: u32,
     pub rows: u64,
 }
@@ -130,7 +130,7 @@ pub struct Backup {
 /// Why the server could not be asked, or cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
-pub enum ControlError {
+pub enum AdminError {
     #[error("another server is running with {}", .0.display())]
     Running(PathBuf),
     #[error("{} is there, but is no socket", .0.display())]
@@ -145,7 +145,7 @@ pub enum ControlError {
     Answer,
 }
 
-impl ControlError {
+impl AdminError {
     /// What to try next.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -164,21 +164,21 @@ impl ControlError {
 
 /// The server's side of the socket. Its file is removed when this is dropped.
 #[derive(Debug)]
-pub struct Desk {
+pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
 }
 
-impl Desk {
+impl AdminSocket {
     /// Opens the socket in this data folder. A file left by a server that died is replaced.
     ///
     /// # Errors
     /// When another server answers there, or the folder is not ours.
-    pub fn open(data: &Path) -> Result<Self, ControlError> {
+    pub fn listen(data: &Path) -> Result<Self, AdminError> {
         let path = data.join(SOCKET);
         check_length(&path)?;
         clear(&path)?;
-        let listener = bind(&path).map_err(|why| ControlError::Io {
+        let listener = bind(&path).map_err(|why| AdminError::Io {
             path: path.clone(),
             why,
         })?;
@@ -189,7 +189,10 @@ impl Desk {
     }
 
     /// Answers for ever, one request at a time. `handle` is told each request.
-    pub async fn serve<F: Future<Output = Answer>>(&self, mut handle: impl FnMut(Request) -> F) {
+    pub async fn serve<F: Future<Output = AdminAnswer>>(
+        &self,
+        mut handle: impl FnMut(AdminRequest) -> F,
+    ) {
         loop {
             match self.listener.accept().await {
                 Ok((socket, _)) => {
@@ -207,7 +210,7 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for AdminSocket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -217,9 +220,9 @@ impl Drop for Desk {
 ///
 /// # Errors
 /// When there is one, but it cannot be asked or does not answer.
-pub async fn ask(data: &Path, request: &Request) -> Result<Option<Answer>, ControlError> {
+pub async fn ask(data: &Path, request: &AdminRequest) -> Result<Option<AdminAnswer>, AdminError> {
     let path = data.join(SOCKET);
-    let fail = |why| ControlError::Io {
+    let fail = |why| AdminError::Io {
         path: path.clone(),
         why,
     };
@@ -233,23 +236,25 @@ pub async fn ask(data: &Path, request: &Request) -> Result<Option<Answer>, Contr
     socket.write_all(line.as_bytes()).await.map_err(fail)?;
     let line = match read_line(&mut socket, MAX_ANSWER, ANSWER_TIME).await {
         Ok((line, _)) => Secret::new(line),
-        Err(LineError::TimedOut(after)) => return Err(ControlError::Silent(after)),
+        Err(LineError::TimedOut(after)) => return Err(AdminError::Silent(after)),
         Err(LineError::Io(why)) => return Err(fail(why)),
-        Err(_) => return Err(ControlError::Answer),
+        Err(_) => return Err(AdminError::Answer),
     };
-    let text = std::str::from_utf8(line.reveal()).map_err(|_| ControlError::Answer)?;
-    Answer::parse(text).map(Some).ok_or(ControlError::Answer)
+    let text = std::str::from_utf8(line.reveal()).map_err(|_| AdminError::Answer)?;
+    AdminAnswer::parse(text).map(Some).ok_or(AdminError::Answer)
 }
 
-async fn serve_one<F: Future<Output = Answer>>(
+async fn serve_one<F: Future<Output = AdminAnswer>>(
     mut socket: UnixStream,
-    handle: &mut impl FnMut(Request) -> F,
+    handle: &mut impl FnMut(AdminRequest) -> F,
 ) -> Result<(), LineError> {
     let (line, _) = read_line(&mut socket, MAX_REQUEST, ASK_TIME).await?;
-    let request = std::str::from_utf8(&line).ok().and_then(Request::parse);
+    let request = std::str::from_utf8(&line)
+        .ok()
+        .and_then(AdminRequest::parse);
     let answer = match request {
         Some(request) => handle(request).await,
-        None => Answer::Refused {
+        None => AdminAnswer::Refused {
             error: "the running server does not know this request".into(),
             hint: Some("is it of the same version? restart it".into()),
         },
@@ -273,16 +278,16 @@ fn nobody_there(why: &io::Error) -> bool {
     )
 }
 
-fn check_length(path: &Path) -> Result<(), ControlError> {
+fn check_length(path: &Path) -> Result<(), AdminError> {
     if path.as_os_str().as_bytes().len() > MAX_PATH {
-        return Err(ControlError::PathTooLong(path.to_owned()));
+        return Err(AdminError::PathTooLong(path.to_owned()));
     }
     Ok(())
 }
 
 /// Removes the socket of a server that died.
-fn clear(path: &Path) -> Result<(), ControlError> {
-    let fail = |why| ControlError::Io {
+fn clear(path: &Path) -> Result<(), AdminError> {
+    let fail = |why| AdminError::Io {
         path: path.to_owned(),
         why,
     };
@@ -290,12 +295,12 @@ fn clear(path: &Path) -> Result<(), ControlError> {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(why) => return Err(fail(why)),
         Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(ControlError::NoSocket(path.to_owned()));
+            return Err(AdminError::NoSocket(path.to_owned()));
         }
         Ok(_) => {}
     }
     match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(ControlError::Running(path.to_owned())),
+        Ok(_) => Err(AdminError::Running(path.to_owned())),
         Err(why) if nobody_there(&why) => match fs::remove_file(path) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => Err(fail(why)),
             _ => Ok(()),
@@ -321,7 +326,7 @@ struct RequestLine {
     file: Option<String>,
 }
 
-impl Request {
+impl AdminRequest {
     fn print(&self) -> String {
         let (verb, atsign, file) = match self {
             Self::Add(who) => ("add", Some(who), None),
@@ -358,14 +363,14 @@ impl Request {
 #[derive(Default, Serialize, Deserialize)]
 struct AnswerLine {
     secret: Option<String>,
-    list: Option<Vec<Row>>,
-    status: Option<Status>,
-    backup: Option<Backup>,
+    list: Option<Vec<Hosted>>,
+    status: Option<ServerStatus>,
+    backup: Option<BackupTotals>,
     error: Option<String>,
     hint: Option<String>,
 }
 
-impl Answer {
+impl AdminAnswer {
     fn print(&self) -> String {
         let mut line = <AnswerLine as Default>::default();
         match self {

@@ -16,18 +16,17 @@ use crate::at::{AtKey, AtSign, fault::Code, key::Scope, verb::Operation};
 
 use super::{
     enrolment,
-    session::{Refusal, is_too_long, refuse, too_long},
+    notification::is_too_long,
+    refusal::{Refusal, refuse},
     store::{
-        Event, StoreError, Tx, lists,
+        CommitEvent, StoreError, Tx, lists,
         log::Change,
-        notes::{Kind, Note, Status},
-        records::{Logged, Meta, Record},
+        notes::{DeliveryStatus, Note, NoteKind},
+        records::{Logged, Record},
         register::{self, Home},
     },
 };
 
-/// Life of a notification that does not say, in milliseconds.
-pub const DEFAULT_LIFE: u64 = 15 * 60 * 1000;
 /// Attempts before we give up, if it has not expired before.
 pub const MAX_ATTEMPTS: u32 = 30;
 /// Most notifications delivered in one transaction, and about how many bytes.
@@ -42,76 +41,6 @@ const MAX_LIFE_OF_OTHERS: u64 = 24 * 3600 * 1000;
 /// Most that `strategy:latest` looks at.
 const LATEST_WINDOW: usize = 1000;
 
-/// A notification about to be sent.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Draft {
-    pub id: String,
-    pub from: AtSign,
-    pub to: AtSign,
-    /// The whole key or text: `@to:entity@from`.
-    pub key: String,
-    pub value: Option<String>,
-    pub operation: Operation,
-    pub is_text: bool,
-    pub is_encrypted: bool,
-    pub priority: String,
-    pub strategy: String,
-    pub depth: u32,
-    pub notifier: String,
-    /// Milliseconds.
-    pub ttln: u64,
-    pub meta: Meta,
-}
-
-impl Draft {
-    /// An update about `key` with everything else as it is when a command says nothing.
-    pub fn new(id: String, from: &AtSign, to: &AtSign, key: String) -> Self {
-        Self {
-            id,
-            from: from.clone(),
-            to: to.clone(),
-            key,
-            value: None,
-            operation: Operation::Update,
-            is_text: false,
-            is_encrypted: true,
-            priority: "low".into(),
-            strategy: "all".into(),
-            depth: 1,
-            notifier: "SYSTEM".into(),
-            ttln: DEFAULT_LIFE,
-            meta: <Meta as Default>::default(),
-        }
-    }
-
-    /// The note of this draft.
-    pub fn note(self, kind: Kind, status: Status) -> Note {
-        Note {
-            id: self.id,
-            from: self.from,
-            to: self.to,
-            key: self.key,
-            value: self.value,
-            operation: self.operation,
-            is_text: self.is_text,
-            is_encrypted: self.is_encrypted,
-            kind,
-            status,
-            priority: self.priority,
-            strategy: self.strategy,
-            depth: self.depth,
-            notifier: self.notifier,
-            ttln: self.ttln,
-            epoch_millis: 0,
-            expires_at: 0,
-            retries: 0,
-            place: 0,
-            meta: self.meta,
-        }
-    }
-}
-
 /// Takes a notification from its sender: to oneself it arrives at once, to others it waits in line. Returns its id.
 ///
 /// # Errors
@@ -119,46 +48,42 @@ impl Draft {
 pub(super) fn queue(
     tx: &mut Tx<'_>,
     home: &Home,
-    draft: Draft,
+    mut note: Note,
     now: u64,
 ) -> Result<String, Refusal> {
-    let id = draft.id.clone();
+    let id = note.id.clone();
     let full = || {
         refuse(
             Code::InternalException,
             "too many notifications are waiting",
         )
     };
-    if draft.to == home.who {
-        let note = draft.note(Kind::Received, Status::Delivered);
-        if is_too_long(&note) {
-            return Err(too_long());
-        }
+    if is_too_long(&note) {
+        return Err(Refusal::too_long_to_show());
+    }
+    if note.to == home.who {
+        (note.kind, note.status) = (NoteKind::Received, DeliveryStatus::Delivered);
         let note = home.take_in(tx, note, now)?.ok_or_else(full)?;
-        tx.emit(Event::Note(Arc::new(note)));
+        tx.emit(CommitEvent::Note(Arc::new(note)));
         return Ok(id);
     }
-    if draft.strategy == "latest" {
-        supersede(tx, home, &draft)?;
+    if note.strategy == "latest" {
+        supersede(tx, home, &note)?;
     }
-    let (from, to) = (draft.from.clone(), draft.to.clone());
-    let note = draft.note(Kind::Sent, Status::Queued);
-    if is_too_long(&note) {
-        return Err(too_long());
-    }
+    let (from, to) = (note.from.clone(), note.to.clone());
     home.put_out(tx, note, now)?.ok_or_else(full)?;
-    tx.emit(Event::Queued { from, to });
+    tx.emit(CommitEvent::Queued { from, to });
     Ok(id)
 }
 
 /// Of one notifier only the newest `depth` stay in line, the new one counted.
-fn supersede(tx: &mut Tx<'_>, home: &Home, draft: &Draft) -> Result<(), StoreError> {
-    let line = home.outbox(tx, &draft.to, LATEST_WINDOW, u64::MAX)?;
+fn supersede(tx: &mut Tx<'_>, home: &Home, new: &Note) -> Result<(), StoreError> {
+    let line = home.outbox(tx, &new.to, LATEST_WINDOW, u64::MAX)?;
     let mut same: Vec<Note> = line
         .into_iter()
-        .filter(|note| note.strategy == "latest" && note.notifier == draft.notifier)
+        .filter(|note| note.strategy == "latest" && note.notifier == new.notifier)
         .collect();
-    let keep = usize::try_from(draft.depth.max(1) - 1).unwrap_or(usize::MAX);
+    let keep = usize::try_from(new.depth.max(1) - 1).unwrap_or(usize::MAX);
     let surplus = same.len().saturating_sub(keep);
     for note in same.iter_mut().take(surplus) {
         home.out_of_line(tx, note)?;
@@ -202,9 +127,10 @@ pub fn deliver(
         }
     }
     let Some(receiver) = register::find(tx, to)? else {
-        return Ok(match waiting.is_empty() {
-            true => Delivery::Some,
-            false => Delivery::Foreign(waiting),
+        return Ok(if waiting.is_empty() {
+            Delivery::Some
+        } else {
+            Delivery::Foreign(waiting)
         });
     };
     if turned_back(tx, from, &receiver.home, &mut waiting)? {
@@ -213,9 +139,10 @@ pub fn deliver(
     let mut taken = lists::admits(tx, &receiver.home, &from.who)?;
     for note in &mut waiting {
         // One that is not taken stops those behind it: their order is kept.
-        let receipt = match taken {
-            true => hand_over(tx, &receiver.home, note, now)?,
-            false => Receipt::Full,
+        let receipt = if taken {
+            hand_over(tx, &receiver.home, note, now)?
+        } else {
+            Receipt::Full
         };
         taken = receipt != Receipt::Full;
         match receipt {
@@ -228,7 +155,7 @@ pub fn deliver(
         return Ok(Delivery::Refused);
     }
     if !waiting.is_empty() {
-        meet(tx, from, &receiver.home, now)?;
+        exchange_public_keys(tx, from, &receiver.home, now)?;
     }
     Ok(Delivery::Some)
 }
@@ -236,8 +163,8 @@ pub fn deliver(
 /// Hands one note over. What is not proper is not delivered, and not tried again.
 fn hand_over(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<Receipt, StoreError> {
     let copy = Note {
-        kind: Kind::Received,
-        status: Status::Delivered,
+        kind: NoteKind::Received,
+        status: DeliveryStatus::Delivered,
         place: 0,
         ..note.clone()
     };
@@ -249,7 +176,7 @@ fn hand_over(tx: &mut Tx<'_>, to: &Home, note: &Note, now: u64) -> Result<Receip
 /// # Errors
 /// When the store fails.
 pub fn arrived(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
-    note.status = Status::Delivered;
+    note.status = DeliveryStatus::Delivered;
     from.out_of_line(tx, note)
 }
 
@@ -258,7 +185,7 @@ pub fn arrived(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), Stor
 /// # Errors
 /// When the store fails.
 pub fn give_up(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
-    note.status = Status::Errored;
+    note.status = DeliveryStatus::Errored;
     from.out_of_line(tx, note)
 }
 
@@ -283,7 +210,7 @@ fn turned_back(
 /// # Errors
 /// When the store fails.
 pub fn fail(tx: &mut Tx<'_>, from: &Home, note: &mut Note) -> Result<(), StoreError> {
-    note.status = Status::Errored;
+    note.status = DeliveryStatus::Errored;
     note.retries += 1;
     if note.retries >= MAX_ATTEMPTS {
         from.out_of_line(tx, note)
@@ -325,7 +252,7 @@ pub fn receive(
     }
     note.ttln = note.ttln.min(MAX_LIFE_OF_OTHERS);
     if let Some(old) = home.note_from(tx, &note.id, &note.from)?
-        && old.kind == Kind::Received
+        && old.kind == NoteKind::Received
         && !old.is_expired(now)
     {
         return Ok(Receipt::Known);
@@ -336,7 +263,7 @@ pub fn receive(
     if let Some(key) = key {
         cache(tx, home, &key, &note, now)?;
     }
-    tx.emit(Event::Note(Arc::new(note)));
+    tx.emit(CommitEvent::Note(Arc::new(note)));
     Ok(Receipt::New)
 }
 
@@ -392,11 +319,16 @@ fn cache(
 }
 
 /// Both sides take note of the other's public key, as two servers do when they connect.
-fn meet(tx: &mut Tx<'_>, one: &Home, other: &Home, now: u64) -> Result<(), StoreError> {
-    for (home, met) in [(one, other), (other, one)] {
-        let key = format!("public:publickey{}", met.who);
-        if let Some(found) = met.live(tx, &key, now)? {
-            learn_key(tx, home, &met.who, found, now)?;
+fn exchange_public_keys(
+    tx: &mut Tx<'_>,
+    one: &Home,
+    other: &Home,
+    now: u64,
+) -> Result<(), StoreError> {
+    for (home, of) in [(one, other), (other, one)] {
+        let key = format!("public:publickey{}", of.who);
+        if let Some(found) = of.live(tx, &key, now)? {
+            learn_key(tx, home, &of.who, found, now)?;
         }
     }
     Ok(())

@@ -26,7 +26,7 @@ const EXIT: &[u8] = b"@exit";
 
 /// What the caller has to do next, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DirectoryRequest {
     /// Look this name up (lower case, without `@`; empty for a blank line), then call [`Enquiry::answer`].
     Lookup(String),
     /// Close the connection without a word. Nothing comes after it.
@@ -35,7 +35,7 @@ pub enum Step {
 
 /// What to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct DirectoryReply {
     /// Send in one write; may be empty.
     pub bytes: Vec<u8>,
     /// Wait this long before.
@@ -46,7 +46,7 @@ pub struct Answer {
 
 /// One connection to the atDirectory.
 ///
-/// Call [`answer`](Self::answer) once for each [`Step::Lookup`], in their order.
+/// Call [`answer`](Self::answer) once for each [`DirectoryRequest::Lookup`], in their order.
 #[derive(Debug, Default)]
 pub struct Enquiry {
     line: Vec<u8>,
@@ -67,7 +67,7 @@ impl Enquiry {
 
     /// Takes what was read. How the bytes are cut makes no difference; therefore `@exit` at the
     /// start of a line closes at once, whatever would have followed.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Step> {
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<DirectoryRequest> {
         let mut steps = Vec::new();
         for &byte in bytes {
             if self.closed {
@@ -78,7 +78,7 @@ impl Enquiry {
         steps
     }
 
-    fn push_byte(&mut self, byte: u8) -> Option<Step> {
+    fn push_byte(&mut self, byte: u8) -> Option<DirectoryRequest> {
         if byte == b'\n' {
             let line = mem::take(&mut self.line);
             return Some(self.finish_line(line));
@@ -91,43 +91,43 @@ impl Enquiry {
         None
     }
 
-    fn finish_line(&mut self, line: Vec<u8>) -> Step {
+    fn finish_line(&mut self, line: Vec<u8>) -> DirectoryRequest {
         let Ok(text) = String::from_utf8(line) else {
             return self.close();
         };
-        let name = text.trim().to_lowercase();
-        let name = name.strip_prefix('@').unwrap_or(&name);
+        let asked = text.trim().to_lowercase();
+        let name = asked.strip_prefix('@').unwrap_or(&asked);
         self.asked.push_back(name.is_empty());
-        Step::Lookup(name.to_owned())
+        DirectoryRequest::Lookup(name.to_owned())
     }
 
-    fn close(&mut self) -> Step {
+    fn close(&mut self) -> DirectoryRequest {
         self.closed = true;
         self.line = Vec::new();
-        Step::Close
+        DirectoryRequest::Close
     }
 
     /// The answer to the oldest look-up: where the atServer is, or that there is none.
     /// The host must be a name or an IPv4 address: clients cut at the first `:`.
-    pub fn answer(&mut self, found: Option<(&str, u16)>) -> Answer {
+    pub fn answer(&mut self, found: Option<(&str, u16)>) -> DirectoryReply {
         let blank = self.asked.pop_front().unwrap_or(false);
         match found {
-            Some((host, port)) if !blank => Answer::now(format!("{host}:{port}\r\n@")),
-            _ if blank => Answer::now("null\r\n@"),
+            Some((host, port)) if !blank => DirectoryReply::now(format!("{host}:{port}\r\n@")),
+            _ if blank => DirectoryReply::now("null\r\n@"),
             _ => self.miss(),
         }
     }
 
-    fn miss(&mut self) -> Answer {
+    fn miss(&mut self) -> DirectoryReply {
         self.misses = self.misses.saturating_add(1);
         let close = self.misses >= LAST_MISS;
-        let null = Answer::now(if close { "" } else { "null\r\n@" });
+        let null = DirectoryReply::now(if close { "" } else { "null\r\n@" });
         let delay = match self.misses {
             1 => Duration::ZERO,
             _ => MISS_DELAY,
         };
         self.closed |= close;
-        Answer {
+        DirectoryReply {
             delay,
             close,
             ..null
@@ -135,7 +135,7 @@ impl Enquiry {
     }
 }
 
-impl Answer {
+impl DirectoryReply {
     fn now(text: impl Into<String>) -> Self {
         Self {
             bytes: text.into().into_bytes(),
@@ -151,8 +151,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn lookup(name: &str) -> Step {
-        Step::Lookup(name.to_owned())
+    fn lookup(name: &str) -> DirectoryRequest {
+        DirectoryRequest::Lookup(name.to_owned())
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
         let long = "a".repeat(MAX_LINE);
         let too_long = "a".repeat(MAX_LINE + 1);
         let full = format!("{long}\n");
-        let rows: &[(&[u8], &[Step])] = &[
+        let rows: &[(&[u8], &[DirectoryRequest])] = &[
             (b"alice\n", &[lookup("alice")]),
             (b"alice\r\n", &[lookup("alice")]),
             (b"@Alice\n", &[lookup("alice")]),
@@ -172,16 +172,22 @@ mod tests {
             (b"alice\nbob\ncar", &[lookup("alice"), lookup("bob")]),
             (
                 "ali\u{1f6e0}\n".as_bytes(),
-                &[Step::Lookup("ali\u{1f6e0}".into())],
+                &[DirectoryRequest::Lookup("ali\u{1f6e0}".into())],
             ),
-            (b"@exit", &[Step::Close]),
-            (b"@exit\n", &[Step::Close]),
-            (b" @EXIT\r\n", &[Step::Close]),
-            (b"alice\n@exit\nbob\n", &[lookup("alice"), Step::Close]),
-            (b"ali\xff\n", &[Step::Close]),
-            (b"alice\n\xff\xfe\nbob\n", &[lookup("alice"), Step::Close]),
-            (full.as_bytes(), &[Step::Lookup(long.clone())]),
-            (too_long.as_bytes(), &[Step::Close]),
+            (b"@exit", &[DirectoryRequest::Close]),
+            (b"@exit\n", &[DirectoryRequest::Close]),
+            (b" @EXIT\r\n", &[DirectoryRequest::Close]),
+            (
+                b"alice\n@exit\nbob\n",
+                &[lookup("alice"), DirectoryRequest::Close],
+            ),
+            (b"ali\xff\n", &[DirectoryRequest::Close]),
+            (
+                b"alice\n\xff\xfe\nbob\n",
+                &[lookup("alice"), DirectoryRequest::Close],
+            ),
+            (full.as_bytes(), &[DirectoryRequest::Lookup(long.clone())]),
+            (too_long.as_bytes(), &[DirectoryRequest::Close]),
         ];
         for (bytes, want) in rows {
             let got = Enquiry::new().push(bytes);
@@ -194,7 +200,7 @@ mod tests {
         let mut enquiry = Enquiry::new();
         enquiry.push(b"alice\n");
         let answer = enquiry.answer(Some(("host.example", 25001)));
-        assert_eq!(answer, Answer::now("host.example:25001\r\n@"));
+        assert_eq!(answer, DirectoryReply::now("host.example:25001\r\n@"));
     }
 
     #[test]
@@ -220,7 +226,7 @@ mod tests {
         let mut enquiry = Enquiry::new();
         for _ in 0..20 {
             enquiry.push(b"\r\n");
-            assert_eq!(enquiry.answer(None), Answer::now("null\r\n@"));
+            assert_eq!(enquiry.answer(None), DirectoryReply::now("null\r\n@"));
         }
         enquiry.push(b"nobody\n");
         assert_eq!(
@@ -240,19 +246,19 @@ mod tests {
     }
 
     /// Everything a connection is told when its bytes come in these pieces.
-    fn dialog<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Answer> {
+    fn dialog<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<DirectoryReply> {
         let mut enquiry = Enquiry::new();
         let mut told = Vec::new();
         for piece in pieces {
             for step in enquiry.push(piece) {
                 match step {
-                    Step::Lookup(name) => {
+                    DirectoryRequest::Lookup(name) => {
                         let found = name.starts_with('a').then_some(("host", 25000));
                         told.push(enquiry.answer(found));
                     }
-                    Step::Close => told.push(Answer {
+                    DirectoryRequest::Close => told.push(DirectoryReply {
                         close: true,
-                        ..Answer::now("")
+                        ..DirectoryReply::now("")
                     }),
                 }
                 if told.last().is_some_and(|answer| answer.close) {

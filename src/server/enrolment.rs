@@ -5,7 +5,8 @@
 //!                 └─▶ deny ─▶ denied ─▶ delete      └─◀─ unrevoke ─◀─┘
 //! ```
 //!
-//! Here: the enrolments and their rows. `grant`: what a connection that came with one may do.
+//! Here: the enrolments and their rows. `keys`: what the keys are called. `grant`: what a connection that came with one
+//! may do.
 //!
 //! Source: at_server:packages/at_secondary_server/lib/src/enroll and
 //! at_server:packages/at_secondary_server/lib/src/verb/handler/abstract_verb_handler.dart.
@@ -17,22 +18,22 @@ use miniserde::{
     json::{self, Value},
 };
 
-use crate::at::{fault::Code, metadata::Metadata};
+use crate::at::metadata::Metadata;
 
-use super::{
-    session::Refusal,
-    store::{
-        Rows, StoreError, Tx,
-        log::Change,
-        records::{Logged, Meta, Record},
-        register::Home,
-    },
+use super::store::{
+    Rows, StoreError, Tx,
+    log::Change,
+    records::{Logged, Meta, Record},
+    register::Home,
 };
 use crate::text::json::Object;
 
 pub use grant::{Grant, Need};
+use keys::ROW;
+pub use keys::{KEPT, MANAGE, default_keys_of, id_of, key_of, own_data};
 
 mod grant;
+mod keys;
 
 /// How long a request may wait for approval, in milliseconds.
 pub const PENDING_LIFE: u64 = 48 * 3600 * 1000;
@@ -40,31 +41,6 @@ pub const PENDING_LIFE: u64 = 48 * 3600 * 1000;
 const MEMORY: u64 = 30 * 24 * 3600 * 1000;
 /// Most enrolments of one atSign, in any state.
 pub const MAX_ENROLLMENTS: usize = 1000;
-/// The namespace that lets an enrolment manage others.
-pub const MANAGE: &str = "__manage";
-/// The end of an enrolment's key, between its id and the owner.
-const ROW: &str = ".new.enrollments.__manage";
-
-/// The name in a key, namespace included: `@bob:x.ns@alice` → `x.ns`.
-fn entity(key: &str) -> &str {
-    let key = key.strip_prefix("cached:").unwrap_or(key);
-    let key = match key.split_once(':') {
-        Some((_, rest)) => rest,
-        None => key,
-    };
-    key.rsplit_once('@').map_or(key, |(entity, _)| entity)
-}
-
-/// The enrolment that a key of the form `<name>.<id>.<a|r|d>.__e@alice` belongs to, and the letter: active, revoked,
-/// deleted. Only that enrolment's own connections write such keys, and only active ones; the server moves them.
-pub fn own_data(key: &str) -> Option<(&str, &str)> {
-    let mut parts = entity(key).rsplit('.');
-    if parts.next() != Some("__e") {
-        return None;
-    }
-    let letter = parts.next()?;
-    Some((parts.next()?, letter))
-}
 
 /// Moves what an enrolment says about itself, as from `a` to `r`: readers see what became of it.
 ///
@@ -107,22 +83,17 @@ pub fn move_data(
     Ok(())
 }
 
-/// The enrolment whose row this key is.
-pub fn id_of<'a>(home: &Home, key: &'a str) -> Option<&'a str> {
-    key.strip_suffix(home.who.as_str())?.strip_suffix(ROW)
-}
-
 /// Where an enrolment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum State {
+pub enum EnrolmentState {
     Pending,
     Approved,
     Denied,
     Revoked,
 }
 
-impl State {
+impl EnrolmentState {
     const ALL: [Self; 4] = [Self::Pending, Self::Approved, Self::Denied, Self::Revoked];
 
     /// The wire's word.
@@ -143,13 +114,13 @@ impl State {
 /// One enrolment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Enrollment {
+pub struct StoredEnrolment {
     pub id: String,
     pub app: String,
     pub device: String,
     pub namespaces: BTreeMap<String, String>,
     pub public_key: String,
-    pub state: State,
+    pub state: EnrolmentState,
     pub symmetric_key: Option<String>,
     /// The signing keys it publishes once approved.
     pub signing_keys: Option<String>,
@@ -167,7 +138,7 @@ pub struct Enrollment {
 
 /// The stored form.
 #[derive(Serialize, Deserialize)]
-struct Row {
+struct Wire {
     #[serde(rename = "appName")]
     app: String,
     #[serde(rename = "deviceName")]
@@ -177,7 +148,7 @@ struct Row {
     public_key: String,
     #[serde(rename = "requestType")]
     request_type: String,
-    approval: Approval,
+    approval: WireApproval,
     #[serde(rename = "encryptedAPKAMSymmetricKey")]
     symmetric_key: Option<String>,
     #[serde(rename = "apsk")]
@@ -192,11 +163,11 @@ struct Row {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Approval {
+struct WireApproval {
     state: String,
 }
 
-impl Enrollment {
+impl StoredEnrolment {
     /// What connections of this enrolment may do.
     pub fn grant(&self) -> Grant {
         Grant {
@@ -237,13 +208,13 @@ impl Enrollment {
 
     /// As it is stored, and as `info` shows a connection its own.
     pub fn stored_json(&self) -> String {
-        json::to_string(&Row {
+        json::to_string(&Wire {
             app: self.app.clone(),
             device: self.device.clone(),
             namespaces: self.namespaces.clone(),
             public_key: self.public_key.clone(),
             request_type: "newEnrollment".into(),
-            approval: Approval {
+            approval: WireApproval {
                 state: self.state.word().into(),
             },
             symmetric_key: self.symmetric_key.clone(),
@@ -282,24 +253,6 @@ impl Enrollment {
         Ok(())
     }
 }
-
-/// `<id>.new.enrollments.__manage@alice`
-pub fn key_of(home: &Home, id: &str) -> String {
-    format!("{id}{ROW}{}", home.who)
-}
-
-/// `<id>.default_enc_private_key.__manage@alice` and its sibling for the self key.
-pub fn default_keys_of(home: &Home, id: &str) -> [String; 2] {
-    ["default_enc_private_key", "default_self_enc_key"]
-        .map(|name| format!("{id}.{name}.{MANAGE}{}", home.who))
-}
-
-/// What stands in the names of keys that devices keep here by the `keys` command, between name and namespace.
-pub const KEPT: [(&str, &str); 3] = [
-    ("public", ".__public_keys."),
-    ("private", ".__private_keys."),
-    ("self", ".__self_keys."),
-];
 
 /// A key that a device keeps here by the `keys` command.
 #[derive(Serialize, Deserialize)]
@@ -366,7 +319,7 @@ pub fn find(
     home: &Home,
     id: &str,
     now: u64,
-) -> Result<Option<Enrollment>, StoreError> {
+) -> Result<Option<StoredEnrolment>, StoreError> {
     let id = id.to_lowercase();
     match home.live(rows, &key_of(home, &id), now)? {
         Some(record) => parse(&id, &record).map(Some),
@@ -374,7 +327,7 @@ pub fn find(
     }
 }
 
-/// The same with those that have expired, as long as the store has them; `true` beside one that has not.
+/// As [`find`], with those that have expired, too, as long as the store has them; `true` beside one that has not.
 ///
 /// # Errors
 /// When the store fails.
@@ -383,7 +336,7 @@ pub fn find_or_over(
     home: &Home,
     id: &str,
     now: u64,
-) -> Result<Option<(Enrollment, bool)>, StoreError> {
+) -> Result<Option<(StoredEnrolment, bool)>, StoreError> {
     let id = id.to_lowercase();
     match home.record(rows, &key_of(home, &id))? {
         Some(record) => Ok(Some((parse(&id, &record)?, record.meta.is_live(now)))),
@@ -395,7 +348,7 @@ pub fn find_or_over(
 ///
 /// # Errors
 /// When the store fails.
-pub fn all(rows: &dyn Rows, home: &Home, now: u64) -> Result<Vec<Enrollment>, StoreError> {
+pub fn all(rows: &dyn Rows, home: &Home, now: u64) -> Result<Vec<StoredEnrolment>, StoreError> {
     let end = format!("{ROW}{}", home.who);
     let mut ids = Vec::new();
     home.records(rows, "", &mut |key, meta| {
@@ -412,15 +365,15 @@ pub fn all(rows: &dyn Rows, home: &Home, now: u64) -> Result<Vec<Enrollment>, St
         .collect())
 }
 
-fn parse(id: &str, record: &Record) -> Result<Enrollment, StoreError> {
-    let row: Row = json::from_str(&record.value).map_err(|_| StoreError::Row)?;
-    Ok(Enrollment {
+fn parse(id: &str, record: &Record) -> Result<StoredEnrolment, StoreError> {
+    let row: Wire = json::from_str(&record.value).map_err(|_| StoreError::Row)?;
+    Ok(StoredEnrolment {
         id: id.to_owned(),
         app: row.app,
         device: row.device,
         namespaces: row.namespaces,
         public_key: row.public_key,
-        state: State::parse(&row.approval.state).ok_or(StoreError::Row)?,
+        state: EnrolmentState::parse(&row.approval.state).ok_or(StoreError::Row)?,
         symmetric_key: row.symmetric_key,
         signing_keys: row.signing_keys,
         life: row.life,
@@ -429,14 +382,6 @@ fn parse(id: &str, record: &Record) -> Result<Enrollment, StoreError> {
         revoked_at: row.revoked_at,
         expires_at: record.meta.expires_at,
     })
-}
-
-/// The answer for an id that is not there.
-pub(super) fn unknown(id: &str) -> Refusal {
-    Refusal::state(
-        Code::EnrollmentExpired,
-        format!("enrollment_id: {id} is expired or invalid"),
-    )
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use async_std::{
 };
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
-use super::{http, listen::Running};
+use super::{http, listen::RunningServer};
 use crate::net::line::read_line;
 
 /// Longest request line, in bytes.
@@ -39,7 +39,7 @@ pub async fn open(at: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Answers for ever.
-pub async fn serve(listener: &TcpListener, running: &Running) {
+pub async fn serve(listener: &TcpListener, running: &RunningServer) {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
@@ -53,7 +53,7 @@ pub async fn serve(listener: &TcpListener, running: &Running) {
     }
 }
 
-async fn answer(mut socket: TcpStream, running: &Running) -> io::Result<()> {
+async fn answer(mut socket: TcpStream, running: &RunningServer) -> io::Result<()> {
     let Ok((line, _)) = read_line(&mut socket, MAX_LINE, WITHIN).await else {
         return Ok(());
     };

@@ -7,7 +7,7 @@
 //! ```text
 //!   socket ─▶ listen ─▶ Session (no I/O): line + transaction + time → reply, events ─▶ store commits ─▶ reply leaves
 //!                                                      │
-//!                                                      └─▶ notify: outbox → the peer's inbox (same process) or peer.rs (TLS)
+//!                                                      └─▶ delivery: outbox → the peer's inbox (same process) or peer.rs (TLS)
 //!   socket ─▶ listen ─▶ web: GET of a public value, for clients that offer HTTP in their TLS greeting
 //! ```
 //!
@@ -52,15 +52,19 @@
 //! | `stats`, all the others | | • | | | |
 
 pub mod authority;
+mod clock;
 pub mod control;
+mod count;
 pub mod delivery;
 pub mod directory;
 pub mod enrolment;
 pub mod health;
 mod http;
 pub mod listen;
+mod notification;
 pub mod passcode;
 pub mod peer;
 mod pool;
+mod refusal;
 pub mod session;
 pub mod store;

@@ -20,39 +20,32 @@
 //! Source: at_server:packages/at_secondary_server/lib/src/connection/outbound.
 
 use std::{
-    io,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_std::future::timeout;
-use futures_lite::{AsyncReadExt, AsyncWriteExt, future::poll_once};
 
 use crate::{
     at::{
-        AtKey, AtSign, Metadata, Replies, Reply, Verb, auth,
+        AtSign, auth,
         client::{AtError, Network},
         crypto::KeyPair,
         directory,
-        fault::{Code, Fault},
-        reply::{Mode, WireError},
-        verb::{Notify, Subject},
     },
-    net::{
-        dial::dial,
-        tls::{TlsError, TlsStream},
-    },
+    net::{dial::dial, tls::TlsStream},
     text::endpoint::Endpoint,
 };
 
-use proofs::Proofs;
+use connection::{OutboundSlot, PeerConnection, PeerError};
+use proofs::{PROOF_TIME, Proofs};
 
 use super::{
+    clock::now,
     delivery::learn_key,
-    listen::now,
     pool::Pool,
-    session::{Errand, Fetched, Outbound, Proof, Question, parse_all},
+    session::{Errand, Fetched, Outbound, Proof, RemoteQuery, parse_all},
     store::{Store, StoreError, notes::Note, register::Home},
 };
 
@@ -61,56 +54,18 @@ const PROOF_LIFE: u64 = 60_000;
 /// Most connections to other servers at a time.
 const MAX_OUTBOUND: usize = 200;
 
-/// How long a caller's own server may take in all to prove the caller.
-const PROOF_TIME: Duration = Duration::from_secs(3);
-
 /// Other servers, and how to find them.
-pub struct Peers {
+pub struct PeerServers {
     network: Network,
     store: Store,
     within: Duration,
     /// The connections there are, idle ones too.
     open: Arc<Outbound>,
-    idle: Pool<Link>,
+    idle: Pool<PeerConnection>,
     proofs: Proofs,
 }
 
-/// Why another server could not be asked.
-#[derive(Debug, thiserror::Error)]
-enum PeerError {
-    #[error(transparent)]
-    Directory(#[from] AtError),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("{0}")]
-    Refused(Fault),
-    #[error("{0} did not let us in")]
-    Handshake(AtSign),
-    #[error("too many connections to other servers")]
-    TooMany,
-    #[error("it was silent within the last minute")]
-    SilentLately,
-    #[error("no answer in time")]
-    TimedOut(#[from] async_std::future::TimeoutError),
-}
-
-impl PeerError {
-    /// The other side has gone, in one way or another: not an answer.
-    fn is_a_closed_connection(&self) -> bool {
-        matches!(
-            self,
-            Self::Io(_) | Self::Tls(_) | Self::Wire(_) | Self::TimedOut(_)
-        )
-    }
-}
-
-impl Peers {
+impl PeerServers {
     /// `within` is how long another server may take for an answer.
     pub fn new(network: Network, store: Store, within: Duration, open: Arc<Outbound>) -> Self {
         Self {
@@ -166,10 +121,10 @@ impl Peers {
     /// Asks for a value, or a list of keys.
     pub async fn fetch(&self, me: &Home, errand: &Errand) -> Fetched {
         let (line, pol) = match &errand.question {
-            Question::Public { key } => (format!("lookup:all:{key}"), false),
-            Question::Shared { key } => (format!("lookup:all:{key}"), true),
-            Question::Scan { regex: None } => ("scan".to_owned(), true),
-            Question::Scan { regex: Some(regex) } => (format!("scan {regex}"), true),
+            RemoteQuery::Public { key } => (format!("lookup:all:{key}"), false),
+            RemoteQuery::Shared { key } => (format!("lookup:all:{key}"), true),
+            RemoteQuery::Scan { regex: None } => ("scan".to_owned(), true),
+            RemoteQuery::Scan { regex: Some(regex) } => (format!("scan {regex}"), true),
         };
         let asked = async {
             if pol {
@@ -236,10 +191,10 @@ impl Peers {
     }
 
     /// A connection that is there already, and on which nothing has come meanwhile: not even its end.
-    async fn met(&self, me: &AtSign, to: &AtSign) -> Option<(Link, Instant)> {
+    async fn met(&self, me: &AtSign, to: &AtSign) -> Option<(PeerConnection, Instant)> {
         loop {
             let (mut link, born) = self.idle.take(me, to, Instant::now())?;
-            if poll_once(link.stream.read(&mut [0; 1])).await.is_none() {
+            if link.is_quiet().await {
                 link.is_old = true;
                 return Some((link, born));
             }
@@ -247,7 +202,7 @@ impl Peers {
     }
 
     /// Connects without saying who we are.
-    async fn dial(&self, me: &AtSign, to: &AtSign) -> Result<Link, PeerError> {
+    async fn dial(&self, me: &AtSign, to: &AtSign) -> Result<PeerConnection, PeerError> {
         let place = self.place(me)?;
         self.link(to, self.within, Some(place)).await
     }
@@ -256,8 +211,8 @@ impl Peers {
         &self,
         to: &AtSign,
         within: Duration,
-        place: Option<Place>,
-    ) -> Result<Link, PeerError> {
+        place: Option<OutboundSlot>,
+    ) -> Result<PeerConnection, PeerError> {
         let (at, from_memory) =
             directory::locate(&self.network.root, &self.network.tls, to).await?;
         let connected = match self.connect(&at, within).await {
@@ -272,13 +227,7 @@ impl Peers {
         if connected.is_err() {
             directory::forget(&self.network.root, to);
         }
-        Ok(Link {
-            stream: connected?,
-            replies: Replies::new(Mode::Request),
-            within,
-            is_old: false,
-            _place: place,
-        })
+        Ok(PeerConnection::new(connected?, within, place))
     }
 
     async fn connect(&self, at: &Endpoint, within: Duration) -> Result<TlsStream, PeerError> {
@@ -287,20 +236,20 @@ impl Peers {
     }
 
     /// Idle connections make room for one that is needed.
-    fn place(&self, me: &AtSign) -> Result<Place, PeerError> {
+    fn place(&self, me: &AtSign) -> Result<OutboundSlot, PeerError> {
         while !self.open.enter(me, MAX_OUTBOUND) {
             if !self.idle.evict() {
                 return Err(PeerError::TooMany);
             }
         }
-        Ok(Place {
+        Ok(OutboundSlot {
             open: self.open.clone(),
             me: me.clone(),
         })
     }
 
     /// Connects and proves that we are `me`.
-    async fn introduce(&self, me: &Home, to: &AtSign) -> Result<Link, PeerError> {
+    async fn introduce(&self, me: &Home, to: &AtSign) -> Result<PeerConnection, PeerError> {
         let mut link = self.dial(&me.who, to).await?;
         // Servers do this at every meeting, and so learn of new keys. It may well have none yet.
         match link.data(&format!("lookup:all:publickey{to}")).await {
@@ -330,8 +279,8 @@ impl Peers {
         let (home, to, now) = (me.clone(), to.clone(), now());
         let proven = self.store.write(move |tx| {
             let name = format!("{0}:signing_privatekey{0}", home.who);
-            let signing = home.record(tx, &name)?.ok_or(StoreError::Row)?;
-            let signing = KeyPair::parse(&signing.value).map_err(|_| StoreError::Row)?;
+            let stored = home.record(tx, &name)?.ok_or(StoreError::Row)?;
+            let signing = KeyPair::parse(&stored.value).map_err(|_| StoreError::Row)?;
             let (key, signature) = auth::prove_to_peer(&home.who, &signing, &answer)
                 .map_err(|_| PeerError::Handshake(to.clone()))?;
             let put = home.put_plain(tx, &key.to_string(), &signature, Some(PROOF_LIFE), now);
@@ -341,130 +290,7 @@ impl Peers {
     }
 }
 
-/// A connection's place among [`MAX_OUTBOUND`].
-struct Place {
-    open: Arc<Outbound>,
-    me: AtSign,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.leave(&self.me);
-    }
-}
-
-/// One connection to another server.
-struct Link {
-    stream: TlsStream,
-    replies: Replies,
-    within: Duration,
-    /// Used before: the other side may have closed it without our knowing yet.
-    is_old: bool,
-    _place: Option<Place>,
-}
-
-impl Link {
-    /// Delivers those that have not been yet, in order. One that is too long for the other server, or that no command
-    /// can carry, stays so: it is not tried again, and does not stop those behind it.
-    async fn hand_over(&mut self, notes: &[Note], sent: &mut Vec<bool>) -> Result<(), PeerError> {
-        for note in notes.iter().skip(sent.len()) {
-            let Some(line) = command(note).and_then(|command| command.line().ok()) else {
-                let (from, to) = (&note.from, &note.to);
-                log::warn!("from={from} to={to} reason=\"no command can carry it\"");
-                sent.push(false);
-                continue;
-            };
-            let too_long = |fault: &Fault| fault.code == Some(Code::BufferLimit);
-            match self.data(&line).await {
-                Ok(_) => sent.push(true),
-                Err(PeerError::Refused(fault)) if too_long(&fault) => sent.push(false),
-                Err(why) => return Err(why),
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends a command, returns the text behind `data:`.
-    async fn data(&mut self, line: &str) -> Result<String, PeerError> {
-        match self.ask(line).await? {
-            Reply::Data(text) => Ok(text),
-            Reply::Error(fault) => Err(PeerError::Refused(fault)),
-            _ => Err(WireError::Unknown.into()),
-        }
-    }
-
-    /// Sends `pol` and waits for the prompt that says who we are.
-    async fn pol(&mut self, me: &AtSign) -> Result<(), PeerError> {
-        self.replies.expect_prompt();
-        match self.ask(&Verb::Pol.to_string()).await? {
-            Reply::Prompt(prompt) if prompt.trim_matches('@') == me.bare() => Ok(()),
-            Reply::Error(fault) => Err(PeerError::Refused(fault)),
-            _ => Err(PeerError::Handshake(me.clone())),
-        }
-    }
-
-    async fn ask(&mut self, line: &str) -> Result<Reply, PeerError> {
-        let within = self.within;
-        timeout(within, self.exchange(line)).await?
-    }
-
-    async fn exchange(&mut self, line: &str) -> Result<Reply, PeerError> {
-        self.stream
-            .write_all(format!("{line}\n").as_bytes())
-            .await?;
-        self.stream.flush().await?;
-        let mut buffer = [0; 4096];
-        loop {
-            if let Some(reply) = self.replies.pop()? {
-                return Ok(reply);
-            }
-            let read = self.stream.read(&mut buffer).await?;
-            if read == 0 {
-                return match self.replies.finish()? {
-                    Some(reply) => Ok(reply),
-                    None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                };
-            }
-            self.replies.push(&buffer[..read]);
-        }
-    }
-
-    async fn close(mut self) {
-        let _ = timeout(Duration::from_secs(1), self.stream.close()).await;
-    }
-}
-
-/// The command that hands a note to the recipient's server, in the order that servers of 2024 read. `None`: its key is
-/// none.
-fn command(note: &Note) -> Option<Verb> {
-    let subject = if note.is_text {
-        let to = note.to.clone();
-        let text = note.key.strip_prefix(to.as_str())?.strip_prefix(':')?;
-        let text = text.to_owned();
-        Subject::Text { to, text }
-    } else {
-        let key = AtKey::parse_as_written(&note.key).ok()?;
-        Subject::Key { to: None, key }
-    };
-    let metadata = Metadata {
-        is_encrypted: Some(note.is_encrypted),
-        ..note.meta.to_command()
-    };
-    Some(Verb::Notify(Box::new(Notify {
-        id: Some(note.id.clone()),
-        operation: Some(note.operation),
-        priority: None,
-        strategy: None,
-        latest_n: None,
-        notifier: Some(note.notifier.clone()),
-        ttln: Some(note.ttln),
-        message_type: true,
-        metadata,
-        subject,
-        value: note.value.clone(),
-    })))
-}
-
+mod connection;
 mod proofs;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -20,9 +20,9 @@ const MAX_IDLE: usize = 100;
 const MAX_IDLE_PAIR: usize = 2;
 
 /// Idle connections, the one used last at the end.
-pub(super) struct Pool<T>(Mutex<Vec<Idle<T>>>);
+pub(super) struct Pool<T>(Mutex<Vec<IdleConnection<T>>>);
 
-struct Idle<T> {
+struct IdleConnection<T> {
     from: AtSign,
     to: AtSign,
     link: T,
@@ -36,7 +36,7 @@ impl<T> Default for Pool<T> {
     }
 }
 
-impl<T> Idle<T> {
+impl<T> IdleConnection<T> {
     fn is_good(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) < IDLE
             && now.saturating_duration_since(self.born) < AGE
@@ -48,14 +48,14 @@ impl<T> Idle<T> {
 }
 
 impl<T> Pool<T> {
-    fn all(&self) -> MutexGuard<'_, Vec<Idle<T>>> {
+    fn all(&self) -> MutexGuard<'_, Vec<IdleConnection<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one used last between these two, and when it began.
     pub(super) fn take(&self, from: &AtSign, to: &AtSign, now: Instant) -> Option<(T, Instant)> {
         let mut all = self.all();
-        let fits = |idle: &Idle<T>| idle.is_between(from, to) && idle.is_good(now);
+        let fits = |idle: &IdleConnection<T>| idle.is_between(from, to) && idle.is_good(now);
         let at = all.iter().rposition(fits)?;
         let idle = all.remove(at);
         Some((idle.link, idle.born))
@@ -63,7 +63,7 @@ impl<T> Pool<T> {
 
     /// Puts one back. Those that are too many or too old are dropped, the least used first.
     pub(super) fn keep(&self, from: &AtSign, to: &AtSign, link: T, born: Instant, now: Instant) {
-        let new = Idle {
+        let new = IdleConnection {
             from: from.clone(),
             to: to.clone(),
             link,
@@ -75,7 +75,7 @@ impl<T> Pool<T> {
         if !new.is_good(now) {
             return;
         }
-        let between = |idle: &&Idle<T>| idle.is_between(from, to);
+        let between = |idle: &&IdleConnection<T>| idle.is_between(from, to);
         if all.iter().filter(between).count() >= MAX_IDLE_PAIR {
             let oldest = all.iter().position(|idle| between(&idle));
             oldest.map(|at| all.remove(at));

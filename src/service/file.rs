@@ -6,15 +6,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::is_ours;
 use crate::{
     cli::Failure,
     sys::{paths, user::Person},
 };
 
+/// Stands in every file that we wrote; a file without it is left alone.
+pub(super) const MARK: &str =
+    "Written by noports, by the word install. The next install replaces this file.";
+/// How far into a file the mark may stand.
+const MARK_WITHIN: usize = 600;
+
 /// What a service's file is about to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum FileChange {
     /// There is none yet.
     New,
     /// It is there, and ours, and says something else.
@@ -27,24 +32,30 @@ pub enum Change {
 ///
 /// # Errors
 /// When a file of somebody else's is in the way, unless `force`.
-pub fn compare(file: &Path, text: &str, force: bool) -> Result<Change, Failure> {
+pub fn compare(file: &Path, text: &str, force: bool) -> Result<FileChange, Failure> {
     let shown = file.display();
-    let there = match fs::read(file) {
-        Ok(there) => there,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Change::New),
+    let bytes = match fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(FileChange::New),
         Err(why) => return Err(Failure::plain(format!("cannot read {shown}: {why}"))),
     };
-    let there = String::from_utf8_lossy(&there);
+    let there = String::from_utf8_lossy(&bytes);
     if there == text {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
     if force || is_ours(&there) {
-        return Ok(Change::Other);
+        return Ok(FileChange::Other);
     }
     Err(
         Failure::plain(format!("{shown} was not written by noports"))
             .hint("look at it; --force replaces it, --instance NAME takes another name"),
     )
+}
+
+/// Whether we wrote this file.
+pub(super) fn is_ours(text: &str) -> bool {
+    let head: String = text.chars().take(MARK_WITHIN).collect();
+    head.contains(MARK)
 }
 
 /// Writes the service's file, making the folders above it.

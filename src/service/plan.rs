@@ -7,7 +7,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Manager, Program, Service, Unit, file::below, quote};
+use super::{
+    file::below,
+    manager::Manager,
+    programs::Program,
+    quote,
+    unit::{Service, Unit},
+};
 use crate::{
     cli::{Failure, exit},
     sys::user::{self, Person},
@@ -26,7 +32,7 @@ const PATHS: [&str; 3] = ["NOPORTS_CA", "NOPORTS_KEYS", "NOPORTS_CONFIG"];
 
 /// What a person asks for.
 #[derive(Clone, Copy)]
-pub struct Request<'a> {
+pub struct InstallRequest<'a> {
     /// Which of our programs.
     pub program: &'static Program,
     /// Its flags.
@@ -45,8 +51,8 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// When there is no such user, or a word cannot stand in a file.
-pub fn service(request: &Request) -> Result<Service, Failure> {
-    let Request {
+pub fn service(request: &InstallRequest) -> Result<Service, Failure> {
+    let InstallRequest {
         program, manager, ..
     } = *request;
     let mut words = whole_paths(program, request.words)?;
@@ -98,8 +104,8 @@ pub fn service(request: &Request) -> Result<Service, Failure> {
 pub(super) fn environment(env: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
     let whole = |list: String| {
         let paths = std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty());
-        let paths = paths.map(|path| std::path::absolute(&path).unwrap_or(path));
-        let joined = std::env::join_paths(paths).ok();
+        let whole = paths.map(|path| std::path::absolute(&path).unwrap_or(path));
+        let joined = std::env::join_paths(whole).ok();
         joined.map_or(list.clone(), |all| all.to_string_lossy().into_owned())
     };
     let set = |name: &&'static str| {
@@ -179,8 +185,8 @@ fn person(
         None => {
             let flags = ["--keys", "--data"];
             let file = flags.iter().find_map(|flag| value_of(words, flag));
-            let owner = file.and_then(|file| std::fs::metadata(file).ok());
-            let owner = owner.and_then(|owner| user::by_number(owner.uid()));
+            let about = file.and_then(|file| std::fs::metadata(file).ok());
+            let owner = about.and_then(|about| user::by_number(about.uid()));
             let caller = std::env::var("SUDO_USER")
                 .ok()
                 .and_then(|name| user::by_name(&name));
@@ -229,10 +235,10 @@ pub(super) fn data_folder(
     folder
 }
 
-/// The same where a file of flags says it.
+/// The data folder that a file of flags names.
 pub(super) fn data_in_file(words: &[String], person: &Person) -> Option<PathBuf> {
-    let named = value_of(words, "--config").map(PathBuf::from);
-    let named = named.or_else(|| std::env::var_os("NOPORTS_CONFIG").map(PathBuf::from));
+    let flag = value_of(words, "--config").map(PathBuf::from);
+    let named = flag.or_else(|| std::env::var_os("NOPORTS_CONFIG").map(PathBuf::from));
     let file = "noports/atserver.conf";
     let usual = [
         person.home.join(".config").join(file),

@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Program;
+use super::programs::Program;
 use crate::{
     cli::Failure,
-    sys::supervisor::{self, Holder, Told},
+    sys::supervisor::{self, Holder, StateReport},
 };
 
 /// For a loop, or a program, to end after it was asked to.
@@ -18,9 +18,11 @@ const ENDS_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Ends what a service manager, or a loop, has lost sight of: it was there before, and still is.
-pub(super) fn end_lost(before: Option<Told>, state: &Path) -> Result<(), Failure> {
+pub(super) fn end_lost(before: Option<StateReport>, state: &Path) -> Result<(), Failure> {
     match before {
-        Some(told) if is_it(&told, state) => end(told.pid, || is_it(&told, state)),
+        Some(told) if is_still_there(&told, state) => {
+            end(told.pid, || is_still_there(&told, state))
+        }
         _ => Ok(()),
     }
 }
@@ -48,8 +50,8 @@ fn process(pid: u32) -> Option<rustix::process::Pid> {
 
 /// A process' command line, where the system shows it.
 pub(super) fn words_of(pid: u32) -> Option<Vec<String>> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let line = String::from_utf8_lossy(&line).into_owned();
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&bytes);
     let words = line.split_terminator('\0').map(str::to_owned);
     Some(words.collect())
 }
@@ -88,12 +90,12 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// What the running service told, if it runs.
-pub fn told(state: &Path) -> Option<Told> {
-    supervisor::read(state).filter(|told| is_it(told, state))
+pub fn running(state: &Path) -> Option<StateReport> {
+    supervisor::read(state).filter(|told| is_still_there(told, state))
 }
 
-/// Whether the process that told something is still there: its number may belong to another one by now.
-fn is_it(told: &Told, state: &Path) -> bool {
+/// Whether the process that told it is still there: its number may belong to another one by now.
+fn is_still_there(told: &StateReport, state: &Path) -> bool {
     if !is_alive(told.pid) {
         return false;
     }
@@ -123,12 +125,13 @@ fn is_a_program(pid: u32) -> bool {
 fn is_older(pid: u32, file: &Path) -> bool {
     /// The two clocks are read one after the other, and one of them in hundredths.
     const SLACK: Duration = Duration::from_secs(2);
-    let written = fs::metadata(file).and_then(|about| about.modified());
-    let written = written.ok().and_then(|at| at.elapsed().ok());
-    let up = fs::read_to_string("/proc/uptime").ok();
-    let up = up.and_then(|line| line.split(' ').next()?.parse().ok());
-    let up = up.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
-    match (written, up, stat(pid)) {
+    let since_written = || fs::metadata(file).ok()?.modified().ok()?.elapsed().ok();
+    let since_boot = || {
+        let line = fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = line.split(' ').next()?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    };
+    match (since_written(), since_boot(), stat(pid)) {
         (Some(written), Some(up), Some(stat)) => up.saturating_sub(stat.began) + SLACK >= written,
         _ => !cfg!(target_os = "linux"),
     }
@@ -141,10 +144,10 @@ pub(super) fn forget(state: &Path) {
 }
 
 /// Waits until a service is connected; says what it told last.
-pub fn wait(state: &Path, within: Duration) -> Option<Told> {
+pub fn wait(state: &Path, within: Duration) -> Option<StateReport> {
     let began = Instant::now();
     loop {
-        let told = told(state);
+        let told = running(state);
         if told.as_ref().is_some_and(|told| told.state == "connected") || began.elapsed() > within {
             return told;
         }

@@ -6,7 +6,12 @@
 use std::{fs, path::Path};
 
 use super::{
-    Manager, PROGRAMS, Program, Unit, file::below, init::MANAGERS, is_ours, path, process::told,
+    file::{below, is_ours},
+    init::MANAGERS,
+    manager::Manager,
+    process::running,
+    programs::{PROGRAMS, Program},
+    unit::{Unit, path},
 };
 use crate::{
     cli::Failure,
@@ -15,7 +20,7 @@ use crate::{
 
 /// A service whose file is here.
 #[derive(Clone)]
-pub struct Installed {
+pub struct InstalledService {
     /// Its name and its file; and who asks.
     pub unit: Unit,
     /// What starts it.
@@ -23,7 +28,7 @@ pub struct Installed {
 }
 
 /// The services whose files are here and ours.
-pub fn installed(destdir: Option<&Path>) -> Vec<Installed> {
+pub fn installed(destdir: Option<&Path>) -> Vec<InstalledService> {
     let Some(me) = user::me() else {
         return Vec::new();
     };
@@ -40,26 +45,23 @@ fn installed_for(
     manager: &'static dyn Manager,
     destdir: Option<&Path>,
     me: &Person,
-) -> Vec<Installed> {
+) -> Vec<InstalledService> {
     let example = below(destdir, &manager.file("noports-x", me));
-    let ending = example.extension().unwrap_or_default().to_string_lossy();
-    let ending = if ending.is_empty() {
-        String::new()
-    } else {
-        format!(".{ending}")
-    };
-    let entries = example.parent().map(fs::read_dir);
-    let entries = entries.into_iter().flatten().flatten().flatten();
-    let ours = entries.filter_map(|entry| {
+    let extension = example.extension();
+    let ending = extension.map_or(String::new(), |end| format!(".{}", end.display()));
+    let folder = example
+        .parent()
+        .and_then(|folder| fs::read_dir(folder).ok());
+    let ours = folder.into_iter().flatten().flatten().filter_map(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         let unit = Unit {
             name: name_of(name.strip_suffix(&ending)?)?,
             person: me.clone(),
             file: entry.path(),
         };
-        let text = fs::read(&unit.file).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        (manager.is_its_own(&text) && is_ours(&text)).then_some(Installed { unit, manager })
+        let bytes = fs::read(&unit.file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        (manager.is_its_own(&text) && is_ours(&text)).then_some(InstalledService { unit, manager })
     });
     ours.collect()
 }
@@ -69,11 +71,11 @@ fn name_of(stem: &str) -> Option<String> {
     let rest = stem
         .strip_prefix("noports-")
         .or_else(|| stem.strip_prefix("org.noports."))?;
-    let ours = PROGRAMS.iter().any(|program| of(rest, program));
+    let ours = PROGRAMS.iter().any(|program| is_of(rest, program));
     ours.then(|| format!("noports-{rest}"))
 }
 
-fn of(rest: &str, program: &Program) -> bool {
+fn is_of(rest: &str, program: &Program) -> bool {
     let instance = rest.strip_prefix(program.name);
     instance.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
@@ -82,7 +84,7 @@ fn of(rest: &str, program: &Program) -> bool {
 ///
 /// # Errors
 /// When a word is no program that can be one, or there is none of them.
-pub fn chosen(programs: &[String]) -> Result<Vec<Installed>, Failure> {
+pub fn chosen(programs: &[String]) -> Result<Vec<InstalledService>, Failure> {
     let mut wanted = Vec::new();
     for word in programs {
         wanted.push(Program::named(word).ok_or_else(|| {
@@ -94,7 +96,7 @@ pub fn chosen(programs: &[String]) -> Result<Vec<Installed>, Failure> {
     let mut found = installed(None);
     found.retain(|found| {
         let rest = found.unit.name.trim_start_matches("noports-");
-        wanted.is_empty() || wanted.iter().any(|program| of(rest, program))
+        wanted.is_empty() || wanted.iter().any(|program| is_of(rest, program))
     });
     if found.is_empty() {
         let what = programs.first().map_or("daemon", String::as_str);
@@ -110,7 +112,7 @@ pub fn chosen(programs: &[String]) -> Result<Vec<Installed>, Failure> {
 /// How a service is.
 #[derive(miniserde::Serialize, Debug)]
 #[allow(missing_docs)]
-pub struct Status {
+pub struct ServiceStatus {
     pub service: String,
     pub init: &'static str,
     pub file: String,
@@ -128,12 +130,12 @@ pub struct Status {
     pub log: String,
 }
 
-impl Status {
+impl ServiceStatus {
     /// Asks for it.
-    pub fn of(service: &Installed) -> Self {
-        let Installed { unit, manager } = service;
-        let told = told(&manager.state(unit));
-        let known = told.as_ref();
+    pub fn of(service: &InstalledService) -> Self {
+        let InstalledService { unit, manager } = service;
+        let running = running(&manager.state(unit));
+        let known = running.as_ref();
         Self {
             service: unit.name.clone(),
             init: manager.word(),

@@ -1,11 +1,16 @@
-use std::{os::unix::fs::PermissionsExt, process::Command};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use super::{
+    file::{self, is_ours},
     init::{MANAGERS, cron::Cron, openrc::OpenRc, procd::Procd, systemd::Systemd},
-    plan::{Request, data_folder, data_in_file, environment, service, service_name, whole_paths},
-    *,
+    manager::{Manager, ServiceAction},
+    plan::{
+        InstallRequest, data_folder, data_in_file, environment, service, service_name, whole_paths,
+    },
+    programs::{PROGRAMS, Program},
+    unit::{Service, Unit},
 };
-use crate::{cli::exit, testing::Folder};
+use crate::{cli::exit, sys::user::Person, testing::Folder};
 
 fn person() -> Person {
     Person {
@@ -75,17 +80,17 @@ fn files_and_commands_of_every_service_manager_are_as_written_down() {
             told += &format!("== {} {mode:o}\n{text}", unit.file.display());
             told += &format!("== state {}\n", manager.state(unit).display());
             told += &format!("== log {}\n", manager.log(unit));
-            for (what, order) in [
-                ("start", Order::Start),
-                ("start, changed", Order::Replace),
-                ("restart", Order::Restart),
-                ("stop", Order::Stop),
-                ("forget", Order::Forget),
+            for (what, action) in [
+                ("start", ServiceAction::Start),
+                ("start, changed", ServiceAction::Replace),
+                ("restart", ServiceAction::Restart),
+                ("stop", ServiceAction::Stop),
+                ("forget", ServiceAction::Forget),
             ] {
                 told += &format!("== {what}\n");
-                for step in manager.commands(order, unit) {
-                    let or_not = if step.optional { " (or not)" } else { "" };
-                    told += &format!("{}{or_not}\n", step.shown());
+                for command in manager.commands(action, unit) {
+                    let or_not = if command.optional { " (or not)" } else { "" };
+                    told += &format!("{}{or_not}\n", command.shown());
                 }
             }
         }
@@ -152,7 +157,7 @@ fn names_and_paths_that_do_not_fit_are_turned_away() {
             "{bad:?}"
         );
     }
-    let request = Request {
+    let request = InstallRequest {
         program: daemon,
         words: &["--device", "a\nExecStartPre=x"],
         manager: &Cron,
@@ -161,7 +166,7 @@ fn names_and_paths_that_do_not_fit_are_turned_away() {
         destdir: None,
     };
     assert_eq!(service(&request).unwrap_err().code, exit::MISUSE);
-    let request = Request {
+    let request = InstallRequest {
         words: &[],
         manager: &Systemd::Machine,
         run_as: Some("no such user"),

@@ -32,8 +32,8 @@ use crate::{
         ids::DeviceName,
         permit::Permit,
         policy::{
-            self, DeviceGroup, Question,
-            rpc::{self, Kind, Reply, RequestId},
+            self, AuthCheck, DeviceGroup,
+            rpc::{self, RequestId, ResponseType, RpcResponse},
         },
     },
     session::ignored,
@@ -107,7 +107,7 @@ struct Inner {
 #[derive(Default)]
 struct Inquiries {
     clients: HashMap<AtSign, ClientState>,
-    questions: HashMap<RequestId, Sender<Reply>>,
+    questions: HashMap<RequestId, Sender<RpcResponse>>,
     waiting: usize,
 }
 
@@ -170,15 +170,21 @@ impl Doorman {
         true
     }
 
-    async fn read(&self, kind: Kind, id: RequestId, note: &Notification, waiting: &Sender<Reply>) {
-        let text = match self.0.at.open(note).await {
+    async fn read(
+        &self,
+        kind: ResponseType,
+        id: RequestId,
+        note: &Notification,
+        waiting: &Sender<RpcResponse>,
+    ) {
+        let text = match self.0.at.decrypt(note).await {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
                 let why = error.to_string();
                 return ignored::note(&note.from, format_args!("rpc={id} reason={why:?}"));
             }
         };
-        match Reply::parse(kind, id, &text) {
+        match RpcResponse::parse(kind, id, &text) {
             Ok(reply) => drop(waiting.try_send(reply)),
             Err(why) => warn!(
                 "ignored from={} rpc={id} reason={:?}",
@@ -290,7 +296,7 @@ impl Inquiries {
 struct OpenQuestion<'a> {
     inner: &'a Inner,
     id: RequestId,
-    replies: Receiver<Reply>,
+    replies: Receiver<RpcResponse>,
 }
 
 impl Drop for OpenQuestion<'_> {
@@ -322,7 +328,7 @@ impl Inner {
             let why = "The device cannot ask its policy".to_owned();
             return (Verdict::Denied(why), SILENCE_HOLDS);
         };
-        let question = Question {
+        let question = AuthCheck {
             client: client.clone(),
             daemon: self.at.atsign().clone(),
             device: self.device.clone(),
@@ -364,21 +370,21 @@ impl Inner {
 }
 
 /// The first reply that says more than "heard".
-async fn answer(replies: &Receiver<Reply>) -> Reply {
+async fn answer(replies: &Receiver<RpcResponse>) -> RpcResponse {
     while let Ok(reply) = replies.recv().await {
-        if reply != Reply::Ack {
+        if reply != RpcResponse::Ack {
             return reply;
         }
     }
     future::pending().await
 }
 
-fn judge(reply: Reply, policy: &AtSign) -> Verdict {
+fn judge(reply: RpcResponse, policy: &AtSign) -> Verdict {
     match reply {
-        Reply::Answer(answer) if answer.authorized => Verdict::Allowed(answer.permit()),
-        Reply::Answer(answer) => Verdict::Denied(reason(answer.message, policy)),
-        Reply::Refused(why) => Verdict::Denied(reason(why, policy)),
-        Reply::Ack => Verdict::Denied(reason(None, policy)),
+        RpcResponse::Answer(answer) if answer.authorized => Verdict::Allowed(answer.permit()),
+        RpcResponse::Answer(answer) => Verdict::Denied(reason(answer.message, policy)),
+        RpcResponse::Refused(why) => Verdict::Denied(reason(why, policy)),
+        RpcResponse::Ack => Verdict::Denied(reason(None, policy)),
     }
 }
 
@@ -399,14 +405,14 @@ fn reason(words: Option<String>, policy: &AtSign) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::np::policy::Answer;
+    use crate::np::policy::AuthAnswer;
     use crate::session::authorise::*;
 
     #[test]
     fn a_reply_becomes_a_verdict() {
         let policy: AtSign = "@p".parse().unwrap();
         let said = |authorized, message: Option<&str>, permit: &[&str]| {
-            Reply::Answer(Answer {
+            RpcResponse::Answer(AuthAnswer {
                 authorized,
                 message: message.map(str::to_owned),
                 permit_open: permit.iter().map(|&w| w.to_owned()).collect(),
@@ -438,9 +444,9 @@ mod tests {
                 said(false, Some("{\"status\"\n:1}"), &[]),
                 denied("\"status\":1}"),
             ),
-            (Reply::Refused(Some("ill".into())), denied("ill")),
+            (RpcResponse::Refused(Some("ill".into())), denied("ill")),
             (
-                Reply::Refused(None),
+                RpcResponse::Refused(None),
                 denied("The policy @p does not allow it"),
             ),
         ] {

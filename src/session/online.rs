@@ -23,7 +23,7 @@ use crate::{
     np::{self, Message},
     sys::{
         signal::{self, Stop},
-        supervisor::{self, State},
+        supervisor::{self, ServiceState},
     },
 };
 
@@ -46,7 +46,10 @@ pub async fn log_in(
     watch: &str,
 ) -> Result<(Client, Subscription), Failure> {
     alone()?;
-    supervisor::tell(State::Starting, &format!("logging in as {}", keys.atsign));
+    supervisor::tell(
+        ServiceState::Starting,
+        &format!("logging in as {}", keys.atsign),
+    );
     let tried = Mutex::new(Instant::now());
     let silence = || {
         let tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +57,7 @@ pub async fn log_in(
     };
     let trying = log_in_again(network, keys, watch, &tried);
     let both = future::or(trying, supervisor::keep_alive(silence, GIVE_UP)).await?;
-    supervisor::tell(State::Connected, &format!("as {}", keys.atsign));
+    supervisor::tell(ServiceState::Connected, &format!("as {}", keys.atsign));
     Ok(both)
 }
 
@@ -93,13 +96,13 @@ async fn log_in_again(
         let reason = error.to_string();
         if let Some(words) = error.final_word().filter(|_| supervisor::is_watched()) {
             // Whoever watches over it would start it again every few seconds. The keys may be given back.
-            supervisor::tell(State::Lost, words);
+            supervisor::tell(ServiceState::Lost, words);
             let again = Timing::default().barred;
             error!("login={} {words}; asking again in {again:?}", keys.atsign);
             async_std::task::sleep(again).await;
             continue;
         }
-        supervisor::tell(State::Lost, &reason);
+        supervisor::tell(ServiceState::Lost, &reason);
         if !error.may_pass() {
             return Err(error.into());
         }
@@ -172,11 +175,11 @@ pub async fn listen(
             match event {
                 Event::Note(note) => hear(*note),
                 Event::Lost(why) => {
-                    supervisor::tell(State::Lost, &why);
+                    supervisor::tell(ServiceState::Lost, &why);
                     warn!("monitor=lost reason={why:?}");
                 }
                 Event::Back => {
-                    supervisor::tell(State::Connected, "again");
+                    supervisor::tell(ServiceState::Connected, "again");
                     info!("monitor=back");
                 }
             }
@@ -224,7 +227,7 @@ pub async fn until(
         let stop = told
             .await
             .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
-        supervisor::tell(State::Stopping, "");
+        supervisor::tell(ServiceState::Stopping, "");
         info!("ending signal={stop:?}");
         Ok(())
     };

@@ -26,7 +26,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use place::{Place, Put};
+use place::{ExchangeOutcome, ResolvedPath};
 pub use text::MARK;
 
 use super::paths;
@@ -187,18 +187,18 @@ impl AuthorizedKeys {
     }
 
     /// The file's real place. A missing folder is made, private.
-    fn place(&self) -> io::Result<Place> {
+    fn place(&self) -> io::Result<ResolvedPath> {
         if let Some(folder) = self.path.parent().filter(|folder| !folder.exists()) {
             paths::private_folder(folder)?;
         }
-        Place::of(&self.path)
+        ResolvedPath::of(&self.path)
     }
 
-    fn lives(&self, place: &Place, session: &str) -> bool {
+    fn lives(&self, place: &ResolvedPath, session: &str) -> bool {
         self.held().contains_key(session) || place::is_held(&place.beside(session))
     }
 
-    fn forget(&self, place: &Place, session: &str) {
+    fn forget(&self, place: &ResolvedPath, session: &str) {
         let _ = fs::remove_file(place.beside(session));
         self.held().remove(session);
     }
@@ -210,7 +210,7 @@ impl AuthorizedKeys {
 
 /// Does `change` to the file, and again to whatever somebody else made of it meanwhile. `change` done twice must be
 /// the same as once.
-fn edit(place: &Place, change: impl Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
+fn edit(place: &ResolvedPath, change: impl Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
     let mut seen = place.read()?;
     let mut wanted = change(&seen.bytes);
     let mut ours_is_there = false;
@@ -221,12 +221,12 @@ fn edit(place: &Place, change: impl Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
         match place.put(&seen, &wanted)? {
             // Put::Again: whatever we put there is not there any more, or part of what is. And even when all went well,
             // somebody who had read the file before us may have written it back after us.
-            Put::Done | Put::Again => {
+            ExchangeOutcome::Done | ExchangeOutcome::Again => {
                 ours_is_there = false;
                 seen = place.read()?;
                 wanted = change(&seen.bytes);
             }
-            Put::Instead(found) => {
+            ExchangeOutcome::Instead(found) => {
                 // Ours is in place, without what somebody did to the file before it. That comes next; if somebody
                 // appended to our own earlier version, just that.
                 let next = match found.strip_prefix(&seen.bytes[..]) {

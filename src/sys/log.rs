@@ -54,8 +54,8 @@ fn level(usual: LevelFilter, verbose: u8, quiet: bool) -> LevelFilter {
 }
 
 fn line(now: SystemTime, level: Level, target: &str, text: &str, journal: bool) -> String {
-    let place = target.strip_prefix(OURS).unwrap_or(target);
-    let place = place.trim_start_matches("::");
+    let module = target.strip_prefix(OURS).unwrap_or(target);
+    let place = module.trim_start_matches("::");
     let text = one_line(text);
     if journal {
         return format!("<{}>{place}: {text}\n", priority(level));

@@ -91,25 +91,13 @@ pub fn protect_memory() {
     }
 }
 
-/// As many open descriptors as the system lets us have without asking: a thousand connections are two
-/// thousand of them.
-pub fn more_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let most = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, most) {
-        log::debug!("descriptors={:?} reason={error}", limit.current);
-    }
-}
-
-/// As many descriptors as the system allows this process: each connection needs one, and the usual limit is 1024.
+/// As many descriptors as the system allows this process: each connection needs one, relayed ones need two, and the usual
+/// limit is 1024.
 pub fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
-        maximum: limit.maximum,
+        ..limit
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         log::debug!("descriptors={:?} reason={error}", limit.current);

@@ -22,14 +22,14 @@ pub enum Stop {
 /// # Errors
 /// If no handler can be installed.
 pub async fn stop() -> io::Result<Stop> {
-    Asked::new()?.stop().await
+    StopSignals::new()?.stop().await
 }
 
 /// Whether we were asked to stop, heard from the moment this is made.
 #[derive(Debug)]
-pub struct Asked(Signals);
+pub struct StopSignals(Signals);
 
-impl Asked {
+impl StopSignals {
     /// From now on these signals no longer end the process by themselves.
     ///
     /// # Errors
@@ -56,21 +56,13 @@ impl Asked {
     }
 }
 
-/// The same, for a program to which a hang-up means something else: see [`HangUps`].
+/// As [`stop`], for a program to which a hang-up means something else: see [`HangUps`].
 ///
 /// # Errors
 /// If no handler can be installed.
 pub async fn stop_but_for_hang_ups() -> io::Result<Stop> {
-    let mut signals = Signals::new([Signal::Int, Signal::Term])?;
-    loop {
-        match signals.next().await {
-            Some(Ok(Signal::Int)) => return Ok(Stop::Interrupt),
-            Some(Ok(Signal::Term)) => return Ok(Stop::Terminate),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(error),
-            None => pending().await,
-        }
-    }
+    let signals = Signals::new([Signal::Int, Signal::Term])?;
+    StopSignals(signals).stop().await
 }
 
 /// Hang-ups, one after the other; services take them for "read your configuration again".

@@ -90,15 +90,11 @@ pub async fn start(dir: &Path) -> Result<Sshd, SshdError> {
             identity: identity.clone(),
             host_key: host_line.clone(),
         };
-        match listens(&mut started).await {
-            true => return Ok(started),
-            false => {
-                last = fs::read_to_string(&log)
-                    .unwrap_or_default()
-                    .trim()
-                    .to_owned()
-            }
+        if listens(&mut started).await {
+            return Ok(started);
         }
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        last = said.trim().to_owned();
     }
     Err(SshdError::Failed(last))
 }

@@ -22,14 +22,14 @@ use rustix::{
 /// What comes in; ends too when the [`Output`] is closed, so that nobody waits for a person who has
 /// nothing left to say to.
 pub struct Input {
-    source: Source,
-    over: Arc<Over>,
+    source: InputDescriptor,
+    over: Arc<EndSignal>,
 }
 
 /// What goes out.
 pub struct Output {
-    sink: Sink,
-    over: Arc<Over>,
+    sink: OutputDescriptor,
+    over: Arc<EndSignal>,
 }
 
 /// Both, made of our own stdin and stdout.
@@ -49,14 +49,14 @@ pub fn stdio() -> io::Result<(Input, Output)> {
 /// # Errors
 /// What the system says.
 pub fn stream(input: OwnedFd, output: OwnedFd) -> io::Result<(Input, Output)> {
-    let over = Arc::new(Over::default());
+    let over = Arc::new(EndSignal::default());
     let source = match watched(input)? {
-        Ok(watched) => Source::Watched(watched, How::default()),
-        Err(plain) => Source::File(async_std::fs::File::from(std::fs::File::from(plain))),
+        Ok(watched) => InputDescriptor::Watched(watched, WaitMode::default()),
+        Err(plain) => InputDescriptor::File(async_std::fs::File::from(std::fs::File::from(plain))),
     };
     let sink = match watched(output)? {
-        Ok(watched) => Sink::Watched(Some(watched), How::default()),
-        Err(plain) => Sink::File(async_std::fs::File::from(std::fs::File::from(plain))),
+        Ok(watched) => OutputDescriptor::Watched(Some(watched), WaitMode::default()),
+        Err(plain) => OutputDescriptor::File(async_std::fs::File::from(std::fs::File::from(plain))),
     };
     let input = Input {
         source,
@@ -75,31 +75,31 @@ fn watched(fd: OwnedFd) -> io::Result<Result<Async<OwnedFd>, OwnedFd>> {
     }
 }
 
-enum Source {
-    Watched(Async<OwnedFd>, How),
+enum InputDescriptor {
+    Watched(Async<OwnedFd>, WaitMode),
     File(async_std::fs::File),
 }
 
-enum Sink {
+enum OutputDescriptor {
     /// `None` after the end.
-    Watched(Option<Async<OwnedFd>>, How),
+    Watched(Option<Async<OwnedFd>>, WaitMode),
     File(async_std::fs::File),
 }
 
 /// How a descriptor in blocking mode is kept from blocking.
 #[derive(Clone, Copy, Default)]
-enum How {
+enum WaitMode {
     /// The kernel is told with each step.
     #[default]
-    Told,
+    PerCall,
     /// It cannot be told about this descriptor: it is asked before each step.
-    Asked,
+    Polled,
 }
 
-impl How {
+impl WaitMode {
     /// `None`: there is nothing to read yet.
     fn read(&mut self, fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        if let Self::Told = self {
+        if let Self::PerCall = self {
             let told = preadv2(fd, &mut [IoSliceMut::new(buf)], HERE, NOWAIT);
             if !self.is_told_in_vain(&told) {
                 return tried(told);
@@ -114,7 +114,7 @@ impl How {
 
     /// `None`: there is no room yet.
     fn write(&mut self, fd: &OwnedFd, buf: &[u8]) -> io::Result<Option<usize>> {
-        if let Self::Told = self {
+        if let Self::PerCall = self {
             let told = pwritev2(fd, &[IoSlice::new(buf)], HERE, NOWAIT);
             if !self.is_told_in_vain(&told) {
                 return tried(told);
@@ -131,7 +131,7 @@ impl How {
     fn is_told_in_vain(&mut self, told: &rustix::io::Result<usize>) -> bool {
         let vain = matches!(told, Err(Errno::OPNOTSUPP | Errno::NOSYS));
         if vain {
-            *self = Self::Asked;
+            *self = Self::Polled;
         }
         vain
     }
@@ -155,8 +155,8 @@ impl AsyncRead for Input {
             return Poll::Ready(Ok(0));
         }
         match &mut self.source {
-            Source::File(file) => Pin::new(file).poll_read(cx, buf),
-            Source::Watched(watched, how) => loop {
+            InputDescriptor::File(file) => Pin::new(file).poll_read(cx, buf),
+            InputDescriptor::Watched(watched, how) => loop {
                 match how.read(watched.get_ref(), buf) {
                     Ok(None) => ready!(watched.poll_readable(cx))?,
                     Ok(Some(got)) => return Poll::Ready(Ok(got)),
@@ -178,9 +178,11 @@ impl AsyncWrite for Output {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.sink {
-            Sink::File(file) => Pin::new(file).poll_write(cx, buf),
-            Sink::Watched(None, _) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Sink::Watched(Some(watched), how) => loop {
+            OutputDescriptor::File(file) => Pin::new(file).poll_write(cx, buf),
+            OutputDescriptor::Watched(None, _) => {
+                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+            }
+            OutputDescriptor::Watched(Some(watched), how) => loop {
                 if let Some(wrote) = how.write(watched.get_ref(), buf)? {
                     return Poll::Ready(Ok(wrote));
                 }
@@ -191,16 +193,16 @@ impl AsyncWrite for Output {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.sink {
-            Sink::File(file) => Pin::new(file).poll_flush(cx),
-            Sink::Watched(..) => Poll::Ready(Ok(())),
+            OutputDescriptor::File(file) => Pin::new(file).poll_flush(cx),
+            OutputDescriptor::Watched(..) => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.sink {
             // Its close leaves behind what has not been flushed.
-            Sink::File(file) => ready!(Pin::new(file).poll_flush(cx))?,
-            Sink::Watched(watched, _) => *watched = None,
+            OutputDescriptor::File(file) => ready!(Pin::new(file).poll_flush(cx))?,
+            OutputDescriptor::Watched(watched, _) => *watched = None,
         }
         self.over.set();
         Poll::Ready(Ok(()))
@@ -220,9 +222,9 @@ fn would_not_block(fd: &OwnedFd, wanted: PollFlags) -> io::Result<bool> {
 
 /// That the output has ended, and who wants to know.
 #[derive(Default)]
-struct Over(Mutex<(bool, Option<Waker>)>);
+struct EndSignal(Mutex<(bool, Option<Waker>)>);
 
-impl Over {
+impl EndSignal {
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         let Ok(mut state) = self.0.lock() else {
             return Poll::Ready(());
@@ -292,10 +294,10 @@ mod tests {
         });
     }
 
-    fn output(out: impl Into<OwnedFd>, how: How) -> Output {
+    fn output(out: impl Into<OwnedFd>, how: WaitMode) -> Output {
         let watched = Async::new_nonblocking(out.into()).unwrap();
         Output {
-            sink: Sink::Watched(Some(watched), how),
+            sink: OutputDescriptor::Watched(Some(watched), how),
             over: Arc::default(),
         }
     }
@@ -310,16 +312,16 @@ mod tests {
         let (_far_in, near_out) = io::pipe().unwrap();
         let shared = near_out.try_clone().unwrap();
         let room = rustix::pipe::fcntl_getpipe_size(&shared).unwrap();
-        let mut told = output(near_out, How::Told);
+        let mut told = output(near_out, WaitMode::PerCall);
         let first = one_write(&mut told);
         match told.sink {
-            Sink::Watched(_, How::Told) => assert_eq!(first, Some(room)),
+            OutputDescriptor::Watched(_, WaitMode::PerCall) => assert_eq!(first, Some(room)),
             // A kernel that cannot be told.
             _ => assert_eq!(first, Some(PIECE)),
         }
         while one_write(&mut told).is_some() {}
         assert_eq!(
-            one_write(&mut output(shared.try_clone().unwrap(), How::Asked)),
+            one_write(&mut output(shared.try_clone().unwrap(), WaitMode::Polled)),
             None
         );
         let flags = rustix::fs::fcntl_getfl(&shared).unwrap();
@@ -336,9 +338,12 @@ mod tests {
             stream(open().unwrap().into(), io::pipe().unwrap().1.into()).unwrap();
         let mut byte = [0; 2];
         assert!(block_on(poll_once(input.read(&mut byte))).is_none());
-        let mut named = output(open().unwrap(), How::Told);
+        let mut named = output(open().unwrap(), WaitMode::PerCall);
         assert_eq!(one_write(&mut named), Some(PIECE));
-        assert!(matches!(named.sink, Sink::Watched(_, How::Asked)));
+        assert!(matches!(
+            named.sink,
+            OutputDescriptor::Watched(_, WaitMode::Polled)
+        ));
         while one_write(&mut named).is_some() {}
         assert_eq!(block_on(input.read(&mut byte)).unwrap(), 2);
     }
@@ -346,7 +351,7 @@ mod tests {
     #[test]
     fn a_full_socket_makes_the_writer_wait_until_somebody_reads() {
         let (mut far, near) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut near = output(near, How::Told);
+        let mut near = output(near, WaitMode::PerCall);
         let mut sent = 0;
         while let Some(wrote) = one_write(&mut near) {
             sent += wrote;

@@ -11,39 +11,37 @@
 //! flash. Beside it lies a lock, which the kernel holds for the process as long as that lives: a second process of the
 //! same service ends at once, and whether a number in the file is still that process is no guess. Source: systemd/systemd man/sd_notify.xml.
 
+mod lock;
+
 use std::{
     env,
-    fs::{self, File, Permissions, TryLockError},
+    fs::File,
     future::Future,
     io,
-    os::unix::{
-        fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
-        net::UnixDatagram,
-    },
+    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
-    thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_io::Timer;
 use log::debug;
 use miniserde::{Deserialize, Serialize, json};
-use rustix::fs::OFlags;
 
 use super::paths;
+
+pub use lock::{Holder, holder, lock_file};
+use lock::{ONLY_OURS, short};
 
 /// Names the file that holds the state.
 pub const STATE_FILE: &str = "NOPORTS_STATE";
 /// Variables of a service that are none of its children's business.
 pub const OF_THE_SERVICE: [&str; 4] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", STATE_FILE];
-/// Longest text, in bytes; a peer may have a say in it.
-const MAX_TEXT: usize = 200;
 
 /// What a service can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ServiceState {
     /// It has begun, and is not there for anybody yet.
     Starting,
     /// It is there for those whom it serves.
@@ -54,7 +52,7 @@ pub enum State {
     Stopping,
 }
 
-impl State {
+impl ServiceState {
     fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -68,7 +66,7 @@ impl State {
 /// What the file says. Times are seconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Told {
+pub struct StateReport {
     pub pid: u32,
     pub version: String,
     /// `starting`, `connected`, `lost` or `stopping`.
@@ -82,7 +80,7 @@ pub struct Told {
 
 /// Tells the state, with a few words for the person who asks. `Starting` means to systemd that start-up is
 /// done: a device must come up without a network, too.
-pub fn tell(state: State, text: &str) {
+pub fn tell(state: ServiceState, text: &str) {
     herald().tell(state, text);
 }
 
@@ -98,7 +96,7 @@ pub async fn keep_alive<T>(silence: impl Fn() -> Duration, limit: Duration) -> T
     keep_alive_while(async || silence() < limit).await
 }
 
-/// The same with a question that takes time. Silence is told by not answering.
+/// As [`keep_alive`], with a question that takes time. Silence is told by not answering.
 pub async fn keep_alive_while<T, F: Future<Output = bool>>(well: impl Fn() -> F) -> T {
     let Some(every) = watchdog(|name| env::var(name).ok(), std::process::id()) else {
         return futures_lite::future::pending().await;
@@ -112,23 +110,8 @@ pub async fn keep_alive_while<T, F: Future<Output = bool>>(well: impl Fn() -> F)
 }
 
 /// Reads a state file; `None` when there is none that can be read.
-pub fn read(file: &Path) -> Option<Told> {
+pub fn read(file: &Path) -> Option<StateReport> {
     json::from_str(&std::fs::read_to_string(file).ok()?).ok()
-}
-
-/// How long the process before us may take to be gone, after its service manager has seen it end.
-const GONE_WITHIN: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// Who holds a service's lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// There is no lock: nothing has run yet, or a version that took none.
-    Unknown,
-    /// Nobody: whoever had it has ended.
-    Nobody,
-    /// A process that lives; its number, if the kernel tells.
-    Process(Option<u32>),
 }
 
 /// Makes sure that this process is the only one of its service, for as long as it lives. What it starts does not inherit
@@ -142,117 +125,14 @@ pub fn be_alone() -> io::Result<()> {
         return Ok(());
     };
     if LOCK.get().is_none() {
-        let _ = LOCK.set(take(&lock_file(state))?);
+        let _ = LOCK.set(lock::take(&lock_file(state))?);
     }
     Ok(())
 }
 
-fn take(path: &Path) -> io::Result<Option<File>> {
-    let file = match open_own(path) {
-        Ok(file) => file,
-        Err(why) => {
-            debug!("lock=not_taken reason=\"{why}\"");
-            return Ok(None);
-        }
-    };
-    let began = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if began.elapsed() < GONE_WITHIN => {
-                thread::sleep(LOOK_EVERY);
-            }
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(why)) => {
-                debug!("lock=not_taken reason=\"{why}\"");
-                return Ok(None);
-            }
-        }
-    }
-}
-
-/// A lock file that nobody else can open: whoever reads a file may lock it, and so keep the service from starting.
-fn open_own(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.append(true).create(true).mode(ONLY_OURS);
-    let file = options
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)?;
-    let about = file.metadata()?;
-    if about.uid() != rustix::process::geteuid().as_raw() {
-        let why = format!("{} belongs to user {}", path.display(), about.uid());
-        return Err(io::Error::other(why));
-    }
-    // One of an earlier version, or of a wider umask.
-    if about.mode() & 0o7777 != ONLY_OURS {
-        file.set_permissions(Permissions::from_mode(ONLY_OURS))?;
-    }
-    Ok(file)
-}
-
-/// Mode of the state file, and of the lock beside it.
-const ONLY_OURS: u32 = 0o600;
-
 /// Who keeps this process from being the only one of its service, for the person: `process 812 (flock) of user 1001`.
 pub fn who_is_there() -> Option<String> {
-    let lock = lock_file(herald().file.as_deref()?);
-    let inode = fs::metadata(lock).ok()?.ino();
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let pid = listed(&locks, inode, &["WRITE", "READ"]).next()?;
-    let mut who = format!("process {pid}");
-    if let Ok(name) = fs::read_to_string(format!("/proc/{pid}/comm")) {
-        who += &format!(" ({})", short(name.trim_end()));
-    }
-    if let Some(user) = owner_of(pid) {
-        who += &format!(" of user {user}");
-    }
-    Some(who)
-}
-
-fn owner_of(pid: u32) -> Option<u32> {
-    let about = fs::metadata(format!("/proc/{pid}")).ok()?;
-    Some(about.uid())
-}
-
-/// Where the lock beside a state file lies.
-pub fn lock_file(state: &Path) -> PathBuf {
-    state.with_extension("lock")
-}
-
-/// Who holds the lock beside a state file.
-pub fn holder(state: &Path) -> Holder {
-    let lock = lock_file(state);
-    // Whoever may not open it may still look.
-    let Ok(about) = fs::metadata(&lock) else {
-        return Holder::Unknown;
-    };
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    // An outsider's lock does not make him the service.
-    let serves = |pid: &u32| owner_of(*pid).is_none_or(|user| user == about.uid());
-    if let Some(pid) = listed(&locks, about.ino(), &["WRITE"]).find(serves) {
-        return Holder::Process(Some(pid));
-    }
-    let Ok(file) = File::open(&lock) else {
-        return Holder::Unknown;
-    };
-    // Not every file system has the same number there.
-    match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Holder::Process(None),
-        Err(TryLockError::Error(_)) => Holder::Unknown,
-        Ok(()) => Holder::Nobody,
-    }
-}
-
-/// The processes that have locked a file, by the kernel's list: `1: FLOCK  ADVISORY  WRITE 812 fe:00:131 0 EOF`.
-fn listed(locks: &str, inode: u64, kinds: &[&str]) -> impl Iterator<Item = u32> {
-    locks.lines().filter_map(move |line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, kind, pid, file, ..] = words.as_slice() else {
-            return None;
-        };
-        let same = file.rsplit(':').next()?.parse() == Ok(inode);
-        pid.parse().ok().filter(|_| same && kinds.contains(kind))
-    })
+    lock::who_holds(herald().file.as_deref()?)
 }
 
 /// Half of what the watchdog allows, if it watches this process.
@@ -267,7 +147,7 @@ fn watchdog(env: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> 
 struct Herald {
     socket: Option<String>,
     file: Option<PathBuf>,
-    told: Mutex<Option<Told>>,
+    told: Mutex<Option<StateReport>>,
 }
 
 fn herald() -> &'static Herald {
@@ -282,13 +162,13 @@ fn herald() -> &'static Herald {
 }
 
 impl Herald {
-    fn tell(&self, state: State, text: &str) {
+    fn tell(&self, state: ServiceState, text: &str) {
         let text = short(text);
         // The file first: whoever hears the message may look there at once.
         self.write(state, &text);
         let status = if text.is_empty() { state.word() } else { &text };
         self.send(&match state {
-            State::Stopping => format!("STOPPING=1\nSTATUS={status}"),
+            ServiceState::Stopping => format!("STOPPING=1\nSTATUS={status}"),
             _ => format!("READY=1\nSTATUS={status}"),
         });
     }
@@ -301,7 +181,7 @@ impl Herald {
         }
     }
 
-    fn write(&self, state: State, text: &str) {
+    fn write(&self, state: ServiceState, text: &str) {
         let Some(file) = &self.file else { return };
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -312,7 +192,7 @@ impl Herald {
         if same && before.is_some_and(|before| before.text == text) {
             return;
         }
-        let next = Told {
+        let next = StateReport {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: state.word().to_owned(),
@@ -325,19 +205,6 @@ impl Herald {
         }
         *told = Some(next);
     }
-}
-
-/// One line that fits into a datagram and onto a screen.
-fn short(text: &str) -> String {
-    let mut line = String::new();
-    for letter in text.chars() {
-        if line.len() + letter.len_utf8() > MAX_TEXT {
-            line.push('…');
-            break;
-        }
-        line.push(if letter.is_control() { ' ' } else { letter });
-    }
-    line
 }
 
 fn send(name: &str, message: &str) -> io::Result<()> {
@@ -378,10 +245,18 @@ mod tests {
         let socket = UnixDatagram::bind(&name).unwrap();
         let herald = herald(Some(name.display().to_string()), None);
         for (state, text, want) in [
-            (State::Starting, "logging in", "READY=1\nSTATUS=logging in"),
-            (State::Connected, "", "READY=1\nSTATUS=connected"),
-            (State::Lost, "a\nMAINPID=1", "READY=1\nSTATUS=a MAINPID=1"),
-            (State::Stopping, "", "STOPPING=1\nSTATUS=stopping"),
+            (
+                ServiceState::Starting,
+                "logging in",
+                "READY=1\nSTATUS=logging in",
+            ),
+            (ServiceState::Connected, "", "READY=1\nSTATUS=connected"),
+            (
+                ServiceState::Lost,
+                "a\nMAINPID=1",
+                "READY=1\nSTATUS=a MAINPID=1",
+            ),
+            (ServiceState::Stopping, "", "STOPPING=1\nSTATUS=stopping"),
         ] {
             herald.tell(state, text);
             assert_eq!(heard(&socket), want, "{state:?}");
@@ -401,8 +276,8 @@ mod tests {
 
     #[test]
     fn nobody_listening_is_no_accident() {
-        herald(Some("/nowhere/at/all".to_owned()), None).tell(State::Connected, "");
-        herald(None, Some("/nowhere/at/all".into())).tell(State::Connected, "");
+        herald(Some("/nowhere/at/all".to_owned()), None).tell(ServiceState::Connected, "");
+        herald(None, Some("/nowhere/at/all".into())).tell(ServiceState::Connected, "");
     }
 
     #[test]
@@ -410,16 +285,16 @@ mod tests {
         let folder = Folder::new();
         let file = folder.0.join("state");
         let herald = herald(None, Some(file.clone()));
-        herald.tell(State::Connected, "as @me");
+        herald.tell(ServiceState::Connected, "as @me");
         let first = read(&file).unwrap();
         assert_eq!(
             (first.pid, first.state.as_str()),
             (std::process::id(), "connected")
         );
         std::fs::remove_file(&file).unwrap();
-        herald.tell(State::Connected, "as @me");
+        herald.tell(ServiceState::Connected, "as @me");
         assert!(!file.exists(), "written though nothing changed");
-        herald.tell(State::Lost, "\"why\"");
+        herald.tell(ServiceState::Lost, "\"why\"");
         let second = read(&file).unwrap();
         assert_eq!(
             (second.state.as_str(), second.text.as_str()),
@@ -428,81 +303,7 @@ mod tests {
         assert_eq!(second.started, first.started);
     }
 
-    #[test]
-    fn a_lock_tells_who_runs_and_ends_with_him() {
-        let folder = Folder::new();
-        let state = folder.0.join("noports-x.state");
-        assert_eq!(holder(&state), Holder::Unknown);
-        let lock = take(&lock_file(&state)).unwrap();
-        assert!(lock.is_some());
-        let held = holder(&state);
-        if cfg!(target_os = "linux") {
-            assert!(
-                [Some(std::process::id()), None]
-                    .map(Holder::Process)
-                    .contains(&held),
-                "{held:?}"
-            );
-        }
-        let second = take(&lock_file(&state)).unwrap_err();
-        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
-        drop(lock);
-        assert_eq!(holder(&state), Holder::Nobody);
-        assert!(take(Path::new("/nowhere/at/all")).unwrap().is_none());
-    }
-
-    #[test]
-    fn nobody_else_can_open_the_lock_or_the_state() {
-        let folder = Folder::new();
-        let (state, lock) = (folder.path("state"), folder.path("state.lock"));
-        let mode = |file: &Path| file.metadata().unwrap().mode() & 0o7777;
-        drop(take(&lock).unwrap().unwrap());
-        assert_eq!(mode(&lock), 0o600);
-        // What an earlier version left is narrowed, and what leads elsewhere is let alone.
-        for wide in [0o644, 0o666, 0o4777] {
-            fs::set_permissions(&lock, Permissions::from_mode(wide)).unwrap();
-            drop(take(&lock).unwrap().unwrap());
-            assert_eq!(mode(&lock), 0o600, "{wide:o}");
-        }
-        fs::remove_file(&lock).unwrap();
-        let elsewhere = folder.path("elsewhere");
-        std::os::unix::fs::symlink(&elsewhere, &lock).unwrap();
-        assert!(take(&lock).unwrap().is_none());
-        assert!(!elsewhere.exists());
-        herald(None, Some(state.clone())).tell(State::Connected, "");
-        assert_eq!(mode(&state), 0o600);
-    }
-
     #[cfg(target_os = "linux")]
-    #[test]
-    fn an_outsiders_lock_is_not_the_services() {
-        // Somebody else's file, of which we hold a lock that is shared.
-        let folder = Folder::new();
-        let state = folder.path("noports-x.state");
-        let lock = lock_file(&state);
-        let file = open_own(&lock).unwrap();
-        file.lock_shared().unwrap();
-        let second = take(&lock).unwrap_err();
-        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
-        let root = rustix::process::geteuid().is_root();
-        if root && std::os::unix::fs::chown(&lock, Some(65534), None).is_ok() {
-            assert_ne!(holder(&state), Holder::Process(Some(std::process::id())));
-            assert!(take(&lock).unwrap().is_none(), "not ours");
-        }
-    }
-
-    #[test]
-    fn the_kernels_list_of_locks_is_read() {
-        let list = "1: POSIX  ADVISORY  WRITE 7 fe:00:131 0 EOF\n2: FLOCK  ADVISORY  READ 8 fe:00:131 0 EOF\n\
-                    2: -> FLOCK  ADVISORY  WRITE 9 fe:00:131 0 EOF\n3: FLOCK  ADVISORY  WRITE 812 fe:00:131 0 EOF\n";
-        // A lock that is shared keeps the service out, too; one that waits, or of another kind, does not.
-        let both = &["WRITE", "READ"];
-        assert_eq!(listed(list, 131, both).collect::<Vec<_>>(), [8, 812]);
-        assert_eq!(listed(list, 131, &["WRITE"]).next(), Some(812));
-        assert_eq!(listed(list, 31, both).next(), None);
-        assert_eq!(listed("", 131, both).next(), None);
-    }
-
     #[test]
     fn only_the_process_that_is_watched_answers_and_twice_as_often_as_it_must() {
         for (variables, want) in [
@@ -529,12 +330,12 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_at_a_letter() {
-        let long = "ü".repeat(MAX_TEXT);
-        let cut = short(&long);
-        assert!(
-            cut.len() <= MAX_TEXT + '…'.len_utf8() && cut.ends_with("ü…"),
-            "{cut}"
-        );
+    fn nobody_else_can_open_the_state() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new();
+        let state = folder.path("state");
+        herald(None, Some(state.clone())).tell(ServiceState::Connected, "");
+        let mode = state.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
     }
 }

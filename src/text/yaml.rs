@@ -20,17 +20,17 @@ pub struct BadYaml {
     pub line: usize,
     /// Path of the member, with `: ` behind it; empty when the text is no YAML at all.
     pub field: String,
-    /// In words.
+    /// What is wrong there, for the person who wrote the file.
     pub why: String,
 }
 
 /// A node and how to get there, for messages.
-pub struct Place<'a> {
+pub struct NodePath<'a> {
     node: &'a Node,
     path: String,
 }
 
-impl<'a> Place<'a> {
+impl<'a> NodePath<'a> {
     /// The whole text.
     pub fn top(node: &'a Node) -> Self {
         Self {
@@ -86,7 +86,7 @@ impl<'a> Place<'a> {
     /// These members, in this order, and no others.
     ///
     /// # Errors
-    /// Those of [`Place::entries`], and another member.
+    /// Those of [`NodePath::entries`], and another member.
     pub fn members<const N: usize>(&self, names: [&str; N]) -> Result<[Option<Self>; N], BadYaml> {
         let mut found = [const { None }; N];
         for (name, place) in self.entries()? {
@@ -172,14 +172,14 @@ impl Value {
 }
 
 /// A list or map that is not closed yet.
-struct Open {
+struct OpenCollection {
     line: usize,
     value: Value,
     /// The name whose value comes next.
     key: Option<Node>,
 }
 
-impl Open {
+impl OpenCollection {
     fn push(&mut self, node: Node) {
         match &mut self.value {
             Value::Map(map) => match self.key.take() {
@@ -205,7 +205,7 @@ pub fn tree(text: &str) -> Result<Node, BadYaml> {
     if text.len() > MAX_FILE {
         return Err(bad(1, "the file is longer than 1 MiB"));
     }
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<OpenCollection> = Vec::new();
     let mut root = None;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|why| bad(why.marker().line(), why.info()))?;
@@ -228,7 +228,7 @@ pub fn tree(text: &str) -> Result<Node, BadYaml> {
                 value: scalar(&text, style),
             },
             Event::MappingEnd | Event::SequenceEnd => match open.pop() {
-                Some(Open { line, value, .. }) => Node { line, value },
+                Some(OpenCollection { line, value, .. }) => Node { line, value },
                 None => continue,
             },
             _ => continue,
@@ -246,8 +246,8 @@ pub fn tree(text: &str) -> Result<Node, BadYaml> {
     Ok(root.unwrap_or(nothing))
 }
 
-fn start(line: usize, value: Value) -> Open {
-    Open {
+fn start(line: usize, value: Value) -> OpenCollection {
+    OpenCollection {
         line,
         value,
         key: None,

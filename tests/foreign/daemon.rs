@@ -100,7 +100,7 @@ pub async fn session(world: &World) -> String {
             panic!("the monitor ended");
         };
         if note.from == device && note.entity() == answer_entity(id, &name) {
-            break alice.open(&note).await.unwrap().unwrap();
+            break alice.decrypt(&note).await.unwrap().unwrap();
         }
     };
     let signer = alice.public_key(&device).await.unwrap().unwrap();

@@ -38,7 +38,9 @@ async fn hear(at: &Client, inbox: &mut Subscription) -> (String, String) {
     loop {
         match inbox.next().await.unwrap() {
             Event::Note(note) if note.key.contains(":shared_key@") => {}
-            Event::Note(note) => return (note.key.clone(), at.open(&note).await.unwrap().unwrap()),
+            Event::Note(note) => {
+                return (note.key.clone(), at.decrypt(&note).await.unwrap().unwrap());
+            }
             other => panic!("{other:?}"),
         }
     }

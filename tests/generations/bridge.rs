@@ -11,7 +11,7 @@ use std::{
 
 use noports::{
     at::crypto::{aes_key_to_base64, to_base64},
-    np::control::{Kind, Line, Lines},
+    np::control::{ControlLine, ControlLines, Keying},
     pipe::cipher::SessionKeys,
     pipe::cipher::Side,
 };
@@ -201,12 +201,12 @@ fn a_client_of_5_1_sends_77_bytes_without_an_end() {
     let mut cipher = keys.ciphers(Side::Client).outbound.unwrap();
     for _ in 0..2 {
         let fresh = SessionKeys::random(false).unwrap();
-        let line = Line::Connect(fresh.clone()).print().reveal().clone();
+        let line = ControlLine::Connect(fresh.clone()).print().reveal().clone();
         let mut bytes = line.trim_end().as_bytes().to_vec();
         assert_eq!(bytes.len(), 77);
-        let mut known = Lines::new(Kind::Single);
+        let mut known = ControlLines::new(Keying::Single);
         known.push(&bytes);
-        assert!(matches!(known.pop(), Ok(Some(Line::Connect(_)))));
+        assert!(matches!(known.pop(), Ok(Some(ControlLine::Connect(_)))));
         cipher.apply(&mut bytes);
         control.write_all(&bytes).unwrap();
         let (mut far, near) = (accept(&relay), accept(&service));

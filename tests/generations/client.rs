@@ -48,7 +48,7 @@ impl Scene {
     }
 
     /// A daemon of this generation (none: ours), under its own name.
-    async fn daemon(&mut self, name: &str, change: impl FnOnce(&mut daemon::Policy)) {
+    async fn daemon(&mut self, name: &str, change: impl FnOnce(&mut daemon::DaemonOptions)) {
         let file = self.person.file();
         self.world
             .daemon_with(self.sshd.port, |policy| {
@@ -154,7 +154,7 @@ fn each_client_reaches_each_daemon_that_its_time_knew() {
             ("python", "python"),
         ] {
             let habits = Profile::named(generation).unwrap().daemon;
-            let change = |policy: &mut daemon::Policy| {
+            let change = |policy: &mut daemon::DaemonOptions| {
                 policy.habits = habits;
                 policy.ssh.reverse = true;
             };
@@ -281,7 +281,7 @@ fn a_key_that_is_sent_is_let_in_for_good() {
     block_on(async {
         let mut scene = Scene::start(None).await;
         let options = daemon::KeyOptions::default();
-        let change = |policy: &mut daemon::Policy| policy.ssh.accept_keys = Some(options);
+        let change = |policy: &mut daemon::DaemonOptions| policy.ssh.accept_keys = Some(options);
         scene.daemon("takes", change).await;
         let key = noports::sys::ssh_key::SshKey::generate().unwrap();
         let file = scene.world.dir.path("new.pub");

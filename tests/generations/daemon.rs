@@ -20,19 +20,19 @@ use noports::{
     classic::generation::Profile,
     np::{
         Message,
-        control::Line,
+        control::ControlLine,
         envelope::{self, Envelope},
         ids::{DeviceName, Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
-        request::{self, Form},
+        request::{self, RequestForm},
         reverse::{ReverseRequest, private_key_message},
         session::{Generation, Granted, Offer, Ready, Terms},
         sshkey::PublicKeyLine,
     },
     pipe::cipher::SessionKeys,
     pipe::cipher::Side,
-    program::daemon::Policy,
+    program::daemon::DaemonOptions,
     secret::Secret,
 };
 
@@ -75,7 +75,7 @@ impl Hand {
             if let Event::Note(note) = next.expect("an answer in time").unwrap()
                 && note.entity() == entity
             {
-                return self.at.open(&note).await.unwrap().unwrap();
+                return self.at.decrypt(&note).await.unwrap().unwrap();
             }
         }
     }
@@ -162,7 +162,7 @@ pub(super) fn meet(ready: &Ready) -> TcpStream {
 }
 
 /// A world with a rendezvous and a daemon for a service that answers at the end.
-async fn world(change: impl FnOnce(&mut Policy)) -> World {
+async fn world(change: impl FnOnce(&mut DaemonOptions)) -> World {
     let mut world = World::start().await;
     world.rendezvous().await;
     world.daemon_with(answer_at_the_end().await, change).await;
@@ -351,8 +351,11 @@ fn a_plain_tunnel_carries_plain_connections_and_no_others() {
         let (me, ephemeral) = (known_pair("@client_example"), known_pair("session"));
         let signer = known_pair("@device_example").public().clone();
         for (line, works) in [
-            (Line::ConnectPlain, true),
-            (Line::Connect(SessionKeys::random(false).unwrap()), false),
+            (ControlLine::ConnectPlain, true),
+            (
+                ControlLine::Connect(SessionKeys::random(false).unwrap()),
+                false,
+            ),
         ] {
             let (id, granted) = alice.granted(terms).await;
             let idle = Duration::from_secs(300);
@@ -615,29 +618,35 @@ fn a_held_daemon_says_and_does_what_its_generation_did() {
                 "\"version\":\"4.0.5\"}",
                 Terms::of(Generation::V4),
                 true,
-                Form::V4,
+                RequestForm::V4,
             ),
-            ("v5.0", "\"srE2ee\":true", Terms::default(), true, Form::V5),
+            (
+                "v5.0",
+                "\"srE2ee\":true",
+                Terms::default(),
+                true,
+                RequestForm::V5,
+            ),
             (
                 "v5.3",
                 "\"supportsPortChoice\":true",
                 Terms::default(),
                 true,
-                Form::V5,
+                RequestForm::V5,
             ),
             (
                 "c",
                 "\"corePackageVersion\":\"c0.1.0\"",
                 Terms::default(),
                 false,
-                Form::V5,
+                RequestForm::V5,
             ),
             (
                 "v4.0-rc.2",
                 "4.0.0-rc.2",
                 Terms::of(Generation::V4Rc2),
                 false,
-                Form::V4,
+                RequestForm::V4,
             ),
         ] {
             let habits = Profile::named(generation).unwrap().daemon;
@@ -655,7 +664,7 @@ fn a_held_daemon_says_and_does_what_its_generation_did() {
             assert!(!twin, "{generation} knows one key for both directions");
             assert_eq!(
                 answer.contains("sessionAESKey"),
-                form == Form::V5,
+                form == RequestForm::V5,
                 "{generation}"
             );
         }

@@ -41,7 +41,7 @@ use noports::{
         request,
         session::{Generation, Terms},
     },
-    program::daemon::Policy,
+    program::daemon::DaemonOptions,
     sys::{ssh::shell_line, sshd::Sshd, user},
 };
 
@@ -57,7 +57,8 @@ async fn of_its_time() -> (World, Sshd) {
     let mut world = World::start().await;
     world.rendezvous().await;
     let sshd = world.sshd().await;
-    let rc2 = |policy: &mut Policy| policy.habits = Profile::named("v4.0-rc.2").unwrap().daemon;
+    let rc2 =
+        |policy: &mut DaemonOptions| policy.habits = Profile::named("v4.0-rc.2").unwrap().daemon;
     world.daemon_with(sshd.port, rc2).await;
     (world, sshd)
 }

@@ -476,7 +476,7 @@ impl Ear {
                 if let Some(Event::Note(note)) = self.inbox.next().await
                     && let Some(found) = self.offer.recognise(&note.from, note.entity())
                 {
-                    let text = at.open(&note).await.unwrap().unwrap();
+                    let text = at.decrypt(&note).await.unwrap().unwrap();
                     self.heard.insert(name(found), text);
                 }
             }

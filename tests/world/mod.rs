@@ -28,7 +28,7 @@ use noports::{
     secret::Secret,
     server::{
         authority,
-        listen::{self, Options, Running},
+        listen::{self, RunningServer, ServerOptions},
     },
     sys::sshd::{self, Sshd},
     text::endpoint::Endpoint,
@@ -77,7 +77,7 @@ pub struct World {
     pub dir: Folder,
     pub network: Network,
     port: u16,
-    server: Option<Running>,
+    server: Option<RunningServer>,
     tasks: Vec<task::JoinHandle<()>>,
 }
 
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// The same under this name, and with other options.
-    pub async fn start_with(host: &str, change: impl FnOnce(&mut Options)) -> Self {
+    pub async fn start_with(host: &str, change: impl FnOnce(&mut ServerOptions)) -> Self {
         let world = Self::empty(host, change).await;
         for (who, pkam, encryption) in [
             (ALICE, "@client_example_pkam", "@client_example"),
@@ -110,12 +110,12 @@ impl World {
     }
 
     /// A directory that knows nobody yet.
-    pub async fn empty(host: &str, change: impl FnOnce(&mut Options)) -> Self {
+    pub async fn empty(host: &str, change: impl FnOnce(&mut ServerOptions)) -> Self {
         let dir = Folder::new();
         fs::create_dir(dir.path("keys")).unwrap();
         let authority = authority::open_or_make(&dir.path("at")).unwrap();
         let leaf = authority.leaf(&[host.to_owned()]).unwrap();
-        let mut options = Options {
+        let mut options = ServerOptions {
             data: dir.path("at"),
             listen: IpAddr::from(Ipv4Addr::LOCALHOST),
             host: host.to_owned(),
@@ -192,7 +192,7 @@ impl World {
     /// Connections of this process to somebody's atServer.
     pub async fn connections_to(&self, who: &str) -> usize {
         let hosted = self.server.as_ref().unwrap().list().await.unwrap();
-        let port = hosted.iter().find(|at| at.who.as_str() == who);
+        let port = hosted.iter().find(|at| at.atsign == who);
         let there = format!(":{:04X}", port.unwrap().port);
         let is_one = |line: &&str| {
             let fields: Vec<_> = line.split_whitespace().take(4).collect();
@@ -311,8 +311,12 @@ impl World {
     }
 
     /// The same with another policy.
-    pub async fn rendezvous_with(&mut self, change: impl FnOnce(&mut rendezvous::Policy)) {
-        let mut policy = rendezvous::Policy::open("127.0.0.1", Ipv4Addr::LOCALHOST.into());
+    pub async fn rendezvous_with(
+        &mut self,
+        change: impl FnOnce(&mut rendezvous::RendezvousOptions),
+    ) {
+        let mut policy =
+            rendezvous::RendezvousOptions::for_everybody("127.0.0.1", Ipv4Addr::LOCALHOST.into());
         policy.max_sessions = 100;
         change(&mut policy);
         let (network, keys) = (self.network.clone(), self.keys(RENDEZVOUS));
@@ -332,8 +336,12 @@ impl World {
     }
 
     /// The same with another policy.
-    pub async fn daemon_with(&mut self, port: u16, change: impl FnOnce(&mut daemon::Policy)) {
-        let mut policy = daemon::Policy {
+    pub async fn daemon_with(
+        &mut self,
+        port: u16,
+        change: impl FnOnce(&mut daemon::DaemonOptions),
+    ) {
+        let mut policy = daemon::DaemonOptions {
             device: NAME.parse().unwrap(),
             managers: vec![ALICE.parse().unwrap()],
             consult: None,

@@ -55,7 +55,7 @@ impl Asker {
                 continue;
             };
             if note.from.as_str() == RENDEZVOUS {
-                let text = self.at.open(&note).await.unwrap().unwrap();
+                let text = self.at.decrypt(&note).await.unwrap().unwrap();
                 return (note.entity().to_owned(), text);
             }
         }

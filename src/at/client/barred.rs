@@ -6,9 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::at::{atsign::AtSign, fault::Fault};
-
-use super::AtError;
+use crate::at::{atsign::AtSign, error::AtError, fault::Fault};
 
 /// What the atServer said last about our keys, as far as that was final.
 #[derive(Default)]

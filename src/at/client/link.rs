@@ -8,46 +8,46 @@
 use std::{sync::Arc, time::Duration};
 
 use async_std::future::timeout;
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::Boxed};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future::Boxed};
 
 use crate::{
     at::{
-        auth, directory,
+        atsign::AtSign,
+        auth,
+        directory::{self, Network},
+        error::AtError,
         keyfile::AtKeys,
-        reply::{Mode, Replies, Reply},
+        reply::{Mode, Replies, Reply, WireError},
         verb::Verb,
     },
-    net::dial::dial,
+    net::{Duplex, dial::dial},
     secret::Secret,
 };
 
-use super::{AtError, AtSign, Network, Timing, barred::Barred, error::Broken, worker::closes};
+use super::{barred::Barred, timing::Timing};
 
 /// Read at a time.
 const READ: usize = 4096;
 
-/// A byte stream in both directions.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
-pub(super) type Stream = Box<dyn Duplex>;
+pub(super) type Stream = Box<dyn Duplex + Send>;
 
 /// Makes connections to one atSign's atServer; not a word has been said on them yet.
-pub(super) trait Reach: Send + Sync + 'static {
-    fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>>;
+pub(super) trait Transport: Send + Sync + 'static {
+    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>>;
     /// The last connection led to another atSign's server.
     fn doubt(&self) {}
 }
 
 /// By directory, TCP and TLS.
-pub(super) struct OverNetwork {
-    pub network: Network,
-    pub who: AtSign,
-    pub timing: Timing,
+pub(super) struct NetworkTransport {
+    network: Network,
+    who: AtSign,
+    timing: Timing,
 }
 
-impl Reach for OverNetwork {
-    fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
-        Box::pin(async move { self.connect().await })
+impl Transport for NetworkTransport {
+    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
+        Box::pin(async move { self.find_and_connect().await })
     }
 
     fn doubt(&self) {
@@ -55,9 +55,17 @@ impl Reach for OverNetwork {
     }
 }
 
-impl OverNetwork {
+impl NetworkTransport {
+    pub(super) fn new(network: &Network, who: &AtSign, timing: Timing) -> Self {
+        Self {
+            network: network.clone(),
+            who: who.clone(),
+            timing,
+        }
+    }
+
     /// An address from memory gets a second chance with a fresh one: servers move.
-    async fn connect(&self) -> Result<Stream, AtError> {
+    async fn find_and_connect(&self) -> Result<Stream, AtError> {
         loop {
             let Network { root, tls } = &self.network;
             let (at, from_memory) = directory::locate(root, tls, &self.who).await?;
@@ -85,28 +93,28 @@ impl OverNetwork {
 
 /// What a client's connections need to log in.
 #[derive(Clone)]
-pub(super) struct Door {
-    pub reach: Arc<dyn Reach>,
+pub(super) struct LoginContext {
+    pub transport: Arc<dyn Transport>,
     pub keys: Arc<AtKeys>,
     pub timing: Timing,
     pub barred: Arc<Barred>,
 }
 
-impl Door {
+impl LoginContext {
     /// Connects and logs in, unless these keys were refused for good a moment ago.
     pub(super) async fn log_in(&self) -> Result<Link, AtError> {
         self.log_in_reading(None).await
     }
 
-    /// The same, and tells how long the lines are that are read here.
+    /// As [`Self::log_in`], and tells the server how long the lines are that are read here.
     pub(super) async fn log_in_reading(&self, limit: Option<usize>) -> Result<Link, AtError> {
         self.barred.check(&self.keys.atsign)?;
-        let stream = Arc::clone(&self.reach).reach().await?;
+        let stream = Arc::clone(&self.transport).connect().await?;
         let mut link = Link::new(stream, self.keys.atsign.clone(), &self.timing);
         link.limit = limit;
         let outcome = link.login(&self.keys).await;
         if let Err(AtError::Auth(auth::AuthError::WrongServer(_))) = &outcome {
-            self.reach.doubt();
+            self.transport.doubt();
         }
         self.barred.note(&outcome, self.timing.barred);
         outcome.map(|()| link)
@@ -140,25 +148,21 @@ impl Link {
     ///
     /// # Errors
     /// Names who could not be reached.
-    pub async fn open(network: &Network, who: &AtSign) -> Result<Self, AtError> {
-        Self::open_with(network, who, Timing::default()).await
+    pub async fn connect(network: &Network, who: &AtSign) -> Result<Self, AtError> {
+        Self::connect_with(network, who, Timing::default()).await
     }
 
-    /// The same with other deadlines.
+    /// As [`Link::connect`], with other deadlines.
     ///
     /// # Errors
-    /// As [`Link::open`].
-    pub async fn open_with(
+    /// As [`Link::connect`].
+    pub async fn connect_with(
         network: &Network,
         who: &AtSign,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        let reach = OverNetwork {
-            network: network.clone(),
-            who: who.clone(),
-            timing,
-        };
-        let stream = reach.connect().await?;
+        let transport = NetworkTransport::new(network, who, timing);
+        let stream = transport.find_and_connect().await?;
         Ok(Self::new(stream, who.clone(), &timing))
     }
 
@@ -215,14 +219,14 @@ impl Link {
             let challenge = refused(self.challenge().await?)?;
             let proof = prove(&challenge)?.to_string();
             let answer = refused(self.exchange(&proof).await?)?;
-            match answer == auth::SUCCESS {
-                true => Ok(()),
-                false => Err(AtError::Protocol(format!(
-                    "the atServer answered a login with {} bytes that are not {}",
-                    answer.len(),
-                    auth::SUCCESS
-                ))),
+            if answer == auth::SUCCESS {
+                return Ok(());
             }
+            Err(AtError::Protocol(format!(
+                "the atServer answered a login with {} bytes that are not {}",
+                answer.len(),
+                auth::SUCCESS
+            )))
         };
         let outcome = timeout(within, dialog).await;
         outcome.unwrap_or(Err(AtError::Silent(within)))
@@ -233,7 +237,7 @@ impl Link {
             let ask = auth::ask_with_limit(&self.who, limit).to_string();
             match self.exchange(&ask).await? {
                 // It knows no more than the plain command, or wants something else in the JSON.
-                Reply::Error(fault) if !closes(&fault) => {}
+                Reply::Error(fault) if !fault.closes_connection() => {}
                 reply => return Ok(reply),
             }
         }
@@ -254,22 +258,18 @@ impl Link {
     pub async fn ask(&mut self, verb: &Verb) -> Result<String, AtError> {
         let line = command(verb)?;
         let within = self.timing.reply;
-        match self.ask_line(&line, within).await {
-            Ok(Reply::Data(text)) => Ok(text),
-            Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
-            Ok(_) => {
-                self.dead = true;
-                Err(AtError::Protocol(
-                    "the atServer answered with something else".to_owned(),
-                ))
-            }
-            Err(broken) => Err(broken.into_error(&self.who)),
-        }
+        let reply = self.ask_line(&line, within).await;
+        self.dead |= !matches!(&reply, Ok(Reply::Data(_) | Reply::Error(_)));
+        judge(reply, &self.who)
     }
 
-    pub(super) async fn ask_line(&mut self, line: &str, within: Duration) -> Result<Reply, Broken> {
+    pub(super) async fn ask_line(
+        &mut self,
+        line: &str,
+        within: Duration,
+    ) -> Result<Reply, LinkError> {
         if !self.is_usable() {
-            return Err(Broken::Lost("it is out of step".to_owned()));
+            return Err(LinkError::Lost("it is out of step".to_owned()));
         }
         // Dead until the answer is here, also when nobody waits for this future any more.
         self.dead = true;
@@ -284,8 +284,7 @@ impl Link {
                 }
             }
         };
-        let outcome = timeout(within, exchange).await;
-        let outcome = outcome.unwrap_or(Err(Broken::Silent(within)));
+        let outcome = in_time(within, exchange).await;
         self.dead = outcome.is_err();
         outcome
     }
@@ -298,14 +297,13 @@ impl Link {
     }
 
     /// Sends a line without waiting for an answer.
-    pub(super) async fn send(&mut self, line: &str, within: Duration) -> Result<(), Broken> {
-        let outcome = timeout(within, self.write(line)).await;
-        let outcome = outcome.unwrap_or(Err(Broken::Silent(within)));
+    pub(super) async fn send(&mut self, line: &str, within: Duration) -> Result<(), LinkError> {
+        let outcome = in_time(within, self.write(line)).await;
         self.dead |= outcome.is_err();
         outcome
     }
 
-    async fn write(&mut self, line: &str) -> Result<(), Broken> {
+    async fn write(&mut self, line: &str) -> Result<(), LinkError> {
         self.stream
             .write_all(format!("{line}\n").as_bytes())
             .await?;
@@ -313,7 +311,7 @@ impl Link {
     }
 
     /// Waits for bytes; false at the end of the stream. Nothing is lost when the wait is given up.
-    pub(super) async fn fill(&mut self) -> Result<bool, Broken> {
+    pub(super) async fn fill(&mut self) -> Result<bool, LinkError> {
         let count = self.stream.read(&mut self.read[..]).await?;
         self.replies.push(&self.read[..count]);
         self.ended |= count == 0;
@@ -321,12 +319,12 @@ impl Link {
     }
 
     /// A server that is full, or will not have us, says so and closes, without a prompt.
-    fn last_words(&mut self) -> Result<Reply, Broken> {
+    fn last_words(&mut self) -> Result<Reply, LinkError> {
         let words = self.replies.finish()?;
-        words.ok_or_else(|| Broken::Lost("it was closed".to_owned()))
+        words.ok_or_else(|| LinkError::Lost("it was closed".to_owned()))
     }
 
-    pub(super) fn pop(&mut self) -> Result<Option<Reply>, Broken> {
+    pub(super) fn pop(&mut self) -> Result<Option<Reply>, LinkError> {
         Ok(self.replies.pop()?)
     }
 
@@ -346,17 +344,17 @@ impl Link {
     }
 
     /// While nothing is asked: ends when the connection does, or when something comes that nobody asked for.
-    pub(super) async fn watch(&mut self) -> Broken {
+    pub(super) async fn watch(&mut self) -> LinkError {
         loop {
             match self.pop() {
                 Ok(None) => {}
-                Ok(Some(Reply::Error(fault))) => return Broken::Lost(fault.to_string()),
-                Ok(Some(_)) => return Broken::Lost("it is out of step".to_owned()),
+                Ok(Some(Reply::Error(fault))) => return LinkError::Lost(fault.to_string()),
+                Ok(Some(_)) => return LinkError::Lost("it is out of step".to_owned()),
                 Err(broken) => return broken,
             }
             match self.fill().await {
                 Ok(true) => {}
-                Ok(false) => return Broken::Lost("it was closed".to_owned()),
+                Ok(false) => return LinkError::Lost("it was closed".to_owned()),
                 Err(broken) => return broken,
             }
         }
@@ -372,4 +370,65 @@ impl Link {
 pub(super) fn command(verb: &Verb) -> Result<String, AtError> {
     verb.line()
         .map_err(|why| AtError::Protocol(why.to_string()))
+}
+
+/// Silence is a failure, too.
+async fn in_time<T>(
+    within: Duration,
+    work: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    let outcome = timeout(within, work).await;
+    outcome.unwrap_or(Err(LinkError::Silent(within)))
+}
+
+/// The text behind `data:`, or why there is none.
+pub(super) fn judge(reply: Result<Reply, LinkError>, who: &AtSign) -> Result<String, AtError> {
+    match reply {
+        Ok(Reply::Data(text)) => Ok(text),
+        Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
+        Ok(_) => Err(AtError::Protocol(
+            "the atServer answered with something else".to_owned(),
+        )),
+        Err(broken) => Err(broken.into_error(who)),
+    }
+}
+
+/// Why a connection is of no further use.
+#[derive(Debug)]
+pub(super) enum LinkError {
+    Lost(String),
+    Silent(Duration),
+}
+
+impl LinkError {
+    pub(super) fn into_error(self, who: &AtSign) -> AtError {
+        match self {
+            Self::Lost(why) => AtError::Lost {
+                who: who.clone(),
+                why,
+            },
+            Self::Silent(after) => AtError::Silent(after),
+        }
+    }
+}
+
+impl From<WireError> for LinkError {
+    fn from(why: WireError) -> Self {
+        Self::Lost(why.to_string())
+    }
+}
+
+impl From<std::io::Error> for LinkError {
+    fn from(why: std::io::Error) -> Self {
+        Self::Lost(why.to_string())
+    }
+}
+
+impl std::fmt::Display for LinkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lost(why) => f.write_str(why),
+            Self::Silent(after) => write!(f, "silent for {after:?}"),
+        }
+    }
 }

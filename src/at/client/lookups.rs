@@ -17,7 +17,7 @@
 //! command connection: it saves them a login.
 
 use std::{
-    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -29,21 +29,20 @@ use async_std::{
 use crate::{
     at::{
         atsign::AtSign,
+        error::AtError,
         fault::{Code, Fault},
         reply::Reply,
         verb::Verb,
     },
     net::{
-        places::{Limits, Places, Share},
+        places::{Limits, Places, Quota},
         recent::Recent,
     },
 };
 
 use super::{
-    AtError, Client,
-    error::Broken,
-    link::{self, Link},
-    worker,
+    link::{self, Link, LinkError},
+    worker::Commands,
 };
 
 /// Connections, and who waits for one.
@@ -67,19 +66,41 @@ const MAX_REMEMBERED: usize = 1024;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Party {
-    Asker(AtSign),
+enum Asker {
+    One(AtSign),
     Suspects,
+}
+
+/// The command connection, and where questions about others go in a service.
+pub(super) struct LookupRouter {
+    pub commands: Commands,
+    /// There for services.
+    pub apart: OnceLock<Arc<Lookups>>,
+}
+
+impl LookupRouter {
+    /// Asks for something of `of`, because of `asker`.
+    pub(super) async fn look_up(
+        &self,
+        asker: &AtSign,
+        of: &AtSign,
+        verb: &Verb,
+    ) -> Result<String, AtError> {
+        match self.apart.get() {
+            Some(lookups) => lookups.ask(&self.commands, asker, of, verb).await,
+            None => self.commands.run(verb).await,
+        }
+    }
 }
 
 /// The connections, and what is remembered.
 pub(super) struct Lookups {
-    places: Places<Party>,
-    memory: StdMutex<Memory>,
-    idle: StdMutex<Idle>,
+    places: Places<Asker>,
+    memory: StdMutex<PeerFailures>,
+    idle: StdMutex<IdleLinks>,
 }
 
-struct Memory {
+struct PeerFailures {
     /// Whose atServer was silent.
     silent: Recent<AtSign>,
     /// Who asked for such a one.
@@ -89,7 +110,7 @@ struct Memory {
 }
 
 #[derive(Default)]
-struct Idle {
+struct IdleLinks {
     links: Vec<(Link, Instant)>,
     /// Somebody closes what is old.
     tended: bool,
@@ -100,7 +121,7 @@ impl Lookups {
         let recent = || Recent::new(MEMORY, MAX_REMEMBERED);
         Arc::new(Self {
             places: Places::new(LIMITS),
-            memory: StdMutex::new(Memory {
+            memory: StdMutex::new(PeerFailures {
                 silent: recent(),
                 suspects: recent(),
                 shut: Recent::new(SHUT_OUT, MAX_REMEMBERED),
@@ -109,34 +130,34 @@ impl Lookups {
         })
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    fn memory(&self) -> MutexGuard<'_, PeerFailures> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
+    fn idle(&self) -> MutexGuard<'_, IdleLinks> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for something of `of`, because of `asker`.
     pub(super) async fn ask(
         self: &Arc<Self>,
-        client: &Client,
+        commands: &Commands,
         asker: &AtSign,
         of: &AtSign,
         verb: &Verb,
     ) -> Result<String, AtError> {
-        let within = client.timing().lookup;
+        let within = commands.timing().lookup;
         self.recall(of)?;
-        let waiting = timeout(within, self.places.wait(self.shares(asker))).await;
+        let waiting = timeout(within, self.places.wait(self.quotas(asker))).await;
         let Ok(Some(_place)) = waiting else {
             return Err(AtError::NoKeyNow(of.clone(), "too many keys are asked for"));
         };
         // Whoever was first may have found out meanwhile.
         self.recall(of)?;
-        let outcome = self.ask_somewhere(client, verb, within).await;
+        let outcome = self.ask_somewhere(commands, verb, within).await;
         let silent = match &outcome {
             Err(AtError::Refused(fault)) => is_silence(fault),
-            Err(AtError::Silent(_)) => answers(client, within).await,
+            Err(AtError::Silent(_)) => answers(commands, within).await,
             _ => false,
         };
         let mut memory = self.memory();
@@ -161,10 +182,10 @@ impl Lookups {
         if memory.silent.has(of, now) {
             return Err(silence(of));
         }
-        match memory.shut.has(of, now) {
-            true => Err(AtError::ShutOut(of.clone())),
-            false => Ok(()),
+        if memory.shut.has(of, now) {
+            return Err(AtError::ShutOut(of.clone()));
         }
+        Ok(())
     }
 
     /// Whether its last questions met silence.
@@ -172,18 +193,18 @@ impl Lookups {
         self.memory().suspects.has(asker, Instant::now())
     }
 
-    fn shares(&self, asker: &AtSign) -> Vec<Share<Party>> {
-        let mut shares = vec![(Party::Asker(asker.clone()), OF_ONE)];
+    fn quotas(&self, asker: &AtSign) -> Vec<Quota<Asker>> {
+        let mut quotas = vec![(Asker::One(asker.clone()), OF_ONE)];
         if self.is_suspect(asker) {
-            shares.push((Party::Suspects, OF_SUSPECTS));
+            quotas.push((Asker::Suspects, OF_SUSPECTS));
         }
-        shares
+        quotas
     }
 
     /// On a connection that is there; where it has ended meanwhile, or there is none, on a new one.
     async fn ask_somewhere(
         self: &Arc<Self>,
-        client: &Client,
+        commands: &Commands,
         verb: &Verb,
         within: Duration,
     ) -> Result<String, AtError> {
@@ -194,16 +215,16 @@ impl Lookups {
             None => None,
         };
         let (reply, link) = match earlier {
-            Some((Err(Broken::Lost(_)), _)) | None => {
-                let mut link = client.0.base.log_in().await?;
+            Some((Err(LinkError::Lost(_)), _)) | None => {
+                let mut link = commands.logins.log_in().await?;
                 (link.ask_line(&line, within).await, link)
             }
             Some(answered) => answered,
         };
-        if !matches!(&reply, Ok(Reply::Error(fault)) if worker::closes(fault)) {
-            self.keep(link, client.timing().idle);
+        if !matches!(&reply, Ok(Reply::Error(fault)) if fault.closes_connection()) {
+            self.keep(link, commands.timing().idle);
         }
-        worker::judge(reply, client.atsign())
+        link::judge(reply, commands.atsign())
     }
 
     fn keep(self: &Arc<Self>, mut link: Link, life: Duration) {
@@ -265,7 +286,7 @@ fn is_shut(fault: &Fault) -> bool {
 }
 
 /// Whether our own atServer is well: then the silence was the other's.
-async fn answers(client: &Client, within: Duration) -> bool {
+async fn answers(commands: &Commands, within: Duration) -> bool {
     let noop = Verb::Noop { millis: 0 };
-    matches!(timeout(within, client.run(&noop)).await, Ok(Ok(_)))
+    matches!(timeout(within, commands.run(&noop)).await, Ok(Ok(_)))
 }

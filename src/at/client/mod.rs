@@ -8,12 +8,12 @@
 //! and before that the directory's TCP, TLS, greeting and answer. What encrypting to somebody costs stands
 //! in `sharing`; a monitor needs its own login and one round trip for its proof.
 //!
-//! * `link` — one connection. `worker`, `monitor` — the tasks. `sharing`, `opening` — keys for and from others.
+//! * `link` — one connection. `worker`, `monitor` (with `lines`) — the tasks. `sharing`, `opening` — keys for and from others.
 //! * `lookups` — connections on which a service looks up others' keys. `barred` — keys that were taken back.
 //! * Dropping the last [`Client`] ends all tasks; dropping a [`Subscription`] ends its own.
 
 mod barred;
-mod error;
+mod lines;
 mod link;
 mod lookups;
 mod monitor;
@@ -25,28 +25,18 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, OnceLock};
 
-use async_std::{
-    channel::{Receiver, Sender, bounded},
-    future::timeout,
-    task::spawn,
-};
+use async_std::channel::{Receiver, Sender, bounded};
 use futures_lite::future::zip;
 use miniserde::{
     Deserialize,
     json::{self, Object, Value},
 };
 
-use crate::net::tls::Connector;
-
 use super::{
     atsign::AtSign,
-    crypto::{self, PublicKey},
-    directory::Root,
+    crypto::PublicKey,
     key::AtKey,
     keyfile::AtKeys,
     metadata::{Item, Metadata},
@@ -56,32 +46,23 @@ use super::{
     verb::{Detail, Notify, Operation, Subject, Verb},
 };
 
-pub use error::AtError;
+pub use super::{crypto::jitter, directory::Network, error::AtError};
 pub use link::Link;
-pub use monitor::{Event, Pulse, Subscription};
+pub use monitor::{Event, Subscription};
 pub use timing::Timing;
 
 use barred::Barred;
-use link::{Door, OverNetwork, Reach};
-use lookups::Lookups;
-use monitor::{Monitor, PassedOver, Seen, Torn};
-use sharing::Freshness;
-use worker::{Job, Worker};
+use link::{LoginContext, NetworkTransport, Transport};
+use lookups::{LookupRouter, Lookups};
+use monitor::Monitor;
+use opening::KeyOpener;
+use sharing::{Freshness, PeerKeyCache};
+use worker::Commands;
 
-/// More than a call's own deadline, so that the worker's better reason arrives first.
-const GRACE: Duration = Duration::from_secs(1);
 /// Under which keys enrolment requests are told.
 const REQUESTS: &str = r"\.new\.enrollments\.__manage@";
 /// Longest line about such a request, in bytes: what a stranger may say in one command, each byte escaped.
 const MAX_REQUEST: usize = 6 * 32 * 1024;
-
-/// How to reach the atProtocol.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Network {
-    pub root: Root,
-    pub tls: Connector,
-}
 
 /// One notification to send; the text is encrypted for `to`.
 #[derive(Clone, Debug)]
@@ -102,29 +83,24 @@ pub struct Outgoing {
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
-/// What all connections of one client share.
-struct Base {
-    keys: Arc<AtKeys>,
-    reach: Arc<dyn Reach>,
-    timing: Timing,
-    barred: Arc<Barred>,
+/// Makes the connections of one client.
+struct Connections {
+    logins: LoginContext,
     /// Its end is every task's.
     _gate: Sender<()>,
     stop: Receiver<()>,
 }
 
 struct Inner {
-    base: Base,
-    jobs: Sender<Job>,
-    peers: sharing::Peers,
-    /// There for services.
-    lookups: OnceLock<Arc<Lookups>>,
-    opener: opening::Opener,
+    connections: Connections,
+    router: LookupRouter,
+    peers: PeerKeyCache,
+    opener: KeyOpener,
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Client({})", self.0.base.keys.atsign)
+        write!(f, "Client({})", self.atsign())
     }
 }
 
@@ -137,7 +113,7 @@ impl Client {
         Self::login_with(network, keys, Timing::default()).await
     }
 
-    /// The same with other deadlines.
+    /// As [`Client::login`], with other deadlines.
     ///
     /// # Errors
     /// As [`Client::login`].
@@ -146,12 +122,8 @@ impl Client {
         keys: Arc<AtKeys>,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        let reach = OverNetwork {
-            network: network.clone(),
-            who: keys.atsign.clone(),
-            timing,
-        };
-        Self::login_over(Arc::new(reach), keys, timing).await
+        let transport = NetworkTransport::new(network, &keys.atsign, timing);
+        Self::login_over(Arc::new(transport), keys, timing).await
     }
 
     /// Logs in and subscribes at the same time, on two connections: for programs that cannot say anything
@@ -167,14 +139,10 @@ impl Client {
         limit: usize,
     ) -> Result<(Self, Subscription), AtError> {
         let timing = Timing::default();
-        let reach: Arc<dyn Reach> = Arc::new(OverNetwork {
-            network: network.clone(),
-            who: keys.atsign.clone(),
-            timing,
-        });
-        let base = Base::new(reach, keys, timing);
-        let (subscription, went) = base.listen(regex, false, limit);
-        let (client, live) = zip(Self::login_on(base), went.recv()).await;
+        let transport = NetworkTransport::new(network, &keys.atsign, timing);
+        let connections = Connections::new(Arc::new(transport), keys, timing);
+        let (subscription, went) = connections.listen(regex, false, limit);
+        let (client, live) = zip(Self::login_on(connections), went.recv()).await;
         // A login that fails ends the monitor, too; its own reason is the better one.
         let client = client?;
         live.unwrap_or(Err(AtError::Closed))?;
@@ -182,60 +150,41 @@ impl Client {
     }
 
     async fn login_over(
-        reach: Arc<dyn Reach>,
+        transport: Arc<dyn Transport>,
         keys: Arc<AtKeys>,
         timing: Timing,
     ) -> Result<Self, AtError> {
-        Self::login_on(Base::new(reach, keys, timing)).await
+        Self::login_on(Connections::new(transport, keys, timing)).await
     }
 
-    async fn login_on(base: Base) -> Result<Self, AtError> {
-        let link = base.log_in().await?;
-        let (jobs, work) = bounded(worker::QUEUE);
-        spawn(Worker::new(base.door(), work, link).run());
+    async fn login_on(connections: Connections) -> Result<Self, AtError> {
+        let link = connections.logins.log_in().await?;
+        let commands = Commands::start(connections.logins.clone(), link);
         Ok(Self(Arc::new(Inner {
-            base,
-            jobs,
-            peers: sharing::Peers::default(),
-            lookups: OnceLock::new(),
-            opener: opening::Opener::default(),
+            connections,
+            router: LookupRouter {
+                commands,
+                apart: OnceLock::new(),
+            },
+            peers: PeerKeyCache::default(),
+            opener: KeyOpener::default(),
         })))
     }
 
     /// Our atSign.
     pub fn atsign(&self) -> &AtSign {
-        &self.0.base.keys.atsign
+        &self.keys().atsign
     }
 
     /// Our keys.
     pub fn keys(&self) -> &Arc<AtKeys> {
-        &self.0.base.keys
-    }
-
-    fn timing(&self) -> &Timing {
-        &self.0.base.timing
-    }
-
-    fn peers(&self) -> &sharing::Peers {
-        &self.0.peers
+        &self.0.connections.logins.keys
     }
 
     /// From now on others' keys are looked up on connections of their own: for a service that does so on behalf of
     /// strangers, who must not hold one another up.
     pub fn serve_others(&self) {
-        self.0.lookups.get_or_init(Lookups::new);
-    }
-
-    /// Asks for something of `of`, because of `asker`.
-    async fn look_up(&self, asker: &AtSign, of: &AtSign, verb: &Verb) -> Result<String, AtError> {
-        match self.0.lookups.get() {
-            Some(lookups) => lookups.ask(self, asker, of, verb).await,
-            None => self.run(verb).await,
-        }
-    }
-
-    fn opener(&self) -> &opening::Opener {
-        &self.0.opener
+        self.0.router.apart.get_or_init(Lookups::new);
     }
 
     /// Sends one command, waits for its answer: the text behind `data:`. Logins and `monitor` cannot be sent this way.
@@ -244,25 +193,21 @@ impl Client {
     /// `Refused` with the server's fault; `Silent` after the deadline; `Lost` when the connection ended before the
     /// answer, unless the command could be repeated.
     pub async fn run(&self, verb: &Verb) -> Result<String, AtError> {
-        if worker::is_private(verb) {
-            return Err(AtError::Protocol(
-                "this command needs a connection of its own".to_owned(),
-            ));
-        }
-        let call = self.timing().call;
-        let (answer, answered) = bounded(1);
-        let job = Job {
-            line: link::command(verb)?,
-            repeatable: worker::is_repeatable(verb),
-            until: Instant::now() + call,
-            answer,
-        };
-        let done = async {
-            self.0.jobs.send(job).await.map_err(|_| AtError::Closed)?;
-            answered.recv().await.map_err(|_| AtError::Closed)?
-        };
-        let outcome = timeout(call + GRACE, done).await;
-        outcome.unwrap_or(Err(AtError::Silent(call)))
+        self.0.router.commands.run(verb).await
+    }
+
+    async fn shared_key(&self, with: &AtSign) -> Result<Arc<share::SharedKey>, AtError> {
+        self.0.peers.shared_key(&self.0.router, with).await
+    }
+
+    async fn look_up_key(
+        &self,
+        asker: &AtSign,
+        of: &AtSign,
+        freshness: Freshness,
+    ) -> Result<Option<PublicKey>, AtError> {
+        let router = &self.0.router;
+        self.0.peers.public_key(router, asker, of, freshness).await
     }
 
     /// Somebody's public encryption key, at most some minutes old. `Ok(None)`: the atSign exists but has none.
@@ -273,7 +218,7 @@ impl Client {
         self.public_key_for(of, of).await
     }
 
-    /// The same because of what `asker` wants: a service has a limited number of such questions for each.
+    /// As [`Client::public_key`], because of what `asker` wants: a service has a limited number of such questions for each.
     ///
     /// # Errors
     /// As [`Client::run`].
@@ -282,15 +227,15 @@ impl Client {
         asker: &AtSign,
         of: &AtSign,
     ) -> Result<Option<PublicKey>, AtError> {
-        sharing::public_key(self, asker, of, Freshness::Remembered).await
+        self.look_up_key(asker, of, Freshness::Remembered).await
     }
 
-    /// The same, asked from the other's own atServer: for when a signature does not fit the key we know.
+    /// As [`Client::public_key`], asked from the other's own atServer: for when a signature does not fit the key we know.
     ///
     /// # Errors
     /// As [`Client::run`].
     pub async fn public_key_afresh(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
-        sharing::public_key(self, of, of, Freshness::Source).await
+        self.look_up_key(of, of, Freshness::Source).await
     }
 
     /// Encrypts and stores a value for another atSign: `@with:entity@me`.
@@ -304,7 +249,7 @@ impl Client {
         text: &str,
         metadata: Metadata,
     ) -> Result<(), AtError> {
-        let key = sharing::shared_key(self, with).await?;
+        let key = self.shared_key(with).await?;
         let (value, metadata) = share::seal(&key, text, metadata)?;
         let update = Verb::Update {
             key: AtKey::shared(with, entity, self.atsign()),
@@ -323,7 +268,8 @@ impl Client {
         Ok(found.map(|(text, _)| text))
     }
 
-    /// The same from the other's own atServer, past all caches; and when it was written, as that server says.
+    /// As [`Client::get_shared`], from the other's own atServer, past all caches; and when it was written, as that server
+    /// says.
     ///
     /// # Errors
     /// As [`Client::run`].
@@ -352,7 +298,12 @@ impl Client {
         let Some(found) = Stored::parse(&answer)? else {
             return Ok(None);
         };
-        match opening::open(self, from, &found.value, found.iv(), found.wrapped()).await {
+        let Inner { router, opener, .. } = &*self.0;
+        let (iv, wrapped) = (found.iv(), found.wrapped());
+        match opener
+            .decrypt(router, from, &found.value, iv, wrapped)
+            .await
+        {
             Ok(text) => Ok(Some((text, found.updated_at))),
             Err(AtError::Crypto(_)) if found.may_be_plain() => {
                 Ok(Some((found.value, found.updated_at)))
@@ -376,7 +327,7 @@ impl Client {
         let Some(found) = Stored::parse(&answer)? else {
             return Ok(None);
         };
-        match share::open(&self.keys().self_key, &found.value, found.iv()) {
+        match share::decrypt(&self.keys().self_key, &found.value, found.iv()) {
             Ok(text) => Ok(Some(text)),
             Err(_) if found.may_be_plain() => Ok(Some(found.value)),
             Err(why) => Err(why.into()),
@@ -388,7 +339,7 @@ impl Client {
     /// # Errors
     /// As [`Client::run`].
     pub async fn notify(&self, note: &Outgoing) -> Result<String, AtError> {
-        let key = sharing::shared_key(self, &note.to).await?;
+        let key = self.shared_key(&note.to).await?;
         let metadata = Metadata {
             ttl: note.ttl.or(note.metadata.ttl),
             ..note.metadata.clone()
@@ -416,7 +367,7 @@ impl Client {
     /// Makes sure a shared key with this atSign exists.
     #[cfg(test)]
     async fn prepare(&self, with: &AtSign) -> Result<(), AtError> {
-        sharing::shared_key(self, with).await.map(drop)
+        self.shared_key(with).await.map(drop)
     }
 
     /// Decrypts a notification's value. Call only for senders that passed the allow list.
@@ -424,7 +375,7 @@ impl Client {
     ///
     /// # Errors
     /// One answer for all failures.
-    pub async fn open(&self, note: &Notification) -> Result<Option<String>, AtError> {
+    pub async fn decrypt(&self, note: &Notification) -> Result<Option<String>, AtError> {
         let Some(value) = &note.value else {
             return Ok(None);
         };
@@ -433,7 +384,8 @@ impl Client {
         }
         let iv = note.iv_nonce.as_deref();
         let wrapped = note.shared_key_enc.as_deref();
-        let opened = opening::open(self, &note.from, value, iv, wrapped).await;
+        let Inner { router, opener, .. } = &*self.0;
+        let opened = opener.decrypt(router, &note.from, value, iv, wrapped).await;
         opened.map(Some)
     }
 
@@ -445,7 +397,7 @@ impl Client {
     /// When the first connection fails.
     pub async fn subscribe(&self, regex: &str, own: bool) -> Result<Subscription, AtError> {
         let limit = if own { MAX_REQUEST } else { MAX_LINE };
-        let (subscription, went) = self.0.base.listen(regex, own, limit);
+        let (subscription, went) = self.0.connections.listen(regex, own, limit);
         went.recv().await.unwrap_or(Err(AtError::Closed))?;
         Ok(subscription)
     }
@@ -460,64 +412,28 @@ impl Client {
     }
 }
 
-impl Base {
-    fn new(reach: Arc<dyn Reach>, keys: Arc<AtKeys>, timing: Timing) -> Self {
+impl Connections {
+    fn new(transport: Arc<dyn Transport>, keys: Arc<AtKeys>, timing: Timing) -> Self {
         let (gate, stop) = bounded(1);
         Self {
-            keys,
-            reach,
-            timing,
-            barred: Arc::default(),
+            logins: LoginContext {
+                transport,
+                keys,
+                timing,
+                barred: Arc::<Barred>::default(),
+            },
             _gate: gate,
             stop,
         }
     }
 
-    fn door(&self) -> Door {
-        Door {
-            reach: Arc::clone(&self.reach),
-            keys: Arc::clone(&self.keys),
-            timing: self.timing,
-            barred: Arc::clone(&self.barred),
-        }
-    }
-
-    async fn log_in(&self) -> Result<Link, AtError> {
-        self.door().log_in().await
-    }
-
-    /// Starts a monitor's task; the second half tells how its first attempt went.
     fn listen(
         &self,
         regex: &str,
         own: bool,
         limit: usize,
     ) -> (Subscription, Receiver<Result<(), AtError>>) {
-        let (events, heard) = bounded(monitor::QUEUE);
-        let (live, went) = bounded(1);
-        let (alive, dropped) = bounded(1);
-        let pulse = Pulse::new();
-        let monitor = Monitor {
-            door: self.door(),
-            keys: Arc::clone(&self.keys),
-            timing: self.timing,
-            regex: regex.to_owned(),
-            own,
-            limit,
-            events,
-            pulse: pulse.clone(),
-            seen: Seen::new(),
-            last: None,
-            torn: Torn::default(),
-            passed_over: PassedOver::default(),
-        };
-        spawn(monitor.run(live, [dropped, self.stop.clone()]));
-        let subscription = Subscription {
-            events: heard,
-            pulse,
-            _alive: alive,
-        };
-        (subscription, went)
+        Monitor::start(self.logins.clone(), self.stop.clone(), regex, own, limit)
     }
 }
 
@@ -567,11 +483,4 @@ impl Stored {
     fn may_be_plain(&self) -> bool {
         self.metadata.is_encrypted != Some(true)
     }
-}
-
-/// At random in 0.0..1.0, for back-off; no secret.
-pub fn jitter() -> f64 {
-    crypto::random::<4>().map_or(0.5, |bytes| {
-        f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
-    })
 }

@@ -12,28 +12,27 @@
 //! Whoever may write to us decides how long a line is. The server is told the limit and may leave longer ones out
 //! (`at::auth`); then the next one's time tells that they are behind us. One above the limit that comes is passed over without being kept, its time
 //! counts as heard, and so the server is not asked for it again. Its time stands behind its value: when the connection
-//! ends before that came, it will come once more. After [`MAX_TORN`] such ends at the same place what was missed is
+//! ends before that came, it will come once more. After `MAX_TORN` such ends at the same place what was missed is
 //! given up, and only what is new is asked for.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_std::{
-    channel::{Receiver, Sender},
+    channel::{Receiver, Sender, bounded},
     future::timeout,
-    task::sleep,
+    task::{sleep, spawn},
 };
 use futures_lite::future::or;
 use log::{error, info, warn};
 
 use crate::{
     at::{
+        crypto::jitter,
+        error::AtError,
         fault::Code,
-        keyfile::AtKeys,
         notification::Notification,
         reply::{MAX_LINE, Reply, Skipped},
         verb::Verb,
@@ -42,33 +41,23 @@ use crate::{
 };
 
 use super::{
-    AtError, Timing,
-    error::Broken,
-    jitter,
-    link::{Door, Link},
+    lines::{DeliveredIds, PartialLine, PassedOver, TornLines},
+    link::{self, Link, LinkError, LoginContext},
 };
 
 /// Events that may wait for a slow consumer.
 pub(super) const QUEUE: usize = 64;
-/// Ids that are remembered so that nothing is delivered twice.
-const REMEMBERED: usize = 4096;
 /// How often `monitor` is tried when the server took it and its proof for one command.
 const ATTEMPTS: u32 = 3;
-/// How often the connection may end in the middle of one line that is passed over.
-const MAX_TORN: u32 = 3;
-/// A line that is passed over may take [`Timing::line`] for each so many bytes: it may well be long.
-const STRETCH: u64 = 1 << 20;
-/// Lines that were passed over are told of once in so long: a stranger may send many.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 /// In keys that carry shared keys around; servers announce those too.
 const SHARED_KEY: &str = ":shared_key@";
 
 /// Incoming notifications, statistics left out. Ends its connection when dropped.
 pub struct Subscription {
-    pub(super) events: Receiver<Event>,
-    pub(super) pulse: Pulse,
+    events: Receiver<Event>,
+    pulse: Pulse,
     /// Its end is the task's.
-    pub(super) _alive: Sender<()>,
+    _alive: Sender<()>,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -105,7 +94,7 @@ impl Subscription {
 pub struct Pulse(Arc<Mutex<Instant>>);
 
 impl Pulse {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
@@ -123,56 +112,84 @@ impl Pulse {
 }
 
 pub(super) struct Monitor {
-    pub door: Door,
-    pub keys: Arc<AtKeys>,
-    pub timing: Timing,
-    pub regex: String,
+    logins: LoginContext,
+    regex: String,
     /// Also what the server itself tells its owner: enrolment requests.
-    pub own: bool,
+    own: bool,
     /// Lines above so many bytes are passed over.
-    pub limit: usize,
-    pub events: Sender<Event>,
-    pub pulse: Pulse,
-    pub seen: Seen,
+    limit: usize,
+    events: Sender<Event>,
+    pulse: Pulse,
+    delivered: DeliveredIds,
     /// The server's clock in what it last told, in milliseconds since 1970.
-    pub last: Option<u64>,
-    pub torn: Torn,
-    pub passed_over: PassedOver,
+    last: Option<u64>,
+    torn: TornLines,
+    passed_over: PassedOver,
 }
 
 /// The consumer is gone.
 struct Gone;
 
 /// Why listening ended.
-enum End {
+enum ListenError {
     Lost(String),
     Gone,
 }
 
-impl From<Gone> for End {
+impl From<Gone> for ListenError {
     fn from(_: Gone) -> Self {
         Self::Gone
     }
 }
 
-impl From<Broken> for End {
-    fn from(why: Broken) -> Self {
+impl From<LinkError> for ListenError {
+    fn from(why: LinkError) -> Self {
         Self::Lost(why.to_string())
     }
 }
 
 impl Monitor {
-    /// Tells `live` how the first attempt went; then runs until one of the `stops` ends.
-    pub(super) async fn run(self, live: Sender<Result<(), AtError>>, stops: [Receiver<()>; 2]) {
-        let [first, second] = &stops;
-        let stopped = async {
-            let _ = or(first.recv(), second.recv()).await;
+    /// Starts a monitor's task, which runs until the subscription is dropped or `stop` ends; the second half tells how
+    /// its first attempt went.
+    pub(super) fn start(
+        logins: LoginContext,
+        stop: Receiver<()>,
+        regex: &str,
+        own: bool,
+        limit: usize,
+    ) -> (Subscription, Receiver<Result<(), AtError>>) {
+        let (events, heard) = bounded(QUEUE);
+        let (live, went) = bounded(1);
+        let (alive, dropped) = bounded::<()>(1);
+        let pulse = Pulse::new();
+        let monitor = Self {
+            logins,
+            regex: regex.to_owned(),
+            own,
+            limit,
+            events,
+            pulse: pulse.clone(),
+            delivered: DeliveredIds::default(),
+            last: None,
+            torn: TornLines::default(),
+            passed_over: PassedOver::default(),
         };
-        or(stopped, self.listen(live)).await;
+        spawn(async move {
+            let stopped = async {
+                let _ = or(dropped.recv(), stop.recv()).await;
+            };
+            or(stopped, monitor.listen(live)).await;
+        });
+        let subscription = Subscription {
+            events: heard,
+            pulse,
+            _alive: alive,
+        };
+        (subscription, went)
     }
 
     async fn listen(mut self, live: Sender<Result<(), AtError>>) {
-        let mut link = match self.start().await {
+        let mut link = match self.prove_new().await {
             Ok((link, first)) => {
                 let _ = live.try_send(Ok(()));
                 if self.hear(first).await.is_err() {
@@ -185,20 +202,23 @@ impl Monitor {
                 return;
             }
         };
-        let mut backoff = Backoff::new(self.timing.retry.0, self.timing.retry.1);
+        let mut backoff = Backoff::new(self.logins.timing.retry.0, self.logins.timing.retry.1);
         loop {
             let began = Instant::now();
-            let End::Lost(why) = self.watch(&mut link).await else {
+            let ListenError::Lost(why) = self.watch(&mut link).await else {
                 return;
             };
             self.left(&link);
             drop(link);
-            info!("atsign={} connection=monitor lost: {why}", self.keys.atsign);
+            info!(
+                "atsign={} connection=monitor lost: {why}",
+                self.logins.keys.atsign
+            );
             if self.events.send(Event::Lost(why)).await.is_err() {
                 return;
             }
             // A server that lets everybody in and throws everybody out again is no reason to hurry.
-            if began.elapsed() > self.timing.retry.1 {
+            if began.elapsed() > self.logins.timing.retry.1 {
                 backoff.reset();
             }
             let Ok(again) = self.come_back(&mut backoff).await else {
@@ -211,10 +231,10 @@ impl Monitor {
     async fn come_back(&mut self, backoff: &mut Backoff) -> Result<Link, Gone> {
         loop {
             let pause = backoff.pause(jitter());
-            sleep(pause.max(self.door.barred.left())).await;
-            match self.start().await {
+            sleep(pause.max(self.logins.barred.left())).await;
+            match self.prove_new().await {
                 Ok((link, first)) => {
-                    info!("atsign={} connection=monitor back", self.keys.atsign);
+                    info!("atsign={} connection=monitor back", self.logins.keys.atsign);
                     self.events.send(Event::Back).await.map_err(|_| Gone)?;
                     self.hear(first).await?;
                     return Ok(link);
@@ -223,7 +243,7 @@ impl Monitor {
                     Some(words) => self.barred(words).await?,
                     None => info!(
                         "atsign={} connection=monitor failed: {why}",
-                        self.keys.atsign
+                        self.logins.keys.atsign
                     ),
                 },
             }
@@ -233,18 +253,18 @@ impl Monitor {
     /// The server answered, and will not have these keys. It is asked again, because they may be given back.
     async fn barred(&self, words: &str) -> Result<(), Gone> {
         self.pulse.beat();
-        let again = self.timing.barred;
+        let again = self.logins.timing.barred;
         error!(
             "atsign={} {words}; asking again in {again:?}",
-            self.keys.atsign
+            self.logins.keys.atsign
         );
         let event = Event::Lost(words.to_owned());
         self.events.send(event).await.map_err(|_| Gone)
     }
 
     /// A monitor that is proved to be one, and the line that proved it.
-    async fn start(&mut self) -> Result<(Link, Reply), AtError> {
-        let mut settle = self.timing.settle;
+    async fn prove_new(&mut self) -> Result<(Link, Reply), AtError> {
+        let mut settle = self.logins.timing.settle;
         for _ in 1..ATTEMPTS {
             match self.attempt(settle).await {
                 // Either the regex, or both lines were read as one command. Only a new connection can tell.
@@ -260,9 +280,9 @@ impl Monitor {
     async fn attempt(&mut self, settle: Duration) -> Result<(Link, Reply), AtError> {
         // The longest that any line may be need not be told.
         let limit = Some(self.limit).filter(|limit| *limit < MAX_LINE);
-        let mut link = self.door.log_in_reading(limit).await?;
-        let within = self.timing.reply;
-        let line = super::link::command(&monitor(&self.regex, self.own, self.last))?;
+        let mut link = self.logins.log_in_reading(limit).await?;
+        let within = self.logins.timing.reply;
+        let line = link::command(&monitor(&self.regex, self.own, self.last))?;
         link.becomes_monitor(self.limit);
         let asked = async {
             link.send(&line, within).await?;
@@ -278,16 +298,16 @@ impl Monitor {
             Ok(first) => Ok((link, first)),
             Err(broken) => {
                 self.left(&link);
-                Err(broken.into_error(&self.keys.atsign))
+                Err(broken.into_error(&self.logins.keys.atsign))
             }
         }
     }
 
     /// Waits for the first line that only a monitor says, or the answer to `noop:0`. What else was missed comes behind
     /// it, and is heard as it comes. Time in which a long line comes in does not count.
-    async fn prove(&mut self, link: &mut Link) -> Result<Reply, Broken> {
-        let within = self.timing.reply;
-        let (mut since, mut rest) = (Instant::now(), Rest::default());
+    async fn prove(&mut self, link: &mut Link) -> Result<Reply, LinkError> {
+        let within = self.logins.timing.reply;
+        let (mut since, mut rest) = (Instant::now(), PartialLine::default());
         loop {
             let mut heard = false;
             while let Some(reply) = link.pop()? {
@@ -298,8 +318,8 @@ impl Monitor {
                     first => return Ok(first),
                 }
             }
-            if rest.waited(link, heard) > self.timing.line {
-                return Err(Broken::Lost(HALF_A_LINE.to_owned()));
+            if rest.waited(link, heard) > self.logins.timing.line {
+                return Err(LinkError::Lost(HALF_A_LINE.to_owned()));
             }
             if link.is_partial() {
                 since = Instant::now();
@@ -307,41 +327,42 @@ impl Monitor {
             let left = within.saturating_sub(since.elapsed());
             match timeout(left, link.fill()).await {
                 Ok(Ok(true)) => self.pulse.beat(),
-                Ok(Ok(false)) => return Err(Broken::Lost("it was closed".to_owned())),
+                Ok(Ok(false)) => return Err(LinkError::Lost("it was closed".to_owned())),
                 Ok(Err(broken)) => return Err(broken),
-                Err(_) => return Err(Broken::Silent(within)),
+                Err(_) => return Err(LinkError::Silent(within)),
             }
         }
     }
 
     fn is_stats(&self, json: &str) -> bool {
         // Anybody may choose that id, but not who it is from.
-        Notification::parse(json).is_ok_and(|note| note.is_stats() && note.from == self.keys.atsign)
+        Notification::parse(json)
+            .is_ok_and(|note| note.is_stats() && note.from == self.logins.keys.atsign)
     }
 
     /// Delivers until the connection is dead.
-    async fn watch(&mut self, link: &mut Link) -> End {
+    async fn watch(&mut self, link: &mut Link) -> ListenError {
         let mut asked = false;
-        let mut rest = Rest::default();
+        let mut rest = PartialLine::default();
         loop {
             let heard = match self.deliver_from(link).await {
                 Ok(heard) => heard,
                 Err(end) => return end,
             };
-            if rest.waited(link, heard) > self.timing.line {
-                return End::Lost(HALF_A_LINE.to_owned());
+            if rest.waited(link, heard) > self.logins.timing.line {
+                return ListenError::Lost(HALF_A_LINE.to_owned());
             }
-            match timeout(self.timing.silence, link.fill()).await {
+            match timeout(self.logins.timing.silence, link.fill()).await {
                 Ok(Ok(true)) => {
                     self.pulse.beat();
                     asked = false;
                 }
-                Ok(Ok(false)) => return End::Lost("it was closed".to_owned()),
+                Ok(Ok(false)) => return ListenError::Lost("it was closed".to_owned()),
                 Ok(Err(broken)) => return broken.into(),
-                Err(_) if asked => return End::Lost("the server is silent".to_owned()),
+                Err(_) if asked => return ListenError::Lost("the server is silent".to_owned()),
                 Err(_) => {
                     asked = true;
-                    if let Err(broken) = link.send("noop:0", self.timing.silence).await {
+                    if let Err(broken) = link.send("noop:0", self.logins.timing.silence).await {
                         return broken.into();
                     }
                 }
@@ -350,12 +371,12 @@ impl Monitor {
     }
 
     /// Whether there was a line.
-    async fn deliver_from(&mut self, link: &mut Link) -> Result<bool, End> {
+    async fn deliver_from(&mut self, link: &mut Link) -> Result<bool, ListenError> {
         let mut heard = false;
         while let Some(reply) = link.pop()? {
             heard = true;
             match reply {
-                Reply::Error(fault) => return Err(End::Lost(fault.to_string())),
+                Reply::Error(fault) => return Err(ListenError::Lost(fault.to_string())),
                 reply => self.hear(reply).await?,
             }
         }
@@ -380,7 +401,7 @@ impl Monitor {
             }
         };
         self.reached(Some(note.epoch_millis));
-        if note.is_stats() || note.key.contains(SHARED_KEY) || !self.seen.is_new(&note) {
+        if note.is_stats() || note.key.contains(SHARED_KEY) || !self.delivered.is_new(&note) {
             return Ok(());
         }
         let event = Event::Note(Box::new(note));
@@ -393,7 +414,7 @@ impl Monitor {
         if let Some(lines) = self.passed_over.count() {
             warn!(
                 "atsign={} bytes={} dropped=\"{why}\" lines={lines}",
-                self.keys.atsign, line.bytes
+                self.logins.keys.atsign, line.bytes
             );
         }
     }
@@ -408,7 +429,7 @@ impl Monitor {
         if link.skipping().is_some() && self.torn.is_too_often(self.last) {
             warn!(
                 "atsign={} missed=\"given up: a long line that never ends\"",
-                self.keys.atsign
+                self.logins.keys.atsign
             );
             self.last = None;
         }
@@ -416,64 +437,6 @@ impl Monitor {
 }
 
 const HALF_A_LINE: &str = "it stopped in the middle of a line";
-
-/// Since when the rest of a line is waited for.
-#[derive(Default)]
-struct Rest {
-    since: Option<Instant>,
-    stretch: Option<u64>,
-}
-
-impl Rest {
-    /// How long by now. `heard`: a whole line came since the last look.
-    fn waited(&mut self, link: &Link, heard: bool) -> Duration {
-        let stretch = link.skipping().map(|bytes| bytes / STRETCH);
-        if heard || stretch != self.stretch || !link.is_partial() {
-            self.since = link.is_partial().then(Instant::now);
-        }
-        self.stretch = stretch;
-        let since = link
-            .is_partial()
-            .then(|| *self.since.get_or_insert_with(Instant::now));
-        since.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-}
-
-/// Connections that ended in the middle of a line that was passed over, with nothing heard in between.
-#[derive(Default)]
-pub(super) struct Torn {
-    at: Option<u64>,
-    times: u32,
-}
-
-impl Torn {
-    fn is_too_often(&mut self, at: Option<u64>) -> bool {
-        if self.at != at {
-            *self = Self { at, times: 0 };
-        }
-        self.times += 1;
-        self.times >= MAX_TORN
-    }
-}
-
-/// Counts lines that were passed over.
-#[derive(Default)]
-pub(super) struct PassedOver {
-    lines: u64,
-    told: Option<Instant>,
-}
-
-impl PassedOver {
-    /// One more. How many since the last time they were told of, when they are to be told of now.
-    fn count(&mut self) -> Option<u64> {
-        self.lines += 1;
-        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
-            return None;
-        }
-        self.told = Some(Instant::now());
-        Some(std::mem::take(&mut self.lines))
-    }
-}
 
 /// The command. A server changes what stands in front of its first colon: it makes it lower case and takes the
 /// blanks out. So a regex for which that matters goes behind a flag, which has a colon of its own.
@@ -486,37 +449,5 @@ fn monitor(regex: &str, own: bool, last: Option<u64>) -> Verb {
         multiplexed: false,
         since,
         regex: (!regex.is_empty()).then(|| regex.to_owned()),
-    }
-}
-
-/// The newest ids, as keyed hashes: a sender chooses ids and their length.
-pub(super) struct Seen {
-    hasher: RandomState,
-    set: HashSet<u64>,
-    order: VecDeque<u64>,
-}
-
-impl Seen {
-    pub(super) fn new() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            set: HashSet::new(),
-            order: VecDeque::new(),
-        }
-    }
-
-    /// Whether this sender's id comes for the first time; from now on it does not.
-    fn is_new(&mut self, note: &Notification) -> bool {
-        let hash = self.hasher.hash_one((&note.from, &note.id));
-        if !self.set.insert(hash) {
-            return false;
-        }
-        self.order.push_back(hash);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.set.remove(&oldest);
-        }
-        true
     }
 }

@@ -20,6 +20,7 @@ use log::{debug, warn};
 use crate::at::{
     atsign::AtSign,
     crypto::{AesKey, CryptoError},
+    error::AtError,
     key::AtKey,
     keyfile::AtKeys,
     share,
@@ -27,7 +28,7 @@ use crate::at::{
 };
 
 use super::{
-    AtError, Client,
+    lookups::LookupRouter,
     sharing::{found, unwrap},
 };
 
@@ -43,14 +44,14 @@ const MAX_SENDERS: usize = 4096;
 const WRAPPED: usize = 344;
 
 #[derive(Default)]
-pub(super) struct Opener {
-    senders: StdMutex<HashMap<AtSign, Sender>>,
+pub(super) struct KeyOpener {
+    senders: StdMutex<HashMap<AtSign, SenderKeys>>,
     /// Held while RSA works.
     turn: Mutex<()>,
 }
 
 #[derive(Default)]
-struct Sender {
+struct SenderKeys {
     /// Cipher text and what was in it; `None`: it could not be opened.
     keys: VecDeque<(String, Option<AesKey>)>,
     /// When new ones were opened.
@@ -59,7 +60,7 @@ struct Sender {
     looked_up: Option<String>,
 }
 
-impl Sender {
+impl SenderKeys {
     fn known(&self, wrapped: &str) -> Option<Result<AesKey, CryptoError>> {
         let (_, key) = self.keys.iter().find(|(known, _)| known == wrapped)?;
         Some(key.clone().ok_or(CryptoError::Decrypt))
@@ -88,13 +89,13 @@ impl Sender {
     }
 }
 
-impl Opener {
-    fn senders(&self) -> MutexGuard<'_, HashMap<AtSign, Sender>> {
+impl KeyOpener {
+    fn senders(&self) -> MutexGuard<'_, HashMap<AtSign, SenderKeys>> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works with what is known of a sender; `None` when there is no room for another one.
-    fn with<T>(&self, from: &AtSign, work: impl FnOnce(&mut Sender) -> T) -> Option<T> {
+    fn with<T>(&self, from: &AtSign, work: impl FnOnce(&mut SenderKeys) -> T) -> Option<T> {
         let mut senders = self.senders();
         if senders.len() >= MAX_SENDERS && !senders.contains_key(from) {
             let now = Instant::now();
@@ -121,13 +122,11 @@ impl Opener {
         let _turn = self.turn.lock().await; // also: the second of two equal ones finds it known
         let known = self.with(from, |sender| {
             let known = sender.known(wrapped);
-            known.or_else(|| match sender.admit(Instant::now()) {
-                true => None,
-                false => {
-                    warn!("from={from} more than {MAX_NEW} different keys within an hour; refused");
-                    Some(Err(CryptoError::Decrypt))
-                }
-            })
+            if known.is_none() && !sender.admit(Instant::now()) {
+                warn!("from={from} more than {MAX_NEW} different keys within an hour; refused");
+                return Some(Err(CryptoError::Decrypt));
+            }
+            known
         });
         match known {
             Some(Some(known)) => return known,
@@ -139,72 +138,75 @@ impl Opener {
         self.with(from, |sender| sender.learn(wrapped.to_owned(), learnt));
         opened
     }
-}
 
-/// Decrypts a value. `wrapped` is the key that came with it, if one did.
-pub(super) async fn open(
-    client: &Client,
-    from: &AtSign,
-    value: &str,
-    iv: Option<&str>,
-    wrapped: Option<&str>,
-) -> Result<String, AtError> {
-    let attempt = async |wrapped: &str| {
-        let key = client.opener().key(client.keys(), from, wrapped).await?;
-        share::open(&key, value, iv)
-    };
-    if let Some(wrapped) = wrapped.filter(|&text| text != "null") {
-        return Ok(attempt(wrapped).await?);
+    /// Decrypts a value. `wrapped` is the key that came with it, if one did.
+    pub(super) async fn decrypt(
+        &self,
+        router: &LookupRouter,
+        from: &AtSign,
+        value: &str,
+        iv: Option<&str>,
+        wrapped: Option<&str>,
+    ) -> Result<String, AtError> {
+        let attempt = async |wrapped: &str| {
+            let key = self.key(router.commands.keys(), from, wrapped).await?;
+            share::decrypt(&key, value, iv)
+        };
+        if let Some(wrapped) = wrapped.filter(|&text| text != "null") {
+            return Ok(attempt(wrapped).await?);
+        }
+        let wrapped = self.look_up(router, from).await?;
+        if let Ok(text) = attempt(&wrapped).await {
+            return Ok(text);
+        }
+        debug!("from={from} the stored key does not fit; asking for it again");
+        let wrapped = self.ask_source(router, from).await?;
+        Ok(attempt(&wrapped).await?)
     }
-    let wrapped = look_up(client, from).await?;
-    if let Ok(text) = attempt(&wrapped).await {
-        return Ok(text);
+
+    /// Where a sender's key is when it did not come along.
+    async fn look_up(&self, router: &LookupRouter, from: &AtSign) -> Result<String, AtError> {
+        if let Some(Some(known)) = self.with(from, |sender| sender.looked_up.clone()) {
+            return Ok(known);
+        }
+        let cached = Verb::Llookup {
+            key: share::their_copy(from, router.commands.atsign()).cached(),
+            detail: Detail::Value,
+        };
+        match found(router.commands.run(&cached).await)? {
+            Some(wrapped) => Ok(self.remember(from, wrapped)),
+            None => self.ask(router, from, false).await,
+        }
     }
-    debug!("from={from} the stored key does not fit; asking for it again");
-    let wrapped = ask_source(client, from).await?;
-    Ok(attempt(&wrapped).await?)
-}
 
-/// Where a sender's key is when it did not come along.
-async fn look_up(client: &Client, from: &AtSign) -> Result<String, AtError> {
-    let opener = client.opener();
-    if let Some(Some(known)) = opener.with(from, |sender| sender.looked_up.clone()) {
-        return Ok(known);
+    /// As [`Self::look_up`], past all copies and past what we remember.
+    async fn ask_source(&self, router: &LookupRouter, from: &AtSign) -> Result<String, AtError> {
+        self.with(from, |sender| sender.looked_up = None);
+        self.ask(router, from, true).await
     }
-    let cached = Verb::Llookup {
-        key: share::their_copy(from, client.atsign()).cached(),
-        detail: Detail::Value,
-    };
-    match found(client.run(&cached).await)? {
-        Some(wrapped) => Ok(remember(client, from, wrapped)),
-        None => ask(client, from, false).await,
+
+    async fn ask(
+        &self,
+        router: &LookupRouter,
+        from: &AtSign,
+        bypass_cache: bool,
+    ) -> Result<String, AtError> {
+        let verb = Verb::Lookup {
+            key: AtKey::own("shared_key", from),
+            detail: Detail::Value,
+            bypass_cache,
+        };
+        match found(router.look_up(from, from, &verb).await)? {
+            Some(wrapped) => Ok(self.remember(from, wrapped)),
+            None => Err(AtError::Crypto(CryptoError::Decrypt)),
+        }
     }
-}
 
-/// The same past all copies, and past what we remember.
-async fn ask_source(client: &Client, from: &AtSign) -> Result<String, AtError> {
-    let opener = client.opener();
-    opener.with(from, |sender| sender.looked_up = None);
-    ask(client, from, true).await
-}
-
-async fn ask(client: &Client, from: &AtSign, bypass_cache: bool) -> Result<String, AtError> {
-    let verb = Verb::Lookup {
-        key: AtKey::own("shared_key", from),
-        detail: Detail::Value,
-        bypass_cache,
-    };
-    let wrapped = found(client.look_up(from, from, &verb).await)?;
-    let wrapped = wrapped.ok_or(AtError::Crypto(CryptoError::Decrypt))?;
-    Ok(remember(client, from, wrapped))
-}
-
-fn remember(client: &Client, from: &AtSign, wrapped: String) -> String {
-    let copy = wrapped.clone();
-    client
-        .opener()
-        .with(from, |sender| sender.looked_up = Some(copy));
-    wrapped
+    fn remember(&self, from: &AtSign, wrapped: String) -> String {
+        let copy = wrapped.clone();
+        self.with(from, |sender| sender.looked_up = Some(copy));
+        wrapped
+    }
 }
 
 #[cfg(test)]
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_sender_has_five_new_keys_an_hour() {
-        let mut sender = Sender::default();
+        let mut sender = SenderKeys::default();
         let start = Instant::now();
         for count in 0..MAX_NEW {
             assert!(sender.admit(start), "{count}");
@@ -229,7 +231,7 @@ mod tests {
     #[test]
     fn each_cipher_text_counts_once_and_failures_count_too() {
         let keys = Arc::new(keys("legacy_file"));
-        let (opener, bob) = (Opener::default(), atsign("@bob"));
+        let (opener, bob) = (KeyOpener::default(), atsign("@bob"));
         let public = keys.encryption.public();
         let good = public
             .wrap(&crate::at::crypto::to_base64(&[1; 32]))

@@ -25,153 +25,32 @@ use log::info;
 use crate::at::{
     atsign::AtSign,
     crypto::{self, AesKey, CryptoError, PublicKey},
+    error::AtError,
     key::AtKey,
     keyfile::AtKeys,
     share::{self, SharedKey},
     verb::{Detail, Verb},
 };
 
-use super::{AtError, Client};
+use super::{lookups::LookupRouter, worker::Commands};
 
 /// How many atSigns are remembered.
 const MAX_PEERS: usize = 1024;
 
 /// One atSign we have to do with. Whoever looks its keys up holds the lock, so that two callers never make two keys.
 #[derive(Default)]
-struct Peer {
+struct PeerKeys {
     shared: Mutex<Option<(Arc<SharedKey>, Instant)>>,
     public: StdMutex<Option<(PublicKey, Instant)>>,
     /// Held while somebody asks for the public key.
     asking: Mutex<()>,
 }
 
-impl Peer {
+impl PeerKeys {
     fn remembered(&self) -> Option<PublicKey> {
         let public = self.public.lock().unwrap_or_else(PoisonError::into_inner);
         let (key, _) = public.as_ref().filter(|(_, at)| at.elapsed() < PUBLIC)?;
         Some(key.clone())
-    }
-}
-
-#[derive(Default)]
-pub(super) struct Peers(StdMutex<HashMap<AtSign, Arc<Peer>>>);
-
-impl Peers {
-    fn get(&self, who: &AtSign) -> Arc<Peer> {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() >= MAX_PEERS && !peers.contains_key(who) {
-            peers.clear();
-        }
-        Arc::clone(peers.entry(who.clone()).or_default())
-    }
-}
-
-/// The key for this atSign: remembered, stored, or new.
-pub(super) async fn shared_key(client: &Client, with: &AtSign) -> Result<Arc<SharedKey>, AtError> {
-    let peer = client.peers().get(with);
-    let mut slot = peer.shared.lock().await;
-    if let Some((key, since)) = &*slot
-        && since.elapsed() < client.timing().remember
-    {
-        return Ok(Arc::clone(key));
-    }
-    let before = slot.as_ref().map(|(key, _)| key.checksum.clone());
-    let key = Arc::new(find_or_make(client, with, before).await?);
-    *slot = Some((Arc::clone(&key), Instant::now()));
-    Ok(key)
-}
-
-async fn find_or_make(
-    client: &Client,
-    with: &AtSign,
-    before: Option<String>,
-) -> Result<SharedKey, AtError> {
-    let me = client.atsign();
-    let (own, (theirs, public)) = zip(
-        local(client, share::own_copy(me, with)),
-        zip(
-            local(client, share::their_copy(me, with)),
-            public_key(client, with, with, Freshness::Refresh),
-        ),
-    )
-    .await;
-    let (own, theirs) = (own?, theirs?);
-    let public = public?.ok_or_else(|| AtError::NoPublicKey(with.clone()))?;
-    let checksum = public.checksum();
-    // Their keys are new since we last looked: what is stored is encrypted to the old ones.
-    let stale = before.is_some_and(|before| before != checksum);
-    let stored = match own.filter(|_| !stale) {
-        Some(wrapped) => open_own(client, wrapped).await?,
-        None => None,
-    };
-    let (key, theirs) = match stored {
-        Some(key) => (key, theirs),
-        None => (make(client, with).await?, None),
-    };
-    let wrapped = match theirs {
-        Some(wrapped) => wrapped,
-        None => {
-            let wrapped = share::wrap(&key, &public)?;
-            let store = share::store_their_copy(me, with, wrapped.clone());
-            client.run(&store).await?;
-            wrapped
-        }
-    };
-    Ok(SharedKey {
-        key,
-        wrapped,
-        checksum,
-    })
-}
-
-/// Stores a new key under our own copy's name; returns what stands there afterwards.
-async fn make(client: &Client, with: &AtSign) -> Result<AesKey, AtError> {
-    let me = client.atsign();
-    info!("atsign={me} with={with} a new shared key");
-    let old = Verb::Delete {
-        key: share::their_copy(me, with),
-        priority: None,
-    };
-    client.run(&old).await?;
-    let key = crypto::new_aes_key()?;
-    let wrapped = share::wrap(&key, client.keys().encryption.public())?;
-    client
-        .run(&share::store_own_copy(me, with, wrapped.clone()))
-        .await?;
-    match local(client, share::own_copy(me, with)).await? {
-        Some(stored) if stored != wrapped => open_own(client, stored)
-            .await?
-            .ok_or(AtError::Crypto(CryptoError::Decrypt)),
-        _ => Ok(key),
-    }
-}
-
-/// Our own copy, opened. `None`: it was made for a key pair that we have no more.
-async fn open_own(client: &Client, wrapped: String) -> Result<Option<AesKey>, AtError> {
-    Ok(unwrap(client.keys(), wrapped).await.ok())
-}
-
-/// RSA off the executor: on a small device it would stop everything else.
-pub(super) async fn unwrap(keys: &Arc<AtKeys>, wrapped: String) -> Result<AesKey, CryptoError> {
-    let keys = Arc::clone(keys);
-    spawn_blocking(move || share::unwrap(&keys.encryption, &wrapped)).await
-}
-
-async fn local(client: &Client, key: AtKey) -> Result<Option<String>, AtError> {
-    let verb = Verb::Llookup {
-        key,
-        detail: Detail::Value,
-    };
-    found(client.run(&verb).await)
-}
-
-/// A look-up that found nothing is no error.
-pub(super) fn found(answer: Result<String, AtError>) -> Result<Option<String>, AtError> {
-    match answer {
-        Ok(text) if text.trim() == "null" => Ok(None),
-        Ok(text) => Ok(Some(text)),
-        Err(AtError::Refused(fault)) if fault.is_key_not_found() => Ok(None),
-        Err(why) => Err(why),
     }
 }
 
@@ -189,45 +68,173 @@ pub(super) enum Freshness {
 /// How long public keys are remembered: short, as a key that was replaced should soon be worth nothing.
 const PUBLIC: Duration = Duration::from_secs(10 * 60);
 
-/// `asker`: because of whom.
-pub(super) async fn public_key(
-    client: &Client,
-    asker: &AtSign,
-    of: &AtSign,
-    freshness: Freshness,
-) -> Result<Option<PublicKey>, AtError> {
-    if of == client.atsign() {
-        return Ok(Some(client.keys().encryption.public().clone()));
+#[derive(Default)]
+pub(super) struct PeerKeyCache(StdMutex<HashMap<AtSign, Arc<PeerKeys>>>);
+
+impl PeerKeyCache {
+    fn get(&self, who: &AtSign) -> Arc<PeerKeys> {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() >= MAX_PEERS && !peers.contains_key(who) {
+            peers.clear();
+        }
+        Arc::clone(peers.entry(who.clone()).or_default())
     }
-    let peer = client.peers().get(of);
-    if freshness != Freshness::Remembered {
-        return look_up(client, asker, of, freshness, &peer).await;
+
+    /// The key for this atSign: remembered, stored, or new.
+    pub(super) async fn shared_key(
+        &self,
+        router: &LookupRouter,
+        with: &AtSign,
+    ) -> Result<Arc<SharedKey>, AtError> {
+        let peer = self.get(with);
+        let mut slot = peer.shared.lock().await;
+        if let Some((key, since)) = &*slot
+            && since.elapsed() < router.commands.timing().remember
+        {
+            return Ok(Arc::clone(key));
+        }
+        let before = slot.as_ref().map(|(key, _)| key.checksum.clone());
+        let key = Arc::new(self.find_or_make(router, with, before).await?);
+        *slot = Some((Arc::clone(&key), Instant::now()));
+        Ok(key)
     }
-    // Those that want the same key ask once.
-    let _turn = peer.asking.lock().await;
-    match peer.remembered() {
-        Some(key) => Ok(Some(key)),
-        None => look_up(client, asker, of, freshness, &peer).await,
+
+    async fn find_or_make(
+        &self,
+        router: &LookupRouter,
+        with: &AtSign,
+        before: Option<String>,
+    ) -> Result<SharedKey, AtError> {
+        let me = router.commands.atsign();
+        let (own, (theirs, public)) = zip(
+            look_up_own(&router.commands, share::own_copy(me, with)),
+            zip(
+                look_up_own(&router.commands, share::their_copy(me, with)),
+                self.public_key(router, with, with, Freshness::Refresh),
+            ),
+        )
+        .await;
+        let (own, theirs) = (own?, theirs?);
+        let public = public?.ok_or_else(|| AtError::NoPublicKey(with.clone()))?;
+        let checksum = public.checksum();
+        // Their keys are new since we last looked: what is stored is encrypted to the old ones.
+        let stale = before.is_some_and(|before| before != checksum);
+        let stored = match own.filter(|_| !stale) {
+            Some(wrapped) => unwrap_own(&router.commands, wrapped).await?,
+            None => None,
+        };
+        let (key, theirs) = match stored {
+            Some(key) => (key, theirs),
+            None => (make(&router.commands, with).await?, None),
+        };
+        let wrapped = match theirs {
+            Some(wrapped) => wrapped,
+            None => {
+                let wrapped = share::wrap(&key, &public)?;
+                let store = share::store_their_copy(me, with, wrapped.clone());
+                router.commands.run(&store).await?;
+                wrapped
+            }
+        };
+        Ok(SharedKey {
+            key,
+            wrapped,
+            checksum,
+        })
+    }
+
+    /// `asker`: because of whom.
+    pub(super) async fn public_key(
+        &self,
+        router: &LookupRouter,
+        asker: &AtSign,
+        of: &AtSign,
+        freshness: Freshness,
+    ) -> Result<Option<PublicKey>, AtError> {
+        if of == router.commands.atsign() {
+            return Ok(Some(router.commands.keys().encryption.public().clone()));
+        }
+        let peer = self.get(of);
+        if freshness != Freshness::Remembered {
+            return look_up(router, asker, of, freshness, &peer).await;
+        }
+        // Those that want the same key ask once.
+        let _turn = peer.asking.lock().await;
+        match peer.remembered() {
+            Some(key) => Ok(Some(key)),
+            None => look_up(router, asker, of, freshness, &peer).await,
+        }
     }
 }
 
 async fn look_up(
-    client: &Client,
+    router: &LookupRouter,
     asker: &AtSign,
     of: &AtSign,
     freshness: Freshness,
-    peer: &Peer,
+    peer: &PeerKeys,
 ) -> Result<Option<PublicKey>, AtError> {
     let verb = Verb::Plookup {
         key: AtKey::own("publickey", of),
         detail: Detail::Value,
         bypass_cache: freshness == Freshness::Source,
     };
-    let Some(text) = found(client.look_up(asker, of, &verb).await)? else {
+    let Some(text) = found(router.look_up(asker, of, &verb).await)? else {
         return Ok(None);
     };
     let key = PublicKey::parse(text.trim())?;
     *peer.public.lock().unwrap_or_else(PoisonError::into_inner) =
         Some((key.clone(), Instant::now()));
     Ok(Some(key))
+}
+
+/// Stores a new key under our own copy's name; returns what stands there afterwards.
+async fn make(commands: &Commands, with: &AtSign) -> Result<AesKey, AtError> {
+    let me = commands.atsign();
+    info!("atsign={me} with={with} a new shared key");
+    let old = Verb::Delete {
+        key: share::their_copy(me, with),
+        priority: None,
+    };
+    commands.run(&old).await?;
+    let key = crypto::new_aes_key()?;
+    let wrapped = share::wrap(&key, commands.keys().encryption.public())?;
+    commands
+        .run(&share::store_own_copy(me, with, wrapped.clone()))
+        .await?;
+    match look_up_own(commands, share::own_copy(me, with)).await? {
+        Some(stored) if stored != wrapped => unwrap_own(commands, stored)
+            .await?
+            .ok_or(AtError::Crypto(CryptoError::Decrypt)),
+        _ => Ok(key),
+    }
+}
+
+/// Our own copy, decrypted. `None`: it was made for a key pair that we have no more.
+async fn unwrap_own(commands: &Commands, wrapped: String) -> Result<Option<AesKey>, AtError> {
+    Ok(unwrap(commands.keys(), wrapped).await.ok())
+}
+
+/// RSA off the executor: on a small device it would stop everything else.
+pub(super) async fn unwrap(keys: &Arc<AtKeys>, wrapped: String) -> Result<AesKey, CryptoError> {
+    let keys = Arc::clone(keys);
+    spawn_blocking(move || share::unwrap(&keys.encryption, &wrapped)).await
+}
+
+async fn look_up_own(commands: &Commands, key: AtKey) -> Result<Option<String>, AtError> {
+    let verb = Verb::Llookup {
+        key,
+        detail: Detail::Value,
+    };
+    found(commands.run(&verb).await)
+}
+
+/// A look-up that found nothing is no error.
+pub(super) fn found(answer: Result<String, AtError>) -> Result<Option<String>, AtError> {
+    match answer {
+        Ok(text) if text.trim() == "null" => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(AtError::Refused(fault)) if fault.is_key_not_found() => Ok(None),
+        Err(why) => Err(why),
+    }
 }

@@ -15,48 +15,95 @@ use std::{
 };
 
 use async_std::{
-    channel::{Receiver, Sender},
+    channel::{Receiver, Sender, bounded},
     future::timeout,
-    task::sleep,
+    task::{sleep, spawn},
 };
 use futures_lite::future::or;
 use log::{debug, info};
 
 use crate::{
     at::{
-        atsign::AtSign,
-        fault::{Code, Fault},
-        keyfile::AtKeys,
-        reply::Reply,
+        atsign::AtSign, crypto::jitter, error::AtError, fault::Code, keyfile::AtKeys, reply::Reply,
         verb::Verb,
     },
     net::backoff::Backoff,
 };
 
 use super::{
-    AtError, Timing,
-    error::Broken,
-    jitter,
-    link::{Door, Link},
+    link::{self, Link, LinkError, LoginContext},
+    timing::Timing,
 };
 
 /// How many commands may wait for their turn before callers have to.
-pub(super) const QUEUE: usize = 32;
+const QUEUE: usize = 32;
+/// More than a call's own deadline, so that the worker's better reason arrives first.
+const GRACE: Duration = Duration::from_secs(1);
 /// For the farewell at the end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One command and who waits for its answer.
-pub(super) struct Job {
-    pub line: String,
+struct QueuedCommand {
+    line: String,
     /// Whether it may be sent again when the connection dies under it.
-    pub repeatable: bool,
+    repeatable: bool,
     /// After this nobody waits any more.
-    pub until: Instant,
-    pub answer: Sender<Result<String, AtError>>,
+    until: Instant,
+    answer: Sender<Result<String, AtError>>,
+}
+
+/// The command connection, as its callers see it. Its task ends with this.
+pub(super) struct Commands {
+    pub logins: LoginContext,
+    queue: Sender<QueuedCommand>,
+}
+
+impl Commands {
+    pub(super) fn start(logins: LoginContext, link: Link) -> Self {
+        let (queue, jobs) = bounded(QUEUE);
+        spawn(Worker::new(logins.clone(), jobs, link).run());
+        Self { logins, queue }
+    }
+
+    pub(super) fn atsign(&self) -> &AtSign {
+        &self.keys().atsign
+    }
+
+    pub(super) fn keys(&self) -> &Arc<AtKeys> {
+        &self.logins.keys
+    }
+
+    pub(super) fn timing(&self) -> &Timing {
+        &self.logins.timing
+    }
+
+    /// Sends one command, waits for its answer.
+    pub(super) async fn run(&self, verb: &Verb) -> Result<String, AtError> {
+        if is_private(verb) {
+            return Err(AtError::Protocol(
+                "this command needs a connection of its own".to_owned(),
+            ));
+        }
+        let call = self.timing().call;
+        let (answer, answered) = bounded(1);
+        let command = QueuedCommand {
+            line: link::command(verb)?,
+            repeatable: is_repeatable(verb),
+            until: Instant::now() + call,
+            answer,
+        };
+        let done = async {
+            let queued = self.queue.send(command).await;
+            queued.map_err(|_| AtError::Closed)?;
+            answered.recv().await.map_err(|_| AtError::Closed)?
+        };
+        let outcome = timeout(call + GRACE, done).await;
+        outcome.unwrap_or(Err(AtError::Silent(call)))
+    }
 }
 
 /// Whether running a command twice ends the same as running it once.
-pub(super) fn is_repeatable(verb: &Verb) -> bool {
+fn is_repeatable(verb: &Verb) -> bool {
     match verb {
         Verb::Notify(notify) => notify.id.is_some(), // whoever has heard an id drops it the next time
         Verb::Scan { .. }
@@ -83,7 +130,7 @@ pub(super) fn is_repeatable(verb: &Verb) -> bool {
 }
 
 /// Commands that change what the connection is, and so cannot be sent on one that others use too.
-pub(super) fn is_private(verb: &Verb) -> bool {
+fn is_private(verb: &Verb) -> bool {
     matches!(
         verb,
         Verb::From { .. }
@@ -95,11 +142,9 @@ pub(super) fn is_private(verb: &Verb) -> bool {
     )
 }
 
-pub(super) struct Worker {
-    door: Door,
-    keys: Arc<AtKeys>,
-    timing: Timing,
-    jobs: Receiver<Job>,
+struct Worker {
+    logins: LoginContext,
+    jobs: Receiver<QueuedCommand>,
     link: Option<Link>,
     backoff: Backoff,
     /// When connecting last failed.
@@ -107,44 +152,45 @@ pub(super) struct Worker {
 }
 
 /// What the worker does next.
-enum Next {
-    Serve(Job),
+enum Wakeup {
+    Serve(QueuedCommand),
     Probe,
     Reconnect,
-    Drop(Broken),
+    Drop(LinkError),
     End,
 }
 
 impl Worker {
-    pub(super) fn new(door: Door, jobs: Receiver<Job>, link: Link) -> Self {
-        let timing = door.timing;
+    fn new(logins: LoginContext, jobs: Receiver<QueuedCommand>, link: Link) -> Self {
+        let (first, longest) = logins.timing.retry;
         Self {
-            keys: Arc::clone(&door.keys),
-            door,
-            timing,
+            logins,
             jobs,
             link: Some(link),
-            backoff: Backoff::new(timing.retry.0, timing.retry.1),
+            backoff: Backoff::new(first, longest),
             failed: None,
         }
     }
 
     /// Until nobody can send jobs any more.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         loop {
             match self.next().await {
-                Next::Serve(job) => self.serve(job).await,
-                Next::Probe => self.probe().await,
-                Next::Reconnect => {
+                Wakeup::Serve(job) => self.serve(job).await,
+                Wakeup::Probe => self.probe().await,
+                Wakeup::Reconnect => {
                     if let Ok(link) = self.connect().await {
                         self.link = Some(link);
                     }
                 }
-                Next::Drop(why) => {
-                    info!("atsign={} connection=command lost: {why}", self.keys.atsign);
+                Wakeup::Drop(why) => {
+                    info!(
+                        "atsign={} connection=command lost: {why}",
+                        self.logins.keys.atsign
+                    );
                     self.link = None;
                 }
-                Next::End => break,
+                Wakeup::End => break,
             }
         }
         if let Some(link) = self.link {
@@ -152,23 +198,23 @@ impl Worker {
         }
     }
 
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self) -> Wakeup {
         let job = async {
             match self.jobs.recv().await {
-                Ok(job) => Next::Serve(job),
-                Err(_) => Next::End,
+                Ok(job) => Wakeup::Serve(job),
+                Err(_) => Wakeup::End,
             }
         };
         let quiet = async {
             match &mut self.link {
-                Some(link) => match timeout(self.timing.idle, link.watch()).await {
-                    Ok(broken) => Next::Drop(broken),
-                    Err(_) => Next::Probe,
+                Some(link) => match timeout(self.logins.timing.idle, link.watch()).await {
+                    Ok(broken) => Wakeup::Drop(broken),
+                    Err(_) => Wakeup::Probe,
                 },
                 None => {
                     let pause = self.backoff.pause(jitter());
-                    sleep(pause.max(self.door.barred.left())).await;
-                    Next::Reconnect
+                    sleep(pause.max(self.logins.barred.left())).await;
+                    Wakeup::Reconnect
                 }
             }
         };
@@ -179,14 +225,17 @@ impl Worker {
         let Some(mut link) = self.link.take() else {
             return;
         };
-        match link.ask_line("noop:0", self.timing.reply).await {
+        match link.ask_line("noop:0", self.logins.timing.reply).await {
             Ok(_) if link.is_usable() => self.link = Some(link),
             Ok(_) => {}
-            Err(why) => info!("atsign={} connection=command lost: {why}", self.keys.atsign),
+            Err(why) => info!(
+                "atsign={} connection=command lost: {why}",
+                self.logins.keys.atsign
+            ),
         }
     }
 
-    async fn serve(&mut self, job: Job) {
+    async fn serve(&mut self, job: QueuedCommand) {
         let mut again = true;
         let outcome = loop {
             if job.answer.is_closed() {
@@ -197,26 +246,28 @@ impl Worker {
                 Err(why) => break Err(why),
             };
             let left = job.until.saturating_duration_since(Instant::now());
-            let reply = link.ask_line(&job.line, left.min(self.timing.reply)).await;
+            let reply = link
+                .ask_line(&job.line, left.min(self.logins.timing.reply))
+                .await;
             let keep = match &reply {
-                Ok(Reply::Error(fault)) => !closes(fault),
+                Ok(Reply::Error(fault)) => !fault.closes_connection(),
                 other => other.is_ok(),
             };
             if keep && link.is_usable() {
                 self.link = Some(link);
             }
             let may_repeat = match &reply {
-                Err(Broken::Lost(_)) => job.repeatable,
+                Err(LinkError::Lost(_)) => job.repeatable,
                 // Refused before it ran: the login has been forgotten.
                 Ok(Reply::Error(fault)) => fault.code == Some(Code::Unauthenticated),
                 _ => false,
             };
             if may_repeat && again {
-                debug!("atsign={} command repeated once", self.keys.atsign);
+                debug!("atsign={} command repeated once", self.logins.keys.atsign);
                 again = false;
                 continue;
             }
-            break judge(reply, &self.keys.atsign);
+            break link::judge(reply, &self.logins.keys.atsign);
         };
         let _ = job.answer.try_send(outcome); // the caller may have given up
     }
@@ -230,63 +281,35 @@ impl Worker {
         }
         loop {
             let since = self.failed.map_or(Duration::MAX, |at| at.elapsed());
-            sleep(self.timing.retry.0.saturating_sub(since)).await;
+            sleep(self.logins.timing.retry.0.saturating_sub(since)).await;
             let left = until.saturating_duration_since(Instant::now());
             let why = match timeout(left, self.connect()).await {
                 Ok(Ok(link)) => return Ok(link),
                 Ok(Err(why)) => why,
-                Err(_) => return Err(AtError::Silent(self.timing.call)),
+                Err(_) => return Err(AtError::Silent(self.logins.timing.call)),
             };
-            if !why.may_pass() || Instant::now() + self.timing.retry.0 >= until {
+            if !why.may_pass() || Instant::now() + self.logins.timing.retry.0 >= until {
                 return Err(why);
             }
         }
     }
 
     async fn connect(&mut self) -> Result<Link, AtError> {
-        let outcome = self.door.log_in().await;
+        let outcome = self.logins.log_in().await;
         match &outcome {
             Ok(_) => {
-                info!("atsign={} connection=command back", self.keys.atsign);
+                info!("atsign={} connection=command back", self.logins.keys.atsign);
                 self.backoff.reset();
                 self.failed = None;
             }
             Err(why) => {
                 info!(
                     "atsign={} connection=command failed: {why}",
-                    self.keys.atsign
+                    self.logins.keys.atsign
                 );
                 self.failed = Some(Instant::now());
             }
         }
         outcome
     }
-}
-
-/// The text behind `data:`, or why there is none.
-pub(super) fn judge(reply: Result<Reply, Broken>, who: &AtSign) -> Result<String, AtError> {
-    match reply {
-        Ok(Reply::Data(text)) => Ok(text),
-        Ok(Reply::Error(fault)) => Err(AtError::Refused(fault)),
-        Ok(_) => Err(AtError::Protocol(
-            "the atServer answered with something else".to_owned(),
-        )),
-        Err(broken) => Err(broken.into_error(who)),
-    }
-}
-
-/// Errors behind which the server closes the connection, or should have.
-pub(super) fn closes(fault: &Fault) -> bool {
-    matches!(
-        fault.code,
-        Some(
-            Code::DataStore
-                | Code::BufferLimit
-                | Code::InternalException
-                | Code::InboundLimit
-                | Code::Blocked
-                | Code::Paused
-                | Code::Unauthenticated
-        )
-    )
 }

@@ -19,7 +19,7 @@ fn requests_and_approval_are_the_known_lines() {
     let first = first_request(&keys).unwrap();
     assert_eq!(first.to_string(), known.text("first_app_request_command"));
 
-    let wish = Wish {
+    let wish = EnrolmentRequest {
         app: "noports".into(),
         device: "dev1".into(),
         namespaces: ["sshnp", "sshrvd"]
@@ -31,7 +31,7 @@ fn requests_and_approval_are_the_known_lines() {
     let wrapped = known.text("encryptedAPKAMSymmetricKey");
     let request = applicant().request_with(&wish, &wrapped);
     assert_eq!(request.to_string(), known.text("request_command"));
-    let wish = Wish {
+    let wish = EnrolmentRequest {
         life: Some(60_000),
         ..wish
     };

@@ -6,23 +6,22 @@
 //! ```
 
 use super::{
-    Dialect, Notify, Operation, Subject, Verb,
-    params::Params,
-    parse::{Bad, Read, atsign, id, key_error, long_enough, small},
+    command::{Dialect, Notify, Operation, Subject, Verb},
+    params::{BadParameters, Params, Parsed, atsign, id, key_error, long_enough, require, small},
 };
 use crate::at::{
     key::AtKey,
     metadata::{Metadata, natural},
 };
 
-pub(super) fn notify(mut params: Params<'_>) -> Read {
+pub(super) fn notify(mut params: Params<'_>) -> Parsed {
     match params.one_of(&["list", "status", "fetch", "remove", "all"]) {
         None => {}
         Some("list") => return list(params),
         Some("all") => return all(params),
         Some(word) => return about_one(word, params),
     }
-    let mut options = Options::default();
+    let mut options = NotifyOptions::default();
     options.read(&mut params);
     let notify = options.with_subject(params)?;
     Ok(Verb::Notify(Box::new(notify)))
@@ -30,7 +29,7 @@ pub(super) fn notify(mut params: Params<'_>) -> Read {
 
 /// What stands in front of the subject.
 #[derive(Default)]
-struct Options {
+struct NotifyOptions {
     id: Option<String>,
     operation: Option<Operation>,
     message_type: Option<&'static str>,
@@ -42,10 +41,10 @@ struct Options {
     metadata: Metadata,
 }
 
-type Step = fn(&mut Options, &mut Params<'_>) -> bool;
+type OptionReader = fn(&mut NotifyOptions, &mut Params<'_>) -> bool;
 
 /// The options in wire order.
-const STEPS: [Step; 8] = [
+const OPTION_READERS: [OptionReader; 8] = [
     |o, p| take(&mut o.id, || p.item("id", id)),
     |o, p| take(&mut o.operation, || operation(p)),
     |o, p| take(&mut o.message_type, || message_type(p)),
@@ -84,30 +83,31 @@ fn message_type(params: &mut Params<'_>) -> Option<&'static str> {
     let kinds = ["key", "text"];
     let read = params.choice("messageType", &kinds);
     // at_c's spelling.
-    match params.lenient() {
-        true => read.or_else(|| params.choice("message_type", &kinds)),
-        false => read,
+    if params.lenient() {
+        read.or_else(|| params.choice("message_type", &kinds))
+    } else {
+        read
     }
 }
 
-impl Options {
+impl NotifyOptions {
     fn read(&mut self, params: &mut Params<'_>) {
         match params.dialect {
             Dialect::Classic => {
-                for step in STEPS {
+                for step in OPTION_READERS {
                     step(self, params);
                 }
                 self.metadata = params.metadata();
             }
             Dialect::Lenient => {
-                while STEPS.iter().any(|step| step(self, params))
+                while OPTION_READERS.iter().any(|step| step(self, params))
                     || params.any_metadata_item(&mut self.metadata)
                 {}
             }
         }
     }
 
-    fn with_subject(self, params: Params<'_>) -> Result<Notify, Bad> {
+    fn with_subject(self, params: Params<'_>) -> Result<Notify, BadParameters> {
         let all = params.all()?;
         let (subject, value) = match self.message_type {
             Some("text") => (text(all, params)?, None),
@@ -134,14 +134,12 @@ impl Options {
 }
 
 /// `@bob:any text`
-fn text(all: &str, params: Params<'_>) -> Result<Subject, Bad> {
-    let to = all.strip_prefix('@').ok_or(Bad::Form)?;
-    let (to, text) = to.split_once(':').ok_or(Bad::Form)?;
+fn text(all: &str, params: Params<'_>) -> Result<Subject, BadParameters> {
+    let to = all.strip_prefix('@').ok_or(BadParameters::Form)?;
+    let (to, text) = to.split_once(':').ok_or(BadParameters::Form)?;
     long_enough(text, params.dialect)?;
     let classic = !text.contains('@') && !text.contains("::") && !text.starts_with(':');
-    if text.is_empty() || !(classic || params.lenient()) {
-        return Err(Bad::Form);
-    }
+    require(!text.is_empty() && (classic || params.lenient()))?;
     Ok(Subject::Text {
         to: atsign(to)?,
         text: text.to_owned(),
@@ -152,12 +150,12 @@ fn text(all: &str, params: Params<'_>) -> Result<Subject, Bad> {
 ///
 /// A colon in front of the owner starts the value, as no key has one. (The original takes it into
 /// the key when no owner follows.)
-fn key<'a>(all: &'a str, params: Params<'_>) -> Result<(Subject, Option<&'a str>), Bad> {
-    let (scope, rest) = all.split_once(':').ok_or(Bad::Form)?;
+fn key<'a>(all: &'a str, params: Params<'_>) -> Result<(Subject, Option<&'a str>), BadParameters> {
+    let (scope, rest) = all.split_once(':').ok_or(BadParameters::Form)?;
     let to = match scope.strip_prefix('@') {
         Some(to) => Some(atsign(to)?),
         None if scope == "public" => None,
-        None => return Err(Bad::Form),
+        None => return Err(BadParameters::Form),
     };
     let public = rest.strip_prefix("public:");
     let (scope, name) = match (&to, public) {
@@ -174,15 +172,15 @@ fn key<'a>(all: &'a str, params: Params<'_>) -> Result<(Subject, Option<&'a str>
 fn name_and_value<'a>(
     text: &'a str,
     params: Params<'_>,
-) -> Result<(&'a str, Option<&'a str>), Bad> {
+) -> Result<(&'a str, Option<&'a str>), BadParameters> {
     match text.split_once(':') {
         None => Ok((text, None)),
-        Some((_, "")) if !params.lenient() => Err(Bad::Form),
+        Some((_, "")) if !params.lenient() => Err(BadParameters::Form),
         Some((name, value)) => Ok((name, Some(value))),
     }
 }
 
-fn list(mut params: Params<'_>) -> Read {
+fn list(mut params: Params<'_>) -> Parsed {
     let date = |params: &mut Params<'_>| {
         let text = params.rest.strip_prefix(':')?;
         let end = text.find(':').unwrap_or(text.len());
@@ -198,9 +196,7 @@ fn list(mut params: Params<'_>) -> Read {
         "" => None,
         _ => Some(params.all()?),
     };
-    if regex.is_some_and(|regex| regex.contains(':')) && !params.lenient() {
-        return Err(Bad::Form);
-    }
+    require(params.lenient() || !regex.is_some_and(|regex| regex.contains(':')))?;
     Ok(Verb::NotifyList {
         from,
         to,
@@ -221,11 +217,9 @@ fn is_date(text: &str) -> bool {
 }
 
 /// `status`, `fetch`, `remove`.
-fn about_one(word: &str, params: Params<'_>) -> Read {
+fn about_one(word: &str, params: Params<'_>) -> Parsed {
     let text = params.all()?;
-    if text.contains(char::is_whitespace) {
-        return Err(Bad::Form);
-    }
+    require(!text.contains(char::is_whitespace))?;
     match word {
         "status" => Ok(Verb::NotifyStatus {
             id: text.to_owned(),
@@ -234,18 +228,18 @@ fn about_one(word: &str, params: Params<'_>) -> Read {
             id: text.to_owned(),
         }),
         _ => {
-            let id = id(text).ok_or(Bad::Form)?;
+            let id = id(text).ok_or(BadParameters::Form)?;
             Ok(Verb::NotifyRemove { id })
         }
     }
 }
 
 /// `notify:all:update:messageType:key:ttl:…:@bob,@carol:x.ns@alice:v`
-fn all(mut params: Params<'_>) -> Read {
-    let mut options = Options {
+fn all(mut params: Params<'_>) -> Parsed {
+    let mut options = NotifyOptions {
         operation: operation(&mut params),
         message_type: message_type(&mut params),
-        ..Options::default()
+        ..NotifyOptions::default()
     };
     options.metadata = params.metadata();
     let metadata = &options.metadata;
@@ -256,10 +250,8 @@ fn all(mut params: Params<'_>) -> Read {
         ccd: metadata.ccd,
         ..Metadata::default()
     };
-    if *metadata != bare && !params.lenient() {
-        return Err(Bad::Form);
-    }
-    let (names, rest) = params.all()?.split_once(':').ok_or(Bad::Form)?;
+    require(params.lenient() || *metadata == bare)?;
+    let (names, rest) = params.all()?.split_once(':').ok_or(BadParameters::Form)?;
     let to = names
         .split(',')
         .map(atsign)

@@ -7,8 +7,20 @@
 //! Whatever is taken must be followed by another colon, a blank or nothing: so `llookup:all@alice`
 //! asks for a key called `all`.
 
-use super::{Dialect, parse::Bad};
-use crate::at::metadata::{self, Metadata, Spelling};
+use super::command::{Dialect, Verb};
+use crate::at::{
+    atsign::AtSign,
+    key::BadKey,
+    metadata::{self, Metadata, Spelling, natural},
+};
+
+/// Why a reader gave up.
+pub(super) enum BadParameters {
+    Form,
+    Key(BadKey),
+}
+
+pub(super) type Parsed = Result<Verb, BadParameters>;
 
 /// What is left of a command: empty, or it starts with `:` or a blank.
 #[derive(Clone, Copy)]
@@ -70,31 +82,24 @@ impl<'a> Params<'a> {
     }
 
     /// Everything that is left, behind its colon. Not empty.
-    pub(super) fn all(&self) -> Result<&'a str, Bad> {
-        let all = self.rest.strip_prefix(':').ok_or(Bad::Form)?;
-        if all.is_empty() {
-            Err(Bad::Form)
-        } else {
-            Ok(all)
-        }
+    pub(super) fn all(&self) -> Result<&'a str, BadParameters> {
+        let all = self.rest.strip_prefix(':').ok_or(BadParameters::Form)?;
+        require(!all.is_empty())?;
+        Ok(all)
     }
 
     /// Everything that is left, behind a blank. `None` when nothing is left.
-    pub(super) fn behind_blank(&self) -> Result<Option<&'a str>, Bad> {
+    pub(super) fn behind_blank(&self) -> Result<Option<&'a str>, BadParameters> {
         match self.rest.strip_prefix(' ') {
-            Some("") => Err(Bad::Form),
+            Some("") => Err(BadParameters::Form),
             Some(text) => Ok(Some(text)),
             None => self.end().map(|()| None),
         }
     }
 
     /// Nothing is left.
-    pub(super) fn end(&self) -> Result<(), Bad> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(Bad::Form)
-        }
+    pub(super) fn end(&self) -> Result<(), BadParameters> {
+        require(self.rest.is_empty())
     }
 
     /// `:segment`, and what follows it: nothing, `:` or a blank.
@@ -133,8 +138,10 @@ impl<'a> Params<'a> {
     /// Takes one metadata item, whichever comes.
     pub(super) fn any_metadata_item(&mut self, into: &mut Metadata) -> bool {
         // at_commons 5.0 printed these two before any grammar knew them.
-        let early = [("hash", "pubKeyHash"), ("algo", "hashingAlgo")];
-        let early = early.map(|(written, name)| (written, name, Spelling::Text));
+        let early = [
+            ("hash", "pubKeyHash", Spelling::Text),
+            ("algo", "hashingAlgo", Spelling::Text),
+        ];
         let all = metadata::WIRE.map(|(name, _, spelling)| (name, name, spelling));
         all.into_iter()
             .chain(early)
@@ -180,6 +187,50 @@ impl<'a> Params<'a> {
         self.rest = &text[end..];
         Some(&text[..end])
     }
+}
+
+/// A command that is not in form is none.
+pub(super) fn require(in_form: bool) -> Result<(), BadParameters> {
+    if in_form {
+        Ok(())
+    } else {
+        Err(BadParameters::Form)
+    }
+}
+
+/// Text that is in no form a key either is a wrong command; a key with a wrong character or length
+/// is a wrong key.
+pub(super) fn key_error(text: &str, bad: BadKey) -> BadParameters {
+    let (scope, name) = text.rsplit_once(':').unwrap_or(("", text));
+    let scope = scope.strip_prefix("cached:").unwrap_or(scope);
+    let known = matches!(scope, "" | "cached" | "public" | "private" | "privatekey");
+    let shared = scope.starts_with('@') && !scope[1..].contains([':', '@']);
+    let entity = name.rsplit_once('@').map_or(name, |(entity, _)| entity);
+    let whole = !entity.is_empty() && !entity.contains('@') && !name.contains(char::is_whitespace);
+    if (known || shared) && whole && entity.len() < name.len() {
+        BadParameters::Key(bad)
+    } else {
+        BadParameters::Form
+    }
+}
+
+/// Some verbs of the classic grammar want two characters.
+pub(super) fn long_enough(entity: &str, dialect: Dialect) -> Result<(), BadParameters> {
+    require(dialect != Dialect::Classic || entity.chars().nth(1).is_some())
+}
+
+pub(super) fn atsign(text: &str) -> Result<AtSign, BadParameters> {
+    text.parse().map_err(|_| BadParameters::Form)
+}
+
+pub(super) fn small(text: &str) -> Option<u32> {
+    natural(text)?.try_into().ok()
+}
+
+/// `[A-Za-z0-9_-]+`
+pub(super) fn id(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    (!text.is_empty() && text.chars().all(fits)).then(|| text.to_owned())
 }
 
 /// Length of the date and time at the start of the text: `2025-01-01T10:00:00[.000][Z]`.

@@ -1,28 +1,23 @@
 //! Text to [`Verb`]. Parameters are taken from the left, each only where its whole form is right;
 //! what no parameter takes must be the key, so anything unknown fails there.
 
+use super::command::{
+    AccessList, Config, Detail, Dialect, EnrollOperation, HashingAlgo, KeysCommand, SigningAlgo,
+    SyntaxError, Verb,
+};
 use super::{
-    Config, Detail, Dialect, EnrollOperation, HashingAlgo, Keys, List, SigningAlgo, SyntaxError,
-    Verb, notify, params::Params,
+    notify,
+    params::{BadParameters, Params, Parsed, atsign, key_error, long_enough, require, small},
 };
 use crate::at::{
-    atsign::AtSign,
-    key::{AtKey, BadKey, Scope},
+    key::{AtKey, Scope},
     metadata::natural,
 };
 
-/// Why a reader gave up.
-pub(super) enum Bad {
-    Form,
-    Key(BadKey),
-}
-
-pub(super) type Read = Result<Verb, Bad>;
-
-type Row = (&'static str, fn(Params<'_>) -> Read, &'static str);
+type VerbGrammar = (&'static str, fn(Params<'_>) -> Parsed, &'static str);
 
 /// Word, reader, and the form that is shown to whoever got it wrong.
-const VERBS: [Row; 23] = [
+const VERBS: [VerbGrammar; 23] = [
     ("from", from, "from:<atSign>[:clientConfig:<json>]"),
     ("to", to, "to:<atSign>"),
     ("cram", cram, "cram:<digest>"),
@@ -96,76 +91,44 @@ const VERBS: [Row; 23] = [
     ("stream", stream, "stream:<operation><parameters>"),
 ];
 
-pub(super) fn parse(line: &str, dialect: Dialect) -> Result<Verb, SyntaxError> {
-    let end = line.find([':', ' ']).unwrap_or(line.len());
-    let (word, rest) = line.split_at(end);
-    let row = VERBS
-        .iter()
-        .find(|(name, _, _)| word.eq_ignore_ascii_case(name))
-        .filter(|(name, _, _)| *name != "to" || dialect == Dialect::Lenient);
-    let Some((name, read, form)) = row else {
-        return Err(SyntaxError::UnknownVerb);
-    };
-    read(Params { rest, dialect }).map_err(|bad| match bad {
-        Bad::Form => SyntaxError::Parameters(name, (*form).to_owned()),
-        Bad::Key(bad) => SyntaxError::Key(bad),
-    })
+impl Verb {
+    /// Reads one line, without its line end.
+    ///
+    /// The verb is taken in any case. Names of parameters are, too, in [`Dialect::Lenient`]. Keys are
+    /// made lower case, except in `notify`; values stay as they are.
+    ///
+    /// # Errors
+    /// When the line is no command of this dialect.
+    pub fn parse(line: &str, dialect: Dialect) -> Result<Self, SyntaxError> {
+        let end = line.find([':', ' ']).unwrap_or(line.len());
+        let (word, rest) = line.split_at(end);
+        let row = VERBS
+            .iter()
+            .find(|(name, _, _)| word.eq_ignore_ascii_case(name))
+            .filter(|(name, _, _)| *name != "to" || dialect == Dialect::Lenient);
+        let Some((name, read, form)) = row else {
+            return Err(SyntaxError::UnknownVerb);
+        };
+        read(Params { rest, dialect }).map_err(|bad| match bad {
+            BadParameters::Form => SyntaxError::Parameters(name, (*form).to_owned()),
+            BadParameters::Key(bad) => SyntaxError::Key(bad),
+        })
+    }
 }
 
 /// A key, in the words of a command that names it.
-pub(super) fn key(text: &str) -> Result<AtKey, Bad> {
+pub(super) fn key(text: &str) -> Result<AtKey, BadParameters> {
     text.parse().map_err(|bad| key_error(text, bad))
 }
 
-/// Text that is in no form a key either is a wrong command; a key with a wrong character or length
-/// is a wrong key.
-pub(super) fn key_error(text: &str, bad: BadKey) -> Bad {
-    let (scope, name) = text.rsplit_once(':').unwrap_or(("", text));
-    let scope = scope.strip_prefix("cached:").unwrap_or(scope);
-    let known = matches!(scope, "" | "cached" | "public" | "private" | "privatekey");
-    let shared = scope.starts_with('@') && !scope[1..].contains([':', '@']);
-    let entity = name.rsplit_once('@').map_or(name, |(entity, _)| entity);
-    let whole = !entity.is_empty() && !entity.contains('@') && !name.contains(char::is_whitespace);
-    if (known || shared) && whole && entity.len() < name.len() {
-        Bad::Key(bad)
-    } else {
-        Bad::Form
-    }
-}
-
-/// Some verbs of the classic grammar want two characters.
-pub(super) fn long_enough(entity: &str, dialect: Dialect) -> Result<(), Bad> {
-    match dialect == Dialect::Classic && entity.chars().nth(1).is_none() {
-        true => Err(Bad::Form),
-        false => Ok(()),
-    }
-}
-
 /// The key of a look-up: with owner.
-fn owned_key(text: &str) -> Result<AtKey, Bad> {
+fn owned_key(text: &str) -> Result<AtKey, BadParameters> {
     let key = key(text)?;
-    if key.owner.is_some() {
-        Ok(key)
-    } else {
-        Err(Bad::Form)
-    }
+    require(key.owner.is_some())?;
+    Ok(key)
 }
 
-pub(super) fn atsign(text: &str) -> Result<AtSign, Bad> {
-    text.parse().map_err(|_| Bad::Form)
-}
-
-pub(super) fn small(text: &str) -> Option<u32> {
-    natural(text)?.try_into().ok()
-}
-
-/// `[A-Za-z0-9_-]+`
-pub(super) fn id(text: &str) -> Option<String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    (!text.is_empty() && text.chars().all(fits)).then(|| text.to_owned())
-}
-
-fn from(params: Params<'_>) -> Read {
+fn from(params: Params<'_>) -> Parsed {
     let all = params.all()?;
     let (who, config) = match all.split_once(':') {
         Some((who, config)) => (who, Some(config)),
@@ -173,39 +136,34 @@ fn from(params: Params<'_>) -> Read {
     };
     let config = config
         .map(|text| {
-            let text = text.strip_prefix("clientConfig:").ok_or(Bad::Form)?;
+            let text = text
+                .strip_prefix("clientConfig:")
+                .ok_or(BadParameters::Form)?;
             let short = !params.lenient() && text.len() < 3;
-            let json = text.starts_with('{') && text.ends_with('}') && !short;
-            if json {
-                Ok(text.to_owned())
-            } else {
-                Err(Bad::Form)
-            }
+            require(text.starts_with('{') && text.ends_with('}') && !short)?;
+            Ok(text.to_owned())
         })
         .transpose()?;
     let who = atsign(who)?;
     Ok(Verb::From { who, config })
 }
 
-fn to(params: Params<'_>) -> Read {
+fn to(params: Params<'_>) -> Parsed {
     let who = atsign(params.all()?)?;
     Ok(Verb::To { who })
 }
 
-fn cram(params: Params<'_>) -> Read {
+fn cram(params: Params<'_>) -> Parsed {
     let digest = params.all()?.to_owned();
     Ok(Verb::Cram { digest })
 }
 
-fn pkam(mut params: Params<'_>) -> Read {
+fn pkam(mut params: Params<'_>) -> Parsed {
     let signing = params.choice("signingAlgo", &["rsa2048", "ecc_secp256r1"]);
     let hashing = params.choice("hashingAlgo", &["sha256", "sha512"]);
     let enrollment = params.item("enrollmentId", |id| Some(id.to_owned()));
     Ok(Verb::Pkam {
-        signing: signing.map(|word| match word {
-            "rsa2048" => SigningAlgo::Rsa2048,
-            _ => SigningAlgo::EccSecp256r1,
-        }),
+        signing: signing.and_then(SigningAlgo::parse),
         hashing: hashing.map(|word| match word {
             "sha256" => HashingAlgo::Sha256,
             _ => HashingAlgo::Sha512,
@@ -215,12 +173,12 @@ fn pkam(mut params: Params<'_>) -> Read {
     })
 }
 
-fn pol(params: Params<'_>) -> Read {
+fn pol(params: Params<'_>) -> Parsed {
     params.end()?;
     Ok(Verb::Pol)
 }
 
-fn scan(mut params: Params<'_>) -> Read {
+fn scan(mut params: Params<'_>) -> Parsed {
     let show_hidden = params.flag("showhidden").unwrap_or(false);
     let mut of = None;
     if let Some(name) = params.rest.strip_prefix(":@") {
@@ -230,9 +188,7 @@ fn scan(mut params: Params<'_>) -> Read {
     }
     let page = params.item("page", small);
     let regex = params.behind_blank()?;
-    if regex.is_some_and(|regex| regex.contains(char::is_whitespace)) {
-        return Err(Bad::Form);
-    }
+    require(!regex.is_some_and(|regex| regex.contains(char::is_whitespace)))?;
     Ok(Verb::Scan {
         show_hidden,
         of,
@@ -249,7 +205,7 @@ fn detail(params: &mut Params<'_>) -> Detail {
     }
 }
 
-fn lookup(mut params: Params<'_>) -> Read {
+fn lookup(mut params: Params<'_>) -> Parsed {
     let bypass_cache = params.flag("bypassCache").unwrap_or(false);
     let detail = detail(&mut params);
     let key = owned_key(params.all()?)?;
@@ -261,7 +217,7 @@ fn lookup(mut params: Params<'_>) -> Read {
     })
 }
 
-fn plookup(mut params: Params<'_>) -> Read {
+fn plookup(mut params: Params<'_>) -> Parsed {
     let bypass_cache = params.flag("bypassCache").unwrap_or(false);
     let detail = detail(&mut params);
     let key = owned_key(params.all()?)?;
@@ -272,14 +228,14 @@ fn plookup(mut params: Params<'_>) -> Read {
     })
 }
 
-fn llookup(mut params: Params<'_>) -> Read {
+fn llookup(mut params: Params<'_>) -> Parsed {
     let detail = detail(&mut params);
     let key = owned_key(params.all()?)?;
     long_enough(&key.entity, params.dialect)?;
     Ok(Verb::Llookup { key, detail })
 }
 
-fn update(mut params: Params<'_>) -> Read {
+fn update(mut params: Params<'_>) -> Parsed {
     if params.lenient() {
         // "No commit entry": the entry we write all the same harms nobody.
         params.word("nc");
@@ -292,13 +248,11 @@ fn update(mut params: Params<'_>) -> Read {
     if ahead.word("meta") && ahead.rest.starts_with(':') {
         return update_meta(ahead);
     }
-    let (head, value) = params.rest.split_once(' ').ok_or(Bad::Form)?;
+    let (head, value) = params.rest.split_once(' ').ok_or(BadParameters::Form)?;
     params.rest = head;
     let metadata = params.metadata();
     let key = key(params.all()?)?;
-    if value.is_empty() || !may_change(&key, "at_pkam_publickey") || key.cached {
-        return Err(Bad::Form);
-    }
+    require(!value.is_empty() && may_change(&key, "at_pkam_publickey") && !key.cached)?;
     Ok(Verb::Update {
         key,
         metadata,
@@ -315,27 +269,26 @@ fn may_change(key: &AtKey, private_key: &str) -> bool {
     }
 }
 
-fn update_meta(mut params: Params<'_>) -> Read {
+fn update_meta(mut params: Params<'_>) -> Parsed {
     let all = params.all()?;
     // The key ends where its owner ends: at the first colon behind the `@` behind the scope.
-    let scope = match all.starts_with('@') {
-        true => all.find(':').ok_or(Bad::Form)?,
-        false => 0,
+    let scope = if all.starts_with('@') {
+        all.find(':').ok_or(BadParameters::Form)?
+    } else {
+        0
     };
-    let owner = scope + all[scope..].find('@').ok_or(Bad::Form)?;
+    let owner = scope + all[scope..].find('@').ok_or(BadParameters::Form)?;
     let end = owner + all[owner..].find(':').unwrap_or(all.len() - owner);
     let key = owned_key(&all[..end])?;
     long_enough(&key.entity, params.dialect)?;
     params.rest = &all[end..];
     let metadata = params.metadata();
     params.end()?;
-    if key.cached || !may_change(&key, "") {
-        return Err(Bad::Form);
-    }
+    require(!key.cached && may_change(&key, ""))?;
     Ok(Verb::UpdateMeta { key, metadata })
 }
 
-fn delete(mut params: Params<'_>) -> Read {
+fn delete(mut params: Params<'_>) -> Parsed {
     let mut force = false;
     if params.lenient() {
         params.time("dAt");
@@ -344,9 +297,7 @@ fn delete(mut params: Params<'_>) -> Read {
     }
     let priority = params.choice("priority", &["low", "medium", "high"]);
     let key = key(params.all()?)?;
-    if !may_change(&key, "at_secret") {
-        return Err(Bad::Form);
-    }
+    require(may_change(&key, "at_secret"))?;
     if force {
         return Ok(Verb::ForceDelete { key });
     }
@@ -356,13 +307,13 @@ fn delete(mut params: Params<'_>) -> Read {
     })
 }
 
-fn monitor(mut params: Params<'_>) -> Read {
+fn monitor(mut params: Params<'_>) -> Parsed {
     let strict = params.word("strict");
     let self_notifications = params.word("selfNotifications");
     let multiplexed = params.word("multiplexed");
     let mut since = None;
     if let Some((digits, rest)) = params.segment() {
-        since = Some(natural(digits).ok_or(Bad::Form)?);
+        since = Some(natural(digits).ok_or(BadParameters::Form)?);
         params.rest = rest;
     }
     Ok(Verb::Monitor {
@@ -374,18 +325,18 @@ fn monitor(mut params: Params<'_>) -> Read {
     })
 }
 
-fn noop(params: Params<'_>) -> Read {
-    let millis = natural(params.all()?).ok_or(Bad::Form)?;
+fn noop(params: Params<'_>) -> Parsed {
+    let millis = natural(params.all()?).ok_or(BadParameters::Form)?;
     Ok(Verb::Noop { millis })
 }
 
-fn info(mut params: Params<'_>) -> Read {
+fn info(mut params: Params<'_>) -> Parsed {
     let brief = params.word("brief");
     params.end()?;
     Ok(Verb::Info { brief })
 }
 
-fn stats(params: Params<'_>) -> Read {
+fn stats(params: Params<'_>) -> Parsed {
     if params.rest.is_empty() {
         let (ids, regex) = (Vec::new(), None);
         return Ok(Verb::Stats { ids, regex });
@@ -402,13 +353,11 @@ fn stats(params: Params<'_>) -> Read {
         // Only these two statistics take a filter.
         !regex.is_empty() && matches!(list, "3" | "15")
     });
-    if !sound || !filtered {
-        return Err(Bad::Form);
-    }
+    require(sound && filtered)?;
     Ok(Verb::Stats { ids, regex })
 }
 
-fn sync(mut params: Params<'_>) -> Read {
+fn sync(mut params: Params<'_>) -> Parsed {
     let commit = |text: &str| match text {
         "-1" => Some(-1),
         text => natural(text)?.try_into().ok(),
@@ -419,19 +368,18 @@ fn sync(mut params: Params<'_>) -> Read {
                 let limit = natural(text)?;
                 Some(limit.try_into().unwrap_or(u32::MAX))
             });
-            if limit.is_none() && !params.lenient() {
-                return Err(Bad::Form);
-            }
             if params.lenient() {
                 // Deletes that the client could do without; it gets them all the same.
                 params.item("skipDeletesUntil", natural);
+            } else {
+                require(limit.is_some())?;
             }
             (from, limit)
         }
         None => {
-            let (from, rest) = params.segment().ok_or(Bad::Form)?;
+            let (from, rest) = params.segment().ok_or(BadParameters::Form)?;
             params.rest = rest;
-            (commit(from).ok_or(Bad::Form)?, None)
+            (commit(from).ok_or(BadParameters::Form)?, None)
         }
     };
     let regex = match params.rest {
@@ -441,46 +389,41 @@ fn sync(mut params: Params<'_>) -> Read {
     Ok(Verb::Sync { from, limit, regex })
 }
 
-fn config(mut params: Params<'_>) -> Read {
-    let list = match params.word("block") {
-        true => Some(List::Block),
-        false if params.lenient() && params.word("allow") => Some(List::Allow),
-        false => None,
-    };
-    let Some(list) = list else {
+fn config(mut params: Params<'_>) -> Parsed {
+    let list = if params.word("block") {
+        AccessList::Block
+    } else if params.lenient() && params.word("allow") {
+        AccessList::Allow
+    } else {
         let operation = params.one_of(&["set", "reset", "print"]);
         return Ok(Verb::Config(Config::Setting {
-            operation: operation.ok_or(Bad::Form)?.to_owned(),
+            operation: operation.ok_or(BadParameters::Form)?.to_owned(),
             name: params.all()?.to_owned(),
         }));
     };
     let operation = params.one_of(&["add", "remove", "show"]);
     if operation == Some("show") {
-        return match params.rest.trim() {
-            "" => Ok(Verb::Config(Config::Show(list))),
-            _ => Err(Bad::Form),
-        };
+        require(params.rest.trim().is_empty())?;
+        return Ok(Verb::Config(Config::Show(list)));
     }
     let mut names = Vec::new();
     for name in params.all()?.split(' ') {
-        if !name.starts_with('@') {
-            return Err(Bad::Form);
-        }
+        require(name.starts_with('@'))?;
         names.push(atsign(name)?);
     }
     match operation {
         Some("add") => Ok(Verb::Config(Config::Add(list, names))),
         Some(_) => Ok(Verb::Config(Config::Remove(list, names))),
-        None => Err(Bad::Form),
+        None => Err(BadParameters::Form),
     }
 }
 
-fn batch(params: Params<'_>) -> Read {
+fn batch(params: Params<'_>) -> Parsed {
     let json = params.all()?.to_owned();
     Ok(Verb::Batch { json })
 }
 
-fn enroll(mut params: Params<'_>) -> Read {
+fn enroll(mut params: Params<'_>) -> Parsed {
     let all = EnrollOperation::ALL.iter();
     let known = all.filter(|(_, _, classic)| *classic || params.lenient());
     let mut ahead = params;
@@ -488,13 +431,11 @@ fn enroll(mut params: Params<'_>) -> Read {
         .into_iter()
         .find(|(_, word, _)| ahead.word(word))
         .map(|(operation, _, _)| *operation)
-        .ok_or(Bad::Form)?;
+        .ok_or(BadParameters::Form)?;
     params = ahead;
     let force = params.word("force");
     let text = params.rest.strip_prefix(':').unwrap_or(params.rest);
-    if params.rest.starts_with(' ') {
-        return Err(Bad::Form);
-    }
+    require(!params.rest.starts_with(' '))?;
     Ok(Verb::Enroll {
         operation,
         force,
@@ -502,7 +443,7 @@ fn enroll(mut params: Params<'_>) -> Read {
     })
 }
 
-fn otp(mut params: Params<'_>) -> Read {
+fn otp(mut params: Params<'_>) -> Parsed {
     if params.word("get") {
         let ttl = params.item("ttl", natural);
         params.end()?;
@@ -512,22 +453,24 @@ fn otp(mut params: Params<'_>) -> Read {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         (text.len() >= 6 && text.chars().all(word)).then(|| text.to_owned())
     };
-    let otp = params.item("put", passcode).ok_or(Bad::Form)?;
+    let otp = params.item("put", passcode).ok_or(BadParameters::Form)?;
     let ttl = params.item("ttl", natural);
     params.end()?;
     Ok(Verb::OtpPut { otp, ttl })
 }
 
-fn keys(mut params: Params<'_>) -> Read {
+fn keys(mut params: Params<'_>) -> Parsed {
     let words = |extra: &'static str| {
         move |text: &str| {
             let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || extra.contains(c);
             text.chars().all(fits).then(|| text.to_owned())
         }
     };
-    let operation = params.one_of(&["put", "get", "delete"]).ok_or(Bad::Form)?;
+    let operation = params
+        .one_of(&["put", "get", "delete"])
+        .ok_or(BadParameters::Form)?;
     let visibility = params.one_of(&["public", "private", "self"]);
-    let mut keys = Keys {
+    let mut keys = KeysCommand {
         operation: operation.to_owned(),
         visibility: visibility.map(str::to_owned),
         namespace: params.item("namespace", words("")),
@@ -545,36 +488,17 @@ fn keys(mut params: Params<'_>) -> Read {
         let (name, value) = text.split_once(' ').unwrap_or((text, ""));
         keys.key_name = (!name.is_empty()).then(|| name.to_owned());
         keys.value = (!value.is_empty()).then(|| value.to_owned());
-        keys.key_name.as_ref().ok_or(Bad::Form)?;
+        keys.key_name.as_ref().ok_or(BadParameters::Form)?;
     } else if !params.rest.is_empty() {
         keys.value = Some(params.all()?.to_owned());
     }
     Ok(Verb::Keys(keys))
 }
 
-fn stream(params: Params<'_>) -> Read {
+fn stream(params: Params<'_>) -> Parsed {
     let all = params.all()?;
     let known = ["init", "send", "receive", "done", "resume"];
-    if !known.iter().any(|word| all.starts_with(word)) {
-        return Err(Bad::Form);
-    }
+    require(known.iter().any(|word| all.starts_with(word)))?;
     let rest = all.to_owned();
     Ok(Verb::Stream { rest })
-}
-
-impl EnrollOperation {
-    /// Every operation, its word, and whether the grammar of October 2024 knows it.
-    pub(super) const ALL: [(Self, &'static str, bool); 11] = [
-        (Self::Request, "request", true),
-        (Self::Approve, "approve", true),
-        (Self::Deny, "deny", true),
-        (Self::Revoke, "revoke", true),
-        (Self::Unrevoke, "unrevoke", true),
-        (Self::List, "list", true),
-        (Self::Fetch, "fetch", true),
-        (Self::Delete, "delete", true),
-        (Self::Update, "update", false),
-        (Self::ListNs, "listns", false),
-        (Self::InfoNs, "infons", false),
-    ];
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{
-    Config, Detail, EnrollOperation, HashingAlgo, Keys, List, Notify, Operation, SigningAlgo,
-    Subject, Verb,
+use super::command::{
+    AccessList, Config, Detail, EnrollOperation, HashingAlgo, KeysCommand, MAX_COMMAND, Notify,
+    Operation, SigningAlgo, Subject, Unsendable, Verb,
 };
 use crate::at::{
     atsign::AtSign,
@@ -137,6 +137,23 @@ impl Display for Verb {
     }
 }
 
+impl Verb {
+    /// The command as one line, without its line end.
+    ///
+    /// # Errors
+    /// A line end inside would start a second command; a long line would end the connection.
+    pub fn line(&self) -> Result<String, Unsendable> {
+        let line = self.to_string();
+        if line.len() > MAX_COMMAND {
+            return Err(Unsendable::TooLong(line.len()));
+        }
+        if line.contains(['\n', '\r']) {
+            return Err(Unsendable::LineEnd);
+        }
+        Ok(line)
+    }
+}
+
 /// `:name:value` when there is a value.
 fn item(f: &mut Formatter<'_>, name: &str, value: &Option<impl Display>) -> fmt::Result {
     match value {
@@ -175,42 +192,25 @@ fn lookup(
     }
 }
 
-impl Display for Detail {
-    /// `""`, `:meta`, `:all`
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Value => "",
-            Self::Meta => ":meta",
-            Self::All => ":all",
-        })
-    }
+/// The wire's words.
+macro_rules! words {
+    ($($kind:ident: $($variant:ident $word:literal),*;)*) => {$(
+        impl Display for $kind {
+            fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $word),*
+                })
+            }
+        }
+    )*};
 }
 
-impl Display for SigningAlgo {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rsa2048 => "rsa2048",
-            Self::EccSecp256r1 => "ecc_secp256r1",
-        })
-    }
-}
-
-impl Display for HashingAlgo {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sha256 => "sha256",
-            Self::Sha512 => "sha512",
-        })
-    }
-}
-
-impl Display for Operation {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Update => "update",
-            Self::Delete => "delete",
-        })
-    }
+words! {
+    Detail: Value "", Meta ":meta", All ":all";
+    SigningAlgo: Rsa2048 "rsa2048", EccSecp256r1 "ecc_secp256r1";
+    HashingAlgo: Sha256 "sha256", Sha512 "sha512";
+    Operation: Update "update", Delete "delete";
+    AccessList: Block "block", Allow "allow";
 }
 
 impl Display for EnrollOperation {
@@ -276,15 +276,6 @@ fn notify_all(f: &mut Formatter<'_>, to: &[AtSign], notify: &Notify) -> fmt::Res
     behind(f, ':', &notify.value)
 }
 
-impl Display for List {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Block => "block",
-            Self::Allow => "allow",
-        })
-    }
-}
-
 impl Display for Config {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (list, operation, names) = match self {
@@ -301,7 +292,7 @@ impl Display for Config {
     }
 }
 
-impl Display for Keys {
+impl Display for KeysCommand {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "keys:{}", self.operation)?;
         behind(f, ':', &self.visibility)?;

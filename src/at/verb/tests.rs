@@ -5,8 +5,16 @@ use std::collections::BTreeMap;
 use miniserde::{Deserialize, json};
 use proptest::{collection::vec, option, prelude::*};
 
-use super::*;
-use crate::at::{atsign::AtSign, key::Scope, metadata::Item};
+use super::{
+    command::{MAX_COMMAND, Unsendable},
+    *,
+};
+use crate::at::{
+    atsign::AtSign,
+    fault::Code,
+    key::{AtKey, Scope},
+    metadata::{Item, Metadata},
+};
 
 #[derive(Deserialize)]
 struct Vectors {

@@ -55,15 +55,15 @@ const ADVICE: &str = "(use --local-port to specify unused port)";
 
 /// The keys that have come, by sender.
 #[derive(Default)]
-pub struct Slots(HashMap<AtSign, Slot>);
+pub struct KeySlots(HashMap<AtSign, KeySlot>);
 
-struct Slot {
+struct KeySlot {
     put: Sender<Secret<String>>,
     take: Receiver<Secret<String>>,
     since: Instant,
 }
 
-impl Slots {
+impl KeySlots {
     /// Keeps a key instead of the one before it. `false`: too many senders.
     pub fn put(&mut self, from: &AtSign, key: Secret<String>, now: Instant) -> bool {
         let Some(slot) = self.slot(from, now) else {
@@ -79,7 +79,7 @@ impl Slots {
         self.slot(from, now).map(|slot| slot.take.clone())
     }
 
-    fn slot(&mut self, from: &AtSign, now: Instant) -> Option<&mut Slot> {
+    fn slot(&mut self, from: &AtSign, now: Instant) -> Option<&mut KeySlot> {
         self.0
             .retain(|_, slot| now.duration_since(slot.since) < KEY_LIVES);
         if self.0.len() >= MAX_SLOTS && !self.0.contains_key(from) {
@@ -87,7 +87,7 @@ impl Slots {
         }
         Some(self.0.entry(from.clone()).or_insert_with(|| {
             let (put, take) = bounded(1);
-            Slot {
+            KeySlot {
                 put,
                 take,
                 since: now,
@@ -105,7 +105,7 @@ pub async fn key_of(slot: Option<Receiver<Secret<String>>>) -> Option<Secret<Str
 /// and ends by itself.
 ///
 /// # Errors
-/// In words for the client.
+/// What the client is told.
 pub async fn log_in(
     request: &ReverseRequest,
     session: SessionId,
@@ -115,8 +115,9 @@ pub async fn log_in(
     let failed = |why: &dyn std::fmt::Display| format!("Remote SSH Client failure : {why}");
     let user = request.user.parse().map_err(|why| failed(&why))?;
     let ssh = ssh::find().ok_or_else(|| failed(&"there is no ssh on this device"))?;
-    let identity = IdentityFile::of_session(session.to_string(), key.clone()).await;
-    let identity = identity.map_err(|why| failed(&why))?;
+    let identity = IdentityFile::of_session(session.to_string(), key.clone())
+        .await
+        .map_err(|why| failed(&why))?;
     let tunnel = Tunnel {
         user: &user,
         host: &request.host,
@@ -133,8 +134,8 @@ pub async fn log_in(
     };
     let mut child = start(&ssh, &tunnel).map_err(|why| failed(&why))?;
     match timeout(LOGIN_WITHIN, ended(&mut child)).await {
-        Ok(Ended::Well) => Ok(()),
-        Ok(Ended::Badly { said, code }) => {
+        Ok(SshExit::Well) => Ok(()),
+        Ok(SshExit::Badly { said, code }) => {
             debug!("session={session} ssh={said:?}");
             Err(format!("{} {ADVICE}", explain(request, &said, &code)))
         }
@@ -162,7 +163,7 @@ fn start(ssh: &Path, tunnel: &Tunnel<'_>) -> io::Result<Child> {
 }
 
 /// ssh goes to the background once the port is there; its stderr stays open then, so nobody waits for the end of that.
-async fn ended(child: &mut Child) -> Ended {
+async fn ended(child: &mut Child) -> SshExit {
     let mut stderr = child.stderr.take();
     let mut said = Vec::new();
     let status = {
@@ -177,13 +178,13 @@ async fn ended(child: &mut Child) -> Ended {
         let _ = timeout(LAST_WORDS, listen(&mut stderr, &mut said)).await;
     }
     let code = match status {
-        Ok(status) if status.success() => return Ended::Well,
+        Ok(status) if status.success() => return SshExit::Well,
         Ok(status) => status
             .code()
             .map_or("none".to_owned(), |code| code.to_string()),
         Err(error) => error.to_string(),
     };
-    Ended::Badly {
+    SshExit::Badly {
         said: String::from_utf8_lossy(&said).into_owned(),
         code,
     }
@@ -202,7 +203,7 @@ async fn listen(stderr: &mut Option<ChildStderr>, said: &mut Vec<u8>) {
 }
 
 /// How ssh left the foreground.
-enum Ended {
+enum SshExit {
     Well,
     Badly { said: String, code: String },
 }
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn a_key_is_its_senders_and_serves_once() {
         block_on(async {
-            let (mut slots, now) = (Slots::default(), Instant::now());
+            let (mut slots, now) = (KeySlots::default(), Instant::now());
             let (alice, bob): (AtSign, AtSign) =
                 ("@alice".parse().unwrap(), "@bob".parse().unwrap());
             assert!(slots.put(&alice, key("first"), now));
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn keys_of_strangers_do_not_pile_up() {
-        let (mut slots, now) = (Slots::default(), Instant::now());
+        let (mut slots, now) = (KeySlots::default(), Instant::now());
         for i in 0..MAX_SLOTS {
             assert!(slots.put(&format!("@a{i}").parse().unwrap(), key("x"), now));
         }

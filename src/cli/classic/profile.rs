@@ -14,12 +14,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tables::Row;
+use super::tables::ClassicOption;
 use crate::cli::{Failure, config};
 
 /// One option from a file, as a classic word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct FileOption {
     /// Counted from 1.
     pub(super) line: usize,
     /// `--name=value`, or `--name`.
@@ -55,8 +55,8 @@ const KEYS: &[&str] = &[
 pub(super) fn read(
     named: &str,
     home: Option<&Path>,
-    tables: &[&[Row]],
-) -> Result<(PathBuf, Vec<Word>), Failure> {
+    tables: &[&[ClassicOption]],
+) -> Result<(PathBuf, Vec<FileOption>), Failure> {
     let path = find(named, home).ok_or_else(|| {
         Failure::misuse(format!("Config file does not exist: {named}"))
             .hint("a path, or the name of a profile in ~/.sshnp/config")
@@ -78,11 +78,11 @@ fn find(named: &str, home: Option<&Path>) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-fn words(text: &str, tables: &[&[Row]]) -> Vec<Word> {
+fn words(text: &str, tables: &[&[ClassicOption]]) -> Vec<FileOption> {
     let lines = text.lines().enumerate();
     lines
         .filter_map(|(index, line)| {
-            Some(Word {
+            Some(FileOption {
                 line: index + 1,
                 text: word(line, tables)?,
             })
@@ -90,7 +90,7 @@ fn words(text: &str, tables: &[&[Row]]) -> Vec<Word> {
         .collect()
 }
 
-fn word(line: &str, tables: &[&[Row]]) -> Option<String> {
+fn word(line: &str, tables: &[&[ClassicOption]]) -> Option<String> {
     let (key, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
     let (name, value) = (key.trim().to_lowercase().replace('_', "-"), value.trim());
     let known = KEYS.contains(&name.as_str()) && key.trim() == key.trim().to_uppercase();

@@ -8,7 +8,9 @@
 
 use std::{iter::Peekable, path::Path};
 
-use super::tables::{LOCAL_HOST, LOCAL_PORT, REMOTE_HOST, REMOTE_PORT, Row, SEND_KEY, To};
+use super::tables::{
+    ClassicOption, LOCAL_HOST, LOCAL_PORT, REMOTE_HOST, REMOTE_PORT, SEND_KEY, To,
+};
 use crate::{
     cli::{Failure, Given},
     secret::Secret,
@@ -24,7 +26,7 @@ pub(crate) struct Translated {
     /// The file with further settings.
     pub(crate) config: Option<String>,
     /// It only asks what there is.
-    pub(crate) asked: Option<Asked>,
+    pub(crate) info: Option<InfoFlag>,
     /// Long names of the options that stood there.
     pub(crate) seen: Vec<&'static str>,
     /// Lists of ours that a file began: the command line's take their place.
@@ -33,7 +35,7 @@ pub(crate) struct Translated {
 
 /// What somebody only wants to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum InfoFlag {
     Help,
     Version,
 }
@@ -43,7 +45,7 @@ const SSH: &str = "--";
 
 /// Reads a classic command line by these tables; `bare` hears the words that are no option.
 pub(crate) fn read(
-    tables: &[&[Row]],
+    tables: &[&[ClassicOption]],
     words: &[&str],
     bare: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<Translated, Failure> {
@@ -52,7 +54,10 @@ pub(crate) fn read(
     Ok(out)
 }
 
-fn find<'a>(tables: &[&'a [Row]], fits: impl Fn(&Row) -> bool) -> Option<&'a Row> {
+fn find<'a>(
+    tables: &[&'a [ClassicOption]],
+    fits: impl Fn(&ClassicOption) -> bool,
+) -> Option<&'a ClassicOption> {
     tables
         .iter()
         .flat_map(|table| table.iter())
@@ -61,8 +66,8 @@ fn find<'a>(tables: &[&'a [Row]], fits: impl Fn(&Row) -> bool) -> Option<&'a Row
 
 /// A word that is no option of this program.
 pub(crate) fn unknown(word: &str) -> Failure {
-    let name = word.trim_start_matches('-');
-    let name = name.split_once('=').map_or(name, |(name, _)| name);
+    let bare = word.trim_start_matches('-');
+    let name = bare.split_once('=').map_or(bare, |(name, _)| name);
     Failure::misuse(format!("Could not find an option named \"{name}\"."))
         .hint("call the program by its own name for its own flags: noports help")
 }
@@ -71,7 +76,7 @@ impl Translated {
     /// Adds a command line to what is there; where both have the same list, this one counts.
     pub(crate) fn read(
         &mut self,
-        tables: &[&[Row]],
+        tables: &[&[ClassicOption]],
         words: &[&str],
         bare: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -83,13 +88,17 @@ impl Translated {
     }
 
     /// Adds a command line to what is there, as if it stood behind it.
-    pub(crate) fn read_on(&mut self, tables: &[&[Row]], words: &[&str]) -> Result<(), Failure> {
+    pub(crate) fn read_on(
+        &mut self,
+        tables: &[&[ClassicOption]],
+        words: &[&str],
+    ) -> Result<(), Failure> {
         self.read_all(tables, words, |_| Ok(()))
     }
 
     fn read_all(
         &mut self,
-        tables: &[&[Row]],
+        tables: &[&[ClassicOption]],
         words: &[&str],
         mut bare: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -113,7 +122,7 @@ impl Translated {
 
     fn long<'a>(
         &mut self,
-        tables: &[&[Row]],
+        tables: &[&[ClassicOption]],
         long: &'a str,
         rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
@@ -144,42 +153,36 @@ impl Translated {
 
     fn letters<'a>(
         &mut self,
-        tables: &[&[Row]],
+        tables: &[&[ClassicOption]],
         letters: &'a str,
         rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
-        let all = letters.char_indices();
         let alone = letters.chars().nth(1).is_none();
-        let mut first = true;
-        for (at, letter) in all {
+        for (at, letter) in letters.char_indices() {
             let row = find(tables, |row| row.1 != 0 && char::from(row.1) == letter);
             let row = row.ok_or_else(|| {
-                Failure::misuse(match alone {
-                    true => format!("Could not find an option or flag \"-{letter}\"."),
-                    false => format!("Could not find an option with short name \"-{letter}\"."),
-                })
+                let what = if alone { "or flag" } else { "with short name" };
+                Failure::misuse(format!("Could not find an option {what} \"-{letter}\"."))
             })?;
             if row.2.takes_value() {
-                if !first {
+                if at > 0 {
                     let why =
                         format!("Option \"-{letter}\" must be a flag to be in a collapsed \"-\".");
                     return Err(Failure::misuse(why));
                 }
                 // `-p@x`, `-p=@x`, and the scripts' `"-p @x"` as one word.
                 let behind = letters.get(at + letter.len_utf8()..).unwrap_or_default();
-                let value = Some(behind).filter(|b| !b.is_empty());
-                let value = value.map(|b| b.strip_prefix('=').unwrap_or(b));
-                return self.take(row, value, rest);
+                let value = behind.strip_prefix('=').unwrap_or(behind);
+                return self.take(row, (!behind.is_empty()).then_some(value), rest);
             }
             self.take(row, None, rest)?;
-            first = false;
         }
         Ok(())
     }
 
     fn take<'a>(
         &mut self,
-        row: &Row,
+        row: &ClassicOption,
         value: Option<&'a str>,
         rest: &mut Peekable<impl Iterator<Item = &'a str>>,
     ) -> Result<(), Failure> {
@@ -227,8 +230,8 @@ impl Translated {
             To::Secret => self.given.secret = Some(Secret::new(text)),
             To::Phrase => self.given.phrase = Some(Secret::new(text)),
             To::Config => self.config = Some(text),
-            To::Help => self.asked = Some(Asked::Help),
-            To::Version => self.asked = self.asked.or(Some(Asked::Version)),
+            To::Help => self.info = Some(InfoFlag::Help),
+            To::Version => self.info = self.info.or(Some(InfoFlag::Version)),
             To::Ssh => {
                 if self.disinherit(SSH) {
                     self.ssh.clear();
@@ -326,7 +329,7 @@ impl Translated {
     }
 }
 
-fn not_a_number(row: &Row, text: &str) -> Failure {
+fn not_a_number(row: &ClassicOption, text: &str) -> Failure {
     let long = row.0.first().copied().unwrap_or_default();
     let short = match row.1 {
         0 => String::new(),
@@ -350,8 +353,9 @@ fn address(list: &str) -> String {
 }
 
 fn bracketed(host: &str) -> String {
-    match host.contains(':') && !host.starts_with('[') {
-        true => format!("[{host}]"),
-        false => host.to_owned(),
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
     }
 }

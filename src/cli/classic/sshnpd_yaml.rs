@@ -15,8 +15,8 @@
 //! Source: noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_config.dart (names and types);
 //! noports:packages/dart/sshnoports/bundles/core/config/sshnpd.yaml (`ssh/ssh-client`).
 
-use super::profile::Word;
-use crate::text::yaml::{BadYaml, Place, tree};
+use super::profile::FileOption;
+use crate::text::yaml::{BadYaml, NodePath, tree};
 
 /// Where it is, unless somebody says otherwise.
 pub(super) const USUAL: &str = "/etc/noports/sshnpd.yaml";
@@ -24,7 +24,7 @@ pub(super) const USUAL: &str = "/etc/noports/sshnpd.yaml";
 pub(super) const VARIABLE: &str = "SSHNPD_CONFIG";
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ValueType {
     Text,
     /// Or one text with commas.
     List,
@@ -33,54 +33,54 @@ enum Kind {
 }
 
 /// (section, member, classic option, what stands there)
-const MEMBERS: &[(&str, &str, &str, Kind)] = &[
-    ("atsign", "atsign", "atsign", Kind::Text),
-    ("atsign", "keys", "key-file", Kind::Text),
-    ("atsign", "passphrase", "pass-phrase", Kind::Text),
-    ("atsign", "root", "root-server", Kind::Text),
-    ("access", "managers", "managers", Kind::List),
-    ("access", "policy", "policy-manager", Kind::Text),
-    ("access", "permitopen", "permit-open", Kind::List),
-    ("device", "name", "device", Kind::Text),
-    ("device", "group", "device-group", Kind::Text),
-    ("device", "hide", "hide", Kind::Flag),
-    ("ssh", "add-publickeys", "sshpublickey", Kind::Flag),
-    ("ssh", "client", "ssh-client", Kind::Text),
-    ("ssh", "ssh-client", "ssh-client", Kind::Text),
-    ("ssh", "sshd-port", "local-sshd-port", Kind::Port),
-    ("ssh", "algorithm", "ssh-algorithm", Kind::Text),
+const MEMBERS: &[(&str, &str, &str, ValueType)] = &[
+    ("atsign", "atsign", "atsign", ValueType::Text),
+    ("atsign", "keys", "key-file", ValueType::Text),
+    ("atsign", "passphrase", "pass-phrase", ValueType::Text),
+    ("atsign", "root", "root-server", ValueType::Text),
+    ("access", "managers", "managers", ValueType::List),
+    ("access", "policy", "policy-manager", ValueType::Text),
+    ("access", "permitopen", "permit-open", ValueType::List),
+    ("device", "name", "device", ValueType::Text),
+    ("device", "group", "device-group", ValueType::Text),
+    ("device", "hide", "hide", ValueType::Flag),
+    ("ssh", "add-publickeys", "sshpublickey", ValueType::Flag),
+    ("ssh", "client", "ssh-client", ValueType::Text),
+    ("ssh", "ssh-client", "ssh-client", ValueType::Text),
+    ("ssh", "sshd-port", "local-sshd-port", ValueType::Port),
+    ("ssh", "algorithm", "ssh-algorithm", ValueType::Text),
     (
         "ssh",
         "publickey-permissions",
         "sshpublickey-permissions",
-        Kind::List,
+        ValueType::List,
     ),
     (
         "ssh",
         "ephemeral-permissions",
         "ephemeral-permissions",
-        Kind::List,
+        ValueType::List,
     ),
-    ("runtime", "storage-path", "storage-path", Kind::Text),
+    ("runtime", "storage-path", "storage-path", ValueType::Text),
     (
         "runtime",
         "clear-cached-pks",
         "clear-cached-pks",
-        Kind::Flag,
+        ValueType::Flag,
     ),
-    ("runtime", "strict", "strict", Kind::Flag),
-    ("runtime", "verbose", "verbose", Kind::Flag),
-    ("runtime", "debug", "debug", Kind::Flag),
+    ("runtime", "strict", "strict", ValueType::Flag),
+    ("runtime", "verbose", "verbose", ValueType::Flag),
+    ("runtime", "debug", "debug", ValueType::Flag),
 ];
 
 /// The options that a file sets, and remarks on what in it means nothing.
-pub(super) fn read(text: &str) -> Result<(Vec<Word>, Vec<String>), BadYaml> {
+pub(super) fn read(text: &str) -> Result<(Vec<FileOption>, Vec<String>), BadYaml> {
     let root = tree(text)?;
     let (mut words, mut remarks) = (Vec::new(), Vec::new());
-    let ignored = |path: &str, place: &Place| {
+    let ignored = |path: &str, place: &NodePath| {
         format!("line {}: {path} is not known and left out", place.line())
     };
-    for (section, place) in Place::top(&root).entries()? {
+    for (section, place) in NodePath::top(&root).entries()? {
         if !MEMBERS.iter().any(|row| row.0 == section) {
             remarks.push(ignored(section, &place));
             continue;
@@ -98,9 +98,9 @@ pub(super) fn read(text: &str) -> Result<(Vec<Word>, Vec<String>), BadYaml> {
     Ok((words, remarks))
 }
 
-fn word(option: &str, kind: Kind, place: &Place) -> Result<Option<Word>, BadYaml> {
+fn word(option: &str, kind: ValueType, place: &NodePath) -> Result<Option<FileOption>, BadYaml> {
     let text = match kind {
-        Kind::List if !place.is_text() => {
+        ValueType::List if !place.is_text() => {
             let texts = place.texts()?;
             let all: Vec<&str> = texts.iter().map(|(text, _)| *text).collect();
             Some(all.join(",")).filter(|list| !list.is_empty())
@@ -112,18 +112,18 @@ fn word(option: &str, kind: Kind, place: &Place) -> Result<Option<Word>, BadYaml
         return Err(place.bad("a control character"));
     }
     let text = match kind {
-        Kind::Flag => match text.as_str() {
+        ValueType::Flag => match text.as_str() {
             "true" | "True" | "TRUE" => format!("--{option}"),
             // All but one of the flags are off by default, and that one means nothing here.
             "false" | "False" | "FALSE" => return Ok(None),
             other => return Err(place.bad(format!("{other:?} is neither true nor false"))),
         },
-        Kind::Port if !matches!(text.parse(), Ok(1..=u16::MAX)) => {
+        ValueType::Port if !matches!(text.parse(), Ok(1..=u16::MAX)) => {
             return Err(place.bad(format!("{text:?} is no port")));
         }
         _ => format!("--{option}={text}"),
     };
-    Ok(Some(Word {
+    Ok(Some(FileOption {
         line: place.line(),
         text,
     }))

@@ -25,7 +25,7 @@ pub(crate) enum To {
     Key,
     /// Takes a value that means nothing here.
     IgnoredValue,
-    /// The same, where only these are values.
+    /// Takes one of these values, which mean nothing here.
     Choice(&'static [&'static str]),
     /// Takes a value that stands behind `--` for ssh; commas separate several.
     Ssh,
@@ -55,10 +55,10 @@ impl To {
 }
 
 /// (long names, short name or 0, what becomes of it)
-pub(crate) type Row = (&'static [&'static str], u8, To);
+pub(crate) type ClassicOption = (&'static [&'static str], u8, To);
 
 /// What all programs have.
-pub(crate) const COMMON: &[Row] = &[
+pub(crate) const COMMON: &[ClassicOption] = &[
     (
         &["root-domain", "root-server", "rootServer", "rootDomain"],
         0,
@@ -70,10 +70,11 @@ pub(crate) const COMMON: &[Row] = &[
 ];
 
 /// What tells about a program.
-pub(crate) const TOLD: &[Row] = &[(&["help"], 0, To::Help), (&["version"], 0, To::Version)];
+pub(crate) const TOLD: &[ClassicOption] =
+    &[(&["help"], 0, To::Help), (&["version"], 0, To::Version)];
 
 /// Services say one line per session without being asked; that is what `-v` asks for.
-pub(crate) const SERVICE: &[Row] = &[
+pub(crate) const SERVICE: &[ClassicOption] = &[
     (&["verbose", "no-verbose"], b'v', To::Given),
     (&["debug"], 0, To::Switch("--verbose")),
     (&["pass-phrase", "passPhrase"], b'P', To::Phrase),
@@ -82,7 +83,7 @@ pub(crate) const SERVICE: &[Row] = &[
 const SSH_CLIENTS: To = To::Choice(&["openssh", "dart", "/usr/bin/ssh", "pure-dart"]);
 const SSH_ALGORITHMS: To = To::Choice(&["ssh-ed25519", "ssh-rsa"]);
 
-pub(crate) const CLIENT: &[Row] = &[
+pub(crate) const CLIENT: &[ClassicOption] = &[
     (&["from"], b'f', To::Value("--as")),
     (&["to"], b't', To::Value("--to")),
     (&["device"], b'd', To::Value("--device")),
@@ -147,8 +148,8 @@ pub(crate) const CLIENT: &[Row] = &[
 /// A public key's file; the name of one in `~/.ssh`, or a path.
 pub(crate) const SEND_KEY: &str = "send-key";
 
-const ENCRYPT: Row = (&["encrypt-rvd-traffic", "et"], 0, To::Unset("--no-encrypt"));
-const NO_ENCRYPT: Row = (
+const ENCRYPT: ClassicOption = (&["encrypt-rvd-traffic", "et"], 0, To::Unset("--no-encrypt"));
+const NO_ENCRYPT: ClassicOption = (
     &["no-encrypt-rvd-traffic", "no-et"],
     0,
     To::Switch("--no-encrypt"),
@@ -161,7 +162,7 @@ pub(crate) const REMOTE_HOST: &str = "remote-host";
 pub(crate) const LOCAL_PORT: &str = "local-port";
 pub(crate) const LOCAL_HOST: &str = "local-host";
 
-pub(crate) const TUNNEL: &[Row] = &[
+pub(crate) const TUNNEL: &[ClassicOption] = &[
     (&["from"], b'f', To::Value("--as")),
     (&["to"], b't', To::Value("--to")),
     (&["device"], b'd', To::Value("--device")),
@@ -187,13 +188,13 @@ pub(crate) const TUNNEL: &[Row] = &[
 ];
 
 /// `sshnp --list-devices` waits for all devices together.
-pub(crate) const DEVICES: &[Row] = &[
+pub(crate) const DEVICES: &[ClassicOption] = &[
     (&["list-devices", "ls"], 0, To::Given),
     (&["daemon-ping-timeout", "dpt"], 0, To::Number("--wait")),
     (&["device"], b'd', To::IgnoredValue),
 ];
 
-pub(crate) const DAEMON: &[Row] = &[
+pub(crate) const DAEMON: &[ClassicOption] = &[
     (&["atsign"], b'a', To::Value("--as")),
     (&["managers", "manager"], b'm', To::Values("--manager")),
     (&["device"], b'd', To::Value("--device")),
@@ -234,7 +235,7 @@ pub(crate) const DAEMON: &[Row] = &[
     (&["clear-cached-pks", "no-clear-cached-pks"], 0, To::Given),
 ];
 
-pub(crate) const RENDEZVOUS: &[Row] = &[
+pub(crate) const RENDEZVOUS: &[ClassicOption] = &[
     (&["atsign"], b'a', To::Value("--as")),
     (&["ip"], b'i', To::Value("--host")),
     (&["manager"], b'm', To::Values("--manager")),
@@ -252,16 +253,16 @@ pub(crate) const RENDEZVOUS: &[Row] = &[
 ];
 
 /// Known only where the variable `ENABLE_SNOOP` says `true`.
-pub(crate) const SNOOP: &[Row] = &[
+pub(crate) const SNOOP: &[ClassicOption] = &[
     (&["snoop"], b's', To::Switch("--snoop")),
     (&["no-snoop"], 0, To::Unset("--snoop")),
 ];
 
-pub(crate) const POLICY: &[Row] = &[
+pub(crate) const POLICY: &[ClassicOption] = &[
     (&["atsign"], b'a', To::Value("--as")),
     (&["key-file", "keyFile"], b'k', To::Value("--keys")),
     // The classic programs answer every daemon, too: the list only shapes their log.
     (&["daemon-atsigns"], 0, To::IgnoredValue),
 ];
 
-pub(crate) const POLICY_FILE: &[Row] = &[(&["yaml"], 0, To::Value("--rules"))];
+pub(crate) const POLICY_FILE: &[ClassicOption] = &[(&["yaml"], 0, To::Value("--rules"))];

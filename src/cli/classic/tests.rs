@@ -11,8 +11,8 @@ fn nothing(_: &str) -> Option<String> {
 }
 
 /// Without any file, and with these variables.
-fn around<'a>(variable: &'a dyn Fn(&str) -> Option<String>) -> Around<'a> {
-    Around {
+fn around<'a>(variable: &'a dyn Fn(&str) -> Option<String>) -> Surroundings<'a> {
+    Surroundings {
         variable,
         home: Some("/home/me".into()),
         yaml: "/does/not/exist".into(),
@@ -325,7 +325,7 @@ fn a_profile_stands_behind_the_command_line() {
     )
     .unwrap();
     let path = file.display().to_string();
-    let around = Around {
+    let around = Surroundings {
         variable: &nothing,
         home: Some(home.0.clone()),
         yaml: PathBuf::new(),
@@ -374,13 +374,13 @@ fn sshnpd_yaml_stands_behind_the_command_line() {
     .unwrap();
     let path = file.display().to_string();
     let variable = |name: &str| (name == "SSHNPD_CONFIG").then(|| path.clone());
-    let read = |words: &[&str], around: &Around| match program("sshnpd", words)
+    let read = |words: &[&str], around: &Surroundings| match program("sshnpd", words)
         .meaning("sshnpd", words, around)
     {
         Ok(Meaning::Run(Run { words, remarks, .. })) => Ok((words.join(" "), remarks.join("|"))),
         other => Err(format!("{other:?}")),
     };
-    let usual = Around {
+    let usual = Surroundings {
         yaml: file.clone(),
         ..around(&nothing)
     };

@@ -1,9 +1,9 @@
 //! What a classic program says it understands, and what that is in our words.
 
-use super::tables::{Row, SEND_KEY, To};
+use super::tables::{ClassicOption, SEND_KEY, To};
 
 /// One line per option.
-pub(super) fn usage(name: &str, ours: &str, tables: &[&[Row]]) -> String {
+pub(super) fn usage(name: &str, ours: &str, tables: &[&[ClassicOption]]) -> String {
     let mut text = format!(
         "{name} is noports {ours}; behind each of its options stands ours. More: noports {ours} --help\n"
     );

@@ -2,6 +2,9 @@
 //!
 //! argh tells nothing else about them, and a second list would drift away from the first.
 
+/// The flag that names a file of flags.
+const CONFIG: &str = "--config";
+
 /// The flags of one program.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
@@ -10,7 +13,7 @@ pub(super) struct Flags {
     greedy: bool,
 }
 
-/// One of them.
+/// One flag, as help shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Flag {
     /// Without its `--`.
@@ -24,7 +27,7 @@ pub(super) struct Flag {
 
 /// A command line, as far as a file matters to it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub(super) struct CommandLine<'a> {
     /// Names of the flags on it.
     pub(super) given: Vec<String>,
     /// Where `--config` stands, and what behind it.
@@ -92,14 +95,14 @@ impl Flags {
     }
 
     /// Looks through a command line as argh will.
-    pub(super) fn read<'a>(&self, args: &[&'a str]) -> Line<'a> {
-        let mut line = Line::default();
+    pub(super) fn read<'a>(&self, args: &[&'a str]) -> CommandLine<'a> {
+        let mut line = CommandLine::default();
         let mut at = 0;
         while let Some(&word) = args.get(at) {
             if word == "--" || (self.greedy && !word.starts_with('-')) {
                 break;
             }
-            if word == super::FLAG && self.find("config").is_none() {
+            if word == CONFIG && self.find("config").is_none() {
                 line.config = args.get(at + 1).map(|&file| (at, file));
                 line.dangling = line.config.is_none();
                 at += 2;

@@ -5,7 +5,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Setting;
+/// One line of a file of flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Counted from 1.
+    pub line: usize,
+    /// The flag without its `--`.
+    pub name: String,
+    /// What stands behind it.
+    pub value: Option<String>,
+}
 
 /// The lines of a file by which a program goes, and what it was told besides.
 #[derive(Clone, Debug)]
@@ -37,9 +46,8 @@ impl Origin {
     fn lines(&self, message: &str) -> Vec<usize> {
         let by_flag = |setting: &&Setting| is_quoted(message, &format!("--{}", setting.name));
         let by_value = |setting: &&Setting| {
-            let values = setting.value.iter().flat_map(|value| parts(value));
-            let mut values = values.filter(|part| is_quoted(message, part));
-            values.any(|part| !self.stands_elsewhere(part))
+            let mut values = setting.value.iter().flat_map(|value| parts(value));
+            values.any(|part| is_quoted(message, part) && !self.stands_elsewhere(part))
         };
         let lines = |found: Vec<&Setting>| found.iter().map(|setting| setting.line).collect();
         let flagged: Vec<&Setting> = self.settings.iter().filter(by_flag).collect();

@@ -28,34 +28,42 @@ use std::{
 use async_std::net::TcpStream;
 use futures_lite::{AsyncRead, AsyncWrite};
 
+use crate::net::Duplex;
+
 /// An encrypted connection. Every write is flushed by its writer; a waiting reader is woken after every write
 /// (the wrapped library loses that wake-up).
 ///
 /// Closing sends the closing message and ends our direction; reading goes on until the peer has ended
 /// his. A peer that ends without a closing message is taken to have ended: all our streams are framed.
 pub struct TlsStream {
-    inner: Inner,
-    socket: Socket,
+    inner: RoleStream,
+    socket: ObservedSocket,
     sides: Arc<Sides>,
     /// Made of `sides`, once.
     waker: Waker,
 }
 
-enum Inner {
-    Client(Box<async_tls::client::TlsStream<Socket>>),
-    Server(Box<async_tls::server::TlsStream<Socket>>),
+enum RoleStream {
+    Client(Box<async_tls::client::TlsStream<ObservedSocket>>),
+    Server(Box<async_tls::server::TlsStream<ObservedSocket>>),
 }
 
 impl TlsStream {
-    pub(super) fn client(tls: async_tls::client::TlsStream<Socket>, socket: Socket) -> Self {
-        Self::new(Inner::Client(Box::new(tls)), socket)
+    pub(super) fn client(
+        tls: async_tls::client::TlsStream<ObservedSocket>,
+        socket: ObservedSocket,
+    ) -> Self {
+        Self::new(RoleStream::Client(Box::new(tls)), socket)
     }
 
-    pub(super) fn server(tls: async_tls::server::TlsStream<Socket>, socket: Socket) -> Self {
-        Self::new(Inner::Server(Box::new(tls)), socket)
+    pub(super) fn server(
+        tls: async_tls::server::TlsStream<ObservedSocket>,
+        socket: ObservedSocket,
+    ) -> Self {
+        Self::new(RoleStream::Server(Box::new(tls)), socket)
     }
 
-    fn new(inner: Inner, socket: Socket) -> Self {
+    fn new(inner: RoleStream, socket: ObservedSocket) -> Self {
         let sides = Arc::new(Sides::default());
         let waker = Waker::from(sides.clone());
         Self {
@@ -73,15 +81,15 @@ impl TlsStream {
 
     fn poll_inner<T>(
         &mut self,
-        side: impl Fn(&Sides) -> &Slot,
+        side: impl Fn(&Sides) -> &WakerSlot,
         cx: &mut Context<'_>,
         step: impl FnOnce(Pin<&mut dyn Duplex>, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         side(&self.sides).keep(cx.waker());
         let both = &mut Context::from_waker(&self.waker);
         let outcome = match &mut self.inner {
-            Inner::Client(tls) => step(Pin::new(&mut **tls), both),
-            Inner::Server(tls) => step(Pin::new(&mut **tls), both),
+            RoleStream::Client(tls) => step(Pin::new(&mut **tls), both),
+            RoleStream::Server(tls) => step(Pin::new(&mut **tls), both),
         };
         if outcome.is_ready() {
             side(&self.sides).clear();
@@ -143,14 +151,11 @@ impl AsyncWrite for TlsStream {
     }
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
-
 /// Who waits: at most one reader and one writer.
 #[derive(Default)]
 struct Sides {
-    reader: Slot,
-    writer: Slot,
+    reader: WakerSlot,
+    writer: WakerSlot,
 }
 
 impl Wake for Sides {
@@ -161,9 +166,9 @@ impl Wake for Sides {
 }
 
 #[derive(Default)]
-struct Slot(Mutex<Option<Waker>>);
+struct WakerSlot(Mutex<Option<Waker>>);
 
-impl Slot {
+impl WakerSlot {
     fn keep(&self, waker: &Waker) {
         if let Ok(mut slot) = self.0.lock() {
             match &mut *slot {
@@ -189,12 +194,12 @@ impl Slot {
 
 /// The socket, noting whenever a read of it has had an outcome: bytes, end or error.
 #[derive(Clone)]
-pub(super) struct Socket {
+pub(super) struct ObservedSocket {
     tcp: TcpStream,
     was_read: Arc<AtomicBool>,
 }
 
-impl Socket {
+impl ObservedSocket {
     pub(super) fn new(tcp: TcpStream) -> Self {
         Self {
             tcp,
@@ -203,7 +208,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for ObservedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -217,7 +222,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for ObservedSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -3,7 +3,7 @@
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/admin/ (model classes and key names).
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use miniserde::{Deserialize, json};
 
@@ -22,12 +22,30 @@ pub const MAX_RECORD: usize = 1024 * 1024;
 pub struct BadRecord {
     /// `devices.pi`, say.
     pub field: String,
-    /// In words.
+    /// What is wrong with it.
     pub why: String,
 }
 
+impl BadRecord {
+    pub(super) fn new(field: impl Into<String>, why: impl Display) -> Self {
+        Self {
+            field: field.into(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// A record's members; `otherwise` says what is wrong with one that has others.
+pub(super) fn members<T: Deserialize>(text: &str, otherwise: &str) -> Result<T, BadRecord> {
+    if text.len() > MAX_RECORD {
+        let why = format!("longer than {MAX_RECORD} bytes");
+        return Err(BadRecord::new("record", why));
+    }
+    json::from_str(text).map_err(|_| BadRecord::new("record", otherwise))
+}
+
 #[derive(Deserialize)]
-struct Place {
+struct DeviceEntry {
     name: String,
     #[serde(rename = "permitOpens")]
     permit: Vec<String>,
@@ -40,9 +58,9 @@ struct Wire {
     users: Vec<String>,
     #[serde(rename = "daemonAtSigns")]
     daemons: Vec<String>,
-    devices: Vec<Place>,
+    devices: Vec<DeviceEntry>,
     #[serde(rename = "deviceGroups")]
-    device_groups: Vec<Place>,
+    device_groups: Vec<DeviceEntry>,
 }
 
 /// Whether a key is that of a group, and its id.
@@ -59,51 +77,35 @@ pub fn id(entity: &str) -> Option<&str> {
 /// The first member that cannot be used. A group with one bad entry is not used at all: a half one might
 /// be taken for the whole.
 pub fn parse(text: &str) -> Result<Group, BadRecord> {
-    let bad = |field: &str, why: String| BadRecord {
-        field: field.to_owned(),
-        why,
-    };
-    if text.len() > MAX_RECORD {
-        return Err(bad("record", format!("longer than {MAX_RECORD} bytes")));
-    }
-    let wire: Wire = json::from_str(text)
-        .map_err(|_| bad("record", "not a group, or members are missing".into()))?;
+    let wire: Wire = members(text, "not a group, or members are missing")?;
     let atsigns = |list: Vec<String>, field: &str| {
         list.iter()
-            .map(|name| {
-                name.parse::<AtSign>()
-                    .map_err(|why| bad(field, why.to_string()))
-            })
+            .map(|name| name.parse::<AtSign>())
             .collect::<Result<_, _>>()
+            .map_err(|why| BadRecord::new(field, why))
     };
     Ok(Group {
         name: wire.name,
         users: atsigns(wire.users, "userAtSigns")?,
         daemons: atsigns(wire.daemons, "daemonAtSigns")?,
-        devices: places(wire.devices, "devices")?,
-        device_groups: places(wire.device_groups, "deviceGroups")?,
+        devices: entries(wire.devices, "devices")?,
+        device_groups: entries(wire.device_groups, "deviceGroups")?,
         ..Group::default()
     })
 }
 
-fn places<K>(list: Vec<Place>, field: &str) -> Result<BTreeMap<K, Vec<String>>, BadRecord>
+fn entries<K>(list: Vec<DeviceEntry>, field: &str) -> Result<BTreeMap<K, Vec<String>>, BadRecord>
 where
     K: FromStr + Ord,
-    K::Err: std::fmt::Display,
+    K::Err: Display,
 {
     let mut all: BTreeMap<K, Vec<String>> = BTreeMap::new();
-    for place in list {
-        let bad = |why: String| BadRecord {
-            field: format!("{field}.{}", place.name),
-            why,
-        };
-        let name: K = place
-            .name
-            .parse()
-            .map_err(|why: K::Err| bad(why.to_string()))?;
-        let known = all.entry(name).or_default();
-        for word in &place.permit {
-            known.push(pattern(word).map_err(bad)?);
+    for DeviceEntry { name, permit } in list {
+        let field = || format!("{field}.{name}");
+        let key: K = name.parse().map_err(|why| BadRecord::new(field(), why))?;
+        let known = all.entry(key).or_default();
+        for word in &permit {
+            known.push(pattern(word).map_err(|why| BadRecord::new(field(), why))?);
         }
     }
     Ok(all)

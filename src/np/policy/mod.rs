@@ -82,7 +82,7 @@ impl fmt::Display for DeviceGroup {
 
 /// What a daemon asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct AuthCheck {
     /// Who wants to use the device.
     pub client: AtSign,
     /// The device's atSign; it is the one that asks.
@@ -95,7 +95,7 @@ pub struct Question {
 
 /// What a policy says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct AuthAnswer {
     /// Whether the client may use the device at all.
     pub authorized: bool,
     /// Why, in words for people; it may come from a stranger.
@@ -104,7 +104,7 @@ pub struct Answer {
     pub permit_open: Vec<String>,
 }
 
-impl Answer {
+impl AuthAnswer {
     /// What may be opened. Words that are no pattern permit nothing.
     pub fn permit(&self) -> Permit {
         self.permit_open.iter().map(String::as_str).collect()
@@ -113,11 +113,7 @@ impl Answer {
 
 /// "I am here", for the policy.
 pub fn heartbeat(to: &AtSign, device: &DeviceName, heartbeat: &Heartbeat) -> Message {
-    Message {
-        to: to.clone(),
-        entity: format!("{device}.{DEVICES}"),
-        text: heartbeat.print(),
-    }
+    Message::new(to, format!("{device}.{DEVICES}"), heartbeat.print())
 }
 
 /// Which device such a message is from.
@@ -159,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_policys_words_permit_what_they_name_and_nothing_else() {
-        let answer = |words: &[&str]| Answer {
+        let answer = |words: &[&str]| AuthAnswer {
             authorized: true,
             message: None,
             permit_open: words.iter().map(|&w| w.to_owned()).collect(),

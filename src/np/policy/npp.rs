@@ -13,18 +13,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use miniserde::{Deserialize, json};
+use miniserde::Deserialize;
 
 use super::{
     DeviceGroup,
-    group::{BadRecord, MAX_RECORD},
+    group::{BadRecord, members},
     rules::{Group, pattern},
 };
 use crate::{at::AtSign, np::ids::DeviceName};
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RecordKind {
     /// Somebody.
     Client,
     /// A name for several of them.
@@ -40,17 +40,17 @@ pub enum Kind {
 }
 
 /// What stands between a record's number and `.policy.sshnp` in its key.
-const KINDS: [(&str, Kind); 6] = [
-    ("client", Kind::Client),
-    ("client_group", Kind::ClientGroup),
-    ("client_group_members", Kind::Member),
-    ("daemon", Kind::Daemon),
-    ("service", Kind::Service),
-    ("service_acl", Kind::Acl),
+const KINDS: [(&str, RecordKind); 6] = [
+    ("client", RecordKind::Client),
+    ("client_group", RecordKind::ClientGroup),
+    ("client_group_members", RecordKind::Member),
+    ("daemon", RecordKind::Daemon),
+    ("service", RecordKind::Service),
+    ("service_acl", RecordKind::Acl),
 ];
 
 /// Number and kind, if a key is that of such a record: `3.client.policy.sshnp`.
-pub fn kind(entity: &str) -> Option<(&str, Kind)> {
+pub fn kind(entity: &str) -> Option<(&str, RecordKind)> {
     let (id, rest) = entity.strip_suffix(".policy.sshnp")?.split_once('.')?;
     let row = KINDS.iter().find(|row| row.0 == rest)?;
     let is_number = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
@@ -107,18 +107,8 @@ struct WireAcl {
     permit: String,
 }
 
-fn bad(field: &str, why: impl std::fmt::Display) -> BadRecord {
-    BadRecord {
-        field: field.to_owned(),
-        why: why.to_string(),
-    }
-}
-
 fn wire<T: Deserialize>(text: &str) -> Result<T, BadRecord> {
-    if text.len() > MAX_RECORD {
-        return Err(bad("record", format!("longer than {MAX_RECORD} bytes")));
-    }
-    json::from_str(text).map_err(|_| bad("record", "members are missing or of another kind"))
+    members(text, "members are missing or of another kind")
 }
 
 impl Records {
@@ -126,33 +116,38 @@ impl Records {
     ///
     /// # Errors
     /// The first member that cannot be used; the record is left out then.
-    pub fn add(&mut self, id: &str, kind: Kind, text: &str) -> Result<(), BadRecord> {
+    pub fn add(&mut self, id: &str, kind: RecordKind, text: &str) -> Result<(), BadRecord> {
         let id = id.to_owned();
         let atsign = |text: &str| {
             let who: WireClient = wire(text)?;
-            who.atsign.parse::<AtSign>().map_err(|w| bad("atSign", w))
+            who.atsign
+                .parse::<AtSign>()
+                .map_err(|w| BadRecord::new("atSign", w))
         };
         match kind {
-            Kind::Client => drop(self.clients.insert(id, atsign(text)?)),
-            Kind::Daemon => drop(self.daemons.insert(id, atsign(text)?)),
-            Kind::ClientGroup => {
+            RecordKind::Client => drop(self.clients.insert(id, atsign(text)?)),
+            RecordKind::Daemon => drop(self.daemons.insert(id, atsign(text)?)),
+            RecordKind::ClientGroup => {
                 let group: WireGroup = wire(text)?;
                 self.groups.insert(id, group.name);
             }
-            Kind::Member => {
+            RecordKind::Member => {
                 let member: WireMember = wire(text)?;
                 self.members.push((member.client, member.group));
             }
-            Kind::Service => {
+            RecordKind::Service => {
                 let service: WireService = wire(text)?;
-                let device = service.device.parse().map_err(|w| bad("deviceName", w))?;
-                let group = service.group.parse();
-                let group = group.map_err(|w| bad("deviceGroupName", w))?;
+                let device = service
+                    .device
+                    .parse()
+                    .map_err(|w| BadRecord::new("deviceName", w))?;
+                let bad_group = |why| BadRecord::new("deviceGroupName", why);
+                let group = service.group.parse().map_err(bad_group)?;
                 self.services.insert(id, (service.daemon, device, group));
             }
-            Kind::Acl => {
+            RecordKind::Acl => {
                 let acl: WireAcl = wire(text)?;
-                let permit = pattern(&acl.permit).map_err(|w| bad("permitOpen", w))?;
+                let permit = pattern(&acl.permit).map_err(|w| BadRecord::new("permitOpen", w))?;
                 self.acls.push((acl.group, acl.service, permit));
             }
         }
@@ -215,8 +210,8 @@ impl Records {
 mod tests {
     use super::*;
     use crate::np::policy::{
-        Question,
-        rules::{By, Combine, Rules},
+        AuthCheck,
+        rules::{Combine, MatchedBy, Rules},
     };
 
     const RECORDS: &[(&str, &str)] = &[
@@ -294,7 +289,7 @@ mod tests {
             ("@idle", "@d", "pi", "office", None),
             ("@nobody", "@d", "pi", "office", None),
         ] {
-            let decision = rules.decide(&Question {
+            let decision = rules.decide(&AuthCheck {
                 client: client.parse().unwrap(),
                 daemon: daemon.parse().unwrap(),
                 device: device.parse().unwrap(),
@@ -307,7 +302,11 @@ mod tests {
                 want,
                 "{client} {daemon} {device} {group}"
             );
-            assert_eq!(decision.by, want.map(|_| By::Service), "{client} {daemon}");
+            assert_eq!(
+                decision.by,
+                want.map(|_| MatchedBy::Service),
+                "{client} {daemon}"
+            );
             let known = client != "@nobody";
             let message = answer.message.unwrap();
             assert_eq!(
@@ -353,21 +352,21 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_named() {
         for (kind, text, want) in [
-            (Kind::Client, "{}", "record: "),
-            (Kind::Client, r#"{"atSign":"@a b"}"#, "atSign: "),
-            (Kind::Daemon, r#"{"atSign":7}"#, "record: "),
+            (RecordKind::Client, "{}", "record: "),
+            (RecordKind::Client, r#"{"atSign":"@a b"}"#, "atSign: "),
+            (RecordKind::Daemon, r#"{"atSign":7}"#, "record: "),
             (
-                Kind::Service,
+                RecordKind::Service,
                 r#"{"daemonId":"1","deviceName":"a b@","deviceGroupName":"x"}"#,
                 "deviceName: ",
             ),
             (
-                Kind::Service,
+                RecordKind::Service,
                 r#"{"daemonId":"1","deviceName":"pi","deviceGroupName":""}"#,
                 "deviceGroupName: ",
             ),
             (
-                Kind::Acl,
+                RecordKind::Acl,
                 r#"{"serviceId":"1","clientGroupId":"1","permitOpen":"a:1,b:2"}"#,
                 "permitOpen: ",
             ),
@@ -383,8 +382,8 @@ mod tests {
     #[test]
     fn keys_tell_what_a_record_is() {
         for (entity, want) in [
-            ("1.client.policy.sshnp", Some(("1", Kind::Client))),
-            ("12.service_acl.policy.sshnp", Some(("12", Kind::Acl))),
+            ("1.client.policy.sshnp", Some(("1", RecordKind::Client))),
+            ("12.service_acl.policy.sshnp", Some(("12", RecordKind::Acl))),
             ("1.groups.policy.sshnp", None),
             (".client.policy.sshnp", None),
             ("x.client.policy.sshnp", None),

@@ -14,7 +14,7 @@ use std::fmt;
 
 use miniserde::{Deserialize, Serialize, json};
 
-use super::{Answer, Question};
+use super::{AuthAnswer, AuthCheck};
 use crate::{
     at::AtSign,
     np::{Message, ids::BadId},
@@ -55,7 +55,7 @@ impl fmt::Display for RequestId {
 
 /// What an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ResponseType {
     /// The question was heard.
     Ack,
     /// It was answered, with yes or no.
@@ -66,14 +66,14 @@ pub enum Kind {
     Error,
 }
 
-const KINDS: [(Kind, &str); 4] = [
-    (Kind::Ack, "ack"),
-    (Kind::Success, "success"),
-    (Kind::Nack, "nack"),
-    (Kind::Error, "error"),
+const KINDS: [(ResponseType, &str); 4] = [
+    (ResponseType::Ack, "ack"),
+    (ResponseType::Success, "success"),
+    (ResponseType::Nack, "nack"),
+    (ResponseType::Error, "error"),
 ];
 
-impl Kind {
+impl ResponseType {
     fn word(self) -> &'static str {
         KINDS
             .iter()
@@ -84,11 +84,11 @@ impl Kind {
 
 /// One answer, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum RpcResponse {
     /// Heard; more follows.
     Ack,
     /// Yes or no.
-    Answer(Answer),
+    Answer(AuthAnswer),
     /// No answer, and perhaps why.
     Refused(Option<String>),
 }
@@ -138,10 +138,10 @@ struct WireAnswer<'a> {
 }
 
 #[derive(Serialize)]
-struct Nothing {}
+struct Empty {}
 
 #[derive(Serialize)]
-struct WireReply<'a, P> {
+struct WireResponse<'a, P> {
     #[serde(rename = "reqId")]
     id: u64,
     #[serde(rename = "respType")]
@@ -163,9 +163,8 @@ fn take_apart(entity: &str) -> Option<(&str, RequestId)> {
     Some((kind, RequestId::parse(id)?))
 }
 
-/// The question, for a policy.
-pub fn ask(to: &AtSign, id: RequestId, question: &Question) -> Message {
-    let wire = WireRequest {
+fn wire_request(id: RequestId, question: &AuthCheck) -> WireRequest {
+    WireRequest {
         id: id.0,
         payload: WireQuestion {
             daemon: question.daemon.to_string(),
@@ -173,12 +172,13 @@ pub fn ask(to: &AtSign, id: RequestId, question: &Question) -> Message {
             group: question.group.to_string(),
             client: question.client.to_string(),
         },
-    };
-    Message {
-        to: to.clone(),
-        entity: entity("request", id),
-        text: json::to_string(&wire),
     }
+}
+
+/// The question, for a policy.
+pub fn ask(to: &AtSign, id: RequestId, question: &AuthCheck) -> Message {
+    let text = json::to_string(&wire_request(id, question));
+    Message::new(to, entity("request", id), text)
 }
 
 /// The id, if a key is that of a question.
@@ -188,13 +188,13 @@ pub fn asked(entity: &str) -> Option<RequestId> {
 }
 
 /// Kind and id, if a key is that of an answer.
-pub fn answered(entity: &str) -> Option<(Kind, RequestId)> {
+pub fn answered(entity: &str) -> Option<(ResponseType, RequestId)> {
     let (word, id) = take_apart(entity)?;
     let (kind, _) = KINDS.iter().find(|row| row.1 == word)?;
     Some((*kind, id))
 }
 
-impl Question {
+impl AuthCheck {
     /// Reads a question that `from` sent under this id.
     ///
     /// # Errors
@@ -228,24 +228,24 @@ fn read<T: Deserialize>(text: &str) -> Result<T, BadRpc> {
 
 /// "Heard."
 pub fn ack(to: &AtSign, id: RequestId) -> Message {
-    message(to, Kind::Ack, id, Nothing {}, None)
+    message(to, ResponseType::Ack, id, Empty {}, None)
 }
 
 /// Yes or no. One that nobody would read for its length is none.
-pub fn answer(to: &AtSign, id: RequestId, answer: &Answer) -> Message {
-    let message = message(to, Kind::Success, id, wire_answer(answer), None);
-    match message.text.len() > MAX_RPC {
-        true => nack(to, id, "the rules permit more than one answer can say"),
-        false => message,
+pub fn answer(to: &AtSign, id: RequestId, answer: &AuthAnswer) -> Message {
+    let message = message(to, ResponseType::Success, id, wire_answer(answer), None);
+    if message.text.len() > MAX_RPC {
+        return nack(to, id, "the rules permit more than one answer can say");
     }
+    message
 }
 
 /// "There will be no answer", and why.
 pub fn nack(to: &AtSign, id: RequestId, why: &str) -> Message {
-    message(to, Kind::Nack, id, Nothing {}, Some(why))
+    message(to, ResponseType::Nack, id, Empty {}, Some(why))
 }
 
-fn wire_answer(answer: &Answer) -> WireAnswer<'_> {
+fn wire_answer(answer: &AuthAnswer) -> WireAnswer<'_> {
     WireAnswer {
         authorized: answer.authorized,
         message: answer.message.as_deref(),
@@ -255,26 +255,22 @@ fn wire_answer(answer: &Answer) -> WireAnswer<'_> {
 
 fn message<P: Serialize>(
     to: &AtSign,
-    kind: Kind,
+    kind: ResponseType,
     id: RequestId,
     payload: P,
     why: Option<&str>,
 ) -> Message {
-    let wire = WireReply {
+    let wire = WireResponse {
         id: id.0,
         kind: kind.word(),
         payload,
         message: why,
     };
-    Message {
-        to: to.clone(),
-        entity: entity(kind.word(), id),
-        text: json::to_string(&wire),
-    }
+    Message::new(to, entity(kind.word(), id), json::to_string(&wire))
 }
 
 #[derive(Deserialize)]
-struct ReadReply {
+struct LooseResponse {
     #[serde(rename = "reqId")]
     id: u64,
     #[serde(rename = "respType")]
@@ -283,14 +279,14 @@ struct ReadReply {
     message: Option<json::Value>,
 }
 
-impl Reply {
+impl RpcResponse {
     /// Reads an answer that came under this kind and id.
     ///
     /// # Errors
     /// When it cannot be read, or is for another question. A yes without a list of what may be opened, as
     /// early programs send it, cannot be read: it does not say what it allows.
-    pub fn parse(kind: Kind, id: RequestId, text: &str) -> Result<Self, BadRpc> {
-        let read: ReadReply = read(text)?;
+    pub fn parse(kind: ResponseType, id: RequestId, text: &str) -> Result<Self, BadRpc> {
+        let read: LooseResponse = read(text)?;
         if read.id != id.0 {
             return Err(BadRpc::OtherId);
         }
@@ -298,9 +294,11 @@ impl Reply {
             return Err(BadRpc::Form);
         }
         match kind {
-            Kind::Ack => Ok(Self::Ack),
-            Kind::Nack | Kind::Error => Ok(Self::Refused(words(read.message.as_ref()))),
-            Kind::Success => read
+            ResponseType::Ack => Ok(Self::Ack),
+            ResponseType::Nack | ResponseType::Error => {
+                Ok(Self::Refused(words(read.message.as_ref())))
+            }
+            ResponseType::Success => read
                 .payload
                 .as_ref()
                 .and_then(read_answer)
@@ -310,7 +308,7 @@ impl Reply {
     }
 }
 
-fn read_answer(payload: &json::Value) -> Option<Answer> {
+fn read_answer(payload: &json::Value) -> Option<AuthAnswer> {
     let json::Value::Object(members) = payload else {
         return None;
     };
@@ -323,7 +321,7 @@ fn read_answer(payload: &json::Value) -> Option<Answer> {
         _ if !authorized => Vec::new(),
         _ => return None,
     };
-    Some(Answer {
+    Some(AuthAnswer {
         authorized: *authorized,
         message: words(members.get("message")),
         permit_open,
@@ -347,7 +345,7 @@ struct WireLog<'a> {
 #[derive(Serialize)]
 struct WireLogged<'a> {
     request: WireRequest,
-    response: WireReply<'a, WireAnswer<'a>>,
+    response: WireResponse<'a, WireAnswer<'a>>,
 }
 
 /// Key of the record that says which of several processes with the policy's atSign answers a question.
@@ -361,36 +359,25 @@ pub fn log(
     to: &AtSign,
     millis: u64,
     id: RequestId,
-    question: &Question,
-    answer: &Answer,
+    question: &AuthCheck,
+    answer: &AuthAnswer,
 ) -> Message {
     let daemon = question.daemon.to_string();
     let wire = WireLog {
         daemon: &daemon,
         timestamp: millis,
         payload: WireLogged {
-            request: WireRequest {
+            request: wire_request(id, question),
+            response: WireResponse {
                 id: id.0,
-                payload: WireQuestion {
-                    daemon: daemon.clone(),
-                    device: question.device.to_string(),
-                    group: question.group.to_string(),
-                    client: question.client.to_string(),
-                },
-            },
-            response: WireReply {
-                id: id.0,
-                kind: Kind::Success.word(),
+                kind: ResponseType::Success.word(),
                 payload: wire_answer(answer),
                 message: None,
             },
         },
     };
-    Message {
-        to: to.clone(),
-        entity: format!("{millis}.{}", super::LOGS),
-        text: json::to_string(&wire),
-    }
+    let entity = format!("{millis}.{}", super::LOGS);
+    Message::new(to, entity, json::to_string(&wire))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, DeviceGroup, Question};
+use super::{AuthAnswer, AuthCheck, DeviceGroup};
 use crate::{
     at::AtSign,
     np::{ids::DeviceName, permit::Permit},
@@ -54,9 +54,9 @@ pub struct Rules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// What the daemon is told.
-    pub answer: Answer,
+    pub answer: AuthAnswer,
     /// Which entries said yes.
-    pub by: Option<By>,
+    pub by: Option<MatchedBy>,
     /// The groups whose rules said yes; after a no those that name the client.
     pub groups: Vec<String>,
     /// How it came about, for the person who writes the rules.
@@ -65,7 +65,7 @@ pub struct Decision {
 
 /// Which kind of entry said yes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum MatchedBy {
     /// The one of the device's name.
     DeviceName,
     /// The one of its group.
@@ -76,7 +76,7 @@ pub enum By {
     Both,
 }
 
-impl By {
+impl MatchedBy {
     /// For logs.
     pub fn word(self) -> &'static str {
         match self {
@@ -96,10 +96,12 @@ struct Hit {
 }
 
 impl Hit {
-    fn of<'a>(found: impl Iterator<Item = (&'a Group, &'a Vec<String>)>) -> Option<Self> {
+    fn of(groups: &[&Group], entry: impl Fn(&Group) -> Option<&Vec<String>>) -> Option<Self> {
         let mut hit = Self::default();
-        for (group, patterns) in found {
-            hit.add(patterns, &group.name);
+        for group in groups {
+            if let Some(patterns) = entry(group) {
+                hit.add(patterns, &group.name);
+            }
         }
         (!hit.groups.is_empty()).then_some(hit)
     }
@@ -125,13 +127,13 @@ impl Hit {
 
 impl Rules {
     /// Answers a question.
-    pub fn decide(&self, q: &Question) -> Decision {
+    pub fn decide(&self, q: &AuthCheck) -> Decision {
         let theirs: Vec<&Group> = self
             .groups
             .iter()
             .filter(|g| g.users.contains(&q.client))
             .collect();
-        let Question { client, daemon, .. } = q;
+        let AuthCheck { client, daemon, .. } = q;
         if theirs.is_empty() {
             let why = format!("no group names {client} among its userAtSigns");
             return no(format!("No permissions for {client}"), &theirs, why);
@@ -150,26 +152,21 @@ impl Rules {
             };
             return no(message, &theirs, why);
         }
-        let named = Hit::of(
-            here.iter()
-                .filter_map(|&g| Some((g, g.devices.get(&q.device)?))),
-        );
-        let grouped = Hit::of(
-            here.iter()
-                .filter_map(|&g| Some((g, g.device_groups.get(&q.group)?))),
-        );
+        let named = Hit::of(&here, |group| group.devices.get(&q.device));
+        let grouped = Hit::of(&here, |group| group.device_groups.get(&q.group));
         if let (Combine::NameFirst, Some(named)) = (self.combine, &named) {
-            return yes(q, named.clone(), By::DeviceName, self.combine);
+            return yes(q, named.clone(), MatchedBy::DeviceName, self.combine);
         }
         let service = (q.device.clone(), q.group.clone());
-        let served = Hit::of(
-            here.iter()
-                .filter_map(|&g| Some((g, g.services.get(&service)?))),
-        );
-        let kinds = [By::DeviceName, By::DeviceGroup, By::Service];
+        let served = Hit::of(&here, |group| group.services.get(&service));
+        let kinds = [
+            MatchedBy::DeviceName,
+            MatchedBy::DeviceGroup,
+            MatchedBy::Service,
+        ];
         let hits = [named, grouped, served].into_iter().zip(kinds);
         let all = hits.filter_map(|(hit, by)| Some((hit?, by)));
-        match all.reduce(|(hit, _), (more, _)| (hit.and(more), By::Both)) {
+        match all.reduce(|(hit, _), (more, _)| (hit.and(more), MatchedBy::Both)) {
             Some((hit, by)) => self.unless_empty(q, hit, by),
             None => {
                 let why = format!(
@@ -181,15 +178,12 @@ impl Rules {
         }
     }
 
-    fn unless_empty(&self, q: &Question, hit: Hit, by: By) -> Decision {
+    fn unless_empty(&self, q: &AuthCheck, hit: Hit, by: MatchedBy) -> Decision {
         if self.combine == Combine::Both && hit.patterns.is_empty() {
             let why = "their entries for this device let nothing be opened".to_owned();
-            let answer = answer(false, nothing_here(q), Vec::new());
             return Decision {
-                answer,
-                by: None,
                 groups: hit.groups,
-                why,
+                ..no(nothing_here(q), &[], why)
             };
         }
         yes(q, hit, by, self.combine)
@@ -210,15 +204,15 @@ pub(super) fn pattern(word: &str) -> Result<String, String> {
     }
 }
 
-fn nothing_here(q: &Question) -> String {
+fn nothing_here(q: &AuthCheck) -> String {
     format!(
         "No permissions for {} at {} for either the device {} or the deviceGroup {}",
         q.client, q.daemon, q.device, q.group
     )
 }
 
-fn yes(q: &Question, hit: Hit, by: By, combine: Combine) -> Decision {
-    let Question {
+fn yes(q: &AuthCheck, hit: Hit, by: MatchedBy, combine: Combine) -> Decision {
+    let AuthCheck {
         client,
         daemon,
         device,
@@ -226,14 +220,16 @@ fn yes(q: &Question, hit: Hit, by: By, combine: Combine) -> Decision {
     } = q;
     let place = match (combine, by) {
         (Combine::Both, _) => format!("device {device} and/or device group {group}"),
-        (_, By::DeviceGroup) => format!("device group {group}"),
+        (_, MatchedBy::DeviceGroup) => format!("device group {group}"),
         _ => format!("device {device}"),
     };
     let entry = match by {
-        By::DeviceName => format!("the entry for the device {device}"),
-        By::DeviceGroup => format!("the entry for the device group {group}"),
-        By::Service => format!("the service {device} in the device group {group}"),
-        By::Both => format!("the entries for the device {device} and the device group {group}"),
+        MatchedBy::DeviceName => format!("the entry for the device {device}"),
+        MatchedBy::DeviceGroup => format!("the entry for the device group {group}"),
+        MatchedBy::Service => format!("the service {device} in the device group {group}"),
+        MatchedBy::Both => {
+            format!("the entries for the device {device} and the device group {group}")
+        }
     };
     let message = format!("{client} has permission for {place} at daemon {daemon}");
     Decision {
@@ -253,8 +249,8 @@ fn no(message: String, groups: &[&Group], why: String) -> Decision {
     }
 }
 
-fn answer(authorized: bool, message: String, permit_open: Vec<String>) -> Answer {
-    Answer {
+fn answer(authorized: bool, message: String, permit_open: Vec<String>) -> AuthAnswer {
+    AuthAnswer {
         authorized,
         message: Some(message),
         permit_open,

@@ -19,7 +19,7 @@
 use std::{collections::BTreeMap, collections::BTreeSet, fmt::Display, str::FromStr};
 
 use super::rules::{Combine, Group, Rules, pattern};
-use crate::text::yaml::{Place, tree};
+use crate::text::yaml::{NodePath, tree};
 
 pub use crate::text::yaml::{BadYaml as BadRules, MAX_FILE};
 
@@ -29,7 +29,7 @@ pub use crate::text::yaml::{BadYaml as BadRules, MAX_FILE};
 /// The first thing that cannot be used: line, member, and why.
 pub fn parse(text: &str) -> Result<Rules, BadRules> {
     let root = tree(text)?;
-    let top = Place::top(&root);
+    let top = NodePath::top(&root);
     let [groups] = top.members(["userGroups"])?;
     let groups = groups.ok_or_else(|| top.bad("userGroups is missing"))?;
     let read = groups
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<Rules, BadRules> {
     })
 }
 
-fn group(name: &str, place: &Place) -> Result<Group, BadRules> {
+fn group(name: &str, place: &NodePath) -> Result<Group, BadRules> {
     let [users, permissions] = place.members(["userAtSigns", "permissions"])?;
     let users = users.ok_or_else(|| place.bad("userAtSigns is missing"))?;
     let permissions = permissions.ok_or_else(|| place.bad("permissions is missing"))?;
@@ -58,7 +58,7 @@ fn group(name: &str, place: &Place) -> Result<Group, BadRules> {
     })
 }
 
-fn names<T>(place: &Place) -> Result<BTreeSet<T>, BadRules>
+fn names<T>(place: &NodePath) -> Result<BTreeSet<T>, BadRules>
 where
     T: FromStr + Ord,
     T::Err: Display,
@@ -70,7 +70,7 @@ where
     read.collect()
 }
 
-fn patterns<K>(place: &Place) -> Result<BTreeMap<K, Vec<String>>, BadRules>
+fn patterns<K>(place: &NodePath) -> Result<BTreeMap<K, Vec<String>>, BadRules>
 where
     K: FromStr + Ord,
     K::Err: Display,
@@ -94,7 +94,7 @@ where
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::np::policy::Question;
+    use crate::np::policy::AuthCheck;
 
     const FILE: &str = r#"# who may do what
 userGroups:
@@ -125,7 +125,7 @@ userGroups:
         let names: Vec<_> = rules.groups.iter().map(|g| g.name.as_str()).collect();
         assert_eq!(names, ["api_users", "rdp_users"]);
         let ask = |client: &str, device: &str, group: &str| {
-            let question = Question {
+            let question = AuthCheck {
                 client: client.parse().unwrap(),
                 daemon: "@zaphod".parse().unwrap(),
                 device: device.parse().unwrap(),

@@ -13,7 +13,7 @@
 
 use miniserde::{Deserialize, json};
 
-use super::{Form, Meeting, SshRequest, TunnelRequest, answer_entity};
+use super::{Meeting, RequestForm, SshRequest, TunnelRequest, answer_entity};
 use crate::{
     at::{
         AtSign,
@@ -52,7 +52,7 @@ pub fn accept(
         r#","ephemeralPrivateKey":{}"#,
         pem.as_deref().unwrap_or("null")
     );
-    if request.form == Form::V5 {
+    if request.form == RequestForm::V5 {
         text += &key_members(&request.meeting, keys).map_err(|_| EnvelopeError::Signing)?;
     }
     seal(&request.meeting, text, to, device, signer)
@@ -76,11 +76,7 @@ pub fn accept_tunnel(
 
 /// The yes of before 4.0: one word, signed by nobody.
 pub fn connected(session: SessionId, to: &AtSign, device: &DeviceName) -> Message {
-    Message {
-        to: to.clone(),
-        entity: answer_entity(session, device),
-        text: CONNECTED.to_owned(),
-    }
+    Message::new(to, answer_entity(session, device), CONNECTED)
 }
 
 /// The daemon's no: plain text, which no generation takes for an envelope or for a yes.
@@ -89,11 +85,7 @@ pub fn refuse(session: SessionId, why: &str, to: &AtSign, device: &DeviceName) -
     if text.trim() == CONNECTED {
         text = format!("not {CONNECTED}");
     }
-    Message {
-        to: to.clone(),
-        entity: answer_entity(session, device),
-        text,
-    }
+    Message::new(to, answer_entity(session, device), text)
 }
 
 fn head(session: SessionId) -> String {
@@ -115,11 +107,11 @@ fn seal(
     device: &DeviceName,
     signer: &KeyPair,
 ) -> Result<Message, EnvelopeError> {
-    Ok(Message {
-        to: to.clone(),
-        entity: answer_entity(meeting.session, device),
-        text: envelope::seal(&(open + "}"), signer)?,
-    })
+    Ok(Message::new(
+        to,
+        answer_entity(meeting.session, device),
+        envelope::seal(&(open + "}"), signer)?,
+    ))
 }
 
 /// Why the daemon's answer cannot be used.

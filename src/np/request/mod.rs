@@ -19,13 +19,7 @@
 //! Source: noports:packages/dart/noports_core/lib/src/sshnp/impl/notification_request_message.dart and
 //! noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart.
 
-use crate::at::crypto::KeyPair;
-use crate::np::far_end::FarEnd;
-use crate::pipe::cipher::SessionKeys;
-use crate::pipe::cipher::Side;
-use crate::secret::Secret;
-use crate::text::endpoint::Endpoint;
-use miniserde::{Deserialize, json};
+use miniserde::{Deserialize, Serialize, json};
 
 use super::{
     NAMESPACE,
@@ -33,12 +27,18 @@ use super::{
     envelope::{Envelope, EnvelopeError},
     ids::{BadId, DeviceName, Nonce, SessionId},
 };
-use crate::{at::crypto::PublicKey, text::host::is_host};
+use crate::{
+    at::crypto::{KeyPair, PublicKey},
+    np::far_end::FarEnd,
+    pipe::cipher::{SessionKeys, Side},
+    secret::Secret,
+    text::{endpoint::Endpoint, host::is_host},
+};
 
 pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_answer, refuse};
 #[cfg(feature = "inside")]
 pub use ssh::ssh_request_entity;
-pub use ssh::{Form, SshRequest};
+pub use ssh::{RequestForm, SshRequest};
 pub use tunnel::TunnelRequest;
 
 pub mod answer;
@@ -123,12 +123,12 @@ pub fn answer_entity(session: SessionId, device: &DeviceName) -> String {
 /// The session id a request claims, for telling the sender where its refusal belongs. Checked by nobody.
 pub fn claimed_session(text: &str) -> Option<SessionId> {
     #[derive(Deserialize)]
-    struct Claim {
+    struct Wire {
         #[serde(rename = "sessionId")]
         session: String,
     }
     let envelope = Envelope::parse(text).ok()?;
-    json::from_str::<Claim>(envelope.unverified())
+    json::from_str::<Wire>(envelope.unverified())
         .ok()?
         .session
         .parse()
@@ -138,18 +138,21 @@ pub fn claimed_session(text: &str) -> Option<SessionId> {
 /// The only kind of ephemeral key there is.
 const EPHEMERAL_TYPE: &str = "rsa2048";
 
-/// The members that both kinds of request have, under whichever names, as they came.
-struct Shared {
-    session: String,
-    host: String,
-    port: u16,
+/// Members about a session's protection, which both kinds of request have under the same names.
+#[derive(Serialize, Deserialize)]
+struct Protection {
+    #[serde(rename = "authenticateToRvd")]
     authenticate: Option<bool>,
+    #[serde(rename = "clientNonce")]
     client_nonce: Option<String>,
+    #[serde(rename = "rvdNonce")]
     rendezvous_nonce: Option<String>,
+    #[serde(rename = "encryptRvdTraffic")]
     encrypt: Option<bool>,
+    #[serde(rename = "clientEphemeralPK")]
     ephemeral: Option<String>,
+    #[serde(rename = "clientEphemeralPKType")]
     ephemeral_type: Option<String>,
-    newer: Newer,
 }
 
 /// Members of later generations.
@@ -162,22 +165,40 @@ struct Newer {
     login: Option<String>,
 }
 
-impl Newer {
-    fn read(payload: &str) -> Result<Self, RequestError> {
-        json::from_str(payload).map_err(|_| RequestError::Member("relayAuthMode or twinKeys"))
-    }
+/// Members of a payload, as the wire has them.
+fn read<T: Deserialize>(payload: &str) -> Result<T, RequestError> {
+    json::from_str(payload).map_err(|_| RequestError::Member("form"))
 }
 
-impl Shared {
-    fn check(self) -> Result<Meeting, RequestError> {
-        let session = self.session.parse()?;
-        if !is_host(&self.host) || self.port == 0 {
+/// Several objects as one, with the members of all in this order.
+fn joined(objects: &[&dyn Serialize]) -> String {
+    let members = objects.iter().map(|object| {
+        let text = json::to_string(*object);
+        let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
+        inner.unwrap_or_default().to_owned()
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+impl Protection {
+    /// Where to meet, under this protection; `payload` may hold members of later generations.
+    fn meeting(
+        self,
+        payload: &str,
+        session: &str,
+        host: String,
+        port: u16,
+    ) -> Result<Meeting, RequestError> {
+        let newer: Newer = json::from_str(payload)
+            .map_err(|_| RequestError::Member("relayAuthMode or twinKeys"))?;
+        let session = session.parse()?;
+        if !is_host(&host) || port == 0 {
             return Err(RequestError::Member("host and port"));
         }
         let nonce = |text: Option<String>| text.unwrap_or_default().parse::<Nonce>();
         // Whoever wants no login may send anything as nonces: some clients do.
         let admission = match self.authenticate {
-            Some(true) if self.newer.login.is_some_and(|mode| mode != "payload") => {
+            Some(true) if newer.login.is_some_and(|mode| mode != "payload") => {
                 return Err(RequestError::Unsupported("that login to the rendezvous"));
             }
             Some(true) => Some(Nonces {
@@ -190,15 +211,15 @@ impl Shared {
             (Some(true), Some(EPHEMERAL_TYPE)) => Some(Encryption {
                 ephemeral: PublicKey::parse(&self.ephemeral.unwrap_or_default())
                     .map_err(|_| RequestError::Member("clientEphemeralPK"))?,
-                twin_keys: self.newer.twin_keys == Some(true),
+                twin_keys: newer.twin_keys == Some(true),
             }),
             (Some(true), _) => return Err(RequestError::Member("clientEphemeralPKType")),
             _ => None,
         };
         Ok(Meeting {
             session,
-            host: self.host,
-            port: self.port,
+            host,
+            port,
             admission,
             encryption,
         })
@@ -240,13 +261,9 @@ impl Meeting {
 
     /// The payload of a request, with the members at its end that only newer daemons are sent.
     fn with_newer(&self, payload: String) -> String {
-        match &self.encryption {
-            Some(Encryption {
-                twin_keys: true, ..
-            }) => match payload.strip_suffix('}') {
-                Some(open) => format!(r#"{open},"twinKeys":true}}"#),
-                None => payload,
-            },
+        let twin = self.encryption.as_ref().is_some_and(|e| e.twin_keys);
+        match payload.strip_suffix('}') {
+            Some(open) if twin => format!(r#"{open},"twinKeys":true}}"#),
             _ => payload,
         }
     }

@@ -10,7 +10,7 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
-use super::{EPHEMERAL_TYPE, Meeting, Newer, RequestError, Shared};
+use super::{EPHEMERAL_TYPE, Meeting, Protection, RequestError, joined, read};
 use crate::{
     at::{
         AtSign,
@@ -29,27 +29,19 @@ pub struct SshRequest {
     /// Where to meet.
     pub meeting: Meeting,
     /// How it is written. The old form has no room for admission and encryption.
-    pub form: Form,
+    pub form: RequestForm,
 }
 
 /// How a request is written; its answer is written in the same form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum RequestForm {
     /// Four members: 4.0, and its release candidate 2, which wants another answer and does not say so.
     V4,
     /// Ten members and what newer ones there are.
     V5,
 }
 
-#[derive(Serialize)]
-struct OldWire {
-    direct: bool,
-    #[serde(rename = "sessionId")]
-    session: String,
-    host: String,
-    port: u16,
-}
-
+/// All that the old form has; the new one goes on with the protection.
 #[derive(Serialize, Deserialize)]
 struct Wire {
     direct: bool,
@@ -57,18 +49,6 @@ struct Wire {
     session: String,
     host: String,
     port: u16,
-    #[serde(rename = "authenticateToRvd")]
-    authenticate: Option<bool>,
-    #[serde(rename = "clientNonce")]
-    client_nonce: Option<String>,
-    #[serde(rename = "rvdNonce")]
-    rendezvous_nonce: Option<String>,
-    #[serde(rename = "encryptRvdTraffic")]
-    encrypt: Option<bool>,
-    #[serde(rename = "clientEphemeralPK")]
-    ephemeral: Option<String>,
-    #[serde(rename = "clientEphemeralPKType")]
-    ephemeral_type: Option<String>,
 }
 
 /// `ssh_request.<device>.sshnp`
@@ -87,39 +67,35 @@ impl SshRequest {
         device: &DeviceName,
         key: &KeyPair,
     ) -> Result<Message, EnvelopeError> {
-        Ok(Message {
-            to: to.clone(),
-            entity: ssh_request_entity(device),
-            text: envelope::seal(&self.payload(), key)?,
-        })
+        Ok(Message::new(
+            to,
+            ssh_request_entity(device),
+            envelope::seal(&self.payload(), key)?,
+        ))
     }
 
     pub(in crate::np) fn payload(&self) -> String {
         let meeting = &self.meeting;
-        let (session, host) = (meeting.session.to_string(), meeting.host.clone());
-        let port = meeting.port;
-        if self.form == Form::V4 {
-            return json::to_string(&OldWire {
-                direct: true,
-                session,
-                host,
-                port,
-            });
+        let wire = Wire {
+            direct: true,
+            session: meeting.session.to_string(),
+            host: meeting.host.clone(),
+            port: meeting.port,
+        };
+        if self.form == RequestForm::V4 {
+            return json::to_string(&wire);
         }
         let [client_nonce, rendezvous_nonce] = meeting.nonces();
         let ephemeral = meeting.ephemeral();
-        meeting.with_newer(json::to_string(&Wire {
-            direct: true,
-            session,
-            host,
-            port,
+        let protection = Protection {
             authenticate: Some(meeting.admission.is_some()),
             client_nonce,
             rendezvous_nonce,
             encrypt: Some(ephemeral.is_some()),
             ephemeral_type: ephemeral.as_ref().map(|_| EPHEMERAL_TYPE.to_owned()),
             ephemeral,
-        }))
+        };
+        meeting.with_newer(joined(&[&wire, &protection]))
     }
 
     /// Reads a request at the daemon. `signer` is the public key of the notification's sender.
@@ -129,28 +105,17 @@ impl SshRequest {
     pub fn parse(text: &str, signer: &PublicKey) -> Result<Self, RequestError> {
         let envelope = Envelope::parse(text)?;
         let payload = envelope.verify(signer)?;
-        let wire: Wire = json::from_str(payload).map_err(|_| RequestError::Member("form"))?;
+        let (wire, protection): (Wire, Protection) = (read(payload)?, read(payload)?);
         if !wire.direct {
             return Err(RequestError::Reverse);
         }
-        let form = match wire.authenticate.is_none() && wire.encrypt.is_none() {
-            true => Form::V4,
-            false => Form::V5,
-        };
-        let shared = Shared {
-            session: wire.session,
-            host: wire.host,
-            port: wire.port,
-            authenticate: wire.authenticate,
-            client_nonce: wire.client_nonce,
-            rendezvous_nonce: wire.rendezvous_nonce,
-            encrypt: wire.encrypt,
-            ephemeral: wire.ephemeral,
-            ephemeral_type: wire.ephemeral_type,
-            newer: Newer::read(payload)?,
+        let form = if protection.authenticate.is_none() && protection.encrypt.is_none() {
+            RequestForm::V4
+        } else {
+            RequestForm::V5
         };
         Ok(Self {
-            meeting: shared.check()?,
+            meeting: protection.meeting(payload, &wire.session, wire.host, wire.port)?,
             form,
         })
     }

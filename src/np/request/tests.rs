@@ -70,7 +70,7 @@ pub(in crate::np) fn meeting(twin_keys: bool) -> Meeting {
 fn request(twin_keys: bool) -> SshRequest {
     SshRequest {
         meeting: meeting(twin_keys),
-        form: Form::V5,
+        form: RequestForm::V5,
     }
 }
 
@@ -83,7 +83,7 @@ fn old_request() -> SshRequest {
             encryption: None,
             ..meeting(false)
         },
-        form: Form::V4,
+        form: RequestForm::V4,
     }
 }
 
@@ -361,7 +361,7 @@ fn what_is_left_out_is_false_and_null_and_all_ten_members_stay() {
         (read.meeting.admission, read.meeting.encryption),
         (None, None)
     );
-    assert_eq!(read.form, Form::V5);
+    assert_eq!(read.form, RequestForm::V5);
 }
 
 #[test]

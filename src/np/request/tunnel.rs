@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use miniserde::{Deserialize, Serialize, json};
+use miniserde::{Deserialize, Serialize};
 
-use super::{EPHEMERAL_TYPE, Meeting, Newer, RequestError, Shared};
+use super::{EPHEMERAL_TYPE, Meeting, Protection, RequestError, joined, read};
 use crate::{
     at::{
         AtSign,
@@ -55,18 +55,11 @@ struct Wire {
     target_port: u16,
     #[serde(rename = "requestedHost")]
     target_host: String,
-    #[serde(rename = "authenticateToRvd")]
-    authenticate: Option<bool>,
-    #[serde(rename = "clientNonce")]
-    client_nonce: Option<String>,
-    #[serde(rename = "rvdNonce")]
-    rendezvous_nonce: Option<String>,
-    #[serde(rename = "encryptRvdTraffic")]
-    encrypt: Option<bool>,
-    #[serde(rename = "clientEphemeralPK")]
-    ephemeral: Option<String>,
-    #[serde(rename = "clientEphemeralPKType")]
-    ephemeral_type: Option<String>,
+}
+
+/// Stands behind the protection; in milliseconds.
+#[derive(Serialize, Deserialize)]
+struct WireTimeout {
     timeout: Option<u64>,
 }
 
@@ -86,30 +79,35 @@ impl TunnelRequest {
         device: &DeviceName,
         key: &KeyPair,
     ) -> Result<Message, EnvelopeError> {
-        Ok(Message {
-            to: to.clone(),
-            entity: tunnel_request_entity(device),
-            text: envelope::seal(&self.payload(), key)?,
-        })
+        Ok(Message::new(
+            to,
+            tunnel_request_entity(device),
+            envelope::seal(&self.payload(), key)?,
+        ))
     }
 
     pub(in crate::np) fn payload(&self) -> String {
         let meeting = &self.meeting;
         let [client_nonce, rendezvous_nonce] = meeting.nonces();
-        meeting.with_newer(json::to_string(&Wire {
+        let wire = Wire {
             session: meeting.session.to_string(),
             host: meeting.host.clone(),
             port: meeting.port,
             target_port: self.target_port,
             target_host: self.target_host.clone(),
+        };
+        let protection = Protection {
             authenticate: Some(meeting.admission.is_some()),
             client_nonce: Some(client_nonce.unwrap_or_default()),
             rendezvous_nonce: Some(rendezvous_nonce.unwrap_or_default()),
             encrypt: Some(meeting.encryption.is_some()),
             ephemeral: Some(meeting.ephemeral().unwrap_or_default()),
             ephemeral_type: Some(EPHEMERAL_TYPE.to_owned()),
+        };
+        let timeout = WireTimeout {
             timeout: Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
-        }))
+        };
+        meeting.with_newer(joined(&[&wire, &protection, &timeout]))
     }
 
     /// Reads a request at the daemon. `signer` is the public key of the notification's sender.
@@ -119,25 +117,14 @@ impl TunnelRequest {
     pub fn parse(text: &str, signer: &PublicKey) -> Result<Self, RequestError> {
         let envelope = Envelope::parse(text)?;
         let payload = envelope.verify(signer)?;
-        let wire: Wire = json::from_str(payload).map_err(|_| RequestError::Member("form"))?;
+        let (wire, protection): (Wire, Protection) = (read(payload)?, read(payload)?);
+        let WireTimeout { timeout } = read(payload)?;
         if !is_host(&wire.target_host) || wire.target_port == 0 {
             return Err(RequestError::Member("requestedHost and requestedPort"));
         }
-        let timeout = wire.timeout.map_or(UNSAID, Duration::from_millis);
-        let shared = Shared {
-            session: wire.session,
-            host: wire.host,
-            port: wire.port,
-            authenticate: wire.authenticate,
-            client_nonce: wire.client_nonce,
-            rendezvous_nonce: wire.rendezvous_nonce,
-            encrypt: wire.encrypt,
-            ephemeral: wire.ephemeral,
-            ephemeral_type: wire.ephemeral_type,
-            newer: Newer::read(payload)?,
-        };
+        let timeout = timeout.map_or(UNSAID, Duration::from_millis);
         Ok(Self {
-            meeting: shared.check()?,
+            meeting: protection.meeting(payload, &wire.session, wire.host, wire.port)?,
             target_host: wire.target_host,
             target_port: wire.target_port,
             timeout: timeout.min(LONGEST),
@@ -275,9 +262,10 @@ mod tests {
             assert_eq!(back, Ok(want), "twin: {twin}");
 
             let ours = Envelope::parse(&message.text).unwrap();
-            let known = match twin {
-                false => v.text(&["envelopes", "v5_npt_response", "signingInput"]),
-                true => vectors_2026().text(&["twinKeys", "reply_c", "signingInput"]),
+            let known = if twin {
+                vectors_2026().text(&["twinKeys", "reply_c", "signingInput"])
+            } else {
+                v.text(&["envelopes", "v5_npt_response", "signingInput"])
             };
             assert_eq!(members(ours.unverified()), members(&known), "twin: {twin}");
         }

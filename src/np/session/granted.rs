@@ -11,7 +11,8 @@ use crate::{
         ping::Heartbeat,
         ports::Ports,
         request::{
-            self, Answer, AnswerError, Encryption, Form, Meeting, Nonces, SshRequest, TunnelRequest,
+            self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest,
+            TunnelRequest,
         },
         reverse::{self, ReverseRequest},
     },
@@ -61,8 +62,8 @@ impl Granted {
     ) -> Result<Message, SessionError> {
         let form = match self.offer.terms.generation {
             Generation::V3 => return Err(SessionError::Unspeakable("a direct session")),
-            Generation::V4Rc2 | Generation::V4 => Form::V4,
-            Generation::V5 => Form::V5,
+            Generation::V4Rc2 | Generation::V4 => RequestForm::V4,
+            Generation::V5 => RequestForm::V5,
         };
         let meeting = self.meeting(ephemeral)?;
         let request = SshRequest { meeting, form };

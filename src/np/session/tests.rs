@@ -8,7 +8,7 @@ use crate::{
     np::{
         ping::Features,
         request::{
-            AnswerError, Form, SshRequest, TunnelRequest,
+            AnswerError, RequestForm, SshRequest, TunnelRequest,
             tests::{SESSION, vectors},
         },
     },
@@ -225,7 +225,7 @@ fn what_is_left_out_is_neither_asked_for_nor_needed() {
         let request = SshRequest::parse(&asked.text, client.public()).unwrap();
         assert_eq!(request.meeting.admission.is_some(), terms.admit_device);
         assert_eq!(request.meeting.encryption.is_some(), terms.encrypt);
-        assert_eq!(request.form, Form::V5);
+        assert_eq!(request.form, RequestForm::V5);
 
         let keys = terms.encrypt.then(|| SessionKeys::random(true).unwrap());
         let answer = request::accept(&request, keys.as_ref(), None, &to, &name, &device);

@@ -13,24 +13,24 @@ use crate::cli::Failure;
 const AT_ONCE: usize = 200;
 
 #[derive(Deserialize)]
-struct Listed {
+struct ReceivedNote {
     id: String,
     from: String,
 }
 
 #[derive(miniserde::Serialize)]
-struct Command {
+struct BatchCommand {
     id: usize,
     command: String,
 }
 
 #[derive(Deserialize)]
-struct Done {
-    response: Response,
+struct BatchReply {
+    response: BatchResponse,
 }
 
 #[derive(Deserialize)]
-struct Response {
+struct BatchResponse {
     data: Option<String>,
 }
 
@@ -60,7 +60,7 @@ async fn received(at: &Client, senders: &[AtSign]) -> Result<Vec<String>, Failur
         regex: (!senders.is_empty()).then(|| pattern(senders)),
     };
     let answer = at.run(&list).await?;
-    let all: Vec<Listed> = match answer.trim() {
+    let all: Vec<ReceivedNote> = match answer.trim() {
         "null" | "" => Vec::new(),
         text => json::from_str(text)
             .map_err(|_| Failure::plain("the atServer's notifications cannot be read"))?,
@@ -88,14 +88,14 @@ async fn remove(at: &Client, ids: &[String]) -> Result<usize, Failure> {
     let commands: Vec<_> = ids
         .iter()
         .enumerate()
-        .map(|(id, note)| Command {
+        .map(|(id, note)| BatchCommand {
             id,
             command: format!("notify:remove:{note}"),
         })
         .collect();
     let json = json::to_string(&commands);
     let answer = match at.run(&Verb::Batch { json }).await {
-        Ok(answer) => json::from_str::<Vec<Done>>(&answer).unwrap_or_default(),
+        Ok(answer) => json::from_str::<Vec<BatchReply>>(&answer).unwrap_or_default(),
         Err(AtError::Refused(_)) => Vec::new(),
         Err(error) => return Err(error.into()),
     };

@@ -1,9 +1,9 @@
 //! Where the activation secret comes from, and where it must not.
 
-use crate::cli::{Failure, Source};
+use crate::cli::{Failure, SecretSource};
 
 /// The one-time secret of an atSign.
-pub(super) const SECRET: Source = Source {
+pub(super) const SECRET: SecretSource = SecretSource {
     what: "secret",
     flag: "--secret-file",
     variable: "NOPORTS_SECRET",

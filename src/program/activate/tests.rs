@@ -17,7 +17,7 @@ use crate::{
     },
     server::{
         authority,
-        listen::{self, Options, Running, Timings},
+        listen::{self, RunningServer, ServerOptions, Timings},
     },
     text::endpoint::Endpoint,
 };
@@ -25,7 +25,7 @@ use crate::{
 /// A folder, a server in this process, and how to reach it.
 struct World {
     folder: Folder,
-    running: Running,
+    running: RunningServer,
     network: Network,
 }
 
@@ -34,7 +34,7 @@ impl World {
         let folder = Folder::new();
         let data = folder.path("data");
         let authority = authority::open_or_make(&data).unwrap();
-        let options = Options {
+        let options = ServerOptions {
             data,
             listen: IpAddr::from([127, 0, 0, 1]),
             host: "localhost".into(),
@@ -102,7 +102,7 @@ fn an_activation_leaves_a_working_key_file_and_happens_once() {
         );
         assert_eq!(failure.code, exit::LOGIN);
         assert!(
-            !Draft::of(&world.file(&alice)).path.exists(),
+            !DraftKeyFile::of(&world.file(&alice)).path.exists(),
             "no keys for a wrong secret"
         );
 
@@ -167,13 +167,13 @@ enum Died {
 /// Does what a run does up to there; returns its keys.
 async fn die(world: &World, who: &AtSign, secret: &Secret<String>, when: Died) -> AtKeys {
     let file = world.file(who);
-    let draft = Draft::of(&file);
+    let draft = DraftKeyFile::of(&file);
     if let Died::NotRenamed = when {
         world.activate(who, secret).await.unwrap();
         fs::rename(&file, &draft.path).unwrap();
         return draft.read(who).unwrap().unwrap();
     }
-    let mut link = Link::open(&world.network, who).await.unwrap();
+    let mut link = Link::connect(&world.network, who).await.unwrap();
     log_in_by_secret(&mut link, who, secret).await.unwrap();
     let keys = enrolment::mint(who).unwrap();
     draft.write(&keys).unwrap();

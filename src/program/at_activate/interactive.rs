@@ -21,7 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-use super::{Asked, NAME, console, run as run_one, start, translate};
+use super::{CommandMeaning, NAME, console, run as run_one, run_ours, translate};
 
 /// Longest line, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -48,10 +48,10 @@ pub(super) fn run(before: &[String]) -> ExitCode {
             }
         }
         match read(before, &line) {
-            Line::Empty => {}
-            Line::End => return ExitCode::from(exit::FINE),
-            Line::Refused(why) => cli::print_err(&why),
-            Line::Run(words) => act(&words, phrase.as_ref()),
+            TypedLine::Empty => {}
+            TypedLine::End => return ExitCode::from(exit::FINE),
+            TypedLine::Refused(why) => cli::print_err(&why),
+            TypedLine::Run(words) => act(&words, phrase.as_ref()),
         }
     }
 }
@@ -60,15 +60,15 @@ pub(super) fn run(before: &[String]) -> ExitCode {
 fn act(words: &[String], phrase: Option<&Secret<String>>) {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match translate(&words) {
-        Ok(Asked::Run(ours, mut given)) => {
+        Ok(CommandMeaning::Run(ours, mut given)) => {
             given.phrase = given.phrase.or_else(|| phrase.cloned());
-            start(&ours, given);
+            run_ours(&ours, given);
         }
-        Ok(asked) => {
-            if matches!(asked, Asked::Help(None)) {
+        Ok(meaning) => {
+            if matches!(meaning, CommandMeaning::Help(None)) {
                 cli::print_err(END);
             }
-            run_one(asked);
+            run_one(meaning);
         }
         Err(failure) => {
             console().finish(false, Err(failure));
@@ -76,11 +76,11 @@ fn act(words: &[String], phrase: Option<&Secret<String>>) {
     }
 }
 
-/// Makes sure that there are keys; the phrase that opens them, so that it is asked for once.
+/// Makes sure that there are keys; the phrase that opens them, so that it is meaning for once.
 fn phrase(before: &[String]) -> Result<Option<Secret<String>>, Failure> {
     let mut words = vec!["otp"];
     words.extend(before.iter().map(String::as_str));
-    let Asked::Run(ours, given) = translate(&words)? else {
+    let CommandMeaning::Run(ours, given) = translate(&words)? else {
         return Ok(None);
     };
     let who = ours.get(2).filter(|word| !word.starts_with('-'));
@@ -107,7 +107,7 @@ fn prompt() {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+enum TypedLine {
     Empty,
     End,
     Refused(String),
@@ -115,27 +115,27 @@ enum Line {
 }
 
 /// `before` comes first, so that an option of the line counts instead of the same one there.
-fn read(before: &[String], line: &str) -> Line {
+fn read(before: &[String], line: &str) -> TypedLine {
     let mut words = line.split_whitespace();
     let Some(name) = words.next() else {
-        return Line::Empty;
+        return TypedLine::Empty;
     };
     match name {
-        "exit" | "quit" => return Line::End,
+        "exit" | "quit" => return TypedLine::End,
         "onboard" | "interactive" | "status" | "enroll" | "decrypt" => {
-            return Line::Refused(format!(
+            return TypedLine::Refused(format!(
                 "The \"{name}\" command may not be used in interactive session"
             ));
         }
-        "help" | "version" => return Line::Run(vec![name.to_owned()]),
+        "help" | "version" => return TypedLine::Run(vec![name.to_owned()]),
         _ if name.starts_with('-') => {
-            return Line::Refused(format!("Unknown command: {name}"));
+            return TypedLine::Refused(format!("Unknown command: {name}"));
         }
         _ => {}
     }
     let name = std::iter::once(name.to_owned());
     let rest = words.map(str::to_owned);
-    Line::Run(name.chain(before.iter().cloned()).chain(rest).collect())
+    TypedLine::Run(name.chain(before.iter().cloned()).chain(rest).collect())
 }
 
 #[cfg(test)]
@@ -145,24 +145,27 @@ mod tests {
     #[test]
     fn lines_become_commands_with_the_options_of_the_session() {
         let before = ["-a", "@x"].map(str::to_owned);
-        let run = |words: &str| Line::Run(words.split(' ').map(str::to_owned).collect());
+        let run = |words: &str| TypedLine::Run(words.split(' ').map(str::to_owned).collect());
         for (line, want) in [
-            ("\n", Line::Empty),
-            (" exit \n", Line::End),
-            ("quit", Line::End),
+            ("\n", TypedLine::Empty),
+            (" exit \n", TypedLine::End),
+            ("quit", TypedLine::End),
             ("otp", run("otp -a @x")),
             ("list  -s\tpending\r\n", run("list -a @x -s pending")),
             ("otp -a @y", run("otp -a @x -a @y")),
             ("help", run("help")),
             ("version\n", run("version")),
-            ("-a @y", Line::Refused("Unknown command: -a".to_owned())),
+            (
+                "-a @y",
+                TypedLine::Refused("Unknown command: -a".to_owned()),
+            ),
         ] {
             assert_eq!(read(&before, line), want, "{line:?}");
         }
         for name in ["onboard", "interactive", "status", "enroll", "decrypt"] {
             let refused = read(&before, name);
             assert!(
-                matches!(&refused, Line::Refused(why) if why.contains(name)),
+                matches!(&refused, TypedLine::Refused(why) if why.contains(name)),
                 "{refused:?}"
             );
         }

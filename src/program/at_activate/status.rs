@@ -61,7 +61,7 @@ async fn look(args: &Args) -> Result<(u8, &'static str), Failure> {
         detail: Detail::Value,
         bypass_cache: false,
     };
-    let answer = async { Link::open(&network, &who).await?.ask(&published).await };
+    let answer = async { Link::connect(&network, &who).await?.ask(&published).await };
     Ok(match answer.await {
         Ok(text) if text.trim() != "null" => (0, "is activated"),
         Ok(_) => (1, "is not activated yet"),

@@ -9,19 +9,23 @@ use std::{
 use async_std::task;
 
 use crate::{
-    cli::Failure,
+    cli::{Failure, exit},
     server::{
         authority::{self, Authority},
-        control::{Answer, Request, Row, Status},
-        listen::{self, Hosted, Options, Running, ServerError, Timings},
+        control::{self, AdminAnswer, AdminError, AdminRequest, ServerStatus},
+        listen::{self, RunningServer, ServerOptions, Timings},
+        store::backup::Copied,
     },
 };
 
-use super::{FIRST_PORT, keep};
+use super::folder::beside_store;
+
+/// The first atSign's atServer, unless --first-port says otherwise; the next ones follow.
+pub(super) const FIRST_PORT: u16 = 25_000;
 
 /// Without an authority of our own there is none to trust: clients know whoever signed.
-pub(super) fn status(place: &str, ca: Option<&Path>, data: &Path) -> Status {
-    Status {
+pub(super) fn status(place: &str, ca: Option<&Path>, data: &Path) -> ServerStatus {
+    ServerStatus {
         directory: place.to_owned(),
         ca: ca.map_or(String::new(), |ca| ca.display().to_string()),
         data: data.display().to_string(),
@@ -32,62 +36,79 @@ pub(super) fn status(place: &str, ca: Option<&Path>, data: &Path) -> Status {
 }
 
 /// Answers one request of the control socket.
-pub(super) async fn answer(running: &Running, status: &Status, request: Request) -> Answer {
+pub(super) async fn answer(
+    running: &RunningServer,
+    status: &ServerStatus,
+    request: AdminRequest,
+) -> AdminAnswer {
     let answered = match request {
-        Request::Backup(file) => match small_files(&status.data).await {
-            Ok(files) => running.back_up(file, files).await.map(keep::told),
+        AdminRequest::Backup(file) => match small_files(&status.data).await {
+            Ok(files) => running.back_up(file, files).await.map(backup_totals),
             Err(why) => {
-                return Answer::Refused {
+                return AdminAnswer::Refused {
                     error: why.message,
                     hint: why.hint,
                 };
             }
         },
-        Request::Add(who) => running.add(&who).await.map(Answer::Secret),
-        Request::Remove(who) => running.remove(&who).await.map(|()| Answer::Done),
-        Request::List => rows(running).await.map(Answer::List),
-        Request::Status => rows(running).await.map(|rows| {
-            Answer::Status(Status {
+        AdminRequest::Add(who) => running.add(&who).await.map(AdminAnswer::Secret),
+        AdminRequest::Remove(who) => running.remove(&who).await.map(|()| AdminAnswer::Done),
+        AdminRequest::List => running.list().await.map(AdminAnswer::List),
+        AdminRequest::Status => running.list().await.map(|rows| {
+            AdminAnswer::Status(ServerStatus {
                 atsigns: rows.len() as u32,
                 ..status.clone()
             })
         }),
     };
-    answered.unwrap_or_else(|error| Answer::Refused {
+    answered.unwrap_or_else(|error| AdminAnswer::Refused {
         error: error.to_string(),
         hint: error.hint(),
     })
 }
 
-/// Off the executor: others are being served.
-async fn small_files(data: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-    let data = PathBuf::from(data);
-    task::spawn_blocking(move || keep::beside_store(&data)).await
+/// A backup's summary, as the control socket tells it.
+pub(super) fn backup_totals(copied: Copied) -> AdminAnswer {
+    AdminAnswer::Backup(control::BackupTotals {
+        atsigns: u32::try_from(copied.atsigns.len()).unwrap_or(u32::MAX),
+        rows: copied.rows,
+    })
 }
 
-async fn rows(running: &Running) -> Result<Vec<Row>, ServerError> {
-    Ok(running.list().await?.iter().map(row).collect())
-}
-
-fn row(hosted: &Hosted) -> Row {
-    Row {
-        atsign: hosted.who.to_string(),
-        host: hosted.host.clone(),
-        port: hosted.port,
-        activated: hosted.activated,
+/// What the server grants; what it refuses is a failure.
+pub(super) fn granted(answer: AdminAnswer) -> Result<AdminAnswer, Failure> {
+    match answer {
+        AdminAnswer::Refused { error, hint } => Err(Failure {
+            message: error,
+            hint,
+            code: exit::FAILED,
+            classic: None,
+        }),
+        answer => Ok(answer),
     }
 }
 
+/// An answer to another question.
+pub(super) fn unexpected() -> Failure {
+    AdminError::Answer.into()
+}
+
+/// Off the executor: others are being served.
+async fn small_files(data: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let data = PathBuf::from(data);
+    task::spawn_blocking(move || beside_store(&data)).await
+}
+
 /// Starts the server on loopback for one request, when none is running.
-pub(super) async fn offline(data: &Path, request: Request) -> Result<Answer, Failure> {
+pub(super) async fn offline(data: &Path, request: AdminRequest) -> Result<AdminAnswer, Failure> {
     offline_at(FIRST_PORT, data, request).await
 }
 
 pub(super) async fn offline_at(
     first_port: u16,
     data: &Path,
-    request: Request,
-) -> Result<Answer, Failure> {
+    request: AdminRequest,
+) -> Result<AdminAnswer, Failure> {
     let authority = authority::open_or_make(data)?;
     let running = start_on_loopback(first_port, data, &authority).await?;
     let status = status("", Some(authority.ca_file()), data);
@@ -100,8 +121,8 @@ pub(super) async fn start_on_loopback(
     first_port: u16,
     data: &Path,
     authority: &Authority,
-) -> Result<Running, Failure> {
-    let options = Options {
+) -> Result<RunningServer, Failure> {
+    let options = ServerOptions {
         data: data.to_owned(),
         listen: IpAddr::from([127, 0, 0, 1]),
         host: "localhost".into(),

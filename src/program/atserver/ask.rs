@@ -2,32 +2,106 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, BufRead, IsTerminal, Read, Write},
+    io::{self, IsTerminal, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use argh::FromArgs;
 use miniserde::json;
 
 use crate::{
     at::AtSign,
-    cli::{Failure, exit, print_err, print_out},
+    cli::{Console, Failure, Outcome, exit, print_err},
+    program::confirm::is_wanted,
     secret::Secret,
     server::{
         authority,
-        control::{self, Answer, ControlError, Request, Row},
+        control::{self, AdminAnswer, AdminRequest, Hosted},
         store::backup::STORE,
     },
     sys::out,
 };
 
-use super::{Add, ExportCa, List, Remove, Show, answer::offline, data_folder};
+use super::{
+    answer::{granted, offline, unexpected},
+    folder::data_folder,
+};
 
-/// Longest answer to a question that is read, in bytes.
-const MAX_ANSWER: u64 = 100;
+/// Host one more atSign; prints its one-time activation secret.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "add")]
+pub(super) struct Add {
+    /// the atSign
+    #[argh(positional)]
+    atsign: String,
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// write the secret to this new file instead of stdout
+    #[argh(option, arg_name = "file")]
+    secret_file: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// List the hosted atSigns.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "list")]
+pub(super) struct List {
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Host an atSign no longer. All its data is lost.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "remove")]
+pub(super) struct Remove {
+    /// the atSign
+    #[argh(positional)]
+    atsign: String,
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// do not ask
+    #[argh(switch)]
+    yes: bool,
+    /// print one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Tell whether a server runs, and where.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "status")]
+pub(super) struct Show {
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Print the certificate of the authority, for clients' --ca; during a rotation, of both.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "export-ca")]
+pub(super) struct ExportCa {
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
 
 /// Asks the running server; if none runs, opens the data for this one request.
-pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Failure> {
+pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminAnswer, Failure> {
     match control::ask(data, &request).await? {
         Some(answer) => Ok(answer),
         None => offline(data, request).await,
@@ -35,7 +109,7 @@ pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Fai
 }
 
 /// The same for what makes no sense in a folder without data: it is not made for a word that was mistyped.
-async fn request_known(data: &Path, asked: Request) -> Result<Answer, Failure> {
+async fn request_known(data: &Path, asked: AdminRequest) -> Result<AdminAnswer, Failure> {
     if !data.join(STORE).exists() {
         let text = format!("no atSign has ever been hosted in {}", data.display());
         return Err(Failure::plain(text).hint("is it another folder? --data DIR"));
@@ -43,27 +117,14 @@ async fn request_known(data: &Path, asked: Request) -> Result<Answer, Failure> {
     request(data, asked).await
 }
 
-pub(super) fn refused(error: String, hint: Option<String>) -> Failure {
-    Failure {
-        message: error,
-        hint,
-        code: exit::FAILED,
-        classic: None,
-    }
-}
-
-pub(super) fn unexpected() -> Failure {
-    ControlError::Answer.into()
-}
-
 pub(super) async fn add(args: Add) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let data = data_folder(args.data)?;
     // The secret is told once: make sure first that there is a place for it.
     let file = args.secret_file.as_deref().map(new_file).transpose()?;
-    let secret = match request(&data, Request::Add(who.clone())).await {
-        Ok(Answer::Secret(secret)) => Ok(secret),
-        Ok(Answer::Refused { error, hint }) => Err(refused(error, hint)),
+    let answer = request(&data, AdminRequest::Add(who.clone())).await;
+    let secret = match answer.and_then(granted) {
+        Ok(AdminAnswer::Secret(secret)) => Ok(secret),
         Ok(_) => Err(unexpected()),
         Err(failure) => Err(failure),
     };
@@ -102,7 +163,8 @@ fn cannot_write(path: &Path, why: &io::Error) -> Failure {
     Failure::plain(format!("cannot write {}: {why}", path.display()))
 }
 
-/// The one-time secret: on stdout, unless a file has it.
+/// The one-time secret: on stdout, unless a file has it. No [`Outcome`]: nothing of it stays in memory, and a stdout that
+/// cannot be written is a failure here.
 fn tell_secret(
     who: &AtSign,
     secret: &Secret<String>,
@@ -138,8 +200,8 @@ struct Added<'a> {
 
 /// What its owner has to run now.
 async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
-    let (root, note) = match control::ask(data, &Request::Status).await {
-        Ok(Some(Answer::Status(status))) => (status.directory, ""),
+    let (root, note) = match control::ask(data, &AdminRequest::Status).await {
+        Ok(Some(AdminAnswer::Status(status))) => (status.directory, ""),
         _ => ("HOST:PORT".to_owned(), ", once the server runs"),
     };
     let ca = data.join(authority::CA_FILE);
@@ -151,28 +213,21 @@ async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
     ));
 }
 
-pub(super) async fn list(args: List) -> Result<(), Failure> {
+pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let rows = match request_known(&data, Request::List).await? {
-        Answer::List(rows) => rows,
-        Answer::Refused { error, hint } => return Err(refused(error, hint)),
-        _ => return Err(unexpected()),
+    let AdminAnswer::List(rows) = granted(request_known(&data, AdminRequest::List).await?)? else {
+        return Err(unexpected());
     };
-    if args.json {
-        print_out(&json::to_string(&rows));
-        return Ok(());
-    }
-    for line in table(&rows) {
-        print_out(&line);
-    }
-    if rows.is_empty() {
+    let outcome = Outcome::json(json::to_string(&rows)).plain(table(&rows).join("\n"));
+    console.tell(args.json, outcome);
+    if rows.is_empty() && !args.json {
         print_err("none yet: noports atserver add @you");
     }
     Ok(())
 }
 
 /// One line each, in columns.
-fn table(rows: &[Row]) -> Vec<String> {
+fn table(rows: &[Hosted]) -> Vec<String> {
     let cells = rows.iter().map(|row| {
         let state = if row.activated {
             "activated"
@@ -194,29 +249,27 @@ fn table(rows: &[Row]) -> Vec<String> {
         .collect()
 }
 
-pub(super) async fn remove(args: Remove) -> Result<(), Failure> {
+pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let data = data_folder(args.data)?;
     if !args.yes {
         confirm(&who)?;
     }
-    match request_known(&data, Request::Remove(who.clone())).await? {
-        Answer::Done => {}
-        Answer::Refused { error, hint } => {
-            let list = || format!("noports atserver list --data {}", data.display());
-            let unknown = error.ends_with("is not hosted here");
-            return Err(refused(error, unknown.then(list).or(hint)));
+    let answer = request_known(&data, AdminRequest::Remove(who.clone())).await?;
+    let answer = granted(answer).map_err(|failure| {
+        if failure.message.ends_with("is not hosted here") {
+            failure.hint(format!("noports atserver list --data {}", data.display()))
+        } else {
+            failure
         }
-        _ => return Err(unexpected()),
+    })?;
+    if answer != AdminAnswer::Done {
+        return Err(unexpected());
     }
-    if args.json {
-        print_out(&json::to_string(&Removed {
-            event: "removed",
-            atsign: who.as_str(),
-        }));
-    } else {
-        print_err(&format!("{who} is hosted no longer"));
-    }
+    let outcome = Outcome::new("removed")
+        .with("atsign", who.as_str())
+        .remark(format!("{who} is hosted no longer"));
+    console.tell(args.json, outcome);
     Ok(())
 }
 
@@ -226,80 +279,57 @@ fn confirm(who: &AtSign) -> Result<(), Failure> {
         return Err(Failure::misuse("removing needs somebody to say yes")
             .hint("on a terminal; or --yes, when you are sure"));
     }
-    let mut err = io::stderr().lock();
-    let _ = write!(
-        err,
-        "  {who} and all its data will be gone. Remove it? [y/N] "
-    )
-    .and_then(|()| err.flush());
-    let mut answer = String::new();
-    let read = io::stdin().lock().take(MAX_ANSWER).read_line(&mut answer);
-    match (read, answer.trim()) {
-        (Ok(_), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(Failure::plain(format!("{who} is not removed"))),
+    let question = format!("{who} and all its data will be gone. Remove it?");
+    if is_wanted(&question) {
+        Ok(())
+    } else {
+        Err(Failure::plain(format!("{who} is not removed")))
     }
 }
 
-#[derive(miniserde::Serialize)]
-struct Removed<'a> {
-    event: &'static str,
-    atsign: &'a str,
-}
-
-pub(super) async fn show(args: Show) -> Result<(), Failure> {
+pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
-    let status = match control::ask(&data, &Request::Status).await? {
-        Some(Answer::Status(status)) => status,
-        Some(Answer::Refused { error, hint }) => return Err(refused(error, hint)),
-        Some(_) => return Err(unexpected()),
-        None => {
-            return Err(Failure::new(
-                exit::UNREACHABLE,
-                format!("no server is running with {}", data.display()),
-            )
-            .hint(format!(
-                "noports atserver serve --data {0}; or is it another folder? --data DIR",
-                data.display()
-            )));
-        }
+    let answer = control::ask(&data, &AdminRequest::Status).await?;
+    let answer = answer.ok_or_else(|| {
+        let data = data.display();
+        Failure::new(
+            exit::UNREACHABLE,
+            format!("no server is running with {data}"),
+        )
+        .hint(format!(
+            "noports atserver serve --data {data}; or is it another folder? --data DIR"
+        ))
+    })?;
+    let AdminAnswer::Status(status) = granted(answer)? else {
+        return Err(unexpected());
     };
-    if args.json {
-        print_out(&json::to_string(&status));
-        return Ok(());
-    }
-    print_out(&format!(
-        "running      process {}, version {}",
-        status.pid, status.version
-    ));
-    print_out(&format!("atDirectory  {}", status.directory));
+    let mut words = vec![
+        format!(
+            "running      process {}, version {}",
+            status.pid, status.version
+        ),
+        format!("atDirectory  {}", status.directory),
+    ];
     if !status.ca.is_empty() {
-        print_out(&format!("authority    {}", status.ca));
+        words.push(format!("authority    {}", status.ca));
     }
-    print_out(&format!("atSigns      {}", status.atsigns));
+    words.push(format!("atSigns      {}", status.atsigns));
+    let outcome = Outcome::json(json::to_string(&status)).plain(words.join("\n"));
+    console.tell(args.json, outcome);
     Ok(())
 }
 
-pub(super) fn export_ca(args: ExportCa) -> Result<(), Failure> {
+pub(super) fn export_ca(console: &Console, args: ExportCa) -> Result<(), Failure> {
     let file = data_folder(args.data)?.join(authority::CA_FILE);
     let pem = fs::read_to_string(&file).map_err(|why| {
         Failure::plain(format!("cannot read {}: {why}", file.display()))
             .hint("the first start of the server makes it: noports atserver serve")
     })?;
-    if args.json {
-        print_out(&json::to_string(&Exported {
-            event: "exported",
-            ca: &pem,
-        }));
-    } else {
-        print_out(pem.trim_end());
-    }
+    let outcome = Outcome::new("exported")
+        .with("ca", &pem)
+        .plain(pem.trim_end());
+    console.tell(args.json, outcome);
     Ok(())
-}
-
-#[derive(miniserde::Serialize)]
-struct Exported<'a> {
-    event: &'static str,
-    ca: &'a str,
 }
 
 #[cfg(test)]
@@ -308,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_table_has_columns() {
-        let row = |atsign: &str, host: &str, activated| Row {
+        let row = |atsign: &str, host: &str, activated| Hosted {
             atsign: atsign.into(),
             host: host.into(),
             port: 25000,

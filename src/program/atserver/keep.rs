@@ -1,25 +1,70 @@
 //! Keeping a server's data: backup, restore, and a new authority now and then.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::path::{Path, PathBuf};
 
-use miniserde::json;
+use argh::FromArgs;
 
 use crate::{
-    cli::{Failure, exit, print_err, print_out},
+    cli::{Console, Failure, Outcome, exit},
     server::{
-        authority::{self, CA_FILE, KEY_FILE, NEXT_KEY_FILE},
-        control::{self, Answer, Request},
-        store::{
-            Store, StoreError,
-            backup::{self, Copied},
-        },
+        authority::{self, CA_FILE, KEY_FILE},
+        control::{self, AdminAnswer, AdminRequest},
+        store::{Store, StoreError, backup},
     },
 };
 
-use super::{Backup, Restore, RotateCa, ask, data_folder};
+use super::{
+    answer::{backup_totals, granted, unexpected},
+    folder::{FILES, beside_store, data_folder},
+};
 
-/// What a backup holds beside the store.
-const FILES: [&str; 3] = [KEY_FILE, NEXT_KEY_FILE, CA_FILE];
+/// Copy everything into a new file, also while the server runs. It holds private keys: keep it safe.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "backup")]
+pub(super) struct Backup {
+    /// the new file
+    #[argh(positional)]
+    file: PathBuf,
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Make the data folder what it was at the backup. The server must not be running.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "restore")]
+pub(super) struct Restore {
+    /// the backup
+    #[argh(positional)]
+    file: PathBuf,
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// also when the folder is not empty; what is replaced is kept as *.before-restore
+    #[argh(switch)]
+    force: bool,
+    /// print one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Replace the authority: first make the next one beside it, then, once all clients have both, finish.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "rotate-ca")]
+pub(super) struct RotateCa {
+    /// folder of all data
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// from the next start of the server the new authority is the only one
+    #[argh(switch)]
+    finish: bool,
+    /// print one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
@@ -31,61 +76,27 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// The small files of a data folder.
-pub(super) fn beside_store(data: &Path) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-    let mut files = BTreeMap::new();
-    for name in FILES {
-        let path = data.join(name);
-        match fs::read(&path) {
-            Ok(content) => drop(files.insert(name.to_owned(), content)),
-            Err(why) if why.kind() == io::ErrorKind::NotFound => {}
-            Err(why) => {
-                let text = format!("cannot read {}: {why}", path.display());
-                return Err(Failure::plain(text));
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// A backup's summary, as the control socket tells it.
-pub(super) fn told(copied: Copied) -> Answer {
-    Answer::Backup(control::Backup {
-        atsigns: u32::try_from(copied.atsigns.len()).unwrap_or(u32::MAX),
-        rows: copied.rows,
-    })
-}
-
-pub(super) async fn backup(args: Backup) -> Result<(), Failure> {
+pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     let file = std::path::absolute(&args.file)
         .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", args.file.display())))?;
-    let answer = match control::ask(&data, &Request::Backup(file.clone())).await? {
+    let answer = match control::ask(&data, &AdminRequest::Backup(file.clone())).await? {
         Some(answer) => answer,
         None => without_server(&data, &file).await?,
     };
-    let made = match answer {
-        Answer::Backup(made) => made,
-        Answer::Refused { error, hint } => return Err(ask::refused(error, hint)),
-        _ => return Err(ask::unexpected()),
+    let AdminAnswer::Backup(made) = granted(answer)? else {
+        return Err(unexpected());
     };
     let place = file.display().to_string();
-    tell(
-        args.json,
-        "backup",
-        Some(&place),
-        Some(made.atsigns),
-        || {
-            format!(
-                "{} in {place}, with the private key of the authority",
-                are(made.atsigns)
-            )
-        },
-    );
+    let outcome = outcome("backup", &place, Some(made.atsigns)).remark(format!(
+        "{} in {place}, with the private key of the authority",
+        are(made.atsigns)
+    ));
+    console.tell(args.json, outcome);
     Ok(())
 }
 
-async fn without_server(data: &Path, file: &Path) -> Result<Answer, Failure> {
+async fn without_server(data: &Path, file: &Path) -> Result<AdminAnswer, Failure> {
     if !data.join(backup::STORE).exists() {
         let text = format!("there is no store in {}", data.display());
         return Err(Failure::plain(text).hint("--data DIR"));
@@ -94,10 +105,10 @@ async fn without_server(data: &Path, file: &Path) -> Result<Answer, Failure> {
     let files = beside_store(data);
     let copied = files.and_then(|files| Ok(backup::write(&store, file, &files)?));
     store.close().await;
-    Ok(told(copied?))
+    Ok(backup_totals(copied?))
 }
 
-pub(super) fn restore(args: Restore) -> Result<(), Failure> {
+pub(super) fn restore(console: &Console, args: Restore) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     let done = backup::restore(&args.file, &data, &FILES, args.force);
     let copied = done.map_err(|error| match &error {
@@ -106,30 +117,33 @@ pub(super) fn restore(args: Restore) -> Result<(), Failure> {
     })?;
     let count = u32::try_from(copied.atsigns.len()).unwrap_or(u32::MAX);
     let place = data.display().to_string();
-    tell(args.json, "restored", Some(&place), Some(count), || {
-        format!("{} back in {place}", are(count))
-    });
+    let outcome =
+        outcome("restored", &place, Some(count)).remark(format!("{} back in {place}", are(count)));
+    console.tell(args.json, outcome);
     Ok(())
 }
 
-pub(super) fn rotate_ca(args: RotateCa) -> Result<(), Failure> {
+pub(super) fn rotate_ca(console: &Console, args: RotateCa) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     if !data.join(KEY_FILE).exists() {
         let text = format!("there is no authority in {}", data.display());
         return Err(Failure::new(exit::FAILED, text).hint("--data DIR"));
     }
     let ca = data.join(CA_FILE).display().to_string();
-    let event = match args.finish {
-        true => authority::finish(&data).map(|_| "finished")?,
-        false => authority::rotate(&data).map(|_| "rotated")?,
-    };
-    tell(args.json, event, Some(&ca), None, || match args.finish {
-        true => format!("restart the server: from then on only the new authority in {ca} counts"),
-        false => format!(
+    let (event, next) = if args.finish {
+        authority::finish(&data)?;
+        let next =
+            format!("restart the server: from then on only the new authority in {ca} counts");
+        ("finished", next)
+    } else {
+        authority::rotate(&data)?;
+        let next = format!(
             "give {ca} to every client: it holds the old and the new authority\nthen: noports atserver rotate-ca --finish --data {}",
             data.display()
-        ),
-    });
+        );
+        ("rotated", next)
+    };
+    console.tell(args.json, outcome(event, &ca, None).remark(next));
     Ok(())
 }
 
@@ -140,26 +154,9 @@ fn are(count: u32) -> String {
     }
 }
 
-#[derive(miniserde::Serialize)]
-struct Told<'a> {
-    event: &'a str,
-    file: Option<&'a str>,
-    atsigns: Option<u32>,
-}
-
-fn tell(
-    json: bool,
-    event: &str,
-    file: Option<&str>,
-    atsigns: Option<u32>,
-    text: impl FnOnce() -> String,
-) {
-    match json {
-        true => print_out(&json::to_string(&Told {
-            event,
-            file,
-            atsigns,
-        })),
-        false => print_err(&text()),
-    }
+fn outcome(event: &str, file: &str, atsigns: Option<u32>) -> Outcome {
+    let atsigns = atsigns.map_or_else(|| "null".to_owned(), |count| count.to_string());
+    Outcome::new(event)
+        .with("file", file)
+        .raw("atsigns", atsigns)
 }

@@ -7,33 +7,83 @@ use std::{
 };
 
 use ::log::{LevelFilter, info};
+use argh::FromArgs;
 use async_std::net::TcpListener;
 use futures_lite::future;
-use miniserde::json;
 
 use crate::{
-    cli::{self, Failure, print_err, print_out},
+    cli::{self, Console, Failure, Outcome, print_err},
     net::tls::Acceptor,
     secret::Secret,
     server::{
         authority,
-        control::{Desk, Status},
+        control::{AdminSocket, ServerStatus},
         health,
-        listen::{self, Options, ServerError, Timings},
+        listen::{self, ServerError, ServerOptions, Timings},
     },
     sys::{
         log, process, signal,
-        supervisor::{self, State},
+        supervisor::{self, ServiceState},
     },
 };
 
 use super::{
-    FIRST_PORT, Serve,
-    answer::{answer, status},
-    data_folder,
+    answer::{FIRST_PORT, answer, status},
+    folder::data_folder,
 };
 
-pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
+/// Where unmodified clients expect an atDirectory.
+const DIRECTORY_PORT: u16 = 64;
+
+/// Serve until SIGTERM or SIGINT.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "serve")]
+pub(super) struct Serve {
+    /// folder of all data (default: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver)
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// address to listen on (default: 127.0.0.1)
+    #[argh(option, arg_name = "addr", default = "IpAddr::from([127, 0, 0, 1])")]
+    pub listen: IpAddr,
+    /// name or IPv4 address that clients reach this host by (default: localhost, or the address listened on)
+    #[argh(option, arg_name = "name")]
+    pub host: Option<String>,
+    /// port of the atDirectory (default: 64; 0: any)
+    #[argh(option, default = "DIRECTORY_PORT")]
+    port: u16,
+    /// port of the first atServer, the others follow (default: 25000; 0: any)
+    #[argh(option)]
+    first_port: Option<u16>,
+    /// domain under which each atSign gets a name of its own: alice.DOMAIN
+    #[argh(option, arg_name = "name")]
+    domain: Option<String>,
+    /// certificate chain to show instead of one by our own authority (PEM file)
+    #[argh(option, arg_name = "file")]
+    pub tls_cert: Option<PathBuf>,
+    /// private key of that certificate (PEM file)
+    #[argh(option, arg_name = "file")]
+    pub tls_key: Option<PathBuf>,
+    /// answer GET /health and GET /metrics (Prometheus) on this loopback address, such as 127.0.0.1:9464
+    #[argh(option, arg_name = "addr:port")]
+    metrics: Option<SocketAddr>,
+    /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
+    #[argh(option, arg_name = "host[:port]")]
+    pub root: Option<String>,
+    /// trust this authority of other atServers too (PEM file; may be given several times)
+    #[argh(option, arg_name = "file")]
+    pub ca: Vec<String>,
+    /// one line of JSON on stdout when ready
+    #[argh(switch)]
+    pub json: bool,
+    /// say nothing on stderr but errors
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+    /// log more; may be repeated
+    #[argh(switch, short = 'v')]
+    verbose: u8,
+}
+
+pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure> {
     log::start(LevelFilter::Info, args.verbose, args.quiet);
     process::protect_memory();
     process::raise_descriptor_limit();
@@ -48,7 +98,7 @@ pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
         Some(at) => Some(health_port(at).await?),
         None => None,
     };
-    let options = Options {
+    let options = ServerOptions {
         data: data.clone(),
         listen: args.listen,
         host: host.clone(),
@@ -65,13 +115,13 @@ pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
     let running = listen::start_with_peers(options, tls, peers)
         .await
         .map_err(cannot_start)?;
-    let desk = Desk::open(&data)?;
+    let desk = AdminSocket::listen(&data)?;
     let place = format!("{host}:{}", running.directory().port());
     let status = status(&place, ca.as_deref(), &data);
     let serving = async {
         // Only now, because by now a signal ends the server in good form.
-        announce(&status, health.as_ref(), args.json, args.quiet);
-        supervisor::tell(State::Connected, &format!("atDirectory {place}"));
+        announce(console, &status, health.as_ref(), args.json, args.quiet);
+        supervisor::tell(ServiceState::Connected, &format!("atDirectory {place}"));
         desk.serve(async |request| answer(&running, &status, request).await)
             .await;
         future::pending().await
@@ -87,7 +137,7 @@ pub(super) async fn serve(args: Serve) -> Result<(), Failure> {
         supervisor::keep_alive_while(async || running.health().await.is_ok()).await
     });
     let told = future::or(signal::stop(), future::or(serving, watched)).await;
-    supervisor::tell(State::Stopping, "");
+    supervisor::tell(ServiceState::Stopping, "");
     info!("ending told={told:?}");
     drop(desk);
     running.stop().await;
@@ -171,7 +221,13 @@ pub(super) fn names(host: &str, domain: Option<&str>) -> Vec<String> {
     names
 }
 
-fn announce(status: &Status, health: Option<&TcpListener>, json: bool, quiet: bool) {
+fn announce(
+    console: &Console,
+    status: &ServerStatus,
+    health: Option<&TcpListener>,
+    json: bool,
+    quiet: bool,
+) {
     let health = health.and_then(|port| Some(port.local_addr().ok()?.to_string()));
     let ca = Some(status.ca.as_str()).filter(|ca| !ca.is_empty());
     if !quiet {
@@ -184,21 +240,9 @@ fn announce(status: &Status, health: Option<&TcpListener>, json: bool, quiet: bo
         }
         print_err("ready");
     }
-    if json {
-        print_out(&json::to_string(&Ready {
-            event: "ready",
-            directory: &status.directory,
-            ca,
-            metrics: health.as_deref(),
-        }));
-    }
-}
-
-/// The line that scripts wait for.
-#[derive(miniserde::Serialize)]
-struct Ready<'a> {
-    event: &'static str,
-    directory: &'a str,
-    ca: Option<&'a str>,
-    metrics: Option<&'a str>,
+    let outcome = Outcome::new("ready")
+        .with("directory", &status.directory)
+        .maybe("ca", ca)
+        .maybe("metrics", health.as_deref());
+    console.tell(json, outcome);
 }

@@ -1,7 +1,7 @@
 use futures_lite::future;
 
 use super::{
-    answer::{answer, offline_at, start_on_loopback, status},
+    answer::{FIRST_PORT, answer, offline_at, start_on_loopback, status},
     ask::request,
     serve::{first_port, names},
     *,
@@ -11,7 +11,7 @@ use crate::{
     at::AtSign,
     server::{
         authority,
-        control::{Answer, Desk, Request},
+        control::{AdminAnswer, AdminRequest, AdminSocket},
     },
 };
 
@@ -117,13 +117,13 @@ fn requests_are_answered_with_and_without_a_running_server() {
         let folder = Folder::new();
         let data = folder.path("data");
         let alice: AtSign = "@alice".parse().unwrap();
-        let add = || Request::Add(alice.clone());
+        let add = || AdminRequest::Add(alice.clone());
         let added = offline_at(0, &data, add()).await.unwrap();
-        assert!(matches!(added, Answer::Secret(_)), "{added:?}");
+        assert!(matches!(added, AdminAnswer::Secret(_)), "{added:?}");
 
         let authority = authority::open_or_make(&data).unwrap();
         let running = start_on_loopback(0, &data, &authority).await.unwrap();
-        let desk = Desk::open(&data).unwrap();
+        let desk = AdminSocket::listen(&data).unwrap();
         let status = status("localhost:1", Some(authority.ca_file()), &data);
         let serve = async {
             desk.serve(async |request| answer(&running, &status, request).await)
@@ -133,17 +133,18 @@ fn requests_are_answered_with_and_without_a_running_server() {
         let ask = async {
             let again = request(&data, add()).await.unwrap();
             assert!(
-                matches!(&again, Answer::Refused { hint: Some(_), .. }),
+                matches!(&again, AdminAnswer::Refused { hint: Some(_), .. }),
                 "{again:?}"
             );
-            let Answer::List(rows) = request(&data, Request::List).await.unwrap() else {
+            let AdminAnswer::List(rows) = request(&data, AdminRequest::List).await.unwrap() else {
                 panic!("no list");
             };
             assert_eq!(
                 (rows[0].atsign.as_str(), rows[0].activated),
                 ("@alice", false)
             );
-            let Answer::Status(told) = request(&data, Request::Status).await.unwrap() else {
+            let AdminAnswer::Status(told) = request(&data, AdminRequest::Status).await.unwrap()
+            else {
                 panic!("no status");
             };
             assert_eq!((told.atsigns, told.pid), (1, std::process::id()));
@@ -154,9 +155,9 @@ fn requests_are_answered_with_and_without_a_running_server() {
         drop(desk);
         running.stop().await;
 
-        let gone = offline_at(0, &data, Request::Remove(alice.clone())).await;
-        assert_eq!(gone.unwrap(), Answer::Done);
-        let left = offline_at(0, &data, Request::List).await;
-        assert_eq!(left.unwrap(), Answer::List(Vec::new()));
+        let gone = offline_at(0, &data, AdminRequest::Remove(alice.clone())).await;
+        assert_eq!(gone.unwrap(), AdminAnswer::Done);
+        let left = offline_at(0, &data, AdminRequest::List).await;
+        assert_eq!(left.unwrap(), AdminAnswer::List(Vec::new()));
     });
 }

@@ -15,7 +15,7 @@ use crate::{
     },
     sys::{
         self,
-        ssh::{self, Destination, HostKeyAlias, Login, UserName},
+        ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
     },
 };
 
@@ -136,7 +136,7 @@ fn ssh_words(
     port: u16,
     destination: Destination,
 ) -> Vec<OsString> {
-    let login = Login {
+    let login = SshLogin {
         port,
         alias: &alias(settings),
         destination,

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use argh::FromArgs;
 use log::LevelFilter;
 
-use super::{KeyOptions, Policy, Ssh, When, serve};
+use super::{DaemonOptions, KeyOptions, Ssh, TemporaryKeyRule, serve};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{
@@ -55,8 +55,8 @@ with_account! {
         key_options: String,
         /// when a session brings a temporary ssh key along: needed (where nothing else encrypts; the default), always
         /// (clients before 5.3), never
-        #[argh(option, default = "When::default()")]
-        temporary_keys: When,
+        #[argh(option, default = "TemporaryKeyRule::default()")]
+        temporary_keys: TemporaryKeyRule,
         /// further options of these keys; commas separate them
         #[argh(option, default = "String::new()")]
         temporary_key_options: String,
@@ -97,7 +97,7 @@ pub fn verify(name: &str, words: &[&str]) -> ExitCode {
 }
 
 impl Args {
-    fn policy(&self) -> Result<Policy, Failure> {
+    fn policy(&self) -> Result<DaemonOptions, Failure> {
         let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
         let managers = self
             .manager
@@ -118,7 +118,7 @@ impl Args {
             (None, Some(_)) => "*:*".to_owned(),
             (None, None) => format!("localhost:{},localhost:3389", self.sshd_port),
         };
-        Ok(Policy {
+        Ok(DaemonOptions {
             device: self
                 .device
                 .as_deref()
@@ -172,9 +172,9 @@ impl Args {
 
 impl Args {
     /// Everything that can be wrong before anybody is dialled.
-    fn ready(&self, console: &Console) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
+    fn ready(&self, console: &Console) -> Result<(Network, Arc<AtKeys>, DaemonOptions), Failure> {
         let policy = self.policy()?;
-        let (network, keys) = self.account().open(console, self.as_.as_deref())?;
+        let (network, keys) = self.account().load(console, self.as_.as_deref())?;
         Ok((network, keys, policy))
     }
 }

@@ -17,36 +17,36 @@ const REMEMBER_FOR: Duration = Duration::from_secs(180);
 
 /// The sessions of the last minutes.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct RecentSessions {
     sessions: HashMap<SessionId, (AtSign, Option<Message>)>,
     order: VecDeque<(Instant, SessionId)>,
 }
 
 /// What is known about a session id.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum EarlierRequest {
     /// Nothing: it is ours to open.
     New,
     /// It is being opened.
     InWork,
     /// It has its answer.
     Answered(Message),
-    /// Asked for before, by somebody else.
+    /// SessionRequest for before, by somebody else.
     Foreign,
 }
 
-impl Known {
+impl RecentSessions {
     /// Looks a session up, and remembers it from now on.
-    pub(super) fn seen(&mut self, session: SessionId, from: &AtSign) -> Seen {
+    pub(super) fn seen(&mut self, session: SessionId, from: &AtSign) -> EarlierRequest {
         self.forget(Instant::now());
         match self.sessions.get(&session) {
-            Some((owner, _)) if owner != from => Seen::Foreign,
-            Some((_, None)) => Seen::InWork,
-            Some((_, Some(answer))) => Seen::Answered(answer.clone()),
+            Some((owner, _)) if owner != from => EarlierRequest::Foreign,
+            Some((_, None)) => EarlierRequest::InWork,
+            Some((_, Some(answer))) => EarlierRequest::Answered(answer.clone()),
             None => {
                 self.sessions.insert(session, (from.clone(), None));
                 self.order.push_back((Instant::now(), session));
-                Seen::New
+                EarlierRequest::New
             }
         }
     }
@@ -77,22 +77,25 @@ mod tests {
 
     #[test]
     fn a_session_is_opened_once_however_often_it_is_asked_for() {
-        let (mut known, session) = (Known::default(), SessionId::random());
+        let (mut known, session) = (RecentSessions::default(), SessionId::random());
         let (alice, mallory): (AtSign, AtSign) =
             ("@alice".parse().unwrap(), "@mallory".parse().unwrap());
-        assert_eq!(known.seen(session, &alice), Seen::New);
-        assert_eq!(known.seen(session, &alice), Seen::InWork);
+        assert_eq!(known.seen(session, &alice), EarlierRequest::New);
+        assert_eq!(known.seen(session, &alice), EarlierRequest::InWork);
         let answer = request::refuse(session, "no", &alice, &"d".parse().unwrap());
         known.answered(session, answer.clone());
-        assert_eq!(known.seen(session, &alice), Seen::Answered(answer));
-        assert_eq!(known.seen(session, &mallory), Seen::Foreign);
+        assert_eq!(
+            known.seen(session, &alice),
+            EarlierRequest::Answered(answer)
+        );
+        assert_eq!(known.seen(session, &mallory), EarlierRequest::Foreign);
         known.forget(Instant::now() + REMEMBER_FOR);
-        assert_eq!(known.seen(session, &alice), Seen::New);
+        assert_eq!(known.seen(session, &alice), EarlierRequest::New);
     }
 
     #[test]
     fn memory_is_bounded() {
-        let (mut known, alice) = (Known::default(), "@alice".parse().unwrap());
+        let (mut known, alice) = (RecentSessions::default(), "@alice".parse().unwrap());
         for _ in 0..3 * REMEMBERED {
             known.seen(SessionId::random(), &alice);
         }

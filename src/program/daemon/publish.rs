@@ -60,7 +60,7 @@ impl Daemon {
             let answer = self.heartbeat_message(&note.from, &nothing);
             return online::send_or_log(&self.at, &answer).await;
         }
-        match self.at.open(&note).await {
+        match self.at.decrypt(&note).await {
             Ok(Some(text)) if text == ping::PING => {
                 let answer = self.heartbeat_message(&note.from, &self.heartbeat());
                 online::send_or_log(&self.at, &answer).await;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use log::{info, warn};
 
-use super::{Asked, Daemon, When, known::Seen};
+use super::{Daemon, SessionRequest, TemporaryKeyRule, known::EarlierRequest};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Form, Meeting, RequestError, SshRequest, TunnelRequest},
+        request::{self, Meeting, RequestError, RequestForm, SshRequest, TunnelRequest},
         reverse::ReverseRequest,
     },
     pipe::cipher::SessionKeys,
@@ -59,7 +59,7 @@ impl Daemon {
     /// One session request, from somebody whom the policy denies: pass its reason on.
     pub(super) async fn deny(&self, note: Notification, word: RequestWord, why: &str) {
         let from = &note.from;
-        let text = self.at.open(&note).await.ok().flatten();
+        let text = self.at.decrypt(&note).await.ok().flatten();
         match text.and_then(|text| claimed_session(word, &text)) {
             Some(session) => {
                 info!("refused session={session} from={from} reason={why:?}");
@@ -73,7 +73,7 @@ impl Daemon {
     /// One session request, from somebody who may ask: judge it, open the session, answer.
     pub(super) async fn serve(&self, note: Notification, word: RequestWord, permit: &Permit) {
         let from = note.from.clone();
-        let text = match self.at.open(&note).await {
+        let text = match self.at.decrypt(&note).await {
             Ok(Some(text)) => text,
             other => return info!("refused from={from} reason={:?}", online::unread(other)),
         };
@@ -82,10 +82,12 @@ impl Daemon {
         };
         let seen = self.known().seen(session, &from);
         match seen {
-            Seen::New => {}
-            Seen::InWork => return,
-            Seen::Answered(message) => return online::send_or_log(&self.at, &message).await,
-            Seen::Foreign => {
+            EarlierRequest::New => {}
+            EarlierRequest::InWork => return,
+            EarlierRequest::Answered(message) => {
+                return online::send_or_log(&self.at, &message).await;
+            }
+            EarlierRequest::Foreign => {
                 return info!("refused session={session} from={from} reason=anothers_session");
             }
         }
@@ -120,12 +122,14 @@ impl Daemon {
         let read = match word {
             RequestWord::Reverse => Err(RequestError::Reverse),
             RequestWord::Ssh => {
-                let read = |signer: &PublicKey| SshRequest::parse(text, signer).map(Asked::Ssh);
+                let read =
+                    |signer: &PublicKey| SshRequest::parse(text, signer).map(SessionRequest::Ssh);
                 self.signed(from, read).await?
             }
             RequestWord::Tunnel => {
-                let read =
-                    |signer: &PublicKey| TunnelRequest::parse(text, signer).map(Asked::Tunnel);
+                let read = |signer: &PublicKey| {
+                    TunnelRequest::parse(text, signer).map(SessionRequest::Tunnel)
+                };
                 self.signed(from, read).await?
             }
         };
@@ -209,7 +213,7 @@ impl Daemon {
     async fn start_session(
         &self,
         from: &AtSign,
-        asked: &Asked,
+        asked: &SessionRequest,
         permit: &Permit,
     ) -> Result<Acceptance, String> {
         let (meeting, target) = (asked.meeting(), self.judge(asked.tunnel(), permit)?);
@@ -244,8 +248,8 @@ impl Daemon {
     }
 
     /// Whether an answer brings a temporary ssh key along: where nothing but ssh encrypts, unless we are told otherwise.
-    fn brings_a_key(&self, asked: &Asked) -> bool {
-        let Asked::Ssh(request) = asked else {
+    fn brings_a_key(&self, asked: &SessionRequest) -> bool {
+        let SessionRequest::Ssh(request) = asked else {
             return false;
         };
         if self.is_bare(request) {
@@ -255,9 +259,9 @@ impl Daemon {
         #[cfg(feature = "held")]
         let when = self.policy.habits.temporary_keys(when);
         match when {
-            When::Needed => request.meeting.encryption.is_none(),
-            When::Always => true,
-            When::Never => false,
+            TemporaryKeyRule::Needed => request.meeting.encryption.is_none(),
+            TemporaryKeyRule::Always => true,
+            TemporaryKeyRule::Never => false,
         }
     }
 
@@ -265,25 +269,27 @@ impl Daemon {
         let told = self.policy.ssh.bare_answers;
         #[cfg(feature = "held")]
         let told = told || self.policy.habits.bare;
-        request.form == Form::V4 && told
+        request.form == RequestForm::V4 && told
     }
 
     fn acceptance(
         &self,
         to: &AtSign,
-        asked: &Asked,
+        asked: &SessionRequest,
         keys: Option<&SessionKeys>,
         key: Option<&TemporaryKey>,
     ) -> Result<Message, String> {
         let (me, device) = (&self.at.keys().encryption, &self.policy.device);
         let answer = match asked {
-            Asked::Ssh(request) if self.is_bare(request) => {
+            SessionRequest::Ssh(request) if self.is_bare(request) => {
                 Ok(request::connected(request.meeting.session, to, device))
             }
-            Asked::Ssh(request) => {
+            SessionRequest::Ssh(request) => {
                 request::accept(request, keys, key.map(|key| &key.private), to, device, me)
             }
-            Asked::Tunnel(request) => request::accept_tunnel(request, keys, to, device, me),
+            SessionRequest::Tunnel(request) => {
+                request::accept_tunnel(request, keys, to, device, me)
+            }
         };
         answer.map_err(|why| why.to_string())
     }
@@ -373,9 +379,9 @@ fn claimed_session(word: RequestWord, text: &str) -> Option<SessionId> {
 }
 
 /// What a session has, as fields for the log.
-fn agreed(asked: &Asked, keys: Option<&SessionKeys>, key: bool) -> String {
+fn agreed(asked: &SessionRequest, keys: Option<&SessionKeys>, key: bool) -> String {
     let generation = match asked {
-        Asked::Ssh(request) if request.form == Form::V4 => 4,
+        SessionRequest::Ssh(request) if request.form == RequestForm::V4 => 4,
         _ => 5,
     };
     let login = if asked.meeting().admission.is_some() {
@@ -392,7 +398,7 @@ fn agreed(asked: &Asked, keys: Option<&SessionKeys>, key: bool) -> String {
     format!("generation={generation} login={login} encryption={encryption} temporary_key={key}")
 }
 
-impl Asked {
+impl SessionRequest {
     /// What a daemon with these habits makes of it; `None` when it takes no notice.
     #[cfg(feature = "held")]
     fn read_by(mut self, habits: &DaemonHabits) -> Option<Self> {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::at::fault::Fault;
 
-fn name(at: &str, device: &str) -> Name {
+fn name(at: &str, device: &str) -> DeviceAddress {
     (at.parse().unwrap(), device.parse().unwrap())
 }
 
@@ -129,14 +129,14 @@ fn a_device_that_does_not_let_us_in_is_not_called_silent_and_told_of_once() {
             ("@d".parse().unwrap(), shut()),
         ]
     };
-    let failure = outcome(&mine(), failures()).unwrap_err();
+    let failure = tell_failures(&mine(), failures()).unwrap_err();
     assert_eq!(failure.message, "@d's atServer does not let you in");
     assert_eq!(failure.code, cli::exit::DEVICE_REFUSED);
     // Somebody else could be asked: no failure.
     let mut more = mine();
     more.push(device("@e", "kiosk", false));
-    outcome(&more, failures()).unwrap();
-    outcome(&[], Vec::new()).unwrap();
+    tell_failures(&more, failures()).unwrap();
+    tell_failures(&[], Vec::new()).unwrap();
     // Other troubles are no refusals.
     assert_eq!(Trouble::of(&AtError::Closed), Trouble::NotAsked);
     let timeout = AtError::Refused(Fault::new(Code::Timeout, "late"));

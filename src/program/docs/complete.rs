@@ -72,9 +72,10 @@ fn behind_noports(
         path.push(word);
         let own = help(&path);
         // A service is installed with the flags of the program, too.
-        now = match *word == "install" {
-            true => both(own, &now, applet.name, &help),
-            false => own,
+        now = if *word == "install" {
+            both(own, &now, applet.name, &help)
+        } else {
+            own
         };
         rest = more;
         commands.clear();
@@ -131,9 +132,10 @@ fn commands(applet: &str, help: &Help) -> Vec<(String, String)> {
 
 fn both(mut own: Help, program: &Help, applet: &str, help: &impl Fn(&[&str]) -> Help) -> Help {
     let serves = program.commands.iter().any(|row| row.0 == "serve");
-    let flags = match serves {
-        true => help(&[applet, "serve"]).flags,
-        false => program.flags.clone(),
+    let flags = if serves {
+        help(&[applet, "serve"]).flags
+    } else {
+        program.flags.clone()
     };
     let there: BTreeSet<String> = own.flags.iter().map(|flag| flag.long.clone()).collect();
     own.flags

@@ -18,7 +18,7 @@ pub(super) struct Help {
     /// Words without a flag.
     pub positional: Vec<(String, String)>,
     /// Flags.
-    pub flags: Vec<Flag>,
+    pub flags: Vec<HelpFlag>,
     /// Programs within the program.
     pub commands: Vec<(String, String)>,
     /// Command lines.
@@ -31,7 +31,7 @@ pub(super) struct Help {
 
 /// A flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Flag {
+pub(super) struct HelpFlag {
     /// `-q`
     pub short: Option<String>,
     /// `--quiet`
@@ -56,7 +56,7 @@ impl Help {
             {
                 heading = line;
             } else if let Some(rest) = line.strip_prefix("--config FILE ") {
-                help.flags.push(Flag {
+                help.flags.push(HelpFlag {
                     short: None,
                     long: "--config".to_owned(),
                     value: Some("file".to_owned()),
@@ -120,7 +120,7 @@ impl Help {
                 None => {}
             }
         }
-        self.flags.push(Flag {
+        self.flags.push(HelpFlag {
             short,
             long,
             value: None,

@@ -1,6 +1,6 @@
 //! ○ Manual pages, in roff, from what `--help` says.
 
-use super::help::{Flag, Help};
+use super::help::{Help, HelpFlag};
 use crate::cli::exit;
 
 /// What a page is about.
@@ -149,17 +149,19 @@ fn head(name: &str, about: &str, edition: Edition) -> String {
 }
 
 fn section(title: &str, body: &str) -> String {
-    match body.is_empty() {
-        true => String::new(),
-        false => format!(".SH {title}\n{body}"),
+    if body.is_empty() {
+        String::new()
+    } else {
+        format!(".SH {title}\n{body}")
     }
 }
 
 /// The same within a section, set off from what stands before.
 fn set_off(body: &str) -> String {
-    match body.is_empty() {
-        true => String::new(),
-        false => format!(".PP\n{body}"),
+    if body.is_empty() {
+        String::new()
+    } else {
+        format!(".PP\n{body}")
     }
 }
 
@@ -184,8 +186,8 @@ fn list(rows: &[(String, String)]) -> String {
         .collect()
 }
 
-fn flags(flags: &[Flag]) -> String {
-    let row = |flag: &Flag| {
+fn flags(flags: &[HelpFlag]) -> String {
+    let row = |flag: &HelpFlag| {
         let short = flag
             .short
             .as_deref()

@@ -3,41 +3,129 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal},
-    path::Path,
+    path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
+use ::log::{LevelFilter, info};
+use argh::FromArgs;
 use async_std::{future::timeout, task};
-use log::info;
 
 use crate::{
     at::{
         AtKey, AtSign, Verb,
         client::{AtError, Link, Network, Timing, jitter},
         crypto::PublicKey,
-        enrolment::{self, Applicant, Verdict, Wish},
+        enrolment::{self, Applicant, EnrolmentRequest, EnrolmentStatus},
         fault::{Code, Fault},
         keyfile::AtKeys,
         verb::Detail,
     },
     cli::{
-        self, Console, Draft, Failure, Outcome, Phrases, Progress, exit, keystore,
+        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, keystore,
         refuse_overwriting,
     },
     net::backoff::Backoff,
     secret::Secret,
+    sys::{log, process},
+    text::duration::{millis, seconds},
 };
 
-use super::{Ask, CODE, show};
+use super::{
+    codes::{CODE, refuse_codes},
+    show,
+};
 
 /// First and longest pause between two looks whether somebody has approved.
 const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// For the answer to a request: servers keep the one to a wrong code back, the longer the more there were.
 const REQUEST: Duration = Duration::from_secs(70);
 
-/// What is asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Request {
+/// How long a request waits for its approval, unless --timeout says otherwise.
+const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
+
+/// Get keys of its own for this device, with a one-time code and somebody's approval.
+///
+/// The code is read from --code-file, else from the environment variable NOPORTS_CODE, else from stdin. The
+/// new key file's path is printed on stdout. A run that was ended goes on where it was.
+#[derive(FromArgs, Debug)]
+#[argh(
+    example = "{command_name} @alice --device kitchen",
+    example = "{command_name} otp @alice",
+    example = "{command_name} approve @alice c3a9-f7d2",
+    note = "On a device that has keys, {command_name} WORD @alice, where WORD is\n  otp       make a code for one request\n  spp       set a code for many requests\n  list      show enrolments\n  approve   show what a device asks for, and grant it\n  auto      wait for requests, and approve those that fit\n  deny      refuse a request\n  revoke    take an enrolment back\n  unrevoke  give it back\n  delete    forget a denied or revoked one\n{command_name} WORD --help tells its flags.",
+    error_code(1, "failed, or nobody approved in time"),
+    error_code(2, "the command line was wrong"),
+    error_code(3, "a key file is in the way, missing, or cannot be used"),
+    error_code(4, "the atDirectory or the atServer cannot be reached"),
+    error_code(5, "no such atSign"),
+    error_code(6, "the code was refused, or the request denied"),
+    error_code(10, "the keys that came do not belong to the atSign"),
+    error_code(11, "a TLS certificate is not trusted here")
+)]
+struct Args {
+    /// the atSign to get keys for
+    #[argh(positional)]
+    atsign: String,
+    /// file with the code
+    #[argh(option, arg_name = "file")]
+    code_file: Option<PathBuf>,
+    /// name of this device (default: the host's name)
+    #[argh(option)]
+    device: Option<String>,
+    /// name of the program that asks (default: noports)
+    #[argh(option, default = "\"noports\".to_owned()")]
+    app: String,
+    /// what the keys shall be good for (default: sshnp:rw,sshrvd:rw)
+    #[argh(option, default = "show::NAMESPACES.to_owned()")]
+    namespaces: String,
+    /// how long they shall be good, such as 30d or 2h,30m (default: until revoked)
+    #[argh(option, arg_name = "time", from_str_fn(millis))]
+    life: Option<Duration>,
+    /// how long to wait for approval (default: 1h)
+    #[argh(option, default = "APPROVED_WITHIN", from_str_fn(seconds))]
+    timeout: Duration,
+    /// where to write the keys (default: ~/.atsign/keys/@you_key.atKeys)
+    #[argh(option, arg_name = "file")]
+    keys: Option<PathBuf>,
+    /// file with a pass phrase to protect the new key file with (or NOPORTS_PASSPHRASE)
+    #[argh(option, arg_name = "file")]
+    passphrase_file: Option<PathBuf>,
+    /// the atDirectory (default: root.atsign.org:64)
+    #[argh(option, arg_name = "host[:port]")]
+    root: Option<String>,
+    /// trust this authority too (PEM file; may be given several times)
+    #[argh(option, arg_name = "file")]
+    ca: Vec<String>,
+    /// print results as lines of JSON
+    #[argh(switch)]
+    json: bool,
+    /// no progress on stderr
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+    /// log more; may be repeated
+    #[argh(switch, short = 'v')]
+    verbose: u8,
+}
+
+/// Runs the program for the device that asks.
+pub(super) fn main(mut console: Console, words: &[&str]) -> ExitCode {
+    if let Err(failure) = refuse_codes(words) {
+        return console.finish(words.contains(&"--json"), Err(failure));
+    }
+    let args: Args = match console.parse(words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    process::protect_memory();
+    let json = args.json;
+    console.finish(json, console.run(1, run(&console, args)))
+}
+
+/// The device that asks, and for what.
+struct Applying {
     /// Name of the program.
     pub app: String,
     /// Name of the device; with the program's it must be new.
@@ -50,9 +138,9 @@ pub(super) struct Request {
     pub patience: Duration,
 }
 
-pub(super) async fn run(console: &Console, args: Ask) -> Result<(), Failure> {
+async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
-    let request = Request {
+    let request = Applying {
         app: show::parse_name("program", &args.app)?,
         device: match &args.device {
             Some(name) => show::parse_name("device", name)?,
@@ -118,24 +206,24 @@ fn host_name() -> String {
 /// Names the cause, what to do about it, and the exit code. The draft (`….asked`) stays for the next run, unless
 /// nothing can come of it any more.
 #[allow(clippy::too_many_arguments)]
-pub(super) async fn enroll(
+async fn enroll(
     network: &Network,
     who: &AtSign,
     file: &Path,
     phrases: &Phrases,
-    request: &Request,
+    request: &Applying,
     code: impl FnOnce() -> Result<Secret<String>, Failure>,
     told: impl FnOnce(&str),
     progress: &mut Progress,
 ) -> Result<String, Failure> {
     refuse_overwriting(file)?;
-    let draft = Draft::asked(file).under(phrases);
+    let draft = DraftKeyFile::asked(file).under(phrases);
     let earlier = draft.read(who)?;
     let timing = Timing {
         reply: REQUEST,
         ..Timing::default()
     };
-    let mut link = Link::open_with(network, who, timing).await?;
+    let mut link = Link::connect_with(network, who, timing).await?;
     let ours = published(&mut link, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
 
@@ -182,8 +270,8 @@ pub(super) async fn enroll(
     Ok(id)
 }
 
-fn wish(request: &Request, otp: Secret<String>) -> Wish {
-    Wish {
+fn wish(request: &Applying, otp: Secret<String>) -> EnrolmentRequest {
+    EnrolmentRequest {
         app: request.app.clone(),
         device: request.device.clone(),
         namespaces: request.namespaces.clone(),
@@ -213,7 +301,7 @@ async fn published(link: &mut Link, who: &AtSign) -> Result<PublicKey, Failure> 
     }
 }
 
-fn resume(draft: &AtKeys, place: &Draft) -> Result<Applicant, Failure> {
+fn resume(draft: &AtKeys, place: &DraftKeyFile) -> Result<Applicant, Failure> {
     Applicant::resume(draft).ok_or_else(|| {
         let place = place.path.display();
         Failure::new(exit::KEYS, format!("{place} was not left by a request"))
@@ -221,7 +309,11 @@ fn resume(draft: &AtKeys, place: &Draft) -> Result<Applicant, Failure> {
     })
 }
 
-async fn mint(who: &AtSign, draft: &Draft, progress: &mut Progress) -> Result<Applicant, Failure> {
+async fn mint(
+    who: &AtSign,
+    draft: &DraftKeyFile,
+    progress: &mut Progress,
+) -> Result<Applicant, Failure> {
     progress.begin("making keys");
     let owner = who.clone();
     let applicant = task::spawn_blocking(move || Applicant::new(&owner)).await?;
@@ -234,7 +326,7 @@ async fn mint(who: &AtSign, draft: &Draft, progress: &mut Progress) -> Result<Ap
 async fn ask(
     link: &mut Link,
     applicant: &Applicant,
-    wish: &Wish,
+    wish: &EnrolmentRequest,
     ours: &PublicKey,
     again: bool,
 ) -> Result<String, Failure> {
@@ -261,11 +353,12 @@ fn twin(fault: &Fault) -> Option<String> {
     uuid::Uuid::try_parse(id).ok().map(|_| id.to_owned())
 }
 
-fn refused(fault: &Fault, wish: &Wish, again: bool) -> Failure {
+fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool) -> Failure {
     if fault.text.contains("invalid otp") {
-        let used = match again {
-            true => "the run before may have used it; ",
-            false => "it is good for one request and, as a rule, five minutes; ",
+        let used = if again {
+            "the run before may have used it; "
+        } else {
+            "it is good for one request and, as a rule, five minutes; "
         };
         return Failure::new(exit::LOGIN, "the atServer does not accept this code").hint(format!(
             "{used}a new one, on a device with keys: noports enroll otp"
@@ -289,7 +382,7 @@ fn refused(fault: &Fault, wish: &Wish, again: bool) -> Failure {
 }
 
 /// Shows on the device what its owner has to approve.
-fn show_request(who: &AtSign, id: &str, request: &Request, progress: &Progress) {
+fn show_request(who: &AtSign, id: &str, request: &Applying, progress: &Progress) {
     let code = show::code(id);
     info!(
         "enrolment={id} app={} device={}",
@@ -313,21 +406,21 @@ fn show_request(who: &AtSign, id: &str, request: &Request, progress: &Progress) 
 }
 
 /// Why waiting ended without keys.
-enum Ended {
-    Said(Verdict),
+enum NotGranted {
+    Said(EnrolmentStatus),
     Late,
     Failed(Failure),
 }
 
-impl From<AtError> for Ended {
+impl From<AtError> for NotGranted {
     fn from(error: AtError) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl Ended {
+impl NotGranted {
     /// In words; where nothing can come of it any more, the draft goes.
-    fn tell(self, who: &AtSign, id: &str, draft: &Draft, patience: Duration) -> Failure {
+    fn tell(self, who: &AtSign, id: &str, draft: &DraftKeyFile, patience: Duration) -> Failure {
         let code = show::code(id);
         let said = match self {
             Self::Failed(failure) => return failure,
@@ -340,8 +433,8 @@ impl Ended {
         };
         draft.discard();
         let what = match said {
-            Verdict::Denied => format!("the request {code} was denied"),
-            Verdict::Revoked => format!("the enrolment {code} was revoked"),
+            EnrolmentStatus::Denied => format!("the request {code} was denied"),
+            EnrolmentStatus::Revoked => format!("the enrolment {code} was revoked"),
             _ => format!("the request {code} has expired, or was deleted"),
         };
         Failure::new(exit::LOGIN, what).hint(format!(
@@ -356,7 +449,7 @@ async fn wait(
     applicant: &Applicant,
     id: &str,
     patience: Duration,
-) -> Result<Link, Ended> {
+) -> Result<Link, NotGranted> {
     let keys = applicant.provisional(Some(id));
     let mut backoff = Backoff::new(POLL.0, POLL.1);
     let decided = async {
@@ -365,8 +458,8 @@ async fn wait(
                 Ok(link) => return Ok(link),
                 Err(AtError::Login { fault, .. }) if enrolment::verdict(&fault).is_some() => {
                     match enrolment::verdict(&fault) {
-                        Some(Verdict::Pending) | None => {}
-                        Some(verdict) => return Err(Ended::Said(verdict)),
+                        Some(EnrolmentStatus::Pending) | None => {}
+                        Some(verdict) => return Err(NotGranted::Said(verdict)),
                     }
                 }
                 Err(error) if error.may_pass() => {
@@ -377,11 +470,13 @@ async fn wait(
             task::sleep(backoff.pause(jitter())).await;
         }
     };
-    timeout(patience, decided).await.unwrap_or(Err(Ended::Late))
+    timeout(patience, decided)
+        .await
+        .unwrap_or(Err(NotGranted::Late))
 }
 
 async fn try_login(network: &Network, keys: &AtKeys) -> Result<Link, AtError> {
-    let mut link = Link::open(network, &keys.atsign).await?;
+    let mut link = Link::connect(network, &keys.atsign).await?;
     link.login(keys).await?;
     Ok(link)
 }

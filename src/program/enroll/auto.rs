@@ -21,50 +21,56 @@ use crate::{
 };
 
 use super::{
-    Decide,
-    decide::{Action, Choice, Limit, NOT_MANAGER, act, listed},
+    action::Action,
+    grant::GrantLimit,
+    manage::{NOT_MANAGER, act, listed, sees_itself_only},
+    results::Results,
+    selection::Selection,
     show,
-    told::Told,
 };
 
 /// Between two looks when nothing is heard.
 const LOOK: Duration = Duration::from_secs(30);
-/// The same where the server tells nothing of requests.
+/// Between two looks at a server that tells nothing of requests.
 const LOOK_ONLY: Duration = Duration::from_secs(3);
 
 /// Approves until there have been enough.
 pub(super) async fn run(
     progress: &Progress,
     at: &Client,
-    choice: &Choice,
-    limit: &Limit,
-    args: &Decide,
-    told: Told,
+    selection: &Selection,
+    unseen: &GrantLimit,
+    existing: bool,
+    most: usize,
+    results: &Results<'_>,
 ) -> Result<(), Failure> {
     // Before the first look, so that nothing comes between the two.
-    let mut bell = Bell::hang(at).await?;
+    let mut bell = RequestBell::subscribe(at).await?;
     let mut passed: HashSet<String> = HashSet::new();
     let all = listed(at, None).await?;
-    may_manage(at, &all)?;
-    if !args.existing {
+    // Such keys are shown their own enrolment only, and would wait for ever.
+    if sees_itself_only(at, &all) {
+        return Err(Failure::plain("these keys are told of no requests").hint(NOT_MANAGER));
+    }
+    if !existing {
         passed.extend(all.into_iter().map(|one| one.id));
     }
     progress.note("waiting for requests that fit");
     let mut done = 0;
-    while done < args.limit {
+    while done < most {
         for one in look(at).await? {
             let is_new = passed.insert(one.id.clone());
-            if done == args.limit || !is_new || !choice.fits(&one) {
+            if done == most || !is_new || !selection.fits(&one) {
                 continue;
             }
-            if let Err(failure) = limit.admits(&one) {
+            if let Err(failure) = unseen.admits(&one) {
                 let hint = failure.hint.as_deref().unwrap_or_default();
                 progress.note(format_args!("not approved: {failure}; {hint}"));
                 continue;
             }
             match act(at, Action::Auto, &one, false).await {
                 Ok(()) => {
-                    told.done(Action::Auto, &one);
+                    results.done(Action::Auto, &one);
                     done += 1;
                 }
                 // It is still there when the server is back.
@@ -79,7 +85,7 @@ pub(super) async fn run(
                 )),
             }
         }
-        if done < args.limit {
+        if done < most {
             bell.wait().await;
         }
     }
@@ -97,21 +103,11 @@ async fn look(at: &Client) -> Result<Vec<Enrollment>, Failure> {
     }
 }
 
-/// Keys that were enrolled without the right to decide are shown their own enrolment only, and would wait for ever.
-fn may_manage(at: &Client, all: &[Enrollment]) -> Result<(), Failure> {
-    let ours = at.keys().enrollment_id.as_deref();
-    let own = all.iter().find(|one| Some(one.id.as_str()) == ours);
-    match own.is_none_or(|own| own.namespaces.contains_key("__manage")) {
-        true => Ok(()),
-        false => Err(Failure::plain("these keys are told of no requests").hint(NOT_MANAGER)),
-    }
-}
-
 /// Tells when to look.
-struct Bell(Option<Subscription>);
+struct RequestBell(Option<Subscription>);
 
-impl Bell {
-    async fn hang(at: &Client) -> Result<Self, Failure> {
+impl RequestBell {
+    async fn subscribe(at: &Client) -> Result<Self, Failure> {
         match at.subscribe_to_requests().await {
             Ok(heard) => Ok(Self(Some(heard))),
             // A server that knows no such monitor is asked more often instead.

@@ -1,55 +1,127 @@
 //! Codes that let a device ask: one for one request, or one for many.
 
-use miniserde::json;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use ::log::LevelFilter;
+use argh::FromArgs;
 
 use crate::{
-    at::{Verb, client::Link},
-    cli::{self, Console, Failure, Given},
+    at::{AtSign, Verb, client::Link},
+    cli::{Console, Failure, Given, Outcome, Progress, SecretSource, with_account},
+    sys::{log, process},
+    text::duration::millis,
 };
 
-use super::{CODE, Codes, Manager, show};
+use super::show;
 
+/// The code that a request needs.
+pub(super) const CODE: SecretSource = SecretSource {
+    what: "code",
+    flag: "--code-file",
+    variable: "NOPORTS_CODE",
+};
 /// Shortest and longest code, in characters; what servers take.
 const LENGTHS: std::ops::RangeInclusive<usize> = 6..=64;
+/// Options that take a value, in all of these programs.
+const WITH_VALUE: [&str; 14] = [
+    "--code-file",
+    "--device",
+    "--app",
+    "--namespaces",
+    "--life",
+    "--timeout",
+    "--status",
+    "--limit",
+    "--ttl",
+    "--passphrase-file",
+    "--keys",
+    "--root",
+    "--ca",
+    "--id",
+];
 
-#[derive(miniserde::Serialize)]
-struct Made<'a> {
-    event: &'static str,
-    atsign: &'a str,
-    code: Option<&'a str>,
+with_account! {
+    /// Make a code with which a new device may ask for keys.
+    ///
+    /// otp: the atServer makes it, for one request, good for five minutes; it is printed on stdout.
+    /// spp: sets a code for many requests; it is read from --code-file, NOPORTS_CODE or stdin.
+    /// A code allows nothing but to ask: every request still has to be approved.
+    #[derive(FromArgs, Debug)]
+    struct Args {
+        /// the atSign
+        #[argh(positional)]
+        atsign: String,
+        /// spp: file with the code
+        #[argh(option, arg_name = "file")]
+        code_file: Option<PathBuf>,
+        /// how long it is good for, such as 1h or 2d,12h
+        #[argh(option, arg_name = "time", from_str_fn(millis))]
+        ttl: Option<Duration>,
+        /// print the result as one line of JSON
+        #[argh(switch)]
+        json: bool,
+    }
 }
 
-/// `otp`, or `spp` when the code shall stand.
-pub(super) async fn run(console: &Console, standing: bool, args: Codes) -> Result<(), Failure> {
+/// Runs `otp`, or `spp` when the code shall stand.
+pub(super) fn main(mut console: Console, standing: bool, words: &[&str]) -> ExitCode {
+    if let Err(failure) = refuse_codes(words) {
+        return console.finish(words.contains(&"--json"), Err(failure));
+    }
+    let args: Args = match console.parse(words) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    log::start(LevelFilter::Warn, args.verbose, args.quiet);
+    process::protect_memory();
+    let json = args.json;
+    console.finish(json, console.run(1, run(&console, standing, args)))
+}
+
+/// Refuses command lines that seem to hold a code, without repeating it.
+pub(super) fn refuse_codes(words: &[&str]) -> Result<(), Failure> {
+    CODE.refuse_in(
+        words,
+        &WITH_VALUE,
+        &["--code=", "--otp", "--pass=", "-s"],
+        1,
+    )
+}
+
+async fn run(console: &Console, standing: bool, args: Args) -> Result<(), Failure> {
     let ttl = args.ttl.map(show::life);
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
-    let mut manager = Manager::new(&args.atsign, args.account(), &phrases, args.quiet)?;
-    let who = manager.keys.atsign.clone();
-    let verb = match standing {
-        false => Verb::OtpGet { ttl },
-        true => Verb::OtpPut {
+    let who: AtSign = args.atsign.parse()?;
+    let (network, keys) = args.account().load_with(Some(who.as_str()), &phrases)?;
+    let mut progress = Progress::new(args.quiet);
+    let verb = if standing {
+        Verb::OtpPut {
             otp: standing_code(&args, console.given(), who.as_str())?,
             ttl,
-        },
+        }
+    } else {
+        Verb::OtpGet { ttl }
     };
-    let mut link = Link::open(&manager.network, &who).await?;
-    link.login(&manager.keys).await?;
-    manager.progress.done(format_args!("logged in as {who}"));
+    let mut link = Link::connect(&network, &who).await?;
+    link.login(&keys).await?;
+    progress.done(format_args!("logged in as {who}"));
     let answer = link.ask(&verb).await?;
-    let code = (!standing).then_some(answer.as_str());
-    match (args.json, code) {
-        (true, code) => cli::print_out(&json::to_string(&Made {
-            event: "code",
-            atsign: who.as_str(),
-            code,
-        })),
-        (false, Some(code)) => cli::print_out(code),
-        (false, None) => manager.progress.done("the code is set"),
+    if standing && !args.json {
+        progress.done("the code is set");
     }
+    let code = (!standing).then_some(answer);
+    let outcome = Outcome::new("code")
+        .with("atsign", who.as_str())
+        .maybe("code", code.as_deref());
+    let outcome = match code {
+        Some(code) => outcome.plain(code.clone()).classic(code),
+        None => outcome,
+    };
+    console.tell(args.json, outcome);
     Ok(())
 }
 
-fn standing_code(args: &Codes, given: &Given, who: &str) -> Result<String, Failure> {
+fn standing_code(args: &Args, given: &Given, who: &str) -> Result<String, Failure> {
     let code = match &given.secret {
         Some(code) => code.clone(),
         None => CODE.read(
@@ -59,10 +131,39 @@ fn standing_code(args: &Codes, given: &Given, who: &str) -> Result<String, Failu
     };
     let code = code.reveal();
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    match LENGTHS.contains(&code.len()) && code.chars().all(word) {
-        true => Ok(code.clone()),
-        false => Err(Failure::misuse(
+    if LENGTHS.contains(&code.len()) && code.chars().all(word) {
+        Ok(code.clone())
+    } else {
+        Err(Failure::misuse(
             "a code has 6 to 64 letters and digits, and nothing else",
-        )),
+        ))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::cli::exit;
+    use crate::program::enroll::codes::*;
+
+    #[test]
+    fn a_code_in_the_command_line_is_refused_and_never_repeated() {
+        for args in [
+            &["@alice", "A1B2C3"][..],
+            &["@alice", "--otp", "A1B2C3"],
+            &["@alice", "--code=A1B2C3"],
+            &["@alice", "-s", "A1B2C3"],
+        ] {
+            let failure = refuse_codes(args).unwrap_err();
+            let told = format!("{failure} {:?}", failure.hint);
+            assert!(!told.contains("A1B2C3"), "{args:?}: {told}");
+            assert_eq!(failure.code, exit::MISUSE, "{args:?}");
+        }
+        for args in [
+            &["@alice"][..],
+            &["@alice", "--code-file", "f", "--device", "d", "-q"],
+        ] {
+            assert_eq!(refuse_codes(args), Ok(()), "{args:?}");
+        }
     }
 }

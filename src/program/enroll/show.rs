@@ -68,18 +68,18 @@ pub(super) fn shown(text: &str) -> String {
     let odd = at_an_end(text.chars().next())
         || at_an_end(text.chars().next_back())
         || text.chars().any(|c| shape(c) || looks_alike(c));
-    let escaped = |c: char| match shape(c) {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
+    let escaped = |c: char| {
+        if shape(c) {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
     };
     let mut clean: String = text.chars().take(SHOWN).map(escaped).collect();
     if text.chars().nth(SHOWN).is_some() {
         clean.push('…');
     }
-    match odd {
-        true => format!("\"{clean}\""),
-        false => clean,
-    }
+    if odd { format!("\"{clean}\"") } else { clean }
 }
 
 /// Has no shape of its own, or changes that of others: control characters, spaces other than the plain one, marks that
@@ -137,11 +137,12 @@ pub(super) fn parse_namespaces(text: &str) -> Result<BTreeMap<String, String>, F
         }
         all.insert(name.to_owned(), right.to_owned());
     }
-    match all.len() <= MAX_NAMESPACES {
-        true => Ok(all),
-        false => Err(Failure::misuse(format!(
+    if all.len() <= MAX_NAMESPACES {
+        Ok(all)
+    } else {
+        Err(Failure::misuse(format!(
             "more than {MAX_NAMESPACES} namespaces"
-        ))),
+        )))
     }
 }
 
@@ -152,11 +153,12 @@ pub(super) fn parse_namespaces(text: &str) -> Result<BTreeMap<String, String>, F
 pub(super) fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
     let text = text.trim();
     let fits = (1..=MAX_NAME).contains(&text.len()) && !text.contains(char::is_control);
-    match fits {
-        true => Ok(text.to_owned()),
-        false => Err(Failure::misuse(format!(
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(Failure::misuse(format!(
             "the name of the {what} has between 1 and {MAX_NAME} characters"
-        ))),
+        )))
     }
 }
 

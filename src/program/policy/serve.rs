@@ -12,8 +12,6 @@ use async_std::{
 use futures_lite::future;
 use log::{debug, error, info, warn};
 
-use super::{Failure, Serve};
-use crate::cli::Console;
 use crate::{
     at::{
         AtKey, AtSign, Notification, Verb,
@@ -22,17 +20,18 @@ use crate::{
         metadata::Metadata,
         verb::Operation,
     },
+    cli::Failure,
     np::policy::{
-        self, Question,
+        self, AuthCheck,
         rpc::{self, RequestId},
         rules::{Decision, Rules},
     },
     session::{ignored, in_work::InWork, online},
-    sys::signal::{self, HangUps},
+    sys::signal::HangUps,
     text::json::Object,
 };
 
-pub(super) use super::source::Source;
+use super::source::{FileStamp, RuleSource, is_rule, read_rules};
 
 /// Questions that may be in work at the same time, of all daemons and of one; more are dropped, and daemons
 /// ask again.
@@ -45,37 +44,15 @@ const WATCH_RECORDS: &str = r"\.policy\.sshnp@";
 
 /// What to serve.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct PolicyOptions {
     /// Where the rules are.
-    pub source: Source,
+    pub source: RuleSource,
     /// Who is answered; empty: everybody. A daemon learns only about its own devices.
     pub daemons: Vec<AtSign>,
     /// Notify ourselves of each decision.
     pub publish_log: bool,
     /// There may be another process with this atSign: one of us answers.
     pub shared: bool,
-}
-
-/// Everything that can be wrong before anybody is dialled.
-pub(super) fn prepare(
-    console: &Console,
-    args: &Serve,
-) -> Result<(Network, Arc<AtKeys>, Plan), Failure> {
-    let plan = args.plan()?;
-    if let Source::File(file) = &plan.source {
-        super::read_rules_now(file)?;
-    }
-    let (network, keys) = args.account().open(console, args.as_.as_deref())?;
-    Ok((network, keys, plan))
-}
-
-pub(super) async fn story(console: &Console, args: Serve) -> Result<(), Failure> {
-    let (network, keys, plan) = prepare(console, &args)?;
-    let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
-    let ready = online::tell(args.json);
-    // Unlike elsewhere a hang-up is no end: it means "read the rules again".
-    let told = signal::stop_but_for_hang_ups();
-    online::until(told, serve(network, keys, plan, hang_ups, ready)).await
 }
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when questions
@@ -86,54 +63,54 @@ pub(super) async fn story(console: &Console, args: Serve) -> Result<(), Failure>
 pub(super) async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    plan: Plan,
+    options: PolicyOptions,
     hang_ups: HangUps,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
-    if let Source::File(file) = &plan.source {
-        super::read_rules(file).await?; // before anything is dialled
+    if let RuleSource::File(file) = &options.source {
+        read_rules(file).await?; // before anything is dialled
     }
     let watch = format!("{}|{WATCH_RECORDS}", policy::WATCH_RPC);
     let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
     let (news, told) = channel::bounded(1);
-    let look = plan.source.look().await;
-    let rules = plan.source.read(&at).await?;
+    let look = options.source.look().await;
+    let rules = options.source.read(&at).await?;
     info!("ready as={} groups={}", at.atsign(), rules.groups.len());
-    let desk = Desk(Arc::new(Inner {
+    let policy = PolicyService(Arc::new(Inner {
         at,
         rules: Mutex::new(Arc::new(rules)),
-        plan,
+        options,
         in_work: InWork::new(MAX_IN_WORK, MAX_IN_WORK_OF_ONE),
         news,
     }));
-    let owner = desk.0.at.atsign().as_str();
+    let owner = policy.0.at.atsign().as_str();
     ready(&Object::event("ready").text("as", owner).end());
     let reload = async {
-        desk.reload_for_ever(look, told, hang_ups).await;
+        policy.reload_for_ever(look, told, hang_ups).await;
         Ok(())
     };
-    future::or(online::listen(inbox, |note| desk.hear(note)), reload).await
+    future::or(online::listen(inbox, |note| policy.hear(note)), reload).await
 }
 
-/// The policy; cheap to clone.
+/// The service; cheap to clone.
 #[derive(Clone)]
-struct Desk(Arc<Inner>);
+struct PolicyService(Arc<Inner>);
 
 struct Inner {
     at: Client,
     rules: Mutex<Arc<Rules>>,
-    plan: Plan,
+    options: PolicyOptions,
     in_work: InWork,
     /// "The records have changed."
     news: Sender<()>,
 }
 
-impl Desk {
+impl PolicyService {
     fn hear(&self, note: Notification) {
         if note.is_text || note.is_stats() {
             return;
         }
-        if super::source::is_rule(note.entity()) && note.from == *self.0.at.atsign() {
+        if is_rule(note.entity()) && note.from == *self.0.at.atsign() {
             let _ = self.0.news.try_send(());
         } else if let Some(id) = rpc::asked(note.entity()) {
             self.take(note, id);
@@ -146,16 +123,16 @@ impl Desk {
     fn take(&self, note: Notification, id: RequestId) {
         let inner = &self.0;
         let from = &note.from;
-        let known = inner.plan.daemons.is_empty() || inner.plan.daemons.contains(from);
+        let known = inner.options.daemons.is_empty() || inner.options.daemons.contains(from);
         if !known || note.operation != Operation::Update {
             return ignored::note(from, format_args!("rpc={id} reason=not_a_daemon_of_ours"));
         }
         let Some(working) = inner.in_work.begin(from) else {
             return;
         };
-        let desk = self.clone();
+        let policy = self.clone();
         task::spawn(async move {
-            desk.answer(&note, id).await;
+            policy.answer(&note, id).await;
             drop(working);
         });
     }
@@ -163,14 +140,14 @@ impl Desk {
     /// One question: heard, decided, answered.
     async fn answer(&self, note: &Notification, id: RequestId) {
         let (at, from) = (&self.0.at, &note.from);
-        let text = match at.open(note).await {
+        let text = match at.decrypt(note).await {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
                 let why = error.to_string();
                 return ignored::note(from, format_args!("rpc={id} reason={why:?}"));
             }
         };
-        let question = match Question::parse(from, id, &text) {
+        let question = match AuthCheck::parse(from, id, &text) {
             Ok(question) => question,
             Err(why) => {
                 let why = why.to_string();
@@ -178,7 +155,7 @@ impl Desk {
                 return self.send(&rpc::nack(from, id, &why), rpc::RPC_TTL).await;
             }
         };
-        if self.0.plan.shared && !self.is_ours(id).await {
+        if self.0.options.shared && !self.is_ours(id).await {
             return debug!("left from={from} rpc={id} to=another_process");
         }
         self.send(&rpc::ack(from, id), rpc::RPC_TTL).await;
@@ -186,7 +163,7 @@ impl Desk {
         log_decision(id, &question, &decision);
         let answer = rpc::answer(from, id, &decision.answer);
         self.send(&answer, rpc::RPC_TTL).await;
-        if self.0.plan.publish_log {
+        if self.0.options.publish_log {
             let millis = SystemTime::now().duration_since(UNIX_EPOCH);
             let millis = millis.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
             let message = rpc::log(at.atsign(), millis, id, &question, &decision.answer);
@@ -231,11 +208,11 @@ impl Desk {
     /// change nothing: the old ones stay.
     async fn reload_for_ever(
         &self,
-        mut seen: Option<super::source::Look>,
+        mut seen: Option<FileStamp>,
         told: Receiver<()>,
         mut hang_ups: HangUps,
     ) {
-        let source = &self.0.plan.source;
+        let source = &self.0.options.source;
         loop {
             let by = wait(source, &told, &mut hang_ups).await;
             let now = source.look().await;
@@ -262,7 +239,7 @@ impl Desk {
 }
 
 /// Waits for a reason to look at the rules; says which.
-async fn wait(source: &Source, told: &Receiver<()>, hang_ups: &mut HangUps) -> &'static str {
+async fn wait(source: &RuleSource, told: &Receiver<()>, hang_ups: &mut HangUps) -> &'static str {
     let clock = async {
         task::sleep(source.pause()).await;
         "clock"
@@ -280,7 +257,7 @@ async fn wait(source: &Source, told: &Receiver<()>, hang_ups: &mut HangUps) -> &
     future::or(signal, future::or(news, clock)).await
 }
 
-fn log_decision(id: RequestId, q: &Question, decision: &Decision) {
+fn log_decision(id: RequestId, q: &AuthCheck, decision: &Decision) {
     let answer = &decision.answer;
     info!(
         "decision rpc={id} client={} daemon={} device={} group={:?} authorized={} permit={} rule={} groups={:?} reason={:?}",

@@ -1,6 +1,7 @@
 //! Where the rules come from, and when they have changed.
 
 use std::{
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,7 +11,6 @@ use async_std::task;
 use log::error;
 use miniserde::json;
 
-use super::{Failure, read_rules};
 use crate::{
     at::{
         AtKey,
@@ -18,16 +18,18 @@ use crate::{
         key::Scope,
         verb::Verb,
     },
+    cli::Failure,
     np::policy::{
         group, npp,
         rules::{Combine, Group, Rules},
+        yaml,
     },
     sys,
 };
 
 /// Where the rules are.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(super) enum RuleSource {
     /// In a YAML file.
     File(PathBuf),
     /// On the policy's own atServer.
@@ -46,9 +48,9 @@ const AT_ONCE: usize = 16;
 
 /// What a file looks like from outside; another one means another content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Look(Option<(u64, u64, i64, i64)>);
+pub(super) struct FileStamp(Option<(u64, u64, i64, i64)>);
 
-impl Source {
+impl RuleSource {
     pub(super) fn pause(&self) -> Duration {
         match self {
             Self::File(_) => LOOK_EVERY,
@@ -57,7 +59,7 @@ impl Source {
     }
 
     /// `None`: from outside nothing can be seen.
-    pub(super) async fn look(&self) -> Option<Look> {
+    pub(super) async fn look(&self) -> Option<FileStamp> {
         match self {
             Self::File(file) => Some(look(file).await),
             Self::Records => None,
@@ -72,9 +74,30 @@ impl Source {
     }
 }
 
-async fn look(file: &Path) -> Look {
+async fn look(file: &Path) -> FileStamp {
     let about = sys::file::metadata(file.to_owned()).await.ok();
-    Look(about.map(|a| (a.ino(), a.size(), a.mtime(), a.mtime_nsec())))
+    FileStamp(about.map(|a| (a.ino(), a.size(), a.mtime(), a.mtime_nsec())))
+}
+
+/// Rules from a file.
+pub(super) async fn read_rules(file: &Path) -> Result<Rules, Failure> {
+    rules(file, sys::file::text(file, MAX_RULES).await)
+}
+
+/// Rules from a file, where there is nothing else to do meanwhile.
+pub(super) fn read_rules_now(file: &Path) -> Result<Rules, Failure> {
+    rules(file, sys::file::text_now(file, MAX_RULES))
+}
+
+/// One byte more than may be in it, so that too long is seen.
+const MAX_RULES: u64 = yaml::MAX_FILE as u64 + 1;
+
+fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
+    let name = file.display();
+    let text = text.map_err(|why| Failure::misuse(format!("cannot read {name}: {why}")))?;
+    yaml::parse(&text).map_err(|why| {
+        Failure::misuse(format!("{name}, {why}")).hint("noports policy check tells what rules mean")
+    })
 }
 
 /// What is among our own records: groups, and the small ones of the newer service. One that cannot be used is
@@ -152,4 +175,35 @@ fn own(at: &Client, key: &str) -> Option<(u64, String)> {
     }
     let id = key.entity.split('.').next().unwrap_or_default();
     Some((id.parse().unwrap_or(u64::MAX), key.entity.clone()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, pin::pin};
+
+    use async_std::task::block_on;
+    use futures_lite::future::poll_once;
+
+    use crate::{cli::exit, program::policy::source::*, testing::named_pipe};
+
+    #[test]
+    fn rules_that_come_through_a_pipe_hold_nobody_up_and_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = named_pipe(folder.path());
+        let mut rules = pin!(read_rules(&pipe));
+        // Before anybody writes, questions are answered.
+        assert!(block_on(poll_once(&mut rules)).is_none());
+        fs::write(&pipe, "rules: [\n").unwrap();
+        let refused = block_on(rules).err().unwrap();
+        assert!(refused.message.contains("line"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_device_without_an_end_is_no_rules() {
+        for device in ["/dev/zero", "/dev/full"] {
+            let refused = read_rules_now(Path::new(device)).err().unwrap();
+            assert_eq!(refused.code, exit::MISUSE, "{}", refused.message);
+        }
+    }
 }

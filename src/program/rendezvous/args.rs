@@ -10,7 +10,7 @@ use std::{
 use argh::FromArgs;
 use log::{LevelFilter, warn};
 
-use super::{MAX_SESSIONS, Policy, address, serve};
+use super::{MAX_SESSIONS, RendezvousOptions, address, serve};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{
@@ -66,7 +66,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     };
     sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
     sys::process::protect_memory();
-    sys::process::more_descriptors();
+    sys::process::raise_descriptor_limit();
     let json = args.json;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     console.finish(
@@ -76,7 +76,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
 }
 
 impl Args {
-    fn policy(&self, host: String) -> Result<Policy, Failure> {
+    fn policy(&self, host: String) -> Result<RendezvousOptions, Failure> {
         if !is_host(&host) {
             return Err(Failure::misuse(format!(
                 "{host:?} is no host name or address"
@@ -95,14 +95,17 @@ impl Args {
             let why = format!("--snoop works only with {ENABLE_SNOOP}=true in the environment");
             return Err(Failure::misuse(why));
         }
-        Ok(Policy {
+        Ok(RendezvousOptions {
             managers,
             signed_only: self.signed_only,
             snoop: self.snoop,
             max_sessions: self.max_sessions,
             #[cfg(feature = "held")]
             habits: Profile::of_environment(|profile| profile.rendezvous)?,
-            ..Policy::open(&host, self.bind.unwrap_or_else(|| default_bind(&host)))
+            ..RendezvousOptions::for_everybody(
+                &host,
+                self.bind.unwrap_or_else(|| default_bind(&host)),
+            )
         })
     }
 }
@@ -132,9 +135,9 @@ impl Args {
         &self,
         console: &Console,
         host: String,
-    ) -> Result<(Network, Arc<AtKeys>, Policy), Failure> {
+    ) -> Result<(Network, Arc<AtKeys>, RendezvousOptions), Failure> {
         let policy = self.policy(host)?;
-        let (network, keys) = self.account().open(console, self.as_.as_deref())?;
+        let (network, keys) = self.account().load(console, self.as_.as_deref())?;
         Ok((network, keys, policy))
     }
 }

@@ -53,7 +53,7 @@ impl Crowd {
     }
 
     /// One gives way; returns who.
-    pub(super) fn make_room(&mut self, known: &Known, now: Instant) -> Option<SocketAddr> {
+    pub(super) fn make_room(&mut self, known: &LoginAddresses, now: Instant) -> Option<SocketAddr> {
         let networks: Vec<IpAddr> = self
             .0
             .iter()
@@ -74,7 +74,7 @@ impl Crowd {
 
 /// Where the ends of a session have logged in from.
 #[derive(Default)]
-pub(super) struct Known(VecDeque<IpAddr>);
+pub(super) struct LoginAddresses(VecDeque<IpAddr>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trust {
@@ -83,7 +83,7 @@ pub(super) enum Trust {
     Known,
 }
 
-impl Known {
+impl LoginAddresses {
     /// Somebody has logged in from there.
     pub(super) fn add(&mut self, address: IpAddr) {
         let address = address.to_canonical();
@@ -108,9 +108,9 @@ impl Known {
 /// What is told of sockets that were not let in: strangers make as many as they like. Each reason is told at
 /// once, and then once in a while with how many there were.
 #[derive(Default)]
-pub(super) struct Refusals(Vec<Refusal>);
+pub(super) struct RefusalCounts(Vec<RefusalCount>);
 
-struct Refusal {
+struct RefusalCount {
     why: String,
     told: Instant,
     untold: usize,
@@ -121,13 +121,13 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Reasons that are told apart.
 const MAX_REASONS: usize = 8;
 
-impl Refusals {
+impl RefusalCounts {
     /// One more; `Some`, how many untold ones there were before it, when it is to be told.
     pub(super) fn count(&mut self, why: &str, now: Instant) -> Option<usize> {
         let full = self.0.len() >= MAX_REASONS;
         let known = self.0.iter().position(|one| one.why == why);
         let Some(at) = known.or(full.then_some(MAX_REASONS - 1)) else {
-            self.0.push(Refusal {
+            self.0.push(RefusalCount {
                 why: why.to_owned(),
                 told: now,
                 untold: 0,
@@ -218,7 +218,7 @@ mod tests {
                 &[0, 1],
             ),
         ] {
-            let (mut crowd, mut who) = (Crowd::default(), Known::default());
+            let (mut crowd, mut who) = (Crowd::default(), LoginAddresses::default());
             known.parse().into_iter().for_each(|ip| who.add(ip));
             for (number, (address, ago)) in came.iter().enumerate() {
                 let since = now - Duration::from_millis(*ago);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn whoever_gives_way_is_told_and_addresses_are_forgotten_at_last() {
-        let (mut crowd, mut known) = (Crowd::default(), Known::default());
+        let (mut crowd, mut known) = (Crowd::default(), LoginAddresses::default());
         let told = crowd.enter(at("192.0.2.1", 1), Instant::now());
         crowd.leave(at("192.0.2.1", 2));
         assert!(!told.is_closed() && crowd.len() == 1);
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_one_line_a_minute() {
-        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let (mut refusals, now) = (RefusalCounts::default(), Instant::now());
         assert_eq!(refusals.count("silent", now), Some(0));
         assert!((0..1000).all(|_| refusals.count("silent", now).is_none()));
         assert_eq!(refusals.count("forged", now), Some(0));

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::AuthorityError;
+use super::error::AuthorityError;
 
 /// Largest file read, in bytes; real ones have under 1 000.
 const MAX_FILE: u64 = 64 * 1024;

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Authority, AuthorityError, SLOW_CLOCKS};
-use crate::net::tls::Shown;
+use super::{Authority, certificate::SLOW_CLOCKS, error::AuthorityError};
+use crate::net::tls::{Acceptor, ServerCertificate};
 
 /// A certificate that is this old is renewed by whoever connects next.
 pub(super) const RENEWED_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -18,14 +18,25 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 pub(super) struct Renewing {
     authority: Authority,
     names: Vec<String>,
-    now: Mutex<Made>,
+    now: Mutex<CurrentCertificate>,
 }
 
-struct Made {
-    shown: Shown,
+struct CurrentCertificate {
+    shown: ServerCertificate,
     at: SystemTime,
     /// When the last attempt to make another failed.
     failed: Option<SystemTime>,
+}
+
+impl Authority {
+    /// Ready to accept connections for these names, with a certificate that is renewed in time.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
+    pub fn acceptor(self, names: &[String]) -> Result<Acceptor, AuthorityError> {
+        let renewing = Renewing::new(self, names, SystemTime::now())?;
+        Ok(Acceptor::showing(move || renewing.at(SystemTime::now())))
+    }
 }
 
 impl Renewing {
@@ -34,7 +45,7 @@ impl Renewing {
         names: &[String],
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
-        let made = Made {
+        let made = CurrentCertificate {
             shown: authority.leaf_at(names, now)?.shown()?,
             at: now,
             failed: None,
@@ -47,7 +58,7 @@ impl Renewing {
     }
 
     /// What is shown at this time.
-    pub(super) fn at(&self, now: SystemTime) -> Shown {
+    pub(super) fn at(&self, now: SystemTime) -> ServerCertificate {
         let mut made = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back may stand before the certificate's first day.
         let is_recent = |at: SystemTime, most: Duration| match now.duration_since(at) {

@@ -1,10 +1,14 @@
-use std::os::unix::fs::PermissionsExt;
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 use async_std::net::{TcpListener, TcpStream};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 
-use super::{renewing::RENEWED_AFTER, *};
-use crate::net::tls::Connector;
+use super::{
+    certificate::DAY,
+    renewing::{RENEWED_AFTER, Renewing},
+    *,
+};
+use crate::net::tls::{Connector, TlsError};
 use crate::testing::Folder;
 
 const SOON: Duration = Duration::from_secs(5);

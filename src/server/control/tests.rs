@@ -7,8 +7,8 @@ fn alice() -> AtSign {
     "@alice".parse().unwrap()
 }
 
-fn status() -> Status {
-    Status {
+fn status() -> ServerStatus {
+    ServerStatus {
         directory: "localhost:6400".into(),
         ca: "/d/ca.pem".into(),
         data: "/d".into(),
@@ -19,13 +19,13 @@ fn status() -> Status {
 }
 
 /// Runs the desk beside a story and ends with the story.
-async fn beside<T>(desk: &Desk, story: impl Future<Output = T>) -> T {
+async fn beside<T>(desk: &AdminSocket, story: impl Future<Output = T>) -> T {
     let serve = async {
         desk.serve(async |request| match request {
-            Request::Add(who) => Answer::Secret(Secret::new(format!("secret of {who}"))),
-            Request::Status => Answer::Status(status()),
-            Request::List => Answer::List(Vec::new()),
-            Request::Remove(_) | Request::Backup(_) => Answer::Done,
+            AdminRequest::Add(who) => AdminAnswer::Secret(Secret::new(format!("secret of {who}"))),
+            AdminRequest::Status => AdminAnswer::Status(status()),
+            AdminRequest::List => AdminAnswer::List(Vec::new()),
+            AdminRequest::Remove(_) | AdminRequest::Backup(_) => AdminAnswer::Done,
         })
         .await;
         unreachable!("a desk serves for ever")
@@ -36,36 +36,36 @@ async fn beside<T>(desk: &Desk, story: impl Future<Output = T>) -> T {
 #[test]
 fn lines_read_back_as_what_was_printed() {
     for request in [
-        Request::Add(alice()),
-        Request::List,
-        Request::Remove(alice()),
-        Request::Status,
-        Request::Backup("/b/file".into()),
+        AdminRequest::Add(alice()),
+        AdminRequest::List,
+        AdminRequest::Remove(alice()),
+        AdminRequest::Status,
+        AdminRequest::Backup("/b/file".into()),
     ] {
-        assert_eq!(Request::parse(&request.print()), Some(request));
+        assert_eq!(AdminRequest::parse(&request.print()), Some(request));
     }
-    let row = Row {
+    let row = Hosted {
         atsign: "@alice".into(),
         host: "localhost".into(),
         port: 25000,
         activated: true,
     };
     for answer in [
-        Answer::Secret(Secret::new("s".into())),
-        Answer::List(vec![row]),
-        Answer::List(vec![]),
-        Answer::Status(status()),
-        Answer::Done,
-        Answer::Backup(Backup {
+        AdminAnswer::Secret(Secret::new("s".into())),
+        AdminAnswer::List(vec![row]),
+        AdminAnswer::List(vec![]),
+        AdminAnswer::Status(status()),
+        AdminAnswer::Done,
+        AdminAnswer::Backup(BackupTotals {
             atsigns: 2,
             rows: 77,
         }),
-        Answer::Refused {
+        AdminAnswer::Refused {
             error: "no".into(),
             hint: None,
         },
     ] {
-        assert_eq!(Answer::parse(&answer.print()), Some(answer));
+        assert_eq!(AdminAnswer::parse(&answer.print()), Some(answer));
     }
     for line in [
         "",
@@ -74,7 +74,7 @@ fn lines_read_back_as_what_was_printed() {
         r#"{"do":"add","atsign":"a b"}"#,
         r#"{"do":"fly"}"#,
     ] {
-        assert_eq!(Request::parse(line), None, "{line}");
+        assert_eq!(AdminRequest::parse(line), None, "{line}");
     }
 }
 
@@ -83,26 +83,26 @@ fn a_request_is_answered_by_the_running_server() {
     let folder = Folder::new();
     block_on(async {
         assert_eq!(
-            ask(&folder.0, &Request::List).await.unwrap(),
+            ask(&folder.0, &AdminRequest::List).await.unwrap(),
             None,
             "nobody runs"
         );
-        let desk = Desk::open(&folder.0).unwrap();
+        let desk = AdminSocket::listen(&folder.0).unwrap();
         let mode = fs::metadata(&desk.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         beside(&desk, async {
-            let got = ask(&folder.0, &Request::Add(alice())).await.unwrap();
+            let got = ask(&folder.0, &AdminRequest::Add(alice())).await.unwrap();
             assert_eq!(
                 got,
-                Some(Answer::Secret(Secret::new("secret of @alice".into())))
+                Some(AdminAnswer::Secret(Secret::new("secret of @alice".into())))
             );
-            let got = ask(&folder.0, &Request::Status).await.unwrap();
-            assert_eq!(got, Some(Answer::Status(status())));
+            let got = ask(&folder.0, &AdminRequest::Status).await.unwrap();
+            assert_eq!(got, Some(AdminAnswer::Status(status())));
         })
         .await;
         drop(desk);
         assert_eq!(
-            ask(&folder.0, &Request::List).await.unwrap(),
+            ask(&folder.0, &AdminRequest::List).await.unwrap(),
             None,
             "it ended"
         );
@@ -113,7 +113,7 @@ fn a_request_is_answered_by_the_running_server() {
 fn hostile_requests_do_not_stop_the_desk() {
     let folder = Folder::new();
     block_on(async {
-        let desk = Desk::open(&folder.0).unwrap();
+        let desk = AdminSocket::listen(&folder.0).unwrap();
         let long = vec![b'x'; MAX_REQUEST + 10];
         for bytes in [b"\n".as_slice(), b"{}\n", b"\xff\n", &long, b""] {
             beside(&desk, async {
@@ -121,8 +121,10 @@ fn hostile_requests_do_not_stop_the_desk() {
                 // The desk may hang up before it has read all of it.
                 let _ = socket.write_all(bytes).await;
                 drop(socket);
-                let got = ask(&folder.0, &Request::Remove(alice())).await.unwrap();
-                assert_eq!(got, Some(Answer::Done), "after {} bytes", bytes.len());
+                let got = ask(&folder.0, &AdminRequest::Remove(alice()))
+                    .await
+                    .unwrap();
+                assert_eq!(got, Some(AdminAnswer::Done), "after {} bytes", bytes.len());
             })
             .await;
         }
@@ -134,22 +136,16 @@ fn a_dead_servers_socket_is_replaced_and_a_living_ones_is_not() {
     let folder = Folder::new();
     let path = folder.0.join(SOCKET);
     drop(StdListener::bind(&path).unwrap()); // the file stays behind
-    let desk = Desk::open(&folder.0).unwrap();
-    let second = Desk::open(&folder.0).err();
-    assert!(
-        matches!(second, Some(ControlError::Running(_))),
-        "{second:?}"
-    );
+    let desk = AdminSocket::listen(&folder.0).unwrap();
+    let second = AdminSocket::listen(&folder.0).err();
+    assert!(matches!(second, Some(AdminError::Running(_))), "{second:?}");
     drop(desk);
     fs::write(&path, "a file").unwrap();
-    let third = Desk::open(&folder.0).err();
-    assert!(
-        matches!(third, Some(ControlError::NoSocket(_))),
-        "{third:?}"
-    );
+    let third = AdminSocket::listen(&folder.0).err();
+    assert!(matches!(third, Some(AdminError::NoSocket(_))), "{third:?}");
     let deep = folder.0.join("x".repeat(100));
     assert!(matches!(
-        Desk::open(&deep).err(),
-        Some(ControlError::PathTooLong(_))
+        AdminSocket::listen(&deep).err(),
+        Some(AdminError::PathTooLong(_))
     ));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{MANAGE, entity, own_data};
+use super::keys::{MANAGE, entity, own_data};
 use crate::at::AtKey;
 
 /// What a command wants to do with a key.

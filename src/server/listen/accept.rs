@@ -1,12 +1,6 @@
 //! Accept loops. The handshake is each connection's own business: a slow one holds nobody up.
 
-use std::{
-    future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_std::{
     channel,
@@ -14,29 +8,17 @@ use async_std::{
     task,
 };
 
-use crate::{
-    at::AtSign,
-    net::tls::{TlsStream, Wish},
-};
+use crate::at::AtSign;
 
-use super::{Hub, board::House, connection, doorman, gate::Pass, web};
+use super::{board::House, connection, doorman, hub::Hub, visitor::Visitor, web};
 
 /// Rest after a failed accept: the system is short of something (descriptors, memory).
 const SHORTAGE: Duration = Duration::from_millis(100);
 
-/// A connection that has shaken hands.
-pub(super) struct Visitor {
-    pub stream: TlsStream,
-    pub from: IpAddr,
-    /// What it asked for.
-    pub wish: Wish,
-    pub pass: Pass,
-}
-
 /// The atDirectory's port.
 pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
     let what = "the atDirectory".to_owned();
-    open(hub, what, door, alive, |hub, visitor| async move {
+    accept_loop(hub, what, door, alive, |hub, visitor| async move {
         doorman::serve(&hub, visitor).await;
     });
 }
@@ -44,7 +26,7 @@ pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sende
 /// The port of one atSign.
 pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel::Sender<()>) {
     let what = who.to_string();
-    open(hub, what, door, alive, move |hub, visitor| {
+    accept_loop(hub, what, door, alive, move |hub, visitor| {
         let house = hub.board.house(&who);
         async move {
             if let Some(house) = house {
@@ -57,7 +39,7 @@ pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel
 /// The port that all atSigns share.
 pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
     let what = "all atSigns".to_owned();
-    open(hub, what, door, alive, |hub, visitor| async move {
+    accept_loop(hub, what, door, alive, |hub, visitor| async move {
         let house = visitor.wish.name.as_deref().and_then(|name| {
             let name = name.to_ascii_lowercase();
             let domain = hub.options.domain.as_deref()?;
@@ -73,14 +55,20 @@ pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<(
 
 /// Two kinds of clients come to the same port, and say so before anything else.
 async fn welcome(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
-    match visitor.wish.http {
-        true => web::serve(hub, house, visitor).await,
-        false => connection::serve(hub, house, visitor).await,
+    if visitor.wish.http {
+        web::serve(hub, house, visitor).await;
+    } else {
+        connection::serve(hub, house, visitor).await;
     }
 }
 
-fn open<F, S>(hub: &Arc<Hub>, what: String, door: TcpListener, alive: channel::Sender<()>, serve: S)
-where
+fn accept_loop<F, S>(
+    hub: &Arc<Hub>,
+    what: String,
+    door: TcpListener,
+    alive: channel::Sender<()>,
+    serve: S,
+) where
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Arc<Hub>, Visitor) -> F + Send + Sync + 'static,
 {
@@ -128,11 +116,11 @@ fn admit<F, S>(
         log::debug!("from={from} refused: too many connections");
         return;
     };
-    hub.meter.accepted.add();
+    hub.meter.accepted.add(1);
     task::spawn(async move {
         match hub
             .tls
-            .accept_wish(tcp, hub.options.timings.handshake)
+            .accept_with_extensions(tcp, hub.options.timings.handshake)
             .await
         {
             Ok((stream, wish)) => {
@@ -145,7 +133,7 @@ fn admit<F, S>(
                 serve(hub, visitor).await;
             }
             Err(why) => {
-                hub.meter.handshakes_failed.add();
+                hub.meter.handshakes_failed.add(1);
                 log::debug!("from={from} handshake={why}");
             }
         }

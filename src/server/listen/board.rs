@@ -22,8 +22,9 @@ use async_std::{channel, net::TcpStream};
 use crate::{
     at::AtSign,
     server::{
+        clock::now,
         session::Facts,
-        store::{Event, notes::Note, register::Home},
+        store::{CommitEvent, notes::Note, register::Home},
     },
 };
 
@@ -48,13 +49,13 @@ pub(super) struct House {
     pub home: Home,
     pub port: u16,
     pub facts: Arc<Facts>,
-    lines: Mutex<HashMap<u64, Line>>,
+    lines: Mutex<HashMap<u64, ListedConnection>>,
     next_line: AtomicUsize,
     last_commit: AtomicI64,
 }
 
 /// One connection, as others see it.
-struct Line {
+struct ListedConnection {
     session: String,
     enrollment: Option<String>,
     socket: TcpStream,
@@ -64,12 +65,12 @@ struct Line {
 /// Where a monitor's news wait for it.
 struct Mailbox {
     sender: channel::Sender<Push>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<MailboxLoad>,
 }
 
 /// The channel has no limit of its own: one with a limit takes room for all of it at once, 96 KiB for each monitor.
 #[derive(Default)]
-struct Waiting {
+struct MailboxLoad {
     count: AtomicUsize,
     bytes: AtomicUsize,
     /// A sign of life waits already; another would say the same.
@@ -79,7 +80,7 @@ struct Waiting {
 /// The other end of a mailbox.
 pub(super) struct Inbox {
     receiver: channel::Receiver<Push>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<MailboxLoad>,
 }
 
 /// Something for a monitor.
@@ -139,24 +140,24 @@ impl Board {
     }
 
     /// Takes what the store tells.
-    pub(super) fn told(&self, event: Event) {
+    pub(super) fn told(&self, event: CommitEvent) {
         match event {
-            Event::Note(note) => {
+            CommitEvent::Note(note) => {
                 if let Some(house) = self.house(&note.to) {
                     house.push_note(&note);
                 }
             }
-            Event::Commit(who, id) => {
+            CommitEvent::Commit(who, id) => {
                 if let Some(house) = self.house(&who) {
                     house.last_commit.store(id, Ordering::Relaxed);
                     house.push_stats();
                 }
             }
-            Event::Queued { from, to } => {
+            CommitEvent::Queued { from, to } => {
                 // The channel has no limit of its own; the outbox has.
                 let _ = self.queued.try_send((from, to));
             }
-            Event::Withdrawn { of, enrollment, by } => {
+            CommitEvent::Withdrawn { of, enrollment, by } => {
                 if let Some(house) = self.house(&of) {
                     house.cut(|line| {
                         line.session != by && line.enrollment.as_deref() == Some(&enrollment)
@@ -188,14 +189,14 @@ impl House {
     /// A connection begins; it is listed until the guard is dropped.
     pub(super) fn enter(self: &Arc<Self>, session: &str, socket: TcpStream) -> Guard {
         let number = self.next_line.fetch_add(1, Ordering::Relaxed) as u64;
-        let line = Line {
+        let line = ListedConnection {
             session: session.to_owned(),
             enrollment: None,
             socket,
             mailbox: None,
         };
         lock(&self.lines).insert(number, line);
-        self.facts.enter(session, super::now());
+        self.facts.enter(session, now());
         Guard {
             house: self.clone(),
             number,
@@ -219,7 +220,7 @@ impl House {
         self.cut(|_| true);
     }
 
-    fn cut(&self, which: impl Fn(&Line) -> bool) {
+    fn cut(&self, which: impl Fn(&ListedConnection) -> bool) {
         for line in lock(&self.lines).values().filter(|line| which(line)) {
             let _ = line.socket.shutdown(Shutdown::Both);
         }
@@ -263,7 +264,7 @@ impl Guard {
     /// From now on news are put into a mailbox for this connection; the old one is thrown away.
     pub(super) fn open_mailbox(&self) -> Inbox {
         let (sender, receiver) = channel::unbounded();
-        let waiting = Arc::<Waiting>::default();
+        let waiting = Arc::<MailboxLoad>::default();
         let mailbox = Mailbox {
             sender,
             waiting: waiting.clone(),
@@ -295,7 +296,7 @@ mod tests {
     use async_std::{net::TcpListener, task::block_on};
 
     use super::*;
-    use crate::server::store::notes::{Kind, tests::note};
+    use crate::server::store::notes::{NoteKind, tests::note};
 
     #[test]
     fn a_monitor_that_does_not_read_loses_its_mailbox_and_others_do_not() {
@@ -316,11 +317,11 @@ mod tests {
                 house.enter("_2", two.unwrap()),
             );
             let (unread, read) = (slow.open_mailbox(), quick.open_mailbox());
-            let mut big = note("n", "@alice", "@bob", Kind::Received);
+            let mut big = note("n", "@alice", "@bob", NoteKind::Received);
             big.value = Some("v".repeat(MAILBOX_BYTES / 4));
             let big = Arc::new(big);
             for n in 0..8 {
-                board.told(Event::Note(big.clone()));
+                board.told(CommitEvent::Note(big.clone()));
                 assert!(matches!(read.next().await, Some(Push::Note(_))), "{n}");
             }
             let mut got = 0;
@@ -330,10 +331,10 @@ mod tests {
             assert!((4..8).contains(&got), "{got} of 8 big ones fit");
             // Signs of life do not pile up.
             for _ in 0..3 {
-                board.told(Event::Commit("@bob".parse().unwrap(), 7));
+                board.told(CommitEvent::Commit("@bob".parse().unwrap(), 7));
             }
             assert!(matches!(read.next().await, Some(Push::Stats)));
-            board.told(Event::Note(big));
+            board.told(CommitEvent::Note(big));
             assert!(matches!(read.next().await, Some(Push::Note(_))));
             assert_eq!(house.last_commit(), Some(7));
             assert_eq!(house.connections(), 2);

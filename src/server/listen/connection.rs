@@ -19,19 +19,21 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future::race};
 use crate::{
     net::tls::TlsStream,
     server::{
+        clock::now,
+        notification::stats_line,
         session::{
-            Decision, Errand, Fetched, GREETING, Job, Login, Next, Outcome, Session, Step, Watch,
-            page, stats_line,
+            CommandOutcome, Errand, Fetched, FollowUp, GREETING, LineAction, Login, MonitorView,
+            Session, StoreCommand, UncommittedOutcome, page,
         },
         store::{StoreError, Tx},
     },
 };
 
 use super::{
-    Hub,
-    accept::Visitor,
     board::{Guard, House, Inbox, Push},
-    now,
+    hub::Hub,
+    line_buffer::{InputLine, LineBuffer},
+    visitor::Visitor,
 };
 
 /// Most connections to one atSign.
@@ -45,8 +47,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
-    let session = Session::new(house.home.clone(), house.facts.clone());
-    let session = session.coming_from(visitor.from);
+    let session = Session::new(house.home.clone(), house.facts.clone()).coming_from(visitor.from);
     let guard = house.enter(session.id(), visitor.stream.socket());
     log::debug!(
         "session={} from={} to={}",
@@ -55,12 +56,12 @@ pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) 
         house.home.who
     );
     let now = Instant::now();
-    let mut line = Line {
+    let mut line = Connection {
         hub,
         house,
         guard,
         session,
-        input: Input::default(),
+        input: LineBuffer::default(),
         live: None,
         began: now,
         active: now,
@@ -92,7 +93,7 @@ async fn in_time(within: Duration, work: impl Future<Output = io::Result<()>>) -
 
 /// Why a connection ends.
 #[derive(Debug)]
-enum End {
+enum DisconnectReason {
     /// The client, or our answer, ended it.
     Done,
     /// It took too long to log in, or was silent for too long.
@@ -102,19 +103,19 @@ enum End {
     Broken,
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for DisconnectReason {
     fn from(_: io::Error) -> Self {
         Self::Broken
     }
 }
 
-struct Line<'a> {
+struct Connection<'a> {
     hub: &'a Arc<Hub>,
     house: &'a Arc<House>,
     guard: Guard,
     session: Session,
-    input: Input,
-    live: Option<Live>,
+    input: LineBuffer,
+    live: Option<LiveMonitor>,
     began: Instant,
     /// The last byte either way.
     active: Instant,
@@ -123,8 +124,8 @@ struct Line<'a> {
 }
 
 /// A monitor at work.
-struct Live {
-    watch: Box<Watch>,
+struct LiveMonitor {
+    watch: Box<MonitorView>,
     inbox: Inbox,
     next_stats: Instant,
 }
@@ -136,15 +137,15 @@ enum Wake {
     Time,
 }
 
-impl Line<'_> {
-    async fn run(&mut self) -> Option<End> {
+impl Connection<'_> {
+    async fn run(&mut self) -> Option<DisconnectReason> {
         match self.talk().await {
-            Ok(()) => Some(End::Done),
+            Ok(()) => Some(DisconnectReason::Done),
             Err(end) => Some(end),
         }
     }
 
-    async fn talk(&mut self) -> Result<(), End> {
+    async fn talk(&mut self) -> Result<(), DisconnectReason> {
         if self.house.connections() > MAX_PER_HOUSE {
             let full = b"error:AT0012-Inbound connection limit exceeded\n";
             self.send(full).await?;
@@ -155,7 +156,7 @@ impl Line<'_> {
         loop {
             while let Some(line) = self.input.pop(self.session.max_line()) {
                 self.visitor.pass.spoke();
-                self.hub.meter.commands.add();
+                self.hub.meter.commands.add(1);
                 if self.line(line).await? {
                     return Ok(());
                 }
@@ -169,7 +170,7 @@ impl Line<'_> {
                     }
                 },
                 Wake::Push(Some(push)) => self.pass_on(push).await?,
-                Wake::Push(None) => return Err(End::Slow),
+                Wake::Push(None) => return Err(DisconnectReason::Slow),
                 Wake::Time => self.tick().await?,
             }
         }
@@ -195,9 +196,10 @@ impl Line<'_> {
 
     fn due(&self) -> Instant {
         let timings = &self.hub.options.timings;
-        let silent = match self.session.is_known() {
-            true => self.active + timings.idle,
-            false => self.began + timings.login,
+        let silent = if self.session.is_known() {
+            self.active + timings.idle
+        } else {
+            self.began + timings.login
         };
         let stats = self.live.as_ref().map(|live| live.next_stats);
         [stats, self.close_at]
@@ -206,10 +208,10 @@ impl Line<'_> {
             .fold(silent, Instant::min)
     }
 
-    async fn tick(&mut self) -> Result<(), End> {
+    async fn tick(&mut self) -> Result<(), DisconnectReason> {
         let now = Instant::now();
         if self.close_at.is_some_and(|at| at <= now) {
-            return Err(End::Done);
+            return Err(DisconnectReason::Done);
         }
         if self
             .live
@@ -219,12 +221,12 @@ impl Line<'_> {
             return self.pass_on(Push::Stats).await;
         }
         if self.due() <= now {
-            return Err(End::Silent);
+            return Err(DisconnectReason::Silent);
         }
         Ok(())
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), DisconnectReason> {
         send(
             &mut self.visitor.stream,
             bytes,
@@ -235,7 +237,7 @@ impl Line<'_> {
         Ok(())
     }
 
-    async fn pass_on(&mut self, push: Push) -> Result<(), End> {
+    async fn pass_on(&mut self, push: Push) -> Result<(), DisconnectReason> {
         let Some(live) = &mut self.live else {
             return Ok(());
         };
@@ -249,27 +251,28 @@ impl Line<'_> {
                 stats_line(&self.house.home.who, self.house.last_commit(), now())
             }
         };
-        self.hub.meter.pushed.add();
+        self.hub.meter.pushed.add(1);
         self.send(line.as_bytes()).await
     }
 
     /// Answers one line; `true`: the connection is to be closed.
-    async fn line(&mut self, line: Taken) -> Result<bool, End> {
+    async fn line(&mut self, line: InputLine) -> Result<bool, DisconnectReason> {
         let text = match line {
-            Taken::Line(text) => text,
-            Taken::TooLong => {
+            InputLine::Line(text) => text,
+            InputLine::TooLong => {
                 let refusal = self.session.too_long();
                 return self.give(refusal).await;
             }
         };
         match self.session.read(&text, now()) {
-            Step::Done(outcome) => self.give(outcome).await,
-            Step::Run(job) => {
+            LineAction::Done(outcome) => self.give(outcome).await,
+            LineAction::Run(job) => {
                 let watches = job.watches();
                 // Until the answer is known; it is only looked at here, so nobody holds a place for long.
-                let place = match job.proves() {
-                    true => self.hub.failures.place(self.visitor.from).await,
-                    false => None,
+                let place = if job.proves() {
+                    self.hub.failures.place(self.visitor.from).await
+                } else {
+                    None
                 };
                 // Before the transaction looks: what comes in from now on is either seen by it or caught here.
                 let inbox = watches.then(|| self.guard.open_mailbox());
@@ -280,36 +283,41 @@ impl Line<'_> {
         }
     }
 
-    async fn run_job(&mut self, job: Job) -> Result<Outcome, End> {
+    async fn run_job(&mut self, job: StoreCommand) -> Result<CommandOutcome, DisconnectReason> {
         let (session, now, writes) = (self.session.clone(), now(), job.writes());
         let run = move |tx: &mut Tx<'_>| Ok::<_, StoreError>(session.run(&job, tx, now));
-        let ran = match writes {
-            true => self.hub.store.write(run).await,
-            false => self.hub.store.read(run).await,
+        let ran = if writes {
+            self.hub.store.write(run).await
+        } else {
+            self.hub.store.read(run).await
         };
         self.keep(ran)
     }
 
     /// Does what the session asks for, then gives its answer.
-    async fn after(&mut self, mut outcome: Outcome, inbox: Option<Inbox>) -> Result<bool, End> {
+    async fn after(
+        &mut self,
+        mut outcome: CommandOutcome,
+        inbox: Option<Inbox>,
+    ) -> Result<bool, DisconnectReason> {
         if let Some(login) = outcome.login {
             outcome.delay += self.came_of_login(login);
         }
         match std::mem::take(&mut outcome.next) {
-            Next::Nothing => {}
-            Next::Watch(watch) => {
+            FollowUp::Nothing => {}
+            FollowUp::Watch(watch) => {
                 if let Some(inbox) = inbox {
                     self.start_watch(watch, inbox).await?;
                 }
             }
-            Next::Prove(proof) => {
+            FollowUp::Prove(proof) => {
                 let found = match &self.hub.peers {
                     Some(peers) => peers.proof(&proof, self.visitor.from).await,
                     None => None,
                 };
                 outcome = self.session.proven(&proof, found);
             }
-            Next::Fetch(errand) => outcome = self.fetch(*errand).await?,
+            FollowUp::Fetch(errand) => outcome = self.fetch(*errand).await?,
         }
         self.guard.lives_by(self.session.enrollment());
         if self.session.is_known() {
@@ -319,15 +327,18 @@ impl Line<'_> {
     }
 
     /// If the store failed, the session stays as it was before the command.
-    fn keep(&mut self, ran: Result<Decision, StoreError>) -> Result<Outcome, End> {
+    fn keep(
+        &mut self,
+        ran: Result<UncommittedOutcome, StoreError>,
+    ) -> Result<CommandOutcome, DisconnectReason> {
         match ran {
             Ok(decision) => Ok(self.session.accept(decision)),
-            Err(StoreError::Closed) => Err(End::Broken),
+            Err(StoreError::Closed) => Err(DisconnectReason::Broken),
             Err(why) => Ok(self.session.failed(why)),
         }
     }
 
-    async fn fetch(&mut self, errand: Errand) -> Result<Outcome, End> {
+    async fn fetch(&mut self, errand: Errand) -> Result<CommandOutcome, DisconnectReason> {
         let found = match &self.hub.peers {
             Some(peers) => peers.fetch(&self.house.home, &errand).await,
             None => Fetched::Unknown,
@@ -353,18 +364,18 @@ impl Line<'_> {
         match login {
             Login::Good => {
                 failures.note(from, who, true, now);
-                self.hub.meter.logins.add();
+                self.hub.meter.logins.add(1);
                 log::info!("session={id} from={from} login={who}");
             }
             Login::Wrong => {
                 let wait = failures.wait(from, who, now);
                 failures.note(from, who, false, now);
-                self.hub.meter.logins_failed.add();
+                self.hub.meter.logins_failed.add(1);
                 log::warn!("session={id} from={from} login={who} failed");
                 return wait;
             }
             Login::Barred => {
-                self.hub.meter.logins_failed.add();
+                self.hub.meter.logins_failed.add(1);
                 // Such a device asks again and again.
                 if failures.is_news(from, who, now) {
                     log::info!("session={id} from={from} login={who} enrolment=not_in_force");
@@ -375,7 +386,11 @@ impl Line<'_> {
     }
 
     /// Replays, then lets the mailbox through.
-    async fn start_watch(&mut self, watch: Box<Watch>, inbox: Inbox) -> Result<(), End> {
+    async fn start_watch(
+        &mut self,
+        watch: Box<MonitorView>,
+        inbox: Inbox,
+    ) -> Result<(), DisconnectReason> {
         let mut from = watch.replay;
         while let Some(after) = from {
             let (home, asked, now) = (self.house.home.clone(), watch.clone(), now());
@@ -383,13 +398,13 @@ impl Line<'_> {
                 .hub
                 .store
                 .read(move |tx| page(tx, &home, &asked, after, now));
-            let (lines, more) = read.await.map_err(|_| End::Broken)?;
+            let (lines, more) = read.await.map_err(|_| DisconnectReason::Broken)?;
             for line in lines {
                 self.send(line.as_bytes()).await?;
             }
             from = more;
         }
-        self.live = Some(Live {
+        self.live = Some(LiveMonitor {
             watch,
             inbox,
             next_stats: Instant::now() + self.hub.options.timings.stats,
@@ -397,7 +412,7 @@ impl Line<'_> {
         Ok(())
     }
 
-    async fn give(&mut self, outcome: Outcome) -> Result<bool, End> {
+    async fn give(&mut self, outcome: CommandOutcome) -> Result<bool, DisconnectReason> {
         if outcome.delay > Duration::ZERO {
             task::sleep(outcome.delay).await;
         }
@@ -408,94 +423,5 @@ impl Line<'_> {
             self.close_at = Some(Instant::now() + after);
         }
         Ok(outcome.close)
-    }
-}
-
-/// Bytes that came in, cut into lines.
-#[derive(Default)]
-struct Input {
-    bytes: Vec<u8>,
-    /// How far it was searched for a line end.
-    searched: usize,
-}
-
-/// One line, or why there will be none.
-#[derive(Debug, PartialEq, Eq)]
-enum Taken {
-    Line(String),
-    TooLong,
-}
-
-impl Input {
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// The next whole line, of at most `limit` bytes. Bytes that are no text are replaced: no command has them.
-    fn pop(&mut self, limit: usize) -> Option<Taken> {
-        let found = self.bytes[self.searched..]
-            .iter()
-            .position(|byte| *byte == b'\n');
-        let Some(end) = found.map(|at| at + self.searched) else {
-            self.searched = self.bytes.len();
-            return (self.bytes.len() > limit).then_some(Taken::TooLong);
-        };
-        if end > limit {
-            return Some(Taken::TooLong);
-        }
-        let rest = self.bytes.split_off(end + 1);
-        let mut line = std::mem::replace(&mut self.bytes, rest);
-        self.searched = 0;
-        line.truncate(end);
-        let text = String::from_utf8(line)
-            .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
-        Some(Taken::Line(text))
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn lines(pieces: &[&[u8]], limit: usize) -> Vec<Taken> {
-        let (mut input, mut all) = (Input::default(), Vec::new());
-        for piece in pieces {
-            input.push(piece);
-            while let Some(taken) = input.pop(limit) {
-                let end = taken == Taken::TooLong;
-                all.push(taken);
-                if end {
-                    return all;
-                }
-            }
-        }
-        all
-    }
-
-    proptest! {
-        #[test]
-        fn how_bytes_are_cut_makes_no_difference(
-            bytes in prop::collection::vec(prop::sample::select(b"ab\n\r\xff".to_vec()), 0..60),
-            size in 1usize..9,
-        ) {
-            let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
-            prop_assert_eq!(lines(&pieces, 1000), lines(&[&bytes], 1000));
-        }
-    }
-
-    #[test]
-    fn lines_of_exactly_the_limit_pass_and_longer_ones_do_not() {
-        let line = |text: &str| Taken::Line(text.to_owned());
-        for (bytes, want) in [
-            (&b"abcd\nx\n"[..], vec![line("abcd"), line("x")]),
-            (b"abcde\n", vec![Taken::TooLong]),
-            (b"abcde", vec![Taken::TooLong]),
-            (b"a\r\n\n", vec![line("a\r"), line("")]),
-            (b"abc", vec![]),
-        ] {
-            assert_eq!(lines(&[bytes], 4), want, "{bytes:?}");
-        }
     }
 }

@@ -2,18 +2,16 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use async_io::Timer;
 use async_std::{channel, task};
-use futures_lite::future::or;
 
 use crate::{
     at::AtSign,
     server::{
+        clock::now,
         delivery::{self, Delivery},
         store::{
             StoreError,
@@ -23,30 +21,10 @@ use crate::{
     },
 };
 
-use super::{Hub, board::lock, now};
+use super::{board::lock, hub::Hub};
 
 /// Pairs at work; `true`: more was queued meanwhile.
 type Rounds = Arc<Mutex<HashMap<(AtSign, AtSign), bool>>>;
-
-impl Hub {
-    /// Runs something until it is done or the server stops.
-    pub(super) async fn stoppable<T>(&self, work: impl Future<Output = Option<T>>) -> Option<T> {
-        let stop = async {
-            let _ = self.stopping.recv().await;
-            None
-        };
-        or(work, stop).await
-    }
-
-    /// Waits; `false`: the server stops.
-    async fn pause(&self, time: Duration) -> bool {
-        let time = async {
-            Timer::after(time).await;
-            Some(())
-        };
-        self.stoppable(time).await.is_some()
-    }
-}
 
 pub(super) fn start(
     hub: &Arc<Hub>,

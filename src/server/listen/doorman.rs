@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_std::{future::timeout, task};
 use futures_lite::AsyncReadExt;
 
-use crate::server::directory::{Enquiry, Step};
+use crate::server::directory::{DirectoryRequest, Enquiry};
 
-use super::{Hub, accept::Visitor, connection};
+use super::{connection, hub::Hub, visitor::Visitor};
 
 pub(super) async fn serve(hub: &Hub, mut visitor: Visitor) {
     let session = hub.stoppable(talk(hub, &mut visitor));
@@ -24,16 +24,15 @@ async fn talk(hub: &Hub, visitor: &mut Visitor) -> Option<()> {
         .ok()?;
     let mut buffer = [0; 1024];
     loop {
-        let read = timeout(timings.directory_idle, stream.read(&mut buffer)).await;
-        let read = read.ok()?.ok().filter(|read| *read > 0)?;
+        let in_time = timeout(timings.directory_idle, stream.read(&mut buffer)).await;
+        let read = in_time.ok()?.ok().filter(|read| *read > 0)?;
         visitor.pass.spoke();
         for step in enquiry.push(&buffer[..read]) {
-            let Step::Lookup(bare) = step else {
+            let DirectoryRequest::Lookup(bare) = step else {
                 return None;
             };
             let found = hub.find(&bare);
-            let found = found.as_ref().map(|(host, port)| (host.as_str(), *port));
-            let answer = enquiry.answer(found);
+            let answer = enquiry.answer(found.as_ref().map(|(host, port)| (host.as_str(), *port)));
             if answer.delay > Duration::ZERO {
                 task::sleep(answer.delay).await;
             }

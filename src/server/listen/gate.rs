@@ -6,10 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Shutdown},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -22,6 +19,7 @@ use crate::{
         places::{Limits, Place, Places},
         recent::Recent,
     },
+    server::count::Count,
 };
 
 use super::board::lock;
@@ -57,16 +55,16 @@ const QUIET: Duration = Duration::from_secs(60);
 const MAX_TOLD: usize = 1024;
 
 /// Counts connections.
-pub(super) struct Gate {
-    counts: Mutex<Counts>,
+pub(super) struct ConnectionGate {
+    counts: Mutex<ConnectionCounts>,
     most: usize,
     /// Connections that were not let in, and that had to go for others.
-    pub refused: AtomicU64,
-    pub evicted: AtomicU64,
+    pub refused: Count,
+    pub evicted: Count,
 }
 
 #[derive(Default)]
-struct Counts {
+struct ConnectionCounts {
     all: usize,
     next: u64,
     strangers: HashMap<IpAddr, Strangers>,
@@ -82,13 +80,13 @@ struct Strangers {
 
 /// One connection's place. Given back when dropped.
 pub(super) struct Pass {
-    gate: Arc<Gate>,
+    gate: Arc<ConnectionGate>,
     number: u64,
     /// Set until login.
     stranger: Option<IpAddr>,
 }
 
-impl Default for Gate {
+impl Default for ConnectionGate {
     /// As many as there may be descriptors.
     fn default() -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -96,13 +94,13 @@ impl Default for Gate {
         Self {
             counts: Mutex::default(),
             most: most.clamp(64, MAX_CONNECTIONS),
-            refused: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
+            refused: Count::default(),
+            evicted: Count::default(),
         }
     }
 }
 
-impl Gate {
+impl ConnectionGate {
     /// Lets a connection in, if there is room or somebody silent to make it.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr, socket: &TcpStream) -> Option<Pass> {
         let mut counts = lock(&self.counts);
@@ -114,8 +112,8 @@ impl Gate {
             self.tell(&mut counts.warned, room, from);
         }
         if room && counts.all >= self.most {
-            let most = counts.strangers.values_mut();
-            let most = most.max_by_key(|strangers| strangers.silent.len());
+            let addresses = counts.strangers.values_mut();
+            let most = addresses.max_by_key(|strangers| strangers.silent.len());
             room = counts.all < self.most + LEAVING && most.is_some_and(Strangers::evict);
             self.tell(&mut counts.warned, room, from);
         }
@@ -137,18 +135,19 @@ impl Gate {
     }
 
     /// How many connections there are, and how many of them have not logged in.
-    pub(super) fn open(&self) -> (usize, usize) {
+    pub(super) fn occupancy(&self) -> (usize, usize) {
         let counts = lock(&self.counts);
         let strangers = counts.strangers.values().map(|here| here.count).sum();
         (counts.all, strangers)
     }
 
     fn tell(&self, warned: &mut Option<Instant>, evicted: bool, from: IpAddr) {
-        let count = match evicted {
-            true => &self.evicted,
-            false => &self.refused,
+        let count = if evicted {
+            &self.evicted
+        } else {
+            &self.refused
         };
-        count.fetch_add(1, Ordering::Relaxed);
+        count.add(1);
         let now = Instant::now();
         if warned.is_none_or(|last| now.duration_since(last) >= QUIET) {
             *warned = Some(now);
@@ -157,7 +156,7 @@ impl Gate {
     }
 }
 
-impl Counts {
+impl ConnectionCounts {
     fn forget(&mut self, from: IpAddr) {
         if self
             .strangers
@@ -288,7 +287,7 @@ mod tests {
 
     #[test]
     fn an_address_gets_its_places_back_by_login_and_by_leaving() {
-        let (gate, (socket, _peer)) = (Arc::new(Gate::default()), socket());
+        let (gate, (socket, _peer)) = (Arc::new(ConnectionGate::default()), socket());
         let (here, there) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let mut passes: Vec<Pass> = (0..MAX_STRANGERS)
             .map(|_| gate.enter(here, &socket).unwrap())
@@ -298,10 +297,10 @@ mod tests {
         assert!(gate.enter(there, &socket).is_some());
         passes[0].known();
         assert!(gate.enter(here, &socket).is_some());
-        assert_eq!(gate.open(), (MAX_STRANGERS, MAX_STRANGERS - 1));
+        assert_eq!(gate.occupancy(), (MAX_STRANGERS, MAX_STRANGERS - 1));
         drop(passes);
         assert!(lock(&gate.counts).strangers.is_empty());
-        assert_eq!(gate.open(), (0, 0));
+        assert_eq!(gate.occupancy(), (0, 0));
     }
 
     /// A connected pair.
@@ -314,7 +313,7 @@ mod tests {
     #[test]
     fn the_silent_make_room_for_the_next_and_those_that_spoke_do_not() {
         use std::io::Read;
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(ConnectionGate::default());
         let here = [10, 0, 0, 1].into();
         let pairs: Vec<_> = (0..3).map(|_| socket()).collect();
         let (quiet, spoken) = (gate.enter(here, &pairs[0].0), gate.enter(here, &pairs[1].0));
@@ -332,10 +331,10 @@ mod tests {
         assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0, "it was ended");
         // Its own end comes later, and changes nothing any more.
         drop(quiet);
-        assert_eq!(gate.open(), (MAX_STRANGERS - 1, MAX_STRANGERS - 1));
-        assert_eq!(gate.evicted.load(Ordering::Relaxed), 1);
+        assert_eq!(gate.occupancy(), (MAX_STRANGERS - 1, MAX_STRANGERS - 1));
+        assert_eq!(gate.evicted.get(), 1);
         drop((spoken, others));
-        assert_eq!(gate.open(), (0, 0));
+        assert_eq!(gate.occupancy(), (0, 0));
     }
 
     #[test]

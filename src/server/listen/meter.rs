@@ -1,27 +1,6 @@
-//! What the server counts, as Prometheus text.
+//! What the server counts.
 
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
-};
-
-use crate::server::store::StoreError;
-
-use super::{Running, now};
-
-/// A number that only grows.
-#[derive(Default)]
-pub(super) struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::server::count::Count;
 
 /// What has happened since the start.
 #[derive(Default)]
@@ -32,61 +11,4 @@ pub(super) struct Meter {
     pub logins: Count,
     pub logins_failed: Count,
     pub pushed: Count,
-}
-
-impl Running {
-    /// Whether the store can be read: a server that is alive but cannot do that is of no use.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub async fn health(&self) -> Result<(), StoreError> {
-        self.hub.store.read(|_| Ok(())).await
-    }
-
-    /// All numbers, one a line, with their types: Prometheus' text format 0.0.4. No names, no addresses.
-    pub fn metrics(&self) -> String {
-        let hub = &self.hub;
-        let houses = hub.board.everybody();
-        let (open, strangers) = hub.gate.open();
-        let monitors = houses.iter().map(|house| house.monitors()).sum::<usize>();
-        let store = hub.store.counts();
-        let since = now().saturating_sub(hub.started) / 1000;
-        let gauges = [
-            ("uptime_seconds", since),
-            ("atsigns", houses.len() as u64),
-            ("connections", open as u64),
-            ("connections_not_logged_in", strangers as u64),
-            ("monitors", monitors as u64),
-            ("store_bytes", hub.store.size()),
-        ];
-        let meter = &hub.meter;
-        let counters = [
-            ("connections_total", meter.accepted.get()),
-            (
-                "connections_refused_total",
-                hub.gate.refused.load(Ordering::Relaxed),
-            ),
-            (
-                "connections_evicted_total",
-                hub.gate.evicted.load(Ordering::Relaxed),
-            ),
-            ("handshakes_failed_total", meter.handshakes_failed.get()),
-            ("commands_total", meter.commands.get()),
-            ("logins_total", meter.logins.get()),
-            ("logins_failed_total", meter.logins_failed.get()),
-            ("notifications_shown_total", meter.pushed.get()),
-            ("store_commits_total", store.commits),
-            ("store_transactions_total", store.transactions),
-            ("store_failures_total", store.failures),
-        ];
-        let mut text = String::new();
-        let kinds = gauges.iter().map(|g| ("gauge", g));
-        for (kind, (name, value)) in kinds.chain(counters.iter().map(|c| ("counter", c))) {
-            let _ = write!(
-                text,
-                "# TYPE noports_atserver_{name} {kind}\nnoports_atserver_{name} {value}\n"
-            );
-        }
-        text
-    }
 }

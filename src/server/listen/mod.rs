@@ -17,8 +17,12 @@ mod connection;
 mod courier;
 mod doorman;
 mod gate;
+mod hub;
+mod line_buffer;
 mod meter;
+mod metrics;
 mod options;
+mod visitor;
 mod web;
 
 #[cfg(test)]
@@ -26,12 +30,12 @@ mod web;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use async_std::{channel, future::timeout, net::TcpListener, task};
@@ -48,20 +52,23 @@ use crate::{
 };
 
 use super::{
-    peer::Peers,
+    clock::now,
+    control::Hosted,
+    peer::PeerServers,
     session::{Facts, Outbound, PKAM_KEY, SECRET},
     store::{
         Store, StoreError, Tx,
         backup::{self, Copied},
         log::Change,
         records::{Logged, Meta, Record},
-        register::{self, Entry, Home},
+        register::{self, Home, Registration},
     },
 };
 use board::{Board, House, lock};
-use gate::{Failures, Gate};
+use gate::Failures;
+use hub::Hub;
 use meter::Meter;
-pub use options::{Hosted, Options, ServerError, Timings};
+pub use options::{ServerError, ServerOptions, Timings};
 
 /// Ports tried for a new atSign before giving up.
 const PORTS_TRIED: u16 = 1000;
@@ -70,33 +77,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// And then for the store to close; with another clone of the handle about it stays open.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What all tasks share.
-pub(super) struct Hub {
-    options: Options,
-    tls: Acceptor,
-    pub(super) store: Store,
-    board: Arc<Board>,
-    peers: Option<Peers>,
-    /// Connections to other servers.
-    outbound: Arc<Outbound>,
-    gate: Arc<Gate>,
-    failures: Failures,
-    meter: Meter,
-    started: u64,
-    directory: SocketAddr,
-    /// With a domain: the port that all share.
-    shared_port: Option<u16>,
-    /// Accept loops by what they are for, to be cancelled.
-    doors: Mutex<HashMap<String, task::JoinHandle<()>>>,
-    /// Closed when the server stops.
-    stopping: channel::Receiver<()>,
-    /// Every task holds a copy; once all are gone the server is over. Taken when it stops.
-    alive: Mutex<Option<channel::Sender<()>>>,
-}
-
 /// A running server. Cheap to clone.
 #[derive(Clone)]
-pub struct Running {
+pub struct RunningServer {
     hub: Arc<Hub>,
     stop: channel::Sender<()>,
     /// Ends when the last task has ended.
@@ -105,19 +88,11 @@ pub struct Running {
     changes: Arc<async_std::sync::Mutex<()>>,
 }
 
-/// Milliseconds since 1970.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Starts the server. Without other servers to talk to: see [`start_with_peers`].
 ///
 /// # Errors
 /// When the store cannot be opened, or a port that clients know is taken.
-pub async fn start(options: Options, tls: Acceptor) -> Result<Running, ServerError> {
+pub async fn start(options: ServerOptions, tls: Acceptor) -> Result<RunningServer, ServerError> {
     start_with_peers(options, tls, None).await
 }
 
@@ -126,10 +101,10 @@ pub async fn start(options: Options, tls: Acceptor) -> Result<Running, ServerErr
 /// # Errors
 /// As [`start`].
 pub async fn start_with_peers(
-    options: Options,
+    options: ServerOptions,
     tls: Acceptor,
     network: Option<Network>,
-) -> Result<Running, ServerError> {
+) -> Result<RunningServer, ServerError> {
     let (queued, queue) = channel::unbounded();
     let board = Arc::new(Board::new(queued));
     let (folder, told) = (options.data.clone(), board.clone());
@@ -145,7 +120,7 @@ pub async fn start_with_peers(
     let (alive, over) = channel::bounded(1);
     let outbound = Arc::<Outbound>::default();
     let within = options.timings.peer;
-    let peers = |network| Peers::new(network, store.clone(), within, outbound.clone());
+    let peers = |network| PeerServers::new(network, store.clone(), within, outbound.clone());
     let hub = Arc::new(Hub {
         peers: network.map(peers),
         outbound: outbound.clone(),
@@ -163,7 +138,7 @@ pub async fn start_with_peers(
         alive: Mutex::new(Some(alive.clone())),
         options,
     });
-    let running = Running {
+    let running = RunningServer {
         hub: hub.clone(),
         stop,
         over,
@@ -190,7 +165,7 @@ fn port_of(listener: &TcpListener) -> u16 {
 }
 
 /// The one port of a server with a domain; any free one is remembered.
-async fn shared_door(store: &Store, options: &Options) -> Result<TcpListener, ServerError> {
+async fn shared_door(store: &Store, options: &ServerOptions) -> Result<TcpListener, ServerError> {
     const REMEMBERED: &str = "shared port";
     let nobody = || -> Result<Home, StoreError> {
         Ok(Home {
@@ -243,7 +218,7 @@ impl Hub {
     }
 
     /// An atSign's server begins to run.
-    async fn move_in(&self, entry: Entry) -> Result<(), ServerError> {
+    async fn move_in(&self, entry: Registration) -> Result<(), ServerError> {
         let home = entry.home.clone();
         let last = self.store.read(move |tx| home.last_commit(tx)).await?;
         let facts = Facts {
@@ -255,36 +230,6 @@ impl Hub {
         self.board
             .move_in(Arc::new(House::new(entry.home, port, facts, last)));
         Ok(())
-    }
-
-    /// The host name clients are told for this atSign.
-    fn host_of(&self, who: &AtSign) -> String {
-        match &self.options.domain {
-            Some(domain) => format!("{}.{domain}", who.bare()),
-            None => self.options.host.clone(),
-        }
-    }
-
-    /// What the directory says.
-    fn find(&self, bare: &str) -> Option<(String, u16)> {
-        let who: AtSign = bare.parse().ok()?;
-        let house = self.board.house(&who)?;
-        Some((self.host_of(&who), house.port))
-    }
-
-    fn alive(&self) -> Result<channel::Sender<()>, ServerError> {
-        lock(&self.alive).clone().ok_or(ServerError::Stopping)
-    }
-
-    fn keep(&self, what: String, door: task::JoinHandle<()>) {
-        lock(&self.doors).insert(what, door);
-    }
-
-    async fn close(&self, what: &str) {
-        let door = lock(&self.doors).remove(what);
-        if let Some(door) = door {
-            door.cancel().await;
-        }
     }
 
     /// A port for a new atSign.
@@ -312,7 +257,7 @@ impl Hub {
     }
 }
 
-impl Running {
+impl RunningServer {
     /// Where the atDirectory listens.
     pub fn directory(&self) -> SocketAddr {
         self.hub.directory
@@ -343,7 +288,7 @@ impl Running {
         let (name, written, time) = (who.clone(), secret.clone(), now());
         let entry = hub
             .store
-            .write(move |tx| found(tx, &name, port, &signing, &written, time))
+            .write(move |tx| write_new_home(tx, &name, port, &signing, &written, time))
             .await?;
         hub.move_in(entry).await?;
         if let Some(door) = door {
@@ -367,10 +312,10 @@ impl Running {
             }
             Ok::<_, StoreError>(found)
         });
-        let hosted = |(entry, activated): (Entry, bool)| Hosted {
+        let hosted = |(entry, activated): (Registration, bool)| Hosted {
             host: self.hub.host_of(&entry.home.who),
             port: self.hub.shared_port.unwrap_or(entry.port),
-            who: entry.home.who,
+            atsign: entry.home.who.to_string(),
             activated,
         };
         Ok(entries.await?.into_iter().map(hosted).collect())
@@ -383,8 +328,8 @@ impl Running {
     pub async fn remove(&self, who: &AtSign) -> Result<(), ServerError> {
         let _one_at_a_time = self.changes.lock().await;
         let hub = &self.hub;
-        let house = hub.board.move_out(who);
-        let house = house.ok_or_else(|| ServerError::Unknown(who.clone()))?;
+        let moved_out = hub.board.move_out(who);
+        let house = moved_out.ok_or_else(|| ServerError::Unknown(who.clone()))?;
         hub.close(who.as_str()).await;
         house.cut_all();
         if let Some(peers) = &hub.peers {
@@ -460,14 +405,14 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Writes all that a new atSign's server begins with.
-fn found(
+fn write_new_home(
     tx: &mut Tx<'_>,
     who: &AtSign,
     port: u16,
     signing: &KeyPair,
     secret: &Secret<String>,
     time: u64,
-) -> Result<Entry, StoreError> {
+) -> Result<Registration, StoreError> {
     let home = register::add(tx, who, port, time)?;
     let plain = Metadata {
         is_binary: Some(false),
@@ -493,7 +438,7 @@ fn found(
         time,
     )?;
     home.put_plain(tx, SECRET, secret.reveal(), None, time)?;
-    Ok(Entry {
+    Ok(Registration {
         home,
         port,
         created: time,

@@ -14,7 +14,7 @@ use crate::{
 
 /// What to run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ServerOptions {
     /// The folder of the store; made when it is not there.
     pub data: PathBuf,
     /// The address to listen on.
@@ -132,17 +132,4 @@ impl ServerError {
             Self::Keys(_) | Self::Stopping => return None,
         })
     }
-}
-
-/// One atSign of this server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hosted {
-    /// Who.
-    pub who: AtSign,
-    /// The name clients are told.
-    pub host: String,
-    /// The port clients are told.
-    pub port: u16,
-    /// Whether its first keys have been made.
-    pub activated: bool,
 }

@@ -23,14 +23,14 @@ const SOON: Duration = Duration::from_secs(20);
 struct World {
     folder: Folder,
     authority: Authority,
-    options: Options,
+    options: ServerOptions,
 }
 
 impl World {
     fn new() -> Self {
         let folder = Folder::new();
         let authority = authority::open_or_make(&folder.0).unwrap();
-        let options = Options {
+        let options = ServerOptions {
             data: folder.0.clone(),
             listen: IpAddr::from([127, 0, 0, 1]),
             host: "localhost".into(),
@@ -49,11 +49,11 @@ impl World {
         }
     }
 
-    async fn start(&self) -> Running {
+    async fn start(&self) -> RunningServer {
         self.start_among(None).await.unwrap()
     }
 
-    async fn start_among(&self, network: Option<Network>) -> Result<Running, ServerError> {
+    async fn start_among(&self, network: Option<Network>) -> Result<RunningServer, ServerError> {
         let leaf = self.authority.leaf(&["*.np.test".to_owned()]).unwrap();
         let acceptor = leaf.acceptor().unwrap();
         start_with_peers(self.options.clone(), acceptor, network).await
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// Adds an atSign and gives it a login key.
-    async fn activate(&self, running: &Running, who: &str) -> Member {
+    async fn activate(&self, running: &RunningServer, who: &str) -> Member {
         let who: AtSign = who.parse().unwrap();
         let secret = running.add(&who).await.unwrap();
         assert_eq!(secret.reveal().len(), 128);
@@ -94,10 +94,13 @@ impl World {
     }
 }
 
-impl Running {
+impl RunningServer {
     async fn port(&self, who: &AtSign) -> u16 {
         let all = self.list().await.unwrap();
-        all.iter().find(|hosted| hosted.who == *who).unwrap().port
+        all.iter()
+            .find(|hosted| hosted.atsign == who.as_str())
+            .unwrap()
+            .port
     }
 }
 
@@ -226,7 +229,7 @@ fn what_was_acknowledged_survives_a_restart_on_the_same_ports() {
         let running = world.start().await;
         let all = running.list().await.unwrap();
         let want = |member: &Member| Hosted {
-            who: member.who.clone(),
+            atsign: member.who.to_string(),
             host: "localhost".into(),
             port: member.port,
             activated: true,

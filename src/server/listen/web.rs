@@ -17,10 +17,10 @@ use futures_lite::AsyncReadExt;
 
 use crate::{
     at::AtSign,
-    server::{http, session::public_value, store::StoreError},
+    server::{clock::now, http, session::public_value, store::StoreError},
 };
 
-use super::{Hub, accept::Visitor, board::House, connection, now};
+use super::{board::House, connection, hub::Hub, visitor::Visitor};
 
 /// Longest request with its head, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
@@ -30,7 +30,7 @@ pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, mut visitor: Visit
     let served = async {
         let head = head(hub, &mut visitor).await?;
         visitor.pass.spoke();
-        hub.meter.commands.add();
+        hub.meter.commands.add(1);
         let answer = answer(hub, house, &head).await;
         let within = hub.options.timings.write;
         connection::send(&mut visitor.stream, answer.as_bytes(), within)
@@ -48,8 +48,8 @@ async fn head(hub: &Hub, visitor: &mut Visitor) -> Option<Vec<u8>> {
     let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         let left = until.saturating_duration_since(Instant::now());
-        let read = timeout(left, visitor.stream.read(&mut buffer)).await;
-        let read = read.ok()?.ok().filter(|read| *read > 0)?;
+        let in_time = timeout(left, visitor.stream.read(&mut buffer)).await;
+        let read = in_time.ok()?.ok().filter(|read| *read > 0)?;
         head.extend_from_slice(&buffer[..read]);
         if head.len() > MAX_HEAD {
             return None;
@@ -98,16 +98,16 @@ fn target(head: &[u8]) -> Result<(AtSign, String), &'static str> {
     if method != Some("GET") {
         return Err("405 Method Not Allowed");
     }
-    let path = target.unwrap_or_default();
-    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let target = target.unwrap_or_default();
+    let path = target.split(['?', '#']).next().unwrap_or_default();
     let missing = "404 Not Found";
     let (who, entity) = path
         .strip_prefix('/')
         .and_then(|path| path.split_once('/'))
         .ok_or(missing)?;
     let (who, entity) = (decoded(who).ok_or(BAD)?, decoded(entity).ok_or(BAD)?);
-    let who = who.strip_prefix('@').ok_or(missing)?;
-    let who: AtSign = who.parse().map_err(|_| missing)?;
+    let bare = who.strip_prefix('@').ok_or(missing)?;
+    let who: AtSign = bare.parse().map_err(|_| missing)?;
     let plain = |c: char| !matches!(c, ':' | '@' | '/') && !c.is_whitespace() && !c.is_control();
     if entity.is_empty() || !entity.chars().all(plain) {
         return Err(missing);

@@ -17,8 +17,10 @@ use crate::{
     },
 };
 
-use super::{PROOF_TIME, PeerError};
+use super::connection::PeerError;
 
+/// How long a caller's own server may take in all to prove the caller.
+pub(super) const PROOF_TIME: Duration = Duration::from_secs(3);
 /// Connections of this process for proofs. Whoever comes when all are taken waits, not for long and in a line that
 /// has an end.
 const LIMITS: Limits = Limits {
@@ -37,16 +39,17 @@ const MAX_REMEMBERED: usize = 1024;
 /// Log lines about proofs within [`MEMORY`].
 const MAX_LINES: u32 = 20;
 
+/// Whose share of the places a proof takes.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum Party {
+pub(super) enum QuotaKey {
     Caller(AtSign, IpAddr),
     Network(IpAddr),
 }
 
 pub(super) struct Proofs {
-    places: Places<Party>,
+    places: Places<QuotaKey>,
     silent: Mutex<Recent<AtSign>>,
-    lines: Mutex<Lines>,
+    lines: Mutex<LogQuota>,
 }
 
 impl Default for Proofs {
@@ -65,11 +68,11 @@ impl Proofs {
         &self,
         caller: &AtSign,
         from: IpAddr,
-    ) -> Result<Place<Party>, PeerError> {
+    ) -> Result<Place<QuotaKey>, PeerError> {
         let network = network_of(from);
         let waiting = self.places.wait(vec![
-            (Party::Caller(caller.clone(), network), OF_CALLER),
-            (Party::Network(network), OF_NETWORK),
+            (QuotaKey::Caller(caller.clone(), network), OF_CALLER),
+            (QuotaKey::Network(network), OF_NETWORK),
         ]);
         timeout(PROOF_TIME, waiting)
             .await?
@@ -104,9 +107,9 @@ impl Proofs {
 
 /// How many lines there were since when.
 #[derive(Default)]
-struct Lines(Option<(Instant, u32)>);
+struct LogQuota(Option<(Instant, u32)>);
 
-impl Lines {
+impl LogQuota {
     /// Whether there may be one more. The first one after a while says how many there were not.
     fn admit(&mut self, now: Instant) -> bool {
         match &mut self.0 {
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_log_of_proofs_is_short_however_many_fail() {
-        let (mut lines, now) = (Lines::default(), Instant::now());
+        let (mut lines, now) = (LogQuota::default(), Instant::now());
         let told = (0..1000).filter(|_| lines.admit(now)).count();
         assert_eq!(told, MAX_LINES as usize);
         assert!(lines.admit(now + MEMORY));

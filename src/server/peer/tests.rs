@@ -1,12 +1,16 @@
-use super::*;
+use super::connection::command;
 use crate::{
-    at::{metadata::Item, verb::Dialect},
-    server::store::notes::{Kind, tests::note},
+    at::{
+        Verb,
+        metadata::Item,
+        verb::{Dialect, Subject},
+    },
+    server::store::notes::{NoteKind, tests::note},
 };
 
 #[test]
 fn the_command_is_one_that_servers_of_2024_read() {
-    let mut note = note("n-1", "@alice", "@bob", Kind::Sent);
+    let mut note = note("n-1", "@alice", "@bob", NoteKind::Sent);
     note.key = "@bob:Req.dev1.sshnp@alice".into();
     note.value = Some("C:T =".into());
     note.meta.items.ttr = Some(-1);

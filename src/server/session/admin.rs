@@ -6,10 +6,11 @@ use crate::{
     at::{
         AtSign,
         fault::Code,
-        verb::{Config, List},
+        verb::{AccessList, Config},
     },
     server::{
         enrolment::{self, Need},
+        refusal::refuse,
         store::{
             Rows, StoreError, Tx, lists,
             log::{Change, Commit},
@@ -18,7 +19,14 @@ use crate::{
     text::json::{Object, array},
 };
 
-use super::{Answer, Handled, Outcome, SERVER_VERSION, Session, pattern, refuse, success};
+use super::{
+    outcome::{CommandAnswer, CommandOutcome, Handled, success},
+    pattern,
+    state::Session,
+};
+
+/// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
+pub(super) const SERVER_VERSION: &str = "3.0.52";
 
 /// Longest pause that `noop` makes, in milliseconds.
 const MAX_NOOP: u64 = 5000;
@@ -42,69 +50,70 @@ const SETTINGS: [&str; 11] = [
 ];
 
 impl Session {
-    pub(super) fn noop(&mut self, millis: u64) -> Outcome {
+    pub(super) fn noop(&mut self, millis: u64) -> CommandOutcome {
         if millis > MAX_NOOP {
             let text = format!("noop can wait for {MAX_NOOP} ms at most");
             return self.outcome(Err(refuse(Code::IllegalArguments, text)));
         }
-        Outcome {
+        CommandOutcome {
             delay: Duration::from_millis(millis),
-            ..self.outcome(Ok(Answer::Data("ok".into())))
+            ..self.outcome(Ok(CommandAnswer::Data("ok".into())))
         }
     }
 
     /// `enrolled`: the connection's enrolment as JSON.
-    pub(super) fn info(&self, brief: bool, enrolled: Option<String>, now: u64) -> Handled {
-        let up = now.saturating_sub(self.facts.started);
+    pub(super) fn info(&self, brief: bool, enrolled: Option<String>) -> Handled {
+        let up = self.now.saturating_sub(self.facts.started);
         let info = Object::new().text("version", SERVER_VERSION);
-        let info = match brief {
-            true => info.raw("uptimeAsMillis", up),
-            false => info.text("uptimeAsWords", &words(up / 1000)),
+        let mut info = if brief {
+            info.raw("uptimeAsMillis", up)
+        } else {
+            info.text("uptimeAsWords", &words(up / 1000))
         };
-        let info = match enrolled {
-            Some(enrolled) => info.raw("apkam_metadata", enrolled),
-            None => info,
-        };
-        Ok(Answer::Data(info.end()))
+        if let Some(enrolled) = enrolled {
+            info = info.raw("apkam_metadata", enrolled);
+        }
+        Ok(CommandAnswer::Data(info.end()))
     }
 
-    pub(super) fn info_of_enrollment(&self, tx: &Tx<'_>, now: u64) -> Handled {
+    pub(super) fn info_of_enrollment(&self, tx: &Tx<'_>) -> Handled {
         let enrolled = match self.enrollment() {
-            Some(id) => enrolment::find(tx, &self.home, id, now)?,
+            Some(id) => enrolment::find(tx, &self.home, id, self.now)?,
             None => None,
         };
-        self.info(false, enrolled.map(|found| found.stored_json()), now)
+        self.info(false, enrolled.map(|found| found.stored_json()))
     }
 
-    pub(super) fn config(&mut self, tx: &mut Tx<'_>, config: Config, now: u64) -> Handled {
+    pub(super) fn config(&mut self, tx: &mut Tx<'_>, config: Config) -> Handled {
         let grant = self.owner()?;
         match config {
             Config::Show(list) => {
                 let names = lists::show(tx, &self.home, list)?;
-                Ok(Answer::Data(match names.is_empty() {
-                    true => "null".into(),
-                    false => array(names.iter().map(AtSign::as_str)),
+                Ok(CommandAnswer::Data(if names.is_empty() {
+                    "null".into()
+                } else {
+                    array(names.iter().map(AtSign::as_str))
                 }))
             }
             Config::Setting { name, .. } => {
                 let name = name.split('=').next().unwrap_or_default();
-                match SETTINGS.contains(&name) {
-                    true => Ok(Answer::Data("testing mode disabled by default".into())),
-                    false => Err(refuse(
-                        Code::InvalidSyntax,
-                        "Invalid syntax. config: no such setting",
-                    )),
+                if !SETTINGS.contains(&name) {
+                    let text = "Invalid syntax. config: no such setting";
+                    return Err(refuse(Code::InvalidSyntax, text));
                 }
+                Ok(CommandAnswer::Data(
+                    "testing mode disabled by default".into(),
+                ))
             }
             Config::Add(..) | Config::Remove(..) if grant.is_some_and(|grant| !grant.manages()) => {
                 let text = "lists can be changed by a managing connection only";
                 Err(refuse(Code::Unauthorized, text))
             }
             Config::Add(list, names) => {
-                if list == List::Block {
-                    lists::note_block(tx, &self.home, &names, now)?;
+                if list == AccessList::Block {
+                    lists::note_block(tx, &self.home, &names, self.now)?;
                 }
-                self.change_list(tx, list, true, now, |known| {
+                self.change_list(tx, list, true, |known| {
                     let new: Vec<AtSign> = names
                         .into_iter()
                         .filter(|name| !known.contains(name))
@@ -112,7 +121,7 @@ impl Session {
                     known.extend(new);
                 })
             }
-            Config::Remove(list, names) => self.change_list(tx, list, false, now, |known| {
+            Config::Remove(list, names) => self.change_list(tx, list, false, |known| {
                 known.retain(|name| !names.contains(name))
             }),
         }
@@ -121,14 +130,13 @@ impl Session {
     fn change_list(
         &self,
         tx: &mut Tx<'_>,
-        list: List,
+        list: AccessList,
         adds: bool,
-        now: u64,
         change: impl FnOnce(&mut Vec<AtSign>),
     ) -> Handled {
         let mut names = lists::show(tx, &self.home, list)?;
         if names.is_empty() && !adds {
-            return Ok(Answer::Data("null".into()));
+            return Ok(CommandAnswer::Data("null".into()));
         }
         change(&mut names);
         // The owner is never shut out.
@@ -136,7 +144,7 @@ impl Session {
         if names.len() > lists::MAX_LIST {
             return Err(refuse(Code::IllegalArguments, "the list is full"));
         }
-        lists::save(tx, &self.home, list, &names, now)?;
+        lists::save(tx, &self.home, list, &names, self.now)?;
         success()
     }
 
@@ -146,7 +154,6 @@ impl Session {
         from: i64,
         limit: Option<u32>,
         regex: Option<&str>,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         let Some(limit) = limit else {
@@ -159,33 +166,26 @@ impl Session {
         let most = usize::try_from(limit)
             .unwrap_or(SYNC_ENTRIES)
             .min(SYNC_ENTRIES);
-        let (mut entries, mut bytes, mut failed) = (Vec::new(), 0, None);
+        let (mut entries, mut bytes) = (Vec::new(), 0);
         self.home.commits(tx, from, &mut |commit| {
             let seen = self.grant().is_none_or(|grant| {
                 is_everybodys(&commit.key) || grant.covers(&commit.key, Need::Read)
             });
             let wanted = is_everybodys(&commit.key) || pattern::found(filter.as_ref(), &commit.key);
             if seen && wanted && entries.len() < most {
-                match self.entry(tx, &commit, now) {
-                    Ok(entry) => {
-                        bytes += entry.len();
-                        entries.push(entry);
-                    }
-                    Err(why) => failed = Some(why),
-                }
+                let entry = self.entry(tx, &commit)?;
+                bytes += entry.len();
+                entries.push(entry);
             }
-            failed.is_none() && entries.len() < most && bytes < SYNC_BYTES
+            Ok(entries.len() < most && bytes < SYNC_BYTES)
         })?;
-        match failed {
-            Some(why) => Err(why.into()),
-            None => Ok(Answer::Data(format!("[{}]", entries.join(",")))),
-        }
+        Ok(CommandAnswer::Data(format!("[{}]", entries.join(","))))
     }
 
-    fn entry(&self, tx: &dyn Rows, commit: &Commit, now: u64) -> Result<String, StoreError> {
+    fn entry(&self, tx: &dyn Rows, commit: &Commit) -> Result<String, StoreError> {
         let found = match commit.change {
             Change::Delete => None,
-            _ => self.home.live(tx, &commit.key, now)?,
+            _ => self.home.live(tx, &commit.key, self.now)?,
         };
         let metadata = found.as_ref().map_or_else(
             || "null".to_owned(),

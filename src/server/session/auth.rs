@@ -18,12 +18,17 @@ use crate::{
     },
     secret::same,
     server::{
-        enrolment::{self, Enrollment, Grant, State},
+        enrolment::{self, EnrolmentState, Grant, StoredEnrolment},
+        refusal::{Refusal, refuse},
         store::{Tx, lists, register},
     },
 };
 
-use super::{Answer, Handled, Next, Outcome, Refusal, Session, Trace, Who, refuse, success};
+use super::{
+    errand::Proof,
+    outcome::{CommandAnswer, CommandOutcome, FollowUp, Handled, success},
+    state::{Challenge, Session, Trace, Who},
+};
 
 /// How long a challenge may be answered, in milliseconds.
 const CHALLENGE_LIFE: u64 = 60_000;
@@ -36,47 +41,16 @@ pub(in crate::server) const SECRET: &str = "privatekey:at_secret";
 /// Set once the activation secret was deleted.
 pub(in crate::server) const SECRET_DELETED: &str = "privatekey:at_secret_deleted";
 
-/// What the last `from` asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Challenge {
-    pub(super) who: AtSign,
-    /// The part behind the colon.
-    nonce: String,
-    /// What `cram` and `pkam` sign.
-    text: String,
-    /// Milliseconds since 1970.
-    until: u64,
-}
-
 /// What `pkam` claims.
-pub(super) struct Claim {
+pub(super) struct PkamSignature {
     pub signing: SigningAlgo,
     pub hashing: HashingAlgo,
     pub enrollment: Option<String>,
     pub signature: String,
 }
 
-/// What must be asked of the caller's own server: the two values behind these unauthenticated look-ups.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
-    /// Whose server to ask.
-    pub caller: AtSign,
-    /// `_<session>@caller`: the signature.
-    pub signature_at: String,
-    /// `signing_publickey@caller`.
-    pub key_at: String,
-    /// What must be signed.
-    nonce: String,
-}
-
 impl Session {
-    pub(super) fn from(
-        &mut self,
-        tx: &mut Tx<'_>,
-        who: AtSign,
-        config: Option<&str>,
-        now: u64,
-    ) -> Handled {
+    pub(super) fn from(&mut self, tx: &mut Tx<'_>, who: AtSign, config: Option<&str>) -> Handled {
         if let Some(config) = config {
             let config = ClientConfig::parse(config)?;
             (self.json_errors, self.longest_line) = (config.json_errors, config.longest_line);
@@ -84,7 +58,7 @@ impl Session {
         if !lists::admits(tx, &self.home, &who)? {
             return Err(refuse(Code::Blocked, "Unable to connect"));
         }
-        self.traces.push(Trace::Came(now));
+        self.traces.push(Trace::Came(self.now));
         let nonce = tx.new_id()?;
         let text = format!("{}{who}:{nonce}", self.id);
         let answer = if who == self.home.who {
@@ -96,15 +70,15 @@ impl Session {
             who,
             nonce,
             text,
-            until: now.saturating_add(CHALLENGE_LIFE),
+            until: self.now.saturating_add(CHALLENGE_LIFE),
         });
-        Ok(Answer::Data(answer))
+        Ok(CommandAnswer::Data(answer))
     }
 
     /// The open challenge for the owner.
-    fn own_challenge(&self, now: u64) -> Option<&Challenge> {
+    fn own_challenge(&self) -> Option<&Challenge> {
         let open = self.challenge.as_ref()?;
-        (open.who == self.home.who && now < open.until).then_some(open)
+        (open.who == self.home.who && self.now < open.until).then_some(open)
     }
 
     fn leave(&mut self) {
@@ -112,14 +86,14 @@ impl Session {
         self.by_cram = false;
     }
 
-    pub(super) fn cram(&mut self, tx: &Tx<'_>, digest: &str, now: u64) -> Handled {
+    pub(super) fn cram(&mut self, tx: &Tx<'_>, digest: &str) -> Handled {
         self.leave();
         let failed = || refuse(Code::Unauthenticated, "Authentication Failed");
-        let Some(secret) = self.home.live(tx, SECRET, now)? else {
+        let Some(secret) = self.home.live(tx, SECRET, self.now)? else {
             let text = format!("{SECRET} does not exist in keystore");
             return Err(refuse(Code::KeyNotFound, text));
         };
-        let challenge = self.own_challenge(now).ok_or_else(failed)?;
+        let challenge = self.own_challenge().ok_or_else(failed)?;
         let expected = cram_digest(&secret.value, &challenge.text);
         if !same(expected.as_bytes(), digest.as_bytes()) {
             return Err(failed());
@@ -129,26 +103,20 @@ impl Session {
         success()
     }
 
-    pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &Claim, now: u64) -> Handled {
+    pub(super) fn pkam(&mut self, tx: &Tx<'_>, claim: &PkamSignature) -> Handled {
         self.leave();
         let failed = || refuse(Code::Unauthenticated, "pkam authentication failed");
         let Some(id) = &claim.enrollment else {
-            let key = self.home.live(tx, PKAM_KEY, now)?;
-            let key = key.ok_or_else(failed)?.value;
-            if !self.is_signed(claim, claim.signing, &key, now) {
+            let key = self.home.live(tx, PKAM_KEY, self.now)?;
+            if !key.is_some_and(|key| self.is_signed(claim, claim.signing, &key.value)) {
                 return Err(failed());
             }
-            return self.logged_in(None, now);
+            return self.logged_in(None);
         };
-        let found = enrolment::find_or_over(tx, &self.home, id, now)?;
+        let found = enrolment::find_or_over(tx, &self.home, id, self.now)?;
         let signed = found.as_ref().is_some_and(|(found, _)| {
             let known = found.signing_algo.as_deref().and_then(SigningAlgo::parse);
-            self.is_signed(
-                claim,
-                known.unwrap_or(claim.signing),
-                &found.public_key,
-                now,
-            )
+            self.is_signed(claim, known.unwrap_or(claim.signing), &found.public_key)
         });
         let usable = usable(id, found).map_err(|refusal| Refusal {
             proven: signed,
@@ -157,26 +125,27 @@ impl Session {
         if !signed {
             return Err(failed());
         }
-        self.logged_in(Some(usable.grant()), now)
+        self.logged_in(Some(usable.grant()))
     }
 
-    fn logged_in(&mut self, grant: Option<Grant>, now: u64) -> Handled {
-        self.traces.push(Trace::LoggedIn(now));
+    fn logged_in(&mut self, grant: Option<Grant>) -> Handled {
+        self.traces.push(Trace::LoggedIn(self.now));
         self.who = Who::Owner(grant);
         success()
     }
 
     /// Whether the open challenge was signed with this key.
-    fn is_signed(&self, claim: &Claim, signing: SigningAlgo, key: &str, now: u64) -> bool {
+    fn is_signed(&self, claim: &PkamSignature, signing: SigningAlgo, key: &str) -> bool {
         let how = (signing, claim.hashing);
-        self.own_challenge(now)
+        self.own_challenge()
             .is_some_and(|open| verify(how, key, open.text.as_bytes(), &claim.signature))
     }
 
-    pub(super) fn pol(&mut self, tx: &Tx<'_>, now: u64) -> Handled {
+    pub(super) fn pol(&mut self, tx: &Tx<'_>) -> Handled {
         self.leave();
         let open = self.challenge.as_ref();
-        let Some(open) = open.filter(|open| open.who != self.home.who && now < open.until) else {
+        let Some(open) = open.filter(|open| open.who != self.home.who && self.now < open.until)
+        else {
             let refusal = refuse(Code::InternalException, "from must come before pol");
             return Err(refusal.closing());
         };
@@ -188,18 +157,18 @@ impl Session {
         };
         // The caller may live in the same process: then the answers are at hand.
         let Some(entry) = register::find(tx, &proof.caller)? else {
-            return Ok(Answer::Next(Next::Prove(Box::new(proof))));
+            return Ok(CommandAnswer::Next(FollowUp::Prove(Box::new(proof))));
         };
         let look = |key: &str| {
-            let found = entry.home.live(tx, &format!("public:{key}"), now);
+            let found = entry.home.live(tx, &format!("public:{key}"), self.now);
             found.map(|found| found.map(|found| found.value))
         };
         let found = look(&proof.signature_at)?.zip(look(&proof.key_at)?);
         self.judge(&proof, found)
     }
 
-    /// Goes on after [`Next::Prove`]: the signature and the signing key that the caller's server showed, if it did.
-    pub fn proven(&mut self, proof: &Proof, found: Option<(String, String)>) -> Outcome {
+    /// Goes on after [`FollowUp::Prove`]: the signature and the signing key that the caller's server showed, if it did.
+    pub fn proven(&mut self, proof: &Proof, found: Option<(String, String)>) -> CommandOutcome {
         let handled = self.judge(proof, found);
         self.outcome(handled)
     }
@@ -214,20 +183,20 @@ impl Session {
         }
         self.traces.push(Trace::Proved(proof.caller.clone()));
         self.who = Who::Peer(proof.caller.clone());
-        Ok(Answer::Prompt)
+        Ok(CommandAnswer::Prompt)
     }
 }
 
 /// An enrolment that may be used, or why not. `true` beside one: it has not expired.
-fn usable(id: &str, found: Option<(Enrollment, bool)>) -> Result<Enrollment, Refusal> {
+fn usable(id: &str, found: Option<(StoredEnrolment, bool)>) -> Result<StoredEnrolment, Refusal> {
     let Some((found, true)) = found else {
-        return Err(enrolment::unknown(id));
+        return Err(Refusal::unknown_enrolment(id));
     };
     let (code, state) = match found.state {
-        State::Approved => return Ok(found),
-        State::Denied => (Code::EnrollmentDenied, "denied"),
-        State::Pending => (Code::EnrollmentPending, "pending"),
-        State::Revoked => (Code::EnrollmentRevoked, "revoked"),
+        EnrolmentState::Approved => return Ok(found),
+        EnrolmentState::Denied => (Code::EnrollmentDenied, "denied"),
+        EnrolmentState::Pending => (Code::EnrollmentPending, "pending"),
+        EnrolmentState::Revoked => (Code::EnrollmentRevoked, "revoked"),
     };
     Err(Refusal::state(
         code,
@@ -294,8 +263,8 @@ pub(super) fn verify(
 /// The key is the uncompressed point in hex; the signature is base64 of the hex of `r ‖ s`.
 fn verify_ecc(key: &str, message: &[u8], signature: &str) -> Option<()> {
     let point = from_hex(key)?;
-    let signature = from_base64(signature).ok()?;
-    let signature = from_hex(str::from_utf8(&signature).ok()?)?;
+    let hex = from_base64(signature).ok()?;
+    let signature = from_hex(str::from_utf8(&hex).ok()?)?;
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
         .verify(message, &signature)
         .ok()

@@ -4,21 +4,27 @@ use miniserde::json::{self, Number, Value};
 
 use crate::{
     at::{Metadata, Verb, fault::Code, verb::Dialect},
-    server::store::{
-        Tx,
-        records::{Meta, Record},
+    server::{
+        refusal::refuse,
+        store::{
+            Tx,
+            records::{Meta, Record},
+        },
     },
     text::json::Object as Writer,
 };
 
-use super::{Answer, Handled, Session, refuse};
+use super::{
+    outcome::{CommandAnswer, Handled},
+    state::Session,
+};
 
 /// Most commands in one batch.
 const MAX_BATCH: usize = 1000;
 
 impl Session {
     /// Runs each command; one that fails does not stop the others.
-    pub(super) fn batch(&mut self, tx: &mut Tx<'_>, text: &str, now: u64) -> Handled {
+    pub(super) fn batch(&mut self, tx: &mut Tx<'_>, text: &str) -> Handled {
         self.owner()?;
         let unreadable = || refuse(Code::InvalidSyntax, "Invalid syntax. batch");
         let Ok(Value::Array(entries)) = json::from_str::<Value>(text) else {
@@ -39,13 +45,13 @@ impl Session {
             let Some(Value::String(command)) = entry.get("command") else {
                 return Err(unreadable());
             };
-            let response = self.one_of_batch(tx, command, now);
+            let response = self.one_of_batch(tx, command);
             answers.push(Writer::new().raw("id", id).raw("response", response).end());
         }
-        Ok(Answer::Data(format!("[{}]", answers.join(","))))
+        Ok(CommandAnswer::Data(format!("[{}]", answers.join(","))))
     }
 
-    fn one_of_batch(&mut self, tx: &mut Tx<'_>, command: &str, now: u64) -> String {
+    fn one_of_batch(&mut self, tx: &mut Tx<'_>, command: &str) -> String {
         let handled = match Verb::parse(command.trim(), Dialect::Lenient) {
             Ok(
                 verb @ (Verb::Update { .. }
@@ -54,11 +60,11 @@ impl Session {
                 | Verb::Delete { .. }
                 | Verb::ForceDelete { .. }
                 | Verb::NotifyRemove { .. }),
-            ) => self.handle(verb, tx, now),
+            ) => self.handle(verb, tx),
             _ => Err(refuse(Code::InvalidSyntax, "invalid command")),
         };
         match handled {
-            Ok(Answer::Data(data)) => Writer::new().text("data", &data).end(),
+            Ok(CommandAnswer::Data(data)) => Writer::new().text("data", &data).end(),
             Ok(_) => Writer::new().text("data", "null").end(),
             Err(refusal) => {
                 let code = refusal.fault.code.unwrap_or(Code::InternalException);

@@ -18,10 +18,11 @@ use crate::{
     at::{
         fault::Code,
         key::MAX_KEY,
-        verb::{EnrollOperation, HashingAlgo, Keys, SigningAlgo},
+        verb::{EnrollOperation, HashingAlgo, KeysCommand, SigningAlgo},
     },
     server::{
-        enrolment::{self, Enrollment, Grant, Kept, MANAGE, Need},
+        enrolment::{self, Grant, Kept, MANAGE, Need, StoredEnrolment},
+        refusal::{Refusal, refuse},
         store::{
             Tx,
             log::Change,
@@ -35,11 +36,12 @@ use crate::{
 };
 
 use super::{
-    Answer, Handled, Refusal, Session,
     auth::verify,
-    enroll::{Params, left, limited, metadata, signing_algo, signing_keys, status, wrong},
+    enroll::{left, status},
+    enroll_params::{EnrollParams, limited, metadata, signing_algo, signing_keys, wrong},
     look::missing,
-    refuse,
+    outcome::{CommandAnswer, Handled},
+    state::Session,
 };
 
 /// The namespace that every enrolment may keep keys in.
@@ -53,26 +55,25 @@ impl Session {
     pub(super) fn amend(
         &mut self,
         tx: &mut Tx<'_>,
-        mut found: Enrollment,
-        params: &Params,
-        now: u64,
+        mut found: StoredEnrolment,
+        params: &EnrollParams,
     ) -> Handled {
         // Not even the owner: they could not sign for it.
         if self.enrollment() != Some(found.id.as_str()) {
             return Err(wrong("an enrollment can be updated by itself only"));
         }
-        let life = left(&found, now);
+        let life = left(&found, self.now);
         if let Some(key) = limited(params.public_key.as_deref()) {
             found.signing_algo = signing_algo(params)?.or(found.signing_algo);
             found.public_key = key;
             proves_possession(&found, params.proof.as_deref())?;
-            self.publish_login_key(tx, &found, life, now)?;
+            self.publish_login_key(tx, &found, life)?;
         } else if params.signing_algo.is_some() {
             return Err(wrong("signingAlgo changes with apkamPublicKey only"));
         }
         if let Some(keys) = signing_keys(params)? {
             found.signing_keys = Some(keys);
-            self.publish_signing_keys(tx, &found, life, now)?;
+            self.publish_signing_keys(tx, &found, life)?;
         }
         if let Some(given) = &params.metadata {
             let old = found.metadata.as_deref().map(json::from_str);
@@ -82,8 +83,8 @@ impl Session {
             }
             found.metadata = Some(metadata(&merged)?);
         }
-        found.save(tx, &self.home, life, now)?;
-        Ok(Answer::Data(status(&found.id, "approved").end()))
+        found.save(tx, &self.home, life, self.now)?;
+        Ok(CommandAnswer::Data(status(&found.id, "approved").end()))
     }
 
     /// `enroll:listns` and `enroll:infons`: who has this namespace, and when somebody last lost it.
@@ -92,7 +93,6 @@ impl Session {
         tx: &Tx<'_>,
         operation: EnrollOperation,
         namespace: &str,
-        now: u64,
     ) -> Handled {
         let grant = self.owner()?;
         if namespace.is_empty() || namespace.contains(char::is_whitespace) {
@@ -101,7 +101,7 @@ impl Session {
                 "Invalid syntax. enroll:listns needs a namespace",
             ));
         }
-        let all = enrolment::all(tx, &self.home, now)?;
+        let all = enrolment::all(tx, &self.home, self.now)?;
         let asks = |grant: &Grant| all.iter().find(|found| found.id == grant.id);
         let sees = |grant| asks(grant).is_some_and(|own| own.access(namespace).is_some());
         if let Some(grant) = grant.filter(|grant| !sees(grant)) {
@@ -115,12 +115,13 @@ impl Session {
             .iter()
             .filter_map(|found| Some((found, found.access(namespace)?)));
         if operation == EnrollOperation::InfoNs {
-            let last = holders.filter_map(|(found, _)| found.revoked_at).max();
-            let last = last.map(|at| date(at).replace(' ', "T"));
+            let revoked = holders.filter_map(|(found, _)| found.revoked_at);
+            let last = revoked.max().map(|at| date(at).replace(' ', "T"));
             let info = Object::new().maybe("lastRevokedAt", last.as_deref());
-            return Ok(Answer::Data(info.end()));
+            return Ok(CommandAnswer::Data(info.end()));
         }
-        let approved = holders.filter(|(found, _)| found.state == enrolment::State::Approved);
+        let approved =
+            holders.filter(|(found, _)| found.state == enrolment::EnrolmentState::Approved);
         let shown: Vec<String> = approved
             .map(|(found, access)| {
                 Object::new()
@@ -131,55 +132,49 @@ impl Session {
                     .end()
             })
             .collect();
-        Ok(Answer::Data(format!("[{}]", shown.join(","))))
+        Ok(CommandAnswer::Data(format!("[{}]", shown.join(","))))
     }
 
     /// Keys that devices keep here, beside the two that came with their approval.
-    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &Keys, now: u64) -> Handled {
+    pub(super) fn keys(&mut self, tx: &mut Tx<'_>, given: &KeysCommand) -> Handled {
         let Some(grant) = self.owner()?.cloned() else {
             return Err(wrong(
                 "Keys verb cannot be accessed without an enrollmentId",
             ));
         };
         match (given.operation.as_str(), &given.key_name) {
-            ("put", Some(_)) => self.put_key(tx, given, &grant, now),
+            ("put", Some(_)) => self.put_key(tx, given, &grant),
             ("get", Some(name)) => {
                 let name = name.to_lowercase();
-                let found = self.own_record(tx, &name, &grant, now)?;
-                Ok(Answer::Data(found.value))
+                let found = self.own_record(tx, &name, &grant)?;
+                Ok(CommandAnswer::Data(found.value))
             }
-            ("get", None) => self.own_keys(tx, given.visibility.as_deref(), &grant, now),
+            ("get", None) => self.own_keys(tx, given.visibility.as_deref(), &grant),
             ("delete", Some(name)) => {
                 let name = name.to_lowercase();
-                self.own_record(tx, &name, &grant, now)?;
+                self.own_record(tx, &name, &grant)?;
                 self.home.erase(tx, &name)?;
-                Ok(Answer::Data("-1".into()))
+                Ok(CommandAnswer::Data("-1".into()))
             }
             _ => Err(refuse(Code::InvalidSyntax, "Invalid syntax. keys")),
         }
     }
 
     /// Somebody else's looks as if it were not there.
-    fn own_record(
-        &self,
-        tx: &Tx<'_>,
-        name: &str,
-        grant: &Grant,
-        now: u64,
-    ) -> Result<Record, Refusal> {
+    fn own_record(&self, tx: &Tx<'_>, name: &str, grant: &Grant) -> Result<Record, Refusal> {
         let default = enrolment::default_keys_of(&self.home, &grant.id);
-        let found = self.home.live(tx, name, now)?.filter(|found| {
+        let found = self.home.live(tx, name, self.now)?.filter(|found| {
             default.iter().any(|own| own == name) || enrolment::is_kept_by(&grant.id, name, found)
         });
         found.ok_or_else(|| missing(name))
     }
 
-    fn own_keys(&self, tx: &Tx<'_>, visibility: Option<&str>, grant: &Grant, now: u64) -> Handled {
+    fn own_keys(&self, tx: &Tx<'_>, visibility: Option<&str>, grant: &Grant) -> Handled {
         let part = enrolment::KEPT
             .iter()
             .find(|(word, _)| Some(*word) == visibility);
         let Some((word, part)) = part else {
-            return Ok(Answer::Data(array([])));
+            return Ok(CommandAnswer::Data(array([])));
         };
         let mut names = enrolment::kept_by(tx, &self.home, &grant.id)?;
         names.retain(|name| name.contains(part));
@@ -190,14 +185,14 @@ impl Session {
             _ => None,
         };
         if let Some(name) = default
-            && self.home.live(tx, &name, now)?.is_some()
+            && self.home.live(tx, &name, self.now)?.is_some()
         {
             names.push(name);
         }
-        Ok(Answer::Data(array(names.iter().map(String::as_str))))
+        Ok(CommandAnswer::Data(array(names.iter().map(String::as_str))))
     }
 
-    fn put_key(&self, tx: &mut Tx<'_>, given: &Keys, grant: &Grant, now: u64) -> Handled {
+    fn put_key(&self, tx: &mut Tx<'_>, given: &KeysCommand, grant: &Grant) -> Handled {
         let name = self.name_of(given)?;
         let namespace = given.namespace.as_deref().unwrap_or_default();
         let allowed = match namespace {
@@ -231,15 +226,15 @@ impl Session {
         };
         let record = Record {
             value: json::to_string(&kept),
-            meta: Meta::merged(None, &Default::default(), now),
+            meta: Meta::merged(None, &Default::default(), self.now),
         };
         self.home
             .put(tx, &name, &record, Change::Update, Logged::Never)?;
-        Ok(Answer::Data("-1".into()))
+        Ok(CommandAnswer::Data("-1".into()))
     }
 
     /// Where a key is kept.
-    fn name_of(&self, given: &Keys) -> Result<String, Refusal> {
+    fn name_of(&self, given: &KeysCommand) -> Result<String, Refusal> {
         let unusable = |why: &str| refuse(Code::InvalidSyntax, format!("Invalid syntax. {why}"));
         let proper = |word: &Option<String>| {
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -278,7 +273,7 @@ impl Session {
 }
 
 /// A new login key is signed with its private half: nobody is locked out by a key that nobody has.
-fn proves_possession(of: &Enrollment, signature: Option<&str>) -> Result<(), Refusal> {
+fn proves_possession(of: &StoredEnrolment, signature: Option<&str>) -> Result<(), Refusal> {
     let algo = of.signing_algo.as_deref();
     let signed = format!("{}|{}|{}", of.id, of.public_key, algo.unwrap_or("null"));
     let how = algo.and_then(SigningAlgo::parse).unwrap_or_default();
@@ -290,10 +285,10 @@ fn proves_possession(of: &Enrollment, signature: Option<&str>) -> Result<(), Ref
             signature,
         )
     });
-    match good {
-        true => Ok(()),
-        false => Err(wrong(
-            "apkamPublicKeySignature is not the signature of the new apkamPublicKey",
-        )),
+    if good {
+        return Ok(());
     }
+    Err(wrong(
+        "apkamPublicKeySignature is not the signature of the new apkamPublicKey",
+    ))
 }

@@ -8,14 +8,10 @@
 //! ```
 
 use crate::{
-    at::{
-        AtKey, AtSign,
-        fault::{Code, Fault},
-        key::Scope,
-        verb::Detail,
-    },
+    at::{AtKey, AtSign, fault::Code, key::Scope, verb::Detail},
     server::{
         enrolment::Need,
+        refusal::{Refusal, refuse},
         store::{
             Rows, StoreError, Tx, lists,
             log::Change,
@@ -26,56 +22,18 @@ use crate::{
     text::json::{Object, array},
 };
 
-use super::{Answer, Decision, Handled, Next, Refusal, Session, Trace, Who, pattern, refuse};
+use super::{
+    errand::{Errand, Fetched, RemoteQuery},
+    outcome::{CommandAnswer, FollowUp, Handled, UncommittedOutcome},
+    pattern,
+    state::{Session, Trace, Who},
+};
 
 /// Most bytes of keys in one `scan` answer: below what clients read.
 const MAX_SCAN: usize = 8 << 20;
 
-/// A question for another atSign's server, on the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Errand {
-    /// Whose server to ask.
-    pub of: AtSign,
-    /// What to ask there.
-    pub question: Question,
-    detail: Detail,
-}
-
-/// What to ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// After `pol`: `lookup:all:<entity>@of`.
-    Shared {
-        /// `key.ns@of`
-        key: String,
-    },
-    /// Without: the same, for a public value.
-    Public {
-        /// `key.ns@of`
-        key: String,
-    },
-    /// After `pol`: `scan <regex>`.
-    Scan {
-        /// The expression, if any.
-        regex: Option<String>,
-    },
-}
-
-/// What came back.
-#[derive(Clone, Debug)]
-pub enum Fetched {
-    /// The text behind `data:`.
-    Data(String),
-    /// The other server refused.
-    Fault(Fault),
-    /// The atDirectory does not know it.
-    Unknown,
-    /// It could not be reached.
-    Unreachable,
-}
-
 /// What is stored, with the name it is shown under.
-struct Found {
+struct NamedRecord {
     name: String,
     record: Record,
 }
@@ -87,7 +45,6 @@ impl Session {
         hidden: bool,
         of: Option<&AtSign>,
         regex: Option<&str>,
-        now: u64,
     ) -> Handled {
         let filter = pattern::compile(regex)?;
         let (home, prefix, strip) = match (&self.who, of) {
@@ -95,7 +52,7 @@ impl Session {
                 let Some(home) = self.neighbour(tx, other)? else {
                     return Ok(self.errand(
                         other,
-                        Question::Scan {
+                        RemoteQuery::Scan {
                             regex: regex.map(str::to_owned),
                         },
                         Detail::Value,
@@ -115,7 +72,7 @@ impl Session {
         home.records(tx, &prefix, &mut |key, meta| {
             let shown = if strip { &key[prefix.len()..] } else { key };
             let visible = is_visible(key, hidden && !strip)
-                && meta.is_live(now)
+                && meta.is_live(self.now)
                 && self.grant().is_none_or(|grant| grant.shows(key));
             if visible && pattern::found(filter.as_ref(), shown) {
                 bytes += shown.len() + 3;
@@ -123,10 +80,10 @@ impl Session {
             }
             bytes < MAX_SCAN
         })?;
-        Ok(Answer::Data(array(keys.iter().map(String::as_str))))
+        Ok(CommandAnswer::Data(array(keys.iter().map(String::as_str))))
     }
 
-    pub(super) fn llookup(&self, tx: &Tx<'_>, key: &AtKey, detail: Detail, now: u64) -> Handled {
+    pub(super) fn llookup(&self, tx: &Tx<'_>, key: &AtKey, detail: Detail) -> Handled {
         self.owner()?;
         let name = stored_name(key);
         if matches!(key.scope, Scope::Private | Scope::PrivateKey) {
@@ -137,7 +94,7 @@ impl Session {
         }
         match self.home.record(tx, &name)? {
             None => Err(missing(&name)),
-            Some(record) => Ok(self.show(Found { name, record }, detail, &self.home.who, now)),
+            Some(record) => Ok(self.show(NamedRecord { name, record }, detail, &self.home.who)),
         }
     }
 
@@ -147,7 +104,6 @@ impl Session {
         key: &AtKey,
         detail: Detail,
         bypass_cache: bool,
-        now: u64,
     ) -> Handled {
         let owner = key.owner.as_ref().unwrap_or(&self.home.who);
         let bare = format!("{}{owner}", key.entity.to_lowercase());
@@ -155,15 +111,15 @@ impl Session {
             self.traces.push(Trace::LookedUp(bare.clone()));
         }
         match &self.who {
-            Who::Stranger => self.show_own(tx, &format!("public:{bare}"), detail, now),
-            Who::Peer(caller) => self.show_own(tx, &format!("{caller}:{bare}"), detail, now),
+            Who::Stranger => self.show_own(tx, &format!("public:{bare}"), detail),
+            Who::Peer(caller) => self.show_own(tx, &format!("{caller}:{bare}"), detail),
             Who::Owner(_) => {
                 let name = format!("{}:{bare}", self.home.who);
                 self.owner_of(&name, "lookup", Need::Read)?;
                 if *owner == self.home.who {
-                    return self.show_own(tx, &name, detail, now);
+                    return self.show_own(tx, &name, detail);
                 }
-                self.show_others(tx, owner, name, detail, bypass_cache, now)
+                self.show_others(tx, owner, name, detail, bypass_cache)
             }
         }
     }
@@ -174,27 +130,26 @@ impl Session {
         key: &AtKey,
         detail: Detail,
         bypass_cache: bool,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         let owner = key.owner.as_ref().unwrap_or(&self.home.who);
         let name = format!("public:{}{owner}", key.entity.to_lowercase());
         if *owner == self.home.who {
-            return self.show_own(tx, &name, detail, now);
+            return self.show_own(tx, &name, detail);
         }
-        self.show_others(tx, owner, name, detail, bypass_cache, now)
+        self.show_others(tx, owner, name, detail, bypass_cache)
     }
 
     /// Something of our own store, for whoever asks.
-    fn show_own(&self, tx: &Tx<'_>, name: &str, detail: Detail, now: u64) -> Handled {
+    fn show_own(&self, tx: &Tx<'_>, name: &str, detail: Detail) -> Handled {
         match self.home.record(tx, name)? {
             None => Err(missing(name)),
             Some(record) => {
                 let (name, home) = (name.to_owned(), &self.home);
-                let Some(record) = self.resolved(tx, home, &name, record, detail, now)? else {
-                    return Ok(Answer::Data("null".into()));
+                let Some(record) = self.resolved(tx, home, &name, record, detail)? else {
+                    return Ok(CommandAnswer::Data("null".into()));
                 };
-                Ok(self.show(Found { name, record }, detail, &home.who, now))
+                Ok(self.show(NamedRecord { name, record }, detail, &home.who))
             }
         }
     }
@@ -207,9 +162,8 @@ impl Session {
         name: &str,
         record: Record,
         detail: Detail,
-        now: u64,
     ) -> Result<Option<Record>, StoreError> {
-        if detail != Detail::Value || !record.meta.is_live(now) {
+        if detail != Detail::Value || !record.meta.is_live(self.now) {
             return Ok(Some(record));
         }
         // An enrolment sees no more by a detour.
@@ -217,7 +171,7 @@ impl Session {
             self.grant()
                 .is_none_or(|grant| grant.covers(key, Need::Read))
         };
-        follow(tx, home, name, record, now, may)
+        follow(tx, home, name, record, self.now, may)
     }
 
     /// Something another atSign stores for us or for everyone.
@@ -228,7 +182,6 @@ impl Session {
         name: String,
         detail: Detail,
         bypass_cache: bool,
-        now: u64,
     ) -> Handled {
         if let Some(other) = self.neighbour(tx, owner)? {
             return match other.record(tx, &name)? {
@@ -237,31 +190,29 @@ impl Session {
                     Code::KeyNotFound,
                     format!("Exception: {name} does not exist in keystore"),
                 )),
-                Some(record) => match self.resolved(tx, &other, &name, record, detail, now)? {
-                    Some(record) => Ok(self.show(Found { name, record }, detail, owner, now)),
-                    None => Ok(Answer::Data("null".into())),
+                Some(record) => match self.resolved(tx, &other, &name, record, detail)? {
+                    Some(record) => Ok(self.show(NamedRecord { name, record }, detail, owner)),
+                    None => Ok(CommandAnswer::Data("null".into())),
                 },
             };
         }
         let cached = format!("cached:{name}");
-        if let Some(record) = self.home.live(tx, &cached, now)? {
+        if let Some(record) = self.home.live(tx, &cached, self.now)? {
             let fresh = record.meta.items.ttr == Some(-1)
-                || record.meta.refresh_at.is_some_and(|at| now < at);
+                || record.meta.refresh_at.is_some_and(|at| self.now < at);
             if fresh && !bypass_cache {
-                let found = Found {
+                let found = NamedRecord {
                     name: cached,
                     record,
                 };
-                return Ok(self.show(found, detail, &self.home.who, now));
+                return Ok(self.show(found, detail, &self.home.who));
             }
         }
-        let key = match name.strip_prefix("public:") {
-            Some(bare) => bare.to_owned(),
-            None => name[self.home.who.as_str().len() + 1..].to_owned(),
-        };
-        let question = match name.starts_with("public:") {
-            true => Question::Public { key },
-            false => Question::Shared { key },
+        let question = match name.strip_prefix("public:") {
+            Some(key) => RemoteQuery::Public { key: key.into() },
+            None => RemoteQuery::Shared {
+                key: name[self.home.who.as_str().len() + 1..].into(),
+            },
         };
         Ok(self.errand(owner, question, detail))
     }
@@ -277,20 +228,20 @@ impl Session {
         Ok(Some(entry.home))
     }
 
-    fn errand(&self, of: &AtSign, question: Question, detail: Detail) -> Answer {
-        Answer::Next(Next::Fetch(Box::new(Errand {
+    fn errand(&self, of: &AtSign, question: RemoteQuery, detail: Detail) -> CommandAnswer {
+        CommandAnswer::Next(FollowUp::Fetch(Box::new(Errand {
             of: of.clone(),
             question,
             detail,
         })))
     }
 
-    fn show(&self, found: Found, detail: Detail, creator: &AtSign, now: u64) -> Answer {
+    fn show(&self, found: NamedRecord, detail: Detail, creator: &AtSign) -> CommandAnswer {
         let meta = &found.record.meta;
-        if !meta.is_live(now) {
-            return Answer::Data("null".into());
+        if !meta.is_live(self.now) {
+            return CommandAnswer::Data("null".into());
         }
-        Answer::Data(match detail {
+        CommandAnswer::Data(match detail {
             Detail::Value => found.record.value,
             Detail::Meta => meta.to_json(creator.as_str()),
             Detail::All => Object::new()
@@ -301,19 +252,29 @@ impl Session {
         })
     }
 
-    /// Goes on after [`Next::Fetch`], in a writing transaction: what may be cached is.
-    pub fn fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>, now: u64) -> Decision {
-        let handled = self.take_fetched(errand, found, tx, now);
+    /// Goes on after [`FollowUp::Fetch`], in a writing transaction: what may be cached is.
+    pub fn fetched(
+        &self,
+        errand: &Errand,
+        found: &Fetched,
+        tx: &mut Tx<'_>,
+        now: u64,
+    ) -> UncommittedOutcome {
+        let session = Self {
+            now,
+            ..self.clone()
+        };
+        let handled = session.take_fetched(errand, found, tx);
         if handled.is_err() {
             tx.discard();
         }
-        Decision {
-            session: self.clone(),
-            outcome: self.say(handled),
+        UncommittedOutcome {
+            outcome: session.say(handled),
+            session,
         }
     }
 
-    fn take_fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>, now: u64) -> Handled {
+    fn take_fetched(&self, errand: &Errand, found: &Fetched, tx: &mut Tx<'_>) -> Handled {
         let data = match found {
             Fetched::Data(data) => data,
             Fetched::Fault(fault) => {
@@ -330,22 +291,22 @@ impl Session {
             }
         };
         let (name, key) = match &errand.question {
-            Question::Scan { .. } => return Ok(Answer::Data(data.clone())),
-            Question::Shared { key } => (format!("{}:{key}", self.home.who), key),
-            Question::Public { key } => (format!("public:{key}"), key),
+            RemoteQuery::Scan { .. } => return Ok(CommandAnswer::Data(data.clone())),
+            RemoteQuery::Shared { key } => (format!("{}:{key}", self.home.who), key),
+            RemoteQuery::Public { key } => (format!("public:{key}"), key),
         };
         if data == "null" {
-            return Ok(Answer::Data(data.clone()));
+            return Ok(CommandAnswer::Data(data.clone()));
         }
         let unreadable = || refuse(Code::InternalException, format!("{key}: unreadable answer"));
-        let mut record = super::batch::parse_all(data, now).ok_or_else(unreadable)?;
+        let mut record = super::batch::parse_all(data, self.now).ok_or_else(unreadable)?;
         if let Some(ttr) = record.meta.items.ttr.filter(|ttr| *ttr != 0) {
             record.meta.refresh_at = u64::try_from(ttr)
                 .ok()
-                .map(|ttr| now.saturating_add(ttr.saturating_mul(1000)));
+                .map(|ttr| self.now.saturating_add(ttr.saturating_mul(1000)));
             cache(tx, &self.home, &name, &record)?;
         }
-        Ok(self.show(Found { name, record }, errand.detail, &errand.of, now))
+        Ok(self.show(NamedRecord { name, record }, errand.detail, &errand.of))
     }
 }
 
@@ -371,14 +332,13 @@ fn follow(
         };
         let target = target.trim().to_lowercase();
         let (same, public) = (format!("{reader}:{target}"), format!("public:{target}"));
-        let found = match may(&same) {
-            true => home.live(rows, &same, now)?,
-            false => None,
-        };
-        let found = match found {
-            None => home.live(rows, &public, now)?,
-            found => found,
-        };
+        let mut found = None;
+        if may(&same) {
+            found = home.live(rows, &same, now)?;
+        }
+        if found.is_none() {
+            found = home.live(rows, &public, now)?;
+        }
         let Some(found) = found else { return Ok(None) };
         record = found;
     }

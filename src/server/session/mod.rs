@@ -2,11 +2,14 @@
 //! and what else is to be done, come out.
 //!
 //! ```text
-//!   line ──read()──▶ Done(outcome)                       needs no store (empty line, noop, info)
-//!              └───▶ Run(job) ──run(job, tx, now)──▶ Decision ──committed, accept()──▶ Outcome { reply, delay, close, next }
-//!                                                                                          │
+//!   line ──read()──▶ Done(outcome)                  needs no store (empty line, noop, info)
+//!              └───▶ Run(command) ──run(command, tx, now)──▶ UncommittedOutcome ──committed, accept()──▶ CommandOutcome
+//!                                                                                                            │
 //!                                   Watch, Prove, Fetch: the listener does it, then comes back with what it learned
 //! ```
+//!
+//! Here: what happens to a line. `state`: what a connection is. `outcome`: what comes of a line. `errand`: what other
+//! servers are asked. The rest are the commands, a file for each family of them.
 //!
 //! [`Session::run`] changes nothing but its transaction, so that the store may run a command again; it works on a
 //! copy of the session. The copy, and what the command left for others to see, come true with [`Session::accept`].
@@ -17,15 +20,20 @@
 //! at_server:packages/at_secondary_server/lib/src/exception/global_exception_handler.dart.
 
 mod admin;
-mod answer;
 mod auth;
 mod batch;
 mod enroll;
+mod enroll_params;
 mod enrolled;
+mod errand;
 mod look;
 mod notify;
+mod otp;
+mod outcome;
 mod pattern;
+mod state;
 mod stats;
+mod view;
 mod visits;
 mod write;
 
@@ -33,346 +41,69 @@ mod write;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
-
 use crate::at::{
-    AtSign, Verb,
+    Verb,
     fault::{Code, Shape},
-    verb::{Config, Dialect, SyntaxError},
+    verb::{Dialect, SyntaxError},
 };
 
 use super::{
-    enrolment::{Grant, Need, own_data},
-    passcode::{Guesses, Throttle},
-    store::{StoreError, Tx, lists, register::Home},
+    refusal::{Refusal, refuse},
+    store::{StoreError, Tx, lists},
 };
-use answer::Answer;
+use auth::PkamSignature;
+use outcome::{CommandAnswer, Handled, success};
+use state::{Guess, Trace, Who};
+use visits::ConnectionKind;
 
-pub(super) use answer::{Refusal, refuse};
-pub use auth::Proof;
 pub(super) use auth::{PKAM_KEY, SECRET};
 pub(super) use batch::parse_all;
-pub use look::{Errand, Fetched, Question, public_value};
-pub use notify::{Watch, page, stats_line};
-pub(super) use notify::{is_too_long, too_long};
+pub use errand::{Errand, Fetched, Proof, RemoteQuery};
+pub use look::public_value;
+pub use outcome::{CommandOutcome, FollowUp, LineAction, Login, StoreCommand, UncommittedOutcome};
+pub use state::{Facts, Session};
+pub use view::{MonitorView, page};
+pub use visits::Outbound;
 #[cfg(feature = "inside")]
-pub use notify::{live_line, stored_line};
-pub use visits::{Outbound, Seen};
+pub use {
+    super::notification::{live_line, stored_line},
+    state::{MAX_LINE, MAX_LINE_STRANGER},
+    visits::Attendance,
+};
 
-/// What we say we are. Clients of 2024 expect a version of at least 3.0.43.
-pub const SERVER_VERSION: &str = "3.0.52";
 /// The greeting of every connection.
 pub const GREETING: &[u8] = b"@";
-/// Longest command before login, in bytes: an enrolment request with all the keys it may carry.
-pub const MAX_LINE_STRANGER: usize = 32 * 1024;
-/// Longest command after login, in bytes.
-pub const MAX_LINE: usize = crate::at::reply::MAX_LINE;
-
-/// What connections without an enrolment are called in keys.
-const NO_ENROLLMENT: &str = "primary";
-
-/// Who is on the other end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Who {
-    /// Not known yet.
-    #[default]
-    Stranger,
-    /// The atSign itself. A grant when it came with an enrolment; none means everything is allowed.
-    Owner(Option<Grant>),
-    /// Another atSign, proven by `pol`.
-    Peer(AtSign),
-}
-
-/// One connection's state.
-#[derive(Clone, Debug)]
-pub struct Session {
-    home: Home,
-    /// `_<uuid>`: part of every challenge.
-    id: String,
-    who: Who,
-    /// Logged in by `cram`, which lets the first enrolment approve itself.
-    by_cram: bool,
-    /// The client announced a version that wants errors as JSON.
-    json_errors: bool,
-    /// The longest line that its monitor is to be sent, as the client told.
-    longest_line: Option<usize>,
-    challenge: Option<auth::Challenge>,
-    /// In monitor mode replies carry no prompt: it would stick to the next notification.
-    watching: bool,
-    /// When this connection asked for enrolments, milliseconds since 1970.
-    requests: Vec<u64>,
-    /// Where it comes from, if that is known.
-    from: Option<IpAddr>,
-    /// What this command is to the limit of guesses.
-    guess: Guess,
-    /// What this command leaves in the facts, once it is committed.
-    traces: Vec<Trace>,
-    facts: Arc<Facts>,
-}
-
-/// What a command is to the limit of wrong passcodes of an address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Guess {
-    /// It guesses none.
-    #[default]
-    None,
-    /// It was counted as a wrong one before it ran, so that many at the same time are no way around the limit.
-    Counted,
-    /// Its address has had all it may have.
-    TooMany,
-}
-
-/// What a command leaves in the facts that all connections share.
-#[derive(Clone, Debug)]
-enum Trace {
-    /// Somebody came, at this time.
-    Came(u64),
-    /// The owner logged in with a key, at this time.
-    LoggedIn(u64),
-    /// Another atSign proved who it is.
-    Proved(AtSign),
-    /// A key was looked up.
-    LookedUp(String),
-    /// A passcode was wrong, at this time.
-    WrongPasscode(u64),
-}
-
-/// What a command comes to. It counts only when what it wrote is committed: then [`Session::accept`] it.
-#[derive(Debug)]
-pub struct Decision {
-    session: Session,
-    outcome: Outcome,
-}
-
-/// What all connections of one atSign share. No command changes it before it is committed.
-#[derive(Debug, Default)]
-pub struct Facts {
-    /// When the server started, milliseconds since 1970.
-    pub started: u64,
-    /// How many connections there are.
-    pub connections: AtomicUsize,
-    /// Slows down whoever guesses passcodes.
-    pub throttle: Mutex<Throttle>,
-    /// Shuts out addresses that guess passcodes.
-    pub guesses: Mutex<Guesses>,
-    /// Connections to other servers, of all atSigns of this process.
-    pub outbound: Arc<Outbound>,
-    /// Who is here, and who came.
-    pub seen: Seen,
-}
-
-impl Facts {
-    fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// This session's connection begins.
-    pub fn enter(&self, session: &str, now: u64) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        self.seen.enter(session, now);
-    }
-
-    /// It ends.
-    pub fn leave(&self, session: &str) {
-        self.seen.present().remove(session);
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What to do with a line.
-#[derive(Debug)]
-pub enum Step {
-    /// Nothing but this.
-    Done(Outcome),
-    /// Call [`Session::run`] in a transaction.
-    Run(Job),
-}
-
-/// A command that needs the store.
-#[derive(Debug)]
-pub struct Job(Box<Verb>);
-
-impl Job {
-    /// Whether the transaction must be able to write.
-    pub fn writes(&self) -> bool {
-        match &*self.0 {
-            Verb::Update { .. }
-            | Verb::UpdateMeta { .. }
-            | Verb::UpdateJson { .. }
-            | Verb::Delete { .. }
-            | Verb::ForceDelete { .. }
-            | Verb::Notify(_)
-            | Verb::NotifyRemove { .. }
-            | Verb::NotifyAll { .. }
-            | Verb::Batch { .. }
-            | Verb::Enroll { .. }
-            | Verb::OtpGet { .. }
-            | Verb::OtpPut { .. } => true,
-            Verb::Config(config) => matches!(config, Config::Add(..) | Config::Remove(..)),
-            Verb::Keys(keys) => keys.operation != "get",
-            _ => false,
-        }
-    }
-
-    /// Starts a monitor: what comes in must be caught from before the transaction on.
-    pub fn watches(&self) -> bool {
-        matches!(*self.0, Verb::Monitor { .. })
-    }
-
-    /// A login attempt for whom [`Session::claims`]: made to wait after too many failures.
-    pub fn proves(&self) -> bool {
-        matches!(*self.0, Verb::Cram { .. } | Verb::Pkam { .. })
-    }
-}
-
-/// What came of a line.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// To be sent in one write; may be empty.
-    pub reply: Vec<u8>,
-    /// Wait this long before sending.
-    pub delay: Duration,
-    /// Close afterwards.
-    pub close: bool,
-    /// Close after this long (a revoked enrolment's own connection).
-    pub close_in: Option<Duration>,
-    /// What came of a login attempt.
-    pub login: Option<Login>,
-    /// What the listener has to do.
-    pub next: Next,
-}
-
-/// What came of a login attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Login {
-    /// It is the owner.
-    Good,
-    /// A guess, as far as anybody can tell.
-    Wrong,
-    /// The right key of an enrolment that is pending, denied, revoked or expired: no guess.
-    Barred,
-}
-
-/// Work for the listener.
-#[derive(Debug, Default)]
-pub enum Next {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// Replay, then pass on what comes in.
-    Watch(Box<Watch>),
-    /// Ask another atServer for two values, then call [`Session::proven`].
-    Prove(Box<auth::Proof>),
-    /// Ask another atServer for a value, then call [`Session::fetched`].
-    Fetch(Box<Errand>),
-}
-
-type Handled = Result<Answer, Refusal>;
-
-fn success() -> Handled {
-    Ok(Answer::Data("success".into()))
-}
 
 impl Session {
-    /// A new connection to this atSign's server.
-    pub fn new(home: Home, facts: Arc<Facts>) -> Self {
-        Self {
-            home,
-            id: format!("_{}", uuid::Uuid::new_v4()),
-            who: Who::Stranger,
-            by_cram: false,
-            json_errors: false,
-            longest_line: None,
-            challenge: None,
-            watching: false,
-            requests: Vec::new(),
-            from: None,
-            guess: Guess::None,
-            traces: Vec::new(),
-            facts,
-        }
-    }
-
-    /// The same from this address.
-    #[must_use]
-    pub fn coming_from(self, address: IpAddr) -> Self {
-        Self {
-            from: Some(address),
-            ..self
-        }
-    }
-
-    /// `_<uuid>`
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Whether somebody has proven who they are.
-    pub fn is_known(&self) -> bool {
-        self.who != Who::Stranger
-    }
-
-    /// The enrolment this connection lives by.
-    pub fn enrollment(&self) -> Option<&str> {
-        self.grant().map(|grant| grant.id.as_str())
-    }
-
-    /// Who the last `from` said it is.
-    pub fn claims(&self) -> Option<&AtSign> {
-        self.challenge.as_ref().map(|challenge| &challenge.who)
-    }
-
-    /// Longest line to accept now, in bytes.
-    pub fn max_line(&self) -> usize {
-        if self.is_known() {
-            MAX_LINE
-        } else {
-            MAX_LINE_STRANGER
-        }
-    }
-
-    fn grant(&self) -> Option<&Grant> {
-        match &self.who {
-            Who::Owner(grant) => grant.as_ref(),
-            _ => None,
-        }
-    }
-
     /// Takes one line, without its line end. `now` in milliseconds since 1970.
-    pub fn read(&mut self, line: &str, now: u64) -> Step {
+    pub fn read(&mut self, line: &str, now: u64) -> LineAction {
+        self.now = now;
         if let Some(here) = self.facts.seen.present().get_mut(&self.id) {
             here.last = now;
         }
         let line = line.trim();
         if line == "@exit" {
-            return Step::Done(Outcome {
+            return LineAction::Done(CommandOutcome {
                 close: true,
-                ..Outcome::default()
+                ..CommandOutcome::default()
             });
         }
         if self.grant().is_some_and(|grant| grant.is_expired(now)) {
-            return Step::Done(Outcome {
+            return LineAction::Done(CommandOutcome {
                 close: true,
-                ..Outcome::default()
+                ..CommandOutcome::default()
             });
         }
         match Verb::parse(line, Dialect::Lenient) {
-            Ok(Verb::Noop { millis }) => Step::Done(self.noop(millis)),
+            Ok(Verb::Noop { millis }) => LineAction::Done(self.noop(millis)),
             // Only an enrolment has something stored that belongs to the answer.
             Ok(Verb::Info { brief }) if brief || self.grant().is_none() => {
-                let answer = self.info(brief, None, now);
-                Step::Done(self.outcome(answer))
+                let answer = self.info(brief, None);
+                LineAction::Done(self.outcome(answer))
             }
             Ok(verb) => {
                 self.guess = self.guess(&verb, now);
-                Step::Run(Job(Box::new(verb)))
+                LineAction::Run(StoreCommand(Box::new(verb)))
             }
             Err(why) => {
                 let code = match why {
@@ -380,15 +111,18 @@ impl Session {
                     _ => Code::InvalidSyntax,
                 };
                 let refusal = refuse(code, why.to_string());
-                Step::Done(self.outcome(Err(refusal)))
+                LineAction::Done(self.outcome(Err(refusal)))
             }
         }
     }
 
     /// Runs a command. What it wrote before it failed is undone.
-    pub fn run(&self, job: &Job, tx: &mut Tx<'_>, now: u64) -> Decision {
-        let mut session = self.clone();
-        let handled = session.handle(job.0.as_ref().clone(), tx, now);
+    pub fn run(&self, job: &StoreCommand, tx: &mut Tx<'_>, now: u64) -> UncommittedOutcome {
+        let mut session = Self {
+            now,
+            ..self.clone()
+        };
+        let handled = session.handle(job.0.as_ref().clone(), tx);
         if handled.is_err() {
             tx.discard();
         }
@@ -397,20 +131,20 @@ impl Session {
             Err(refusal) if refusal.proven => Login::Barred,
             Err(_) => Login::Wrong,
         });
-        let outcome = Outcome {
+        let outcome = CommandOutcome {
             login,
             ..session.say(handled)
         };
-        Decision { session, outcome }
+        UncommittedOutcome { session, outcome }
     }
 
     /// A command was committed: goes on as it decided, and lets others see what it left for them.
-    pub fn accept(&mut self, decision: Decision) -> Outcome {
+    pub fn accept(&mut self, decision: UncommittedOutcome) -> CommandOutcome {
         *self = decision.session;
         self.publish(decision.outcome)
     }
 
-    fn publish(&mut self, mut outcome: Outcome) -> Outcome {
+    fn publish(&mut self, mut outcome: CommandOutcome) -> CommandOutcome {
         self.show_presence();
         let (mut guessed, seen) = (false, &self.facts.seen);
         for trace in std::mem::take(&mut self.traces) {
@@ -434,7 +168,7 @@ impl Session {
         outcome
     }
 
-    fn handle(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
+    fn handle(&mut self, verb: Verb, tx: &mut Tx<'_>) -> Handled {
         // Other servers keep their connections: who is blocked since is shut out here.
         if let Who::Peer(caller) = &self.who
             && !lists::admits(tx, &self.home, caller)?
@@ -442,82 +176,82 @@ impl Session {
             return Err(refuse(Code::Blocked, "Unable to connect"));
         }
         match verb {
-            Verb::From { who, config } => self.from(tx, who, config.as_deref(), now),
-            Verb::Cram { digest } => self.cram(tx, &digest, now),
+            Verb::From { who, config } => self.from(tx, who, config.as_deref()),
+            Verb::Cram { digest } => self.cram(tx, &digest),
             Verb::Pkam {
                 signing,
                 hashing,
                 enrollment,
                 signature,
             } => {
-                let claim = auth::Claim {
+                let claim = PkamSignature {
                     signing: signing.unwrap_or_default(),
                     hashing: hashing.unwrap_or_default(),
                     enrollment,
                     signature,
                 };
-                self.pkam(tx, &claim, now)
+                self.pkam(tx, &claim)
             }
-            Verb::Pol => self.pol(tx, now),
+            Verb::Pol => self.pol(tx),
             Verb::Scan {
                 show_hidden,
                 of,
                 regex,
                 ..
-            } => self.scan(tx, show_hidden, of.as_ref(), regex.as_deref(), now),
+            } => self.scan(tx, show_hidden, of.as_ref(), regex.as_deref()),
             Verb::Lookup {
                 key,
                 detail,
                 bypass_cache,
-            } => self.lookup(tx, &key, detail, bypass_cache, now),
+            } => self.lookup(tx, &key, detail, bypass_cache),
             Verb::Plookup {
                 key,
                 detail,
                 bypass_cache,
-            } => self.plookup(tx, &key, detail, bypass_cache, now),
-            Verb::Llookup { key, detail } => self.llookup(tx, &key, detail, now),
+            } => self.plookup(tx, &key, detail, bypass_cache),
+            Verb::Llookup { key, detail } => self.llookup(tx, &key, detail),
             Verb::Update {
                 key,
                 metadata,
                 value,
-            } => self.update(tx, key, metadata, value, now),
-            Verb::UpdateMeta { key, metadata } => self.update_meta(tx, key, &metadata, now),
-            Verb::UpdateJson { json } => self.update_json(tx, &json, now),
-            Verb::Delete { key, .. } => self.delete(tx, key, false, now),
-            Verb::ForceDelete { key } => self.delete(tx, key, true, now),
-            verb => self.handle_more(verb, tx, now),
+            } => self.update(tx, key, metadata, value),
+            Verb::UpdateMeta { key, metadata } => self.update_meta(tx, key, &metadata),
+            Verb::UpdateJson { json } => self.update_json(tx, &json),
+            Verb::Delete { key, .. } => self.delete(tx, key, false),
+            Verb::ForceDelete { key } => self.delete(tx, key, true),
+            verb => self.handle_more(verb, tx),
         }
     }
 
-    fn handle_more(&mut self, verb: Verb, tx: &mut Tx<'_>, now: u64) -> Handled {
+    fn handle_more(&mut self, verb: Verb, tx: &mut Tx<'_>) -> Handled {
         match verb {
-            Verb::Notify(notify) => self.notify(tx, *notify, now),
-            Verb::NotifyStatus { id } => self.notify_status(tx, &id, now),
-            Verb::NotifyFetch { id } => self.notify_fetch(tx, &id, now),
+            Verb::Notify(notify) => self.notify(tx, *notify),
+            Verb::NotifyStatus { id } => self.notify_status(tx, &id),
+            Verb::NotifyFetch { id } => self.notify_fetch(tx, &id),
             Verb::NotifyRemove { id } => self.notify_remove(tx, &id),
             Verb::NotifyList { from, to, regex } => {
-                self.notify_list(tx, from.as_deref(), to.as_deref(), regex.as_deref(), now)
+                self.notify_list(tx, from.as_deref(), to.as_deref(), regex.as_deref())
             }
-            Verb::NotifyAll { to, notify } => self.notify_all(tx, to, *notify, now),
+            Verb::NotifyAll { to, notify } => self.notify_all(tx, to, *notify),
             Verb::Monitor {
                 self_notifications,
                 since,
                 regex,
                 ..
             } => self.monitor(tx, self_notifications, since, regex.as_deref()),
-            Verb::Info { .. } => self.info_of_enrollment(tx, now),
-            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref(), now),
-            Verb::Sync { from, limit, regex } => self.sync(tx, from, limit, regex.as_deref(), now),
-            Verb::Config(config) => self.config(tx, config, now),
-            Verb::Batch { json } => self.batch(tx, &json, now),
+            Verb::Info { .. } => self.info_of_enrollment(tx),
+            Verb::Stats { ids, regex } => self.stats(tx, &ids, regex.as_deref()),
+            Verb::Sync { from, limit, regex } => self.sync(tx, from, limit, regex.as_deref()),
+            Verb::Config(config) => self.config(tx, config),
+            Verb::Batch { json } => self.batch(tx, &json),
             Verb::Enroll {
                 operation,
                 force,
                 params,
-            } => self.enroll(tx, operation, force, params.as_deref(), now),
-            Verb::OtpGet { ttl } => self.otp_get(tx, ttl, now),
-            Verb::OtpPut { otp, ttl } => self.otp_put(tx, &otp, ttl, now),
-            Verb::Keys(keys) => self.keys(tx, &keys, now),
+            } => self.enroll(tx, operation, force, params.as_deref()),
+            Verb::OtpGet { ttl } => self.otp_get(tx, ttl),
+            Verb::OtpPut { otp, ttl } => self.otp_put(tx, &otp, ttl),
+            Verb::Keys(keys) => self.keys(tx, &keys),
             // Another server says whom it wants to speak to, before `from`.
             Verb::To { who } if who == self.home.who => success(),
             // The rest is parsed so that it is refused in good form.
@@ -526,22 +260,22 @@ impl Session {
     }
 
     /// The answer to a line above [`Session::max_line`].
-    pub fn too_long(&mut self) -> Outcome {
+    pub fn too_long(&mut self) -> CommandOutcome {
         let text = format!("a command may have {} bytes", self.max_line());
         self.outcome(Err(refuse(Code::BufferLimit, text)))
     }
 
     /// The answer to whatever it was when the store failed.
-    pub fn failed(&mut self, why: StoreError) -> Outcome {
+    pub fn failed(&mut self, why: StoreError) -> CommandOutcome {
         self.outcome(Err(why.into()))
     }
 
     /// What others see of this connection.
     fn show_presence(&self) {
         let (kind, from) = match &self.who {
-            Who::Owner(_) => (visits::Kind::Own, Some(&self.home.who)),
-            Who::Peer(caller) => (visits::Kind::Peer, Some(caller)),
-            Who::Stranger => (visits::Kind::Anon, self.claims()),
+            Who::Owner(_) => (ConnectionKind::Own, Some(&self.home.who)),
+            Who::Peer(caller) => (ConnectionKind::Peer, Some(caller)),
+            Who::Stranger => (ConnectionKind::Anon, self.claims()),
         };
         if let Some(here) = self.facts.seen.present().get_mut(&self.id)
             && (here.kind != kind || here.from.as_ref() != from)
@@ -551,26 +285,26 @@ impl Session {
     }
 
     /// The answer to a line that needed no transaction.
-    fn outcome(&mut self, handled: Handled) -> Outcome {
+    fn outcome(&mut self, handled: Handled) -> CommandOutcome {
         let outcome = self.say(handled);
         self.publish(outcome)
     }
 
     /// Turns what a handler said into bytes.
-    fn say(&self, handled: Handled) -> Outcome {
-        let mut outcome = Outcome::default();
+    fn say(&self, handled: Handled) -> CommandOutcome {
+        let mut outcome = CommandOutcome::default();
         let text = match handled {
-            Ok(Answer::Data(text)) => match text.starts_with("data:") {
-                true => format!("{text}\n{}", self.prompt()),
-                false => format!("data:{text}\n{}", self.prompt()),
-            },
-            Ok(Answer::Spaced(text)) => format!("data: {text}\n{}", self.prompt()),
-            Ok(Answer::Prompt) => self.prompt(),
-            Ok(Answer::Last(text, after)) => {
+            Ok(CommandAnswer::Data(text)) if text.starts_with("data:") => {
+                format!("{text}\n{}", self.prompt())
+            }
+            Ok(CommandAnswer::Data(text)) => format!("data:{text}\n{}", self.prompt()),
+            Ok(CommandAnswer::Spaced(text)) => format!("data: {text}\n{}", self.prompt()),
+            Ok(CommandAnswer::Prompt) => self.prompt(),
+            Ok(CommandAnswer::Last(text, after)) => {
                 outcome.close_in = Some(after);
                 format!("data:{text}\n{}", self.prompt())
             }
-            Ok(Answer::Next(next)) => {
+            Ok(CommandAnswer::Next(next)) => {
                 outcome.next = next;
                 String::new()
             }
@@ -598,50 +332,5 @@ impl Session {
             self.bare_prompt()
         };
         format!("{}\n{prompt}", refusal.fault.print(shape))
-    }
-
-    fn bare_prompt(&self) -> String {
-        if self.watching {
-            String::new()
-        } else {
-            "@".into()
-        }
-    }
-
-    fn prompt(&self) -> String {
-        match &self.who {
-            _ if self.watching => String::new(),
-            Who::Stranger => "@".into(),
-            Who::Owner(_) => format!("{}@", self.home.who),
-            Who::Peer(caller) => format!("{caller}@"),
-        }
-    }
-
-    /// Lets only the owner pass.
-    pub(super) fn owner(&self) -> Result<Option<&Grant>, Refusal> {
-        match &self.who {
-            Who::Owner(grant) => Ok(grant.as_ref()),
-            _ => Err(refuse(
-                Code::Unauthenticated,
-                "Command cannot be executed without auth",
-            )),
-        }
-    }
-
-    /// Lets the owner pass if the enrolment, if any, may do this to the key.
-    fn owner_of(&self, key: &str, verb: &str, need: Need) -> Result<(), Refusal> {
-        let grant = self.owner()?;
-        let id = grant.map_or(NO_ENROLLMENT, |grant| grant.id.as_str());
-        let covered = grant.is_none_or(|grant| grant.covers(key, need));
-        let own = match own_data(key) {
-            Some((whose, letter)) if need == Need::Write => whose == id && letter == "a",
-            _ => true,
-        };
-        if covered && own {
-            return Ok(());
-        }
-        let text =
-            format!("Connection with enrollment ID {id} is not authorized to {verb} key: {key}");
-        Err(refuse(Code::Unauthorized, text))
     }
 }

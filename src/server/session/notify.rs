@@ -2,32 +2,34 @@
 //!
 //! Source: at_server:packages/at_secondary_server/lib/src/verb/handler/{notify_verb_handler,monitor_verb_handler}.dart.
 
-use regex_lite::Regex;
-
 use crate::{
     at::{
         AtSign,
         fault::Code,
-        metadata::{Item, Metadata},
+        metadata::Metadata,
+        reply::MAX_LINE,
         verb::{Notify, Operation, Subject},
     },
     server::{
-        delivery::{self, DEFAULT_LIFE, Draft, Receipt},
-        enrolment::{Grant, Need},
+        delivery::{self, Receipt},
+        enrolment::Need,
+        notification::{MAX_SHOWN, fetched_json, stored_json},
+        refusal::{Refusal, refuse},
         store::{
-            Rows, StoreError, Tx,
-            notes::{Kind, Note, Status},
+            Tx,
+            notes::{DeliveryStatus, Note, NoteKind},
             records::Meta,
-            register::Home,
         },
     },
-    text::{
-        calendar::{date, parse_day},
-        json::Object,
-    },
+    text::{calendar::parse_day, json::Object},
 };
 
-use super::{Answer, Handled, MAX_LINE, Next, Refusal, Session, Who, pattern, refuse, success};
+use super::{
+    outcome::{CommandAnswer, FollowUp, Handled, success},
+    pattern,
+    state::{Session, Who},
+    view::{MonitorView, PAGE, matches, may_see},
+};
 
 /// Longest notification id, in bytes.
 const MAX_ID: usize = 128;
@@ -35,31 +37,28 @@ const MAX_ID: usize = 128;
 const MAX_LIFE: u64 = 366 * 24 * 3600 * 1000;
 /// Most bytes of one `notify:list` answer, so that clients read it. The oldest come first.
 const MAX_LIST: usize = MAX_LINE - 64 * 1024;
-/// Longest line of a monitor. What is set later, when it is stored, makes a few bytes.
-const MAX_SHOWN: usize = MAX_LINE - 1024;
-/// Bytes that JSON makes of one at most: `\u0001`.
-const ESCAPED: u64 = 6;
-/// About how many bytes of replay are read at a time.
-const PAGE: u64 = 256 * 1024;
 const DAY: u64 = 24 * 3600 * 1000;
 
 impl Session {
-    pub(super) fn notify(&mut self, tx: &mut Tx<'_>, given: Notify, now: u64) -> Handled {
+    pub(super) fn notify(&mut self, tx: &mut Tx<'_>, given: Notify) -> Handled {
         match &self.who {
             Who::Stranger => Err(refuse(
                 Code::Unauthenticated,
                 "Notify command cannot be executed without authentication",
             )),
             Who::Peer(caller) => {
-                let draft = draft(tx, &given, caller, &self.home.who, now)?;
-                let note = draft.note(Kind::Received, Status::Delivered);
-                match delivery::receive(tx, &self.home, note, now)? {
+                let note = Note {
+                    kind: NoteKind::Received,
+                    status: DeliveryStatus::Delivered,
+                    ..asked_for(tx, &given, caller, &self.home.who, self.now)?
+                };
+                match delivery::receive(tx, &self.home, note, self.now)? {
                     Receipt::New | Receipt::Known => success(),
                     Receipt::Full => Err(refuse(
                         Code::InternalException,
                         "too many notifications are kept",
                     )),
-                    Receipt::TooLong => Err(too_long()),
+                    Receipt::TooLong => Err(Refusal::too_long_to_show()),
                     Receipt::Improper => Err(refuse(
                         Code::Unauthorized,
                         "the key is not the sender's, or not for this atSign",
@@ -67,11 +66,11 @@ impl Session {
                 }
             }
             Who::Owner(_) => {
-                let draft = draft(tx, &given, &self.home.who, &self.home.who, now)?;
-                if !draft.is_text {
-                    self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
+                let note = asked_for(tx, &given, &self.home.who, &self.home.who, self.now)?;
+                if !note.is_text {
+                    self.owner_of(&note.key.to_lowercase(), "notify", Need::Write)?;
                 }
-                delivery::queue(tx, &self.home, draft, now).map(Answer::Data)
+                delivery::queue(tx, &self.home, note, self.now).map(CommandAnswer::Data)
             }
         }
     }
@@ -81,51 +80,50 @@ impl Session {
         tx: &mut Tx<'_>,
         to: Vec<AtSign>,
         given: Notify,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         let mut ids = Object::new();
         for to in to {
-            let mut draft = draft(tx, &given, &self.home.who, &self.home.who, now)?;
+            let mut note = asked_for(tx, &given, &self.home.who, &self.home.who, self.now)?;
             // One command, many notifications: each with an id and a key of its own.
-            draft.id = tx.new_id()?;
-            draft.key = match draft.key.split_once(':') {
-                Some((_, rest)) if !draft.is_text => format!("{to}:{rest}"),
-                _ => format!("{to}:{}", draft.key),
+            note.id = tx.new_id()?;
+            note.key = match note.key.split_once(':') {
+                Some((_, rest)) if !note.is_text => format!("{to}:{rest}"),
+                _ => format!("{to}:{}", note.key),
             };
-            draft.to = to;
-            self.owner_of(&draft.key.to_lowercase(), "notify", Need::Write)?;
-            let name = draft.to.to_string();
-            let id = delivery::queue(tx, &self.home, draft, now)?;
+            note.to = to;
+            self.owner_of(&note.key.to_lowercase(), "notify", Need::Write)?;
+            let name = note.to.to_string();
+            let id = delivery::queue(tx, &self.home, note, self.now)?;
             ids = ids.text(&name, &id);
         }
-        Ok(Answer::Spaced(ids.end()))
+        Ok(CommandAnswer::Spaced(ids.end()))
     }
 
-    pub(super) fn notify_status(&self, tx: &Tx<'_>, id: &str, now: u64) -> Handled {
+    pub(super) fn notify_status(&self, tx: &Tx<'_>, id: &str) -> Handled {
         self.owner()?;
         let found = self.readable(tx, id)?;
         let status = found.first().map_or("null", |note| match note.status {
-            _ if note.is_expired(now) => "expired",
-            Status::Delivered => "delivered",
-            Status::Errored => "errored",
-            Status::Queued => "queued",
+            _ if note.is_expired(self.now) => "expired",
+            DeliveryStatus::Delivered => "delivered",
+            DeliveryStatus::Errored => "errored",
+            DeliveryStatus::Queued => "queued",
         });
-        Ok(Answer::Data(status.into()))
+        Ok(CommandAnswer::Data(status.into()))
     }
 
-    pub(super) fn notify_fetch(&self, tx: &Tx<'_>, id: &str, now: u64) -> Handled {
+    pub(super) fn notify_fetch(&self, tx: &Tx<'_>, id: &str) -> Handled {
         self.owner()?;
         let found = self.readable(tx, id)?;
-        let note = found.first().filter(|note| !note.is_expired(now));
-        Ok(Answer::Data(note.map_or_else(
+        let note = found.first().filter(|note| !note.is_expired(self.now));
+        Ok(CommandAnswer::Data(note.map_or_else(
             || {
                 Object::new()
                     .text("id", id)
                     .text("notificationStatus", "NotificationStatus.expired")
                     .end()
             },
-            fetched,
+            fetched_json,
         )))
     }
 
@@ -133,7 +131,7 @@ impl Session {
     fn readable(&self, tx: &Tx<'_>, id: &str) -> Result<Vec<Note>, Refusal> {
         let mut found = self.home.notes(tx, id)?;
         found.retain(|note| self.grant().is_none_or(|grant| may_see(grant, note)));
-        found.sort_by_key(|note| note.kind != Kind::Sent);
+        found.sort_by_key(|note| note.kind != NoteKind::Sent);
         Ok(found)
     }
 
@@ -154,7 +152,6 @@ impl Session {
         from: Option<&str>,
         to: Option<&str>,
         regex: Option<&str>,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         let filter = pattern::compile(regex)?;
@@ -167,8 +164,8 @@ impl Session {
         let after = day(from)?.map_or(0, |first| first.saturating_sub(1));
         let until = day(to)?.map_or(u64::MAX - 1, |last| last + DAY - 1);
         let listed = |note: &Note| {
-            note.kind == Kind::Received
-                && !note.is_expired(now)
+            note.kind == NoteKind::Received
+                && !note.is_expired(self.now)
                 && self.grant().is_none_or(|grant| may_see(grant, note))
                 && matches(filter.as_ref(), note)
         };
@@ -188,9 +185,10 @@ impl Session {
                 shown = shown + comma + &json;
             }
         }
-        Ok(Answer::Data(match shown.is_empty() {
-            true => "null".into(),
-            false => format!("[{shown}]"),
+        Ok(CommandAnswer::Data(if shown.is_empty() {
+            "null".into()
+        } else {
+            format!("[{shown}]")
         }))
     }
 
@@ -202,7 +200,7 @@ impl Session {
         regex: Option<&str>,
     ) -> Handled {
         self.owner()?;
-        let watch = Watch {
+        let watch = MonitorView {
             filter: pattern::compile(regex)?,
             own,
             grant: self.grant().cloned(),
@@ -213,230 +211,18 @@ impl Session {
                 .map_or(MAX_LINE, |most| most.min(MAX_LINE)),
         };
         self.watching = true;
-        Ok(Answer::Next(Next::Watch(Box::new(watch))))
+        Ok(CommandAnswer::Next(FollowUp::Watch(Box::new(watch))))
     }
-}
-
-/// What a monitor wants, and where its replay ends.
-#[derive(Clone, Debug)]
-pub struct Watch {
-    filter: Option<Regex>,
-    /// Also what the server tells its own owner.
-    own: bool,
-    grant: Option<Grant>,
-    /// Replay what came after this time; `None`: no replay.
-    pub replay: Option<u64>,
-    /// The newest time at the start. With a replay, live notifications up to it were part of the replay.
-    pub until: u64,
-    /// Longer lines are left out: the client would only pass them over. An earlier version of this server took in what
-    /// no client can read.
-    longest: usize,
-}
-
-impl Watch {
-    /// The line of this notification, just arrived, if it is to be shown.
-    pub fn live(&self, note: &Note) -> Option<String> {
-        self.wants_live(note)
-            .then(|| live_line(note))
-            .filter(|line| self.is_short(line))
-    }
-
-    /// Without its line end.
-    fn is_short(&self, line: &str) -> bool {
-        line.trim_end().len() <= self.longest
-    }
-
-    /// Whether this notification is new to this monitor and one of those it wants.
-    pub fn wants_live(&self, note: &Note) -> bool {
-        let replayed = self.replay.is_some() && note.epoch_millis <= self.until;
-        !replayed && self.wants(note)
-    }
-
-    fn wants(&self, note: &Note) -> bool {
-        let kind = match note.kind {
-            Kind::Received => true,
-            Kind::Own => self.own,
-            Kind::Sent => false,
-        };
-        kind && matches(self.filter.as_ref(), note)
-            && self.grant.as_ref().is_none_or(|grant| may_see(grant, note))
-    }
-}
-
-fn matches(filter: Option<&Regex>, note: &Note) -> bool {
-    pattern::found(filter, &note.key) || pattern::found(filter, note.from.bare())
-}
-
-fn may_see(grant: &Grant, note: &Note) -> bool {
-    note.is_text || grant.covers(&note.key.to_lowercase(), Need::Read)
-}
-
-/// The next lines of a replay that has shown everything up to `after`, and from where to go on. `None`: it is over.
-///
-/// # Errors
-/// When the store fails.
-pub fn page(
-    rows: &dyn Rows,
-    home: &Home,
-    watch: &Watch,
-    after: u64,
-    now: u64,
-) -> Result<(Vec<String>, Option<u64>), StoreError> {
-    let (notes, more) = home.inbox(rows, after, watch.until, PAGE)?;
-    let lines = notes
-        .iter()
-        .filter(|note| !note.is_expired(now) && watch.wants(note))
-        .map(stored_line)
-        .filter(|line| watch.is_short(line))
-        .collect();
-    Ok((lines, more))
-}
-
-/// A notification as a monitor sees it the moment it arrives.
-pub fn live_line(note: &Note) -> String {
-    let metadata = encryption(&note.meta)
-        .maybe("sharedKeyEnc", text(&note.meta.items.shared_key_enc))
-        .end();
-    format!("notification: {}\n", json(note, &metadata))
-}
-
-/// Whether no monitor could be shown it, with all that JSON makes of it.
-pub(in crate::server) fn is_too_long(note: &Note) -> bool {
-    let most = note.size().saturating_mul(ESCAPED) + 64 * 1024;
-    most > MAX_SHOWN as u64 && live_line(note).len().max(stored_json(note).len()) > MAX_SHOWN
-}
-
-/// To whoever sends such a one. The sender's server tries no more, and goes on with the next.
-pub(in crate::server) fn too_long() -> Refusal {
-    let text = "the notification is longer than a monitor can be shown";
-    Refusal {
-        close: false,
-        ..refuse(Code::BufferLimit, text)
-    }
-}
-
-/// The sign of life that monitors get now and then, with the newest commit id.
-pub fn stats_line(who: &AtSign, last_commit: Option<u64>, now: u64) -> String {
-    let last = last_commit.map_or_else(|| "-1".to_owned(), |id| id.to_string());
-    let stats = Object::new()
-        .text("id", "-1")
-        .text("from", who.as_str())
-        .text("to", who.as_str())
-        .text("key", &format!("statsNotification.{who}"))
-        .text("value", &last)
-        .text("operation", "update")
-        .raw("epochMillis", now)
-        .text("messageType", "MessageType.key")
-        .raw("isEncrypted", false)
-        .raw("metadata", "null");
-    format!("notification: {}\n", stats.end())
-}
-
-/// A notification as a monitor sees it when it is replayed.
-pub fn stored_line(note: &Note) -> String {
-    format!("notification: {}\n", stored_json(note))
-}
-
-/// As replayed and listed.
-fn stored_json(note: &Note) -> String {
-    let time = |at: Option<u64>| at.map_or_else(|| "null".to_owned(), date);
-    let metadata = encryption(&note.meta)
-        .text("availableAt", &time(note.meta.available_at))
-        .text("expiresAt", &time(note.meta.expires_at))
-        .end();
-    json(note, &metadata)
-}
-
-fn encryption(meta: &Meta) -> Object {
-    let items = &meta.items;
-    Object::new()
-        .maybe("encKeyName", text(&items.enc_key_name))
-        .maybe("encAlgo", text(&items.enc_algo))
-        .maybe("ivNonce", text(&items.iv_nonce))
-        .maybe("skeEncKeyName", text(&items.ske_enc_key_name))
-        .maybe("skeEncAlgo", text(&items.ske_enc_algo))
-}
-
-fn text(item: &Option<Item>) -> Option<&str> {
-    item.as_ref().and_then(Item::value)
-}
-
-fn json(note: &Note, metadata: &str) -> String {
-    Object::new()
-        .text("id", &note.id)
-        .text("from", note.from.as_str())
-        .text("to", note.to.as_str())
-        .text("key", &note.key)
-        .maybe("value", note.value.as_deref())
-        .text("operation", &note.operation.to_string())
-        .raw("epochMillis", note.epoch_millis)
-        .text("messageType", message_type(note))
-        .raw("isEncrypted", note.is_encrypted)
-        .raw("metadata", metadata)
-        .end()
-}
-
-fn message_type(note: &Note) -> &'static str {
-    match note.is_text {
-        true => "MessageType.text",
-        false => "MessageType.key",
-    }
-}
-
-/// The answer of `notify:fetch`: every value is text.
-fn fetched(note: &Note) -> String {
-    let kind = match note.kind {
-        Kind::Sent => "NotificationType.sent",
-        Kind::Received => "NotificationType.received",
-        Kind::Own => "NotificationType.self",
-    };
-    let status = match note.status {
-        Status::Queued => "queued",
-        Status::Delivered => "delivered",
-        Status::Errored => "errored",
-    };
-    let ttl = note
-        .meta
-        .items
-        .ttl
-        .map_or_else(|| "null".to_owned(), |ttl| ttl.to_string());
-    Object::new()
-        .text("id", &note.id)
-        .text("fromAtSign", note.from.as_str())
-        .text("notificationDateTime", &date(note.epoch_millis))
-        .text("toAtSign", note.to.as_str())
-        .text("notification", &note.key)
-        .text("type", kind)
-        .text("opType", &format!("OperationType.{}", note.operation))
-        .text("messageType", message_type(note))
-        .text(
-            "priority",
-            &format!("NotificationPriority.{}", note.priority),
-        )
-        .text(
-            "notificationStatus",
-            &format!("NotificationStatus.{status}"),
-        )
-        // Counted from one there.
-        .text("retryCount", &(note.retries + 1).to_string())
-        .text("strategy", &note.strategy)
-        .text("depth", &note.depth.to_string())
-        .text("notifier", &note.notifier)
-        .text("expiresAt", &date(note.expires_at))
-        .text("atValue", note.value.as_deref().unwrap_or("null"))
-        .text("atMetadata", &note.meta.to_json(note.from.as_str()))
-        .text("ttl", &ttl)
-        .end()
 }
 
 /// What a `notify` command asks for. `sender` sends it; it came to `server`'s own server.
-fn draft(
+fn asked_for(
     tx: &mut Tx<'_>,
     given: &Notify,
     sender: &AtSign,
     server: &AtSign,
     now: u64,
-) -> Result<Draft, Refusal> {
+) -> Result<Note, Refusal> {
     let wrong = |why: &str| refuse(Code::InvalidSyntax, format!("Invalid syntax. {why}"));
     let (to, key, is_text) = subject(&given.subject, sender, server)?;
     let id = match &given.id {
@@ -446,35 +232,34 @@ fn draft(
         Some(id) => id.clone(),
         None => tx.new_id()?,
     };
-    let mut draft = Draft::new(id, sender, &to, key);
-    draft.is_text = is_text;
-    draft.operation = given.operation.unwrap_or_default();
-    draft.value.clone_from(&given.value);
+    let mut note = Note::new(id, sender, &to, key);
+    note.is_text = is_text;
+    note.operation = given.operation.unwrap_or_default();
+    note.value.clone_from(&given.value);
     if let Some(strategy) = &given.strategy {
         if strategy == "latest" && given.notifier.is_none() {
             return Err(wrong("strategy latest needs a notifier"));
         }
-        draft.strategy.clone_from(strategy);
+        note.strategy.clone_from(strategy);
     }
-    draft.depth = given.latest_n.unwrap_or(1);
+    note.depth = given.latest_n.unwrap_or(1);
     if let Some(priority) = &given.priority {
-        draft.priority.clone_from(priority);
+        note.priority.clone_from(priority);
     }
     if let Some(notifier) = &given.notifier {
-        draft.notifier.clone_from(notifier);
+        note.notifier.clone_from(notifier);
     }
-    draft.ttln = given
-        .ttln
-        .filter(|life| *life > 0)
-        .unwrap_or(DEFAULT_LIFE)
-        .min(MAX_LIFE);
+    if let Some(life) = given.ttln.filter(|life| *life > 0) {
+        note.ttln = life.min(MAX_LIFE);
+    }
     let asked = given.metadata.is_encrypted;
-    draft.is_encrypted = match is_text {
-        true => asked.unwrap_or(false),
-        false => asked != Some(false) && !draft.key.starts_with("public"),
+    note.is_encrypted = if is_text {
+        asked.unwrap_or(false)
+    } else {
+        asked != Some(false) && !note.key.starts_with("public")
     };
-    draft.meta = meta(given, draft.is_encrypted, now)?;
-    Ok(draft)
+    note.meta = meta(given, note.is_encrypted, now)?;
+    Ok(note)
 }
 
 fn meta(given: &Notify, is_encrypted: bool, now: u64) -> Result<Meta, Refusal> {

@@ -2,9 +2,10 @@
 
 use regex_lite::{Regex, RegexBuilder};
 
-use crate::at::fault::Code;
-
-use super::{Refusal, refuse};
+use crate::{
+    at::fault::Code,
+    server::refusal::{Refusal, refuse},
+};
 
 /// Longest expression, in bytes.
 const MAX_PATTERN: usize = 2048;

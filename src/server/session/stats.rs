@@ -18,7 +18,10 @@
 
 use crate::{
     at::fault::Code,
-    server::store::{Tx, notes::Tally},
+    server::{
+        refusal::{Refusal, refuse},
+        store::{Tx, notes::Tally},
+    },
     text::{
         calendar::date,
         json::{Object, quote},
@@ -26,21 +29,18 @@ use crate::{
 };
 
 use super::{
-    Answer, Handled, Refusal, SERVER_VERSION, Session, pattern, refuse,
-    visits::{Kind, Presence},
+    admin::SERVER_VERSION,
+    outcome::{CommandAnswer, Handled},
+    pattern,
+    state::Session,
+    visits::{ConnectionKind, Presence},
 };
 
 /// Most bytes of statistic 15.
 const MAX_COMMITS: usize = 4 << 20;
 
 impl Session {
-    pub(super) fn stats(
-        &self,
-        tx: &Tx<'_>,
-        ids: &[String],
-        regex: Option<&str>,
-        now: u64,
-    ) -> Handled {
+    pub(super) fn stats(&self, tx: &Tx<'_>, ids: &[String], regex: Option<&str>) -> Handled {
         self.owner()?;
         let all: Vec<String> = (1..=17).map(|id| id.to_string()).collect();
         let mut wanted: Vec<&String> = Vec::new();
@@ -52,14 +52,14 @@ impl Session {
         }
         let mut shown = Vec::new();
         for id in wanted {
-            let (name, value) = self.stat(tx, id, regex, now)?;
+            let (name, value) = self.stat(tx, id, regex)?;
             let one = Object::new()
                 .text("id", id)
                 .text("name", name)
                 .raw("value", value);
             shown.push(one.end());
         }
-        Ok(Answer::Spaced(format!("[{}]", shown.join(", "))))
+        Ok(CommandAnswer::Spaced(format!("[{}]", shown.join(", "))))
     }
 
     /// Name and value, the value as JSON.
@@ -68,7 +68,6 @@ impl Session {
         tx: &Tx<'_>,
         id: &str,
         regex: Option<&str>,
-        now: u64,
     ) -> Result<(&'static str, String), Refusal> {
         let facts = &self.facts;
         let text = |text: String| quote(&text);
@@ -91,7 +90,7 @@ impl Session {
             "10" => ("LastPkam", text(day(facts.seen.visits().last_pkam))),
             "11" => (
                 "NotificationCount",
-                text(count_json(&self.home.tally(tx)?, now)),
+                text(count_json(&self.home.tally(tx)?, self.now)),
             ),
             "12" => ("CommitLogCompactionStats", text("{}".into())),
             "13" => ("AccessLogCompactionStats", text("{}".into())),
@@ -122,7 +121,7 @@ impl Session {
                 if seen && pattern::found(filter.as_ref(), &commit.key) {
                     last = Some(commit.id);
                 }
-                true
+                Ok(true)
             })?;
         }
         Ok(last.map_or_else(|| "null".to_owned(), |id| id.to_string()))
@@ -138,7 +137,7 @@ impl Session {
                 let entry = format!("[{},\"{}\"]", commit.id, commit.change.sign());
                 all = all.take().map(|all| all.raw(&commit.key, entry));
             }
-            bytes < MAX_COMMITS
+            Ok(bytes < MAX_COMMITS)
         })?;
         Ok(all.map_or_else(String::new, Object::end))
     }
@@ -151,25 +150,21 @@ impl Session {
 
     fn inbound(&self, detailed: bool) -> String {
         let present = self.facts.seen.present();
-        let of = |kind: Kind| -> Vec<&Presence> {
-            present.values().filter(|one| one.kind == kind).collect()
-        };
         let mut all = Object::new().raw("total", present.len());
         for (name, kind) in [
-            ("self", Kind::Own),
-            ("other", Kind::Peer),
-            ("anon", Kind::Anon),
+            ("self", ConnectionKind::Own),
+            ("other", ConnectionKind::Peer),
+            ("anon", ConnectionKind::Anon),
         ] {
-            let found = of(kind);
-            let value = match detailed {
-                false => found.len().to_string(),
-                true => {
-                    let list: Vec<String> = found.iter().map(|one| one.to_json()).collect();
-                    Object::new()
-                        .raw("count", found.len())
-                        .raw("list", format!("[{}]", list.join(",")))
-                        .end()
-                }
+            let found = present.values().filter(|one| one.kind == kind);
+            let list: Vec<String> = found.map(Presence::to_json).collect();
+            let value = if detailed {
+                Object::new()
+                    .raw("count", list.len())
+                    .raw("list", format!("[{}]", list.join(",")))
+                    .end()
+            } else {
+                list.len().to_string()
             };
             all = all.raw(name, value);
         }

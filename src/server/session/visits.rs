@@ -17,13 +17,13 @@ const TOP: usize = 5;
 
 /// Who is here, and who came.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Attendance {
     visits: Mutex<Visits>,
     /// The connections by session.
     present: Mutex<BTreeMap<String, Presence>>,
 }
 
-impl Seen {
+impl Attendance {
     pub(super) fn visits(&self) -> MutexGuard<'_, Visits> {
         self.visits.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -35,7 +35,7 @@ impl Seen {
     /// A connection begins.
     pub(super) fn enter(&self, session: &str, now: u64) {
         let new = Presence {
-            kind: Kind::Anon,
+            kind: ConnectionKind::Anon,
             from: None,
             created: now,
             last: now,
@@ -47,17 +47,17 @@ impl Seen {
 /// What came since the start.
 #[derive(Debug, Default)]
 pub(super) struct Visits {
-    at_signs: Counts,
-    keys: Counts,
+    at_signs: TopList,
+    keys: TopList,
     /// Milliseconds since 1970: of anything at all, and of a login with a key.
     pub last: Option<u64>,
     pub last_pkam: Option<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Counts(HashMap<String, u64>);
+struct TopList(HashMap<String, u64>);
 
-impl Counts {
+impl TopList {
     fn add(&mut self, name: &str) {
         if let Some(count) = self.0.get_mut(name) {
             *count += 1;
@@ -115,7 +115,7 @@ impl Visits {
 
 /// What a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ConnectionKind {
     Own,
     Peer,
     Anon,
@@ -124,7 +124,7 @@ pub(super) enum Kind {
 /// A connection that is there, as its last command left it.
 #[derive(Debug)]
 pub(super) struct Presence {
-    pub kind: Kind,
+    pub kind: ConnectionKind,
     pub from: Option<AtSign>,
     /// Milliseconds since 1970.
     pub created: u64,

@@ -11,21 +11,23 @@ use crate::{
         verb::Operation,
     },
     server::{
-        delivery::{self, Draft},
+        delivery,
         enrolment::Need,
+        refusal::{Refusal, refuse},
         store::{
             Tx,
             log::Change,
+            notes::Note,
             records::{Logged, Meta, Record},
         },
     },
 };
 
 use super::{
-    Answer, Handled, Refusal, Session,
     auth::{PKAM_KEY, SECRET, SECRET_DELETED},
-    look::{live_meta, stored_name},
-    refuse,
+    look::{live_meta, missing, stored_name},
+    outcome::{CommandAnswer, Handled},
+    state::Session,
 };
 
 impl Session {
@@ -35,21 +37,14 @@ impl Session {
         key: AtKey,
         mut given: Metadata,
         value: String,
-        now: u64,
     ) -> Handled {
         given.is_binary.get_or_insert(false);
         given.is_encrypted.get_or_insert(false);
-        self.put(tx, key, &given, Some(value), now)
+        self.put(tx, key, &given, Some(value))
     }
 
-    pub(super) fn update_meta(
-        &mut self,
-        tx: &mut Tx<'_>,
-        key: AtKey,
-        given: &Metadata,
-        now: u64,
-    ) -> Handled {
-        self.put(tx, key, given, None, now)
+    pub(super) fn update_meta(&mut self, tx: &mut Tx<'_>, key: AtKey, given: &Metadata) -> Handled {
+        self.put(tx, key, given, None)
     }
 
     /// Writes a value and its metadata, or the metadata alone.
@@ -59,7 +54,6 @@ impl Session {
         key: AtKey,
         given: &Metadata,
         value: Option<String>,
-        now: u64,
     ) -> Handled {
         self.owner()?;
         if given.ttr.is_some_and(|ttr| ttr < -1) {
@@ -70,9 +64,9 @@ impl Session {
         let name = stored_name(&key);
         self.owner_of(&name, "update", Need::Write)?;
         if key.scope == Scope::PrivateKey {
-            return self.put_login_key(tx, &name, value, now);
+            return self.put_login_key(tx, &name, value);
         }
-        let old = live_meta(tx, &self.home, &name, now)?;
+        let old = live_meta(tx, &self.home, &name, self.now)?;
         if old
             .as_ref()
             .is_some_and(|old| old.items.immutable == Some(true))
@@ -87,20 +81,20 @@ impl Session {
         let value = match value {
             Some(value) => value,
             // Only the metadata changes; there must be something it belongs to.
-            None => match self.home.live(tx, &name, now)? {
+            None => match self.home.live(tx, &name, self.now)? {
                 Some(record) => record.value,
-                None => return Err(super::look::missing(&name)),
+                None => return Err(missing(&name)),
             },
         };
         let record = Record {
             value,
-            meta: Meta::merged(old.as_ref(), given, now),
+            meta: Meta::merged(old.as_ref(), given, self.now),
         };
         let id = self.home.put(tx, &name, &record, change, Logged::ByKey)?;
         if let Scope::Shared(with) = &key.scope {
-            self.tell(tx, with, &name, Operation::Update, Some(&record), now)?;
+            self.tell(tx, with, &name, Operation::Update, Some(&record))?;
         }
-        Ok(Answer::Data(id.to_string()))
+        Ok(CommandAnswer::Data(id.to_string()))
     }
 
     /// A key that this atSign may write to, with its owner.
@@ -132,13 +126,7 @@ impl Session {
     }
 
     /// The one private key that a client writes: what `pkam` is checked against.
-    fn put_login_key(
-        &mut self,
-        tx: &mut Tx<'_>,
-        name: &str,
-        value: Option<String>,
-        now: u64,
-    ) -> Handled {
+    fn put_login_key(&mut self, tx: &mut Tx<'_>, name: &str, value: Option<String>) -> Handled {
         let Some(value) = value.filter(|_| name == PKAM_KEY) else {
             let text = "You may not update keys of type KeyType.reservedKey";
             return Err(refuse(Code::InvalidKey, text));
@@ -147,15 +135,15 @@ impl Session {
             let text = format!("{name} can be written by a managing connection only");
             return Err(refuse(Code::Unauthorized, text));
         }
-        self.home.put_plain(tx, name, &value, None, now)?;
-        Ok(Answer::Data("-1".into()))
+        self.home.put_plain(tx, name, &value, None, self.now)?;
+        Ok(CommandAnswer::Data("-1".into()))
     }
 
     /// With `force` also what was marked `immutable`; not what is protected.
-    pub(super) fn delete(&mut self, tx: &mut Tx<'_>, key: AtKey, force: bool, now: u64) -> Handled {
+    pub(super) fn delete(&mut self, tx: &mut Tx<'_>, key: AtKey, force: bool) -> Handled {
         self.owner()?;
         if key.scope == Scope::PrivateKey {
-            return self.delete_secret(tx, &key, now);
+            return self.delete_secret(tx, &key);
         }
         let key = key.owned_by(&self.home.who);
         let name = stored_name(&key);
@@ -170,7 +158,7 @@ impl Session {
             return Err(refuse(Code::InvalidKey, text));
         }
         self.owner_of(&name, "delete", Need::Write)?;
-        let old = live_meta(tx, &self.home, &name, now)?;
+        let old = live_meta(tx, &self.home, &name, self.now)?;
         let firm = old.is_some_and(|old| old.items.immutable == Some(true));
         if firm && !key.cached && !force {
             let text = format!("{name} is immutable and cannot be deleted without force");
@@ -178,15 +166,15 @@ impl Session {
         }
         self.home.erase(tx, &name)?;
         // Clients depend on this: a key that was not there is deleted all the same.
-        let id = self.home.log(tx, &name, Change::Delete, now)?;
+        let id = self.home.log(tx, &name, Change::Delete, self.now)?;
         if let (Scope::Shared(with), false) = (&key.scope, key.cached) {
-            self.tell(tx, with, &name, Operation::Delete, None, now)?;
+            self.tell(tx, with, &name, Operation::Delete, None)?;
         }
-        Ok(Answer::Data(id.to_string()))
+        Ok(CommandAnswer::Data(id.to_string()))
     }
 
     /// The activation secret goes for good, once it was used.
-    fn delete_secret(&mut self, tx: &mut Tx<'_>, key: &AtKey, now: u64) -> Handled {
+    fn delete_secret(&mut self, tx: &mut Tx<'_>, key: &AtKey) -> Handled {
         if stored_name(key) != SECRET {
             return Err(refuse(Code::InvalidSyntax, "Invalid syntax. delete"));
         }
@@ -195,8 +183,9 @@ impl Session {
             return Err(refuse(Code::Unauthorized, text));
         }
         self.home.erase(tx, SECRET)?;
-        self.home.put_plain(tx, SECRET_DELETED, "true", None, now)?;
-        Ok(Answer::Data("-1".into()))
+        self.home
+            .put_plain(tx, SECRET_DELETED, "true", None, self.now)?;
+        Ok(CommandAnswer::Data("-1".into()))
     }
 
     /// Whom a value is shared with hears of every change.
@@ -207,23 +196,22 @@ impl Session {
         name: &str,
         operation: Operation,
         record: Option<&Record>,
-        now: u64,
     ) -> Result<(), Refusal> {
         if *with == self.home.who {
             return Ok(());
         }
-        let mut draft = Draft::new(tx.new_id()?, &self.home.who, with, name.to_owned());
-        draft.operation = operation;
-        draft.notifier = "system".into();
+        let mut note = Note::new(tx.new_id()?, &self.home.who, with, name.to_owned());
+        note.operation = operation;
+        note.notifier = "system".into();
         if let Some(record) = record {
-            draft.value = Some(record.value.clone());
-            draft.is_encrypted = record.meta.items.is_encrypted.unwrap_or(false);
-            draft.meta = record.meta.clone();
+            note.value = Some(record.value.clone());
+            note.is_encrypted = record.meta.items.is_encrypted.unwrap_or(false);
+            note.meta = record.meta.clone();
         }
-        delivery::queue(tx, &self.home, draft, now).map(|_| ())
+        delivery::queue(tx, &self.home, note, self.now).map(|_| ())
     }
 
-    pub(super) fn update_json(&mut self, tx: &mut Tx<'_>, text: &str, now: u64) -> Handled {
+    pub(super) fn update_json(&mut self, tx: &mut Tx<'_>, text: &str) -> Handled {
         self.owner()?;
         let unreadable = || refuse(Code::InvalidSyntax, "Invalid syntax. update:json");
         let Ok(Value::Object(object)) = json::from_str::<Value>(text) else {
@@ -247,12 +235,14 @@ impl Session {
             key = format!("public:{key}");
         }
         if !key.rsplit(':').next().unwrap_or_default().contains('@') {
-            let owner = word("sharedBy").unwrap_or_else(|| self.home.who.to_string());
-            let owner: AtSign = owner.parse().map_err(|_| unreadable())?;
+            let owner: AtSign = match word("sharedBy") {
+                Some(owner) => owner.parse().map_err(|_| unreadable())?,
+                None => self.home.who.clone(),
+            };
             key = format!("{key}{owner}");
         }
         let key: AtKey = key.parse().map_err(|_| unreadable())?;
-        self.update(tx, key, given, value, now)
+        self.update(tx, key, given, value)
     }
 }
 

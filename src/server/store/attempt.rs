@@ -13,16 +13,12 @@
 //! arguments and the time it is given, and changes nothing but its [`Tx`]: what it does to anything else comes after
 //! the commit, with its answer. What it draws at random ([`Tx::draw`]) stays the same when it runs again.
 
-use std::{
-    cell::OnceCell,
-    panic::{AssertUnwindSafe, catch_unwind},
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{
+    error::StoreError,
+    tx::{Access, Chance, Changes, CommitEvent, Rows, Tx},
 };
-
-use ring::digest;
-
-use crate::at::crypto;
-
-use super::{Changes, Event, Rows, StoreError, Tx};
 
 /// How often a command is tried. Each time it learns of more rows, or somebody else's command went through.
 const MAX_ATTEMPTS: usize = 200;
@@ -30,8 +26,8 @@ const MAX_ATTEMPTS: usize = 200;
 /// Where one command finds its rows, and writes its changes. A store behind a network needs two requests for it:
 /// "give me these rows and ranges, with their versions", and "make these changes if what I read is still so"
 /// (in SQL: a table of key, value and version, `WHERE key >= … AND key < … ORDER BY key`, serialisable).
-pub trait Base {
-    /// The rows. One that is not at hand is taken for absent, and remembered for [`Base::fetch`].
+pub trait Backend {
+    /// The rows. One that is not at hand is taken for absent, and remembered for [`Backend::fetch`].
     fn rows(&self) -> &dyn Rows;
 
     /// Gets what was not at hand; `false`: nothing was missing, and the attempt may count.
@@ -49,48 +45,16 @@ pub trait Base {
     fn commit(&mut self, changes: Changes) -> Result<bool, StoreError>;
 }
 
-/// What one command draws at random: the same at each attempt. Nothing is drawn for those that ask for nothing.
-#[derive(Default)]
-pub struct Chance(OnceCell<[u8; 32]>);
-
-impl Chance {
-    /// The `n`th draw.
-    pub(super) fn draw(&self, n: u64) -> Result<[u8; 32], StoreError> {
-        let seed = match self.0.get() {
-            Some(seed) => seed,
-            None => {
-                let seed = crypto::random().map_err(|_| StoreError::Random)?;
-                self.0.get_or_init(|| seed)
-            }
-        };
-        let mut hash = digest::Context::new(&digest::SHA256);
-        hash.update(seed);
-        hash.update(&n.to_be_bytes());
-        let mut drawn = [0; 32];
-        drawn.copy_from_slice(hash.finish().as_ref());
-        Ok(drawn)
-    }
-}
-
-/// What a transaction may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// It looks.
-    Read,
-    /// It changes rows.
-    Write,
-}
-
 /// Runs a command until an attempt of it counts. `Err` of the command undoes all that this attempt did.
 ///
 /// # Errors
 /// The command's, or why it could not be kept.
 pub(super) fn until_committed<T, E: From<StoreError>>(
-    base: &mut dyn Base,
+    base: &mut dyn Backend,
     access: Access,
     chance: &Chance,
     run: impl Fn(&mut Tx<'_>) -> Result<T, E>,
-) -> Result<(T, Vec<Event>), E> {
+) -> Result<(T, Vec<CommitEvent>), E> {
     for _ in 0..MAX_ATTEMPTS {
         let mut tx = Tx::new(base.rows(), access, chance);
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut tx)))

@@ -22,9 +22,13 @@ use ring::digest::{Context, SHA256};
 use crate::at::AtSign;
 
 use super::{
-    Rows, Store, StoreError,
-    disk::{self, FILE, LOCK, OnDisk, ROWS, SCHEMA, disk as failed, put, write_new},
+    disk::{
+        self, LOCK, Store,
+        database::{FILE, OnDisk, ROWS, RowTable, SCHEMA, failed, put, write_new},
+    },
+    error::StoreError,
     register, rows,
+    tx::Rows,
 };
 
 /// Name of the store in a data folder.
@@ -188,18 +192,15 @@ fn read(from: &Path, draft: &Path) -> Result<(Copied, BTreeMap<String, Vec<u8>>)
 }
 
 /// Copies all rows; returns how many.
-fn copy(from: &dyn Rows, to: &mut disk::RowTable<'_>, sum: &mut Sum) -> Result<u64, StoreError> {
-    let (mut count, mut stopped) = (0, None);
+fn copy(from: &dyn Rows, to: &mut RowTable<'_>, sum: &mut Sum) -> Result<u64, StoreError> {
+    let mut count = 0;
     from.visit(&[], END, &mut |key, value| {
         sum.add(key, value);
         count += 1;
-        stopped = put(to, key, value).err();
-        stopped.is_none()
+        put(to, key, value)?;
+        Ok(true)
     })?;
-    match stopped {
-        Some(why) => Err(why),
-        None => Ok(count),
-    }
+    Ok(count)
 }
 
 /// Over keys and values, each with its length.

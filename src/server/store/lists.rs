@@ -2,9 +2,13 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::at::{AtSign, verb::List};
+use crate::at::{AtSign, verb::AccessList};
 
-use super::{Rows, StoreError, Tx, register::Home};
+use super::{
+    error::StoreError,
+    register::Home,
+    tx::{Rows, Tx},
+};
 
 /// Most names in one list.
 pub const MAX_LIST: usize = 10_000;
@@ -21,10 +25,10 @@ struct Allowed {
     names: Vec<String>,
 }
 
-fn row(home: &Home, list: List) -> String {
+fn row(home: &Home, list: AccessList) -> String {
     match list {
-        List::Block => format!("private:blocklist{}", home.who),
-        List::Allow => format!("private:allowlist{}", home.who),
+        AccessList::Block => format!("private:blocklist{}", home.who),
+        AccessList::Allow => format!("private:allowlist{}", home.who),
     }
 }
 
@@ -32,19 +36,17 @@ fn row(home: &Home, list: List) -> String {
 ///
 /// # Errors
 /// When the store fails.
-pub fn show(rows: &dyn Rows, home: &Home, list: List) -> Result<Vec<AtSign>, StoreError> {
+pub fn show(rows: &dyn Rows, home: &Home, list: AccessList) -> Result<Vec<AtSign>, StoreError> {
     let Some(found) = home.record(rows, &row(home, list))? else {
         return Ok(Vec::new());
     };
     let names = match list {
-        List::Block => json::from_str::<Blocked>(&found.value).map(|list| list.names),
-        List::Allow => json::from_str::<Allowed>(&found.value).map(|list| list.names),
+        AccessList::Block => json::from_str::<Blocked>(&found.value).map(|list| list.names),
+        AccessList::Allow => json::from_str::<Allowed>(&found.value).map(|list| list.names),
     };
+    let parsed = |name: &String| name.parse().map_err(|_| StoreError::Row);
     let names = names.map_err(|_| StoreError::Row)?;
-    let names = names
-        .iter()
-        .map(|name| name.parse().map_err(|_| StoreError::Row));
-    names.collect()
+    names.iter().map(parsed).collect()
 }
 
 /// Writes a list.
@@ -54,14 +56,14 @@ pub fn show(rows: &dyn Rows, home: &Home, list: List) -> Result<Vec<AtSign>, Sto
 pub fn save(
     tx: &mut Tx<'_>,
     home: &Home,
-    list: List,
+    list: AccessList,
     names: &[AtSign],
     now: u64,
 ) -> Result<(), StoreError> {
     let names = names.iter().map(AtSign::to_string).collect();
     let text = match list {
-        List::Block => json::to_string(&Blocked { names }),
-        List::Allow => json::to_string(&Allowed { names }),
+        AccessList::Block => json::to_string(&Blocked { names }),
+        AccessList::Allow => json::to_string(&Allowed { names }),
     };
     home.put_plain(tx, &row(home, list), &text, None, now)
 }
@@ -102,21 +104,21 @@ pub fn admits(rows: &dyn Rows, home: &Home, who: &AtSign) -> Result<bool, StoreE
     if *who == home.who {
         return Ok(true);
     }
-    if show(rows, home, List::Block)?.contains(who) {
+    if show(rows, home, AccessList::Block)?.contains(who) {
         return Ok(false);
     }
-    let allowed = show(rows, home, List::Allow)?;
+    let allowed = show(rows, home, AccessList::Allow)?;
     Ok(allowed.is_empty() || allowed.contains(who))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
 
     #[test]
     fn the_block_list_wins_and_an_empty_allow_list_lets_everybody_in() {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         let name = |name: &str| name.parse::<AtSign>().unwrap();
         let home = Home {
             number: 1,
@@ -127,10 +129,13 @@ mod tests {
             let who = ["@me", "@good", "@bad", "@other"];
             who.map(|who| memory.read(|tx| admits(tx, &home, &name(who)).unwrap()))
         };
-        assert_eq!(set(List::Block, &[]), [true, true, true, true]);
-        assert_eq!(set(List::Block, &[name("@bad")]), [true, true, false, true]);
+        assert_eq!(set(AccessList::Block, &[]), [true, true, true, true]);
+        assert_eq!(
+            set(AccessList::Block, &[name("@bad")]),
+            [true, true, false, true]
+        );
         let only = [name("@good"), name("@bad")];
-        assert_eq!(set(List::Allow, &only), [true, true, false, false]);
-        assert_eq!(set(List::Allow, &[]), [true, true, false, true]);
+        assert_eq!(set(AccessList::Allow, &only), [true, true, false, false]);
+        assert_eq!(set(AccessList::Allow, &[]), [true, true, false, true]);
     }
 }

@@ -2,7 +2,12 @@
 //!
 //! Ids start at 0, only grow, and are never used twice. Only the newest entry of each key is kept.
 
-use super::{Event, Rows, StoreError, Tx, register::Home, rows};
+use super::{
+    error::StoreError,
+    register::Home,
+    rows,
+    tx::{CommitEvent, Rows, Tx},
+};
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +87,7 @@ impl Home {
         tx.put(self.key(rows::COMMIT, &[&id.to_be_bytes()]), entry)?;
         tx.put(latest, id.to_be_bytes().to_vec())?;
         let id = i64::try_from(id).map_err(|_| StoreError::Row)?;
-        tx.emit(Event::Commit(self.who.clone(), id));
+        tx.emit(CommitEvent::Commit(self.who.clone(), id));
         Ok(id)
     }
 
@@ -97,33 +102,19 @@ impl Home {
     /// Shows the entries with an id above `after` (-1: all), ascending, for as long as `each` says `true`.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails; and those of `each`, which end it.
     pub fn commits(
         &self,
         rows: &dyn Rows,
         after: i64,
-        each: &mut dyn FnMut(Commit) -> bool,
+        each: &mut dyn FnMut(Commit) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         let from = u64::try_from(after.saturating_add(1)).unwrap_or(0);
         let from = self.key(rows::COMMIT, &[&from.to_be_bytes()]);
         let until = rows::behind(&self.key(rows::COMMIT, &[]));
-        let mut unreadable = false;
-        rows.visit(
-            &from,
-            &until,
-            &mut |key, value| match parse(&key[rows::HEAD..], value) {
-                Some(commit) => each(commit),
-                None => {
-                    unreadable = true;
-                    false
-                }
-            },
-        )?;
-        if unreadable {
-            Err(StoreError::Row)
-        } else {
-            Ok(())
-        }
+        rows.visit(&from, &until, &mut |key, value| {
+            each(parse(&key[rows::HEAD..], value).ok_or(StoreError::Row)?)
+        })
     }
 }
 
@@ -141,11 +132,11 @@ fn parse(id: &[u8], value: &[u8]) -> Option<Commit> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
 
     #[test]
     fn one_entry_per_key_survives_and_ids_only_grow() {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         let home = Home {
             number: 1,
             who: "@alice".parse().unwrap(),
@@ -160,7 +151,7 @@ mod tests {
             let mut seen = Vec::new();
             home.commits(tx, -1, &mut |c| {
                 seen.push((c.id, c.change.sign(), c.key));
-                true
+                Ok(true)
             })
             .unwrap();
             let want = [

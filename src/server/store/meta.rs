@@ -4,7 +4,7 @@ use miniserde::{Deserialize, json};
 
 use crate::at::metadata::{Field, Metadata};
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::text::{calendar::date, json::Object};
 
 /// Stored metadata. Times are milliseconds since 1970.
@@ -22,7 +22,7 @@ pub struct Meta {
 }
 
 /// One member's value, as JSON will show it.
-enum Shown<'a> {
+enum MemberValue<'a> {
     Date(u64),
     Item(Field<'a>),
 }
@@ -95,7 +95,7 @@ impl Meta {
     }
 
     /// The members that all forms share, in the wire's order.
-    fn members(&self) -> Vec<(&'static str, Shown<'_>)> {
+    fn members(&self) -> Vec<(&'static str, MemberValue<'_>)> {
         let dates = [
             ("createdAt", Some(self.created_at)),
             ("updatedAt", Some(self.updated_at)),
@@ -103,17 +103,19 @@ impl Meta {
             ("expiresAt", self.expires_at),
             ("refreshAt", self.refresh_at),
         ];
-        let dates = dates.into_iter();
-        let dates = dates.filter_map(|(name, at)| Some((name, Shown::Date(at?))));
+        let dates = dates
+            .into_iter()
+            .filter_map(|(name, at)| Some((name, MemberValue::Date(at?))));
         let state = [
             ("status", Field::Text("active")),
             ("version", Field::Number(self.version.into())),
         ];
         let items = self.items.items().filter(|(name, _)| !HASH.contains(name));
         let (first, others): (Vec<_>, Vec<_>) = items.partition(|(name, _)| FIRST.contains(name));
-        let items = state.into_iter().chain(first).chain(others);
-        let items = items.map(|(name, field)| (name, Shown::Item(field)));
-        dates.chain(items).collect()
+        let fields = state.into_iter().chain(first).chain(others);
+        dates
+            .chain(fields.map(|(name, field)| (name, MemberValue::Item(field))))
+            .collect()
     }
 
     /// The JSON of `llookup:meta`; absent members are left out. `who` made and changed it.
@@ -121,8 +123,8 @@ impl Meta {
         let mut object = Object::new().text("createdBy", who).text("updatedBy", who);
         for (name, shown) in self.members() {
             object = match shown {
-                Shown::Date(at) => object.text(name, &date(at)),
-                Shown::Item(field) => object.raw(name, field.json()),
+                MemberValue::Date(at) => object.text(name, &date(at)),
+                MemberValue::Item(field) => object.raw(name, field.json()),
             };
         }
         if let (Some(hash), Some(algo)) = (&self.items.pub_key_hash, &self.items.hashing_algo) {
@@ -134,13 +136,13 @@ impl Meta {
         object.end()
     }
 
-    /// The same with every value as text, as `sync` shows it.
+    /// The JSON of `sync`: every value is text.
     pub fn to_text_json(&self, who: &str) -> String {
         let mut object = Object::new().text("createdBy", who).text("updatedBy", who);
         for (name, shown) in self.members() {
             object = match shown {
-                Shown::Date(at) => object.text(name, &date(at)),
-                Shown::Item(field) => object.text(name, &field.to_string()),
+                MemberValue::Date(at) => object.text(name, &date(at)),
+                MemberValue::Item(field) => object.text(name, &field.to_string()),
             };
         }
         object.end()
@@ -160,8 +162,8 @@ impl Meta {
         let mut object = Object::new();
         for (name, shown) in self.members() {
             object = match shown {
-                Shown::Date(at) => object.raw(name, at),
-                Shown::Item(field) => object.raw(name, field.json()),
+                MemberValue::Date(at) => object.raw(name, at),
+                MemberValue::Item(field) => object.raw(name, field.json()),
             };
         }
         for (name, field) in self.items.items().filter(|(name, _)| HASH.contains(name)) {

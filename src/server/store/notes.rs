@@ -9,14 +9,19 @@
 
 use crate::at::AtSign;
 
-use super::{Rows, StoreError, Tx, register::Home, rows};
+use super::{
+    error::StoreError,
+    register::Home,
+    rows,
+    tx::{Rows, Tx},
+};
 
-pub use note::{Kind, Note, Status};
+pub use note::{DeliveryStatus, Note, NoteKind};
 pub use tally::Tally;
 
 use note::Head;
 
-mod note;
+pub(super) mod note;
 mod shares;
 mod tally;
 
@@ -78,7 +83,7 @@ impl Home {
         note.epoch_millis = self.next_epoch(tx, now)?;
         note.expires_at = now.saturating_add(note.ttln);
         self.share_in(tx, &note)?;
-        let row = note.row(self);
+        let row = self.note_row(&note.id, &note.from);
         let inbox = self.key(rows::INBOX, &[&note.epoch_millis.to_be_bytes()]);
         tx.put(inbox, row)?;
         self.save_note(tx, &note)?;
@@ -167,7 +172,7 @@ impl Home {
         note.place = self.count(tx, "place", 1)? + 1;
         note.epoch_millis = now;
         note.expires_at = now.saturating_add(note.ttln);
-        let row = note.row(self);
+        let row = self.note_row(&note.id, &note.from);
         tx.put(self.outbox_row(&note), row)?;
         self.save_note(tx, &note)?;
         Ok(Some(note))
@@ -207,7 +212,7 @@ impl Home {
     /// # Errors
     /// When the store fails.
     pub fn save_note(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
-        let row = note.row(self);
+        let row = self.note_row(&note.id, &note.from);
         let expiry = note.expires_at.to_be_bytes();
         tx.put(self.key(rows::NOTE_EXPIRY, &[&expiry, &row]), Vec::new())?;
         tx.put(row, note.pack())
@@ -218,14 +223,14 @@ impl Home {
     /// # Errors
     /// When the store fails.
     pub fn drop_note(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
-        if note.kind != Kind::Sent {
+        if note.kind != NoteKind::Sent {
             self.ready_shares(tx)?;
         }
-        let row = note.row(self);
+        let row = self.note_row(&note.id, &note.from);
         let expiry = note.expires_at.to_be_bytes();
         tx.remove(&self.key(rows::NOTE_EXPIRY, &[&expiry, &row]))?;
         tx.remove(&row)?;
-        if note.kind == Kind::Sent {
+        if note.kind == NoteKind::Sent {
             return self.leave_line(tx, note);
         }
         self.share_out(tx, note)?;
@@ -245,8 +250,12 @@ impl Home {
         id: &str,
         from: &AtSign,
     ) -> Result<Option<Note>, StoreError> {
-        let from = from.as_str().as_bytes();
-        self.note_at(rows, &self.key(rows::NOTE, &[id.as_bytes(), &[0], from]))
+        self.note_at(rows, &self.note_row(id, from))
+    }
+
+    /// Where a note is kept: two senders cannot overwrite each other's.
+    fn note_row(&self, id: &str, from: &AtSign) -> Vec<u8> {
+        self.key(rows::NOTE, &[id.as_bytes(), &[0], from.as_str().as_bytes()])
     }
 
     pub(super) fn note_at(&self, rows: &dyn Rows, row: &[u8]) -> Result<Option<Note>, StoreError> {
@@ -261,15 +270,12 @@ impl Home {
     /// When the store fails.
     pub fn tally(&self, rows: &dyn Rows) -> Result<Tally, StoreError> {
         let prefix = self.key(rows::NOTE, &[]);
-        let (mut tally, mut sound) = (Tally::default(), true);
-        rows.visit(&prefix, &rows::behind(&prefix), &mut |_, packed| {
-            match Head::of(packed) {
-                Some(head) => tally.add(&head),
-                None => sound = false,
-            }
-            sound
+        let mut tally = Tally::default();
+        rows.visit_prefix(&prefix, &mut |_, packed| {
+            tally.add(&Head::of(packed).ok_or(StoreError::Row)?);
+            Ok(true)
         })?;
-        sound.then_some(tally).ok_or(StoreError::Row)
+        Ok(tally)
     }
 
     /// All notes of this id; different senders may have chosen the same.
@@ -279,11 +285,11 @@ impl Home {
     pub fn notes(&self, rows: &dyn Rows, id: &str) -> Result<Vec<Note>, StoreError> {
         let prefix = self.key(rows::NOTE, &[id.as_bytes(), &[0]]);
         let mut found = Vec::new();
-        rows.visit(&prefix, &rows::behind(&prefix), &mut |_, packed| {
-            found.push(Note::unpack(packed).ok_or(StoreError::Row));
-            true
+        rows.visit_prefix(&prefix, &mut |_, packed| {
+            found.push(Note::unpack(packed).ok_or(StoreError::Row)?);
+            Ok(true)
         })?;
-        found.into_iter().collect()
+        Ok(found)
     }
 
     /// Incoming notes with `after` < time ≤ `until`, ascending, at most about `bytes` of them. Also says from where to
@@ -301,25 +307,16 @@ impl Home {
         let from = self.key(rows::INBOX, &[&after.saturating_add(1).to_be_bytes()]);
         let end = self.key(rows::INBOX, &[&until.saturating_add(1).to_be_bytes()]);
         let (mut found, mut taken, mut stopped) = (Vec::new(), 0, None);
-        let mut failed = None;
         rows.visit(&from, &end, &mut |key, row| {
-            match self.note_at(rows, row) {
-                Ok(note) => {
-                    let at = rows::number(&key[rows::HEAD..]).unwrap_or(until);
-                    if let Some(note) = note {
-                        taken += note.size();
-                        found.push(note);
-                    }
-                    stopped = (taken >= bytes).then_some(at);
-                }
-                Err(why) => failed = Some(why),
+            if let Some(note) = self.note_at(rows, row)? {
+                taken += note.size();
+                found.push(note);
             }
-            failed.is_none() && stopped.is_none()
+            let at = rows::number(&key[rows::HEAD..]).unwrap_or(until);
+            stopped = (taken >= bytes).then_some(at);
+            Ok(stopped.is_none())
         })?;
-        match failed {
-            Some(why) => Err(why),
-            None => Ok((found, stopped)),
-        }
+        Ok((found, stopped))
     }
 
     /// The first notes in line for one recipient, at most `limit` of them and about `bytes`.
@@ -334,22 +331,15 @@ impl Home {
         bytes: u64,
     ) -> Result<Vec<Note>, StoreError> {
         let prefix = self.key(rows::OUTBOX, &[to.as_str().as_bytes(), &[0]]);
-        let (mut found, mut taken, mut failed) = (Vec::new(), 0, None);
-        rows.visit(&prefix, &rows::behind(&prefix), &mut |_, row| {
-            match self.note_at(rows, row) {
-                Ok(Some(note)) => {
-                    taken += note.size();
-                    found.push(note);
-                }
-                Ok(None) => {}
-                Err(why) => failed = Some(why),
+        let (mut found, mut taken) = (Vec::new(), 0);
+        rows.visit_prefix(&prefix, &mut |_, row| {
+            if let Some(note) = self.note_at(rows, row)? {
+                taken += note.size();
+                found.push(note);
             }
-            failed.is_none() && found.len() < limit && taken < bytes
+            Ok(found.len() < limit && taken < bytes)
         })?;
-        match failed {
-            Some(why) => Err(why),
-            None => Ok(found),
-        }
+        Ok(found)
     }
 
     /// Everybody for whom something waits.
@@ -368,7 +358,7 @@ impl Home {
                     .split(|byte| *byte == 0)
                     .next()
                     .map(<[u8]>::to_vec);
-                false
+                Ok(false)
             })?;
             let Some(name) = next else { return Ok(found) };
             let who = str::from_utf8(&name)
@@ -394,7 +384,7 @@ impl Home {
         let mut keys = Vec::new();
         rows.visit(&from, &until, &mut |key, _| {
             keys.push(key[rows::HEAD + 8..].to_vec());
-            keys.len() < limit
+            Ok(keys.len() < limit)
         })?;
         let found = keys.iter().map(|row| self.note_at(rows, row));
         Ok(found

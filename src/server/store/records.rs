@@ -3,10 +3,11 @@
 use crate::at::metadata::Metadata;
 
 use super::{
-    Rows, StoreError, Tx,
+    error::StoreError,
     log::{Change, NOT_LOGGED},
     register::Home,
     rows,
+    tx::{Rows, Tx},
 };
 
 pub use super::meta::Meta;
@@ -154,23 +155,11 @@ impl Home {
         each: &mut dyn FnMut(&str, Meta) -> bool,
     ) -> Result<(), StoreError> {
         let from = self.key(rows::RECORD, &[prefix.as_bytes()]);
-        let mut unreadable = false;
-        rows.visit(&from, &rows::behind(&from), &mut |key, row| {
-            let key = str::from_utf8(&key[rows::HEAD..]).ok();
-            let meta = rows::unpack::<2>(row).and_then(|[meta, _]| Meta::from_row(meta).ok());
-            match key.zip(meta) {
-                Some((key, meta)) => each(key, meta),
-                None => {
-                    unreadable = true;
-                    false
-                }
-            }
-        })?;
-        if unreadable {
-            Err(StoreError::Row)
-        } else {
-            Ok(())
-        }
+        rows.visit_prefix(&from, &mut |key, row| {
+            let key = str::from_utf8(&key[rows::HEAD..]).map_err(|_| StoreError::Row)?;
+            let [meta, _] = rows::unpack(row).ok_or(StoreError::Row)?;
+            Ok(each(key, Meta::from_row(meta)?))
+        })
     }
 
     /// How many bytes are kept for this atSign, keys included.
@@ -181,9 +170,9 @@ impl Home {
         let mut bytes = 0;
         for table in rows::OWNED {
             let from = self.key(table, &[]);
-            rows.visit(&from, &rows::behind(&from), &mut |key, value| {
+            rows.visit_prefix(&from, &mut |key, value| {
                 bytes += (key.len() + value.len()) as u64;
-                true
+                Ok(true)
             })?;
         }
         Ok(bytes)
@@ -206,7 +195,7 @@ impl Home {
             if let Ok(key) = str::from_utf8(&row[rows::HEAD + 8..]) {
                 keys.push(key.to_owned());
             }
-            keys.len() < limit
+            Ok(keys.len() < limit)
         })?;
         Ok(keys)
     }
@@ -225,7 +214,7 @@ fn parse(row: &[u8]) -> Result<Record, StoreError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
     use crate::at::metadata::Item;
 
     fn home() -> Home {
@@ -237,7 +226,7 @@ mod tests {
 
     #[test]
     fn records_come_back_as_they_were_and_expire_once() {
-        let (home, mut memory) = (home(), Memory::new());
+        let (home, mut memory) = (home(), MemoryStore::new());
         let mut record = Record {
             value: "wert \u{1f512}".into(),
             meta: Meta {
@@ -253,7 +242,7 @@ mod tests {
                 ..Meta::default()
             },
         };
-        let put = |memory: &mut Memory, record: &Record| {
+        let put = |memory: &mut MemoryStore, record: &Record| {
             let write =
                 |tx: &mut Tx<'_>| home.put(tx, "k@alice", record, Change::Update, Logged::ByKey);
             memory.write(write).unwrap().0

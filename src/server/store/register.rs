@@ -4,7 +4,11 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::at::AtSign;
 
-use super::{Rows, StoreError, Tx, rows};
+use super::{
+    error::StoreError,
+    rows,
+    tx::{Rows, Tx},
+};
 
 /// One atSign's place in the store: everything of it is found through this.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,8 +21,8 @@ pub struct Home {
 
 /// One line of the register.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Whose.
+pub struct Registration {
+    /// The atSign, and where its rows are.
     pub home: Home,
     /// Where its atServer listens.
     pub port: u16,
@@ -27,7 +31,7 @@ pub struct Entry {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct Wire {
     number: u32,
     port: u16,
     created: u64,
@@ -42,10 +46,10 @@ fn line_key(who: &AtSign) -> Vec<u8> {
     key
 }
 
-fn entry(who: AtSign, value: &[u8]) -> Result<Entry, StoreError> {
+fn entry(who: AtSign, value: &[u8]) -> Result<Registration, StoreError> {
     let text = str::from_utf8(value).map_err(|_| StoreError::Row)?;
-    let line: Line = json::from_str(text).map_err(|_| StoreError::Row)?;
-    Ok(Entry {
+    let line: Wire = json::from_str(text).map_err(|_| StoreError::Row)?;
+    Ok(Registration {
         home: Home {
             number: line.number,
             who,
@@ -59,7 +63,7 @@ fn entry(who: AtSign, value: &[u8]) -> Result<Entry, StoreError> {
 ///
 /// # Errors
 /// When the store fails.
-pub fn find(rows: &dyn Rows, who: &AtSign) -> Result<Option<Entry>, StoreError> {
+pub fn find(rows: &dyn Rows, who: &AtSign) -> Result<Option<Registration>, StoreError> {
     rows.get(&line_key(who))?
         .map(|value| entry(who.clone(), &value))
         .transpose()
@@ -69,17 +73,16 @@ pub fn find(rows: &dyn Rows, who: &AtSign) -> Result<Option<Entry>, StoreError> 
 ///
 /// # Errors
 /// When the store fails.
-pub fn all(rows: &dyn Rows) -> Result<Vec<Entry>, StoreError> {
+pub fn all(rows: &dyn Rows) -> Result<Vec<Registration>, StoreError> {
     let mut found = Vec::new();
-    let prefix = [rows::REGISTER];
-    rows.visit(&prefix, &rows::behind(&prefix), &mut |key, value| {
+    rows.visit_prefix(&[rows::REGISTER], &mut |key, value| {
         let who = str::from_utf8(&key[1..])
             .ok()
             .and_then(|who| who.parse().ok());
-        found.push(who.ok_or(StoreError::Row).and_then(|who| entry(who, value)));
-        true
+        found.push(entry(who.ok_or(StoreError::Row)?, value)?);
+        Ok(true)
     })?;
-    found.into_iter().collect()
+    Ok(found)
 }
 
 /// Gives an atSign a place. It must not have one.
@@ -91,9 +94,9 @@ pub fn add(tx: &mut Tx<'_>, who: &AtSign, port: u16, now: u64) -> Result<Home, S
         number: 0,
         who: who.clone(),
     };
-    let number = everybody.count(tx, "homes", 1)?;
-    let number = u32::try_from(number + 1).map_err(|_| StoreError::Row)?;
-    let line = Line {
+    let given = everybody.count(tx, "homes", 1)?;
+    let number = u32::try_from(given + 1).map_err(|_| StoreError::Row)?;
+    let line = Wire {
         number,
         port,
         created: now,
@@ -121,9 +124,9 @@ pub fn clear(tx: &mut Tx<'_>, home: &Home) -> Result<bool, StoreError> {
     let mut doomed = Vec::new();
     for table in rows::OWNED {
         let prefix = rows::key(table, home.number, &[]);
-        tx.visit(&prefix, &rows::behind(&prefix), &mut |key, _| {
+        tx.visit_prefix(&prefix, &mut |key, _| {
             doomed.push(key.to_vec());
-            doomed.len() < REMOVED_AT_ONCE
+            Ok(doomed.len() < REMOVED_AT_ONCE)
         })?;
         if doomed.len() >= REMOVED_AT_ONCE {
             break;
@@ -176,11 +179,11 @@ impl Home {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{super::Memory, *};
+    use super::{super::MemoryStore, *};
 
     #[test]
     fn numbers_are_never_given_twice_and_clearing_takes_only_ones_own_rows() {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         let (alice, bob): (AtSign, AtSign) = ("@alice".parse().unwrap(), "@bob".parse().unwrap());
         let (first, _) = memory.write(|tx| add(tx, &alice, 1, 5)).unwrap();
         let (other, _) = memory.write(|tx| add(tx, &bob, 2, 5)).unwrap();

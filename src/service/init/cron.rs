@@ -11,15 +11,16 @@ use std::{
 use crate::{
     cli::Failure,
     service::{
-        Manager, Order, Service, Unit, path,
-        process::{end, end_lost, is_alive, told, words_of},
+        command::{ManagerCommand, output},
+        manager::{Manager, ServiceAction},
+        process::{end, end_lost, is_alive, running, words_of},
         quote::{line, shell},
-        step::{Step, output},
+        unit::{Service, Unit, path},
     },
     sys::user::Person,
 };
 
-/// The manager.
+/// cron, and a loop of ours.
 #[derive(Debug)]
 pub struct Cron;
 
@@ -61,7 +62,7 @@ impl Manager for Cron {
         path(&self.state(unit).with_extension("log"))
     }
 
-    fn commands(&self, _order: Order, _unit: &Unit) -> Vec<Step> {
+    fn commands(&self, _action: ServiceAction, _unit: &Unit) -> Vec<ManagerCommand> {
         Vec::new()
     }
 
@@ -123,11 +124,11 @@ fn set_crontab(name: &str, line: Option<&str>) -> Result<(), Failure> {
         .hint("install cron, or start the program from what you have; --print shows the loop")
     };
     // Somebody without a crontab is told so on stderr, with an exit code of its own.
-    let before = output(&["crontab", "-l"], None).map_err(|why| no_cron(&why))?;
-    let before = if before.status.success() {
-        String::from_utf8_lossy(&before.stdout).into_owned()
+    let listed = output(&["crontab", "-l"], None).map_err(|why| no_cron(&why))?;
+    let before = if listed.status.success() {
+        String::from_utf8_lossy(&listed.stdout)
     } else {
-        String::new()
+        "".into()
     };
     let after = with_line(&before, name, line);
     if after == before {
@@ -150,7 +151,7 @@ fn start_loop(unit: &Unit, changed: bool) -> Result<(), Failure> {
     if changed || loop_of(unit).is_none() {
         stop_loop(unit)?;
         let state = Cron.state(unit);
-        end_lost(told(&state), &state)?;
+        end_lost(running(&state), &state)?;
         let _ = fs::remove_file(state);
     }
     Command::new("/bin/sh")
@@ -171,8 +172,8 @@ fn pid_file(unit: &Unit) -> PathBuf {
 
 /// The loop's process. Its number may belong to another process by now, even to another loop of ours.
 fn loop_of(unit: &Unit) -> Option<u32> {
-    let pid = fs::read_to_string(pid_file(unit)).ok()?;
-    let pid = pid.trim().parse().ok()?;
+    let text = fs::read_to_string(pid_file(unit)).ok()?;
+    let pid = text.trim().parse().ok()?;
     let script = format!("{}.sh", unit.name);
     let ours = match words_of(pid) {
         Some(words) => runs_script(&words, &script),

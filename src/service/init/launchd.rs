@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use crate::{
     cli::Failure,
     service::{
-        MARK, Manager, Order, Service, Unit, file, path,
-        step::{Step, step},
+        command::{ManagerCommand, command},
+        file::{self, MARK},
+        manager::{Manager, ServiceAction},
+        unit::{Service, Unit, path},
     },
     sys::user::Person,
 };
 
-/// The manager.
+/// Which of the two launchd runs the service.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Launchd {
     /// The machine's.
@@ -21,23 +23,23 @@ pub enum Launchd {
 }
 
 impl Launchd {
+    fn either<T>(&self, machine: T, person: T) -> T {
+        match self {
+            Self::Machine => machine,
+            Self::Person => person,
+        }
+    }
+
     /// Whose services they are, in launchctl's words.
     fn domain(&self) -> String {
-        if self.is_for_the_machine() {
-            "system".to_owned()
-        } else {
-            format!("gui/{}", rustix::process::geteuid().as_raw())
-        }
+        let own = format!("gui/{}", rustix::process::geteuid().as_raw());
+        self.either("system".to_owned(), own)
     }
 }
 
 impl Manager for Launchd {
     fn word(&self) -> &'static str {
-        if self.is_for_the_machine() {
-            "launchd"
-        } else {
-            "launchd-user"
-        }
+        self.either("launchd", "launchd-user")
     }
 
     fn is_for_the_machine(&self) -> bool {
@@ -49,11 +51,8 @@ impl Manager for Launchd {
     }
 
     fn file(&self, name: &str, person: &Person) -> PathBuf {
-        let folder = if self.is_for_the_machine() {
-            PathBuf::from("/Library/LaunchDaemons")
-        } else {
-            person.home.join("Library/LaunchAgents")
-        };
+        let own = person.home.join("Library/LaunchAgents");
+        let folder = self.either(PathBuf::from("/Library/LaunchDaemons"), own);
         folder.join(format!("{}.plist", label(name)))
     }
 
@@ -63,12 +62,11 @@ impl Manager for Launchd {
         let environment = service.variables("\n", |name, value| {
             format!("        <key>{name}</key>\n{}", string(value))
         });
-        let user = if self.is_for_the_machine() {
-            let name = xml(&service.unit.person.name);
-            format!("    <key>UserName</key>\n    <string>{name}</string>")
-        } else {
-            String::new()
-        };
+        let name = xml(&service.unit.person.name);
+        let user = self.either(
+            format!("    <key>UserName</key>\n    <string>{name}</string>"),
+            String::new(),
+        );
         let values = vec![
             ("MARK", MARK.to_owned()),
             ("LABEL", label(&service.unit.name)),
@@ -97,21 +95,21 @@ impl Manager for Launchd {
         path(&self.state(unit).with_extension("log"))
     }
 
-    fn commands(&self, order: Order, unit: &Unit) -> Vec<Step> {
+    fn commands(&self, action: ServiceAction, unit: &Unit) -> Vec<ManagerCommand> {
         let domain = self.domain();
         let target = format!("{domain}/{}", label(&unit.name));
-        let bootout = step(&["launchctl", "bootout", &target]).or_not();
+        let bootout = command(&["launchctl", "bootout", &target]).or_not();
         let start = [
-            step(&["launchctl", "enable", &target]),
-            step(&["launchctl", "bootstrap", &domain, &path(&unit.file)]).or_not(),
-            step(&["launchctl", "kickstart", &target]),
+            command(&["launchctl", "enable", &target]),
+            command(&["launchctl", "bootstrap", &domain, &path(&unit.file)]).or_not(),
+            command(&["launchctl", "kickstart", &target]),
         ];
-        match order {
-            Order::Start => start.into(),
-            Order::Replace => [bootout].into_iter().chain(start).collect(),
-            Order::Restart => vec![step(&["launchctl", "kickstart", "-k", &target])],
-            Order::Stop => vec![bootout],
-            Order::Forget => Vec::new(),
+        match action {
+            ServiceAction::Start => start.into(),
+            ServiceAction::Replace => [bootout].into_iter().chain(start).collect(),
+            ServiceAction::Restart => vec![command(&["launchctl", "kickstart", "-k", &target])],
+            ServiceAction::Stop => vec![bootout],
+            ServiceAction::Forget => Vec::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What starts services: one file each, its quoting included.
 
-use super::Manager;
+use super::manager::Manager;
 
 pub mod cron;
 pub mod launchd;
@@ -14,7 +14,7 @@ use openrc::OpenRc;
 use procd::Procd;
 use systemd::Systemd;
 
-/// All of them.
+/// All managers; the first that is here is taken.
 pub static MANAGERS: [&dyn Manager; 7] = [
     &Systemd::Machine,
     &Systemd::Person,

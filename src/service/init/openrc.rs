@@ -4,20 +4,18 @@ use std::path::PathBuf;
 
 use crate::{
     service::{
-        Manager, Order, Service, Unit, path,
+        command::{ManagerCommand, command},
+        manager::{Manager, ServiceAction},
         process::stat,
         quote::{line, shell},
-        step::{Step, step},
+        unit::{Service, Unit, path},
     },
     sys::user::Person,
 };
 
 use super::procd::Procd;
 
-/// How its scripts begin.
-pub const FIRST_LINE: &str = "#!/sbin/openrc-run";
-
-/// The manager.
+/// There is one, for the machine.
 #[derive(Debug)]
 pub struct OpenRc;
 
@@ -53,7 +51,7 @@ impl Manager for OpenRc {
     }
 
     fn is_its_own(&self, text: &str) -> bool {
-        text.starts_with(FIRST_LINE)
+        text.starts_with("#!/sbin/openrc-run")
     }
 
     fn state(&self, unit: &Unit) -> PathBuf {
@@ -64,18 +62,18 @@ impl Manager for OpenRc {
         format!("/var/log/{}.log", unit.name)
     }
 
-    fn commands(&self, order: Order, unit: &Unit) -> Vec<Step> {
+    fn commands(&self, action: ServiceAction, unit: &Unit) -> Vec<ManagerCommand> {
         let name = unit.name.as_str();
-        let enable = step(&["rc-update", "--quiet", "add", name, "default"]);
-        match order {
-            Order::Start => vec![enable, step(&["rc-service", name, "start"])],
-            Order::Replace => vec![enable, step(&["rc-service", name, "restart"])],
-            Order::Restart => vec![step(&["rc-service", name, "restart"])],
-            Order::Stop => vec![
-                step(&["rc-service", "--quiet", "--ifstarted", name, "stop"]).or_not(),
-                step(&["rc-update", "--quiet", "delete", name]).or_not(),
+        let enable = command(&["rc-update", "--quiet", "add", name, "default"]);
+        match action {
+            ServiceAction::Start => vec![enable, command(&["rc-service", name, "start"])],
+            ServiceAction::Replace => vec![enable, command(&["rc-service", name, "restart"])],
+            ServiceAction::Restart => vec![command(&["rc-service", name, "restart"])],
+            ServiceAction::Stop => vec![
+                command(&["rc-service", "--quiet", "--ifstarted", name, "stop"]).or_not(),
+                command(&["rc-update", "--quiet", "delete", name]).or_not(),
             ],
-            Order::Forget => Vec::new(),
+            ServiceAction::Forget => Vec::new(),
         }
     }
 

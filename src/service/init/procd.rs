@@ -4,16 +4,15 @@ use std::path::PathBuf;
 
 use crate::{
     service::{
-        Manager, Order, Service, Unit, path,
+        command::{ManagerCommand, command},
+        manager::{Manager, ServiceAction},
         quote::{assignment, line, shell},
-        step::{Step, step},
+        unit::{Service, Unit, path},
     },
     sys::user::Person,
 };
 
-use super::openrc;
-
-/// The manager.
+/// There is one, for the machine.
 #[derive(Debug)]
 pub struct Procd;
 
@@ -44,7 +43,7 @@ impl Manager for Procd {
     }
 
     fn is_its_own(&self, text: &str) -> bool {
-        !text.starts_with(openrc::FIRST_LINE)
+        text.starts_with("#!/bin/sh /etc/rc.common")
     }
 
     fn state(&self, unit: &Unit) -> PathBuf {
@@ -55,15 +54,15 @@ impl Manager for Procd {
         format!("logread -e {}", unit.name)
     }
 
-    fn commands(&self, order: Order, unit: &Unit) -> Vec<Step> {
+    fn commands(&self, action: ServiceAction, unit: &Unit) -> Vec<ManagerCommand> {
         let script = path(&unit.file);
-        let run = |word| step(&[&script, word]);
-        match order {
-            Order::Start => vec![run("enable"), run("start")],
-            Order::Replace => vec![run("enable"), run("restart")],
-            Order::Restart => vec![run("restart")],
-            Order::Stop => vec![run("stop").or_not(), run("disable").or_not()],
-            Order::Forget => Vec::new(),
+        let run = |word| command(&[&script, word]);
+        match action {
+            ServiceAction::Start => vec![run("enable"), run("start")],
+            ServiceAction::Replace => vec![run("enable"), run("restart")],
+            ServiceAction::Restart => vec![run("restart")],
+            ServiceAction::Stop => vec![run("stop").or_not(), run("disable").or_not()],
+            ServiceAction::Forget => Vec::new(),
         }
     }
 }

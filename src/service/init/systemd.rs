@@ -8,9 +8,10 @@ use std::{
 use crate::{
     cli::exit,
     service::{
-        Manager, Order, Service, Unit, path,
+        command::{ManagerCommand, command, output},
+        manager::{Manager, ServiceAction},
         quote::line,
-        step::{Step, output, step},
+        unit::{Service, Unit, path},
     },
     sys::user::Person,
 };
@@ -19,7 +20,7 @@ use crate::{
 const MANY: &str = "1048576";
 const FEW: &str = "65536";
 
-/// The manager.
+/// Which of the two systemd runs the service.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Systemd {
     /// The machine's.
@@ -29,23 +30,25 @@ pub enum Systemd {
 }
 
 impl Systemd {
-    fn words<'a>(&self, words: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec!["systemctl"];
-        if !self.is_for_the_machine() {
-            all.push("--user");
+    fn either<T>(&self, machine: T, person: T) -> T {
+        match self {
+            Self::Machine => machine,
+            Self::Person => person,
         }
-        all.extend(words);
-        all
+    }
+
+    fn words<'a>(&self, words: &[&'a str]) -> Vec<&'a str> {
+        [
+            self.either(&["systemctl"][..], &["systemctl", "--user"]),
+            words,
+        ]
+        .concat()
     }
 }
 
 impl Manager for Systemd {
     fn word(&self) -> &'static str {
-        if self.is_for_the_machine() {
-            "systemd"
-        } else {
-            "systemd-user"
-        }
+        self.either("systemd", "systemd-user")
     }
 
     fn is_for_the_machine(&self) -> bool {
@@ -53,37 +56,30 @@ impl Manager for Systemd {
     }
 
     fn is_here(&self, uid: u32, exists: &dyn Fn(&str) -> bool) -> bool {
-        if self.is_for_the_machine() {
-            exists("/run/systemd/system")
-        } else {
-            exists(&format!("/run/user/{uid}/systemd/private"))
-        }
+        let own = format!("/run/user/{uid}/systemd/private");
+        exists(self.either("/run/systemd/system", own.as_str()))
     }
 
     fn file(&self, name: &str, person: &Person) -> PathBuf {
-        let folder = if self.is_for_the_machine() {
-            PathBuf::from("/etc/systemd/system")
-        } else {
-            person.home.join(".config/systemd/user")
-        };
+        let own = person.home.join(".config/systemd/user");
+        let folder = self.either(PathBuf::from("/etc/systemd/system"), own);
         folder.join(format!("{name}.service"))
     }
 
     fn render(&self, service: &Service) -> String {
-        let template = if self.is_for_the_machine() {
-            include_str!("../../../packaging/services/system.service")
-        } else {
-            include_str!("../../../packaging/services/user.service")
-        };
+        let template = self.either(
+            include_str!("../../../packaging/services/system.service"),
+            include_str!("../../../packaging/services/user.service"),
+        );
         let environment = service.variables("\n", |name, value| {
             format!("Environment={}", setting(&format!("{name}={value}")))
         });
-        let writes = service.writes.iter().map(|p| format!("-{}", path(p)));
-        let writes: Vec<_> = writes.collect();
-        let writes = if writes.is_empty() {
+        let folders = service.writes.iter().map(|p| format!("-{}", path(p)));
+        let folders: Vec<_> = folders.collect();
+        let writes = if folders.is_empty() {
             String::new()
         } else {
-            format!("ReadWritePaths={}", line(&writes, setting))
+            format!("ReadWritePaths={}", line(&folders, setting))
         };
         let capabilities = if service.program.low_ports {
             "# The one thing of root's that it may: listen on a port below 1024. That rules out PrivateUsers.\n\
@@ -93,7 +89,7 @@ impl Manager for Systemd {
         };
         let descriptors = if service.program.many { MANY } else { FEW };
         let values = vec![
-            ("COMMAND", line(&service.command(), command)),
+            ("COMMAND", line(&service.command(), command_word)),
             ("ENVIRONMENT", environment),
             ("WRITES", writes),
             ("CAPABILITIES", capabilities.to_owned()),
@@ -103,39 +99,33 @@ impl Manager for Systemd {
     }
 
     fn state(&self, unit: &Unit) -> PathBuf {
-        if self.is_for_the_machine() {
-            format!("/run/{}/state", unit.name).into()
-        } else {
-            format!("/run/user/{}/{}/state", unit.person.uid, unit.name).into()
-        }
+        let own = format!("/run/user/{}", unit.person.uid);
+        let folder = Path::new(self.either("/run", own.as_str()));
+        folder.join(&unit.name).join("state")
     }
 
     fn log(&self, unit: &Unit) -> String {
-        let whose = if self.is_for_the_machine() {
-            ""
-        } else {
-            "--user "
-        };
+        let whose = self.either("", "--user ");
         format!("journalctl {whose}-u {}", unit.name)
     }
 
-    fn commands(&self, order: Order, unit: &Unit) -> Vec<Step> {
+    fn commands(&self, action: ServiceAction, unit: &Unit) -> Vec<ManagerCommand> {
         let name = unit.name.as_str();
-        let run = |words: &[&str]| step(&self.words(words));
+        let run = |words: &[&str]| command(&self.words(words));
         let (reload, enable) = (run(&["daemon-reload"]), run(&["--quiet", "enable", name]));
-        match order {
-            Order::Start => vec![reload, enable, run(&["start", name])],
-            Order::Replace => vec![reload, enable, run(&["restart", name])],
-            Order::Restart => vec![run(&["restart", name])],
-            Order::Stop => vec![run(&["--quiet", "disable", "--now", name]).or_not()],
-            Order::Forget => vec![reload.or_not()],
+        match action {
+            ServiceAction::Start => vec![reload, enable, run(&["start", name])],
+            ServiceAction::Replace => vec![reload, enable, run(&["restart", name])],
+            ServiceAction::Restart => vec![run(&["restart", name])],
+            ServiceAction::Stop => vec![run(&["--quiet", "disable", "--now", name]).or_not()],
+            ServiceAction::Forget => vec![reload.or_not()],
         }
     }
 
     fn why_down(&self, unit: &Unit) -> String {
         let properties = "--property=ActiveState,SubState,Result,ExecMainStatus";
-        let said = output(&self.words(&["show", &unit.name, properties]), None);
-        let said = said.map(|done| done.stdout).unwrap_or_default();
+        let done = output(&self.words(&["show", &unit.name, properties]), None);
+        let said = done.map(|done| done.stdout).unwrap_or_default();
         explain(&String::from_utf8_lossy(&said))
     }
 
@@ -151,7 +141,7 @@ impl Manager for Systemd {
 }
 
 /// A word of a command line: `%` and `$` mean something there.
-fn command(word: &str) -> String {
+fn command_word(word: &str) -> String {
     setting(word).replace('$', "$$")
 }
 
@@ -221,7 +211,10 @@ mod tests {
 
     #[test]
     fn systemd_reads_the_same_words() {
-        assert_eq!(as_systemd_reads(&line(HOSTILE, command), true), HOSTILE);
+        assert_eq!(
+            as_systemd_reads(&line(HOSTILE, command_word), true),
+            HOSTILE
+        );
         assert_eq!(as_systemd_reads(&line(HOSTILE, setting), false), HOSTILE);
     }
 

@@ -147,7 +147,7 @@ impl Talk {
             let Some(kind) = self.offer.recognise(&note.from, note.entity()) else {
                 continue;
             };
-            let text = match self.at.open(&note).await {
+            let text = match self.at.decrypt(&note).await {
                 Ok(text) => text.unwrap_or_default(),
                 Err(error) => {
                     debug!(

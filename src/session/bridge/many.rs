@@ -54,7 +54,7 @@ use super::{
 };
 use crate::{
     net::dial::dial,
-    np::control::{Kind, Line, Lines},
+    np::control::{ControlLine, ControlLines, Keying},
     pipe::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
@@ -202,10 +202,10 @@ pub(super) async fn device(
     ready();
     let mut cipher = dialler.ciphers().inbound;
     let mut announced = CONTROL;
-    let mut lines = Lines::new(match &dialler.far.keys {
-        None => Kind::Plain,
-        Some(keys) if !keys.are_twin() => Kind::Single,
-        Some(_) => Kind::Twin,
+    let mut lines = ControlLines::new(match &dialler.far.keys {
+        None => Keying::Plain,
+        Some(keys) if !keys.are_twin() => Keying::Single,
+        Some(_) => Keying::Twin,
     });
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
@@ -236,7 +236,7 @@ pub(super) async fn device(
 
 /// Everything the client has said so far, one line after the other. `announced` counts its connections.
 async fn obey(
-    lines: &mut Lines,
+    lines: &mut ControlLines,
     announced: &mut u64,
     dialler: &Arc<Dialler>,
     service: &Endpoint,
@@ -246,13 +246,13 @@ async fn obey(
         |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
     while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
         let keys = match line {
-            Line::Connect(keys) => Some(keys),
-            Line::ConnectPlain => None,
-            Line::Heartbeat(n) => {
+            ControlLine::Connect(keys) => Some(keys),
+            ControlLine::ConnectPlain => None,
+            ControlLine::Heartbeat(n) => {
                 log::debug!("heartbeat={n}");
                 continue;
             }
-            Line::Unknown => {
+            ControlLine::Unknown => {
                 log::debug!("control=unknown_word");
                 continue;
             }
@@ -417,7 +417,7 @@ impl Announcer {
 
     async fn beat(&mut self) -> io::Result<()> {
         (self.beats, self.last_beat) = (self.beats + 1, Instant::now());
-        self.say(&Line::Heartbeat(self.beats)).await
+        self.say(&ControlLine::Heartbeat(self.beats)).await
     }
 
     /// Brings a socket to the rendezvous whose place in the order counts; `None` where that cannot be done.
@@ -451,11 +451,11 @@ impl Announcer {
         };
         self.announced = number;
         let (line, keys) = match &dialler.far.keys {
-            None => (Line::ConnectPlain, None),
+            None => (ControlLine::ConnectPlain, None),
             Some(session) => {
                 let keys = SessionKeys::random(session.are_twin())
                     .map_err(|error| BridgeError::Broken(io::Error::other(error)))?;
-                (Line::Connect(keys.clone()), Some(keys))
+                (ControlLine::Connect(keys.clone()), Some(keys))
             }
         };
         self.say(&line).await.map_err(BridgeError::Broken)?;
@@ -469,7 +469,7 @@ impl Announcer {
         }))
     }
 
-    async fn say(&mut self, line: &Line) -> io::Result<()> {
+    async fn say(&mut self, line: &ControlLine) -> io::Result<()> {
         let mut bytes = zeroize::Zeroizing::new(line.print().reveal().clone().into_bytes());
         if self.many.unended {
             bytes.pop();

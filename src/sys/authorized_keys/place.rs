@@ -37,14 +37,14 @@ const QUIET: Duration = Duration::from_millis(8);
 
 /// The file's own place, without symbolic links.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct ResolvedPath {
     folder: PathBuf,
     name: OsString,
 }
 
 /// The file as it was at one moment.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct Snapshot {
     file: Option<(File, Metadata)>,
     /// Its content; empty when there is no file.
     pub bytes: Vec<u8>,
@@ -52,7 +52,7 @@ pub(super) struct Seen {
 
 /// What came of exchanging the file.
 #[derive(Debug)]
-pub(super) enum Put {
+pub(super) enum ExchangeOutcome {
     /// Ours is in place, and took the place of what we had seen.
     Done,
     /// Ours is in place, but this stood there.
@@ -61,7 +61,7 @@ pub(super) enum Put {
     Again,
 }
 
-impl Place {
+impl ResolvedPath {
     /// Follows symbolic links, each of which must be ours or the system's, as must all folders on the way:
     /// otherwise another user could lead us to a file of ours that is not meant.
     ///
@@ -125,8 +125,8 @@ impl Place {
 
     /// The endings of all neighbours there are.
     pub(super) fn neighbours(&self) -> io::Result<Vec<String>> {
-        let start = self.neighbour("");
-        let start = start.to_string_lossy();
+        let nameless = self.neighbour("");
+        let start = nameless.to_string_lossy();
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
@@ -145,8 +145,8 @@ impl Place {
         let path = self.beside("lock");
         let until = Instant::now() + LOCK;
         loop {
-            let file = hidden().create(true).truncate(false).open(&path);
-            let file = file.map_err(|error| at(&path, error))?;
+            let opened = hidden().create(true).truncate(false).open(&path);
+            let file = opened.map_err(|error| at(&path, error))?;
             match file.try_lock() {
                 Ok(()) if is_at(&file, &path)? => return Ok(Lock { file, path }),
                 // Its last holder removed it; the name now means another file, or none.
@@ -166,15 +166,15 @@ impl Place {
     ///
     /// # Errors
     /// `PermissionDenied` when the file is not a plain one of ours; else what the system says.
-    pub(super) fn read(&self) -> io::Result<Seen> {
+    pub(super) fn read(&self) -> io::Result<Snapshot> {
         let path = self.path();
         match plain_file(&path) {
             Ok((file, about)) => {
                 let bytes = content(&file).map_err(|error| at(&path, error))?;
                 let file = Some((file, about));
-                Ok(Seen { file, bytes })
+                Ok(Snapshot { file, bytes })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Seen {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Snapshot {
                 file: None,
                 bytes: Vec::new(),
             }),
@@ -186,7 +186,7 @@ impl Place {
     ///
     /// # Errors
     /// What the system says; the file is as it was then.
-    pub(super) fn put(&self, seen: &Seen, wanted: &[u8]) -> io::Result<Put> {
+    pub(super) fn put(&self, seen: &Snapshot, wanted: &[u8]) -> io::Result<ExchangeOutcome> {
         let (path, new) = (self.path(), self.beside("new"));
         let about = seen.file.as_ref().map(|(_, about)| about);
         let written = write_beside(&new, wanted, about)
@@ -197,7 +197,10 @@ impl Place {
             });
         // After an exchange this is the old file; else one that did not get there.
         let _ = fs::remove_file(&new);
-        if matches!(written, Ok(Put::Done | Put::Instead(_))) {
+        if matches!(
+            written,
+            Ok(ExchangeOutcome::Done | ExchangeOutcome::Instead(_))
+        ) {
             // What a power cut could undo now, the next start does again.
             let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
         }
@@ -277,10 +280,10 @@ fn trusted(path: &Path, about: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-fn own_folder(folder: PathBuf, name: OsString) -> io::Result<Place> {
+fn own_folder(folder: PathBuf, name: OsString) -> io::Result<ResolvedPath> {
     let about = fs::symlink_metadata(&folder)?;
     trusted(&folder, &about)?;
-    Ok(Place { folder, name })
+    Ok(ResolvedPath { folder, name })
 }
 
 /// Opens a plain file of ours that has no other name.
@@ -338,12 +341,12 @@ fn write_beside(new: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result
 }
 
 /// For a file that was not there.
-fn bring(new: &Path, path: &Path) -> io::Result<Put> {
+fn bring(new: &Path, path: &Path) -> io::Result<ExchangeOutcome> {
     match fs::hard_link(new, path) {
-        Ok(()) => Ok(Put::Done),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Put::Again),
+        Ok(()) => Ok(ExchangeOutcome::Done),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(ExchangeOutcome::Again),
         // A file system without second names.
-        Err(_) => fs::rename(new, path).map(|()| Put::Done),
+        Err(_) => fs::rename(new, path).map(|()| ExchangeOutcome::Done),
     }
 }
 
@@ -353,16 +356,16 @@ fn exchange(
     old: &File,
     about: &Metadata,
     bytes: &[u8],
-) -> io::Result<Put> {
+) -> io::Result<ExchangeOutcome> {
     let now = fs::symlink_metadata(path);
     if !now.is_ok_and(|now| is_same(&now, about)) {
-        return Ok(Put::Again);
+        return Ok(ExchangeOutcome::Again);
     }
     // Writing ours took a while; from here on it is microseconds.
     let swap = || renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
     match swap() {
         Ok(()) => {}
-        Err(rustix::io::Errno::NOENT) => return Ok(Put::Again),
+        Err(rustix::io::Errno::NOENT) => return Ok(ExchangeOutcome::Again),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
             return rename_over(new, path, old, bytes);
         }
@@ -371,7 +374,7 @@ fn exchange(
     let Ok((found, now)) = plain_file(new) else {
         // Something else than a file of ours has come there meanwhile: it goes back.
         swap().map_err(|error| at(path, error.into()))?;
-        return Ok(Put::Again);
+        return Ok(ExchangeOutcome::Again);
     };
     // Who had it open before still writes into this one; nobody can open it any more.
     let changed = || content(&found).is_ok_and(|found| found != bytes);
@@ -383,7 +386,7 @@ fn exchange(
 }
 
 /// Where two names cannot be exchanged: over it. What is written into the old file after that is still noticed.
-fn rename_over(new: &Path, path: &Path, old: &File, bytes: &[u8]) -> io::Result<Put> {
+fn rename_over(new: &Path, path: &Path, old: &File, bytes: &[u8]) -> io::Result<ExchangeOutcome> {
     fs::rename(new, path)?;
     let mut gone = path.as_os_str().to_owned();
     gone.push(" (deleted)");
@@ -401,11 +404,11 @@ fn is_same(now: &Metadata, then: &Metadata) -> bool {
     facts(now) == facts(then)
 }
 
-fn verdict(found: Vec<u8>, bytes: &[u8]) -> io::Result<Put> {
+fn verdict(found: Vec<u8>, bytes: &[u8]) -> io::Result<ExchangeOutcome> {
     Ok(if found == bytes {
-        Put::Done
+        ExchangeOutcome::Done
     } else {
-        Put::Instead(found)
+        ExchangeOutcome::Instead(found)
     })
 }
 

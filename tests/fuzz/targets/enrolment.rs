@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use libfuzzer_sys::fuzz_target;
-use noports::{at::{enrolment, fault::Fault}, server::{enrolment as kept, session::{Facts, Session, Step}, store::{StoreError, Tx, attempt::{Access, Chance}, register}}};
+use noports::{at::{enrolment, fault::Fault}, server::{enrolment as kept, session::{Facts, Session, LineAction}, store::{Access, Chance, StoreError, Tx, register}}};
 
 const NOW: u64 = 1_729_771_234_567;
 
@@ -50,8 +50,8 @@ fuzz_target!(|text: &str| {
 /// What it answers, without prompt; one line.
 fn said(session: &mut Session, tx: &mut Tx<'_>, line: &str) -> String {
     let outcome = match session.read(line, NOW) {
-        Step::Done(outcome) => outcome,
-        Step::Run(job) => {
+        LineAction::Done(outcome) => outcome,
+        LineAction::Run(job) => {
             // A refusal undoes its whole transaction, so each command has one of its own.
             let (changes, outcome) = {
                 let chance = Chance::default();

@@ -5,22 +5,23 @@ use libfuzzer_sys::fuzz_target;
 use noports::{
     at::Notification,
     server::{
-        delivery::Draft,
         session::{live_line, stored_line},
-        store::notes::{Kind, Note, Status},
+        store::notes::{NoteKind, Note, DeliveryStatus},
     },
 };
 
 /// What a server would have stored.
 fn stored(read: &Notification) -> Note {
-    let mut draft = Draft::new(read.id.clone(), &read.from, &read.to, read.key.clone());
-    draft.value.clone_from(&read.value);
-    draft.operation = read.operation;
-    draft.is_text = read.is_text;
-    draft.is_encrypted = read.is_encrypted;
+    let note = Note::new(read.id.clone(), &read.from, &read.to, read.key.clone());
     Note {
+        value: read.value.clone(),
+        operation: read.operation,
+        is_text: read.is_text,
+        is_encrypted: read.is_encrypted,
+        kind: NoteKind::Received,
+        status: DeliveryStatus::Delivered,
         epoch_millis: read.epoch_millis,
-        ..draft.note(Kind::Received, Status::Delivered)
+        ..note
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use miniserde::json::{self, Value};
-use noports::{at::{AtSign, Replies, Reply, crypto::{KeyPair, cram_digest}, reply::Mode}, server::{delivery::{Delivery, deliver, purge}, enrolment, session::{Facts, Next, Outcome, Session, Step, Watch, live_line, page}, store::{Changes, Event, Rows, StoreError, Tx, attempt::{Access, Chance}, register::{self, Home}, rows}}};
+use noports::{at::{AtSign, Replies, Reply, crypto::{KeyPair, cram_digest}, reply::Mode}, server::{delivery::{Delivery, deliver, purge}, enrolment, session::{Facts, FollowUp, CommandOutcome, Session, LineAction, MonitorView, live_line, page}, store::{Access, Chance, Changes, CommitEvent, Rows, StoreError, Tx, register::{self, Home}, rows}}};
 
 mod vectors;
 
@@ -39,7 +39,7 @@ struct Line {
     session: Session,
     home: Home,
     challenge: String,
-    watch: Option<Box<Watch>>,
+    watch: Option<Box<MonitorView>>,
     /// The prompt, once it is of another atSign.
     peer: bool,
     closed: bool,
@@ -140,7 +140,7 @@ impl World {
         value
     }
 
-    fn apply(&mut self, changes: Changes, events: &[Event]) {
+    fn apply(&mut self, changes: Changes, events: &[CommitEvent]) {
         for event in events {
             self.hear(event);
         }
@@ -153,8 +153,8 @@ impl World {
     }
 
     /// What monitors are shown is one line of JSON, and for them.
-    fn hear(&self, event: &Event) {
-        let Event::Note(note) = event else { return };
+    fn hear(&self, event: &CommitEvent) {
+        let CommitEvent::Note(note) = event else { return };
         let line = live_line(note);
         assert!(
             line.ends_with('\n') && line.matches('\n').count() == 1,
@@ -190,8 +190,8 @@ impl World {
         let chance = Chance::default();
         let mut tx = Tx::new(&self.rows, Access::Write, &chance);
         let (outcome, writes) = match line.session.read(&text, self.now) {
-            Step::Done(outcome) => (outcome, false),
-            Step::Run(job) => match job.writes() {
+            LineAction::Done(outcome) => (outcome, false),
+            LineAction::Run(job) => match job.writes() {
                 true => {
                     let decision = line.session.run(&job, &mut tx, self.now);
                     (line.session.accept(decision), true)
@@ -217,10 +217,10 @@ impl World {
         number: usize,
         text: &str,
         trusted: bool,
-        outcome: &Outcome,
+        outcome: &CommandOutcome,
         writes: bool,
         changes: &Changes,
-        events: &[Event],
+        events: &[CommitEvent],
     ) {
         let line = &self.lines[number];
         let reply = std::str::from_utf8(&outcome.reply).expect("replies are text");
@@ -322,7 +322,7 @@ impl World {
     }
 
     /// What the next commands can use.
-    fn learn(&mut self, number: usize, outcome: Outcome) {
+    fn learn(&mut self, number: usize, outcome: CommandOutcome) {
         let line = &mut self.lines[number];
         let reply = String::from_utf8(outcome.reply).unwrap_or_default();
         let body = reply.split('\n').next().unwrap_or_default();
@@ -343,7 +343,7 @@ impl World {
             let prompt = reply.rsplit('\n').next().unwrap_or_default();
             line.peer = prompt.len() > 1 && prompt != own;
         }
-        if let Next::Watch(watch) = outcome.next {
+        if let FollowUp::Watch(watch) = outcome.next {
             line.watch = Some(watch);
         }
         line.closed = outcome.close;

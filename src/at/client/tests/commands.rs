@@ -124,7 +124,7 @@ fn a_link_that_failed_stays_dead() {
             reply: Duration::from_millis(100),
             ..Timing::default()
         };
-        let stream = Arc::new(Wire(stand.address)).reach().await.unwrap();
+        let stream = Arc::new(Wire(stand.address)).connect().await.unwrap();
         let mut link = Link::new(stream, atsign("@alice"), &timing);
         link.login(&keys("legacy_file")).await.unwrap();
         let silent = link.ask(&llookup("slow")).await;
@@ -284,7 +284,7 @@ fn the_whole_way_over_directory_and_tls_and_after_the_server_has_moved() {
         let keys = Arc::new(keys("apkam_file"));
         let client = Client::login(&network, Arc::clone(&keys)).await.unwrap();
         assert_eq!(client.run(&llookup("x.ns")).await.unwrap(), "value");
-        let mut link = Link::open(&network, client.atsign()).await.unwrap();
+        let mut link = Link::connect(&network, client.atsign()).await.unwrap();
         assert_eq!(link.ask(&Verb::Noop { millis: 0 }).await.unwrap(), "ok");
         let asked = || {
             let lines = std::iter::from_fn(|| directory.heard.try_recv().ok());
@@ -306,7 +306,7 @@ fn the_whole_way_over_directory_and_tls_and_after_the_server_has_moved() {
         assert_eq!(client.run(&llookup("x.ns")).await.unwrap(), "value");
         assert_eq!(asked(), 1, "the remembered address was dead");
 
-        let nobody = Link::open(&network, &atsign("@nobody")).await;
+        let nobody = Link::connect(&network, &atsign("@nobody")).await;
         assert!(matches!(nobody, Err(AtError::Unknown { .. })), "{nobody:?}");
     });
 }

@@ -169,7 +169,7 @@ fn hasty() -> Timing {
 
 /// A subscription that reads no lines above this.
 async fn subscribe_within(client: &Client, limit: usize) -> Subscription {
-    let (heard, went) = client.0.base.listen("x", false, limit);
+    let (heard, went) = client.0.connections.listen("x", false, limit);
     went.recv().await.unwrap().unwrap();
     heard
 }

@@ -189,7 +189,7 @@ fn a_good_answer_does_not_forgive_and_a_silent_server_of_ones_own_is_no_mark() {
         let (stand, client) = service(SOON, PATIENCE).await;
         assert!(is_silence(&key(&client, "@tar", "@tar").await));
         let suspects = |who: &str| {
-            let lookups = client.0.lookups.get().unwrap();
+            let lookups = client.0.router.apart.get().unwrap();
             lookups.is_suspect(&atsign(who))
         };
         assert!(!suspects("@tar"), "its own");
@@ -218,7 +218,7 @@ fn an_atserver_that_does_not_let_us_in_is_not_called_silent() {
                 );
             }
         }
-        let lookups = client.0.lookups.get().unwrap();
+        let lookups = client.0.router.apart.get().unwrap();
         assert!(!lookups.is_suspect(&atsign("@eve")));
     });
 }

@@ -10,12 +10,14 @@ mod secrets;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Mutex,
+    time::Duration,
 };
 
 use async_std::{
     channel::unbounded,
+    future::timeout,
     net::{TcpListener, TcpStream},
-    task::{JoinHandle, block_on},
+    task::{JoinHandle, block_on, spawn},
 };
 use futures_lite::{
     AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, future::Boxed, future::zip,
@@ -25,7 +27,7 @@ use futures_lite::{
 use super::{link::Stream, *};
 use crate::{
     at::{
-        crypto::KeyPair,
+        crypto::{self, KeyPair},
         fault::Code,
         vectors::{at_protocol, atsign, keys},
     },
@@ -133,8 +135,8 @@ impl Stand {
     }
 
     async fn client(&self, timing: Timing) -> Client {
-        let reach = Arc::new(Wire(self.address));
-        Client::login_over(reach, Arc::new(keys("legacy_file")), timing)
+        let transport = Arc::new(Wire(self.address));
+        Client::login_over(transport, Arc::new(keys("legacy_file")), timing)
             .await
             .unwrap()
     }
@@ -205,8 +207,8 @@ fn error(text: &str) -> Act {
 /// Plain TCP: what TLS adds is tested where it is made, and once more at the end of this file.
 struct Wire(std::net::SocketAddr);
 
-impl Reach for Wire {
-    fn reach(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
+impl Transport for Wire {
+    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
         Box::pin(async move {
             let tcp = TcpStream::connect(self.0).await;
             let tcp = tcp.map_err(|why| AtError::Protocol(why.to_string()))?;

@@ -93,7 +93,7 @@ fn first_contact_makes_both_copies_and_the_second_message_costs_one_line() {
         );
         let rest = notify.strip_prefix(&head).unwrap();
         let (iv, value) = rest.split_once(":@bob:req.dev1.sshnp@alice:").unwrap();
-        assert_eq!(share::open(&key, value, Some(iv)).unwrap(), "hello");
+        assert_eq!(share::decrypt(&key, value, Some(iv)).unwrap(), "hello");
 
         client.prepare(&atsign("@bob")).await.unwrap();
         let note = Outgoing {
@@ -226,7 +226,7 @@ fn notifications_are_opened_with_the_key_that_came_or_the_stored_one() {
             |key: &crypto::AesKey| share::wrap(key, client.keys().encryption.public()).unwrap();
         let key = crypto::new_aes_key().unwrap();
         let wrapped = wrap(&key);
-        let open = async |note: Notification| client.open(&note).await;
+        let open = async |note: Notification| client.decrypt(&note).await;
         let came = open(sealed(&key, Some(&wrapped))).await;
         assert_eq!(came.unwrap().as_deref(), Some("secret"));
 

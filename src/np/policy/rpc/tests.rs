@@ -16,8 +16,8 @@ fn at(text: &str) -> AtSign {
 
 const ID: RequestId = RequestId(1_729_764_930_123_456);
 
-fn question() -> Question {
-    Question {
+fn question() -> AuthCheck {
+    AuthCheck {
         client: at("@client_example"),
         daemon: at("@device_example"),
         device: "my_device".parse().unwrap(),
@@ -25,8 +25,8 @@ fn question() -> Question {
     }
 }
 
-fn yes() -> Answer {
-    Answer {
+fn yes() -> AuthAnswer {
+    AuthAnswer {
         authorized: true,
         message: Some("@client_example has permission for device my_device and/or device group __none__ at daemon @device_example".into()),
         permit_open: vec!["localhost:22".into()],
@@ -53,17 +53,20 @@ fn what_was_sent_is_what_is_read() {
     let asked_for = ask(&policy, ID, &question());
     assert_eq!(asked(&asked_for.entity), Some(ID));
     assert_eq!(
-        Question::parse(&daemon, ID, &asked_for.text),
+        AuthCheck::parse(&daemon, ID, &asked_for.text),
         Ok(question())
     );
     for (message, want) in [
-        (ack(&daemon, ID), Reply::Ack),
-        (answer(&daemon, ID, &yes()), Reply::Answer(yes())),
-        (nack(&daemon, ID, "no"), Reply::Refused(Some("no".into()))),
+        (ack(&daemon, ID), RpcResponse::Ack),
+        (answer(&daemon, ID, &yes()), RpcResponse::Answer(yes())),
+        (
+            nack(&daemon, ID, "no"),
+            RpcResponse::Refused(Some("no".into())),
+        ),
     ] {
         let (kind, id) = answered(&message.entity).unwrap();
         assert_eq!(id, ID);
-        assert_eq!(Reply::parse(kind, id, &message.text), Ok(want));
+        assert_eq!(RpcResponse::parse(kind, id, &message.text), Ok(want));
     }
 }
 
@@ -71,11 +74,11 @@ fn what_was_sent_is_what_is_read() {
 fn a_question_in_anothers_name_or_under_another_id_is_refused() {
     let text = ask(&at("@policy_example"), ID, &question()).text;
     assert_eq!(
-        Question::parse(&at("@mallory"), ID, &text),
+        AuthCheck::parse(&at("@mallory"), ID, &text),
         Err(BadRpc::NotTheSender(at("@device_example")))
     );
     assert_eq!(
-        Question::parse(&at("@device_example"), RequestId(7), &text),
+        AuthCheck::parse(&at("@device_example"), RequestId(7), &text),
         Err(BadRpc::OtherId)
     );
     for (from, to) in [
@@ -87,13 +90,13 @@ fn a_question_in_anothers_name_or_under_another_id_is_refused() {
     ] {
         let spoilt = text.replace(from, to);
         assert!(
-            Question::parse(&at("@device_example"), ID, &spoilt).is_err(),
+            AuthCheck::parse(&at("@device_example"), ID, &spoilt).is_err(),
             "{spoilt}"
         );
     }
     let long = format!("{text}{}", " ".repeat(MAX_RPC));
     assert_eq!(
-        Question::parse(&at("@device_example"), ID, &long),
+        AuthCheck::parse(&at("@device_example"), ID, &long),
         Err(BadRpc::Form)
     );
 }
@@ -103,7 +106,7 @@ fn answers_that_do_not_say_what_they_allow_are_no_answers() {
     let reply = |payload: &str| {
         let text =
             format!(r#"{{"reqId":{ID},"respType":"success","payload":{payload},"message":null}}"#);
-        Reply::parse(Kind::Success, ID, &text)
+        RpcResponse::parse(ResponseType::Success, ID, &text)
     };
     for (payload, want) in [
         (r#"{"authorized":true}"#, None),
@@ -120,17 +123,20 @@ fn answers_that_do_not_say_what_they_allow_are_no_answers() {
         ),
     ] {
         let got = match reply(payload) {
-            Ok(Reply::Answer(a)) => Some((a.authorized, a.permit_open.len())),
+            Ok(RpcResponse::Answer(a)) => Some((a.authorized, a.permit_open.len())),
             _ => None,
         };
         assert_eq!(got, want, "{payload}");
     }
     let text = answer(&at("@d"), ID, &yes()).text;
     assert_eq!(
-        Reply::parse(Kind::Success, RequestId(1), &text),
+        RpcResponse::parse(ResponseType::Success, RequestId(1), &text),
         Err(BadRpc::OtherId)
     );
-    assert_eq!(Reply::parse(Kind::Ack, ID, &text), Err(BadRpc::Form));
+    assert_eq!(
+        RpcResponse::parse(ResponseType::Ack, ID, &text),
+        Err(BadRpc::Form)
+    );
 }
 
 #[test]
@@ -170,10 +176,10 @@ fn a_decision_is_logged_in_the_known_form() {
 proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "[{}\\[\\]\":,a-zA-Z0-9 ]{0,200}", entity in "[a-z.0-9_]{0,60}") {
-        let _ = Question::parse(&at("@d"), ID, &text);
+        let _ = AuthCheck::parse(&at("@d"), ID, &text);
         let _ = (asked(&entity), answered(&entity));
         for (kind, _) in KINDS {
-            let _ = Reply::parse(kind, ID, &text);
+            let _ = RpcResponse::parse(kind, ID, &text);
         }
     }
 }

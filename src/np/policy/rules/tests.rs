@@ -53,7 +53,7 @@ fn decide(combine: Combine, client: &str, daemon: &str, device: &str, dg: &str) 
         groups: groups(),
         combine,
     };
-    rules.decide(&Question {
+    rules.decide(&AuthCheck {
         client: at(client),
         daemon: at(daemon),
         device: device.parse().unwrap(),
@@ -228,7 +228,7 @@ fn a_decision_says_how_it_came_about() {
             "@bob",
             "@z",
             "h2g2",
-            Some(By::DeviceName),
+            Some(MatchedBy::DeviceName),
             "api ssh",
             "the entry for the device h2g2",
         ),
@@ -237,7 +237,7 @@ fn a_decision_says_how_it_came_about() {
             "@bob",
             "@z",
             "x",
-            Some(By::DeviceGroup),
+            Some(MatchedBy::DeviceGroup),
             "rdp ssh",
             "the entry for the device group office",
         ),
@@ -246,7 +246,7 @@ fn a_decision_says_how_it_came_about() {
             "@bob",
             "@z",
             "h2g2",
-            Some(By::Both),
+            Some(MatchedBy::Both),
             "api ssh rdp",
             "the entries for the device h2g2 and the device group office",
         ),

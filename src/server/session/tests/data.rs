@@ -208,7 +208,7 @@ fn what_lives_elsewhere_is_fetched_and_kept_as_its_owner_allows() {
     let mut line = world.login("@alice");
     let fetch =
         |world: &mut World, line: &mut Line, command: &str| match world.run(line, command).next {
-            Next::Fetch(errand) => *errand,
+            FollowUp::Fetch(errand) => *errand,
             other => panic!("{command}: {other:?}"),
         };
     let finish = |world: &mut World, line: &mut Line, errand: &Errand, found: Fetched| {
@@ -219,7 +219,7 @@ fn what_lives_elsewhere_is_fetched_and_kept_as_its_owner_allows() {
     let errand = fetch(&mut world, &mut line, "lookup:x.ns@far");
     assert_eq!(
         errand.question,
-        look::Question::Shared {
+        RemoteQuery::Shared {
             key: "x.ns@far".into()
         }
     );
@@ -250,7 +250,7 @@ fn what_lives_elsewhere_is_fetched_and_kept_as_its_owner_allows() {
     let errand = fetch(&mut world, &mut line, "plookup:publickey@far");
     assert_eq!(
         errand.question,
-        look::Question::Public {
+        RemoteQuery::Public {
             key: "publickey@far".into()
         }
     );
@@ -284,7 +284,7 @@ fn a_clock_that_leaps_and_comes_back_costs_no_value_and_lets_nobody_in() {
     world.deliver("@alice", "@bob");
     let live: Vec<_> = std::mem::take(&mut world.events);
     let seen = live.iter().any(|event| match event {
-        Event::Note(note) => note.id == "after" && watch.wants_live(note),
+        CommitEvent::Note(note) => note.id == "after" && watch.wants_live(note),
         _ => false,
     });
     assert!(seen, "{live:?}");

@@ -153,10 +153,9 @@ fn a_device_enrols_is_approved_and_revoked() {
         &mut cram,
         &format!(r#"enroll:revoke:{{"enrollmentId":"{second}"}}"#),
     );
-    let withdrawn = world
-        .events
-        .iter()
-        .any(|event| matches!(event, Event::Withdrawn { enrollment, .. } if *enrollment == second));
+    let withdrawn = world.events.iter().any(
+        |event| matches!(event, CommitEvent::Withdrawn { enrollment, .. } if *enrollment == second),
+    );
     assert!(withdrawn);
     let (_, reply) = login(&mut world, &second);
     assert_eq!(

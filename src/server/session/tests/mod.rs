@@ -7,18 +7,26 @@ mod notices;
 mod printed;
 mod trips;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::*;
 use crate::{
     at::{
+        AtSign,
         crypto::{KeyPair, cram_digest},
         fault::Fault,
-        verb::List,
+        verb::AccessList,
     },
     server::{
         delivery::{Delivery, deliver, purge},
-        store::{Event, Memory, far, lists, register},
+        store::{
+            CommitEvent, MemoryStore, lists,
+            register::{self, Home},
+            tests::far,
+        },
     },
 };
 
@@ -31,9 +39,9 @@ fn keys() -> &'static KeyPair {
 
 /// Some atSigns in one store.
 struct World {
-    memory: Memory,
+    memory: MemoryStore,
     now: u64,
-    events: Vec<Event>,
+    events: Vec<CommitEvent>,
     /// Requests that the last command would cost on a store behind a network.
     trips: usize,
 }
@@ -45,7 +53,7 @@ struct Line {
 
 impl World {
     fn new(names: &[&str]) -> Self {
-        let mut memory = Memory::new();
+        let mut memory = MemoryStore::new();
         for name in names {
             let who: AtSign = name.parse().unwrap();
             memory
@@ -106,11 +114,11 @@ impl World {
         assert_eq!(self.ask(line, &format!("pkam:{signature}")), want);
     }
 
-    fn run(&mut self, line: &mut Line, text: &str) -> Outcome {
+    fn run(&mut self, line: &mut Line, text: &str) -> CommandOutcome {
         let now = self.now;
         match line.session.read(text, now) {
-            Step::Done(outcome) => outcome,
-            Step::Run(job) => {
+            LineAction::Done(outcome) => outcome,
+            LineAction::Run(job) => {
                 // A command must not write when it said it would only look.
                 let before = format!("{:?}", line.session);
                 let decision = self.decide(job.writes(), |tx| line.session.run(&job, tx, now));
@@ -150,7 +158,7 @@ impl World {
     fn told(&mut self, who: &str) -> Vec<String> {
         let mut lines = Vec::new();
         for event in std::mem::take(&mut self.events) {
-            if let Event::Note(note) = event
+            if let CommitEvent::Note(note) = event
                 && note.to.as_str() == who
             {
                 lines.push(live_line(&note));
@@ -159,7 +167,7 @@ impl World {
         lines
     }
 
-    fn replay(&self, name: &str, watch: &Watch) -> Vec<String> {
+    fn replay(&self, name: &str, watch: &MonitorView) -> Vec<String> {
         let (home, mut at, mut all) = (self.home(name), watch.replay, Vec::new());
         while let Some(after) = at {
             let now = self.now;
@@ -172,11 +180,11 @@ impl World {
         all
     }
 
-    fn monitor(&mut self, line: &mut Line, command: &str) -> Box<Watch> {
+    fn monitor(&mut self, line: &mut Line, command: &str) -> Box<MonitorView> {
         let outcome = self.run(line, command);
         assert_eq!(outcome.reply, b"");
         match outcome.next {
-            Next::Watch(watch) => watch,
+            FollowUp::Watch(watch) => watch,
             other => panic!("{other:?}"),
         }
     }
@@ -267,7 +275,7 @@ proptest::proptest! {
             for text in &lines {
                 let outcome = world.run(&mut line, text);
                 let reply = String::from_utf8(outcome.reply).unwrap();
-                let waits = !matches!(outcome.next, Next::Nothing);
+                let waits = !matches!(outcome.next, FollowUp::Nothing);
                 let (body, prompt) = reply.rsplit_once('\n').unwrap_or(("", &reply));
                 proptest::prop_assert!(waits == reply.is_empty() || outcome.close, "{text}");
                 proptest::prop_assert!(!body.contains('\n'), "{text} → {reply}");

@@ -89,7 +89,7 @@ fn a_monitor_replays_what_came_after_a_time_and_then_only_what_is_new() {
     assert!(lines[0].contains(r#""ivNonce":null,"#) && !lines[0].contains("sharedKeyEnc"));
     let events: Vec<_> = world.events.clone();
     for event in &events {
-        if let Event::Note(note) = event {
+        if let CommitEvent::Note(note) = event {
             assert!(!watch.wants_live(note), "{} was replayed", note.id);
         }
     }
@@ -100,7 +100,7 @@ fn a_monitor_replays_what_came_after_a_time_and_then_only_what_is_new() {
         .events
         .drain(..)
         .filter_map(|event| match event {
-            Event::Note(note) => Some(watch.wants_live(&note)),
+            CommitEvent::Note(note) => Some(watch.wants_live(&note)),
             _ => None,
         })
         .collect();
@@ -156,7 +156,7 @@ fn blocked_senders_are_kept_waiting_and_an_allow_list_shuts_out_the_rest() {
     let lists = world.home("@bob");
     world
         .memory
-        .read(|tx| assert_eq!(lists::show(tx, &lists, List::Allow).unwrap().len(), 2));
+        .read(|tx| assert_eq!(lists::show(tx, &lists, AccessList::Allow).unwrap().len(), 2));
     // The owner always may.
     assert!(
         world
@@ -327,7 +327,7 @@ fn a_monitor_that_reads_short_lines_only_is_sent_no_long_ones() {
         .events
         .drain(..)
         .filter_map(|event| match event {
-            Event::Note(note) => live.live(&note),
+            CommitEvent::Note(note) => live.live(&note),
             _ => None,
         })
         .collect();

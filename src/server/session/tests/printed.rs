@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     at::{Notification, metadata::Item, vectors::at_protocol, verb::Operation},
-    server::store::notes::{Kind, Note, tests::note},
+    server::{
+        notification::stats_line,
+        store::notes::{Note, NoteKind, tests::note},
+    },
 };
 
 const LIVE: &str = r#"{"id":"7","from":"@alice","to":"@bob","key":"@bob:req.dev1.sshnp@alice","value":"PZyp==","operation":"update","epochMillis":1729771234567,"messageType":"MessageType.key","isEncrypted":true,"metadata":{"encKeyName":null,"encAlgo":null,"ivNonce":"VP3U==","skeEncKeyName":null,"skeEncAlgo":null,"sharedKeyEnc":"mElQ=="}}"#;
@@ -26,7 +29,7 @@ fn stored(json: &str) -> Note {
         is_text: read.is_text,
         is_encrypted: read.is_encrypted,
         epoch_millis: read.epoch_millis,
-        ..note("", "@alice", "@bob", Kind::Received)
+        ..note("", "@alice", "@bob", NoteKind::Received)
     };
     note.meta.items.iv_nonce = read.iv_nonce.map(Item::Set);
     note.meta.items.shared_key_enc = read.shared_key_enc.map(Item::Set);

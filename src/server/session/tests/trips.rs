@@ -7,7 +7,7 @@ use std::{cell::Cell, net::IpAddr};
 use super::*;
 use crate::server::{
     passcode::Guesses,
-    store::{Memory, Rows, StoreError, far::Server, log::Change},
+    store::{MemoryStore, Rows, StoreError, log::Change, tests::far::Server},
 };
 
 /// Most requests of each command, for one that is logged in: one for the rows that are known from the start, one more
@@ -190,7 +190,7 @@ fn a_row_that_appears_in_a_range_that_was_read_is_a_conflict() {
         let mut seen = 0;
         tx.visit(&[200], &[201], &mut |_, _| {
             seen += 1;
-            true
+            Ok(true)
         })?;
         tx.put([&[200], name.as_bytes()].concat(), vec![seen])?;
         Ok(seen)
@@ -232,7 +232,7 @@ fn whoever_is_always_too_late_gives_up_and_has_changed_nothing() {
 
 #[test]
 fn ranges_longer_than_an_answer_are_read_whole_and_no_further_than_wanted() {
-    let mut memory = Memory::new();
+    let mut memory = MemoryStore::new();
     for n in 0..1000u16 {
         let key = [&[200], &n.to_be_bytes()[..]].concat();
         memory.write(|tx| tx.put(key, vec![1])).unwrap();
@@ -243,7 +243,7 @@ fn ranges_longer_than_an_answer_are_read_whole_and_no_further_than_wanted() {
             let mut seen = 0;
             tx.visit(&[200], &[201], &mut |_, _| {
                 seen += 1;
-                seen < most
+                Ok(seen < most)
             })?;
             Ok::<_, StoreError>(seen)
         };
@@ -271,12 +271,12 @@ fn many_guesses_at_the_same_time_are_no_way_around_the_limit() {
     let mut jobs = Vec::new();
     for (n, session) in sessions.iter_mut().enumerate() {
         match session.read(&request("WRONG1", n), NOW) {
-            Step::Run(job) => jobs.push(job),
-            Step::Done(done) => panic!("{done:?}"),
+            LineAction::Run(job) => jobs.push(job),
+            LineAction::Done(done) => panic!("{done:?}"),
         }
     }
     let mut judged = 0;
-    let all: Vec<Decision> = sessions
+    let all: Vec<UncommittedOutcome> = sessions
         .iter()
         .zip(&jobs)
         .map(|(session, job)| world.decide(true, |tx| session.run(job, tx, NOW)))

@@ -7,7 +7,7 @@ use futures_lite::future::poll_once;
 
 use super::*;
 use crate::{
-    server::store::{log::Change, register::Home},
+    server::store::{log::Change, register::Home, rows},
     testing::{Disk, Folder},
 };
 
@@ -103,7 +103,7 @@ fn events_are_told_in_commit_order_and_only_of_what_was_committed() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let hear = told.clone();
         let store = Store::open(&folder.0, move |event| {
-            if let Event::Commit(_, id) = event {
+            if let CommitEvent::Commit(_, id) = event {
                 hear.lock().unwrap().push(id);
             }
         })
@@ -247,7 +247,7 @@ fn a_disk_that_fills_up_in_a_commit_costs_that_commit_alone() {
     write(40, 10).unwrap();
     assert_eq!(read(1).unwrap(), Some(vec![1; 100_000]));
     assert_eq!(read(40).unwrap(), Some(vec![40; 10]));
-    assert!(store.counts().failures >= failed as u64);
+    assert!(store.totals().failures >= failed as u64);
 }
 
 #[test]

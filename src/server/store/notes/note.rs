@@ -4,13 +4,13 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::{
     at::{AtSign, verb::Operation},
-    server::store::{records::Meta, register::Home, rows},
+    server::store::{meta::Meta, rows},
 };
 
 /// Why an atSign has this notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub enum Kind {
+pub enum NoteKind {
     Sent,
     Received,
     /// Made by the server for its own owner: enrolment requests.
@@ -20,7 +20,7 @@ pub enum Kind {
 /// How far a sent notification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub enum Status {
+pub enum DeliveryStatus {
     Queued,
     Delivered,
     /// An attempt failed; there may be more.
@@ -40,8 +40,8 @@ pub struct Note {
     pub operation: Operation,
     pub is_text: bool,
     pub is_encrypted: bool,
-    pub kind: Kind,
-    pub status: Status,
+    pub kind: NoteKind,
+    pub status: DeliveryStatus,
     pub priority: String,
     pub strategy: String,
     pub depth: u32,
@@ -57,10 +57,38 @@ pub struct Note {
     pub meta: Meta,
 }
 
+/// Life of a notification that does not say, in milliseconds.
+const DEFAULT_LIFE: u64 = 15 * 60 * 1000;
 /// Bytes of metadata that are not counted: the usual ones have a few hundred. A sender can make them megabytes.
 const USUAL: usize = 2048;
 
 impl Note {
+    /// An update about `key` that waits to be sent, with everything else as it is when a command says nothing.
+    pub fn new(id: String, from: &AtSign, to: &AtSign, key: String) -> Self {
+        Self {
+            id,
+            from: from.clone(),
+            to: to.clone(),
+            key,
+            value: None,
+            operation: Operation::Update,
+            is_text: false,
+            is_encrypted: true,
+            kind: NoteKind::Sent,
+            status: DeliveryStatus::Queued,
+            priority: "low".into(),
+            strategy: "all".into(),
+            depth: 1,
+            notifier: "SYSTEM".into(),
+            ttln: DEFAULT_LIFE,
+            epoch_millis: 0,
+            expires_at: 0,
+            retries: 0,
+            place: 0,
+            meta: Meta::default(),
+        }
+    }
+
     /// Whether its life is over.
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires_at <= now
@@ -71,12 +99,6 @@ impl Note {
         let value = self.value.as_ref().map_or(0, String::len);
         let more = self.meta.text_bytes() + self.notifier.len() + self.priority.len();
         (self.key.len() + value + 512 + more.saturating_sub(USUAL)) as u64
-    }
-
-    /// Where it is kept: two senders cannot overwrite each other's.
-    pub(super) fn row(&self, home: &Home) -> Vec<u8> {
-        let from = self.from.as_str().as_bytes();
-        home.key(rows::NOTE, &[self.id.as_bytes(), &[0], from])
     }
 
     pub(super) fn pack(&self) -> Vec<u8> {
@@ -116,13 +138,15 @@ impl Note {
             from: head.from.parse().ok()?,
             to: head.to.parse().ok()?,
             key: head.key,
-            value: match head.valued {
-                true => Some(str::from_utf8(value).ok()?.to_owned()),
-                false => None,
+            value: if head.valued {
+                Some(str::from_utf8(value).ok()?.to_owned())
+            } else {
+                None
             },
-            operation: match head.update {
-                true => Operation::Update,
-                false => Operation::Delete,
+            operation: if head.update {
+                Operation::Update
+            } else {
+                Operation::Delete
             },
             is_text: head.text,
             is_encrypted: head.encrypted,
@@ -153,8 +177,8 @@ pub(super) struct Head {
     pub(super) text: bool,
     encrypted: bool,
     valued: bool,
-    pub(super) kind: Kind,
-    pub(super) status: Status,
+    pub(super) kind: NoteKind,
+    pub(super) status: DeliveryStatus,
     priority: String,
     strategy: String,
     depth: u32,

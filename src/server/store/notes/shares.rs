@@ -15,7 +15,12 @@
 use crate::at::AtSign;
 
 use super::{
-    super::{Rows, StoreError, Tx, register::Home, rows},
+    super::{
+        error::StoreError,
+        register::Home,
+        rows,
+        tx::{Rows, Tx},
+    },
     MAX_INBOX, MAX_INBOX_BYTES, Note, signed,
 };
 
@@ -35,12 +40,12 @@ const SHARED: &str = "inbox shared";
 /// What one sender has in a box.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Share {
+pub struct SenderShare {
     pub count: u64,
     pub bytes: u64,
 }
 
-impl Share {
+impl SenderShare {
     pub(super) fn with(self, note: &Note) -> Self {
         Self {
             count: self.count + 1,
@@ -56,9 +61,10 @@ impl Share {
     }
 
     pub(super) fn fits(self, is_owner: bool) -> bool {
-        let (most, most_bytes) = match is_owner {
-            true => (MAX_OWN, MAX_OWN_BYTES),
-            false => (MAX_SHARE, MAX_SHARE_BYTES),
+        let (most, most_bytes) = if is_owner {
+            (MAX_OWN, MAX_OWN_BYTES)
+        } else {
+            (MAX_SHARE, MAX_SHARE_BYTES)
         };
         self.count <= most && self.bytes <= most_bytes
     }
@@ -85,10 +91,10 @@ impl Home {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn share_of(&self, rows: &dyn Rows, sender: &AtSign) -> Result<Share, StoreError> {
+    pub fn share_of(&self, rows: &dyn Rows, sender: &AtSign) -> Result<SenderShare, StoreError> {
         match rows.get(&self.key(rows::SHARE, &[sender.as_str().as_bytes()]))? {
-            Some(row) => Share::of(&row).ok_or(StoreError::Row),
-            None => Ok(Share::default()),
+            Some(row) => SenderShare::of(&row).ok_or(StoreError::Row),
+            None => Ok(SenderShare::default()),
         }
     }
 
@@ -97,7 +103,7 @@ impl Home {
         &self,
         rows: &dyn Rows,
         sender: &AtSign,
-        share: Share,
+        share: SenderShare,
     ) -> Result<Option<AtSign>, StoreError> {
         let largest = self.largest(rows)?;
         if *sender == self.who {
@@ -114,8 +120,9 @@ impl Home {
         };
         let key = &key[rows::HEAD..];
         let weight = rows::number(key).ok_or(StoreError::Row)?;
-        let who = str::from_utf8(&key[8..]).ok();
-        let who = who.and_then(|who| who.parse().ok());
+        let who = str::from_utf8(&key[8..])
+            .ok()
+            .and_then(|who| who.parse().ok());
         Ok(Some((who.ok_or(StoreError::Row)?, u64::MAX - weight)))
     }
 
@@ -142,7 +149,7 @@ impl Home {
 
     /// One received notification more.
     pub(super) fn share_in(&self, tx: &mut Tx<'_>, note: &Note) -> Result<(), StoreError> {
-        tx.put(self.sender_row(note), note.row(self))?;
+        tx.put(self.sender_row(note), self.note_row(&note.id, &note.from))?;
         let was = self.share_of(tx, &note.from)?;
         self.set_share(tx, &note.from, was, was.with(note))?;
         self.count(tx, SHARED, 1).map(drop)
@@ -167,8 +174,8 @@ impl Home {
         &self,
         tx: &mut Tx<'_>,
         sender: &AtSign,
-        was: Share,
-        is: Share,
+        was: SenderShare,
+        is: SenderShare,
     ) -> Result<(), StoreError> {
         let name = sender.as_str().as_bytes();
         let row = self.key(rows::SHARE, &[name]);
@@ -179,7 +186,7 @@ impl Home {
         if *sender == self.who {
             return Ok(());
         }
-        let place = |share: Share| {
+        let place = |share: SenderShare| {
             let falling = (u64::MAX - share.weight()).to_be_bytes();
             self.key(rows::LARGEST, &[&falling, name])
         };
@@ -192,10 +199,10 @@ impl Home {
 
     /// Makes the rows anew when they are not there: an earlier version wrote to this box.
     pub(super) fn ready_shares(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        match self.counter(tx, SHARED)? == self.counter(tx, "inbox")? {
-            true => Ok(()),
-            false => self.count_shares(tx),
+        if self.counter(tx, SHARED)? == self.counter(tx, "inbox")? {
+            return Ok(());
         }
+        self.count_shares(tx)
     }
 
     fn count_shares(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
@@ -221,22 +228,22 @@ impl Home {
     }
 }
 
-type Row = (Vec<u8>, Vec<u8>);
+type KeyValue = (Vec<u8>, Vec<u8>);
 
-fn first(rows: &dyn Rows, prefix: &[u8]) -> Result<Option<Row>, StoreError> {
+fn first(rows: &dyn Rows, prefix: &[u8]) -> Result<Option<KeyValue>, StoreError> {
     let mut found = None;
-    rows.visit(prefix, &rows::behind(prefix), &mut |key, value| {
+    rows.visit_prefix(prefix, &mut |key, value| {
         found = Some((key.to_vec(), value.to_vec()));
-        false
+        Ok(false)
     })?;
     Ok(found)
 }
 
-fn all(rows: &dyn Rows, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+fn all(rows: &dyn Rows, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
     let mut found = Vec::new();
-    rows.visit(prefix, &rows::behind(prefix), &mut |key, value| {
+    rows.visit_prefix(prefix, &mut |key, value| {
         found.push((key.to_vec(), value.to_vec()));
-        true
+        Ok(true)
     })?;
     Ok(found)
 }

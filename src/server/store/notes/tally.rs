@@ -1,6 +1,6 @@
 //! ○ How many notifications there are, counted without reading more than their heads.
 
-use super::note::{Head, Kind, Status};
+use super::note::{DeliveryStatus, Head, NoteKind};
 
 /// How many notifications there are of each kind, incoming and outgoing ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,14 +22,14 @@ impl Tally {
     pub(super) fn add(&mut self, head: &Head) {
         self.total += 1;
         match head.kind {
-            Kind::Sent => self.sent += 1,
-            Kind::Received => self.received += 1,
-            Kind::Own => {}
+            NoteKind::Sent => self.sent += 1,
+            NoteKind::Received => self.received += 1,
+            NoteKind::Own => {}
         }
         *match head.status {
-            Status::Delivered => &mut self.delivered,
-            Status::Errored => &mut self.errored,
-            Status::Queued => &mut self.queued,
+            DeliveryStatus::Delivered => &mut self.delivered,
+            DeliveryStatus::Errored => &mut self.errored,
+            DeliveryStatus::Queued => &mut self.queued,
         } += 1;
         *if head.update {
             &mut self.updates

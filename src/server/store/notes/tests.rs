@@ -1,10 +1,10 @@
 use super::{
-    shares::{MAX_SHARE, MAX_SHARE_BYTES, Share},
+    shares::{MAX_SHARE, MAX_SHARE_BYTES, SenderShare},
     *,
 };
 use crate::{
     at::verb::Operation,
-    server::store::{Memory, records::Meta},
+    server::store::{MemoryStore, records::Meta},
 };
 
 fn home(name: &str, number: u32) -> Home {
@@ -14,7 +14,7 @@ fn home(name: &str, number: u32) -> Home {
     }
 }
 
-pub(crate) fn note(id: &str, from: &str, to: &str, kind: Kind) -> Note {
+pub(crate) fn note(id: &str, from: &str, to: &str, kind: NoteKind) -> Note {
     Note {
         id: id.into(),
         from: from.parse().unwrap(),
@@ -25,7 +25,7 @@ pub(crate) fn note(id: &str, from: &str, to: &str, kind: Kind) -> Note {
         is_text: false,
         is_encrypted: true,
         kind,
-        status: Status::Queued,
+        status: DeliveryStatus::Queued,
         priority: "low".into(),
         strategy: "all".into(),
         depth: 1,
@@ -45,14 +45,14 @@ fn ids(notes: &[Note]) -> Vec<&str> {
 
 #[test]
 fn received_times_only_grow_even_when_the_clock_goes_back() {
-    let (bob, mut memory) = (home("@bob", 2), Memory::new());
+    let (bob, mut memory) = (home("@bob", 2), MemoryStore::new());
     for (id, now, want) in [
         ("a", 100, 100),
         ("b", 100, 101),
         ("c", 50, 102),
         ("d", 200, 200),
     ] {
-        let new = note(id, "@alice", "@bob", Kind::Received);
+        let new = note(id, "@alice", "@bob", NoteKind::Received);
         let stored = memory
             .write(|tx| bob.take_in(tx, new, now))
             .unwrap()
@@ -72,9 +72,9 @@ fn received_times_only_grow_even_when_the_clock_goes_back() {
 
 #[test]
 fn a_full_line_makes_room_by_what_has_expired_and_by_nothing_else() {
-    let (bob, mut memory) = (home("@bob", 2), Memory::new());
-    let (kind, name, most) = (Kind::Sent, "outbox", MAX_OUTBOX);
-    let store = |memory: &mut Memory, id: &str, life: u64, now: u64| {
+    let (bob, mut memory) = (home("@bob", 2), MemoryStore::new());
+    let (kind, name, most) = (NoteKind::Sent, "outbox", MAX_OUTBOX);
+    let store = |memory: &mut MemoryStore, id: &str, life: u64, now: u64| {
         let mut new = note(id, "@bob", "@alice", kind);
         new.ttln = life;
         let put = |tx: &mut Tx<'_>| bob.put_out(tx, new, now);
@@ -102,9 +102,9 @@ fn a_full_line_makes_room_by_what_has_expired_and_by_nothing_else() {
 
 #[test]
 fn two_senders_with_the_same_id_do_not_overwrite_each_other() {
-    let (bob, mut memory) = (home("@bob", 2), Memory::new());
+    let (bob, mut memory) = (home("@bob", 2), MemoryStore::new());
     for from in ["@alice", "@mallory"] {
-        let new = note("same", from, "@bob", Kind::Received);
+        let new = note("same", from, "@bob", NoteKind::Received);
         memory.write(|tx| bob.take_in(tx, new, 5)).unwrap();
     }
     memory.read(|tx| assert_eq!(bob.notes(tx, "same").unwrap().len(), 2));
@@ -112,9 +112,9 @@ fn two_senders_with_the_same_id_do_not_overwrite_each_other() {
 
 #[test]
 fn the_line_keeps_its_order_and_dead_notes_leave_no_row() {
-    let (alice, mut memory) = (home("@alice", 1), Memory::new());
+    let (alice, mut memory) = (home("@alice", 1), MemoryStore::new());
     for (id, to) in [("z", "@bob"), ("a", "@carol"), ("b", "@bob")] {
-        let new = note(id, "@alice", to, Kind::Sent);
+        let new = note(id, "@alice", to, NoteKind::Sent);
         memory
             .write(|tx| alice.put_out(tx, new, 10))
             .unwrap()
@@ -129,7 +129,7 @@ fn the_line_keeps_its_order_and_dead_notes_leave_no_row() {
     memory
         .write(|tx| {
             let mut first = line[0].clone();
-            first.status = Status::Delivered;
+            first.status = DeliveryStatus::Delivered;
             alice.out_of_line(tx, &mut first)
         })
         .unwrap();
@@ -163,7 +163,7 @@ fn the_line_keeps_its_order_and_dead_notes_leave_no_row() {
 /// A box and what is sent to it.
 struct Inbox {
     home: Home,
-    memory: Memory,
+    memory: MemoryStore,
     now: u64,
 }
 
@@ -171,7 +171,7 @@ impl Inbox {
     fn new() -> Self {
         Self {
             home: home("@bob", 2),
-            memory: Memory::new(),
+            memory: MemoryStore::new(),
             now: 1,
         }
     }
@@ -182,7 +182,7 @@ impl Inbox {
     }
 
     fn send_living(&mut self, from: &str, id: &str, size: usize, life: u64) -> bool {
-        let mut new = note(id, from, "@bob", Kind::Received);
+        let mut new = note(id, from, "@bob", NoteKind::Received);
         new.value = Some("v".repeat(size));
         new.ttln = life;
         self.now += 1;
@@ -200,7 +200,7 @@ impl Inbox {
         }
     }
 
-    fn share(&self, of: &str) -> Share {
+    fn share(&self, of: &str) -> SenderShare {
         let who = of.parse().unwrap();
         self.memory.read(|tx| self.home.share_of(tx, &who).unwrap())
     }
@@ -220,7 +220,7 @@ impl Inbox {
             assert_eq!(notes.len() as u64, count);
             assert_eq!(notes.iter().map(Note::size).sum::<u64>(), bytes);
             assert!(count <= MAX_INBOX && bytes <= MAX_INBOX_BYTES);
-            let mut shares = std::collections::HashMap::<_, Share>::new();
+            let mut shares = std::collections::HashMap::<_, SenderShare>::new();
             for note in &notes {
                 let share = shares.entry(note.from.clone()).or_default();
                 *share = share.with(note);
@@ -229,7 +229,7 @@ impl Inbox {
                 let (prefix, mut rows) = (self.home.key(table, &[]), 0);
                 tx.visit(&prefix, &rows::behind(&prefix), &mut |_, _| {
                     rows += 1;
-                    true
+                    Ok(true)
                 })
                 .unwrap();
                 rows
@@ -263,7 +263,7 @@ fn one_sender_cannot_fill_the_box_and_its_own_oldest_gives_way() {
     assert!(all.has("@carol", "hers"));
     // Metadata counts, too.
     for number in 0..20 {
-        let mut new = note(&format!("m{number}"), "@meta", "@bob", Kind::Received);
+        let mut new = note(&format!("m{number}"), "@meta", "@bob", NoteKind::Received);
         new.meta.items.enc_key_name = Some(crate::at::metadata::Item::Set("n".repeat(9 << 20)));
         let home = &all.home;
         all.memory.write(|tx| home.take_in(tx, new, 9)).unwrap();
@@ -285,7 +285,7 @@ fn many_senders_who_fill_the_box_leave_room_for_one_who_sends_little() {
     // As full as a hundred times as many would make it.
     let home = all.home.clone();
     let full = 8 * (MAX_SHARE / 100);
-    let room = |memory: &mut Memory, count: u64| {
+    let room = |memory: &mut MemoryStore, count: u64| {
         memory
             .write(|tx| {
                 home.set_counter(tx, "inbox", count)?;
@@ -320,7 +320,7 @@ fn shares_stay_exact_whatever_happens_to_notifications() {
     assert!(all.send_living("@s2", "short", 5, 10) && all.send("@bob", "own", 9));
     all.check();
     let (home, now) = (all.home.clone(), all.now + 100);
-    let drop = |memory: &mut Memory, now: u64| {
+    let drop = |memory: &mut MemoryStore, now: u64| {
         memory
             .write(|tx| {
                 for dead in home.dead_notes(tx, now, 99)? {
@@ -334,7 +334,7 @@ fn shares_stay_exact_whatever_happens_to_notifications() {
     assert!(!all.has("@s2", "short"));
     all.check();
     drop(&mut all.memory, u64::MAX - 2);
-    assert_eq!(all.share("@s0"), Share::default());
+    assert_eq!(all.share("@s0"), SenderShare::default());
     all.check();
 }
 
@@ -343,7 +343,7 @@ fn a_box_of_an_earlier_version_is_counted_at_the_first_chance() {
     let mut all = Inbox::new();
     all.fill(3, 5);
     let home = all.home.clone();
-    let forget = |memory: &mut Memory| {
+    let forget = |memory: &mut MemoryStore| {
         memory
             .write(|tx| {
                 for table in [rows::SENDER, rows::SHARE, rows::LARGEST] {
@@ -351,7 +351,7 @@ fn a_box_of_an_earlier_version_is_counted_at_the_first_chance() {
                     let mut keys = Vec::new();
                     tx.visit(&prefix, &rows::behind(&prefix), &mut |key, _| {
                         keys.push(key.to_vec());
-                        true
+                        Ok(true)
                     })?;
                     for key in keys {
                         tx.remove(&key)?;
@@ -374,25 +374,25 @@ fn a_box_of_an_earlier_version_is_counted_at_the_first_chance() {
 
 #[test]
 fn a_note_that_has_left_the_line_keeps_its_status_and_no_large_value() {
-    let (alice, mut memory) = (home("@alice", 1), Memory::new());
+    let (alice, mut memory) = (home("@alice", 1), MemoryStore::new());
     for (id, length, kept) in [
         ("small", 100, true),
         ("most", MAX_SPENT_VALUE, true),
         ("more", MAX_SPENT_VALUE + 1, false),
         ("large", 9 << 20, false),
     ] {
-        let mut new = note(id, "@alice", "@bob", Kind::Sent);
+        let mut new = note(id, "@alice", "@bob", NoteKind::Sent);
         new.value = Some("v".repeat(length));
         let stored = memory.write(|tx| alice.put_out(tx, new, 100)).unwrap().0;
         let mut stored = stored.unwrap();
-        stored.status = Status::Delivered;
+        stored.status = DeliveryStatus::Delivered;
         memory
             .write(|tx| alice.out_of_line(tx, &mut stored))
             .unwrap();
         memory.read(|tx| {
             let from = "@alice".parse().unwrap();
             let found = alice.note_from(tx, id, &from).unwrap().unwrap();
-            assert_eq!(found.status, Status::Delivered, "{id}");
+            assert_eq!(found.status, DeliveryStatus::Delivered, "{id}");
             assert_eq!(found.value.is_some(), kept, "{id}");
             assert_eq!(alice.counter(tx, "outbox bytes").unwrap(), 0, "{id}");
         });

@@ -192,7 +192,7 @@ impl Device {
 
 fn announcement(twin: bool) -> (String, SessionKeys) {
     let keys = SessionKeys::random(twin).unwrap();
-    let line = Line::Connect(keys.clone()).print();
+    let line = ControlLine::Connect(keys.clone()).print();
     (line.reveal().clone(), keys)
 }
 
@@ -347,7 +347,7 @@ fn where_sockets_have_numbers_one_that_cannot_be_met_costs_only_itself() {
         drop(rendezvous);
         let admission = Some(Secret::new(line_for("0f-pairs")));
         let far = far(at, admission, Side::Device, SHORT);
-        let mut lines = Lines::new(Kind::Plain);
+        let mut lines = ControlLines::new(Keying::Plain);
         lines.push(b"connect:no:encrypt\nconnect:no:encrypt\n");
         let (mut joins, mut announced) = (Joins::new(SOON), CONTROL);
         obey(&mut lines, &mut announced, &far, &service_at, &mut joins)

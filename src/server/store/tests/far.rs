@@ -3,9 +3,13 @@
 //! It keeps a version with each row, and answers two requests, as a table in an SQL server would: `read`, the rows of
 //! some ranges (one row is a range, too), and `commit`, changes together with the ranges they depend on.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::BTreeMap, ops::Bound};
 
-use super::{attempt::Base, *};
+use super::MemoryStore;
+use crate::server::store::{
+    Access, Chance, Changes, CommitEvent, EachRow, Rows, StoreError, Tx,
+    attempt::{self, Backend},
+};
 
 /// Rows that one range brings at first, and how much more each time.
 const PAGE: usize = 64;
@@ -31,14 +35,14 @@ pub struct Server {
 }
 
 /// What was read: all rows of a range.
-struct Part {
+struct RangeRows {
     range: Range,
     rows: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
 }
 
 impl Server {
     /// One that has these rows.
-    pub fn of(memory: &Memory) -> Self {
+    pub fn of(memory: &MemoryStore) -> Self {
         let rows = memory.rows.iter();
         Self {
             rows: rows.map(|(k, v)| (k.clone(), (1, v.clone()))).collect(),
@@ -56,13 +60,13 @@ impl Server {
     pub fn write<T, E: From<StoreError>>(
         &mut self,
         run: impl Fn(&mut Tx<'_>) -> Result<T, E>,
-    ) -> Result<(T, Vec<Event>), E> {
+    ) -> Result<(T, Vec<CommitEvent>), E> {
         let chance = Chance::default();
-        attempt::until_committed(&mut Far::new(self), Access::Write, &chance, run)
+        attempt::until_committed(&mut FarView::new(self), Access::Write, &chance, run)
     }
 
     /// Whether it has the same rows.
-    pub fn is_like(&self, memory: &Memory) -> bool {
+    pub fn is_like(&self, memory: &MemoryStore) -> bool {
         let ours = self.rows.iter().map(|(key, (_, value))| (key, value));
         ours.eq(memory.rows.iter())
     }
@@ -74,7 +78,7 @@ impl Server {
     }
 
     /// Request one. A part ends early when its range has more than so many rows.
-    fn read(&mut self, ranges: &[Range], most: usize) -> Vec<Part> {
+    fn read(&mut self, ranges: &[Range], most: usize) -> Vec<RangeRows> {
         self.trips += 1;
         let part = |range: &Range| {
             let found = self.between(range).take(most);
@@ -84,13 +88,13 @@ impl Server {
                 let last = rows.last_key_value().map(|(key, _)| one(key).1);
                 range.1 = last.unwrap_or(range.1);
             }
-            Part { range, rows }
+            RangeRows { range, rows }
         };
         ranges.iter().map(part).collect()
     }
 
     /// Request two: `false` when what was read has changed.
-    fn commit(&mut self, read: &[Part], changes: Changes) -> bool {
+    fn commit(&mut self, read: &[RangeRows], changes: Changes) -> bool {
         self.trips += 1;
         if let Some(others) = self.meanwhile.take() {
             others(self);
@@ -99,7 +103,7 @@ impl Server {
             self.refusals -= 1;
             return false;
         }
-        let is_so = |part: &Part| {
+        let is_so = |part: &RangeRows| {
             let now = self
                 .between(&part.range)
                 .map(|(k, (version, _))| (k, version));
@@ -127,7 +131,7 @@ fn one(key: &[u8]) -> Range {
 }
 
 /// One command's view of the server: what it has got so far, and what it still wants.
-struct Far<'a> {
+struct FarView<'a> {
     server: &'a mut Server,
     shelf: Shelf,
     page: usize,
@@ -137,11 +141,11 @@ struct Far<'a> {
 
 #[derive(Default)]
 struct Shelf {
-    parts: Vec<Part>,
+    parts: Vec<RangeRows>,
     wants: RefCell<Vec<Range>>,
 }
 
-impl<'a> Far<'a> {
+impl<'a> FarView<'a> {
     /// A command begins.
     fn new(server: &'a mut Server) -> Self {
         Self {
@@ -155,8 +159,8 @@ impl<'a> Far<'a> {
 
 impl Shelf {
     /// The part that goes furthest from this key.
-    fn part(&self, key: &[u8]) -> Option<&Part> {
-        let covers = |part: &&Part| {
+    fn part(&self, key: &[u8]) -> Option<&RangeRows> {
+        let covers = |part: &&RangeRows| {
             let (from, until) = &part.range;
             from.as_slice() <= key && key < until.as_slice()
         };
@@ -181,12 +185,7 @@ impl Rows for Shelf {
         Ok(part.rows.get(key).map(|(_, value)| value.clone()))
     }
 
-    fn visit(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, from: &[u8], until: &[u8], each: &mut EachRow<'_>) -> Result<(), StoreError> {
         let mut at = from.to_vec();
         while at.as_slice() < until {
             let Some(part) = self.part(&at) else {
@@ -196,7 +195,7 @@ impl Rows for Shelf {
             let end = until.min(&part.range.1).to_vec();
             let here = (Bound::Included(at.as_slice()), Bound::Excluded(&end[..]));
             for (key, (_, value)) in part.rows.range::<[u8], _>(here) {
-                if !each(key, value) {
+                if !each(key, value)? {
                     return Ok(());
                 }
             }
@@ -206,7 +205,7 @@ impl Rows for Shelf {
     }
 }
 
-impl Base for Far<'_> {
+impl Backend for FarView<'_> {
     fn rows(&self) -> &dyn Rows {
         &self.shelf
     }
@@ -242,10 +241,10 @@ const REFUSALS: usize = 2;
 /// Runs a command on a store behind a network, too: left alone, and with others in its way. Its answer, its events and
 /// the rows must be those of the near one. Also tells how many requests it cost when it was left alone.
 pub fn same_as_near<T: std::fmt::Debug>(
-    near: &mut Memory,
+    near: &mut MemoryStore,
     writes: bool,
     run: impl Fn(&mut Tx<'_>) -> T,
-) -> ((T, Vec<Event>), usize) {
+) -> ((T, Vec<CommitEvent>), usize) {
     let (chance, access) = (
         Chance::default(),
         if writes { Access::Write } else { Access::Read },
@@ -257,7 +256,7 @@ pub fn same_as_near<T: std::fmt::Debug>(
     });
     let want = attempt::until_committed(near, access, &chance, run);
     for server in &mut servers {
-        let mut far = Far::new(server);
+        let mut far = FarView::new(server);
         let found = attempt::until_committed(&mut far, access, &chance, run);
         assert_eq!(format!("{found:?}"), format!("{want:?}"));
         assert!(server.is_like(near), "other rows than {want:?} left near");

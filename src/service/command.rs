@@ -11,21 +11,21 @@ use crate::cli::Failure;
 
 /// One command of the service manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct ManagerCommand {
     words: Vec<String>,
     /// Its failure is no failure of ours.
     pub(super) optional: bool,
 }
 
 /// A command whose failure is one.
-pub fn step(words: &[&str]) -> Step {
-    Step {
+pub fn command(words: &[&str]) -> ManagerCommand {
+    ManagerCommand {
         words: words.iter().map(|word| (*word).to_owned()).collect(),
         optional: false,
     }
 }
 
-impl Step {
+impl ManagerCommand {
     /// One whose failure is none.
     pub fn or_not(mut self) -> Self {
         self.optional = true;
@@ -37,10 +37,10 @@ impl Step {
         quote::line(&self.words, quote::shell)
     }
 
-    /// Does it.
+    /// Runs it to its end.
     ///
     /// # Errors
-    /// In words: what was run, and what it said.
+    /// What was run, and what it said.
     pub fn run(&self) -> Result<(), String> {
         let said = match output(&self.words, None) {
             Ok(done) if done.status.success() => return Ok(()),
@@ -56,10 +56,10 @@ impl Step {
 ///
 /// # Errors
 /// What that one said.
-pub fn run(steps: &[Step]) -> Result<(), Failure> {
-    steps
+pub fn run(commands: &[ManagerCommand]) -> Result<(), Failure> {
+    commands
         .iter()
-        .try_for_each(|step| step.run().map_err(Failure::plain))
+        .try_for_each(|command| command.run().map_err(Failure::plain))
 }
 
 /// Runs a command to its end.
@@ -105,7 +105,7 @@ fn first_line(text: &[u8]) -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::service::step::*;
+    use crate::service::command::*;
 
     #[test]
     fn a_command_that_does_not_listen_is_heard() {
@@ -116,8 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_fails_says_which_and_why() {
-        let failed = step(&[
+    fn a_command_that_fails_says_which_and_why() {
+        let failed = command(&[
             "sh",
             "-c",
             "echo >&2; echo the reason >&2; echo See more >&2; exit 3",
@@ -125,7 +125,7 @@ mod tests {
         let why = failed.run().unwrap_err();
         assert!(why.ends_with(": the reason"), "{why}");
         assert!(failed.or_not().run().is_ok());
-        let missing = step(&["/no/such/program", "a b"]).run().unwrap_err();
+        let missing = command(&["/no/such/program", "a b"]).run().unwrap_err();
         assert!(missing.starts_with("/no/such/program 'a b': "), "{missing}");
     }
 }

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use crate::{
     at::{
+        atsign::AtSign,
         auth::AuthError,
         crypto::CryptoError,
         fault::{Code, Fault},
-        reply::WireError,
     },
     net::tls::TlsError,
 };
-
-use super::AtSign;
 
 /// What can go wrong, by whose fault it is.
 #[derive(Debug, thiserror::Error)]
@@ -157,44 +155,4 @@ fn login_hint(fault: &Fault) -> Option<&'static str> {
         Code::InboundLimit | Code::Paused => "the atServer is busy; try again in a minute",
         _ => return None,
     })
-}
-
-/// Why a connection is of no further use.
-#[derive(Debug)]
-pub(super) enum Broken {
-    Lost(String),
-    Silent(Duration),
-}
-
-impl Broken {
-    pub(super) fn into_error(self, who: &AtSign) -> AtError {
-        match self {
-            Self::Lost(why) => AtError::Lost {
-                who: who.clone(),
-                why,
-            },
-            Self::Silent(after) => AtError::Silent(after),
-        }
-    }
-}
-
-impl From<WireError> for Broken {
-    fn from(why: WireError) -> Self {
-        Self::Lost(why.to_string())
-    }
-}
-
-impl From<std::io::Error> for Broken {
-    fn from(why: std::io::Error) -> Self {
-        Self::Lost(why.to_string())
-    }
-}
-
-impl std::fmt::Display for Broken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Lost(why) => f.write_str(why),
-            Self::Silent(after) => write!(f, "silent for {after:?}"),
-        }
-    }
 }

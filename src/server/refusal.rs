@@ -1,31 +1,12 @@
-//! What handlers of commands say: an answer or a refusal. The session turns either into bytes.
+//! Why a command is refused, as the wire tells it.
 
-use std::time::Duration;
+use crate::at::fault::{Code, Fault};
 
-use crate::{
-    at::fault::{Code, Fault},
-    server::store::StoreError,
-};
-
-use super::Next;
-
-/// What a handler answers.
-pub(super) enum Answer {
-    /// `data:<text>`
-    Data(String),
-    /// `data: <text>`: two verbs have a blank there.
-    Spaced(String),
-    /// The prompt alone.
-    Prompt,
-    /// Nothing yet, or nothing at all.
-    Next(Next),
-    /// As `Data`, then close after this long.
-    Last(String, Duration),
-}
+use super::store::StoreError;
 
 /// Why a handler refuses.
 #[derive(Debug)]
-pub(in crate::server) struct Refusal {
+pub(super) struct Refusal {
     pub(super) fault: Fault,
     /// Enrolment states have a form of their own.
     pub(super) state: bool,
@@ -34,7 +15,7 @@ pub(in crate::server) struct Refusal {
     pub(super) proven: bool,
 }
 
-pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal {
+pub(super) fn refuse(code: Code, text: impl Into<String>) -> Refusal {
     Refusal {
         close: matches!(
             code,
@@ -48,12 +29,31 @@ pub(in crate::server) fn refuse(code: Code, text: impl Into<String>) -> Refusal 
 
 impl Refusal {
     /// In the form of enrolment states: `error:AT0026:…`.
-    pub(in crate::server) fn state(code: Code, text: impl Into<String>) -> Self {
+    pub(super) fn state(code: Code, text: impl Into<String>) -> Self {
         Self {
             state: true,
             ..refuse(code, text)
         }
     }
+
+    /// An enrolment of this id is not there.
+    pub(super) fn unknown_enrolment(id: &str) -> Self {
+        Self::state(
+            Code::EnrollmentExpired,
+            format!("enrollment_id: {id} is expired or invalid"),
+        )
+    }
+
+    /// To whoever sends a notification that no monitor could be shown. The sender's server tries no more, and goes on
+    /// with the next.
+    pub(super) fn too_long_to_show() -> Self {
+        let text = "the notification is longer than a monitor can be shown";
+        Self {
+            close: false,
+            ..refuse(Code::BufferLimit, text)
+        }
+    }
+
     pub(super) fn closing(self) -> Self {
         Self {
             close: true,

@@ -1,0 +1,150 @@
+//! The decision here and now, without any network: which rule says so, or why none does.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+use miniserde::json;
+
+use crate::{
+    cli::{Console, Failure, Outcome},
+    np::policy::{AuthCheck, DeviceGroup, rules::Decision},
+    text::endpoint::Endpoint,
+};
+
+use super::source::read_rules_now;
+
+/// Explain a decision, without any network.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "check")]
+pub(super) struct Args {
+    /// who wants to use the device
+    #[argh(positional)]
+    client: String,
+    /// the device's atSign
+    #[argh(positional)]
+    daemon: String,
+    /// which device of that atSign
+    #[argh(positional)]
+    device: String,
+    /// the group the device says it is in (default: none)
+    #[argh(option)]
+    group: Option<String>,
+    /// HOST:PORT: whether just that may be opened
+    #[argh(option, arg_name = "host:port")]
+    open: Option<String>,
+    /// file with the rules
+    #[argh(option, arg_name = "file")]
+    rules: PathBuf,
+    /// one line of JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Prints the decision and what it rests on; says whether it is a yes.
+pub(super) fn check(console: &Console, args: &Args) -> Result<bool, Failure> {
+    let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
+    let question = AuthCheck {
+        client: args.client.parse()?,
+        daemon: args.daemon.parse()?,
+        device: args.device.parse().map_err(|e| misuse(&e))?,
+        group: match &args.group {
+            Some(name) => name.parse().map_err(|e| misuse(&e))?,
+            None => DeviceGroup::default(),
+        },
+    };
+    let open = args.open.as_deref().map(|text| Endpoint::parse(text, None));
+    let open = open
+        .transpose()
+        .map_err(|e| misuse(&e).hint("--open localhost:22"))?;
+    let mut decision = read_rules_now(&args.rules)?.decide(&question);
+    if let Some(open) = &open {
+        only(&mut decision, open);
+    }
+    let outcome = Outcome::json(as_json(&question, &decision)).plain(as_text(
+        &question,
+        &decision,
+        open.as_ref(),
+    ));
+    console.tell(args.json, outcome);
+    Ok(decision.answer.authorized)
+}
+
+/// The same decision about one thing to open. A daemon looks for it in the answer's list, so what the daemon is
+/// told stays as it is.
+fn only(decision: &mut Decision, open: &Endpoint) {
+    let answer = &mut decision.answer;
+    if !answer.authorized {
+        return;
+    }
+    let host = open.host.trim_matches(['[', ']']);
+    let allowed = answer.permit().allows(host, open.port);
+    let list = answer.permit_open.join(", ");
+    decision.why = match (allowed, list.as_str()) {
+        (true, _) => format!("{}: {list}", decision.why),
+        (false, "") => format!("{} lets nothing be opened", decision.why),
+        (false, _) => format!("{} lets only {list} be opened, not {open}", decision.why),
+    };
+    answer.authorized = allowed;
+    answer.permit_open = allowed.then(|| open.to_string()).into_iter().collect();
+}
+
+/// `asked`: what the question was about, where it was not about everything.
+fn as_text(q: &AuthCheck, decision: &Decision, asked: Option<&Endpoint>) -> String {
+    let (answer, groups) = (&decision.answer, decision.groups.join(", "));
+    let place = format!("on {} of {}", q.device, q.daemon);
+    let why = &decision.why;
+    let mut text = match (answer.authorized, answer.permit_open.as_slice()) {
+        (false, _) => {
+            let not =
+                asked.map_or_else(|| "open nothing".to_owned(), |at| format!("not open {at}"));
+            format!("no: {} may {not} {place}\n  because {why}", q.client)
+        }
+        (true, []) => format!(
+            "yes, but {} may open nothing {place}\n  because of {why}, which is empty",
+            q.client
+        ),
+        (true, list) => format!(
+            "yes: {} may open {} {place}\n  because of {why}",
+            q.client,
+            list.join(", ")
+        ),
+    };
+    if !groups.is_empty() {
+        text += &format!("\n  groups: {groups}");
+    }
+    if let Some(message) = &answer.message {
+        text += &format!("\n  the daemon is told: {message}");
+    }
+    text
+}
+
+#[derive(miniserde::Serialize)]
+struct Explained<'a> {
+    client: &'a str,
+    daemon: &'a str,
+    device: &'a str,
+    #[serde(rename = "deviceGroup")]
+    group: &'a str,
+    authorized: bool,
+    message: Option<&'a str>,
+    #[serde(rename = "permitOpen")]
+    permit_open: &'a [String],
+    rule: Option<&'static str>,
+    groups: &'a [String],
+    why: &'a str,
+}
+
+fn as_json(q: &AuthCheck, decision: &Decision) -> String {
+    json::to_string(&Explained {
+        client: q.client.as_str(),
+        daemon: q.daemon.as_str(),
+        device: q.device.as_str(),
+        group: q.group.as_str(),
+        authorized: decision.answer.authorized,
+        message: decision.answer.message.as_deref(),
+        permit_open: &decision.answer.permit_open,
+        rule: decision.by.map(|by| by.word()),
+        groups: &decision.groups,
+        why: &decision.why,
+    })
+}
