@@ -283,11 +283,21 @@ check_toolchain() {
 toolchain() { # the command that brings one new enough
     if has rustup; then
         echo "rustup default stable && rustup update stable"
-    elif has apt-get; then
-        echo "apt-get install rustc-web cargo-web (Debian's newer Rust), or rustup from https://rustup.rs"
+    elif in_apt rustc-web "$least" && in_apt cargo-web "$least"; then
+        echo "apt-get install rustc-web cargo-web (Debian's newer Rust)"
+    elif in_apt rustup 0; then
+        echo "apt-get install rustup && rustup default stable"
     else
         echo "install rustup (your package manager, or https://rustup.rs), then: rustup default stable"
     fi
+}
+
+in_apt() { # whether apt would install this package, in this version or a later one
+    has apt-cache || return 1
+    # "  Candidate: 1.96.0+dfsg1-1~deb12u2", or "(none)"; an epoch, and what Debian adds, are none of the version's numbers.
+    candidate=$(LC_ALL=C apt-cache policy "$1" 2>/dev/null |
+        sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9][0-9.]*\).*/\2/p') || return 1
+    [ -n "$candidate" ] && ! older "$candidate" "$2"
 }
 
 build() {

@@ -331,9 +331,9 @@ impl Reader {
         command
     }
 
-    /// Starts it; everything it prints goes, in order, into a file.
-    fn spawn(&self, machine: &str, line: &str, stdin: &str) -> (Process, PathBuf) {
-        let file = self.world.dir.path(&format!("{machine}.said"));
+    /// Starts it; everything it prints goes, in order, into a file of this kind.
+    fn spawn(&self, machine: &str, line: &str, stdin: &str, to: &str) -> (Process, PathBuf) {
+        let file = self.world.dir.path(&format!("{machine}.{to}"));
         let said = fs::File::create(&file).unwrap();
         let mut command = self.command(machine, line);
         command
@@ -362,7 +362,8 @@ impl Reader {
                 exports = format!("{line}\n");
                 continue;
             }
-            let (mut process, file) = self.spawn(machine, &format!("{exports}{line}"), stdin);
+            let (mut process, file) =
+                self.spawn(machine, &format!("{exports}{line}"), stdin, "said");
             let status = process.0.wait().unwrap();
             let lines = lines_of(&file);
             assert!(status.success(), "{line}: {status}\n{}", lines.join("\n"));
@@ -395,7 +396,7 @@ impl Reader {
             panic!("one command in {first:?}")
         };
         // So that ending the process ends the program.
-        let (process, file) = self.spawn(machine, &format!("exec {line}"), stdin);
+        let (process, file) = self.spawn(machine, &format!("exec {line}"), stdin, "service");
         let shown = shown.as_ref().map(|shown| self.shown(machine, shown));
         let mut lines = Vec::new();
         let is_there = block_on(becomes(|| {
