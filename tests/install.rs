@@ -681,7 +681,11 @@ fn the_hint_for_a_rust_that_is_too_old_names_what_apt_has() {
     for shell in SHELLS.into_iter().filter(|shell| *shell != Shell::Dash) {
         let mut place = Place::new(shell);
         place.base = String::new();
-        fs::write(place.dir.path("Cargo.toml"), "rust-version = \"1.90\"\n").unwrap();
+        fs::write(
+            place.dir.path("Cargo.toml"),
+            "name = \"noports\"\nrust-version = \"1.90\"\n",
+        )
+        .unwrap();
         place.tool("cargo", "echo cargo 1.85.1");
         let hints = |want: &str, about: &[&str]| {
             let (code, said) = place.install(&[]);
