@@ -45,11 +45,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
     (
         "cargo run --release --locked -- demo",
-        "it builds the release executable; every change runs it (.ci/run)",
-    ),
-    (
-        "sh packaging/test.sh",
-        "this test is a part of what it runs",
+        "it builds the release executable, and packaging/test.sh runs this test; every change runs both (.ci/run)",
     ),
 ];
 
@@ -70,6 +66,9 @@ const VARIES: &[(&str, &str)] = &[
 
 /// Any number of lines, in what is shown.
 const SKIP: &str = "…";
+
+/// A command, and the lines that are shown of it; none in a block that shows nothing.
+type Step = (String, Option<Vec<String>>);
 
 /// A fenced block of the README.
 struct Block {
@@ -110,9 +109,8 @@ impl Block {
         line.strip_prefix("$ ").unwrap_or(line)
     }
 
-    /// Commands, each with the lines that it shows; none says that nothing is shown of it.
-    fn steps(&self) -> Vec<(String, Option<Vec<String>>)> {
-        let mut steps: Vec<(String, Option<Vec<String>>)> = Vec::new();
+    fn steps(&self) -> Vec<Step> {
+        let mut steps: Vec<Step> = Vec::new();
         for line in &self.lines {
             if self.language != "console" {
                 steps.push((line.clone(), None));
@@ -389,12 +387,30 @@ impl Reader {
 
     /// Starts the program of this block, in place of the one that ran on this machine, and waits for what is shown.
     fn serve(&mut self, first: &str, machine: &'static str, stdin: &str) -> Vec<String> {
-        self.running.remove(machine);
+        let steps = self.steps_of(first, 1);
+        self.serve_step(&steps[0], machine, stdin)
+    }
+
+    /// The same for a block that starts one program on each of these machines.
+    fn serve_each(&mut self, first: &str, machines: &[&'static str]) {
+        let steps = self.steps_of(first, machines.len());
+        for (step, machine) in steps.iter().zip(machines) {
+            self.serve_step(step, machine, "");
+        }
+    }
+
+    /// The commands of a block that has so many.
+    fn steps_of(&self, first: &str, number: usize) -> Vec<Step> {
         let block = self.block(first);
         block.is_done.set(true);
-        let [(line, shown)] = &block.steps()[..] else {
-            panic!("one command in {first:?}")
-        };
+        let steps = block.steps();
+        assert_eq!(steps.len(), number, "commands in the block {first:?}");
+        steps
+    }
+
+    fn serve_step(&mut self, step: &Step, machine: &'static str, stdin: &str) -> Vec<String> {
+        self.running.remove(machine);
+        let (line, shown) = step;
         // So that ending the process ends the program.
         let (process, file) = self.spawn(machine, &format!("exec {line}"), stdin, "service");
         let shown = shown.as_ref().map(|shown| self.shown(machine, shown));
@@ -494,7 +510,7 @@ fn every_command_of_the_readme_does_what_it_says() {
     reader.follow("noports enroll approve @me", "@me");
     let keys = reader.home("@kitchen").join(".atsign/keys/@me_key.atKeys");
     wait_until("the new device has its keys", || keys.exists());
-    reader.follow("noports enroll revoke @me", "@me");
+    reader.follow("noports enroll list @me", "@me");
 
     // A policy; and strangers.
     let rules = reader.block("userGroups:").lines.join("\n");
@@ -503,12 +519,7 @@ fn every_command_of_the_readme_does_what_it_says() {
         fs::write(reader.home(machine).join("policy.yaml"), rules).unwrap();
     }
     reader.follow("noports policy check", "@me");
-    reader.serve("noports policy serve", "@policy", "");
-    reader.serve(
-        "noports daemon --as @my_device --manager @me --device pi --policy",
-        "@my_device",
-        "",
-    );
+    reader.serve_each("noports policy serve", &["@policy", "@my_device"]);
     reader.follow("noports access allow", "@my_device");
 
     host_ones_own(&mut reader);
