@@ -267,8 +267,40 @@ too_old() {
         fail 1 "$1 is older than $here, which is installed" "--downgrade, if you want it; --rollback for the one before"
 }
 
+# Whether what is here can build this: said before anything is written, and long before cargo would say it.
+check_toolchain() {
+    least=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' "$checkout/Cargo.toml")
+    for tool in cargo rustc; do
+        # "cargo 1.85.1 (…)"; nothing when it is not here, or when rustup has no toolchain for it.
+        found=$("$tool" --version 2>/dev/null | sed -n "1s/^$tool \([0-9][^ ]*\).*/\1/p") || found=
+        [ -n "$found" ] || fail 1 "building it needs $tool $least or later, which is not here" "$(toolchain)"
+        ! older "$found" "$least" ||
+            fail 1 "building it needs $tool $least or later, and $(command -v "$tool") is $found" "$(toolchain)"
+    done
+    has cc || has gcc || has clang || fail 1 "building it needs a C compiler, which is not here" "install gcc"
+}
+
+toolchain() { # the command that brings one new enough
+    if has rustup; then
+        echo "rustup default stable && rustup update stable"
+    elif in_apt rustc-web "$least" && in_apt cargo-web "$least"; then
+        echo "apt-get install rustc-web cargo-web (Debian's newer Rust)"
+    elif in_apt rustup 0; then
+        echo "apt-get install rustup && rustup default stable"
+    else
+        echo "install rustup (your package manager, or https://rustup.rs), then: rustup default stable"
+    fi
+}
+
+in_apt() { # whether apt would install this package, in this version or a later one
+    has apt-cache || return 1
+    # "  Candidate: 1.96.0+dfsg1-1~deb12u2", or "(none)"; an epoch, and what Debian adds, are none of the version's numbers.
+    candidate=$(LC_ALL=C apt-cache policy "$1" 2>/dev/null |
+        sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9][0-9.]*\).*/\2/p') || return 1
+    [ -n "$candidate" ] && ! older "$candidate" "$2"
+}
+
 build() {
-    needs cargo
     ( cd "$checkout" && cargo build --release --locked ) || fail 1 "cannot build it" "what cargo says above"
     built=${CARGO_TARGET_DIR:-$checkout/target}/release/noports
 }
@@ -304,12 +336,13 @@ install() {
         plan
         return 0
     fi
+    ! builds_here || check_toolchain
     lock
     scratch=$(mktemp -d) || fail 1 "no room in ${TMPDIR:-/tmp}" "make some room, or TMPDIR=… for another folder"
     if [ -n "$local" ]; then
         take_local
         unpack
-    elif [ -n "$checkout" ] && [ "$base" = "$RELEASES" ] && [ -z "$wanted" ]; then
+    elif builds_here; then
         build
     else
         download
@@ -318,10 +351,12 @@ install() {
     place "$built"
 }
 
+builds_here() { [ -z "$local" ] && [ -n "$checkout" ] && [ "$base" = "$RELEASES" ] && [ -z "$wanted" ]; }
+
 plan() {
     if [ -n "$local" ]; then
         from=$local
-    elif [ -n "$checkout" ] && [ "$base" = "$RELEASES" ] && [ -z "$wanted" ]; then
+    elif builds_here; then
         from="$checkout (built there)"
     else
         check_base

@@ -12,6 +12,11 @@
 # Each root is tried in namespaces of its own: mounts, processes, a network that is nothing but a loopback, and a kernel that
 # starts foreign executables (binfmt_misc of our own, Linux 6.7). What is written goes into memory. Around it are an
 # atServer, a rendezvous and a web server with releases; the newer release is the same executable that says another version.
+#
+# How far packages were tried: this script, in roots of Debian for x86_64, arm64 and armhf (emulated) and of busybox alone; on
+# x86_64 a shell on the device then came through a real sshd. The images' layout (packaging/containers) ran as an ordinary
+# user with a read-only root, but in no container engine, and the OpenWrt recipe against stand-ins for its build system and
+# procd, on no router.
 set -eu
 cd "$(dirname "$0")/.."
 binaries=${BINARIES:-$PWD/target/static}

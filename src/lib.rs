@@ -39,6 +39,26 @@
 //!
 //! To follow an ssh session keep two files open: the role's ([`program::client`], [`program::daemon`],
 //! [`program::rendezvous`]) and [`np::session`].
+//!
+//! # What each party can see
+//!
+//! | party | learns | cannot |
+//! | --- | --- | --- |
+//! | rendezvous | addresses, sizes, times, the two atSigns | read a byte |
+//! | atServers, atDirectory | who notifies whom and when | read what is said |
+//! | network | that TLS to an atServer and a TCP stream to a rendezvous exist | the same |
+//! | policy | who wants to use which device, and when | see what passes through a session (but it decides who gets one, itself included) |
+//! | an atSign that is not a manager | nothing: its requests are ignored | make the daemon dial out |
+//!
+//! The stream through the rendezvous is AES-256-CTR, with a key per direction where both ends know *twin keys*. As in every
+//! NoPorts it is not authenticated: somebody on the path could flip bits, which ssh inside notices and ends. With a device
+//! that does not know twin keys there is a warning: use that tunnel only for protocols that encrypt their own traffic (TLS,
+//! ssh). Signatures are RSA-2048. Keys of other people's messages are decrypted only for senders on the list
+//! (RUSTSEC-2023-0071 is why); a policy, and a daemon that asks one, decrypt for others at most five different keys per
+//! sender and hour.
+//!
+//! Not in this version: the newer relay login and port 443, choosing a rendezvous by itself, an address with release files
+//! to download.
 
 // Without the feature `inside` nothing but [`main`] leaves the crate, so the compiler sees what the executable does not use.
 #[cfg(feature = "inside")]

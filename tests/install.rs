@@ -626,6 +626,115 @@ fn other_peoples_files_stay() {
     }
 }
 
+/// In a checkout: nothing is built, nor written, with a Rust that cannot do it.
+#[test]
+fn a_rust_that_is_too_old_is_named_before_anything_is_built() {
+    let manifest = "name = \"noports\"\nrust-version = \"1.90\"\n";
+    for shell in SHELLS {
+        let mut place = Place::new(shell);
+        place.base = String::new();
+        fs::write(place.dir.path("Cargo.toml"), manifest).unwrap();
+        let built = place.dir.path("built");
+        let says = |tool: &str, version: &str| {
+            let mark = built.display();
+            let script = format!(
+                "[ \"$1\" = --version ] || {{ echo >'{mark}'; exit 1; }}; echo '{tool} {version} (of a test)'"
+            );
+            place.tool(tool, &script);
+        };
+        place.tool("cc", "exit 0");
+        for (cargo, rustc, want) in [
+            ("1.85.1", "1.85.1", "needs cargo 1.90 or later, and"),
+            ("1.95.0", "1.63.0", "needs rustc 1.90 or later, and"),
+            ("1.9.0", "1.9.0", "needs cargo 1.90 or later, and"),
+            ("1.89.0-nightly", "1.90.0", "needs cargo 1.90 or later, and"),
+            ("", "1.90.0", "needs cargo 1.90 or later, which is not here"),
+        ] {
+            says("cargo", cargo);
+            says("rustc", rustc);
+            place.fails(&[], want);
+            assert!(!built.exists(), "{cargo} {rustc}");
+            assert!(!place.dir.path("prefix").exists(), "{cargo} {rustc}");
+        }
+        for (cargo, rustc) in [
+            ("1.90.0", "1.90.0"),
+            ("1.96.0", "1.96.0+dfsg1"),
+            ("2.0.0", "2.0.0"),
+        ] {
+            says("cargo", cargo);
+            says("rustc", rustc);
+            let (_, said) = place.install(&[]);
+            assert!(said.contains("cannot build it"), "{said}");
+            assert!(built.exists(), "{cargo} {rustc}: {said}");
+            fs::remove_file(&built).unwrap();
+        }
+    }
+}
+
+/// Only packages that apt would install, and that are new enough, are named.
+#[test]
+fn the_hint_for_a_rust_that_is_too_old_names_what_apt_has() {
+    let web = "apt-get install rustc-web cargo-web";
+    let rustup = "apt-get install rustup && rustup default stable";
+    let elsewhere = "install rustup (your package manager, or https://rustup.rs)";
+    // With a PATH of its own: this machine's rustup counts for nothing.
+    for shell in SHELLS.into_iter().filter(|shell| *shell != Shell::Dash) {
+        let mut place = Place::new(shell);
+        place.base = String::new();
+        fs::write(
+            place.dir.path("Cargo.toml"),
+            "name = \"noports\"\nrust-version = \"1.90\"\n",
+        )
+        .unwrap();
+        place.tool("cargo", "echo cargo 1.85.1");
+        let hints = |want: &str, about: &[&str]| {
+            let (code, said) = place.install(&[]);
+            assert_eq!(code, 1, "{said}");
+            let hint = format!("\n  hint: {want}");
+            assert!(said.contains(&hint), "{about:?}: {said}");
+        };
+        hints(elsewhere, &["no apt"]);
+        let candidates = |of: [&str; 3]| {
+            let rows = ["rustc-web", "cargo-web", "rustup"].iter().zip(of);
+            let rows = rows.map(|(name, version)| {
+                format!("[ \"$2\" != {name} ] || echo '  Candidate: {version}'; ")
+            });
+            let script = format!(
+                "[ \"$1\" = policy ] || exit 1\necho \"$2:\"; echo '  Installed: (none)'\n{}",
+                rows.collect::<String>()
+            );
+            place.tool("apt-cache", &script);
+        };
+        for (of, want) in [
+            (
+                ["1.96.0+dfsg1-1~deb12u2", "1.96.0+dfsg1-1~deb12u2", "(none)"],
+                web,
+            ),
+            (["1.90.0+dfsg3-1", "1.90.0+dfsg3-1", "1.27.1-3"], web),
+            (["1:1.96.0-1", "1:1.96.0-1", "(none)"], web),
+            (
+                [
+                    "1.85.0+dfsg3-1~deb12u3",
+                    "1.85.0+dfsg3-1~deb12u3",
+                    "1.27.1-3",
+                ],
+                rustup,
+            ),
+            (["1.96.0-1", "1.85.0-1", "1.27.1-3"], rustup),
+            (["1.96.0-1", "(none)", "(none)"], elsewhere),
+            (["(none)", "(none)", "1.27.1-3"], rustup),
+            (["(none)", "(none)", "(none)"], elsewhere),
+        ] {
+            candidates(of);
+            hints(want, &of);
+        }
+        place.tool("apt-cache", "exit 100");
+        hints(elsewhere, &["apt-cache fails"]);
+        place.tool("rustup", "exit 0");
+        hints("rustup default stable && rustup update stable", &["rustup"]);
+    }
+}
+
 /// Every `mv` and `cp` of an upgrade is once the last thing that happens.
 #[test]
 fn a_run_that_is_killed_anywhere_leaves_a_version_that_works() {

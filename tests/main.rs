@@ -18,6 +18,7 @@
 //! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
 //! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions |
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
+//! | [`readme`] | the README's commands, and what they print |
 //! | [`cli`] | the command line as text |
 //! | [`typing`] | typing errors, and the corrections they get |
 
@@ -40,6 +41,7 @@ mod hostile;
 mod install;
 mod operate;
 mod policy;
+mod readme;
 mod refuse;
 mod service;
 mod session;

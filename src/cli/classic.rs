@@ -10,6 +10,11 @@
 //!
 //! `at_activate` is several programs in one and has its table with it. `srv` needs no translation: our bridge takes
 //! its words as they are.
+//!
+//! They come in all the forms that launch scripts use: `--name=value`, `-su`, `""`, `"-p @x"`. `sshnp --help` shows what each
+//! of them is here; an option that the original does not know gets the original's error message. The clients show the classic
+//! lines of progress, and end with 1 when they fail. A profile's name is looked for in `~/.sshnp/config`; it holds lines
+//! `KEY=value`.
 
 use std::path::{Path, PathBuf};
 

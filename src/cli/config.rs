@@ -18,6 +18,9 @@
 //! `$XDG_CONFIG_HOME/noports/PROGRAM.conf` (usually in `~/.config`) and `/etc/noports/PROGRAM.conf`. The daemon
 //! also takes the classic daemon's YAML file: `--config sshnpd.yaml`. Called by a classic name, a program reads
 //! that program's files instead.
+//!
+//! Files are read for `client`, `tunnel`, `devices`, `daemon`, `rendezvous`, `policy` (`serve`) and `atserver` (`serve`).
+//! Errors name the file and the line.
 
 use std::{
     env, fs,

@@ -9,6 +9,27 @@
 //!
 //! `--as` (or `NOPORTS_AS`) and `--json` are declared by each program, which says whose atSign it is and what
 //! it prints.
+//!
+//! # When something fails
+//!
+//! Every failure is one line that says what, one line that says what to try, and an exit code:
+//!
+//! | code | meaning | code | meaning |
+//! | --- | --- | --- | --- |
+//! | 0 | done (after ssh has run: ssh's own code) | 7 | the device did not answer |
+//! | 1 | failed | 8 | the device refused |
+//! | 2 | the command line was wrong | 9 | the rendezvous did not answer or cannot be reached, or the session broke off |
+//! | 3 | the key file is missing or cannot be used | 10 | an answer cannot be trusted |
+//! | 4 | the atDirectory or an atServer cannot be reached | 11 | a TLS certificate is not trusted here |
+//! | 5 | no such atSign | 12 | the service on the device cannot be reached |
+//! | 6 | the atServer refused the login | | |
+//!
+//! `-v` logs to stderr, twice logs more; keys and payloads are never logged. `--json` gives scripts one JSON line.
+//!
+//! # Environment
+//!
+//! `NOPORTS_ROOT`, `NOPORTS_CA`, `NOPORTS_AS`, `NOPORTS_KEYS`, `NOPORTS_VIA` and `NOPORTS_PASSPHRASE` stand for the flags of
+//! these names, `NOPORTS_CONFIG` for `--config` (empty: no file). The command line wins, then the environment, then the file.
 
 use log::error;
 

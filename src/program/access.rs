@@ -11,6 +11,9 @@
 //!
 //! What somebody has sent stays with the atServer until it expires, and comes to programs that were away. Who is blocked
 //! is heard no more, so that goes, too; `clear` does it alone.
+//!
+//! Our atServer also sees to it that nobody fills the place of all: what others send is kept for a day at most, each of them
+//! has an eighth of the box, and when it is full the oldest of whoever has most gives way.
 
 use std::process::ExitCode;
 

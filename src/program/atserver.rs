@@ -11,6 +11,12 @@
 //! Here: the command line, and which file does what it says.
 //!
 //! Only this program and the rendezvous listen on ports.
+//!
+//! A backup is taken while the server runs, and holds private keys. A restore needs the server stopped, and checks the file
+//! whole before it replaces anything (`--force`). After `rotate-ca` the file `ca.pem` holds the old and the new authority; once
+//! every client has it, `rotate-ca --finish` and a restart end the old one. `serve --tls-cert FILE --tls-key FILE` shows a
+//! certificate from elsewhere, and `serve --metrics 127.0.0.1:9464` answers `/health` and `/metrics` (Prometheus) on this
+//! machine. All of them take `--json`.
 
 use std::{path::Path, process::ExitCode, thread};
 

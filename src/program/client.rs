@@ -18,6 +18,16 @@
 //! | 3.x (`--legacy-daemon`) | the device's ssh carries it, from there to here | [`reverse`] |
 //!
 //! Sequential round trips, and why none of them can go, are listed in `tests/bench/first_byte.rs`.
+//!
+//! # What ssh is told
+//!
+//! To ssh the device's name is `pi.my_device.noports`: what `~/.ssh/config` says about that name (or `*.noports`) counts, such
+//! as `IdentityFile`, except `User`: that is the name that the device tells, unless `--user` says another. What it says about
+//! `localhost` does not count, and what would lead elsewhere (`HostName`, `Port`, `ProxyJump`, `ControlPath` …) is overruled.
+//! Typed behind `--` a `ControlPath` wins, the others are refused; `%h` (`%n`, `%k`, `%C`) in it stands for the device, and one
+//! without any of these, which all devices would share, is refused. In its own lines ssh calls the device `::ffff:127.0.0.1`
+//! ("Connection to ::ffff:127.0.0.1 closed."): that is our end of the tunnel. With `ControlPersist` ssh throws away what a
+//! ProxyCommand says: `ssh -S none pi` shows why it failed.
 
 use std::{
     future::Future,

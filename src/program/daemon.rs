@@ -24,6 +24,11 @@
 //!
 //! Each session has a process of its own, so a daemon that restarts, is upgraded or crashes leaves
 //! running sessions alone.
+//!
+//! A daemon whose keys were revoked, or have expired, says so in its log and asks again every two minutes, so
+//! `noports enroll unrevoke` brings it back without anybody going there; started by hand it ends with exit code 6. It
+//! publishes its user name for managers only, so others say `noports client --user NAME`. A request longer than 64 KiB is
+//! passed over.
 
 use std::{
     future::Future,

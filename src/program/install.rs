@@ -9,6 +9,18 @@
 //! ```
 //!
 //! A file that we did not write is never replaced unasked, and the same words twice change nothing.
+//!
+//! | as | on | it becomes |
+//! | --- | --- | --- |
+//! | root | systemd | `/etc/systemd/system/noports-daemon.service`: sandboxed, watched by a watchdog |
+//! | root | OpenRC, OpenWrt, macOS | `/etc/init.d/noports-daemon`, a launchd daemon |
+//! | yourself | systemd, macOS | a service of your own; `loginctl enable-linger` lets it run without you |
+//! | anybody | a machine with cron only | a line in the crontab, and a loop that starts it again; `status` says if that is lost |
+//!
+//! Without `--run-as`, root's services run as the owner of `--keys`, else as the user who called `sudo`. `--dry-run` says what
+//! would be done, `--print` prints the file, `--force` replaces a file of somebody else. A session is a process of its own: it
+//! outlives a restart and an upgrade of the daemon, so both can be done through the very session. A service runs once: a
+//! second process of it ends at once.
 
 use std::{
     path::{Path, PathBuf},

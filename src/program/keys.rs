@@ -7,6 +7,10 @@
 //! ```
 //! Nothing here needs a network. The text inside is kept to the letter, so nothing that other programs keep in
 //! it is lost; a phrase that does not open the file changes nothing.
+//!
+//! `noports keys protect @me` and `noports keys unprotect @me`. Where `--passphrase-file` or `NOPORTS_PASSPHRASE` gives a
+//! phrase, new key files are protected with it from the start. The form is the one that all atProtocol programs share; its
+//! salt is the phrase itself, so choose a long one.
 
 use std::{
     path::{Path, PathBuf},

@@ -7,6 +7,17 @@
 //!   check   the same decision here and now, without any network: which rule says so, or why none does
 //! ```
 //! The policy sees who wants to use what, and nothing of the session.
+//!
+//! The file of rules is read again when it changes; one that cannot be read changes nothing, and the log names the line.
+//! `deviceGroupNames` in it counts for devices whose name is not listed and that say they are in that group
+//! (`--device-group`). `--records` takes the rules from the policy's own atServer, as `np_admin` or the newer `npp` write
+//! them; with `--shared` two processes may serve the same atSign, and one of them answers. `check --open nas:80` asks about one
+//! connection.
+//!
+//! The daemon asks about everybody who is not its `--manager`, and may be stricter still: what is opened has to be in its
+//! `--permit-open`, too. It remembers an answer for 15 seconds. No answer within 10 seconds is a no. Whoever is denied is
+//! told why (exit code 8); without a policy strangers meet silence. A policy answers any daemon, but about that daemon's own
+//! devices only; `--daemon` lists those it answers at all.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, thread};
 

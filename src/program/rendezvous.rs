@@ -24,6 +24,10 @@
 //! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (joins the two ports of one) ▶
 //! `entrance` (who is let in at a port).
 //! `address` finds out what to tell both ends to dial.
+//!
+//! `--host` is one address that both ends can dial. Without it both ends are told the address from which this machine reaches
+//! the atDirectory: right on a machine with a public address of its own, wrong behind address translation, and the log says
+//! so. A request longer than 64 KiB is passed over.
 
 use std::{
     collections::HashMap,

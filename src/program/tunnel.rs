@@ -7,6 +7,16 @@
 //!
 //! A session ends by itself after a time without connections. With `--keep-alive` the local port stays, and
 //! the next connection opens the next session.
+//!
+//! Each `--forward [BIND:]PORT:HOST:PORT` is one session for as many connections as come (`0` is any free local port); the
+//! daemon must list the target in `--permit-open`, such as `localhost:22,localhost:80,nas:*`. The program ends with its last
+//! session, unless `--keep-alive` is given; then a failure of the network, too, only means that the next connection opens
+//! another session. `--print` leaves the port open in the background and prints its number.
+//!
+//! A new connection that cannot get to the rendezvous, in a hole of the network or for want of descriptors, costs no other:
+//! it is tried again for 25 seconds, without descriptors not at all, and then reset. A session that the other end closes
+//! before its time is an error (9). `localhost` and every name that ends in `.localhost` is the device itself, whatever its
+//! `/etc/hosts` and name servers say, at `127.0.0.1` or else `::1`.
 
 use std::{
     io,
