@@ -42,11 +42,6 @@ mkdir -p "$stage/usr/share/zsh/vendor-completions"
 mv "$stage/usr/share/zsh/site-functions/_noports" "$stage/usr/share/zsh/vendor-completions/"
 rmdir "$stage/usr/share/zsh/site-functions"
 gzip -n9 "$stage"/usr/share/man/man1/*.1
-for page in "$stage"/usr/share/man/man1/*.gz; do
-    # A page that is only another one's name becomes a link.
-    to=$(gzip -dc "$page" | sed -n '1s/^\.so man1\///p')
-    [ -z "$to" ] || ln -sf "$to.gz" "$page"
-done
 {
     printf 'noports, by its authors. All of it is under the BSD-3-Clause licence:\n\n'
     cat LICENSE

@@ -1,9 +1,14 @@
 # fish completion for noports. The program itself says what can come next.
 
 function __noports
-    for line in (noports docs complete (commandline -opc) (commandline -ct) 2>/dev/null)
+    set -l word (commandline -ct)
+    for line in (noports docs complete (commandline -opc) $word 2>/dev/null)
         if test "$line" = :files
-            __fish_complete_path (commandline -ct)
+            # Behind --flag= begins the file's name.
+            set -l flag (string match -r -- '^--[^=]+=' $word)
+            for path in (__fish_complete_path (string replace -r -- '^--[^=]+=' '' $word))
+                echo "$flag$path"
+            end
         else
             echo $line
         end

@@ -97,7 +97,7 @@ impl Scope {
             if let Some(service) = service::Program::named(name).filter(|_| *word == "install") {
                 // A service is installed with the flags that it runs with, too.
                 let theirs = grammar_of(program, service.serve.get(1).copied());
-                scope.flags.extend(theirs.flags);
+                scope.add(theirs.flags);
             }
             scope.word = (*word).to_owned();
             Some((scope, rest))
@@ -166,10 +166,14 @@ impl Scope {
     fn of_options(ours: &str, options: impl Iterator<Item = &'static ClassicOption>) -> Self {
         let program = PROGRAMS.iter().find(|program| program.name == ours);
         let grammar = program.map(Grammar::of_program);
-        let about = |to: To| {
-            let ours = to.ours()?;
-            let flag = grammar.as_ref()?.flag(ours.trim_start_matches('-'))?;
-            Some(help::row(flag).1)
+        let about = |to: To| match to {
+            To::Help => Some(help::help_row().1),
+            To::Version => Some("print the version".to_owned()),
+            _ => {
+                let ours = to.ours()?.trim_start_matches('-');
+                let flag = grammar.as_ref()?.flag(ours)?;
+                Some(help::row(flag).1)
+            }
         };
         let flag = |(names, letter, to): &'static ClassicOption| Flag {
             names: names
@@ -182,9 +186,21 @@ impl Scope {
             repeats: matches!(to, To::Values(_)),
             rare: matches!(to, To::Given | To::IgnoredValue | To::Choice(_)),
         };
-        Self {
-            flags: options.map(flag).collect(),
-            ..Self::default()
+        let mut scope = Self::default();
+        scope.add(options.map(flag));
+        scope
+    }
+
+    /// Adds flags, but for those that are there.
+    fn add(&mut self, flags: impl IntoIterator<Item = Flag>) {
+        for flag in flags {
+            if self
+                .flags
+                .iter()
+                .all(|own| own.names[..1] != flag.names[..1])
+            {
+                self.flags.push(flag);
+            }
         }
     }
 
@@ -246,11 +262,8 @@ impl Scope {
                 let names = flag.names.iter().take(names);
                 names.map(|name| (name.clone(), flag.about.clone()))
             });
-            let mut rows: Vec<Candidate> = rows.filter(|row| row.0.starts_with(typed)).collect();
-            // `--help` of a classic program stands in two tables.
-            let mut seen = BTreeSet::new();
-            rows.retain(|row| seen.insert(row.0.clone()));
-            rows
+            rows.filter(|row| row.0.starts_with(typed))
+                .collect::<Vec<Candidate>>()
         };
         let tries = [
             (false, 1),

@@ -135,9 +135,8 @@ pub(super) fn classic_page(link: &str, program: &Program, edition: Edition) -> S
     };
     page += &format!(".SH SYNOPSIS\n.B {link}\n{command}[options]\n.SH DESCRIPTION\n");
     page += &filled(&format!(
-        "A link of this name to noports is {own} for scripts and people that know the classic program {link}: \
-         it takes that program's options, and ends with its words. {link} {command}--help tells which flag of \
-         ours stands behind each."
+        "{link} is a link to noports: {own} for scripts and people that know the classic program of this name. \
+         It takes that program's options; {link} {command}--help tells which flag of ours stands behind each."
     ));
     page += &section("COMMANDS", &list(scope.words.into_iter()));
     let rows = scope
@@ -306,8 +305,9 @@ fn classic(program: &Program) -> String {
     if program.links.is_empty() {
         return String::new();
     }
-    let links = text(&program.links.join(" or "));
-    format!(".PP\nCalled as {links} it takes that program's classic flags instead.\n")
+    let links = program.links.join(" or ");
+    let called = format!("Called as {links} it takes that program's classic options instead.");
+    format!(".PP\n{}", filled(&called))
 }
 
 fn exit_codes(own: &Grammar) -> impl Iterator<Item = (String, String)> {
@@ -333,11 +333,10 @@ fn files(program: &Program, keys: bool) -> impl Iterator<Item = (String, String)
 fn head(name: &str, about: &str, edition: Edition) -> String {
     let version = text(edition.version);
     let title = text(&name.to_uppercase());
+    let name = filled(&format!("{name} - {about}"));
     format!(
-        ".TH {title} 1 \"{}\" \"{version}\"\n.SH NAME\n{} \\- {}\n",
-        edition.day,
-        text(name),
-        text(about)
+        ".TH {title} 1 \"{}\" \"{version}\"\n.SH NAME\n{name}",
+        edition.day
     )
 }
 
@@ -437,7 +436,7 @@ fn text(plain: &str) -> String {
         if number > 0 {
             safe.push('\n');
         }
-        if line.starts_with(['.', '\'']) {
+        if line.starts_with(['.', '\'', '…']) {
             safe += "\\&";
         }
         for letter in line.chars() {
