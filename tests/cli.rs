@@ -46,7 +46,7 @@ fn words_for_ssh_that_lead_elsewhere_are_refused_before_anything_is_asked() {
                 .env("HOME", &dir.0);
             let (code, said) = failure(command).await;
             let want = format!(
-                "ssh's option \"{option}\" would lead elsewhere than to the device\n  hint: "
+                "the ssh option \"{option}\" would lead somewhere else than to the device\n  hint: "
             );
             assert!(code == 2 && said.contains(&want), "{code} {said}");
         }

@@ -167,7 +167,7 @@ fn unusable_keys_are_named() {
             refused(3, what, hint).await;
         }
         fs::remove_file(&file).unwrap();
-        let hint = "noports activate @you; or name another file: --keys FILE";
+        let hint = "noports enroll @";
         refused(3, "there is no key file FILE", hint).await;
 
         fs::write(&file, &whole).unwrap();
@@ -220,7 +220,7 @@ fn certificates_that_are_not_trusted_end_it() {
             (
                 ("NOPORTS_ROOT", "localhost:1".to_owned()),
                 4,
-                "cannot reach the atDirectory at ROOT: 127.0.0.1:1: Connection refused (os error 111)\n  hint: is there a network, and is outbound TCP to that port allowed?",
+                "cannot reach the atDirectory at ROOT: 127.0.0.1:1: Connection refused (os error 111)\n  hint: is there a network, and is outbound TCP to that port allowed? for another atDirectory: --root",
             ),
         ] {
             let mut client = world.client(&["--stdio", "-q"]);

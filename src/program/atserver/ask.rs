@@ -117,7 +117,7 @@ pub(super) async fn request(data: &Path, request: Request) -> Result<Answer, Fai
 async fn request_known(data: &Path, asked: Request) -> Result<Answer, Failure> {
     if !data.join(STORE).exists() {
         let text = format!("no atSign has ever been hosted in {}", data.display());
-        return Err(Failure::plain(text).hint("is it another folder? --data DIR"));
+        return Err(Failure::plain(text).hint("is it another folder? --data FOLDER"));
     }
     request(data, asked).await
 }
@@ -273,7 +273,7 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
     }
     let outcome = Outcome::new("removed")
         .with("atsign", who.as_str())
-        .remark(format!("{who} is hosted no longer"));
+        .remark(format!("{who} is no longer hosted"));
     console.tell(args.json, outcome);
     Ok(())
 }
@@ -281,8 +281,8 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
 /// Everything of this atSign goes, and its keys are worth nothing any more.
 fn confirm(who: &AtSign) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::misuse("removing needs somebody to say yes")
-            .hint("on a terminal; or --yes, when you are sure"));
+        return Err(Failure::misuse("removing needs a confirmation")
+            .hint("run it on a terminal; or with --yes, if you are sure"));
     }
     let question = format!("{who} and all its data will be gone. Remove it?");
     if is_wanted(&question) {

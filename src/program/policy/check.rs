@@ -62,7 +62,12 @@ pub(super) fn check(console: &Console, args: &Args) -> Result<bool, Failure> {
     let open = open
         .transpose()
         .map_err(|e| misuse(&e).hint("--open localhost:22"))?;
-    let mut decision = read_rules_now(&args.rules)?.decide(&question);
+    // It is this program that others are sent to.
+    let rules = read_rules_now(&args.rules).map_err(|failure| Failure {
+        hint: None,
+        ..failure
+    })?;
+    let mut decision = rules.decide(&question);
     if let Some(open) = &open {
         only(&mut decision, open);
     }
