@@ -726,7 +726,7 @@ fn devices_are_listed_hidden_and_in_the_classic_form() {
         let listed = stdout(devices(&["--device", "shy", "--device", "gone", "--json"])).await;
         let states: Vec<&str> = listed
             .lines()
-            .filter_map(|line| line.split('"').nth(11))
+            .filter_map(|line| line.split('"').nth(15))
             .collect();
         assert_eq!(states, ["active", "silent", "hidden"], "{listed}");
         let v = env!("CARGO_PKG_VERSION");

@@ -167,8 +167,10 @@ fn unusable_keys_are_named() {
             refused(3, what, hint).await;
         }
         fs::remove_file(&file).unwrap();
-        let hint = "noports enroll @";
-        refused(3, "there is no key file FILE", hint).await;
+        let hint = format!(
+            "noports enroll {ALICE}; for the first keys of an atSign: noports activate {ALICE}"
+        );
+        refused(3, "there is no key file FILE", &hint).await;
 
         fs::write(&file, &whole).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();

@@ -223,7 +223,9 @@ pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
     let Answer::List(rows) = granted(request_known(&data, Request::List).await?)? else {
         return Err(unexpected());
     };
-    let outcome = Outcome::json(json::to_string(&rows)).plain(table(&rows).join("\n"));
+    let outcome = Outcome::new("atsigns")
+        .raw("atsigns", json::to_string(&rows))
+        .plain(table(&rows).join("\n"));
     console.tell(args.json, outcome);
     if rows.is_empty() && !args.json {
         print_err("none yet: noports atserver add @you");
@@ -319,7 +321,9 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
         words.push(format!("authority    {}", status.ca));
     }
     words.push(format!("atSigns      {}", status.atsigns));
-    let outcome = Outcome::json(json::to_string(&status)).plain(words.join("\n"));
+    let outcome = Outcome::new("status")
+        .raw("server", json::to_string(&status))
+        .plain(words.join("\n"));
     console.tell(args.json, outcome);
     Ok(())
 }

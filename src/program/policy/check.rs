@@ -131,6 +131,7 @@ fn as_text(q: &AuthCheck, decision: &Decision, asked: Option<&Endpoint>) -> Stri
 
 #[derive(miniserde::Serialize)]
 struct Explained<'a> {
+    event: &'static str,
     client: &'a str,
     daemon: &'a str,
     device: &'a str,
@@ -147,6 +148,7 @@ struct Explained<'a> {
 
 fn as_json(q: &AuthCheck, decision: &Decision) -> String {
     json::to_string(&Explained {
+        event: "decision",
         client: q.client.as_str(),
         daemon: q.daemon.as_str(),
         device: q.device.as_str(),
