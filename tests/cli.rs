@@ -46,7 +46,7 @@ fn words_for_ssh_that_lead_elsewhere_are_refused_before_anything_is_asked() {
                 .env("HOME", &dir.0);
             let (code, said) = failure(command).await;
             let want = format!(
-                "ssh's option \"{option}\" would lead elsewhere than to the device\n  hint: "
+                "the ssh option \"{option}\" would lead somewhere else than to the device\n  hint: "
             );
             assert!(code == 2 && said.contains(&want), "{code} {said}");
         }
@@ -729,7 +729,7 @@ fn devices_are_listed_hidden_and_in_the_classic_form() {
         let listed = stdout(devices(&["--device", "shy", "--device", "gone", "--json"])).await;
         let states: Vec<&str> = listed
             .lines()
-            .filter_map(|line| line.split('"').nth(11))
+            .filter_map(|line| line.split('"').nth(15))
             .collect();
         assert_eq!(states, ["active", "silent", "hidden"], "{listed}");
         let v = env!("CARGO_PKG_VERSION");

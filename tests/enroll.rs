@@ -181,7 +181,9 @@ fn enrolled_key_files_work_in_every_program_until_revoked() {
         assert_eq!(code, 6, "{said}");
         assert!(said.contains("refused the login: AT0027"), "{said}");
         assert!(
-            said.contains("\n  hint: these keys were revoked: noports enroll unrevoke"),
+            said.contains(
+                "\n  hint: these keys were revoked; on a device with keys: noports enroll unrevoke"
+            ),
             "{said}"
         );
         decide(&world, &["unrevoke", DEVICE, &ids[1]]).await;
@@ -784,11 +786,17 @@ fn a_name_means_one_device_and_nothing_far_reaching_is_granted_unseen() {
         for words in [
             // By that very name there are some, and it says what they are.
             (&["--device", "kitchen"][..], "kitchen is approved already"),
-            (&["--device", "itchen2"], "no pending enrolment that fits"),
-            (&["--device", "kitchen.*"], "no pending enrolment that fits"),
+            (
+                &["--device", "itchen2"],
+                "no pending enrolment that matches",
+            ),
+            (
+                &["--device", "kitchen.*"],
+                "no pending enrolment that matches",
+            ),
             (
                 &["--device-pattern", "itchen"],
-                "no pending enrolment that fits",
+                "no pending enrolment that matches",
             ),
         ] {
             let (words, want) = words;
@@ -933,7 +941,9 @@ fn a_daemon_whose_keys_are_revoked_says_so_and_goes_on() {
         let (code, said) = failure(world.noports(&daemon(&world.dir.text("d"), &service))).await;
         assert_eq!(code, 6, "{said}");
         assert!(
-            said.contains("hint: these keys were revoked: noports enroll unrevoke"),
+            said.contains(
+                "hint: these keys were revoked; on a device with keys: noports enroll unrevoke"
+            ),
             "{said}"
         );
     });

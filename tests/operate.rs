@@ -193,7 +193,7 @@ fn nothing_is_made_or_lost_by_a_slip() {
             (
                 &["remove", ALICE, "--data", &data],
                 2,
-                "needs somebody to say yes",
+                "needs a confirmation",
             ),
             (
                 &["remove", "@bob", yes, "--data", &data],

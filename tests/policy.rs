@@ -416,12 +416,12 @@ fn check_explains_a_decision() {
             (
                 &["@alice", "@device", "pi", "--json"],
                 0,
-                "{\"client\":\"@alice\",\"daemon\":\"@device\",\"device\":\"pi\",\"deviceGroup\":\"__none__\",\"authorized\":true,\"message\":\"@alice has permission for device pi at daemon @device\",\"permitOpen\":[\"localhost:22\",\"*:80\"],\"rule\":\"device_name\",\"groups\":[\"ops\"],\"why\":\"the entry for the device pi\"}\n",
+                "{\"event\":\"decision\",\"client\":\"@alice\",\"daemon\":\"@device\",\"device\":\"pi\",\"deviceGroup\":\"__none__\",\"authorized\":true,\"message\":\"@alice has permission for device pi at daemon @device\",\"permitOpen\":[\"localhost:22\",\"*:80\"],\"rule\":\"device_name\",\"groups\":[\"ops\"],\"why\":\"the entry for the device pi\"}\n",
             ),
             (
                 &["@bob", "@device", "pi", "--json"],
                 8,
-                "{\"client\":\"@bob\",\"daemon\":\"@device\",\"device\":\"pi\",\"deviceGroup\":\"__none__\",\"authorized\":false,\"message\":\"No permissions for @bob\",\"permitOpen\":[],\"rule\":null,\"groups\":[],\"why\":\"no group names @bob among its userAtSigns\"}\n",
+                "{\"event\":\"decision\",\"client\":\"@bob\",\"daemon\":\"@device\",\"device\":\"pi\",\"deviceGroup\":\"__none__\",\"authorized\":false,\"message\":\"No permissions for @bob\",\"permitOpen\":[],\"rule\":null,\"groups\":[],\"why\":\"no group names @bob among its userAtSigns\"}\n",
             ),
         ] {
             assert_eq!(check(words).await, (code, want.to_owned()), "{words:?}");

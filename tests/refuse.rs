@@ -167,8 +167,10 @@ fn unusable_keys_are_named() {
             refused(3, what, hint).await;
         }
         fs::remove_file(&file).unwrap();
-        let hint = "noports activate @you; or name another file: --keys FILE";
-        refused(3, "there is no key file FILE", hint).await;
+        let hint = format!(
+            "noports enroll {ALICE}; for the first keys of an atSign: noports activate {ALICE}"
+        );
+        refused(3, "there is no key file FILE", &hint).await;
 
         fs::write(&file, &whole).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
@@ -220,7 +222,7 @@ fn certificates_that_are_not_trusted_end_it() {
             (
                 ("NOPORTS_ROOT", "localhost:1".to_owned()),
                 4,
-                "cannot reach the atDirectory at ROOT: 127.0.0.1:1: Connection refused (os error 111)\n  hint: is there a network, and is outbound TCP to that port allowed?",
+                "cannot reach the atDirectory at ROOT: 127.0.0.1:1: Connection refused (os error 111)\n  hint: is there a network, and is outbound TCP to that port allowed? for another atDirectory: --root",
             ),
         ] {
             let mut client = world.client(&["--stdio", "-q"]);

@@ -163,7 +163,7 @@ fn what_would_not_start_is_refused_with_the_programs_own_words() {
                 &["rendezvous", "--as", "@r", "--host", "a b"],
                 (2, "\"a b\" is no host name or address"),
             ),
-            (&["policy", "--as", "@p"], (2, "where are the rules?")),
+            (&["policy", "--as", "@p"], (2, "no rules given")),
             (
                 &["policy", "--as", "@p", "--rules", "none.yaml"],
                 (2, "cannot read "),

@@ -823,7 +823,7 @@ fn devices_are_listed_for_people_and_for_scripts() {
         assert_eq!(
             json,
             format!(
-                "{{\"device\":\"{NAME}\",\"atsign\":\"{DEVICE}\",\"state\":\"active\",\"version\":\"{version}\",\"services\":[\"localhost:2222\",\"localhost:3389\"],\"lastSeen\":\"now\"}}\n"
+                "{{\"event\":\"device\",\"device\":\"{NAME}\",\"atsign\":\"{DEVICE}\",\"state\":\"active\",\"version\":\"{version}\",\"services\":[\"localhost:2222\",\"localhost:3389\"],\"lastSeen\":\"now\"}}\n"
             )
         );
 

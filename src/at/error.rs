@@ -59,7 +59,7 @@ impl AtError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Directory { .. } => {
-                "is there a network, and is outbound TCP to that port allowed? --root or NOPORTS_ROOT names another atDirectory, such as your own"
+                "is there a network, and is outbound TCP to that port allowed? for another atDirectory: --root"
             }
             Self::Unknown { .. } => {
                 "is the atSign spelled right, and is it in this atDirectory? --root names another"
@@ -99,7 +99,7 @@ impl AtError {
         };
         Some(match fault.code? {
             Code::EnrollmentRevoked => {
-                "this device's keys were revoked; `noports enroll unrevoke` on a device with keys gives them back"
+                "this device's keys were revoked; `noports enroll unrevoke` on a device with keys restores them"
             }
             Code::EnrollmentDenied => "this device's request for keys was denied; enrol it again",
             Code::EnrollmentExpired => {
@@ -148,7 +148,7 @@ fn login_hint(fault: &Fault) -> Option<&'static str> {
         }
         Code::EnrollmentPending => "approve the enrolment on a device that has keys",
         Code::EnrollmentRevoked => {
-            "these keys were revoked; on a device with keys, noports enroll unrevoke restores them"
+            "these keys were revoked; on a device with keys: noports enroll unrevoke"
         }
         Code::EnrollmentDenied | Code::EnrollmentExpired => "enrol this device again",
         Code::KeyNotFound => "the atSign has been activated already, or it has not been prepared",

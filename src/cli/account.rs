@@ -61,8 +61,8 @@ fn network_in(env: Environment, root: Option<&str>, ca: &[String]) -> Result<Net
         .or_else(|| env("NOPORTS_ROOT"))
         .unwrap_or_else(|| DEFAULT_ROOT.to_owned());
     let root: Root = text.parse().map_err(|why: String| {
-        Failure::misuse(format!("{text:?} is no atDirectory: {why}"))
-            .hint("--root HOST[:PORT], such as --root localhost:6400")
+        Failure::misuse(format!("invalid atDirectory {text:?}: {why}"))
+            .hint("--root localhost:6400")
     })?;
     let files = authorities(env, ca);
     Ok(Network {
@@ -149,7 +149,7 @@ fn choose(folder: &Path, as_: Option<&AtSign>) -> Result<(AtSign, PathBuf), Fail
     }
     keystore::only_identity(folder)?.ok_or_else(|| {
         let none = format!("there is no key file in {}", folder.display());
-        Failure::new(exit::KEYS, none).hint("noports activate @you; or name a file: --keys FILE")
+        Failure::new(exit::KEYS, none).hint(keystore::make_keys("@you"))
     })
 }
 

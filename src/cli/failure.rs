@@ -113,7 +113,7 @@ impl Failure {
         self
     }
 
-    /// As one line of JSON: `{"event":"failed","error":…,"hint":…,"code":…}`.
+    /// As one line of JSON, `{"event":"failed","error":…,"hint":…,"code":…}`; see [`outcome`](super::outcome).
     pub fn to_json(&self) -> String {
         miniserde::json::to_string(&FailureLine {
             event: "failed",

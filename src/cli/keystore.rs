@@ -48,17 +48,24 @@ pub enum KeyStoreError {
 
 impl KeyStoreError {
     /// What to try next.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::NotFound(_) => {
-                "for the first keys of an atSign: noports activate @you; for one more device: noports enroll @you; another file: --keys FILE"
+    pub fn hint(&self) -> String {
+        let text = match self {
+            Self::NotFound(path) => {
+                let who = owner(path);
+                return make_keys(who.as_ref().map_or("@you", |who| who.as_str()));
             }
             Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
             Self::Content { source, .. } => source.hint(),
             Self::Unwritable { .. } => "is the folder writable, and is there space left?",
-            Self::Several { .. } => "choose one: --as @alice",
-        }
+            Self::Several { .. } => "choose one: --as @you",
+        };
+        text.to_owned()
     }
+}
+
+/// How an atSign gets a key file here.
+pub(super) fn make_keys(who: &str) -> String {
+    format!("noports enroll {who}; for the first keys of an atSign: noports activate {who}")
 }
 
 /// The only key file in a folder: the default identity. `None`: there is none.

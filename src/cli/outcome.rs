@@ -5,6 +5,18 @@
 //!   a person       /home/alice/…
 //!   at_activate    [Success] Your keyfile stored at path: /home/alice/…
 //! ```
+//!
+//! # The two shapes of `--json`
+//!
+//! Every line on stdout is one JSON object, and its first member says which of the two it is:
+//!
+//! ```text
+//!   {"event":"listening","address":"127.0.0.1","port":8080,"target":"nas:80"}       something has happened, or is so
+//!   {"event":"failed","error":"there is no atSign @bbo","hint":"is it …","code":5}    why it ends
+//! ```
+//! A result has a word for what happened and behind it the members that belong to it; there may be several lines. A
+//! failure is always the last line; `error` and `hint` are what stderr says, `hint` may be `null`, and `code` is the
+//! exit code. Wrong command lines fail in this shape, too, with code 2. New members may be added to either.
 
 use super::{print_err, print_out};
 use crate::text::json::Object;
@@ -29,7 +41,7 @@ impl Outcome {
         Self::of(JsonLine::Members(Object::event(event)))
     }
 
-    /// A result whose JSON is written elsewhere; several lines, where it has several.
+    /// A result whose JSON is written elsewhere, in the same shape; several lines, where it has several.
     pub fn json(text: String) -> Self {
         Self::of(JsonLine::Whole(text))
     }

@@ -103,10 +103,14 @@ impl SecretSource {
                 let told = format!("the {} is never taken from the command line", self.what);
                 return Err(Failure::misuse(told).hint(hint));
             } else if arg.contains('=') && arg.starts_with('-') {
-                return Err(
-                    Failure::misuse("an option and its value are two words here")
-                        .hint("--keys FILE, not --keys=FILE"),
-                );
+                // What stands behind an unknown flag may be the secret, so it is not repeated.
+                let flag = arg.split('=').next().unwrap_or_default();
+                if !with_value.contains(&flag) {
+                    return Err(
+                        Failure::misuse("there is a flag that is not known, with a value")
+                            .hint(hint),
+                    );
+                }
             } else if !arg.starts_with('-') {
                 words += 1;
             }

@@ -137,12 +137,12 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         };
         at.run(&Verb::Config(command)).await.map_err(refused)?;
         progress.done(if news {
-            "the list is changed"
+            "list changed"
         } else {
-            "no change: the list was like that already"
+            "nothing to change: the list is like that already"
         });
         if (list, adds) == (AccessList::Allow, true) && before.is_empty() {
-            progress.note("from now on nobody else is let in; a rendezvous has to be, too");
+            progress.note("from now on nobody else is let in; add the rendezvous, too");
         }
     }
     let removed = match doomed {
@@ -178,8 +178,8 @@ fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
     let found = CHANGES.iter().find(|row| row.0 == args.word);
     let (word, change) = found.ok_or_else(|| {
         let words: Vec<_> = CHANGES.iter().map(|row| row.0).collect();
-        Failure::misuse(format!("{:?} is none of {}", args.word, words.join(", ")))
-            .hint("noports access show @you")
+        let why = format!("there is no {:?}; there is {}", args.word, words.join(", "));
+        Failure::misuse(why).hint(format!("noports access show {}", args.atsign))
     })?;
     let others = args.others.iter().map(|name| name.parse());
     let named: Vec<AtSign> = others.collect::<Result<_, _>>()?;
@@ -194,8 +194,8 @@ fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
         _ if *word == CLEAR => Ok(None),
         (None, true) => Ok(None),
         (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
-        (Some(_), true) => Err(Failure::misuse(format!("{word} whom?"))
-            .hint(format!("noports access {word} {} @somebody", args.atsign))),
+        (Some(_), true) => Err(Failure::misuse(format!("{word}: no atSign given"))
+            .hint(format!("noports access {word} {} @bob", args.atsign))),
         (Some((AccessList::Block, true)), false) if others.contains(&args.atsign.parse()?) => {
             Err(Failure::misuse(format!(
                 "{} cannot block itself: its atServer always lets its own programs in",
@@ -303,9 +303,12 @@ mod tests {
             ("block a a", Err("a cannot block itself")),
             ("block @a @b b @B", Ok("Block true @b")),
             ("unblock @a @a", Ok("Block false @a")),
-            ("block @a", Err("block whom?")),
+            ("block @a", Err("block: no atSign given")),
             ("show @a @b", Err("show takes one atSign")),
-            ("permit @a @b", Err("\"permit\" is none of show, allow")),
+            (
+                "permit @a @b",
+                Err("there is no \"permit\"; there is show, allow"),
+            ),
             ("allow @a @b!", Err("@b!")),
             ("clear @a", Ok("")),
             ("clear @a @b", Ok("")),

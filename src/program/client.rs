@@ -211,8 +211,8 @@ impl Args {
             (false, false) => Mode::Shell,
         };
         if mode == Mode::Stdio && whom.terms.generation == Generation::V3 {
-            let why = "--stdio needs a session that the device does not open itself";
-            return Err(Failure::misuse(why).hint("without --legacy-daemon"));
+            let why = "--stdio and --legacy-daemon exclude each other";
+            return Err(Failure::misuse(why).hint("leave out one of them"));
         }
         if mode != Mode::Stdio {
             check_words(&self.ssh)?;
@@ -254,7 +254,7 @@ impl Args {
 async fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
     let failed = |why: &dyn std::fmt::Display| {
         Failure::misuse(format!("{}: {why}", file.display()))
-            .hint("--send-key FILE.pub, such as ~/.ssh/id_ed25519.pub")
+            .hint("--send-key ~/.ssh/id_ed25519.pub")
     };
     let most = sshkey::MAX_PUBLIC_KEY as u64 + 2;
     let text = sys::file::text(file, most).await;
@@ -375,7 +375,7 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
         None if words == Generation::V4Rc2 => {
             let own = settings.identity.clone().ok_or_else(|| {
                 Failure::misuse("this device's daemon wants your own key for the tunnel")
-                    .hint("--identity FILE")
+                    .hint("--identity ~/.ssh/id_ed25519")
             })?;
             two_sshs::LoginKey::Own(own)
         }
@@ -426,7 +426,7 @@ async fn tunnel(
     };
     carrier.connect(session, key).await?;
     let listen = carrier.listen;
-    progress.done(format!("a tunnel stands, on port {listen}"));
+    progress.done(format!("tunnel open on port {listen}"));
     Ok(listen)
 }
 
@@ -439,7 +439,7 @@ async fn let_the_device_in(
     let me = sys::user::name()
         .ok_or_else(|| Failure::plain("this machine does not know who you are"))?;
     let forward = free_port(settings.local_port).await?;
-    progress.begin("letting the device log in here, for a moment");
+    progress.begin("letting the device log in here for this session");
     let sshd = Endpoint {
         host: "localhost".to_owned(),
         port: settings.local_sshd_port,

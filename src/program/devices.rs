@@ -175,7 +175,12 @@ fn named(to: Option<&AtSign>, names: &[String]) -> Result<Vec<DeviceAddress>, Fa
     match to {
         Some(to) => Ok(names.into_iter().map(|name| (to.clone(), name)).collect()),
         None if names.is_empty() => Ok(Vec::new()),
-        None => Err(Failure::misuse("--device needs the device's atSign").hint("--to @device")),
+        None => Err(
+            Failure::misuse("--device needs the device's atSign").hint(format!(
+                "noports devices --to @kitchen --device {}",
+                names[0]
+            )),
+        ),
     }
 }
 

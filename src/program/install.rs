@@ -271,7 +271,7 @@ fn begin(
             Err(Failure::new(exit::UNREACHABLE, text).hint(more))
         }
         None => {
-            let text = format!("{name} is installed, but does not stay up");
+            let text = format!("{name} is installed, but does not keep running");
             Err(Failure::plain(text).hint(more))
         }
     }
@@ -308,13 +308,13 @@ impl Args {
         };
         let manager = init::named(word).ok_or_else(|| {
             let words = MANAGERS.map(Manager::word);
-            Failure::misuse(format!("{word:?} starts no services that we know"))
-                .hint(format!("--init {}", words.join(", ")))
+            Failure::misuse(format!("unknown service manager {word:?}"))
+                .hint(format!("--init takes {}", words.join(", ")))
         })?;
         let dry = self.print || self.dry_run || self.destdir.is_some();
         if manager.is_for_the_machine() && !me.is_root() && !dry {
             return Err(Failure::misuse(format!("only root can install for {word}"))
-                .hint("sudo, or without --init for a service of your own"));
+                .hint("run it with sudo, or without --init for a service of your own"));
         }
         Ok(manager)
     }

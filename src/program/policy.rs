@@ -160,8 +160,9 @@ impl ServeRules {
             (Some(file), false) => RuleSource::File(file.clone()),
             (None, true) => RuleSource::Records,
             _ => {
-                return Err(Failure::misuse("where are the rules?")
-                    .hint("--rules FILE, or --records for those on the policy's own atServer"));
+                return Err(Failure::misuse("no rules given").hint(
+                    "--rules policy.yaml; or --records for rules on the policy's own atServer",
+                ));
             }
         };
         let words = self.daemon.iter().flat_map(|list| list.split(','));

@@ -129,7 +129,9 @@ fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {
     let rows: Vec<_> = found.iter().map(state::ServiceStatus::of).collect();
     let now = now();
     let texts: Vec<_> = rows.iter().map(|row| as_text(row, now)).collect();
-    let outcome = Outcome::json(json::to_string(&rows)).plain(texts.join("\n"));
+    let outcome = Outcome::new("services")
+        .raw("services", json::to_string(&rows))
+        .plain(texts.join("\n"));
     console.tell(json, outcome);
     let all = |good: fn(&state::ServiceStatus) -> bool| rows.iter().all(good);
     ExitCode::from(

@@ -225,7 +225,7 @@ impl Tunnel {
             let taken = |error: io::Error| {
                 let at = SocketAddr::new(forward.bind, forward.port);
                 Failure::plain(format!("cannot listen on {at}: {error}"))
-                    .hint("another local port, or 0 for any free one")
+                    .hint("give another local port, or 0 for any free one")
             };
             let at = (forward.bind, forward.port);
             let listener = TcpListener::bind(at).await.map_err(taken)?;

@@ -117,7 +117,7 @@ impl BridgeError {
                 "the device's bridge or the rendezvous has ended: open it again, or let --keep-alive do so"
             }
             Self::Broken(_) => {
-                "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? does the network stand? then try again"
+                "is the service on the device running? is the rendezvous still running, and did it let both ends in (see its log)? then try again"
             }
             Self::Accept(_) => return None,
         })

@@ -220,7 +220,7 @@ impl LaunchError {
         let failure = Failure::new(exit::RENDEZVOUS, self.to_string());
         match self {
             Self::Failed(report) if report.step != Stage::Local => failure
-                .hint("does the network stand, and is the rendezvous still up? then try again"),
+                .hint("check the network, and that the rendezvous is running; then try again"),
             _ => failure,
         }
     }

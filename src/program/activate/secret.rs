@@ -64,6 +64,7 @@ mod tests {
                 "b.pem",
                 "alice",
             ],
+            &["@alice", "--secret-file=s", "--keys=k"],
             &["--help"],
         ] {
             assert_eq!(refuse_secrets(args), Ok(()), "{args:?}");

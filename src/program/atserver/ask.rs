@@ -117,7 +117,7 @@ pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminA
 async fn request_known(data: &Path, asked: AdminRequest) -> Result<AdminAnswer, Failure> {
     if !data.join(STORE).exists() {
         let text = format!("no atSign has ever been hosted in {}", data.display());
-        return Err(Failure::plain(text).hint("is it another folder? --data DIR"));
+        return Err(Failure::plain(text).hint("is it another folder? --data FOLDER"));
     }
     request(data, asked).await
 }
@@ -223,7 +223,9 @@ pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
     let AdminAnswer::List(rows) = granted(request_known(&data, AdminRequest::List).await?)? else {
         return Err(unexpected());
     };
-    let outcome = Outcome::json(json::to_string(&rows)).plain(table(&rows).join("\n"));
+    let outcome = Outcome::new("atsigns")
+        .raw("atsigns", json::to_string(&rows))
+        .plain(table(&rows).join("\n"));
     console.tell(args.json, outcome);
     if rows.is_empty() && !args.json {
         print_err("none yet: noports atserver add @you");
@@ -273,7 +275,7 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
     }
     let outcome = Outcome::new("removed")
         .with("atsign", who.as_str())
-        .remark(format!("{who} is hosted no longer"));
+        .remark(format!("{who} is no longer hosted"));
     console.tell(args.json, outcome);
     Ok(())
 }
@@ -281,8 +283,8 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
 /// Everything of this atSign goes, and its keys are worth nothing any more.
 fn confirm(who: &AtSign) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::misuse("removing needs somebody to say yes")
-            .hint("on a terminal; or --yes, when you are sure"));
+        return Err(Failure::misuse("removing needs a confirmation")
+            .hint("run it on a terminal; or with --yes, if you are sure"));
     }
     let question = format!("{who} and all its data will be gone. Remove it?");
     if is_wanted(&question) {
@@ -319,7 +321,9 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
         words.push(format!("authority    {}", status.ca));
     }
     words.push(format!("atSigns      {}", status.atsigns));
-    let outcome = Outcome::json(json::to_string(&status)).plain(words.join("\n"));
+    let outcome = Outcome::new("status")
+        .raw("server", json::to_string(&status))
+        .plain(words.join("\n"));
     console.tell(args.json, outcome);
     Ok(())
 }

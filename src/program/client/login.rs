@@ -61,12 +61,19 @@ pub(super) fn find_ssh() -> Result<PathBuf, Failure> {
 pub(super) async fn free_port(wanted: u16) -> Result<u16, Failure> {
     let listener = TcpListener::bind(("127.0.0.1", wanted)).await;
     let at = listener.and_then(|listener| listener.local_addr());
-    Ok(at.map_err(no_port)?.port())
+    Ok(at.map_err(no_port(wanted))?.port())
 }
 
-fn no_port(error: io::Error) -> Failure {
-    Failure::plain(format!("no loopback port: {error}"))
-        .classic("Unable to find a spare local port")
+fn no_port(wanted: u16) -> impl FnOnce(io::Error) -> Failure {
+    move |error| {
+        let failure = Failure::plain(format!("cannot listen on 127.0.0.1:{wanted}: {error}"))
+            .classic("Unable to find a spare local port");
+        if wanted == 0 {
+            failure
+        } else {
+            failure.hint("give another --local-port; without it, any free one is taken")
+        }
+    }
 }
 
 /// ssh, on a loopback port that leads to the device.
@@ -81,8 +88,8 @@ pub(super) async fn shell(
         SshPath::Pipe(far) => {
             progress.classic("Creating connection to socket rendezvous");
             let at = ("127.0.0.1", settings.local_port);
-            let listener = TcpListener::bind(at).await.map_err(no_port)?;
-            let port = listener.local_addr().map_err(no_port)?.port();
+            let listener = TcpListener::bind(at).await.map_err(no_port(at.1))?;
+            let port = listener.local_addr().map_err(no_port(at.1))?.port();
             let plan = plan(far, LocalEnd::Listen(listener));
             (port, Some(task::spawn(bridge::run(plan, || {}))))
         }
@@ -161,7 +168,7 @@ fn printed_destination(settings: &Settings) -> Destination {
 pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
     if let Some(option) = ssh::leads_elsewhere(words) {
         return Err(Failure::misuse(format!(
-            "ssh's option \"{option}\" would lead elsewhere than to the device"
+            "the ssh option \"{option}\" would lead somewhere else than to the device"
         ))
         .hint("the daemon's --sshd-port says where sshd is; for a way of your own: --stdio, as ssh's ProxyCommand"));
     }

@@ -6,6 +6,7 @@ use super::{Device, Trouble};
 
 #[derive(miniserde::Serialize)]
 struct DeviceLine<'a> {
+    event: &'static str,
     device: &'a str,
     atsign: &'a str,
     state: &'a str,
@@ -28,6 +29,7 @@ impl Device {
 
     pub(super) fn to_json(&self) -> String {
         json::to_string(&DeviceLine {
+            event: "device",
             device: self.name.1.as_str(),
             atsign: self.name.0.as_str(),
             state: self.state(),

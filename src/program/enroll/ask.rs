@@ -434,8 +434,9 @@ impl NotGranted {
                     "nobody approved the request {code} within {}",
                     in_words(patience)
                 );
-                return Failure::plain(late)
-                    .hint("it stays open for two days: the same command goes on waiting");
+                return Failure::plain(late).hint(
+                    "it stays open for two days; run the same command again to go on waiting",
+                );
             }
             Self::Said(verdict) => verdict,
         };
@@ -446,7 +447,7 @@ impl NotGranted {
             _ => format!("the request {code} has expired, or was deleted"),
         };
         Failure::new(exit::LOGIN, what).hint(format!(
-            "speak to whoever manages {who}; asking again takes a new code"
+            "ask whoever manages {who}; a new request needs a new code"
         ))
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn run(
     if !existing {
         passed.extend(all.into_iter().map(|one| one.id));
     }
-    progress.note("waiting for requests that fit");
+    progress.note("waiting for requests that match");
     let mut done = 0;
     while done < most {
         for one in look(at).await? {

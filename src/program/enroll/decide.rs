@@ -98,8 +98,10 @@ async fn run(console: &Console, action: Action, args: &Args) -> Result<(), Failu
     let careless = matches!(action, Action::Approve) && args.yes || action == Action::Auto;
     let must_choose = careless || !matches!(action, Action::List | Action::Approve);
     if must_choose && selection.is_open() {
-        return Err(Failure::misuse(format!("{} which one?", action.word()))
-            .hint("its id or code; or --app and --device for all that fit"));
+        return Err(
+            Failure::misuse(format!("{}: no enrolment given", action.word()))
+                .hint("give its id or code; for all that match: --device or --app"),
+        );
     }
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let who: AtSign = args.atsign.parse()?;
@@ -181,7 +183,7 @@ async fn decide(
     }
     if action != Action::Approve && picked.len() > 1 && !args.yes && !results.is_classic() {
         return Err(
-            Failure::misuse("several fit: say which, or --yes for all of them")
+            Failure::misuse("several match: choose one, or give --yes for all of them")
                 .hint(codes(&picked)),
         );
     }
@@ -235,15 +237,15 @@ fn nothing(failure: Failure, results: &Results) -> Result<(), Failure> {
 /// Shows what will be granted, and asks.
 fn confirm(one: &Enrollment, who: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::misuse("approving needs somebody to say yes")
-            .hint("on a terminal; or --yes, when you know what is asked for"));
+        return Err(Failure::misuse("approving needs a confirmation")
+            .hint("run it on a terminal; or with --yes, if you know what is asked for"));
     }
     cli::print_err(&details(one));
     if is_wanted("grant this?") {
         return Ok(());
     }
     Err(Failure::plain("not approved").hint(format!(
-        "the request goes on waiting; noports enroll deny {who} {} refuses it",
+        "the request stays open; to refuse it: noports enroll deny {who} {}",
         show::code(&one.id)
     )))
 }

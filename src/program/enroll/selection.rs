@@ -122,14 +122,12 @@ impl Selection {
         }
         match self.which {
             None => Failure::plain(format!(
-                "there is no {} enrolment that fits",
+                "there is no {} enrolment that matches",
                 action.applies_to().join(" or ")
             ))
-            .hint(
-                "names are taken whole; for patterns there are --device-pattern and --app-pattern",
-            ),
+            .hint("names must match exactly; for patterns: --device-pattern and --app-pattern"),
             Some(_) => Failure::plain("there is no enrolment with this id or code")
-                .hint("noports enroll list tells which there are"),
+                .hint("noports enroll list @you shows all of them"),
         }
     }
 
@@ -146,7 +144,7 @@ impl Selection {
             // Without any choice made, only where there is none.
             return match found.len() {
                 2.. if self.is_open() => {
-                    Err(Failure::misuse("there are several: say which").hint(codes(&found)))
+                    Err(Failure::misuse("there are several: choose one").hint(codes(&found)))
                 }
                 _ => Ok(found),
             };
@@ -226,7 +224,7 @@ pub(super) mod tests {
                 "",
                 "nobody",
                 Action::Approve,
-                Err("no pending enrolment that fits"),
+                Err("no pending enrolment that matches"),
             ),
             ("", "dev2", Action::Approve, Err("dev2 is approved already")),
             ("", "pi", Action::Revoke, Err("pi is revoked already")),
@@ -242,7 +240,7 @@ pub(super) mod tests {
                 "",
                 "/pi/",
                 Action::Revoke,
-                Err("no approved enrolment that fits"),
+                Err("no approved enrolment that matches"),
             ),
             (
                 "bbbb-2222",

@@ -62,7 +62,12 @@ pub(super) fn check(console: &Console, args: &Args) -> Result<bool, Failure> {
     let open = open
         .transpose()
         .map_err(|e| misuse(&e).hint("--open localhost:22"))?;
-    let mut decision = read_rules_now(&args.rules)?.decide(&question);
+    // It is this program that others are sent to.
+    let rules = read_rules_now(&args.rules).map_err(|failure| Failure {
+        hint: None,
+        ..failure
+    })?;
+    let mut decision = rules.decide(&question);
     if let Some(open) = &open {
         only(&mut decision, open);
     }
@@ -126,6 +131,7 @@ fn as_text(q: &AuthCheck, decision: &Decision, asked: Option<&Endpoint>) -> Stri
 
 #[derive(miniserde::Serialize)]
 struct Explained<'a> {
+    event: &'static str,
     client: &'a str,
     daemon: &'a str,
     device: &'a str,
@@ -142,6 +148,7 @@ struct Explained<'a> {
 
 fn as_json(q: &AuthCheck, decision: &Decision) -> String {
     json::to_string(&Explained {
+        event: "decision",
         client: q.client.as_str(),
         daemon: q.daemon.as_str(),
         device: q.device.as_str(),

@@ -25,6 +25,7 @@ use crate::{
         yaml,
     },
     sys,
+    sys::ssh::shell_line,
 };
 
 /// Where the rules are.
@@ -96,7 +97,10 @@ fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
     let name = file.display();
     let text = text.map_err(|why| Failure::misuse(format!("cannot read {name}: {why}")))?;
     yaml::parse(&text).map_err(|why| {
-        Failure::misuse(format!("{name}, {why}")).hint("noports policy check tells what rules mean")
+        Failure::misuse(format!("{name}, {why}")).hint(format!(
+            "noports policy check @alice @kitchen pi --rules {}",
+            shell_line(&[name.to_string()])
+        ))
     })
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn discover(root: &Root) -> Result<IpAddr, Failure> {
     let (Root::Directory(at) | Root::Proxy(at)) = root;
     let failed = |error: io::Error| {
         Failure::plain(format!("cannot find out this machine's address: {error}"))
-            .hint("say it: --host NAME_OR_ADDRESS")
+            .hint("give it: --host rv.example.org")
     };
     let routes = resolve(at).await.map_err(failed)?.into_iter().map(route);
     let mut last = io::Error::from(io::ErrorKind::NotFound);
