@@ -97,20 +97,18 @@ impl SecretSource {
         let mut words = 0;
         let mut args = args.iter();
         while let Some(&arg) = args.next() {
+            let flag = arg.split('=').next().unwrap_or_default();
             if with_value.contains(&arg) {
                 args.next();
+            } else if with_value.contains(&flag) {
+                // Its value stands behind the =.
             } else if telling.iter().any(|start| arg.starts_with(start)) {
                 let told = format!("the {} is never taken from the command line", self.what);
                 return Err(Failure::misuse(told).hint(hint));
             } else if arg.contains('=') && arg.starts_with('-') {
                 // What stands behind an unknown flag may be the secret, so it is not repeated.
-                let flag = arg.split('=').next().unwrap_or_default();
-                if !with_value.contains(&flag) {
-                    return Err(
-                        Failure::misuse("there is a flag that is not known, with a value")
-                            .hint(hint),
-                    );
-                }
+                let why = "there is a flag that is not known, with a value";
+                return Err(Failure::misuse(why).hint(hint));
             } else if !arg.starts_with('-') {
                 words += 1;
             }

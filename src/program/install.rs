@@ -407,7 +407,7 @@ mod tests {
         let args = Args::from_args(&["x"], &["--init", "upstart"]).unwrap();
         let failure = args.manager().err().unwrap();
         assert_eq!(failure.code, exit::MISUSE);
-        let all = "--init systemd, systemd-user, openrc, procd, launchd, launchd-user, cron";
+        let all = "--init takes systemd, systemd-user, openrc, procd, launchd, launchd-user, cron";
         assert_eq!(failure.hint.as_deref(), Some(all));
     }
 }

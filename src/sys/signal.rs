@@ -128,8 +128,10 @@ mod tests {
     #[test]
     fn asked_to_stop_and_hang_ups_ignored() {
         block_on(async {
-            let kept = IgnoreHangUp::new().unwrap();
+            let mut kept = IgnoreHangUp::new().unwrap();
             kill_process(getpid(), Raw::HUP).unwrap();
+            // Until it has arrived, for it may reach another thread of ours later.
+            kept._kept.next().await.unwrap().unwrap();
             drop(kept);
             for (raw, want) in [(Raw::TERM, Stop::Terminate), (Raw::HUP, Stop::HangUp)] {
                 let mut installed = false;

@@ -101,7 +101,7 @@ fn a_line_of_json_for_each_device() {
     silent.about = None;
     assert_eq!(
         silent.to_json(),
-        r#"{"device":"pi","atsign":"@d","state":"silent","version":null,"services":[],"lastSeen":"2026-11-21 10:00:00.000Z"}"#
+        r#"{"event":"device","device":"pi","atsign":"@d","state":"silent","version":null,"services":[],"lastSeen":"2026-11-21 10:00:00.000Z"}"#
     );
     let active = device("@d", "pi", true).to_json();
     assert!(active.contains(r#""state":"active","version":"1.2.3","services":["localhost:22","#));

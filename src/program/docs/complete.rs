@@ -281,7 +281,7 @@ fn grammar_of(program: &Program, word: Option<&str>) -> Scope {
 }
 
 /// `--to=@a` → `--to` and `@a`
-fn split<'a>(word: &'a str) -> (&'a str, Option<&'a str>) {
+fn split(word: &str) -> (&str, Option<&str>) {
     match word.split_once('=').filter(|_| word.starts_with("--")) {
         Some((name, value)) => (name, Some(value)),
         None => (word, None),
