@@ -16,10 +16,11 @@
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
 //! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
-//! | [`service`] | services: their files, what they tell whoever started them; manual pages, completions |
+//! | [`service`] | services: their files, what they tell whoever started them |
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`readme`] | the README's commands, and what they print |
 //! | [`cli`] | the command line as text |
+//! | [`docs`] | manual pages; completions in the shells themselves |
 //! | [`typing`] | typing errors, and the corrections they get |
 
 #![allow(unreachable_pub)] // Nothing leaves a binary of tests.
@@ -33,6 +34,7 @@ compile_error!(
 mod access;
 mod atserver;
 mod cli;
+mod docs;
 mod enroll;
 mod faults;
 mod foreign;

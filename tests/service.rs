@@ -1,4 +1,4 @@
-//! Services: their files, and what a running one tells whoever started it. Manual pages and completions.
+//! Services: their files, and what a running one tells whoever started it.
 
 use std::{
     fs,
@@ -465,72 +465,5 @@ fn a_second_process_of_one_service_ends_at_once() {
             supervisor::read(&state).is_some_and(|told| told.pid == second.id())
         })
         .await;
-    });
-}
-
-#[test]
-fn every_program_has_a_page_and_shells_can_read_their_scripts() {
-    block_on(async {
-        let dir = Folder::new();
-        let told = stdout({
-            let mut command = Command::new(NOPORTS);
-            command.args(["docs", "all", &dir.text("share")]);
-            command
-        })
-        .await;
-        for applet in noports::program::PROGRAMS
-            .iter()
-            .filter(|a| !a.about.is_empty())
-        {
-            let page = dir.path(&format!("share/man/man1/noports-{}.1", applet.name));
-            assert!(told.contains(&page.display().to_string()), "{told}");
-            let text = fs::read_to_string(&page).unwrap();
-            assert!(text.contains(&applet.about.replace('-', "\\-")), "{text}");
-            assert!(
-                text.contains("\\fB\\-\\-help\\fR\n"),
-                "{}: {text}",
-                applet.name
-            );
-            for link in applet.links {
-                let link = fs::read_to_string(dir.path(&format!("share/man/man1/{link}.1")));
-                assert_eq!(
-                    link.unwrap(),
-                    format!(".so man1/noports-{}.1\n", applet.name)
-                );
-            }
-        }
-        let page = fs::read_to_string(dir.path("share/man/man1/noports-enroll.1")).unwrap();
-        assert!(
-            page.contains(".SH APPROVE\n") && page.contains("\\fB\\-\\-existing\\fR\n"),
-            "{page}"
-        );
-        for (shell, file) in [
-            ("bash", "bash-completion/completions/noports"),
-            ("bash", "bash-completion/completions/sshnp"),
-            ("zsh", "zsh/site-functions/_noports"),
-            ("fish", "fish/vendor_completions.d/noports.fish"),
-        ] {
-            // Not everybody has all of them.
-            if let Ok(status) = Command::new(shell)
-                .arg("-n")
-                .arg(dir.path("share").join(file))
-                .status()
-            {
-                assert!(status.success(), "{file}");
-            }
-        }
-        let mut ask = Command::new("bash");
-        ask.args(["-c", ". \"$0\"; COMP_LINE='noports client --to @a'; COMP_POINT=${#COMP_LINE}; compopt() { :; }; _noports; echo \"${COMPREPLY[@]}\""])
-            .arg(dir.path("share/bash-completion/completions/noports"));
-        fs::create_dir_all(dir.path(".atsign/keys")).unwrap();
-        fs::write(dir.path(".atsign/keys/@alice_key.atKeys"), "").unwrap();
-        let folder = std::path::Path::new(NOPORTS)
-            .parent()
-            .unwrap()
-            .display()
-            .to_string();
-        ask.env("HOME", &dir.0)
-            .env("PATH", format!("{folder}:/usr/bin:/bin"));
-        assert_eq!(stdout(ask).await, "alice\n");
     });
 }

@@ -1,13 +1,13 @@
 # bash completion for noports. The program itself says what can come next.
 
 _noports() {
-    local line=${COMP_LINE:0:COMP_POINT} breaks=${COMP_WORDBREAKS//[^@:=]/} keep= word candidate
+    local line=${COMP_LINE:0:COMP_POINT} word keep candidate
     local -a words
     read -r -a words <<<"$line"
     case $line in *[[:space:]]) words+=("") ;; esac
     word=${words[${#words[@]} - 1]}
-    # To bash a word begins anew behind an @, a : and a =, and only that part is replaced.
-    [ -z "$breaks" ] || keep=${word%"${word##*[$breaks]}"}
+    # To bash a word begins anew at an @ and behind a : or =, and only that part ($2) is replaced.
+    keep=${word%"$2"}
     COMPREPLY=()
     while IFS=$'\t' read -r candidate _; do
         if [ "$candidate" = :files ]; then

@@ -295,3 +295,53 @@ fn glue(flag: &str, (value, about): Candidate) -> Candidate {
         (format!("{flag}={value}"), about)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::program::docs::{BASH, FISH, ZSH, complete::*};
+
+    #[test]
+    fn what_can_come_next() {
+        for (line, want) in [
+            ("noports cli", "client"),
+            ("noports policy ", "serve check install uninstall status"),
+            ("noports policy s", "serve status"),
+            ("noports policy serve --r", "--rules --records --root"),
+            ("noports policy serve --rules ", ":files"),
+            ("noports policy serve --rules=", ":files"),
+            ("noports policy install --ru", "--run-as --rules"),
+            ("noports policy install --init sys", "systemd systemd-user"),
+            ("noports policy install --init=ope", "--init=openrc"),
+            ("noports client --timeout 9", "9s 9m 9h 9d"),
+            ("noports client --quiet --qu", ""),
+            ("noports client -- ", ":files"),
+            ("noports help poli", "policy"),
+            ("noports help policy c", "check"),
+            ("noports nothing ", ""),
+            ("noports", ""),
+            ("noports sshnp --fro", "--from"),
+            ("/usr/bin/sshnp -f", "-f"),
+            ("sshnp --dpt", "--dpt"),
+            ("sshnpd --ssh-algorithm ", "ssh-ed25519 ssh-rsa"),
+            ("at_activate unr", "unrevoke"),
+            ("srv --loc", "--local-host --local-port"),
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            let found = candidates(&words);
+            let found: Vec<_> = found.iter().map(|row| row.0.as_str()).collect();
+            assert_eq!(found.join(" "), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_scripts_are_for_every_name() {
+        for link in PROGRAMS.iter().flat_map(|program| program.links) {
+            for script in [BASH, ZSH, FISH] {
+                assert!(
+                    script.split_whitespace().any(|word| word == *link),
+                    "{link}"
+                );
+            }
+        }
+    }
+}

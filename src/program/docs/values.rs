@@ -232,3 +232,39 @@ impl Known {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::program::docs::values::*;
+
+    #[test]
+    fn an_ssh_configuration_names_atsigns_and_devices() {
+        let known = Known::of_ssh(
+            "Host pi\n  ProxyCommand noports client --to @Fleet --device \"pi1\" --via=@rv_eu --stdio\n\
+             ProxyCommand noports client --to nas@home --stdio\n\
+             ProxyCommand other --to @no\nProxyCommand noports client --to @b\x1b[2J --as\n",
+        );
+        let atsigns: Vec<_> = known.atsigns.keys().map(String::as_str).collect();
+        assert_eq!(atsigns, ["@fleet", "@home", "@rv_eu"]);
+        let rows: Vec<_> = known.notations().into_iter().map(|row| row.0).collect();
+        assert_eq!(rows, ["pi1@fleet", "nas@home"]);
+        let devices: Vec<_> = known
+            .devices(Some("@home"))
+            .into_iter()
+            .map(|row| row.0)
+            .collect();
+        assert_eq!(devices, ["nas"]);
+    }
+
+    #[test]
+    fn the_device_belongs_to_whom_is_named_before() {
+        for (before, want) in [
+            (&["--to", "@a"][..], Some("@a")),
+            (&["-t", "@a", "-q"], Some("@a")),
+            (&["--to=@a"], Some("@a")),
+            (&["--as", "@a"], None),
+        ] {
+            assert_eq!(whom(before), want, "{before:?}");
+        }
+    }
+}
