@@ -96,7 +96,7 @@ with_account! {
         #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
         /// local port, and the target as the device sees it, such as 8080:localhost:80; local port 0: any free one;
-        /// [address:]port:host:port listens on another address than 127.0.0.1
+        /// address:port:host:port listens on another address than 127.0.0.1
         #[argh(option, arg_name = "port:host:port")]
         forward: Vec<String>,
         /// keep the local port, and open a new session whenever a connection needs one
