@@ -388,7 +388,7 @@ fn list(rows: impl Iterator<Item = (String, String)>) -> String {
 fn arguments(grammar: &Grammar) -> String {
     let rows = grammar.positionals();
     let rows = rows.filter(|row| {
-        !row.description.is_empty() && !(row.name == "word" && !grammar.words().is_empty())
+        !row.description.is_empty() && (row.name != "word" || grammar.words().is_empty())
     });
     list(rows.map(|row| (row.name.to_owned(), row.description.to_owned())))
 }
