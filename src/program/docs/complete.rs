@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cli::{
         classic::{self, ClassicOption, To},
-        grammar::{Grammar, Program, name_of, repeats, value_of},
+        grammar::{Grammar, Program, name_of, value_of},
         help,
     },
     program::{PROGRAMS, at_activate},
@@ -113,7 +113,7 @@ impl Scope {
                 .collect(),
             about: help::row(flag).1,
             value: value_of(flag).map(|value| Kind::of(name_of(flag), value)),
-            repeats: repeats(flag),
+            repeats: flag.optionality == Optionality::Repeating,
             rare: flag.hidden,
         });
         let help = Flag {
