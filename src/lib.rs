@@ -23,9 +23,10 @@
 //!              │                 └─▶ pipe, net, sys
 //!              ├─▶ server ▶ at, net
 //!              ├─▶ service ▶ sys; and, as session does, the failures of cli
-//!              └─▶ cli ───▶ at, sys           secret, text: anyone.   Nothing points upward; np and server never meet.
+//!              └─▶ cli ───▶ at, net, sys      secret, text: anyone.   Nothing points upward; np and server never meet.
 //!    classic: used by program and session; uses np, at (without I/O), net, sys and cli.
 //! ```
+//! Who may use a room may also use what that one uses. ○ stands before a file that touches no socket, clock or disk.
 //!
 //! * [`program`] — one file per word that a person types; each reads top to bottom as its story.
 //! * [`session`] — what the roles share: asking for a session, deciding who gets one, carrying it.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Words: [`atsign`], [`key`], [`metadata`], [`verb`], [`reply`], [`fault`], [`error`], [`notification`].
-//! Keys and ciphers: [`crypto`], [`keyfile`], [`auth`], [`share`], [`enrolment`].
+//! Keys and ciphers: [`crypto`], [`keyfile`], [`passphrase`], [`auth`], [`share`], [`enrolment`].
 //! I/O lives in [`directory`] and [`client`] alone; everything else takes bytes and time as arguments.
 
 pub mod atsign;

@@ -130,7 +130,7 @@ fn stream(key: &str, iv: &str) -> Result<StreamKey, ControlError> {
 /// Cuts the control channel, decrypted, into lines; does no I/O itself.
 ///
 /// ```text
-///   socket ──push(bytes)──▶ Lines ──pop()──▶ Ok(Some(Line)) | Ok(None): push more
+///   socket ──push(bytes)──▶ ControlLines ──pop()──▶ Ok(Some(ControlLine)) | Ok(None): push more
 /// ```
 #[derive(Debug)]
 pub struct ControlLines {

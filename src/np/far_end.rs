@@ -5,6 +5,8 @@
 //!                                                                ├─▶ a bridge: in this process, or one of its own
 //!   daemon  request::Meeting::far_end ───▶ FarEnd { port B, … } ─┘
 //! ```
+//! A bridge of its own process makes it again from its words and one line on stdin. A client whose device logs in here
+//! (`--legacy-daemon`) makes one without admission and keys.
 
 use crate::{
     pipe::cipher::{SessionKeys, Side},
@@ -12,7 +14,7 @@ use crate::{
     text::endpoint::Endpoint,
 };
 
-/// The other end of a session, as this one reaches it.
+/// The other end of a session, as this one reaches it: what is ours on the way there, not what the other one has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FarEnd {
     /// Where the other end is met: the rendezvous, and our port there.

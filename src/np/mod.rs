@@ -1,5 +1,5 @@
-//! NoPorts: what the programs say to each other. Bytes, time and randomness come in as arguments;
-//! nothing here does I/O.
+//! NoPorts: what the programs say to each other. Bytes and time come in as arguments; nothing here
+//! does I/O. Ids, nonces and keys are drawn from the system's randomness where they are made.
 //!
 //! | message | key | from → to | file |
 //! | --- | --- | --- | --- |

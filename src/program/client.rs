@@ -8,6 +8,9 @@
 //!   5 ssh               on our loopback port; or stdin and stdout are the session (--stdio)
 //! ```
 //!
+//! Steps 1 to 3 are [`ask`](crate::session::ask)'s, for every kind of session; 4 and 5 are in [`login`]. For a person's ssh
+//! our bridge is a task of this process; with `--print` it is a process that stays.
+//!
 //! With daemons and flags of other generations, step 4 is another one:
 //!
 //! | session | 4 | where |

@@ -5,6 +5,9 @@
 //!                                           └─▶ peer.rs ─▶ the other's server ─▶ receive
 //! ```
 //!
+//! Who calls whom, when both are hosted here: `session::notify` → [`queue`] → the commit's `Queued` event → board → courier →
+//! [`deliver`] → `receive` → the commit's `Note` event → board → mailbox → `session::view` → the monitor's connection.
+//!
 //! The sender has its answer before delivery starts. What goes from one atSign to another keeps its order. A
 //! notification of a known id and sender is not delivered twice.
 //!

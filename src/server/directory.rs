@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   socket ──push(bytes)──▶ Enquiry ──▶ Lookup("alice") ──▶ (caller looks it up)
-//!   socket ◀── one write ── Answer ◀── answer(found) ◀─────────────┘
+//!   socket ◀── one write ── DirectoryReply ◀── answer(found) ◀─────┘
 //!
 //!   S @      C alice\n      S host:25001\r\n@      C nobody\n      S null\r\n@      C @exit
 //! ```

@@ -1,4 +1,4 @@
-//! What daemon and rendezvous share: logging in however long it takes, sending a message, ending on a
+//! What all services share: logging in however long it takes, sending a message, ending on a
 //! signal.
 
 use std::{

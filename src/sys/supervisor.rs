@@ -2,9 +2,9 @@
 //! (`noports daemon status`, OpenRC, procd, launchd, cron) through a small file.
 //!
 //! ```text
-//!                        ┌─ $NOTIFY_SOCKET   READY=1  STATUS=connected…  WATCHDOG=1  STOPPING=1   one datagram each
-//!   tell(State), alive ──┤
-//!                        └─ $NOPORTS_STATE   {"pid":812,"state":"connected","text":"…","since":…,"started":…}
+//!                                           ┌─ $NOTIFY_SOCKET   READY=1  STATUS=connected…  WATCHDOG=1  STOPPING=1   one datagram each
+//!   tell(ServiceState, text), keep_alive ────┤
+//!                                           └─ $NOPORTS_STATE   {"pid":812,"state":"connected","text":"…","since":…,"started":…}
 //! ```
 //!
 //! Without these variables nothing happens. The file is only written when the state changes, so it may lie on

@@ -9,7 +9,7 @@
 //! in `sharing`; a monitor needs its own login and one round trip for its proof.
 //!
 //! * `link` — one connection. `worker`, `monitor` (with `lines`) — the tasks. `sharing`, `opening` — keys for and from others.
-//! * `lookups` — connections on which a service looks up others' keys. `barred` — keys that were taken back.
+//! * `lookups` — connections on which a service looks up others' keys. `barred` — keys that were taken back. `timing` — how long it waits.
 //! * Dropping the last [`Client`] ends all tasks; dropping a [`Subscription`] ends its own.
 
 mod barred;

@@ -1,8 +1,8 @@
 //! The task that owns the command connection.
 //!
 //! ```text
-//!   callers ──Job──▶ [bounded queue] ──▶ worker ──line──▶ atServer
-//!           ◀──────── answer, once ─────────────◀─reply──
+//!   callers ──QueuedCommand──▶ [bounded queue] ──▶ worker ──line──▶ atServer
+//!           ◀───────────── answer, once ──────────────────◀─reply──
 //!
 //!   quiet for a while ─▶ noop:0          lost while quiet ─▶ reconnect in the background, pauses growing
 //!   lost under a command that may run twice ─▶ reconnect, once more          silent ─▶ error, new connection

@@ -205,10 +205,10 @@ impl fmt::Display for Granted {
     }
 }
 
-/// A session that only wants bytes.
+/// What the daemon's yes makes of a session.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// The device's end.
+    /// How we reach the device's end.
     pub far: FarEnd,
     /// A private ssh key in PEM form that the device lets in for some seconds, if it sent one.
     pub ephemeral_key: Option<Secret<String>>,

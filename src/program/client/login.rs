@@ -1,4 +1,4 @@
-//! The person's ssh, or what stands in for it: step 5.
+//! Our bridge, and the person's ssh or what stands in for it: steps 4 and 5.
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 

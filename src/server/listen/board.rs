@@ -1,9 +1,9 @@
 //! Who is connected to which atSign, and who wants to hear of what.
 //!
 //! ```text
-//!   store's writer thread ──Event──▶ Board ─┬─ Note, Commit ─▶ [mailbox] ─▶ connection in monitor mode
-//!                                           ├─ Withdrawn ────▶ connections of that enrolment are cut
-//!                                           └─ Queued ───────▶ courier
+//!   store's writer thread ──CommitEvent──▶ Board ─┬─ Note, Commit ─▶ [mailbox] ─▶ connection in monitor mode
+//!                                                 ├─ Withdrawn ────▶ connections of that enrolment are cut
+//!                                                 └─ Queued ───────▶ courier
 //! ```
 //!
 //! Nothing here waits: the writer thread must not. A mailbox that is full is closed, and its connection with it.

@@ -1,8 +1,8 @@
 //! One connection to an atServer: reads lines, lets the session answer, and passes on what a monitor is to see.
 //!
 //! ```text
-//!   socket ─▶ Input ─line─▶ Session ─▶ reply ─▶ socket
-//!   mailbox ──────────────────────────▶ line ─▶ socket        one task does both: replies and news never mix
+//!   socket ─▶ LineBuffer ─line─▶ Session ─▶ reply ─▶ socket
+//!   mailbox ───────────────────────────────▶ line ─▶ socket        one task does both: replies and news never mix
 //! ```
 
 use std::{

@@ -5,7 +5,7 @@
 //!   @alice's port ──▶ accept ─▶ handshake ─▶ connection ─▶ Session ─▶ store ─▶ reply
 //!   @bob's port ────▶   …   └─ HTTP ─▶ web       ▲                       │
 //!                                                └── Board ◀── events ───┤
-//!                                      courier ◀───────────── queued ────┘   ticker: purge
+//!                                      courier ◀───────────── queued ────┘   (courier also purges what is over)
 //! ```
 //!
 //! Each atSign has a port of its own, because `from` does not say whose server is meant. With a domain they share
