@@ -18,7 +18,7 @@
 //! # The rooms, and who may use whom
 //!
 //! ```text
-//!    main ─▶ program ─▶ session ─┬─▶ np ───▶ at (the files without I/O only)
+//!    main ─▶ program ─▶ session ─┬─▶ np ───▶ at (the files without I/O only), pipe (ciphers)
 //!              │                 ├─▶ at ───▶ net
 //!              │                 └─▶ pipe, net, sys
 //!              ├─▶ server ▶ at, net
