@@ -255,7 +255,7 @@ fn a_refusal_names_the_flag_that_would_allow_it() {
             ("", "v4", &["--no-admit-device"], 8, "--no-encrypt"),
             ("", "v3", BARE, 8, "--legacy-daemon"),
             ("", "ours", &["--send-key", &key], 8, "--accept-keys"),
-            ("", "ours", &["--send-key", &private], 2, "FILE.pub"),
+            ("", "ours", &["--send-key", &private], 2, "id_ed25519.pub"),
             (
                 "",
                 "v3",
