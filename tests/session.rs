@@ -387,8 +387,7 @@ fn a_service_that_resets_is_named_first_and_the_daemons_log_has_the_reason() {
         let client = world.client(&["--stdio", "-q"]);
         let (ended, _, said) = held_open_saying("SSH-2.0-me\r\n", client).await;
         assert_eq!(ended, Some(9), "{said}");
-        let hint =
-            "\n  hint: is the service on the device in order? did the rendezvous let both ends in";
+        let hint = "\n  hint: is the service on the device running? is the rendezvous still running, and did it let both ends in";
         assert!(said.contains(hint), "{said}");
         until("the daemon says why", || {
             let log = world.log("daemon");
