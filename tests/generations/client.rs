@@ -261,7 +261,7 @@ fn a_refusal_names_the_flag_that_would_allow_it() {
                 "v3",
                 &["--legacy-daemon", "--stdio"],
                 2,
-                "without --legacy-daemon",
+                "--stdio and --legacy-daemon exclude each other",
             ),
             ("v5.0", "ours", &[], 8, "no temporary ssh key"),
             ("v9", "ours", &[], 2, "v9 is not known"),
