@@ -12,7 +12,7 @@
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
-use std::{fmt, io, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{io, str::FromStr, sync::Arc, time::Duration};
 
 use async_std::{
     future::timeout,
@@ -23,25 +23,26 @@ use futures_lite::{FutureExt, future};
 use crate::{
     net::dial::{dial, tune},
     np::far_end::FarEnd,
-    pipe::{
-        cipher::{SessionKeys, Side},
-        join::{Carried, HalfClose, join, reset, splice},
-    },
+    pipe::join::{Carried, join},
     sys::stdio,
-    text::duration::in_words,
     text::endpoint::Endpoint,
 };
 
+use carry::carry;
 use dialler::{DIAL, Dialler};
+use visitors::is_here;
 
 pub use began::Greeting;
+pub use error::{BridgeError, NoReport, Report, Stage};
 pub use joins::MAX_CONNECTIONS;
 pub use many::Many;
 pub use secrets::{BadSecrets, Secrets};
 pub use visitors::Visitors;
 
 mod began;
+mod carry;
 mod dialler;
+mod error;
 mod joins;
 mod many;
 mod secrets;
@@ -77,124 +78,6 @@ pub enum LocalEnd {
     Listen(TcpListener),
     /// Our own stdin and stdout.
     Stdio,
-}
-
-/// Why a bridge did not stand, or fell.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum BridgeError {
-    #[error("cannot reach the local service {at}: {source}")]
-    Local { at: Endpoint, source: io::Error },
-    #[error("nobody connected within {}", in_words(*.0))]
-    NobodyCame(Duration),
-    #[error("cannot take the local connection: {0}")]
-    Accept(io::Error),
-    #[error("cannot reach the rendezvous at {at}: {source}")]
-    Rendezvous { at: Endpoint, source: io::Error },
-    #[error("the session broke off: {0}")]
-    Broken(io::Error),
-    #[error("the session ended before a byte came from the other end")]
-    Unbegun,
-    #[error("the session ended before an ssh server at the other end had greeted")]
-    NoGreeting,
-    #[error("the session was closed by the other end")]
-    Gone,
-}
-
-impl BridgeError {
-    /// What to try next.
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Local { .. } => "is the service running there, on that port?",
-            Self::NobodyCame(_) => {
-                "start the local program within that time, or allow more with --timeout"
-            }
-            Self::Rendezvous { .. } => "is outbound TCP to that port allowed from here?",
-            Self::Unbegun | Self::NoGreeting => {
-                "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? then try again"
-            }
-            Self::Gone => {
-                "the device's bridge or the rendezvous has ended: open it again, or let --keep-alive do so"
-            }
-            Self::Broken(_) => {
-                "is the service on the device running? is the rendezvous still running, and did it let both ends in (see its log)? then try again"
-            }
-            Self::Accept(_) => return None,
-        })
-    }
-
-    /// Which step failed, for the machine at the other end of stderr.
-    pub fn step(&self) -> Stage {
-        match self {
-            Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Stage::Local,
-            Self::Rendezvous { .. } => Stage::Rendezvous,
-            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone => Stage::Session,
-        }
-    }
-}
-
-/// What a bridge does one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Our end of the pipe.
-    Local,
-    /// The meeting point.
-    Rendezvous,
-    /// Carrying bytes.
-    Session,
-}
-
-/// How a bridge tells its parent that it failed: one line on stderr,
-/// `bridge=failed step=local why=cannot reach …`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// What it was at.
-    pub step: Stage,
-    /// The error's text.
-    pub why: String,
-}
-
-impl From<&BridgeError> for Report {
-    fn from(error: &BridgeError) -> Self {
-        Self {
-            step: error.step(),
-            why: error.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let step = match self.step {
-            Stage::Local => "local",
-            Stage::Rendezvous => "rendezvous",
-            Stage::Session => "session",
-        };
-        let why = self.why.replace(char::is_control, " ");
-        write!(f, "{REPORT}step={step} why={why}")
-    }
-}
-
-/// Some other line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a bridge's report")]
-pub struct NoReport;
-
-impl FromStr for Report {
-    type Err = NoReport;
-
-    fn from_str(line: &str) -> Result<Self, NoReport> {
-        let rest = line.trim_end().strip_prefix(REPORT).ok_or(NoReport)?;
-        let (step, why) = rest.split_once(" why=").ok_or(NoReport)?;
-        let step = match step {
-            "step=local" => Stage::Local,
-            "step=rendezvous" => Stage::Rendezvous,
-            "step=session" => Stage::Session,
-            _ => return Err(NoReport),
-        };
-        let why = why.to_owned();
-        Ok(Self { step, why })
-    }
 }
 
 /// Builds the bridge, keeps it until both directions have ended, and says how much crossed it.
@@ -316,40 +199,6 @@ async fn first_visitor(listener: TcpListener, within: Duration) -> Result<TcpStr
     let _ = tune(&tcp);
     Ok(tcp)
 }
-
-fn is_here(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
-}
-
-/// Joins both ends; one that fails resets the local one.
-async fn carry(
-    local: TcpStream,
-    remote: TcpStream,
-    keys: Option<&SessionKeys>,
-    side: Side,
-    greeting: Greeting,
-) -> Result<Carried, BridgeError> {
-    let outcome = match keys {
-        None => splice(local, Vec::new(), remote, Vec::new()).await,
-        Some(keys) => {
-            let ends = HalfClose(local.clone());
-            let (input, output, watch) = began::watch(local.clone(), ends, greeting);
-            let outcome = join(input, output, remote, keys.ciphers(side)).await;
-            if outcome.is_err() {
-                reset(&local);
-            } else if greeting == Greeting::Ssh
-                && let Some(unbegun) = watch.unbegun()
-            {
-                return Err(unbegun);
-            }
-            outcome
-        }
-    };
-    outcome.map_err(BridgeError::Broken)
-}
-
-/// How a report begins.
-const REPORT: &str = "bridge=failed ";
 
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ use std::{
 
 use futures_lite::{AsyncRead, AsyncWrite};
 
-use super::BridgeError;
+use super::error::BridgeError;
 
 /// What the service says first, if that is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

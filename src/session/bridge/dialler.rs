@@ -8,7 +8,7 @@ use std::{
 use async_std::{future::timeout, net::TcpStream, task};
 use futures_lite::AsyncWriteExt;
 
-use super::BridgeError;
+use super::error::BridgeError;
 use crate::{
     at::client::jitter,
     net::{backoff::Backoff, dial::dial},

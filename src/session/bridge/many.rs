@@ -49,8 +49,12 @@ use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
 use super::{
-    BridgeError, DIAL, Dialler, Greeting, Visitors, carry,
+    began::Greeting,
+    carry::carry,
+    dialler::{DIAL, Dialler},
+    error::BridgeError,
     joins::{ConnectionEnd, Joins},
+    visitors::Visitors,
 };
 use crate::{
     net::dial::dial,

@@ -1,6 +1,10 @@
 //! Two bridges and a rendezvous that pairs them, over real loopback sockets.
 #![allow(clippy::unwrap_used)]
 
+use crate::pipe::cipher::SessionKeys;
+use crate::pipe::cipher::Side;
+use crate::pipe::join::reset;
+use crate::pipe::join::splice;
 use crate::secret::Secret;
 use async_std::task::{JoinHandle, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};

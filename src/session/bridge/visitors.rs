@@ -1,13 +1,12 @@
 //! Local programs at a port of ours.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, io, net::IpAddr, time::Duration};
 
 use async_std::{
     net::{TcpListener, TcpStream},
     task,
 };
 
-use super::is_here;
 use crate::{net::dial::tune, pipe::join::reset, sys::process::descriptors_left};
 
 /// Between two attempts to take somebody in.
@@ -76,4 +75,9 @@ impl Visitors {
     pub fn put_back(&mut self, visitor: TcpStream) {
         self.put_back.push_back(visitor);
     }
+}
+
+/// Whether somebody comes from this machine.
+pub(super) fn is_here(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
 }

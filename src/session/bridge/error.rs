@@ -1,0 +1,126 @@
+//! Why a bridge did not stand, or fell; for a person, and for the process that started it.
+
+use std::{fmt, io, str::FromStr, time::Duration};
+
+use crate::text::{duration::in_words, endpoint::Endpoint};
+
+/// How a report begins.
+const REPORT: &str = "bridge=failed ";
+
+/// Why a bridge did not stand, or fell.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum BridgeError {
+    #[error("cannot reach the local service {at}: {source}")]
+    Local { at: Endpoint, source: io::Error },
+    #[error("nobody connected within {}", in_words(*.0))]
+    NobodyCame(Duration),
+    #[error("cannot take the local connection: {0}")]
+    Accept(io::Error),
+    #[error("cannot reach the rendezvous at {at}: {source}")]
+    Rendezvous { at: Endpoint, source: io::Error },
+    #[error("the session broke off: {0}")]
+    Broken(io::Error),
+    #[error("the session ended before a byte came from the other end")]
+    Unbegun,
+    #[error("the session ended before an ssh server at the other end had greeted")]
+    NoGreeting,
+    #[error("the session was closed by the other end")]
+    Gone,
+}
+
+impl BridgeError {
+    /// What to try next.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Local { .. } => "is the service running there, on that port?",
+            Self::NobodyCame(_) => {
+                "start the local program within that time, or allow more with --timeout"
+            }
+            Self::Rendezvous { .. } => "is outbound TCP to that port allowed from here?",
+            Self::Unbegun | Self::NoGreeting => {
+                "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? then try again"
+            }
+            Self::Gone => {
+                "the device's bridge or the rendezvous has ended: open it again, or let --keep-alive do so"
+            }
+            Self::Broken(_) => {
+                "is the service on the device running? is the rendezvous still running, and did it let both ends in (see its log)? then try again"
+            }
+            Self::Accept(_) => return None,
+        })
+    }
+
+    /// Which step failed, for the machine at the other end of stderr.
+    pub fn step(&self) -> Stage {
+        match self {
+            Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Stage::Local,
+            Self::Rendezvous { .. } => Stage::Rendezvous,
+            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone => Stage::Session,
+        }
+    }
+}
+
+/// What a bridge does one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Our end of the pipe.
+    Local,
+    /// The meeting point.
+    Rendezvous,
+    /// Carrying bytes.
+    Session,
+}
+
+/// How a bridge tells its parent that it failed: one line on stderr,
+/// `bridge=failed step=local why=cannot reach …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What it was at.
+    pub step: Stage,
+    /// The error's text.
+    pub why: String,
+}
+
+impl From<&BridgeError> for Report {
+    fn from(error: &BridgeError) -> Self {
+        Self {
+            step: error.step(),
+            why: error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = match self.step {
+            Stage::Local => "local",
+            Stage::Rendezvous => "rendezvous",
+            Stage::Session => "session",
+        };
+        let why = self.why.replace(char::is_control, " ");
+        write!(f, "{REPORT}step={step} why={why}")
+    }
+}
+
+/// Some other line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a bridge's report")]
+pub struct NoReport;
+
+impl FromStr for Report {
+    type Err = NoReport;
+
+    fn from_str(line: &str) -> Result<Self, NoReport> {
+        let rest = line.trim_end().strip_prefix(REPORT).ok_or(NoReport)?;
+        let (step, why) = rest.split_once(" why=").ok_or(NoReport)?;
+        let step = match step {
+            "step=local" => Stage::Local,
+            "step=rendezvous" => Stage::Rendezvous,
+            "step=session" => Stage::Session,
+            _ => return Err(NoReport),
+        };
+        let why = why.to_owned();
+        Ok(Self { step, why })
+    }
+}
