@@ -12,7 +12,7 @@
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
-use std::{io, str::FromStr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use async_std::{
     future::timeout,
@@ -33,7 +33,7 @@ use dialler::{DIAL, Dialler};
 use visitors::is_here;
 
 pub use began::Greeting;
-pub use error::{BridgeError, NoReport, Report, Stage};
+pub use error::{BridgeError, Report, Stage};
 pub use joins::MAX_CONNECTIONS;
 pub use many::Many;
 pub use secrets::{BadSecrets, Secrets};

@@ -1,6 +1,6 @@
 //! What went wrong on the way to a session, told to the person.
 
-use super::{Want, Whom};
+use super::wanted::{Want, Whom};
 use crate::{
     at::{AtSign, client::AtError, fault::Code},
     cli::{Failure, exit},

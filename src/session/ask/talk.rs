@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_std::future::timeout;
 use log::debug;
 
-use super::{Want, Whom};
+use super::wanted::{Want, Whom};
 use crate::{
     at::client::{Client, Event, Subscription},
     cli::{Failure, exit},

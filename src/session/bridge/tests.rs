@@ -9,7 +9,7 @@ use crate::secret::Secret;
 use async_std::task::{JoinHandle, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 
-use super::*;
+use super::{error::NoReport, *};
 use crate::net::line::read_line;
 use crate::testing::{SOON, every_kind_of_keys, listen, soon};
 
