@@ -791,7 +791,7 @@ fn one_run_at_a_time_and_one_that_is_told_to_end_cleans_up() {
     for shell in SHELLS {
         let place = Place::new(shell);
         place.set(Mood::Stalls);
-        let first = place
+        let mut first = place
             .command(&[])
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
@@ -805,21 +805,24 @@ fn one_run_at_a_time_and_one_that_is_told_to_end_cleans_up() {
             "{said}"
         );
         assert!(lock.exists(), "the lock is the first one's");
-        // The shell hears it when its download ends, so the download hears it too: as at Ctrl-C.
+        // The shell hears it when its download ends, so the downloads hear it too, as at Ctrl-C: also the one that the shell
+        // was just about to start.
         let pid = first.id();
-        wait_until("the first run downloads", || {
+        let mut is_told = false;
+        wait_until("the first run has ended", || {
             let children =
                 fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            children.split(' ').any(|child| {
+            for child in children.split(' ').filter(|child| !child.is_empty()) {
                 let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
-                let found = line.contains("curl") || line.contains("wget");
-                found && {
-                    run("kill", &["-TERM", &pid.to_string()]);
+                if line.contains("curl") || line.contains("wget") {
+                    if !std::mem::replace(&mut is_told, true) {
+                        run("kill", &["-TERM", &pid.to_string()]);
+                    }
                     // A short download may have ended by itself meanwhile.
                     let _ = Command::new("kill").args(["-TERM", child]).output();
-                    true
                 }
-            })
+            }
+            first.try_wait().unwrap().is_some()
         });
         let (code, said) = end(first);
         assert_ne!(code, 0, "{said}");
