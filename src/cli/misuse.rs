@@ -44,13 +44,14 @@ const ALSO: &[(&str, &str)] = &[
 /// How our variables begin.
 const PREFIX: &str = "NOPORTS_";
 /// All variables that any of our programs reads.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: &[&str] = &[
     "NOPORTS_AS",
     "NOPORTS_CA",
     "NOPORTS_CODE",
     "NOPORTS_CONFIG",
     "NOPORTS_DATA",
     "NOPORTS_DEBUG",
+    #[cfg(feature = "held")]
     "NOPORTS_GENERATION",
     "NOPORTS_KEYS",
     "NOPORTS_LOG",
