@@ -227,7 +227,11 @@ fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str
     let name = name.strip_prefix("--").unwrap_or(name);
     let Some(flag) = grammar.flag(name).filter(|_| name != NAME) else {
         return Err(match name.split_once('=') {
-            Some((name, value)) => format!("write {name} {value}, without the ="),
+            Some((name, value)) if grammar.flag(name).is_some() => {
+                format!("write {name} {value}, without the =")
+            }
+            // What stands behind an unknown name may be a secret.
+            Some((name, _)) => unknown(name, grammar),
             None => unknown(name, grammar),
         });
     };
@@ -307,6 +311,7 @@ mod tests {
             ),
             ("frobnicate", Err("line 1: there is no flag \"frobnicate\"")),
             ("as=@x", Err("line 1: write as @x, without the =")),
+            ("phrase=S", Err("line 1: there is no flag \"phrase\"")),
             ("as @x\u{1b}[2J", Err("line 1: a control character")),
             ("help", Err("line 1: there is no flag \"help\"")),
         ] {

@@ -63,6 +63,36 @@ const VARIABLES: &[&str] = &[
     "NOPORTS_VIA",
 ];
 
+/// Programs whose people may type a secret where none belongs; none of their words is ever repeated.
+const WITH_SECRETS: [&str; 3] = ["activate", "enroll", "keys"];
+/// How the name of a flag begins behind which somebody may type a secret.
+const SECRET: [&str; 9] = [
+    "pass", "phrase", "secret", "code", "otp", "cram", "pin", "token", "pwd",
+];
+
+/// A command line to be pasted: a program, and what was typed behind it. Where a secret may be among the words only help is
+/// named: a terminal, a log and a script's output are seen by others.
+pub fn replayed(program: &str, words: &[&str]) -> String {
+    if takes_secrets(program) || words.iter().any(|word| names_secret(word)) {
+        format!("{program} --help")
+    } else {
+        format!("{program} {}", shell_line(words))
+    }
+}
+
+fn takes_secrets(program: &str) -> bool {
+    program.split(' ').any(|word| WITH_SECRETS.contains(&word))
+}
+
+/// `--passphrase`, but not `--passphrase-file`.
+fn names_secret(word: &str) -> bool {
+    let name = word
+        .trim_start_matches(|c: char| !c.is_alphanumeric())
+        .to_lowercase();
+    let name = name.split(['=', ':']).next().unwrap_or_default();
+    !name.ends_with("-file") && SECRET.iter().any(|secret| name.starts_with(secret))
+}
+
 /// What a wrong word is judged by.
 pub(super) struct Correction<'a> {
     /// The program's words.
@@ -92,11 +122,15 @@ impl Correction<'_> {
                 Failure::misuse(format!("{flag} takes no value")).hint(corrected(&[flag]))
             }
             Fault::Glued(flag, value) => {
-                Failure::misuse(format!("there is no flag \"{flag}{value}\""))
-                    .hint(corrected(&[flag, value]))
+                let word = format!("{flag}{value}");
+                Failure::misuse(self.no_flag(&word)).hint(corrected(&[flag, value]))
             }
             Fault::Plain(word) => {
-                let failure = Failure::misuse(format!("{word:?} is one word too many"));
+                let failure = Failure::misuse(if takes_secrets(name) {
+                    "there is one word too many".to_owned()
+                } else {
+                    format!("{word:?} is one word too many")
+                });
                 let own = self.grammar.words().iter().map(|row| row.0);
                 match nearest(word, own).first() {
                     Some(near) => failure.hint(corrected(&[near])),
@@ -107,7 +141,7 @@ impl Correction<'_> {
     }
 
     fn unknown(&self, words: &[&str], at: usize, word: &str) -> Failure {
-        let failure = Failure::misuse(format!("there is no flag {word:?}"));
+        let failure = Failure::misuse(self.no_flag(word));
         let typed = word.trim_start_matches('-');
         let value = words.get(at).and_then(|whole| whole.split_once('='));
         let instead = |flag: &str| {
@@ -120,11 +154,7 @@ impl Correction<'_> {
         }
         if (self.ours)(word).is_some_and(|ours| self.knows(ours)) {
             // Whoever types one of the classic flags types more of them.
-            return failure.hint(format!(
-                "{} {}",
-                self.grammar.name,
-                shell_line(&self.modern(words))
-            ));
+            return failure.hint(replayed(&self.grammar.name, &self.modern(words)));
         }
         let also = ALSO
             .iter()
@@ -139,16 +169,23 @@ impl Correction<'_> {
             let rest = words.get(at..).unwrap_or_default();
             let before = words.get(..at).unwrap_or_default();
             let line = [before, &["--"], rest].concat();
-            let hint = format!(
-                "flags of ssh stand behind --: {} {}",
-                self.grammar.name,
-                shell_line(&line)
-            );
-            return failure.hint(hint);
+            let line = replayed(&self.grammar.name, &line);
+            return failure.hint(format!("flags of ssh stand behind --: {line}"));
         }
         match self.elsewhere(typed) {
-            Some(others) => failure.hint(format!("--{typed} is a flag of {others}")),
+            Some(others) if !takes_secrets(&self.grammar.name) => {
+                failure.hint(format!("--{typed} is a flag of {others}"))
+            }
+            Some(_) => failure.hint(format!("{} --help", self.grammar.name)),
             None => failure.hint(format!("{} --help", self.grammar.name)),
+        }
+    }
+
+    fn no_flag(&self, word: &str) -> String {
+        if takes_secrets(&self.grammar.name) {
+            "there is a flag that is not known".to_owned()
+        } else {
+            format!("there is no flag {word:?}")
         }
     }
 
@@ -201,11 +238,11 @@ impl Correction<'_> {
     fn corrected(&self, words: &[&str], at: usize, instead: &[&str]) -> String {
         let before = words.get(..at).unwrap_or_default();
         let behind = words.get(at + 1..).unwrap_or_default();
-        format!(
-            "{} {}",
-            self.grammar.name,
-            shell_line(&[before, instead, behind].concat())
-        )
+        // What was typed wrongly in the first place counts, too.
+        if words.iter().any(|word| names_secret(word)) {
+            return format!("{} --help", self.grammar.name);
+        }
+        replayed(&self.grammar.name, &[before, instead, behind].concat())
     }
 }
 
@@ -254,14 +291,14 @@ pub(super) fn no_word(grammar: &Grammar, words: &[&str]) -> Failure {
         };
         let failure = Failure::misuse(format!("a word is missing before {first}: {all}"));
         return match known().find(has) {
-            Some(word) => failure.hint(format!("{name} {word} {}", shell_line(words))),
+            Some(word) => failure.hint(replayed(&format!("{name} {word}"), words)),
             None => failure.hint(format!("{name} --help")),
         };
     }
     let failure = Failure::misuse(format!("there is no {first:?}; there is {all}"));
     match nearest(first, known()).first() {
         Some(near) if rest.is_empty() => failure.hint(format!("{name} {near}")),
-        Some(near) => failure.hint(format!("{name} {near} {}", shell_line(rest))),
+        Some(near) => failure.hint(replayed(&format!("{name} {near}"), rest)),
         None => failure.hint(format!("{name} --help")),
     }
 }
@@ -322,4 +359,50 @@ fn near_variables(name: &str) -> Vec<&'static str> {
 fn is_of_ssh(word: &str) -> bool {
     let mut letters = word.trim_start_matches('-').chars();
     !word.starts_with("--") && letters.next().is_some_and(|letter| OF_SSH.contains(letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_repeated_in_a_hint() {
+        for (program, words, want) in [
+            (
+                "noports client",
+                &["--to", "@d"][..],
+                "noports client --to @d",
+            ),
+            (
+                "noports client",
+                &["--passphrase-file", "f"],
+                "noports client --passphrase-file f",
+            ),
+            (
+                "noports client",
+                &["--passphrase", "S"],
+                "noports client --help",
+            ),
+            (
+                "noports client",
+                &["-passphrase=S"],
+                "noports client --help",
+            ),
+            (
+                "noports daemon",
+                &["\u{2014}secret=S"],
+                "noports daemon --help",
+            ),
+            ("noports enroll", &["@alice", "S"], "noports enroll --help"),
+            (
+                "noports enroll approve",
+                &["S"],
+                "noports enroll approve --help",
+            ),
+            ("noports activate", &["-sS"], "noports activate --help"),
+            ("noports keys", &["protect", "S"], "noports keys --help"),
+        ] {
+            assert_eq!(replayed(program, words), want, "{program} {words:?}");
+        }
+    }
 }

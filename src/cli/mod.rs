@@ -55,7 +55,7 @@ mod failure;
 pub mod grammar;
 pub mod help;
 pub mod keystore;
-mod misuse;
+pub mod misuse;
 pub mod near;
 mod outcome;
 mod progress;

@@ -22,13 +22,11 @@ use std::{
 
 use argh::ArgsInfo;
 
-use crate::{
-    cli::{
-        self, Console, Failure,
-        grammar::{Grammar, Program, Word, word},
-        near::nearest,
-    },
-    sys::ssh::shell_line,
+use crate::cli::{
+    self, Console, Failure,
+    grammar::{Grammar, Program, Word, word},
+    misuse::replayed,
+    near::nearest,
 };
 
 pub mod access;
@@ -329,9 +327,9 @@ fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
     }
     let own = program.words.iter().map(|word| word.name);
     if let Some(near) = nearest(first, own).first() {
-        let line = shell_line(&[&[program.name, near], rest].concat());
         let why = format!("there is no word {first:?} of this program");
-        return Some(Failure::misuse(why).hint(format!("noports {line}")));
+        let line = replayed(&format!("noports {} {near}", program.name), rest);
+        return Some(Failure::misuse(why).hint(line));
     }
     // Whoever takes plain words may mean this one.
     if Grammar::of_program(program).positionals().next().is_some() {
@@ -356,7 +354,7 @@ fn unknown(words: &[&str]) -> Failure {
         return match at {
             Some(at) => {
                 let flags = [&words[..at], &words[at + 1..]].concat();
-                failure.hint(format!("noports {} {}", words[at], shell_line(&flags)))
+                failure.hint(replayed(&format!("noports {}", words[at]), &flags))
             }
             None => failure.hint("noports help"),
         };
@@ -368,7 +366,7 @@ fn unknown(words: &[&str]) -> Failure {
     match also.or_else(|| near.first().copied()) {
         Some("client") if also.is_some() => failure.hint("noports client --to @device"),
         Some(name) if rest.is_empty() || also.is_some() => failure.hint(format!("noports {name}")),
-        Some(name) => failure.hint(format!("noports {name} {}", shell_line(rest))),
+        Some(name) => failure.hint(replayed(&format!("noports {name}"), rest)),
         None => failure.hint("noports help"),
     }
 }

@@ -17,6 +17,7 @@ use super::complete::Candidate;
 use crate::{
     at::AtSign,
     cli::{classic::To, keystore},
+    np::ids::DeviceName,
     program::enroll::seen,
     service::{self, Manager, init::MANAGERS},
     sys::paths,
@@ -198,6 +199,8 @@ impl Known {
                 if flag == "--to" {
                     let device = Some(device.to_owned()).filter(|device| !device.is_empty());
                     let device = device.or_else(|| value_of("--device"));
+                    // The shell puts it on its line as it stands: nothing in it may mean something there.
+                    let device = device.filter(|device| device.parse::<DeviceName>().is_ok());
                     known
                         .devices
                         .extend(device.map(|device| (who.to_string(), device)));
@@ -254,6 +257,17 @@ mod tests {
             .map(|row| row.0)
             .collect();
         assert_eq!(devices, ["nas"]);
+    }
+
+    #[test]
+    fn nothing_that_a_shell_would_run_is_offered_as_a_device() {
+        for device in [
+            "$(id)", "`id`", "a;id", "a|id", "a&id", "a>f", "$(id)@k", "a'b",
+        ] {
+            let to = if device.contains('@') { device } else { "@k" };
+            let line = format!("ProxyCommand noports client --to {to} --device {device}\n");
+            assert_eq!(Known::of_ssh(&line).devices, BTreeSet::new(), "{device}");
+        }
     }
 
     #[test]
