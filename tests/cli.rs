@@ -503,6 +503,30 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
     });
 }
 
+#[test]
+fn files_that_nobody_named_are_no_pipes_and_an_authority_has_an_end() {
+    block_on(async {
+        let dir = Folder::new();
+        let (file, command) = configured(&dir, "client", "", &["client", "--to", "@d"]);
+        fs::remove_file(&file).unwrap();
+        assert!(
+            Command::new("mkfifo")
+                .arg(&file)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let (code, said) = failure(command).await;
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("no rendezvous given"), "{said}");
+
+        let words = ["devices", "--ca", "/dev/zero"];
+        let (code, said) = failure(noports(&words)).await;
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("/dev/zero: it is longer than"), "{said}");
+    });
+}
+
 /// A file of flags was named for a value that the command line or the environment holds.
 #[test]
 fn a_config_file_is_not_blamed_for_mistakes_of_the_command_line() {

@@ -138,7 +138,8 @@ fn usual(program: &str) -> Option<PathBuf> {
         .or_else(|| Some(paths::home()?.join(".config")));
     let own = own.map(|folder| folder.join("noports").join(&file));
     let machine = Path::new(MACHINE).join(&file);
-    own.into_iter().chain([machine]).find(|path| path.exists())
+    // A pipe that nobody asked for would be waited for without end.
+    own.into_iter().chain([machine]).find(|path| path.is_file())
 }
 
 /// `~/` at a value's start is the home folder.

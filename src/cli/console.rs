@@ -307,6 +307,8 @@ impl Console {
     }
 
     fn end(&self, json: bool, failure: &Failure) -> ExitCode {
+        let as_json = json.then(|| failure.to_json());
+        let failure = &failure.harmless();
         if let Some(voice) = &self.voice {
             return voice.fail(failure);
         }
@@ -314,8 +316,8 @@ impl Console {
         if let Some(hint) = &failure.hint {
             print_err(&format!("  hint: {hint}"));
         }
-        if json {
-            print_out(&failure.to_json());
+        if let Some(line) = as_json {
+            print_out(&line);
         }
         ExitCode::from(failure.code)
     }

@@ -107,6 +107,16 @@ impl Failure {
         self
     }
 
+    /// The same for a terminal: what a path, a variable or a peer put into it moves no cursor and turns no line.
+    pub fn harmless(&self) -> Self {
+        Self {
+            message: harmless(&self.message),
+            hint: self.hint.as_deref().map(harmless),
+            code: self.code,
+            classic: self.classic.as_deref().map(harmless),
+        }
+    }
+
     /// With the words of the classic programs for the same thing.
     pub fn classic(mut self, words: impl Into<String>) -> Self {
         self.classic = Some(words.into());
@@ -130,6 +140,22 @@ struct FailureLine<'a> {
     error: &'a str,
     hint: Option<&'a str>,
     code: u8,
+}
+
+fn harmless(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control() && c != '\n'
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) {
+            clean.extend(c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
 }
 
 impl Display for Failure {
@@ -231,6 +257,27 @@ mod tests {
     fn every_exit_code_is_in_the_table_once() {
         let codes: Vec<u8> = exit::TABLE.iter().map(|row| row.0).collect();
         assert_eq!(codes, (0..=12).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn what_others_put_into_a_failure_does_not_drive_the_terminal() {
+        for (text, want) in [
+            ("cannot use a\u{1b}[31mb", "cannot use a\\u{1b}[31mb"),
+            ("x\r\u{8}\u{7f}\u{9b}", "x\\r\\u{8}\\u{7f}\\u{9b}"),
+            (
+                "@a\u{202e}b\u{2028}\u{2066}",
+                "@a\\u{202e}b\\u{2028}\\u{2066}",
+            ),
+            (
+                "two\nlines, ü \u{1f469}\u{200d}\u{1f680}",
+                "two\nlines, ü \u{1f469}\u{200d}\u{1f680}",
+            ),
+        ] {
+            let told = Failure::plain(text).hint(text).classic(text).harmless();
+            assert_eq!(told.message, want);
+            assert_eq!(told.hint.as_deref(), Some(want));
+            assert_eq!(told.classic.as_deref(), Some(want));
+        }
     }
 
     #[test]

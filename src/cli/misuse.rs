@@ -334,8 +334,13 @@ pub(super) fn unknown_variables() -> Vec<String> {
         names.filter(|name| name.starts_with(PREFIX) && !VARIABLES.contains(&name.as_str()));
     strange
         .map(|name| match near_variables(&name).join(" or ").as_str() {
-            "" => format!("the variable {name} means nothing here"),
-            near => format!("the variable {name} means nothing here; {near}?"),
+            "" => format!("the variable {} means nothing here", name.escape_debug()),
+            near => {
+                format!(
+                    "the variable {} means nothing here; {near}?",
+                    name.escape_debug()
+                )
+            }
         })
         .collect()
 }

@@ -4,7 +4,9 @@
 //! bundled authorities instead of the wrapper's own old list, no session tickets on the server.
 
 use std::{
-    fmt, fs, io, mem,
+    fmt, fs,
+    io::{self, Read},
+    mem,
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -169,9 +171,19 @@ fn suites() -> Vec<rustls::SupportedCipherSuite> {
     suites
 }
 
+/// Longest file of authorities, in bytes; a whole system's has a quarter of a million.
+const MAX_AUTHORITIES: u64 = 8 * 1024 * 1024;
+
 fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
     let bad = |why: String| TlsError::Authority(path.display().to_string(), why);
-    let pem = fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let mut pem = Vec::new();
+    let file = fs::File::open(path).map_err(|error| bad(error.to_string()))?;
+    file.take(MAX_AUTHORITIES + 1)
+        .read_to_end(&mut pem)
+        .map_err(|error| bad(error.to_string()))?;
+    if pem.len() as u64 > MAX_AUTHORITIES {
+        return Err(bad(format!("it is longer than {MAX_AUTHORITIES} bytes")));
+    }
     let certificates =
         rustls_pemfile::certs(&mut pem.as_slice()).map_err(|error| bad(error.to_string()))?;
     if certificates.is_empty() {

@@ -159,6 +159,7 @@ impl Known {
         let home = paths::home();
         let config = home.as_ref().map(|home| home.join(".ssh/config"));
         let mut text = Vec::new();
+        let config = config.filter(|path| path.is_file());
         if let Some(file) = config.and_then(|path| fs::File::open(path).ok()) {
             // What cannot be read offers nothing.
             let _ = file.take(MAX_CONFIG).read_to_end(&mut text);
