@@ -49,7 +49,7 @@ use crate::{
         reverse,
         two_sshs::{self, Carrier, CarrierOptions},
     },
-    cli::{Console, Failure, Progress, exit, with_account},
+    cli::{Console, Failure, Progress, exit, flags},
     np::far_end::FarEnd,
     np::{
         ids::SessionId,
@@ -73,7 +73,7 @@ use login::{SshPath, check_words, find_ssh, free_port, in_background, print, she
 
 mod login;
 
-with_account! {
+flags! {
     /// Open an ssh session to a device that has no open port.
     ///
     /// Your machine and the device both connect outward to a rendezvous, which relays what they encrypt end to end. Then ssh
@@ -84,19 +84,8 @@ with_account! {
         example = "{command_name} --to @kitchen --device pi --via @rv_eu --print",
         example = "{command_name} --to @kitchen --device pi --via @rv_eu -- -L 8080:nas:80"
     )]
-    struct Args {
-        /// the device's atSign
-        #[argh(option, arg_name = "atsign")]
-        to: String,
-        /// which device of that atSign (default: "default")
-        #[argh(option, arg_name = "name")]
-        device: Option<String>,
-        /// the rendezvous' atSign (or NOPORTS_VIA)
-        #[argh(option, arg_name = "atsign")]
-        via: Option<String>,
-        /// your atSign (or NOPORTS_AS; default: the only one with keys here)
-        #[argh(option, long = "as", arg_name = "atsign")]
-        as_: Option<String>,
+    pub(crate) struct Args {
+        peer,
         /// user name on the device (default: the name its daemon publishes)
         #[argh(option, arg_name = "name")]
         user: Option<String>,
@@ -151,9 +140,7 @@ with_account! {
             hidden_help
         )]
         idle_timeout: Duration,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
         /// options for ssh, and a command to run on the device
         #[argh(positional, greedy)]
         ssh: Vec<String>,
@@ -186,16 +173,9 @@ enum Mode {
 }
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    sys::process::protect_memory();
-    let json = args.json;
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
     // Two threads: one for the sockets, one so that making the ephemeral key does not hold them up.
-    console.run_client(json, 2, story(&console, args))
+    console.start(words, LevelFilter::Warn, 2, story)
 }
 
 impl Args {

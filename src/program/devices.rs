@@ -29,7 +29,7 @@ use crate::{
         client::{AtError, Client, Event, Subscription},
         fault::Code,
     },
-    cli::{self, Console, Failure, Outcome, with_account},
+    cli::{self, Console, Failure, Outcome, flags},
     np::{
         MAX_CLIENT_LINE, NAMESPACE,
         ids::DeviceName,
@@ -39,7 +39,6 @@ use crate::{
         ask::{self, about},
         online,
     },
-    sys,
     text::duration::seconds,
 };
 
@@ -54,7 +53,7 @@ const MAX_DEVICES: usize = 1000;
 /// Records that are read at the same time.
 const AT_ONCE: usize = 16;
 
-with_account! {
+flags! {
     /// List the devices you may use, and show which of them answer.
     ///
     /// Devices that hide are only found by name: --device.
@@ -64,7 +63,7 @@ with_account! {
         example = "{command_name} --to @kitchen",
         example = "{command_name} --to @kitchen --device pi --json"
     )]
-    struct Args {
+    pub(crate) struct Args {
         /// only devices of this atSign (default: all that have announced themselves to you)
         #[argh(option, arg_name = "atsign")]
         to: Option<String>,
@@ -77,23 +76,13 @@ with_account! {
         /// how long to wait for answers (default: 10s)
         #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(seconds))]
         timeout: Duration,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    sys::process::protect_memory();
-    let json = args.json;
-    let story = async { story(&console, args).await.map(|()| ExitCode::SUCCESS) };
-    console.run_client(json, 1, story)
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    console.start(words, LevelFilter::Warn, 1, story)
 }
 
 /// A device's name and its atSign.

@@ -13,10 +13,8 @@ use crate::{
         bridge::{self, BridgeError, Greeting, LocalEnd, Plan},
         launch::{self, LocalAddress, Order},
     },
-    sys::{
-        self,
-        ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
-    },
+    sys::ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
+    text::json::Object,
 };
 
 /// Longest wait for ssh to use the loopback port, and for the session's first connection.
@@ -181,14 +179,6 @@ pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
     }
 }
 
-#[derive(miniserde::Serialize)]
-struct OpenedPort<'a> {
-    event: &'static str,
-    port: u16,
-    user: &'a str,
-    command: String,
-}
-
 /// Something in the background keeps a loopback port open; we print how to use it and go.
 pub(super) async fn print(
     reach: SshPath,
@@ -208,13 +198,9 @@ pub(super) async fn print(
     let words = ssh_words(settings, user, port, printed_destination(settings));
     let command = format!("ssh {}", ssh::shell_line(&words));
     if settings.json {
-        let opened = OpenedPort {
-            event: "open",
-            port,
-            user: user.as_str(),
-            command,
-        };
-        cli::print_out(&miniserde::json::to_string(&opened));
+        let opened = Object::event("open").raw("port", port);
+        let opened = opened.text("user", user.as_str()).text("command", &command);
+        cli::print_out(&opened.end());
     } else {
         cli::print_out(&command);
     }
@@ -223,18 +209,6 @@ pub(super) async fn print(
 
 /// A bridge that outlives us; returns where it listens, or 0 where it does not.
 pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Result<u16, Failure> {
-    let listens = !matches!(local, LocalAddress::Service(_));
-    let program = sys::process::own_executable()
-        .map_err(|error| Failure::plain(format!("cannot find this program's own file: {error}")))?;
-    let order = Order {
-        local,
-        far,
-        many: None,
-    };
-    let bridge = launch::start(&program, &order).await;
-    let bridge = bridge.map_err(|why| why.told())?;
-    match bridge.port {
-        None if listens => Err(Failure::plain("the bridge does not say where it listens")),
-        port => Ok(port.unwrap_or_default()),
-    }
+    let many = None;
+    launch::in_background(&Order { local, far, many }).await
 }
