@@ -55,10 +55,10 @@ macro_rules! flags {
         flags! { @add ($name $($head)*) $done {
             /// print nothing on stderr but errors
             #[argh(switch, short = 'q')]
-            quiet: bool,
+            pub(crate) quiet: bool,
             /// log more to stderr; -vv logs still more
             #[argh(switch, short = 'v')]
-            verbose: u8,
+            pub(crate) verbose: u8,
         } $($rest)* }
 
         impl $crate::cli::HasOutput for $name {
@@ -78,10 +78,10 @@ macro_rules! flags {
         flags! { @add $head $done {
             /// atDirectory (or NOPORTS_ROOT; default: root.atsign.org:64)
             #[argh(option, arg_name = "host:port")]
-            root: Option<String>,
+            pub(crate) root: Option<String>,
             /// trust this certificate authority too: a PEM file (or NOPORTS_CA)
             #[argh(option, arg_name = "file")]
-            ca: Vec<String>,
+            pub(crate) ca: Vec<String>,
         } $($rest)* }
     };
     (@rows $head:tt $done:tt network, $($rest:tt)*) => {
@@ -91,17 +91,17 @@ macro_rules! flags {
         flags! { @add $head $done {
             /// key file, or folder of key files (or NOPORTS_KEYS; default: ~/.atsign/keys)
             #[argh(option, arg_name = "file")]
-            keys: Option<std::path::PathBuf>,
+            pub(crate) keys: Option<std::path::PathBuf>,
             /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
             #[argh(option, arg_name = "file")]
-            passphrase_file: Option<std::path::PathBuf>,
+            pub(crate) passphrase_file: Option<std::path::PathBuf>,
         } $($rest)* }
     };
     (@rows ($name:ident $($head:tt)*) $done:tt account, $($rest:tt)*) => {
         flags! { @rows ($name $($head)*) $done json, trust, key_file, how_much, $($rest)* }
 
         impl $name {
-            fn account(&self) -> $crate::cli::Account<'_> {
+            pub(crate) fn account(&self) -> $crate::cli::Account<'_> {
                 $crate::cli::Account {
                     root: self.root.as_deref(),
                     ca: &self.ca,
@@ -115,23 +115,23 @@ macro_rules! flags {
         flags! { @add $head $done {
             /// the device's atSign
             #[argh(option, arg_name = "atsign")]
-            to: String,
+            pub(crate) to: String,
             /// which device of that atSign (default: "default")
             #[argh(option, arg_name = "name")]
-            device: Option<String>,
+            pub(crate) device: Option<String>,
             /// the rendezvous' atSign (or NOPORTS_VIA)
             #[argh(option, arg_name = "atsign")]
-            via: Option<String>,
+            pub(crate) via: Option<String>,
             /// your atSign (or NOPORTS_AS; default: the only one with keys here)
             #[argh(option, long = "as", arg_name = "atsign")]
-            as_: Option<String>,
+            pub(crate) as_: Option<String>,
         } $($rest)* }
     };
     (@rows $head:tt $done:tt data, $($rest:tt)*) => {
         flags! { @add $head $done {
             /// folder of all data (or NOPORTS_DATA)
             #[argh(option, arg_name = "dir")]
-            data: Option<std::path::PathBuf>,
+            pub(crate) data: Option<std::path::PathBuf>,
         } json, $($rest)* }
     };
     // A flag of its own. Its type stays in sight: argh looks whether it is an Option, a Vec or a bool.

@@ -27,7 +27,6 @@ use crate::{
     at::{
         AtKey, AtSign, Verb,
         client::{AtError, Client, Event, Subscription},
-        fault::Code,
     },
     cli::{self, Console, Failure, Outcome, flags},
     np::{
@@ -42,8 +41,10 @@ use crate::{
     text::duration::seconds,
 };
 
+use device::{Device, DeviceAddress, Trouble};
 use show::{classic_list, table};
 
+mod device;
 mod show;
 
 /// Longest wait for all devices together, unless --timeout says otherwise.
@@ -84,9 +85,6 @@ flags! {
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
     console.start(words, LevelFilter::Warn, 1, story)
 }
-
-/// A device's name and its atSign.
-type DeviceAddress = (AtSign, DeviceName);
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let (to, mut devices) = (args.to.as_deref(), args.device.clone());
@@ -207,43 +205,6 @@ fn device_of(key: &str, me: &AtSign) -> Option<DeviceAddress> {
     let entity = key.entity.strip_prefix("device_info.")?;
     let name = entity.strip_suffix(NAMESPACE)?.strip_suffix('.')?;
     Some((key.owner?, name.parse().ok()?))
-}
-
-/// What is known of one device.
-#[derive(Debug, PartialEq, Eq)]
-struct Device {
-    name: DeviceAddress,
-    active: bool,
-    /// From its heartbeat, else from its record.
-    about: Option<Heartbeat>,
-    /// When its record was written, as its atServer says; silent devices only.
-    last_seen: Option<String>,
-    /// It answers, and keeps no record.
-    hidden: bool,
-    /// Why it could not be asked.
-    trouble: Option<Trouble>,
-}
-
-/// Why a device could not be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    /// Its atServer does not let us in.
-    Refused,
-    /// The question could not be sent.
-    NotAsked,
-}
-
-impl Trouble {
-    fn of(error: &AtError) -> Self {
-        match error {
-            AtError::Refused(fault)
-                if matches!(fault.code, Some(Code::Handshake | Code::Blocked)) =>
-            {
-                Self::Refused
-            }
-            _ => Self::NotAsked,
-        }
-    }
 }
 
 /// Pings all, reads all records, and waits until all that could be asked have answered, or the time is up. Also says

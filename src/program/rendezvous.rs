@@ -128,7 +128,7 @@ const MAX_SESSIONS: usize = 4096;
 pub async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    policy: RendezvousOptions,
+    options: RendezvousOptions,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{RENDEZVOUS_NAMESPACE}@");
@@ -136,14 +136,14 @@ pub async fn serve(
     info!(
         "ready as={} host={} bind={}",
         at.atsign(),
-        policy.host,
-        policy.bind
+        options.host,
+        options.bind
     );
     let owner = at.atsign().as_str();
     ready(&Object::event("ready").text("as", owner).end());
     let rendezvous = Rendezvous {
         at,
-        policy: Arc::new(policy),
+        options: Arc::new(options),
         sessions: Arc::default(),
         in_work: InWork::new(MAX_IN_WORK, MAX_IN_WORK_OF_ONE),
     };
@@ -154,7 +154,7 @@ pub async fn serve(
 #[derive(Clone)]
 struct Rendezvous {
     at: Client,
-    policy: Arc<RendezvousOptions>,
+    options: Arc<RendezvousOptions>,
     sessions: Arc<Mutex<HashMap<SessionId, Reservation>>>,
     in_work: InWork,
 }
@@ -197,10 +197,11 @@ impl Rendezvous {
             return;
         };
         #[cfg(feature = "held")]
-        if !self.policy.habits.reads(form) {
+        if !self.options.habits.reads(form) {
             return;
         }
-        let allowed = self.policy.managers.is_empty() || self.policy.managers.contains(&note.from);
+        let allowed =
+            self.options.managers.is_empty() || self.options.managers.contains(&note.from);
         if !allowed {
             return ignored::note(&note.from, "reason=not_a_manager");
         }
@@ -234,7 +235,7 @@ impl Rendezvous {
             client: from.clone(),
             asked,
         };
-        if self.policy.signed_only && request.asked.logins() != Logins::BOTH {
+        if self.options.signed_only && request.asked.logins() != Logins::BOTH {
             self.refuse(&request, "both ends have to log in here").await;
             return None;
         }
@@ -267,7 +268,7 @@ impl Rendezvous {
 
     fn reserve(&self, request: &IncomingRequest) -> ReserveOutcome {
         let mut sessions = self.sessions();
-        let remember = if sessions.len() < 2 * self.policy.max_sessions {
+        let remember = if sessions.len() < 2 * self.options.max_sessions {
             REMEMBER_FOR
         } else {
             Duration::ZERO
@@ -286,7 +287,7 @@ impl Rendezvous {
         let of_this_client = live()
             .filter(|session| session.client == request.client)
             .count();
-        if live().count() >= self.policy.max_sessions || of_this_client >= MAX_PER_CLIENT {
+        if live().count() >= self.options.max_sessions || of_this_client >= MAX_PER_CLIENT {
             return ReserveOutcome::Refused("too many sessions at a time");
         }
         sessions.insert(request.asked.session(), Reservation::of(&request.client));
@@ -312,11 +313,11 @@ impl Rendezvous {
 
     /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
     async fn hold_session(&self, request: &IncomingRequest) -> io::Result<usize> {
-        let any = SocketAddr::new(self.policy.bind, 0);
+        let any = SocketAddr::new(self.options.bind, 0);
         let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
         let session = request.asked.session();
         let granted = Ports {
-            host: self.policy.host.clone(),
+            host: self.options.host.clone(),
             client: a.local_addr()?.port(),
             daemon: b.local_addr()?.port(),
             nonce: matches!(request.asked, RendezvousRequest::Full(_)).then(|| self.nonce()),
@@ -338,7 +339,7 @@ impl Rendezvous {
                 listener: b,
                 entry: daemon,
             },
-            snoop: self.policy.snoop,
+            snoop: self.options.snoop,
         };
         let tell = async {
             online::send_or_log(&self.at, &answer).await;
@@ -349,14 +350,14 @@ impl Rendezvous {
 
     fn nonce(&self) -> Nonce {
         #[cfg(feature = "held")]
-        return self.policy.habits.nonce();
+        return self.options.habits.nonce();
         #[cfg(not(feature = "held"))]
         Nonce::random_numbered()
     }
 
     fn text(&self, granted: &Ports) -> String {
         #[cfg(feature = "held")]
-        return self.policy.habits.print(granted);
+        return self.options.habits.print(granted);
         #[cfg(not(feature = "held"))]
         granted.print()
     }

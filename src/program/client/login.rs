@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use async_std::{future::timeout, net::TcpListener, task};
 
-use super::Settings;
+use super::args::Settings;
 use crate::{
     cli::{self, Failure, Progress, exit},
     np::far_end::FarEnd,
@@ -22,10 +22,10 @@ const FIRST_USE: Duration = Duration::from_secs(100);
 /// How long ssh's bad news waits for the pipe's.
 const PIPE_STORY: Duration = Duration::from_millis(500);
 
-/// How the person's ssh gets to the device.
-pub(super) enum SshPath {
+/// Where the person's ssh connects to.
+pub(super) enum LocalEntry {
     /// Through a bridge of ours.
-    Pipe(FarEnd),
+    Bridge(FarEnd),
     /// Through a loopback port that another ssh holds open.
     Port(u16),
 }
@@ -76,14 +76,14 @@ fn no_port(wanted: u16) -> impl FnOnce(io::Error) -> Failure {
 
 /// ssh, on a loopback port that leads to the device.
 pub(super) async fn shell(
-    reach: SshPath,
+    reach: LocalEntry,
     settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, pipe) = match reach {
-        SshPath::Port(port) => (port, None),
-        SshPath::Pipe(far) => {
+        LocalEntry::Port(port) => (port, None),
+        LocalEntry::Bridge(far) => {
             progress.classic("Creating connection to socket rendezvous");
             let at = ("127.0.0.1", settings.local_port);
             let listener = TcpListener::bind(at).await.map_err(no_port(at.1))?;
@@ -162,33 +162,16 @@ fn printed_destination(settings: &Settings) -> Destination {
     }
 }
 
-/// Words for ssh that would lead it elsewhere are a mistake that it would not notice.
-pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
-    if let Some(option) = ssh::leads_elsewhere(words) {
-        return Err(Failure::misuse(format!(
-            "the ssh option \"{option}\" would lead somewhere else than to the device"
-        ))
-        .hint("the daemon's --sshd-port says where sshd is; for a way of your own: --stdio, as ssh's ProxyCommand"));
-    }
-    match ssh::shares_with_others(words) {
-        None => Ok(()),
-        Some(path) => Err(Failure::misuse(format!(
-            "ssh's ControlPath \"{path}\" is the same for all devices: a command for one would run on another"
-        ))
-        .hint("%h in it stands for the device, %r for the user")),
-    }
-}
-
 /// Something in the background keeps a loopback port open; we print how to use it and go.
 pub(super) async fn print(
-    reach: SshPath,
+    reach: LocalEntry,
     settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, waits) = match reach {
-        SshPath::Port(port) => (port, settings.inside.idle),
-        SshPath::Pipe(far) => {
+        LocalEntry::Port(port) => (port, settings.inside.idle),
+        LocalEntry::Bridge(far) => {
             progress.classic("Creating connection to socket rendezvous");
             let local = LocalAddress::Port(settings.local_port, FIRST_USE);
             (in_background(&far, local).await?, FIRST_USE)

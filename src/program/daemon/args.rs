@@ -5,7 +5,11 @@ use std::{process::ExitCode, sync::Arc};
 use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
-use super::{DaemonOptions, KeyOptions, Ssh, TemporaryKeyRule, serve};
+use super::{
+    KeyOptions, TemporaryKeyRule,
+    options::{DaemonOptions, Ssh},
+    serve,
+};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{
@@ -94,7 +98,7 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
 }
 
 impl Args {
-    fn policy(&self) -> Result<DaemonOptions, Failure> {
+    fn options(&self) -> Result<DaemonOptions, Failure> {
         let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
         let managers = separated(&self.manager).map(str::parse::<AtSign>);
         let managers = managers.collect::<Result<Vec<_>, _>>()?;
@@ -164,13 +168,13 @@ impl Args {
 impl Args {
     /// Everything that can be wrong before anybody is dialled.
     fn ready(&self, console: &Console) -> Result<(Network, Arc<AtKeys>, DaemonOptions), Failure> {
-        let policy = self.policy()?;
+        let options = self.options()?;
         let (network, keys) = self.account().load(console, self.as_.as_deref())?;
-        Ok((network, keys, policy))
+        Ok((network, keys, options))
     }
 }
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
-    let (network, keys, policy) = args.ready(console)?;
-    online::until_told(serve(network, keys, policy, online::tell(args.json))).await
+    let (network, keys, options) = args.ready(console)?;
+    online::until_told(serve(network, keys, options, online::tell(args.json))).await
 }

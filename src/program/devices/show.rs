@@ -1,6 +1,6 @@
 //! The devices as people and scripts see them: a table, a list in `sshnp`'s form, JSON lines.
 
-use super::{Device, Trouble};
+use super::device::{Device, Trouble};
 use crate::text::{
     columns,
     json::{Object, array},

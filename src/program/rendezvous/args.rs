@@ -70,7 +70,7 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
 }
 
 impl Args {
-    fn policy(&self, host: String) -> Result<RendezvousOptions, Failure> {
+    fn options(&self, host: String) -> Result<RendezvousOptions, Failure> {
         if !is_host(&host) {
             return Err(Failure::misuse(format!(
                 "{host:?} is no host name or address"
@@ -123,9 +123,9 @@ impl Args {
         console: &Console,
         host: String,
     ) -> Result<(Network, Arc<AtKeys>, RendezvousOptions), Failure> {
-        let policy = self.policy(host)?;
+        let options = self.options(host)?;
         let (network, keys) = self.account().load(console, self.as_.as_deref())?;
-        Ok((network, keys, policy))
+        Ok((network, keys, options))
     }
 }
 
@@ -135,8 +135,8 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         Some(host) => host.clone(),
         None => own_address(&args.account().network()?).await?,
     };
-    let (network, keys, policy) = args.ready(console, host)?;
-    serve(network, keys, policy, online::tell(args.json)).await
+    let (network, keys, options) = args.ready(console, host)?;
+    serve(network, keys, options, online::tell(args.json)).await
 }
 
 async fn own_address(network: &Network) -> Result<String, Failure> {
