@@ -113,6 +113,11 @@ impl Console {
         self
     }
 
+    /// All programs of the executable.
+    pub fn programs(&self) -> &'static [Program] {
+        self.programs
+    }
+
     /// What help calls the program.
     pub fn name(&self) -> &str {
         &self.name

@@ -37,11 +37,11 @@ use crate::{
     },
     cli::{self, Console, Failure, Progress, exit, flags},
     net::backoff::Backoff,
-    np::{ping::Heartbeat, request::tunnel::LONGEST},
+    np::request::tunnel::LONGEST,
     pipe::join::reset,
     session::{
         ask::{self, MOST_PATIENCE, OpenSession, PATIENCE, Want, Whom, broken},
-        bridge::{self, Many, Visitors},
+        bridge::{self, Visitors},
         launch::{self, Lasting, LocalAddress, Order},
     },
     sys,
@@ -53,17 +53,13 @@ use crate::{
 };
 
 pub use forward::{BadForward, Forward};
+use talk::{IDLE, talk};
 
 mod forward;
+mod talk;
 
-/// How long a session may stand without a connection, unless --idle-timeout says otherwise.
-const IDLE: Duration = Duration::from_secs(30);
-/// The same with --keep-alive, where somebody expects the port to answer at once.
+/// How long a session may stand without a connection with --keep-alive, where somebody expects the port to answer at once.
 const IDLE_KEPT: Duration = Duration::from_secs(600);
-/// Between two signs of life on the control channel: below the patience of most middleboxes.
-const HEARTBEAT: Duration = Duration::from_secs(300);
-/// Between two announcements, for daemons that read one at a time.
-const PACE: Duration = Duration::from_millis(50);
 /// Pauses between attempts to open a session, with --keep-alive.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -440,62 +436,10 @@ impl std::fmt::Display for OpenPort {
     }
 }
 
-/// What this daemon understands on the control channel.
-///
-/// | daemon | its core | reads | so it gets |
-/// | --- | --- | --- | --- |
-/// | Dart before 5.6 | `6.0.7` | one announcement per read | pauses, no line ends |
-/// | Dart 5.6 to 5.9 | `6.2.0` | splits one read at `connect:`; a line's end in it spoils an IV | the same |
-/// | Dart from 5.10 | `6.5.0` | lines | lines, signs of life |
-/// | C | `c0.1.0` | one line per read; a sign of life ends the session | pauses, line ends |
-/// | ours | `rust-…` | lines | lines, signs of life |
-///
-/// A pause is no promise: what is sent apart may still be read at once. Dart then finds both announcements, for
-/// there is nothing between them; C does not.
-fn talk(daemon: &Heartbeat) -> Many {
-    let reads_lines = daemon.features.control_heartbeats;
-    let dart = daemon.core.starts_with(|c: char| c.is_ascii_digit());
-    Many {
-        heartbeat: reads_lines.then_some(HEARTBEAT),
-        pace: if reads_lines { Duration::ZERO } else { PACE },
-        unended: dart && !reads_lines,
-        stands: (!daemon.features.adjustable_timeout).then_some(IDLE),
-    }
-}
-
 /// Whether trying again is useless.
 fn is_final(failure: &Failure) -> bool {
     matches!(
         failure.code,
         exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN | exit::TLS
     )
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use crate::program::tunnel::*;
-
-    #[test]
-    fn each_daemon_is_spoken_to_as_it_understands() {
-        let ours = Heartbeat::ours(&"d".parse().unwrap(), Vec::new());
-        for (core, adjustable, beats, paced, unended) in [
-            ("rust-1", true, true, false, false),
-            ("6.5.0", true, true, false, false),
-            ("6.2.0", true, false, true, true),
-            ("6.0.7", false, false, true, true),
-            ("c0.1.0", false, false, true, false),
-            ("c0.1.0", true, false, true, false),
-            ("", false, false, true, false),
-        ] {
-            let mut daemon = ours.clone();
-            daemon.core = core.to_owned();
-            daemon.features.adjustable_timeout = adjustable;
-            daemon.features.control_heartbeats = beats;
-            let talk = talk(&daemon);
-            assert_eq!(!talk.pace.is_zero(), paced, "{core}");
-            assert_eq!(talk.heartbeat.is_some(), beats, "{core}");
-            assert_eq!(talk.unended, unended, "{core}");
-        }
-    }
 }
