@@ -343,11 +343,7 @@ impl ClassicProgram {
         words: &[&str],
         around: &Surroundings,
     ) -> Result<Meaning, Failure> {
-        let mut tables = self.tables.to_vec();
-        let snoop = (around.variable)("ENABLE_SNOOP");
-        if self.ours == "rendezvous" && snoop.as_deref() == Some("true") {
-            tables.push(tables::SNOOP);
-        }
+        let tables = self.tables_here(around);
         let mut left = Vec::new();
         let line = read(&tables, words, |word| {
             left.push(word.to_owned());
@@ -397,6 +393,16 @@ impl ClassicProgram {
             given,
             settings,
         }))
+    }
+
+    /// Its options, as far as they are taken here.
+    fn tables_here(&self, around: &Surroundings) -> Vec<&'static [ClassicOption]> {
+        let mut tables = self.tables.to_vec();
+        let snoop = (around.variable)("ENABLE_SNOOP");
+        if self.ours == "rendezvous" && snoop.as_deref() == Some("true") {
+            tables.push(tables::SNOOP);
+        }
+        tables
     }
 
     /// The file with further options, if there is one.

@@ -344,14 +344,23 @@ impl Console {
 
     /// Looks at a service's arguments with `look`, which starts nothing, and says what would keep it from starting.
     pub fn verify<T: FromArgs + ArgsInfo>(
-        mut self,
+        self,
         words: &[&str],
         look: impl FnOnce(&Self, T) -> Result<(), Failure>,
     ) -> ExitCode {
-        match self.parse(words) {
-            Ok(args) => self.finish(false, look(&self, args)),
-            Err(code) => code,
-        }
+        self.act(words, |console, args| {
+            console.finish(false, look(console, args))
+        })
+    }
+
+    /// Reads the arguments, and does with them what the program is for.
+    pub fn act<T: FromArgs + ArgsInfo>(
+        mut self,
+        words: &[&str],
+        act: impl FnOnce(&Self, T) -> ExitCode,
+    ) -> ExitCode {
+        self.parse(words)
+            .map_or_else(|code| code, |args| act(&self, args))
     }
 
     /// What every program does first: reads its arguments, starts the log, and keeps what is in memory from others.
@@ -378,13 +387,12 @@ impl Console {
     where
         T: FromArgs + ArgsInfo + HasOutput,
     {
-        match self.begin::<T>(words, level) {
-            Ok(args) => {
-                let json = args.output().json;
-                self.tell_story(json, threads, story(&self, args))
-            }
-            Err(code) => code,
-        }
+        let args: T = match self.begin(words, level) {
+            Ok(args) => args,
+            Err(code) => return code,
+        };
+        let json = args.output().json;
+        self.tell_story(json, threads, story(&self, args))
     }
 
     /// [`Self::run`] and [`Self::finish`]. A client ends under a classic name as scripts know it when it is told to end.

@@ -101,22 +101,18 @@ flags! {
 }
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    match args.what {
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    console.act(words, |console, args: Args| match args.what {
         Subcommand::Serve(args) => {
             args.output().start(LevelFilter::Info);
-            console.tell_story(args.json, sys::process::cores(), story(&console, args))
+            console.tell_story(args.json, sys::process::cores(), story(console, args))
         }
-        Subcommand::Check(args) => match check::check(&console, &args) {
+        Subcommand::Check(args) => match check::check(console, &args) {
             Ok(true) => ExitCode::from(exit::FINE),
             Ok(false) => ExitCode::from(exit::DEVICE_REFUSED),
             Err(failure) => console.finish(args.json, Err(failure)),
         },
-    }
+    })
 }
 
 /// Whether it would start with these words; for a service, before it is installed.

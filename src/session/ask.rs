@@ -105,12 +105,16 @@ pub async fn prepare(
 
     let mut talk = log_in(network, keys, offer, whom, progress).await?;
     progress.begin(format!("asking {to} and {via}"));
-    progress.classic("Sending daemon feature check request");
     let details = want.details();
-    if matches!(want, Want::Ssh(_)) {
-        progress.classic("Resolving remote username for user session");
-        progress.classic("Resolving remote username for tunnel session");
-    }
+    let about_user: &[&str] = match want {
+        Want::Ssh(_) => &[
+            "Resolving remote username for user session",
+            "Resolving remote username for tunnel session",
+        ],
+        Want::Tunnel { .. } => &[],
+    };
+    progress.classic("Sending daemon feature check request");
+    about_user.iter().for_each(|step| progress.classic(step));
     progress.classic("Fetching host and port from srvd");
     let questions = ask_both(&talk, terms.need_heartbeat() || details.features).await?;
     // While they think: who signs the device's answers, and what is our name there?
@@ -118,18 +122,9 @@ pub async fn prepare(
     let device_key = device_key(&talk.at, to).await?;
     let answers = talk.wait(&questions).await;
     let answers = answers.map_err(|missing| missing.explain(whom, want))?;
-    progress.classic("Received host and port from srvd");
-    progress.classic("Waiting for daemon feature check response");
-    progress.classic("Received daemon feature check response");
-    let [heartbeat, Some(ports)] = answers.as_slice() else {
-        return Err(Failure::plain("two questions did not get two answers"));
-    };
-    let heartbeat = heartbeat.as_deref().map(Heartbeat::parse).transpose();
-    let heartbeat = heartbeat.map_err(|why| untrusted(&why))?;
+    let (heartbeat, ports) = read(&answers, progress)?;
     #[cfg(feature = "held")]
     let heartbeat = heartbeat.map(|said| whom.habits.hear(said));
-    let ports =
-        Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
     progress.done(match &heartbeat {
         Some(_) => format!("{to} {device} is there; meeting at {}", ports.host),
         None => format!("meeting at {}", ports.host),
@@ -137,10 +132,8 @@ pub async fn prepare(
     talk.offer = in_its_words(talk.offer, heartbeat.as_ref())?;
     let granted = talk.offer.clone().granted(ports, heartbeat.as_ref());
     let granted = granted.map_err(|error| too_old(error, heartbeat.as_ref()))?;
-    info!(
-        "session={id} {granted} daemon_version={}",
-        granted.daemon().version
-    );
+    let version = &granted.daemon().version;
+    info!("session={id} {granted} daemon_version={version}");
     Ok(Prepared {
         talk,
         whom: whom.clone(),
@@ -185,6 +178,24 @@ async fn ask_both(talk: &Talk, need_heartbeat: bool) -> Result<[Question; 2], Fa
         sent.map_err(|error| about(error, &message.to))?;
     }
     Ok(questions)
+}
+
+/// What daemon and rendezvous have answered.
+fn read(
+    answers: &[Option<String>],
+    progress: &Progress,
+) -> Result<(Option<Heartbeat>, Ports), Failure> {
+    progress.classic("Received host and port from srvd");
+    progress.classic("Waiting for daemon feature check response");
+    progress.classic("Received daemon feature check response");
+    let [heartbeat, Some(ports)] = answers else {
+        return Err(Failure::plain("two questions did not get two answers"));
+    };
+    let heartbeat = heartbeat.as_deref().map(Heartbeat::parse).transpose();
+    let heartbeat = heartbeat.map_err(|why| untrusted(&why))?;
+    let ports =
+        Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    Ok((heartbeat, ports))
 }
 
 /// Where no protection is asked for, the few daemons that need other words are spoken to in theirs.

@@ -19,7 +19,7 @@ use crate::{
         authority,
         control::{AdminSocket, ServerStatus},
         health,
-        listen::{self, ServerError, ServerOptions, Timings},
+        listen::{self, RunningServer, ServerError, ServerOptions, Timings},
     },
     sys::{
         process, signal,
@@ -133,16 +133,7 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
             .await;
         future::pending().await
     };
-    let watched = async {
-        match &health {
-            Some(port) => health::serve(port, &running).await,
-            None => future::pending().await,
-        }
-        future::pending().await
-    };
-    let watched = future::or(watched, async {
-        supervisor::keep_alive_while(async || running.health().await.is_ok()).await
-    });
+    let watched = watched(health.as_ref(), &running);
     let told = future::or(signal::stop(), future::or(serving, watched)).await;
     supervisor::tell(ServiceState::Stopping, "");
     match &told {
@@ -152,6 +143,20 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
     drop(desk);
     running.stop().await;
     Ok(())
+}
+
+/// Lets others see how the server is: the service manager, and whoever asks its health port. Never ends.
+async fn watched<T>(health: Option<&TcpListener>, running: &RunningServer) -> T {
+    let port = async {
+        match health {
+            Some(port) => health::serve(port, running).await,
+            None => future::pending().await,
+        }
+        future::pending().await
+    };
+    let manager =
+        async { supervisor::keep_alive_while(async || running.health().await.is_ok()).await };
+    future::or(port, manager).await
 }
 
 /// What the server shows, and the authority that clients must be told of: none with a certificate from elsewhere.
