@@ -15,7 +15,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`args`] | the command line |
-//! | [`session`] | a request, from its text to its answer |
+//! | [`request`] | a request, from its text to its answer |
 //! | [`publish`] | what it says of itself |
 //! | [`known`] | the sessions of the last minutes |
 //!
