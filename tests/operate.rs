@@ -61,7 +61,7 @@ fn a_backup_taken_under_load_is_served_from_another_folder() {
         assert_eq!(text(&made, "event"), "backup");
         let again = ["atserver", "backup", &file, "--data", &data];
         let (code, told) = failure(world.noports(&again)).await;
-        assert!(code == 1 && told.contains("is there already"), "{told}");
+        assert!(code == 1 && told.contains("already exists"), "{told}");
 
         let restore = ["atserver", "restore", &file, "--data", &data, "--force"];
         let (code, told) = failure(world.noports(&restore)).await;

@@ -97,8 +97,8 @@ fn keys_path(env: Environment, keys: Option<&Path>) -> Result<(PathBuf, bool), F
         return Ok((path, is_folder));
     }
     let nowhere = || {
-        Failure::new(exit::KEYS, "no home folder to look for a key file in")
-            .hint("name it: --keys FILE")
+        Failure::new(exit::KEYS, "no home folder, so no place for key files")
+            .hint("--keys FILE")
     };
     let home = env("HOME").map(PathBuf::from).or_else(paths::home);
     Ok((home.ok_or_else(nowhere)?.join(".atsign/keys"), true))
@@ -136,7 +136,7 @@ fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
         .or_else(|| keystore::owner(file))
         .ok_or_else(|| {
             Failure::misuse(format!(
-                "{} does not say whose keys it holds",
+                "{} does not say which atSign it belongs to",
                 file.display()
             ))
             .hint("add --as @you")

@@ -36,7 +36,7 @@ use crate::{
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
     let Some(words) = classic(words) else {
-        out::note("usage: HOST PORT [LOCAL_PORT], or flags: see --help");
+        out::note("Usage: HOST PORT [LOCAL_PORT], or flags: see --help");
         return ExitCode::from(MISUSE);
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -286,7 +286,7 @@ fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
 
 fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     if args.multi && args.stdio {
-        return Err(misuse("--stdio is one connection, --multi are many"));
+        return Err(misuse("--stdio and --multi exclude each other"));
     }
     if args.stdio && args.bind_local_port {
         return Err(misuse("--stdio and --bind-local-port exclude each other"));
@@ -294,11 +294,11 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     let (keys, admission) = (secrets.keys()?, secrets.admission()?);
     // Asked to protect and not able to: never go on without.
     if args.rv_e2ee && keys.is_none() {
-        return Err(misuse("--rv-e2ee needs session keys, and there are none"));
+        return Err(misuse("--rv-e2ee needs session keys"));
     }
     if args.rv_auth && admission.is_none() {
         return Err(misuse(
-            "--rv-auth needs an admission line, and there is none",
+            "--rv-auth needs the login line in RV_AUTH",
         ));
     }
     let side = if args.stdio || args.bind_local_port {

@@ -45,13 +45,13 @@ pub(crate) use ask::Args as AskArgs;
 
 /// Words for a device that has keys; the flags of each.
 pub(super) const WORDS: &[Word] = &[
-    word::<codes::Args>("otp", "make a code for one request"),
-    word::<codes::Args>("spp", "set a code for many requests"),
+    word::<codes::Args>("otp", "make a passcode for one request"),
+    word::<codes::Args>("spp", "set a passcode for many requests"),
     word::<decide::Args>("list", "list enrolments"),
     word::<decide::Args>("approve", "show what a device asks for, and approve it"),
     word::<decide::Args>("auto", "wait for requests, and approve those that match"),
     word::<decide::Args>("deny", "refuse a request"),
-    word::<decide::Args>("revoke", "withdraw an enrolment: its keys stop working"),
+    word::<decide::Args>("revoke", "revoke an enrolment: its keys stop working"),
     word::<decide::Args>("unrevoke", "restore a revoked enrolment"),
     word::<decide::Args>("delete", "delete a denied or revoked enrolment"),
 ];

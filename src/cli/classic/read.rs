@@ -189,7 +189,7 @@ impl Translated {
                     find(tables, |row| matches!(row.2, To::Ssh)).and_then(|row| row.0.first());
                 match for_ssh {
                     Some(option) => failure.hint(format!(
-                        "what is for ssh stands behind --{option}, or behind --"
+                        "arguments for ssh go into --{option}, or after --"
                     )),
                     None => failure,
                 }

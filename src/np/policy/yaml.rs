@@ -191,7 +191,7 @@ userGroups:
             ),
             (
                 spoil("\"h2g2\"", "\"h2/g2\""),
-                "line 13: userGroups.api_users.permissions.deviceNames.h2/g2: \"h2/g2\" is no device name: it needs 1 to 36 of a-z, 0-9, _ and -, the first one not a -",
+                "line 13: userGroups.api_users.permissions.deviceNames.h2/g2: \"h2/g2\" is not a device name: it needs 1 to 36 of a-z, 0-9, _ and -, the first one not a -",
             ),
             (
                 spoil("rdp_users", "api_users"),

@@ -111,7 +111,7 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
 
 async fn without_server(data: &Path, file: &Path) -> Result<AdminAnswer, Failure> {
     if !data.join(backup::STORE).exists() {
-        let text = format!("there is no store in {}", data.display());
+        let text = format!("there is no data of an atServer in {}", data.display());
         return Err(Failure::plain(text).hint("--data DIR"));
     }
     let store = Store::open(data, |_| {})?;
@@ -146,7 +146,7 @@ pub(super) fn rotate_ca(console: &Console, args: RotateCa) -> Result<(), Failure
     let (event, next) = if args.finish {
         authority::finish(&data)?;
         let next =
-            format!("restart the server: from then on only the new authority in {ca} counts");
+            format!("restart the server: from then on only the new authority in {ca} is valid");
         ("finished", next)
     } else {
         authority::rotate(&data)?;

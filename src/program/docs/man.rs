@@ -136,7 +136,7 @@ pub(super) fn classic_page(link: &str, program: &Program, edition: Edition) -> S
     page += &format!(".SH SYNOPSIS\n.B {link}\n{command}[options]\n.SH DESCRIPTION\n");
     page += &filled(&format!(
         "{link} is a link to noports: {own} for scripts and people that know the classic program of this name. \
-         It takes that program's options; {link} {command}--help tells which flag of ours stands behind each."
+         It takes that program's options; {link} {command}--help shows what each of them means here."
     ));
     page += &section("COMMANDS", &list(scope.words.into_iter()));
     let rows = scope
@@ -156,7 +156,7 @@ const ENVIRONMENT: [(&str, &str); 13] = [
     ("NOPORTS_ROOT", "the atDirectory, host:port; --root wins"),
     (
         "NOPORTS_CA",
-        "further certificate authorities: PEM files, separated by colons; --ca wins",
+        "certificate authorities to trust too: PEM files, separated by colons; --ca wins",
     ),
     ("NOPORTS_AS", "the atSign to act as; --as wins"),
     (
@@ -174,7 +174,7 @@ const ENVIRONMENT: [(&str, &str); 13] = [
     ),
     (
         "NOPORTS_CODE",
-        "the one-time code of a request; --code-file wins",
+        "the passcode of an enrolment request; --code-file wins",
     ),
     (
         "NOPORTS_SECRET",
@@ -182,7 +182,7 @@ const ENVIRONMENT: [(&str, &str); 13] = [
     ),
     (
         "NOPORTS_DATA",
-        "folder of the data of an atServer; --data wins",
+        "data folder of an atServer; --data wins",
     ),
     (
         "NOPORTS_CONFIG",
@@ -192,7 +192,7 @@ const ENVIRONMENT: [(&str, &str); 13] = [
         "NOPORTS_LOG",
         "what is logged: a level, or module=level,...",
     ),
-    ("NOPORTS_STATE", "file in which a service tells its state"),
+    ("NOPORTS_STATE", "file to which a service writes its state"),
 ];
 const KEYS: (&str, &str) = (
     "~/.atsign/keys/@you_key.atKeys",
@@ -284,7 +284,7 @@ impl Group {
             let names: Vec<&str> = elsewhere.iter().map(|flag| flag.long).collect();
             page += &format!(
                 ".PP\n{}",
-                filled(&format!("And {}, see below.", names.join(", ")))
+                filled(&format!("Also {}: see below.", names.join(", ")))
             );
         }
         let codes: Vec<String> = grammar

@@ -113,7 +113,7 @@ pub(super) fn warning(about: &Enrollment) -> Option<&'static str> {
     let has = |name: &str| about.namespaces.contains_key(name);
     match (has("__manage"), has("*")) {
         (true, _) => Some("it could approve and revoke other devices"),
-        (false, true) => Some("it could read and change everything of this atSign"),
+        (false, true) => Some("it could read and change everything this atSign stores"),
         (false, false) => None,
     }
 }
@@ -157,7 +157,7 @@ pub(super) fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
         Ok(text.to_owned())
     } else {
         Err(Failure::misuse(format!(
-            "the name of the {what} has between 1 and {MAX_NAME} characters"
+            "the name of the {what} must have 1 to {MAX_NAME} characters"
         )))
     }
 }

@@ -92,8 +92,8 @@ fn only(decision: &mut Decision, open: &Endpoint) {
     let list = answer.permit_open.join(", ");
     decision.why = match (allowed, list.as_str()) {
         (true, _) => format!("{}: {list}", decision.why),
-        (false, "") => format!("{} lets nothing be opened", decision.why),
-        (false, _) => format!("{} lets only {list} be opened, not {open}", decision.why),
+        (false, "") => format!("{} allows nothing", decision.why),
+        (false, _) => format!("{} allows only {list}, not {open}", decision.why),
     };
     answer.authorized = allowed;
     answer.permit_open = allowed.then(|| open.to_string()).into_iter().collect();

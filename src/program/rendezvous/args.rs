@@ -86,7 +86,7 @@ impl Args {
     fn policy(&self, host: String) -> Result<RendezvousOptions, Failure> {
         if !is_host(&host) {
             return Err(Failure::misuse(format!(
-                "{host:?} is no host name or address"
+                "{host:?} is not a host name or address"
             )));
         }
         let words = self
@@ -162,7 +162,7 @@ async fn own_address(network: &Network) -> Result<String, Failure> {
     let found = address::discover(&network.root).await?;
     if address::is_inside(found) {
         warn!(
-            "host={found} discovered=inside hint=\"only neighbours can dial it; --host says the address of the outside\""
+            "host={found} discovered=inside hint=\"only machines on the same network can reach it; give the public name or address with --host\""
         );
     }
     Ok(match found {
