@@ -149,7 +149,7 @@ fn classic(words: &[&str]) -> Option<Vec<String>> {
 
 /// Carry one session between a local stream and a rendezvous.
 ///
-/// Client and daemon start it; nobody has to type it.
+/// The client and the daemon start it by themselves.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} --host rv.example.org --port 40001 --local-port 22",

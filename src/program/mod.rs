@@ -396,7 +396,9 @@ fn overview() -> String {
         };
         text += &format!("  {:<11} {}{links}\n", program.name, program.about);
     }
-    text + "\nA name in brackets is a link to the same program, with the flags of NoPorts.\n\
+    text + "\nAn atSign, such as @alice, is an account; its atServer passes messages on. A\n\
+            rendezvous is a relay that both ends of a session dial. More: man noports\n\n\
+            A name in brackets is a link to the same program, with the flags of NoPorts.\n\
             Start with: noports demo"
 }
 

@@ -68,7 +68,7 @@ pub(super) struct Serve {
     /// port of the first atServer; the others follow (default: 25000; 0: any free one)
     #[argh(option, arg_name = "port", from_str_fn(port_or_any))]
     first_port: Option<u16>,
-    /// give each atSign a name below this domain: alice.DOMAIN
+    /// give each atSign a name in this domain, alice.DOMAIN; all share the first port
     #[argh(option, arg_name = "name")]
     domain: Option<String>,
     /// certificate chain to use instead of one by the built-in authority: a PEM file

@@ -100,9 +100,9 @@ pub(super) fn overview(edition: Edition) -> String {
     page += ".SH DESCRIPTION\n";
     page += &paragraphs(
         "Ssh and any TCP service on a device that has no open port, end-to-end encrypted, with outbound \
-         connections only. The device waits for notifications of its atServer; both ends then meet at a \
-         rendezvous, which sees only cipher text.\n\nEach program has a page of its own.",
+         connections only. Each program has a page of its own.",
     );
+    page += &section("TERMS", &list(TERMS.iter().map(owned)));
     page += ".SH PROGRAMS\n";
     for program in PROGRAMS.iter().filter(|program| !program.about.is_empty()) {
         let (name, about) = (text(program.name), text(program.about));
@@ -151,6 +151,43 @@ pub(super) fn classic_page(link: &str, program: &Program, edition: Edition) -> S
 }
 
 const SEE_ALSO: &str = ".SH SEE ALSO\n.BR noports (1),\n.BR ssh (1)\n";
+
+/// What words mean that are used everywhere.
+const TERMS: [(&str, &str); 9] = [
+    (
+        "atSign",
+        "an account of the atProtocol, such as @alice, with keys of its own",
+    ),
+    (
+        "atServer",
+        "passes the encrypted messages of an atSign on; an atDirectory says where it is",
+    ),
+    (
+        "authority",
+        "the certificate by which the atServers that you host are recognised: ca.pem, for --ca",
+    ),
+    (
+        "daemon",
+        "runs on a device and waits for requests; it opens no port",
+    ),
+    ("manager", "an atSign that may open sessions on a device"),
+    (
+        "policy",
+        "decides for daemons about everybody who is not a manager",
+    ),
+    (
+        "rendezvous",
+        "a relay with a public address: both ends of a session dial it, and it sees only cipher text",
+    ),
+    (
+        "enrolment",
+        "gives one more device keys of its own, which can be revoked; a new device asks with a passcode",
+    ),
+    (
+        "namespace",
+        "part of what an atSign stores and receives; keys are good for some of them, such as sshnp:rw",
+    ),
+];
 
 const ENVIRONMENT: [(&str, &str); 13] = [
     ("NOPORTS_ROOT", "the atDirectory, host:port; --root wins"),
