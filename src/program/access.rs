@@ -42,7 +42,7 @@ mod clear;
 with_account! {
     /// Decide whom the atServer of your atSign lets in.
     ///
-    /// Whoever is not let in can send nothing and read nothing, so no request of theirs reaches a daemon.
+    /// An atSign that is not let in can send nothing and read nothing, so its requests do not reach a daemon.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "noports access show @kitchen",

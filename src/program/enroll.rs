@@ -14,7 +14,7 @@
 //! The key pair is on disk before the server hears of it, so a run that was killed is gone on with by the
 //! next one. The code comes from a file, the environment or stdin, never from the command line.
 //!
-//! `--device kitchen` in place of the short code means the device with exactly that name, and `--device-pattern 'pi[0-9]+'`
+//! `--device kitchen` in place of the short id means the device with exactly that name, and `--device-pattern 'pi[0-9]+'`
 //! all whose whole name fits. `enroll auto` waits for a request and grants it, `approve --yes` does so without asking; neither
 //! grants more than `sshnp:rw,sshrvd:rw` unless it is named (`--grant '*:rw'`), and `__manage`, with which a device approves
 //! and revokes others, only when it is named itself. Without `--namespaces` the keys are good for what NoPorts needs

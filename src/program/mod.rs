@@ -398,7 +398,7 @@ fn overview() -> String {
     }
     text + "\nAn atSign, such as @alice, is an account; its atServer passes messages on. A\n\
             rendezvous is a relay that both ends of a session dial. More: man noports\n\n\
-            A name in brackets is a link to the same program, with the flags of NoPorts.\n\
+            A name in brackets is a link to the same program, with the flags of the original.\n\
             Start with: noports demo"
 }
 

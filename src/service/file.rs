@@ -13,7 +13,7 @@ use crate::{
 
 /// Stands in every file that we wrote; a file without it is left alone.
 pub(super) const MARK: &str =
-    "Written by noports install, which may replace this file.";
+    "Written by noports, by the word install. The next install replaces this file.";
 /// How far into a file the mark may stand.
 const MARK_WITHIN: usize = 600;
 

@@ -195,7 +195,7 @@ fn person(
     };
     if !manager.is_for_the_machine() && person.uid != me.uid {
         return Err(Failure::misuse(format!(
-            "a service of {}'s own is installed by {}",
+            "a service of {}'s own must be installed by {}",
             person.name, person.name
         ))
         .hint(format!(
@@ -309,6 +309,6 @@ pub fn try_out(service: &Service) -> Result<(), Failure> {
     } else {
         format!(" (it would run as {who}; --run-as USER)")
     };
-    let hint = hint.unwrap_or("nothing has been installed");
+    let hint = hint.unwrap_or("nothing was installed");
     Err(failure.hint(format!("{hint}{as_whom}")))
 }

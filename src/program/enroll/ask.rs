@@ -268,7 +268,7 @@ async fn enroll(
             exit::NOT_TRUSTWORTHY,
             format!("the keys received are not those of {who}"),
         )
-        .hint("whoever approved may have acted for another atSign; ask again"));
+        .hint("the approver may have acted for another atSign; ask again"));
     }
     refuse_overwriting(file)?;
     keystore::save(&keys, file, phrases.known())?;
@@ -448,7 +448,7 @@ impl NotGranted {
             _ => format!("the request {code} has expired, or was deleted"),
         };
         Failure::new(exit::LOGIN, what).hint(format!(
-            "ask whoever approves for {who}; a new request needs a new passcode"
+            "ask a device with keys of {who}; a new request needs a new passcode"
         ))
     }
 }

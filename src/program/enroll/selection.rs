@@ -72,7 +72,7 @@ impl PatternReach {
 
 /// Which enrolments are meant.
 pub(super) struct Selection {
-    /// Its id or short code.
+    /// Its id or short id.
     pub which: Option<String>,
     /// The program's name.
     pub app: NameFilter,
@@ -166,7 +166,7 @@ impl Selection {
     }
 }
 
-/// Short codes, each with its device.
+/// Short ids, each with its device.
 pub(super) fn codes(of: &[Enrollment]) -> String {
     let one = |one: &Enrollment| format!("{} ({})", show::code(&one.id), show::shown(&one.device));
     of.iter().map(one).collect::<Vec<_>>().join(", ")

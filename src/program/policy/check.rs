@@ -23,7 +23,7 @@ use super::source::read_rules_now;
     example = "{command_name} @alice @kitchen pi --rules policy.yaml --group lab"
 )]
 pub(super) struct Args {
-    /// atSign of whoever wants to use the device
+    /// atSign of the client
     #[argh(positional)]
     client: String,
     /// the device's atSign

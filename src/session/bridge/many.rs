@@ -122,7 +122,7 @@ pub(super) async fn client(
             ControlEvent::Visitor(visitor) if joins.are_too_many() => {
                 reset(&visitor);
                 visitors.complain(&format!(
-                    "{} connections at a time are the most",
+                    "at most {} connections at once",
                     joins.most
                 ));
             }
