@@ -45,9 +45,8 @@ fn words_for_ssh_that_lead_elsewhere_are_refused_before_anything_is_asked() {
                 .args(words)
                 .env("HOME", &dir.0);
             let (code, said) = failure(command).await;
-            let want = format!(
-                "the ssh option \"{option}\" would not lead to the device\n  hint: "
-            );
+            let want =
+                format!("the ssh option \"{option}\" would not lead to the device\n  hint: ");
             assert!(code == 2 && said.contains(&want), "{code} {said}");
         }
     });
@@ -189,7 +188,11 @@ fn names_places_and_options_are_judged_where_they_enter() {
                 "x:localhost:1",
                 "\"x:localhost:1\" is not [BIND:]PORT:HOST:PORT",
             ),
-            (tunnel, "80:h:1|--device|a/b", "\"a/b\" is not a device name: "),
+            (
+                tunnel,
+                "80:h:1|--device|a/b",
+                "\"a/b\" is not a device name: ",
+            ),
             (daemon, "--device|a.b", "\"a.b\" is not a device name: "),
             (daemon, "--device|-x", "\"-x\" is not a device name: "),
             (

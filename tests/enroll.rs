@@ -781,7 +781,10 @@ fn a_name_means_one_device_and_nothing_far_reaching_is_granted_unseen() {
             let (code, said) =
                 failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
             assert_eq!(code, 1, "{words:?}: {said}");
-            assert!(said.contains("is not granted without asking"), "{words:?}: {said}");
+            assert!(
+                said.contains("is not granted without asking"),
+                "{words:?}: {said}"
+            );
         }
         for words in [
             // By that very name there are some, and it says what they are.

@@ -648,7 +648,11 @@ fn a_rust_that_is_too_old_is_named_before_anything_is_built() {
             ("1.95.0", "1.63.0", "needs rustc 1.90 or later, and"),
             ("1.9.0", "1.9.0", "needs cargo 1.90 or later, and"),
             ("1.89.0-nightly", "1.90.0", "needs cargo 1.90 or later, and"),
-            ("", "1.90.0", "needs cargo 1.90 or later, which is not installed"),
+            (
+                "",
+                "1.90.0",
+                "needs cargo 1.90 or later, which is not installed",
+            ),
         ] {
             says("cargo", cargo);
             says("rustc", rustc);

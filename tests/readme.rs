@@ -535,7 +535,10 @@ fn every_command_of_the_readme_does_what_it_says() {
     let rules = reader.block("userGroups:").lines.join("\n");
     let rules = reader.here("@policy", &rules);
     fs::write(reader.home("@policy").join("policy.yaml"), rules).unwrap();
-    reader.serve_others("noports policy check", &["@policy", "@policy", "@my_device"]);
+    reader.serve_others(
+        "noports policy check",
+        &["@policy", "@policy", "@my_device"],
+    );
 
     host_ones_own(&mut reader);
 

@@ -69,7 +69,8 @@ fn absent_parts_are_named_with_remedy_and_code() {
         );
 
         let words = ["client", "--as", ALICE, "--to", "@nobody", "--stdio", "-q"];
-        let want = "there is no atSign @nobody\n  hint: check the spelling, and the atDirectory (--root)";
+        let want =
+            "there is no atSign @nobody\n  hint: check the spelling, and the atDirectory (--root)";
         refused(world.noports(&words), 5, want).await;
     });
 }

@@ -251,7 +251,9 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
     if byte != *b"@" {
-        return Err(DirectoryError::Nonsense("it is not an atDirectory".to_owned()));
+        return Err(DirectoryError::Nonsense(
+            "it is not an atDirectory".to_owned(),
+        ));
     }
     let question = format!("{}\n", who.bare());
     stream.write_all(question.as_bytes()).await.map_err(io)?;

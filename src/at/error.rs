@@ -143,9 +143,7 @@ fn is_passing(code: Code) -> bool {
 
 fn login_hint(fault: &Fault) -> Option<&'static str> {
     Some(match fault.code? {
-        Code::Unauthenticated => {
-            "check that these keys belong to this atSign, and are its latest"
-        }
+        Code::Unauthenticated => "check that these keys belong to this atSign, and are its latest",
         Code::EnrollmentPending => "approve the enrolment on a device that has keys",
         Code::EnrollmentRevoked => {
             "these keys were revoked; on a device with keys: noports enroll unrevoke"

@@ -97,8 +97,7 @@ fn keys_path(env: Environment, keys: Option<&Path>) -> Result<(PathBuf, bool), F
         return Ok((path, is_folder));
     }
     let nowhere = || {
-        Failure::new(exit::KEYS, "no home folder, so no place for key files")
-            .hint("--keys FILE")
+        Failure::new(exit::KEYS, "no home folder, so no place for key files").hint("--keys FILE")
     };
     let home = env("HOME").map(PathBuf::from).or_else(paths::home);
     Ok((home.ok_or_else(nowhere)?.join(".atsign/keys"), true))

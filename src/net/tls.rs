@@ -57,9 +57,7 @@ impl TlsError {
             Self::UnknownAuthority { .. } => {
                 "if you run that server, trust the authority that signed for it with --ca FILE"
             }
-            Self::WrongName { .. } => {
-                "check the host: it must be spelt as in the certificate"
-            }
+            Self::WrongName { .. } => "check the host: it must be spelt as in the certificate",
             Self::Expired { .. } => "check the clock of this machine",
             Self::Failed { .. } => "check the port: is a TLS server listening there?",
             Self::TimedOut { .. } => {

@@ -196,12 +196,9 @@ fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
         (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
         (Some(_), true) => Err(Failure::misuse(format!("{word}: no atSign given"))
             .hint(format!("noports access {word} {} @bob", args.atsign))),
-        (Some((AccessList::Block, true)), false) if others.contains(&args.atsign.parse()?) => {
-            Err(Failure::misuse(format!(
-                "{} cannot block itself",
-                args.atsign
-            )))
-        }
+        (Some((AccessList::Block, true)), false) if others.contains(&args.atsign.parse()?) => Err(
+            Failure::misuse(format!("{} cannot block itself", args.atsign)),
+        ),
         (Some((list, adds)), false) => Ok(Some((*list, *adds, others))),
     }
 }

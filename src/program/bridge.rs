@@ -149,7 +149,7 @@ fn classic(words: &[&str]) -> Option<Vec<String>> {
 
 /// Carry one session between a local stream and a rendezvous.
 ///
-/// The client and the daemon start it by themselves.
+/// Client and daemon start it.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} --host rv.example.org --port 40001 --local-port 22",
@@ -297,9 +297,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
         return Err(misuse("--rv-e2ee needs session keys"));
     }
     if args.rv_auth && admission.is_none() {
-        return Err(misuse(
-            "--rv-auth needs the login line in RV_AUTH",
-        ));
+        return Err(misuse("--rv-auth needs the login line in RV_AUTH"));
     }
     let side = if args.stdio || args.bind_local_port {
         Side::Client

@@ -385,9 +385,7 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
         None => {
             say(session, "single", encrypted);
             if settings.inside.sshd != DEFAULT_SSHD {
-                warn!(
-                    "--remote-sshd-port has no effect here: the daemon decides"
-                );
+                warn!("--remote-sshd-port has no effect here: the daemon decides");
             }
             return Ok(Route::Straight(far));
         }
@@ -439,8 +437,8 @@ async fn let_the_device_in(
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<u16, Failure> {
-    let me = sys::user::name()
-        .ok_or_else(|| Failure::plain("this user has no name on this machine"))?;
+    let me =
+        sys::user::name().ok_or_else(|| Failure::plain("this user has no name on this machine"))?;
     let forward = free_port(settings.local_port).await?;
     progress.begin("allowing the device to log in here for this session");
     let sshd = Endpoint {

@@ -65,7 +65,9 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     let result = console.run(2, async {
         let keep = args.keep;
         let ended = async {
-            let stop = signal::stop().await.map_err(failed("cannot listen for signals"))?;
+            let stop = signal::stop()
+                .await
+                .map_err(failed("cannot listen for signals"))?;
             let end = format!("ended by {stop}; everything has been cleaned up");
             // Whoever kept the world ends it this way.
             if !keep {

@@ -73,8 +73,8 @@ const VERIFY: [(&str, Verify); 4] = [
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "noports daemon install --as @kitchen --device pi --manager @alice",
-    example = "noports rendezvous install --as @rv_eu --host rv.example.org --dry-run",
-    example = "noports atserver install --host at.example.org --print",
+    example = "noports rendezvous install --as @my_rendezvous --host rv.example.org --dry-run",
+    example = "noports atserver install --listen 0.0.0.0 --host at.example.org --print",
     error_code(4, "it is installed and runs, but is not connected yet")
 )]
 pub(crate) struct Args {

@@ -386,7 +386,7 @@ fn start_classic(link: &'static str, words: &[&str]) -> ExitCode {
 fn overview() -> String {
     let mut text = String::from(
         "noports reaches a device that has no open port.\n\n\
-         Usage: noports PROGRAM [flags]      noports help PROGRAM tells its flags\n\n",
+         Usage: noports PROGRAM [flags]      noports help PROGRAM shows its flags\n\n",
     );
     for program in PROGRAMS.iter().filter(|own| !own.about.is_empty()) {
         let links = if program.links.is_empty() {
@@ -398,7 +398,7 @@ fn overview() -> String {
     }
     text + "\nAn atSign, such as @alice, is an account; its atServer passes messages on. A\n\
             rendezvous is a relay that both ends of a session dial. More: man noports\n\n\
-            A name in brackets is a link to the same program, with the flags of the original.\n\
+            A name in brackets starts the same program, with the flags of the original.\n\
             Start with: noports demo"
 }
 

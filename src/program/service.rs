@@ -160,7 +160,8 @@ fn as_text(row: &state::ServiceStatus, now: u64) -> String {
         let since = ago(row.started);
         text += &format!("  running     for {since}, process {pid}, version {version}\n");
         if !row.watched {
-            text += "  watched     no, nothing restarts it when it stops: noports service restart\n";
+            text +=
+                "  watched     no, nothing restarts it when it stops: noports service restart\n";
         }
         let since = ago(row.since);
         text += &match row.state.as_str() {
@@ -213,7 +214,9 @@ mod tests {
         lost.watched = false;
         let told = as_text(&lost, 7400);
         assert!(
-            told.contains("\n  watched     no, nothing restarts it when it stops: noports service restart\n"),
+            told.contains(
+                "\n  watched     no, nothing restarts it when it stops: noports service restart\n"
+            ),
             "{told}"
         );
         let told = as_text(&row(true, "lost", "no route"), 3730);

@@ -210,7 +210,9 @@ impl Prepared {
             let who = format!("{}{}", self.whom.device, self.whom.to);
             let why = format!("the daemon of {who} does not accept ssh public keys");
             return Err(Failure::new(exit::DEVICE_REFUSED, why)
-                .hint("add the key to authorized_keys there, or start its daemon with --accept-keys")
+                .hint(
+                    "add the key to authorized_keys there, or start its daemon with --accept-keys",
+                )
                 .classic("This device daemon does not accept public keys sent by client"));
         }
         let message = key.message(&self.whom.to, &self.whom.device);

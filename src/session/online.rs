@@ -73,7 +73,8 @@ pub fn alone() -> Result<(), Failure> {
             Some(who) => format!("{who} holds its lock; {words}"),
             None => words.to_owned(),
         };
-        Failure::plain("this service is already running, or another program holds its lock").hint(hint)
+        Failure::plain("this service is already running, or another program holds its lock")
+            .hint(hint)
     })
 }
 
@@ -190,9 +191,7 @@ pub async fn listen(
                 }
             }
         }
-        Err(Failure::plain(
-            "the connection to the atServer has ended",
-        ))
+        Err(Failure::plain("the connection to the atServer has ended"))
     };
     future::or(
         listening,

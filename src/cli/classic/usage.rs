@@ -5,7 +5,7 @@ use super::tables::{ClassicOption, SEND_KEY, To};
 /// One line per option.
 pub(super) fn usage(name: &str, ours: &str, tables: &[&[ClassicOption]]) -> String {
     let mut text = format!(
-        "{name} is noports {ours}. After each option: what it means there. See noports {ours} --help\n"
+        "{name} is noports {ours}. After each option: what it means there.\nMore: noports {ours} --help\n"
     );
     let mut told: Vec<&str> = Vec::new();
     for row in tables.iter().flat_map(|table| table.iter()) {

@@ -125,7 +125,7 @@ pub(super) fn help(command: &'static ClassicCommand) -> String {
         name, about, front, ..
     } = command;
     let mut text = format!("Usage: at_activate {name} -a @you …\n{about}");
-    if !front.is_empty() {
+    if !front.is_empty() && *name != "status" {
         text += &format!("\nThe same as: noports {} @you …", front.join(" "));
     }
     text += "\n\nOptions:";

@@ -206,7 +206,8 @@ fn cannot_start(error: ServerError) -> Failure {
     let privileged = matches!(&error, ServerError::Port { why, .. } if why.kind() == io::ErrorKind::PermissionDenied);
     let failure = Failure::from(error);
     if privileged {
-        return failure.hint("use --port 6400, and --root HOST:6400 on the clients; or start it as root");
+        return failure
+            .hint("use --port 6400, and --root HOST:6400 on the clients; or start it as root");
     }
     failure
 }

@@ -204,7 +204,10 @@ pub(super) async fn print(
             (in_background(&far, local).await?, FIRST_USE)
         }
     };
-    progress.done(format!("port {port} waits {} s for ssh to connect", waits.as_secs()));
+    progress.done(format!(
+        "port {port} waits {} s for ssh to connect",
+        waits.as_secs()
+    ));
     let words = ssh_words(settings, user, port, printed_destination(settings));
     let command = format!("ssh {}", ssh::shell_line(&words));
     if settings.json {

@@ -217,10 +217,7 @@ const ENVIRONMENT: [(&str, &str); 13] = [
         "NOPORTS_SECRET",
         "the secret that activates an atSign; --secret-file wins",
     ),
-    (
-        "NOPORTS_DATA",
-        "data folder of an atServer; --data wins",
-    ),
+    ("NOPORTS_DATA", "data folder of an atServer; --data wins"),
     (
         "NOPORTS_CONFIG",
         "file with further flags; --config wins; empty: none is read",

@@ -310,8 +310,11 @@ async fn published(link: &mut Link, who: &AtSign) -> Result<PublicKey, Failure> 
 fn resume(draft: &AtKeys, place: &DraftKeyFile) -> Result<Applicant, Failure> {
     Applicant::resume(draft).ok_or_else(|| {
         let place = place.path.display();
-        Failure::new(exit::KEYS, format!("{place} does not come from an unfinished request"))
-            .hint("move it away, and run the same command again")
+        Failure::new(
+            exit::KEYS,
+            format!("{place} does not come from an unfinished request"),
+        )
+        .hint("move it away, and run the same command again")
     })
 }
 
@@ -366,9 +369,9 @@ fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool) -> Failure {
         } else {
             "it is good for one request, usually within five minutes; "
         };
-        return Failure::new(exit::LOGIN, "the atServer does not accept this passcode").hint(format!(
-            "{used}for a new one, on a device with keys: noports enroll otp"
-        ));
+        return Failure::new(exit::LOGIN, "the atServer does not accept this passcode").hint(
+            format!("{used}for a new one, on a device with keys: noports enroll otp"),
+        );
     }
     if let Some(id) = twin(fault) {
         let (app, device) = (&wish.app, &wish.device);
@@ -376,13 +379,15 @@ fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool) -> Failure {
             "{app} on {device} is already enrolled: {}",
             show::code(&id)
         ))
-        .hint("give this device another name with --device, or deny or revoke the other enrolment");
+        .hint(
+            "give this device another name with --device, or deny or revoke the other enrolment",
+        );
     }
     match fault.code {
-        Some(Code::InvalidSyntax) => Failure::plain(
-            "this atServer is too old for enrolments, or refuses this request",
-        )
-        .hint("copy the key file of another device"),
+        Some(Code::InvalidSyntax) => {
+            Failure::plain("this atServer is too old for enrolments, or refuses this request")
+                .hint("copy the key file of another device")
+        }
         _ => AtError::Refused(fault.clone()).into(),
     }
 }

@@ -23,8 +23,7 @@ impl GrantLimit {
             Self::Nothing => return Ok(()),
             Self::Most(most) => (
                 beyond(one, most),
-                "approve it by its short id without --yes; or allow it with --grant"
-                    .to_owned(),
+                "approve it by its short id without --yes; or allow it with --grant".to_owned(),
             ),
             Self::Ordinary => {
                 let far = |name: &str| matches!(name, "*" | "__manage");

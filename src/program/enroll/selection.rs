@@ -144,7 +144,8 @@ impl Selection {
             // Without any choice made, only where there is none.
             return match found.len() {
                 2.. if self.is_open() => {
-                    Err(Failure::misuse("there are several requests: choose one").hint(codes(&found)))
+                    Err(Failure::misuse("there are several requests: choose one")
+                        .hint(codes(&found)))
                 }
                 _ => Ok(found),
             };
@@ -160,7 +161,8 @@ impl Selection {
                 action.past()
             ))),
             _ => {
-                Err(Failure::misuse("several enrolments have this short id").hint("give the whole id"))
+                Err(Failure::misuse("several enrolments have this short id")
+                    .hint("give the whole id"))
             }
         }
     }

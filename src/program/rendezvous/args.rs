@@ -29,9 +29,9 @@ with_account! {
     /// clients and devices.
     #[derive(FromArgs, ArgsInfo)]
     #[argh(
-        example = "{command_name} --as @rv_eu --host rv.example.org",
-        example = "{command_name} --as @rv_eu --host rv.example.org --manager @alice",
-        example = "{command_name} install --as @rv_eu --host rv.example.org"
+        example = "{command_name} --as @my_rendezvous --host rv.example.org",
+        example = "{command_name} --as @my_rendezvous --host rv.example.org --manager @alice",
+        example = "{command_name} install --as @my_rendezvous --host rv.example.org"
     )]
     struct Args {
         /// the rendezvous' atSign (or NOPORTS_AS; default: the only one with keys here)
@@ -44,7 +44,7 @@ with_account! {
         /// local address to listen on (default: loopback if --host is loopback, else all)
         #[argh(option, arg_name = "address")]
         bind: Option<IpAddr>,
-        /// who may ask for ports; commas separate several; "open" is everybody (default: open)
+        /// atSign that may use it; commas separate several; "open" is everybody (default: open)
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
         /// how many sessions at the same time (default: 4096)

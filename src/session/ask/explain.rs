@@ -27,7 +27,9 @@ pub fn about(error: AtError, who: &AtSign) -> Failure {
             exit::DEVICE_REFUSED,
             format!("{who}'s atServer does not let you in"),
         )
-        .hint(format!("its owner can let you in: noports access show {who}")),
+        .hint(format!(
+            "its owner can let you in: noports access show {who}"
+        )),
         _ => error.into(),
     }
 }

@@ -198,7 +198,8 @@ impl Missing {
 
 /// A rendezvous before 5.0 does not understand who wants its ports checked, and answers nobody.
 fn silent_rendezvous(whom: &Whom) -> String {
-    let mut hint = "check that it runs and serves your atSign; or choose another with --via".to_owned();
+    let mut hint =
+        "check that it runs and serves your atSign; or choose another with --via".to_owned();
     let terms = whom.terms;
     if terms.admit_client || terms.admit_device {
         hint += "; one older than NoPorts 5.0 needs --no-admit-client --no-admit-device";
