@@ -435,7 +435,7 @@ cut_script() { # what is not all there does nothing
 in_the_way() {
     mkdir -p "$here/usr/local/bin"
     echo '#!/bin/sh' >"$here/usr/local/bin/noports"
-    fails "another program's" "$url" sh && done=0 || done=1
+    fails "belongs to another program" "$url" sh && done=0 || done=1
     rm "$here/usr/local/bin/noports"
     return "$done"
 }

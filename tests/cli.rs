@@ -116,7 +116,7 @@ fn misuse_says_what_and_what_to_try_and_ends_with_2() {
         for (words, want) in [
             (
                 &["demon"][..],
-                "noports: there is no program \"demon\" in here\n  hint: noports daemon\n",
+                "noports: there is no program \"demon\"\n  hint: noports daemon\n",
             ),
             (
                 &["client", "--to", "@d"],
@@ -502,7 +502,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
         );
         assert_eq!(open, (2, want));
         let told = stdout(noports(&["policy", "serve", "--help"])).await;
-        assert!(told.contains("--config FILE reads further flags"), "{told}");
+        assert!(told.contains("Flags can also stand in a file"), "{told}");
     });
 }
 

@@ -455,7 +455,7 @@ fn what_cannot_be_downloaded_changes_nothing() {
         let place = Place::new(shell);
         place.fails(
             &["--base", ""],
-            "no address to download from: there is no public one yet",
+            "no address to download from (there is no public one yet)",
         );
         place.fails(
             &["--base", "http://example.org"],
@@ -570,10 +570,10 @@ fn a_machine_without_what_is_needed_is_told_what_that_is() {
         ),
     );
     for (missing, want) in [
-        ("wget", "this needs curl or wget, and neither is here"),
+        ("wget", "this needs curl or wget, and neither is installed"),
         ("mktemp", "this needs mktemp, which is not installed"),
         ("gzip", "this needs gzip, which is not installed"),
-        ("sha256sum", "can check a SHA-256 checksum"),
+        ("sha256sum", "cannot check a SHA-256 checksum"),
     ] {
         let tool = place.dir.path("tools").join(missing);
         fs::remove_file(&tool).unwrap();

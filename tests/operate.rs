@@ -100,7 +100,7 @@ fn a_damaged_backup_is_refused_and_changes_nothing() {
         let store = fs::read(world.dir.path("at/atserver.redb")).unwrap();
         let words = ["atserver", "restore", &file, "--data", &data, "--force"];
         let (code, told) = failure(world.noports(&words)).await;
-        assert!(code == 1 && told.contains("no whole backup"), "{told}");
+        assert!(code == 1 && told.contains("not a complete backup"), "{told}");
         assert!(fs::read(world.dir.path("at/atserver.redb")).unwrap() == store);
         let _server = world.serve();
         Wire::login(&world, ALICE).await;
@@ -182,12 +182,12 @@ fn nothing_is_made_or_lost_by_a_slip() {
             (
                 &["list", "--data", &typo][..],
                 1,
-                "no atSign has ever been hosted",
+                "no data of an atServer",
             ),
             (
                 &["remove", ALICE, yes, "--data", &typo],
                 1,
-                "no atSign has ever been hosted",
+                "no data of an atServer",
             ),
             (&["status", "--data", &typo], 4, "no server is running"),
             (

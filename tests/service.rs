@@ -170,11 +170,11 @@ fn what_would_not_start_is_refused_with_the_programs_own_words() {
             ),
             (
                 &["atserver", "--listen", "0.0.0.0"],
-                (2, "under which name do clients reach this host?"),
+                (2, "--host must say how clients reach this host"),
             ),
             (
                 &["atserver", "--tls-cert", "x"],
-                (2, "a certificate needs its key"),
+                (2, "--tls-cert and --tls-key need each other"),
             ),
             (
                 &["daemon", "--as", "a\nb", "--manager", "@m"],
