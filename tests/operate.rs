@@ -100,7 +100,10 @@ fn a_damaged_backup_is_refused_and_changes_nothing() {
         let store = fs::read(world.dir.path("at/atserver.redb")).unwrap();
         let words = ["atserver", "restore", &file, "--data", &data, "--force"];
         let (code, told) = failure(world.noports(&words)).await;
-        assert!(code == 1 && told.contains("not a complete backup"), "{told}");
+        assert!(
+            code == 1 && told.contains("not a complete backup"),
+            "{told}"
+        );
         assert!(fs::read(world.dir.path("at/atserver.redb")).unwrap() == store);
         let _server = world.serve();
         Wire::login(&world, ALICE).await;
@@ -179,11 +182,7 @@ fn nothing_is_made_or_lost_by_a_slip() {
         let (data, typo) = (world.dir.text("at"), world.dir.text("ta"));
         let yes = "--yes";
         for (words, code, want) in [
-            (
-                &["list", "--data", &typo][..],
-                1,
-                "no data of an atServer",
-            ),
+            (&["list", "--data", &typo][..], 1, "no data of an atServer"),
             (
                 &["remove", ALICE, yes, "--data", &typo],
                 1,

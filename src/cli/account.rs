@@ -272,6 +272,6 @@ mod tests {
         assert!(empty.message.contains("@a_key.atKeys"), "{empty}");
         assert_eq!((missing.code, empty.code), (exit::KEYS, exit::KEYS));
         let whose = identity_in(&env, None, Some(&folder.0.join("odd.json")), &none).unwrap_err();
-        assert!(whose.message.contains("whose keys"), "{whose}");
+        assert!(whose.message.contains("which atSign"), "{whose}");
     }
 }

@@ -304,7 +304,7 @@ mod tests {
             ("show @a @b", Err("show takes one atSign")),
             (
                 "permit @a @b",
-                Err("there is no \"permit\"; there is show, allow"),
+                Err("there is no \"permit\"; choose show, allow"),
             ),
             ("allow @a @b!", Err("@b!")),
             ("clear @a", Ok("")),

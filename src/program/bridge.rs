@@ -294,10 +294,10 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     let (keys, admission) = (secrets.keys()?, secrets.admission()?);
     // Asked to protect and not able to: never go on without.
     if args.rv_e2ee && keys.is_none() {
-        return Err(misuse("--rv-e2ee needs session keys"));
+        return Err(misuse("--rv-e2ee needs session keys, and there are none"));
     }
     if args.rv_auth && admission.is_none() {
-        return Err(misuse("--rv-auth needs the login line in RV_AUTH"));
+        return Err(misuse("--rv-auth needs a login line, and there is none"));
     }
     let side = if args.stdio || args.bind_local_port {
         Side::Client

@@ -274,7 +274,7 @@ mod tests {
         let mut request = one("c3a9f7d2-0000", "dev\x1b1", "pending");
         assert_eq!(
             details(&request),
-            "  app         noports\n  device      \"dev\\u{1b}1\"\n  namespaces  sshnp:rw, sshrvd:rw\n  code        c3a9-f7d2  (does the device show the same?)"
+            "  app         noports\n  device      \"dev\\u{1b}1\"\n  namespaces  sshnp:rw, sshrvd:rw\n  short id    c3a9-f7d2  (does the device show the same?)"
         );
         request.namespaces.insert("__manage".into(), "rw".into());
         assert!(

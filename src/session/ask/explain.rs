@@ -203,8 +203,8 @@ mod tests {
         let start = "start the daemon on dev1 with --permit-open";
         let by_hand = |what: &str| {
             format!(
-                "add {what} to what the daemon on dev1 has behind --permit-open; the flag takes the place of the \
-                 whole list, so leave the rest in it"
+                "add {what} to the list after --permit-open of the daemon on dev1; the flag replaces the whole list, \
+                 so keep the rest"
             )
         };
         let of_dart: &[&str] = &["localhost:22", "localhost:3389"];
