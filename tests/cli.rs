@@ -502,7 +502,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
         );
         assert_eq!(open, (2, want));
         let told = stdout(noports(&["policy", "serve", "--help"])).await;
-        assert!(told.contains("Flags can also stand in a file"), "{told}");
+        assert!(told.contains("Flags can also come from a file"), "{told}");
     });
 }
 

@@ -115,7 +115,7 @@ pub fn variables(grammar: &Grammar) -> Vec<Setting> {
 /// What is said about files under a program's help.
 pub fn help(program: &str) -> String {
     format!(
-        "Flags can also stand in a file, one per line, without the --: the file given with --config, else \
+        "Flags can also come from a file, one per line, without the --: the file given with --config, else \
          $XDG_CONFIG_HOME/noports/{program}.conf, else {MACHINE}/{program}.conf. The command line wins over the \
          environment, which wins over the file."
     )

@@ -59,7 +59,7 @@ mod tests;
     example = "{command_name} @alice --root localhost:6400 --ca ca.pem",
     error_code(1, "failed, or activated already"),
     error_code(2, "the command line was wrong"),
-    error_code(3, "a key file is in the way, or cannot be written"),
+    error_code(3, "a key file already exists, or cannot be written"),
     error_code(4, "the atDirectory or the atServer cannot be reached"),
     error_code(5, "no such atSign"),
     error_code(6, "the secret was refused"),

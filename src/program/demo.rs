@@ -444,7 +444,7 @@ impl World {
                 text += &format!("    ssh -F {dir}/ssh_config demo\n");
                 text += &format!("    scp -F {dir}/ssh_config FILE demo:\n");
                 text += &format!(
-                    "    {client} --identity {identity} -- -o UserKnownHostsFile={dir}/known_hosts\n"
+                    "    {client} \\\n        --identity {identity} \\\n        -- -o UserKnownHostsFile={dir}/known_hosts\n"
                 );
             }
             Service::BuiltIn(_) => text += &format!("    {client} --stdio\n"),

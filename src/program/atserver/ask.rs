@@ -43,7 +43,7 @@ pub(super) struct Add {
     /// write the secret to this new file instead of stdout
     #[argh(option, arg_name = "file")]
     secret_file: Option<PathBuf>,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -55,7 +55,7 @@ pub(super) struct Add {
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "list", example = "{command_name}")]
 pub(super) struct List {
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -73,7 +73,7 @@ pub(super) struct Remove {
     /// do not ask
     #[argh(switch)]
     yes: bool,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -85,7 +85,7 @@ pub(super) struct Remove {
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "status", example = "{command_name}")]
 pub(super) struct Show {
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -97,7 +97,7 @@ pub(super) struct Show {
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "export-ca", example = "{command_name} > ca.pem")]
 pub(super) struct ExportCa {
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout

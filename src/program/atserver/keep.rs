@@ -29,7 +29,7 @@ pub(super) struct Backup {
     /// the new file
     #[argh(positional)]
     file: PathBuf,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -48,10 +48,10 @@ pub(super) struct Restore {
     /// the backup
     #[argh(positional)]
     file: PathBuf,
-    /// also when the folder is not empty; what is replaced is kept as *.before-restore
+    /// restore into a folder that is not empty; what it replaces is kept as *.before-restore
     #[argh(switch)]
     force: bool,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -71,7 +71,7 @@ pub(super) struct RotateCa {
     /// make the new authority the only one from the next start of the server
     #[argh(switch)]
     finish: bool,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout

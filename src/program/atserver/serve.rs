@@ -48,7 +48,7 @@ const DIRECTORY_PORT: u16 = 64;
     example = "{command_name} --data ./atserver --port 0 --first-port 0"
 )]
 pub(super) struct Serve {
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// address to listen on (default: 127.0.0.1)

@@ -56,9 +56,9 @@ const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
     example = "{command_name} otp @alice",
     example = "{command_name} @alice --device pi",
     example = "{command_name} approve @alice c3a9-f7d2",
-    error_code(1, "failed, or nobody approved in time"),
+    error_code(1, "failed, or not approved in time"),
     error_code(2, "the command line was wrong"),
-    error_code(3, "a key file is in the way, missing, or cannot be used"),
+    error_code(3, "a key file already exists, is missing, or cannot be used"),
     error_code(4, "the atDirectory or the atServer cannot be reached"),
     error_code(5, "no such atSign"),
     error_code(6, "the passcode was refused, or the request denied"),
@@ -81,7 +81,7 @@ pub(crate) struct Args {
     /// namespaces that the keys may read (r) or write (rw) (default: sshnp:rw,sshrvd:rw, what NoPorts needs)
     #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
     namespaces: String,
-    /// how long the keys are good, such as 30d or 2h30m (default: until revoked)
+    /// how long the keys are valid, such as 30d or 2h30m (default: until revoked)
     #[argh(option, arg_name = "duration", from_str_fn(millis))]
     life: Option<Duration>,
     /// how long to wait for approval (default: 1h)

@@ -56,7 +56,7 @@ with_account! {
         /// your atSign
         #[argh(positional)]
         atsign: String,
-        /// how long the passcode is good, such as 1h or 2d12h (default: the atServer decides)
+        /// how long the passcode is valid, such as 1h or 2d12h (default: the atServer decides)
         #[argh(option, arg_name = "duration", from_str_fn(millis))]
         ttl: Option<Duration>,
         /// spp: file with the passcode (or NOPORTS_CODE, or stdin)

@@ -55,7 +55,7 @@ with_account! {
         /// enrolments of programs whose whole name matches
         #[argh(option, arg_name = "regex")]
         app_pattern: Option<String>,
-        /// list: only those in this state: pending, approved, denied, revoked or expired
+        /// list: only enrolments in this state: pending, approved, denied, revoked or expired
         #[argh(option, arg_name = "state")]
         status: Option<String>,
         /// approve: do not ask; deny, revoke, unrevoke, delete: allow several at once
@@ -67,10 +67,10 @@ with_account! {
         /// auto: end after this many approvals (default: 1)
         #[argh(option, arg_name = "number", default = "1")]
         limit: usize,
-        /// auto: also approve requests that are waiting already
+        /// auto: also approve requests that are pending already
         #[argh(switch)]
         existing: bool,
-        /// revoke: also your own enrolment, which ends your access
+        /// revoke: allow your own enrolment too, which ends your access
         #[argh(switch)]
         force: bool,
         /// print results as JSON lines on stdout

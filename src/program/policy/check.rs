@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// file with the rules
     #[argh(option, arg_name = "file")]
     rules: PathBuf,
-    /// whether just this may be opened
+    /// show whether this may be opened
     #[argh(option, arg_name = "host:port")]
     open: Option<String>,
     /// the group that the device says it is in (default: none)
