@@ -401,7 +401,7 @@ fn check_explains_a_decision() {
             (
                 &["@alice", "@device", "pi", "--open", "nas:22"],
                 8,
-                "no: @alice may not open nas:22 on pi of @device\n  because the entry for the device pi lets only localhost:22, *:80 be opened, not nas:22\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
+                "no: @alice may not open nas:22 on pi of @device\n  because the entry for the device pi allows only localhost:22, *:80, not nas:22\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
             ),
             (
                 &["@bob", "@device", "pi"],

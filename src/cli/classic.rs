@@ -363,7 +363,7 @@ impl ClassicProgram {
         }
         if link == "sshnp" && !left.is_empty() {
             let why = format!("Unparsed args [{}]", left.join(", "));
-            return Err(Failure::misuse(why).hint("what is for ssh stands behind --"));
+            return Err(Failure::misuse(why).hint("arguments for ssh go after --"));
         }
         let mut remarks = Vec::new();
         let (mut all, mut settings) = (Translated::default(), Settings::default());
@@ -384,7 +384,7 @@ impl ClassicProgram {
             all.join_forward();
         }
         if !all.join_key(around.home.as_deref()) {
-            remarks.push(format!("{link}: no public key is sent: -s needs -i"));
+            remarks.push(format!("{link}: -s needs -i; no public key is sent"));
         }
         self.complete(&all, around)?;
         if self.ours == "devices" {
@@ -444,7 +444,7 @@ impl ClassicProgram {
             );
         }
         if link == "sshnpd" && line.seen.contains(&"un-hide") {
-            remarks.push("[WARN] -u, --un-hide is the default; --hide is its opposite".to_owned());
+            remarks.push("[WARN] -u, --un-hide is the default; the opposite is --hide".to_owned());
         }
         if line.given.phrase.is_some() {
             remarks.push(format!(

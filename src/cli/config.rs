@@ -1,7 +1,7 @@
 //! Flags from a file: what stands neither on the command line nor in the environment.
 //!
 //! ```text
-//!   # /etc/noports/daemon.conf: one flag per line, as on the command line, without the --
+//!   # /etc/noports/daemon.conf: write one flag per line, without the --
 //!   as          @my_device
 //!   manager     @alice
 //!   manager     @bob
@@ -115,9 +115,9 @@ pub fn variables(grammar: &Grammar) -> Vec<Setting> {
 /// What is said about files under a program's help.
 pub fn help(program: &str) -> String {
     format!(
-        "--config FILE reads further flags from a file: one per line, without the --. Without it: \
-         $XDG_CONFIG_HOME/noports/{program}.conf or {MACHINE}/{program}.conf. The command line wins, then the \
-         environment."
+        "Flags can also come from a file, one per line, without the --: the file given with --config, else \
+         $XDG_CONFIG_HOME/noports/{program}.conf, else {MACHINE}/{program}.conf. The command line wins over the \
+         environment, which wins over the file."
     )
 }
 
@@ -166,7 +166,7 @@ fn read(
     }
     parse(path, &text, grammar).map_err(|(line, why)| {
         Failure::misuse(format!("{name}, line {line}: {why}"))
-            .hint("one flag per line, as on the command line, without the --")
+            .hint("write one flag per line, without the --")
     })
 }
 
@@ -181,7 +181,7 @@ pub fn text(path: &Path) -> Result<String, Failure> {
     let file = fs::File::open(path).map_err(|why| bad(why.to_string()))?;
     let about = file.metadata().map_err(|why| bad(why.to_string()))?;
     if about.is_file() && about.permissions().mode() & 0o002 != 0 {
-        return Err(bad("everybody may write to it".to_owned()).hint(format!("chmod o-w {name}")));
+        return Err(bad("it is world-writable".to_owned()).hint(format!("chmod o-w {name}")));
     }
     let mut text = String::new();
     file.take(MAX_FILE + 1)
@@ -207,7 +207,7 @@ fn parse(path: &Path, text: &str, grammar: &Grammar) -> Result<Vec<Setting>, (us
         let once = grammar.flag(name).is_some_and(|flag| !repeats(flag));
         if let Some(Origin::File(_, first)) = first.filter(|_| once).map(|at| &settings[at].origin)
         {
-            return Err((number, format!("{name} stands on line {first} already")));
+            return Err((number, format!("{name} is already set on line {first}")));
         }
         settings.push(Setting {
             name: name.to_owned(),
@@ -247,8 +247,8 @@ fn unknown(name: &str, grammar: &Grammar) -> String {
     let near = nearest(name, grammar.flags().map(super::grammar::name_of));
     let near = near
         .first()
-        .map_or(String::new(), |near| format!("; {near}?"));
-    format!("there is no flag {name:?}{near}")
+        .map_or(String::new(), |near| format!("; did you mean {near}?"));
+    format!("unknown flag {name:?}{near}")
 }
 
 #[cfg(test)]
@@ -303,18 +303,18 @@ mod tests {
                 "manager @a\nmanager @b\nhide\nverbose\nverbose",
                 Ok("1:manager=@a 2:manager=@b 3:hide 4:verbose 5:verbose"),
             ),
-            ("as @x\nas @y", Err("line 2: as stands on line 1 already")),
+            ("as @x\nas @y", Err("line 2: as is already set on line 1")),
             ("\nas", Err("line 2: as needs a value")),
             ("hide yes", Err("line 1: hide takes no value")),
             (
                 "mangaer @x",
-                Err("line 1: there is no flag \"mangaer\"; manager?"),
+                Err("line 1: unknown flag \"mangaer\"; did you mean manager?"),
             ),
-            ("frobnicate", Err("line 1: there is no flag \"frobnicate\"")),
+            ("frobnicate", Err("line 1: unknown flag \"frobnicate\"")),
             ("as=@x", Err("line 1: write as @x, without the =")),
-            ("phrase=S", Err("line 1: there is no flag \"phrase\"")),
+            ("phrase=S", Err("line 1: unknown flag \"phrase\"")),
             ("as @x\u{1b}[2J", Err("line 1: a control character")),
-            ("help", Err("line 1: there is no flag \"help\"")),
+            ("help", Err("line 1: unknown flag \"help\"")),
         ] {
             let want = want.map(str::to_owned).map_err(str::to_owned);
             assert_eq!(read(text), want, "{text:?}");

@@ -57,7 +57,7 @@ impl KeyStoreError {
             Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
             Self::Content { source, .. } => source.hint(),
             Self::Unwritable { .. } => "is the folder writable, and is there space left?",
-            Self::Several { .. } => "choose one: --as @you",
+            Self::Several { .. } => "choose one with --as, such as --as @you",
         };
         text.to_owned()
     }
@@ -192,7 +192,7 @@ fn read(path: &Path) -> io::Result<Secret<String>> {
     let about = file.metadata()?;
     if about.mode() & 0o077 != 0 {
         warn!(
-            "keys={} mode={:03o} others on this machine may read the keys; chmod 600 ends that",
+            "keys={} mode={:03o} other users can read the keys; fix it with chmod 600",
             path.display(),
             about.mode() & 0o777
         );
@@ -299,7 +299,7 @@ mod tests {
         assert!(without.to_string().ends_with("protected by a pass phrase"));
         save(&keys, &path, None).unwrap();
         let plain = unlock(&path, &keys.atsign, || -> Result<_, KeyStoreError> {
-            panic!("nobody asks for the phrase of a plain file")
+            panic!("a plain file needs no phrase")
         });
         assert!(plain.is_ok());
     }

@@ -113,8 +113,8 @@ impl Correction<'_> {
             Fault::NoValue(flag, instead) => {
                 let why = match instead.as_deref() {
                     None => format!("{flag} needs a value"),
-                    Some("") => format!("{flag} needs a value, and there is an empty one"),
-                    Some(other) => format!("{flag} needs a value; behind it stands {other:?}"),
+                    Some("") => format!("{flag} needs a value that is not empty"),
+                    Some(other) => format!("{flag} needs a value, but {other:?} follows"),
                 };
                 Failure::misuse(why).hint(format!("{flag} {}", self.value(flag)))
             }
@@ -127,9 +127,9 @@ impl Correction<'_> {
             }
             Fault::Plain(word) => {
                 let failure = Failure::misuse(if takes_secrets(name) {
-                    "there is one word too many".to_owned()
+                    "there is one argument too many".to_owned()
                 } else {
-                    format!("{word:?} is one word too many")
+                    format!("unexpected argument {word:?}")
                 });
                 let own = self.grammar.words().iter().map(|row| row.0);
                 match nearest(word, own).first() {
@@ -170,7 +170,7 @@ impl Correction<'_> {
             let before = words.get(..at).unwrap_or_default();
             let line = [before, &["--"], rest].concat();
             let line = replayed(&self.grammar.name, &line);
-            return failure.hint(format!("flags of ssh stand behind --: {line}"));
+            return failure.hint(format!("flags for ssh go after --: {line}"));
         }
         match self.elsewhere(typed) {
             Some(others) if !takes_secrets(&self.grammar.name) => {
@@ -183,9 +183,9 @@ impl Correction<'_> {
 
     fn no_flag(&self, word: &str) -> String {
         if takes_secrets(&self.grammar.name) {
-            "there is a flag that is not known".to_owned()
+            "unknown flag".to_owned()
         } else {
-            format!("there is no flag {word:?}")
+            format!("unknown flag {word:?}")
         }
     }
 
@@ -295,7 +295,7 @@ pub(super) fn no_word(grammar: &Grammar, words: &[&str]) -> Failure {
             None => failure.hint(format!("{name} --help")),
         };
     }
-    let failure = Failure::misuse(format!("there is no {first:?}; there is {all}"));
+    let failure = Failure::misuse(format!("there is no {first:?}; choose {all}"));
     match nearest(first, known()).first() {
         Some(near) if rest.is_empty() => failure.hint(format!("{name} {near}")),
         Some(near) => failure.hint(replayed(&format!("{name} {near}"), rest)),
@@ -310,7 +310,7 @@ pub(super) fn plain(text: &str) -> String {
         let (flag, rest) = rest.split_once("' with value '")?;
         let (value, why) = rest.split_once("': ")?;
         let why =
-            number(why).map_or_else(|| why.to_owned(), |why| format!("{value:?} is no {why}"));
+            number(why).map_or_else(|| why.to_owned(), |why| format!("{value:?} is not a {why}"));
         Some(format!("{before}{flag}: {why}"))
     };
     parts().unwrap_or_else(|| text.to_owned())
@@ -334,10 +334,10 @@ pub(super) fn unknown_variables() -> Vec<String> {
         names.filter(|name| name.starts_with(PREFIX) && !VARIABLES.contains(&name.as_str()));
     strange
         .map(|name| match near_variables(&name).join(" or ").as_str() {
-            "" => format!("the variable {} means nothing here", name.escape_debug()),
+            "" => format!("the variable {} has no effect", name.escape_debug()),
             near => {
                 format!(
-                    "the variable {} means nothing here; {near}?",
+                    "the variable {} has no effect; did you mean {near}?",
                     name.escape_debug()
                 )
             }

@@ -107,14 +107,14 @@ impl SecretSource {
                 return Err(Failure::misuse(told).hint(hint));
             } else if arg.contains('=') && arg.starts_with('-') {
                 // What stands behind an unknown flag may be the secret, so it is not repeated.
-                let why = "there is a flag that is not known, with a value";
+                let why = "unknown flag with a value";
                 return Err(Failure::misuse(why).hint(hint));
             } else if !arg.starts_with('-') {
                 words += 1;
             }
         }
         if words > most {
-            return Err(Failure::misuse("one atSign is expected, and nothing else").hint(hint));
+            return Err(Failure::misuse("give one atSign and nothing else").hint(hint));
         }
         Ok(())
     }
@@ -174,12 +174,12 @@ impl Phrases {
         };
         let ask = |prompt: String| ask_on_terminal(&prompt).ok_or_else(none);
         let phrase = ask(format!(
-            "a pass phrase for {} (it is not shown):",
+            "new pass phrase for {} (it is not shown):",
             path.display()
         ))?;
-        let again = ask("the same once more:".to_owned())?;
+        let again = ask("the same again:".to_owned())?;
         if phrase.reveal() != again.reveal() {
-            return Err(Failure::misuse("the two pass phrases are not the same")
+            return Err(Failure::misuse("the two pass phrases differ")
                 .hint("nothing has been changed; try again"));
         }
         Ok(phrase)
@@ -205,7 +205,7 @@ impl Phrases {
             })
         };
         ask_on_terminal(&format!(
-            "the pass phrase of {} (it is not shown):",
+            "pass phrase of {} (it is not shown):",
             path.display()
         ))
         .ok_or_else(protected)

@@ -57,13 +57,11 @@ impl TlsError {
             Self::UnknownAuthority { .. } => {
                 "if you run that server, trust the authority that signed for it with --ca FILE"
             }
-            Self::WrongName { .. } => {
-                "was the right host given, and is it spelt as in the certificate?"
-            }
-            Self::Expired { .. } => "is the clock of this machine right?",
-            Self::Failed { .. } => "is it the right port, and does a TLS server listen there?",
+            Self::WrongName { .. } => "check the host: it must be spelt as in the certificate",
+            Self::Expired { .. } => "check the clock of this machine",
+            Self::Failed { .. } => "check the port: is a TLS server listening there?",
             Self::TimedOut { .. } => {
-                "something accepts connections there but does not speak TLS: is it the right port, or is a firewall in the way?"
+                "something accepts connections there but does not speak TLS: check the port, and firewalls on the way"
             }
         })
     }
@@ -84,7 +82,7 @@ impl TlsError {
                 CertificateError::Expired | CertificateError::NotValidYet => {
                     return Self::Expired { name };
                 }
-                other => format!("the certificate is not acceptable: {}", unfit(other)),
+                other => format!("the certificate cannot be accepted: {}", unfit(other)),
             },
             Some(rustls::Error::AlertReceived(alert)) => {
                 format!("the other end ended the handshake: {}", ended_by(*alert))

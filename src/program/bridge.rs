@@ -36,7 +36,7 @@ use crate::{
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
     let Some(words) = classic(words) else {
-        out::note("usage: HOST PORT [LOCAL_PORT], or flags: see --help");
+        out::note("Usage: HOST PORT [LOCAL_PORT], or flags: see --help");
         return ExitCode::from(MISUSE);
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -149,7 +149,7 @@ fn classic(words: &[&str]) -> Option<Vec<String>> {
 
 /// Carry one session between a local stream and a rendezvous.
 ///
-/// Client and daemon start it; nobody has to type it.
+/// Client and daemon start it.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} --host rv.example.org --port 40001 --local-port 22",
@@ -286,7 +286,7 @@ fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
 
 fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     if args.multi && args.stdio {
-        return Err(misuse("--stdio is one connection, --multi are many"));
+        return Err(misuse("--stdio and --multi exclude each other"));
     }
     if args.stdio && args.bind_local_port {
         return Err(misuse("--stdio and --bind-local-port exclude each other"));
@@ -297,9 +297,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
         return Err(misuse("--rv-e2ee needs session keys, and there are none"));
     }
     if args.rv_auth && admission.is_none() {
-        return Err(misuse(
-            "--rv-auth needs an admission line, and there is none",
-        ));
+        return Err(misuse("--rv-auth needs a login line, and there is none"));
     }
     let side = if args.stdio || args.bind_local_port {
         Side::Client

@@ -36,7 +36,7 @@ const BASH: &str = include_str!("../../packaging/completions/noports.bash");
 const ZSH: &str = include_str!("../../packaging/completions/_noports");
 const FISH: &str = include_str!("../../packaging/completions/noports.fish");
 
-/// Manual pages, and completions for shells.
+/// Write manual pages, and completions for shells.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} all /usr/local/share",

@@ -135,7 +135,7 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         && let Some(phrase) = &phrase
         && phrase.reveal().chars().count() < SHORT
     {
-        cli::print_err("the pass phrase is short: whoever gets the file can guess it");
+        cli::print_err("the pass phrase is short and easy to guess");
     }
     tell(args, console, &who, to, protect);
     Ok(())

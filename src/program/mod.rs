@@ -128,7 +128,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "enroll",
         links: &[],
-        about: "get keys for one more device; approve, revoke",
+        about: "enrolment: keys for one more device; approve, revoke",
         info: enroll::AskArgs::get_args_info,
         words: enroll::WORDS,
         main: enroll::main,
@@ -327,7 +327,7 @@ fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
     }
     let own = program.words.iter().map(|word| word.name);
     if let Some(near) = nearest(first, own).first() {
-        let why = format!("there is no word {first:?} of this program");
+        let why = format!("this program has no word {first:?}");
         let line = replayed(&format!("noports {} {near}", program.name), rest);
         return Some(Failure::misuse(why).hint(line));
     }
@@ -338,7 +338,7 @@ fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
     let other = PROGRAMS
         .iter()
         .find(|other| !other.about.is_empty() && other.takes(first))?;
-    let why = format!("{first} is a word of another program");
+    let why = format!("{first:?} belongs to another program");
     let failure = Failure::misuse(why).hint(format!("noports {} {first}", other.name));
     Some(failure)
 }
@@ -346,10 +346,10 @@ fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
 /// No program has this name: which one may be meant?
 fn unknown(words: &[&str]) -> Failure {
     let Some((first, rest)) = words.split_first() else {
-        return Failure::misuse("a program's name is missing").hint("noports help");
+        return Failure::misuse("no program given").hint("noports help");
     };
     if first.starts_with('-') {
-        let failure = Failure::misuse(format!("the name of a program stands before {first}"));
+        let failure = Failure::misuse(format!("a program's name must come before {first}"));
         let at = words.iter().position(|word| by_name(word).is_some());
         return match at {
             Some(at) => {
@@ -359,7 +359,7 @@ fn unknown(words: &[&str]) -> Failure {
             None => failure.hint("noports help"),
         };
     }
-    let failure = Failure::misuse(format!("there is no program {first:?} in here"));
+    let failure = Failure::misuse(format!("there is no program {first:?}"));
     let also = ALSO.iter().find(|row| row.0 == *first).map(|row| row.1);
     let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
     let near = nearest(first, shown.map(|program| program.name));
@@ -386,7 +386,7 @@ fn start_classic(link: &'static str, words: &[&str]) -> ExitCode {
 fn overview() -> String {
     let mut text = String::from(
         "noports reaches a device that has no open port.\n\n\
-         Usage: noports PROGRAM [flags]      noports help PROGRAM tells its flags\n\n",
+         Usage: noports PROGRAM [flags]      noports help PROGRAM shows its flags\n\n",
     );
     for program in PROGRAMS.iter().filter(|own| !own.about.is_empty()) {
         let links = if program.links.is_empty() {
@@ -396,7 +396,9 @@ fn overview() -> String {
         };
         text += &format!("  {:<11} {}{links}\n", program.name, program.about);
     }
-    text + "\nNames in brackets are links that mean the same program, with its classic flags.\n\
+    text + "\nAn atSign, such as @alice, is an account; its atServer passes messages on. A\n\
+            rendezvous is a relay that both ends of a session dial. More: man noports\n\n\
+            A name in brackets starts the same program, with the flags of the original.\n\
             Start with: noports demo"
 }
 

@@ -89,8 +89,8 @@ pub fn chosen(programs: &[String]) -> Result<Vec<InstalledService>, Failure> {
     for word in programs {
         wanted.push(Program::named(word).ok_or_else(|| {
             let names = PROGRAMS.each_ref().map(|program| program.name);
-            Failure::misuse(format!("{word:?} is no service"))
-                .hint(format!("there are {}", names.join(", ")))
+            Failure::misuse(format!("{word:?} is not a service"))
+                .hint(format!("choose {}", names.join(", ")))
         })?);
     }
     let mut found = installed(None);

@@ -188,9 +188,9 @@ impl Translated {
                 let for_ssh =
                     find(tables, |row| matches!(row.2, To::Ssh)).and_then(|row| row.0.first());
                 match for_ssh {
-                    Some(option) => failure.hint(format!(
-                        "what is for ssh stands behind --{option}, or behind --"
-                    )),
+                    Some(option) => {
+                        failure.hint(format!("arguments for ssh go into --{option}, or after --"))
+                    }
                     None => failure,
                 }
             })?;

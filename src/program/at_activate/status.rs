@@ -13,11 +13,11 @@ use crate::{
     cli::{self, Console, Failure},
 };
 
-/// How far is an atSign? The exit code tells.
+/// Show whether an atSign is activated, by the exit code.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     error_code(0, "activated"),
-    error_code(1, "its atServer is there, but has no keys yet"),
+    error_code(1, "not activated yet"),
     error_code(2, "its atServer cannot be reached"),
     error_code(3, "the atDirectory does not know it"),
     error_code(4, "the atDirectory cannot be reached")
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// the atDirectory (default: root.atsign.org:64)
     #[argh(option)]
     root: Option<String>,
-    /// not needed here
+    /// no effect
     #[argh(option, long = "keys")]
     _keys: Option<String>,
     /// log more

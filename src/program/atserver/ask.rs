@@ -43,7 +43,7 @@ pub(super) struct Add {
     /// write the secret to this new file instead of stdout
     #[argh(option, arg_name = "file")]
     secret_file: Option<PathBuf>,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -55,7 +55,7 @@ pub(super) struct Add {
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "list", example = "{command_name}")]
 pub(super) struct List {
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -73,7 +73,7 @@ pub(super) struct Remove {
     /// do not ask
     #[argh(switch)]
     yes: bool,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -85,7 +85,7 @@ pub(super) struct Remove {
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "status", example = "{command_name}")]
 pub(super) struct Show {
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -97,7 +97,7 @@ pub(super) struct Show {
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "export-ca", example = "{command_name} > ca.pem")]
 pub(super) struct ExportCa {
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -116,8 +116,8 @@ pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminA
 /// The same for what makes no sense in a folder without data: it is not made for a word that was mistyped.
 async fn request_known(data: &Path, asked: AdminRequest) -> Result<AdminAnswer, Failure> {
     if !data.join(STORE).exists() {
-        let text = format!("no atSign has ever been hosted in {}", data.display());
-        return Err(Failure::plain(text).hint("is it another folder? --data FOLDER"));
+        let text = format!("there is no data of an atServer in {}", data.display());
+        return Err(Failure::plain(text).hint("if it is elsewhere: --data DIR"));
     }
     request(data, asked).await
 }
@@ -239,7 +239,7 @@ fn table(rows: &[Hosted]) -> Vec<String> {
         let state = if row.activated {
             "activated"
         } else {
-            "waits for its activation"
+            "not activated yet"
         };
         (
             row.atsign.clone(),
@@ -284,9 +284,9 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
 fn confirm(who: &AtSign) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::misuse("removing needs a confirmation")
-            .hint("run it on a terminal; or with --yes, if you are sure"));
+            .hint("run it in a terminal; or add --yes, if you are sure"));
     }
-    let question = format!("{who} and all its data will be gone. Remove it?");
+    let question = format!("{who} and all its data will be deleted. Remove it?");
     if is_wanted(&question) {
         Ok(())
     } else {
@@ -304,7 +304,7 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
             format!("no server is running with {data}"),
         )
         .hint(format!(
-            "noports atserver serve --data {data}; or is it another folder? --data DIR"
+            "noports atserver serve --data {data}; or, if the data is elsewhere: --data DIR"
         ))
     })?;
     let AdminAnswer::Status(status) = granted(answer)? else {
@@ -332,7 +332,7 @@ pub(super) fn export_ca(console: &Console, args: ExportCa) -> Result<(), Failure
     let file = data_folder(args.data)?.join(authority::CA_FILE);
     let pem = fs::read_to_string(&file).map_err(|why| {
         Failure::plain(format!("cannot read {}: {why}", file.display()))
-            .hint("the first start of the server makes it: noports atserver serve")
+            .hint("the server makes it when it starts for the first time: noports atserver serve")
     })?;
     let outcome = Outcome::new("exported")
         .with("ca", &pem)
@@ -362,7 +362,7 @@ mod tests {
             [
                 "atSign   atServer         state",
                 "@alice   localhost:25000  activated",
-                "@bo\u{f6}b12  h:25000          waits for its activation",
+                "@bo\u{f6}b12  h:25000          not activated yet",
             ]
         );
         assert_eq!(table(&[]), ["atSign  atServer  state"]);

@@ -29,7 +29,7 @@ pub(super) struct Backup {
     /// the new file
     #[argh(positional)]
     file: PathBuf,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -48,10 +48,10 @@ pub(super) struct Restore {
     /// the backup
     #[argh(positional)]
     file: PathBuf,
-    /// also when the folder is not empty; what is replaced is kept as *.before-restore
+    /// restore into a folder that is not empty; what it replaces is kept as *.before-restore
     #[argh(switch)]
     force: bool,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -71,7 +71,7 @@ pub(super) struct RotateCa {
     /// make the new authority the only one from the next start of the server
     #[argh(switch)]
     finish: bool,
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// print results as JSON lines on stdout
@@ -111,7 +111,7 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
 
 async fn without_server(data: &Path, file: &Path) -> Result<AdminAnswer, Failure> {
     if !data.join(backup::STORE).exists() {
-        let text = format!("there is no store in {}", data.display());
+        let text = format!("there is no data of an atServer in {}", data.display());
         return Err(Failure::plain(text).hint("--data DIR"));
     }
     let store = Store::open(data, |_| {})?;
@@ -146,7 +146,7 @@ pub(super) fn rotate_ca(console: &Console, args: RotateCa) -> Result<(), Failure
     let (event, next) = if args.finish {
         authority::finish(&data)?;
         let next =
-            format!("restart the server: from then on only the new authority in {ca} counts");
+            format!("restart the server: from then on only the new authority in {ca} is valid");
         ("finished", next)
     } else {
         authority::rotate(&data)?;

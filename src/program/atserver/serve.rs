@@ -48,7 +48,7 @@ const DIRECTORY_PORT: u16 = 64;
     example = "{command_name} --data ./atserver --port 0 --first-port 0"
 )]
 pub(super) struct Serve {
-    /// folder of all data (or NOPORTS_DATA)
+    /// data folder (or NOPORTS_DATA)
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// address to listen on (default: 127.0.0.1)
@@ -68,7 +68,7 @@ pub(super) struct Serve {
     /// port of the first atServer; the others follow (default: 25000; 0: any free one)
     #[argh(option, arg_name = "port", from_str_fn(port_or_any))]
     first_port: Option<u16>,
-    /// give each atSign a name below this domain: alice.DOMAIN
+    /// give each atSign a name in this domain, alice.DOMAIN; all share the first port
     #[argh(option, arg_name = "name")]
     domain: Option<String>,
     /// certificate chain to use instead of one by the built-in authority: a PEM file
@@ -176,7 +176,7 @@ pub(super) fn certificate(
             return Ok((authority.acceptor(names)?, Some(ca)));
         }
         _ => {
-            let failure = Failure::misuse("a certificate needs its key, and a key its certificate");
+            let failure = Failure::misuse("--tls-cert and --tls-key need each other");
             return Err(failure.hint("--tls-cert FILE --tls-key FILE"));
         }
     };
@@ -187,7 +187,7 @@ pub(super) fn certificate(
     let (chain_text, key_text) = (read(&chain)?, Secret::new(read(&key)?));
     let tls = Acceptor::from_pem(&chain_text, key_text.reveal()).map_err(|why| {
         Failure::plain(why.to_string()).hint(format!(
-            "does the key in {} belong to the first certificate in {}?",
+            "the key in {} must belong to the first certificate in {}",
             key.display(),
             chain.display()
         ))
@@ -197,8 +197,8 @@ pub(super) fn certificate(
 
 async fn health_port(at: SocketAddr) -> Result<TcpListener, Failure> {
     health::open(at).await.map_err(|why| {
-        Failure::plain(format!("cannot offer metrics on {at}: {why}"))
-            .hint("--metrics 127.0.0.1:PORT, with a port that is free")
+        Failure::plain(format!("cannot serve metrics on {at}: {why}"))
+            .hint("choose a free port: --metrics 127.0.0.1:PORT")
     })
 }
 
@@ -206,7 +206,8 @@ fn cannot_start(error: ServerError) -> Failure {
     let privileged = matches!(&error, ServerError::Port { why, .. } if why.kind() == io::ErrorKind::PermissionDenied);
     let failure = Failure::from(error);
     if privileged {
-        return failure.hint("--port 6400, and clients say --root HOST:6400; or start it as root");
+        return failure
+            .hint("use --port 6400, and --root HOST:6400 on the clients; or start it as root");
     }
     failure
 }
@@ -222,7 +223,7 @@ pub(super) fn default_host(listen: IpAddr) -> Result<String, Failure> {
         address if address.is_loopback() => Ok("localhost".into()),
         IpAddr::V4(address) if !address.is_unspecified() => Ok(address.to_string()),
         _ => Err(Failure::misuse(format!(
-            "listening on {listen}, but under which name do clients reach this host?"
+            "with --listen {listen}, --host must say how clients reach this host"
         ))
         .hint("--host NAME, or its IPv4 address")),
     }

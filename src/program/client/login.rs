@@ -52,7 +52,7 @@ pub(super) async fn stdio(far: FarEnd) -> Result<ExitCode, Failure> {
 
 pub(super) fn find_ssh() -> Result<PathBuf, Failure> {
     ssh::find().ok_or_else(|| {
-        Failure::plain("there is no ssh on this machine")
+        Failure::plain("ssh is not installed on this machine")
             .hint("install openssh-client, or use --stdio")
     })
 }
@@ -71,7 +71,7 @@ fn no_port(wanted: u16) -> impl FnOnce(io::Error) -> Failure {
         if wanted == 0 {
             failure
         } else {
-            failure.hint("give another --local-port; without it, any free one is taken")
+            failure.hint("give another --local-port, or leave it out: any free port will do")
         }
     }
 }
@@ -115,7 +115,7 @@ pub(super) async fn shell(
     let status = child
         .status()
         .await
-        .map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
+        .map_err(|error| Failure::plain(format!("cannot wait for ssh: {error}")))?;
     // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
     if status.code() == Some(255)
         && let Some(pipe) = pipe
@@ -168,16 +168,16 @@ fn printed_destination(settings: &Settings) -> Destination {
 pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
     if let Some(option) = ssh::leads_elsewhere(words) {
         return Err(Failure::misuse(format!(
-            "the ssh option \"{option}\" would lead somewhere else than to the device"
+            "the ssh option \"{option}\" would not lead to the device"
         ))
-        .hint("the daemon's --sshd-port says where sshd is; for a way of your own: --stdio, as ssh's ProxyCommand"));
+        .hint("to choose the sshd's port, use the daemon's --sshd-port; to set up ssh yourself, use --stdio as its ProxyCommand"));
     }
     match ssh::shares_with_others(words) {
         None => Ok(()),
         Some(path) => Err(Failure::misuse(format!(
             "ssh's ControlPath \"{path}\" is the same for all devices: a command for one would run on another"
         ))
-        .hint("%h in it stands for the device, %r for the user")),
+        .hint("put %h in it for the device and %r for the user")),
     }
 }
 
@@ -204,7 +204,10 @@ pub(super) async fn print(
             (in_background(&far, local).await?, FIRST_USE)
         }
     };
-    progress.done(format!("port {port} waits {} s for ssh", waits.as_secs()));
+    progress.done(format!(
+        "port {port} waits {} s for ssh to connect",
+        waits.as_secs()
+    ));
     let words = ssh_words(settings, user, port, printed_destination(settings));
     let command = format!("ssh {}", ssh::shell_line(&words));
     if settings.json {

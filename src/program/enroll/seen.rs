@@ -41,7 +41,7 @@ pub(super) fn forget(who: &AtSign, id: &str) {
     write(who, rows);
 }
 
-/// Short codes of those that `noports enroll WORD` can be about, and what each is.
+/// Short ids of those that `noports enroll WORD` can be about, and what each is.
 pub(in crate::program) fn codes(who: &AtSign, word: &str) -> Vec<(String, String)> {
     let states = Action::named(word).map_or(&[][..], Action::applies_to);
     let fits = |status: &str| states.is_empty() || states.contains(&status);

@@ -29,9 +29,9 @@ with_account! {
     /// clients and devices.
     #[derive(FromArgs, ArgsInfo)]
     #[argh(
-        example = "{command_name} --as @rv_eu --host rv.example.org",
-        example = "{command_name} --as @rv_eu --host rv.example.org --manager @alice",
-        example = "{command_name} install --as @rv_eu --host rv.example.org"
+        example = "{command_name} --as @my_rendezvous --host rv.example.org",
+        example = "{command_name} --as @my_rendezvous --host rv.example.org --manager @alice",
+        example = "{command_name} install --as @my_rendezvous --host rv.example.org"
     )]
     struct Args {
         /// the rendezvous' atSign (or NOPORTS_AS; default: the only one with keys here)
@@ -44,7 +44,7 @@ with_account! {
         /// local address to listen on (default: loopback if --host is loopback, else all)
         #[argh(option, arg_name = "address")]
         bind: Option<IpAddr>,
-        /// who may ask for ports; commas separate several; "open" is everybody (default: open)
+        /// atSign that may use it; commas separate several; "open" is everybody (default: open)
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
         /// how many sessions at the same time (default: 4096)
@@ -86,7 +86,7 @@ impl Args {
     fn policy(&self, host: String) -> Result<RendezvousOptions, Failure> {
         if !is_host(&host) {
             return Err(Failure::misuse(format!(
-                "{host:?} is no host name or address"
+                "{host:?} is not a host name or address"
             )));
         }
         let words = self
@@ -162,7 +162,7 @@ async fn own_address(network: &Network) -> Result<String, Failure> {
     let found = address::discover(&network.root).await?;
     if address::is_inside(found) {
         warn!(
-            "host={found} discovered=inside hint=\"only neighbours can dial it; --host says the address of the outside\""
+            "host={found} discovered=inside hint=\"only machines on the same network can reach it; give the public name or address with --host\""
         );
     }
     Ok(match found {

@@ -22,12 +22,14 @@ pub fn about(error: AtError, who: &AtSign) -> Failure {
     };
     match code {
         Some(Code::NoAtServer) => Failure::new(exit::UNKNOWN, format!("there is no atSign {who}"))
-            .hint("is it spelled right, and is this the right atDirectory (--root)?"),
+            .hint("check the spelling, and the atDirectory (--root)"),
         Some(Code::Handshake | Code::Blocked) => Failure::new(
             exit::DEVICE_REFUSED,
             format!("{who}'s atServer does not let you in"),
         )
-        .hint("its owner may have blocked your atSign, or allowed others only"),
+        .hint(format!(
+            "its owner can let you in: noports access show {who}"
+        )),
         _ => error.into(),
     }
 }
@@ -51,7 +53,7 @@ pub(super) fn too_old(error: SessionError, daemon: Option<&Heartbeat>) -> Failur
         _ => error.without().map(str::to_owned),
     };
     let hint = match without {
-        Some(flags) => format!("update the older program; or with less protection: {flags}"),
+        Some(flags) => format!("update the older program; or accept less protection: {flags}"),
         None => "update the older program".to_owned(),
     };
     Failure::new(exit::DEVICE_REFUSED, error.to_string()).hint(hint)
@@ -81,7 +83,7 @@ fn refusal(error: &AnswerError, why: &str, request: &RefusedRequest<'_>) -> Fail
     let message = error.to_string();
     if launch::is_service_failure(why) {
         Failure::new(exit::SERVICE, message)
-            .hint("is sshd running there? the daemon's --sshd-port must be its port")
+            .hint("check that sshd runs there, on the port of the daemon's --sshd-port")
     } else if ["No permissions for", "is not permitted", "based on POLICY"]
         .iter()
         .any(|words| why.contains(words))
@@ -119,8 +121,8 @@ fn permit_more(why: &str, request: &RefusedRequest<'_>) -> String {
             format!("start the daemon on {device} with --permit-open {list}")
         }
         _ => format!(
-            "add {target_text} to what the daemon on {device} has behind --permit-open; the flag takes the place of \
-             the whole list, so leave the rest in it"
+            "add {target_text} to the list after --permit-open of the daemon on {device}; the flag replaces the \
+             whole list, so keep the rest"
         ),
     }
 }
@@ -201,8 +203,8 @@ mod tests {
         let start = "start the daemon on dev1 with --permit-open";
         let by_hand = |what: &str| {
             format!(
-                "add {what} to what the daemon on dev1 has behind --permit-open; the flag takes the place of the \
-                 whole list, so leave the rest in it"
+                "add {what} to the list after --permit-open of the daemon on dev1; the flag replaces the whole list, \
+                 so keep the rest"
             )
         };
         let of_dart: &[&str] = &["localhost:22", "localhost:3389"];

@@ -182,7 +182,7 @@ impl Missing {
             }
             Self::Silent(awaited) => {
                 Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(
-                    "is its daemon running under that device name, and is your atSign among its managers?",
+                    "check that its daemon runs, with this --device name, and lists your atSign as a manager",
                 )
                 .classic(silence(awaited, want))
             }
@@ -198,10 +198,11 @@ impl Missing {
 
 /// A rendezvous before 5.0 does not understand who wants its ports checked, and answers nobody.
 fn silent_rendezvous(whom: &Whom) -> String {
-    let mut hint = "is it running, and does it serve your atSign? another one: --via".to_owned();
+    let mut hint =
+        "check that it runs and serves your atSign; or choose another with --via".to_owned();
     let terms = whom.terms;
     if terms.admit_client || terms.admit_device {
-        hint += "; one before NoPorts 5.0 needs --no-admit-client --no-admit-device";
+        hint += "; one older than NoPorts 5.0 needs --no-admit-client --no-admit-device";
     }
     hint
 }

@@ -77,7 +77,7 @@ impl Whom {
             .map(str::to_owned)
             .or_else(|| std::env::var("NOPORTS_VIA").ok());
         let via = via.ok_or_else(|| {
-            Failure::misuse("no rendezvous given").hint("--via @rendezvous, such as --via @rv_eu")
+            Failure::misuse("no rendezvous given").hint("--via @rv_eu, or your own")
         })?;
         let (to, device) = device_at(to, device)?;
         #[cfg(feature = "held")]

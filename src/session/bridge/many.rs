@@ -121,10 +121,7 @@ pub(super) async fn client(
             }
             ControlEvent::Visitor(visitor) if joins.are_too_many() => {
                 reset(&visitor);
-                visitors.complain(&format!(
-                    "{} connections at a time are the most",
-                    joins.most
-                ));
+                visitors.complain(&format!("at most {} connections at once", joins.most));
             }
             ControlEvent::Visitor(visitor) => match control.announce(&dialler).await {
                 Ok(Some(next)) => {
