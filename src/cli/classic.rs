@@ -29,7 +29,7 @@ use crate::sys::paths;
 
 use profile::FileOption;
 use read::InfoFlag;
-pub(crate) use read::{Translated, read, unknown};
+pub(crate) use read::{Translated, read};
 pub(crate) use tables::{COMMON, ClassicOption, To};
 pub(crate) use usage::meaning;
 
@@ -376,6 +376,7 @@ impl ClassicProgram {
             settings = Settings {
                 inherited: of_file,
                 typed: typed.collect(),
+                empty: Vec::new(),
             };
         }
         all.read(&tables, words, |_| Ok(()))?;
@@ -413,9 +414,10 @@ impl ClassicProgram {
             SettingsFile::None => Ok(None),
             SettingsFile::Profile => {
                 let home = around.home.as_deref();
-                named
-                    .map(|named| profile::read(named, home, self.tables))
-                    .transpose()
+                let Some(named) = named else { return Ok(None) };
+                let (path, words, left_out) = profile::read(named, home, self.tables)?;
+                remarks.extend(left_out);
+                Ok(Some((path, words)))
             }
             SettingsFile::Yaml => {
                 let named = named.map(str::to_owned);
