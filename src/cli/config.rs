@@ -104,6 +104,24 @@ pub fn inherited(
     (settings, wrong)
 }
 
+/// Whether the file of a command line that cannot be read asks for JSON.
+pub fn asks_for_json(program: &str, grammar: &Grammar, words: &[&str]) -> bool {
+    let flag = format!("--{NAME}");
+    let at = words
+        .iter()
+        .position(|word| word.split('=').next() == Some(&flag));
+    let named = at.and_then(|at| match words[at].split_once('=') {
+        Some((_, named)) => Some(named),
+        None => words.get(at + 1).copied(),
+    });
+    let file = named.map(PathBuf::from).or_else(|| usual(program));
+    let text = file.and_then(|path| Some((text(&path).ok()?, path)));
+    text.is_some_and(|(text, path)| {
+        let (settings, _) = parse(&path, &text, grammar);
+        settings.iter().any(|setting| setting.name == "json")
+    })
+}
+
 /// Flags of this program whose variable is set to nothing, and that variable.
 pub fn empty_variables(grammar: &Grammar) -> Vec<(&'static str, &'static str)> {
     let known = VARIABLES.iter().filter(|row| grammar.flag(row.0).is_some());

@@ -84,6 +84,7 @@ impl Console {
                 console.name = format!("noports {}", run.program);
                 console.given = run.given;
                 console.settings = run.settings;
+                console.heed_inherited();
                 Ok((console, run.program, run.words))
             }
             Ok(Meaning::Tell(text)) => {
@@ -214,7 +215,13 @@ impl Console {
             ours: &|word| classic::ours(name, word),
         };
         let line = CommandLine::read(&grammar, rest);
-        let mut line = line.map_err(|bad| correction.failure(rest, &bad))?;
+        let mut line = match line {
+            Ok(line) => line,
+            Err(bad) => {
+                self.json |= has_file && config::asks_for_json(name, &grammar, rest);
+                return Err(correction.failure(rest, &bad).into());
+            }
+        };
         if line.help {
             let files = if has_file {
                 config::help(name)
@@ -296,13 +303,18 @@ impl Console {
             (variables, None)
         };
         self.settings.inherited = settings;
+        self.heed_inherited();
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// What stands in files and variables decides how it answers, too.
+    fn heed_inherited(&mut self) {
         for setting in &self.settings.inherited {
             self.json |= setting.name == "json";
             let flag = format!("--{}", setting.name);
             let value = setting.value.as_deref().unwrap_or_default();
             self.hidden.add(&[&flag, value], false);
         }
-        wrong.map_or(Ok(()), Err)
     }
 
     /// Lets argh make the struct, from words that are each a flag, a value or an argument.
@@ -317,7 +329,7 @@ impl Console {
             let told = if self.is_classic() {
                 text
             } else {
-                misuse::plain(&text)
+                misuse::plain(&text, words)
             };
             Failure::misuse(told)
                 .hint(format!("{} --help", self.name))

@@ -53,6 +53,9 @@ impl KeyStoreError {
                 let who = owner(path);
                 return make_keys(who.as_ref().map_or("@you", |who| who.as_str()));
             }
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                "is this the .atKeys file that activation or enrolment wrote?"
+            }
             Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
             Self::Content { source, .. } => source.hint(),
             Self::Unwritable { .. } => "is the folder writable, and is there space left?",

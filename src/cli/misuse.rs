@@ -67,6 +67,8 @@ const VARIABLES: &[&str] = &[
     "NOPORTS_VIA",
 ];
 
+/// Most programs that are named for a flag of theirs.
+const MOST_OTHERS: usize = 4;
 /// Longest word of a command that is to be pasted, in characters.
 const LONGEST: usize = 200;
 
@@ -141,7 +143,8 @@ impl Correction<'_> {
         if self.grammar.flag(typed).is_some() && !word.starts_with("--") {
             return failure.hint(instead(&format!("--{typed}")));
         }
-        if (self.ours)(word).is_some_and(|ours| self.knows(ours)) {
+        let secret = words.iter().any(|word| names_secret(word));
+        if !secret && (self.ours)(word).is_some_and(|ours| self.knows(ours)) {
             // Whoever types one of the classic flags types more of them.
             return failure.hint(replayed(&self.grammar.name, &self.modern(words)));
         }
@@ -214,7 +217,9 @@ impl Correction<'_> {
         let others: Vec<String> = others
             .map(|program| format!("noports {}", program.name))
             .collect();
-        (!others.is_empty()).then(|| others.join(", "))
+        (1..=MOST_OTHERS)
+            .contains(&others.len())
+            .then(|| others.join(", "))
     }
 
     fn value(&self, flag: &str) -> String {
@@ -298,13 +303,14 @@ pub fn value_of_help(name: &str) -> Failure {
 }
 
 /// What argh says against a value, in fewer words: ours stand behind it, and repeat the value.
-pub(super) fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str, words: &[&str]) -> String {
     let parts = || {
         let (before, rest) = text.split_once("Error parsing ")?;
         let (kind, rest) = rest.split_once(" '")?;
         let (name, rest) = rest.split_once("' with value '")?;
-        // There may be such signs in the value, and none in what is said of it.
-        let (_, why) = rest.rsplit_once("': ")?;
+        // There may be such signs in the value, too.
+        let mut values = words.iter();
+        let why = values.find_map(|value| rest.strip_prefix(*value)?.strip_prefix("': "))?;
         Some(match kind {
             "option" => format!("{before}{name}: {why}"),
             _ => format!("{before}<{name}>: {why}"),
@@ -321,7 +327,13 @@ pub(super) fn unknown_variables() -> Vec<String> {
     strange
         .map(|name| {
             let instead = match near_variables(&name).join(" or ").as_str() {
-                "" => format!("there are {}", VARIABLES.join(", ")),
+                "" => {
+                    let bare = VARIABLES
+                        .iter()
+                        .map(|known| known.trim_start_matches(PREFIX));
+                    let bare: Vec<&str> = bare.collect();
+                    format!("behind {PREFIX} there can be {}", bare.join(", "))
+                }
                 near => format!("{near}?"),
             };
             let name = cut(&name, shown::LONGEST);
@@ -354,6 +366,17 @@ fn is_of_ssh(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_value_is_told_whatever_is_in_the_value() {
+        for value in ["x", "", "x': y", "a\"b", "' with value '"] {
+            let text =
+                format!("Error parsing option '--bind' with value '{value}': {value:?} is bad");
+            let told = plain(&text, &["--bind", value, "x"]);
+            assert_eq!(told, format!("--bind: {value:?} is bad"));
+        }
+        assert_eq!(plain("else", &[]), "else");
+    }
 
     #[test]
     fn a_secret_is_never_repeated_in_a_hint() {

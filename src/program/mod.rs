@@ -364,6 +364,13 @@ fn unknown(words: &[&str]) -> Failure {
     let Some((first, rest)) = words.split_first() else {
         return Failure::misuse("a program's name is missing").hint("noports help");
     };
+    if ["--help=", "--version="]
+        .iter()
+        .any(|flag| first.starts_with(flag))
+    {
+        let flag = first.split('=').next().unwrap_or_default();
+        return Failure::misuse(format!("{flag} takes no value")).hint(format!("noports {flag}"));
+    }
     if first.starts_with('-') {
         let failure = Failure::misuse(format!("the name of a program stands before {first}"));
         let at = words.iter().position(|word| by_name(word).is_some());

@@ -34,7 +34,7 @@ const OF_DEVICES: &[Row] = &[
     (
         "No permissions for ",
         " at ",
-        "the device's policy does not know {}",
+        "the device's policy permits {} nothing",
     ),
     (
         "Signature not verified: ",
@@ -56,6 +56,7 @@ const OF_DEVICES: &[Row] = &[
         "",
         "the device could not meet you at the rendezvous: {}",
     ),
+    ("The policy ", "", "the policy {}"),
     (
         "Failed to forward remote port ",
         USE_ANOTHER,
@@ -114,6 +115,8 @@ const OF_RENDEZVOUS: &[Row] = &[
     ),
 ];
 
+/// Without it the same beginning means something else.
+const DENIED: &str = " denied based on ";
 const DAEMON_LIST: &str = "Daemon does not permit connections to ";
 const UNPROTECTED: &str = "this device does not do sessions without encryption and login";
 /// Advice of the classic daemon, which is not ours.
@@ -164,8 +167,8 @@ fn in_our_words(rows: &[Row], why: &str) -> Option<String> {
         let rest = why.strip_prefix(before)?;
         let part = match rest.split_once(behind).filter(|_| !behind.is_empty()) {
             Some((part, _)) => part,
-            None if behind.is_empty() || *behind == USE_ANOTHER => rest,
-            None => return None,
+            None if behind.starts_with(DENIED) => return None,
+            None => rest,
         };
         Some(ours.replace("{}", part.trim()))
     })
@@ -192,7 +195,15 @@ mod tests {
             ),
             (
                 "No permissions for @alice at dev1",
-                "the device's policy does not know @alice",
+                "the device's policy permits @alice nothing",
+            ),
+            (
+                "No permissions for @alice",
+                "the device's policy permits @alice nothing",
+            ),
+            (
+                "Connection to nas:80 was lost",
+                "the device refused, in its own words: \"Connection to nas:80 was lost\"",
             ),
             (
                 "Failed to start up the daemon side of the srv socket tunnel : on the device: Connection refused",
