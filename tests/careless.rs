@@ -309,7 +309,7 @@ fn files_of_other_editors_are_read_or_named() {
             (
                 "$N client --config bare.conf",
                 2,
-                "is it UTF-16 text? save it as UTF-8",
+                "is it UTF-16? save it as UTF-8",
             ),
             (
                 "$N client --config mac.conf",
@@ -334,7 +334,7 @@ fn files_of_other_editors_are_read_or_named() {
             (
                 "$N client --config nested.conf",
                 2,
-                "nested.conf, line 1: a file cannot name another one",
+                "nested.conf, line 1: config is for the command line only",
             ),
             (
                 "$N tunnel --config wait.conf",
@@ -373,7 +373,7 @@ fn variables_that_mean_nothing_or_are_empty_are_named() {
             (
                 "NOPORTS_BOGUS=1 $N client",
                 2,
-                "NOPORTS_BOGUS means nothing here; behind NOPORTS_ there can be AS, CA, ",
+                "NOPORTS_BOGUS means nothing here\n  behind NOPORTS_ there can be AS, CA, ",
             ),
             (
                 "NOPORTS_RV=1 $N client",

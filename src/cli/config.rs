@@ -258,7 +258,7 @@ fn setting<'a>(
 
 fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str>), String> {
     if line.contains('\r') {
-        return Err("a carriage return without a line feed; lines end with a line feed".to_owned());
+        return Err("a carriage return alone; lines end with a line feed".to_owned());
     }
     if line.contains(|c: char| c.is_control() && c != '\t') {
         return Err("a control character".to_owned());
@@ -268,7 +268,7 @@ fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str
         .map_or((line, None), |(name, value)| (name, Some(value.trim())));
     let name = name.strip_prefix("--").unwrap_or(name);
     if name.split('=').next() == Some(NAME) {
-        return Err("a file cannot name another one: config is for the command line".to_owned());
+        return Err("config is for the command line only".to_owned());
     }
     let Some(flag) = grammar.flag(name) else {
         return Err(match name.split_once('=') {
@@ -372,17 +372,17 @@ mod tests {
             ("as @x\u{1b}[2J", Err("line 1: a control character")),
             (
                 "as @x\rhide\rhide",
-                Err("line 1: a carriage return without a line feed; lines end with a line feed"),
+                Err("line 1: a carriage return alone; lines end with a line feed"),
             ),
             ("as = @x", Err("line 1: write as @x, without the =")),
             ("atsign @x", Err("line 1: there is no flag \"atsign\"; as?")),
             (
                 "as @x\nconfig other.conf",
-                Err("line 2: a file cannot name another one: config is for the command line"),
+                Err("line 2: config is for the command line only"),
             ),
             (
                 "--config=other.conf",
-                Err("line 1: a file cannot name another one: config is for the command line"),
+                Err("line 1: config is for the command line only"),
             ),
             ("help", Err("line 1: there is no flag \"help\"")),
         ] {

@@ -7,7 +7,7 @@ use argh::Optionality;
 use super::{
     Failure,
     grammar::{Grammar, Program, name_of, value_of},
-    help::usage,
+    help::{usage, wrapped},
     hidden::{names_secret, takes_secrets},
     near::nearest,
     settings::Settings,
@@ -157,7 +157,7 @@ impl Correction<'_> {
         if let Some(near) = nearest(typed, self.grammar.flags().map(name_of)).first() {
             return failure.hint(instead(&format!("--{near}")));
         }
-        if self.grammar.is_greedy() && is_of_ssh(word) {
+        if !secret && self.grammar.is_greedy() && is_of_ssh(word) {
             let rest = words.get(at..).unwrap_or_default();
             let before = words.get(..at).unwrap_or_default();
             let line = [before, &["--"], rest].concat();
@@ -326,18 +326,18 @@ pub(super) fn unknown_variables() -> Vec<String> {
         names.filter(|name| name.starts_with(PREFIX) && !VARIABLES.contains(&name.as_str()));
     strange
         .map(|name| {
-            let instead = match near_variables(&name).join(" or ").as_str() {
-                "" => {
-                    let bare = VARIABLES
-                        .iter()
-                        .map(|known| known.trim_start_matches(PREFIX));
-                    let bare: Vec<&str> = bare.collect();
-                    format!("behind {PREFIX} there can be {}", bare.join(", "))
-                }
-                near => format!("{near}?"),
-            };
+            let near = near_variables(&name).join(" or ");
             let name = cut(&name, shown::LONGEST);
-            format!("the variable {name} means nothing here; {instead}")
+            if near.is_empty() {
+                let bare = VARIABLES
+                    .iter()
+                    .map(|known| known.trim_start_matches(PREFIX));
+                let all = bare.collect::<Vec<_>>().join(", ");
+                let all = wrapped(&format!("behind {PREFIX} there can be {all}"), 2, 2);
+                format!("the variable {name} means nothing here\n{}", all.trim_end())
+            } else {
+                format!("the variable {name} means nothing here; {near}?")
+            }
         })
         .collect()
 }

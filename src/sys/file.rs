@@ -195,9 +195,7 @@ fn decode(mut bytes: Vec<u8>) -> io::Result<String> {
     // Every second byte of plain words in UTF-16 is nothing; which of them cannot be known for certain.
     if bytes.iter().take(64).any(|byte| *byte == 0) {
         bytes.zeroize();
-        return Err(invalid(
-            "there are zero bytes in it; is it UTF-16 text? save it as UTF-8",
-        ));
+        return Err(invalid("it has zero bytes; is it UTF-16? save it as UTF-8"));
     }
     String::from_utf8(bytes).map_err(|why| {
         why.into_bytes().zeroize();
