@@ -257,6 +257,8 @@ fn every_failure_is_a_line_of_json_for_whoever_wants_it() {
             "{line}: {ended} {out}{err}"
         );
     }
+    let (_, out, _) = said(&dir, "$N help bogus --json");
+    assert!(out.contains("there is no program \\\"bogus\\\""), "{out}");
     // What is for somebody else asks for nothing.
     let (_, out, _) = said(&dir, "$N client --to @d -- ls --json");
     assert_eq!(out, "");

@@ -307,7 +307,8 @@ fn run(argv: &[OsString]) -> ExitCode {
         Invocation::Unknown => {
             let words = argv.get(1..).unwrap_or_default();
             let console = Console::new("noports").heard(words);
-            console.finish(false, Err(unknown(words)))
+            let named = words.strip_prefix(&["help"]).unwrap_or(words);
+            console.finish(false, Err(unknown(named)))
         }
     }
 }
