@@ -60,7 +60,10 @@ fn absent_parts_are_named_with_remedy_and_code() {
         world.rendezvous().await;
         let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
         assert_eq!(code, 12, "{said}");
-        assert!(verdict(&said).starts_with("noports client: the device refused: Failed to start up the daemon side of the srv socket tunnel : "), "{said}");
+        assert!(
+            verdict(&said).starts_with("noports client: the device cannot reach the service: "),
+            "{said}"
+        );
         assert!(
             verdict(&said).ends_with(
                 "\n  hint: check that sshd runs there, on the port of the daemon's --sshd-port"
@@ -115,7 +118,7 @@ fn a_forbidden_port_is_refused_with_the_reason() {
                 policy.permit = "localhost:3389".parse().unwrap()
             })
             .await;
-        let want = "the device refused: Daemon does not permit connections to localhost:22
+        let want = "the device permits no connections to localhost:22
   hint: start the daemon on dev1 with --permit-open localhost:3389,localhost:22";
         refused(world.client(&["--stdio", "-q"]), 8, want).await;
     });

@@ -445,7 +445,7 @@ fn a_port_that_is_not_permitted_is_refused_with_the_reason() {
             let forward = format!("0:{target}");
             let (ended, said) = failure(tunnel(&world, &["-q", "--forward", &forward])).await;
             let want = format!(
-                "noports tunnel: the device refused: Connection to {target} denied based on daemon --permit-open [localhost:22]\n  hint: start the daemon on {NAME} with --permit-open localhost:22,{target}\n"
+                "noports tunnel: the device permits no connections to {target}\n  hint: start the daemon on {NAME} with --permit-open localhost:22,{target}\n"
             );
             assert_eq!((ended, said), (code, want));
         }

@@ -29,7 +29,7 @@ use crate::sys::paths;
 
 use profile::FileOption;
 use read::InfoFlag;
-pub(crate) use read::{Translated, read, unknown};
+pub(crate) use read::{Translated, read};
 pub(crate) use tables::{COMMON, ClassicOption, To};
 pub(crate) use usage::meaning;
 
@@ -343,6 +343,22 @@ impl ClassicProgram {
         words: &[&str],
         around: &Surroundings,
     ) -> Result<Meaning, Failure> {
+        let mut left_out = Vec::new();
+        let meaning = self.meaning_and(&mut left_out, link, words, around);
+        // That may be what is missing.
+        meaning.map_err(|failure| match left_out.first() {
+            Some(remark) if failure.hint.is_none() => failure.hint(remark),
+            _ => failure,
+        })
+    }
+
+    fn meaning_and(
+        &self,
+        left_out: &mut Vec<String>,
+        link: &str,
+        words: &[&str],
+        around: &Surroundings,
+    ) -> Result<Meaning, Failure> {
         let mut tables = self.tables.to_vec();
         let snoop = (around.variable)("ENABLE_SNOOP");
         if self.ours == "rendezvous" && snoop.as_deref() == Some("true") {
@@ -365,9 +381,8 @@ impl ClassicProgram {
             let why = format!("Unparsed args [{}]", left.join(", "));
             return Err(Failure::misuse(why).hint("arguments for ssh go after --"));
         }
-        let mut remarks = Vec::new();
         let (mut all, mut settings) = (Translated::default(), Settings::default());
-        if let Some((path, of_file)) = self.file(line.config.as_deref(), around, &mut remarks)? {
+        if let Some((path, of_file)) = self.file(line.config.as_deref(), around, left_out)? {
             let (began, mut of_file) = behind_a_file(&tables, &path, &of_file)?;
             all = began;
             of_file.retain(|setting| !line.has(&format!("--{}", setting.name)));
@@ -376,9 +391,11 @@ impl ClassicProgram {
             settings = Settings {
                 inherited: of_file,
                 typed: typed.collect(),
+                empty: Vec::new(),
             };
         }
         all.read(&tables, words, |_| Ok(()))?;
+        let mut remarks = left_out.clone();
         remarks.extend(self.remarks(link, &line, &all));
         if self.ours == "tunnel" {
             all.join_forward();
@@ -413,9 +430,10 @@ impl ClassicProgram {
             SettingsFile::None => Ok(None),
             SettingsFile::Profile => {
                 let home = around.home.as_deref();
-                named
-                    .map(|named| profile::read(named, home, self.tables))
-                    .transpose()
+                let Some(named) = named else { return Ok(None) };
+                let (path, words, left_out) = profile::read(named, home, self.tables)?;
+                remarks.extend(left_out);
+                Ok(Some((path, words)))
             }
             SettingsFile::Yaml => {
                 let named = named.map(str::to_owned);

@@ -2,8 +2,8 @@
 //! everybody on the machine can read.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader, IsTerminal, Read},
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal},
     os::fd::AsFd,
     path::Path,
 };
@@ -12,7 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 
 use super::keystore::KeyStoreError;
 use super::{Failure, print_err};
-use crate::{at::keyfile::KeyFileError, secret::Secret};
+use crate::{at::keyfile::KeyFileError, secret::Secret, sys::file::NamedFile};
 
 /// Longest secret, in bytes; the longest real ones have 128.
 const MAX_SECRET: u64 = 4096;
@@ -71,7 +71,7 @@ impl SecretSource {
     }
 
     fn read_file(&self, file: &Path) -> Result<Secret<String>, Failure> {
-        fs::File::open(file).and_then(read_bounded).map_err(|why| {
+        read_bounded(file).map_err(|why| {
             let (what, file) = (self.what, file.display());
             Failure::misuse(format!("cannot read the {what} in {file}: {why}"))
         })
@@ -242,14 +242,8 @@ fn ask_on_terminal(prompt: &str) -> Option<Secret<String>> {
     Some(phrase).filter(|phrase| !phrase.reveal().is_empty())
 }
 
-fn read_bounded(from: impl Read) -> io::Result<Secret<String>> {
-    let mut text = String::new();
-    let read = from.take(MAX_SECRET + 1).read_to_string(&mut text);
-    let text = Secret::new(text);
-    if read? as u64 > MAX_SECRET {
-        return Err(io::Error::other("it is too long to be one"));
-    }
-    Ok(text)
+fn read_bounded(file: &Path) -> io::Result<Secret<String>> {
+    NamedFile::open(file)?.text(MAX_SECRET).map(Secret::new)
 }
 
 /// One line from stdin; on a terminal it is asked for and not shown.
@@ -309,6 +303,8 @@ impl<T: AsFd> Drop for Hidden<'_, T> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use crate::cli::secret::*;
     use crate::testing::Folder;
 
@@ -327,7 +323,7 @@ mod tests {
             ("abc\n", Ok("abc")),
             ("  abc \r\n\n", Ok("abc")),
             ("\n", Err("no code")),
-            (&long, Err("too long")),
+            (&long, Err("it is longer than 4096 bytes")),
         ] {
             fs::write(&file, text).unwrap();
             match (CODE.read(Some(&file), ""), want) {

@@ -63,7 +63,9 @@ impl Voice {
         match &failure.classic {
             Some(words) => {
                 print_err(&format!("{}{words}", self.label));
-                print_err(&format!("  {}", failure.message));
+                if !failure.alone {
+                    print_err(&format!("  {}", failure.message));
+                }
             }
             None => print_err(&format!("{}{}", self.label, failure.message)),
         }

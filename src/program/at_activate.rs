@@ -13,7 +13,8 @@
 //! `--arx` and `--drx` are patterns that any part of a name may fit, as in the original. It grants by them whatever
 //! is meaning for, and says nothing; here `*` and `__manage`, which reach all of the atSign, are granted to the one
 //! request that is named by its id (`-i`), never by a pattern.
-//! Exit codes are those of our programs, but for `status`, which has its own.
+//! Exit codes are those of our programs, but for a wrong command line, which ends with 1 as under every classic name, and for
+//! `status`, which has its own.
 //!
 //! Source: at_client_sdk:packages/at_onboarding_cli/lib/src/cli/auth_cli_args.dart.
 
@@ -22,8 +23,9 @@ use std::process::ExitCode;
 use super::{activate, enroll, keys};
 use crate::cli::{
     self, Console, Failure, Given,
-    classic::{COMMON, ClassicOption, Translated, read, unknown},
+    classic::{COMMON, ClassicOption, Translated, read},
     exit,
+    near::nearest,
 };
 
 use commands::{ATSIGN, COMMANDS, ClassicCommand, ID, OUT, SHARED, help, overview};
@@ -60,7 +62,7 @@ enum CommandMeaning {
 pub fn main(words: &[&str]) -> ExitCode {
     if words.is_empty() {
         let failure = Failure::misuse("You must supply a command.").hint("at_activate help");
-        return console().finish(false, Err(failure));
+        return console(words).finish(false, Err(failure));
     }
     match translate(words) {
         Ok(meaning) => {
@@ -71,7 +73,7 @@ pub fn main(words: &[&str]) -> ExitCode {
             }
             run(meaning)
         }
-        Err(failure) => console().finish(false, Err(failure)),
+        Err(failure) => console(words).finish(false, Err(failure)),
     }
 }
 
@@ -101,8 +103,12 @@ fn run(meaning: CommandMeaning) -> ExitCode {
 }
 
 /// Its own failures are told under its own name.
-fn console() -> Console {
-    Console::new(NAME)
+fn console(words: &[&str]) -> Console {
+    let classic = Given {
+        classic: true,
+        ..Given::default()
+    };
+    Console::new(NAME).heard(words).with(classic)
 }
 
 fn run_ours(ours: &[String], given: Given) -> ExitCode {
@@ -130,17 +136,13 @@ fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
         _ => {}
     }
     let command = COMMANDS.iter().find(|row| row.name == name);
-    let command = command.ok_or_else(|| {
-        Failure::misuse(format!("Unknown command: {name}")).hint("at_activate help")
-    })?;
+    let command = command.ok_or_else(|| unknown_command(name))?;
     if rest.iter().any(|word| matches!(*word, "-h" | "--help")) {
         return Ok(CommandMeaning::Help(Some(command)));
     }
     if name == "interactive" {
         // Refused now rather than with every command.
-        let read = read(&[SHARED, COMMON], rest, |word| {
-            Err(unknown(&[SHARED, COMMON], word))
-        })?;
+        let read = read(&[SHARED, COMMON], rest, |_| Err(spare_word()))?;
         let before = rest.iter().map(|&word| word.to_owned()).collect();
         return Ok(CommandMeaning::Interactive(
             before,
@@ -148,7 +150,7 @@ fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
         ));
     }
     let tables = [command.own, SHARED, COMMON];
-    let read = read(&tables, rest, |word| Err(unknown(&tables, word)))?;
+    let read = read(&tables, rest, |_| Err(spare_word()))?;
     let Translated {
         mut ours,
         mut given,
@@ -169,6 +171,20 @@ fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
     }
     words.extend(command.behind.iter().map(|&word| word.to_owned()));
     Ok(CommandMeaning::Run(words, given))
+}
+
+/// It may be a secret, and is not repeated.
+fn spare_word() -> Failure {
+    Failure::misuse("One word is no option of this command.").hint("at_activate help")
+}
+
+/// A word that is near to no command may be a secret, and is not repeated.
+fn unknown_command(name: &str) -> Failure {
+    match nearest(name, COMMANDS.iter().map(|row| row.name)).first() {
+        Some(near) => Failure::misuse(format!("Unknown command: {name}"))
+            .hint(format!("at_activate {near}, or at_activate help")),
+        None => Failure::misuse("Unknown command").hint("at_activate help"),
+    }
 }
 
 /// The original takes care that the copy is recognised as a key file.
@@ -284,7 +300,12 @@ mod tests {
                 &["otp", "--nope"],
                 "Could not find an option named \"nope\".",
             ),
-            (&["otp", "left"], "Could not find an option named \"left\"."),
+            (&["S3CRET", "-a", "@x"], "Unknown command"),
+            (&["otp", "left"], "One word is no option of this command."),
+            (
+                &["enroll", "-a", "@x", "S"],
+                "One word is no option of this command.",
+            ),
         ] {
             assert_eq!(translate(words).unwrap_err().message, want, "{words:?}");
         }

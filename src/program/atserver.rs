@@ -23,7 +23,7 @@ use std::{path::Path, process::ExitCode, thread};
 use argh::{ArgsInfo, FromArgs};
 
 use crate::{
-    cli::{self, Console, Failure, exit},
+    cli::{self, Console, Failure},
     server::{authority::AuthorityError, control::AdminError, listen::ServerError},
 };
 
@@ -121,10 +121,8 @@ impl From<AuthorityError> for Failure {
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         Self {
-            message: error.to_string(),
             hint: error.hint(),
-            code: exit::FAILED,
-            classic: None,
+            ..Self::plain(error.to_string())
         }
     }
 }

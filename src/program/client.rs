@@ -488,7 +488,7 @@ const DEFAULT_SSHD: u16 = 22;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{fs, pin::pin};
+    use std::{fs, io::Write, pin::pin};
 
     use async_std::task::block_on;
     use futures_lite::future::poll_once;
@@ -500,13 +500,23 @@ mod tests {
     fn a_key_that_comes_through_a_pipe_holds_nobody_up_and_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = named_pipe(folder.path());
+        // Both directions: this opens without another end.
+        let writer = fs::File::options().read(true).write(true).open(&pipe);
+        let mut writer = writer.unwrap();
         let mut key = pin!(read_key(&pipe));
-        // Before anybody writes, others have their turn.
+        // Before the end comes, others have their turn.
         assert!(block_on(poll_once(&mut key)).is_none());
         let line =
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me\n";
-        fs::write(&pipe, line).unwrap();
-        assert_eq!(block_on(key).unwrap(), PublicKeyLine::parse(line).unwrap());
+        writer.write_all(line.as_bytes()).unwrap();
+        let key = block_on(async {
+            while rustix::io::ioctl_fionread(&writer).unwrap() != 0 {
+                assert!(poll_once(&mut key).await.is_none());
+            }
+            drop(writer);
+            key.await
+        });
+        assert_eq!(key.unwrap(), PublicKeyLine::parse(line).unwrap());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
         print_out,
     },
     sys::{out, paths},
-    text::calendar,
+    text::{calendar, shown::harmless},
 };
 
 use man::Edition;
@@ -40,7 +40,8 @@ const FISH: &str = include_str!("../../packaging/completions/noports.fish");
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} all /usr/local/share",
-    example = "{command_name} bash > /etc/bash_completion.d/noports"
+    example = "{command_name} bash > /etc/bash_completion.d/noports",
+    note = "There is no --json here: what is printed is paths, one a line, or a script for\na shell."
 )]
 pub(crate) struct Args {
     #[argh(subcommand)]
@@ -93,8 +94,11 @@ struct All {
 /// The program.
 pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     if let Some(("complete", words)) = words.split_first().map(|(first, rest)| (*first, rest)) {
-        for (word, about) in complete::candidates(words) {
-            print_out(format!("{word}\t{about}").trim_end());
+        let safe = complete::candidates(words)
+            .into_iter()
+            .filter(complete::is_safe);
+        for (word, about) in safe {
+            print_out(harmless(&format!("{word}\t{about}")).trim_end());
         }
         return ExitCode::from(exit::FINE);
     }

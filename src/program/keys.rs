@@ -103,9 +103,10 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let protect = match args.word.as_str() {
         "protect" => true,
         "unprotect" => false,
-        other => {
+        // It may be a pass phrase.
+        _ => {
             return Err(
-                Failure::misuse(format!("{other:?} is neither protect nor unprotect"))
+                Failure::misuse("the first word is neither protect nor unprotect")
                     .hint("noports keys protect @you"),
             );
         }

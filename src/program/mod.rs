@@ -265,13 +265,26 @@ fn by_link(word: &str) -> Option<&'static str> {
     links.find(|link| **link == word).copied()
 }
 
-/// Runs the program that argv names.
+/// Runs the program that argv names. Nothing is fine where somebody waits for results that could not be written.
 pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    let code = run(&argv.collect::<Vec<_>>());
+    if code == ExitCode::SUCCESS && cli::is_output_lost() {
+        ExitCode::from(cli::exit::FAILED)
+    } else {
+        code
+    }
+}
+
+fn run(argv: &[OsString]) -> ExitCode {
     let argv = match text(argv) {
         Ok(argv) => argv,
-        Err(failure) => return Console::new("noports").finish(false, Err(failure)),
+        Err(failure) => {
+            let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+            let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+            let console = Console::new("noports").heard(&words);
+            return console.finish(false, Err(failure));
+        }
     };
-    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     match pick(&argv) {
         Invocation::Own(name, used) => start(name, &argv[used..]),
         Invocation::Classic("at_activate", used) => at_activate::main(&argv[used..]),
@@ -292,18 +305,20 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::from(cli::exit::FINE)
         }
         Invocation::Unknown => {
-            Console::new("noports").finish(false, Err(unknown(argv.get(1..).unwrap_or_default())))
+            let words = argv.get(1..).unwrap_or_default();
+            let console = Console::new("noports").heard(words);
+            let named = words.strip_prefix(&["help"]).unwrap_or(words);
+            console.finish(false, Err(unknown(named)))
         }
     }
 }
 
 /// The words as text; the first that is none is named by its place.
-fn text(argv: impl Iterator<Item = OsString>) -> Result<Vec<String>, Failure> {
-    let words = argv.enumerate().map(|(at, word)| {
-        word.into_string().map_err(|word| {
-            let shown = word.to_string_lossy();
-            Failure::misuse(format!("word {at} is not UTF-8 text: {shown:?}"))
-        })
+fn text(argv: &[OsString]) -> Result<Vec<&str>, Failure> {
+    let words = argv.iter().enumerate().map(|(at, word)| {
+        let shown = word.to_string_lossy();
+        word.to_str()
+            .ok_or_else(|| Failure::misuse(format!("word {at} is not UTF-8 text: {shown:?}")))
     });
     words.collect()
 }
@@ -312,9 +327,11 @@ fn start(name: &'static str, words: &[&str]) -> ExitCode {
     let Some(program) = PROGRAMS.iter().find(|program| program.name == name) else {
         return ExitCode::from(cli::exit::FAILED);
     };
-    let console = Console::new(format!("noports {name}")).among(PROGRAMS);
+    let console = Console::new(format!("noports {name}"))
+        .among(PROGRAMS)
+        .heard(words);
     if let Some(failure) = wrong_word(program, words) {
-        return console.finish(words.contains(&"--json"), Err(failure));
+        return console.finish(false, Err(failure));
     }
     install::main(&console, name, words).unwrap_or_else(|| (program.main)(console, words))
 }
@@ -348,6 +365,13 @@ fn unknown(words: &[&str]) -> Failure {
     let Some((first, rest)) = words.split_first() else {
         return Failure::misuse("no program given").hint("noports help");
     };
+    if ["--help=", "--version="]
+        .iter()
+        .any(|flag| first.starts_with(flag))
+    {
+        let flag = first.split('=').next().unwrap_or_default();
+        return Failure::misuse(format!("{flag} takes no value")).hint(format!("noports {flag}"));
+    }
     if first.starts_with('-') {
         let failure = Failure::misuse(format!("a program's name must come before {first}"));
         let at = words.iter().position(|word| by_name(word).is_some());

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     cli::{Failure, exit},
-    sys::user::{self, Person},
+    sys::{
+        file,
+        user::{self, Person},
+    },
 };
 
 /// What a service would not inherit from the person who installs it, and needs.
@@ -244,8 +247,8 @@ pub(super) fn data_in_file(words: &[String], person: &Person) -> Option<PathBuf>
         person.home.join(".config").join(file),
         Path::new("/etc").join(file),
     ];
-    let file = named.or_else(|| usual.into_iter().find(|file| file.exists()))?;
-    let text = std::fs::read_to_string(file).ok()?;
+    let path = named.or_else(|| usual.into_iter().find(|file| file.exists()))?;
+    let text = file::text_now(&path, file::SMALL).ok()?;
     let mut lines = text
         .lines()
         .map(|line| line.trim().split_once(char::is_whitespace));

@@ -40,6 +40,7 @@ use talk::{Question, Talk};
 pub use wanted::{Details, LEAST_PATIENCE, MOST_PATIENCE, PATIENCE, Want, Whom, device_at};
 
 mod explain;
+mod refusals;
 mod talk;
 mod wanted;
 

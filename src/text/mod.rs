@@ -5,5 +5,7 @@ pub mod duration;
 pub mod endpoint;
 pub mod host;
 pub mod json;
+pub mod number;
 pub mod port;
+pub mod shown;
 pub mod yaml;

@@ -10,7 +10,7 @@ use crate::{
         client::{AtError, Link},
         verb::Detail,
     },
-    cli::{self, Console, Failure},
+    cli::{self, Console, Failure, Given},
 };
 
 /// Show whether an atSign is activated, by the exit code.
@@ -39,7 +39,11 @@ pub(crate) struct Args {
 
 /// Runs it; `words` are ours.
 pub(super) fn main(words: &[&str]) -> ExitCode {
-    let mut console = Console::new("at_activate status");
+    let classic = Given {
+        classic: true,
+        ..Given::default()
+    };
+    let mut console = Console::new("at_activate status").with(classic);
     let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,

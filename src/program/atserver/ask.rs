@@ -20,7 +20,10 @@ use crate::{
         control::{self, AdminAnswer, AdminRequest, Hosted},
         store::backup::STORE,
     },
-    sys::out,
+    sys::{
+        file::{SMALL, text_now},
+        out,
+    },
 };
 
 use super::{
@@ -330,7 +333,7 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
 
 pub(super) fn export_ca(console: &Console, args: ExportCa) -> Result<(), Failure> {
     let file = data_folder(args.data)?.join(authority::CA_FILE);
-    let pem = fs::read_to_string(&file).map_err(|why| {
+    let pem = text_now(&file, SMALL).map_err(|why| {
         Failure::plain(format!("cannot read {}: {why}", file.display()))
             .hint("the server makes it when it starts for the first time: noports atserver serve")
     })?;

@@ -22,10 +22,13 @@ use crate::{
         listen::{self, ServerError, ServerOptions, Timings},
     },
     sys::{
-        log, process, signal,
+        file, log, process, signal,
         supervisor::{self, ServiceState},
     },
-    text::port::port_or_any,
+    text::{
+        number::{address, socket_address},
+        port::port_or_any,
+    },
 };
 
 use super::{
@@ -52,7 +55,12 @@ pub(super) struct Serve {
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
     /// address to listen on (default: 127.0.0.1)
-    #[argh(option, arg_name = "address", default = "IpAddr::from([127, 0, 0, 1])")]
+    #[argh(
+        option,
+        arg_name = "address",
+        default = "IpAddr::from([127, 0, 0, 1])",
+        from_str_fn(address)
+    )]
     pub listen: IpAddr,
     /// name or IPv4 address of this host, as clients reach it (default: localhost, or the address listened on)
     #[argh(option, arg_name = "host")]
@@ -78,7 +86,7 @@ pub(super) struct Serve {
     #[argh(option, arg_name = "file")]
     pub tls_key: Option<PathBuf>,
     /// answer GET /health and GET /metrics (Prometheus) on this loopback address, such as 127.0.0.1:9464
-    #[argh(option, arg_name = "host:port")]
+    #[argh(option, arg_name = "host:port", from_str_fn(socket_address))]
     metrics: Option<SocketAddr>,
     /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
     #[argh(option, arg_name = "host:port")]
@@ -180,9 +188,9 @@ pub(super) fn certificate(
             return Err(failure.hint("--tls-cert FILE --tls-key FILE"));
         }
     };
-    let read = |file: &Path| {
-        std::fs::read_to_string(file)
-            .map_err(|why| Failure::plain(format!("cannot read {}: {why}", file.display())))
+    let read = |path: &Path| {
+        file::text_now(path, file::SMALL)
+            .map_err(|why| Failure::plain(format!("cannot read {}: {why}", path.display())))
     };
     let (chain_text, key_text) = (read(&chain)?, Secret::new(read(&key)?));
     let tls = Acceptor::from_pem(&chain_text, key_text.reveal()).map_err(|why| {

@@ -136,7 +136,8 @@ pub(super) fn classic_page(link: &str, program: &Program, edition: Edition) -> S
     page += &format!(".SH SYNOPSIS\n.B {link}\n{command}[options]\n.SH DESCRIPTION\n");
     page += &filled(&format!(
         "{link} is a link to noports: {own} for scripts and people that know the classic program of this name. \
-         It takes that program's options; {link} {command}--help shows what each of them means here."
+         It takes that program's options; {link} {command}--help shows what each of them means here. A wrong command line \
+         ends with exit status 1."
     ));
     page += &section("COMMANDS", &list(scope.words.into_iter()));
     let rows = scope

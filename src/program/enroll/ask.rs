@@ -28,7 +28,7 @@ use crate::{
     },
     net::backoff::Backoff,
     secret::Secret,
-    sys::{log, process},
+    sys::{log, out, process},
     text::duration::{in_words, millis, seconds},
 };
 
@@ -408,7 +408,8 @@ fn show_request(who: &AtSign, id: &str, request: &Applying, progress: &Progress)
         && io::stderr().is_terminal()
         && let Some(image) = show::qr(&show::link(who, id))
     {
-        cli::print_err(&image);
+        // In colours, which are ours.
+        out::note(image);
     }
     progress.note(format_args!("the short id of this request is {code}"));
     progress.note(format_args!(

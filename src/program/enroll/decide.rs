@@ -13,6 +13,7 @@ use crate::{
     cli::{self, Console, Failure, Progress, with_account},
     program::confirm::is_wanted,
     sys::{log, process},
+    text::number::whole,
 };
 
 use super::{
@@ -65,7 +66,7 @@ with_account! {
         #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
         grant: String,
         /// auto: end after this many approvals (default: 1)
-        #[argh(option, arg_name = "number", default = "1")]
+        #[argh(option, arg_name = "number", default = "1", from_str_fn(whole))]
         limit: usize,
         /// auto: also approve requests that are pending already
         #[argh(switch)]

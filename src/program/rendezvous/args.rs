@@ -19,7 +19,10 @@ use crate::{
     net::dial::is_localhost,
     session::online,
     sys,
-    text::host::is_host,
+    text::{
+        host::is_host,
+        number::{self, whole},
+    },
 };
 
 with_account! {
@@ -42,13 +45,18 @@ with_account! {
         #[argh(option, arg_name = "host")]
         host: Option<String>,
         /// local address to listen on (default: loopback if --host is loopback, else all)
-        #[argh(option, arg_name = "address")]
+        #[argh(option, arg_name = "address", from_str_fn(number::address))]
         bind: Option<IpAddr>,
         /// atSign that may use it; commas separate several; "open" is everybody (default: open)
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
         /// how many sessions at the same time (default: 4096)
-        #[argh(option, arg_name = "number", default = "MAX_SESSIONS")]
+        #[argh(
+            option,
+            arg_name = "number",
+            default = "MAX_SESSIONS",
+            from_str_fn(whole)
+        )]
         max_sessions: usize,
         /// refuse sessions unless both ends authenticate; clients before 5.0 do not
         #[argh(switch)]

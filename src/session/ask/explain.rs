@@ -1,6 +1,9 @@
 //! What went wrong on the way to a session, told to the person.
 
-use super::wanted::{Want, Whom};
+use super::{
+    refusals,
+    wanted::{Want, Whom},
+};
 use crate::{
     at::{AtSign, client::AtError, fault::Code},
     cli::{Failure, exit},
@@ -76,11 +79,12 @@ pub(super) fn refused(error: &AnswerError, request: &RefusedRequest<'_>) -> Fail
     let AnswerError::Refused(why) = error else {
         return untrusted(error);
     };
-    refusal(error, why, request).classic("Received error response from the device daemon")
+    let classic = format!("Received error response from the device daemon\n  {error}");
+    refusal(why, request).classic_alone(classic)
 }
 
-fn refusal(error: &AnswerError, why: &str, request: &RefusedRequest<'_>) -> Failure {
-    let message = error.to_string();
+fn refusal(why: &str, request: &RefusedRequest<'_>) -> Failure {
+    let message = refusals::of_device(why);
     if launch::is_service_failure(why) {
         Failure::new(exit::SERVICE, message)
             .hint("check that sshd runs there, on the port of the daemon's --sshd-port")
@@ -92,7 +96,11 @@ fn refusal(error: &AnswerError, why: &str, request: &RefusedRequest<'_>) -> Fail
     } else if why.contains("does not permit") || why.contains("--permit-open") {
         Failure::new(exit::DEVICE_REFUSED, message).hint(permit_more(why, request))
     } else {
-        Failure::new(exit::DEVICE_REFUSED, message)
+        let failure = Failure::new(exit::DEVICE_REFUSED, message);
+        match refusals::hint(why) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use async_std::future::timeout;
 use log::debug;
 
-use super::wanted::{Want, Whom};
+use super::{
+    refusals,
+    wanted::{Want, Whom},
+};
 use crate::{
     at::client::{Client, Event, Subscription},
     cli::{Failure, exit},
@@ -188,7 +191,12 @@ impl Missing {
             }
             Self::NoPorts(why) => {
                 let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
-                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} refused: {why}"))
+                let failure = Failure::new(exit::RENDEZVOUS, refusals::of_rendezvous(via.as_str(), &why))
+                    .classic_alone(format!("the rendezvous {via} refused: {why}"));
+                match refusals::hint(&why) {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                }
             }
             Self::Connection => Failure::new(exit::UNREACHABLE, "the connection to your atServer was lost")
                 .hint("check the network and try again"),
