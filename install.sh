@@ -33,18 +33,18 @@ As root into /usr/local, else into ~/.local. Run from a checkout it builds that;
   sh install.sh [flags]
       install or upgrade
   sh install.sh [flags] device --as @device --manager @me --code XXXX [flags of noports daemon install]
-      also: ask for keys, install the service, look whether it is connected
+      also: ask for keys, install the service, check that it is connected
 
   --base URL      where releases are (or NOPORTS_BASE)
-  --prefix DIR    instead of /usr/local or ~/.local
-  --version X     this version instead of the newest
-  --local FILE    this archive instead of a download
-  --rollback      the version before this one again
-  --uninstall     remove services, program, links and papers; keys and data stay
-  --downgrade     also when the version is older
-  --force         replace files of other programs; downgrade; download without TLS
+  --prefix DIR    install here instead of /usr/local or ~/.local
+  --version X     install this version instead of the newest
+  --local FILE    install this archive instead of a download
+  --rollback      go back to the previous version
+  --uninstall     remove services, program, links and manual pages; keys and data stay
+  --downgrade     allow an older version
+  --force         replace files of other programs; allow --downgrade and plain http
   --no-restart    leave running services alone
-  --dry-run       say what would be done
+  --dry-run       show what would be done
 END
 }
 
@@ -79,7 +79,7 @@ main() {
         --no-restart) restart='' ;;
         -h | --help | help) help && exit 0 ;;
         device) device=1 && shift && break ;;
-        *) misuse "what is $1?" ;;
+        *) misuse "unknown word: $1" ;;
         esac
         shift
     done
@@ -158,7 +158,7 @@ cpu() {
 
 needs() {
     for tool; do
-        has "$tool" || fail 1 "this needs $tool, which is not here" "install $tool with your package manager"
+        has "$tool" || fail 1 "this needs $tool, which is not installed" "install $tool with your package manager"
     done
 }
 
@@ -169,14 +169,14 @@ lock() {
     if ! mkdir "$home/lock" 2>/dev/null; then
         owner=$(cat "$home/lock/pid" 2>/dev/null || :)
         if [ -z "$owner" ] || kill -0 "$owner" 2>/dev/null; then
-            fail 1 "another install.sh is at work here${owner:+, process $owner}" \
-                "wait for it; if there is none: rm -r $home/lock"
+            fail 1 "another install.sh is running here${owner:+, process $owner}" \
+                "wait for it; if there is none, remove its lock: rm -r $home/lock"
         fi
         rm -rf "$home/lock"
-        mkdir "$home/lock" 2>/dev/null || fail 1 "another install.sh is at work here" "wait for it"
+        mkdir "$home/lock" 2>/dev/null || fail 1 "another install.sh is running here" "wait for it"
     fi
     locked=$home/lock
-    echo $$ >"$locked/pid" || fail 1 "no room below $prefix" "make some room there"
+    echo $$ >"$locked/pid" || fail 1 "no space left below $prefix" "free some space there"
     # What a run that was cut off left behind.
     rm -rf "$home"/stage.* "$bin"/.noports.new.*
 }
@@ -195,48 +195,49 @@ fetch() { # fetch URL FILE
     fi
     case $ended in
     0) return 0 ;;
-    22 | 8) fail 1 "there is no $1" "is the address right? --base URL; is the version? --version X" ;;
-    23 | 3) fail 1 "no room for a download in ${TMPDIR:-/tmp}" "make some room, or TMPDIR=… for another folder" ;;
+    22 | 8) fail 1 "there is no $1" "check the address (--base URL) and the version (--version X)" ;;
+    23 | 3) fail 1 "no space for a download in ${TMPDIR:-/tmp}" "free some space, or set TMPDIR to another folder" ;;
     18) fail 1 "the download of $1 was cut off" "try again" ;;
-    *) fail 1 "cannot get $1" "is there a network? is the address right? --base URL, --local FILE" ;;
+    *) fail 1 "cannot get $1" "check the network and the address: --base URL, or --local FILE" ;;
     esac
 }
 
 check_base() {
-    [ -n "$base" ] || fail 2 "no address to download from: there is no public one yet" \
+    [ -n "$base" ] || fail 2 "no address to download from (there is no public one yet)" \
         "--base URL (or NOPORTS_BASE), --local FILE, or run install.sh in a checkout"
     base=${base%/}
     case $base in
     https://* | http://127.* | http://localhost | http://localhost:* | http://localhost/* | http://\[::1\]*) ;;
     http://*)
         # Checksums come from the same place: without TLS anybody on the way could change both.
-        [ -n "$force" ] || fail 2 "$base is not https" "--force, if you trust everybody on the way"
+        [ -n "$force" ] || fail 2 "$base is not https" "add --force if you trust everybody on the network path"
         ;;
-    *) fail 2 "$base is no http address" "--base https://…" ;;
+    *) fail 2 "$base is not an http address" "--base https://…" ;;
     esac
 }
 
 plain_version() {
     case $1 in
-    '' | *[!0-9A-Za-z.+-]* | [!0-9]*) fail 1 "\"$1\" is no version" "${2-}" ;;
+    '' | *[!0-9A-Za-z.+-]* | [!0-9]*) fail 1 "\"$1\" is not a version" "${2-}" ;;
     esac
 }
 
 download() { # leaves the archive in $archive
     check_base
-    has curl || has wget || fail 1 "this needs curl or wget, and neither is here" "install one, or --local FILE"
+    has curl || has wget || fail 1 "this needs curl or wget, and neither is installed" \
+        "install one, or use --local FILE"
     arch=$(cpu) || exit 1
     if [ -z "$wanted" ]; then
         fetch "$base/VERSION" "$scratch/VERSION"
         wanted=$(head -n 1 "$scratch/VERSION" | tr -d '\r')
     fi
-    plain_version "$wanted" "is $base a place of releases?"
+    plain_version "$wanted" "check that $base has releases"
     too_old "$wanted"
     name=noports-$wanted-$arch
     archive=$scratch/$name.tar.gz
     fetch "$base/SHA256SUMS" "$scratch/SHA256SUMS"
     grep -q "[ *]$name.tar.gz\$" "$scratch/SHA256SUMS" ||
-        fail 1 "there is no $name.tar.gz at $base" "is the version right? --version X"
+        fail 1 "there is no $name.tar.gz at $base" "check the version: --version X"
     say "downloading $base/$name.tar.gz"
     fetch "$base/$name.tar.gz" "$archive"
     verify "$scratch/SHA256SUMS"
@@ -245,7 +246,7 @@ download() { # leaves the archive in $archive
 verify() { # verify SUMS: stops unless the archive has its checksum there
     right=$(sed -n "s/^\([0-9a-fA-F]\{64\}\) [ *]$name.tar.gz\$/\1/p" "$1" | head -n 1 | tr A-F a-f)
     found=$(sha256 "$archive")
-    [ -n "$found" ] || fail 1 "nothing here can check a SHA-256 checksum" "install coreutils, busybox or openssl"
+    [ -n "$found" ] || fail 1 "cannot check a SHA-256 checksum on this machine" "install coreutils, busybox or openssl"
     [ "$found" = "$right" ] || fail 1 "the checksum of $name.tar.gz is wrong; nothing was changed" \
         "try again; if it stays wrong, the file is not what was released"
 }
@@ -258,13 +259,14 @@ take_local() {
     if [ -f "$sums" ]; then
         verify "$sums"
     else
-        say "there is no $sums: not checked"
+        say "there is no $sums, so the checksum was not checked"
     fi
 }
 
 too_old() {
     [ -z "$here" ] || [ -n "$downgrade" ] || ! older "$1" "$here" ||
-        fail 1 "$1 is older than $here, which is installed" "--downgrade, if you want it; --rollback for the one before"
+        fail 1 "$1 is older than $here, which is installed" \
+            "add --downgrade if you want it; for the previous version: --rollback"
 }
 
 # Whether what is here can build this: said before anything is written, and long before cargo would say it.
@@ -273,11 +275,11 @@ check_toolchain() {
     for tool in cargo rustc; do
         # "cargo 1.85.1 (…)"; nothing when it is not here, or when rustup has no toolchain for it.
         found=$("$tool" --version 2>/dev/null | sed -n "1s/^$tool \([0-9][^ ]*\).*/\1/p") || found=
-        [ -n "$found" ] || fail 1 "building it needs $tool $least or later, which is not here" "$(toolchain)"
+        [ -n "$found" ] || fail 1 "building it needs $tool $least or later, which is not installed" "$(toolchain)"
         ! older "$found" "$least" ||
             fail 1 "building it needs $tool $least or later, and $(command -v "$tool") is $found" "$(toolchain)"
     done
-    has cc || has gcc || has clang || fail 1 "building it needs a C compiler, which is not here" "install gcc"
+    has cc || has gcc || has clang || fail 1 "building it needs a C compiler, which is not installed" "install gcc"
 }
 
 toolchain() { # the command that brings one new enough
@@ -301,22 +303,23 @@ in_apt() { # whether apt would install this package, in this version or a later 
 }
 
 build() {
-    ( cd "$checkout" && cargo build --release --locked ) || fail 1 "cannot build it" "what cargo says above"
+    ( cd "$checkout" && cargo build --release --locked ) || fail 1 "cannot build it" "see the errors of cargo above"
     built=${CARGO_TARGET_DIR:-$checkout/target}/release/noports
 }
 
 unpack() { # leaves the executable in $built
     needs tar gzip
     staged=$home/stage.$$
-    mkdir "$staged" || fail 1 "cannot write to $home" "is there room? is it yours?"
+    mkdir "$staged" || fail 1 "cannot write to $home" "check the free space and the permissions"
     gzip -dc "$archive" | ( cd "$staged" && tar -xf - ) ||
-        fail 1 "cannot unpack $name.tar.gz below $prefix; nothing was changed" "is there room? is it a release?"
+        fail 1 "cannot unpack $name.tar.gz below $prefix; nothing was changed" \
+            "check the free space, and that it is a release"
     built=$staged/$name/noports
     if [ ! -f "$built" ]; then
         set -- "$staged"/*/noports
         built=$1
     fi
-    [ -f "$built" ] || fail 1 "there is no noports in $name.tar.gz" "is it a release of noports?"
+    [ -f "$built" ] || fail 1 "there is no noports in $name.tar.gz" "check that it is a release of noports"
 }
 
 # --- putting it in place ----------------------------------------------------------------------------------------
@@ -330,7 +333,8 @@ install() {
     [ -n "$checkout" ] && grep -q '^name = "noports"' "$checkout/Cargo.toml" 2>/dev/null || checkout=
     here=$(version_here)
     if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
-        fail 1 "$target is another program's, or was changed" "--prefix for another place, --force to replace it"
+        fail 1 "$target belongs to another program, or was changed" \
+            "choose another place with --prefix, or replace it with --force"
     fi
     if [ -n "$dry" ]; then
         plan
@@ -338,7 +342,7 @@ install() {
     fi
     ! builds_here || check_toolchain
     lock
-    scratch=$(mktemp -d) || fail 1 "no room in ${TMPDIR:-/tmp}" "make some room, or TMPDIR=… for another folder"
+    scratch=$(mktemp -d) || fail 1 "no space in ${TMPDIR:-/tmp}" "free some space, or set TMPDIR to another folder"
     if [ -n "$local" ]; then
         take_local
         unpack
@@ -370,17 +374,17 @@ plan() {
 place() { # place FILE: makes it the installed one
     fresh=$bin/.noports.new.$$
     no_room="cannot write to $bin; nothing was changed"
-    cp "$1" "$fresh" 2>/dev/null && chmod 755 "$fresh" || fail 1 "$no_room" "is there room? is it yours?"
-    cmp -s "$1" "$fresh" 2>/dev/null || has_not cmp || fail 1 "$no_room" "is there room?"
+    cp "$1" "$fresh" 2>/dev/null && chmod 755 "$fresh" || fail 1 "$no_room" "check the free space and the permissions"
+    cmp -s "$1" "$fresh" 2>/dev/null || has_not cmp || fail 1 "$no_room" "check the free space"
     version=$("$fresh" --version 2>/dev/null | sed -n '1s/^noports //p') || version=
     [ -n "$version" ] || fail 1 "the new executable does not run on this machine; nothing was changed" \
-        "is it for this processor ($(uname -m))? is $bin mounted noexec?"
+        "check that it is for this processor ($(uname -m)), and that $bin is not mounted noexec"
     plain_version "$version"
     [ -z "$wanted" ] || [ "$wanted" = "$version" ] ||
         fail 1 "the archive of $wanted holds $version; nothing was changed" "tell whoever made the release"
     too_old "$version"
     sum=$(sha256 "$fresh")
-    [ -n "$sum" ] || fail 1 "nothing here can make a SHA-256 checksum" "install coreutils, busybox or openssl"
+    [ -n "$sum" ] || fail 1 "cannot make a SHA-256 checksum on this machine" "install coreutils, busybox or openssl"
     if [ -n "$here" ] && [ "$sum" = "$(sha256 "$target")" ]; then
         rm -f "$fresh"
         links
@@ -391,9 +395,9 @@ place() { # place FILE: makes it the installed one
     {
         echo "current $sum $version"
         [ -z "$here" ] || echo "previous $(sha256 "$target") $here"
-    } >"$receipt.new" && mv -f "$receipt.new" "$receipt" || fail 1 "$no_room" "is there room?"
+    } >"$receipt.new" && mv -f "$receipt.new" "$receipt" || fail 1 "$no_room" "check the free space"
     sync "$fresh" 2>/dev/null || sync || :
-    mv -f "$fresh" "$target" || fail 1 "$no_room" "is it yours?"
+    mv -f "$fresh" "$target" || fail 1 "$no_room" "check the permissions"
     fresh=
     links
     papers
@@ -412,7 +416,7 @@ keep_previous() {
     rm -f "$home/previous.new"
     cp -p "$target" "$home/previous.new" && mv -f "$home/previous.new" "$home/previous" || {
         rm -f "$home/previous.new"
-        fail 1 "no room below $prefix to keep the version before; nothing was changed" "make some room there"
+        fail 1 "no space below $prefix to keep the previous version; nothing was changed" "free some space there"
     }
 }
 
@@ -423,7 +427,7 @@ links() {
         fi
         if [ -e "$bin/$link" ] || [ -L "$bin/$link" ]; then
             if [ -z "$force" ] || [ -d "$bin/$link" ]; then
-                say "  $bin/$link is another program's, left alone (--force replaces it)"
+                say "  $bin/$link belongs to another program, left alone (--force replaces it)"
                 continue
             fi
         fi
@@ -441,25 +445,25 @@ papers() {
 # Services go on with the new version; sessions that run are left alone by that.
 renew() {
     [ -n "$here" ] && [ -n "$restart" ] || return 0
-    "$target" service restart 2>&1 | sed -n '/started anew/s/^/  /p' >&2 || :
+    "$target" service restart 2>&1 | sed -n '/is restarted$/s/^/  /p' >&2 || :
 }
 
 rollback() {
     needs mv cp rm sed awk cut
     here=$(version_here)
-    [ -f "$home/previous" ] || fail 1 "there is no version before this one in $home" "--version X for a download"
+    [ -f "$home/previous" ] || fail 1 "there is no previous version in $home" "to download one: --version X"
     if [ -n "$dry" ]; then
         say "would put back $("$home/previous" --version)"
         return 0
     fi
     if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
-        fail 1 "$target is another program's, or was changed" "--force to replace it"
+        fail 1 "$target belongs to another program, or was changed" "--force to replace it"
     fi
     lock
     downgrade=1
     # A copy, because what is there now takes its place.
     staged=$home/stage.$$
-    cp -p "$home/previous" "$staged" || fail 1 "no room below $prefix" "make some room there"
+    cp -p "$home/previous" "$staged" || fail 1 "no space left below $prefix" "free some space there"
     place "$staged"
 }
 
@@ -478,7 +482,7 @@ uninstall() {
         return 0
     fi
     if [ -e "$target" ] && [ -z "$here" ] && [ -z "$force" ]; then
-        fail 1 "$target is another program's, or was changed" "--force to remove it"
+        fail 1 "$target belongs to another program, or was changed" "--force to remove it"
     fi
     if [ -n "$dry" ]; then
         say "would remove $target, its links, manual pages and completions, and $home"
@@ -491,7 +495,7 @@ uninstall() {
         done
         left=$("$target" service status 2>/dev/null | sed -n 's/^\(noports-[^ ]*\).*/\1/p' | head -n 1) || left=
         [ -z "$left" ] || [ -n "$force" ] ||
-            fail 1 "the service $left still uses it" "noports … uninstall --instance …, or --force"
+            fail 1 "the service $left still uses it" "uninstall it (noports service status shows it), or add --force"
     fi
     for link in $LINKS; do
         [ ! -L "$bin/$link" ] || [ "$(readlink "$bin/$link")" != noports ] || rm -f "$bin/$link"
@@ -501,10 +505,10 @@ uninstall() {
             case $paper in "$prefix"/share/*) rm -f "$paper" && no_empty "$(dirname "$paper")" ;; esac
         done <"$home/papers"
     fi
-    rm -f "$target" || fail 1 "cannot remove $target" "sudo?"
+    rm -f "$target" || fail 1 "cannot remove $target" "try sudo"
     rm -rf "$home"
     locked=
-    say "removed noports from $prefix; keys and data are where they were (~/.atsign, /var/lib/noports)"
+    say "removed noports from $prefix; keys and data stay in ~/.atsign and /var/lib/noports"
 }
 
 # --- a device in one line ---------------------------------------------------------------------------------------
@@ -532,8 +536,9 @@ check_device() { # before anything is downloaded
         esac
         shift
     done
-    [ -n "$as" ] || fail 2 "whose device is it?" "device --as @device --manager @me --code XXXX"
-    [ -n "$manager" ] || fail 2 "who may use the device?" "device --as $as --manager @me"
+    [ -n "$as" ] || fail 2 "--as is missing: the atSign of the device" "device --as @device --manager @me --code XXXX"
+    [ -n "$manager" ] || fail 2 "--manager is missing: the atSign that may use the device" \
+        "device --as $as --manager @me"
     [ -n "$cas" ] || cas=${NOPORTS_CA-}
     [ -n "$root" ] || run_as=
     [ -z "$run_as" ] || id -u "$run_as" >/dev/null 2>&1 || fail 2 "there is no user $run_as here" "--run-as USER"
@@ -577,9 +582,9 @@ device() {
         say "there are keys already: $file"
     else
         [ -z "$codes" ] || code=$(cat "$codes")
-        [ -n "$code" ] || fail 2 "there are no keys of $as here, and no code to ask for them" \
-            "on a device that has keys: noports enroll otp $as; then --code XXXX here"
-        say "asking for keys of $as; somebody who has keys has to say yes: noports enroll approve $as"
+        [ -n "$code" ] || fail 2 "there are no keys of $as here, and no passcode to ask for them" \
+            "on a device with keys: noports enroll otp $as; then --code XXXX here"
+        say "asking for keys of $as; approve it on a device with keys: noports enroll approve $as"
         # The code travels in the environment: everybody could read it in the list of processes. (Below the environment is
         # as it was: the service shall have what stands there.)
         (
@@ -588,7 +593,7 @@ device() {
             [ -z "$roots" ] || export NOPORTS_ROOT
             [ -z "$cas" ] || export NOPORTS_CA
             as_user "$target" enroll "$as" ${called:+--device "$called"} ${keys:+--keys "$file"} >/dev/null
-        ) || fail 1 "noports is installed, but there are no keys of $as yet" "the same line again goes on from here"
+        ) || fail 1 "noports is installed, but there are no keys of $as yet" "run the same command again to continue"
         unset NOPORTS_CODE
     fi
     left=$#
@@ -610,7 +615,7 @@ device() {
         set -- "$target" daemon install ${run_as:+--run-as "$run_as"} "$@"
     fi
     "$@" || fail $? "noports is installed, and the keys are here, but the daemon is not up" \
-        "what it says above; then the same line again, or: noports daemon install --as $as --manager $manager"
+        "see above; then run the same command again, or: noports daemon install --as $as --manager $manager"
 }
 
 { main "$@" && exit; }

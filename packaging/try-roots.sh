@@ -227,11 +227,11 @@ reaches() {
 
 upgrades() {
     echo "$second" >"$www/VERSION"
-    line "$1" "NOPORTS_BASE=$url sh" && has_version "$1" "$second" && grep -q 'started anew' "$top/said"
+    line "$1" "NOPORTS_BASE=$url sh" && has_version "$1" "$second" && grep -q 'is restarted' "$top/said"
 }
 
 rolls_back() {
-    line "$1" "sh -s -- --rollback" && has_version "$1" "$first" && grep -q 'started anew' "$top/said"
+    line "$1" "sh -s -- --rollback" && has_version "$1" "$first" && grep -q 'is restarted' "$top/said"
 }
 
 # Nothing but keys, data and a few empty things stay, and no process but sessions.
@@ -435,7 +435,7 @@ cut_script() { # what is not all there does nothing
 in_the_way() {
     mkdir -p "$here/usr/local/bin"
     echo '#!/bin/sh' >"$here/usr/local/bin/noports"
-    fails "another program's" "$url" sh && done=0 || done=1
+    fails "belongs to another program" "$url" sh && done=0 || done=1
     rm "$here/usr/local/bin/noports"
     return "$done"
 }
@@ -450,7 +450,7 @@ two_at_once() {
     slow=$!
     until [ -e "$here/usr/local/lib/noports/lock/pid" ]; do sleep 0.1; done
     as root "$get $url/install.sh | NOPORTS_BASE=$url sh" && done=1 || done=0
-    grep -q 'another install.sh is at work' "$top/said" || done=1
+    grep -q 'another install.sh is running' "$top/said" || done=1
     wait $slow && has_version root "$first" && line root 'sh -s -- --uninstall' && return "$done"
 }
 

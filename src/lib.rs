@@ -19,7 +19,7 @@
 //!
 //! ```text
 //!    main ─▶ program ─▶ session ─┬─▶ np ───▶ at (the files without I/O only), pipe (ciphers)
-//!              │                 ├─▶ at ───▶ net
+//!              │                 ├─▶ at ───▶ net ───▶ sys (files)
 //!              │                 └─▶ pipe, net, sys
 //!              ├─▶ server ▶ at, net
 //!              ├─▶ service ▶ sys; and, as session does, the failures of cli

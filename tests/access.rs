@@ -161,7 +161,7 @@ fn a_stranger_is_kept_out_before_the_daemon_hears_of_it() {
         assert_eq!(code, 8, "{said}");
         assert_eq!(
             said,
-            "noports client: @device's atServer does not let you in\n  hint: its owner may have blocked your atSign, or allowed others only\n"
+            "noports client: @device's atServer does not let you in\n  hint: its owner can let you in: noports access show @device\n"
         );
         session(&world).await;
 

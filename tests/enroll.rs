@@ -246,7 +246,7 @@ fn codes_that_are_wrong_used_or_expired_are_refused_and_leave_nothing() {
             let (exit, said) = failure(asking(&world, DEVICE, code, &["--keys", &keys])).await;
             assert_eq!(exit, 6, "{said}");
             assert!(
-                said.contains("noports enroll: the atServer does not accept this code\n  hint: it is good for one request"),
+                said.contains("noports enroll: the atServer does not accept this passcode\n  hint: it is good for one request"),
                 "{said}"
             );
             assert!(!said.contains(code), "{said}");
@@ -263,7 +263,7 @@ fn codes_that_are_wrong_used_or_expired_are_refused_and_leave_nothing() {
         let (exit, said) = failure(asking(&world, DEVICE, "standing1", &words)).await;
         assert_eq!(exit, 1, "{said}");
         assert!(
-            said.contains("there is an enrolment of noports on kitchen already"),
+            said.contains("noports on kitchen is already enrolled"),
             "{said}"
         );
         let words = ["--keys", &other, "--device", "cellar"];
@@ -288,7 +288,7 @@ fn a_run_that_was_killed_is_finished_by_the_next_one() {
         assert_eq!(code, 0, "{line}");
         let (code, said) = failure(asking(&world, DEVICE, "ZZZZZZ", &["--keys", &keys])).await;
         assert_eq!(code, 3, "{said}");
-        assert!(said.contains("there is a key file already"), "{said}");
+        assert!(said.contains("there is already a key file"), "{said}");
     });
 }
 
@@ -520,7 +520,7 @@ fn the_classic_session_takes_one_command_after_the_other() {
         assert!(status.success(), "{said}");
         for want in [
             "The \"onboard\" command may not be used in interactive session",
-            "Unknown command: nonsense",
+            "Unknown command",
             "Could not find an option named \"nope\".",
         ] {
             assert!(said.contains(want), "{want}: {said}");
@@ -708,7 +708,7 @@ fn a_key_file_is_protected_changed_and_opened_again_without_loss() {
         assert_eq!(mode(Path::new(&copy)), 0o600);
         let (exit, said) = failure(keys(&words)).await;
         assert!(
-            exit == 3 && said.contains("there is a key file already"),
+            exit == 3 && said.contains("there is already a key file"),
             "{said}"
         );
 
@@ -781,7 +781,10 @@ fn a_name_means_one_device_and_nothing_far_reaching_is_granted_unseen() {
             let (code, said) =
                 failure(world.noports(&[&["enroll"], words, &["-q"]].concat())).await;
             assert_eq!(code, 1, "{words:?}: {said}");
-            assert!(said.contains("is not granted unseen"), "{words:?}: {said}");
+            assert!(
+                said.contains("is not granted without asking"),
+                "{words:?}: {said}"
+            );
         }
         for words in [
             // By that very name there are some, and it says what they are.
@@ -854,7 +857,7 @@ fn a_classic_pattern_grants_what_one_namespace_needs_and_never_all_of_an_atsign(
             format!("Found 2 matching enrollment records\nApproved {plain}\n")
         );
         assert!(
-            said.contains("asks for *:rw, which is not granted unseen"),
+            said.contains("asks for *:rw, which is not granted without asking"),
             "{said}"
         );
         let out = stdout(classic(&world, &format!("approve -a {DEVICE} -i {far}"))).await;

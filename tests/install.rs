@@ -455,19 +455,19 @@ fn what_cannot_be_downloaded_changes_nothing() {
         let place = Place::new(shell);
         place.fails(
             &["--base", ""],
-            "no address to download from: there is no public one yet",
+            "no address to download from (there is no public one yet)",
         );
         place.fails(
             &["--base", "http://example.org"],
             "http://example.org is not https",
         );
-        place.fails(&["--base", "ftp://x"], "is no http address");
+        place.fails(&["--base", "ftp://x"], "is not an http address");
         place.fails(
             &["--base", "http://127.0.0.1:1"],
             "cannot get http://127.0.0.1:1/VERSION",
         );
         place.fails(&["--version", "9.9.9"], "there is no noports-9.9.9");
-        place.fails(&["--version", "../x"], "is no version");
+        place.fails(&["--version", "../x"], "is not a version");
         place.set(Mood::Missing);
         // busybox' wget has one exit code for everything.
         place.fails(
@@ -538,7 +538,7 @@ fn no_room_and_no_right_to_write_change_nothing() {
                 return;
             };
             assert!(
-                code == 1 && said.contains(want) && said.contains("is there room?"),
+                code == 1 && said.contains(want) && said.contains("check the free space"),
                 "{size} {code}: {said}"
             );
         }
@@ -570,10 +570,10 @@ fn a_machine_without_what_is_needed_is_told_what_that_is() {
         ),
     );
     for (missing, want) in [
-        ("wget", "this needs curl or wget, and neither is here"),
-        ("mktemp", "this needs mktemp, which is not here"),
-        ("gzip", "this needs gzip, which is not here"),
-        ("sha256sum", "can check a SHA-256 checksum"),
+        ("wget", "this needs curl or wget, and neither is installed"),
+        ("mktemp", "this needs mktemp, which is not installed"),
+        ("gzip", "this needs gzip, which is not installed"),
+        ("sha256sum", "cannot check a SHA-256 checksum"),
     ] {
         let tool = place.dir.path("tools").join(missing);
         fs::remove_file(&tool).unwrap();
@@ -597,14 +597,14 @@ fn other_peoples_files_stay() {
             &place.bin("noports"),
             "#!/bin/sh\necho noports 0.0.1 of somebody else\n",
         );
-        place.fails(&[], "is another program's");
-        place.fails(&["--uninstall"], "is another program's");
+        place.fails(&[], "belongs to another program");
+        place.fails(&["--uninstall"], "belongs to another program");
         fs::remove_file(place.bin("noports")).unwrap();
         put(&place.bin("sshnp"), "theirs");
         symlink("elsewhere", place.bin("npt")).unwrap();
         let said = place.installs(&[]);
         assert!(
-            said.contains("sshnp is another program's, left alone"),
+            said.contains("sshnp belongs to another program, left alone"),
             "{said}"
         );
         assert_eq!(fs::read_to_string(place.bin("sshnp")).unwrap(), "theirs");
@@ -620,7 +620,7 @@ fn other_peoples_files_stay() {
         // What was changed by hand since is not ours any more.
         put(&place.bin("noports"), "#!/bin/sh\necho mine\n");
         place.release("1.1.0", "");
-        place.fails(&[], "is another program's, or was changed");
+        place.fails(&[], "belongs to another program, or was changed");
         place.installs(&["--force"]);
         assert_eq!(place.version(), "noports 1.1.0");
     }
@@ -648,7 +648,11 @@ fn a_rust_that_is_too_old_is_named_before_anything_is_built() {
             ("1.95.0", "1.63.0", "needs rustc 1.90 or later, and"),
             ("1.9.0", "1.9.0", "needs cargo 1.90 or later, and"),
             ("1.89.0-nightly", "1.90.0", "needs cargo 1.90 or later, and"),
-            ("", "1.90.0", "needs cargo 1.90 or later, which is not here"),
+            (
+                "",
+                "1.90.0",
+                "needs cargo 1.90 or later, which is not installed",
+            ),
         ] {
             says("cargo", cargo);
             says("rustc", rustc);
@@ -801,7 +805,7 @@ fn one_run_at_a_time_and_one_that_is_told_to_end_cleans_up() {
         wait_until("the first run has its lock", || lock.exists());
         let (code, said) = place.install(&[]);
         assert!(
-            code == 1 && said.contains("another install.sh is at work here, process"),
+            code == 1 && said.contains("another install.sh is running here, process"),
             "{said}"
         );
         assert!(lock.exists(), "the lock is the first one's");
@@ -890,10 +894,10 @@ fn what_is_asked_of_a_device_is_looked_at_before_anything_is_downloaded() {
     for shell in SHELLS {
         let place = Place::new(shell);
         for (words, want) in [
-            (&["device"][..], "whose device is it?"),
-            (&["device", "--as", "@d"], "who may use the device?"),
+            (&["device"][..], "--as is missing"),
+            (&["device", "--as", "@d"], "--manager is missing"),
             (&["device", "--as"], "--as needs a value"),
-            (&["devices"], "what is devices?"),
+            (&["devices"], "unknown word: devices"),
         ] {
             place.fails(words, want);
         }

@@ -20,6 +20,7 @@
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`readme`] | the README's commands, and what they print |
 //! | [`cli`] | the command line as text |
+//! | [`careless`] | what careless or spiteful people put on a command line and into files |
 //! | [`docs`] | manual pages; completions in the shells themselves |
 //! | [`typing`] | typing errors, and the corrections they get |
 
@@ -33,6 +34,7 @@ compile_error!(
 
 mod access;
 mod atserver;
+mod careless;
 mod cli;
 mod docs;
 mod enroll;

@@ -61,7 +61,7 @@ fn a_backup_taken_under_load_is_served_from_another_folder() {
         assert_eq!(text(&made, "event"), "backup");
         let again = ["atserver", "backup", &file, "--data", &data];
         let (code, told) = failure(world.noports(&again)).await;
-        assert!(code == 1 && told.contains("is there already"), "{told}");
+        assert!(code == 1 && told.contains("already exists"), "{told}");
 
         let restore = ["atserver", "restore", &file, "--data", &data, "--force"];
         let (code, told) = failure(world.noports(&restore)).await;
@@ -100,7 +100,10 @@ fn a_damaged_backup_is_refused_and_changes_nothing() {
         let store = fs::read(world.dir.path("at/atserver.redb")).unwrap();
         let words = ["atserver", "restore", &file, "--data", &data, "--force"];
         let (code, told) = failure(world.noports(&words)).await;
-        assert!(code == 1 && told.contains("no whole backup"), "{told}");
+        assert!(
+            code == 1 && told.contains("not a complete backup"),
+            "{told}"
+        );
         assert!(fs::read(world.dir.path("at/atserver.redb")).unwrap() == store);
         let _server = world.serve();
         Wire::login(&world, ALICE).await;
@@ -179,15 +182,11 @@ fn nothing_is_made_or_lost_by_a_slip() {
         let (data, typo) = (world.dir.text("at"), world.dir.text("ta"));
         let yes = "--yes";
         for (words, code, want) in [
-            (
-                &["list", "--data", &typo][..],
-                1,
-                "no atSign has ever been hosted",
-            ),
+            (&["list", "--data", &typo][..], 1, "no data of an atServer"),
             (
                 &["remove", ALICE, yes, "--data", &typo],
                 1,
-                "no atSign has ever been hosted",
+                "no data of an atServer",
             ),
             (&["status", "--data", &typo], 4, "no server is running"),
             (

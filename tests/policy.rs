@@ -66,8 +66,8 @@ async fn refusal(world: &World) -> (i32, String) {
     let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
     let line = said
         .lines()
-        .find_map(|line| line.split_once("the device refused: "));
-    (code, line.map_or(said.clone(), |(_, why)| why.to_owned()))
+        .find_map(|line| line.strip_prefix("noports client: "));
+    (code, line.unwrap_or(&said).to_owned())
 }
 
 fn count(text: &str, what: &str) -> usize {
@@ -114,7 +114,7 @@ fn a_client_that_no_rule_names_is_told_so_until_the_rules_change() {
         let mut first = daemon(&world, port, &[]);
         assert_eq!(
             refusal(&world).await,
-            (8, "No permissions for @alice".into())
+            (8, "the device's policy permits @alice nothing".into())
         );
         // It learns that the device is there, not what others may open.
         let mut alice = Hand::of(&world, ALICE).await;
@@ -157,18 +157,18 @@ fn what_may_be_opened_is_what_both_the_daemon_and_the_policy_permit() {
         let file = rules(&world, ALICE, "['localhost:1']");
         let _policy = serve(&world, &["--rules", &file]);
         let mut all = daemon(&world, port, &[]);
-        let want = format!("Client is not permitted connections to localhost:{port}");
+        let want = format!("the device's policy permits you no connections to localhost:{port}");
         assert_eq!(refusal(&world).await, (8, want));
         let tunnel = [
             "tunnel", "--as", ALICE, "--to", DEVICE, "--device", NAME, "-q", "--print",
         ];
         let forward = ["--forward", "0:nas:80"];
         let (code, said) = failure(world.noports(&[&tunnel[..], &forward].concat())).await;
-        let want = "Connection to nas:80 denied based on POLICY --permit-open [localhost:1]\n  hint: the device asks a policy";
+        let want = "the device's policy permits you no connections to nas:80\n  hint: the device asks a policy";
         assert!(code == 8 && said.contains(want), "{code} {said}");
         all.kill();
         let _some = daemon(&world, port, &["--permit-open", "localhost:1"]);
-        let want = format!("Daemon does not permit connections to localhost:{port}");
+        let want = format!("the device permits no connections to localhost:{port}");
         assert_eq!(refusal(&world).await, (8, want));
     });
 }
@@ -183,7 +183,7 @@ fn without_its_policy_a_daemon_serves_its_managers_and_denies_the_rest() {
         assert_eq!(count(&world.log("daemon"), "no_answer_within"), 0);
         ours.kill();
         let _theirs = daemon(&world, port, &[]);
-        let want = "The policy @policy did not answer the device within 10 s";
+        let want = "the policy @policy did not answer the device within 10 s";
         assert_eq!(refusal(&world).await, (8, want.into()));
     });
 }
@@ -232,7 +232,10 @@ fn only_the_policys_answer_to_this_question_counts() {
             .await;
         let (code, said) = client.await;
         assert_eq!(code, 8, "{said}");
-        assert!(said.contains("the device refused: not today"), "{said}");
+        assert!(
+            said.contains("the device refused, in its own words: \"not today\""),
+            "{said}"
+        );
     });
 }
 
@@ -401,7 +404,7 @@ fn check_explains_a_decision() {
             (
                 &["@alice", "@device", "pi", "--open", "nas:22"],
                 8,
-                "no: @alice may not open nas:22 on pi of @device\n  because the entry for the device pi lets only localhost:22, *:80 be opened, not nas:22\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
+                "no: @alice may not open nas:22 on pi of @device\n  because the entry for the device pi allows only localhost:22, *:80, not nas:22\n  groups: ops\n  the daemon is told: @alice has permission for device pi at daemon @device\n",
             ),
             (
                 &["@bob", "@device", "pi"],

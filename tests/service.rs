@@ -157,11 +157,11 @@ fn what_would_not_start_is_refused_with_the_programs_own_words() {
             ),
             (
                 &["daemon", "--as", "@d", "--manager", "@m", "--nope"],
-                (2, "there is no flag \"--nope\""),
+                (2, "unknown flag \"--nope\""),
             ),
             (
                 &["rendezvous", "--as", "@r", "--host", "a b"],
-                (2, "\"a b\" is no host name or address"),
+                (2, "\"a b\" is not a host name or address"),
             ),
             (&["policy", "--as", "@p"], (2, "no rules given")),
             (
@@ -170,15 +170,15 @@ fn what_would_not_start_is_refused_with_the_programs_own_words() {
             ),
             (
                 &["atserver", "--listen", "0.0.0.0"],
-                (2, "under which name do clients reach this host?"),
+                (2, "--host must say how clients reach this host"),
             ),
             (
                 &["atserver", "--tls-cert", "x"],
-                (2, "a certificate needs its key"),
+                (2, "--tls-cert and --tls-key need each other"),
             ),
             (
                 &["daemon", "--as", "a\nb", "--manager", "@m"],
-                (2, "cannot stand in a service's file"),
+                (2, "cannot be written into a service's file"),
             ),
         ] {
             let mut command = Command::new(NOPORTS);
@@ -453,7 +453,7 @@ fn a_second_process_of_one_service_ends_at_once() {
         assert!(
             code == 1
                 && said.contains(
-                    "this service runs already, or another program holds its lock\n  hint: "
+                    "this service is already running, or another program holds its lock\n  hint: "
                 ),
             "{code} {said}"
         );

@@ -363,7 +363,10 @@ fn a_typed_control_path_is_one_devices_and_one_for_all_is_refused() {
             let said = String::from_utf8(refused.stderr).unwrap();
             assert_eq!(refused.status.code(), Some(2), "{said}");
             let why = format!("ssh's ControlPath \"{path}\" is the same for all devices");
-            assert!(said.contains(&why) && said.contains("hint: %h"), "{said}");
+            assert!(
+                said.contains(&why) && said.contains("hint: put %h"),
+                "{said}"
+            );
         }
     });
 }

@@ -445,7 +445,7 @@ fn a_port_that_is_not_permitted_is_refused_with_the_reason() {
             let forward = format!("0:{target}");
             let (ended, said) = failure(tunnel(&world, &["-q", "--forward", &forward])).await;
             let want = format!(
-                "noports tunnel: the device refused: Connection to {target} denied based on daemon --permit-open [localhost:22]\n  hint: start the daemon on {NAME} with --permit-open localhost:22,{target}\n"
+                "noports tunnel: the device permits no connections to {target}\n  hint: start the daemon on {NAME} with --permit-open localhost:22,{target}\n"
             );
             assert_eq!((ended, said), (code, want));
         }
@@ -460,7 +460,7 @@ fn misuse_is_named() {
         let taken = taken.local_addr().unwrap().port();
         let busy = format!("{taken}:localhost:80");
         for (words, code, want) in [
-            (&[][..], 2, "a tunnel has 1 to 16 forwards"),
+            (&[][..], 2, "give 1 to 16 forwards"),
             (
                 &["--forward", "80"],
                 2,
@@ -666,7 +666,7 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         let mut warned = String::new();
         let mut stderr = tunnel.0.stderr.take().unwrap();
         stderr.read_to_string(&mut warned).unwrap();
-        let want = format!("WARNING: {NAME}{DEVICE} knows no twin keys: ");
+        let want = format!("WARNING: {NAME}{DEVICE} is older than twin keys: ");
         assert!(warned.starts_with(&want), "{warned}");
         let lines: Vec<&str> = warned.lines().skip(1).collect();
         let why = "noports tunnel: the session was closed by the other end";

@@ -251,7 +251,9 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
     if byte != *b"@" {
-        return Err(DirectoryError::Nonsense("it is no atDirectory".to_owned()));
+        return Err(DirectoryError::Nonsense(
+            "it is not an atDirectory".to_owned(),
+        ));
     }
     let question = format!("{}\n", who.bare());
     stream.write_all(question.as_bytes()).await.map_err(io)?;
@@ -265,7 +267,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// `host:port` or `null`, perhaps behind a prompt.
 fn read_answer(line: &[u8]) -> Result<Option<Endpoint>, DirectoryError> {
-    let nonsense = || DirectoryError::Nonsense("it gave an answer that is no address".to_owned());
+    let nonsense = || DirectoryError::Nonsense("its answer is not an address".to_owned());
     let text = str::from_utf8(line).map_err(|_| nonsense())?;
     match text.trim().trim_start_matches('@') {
         "null" => Ok(None),

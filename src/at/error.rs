@@ -59,28 +59,28 @@ impl AtError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Directory { .. } => {
-                "is there a network, and is outbound TCP to that port allowed? for another atDirectory: --root"
+                "check the network, and that it allows outbound TCP to that port; if you host your own: --root"
             }
             Self::Unknown { .. } => {
-                "is the atSign spelled right, and is it in this atDirectory? --root names another"
+                "check the spelling; for an atSign of another atDirectory: --root"
             }
             Self::Unreachable { .. } => {
-                "is outbound TCP to that port allowed from here? a new atServer may need a few minutes"
+                "check that this network allows outbound TCP to that port; a new atServer may need a few minutes"
             }
             Self::Tls { source, .. } => return source.hint().map(str::to_owned),
             Self::Login { fault, .. } => return login_hint(fault).map(str::to_owned),
             Self::Auth(AuthError::WrongServer(_)) => {
-                "does the directory point to the right atServer?"
+                "check the atDirectory (--root): it points to another atServer"
             }
             Self::Refused(fault) if fault.code == Some(Code::Unauthorized) => {
-                "do these keys cover the namespace? an enrolment for it may be needed"
+                "these keys may lack the namespace; enrol again with --namespaces"
             }
             Self::Lost { .. } | Self::Silent(_) => {
                 "try again; if it fails again, check the network"
             }
             Self::NoKeyNow(..) => "try again in a minute",
-            Self::ShutOut(_) => "its owner may have blocked our atSign, or allowed others only",
-            Self::NoPublicKey(_) => "has that atSign been activated?",
+            Self::ShutOut(_) => "its owner can let you in: noports access",
+            Self::NoPublicKey(_) => "that atSign may not be activated yet: noports activate",
             Self::Refused(_)
             | Self::Closed
             | Self::Protocol(_)
@@ -143,9 +143,7 @@ fn is_passing(code: Code) -> bool {
 
 fn login_hint(fault: &Fault) -> Option<&'static str> {
     Some(match fault.code? {
-        Code::Unauthenticated => {
-            "do these keys belong to this atSign, and are they the latest ones?"
-        }
+        Code::Unauthenticated => "check that these keys belong to this atSign, and are its latest",
         Code::EnrollmentPending => "approve the enrolment on a device that has keys",
         Code::EnrollmentRevoked => {
             "these keys were revoked; on a device with keys: noports enroll unrevoke"

@@ -69,7 +69,7 @@ impl KeyFileError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Form(_) => {
-                "is this the .atKeys file that activation or enrolment wrote, copied whole?"
+                "it must be a complete copy of the .atKeys file that activation or enrolment wrote"
             }
             Self::Missing(PKAM_PRIVATE) => {
                 "keys in a secure element cannot be used here; enrol this device to get a key file of its own"
@@ -84,7 +84,7 @@ impl KeyFileError {
                 "the phrase comes from --passphrase-file FILE, from NOPORTS_PASSPHRASE, or from the terminal"
             }
             Self::WrongPhrase => {
-                "is it spelt right, blanks and capitals included? or the file is damaged"
+                "check the spelling, with blanks and capitals; if it is right, the file is damaged"
             }
             Self::Hashing(_) => {
                 "remove the pass phrase with the program that set it, or enrol this device to get keys of its own"

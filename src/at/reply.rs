@@ -71,7 +71,7 @@ pub enum WireError {
     #[error("the server sent bytes that are not text")]
     NotUtf8,
     /// A line that is no reply.
-    #[error("the server sent something that is no reply")]
+    #[error("the server sent something that is not a reply")]
     Unknown,
 }
 

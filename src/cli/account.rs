@@ -97,8 +97,7 @@ fn keys_path(env: Environment, keys: Option<&Path>) -> Result<(PathBuf, bool), F
         return Ok((path, is_folder));
     }
     let nowhere = || {
-        Failure::new(exit::KEYS, "no home folder to look for a key file in")
-            .hint("name it: --keys FILE")
+        Failure::new(exit::KEYS, "no home folder, so no place for key files").hint("--keys FILE")
     };
     let home = env("HOME").map(PathBuf::from).or_else(paths::home);
     Ok((home.ok_or_else(nowhere)?.join(".atsign/keys"), true))
@@ -136,7 +135,7 @@ fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
         .or_else(|| keystore::owner(file))
         .ok_or_else(|| {
             Failure::misuse(format!(
-                "{} does not say whose keys it holds",
+                "{} does not say which atSign it belongs to",
                 file.display()
             ))
             .hint("add --as @you")
@@ -273,6 +272,6 @@ mod tests {
         assert!(empty.message.contains("@a_key.atKeys"), "{empty}");
         assert_eq!((missing.code, empty.code), (exit::KEYS, exit::KEYS));
         let whose = identity_in(&env, None, Some(&folder.0.join("odd.json")), &none).unwrap_err();
-        assert!(whose.message.contains("whose keys"), "{whose}");
+        assert!(whose.message.contains("which atSign"), "{whose}");
     }
 }

@@ -29,7 +29,7 @@ use crate::sys::paths;
 
 use profile::FileOption;
 use read::InfoFlag;
-pub(crate) use read::{Translated, read, unknown};
+pub(crate) use read::{Translated, read};
 pub(crate) use tables::{COMMON, ClassicOption, To};
 pub(crate) use usage::meaning;
 
@@ -343,6 +343,22 @@ impl ClassicProgram {
         words: &[&str],
         around: &Surroundings,
     ) -> Result<Meaning, Failure> {
+        let mut left_out = Vec::new();
+        let meaning = self.meaning_and(&mut left_out, link, words, around);
+        // That may be what is missing.
+        meaning.map_err(|failure| match left_out.first() {
+            Some(remark) if failure.hint.is_none() => failure.hint(remark),
+            _ => failure,
+        })
+    }
+
+    fn meaning_and(
+        &self,
+        left_out: &mut Vec<String>,
+        link: &str,
+        words: &[&str],
+        around: &Surroundings,
+    ) -> Result<Meaning, Failure> {
         let tables = self.tables_here(around);
         let mut left = Vec::new();
         let line = read(&tables, words, |word| {
@@ -359,11 +375,10 @@ impl ClassicProgram {
         }
         if link == "sshnp" && !left.is_empty() {
             let why = format!("Unparsed args [{}]", left.join(", "));
-            return Err(Failure::misuse(why).hint("what is for ssh stands behind --"));
+            return Err(Failure::misuse(why).hint("arguments for ssh go after --"));
         }
-        let mut remarks = Vec::new();
         let (mut all, mut settings) = (Translated::default(), Settings::default());
-        if let Some((path, of_file)) = self.file(line.config.as_deref(), around, &mut remarks)? {
+        if let Some((path, of_file)) = self.file(line.config.as_deref(), around, left_out)? {
             (all, settings.inherited) = behind_a_file(&tables, &path, &of_file)?;
             let is_new = |setting: &Setting| !line.has(&format!("--{}", setting.name));
             settings.inherited.retain(is_new);
@@ -372,12 +387,13 @@ impl ClassicProgram {
             settings.typed = typed.collect();
         }
         all.read(&tables, words, |_| Ok(()))?;
+        let mut remarks = left_out.clone();
         remarks.extend(self.remarks(link, &line, &all));
         if self.ours == "tunnel" {
             all.join_forward();
         }
         if !all.join_key(around.home.as_deref()) {
-            remarks.push(format!("{link}: no public key is sent: -s needs -i"));
+            remarks.push(format!("{link}: -s needs -i; no public key is sent"));
         }
         self.complete(&all, around)?;
         if self.ours == "devices" {
@@ -416,9 +432,10 @@ impl ClassicProgram {
             SettingsFile::None => Ok(None),
             SettingsFile::Profile => {
                 let home = around.home.as_deref();
-                named
-                    .map(|named| profile::read(named, home, self.tables))
-                    .transpose()
+                let Some(named) = named else { return Ok(None) };
+                let (path, words, left_out) = profile::read(named, home, self.tables)?;
+                remarks.extend(left_out);
+                Ok(Some((path, words)))
             }
             SettingsFile::Yaml => {
                 let named = named.map(str::to_owned);
@@ -447,7 +464,7 @@ impl ClassicProgram {
             );
         }
         if link == "sshnpd" && line.seen.contains(&"un-hide") {
-            remarks.push("[WARN] -u, --un-hide is the default; --hide is its opposite".to_owned());
+            remarks.push("[WARN] -u, --un-hide is the default; the opposite is --hide".to_owned());
         }
         if line.given.phrase.is_some() {
             remarks.push(format!(

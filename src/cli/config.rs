@@ -1,7 +1,7 @@
 //! Flags from a file: what stands neither on the command line nor in the environment.
 //!
 //! ```text
-//!   # /etc/noports/daemon.conf: one flag per line, as on the command line, without the --
+//!   # /etc/noports/daemon.conf: write one flag per line, without the --
 //!   as          @my_device
 //!   manager     @alice
 //!   manager     @bob
@@ -23,8 +23,7 @@
 //! Errors name the file and the line.
 
 use std::{
-    env, fs,
-    io::Read,
+    env,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -32,11 +31,12 @@ use std::{
 use super::{
     Failure, exit,
     grammar::{Grammar, repeats, value_of},
+    misuse::ALSO,
     near::nearest,
     settings::{Origin, Setting},
     words::CommandLine,
 };
-use crate::sys::paths;
+use crate::sys::{file::NamedFile, paths};
 
 /// Longest file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
@@ -70,30 +70,63 @@ const VARIABLES: &[(&str, &str)] = &[
 /// Reads a classic program's file: its path, its text.
 type Foreign<'a> = &'a mut dyn FnMut(&Path, &str) -> Result<Vec<Setting>, Failure>;
 
+/// What could be read, and why not all of it.
+type Inherited = (Vec<Setting>, Option<Failure>);
+
 /// What stands in a file and in the environment and was not typed; `program` is its name among ours, `yaml` reads the
-/// classic daemon's file. Takes `--config` out of what was typed.
-///
-/// # Errors
-/// A misuse that names the file, the line and what is wrong there.
+/// classic daemon's file. Takes `--config` out of what was typed. What is wrong with the file is a misuse that names it,
+/// the line and what is wrong there.
 pub fn inherited(
     program: &str,
     grammar: &Grammar,
     line: &mut CommandLine,
     yaml: Foreign,
-) -> Result<Vec<Setting>, Failure> {
-    let named = line.settings.iter().rfind(|setting| setting.name == NAME);
-    let named = named.and_then(|setting| setting.value.clone());
+) -> Inherited {
+    let named = line.settings.iter().filter(|setting| setting.name == NAME);
+    let named: Vec<String> = named.filter_map(|setting| setting.value.clone()).collect();
     line.settings.retain(|setting| setting.name != NAME);
-    let file = named.map(PathBuf::from).or_else(|| usual(program));
-    let mut settings = match file {
-        Some(path) => read(&path, program, grammar, yaml)?,
-        None => Vec::new(),
+    let (mut settings, wrong) = match named.as_slice() {
+        [first, .., last] => {
+            let why = format!("--config is given twice: {first} and {last}");
+            let failure = Failure::misuse(why).hint("one file is read; leave the other one out");
+            (Vec::new(), Some(failure))
+        }
+        [only] => read(Path::new(only), program, grammar, yaml),
+        [] => match usual(program) {
+            Some(path) => read(&path, program, grammar, yaml),
+            None => (Vec::new(), None),
+        },
     };
     let variables = variables(grammar);
     settings.retain(|setting| !variables.iter().any(|own| own.name == setting.name));
     settings.extend(variables);
     settings.retain(|setting| !line.has(&setting.name));
-    Ok(settings)
+    (settings, wrong)
+}
+
+/// Whether the file of a command line that cannot be read asks for JSON.
+pub fn asks_for_json(program: &str, grammar: &Grammar, words: &[&str]) -> bool {
+    let flag = format!("--{NAME}");
+    let at = words
+        .iter()
+        .position(|word| word.split('=').next() == Some(&flag));
+    let named = at.and_then(|at| match words[at].split_once('=') {
+        Some((_, named)) => Some(named),
+        None => words.get(at + 1).copied(),
+    });
+    let file = named.map(PathBuf::from).or_else(|| usual(program));
+    let text = file.and_then(|path| Some((text(&path).ok()?, path)));
+    text.is_some_and(|(text, path)| {
+        let (settings, _) = parse(&path, &text, grammar);
+        settings.iter().any(|setting| setting.name == "json")
+    })
+}
+
+/// Flags of this program whose variable is set to nothing, and that variable.
+pub fn empty_variables(grammar: &Grammar) -> Vec<(&'static str, &'static str)> {
+    let known = VARIABLES.iter().filter(|row| grammar.flag(row.0).is_some());
+    let empty = known.filter(|row| env::var_os(row.1).is_some_and(|value| value.is_empty()));
+    empty.copied().collect()
 }
 
 /// The variables that stand for flags of this program and are set.
@@ -115,9 +148,9 @@ pub fn variables(grammar: &Grammar) -> Vec<Setting> {
 /// What is said about files under a program's help.
 pub fn help(program: &str) -> String {
     format!(
-        "--config FILE reads further flags from a file: one per line, without the --. Without it: \
-         $XDG_CONFIG_HOME/noports/{program}.conf or {MACHINE}/{program}.conf. The command line wins, then the \
-         environment."
+        "Flags can also come from a file, one per line, without the --: the file given with --config, else \
+         $XDG_CONFIG_HOME/noports/{program}.conf, else {MACHINE}/{program}.conf. The command line wins over the \
+         environment, which wins over the file."
     )
 }
 
@@ -150,24 +183,26 @@ fn at_home(value: &str) -> String {
     }
 }
 
-fn read(
-    path: &Path,
-    program: &str,
-    grammar: &Grammar,
-    yaml: Foreign,
-) -> Result<Vec<Setting>, Failure> {
-    let name = path.display();
-    let text = text(path)?;
+fn read(path: &Path, program: &str, grammar: &Grammar, yaml: Foreign) -> Inherited {
+    let text = match text(path) {
+        Ok(text) => text,
+        Err(failure) => return (Vec::new(), Some(failure)),
+    };
     let is_yaml = path
         .extension()
         .is_some_and(|end| end == "yaml" || end == "yml");
     if is_yaml && program == "daemon" {
-        return yaml(path, &text);
+        return match yaml(path, &text) {
+            Ok(settings) => (settings, None),
+            Err(failure) => (Vec::new(), Some(failure)),
+        };
     }
-    parse(path, &text, grammar).map_err(|(line, why)| {
-        Failure::misuse(format!("{name}, line {line}: {why}"))
-            .hint("one flag per line, as on the command line, without the --")
-    })
+    let (settings, wrong) = parse(path, &text, grammar);
+    let wrong = wrong.map(|(line, why)| {
+        Failure::misuse(format!("{}, line {line}: {why}", path.display()))
+            .hint("write one flag per line, without the --")
+    });
+    (settings, wrong)
 }
 
 /// A configuration file's text.
@@ -178,47 +213,53 @@ fn read(
 pub fn text(path: &Path) -> Result<String, Failure> {
     let name = path.display();
     let bad = |why: String| Failure::new(exit::MISUSE, format!("cannot use {name}: {why}"));
-    let file = fs::File::open(path).map_err(|why| bad(why.to_string()))?;
-    let about = file.metadata().map_err(|why| bad(why.to_string()))?;
+    let file = NamedFile::open(path).map_err(|why| bad(why.to_string()))?;
+    let about = file.about();
     if about.is_file() && about.permissions().mode() & 0o002 != 0 {
-        return Err(bad("everybody may write to it".to_owned()).hint(format!("chmod o-w {name}")));
+        return Err(bad("it is world-writable".to_owned()).hint(format!("chmod o-w {name}")));
     }
-    let mut text = String::new();
-    file.take(MAX_FILE + 1)
-        .read_to_string(&mut text)
-        .map_err(|why| bad(why.to_string()))?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(bad(format!("it is longer than {MAX_FILE} bytes")));
-    }
-    Ok(text)
+    file.text(MAX_FILE).map_err(|why| bad(why.to_string()))
 }
 
-/// The lines of a file; what is wrong, and on which line.
-fn parse(path: &Path, text: &str, grammar: &Grammar) -> Result<Vec<Setting>, (usize, String)> {
-    let mut settings: Vec<Setting> = Vec::new();
+/// The lines of a file; and what is wrong first, and on which line.
+fn parse(path: &Path, text: &str, grammar: &Grammar) -> (Vec<Setting>, Option<(usize, String)>) {
+    let (mut settings, mut wrong): (Vec<Setting>, _) = (Vec::new(), None);
     for (index, line) in text.lines().enumerate() {
-        let number = index + 1;
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, value) = flag(line, grammar).map_err(|why| (number, why))?;
-        let first = settings.iter().position(|other| other.name == name);
-        let once = grammar.flag(name).is_some_and(|flag| !repeats(flag));
-        if let Some(Origin::File(_, first)) = first.filter(|_| once).map(|at| &settings[at].origin)
-        {
-            return Err((number, format!("{name} stands on line {first} already")));
+        match setting(line, &settings, grammar) {
+            Ok((name, value)) => settings.push(Setting {
+                name: name.to_owned(),
+                value: value.map(at_home),
+                origin: Origin::File(path.to_owned(), index + 1),
+            }),
+            Err(why) => wrong = wrong.or(Some((index + 1, why))),
         }
-        settings.push(Setting {
-            name: name.to_owned(),
-            value: value.map(at_home),
-            origin: Origin::File(path.to_owned(), number),
-        });
     }
-    Ok(settings)
+    (settings, wrong)
+}
+
+/// A line, behind these.
+fn setting<'a>(
+    line: &'a str,
+    before: &[Setting],
+    grammar: &Grammar,
+) -> Result<(&'a str, Option<&'a str>), String> {
+    let (name, value) = flag(line, grammar)?;
+    let once = grammar.flag(name).is_some_and(|flag| !repeats(flag));
+    let first = before.iter().find(|other| other.name == name);
+    if let Some(Origin::File(_, first)) = first.filter(|_| once).map(|first| &first.origin) {
+        return Err(format!("{name} is already set on line {first}"));
+    }
+    Ok((name, value))
 }
 
 fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str>), String> {
+    if line.contains('\r') {
+        return Err("a carriage return alone; lines end with a line feed".to_owned());
+    }
     if line.contains(|c: char| c.is_control() && c != '\t') {
         return Err("a control character".to_owned());
     }
@@ -226,7 +267,10 @@ fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str
         .split_once(char::is_whitespace)
         .map_or((line, None), |(name, value)| (name, Some(value.trim())));
     let name = name.strip_prefix("--").unwrap_or(name);
-    let Some(flag) = grammar.flag(name).filter(|_| name != NAME) else {
+    if name.split('=').next() == Some(NAME) {
+        return Err("config is for the command line only".to_owned());
+    }
+    let Some(flag) = grammar.flag(name) else {
         return Err(match name.split_once('=') {
             Some((name, value)) if grammar.flag(name).is_some() => {
                 format!("write {name} {value}, without the =")
@@ -239,16 +283,26 @@ fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str
     match (value_of(flag).is_some(), value) {
         (true, None) => Err(format!("{name} needs a value")),
         (false, Some(_)) => Err(format!("{name} takes no value")),
+        (true, Some(value)) if value.starts_with("= ") => {
+            Err(format!("write {name} {}, without the =", value[1..].trim()))
+        }
         _ => Ok((name, value)),
     }
 }
 
+/// There is no such flag; which one may be meant: by a classic name, another word for it, or nearly this one.
 fn unknown(name: &str, grammar: &Grammar) -> String {
-    let near = nearest(name, grammar.flags().map(super::grammar::name_of));
-    let near = near
-        .first()
-        .map_or(String::new(), |near| format!("; {near}?"));
-    format!("there is no flag {name:?}{near}")
+    let program = grammar.name.split(' ').nth(1).unwrap_or_default();
+    let classic = super::classic::ours(program, &format!("--{name}"));
+    let classic = classic.map(|ours| ours.trim_start_matches('-'));
+    let also = ALSO.iter().find(|row| row.0 == name).map(|row| row.1);
+    let meant = classic
+        .or(also)
+        .filter(|meant| grammar.flag(meant).is_some());
+    let near = || nearest(name, grammar.flags().map(super::grammar::name_of));
+    let near = meant.or_else(|| near().first().copied());
+    let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+    format!("unknown flag {name:?}{near}")
 }
 
 #[cfg(test)]
@@ -278,8 +332,10 @@ mod tests {
 
     fn read(text: &str) -> Result<String, String> {
         let grammar = Grammar::of::<Ours>("noports x");
-        let settings = parse(Path::new("f"), text, &grammar);
-        let settings = settings.map_err(|(line, why)| format!("line {line}: {why}"))?;
+        let (settings, wrong) = parse(Path::new("f"), text, &grammar);
+        if let Some((line, why)) = wrong {
+            return Err(format!("line {line}: {why}"));
+        }
         let words = settings.iter().map(|setting| {
             let Origin::File(_, line) = &setting.origin else {
                 panic!("{setting:?}");
@@ -303,18 +359,35 @@ mod tests {
                 "manager @a\nmanager @b\nhide\nverbose\nverbose",
                 Ok("1:manager=@a 2:manager=@b 3:hide 4:verbose 5:verbose"),
             ),
-            ("as @x\nas @y", Err("line 2: as stands on line 1 already")),
+            ("as @x\nas @y", Err("line 2: as is already set on line 1")),
             ("\nas", Err("line 2: as needs a value")),
             ("hide yes", Err("line 1: hide takes no value")),
             (
                 "mangaer @x",
-                Err("line 1: there is no flag \"mangaer\"; manager?"),
+                Err("line 1: unknown flag \"mangaer\"; did you mean manager?"),
             ),
-            ("frobnicate", Err("line 1: there is no flag \"frobnicate\"")),
+            ("frobnicate", Err("line 1: unknown flag \"frobnicate\"")),
             ("as=@x", Err("line 1: write as @x, without the =")),
-            ("phrase=S", Err("line 1: there is no flag \"phrase\"")),
+            ("phrase=S", Err("line 1: unknown flag \"phrase\"")),
             ("as @x\u{1b}[2J", Err("line 1: a control character")),
-            ("help", Err("line 1: there is no flag \"help\"")),
+            (
+                "as @x\rhide\rhide",
+                Err("line 1: a carriage return alone; lines end with a line feed"),
+            ),
+            ("as = @x", Err("line 1: write as @x, without the =")),
+            (
+                "atsign @x",
+                Err("line 1: unknown flag \"atsign\"; did you mean as?"),
+            ),
+            (
+                "as @x\nconfig other.conf",
+                Err("line 2: config is for the command line only"),
+            ),
+            (
+                "--config=other.conf",
+                Err("line 1: config is for the command line only"),
+            ),
+            ("help", Err("line 1: unknown flag \"help\"")),
         ] {
             let want = want.map(str::to_owned).map_err(str::to_owned);
             assert_eq!(read(text), want, "{text:?}");

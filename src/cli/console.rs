@@ -23,6 +23,7 @@ use super::{
     config, exit,
     grammar::{Grammar, Program},
     help,
+    hidden::{HiddenValues, takes_secrets},
     misuse::{self, Correction, complete, unknown_variables},
     print_err, print_out,
     settings::{Origin, Setting, Settings},
@@ -38,6 +39,12 @@ pub struct Console {
     /// What it was told, and where.
     settings: Settings,
     programs: &'static [Program],
+    /// Called by a classic name.
+    linked: bool,
+    /// Scripts read what happens: failures are one line of JSON, too.
+    json: bool,
+    /// What no message repeats.
+    hidden: HiddenValues,
 }
 
 /// Why a program ends before it begins.
@@ -74,7 +81,8 @@ impl Console {
     ) -> Result<(Self, &'static str, Vec<String>), ExitCode> {
         let mut console = Self {
             voice: classic::voice(link, words),
-            ..Self::new(link)
+            linked: true,
+            ..Self::new(link).heard(words)
         };
         match classic::understand(link, words) {
             Ok(Meaning::Run(run)) => {
@@ -82,6 +90,7 @@ impl Console {
                 console.name = format!("noports {}", run.program);
                 console.given = run.given;
                 console.settings = run.settings;
+                console.heed_inherited();
                 Ok((console, run.program, run.words))
             }
             Ok(Meaning::Tell(text)) => {
@@ -90,6 +99,19 @@ impl Console {
             }
             Err(failure) => Err(console.finish(false, Err(failure))),
         }
+    }
+
+    /// For somebody who typed this; it is read later.
+    #[must_use]
+    pub fn heard(mut self, words: &[&str]) -> Self {
+        self.listen(words);
+        self
+    }
+
+    fn listen(&mut self, words: &[&str]) {
+        let mut flags = words.iter().take_while(|word| **word != "--");
+        self.json |= flags.any(|word| *word == "--json");
+        self.hidden.add(words, takes_secrets(&self.name));
     }
 
     /// For one of these programs.
@@ -133,6 +155,11 @@ impl Console {
         self.voice.is_some()
     }
 
+    /// Whether it was called by a classic name, also by one that has nothing to say to people.
+    pub fn is_linked(&self) -> bool {
+        self.linked
+    }
+
     /// Tells on stderr how far the program is.
     pub fn progress(&self, quiet: bool) -> Progress {
         match self.voice {
@@ -159,6 +186,7 @@ impl Console {
     /// # Errors
     /// `Err` holds the exit code when there is nothing left to do: help was printed, or the misuse named.
     pub fn parse<T: FromArgs + ArgsInfo>(&mut self, words: &[&str]) -> Result<T, ExitCode> {
+        self.listen(words);
         let read = if self.is_classic() {
             // Our words, made of classic ones, with their files read already.
             self.build(words)
@@ -170,7 +198,7 @@ impl Console {
                 print_out(&text);
                 ExitCode::from(exit::FINE)
             }
-            Early::Misuse(failure) => self.end(words.contains(&"--json"), &failure),
+            Early::Misuse(failure) => self.end(false, failure),
         })
     }
 
@@ -186,7 +214,7 @@ impl Console {
         if has_file {
             grammar = grammar.with_file();
         }
-        let mut line = self.line(&grammar, name, rest)?;
+        let mut line = self.line(&grammar, name, has_file, rest)?;
         if line.help {
             let files = if has_file {
                 config::help(name)
@@ -221,13 +249,22 @@ impl Console {
     }
 
     /// The words taken apart, or what may have been meant.
-    fn line(&self, grammar: &Grammar, name: &str, words: &[&str]) -> Result<CommandLine, Failure> {
+    fn line(
+        &mut self,
+        grammar: &Grammar,
+        name: &str,
+        has_file: bool,
+        words: &[&str],
+    ) -> Result<CommandLine, Failure> {
         let correction = Correction {
             grammar,
             programs: self.programs,
             ours: &|word| classic::ours(name, word),
         };
-        CommandLine::read(grammar, words).map_err(|bad| correction.failure(words, &bad))
+        CommandLine::read(grammar, words).map_err(|bad| {
+            self.json |= has_file && config::asks_for_json(name, grammar, words);
+            correction.failure(words, &bad)
+        })
     }
 
     /// Flags of a file stand in front of what was typed. Those of the environment have a place where they are looked up.
@@ -257,6 +294,9 @@ impl Console {
         let first = words.first().copied();
         match first {
             Some("--help" | "-h" | "help") => return Err(Early::Help(help::text(grammar, ""))),
+            Some(word) if word.starts_with("--help=") => {
+                return Err(misuse::value_of_help(&grammar.name).into());
+            }
             Some(word) => {
                 if let Some(below) = grammar.below(word) {
                     return Ok((word, below));
@@ -275,16 +315,29 @@ impl Console {
         has_file: bool,
         line: &mut CommandLine,
     ) -> Result<(), Failure> {
-        self.settings.inherited = if has_file {
+        self.settings.empty = config::empty_variables(grammar);
+        let (settings, wrong) = if has_file {
             let given = &mut self.given;
             let mut yaml = |path: &Path, text: &str| classic::yaml_settings(path, text, given);
-            config::inherited(program, grammar, line, &mut yaml)?
+            config::inherited(program, grammar, line, &mut yaml)
         } else {
             let mut variables = config::variables(grammar);
             variables.retain(|setting| !line.has(&setting.name));
-            variables
+            (variables, None)
         };
-        Ok(())
+        self.settings.inherited = settings;
+        self.heed_inherited();
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// What stands in files and variables decides how it answers, too.
+    fn heed_inherited(&mut self) {
+        for setting in &self.settings.inherited {
+            self.json |= setting.name == "json";
+            let flag = format!("--{}", setting.name);
+            let value = setting.value.as_deref().unwrap_or_default();
+            self.hidden.add(&[&flag, value], false);
+        }
     }
 
     /// Lets argh make the struct, from words that are each a flag, a value or an argument.
@@ -299,7 +352,7 @@ impl Console {
             let told = if self.is_classic() {
                 text
             } else {
-                misuse::plain(&text)
+                misuse::plain(&text, words)
             };
             Failure::misuse(told)
                 .hint(format!("{} --help", self.name))
@@ -317,29 +370,41 @@ impl Console {
     /// Ends a program: prints the failure, if there is one, and gives the exit code.
     /// With `json` the failure is also one JSON line on stdout.
     pub fn finish(&self, json: bool, result: Result<(), Failure>) -> ExitCode {
-        let Err(mut failure) = result else {
-            return ExitCode::from(exit::FINE);
-        };
-        if failure.code == exit::MISUSE {
-            failure.message = self.with_place(&failure.message);
+        match result {
+            Ok(()) => ExitCode::from(exit::FINE),
+            Err(mut failure) => {
+                if failure.code == exit::MISUSE {
+                    failure.message = self.with_place(&failure.message);
+                }
+                self.end(json, failure)
+            }
         }
-        self.end(json, &failure)
     }
 
-    fn end(&self, json: bool, failure: &Failure) -> ExitCode {
-        let as_json = json.then(|| failure.to_json());
-        let failure = &failure.harmless();
+    fn end(&self, json: bool, mut failure: Failure) -> ExitCode {
+        if failure.code == exit::MISUSE {
+            failure.message = self.settings.with_empty(&failure);
+        }
+        let failure = failure.veiled(&self.hidden);
+        let as_json = (json || self.json).then(|| failure.to_json());
+        let failure = failure.harmless();
         if let Some(voice) = &self.voice {
-            return voice.fail(failure);
+            return voice.fail(&failure);
         }
         print_err(&format!("{}: {failure}", self.name));
         if let Some(hint) = &failure.hint {
             print_err(&format!("  hint: {hint}"));
         }
-        if let Some(line) = as_json {
+        if let Some(line) = as_json.filter(|_| !self.given.classic) {
             print_out(&line);
         }
-        ExitCode::from(failure.code)
+        // Every classic program ends so.
+        let is_misuse = failure.code == exit::MISUSE && self.given.classic;
+        ExitCode::from(if is_misuse {
+            exit::FAILED
+        } else {
+            failure.code
+        })
     }
 
     /// Looks at a service's arguments with `look`, which starts nothing, and says what would keep it from starting.

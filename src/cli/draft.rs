@@ -105,9 +105,9 @@ pub fn refuse_overwriting(file: &Path) -> Result<(), Failure> {
     }
     Err(Failure::new(
         exit::KEYS,
-        format!("there is a key file already: {}", file.display()),
+        format!("there is already a key file: {}", file.display()),
     )
-    .hint("move it away, or write the new one elsewhere: --keys FILE"))
+    .hint("move it away, or write the new one elsewhere with --keys FILE"))
 }
 
 fn folder_of(file: &Path) -> &Path {

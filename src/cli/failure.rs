@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use super::keystore::KeyStoreError;
+use super::{hidden::HiddenValues, keystore::KeyStoreError};
 use crate::{
     at::{
         atsign::BadAtSign,
@@ -14,7 +14,7 @@ use crate::{
     net::tls::TlsError,
     text::{
         json::Object,
-        terminal::{escaped, steers},
+        terminal::{brief, harmless},
     },
 };
 
@@ -22,7 +22,7 @@ use crate::{
 pub mod exit {
     /// Done.
     pub const FINE: u8 = 0;
-    /// Failed in a way that has no code of its own.
+    /// Failed in a way that has no code of its own; stdout could not be written.
     pub const FAILED: u8 = 1;
     /// The command line was wrong.
     pub const MISUSE: u8 = 2;
@@ -50,7 +50,7 @@ pub mod exit {
     /// Code and meaning, for help texts.
     pub const TABLE: &[(u8, &str)] = &[
         (FINE, "done"),
-        (FAILED, "failed"),
+        (FAILED, "failed, or what it prints could not be written"),
         (MISUSE, "the command line was wrong"),
         (KEYS, "the key file is missing or cannot be used"),
         (
@@ -82,6 +82,8 @@ pub struct Failure {
     pub code: u8,
     /// How the classic programs say it; scripts look for that.
     pub classic: Option<String>,
+    /// Whether under a classic name nothing else is said.
+    pub alone: bool,
 }
 
 impl Failure {
@@ -92,6 +94,7 @@ impl Failure {
             hint: None,
             code,
             classic: None,
+            alone: false,
         }
     }
 
@@ -121,18 +124,41 @@ impl Failure {
 
     /// The same for a terminal: what a path, a variable or a peer put into it moves no cursor and turns no line.
     pub fn harmless(&self) -> Self {
+        self.clone().map(harmless)
+    }
+
+    /// Every text of it, changed.
+    fn map(self, change: impl Fn(&str) -> String) -> Self {
         Self {
-            message: harmless(&self.message),
-            hint: self.hint.as_deref().map(harmless),
+            message: change(&self.message),
+            hint: self.hint.as_deref().map(&change),
             code: self.code,
-            classic: self.classic.as_deref().map(harmless),
+            classic: self.classic.as_deref().map(&change),
+            alone: self.alone,
         }
+    }
+
+    /// As it is told: without what may be a secret, and in case of a misuse without words that go on and on.
+    pub(super) fn veiled(self, hidden: &HiddenValues) -> Self {
+        let is_misuse = self.code == exit::MISUSE;
+        self.map(|text| {
+            let text = hidden.veil(text);
+            if is_misuse { brief(&text) } else { text }
+        })
     }
 
     /// With the words of the classic programs for the same thing.
     pub fn classic(mut self, words: impl Into<String>) -> Self {
         self.classic = Some(words.into());
         self
+    }
+
+    /// As [`Self::classic`], and there is no need for our own words below them.
+    pub fn classic_alone(self, words: impl Into<String>) -> Self {
+        Self {
+            alone: true,
+            ..self.classic(words)
+        }
     }
 
     /// As one line of JSON, `{"event":"failed","error":…,"hint":…,"code":…}`; see [`outcome`](super::outcome).
@@ -143,10 +169,6 @@ impl Failure {
             .raw("code", self.code)
             .end()
     }
-}
-
-fn harmless(text: &str) -> String {
-    escaped(text, |c| c != '\n' && steers(c))
 }
 
 impl Display for Failure {

@@ -129,7 +129,7 @@ macro_rules! flags {
     };
     (@rows $head:tt $done:tt data, $($rest:tt)*) => {
         flags! { @add $head $done {
-            /// folder of all data (or NOPORTS_DATA)
+            /// data folder (or NOPORTS_DATA)
             #[argh(option, arg_name = "dir")]
             pub(crate) data: Option<std::path::PathBuf>,
         } json, $($rest)* }

@@ -175,7 +175,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Lines of at most [`WIDTH`], indented; each with its end.
-fn wrapped(text: &str, first: usize, others: usize) -> String {
+pub(super) fn wrapped(text: &str, first: usize, others: usize) -> String {
     let mut lines = String::new();
     for paragraph in text.lines() {
         let mut line = " ".repeat(if lines.is_empty() { first } else { others });

@@ -7,8 +7,7 @@
 //! ```
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -22,7 +21,7 @@ use crate::{
         passphrase,
     },
     secret::Secret,
-    sys::paths,
+    sys::{file::NamedFile, paths},
 };
 
 /// Largest file that is read, in bytes; key files have about 8 kB.
@@ -54,10 +53,13 @@ impl KeyStoreError {
                 let who = owner(path);
                 return make_keys(who.as_ref().map_or("@you", |who| who.as_str()));
             }
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                "is this the .atKeys file that activation or enrolment wrote?"
+            }
             Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
             Self::Content { source, .. } => source.hint(),
             Self::Unwritable { .. } => "is the folder writable, and is there space left?",
-            Self::Several { .. } => "choose one: --as @you",
+            Self::Several { .. } => "choose one with --as, such as --as @you",
         };
         text.to_owned()
     }
@@ -188,27 +190,16 @@ fn parse(path: &Path, who: &AtSign, text: &Secret<String>) -> Result<AtKeys, Key
 }
 
 fn read(path: &Path) -> io::Result<Secret<String>> {
-    let file = File::open(path)?;
-    let about = file.metadata()?;
-    if about.mode() & 0o077 != 0 {
+    let file = NamedFile::open(path)?;
+    let mode = file.about().mode();
+    if file.about().is_file() && mode & 0o077 != 0 {
         warn!(
-            "keys={} mode={:03o} others on this machine may read the keys; chmod 600 ends that",
+            "keys={} mode={:03o} other users can read the keys; fix it with chmod 600",
             path.display(),
-            about.mode() & 0o777
+            mode & 0o777
         );
     }
-    // Room for all of it at once: a growing buffer would leave copies of the keys behind.
-    let room = usize::try_from(about.len().min(MAX_FILE)).unwrap_or(0);
-    let mut bytes = Vec::with_capacity(room + 1);
-    if file.take(MAX_FILE + 1).read_to_end(&mut bytes)? as u64 > MAX_FILE {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it has more than {MAX_FILE} bytes"),
-        ));
-    }
-    String::from_utf8(bytes)
-        .map(Secret::new)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
+    file.text(MAX_FILE).map(Secret::new)
 }
 
 /// Writes a key file with mode 0600, in one step as seen from outside, protected where there is a phrase.
@@ -299,7 +290,7 @@ mod tests {
         assert!(without.to_string().ends_with("protected by a pass phrase"));
         save(&keys, &path, None).unwrap();
         let plain = unlock(&path, &keys.atsign, || -> Result<_, KeyStoreError> {
-            panic!("nobody asks for the phrase of a plain file")
+            panic!("a plain file needs no phrase")
         });
         assert!(plain.is_ok());
     }
@@ -317,7 +308,7 @@ mod tests {
                 &whole.reveal().as_bytes()[..1000],
                 "it is cut off before its end",
             ),
-            (b"\xff\xfe", "it is not text"),
+            (b"\xff\xff", "it is not text"),
         ] {
             fs::write(&path, bytes).unwrap();
             let why = load(&path, &atsign("@alice")).unwrap_err();

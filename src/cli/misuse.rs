@@ -7,18 +7,22 @@ use argh::Optionality;
 use super::{
     Failure,
     grammar::{Grammar, Program, name_of, value_of},
-    help::usage,
-    near::{nearest, steps},
+    help::{usage, wrapped},
+    hidden::{names_secret, takes_secrets},
+    near::nearest,
     settings::Settings,
     words::{BadWord, CommandLine, Fault},
 };
-use crate::sys::ssh::shell_line;
+use crate::{
+    sys::ssh::shell_line,
+    text::terminal::{self, cut},
+};
 
 /// Flags of ssh that people type from habit.
 const OF_SSH: &str = "46AaCfGgKkMNnqsTtVvXxYyBbcDEeFIiJLlmOopPQRSWw";
 
 /// Flags by other words for the same thing.
-const ALSO: &[(&str, &str)] = &[
+pub(super) const ALSO: &[(&str, &str)] = &[
     ("rendezvous", "via"),
     ("relay", "via"),
     ("rv", "via"),
@@ -63,34 +67,21 @@ const VARIABLES: &[&str] = &[
     "NOPORTS_VIA",
 ];
 
-/// Programs whose people may type a secret where none belongs; none of their words is ever repeated.
-const WITH_SECRETS: [&str; 3] = ["activate", "enroll", "keys"];
-/// How the name of a flag begins behind which somebody may type a secret.
-const SECRET: [&str; 9] = [
-    "pass", "phrase", "secret", "code", "otp", "cram", "pin", "token", "pwd",
-];
+/// Most programs that are named for a flag of theirs.
+const MOST_OTHERS: usize = 4;
+/// Longest word of a command that is to be pasted, in characters.
+const LONGEST: usize = 200;
 
 /// A command line to be pasted: a program, and what was typed behind it. Where a secret may be among the words only help is
 /// named: a terminal, a log and a script's output are seen by others.
 pub fn replayed(program: &str, words: &[&str]) -> String {
-    if takes_secrets(program) || words.iter().any(|word| names_secret(word)) {
+    let is_long = |word: &&str| word.chars().nth(LONGEST).is_some();
+    let hidden = takes_secrets(program) || words.iter().any(|word| names_secret(word));
+    if hidden || words.iter().any(is_long) {
         format!("{program} --help")
     } else {
         format!("{program} {}", shell_line(words))
     }
-}
-
-fn takes_secrets(program: &str) -> bool {
-    program.split(' ').any(|word| WITH_SECRETS.contains(&word))
-}
-
-/// `--passphrase`, but not `--passphrase-file`.
-fn names_secret(word: &str) -> bool {
-    let name = word
-        .trim_start_matches(|c: char| !c.is_alphanumeric())
-        .to_lowercase();
-    let name = name.split(['=', ':']).next().unwrap_or_default();
-    !name.ends_with("-file") && SECRET.iter().any(|secret| name.starts_with(secret))
 }
 
 /// What a wrong word is judged by.
@@ -113,8 +104,8 @@ impl Correction<'_> {
             Fault::NoValue(flag, instead) => {
                 let why = match instead.as_deref() {
                     None => format!("{flag} needs a value"),
-                    Some("") => format!("{flag} needs a value, and there is an empty one"),
-                    Some(other) => format!("{flag} needs a value; behind it stands {other:?}"),
+                    Some("") => format!("{flag} needs a value that is not empty"),
+                    Some(other) => format!("{flag} needs a value, but {other:?} follows"),
                 };
                 Failure::misuse(why).hint(format!("{flag} {}", self.value(flag)))
             }
@@ -127,9 +118,9 @@ impl Correction<'_> {
             }
             Fault::Plain(word) => {
                 let failure = Failure::misuse(if takes_secrets(name) {
-                    "there is one word too many".to_owned()
+                    "there is one argument too many".to_owned()
                 } else {
-                    format!("{word:?} is one word too many")
+                    format!("unexpected argument {word:?}")
                 });
                 let own = self.grammar.words().iter().map(|row| row.0);
                 match nearest(word, own).first() {
@@ -152,7 +143,8 @@ impl Correction<'_> {
         if self.grammar.flag(typed).is_some() && !word.starts_with("--") {
             return failure.hint(instead(&format!("--{typed}")));
         }
-        if (self.ours)(word).is_some_and(|ours| self.knows(ours)) {
+        let secret = words.iter().any(|word| names_secret(word));
+        if !secret && (self.ours)(word).is_some_and(|ours| self.knows(ours)) {
             // Whoever types one of the classic flags types more of them.
             return failure.hint(replayed(&self.grammar.name, &self.modern(words)));
         }
@@ -165,12 +157,12 @@ impl Correction<'_> {
         if let Some(near) = nearest(typed, self.grammar.flags().map(name_of)).first() {
             return failure.hint(instead(&format!("--{near}")));
         }
-        if self.grammar.is_greedy() && is_of_ssh(word) {
+        if !secret && self.grammar.is_greedy() && is_of_ssh(word) {
             let rest = words.get(at..).unwrap_or_default();
             let before = words.get(..at).unwrap_or_default();
             let line = [before, &["--"], rest].concat();
             let line = replayed(&self.grammar.name, &line);
-            return failure.hint(format!("flags of ssh stand behind --: {line}"));
+            return failure.hint(format!("flags for ssh go after --: {line}"));
         }
         match self.elsewhere(typed) {
             Some(others) if !takes_secrets(&self.grammar.name) => {
@@ -183,9 +175,9 @@ impl Correction<'_> {
 
     fn no_flag(&self, word: &str) -> String {
         if takes_secrets(&self.grammar.name) {
-            "there is a flag that is not known".to_owned()
+            "unknown flag".to_owned()
         } else {
-            format!("there is no flag {word:?}")
+            format!("unknown flag {word:?}")
         }
     }
 
@@ -225,7 +217,9 @@ impl Correction<'_> {
         let others: Vec<String> = others
             .map(|program| format!("noports {}", program.name))
             .collect();
-        (!others.is_empty()).then(|| others.join(", "))
+        (1..=MOST_OTHERS)
+            .contains(&others.len())
+            .then(|| others.join(", "))
     }
 
     fn value(&self, flag: &str) -> String {
@@ -295,7 +289,7 @@ pub(super) fn no_word(grammar: &Grammar, words: &[&str]) -> Failure {
             None => failure.hint(format!("{name} --help")),
         };
     }
-    let failure = Failure::misuse(format!("there is no {first:?}; there is {all}"));
+    let failure = Failure::misuse(format!("there is no {first:?}; choose {all}"));
     match nearest(first, known()).first() {
         Some(near) if rest.is_empty() => failure.hint(format!("{name} {near}")),
         Some(near) => failure.hint(replayed(&format!("{name} {near}"), rest)),
@@ -303,28 +297,26 @@ pub(super) fn no_word(grammar: &Grammar, words: &[&str]) -> Failure {
     }
 }
 
-/// What argh says against a value, in fewer words.
-pub(super) fn plain(text: &str) -> String {
-    let parts = || {
-        let (before, rest) = text.split_once("Error parsing option '")?;
-        let (flag, rest) = rest.split_once("' with value '")?;
-        let (value, why) = rest.split_once("': ")?;
-        let why =
-            number(why).map_or_else(|| why.to_owned(), |why| format!("{value:?} is no {why}"));
-        Some(format!("{before}{flag}: {why}"))
-    };
-    parts().unwrap_or_else(|| text.to_owned())
+/// Help needs nothing behind it.
+pub fn value_of_help(name: &str) -> Failure {
+    Failure::misuse("--help takes no value").hint(format!("{name} --help"))
 }
 
-/// The standard library's words for what is no number.
-fn number(why: &str) -> Option<&'static str> {
-    if why.starts_with("invalid digit") || why.starts_with("cannot parse integer") {
-        Some("whole number")
-    } else if why.starts_with("number too large") {
-        Some("number that is small enough")
-    } else {
-        None
-    }
+/// What argh says against a value, in fewer words: ours stand behind it, and repeat the value.
+pub(super) fn plain(text: &str, words: &[&str]) -> String {
+    let parts = || {
+        let (before, rest) = text.split_once("Error parsing ")?;
+        let (kind, rest) = rest.split_once(" '")?;
+        let (name, rest) = rest.split_once("' with value '")?;
+        // There may be such signs in the value, too.
+        let mut values = words.iter();
+        let why = values.find_map(|value| rest.strip_prefix(*value)?.strip_prefix("': "))?;
+        Some(match kind {
+            "option" => format!("{before}{name}: {why}"),
+            _ => format!("{before}<{name}>: {why}"),
+        })
+    };
+    parts().unwrap_or_else(|| text.to_owned())
 }
 
 /// Variables that look like ours and are none.
@@ -333,32 +325,37 @@ pub(super) fn unknown_variables() -> Vec<String> {
     let strange =
         names.filter(|name| name.starts_with(PREFIX) && !VARIABLES.contains(&name.as_str()));
     strange
-        .map(|name| match near_variables(&name).join(" or ").as_str() {
-            "" => format!("the variable {} means nothing here", name.escape_debug()),
-            near => {
-                format!(
-                    "the variable {} means nothing here; {near}?",
-                    name.escape_debug()
-                )
+        .map(|name| {
+            let near = near_variables(&name).join(" or ");
+            let name = cut(&name, terminal::LONGEST);
+            if near.is_empty() {
+                let bare = VARIABLES
+                    .iter()
+                    .map(|known| known.trim_start_matches(PREFIX));
+                let all = bare.collect::<Vec<_>>().join(", ");
+                let all = wrapped(&format!("behind {PREFIX} there can be {all}"), 2, 2);
+                format!("the variable {name} means nothing here\n{}", all.trim_end())
+            } else {
+                format!("the variable {name} means nothing here; {near}?")
             }
         })
         .collect()
 }
 
-/// What stands behind the prefix is short, so half of its letters may be wrong.
-fn near_variables(name: &str) -> Vec<&'static str> {
-    let bare = |name: &str| name.trim_start_matches(PREFIX).to_lowercase();
+/// The variables that may be meant.
+fn near_variables(name: &str) -> Vec<String> {
+    let bare = |name: &str| {
+        name.trim_start_matches(PREFIX)
+            .to_lowercase()
+            .replace('_', "-")
+    };
     let typed = bare(name);
     let also = ALSO.iter().find(|row| row.0 == typed);
     let typed = also.map_or(typed.as_str(), |row| row.1);
-    let is_near = |known: &&&str| {
-        let known = bare(known);
-        steps(&known, typed) * 2 <= known.len().max(typed.len()) + 1
-    };
-    let mut near: Vec<&str> = VARIABLES.iter().filter(is_near).copied().collect();
-    near.sort_by_key(|known| steps(&bare(known), typed));
-    near.truncate(3);
-    near
+    let known: Vec<String> = VARIABLES.iter().map(|known| bare(known)).collect();
+    let near = nearest(typed, known.iter().map(String::as_str)).into_iter();
+    near.map(|near| format!("{PREFIX}{}", near.to_uppercase().replace('-', "_")))
+        .collect()
 }
 
 fn is_of_ssh(word: &str) -> bool {
@@ -369,6 +366,17 @@ fn is_of_ssh(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_value_is_told_whatever_is_in_the_value() {
+        for value in ["x", "", "x': y", "a\"b", "' with value '"] {
+            let text =
+                format!("Error parsing option '--bind' with value '{value}': {value:?} is bad");
+            let told = plain(&text, &["--bind", value, "x"]);
+            assert_eq!(told, format!("--bind: {value:?} is bad"));
+        }
+        assert_eq!(plain("else", &[]), "else");
+    }
 
     #[test]
     fn a_secret_is_never_repeated_in_a_hint() {

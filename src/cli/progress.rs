@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{print_err, voice};
+use crate::{sys::out, text::terminal::harmless};
 
 /// Tells on stderr how far a program is.
 ///
@@ -89,14 +90,14 @@ impl Progress {
     pub fn done(&mut self, what: impl Display) {
         let line = line(
             self.style,
-            &what.to_string(),
+            &harmless(&what.to_string()),
             self.since.elapsed().as_secs_f64(),
             columns(),
         );
         self.since = Instant::now();
         self.begun = false;
         if let Some(line) = line {
-            print_err(&line);
+            out::note(line);
         }
     }
 
@@ -112,7 +113,9 @@ impl Progress {
         match self.style {
             ProgressStyle::Silent | ProgressStyle::Classic => {}
             ProgressStyle::Plain => print_err(&what.to_string()),
-            ProgressStyle::Terminal => print_err(&format!("\r\x1b[K    {what}")),
+            ProgressStyle::Terminal => {
+                out::note(format_args!("\r\x1b[K    {}", harmless(&what.to_string())))
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //! everybody on the machine can read.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader, IsTerminal, Read},
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal},
     os::fd::AsFd,
     path::Path,
 };
@@ -12,7 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 
 use super::keystore::KeyStoreError;
 use super::{Failure, print_err};
-use crate::{at::keyfile::KeyFileError, secret::Secret};
+use crate::{at::keyfile::KeyFileError, secret::Secret, sys::file::NamedFile};
 
 /// Longest secret, in bytes; the longest real ones have 128.
 const MAX_SECRET: u64 = 4096;
@@ -71,7 +71,7 @@ impl SecretSource {
     }
 
     fn read_file(&self, file: &Path) -> Result<Secret<String>, Failure> {
-        fs::File::open(file).and_then(read_bounded).map_err(|why| {
+        read_bounded(file).map_err(|why| {
             let (what, file) = (self.what, file.display());
             Failure::misuse(format!("cannot read the {what} in {file}: {why}"))
         })
@@ -107,14 +107,14 @@ impl SecretSource {
                 return Err(Failure::misuse(told).hint(hint));
             } else if arg.contains('=') && arg.starts_with('-') {
                 // What stands behind an unknown flag may be the secret, so it is not repeated.
-                let why = "there is a flag that is not known, with a value";
+                let why = "unknown flag with a value";
                 return Err(Failure::misuse(why).hint(hint));
             } else if !arg.starts_with('-') {
                 words += 1;
             }
         }
         if words > most {
-            return Err(Failure::misuse("one atSign is expected, and nothing else").hint(hint));
+            return Err(Failure::misuse("give one atSign and nothing else").hint(hint));
         }
         Ok(())
     }
@@ -190,12 +190,12 @@ impl Phrases {
         };
         let ask = |prompt: String| ask_on_terminal(&prompt).ok_or_else(none);
         let phrase = ask(format!(
-            "a pass phrase for {} (it is not shown):",
+            "new pass phrase for {} (it is not shown):",
             path.display()
         ))?;
-        let again = ask("the same once more:".to_owned())?;
+        let again = ask("the same again:".to_owned())?;
         if phrase.reveal() != again.reveal() {
-            return Err(Failure::misuse("the two pass phrases are not the same")
+            return Err(Failure::misuse("the two pass phrases differ")
                 .hint("nothing has been changed; try again"));
         }
         Ok(phrase)
@@ -221,7 +221,7 @@ impl Phrases {
             })
         };
         ask_on_terminal(&format!(
-            "the pass phrase of {} (it is not shown):",
+            "pass phrase of {} (it is not shown):",
             path.display()
         ))
         .ok_or_else(protected)
@@ -258,14 +258,8 @@ fn ask_on_terminal(prompt: &str) -> Option<Secret<String>> {
     Some(phrase).filter(|phrase| !phrase.reveal().is_empty())
 }
 
-fn read_bounded(from: impl Read) -> io::Result<Secret<String>> {
-    let mut text = String::new();
-    let read = from.take(MAX_SECRET + 1).read_to_string(&mut text);
-    let text = Secret::new(text);
-    if read? as u64 > MAX_SECRET {
-        return Err(io::Error::other("it is too long to be one"));
-    }
-    Ok(text)
+fn read_bounded(file: &Path) -> io::Result<Secret<String>> {
+    NamedFile::open(file)?.text(MAX_SECRET).map(Secret::new)
 }
 
 /// One line from stdin; on a terminal it is asked for and not shown.
@@ -325,6 +319,8 @@ impl<T: AsFd> Drop for Hidden<'_, T> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use crate::cli::secret::*;
     use crate::testing::Folder;
 
@@ -343,7 +339,7 @@ mod tests {
             ("abc\n", Ok("abc")),
             ("  abc \r\n\n", Ok("abc")),
             ("\n", Err("no code")),
-            (&long, Err("too long")),
+            (&long, Err("it is longer than 4096 bytes")),
         ] {
             fs::write(&file, text).unwrap();
             match (CODE.read(Some(&file), ""), want) {

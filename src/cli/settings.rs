@@ -5,6 +5,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::Failure;
+
 /// Where a value was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -44,6 +46,8 @@ pub struct Settings {
     pub inherited: Vec<Setting>,
     /// Words of the command line.
     pub typed: Vec<String>,
+    /// Flags whose variable is set to nothing, which is as if it were not there; and that variable.
+    pub empty: Vec<(&'static str, &'static str)>,
 }
 
 impl Settings {
@@ -67,6 +71,33 @@ impl Settings {
             self.inherited.iter().filter(by_value).collect()
         };
         places(&blamed)
+    }
+
+    /// What is wrong; and if something is missing, the variable that was set for it, to nothing.
+    pub fn with_empty(&self, failure: &Failure) -> String {
+        let message = &failure.message;
+        let texts = [Some(message), failure.hint.as_ref()];
+        let asks_for = |flag: &str| {
+            let flag = format!("--{flag} ");
+            texts
+                .iter()
+                .flatten()
+                .any(|text| format!("{text} ").contains(&flag))
+        };
+        let typed = |flag: &str| {
+            let flag = format!("--{flag}");
+            self.typed
+                .iter()
+                .any(|word| word.split('=').next() == Some(&flag))
+        };
+        let found = self
+            .empty
+            .iter()
+            .find(|row| asks_for(row.0) && !typed(row.0));
+        match found {
+            Some((_, variable)) => format!("{message} ({variable} is empty)"),
+            None => message.clone(),
+        }
     }
 
     fn was_typed(&self, part: &str) -> bool {
@@ -130,6 +161,7 @@ mod tests {
         Settings {
             inherited: settings.collect(),
             typed: typed.iter().map(|&word| word.to_owned()).collect(),
+            empty: Vec::new(),
         }
     }
 

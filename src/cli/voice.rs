@@ -36,7 +36,7 @@ impl Voice {
         if !self.ends_with_1 {
             return story.await;
         }
-        let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
+        let deaf = |error: io::Error| Failure::plain(format!("cannot listen for signals: {error}"));
         let mut asked = signal::StopSignals::new().map_err(deaf)?;
         let told = async {
             asked.stop().await.map_err(deaf)?;
@@ -63,7 +63,9 @@ impl Voice {
         match &failure.classic {
             Some(words) => {
                 print_err(&format!("{}{words}", self.label));
-                print_err(&format!("  {}", failure.message));
+                if !failure.alone {
+                    print_err(&format!("  {}", failure.message));
+                }
             }
             None => print_err(&format!("{}{}", self.label, failure.message)),
         }

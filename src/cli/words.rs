@@ -108,6 +108,7 @@ impl CommandLine {
         };
         match grammar.flag(name) {
             Some(flag) => self.take(grammar, flag, value, words),
+            None if name == "help" && value.is_some() => Err(Fault::Value("--help".to_owned())),
             None => Err(unknown(grammar, long, name)),
         }
     }
@@ -148,6 +149,9 @@ impl CommandLine {
         let takes = value_of(flag).is_some();
         let value = match value {
             Some(_) if !takes => return Err(Fault::Value(flag.long.to_owned())),
+            Some(value) if value.is_empty() => {
+                return Err(Fault::NoValue(flag.long.to_owned(), Some(value)));
+            }
             None if takes => Some(next_value(grammar, flag, words)?),
             value => value,
         };
@@ -320,6 +324,10 @@ mod tests {
                 Fault::NoValue(text("--device"), Some(text("--to=@me"))),
             ),
             ("--quiet=yes", Fault::Value(text("--quiet"))),
+            ("--help=x", Fault::Value(text("--help"))),
+            ("--help=", Fault::Value(text("--help"))),
+            ("--to=", Fault::NoValue(text("--to"), Some(String::new()))),
+            ("-p=", Fault::NoValue(text("--port"), Some(String::new()))),
             ("a b", Fault::Plain(text("b"))),
         ] {
             assert_eq!(read(typed), Err(want), "{typed}");

@@ -4,9 +4,7 @@
 //! bundled authorities instead of the wrapper's own old list, no session tickets on the server.
 
 use std::{
-    fmt, fs,
-    io::{self, Read},
-    mem,
+    fmt, io, mem,
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -21,7 +19,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::net::dial;
+use crate::{net::dial, sys::file::NamedFile};
 
 pub use stream::TlsStream;
 
@@ -57,13 +55,11 @@ impl TlsError {
             Self::UnknownAuthority { .. } => {
                 "if you run that server, trust the authority that signed for it with --ca FILE"
             }
-            Self::WrongName { .. } => {
-                "was the right host given, and is it spelt as in the certificate?"
-            }
-            Self::Expired { .. } => "is the clock of this machine right?",
-            Self::Failed { .. } => "is it the right port, and does a TLS server listen there?",
+            Self::WrongName { .. } => "check the host: it must be spelt as in the certificate",
+            Self::Expired { .. } => "check the clock of this machine",
+            Self::Failed { .. } => "check the port: is a TLS server listening there?",
             Self::TimedOut { .. } => {
-                "something accepts connections there but does not speak TLS: is it the right port, or is a firewall in the way?"
+                "something accepts connections there but does not speak TLS: check the port, and firewalls on the way"
             }
         })
     }
@@ -84,7 +80,7 @@ impl TlsError {
                 CertificateError::Expired | CertificateError::NotValidYet => {
                     return Self::Expired { name };
                 }
-                other => format!("the certificate is not acceptable: {}", unfit(other)),
+                other => format!("the certificate cannot be accepted: {}", unfit(other)),
             },
             Some(rustls::Error::AlertReceived(alert)) => {
                 format!("the other end ended the handshake: {}", ended_by(*alert))
@@ -176,14 +172,8 @@ const MAX_AUTHORITIES: u64 = 8 * 1024 * 1024;
 
 fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
     let bad = |why: String| TlsError::Authority(path.display().to_string(), why);
-    let mut pem = Vec::new();
-    let file = fs::File::open(path).map_err(|error| bad(error.to_string()))?;
-    file.take(MAX_AUTHORITIES + 1)
-        .read_to_end(&mut pem)
-        .map_err(|error| bad(error.to_string()))?;
-    if pem.len() as u64 > MAX_AUTHORITIES {
-        return Err(bad(format!("it is longer than {MAX_AUTHORITIES} bytes")));
-    }
+    let pem = NamedFile::open(path).and_then(|file| file.bytes(MAX_AUTHORITIES));
+    let pem = pem.map_err(|error| bad(error.to_string()))?;
     let certificates =
         rustls_pemfile::certs(&mut pem.as_slice()).map_err(|error| bad(error.to_string()))?;
     if certificates.is_empty() {

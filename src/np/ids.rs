@@ -29,7 +29,7 @@ pub enum BadId {
     Session,
     /// Not 1 to 36 of `a-z 0-9 _ -`.
     #[error(
-        "{0:?} is no device name: it needs 1 to 36 of a-z, 0-9, _ and -, the first one not a -"
+        "{0:?} is not a device name: it needs 1 to 36 of a-z, 0-9, _ and -, the first one not a -"
     )]
     Device(String),
     /// Empty, too long, or with characters that do not survive the wire.

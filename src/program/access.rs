@@ -40,14 +40,14 @@ mod clear;
 flags! {
     /// Decide whom the atServer of your atSign lets in.
     ///
-    /// Whoever is not let in can send nothing and read nothing, so no request of theirs reaches a daemon.
+    /// An atSign that is not let in can send nothing and read nothing, so its requests do not reach a daemon.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "noports access show @kitchen",
         example = "noports access allow @kitchen @alice @rv_eu",
         example = "noports access block @kitchen @eve",
-        note = "Allow everybody a program deals with: for a daemon its managers, its policy and\nthe rendezvous, which looks up its public key; for a client its devices and\nrendezvous; for a rendezvous clients and devices.",
-        error_code(1, "failed, or the atServer knows no such list"),
+        note = "Allow everybody a program talks to: for a daemon its managers, its policy and\nthe rendezvous, which looks up its public key; for a client its devices and\nrendezvous; for a rendezvous clients and devices.",
+        error_code(1, "failed, or the atServer has no such list"),
         error_code(2, "the command line was wrong"),
         error_code(3, "the key file is missing or cannot be used"),
         error_code(4, "the atDirectory or the atServer cannot be reached"),
@@ -128,10 +128,10 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         progress.done(if news {
             "list changed"
         } else {
-            "nothing to change: the list is like that already"
+            "nothing to change"
         });
         if (list, adds) == (AccessList::Allow, true) && before.is_empty() {
-            progress.note("from now on nobody else is let in; add the rendezvous, too");
+            progress.note("from now on nobody else is let in; also add the rendezvous");
         }
     }
     let removed = match doomed {
@@ -167,7 +167,7 @@ fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
     let found = CHANGES.iter().find(|row| row.0 == args.word);
     let (word, change) = found.ok_or_else(|| {
         let words: Vec<_> = CHANGES.iter().map(|row| row.0).collect();
-        let why = format!("there is no {:?}; there is {}", args.word, words.join(", "));
+        let why = format!("there is no {:?}; choose {}", args.word, words.join(", "));
         Failure::misuse(why).hint(format!("noports access show {}", args.atsign))
     })?;
     let others = args.others.iter().map(|name| name.parse());
@@ -185,12 +185,9 @@ fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
         (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
         (Some(_), true) => Err(Failure::misuse(format!("{word}: no atSign given"))
             .hint(format!("noports access {word} {} @bob", args.atsign))),
-        (Some((AccessList::Block, true)), false) if others.contains(&args.atsign.parse()?) => {
-            Err(Failure::misuse(format!(
-                "{} cannot block itself: its atServer always lets its own programs in",
-                args.atsign
-            )))
-        }
+        (Some((AccessList::Block, true)), false) if others.contains(&args.atsign.parse()?) => Err(
+            Failure::misuse(format!("{} cannot block itself", args.atsign)),
+        ),
         (Some((list, adds)), false) => Ok(Some((*list, *adds, others))),
     }
 }
@@ -222,10 +219,10 @@ fn refused(error: AtError) -> Failure {
     match &error {
         AtError::Refused(fault) if fault.code == Some(Code::InvalidSyntax) => {
             Failure::plain(NO_ALLOW_LIST)
-                .hint("shut out single atSigns: noports access block @you @somebody")
+                .hint("to keep out single atSigns: noports access block @you @somebody")
         }
         AtError::Refused(fault) if fault.code == Some(Code::Unauthorized) => Failure::from(error)
-            .hint("these keys may not change the lists; those of the first device may"),
+            .hint("these keys may not change the lists; use the device on which the atSign was activated"),
         _ => error.into(),
     }
 }
@@ -296,7 +293,7 @@ mod tests {
             ("show @a @b", Err("show takes one atSign")),
             (
                 "permit @a @b",
-                Err("there is no \"permit\"; there is show, allow"),
+                Err("there is no \"permit\"; choose show, allow"),
             ),
             ("allow @a @b!", Err("@b!")),
             ("clear @a", Ok("")),

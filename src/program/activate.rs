@@ -61,7 +61,7 @@ flags! {
         example = "{command_name} @alice --root localhost:6400 --ca ca.pem",
         error_code(1, "failed, or activated already"),
         error_code(2, "the command line was wrong"),
-        error_code(3, "a key file is in the way, or cannot be written"),
+        error_code(3, "a key file already exists, or cannot be written"),
         error_code(4, "the atDirectory or the atServer cannot be reached"),
         error_code(5, "no such atSign"),
         error_code(6, "the secret was refused"),
@@ -100,7 +100,7 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
 
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let secret = || {
-        let prompt = format!("the one-time secret of {who} (it is not shown):");
+        let prompt = format!("activation secret of {who} (it is not shown):");
         let file = args.secret_file.as_deref();
         console.given().secret(&SECRET, file, &prompt)
     };
@@ -138,7 +138,7 @@ pub async fn activate(
         Some(keys) => {
             refuse_overwriting(file)?;
             progress.note(format_args!(
-                "going on with the keys in {}",
+                "continuing with the keys in {}",
                 draft.path.display()
             ));
             resume(network, &draft, keys, &mut link, secret, progress).await?
@@ -195,7 +195,7 @@ async fn resume(
 fn already(who: &AtSign, file: &Path) -> Failure {
     let failure = Failure::plain(format!("{who} is activated already"));
     if file.exists() {
-        failure.hint(format!("its keys seem to be here: {}", file.display()))
+        failure.hint(format!("its keys seem to be in {}", file.display()))
     } else {
         failure.hint(elsewhere(who))
     }
@@ -221,14 +221,14 @@ async fn log_in_by_secret(
     Err(match code {
         Some(Code::KeyNotFound) => Failure::new(
             exit::LOGIN,
-            format!("{who}'s atServer takes no secret any more: it was activated before"),
+            format!("{who} has already been activated, so its secret is no longer valid"),
         )
         .hint(elsewhere(who)),
         Some(Code::Unauthenticated) => Failure::new(
             exit::LOGIN,
             format!("{who}'s atServer does not accept this secret"),
         )
-        .hint("was all of it copied, and is it the one for this atSign?"),
+        .hint("check that it is complete, and that it belongs to this atSign"),
         _ => error.into(),
     })
 }
@@ -266,7 +266,7 @@ fn approved(answer: &str) -> Result<String, Failure> {
         Some((id, status)) if status == "approved" => Ok(id),
         Some((_, status)) => Err(Failure::new(
             exit::LOGIN,
-            format!("the atServer did not approve the first keys: they are {status}"),
+            format!("the atServer did not approve the first keys, but says: {status}"),
         )),
         None => Err(Failure::plain(
             "the atServer's answer to the first keys cannot be read",

@@ -13,7 +13,8 @@
 //! `--arx` and `--drx` are patterns that any part of a name may fit, as in the original. It grants by them whatever
 //! is meaning for, and says nothing; here `*` and `__manage`, which reach all of the atSign, are granted to the one
 //! request that is named by its id (`-i`), never by a pattern.
-//! Exit codes are those of our programs, but for `status`, which has its own.
+//! Exit codes are those of our programs, but for a wrong command line, which ends with 1 as under every classic name, and for
+//! `status`, which has its own.
 //!
 //! Source: at_client_sdk:packages/at_onboarding_cli/lib/src/cli/auth_cli_args.dart.
 
@@ -45,7 +46,7 @@ pub(super) fn options()
 pub fn main(words: &[&str]) -> ExitCode {
     if words.is_empty() {
         let failure = Failure::misuse("You must supply a command.").hint("at_activate help");
-        return console().finish(false, Err(failure));
+        return console(words).finish(false, Err(failure));
     }
     match translate(words) {
         Ok(meaning) => {
@@ -57,6 +58,6 @@ pub fn main(words: &[&str]) -> ExitCode {
             let run = meaning.run();
             run.unwrap_or_else(|before| interactive::run(&before))
         }
-        Err(failure) => console().finish(false, Err(failure)),
+        Err(failure) => console(words).finish(false, Err(failure)),
     }
 }

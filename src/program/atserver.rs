@@ -43,7 +43,7 @@ mod serve;
 #[argh(
     example = "{command_name} serve --port 6400",
     example = "{command_name} add @alice",
-    example = "{command_name} install --host at.example.org",
+    example = "{command_name} install --listen 0.0.0.0 --host at.example.org",
     error_code(1, "failed"),
     error_code(2, "the command line was wrong"),
     error_code(4, "status: no server is running")

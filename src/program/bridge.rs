@@ -22,7 +22,7 @@ use log::LevelFilter;
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::Console,
+    cli::{Console, grammar::Grammar, help, print_out},
     np::far_end::FarEnd,
     pipe::cipher::Side,
     session::bridge::{
@@ -30,13 +30,17 @@ use crate::{
         Secrets, run,
     },
     sys::{log as logging, out, process, signal::IgnoreHangUp},
-    text::{duration::seconds, endpoint::Endpoint, port::port_or_any},
+    text::{duration::seconds, endpoint::Endpoint, number::address, port::port_or_any},
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    if !console.is_linked() && asks_for_help(words) {
+        print_out(&help::text(&Grammar::of::<Args>(console.name()), ""));
+        return ExitCode::SUCCESS;
+    }
     let Some(words) = classic(words) else {
-        out::note("usage: HOST PORT [LOCAL_PORT], or flags: see --help");
+        out::note("Usage: HOST PORT [LOCAL_PORT], or flags: see --help");
         return ExitCode::from(MISUSE);
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -72,6 +76,11 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
             .with_max_threads(1),
     );
     serve(plan)
+}
+
+/// `-h` is a flag of its own here: the host.
+fn asks_for_help(words: &[&str]) -> bool {
+    words.contains(&"--help") || words == ["help"]
 }
 
 fn serve(plan: Plan) -> ExitCode {
@@ -149,12 +158,15 @@ fn classic(words: &[&str]) -> Option<Vec<String>> {
 
 /// Carry one session between a local stream and a rendezvous.
 ///
-/// Client and daemon start it; nobody has to type it.
+/// Client and daemon start it.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} --host rv.example.org --port 40001 --local-port 22",
     example = "{command_name} --host rv.example.org --port 40001 --stdio",
-    example = "{command_name} --host rv.example.org --port 40001 --bind-local-port --local-port 0"
+    example = "{command_name} --host rv.example.org --port 40001 --bind-local-port --local-port 0",
+    error_code(0, "done"),
+    error_code(1, "the command line was wrong"),
+    error_code(200, "failed")
 )]
 pub(crate) struct Args {
     /// host of the rendezvous
@@ -207,7 +219,7 @@ pub(crate) struct Args {
     #[argh(switch)]
     unended: bool,
     /// with --bind-local-port: address to listen on (default: 127.0.0.1)
-    #[argh(option, arg_name = "address")]
+    #[argh(option, arg_name = "address", from_str_fn(address))]
     bind_address: Option<IpAddr>,
     /// read the secrets from one JSON line on stdin: auth, aesC2D, ivC2D, aesD2C, ivD2C, side
     #[argh(switch)]
@@ -286,7 +298,7 @@ fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
 
 fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     if args.multi && args.stdio {
-        return Err(misuse("--stdio is one connection, --multi are many"));
+        return Err(misuse("--stdio and --multi exclude each other"));
     }
     if args.stdio && args.bind_local_port {
         return Err(misuse("--stdio and --bind-local-port exclude each other"));
@@ -297,9 +309,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
         return Err(misuse("--rv-e2ee needs session keys, and there are none"));
     }
     if args.rv_auth && admission.is_none() {
-        return Err(misuse(
-            "--rv-auth needs an admission line, and there is none",
-        ));
+        return Err(misuse("--rv-auth needs a login line, and there is none"));
     }
     let side = if args.stdio || args.bind_local_port {
         Side::Client

@@ -87,7 +87,7 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     if let Some(key) = &settings.send_key {
         progress.classic("Sharing ssh public key");
         prepared.send_key(key).await?;
-        progress.done("the ssh public key is on its way");
+        progress.done("sent the ssh public key");
     }
     let user = user(&prepared, &settings)?;
     if settings.whom.terms.generation == Generation::V3 {
@@ -121,11 +121,11 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
 /// What leaves something on this machine for a moment, a key in a file: told to end, it is dropped, which takes that away
 /// again. The signals are heard from before it begins.
 async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let deaf = |error: io::Error| Failure::plain(format!("no signals: {error}"));
+    let deaf = |error: io::Error| Failure::plain(format!("cannot listen for signals: {error}"));
     let mut asked = signal::StopSignals::new().map_err(deaf)?;
     let told = async {
         asked.stop().await.map_err(deaf)?;
-        Err(Failure::plain("told to end"))
+        Err(Failure::plain("stopped by a signal"))
     };
     future::or(told, work).await
 }
@@ -146,7 +146,7 @@ fn user(prepared: &Prepared, settings: &Settings) -> Result<Option<UserName>, Fa
     match &prepared.user {
         None => Ok(settings.user.clone()),
         Some(published) => published.parse().map(Some).map_err(|why| {
-            let strange = format!("the device published a strange user name: {why}");
+            let strange = format!("the device published an invalid user name: {why}");
             Failure::new(exit::NOT_TRUSTWORTHY, strange).hint("--user NAME")
         }),
     }
@@ -181,7 +181,7 @@ fn reach(
         }
         None if words == Generation::V4Rc2 => {
             let own = settings.identity.clone().ok_or_else(|| {
-                Failure::misuse("this device's daemon wants your own key for the tunnel")
+                Failure::misuse("this device's daemon needs your own ssh key for the outer ssh")
                     .hint("--identity ~/.ssh/id_ed25519")
             })?;
             two_sshs::LoginKey::Own(own)
@@ -189,9 +189,7 @@ fn reach(
         None => {
             say(session, "single", encrypted);
             if settings.inside.sshd != DEFAULT_SSHD {
-                warn!(
-                    "--remote-sshd-port counts only where one ssh carries another; here the daemon decides"
-                );
+                warn!("--remote-sshd-port has no effect here: the daemon decides");
             }
             return Ok(Transport::Bridge(far));
         }
@@ -243,10 +241,10 @@ async fn let_the_device_in(
     settings: &Settings,
     progress: &mut Progress,
 ) -> Result<u16, Failure> {
-    let me = sys::user::name()
-        .ok_or_else(|| Failure::plain("this machine does not know who you are"))?;
+    let me =
+        sys::user::name().ok_or_else(|| Failure::plain("this user has no name on this machine"))?;
     let forward = free_port(settings.local_port).await?;
-    progress.begin("letting the device log in here for this session");
+    progress.begin("allowing the device to log in here for this session");
     let sshd = Endpoint {
         host: "localhost".to_owned(),
         port: settings.local_sshd_port,
@@ -270,7 +268,7 @@ async fn let_the_device_in(
     };
     reverse::client::let_in(session, sshd.port, log_in).await?;
     progress.done(format!(
-        "the device has logged in; it is behind port {forward}"
+        "the device has logged in; local port {forward} leads to it"
     ));
     Ok(forward)
 }
@@ -281,7 +279,7 @@ fn say(session: SessionId, ssh: &str, encrypted: bool) {
 
 fn no_user(settings: &Settings) -> Failure {
     Failure::misuse(format!(
-        "{}{} does not publish a user name for you",
+        "{}{} has not told you a user name",
         settings.whom.device, settings.whom.to
     ))
     .hint("--user NAME")

@@ -65,7 +65,9 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     let result = console.run(2, async {
         let keep = args.keep;
         let ended = async {
-            let stop = signal::stop().await.map_err(failed("no signals"))?;
+            let stop = signal::stop()
+                .await
+                .map_err(failed("cannot listen for signals"))?;
             let end = format!("ended by {stop}; everything has been cleaned up");
             // Whoever kept the world ends it this way.
             if !keep {
@@ -83,7 +85,7 @@ async fn story(args: Args) -> Result<(), Failure> {
     let began = Instant::now();
     let mut progress = Progress::new(false);
     cli::print_err(
-        "A device without an open port, reached by ssh. All on this machine, all real:\n",
+        "Reaching a device that has no open port, by ssh. All parts run on this machine:\n",
     );
     let mut world = World::new()?;
     world.serve_atsigns(&mut progress).await?;
@@ -98,7 +100,7 @@ async fn story(args: Args) -> Result<(), Failure> {
         .start(&["rendezvous", "--as", RENDEZVOUS, "--host", "127.0.0.1"])
         .await?;
     progress.done(format!(
-        "rendezvous {RENDEZVOUS} waits; ports open per session"
+        "rendezvous {RENDEZVOUS} waits; it opens ports per session"
     ));
     let port = service.port().to_string();
     let daemon = world
@@ -145,7 +147,7 @@ fn what_was_open(daemon: u32, service: &Service) -> String {
     let open = sockets::listening_ports(daemon);
     let own = match open {
         Ok(ports) if ports.is_empty() => {
-            "The daemon listens on nothing: not on this network, not on loopback.".to_owned()
+            "The daemon listens on no port, not even on loopback.".to_owned()
         }
         Ok(ports) => {
             let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
@@ -158,7 +160,7 @@ fn what_was_open(daemon: u32, service: &Service) -> String {
     };
     format!(
         "{own}\nThe device's only listener is its own {} on 127.0.0.1:{}.\n\
-         No port forwarding, no public address, no VPN, no firewall rule was needed there.",
+         It needed no port forwarding, public address, VPN or firewall rule.",
         service.name(),
         service.port()
     )
@@ -315,7 +317,7 @@ impl World {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .map_err(failed("a child cannot be started"))?;
+            .map_err(failed("cannot start a program"))?;
         let stdout = child.stdout.take();
         self.children.push((name.to_owned(), child));
         let first = async { BufReader::new(stdout?).lines().next().await?.ok() };
@@ -338,7 +340,7 @@ impl World {
         let output = timeout(SESSION, run)
             .await
             .map_err(|_| Failure::plain(format!("noports {} took too long", words.join(" "))))?
-            .map_err(failed("a child cannot be started"))?;
+            .map_err(failed("cannot start a program"))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -423,11 +425,11 @@ impl World {
             self.root
         );
         let write = |name: &str, text: &str| {
-            fs::write(self.dir.join(name), text).map_err(failed("a file for you cannot be written"))
+            fs::write(self.dir.join(name), text).map_err(failed("cannot write a file"))
         };
         write("env", &environment)?;
         let mut text = format!(
-            "\nThe world stays until Ctrl-C. In another terminal:\n\n    . {dir}/env\n    noports atserver list\n"
+            "\nEverything stays until Ctrl-C. Try this in another terminal:\n\n    . {dir}/env\n    noports atserver list\n"
         );
         let client = format!("noports client --to {DEVICE} --device demo");
         match service {
@@ -442,7 +444,7 @@ impl World {
                 text += &format!("    ssh -F {dir}/ssh_config demo\n");
                 text += &format!("    scp -F {dir}/ssh_config FILE demo:\n");
                 text += &format!(
-                    "    {client} --identity {identity} -- -o UserKnownHostsFile={dir}/known_hosts\n"
+                    "    {client} \\\n        --identity {identity} \\\n        -- -o UserKnownHostsFile={dir}/known_hosts\n"
                 );
             }
             Service::BuiltIn(_) => text += &format!("    {client} --stdio\n"),

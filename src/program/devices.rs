@@ -65,7 +65,7 @@ flags! {
         example = "{command_name} --to @kitchen --device pi --json"
     )]
     pub(crate) struct Args {
-        /// only devices of this atSign (default: all that have announced themselves to you)
+        /// only devices of this atSign (default: all whose daemons list you as a manager)
         #[argh(option, arg_name = "atsign")]
         to: Option<String>,
         /// with --to: also ask the device of this name, which may be hidden

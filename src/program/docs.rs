@@ -22,7 +22,7 @@ use crate::{
         print_out,
     },
     sys::{out, paths},
-    text::calendar,
+    text::{calendar, terminal::harmless},
 };
 
 use man::Edition;
@@ -36,11 +36,12 @@ const BASH: &str = include_str!("../../packaging/completions/noports.bash");
 const ZSH: &str = include_str!("../../packaging/completions/_noports");
 const FISH: &str = include_str!("../../packaging/completions/noports.fish");
 
-/// Manual pages, and completions for shells.
+/// Write manual pages, and completions for shells.
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "{command_name} all /usr/local/share",
-    example = "{command_name} bash > /etc/bash_completion.d/noports"
+    example = "{command_name} bash > /etc/bash_completion.d/noports",
+    note = "There is no --json here: what is printed is paths, one a line, or a script for\na shell."
 )]
 pub(crate) struct Args {
     #[argh(subcommand)]
@@ -93,8 +94,11 @@ struct All {
 /// The program.
 pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     if let Some(("complete", words)) = words.split_first().map(|(first, rest)| (*first, rest)) {
-        for (word, about) in complete::candidates(console.programs(), words) {
-            print_out(format!("{word}\t{about}").trim_end());
+        let safe = complete::candidates(console.programs(), words)
+            .into_iter()
+            .filter(complete::is_safe);
+        for (word, about) in safe {
+            print_out(harmless(&format!("{word}\t{about}")).trim_end());
         }
         return ExitCode::from(exit::FINE);
     }

@@ -14,7 +14,7 @@
 //! The key pair is on disk before the server hears of it, so a run that was killed is gone on with by the
 //! next one. The code comes from a file, the environment or stdin, never from the command line.
 //!
-//! `--device kitchen` in place of the short code means the device with exactly that name, and `--device-pattern 'pi[0-9]+'`
+//! `--device kitchen` in place of the short id means the device with exactly that name, and `--device-pattern 'pi[0-9]+'`
 //! all whose whole name fits. `enroll auto` waits for a request and grants it, `approve --yes` does so without asking; neither
 //! grants more than `sshnp:rw,sshrvd:rw` unless it is named (`--grant '*:rw'`), and `__manage`, with which a device approves
 //! and revokes others, only when it is named itself. Without `--namespaces` the keys are good for what NoPorts needs
@@ -45,13 +45,13 @@ pub(crate) use ask::Args as AskArgs;
 
 /// Words for a device that has keys; the flags of each.
 pub(super) const WORDS: &[Word] = &[
-    word::<codes::Args>("otp", "make a code for one request"),
-    word::<codes::Args>("spp", "set a code for many requests"),
+    word::<codes::Args>("otp", "make a passcode for one request"),
+    word::<codes::Args>("spp", "set a passcode for many requests"),
     word::<decide::Args>("list", "list enrolments"),
     word::<decide::Args>("approve", "show what a device asks for, and approve it"),
     word::<decide::Args>("auto", "wait for requests, and approve those that match"),
     word::<decide::Args>("deny", "refuse a request"),
-    word::<decide::Args>("revoke", "withdraw an enrolment: its keys stop working"),
+    word::<decide::Args>("revoke", "revoke an enrolment: its keys stop working"),
     word::<decide::Args>("unrevoke", "restore a revoked enrolment"),
     word::<decide::Args>("delete", "delete a denied or revoked enrolment"),
 ];

@@ -73,12 +73,12 @@ const VERIFY: [(&str, Verify); 4] = [
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     example = "noports daemon install --as @kitchen --device pi --manager @alice",
-    example = "noports rendezvous install --as @rv_eu --host rv.example.org --dry-run",
-    example = "noports atserver install --host at.example.org --print",
+    example = "noports rendezvous install --as @my_rendezvous --host rv.example.org --dry-run",
+    example = "noports atserver install --listen 0.0.0.0 --host at.example.org --print",
     error_code(4, "it is installed and runs, but is not connected yet")
 )]
 pub(crate) struct Args {
-    /// user to run as (default: owner of the keys that are named, else who called sudo)
+    /// user to run as (default: owner of the key file given, else the user who called sudo)
     #[argh(option, arg_name = "user")]
     run_as: Option<String>,
     /// systemd, systemd-user, openrc, procd, launchd, launchd-user or cron (default: what runs here)
@@ -87,7 +87,7 @@ pub(crate) struct Args {
     /// install one more service of this program, under this name
     #[argh(option, arg_name = "name")]
     instance: Option<String>,
-    /// write below this folder, as for an image, and start nothing
+    /// write below this folder, as for a disk image, and start nothing
     #[argh(option, arg_name = "dir")]
     destdir: Option<PathBuf>,
     /// show what would be done
@@ -222,7 +222,7 @@ fn install(
         file::write(&service.unit.file, &text)?;
         progress.done(format!("wrote {file}"));
     } else {
-        progress.done(format!("{file} is as it should be"));
+        progress.done(format!("{file} is up to date"));
     }
     let state = if args.destdir.is_none() && !args.no_start {
         Some(begin(manager, &service, changed, progress)?)
@@ -250,14 +250,14 @@ fn begin(
     let unit = &service.unit;
     let name = &unit.name;
     manager.start(unit, changed)?;
-    progress.done(format!("{name} is started, now and at every boot"));
+    progress.done(format!("{name} is started, and will start at every boot"));
     if let Some(note) = manager.note(&unit.person) {
         progress.note(note);
     }
     progress.begin("waiting until it is connected");
     let told = process::wait(&manager.state(unit), CONNECTED_WITHIN);
     let (program, log) = (service.program.name, manager.log(unit));
-    let more = format!("noports {program} status; the log: {log}");
+    let more = format!("noports {program} status; its log: {log}");
     match told {
         Some(told) if told.state == "connected" => {
             progress.done(format!("connected {}", told.text));
@@ -268,7 +268,7 @@ fn begin(
             Err(Failure::new(exit::UNREACHABLE, text).hint(more))
         }
         None => {
-            let text = format!("{name} is installed, but does not keep running");
+            let text = format!("{name} is installed, but keeps stopping");
             Err(Failure::plain(text).hint(more))
         }
     }
@@ -280,10 +280,10 @@ fn tell_plan(manager: &dyn Manager, service: &Service, change: FileChange, args:
     print_err(&match change {
         FileChange::New => format!("would write {shown}"),
         FileChange::Other => format!("would replace {shown}"),
-        FileChange::None => format!("{shown} is as it should be"),
+        FileChange::None => format!("{shown} is up to date"),
     });
     print_err(&format!(
-        "to run, as {}: {}",
+        "to run as {}: {}",
         unit.person.name,
         quote::line(&service.command(), quote::shell)
     ));

@@ -87,9 +87,10 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let protect = match args.word.as_str() {
         "protect" => true,
         "unprotect" => false,
-        other => {
+        // It may be a pass phrase.
+        _ => {
             return Err(
-                Failure::misuse(format!("{other:?} is neither protect nor unprotect"))
+                Failure::misuse("the first word is neither protect nor unprotect")
                     .hint("noports keys protect @you"),
             );
         }
@@ -119,7 +120,7 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         && let Some(phrase) = &phrase
         && phrase.reveal().chars().count() < SHORT
     {
-        cli::print_err("the pass phrase is short: whoever gets the file can guess it");
+        cli::print_err("the pass phrase is short and easy to guess");
     }
     tell(args, console, &who, to, protect);
     Ok(())

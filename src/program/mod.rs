@@ -129,7 +129,7 @@ pub static PROGRAMS: &[Program] = &[
     Program {
         name: "enroll",
         links: &[],
-        about: "get keys for one more device; approve, revoke",
+        about: "enrolment: keys for one more device; approve, revoke",
         info: enroll::AskArgs::get_args_info,
         words: enroll::WORDS,
         main: enroll::main,
@@ -266,13 +266,26 @@ fn by_link(word: &str) -> Option<&'static str> {
     links.find(|link| **link == word).copied()
 }
 
-/// Runs the program that argv names.
+/// Runs the program that argv names. Nothing is fine where somebody waits for results that could not be written.
 pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    let code = run(&argv.collect::<Vec<_>>());
+    if code == ExitCode::SUCCESS && cli::is_output_lost() {
+        ExitCode::from(cli::exit::FAILED)
+    } else {
+        code
+    }
+}
+
+fn run(argv: &[OsString]) -> ExitCode {
     let argv = match text(argv) {
         Ok(argv) => argv,
-        Err(failure) => return Console::new("noports").finish(false, Err(failure)),
+        Err(failure) => {
+            let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+            let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+            let console = Console::new("noports").heard(&words);
+            return console.finish(false, Err(failure));
+        }
     };
-    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     match pick(&argv) {
         Invocation::Own(name, used) => start(name, &argv[used..]),
         Invocation::Classic("at_activate", used) => at_activate::main(&argv[used..]),
@@ -293,18 +306,20 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::from(cli::exit::FINE)
         }
         Invocation::Unknown => {
-            Console::new("noports").finish(false, Err(unknown(argv.get(1..).unwrap_or_default())))
+            let words = argv.get(1..).unwrap_or_default();
+            let console = Console::new("noports").heard(words);
+            let named = words.strip_prefix(&["help"]).unwrap_or(words);
+            console.finish(false, Err(unknown(named)))
         }
     }
 }
 
 /// The words as text; the first that is none is named by its place.
-fn text(argv: impl Iterator<Item = OsString>) -> Result<Vec<String>, Failure> {
-    let words = argv.enumerate().map(|(at, word)| {
-        word.into_string().map_err(|word| {
-            let shown = word.to_string_lossy();
-            Failure::misuse(format!("word {at} is not UTF-8 text: {shown:?}"))
-        })
+fn text(argv: &[OsString]) -> Result<Vec<&str>, Failure> {
+    let words = argv.iter().enumerate().map(|(at, word)| {
+        let shown = word.to_string_lossy();
+        word.to_str()
+            .ok_or_else(|| Failure::misuse(format!("word {at} is not UTF-8 text: {shown:?}")))
     });
     words.collect()
 }
@@ -313,9 +328,11 @@ fn start(name: &'static str, words: &[&str]) -> ExitCode {
     let Some(program) = PROGRAMS.iter().find(|program| program.name == name) else {
         return ExitCode::from(cli::exit::FAILED);
     };
-    let console = Console::new(format!("noports {name}")).among(PROGRAMS);
+    let console = Console::new(format!("noports {name}"))
+        .among(PROGRAMS)
+        .heard(words);
     if let Some(failure) = wrong_word(program, words) {
-        return console.finish(words.contains(&"--json"), Err(failure));
+        return console.finish(false, Err(failure));
     }
     install::main(&console, name, words).unwrap_or_else(|| (program.main)(console, words))
 }
@@ -328,7 +345,7 @@ fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
     }
     let own = program.words.iter().map(|word| word.name);
     if let Some(near) = nearest(first, own).first() {
-        let why = format!("there is no word {first:?} of this program");
+        let why = format!("this program has no word {first:?}");
         let line = replayed(&format!("noports {} {near}", program.name), rest);
         return Some(Failure::misuse(why).hint(line));
     }
@@ -339,7 +356,7 @@ fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
     let other = PROGRAMS
         .iter()
         .find(|other| !other.about.is_empty() && other.takes(first))?;
-    let why = format!("{first} is a word of another program");
+    let why = format!("{first:?} belongs to another program");
     let failure = Failure::misuse(why).hint(format!("noports {} {first}", other.name));
     Some(failure)
 }
@@ -347,10 +364,17 @@ fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
 /// No program has this name: which one may be meant?
 fn unknown(words: &[&str]) -> Failure {
     let Some((first, rest)) = words.split_first() else {
-        return Failure::misuse("a program's name is missing").hint("noports help");
+        return Failure::misuse("no program given").hint("noports help");
     };
+    if ["--help=", "--version="]
+        .iter()
+        .any(|flag| first.starts_with(flag))
+    {
+        let flag = first.split('=').next().unwrap_or_default();
+        return Failure::misuse(format!("{flag} takes no value")).hint(format!("noports {flag}"));
+    }
     if first.starts_with('-') {
-        let failure = Failure::misuse(format!("the name of a program stands before {first}"));
+        let failure = Failure::misuse(format!("a program's name must come before {first}"));
         let at = words.iter().position(|word| by_name(word).is_some());
         return match at {
             Some(at) => {
@@ -360,7 +384,7 @@ fn unknown(words: &[&str]) -> Failure {
             None => failure.hint("noports help"),
         };
     }
-    let failure = Failure::misuse(format!("there is no program {first:?} in here"));
+    let failure = Failure::misuse(format!("there is no program {first:?}"));
     let also = ALSO.iter().find(|row| row.0 == *first).map(|row| row.1);
     let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
     let near = nearest(first, shown.map(|program| program.name));
@@ -387,7 +411,7 @@ fn start_classic(link: &'static str, words: &[&str]) -> ExitCode {
 fn overview() -> String {
     let mut text = String::from(
         "noports reaches a device that has no open port.\n\n\
-         Usage: noports PROGRAM [flags]      noports help PROGRAM tells its flags\n\n",
+         Usage: noports PROGRAM [flags]      noports help PROGRAM shows its flags\n\n",
     );
     for program in PROGRAMS.iter().filter(|own| !own.about.is_empty()) {
         let links = if program.links.is_empty() {
@@ -397,7 +421,9 @@ fn overview() -> String {
         };
         text += &format!("  {:<11} {}{links}\n", program.name, program.about);
     }
-    text + "\nNames in brackets are links that mean the same program, with its classic flags.\n\
+    text + "\nAn atSign, such as @alice, is an account; its atServer passes messages on. A\n\
+            rendezvous is a relay that both ends of a session dial. More: man noports\n\n\
+            A name in brackets starts the same program, with the flags of the original.\n\
             Start with: noports demo"
 }
 

@@ -138,7 +138,8 @@ fn prepare(
 
 async fn story(console: &Console, args: ServeRules) -> Result<(), Failure> {
     let (network, keys, options) = prepare(console, &args)?;
-    let hang_ups = HangUps::new().map_err(|why| Failure::plain(format!("no signals: {why}")))?;
+    let hang_ups = HangUps::new()
+        .map_err(|why| Failure::plain(format!("cannot listen for signals: {why}")))?;
     let ready = online::tell(args.json);
     // Unlike elsewhere a hang-up is no end: it means "read the rules again".
     let told = signal::stop_but_for_hang_ups();

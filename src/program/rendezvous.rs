@@ -236,7 +236,7 @@ impl Rendezvous {
             asked,
         };
         if self.options.signed_only && request.asked.logins() != Logins::BOTH {
-            self.refuse(&request, "both ends have to log in here").await;
+            self.refuse(&request, "both ends must log in here").await;
             return None;
         }
         match self.reserve(&request) {
@@ -288,7 +288,7 @@ impl Rendezvous {
             .filter(|session| session.client == request.client)
             .count();
         if live().count() >= self.options.max_sessions || of_this_client >= MAX_PER_CLIENT {
-            return ReserveOutcome::Refused("too many sessions at a time");
+            return ReserveOutcome::Refused("too many sessions at once");
         }
         sessions.insert(request.asked.session(), Reservation::of(&request.client));
         ReserveOutcome::Free

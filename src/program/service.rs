@@ -23,7 +23,7 @@ use crate::{
     example = "{command_name} status",
     example = "{command_name} restart",
     example = "{command_name} restart daemon",
-    note = "A service is made by noports daemon install, noports rendezvous install and so\non.",
+    note = "To make a service: noports daemon install, noports rendezvous install and so on.",
     error_code(1, "a service does not run, or there is none"),
     error_code(4, "all services run, but one of them is not connected")
 )]
@@ -106,7 +106,7 @@ fn restart(console: &Console, args: &Restart) -> Result<(), Failure> {
     let found = chosen(&args.program)?;
     for service in &found {
         service.manager.restart(&service.unit)?;
-        print_err(&format!("{} is started anew", service.unit.name));
+        print_err(&format!("{} is restarted", service.unit.name));
     }
     let names = array(found.iter().map(|found| found.unit.name.as_str()));
     console.tell(args.json, Outcome::new("restarted").raw("services", names));
@@ -152,7 +152,8 @@ fn as_text(row: &state::ServiceStatus, now: u64) -> String {
         let since = ago(row.started);
         text += &format!("  running     for {since}, process {pid}, version {version}\n");
         if !row.watched {
-            text += "  watched     no, nothing starts it again: noports service restart\n";
+            text +=
+                "  watched     no, nothing restarts it when it stops: noports service restart\n";
         }
         let since = ago(row.since);
         text += &match row.state.as_str() {
@@ -205,7 +206,9 @@ mod tests {
         lost.watched = false;
         let told = as_text(&lost, 7400);
         assert!(
-            told.contains("\n  watched     no, nothing starts it again: noports service restart\n"),
+            told.contains(
+                "\n  watched     no, nothing restarts it when it stops: noports service restart\n"
+            ),
             "{told}"
         );
         let told = as_text(&row(true, "lost", "no route"), 3730);

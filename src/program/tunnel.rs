@@ -169,13 +169,13 @@ fn check_patience(timeout: Duration) -> Result<(), Failure> {
     if !timeout.is_zero() && timeout <= MOST_PATIENCE {
         return Ok(());
     }
-    let why = "--timeout is how long to wait for an answer: 1s to 1h; a session's time without a connection is --idle-timeout";
+    let why = "--timeout is how long to wait for an answer (1s to 1h); to end an idle session, use --idle-timeout";
     Err(Failure::misuse(why).hint(format!("--idle-timeout {}", in_words(timeout))))
 }
 
 fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
     if words.is_empty() || words.len() > MAX_FORWARDS {
-        let why = format!("a tunnel has 1 to {MAX_FORWARDS} forwards");
+        let why = format!("give 1 to {MAX_FORWARDS} forwards");
         return Err(Failure::misuse(why).hint("--forward 8080:localhost:80"));
     }
     let all = words.iter().map(|word| word.parse());
@@ -243,7 +243,7 @@ impl Tunnel {
         self.say(
             &mut progress,
             format!(
-                "session ended: no connection for {}, or for as long as the device allows",
+                "session ended: idle for {}, or for as long as the device allows",
                 in_words(self.idle)
             ),
         );
@@ -360,19 +360,19 @@ impl Tunnel {
         // Not a matter of progress: it is said even with -q.
         match &opened.ready.far.keys {
             None => cli::print_err(
-                "WARNING: nothing here encrypts: the rendezvous, and whoever is on the way, can read and change \
-                 what passes. Only use what encrypts by itself (TLS, ssh) through this tunnel",
+                "WARNING: this tunnel is not encrypted: the rendezvous, and anybody on the path, can read and change \
+                 its traffic. Use it only for protocols that encrypt their own traffic (TLS, ssh)",
             ),
             Some(keys) if !keys.are_twin() => cli::print_err(&format!(
-                "WARNING: {}{} knows no twin keys: whoever sees both directions at the rendezvous can \
-                 combine them. Only use what encrypts by itself (TLS, ssh) through this tunnel",
+                "WARNING: {}{} is older than twin keys: whoever sees both directions at the rendezvous can combine \
+                 them. Use this tunnel only for protocols that encrypt their own traffic (TLS, ssh)",
                 self.whom.device, self.whom.to
             )),
             Some(_) => {}
         }
         if !opened.daemon.features.adjustable_timeout && self.idle != IDLE {
             warn!(
-                "this daemon ends a session after 30 s without a connection, whatever --idle-timeout says"
+                "this daemon ends a session that is idle for 30 s; --idle-timeout has no effect on it"
             );
         }
         Ok(opened)

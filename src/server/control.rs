@@ -134,9 +134,9 @@ pub struct BackupTotals {
 pub enum AdminError {
     #[error("another server is running with {}", .0.display())]
     Running(PathBuf),
-    #[error("{} is there, but is no socket", .0.display())]
+    #[error("{} exists, but is not a socket", .0.display())]
     NoSocket(PathBuf),
-    #[error("the path of {} is too long for a socket: {} bytes, {MAX_PATH} are possible", .0.display(), .0.as_os_str().len())]
+    #[error("the path of {} is too long for a socket: {} bytes, at most {MAX_PATH}", .0.display(), .0.as_os_str().len())]
     PathTooLong(PathBuf),
     #[error("cannot use {}: {why}", path.display())]
     Io { path: PathBuf, why: io::Error },
@@ -150,14 +150,14 @@ impl AdminError {
     /// What to try next.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Running(_) => "noports atserver status --data DIR tells where it listens".into(),
+            Self::Running(_) => "noports atserver status --data DIR shows where it listens".into(),
             Self::NoSocket(path) => format!("move {} away", path.display()),
             Self::PathTooLong(_) => "choose a folder with a shorter name: --data DIR".into(),
             Self::Io { path, why } if why.kind() == io::ErrorKind::PermissionDenied => format!(
                 "run as the owner of {}",
                 path.parent().unwrap_or(path).display()
             ),
-            Self::Answer => "is the running server of the same version? restart it".into(),
+            Self::Answer => "restart the running server: it may be of another version".into(),
             Self::Io { .. } | Self::Silent(_) => return None,
         })
     }
@@ -256,8 +256,8 @@ async fn serve_one<F: Future<Output = AdminAnswer>>(
     let answer = match request {
         Some(request) => handle(request).await,
         None => AdminAnswer::Refused {
-            error: "the running server does not know this request".into(),
-            hint: Some("is it of the same version? restart it".into()),
+            error: "the running server does not support this request".into(),
+            hint: Some("restart it: it may be of another version".into()),
         },
     };
     let line = Secret::new(answer.print() + "\n");

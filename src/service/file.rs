@@ -8,7 +8,11 @@ use std::{
 
 use crate::{
     cli::Failure,
-    sys::{paths, user::Person},
+    sys::{
+        file::{NamedFile, SMALL},
+        paths,
+        user::Person,
+    },
 };
 
 /// Stands in every file that we wrote; a file without it is left alone.
@@ -34,7 +38,7 @@ pub enum FileChange {
 /// When a file of somebody else's is in the way, unless `force`.
 pub fn compare(file: &Path, text: &str, force: bool) -> Result<FileChange, Failure> {
     let shown = file.display();
-    let bytes = match fs::read(file) {
+    let bytes = match NamedFile::open(file).and_then(|file| file.bytes(SMALL)) {
         Ok(bytes) => bytes,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(FileChange::New),
         Err(why) => return Err(Failure::plain(format!("cannot read {shown}: {why}"))),

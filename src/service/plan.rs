@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     cli::{Failure, exit},
-    sys::user::{self, Person},
+    sys::{
+        file,
+        user::{self, Person},
+    },
 };
 
 /// What a service would not inherit from the person who installs it, and needs.
@@ -94,7 +97,7 @@ pub fn service(request: &InstallRequest) -> Result<Service, Failure> {
         .find(|word| !quote::plain(word))
     {
         return Err(Failure::misuse(format!(
-            "{word:?} cannot stand in a service's file"
+            "{word:?} cannot be written into a service's file"
         )));
     }
     Ok(service)
@@ -134,7 +137,7 @@ pub fn service_name(program: &Program, instance: Option<&str>) -> Result<String,
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if instance.is_empty() || instance.len() > 32 || !instance.chars().all(fits) {
         return Err(
-            Failure::misuse(format!("{instance:?} is no name for a service"))
+            Failure::misuse(format!("{instance:?} is not a valid name for a service"))
                 .hint("--instance takes up to 32 of a-z, 0-9 and _"),
         );
     }
@@ -148,7 +151,7 @@ pub(super) fn whole_paths(program: &Program, words: &[&str]) -> Result<Vec<Strin
     for word in words {
         whole.push(if path {
             std::path::absolute(word)
-                .map_err(|why| Failure::misuse(format!("{word:?} is no path: {why}")))?
+                .map_err(|why| Failure::misuse(format!("{word:?} is not a path: {why}")))?
                 .display()
                 .to_string()
         } else {
@@ -177,7 +180,7 @@ fn person(
     let known = |name: &str| {
         user::by_name(name)
             .or_else(|| (name == me.name).then(|| me.clone()))
-            .ok_or_else(|| Failure::misuse(format!("there is no user {name:?} here")))
+            .ok_or_else(|| Failure::misuse(format!("there is no user {name:?} on this machine")))
     };
     let person = match flag {
         Some(name) => known(name)?,
@@ -195,7 +198,7 @@ fn person(
     };
     if !manager.is_for_the_machine() && person.uid != me.uid {
         return Err(Failure::misuse(format!(
-            "a service of {}'s own is installed by {}",
+            "a service of {}'s own must be installed by {}",
             person.name, person.name
         ))
         .hint(format!(
@@ -206,7 +209,7 @@ fn person(
     let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if !person.name.chars().all(fits) || person.name.starts_with('-') {
         return Err(Failure::misuse(format!(
-            "{:?} is no user name we can write down",
+            "{:?} is not a user name that can be written into the file",
             person.name
         )));
     }
@@ -244,8 +247,8 @@ pub(super) fn data_in_file(words: &[String], person: &Person) -> Option<PathBuf>
         person.home.join(".config").join(file),
         Path::new("/etc").join(file),
     ];
-    let file = named.or_else(|| usual.into_iter().find(|file| file.exists()))?;
-    let text = std::fs::read_to_string(file).ok()?;
+    let path = named.or_else(|| usual.into_iter().find(|file| file.exists()))?;
+    let text = file::text_now(&path, file::SMALL).ok()?;
     let mut lines = text
         .lines()
         .map(|line| line.trim().split_once(char::is_whitespace));
@@ -289,7 +292,7 @@ pub fn try_out(service: &Service) -> Result<(), Failure> {
     let done = command.output().map_err(|why| {
         let file = service.executable.display();
         Failure::plain(format!("{who} cannot run {file}: {why}"))
-            .hint("install noports for everybody, into /usr/local/bin")
+            .hint("install noports for everybody: sudo sh install.sh")
     })?;
     if done.status.success() {
         return Ok(());
@@ -309,6 +312,6 @@ pub fn try_out(service: &Service) -> Result<(), Failure> {
     } else {
         format!(" (it would run as {who}; --run-as USER)")
     };
-    let hint = hint.unwrap_or("nothing has been installed");
+    let hint = hint.unwrap_or("nothing was installed");
     Err(failure.hint(format!("{hint}{as_whom}")))
 }

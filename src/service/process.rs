@@ -35,7 +35,7 @@ pub(super) fn end(pid: u32, lives: impl Fn() -> bool) -> Result<(), Failure> {
     while is_alive(pid) && lives() {
         if began.elapsed() > ENDS_WITHIN {
             return Err(Failure::plain(format!("process {pid} does not end"))
-                .hint(format!("kill -9 {pid}, and again")));
+                .hint(format!("kill -9 {pid}, then try again")));
         }
         thread::sleep(LOOK_EVERY);
     }

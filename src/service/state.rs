@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     cli::Failure,
-    sys::user::{self, Person},
+    sys::{
+        file::{NamedFile, SMALL},
+        user::{self, Person},
+    },
 };
 
 /// A service whose file is here.
@@ -59,7 +62,8 @@ fn installed_for(
             person: me.clone(),
             file: entry.path(),
         };
-        let bytes = fs::read(&unit.file).unwrap_or_default();
+        let file = NamedFile::open(&unit.file);
+        let bytes = file.and_then(|file| file.bytes(SMALL)).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         (manager.is_its_own(&text) && is_ours(&text)).then_some(InstalledService { unit, manager })
     });
@@ -89,8 +93,8 @@ pub fn chosen(programs: &[String]) -> Result<Vec<InstalledService>, Failure> {
     for word in programs {
         wanted.push(Program::named(word).ok_or_else(|| {
             let names = PROGRAMS.each_ref().map(|program| program.name);
-            Failure::misuse(format!("{word:?} is no service"))
-                .hint(format!("there are {}", names.join(", ")))
+            Failure::misuse(format!("{word:?} is not a service"))
+                .hint(format!("choose {}", names.join(", ")))
         })?);
     }
     let mut found = installed(None);

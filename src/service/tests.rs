@@ -174,7 +174,7 @@ fn names_and_paths_that_do_not_fit_are_turned_away() {
     };
     assert_eq!(
         service(&request).unwrap_err().message,
-        "there is no user \"no such user\" here"
+        "there is no user \"no such user\" on this machine"
     );
 }
 

@@ -40,6 +40,7 @@ use talk::{Question, Talk};
 pub use wanted::{Details, LEAST_PATIENCE, MOST_PATIENCE, PATIENCE, Want, Whom, device_at};
 
 mod explain;
+mod refusals;
 mod talk;
 mod wanted;
 
@@ -126,7 +127,7 @@ pub async fn prepare(
     #[cfg(feature = "held")]
     let heartbeat = heartbeat.map(|said| whom.habits.hear(said));
     progress.done(match &heartbeat {
-        Some(_) => format!("{to} {device} is there; meeting at {}", ports.host),
+        Some(_) => format!("{to} {device} answered; meeting at {}", ports.host),
         None => format!("meeting at {}", ports.host),
     });
     talk.offer = in_its_words(talk.offer, heartbeat.as_ref())?;
@@ -208,9 +209,9 @@ fn in_its_words(offer: Offer, daemon: Option<&Heartbeat>) -> Result<Offer, Failu
         None => Ok(offer),
         Some(Generation::V3) => Err(Failure::new(
             exit::DEVICE_REFUSED,
-            "this daemon knows only sessions in which the device logs in to you",
+            "this daemon is so old that the device must log in to you",
         )
-        .hint("update it; or --legacy-daemon, with an sshd running here")),
+        .hint("update it; or use --legacy-daemon, with an sshd running here")),
         Some(words) => Ok(offer.in_words_of(words)),
     }
 }
@@ -229,9 +230,11 @@ impl Prepared {
         let takes = |daemon: &Heartbeat| daemon.features.public_keys;
         if !self.heartbeat.as_ref().is_some_and(takes) {
             let who = format!("{}{}", self.whom.device, self.whom.to);
-            let why = format!("the daemon {who} does not take ssh public keys");
+            let why = format!("the daemon of {who} does not accept ssh public keys");
             return Err(Failure::new(exit::DEVICE_REFUSED, why)
-                .hint("put the key into authorized_keys there, or start its daemon with --accept-keys")
+                .hint(
+                    "add the key to authorized_keys there, or start its daemon with --accept-keys",
+                )
                 .classic("This device daemon does not accept public keys sent by client"));
         }
         let message = key.message(&self.whom.to, &self.whom.device);
@@ -276,9 +279,9 @@ impl Prepared {
         progress.done(match (terms.encrypt, twin) {
             (true, true) => "session open, one key per direction",
             (true, false) => {
-                "session open; this daemon knows no twin keys, both directions share one"
+                "session open, one key for both directions (the daemon is older than twin keys)"
             }
-            (false, _) => "session open; it is not encrypted by us",
+            (false, _) => "session open, without end-to-end encryption",
         });
         let session = self.talk.offer.id();
         Ok(OpenSession {
@@ -368,7 +371,7 @@ async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
         .map_err(|error| about(error, of))?
         .ok_or_else(|| {
             Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
-                .hint("activate it on the device first")
+                .hint("activate it on the device first: noports activate")
         })
 }
 

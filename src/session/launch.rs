@@ -35,6 +35,10 @@ const MAX_LAST_WORDS: usize = 4096;
 /// What the daemon's refusal says when no bridge stood; clients of all generations know these words.
 pub const NO_BRIDGE: &str = "Failed to start up the daemon side of the srv socket tunnel : ";
 
+/// The same when the device could not reach something on its own side.
+pub const NO_SERVICE: &str =
+    "Failed to start up the daemon side of the srv socket tunnel : on the device: ";
+
 /// Everything a bridge process is told.
 #[derive(Debug)]
 pub struct Order<'a> {
@@ -256,7 +260,7 @@ impl LaunchError {
     pub fn refusal(&self) -> String {
         match self {
             Self::Failed(report) if report.step == Stage::Local => {
-                format!("{NO_BRIDGE}{LOCAL}{}", report.why)
+                format!("{NO_SERVICE}{}", report.why)
             }
             other => format!("{NO_BRIDGE}{other}"),
         }
@@ -265,13 +269,8 @@ impl LaunchError {
 
 /// Whether a refusal says that the service on the device is not there.
 pub fn is_service_failure(refusal: &str) -> bool {
-    refusal
-        .strip_prefix(NO_BRIDGE)
-        .is_some_and(|why| why.starts_with(LOCAL))
+    refusal.starts_with(NO_SERVICE)
 }
-
-/// Stands before what the device could not reach on its own side.
-const LOCAL: &str = "on the device: ";
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

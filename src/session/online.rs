@@ -73,7 +73,8 @@ pub fn alone() -> Result<(), Failure> {
             Some(who) => format!("{who} holds its lock; {words}"),
             None => words.to_owned(),
         };
-        Failure::plain("this service runs already, or another program holds its lock").hint(hint)
+        Failure::plain("this service is already running, or another program holds its lock")
+            .hint(hint)
     })
 }
 
@@ -190,9 +191,7 @@ pub async fn listen(
                 }
             }
         }
-        Err(Failure::plain(
-            "the connection to the atServer has ended for good",
-        ))
+        Err(Failure::plain("the connection to the atServer has ended"))
     };
     future::or(
         listening,
@@ -232,7 +231,7 @@ pub async fn until(
     let told = async {
         let stop = told
             .await
-            .map_err(|error| Failure::plain(format!("no signals: {error}")))?;
+            .map_err(|error| Failure::plain(format!("cannot listen for signals: {error}")))?;
         supervisor::tell(ServiceState::Stopping, "");
         info!("ending signal={stop}");
         Ok(())

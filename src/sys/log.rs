@@ -9,9 +9,10 @@ use std::{env, io::Write, time::SystemTime};
 
 use log::{Level, LevelFilter};
 
+use super::out;
 use crate::text::{
     calendar::utc,
-    terminal::{escaped, steers},
+    terminal::{LONGEST, cut, escaped, steers},
 };
 
 /// Starts logging; later calls change nothing.
@@ -26,8 +27,17 @@ pub fn start(usual: LevelFilter, verbose: u8, quiet: bool) {
     let level = level(usual, verbose, quiet);
     let journal = is_journal();
     let mut builder = env_logger::Builder::new();
-    match env::var(VARIABLE) {
-        Ok(wanted) if !wanted.is_empty() => builder.parse_filters(&wanted),
+    let wanted = env::var(VARIABLE).unwrap_or_default();
+    let bad = bad_filter(&wanted);
+    if let Some(bad) = bad {
+        let (all, bad) = (cut(&wanted, LONGEST), cut(bad, LONGEST));
+        out::note(format_args!(
+            "{VARIABLE}={all:?} is not heeded: {bad:?} is no level; there are {}, and MODULE=LEVEL,…",
+            LEVELS.join(", ")
+        ));
+    }
+    match bad {
+        None if !wanted.is_empty() => builder.parse_filters(&wanted),
         _ => builder
             .filter_level(level.min(LevelFilter::Warn))
             .filter_module(OURS, level),
@@ -44,6 +54,18 @@ pub fn start(usual: LevelFilter, verbose: u8, quiet: bool) {
         out.write_all(line.as_bytes())
     });
     let _ = builder.try_init();
+}
+
+/// The first part of `info` or `module=level,module=level` that is neither. Whoever reads it takes any word for a module's
+/// name, and says nothing then.
+fn bad_filter(wanted: &str) -> Option<&str> {
+    // Behind a slash stands what a line has to hold.
+    let (filters, _) = wanted.split_once('/').unwrap_or((wanted, ""));
+    let mut parts = filters.split(',').filter(|part| !part.trim().is_empty());
+    parts.find(|part| {
+        let level = part.split_once('=').map_or(*part, |(_, level)| level);
+        !LEVELS.contains(&level.trim().to_lowercase().as_str())
+    })
 }
 
 fn level(usual: LevelFilter, verbose: u8, quiet: bool) -> LevelFilter {
@@ -89,6 +111,8 @@ fn is_journal() -> bool {
 
 /// Our own modules' prefix.
 const OURS: &str = "noports";
+/// Its words, as the variable has them.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Overrules the flags.
 const VARIABLE: &str = "NOPORTS_LOG";
 
@@ -113,6 +137,23 @@ mod tests {
                 want,
                 "{usual} {verbose} {quiet}"
             );
+        }
+    }
+
+    #[test]
+    fn a_filter_that_means_nothing_is_found() {
+        for (wanted, want) in [
+            ("", None),
+            ("info", None),
+            ("DEBUG", None),
+            ("warn,noports::server=trace", None),
+            ("off/word", None),
+            ("zzz", Some("zzz")),
+            ("info,zzz", Some("zzz")),
+            ("noports=loud", Some("noports=loud")),
+            ("noports::server", Some("noports::server")),
+        ] {
+            assert_eq!(bad_filter(wanted), want, "{wanted}");
         }
     }
 

@@ -28,7 +28,7 @@ use async_io::Timer;
 use log::debug;
 use miniserde::{Deserialize, Serialize, json};
 
-use super::paths;
+use super::{file, paths};
 
 pub use lock::{Holder, holder, lock_file};
 use lock::{ONLY_OURS, short};
@@ -110,8 +110,8 @@ pub async fn keep_alive_while<T, F: Future<Output = bool>>(well: impl Fn() -> F)
 }
 
 /// Reads a state file; `None` when there is none that can be read.
-pub fn read(file: &Path) -> Option<StateReport> {
-    json::from_str(&std::fs::read_to_string(file).ok()?).ok()
+pub fn read(path: &Path) -> Option<StateReport> {
+    json::from_str(&file::text_now(path, file::SMALL).ok()?).ok()
 }
 
 /// Makes sure that this process is the only one of its service, for as long as it lives. What it starts does not inherit

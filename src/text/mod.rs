@@ -6,6 +6,7 @@ pub mod duration;
 pub mod endpoint;
 pub mod host;
 pub mod json;
+pub mod number;
 pub mod port;
 pub mod terminal;
 pub mod yaml;

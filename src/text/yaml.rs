@@ -92,7 +92,7 @@ impl<'a> NodePath<'a> {
         for (name, place) in self.entries()? {
             match names.iter().position(|known| *known == name) {
                 Some(i) => found[i] = Some(place),
-                None => return Err(place.bad(format!("not known here, only {}", names.join(", ")))),
+                None => return Err(place.bad(format!("unknown; known here: {}", names.join(", ")))),
             }
         }
         Ok(found)

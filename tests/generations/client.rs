@@ -315,7 +315,11 @@ fn a_tunnel_without_encryption_says_so() {
                 .trim()
                 .parse()
                 .unwrap_or_else(|_| panic!("{flags:?}: {said}"));
-            assert_eq!(said.contains("nothing here encrypts"), warned, "{said}");
+            assert_eq!(
+                said.contains("this tunnel is not encrypted"),
+                warned,
+                "{said}"
+            );
             let talk = async_std::task::spawn_blocking(move || {
                 use std::io::{Read, Write};
                 let mut tcp = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -145,7 +145,7 @@ fn a_rendezvous_may_insist_that_both_ends_log_in() {
             alice.send(request.message(&to, &device)).await;
             let (entity, text) = alice.heard().await;
             assert_eq!(entity, refusal_entity(request.session));
-            assert_eq!(text, "both ends have to log in here");
+            assert_eq!(text, "both ends must log in here");
         }
         let session = noports::np::ids::SessionId::random();
         let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());

@@ -114,7 +114,7 @@ pub async fn log_in(
 ) -> Result<(), String> {
     let failed = |why: &dyn std::fmt::Display| format!("Remote SSH Client failure : {why}");
     let user = request.user.parse().map_err(|why| failed(&why))?;
-    let ssh = ssh::find().ok_or_else(|| failed(&"there is no ssh on this device"))?;
+    let ssh = ssh::find().ok_or_else(|| failed(&"ssh is not installed on this device"))?;
     let identity = IdentityFile::of_session(session.to_string(), key.clone())
         .await
         .map_err(|why| failed(&why))?;

@@ -51,18 +51,28 @@ const KEYS: &[&str] = &[
     "remote-host",
 ];
 
+/// A profile: its path, its options, and remarks on lines that are not heeded.
+pub(super) type Profile = (PathBuf, Vec<FileOption>, Vec<String>);
+
 /// Reads a profile: a path, or the name of one in `~/.sshnp/config`.
 pub(super) fn read(
     named: &str,
     home: Option<&Path>,
     tables: &[&[ClassicOption]],
-) -> Result<(PathBuf, Vec<FileOption>), Failure> {
+) -> Result<Profile, Failure> {
     let path = find(named, home).ok_or_else(|| {
         Failure::misuse(format!("Config file does not exist: {named}"))
             .hint("a path, or the name of a profile in ~/.sshnp/config")
     })?;
     let text = config::text(&path)?;
-    Ok((path, words(&text, tables)))
+    let remarks = unended(&text).map(|(line, key)| {
+        format!(
+            "{}, line {line}: left out, for there is no = behind {key}",
+            path.display()
+        )
+    });
+    let remarks = remarks.collect();
+    Ok((path, words(&text, tables), remarks))
 }
 
 fn find(named: &str, home: Option<&Path>) -> Option<PathBuf> {
@@ -76,6 +86,20 @@ fn find(named: &str, home: Option<&Path>) -> Option<PathBuf> {
         .replace(' ', "_");
     let path = home?.join(".sshnp/config").join(format!("{name}.env"));
     path.exists().then_some(path)
+}
+
+/// Lines that begin with a key and go on without a `=`.
+fn unended(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate();
+    lines.filter_map(|(index, line)| {
+        let key = line
+            .split_whitespace()
+            .next()
+            .filter(|_| !line.contains('='))?;
+        let name = key.to_lowercase().replace('_', "-");
+        let known = KEYS.contains(&name.as_str()) && key == key.to_uppercase();
+        known.then_some((index + 1, key))
+    })
 }
 
 fn words(text: &str, tables: &[&[ClassicOption]]) -> Vec<FileOption> {
@@ -114,6 +138,13 @@ fn word(line: &str, tables: &[&[ClassicOption]]) -> Option<String> {
 mod tests {
     use crate::cli::classic::profile::*;
     use crate::cli::classic::tables::CLIENT;
+
+    #[test]
+    fn a_key_without_its_sign_is_remarked() {
+        let text = "TO @d\r\nFROM=@a\n# TO x\nto @d\nDEVICE\nPROFILE x\n";
+        let found: Vec<_> = unended(text).collect();
+        assert_eq!(found, [(1, "TO"), (5, "DEVICE")]);
+    }
 
     #[test]
     fn a_line_is_an_option_or_nothing() {

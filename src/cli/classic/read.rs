@@ -65,7 +65,7 @@ fn find<'a>(
 }
 
 /// A word that is no option of this program; names the one that may be meant.
-pub(crate) fn unknown(tables: &[&[ClassicOption]], word: &str) -> Failure {
+fn unknown(tables: &[&[ClassicOption]], word: &str) -> Failure {
     let name = word.trim_start_matches('-');
     let name = name.split_once('=').map_or(name, |(name, _)| name);
     let failure = Failure::misuse(format!("Could not find an option named \"{name}\"."));
@@ -188,9 +188,9 @@ impl Translated {
                 let for_ssh =
                     find(tables, |row| matches!(row.2, To::Ssh)).and_then(|row| row.0.first());
                 match for_ssh {
-                    Some(option) => failure.hint(format!(
-                        "what is for ssh stands behind --{option}, or behind --"
-                    )),
+                    Some(option) => {
+                        failure.hint(format!("arguments for ssh go into --{option}, or after --"))
+                    }
                     None => failure,
                 }
             })?;

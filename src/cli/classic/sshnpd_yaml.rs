@@ -119,7 +119,7 @@ fn word(option: &str, kind: ValueType, place: &NodePath) -> Result<Option<FileOp
             other => return Err(place.bad(format!("{other:?} is neither true nor false"))),
         },
         ValueType::Port if !matches!(text.parse(), Ok(1..=u16::MAX)) => {
-            return Err(place.bad(format!("{text:?} is no port")));
+            return Err(place.bad(format!("{text:?} is not a port")));
         }
         _ => format!("--{option}={text}"),
     };
@@ -190,11 +190,11 @@ mod tests {
             ),
             (
                 "ssh:\n\n  sshd-port: 0\n",
-                "line 3: ssh.sshd-port: \"0\" is no port",
+                "line 3: ssh.sshd-port: \"0\" is not a port",
             ),
             (
                 "ssh: {sshd-port: 65536}",
-                "line 1: ssh.sshd-port: \"65536\" is no port",
+                "line 1: ssh.sshd-port: \"65536\" is not a port",
             ),
             (
                 "device:\n  name: [a]\n",

@@ -296,7 +296,7 @@ fn remarks_are_those_of_the_originals() {
     assert_eq!(remarks("sshnp", "-f @me -t @d -r @rv"), warning);
     assert_eq!(remarks("sshnp", "-f @me -t @d -r @rv -d pi"), "");
     let nothing_sent = remarks("sshnp", "-f @me -t @d -r @rv -d pi -s");
-    assert_eq!(nothing_sent, "sshnp: no public key is sent: -s needs -i");
+    assert_eq!(nothing_sent, "sshnp: -s needs -i; no public key is sent");
     assert!(remarks("sshnpd", "-a @d -m @me -u").starts_with("[WARN] -u, --un-hide is "));
     assert!(remarks("sshnpd", "-a @d -m @me -P x").contains("everybody on this machine"));
     for link in ["sshnp", "npt", "sshnpd", "srvd", "npp_file", "npp_atserver"] {
@@ -452,7 +452,7 @@ fn a_classic_file_is_not_blamed_for_what_was_typed() {
         run
     };
     let blank = "white space in \"a b\"";
-    let device = "\"x y\" is no device name";
+    let device = "\"x y\" is not a device name";
     for (words, message, want) in [
         (&["-a", "@d"][..], blank, Some(2)),
         (&["-a", "a b"], blank, None),

@@ -5,7 +5,7 @@ use super::tables::{ClassicOption, SEND_KEY, To};
 /// One line per option.
 pub(super) fn usage(name: &str, ours: &str, tables: &[&[ClassicOption]]) -> String {
     let mut text = format!(
-        "{name} is noports {ours}; behind each of its options stands ours. More: noports {ours} --help\n"
+        "{name} is noports {ours}. After each option: what it means there.\nMore: noports {ours} --help\n"
     );
     let mut told: Vec<&str> = Vec::new();
     for row in tables.iter().flat_map(|table| table.iter()) {
@@ -39,12 +39,12 @@ pub(crate) fn meaning(to: To) -> String {
         }
         To::Switch(ours) => ours.to_owned(),
         To::Unset(ours) => format!("not {ours}"),
-        To::Given => "(as it is anyway)".to_owned(),
+        To::Given => "(always on)".to_owned(),
         To::Key => "--send-key IDENTITY.pub".to_owned(),
-        To::IgnoredValue => "… (means nothing here)".to_owned(),
-        To::Choice(all) => format!("{} (means nothing here)", all.join("|")),
+        To::IgnoredValue => "… (no effect)".to_owned(),
+        To::Choice(all) => format!("{} (no effect)", all.join("|")),
         To::Ssh => "-- … (for ssh; commas separate)".to_owned(),
-        To::Secret => "… (better from a file: everybody can read a command line)".to_owned(),
+        To::Secret => "… (better in a file: others can read a command line)".to_owned(),
         To::Phrase => "… (better --passphrase-file)".to_owned(),
         To::Config => "… (a file with further settings)".to_owned(),
         To::Help | To::Version => String::new(),

@@ -1,7 +1,7 @@
 //! Handshakes that must work and handshakes that must not, over real loopback sockets.
 #![allow(clippy::unwrap_used)]
 
-use std::future::Future;
+use std::{fs, future::Future};
 
 use async_std::task::{block_on, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip, io::split};

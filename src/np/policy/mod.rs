@@ -43,7 +43,7 @@ pub struct DeviceGroup(String);
 /// Not a name of a device group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no device group: it needs 1 to {MAX_GROUP_NAME} bytes without control characters"
+    "{0:?} is not a device group: it needs 1 to {MAX_GROUP_NAME} bytes without control characters"
 )]
 pub struct BadGroup(String);
 

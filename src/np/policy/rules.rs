@@ -180,7 +180,7 @@ impl Rules {
 
     fn unless_empty(&self, q: &AuthCheck, hit: Hit, by: MatchedBy) -> Decision {
         if self.combine == Combine::Both && hit.patterns.is_empty() {
-            let why = "their entries for this device let nothing be opened".to_owned();
+            let why = "their entries for this device allow nothing".to_owned();
             return Decision {
                 groups: hit.groups,
                 ..no(nothing_here(q), &[], why)

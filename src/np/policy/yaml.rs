@@ -158,7 +158,7 @@ userGroups:
             (String::new(), "line 1: userGroups is missing"),
             (
                 "x: 1\n".into(),
-                "line 1: x: not known here, only userGroups",
+                "line 1: x: unknown; known here: userGroups",
             ),
             ("[]\n".into(), "line 1: a list where names are expected"),
             (
@@ -167,7 +167,7 @@ userGroups:
             ),
             (
                 spoil("userAtSigns:", "userAtsigns:"),
-                "line 5: userGroups.api_users.userAtsigns: not known here, only userAtSigns, permissions",
+                "line 5: userGroups.api_users.userAtsigns: unknown; known here: userAtSigns, permissions",
             ),
             (
                 spoil("    userAtSigns: [\"@charlie\", bob]\n", ""),
@@ -191,7 +191,7 @@ userGroups:
             ),
             (
                 spoil("\"h2g2\"", "\"h2/g2\""),
-                "line 13: userGroups.api_users.permissions.deviceNames.h2/g2: \"h2/g2\" is no device name: it needs 1 to 36 of a-z, 0-9, _ and -, the first one not a -",
+                "line 13: userGroups.api_users.permissions.deviceNames.h2/g2: \"h2/g2\" is not a device name: it needs 1 to 36 of a-z, 0-9, _ and -, the first one not a -",
             ),
             (
                 spoil("rdp_users", "api_users"),

@@ -47,7 +47,7 @@ pub(super) async fn clear(at: &Client, senders: &[AtSign]) -> Result<usize, Fail
             removed += remove(at, some).await?;
         }
         if removed == before {
-            return Err(Failure::plain("the atServer does not remove them"));
+            return Err(Failure::plain("the atServer did not remove them"));
         }
     }
 }

@@ -123,7 +123,7 @@ fn an_activation_leaves_a_working_key_file_and_happens_once() {
 
         let again = world.activate(&alice, &secret).await.unwrap_err();
         assert!(again.message.contains("activated already"), "{again}");
-        assert!(again.hint.unwrap().contains("seem to be here"));
+        assert!(again.hint.unwrap().contains("seem to be in"));
         fs::remove_file(&file).unwrap();
         let again = world.activate(&alice, &secret).await.unwrap_err();
         assert!(again.hint.unwrap().contains("noports enroll @alice"));

@@ -84,39 +84,39 @@ const fn command(
 
 #[rustfmt::skip]
 pub(super) const COMMANDS: &[ClassicCommand] = &[
-    command("status", "how far an atSign is; the exit code tells, 0 to 4", &[], &["status"]),
+    command("status", "show whether an atSign is activated (exit codes 0 to 4)", &[], &["status"]),
     command("onboard", "make the first keys of an atSign", ONBOARD, &["activate"]),
-    command("otp", "make a code for one request", OTP, &["enroll", "otp"]),
-    command("spp", "set a code for many requests", SPP, &["enroll", "spp"]),
+    command("otp", "make a passcode for one request", OTP, &["enroll", "otp"]),
+    command("spp", "set a passcode for many requests", SPP, &["enroll", "spp"]),
     // The original waits without end; a request lives for two days.
     ClassicCommand {
         behind: &["--timeout", "172800"],
-        ..command("enroll", "ask for keys of its own for this device", ENROLL, &["enroll"])
+        ..command("enroll", "get keys for this device", ENROLL, &["enroll"])
     },
-    command("interactive", "take commands from stdin, until exit, quit or its end", &[], &[]),
-    command("list", "show enrolments", LIST, &["enroll", "list"]),
+    command("interactive", "read commands from stdin until exit or quit", &[], &[]),
+    command("list", "list enrolments", LIST, &["enroll", "list"]),
     command("fetch", "show one enrolment", DECIDE, &["enroll", "list"]),
     ClassicCommand {
         behind: &["--yes"],
-        ..command("approve", "grant requests that wait", DECIDE, &["enroll", "approve"])
+        ..command("approve", "approve pending requests", DECIDE, &["enroll", "approve"])
     },
-    command("auto", "wait for requests, and approve those that fit", DECIDE, &["enroll", "auto"]),
-    command("deny", "refuse requests that wait", DECIDE, &["enroll", "deny"]),
-    command("revoke", "take enrolments back", DECIDE, &["enroll", "revoke"]),
-    command("unrevoke", "give them back", DECIDE, &["enroll", "unrevoke"]),
-    command("delete", "forget a denied or revoked one", DECIDE, &["enroll", "delete"]),
-    command("decrypt", "copy a key file without its pass phrase", DECRYPT, &["keys", "unprotect"]),
+    command("auto", "wait for requests, and approve those that match", DECIDE, &["enroll", "auto"]),
+    command("deny", "refuse pending requests", DECIDE, &["enroll", "deny"]),
+    command("revoke", "revoke enrolments: their keys stop working", DECIDE, &["enroll", "revoke"]),
+    command("unrevoke", "restore revoked enrolments", DECIDE, &["enroll", "unrevoke"]),
+    command("delete", "delete denied or revoked enrolments", DECIDE, &["enroll", "delete"]),
+    command("decrypt", "write a copy of a key file without its pass phrase", DECRYPT, &["keys", "unprotect"]),
 ];
 
 /// What `at_activate help` prints.
 pub(super) fn overview() -> String {
     let mut text =
-        "usage: at_activate COMMAND -a @you [-k KEYFILE] [-r ROOT] …, where COMMAND is".to_owned();
+        "Usage: at_activate COMMAND -a @you [-k KEYFILE] [-r ROOT] …, where COMMAND is".to_owned();
     for command in COMMANDS {
         text += &format!("\n  {:<11}  {}", command.name, command.about);
     }
-    text + "\n  version      print the version\nat_activate COMMAND --help tells its options, and what is the same here.\n\
-            Without a command it is onboard."
+    text + "\n  version      print the version\nat_activate COMMAND --help lists its options.\n\
+            Without a command: onboard."
 }
 
 /// What `--help` behind a command prints.
@@ -124,11 +124,11 @@ pub(super) fn help(command: &'static ClassicCommand) -> String {
     let ClassicCommand {
         name, about, front, ..
     } = command;
-    let mut text = format!("usage: at_activate {name} -a @you …\n{about}");
-    if !front.is_empty() {
-        text += &format!("\nthe same as: noports {} @you …", front.join(" "));
+    let mut text = format!("Usage: at_activate {name} -a @you …\n{about}");
+    if !front.is_empty() && *name != "status" {
+        text += &format!("\nThe same as: noports {} @you …", front.join(" "));
     }
-    text += "\n\noptions:";
+    text += "\n\nOptions:";
     let own = command.own.iter();
     let shared = SHARED.iter().chain(COMMON).filter(|row| {
         let taken = |own: &ClassicOption| own.0 == row.0 || (row.1 != 0 && own.1 == row.1);
@@ -155,7 +155,7 @@ pub(super) fn help(command: &'static ClassicCommand) -> String {
 fn option_meaning(to: To) -> (&'static str, String) {
     match to {
         To::Value(ATSIGN) => (" ATSIGN", "the atSign".to_owned()),
-        To::Value(ID) => (" ID", "which enrolment".to_owned()),
+        To::Value(ID) => (" ID", "id of the enrolment".to_owned()),
         To::Value(ours) | To::Values(ours) | To::Number(ours) | To::List(ours) => {
             (" VALUE", format!("here {ours}"))
         }
@@ -165,9 +165,9 @@ fn option_meaning(to: To) -> (&'static str, String) {
             "here from a file, the environment or stdin".to_owned(),
         ),
         To::Phrase => (" PHRASE", "here --passphrase-file".to_owned()),
-        To::Given => ("", "taken, and always so".to_owned()),
+        To::Given => ("", "always on".to_owned()),
         To::IgnoredValue | To::Ssh | To::Choice(_) | To::Config => {
-            (" VALUE", "taken, of no effect".to_owned())
+            (" VALUE", "no effect".to_owned())
         }
         To::Unset(_) | To::Key | To::Help | To::Version => ("", String::new()),
     }

@@ -31,7 +31,10 @@ const END: &str = "Type \"exit\" or \"quit\" to end the interactive session.";
 pub(super) fn run(before: &[String]) -> ExitCode {
     let phrase = match phrase(before) {
         Ok(phrase) => phrase,
-        Err(failure) => return console().finish(false, Err(failure)),
+        Err(failure) => {
+            let words: Vec<&str> = before.iter().map(String::as_str).collect();
+            return console(&words).finish(false, Err(failure));
+        }
     };
     cli::print_err(END);
     let mut line = String::new();
@@ -72,7 +75,7 @@ fn act(words: &[String], phrase: Option<&Secret<String>>) {
             let _ = meaning.run();
         }
         Err(failure) => {
-            console().finish(false, Err(failure));
+            console(&words).finish(false, Err(failure));
         }
     }
 }
@@ -130,7 +133,7 @@ fn read(before: &[String], line: &str) -> TypedLine {
         }
         "help" | "version" => return TypedLine::Run(vec![name.to_owned()]),
         _ if name.starts_with('-') => {
-            return TypedLine::Refused(format!("Unknown command: {name}"));
+            return TypedLine::Refused("Unknown command: options stand behind one".to_owned());
         }
         _ => {}
     }
@@ -158,7 +161,7 @@ mod tests {
             ("version\n", run("version")),
             (
                 "-a @y",
-                TypedLine::Refused("Unknown command: -a".to_owned()),
+                TypedLine::Refused("Unknown command: options stand behind one".to_owned()),
             ),
         ] {
             assert_eq!(read(&before, line), want, "{line:?}");

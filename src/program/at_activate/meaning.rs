@@ -9,8 +9,9 @@ use super::{
 use crate::{
     cli::{
         self, Console, Failure, Given,
-        classic::{COMMON, Translated, read, unknown},
+        classic::{COMMON, Translated, read},
         exit,
+        near::nearest,
     },
     program::{activate, enroll, keys},
 };
@@ -52,8 +53,16 @@ impl CommandMeaning {
 }
 
 /// Its own failures are told under its own name.
-pub(super) fn console() -> Console {
-    Console::new(NAME)
+pub(super) fn console(words: &[&str]) -> Console {
+    Console::new(NAME).heard(words).with(classic())
+}
+
+/// Answers as every classic program does.
+pub(super) fn classic() -> Given {
+    Given {
+        classic: true,
+        ..Given::default()
+    }
 }
 
 pub(super) fn run_ours(ours: &[String], given: Given) -> ExitCode {
@@ -81,17 +90,13 @@ pub(super) fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
         _ => {}
     }
     let command = COMMANDS.iter().find(|row| row.name == name);
-    let command = command.ok_or_else(|| {
-        Failure::misuse(format!("Unknown command: {name}")).hint("at_activate help")
-    })?;
+    let command = command.ok_or_else(|| unknown_command(name))?;
     if rest.iter().any(|word| matches!(*word, "-h" | "--help")) {
         return Ok(CommandMeaning::Help(Some(command)));
     }
     if name == "interactive" {
         // Refused now rather than with every command.
-        let read = read(&[SHARED, COMMON], rest, |word| {
-            Err(unknown(&[SHARED, COMMON], word))
-        })?;
+        let read = read(&[SHARED, COMMON], rest, |_| Err(spare_word()))?;
         let before = rest.iter().map(|&word| word.to_owned()).collect();
         return Ok(CommandMeaning::Interactive(
             before,
@@ -99,7 +104,7 @@ pub(super) fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
         ));
     }
     let tables = [command.own, SHARED, COMMON];
-    let read = read(&tables, rest, |word| Err(unknown(&tables, word)))?;
+    let read = read(&tables, rest, |_| Err(spare_word()))?;
     let Translated {
         mut ours,
         mut given,
@@ -120,6 +125,20 @@ pub(super) fn translate(words: &[&str]) -> Result<CommandMeaning, Failure> {
     }
     words.extend(command.behind.iter().map(|&word| word.to_owned()));
     Ok(CommandMeaning::Run(words, given))
+}
+
+/// It may be a secret, and is not repeated.
+fn spare_word() -> Failure {
+    Failure::misuse("One word is no option of this command.").hint("at_activate help")
+}
+
+/// A word that is near to no command may be a secret, and is not repeated.
+fn unknown_command(name: &str) -> Failure {
+    match nearest(name, COMMANDS.iter().map(|row| row.name)).first() {
+        Some(near) => Failure::misuse(format!("Unknown command: {name}"))
+            .hint(format!("at_activate {near}, or at_activate help")),
+        None => Failure::misuse("Unknown command").hint("at_activate help"),
+    }
 }
 
 /// The original takes care that the copy is recognised as a key file.
@@ -235,7 +254,12 @@ mod tests {
                 &["otp", "--nope"],
                 "Could not find an option named \"nope\".",
             ),
-            (&["otp", "left"], "Could not find an option named \"left\"."),
+            (&["S3CRET", "-a", "@x"], "Unknown command"),
+            (&["otp", "left"], "One word is no option of this command."),
+            (
+                &["enroll", "-a", "@x", "S"],
+                "One word is no option of this command.",
+            ),
         ] {
             assert_eq!(translate(words).unwrap_err().message, want, "{words:?}");
         }

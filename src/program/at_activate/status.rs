@@ -13,11 +13,13 @@ use crate::{
     program::published,
 };
 
-/// How far is an atSign? The exit code tells.
+use super::meaning::classic;
+
+/// Show whether an atSign is activated, by the exit code.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     error_code(0, "activated"),
-    error_code(1, "its atServer is there, but has no keys yet"),
+    error_code(1, "not activated yet"),
     error_code(2, "its atServer cannot be reached"),
     error_code(3, "the atDirectory does not know it"),
     error_code(4, "the atDirectory cannot be reached")
@@ -29,7 +31,7 @@ pub(crate) struct Args {
     /// the atDirectory (default: root.atsign.org:64)
     #[argh(option)]
     root: Option<String>,
-    /// not needed here
+    /// no effect
     #[argh(option, long = "keys")]
     _keys: Option<String>,
     /// log more
@@ -39,7 +41,7 @@ pub(crate) struct Args {
 
 /// Runs it; `words` are ours.
 pub(super) fn main(words: &[&str]) -> ExitCode {
-    let mut console = Console::new("at_activate status");
+    let mut console = Console::new("at_activate status").with(classic());
     let args: Args = match console.parse(words) {
         Ok(args) => args,
         Err(code) => return code,

@@ -9,7 +9,7 @@ use std::{
 use async_std::task;
 
 use crate::{
-    cli::{Failure, exit},
+    cli::Failure,
     server::{
         authority::{self, Authority},
         control::{self, AdminAnswer, AdminError, AdminRequest, ServerStatus},
@@ -79,10 +79,8 @@ pub(super) fn backup_totals(copied: Copied) -> AdminAnswer {
 pub(super) fn granted(answer: AdminAnswer) -> Result<AdminAnswer, Failure> {
     match answer {
         AdminAnswer::Refused { error, hint } => Err(Failure {
-            message: error,
             hint,
-            code: exit::FAILED,
-            classic: None,
+            ..Failure::plain(error)
         }),
         answer => Ok(answer),
     }

@@ -20,7 +20,10 @@ use crate::{
         control::{self, AdminAnswer, AdminRequest, Hosted},
         store::backup::STORE,
     },
-    sys::out,
+    sys::{
+        file::{SMALL, text_now},
+        out,
+    },
     text::columns,
 };
 
@@ -102,8 +105,8 @@ pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminA
 /// The same for what makes no sense in a folder without data: it is not made for a word that was mistyped.
 async fn request_known(data: &Path, asked: AdminRequest) -> Result<AdminAnswer, Failure> {
     if !data.join(STORE).exists() {
-        let text = format!("no atSign has ever been hosted in {}", data.display());
-        return Err(Failure::plain(text).hint("is it another folder? --data FOLDER"));
+        let text = format!("there is no data of an atServer in {}", data.display());
+        return Err(Failure::plain(text).hint("if it is elsewhere: --data DIR"));
     }
     request(data, asked).await
 }
@@ -225,7 +228,7 @@ fn table(rows: &[Hosted]) -> Vec<String> {
         let state = if row.activated {
             "activated"
         } else {
-            "waits for its activation"
+            "not activated yet"
         };
         let at = format!("{}:{}", row.host, row.port);
         [row.atsign.clone(), at, state.to_owned()]
@@ -263,9 +266,9 @@ pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failur
 fn confirm(who: &AtSign) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::misuse("removing needs a confirmation")
-            .hint("run it on a terminal; or with --yes, if you are sure"));
+            .hint("run it in a terminal; or add --yes, if you are sure"));
     }
-    let question = format!("{who} and all its data will be gone. Remove it?");
+    let question = format!("{who} and all its data will be deleted. Remove it?");
     if is_wanted(&question) {
         Ok(())
     } else {
@@ -283,7 +286,7 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
             format!("no server is running with {data}"),
         )
         .hint(format!(
-            "noports atserver serve --data {data}; or is it another folder? --data DIR"
+            "noports atserver serve --data {data}; or, if the data is elsewhere: --data DIR"
         ))
     })?;
     let AdminAnswer::Status(status) = granted(answer)? else {
@@ -309,9 +312,9 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
 
 pub(super) fn export_ca(console: &Console, args: ExportCa) -> Result<(), Failure> {
     let file = data_folder(args.data)?.join(authority::CA_FILE);
-    let pem = fs::read_to_string(&file).map_err(|why| {
+    let pem = text_now(&file, SMALL).map_err(|why| {
         Failure::plain(format!("cannot read {}: {why}", file.display()))
-            .hint("the first start of the server makes it: noports atserver serve")
+            .hint("the server makes it when it starts for the first time: noports atserver serve")
     })?;
     let outcome = Outcome::new("exported")
         .with("ca", &pem)
@@ -341,7 +344,7 @@ mod tests {
             [
                 "atSign   atServer         state",
                 "@alice   localhost:25000  activated",
-                "@bo\u{f6}b12  h:25000          waits for its activation",
+                "@bo\u{f6}b12  h:25000          not activated yet",
             ]
         );
         assert_eq!(table(&[]), ["atSign  atServer  state"]);

@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use crate::{
     cli::Failure,
     server::authority::{CA_FILE, KEY_FILE, NEXT_KEY_FILE},
-    sys::paths,
+    sys::{
+        file::{NamedFile, SMALL},
+        paths,
+    },
 };
 
 /// What a backup holds beside the store.
@@ -37,7 +40,8 @@ pub(super) fn beside_store(data: &Path) -> Result<BTreeMap<String, Vec<u8>>, Fai
     let mut files = BTreeMap::new();
     for name in FILES {
         let path = data.join(name);
-        match fs::read(&path) {
+        let read = NamedFile::open(&path).and_then(|file| file.bytes(SMALL));
+        match read {
             Ok(content) => drop(files.insert(name.to_owned(), content)),
             Err(why) if why.kind() == io::ErrorKind::NotFound => {}
             Err(why) => {

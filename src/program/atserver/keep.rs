@@ -46,7 +46,7 @@ flags! {
         /// the backup
         #[argh(positional)]
         file: PathBuf,
-        /// also when the folder is not empty; what is replaced is kept as *.before-restore
+        /// restore into a folder that is not empty; what it replaces is kept as *.before-restore
         #[argh(switch)]
         force: bool,
         data,
@@ -98,7 +98,7 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
 
 async fn without_server(data: &Path, file: &Path) -> Result<AdminAnswer, Failure> {
     if !data.join(backup::STORE).exists() {
-        let text = format!("there is no store in {}", data.display());
+        let text = format!("there is no data of an atServer in {}", data.display());
         return Err(Failure::plain(text).hint("--data DIR"));
     }
     let store = Store::open(data, |_| {})?;
@@ -133,7 +133,7 @@ pub(super) fn rotate_ca(console: &Console, args: RotateCa) -> Result<(), Failure
     let (event, next) = if args.finish {
         authority::finish(&data)?;
         let next =
-            format!("restart the server: from then on only the new authority in {ca} counts");
+            format!("restart the server: from then on only the new authority in {ca} is valid");
         ("finished", next)
     } else {
         authority::rotate(&data)?;

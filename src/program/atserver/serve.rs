@@ -22,10 +22,13 @@ use crate::{
         listen::{self, RunningServer, ServerError, ServerOptions, Timings},
     },
     sys::{
-        process, signal,
+        file, process, signal,
         supervisor::{self, ServiceState},
     },
-    text::port::port_or_any,
+    text::{
+        number::{address, socket_address},
+        port::port_or_any,
+    },
 };
 
 use super::{
@@ -49,11 +52,16 @@ flags! {
         example = "{command_name} --data ./atserver --port 0 --first-port 0"
     )]
     pub(super) struct Serve {
-        /// folder of all data (or NOPORTS_DATA)
+        /// data folder (or NOPORTS_DATA)
         #[argh(option, arg_name = "dir")]
         data: Option<PathBuf>,
         /// address to listen on (default: 127.0.0.1)
-        #[argh(option, arg_name = "address", default = "IpAddr::from([127, 0, 0, 1])")]
+        #[argh(
+            option,
+            arg_name = "address",
+            default = "IpAddr::from([127, 0, 0, 1])",
+            from_str_fn(address)
+        )]
         pub listen: IpAddr,
         /// name or IPv4 address of this host, as clients reach it (default: localhost, or the address listened on)
         #[argh(option, arg_name = "host")]
@@ -69,7 +77,7 @@ flags! {
         /// port of the first atServer; the others follow (default: 25000; 0: any free one)
         #[argh(option, arg_name = "port", from_str_fn(port_or_any))]
         first_port: Option<u16>,
-        /// give each atSign a name below this domain: alice.DOMAIN
+        /// give each atSign a name in this domain, alice.DOMAIN; all share the first port
         #[argh(option, arg_name = "name")]
         domain: Option<String>,
         /// certificate chain to use instead of one by the built-in authority: a PEM file
@@ -79,7 +87,7 @@ flags! {
         #[argh(option, arg_name = "file")]
         pub tls_key: Option<PathBuf>,
         /// answer GET /health and GET /metrics (Prometheus) on this loopback address, such as 127.0.0.1:9464
-        #[argh(option, arg_name = "host:port")]
+        #[argh(option, arg_name = "host:port", from_str_fn(socket_address))]
         metrics: Option<SocketAddr>,
         /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
         #[argh(option, arg_name = "host:port")]
@@ -174,18 +182,18 @@ pub(super) fn certificate(
             return Ok((authority.acceptor(names)?, Some(ca)));
         }
         _ => {
-            let failure = Failure::misuse("a certificate needs its key, and a key its certificate");
+            let failure = Failure::misuse("--tls-cert and --tls-key need each other");
             return Err(failure.hint("--tls-cert FILE --tls-key FILE"));
         }
     };
-    let read = |file: &Path| {
-        std::fs::read_to_string(file)
-            .map_err(|why| Failure::plain(format!("cannot read {}: {why}", file.display())))
+    let read = |path: &Path| {
+        file::text_now(path, file::SMALL)
+            .map_err(|why| Failure::plain(format!("cannot read {}: {why}", path.display())))
     };
     let (chain_text, key_text) = (read(&chain)?, Secret::new(read(&key)?));
     let tls = Acceptor::from_pem(&chain_text, key_text.reveal()).map_err(|why| {
         Failure::plain(why.to_string()).hint(format!(
-            "does the key in {} belong to the first certificate in {}?",
+            "the key in {} must belong to the first certificate in {}",
             key.display(),
             chain.display()
         ))
@@ -195,8 +203,8 @@ pub(super) fn certificate(
 
 async fn health_port(at: SocketAddr) -> Result<TcpListener, Failure> {
     health::open(at).await.map_err(|why| {
-        Failure::plain(format!("cannot offer metrics on {at}: {why}"))
-            .hint("--metrics 127.0.0.1:PORT, with a port that is free")
+        Failure::plain(format!("cannot serve metrics on {at}: {why}"))
+            .hint("choose a free port: --metrics 127.0.0.1:PORT")
     })
 }
 
@@ -204,7 +212,8 @@ fn cannot_start(error: ServerError) -> Failure {
     let privileged = matches!(&error, ServerError::Port { why, .. } if why.kind() == io::ErrorKind::PermissionDenied);
     let failure = Failure::from(error);
     if privileged {
-        return failure.hint("--port 6400, and clients say --root HOST:6400; or start it as root");
+        return failure
+            .hint("use --port 6400, and --root HOST:6400 on the clients; or start it as root");
     }
     failure
 }
@@ -220,7 +229,7 @@ pub(super) fn default_host(listen: IpAddr) -> Result<String, Failure> {
         address if address.is_loopback() => Ok("localhost".into()),
         IpAddr::V4(address) if !address.is_unspecified() => Ok(address.to_string()),
         _ => Err(Failure::misuse(format!(
-            "listening on {listen}, but under which name do clients reach this host?"
+            "with --listen {listen}, --host must say how clients reach this host"
         ))
         .hint("--host NAME, or its IPv4 address")),
     }

@@ -28,7 +28,7 @@ fn clients_are_told_a_name_they_can_use() {
         let got = default_host(listen.parse().unwrap());
         assert_eq!(got.as_deref().ok(), want, "{listen}");
         if let Err(failure) = got {
-            assert_eq!(failure.code, exit::MISUSE, "{listen}");
+            assert_eq!(failure.code, cli::exit::MISUSE, "{listen}");
         }
     }
 }

@@ -141,11 +141,7 @@ fn secrets_from_stdin() {
 fn nothing_is_done_without_the_protection_that_was_asked_for() {
     for (line, secrets, want) in [
         ("--rv-e2ee", "{}".to_owned(), "--rv-e2ee needs session keys"),
-        (
-            "--rv-auth",
-            "{}".to_owned(),
-            "--rv-auth needs an admission line",
-        ),
+        ("--rv-auth", "{}".to_owned(), "--rv-auth needs a login line"),
         ("", format!(r#"{{"aesC2D":"{KEY}"}}"#), "without its IV"),
         (
             "",
@@ -167,7 +163,7 @@ fn nothing_is_done_without_the_protection_that_was_asked_for() {
         (
             "",
             r#"{"side":"relay"}"#.to_owned(),
-            "neither client nor device",
+            "must be client or device",
         ),
         ("", "not json".to_owned(), "not the JSON object"),
         ("", String::new(), "not the JSON object"),
@@ -181,7 +177,7 @@ fn nothing_is_done_without_the_protection_that_was_asked_for() {
 #[test]
 fn flags_that_make_no_sense_are_explained() {
     for (line, want) in [
-        ("-h rv -p 1 --multi --stdio", "--stdio is one connection"),
+        ("-h rv -p 1 --multi --stdio", "exclude each other"),
         ("-h rv -p 1 --stdio --bind-local-port", "exclude each other"),
         ("-h rv -p 0", "not a host and a port"),
         ("-h rv:5 -p 1", "not a host and a port"),

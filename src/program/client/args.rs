@@ -183,16 +183,16 @@ impl Args {
 fn check_words(words: &[String]) -> Result<(), Failure> {
     if let Some(option) = ssh::leads_elsewhere(words) {
         return Err(Failure::misuse(format!(
-            "the ssh option \"{option}\" would lead somewhere else than to the device"
+            "the ssh option \"{option}\" would not lead to the device"
         ))
-        .hint("the daemon's --sshd-port says where sshd is; for a way of your own: --stdio, as ssh's ProxyCommand"));
+        .hint("to choose the sshd's port, use the daemon's --sshd-port; to set up ssh yourself, use --stdio as its ProxyCommand"));
     }
     match ssh::shares_with_others(words) {
         None => Ok(()),
         Some(path) => Err(Failure::misuse(format!(
             "ssh's ControlPath \"{path}\" is the same for all devices: a command for one would run on another"
         ))
-        .hint("%h in it stands for the device, %r for the user")),
+        .hint("put %h in it for the device and %r for the user")),
     }
 }
 
@@ -215,7 +215,7 @@ fn misuse(error: impl std::fmt::Display) -> Failure {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{fs, pin::pin};
+    use std::{fs, io::Write, pin::pin};
 
     use async_std::task::block_on;
     use futures_lite::future::poll_once;
@@ -227,13 +227,23 @@ mod tests {
     fn a_key_that_comes_through_a_pipe_holds_nobody_up_and_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = named_pipe(folder.path());
+        // Both directions: this opens without another end.
+        let writer = fs::File::options().read(true).write(true).open(&pipe);
+        let mut writer = writer.unwrap();
         let mut key = pin!(read_key(&pipe));
-        // Before anybody writes, others have their turn.
+        // Before the end comes, others have their turn.
         assert!(block_on(poll_once(&mut key)).is_none());
         let line =
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me\n";
-        fs::write(&pipe, line).unwrap();
-        assert_eq!(block_on(key).unwrap(), PublicKeyLine::parse(line).unwrap());
+        writer.write_all(line.as_bytes()).unwrap();
+        let key = block_on(async {
+            while rustix::io::ioctl_fionread(&writer).unwrap() != 0 {
+                assert!(poll_once(&mut key).await.is_none());
+            }
+            drop(writer);
+            key.await
+        });
+        assert_eq!(key.unwrap(), PublicKeyLine::parse(line).unwrap());
     }
 
     #[test]

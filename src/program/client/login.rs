@@ -50,7 +50,7 @@ pub(super) async fn stdio(far: FarEnd) -> Result<ExitCode, Failure> {
 
 pub(super) fn find_ssh() -> Result<PathBuf, Failure> {
     ssh::find().ok_or_else(|| {
-        Failure::plain("there is no ssh on this machine")
+        Failure::plain("ssh is not installed on this machine")
             .hint("install openssh-client, or use --stdio")
     })
 }
@@ -69,7 +69,7 @@ fn no_port(wanted: u16) -> impl FnOnce(io::Error) -> Failure {
         if wanted == 0 {
             failure
         } else {
-            failure.hint("give another --local-port; without it, any free one is taken")
+            failure.hint("give another --local-port, or leave it out: any free port will do")
         }
     }
 }
@@ -113,7 +113,7 @@ pub(super) async fn shell(
     let status = child
         .status()
         .await
-        .map_err(|error| Failure::plain(format!("ssh was lost: {error}")))?;
+        .map_err(|error| Failure::plain(format!("cannot wait for ssh: {error}")))?;
     // ssh says 255 when the connection failed; if our pipe knows why, that is the better story.
     if status.code() == Some(255)
         && let Some(pipe) = pipe
@@ -177,7 +177,10 @@ pub(super) async fn print(
             (in_background(&far, local).await?, FIRST_USE)
         }
     };
-    progress.done(format!("port {port} waits {} s for ssh", waits.as_secs()));
+    progress.done(format!(
+        "port {port} waits {} s for ssh to connect",
+        waits.as_secs()
+    ));
     let words = ssh_words(settings, user, port, printed_destination(settings));
     let command = format!("ssh {}", ssh::shell_line(&words));
     if settings.json {

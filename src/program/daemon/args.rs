@@ -38,7 +38,7 @@ flags! {
         /// the device's atSign (or NOPORTS_AS; default: the only one with keys here)
         #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
-        /// who may open sessions; commas separate several
+        /// atSign that may open sessions; commas separate several
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
         /// name of this device (default: "default")
@@ -79,7 +79,7 @@ flags! {
         /// also log in to clients by ssh when they ask for it (clients before 4.0)
         #[argh(switch, hidden_help)]
         reverse_ssh: bool,
-        /// answer in the form of 4.0 release candidate 2 (its clients)
+        /// answer clients of 4.0 release candidate 2 in their form
         #[argh(switch, hidden_help)]
         bare_answers: bool,
         account,

@@ -191,7 +191,7 @@ impl Daemon {
                 let target = Endpoint::parse(host, Some(port))
                     .ok()
                     .filter(|target| target.host == host);
-                target.ok_or_else(|| format!("{host:?} is no host"))?
+                target.ok_or_else(|| format!("{host:?} is not a host"))?
             }
         };
         let lists = [

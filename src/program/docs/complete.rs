@@ -22,6 +22,7 @@ use crate::{
     },
     program::at_activate,
     service,
+    text::terminal::steers,
 };
 
 /// All programs of the executable.
@@ -47,6 +48,14 @@ pub(super) fn candidates(programs: Programs, words: &[&str]) -> Vec<Candidate> {
     };
     let fits = |row: &Candidate| row.0.starts_with(':') || row.0.starts_with(last);
     all.into_iter().filter(fits).collect()
+}
+
+/// Whether a shell may put it on somebody's line as it stands: names come from files, which others may have named.
+pub(super) fn is_safe(row: &Candidate) -> bool {
+    let means_something = |c: char| {
+        steers(c) || c.is_whitespace() || c.is_ascii_punctuation() && !"@_-.:=/,+%".contains(c)
+    };
+    !row.0.contains(means_something)
 }
 
 fn next(programs: Programs, name: &str, before: &[&str], last: &str) -> Vec<Candidate> {
@@ -345,6 +354,28 @@ mod tests {
             let found = candidates(PROGRAMS, &words);
             let found: Vec<_> = found.iter().map(|row| row.0.as_str()).collect();
             assert_eq!(found.join(" "), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_offered_that_a_shell_or_a_terminal_would_act_on() {
+        for (word, safe) in [
+            ("@alice", true),
+            ("pi1@fleet", true),
+            ("--to=@🦄", true),
+            (":files", true),
+            ("1h30m", true),
+            ("@a\u{1b}[2J", false),
+            ("@a\u{202e}b", false),
+            ("@a|id", false),
+            ("@a<b", false),
+            ("@a\"b", false),
+            ("@a\\b", false),
+            ("@a~b", false),
+            ("@a b", false),
+            ("$(id)", false),
+        ] {
+            assert_eq!(is_safe(&(word.to_owned(), String::new())), safe, "{word}");
         }
     }
 

@@ -100,9 +100,9 @@ pub(super) fn overview(programs: &[Program], edition: Edition) -> String {
     page += ".SH DESCRIPTION\n";
     page += &paragraphs(
         "Ssh and any TCP service on a device that has no open port, end-to-end encrypted, with outbound \
-         connections only. The device waits for notifications of its atServer; both ends then meet at a \
-         rendezvous, which sees only cipher text.\n\nEach program has a page of its own.",
+         connections only. Each program has a page of its own.",
     );
+    page += &section("TERMS", &list(TERMS.iter().map(owned)));
     page += ".SH PROGRAMS\n";
     for program in programs.iter().filter(|program| !program.about.is_empty()) {
         let (name, about) = (text(program.name), text(program.about));
@@ -141,7 +141,8 @@ pub(super) fn classic_page(
     page += &format!(".SH SYNOPSIS\n.B {link}\n{command}[options]\n.SH DESCRIPTION\n");
     page += &filled(&format!(
         "{link} is a link to noports: {own} for scripts and people that know the classic program of this name. \
-         It takes that program's options; {link} {command}--help tells which flag of ours stands behind each."
+         It takes that program's options; {link} {command}--help shows what each of them means here. A wrong command line \
+         ends with exit status 1."
     ));
     page += &section("COMMANDS", &list(scope.words.into_iter()));
     let rows = scope
@@ -157,11 +158,48 @@ pub(super) fn classic_page(
 
 const SEE_ALSO: &str = ".SH SEE ALSO\n.BR noports (1),\n.BR ssh (1)\n";
 
+/// What words mean that are used everywhere.
+const TERMS: [(&str, &str); 9] = [
+    (
+        "atSign",
+        "an account of the atProtocol, such as @alice, with keys of its own",
+    ),
+    (
+        "atServer",
+        "passes the encrypted messages of an atSign on; an atDirectory says where it is",
+    ),
+    (
+        "authority",
+        "the certificate by which the atServers that you host are recognised: ca.pem, for --ca",
+    ),
+    (
+        "daemon",
+        "runs on a device and waits for requests; it opens no port",
+    ),
+    ("manager", "an atSign that may open sessions on a device"),
+    (
+        "policy",
+        "decides for daemons about everybody who is not a manager",
+    ),
+    (
+        "rendezvous",
+        "a relay with a public address: both ends of a session dial it, and it sees only cipher text",
+    ),
+    (
+        "enrolment",
+        "gives one more device keys of its own, which can be revoked; a new device asks with a passcode",
+    ),
+    (
+        "namespace",
+        "part of what an atSign stores and receives; keys are good for some of them, such as sshnp:rw",
+    ),
+];
+
 const ENVIRONMENT: [(&str, &str); 13] = [
     ("NOPORTS_ROOT", "the atDirectory, host:port; --root wins"),
     (
         "NOPORTS_CA",
-        "further certificate authorities: PEM files, separated by colons; --ca wins",
+        "certificate authorities to trust too: PEM files, separated by colons; --ca wins",
     ),
     ("NOPORTS_AS", "the atSign to act as; --as wins"),
     (
@@ -179,16 +217,13 @@ const ENVIRONMENT: [(&str, &str); 13] = [
     ),
     (
         "NOPORTS_CODE",
-        "the one-time code of a request; --code-file wins",
+        "the passcode of an enrolment request; --code-file wins",
     ),
     (
         "NOPORTS_SECRET",
         "the secret that activates an atSign; --secret-file wins",
     ),
-    (
-        "NOPORTS_DATA",
-        "folder of the data of an atServer; --data wins",
-    ),
+    ("NOPORTS_DATA", "data folder of an atServer; --data wins"),
     (
         "NOPORTS_CONFIG",
         "file with further flags; --config wins; empty: none is read",
@@ -197,7 +232,7 @@ const ENVIRONMENT: [(&str, &str); 13] = [
         "NOPORTS_LOG",
         "what is logged: a level, or module=level,...",
     ),
-    ("NOPORTS_STATE", "file in which a service tells its state"),
+    ("NOPORTS_STATE", "file to which a service writes its state"),
 ];
 const KEYS: (&str, &str) = (
     "~/.atsign/keys/@you_key.atKeys",
@@ -289,7 +324,7 @@ impl Group {
             let names: Vec<&str> = elsewhere.iter().map(|flag| flag.long).collect();
             page += &format!(
                 ".PP\n{}",
-                filled(&format!("And {}, see below.", names.join(", ")))
+                filled(&format!("Also {}: see below.", names.join(", ")))
             );
         }
         let codes: Vec<String> = grammar

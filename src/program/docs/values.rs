@@ -9,7 +9,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    io::Read,
     path::PathBuf,
 };
 
@@ -20,7 +19,7 @@ use crate::{
     np::ids::DeviceName,
     program::enroll::seen,
     service::{self, Manager, init::MANAGERS},
-    sys::paths,
+    sys::{file::NamedFile, paths},
 };
 
 /// Most of `~/.ssh/config` that is looked at, in bytes.
@@ -158,13 +157,10 @@ impl Known {
     fn here() -> Self {
         let home = paths::home();
         let config = home.as_ref().map(|home| home.join(".ssh/config"));
-        let mut text = Vec::new();
-        let config = config.filter(|path| path.is_file());
-        if let Some(file) = config.and_then(|path| fs::File::open(path).ok()) {
-            // What cannot be read offers nothing.
-            let _ = file.take(MAX_CONFIG).read_to_end(&mut text);
-        }
-        let mut known = Self::of_ssh(&String::from_utf8_lossy(&text));
+        // What cannot be read offers nothing.
+        let config = config.and_then(|path| NamedFile::open(&path).ok());
+        let text = config.and_then(|file| file.bytes(MAX_CONFIG).ok());
+        let mut known = Self::of_ssh(&String::from_utf8_lossy(&text.unwrap_or_default()));
         let folders = [
             home.map(|home| home.join(".atsign/keys")),
             env::var_os("NOPORTS_KEYS").map(PathBuf::from),

@@ -28,6 +28,7 @@ use crate::{
     net::backoff::Backoff,
     program::published,
     secret::Secret,
+    sys::out,
     text::duration::{in_words, millis, seconds},
 };
 
@@ -47,40 +48,41 @@ const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
 flags! {
     /// Get keys for one more device of an atSign, or manage the enrolments of an atSign.
     ///
-    /// A new device needs a one-time code, made by a device that has keys, and an approval there. The code is read from
-    /// --code-file, else from the environment variable NOPORTS_CODE, else from stdin. The path of the new key file is
-    /// printed on stdout. Run the same command again to resume.
+    /// Each device should have keys of its own: an enrolment. A new device asks with a one-time passcode, which a device
+    /// with keys has made, and waits until it is approved there. The passcode is read from --code-file, else from
+    /// NOPORTS_CODE, else from stdin. The path of the new key file is printed on stdout. If it is interrupted, run the same
+    /// command again.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "{command_name} otp @alice",
         example = "{command_name} @alice --device pi",
         example = "{command_name} approve @alice c3a9-f7d2",
-        error_code(1, "failed, or nobody approved in time"),
+        error_code(1, "failed, or not approved in time"),
         error_code(2, "the command line was wrong"),
-        error_code(3, "a key file is in the way, missing, or cannot be used"),
+        error_code(3, "a key file already exists, is missing, or cannot be used"),
         error_code(4, "the atDirectory or the atServer cannot be reached"),
         error_code(5, "no such atSign"),
-        error_code(6, "the code was refused, or the request denied"),
-        error_code(10, "the keys that came do not belong to the atSign"),
+        error_code(6, "the passcode was refused, or the request denied"),
+        error_code(10, "the keys received do not belong to the atSign"),
         error_code(11, "a TLS certificate is not trusted here")
     )]
     pub(crate) struct Args {
         /// the atSign to get keys for
         #[argh(positional)]
         atsign: String,
-        /// file with the code (or NOPORTS_CODE, or stdin)
+        /// file with the passcode (or NOPORTS_CODE, or stdin)
         #[argh(option, arg_name = "file")]
         code_file: Option<PathBuf>,
-        /// name of this device (default: the host's name)
+        /// name for this device among your enrolments, not the daemon's --device (default: the host's name)
         #[argh(option, arg_name = "name")]
         device: Option<String>,
-        /// name of the program that asks (default: noports)
+        /// name for the program that asks (default: noports)
         #[argh(option, arg_name = "name", default = "\"noports\".to_owned()")]
         app: String,
-        /// what the keys are good for (default: sshnp:rw,sshrvd:rw)
+        /// namespaces that the keys may read (r) or write (rw) (default: sshnp:rw,sshrvd:rw, what NoPorts needs)
         #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
         namespaces: String,
-        /// how long the keys are good, such as 30d or 2h30m (default: until revoked)
+        /// how long the keys are valid, such as 30d or 2h30m (default: until revoked)
         #[argh(option, arg_name = "duration", from_str_fn(millis))]
         life: Option<Duration>,
         /// how long to wait for approval (default: 1h)
@@ -140,7 +142,7 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let mut progress = console.progress(args.quiet);
     let code = || {
-        let prompt = format!("the code for a request to {who} (it is not shown):");
+        let prompt = format!("passcode for a request to {who} (it is not shown):");
         let file = args.code_file.as_deref();
         console.given().secret(&CODE, file, &prompt)
     };
@@ -269,8 +271,11 @@ async fn published(link: &mut Link, who: &AtSign) -> Result<PublicKey, Failure> 
 fn resume(draft: &AtKeys, place: &DraftKeyFile) -> Result<Applicant, Failure> {
     Applicant::resume(draft).ok_or_else(|| {
         let place = place.path.display();
-        Failure::new(exit::KEYS, format!("{place} was not left by a request"))
-            .hint("move it away and ask again")
+        Failure::new(
+            exit::KEYS,
+            format!("{place} does not come from an unfinished request"),
+        )
+        .hint("move it away, and run the same command again")
     })
 }
 
@@ -321,27 +326,29 @@ fn twin(fault: &Fault) -> Option<String> {
 fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool) -> Failure {
     if fault.text.contains("invalid otp") {
         let used = if again {
-            "the run before may have used it; "
+            "the previous run may have used it; "
         } else {
-            "it is good for one request and, as a rule, five minutes; "
+            "it is good for one request, usually within five minutes; "
         };
-        return Failure::new(exit::LOGIN, "the atServer does not accept this code").hint(format!(
-            "{used}a new one, on a device with keys: noports enroll otp"
-        ));
+        return Failure::new(exit::LOGIN, "the atServer does not accept this passcode").hint(
+            format!("{used}for a new one, on a device with keys: noports enroll otp"),
+        );
     }
     if let Some(id) = twin(fault) {
         let (app, device) = (&wish.app, &wish.device);
         return Failure::plain(format!(
-            "there is an enrolment of {app} on {device} already: {}",
+            "{app} on {device} is already enrolled: {}",
             show::code(&id)
         ))
-        .hint("give this device another name: --device NAME; or deny or revoke the other one");
+        .hint(
+            "give this device another name with --device, or deny or revoke the other enrolment",
+        );
     }
     match fault.code {
-        Some(Code::InvalidSyntax) => Failure::plain(
-            "this atServer is too old for enrolments, or does not take such a request",
-        )
-        .hint("copy the key file of another device"),
+        Some(Code::InvalidSyntax) => {
+            Failure::plain("this atServer is too old for enrolments, or refuses this request")
+                .hint("copy the key file of another device")
+        }
         _ => AtError::Refused(fault.clone()).into(),
     }
 }
@@ -362,9 +369,10 @@ fn show_request(who: &AtSign, id: &str, request: &Applying, progress: &Progress)
         && io::stderr().is_terminal()
         && let Some(image) = show::qr(&show::link(who, id))
     {
-        cli::print_err(&image);
+        // In colours, which are ours.
+        out::note(image);
     }
-    progress.note(format_args!("the code of this request is {code}"));
+    progress.note(format_args!("the short id of this request is {code}"));
     progress.note(format_args!(
         "on a device with keys: noports enroll approve {who} {code}"
     ));
@@ -395,7 +403,7 @@ impl NotGranted {
                     in_words(patience)
                 );
                 return Failure::plain(late).hint(
-                    "it stays open for two days; run the same command again to go on waiting",
+                    "the request stays open for two days; run the same command again to keep waiting",
                 );
             }
             Self::Said(verdict) => verdict,
@@ -407,7 +415,7 @@ impl NotGranted {
             _ => format!("the request {code} has expired, or was deleted"),
         };
         Failure::new(exit::LOGIN, what).hint(format!(
-            "ask whoever manages {who}; a new request needs a new code"
+            "ask a device with keys of {who}; a new request needs a new passcode"
         ))
     }
 }
@@ -463,14 +471,14 @@ async fn fetch(
     let keys = applicant.complete(id, &private, &self_key).map_err(|_| {
         Failure::new(
             exit::NOT_TRUSTWORTHY,
-            "the keys that the approver left for this device cannot be opened",
+            "the keys that the approver encrypted for this device cannot be opened",
         )
-        .hint("ask again, and have it approved with another program or device")
+        .hint("ask again, and have the request approved by another program or device")
     })?;
     if keys.encryption.public().is_same_key(ours) {
         return Ok(keys);
     }
-    let others = format!("the keys that came are not those of {who}");
+    let others = format!("the keys received are not those of {who}");
     Err(Failure::new(exit::NOT_TRUSTWORTHY, others)
-        .hint("whoever approved may have acted for another atSign; ask again"))
+        .hint("the approver may have acted for another atSign; ask again"))
 }

@@ -50,7 +50,7 @@ pub(super) async fn run(
     let all = listed(at, None).await?;
     // Such keys are shown their own enrolment only, and would wait for ever.
     if sees_itself_only(at, &all) {
-        return Err(Failure::plain("these keys are told of no requests").hint(NOT_MANAGER));
+        return Err(Failure::plain("these keys cannot see requests").hint(NOT_MANAGER));
     }
     if !existing {
         passed.extend(all.into_iter().map(|one| one.id));

@@ -15,7 +15,7 @@ use super::show;
 
 /// The code that a request needs.
 pub(super) const CODE: SecretSource = SecretSource {
-    what: "code",
+    what: "passcode",
     flag: "--code-file",
     variable: "NOPORTS_CODE",
 };
@@ -40,25 +40,25 @@ const WITH_VALUE: [&str; 14] = [
 ];
 
 flags! {
-    /// Make a code with which a new device may ask for keys.
+    /// Make a passcode with which a new device may ask for keys.
     ///
-    /// otp: the atServer makes a code for one request, good for five minutes, and it is printed on stdout. spp: set your
-    /// own code for many requests; it is read from --code-file, NOPORTS_CODE or stdin. A code only allows asking: every
-    /// request still has to be approved.
+    /// otp (one-time passcode): the atServer makes one that is good for one request within five minutes, and it is
+    /// printed on stdout. spp (semi-permanent passcode): set one of your own for many requests; it is read from
+    /// --code-file, NOPORTS_CODE or stdin. A passcode only allows asking: every request must still be approved.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "noports enroll otp @alice",
         example = "noports enroll otp @alice --ttl 1h",
-        example = "noports enroll spp @alice --code-file code.txt --ttl 7d"
+        example = "noports enroll spp @alice --code-file passcode.txt --ttl 7d"
     )]
     pub(crate) struct Args {
         /// your atSign
         #[argh(positional)]
         atsign: String,
-        /// how long the code is good, such as 1h or 2d12h (default: the atServer decides)
+        /// how long the passcode is valid, such as 1h or 2d12h (default: the atServer decides)
         #[argh(option, arg_name = "duration", from_str_fn(millis))]
         ttl: Option<Duration>,
-        /// spp: file with the code (or NOPORTS_CODE, or stdin)
+        /// spp: file with the passcode (or NOPORTS_CODE, or stdin)
         #[argh(option, arg_name = "file")]
         code_file: Option<PathBuf>,
         account,
@@ -103,7 +103,7 @@ async fn run(console: &Console, standing: bool, args: Args) -> Result<(), Failur
     progress.done(format_args!("logged in as {who}"));
     let answer = link.ask(&verb).await?;
     if standing && !args.json {
-        progress.done("the code is set");
+        progress.done("the passcode is set");
     }
     let code = (!standing).then_some(answer);
     let outcome = Outcome::new("code")
@@ -118,7 +118,7 @@ async fn run(console: &Console, standing: bool, args: Args) -> Result<(), Failur
 }
 
 fn standing_code(args: &Args, given: &Given, who: &str) -> Result<String, Failure> {
-    let prompt = format!("the code for requests to {who} (it is not shown):");
+    let prompt = format!("passcode for requests to {who} (it is not shown):");
     let code = given.secret(&CODE, args.code_file.as_deref(), &prompt)?;
     let code = code.reveal();
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -126,7 +126,7 @@ fn standing_code(args: &Args, given: &Given, who: &str) -> Result<String, Failur
         Ok(code.clone())
     } else {
         Err(Failure::misuse(
-            "a code has 6 to 64 letters and digits, and nothing else",
+            "a passcode has 6 to 64 letters and digits, and nothing else",
         ))
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     at::{AtSign, client::Client, enrolment::Enrollment},
     cli::{self, Console, Failure, Progress, flags},
     program::confirm::is_wanted,
+    text::number::whole,
 };
 
 use super::{
@@ -27,8 +28,8 @@ use super::{
 flags! {
     /// Manage the enrolments of an atSign, from a device that has keys.
     ///
-    /// An enrolment is named by its id, or by the short code that the new device shows. Without somebody who looks and
-    /// says yes, nothing beyond --grant is granted: * and __manage give access to the whole atSign.
+    /// Give the id of an enrolment, or the short id that the new device shows. approve asks you first. Without asking,
+    /// nothing beyond --grant is granted: * and __manage give access to the whole atSign.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "noports enroll list @alice --status pending",
@@ -39,37 +40,37 @@ flags! {
         /// your atSign
         #[argh(positional)]
         atsign: String,
-        /// id or short code of an enrolment
+        /// id or short id of an enrolment
         #[argh(positional)]
         which: Vec<String>,
-        /// all that fit instead: those of the device with exactly this name
+        /// enrolments of the device with exactly this name
         #[argh(option, arg_name = "name")]
         device: Option<String>,
-        /// those of the program with exactly this name
+        /// enrolments of the program with exactly this name
         #[argh(option, arg_name = "name")]
         app: Option<String>,
-        /// those of devices whose whole name matches
+        /// enrolments of devices whose whole name matches
         #[argh(option, arg_name = "regex")]
         device_pattern: Option<String>,
-        /// those of programs whose whole name matches
+        /// enrolments of programs whose whole name matches
         #[argh(option, arg_name = "regex")]
         app_pattern: Option<String>,
-        /// list: only those in this state: pending, approved, denied, revoked or expired
+        /// list: only enrolments in this state: pending, approved, denied, revoked or expired
         #[argh(option, arg_name = "state")]
         status: Option<String>,
         /// approve: do not ask; deny, revoke, unrevoke, delete: allow several at once
         #[argh(switch)]
         yes: bool,
-        /// auto, and approve --yes: the most that is granted without anybody looking (default: sshnp:rw,sshrvd:rw)
+        /// auto, and approve --yes: the most to grant without asking (default: sshnp:rw,sshrvd:rw)
         #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
         grant: String,
         /// auto: end after this many approvals (default: 1)
-        #[argh(option, arg_name = "number", default = "1")]
+        #[argh(option, arg_name = "number", default = "1", from_str_fn(whole))]
         limit: usize,
-        /// auto: also approve requests that are waiting already
+        /// auto: also approve requests that are pending already
         #[argh(switch)]
         existing: bool,
-        /// revoke: also your own enrolment, which ends your access
+        /// revoke: allow your own enrolment too, which ends your access
         #[argh(switch)]
         force: bool,
         account,
@@ -91,7 +92,7 @@ async fn run(console: &Console, action: Action, args: &Args) -> Result<(), Failu
     if must_choose && selection.is_open() {
         return Err(
             Failure::misuse(format!("{}: no enrolment given", action.word()))
-                .hint("give its id or code; for all that match: --device or --app"),
+                .hint("give its id; or --device or --app for all that match"),
         );
     }
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
@@ -229,7 +230,7 @@ fn nothing(failure: Failure, results: &Results) -> Result<(), Failure> {
 fn confirm(one: &Enrollment, who: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::misuse("approving needs a confirmation")
-            .hint("run it on a terminal; or with --yes, if you know what is asked for"));
+            .hint("run it in a terminal; or add --yes, if you know what is asked for"));
     }
     cli::print_err(&details(one));
     if is_wanted("grant this?") {
@@ -243,7 +244,7 @@ fn confirm(one: &Enrollment, who: &str) -> Result<(), Failure> {
 
 fn details(one: &Enrollment) -> String {
     let mut text = format!(
-        "  app         {}\n  device      {}\n  namespaces  {}\n  code        {}  (does the device show the same?)",
+        "  app         {}\n  device      {}\n  namespaces  {}\n  short id    {}  (does the device show the same?)",
         show::shown(&one.app),
         show::shown(&one.device),
         show::namespaces(&one.namespaces),
@@ -265,7 +266,7 @@ mod tests {
         let mut request = one("c3a9f7d2-0000", "dev\x1b1", "pending");
         assert_eq!(
             details(&request),
-            "  app         noports\n  device      \"dev\\u{1b}1\"\n  namespaces  sshnp:rw, sshrvd:rw\n  code        c3a9-f7d2  (does the device show the same?)"
+            "  app         noports\n  device      \"dev\\u{1b}1\"\n  namespaces  sshnp:rw, sshrvd:rw\n  short id    c3a9-f7d2  (does the device show the same?)"
         );
         request.namespaces.insert("__manage".into(), "rw".into());
         assert!(

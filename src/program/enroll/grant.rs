@@ -23,8 +23,7 @@ impl GrantLimit {
             Self::Nothing => return Ok(()),
             Self::Most(most) => (
                 beyond(one, most),
-                "look at it and approve it by its code without --yes; or name it: --grant"
-                    .to_owned(),
+                "approve it by its short id without --yes; or allow it with --grant".to_owned(),
             ),
             Self::Ordinary => {
                 let far = |name: &str| matches!(name, "*" | "__manage");
@@ -32,7 +31,7 @@ impl GrantLimit {
                 let asked = asked.map(|(name, right)| (name.clone(), right.clone()));
                 (
                     asked.collect(),
-                    format!("to grant it all the same: approve -i {}", one.id),
+                    format!("to grant it anyway: approve -i {}", one.id),
                 )
             }
         };
@@ -40,7 +39,7 @@ impl GrantLimit {
             return Ok(());
         }
         Err(Failure::plain(format!(
-            "{} ({} on {}) asks for {}, which is not granted unseen",
+            "{} ({} on {}) asks for {}, which is not granted without asking",
             show::code(&one.id),
             show::shown(&one.app),
             show::shown(&one.device),
@@ -103,7 +102,7 @@ mod tests {
         let failure = named(show::NAMESPACES).admits(&request).unwrap_err();
         assert_eq!(
             failure.message,
-            "aaaa-1111 (noports on pi) asks for sshnp:rwx, which is not granted unseen"
+            "aaaa-1111 (noports on pi) asks for sshnp:rwx, which is not granted without asking"
         );
     }
 }

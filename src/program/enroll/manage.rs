@@ -18,7 +18,7 @@ use super::{action::Action, seen};
 
 /// For keys that were enrolled without the right to decide.
 pub(super) const NOT_MANAGER: &str =
-    "these keys may not manage enrolments; those of the first device may";
+    "these keys may not manage enrolments; use the device on which the atSign was activated";
 
 /// The enrolments of one state, or all.
 pub(super) async fn listed(at: &Client, status: Option<&str>) -> Result<Vec<Enrollment>, Failure> {
@@ -58,12 +58,12 @@ pub(super) fn sees_itself_only(at: &Client, all: &[Enrollment]) -> bool {
 /// Hands our keys over, encrypted for the applicant.
 async fn approval(at: &Client, one: &Enrollment) -> Result<Verb, Failure> {
     let wrapped = one.wrapped.clone().ok_or_else(|| {
-        Failure::plain("this request brought no key to encrypt with; it cannot be approved here")
+        Failure::plain("this request has no key to encrypt for, so it cannot be approved here")
     })?;
     let (keys, id) = (Arc::clone(at.keys()), one.id.clone());
     let verb = task::spawn_blocking(move || enrolment::approve(&keys, &id, &wrapped)).await;
     verb.map_err(|_| {
-        Failure::plain("the key in this request cannot be opened: it was not made for this atSign")
+        Failure::plain("the key in this request cannot be opened: it was made for another atSign")
             .hint("deny it, and have the device ask again")
     })
 }
@@ -76,8 +76,8 @@ fn refused(error: AtError) -> Failure {
     let failure = Failure::from(error);
     match code {
         Some(Code::Unauthorized) => failure.hint(NOT_MANAGER),
-        Some(Code::SelfRevoke) => Failure::plain("these keys are the ones to be revoked")
-            .hint("with --force this device loses its own access"),
+        Some(Code::SelfRevoke) => Failure::plain("this would revoke your own keys")
+            .hint("add --force if you want this device to lose its access"),
         _ => failure,
     }
 }

@@ -5,12 +5,12 @@
 //! ```
 //! Only a help for whoever types: nothing is decided by it, and losing it does no harm.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, path::PathBuf};
 
 use super::{action::Action, show};
 use crate::{
     at::{AtSign, enrolment::Enrollment},
-    sys::paths,
+    sys::{file::text_now, paths},
 };
 
 /// Most enrolments of one atSign that are kept.
@@ -41,7 +41,7 @@ pub(super) fn forget(who: &AtSign, id: &str) {
     write(who, rows);
 }
 
-/// Short codes of those that `noports enroll WORD` can be about, and what each is.
+/// Short ids of those that `noports enroll WORD` can be about, and what each is.
 pub(in crate::program) fn codes(who: &AtSign, word: &str) -> Vec<(String, String)> {
     let states = Action::named(word).map_or(&[][..], Action::applies_to);
     let fits = |status: &str| states.is_empty() || states.contains(&status);
@@ -60,8 +60,7 @@ fn rows(who: &AtSign) -> Vec<Row> {
         let mut columns = line.split('\t').map(str::to_owned);
         Some((columns.next()?, columns.next()?, columns.next()?))
     };
-    let path = file(who).filter(|path| fs::metadata(path).is_ok_and(|file| file.len() <= MAX_FILE));
-    let text = path.and_then(|path| fs::read_to_string(path).ok());
+    let text = file(who).and_then(|path| text_now(&path, MAX_FILE).ok());
     let text = text.unwrap_or_default();
     text.lines().filter_map(row).collect()
 }

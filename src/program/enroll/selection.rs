@@ -28,7 +28,7 @@ impl NameFilter {
             (Some(name), None) => Ok(Self::Whole(show::parse_name(what, name)?)),
             (None, Some(text)) => Ok(Self::Pattern(reach.compile(text)?)),
             (Some(_), Some(_)) => Err(Failure::misuse(format!(
-                "a name of the {what} or a pattern, not both"
+                "give a name of the {what} or a pattern, not both"
             ))),
         }
     }
@@ -60,7 +60,7 @@ pub(super) enum PatternReach {
 
 impl PatternReach {
     fn compile(self, text: &str) -> Result<Regex, Failure> {
-        let bad = |why| Failure::misuse(format!("no regular expression: {why}"));
+        let bad = |why| Failure::misuse(format!("not a regular expression: {why}"));
         // By itself first: what closes the group around it is no expression.
         let part = Regex::new(text).map_err(bad)?;
         match self {
@@ -72,7 +72,7 @@ impl PatternReach {
 
 /// Which enrolments are meant.
 pub(super) struct Selection {
-    /// Its id or short code.
+    /// Its id or short id.
     pub which: Option<String>,
     /// The program's name.
     pub app: NameFilter,
@@ -126,8 +126,8 @@ impl Selection {
                 action.applies_to().join(" or ")
             ))
             .hint("names must match exactly; for patterns: --device-pattern and --app-pattern"),
-            Some(_) => Failure::plain("there is no enrolment with this id or code")
-                .hint("noports enroll list @you shows all of them"),
+            Some(_) => Failure::plain("there is no enrolment with this id")
+                .hint("noports enroll list @you"),
         }
     }
 
@@ -144,7 +144,8 @@ impl Selection {
             // Without any choice made, only where there is none.
             return match found.len() {
                 2.. if self.is_open() => {
-                    Err(Failure::misuse("there are several: choose one").hint(codes(&found)))
+                    Err(Failure::misuse("there are several requests: choose one")
+                        .hint(codes(&found)))
                 }
                 _ => Ok(found),
             };
@@ -160,13 +161,14 @@ impl Selection {
                 action.past()
             ))),
             _ => {
-                Err(Failure::misuse("several enrolments have this code").hint("give the whole id"))
+                Err(Failure::misuse("several enrolments have this short id")
+                    .hint("give the whole id"))
             }
         }
     }
 }
 
-/// Short codes, each with its device.
+/// Short ids, each with its device.
 pub(super) fn codes(of: &[Enrollment]) -> String {
     let one = |one: &Enrollment| format!("{} ({})", show::code(&one.id), show::shown(&one.device));
     of.iter().map(one).collect::<Vec<_>>().join(", ")
@@ -219,7 +221,7 @@ pub(super) mod tests {
             ("", "/dev./", Action::Approve, Ok("dev1 dev3")),
             ("", "dev2", Action::Revoke, Ok("dev2")),
             ("", "", Action::Revoke, Ok("dev2")),
-            ("", "", Action::Approve, Err("there are several")),
+            ("", "", Action::Approve, Err("there are several requests")),
             (
                 "",
                 "nobody",
@@ -252,7 +254,7 @@ pub(super) mod tests {
                 "aaaa-1111",
                 "",
                 Action::Approve,
-                Err("several enrolments have this code"),
+                Err("several enrolments have this short id"),
             ),
             (
                 "dddd-4444",

@@ -1,4 +1,4 @@
-//! How enrolments are written and read by people: short codes, namespaces, life times, QR. No I/O.
+//! How enrolments are written and read by people: short ids, namespaces, life times, QR. No I/O.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
 
 /// What a device of NoPorts needs.
 pub(super) const NAMESPACES: &str = "sshnp:rw,sshrvd:rw";
-/// Digits of a short code: enough to tell requests of one atSign apart.
+/// Digits of a short id: enough to tell requests of one atSign apart.
 const CODE: usize = 8;
 /// Longest text of others that is shown, in characters.
 const SHOWN: usize = 60;
@@ -35,7 +35,7 @@ fn digits(text: &str) -> impl Iterator<Item = char> {
         .map(|c| c.to_ascii_lowercase())
 }
 
-/// Whether an id is meant by what somebody typed: the id, its short code with or without its hyphen, or what
+/// Whether an id is meant by what somebody typed: the id, its short id with or without its hyphen, or what
 /// the QR says.
 pub(super) fn is_meant(typed: &str, id: &str) -> bool {
     let typed = typed.rsplit('/').next().unwrap_or(typed);
@@ -97,7 +97,7 @@ pub(super) fn warning(about: &Enrollment) -> Option<&'static str> {
     let has = |name: &str| about.namespaces.contains_key(name);
     match (has("__manage"), has("*")) {
         (true, _) => Some("it could approve and revoke other devices"),
-        (false, true) => Some("it could read and change everything of this atSign"),
+        (false, true) => Some("it could read and change everything this atSign stores"),
         (false, false) => None,
     }
 }
@@ -141,7 +141,7 @@ pub(super) fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
         Ok(text.to_owned())
     } else {
         Err(Failure::misuse(format!(
-            "the name of the {what} has between 1 and {MAX_NAME} characters"
+            "the name of the {what} must have 1 to {MAX_NAME} characters"
         )))
     }
 }

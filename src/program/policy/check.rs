@@ -25,7 +25,7 @@ use super::source::read_rules_now;
     example = "{command_name} @alice @kitchen pi --rules policy.yaml --group lab"
 )]
 pub(super) struct Args {
-    /// atSign of whoever wants to use the device
+    /// atSign of the client
     #[argh(positional)]
     client: String,
     /// the device's atSign
@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// file with the rules
     #[argh(option, arg_name = "file")]
     rules: PathBuf,
-    /// whether just this may be opened
+    /// show whether this may be opened
     #[argh(option, arg_name = "host:port")]
     open: Option<String>,
     /// the group that the device says it is in (default: none)
@@ -94,8 +94,8 @@ fn only(decision: &mut Decision, open: &Endpoint) {
     let list = answer.permit_open.join(", ");
     decision.why = match (allowed, list.as_str()) {
         (true, _) => format!("{}: {list}", decision.why),
-        (false, "") => format!("{} lets nothing be opened", decision.why),
-        (false, _) => format!("{} lets only {list} be opened, not {open}", decision.why),
+        (false, "") => format!("{} allows nothing", decision.why),
+        (false, _) => format!("{} allows only {list}, not {open}", decision.why),
     };
     answer.authorized = allowed;
     answer.permit_open = allowed.then(|| open.to_string()).into_iter().collect();

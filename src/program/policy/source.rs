@@ -90,8 +90,8 @@ pub(super) fn read_rules_now(file: &Path) -> Result<Rules, Failure> {
     rules(file, sys::file::text_now(file, MAX_RULES))
 }
 
-/// One byte more than may be in it, so that too long is seen.
-const MAX_RULES: u64 = yaml::MAX_FILE as u64 + 1;
+/// Longest file, in bytes.
+const MAX_RULES: u64 = yaml::MAX_FILE as u64;
 
 fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
     let name = file.display();
@@ -184,7 +184,7 @@ fn own(at: &Client, key: &str) -> Option<(u64, String)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{fs, pin::pin};
+    use std::{fs::File, io::Write, pin::pin};
 
     use async_std::task::block_on;
     use futures_lite::future::poll_once;
@@ -195,11 +195,21 @@ mod tests {
     fn rules_that_come_through_a_pipe_hold_nobody_up_and_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = named_pipe(folder.path());
+        // Both directions: this opens without another end.
+        let writer = File::options().read(true).write(true).open(&pipe);
+        let mut writer = writer.unwrap();
         let mut rules = pin!(read_rules(&pipe));
-        // Before anybody writes, questions are answered.
+        // Before the end comes, questions are answered.
         assert!(block_on(poll_once(&mut rules)).is_none());
-        fs::write(&pipe, "rules: [\n").unwrap();
-        let refused = block_on(rules).err().unwrap();
+        writer.write_all(b"rules: [\n").unwrap();
+        let refused = block_on(async {
+            while rustix::io::ioctl_fionread(&writer).unwrap() != 0 {
+                assert!(poll_once(&mut rules).await.is_none());
+            }
+            drop(writer);
+            rules.await
+        });
+        let refused = refused.err().unwrap();
         assert!(refused.message.contains("line"), "{}", refused.message);
     }
 

@@ -18,8 +18,8 @@ use crate::{at::directory::Root, cli::Failure, net::dial::resolve};
 pub(super) async fn discover(root: &Root) -> Result<IpAddr, Failure> {
     let (Root::Directory(at) | Root::Proxy(at)) = root;
     let failed = |error: io::Error| {
-        Failure::plain(format!("cannot find out this machine's address: {error}"))
-            .hint("give it: --host rv.example.org")
+        Failure::plain(format!("cannot find this machine's address: {error}"))
+            .hint("--host rv.example.org")
     };
     let routes = resolve(at).await.map_err(failed)?.into_iter().map(route);
     let mut last = io::Error::from(io::ErrorKind::NotFound);

@@ -19,7 +19,10 @@ use crate::{
     net::dial::is_localhost,
     session::online,
     sys,
-    text::host::is_host,
+    text::{
+        host::is_host,
+        number::{self, whole},
+    },
 };
 
 flags! {
@@ -29,9 +32,9 @@ flags! {
     /// clients and devices.
     #[derive(FromArgs, ArgsInfo)]
     #[argh(
-        example = "{command_name} --as @rv_eu --host rv.example.org",
-        example = "{command_name} --as @rv_eu --host rv.example.org --manager @alice",
-        example = "{command_name} install --as @rv_eu --host rv.example.org"
+        example = "{command_name} --as @my_rendezvous --host rv.example.org",
+        example = "{command_name} --as @my_rendezvous --host rv.example.org --manager @alice",
+        example = "{command_name} install --as @my_rendezvous --host rv.example.org"
     )]
     pub(crate) struct Args {
         /// the rendezvous' atSign (or NOPORTS_AS; default: the only one with keys here)
@@ -42,13 +45,18 @@ flags! {
         #[argh(option, arg_name = "host")]
         host: Option<String>,
         /// local address to listen on (default: loopback if --host is loopback, else all)
-        #[argh(option, arg_name = "address")]
+        #[argh(option, arg_name = "address", from_str_fn(number::address))]
         bind: Option<IpAddr>,
-        /// who may ask for ports; commas separate several; "open" is everybody (default: open)
+        /// atSign that may use it; commas separate several; "open" is everybody (default: open)
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
         /// how many sessions at the same time (default: 4096)
-        #[argh(option, arg_name = "number", default = "MAX_SESSIONS")]
+        #[argh(
+            option,
+            arg_name = "number",
+            default = "MAX_SESSIONS",
+            from_str_fn(whole)
+        )]
         max_sessions: usize,
         /// refuse sessions unless both ends authenticate; clients before 5.0 do not
         #[argh(switch)]
@@ -73,7 +81,7 @@ impl Args {
     fn options(&self, host: String) -> Result<RendezvousOptions, Failure> {
         if !is_host(&host) {
             return Err(Failure::misuse(format!(
-                "{host:?} is no host name or address"
+                "{host:?} is not a host name or address"
             )));
         }
         let managers = separated(&self.manager).filter(|word| *word != "open");
@@ -143,7 +151,7 @@ async fn own_address(network: &Network) -> Result<String, Failure> {
     let found = address::discover(&network.root).await?;
     if address::is_inside(found) {
         warn!(
-            "host={found} discovered=inside hint=\"only neighbours can dial it; --host says the address of the outside\""
+            "host={found} discovered=inside hint=\"only machines on the same network can reach it; give the public name or address with --host\""
         );
     }
     Ok(match found {

@@ -19,17 +19,17 @@ pub enum AuthorityError {
     Unreadable { file: PathBuf, why: io::Error },
     #[error("cannot write {}: {why}", file.display())]
     Unwritable { file: PathBuf, why: io::Error },
-    #[error("{} is no private key of an authority made here", .0.display())]
+    #[error("{} is not a private key made by noports atserver", .0.display())]
     BadKey(PathBuf),
-    #[error("{} is no certificate of an authority made here", .0.display())]
+    #[error("{} is not an authority made by noports atserver", .0.display())]
     BadCertificate(PathBuf),
-    #[error("{} is there, but its private key {} is not", cert.display(), key.display())]
+    #[error("{} exists, but its private key {} does not", cert.display(), key.display())]
     KeyLost { cert: PathBuf, key: PathBuf },
     #[error("{} and {} do not belong together", cert.display(), key.display())]
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("a certificate cannot be made for {0:?}")]
     Name(String),
-    #[error("no new authority has been made")]
+    #[error("there is no new authority yet")]
     NothingNew,
     #[error("this machine's clock was never set, so no certificate can be made")]
     Clock,

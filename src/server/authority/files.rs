@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::error::AuthorityError;
+use crate::sys::file::text_now;
 
 /// Largest file read, in bytes; real ones have under 1 000.
 const MAX_FILE: u64 = 64 * 1024;
@@ -29,15 +30,11 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, AuthorityError> {
         file: file.to_owned(),
         why,
     };
-    match fs::metadata(file) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(why) => return Err(unreadable(why)),
-        Ok(meta) if meta.len() > MAX_FILE => {
-            return Err(unreadable(io::Error::other("it is too large")));
-        }
-        Ok(_) => {}
+    match text_now(file, MAX_FILE) {
+        Ok(text) => Ok(Some(text)),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(unreadable(why)),
     }
-    fs::read_to_string(file).map(Some).map_err(unreadable)
 }
 
 /// Writes a file so that it is either whole or absent, and never takes the place of another.

@@ -80,7 +80,7 @@ fn files_that_do_not_fit_are_refused_by_name() {
     fs::write(other.0.join(CA_FILE), "no certificate").unwrap();
     let error = open_or_make(&other.0).err().unwrap();
     assert!(matches!(error, AuthorityError::BadCertificate(_)));
-    fs::write(other.0.join(CA_FILE), b"\xff\xfe").unwrap();
+    fs::write(other.0.join(CA_FILE), b"\xff\xff").unwrap();
     let error = open_or_make(&other.0).err().unwrap();
     assert!(matches!(error, AuthorityError::Unreadable { .. }));
 }

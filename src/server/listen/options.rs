@@ -91,7 +91,7 @@ pub enum ServerError {
     #[error("no free port from {0} on")]
     NoPort(u16),
     /// It lives here already.
-    #[error("{0} is hosted here already")]
+    #[error("{0} is already hosted here")]
     Exists(AtSign),
     /// It does not live here.
     #[error("{0} is not hosted here")]
@@ -114,14 +114,14 @@ impl ServerError {
             Self::Store(why) => return why.hint().map(str::to_owned),
             Self::Port { at, why, .. } => match why.kind() {
                 io::ErrorKind::AddrInUse => format!(
-                    "another program uses port {}; clients know this port, so stop that program",
+                    "another program uses port {}; stop it, because clients know this port",
                     at.port()
                 ),
                 io::ErrorKind::PermissionDenied => {
-                    "ports below 1024 need a privilege: see CAP_NET_BIND_SERVICE".into()
+                    "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE".into()
                 }
                 io::ErrorKind::AddrNotAvailable => {
-                    format!("{} is no address of this machine", at.ip())
+                    format!("{} is not an address of this machine", at.ip())
                 }
                 _ => return None,
             },

@@ -28,10 +28,10 @@ pub enum StoreError {
     #[error("the data folder {0} is not empty")]
     NotEmpty(PathBuf),
     /// A backup never replaces a file.
-    #[error("{0} is there already")]
+    #[error("{0} already exists")]
     Exists(PathBuf),
     /// No backup, or one that was changed since.
-    #[error("{0} is no whole backup: {1}")]
+    #[error("{0} is not a complete backup: {1}")]
     BadBackup(PathBuf, String),
     /// A row that this program did not write.
     #[error("a row of the store cannot be read")]
@@ -57,19 +57,19 @@ impl StoreError {
     /// What to try next.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::InUse(_) => "is another `atserver serve` running on this folder?",
+            Self::InUse(_) => "stop the other `noports atserver serve` on this folder",
             Self::Damaged(..) => "restore it from a backup; nothing has been changed",
             Self::Newer(_) => "install the newer version, or start with another --data folder",
-            Self::Folder(..) => "does the folder exist, and may this user write there?",
-            Self::Disk(_) => "is the disk failing?",
+            Self::Folder(..) => "check that the folder exists, and that this user may write to it",
+            Self::Disk(_) => "check the disk",
             Self::Full => {
                 "make room; the server goes on by itself, and what it acknowledged is safe"
             }
             Self::NotEmpty(_) => {
-                "choose another --data folder, or say --force: the store there is kept beside the new one"
+                "choose another --data folder; or add --force: the old store is kept beside the new one"
             }
             Self::Exists(_) => "choose another name",
-            Self::BadBackup(..) => "take another backup; nothing has been changed",
+            Self::BadBackup(..) => "use another backup; nothing has been changed",
             _ => return None,
         })
     }

@@ -119,9 +119,9 @@ fn with_line(crontab: &str, name: &str, line: Option<&str>) -> String {
 fn set_crontab(name: &str, line: Option<&str>) -> Result<(), Failure> {
     let no_cron = |why: &dyn std::fmt::Display| {
         Failure::plain(format!(
-            "nothing here starts services, and cron neither: {why}"
+            "there is no service manager here, and cron cannot be used: {why}"
         ))
-        .hint("install cron, or start the program from what you have; --print shows the loop")
+        .hint("install cron; or start the program yourself, as --print shows")
     };
     // Somebody without a crontab is told so on stderr, with an exit code of its own.
     let listed = output(&["crontab", "-l"], None).map_err(|why| no_cron(&why))?;

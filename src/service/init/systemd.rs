@@ -134,7 +134,7 @@ impl Manager for Systemd {
         let lingers = Path::new("/var/lib/systemd/linger").join(who).exists();
         (!self.is_for_the_machine() && !lingers).then(|| {
             format!(
-                "it runs while {who} is logged in; for always: sudo loginctl enable-linger {who}"
+                "it runs only while {who} is logged in; to change that: sudo loginctl enable-linger {who}"
             )
         })
     }
@@ -171,7 +171,7 @@ fn explain(properties: &str) -> String {
         format!(": {text} (exit code {code})")
     });
     match (get("ActiveState"), get("SubState")) {
-        ("activating", "auto-restart") => format!("it fails again and again{why}"),
+        ("activating", "auto-restart") => format!("it keeps failing{why}"),
         ("failed", _) => format!("it has failed{why}"),
         ("inactive", _) => "it is stopped".to_owned(),
         _ => get("Result").replace("success", ""),
@@ -223,7 +223,7 @@ mod tests {
         for (said, want) in [
             (
                 "ActiveState=activating\nSubState=auto-restart\nResult=exit-code\nExecMainStatus=3\n",
-                "it fails again and again: the key file is missing or cannot be used (exit code 3)",
+                "it keeps failing: the key file is missing or cannot be used (exit code 3)",
             ),
             (
                 "ActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainStatus=2",

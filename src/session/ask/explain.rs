@@ -1,6 +1,9 @@
 //! What went wrong on the way to a session, told to the person.
 
-use super::wanted::{Want, Whom};
+use super::{
+    refusals,
+    wanted::{Want, Whom},
+};
 use crate::{
     at::{AtSign, client::AtError, fault::Code},
     cli::{Failure, exit},
@@ -22,12 +25,14 @@ pub fn about(error: AtError, who: &AtSign) -> Failure {
     };
     match code {
         Some(Code::NoAtServer) => Failure::new(exit::UNKNOWN, format!("there is no atSign {who}"))
-            .hint("is it spelled right, and is this the right atDirectory (--root)?"),
+            .hint("check the spelling, and the atDirectory (--root)"),
         Some(Code::Handshake | Code::Blocked) => Failure::new(
             exit::DEVICE_REFUSED,
             format!("{who}'s atServer does not let you in"),
         )
-        .hint("its owner may have blocked your atSign, or allowed others only"),
+        .hint(format!(
+            "its owner can let you in: noports access show {who}"
+        )),
         _ => error.into(),
     }
 }
@@ -51,7 +56,7 @@ pub(super) fn too_old(error: SessionError, daemon: Option<&Heartbeat>) -> Failur
         _ => error.without().map(str::to_owned),
     };
     let hint = match without {
-        Some(flags) => format!("update the older program; or with less protection: {flags}"),
+        Some(flags) => format!("update the older program; or accept less protection: {flags}"),
         None => "update the older program".to_owned(),
     };
     Failure::new(exit::DEVICE_REFUSED, error.to_string()).hint(hint)
@@ -74,14 +79,15 @@ pub(super) fn refused(error: &AnswerError, request: &RefusedRequest<'_>) -> Fail
     let AnswerError::Refused(why) = error else {
         return untrusted(error);
     };
-    refusal(error, why, request).classic("Received error response from the device daemon")
+    let classic = format!("Received error response from the device daemon\n  {error}");
+    refusal(why, request).classic_alone(classic)
 }
 
-fn refusal(error: &AnswerError, why: &str, request: &RefusedRequest<'_>) -> Failure {
-    let message = error.to_string();
+fn refusal(why: &str, request: &RefusedRequest<'_>) -> Failure {
+    let message = refusals::of_device(why);
     if launch::is_service_failure(why) {
         Failure::new(exit::SERVICE, message)
-            .hint("is sshd running there? the daemon's --sshd-port must be its port")
+            .hint("check that sshd runs there, on the port of the daemon's --sshd-port")
     } else if ["No permissions for", "is not permitted", "based on POLICY"]
         .iter()
         .any(|words| why.contains(words))
@@ -90,7 +96,11 @@ fn refusal(error: &AnswerError, why: &str, request: &RefusedRequest<'_>) -> Fail
     } else if why.contains("does not permit") || why.contains("--permit-open") {
         Failure::new(exit::DEVICE_REFUSED, message).hint(permit_more(why, request))
     } else {
-        Failure::new(exit::DEVICE_REFUSED, message)
+        let failure = Failure::new(exit::DEVICE_REFUSED, message);
+        match refusals::hint(why) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 }
 
@@ -119,8 +129,8 @@ fn permit_more(why: &str, request: &RefusedRequest<'_>) -> String {
             format!("start the daemon on {device} with --permit-open {list}")
         }
         _ => format!(
-            "add {target_text} to what the daemon on {device} has behind --permit-open; the flag takes the place of \
-             the whole list, so leave the rest in it"
+            "add {target_text} to the list after --permit-open of the daemon on {device}; the flag replaces the \
+             whole list, so keep the rest"
         ),
     }
 }
@@ -197,8 +207,8 @@ mod tests {
         let start = "start the daemon on dev1 with --permit-open";
         let by_hand = |what: &str| {
             format!(
-                "add {what} to what the daemon on dev1 has behind --permit-open; the flag takes the place of the \
-                 whole list, so leave the rest in it"
+                "add {what} to the list after --permit-open of the daemon on dev1; the flag replaces the whole list, \
+                 so keep the rest"
             )
         };
         let of_dart: &[&str] = &["localhost:22", "localhost:3389"];

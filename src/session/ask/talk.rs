@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use async_std::future::timeout;
 use log::debug;
 
-use super::wanted::{Want, Whom};
+use super::{
+    refusals,
+    wanted::{Want, Whom},
+};
 use crate::{
     at::client::{Client, Event, Subscription},
     cli::{Failure, exit},
@@ -182,13 +185,18 @@ impl Missing {
             }
             Self::Silent(awaited) => {
                 Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(
-                    "is its daemon running under that device name, and is your atSign among its managers?",
+                    "check that its daemon runs, with this --device name, and lists your atSign as a manager",
                 )
                 .classic(silence(awaited, want))
             }
             Self::NoPorts(why) => {
                 let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
-                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} refused: {why}"))
+                let failure = Failure::new(exit::RENDEZVOUS, refusals::of_rendezvous(via.as_str(), &why))
+                    .classic_alone(format!("the rendezvous {via} refused: {why}"));
+                match refusals::hint(&why) {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                }
             }
             Self::Connection => Failure::new(exit::UNREACHABLE, "the connection to your atServer was lost")
                 .hint("check the network and try again"),
@@ -198,10 +206,11 @@ impl Missing {
 
 /// A rendezvous before 5.0 does not understand who wants its ports checked, and answers nobody.
 fn silent_rendezvous(whom: &Whom) -> String {
-    let mut hint = "is it running, and does it serve your atSign? another one: --via".to_owned();
+    let mut hint =
+        "check that it runs and serves your atSign; or choose another with --via".to_owned();
     let terms = whom.terms;
     if terms.admit_client || terms.admit_device {
-        hint += "; one before NoPorts 5.0 needs --no-admit-client --no-admit-device";
+        hint += "; one older than NoPorts 5.0 needs --no-admit-client --no-admit-device";
     }
     hint
 }

@@ -73,11 +73,13 @@ impl Whom {
         via: Option<&str>,
         timeout: Duration,
     ) -> Result<Self, Failure> {
-        let via = via
-            .map(str::to_owned)
-            .or_else(|| std::env::var("NOPORTS_VIA").ok());
+        let via = via.map(str::to_owned).or_else(|| {
+            std::env::var("NOPORTS_VIA")
+                .ok()
+                .filter(|via| !via.is_empty())
+        });
         let via = via.ok_or_else(|| {
-            Failure::misuse("no rendezvous given").hint("--via @rendezvous, such as --via @rv_eu")
+            Failure::misuse("no rendezvous given").hint("--via @rv_eu, or your own")
         })?;
         let (to, device) = device_at(to, device)?;
         #[cfg(feature = "held")]

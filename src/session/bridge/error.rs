@@ -33,11 +33,9 @@ impl BridgeError {
     /// What to try next.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Local { .. } => "is the service running there, on that port?",
-            Self::NobodyCame(_) => {
-                "start the local program within that time, or allow more with --timeout"
-            }
-            Self::Rendezvous { .. } => "is outbound TCP to that port allowed from here?",
+            Self::Local { .. } => "check that the service runs there, on that port",
+            Self::NobodyCame(_) => "connect within that time, or allow more with --timeout",
+            Self::Rendezvous { .. } => "check that this network allows outbound TCP to that port",
             Self::Unbegun | Self::NoGreeting => {
                 "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? then try again"
             }

@@ -114,8 +114,7 @@ pub(super) async fn client(
             }
             ControlEvent::Visitor(visitor) if joins.are_too_many() => {
                 reset(&visitor);
-                let most = joins.most;
-                visitors.complain(&format!("{most} connections at a time are the most"));
+                visitors.complain(&format!("at most {} connections at once", joins.most));
             }
             ControlEvent::Visitor(visitor) => match control.announce(&dialler).await {
                 Ok(Some(next)) => {

@@ -52,7 +52,7 @@ pub enum BadSecrets {
     #[error("the admission line is not one line")]
     Admission,
     /// Some other word.
-    #[error("side is neither client nor device")]
+    #[error("side must be client or device")]
     Side,
 }
 

@@ -295,7 +295,7 @@ fn plain_file(path: &Path) -> io::Result<(File, Metadata)> {
     let file = options.open(path).map_err(|error| at(path, error))?;
     let about = file.metadata()?;
     if !about.is_file() {
-        return Err(refused(path, "it is no plain file"));
+        return Err(refused(path, "it is not a plain file"));
     }
     if about.uid() != me() {
         return Err(refused(path, "it belongs to another user"));

@@ -257,7 +257,7 @@ fn a_decision_says_how_it_came_about() {
             "empty",
             None,
             "api",
-            "their entries for this device let nothing be opened",
+            "their entries for this device allow nothing",
         ),
     ] {
         let got = decide(combine, client, daemon, device, "office");
