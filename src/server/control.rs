@@ -52,7 +52,9 @@ pub const ASK_TIME: Duration = Duration::from_secs(5);
 pub const ANSWER_TIME: Duration = Duration::from_secs(120);
 /// Longest path of a socket on Linux, in bytes.
 const MAX_PATH: usize = 107;
-const QUEUE: i32 = 16;
+/// Askers that wait to be heard; those behind them ask again after [`BREATH`].
+const QUEUE: i32 = 128;
+const BREATH: Duration = Duration::from_millis(50);
 
 /// What an administrator can ask of the running server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +230,9 @@ pub async fn ask(data: &Path, request: &AdminRequest) -> Result<Option<AdminAnsw
         why,
     };
     check_length(&path)?;
-    let mut socket = match UnixStream::connect(&path).await {
+    let connected = timeout(ANSWER_TIME, connect(&path)).await;
+    let connected = connected.map_err(|_| AdminError::Silent(ANSWER_TIME))?;
+    let mut socket = match connected {
         Ok(socket) => socket,
         Err(why) if nobody_there(&why) => return Ok(None),
         Err(why) => return Err(fail(why)),
@@ -243,6 +247,24 @@ pub async fn ask(data: &Path, request: &AdminRequest) -> Result<Option<AdminAnsw
     };
     let text = std::str::from_utf8(line.reveal()).map_err(|_| AdminError::Answer)?;
     AdminAnswer::parse(text).map(Some).ok_or(AdminError::Answer)
+}
+
+/// Where too many ask already, the system turns the next one away; that one tries again.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(why) if is_crowded(&why) => async_std::task::sleep(BREATH).await,
+            other => return other,
+        }
+    }
+}
+
+/// A full queue is "try again", which the runtime may find out only afterwards: then the socket is "not connected".
+fn is_crowded(why: &io::Error) -> bool {
+    matches!(
+        why.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
+    )
 }
 
 async fn serve_one<F: Future<Output = AdminAnswer>>(

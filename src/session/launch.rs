@@ -248,11 +248,12 @@ async fn hear(
 impl LaunchError {
     /// The same told to the person who wanted a client's end.
     pub fn told(&self) -> Failure {
-        let failure = Failure::new(exit::RENDEZVOUS, self.to_string());
         match self {
-            Self::Failed(report) if report.step != Stage::Local => failure
-                .hint("check the network, and that the rendezvous is running; then try again"),
-            _ => failure,
+            Self::Failed(report) if report.step != Stage::Local => {
+                Failure::new(exit::RENDEZVOUS, self.to_string())
+                    .hint("check the network, and that the rendezvous is running; then try again")
+            }
+            _ => Failure::plain(self.to_string()),
         }
     }
 

@@ -149,3 +149,28 @@ fn a_dead_servers_socket_is_replaced_and_a_living_ones_is_not() {
         Some(AdminError::PathTooLong(_))
     ));
 }
+
+/// "Transport endpoint is not connected": a queue of 16 was full.
+#[test]
+fn more_askers_than_the_queue_holds_are_all_answered() {
+    let folder = Folder::new();
+    let desk = AdminSocket::listen(&folder.0).unwrap();
+    let ask_all = async {
+        let data = folder.0.clone();
+        let asking = (0..2 * QUEUE).map(|_| {
+            let data = data.clone();
+            async_std::task::spawn(async move { ask(&data, &AdminRequest::Status).await })
+        });
+        let mut answers = Vec::new();
+        for one in asking.collect::<Vec<_>>() {
+            answers.push(one.await);
+        }
+        answers
+    };
+    let answers = block_on(beside(&desk, ask_all));
+    let good = |one: &Result<_, _>| matches!(one, Ok(Some(AdminAnswer::Status(_))));
+    assert_eq!(
+        answers.iter().filter(|one| good(one)).count(),
+        2 * QUEUE as usize
+    );
+}
