@@ -393,20 +393,16 @@ fn variables_that_mean_nothing_or_are_empty_are_named() {
                 3,
                 "\"noports=loud\" is no level",
             ),
-            (
-                "$N client --to=",
-                2,
-                "--to needs a value, and there is an empty one",
-            ),
+            ("$N client --to=", 2, "--to needs a value that is not empty"),
             (
                 "$N client --to @d --via=",
                 2,
-                "--via needs a value, and there is an empty one",
+                "--via needs a value that is not empty",
             ),
             (
                 "$N daemon --as ''",
                 2,
-                "--as needs a value, and there is an empty one",
+                "--as needs a value that is not empty",
             ),
             (
                 "NOPORTS_VIA= $N client --to @d",

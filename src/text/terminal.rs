@@ -7,7 +7,7 @@ const LONGEST_BARE: usize = 400;
 /// Stands for what is left out.
 pub const LEFT_OUT: char = '…';
 
-/// Moves a cursor, turns a line or its direction: control characters, and marks of writing direction.
+/// Whether a terminal obeys this character rather than show it, or shows what follows it in another order.
 pub fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
