@@ -204,7 +204,11 @@ impl Wiring {
     fn arrivals(&mut self, now: Instant) -> Vec<(Host, Vec<u8>)> {
         let mut arrived = Vec::new();
         while self.next_arrival().is_some_and(|due| due <= now) {
-            arrived.extend(self.queue.pop().map(|Reverse((_, _, to, bytes))| (to, bytes)));
+            arrived.extend(
+                self.queue
+                    .pop()
+                    .map(|Reverse((_, _, to, bytes))| (to, bytes)),
+            );
         }
         arrived
     }

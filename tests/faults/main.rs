@@ -3,6 +3,7 @@
 //! | command: `cargo test --locked --features held --test outages --` … | |
 //! | --- | --- |
 //! | (nothing) | every row once, and a short walk: the part for CI, under 3 minutes |
+//! | `--whole` | every row five times, each waited for beyond its limit, to see how late it is; then ten minutes of walk |
 //! | `NAME …` | the rows whose names contain one of these |
 //! | `--tries N` | each of them N times, with seeds that follow each other |
 //! | `--seed N` | the first seed (default: 1): moments and lengths of faults, lost packets |
@@ -31,6 +32,7 @@ mod world;
 
 mod inside;
 mod line;
+mod measure;
 mod net;
 mod packet;
 mod random;
@@ -38,6 +40,7 @@ mod report;
 mod rows;
 mod site;
 mod tunnel;
+mod walk;
 
 use std::{
     process::ExitCode,
@@ -46,6 +49,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 
 use random::Random;
@@ -58,13 +62,31 @@ pub const COMMAND: &str = "cargo test --locked --features held --test outages --
 /// Rows at the same time, unless --at-once says otherwise. They mostly wait.
 const AT_ONCE: usize = 4;
 
+/// Tries with --whole, and how long each is waited for.
+const WHOLE_TRIES: u64 = 5;
+const WHOLE_PATIENCE: Duration = Duration::from_secs(180);
+/// Walks that nobody gave a length.
+const SHORT_WALK: Duration = Duration::from_secs(30);
+const LONG_WALK: Duration = Duration::from_secs(600);
+
 /// What was asked for.
 struct Asked {
     names: Vec<String>,
     seed: u64,
-    tries: u64,
+    tries: Option<u64>,
     at_once: usize,
-    only: Option<&'static str>,
+    is_whole: bool,
+    walk: Option<Duration>,
+    only: Option<Only>,
+}
+
+/// Something else than the matrix.
+#[derive(Clone, Copy)]
+enum Only {
+    Walk,
+    Measure,
+    Lab,
+    List,
 }
 
 fn main() -> ExitCode {
@@ -74,15 +96,29 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let asked = Asked::read(&words);
-    match asked.only {
-        Some("--list") => {
-            for row in ROWS {
-                println!("{}: {}", row.name, row.fault);
-            }
-            ExitCode::SUCCESS
+    let is_good = match asked.only {
+        Some(Only::List) => {
+            ROWS.iter()
+                .for_each(|row| println!("{}: {}", row.name, row.fault));
+            true
         }
-        _ => matrix(&asked),
+        Some(Only::Measure) => went(measure::measure(asked.seed)),
+        Some(Only::Lab) => went(measure::lab(&asked.names, asked.seed)),
+        Some(Only::Walk) => walk(&asked),
+        None => everything(&asked),
+    };
+    if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
+}
+
+fn went(well: Result<(), String>) -> bool {
+    if let Err(why) = &well {
+        println!("{why}");
+    }
+    well.is_ok()
 }
 
 impl Asked {
@@ -90,18 +126,30 @@ impl Asked {
         let mut asked = Self {
             names: Vec::new(),
             seed: 1,
-            tries: 1,
+            tries: None,
             at_once: AT_ONCE,
+            is_whole: false,
+            walk: None,
             only: None,
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(1);
+            let mut number = || {
+                let number = words.next().and_then(|word| word.parse::<u64>().ok());
+                number.unwrap_or_else(|| panic!("{word} takes a number"))
+            };
             match word.as_str() {
                 "--seed" => asked.seed = number(),
-                "--tries" => asked.tries = number(),
+                "--tries" => asked.tries = Some(number()),
                 "--at-once" => asked.at_once = number() as usize,
-                "--list" => asked.only = Some("--list"),
+                "--whole" => asked.is_whole = true,
+                "--walk" => {
+                    asked.walk = Some(Duration::from_secs(number()));
+                    asked.only = Some(Only::Walk);
+                }
+                "--measure" => asked.only = Some(Only::Measure),
+                "--lab" => asked.only = Some(Only::Lab),
+                "--list" => asked.only = Some(Only::List),
                 // The usual harness has more; they mean nothing here.
                 word if word.starts_with('-') => {}
                 name => asked.names.push(name.to_owned()),
@@ -113,9 +161,49 @@ impl Asked {
     fn wants(&self, row: &Row) -> bool {
         self.names.is_empty() || self.names.iter().any(|name| row.name.contains(name))
     }
+
+    fn tries(&self) -> u64 {
+        let usual = if self.is_whole { WHOLE_TRIES } else { 1 };
+        self.tries.unwrap_or(usual)
+    }
+
+    fn patience(&self, row: &Row) -> Duration {
+        if self.is_whole {
+            WHOLE_PATIENCE
+        } else {
+            row.limit
+        }
+    }
 }
 
-fn matrix(asked: &Asked) -> ExitCode {
+/// The matrix, and a walk where no row was named.
+fn everything(asked: &Asked) -> bool {
+    let (good, bad) = matrix(asked);
+    let walks = asked.names.is_empty();
+    let is_walked = !walks || walk(asked);
+    let good = good + usize::from(walks && is_walked);
+    let bad = bad + usize::from(!is_walked);
+    println!("\n{good} passed, {bad} failed");
+    bad == 0
+}
+
+fn walk(asked: &Asked) -> bool {
+    let usual = if asked.is_whole {
+        LONG_WALK
+    } else {
+        SHORT_WALK
+    };
+    let length = asked.walk.unwrap_or(usual);
+    let walked = walk::walk(length, asked.seed);
+    if walked.is_err() {
+        let (seconds, seed) = (length.as_secs(), asked.seed);
+        println!("again: {COMMAND} --walk {seconds} --seed {seed}");
+    }
+    went(walked)
+}
+
+/// How many rows are as they should be, and how many are not.
+fn matrix(asked: &Asked) -> (usize, usize) {
     let rows: Vec<_> = ROWS.iter().filter(|row| asked.wants(row)).collect();
     let (next, good) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let out = Mutex::new(());
@@ -133,25 +221,22 @@ fn matrix(asked: &Asked) -> ExitCode {
         }
     });
     let good = good.into_inner();
-    println!("\n{good} passed, {} failed", rows.len() - good);
-    if good == rows.len() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    (good, rows.len() - good)
 }
 
 fn tried<'a>(row: &'a Row, asked: &Asked) -> Tried<'a> {
+    let patience = asked.patience(row);
     let one = |seed| {
-        let mut site = Site::start(row.devices, 1, seed)?;
+        let mut site = Site::start(1, 1, seed)?;
         // It works before anything is done to it.
         site.session().wait()?;
-        (row.run)(&mut site, &mut Random::new(seed), row.limit)
+        (row.run)(&mut site, &mut Random::new(seed), patience)
     };
-    let seeds = asked.seed..asked.seed + asked.tries;
+    let seeds = asked.seed..asked.seed + asked.tries();
     Tried {
         row,
         seed: asked.seed,
+        patience,
         tries: seeds.map(one).collect(),
     }
 }

@@ -23,7 +23,7 @@ use std::{
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::line::{Host, Line, Way, Wiring};
-use crate::world::Folder;
+use crate::world::{Folder, Process};
 
 /// `$0`: the hosts file; then an IPv4 and an IPv6 address.
 const KEEPER: &str = r#"set -e
@@ -196,11 +196,15 @@ impl Net {
 impl Namespace {
     fn open(hosts: &PathBuf, addresses: [IpAddr; 2]) -> Result<Self, String> {
         let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "sh", "-c", KEEPER]).arg(hosts);
+        command
+            .args(["--net", "--mount", "sh", "-c", KEEPER])
+            .arg(hosts);
         command.args(addresses.map(|address| address.to_string()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped());
-        let mut keeper = command.spawn().map_err(|why| missing(&format!("unshare: {why}")))?;
+        let mut keeper = command
+            .spawn()
+            .map_err(|why| missing(&format!("unshare: {why}")))?;
         let stdin = keeper.stdin.take();
         let (stdout, stderr) = (keeper.stdout.take().unwrap(), keeper.stderr.take());
         let mut line = String::new();
@@ -226,7 +230,9 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command.args([&net, "python3", "-c", ATTACH]);
         command.stdin(OwnedFd::from(theirs)).stderr(Stdio::piped());
-        let output = command.output().map_err(|why| missing(&format!("nsenter: {why}")))?;
+        let output = command
+            .output()
+            .map_err(|why| missing(&format!("nsenter: {why}")))?;
         let why = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
             return Err(missing(why.trim()));
@@ -279,4 +285,12 @@ fn hosts_file(names: &[String]) -> String {
 /// This program, for another role of it in a namespace.
 pub fn own_program() -> PathBuf {
     env::current_exe().unwrap()
+}
+
+/// Waits for the word of a process whose stdout is piped.
+pub fn wait_for_ready(process: &mut Process) {
+    let mut line = String::new();
+    let stdout = process.0.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
 }

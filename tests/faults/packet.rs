@@ -68,7 +68,9 @@ impl<'a> Packet<'a> {
         let (from, to) = tcp.ports();
         let back = if tcp.flags() & ACK == 0 {
             // It has told no number of the other side's yet.
-            let next = tcp.number(4).wrapping_add(u32::from(tcp.flags() & SYN != 0));
+            let next = tcp
+                .number(4)
+                .wrapping_add(u32::from(tcp.flags() & SYN != 0));
             segment((to, from), 0, next, RST | ACK)
         } else {
             segment((to, from), tcp.number(8), 0, RST)

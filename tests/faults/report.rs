@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::rows::{KNOWN_LATE, Measured, Row};
+use super::rows::{KNOWN_LATE, Measured, Miss, Row};
 
 /// Some tries of one row.
 pub struct Tried<'a> {
     pub row: &'a Row,
     pub seed: u64,
+    /// How long each was waited for.
+    pub patience: Duration,
     pub tries: Vec<Measured>,
 }
 
@@ -18,6 +20,8 @@ pub enum Verdict {
     /// Too late, as [`KNOWN_LATE`] says.
     KnownLate,
     Late,
+    /// Something else than time.
+    Wrong,
     /// In time every time, but [`KNOWN_LATE`] says otherwise.
     NoLongerLate,
 }
@@ -25,7 +29,12 @@ pub enum Verdict {
 impl Tried<'_> {
     pub fn verdict(&self) -> Verdict {
         let is_known = KNOWN_LATE.iter().any(|(name, _)| *name == self.row.name);
-        match (self.tries.iter().all(|one| self.is_in_time(one)), is_known) {
+        let is_wrong = |one: &Measured| matches!(one, Err(Miss::Wrong(_)));
+        let is_in_time = |one: &Measured| one.as_ref().is_ok_and(|took| *took <= self.row.limit);
+        if self.tries.iter().any(is_wrong) {
+            return Verdict::Wrong;
+        }
+        match (self.tries.iter().all(is_in_time), is_known) {
             (true, false) => Verdict::InTime,
             (true, true) => Verdict::NoLongerLate,
             (false, true) => Verdict::KnownLate,
@@ -33,17 +42,14 @@ impl Tried<'_> {
         }
     }
 
-    fn is_in_time(&self, one: &Measured) -> bool {
-        one.as_ref().is_ok_and(|took| *took <= self.row.limit)
-    }
-
+    /// Seconds; of what never came, how long we waited.
     fn worst(&self) -> String {
-        let took: Vec<_> = self.tries.iter().flatten().collect();
-        let seconds = |one: Duration| format!("{:.1}", one.as_secs_f64());
-        match took.iter().max() {
-            _ if took.len() < self.tries.len() => "never".to_owned(),
-            Some(worst) => seconds(**worst),
-            None => "-".to_owned(),
+        let took = self.tries.iter().filter_map(|one| one.as_ref().ok());
+        let worst = took.max().map_or(0.0, Duration::as_secs_f64);
+        if self.tries.iter().all(Result::is_ok) {
+            format!("{worst:.1}")
+        } else {
+            format!(">{:.1}", self.patience.as_secs_f64().max(worst))
         }
     }
 
@@ -54,6 +60,7 @@ impl Tried<'_> {
             Verdict::InTime => "ok",
             Verdict::KnownLate => "known late",
             Verdict::Late => "LATE",
+            Verdict::Wrong => "WRONG",
             Verdict::NoLongerLate => "NO LONGER LATE: take it out of KNOWN_LATE",
         };
         let mut line = format!(
@@ -64,7 +71,8 @@ impl Tried<'_> {
             row.limit.as_secs(),
             row.fault
         );
-        for why in self.tries.iter().filter_map(|one| one.as_ref().err()) {
+        for miss in self.tries.iter().filter_map(|one| one.as_ref().err()) {
+            let (Miss::Late(why) | Miss::Wrong(why)) = miss;
             line += &format!("\n{:21}{why}", "");
         }
         if !matches!(verdict, Verdict::InTime | Verdict::KnownLate) {

@@ -9,8 +9,23 @@ use super::{
 };
 use crate::world::{Process, children_of, signal, support::at_a_pace};
 
-/// How long it took from the end of the fault; `Err`: longer than it may, or why it never will.
-pub type Measured = Result<Duration, String>;
+/// How long it took from the end of the fault.
+pub type Measured = Result<Duration, Miss>;
+
+/// Why there is no time.
+#[derive(Debug)]
+pub enum Miss {
+    /// It took longer than we waited; the last thing that was said meanwhile.
+    Late(String),
+    /// Something else is wrong.
+    Wrong(String),
+}
+
+impl From<String> for Miss {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
 
 /// One fault.
 pub struct Row {
@@ -18,7 +33,7 @@ pub struct Row {
     pub fault: &'static str,
     /// Longest time from the end of the fault until a new session works, unless the fault says what else is measured.
     pub limit: Duration,
-    pub devices: usize,
+    /// The last one: how long to wait.
     pub run: fn(&mut Site, &mut Random, Duration) -> Measured,
 }
 
@@ -27,24 +42,103 @@ const fn seconds(seconds: u64) -> Duration {
 }
 
 /// Rows that today's code does not do in time, and why. One that it does by now fails until it is taken out here.
-pub const KNOWN_LATE: &[(&str, &str)] = &[];
+pub const KNOWN_LATE: &[(&str, &str)] = &[
+    (
+        "address-changed",
+        "nothing looks whether the local address is still ours: 30 s of silence, and an answer that waits 15 s more",
+    ),
+    ("nat-forgets", "the same"),
+    (
+        "stalled-tunnel",
+        "TCP tries again later and later, without a limit of ours",
+    ),
+    (
+        "rendezvous-silent",
+        "keep-alive takes two minutes, its count is the system's",
+    ),
+];
 
-/// All rows, in the order of a report.
+/// All rows; those that take longest come first.
 pub const ROWS: &[Row] = &[
+    row(
+        "rendezvous-silent",
+        "rendezvous loses its power under an idle tunnel: both ends notice",
+        60,
+        rendezvous_silent,
+    ),
+    row(
+        "stalled-tunnel",
+        "all silent for 30 s under a tunnel: what was typed arrives",
+        10,
+        stalled_tunnel,
+    ),
+    row(
+        "nat-forgets",
+        "the device's NAT forgets all connections",
+        22,
+        nat_forgets,
+    ),
+    row(
+        "boot",
+        "a device boots without network, which comes after 20 s",
+        10,
+        boot,
+    ),
+    row(
+        "atserver-frozen",
+        "atServer stopped (SIGSTOP) for 20 s",
+        10,
+        atserver_frozen,
+    ),
     row("nothing", "no fault at all: one session", 5, nothing),
-    row("cut-device", "device–atServer cut (silence) for 10 s", 10, cut_device),
-    row("cut-rendezvous", "rendezvous–atServer cut (silence) for 10 s", 10, cut_rendezvous),
-    row("reset-device", "device–atServer resets everything for 5 s", 10, reset_device),
-    row("atserver-killed", "atServer killed and restarted", 10, atserver_killed),
-    row("atserver-frozen", "atServer stopped (SIGSTOP) for 20 s", 10, atserver_frozen),
-    row("rendezvous-killed", "rendezvous killed and restarted", 10, rendezvous_killed),
-    row("address-changed", "the device gets another address", 10, address_changed),
-    row("nat-forgets", "the device's NAT forgets all connections", 22, nat_forgets),
-    row("boot", "a device boots without network, which comes after 20 s", 10, boot),
-    row("disk-full", "the atServer's disk is full for 10 s", 15, disk_full),
-    row("bad-line", "5 % loss, 300 ms each way, 8 kB/s everywhere: one session", 15, bad_line),
-    row("stalled-tunnel", "all silent for 30 s under a tunnel: what was typed arrives", 10, stalled_tunnel),
-    row("rendezvous-silent", "rendezvous loses its power under an idle tunnel: both ends notice", 60, rendezvous_silent),
+    row(
+        "cut-device",
+        "device–atServer cut (silence) for 10 s",
+        10,
+        cut_device,
+    ),
+    row(
+        "cut-rendezvous",
+        "rendezvous–atServer cut (silence) for 10 s",
+        10,
+        cut_rendezvous,
+    ),
+    row(
+        "reset-device",
+        "device–atServer resets everything for 5 s",
+        10,
+        reset_device,
+    ),
+    row(
+        "atserver-killed",
+        "atServer killed and restarted",
+        10,
+        atserver_killed,
+    ),
+    row(
+        "rendezvous-killed",
+        "rendezvous killed and restarted",
+        10,
+        rendezvous_killed,
+    ),
+    row(
+        "address-changed",
+        "the device gets another address",
+        10,
+        address_changed,
+    ),
+    row(
+        "disk-full",
+        "the atServer's disk is full for 10 s",
+        15,
+        disk_full,
+    ),
+    row(
+        "bad-line",
+        "5 % loss, 300 ms there and back, 8 kB/s everywhere: one session",
+        15,
+        bad_line,
+    ),
 ];
 
 const fn row(
@@ -57,7 +151,6 @@ const fn row(
         name,
         fault,
         limit: seconds(limit),
-        devices: 1,
         run,
     }
 }
@@ -68,78 +161,79 @@ fn at_some_moment(random: &mut Random) {
 }
 
 fn nothing(site: &mut Site, _: &mut Random, _: Duration) -> Measured {
-    site.session().wait()
+    Ok(site.session().wait()?)
 }
 
-fn cut_device(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
-    cut(site, &device(0), random, limit)
+fn cut_device(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    cut(site, &device(0), random, patience)
 }
 
-fn cut_rendezvous(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
-    cut(site, RENDEZVOUS_HOST, random, limit)
+fn cut_rendezvous(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    cut(site, RENDEZVOUS_HOST, random, patience)
 }
 
-fn cut(site: &mut Site, whom: &str, random: &mut Random, limit: Duration) -> Measured {
+fn cut(site: &mut Site, whom: &str, random: &mut Random, patience: Duration) -> Measured {
     at_some_moment(random);
     site.net.between(whom, ATSERVER, |way| way.is_cut = true);
     at_a_pace(random.between(seconds(9), seconds(11)));
     site.net.heal();
-    site.recovery(limit)
+    site.recovery(patience)
 }
 
-fn reset_device(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn reset_device(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     at_some_moment(random);
-    site.net.between(&device(0), ATSERVER, |way| way.resets = true);
+    site.net
+        .between(&device(0), ATSERVER, |way| way.resets = true);
     at_a_pace(random.between(seconds(4), seconds(6)));
     site.net.heal();
-    site.recovery(limit)
+    site.recovery(patience)
 }
 
-fn atserver_killed(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn atserver_killed(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     at_some_moment(random);
     drop(site.atserver.take());
     site.atserver = Some(site.start_atserver());
-    site.recovery(limit)
+    site.recovery(patience)
 }
 
-fn atserver_frozen(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn atserver_frozen(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     at_some_moment(random);
     let server = site.atserver.as_ref().map(Process::id).unwrap();
     signal(server, "STOP");
     at_a_pace(random.between(seconds(19), seconds(21)));
     signal(server, "CONT");
-    site.recovery(limit)
+    site.recovery(patience)
 }
 
-fn rendezvous_killed(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn rendezvous_killed(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     at_some_moment(random);
     drop(site.rendezvous.take());
     site.rendezvous = Some(site.start_rendezvous());
-    site.recovery(limit)
+    site.recovery(patience)
 }
 
-fn address_changed(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn address_changed(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     at_some_moment(random);
     site.net.renumber(&device(0));
-    site.recovery(limit)
+    site.recovery(patience)
 }
 
-fn nat_forgets(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn nat_forgets(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     at_some_moment(random);
     site.net.forget(&device(0));
-    site.recovery(limit)
+    site.recovery(patience)
 }
 
-fn boot(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn boot(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     drop(site.daemons[0].take());
     site.net.around(&device(0), |way| way.is_cut = true);
     site.daemons[0] = Some(site.daemon_alone(0));
     at_a_pace(random.between(seconds(19), seconds(21)));
     site.net.heal();
-    site.recovery(limit)
+    site.recovery(patience)
 }
 
-fn disk_full(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn disk_full(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     at_some_moment(random);
     let disk = site.disk();
     disk.fill(0);
@@ -148,28 +242,26 @@ fn disk_full(site: &mut Site, random: &mut Random, limit: Duration) -> Measured 
     let tried = site.open(&client(0), &manager(0), 0, seconds(5)).wait();
     at_a_pace(seconds(10).saturating_sub(began.elapsed()));
     disk.make_room();
-    let measured = site.recovery(limit);
+    let measured = site.recovery(patience);
     match tried {
-        Ok(_) => Err("a session opened on a full disk: the fault was none".to_owned()),
+        Ok(_) => Err(Miss::Wrong(
+            "a session opened on a full disk: the fault was none".to_owned(),
+        )),
         Err(_) => measured,
     }
 }
 
-fn bad_line(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn bad_line(site: &mut Site, random: &mut Random, _: Duration) -> Measured {
     at_some_moment(random);
     site.net.everywhere(|way| {
         way.loss = 50;
         way.delay = Duration::from_millis(150);
         way.rate = 8_000;
     });
-    match site.session().wait() {
-        Ok(took) if took <= limit => Ok(took),
-        Ok(took) => Err(format!("{:.1} s", took.as_secs_f64())),
-        Err(why) => Err(why),
-    }
+    Ok(site.session().wait()?)
 }
 
-fn stalled_tunnel(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn stalled_tunnel(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     let mut tunnel = Tunnel::open(site)?;
     at_some_moment(random);
     site.net.around(RENDEZVOUS_HOST, |way| way.is_cut = true);
@@ -178,22 +270,24 @@ fn stalled_tunnel(site: &mut Site, random: &mut Random, limit: Duration) -> Meas
     tunnel.say("typed")?;
     at_a_pace(seconds(30) - typed);
     site.net.heal();
-    tunnel.hear("typed", limit)
+    tunnel.hear("typed", patience)
 }
 
-fn rendezvous_silent(site: &mut Site, random: &mut Random, limit: Duration) -> Measured {
+fn rendezvous_silent(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     let mut tunnel = Tunnel::open(site)?;
     at_some_moment(random);
     let daemon = site.daemons[0].as_ref().map(Process::id).unwrap();
     site.net.around(RENDEZVOUS_HOST, |way| way.is_cut = true);
     let began = Instant::now();
     let mut noticed = || (tunnel.has_ended(), children_of(daemon).is_empty());
-    while began.elapsed() <= limit {
+    while began.elapsed() <= patience {
         if noticed() == (true, true) {
             return Ok(began.elapsed());
         }
         at_a_pace(Duration::from_millis(50));
     }
     let (client, device) = noticed();
-    Err(format!("the client noticed: {client}, the device noticed: {device}"))
+    Err(Miss::Late(format!(
+        "the client noticed: {client}, the device noticed: {device}"
+    )))
 }

@@ -10,7 +10,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -20,7 +20,8 @@ use async_std::task::block_on;
 
 use super::{
     inside::INSIDE,
-    net::{Net, full_name, own_program},
+    net::{Net, full_name, own_program, wait_for_ready},
+    rows::{Measured, Miss},
 };
 use crate::world::{
     DEVICE, NOPORTS, Process, RENDEZVOUS, World,
@@ -85,7 +86,9 @@ impl Site {
     /// # Errors
     /// The same.
     pub fn without_daemons(devices: usize, clients: usize, seed: u64) -> Result<Self, String> {
-        let mut hosts: Vec<_> = [ATSERVER, RENDEZVOUS_HOST, STRANGER].map(str::to_owned).into();
+        let mut hosts: Vec<_> = [ATSERVER, RENDEZVOUS_HOST, STRANGER]
+            .map(str::to_owned)
+            .into();
         hosts.extend((0..devices).map(device));
         hosts.extend((0..clients).map(client));
         let net = Net::of(&hosts, seed)?;
@@ -160,7 +163,10 @@ impl Site {
         let (data, port) = (self.world.dir.text("at"), self.directory_port());
         let host = full_name(ATSERVER);
         let what = ["atserver", "serve", "--data", &data, "--port", &port];
-        self.serve(ATSERVER, &[&what[..], &["--listen", "::", "--host", &host]].concat())
+        self.serve(
+            ATSERVER,
+            &[&what[..], &["--listen", "::", "--host", &host]].concat(),
+        )
     }
 
     pub fn start_rendezvous(&self) -> Process {
@@ -173,9 +179,17 @@ impl Site {
         let managers: Vec<_> = (0..self.clients).map(manager).collect();
         let managers = managers.join(",");
         let name = device_name(number);
-        ["daemon", "--as", DEVICE, "--manager", &managers, "--device", &name]
-            .map(str::to_owned)
-            .into()
+        [
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            &managers,
+            "--device",
+            &name,
+        ]
+        .map(str::to_owned)
+        .into()
     }
 
     pub fn daemon(&self, number: usize) -> Process {
@@ -204,10 +218,7 @@ impl Site {
         let (own, port) = (own_program().display().to_string(), port.to_string());
         let mut command = self.command(host, &own, &[INSIDE, "echo", &port]);
         let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
-        let mut line = String::new();
-        let stdout = process.0.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "{host}");
+        wait_for_ready(&mut process);
         process
     }
 
@@ -237,12 +248,12 @@ impl Site {
 
     /// Seconds from now until a session works that somebody opened after now. `Err`: none did within the limit; what the
     /// last one said.
-    pub fn recovery(&self, limit: Duration) -> Result<Duration, String> {
+    pub fn recovery(&self, limit: Duration) -> Measured {
         self.recovery_of(0, limit)
     }
 
     /// The same for another device.
-    pub fn recovery_of(&self, to: usize, limit: Duration) -> Result<Duration, String> {
+    pub fn recovery_of(&self, to: usize, limit: Duration) -> Measured {
         let began = Instant::now();
         let mut open = Vec::new();
         let mut last = "no session ended".to_owned();
@@ -263,7 +274,7 @@ impl Site {
             open = still;
             at_a_pace(LOOK_AGAIN);
         }
-        Err(last)
+        Err(Miss::Late(last))
     }
 }
 
@@ -288,7 +299,10 @@ impl Session {
             return Some(Ok(()));
         }
         let last = why.lines().last().unwrap_or_default();
-        Some(Err(format!("{status}, {} bytes heard: {last}", heard.len())))
+        Some(Err(format!(
+            "{status}, {} bytes heard: {last}",
+            heard.len()
+        )))
     }
 
     /// Waits for its end; how long it took, or why it was none.

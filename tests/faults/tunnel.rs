@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{
     inside::INSIDE,
     net::own_program,
+    rows::{Measured, Miss},
     site::{ENDLESS, Site, client, manager},
 };
 use crate::world::{DEVICE, NOPORTS, Process};
@@ -29,7 +30,7 @@ impl Tunnel {
     ///
     /// # Errors
     /// When none has.
-    pub fn open(site: &Site) -> Result<Self, String> {
+    pub fn open(site: &Site) -> Result<Self, Miss> {
         let (host, who) = (client(0), manager(0));
         let words = ["tunnel", "--as", &who, "--to", DEVICE, "--device", "dev0"];
         let words = [&words[..], &["--json", "-q", "--forward", "0:localhost:22"]].concat();
@@ -41,7 +42,7 @@ impl Tunnel {
         let digits = line.split(r#""port":"#).nth(1).unwrap_or_default();
         let port: String = digits.chars().take_while(char::is_ascii_digit).collect();
         if port.is_empty() {
-            return Err(format!("no tunnel: {line:?}"));
+            return Err(Miss::Wrong(format!("no tunnel: {line:?}")));
         }
         let own = own_program().display().to_string();
         let mut command = site.command(&host, &own, &[INSIDE, "talk", &port]);
@@ -64,7 +65,7 @@ impl Tunnel {
     }
 
     /// How long until these words come back.
-    pub fn hear(&mut self, words: &str, limit: Duration) -> Result<Duration, String> {
+    pub fn hear(&mut self, words: &str, limit: Duration) -> Measured {
         let began = Instant::now();
         let mut heard = Vec::new();
         while heard.len() < words.len() {
@@ -75,18 +76,19 @@ impl Tunnel {
             };
             let mut polled = [PollFd::new(&self.stdout, PollFlags::IN)];
             if poll(&mut polled, Some(&timeout)) == Ok(0) {
-                return Err(format!("{words:?} has not come back"));
+                return Err(Miss::Late(format!("{words:?} has not come back")));
             }
             let mut buffer = [0; 64];
             match self.stdout.read(&mut buffer) {
-                Ok(0) | Err(_) => return Err("the tunnel has ended".to_owned()),
+                Ok(0) | Err(_) => return Err(Miss::Wrong("the tunnel has ended".to_owned())),
                 Ok(length) => heard.extend_from_slice(&buffer[..length]),
             }
         }
         if heard == words.as_bytes() {
             Ok(began.elapsed())
         } else {
-            Err(format!("{:?} came back", String::from_utf8_lossy(&heard)))
+            let heard = String::from_utf8_lossy(&heard);
+            Err(Miss::Wrong(format!("{heard:?} came back")))
         }
     }
 
