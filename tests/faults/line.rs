@@ -11,6 +11,7 @@
 //! | a [`Way`], one for each direction between two hosts | what happens |
 //! | --- | --- |
 //! | `is_cut` | nothing gets through, and nobody is told |
+//! | `drops_ipv4`, `drops_ipv6` | the same for one of the two |
 //! | `resets` | no TCP gets through; both ends of a connection that says something are reset |
 //! | `delay` | each packet comes so much later |
 //! | `rate` | so many bytes a second; a queue of half a second, beyond it packets are dropped |
@@ -63,6 +64,9 @@ pub type Host = usize;
 pub struct Way {
     /// Nothing gets through, and nobody is told.
     pub is_cut: bool,
+    /// The same for one of the two.
+    pub drops_ipv4: bool,
+    pub drops_ipv6: bool,
     /// No TCP gets through, and both ends are told.
     pub resets: bool,
     /// How much later.
@@ -71,6 +75,17 @@ pub struct Way {
     pub rate: u64,
     /// Lost packets of a thousand.
     pub loss: u16,
+}
+
+impl Way {
+    fn drops(&self, to: IpAddr) -> bool {
+        let drops_family = if to.is_ipv4() {
+            self.drops_ipv4
+        } else {
+            self.drops_ipv6
+        };
+        self.is_cut || drops_family
+    }
 }
 
 /// A way, and what is on it.
@@ -170,7 +185,7 @@ impl Wiring {
             return None;
         }
         let lane = self.lane(from, to);
-        if lane.way.is_cut {
+        if lane.way.drops(packet.to) {
             return None;
         }
         if lane.way.resets && packet.tcp.is_some() {

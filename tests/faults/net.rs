@@ -30,6 +30,7 @@ const KEEPER: &str = r#"set -e
 trap '' INT TERM HUP
 ip link set lo up
 ip tuntap add dev net0 mode tun
+echo 1 >/proc/sys/net/ipv6/conf/net0/keep_addr_on_down
 ip link set net0 up
 ip addr add "$1/32" dev net0
 ip addr add "$2/128" dev net0 nodad
@@ -38,11 +39,10 @@ ip -6 route add default dev net0
 mount --bind "$0" /etc/hosts
 echo ready
 cat >/dev/null || :
-own=$(readlink /proc/$$/ns/net)
 for round in 1 2 3; do
     for process in /proc/[0-9]*; do
         id=${process#/proc/}
-        if [ "$id" != $$ ] && [ "$(readlink "$process/ns/net")" = "$own" ]; then
+        if [ "$id" != $$ ] && [ "$process/ns/net" -ef /proc/$$/ns/net ]; then
             kill -9 "$id" || :
         fi
     done
@@ -55,6 +55,9 @@ device = os.open("/dev/net/tun", os.O_RDWR)
 fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"net0", 0x1001))
 socket.send_fds(socket.socket(fileno=0), [b"."], [device])
 "#;
+
+/// The hosts file, in the network's folder.
+const HOSTS: &str = "hosts";
 
 /// A host. Its processes end with it.
 struct Namespace {
@@ -78,7 +81,7 @@ pub struct Net {
     line: Line,
     names: Vec<String>,
     hosts: Vec<Namespace>,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Net {
@@ -88,8 +91,9 @@ impl Net {
     /// In a sentence, when this machine cannot do it.
     pub fn of(names: &[String], seed: u64) -> Result<Self, String> {
         let folder = Folder::new();
-        let file = folder.path("hosts");
-        fs::write(&file, hosts_file(names)).map_err(|why| why.to_string())?;
+        let file = folder.path(HOSTS);
+        let written = fs::write(&file, hosts_file(names, |_| 0));
+        written.map_err(|why| why.to_string())?;
         let (mut hosts, mut devices) = (Vec::new(), Vec::new());
         let mut wiring = Wiring::new(seed);
         for host in 0..names.len() {
@@ -104,7 +108,7 @@ impl Net {
             line,
             names: names.to_vec(),
             hosts,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -169,7 +173,19 @@ impl Net {
         self.line.wiring().forget(self.host(name));
     }
 
-    /// This host gets other addresses, and loses those it had.
+    /// This host's own end is down, and it knows.
+    pub fn unplug(&self, name: &str) {
+        self.sh(name, "ip link set net0 down");
+    }
+
+    pub fn plug(&self, name: &str) {
+        self.sh(
+            name,
+            "ip link set net0 up; ip route add default dev net0; ip -6 route replace default dev net0",
+        );
+    }
+
+    /// This host gets other addresses, and loses those it had. Its name is that of the new ones at once.
     pub fn renumber(&mut self, name: &str) {
         let host = self.host(name);
         let moved = self.hosts[host].moved;
@@ -184,6 +200,9 @@ impl Net {
             ),
         );
         self.line.wiring().address(host, &new);
+        // In place: it is mounted as it is.
+        let text = hosts_file(&self.names, |host| self.hosts[host].moved);
+        fs::write(self.folder.path(HOSTS), text).unwrap();
     }
 
     /// Packets taken, and those of them that went nowhere.
@@ -272,10 +291,11 @@ pub fn full_name(host: &str) -> String {
     format!("{host}.test")
 }
 
-fn hosts_file(names: &[String]) -> String {
+/// `moved`: where each host has its addresses.
+fn hosts_file(names: &[String], moved: impl Fn(Host) -> u8) -> String {
     let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
     for (host, name) in names.iter().enumerate() {
-        for address in addresses(host, 0) {
+        for address in addresses(host, moved(host)) {
             text += &format!("{address} {}\n", full_name(name));
         }
     }

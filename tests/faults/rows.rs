@@ -33,6 +33,8 @@ pub struct Row {
     pub fault: &'static str,
     /// Longest time from the end of the fault until a new session works, unless the fault says what else is measured.
     pub limit: Duration,
+    /// Takes too long for CI.
+    pub is_long: bool,
     /// The last one: how long to wait.
     pub run: fn(&mut Site, &mut Random, Duration) -> Measured,
 }
@@ -60,6 +62,18 @@ pub const KNOWN_LATE: &[(&str, &str)] = &[
 
 /// All rows; those that take longest come first.
 pub const ROWS: &[Row] = &[
+    long(row(
+        "stalled-long",
+        "all silent for 120 s under a tunnel: what was typed arrives",
+        10,
+        stalled_long,
+    )),
+    long(row(
+        "cut-both",
+        "device and rendezvous cut from the atServer for 120 s",
+        10,
+        cut_both,
+    )),
     row(
         "rendezvous-silent",
         "rendezvous loses its power under an idle tunnel: both ends notice",
@@ -89,6 +103,24 @@ pub const ROWS: &[Row] = &[
         "atServer stopped (SIGSTOP) for 20 s",
         10,
         atserver_frozen,
+    ),
+    row(
+        "device-sleeps",
+        "a device sleeps for 20 s, meanwhile its NAT forgets",
+        10,
+        device_sleeps,
+    ),
+    row(
+        "link-down",
+        "the device's link is down for 10 s, and it knows",
+        10,
+        link_down,
+    ),
+    row(
+        "name-moves",
+        "the atServer moves: its name has another address, the old one is silent",
+        10,
+        name_moves,
     ),
     row("nothing", "no fault at all: one session", 5, nothing),
     row(
@@ -134,6 +166,30 @@ pub const ROWS: &[Row] = &[
         disk_full,
     ),
     row(
+        "rendezvous-dies",
+        "rendezvous killed under a tunnel: both ends notice",
+        2,
+        rendezvous_dies,
+    ),
+    row(
+        "daemon-killed",
+        "daemon killed and restarted under a tunnel, which stays",
+        10,
+        daemon_killed,
+    ),
+    row(
+        "ipv6-silent",
+        "nothing of a client's IPv6 arrives: one session",
+        5,
+        ipv6_silent,
+    ),
+    row(
+        "ipv4-silent",
+        "nothing of a client's IPv4 arrives: one session",
+        5,
+        ipv4_silent,
+    ),
+    row(
         "bad-line",
         "5 % loss, 300 ms there and back, 8 kB/s everywhere: one session",
         15,
@@ -151,7 +207,15 @@ const fn row(
         name,
         fault,
         limit: seconds(limit),
+        is_long: false,
         run,
+    }
+}
+
+const fn long(row: Row) -> Row {
+    Row {
+        is_long: true,
+        ..row
     }
 }
 
@@ -261,24 +325,96 @@ fn bad_line(site: &mut Site, random: &mut Random, _: Duration) -> Measured {
     Ok(site.session().wait()?)
 }
 
+fn cut_both(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    at_some_moment(random);
+    site.net.around(ATSERVER, |way| way.is_cut = true);
+    at_a_pace(random.between(seconds(115), seconds(125)));
+    site.net.heal();
+    site.recovery(patience)
+}
+
+fn device_sleeps(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    at_some_moment(random);
+    let daemon = site.daemons[0].as_ref().map(Process::id).unwrap();
+    signal(daemon, "STOP");
+    site.net.forget(&device(0));
+    at_a_pace(random.between(seconds(19), seconds(21)));
+    signal(daemon, "CONT");
+    site.recovery(patience)
+}
+
+fn link_down(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    at_some_moment(random);
+    site.net.unplug(&device(0));
+    at_a_pace(random.between(seconds(9), seconds(11)));
+    site.net.plug(&device(0));
+    site.recovery(patience)
+}
+
+fn name_moves(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    at_some_moment(random);
+    site.net.renumber(ATSERVER);
+    site.recovery(patience)
+}
+
+fn rendezvous_dies(site: &mut Site, _: &mut Random, patience: Duration) -> Measured {
+    let tunnel = Tunnel::open(site)?;
+    drop(site.rendezvous.take());
+    both_notice(site, tunnel, patience)
+}
+
+fn daemon_killed(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    let mut tunnel = Tunnel::open(site)?;
+    at_some_moment(random);
+    drop(site.daemons[0].take());
+    site.daemons[0] = Some(site.daemon(0));
+    let back = site.recovery(patience)?;
+    tunnel.say("after")?;
+    tunnel.hear("after", patience)?;
+    Ok(back)
+}
+
+fn ipv6_silent(site: &mut Site, _: &mut Random, _: Duration) -> Measured {
+    site.net.around(&client(0), |way| way.drops_ipv6 = true);
+    Ok(site.session().wait()?)
+}
+
+fn ipv4_silent(site: &mut Site, _: &mut Random, _: Duration) -> Measured {
+    site.net.around(&client(0), |way| way.drops_ipv4 = true);
+    Ok(site.session().wait()?)
+}
+
 fn stalled_tunnel(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    stalled(site, random, seconds(30), patience)
+}
+
+fn stalled_long(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
+    stalled(site, random, seconds(120), patience)
+}
+
+fn stalled(site: &Site, random: &mut Random, length: Duration, patience: Duration) -> Measured {
     let mut tunnel = Tunnel::open(site)?;
     at_some_moment(random);
     site.net.around(RENDEZVOUS_HOST, |way| way.is_cut = true);
     let typed = random.between(seconds(1), seconds(5));
     at_a_pace(typed);
     tunnel.say("typed")?;
-    at_a_pace(seconds(30) - typed);
+    at_a_pace(length - typed);
     site.net.heal();
     tunnel.hear("typed", patience)
 }
 
 fn rendezvous_silent(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
-    let mut tunnel = Tunnel::open(site)?;
+    let tunnel = Tunnel::open(site)?;
     at_some_moment(random);
-    let daemon = site.daemons[0].as_ref().map(Process::id).unwrap();
     site.net.around(RENDEZVOUS_HOST, |way| way.is_cut = true);
+    both_notice(site, tunnel, patience)
+}
+
+/// How long until both ends of a tunnel know that it is over.
+fn both_notice(site: &Site, mut tunnel: Tunnel, patience: Duration) -> Measured {
     let began = Instant::now();
+    let daemon = site.daemons[0].as_ref().map(Process::id).unwrap();
     let mut noticed = || (tunnel.has_ended(), children_of(daemon).is_empty());
     while began.elapsed() <= patience {
         if noticed() == (true, true) {

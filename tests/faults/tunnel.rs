@@ -80,7 +80,7 @@ impl Tunnel {
             }
             let mut buffer = [0; 64];
             match self.stdout.read(&mut buffer) {
-                Ok(0) | Err(_) => return Err(Miss::Wrong("the tunnel has ended".to_owned())),
+                Ok(0) | Err(_) => return Err(Miss::Late("the tunnel has ended".to_owned())),
                 Ok(length) => heard.extend_from_slice(&buffer[..length]),
             }
         }

@@ -9,7 +9,7 @@
 //! | nothing is left behind | descriptors, processes and memory are at the end what they were at the start |
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     time::{Duration, Instant},
 };
@@ -313,7 +313,7 @@ impl Held {
     }
 }
 
-fn all(site: &Site) -> HashMap<String, Held> {
+fn all(site: &Site) -> BTreeMap<String, Held> {
     let servers = [
         ("atserver", &site.atserver),
         ("rendezvous", &site.rendezvous),
@@ -330,8 +330,8 @@ fn all(site: &Site) -> HashMap<String, Held> {
 /// Waits until nothing is under way; what everybody holds then.
 fn settled(
     site: &Site,
-    before: Option<&HashMap<String, Held>>,
-) -> Result<HashMap<String, Held>, String> {
+    before: Option<&BTreeMap<String, Held>>,
+) -> Result<BTreeMap<String, Held>, String> {
     let left = || {
         let now = all(site);
         let too_much = now.iter().find(|(name, held)| match before {
