@@ -3,15 +3,16 @@
 //! | role | |
 //! | --- | --- |
 //! | `echo PORT` | says `ready`, then says every byte again, to everybody |
-//! | `talk PORT` | carries stdin and stdout to a local port |
+//! | `talk HOST:PORT` | carries stdin and stdout to there |
+//! | `dial HOST:PORT MS` | what comes of a connection within that time: `ok`, `silence` or an error |
 //! | `ping HOST:PORT COUNT` | shortest, middle and longest round trip of one byte, in milliseconds |
 //! | `pour HOST:PORT BYTES` | bytes a second, until the last one has come back |
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv6Addr, TcpListener, TcpStream},
+    io::{ErrorKind, Read, Write},
+    net::{Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub const INSIDE: &str = "--inside";
@@ -20,7 +21,8 @@ pub fn main(words: &[String]) {
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["echo", port] => echo(port.parse().unwrap()),
-        ["talk", port] => talk(port.parse().unwrap()),
+        ["talk", at] => talk(at),
+        ["dial", at, within] => dial(at, Duration::from_millis(within.parse().unwrap())),
         ["ping", at, count] => ping(at, count.parse().unwrap()),
         ["pour", at, bytes] => pour(at, bytes.parse().unwrap()),
         _ => panic!("{words:?}"),
@@ -38,8 +40,17 @@ fn echo(port: u16) {
     }
 }
 
-fn talk(port: u16) {
-    let tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
+fn dial(at: &str, within: Duration) {
+    let at = at.to_socket_addrs().unwrap().next().unwrap();
+    match TcpStream::connect_timeout(&at, within) {
+        Ok(_) => println!("ok"),
+        Err(why) if why.kind() == ErrorKind::TimedOut => println!("silence"),
+        Err(why) => println!("{:?}", why.kind()),
+    }
+}
+
+fn talk(at: &str) {
+    let tcp = TcpStream::connect(at).unwrap();
     tcp.set_nodelay(true).unwrap();
     let mut writer = tcp.try_clone().unwrap();
     thread::spawn(move || std::io::copy(&mut std::io::stdin(), &mut writer));

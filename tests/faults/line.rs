@@ -169,7 +169,7 @@ impl Wiring {
     }
 
     /// A packet comes out of a host; what has to be put into hosts at once.
-    fn take(&mut self, from: Host, bytes: &[u8], now: Instant) -> Vec<(Host, Vec<u8>)> {
+    pub fn take(&mut self, from: Host, bytes: &[u8], now: Instant) -> Vec<(Host, Vec<u8>)> {
         self.taken += 1;
         let at_once = self.route(from, bytes, now);
         self.dropped += u64::from(at_once.is_none());

@@ -18,7 +18,7 @@ const PORT: &str = "7";
 const TRIPS: &str = "50";
 
 /// Runs a role of this program at a host.
-fn role(net: &Net, host: &str, words: &[&str]) -> Command {
+pub fn role(net: &Net, host: &str, words: &[&str]) -> Command {
     let entry = net.at(host);
     let mut command = Command::new(&entry[0]);
     command.args(&entry[1..]).arg(own_program());
@@ -26,11 +26,25 @@ fn role(net: &Net, host: &str, words: &[&str]) -> Command {
     command
 }
 
-fn said(net: &Net, words: &[&str]) -> String {
+pub fn said(net: &Net, words: &[&str]) -> String {
     let output = role(net, "a", words).output().unwrap();
     let why = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{words:?}: {why}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// `a`, and `b` with somebody who says every byte again.
+pub fn two_hosts(seed: u64) -> Result<(Net, Process), String> {
+    let net = Net::of(&["a", "b"].map(str::to_owned), seed)?;
+    let mut echo = role(&net, "b", &["echo", PORT]);
+    let mut echo = Process(echo.stdout(Stdio::piped()).spawn().unwrap());
+    wait_for_ready(&mut echo);
+    Ok((net, echo))
+}
+
+/// Where that is.
+pub fn far_end() -> String {
+    format!("{}:{PORT}", full_name("b"))
 }
 
 /// Round trips and rates, as programs at two hosts see them.
@@ -38,11 +52,8 @@ fn said(net: &Net, words: &[&str]) -> String {
 /// # Errors
 /// In a sentence, when this machine cannot do it.
 pub fn measure(seed: u64) -> Result<(), String> {
-    let net = Net::of(&["a", "b"].map(str::to_owned), seed)?;
-    let mut echo = role(&net, "b", &["echo", PORT]);
-    let mut echo = Process(echo.stdout(Stdio::piped()).spawn().unwrap());
-    wait_for_ready(&mut echo);
-    let at = format!("{}:{PORT}", full_name("b"));
+    let (net, _echo) = two_hosts(seed)?;
+    let at = far_end();
     println!("delay each way   round trip: shortest, middle, longest of {TRIPS} (ms)");
     for delay in [0, 5, 25, 50, 150] {
         net.between("a", "b", |way| way.delay = Duration::from_millis(delay));

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    process::{ChildStdin, ChildStdout, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,10 +19,8 @@ use crate::world::{DEVICE, NOPORTS, Process};
 /// From the first client to the service of the first device.
 pub struct Tunnel {
     tunnel: Process,
-    /// Carries our words to its local port, at the client's host.
-    _talk: Process,
-    stdin: ChildStdin,
-    stdout: ChildStdout,
+    /// At the client's host, to its local port.
+    talk: Talk,
 }
 
 impl Tunnel {
@@ -44,19 +42,48 @@ impl Tunnel {
         if port.is_empty() {
             return Err(Miss::Wrong(format!("no tunnel: {line:?}")));
         }
+        let at = format!("127.0.0.1:{port}");
         let own = own_program().display().to_string();
-        let mut command = site.command(&host, &own, &[INSIDE, "talk", &port]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut talk = Process(command.spawn().unwrap());
         let mut opened = Self {
             tunnel,
-            stdin: talk.0.stdin.take().unwrap(),
-            stdout: talk.0.stdout.take().unwrap(),
-            _talk: talk,
+            talk: Talk::start(site.command(&host, &own, &[INSIDE, "talk", &at])),
         };
         opened.say("before")?;
         opened.hear("before", ENDLESS)?;
         Ok(opened)
+    }
+
+    pub fn say(&mut self, words: &str) -> Result<(), String> {
+        self.talk.say(words)
+    }
+
+    /// How long until these words come back.
+    pub fn hear(&mut self, words: &str, limit: Duration) -> Measured {
+        self.talk.hear(words, limit)
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.tunnel.0.try_wait().unwrap().is_some()
+    }
+}
+
+/// A connection that a host of ours holds: what we say goes out there.
+pub struct Talk {
+    _process: Process,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
+impl Talk {
+    /// `command`: this program as `talk`.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process(command.spawn().unwrap());
+        Self {
+            stdin: process.0.stdin.take().unwrap(),
+            stdout: process.0.stdout.take().unwrap(),
+            _process: process,
+        }
     }
 
     pub fn say(&mut self, words: &str) -> Result<(), String> {
@@ -80,7 +107,7 @@ impl Tunnel {
             }
             let mut buffer = [0; 64];
             match self.stdout.read(&mut buffer) {
-                Ok(0) | Err(_) => return Err(Miss::Late("the tunnel has ended".to_owned())),
+                Ok(0) | Err(_) => return Err(Miss::Late("the connection has ended".to_owned())),
                 Ok(length) => heard.extend_from_slice(&buffer[..length]),
             }
         }
@@ -90,9 +117,5 @@ impl Tunnel {
             let heard = String::from_utf8_lossy(&heard);
             Err(Miss::Wrong(format!("{heard:?} came back")))
         }
-    }
-
-    pub fn has_ended(&mut self) -> bool {
-        self.tunnel.0.try_wait().unwrap().is_some()
     }
 }
