@@ -282,7 +282,8 @@ fn missing(why: &str) -> String {
 fn addresses(host: Host, moved: u8) -> [IpAddr; 2] {
     let number = host as u8 + 1;
     let four = Ipv4Addr::new(10, 77, moved, number);
-    let six = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, moved.into(), number.into());
+    // For documents, which no rule of choice between addresses puts last: IPv6 is what programs try first.
+    let six = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, moved.into(), number.into());
     [four.into(), six.into()]
 }
 

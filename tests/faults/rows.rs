@@ -51,9 +51,15 @@ pub const KNOWN_LATE: &[(&str, &str)] = &[
     ),
     ("nat-forgets", "the same"),
     (
+        "device-sleeps",
+        "the same: nothing notices that the clock has leapt",
+    ),
+    ("name-moves", "the old address is waited for"),
+    (
         "stalled-tunnel",
         "TCP tries again later and later, without a limit of ours",
     ),
+    ("stalled-long", "keep-alive ends what was only stalled"),
     (
         "rendezvous-silent",
         "keep-alive takes two minutes, its count is the system's",

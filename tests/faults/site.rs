@@ -202,11 +202,17 @@ impl Site {
     pub fn daemon_alone(&self, number: usize) -> Process {
         let words = self.daemon_words(number);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
-        let log = self.world.dir.path(&format!("{}.log", device(number)));
         let mut command = self.command(&device(number), NOPORTS, &words);
-        let log = fs::File::options().create(true).append(true).open(log);
-        command.stdout(Stdio::null()).stderr(log.unwrap());
+        let log = self.log_file(&device(number));
+        command.stdout(Stdio::null()).stderr(log);
         Process(command.spawn().unwrap())
+    }
+
+    /// Where a program's stderr goes: the world's log of that name.
+    pub fn log_file(&self, name: &str) -> fs::File {
+        let path = self.world.dir.path(&format!("{name}.log"));
+        let mut options = fs::File::options();
+        options.create(true).append(true).open(path).unwrap()
     }
 
     fn service(&self, number: usize) -> Process {

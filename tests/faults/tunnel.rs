@@ -33,14 +33,18 @@ impl Tunnel {
         let words = ["tunnel", "--as", &who, "--to", DEVICE, "--device", "dev0"];
         let words = [&words[..], &["--json", "-q", "--forward", "0:localhost:22"]].concat();
         let mut command = site.command(&host, NOPORTS, &words);
-        let mut tunnel = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+        command
+            .stdout(Stdio::piped())
+            .stderr(site.log_file("tunnel"));
+        let mut tunnel = Process(command.spawn().unwrap());
         let mut line = String::new();
         let stdout = tunnel.0.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut line).unwrap();
         let digits = line.split(r#""port":"#).nth(1).unwrap_or_default();
         let port: String = digits.chars().take_while(char::is_ascii_digit).collect();
         if port.is_empty() {
-            return Err(Miss::Wrong(format!("no tunnel: {line:?}")));
+            let why = site.world.log("tunnel");
+            return Err(Miss::Wrong(format!("no tunnel: {why}")));
         }
         let at = format!("127.0.0.1:{port}");
         let own = own_program().display().to_string();
