@@ -45,6 +45,7 @@ mod tunnel;
 mod walk;
 
 use std::{
+    panic::catch_unwind,
     process::ExitCode,
     sync::{
         Mutex,
@@ -56,7 +57,7 @@ use std::{
 
 use random::Random;
 use report::{Tried, Verdict};
-use rows::{ROWS, Row};
+use rows::{Miss, ROWS, Row};
 use site::Site;
 
 /// How to run this; for whoever reads a failure.
@@ -187,12 +188,19 @@ fn everything(asked: &Asked) -> bool {
         println!("\n0 passed, 1 failed");
         return false;
     }
-    let (mut good, mut bad) = matrix(asked);
-    if asked.names.is_empty() {
-        let is_walked = walk(asked);
-        good += usize::from(is_walked);
+    let (mut good, mut bad) = (0, 0);
+    let walks = asked.names.is_empty();
+    thread::scope(|scope| {
+        // Beside the matrix, where seconds are not the subject.
+        let walking = (walks && !asked.is_whole).then(|| scope.spawn(|| walk(asked)));
+        (good, bad) = matrix(asked);
+        let is_walked = match walking {
+            Some(walking) => walking.join().unwrap_or(false),
+            None => !walks || walk(asked),
+        };
+        good += usize::from(walks && is_walked);
         bad += usize::from(!is_walked);
-    }
+    });
     println!("\n{good} passed, {bad} failed");
     bad == 0
 }
@@ -241,6 +249,11 @@ fn tried<'a>(row: &'a Row, asked: &Asked) -> Tried<'a> {
         // It works before anything is done to it.
         site.session().wait()?;
         (row.run)(&mut site, &mut Random::new(seed), patience)
+    };
+    // One that panics costs no other its line.
+    let one = |seed| {
+        let ended = catch_unwind(|| one(seed));
+        ended.unwrap_or_else(|_| Err(Miss::Wrong("it panicked, see above".to_owned())))
     };
     let seeds = asked.seed..asked.seed + asked.tries();
     Tried {

@@ -53,6 +53,15 @@ impl Tried<'_> {
         }
     }
 
+    fn one_by_one(&self) -> String {
+        let word = |one: &Measured| match one {
+            Ok(took) => format!("{:.1}", took.as_secs_f64()),
+            Err(_) => "never".to_owned(),
+        };
+        let words: Vec<_> = self.tries.iter().map(word).collect();
+        words.join(", ")
+    }
+
     /// The line, and what to do to see it again.
     pub fn line(&self) -> String {
         let (row, verdict) = (self.row, self.verdict());
@@ -71,6 +80,9 @@ impl Tried<'_> {
             row.limit.as_secs(),
             row.fault
         );
+        if self.tries.len() > 1 {
+            line += &format!("\n{:21}one by one: {}", "", self.one_by_one());
+        }
         for miss in self.tries.iter().filter_map(|one| one.as_ref().err()) {
             let (Miss::Late(why) | Miss::Wrong(why)) = miss;
             line += &format!("\n{:21}{why}", "");

@@ -75,6 +75,12 @@ pub const ROWS: &[Row] = &[
         stalled_long,
     )),
     long(row(
+        "bad-line",
+        "5 % loss, 300 ms there and back, 8 kB/s everywhere: one session",
+        15,
+        bad_line,
+    )),
+    long(row(
         "cut-both",
         "device and rendezvous cut from the atServer for 120 s",
         10,
@@ -194,12 +200,6 @@ pub const ROWS: &[Row] = &[
         "nothing of a client's IPv4 arrives: one session",
         5,
         ipv4_silent,
-    ),
-    row(
-        "bad-line",
-        "5 % loss, 300 ms there and back, 8 kB/s everywhere: one session",
-        15,
-        bad_line,
     ),
 ];
 

@@ -177,7 +177,7 @@ pub fn walk(length: Duration, seed: u64) -> Result<(), String> {
             .map_err(|why| format!("step {}: {why}", came.steps))?;
     }
     println!(
-        "{} steps, {} sessions, {} of them failed while there was a fault, worst {:.1} s until a device was back",
+        "walk: {} steps, {} sessions, {} of them failed while there was a fault, worst {:.1} s until a device was back",
         came.steps,
         came.sessions,
         came.failed,
@@ -198,7 +198,7 @@ fn step(site: &mut Site, random: &mut Random, came: &mut Came) -> Result<(), Str
     faults.dedup_by_key(|fault| std::mem::discriminant(fault));
     let length = random.between(Duration::from_millis(300), Duration::from_secs(8));
     println!(
-        "step {:>3}: {faults:?} for {:.1} s",
+        "walk, step {:>3}: {faults:?} for {:.1} s",
         came.steps,
         length.as_secs_f64()
     );
