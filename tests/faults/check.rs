@@ -28,8 +28,9 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// What it does not do.
 pub fn check(seed: u64) -> Result<(), String> {
     a_seed_decides_what_is_lost()?;
-    hosts_go_with_a_run_that_is_killed();
+    // First of what takes a network: it says in a sentence what this machine cannot do.
     let (mut net, _echo) = two_hosts(seed)?;
+    hosts_go_with_a_run_that_is_killed();
     it_delays_and_narrows(&net)?;
     it_cuts_and_resets(&net)?;
     a_router_forgets(&net)?;
