@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need (a real sshd and ssh; Python, for other people's programs; tools that people use over ssh; shells
 # and mandoc, for completions and manual pages), then runs all of them.
+# The bench of outages (tests/faults) needs root, network namespaces and /dev/net/tun; it fails where they are missing.
 # The Python programs themselves are fetched by their tests, once, into target/tmp.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,7 +10,7 @@ missing=
 command -v ssh >/dev/null && command -v scp >/dev/null && command -v sftp >/dev/null || missing="$missing openssh-client"
 [ -x /usr/sbin/sshd ] || command -v sshd >/dev/null || missing="$missing openssh-server"
 { command -v ss && command -v ip; } >/dev/null || missing="$missing iproute2"
-{ command -v unshare && command -v mount; } >/dev/null || missing="$missing util-linux mount"
+{ command -v unshare && command -v nsenter && command -v mount; } >/dev/null || missing="$missing util-linux mount"
 for tool in bash busybox curl dash fish git mandoc rsync zsh; do
     command -v "$tool" >/dev/null || missing="$missing $tool"
 done

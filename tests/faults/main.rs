@@ -1,0 +1,265 @@
+//! Outages, with the real executables on a network of their own: one namespace per host, a line between them that obeys.
+//!
+//! | command: `cargo test --locked --features held --test outages --` … | |
+//! | --- | --- |
+//! | (nothing) | every row but the long ones once, and a short walk: the part for CI, under 3 minutes |
+//! | `--whole` | every row five times, each waited for beyond its limit, to see how late it is; then ten minutes of walk |
+//! | `NAME …` | the rows whose names contain one of these |
+//! | `--tries N` | each of them N times, with seeds that follow each other |
+//! | `--seed N` | the first seed (default: 1): moments and lengths of faults, lost packets |
+//! | `--at-once N` | so many rows at the same time (default: 4; seconds are pessimistic on a small machine) |
+//! | `--walk SECONDS` | a random walk of that length, and nothing else; with `--seed` |
+//! | `--measure` | what the delay line itself does: round trips, rates |
+//! | `--lab` | a network to try things by hand: orders on stdin |
+//! | `--list` | the rows |
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`line`], [`packet`] | the delay line |
+//! | [`check`], [`measure`] | whether it does what it is told, and how exactly; a network to try things by hand |
+//! | [`net`] | hosts: namespaces, addresses, names |
+//! | [`site`], [`tunnel`] | the programs on it, sessions, a tunnel that stands |
+//! | [`rows`], [`report`] | the matrix of faults, its limits, what is known to be late |
+//! | [`walk`] | ten devices, four clients, a stranger, and chance |
+//!
+//! It takes root. Where namespaces or TUN are missing it fails, and says what is missing.
+
+#![allow(unreachable_pub)] // Nothing leaves a binary of tests.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../world/mod.rs"]
+#[allow(dead_code)]
+mod world;
+
+mod check;
+mod inside;
+mod line;
+mod measure;
+mod net;
+mod packet;
+mod random;
+mod report;
+mod rows;
+mod site;
+mod tunnel;
+mod walk;
+
+use std::{
+    panic::catch_unwind,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use random::Random;
+use report::{Tried, Verdict};
+use rows::{Miss, ROWS, Row};
+use site::Site;
+
+/// How to run this; for whoever reads a failure.
+pub const COMMAND: &str = "cargo test --locked --features held --test outages --";
+/// Rows at the same time, unless --at-once says otherwise. They mostly wait.
+const AT_ONCE: usize = 4;
+
+/// Tries with --whole, and how long each is waited for.
+const WHOLE_TRIES: u64 = 5;
+const WHOLE_PATIENCE: Duration = Duration::from_secs(180);
+/// Walks that nobody gave a length.
+const SHORT_WALK: Duration = Duration::from_secs(30);
+const LONG_WALK: Duration = Duration::from_secs(600);
+
+/// What was asked for.
+struct Asked {
+    names: Vec<String>,
+    seed: u64,
+    tries: Option<u64>,
+    at_once: usize,
+    is_whole: bool,
+    walk: Option<Duration>,
+    only: Option<Only>,
+}
+
+/// Something else than the matrix.
+#[derive(Clone, Copy)]
+enum Only {
+    Walk,
+    Measure,
+    Lab,
+    List,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == inside::INSIDE) {
+        inside::main(&words[1..]);
+        return ExitCode::SUCCESS;
+    }
+    let asked = Asked::read(&words);
+    let is_good = match asked.only {
+        Some(Only::List) => {
+            ROWS.iter()
+                .for_each(|row| println!("{}: {}", row.name, row.fault));
+            true
+        }
+        Some(Only::Measure) => went(measure::measure(asked.seed)),
+        Some(Only::Lab) => went(measure::lab(&asked.names, asked.seed)),
+        Some(Only::Walk) => walk(&asked),
+        None => everything(&asked),
+    };
+    if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn went(well: Result<(), String>) -> bool {
+    if let Err(why) = &well {
+        println!("{why}");
+    }
+    well.is_ok()
+}
+
+impl Asked {
+    fn read(words: &[String]) -> Self {
+        let mut asked = Self {
+            names: Vec::new(),
+            seed: 1,
+            tries: None,
+            at_once: AT_ONCE,
+            is_whole: false,
+            walk: None,
+            only: None,
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut number = || {
+                let number = words.next().and_then(|word| word.parse::<u64>().ok());
+                number.unwrap_or_else(|| panic!("{word} takes a number"))
+            };
+            match word.as_str() {
+                "--seed" => asked.seed = number(),
+                "--tries" => asked.tries = Some(number()),
+                "--at-once" => asked.at_once = number() as usize,
+                "--whole" => asked.is_whole = true,
+                "--walk" => {
+                    asked.walk = Some(Duration::from_secs(number()));
+                    asked.only = Some(Only::Walk);
+                }
+                "--measure" => asked.only = Some(Only::Measure),
+                "--lab" => asked.only = Some(Only::Lab),
+                "--list" => asked.only = Some(Only::List),
+                // The usual harness has more; they mean nothing here.
+                word if word.starts_with('-') => {}
+                name => asked.names.push(name.to_owned()),
+            }
+        }
+        asked
+    }
+
+    fn wants(&self, row: &Row) -> bool {
+        let is_usual = self.names.is_empty() && (self.is_whole || !row.is_long);
+        is_usual || self.names.iter().any(|name| row.name.contains(name))
+    }
+
+    fn tries(&self) -> u64 {
+        let usual = if self.is_whole { WHOLE_TRIES } else { 1 };
+        self.tries.unwrap_or(usual)
+    }
+
+    fn patience(&self, row: &Row) -> Duration {
+        if self.is_whole {
+            WHOLE_PATIENCE
+        } else {
+            row.limit
+        }
+    }
+}
+
+/// The matrix, and a walk where no row was named.
+fn everything(asked: &Asked) -> bool {
+    // Where the line does not do what it is told, nothing else says anything.
+    let has_some = ROWS.iter().any(|row| asked.wants(row));
+    if has_some && !went(check::check(asked.seed)) {
+        println!("\n0 passed, 1 failed");
+        return false;
+    }
+    let (mut good, mut bad) = (0, 0);
+    let walks = asked.names.is_empty();
+    thread::scope(|scope| {
+        // Beside the matrix, where seconds are not the subject.
+        let walking = (walks && !asked.is_whole).then(|| scope.spawn(|| walk(asked)));
+        (good, bad) = matrix(asked);
+        let is_walked = match walking {
+            Some(walking) => walking.join().unwrap_or(false),
+            None => !walks || walk(asked),
+        };
+        good += usize::from(walks && is_walked);
+        bad += usize::from(!is_walked);
+    });
+    println!("\n{good} passed, {bad} failed");
+    bad == 0
+}
+
+fn walk(asked: &Asked) -> bool {
+    let usual = if asked.is_whole {
+        LONG_WALK
+    } else {
+        SHORT_WALK
+    };
+    let length = asked.walk.unwrap_or(usual);
+    let walked = walk::walk(length, asked.seed);
+    if walked.is_err() {
+        let (seconds, seed) = (length.as_secs(), asked.seed);
+        println!("again: {COMMAND} --walk {seconds} --seed {seed}");
+    }
+    went(walked)
+}
+
+/// How many rows are as they should be, and how many are not.
+fn matrix(asked: &Asked) -> (usize, usize) {
+    let rows: Vec<_> = ROWS.iter().filter(|row| asked.wants(row)).collect();
+    let (next, good) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let out = Mutex::new(());
+    thread::scope(|scope| {
+        for _ in 0..asked.at_once.min(rows.len()) {
+            scope.spawn(|| {
+                while let Some(row) = rows.get(next.fetch_add(1, Relaxed)) {
+                    let tried = tried(row, asked);
+                    let is_good = matches!(tried.verdict(), Verdict::InTime | Verdict::KnownLate);
+                    good.fetch_add(usize::from(is_good), Relaxed);
+                    let _one_at_a_time = out.lock();
+                    println!("{}", tried.line());
+                }
+            });
+        }
+    });
+    let good = good.into_inner();
+    (good, rows.len() - good)
+}
+
+fn tried<'a>(row: &'a Row, asked: &Asked) -> Tried<'a> {
+    let patience = asked.patience(row);
+    let one = |seed| {
+        let mut site = Site::start(1, 1, seed)?;
+        // It works before anything is done to it.
+        site.session().wait()?;
+        (row.run)(&mut site, &mut Random::new(seed), patience)
+    };
+    // One that panics costs no other its line.
+    let one = |seed| {
+        let ended = catch_unwind(|| one(seed));
+        ended.unwrap_or_else(|_| Err(Miss::Wrong("it panicked, see above".to_owned())))
+    };
+    let seeds = asked.seed..asked.seed + asked.tries();
+    Tried {
+        row,
+        seed: asked.seed,
+        patience,
+        tries: seeds.map(one).collect(),
+    }
+}

@@ -1,0 +1,352 @@
+//! A NoPorts world on a [network](super::net): each program is the real executable, at a host of its own.
+//!
+//! ```text
+//!   atserver.test    directory and atServers of everybody, data on a small disk
+//!   rendezvous.test  @rendezvous
+//!   device0.test …   @device, device names dev0 …; an echo service on port 22
+//!   client0.test …   @client0 …, who may use every device
+//!   stranger.test    @stranger, who may use none
+//! ```
+
+use std::{
+    fs,
+    io::{Read, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use async_std::task::block_on;
+
+use super::{
+    inside::INSIDE,
+    net::{Net, full_name, own_program, wait_for_ready},
+    rows::{Measured, Miss},
+};
+use crate::world::{
+    DEVICE, NOPORTS, Process, RENDEZVOUS, World,
+    support::{Disk, at_a_pace},
+};
+
+pub const ATSERVER: &str = "atserver";
+pub const RENDEZVOUS_HOST: &str = "rendezvous";
+pub const STRANGER: &str = "stranger";
+
+/// Where a device's service listens. It is the one that a daemon lets everybody open whom it serves.
+const SERVICE: u16 = 22;
+/// The atServer's disk, in megabytes.
+const DISK: u32 = 24;
+/// Between two sessions that somebody tries to open.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// How often to look whether a process has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// What a client of ours waits for each answer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// After that a wait that should have ended has not.
+pub const ENDLESS: Duration = Duration::from_secs(100);
+
+/// The world. Everything in it ends when it is dropped.
+pub struct Site {
+    pub atserver: Option<Process>,
+    pub rendezvous: Option<Process>,
+    pub daemons: Vec<Option<Process>>,
+    _services: Vec<Process>,
+    pub clients: usize,
+    pub net: Net,
+    pub world: World,
+}
+
+pub fn device(number: usize) -> String {
+    format!("device{number}")
+}
+
+pub fn client(number: usize) -> String {
+    format!("client{number}")
+}
+
+fn device_name(number: usize) -> String {
+    format!("dev{number}")
+}
+
+impl Site {
+    /// All of it, up and running.
+    ///
+    /// # Errors
+    /// In a sentence, when this machine cannot do it.
+    pub fn start(devices: usize, clients: usize, seed: u64) -> Result<Self, String> {
+        let mut site = Self::without_daemons(devices, clients, seed)?;
+        for number in 0..devices {
+            site.daemons[number] = Some(site.daemon(number));
+        }
+        Ok(site)
+    }
+
+    /// The same, but no daemon runs.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn without_daemons(devices: usize, clients: usize, seed: u64) -> Result<Self, String> {
+        let mut hosts: Vec<_> = [ATSERVER, RENDEZVOUS_HOST, STRANGER]
+            .map(str::to_owned)
+            .into();
+        hosts.extend((0..devices).map(device));
+        hosts.extend((0..clients).map(client));
+        let net = Net::of(&hosts, seed)?;
+        let mut site = Self {
+            atserver: None,
+            rendezvous: None,
+            daemons: (0..devices).map(|_| None).collect(),
+            _services: Vec::new(),
+            clients,
+            net,
+            world: block_on(founded(clients)),
+        };
+        site.mount_disk();
+        site.atserver = Some(site.start_atserver());
+        site.rendezvous = Some(site.start_rendezvous());
+        site._services = (0..devices).map(|number| site.service(number)).collect();
+        Ok(site)
+    }
+
+    /// The atServer's data moves to a disk of its own.
+    fn mount_disk(&self) {
+        let (data, kept) = (self.world.dir.text("at"), self.world.dir.text("at.kept"));
+        self.net.sh(
+            ATSERVER,
+            &format!(
+                "cp -a {data} {kept}; mount -t tmpfs -o size={DISK}m tmpfs {data}; cp -a {kept}/. {data}; rm -r {kept}; \
+                 chmod 700 {data}"
+            ),
+        );
+    }
+
+    /// The atServer's disk, as we see it from outside.
+    pub fn disk(&self) -> Disk {
+        let path = self.world.dir.path("at");
+        let inside = path.strip_prefix("/").unwrap();
+        Disk(self.net.root(ATSERVER).join(inside))
+    }
+
+    /// A command at this host, in its environment.
+    pub fn command(&self, host: &str, program: &str, words: &[&str]) -> Command {
+        let entry = self.net.at(host);
+        let mut command = self.world.program(&entry[0]);
+        let home = self.home(host);
+        command.args(&entry[1..]).arg(program).args(words);
+        command.env("NOPORTS_ROOT", self.root());
+        command.env("HOME", &home).env("XDG_RUNTIME_DIR", home);
+        command
+    }
+
+    fn home(&self, host: &str) -> PathBuf {
+        let home = self.world.dir.path(&format!("home-{host}"));
+        fs::create_dir_all(&home).unwrap();
+        home
+    }
+
+    fn directory_port(&self) -> String {
+        let root = self.world.root();
+        root.rsplit(':').next().unwrap_or_default().to_owned()
+    }
+
+    fn root(&self) -> String {
+        format!("{}:{}", full_name(ATSERVER), self.directory_port())
+    }
+
+    /// Starts a service at this host; returns when it is ready.
+    fn serve(&self, host: &str, words: &[&str]) -> Process {
+        let words = [words, &["--json"]].concat();
+        self.world.ready(host, self.command(host, NOPORTS, &words))
+    }
+
+    pub fn start_atserver(&self) -> Process {
+        let (data, port) = (self.world.dir.text("at"), self.directory_port());
+        let host = full_name(ATSERVER);
+        let what = ["atserver", "serve", "--data", &data, "--port", &port];
+        self.serve(
+            ATSERVER,
+            &[&what[..], &["--listen", "::", "--host", &host]].concat(),
+        )
+    }
+
+    pub fn start_rendezvous(&self) -> Process {
+        let host = full_name(RENDEZVOUS_HOST);
+        let words = ["rendezvous", "--as", RENDEZVOUS, "--host", &host];
+        self.serve(RENDEZVOUS_HOST, &[&words[..], &["--bind", "::"]].concat())
+    }
+
+    fn daemon_words(&self, number: usize) -> Vec<String> {
+        let managers: Vec<_> = (0..self.clients).map(manager).collect();
+        let managers = managers.join(",");
+        let name = device_name(number);
+        [
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            &managers,
+            "--device",
+            &name,
+        ]
+        .map(str::to_owned)
+        .into()
+    }
+
+    pub fn daemon(&self, number: usize) -> Process {
+        let words = self.daemon_words(number);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        self.serve(&device(number), &words)
+    }
+
+    /// The same; nobody waits until it is ready.
+    pub fn daemon_alone(&self, number: usize) -> Process {
+        let words = self.daemon_words(number);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let mut command = self.command(&device(number), NOPORTS, &words);
+        let log = self.log_file(&device(number));
+        command.stdout(Stdio::null()).stderr(log);
+        Process(command.spawn().unwrap())
+    }
+
+    /// Where a program's stderr goes: the world's log of that name.
+    pub fn log_file(&self, name: &str) -> fs::File {
+        let path = self.world.dir.path(&format!("{name}.log"));
+        let mut options = fs::File::options();
+        options.create(true).append(true).open(path).unwrap()
+    }
+
+    fn service(&self, number: usize) -> Process {
+        self.echo(&device(number), SERVICE)
+    }
+
+    /// Somebody at this host who says every byte again.
+    pub fn echo(&self, host: &str, port: u16) -> Process {
+        let (own, port) = (own_program().display().to_string(), port.to_string());
+        let mut command = self.command(host, &own, &[INSIDE, "echo", &port]);
+        let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+        wait_for_ready(&mut process);
+        process
+    }
+
+    /// One session of this client with this device: begun, not waited for.
+    pub fn open(&self, from: &str, who: &str, to: usize, patience: Duration) -> Session {
+        let (name, patience) = (device_name(to), format!("{}s", patience.as_secs()));
+        let words = ["client", "--as", who, "--to", DEVICE, "--device", &name];
+        let words = [&words[..], &["--stdio", "-v", "--timeout", &patience]].concat();
+        let mut command = self.command(from, NOPORTS, &words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped());
+        let mut process = Process(command.spawn().unwrap());
+        // Both ends of what is said end here: the session is over once it has come back.
+        let mut stdin = process.0.stdin.take().unwrap();
+        // One that has ended already says why.
+        let _ = stdin.write_all(WORDS);
+        Session {
+            process,
+            began: Instant::now(),
+        }
+    }
+
+    /// A session of the first client with the first device.
+    pub fn session(&self) -> Session {
+        self.open(&client(0), &manager(0), 0, PATIENCE)
+    }
+
+    /// Seconds from now until a session works that somebody opened after now. `Err`: none did within the limit; what the
+    /// last one said.
+    pub fn recovery(&self, limit: Duration) -> Measured {
+        self.recovery_of(0, limit)
+    }
+
+    /// The same for another device.
+    pub fn recovery_of(&self, to: usize, limit: Duration) -> Measured {
+        let began = Instant::now();
+        let mut open = Vec::new();
+        let mut last = "no session ended".to_owned();
+        let mut next = began;
+        while began.elapsed() <= limit {
+            if Instant::now() >= next {
+                open.push(self.open(&client(0), &manager(0), to, PATIENCE));
+                next += TRY_AGAIN;
+            }
+            let mut still = Vec::new();
+            for mut session in open.drain(..) {
+                match session.ended() {
+                    None => still.push(session),
+                    Some(Ok(())) => return Ok(began.elapsed()),
+                    Some(Err(why)) => last = why,
+                }
+            }
+            open = still;
+            at_a_pace(LOOK_AGAIN);
+        }
+        Err(Miss::Late(last))
+    }
+}
+
+/// What a session says, and hears again.
+const WORDS: &[u8] = b"said, and heard again\n";
+
+/// A session that somebody has begun to open.
+pub struct Session {
+    process: Process,
+    pub began: Instant,
+}
+
+impl Session {
+    /// How it ended, if it has: what was said came back, or why not.
+    pub fn ended(&mut self) -> Option<Result<(), String>> {
+        let status = self.process.0.try_wait().unwrap()?;
+        let (mut heard, mut why) = (Vec::new(), String::new());
+        let child = &mut self.process.0;
+        let _ = child.stdout.take()?.read_to_end(&mut heard);
+        let _ = child.stderr.take()?.read_to_string(&mut why);
+        if status.success() && heard == WORDS {
+            return Some(Ok(()));
+        }
+        let last = why.lines().last().unwrap_or_default();
+        Some(Err(format!(
+            "{status}, {} bytes heard: {last}",
+            heard.len()
+        )))
+    }
+
+    /// Waits for its end; how long it took, or why it was none.
+    pub fn wait(mut self) -> Result<Duration, String> {
+        while self.began.elapsed() < ENDLESS {
+            if let Some(ended) = self.ended() {
+                return ended.map(|()| self.began.elapsed());
+            }
+            at_a_pace(LOOK_AGAIN);
+        }
+        Err(format!("it still waits after {ENDLESS:?}"))
+    }
+}
+
+/// The atSign of a client.
+pub fn manager(number: usize) -> String {
+    format!("@client{number}")
+}
+
+/// Nobody's manager.
+pub const NOBODY: &str = "@stranger";
+
+/// atServers that know everybody, on a disk; nothing runs.
+async fn founded(clients: usize) -> World {
+    let mut world = World::empty("localhost", |_| {}).await;
+    let own = [
+        (DEVICE, "@device_example_pkam", "@device_example"),
+        (RENDEZVOUS, "session", "@client_example"),
+        (NOBODY, "session", "@device_example"),
+    ];
+    for (who, pkam, encryption) in own {
+        world.activate(who, pkam, encryption).await;
+    }
+    for number in 0..clients {
+        let who = manager(number);
+        let (pkam, encryption) = ("@client_example_pkam", "@client_example");
+        world.activate(&who, pkam, encryption).await;
+    }
+    world.stop().await;
+    world
+}
