@@ -360,3 +360,20 @@ fn a_server_that_never_runs_for_long_purges_at_its_start() {
         owner.until("llookup:gone.tests@alice", gone).await;
     });
 }
+
+/// The atSign was looked for before its secret had come through the pipe: the secret was lost.
+#[test]
+fn an_atsign_is_added_and_activated_through_a_pipe() {
+    block_on(async {
+        let mut world = World::start().await;
+        let _server = world.serve_from_a_process().await;
+        let data = world.dir.text("at");
+        for who in ["@piped", "@again"] {
+            let line = r#""$0" atserver add "$1" --data "$2" | "$0" activate "$1""#;
+            let mut both = world.program("sh");
+            both.args(["-c", line, crate::world::NOPORTS, who, &data]);
+            let keys = stdout(both).await;
+            assert!(fs::metadata(keys.trim()).unwrap().is_file(), "{keys}");
+        }
+    });
+}

@@ -70,6 +70,12 @@ impl SecretSource {
         Ok(secret)
     }
 
+    /// Whether [`Self::read`] would read what another program writes.
+    pub fn is_piped(&self, file: Option<&Path>) -> bool {
+        let is_elsewhere = file.is_some() || std::env::var_os(self.variable).is_some();
+        !is_elsewhere && !io::stdin().is_terminal()
+    }
+
     fn read_file(&self, file: &Path) -> Result<Secret<String>, Failure> {
         read_bounded(file).map_err(|why| {
             let (what, file) = (self.what, file.display());

@@ -104,6 +104,14 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         let file = args.secret_file.as_deref();
         console.given().secret(&SECRET, file, &prompt)
     };
+    // `atserver add @x | activate @x`: the atSign is there once its secret comes.
+    let is_piped = console.given().secret.is_none() && SECRET.is_piped(args.secret_file.as_deref());
+    let known = if is_piped && is_unknown(&network, &who).await {
+        Some(secret()?)
+    } else {
+        None
+    };
+    let secret = || known.map_or_else(secret, Ok);
     activate(&network, &who, &file, &phrases, secret, &mut progress).await?;
 
     let path = file.display().to_string();
@@ -114,6 +122,11 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         .plain(path);
     console.tell(args.json, outcome);
     Ok(())
+}
+
+async fn is_unknown(network: &Network, who: &AtSign) -> bool {
+    let link = Link::connect(network, who).await;
+    matches!(link, Err(AtError::Unknown { .. }))
 }
 
 /// Activates an atSign and leaves its keys in `file` (mode 0600, its folder made if need be).

@@ -124,8 +124,8 @@ async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result
     let deaf = |error: io::Error| Failure::plain(format!("cannot listen for signals: {error}"));
     let mut asked = signal::StopSignals::new().map_err(deaf)?;
     let told = async {
-        asked.stop().await.map_err(deaf)?;
-        Err(Failure::plain("stopped by a signal"))
+        let how = asked.stop().await.map_err(deaf)?;
+        Err(Failure::new(how.code(), format!("stopped by {how}")))
     };
     future::or(told, work).await
 }

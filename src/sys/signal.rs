@@ -16,6 +16,17 @@ pub enum Stop {
     HangUp,
 }
 
+impl Stop {
+    /// The exit code of whoever ends because of it, as shells count.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::HangUp => 128 + 1,
+            Self::Interrupt => 128 + 2,
+            Self::Terminate => 128 + 15,
+        }
+    }
+}
+
 impl std::fmt::Display for Stop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -1,8 +1,15 @@
 //! Our bridge, and the person's ssh or what stands in for it: steps 4 and 5.
 
-use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    io,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use async_std::{future::timeout, net::TcpListener, task};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::args::Settings;
 use crate::{
@@ -19,6 +26,8 @@ use crate::{
 
 /// Longest wait for ssh to use the loopback port, and for the session's first connection.
 const FIRST_USE: Duration = Duration::from_secs(100);
+/// How long ssh may take to give the terminal back when it is told to end.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How long ssh's bad news waits for the pipe's.
 const PIPE_STORY: Duration = Duration::from_millis(500);
 
@@ -105,12 +114,13 @@ pub(super) async fn shell(
     } else {
         Destination::Device
     };
-    let mut child = async_process::Command::new(program)
+    let child = async_process::Command::new(program)
         .args(ssh_words(settings, user, port, destination))
         .env_remove("NOPORTS_PASSPHRASE")
         .spawn()
         .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
-    let status = child
+    let mut child = PersonsSsh(child);
+    let status = (child.0)
         .status()
         .await
         .map_err(|error| Failure::plain(format!("cannot wait for ssh: {error}")))?;
@@ -128,6 +138,25 @@ pub(super) async fn shell(
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(exit::FAILED)))
+}
+
+/// The ssh that the person sees. Where we are told to end before it has, it ends with us: it has the terminal.
+struct PersonsSsh(async_process::Child);
+
+impl Drop for PersonsSsh {
+    fn drop(&mut self) {
+        let is_there = |child: &mut async_process::Child| matches!(child.try_status(), Ok(None));
+        if !is_there(&mut self.0) {
+            return;
+        }
+        // Not by force: it gives the terminal back first.
+        let process = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let told = process.map(|process| kill_process(process, Signal::TERM));
+        let end = Instant::now() + GOODBYE;
+        while told == Some(Ok(())) && is_there(&mut self.0) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 /// The device's name among the hosts that ssh knows.
@@ -197,4 +226,30 @@ pub(super) async fn print(
 pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Result<u16, Failure> {
     let many = None;
     launch::in_background(&Order { local, far, many }).await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// It stayed, with the terminal in raw mode, when only its client was told to end.
+    #[test]
+    fn the_persons_ssh_ends_with_its_client_and_not_by_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ready, told) = (folder.path().join("ready"), folder.path().join("told"));
+        let script = "trap 'echo >\"$2\"; exit' TERM; echo >\"$1\"; while :; do sleep 0.01; done";
+        let child = async_process::Command::new("sh")
+            .args(["-c", script, "sh"])
+            .args([&ready, &told])
+            .spawn()
+            .unwrap();
+        let process = i32::try_from(child.id()).unwrap();
+        while !ready.exists() {
+            std::thread::yield_now();
+        }
+        drop(PersonsSsh(child));
+        assert!(told.exists());
+        assert!(rustix::process::test_kill_process(Pid::from_raw(process).unwrap()).is_err());
+    }
 }
