@@ -50,6 +50,7 @@ use crate::{
         keyfile::AtKeys,
         verb::Operation,
     },
+    budget::{Budget, Claim, Limits},
     classic::{
         keyring::{Keyring, KeyringGuard},
         reverse::device::KeySlots,
@@ -66,9 +67,7 @@ use crate::{
     secret::Secret,
     session::{
         authorise::{Consult, Doorman, Verdict},
-        ignored,
-        in_work::InWork,
-        online,
+        ignored, online,
     },
     sys::authorized_keys::AuthorizedKeys,
     text::json::Object,
@@ -88,8 +87,8 @@ mod publish;
 mod session;
 
 /// Messages that may be worked on at the same time, and of one sender; more wait for no one and are dropped.
-const MAX_STARTING: usize = 64;
-const MAX_STARTING_OF_ONE: usize = 48;
+const STARTING: Limits = Limits::new("starting", 64);
+const STARTING_OF_ONE: u64 = 48;
 
 /// Who may open what, through which daemon.
 #[derive(Clone, Debug)]
@@ -157,7 +156,7 @@ pub async fn serve(
         policy: Arc::new(policy),
         known: Arc::default(),
         slots: Arc::default(),
-        in_work: InWork::new(MAX_STARTING, MAX_STARTING_OF_ONE),
+        starting: Budget::new(STARTING),
         keyring,
     };
     ready(&daemon.announce());
@@ -188,7 +187,7 @@ struct Daemon {
     known: Arc<Mutex<RecentSessions>>,
     /// Private keys that wait for the request that uses them.
     slots: Arc<Mutex<KeySlots>>,
-    in_work: InWork,
+    starting: Budget<AtSign>,
     keyring: Keyring,
 }
 
@@ -266,13 +265,14 @@ impl Daemon {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some(working) = self.in_work.begin(from) else {
+        let claim = Claim::of(from.clone(), STARTING_OF_ONE);
+        let Some(starting) = self.starting.take(claim, Instant::now()) else {
             return;
         };
         let work = what(self.clone());
         task::spawn(async move {
             work.await;
-            drop(working);
+            drop(starting);
         });
     }
 
