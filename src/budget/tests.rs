@@ -3,7 +3,7 @@
 use async_std::task::block_on;
 use futures_lite::future::poll_once;
 
-use super::*;
+use super::{ledger::TELL_EVERY, *};
 
 const THREE: Limits = Limits::new("places", 3).with_line(3, 2);
 
@@ -187,7 +187,7 @@ fn a_holder_that_is_known_counts_as_such_from_then_on() {
     let budget = Budget::new(Limits::new("places", 2).with_reserve(1));
     let now = Instant::now();
     let (hold, must_leave) = budget.take_evicting(by("198.51.100.0", 1), now).unwrap();
-    assert!(hold.change(by("alice", 1).rank(Rank::Known), now));
+    assert!(hold.change(by("alice", 1).rank(Rank::Known).firm(), now));
     let stranger = budget.take_evicting(by("198.51.100.0", 1), now).unwrap();
     assert!(
         !stranger.0.change(by("alice", 1).rank(Rank::Known), now),
