@@ -32,11 +32,11 @@ pub fn network(root: Option<&str>, ca: &[String]) -> Result<Network, Failure> {
 /// [`exit::MISUSE`] when the text is no atSign; [`exit::KEYS`] with what was looked for and where.
 pub(super) fn own_keys(
     as_: Option<&str>,
-    keys: Option<&str>,
+    keys: Option<&Path>,
     phrases: &Phrases,
 ) -> Result<AtKeys, Failure> {
     let as_ = acting_as_in(&environment, as_)?;
-    identity_in(&environment, as_.as_ref(), keys.map(Path::new), phrases)
+    identity_in(&environment, as_.as_ref(), keys, phrases)
 }
 
 /// Where an atSign's key file is, or will be: `keys` (a file, or an existing folder), else

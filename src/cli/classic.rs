@@ -343,11 +343,7 @@ impl ClassicProgram {
         words: &[&str],
         around: &Surroundings,
     ) -> Result<Meaning, Failure> {
-        let mut tables = self.tables.to_vec();
-        let snoop = (around.variable)("ENABLE_SNOOP");
-        if self.ours == "rendezvous" && snoop.as_deref() == Some("true") {
-            tables.push(tables::SNOOP);
-        }
+        let tables = self.tables_here(around);
         let mut left = Vec::new();
         let line = read(&tables, words, |word| {
             left.push(word.to_owned());
@@ -368,15 +364,12 @@ impl ClassicProgram {
         let mut remarks = Vec::new();
         let (mut all, mut settings) = (Translated::default(), Settings::default());
         if let Some((path, of_file)) = self.file(line.config.as_deref(), around, &mut remarks)? {
-            let (began, mut of_file) = behind_a_file(&tables, &path, &of_file)?;
-            all = began;
-            of_file.retain(|setting| !line.has(&format!("--{}", setting.name)));
+            (all, settings.inherited) = behind_a_file(&tables, &path, &of_file)?;
+            let is_new = |setting: &Setting| !line.has(&format!("--{}", setting.name));
+            settings.inherited.retain(is_new);
             let values = line.ours.iter().filter_map(|(_, value)| value.as_deref());
             let typed = words.iter().copied().chain(values).map(str::to_owned);
-            settings = Settings {
-                inherited: of_file,
-                typed: typed.collect(),
-            };
+            settings.typed = typed.collect();
         }
         all.read(&tables, words, |_| Ok(()))?;
         remarks.extend(self.remarks(link, &line, &all));
@@ -391,8 +384,8 @@ impl ClassicProgram {
             all.ours.retain(|(name, _)| OF_A_LIST.contains(name));
             all.ssh.clear();
         }
-        let front = self.front.iter().map(|&word| word.to_owned());
         let given = std::mem::take(&mut all.given);
+        let front = self.front.iter().map(|&word| word.to_owned());
         Ok(Meaning::Run(Run {
             program: self.ours,
             words: front.chain(all.print()).collect(),
@@ -400,6 +393,16 @@ impl ClassicProgram {
             given,
             settings,
         }))
+    }
+
+    /// Its options, as far as they are taken here.
+    fn tables_here(&self, around: &Surroundings) -> Vec<&'static [ClassicOption]> {
+        let mut tables = self.tables.to_vec();
+        let snoop = (around.variable)("ENABLE_SNOOP");
+        if self.ours == "rendezvous" && snoop.as_deref() == Some("true") {
+            tables.push(tables::SNOOP);
+        }
+        tables
     }
 
     /// The file with further options, if there is one.

@@ -6,20 +6,26 @@
 //! ```
 //! It is made once, where argv is looked at, and handed down: no program asks the process who it is.
 
-use std::{future::Future, path::Path, pin::Pin, process::ExitCode};
+use std::{
+    future::Future,
+    path::Path,
+    pin::Pin,
+    process::{ExitCode, Termination},
+};
 
 use argh::{ArgsInfo, FromArgs};
 use async_global_executor::GlobalExecutorConfig;
+use log::LevelFilter;
 
 use super::{
-    Failure, Given, Outcome, Phrases, Progress, Voice, classic,
+    Failure, Given, HasOutput, Outcome, Phrases, Progress, Voice, classic,
     classic::Meaning,
     config, exit,
     grammar::{Grammar, Program},
     help,
     misuse::{self, Correction, complete, unknown_variables},
     print_err, print_out,
-    settings::{Origin, Settings},
+    settings::{Origin, Setting, Settings},
     words::CommandLine,
 };
 
@@ -107,6 +113,11 @@ impl Console {
         self
     }
 
+    /// All programs of the executable.
+    pub fn programs(&self) -> &'static [Program] {
+        self.programs
+    }
+
     /// What help calls the program.
     pub fn name(&self) -> &str {
         &self.name
@@ -164,30 +175,18 @@ impl Console {
     }
 
     fn read<T: FromArgs + ArgsInfo>(&mut self, words: &[&str]) -> Result<T, Early> {
-        let program = self.program();
-        let mut grammar = Grammar::of::<T>(&self.name);
-        if let Some(program) = program.filter(|own| self.name == format!("noports {}", own.name)) {
-            grammar = grammar.with_words(program);
+        let mut grammar = self.grammar(Grammar::of::<T>(&self.name));
+        let (mut below, mut rest) = (None, words);
+        if grammar.needs_word() {
+            let (word, its) = self.word_below(&grammar, words)?;
+            (grammar, below, rest) = (its, Some(word), words.get(1..).unwrap_or_default());
         }
-        let (below, rest) = if grammar.needs_word() {
-            let (word, below) = self.word_below(&grammar, words)?;
-            grammar = below;
-            (Some(word), words.get(1..).unwrap_or_default())
-        } else {
-            (None, words)
-        };
-        let name = program.map_or("", |program| program.name);
+        let name = self.program().map_or("", |program| program.name);
         let has_file = config::has_file(name, below) && self.name.split(' ').count() == 2;
         if has_file {
             grammar = grammar.with_file();
         }
-        let correction = Correction {
-            grammar: &grammar,
-            programs: self.programs,
-            ours: &|word| classic::ours(name, word),
-        };
-        let line = CommandLine::read(&grammar, rest);
-        let mut line = line.map_err(|bad| correction.failure(rest, &bad))?;
+        let mut line = self.line(&grammar, name, rest)?;
         if line.help {
             let files = if has_file {
                 config::help(name)
@@ -197,29 +196,50 @@ impl Console {
             return Err(Early::Help(help::text(&grammar, &files)));
         }
         if !line.has("quiet") {
-            unknown_variables()
-                .iter()
-                .for_each(|remark| print_err(&format!("{}: {remark}", self.name)));
+            for remark in unknown_variables() {
+                print_err(&format!("{}: {remark}", self.name));
+            }
         }
         self.inherit(name, &grammar, has_file, &mut line)?;
         complete(&grammar, &line, &self.settings)?;
         self.settings.typed = rest.iter().map(|&word| word.to_owned()).collect();
-        let of_file = self
-            .settings
-            .inherited
-            .iter()
-            .filter(|setting| matches!(setting.origin, Origin::File(..)));
-        let mut all = CommandLine {
-            settings: of_file.cloned().collect(),
-            ..CommandLine::default()
-        };
-        all.settings.append(&mut line.settings);
-        (all.plain, all.rest) = (line.plain, line.rest);
-        let canonical = all.canonical();
+        let canonical = self.with_those_of_files(line).canonical();
         let words = below
             .into_iter()
             .chain(canonical.iter().map(String::as_str));
         self.build(&words.collect::<Vec<_>>())
+    }
+
+    /// With the words that a program itself looks for.
+    fn grammar(&self, grammar: Grammar) -> Grammar {
+        match self.program() {
+            Some(program) if self.name == format!("noports {}", program.name) => {
+                grammar.with_words(program)
+            }
+            _ => grammar,
+        }
+    }
+
+    /// The words taken apart, or what may have been meant.
+    fn line(&self, grammar: &Grammar, name: &str, words: &[&str]) -> Result<CommandLine, Failure> {
+        let correction = Correction {
+            grammar,
+            programs: self.programs,
+            ours: &|word| classic::ours(name, word),
+        };
+        CommandLine::read(grammar, words).map_err(|bad| correction.failure(words, &bad))
+    }
+
+    /// Flags of a file stand in front of what was typed. Those of the environment have a place where they are looked up.
+    fn with_those_of_files(&self, mut line: CommandLine) -> CommandLine {
+        let is_of_file = |setting: &&Setting| matches!(setting.origin, Origin::File(..));
+        let of_file = self.settings.inherited.iter().filter(is_of_file);
+        let mut all: Vec<_> = of_file.cloned().collect();
+        all.append(&mut line.settings);
+        CommandLine {
+            settings: all,
+            ..line
+        }
     }
 
     /// Which of our programs it is.
@@ -324,22 +344,65 @@ impl Console {
 
     /// Looks at a service's arguments with `look`, which starts nothing, and says what would keep it from starting.
     pub fn verify<T: FromArgs + ArgsInfo>(
-        mut self,
+        self,
         words: &[&str],
         look: impl FnOnce(&Self, T) -> Result<(), Failure>,
     ) -> ExitCode {
-        match self.parse(words) {
-            Ok(args) => self.finish(false, look(&self, args)),
-            Err(code) => code,
-        }
+        self.act(words, |console, args| {
+            console.finish(false, look(console, args))
+        })
     }
 
-    /// [`Self::run`] and [`Self::finish`] for a client, which under a classic name ends as scripts know it when it is told
-    /// to end.
-    pub fn run_client<F>(&self, json: bool, threads: usize, story: F) -> ExitCode
+    /// Reads the arguments, and does with them what the program is for.
+    pub fn act<T: FromArgs + ArgsInfo>(
+        mut self,
+        words: &[&str],
+        act: impl FnOnce(&Self, T) -> ExitCode,
+    ) -> ExitCode {
+        self.parse(words)
+            .map_or_else(|code| code, |args| act(&self, args))
+    }
+
+    /// What every program does first: reads its arguments, starts the log, and keeps what is in memory from others.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn begin<T>(&mut self, words: &[&str], level: LevelFilter) -> Result<T, ExitCode>
     where
-        F: Future<Output = Result<ExitCode, Failure>>,
+        T: FromArgs + ArgsInfo + HasOutput,
     {
+        let args: T = self.parse(words)?;
+        args.output().start(level);
+        Ok(args)
+    }
+
+    /// A program whole: [`Self::begin`], its story on this many threads, and its end.
+    pub fn start<T, R: Termination>(
+        mut self,
+        words: &[&str],
+        level: LevelFilter,
+        threads: usize,
+        story: impl AsyncFnOnce(&Self, T) -> Result<R, Failure>,
+    ) -> ExitCode
+    where
+        T: FromArgs + ArgsInfo + HasOutput,
+    {
+        let args: T = match self.begin(words, level) {
+            Ok(args) => args,
+            Err(code) => return code,
+        };
+        let json = args.output().json;
+        self.tell_story(json, threads, story(&self, args))
+    }
+
+    /// [`Self::run`] and [`Self::finish`]. A client ends under a classic name as scripts know it when it is told to end.
+    pub fn tell_story<R: Termination>(
+        &self,
+        json: bool,
+        threads: usize,
+        story: impl Future<Output = Result<R, Failure>>,
+    ) -> ExitCode {
+        let story = async { story.await.map(Termination::report) };
         let story = async {
             match &self.voice {
                 Some(voice) => voice.until_told(story).await,

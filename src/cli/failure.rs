@@ -12,6 +12,10 @@ use crate::{
         fault::{Code, Fault},
     },
     net::tls::TlsError,
+    text::{
+        json::Object,
+        terminal::{escaped, steers},
+    },
 };
 
 /// Exit codes; scripts rely on them. Once ssh has run, its own code is passed on.
@@ -107,6 +111,14 @@ impl Failure {
         self
     }
 
+    /// What another room's error says, with its hint.
+    pub fn told(code: u8, error: &impl Display, hint: Option<impl Into<String>>) -> Self {
+        Self {
+            hint: hint.map(Into::into),
+            ..Self::new(code, error.to_string())
+        }
+    }
+
     /// The same for a terminal: what a path, a variable or a peer put into it moves no cursor and turns no line.
     pub fn harmless(&self) -> Self {
         Self {
@@ -125,37 +137,16 @@ impl Failure {
 
     /// As one line of JSON, `{"event":"failed","error":…,"hint":…,"code":…}`; see [`outcome`](super::outcome).
     pub fn to_json(&self) -> String {
-        miniserde::json::to_string(&FailureLine {
-            event: "failed",
-            error: &self.message,
-            hint: self.hint.as_deref(),
-            code: self.code,
-        })
+        Object::event("failed")
+            .text("error", &self.message)
+            .maybe("hint", self.hint.as_deref())
+            .raw("code", self.code)
+            .end()
     }
-}
-
-#[derive(miniserde::Serialize)]
-struct FailureLine<'a> {
-    event: &'static str,
-    error: &'a str,
-    hint: Option<&'a str>,
-    code: u8,
 }
 
 fn harmless(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control() && c != '\n'
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) {
-            clean.extend(c.escape_default());
-        } else {
-            clean.push(c);
-        }
-    }
-    clean
+    escaped(text, |c| c != '\n' && steers(c))
 }
 
 impl Display for Failure {
@@ -181,10 +172,7 @@ impl From<AtError> for Failure {
             AtError::Refused(fault) => code_of_fault(fault),
             _ => exit::FAILED,
         };
-        Self {
-            hint: error.hint(),
-            ..Self::new(code, error.to_string())
-        }
+        Self::told(code, &error, error.hint())
     }
 }
 
@@ -225,10 +213,7 @@ impl From<KeyStoreError> for Failure {
 
 impl From<TlsError> for Failure {
     fn from(error: TlsError) -> Self {
-        Self {
-            hint: error.hint().map(str::to_owned),
-            ..Self::new(code_of_tls(&error), error.to_string())
-        }
+        Self::told(code_of_tls(&error), &error, error.hint())
     }
 }
 

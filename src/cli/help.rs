@@ -4,7 +4,7 @@
 //!   about ─▶ examples ─▶ usage ─▶ arguments, words ─▶ flags ─▶ for older peers ─▶ common flags ─▶ notes ─▶ exit codes
 //! ```
 //! A flag that argh hides is one for older peers; the common ones are those of
-//! [`with_account`](mod@super::with_account).
+//! [`flags`](mod@super::flags).
 
 use argh::{FlagInfo, Optionality, PositionalInfo};
 

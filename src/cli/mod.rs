@@ -1,7 +1,7 @@
 //! What all programs share: their common flags, the environment behind them, exit codes, progress.
 //!
 //! ```text
-//!   flags     --root HOST[:PORT]   --ca FILE …   --keys FILE   --passphrase-file FILE   -q   -v    [`with_account`]
+//!   flags     --root HOST[:PORT]   --ca FILE …   --keys FILE   --passphrase-file FILE   -q   -v    [`flags`](mod@flags)
 //!     else    NOPORTS_ROOT         NOPORTS_CA    NOPORTS_KEYS  NOPORTS_PASSPHRASE                  account, secret
 //!     else    a file of flags                                                                      [`config`]
 //!     else    the defaults
@@ -39,12 +39,12 @@ pub use account::{key_file, network};
 pub use console::Console;
 pub use draft::{DraftKeyFile, refuse_overwriting};
 pub use failure::{Failure, exit};
+pub(crate) use flags::flags;
+pub use flags::{Account, HasOutput, Output, separated};
 pub use outcome::Outcome;
 pub use progress::Progress;
 pub use secret::{Given, Phrases, SecretSource};
 pub use voice::{Voice, version};
-pub use with_account::Account;
-pub(crate) use with_account::with_account;
 
 mod account;
 pub mod classic;
@@ -52,6 +52,7 @@ pub mod config;
 mod console;
 mod draft;
 mod failure;
+mod flags;
 pub mod grammar;
 pub mod help;
 pub mod keystore;
@@ -62,7 +63,6 @@ mod progress;
 mod secret;
 pub mod settings;
 mod voice;
-mod with_account;
 pub mod words;
 
 /// One line of results on stdout. A reader that went away is no error; a full disk goes to the log.

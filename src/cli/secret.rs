@@ -132,6 +132,22 @@ pub struct Given {
 }
 
 impl Given {
+    /// The secret given here, else what [`SecretSource::read`] finds.
+    ///
+    /// # Errors
+    /// As [`SecretSource::read`].
+    pub fn secret(
+        &self,
+        source: &SecretSource,
+        file: Option<&Path>,
+        prompt: &str,
+    ) -> Result<Secret<String>, Failure> {
+        match &self.secret {
+            Some(secret) => Ok(secret.clone()),
+            None => source.read(file, prompt),
+        }
+    }
+
     /// The phrase given here, unless our own flag names a `file`; else what [`Phrases::new`] finds.
     ///
     /// # Errors

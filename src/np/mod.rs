@@ -35,7 +35,9 @@ pub mod reverse;
 pub mod session;
 pub mod sshkey;
 
-use crate::at::AtSign;
+use crate::at::{AtSign, crypto::KeyPair};
+
+use envelope::EnvelopeError;
 
 /// Namespace of everything between client and daemon.
 pub const NAMESPACE: &str = "sshnp";
@@ -71,5 +73,15 @@ impl Message {
             entity,
             text: text.into(),
         }
+    }
+
+    /// One with a payload that is signed.
+    fn sealed(
+        to: &AtSign,
+        entity: String,
+        payload: &str,
+        signer: &KeyPair,
+    ) -> Result<Self, EnvelopeError> {
+        Ok(Self::new(to, entity, envelope::seal(payload, signer)?))
     }
 }

@@ -17,8 +17,8 @@
 
 use std::process::ExitCode;
 
-use ::log::LevelFilter;
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 use miniserde::json;
 
 use crate::{
@@ -29,17 +29,15 @@ use crate::{
         verb::{AccessList, Config},
     },
     cli::{
-        Console, Failure, Outcome,
+        Console, Failure, Outcome, flags,
         grammar::{Word, word},
-        with_account,
     },
-    sys::{log, process},
     text::json::array,
 };
 
 mod clear;
 
-with_account! {
+flags! {
     /// Decide whom the atServer of your atSign lets in.
     ///
     /// Whoever is not let in can send nothing and read nothing, so no request of theirs reaches a daemon.
@@ -57,7 +55,7 @@ with_account! {
         error_code(6, "the atServer refused the login"),
         error_code(11, "a TLS certificate is not trusted here")
     )]
-    struct Args {
+    pub(crate) struct Args {
         /// show, allow, disallow, block, unblock or clear
         #[argh(positional)]
         word: String,
@@ -67,9 +65,7 @@ with_account! {
         /// atSigns to add or remove
         #[argh(positional)]
         others: Vec<String>,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
@@ -104,15 +100,8 @@ pub(super) const WORDS: &[Word] = &[
 ];
 
 /// Runs the program; `args` without its name.
-pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(args) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    process::protect_memory();
-    let json = args.json;
-    console.finish(json, console.run(1, run(&console, args)))
+pub fn main(console: Console, args: &[&str]) -> ExitCode {
+    console.start(args, LevelFilter::Warn, 1, run)
 }
 
 async fn run(console: &Console, args: Args) -> Result<(), Failure> {

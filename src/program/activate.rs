@@ -22,24 +22,25 @@ use std::{
     sync::Arc,
 };
 
-use ::log::LevelFilter;
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 
 use crate::{
     at::{
-        AtKey, AtSign, Verb,
+        AtSign,
         client::{AtError, Client, Link, Network},
         enrolment,
         fault::Code,
         keyfile::AtKeys,
-        verb::Detail,
     },
     cli::{
-        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, refuse_overwriting,
+        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, flags,
+        refuse_overwriting,
     },
     secret::Secret,
-    sys::{log, process},
 };
+
+use super::published;
 
 use secret::{SECRET, refuse_secrets};
 
@@ -48,66 +49,47 @@ mod secret;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-/// Make the first keys of an atSign, with its one-time activation secret.
-///
-/// The secret is read from --secret-file, else from the environment variable NOPORTS_SECRET, else from stdin. The path
-/// of the new key file is printed on stdout. Run the same command again to resume.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    example = "{command_name} @alice",
-    example = "{command_name} @alice --secret-file secret.txt",
-    example = "{command_name} @alice --root localhost:6400 --ca ca.pem",
-    error_code(1, "failed, or activated already"),
-    error_code(2, "the command line was wrong"),
-    error_code(3, "a key file is in the way, or cannot be written"),
-    error_code(4, "the atDirectory or the atServer cannot be reached"),
-    error_code(5, "no such atSign"),
-    error_code(6, "the secret was refused"),
-    error_code(11, "a TLS certificate is not trusted here")
-)]
-pub(crate) struct Args {
-    /// the atSign to activate
-    #[argh(positional)]
-    atsign: String,
-    /// file with the activation secret (or NOPORTS_SECRET, or stdin)
-    #[argh(option, arg_name = "file")]
-    secret_file: Option<PathBuf>,
-    /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
-    #[argh(option, arg_name = "file")]
-    passphrase_file: Option<PathBuf>,
-    /// key file to write, or its folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option, arg_name = "file")]
-    keys: Option<PathBuf>,
-    /// atDirectory (or NOPORTS_ROOT; default: root.atsign.org:64)
-    #[argh(option, arg_name = "host:port")]
-    root: Option<String>,
-    /// trust this certificate authority too: a PEM file (or NOPORTS_CA)
-    #[argh(option, arg_name = "file")]
-    ca: Vec<String>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    json: bool,
-    /// print nothing on stderr but errors
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more to stderr; -vv logs still more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+flags! {
+    /// Make the first keys of an atSign, with its one-time activation secret.
+    ///
+    /// The secret is read from --secret-file, else from the environment variable NOPORTS_SECRET, else from stdin. The path
+    /// of the new key file is printed on stdout. Run the same command again to resume.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(
+        example = "{command_name} @alice",
+        example = "{command_name} @alice --secret-file secret.txt",
+        example = "{command_name} @alice --root localhost:6400 --ca ca.pem",
+        error_code(1, "failed, or activated already"),
+        error_code(2, "the command line was wrong"),
+        error_code(3, "a key file is in the way, or cannot be written"),
+        error_code(4, "the atDirectory or the atServer cannot be reached"),
+        error_code(5, "no such atSign"),
+        error_code(6, "the secret was refused"),
+        error_code(11, "a TLS certificate is not trusted here")
+    )]
+    pub(crate) struct Args {
+        /// the atSign to activate
+        #[argh(positional)]
+        atsign: String,
+        /// file with the activation secret (or NOPORTS_SECRET, or stdin)
+        #[argh(option, arg_name = "file")]
+        secret_file: Option<PathBuf>,
+        /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
+        #[argh(option, arg_name = "file")]
+        passphrase_file: Option<PathBuf>,
+        /// key file to write, or its folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
+        #[argh(option, arg_name = "file")]
+        keys: Option<PathBuf>,
+        network,
+    }
 }
 
 /// Runs the program; `args` without its name.
-pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
+pub fn main(console: Console, args: &[&str]) -> ExitCode {
     if let Err(failure) = refuse_secrets(args) {
         return console.finish(args.contains(&"--json"), Err(failure));
     }
-    let args: Args = match console.parse(args) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    process::protect_memory();
-    let json = args.json;
-    console.finish(json, console.run(1, run(&console, args)))
+    console.start(args, LevelFilter::Warn, 1, run)
 }
 
 async fn run(console: &Console, args: Args) -> Result<(), Failure> {
@@ -117,12 +99,10 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let mut progress = console.progress(args.quiet);
 
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
-    let secret = || match &console.given().secret {
-        Some(secret) => Ok(secret.clone()),
-        None => SECRET.read(
-            args.secret_file.as_deref(),
-            &format!("the one-time secret of {who} (it is not shown):"),
-        ),
+    let secret = || {
+        let prompt = format!("the one-time secret of {who} (it is not shown):");
+        let file = args.secret_file.as_deref();
+        console.given().secret(&SECRET, file, &prompt)
     };
     activate(&network, &who, &file, &phrases, secret, &mut progress).await?;
 
@@ -164,7 +144,7 @@ pub async fn activate(
             resume(network, &draft, keys, &mut link, secret, progress).await?
         }
         None => {
-            if is_activated(&mut link, who).await? {
+            if published::public_key(&mut link, who).await?.is_some() {
                 return Err(already(who, file));
             }
             refuse_overwriting(file)?;
@@ -200,7 +180,7 @@ async fn resume(
         Err(failure) => return Err(failure),
     }
     let who = keys.atsign.clone();
-    if is_activated(link, &who).await? {
+    if published::public_key(link, &who).await?.is_some() {
         let place = draft.path.display();
         return Err(Failure::plain(format!(
             "{who} is activated already, with other keys than those in {place}"
@@ -210,20 +190,6 @@ async fn resume(
     log_in_by_secret(link, &who, &secret()?).await?;
     progress.done("the secret is right");
     register(link, draft, keys).await
-}
-
-/// An activated atSign has a public encryption key.
-async fn is_activated(link: &mut Link, who: &AtSign) -> Result<bool, Failure> {
-    let published = Verb::Lookup {
-        key: AtKey::own("publickey", who),
-        detail: Detail::Value,
-        bypass_cache: false,
-    };
-    match link.ask(&published).await {
-        Ok(text) => Ok(text.trim() != "null"),
-        Err(AtError::Refused(fault)) if fault.is_key_not_found() => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn already(who: &AtSign, file: &Path) -> Failure {

@@ -18,13 +18,14 @@
 //! certificate from elsewhere, and `serve --metrics 127.0.0.1:9464` answers `/health` and `/metrics` (Prometheus) on this
 //! machine. All of them take `--json`.
 
-use std::{path::Path, process::ExitCode, thread};
+use std::{path::Path, process::ExitCode};
 
 use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     cli::{self, Console, Failure, exit},
     server::{authority::AuthorityError, control::AdminError, listen::ServerError},
+    sys::process,
 };
 
 use ask::{Add, ExportCa, List, Remove, Show, add, export_ca, list, remove, show};
@@ -73,10 +74,10 @@ pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
         Err(code) => return code,
     };
     let (json, result) = match args.what {
-        Subcommand::Serve(args) => {
-            let threads = thread::available_parallelism().map_or(1, usize::from);
-            (args.json, console.run(threads, serve(&console, args)))
-        }
+        Subcommand::Serve(args) => (
+            args.json,
+            console.run(process::cores(), serve(&console, args)),
+        ),
         Subcommand::Add(args) => (args.json, console.run(1, add(args))),
         Subcommand::List(args) => (args.json, console.run(1, list(&console, args))),
         Subcommand::Remove(args) => (args.json, console.run(1, remove(&console, args))),
@@ -110,32 +111,19 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
 
 impl From<AuthorityError> for Failure {
     fn from(error: AuthorityError) -> Self {
-        let failure = Self::plain(error.to_string());
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self::told(exit::FAILED, &error, error.hint())
     }
 }
 
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
-        Self {
-            message: error.to_string(),
-            hint: error.hint(),
-            code: exit::FAILED,
-            classic: None,
-        }
+        Self::told(exit::FAILED, &error, error.hint())
     }
 }
 
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
-        let failure = Self::plain(error.to_string());
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self::told(exit::FAILED, &error, error.hint())
     }
 }
 

@@ -32,241 +32,39 @@
 //! ("Connection to ::ffff:127.0.0.1 closed."): that is our end of the tunnel. With `ControlPersist` ssh throws away what a
 //! ProxyCommand says: `ssh -S none pi` shows why it failed.
 
-use std::{
-    future::Future,
-    io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{future::Future, io, process::ExitCode};
 
-use argh::{ArgsInfo, FromArgs};
 use futures_lite::future;
 use log::{LevelFilter, info, warn};
 
 use crate::{
     classic::{
         reverse,
-        two_sshs::{self, Carrier, CarrierOptions},
+        two_sshs::{self, Carrier},
     },
-    cli::{Console, Failure, Progress, exit, with_account},
-    np::far_end::FarEnd,
-    np::{
-        ids::SessionId,
-        session::{Generation, Terms},
-        sshkey::{self, PublicKeyLine},
-    },
+    cli::{Console, Failure, Progress, exit},
+    np::{far_end::FarEnd, ids::SessionId, session::Generation},
     pipe::cipher::Side,
     session::{
-        ask::{Details, OpenSession, PATIENCE, Prepared, Want, Whom, prepare},
+        ask::{Details, OpenSession, Prepared, Want, prepare},
         launch::LocalAddress,
     },
     sys::{self, signal, ssh::UserName},
-    text::{
-        duration::seconds,
-        endpoint::Endpoint,
-        port::{port, port_or_any},
-    },
+    text::endpoint::Endpoint,
 };
 
-use login::{SshPath, check_words, find_ssh, free_port, in_background, print, shell, stdio};
+use args::{Mode, Settings};
+use login::{LocalEntry, find_ssh, free_port, in_background, print, shell, stdio};
 
+mod args;
 mod login;
 
-with_account! {
-    /// Open an ssh session to a device that has no open port.
-    ///
-    /// Your machine and the device both connect outward to a rendezvous, which relays what they encrypt end to end. Then ssh
-    /// runs as usual, with your own ssh keys.
-    #[derive(FromArgs, ArgsInfo)]
-    #[argh(
-        example = "{command_name} --to @kitchen --device pi --via @rv_eu",
-        example = "{command_name} --to @kitchen --device pi --via @rv_eu --print",
-        example = "{command_name} --to @kitchen --device pi --via @rv_eu -- -L 8080:nas:80"
-    )]
-    struct Args {
-        /// the device's atSign
-        #[argh(option, arg_name = "atsign")]
-        to: String,
-        /// which device of that atSign (default: "default")
-        #[argh(option, arg_name = "name")]
-        device: Option<String>,
-        /// the rendezvous' atSign (or NOPORTS_VIA)
-        #[argh(option, arg_name = "atsign")]
-        via: Option<String>,
-        /// your atSign (or NOPORTS_AS; default: the only one with keys here)
-        #[argh(option, long = "as", arg_name = "atsign")]
-        as_: Option<String>,
-        /// user name on the device (default: the name its daemon publishes)
-        #[argh(option, arg_name = "name")]
-        user: Option<String>,
-        /// private key file for ssh
-        #[argh(option, arg_name = "file")]
-        identity: Option<String>,
-        /// add this ssh public key to authorized_keys on the device, permanently; its daemon must accept keys
-        #[argh(option, arg_name = "file")]
-        send_key: Option<PathBuf>,
-        /// carry the session on stdin and stdout, for ssh's ProxyCommand; open no port
-        #[argh(switch)]
-        stdio: bool,
-        /// print the ssh command, keep its port open in the background, and return
-        #[argh(switch)]
-        print: bool,
-        /// local port for ssh to connect to (default: any free one)
-        #[argh(option, arg_name = "port", default = "0", from_str_fn(port_or_any))]
-        local_port: u16,
-        /// how long to wait for each answer (default: 20s)
-        #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(seconds))]
-        timeout: Duration,
-        /// turn off end-to-end encryption of the relayed stream; ssh still encrypts (daemons before 5.0)
-        #[argh(switch, hidden_help)]
-        no_encrypt: bool,
-        /// do not log in at the rendezvous (rendezvous before 5.0)
-        #[argh(switch, hidden_help)]
-        no_admit_client: bool,
-        /// let the device connect to the rendezvous without logging in (daemons before 5.0)
-        #[argh(switch, hidden_help)]
-        no_admit_device: bool,
-        /// let the device log in to an sshd on this machine for the session (daemons before 4.0)
-        #[argh(switch, hidden_help)]
-        legacy_daemon: bool,
-        /// with --legacy-daemon: port of the sshd on this machine (default: 22)
-        #[argh(option, arg_name = "port", default = "22", from_str_fn(port), hidden_help)]
-        local_sshd_port: u16,
-        /// where an outer ssh carries the session: port of the device's sshd (default: 22)
-        #[argh(option, arg_name = "port", default = "22", from_str_fn(port), hidden_help)]
-        remote_sshd_port: u16,
-        /// user name on the device for the outer ssh (default: the same as for the inner one)
-        #[argh(option, arg_name = "name", hidden_help)]
-        tunnel_user: Option<String>,
-        /// apply the forwardings given after -- to the outer ssh
-        #[argh(switch, hidden_help)]
-        add_forwards_to_tunnel: bool,
-        /// how long the outer ssh may stay idle (default: 15s)
-        #[argh(
-            option,
-            arg_name = "duration",
-            default = "two_sshs::IDLE",
-            from_str_fn(seconds),
-            hidden_help
-        )]
-        idle_timeout: Duration,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
-        /// options for ssh, and a command to run on the device
-        #[argh(positional, greedy)]
-        ssh: Vec<String>,
-    }
-}
-
-/// What the arguments mean, complete.
-struct Settings {
-    whom: Whom,
-    user: Option<UserName>,
-    identity: Option<PathBuf>,
-    mode: Mode,
-    local_port: u16,
-    send_key: Option<PublicKeyLine>,
-    local_sshd_port: u16,
-    inside: CarrierOptions,
-    /// Behind `--`.
-    ssh: Vec<String>,
-    json: bool,
-    /// Asked for by the classic program's name.
-    classic: bool,
-}
-
-/// What the person gets.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Shell,
-    Stdio,
-    Print,
-}
+pub(crate) use args::Args;
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    sys::process::protect_memory();
-    let json = args.json;
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
     // Two threads: one for the sockets, one so that making the ephemeral key does not hold them up.
-    console.run_client(json, 2, story(&console, args))
-}
-
-impl Args {
-    async fn settings(&self, console: &Console) -> Result<Settings, Failure> {
-        let (device, via) = (self.device.as_deref(), self.via.as_deref());
-        let mut whom = Whom::parse(&self.to, device, via, self.timeout)?;
-        let terms = whom.terms;
-        whom.terms = terms.without(self.no_encrypt, self.no_admit_client, self.no_admit_device);
-        if self.legacy_daemon {
-            whom.terms = Terms::of(Generation::V3);
-        }
-        let mode = match (self.stdio, self.print) {
-            (true, true) => return Err(Failure::misuse("--stdio and --print exclude each other")),
-            (true, false) => Mode::Stdio,
-            (false, true) => Mode::Print,
-            (false, false) => Mode::Shell,
-        };
-        if mode == Mode::Stdio && whom.terms.generation == Generation::V3 {
-            let why = "--stdio and --legacy-daemon exclude each other";
-            return Err(Failure::misuse(why).hint("leave out one of them"));
-        }
-        if mode != Mode::Stdio {
-            check_words(&self.ssh)?;
-        }
-        let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
-        let (ssh, for_tunnel) = if self.add_forwards_to_tunnel {
-            two_sshs::take_forwards(&self.ssh)
-        } else {
-            (self.ssh.clone(), Vec::new())
-        };
-        let inside = CarrierOptions {
-            user: name(&self.tunnel_user).map_err(misuse)?,
-            sshd: self.remote_sshd_port,
-            options: [two_sshs::for_both(&self.ssh), for_tunnel].concat(),
-            idle: self
-                .idle_timeout
-                .clamp(two_sshs::LEAST_IDLE, two_sshs::MOST_IDLE),
-        };
-        Ok(Settings {
-            whom,
-            user: name(&self.user).map_err(misuse)?,
-            identity: self.identity.clone().map(PathBuf::from),
-            mode,
-            local_port: self.local_port,
-            send_key: match &self.send_key {
-                Some(file) => Some(read_key(file).await?),
-                None => None,
-            },
-            local_sshd_port: self.local_sshd_port,
-            inside,
-            ssh,
-            json: self.json,
-            classic: console.is_classic(),
-        })
-    }
-}
-
-/// A public key's file. Who names the private one by mistake must not send it.
-async fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
-    let failed = |why: &dyn std::fmt::Display| {
-        Failure::misuse(format!("{}: {why}", file.display()))
-            .hint("--send-key ~/.ssh/id_ed25519.pub")
-    };
-    let most = sshkey::MAX_PUBLIC_KEY as u64 + 2;
-    let text = sys::file::text(file, most).await;
-    let text = text.map_err(|error| failed(&error))?;
-    PublicKeyLine::parse(&text).map_err(|error| failed(&error))
-}
-
-fn misuse(error: impl std::fmt::Display) -> Failure {
-    Failure::misuse(error.to_string())
+    console.start(words, LevelFilter::Warn, 2, story)
 }
 
 async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
@@ -296,7 +94,7 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
         let user = user.ok_or_else(|| no_user(&settings))?;
         let reached = until_told(async {
             let port = let_the_device_in(prepared, &settings, &mut progress).await?;
-            go(SshPath::Port(port), &settings, &user, &mut progress).await
+            go(LocalEntry::Port(port), &settings, &user, &mut progress).await
         });
         return reached.await;
     }
@@ -307,11 +105,13 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
     }
     let user = user.ok_or_else(|| no_user(&settings))?;
     match reach(opened, words, &settings)? {
-        Route::Straight(far) => go(SshPath::Pipe(far), &settings, &user, &mut progress).await,
-        Route::Within(far, session, key) => {
+        Transport::Bridge(far) => {
+            go(LocalEntry::Bridge(far), &settings, &user, &mut progress).await
+        }
+        Transport::OuterSsh(far, session, key) => {
             let reached = until_told(async {
                 let port = tunnel(far, session, key, &settings, &user, &mut progress).await?;
-                go(SshPath::Port(port), &settings, &user, &mut progress).await
+                go(LocalEntry::Port(port), &settings, &user, &mut progress).await
             });
             reached.await
         }
@@ -331,7 +131,7 @@ async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result
 }
 
 async fn go(
-    reach: SshPath,
+    reach: LocalEntry,
     settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
@@ -352,15 +152,19 @@ fn user(prepared: &Prepared, settings: &Settings) -> Result<Option<UserName>, Fa
     }
 }
 
-/// How the person's ssh gets to the device in this session.
-enum Route {
-    /// Through our bridge.
-    Straight(FarEnd),
-    /// Through another ssh, which logs in with this key.
-    Within(FarEnd, SessionId, two_sshs::LoginKey),
+/// What carries the person's ssh in this session.
+enum Transport {
+    /// Our bridge.
+    Bridge(FarEnd),
+    /// Another ssh, which logs in with this key.
+    OuterSsh(FarEnd, SessionId, two_sshs::LoginKey),
 }
 
-fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<Route, Failure> {
+fn reach(
+    opened: OpenSession,
+    words: Generation,
+    settings: &Settings,
+) -> Result<Transport, Failure> {
     let OpenSession { ready, session, .. } = opened;
     let (far, temporary) = (ready.far, ready.ephemeral_key);
     let encrypted = far.keys.is_some();
@@ -389,11 +193,11 @@ fn reach(opened: OpenSession, words: Generation, settings: &Settings) -> Result<
                     "--remote-sshd-port counts only where one ssh carries another; here the daemon decides"
                 );
             }
-            return Ok(Route::Straight(far));
+            return Ok(Transport::Bridge(far));
         }
     };
     say(session, "double", encrypted);
-    Ok(Route::Within(far, session, key))
+    Ok(Transport::OuterSsh(far, session, key))
 }
 
 /// An ssh that carries another: opens it; returns the loopback port that leads to the device's sshd.
@@ -486,41 +290,3 @@ fn no_user(settings: &Settings) -> Failure {
 
 /// Where sshd listens unless somebody says otherwise.
 const DEFAULT_SSHD: u16 = 22;
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::{fs, pin::pin};
-
-    use async_std::task::block_on;
-    use futures_lite::future::poll_once;
-
-    use super::*;
-    use crate::testing::named_pipe;
-
-    #[test]
-    fn a_key_that_comes_through_a_pipe_holds_nobody_up_and_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = named_pipe(folder.path());
-        let mut key = pin!(read_key(&pipe));
-        // Before anybody writes, others have their turn.
-        assert!(block_on(poll_once(&mut key)).is_none());
-        let line =
-            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me\n";
-        fs::write(&pipe, line).unwrap();
-        assert_eq!(block_on(key).unwrap(), PublicKeyLine::parse(line).unwrap());
-    }
-
-    #[test]
-    fn what_is_no_key_is_refused_however_long_it_goes_on() {
-        let folder = tempfile::tempdir().unwrap();
-        for device in [
-            Path::new("/dev/zero"),
-            Path::new("/dev/null"),
-            folder.path(),
-        ] {
-            let refused = block_on(read_key(device)).err().unwrap();
-            assert_eq!(refused.code, exit::MISUSE, "{}", refused.message);
-        }
-    }
-}

@@ -15,7 +15,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`args`] | the command line |
-//! | [`session`] | a request, from its text to its answer |
+//! | [`request`] | a request, from its text to its answer |
 //! | [`publish`] | what it says of itself |
 //! | [`known`] | the sessions of the last minutes |
 //!
@@ -30,43 +30,26 @@
 //! publishes its user name for managers only, so others say `noports client --user NAME`. A request longer than 64 KiB is
 //! passed over.
 
-use std::{
-    future::Future,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{future::Future, sync::Arc, time::Instant};
 
 use async_std::task;
 use futures_lite::future;
 use log::{debug, error, info};
 
-#[cfg(feature = "held")]
-use crate::classic::habits::DaemonHabits;
 use crate::{
-    at::{
-        AtSign, Notification,
-        client::{Client, Network},
-        keyfile::AtKeys,
-        verb::Operation,
-    },
+    at::{AtSign, Notification, client::Network, keyfile::AtKeys},
     budget::{Budget, Claim, Limits},
-    classic::{
-        keyring::{Keyring, KeyringGuard},
-        reverse::device::KeySlots,
-    },
+    classic::keyring::{Keyring, KeyringGuard},
     cli::Failure,
     np::{
         NAMESPACE,
-        ids::DeviceName,
         permit::Permit,
         policy,
-        request::{SshRequest, TunnelRequest},
         sshkey::{self, PublicKeyLine},
     },
     secret::Secret,
     session::{
-        authorise::{Consult, Doorman, Verdict},
+        authorise::{Doorman, Verdict},
         ignored, online,
     },
     sys::authorized_keys::AuthorizedKeys,
@@ -75,63 +58,23 @@ use crate::{
 
 pub use crate::classic::keyring::{KeyOptions, TemporaryKeyRule};
 pub use args::{main, verify};
+pub use options::{DaemonOptions, Ssh};
 
-use known::RecentSessions;
-use session::RequestWord;
+use request::RequestWord;
+use state::Daemon;
 
 pub(crate) use args::Args;
 
 mod args;
 mod known;
+mod options;
 mod publish;
-mod session;
+mod request;
+mod state;
 
 /// Messages that may be worked on at the same time, and of one sender; more wait for no one and are dropped.
 const STARTING: Limits = Limits::new("starting", 64);
 const STARTING_OF_ONE: u64 = 48;
-
-/// Who may open what, through which daemon.
-#[derive(Clone, Debug)]
-pub struct DaemonOptions {
-    /// Name of this device.
-    pub device: DeviceName,
-    /// Who may open sessions.
-    pub managers: Vec<AtSign>,
-    /// Whom to ask about everybody else.
-    pub consult: Option<Consult>,
-    /// What they may open.
-    pub permit: Permit,
-    /// Port of the local sshd.
-    pub sshd_port: u16,
-    /// Publish nothing.
-    pub hide: bool,
-    /// What is done with ssh keys, and for older clients.
-    pub ssh: Ssh,
-    /// Nobody may do without encryption or without the login at the rendezvous.
-    pub require_protection: bool,
-    /// The generation that it is held to.
-    #[cfg(feature = "held")]
-    pub habits: DaemonHabits,
-    /// The executable that a session's bridge is started from.
-    pub program: PathBuf,
-}
-
-/// What is done with ssh keys, and for older clients.
-#[derive(Clone, Debug, Default)]
-pub struct Ssh {
-    /// Clients may let their public keys in, behind these options.
-    pub accept_keys: Option<KeyOptions>,
-    /// When a session brings a temporary key along.
-    pub temporary_keys: TemporaryKeyRule,
-    /// Further options of such a key.
-    pub temporary_options: KeyOptions,
-    /// The device logs in to clients that ask for it.
-    pub reverse: bool,
-    /// The old form of request is answered with a bare word.
-    pub bare_answers: bool,
-    /// The file with the keys that sshd lets in, if it is not the user's own.
-    pub file: Option<PathBuf>,
-}
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
 ///
@@ -140,20 +83,20 @@ pub struct Ssh {
 pub async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    policy: DaemonOptions,
+    options: DaemonOptions,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
-    let mut watch = format!(r"\.{}\.{NAMESPACE}@", policy.device);
-    if policy.consult.is_some() {
+    let mut watch = format!(r"\.{}\.{NAMESPACE}@", options.device);
+    if options.consult.is_some() {
         watch = format!("{watch}|{}", policy::WATCH_RPC);
     }
-    let (keyring, _closing) = keyring(&policy.ssh, policy.sshd_port).await;
+    let (keyring, _closing) = keyring(&options.ssh, options.sshd_port).await;
     let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
-    let (device, managers) = (policy.device.clone(), policy.managers.clone());
+    let (device, managers) = (options.device.clone(), options.managers.clone());
     let daemon = Daemon {
-        doorman: Doorman::new(at.clone(), device, managers, policy.consult.clone()),
+        doorman: Doorman::new(at.clone(), device, managers, options.consult.clone()),
         at,
-        policy: Arc::new(policy),
+        options: Arc::new(options),
         known: Arc::default(),
         slots: Arc::default(),
         starting: Budget::new(STARTING),
@@ -178,22 +121,9 @@ async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, KeyringGuard) {
     Keyring::start(file, sshd_port, ssh.temporary_options.clone()).await
 }
 
-/// The daemon; cheap to clone.
-#[derive(Clone)]
-struct Daemon {
-    at: Client,
-    doorman: Doorman,
-    policy: Arc<DaemonOptions>,
-    known: Arc<Mutex<RecentSessions>>,
-    /// Private keys that wait for the request that uses them.
-    slots: Arc<Mutex<KeySlots>>,
-    starting: Budget<AtSign>,
-    keyring: Keyring,
-}
-
 impl Daemon {
     fn announce(&self) -> String {
-        let (at, p) = (self.at.atsign(), &self.policy);
+        let (at, p) = (self.at.atsign(), &self.options);
         let managers: Vec<_> = p.managers.iter().map(AtSign::as_str).collect();
         info!(
             "ready as={at} device={} managers={} policy={} permit={}",
@@ -229,10 +159,10 @@ impl Daemon {
             Verdict::Denied(why) => Err(why),
             Verdict::Ignored(reason) => return ignored(reason),
         };
-        let ssh = &self.policy.ssh;
+        let ssh = &self.options.ssh;
         match word {
             #[cfg(feature = "held")]
-            _ if !self.policy.habits.hears(word) => ignored("held_to_its_time"),
+            _ if !self.options.habits.hears(word) => ignored("held_to_its_time"),
             "ping" => drop(task::spawn(self.clone().answer_ping(note, permit.is_ok()))),
             "ssh_request" => self.start(note, RequestWord::Ssh, permit),
             "npt_request" => self.start(note, RequestWord::Tunnel, permit),
@@ -314,7 +244,7 @@ impl Daemon {
             Ok(key) => key,
             Err(why) => return ignored(&why.to_string()),
         };
-        let Some(options) = &self.policy.ssh.accept_keys else {
+        let Some(options) = &self.options.ssh.accept_keys else {
             return;
         };
         match self.keyring.add(&key, options).await {
@@ -323,29 +253,4 @@ impl Daemon {
             Err(error) => error!("public_key=lost from={from} reason={:?}", error.to_string()),
         }
     }
-
-    /// The first part of `<word>.<device>.sshnp`, if the notification is for this device.
-    fn word<'a>(&self, note: &'a Notification) -> Option<&'a str> {
-        if note.operation != Operation::Update || note.is_text || note.is_stats() {
-            return None;
-        }
-        let rest = note
-            .entity()
-            .strip_suffix(&format!(".{}.{NAMESPACE}", self.policy.device))?;
-        (!rest.contains('.')).then_some(rest)
-    }
-
-    fn known(&self) -> MutexGuard<'_, RecentSessions> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn slots(&self) -> MutexGuard<'_, KeySlots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a client may ask for, at a rendezvous.
-enum SessionRequest {
-    Ssh(SshRequest),
-    Tunnel(TunnelRequest),
 }

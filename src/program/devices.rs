@@ -27,9 +27,8 @@ use crate::{
     at::{
         AtKey, AtSign, Verb,
         client::{AtError, Client, Event, Subscription},
-        fault::Code,
     },
-    cli::{self, Console, Failure, Outcome, with_account},
+    cli::{self, Console, Failure, Outcome, flags},
     np::{
         MAX_CLIENT_LINE, NAMESPACE,
         ids::DeviceName,
@@ -39,12 +38,13 @@ use crate::{
         ask::{self, about},
         online,
     },
-    sys,
     text::duration::seconds,
 };
 
+use device::{Device, DeviceAddress, Trouble};
 use show::{classic_list, table};
 
+mod device;
 mod show;
 
 /// Longest wait for all devices together, unless --timeout says otherwise.
@@ -54,7 +54,7 @@ const MAX_DEVICES: usize = 1000;
 /// Records that are read at the same time.
 const AT_ONCE: usize = 16;
 
-with_account! {
+flags! {
     /// List the devices you may use, and show which of them answer.
     ///
     /// Devices that hide are only found by name: --device.
@@ -64,7 +64,7 @@ with_account! {
         example = "{command_name} --to @kitchen",
         example = "{command_name} --to @kitchen --device pi --json"
     )]
-    struct Args {
+    pub(crate) struct Args {
         /// only devices of this atSign (default: all that have announced themselves to you)
         #[argh(option, arg_name = "atsign")]
         to: Option<String>,
@@ -77,27 +77,14 @@ with_account! {
         /// how long to wait for answers (default: 10s)
         #[argh(option, arg_name = "duration", default = "PATIENCE", from_str_fn(seconds))]
         timeout: Duration,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    sys::process::protect_memory();
-    let json = args.json;
-    let story = async { story(&console, args).await.map(|()| ExitCode::SUCCESS) };
-    console.run_client(json, 1, story)
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    console.start(words, LevelFilter::Warn, 1, story)
 }
-
-/// A device's name and its atSign.
-type DeviceAddress = (AtSign, DeviceName);
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let (to, mut devices) = (args.to.as_deref(), args.device.clone());
@@ -218,43 +205,6 @@ fn device_of(key: &str, me: &AtSign) -> Option<DeviceAddress> {
     let entity = key.entity.strip_prefix("device_info.")?;
     let name = entity.strip_suffix(NAMESPACE)?.strip_suffix('.')?;
     Some((key.owner?, name.parse().ok()?))
-}
-
-/// What is known of one device.
-#[derive(Debug, PartialEq, Eq)]
-struct Device {
-    name: DeviceAddress,
-    active: bool,
-    /// From its heartbeat, else from its record.
-    about: Option<Heartbeat>,
-    /// When its record was written, as its atServer says; silent devices only.
-    last_seen: Option<String>,
-    /// It answers, and keeps no record.
-    hidden: bool,
-    /// Why it could not be asked.
-    trouble: Option<Trouble>,
-}
-
-/// Why a device could not be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    /// Its atServer does not let us in.
-    Refused,
-    /// The question could not be sent.
-    NotAsked,
-}
-
-impl Trouble {
-    fn of(error: &AtError) -> Self {
-        match error {
-            AtError::Refused(fault)
-                if matches!(fault.code, Some(Code::Handshake | Code::Blocked)) =>
-            {
-                Self::Refused
-            }
-            _ => Self::NotAsked,
-        }
-    }
 }
 
 /// Pings all, reads all records, and waits until all that could be asked have answered, or the time is up. Also says

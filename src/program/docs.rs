@@ -15,7 +15,6 @@ use std::{
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::PROGRAMS;
 use crate::{
     cli::{
         Console, Failure, config, exit,
@@ -30,6 +29,7 @@ use man::Edition;
 
 mod complete;
 mod man;
+mod roff;
 mod values;
 
 const BASH: &str = include_str!("../../packaging/completions/noports.bash");
@@ -93,7 +93,7 @@ struct All {
 /// The program.
 pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     if let Some(("complete", words)) = words.split_first().map(|(first, rest)| (*first, rest)) {
-        for (word, about) in complete::candidates(words) {
+        for (word, about) in complete::candidates(console.programs(), words) {
             print_out(format!("{word}\t{about}").trim_end());
         }
         return ExitCode::from(exit::FINE);
@@ -104,11 +104,11 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     };
     let print = |script| out::text(script).map_err(|why| Failure::plain(why.to_string()));
     let done = match args.what {
-        Subcommand::Man(args) => write(pages(&args.dir)),
+        Subcommand::Man(args) => write(pages(console.programs(), &args.dir)),
         Subcommand::Bash(_) => print(BASH),
         Subcommand::Zsh(_) => print(ZSH),
         Subcommand::Fish(_) => print(FISH),
-        Subcommand::All(args) => write(everything(&args.dir)),
+        Subcommand::All(args) => write(everything(console.programs(), &args.dir)),
     };
     console.finish(false, done)
 }
@@ -125,8 +125,8 @@ fn write(files: Vec<(PathBuf, String)>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn everything(share: &Path) -> Vec<(PathBuf, String)> {
-    let mut files = pages(&share.join("man/man1"));
+fn everything(programs: &'static [Program], share: &Path) -> Vec<(PathBuf, String)> {
+    let mut files = pages(programs, &share.join("man/man1"));
     for (path, text) in [
         ("bash-completion/completions/noports", BASH),
         ("zsh/site-functions/_noports", ZSH),
@@ -135,14 +135,14 @@ fn everything(share: &Path) -> Vec<(PathBuf, String)> {
         files.push((share.join(path), text.to_owned()));
     }
     // bash looks for a file of the command's own name.
-    for link in PROGRAMS.iter().flat_map(|applet| applet.links) {
+    for link in programs.iter().flat_map(|applet| applet.links) {
         let file = share.join("bash-completion/completions").join(link);
         files.push((file, ". \"${BASH_SOURCE[0]%/*}/noports\"\n".to_owned()));
     }
     files
 }
 
-fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
+fn pages(programs: &'static [Program], folder: &Path) -> Vec<(PathBuf, String)> {
     // A package is the same whenever it is made.
     let fixed = env::var("SOURCE_DATE_EPOCH")
         .ok()
@@ -155,8 +155,8 @@ fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
         day: now.split('T').next().unwrap_or_default(),
         version: concat!("noports ", env!("CARGO_PKG_VERSION")),
     };
-    let mut files = vec![(folder.join("noports.1"), man::overview(edition))];
-    for program in PROGRAMS.iter().filter(|program| !program.about.is_empty()) {
+    let mut files = vec![(folder.join("noports.1"), man::overview(programs, edition))];
+    for program in programs.iter().filter(|program| !program.about.is_empty()) {
         let name = format!("noports-{}", program.name);
         files.push((
             folder.join(format!("{name}.1")),
@@ -165,7 +165,7 @@ fn pages(folder: &Path) -> Vec<(PathBuf, String)> {
         for link in program.links {
             files.push((
                 folder.join(format!("{link}.1")),
-                man::classic_page(link, program, edition),
+                man::classic_page(programs, link, program, edition),
             ));
         }
     }

@@ -148,14 +148,11 @@ pub fn main(console: &Console, applet: &str, words: &[&str]) -> Option<ExitCode>
     })
 }
 
-fn install_main(mut console: Console, program: &'static Program, words: &[&str]) -> ExitCode {
+fn install_main(console: Console, program: &'static Program, words: &[&str]) -> ExitCode {
     let (ours, theirs) = split(words);
-    let args: Args = match console.parse(&ours) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    let done = install(&console, program, &args, &theirs);
-    console.finish(args.json, done)
+    console.act(&ours, |console, args: Args| {
+        console.finish(args.json, install(console, program, &args, &theirs))
+    })
 }
 
 /// Our words, and the program's.
@@ -320,12 +317,10 @@ impl Args {
     }
 }
 
-fn uninstall_main(mut console: Console, program: &'static Program, words: &[&str]) -> ExitCode {
-    let args: Uninstall = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    console.finish(args.json, uninstall(&console, program, &args))
+fn uninstall_main(console: Console, program: &'static Program, words: &[&str]) -> ExitCode {
+    console.act(words, |console, args: Uninstall| {
+        console.finish(args.json, uninstall(console, program, &args))
+    })
 }
 
 fn uninstall(

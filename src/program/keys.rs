@@ -17,65 +17,53 @@ use std::{
     process::ExitCode,
 };
 
-use ::log::LevelFilter;
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 
 use crate::{
     at::AtSign,
     cli::{
-        self, Console, Failure, Outcome, Phrases, exit,
+        self, Console, Failure, Outcome, Phrases, exit, flags,
         grammar::{Word, word},
         keystore, refuse_overwriting,
     },
-    sys::{log, process},
 };
 
 /// A shorter phrase gets a word of warning: it is its own salt, and guessing is cheap.
 const SHORT: usize = 12;
 
-/// Protect a key file with a pass phrase, change the phrase, or remove it.
-///
-/// Needs no network. A pass phrase that does not open the file changes nothing.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    example = "noports keys protect @alice",
-    example = "noports keys protect @alice --new-passphrase-file phrase.txt",
-    example = "noports keys unprotect @alice --out plain.atKeys",
-    error_code(1, "failed"),
-    error_code(2, "the command line was wrong, or there is no new pass phrase"),
-    error_code(
-        3,
-        "the key file is missing, the pass phrase does not open it, or it cannot be written"
-    )
-)]
-pub(crate) struct Args {
-    /// protect or unprotect
-    #[argh(positional)]
-    word: String,
-    /// your atSign
-    #[argh(positional)]
-    atsign: String,
-    /// protect: file with the new pass phrase (or NOPORTS_NEW_PASSPHRASE; else asked for)
-    #[argh(option, arg_name = "file")]
-    new_passphrase_file: Option<PathBuf>,
-    /// write a new file, and leave the old one as it is
-    #[argh(option, arg_name = "file")]
-    out: Option<PathBuf>,
-    /// key file, or folder of key files (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option, arg_name = "file")]
-    keys: Option<PathBuf>,
-    /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
-    #[argh(option, arg_name = "file")]
-    passphrase_file: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    json: bool,
-    /// print nothing on stderr but errors
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more to stderr; -vv logs still more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+flags! {
+    /// Protect a key file with a pass phrase, change the phrase, or remove it.
+    ///
+    /// Needs no network. A pass phrase that does not open the file changes nothing.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(
+        example = "noports keys protect @alice",
+        example = "noports keys protect @alice --new-passphrase-file phrase.txt",
+        example = "noports keys unprotect @alice --out plain.atKeys",
+        error_code(1, "failed"),
+        error_code(2, "the command line was wrong, or there is no new pass phrase"),
+        error_code(
+            3,
+            "the key file is missing, the pass phrase does not open it, or it cannot be written"
+        )
+    )]
+    pub(crate) struct Args {
+        /// protect or unprotect
+        #[argh(positional)]
+        word: String,
+        /// your atSign
+        #[argh(positional)]
+        atsign: String,
+        /// protect: file with the new pass phrase (or NOPORTS_NEW_PASSPHRASE; else asked for)
+        #[argh(option, arg_name = "file")]
+        new_passphrase_file: Option<PathBuf>,
+        /// write a new file, and leave the old one as it is
+        #[argh(option, arg_name = "file")]
+        out: Option<PathBuf>,
+        key_file,
+        output,
+    }
 }
 
 /// What is done with a key file.
@@ -89,14 +77,10 @@ pub(super) const WORDS: &[Word] = &[
 
 /// Runs the program; `args` without its name.
 pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(args) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    process::protect_memory();
-    let json = args.json;
-    console.finish(json, run(&args, &console))
+    match console.begin::<Args>(args, LevelFilter::Warn) {
+        Ok(args) => console.finish(args.json, run(&args, &console)),
+        Err(code) => code,
+    }
 }
 
 fn run(args: &Args, console: &Console) -> Result<(), Failure> {

@@ -44,6 +44,7 @@ pub mod enroll;
 pub mod install;
 pub mod keys;
 pub mod policy;
+mod published;
 pub mod rendezvous;
 pub mod selftest;
 pub mod service;

@@ -19,14 +19,14 @@
 //! told why (exit code 8); without a policy strangers meet silence. A policy answers any daemon, but about that daemon's own
 //! devices only; `--daemon` lists those it answers at all.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, thread};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
 use crate::{
-    at::{AtSign, client::Network, keyfile::AtKeys},
-    cli::{Console, Failure, exit, with_account},
+    at::{client::Network, keyfile::AtKeys},
+    cli::{Console, Failure, HasOutput, exit, flags, separated},
     session::online,
     sys::{
         self,
@@ -65,7 +65,7 @@ enum Subcommand {
     Check(check::Args),
 }
 
-with_account! {
+flags! {
     /// Answer daemons until stopped.
     ///
     /// A changed file of rules is read again within seconds, after SIGHUP at once.
@@ -77,7 +77,7 @@ with_account! {
         example = "{command_name} --as @policy --rules policy.yaml --daemon @kitchen",
         example = "{command_name} --as @policy --records"
     )]
-    struct ServeRules {
+    pub(crate) struct ServeRules {
         /// the policy's atSign (or NOPORTS_AS; default: the only one with keys here)
         #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
@@ -96,32 +96,23 @@ with_account! {
         /// share the atSign with other policy processes: one of them answers each question
         #[argh(switch)]
         shared: bool,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    match args.what {
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    console.act(words, |console, args: Args| match args.what {
         Subcommand::Serve(args) => {
-            sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
-            sys::process::protect_memory();
-            let json = args.json;
-            let threads = thread::available_parallelism().map_or(1, usize::from);
-            console.finish(json, console.run(threads, story(&console, args)))
+            args.output().start(LevelFilter::Info);
+            console.tell_story(args.json, sys::process::cores(), story(console, args))
         }
-        Subcommand::Check(args) => match check::check(&console, &args) {
+        Subcommand::Check(args) => match check::check(console, &args) {
             Ok(true) => ExitCode::from(exit::FINE),
             Ok(false) => ExitCode::from(exit::DEVICE_REFUSED),
             Err(failure) => console.finish(args.json, Err(failure)),
         },
-    }
+    })
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
@@ -165,11 +156,8 @@ impl ServeRules {
                 ));
             }
         };
-        let words = self.daemon.iter().flat_map(|list| list.split(','));
-        let daemons = words
-            .map(str::trim)
-            .filter(|word| !word.is_empty())
-            .map(str::parse::<AtSign>)
+        let daemons = separated(&self.daemon)
+            .map(str::parse)
             .collect::<Result<_, _>>()?;
         Ok(PolicyOptions {
             source,

@@ -129,7 +129,7 @@ const MAX_SESSIONS: usize = 4096;
 pub async fn serve(
     network: Network,
     keys: Arc<AtKeys>,
-    policy: RendezvousOptions,
+    options: RendezvousOptions,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{RENDEZVOUS_NAMESPACE}@");
@@ -137,14 +137,14 @@ pub async fn serve(
     info!(
         "ready as={} host={} bind={}",
         at.atsign(),
-        policy.host,
-        policy.bind
+        options.host,
+        options.bind
     );
     let owner = at.atsign().as_str();
     ready(&Object::event("ready").text("as", owner).end());
     let rendezvous = Rendezvous {
         at,
-        policy: Arc::new(policy),
+        options: Arc::new(options),
         sessions: Arc::default(),
         requests: Budget::new(REQUESTS),
     };
@@ -155,7 +155,7 @@ pub async fn serve(
 #[derive(Clone)]
 struct Rendezvous {
     at: Client,
-    policy: Arc<RendezvousOptions>,
+    options: Arc<RendezvousOptions>,
     sessions: Arc<Mutex<HashMap<SessionId, Reservation>>>,
     requests: Budget<AtSign>,
 }
@@ -198,10 +198,11 @@ impl Rendezvous {
             return;
         };
         #[cfg(feature = "held")]
-        if !self.policy.habits.reads(form) {
+        if !self.options.habits.reads(form) {
             return;
         }
-        let allowed = self.policy.managers.is_empty() || self.policy.managers.contains(&note.from);
+        let allowed =
+            self.options.managers.is_empty() || self.options.managers.contains(&note.from);
         if !allowed {
             return ignored::note(&note.from, "reason=not_a_manager");
         }
@@ -236,7 +237,7 @@ impl Rendezvous {
             client: from.clone(),
             asked,
         };
-        if self.policy.signed_only && request.asked.logins() != Logins::BOTH {
+        if self.options.signed_only && request.asked.logins() != Logins::BOTH {
             self.refuse(&request, "both ends have to log in here").await;
             return None;
         }
@@ -269,7 +270,7 @@ impl Rendezvous {
 
     fn reserve(&self, request: &IncomingRequest) -> ReserveOutcome {
         let mut sessions = self.sessions();
-        let remember = if sessions.len() < 2 * self.policy.max_sessions {
+        let remember = if sessions.len() < 2 * self.options.max_sessions {
             REMEMBER_FOR
         } else {
             Duration::ZERO
@@ -288,7 +289,7 @@ impl Rendezvous {
         let of_this_client = live()
             .filter(|session| session.client == request.client)
             .count();
-        if live().count() >= self.policy.max_sessions || of_this_client >= MAX_PER_CLIENT {
+        if live().count() >= self.options.max_sessions || of_this_client >= MAX_PER_CLIENT {
             return ReserveOutcome::Refused("too many sessions at a time");
         }
         sessions.insert(request.asked.session(), Reservation::of(&request.client));
@@ -314,11 +315,11 @@ impl Rendezvous {
 
     /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
     async fn hold_session(&self, request: &IncomingRequest) -> io::Result<usize> {
-        let any = SocketAddr::new(self.policy.bind, 0);
+        let any = SocketAddr::new(self.options.bind, 0);
         let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
         let session = request.asked.session();
         let granted = Ports {
-            host: self.policy.host.clone(),
+            host: self.options.host.clone(),
             client: a.local_addr()?.port(),
             daemon: b.local_addr()?.port(),
             nonce: matches!(request.asked, RendezvousRequest::Full(_)).then(|| self.nonce()),
@@ -340,7 +341,7 @@ impl Rendezvous {
                 listener: b,
                 entry: daemon,
             },
-            snoop: self.policy.snoop,
+            snoop: self.options.snoop,
         };
         let tell = async {
             online::send_or_log(&self.at, &answer).await;
@@ -351,14 +352,14 @@ impl Rendezvous {
 
     fn nonce(&self) -> Nonce {
         #[cfg(feature = "held")]
-        return self.policy.habits.nonce();
+        return self.options.habits.nonce();
         #[cfg(not(feature = "held"))]
         Nonce::random_numbered()
     }
 
     fn text(&self, granted: &Ports) -> String {
         #[cfg(feature = "held")]
-        return self.policy.habits.print(granted);
+        return self.options.habits.print(granted);
         #[cfg(not(feature = "held"))]
         granted.print()
     }

@@ -67,13 +67,10 @@ pub(crate) struct Args {
 type PartResult = Result<String, Failure>;
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    let result = console.run(2, story(&console, args.json));
-    console.finish(args.json, result)
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    console.act(words, |console, Args { json }| {
+        console.finish(json, console.run(2, story(console, json)))
+    })
 }
 
 async fn story(console: &Console, as_json: bool) -> Result<(), Failure> {

@@ -88,26 +88,18 @@ pub(crate) struct OfProgram {
 }
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    match args.what {
-        Subcommand::Status(args) => show(&console, &args.program, args.json),
-        Subcommand::Restart(args) => {
-            let done = restart(&console, &args);
-            console.finish(args.json, done)
-        }
-    }
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    console.act(words, |console, args: Args| match args.what {
+        Subcommand::Status(args) => show(console, &args.program, args.json),
+        Subcommand::Restart(args) => console.finish(args.json, restart(console, &args)),
+    })
 }
 
 /// `noports daemon status`.
-pub fn of_program(mut console: Console, program: &Program, words: &[&str]) -> ExitCode {
-    match console.parse::<OfProgram>(words) {
-        Ok(args) => show(&console, &[program.name.to_owned()], args.json),
-        Err(code) => code,
-    }
+pub fn of_program(console: Console, program: &Program, words: &[&str]) -> ExitCode {
+    console.act(words, |console, args: OfProgram| {
+        show(console, &[program.name.to_owned()], args.json)
+    })
 }
 
 fn restart(console: &Console, args: &Restart) -> Result<(), Failure> {

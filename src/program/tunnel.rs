@@ -35,34 +35,31 @@ use crate::{
         client::{Network, jitter},
         keyfile::AtKeys,
     },
-    cli::{self, Console, Failure, Progress, exit, with_account},
+    cli::{self, Console, Failure, Progress, exit, flags},
     net::backoff::Backoff,
-    np::{ping::Heartbeat, request::tunnel::LONGEST},
+    np::request::tunnel::LONGEST,
     pipe::join::reset,
     session::{
         ask::{self, MOST_PATIENCE, OpenSession, PATIENCE, Want, Whom, broken},
-        bridge::{self, Many, Visitors},
+        bridge::{self, Visitors},
         launch::{self, Lasting, LocalAddress, Order},
     },
     sys,
     text::{
         duration::{in_words, seconds},
         endpoint::Endpoint,
+        json::Object,
     },
 };
 
 pub use forward::{BadForward, Forward};
+use talk::{IDLE, talk};
 
 mod forward;
+mod talk;
 
-/// How long a session may stand without a connection, unless --idle-timeout says otherwise.
-const IDLE: Duration = Duration::from_secs(30);
-/// The same with --keep-alive, where somebody expects the port to answer at once.
+/// How long a session may stand without a connection with --keep-alive, where somebody expects the port to answer at once.
 const IDLE_KEPT: Duration = Duration::from_secs(600);
-/// Between two signs of life on the control channel: below the patience of most middleboxes.
-const HEARTBEAT: Duration = Duration::from_secs(300);
-/// Between two announcements, for daemons that read one at a time.
-const PACE: Duration = Duration::from_millis(50);
 /// Pauses between attempts to open a session, with --keep-alive.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -71,7 +68,7 @@ const LASTED: Duration = Duration::from_secs(10);
 /// Most forwards of one program. Each is a session of its own.
 const MAX_FORWARDS: usize = 16;
 
-with_account! {
+flags! {
     /// Make a TCP port near a device reachable on a local port.
     ///
     /// The device opens the far end of each connection, so the target can be the device itself or any host that it
@@ -82,19 +79,8 @@ with_account! {
         example = "{command_name} --to @kitchen --via @rv_eu --forward 0:nas:443 --print",
         example = "{command_name} --to @kitchen --via @rv_eu --forward 5432:db:5432 --keep-alive"
     )]
-    struct Args {
-        /// the device's atSign
-        #[argh(option, arg_name = "atsign")]
-        to: String,
-        /// which device of that atSign (default: "default")
-        #[argh(option, arg_name = "name")]
-        device: Option<String>,
-        /// the rendezvous' atSign (or NOPORTS_VIA)
-        #[argh(option, arg_name = "atsign")]
-        via: Option<String>,
-        /// your atSign (or NOPORTS_AS; default: the only one with keys here)
-        #[argh(option, long = "as", arg_name = "atsign")]
-        as_: Option<String>,
+    pub(crate) struct Args {
+        peer,
         /// local port, and the target as the device sees it, such as 8080:localhost:80; local port 0: any free one;
         /// address:port:host:port listens on another address than 127.0.0.1
         #[argh(option, arg_name = "port:host:port")]
@@ -114,24 +100,13 @@ with_account! {
         /// turn off end-to-end encryption: only for protocols that encrypt their own traffic (TLS, ssh)
         #[argh(switch)]
         no_encrypt: bool,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    sys::log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    sys::process::protect_memory();
-    sys::process::raise_descriptor_limit();
-    let json = args.json;
-    let story = async { story(&console, args).await.map(|()| ExitCode::SUCCESS) };
-    console.run_client(json, 2, story)
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    console.start(words, LevelFilter::Warn, 2, story)
 }
 
 /// What all forwards have in common.
@@ -149,6 +124,7 @@ struct Tunnel {
 }
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
+    sys::process::raise_descriptor_limit();
     let (device, via) = (args.device.as_deref(), args.via.as_deref());
     if !console.is_classic() {
         check_patience(args.timeout)?;
@@ -207,14 +183,6 @@ fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
         let hint = format!("--forward {}", bad.meant());
         Failure::misuse(bad.to_string()).hint(hint)
     })
-}
-
-#[derive(miniserde::Serialize)]
-struct TunnelEvent<'a> {
-    event: &'a str,
-    address: String,
-    port: u16,
-    target: String,
 }
 
 impl Tunnel {
@@ -348,30 +316,21 @@ impl Tunnel {
     async fn print(&self, forward: &Forward) -> Result<(), Failure> {
         let mut progress = self.progress();
         let opened = self.open_session(&forward.target, &mut progress).await?;
-        let program = sys::process::own_executable().map_err(|error| {
-            Failure::plain(format!("cannot find this program's own file: {error}"))
-        })?;
         match forward.port {
             0 => progress.classic("Finding an available local port"),
             port => progress.classic(format!("Will use local port {port}")),
         }
         progress.classic("Creating connection to socket rendezvous");
-        let talk = talk(&opened.daemon);
         let order = Order {
             local: LocalAddress::Listen(SocketAddr::new(forward.bind, forward.port)),
             far: &opened.ready.far,
             many: Some(Lasting {
                 idle: self.idle,
-                talk,
+                talk: talk(&opened.daemon),
             }),
         };
-        let bridge = launch::start(&program, &order).await;
-        let bridge = bridge.map_err(|why| why.told())?;
-        let port = bridge
-            .port
-            .ok_or_else(|| Failure::plain("the bridge does not say where it listens"))?;
         let port = OpenPort {
-            here: SocketAddr::new(forward.bind, port),
+            here: SocketAddr::new(forward.bind, launch::in_background(&order).await?),
             target: forward.target.clone(),
         };
         progress.classic(port.classic());
@@ -445,12 +404,11 @@ impl Tunnel {
 
     fn tell(&self, event: &str, port: &OpenPort) {
         if self.json {
-            cli::print_out(&miniserde::json::to_string(&TunnelEvent {
-                event,
-                address: port.here.ip().to_string(),
-                port: port.here.port(),
-                target: port.target.to_string(),
-            }));
+            let line = Object::event(event)
+                .text("address", &port.here.ip().to_string())
+                .raw("port", port.here.port())
+                .text("target", &port.target.to_string());
+            cli::print_out(&line.end());
         }
     }
 }
@@ -478,62 +436,10 @@ impl std::fmt::Display for OpenPort {
     }
 }
 
-/// What this daemon understands on the control channel.
-///
-/// | daemon | its core | reads | so it gets |
-/// | --- | --- | --- | --- |
-/// | Dart before 5.6 | `6.0.7` | one announcement per read | pauses, no line ends |
-/// | Dart 5.6 to 5.9 | `6.2.0` | splits one read at `connect:`; a line's end in it spoils an IV | the same |
-/// | Dart from 5.10 | `6.5.0` | lines | lines, signs of life |
-/// | C | `c0.1.0` | one line per read; a sign of life ends the session | pauses, line ends |
-/// | ours | `rust-…` | lines | lines, signs of life |
-///
-/// A pause is no promise: what is sent apart may still be read at once. Dart then finds both announcements, for
-/// there is nothing between them; C does not.
-fn talk(daemon: &Heartbeat) -> Many {
-    let reads_lines = daemon.features.control_heartbeats;
-    let dart = daemon.core.starts_with(|c: char| c.is_ascii_digit());
-    Many {
-        heartbeat: reads_lines.then_some(HEARTBEAT),
-        pace: if reads_lines { Duration::ZERO } else { PACE },
-        unended: dart && !reads_lines,
-        stands: (!daemon.features.adjustable_timeout).then_some(IDLE),
-    }
-}
-
 /// Whether trying again is useless.
 fn is_final(failure: &Failure) -> bool {
     matches!(
         failure.code,
         exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN | exit::TLS
     )
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use crate::program::tunnel::*;
-
-    #[test]
-    fn each_daemon_is_spoken_to_as_it_understands() {
-        let ours = Heartbeat::ours(&"d".parse().unwrap(), Vec::new());
-        for (core, adjustable, beats, paced, unended) in [
-            ("rust-1", true, true, false, false),
-            ("6.5.0", true, true, false, false),
-            ("6.2.0", true, false, true, true),
-            ("6.0.7", false, false, true, true),
-            ("c0.1.0", false, false, true, false),
-            ("c0.1.0", true, false, true, false),
-            ("", false, false, true, false),
-        ] {
-            let mut daemon = ours.clone();
-            daemon.core = core.to_owned();
-            daemon.features.adjustable_timeout = adjustable;
-            daemon.features.control_heartbeats = beats;
-            let talk = talk(&daemon);
-            assert_eq!(!talk.pace.is_zero(), paced, "{core}");
-            assert_eq!(talk.heartbeat.is_some(), beats, "{core}");
-            assert_eq!(talk.unended, unended, "{core}");
-        }
-    }
 }

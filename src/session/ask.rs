@@ -103,58 +103,28 @@ pub async fn prepare(
     let (to, device, via) = (&whom.to, &whom.device, &whom.via);
     info!("session={id} to={to} device={device} via={via}");
 
-    progress.begin(format!("logging in as {}", keys.atsign));
-    let (at, inbox) =
-        Client::login_and_subscribe(network, keys, &offer.watch(), MAX_CLIENT_LINE).await?;
-    progress.done(format!("logged in as {}", at.atsign()));
-
-    let patience = whom.patience;
-    let mut talk = Talk {
-        at,
-        inbox,
-        offer,
-        patience,
-    };
+    let mut talk = log_in(network, keys, offer, whom, progress).await?;
     progress.begin(format!("asking {to} and {via}"));
-    progress.classic("Sending daemon feature check request");
     let details = want.details();
-    if matches!(want, Want::Ssh(_)) {
-        progress.classic("Resolving remote username for user session");
-        progress.classic("Resolving remote username for tunnel session");
-    }
+    let about_user: &[&str] = match want {
+        Want::Ssh(_) => &[
+            "Resolving remote username for user session",
+            "Resolving remote username for tunnel session",
+        ],
+        Want::Tunnel { .. } => &[],
+    };
+    progress.classic("Sending daemon feature check request");
+    about_user.iter().for_each(|step| progress.classic(step));
     progress.classic("Fetching host and port from srvd");
-    let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat)
-        .again(ping::AGAIN.map(Duration::from_secs));
-    ping.needed = terms.need_heartbeat() || details.features;
-    // A second pair of ports costs the rendezvous half a minute of waiting, and nobody a session.
-    let ports = Question::new(talk.offer.ask_ports(), Awaited::Ports).again([talk.later()]);
-    let questions = [ping, ports];
-    for message in questions.iter().flat_map(|question| &question.messages) {
-        let sent = online::send(&talk.at, message).await;
-        sent.map_err(|error| about(error, &message.to))?;
-    }
+    let questions = ask_both(&talk, terms.need_heartbeat() || details.features).await?;
     // While they think: who signs the device's answers, and what is our name there?
     let user = user_name(&talk.at, whom, details).await?;
     let device_key = device_key(&talk.at, to).await?;
     let answers = talk.wait(&questions).await;
     let answers = answers.map_err(|missing| missing.explain(whom, want))?;
-    progress.classic("Received host and port from srvd");
-    progress.classic("Waiting for daemon feature check response");
-    progress.classic("Received daemon feature check response");
-    let [heartbeat, Some(ports)] = answers.as_slice() else {
-        return Err(Failure::plain("two questions did not get two answers"));
-    };
-    let heartbeat = match heartbeat {
-        Some(text) => {
-            let heartbeat = Heartbeat::parse(text).map_err(|why| untrusted(&why))?;
-            #[cfg(feature = "held")]
-            let heartbeat = whom.habits.hear(heartbeat);
-            Some(heartbeat)
-        }
-        None => None,
-    };
-    let ports =
-        Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    let (heartbeat, ports) = read(&answers, progress)?;
+    #[cfg(feature = "held")]
+    let heartbeat = heartbeat.map(|said| whom.habits.hear(said));
     progress.done(match &heartbeat {
         Some(_) => format!("{to} {device} is there; meeting at {}", ports.host),
         None => format!("meeting at {}", ports.host),
@@ -162,10 +132,8 @@ pub async fn prepare(
     talk.offer = in_its_words(talk.offer, heartbeat.as_ref())?;
     let granted = talk.offer.clone().granted(ports, heartbeat.as_ref());
     let granted = granted.map_err(|error| too_old(error, heartbeat.as_ref()))?;
-    info!(
-        "session={id} {granted} daemon_version={}",
-        granted.daemon().version
-    );
+    let version = &granted.daemon().version;
+    info!("session={id} {granted} daemon_version={version}");
     Ok(Prepared {
         talk,
         whom: whom.clone(),
@@ -175,6 +143,59 @@ pub async fn prepare(
         heartbeat,
         user,
     })
+}
+
+/// Step 1.
+async fn log_in(
+    network: &Network,
+    keys: Arc<AtKeys>,
+    offer: Offer,
+    whom: &Whom,
+    progress: &mut Progress,
+) -> Result<Talk, Failure> {
+    progress.begin(format!("logging in as {}", keys.atsign));
+    let (at, inbox) =
+        Client::login_and_subscribe(network, keys, &offer.watch(), MAX_CLIENT_LINE).await?;
+    progress.done(format!("logged in as {}", at.atsign()));
+    Ok(Talk {
+        at,
+        inbox,
+        offer,
+        patience: whom.patience,
+    })
+}
+
+/// Step 2: the questions to daemon and rendezvous, sent.
+async fn ask_both(talk: &Talk, need_heartbeat: bool) -> Result<[Question; 2], Failure> {
+    let mut ping = Question::new(talk.offer.ping(), Awaited::Heartbeat)
+        .again(ping::AGAIN.map(Duration::from_secs));
+    ping.needed = need_heartbeat;
+    // A second pair of ports costs the rendezvous half a minute of waiting, and nobody a session.
+    let ports = Question::new(talk.offer.ask_ports(), Awaited::Ports).again([talk.later()]);
+    let questions = [ping, ports];
+    for message in questions.iter().flat_map(|question| &question.messages) {
+        let sent = online::send(&talk.at, message).await;
+        sent.map_err(|error| about(error, &message.to))?;
+    }
+    Ok(questions)
+}
+
+/// What daemon and rendezvous have answered.
+fn read(
+    answers: &[Option<String>],
+    progress: &Progress,
+) -> Result<(Option<Heartbeat>, Ports), Failure> {
+    progress.classic("Received host and port from srvd");
+    progress.classic("Waiting for daemon feature check response");
+    progress.classic("Received daemon feature check response");
+    let [heartbeat, Some(ports)] = answers else {
+        return Err(Failure::plain("two questions did not get two answers"));
+    };
+    let heartbeat = heartbeat.as_deref().map(Heartbeat::parse).transpose();
+    let heartbeat = heartbeat.map_err(|why| untrusted(&why))?;
+    let ports =
+        Ports::parse(ports).map_err(|why| Failure::new(exit::RENDEZVOUS, why.to_string()))?;
+    Ok((heartbeat, ports))
 }
 
 /// Where no protection is asked for, the few daemons that need other words are spoken to in theirs.

@@ -7,7 +7,12 @@
 //!
 //! From then on the bridge needs nobody: it lives in a process group of its own until its session ends.
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_process::{Child, ChildStderr};
 use async_std::future::timeout;
@@ -119,6 +124,15 @@ pub enum LaunchError {
     Unready(String),
 }
 
+/// The executable that bridges are started from: our own.
+///
+/// # Errors
+/// When the system does not say where it is.
+pub fn program() -> Result<PathBuf, Failure> {
+    let unknown = |why| Failure::plain(format!("cannot find this program's own file: {why}"));
+    process::own_executable().map_err(unknown)
+}
+
 /// Starts a bridge and waits until it is ready.
 ///
 /// # Errors
@@ -140,6 +154,19 @@ pub async fn start(program: &Path, order: &Order<'_>) -> Result<RunningBridge, L
             let _ = child.kill();
             Err(why)
         }
+    }
+}
+
+/// A client's bridge, which outlives the client; returns where it listens, or 0 where it does not.
+///
+/// # Errors
+/// With the exit code of whatever stood in the way.
+pub async fn in_background(order: &Order<'_>) -> Result<u16, Failure> {
+    let bridge = start(&program()?, order).await;
+    let port = bridge.map_err(|why| why.told())?.port;
+    match order.local {
+        LocalAddress::Service(_) => Ok(0),
+        _ => port.ok_or_else(|| Failure::plain("the bridge does not say where it listens")),
     }
 }
 

@@ -9,7 +9,10 @@ use std::{env, io::Write, time::SystemTime};
 
 use log::{Level, LevelFilter};
 
-use crate::text::calendar::utc;
+use crate::text::{
+    calendar::utc,
+    terminal::{escaped, steers},
+};
 
 /// Starts logging; later calls change nothing.
 ///
@@ -56,7 +59,8 @@ fn level(usual: LevelFilter, verbose: u8, quiet: bool) -> LevelFilter {
 fn line(now: SystemTime, level: Level, target: &str, text: &str, journal: bool) -> String {
     let module = target.strip_prefix(OURS).unwrap_or(target);
     let place = module.trim_start_matches("::");
-    let text = one_line(text);
+    // What a peer sent may be quoted here; it must not forge a second line or drive the terminal.
+    let text = escaped(text, steers);
     if journal {
         return format!("<{}>{place}: {text}\n", priority(level));
     }
@@ -72,19 +76,6 @@ fn priority(level: Level) -> u8 {
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     }
-}
-
-/// What a peer sent may be quoted in a log; it must not forge a second line or drive the terminal.
-fn one_line(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            safe.extend(c.escape_default());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
 }
 
 /// The service manager names the stream it reads; stderr may have been redirected since.

@@ -6,7 +6,7 @@ use std::{
     io,
     os::{fd::AsRawFd, unix::process::CommandExt as _},
     path::{Path, PathBuf},
-    process,
+    process, thread,
 };
 
 use async_process::{Child, Command, Stdio};
@@ -27,6 +27,11 @@ pub fn own_executable() -> io::Result<PathBuf> {
         return Ok(running.to_owned());
     }
     env::current_exe()
+}
+
+/// How many threads can work at the same time here.
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Starts a program (as a rule our own executable) so that it survives us: in a process group of its own, so that a key

@@ -1,9 +1,11 @@
 //! ○ Text formats that no protocol owns. A leaf: anybody may use it.
 
 pub mod calendar;
+pub mod columns;
 pub mod duration;
 pub mod endpoint;
 pub mod host;
 pub mod json;
 pub mod port;
+pub mod terminal;
 pub mod yaml;

@@ -10,6 +10,7 @@
 //! Source: at_libraries:packages/at_commons/lib/src/verb/syntax.dart
 
 mod command;
+mod manage;
 mod notify;
 mod params;
 mod parse;

@@ -251,26 +251,27 @@ impl Translated {
                 self.ours
                     .push((SEND_KEY, file.map(|f| f.trim().to_owned())));
             }
-            To::Choice(all) => {
-                if !all.contains(&text.as_str()) {
-                    let why = format!("\"{text}\" is not an allowed value for option \"{long}\".");
-                    return Err(Failure::misuse(why));
-                }
+            To::Choice(all) if all.contains(&text.as_str()) => {}
+            To::Choice(_) => {
+                let why = format!("\"{text}\" is not an allowed value for option \"{long}\".");
+                return Err(Failure::misuse(why));
             }
             To::Secret => self.given.secret = Some(Secret::new(text)),
             To::Phrase => self.given.phrase = Some(Secret::new(text)),
             To::Config => self.config = Some(text),
             To::Help => self.info = Some(InfoFlag::Help),
             To::Version => self.info = self.info.or(Some(InfoFlag::Version)),
-            To::Ssh => {
-                if self.disinherit(SSH) {
-                    self.ssh.clear();
-                }
-                let words = text.split(',').flat_map(str::split_whitespace);
-                self.ssh.extend(words.map(str::to_owned));
-            }
+            To::Ssh => self.add_ssh(&text),
         }
         Ok(())
+    }
+
+    fn add_ssh(&mut self, text: &str) {
+        if self.disinherit(SSH) {
+            self.ssh.clear();
+        }
+        let words = text.split(',').flat_map(str::split_whitespace);
+        self.ssh.extend(words.map(str::to_owned));
     }
 
     fn set(&mut self, ours: &'static str, value: String) {

@@ -21,7 +21,7 @@ use crate::{
     },
     np::{
         Message,
-        envelope::{self, Envelope, EnvelopeError},
+        envelope::{Envelope, EnvelopeError},
         ids::{DeviceName, SessionId},
         sshkey,
     },
@@ -107,11 +107,8 @@ fn seal(
     device: &DeviceName,
     signer: &KeyPair,
 ) -> Result<Message, EnvelopeError> {
-    Ok(Message::new(
-        to,
-        answer_entity(meeting.session, device),
-        envelope::seal(&(open + "}"), signer)?,
-    ))
+    let entity = answer_entity(meeting.session, device);
+    Message::sealed(to, entity, &(open + "}"), signer)
 }
 
 /// Why the daemon's answer cannot be used.

@@ -18,7 +18,7 @@ use crate::{
     },
     np::{
         Message, NAMESPACE,
-        envelope::{self, Envelope, EnvelopeError},
+        envelope::{Envelope, EnvelopeError},
         ids::DeviceName,
     },
 };
@@ -67,11 +67,7 @@ impl SshRequest {
         device: &DeviceName,
         key: &KeyPair,
     ) -> Result<Message, EnvelopeError> {
-        Ok(Message::new(
-            to,
-            ssh_request_entity(device),
-            envelope::seal(&self.payload(), key)?,
-        ))
+        Message::sealed(to, ssh_request_entity(device), &self.payload(), key)
     }
 
     pub(in crate::np) fn payload(&self) -> String {

@@ -19,7 +19,7 @@ use crate::{
     },
     np::{
         Message, NAMESPACE,
-        envelope::{self, Envelope, EnvelopeError},
+        envelope::{Envelope, EnvelopeError},
         ids::DeviceName,
     },
     text::host::is_host,
@@ -79,11 +79,7 @@ impl TunnelRequest {
         device: &DeviceName,
         key: &KeyPair,
     ) -> Result<Message, EnvelopeError> {
-        Ok(Message::new(
-            to,
-            tunnel_request_entity(device),
-            envelope::seal(&self.payload(), key)?,
-        ))
+        Message::sealed(to, tunnel_request_entity(device), &self.payload(), key)
     }
 
     pub(in crate::np) fn payload(&self) -> String {
@@ -137,7 +133,7 @@ impl TunnelRequest {
 mod tests {
     use super::*;
     use crate::np::{
-        envelope::Envelope,
+        envelope::{self, Envelope},
         ids::BadId,
         request::{
             Answer, accept_tunnel, read_answer,

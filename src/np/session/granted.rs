@@ -2,7 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Generation, Offer, SessionError, Terms};
+use super::{
+    offer::Offer,
+    refused::{NO_ADMIT, NO_ADMIT_DEVICE, NO_ENCRYPT, SessionError},
+    terms::{Generation, Terms},
+};
 use crate::{
     at::crypto::{KeyPair, PublicKey},
     np::far_end::FarEnd,
@@ -24,10 +28,71 @@ use crate::{
 /// `generation=5 login=both encryption=twin`.
 #[derive(Clone, Debug)]
 pub struct Granted {
-    pub(super) offer: Offer,
-    pub(super) ports: Ports,
-    pub(super) admission: Option<Nonces>,
-    pub(super) daemon: Heartbeat,
+    offer: Offer,
+    ports: Ports,
+    admission: Option<Nonces>,
+    daemon: Heartbeat,
+}
+
+impl Offer {
+    /// The answers are there; the daemon's only if there is one ([`Terms::need_heartbeat`]).
+    ///
+    /// # Errors
+    /// When daemon or rendezvous is too old for what the session must have.
+    pub fn granted(
+        self,
+        ports: Ports,
+        heartbeat: Option<&Heartbeat>,
+    ) -> Result<Granted, SessionError> {
+        let daemon = match heartbeat {
+            Some(heartbeat) => heartbeat.clone(),
+            None => Heartbeat::unknown(&self.device),
+        };
+        let (terms, can) = (self.terms, &daemon.features);
+        if terms.admit_device && !can.relay_auth {
+            return Err(self.lacks(&daemon, "log in to a rendezvous", Some(NO_ADMIT_DEVICE)));
+        }
+        if terms.encrypt && !can.relay_encryption {
+            let what = "encrypt what passes the rendezvous";
+            return Err(self.lacks(&daemon, what, Some(NO_ENCRYPT)));
+        }
+        let nonces = ports.nonce.as_ref().map(|rendezvous| Nonces {
+            client: self.nonce.clone(),
+            rendezvous: rendezvous.clone(),
+        });
+        let admission = match nonces {
+            _ if !terms.admit_client && !terms.admit_device => None,
+            Some(nonces) => Some(nonces),
+            None => {
+                return Err(SessionError::OldRendezvous {
+                    via: self.via,
+                    without: NO_ADMIT,
+                });
+            }
+        };
+        Ok(Granted {
+            offer: self,
+            ports,
+            admission,
+            daemon,
+        })
+    }
+
+    fn lacks(
+        &self,
+        heartbeat: &Heartbeat,
+        what: &'static str,
+        without: Option<&'static str>,
+    ) -> SessionError {
+        let version = heartbeat.version.chars().filter(|c| !c.is_control());
+        SessionError::Lacks {
+            device: self.device.clone(),
+            at: self.to.clone(),
+            version: version.take(32).collect(),
+            what,
+            without,
+        }
+    }
 }
 
 impl Granted {

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    at::AtSign,
     np::far_end::FarEnd,
     np::{
-        ping::Features,
+        Message,
+        ids::SessionId,
+        ping::{Features, Heartbeat},
+        ports::Ports,
         request::{
-            AnswerError, RequestForm, SshRequest, TunnelRequest,
+            self, AnswerError, RequestForm, SshRequest, TunnelRequest,
             tests::{SESSION, vectors},
         },
     },

@@ -21,7 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-use super::{CommandMeaning, NAME, console, run as run_one, run_ours, translate};
+use super::meaning::{CommandMeaning, NAME, console, run_ours, translate};
 
 /// Longest line, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -68,7 +68,8 @@ fn act(words: &[String], phrase: Option<&Secret<String>>) {
             if matches!(meaning, CommandMeaning::Help(None)) {
                 cli::print_err(END);
             }
-            run_one(meaning);
+            // No line asks for commands from stdin: `read` refuses that.
+            let _ = meaning.run();
         }
         Err(failure) => {
             console().finish(false, Err(failure));

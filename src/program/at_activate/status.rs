@@ -6,11 +6,11 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     at::{
-        AtKey, AtSign, Verb,
+        AtSign,
         client::{AtError, Link},
-        verb::Detail,
     },
     cli::{self, Console, Failure},
+    program::published,
 };
 
 /// How far is an atSign? The exit code tells.
@@ -56,16 +56,13 @@ pub(super) fn main(words: &[&str]) -> ExitCode {
 async fn look(args: &Args) -> Result<(u8, &'static str), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let network = cli::network(args.root.as_deref(), &[])?;
-    let published = Verb::Lookup {
-        key: AtKey::own("publickey", &who),
-        detail: Detail::Value,
-        bypass_cache: false,
+    let answer = async {
+        let mut link = Link::connect(&network, &who).await?;
+        published::public_key(&mut link, &who).await
     };
-    let answer = async { Link::connect(&network, &who).await?.ask(&published).await };
     Ok(match answer.await {
-        Ok(text) if text.trim() != "null" => (0, "is activated"),
-        Ok(_) => (1, "is not activated yet"),
-        Err(AtError::Refused(fault)) if fault.is_key_not_found() => (1, "is not activated yet"),
+        Ok(Some(_)) => (0, "is activated"),
+        Ok(None) => (1, "is not activated yet"),
         Err(AtError::Unknown { .. }) => (3, "does not exist"),
         Err(AtError::Directory { .. }) => {
             (4, "cannot be looked up: no answer from the atDirectory")

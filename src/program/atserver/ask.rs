@@ -12,7 +12,7 @@ use miniserde::json;
 
 use crate::{
     at::AtSign,
-    cli::{Console, Failure, Outcome, exit, print_err},
+    cli::{Console, Failure, Outcome, exit, flags, print_err},
     program::confirm::is_wanted,
     secret::Secret,
     server::{
@@ -21,6 +21,7 @@ use crate::{
         store::backup::STORE,
     },
     sys::out,
+    text::columns,
 };
 
 use super::{
@@ -28,81 +29,66 @@ use super::{
     folder::data_folder,
 };
 
-/// Host one more atSign, and print its one-time activation secret.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "add",
-    example = "{command_name} @alice",
-    example = "{command_name} @alice --secret-file alice.secret"
-)]
-pub(super) struct Add {
-    /// the atSign
-    #[argh(positional)]
-    atsign: String,
-    /// write the secret to this new file instead of stdout
-    #[argh(option, arg_name = "file")]
-    secret_file: Option<PathBuf>,
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
+flags! {
+    /// Host one more atSign, and print its one-time activation secret.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(
+        subcommand,
+        name = "add",
+        example = "{command_name} @alice",
+        example = "{command_name} @alice --secret-file alice.secret"
+    )]
+    pub(super) struct Add {
+        /// the atSign
+        #[argh(positional)]
+        atsign: String,
+        /// write the secret to this new file instead of stdout
+        #[argh(option, arg_name = "file")]
+        secret_file: Option<PathBuf>,
+        data,
+    }
 }
 
-/// List the hosted atSigns.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "list", example = "{command_name}")]
-pub(super) struct List {
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
+flags! {
+    /// List the hosted atSigns.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(subcommand, name = "list", example = "{command_name}")]
+    pub(super) struct List {
+        data,
+    }
 }
 
-/// Stop hosting an atSign. All its data is lost.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "remove", example = "{command_name} @alice")]
-pub(super) struct Remove {
-    /// the atSign
-    #[argh(positional)]
-    atsign: String,
-    /// do not ask
-    #[argh(switch)]
-    yes: bool,
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
+flags! {
+    /// Stop hosting an atSign. All its data is lost.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(subcommand, name = "remove", example = "{command_name} @alice")]
+    pub(super) struct Remove {
+        /// the atSign
+        #[argh(positional)]
+        atsign: String,
+        /// do not ask
+        #[argh(switch)]
+        yes: bool,
+        data,
+    }
 }
 
-/// Show whether a server runs, and where.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "status", example = "{command_name}")]
-pub(super) struct Show {
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
+flags! {
+    /// Show whether a server runs, and where.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(subcommand, name = "status", example = "{command_name}")]
+    pub(super) struct Show {
+        data,
+    }
 }
 
-/// Print the certificate of the authority, for --ca of clients. During a rotation, print both.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "export-ca", example = "{command_name} > ca.pem")]
-pub(super) struct ExportCa {
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
+flags! {
+    /// Print the certificate of the authority, for --ca of clients. During a rotation, print both.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(subcommand, name = "export-ca", example = "{command_name} > ca.pem")]
+    pub(super) struct ExportCa {
+        data,
+    }
 }
 
 /// Asks the running server; if none runs, opens the data for this one request.
@@ -241,19 +227,12 @@ fn table(rows: &[Hosted]) -> Vec<String> {
         } else {
             "waits for its activation"
         };
-        (
-            row.atsign.clone(),
-            format!("{}:{}", row.host, row.port),
-            state,
-        )
+        let at = format!("{}:{}", row.host, row.port);
+        [row.atsign.clone(), at, state.to_owned()]
     });
-    let head = ("atSign".to_owned(), "atServer".to_owned(), "state");
+    let head = ["atSign", "atServer", "state"].map(str::to_owned);
     let all: Vec<_> = std::iter::once(head).chain(cells).collect();
-    let wide = |of: fn(&(String, String, &str)) -> usize| all.iter().map(of).max().unwrap_or(0);
-    let (first, second) = (wide(|c| c.0.chars().count()), wide(|c| c.1.chars().count()));
-    all.iter()
-        .map(|(who, at, state)| format!("{who:<first$}  {at:<second$}  {state}"))
-        .collect()
+    columns::lines(&all, &[])
 }
 
 pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failure> {

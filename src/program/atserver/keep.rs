@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use argh::{ArgsInfo, FromArgs};
 
 use crate::{
-    cli::{Console, Failure, Outcome, exit},
+    cli::{Console, Failure, Outcome, exit, flags},
     server::{
         authority::{self, CA_FILE, KEY_FILE},
         control::{self, AdminAnswer, AdminRequest},
@@ -18,74 +18,61 @@ use super::{
     folder::{FILES, beside_store, data_folder},
 };
 
-/// Copy all data into a new file, also while the server runs. The file holds private keys: keep it safe.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "backup",
-    example = "{command_name} atserver.backup"
-)]
-pub(super) struct Backup {
-    /// the new file
-    #[argh(positional)]
-    file: PathBuf,
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
+flags! {
+    /// Copy all data into a new file, also while the server runs. The file holds private keys: keep it safe.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(
+        subcommand,
+        name = "backup",
+        example = "{command_name} atserver.backup"
+    )]
+    pub(super) struct Backup {
+        /// the new file
+        #[argh(positional)]
+        file: PathBuf,
+        data,
+    }
 }
 
-/// Restore the data folder from a backup. The server must not be running.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "restore",
-    example = "{command_name} atserver.backup"
-)]
-pub(super) struct Restore {
-    /// the backup
-    #[argh(positional)]
-    file: PathBuf,
-    /// also when the folder is not empty; what is replaced is kept as *.before-restore
-    #[argh(switch)]
-    force: bool,
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
+flags! {
+    /// Restore the data folder from a backup. The server must not be running.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(
+        subcommand,
+        name = "restore",
+        example = "{command_name} atserver.backup"
+    )]
+    pub(super) struct Restore {
+        /// the backup
+        #[argh(positional)]
+        file: PathBuf,
+        /// also when the folder is not empty; what is replaced is kept as *.before-restore
+        #[argh(switch)]
+        force: bool,
+        data,
+    }
 }
 
-/// Replace the authority in two steps: make the next one beside it, then, once all clients trust both, finish.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "rotate-ca",
-    example = "{command_name}",
-    example = "{command_name} --finish"
-)]
-pub(super) struct RotateCa {
-    /// make the new authority the only one from the next start of the server
-    #[argh(switch)]
-    finish: bool,
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
+flags! {
+    /// Replace the authority in two steps: make the next one beside it, then, once all clients trust both, finish.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(
+        subcommand,
+        name = "rotate-ca",
+        example = "{command_name}",
+        example = "{command_name} --finish"
+    )]
+    pub(super) struct RotateCa {
+        /// make the new authority the only one from the next start of the server
+        #[argh(switch)]
+        finish: bool,
+        data,
+    }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let failure = Self::plain(error.to_string());
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self::told(exit::FAILED, &error, error.hint())
     }
 }
 

@@ -6,23 +6,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ::log::{LevelFilter, info};
 use argh::{ArgsInfo, FromArgs};
 use async_std::net::TcpListener;
 use futures_lite::future;
+use log::{LevelFilter, info};
 
 use crate::{
-    cli::{self, Console, Failure, Outcome, print_err},
+    cli::{self, Console, Failure, HasOutput, Outcome, flags, print_err},
     net::tls::Acceptor,
     secret::Secret,
     server::{
         authority,
         control::{AdminSocket, ServerStatus},
         health,
-        listen::{self, ServerError, ServerOptions, Timings},
+        listen::{self, RunningServer, ServerError, ServerOptions, Timings},
     },
     sys::{
-        log, process, signal,
+        process, signal,
         supervisor::{self, ServiceState},
     },
     text::port::port_or_any,
@@ -36,70 +36,63 @@ use super::{
 /// Where unmodified clients expect an atDirectory.
 const DIRECTORY_PORT: u16 = 64;
 
-/// Serve the hosted atSigns until stopped.
-///
-/// Data is kept in --data: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    subcommand,
-    name = "serve",
-    example = "{command_name} --port 6400",
-    example = "{command_name} --listen 0.0.0.0 --host at.example.org",
-    example = "{command_name} --data ./atserver --port 0 --first-port 0"
-)]
-pub(super) struct Serve {
-    /// folder of all data (or NOPORTS_DATA)
-    #[argh(option, arg_name = "dir")]
-    data: Option<PathBuf>,
-    /// address to listen on (default: 127.0.0.1)
-    #[argh(option, arg_name = "address", default = "IpAddr::from([127, 0, 0, 1])")]
-    pub listen: IpAddr,
-    /// name or IPv4 address of this host, as clients reach it (default: localhost, or the address listened on)
-    #[argh(option, arg_name = "host")]
-    pub host: Option<String>,
-    /// port of the atDirectory (default: 64; 0: any free one)
+flags! {
+    /// Serve the hosted atSigns until stopped.
+    ///
+    /// Data is kept in --data: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver.
+    #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
-        option,
-        arg_name = "port",
-        default = "DIRECTORY_PORT",
-        from_str_fn(port_or_any)
+        subcommand,
+        name = "serve",
+        example = "{command_name} --port 6400",
+        example = "{command_name} --listen 0.0.0.0 --host at.example.org",
+        example = "{command_name} --data ./atserver --port 0 --first-port 0"
     )]
-    port: u16,
-    /// port of the first atServer; the others follow (default: 25000; 0: any free one)
-    #[argh(option, arg_name = "port", from_str_fn(port_or_any))]
-    first_port: Option<u16>,
-    /// give each atSign a name below this domain: alice.DOMAIN
-    #[argh(option, arg_name = "name")]
-    domain: Option<String>,
-    /// certificate chain to use instead of one by the built-in authority: a PEM file
-    #[argh(option, arg_name = "file")]
-    pub tls_cert: Option<PathBuf>,
-    /// private key of that certificate: a PEM file
-    #[argh(option, arg_name = "file")]
-    pub tls_key: Option<PathBuf>,
-    /// answer GET /health and GET /metrics (Prometheus) on this loopback address, such as 127.0.0.1:9464
-    #[argh(option, arg_name = "host:port")]
-    metrics: Option<SocketAddr>,
-    /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
-    #[argh(option, arg_name = "host:port")]
-    pub root: Option<String>,
-    /// trust this certificate authority too: a PEM file, for other atServers
-    #[argh(option, arg_name = "file")]
-    pub ca: Vec<String>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    pub json: bool,
-    /// print nothing on stderr but errors
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more to stderr; -vv logs still more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+    pub(super) struct Serve {
+        /// folder of all data (or NOPORTS_DATA)
+        #[argh(option, arg_name = "dir")]
+        data: Option<PathBuf>,
+        /// address to listen on (default: 127.0.0.1)
+        #[argh(option, arg_name = "address", default = "IpAddr::from([127, 0, 0, 1])")]
+        pub listen: IpAddr,
+        /// name or IPv4 address of this host, as clients reach it (default: localhost, or the address listened on)
+        #[argh(option, arg_name = "host")]
+        pub host: Option<String>,
+        /// port of the atDirectory (default: 64; 0: any free one)
+        #[argh(
+            option,
+            arg_name = "port",
+            default = "DIRECTORY_PORT",
+            from_str_fn(port_or_any)
+        )]
+        port: u16,
+        /// port of the first atServer; the others follow (default: 25000; 0: any free one)
+        #[argh(option, arg_name = "port", from_str_fn(port_or_any))]
+        first_port: Option<u16>,
+        /// give each atSign a name below this domain: alice.DOMAIN
+        #[argh(option, arg_name = "name")]
+        domain: Option<String>,
+        /// certificate chain to use instead of one by the built-in authority: a PEM file
+        #[argh(option, arg_name = "file")]
+        pub tls_cert: Option<PathBuf>,
+        /// private key of that certificate: a PEM file
+        #[argh(option, arg_name = "file")]
+        pub tls_key: Option<PathBuf>,
+        /// answer GET /health and GET /metrics (Prometheus) on this loopback address, such as 127.0.0.1:9464
+        #[argh(option, arg_name = "host:port")]
+        metrics: Option<SocketAddr>,
+        /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
+        #[argh(option, arg_name = "host:port")]
+        pub root: Option<String>,
+        /// trust this certificate authority too: a PEM file, for other atServers
+        #[argh(option, arg_name = "file")]
+        pub ca: Vec<String>,
+        output,
+    }
 }
 
 pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure> {
-    log::start(LevelFilter::Info, args.verbose, args.quiet);
-    process::protect_memory();
+    args.output().start(LevelFilter::Info);
     process::raise_descriptor_limit();
     let data = data_folder(args.data)?;
     let host = match args.host {
@@ -140,16 +133,7 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
             .await;
         future::pending().await
     };
-    let watched = async {
-        match &health {
-            Some(port) => health::serve(port, &running).await,
-            None => future::pending().await,
-        }
-        future::pending().await
-    };
-    let watched = future::or(watched, async {
-        supervisor::keep_alive_while(async || running.health().await.is_ok()).await
-    });
+    let watched = watched(health.as_ref(), &running);
     let told = future::or(signal::stop(), future::or(serving, watched)).await;
     supervisor::tell(ServiceState::Stopping, "");
     match &told {
@@ -159,6 +143,20 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
     drop(desk);
     running.stop().await;
     Ok(())
+}
+
+/// Lets others see how the server is: the service manager, and whoever asks its health port. Never ends.
+async fn watched<T>(health: Option<&TcpListener>, running: &RunningServer) -> T {
+    let port = async {
+        match health {
+            Some(port) => health::serve(port, running).await,
+            None => future::pending().await,
+        }
+        future::pending().await
+    };
+    let manager =
+        async { supervisor::keep_alive_while(async || running.health().await.is_ok()).await };
+    future::or(port, manager).await
 }
 
 /// What the server shows, and the authority that clients must be told of: none with a certificate from elsewhere.

@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use async_std::{future::timeout, net::TcpListener, task};
 
-use super::Settings;
+use super::args::Settings;
 use crate::{
     cli::{self, Failure, Progress, exit},
     np::far_end::FarEnd,
@@ -13,10 +13,8 @@ use crate::{
         bridge::{self, BridgeError, Greeting, LocalEnd, Plan},
         launch::{self, LocalAddress, Order},
     },
-    sys::{
-        self,
-        ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
-    },
+    sys::ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
+    text::json::Object,
 };
 
 /// Longest wait for ssh to use the loopback port, and for the session's first connection.
@@ -24,10 +22,10 @@ const FIRST_USE: Duration = Duration::from_secs(100);
 /// How long ssh's bad news waits for the pipe's.
 const PIPE_STORY: Duration = Duration::from_millis(500);
 
-/// How the person's ssh gets to the device.
-pub(super) enum SshPath {
+/// Where the person's ssh connects to.
+pub(super) enum LocalEntry {
     /// Through a bridge of ours.
-    Pipe(FarEnd),
+    Bridge(FarEnd),
     /// Through a loopback port that another ssh holds open.
     Port(u16),
 }
@@ -78,14 +76,14 @@ fn no_port(wanted: u16) -> impl FnOnce(io::Error) -> Failure {
 
 /// ssh, on a loopback port that leads to the device.
 pub(super) async fn shell(
-    reach: SshPath,
+    reach: LocalEntry,
     settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, pipe) = match reach {
-        SshPath::Port(port) => (port, None),
-        SshPath::Pipe(far) => {
+        LocalEntry::Port(port) => (port, None),
+        LocalEntry::Bridge(far) => {
             progress.classic("Creating connection to socket rendezvous");
             let at = ("127.0.0.1", settings.local_port);
             let listener = TcpListener::bind(at).await.map_err(no_port(at.1))?;
@@ -164,41 +162,16 @@ fn printed_destination(settings: &Settings) -> Destination {
     }
 }
 
-/// Words for ssh that would lead it elsewhere are a mistake that it would not notice.
-pub(super) fn check_words(words: &[String]) -> Result<(), Failure> {
-    if let Some(option) = ssh::leads_elsewhere(words) {
-        return Err(Failure::misuse(format!(
-            "the ssh option \"{option}\" would lead somewhere else than to the device"
-        ))
-        .hint("the daemon's --sshd-port says where sshd is; for a way of your own: --stdio, as ssh's ProxyCommand"));
-    }
-    match ssh::shares_with_others(words) {
-        None => Ok(()),
-        Some(path) => Err(Failure::misuse(format!(
-            "ssh's ControlPath \"{path}\" is the same for all devices: a command for one would run on another"
-        ))
-        .hint("%h in it stands for the device, %r for the user")),
-    }
-}
-
-#[derive(miniserde::Serialize)]
-struct OpenedPort<'a> {
-    event: &'static str,
-    port: u16,
-    user: &'a str,
-    command: String,
-}
-
 /// Something in the background keeps a loopback port open; we print how to use it and go.
 pub(super) async fn print(
-    reach: SshPath,
+    reach: LocalEntry,
     settings: &Settings,
     user: &UserName,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, waits) = match reach {
-        SshPath::Port(port) => (port, settings.inside.idle),
-        SshPath::Pipe(far) => {
+        LocalEntry::Port(port) => (port, settings.inside.idle),
+        LocalEntry::Bridge(far) => {
             progress.classic("Creating connection to socket rendezvous");
             let local = LocalAddress::Port(settings.local_port, FIRST_USE);
             (in_background(&far, local).await?, FIRST_USE)
@@ -208,13 +181,9 @@ pub(super) async fn print(
     let words = ssh_words(settings, user, port, printed_destination(settings));
     let command = format!("ssh {}", ssh::shell_line(&words));
     if settings.json {
-        let opened = OpenedPort {
-            event: "open",
-            port,
-            user: user.as_str(),
-            command,
-        };
-        cli::print_out(&miniserde::json::to_string(&opened));
+        let opened = Object::event("open").raw("port", port);
+        let opened = opened.text("user", user.as_str()).text("command", &command);
+        cli::print_out(&opened.end());
     } else {
         cli::print_out(&command);
     }
@@ -223,18 +192,6 @@ pub(super) async fn print(
 
 /// A bridge that outlives us; returns where it listens, or 0 where it does not.
 pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Result<u16, Failure> {
-    let listens = !matches!(local, LocalAddress::Service(_));
-    let program = sys::process::own_executable()
-        .map_err(|error| Failure::plain(format!("cannot find this program's own file: {error}")))?;
-    let order = Order {
-        local,
-        far,
-        many: None,
-    };
-    let bridge = launch::start(&program, &order).await;
-    let bridge = bridge.map_err(|why| why.told())?;
-    match bridge.port {
-        None if listens => Err(Failure::plain("the bridge does not say where it listens")),
-        port => Ok(port.unwrap_or_default()),
-    }
+    let many = None;
+    launch::in_background(&Order { local, far, many }).await
 }

@@ -5,22 +5,25 @@ use std::{process::ExitCode, sync::Arc};
 use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
-use super::{DaemonOptions, KeyOptions, Ssh, TemporaryKeyRule, serve};
+use super::{
+    KeyOptions, TemporaryKeyRule,
+    options::{DaemonOptions, Ssh},
+    serve,
+};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{
     at::{AtSign, client::Network, keyfile::AtKeys},
-    cli::{Console, Failure, with_account},
+    cli::{Console, Failure, flags, separated},
     np::{ids::DeviceName, policy::DeviceGroup},
-    session::{authorise::Consult, online},
-    sys,
+    session::{authorise::Consult, launch, online},
     text::port::port,
 };
 
 /// Most managers of one daemon.
 const MAX_MANAGERS: usize = 1000;
 
-with_account! {
+flags! {
     /// Accept sessions on a device without opening a port.
     ///
     /// The daemon only connects outward: to the device's atServer, where requests arrive, and to a rendezvous for each
@@ -31,7 +34,7 @@ with_account! {
         example = "{command_name} --as @kitchen --manager @alice --permit-open localhost:22,nas:*",
         example = "{command_name} install --as @kitchen --device pi --manager @alice"
     )]
-    struct Args {
+    pub(crate) struct Args {
         /// the device's atSign (or NOPORTS_AS; default: the only one with keys here)
         #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
@@ -79,26 +82,14 @@ with_account! {
         /// answer in the form of 4.0 release candidate 2 (its clients)
         #[argh(switch, hidden_help)]
         bare_answers: bool,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
     // A daemon's log is its voice: one line per session by default.
-    sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
-    sys::process::protect_memory();
-    let json = args.json;
-    console.finish(
-        json,
-        console.run(1, online::until_told(story(&console, args))),
-    )
+    console.start(words, LevelFilter::Info, 1, story)
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
@@ -107,16 +98,10 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
 }
 
 impl Args {
-    fn policy(&self) -> Result<DaemonOptions, Failure> {
+    fn options(&self) -> Result<DaemonOptions, Failure> {
         let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
-        let managers = self
-            .manager
-            .iter()
-            .flat_map(|list| list.split(','))
-            .map(str::trim)
-            .filter(|word| !word.is_empty())
-            .map(str::parse::<AtSign>)
-            .collect::<Result<Vec<_>, _>>()?;
+        let managers = separated(&self.manager).map(str::parse::<AtSign>);
+        let managers = managers.collect::<Result<Vec<_>, _>>()?;
         let consult = self.consult()?;
         if (managers.is_empty() && consult.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
@@ -147,8 +132,7 @@ impl Args {
             require_protection: self.require_protection,
             #[cfg(feature = "held")]
             habits: Profile::of_environment(|profile| Some(profile.daemon))?,
-            program: sys::process::own_executable()
-                .map_err(|e| Failure::plain(format!("cannot find this program's own file: {e}")))?,
+            program: launch::program()?,
         })
     }
 }
@@ -184,13 +168,13 @@ impl Args {
 impl Args {
     /// Everything that can be wrong before anybody is dialled.
     fn ready(&self, console: &Console) -> Result<(Network, Arc<AtKeys>, DaemonOptions), Failure> {
-        let policy = self.policy()?;
+        let options = self.options()?;
         let (network, keys) = self.account().load(console, self.as_.as_deref())?;
-        Ok((network, keys, policy))
+        Ok((network, keys, options))
     }
 }
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
-    let (network, keys, policy) = args.ready(console)?;
-    serve(network, keys, policy, online::tell(args.json)).await
+    let (network, keys, options) = args.ready(console)?;
+    online::until_told(serve(network, keys, options, online::tell(args.json))).await
 }

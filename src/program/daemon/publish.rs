@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_std::task;
 use log::error;
 
-use super::Daemon;
+use super::state::Daemon;
 use crate::{
     at::{AtKey, AtSign, Notification, Verb, client::AtError, metadata::Metadata},
     np::{
@@ -25,26 +25,26 @@ const RECORD_TTL: u64 = 30 * 24 * 3600 * 1000;
 
 impl Daemon {
     fn heartbeat(&self) -> Heartbeat {
-        let mut ours = Heartbeat::ours(&self.policy.device, self.policy.permit.services());
-        ours.features.public_keys = self.policy.ssh.accept_keys.is_some();
-        if let Some(consult) = &self.policy.consult {
+        let mut ours = Heartbeat::ours(&self.options.device, self.options.permit.services());
+        ours.features.public_keys = self.options.ssh.accept_keys.is_some();
+        if let Some(consult) = &self.options.consult {
             ours.group = consult.group.to_string();
         }
         #[cfg(feature = "held")]
-        let ours = self.policy.habits.say(ours);
+        let ours = self.options.habits.say(ours);
         ours
     }
 
     fn heartbeat_message(&self, to: &AtSign, heartbeat: &Heartbeat) -> Message {
         Message {
             text: self.text(heartbeat),
-            ..ping::answer(to, &self.policy.device, heartbeat)
+            ..ping::answer(to, &self.options.device, heartbeat)
         }
     }
 
     fn text(&self, heartbeat: &Heartbeat) -> String {
         #[cfg(feature = "held")]
-        return self.policy.habits.print(heartbeat);
+        return self.options.habits.print(heartbeat);
         #[cfg(not(feature = "held"))]
         heartbeat.print()
     }
@@ -74,7 +74,7 @@ impl Daemon {
 
     /// A sign of life for the policy, now and every few minutes.
     pub(super) async fn show_for_ever(&self) {
-        while self.policy.consult.is_some() {
+        while self.options.consult.is_some() {
             self.doorman.show(&self.heartbeat()).await;
             task::sleep(SHOW_EVERY).await;
         }
@@ -95,13 +95,13 @@ impl Daemon {
     }
 
     async fn publish(&self) -> Result<(), AtError> {
-        let device = &self.policy.device;
+        let device = &self.options.device;
         let (name, info) = (
             format!("username.{device}.{NAMESPACE}"),
             format!("device_info.{device}.{NAMESPACE}"),
         );
-        for manager in &self.policy.managers {
-            if self.policy.hide {
+        for manager in &self.options.managers {
+            if self.options.hide {
                 for entity in [&name, &info] {
                     let key = AtKey::shared(manager, entity, self.at.atsign());
                     self.at

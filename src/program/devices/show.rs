@@ -1,20 +1,10 @@
 //! The devices as people and scripts see them: a table, a list in `sshnp`'s form, JSON lines.
 
-use miniserde::json;
-
-use super::{Device, Trouble};
-
-#[derive(miniserde::Serialize)]
-struct DeviceLine<'a> {
-    event: &'static str,
-    device: &'a str,
-    atsign: &'a str,
-    state: &'a str,
-    version: Option<&'a str>,
-    services: &'a [String],
-    #[serde(rename = "lastSeen")]
-    last_seen: Option<&'a str>,
-}
+use super::device::{Device, Trouble};
+use crate::text::{
+    columns,
+    json::{Object, array},
+};
 
 impl Device {
     pub(super) fn state(&self) -> &'static str {
@@ -28,19 +18,21 @@ impl Device {
     }
 
     pub(super) fn to_json(&self) -> String {
-        json::to_string(&DeviceLine {
-            event: "device",
-            device: self.name.1.as_str(),
-            atsign: self.name.0.as_str(),
-            state: self.state(),
-            version: self.about.as_ref().map(|about| about.version.as_str()),
-            services: self.about.as_ref().map_or(&[], |about| &about.services),
-            last_seen: if self.active {
-                Some("now")
-            } else {
-                self.last_seen.as_deref()
-            },
-        })
+        let about = self.about.as_ref();
+        let seen = if self.active {
+            Some("now")
+        } else {
+            self.last_seen.as_deref()
+        };
+        let services = about.map_or(&[][..], |about| &about.services);
+        Object::event("device")
+            .text("device", self.name.1.as_str())
+            .text("atsign", self.name.0.as_str())
+            .text("state", self.state())
+            .maybe("version", about.map(|about| about.version.as_str()))
+            .raw("services", array(services.iter().map(String::as_str)))
+            .maybe("lastSeen", seen)
+            .end()
     }
 
     pub(super) fn cells(&self) -> [String; 6] {
@@ -114,17 +106,7 @@ pub(super) fn table(devices: &[Device]) -> String {
     let rows: Vec<[String; 6]> = std::iter::once(head.map(str::to_owned))
         .chain(devices.iter().map(Device::cells))
         .collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |row: &[String; 6]| {
-        let cells = row.iter().zip(&widths);
-        let text: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    let lines = columns::lines(&rows, &[]);
+    let lines: Vec<_> = lines.iter().map(|line| line.trim_end()).collect();
+    lines.join("\n")
 }

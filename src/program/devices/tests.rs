@@ -1,5 +1,5 @@
 use super::*;
-use crate::at::fault::Fault;
+use crate::at::fault::{Code, Fault};
 
 fn name(at: &str, device: &str) -> DeviceAddress {
     (at.parse().unwrap(), device.parse().unwrap())

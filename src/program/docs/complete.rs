@@ -20,38 +20,42 @@ use crate::{
         grammar::{Grammar, Program, name_of, value_of},
         help,
     },
-    program::{PROGRAMS, at_activate},
+    program::at_activate,
     service,
 };
+
+/// All programs of the executable.
+type Programs = &'static [Program];
 
 /// A word that can come next, and what it means.
 pub(super) type Candidate = (String, String);
 
 /// Candidates for the last of `words`; the first is the name that was called.
-pub(super) fn candidates(words: &[&str]) -> Vec<Candidate> {
+pub(super) fn candidates(programs: Programs, words: &[&str]) -> Vec<Candidate> {
     let Some((last, [called, before @ ..])) = words.split_last() else {
         return Vec::new();
     };
     let called = Path::new(called).file_name().and_then(|name| name.to_str());
     let all = match (called, before) {
-        (Some("noports"), [] | ["help"]) => programs(),
+        (Some("noports"), [] | ["help"]) => shown(programs),
         (Some("noports"), ["help", name]) => {
-            Scope::of(name, &[]).map_or_else(Vec::new, |of| of.0.words)
+            Scope::of(programs, name, &[]).map_or_else(Vec::new, |of| of.0.words)
         }
-        (Some("noports"), [name, before @ ..]) => next(name, before, last),
-        (Some(name), before) => next(name, before, last),
+        (Some("noports"), [name, before @ ..]) => next(programs, name, before, last),
+        (Some(name), before) => next(programs, name, before, last),
         (None, _) => Vec::new(),
     };
     let fits = |row: &Candidate| row.0.starts_with(':') || row.0.starts_with(last);
     all.into_iter().filter(fits).collect()
 }
 
-fn next(name: &str, before: &[&str], last: &str) -> Vec<Candidate> {
-    Scope::of(name, before).map_or_else(Vec::new, |(scope, before)| scope.candidates(before, last))
+fn next(programs: Programs, name: &str, before: &[&str], last: &str) -> Vec<Candidate> {
+    Scope::of(programs, name, before)
+        .map_or_else(Vec::new, |(scope, before)| scope.candidates(before, last))
 }
 
-fn programs() -> Vec<Candidate> {
-    let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
+fn shown(programs: Programs) -> Vec<Candidate> {
+    let shown = programs.iter().filter(|program| !program.about.is_empty());
     let shown = shown.map(|program| (program.name.to_owned(), program.about.to_owned()));
     let help = ("help".to_owned(), "tell about a program".to_owned());
     shown.chain([help]).collect()
@@ -82,15 +86,19 @@ pub(super) struct Scope {
 
 impl Scope {
     /// For the program of this name, and the words behind it that are left to look at.
-    pub(super) fn of<'a, 'b>(name: &str, before: &'a [&'b str]) -> Option<(Self, &'a [&'b str])> {
+    pub(super) fn of<'a, 'b>(
+        programs: Programs,
+        name: &str,
+        before: &'a [&'b str],
+    ) -> Option<(Self, &'a [&'b str])> {
         if name == "at_activate" {
-            return Some(Self::of_at_activate(before));
+            return Some(Self::of_at_activate(programs, before));
         }
         if let Some((ours, options)) = classic::options(name) {
-            return Some((Self::of_options(ours, options), before));
+            return Some((Self::of_options(programs, ours, options), before));
         }
         let fits = |own: &&Program| own.name == name || own.links.contains(&name);
-        let program = PROGRAMS.iter().find(fits)?;
+        let program = programs.iter().find(fits)?;
         let own = before.split_first().and_then(|(word, rest)| {
             let grammar = grammar(program, Some(word))?;
             let mut scope = Self::of_grammar(&grammar);
@@ -144,12 +152,12 @@ impl Scope {
         }
     }
 
-    fn of_at_activate<'a, 'b>(before: &'a [&'b str]) -> (Self, &'a [&'b str]) {
+    fn of_at_activate<'a, 'b>(programs: Programs, before: &'a [&'b str]) -> (Self, &'a [&'b str]) {
         let mut commands = at_activate::options();
         if let Some((word, rest)) = before.split_first()
             && let Some((name, _, options)) = commands.find(|row| row.0 == *word)
         {
-            let scope = Self::of_options("enroll", options.into_iter());
+            let scope = Self::of_options(programs, "enroll", options.into_iter());
             let word = if name == "fetch" { "list" } else { name }.to_owned();
             return (Self { word, ..scope }, rest);
         }
@@ -163,8 +171,12 @@ impl Scope {
     }
 
     /// Of the options of a classic program; each is told about in the words of our own.
-    fn of_options(ours: &str, options: impl Iterator<Item = &'static ClassicOption>) -> Self {
-        let program = PROGRAMS.iter().find(|program| program.name == ours);
+    fn of_options(
+        programs: Programs,
+        ours: &str,
+        options: impl Iterator<Item = &'static ClassicOption>,
+    ) -> Self {
+        let program = programs.iter().find(|program| program.name == ours);
         let grammar = program.map(Grammar::of_program);
         let about = |to: To| match to {
             To::Help => Some(help::help_row().1),
@@ -298,7 +310,10 @@ fn glue(flag: &str, (value, about): Candidate) -> Candidate {
 
 #[cfg(test)]
 mod tests {
-    use crate::program::docs::{BASH, FISH, ZSH, complete::*};
+    use crate::program::{
+        PROGRAMS,
+        docs::{BASH, FISH, ZSH, complete::*},
+    };
 
     #[test]
     fn what_can_come_next() {
@@ -327,7 +342,7 @@ mod tests {
             ("srv --loc", "--local-host --local-port"),
         ] {
             let words: Vec<&str> = line.split(' ').collect();
-            let found = candidates(&words);
+            let found = candidates(PROGRAMS, &words);
             let found: Vec<_> = found.iter().map(|row| row.0.as_str()).collect();
             assert_eq!(found.join(" "), want, "{line}");
         }

@@ -7,14 +7,17 @@
 
 use argh::FlagInfo;
 
-use super::{complete::Scope, grammar};
+use super::{
+    complete::Scope,
+    grammar,
+    roff::{as_it_is, filled, flag_row, list, notes, paragraphs, section, text},
+};
 use crate::{
     cli::{
         config, exit,
         grammar::{Grammar, Program},
         help,
     },
-    program::PROGRAMS,
     service,
 };
 
@@ -26,9 +29,6 @@ pub(super) struct Edition<'a> {
     /// `noports 0.1.0`
     pub version: &'a str,
 }
-
-/// Longest line of a page, in bytes.
-const WIDTH: usize = 78;
 
 type Flag = &'static FlagInfo<'static>;
 
@@ -93,7 +93,7 @@ pub(super) fn page(program: &Program, edition: Edition) -> String {
 }
 
 /// The page of the whole: which programs there are.
-pub(super) fn overview(edition: Edition) -> String {
+pub(super) fn overview(programs: &[Program], edition: Edition) -> String {
     let mut page = head("noports", "reach a device that has no open port", edition);
     page +=
         ".SH SYNOPSIS\n.B noports\n.I program\n.RI [ flags ]\n.PP\n.B noports help\n.I program\n";
@@ -104,7 +104,7 @@ pub(super) fn overview(edition: Edition) -> String {
          rendezvous, which sees only cipher text.\n\nEach program has a page of its own.",
     );
     page += ".SH PROGRAMS\n";
-    for program in PROGRAMS.iter().filter(|program| !program.about.is_empty()) {
+    for program in programs.iter().filter(|program| !program.about.is_empty()) {
         let (name, about) = (text(program.name), text(program.about));
         page += &format!(".TP\n.BR noports\\-{name} (1)\n{about}\n");
     }
@@ -122,8 +122,13 @@ pub(super) fn overview(edition: Edition) -> String {
 }
 
 /// The page of a classic name of a program.
-pub(super) fn classic_page(link: &str, program: &Program, edition: Edition) -> String {
-    let Some((scope, _)) = Scope::of(link, &[]) else {
+pub(super) fn classic_page(
+    programs: &'static [Program],
+    link: &str,
+    program: &Program,
+    edition: Edition,
+) -> String {
+    let Some((scope, _)) = Scope::of(programs, link, &[]) else {
         return String::new();
     };
     let own = format!("noports {}", program.name);
@@ -340,49 +345,11 @@ fn head(name: &str, about: &str, edition: Edition) -> String {
     )
 }
 
-fn section(title: &str, body: &str) -> String {
-    if body.is_empty() {
-        String::new()
-    } else {
-        format!(".SH {title}\n{body}")
-    }
-}
-
 fn synopsis(grammar: &Grammar) -> String {
     let usage = help::usage(grammar);
     let rest = usage.strip_prefix(&grammar.name).unwrap_or(&usage);
     let (name, rest) = (text(&grammar.name), text(rest.trim()));
     format!(".nh\n.B {name}\n{rest}\n.hy\n")
-}
-
-fn paragraphs(body: &str) -> String {
-    body.split("\n\n")
-        .map(filled)
-        .collect::<Vec<_>>()
-        .join(".PP\n")
-}
-
-/// Text that is filled anyway, in lines as roff wants them: short, and each sentence begins one.
-fn filled(plain: &str) -> String {
-    let (mut lines, mut line) = (String::new(), String::new());
-    let mut ended = false;
-    for word in plain.split_whitespace() {
-        if !line.is_empty() && (ended || text(&line).len() + 1 + text(word).len() > WIDTH) {
-            lines += &(text(&line) + "\n");
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line += word;
-        ended = word.ends_with(['.', '?', '!']);
-    }
-    lines + &text(&line) + "\n"
-}
-
-fn list(rows: impl Iterator<Item = (String, String)>) -> String {
-    rows.map(|(name, about)| format!(".TP\n.B {}\n{}", text(&name), filled(&about)))
-        .collect()
 }
 
 fn arguments(grammar: &Grammar) -> String {
@@ -397,82 +364,10 @@ fn flags(flags: impl Iterator<Item = Flag>) -> String {
     flags.map(help::row).map(flag_row).collect()
 }
 
-/// `--ca <file>` and what it is, as `--help` has it.
-fn flag_row((names, about): (String, String)) -> String {
-    let (names, value) = match names.split_once(" <") {
-        Some((names, value)) => (
-            names,
-            format!(" \\fI{}\\fR", text(value.trim_end_matches('>'))),
-        ),
-        None => (names.as_str(), String::new()),
-    };
-    format!(".TP\n\\fB{}\\fR{value}\n{}", text(names), filled(&about))
-}
-
-/// Paragraphs; those of several lines stay as they are.
-fn notes(notes: &[String]) -> String {
-    let one = |note: &String| {
-        if note.contains('\n') || note.starts_with(' ') {
-            as_it_is(std::slice::from_ref(note))
-        } else {
-            filled(note)
-        }
-    };
-    notes.iter().map(one).collect::<Vec<_>>().join(".PP\n")
-}
-
-fn as_it_is(lines: &[String]) -> String {
-    if lines.is_empty() {
-        return String::new();
-    }
-    let lines: Vec<_> = lines.iter().map(|line| text(line)).collect();
-    format!(".nf\n{}\n.fi\n", lines.join("\n"))
-}
-
-/// Text in which roff finds nothing to do.
-fn text(plain: &str) -> String {
-    let mut safe = String::new();
-    for (number, line) in plain.lines().enumerate() {
-        if number > 0 {
-            safe.push('\n');
-        }
-        if line.starts_with(['.', '\'', '…']) {
-            safe += "\\&";
-        }
-        for letter in line.chars() {
-            match letter {
-                '\\' => safe += "\\e",
-                '-' => safe += "\\-",
-                '\'' => safe += "\\(aq",
-                '`' => safe += "\\(ga",
-                '^' => safe += "\\(ha",
-                '~' => safe += "\\(ti",
-                '"' => safe += "\\(dq",
-                '…' => safe += "...",
-                _ => safe.push(letter),
-            }
-        }
-    }
-    safe
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use crate::program::docs::man::*;
-
-    #[test]
-    fn roff_finds_nothing_to_do_in_our_text() {
-        for (plain, want) in [
-            (".TH x", r"\&.TH x"),
-            ("'br", r"\&\(aqbr"),
-            (r"a\fB", r"a\efB"),
-            ("--ca ~/x", r"\-\-ca \(ti/x"),
-            ("a\n.b", "a\n\\&.b"),
-        ] {
-            assert_eq!(text(plain), want, "{plain}");
-        }
-    }
+    use crate::program::{PROGRAMS, docs::man::*};
 
     /// Sections are there, in the order in which people look for them.
     #[test]

@@ -8,27 +8,26 @@ use std::{
     time::Duration,
 };
 
-use ::log::{LevelFilter, info};
 use argh::{ArgsInfo, FromArgs};
 use async_std::{future::timeout, task};
+use log::{LevelFilter, info};
 
 use crate::{
     at::{
-        AtKey, AtSign, Verb,
+        AtSign,
         client::{AtError, Link, Network, Timing, jitter},
         crypto::PublicKey,
         enrolment::{self, Applicant, EnrolmentRequest, EnrolmentStatus},
         fault::{Code, Fault},
         keyfile::AtKeys,
-        verb::Detail,
     },
     cli::{
-        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, keystore,
+        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, flags, keystore,
         refuse_overwriting,
     },
     net::backoff::Backoff,
+    program::published,
     secret::Secret,
-    sys::{log, process},
     text::duration::{in_words, millis, seconds},
 };
 
@@ -45,88 +44,69 @@ const REQUEST: Duration = Duration::from_secs(70);
 /// How long a request waits for its approval, unless --timeout says otherwise.
 const APPROVED_WITHIN: Duration = Duration::from_secs(3600);
 
-/// Get keys for one more device of an atSign, or manage the enrolments of an atSign.
-///
-/// A new device needs a one-time code, made by a device that has keys, and an approval there. The code is read from
-/// --code-file, else from the environment variable NOPORTS_CODE, else from stdin. The path of the new key file is
-/// printed on stdout. Run the same command again to resume.
-#[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(
-    example = "{command_name} otp @alice",
-    example = "{command_name} @alice --device pi",
-    example = "{command_name} approve @alice c3a9-f7d2",
-    error_code(1, "failed, or nobody approved in time"),
-    error_code(2, "the command line was wrong"),
-    error_code(3, "a key file is in the way, missing, or cannot be used"),
-    error_code(4, "the atDirectory or the atServer cannot be reached"),
-    error_code(5, "no such atSign"),
-    error_code(6, "the code was refused, or the request denied"),
-    error_code(10, "the keys that came do not belong to the atSign"),
-    error_code(11, "a TLS certificate is not trusted here")
-)]
-pub(crate) struct Args {
-    /// the atSign to get keys for
-    #[argh(positional)]
-    atsign: String,
-    /// file with the code (or NOPORTS_CODE, or stdin)
-    #[argh(option, arg_name = "file")]
-    code_file: Option<PathBuf>,
-    /// name of this device (default: the host's name)
-    #[argh(option, arg_name = "name")]
-    device: Option<String>,
-    /// name of the program that asks (default: noports)
-    #[argh(option, arg_name = "name", default = "\"noports\".to_owned()")]
-    app: String,
-    /// what the keys are good for (default: sshnp:rw,sshrvd:rw)
-    #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
-    namespaces: String,
-    /// how long the keys are good, such as 30d or 2h30m (default: until revoked)
-    #[argh(option, arg_name = "duration", from_str_fn(millis))]
-    life: Option<Duration>,
-    /// how long to wait for approval (default: 1h)
+flags! {
+    /// Get keys for one more device of an atSign, or manage the enrolments of an atSign.
+    ///
+    /// A new device needs a one-time code, made by a device that has keys, and an approval there. The code is read from
+    /// --code-file, else from the environment variable NOPORTS_CODE, else from stdin. The path of the new key file is
+    /// printed on stdout. Run the same command again to resume.
+    #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
-        option,
-        arg_name = "duration",
-        default = "APPROVED_WITHIN",
-        from_str_fn(seconds)
+        example = "{command_name} otp @alice",
+        example = "{command_name} @alice --device pi",
+        example = "{command_name} approve @alice c3a9-f7d2",
+        error_code(1, "failed, or nobody approved in time"),
+        error_code(2, "the command line was wrong"),
+        error_code(3, "a key file is in the way, missing, or cannot be used"),
+        error_code(4, "the atDirectory or the atServer cannot be reached"),
+        error_code(5, "no such atSign"),
+        error_code(6, "the code was refused, or the request denied"),
+        error_code(10, "the keys that came do not belong to the atSign"),
+        error_code(11, "a TLS certificate is not trusted here")
     )]
-    timeout: Duration,
-    /// key file to write, or its folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
-    #[argh(option, arg_name = "file")]
-    keys: Option<PathBuf>,
-    /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
-    #[argh(option, arg_name = "file")]
-    passphrase_file: Option<PathBuf>,
-    /// atDirectory (or NOPORTS_ROOT; default: root.atsign.org:64)
-    #[argh(option, arg_name = "host:port")]
-    root: Option<String>,
-    /// trust this certificate authority too: a PEM file (or NOPORTS_CA)
-    #[argh(option, arg_name = "file")]
-    ca: Vec<String>,
-    /// print results as JSON lines on stdout
-    #[argh(switch)]
-    json: bool,
-    /// print nothing on stderr but errors
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-    /// log more to stderr; -vv logs still more
-    #[argh(switch, short = 'v')]
-    verbose: u8,
+    pub(crate) struct Args {
+        /// the atSign to get keys for
+        #[argh(positional)]
+        atsign: String,
+        /// file with the code (or NOPORTS_CODE, or stdin)
+        #[argh(option, arg_name = "file")]
+        code_file: Option<PathBuf>,
+        /// name of this device (default: the host's name)
+        #[argh(option, arg_name = "name")]
+        device: Option<String>,
+        /// name of the program that asks (default: noports)
+        #[argh(option, arg_name = "name", default = "\"noports\".to_owned()")]
+        app: String,
+        /// what the keys are good for (default: sshnp:rw,sshrvd:rw)
+        #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
+        namespaces: String,
+        /// how long the keys are good, such as 30d or 2h30m (default: until revoked)
+        #[argh(option, arg_name = "duration", from_str_fn(millis))]
+        life: Option<Duration>,
+        /// how long to wait for approval (default: 1h)
+        #[argh(
+            option,
+            arg_name = "duration",
+            default = "APPROVED_WITHIN",
+            from_str_fn(seconds)
+        )]
+        timeout: Duration,
+        /// key file to write, or its folder (or NOPORTS_KEYS; default: ~/.atsign/keys)
+        #[argh(option, arg_name = "file")]
+        keys: Option<PathBuf>,
+        /// file with the pass phrase of the key file (or NOPORTS_PASSPHRASE)
+        #[argh(option, arg_name = "file")]
+        passphrase_file: Option<PathBuf>,
+        network,
+    }
 }
 
 /// Runs the program for the device that asks.
-pub(super) fn main(mut console: Console, words: &[&str]) -> ExitCode {
+pub(super) fn main(console: Console, words: &[&str]) -> ExitCode {
     if let Err(failure) = refuse_codes(words) {
         return console.finish(words.contains(&"--json"), Err(failure));
     }
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    process::protect_memory();
-    let json = args.json;
-    console.finish(json, console.run(1, run(&console, args)))
+    console.start(words, LevelFilter::Warn, 1, run)
 }
 
 /// The device that asks, and for what.
@@ -159,12 +139,10 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let file = cli::key_file(&who, args.keys.as_deref())?;
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let mut progress = console.progress(args.quiet);
-    let code = || match &console.given().secret {
-        Some(code) => Ok(code.clone()),
-        None => {
-            let prompt = format!("the code for a request to {who} (it is not shown):");
-            CODE.read(args.code_file.as_deref(), &prompt)
-        }
+    let code = || {
+        let prompt = format!("the code for a request to {who} (it is not shown):");
+        let file = args.code_file.as_deref();
+        console.given().secret(&CODE, file, &prompt)
     };
     let told = |id: &str| {
         let outcome = Outcome::new("asked")
@@ -236,12 +214,11 @@ async fn enroll(
     let (applicant, id) = match (earlier, known) {
         (Some(keys), Some(id)) => (resume(&keys, &draft)?, id),
         (earlier, _) => {
-            let code = code()?;
+            let wish = wish(request, code()?);
             let applicant = match &earlier {
                 Some(keys) => resume(keys, &draft)?,
                 None => mint(who, &draft, progress).await?,
             };
-            let wish = wish(request, code);
             let asked = ask(&mut link, &applicant, &wish, &ours, earlier.is_some()).await;
             let id = asked.inspect_err(|failure| {
                 // A definite no: the server knows nothing of these keys.
@@ -261,14 +238,7 @@ async fn enroll(
     let granted = wait(network, &applicant, &id, request.patience).await;
     let mut link = granted.map_err(|ended| ended.tell(who, &id, &draft, request.patience))?;
     progress.done("approved");
-    let keys = fetch(&mut link, applicant, &id).await?;
-    if !keys.encryption.public().is_same_key(&ours) {
-        return Err(Failure::new(
-            exit::NOT_TRUSTWORTHY,
-            format!("the keys that came are not those of {who}"),
-        )
-        .hint("whoever approved may have acted for another atSign; ask again"));
-    }
+    let keys = fetch(&mut link, applicant, &id, &ours).await?;
     refuse_overwriting(file)?;
     keystore::save(&keys, file, phrases.known())?;
     draft.discard();
@@ -287,22 +257,12 @@ fn wish(request: &Applying, otp: Secret<String>) -> EnrolmentRequest {
 
 /// Our own atSign's public key: what the approver's answer must fit.
 async fn published(link: &mut Link, who: &AtSign) -> Result<PublicKey, Failure> {
-    let verb = Verb::Lookup {
-        key: AtKey::own("publickey", who),
-        detail: Detail::Value,
-        bypass_cache: false,
-    };
-    let missing = || {
-        Failure::new(exit::UNKNOWN, format!("{who} has not been activated yet"))
-            .hint(format!("its first keys: noports activate {who}"))
-    };
-    let text = match link.ask(&verb).await {
-        Err(AtError::Refused(fault)) if fault.is_key_not_found() => return Err(missing()),
-        answer => answer?,
-    };
-    match text.trim() {
-        "null" | "" => Err(missing()),
-        text => Ok(PublicKey::parse(text)?),
+    match published::public_key(link, who).await? {
+        Some(text) if !text.is_empty() => Ok(PublicKey::parse(&text)?),
+        _ => Err(
+            Failure::new(exit::UNKNOWN, format!("{who} has not been activated yet"))
+                .hint(format!("its first keys: noports activate {who}")),
+        ),
     }
 }
 
@@ -490,16 +450,27 @@ async fn try_login(network: &Network, keys: &AtKeys) -> Result<Link, AtError> {
     Ok(link)
 }
 
-/// Fetches alice's keys, which the approver left encrypted for us.
-async fn fetch(link: &mut Link, applicant: Applicant, id: &str) -> Result<AtKeys, Failure> {
+/// Fetches alice's keys, which the approver left encrypted for us. They must fit `ours`, her public one.
+async fn fetch(
+    link: &mut Link,
+    applicant: Applicant,
+    id: &str,
+    ours: &PublicKey,
+) -> Result<AtKeys, Failure> {
     let who = applicant.atsign().clone();
     let private = link.ask(&enrolment::fetch_private_key(&who, id)).await?;
     let self_key = link.ask(&enrolment::fetch_self_key(&who, id)).await?;
-    applicant.complete(id, &private, &self_key).map_err(|_| {
+    let keys = applicant.complete(id, &private, &self_key).map_err(|_| {
         Failure::new(
             exit::NOT_TRUSTWORTHY,
             "the keys that the approver left for this device cannot be opened",
         )
         .hint("ask again, and have it approved with another program or device")
-    })
+    })?;
+    if keys.encryption.public().is_same_key(ours) {
+        return Ok(keys);
+    }
+    let others = format!("the keys that came are not those of {who}");
+    Err(Failure::new(exit::NOT_TRUSTWORTHY, others)
+        .hint("whoever approved may have acted for another atSign; ask again"))
 }

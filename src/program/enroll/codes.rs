@@ -2,13 +2,12 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use ::log::LevelFilter;
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 
 use crate::{
     at::{AtSign, Verb, client::Link},
-    cli::{Console, Failure, Given, Outcome, Progress, SecretSource, with_account},
-    sys::{log, process},
+    cli::{Console, Failure, Given, Outcome, Progress, SecretSource, flags},
     text::duration::millis,
 };
 
@@ -40,7 +39,7 @@ const WITH_VALUE: [&str; 14] = [
     "--id",
 ];
 
-with_account! {
+flags! {
     /// Make a code with which a new device may ask for keys.
     ///
     /// otp: the atServer makes a code for one request, good for five minutes, and it is printed on stdout. spp: set your
@@ -52,7 +51,7 @@ with_account! {
         example = "noports enroll otp @alice --ttl 1h",
         example = "noports enroll spp @alice --code-file code.txt --ttl 7d"
     )]
-    struct Args {
+    pub(crate) struct Args {
         /// your atSign
         #[argh(positional)]
         atsign: String,
@@ -62,25 +61,17 @@ with_account! {
         /// spp: file with the code (or NOPORTS_CODE, or stdin)
         #[argh(option, arg_name = "file")]
         code_file: Option<PathBuf>,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
 /// Runs `otp`, or `spp` when the code shall stand.
-pub(super) fn main(mut console: Console, standing: bool, words: &[&str]) -> ExitCode {
+pub(super) fn main(console: Console, standing: bool, words: &[&str]) -> ExitCode {
     if let Err(failure) = refuse_codes(words) {
         return console.finish(words.contains(&"--json"), Err(failure));
     }
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    process::protect_memory();
-    let json = args.json;
-    console.finish(json, console.run(1, run(&console, standing, args)))
+    let story = async |console: &Console, args| run(console, standing, args).await;
+    console.start(words, LevelFilter::Warn, 1, story)
 }
 
 /// Refuses command lines that seem to hold a code, without repeating it.
@@ -127,13 +118,8 @@ async fn run(console: &Console, standing: bool, args: Args) -> Result<(), Failur
 }
 
 fn standing_code(args: &Args, given: &Given, who: &str) -> Result<String, Failure> {
-    let code = match &given.secret {
-        Some(code) => code.clone(),
-        None => CODE.read(
-            args.code_file.as_deref(),
-            &format!("the code for requests to {who} (it is not shown):"),
-        )?,
-    };
+    let prompt = format!("the code for requests to {who} (it is not shown):");
+    let code = given.secret(&CODE, args.code_file.as_deref(), &prompt)?;
     let code = code.reveal();
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if LENGTHS.contains(&code.len()) && code.chars().all(word) {

@@ -5,14 +5,13 @@ use std::{
     process::ExitCode,
 };
 
-use ::log::LevelFilter;
 use argh::{ArgsInfo, FromArgs};
+use log::LevelFilter;
 
 use crate::{
     at::{AtSign, client::Client, enrolment::Enrollment},
-    cli::{self, Console, Failure, Progress, with_account},
+    cli::{self, Console, Failure, Progress, flags},
     program::confirm::is_wanted,
-    sys::{log, process},
 };
 
 use super::{
@@ -25,7 +24,7 @@ use super::{
     show,
 };
 
-with_account! {
+flags! {
     /// Manage the enrolments of an atSign, from a device that has keys.
     ///
     /// An enrolment is named by its id, or by the short code that the new device shows. Without somebody who looks and
@@ -36,7 +35,7 @@ with_account! {
         example = "noports enroll approve @alice c3a9-f7d2",
         example = "noports enroll revoke @alice --device pi"
     )]
-    struct Args {
+    pub(crate) struct Args {
         /// your atSign
         #[argh(positional)]
         atsign: String,
@@ -73,22 +72,14 @@ with_account! {
         /// revoke: also your own enrolment, which ends your access
         #[argh(switch)]
         force: bool,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
 /// Runs the program for a device that has keys.
-pub(super) fn main(mut console: Console, action: Action, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    log::start(LevelFilter::Warn, args.verbose, args.quiet);
-    process::protect_memory();
-    let json = args.json;
-    console.finish(json, console.run(1, run(&console, action, &args)))
+pub(super) fn main(console: Console, action: Action, words: &[&str]) -> ExitCode {
+    let story = async |console: &Console, args| run(console, action, &args).await;
+    console.start(words, LevelFilter::Warn, 1, story)
 }
 
 async fn run(console: &Console, action: Action, args: &Args) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use miniserde::json;
 use crate::{
     at::enrolment::Enrollment,
     cli::{Console, Outcome, print_out},
-    text::json::Object,
+    text::{columns, json::Object},
 };
 
 use super::{action::Action, selection::Selection, show};
@@ -116,23 +116,7 @@ fn table(classic: bool, of: &[&Enrollment]) -> Vec<String> {
     } else {
         [36, 8, 7, 6]
     };
-    let wide: Vec<usize> = least
-        .iter()
-        .enumerate()
-        .map(|(i, &least)| {
-            let cells = all.iter().map(|row| row[i].chars().count());
-            cells.max().unwrap_or(0).max(least)
-        })
-        .collect();
-    all.iter()
-        .map(|row| {
-            let cells = row.iter().zip(&wide);
-            let front: String = cells
-                .map(|(cell, &wide)| format!("{cell:<wide$}  "))
-                .collect();
-            front + &row[4]
-        })
-        .collect()
+    columns::lines(&all, &least)
 }
 
 fn outcome(event: &str, one: &Enrollment, status: &str) -> Outcome {

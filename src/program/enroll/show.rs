@@ -7,6 +7,7 @@ use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use crate::{
     at::{AtSign, enrolment::Enrollment},
     cli::Failure,
+    text::terminal::{escaped, is_hidden},
 };
 
 /// What a device of NoPorts needs.
@@ -68,29 +69,12 @@ pub(super) fn shown(text: &str) -> String {
     let odd = at_an_end(text.chars().next())
         || at_an_end(text.chars().next_back())
         || text.chars().any(|c| shape(c) || looks_alike(c));
-    let escaped = |c: char| {
-        if shape(c) {
-            c.escape_default().to_string()
-        } else {
-            c.to_string()
-        }
-    };
-    let mut clean: String = text.chars().take(SHOWN).map(escaped).collect();
+    let seen: String = text.chars().take(SHOWN).collect();
+    let mut clean = escaped(&seen, shape);
     if text.chars().nth(SHOWN).is_some() {
         clean.push('…');
     }
     if odd { format!("\"{clean}\"") } else { clean }
-}
-
-/// Has no shape of its own, or changes that of others: control characters, spaces other than the plain one, marks that
-/// sit on a letter, writing directions, variants and tags.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || c != ' ' && c.is_whitespace()
-        || matches!(u32::from(c),
-            0xad | 0x300..=0x36f | 0x61c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f
-            | 0x1ab0..=0x1aff | 0x1dc0..=0x1dff | 0x2000..=0x206f | 0x20d0..=0x20ff | 0x2800 | 0x3164
-            | 0xfe00..=0xfe0f | 0xfe20..=0xfe2f | 0xfeff | 0xffa0 | 0xfff0..=0xfffd | 0xe0000..)
 }
 
 /// A letter or sign of a script with some that look like plain ones.

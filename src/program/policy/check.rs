@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
-use miniserde::json;
 
 use crate::{
     cli::{Console, Failure, Outcome},
     np::policy::{AuthCheck, DeviceGroup, rules::Decision},
-    text::endpoint::Endpoint,
+    text::{
+        endpoint::Endpoint,
+        json::{Object, array},
+    },
 };
 
 use super::source::read_rules_now;
@@ -129,35 +131,19 @@ fn as_text(q: &AuthCheck, decision: &Decision, asked: Option<&Endpoint>) -> Stri
     text
 }
 
-#[derive(miniserde::Serialize)]
-struct Explained<'a> {
-    event: &'static str,
-    client: &'a str,
-    daemon: &'a str,
-    device: &'a str,
-    #[serde(rename = "deviceGroup")]
-    group: &'a str,
-    authorized: bool,
-    message: Option<&'a str>,
-    #[serde(rename = "permitOpen")]
-    permit_open: &'a [String],
-    rule: Option<&'static str>,
-    groups: &'a [String],
-    why: &'a str,
-}
-
 fn as_json(q: &AuthCheck, decision: &Decision) -> String {
-    json::to_string(&Explained {
-        event: "decision",
-        client: q.client.as_str(),
-        daemon: q.daemon.as_str(),
-        device: q.device.as_str(),
-        group: q.group.as_str(),
-        authorized: decision.answer.authorized,
-        message: decision.answer.message.as_deref(),
-        permit_open: &decision.answer.permit_open,
-        rule: decision.by.map(|by| by.word()),
-        groups: &decision.groups,
-        why: &decision.why,
-    })
+    let answer = &decision.answer;
+    let texts = |list: &[String]| array(list.iter().map(String::as_str));
+    Object::event("decision")
+        .text("client", q.client.as_str())
+        .text("daemon", q.daemon.as_str())
+        .text("device", q.device.as_str())
+        .text("deviceGroup", q.group.as_str())
+        .raw("authorized", answer.authorized)
+        .maybe("message", answer.message.as_deref())
+        .raw("permitOpen", texts(&answer.permit_open))
+        .maybe("rule", decision.by.map(|by| by.word()))
+        .raw("groups", texts(&decision.groups))
+        .text("why", &decision.why)
+        .end()
 }

@@ -15,14 +15,14 @@ use super::{MAX_SESSIONS, RendezvousOptions, address, serve};
 use crate::classic::generation::Profile;
 use crate::{
     at::{client::Network, keyfile::AtKeys},
-    cli::{Console, Failure, with_account},
+    cli::{Console, Failure, flags, separated},
     net::dial::is_localhost,
     session::online,
     sys,
     text::host::is_host,
 };
 
-with_account! {
+flags! {
     /// Relay sessions: join the outbound connections of two ends that have no open port.
     ///
     /// A rendezvous cannot read what it relays. It opens two ports for each session, so its host has to be reachable by
@@ -33,7 +33,7 @@ with_account! {
         example = "{command_name} --as @rv_eu --host rv.example.org --manager @alice",
         example = "{command_name} install --as @rv_eu --host rv.example.org"
     )]
-    struct Args {
+    pub(crate) struct Args {
         /// the rendezvous' atSign (or NOPORTS_AS; default: the only one with keys here)
         #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
@@ -56,9 +56,7 @@ with_account! {
         /// log owner and byte counts of each connection; only with ENABLE_SNOOP=true in the environment
         #[argh(switch)]
         snoop: bool,
-        /// print results as JSON lines on stdout
-        #[argh(switch)]
-        json: bool,
+        account,
     }
 }
 
@@ -66,38 +64,20 @@ with_account! {
 const ENABLE_SNOOP: &str = "ENABLE_SNOOP";
 
 /// The program.
-pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
-    let args: Args = match console.parse(words) {
-        Ok(args) => args,
-        Err(code) => return code,
-    };
-    sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
-    sys::process::protect_memory();
-    sys::process::raise_descriptor_limit();
-    let json = args.json;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    console.finish(
-        json,
-        console.run(threads, online::until_told(story(&console, args))),
-    )
+pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    let story = async |console: &Console, args| online::until_told(story(console, args)).await;
+    console.start(words, LevelFilter::Info, sys::process::cores(), story)
 }
 
 impl Args {
-    fn policy(&self, host: String) -> Result<RendezvousOptions, Failure> {
+    fn options(&self, host: String) -> Result<RendezvousOptions, Failure> {
         if !is_host(&host) {
             return Err(Failure::misuse(format!(
                 "{host:?} is no host name or address"
             )));
         }
-        let words = self
-            .manager
-            .iter()
-            .flat_map(|list| list.split(','))
-            .map(str::trim);
-        let managers = words
-            .filter(|word| !word.is_empty() && *word != "open")
-            .map(str::parse)
-            .collect::<Result<_, _>>()?;
+        let managers = separated(&self.manager).filter(|word| *word != "open");
+        let managers = managers.map(str::parse).collect::<Result<_, _>>()?;
         if self.snoop && env::var(ENABLE_SNOOP).as_deref() != Ok("true") {
             let why = format!("--snoop works only with {ENABLE_SNOOP}=true in the environment");
             return Err(Failure::misuse(why));
@@ -143,19 +123,20 @@ impl Args {
         console: &Console,
         host: String,
     ) -> Result<(Network, Arc<AtKeys>, RendezvousOptions), Failure> {
-        let policy = self.policy(host)?;
+        let options = self.options(host)?;
         let (network, keys) = self.account().load(console, self.as_.as_deref())?;
-        Ok((network, keys, policy))
+        Ok((network, keys, options))
     }
 }
 
 async fn story(console: &Console, args: Args) -> Result<(), Failure> {
+    sys::process::raise_descriptor_limit();
     let host = match &args.host {
         Some(host) => host.clone(),
         None => own_address(&args.account().network()?).await?,
     };
-    let (network, keys, policy) = args.ready(console, host)?;
-    serve(network, keys, policy, online::tell(args.json)).await
+    let (network, keys, options) = args.ready(console, host)?;
+    serve(network, keys, options, online::tell(args.json)).await
 }
 
 async fn own_address(network: &Network) -> Result<String, Failure> {

@@ -10,7 +10,7 @@ use async_std::{
 
 use crate::at::AtSign;
 
-use super::{board::House, connection, doorman, hub::Hub, visitor::Visitor, web};
+use super::{board::House, connection, directory, hub::Hub, visitor::Visitor, web};
 
 /// Rest after a failed accept: the system is short of something (descriptors, memory).
 const SHORTAGE: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ const SHORTAGE: Duration = Duration::from_millis(100);
 pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
     let what = "the atDirectory".to_owned();
     accept_loop(hub, what, door, alive, |hub, visitor| async move {
-        doorman::serve(&hub, visitor).await;
+        directory::serve(&hub, visitor).await;
     });
 }
 

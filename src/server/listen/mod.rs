@@ -1,7 +1,7 @@
 //! The server as it runs: ports, connections, and the tasks behind them.
 //!
 //! ```text
-//!   directory port ─▶ accept ─▶ handshake ─▶ doorman (directory.rs)
+//!   directory port ─▶ accept ─▶ handshake ─▶ directory (directory.rs)
 //!   @alice's port ──▶ accept ─▶ handshake ─▶ connection ─▶ Session ─▶ store ─▶ reply
 //!   @bob's port ────▶   …   └─ HTTP ─▶ web       ▲                       │
 //!                                                └── Board ◀── events ───┤
@@ -15,7 +15,7 @@ mod accept;
 mod board;
 mod connection;
 mod courier;
-mod doorman;
+mod directory;
 mod gate;
 mod hub;
 mod line_buffer;

@@ -149,11 +149,7 @@ fn permit(list: &str) -> Option<Permit> {
 
 /// A bridge that fell, told to the person.
 pub fn broken(error: &BridgeError) -> Failure {
-    let failure = Failure::new(exit::RENDEZVOUS, error.to_string());
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    Failure::told(exit::RENDEZVOUS, error, error.hint())
 }
 
 #[cfg(test)]

@@ -90,14 +90,7 @@ pub(super) async fn client(
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let mut control = Announcer {
-        socket: dialler.connect_as(CONTROL).await?,
-        cipher: dialler.ciphers().outbound,
-        many,
-        announced: CONTROL,
-        beats: 0,
-        last_beat: Instant::now(),
-    };
+    let mut control = Announcer::on(&dialler, many).await?;
     ready();
     let mut joins = Joins::new(idle);
     let outcome = loop {
@@ -121,10 +114,8 @@ pub(super) async fn client(
             }
             ControlEvent::Visitor(visitor) if joins.are_too_many() => {
                 reset(&visitor);
-                visitors.complain(&format!(
-                    "{} connections at a time are the most",
-                    joins.most
-                ));
+                let most = joins.most;
+                visitors.complain(&format!("{most} connections at a time are the most"));
             }
             ControlEvent::Visitor(visitor) => match control.announce(&dialler).await {
                 Ok(Some(next)) => {
@@ -407,6 +398,18 @@ struct Announcer {
 }
 
 impl Announcer {
+    /// With a control socket of its own.
+    async fn on(dialler: &Dialler, many: Many) -> Result<Self, BridgeError> {
+        Ok(Self {
+            socket: dialler.connect_as(CONTROL).await?,
+            cipher: dialler.ciphers().outbound,
+            many,
+            announced: CONTROL,
+            beats: 0,
+            last_beat: Instant::now(),
+        })
+    }
+
     /// Devices say nothing here; what they say all the same is nothing to us.
     async fn ended(&self) -> io::Result<()> {
         let mut socket = &self.socket;

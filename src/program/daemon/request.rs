@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use log::{info, warn};
 
-use super::{Daemon, SessionRequest, TemporaryKeyRule, known::EarlierRequest};
+use super::{known::EarlierRequest, state::Daemon};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{AtSign, Notification, client::AtError, crypto::PublicKey},
-    classic::{keyring::TemporaryKey, reverse::device},
+    classic::{
+        keyring::{TemporaryKey, TemporaryKeyRule},
+        reverse::device,
+    },
     np::{
         Message,
         envelope::EnvelopeError,
@@ -63,7 +66,7 @@ impl Daemon {
         match text.and_then(|text| claimed_session(word, &text)) {
             Some(session) => {
                 info!("refused session={session} from={from} reason={why:?}");
-                let answer = request::refuse(session, why, from, &self.policy.device);
+                let answer = request::refuse(session, why, from, &self.options.device);
                 online::send_or_log(&self.at, &answer).await;
             }
             None => info!("refused from={from} reason={why:?}"),
@@ -98,7 +101,7 @@ impl Daemon {
             }
             Err(why) => {
                 info!("refused session={session} from={from} reason={why:?}");
-                let no = request::refuse(session, &why, &from, &self.policy.device);
+                let no = request::refuse(session, &why, &from, &self.options.device);
                 (no, None)
             }
         };
@@ -134,14 +137,14 @@ impl Daemon {
             }
         };
         match read {
-            Err(RequestError::Reverse) if self.policy.ssh.reverse => {
+            Err(RequestError::Reverse) if self.options.ssh.reverse => {
                 let asked = self.read_reverse(from, text, word).await?;
                 self.log_in_to(from, session, asked, permit).await.map(Some)
             }
             Err(why) => Err(why.to_string()),
             Ok(asked) => {
                 #[cfg(feature = "held")]
-                let Some(asked) = asked.read_by(&self.policy.habits) else {
+                let Some(asked) = asked.read_by(&self.options.habits) else {
                     return Ok(None);
                 };
                 self.start_session(from, &asked, permit).await.map(Some)
@@ -180,7 +183,7 @@ impl Daemon {
         let target = match tunnel {
             None => Endpoint {
                 host: "localhost".to_owned(),
-                port: self.policy.sshd_port,
+                port: self.options.sshd_port,
             },
             Some(request) => {
                 let (host, port) = (&request.target_host, request.target_port);
@@ -192,7 +195,7 @@ impl Daemon {
             }
         };
         let lists = [
-            (&self.policy.permit, "Daemon does not permit", "daemon"),
+            (&self.options.permit, "Daemon does not permit", "daemon"),
             (permit, "Client is not permitted", "POLICY"),
         ];
         for (list, ssh, whose) in lists {
@@ -218,7 +221,7 @@ impl Daemon {
     ) -> Result<Acceptance, String> {
         let (meeting, target) = (asked.meeting(), self.judge(asked.tunnel(), permit)?);
         let unprotected = meeting.admission.is_none() || meeting.encryption.is_none();
-        if self.policy.require_protection && unprotected {
+        if self.options.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
         let keys = match &meeting.encryption {
@@ -255,9 +258,9 @@ impl Daemon {
         if self.is_bare(request) {
             return false;
         }
-        let when = self.policy.ssh.temporary_keys;
+        let when = self.options.ssh.temporary_keys;
         #[cfg(feature = "held")]
-        let when = self.policy.habits.temporary_keys(when);
+        let when = self.options.habits.temporary_keys(when);
         match when {
             TemporaryKeyRule::Needed => request.meeting.encryption.is_none(),
             TemporaryKeyRule::Always => true,
@@ -266,9 +269,9 @@ impl Daemon {
     }
 
     fn is_bare(&self, request: &SshRequest) -> bool {
-        let told = self.policy.ssh.bare_answers;
+        let told = self.options.ssh.bare_answers;
         #[cfg(feature = "held")]
-        let told = told || self.policy.habits.bare;
+        let told = told || self.options.habits.bare;
         request.form == RequestForm::V4 && told
     }
 
@@ -279,7 +282,7 @@ impl Daemon {
         keys: Option<&SessionKeys>,
         key: Option<&TemporaryKey>,
     ) -> Result<Message, String> {
-        let (me, device) = (&self.at.keys().encryption, &self.policy.device);
+        let (me, device) = (&self.at.keys().encryption, &self.options.device);
         let answer = match asked {
             SessionRequest::Ssh(request) if self.is_bare(request) => {
                 Ok(request::connected(request.meeting.session, to, device))
@@ -308,7 +311,7 @@ impl Daemon {
             far: &far.map_err(|why| why.to_string())?,
             many,
         };
-        let bridge = launch::start(&self.policy.program, &order)
+        let bridge = launch::start(&self.options.program, &order)
             .await
             .map_err(|why| why.refusal())?;
         let session = meeting.session;
@@ -360,7 +363,7 @@ impl Daemon {
         );
         device::log_in(&request, session, &key, target.port).await?;
         Ok(Acceptance {
-            message: request::connected(session, from, &self.policy.device),
+            message: request::connected(session, from, &self.options.device),
             key: None,
         })
     }
@@ -396,6 +399,12 @@ fn agreed(asked: &SessionRequest, keys: Option<&SessionKeys>, key: bool) -> Stri
     };
     let key = if key { "yes" } else { "no" };
     format!("generation={generation} login={login} encryption={encryption} temporary_key={key}")
+}
+
+/// What a client may ask for, at a rendezvous.
+enum SessionRequest {
+    Ssh(SshRequest),
+    Tunnel(TunnelRequest),
 }
 
 impl SessionRequest {

@@ -1,0 +1,55 @@
+//! What a daemon is told: who may open what, through which device.
+
+use std::path::PathBuf;
+
+#[cfg(feature = "held")]
+use crate::classic::habits::DaemonHabits;
+use crate::{
+    at::AtSign,
+    classic::keyring::{KeyOptions, TemporaryKeyRule},
+    np::{ids::DeviceName, permit::Permit},
+    session::authorise::Consult,
+};
+
+/// Who may open what, through which daemon.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// Name of this device.
+    pub device: DeviceName,
+    /// Who may open sessions.
+    pub managers: Vec<AtSign>,
+    /// Whom to ask about everybody else.
+    pub consult: Option<Consult>,
+    /// What they may open.
+    pub permit: Permit,
+    /// Port of the local sshd.
+    pub sshd_port: u16,
+    /// Publish nothing.
+    pub hide: bool,
+    /// What is done with ssh keys, and for older clients.
+    pub ssh: Ssh,
+    /// Nobody may do without encryption or without the login at the rendezvous.
+    pub require_protection: bool,
+    /// The generation that it is held to.
+    #[cfg(feature = "held")]
+    pub habits: DaemonHabits,
+    /// The executable that a session's bridge is started from.
+    pub program: PathBuf,
+}
+
+/// What is done with ssh keys, and for older clients.
+#[derive(Clone, Debug, Default)]
+pub struct Ssh {
+    /// Clients may let their public keys in, behind these options.
+    pub accept_keys: Option<KeyOptions>,
+    /// When a session brings a temporary key along.
+    pub temporary_keys: TemporaryKeyRule,
+    /// Further options of such a key.
+    pub temporary_options: KeyOptions,
+    /// The device logs in to clients that ask for it.
+    pub reverse: bool,
+    /// The old form of request is answered with a bare word.
+    pub bare_answers: bool,
+    /// The file with the keys that sshd lets in, if it is not the user's own.
+    pub file: Option<PathBuf>,
+}

@@ -1,0 +1,46 @@
+//! What all of a daemon's tasks share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{known::RecentSessions, options::DaemonOptions};
+use crate::{
+    at::{AtSign, Notification, client::Client, verb::Operation},
+    budget::Budget,
+    classic::{keyring::Keyring, reverse::device::KeySlots},
+    np::NAMESPACE,
+    session::authorise::Doorman,
+};
+
+/// The daemon; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Daemon {
+    pub at: Client,
+    pub doorman: Doorman,
+    pub options: Arc<DaemonOptions>,
+    pub known: Arc<Mutex<RecentSessions>>,
+    /// Private keys that wait for the request that uses them.
+    pub slots: Arc<Mutex<KeySlots>>,
+    pub starting: Budget<AtSign>,
+    pub keyring: Keyring,
+}
+
+impl Daemon {
+    /// The first part of `<word>.<device>.sshnp`, if the notification is for this device.
+    pub(super) fn word<'a>(&self, note: &'a Notification) -> Option<&'a str> {
+        if note.operation != Operation::Update || note.is_text || note.is_stats() {
+            return None;
+        }
+        let rest = note
+            .entity()
+            .strip_suffix(&format!(".{}.{NAMESPACE}", self.options.device))?;
+        (!rest.contains('.')).then_some(rest)
+    }
+
+    pub(super) fn known(&self) -> MutexGuard<'_, RecentSessions> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn slots(&self) -> MutexGuard<'_, KeySlots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
