@@ -23,7 +23,7 @@
 //!              │                 └─▶ pipe, net, sys
 //!              ├─▶ server ▶ at, net
 //!              ├─▶ service ▶ sys; and, as session does, the failures of cli
-//!              └─▶ cli ───▶ at, net, sys      secret, text: anyone.   Nothing points upward; np and server never meet.
+//!              └─▶ cli ───▶ at, net, sys      secret, text, budget: anyone.   Nothing points upward; np and server never meet.
 //!    classic: used by program and session; uses np, at (without I/O), net, sys and cli.
 //! ```
 //! Who may use a room may also use what that one uses. ○ stands before a file that touches no socket, clock or disk.
@@ -65,6 +65,8 @@
 #[cfg(feature = "inside")]
 pub mod at;
 #[cfg(feature = "inside")]
+pub mod budget;
+#[cfg(feature = "inside")]
 pub mod classic;
 #[cfg(feature = "inside")]
 pub mod cli;
@@ -91,6 +93,8 @@ pub mod text;
 
 #[cfg(not(feature = "inside"))]
 mod at;
+#[cfg(not(feature = "inside"))]
+mod budget;
 #[cfg(not(feature = "inside"))]
 mod classic;
 #[cfg(not(feature = "inside"))]

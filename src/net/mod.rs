@@ -7,7 +7,6 @@ pub mod backoff;
 pub mod dial;
 pub mod line;
 pub mod network;
-pub mod places;
 pub mod recent;
 pub mod tls;
 

@@ -38,6 +38,7 @@ use log::{debug, error, info};
 
 use crate::{
     at::{AtSign, Notification, client::Network, keyfile::AtKeys},
+    budget::{Budget, Claim, Limits},
     classic::keyring::{Keyring, KeyringGuard},
     cli::Failure,
     np::{
@@ -49,9 +50,7 @@ use crate::{
     secret::Secret,
     session::{
         authorise::{Doorman, Verdict},
-        ignored,
-        in_work::InWork,
-        online,
+        ignored, online,
     },
     sys::authorized_keys::AuthorizedKeys,
     text::json::Object,
@@ -74,8 +73,8 @@ mod request;
 mod state;
 
 /// Messages that may be worked on at the same time, and of one sender; more wait for no one and are dropped.
-const MAX_STARTING: usize = 64;
-const MAX_STARTING_OF_ONE: usize = 48;
+const STARTING: Limits = Limits::new("starting", 64);
+const STARTING_OF_ONE: u64 = 48;
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
 ///
@@ -100,7 +99,7 @@ pub async fn serve(
         options: Arc::new(options),
         known: Arc::default(),
         slots: Arc::default(),
-        in_work: InWork::new(MAX_STARTING, MAX_STARTING_OF_ONE),
+        starting: Budget::new(STARTING),
         keyring,
     };
     ready(&daemon.announce());
@@ -196,13 +195,14 @@ impl Daemon {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some(working) = self.in_work.begin(from) else {
+        let claim = Claim::of(from.clone(), STARTING_OF_ONE);
+        let Some(starting) = self.starting.take(claim, Instant::now()) else {
             return;
         };
         let work = what(self.clone());
         task::spawn(async move {
             work.await;
-            drop(working);
+            drop(starting);
         });
     }
 

@@ -50,6 +50,7 @@ use crate::{
         keyfile::AtKeys,
         verb::Operation,
     },
+    budget::{Budget, Claim, Limits},
     cli::Failure,
     np::{
         Message, RENDEZVOUS_NAMESPACE,
@@ -57,7 +58,7 @@ use crate::{
         ids::{Nonce, SessionId},
         ports::{self, Logins, Ports, PortsForm, RendezvousRequest},
     },
-    session::{ignored, in_work::InWork, online},
+    session::{ignored, online},
     text::json::Object,
 };
 
@@ -116,8 +117,8 @@ impl RendezvousOptions {
 
 /// Requests that are being read and answered at a time, and of one atSign: its key may have to be looked up first, and
 /// anybody may ask.
-const MAX_IN_WORK: usize = 1024;
-const MAX_IN_WORK_OF_ONE: usize = 128;
+const REQUESTS: Limits = Limits::new("requests", 1024);
+const REQUESTS_OF_ONE: u64 = 128;
 /// Sessions at a time, unless --max-sessions says otherwise.
 const MAX_SESSIONS: usize = 4096;
 
@@ -145,7 +146,7 @@ pub async fn serve(
         at,
         options: Arc::new(options),
         sessions: Arc::default(),
-        in_work: InWork::new(MAX_IN_WORK, MAX_IN_WORK_OF_ONE),
+        requests: Budget::new(REQUESTS),
     };
     online::listen(inbox, |note| rendezvous.hear(note)).await
 }
@@ -156,7 +157,7 @@ struct Rendezvous {
     at: Client,
     options: Arc<RendezvousOptions>,
     sessions: Arc<Mutex<HashMap<SessionId, Reservation>>>,
-    in_work: InWork,
+    requests: Budget<AtSign>,
 }
 
 /// A session that has its ports, is about to, or had them.
@@ -205,7 +206,8 @@ impl Rendezvous {
         if !allowed {
             return ignored::note(&note.from, "reason=not_a_manager");
         }
-        let Some(working) = self.in_work.begin(&note.from) else {
+        let claim = Claim::of(note.from.clone(), REQUESTS_OF_ONE);
+        let Some(working) = self.requests.take(claim, Instant::now()) else {
             return;
         };
         let rendezvous = self.clone();

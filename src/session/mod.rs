@@ -7,13 +7,11 @@
 //! | [`launch`] | start a bridge as a process of its own, its secrets over a pipe | daemon, client, tunnel |
 //! | [`bridge`] | one end of the pipe: local stream, rendezvous, one or many connections; told by [`launch`] when it is a process of its own | bridge, client, tunnel |
 //! | [`ignored`] | what the log says of messages that come to nothing | daemon, rendezvous, policy |
-//! | [`in_work`] | messages being dealt with: how many, and how many of one sender | daemon, rendezvous, policy |
 //! | [`online`] | stay logged in, send messages, end on a signal | daemon, rendezvous, policy, atserver |
 
 pub mod ask;
 pub mod authorise;
 pub mod bridge;
 pub mod ignored;
-pub mod in_work;
 pub mod launch;
 pub mod online;

@@ -17,6 +17,7 @@
 //! command connection: it saves them a login.
 
 use std::{
+    fmt::{self, Display, Formatter},
     sync::{Arc, Mutex as StdMutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -34,10 +35,8 @@ use crate::{
         reply::Reply,
         verb::Verb,
     },
-    net::{
-        places::{Limits, Places, Quota},
-        recent::Recent,
-    },
+    budget::{Budget, Claim, Limits},
+    net::recent::Recent,
 };
 
 use super::{
@@ -46,15 +45,11 @@ use super::{
 };
 
 /// Connections, and who waits for one.
-const LIMITS: Limits = Limits {
-    places: 4,
-    waiting: 64,
-    waiting_of_one: 8,
-};
+const LIMITS: Limits = Limits::new("key_lookups", 4).with_line(64, 8);
 /// Places of one asker.
-const OF_ONE: usize = 2;
+const OF_ONE: u64 = 2;
 /// Places of all together whose questions met silence within [`MEMORY`].
-const OF_SUSPECTS: usize = 2;
+const OF_SUSPECTS: u64 = 2;
 /// How long silence is remembered.
 const MEMORY: Duration = Duration::from_secs(60);
 /// How long it is remembered that another atServer does not let us in: that costs nobody any waiting, and its owner may
@@ -69,6 +64,15 @@ const GOODBYE: Duration = Duration::from_secs(1);
 enum Asker {
     One(AtSign),
     Suspects,
+}
+
+impl Display for Asker {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(asker) => write!(f, "{asker}"),
+            Self::Suspects => f.write_str("suspects"),
+        }
+    }
 }
 
 /// The command connection, and where questions about others go in a service.
@@ -95,7 +99,7 @@ impl LookupRouter {
 
 /// The connections, and what is remembered.
 pub(super) struct Lookups {
-    places: Places<Asker>,
+    places: Budget<Asker>,
     memory: StdMutex<PeerFailures>,
     idle: StdMutex<IdleLinks>,
 }
@@ -120,7 +124,7 @@ impl Lookups {
     pub(super) fn new() -> Arc<Self> {
         let recent = || Recent::new(MEMORY, MAX_REMEMBERED);
         Arc::new(Self {
-            places: Places::new(LIMITS),
+            places: Budget::new(LIMITS),
             memory: StdMutex::new(PeerFailures {
                 silent: recent(),
                 suspects: recent(),
@@ -148,7 +152,7 @@ impl Lookups {
     ) -> Result<String, AtError> {
         let within = commands.timing().lookup;
         self.recall(of)?;
-        let waiting = timeout(within, self.places.wait(self.quotas(asker))).await;
+        let waiting = timeout(within, self.places.wait(self.claim(asker))).await;
         let Ok(Some(_place)) = waiting else {
             return Err(AtError::NoKeyNow(of.clone(), "too many keys are asked for"));
         };
@@ -193,12 +197,13 @@ impl Lookups {
         self.memory().suspects.has(asker, Instant::now())
     }
 
-    fn quotas(&self, asker: &AtSign) -> Vec<Quota<Asker>> {
-        let mut quotas = vec![(Asker::One(asker.clone()), OF_ONE)];
+    fn claim(&self, asker: &AtSign) -> Claim<Asker> {
+        let claim = Claim::of(Asker::One(asker.clone()), OF_ONE);
         if self.is_suspect(asker) {
-            quotas.push((Asker::Suspects, OF_SUSPECTS));
+            claim.and(Asker::Suspects, OF_SUSPECTS)
+        } else {
+            claim
         }
-        quotas
     }
 
     /// On a connection that is there; where it has ended meanwhile, or there is none, on a new one.

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{known::RecentSessions, options::DaemonOptions};
 use crate::{
-    at::{Notification, client::Client, verb::Operation},
+    at::{AtSign, Notification, client::Client, verb::Operation},
+    budget::Budget,
     classic::{keyring::Keyring, reverse::device::KeySlots},
     np::NAMESPACE,
-    session::{authorise::Doorman, in_work::InWork},
+    session::authorise::Doorman,
 };
 
 /// The daemon; cheap to clone.
@@ -19,7 +20,7 @@ pub(super) struct Daemon {
     pub known: Arc<Mutex<RecentSessions>>,
     /// Private keys that wait for the request that uses them.
     pub slots: Arc<Mutex<KeySlots>>,
-    pub in_work: InWork,
+    pub starting: Budget<AtSign>,
     pub keyring: Keyring,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_std::{
@@ -20,13 +20,14 @@ use crate::{
         metadata::Metadata,
         verb::Operation,
     },
+    budget::{Budget, Claim, Limits},
     cli::Failure,
     np::policy::{
         self, AuthCheck,
         rpc::{self, RequestId},
         rules::{Decision, Rules},
     },
-    session::{ignored, in_work::InWork, online},
+    session::{ignored, online},
     sys::signal::HangUps,
     text::json::Object,
 };
@@ -35,8 +36,8 @@ use super::source::{FileStamp, RuleSource, is_rule, read_rules};
 
 /// Questions that may be in work at the same time, of all daemons and of one; more are dropped, and daemons
 /// ask again.
-const MAX_IN_WORK: usize = 512;
-const MAX_IN_WORK_OF_ONE: usize = 64;
+const QUESTIONS: Limits = Limits::new("questions", 512);
+const QUESTIONS_OF_ONE: u64 = 64;
 /// Life of a log notification, in milliseconds.
 const LOG_TTL: u64 = 3_600_000;
 /// Keys of signs of life from daemons, and of news from the administrator's program.
@@ -80,7 +81,7 @@ pub(super) async fn serve(
         at,
         rules: Mutex::new(Arc::new(rules)),
         options,
-        in_work: InWork::new(MAX_IN_WORK, MAX_IN_WORK_OF_ONE),
+        questions: Budget::new(QUESTIONS),
         news,
     }));
     let owner = policy.0.at.atsign().as_str();
@@ -100,7 +101,7 @@ struct Inner {
     at: Client,
     rules: Mutex<Arc<Rules>>,
     options: PolicyOptions,
-    in_work: InWork,
+    questions: Budget<AtSign>,
     /// "The records have changed."
     news: Sender<()>,
 }
@@ -127,13 +128,14 @@ impl PolicyService {
         if !known || note.operation != Operation::Update {
             return ignored::note(from, format_args!("rpc={id} reason=not_a_daemon_of_ours"));
         }
-        let Some(working) = inner.in_work.begin(from) else {
+        let claim = Claim::of(from.clone(), QUESTIONS_OF_ONE);
+        let Some(question) = inner.questions.take(claim, Instant::now()) else {
             return;
         };
         let policy = self.clone();
         task::spawn(async move {
             policy.answer(&note, id).await;
-            drop(working);
+            drop(question);
         });
     }
 

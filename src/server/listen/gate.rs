@@ -15,10 +15,8 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::{
     at::AtSign,
-    net::{
-        places::{Limits, Place, Places},
-        recent::Recent,
-    },
+    budget::{Budget, Claim, Hold, Limits},
+    net::recent::Recent,
     server::count::Count,
 };
 
@@ -29,13 +27,9 @@ pub(super) const MAX_CONNECTIONS: usize = 8192;
 /// Most connections of one address that have not logged in (a whole site may share one address).
 pub(super) const MAX_STRANGERS: usize = 512;
 /// Attempts that are looked at, a few tens of microseconds each, and who waits for that.
-const CHECKS: Limits = Limits {
-    places: 64,
-    waiting: MAX_CONNECTIONS,
-    waiting_of_one: MAX_CONNECTIONS,
-};
+const CHECKS: Limits = Limits::new("login_checks", 64).with_line(MAX_CONNECTIONS, MAX_CONNECTIONS);
 /// Of one address at a time: less than the threads that look at the store.
-const CHECKS_OF_ONE: usize = 4;
+const CHECKS_OF_ONE: u64 = 4;
 /// Failed logins before the refusals of an address are kept back.
 const FREE_FAILURES: u32 = 5;
 /// The longest that a refusal is kept back. Clients give a login up after 10 s.
@@ -218,7 +212,7 @@ pub(super) struct Failures {
     /// Of whose enrolment that is not in force the log has told.
     told: Mutex<Recent<(IpAddr, AtSign)>>,
     /// Signatures and digests that are being looked at.
-    checks: Places<IpAddr>,
+    checks: Budget<IpAddr>,
 }
 
 impl Default for Failures {
@@ -226,7 +220,7 @@ impl Default for Failures {
         Self {
             guesses: Mutex::default(),
             told: Mutex::new(Recent::new(QUIET, MAX_TOLD)),
-            checks: Places::new(CHECKS),
+            checks: Budget::new(CHECKS),
         }
     }
 }
@@ -234,8 +228,8 @@ impl Default for Failures {
 impl Failures {
     /// A place to look at an attempt, when its turn comes: in fractions of a millisecond, whatever came of the others
     /// before it. There is always one in the end: no address has more connections than may wait.
-    pub(super) async fn place(&self, from: IpAddr) -> Option<Place<IpAddr>> {
-        self.checks.wait(vec![(from, CHECKS_OF_ONE)]).await
+    pub(super) async fn place(&self, from: IpAddr) -> Option<Hold<IpAddr>> {
+        self.checks.wait(Claim::of(from, CHECKS_OF_ONE)).await
     }
 
     /// How long the refusal of the next wrong attempt is kept back.

@@ -1,6 +1,7 @@
 //! Asking other servers on behalf of who has not logged in: how many at a time, and whom not again for a minute.
 
 use std::{
+    fmt::{self, Display, Formatter},
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -10,11 +11,8 @@ use async_std::future::timeout;
 
 use crate::{
     at::AtSign,
-    net::{
-        network::network_of,
-        places::{Limits, Place, Places},
-        recent::Recent,
-    },
+    budget::{Budget, Claim, Hold, Limits},
+    net::{network::network_of, recent::Recent},
 };
 
 use super::connection::PeerError;
@@ -23,15 +21,11 @@ use super::connection::PeerError;
 pub(super) const PROOF_TIME: Duration = Duration::from_secs(3);
 /// Connections of this process for proofs. Whoever comes when all are taken waits, not for long and in a line that
 /// has an end.
-const LIMITS: Limits = Limits {
-    places: 32,
-    waiting: 256,
-    waiting_of_one: 8,
-};
+const LIMITS: Limits = Limits::new("proofs", 32).with_line(256, 8);
 /// For one caller from one network, so that nobody can take the caller's places from elsewhere; and for all callers
 /// from one network, behind which may be a server with many atSigns.
-const OF_CALLER: usize = 2;
-const OF_NETWORK: usize = 8;
+const OF_CALLER: u64 = 2;
+const OF_NETWORK: u64 = 8;
 /// A caller whose server was silent, or not there, is not asked about again for so long.
 const MEMORY: Duration = Duration::from_secs(60);
 /// Most callers that are remembered.
@@ -40,14 +34,23 @@ const MAX_REMEMBERED: usize = 1024;
 const MAX_LINES: u32 = 20;
 
 /// Whose share of the places a proof takes.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum QuotaKey {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ProofParty {
     Caller(AtSign, IpAddr),
     Network(IpAddr),
 }
 
+impl Display for ProofParty {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Caller(caller, network) => write!(f, "{caller},{network}"),
+            Self::Network(network) => write!(f, "{network}"),
+        }
+    }
+}
+
 pub(super) struct Proofs {
-    places: Places<QuotaKey>,
+    places: Budget<ProofParty>,
     silent: Mutex<Recent<AtSign>>,
     lines: Mutex<LogQuota>,
 }
@@ -55,7 +58,7 @@ pub(super) struct Proofs {
 impl Default for Proofs {
     fn default() -> Self {
         Self {
-            places: Places::new(LIMITS),
+            places: Budget::new(LIMITS),
             silent: Mutex::new(Recent::new(MEMORY, MAX_REMEMBERED)),
             lines: Mutex::default(),
         }
@@ -68,13 +71,11 @@ impl Proofs {
         &self,
         caller: &AtSign,
         from: IpAddr,
-    ) -> Result<Place<QuotaKey>, PeerError> {
+    ) -> Result<Hold<ProofParty>, PeerError> {
         let network = network_of(from);
-        let waiting = self.places.wait(vec![
-            (QuotaKey::Caller(caller.clone(), network), OF_CALLER),
-            (QuotaKey::Network(network), OF_NETWORK),
-        ]);
-        timeout(PROOF_TIME, waiting)
+        let who = ProofParty::Caller(caller.clone(), network);
+        let claim = Claim::of(who, OF_CALLER).and(ProofParty::Network(network), OF_NETWORK);
+        timeout(PROOF_TIME, self.places.wait(claim))
             .await?
             .ok_or(PeerError::TooMany)
     }
