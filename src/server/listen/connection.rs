@@ -23,7 +23,7 @@ use crate::{
         notification::stats_line,
         session::{
             CommandOutcome, Errand, Fetched, FollowUp, GREETING, LineAction, Login, MonitorView,
-            Session, StoreCommand, UncommittedOutcome, page,
+            Session, SessionStanding, StoreCommand, UncommittedOutcome, page,
         },
         store::{StoreError, Tx},
     },
@@ -31,13 +31,12 @@ use crate::{
 
 use super::{
     board::{Guard, House, Inbox, Push},
+    gate::Standing,
     hub::Hub,
     line_buffer::{InputLine, LineBuffer},
     visitor::Visitor,
 };
 
-/// Most connections to one atSign.
-const MAX_PER_HOUSE: usize = 2000;
 /// Bytes read at a time: most commands are far shorter, and each idle connection keeps this much.
 const READ: usize = 4 * 1024;
 /// Most bytes written at a time: one TLS record.
@@ -68,7 +67,7 @@ pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) 
         close_at: None,
         visitor,
     };
-    let ended = hub.stoppable(line.run()).await;
+    let ended = hub.stoppable(Box::pin(line.run())).await;
     log::debug!("session={} ended={ended:?}", line.session.id());
     close(&mut line.visitor.stream).await;
 }
@@ -146,18 +145,16 @@ impl Connection<'_> {
     }
 
     async fn talk(&mut self) -> Result<(), DisconnectReason> {
-        if self.house.connections() > MAX_PER_HOUSE {
-            let full = b"error:AT0012-Inbound connection limit exceeded\n";
-            self.send(full).await?;
-            return Ok(());
+        if !self.is_counted() {
+            return self.turn_away().await;
         }
         self.send(GREETING).await?;
         let mut buffer = vec![0; READ];
         loop {
             while let Some(line) = self.input.pop(self.session.max_line()) {
-                self.visitor.pass.spoke();
                 self.hub.meter.commands.add(1);
-                if self.line(line).await? {
+                // In a box: room for a command is kept only while there is one.
+                if Box::pin(self.line(line)).await? {
                     return Ok(());
                 }
             }
@@ -174,6 +171,22 @@ impl Connection<'_> {
                 Wake::Time => self.tick().await?,
             }
         }
+    }
+
+    /// Counts the connection as what it is by now; `false`: there is no room for that.
+    fn is_counted(&mut self) -> bool {
+        let house = self.house.home.who.clone();
+        let standing = match self.session.standing() {
+            SessionStanding::Owner => Standing::Owner(house),
+            SessionStanding::Visitor(who) => Standing::Visitor(house, who.clone()),
+            SessionStanding::Enrolling | SessionStanding::Stranger => Standing::Stranger(house),
+        };
+        self.visitor.pass.becomes(standing, Instant::now())
+    }
+
+    async fn turn_away(&mut self) -> Result<(), DisconnectReason> {
+        self.send(b"error:AT0012-Inbound connection limit exceeded\n")
+            .await
     }
 
     /// Waits for bytes, news, or the next time something is due.
@@ -196,10 +209,11 @@ impl Connection<'_> {
 
     fn due(&self) -> Instant {
         let timings = &self.hub.options.timings;
-        let silent = if self.session.is_known() {
-            self.active + timings.idle
-        } else {
-            self.began + timings.login
+        let silent = match self.session.standing() {
+            SessionStanding::Owner => self.active + timings.idle,
+            SessionStanding::Visitor(_) => self.active + timings.visitor_idle,
+            SessionStanding::Enrolling => self.began + timings.enrolling,
+            SessionStanding::Stranger => self.began + timings.login,
         };
         let stats = self.live.as_ref().map(|live| live.next_stats);
         [stats, self.close_at]
@@ -320,8 +334,8 @@ impl Connection<'_> {
             FollowUp::Fetch(errand) => outcome = self.fetch(*errand).await?,
         }
         self.guard.lives_by(self.session.enrollment());
-        if self.session.is_known() {
-            self.visitor.pass.known();
+        if !self.is_counted() {
+            return self.turn_away().await.map(|()| true);
         }
         self.give(outcome).await
     }
@@ -354,7 +368,7 @@ impl Connection<'_> {
 
     /// Takes note of it; says how long the answer is to be kept back. Only a refusal ever is: whoever is right may
     /// share an address with whoever guesses. The connection of a guess that waits keeps its place among the strangers,
-    /// gone or not, so [`super::gate::MAX_STRANGERS`] bounds how fast an address may guess.
+    /// gone or not, so its network's share of the connections bounds how fast an address may guess.
     fn came_of_login(&self, login: Login) -> Duration {
         let Some(who) = self.session.claims() else {
             return Duration::ZERO;

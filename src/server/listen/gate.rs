@@ -1,35 +1,62 @@
 //! How many may come in, and how fast they may guess.
 //!
-//! A connection that has not said anything yet makes room for a new one when its address, or the server, is full:
-//! whoever opens thousands and is silent keeps nobody out.
+//! ```text
+//!   accept ─▶ Handshaking ─▶ Stranger ─┬─▶ Visitor   proven by `pol`: still a stranger, its address keeps the place
+//!                                      └─▶ Owner     logged in: of those that strangers never have
+//! ```
+//! To an atServer everybody but its owner is a stranger. Whoever comes when a share is used up takes the place of the
+//! oldest there, of the biggest network first, whatever it has said: who opens thousands keeps nobody out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, Shutdown},
-    sync::{Arc, Mutex},
+    collections::HashMap,
+    fmt::{self, Display, Formatter},
+    net::IpAddr,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use async_std::net::TcpStream;
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
     at::AtSign,
-    budget::{Budget, Claim, Hold, Limits},
-    net::recent::Recent,
-    server::count::Count,
+    budget::{Budget, Claim, Hold, Limits, MustLeave, Rank, Usage},
+    net::{
+        network::{network_of, range_of},
+        recent::Recent,
+    },
 };
 
 use super::board::lock;
 
-/// Most connections of this process.
-pub(super) const MAX_CONNECTIONS: usize = 8192;
-/// Most connections of one address that have not logged in (a whole site may share one address).
-pub(super) const MAX_STRANGERS: usize = 512;
+/// Connections to the atServers of this process, as far as there are descriptors. Who has just come is let to log in.
+pub(in crate::server) const CONNECTIONS: Limits = Limits::new("connections", 8192)
+    .with_reserve(8192 / RESERVED)
+    .with_chance(Duration::from_secs(3));
+/// Connections to the atDirectory: nobody logs in there, and an answer is a matter of milliseconds.
+pub(in crate::server) const ENQUIRIES: Limits =
+    Limits::new("directory_connections", 1024).with_chance(Duration::from_secs(1));
+/// Parts of all connections: what strangers never get; what a network of strangers may have (a whole site may share
+/// one address), a range of them, and all strangers of one atSign; those that have not shaken hands, of a network and
+/// together.
+pub(in crate::server) const RESERVED: u64 = 4;
+pub(in crate::server) const OF_NETWORK: u64 = 16;
+pub(in crate::server) const OF_RANGE: u64 = 4;
+pub(in crate::server) const OF_HOUSE: u64 = 4;
+pub(in crate::server) const HANDSHAKES_OF_NETWORK: u64 = 32;
+pub(in crate::server) const HANDSHAKES: u64 = 4;
+/// Of one atSign that visits others here: two servers need one or two connections for each pair.
+pub(in crate::server) const OF_VISITOR: u64 = 128;
+/// Of one atSign that is logged in; of all that are, so that there is always room to begin a login.
+pub(in crate::server) const OF_OWNER: u64 = 4;
+const NOT_OWNERS: u64 = 8;
+/// No part is less than this, however few descriptors there are.
+const LEAST: u64 = 8;
+
 /// Attempts that are looked at, a few tens of microseconds each, and who waits for that.
-const CHECKS: Limits = Limits::new("login_checks", 64).with_line(MAX_CONNECTIONS, MAX_CONNECTIONS);
+pub(in crate::server) const CHECKS: Limits = Limits::new("login_checks", 64)
+    .with_line(CONNECTIONS.total as usize, CONNECTIONS.total as usize);
 /// Of one address at a time: less than the threads that look at the store.
-const CHECKS_OF_ONE: u64 = 4;
+pub(in crate::server) const CHECKS_OF_ONE: u64 = 4;
 /// Failed logins before the refusals of an address are kept back.
 const FREE_FAILURES: u32 = 5;
 /// The longest that a refusal is kept back. Clients give a login up after 10 s.
@@ -39,170 +66,166 @@ const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// Most address and atSign pairs remembered.
 const MAX_REMEMBERED: usize = 20_000;
 
-/// Descriptors that the store, listeners and other things need.
-const SPARE_DESCRIPTORS: u64 = 256;
-/// Most that were sent away and have not ended yet.
-const LEAVING: usize = 64;
-/// Between two log lines about being full, and about an enrolment that is not in force.
-const QUIET: Duration = Duration::from_secs(60);
+/// Descriptors that the store, listeners, other servers and other things need.
+const SPARE_DESCRIPTORS: u64 = 512;
+/// Between two log lines about the same trouble.
+pub(super) const QUIET: Duration = Duration::from_secs(60);
 /// Most address and atSign pairs of which the log is kept quiet.
 const MAX_TOLD: usize = 1024;
 
-/// Counts connections.
+/// Whose share of the connections one takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ConnectionParty {
+    Network(IpAddr),
+    /// Many networks side by side.
+    Range(IpAddr),
+    /// Those of a network, and all, that have not shaken hands.
+    HandshakesOf(IpAddr),
+    Handshakes,
+    /// An atSign's server: the strangers there.
+    House(AtSign),
+    /// Another atSign that comes as itself.
+    Visitor(AtSign),
+    /// An atSign that is logged in at its own server; and all of these.
+    Owner(AtSign),
+    Owners,
+}
+
+impl Display for ConnectionParty {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(at) => write!(f, "{at}"),
+            Self::Range(at) => write!(f, "{at}/range"),
+            Self::HandshakesOf(at) => write!(f, "{at}/handshakes"),
+            Self::Handshakes => write!(f, "handshakes"),
+            Self::House(who) => write!(f, "strangers/{who}"),
+            Self::Visitor(who) => write!(f, "visitor/{who}"),
+            Self::Owner(who) => write!(f, "{who}"),
+            Self::Owners => write!(f, "owners"),
+        }
+    }
+}
+
+/// Lets connections in, as far as there is room.
 pub(super) struct ConnectionGate {
-    counts: Mutex<ConnectionCounts>,
-    most: usize,
-    /// Connections that were not let in, and that had to go for others.
-    pub refused: Count,
-    pub evicted: Count,
-}
-
-#[derive(Default)]
-struct ConnectionCounts {
-    all: usize,
-    next: u64,
-    strangers: HashMap<IpAddr, Strangers>,
-    warned: Option<Instant>,
-}
-
-#[derive(Default)]
-struct Strangers {
-    count: usize,
-    /// Those that have not said anything, oldest first.
-    silent: BTreeMap<u64, TcpStream>,
+    places: Budget<ConnectionParty>,
+    total: u64,
 }
 
 /// One connection's place. Given back when dropped.
 pub(super) struct Pass {
-    gate: Arc<ConnectionGate>,
-    number: u64,
-    /// Set until login.
-    stranger: Option<IpAddr>,
+    hold: Hold<ConnectionParty>,
+    from: IpAddr,
+    total: u64,
+    standing: Standing,
 }
 
-impl Default for ConnectionGate {
-    /// As many as there may be descriptors.
-    fn default() -> Self {
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let most = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
-        Self {
-            counts: Mutex::default(),
-            most: most.clamp(64, MAX_CONNECTIONS),
-            refused: Count::default(),
-            evicted: Count::default(),
-        }
-    }
+/// What a connection is to the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has not shaken hands.
+    Handshaking,
+    /// It has, at the atDirectory.
+    Enquirer,
+    /// Nobody known, at this atSign's server.
+    Stranger(AtSign),
+    /// Another atSign at this one's server.
+    Visitor(AtSign, AtSign),
+    /// This atSign at its own.
+    Owner(AtSign),
 }
 
 impl ConnectionGate {
-    /// Lets a connection in, if there is room or somebody silent to make it.
-    pub(super) fn enter(self: &Arc<Self>, from: IpAddr, socket: &TcpStream) -> Option<Pass> {
-        let mut counts = lock(&self.counts);
-        let counts = &mut *counts;
-        let here = counts.strangers.entry(from).or_default();
-        let mut room = here.count < MAX_STRANGERS;
-        if !room {
-            room = here.count < MAX_STRANGERS + LEAVING && here.evict();
-            self.tell(&mut counts.warned, room, from);
+    /// The gates of the atServers and of the atDirectory: as many connections as there may be descriptors.
+    pub(super) fn both() -> (Self, Self) {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let room = limit.saturating_sub(SPARE_DESCRIPTORS);
+        let directory = ENQUIRIES.total.min(room / 8);
+        let houses = CONNECTIONS.total.min(room - directory);
+        (
+            Self::new(CONNECTIONS, houses),
+            Self::new(ENQUIRIES, directory),
+        )
+    }
+
+    fn new(limits: Limits, total: u64) -> Self {
+        let total = total.max(8 * LEAST);
+        let reserve = total * limits.reserve / limits.total;
+        Self {
+            places: Budget::new(Limits {
+                total,
+                reserve,
+                ..limits
+            }),
+            total,
         }
-        if room && counts.all >= self.most {
-            let addresses = counts.strangers.values_mut();
-            let most = addresses.max_by_key(|strangers| strangers.silent.len());
-            room = counts.all < self.most + LEAVING && most.is_some_and(Strangers::evict);
-            self.tell(&mut counts.warned, room, from);
-        }
-        if !room {
-            counts.forget(from);
-            return None;
-        }
-        counts.next += 1;
-        let number = counts.next;
-        let here = counts.strangers.entry(from).or_default();
-        here.count += 1;
-        here.silent.insert(number, socket.clone());
-        counts.all += 1;
-        Some(Pass {
-            gate: self.clone(),
-            number,
-            stranger: Some(from),
-        })
+    }
+
+    /// Lets a connection in; the oldest of the biggest network makes room, if need be.
+    pub(super) fn enter(&self, from: IpAddr, now: Instant) -> Option<(Pass, MustLeave)> {
+        let standing = Standing::Handshaking;
+        let claim = claim(from, &standing, self.total);
+        let (hold, must_leave) = self.places.take_evicting(claim, now)?;
+        let pass = Pass {
+            hold,
+            from,
+            total: self.total,
+            standing,
+        };
+        Some((pass, must_leave))
     }
 
     /// How many connections there are, and how many of them have not logged in.
-    pub(super) fn occupancy(&self) -> (usize, usize) {
-        let counts = lock(&self.counts);
-        let strangers = counts.strangers.values().map(|here| here.count).sum();
-        (counts.all, strangers)
+    pub(super) fn occupancy(&self) -> (u64, u64) {
+        let all = self.usage().used;
+        let owners = self.places.used_by(&ConnectionParty::Owners);
+        (all, all.saturating_sub(owners))
     }
 
-    fn tell(&self, warned: &mut Option<Instant>, evicted: bool, from: IpAddr) {
-        let count = if evicted {
-            &self.evicted
-        } else {
-            &self.refused
-        };
-        count.add(1);
-        let now = Instant::now();
-        if warned.is_none_or(|last| now.duration_since(last) >= QUIET) {
-            *warned = Some(now);
-            log::warn!("from={from} full evicted={evicted}");
-        }
+    pub(super) fn usage(&self) -> Usage {
+        self.places.usage()
     }
 }
 
-impl ConnectionCounts {
-    fn forget(&mut self, from: IpAddr) {
-        if self
-            .strangers
-            .get(&from)
-            .is_some_and(|here| here.count == 0)
-        {
-            self.strangers.remove(&from);
-        }
+/// What a connection takes of `total`.
+fn claim(from: IpAddr, standing: &Standing, total: u64) -> Claim<ConnectionParty> {
+    use ConnectionParty as Party;
+    let part = |of: u64| (total / of).max(LEAST);
+    if let Standing::Owner(who) = standing {
+        return Claim::of(Party::Owner(who.clone()), part(OF_OWNER))
+            .and(Party::Owners, total - part(NOT_OWNERS))
+            .rank(Rank::Known);
     }
-}
-
-impl Strangers {
-    /// Ends the oldest that has not said anything; `false`: there is none. Its place counts until it
-    /// has really ended: for that moment there is one too many.
-    fn evict(&mut self) -> bool {
-        let oldest = self.silent.pop_first();
-        oldest.is_some_and(|(_, socket)| {
-            // A peer that is gone already is as good.
-            let _ = socket.shutdown(Shutdown::Both);
-            true
-        })
+    let (network, range) = (network_of(from), range_of(from));
+    let claim = Claim::of(Party::Network(network), part(OF_NETWORK))
+        .and(Party::Range(range), part(OF_RANGE));
+    let at =
+        |claim: Claim<_>, house: &AtSign| claim.and(Party::House(house.clone()), part(OF_HOUSE));
+    match standing {
+        Standing::Handshaking => claim
+            .and(Party::HandshakesOf(network), part(HANDSHAKES_OF_NETWORK))
+            .and(Party::Handshakes, part(HANDSHAKES)),
+        Standing::Stranger(house) => at(claim, house),
+        Standing::Visitor(house, who) => {
+            at(claim, house).and(Party::Visitor(who.clone()), part(OF_VISITOR))
+        }
+        Standing::Enquirer | Standing::Owner(_) => claim,
     }
 }
 
 impl Pass {
-    /// It has said something: it is not sent away for others any more.
-    pub(super) fn spoke(&self) {
-        if let Some(from) = self.stranger {
-            let mut counts = lock(&self.gate.counts);
-            if let Some(here) = counts.strangers.get_mut(&from) {
-                here.silent.remove(&self.number);
-            }
+    /// It is something else from now on; `false`: there is no room for that.
+    pub(super) fn becomes(&mut self, standing: Standing, now: Instant) -> bool {
+        if self.standing == standing {
+            return true;
         }
-    }
-
-    /// It has proven who it is: its address gets the place back.
-    pub(super) fn known(&mut self) {
-        if let Some(from) = self.stranger.take() {
-            let mut counts = lock(&self.gate.counts);
-            if let Some(here) = counts.strangers.get_mut(&from) {
-                here.silent.remove(&self.number);
-                here.count -= 1;
-            }
-            counts.forget(from);
+        let fits = self
+            .hold
+            .change(claim(self.from, &standing, self.total), now);
+        if fits {
+            self.standing = standing;
         }
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        self.known();
-        lock(&self.gate.counts).all -= 1;
+        fits
     }
 }
 
@@ -279,56 +302,140 @@ impl Failures {
 mod tests {
     use super::*;
 
+    fn at_sign(name: &str) -> AtSign {
+        name.parse().unwrap()
+    }
+
+    /// Places of a small machine.
+    const TOTAL: u64 = 1024;
+
+    fn houses() -> ConnectionGate {
+        ConnectionGate::new(CONNECTIONS, TOTAL)
+    }
+
+    /// As many as come from there and say a word to this house, while they find room.
+    fn strangers(
+        gate: &ConnectionGate,
+        from: IpAddr,
+        count: u64,
+        now: Instant,
+    ) -> Vec<(Pass, MustLeave)> {
+        let enter = |_| {
+            let (mut pass, must_leave) = gate.enter(from, now)?;
+            pass.becomes(Standing::Stranger(at_sign("@alice")), now)
+                .then_some((pass, must_leave))
+        };
+        (0..count).map_while(enter).collect()
+    }
+
+    /// Those that had to leave do: their sockets are closed.
+    fn leave(all: &mut Vec<(Pass, MustLeave)>) -> usize {
+        let before = all.len();
+        all.retain(|(_, must_leave)| !must_leave.is_closed());
+        before - all.len()
+    }
+
     #[test]
-    fn an_address_gets_its_places_back_by_login_and_by_leaving() {
-        let (gate, (socket, _peer)) = (Arc::new(ConnectionGate::default()), socket());
-        let (here, there) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let mut passes: Vec<Pass> = (0..MAX_STRANGERS)
-            .map(|_| gate.enter(here, &socket).unwrap())
-            .collect();
-        passes.iter().for_each(Pass::spoke);
-        assert!(gate.enter(here, &socket).is_none());
-        assert!(gate.enter(there, &socket).is_some());
-        passes[0].known();
-        assert!(gate.enter(here, &socket).is_some());
-        assert_eq!(gate.occupancy(), (MAX_STRANGERS, MAX_STRANGERS - 1));
-        drop(passes);
-        assert!(lock(&gate.counts).strangers.is_empty());
+    fn the_oldest_of_a_network_gives_way_though_it_has_spoken() {
+        let (gate, now) = (houses(), Instant::now());
+        let (here, later) = ([10, 0, 0, 1].into(), now + CONNECTIONS.chance);
+        let most = TOTAL / OF_NETWORK;
+        let mut all = strangers(&gate, here, most, now);
+        let mut new = strangers(&gate, here, 1, later);
+        assert_eq!(new.len(), 1);
+        assert!(all[0].1.is_closed() && !all.last().unwrap().1.is_closed());
+        leave(&mut all);
+        assert!(new[0].0.becomes(Standing::Owner(at_sign("@alice")), later));
+        let (used, not_logged_in) = gate.occupancy();
+        assert_eq!(
+            (used, not_logged_in),
+            (all.len() as u64 + 1, all.len() as u64)
+        );
+        drop((all, new));
         assert_eq!(gate.occupancy(), (0, 0));
     }
 
-    /// A connected pair.
-    fn socket() -> (TcpStream, std::net::TcpStream) {
-        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = std::net::TcpStream::connect(door.local_addr().unwrap()).unwrap();
-        (door.accept().unwrap().0.into(), peer)
+    #[test]
+    fn a_site_is_one_network_however_its_addresses_are_written() {
+        let (gate, now) = (houses(), Instant::now());
+        let most = TOTAL / OF_NETWORK;
+        for (first, second) in [
+            ("192.0.2.1", "::ffff:192.0.2.1"),
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"),
+        ] {
+            let mut all = strangers(&gate, first.parse().unwrap(), most, now);
+            let new = strangers(&gate, second.parse().unwrap(), 1, now);
+            assert_eq!(new.len(), 1);
+            assert!(leave(&mut all) > 0, "{first} {second}");
+        }
+        let mut all = Vec::new();
+        for n in 0..TOTAL / OF_RANGE + 1 {
+            let from = format!("2001:db8:7:{n:x}::1").parse().unwrap();
+            all.extend(strangers(&gate, from, 1, now));
+        }
+        assert!(leave(&mut all) > 0, "a /48 has a share, too");
     }
 
     #[test]
-    fn the_silent_make_room_for_the_next_and_those_that_spoke_do_not() {
-        use std::io::Read;
-        let gate = Arc::new(ConnectionGate::default());
+    fn strangers_leave_a_quarter_to_owners_and_visitors_stay_strangers() {
+        let (gate, now) = (houses(), Instant::now());
+        let (mut all, most) = (Vec::new(), TOTAL / OF_NETWORK);
+        // As they come from everywhere, every house's strangers share what they have.
+        for n in 0..40u8 {
+            let (house, visitor) = (at_sign(&format!("@h{n}")), at_sign(&format!("@v{n}")));
+            for _ in 0..most {
+                let Some((mut pass, must_leave)) = gate.enter([10, n, 0, 1].into(), now) else {
+                    continue;
+                };
+                let visits = Standing::Visitor(house.clone(), visitor.clone());
+                if pass.becomes(Standing::Stranger(house.clone()), now) && pass.becomes(visits, now)
+                {
+                    all.push((pass, must_leave));
+                }
+                leave(&mut all);
+            }
+        }
+        let of_one = gate
+            .places
+            .used_by(&ConnectionParty::Visitor(at_sign("@v39")));
+        assert!(of_one <= TOTAL / OF_VISITOR, "{of_one}");
+        let strangers = gate.occupancy().1;
+        assert!(strangers <= TOTAL - TOTAL / RESERVED, "{strangers}");
+        let (mut owner, _stays) = gate.enter([10, 99, 0, 1].into(), now).unwrap();
+        assert!(owner.becomes(Standing::Owner(at_sign("@h0")), now));
+    }
+
+    #[test]
+    fn tenants_with_thousands_of_logins_keep_no_other_owner_out() {
+        let (gate, now) = (houses(), Instant::now());
+        let mut all = Vec::new();
+        for n in 0..5 {
+            let who = at_sign(&format!("@t{n}"));
+            for _ in 0..TOTAL / OF_OWNER {
+                let (mut pass, must_leave) = gate.enter([10, n, 0, 1].into(), now).unwrap();
+                assert!(pass.becomes(Standing::Owner(who.clone()), now));
+                all.push((pass, must_leave));
+                leave(&mut all);
+            }
+        }
+        let (mut owner, stays) = gate.enter([10, 99, 0, 1].into(), now).unwrap();
+        assert!(owner.becomes(Standing::Owner(at_sign("@me")), now));
+        assert!(!stays.is_closed());
+        assert!(gate.occupancy().0 <= TOTAL - TOTAL / NOT_OWNERS + 1);
+    }
+
+    #[test]
+    fn who_does_not_shake_hands_takes_no_place_of_who_has() {
+        let (gate, now) = (houses(), Instant::now());
         let here = [10, 0, 0, 1].into();
-        let pairs: Vec<_> = (0..3).map(|_| socket()).collect();
-        let (quiet, spoken) = (gate.enter(here, &pairs[0].0), gate.enter(here, &pairs[1].0));
-        spoken.as_ref().unwrap().spoke();
-        let (rest, _peer) = socket();
-        let others: Vec<_> = (2..MAX_STRANGERS)
-            .map(|_| {
-                let pass = gate.enter(here, &rest).unwrap();
-                pass.spoke();
-                pass
-            })
-            .collect();
-        assert!(gate.enter(here, &pairs[2].0).is_some());
-        let mut silent = &pairs[0].1;
-        assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0, "it was ended");
-        // Its own end comes later, and changes nothing any more.
-        drop(quiet);
-        assert_eq!(gate.occupancy(), (MAX_STRANGERS - 1, MAX_STRANGERS - 1));
-        assert_eq!(gate.evicted.get(), 1);
-        drop((spoken, others));
-        assert_eq!(gate.occupancy(), (0, 0));
+        let mut spoken = strangers(&gate, here, 32, now);
+        let mut silent: Vec<_> = Vec::new();
+        for _ in 0..1000 {
+            silent.push(gate.enter(here, now).unwrap());
+            leave(&mut silent);
+        }
+        assert!(silent.len() as u64 <= TOTAL / HANDSHAKES_OF_NETWORK);
+        assert_eq!(leave(&mut spoken), 0);
     }
 
     #[test]

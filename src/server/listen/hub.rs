@@ -14,7 +14,7 @@ use futures_lite::future::or;
 
 use crate::{
     at::AtSign,
-    net::tls::Acceptor,
+    net::{recent::Recent, tls::Acceptor},
     server::{peer::PeerServers, session::Outbound, store::Store},
 };
 
@@ -34,9 +34,13 @@ pub(super) struct Hub {
     pub peers: Option<PeerServers>,
     /// Connections to other servers.
     pub outbound: Arc<Outbound>,
-    pub gate: Arc<ConnectionGate>,
+    /// To the atServers, and to the atDirectory.
+    pub gate: ConnectionGate,
+    pub directory_gate: ConnectionGate,
     pub failures: Failures,
     pub meter: Meter,
+    /// When the log was told that accepting failed.
+    pub shortage: Mutex<Recent<()>>,
     pub started: u64,
     pub directory: SocketAddr,
     /// With a domain: the port that all share.

@@ -20,22 +20,23 @@ impl RunningServer {
         let hub = &self.hub;
         let houses = hub.board.everybody();
         let (open, strangers) = hub.gate.occupancy();
+        let places = hub.gate.usage();
         let monitors = houses.iter().map(|house| house.monitors()).sum::<usize>();
         let store = hub.store.totals();
         let since = now().saturating_sub(hub.started) / 1000;
         let gauges = [
             ("uptime_seconds", since),
             ("atsigns", houses.len() as u64),
-            ("connections", open as u64),
-            ("connections_not_logged_in", strangers as u64),
+            ("connections", open),
+            ("connections_not_logged_in", strangers),
             ("monitors", monitors as u64),
             ("store_bytes", hub.store.size()),
         ];
         let meter = &hub.meter;
         let counters = [
             ("connections_total", meter.accepted.get()),
-            ("connections_refused_total", hub.gate.refused.get()),
-            ("connections_evicted_total", hub.gate.evicted.get()),
+            ("connections_refused_total", places.refused),
+            ("connections_evicted_total", places.evicted),
             ("handshakes_failed_total", meter.handshakes_failed.get()),
             ("commands_total", meter.commands.get()),
             ("logins_total", meter.logins.get()),

@@ -47,7 +47,7 @@ use crate::{
         crypto::{self, KeyPair},
         metadata::Metadata,
     },
-    net::tls::Acceptor,
+    net::{recent::Recent, tls::Acceptor},
     secret::Secret,
 };
 
@@ -65,7 +65,7 @@ use super::{
     },
 };
 use board::{Board, House, lock};
-use gate::Failures;
+use gate::{ConnectionGate, Failures, QUIET};
 use hub::Hub;
 use meter::Meter;
 pub use options::{ServerError, ServerOptions, Timings};
@@ -121,15 +121,18 @@ pub async fn start_with_peers(
     let outbound = Arc::<Outbound>::default();
     let within = options.timings.peer;
     let peers = |network| PeerServers::new(network, store.clone(), within, outbound.clone());
+    let (gate, directory_gate) = ConnectionGate::both();
     let hub = Arc::new(Hub {
         peers: network.map(peers),
         outbound: outbound.clone(),
         tls,
         store,
         board,
-        gate: Arc::default(),
+        gate,
+        directory_gate,
         failures: Failures::default(),
         meter: Meter::default(),
+        shortage: Mutex::new(Recent::new(QUIET, 1)),
         started: now(),
         directory: directory.local_addr().unwrap_or(doorway),
         shared_port: shared.as_ref().map(port_of),

@@ -444,6 +444,86 @@ fn a_client_that_never_logs_in_is_let_go() {
     });
 }
 
+/// From one address behind which many are: 512 connections that had said a byte locked all of them out, for ever.
+#[test]
+fn the_directory_answers_whoever_comes_though_its_places_are_held() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        running.add(&"@alice".parse().unwrap()).await.unwrap();
+        let port = running.directory().port();
+        let places = gate::ENQUIRIES.total / gate::OF_NETWORK;
+        let mut held = Vec::new();
+        for _ in 0..places {
+            let mut line = world.wire(port).await;
+            line.stream.write_all(b"a").await.unwrap();
+            line.stream.flush().await.unwrap();
+            held.push(line);
+        }
+        let mut asker = world.wire(port).await;
+        let answer = asker.ask("alice").await;
+        assert!(answer.starts_with("localhost:"), "{answer}");
+        assert_eq!(held[0].read().await, None, "the oldest made room");
+        assert!(
+            running
+                .metrics()
+                .contains("\nnoports_atserver_connections 0\n")
+        );
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_line_to_the_directory_that_never_ends_is_no_sign_of_life() {
+    block_on(async {
+        let mut world = World::new();
+        world.options.timings.directory_idle = Duration::from_millis(300);
+        let running = world.start().await;
+        let mut line = world.wire(running.directory().port()).await;
+        let ended = timeout(SOON, async {
+            while line.stream.write_all(b"a").await.is_ok()
+                && line.stream.flush().await.is_ok()
+                && futures_lite::future::poll_once(line.stream.read(&mut [0; 1]))
+                    .await
+                    .is_none()
+            {
+                task::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        ended.await.expect("it goes on for ever");
+        running.stop().await;
+    });
+}
+
+#[test]
+fn only_who_has_asked_for_an_enrolment_may_take_longer_to_log_in() {
+    block_on(async {
+        let mut world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        running.stop().await;
+        world.options.timings.login = Duration::from_millis(500);
+        let running = world.start().await;
+        let mut owner = alice.login(&world).await;
+        let code = owner.ask("otp:get").await;
+        let code = challenge_of(&code).to_owned();
+        let request = |code: &str| {
+            format!(
+                "enroll:request:{{\"appName\":\"app\",\"deviceName\":\"dev\",\"namespaces\":{{\"ns\":\"rw\"}},\
+                 \"otp\":\"{code}\",\"apkamPublicKey\":\"K\",\"encryptedAPKAMSymmetricKey\":\"S\"}}"
+            )
+        };
+        let (mut right, mut wrong) = (world.wire(alice.port).await, world.wire(alice.port).await);
+        let pending = right.ask(&request(&code)).await;
+        assert!(pending.contains("pending"), "{pending}");
+        let refused = wrong.ask(&request("AAAAAA")).await;
+        assert!(refused.starts_with("error:"), "{refused}");
+        assert_eq!(wrong.read().await, None);
+        assert_eq!(right.ask("noop:0").await, "data:ok\n@");
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_monitor_shows_signs_of_life() {
     block_on(async {

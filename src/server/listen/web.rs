@@ -20,7 +20,7 @@ use crate::{
     server::{clock::now, http, session::public_value, store::StoreError},
 };
 
-use super::{board::House, connection, hub::Hub, visitor::Visitor};
+use super::{board::House, connection, gate::Standing, hub::Hub, visitor::Visitor};
 
 /// Longest request with its head, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
@@ -28,8 +28,10 @@ const MAX_HEAD: usize = 8 * 1024;
 /// Answers one request.
 pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, mut visitor: Visitor) {
     let served = async {
+        let stranger = Standing::Stranger(house.home.who.clone());
+        let fits = visitor.pass.becomes(stranger, Instant::now());
+        fits.then_some(())?;
         let head = head(hub, &mut visitor).await?;
-        visitor.pass.spoke();
         hub.meter.commands.add(1);
         let answer = answer(hub, house, &head).await;
         let within = hub.options.timings.write;

@@ -61,7 +61,7 @@ pub(super) use batch::parse_all;
 pub use errand::{Errand, Fetched, Proof, RemoteQuery};
 pub use look::public_value;
 pub use outcome::{CommandOutcome, FollowUp, LineAction, Login, StoreCommand, UncommittedOutcome};
-pub use state::{Facts, Session};
+pub use state::{Facts, Session, SessionStanding};
 pub use view::{MonitorView, page};
 pub use visits::Outbound;
 #[cfg(feature = "inside")]
