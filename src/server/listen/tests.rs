@@ -524,6 +524,35 @@ fn only_who_has_asked_for_an_enrolment_may_take_longer_to_log_in() {
     });
 }
 
+/// Each lived for five seconds, without a limit, until there was no descriptor left for anybody.
+#[test]
+fn askers_of_the_health_port_that_ask_nothing_give_way() {
+    use crate::server::health;
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let port = health::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let at = port.local_addr().unwrap();
+        let served = running.clone();
+        let serving = task::spawn(async move { health::serve(&port, &served).await });
+        let mut silent = Vec::new();
+        for _ in 0..=health::ASKERS.total {
+            silent.push(async_std::net::TcpStream::connect(at).await.unwrap());
+        }
+        assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap(), 0);
+        let mut asker = async_std::net::TcpStream::connect(at).await.unwrap();
+        asker
+            .write_all(b"GET /health HTTP/1.1\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        asker.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        serving.cancel().await;
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_monitor_shows_signs_of_life() {
     block_on(async {
