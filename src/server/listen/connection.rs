@@ -382,10 +382,16 @@ impl Connection<'_> {
                 log::info!("session={id} from={from} login={who}");
             }
             Login::Wrong => {
+                self.hub.meter.logins_failed.add(1);
+                if failures.are_news(from, now) {
+                    log::warn!("session={id} from={from} login={who} failed quiet=60s");
+                }
+                // Some other name cannot be guessed at here.
+                if *who != self.house.home.who {
+                    return Duration::ZERO;
+                }
                 let wait = failures.wait(from, who, now);
                 failures.note(from, who, false, now);
-                self.hub.meter.logins_failed.add(1);
-                log::warn!("session={id} from={from} login={who} failed");
                 return wait;
             }
             Login::Barred => {

@@ -10,6 +10,7 @@
 use std::{
     collections::HashMap,
     fmt::{self, Display, Formatter},
+    hash::Hash,
     net::IpAddr,
     sync::Mutex,
     time::{Duration, Instant},
@@ -229,11 +230,13 @@ impl Pass {
     }
 }
 
-/// Remembers failed logins per address and atSign.
+/// Remembers failed logins per network and atSign.
 pub(super) struct Failures {
     guesses: Mutex<HashMap<(IpAddr, AtSign), (u32, Instant)>>,
     /// Of whose enrolment that is not in force the log has told.
     told: Mutex<Recent<(IpAddr, AtSign)>>,
+    /// Of which networks' guesses it has.
+    told_of: Mutex<Recent<IpAddr>>,
     /// Signatures and digests that are being looked at.
     checks: Budget<IpAddr>,
 }
@@ -243,6 +246,7 @@ impl Default for Failures {
         Self {
             guesses: Mutex::default(),
             told: Mutex::new(Recent::new(QUIET, MAX_TOLD)),
+            told_of: Mutex::new(Recent::new(QUIET, MAX_TOLD)),
             checks: Budget::new(CHECKS),
         }
     }
@@ -250,15 +254,21 @@ impl Default for Failures {
 
 impl Failures {
     /// A place to look at an attempt, when its turn comes: in fractions of a millisecond, whatever came of the others
-    /// before it. There is always one in the end: no address has more connections than may wait.
+    /// before it. There is always one in the end: no network has more connections than may wait.
     pub(super) async fn place(&self, from: IpAddr) -> Option<Hold<IpAddr>> {
-        self.checks.wait(Claim::of(from, CHECKS_OF_ONE)).await
+        let claim = Claim::of(network_of(from), CHECKS_OF_ONE);
+        self.checks.wait(claim).await
+    }
+
+    /// What the checks were used for.
+    pub(super) fn checks(&self) -> Usage {
+        self.checks.usage()
     }
 
     /// How long the refusal of the next wrong attempt is kept back.
     pub(super) fn wait(&self, from: IpAddr, who: &AtSign, now: Instant) -> Duration {
         let known = lock(&self.guesses);
-        match known.get(&(from, who.clone())) {
+        match known.get(&(network_of(from), who.clone())) {
             Some((count, last)) if now.duration_since(*last) < MEMORY => {
                 let surplus = count.saturating_sub(FREE_FAILURES - 1);
                 match surplus {
@@ -270,31 +280,53 @@ impl Failures {
         }
     }
 
-    /// Whether the log has not told of this one for a while.
+    /// How many networks and atSigns are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        lock(&self.guesses).len()
+    }
+
+    /// Whether the log has not told of this one's enrolment for a while.
     pub(super) fn is_news(&self, from: IpAddr, who: &AtSign, now: Instant) -> bool {
-        lock(&self.told).is_new(&(from, who.clone()), now)
+        lock(&self.told).is_new(&(network_of(from), who.clone()), now)
+    }
+
+    /// Whether the log has not told of guesses from there for a while.
+    pub(super) fn are_news(&self, from: IpAddr, now: Instant) -> bool {
+        lock(&self.told_of).is_new(&range_of(from), now)
     }
 
     /// An attempt came out well or badly.
     pub(super) fn note(&self, from: IpAddr, who: &AtSign, good: bool, now: Instant) {
         let mut known = lock(&self.guesses);
-        let key = (from, who.clone());
+        let key = (network_of(from), who.clone());
         if good {
             known.remove(&key);
             return;
         }
-        if known.len() >= MAX_REMEMBERED {
-            known.retain(|_, (_, last)| now.duration_since(*last) < MEMORY);
+        if known.len() >= MAX_REMEMBERED && !known.contains_key(&key) {
+            forget_oldest(&mut known);
         }
-        if known.len() < MAX_REMEMBERED {
-            let (count, last) = known.entry(key).or_insert((0, now));
-            if now.duration_since(*last) >= MEMORY {
-                *count = 0;
-            }
-            *count += 1;
-            *last = now;
+        let (count, last) = known.entry(key).or_insert((0, now));
+        if now.duration_since(*last) >= MEMORY {
+            *count = 0;
         }
+        *count += 1;
+        *last = now;
     }
+}
+
+/// An eighth goes at a time, so that a flood costs one look at all of them in a while.
+fn forget_oldest<K: Eq + Hash>(known: &mut HashMap<K, (u32, Instant)>) {
+    let mut times: Vec<Instant> = known.values().map(|(_, last)| *last).collect();
+    let surplus = times.len() / 8;
+    let (_, limit, _) = times.select_nth_unstable(surplus);
+    let (limit, mut left) = (*limit, surplus);
+    known.retain(|_, (_, last)| {
+        let goes = *last <= limit && left > 0;
+        left -= usize::from(goes);
+        !goes
+    });
 }
 
 #[cfg(test)]
@@ -457,5 +489,24 @@ mod tests {
         assert_eq!(failures.wait(from, &who, now + MEMORY), Duration::ZERO);
         failures.note(from, &who, true, now);
         assert_eq!(failures.wait(from, &who, now), Duration::ZERO);
+    }
+
+    /// A full table remembered nothing new, and was walked at each failure.
+    #[test]
+    fn guesses_from_everywhere_do_not_make_a_new_one_forgotten() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        let who = at_sign("@alice");
+        for n in 0..MAX_REMEMBERED as u32 + 1000 {
+            let now = start + Duration::from_millis(n.into());
+            failures.note(std::net::Ipv4Addr::from_bits(n).into(), &who, false, now);
+        }
+        let site = |end: &str| format!("2001:db8:1:2::{end}").parse().unwrap();
+        let later = start + Duration::from_secs(60);
+        for end in ["1", "2", "3", "4", "5"] {
+            assert_eq!(failures.wait(site(end), &who, later), Duration::ZERO);
+            failures.note(site(end), &who, false, later);
+        }
+        assert!(failures.wait(site("6"), &who, later) > Duration::ZERO);
+        assert!(lock(&failures.guesses).len() <= MAX_REMEMBERED);
     }
 }

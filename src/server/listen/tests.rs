@@ -553,6 +553,25 @@ fn askers_of_the_health_port_that_ask_nothing_give_way() {
     });
 }
 
+/// A line of the log each, and a place in the table of failures.
+#[test]
+fn wrong_logins_under_names_of_others_are_not_remembered() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let mut wire = world.wire(alice.port).await;
+        for n in 0..20 {
+            wire.ask(&format!("from:@a{n}")).await;
+            let refused = wire.ask("pkam:AAAA").await;
+            assert!(refused.starts_with("error:AT0401"), "{refused}");
+        }
+        assert_eq!(running.hub.failures.remembered(), 0);
+        assert!(running.metrics().contains("_logins_failed_total 20\n"));
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_monitor_shows_signs_of_life() {
     block_on(async {
