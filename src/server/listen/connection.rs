@@ -17,7 +17,8 @@ use async_std::{future::timeout, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::race};
 
 use crate::{
-    net::tls::TlsStream,
+    budget::Claim,
+    net::{network::network_of, tls::TlsStream},
     server::{
         clock::now,
         notification::stats_line,
@@ -31,9 +32,10 @@ use crate::{
 
 use super::{
     board::{Guard, House, Inbox, Push},
-    gate::Standing,
+    gate::{LOOKS_OF_ONE, Standing},
     hub::Hub,
     line_buffer::{InputLine, LineBuffer},
+    load::{Load, time_for},
     visitor::Visitor,
 };
 
@@ -61,6 +63,8 @@ pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) 
         guard,
         session,
         input: LineBuffer::default(),
+        unfinished: None,
+        load: Load::default(),
         live: None,
         began: now,
         active: now,
@@ -99,12 +103,17 @@ enum DisconnectReason {
     Silent,
     /// It read too slowly what its monitor showed.
     Slow,
+    /// Others needed the memory that it held.
+    Crowded,
     Broken,
 }
 
 impl From<io::Error> for DisconnectReason {
-    fn from(_: io::Error) -> Self {
-        Self::Broken
+    fn from(why: io::Error) -> Self {
+        match why.kind() {
+            io::ErrorKind::QuotaExceeded => Self::Crowded,
+            _ => Self::Broken,
+        }
     }
 }
 
@@ -114,6 +123,9 @@ struct Connection<'a> {
     guard: Guard,
     session: Session,
     input: LineBuffer,
+    /// Since when there is an unfinished line.
+    unfinished: Option<Instant>,
+    load: Load,
     live: Option<LiveMonitor>,
     began: Instant,
     /// The last byte either way.
@@ -133,6 +145,7 @@ struct LiveMonitor {
 enum Wake {
     Read(io::Result<usize>),
     Push(Option<Push>),
+    Crowded,
     Time,
 }
 
@@ -153,19 +166,23 @@ impl Connection<'_> {
         loop {
             while let Some(line) = self.input.pop(self.session.max_line()) {
                 self.hub.meter.commands.add(1);
+                self.unfinished = None;
                 // In a box: room for a command is kept only while there is one.
                 if Box::pin(self.line(line)).await? {
                     return Ok(());
                 }
             }
+            self.count_bytes(self.input.held())?;
             match self.wait(&mut buffer).await {
                 Wake::Read(read) => match read? {
                     0 => return Ok(()),
                     read => {
                         self.active = Instant::now();
+                        self.unfinished.get_or_insert(self.active);
                         self.input.push(&buffer[..read]);
                     }
                 },
+                Wake::Crowded => return Err(DisconnectReason::Crowded),
                 Wake::Push(Some(push)) => self.pass_on(push).await?,
                 Wake::Push(None) => return Err(DisconnectReason::Slow),
                 Wake::Time => self.tick().await?,
@@ -198,6 +215,11 @@ impl Connection<'_> {
             Timer::at(due).await;
             Wake::Time
         };
+        let crowded = async {
+            self.load.gave_way().await;
+            Wake::Crowded
+        };
+        let time = race(time, crowded);
         match &self.live {
             Some(live) => {
                 let push = async { Wake::Push(live.inbox.next().await) };
@@ -216,10 +238,28 @@ impl Connection<'_> {
             SessionStanding::Stranger => self.began + timings.login,
         };
         let stats = self.live.as_ref().map(|live| live.next_stats);
-        [stats, self.close_at]
+        let line = self.line_due();
+        [stats, self.close_at, line]
             .into_iter()
             .flatten()
             .fold(silent, Instant::min)
+    }
+
+    /// Until when a line must be finished. The owner's may take as long as it takes.
+    fn line_due(&self) -> Option<Instant> {
+        let since = self.unfinished.filter(|_| !self.input.is_empty())?;
+        let within = self.hub.options.timings.write;
+        (!self.is_owner()).then(|| since + time_for(self.input.len(), within))
+    }
+
+    fn is_owner(&self) -> bool {
+        self.session.standing() == SessionStanding::Owner
+    }
+
+    /// So many bytes are in work for this connection.
+    fn count_bytes(&mut self, bytes: usize) -> io::Result<()> {
+        let whose = (self.visitor.from, self.visitor.pass.standing());
+        self.load.set(&self.hub.bytes, whose, bytes)
     }
 
     async fn tick(&mut self) -> Result<(), DisconnectReason> {
@@ -241,12 +281,11 @@ impl Connection<'_> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), DisconnectReason> {
-        send(
-            &mut self.visitor.stream,
-            bytes,
-            self.hub.options.timings.write,
-        )
-        .await?;
+        self.count_bytes(bytes.len())?;
+        let within = self.hub.options.timings.write;
+        let limit = (!self.is_owner()).then(|| time_for(bytes.len(), within));
+        let stream = &mut self.visitor.stream;
+        self.load.send(stream, bytes, within, limit).await?;
         self.active = Instant::now();
         Ok(())
     }
@@ -278,7 +317,9 @@ impl Connection<'_> {
                 return self.give(refusal).await;
             }
         };
-        match self.session.read(&text, now()) {
+        let action = self.session.read(&text, now());
+        drop(text);
+        match action {
             LineAction::Done(outcome) => self.give(outcome).await,
             LineAction::Run(job) => {
                 let watches = job.watches();
@@ -302,7 +343,11 @@ impl Connection<'_> {
         let run = move |tx: &mut Tx<'_>| Ok::<_, StoreError>(session.run(&job, tx, now));
         let ran = if writes {
             self.hub.store.write(run).await
+        } else if self.is_owner() {
+            self.hub.store.read(run).await
         } else {
+            let claim = Claim::of(network_of(self.visitor.from), LOOKS_OF_ONE);
+            let _place = self.hub.looks.wait(claim).await;
             self.hub.store.read(run).await
         };
         self.keep(ran)

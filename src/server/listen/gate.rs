@@ -36,20 +36,8 @@ pub(in crate::server) const CONNECTIONS: Limits = Limits::new("connections", 819
 /// Connections to the atDirectory: nobody logs in there, and an answer is a matter of milliseconds.
 pub(in crate::server) const ENQUIRIES: Limits =
     Limits::new("directory_connections", 1024).with_chance(Duration::from_secs(1));
-/// Parts of all connections: what strangers never get; what a network of strangers may have (a whole site may share
-/// one address), a range of them, and all strangers of one atSign; those that have not shaken hands, of a network and
-/// together.
+/// The part of the connections that strangers never get.
 pub(in crate::server) const RESERVED: u64 = 4;
-pub(in crate::server) const OF_NETWORK: u64 = 16;
-pub(in crate::server) const OF_RANGE: u64 = 4;
-pub(in crate::server) const OF_HOUSE: u64 = 4;
-pub(in crate::server) const HANDSHAKES_OF_NETWORK: u64 = 32;
-pub(in crate::server) const HANDSHAKES: u64 = 4;
-/// Of one atSign that visits others here: two servers need one or two connections for each pair.
-pub(in crate::server) const OF_VISITOR: u64 = 128;
-/// Of one atSign that is logged in; of all that are, so that there is always room to begin a login.
-pub(in crate::server) const OF_OWNER: u64 = 4;
-const NOT_OWNERS: u64 = 8;
 /// No part is less than this, however few descriptors there are.
 const LEAST: u64 = 8;
 
@@ -58,6 +46,12 @@ pub(in crate::server) const CHECKS: Limits = Limits::new("login_checks", 64)
     .with_line(CONNECTIONS.total as usize, CONNECTIONS.total as usize);
 /// Of one address at a time: less than the threads that look at the store.
 pub(in crate::server) const CHECKS_OF_ONE: u64 = 4;
+/// Look-ups of those that have not logged in, each of which may read a value of many megabytes. They take fractions of a
+/// millisecond; whoever comes then, waits.
+pub(in crate::server) const LOOKS: Limits =
+    Limits::new("lookups", 4).with_line(CONNECTIONS.total as usize, CONNECTIONS.total as usize);
+/// Of one network at a time.
+pub(in crate::server) const LOOKS_OF_ONE: u64 = 2;
 /// Failed logins before the refusals of an address are kept back.
 const FREE_FAILURES: u32 = 5;
 /// The longest that a refusal is kept back. Clients give a login up after 10 s.
@@ -110,14 +104,14 @@ impl Display for ConnectionParty {
 /// Lets connections in, as far as there is room.
 pub(super) struct ConnectionGate {
     places: Budget<ConnectionParty>,
-    total: u64,
+    shares: Shares,
 }
 
 /// One connection's place. Given back when dropped.
 pub(super) struct Pass {
     hold: Hold<ConnectionParty>,
     from: IpAddr,
-    total: u64,
+    shares: Shares,
     standing: Standing,
 }
 
@@ -158,19 +152,19 @@ impl ConnectionGate {
                 reserve,
                 ..limits
             }),
-            total,
+            shares: Shares::of_connections(total),
         }
     }
 
     /// Lets a connection in; the oldest of the biggest network makes room, if need be.
     pub(super) fn enter(&self, from: IpAddr, now: Instant) -> Option<(Pass, MustLeave)> {
         let standing = Standing::Handshaking;
-        let claim = claim(from, &standing, self.total);
+        let claim = self.shares.claim(from, &standing);
         let (hold, must_leave) = self.places.take_evicting(claim, now)?;
         let pass = Pass {
             hold,
             from,
-            total: self.total,
+            shares: self.shares,
             standing,
         };
         Some((pass, must_leave))
@@ -188,33 +182,78 @@ impl ConnectionGate {
     }
 }
 
-/// What a connection takes of `total`.
-fn claim(from: IpAddr, standing: &Standing, total: u64) -> Claim<ConnectionParty> {
-    use ConnectionParty as Party;
-    let part = |of: u64| (total / of).max(LEAST);
-    if let Standing::Owner(who) = standing {
-        return Claim::of(Party::Owner(who.clone()), part(OF_OWNER))
-            .and(Party::Owners, total - part(NOT_OWNERS))
-            .rank(Rank::Known);
-    }
-    let (network, range) = (network_of(from), range_of(from));
-    let claim = Claim::of(Party::Network(network), part(OF_NETWORK))
-        .and(Party::Range(range), part(OF_RANGE));
-    let at =
-        |claim: Claim<_>, house: &AtSign| claim.and(Party::House(house.clone()), part(OF_HOUSE));
-    match standing {
-        Standing::Handshaking => claim
-            .and(Party::HandshakesOf(network), part(HANDSHAKES_OF_NETWORK))
-            .and(Party::Handshakes, part(HANDSHAKES)),
-        Standing::Stranger(house) => at(claim, house),
-        Standing::Visitor(house, who) => {
-            at(claim, house).and(Party::Visitor(who.clone()), part(OF_VISITOR))
+/// The most that each party may have of something.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server) struct Shares {
+    /// A network of strangers (a whole site may share one address), and a range of them.
+    pub network: u64,
+    pub range: u64,
+    /// All strangers of one atSign.
+    pub house: u64,
+    /// One atSign that visits others here.
+    pub visitor: u64,
+    /// One atSign that is logged in, and all that are.
+    pub owner: u64,
+    pub owners: u64,
+    /// Those of a network, and all, that have not shaken hands.
+    pub handshakes_of_network: u64,
+    pub handshakes: u64,
+}
+
+impl Shares {
+    /// Parts of so many connections. Two servers need one or two for each pair of visitor and visited; and there is
+    /// always room to begin a login.
+    pub(in crate::server) const fn of_connections(total: u64) -> Self {
+        Self {
+            network: part(total, 16),
+            range: part(total, 4),
+            house: part(total, 4),
+            visitor: part(total, 128),
+            owner: part(total, 4),
+            owners: total - part(total, 8),
+            handshakes_of_network: part(total, 32),
+            handshakes: part(total, 4),
         }
-        Standing::Enquirer | Standing::Owner(_) => claim,
+    }
+
+    /// What such a one takes, for a start one of it.
+    pub(super) fn claim(&self, from: IpAddr, standing: &Standing) -> Claim<ConnectionParty> {
+        use ConnectionParty as Party;
+        if let Standing::Owner(who) = standing {
+            return Claim::of(Party::Owner(who.clone()), self.owner)
+                .and(Party::Owners, self.owners)
+                .rank(Rank::Known);
+        }
+        let network = network_of(from);
+        let claim = Claim::of(Party::Network(network), self.network)
+            .and(Party::Range(range_of(from)), self.range);
+        let at =
+            |claim: Claim<_>, house: &AtSign| claim.and(Party::House(house.clone()), self.house);
+        match standing {
+            Standing::Handshaking => claim
+                .and(Party::HandshakesOf(network), self.handshakes_of_network)
+                .and(Party::Handshakes, self.handshakes),
+            Standing::Stranger(house) => at(claim, house),
+            Standing::Visitor(house, who) => {
+                at(claim, house).and(Party::Visitor(who.clone()), self.visitor)
+            }
+            Standing::Enquirer | Standing::Owner(_) => claim,
+        }
     }
 }
 
+/// However few there are, this much is left of it.
+const fn part(total: u64, of: u64) -> u64 {
+    let part = total / of;
+    if part < LEAST { LEAST } else { part }
+}
+
 impl Pass {
+    /// What it is now.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     /// It is something else from now on; `false`: there is no room for that.
     pub(super) fn becomes(&mut self, standing: Standing, now: Instant) -> bool {
         if self.standing == standing {
@@ -222,7 +261,7 @@ impl Pass {
         }
         let fits = self
             .hold
-            .change(claim(self.from, &standing, self.total), now);
+            .change(self.shares.claim(self.from, &standing), now);
         if fits {
             self.standing = standing;
         }
@@ -340,6 +379,7 @@ mod tests {
 
     /// Places of a small machine.
     const TOTAL: u64 = 1024;
+    const SHARES: Shares = Shares::of_connections(TOTAL);
 
     fn houses() -> ConnectionGate {
         ConnectionGate::new(CONNECTIONS, TOTAL)
@@ -371,7 +411,7 @@ mod tests {
     fn the_oldest_of_a_network_gives_way_though_it_has_spoken() {
         let (gate, now) = (houses(), Instant::now());
         let (here, later) = ([10, 0, 0, 1].into(), now + CONNECTIONS.chance);
-        let most = TOTAL / OF_NETWORK;
+        let most = SHARES.network;
         let mut all = strangers(&gate, here, most, now);
         let mut new = strangers(&gate, here, 1, later);
         assert_eq!(new.len(), 1);
@@ -390,7 +430,7 @@ mod tests {
     #[test]
     fn a_site_is_one_network_however_its_addresses_are_written() {
         let (gate, now) = (houses(), Instant::now());
-        let most = TOTAL / OF_NETWORK;
+        let most = SHARES.network;
         for (first, second) in [
             ("192.0.2.1", "::ffff:192.0.2.1"),
             ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"),
@@ -401,7 +441,7 @@ mod tests {
             assert!(leave(&mut all) > 0, "{first} {second}");
         }
         let mut all = Vec::new();
-        for n in 0..TOTAL / OF_RANGE + 1 {
+        for n in 0..SHARES.range + 1 {
             let from = format!("2001:db8:7:{n:x}::1").parse().unwrap();
             all.extend(strangers(&gate, from, 1, now));
         }
@@ -411,7 +451,7 @@ mod tests {
     #[test]
     fn strangers_leave_a_quarter_to_owners_and_visitors_stay_strangers() {
         let (gate, now) = (houses(), Instant::now());
-        let (mut all, most) = (Vec::new(), TOTAL / OF_NETWORK);
+        let (mut all, most) = (Vec::new(), SHARES.network);
         // As they come from everywhere, every house's strangers share what they have.
         for n in 0..40u8 {
             let (house, visitor) = (at_sign(&format!("@h{n}")), at_sign(&format!("@v{n}")));
@@ -430,7 +470,7 @@ mod tests {
         let of_one = gate
             .places
             .used_by(&ConnectionParty::Visitor(at_sign("@v39")));
-        assert!(of_one <= TOTAL / OF_VISITOR, "{of_one}");
+        assert!(of_one <= SHARES.visitor, "{of_one}");
         let strangers = gate.occupancy().1;
         assert!(strangers <= TOTAL - TOTAL / RESERVED, "{strangers}");
         let (mut owner, _stays) = gate.enter([10, 99, 0, 1].into(), now).unwrap();
@@ -443,7 +483,7 @@ mod tests {
         let mut all = Vec::new();
         for n in 0..5 {
             let who = at_sign(&format!("@t{n}"));
-            for _ in 0..TOTAL / OF_OWNER {
+            for _ in 0..SHARES.owner {
                 let (mut pass, must_leave) = gate.enter([10, n, 0, 1].into(), now).unwrap();
                 assert!(pass.becomes(Standing::Owner(who.clone()), now));
                 all.push((pass, must_leave));
@@ -453,7 +493,7 @@ mod tests {
         let (mut owner, stays) = gate.enter([10, 99, 0, 1].into(), now).unwrap();
         assert!(owner.becomes(Standing::Owner(at_sign("@me")), now));
         assert!(!stays.is_closed());
-        assert!(gate.occupancy().0 <= TOTAL - TOTAL / NOT_OWNERS + 1);
+        assert!(gate.occupancy().0 <= SHARES.owners + 1);
     }
 
     #[test]
@@ -466,7 +506,7 @@ mod tests {
             silent.push(gate.enter(here, now).unwrap());
             leave(&mut silent);
         }
-        assert!(silent.len() as u64 <= TOTAL / HANDSHAKES_OF_NETWORK);
+        assert!(silent.len() as u64 <= SHARES.handshakes_of_network);
         assert_eq!(leave(&mut spoken), 0);
     }
 

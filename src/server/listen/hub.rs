@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use futures_lite::future::or;
 
 use crate::{
     at::AtSign,
+    budget::Budget,
     net::{recent::Recent, tls::Acceptor},
     server::{peer::PeerServers, session::Outbound, store::Store},
 };
@@ -21,6 +22,7 @@ use crate::{
 use super::{
     board::{Board, lock},
     gate::{ConnectionGate, Failures},
+    load::Bytes,
     meter::Meter,
     options::{ServerError, ServerOptions},
 };
@@ -38,6 +40,9 @@ pub(super) struct Hub {
     pub gate: ConnectionGate,
     pub directory_gate: ConnectionGate,
     pub failures: Failures,
+    pub bytes: Bytes,
+    /// What strangers look up at the moment.
+    pub looks: Budget<IpAddr>,
     pub meter: Meter,
     /// When the log was told that accepting failed.
     pub shortage: Mutex<Recent<()>>,

@@ -19,6 +19,7 @@ mod doorman;
 mod gate;
 mod hub;
 mod line_buffer;
+mod load;
 mod meter;
 mod metrics;
 mod options;
@@ -47,6 +48,7 @@ use crate::{
         crypto::{self, KeyPair},
         metadata::Metadata,
     },
+    budget::Budget,
     net::{recent::Recent, tls::Acceptor},
     secret::Secret,
 };
@@ -65,8 +67,9 @@ use super::{
     },
 };
 use board::{Board, House, lock};
-use gate::{ConnectionGate, Failures, QUIET};
+use gate::{ConnectionGate, Failures, LOOKS, QUIET};
 use hub::Hub;
+use load::{BYTES, Bytes};
 use meter::Meter;
 pub use options::{ServerError, ServerOptions, Timings};
 
@@ -131,6 +134,8 @@ pub async fn start_with_peers(
         gate,
         directory_gate,
         failures: Failures::default(),
+        bytes: Bytes::new(BYTES),
+        looks: Budget::new(LOOKS),
         meter: Meter::default(),
         shortage: Mutex::new(Recent::new(QUIET, 1)),
         started: now(),

@@ -452,7 +452,7 @@ fn the_directory_answers_whoever_comes_though_its_places_are_held() {
         let running = world.start().await;
         running.add(&"@alice".parse().unwrap()).await.unwrap();
         let port = running.directory().port();
-        let places = gate::ENQUIRIES.total / gate::OF_NETWORK;
+        let places = gate::Shares::of_connections(gate::ENQUIRIES.total).network;
         let mut held = Vec::new();
         for _ in 0..places {
             let mut line = world.wire(port).await;
@@ -568,6 +568,69 @@ fn wrong_logins_under_names_of_others_are_not_remembered() {
         }
         assert_eq!(running.hub.failures.remembered(), 0);
         assert!(running.metrics().contains("_logins_failed_total 20\n"));
+        running.stop().await;
+    });
+}
+
+/// Ten megabytes each, for as long as it liked.
+#[test]
+fn who_reads_a_long_reply_slowly_or_not_at_all_gives_way_and_the_owner_does_not() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let mut owner = alice.login(&world).await;
+        let value = "v".repeat(9 << 20);
+        owner
+            .ask(&format!("update:public:big.ns@alice {value}"))
+            .await;
+        owner.send("llookup:public:big.ns@alice").await;
+        let mut readers = Vec::new();
+        for _ in 0..4 {
+            let mut reader = world.wire(alice.port).await;
+            reader.send("lookup:big.ns@alice").await;
+            readers.push(reader);
+        }
+        // Of one network there is room for one; the owner's waits all the same.
+        while running.hub.bytes.usage().evicted < 3 {
+            task::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(running.hub.bytes.usage().used < 24 << 20);
+        let mut got = String::new();
+        while !got.ends_with("\n@alice@") {
+            got += &owner.read().await.unwrap();
+        }
+        assert_eq!(got, format!("data:{value}\n@alice@"));
+        drop((readers, owner));
+        running.stop().await;
+    });
+}
+
+#[test]
+fn an_unfinished_line_of_a_stranger_ends_though_a_byte_comes_now_and_then() {
+    block_on(async {
+        let mut world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        running.stop().await;
+        world.options.timings.write = Duration::from_millis(300);
+        let running = world.start().await;
+        let mut line = world.wire(alice.port).await;
+        let mut owner = alice.login(&world).await;
+        owner.stream.write_all(b"noop").await.unwrap();
+        owner.stream.flush().await.unwrap();
+        let ended = timeout(SOON, async {
+            while line.stream.write_all(b"a").await.is_ok()
+                && line.stream.flush().await.is_ok()
+                && futures_lite::future::poll_once(line.stream.read(&mut [0; 1]))
+                    .await
+                    .is_none()
+            {
+                task::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        ended.await.expect("it goes on for ever");
+        assert_eq!(owner.ask(":0").await, "data:ok\n@alice@");
         running.stop().await;
     });
 }

@@ -297,7 +297,13 @@ impl Session {
             Ok(CommandAnswer::Data(text)) if text.starts_with("data:") => {
                 format!("{text}\n{}", self.prompt())
             }
-            Ok(CommandAnswer::Data(text)) => format!("data:{text}\n{}", self.prompt()),
+            Ok(CommandAnswer::Data(mut text)) => {
+                // In place: it may be a value of many megabytes.
+                let (head, end) = ("data:", format!("\n{}", self.prompt()));
+                text.reserve_exact(head.len() + end.len());
+                text.insert_str(0, head);
+                text + &end
+            }
             Ok(CommandAnswer::Spaced(text)) => format!("data: {text}\n{}", self.prompt()),
             Ok(CommandAnswer::Prompt) => self.prompt(),
             Ok(CommandAnswer::Last(text, after)) => {
