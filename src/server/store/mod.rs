@@ -24,6 +24,7 @@
 
 pub mod attempt;
 pub mod backup;
+pub mod copies;
 pub mod disk;
 mod error;
 pub mod lists;
