@@ -6,4 +6,5 @@ pub mod endpoint;
 pub mod host;
 pub mod json;
 pub mod port;
+pub mod size;
 pub mod yaml;

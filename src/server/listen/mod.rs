@@ -228,6 +228,13 @@ impl Hub {
     /// An atSign's server begins to run.
     async fn move_in(&self, entry: Registration) -> Result<(), ServerError> {
         let home = entry.home.clone();
+        let ready = self.store.write(move |tx| home.ready_quota(tx));
+        // On a full disk the count begins the next time.
+        match ready.await {
+            Ok(()) | Err(StoreError::Full) => {}
+            Err(why) => return Err(why.into()),
+        }
+        let home = entry.home.clone();
         let last = self.store.read(move |tx| home.last_commit(tx)).await?;
         let facts = Facts {
             started: self.started,
@@ -327,6 +334,22 @@ impl RunningServer {
             activated,
         };
         Ok(entries.await?.into_iter().map(hosted).collect())
+    }
+
+    /// Lets an atSign keep so many bytes.
+    ///
+    /// # Errors
+    /// When it does not live here, or the store fails.
+    pub async fn set_quota(&self, who: &AtSign, bytes: u64) -> Result<(), ServerError> {
+        let house = self.hub.board.house(who);
+        let home = house
+            .ok_or_else(|| ServerError::Unknown(who.clone()))?
+            .home
+            .clone();
+        let set = self.hub.store.write(move |tx| home.set_quota(tx, bytes));
+        set.await.map_err(|why: StoreError| why)?;
+        log::info!("atsign={who} quota={bytes}");
+        Ok(())
     }
 
     /// Removes an atSign with all it has stored, and ends its connections.

@@ -635,6 +635,54 @@ fn an_unfinished_line_of_a_stranger_ends_though_a_byte_comes_now_and_then() {
     });
 }
 
+/// One tenant filled the disk of all.
+#[test]
+fn a_quota_that_is_used_up_is_told_and_other_tenants_write_on() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let bob = world.activate(&running, "@bob").await;
+        running.set_quota(&alice.who, 1 << 20).await.unwrap();
+        let mut line = alice.login(&world).await;
+        let value = "v".repeat(400 << 10);
+        let update = |n: u32| format!("update:big{n}.ns@alice {value}");
+        for n in 0..3 {
+            let reply = line.ask(&update(n)).await;
+            assert!(reply.starts_with("data:"), "{n}: {reply}");
+        }
+        for command in [update(3), "notify:update:@bob:x.ns@alice:v".to_owned()] {
+            let refused = line.ask(&command).await;
+            assert!(refused.starts_with("error:AT0022"), "{refused}");
+            assert!(
+                refused.contains("the quota of 1M for @alice is used up"),
+                "{refused}"
+            );
+        }
+        let mut other = bob.login(&world).await;
+        assert!(other.ask("update:x.ns@bob v").await.starts_with("data:"));
+        // What others send is theirs to be counted.
+        assert!(
+            other
+                .ask("notify:id:n1:@alice:x.ns@bob:v")
+                .await
+                .starts_with("data:n1")
+        );
+        let home = running.hub.board.house(&alice.who).unwrap().home.clone();
+        let counted = running.hub.store.read(move |tx| {
+            Ok::<_, StoreError>((home.counter(tx, "disk bytes")?, home.weight(tx)?))
+        });
+        let (counted, weighed) = counted.await.unwrap();
+        assert!(weighed.abs_diff(counted) < 256, "{counted} of {weighed}");
+        for n in 0..3 {
+            let reply = line.ask(&format!("delete:big{n}.ns@alice")).await;
+            assert!(reply.starts_with("data:"), "{reply}");
+        }
+        assert!(line.ask(&update(3)).await.starts_with("data:"));
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_monitor_shows_signs_of_life() {
     block_on(async {

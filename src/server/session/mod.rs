@@ -175,6 +175,9 @@ impl Session {
         {
             return Err(refuse(Code::Blocked, "Unable to connect"));
         }
+        if matches!(self.who, Who::Owner(_)) && makes_more(&verb) {
+            self.home.within_quota(tx)?;
+        }
         match verb {
             Verb::From { who, config } => self.from(tx, who, config.as_deref()),
             Verb::Cram { digest } => self.cram(tx, &digest),
@@ -338,5 +341,18 @@ impl Session {
             self.bare_prompt()
         };
         format!("{}\n{prompt}", refusal.fault.print(shape))
+    }
+}
+
+/// Whether a command of the owner's fills the disk.
+fn makes_more(verb: &Verb) -> bool {
+    match verb {
+        Verb::Update { .. }
+        | Verb::UpdateMeta { .. }
+        | Verb::UpdateJson { .. }
+        | Verb::Notify(_)
+        | Verb::NotifyAll { .. } => true,
+        Verb::Keys(keys) => keys.operation == "put",
+        _ => false,
     }
 }

@@ -31,6 +31,7 @@ pub mod lists;
 pub mod log;
 pub mod meta;
 pub mod notes;
+pub mod quota;
 pub mod records;
 pub mod register;
 pub mod rows;

@@ -83,6 +83,13 @@ pub fn key(table: u8, number: u32, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
+/// Whose row this is; `None`: nobody's.
+pub fn owned_by(key: &[u8]) -> Option<u32> {
+    key.first().filter(|table| OWNED.contains(table))?;
+    let number = key.get(1..HEAD)?;
+    Some(u32::from_be_bytes(number.try_into().ok()?))
+}
+
 /// Length of `table, number` in front of a row key's own part.
 pub const HEAD: usize = 5;
 
