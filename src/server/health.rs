@@ -23,7 +23,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future::or};
 
 use super::{http, listen::RunningServer};
 use crate::{
-    budget::{Budget, Claim, Hold, Limits, Rank},
+    budget::{Claim, Hold, Limits, Rank},
     net::line::read_line,
 };
 
@@ -55,12 +55,13 @@ pub async fn open(at: SocketAddr) -> io::Result<TcpListener> {
 
 /// Answers for ever.
 pub async fn serve(listener: &TcpListener, running: &RunningServer) {
-    let places = Budget::new(ASKERS);
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 let claim = Claim::of(LOCAL, ASKERS.total);
-                let Some((place, must_leave)) = places.take_evicting(claim, Instant::now()) else {
+                let Some((place, must_leave)) =
+                    running.askers().take_evicting(claim, Instant::now())
+                else {
                     continue;
                 };
                 let running = running.clone();

@@ -43,6 +43,10 @@ pub(super) struct Hub {
     pub bytes: Bytes,
     /// What strangers look up at the moment.
     pub looks: Budget<IpAddr>,
+    /// Who delivers at the moment.
+    pub deliveries: Budget<AtSign>,
+    /// Who asks for health and metrics.
+    pub askers: Budget<&'static str>,
     pub meter: Meter,
     /// When the log was told that accepting failed.
     pub shortage: Mutex<Recent<()>>,

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::server::{clock::now, store::StoreError};
+use crate::{
+    budget::Usage,
+    server::{clock::now, health, peer::PROOFS, session::OUTGOING, store::StoreError},
+};
 
-use super::RunningServer;
+use super::{RunningServer, courier, gate, hub::Hub, load};
 
 impl RunningServer {
     /// Whether the store can be read: a server that is alive but cannot do that is of no use.
@@ -54,6 +57,46 @@ impl RunningServer {
                 "# TYPE noports_atserver_{name} {kind}\nnoports_atserver_{name} {value}\n"
             );
         }
+        self.add_budgets(&mut text);
         text
+    }
+
+    /// What others use up, by budget.
+    fn add_budgets(&self, text: &mut String) {
+        let budgets = self.hub.budgets();
+        let parts: [(&str, &str, fn(&Usage) -> u64); 3] = [
+            ("used", "gauge", |usage| usage.used),
+            ("refused_total", "counter", |usage| usage.refused),
+            ("evicted_total", "counter", |usage| usage.evicted),
+        ];
+        for (part, kind, value) in parts {
+            let _ = writeln!(text, "# TYPE noports_atserver_budget_{part} {kind}");
+            for (name, usage) in &budgets {
+                let _ = writeln!(
+                    text,
+                    "noports_atserver_budget_{part}{{budget=\"{name}\"}} {}",
+                    value(usage)
+                );
+            }
+        }
+    }
+}
+
+impl Hub {
+    fn budgets(&self) -> Vec<(&'static str, Usage)> {
+        let mut all = vec![
+            (gate::CONNECTIONS.name, self.gate.usage()),
+            (gate::ENQUIRIES.name, self.directory_gate.usage()),
+            (gate::CHECKS.name, self.failures.checks()),
+            (gate::LOOKS.name, self.looks.usage()),
+            (load::BYTES.name, self.bytes.usage()),
+            (courier::DELIVERIES.name, self.deliveries.usage()),
+            (health::ASKERS.name, self.askers.usage()),
+            (OUTGOING.name, self.outbound.usage()),
+        ];
+        if let Some(peers) = &self.peers {
+            all.push((PROOFS.name, peers.proofs_usage()));
+        }
+        all
     }
 }

@@ -13,6 +13,8 @@
 
 mod accept;
 mod board;
+#[cfg(test)]
+mod budgets;
 mod connection;
 mod courier;
 mod doorman;
@@ -56,6 +58,7 @@ use crate::{
 use super::{
     clock::now,
     control::Hosted,
+    health,
     peer::PeerServers,
     session::{Facts, Outbound, PKAM_KEY, SECRET},
     store::{
@@ -136,6 +139,8 @@ pub async fn start_with_peers(
         failures: Failures::default(),
         bytes: Bytes::new(BYTES),
         looks: Budget::new(LOOKS),
+        deliveries: Budget::new(courier::DELIVERIES),
+        askers: Budget::new(health::ASKERS),
         meter: Meter::default(),
         shortage: Mutex::new(Recent::new(QUIET, 1)),
         started: now(),
@@ -276,6 +281,11 @@ impl RunningServer {
     /// Where the atDirectory listens.
     pub fn directory(&self) -> SocketAddr {
         self.hub.directory
+    }
+
+    /// Places for those that ask for health and metrics.
+    pub(super) fn askers(&self) -> &Budget<&'static str> {
+        &self.hub.askers
     }
 
     /// Makes an atSign, opens its port at once, and returns the secret for its activation: 128 hex characters that

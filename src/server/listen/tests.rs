@@ -683,6 +683,46 @@ fn a_quota_that_is_used_up_is_told_and_other_tenants_write_on() {
     });
 }
 
+/// One task each, all of them in step, every ten seconds: 4,000 writes a second, and everybody's answers behind them.
+#[test]
+fn thousands_of_made_up_recipients_are_carried_a_few_at_a_time() {
+    block_on(async {
+        let mut world = World::new();
+        world.options.timings.retry = Duration::from_secs(2);
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let bob = world.activate(&running, "@bob").await;
+        let mut line = alice.login(&world).await;
+        let names: Vec<_> = (0..2000).map(|n| format!("@x{n}")).collect();
+        let reply = line
+            .ask(&format!(
+                "notify:all:update:{}:k.x@alice:v",
+                names.join(",")
+            ))
+            .await;
+        assert!(reply.starts_with("data: "), "{reply:.100}");
+        let deliveries = &running.hub.deliveries;
+        while deliveries.usage().used < courier::DELIVERIES_OF_ONE {
+            task::yield_now().await;
+        }
+        // Another's reach their goal all the same.
+        let mut monitor = alice.monitor(&world, "monitor y.ns").await;
+        let mut other = bob.login(&world).await;
+        let before = running.hub.store.totals().transactions;
+        other.ask("notify:id:n1:@alice:y.ns@bob:v").await;
+        monitor.hear("n1").await;
+        let writes = running.hub.store.totals().transactions - before;
+        assert!(writes < 200, "{writes} while one was delivered");
+        assert!(deliveries.used_by(&alice.who) <= courier::DELIVERIES_OF_ONE);
+        assert!(
+            running
+                .metrics()
+                .contains("noports_atserver_budget_used{budget=\"deliveries\"} ")
+        );
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_monitor_shows_signs_of_life() {
     block_on(async {

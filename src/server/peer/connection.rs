@@ -1,6 +1,6 @@
 //! One connection to another server: a command goes out, its reply comes back.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use async_std::future::timeout;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::poll_once};
@@ -13,9 +13,10 @@ use crate::{
         reply::{Mode, WireError},
         verb::{Notify, Subject},
     },
+    budget::Hold,
     net::tls::{TlsError, TlsStream},
     server::{
-        session::Outbound,
+        session::OutgoingParty,
         store::{StoreError, notes::Note},
     },
 };
@@ -55,18 +56,6 @@ impl PeerError {
     }
 }
 
-/// A connection's place among those to other servers, given back when dropped.
-pub(super) struct OutboundSlot {
-    pub open: Arc<Outbound>,
-    pub me: AtSign,
-}
-
-impl Drop for OutboundSlot {
-    fn drop(&mut self) {
-        self.open.leave(&self.me);
-    }
-}
-
 /// One connection to another server.
 pub(super) struct PeerConnection {
     stream: TlsStream,
@@ -74,11 +63,15 @@ pub(super) struct PeerConnection {
     within: Duration,
     /// Used before: the other side may have closed it without our knowing yet.
     pub is_old: bool,
-    _place: Option<OutboundSlot>,
+    _place: Option<Hold<OutgoingParty>>,
 }
 
 impl PeerConnection {
-    pub(super) fn new(stream: TlsStream, within: Duration, place: Option<OutboundSlot>) -> Self {
+    pub(super) fn new(
+        stream: TlsStream,
+        within: Duration,
+        place: Option<Hold<OutgoingParty>>,
+    ) -> Self {
         Self {
             stream,
             replies: Replies::new(Mode::Request),

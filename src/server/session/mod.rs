@@ -63,7 +63,10 @@ pub use look::public_value;
 pub use outcome::{CommandOutcome, FollowUp, LineAction, Login, StoreCommand, UncommittedOutcome};
 pub use state::{Facts, Session, SessionStanding};
 pub use view::{MonitorView, page};
-pub use visits::Outbound;
+pub(super) use visits::OUTGOING;
+#[cfg(test)]
+pub(super) use visits::{DELIVERIES_TO_HOST, OF_HOME, OF_SENDER, TO_HOST};
+pub use visits::{Outbound, OutgoingParty};
 #[cfg(feature = "inside")]
 pub use {
     super::notification::{live_line, stored_line},
