@@ -126,8 +126,10 @@ impl PeerServers {
 
     async fn ask_proof(&self, proof: &Proof) -> Result<(String, String), PeerError> {
         let mut link = self.link(&proof.caller, PROOF_TIME, None).await?;
-        let signature = link.data(&format!("lookup:{}", proof.signature_at)).await?;
-        let key = link.data(&format!("lookup:{}", proof.key_at)).await?;
+        let signature = link
+            .short_data(&format!("lookup:{}", proof.signature_at))
+            .await?;
+        let key = link.short_data(&format!("lookup:{}", proof.key_at)).await?;
         link.close().await;
         Ok((signature, key))
     }
@@ -150,7 +152,12 @@ impl PeerServers {
                 return self.ask_as(me, &errand.of, &line).await;
             }
             let mut link = self.dial(&me.who, &errand.of, Wish::Owners).await?;
-            let answer = link.data(&line).await;
+            let is_key = line.starts_with("lookup:all:publickey@");
+            let answer = if is_key {
+                link.short_data(&line).await
+            } else {
+                link.data(&line).await
+            };
             link.close().await;
             answer
         };
@@ -296,7 +303,7 @@ impl PeerServers {
     ) -> Result<PeerConnection, PeerError> {
         let mut link = self.dial(&me.who, to, wish).await?;
         // Servers do this at every meeting, and so learn of new keys. It may well have none yet.
-        match link.data(&format!("lookup:all:publickey{to}")).await {
+        match link.short_data(&format!("lookup:all:publickey{to}")).await {
             Ok(found) => self.learn(me, to, &found).await?,
             Err(PeerError::Refused(_)) => {}
             Err(why) => return Err(why),

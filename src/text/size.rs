@@ -39,7 +39,7 @@ pub fn in_words(bytes: u64) -> String {
     let fits = units.iter().find(|(power, _)| bytes >> power >= 10);
     let exact = units
         .iter()
-        .find(|(power, _)| bytes >> power > 0 && bytes % (1 << power) == 0);
+        .find(|(power, _)| bytes >> power > 0 && bytes.is_multiple_of(1 << power));
     match exact.or(fits) {
         Some((power, unit)) => format!("{}{unit}", bytes >> power),
         None => format!("{bytes}"),

@@ -64,18 +64,21 @@ impl RunningServer {
     /// What others use up, by budget.
     fn add_budgets(&self, text: &mut String) {
         let budgets = self.hub.budgets();
-        let parts: [(&str, &str, fn(&Usage) -> u64); 3] = [
-            ("used", "gauge", |usage| usage.used),
-            ("refused_total", "counter", |usage| usage.refused),
-            ("evicted_total", "counter", |usage| usage.evicted),
-        ];
-        for (part, kind, value) in parts {
+        for (part, kind) in [
+            ("used", "gauge"),
+            ("refused_total", "counter"),
+            ("evicted_total", "counter"),
+        ] {
             let _ = writeln!(text, "# TYPE noports_atserver_budget_{part} {kind}");
             for (name, usage) in &budgets {
+                let value = match part {
+                    "used" => usage.used,
+                    "refused_total" => usage.refused,
+                    _ => usage.evicted,
+                };
                 let _ = writeln!(
                     text,
-                    "noports_atserver_budget_{part}{{budget=\"{name}\"}} {}",
-                    value(usage)
+                    "noports_atserver_budget_{part}{{budget=\"{name}\"}} {value}"
                 );
             }
         }

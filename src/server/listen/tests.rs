@@ -786,31 +786,81 @@ fn a_revoked_enrolment_loses_its_connections() {
     });
 }
 
+/// Two servers that find each other, and who lives there: @alice and @bob.
+async fn neighbours(
+    here: &mut World,
+    there: &World,
+) -> ((RunningServer, Member), (RunningServer, Member)) {
+    let network = |world: &World, directory: SocketAddr| {
+        Some(Network {
+            root: Root::Directory(Endpoint {
+                host: "localhost".into(),
+                port: directory.port(),
+            }),
+            tls: world.connector(),
+        })
+    };
+    // Each asks the other's directory, so one has to be started twice: to learn its port, and to use it.
+    let first = here.start().await;
+    let alice = here.activate(&first, "@alice").await;
+    let directory = first.directory();
+    here.options.directory_port = directory.port();
+    first.stop().await;
+    let second = there.start_among(network(here, directory)).await.unwrap();
+    let first = here.start_among(network(there, second.directory())).await;
+    let bob = there.activate(&second, "@bob").await;
+    ((first.unwrap(), alice), (second, bob))
+}
+
+/// Ten megabytes, kept for ever, for every name that another server makes up.
+#[test]
+fn a_public_key_of_another_server_that_is_none_is_not_read_or_kept() {
+    block_on(async {
+        let (mut here, there) = (World::new(), World::new());
+        let ((first, alice), (second, bob)) = neighbours(&mut here, &there).await;
+        let mut other = bob.login(&there).await;
+        let mut line = alice.login(&here).await;
+        for (size, start) in [(100_000, "error:AT0021"), (5000, "data:kkk")] {
+            let long = "k".repeat(size);
+            other
+                .ask(&format!("update:ttr:-1:public:publickey@bob {long}"))
+                .await;
+            let reply = line.ask("plookup:publickey@bob").await;
+            assert!(reply.starts_with(start), "{size}: {reply:.100}");
+            let kept = line.ask("llookup:cached:public:publickey@bob").await;
+            assert!(kept.starts_with("error:AT0015"), "{size}: {kept:.100}");
+        }
+        first.stop().await;
+        second.stop().await;
+    });
+}
+
+/// It kept its place for thirty days, and counted for nobody.
+#[test]
+fn another_atsign_that_has_proved_who_it_is_stays_a_stranger() {
+    block_on(async {
+        let (mut here, mut there) = (World::new(), World::new());
+        there.options.timings.visitor_idle = Duration::from_millis(300);
+        let ((first, alice), (second, bob)) = neighbours(&mut here, &there).await;
+        let mut monitor = bob.monitor(&there, "monitor ns").await;
+        let mut line = alice.login(&here).await;
+        line.ask("notify:id:n1:@bob:x.ns@alice:v").await;
+        monitor.hear("n1").await;
+        // What came with it is kept for the next time, and counted: only the monitor is an owner's.
+        while second.hub.gate.occupancy() != (1, 0) {
+            assert!(second.hub.gate.occupancy().1 <= 2);
+            task::sleep(Duration::from_millis(5)).await;
+        }
+        first.stop().await;
+        second.stop().await;
+    });
+}
+
 #[test]
 fn two_servers_introduce_themselves_and_deliver() {
     block_on(async {
         let (mut here, there) = (World::new(), World::new());
-        let network = |world: &World, directory: SocketAddr| {
-            Some(Network {
-                root: Root::Directory(Endpoint {
-                    host: "localhost".into(),
-                    port: directory.port(),
-                }),
-                tls: world.connector(),
-            })
-        };
-        // Each asks the other's directory, so one has to be started twice: to learn its port, and to use it.
-        let first = here.start().await;
-        let alice = here.activate(&first, "@alice").await;
-        let directory = first.directory();
-        here.options.directory_port = directory.port();
-        first.stop().await;
-        let second = there.start_among(network(&here, directory)).await.unwrap();
-        let first = here
-            .start_among(network(&there, second.directory()))
-            .await
-            .unwrap();
-        let bob = there.activate(&second, "@bob").await;
+        let ((first, alice), (second, bob)) = neighbours(&mut here, &there).await;
 
         let mut monitor = bob.monitor(&there, "monitor ns").await;
         let mut line = alice.login(&here).await;

@@ -10,7 +10,7 @@ use crate::{
         AtKey, AtSign, Metadata, Replies, Reply, Verb,
         client::AtError,
         fault::{Code, Fault},
-        reply::{Mode, WireError},
+        reply::{MAX_LINE, Mode, WireError},
         verb::{Notify, Subject},
     },
     budget::Hold,
@@ -56,11 +56,16 @@ impl PeerError {
     }
 }
 
+/// Longest answer that is a key or a proof, in bytes.
+pub(super) const MAX_SHORT: usize = 64 * 1024;
+
 /// One connection to another server.
 pub(super) struct PeerConnection {
     stream: TlsStream,
     replies: Replies,
     within: Duration,
+    /// Longest answer that is read, in bytes.
+    most: usize,
     /// Used before: the other side may have closed it without our knowing yet.
     pub is_old: bool,
     _place: Option<Hold<OutgoingParty>>,
@@ -76,6 +81,7 @@ impl PeerConnection {
             stream,
             replies: Replies::new(Mode::Request),
             within,
+            most: MAX_LINE,
             is_old: false,
             _place: place,
         }
@@ -129,12 +135,21 @@ impl PeerConnection {
         }
     }
 
+    /// The same, when all that is wanted is short: what is longer is not read.
+    pub(super) async fn short_data(&mut self, line: &str) -> Result<String, PeerError> {
+        self.most = MAX_SHORT;
+        let data = self.data(line).await;
+        self.most = MAX_LINE;
+        data
+    }
+
     async fn ask(&mut self, line: &str) -> Result<Reply, PeerError> {
         let within = self.within;
         timeout(within, self.exchange(line)).await?
     }
 
     async fn exchange(&mut self, line: &str) -> Result<Reply, PeerError> {
+        let mut all = 0;
         self.stream
             .write_all(format!("{line}\n").as_bytes())
             .await?;
@@ -150,6 +165,11 @@ impl PeerConnection {
                     Some(reply) => Ok(reply),
                     None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 };
+            }
+            all += read;
+            // Prompts come with it.
+            if all > self.most + buffer.len() {
+                return Err(WireError::TooLong.into());
             }
             self.replies.push(&buffer[..read]);
         }
