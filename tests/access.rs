@@ -309,6 +309,16 @@ fn what_strangers_have_sent_can_be_removed() {
             access(&world, &["clear", DEVICE, CAROL]).await,
             "removed  250\n"
         );
+        // What came with a copy goes with it.
+        let copied = verb(&format!("notify:update:ttr:-1:{DEVICE}:c.other{CAROL}:v"));
+        settled(&stranger, &stranger.run(&copied).await.unwrap()).await;
+        let copies = verb("scan ^cached:@");
+        assert!(at.run(&copies).await.unwrap().contains("c.other"));
+        assert_eq!(
+            access(&world, &["clear", DEVICE, CAROL]).await,
+            "removed  2\n"
+        );
+        assert!(!at.run(&copies).await.unwrap().contains("c.other"));
         send(3).await;
         assert_eq!(access(&world, &["clear", DEVICE]).await, "removed  3\n");
         send(2).await;

@@ -96,7 +96,13 @@ impl<P: Party> Ledger<P> {
     pub(super) fn obstacle(&self, claim: &Claim<P>, limits: &Limits) -> Option<Obstacle<P>> {
         let fits = |used: u64, most| used.saturating_add(claim.amount) <= most;
         let full = |(party, most): &&Share<P>| !fits(self.used_by(party), *most);
-        if let Some((party, _)) = claim.shares.iter().find(full) {
+        // Who makes room for the smallest makes it for the others, too.
+        let narrowest = claim
+            .shares
+            .iter()
+            .filter(full)
+            .min_by_key(|(_, most)| most);
+        if let Some((party, _)) = narrowest {
             Some(Obstacle::Share(party.clone()))
         } else if !fits(self.used, limits.total) {
             Some(Obstacle::Total)

@@ -171,6 +171,17 @@ fn a_full_share_makes_room_in_itself_and_who_took_without_a_bell_stays() {
     drop((firm, firm_too));
 }
 
+#[test]
+fn of_two_full_shares_the_smaller_one_makes_the_room() {
+    let (budget, now) = (Budget::new(Limits::new("places", 9)), Instant::now());
+    let part = || by("site", 2).and("silent", 1);
+    let spoken = budget.take_evicting(by("site", 2), now).unwrap();
+    let silent = budget.take_evicting(part(), now).unwrap();
+    let next = budget.take_evicting(part(), now).unwrap();
+    assert!(silent.1.is_closed() && !spoken.1.is_closed());
+    drop(next);
+}
+
 /// Their sockets are there until they have really ended.
 #[test]
 fn those_that_do_not_leave_are_not_replaced_for_ever() {

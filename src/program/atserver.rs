@@ -4,7 +4,7 @@
 //!   serve   authority ─▶ certificate ─▶ atDirectory, atServers, control socket ─▶ until SIGTERM or SIGINT   serve
 //!           --metrics: health and numbers on a loopback port
 //!   add     asks the running server through the control socket; if none runs, opens the data itself          ask
-//!   list  remove  status  backup         likewise; what they are told: answer                          ask, keep
+//!   list  quota  remove  status  backup  likewise; what they are told: answer                          ask, keep
 //!   restore  rotate-ca  export-ca        work on the data folder itself                                ask, keep
 //! ```
 //!
@@ -28,7 +28,7 @@ use crate::{
     sys::process,
 };
 
-use ask::{Add, ExportCa, List, Remove, Show, add, export_ca, list, remove, show};
+use ask::{Add, ExportCa, List, Quota, Remove, Show, add, export_ca, list, quota, remove, show};
 use keep::{Backup, Restore, RotateCa, backup, restore, rotate_ca};
 use serve::{Serve, certificate, default_host, serve};
 
@@ -59,6 +59,7 @@ enum Subcommand {
     Serve(Serve),
     Add(Add),
     List(List),
+    Quota(Quota),
     Remove(Remove),
     Show(Show),
     ExportCa(ExportCa),
@@ -80,6 +81,7 @@ pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
         ),
         Subcommand::Add(args) => (args.json, console.run(1, add(args))),
         Subcommand::List(args) => (args.json, console.run(1, list(&console, args))),
+        Subcommand::Quota(args) => (args.json, console.run(1, quota(&console, args))),
         Subcommand::Remove(args) => (args.json, console.run(1, remove(&console, args))),
         Subcommand::Show(args) => (args.json, console.run(1, show(&console, args))),
         Subcommand::ExportCa(args) => (args.json, export_ca(&console, args)),

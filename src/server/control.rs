@@ -65,6 +65,8 @@ pub enum AdminRequest {
     List,
     /// Host this one no longer; its data is lost.
     Remove(AtSign),
+    /// Let this one keep so many bytes.
+    Quota(AtSign, u64),
     /// Where the server listens.
     Status,
     /// Copy everything, as it is at this moment, into this new file (a whole path).
@@ -347,6 +349,7 @@ struct RequestLine {
     verb: String,
     atsign: Option<String>,
     file: Option<String>,
+    bytes: Option<u64>,
 }
 
 impl AdminRequest {
@@ -357,11 +360,17 @@ impl AdminRequest {
             Self::Remove(who) => ("remove", Some(who), None),
             Self::Status => ("status", None, None),
             Self::Backup(file) => ("backup", None, Some(file)),
+            Self::Quota(who, _) => ("quota", Some(who), None),
+        };
+        let bytes = match self {
+            Self::Quota(_, bytes) => Some(*bytes),
+            _ => None,
         };
         json::to_string(&RequestLine {
             verb: verb.to_owned(),
             atsign: atsign.map(AtSign::to_string),
             file: file.map(|file| file.display().to_string()),
+            bytes,
         })
     }
 
@@ -372,6 +381,7 @@ impl AdminRequest {
             "add" => Some(Self::Add(who()?)),
             "list" => Some(Self::List),
             "remove" => Some(Self::Remove(who()?)),
+            "quota" => Some(Self::Quota(who()?, line.bytes?)),
             "status" => Some(Self::Status),
             "backup" => {
                 let file = PathBuf::from(line.file?);

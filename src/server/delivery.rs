@@ -22,7 +22,9 @@ use super::{
     notification::is_too_long,
     refusal::{Refusal, refuse},
     store::{
-        CommitEvent, StoreError, Tx, lists,
+        CommitEvent, StoreError, Tx,
+        copies::PREFIX,
+        lists,
         log::Change,
         notes::{DeliveryStatus, Note, NoteKind},
         records::{Logged, Record},
@@ -35,8 +37,8 @@ pub const MAX_ATTEMPTS: u32 = 30;
 /// Most notifications delivered in one transaction, and about how many bytes.
 const BATCH: usize = 64;
 const BATCH_BYTES: u64 = 4 << 20;
-/// Most bytes of other atSigns' values that one atSign keeps.
-const MAX_CACHED_BYTES: u64 = 64 << 20;
+/// Longest public key that is kept, in bytes: ten times those of clients.
+pub(super) const MAX_PUBLIC_KEY: usize = 4096;
 /// Rows removed in one transaction by the purge.
 const PURGED_AT_ONCE: usize = 500;
 /// Longest life of what somebody else sent, in milliseconds: a day. The owner's own live as long as they ask for.
@@ -311,13 +313,8 @@ fn cache(
         (None, Some(old)) => (old.value.clone(), Change::Metadata),
         (None, None) => return Ok(()),
     };
-    let more = value.len() as u64;
-    if home.cached_bytes(tx)? + more > MAX_CACHED_BYTES {
-        // Nothing is lost: it can be looked up where it comes from.
-        return Ok(());
-    }
     let meta = note.meta.copied(old.as_ref().map(|old| &old.meta), now);
-    home.put(tx, &name, &Record { value, meta }, change, Logged::ByKey)?;
+    home.put_copy(tx, &name, &Record { value, meta }, change)?;
     Ok(())
 }
 
@@ -349,6 +346,9 @@ pub fn learn_key(
     found: Record,
     now: u64,
 ) -> Result<(), StoreError> {
+    if found.value.len() > MAX_PUBLIC_KEY {
+        return Ok(());
+    }
     let name = format!("cached:public:publickey{who}");
     let known = home.record(tx, &name)?;
     if known
@@ -363,7 +363,7 @@ pub fn learn_key(
     copy.meta = copy
         .meta
         .copied(known.as_ref().map(|known| &known.meta), now);
-    home.put(tx, &name, &copy, Change::Update, Logged::ByKey)?;
+    home.put_copy(tx, &name, &copy, Change::Update)?;
     let shared = format!("shared_key.{}{}", who.bare(), home.who);
     if known.is_some()
         && let Some(old) = home.record(tx, &shared)?
@@ -387,7 +387,12 @@ pub fn purge(tx: &mut Tx<'_>, home: &Home, now: u64) -> Result<bool, StoreError>
             enrolment::end(tx, home, id, now)?;
         }
         home.erase(tx, key)?;
-        home.log(tx, key, Change::Delete, now)?;
+        if key.starts_with(PREFIX) {
+            // Whoever has it knows how long it lives. Otherwise others could make the log grow for ever.
+            home.unlog(tx, key)?;
+        } else {
+            home.log(tx, key, Change::Delete, now)?;
+        }
     }
     let notes = home.dead_notes(tx, now, PURGED_AT_ONCE)?;
     for note in &notes {

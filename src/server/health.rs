@@ -6,22 +6,37 @@
 //! ```
 //!
 //! One request per connection. Nothing here is secret, but it is nobody else's business: only loopback addresses.
+//! Other users of this machine can connect, so there are few places, and who asks nothing gives way to who comes.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use async_std::{
     future::timeout,
     net::{TcpListener, TcpStream},
     task,
 };
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future::or};
 
 use super::{http, listen::RunningServer};
-use crate::net::line::read_line;
+use crate::{
+    budget::{Claim, Hold, Limits, Rank},
+    net::line::read_line,
+};
+
+/// Askers at a time; some of the places are for those that have asked.
+pub(super) const ASKERS: Limits = Limits::new("health", 12).with_reserve(2);
+/// Who asks: one address, this machine's.
+const LOCAL: &str = "local";
+/// For the request to come.
+const REQUEST: Duration = Duration::from_secs(1);
 
 /// Longest request line, in bytes.
 const MAX_LINE: usize = 1024;
-/// For the request, the check and the answer together.
+/// For the check and the answer together.
 const WITHIN: Duration = Duration::from_secs(5);
 /// Rest after a failed accept.
 const SHORTAGE: Duration = Duration::from_millis(200);
@@ -43,9 +58,19 @@ pub async fn serve(listener: &TcpListener, running: &RunningServer) {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
+                let claim = Claim::of(LOCAL, ASKERS.total);
+                let Some((place, must_leave)) =
+                    running.askers().take_evicting(claim, Instant::now())
+                else {
+                    continue;
+                };
                 let running = running.clone();
                 task::spawn(async move {
-                    let _ = timeout(WITHIN, answer(socket, &running)).await;
+                    let sent_away = async {
+                        let _ = must_leave.recv().await;
+                        Ok(())
+                    };
+                    or(answer(socket, &place, &running), sent_away).await
                 });
             }
             Err(_) => task::sleep(SHORTAGE).await,
@@ -53,11 +78,23 @@ pub async fn serve(listener: &TcpListener, running: &RunningServer) {
     }
 }
 
-async fn answer(mut socket: TcpStream, running: &RunningServer) -> io::Result<()> {
-    let Ok((line, _)) = read_line(&mut socket, MAX_LINE, WITHIN).await else {
+async fn answer(
+    mut socket: TcpStream,
+    place: &Hold<&'static str>,
+    running: &RunningServer,
+) -> io::Result<()> {
+    let Ok((line, _)) = read_line(&mut socket, MAX_LINE, REQUEST).await else {
         return Ok(());
     };
-    let (status, body) = match target(&line) {
+    let claim = Claim::of(LOCAL, ASKERS.total).rank(Rank::Known);
+    if place.change(claim, Instant::now()) {
+        let _ = timeout(WITHIN, reply(socket, &line, running)).await;
+    }
+    Ok(())
+}
+
+async fn reply(mut socket: TcpStream, line: &[u8], running: &RunningServer) -> io::Result<()> {
+    let (status, body) = match target(line) {
         Some("/health") => match running.health().await {
             Ok(()) => ("200 OK", "ok\n".to_owned()),
             Err(why) => ("503 Service Unavailable", format!("{why}\n")),

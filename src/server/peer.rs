@@ -21,7 +21,7 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -34,25 +34,36 @@ use crate::{
         crypto::KeyPair,
         directory,
     },
-    net::{dial::dial, tls::TlsStream},
+    budget::{Hold, Usage},
+    net::{dial::dial, recent::Recent, tls::TlsStream},
     text::endpoint::Endpoint,
 };
 
-use connection::{OutboundSlot, PeerConnection, PeerError};
+use connection::{PeerConnection, PeerError};
+pub(super) use proofs::LIMITS as PROOFS;
+#[cfg(test)]
+pub(super) use proofs::{OF_CALLER, OF_NETWORK};
 use proofs::{PROOF_TIME, Proofs};
 
 use super::{
     clock::now,
     delivery::learn_key,
     pool::Pool,
-    session::{Errand, Fetched, Outbound, Proof, RemoteQuery, parse_all},
+    session::{Errand, Fetched, Outbound, OutgoingParty, Proof, RemoteQuery, parse_all},
     store::{Store, StoreError, notes::Note, register::Home},
 };
 
 /// How long the signature for one `pol` can be looked up, in milliseconds.
 const PROOF_LIFE: u64 = 60_000;
-/// Most connections to other servers at a time.
-const MAX_OUTBOUND: usize = 200;
+
+/// Why a connection is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// The owner asks for something, and waits.
+    Owners,
+    /// Something is to be delivered.
+    Delivery,
+}
 
 /// Other servers, and how to find them.
 pub struct PeerServers {
@@ -63,6 +74,8 @@ pub struct PeerServers {
     open: Arc<Outbound>,
     idle: Pool<PeerConnection>,
     proofs: Proofs,
+    /// Of whose deliveries that failed the log has told.
+    told: Mutex<Recent<AtSign>>,
 }
 
 impl PeerServers {
@@ -75,6 +88,7 @@ impl PeerServers {
             open,
             idle: Pool::default(),
             proofs: Proofs::default(),
+            told: Mutex::new(Recent::new(Duration::from_secs(60), 1024)),
         }
     }
 
@@ -112,10 +126,17 @@ impl PeerServers {
 
     async fn ask_proof(&self, proof: &Proof) -> Result<(String, String), PeerError> {
         let mut link = self.link(&proof.caller, PROOF_TIME, None).await?;
-        let signature = link.data(&format!("lookup:{}", proof.signature_at)).await?;
-        let key = link.data(&format!("lookup:{}", proof.key_at)).await?;
+        let signature = link
+            .short_data(&format!("lookup:{}", proof.signature_at))
+            .await?;
+        let key = link.short_data(&format!("lookup:{}", proof.key_at)).await?;
         link.close().await;
         Ok((signature, key))
+    }
+
+    /// What the connections for proofs were used for.
+    pub fn proofs_usage(&self) -> Usage {
+        self.proofs.usage()
     }
 
     /// Asks for a value, or a list of keys.
@@ -130,8 +151,13 @@ impl PeerServers {
             if pol {
                 return self.ask_as(me, &errand.of, &line).await;
             }
-            let mut link = self.dial(&me.who, &errand.of).await?;
-            let answer = link.data(&line).await;
+            let mut link = self.dial(&me.who, &errand.of, Wish::Owners).await?;
+            let is_key = line.starts_with("lookup:all:publickey@");
+            let answer = if is_key {
+                link.short_data(&line).await
+            } else {
+                link.data(&line).await
+            };
             link.close().await;
             answer
         };
@@ -147,7 +173,8 @@ impl PeerServers {
     }
 
     /// Delivers notes in order; says of the first ones whether they arrived, or will never be taken. The rest waits.
-    pub async fn deliver(&self, me: &Home, to: &AtSign, notes: &[Note]) -> Vec<bool> {
+    /// Also whether anybody of this name is known at all.
+    pub async fn deliver(&self, me: &Home, to: &AtSign, notes: &[Note]) -> (Vec<bool>, bool) {
         let mut sent = Vec::new();
         let attempt = async {
             if let Some((mut link, born)) = self.met(&me.who, to).await {
@@ -157,22 +184,34 @@ impl PeerServers {
                     Err(_) => {}
                 }
             }
-            let mut link = self.introduce(me, to).await?;
+            let mut link = self.introduce(me, to, Wish::Delivery).await?;
             link.hand_over(notes, &mut sent).await?;
             Ok((link, Instant::now()))
         };
+        let mut known = true;
         match attempt.await {
             Ok((link, born)) => self.idle.keep(&me.who, to, link, born, Instant::now()),
-            Err(why) => log::info!("from={} peer={to} sent={} reason={why}", me.who, sent.len()),
+            Err(why) => {
+                known = !matches!(why, PeerError::Directory(AtError::Unknown { .. }));
+                self.log_failure(&me.who, to, &why);
+            }
         }
-        sent
+        (sent, known)
+    }
+
+    /// Once a minute for each sender.
+    fn log_failure(&self, me: &AtSign, to: &AtSign, why: &PeerError) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_new(me, Instant::now()) {
+            log::info!("from={me} peer={to} reason=\"{why}\" quiet=60s");
+        }
     }
 
     /// Asks once, on a connection that knows us.
     async fn ask_as(&self, me: &Home, to: &AtSign, line: &str) -> Result<String, PeerError> {
         let (mut link, mut born) = match self.met(&me.who, to).await {
             Some(met) => met,
-            None => (self.introduce(me, to).await?, Instant::now()),
+            None => (self.introduce(me, to, Wish::Owners).await?, Instant::now()),
         };
         let mut answer = link.data(line).await;
         if link.is_old
@@ -180,7 +219,7 @@ impl PeerServers {
                 .as_ref()
                 .is_err_and(PeerError::is_a_closed_connection)
         {
-            (link, born) = (self.introduce(me, to).await?, Instant::now());
+            (link, born) = (self.introduce(me, to, Wish::Owners).await?, Instant::now());
             answer = link.data(line).await;
         }
         // After a refusal the other server may show another prompt: that connection is not kept.
@@ -202,19 +241,27 @@ impl PeerServers {
     }
 
     /// Connects without saying who we are.
-    async fn dial(&self, me: &AtSign, to: &AtSign) -> Result<PeerConnection, PeerError> {
-        let place = self.place(me)?;
-        self.link(to, self.within, Some(place)).await
+    async fn dial(
+        &self,
+        me: &AtSign,
+        to: &AtSign,
+        wish: Wish,
+    ) -> Result<PeerConnection, PeerError> {
+        self.link(to, self.within, Some((me, wish))).await
     }
 
     async fn link(
         &self,
         to: &AtSign,
         within: Duration,
-        place: Option<OutboundSlot>,
+        asker: Option<(&AtSign, Wish)>,
     ) -> Result<PeerConnection, PeerError> {
         let (at, from_memory) =
             directory::locate(&self.network.root, &self.network.tls, to).await?;
+        let place = match asker {
+            Some((me, wish)) => Some(self.place(me, &at.host, wish)?),
+            None => None,
+        };
         let connected = match self.connect(&at, within).await {
             Err(_) if from_memory => {
                 // It may have moved.
@@ -236,23 +283,27 @@ impl PeerServers {
     }
 
     /// Idle connections make room for one that is needed.
-    fn place(&self, me: &AtSign) -> Result<OutboundSlot, PeerError> {
-        while !self.open.enter(me, MAX_OUTBOUND) {
-            if !self.idle.evict() {
+    fn place(&self, me: &AtSign, host: &str, wish: Wish) -> Result<Hold<OutgoingParty>, PeerError> {
+        loop {
+            if let Some(place) = self.open.enter(me, host, wish == Wish::Owners) {
+                return Ok(place);
+            }
+            if !self.idle.evict(me) {
                 return Err(PeerError::TooMany);
             }
         }
-        Ok(OutboundSlot {
-            open: self.open.clone(),
-            me: me.clone(),
-        })
     }
 
     /// Connects and proves that we are `me`.
-    async fn introduce(&self, me: &Home, to: &AtSign) -> Result<PeerConnection, PeerError> {
-        let mut link = self.dial(&me.who, to).await?;
+    async fn introduce(
+        &self,
+        me: &Home,
+        to: &AtSign,
+        wish: Wish,
+    ) -> Result<PeerConnection, PeerError> {
+        let mut link = self.dial(&me.who, to, wish).await?;
         // Servers do this at every meeting, and so learn of new keys. It may well have none yet.
-        match link.data(&format!("lookup:all:publickey{to}")).await {
+        match link.short_data(&format!("lookup:all:publickey{to}")).await {
             Ok(found) => self.learn(me, to, &found).await?,
             Err(PeerError::Refused(_)) => {}
             Err(why) => return Err(why),

@@ -86,12 +86,13 @@ impl<T> Pool<T> {
         all.push(new);
     }
 
-    /// Drops the one that was not used for longest; `false`: there is none.
-    pub(super) fn evict(&self) -> bool {
+    /// Drops the one that was not used for longest, of this atSign's if it has any; `false`: there is none.
+    pub(super) fn evict(&self, from: &AtSign) -> bool {
         let mut all = self.all();
+        let own = all.iter().position(|idle| idle.from == *from);
         let some = !all.is_empty();
         if some {
-            all.remove(0);
+            all.remove(own.unwrap_or_default());
         }
         some
     }
@@ -149,13 +150,20 @@ mod tests {
             pool.keep(&alice, &who(&format!("@b{n}")), n, now, now);
         }
         assert!(pool.take(&alice, &who("@b0"), now).is_none());
-        assert!(pool.evict());
+        assert!(pool.evict(&who("@other")));
         assert!(pool.take(&alice, &who("@b1"), now).is_none());
         assert!(pool.take(&alice, &who("@b2"), now).is_some());
         pool.tidy(now + IDLE);
-        assert!(!pool.evict(), "all were too old");
+        assert!(!pool.evict(&alice), "all were too old");
+        pool.keep(&alice, &who("@bob"), 1, now, now);
+        pool.keep(&who("@carol"), &alice, 2, now, now);
+        assert!(
+            pool.evict(&who("@carol")),
+            "its own goes before an older one"
+        );
+        assert!(pool.take(&alice, &who("@bob"), now).is_some());
         pool.keep(&alice, &who("@bob"), 1, now, now);
         pool.part(&alice);
-        assert!(!pool.evict());
+        assert!(!pool.evict(&alice));
     }
 }

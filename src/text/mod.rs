@@ -8,5 +8,6 @@ pub mod host;
 pub mod json;
 pub mod number;
 pub mod port;
+pub mod size;
 pub mod terminal;
 pub mod yaml;

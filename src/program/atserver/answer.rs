@@ -53,6 +53,10 @@ pub(super) async fn answer(
         },
         AdminRequest::Add(who) => running.add(&who).await.map(AdminAnswer::Secret),
         AdminRequest::Remove(who) => running.remove(&who).await.map(|()| AdminAnswer::Done),
+        AdminRequest::Quota(who, bytes) => running
+            .set_quota(&who, bytes)
+            .await
+            .map(|()| AdminAnswer::Done),
         AdminRequest::List => running.list().await.map(AdminAnswer::List),
         AdminRequest::Status => running.list().await.map(|rows| {
             AdminAnswer::Status(ServerStatus {

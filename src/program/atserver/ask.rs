@@ -24,7 +24,10 @@ use crate::{
         file::{SMALL, text_now},
         out,
     },
-    text::columns,
+    text::{
+        columns,
+        size::{in_words, size},
+    },
 };
 
 use super::{
@@ -48,6 +51,26 @@ flags! {
         /// write the secret to this new file instead of stdout
         #[argh(option, arg_name = "file")]
         secret_file: Option<PathBuf>,
+        /// let it keep so much, such as 500M (default: 1G)
+        #[argh(option, arg_name = "size", from_str_fn(size))]
+        quota: Option<u64>,
+        data,
+    }
+}
+
+flags! {
+    /// Let an atSign keep more, or less, than before.
+    ///
+    /// Once its quota is used up it can delete, and write nothing new. What others send it is not counted.
+    #[derive(FromArgs, ArgsInfo, Debug)]
+    #[argh(subcommand, name = "quota", example = "{command_name} @alice 4G")]
+    pub(super) struct Quota {
+        /// the atSign
+        #[argh(positional)]
+        atsign: String,
+        /// how much, such as 500M
+        #[argh(positional, from_str_fn(size))]
+        size: u64,
         data,
     }
 }
@@ -121,6 +144,10 @@ pub(super) async fn add(args: Add) -> Result<(), Failure> {
         Ok(AdminAnswer::Secret(secret)) => Ok(secret),
         Ok(_) => Err(unexpected()),
         Err(failure) => Err(failure),
+    };
+    let secret = match (secret, args.quota) {
+        (Ok(secret), Some(bytes)) => set_quota(&data, &who, bytes).await.map(|()| secret),
+        (secret, _) => secret,
     };
     let secret = secret.inspect_err(|_| {
         if let Some(path) = &args.secret_file {
@@ -236,6 +263,27 @@ fn table(rows: &[Hosted]) -> Vec<String> {
     let head = ["atSign", "atServer", "state"].map(str::to_owned);
     let all: Vec<_> = std::iter::once(head).chain(cells).collect();
     columns::lines(&all, &[])
+}
+
+pub(super) async fn quota(console: &Console, args: Quota) -> Result<(), Failure> {
+    let who: AtSign = args.atsign.parse()?;
+    let data = data_folder(args.data)?;
+    set_quota(&data, &who, args.size).await?;
+    let words = in_words(args.size);
+    let outcome = Outcome::new("quota")
+        .with("atsign", who.as_str())
+        .with("bytes", &args.size.to_string())
+        .remark(format!("{who} may keep {words}"));
+    console.tell(args.json, outcome);
+    Ok(())
+}
+
+async fn set_quota(data: &Path, who: &AtSign, bytes: u64) -> Result<(), Failure> {
+    let answer = request_known(data, AdminRequest::Quota(who.clone(), bytes)).await?;
+    match granted(answer)? {
+        AdminAnswer::Done => Ok(()),
+        _ => Err(unexpected()),
+    }
 }
 
 pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failure> {

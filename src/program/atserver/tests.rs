@@ -74,6 +74,8 @@ fn command_lines_are_read() {
             "/s",
             "--json",
         ],
+        &["add", "@alice", "--quota", "500M"],
+        &["quota", "@alice", "4G"],
         &["list", "--json"],
         &["remove", "@alice", "--yes"],
         &["status"],

@@ -25,7 +25,9 @@ async fn beside<T>(desk: &AdminSocket, story: impl Future<Output = T>) -> T {
             AdminRequest::Add(who) => AdminAnswer::Secret(Secret::new(format!("secret of {who}"))),
             AdminRequest::Status => AdminAnswer::Status(status()),
             AdminRequest::List => AdminAnswer::List(Vec::new()),
-            AdminRequest::Remove(_) | AdminRequest::Backup(_) => AdminAnswer::Done,
+            AdminRequest::Remove(_) | AdminRequest::Backup(_) | AdminRequest::Quota(..) => {
+                AdminAnswer::Done
+            }
         })
         .await;
         unreachable!("a desk serves for ever")
@@ -39,6 +41,7 @@ fn lines_read_back_as_what_was_printed() {
         AdminRequest::Add(alice()),
         AdminRequest::List,
         AdminRequest::Remove(alice()),
+        AdminRequest::Quota(alice(), 2 << 30),
         AdminRequest::Status,
         AdminRequest::Backup("/b/file".into()),
     ] {

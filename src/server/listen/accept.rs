@@ -1,16 +1,31 @@
-//! Accept loops. The handshake is each connection's own business: a slow one holds nobody up.
+//! Accept loops. The handshake is each connection's own business: a slow one holds nobody up. Whoever has to give way to
+//! others is cut off wherever it is.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_std::{
     channel,
     net::{TcpListener, TcpStream},
     task,
 };
+use futures_lite::future::or;
 
 use crate::at::AtSign;
 
-use super::{board::House, connection, directory, hub::Hub, visitor::Visitor, web};
+use super::{
+    board::{House, lock},
+    connection, directory,
+    gate::{ConnectionGate, Pass},
+    hub::Hub,
+    visitor::Visitor,
+    web,
+};
 
 /// Rest after a failed accept: the system is short of something (descriptors, memory).
 const SHORTAGE: Duration = Duration::from_millis(100);
@@ -18,15 +33,22 @@ const SHORTAGE: Duration = Duration::from_millis(100);
 /// The atDirectory's port.
 pub(super) fn directory(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
     let what = "the atDirectory".to_owned();
-    accept_loop(hub, what, door, alive, |hub, visitor| async move {
-        directory::serve(&hub, visitor).await;
-    });
+    accept_loop(
+        hub,
+        what,
+        enquiries,
+        door,
+        alive,
+        |hub, visitor| async move {
+            directory::serve(&hub, visitor).await;
+        },
+    );
 }
 
 /// The port of one atSign.
 pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel::Sender<()>) {
     let what = who.to_string();
-    accept_loop(hub, what, door, alive, move |hub, visitor| {
+    accept_loop(hub, what, houses, door, alive, move |hub, visitor| {
         let house = hub.board.house(&who);
         async move {
             if let Some(house) = house {
@@ -39,7 +61,7 @@ pub(super) fn one(hub: &Arc<Hub>, who: AtSign, door: TcpListener, alive: channel
 /// The port that all atSigns share.
 pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<()>) {
     let what = "all atSigns".to_owned();
-    accept_loop(hub, what, door, alive, |hub, visitor| async move {
+    accept_loop(hub, what, houses, door, alive, |hub, visitor| async move {
         let house = visitor.wish.name.as_deref().and_then(|name| {
             let name = name.to_ascii_lowercase();
             let domain = hub.options.domain.as_deref()?;
@@ -51,6 +73,14 @@ pub(super) fn shared(hub: &Arc<Hub>, door: TcpListener, alive: channel::Sender<(
             None => log::debug!("from={} name={:?} nobody", visitor.from, visitor.wish.name),
         }
     });
+}
+
+fn houses(hub: &Hub) -> &ConnectionGate {
+    &hub.gate
+}
+
+fn enquiries(hub: &Hub) -> &ConnectionGate {
+    &hub.directory_gate
 }
 
 /// Two kinds of clients come to the same port, and say so before anything else.
@@ -65,6 +95,7 @@ async fn welcome(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
 fn accept_loop<F, S>(
     hub: &Arc<Hub>,
     what: String,
+    gate: fn(&Hub) -> &ConnectionGate,
     door: TcpListener,
     alive: channel::Sender<()>,
     serve: S,
@@ -79,10 +110,12 @@ fn accept_loop<F, S>(
             let accepted = door.accept().await;
             let Some(hub) = hub_now.upgrade() else { break };
             match accepted {
-                Ok((tcp, from)) => admit(hub, tcp, from, alive.clone(), serve.clone()),
+                Ok((tcp, from)) => admit(hub, gate, tcp, from, alive.clone(), serve.clone()),
                 Err(why) if is_passing(&why) => {}
                 Err(why) => {
-                    log::warn!("accept reason={why}");
+                    if lock(&hub.shortage).is_new(&(), Instant::now()) {
+                        log::warn!("accept reason={why}");
+                    }
                     drop(hub);
                     task::sleep(SHORTAGE).await;
                 }
@@ -104,6 +137,7 @@ fn is_passing(why: &io::Error) -> bool {
 
 fn admit<F, S>(
     hub: Arc<Hub>,
+    gate: fn(&Hub) -> &ConnectionGate,
     tcp: TcpStream,
     from: SocketAddr,
     alive: channel::Sender<()>,
@@ -112,31 +146,47 @@ fn admit<F, S>(
     F: Future<Output = ()> + Send + 'static,
     S: Fn(Arc<Hub>, Visitor) -> F + Send + Sync + 'static,
 {
-    let Some(pass) = hub.gate.enter(from.ip(), &tcp) else {
+    let Some((pass, must_leave)) = gate(&hub).enter(from.ip(), Instant::now()) else {
         log::debug!("from={from} refused: too many connections");
         return;
     };
     hub.meter.accepted.add(1);
     task::spawn(async move {
-        match hub
-            .tls
-            .accept_with_extensions(tcp, hub.options.timings.handshake)
-            .await
-        {
-            Ok((stream, wish)) => {
-                let visitor = Visitor {
-                    stream,
-                    from: from.ip(),
-                    wish,
-                    pass,
-                };
-                serve(hub, visitor).await;
-            }
-            Err(why) => {
-                hub.meter.handshakes_failed.add(1);
-                log::debug!("from={from} handshake={why}");
-            }
-        }
+        let sent_away = async {
+            // Never a message: the other end is dropped.
+            let _ = must_leave.recv().await;
+            log::debug!("from={from} gave way");
+        };
+        or(shake_hands(hub, tcp, from, pass, serve), sent_away).await;
         drop(alive);
     });
+}
+
+async fn shake_hands<F, S>(
+    hub: Arc<Hub>,
+    tcp: TcpStream,
+    from: SocketAddr,
+    pass: Pass,
+    serve: Arc<S>,
+) where
+    F: Future<Output = ()>,
+    S: Fn(Arc<Hub>, Visitor) -> F,
+{
+    let within = hub.options.timings.handshake;
+    // In boxes: a connection keeps no room for what is over, or has not begun.
+    match Box::pin(hub.tls.accept_with_extensions(tcp, within)).await {
+        Ok((stream, wish)) => {
+            let visitor = Visitor {
+                stream,
+                from: from.ip(),
+                wish,
+                pass,
+            };
+            Box::pin(serve(hub, visitor)).await;
+        }
+        Err(why) => {
+            hub.meter.handshakes_failed.add(1);
+            log::debug!("from={from} handshake={why}");
+        }
+    }
 }

@@ -17,13 +17,14 @@ use async_std::{future::timeout, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::race};
 
 use crate::{
-    net::tls::TlsStream,
+    budget::Claim,
+    net::{network::network_of, tls::TlsStream},
     server::{
         clock::now,
         notification::stats_line,
         session::{
             CommandOutcome, Errand, Fetched, FollowUp, GREETING, LineAction, Login, MonitorView,
-            Session, StoreCommand, UncommittedOutcome, page,
+            Session, SessionStanding, StoreCommand, UncommittedOutcome, page,
         },
         store::{StoreError, Tx},
     },
@@ -31,13 +32,13 @@ use crate::{
 
 use super::{
     board::{Guard, House, Inbox, Push},
+    gate::{LOOKS_OF_ONE, Standing},
     hub::Hub,
     line_buffer::{InputLine, LineBuffer},
+    load::{Load, time_for},
     visitor::Visitor,
 };
 
-/// Most connections to one atSign.
-const MAX_PER_HOUSE: usize = 2000;
 /// Bytes read at a time: most commands are far shorter, and each idle connection keeps this much.
 const READ: usize = 4 * 1024;
 /// Most bytes written at a time: one TLS record.
@@ -62,13 +63,15 @@ pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) 
         guard,
         session,
         input: LineBuffer::default(),
+        unfinished: None,
+        load: Load::default(),
         live: None,
         began: now,
         active: now,
         close_at: None,
         visitor,
     };
-    let ended = hub.stoppable(line.run()).await;
+    let ended = hub.stoppable(Box::pin(line.run())).await;
     log::debug!("session={} ended={ended:?}", line.session.id());
     close(&mut line.visitor.stream).await;
 }
@@ -100,12 +103,17 @@ enum DisconnectReason {
     Silent,
     /// It read too slowly what its monitor showed.
     Slow,
+    /// Others needed the memory that it held.
+    Crowded,
     Broken,
 }
 
 impl From<io::Error> for DisconnectReason {
-    fn from(_: io::Error) -> Self {
-        Self::Broken
+    fn from(why: io::Error) -> Self {
+        match why.kind() {
+            io::ErrorKind::QuotaExceeded => Self::Crowded,
+            _ => Self::Broken,
+        }
     }
 }
 
@@ -115,6 +123,9 @@ struct Connection<'a> {
     guard: Guard,
     session: Session,
     input: LineBuffer,
+    /// Since when there is an unfinished line.
+    unfinished: Option<Instant>,
+    load: Load,
     live: Option<LiveMonitor>,
     began: Instant,
     /// The last byte either way.
@@ -134,6 +145,7 @@ struct LiveMonitor {
 enum Wake {
     Read(io::Result<usize>),
     Push(Option<Push>),
+    Crowded,
     Time,
 }
 
@@ -146,34 +158,52 @@ impl Connection<'_> {
     }
 
     async fn talk(&mut self) -> Result<(), DisconnectReason> {
-        if self.house.connections() > MAX_PER_HOUSE {
-            let full = b"error:AT0012-Inbound connection limit exceeded\n";
-            self.send(full).await?;
-            return Ok(());
+        if !self.is_counted() {
+            return self.turn_away().await;
         }
         self.send(GREETING).await?;
         let mut buffer = vec![0; READ];
         loop {
             while let Some(line) = self.input.pop(self.session.max_line()) {
-                self.visitor.pass.spoke();
                 self.hub.meter.commands.add(1);
-                if self.line(line).await? {
+                self.unfinished = None;
+                // In a box: room for a command is kept only while there is one.
+                if Box::pin(self.line(line)).await? {
                     return Ok(());
                 }
             }
+            self.count_bytes(self.input.held())?;
             match self.wait(&mut buffer).await {
                 Wake::Read(read) => match read? {
                     0 => return Ok(()),
                     read => {
                         self.active = Instant::now();
+                        self.unfinished.get_or_insert(self.active);
                         self.input.push(&buffer[..read]);
                     }
                 },
+                Wake::Crowded => return Err(DisconnectReason::Crowded),
                 Wake::Push(Some(push)) => self.pass_on(push).await?,
                 Wake::Push(None) => return Err(DisconnectReason::Slow),
                 Wake::Time => self.tick().await?,
             }
         }
+    }
+
+    /// Counts the connection as what it is by now; `false`: there is no room for that.
+    fn is_counted(&mut self) -> bool {
+        let house = self.house.home.who.clone();
+        let standing = match self.session.standing() {
+            SessionStanding::Owner => Standing::Owner(house),
+            SessionStanding::Visitor(who) => Standing::Visitor(house, who.clone()),
+            SessionStanding::Enrolling | SessionStanding::Stranger => Standing::Stranger(house),
+        };
+        self.visitor.pass.becomes(standing, Instant::now())
+    }
+
+    async fn turn_away(&mut self) -> Result<(), DisconnectReason> {
+        self.send(b"error:AT0012-Inbound connection limit exceeded\n")
+            .await
     }
 
     /// Waits for bytes, news, or the next time something is due.
@@ -185,6 +215,11 @@ impl Connection<'_> {
             Timer::at(due).await;
             Wake::Time
         };
+        let crowded = async {
+            self.load.gave_way().await;
+            Wake::Crowded
+        };
+        let time = race(time, crowded);
         match &self.live {
             Some(live) => {
                 let push = async { Wake::Push(live.inbox.next().await) };
@@ -196,16 +231,35 @@ impl Connection<'_> {
 
     fn due(&self) -> Instant {
         let timings = &self.hub.options.timings;
-        let silent = if self.session.is_known() {
-            self.active + timings.idle
-        } else {
-            self.began + timings.login
+        let silent = match self.session.standing() {
+            SessionStanding::Owner => self.active + timings.idle,
+            SessionStanding::Visitor(_) => self.active + timings.visitor_idle,
+            SessionStanding::Enrolling => self.began + timings.enrolling,
+            SessionStanding::Stranger => self.began + timings.login,
         };
         let stats = self.live.as_ref().map(|live| live.next_stats);
-        [stats, self.close_at]
+        let line = self.line_due();
+        [stats, self.close_at, line]
             .into_iter()
             .flatten()
             .fold(silent, Instant::min)
+    }
+
+    /// Until when a line must be finished. The owner's may take as long as it takes.
+    fn line_due(&self) -> Option<Instant> {
+        let since = self.unfinished.filter(|_| !self.input.is_empty())?;
+        let within = self.hub.options.timings.write;
+        (!self.is_owner()).then(|| since + time_for(self.input.len(), within))
+    }
+
+    fn is_owner(&self) -> bool {
+        self.session.standing() == SessionStanding::Owner
+    }
+
+    /// So many bytes are in work for this connection.
+    fn count_bytes(&mut self, bytes: usize) -> io::Result<()> {
+        let whose = (self.visitor.from, self.visitor.pass.standing());
+        self.load.set(&self.hub.bytes, whose, bytes)
     }
 
     async fn tick(&mut self) -> Result<(), DisconnectReason> {
@@ -227,12 +281,11 @@ impl Connection<'_> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), DisconnectReason> {
-        send(
-            &mut self.visitor.stream,
-            bytes,
-            self.hub.options.timings.write,
-        )
-        .await?;
+        self.count_bytes(bytes.len())?;
+        let within = self.hub.options.timings.write;
+        let limit = (!self.is_owner()).then(|| time_for(bytes.len(), within));
+        let stream = &mut self.visitor.stream;
+        self.load.send(stream, bytes, within, limit).await?;
         self.active = Instant::now();
         Ok(())
     }
@@ -264,7 +317,9 @@ impl Connection<'_> {
                 return self.give(refusal).await;
             }
         };
-        match self.session.read(&text, now()) {
+        let action = self.session.read(&text, now());
+        drop(text);
+        match action {
             LineAction::Done(outcome) => self.give(outcome).await,
             LineAction::Run(job) => {
                 let watches = job.watches();
@@ -288,7 +343,11 @@ impl Connection<'_> {
         let run = move |tx: &mut Tx<'_>| Ok::<_, StoreError>(session.run(&job, tx, now));
         let ran = if writes {
             self.hub.store.write(run).await
+        } else if self.is_owner() {
+            self.hub.store.read(run).await
         } else {
+            let claim = Claim::of(network_of(self.visitor.from), LOOKS_OF_ONE);
+            let _place = self.hub.looks.wait(claim).await;
             self.hub.store.read(run).await
         };
         self.keep(ran)
@@ -320,8 +379,8 @@ impl Connection<'_> {
             FollowUp::Fetch(errand) => outcome = self.fetch(*errand).await?,
         }
         self.guard.lives_by(self.session.enrollment());
-        if self.session.is_known() {
-            self.visitor.pass.known();
+        if !self.is_counted() {
+            return self.turn_away().await.map(|()| true);
         }
         self.give(outcome).await
     }
@@ -354,7 +413,7 @@ impl Connection<'_> {
 
     /// Takes note of it; says how long the answer is to be kept back. Only a refusal ever is: whoever is right may
     /// share an address with whoever guesses. The connection of a guess that waits keeps its place among the strangers,
-    /// gone or not, so [`super::gate::MAX_STRANGERS`] bounds how fast an address may guess.
+    /// gone or not, so its network's share of the connections bounds how fast an address may guess.
     fn came_of_login(&self, login: Login) -> Duration {
         let Some(who) = self.session.claims() else {
             return Duration::ZERO;
@@ -368,10 +427,16 @@ impl Connection<'_> {
                 log::info!("session={id} from={from} login={who}");
             }
             Login::Wrong => {
+                self.hub.meter.logins_failed.add(1);
+                if failures.are_news(from, now) {
+                    log::warn!("session={id} from={from} login={who} failed quiet=60s");
+                }
+                // Some other name cannot be guessed at here.
+                if *who != self.house.home.who {
+                    return Duration::ZERO;
+                }
                 let wait = failures.wait(from, who, now);
                 failures.note(from, who, false, now);
-                self.hub.meter.logins_failed.add(1);
-                log::warn!("session={id} from={from} login={who} failed");
                 return wait;
             }
             Login::Barred => {

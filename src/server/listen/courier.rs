@@ -1,15 +1,24 @@
-//! Carries waiting notifications, one task per sender and recipient, and sweeps up what has expired.
+//! Carries waiting notifications, for each sender a few recipients at a time, and sweeps up what has expired.
+//!
+//! ```text
+//!   queued ─▶ a place? ─▶ attempt ─┬─▶ nothing waits any more
+//!              └─▶ in line         └─▶ asleep ─▶ a place? …
+//! ```
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    collections::{BTreeSet, HashMap, VecDeque},
+    future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use async_io::Timer;
 use async_std::{channel, task};
+use futures_lite::future::race;
 
 use crate::{
     at::AtSign,
+    budget::{Claim, Hold, Limits},
     server::{
         clock::now,
         delivery::{self, Delivery},
@@ -21,22 +30,61 @@ use crate::{
     },
 };
 
-use super::{board::lock, hub::Hub};
+use super::hub::Hub;
 
-/// Pairs at work; `true`: more was queued meanwhile.
-type Rounds = Arc<Mutex<HashMap<(AtSign, AtSign), bool>>>;
+/// Deliveries at a time. Those of one sender wait for each other when there are many, and for nobody else's.
+pub(in crate::server) const DELIVERIES: Limits = Limits::new("deliveries", 64);
+pub(in crate::server) const DELIVERIES_OF_ONE: u64 = 8;
+/// A recipient that nobody knows holds its sender's place for this part of the time between two attempts, and waits for
+/// this many times as long: thousands of made-up names are no burden for the disk.
+const UNKNOWN_HOLDS: u32 = 32;
+const UNKNOWN_WAITS: u32 = 6;
 
-pub(super) fn start(
-    hub: &Arc<Hub>,
-    queue: channel::Receiver<(AtSign, AtSign)>,
+/// Who sends, and to whom.
+type Pair = (AtSign, AtSign);
+
+/// What is to be delivered. One task owns it; each attempt has a task of its own, and nothing else has.
+struct Rounds {
+    hub: Arc<Hub>,
     alive: channel::Sender<()>,
-) {
-    let (carrier, token) = (hub.clone(), alive.clone());
-    task::spawn(async move {
-        carry(&carrier, &queue, &token).await;
-        drop(carrier);
-        drop(token);
-    });
+    states: HashMap<Pair, RoundState>,
+    /// By sender: recipients for whom there was no place.
+    in_line: HashMap<AtSign, VecDeque<AtSign>>,
+    asleep: BTreeSet<(Instant, Pair)>,
+    ended: channel::Sender<(Pair, RoundEnd)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RoundState {
+    /// It waits for a place, or for its next attempt.
+    Waits,
+    AtWork,
+    /// And more was queued meanwhile.
+    AtWorkAgain,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RoundEnd {
+    /// Nothing waits any more.
+    Delivered,
+    /// The recipient could not be reached, or did not take all.
+    Failed,
+    /// There is no such recipient.
+    Unknown,
+}
+
+pub(super) fn start(hub: &Arc<Hub>, queue: channel::Receiver<Pair>, alive: channel::Sender<()>) {
+    let (ended, ends) = channel::unbounded();
+    let rounds = Rounds {
+        hub: hub.clone(),
+        alive: alive.clone(),
+        states: HashMap::new(),
+        in_line: HashMap::new(),
+        asleep: BTreeSet::new(),
+        ended,
+    };
+    task::spawn(carry(rounds, queue, ends));
     let sweeper = hub.clone();
     task::spawn(async move {
         sweep(&sweeper).await;
@@ -45,12 +93,19 @@ pub(super) fn start(
     });
 }
 
+/// What woke the carrier.
+enum News {
+    Queued(Pair),
+    Ended(Pair, RoundEnd),
+    Time,
+}
+
 async fn carry(
-    hub: &Arc<Hub>,
-    queue: &channel::Receiver<(AtSign, AtSign)>,
-    alive: &channel::Sender<()>,
+    mut rounds: Rounds,
+    queue: channel::Receiver<Pair>,
+    ends: channel::Receiver<(Pair, RoundEnd)>,
 ) {
-    let rounds = Rounds::default();
+    let hub = rounds.hub.clone();
     // What was waiting when the server last stopped.
     let left = hub.store.read(|tx| {
         let mut left = Vec::new();
@@ -62,68 +117,155 @@ async fn carry(
         Ok::<_, StoreError>(left)
     });
     for pair in left.await.unwrap_or_default() {
-        begin(hub, &rounds, pair, alive);
+        rounds.queued(pair);
     }
-    while let Some(pair) = hub.stoppable(async { queue.recv().await.ok() }).await {
-        begin(hub, &rounds, pair, alive);
+    loop {
+        let queued = async { queue.recv().await.ok().map(News::Queued) };
+        let ended = async {
+            let (pair, end) = ends.recv().await.ok()?;
+            Some(News::Ended(pair, end))
+        };
+        let next = rounds.asleep.first().map(|(at, _)| *at);
+        let time = async {
+            match next {
+                Some(at) => drop(Timer::at(at).await),
+                None => future::pending().await,
+            }
+            Some(News::Time)
+        };
+        match hub.stoppable(race(race(queued, ended), time)).await {
+            Some(News::Queued(pair)) => rounds.queued(pair),
+            Some(News::Ended(pair, end)) => rounds.ended(pair, end),
+            Some(News::Time) => rounds.wake(Instant::now()),
+            None => return,
+        }
     }
 }
 
-/// Starts a round for this pair, or tells the one under way to look again.
-fn begin(hub: &Arc<Hub>, rounds: &Rounds, pair: (AtSign, AtSign), alive: &channel::Sender<()>) {
-    if let Some(again) = lock(rounds).get_mut(&pair) {
-        *again = true;
-        return;
+impl Rounds {
+    fn queued(&mut self, pair: Pair) {
+        match self.states.get_mut(&pair) {
+            Some(RoundState::Waits) => {}
+            Some(state) => *state = RoundState::AtWorkAgain,
+            None => self.begin(pair),
+        }
     }
-    let Some(from) = hub.board.house(&pair.0).map(|house| house.home.clone()) else {
-        return;
-    };
-    lock(rounds).insert(pair.clone(), false);
-    let (hub, rounds, alive) = (hub.clone(), rounds.clone(), alive.clone());
-    task::spawn(async move {
-        while round(&hub, &from, &pair.1).await {
-            let mut all = lock(&rounds);
-            match all.get_mut(&pair) {
-                Some(again) if *again => *again = false,
-                _ => {
-                    all.remove(&pair);
-                    break;
+
+    /// Starts an attempt for this pair, or puts it in line.
+    fn begin(&mut self, pair: Pair) {
+        let Some(from) = self
+            .hub
+            .board
+            .house(&pair.0)
+            .map(|house| house.home.clone())
+        else {
+            self.states.remove(&pair);
+            return;
+        };
+        let Some(place) = self.place(&pair.0) else {
+            self.states.insert(pair.clone(), RoundState::Waits);
+            self.in_line.entry(pair.0).or_default().push_back(pair.1);
+            return;
+        };
+        self.states.insert(pair.clone(), RoundState::AtWork);
+        let (hub, ended, alive) = (self.hub.clone(), self.ended.clone(), self.alive.clone());
+        task::spawn(async move {
+            let end = hub.stoppable(async { Some(attempt(&hub, &from, &pair.1).await) });
+            if let Some(end) = end.await {
+                if end == RoundEnd::Unknown {
+                    hub.pause(hub.options.timings.retry / UNKNOWN_HOLDS).await;
                 }
+                drop(place);
+                let _ = ended.try_send((pair, end));
+            }
+            drop((hub, alive));
+        });
+    }
+
+    /// Nobody is refused: whoever finds none stands in line.
+    fn place(&self, sender: &AtSign) -> Option<Hold<AtSign>> {
+        let places = &self.hub.deliveries;
+        let full =
+            places.usage().used >= DELIVERIES.total || places.used_by(sender) >= DELIVERIES_OF_ONE;
+        let claim = Claim::of(sender.clone(), DELIVERIES_OF_ONE);
+        (!full)
+            .then(|| places.take(claim, Instant::now()))
+            .flatten()
+    }
+
+    fn ended(&mut self, pair: Pair, end: RoundEnd) {
+        let retry = self.hub.options.timings.retry;
+        let rest = match end {
+            RoundEnd::Delivered => None,
+            RoundEnd::Failed => Some(retry),
+            RoundEnd::Unknown => Some(retry * UNKNOWN_WAITS),
+        };
+        let state = self.states.remove(&pair);
+        match rest {
+            Some(rest) => {
+                self.states.insert(pair.clone(), RoundState::Waits);
+                self.asleep.insert((Instant::now() + rest, pair));
+            }
+            None if state == Some(RoundState::AtWorkAgain) => self.begin(pair),
+            None => {}
+        }
+        self.call();
+    }
+
+    /// Begins what stands in line, as far as there are places now: one of each sender at a time.
+    fn call(&mut self) {
+        let senders: Vec<AtSign> = self.in_line.keys().cloned().collect();
+        for sender in senders {
+            while self.hub.deliveries.used_by(&sender) < DELIVERIES_OF_ONE
+                && self.hub.deliveries.usage().used < DELIVERIES.total
+            {
+                let Some(to) = self.in_line.get_mut(&sender).and_then(VecDeque::pop_front) else {
+                    self.in_line.remove(&sender);
+                    break;
+                };
+                self.begin((sender.clone(), to));
             }
         }
-        drop(hub);
-        drop(alive);
-    });
+    }
+
+    fn wake(&mut self, now: Instant) {
+        while self.asleep.first().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, pair)) = self.asleep.pop_first() {
+                self.begin(pair);
+            }
+        }
+    }
 }
 
-/// Delivers until nothing waits; `false`: the server stops.
-async fn round(hub: &Arc<Hub>, from: &Home, to: &AtSign) -> bool {
+/// Delivers until nothing waits, or something does not arrive.
+async fn attempt(hub: &Arc<Hub>, from: &Home, to: &AtSign) -> RoundEnd {
     loop {
         let (home, name, now) = (from.clone(), to.clone(), now());
         let delivery = hub
             .store
             .write(move |tx| delivery::deliver(tx, &home, &name, now));
-        let good = match delivery.await {
-            Ok(Delivery::Empty) => return true,
-            Ok(Delivery::Some) => true,
-            Ok(Delivery::Refused) => false,
-            Ok(Delivery::Foreign(notes)) => abroad(hub, from, to, notes).await,
+        match delivery.await {
+            Ok(Delivery::Empty) => return RoundEnd::Delivered,
+            Ok(Delivery::Some) => {}
+            Ok(Delivery::Refused) => return RoundEnd::Failed,
+            Ok(Delivery::Foreign(notes)) => {
+                if let Some(end) = abroad(hub, from, to, notes).await {
+                    return end;
+                }
+            }
             Err(why) => {
                 log::warn!("from={} to={to} delivery={why}", from.who);
-                false
+                return RoundEnd::Failed;
             }
-        };
-        if !good && !hub.pause(hub.options.timings.retry).await {
-            return false;
         }
     }
 }
 
-/// Sends notes over the network and writes down what became of them; `false`: some did not arrive.
-async fn abroad(hub: &Arc<Hub>, from: &Home, to: &AtSign, notes: Vec<Note>) -> bool {
-    let sent = match &hub.peers {
+/// Sends notes over the network and writes down what became of them; `None`: all arrived.
+async fn abroad(hub: &Arc<Hub>, from: &Home, to: &AtSign, notes: Vec<Note>) -> Option<RoundEnd> {
+    let (sent, is_known) = match &hub.peers {
         Some(peers) => peers.deliver(from, to, &notes).await,
-        None => Vec::new(),
+        None => (Vec::new(), false),
     };
     let (home, whole) = (from.clone(), sent.len() == notes.len());
     let written = hub.store.write(move |tx| {
@@ -141,7 +283,13 @@ async fn abroad(hub: &Arc<Hub>, from: &Home, to: &AtSign, notes: Vec<Note>) -> b
         }
         Ok::<_, StoreError>(())
     });
-    written.await.is_ok() && whole
+    let good = written.await.is_ok() && whole;
+    let bad = if is_known {
+        RoundEnd::Failed
+    } else {
+        RoundEnd::Unknown
+    };
+    (!good).then_some(bad)
 }
 
 /// A clock that went ahead of the other by more than this was set, or the machine slept.

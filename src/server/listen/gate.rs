@@ -1,35 +1,57 @@
 //! How many may come in, and how fast they may guess.
 //!
-//! A connection that has not said anything yet makes room for a new one when its address, or the server, is full:
-//! whoever opens thousands and is silent keeps nobody out.
+//! ```text
+//!   accept ─▶ Handshaking ─▶ Stranger ─┬─▶ Visitor   proven by `pol`: still a stranger, its address keeps the place
+//!                                      └─▶ Owner     logged in: of those that strangers never have
+//! ```
+//! To an atServer everybody but its owner is a stranger. Whoever comes when a share is used up takes the place of the
+//! oldest there, of the biggest network first, whatever it has said: who opens thousands keeps nobody out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, Shutdown},
-    sync::{Arc, Mutex},
+    collections::HashMap,
+    fmt::{self, Display, Formatter},
+    hash::Hash,
+    net::IpAddr,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use async_std::net::TcpStream;
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
     at::AtSign,
-    budget::{Budget, Claim, Hold, Limits},
-    net::recent::Recent,
-    server::count::Count,
+    budget::{Budget, Claim, Hold, Limits, MustLeave, Rank, Usage},
+    net::{
+        network::{network_of, range_of},
+        recent::Recent,
+    },
 };
 
 use super::board::lock;
 
-/// Most connections of this process.
-pub(super) const MAX_CONNECTIONS: usize = 8192;
-/// Most connections of one address that have not logged in (a whole site may share one address).
-pub(super) const MAX_STRANGERS: usize = 512;
+/// Connections to the atServers of this process, as far as there are descriptors. Who has just come is let to log in.
+pub(in crate::server) const CONNECTIONS: Limits = Limits::new("connections", 8192)
+    .with_reserve(8192 / RESERVED)
+    .with_chance(Duration::from_secs(3));
+/// Connections to the atDirectory: nobody logs in there, and an answer is a matter of milliseconds.
+pub(in crate::server) const ENQUIRIES: Limits =
+    Limits::new("directory_connections", 1024).with_chance(Duration::from_secs(1));
+/// The part of the connections that strangers never get.
+pub(in crate::server) const RESERVED: u64 = 4;
+/// No part is less than this, however few descriptors there are.
+const LEAST: u64 = 8;
+
 /// Attempts that are looked at, a few tens of microseconds each, and who waits for that.
-const CHECKS: Limits = Limits::new("login_checks", 64).with_line(MAX_CONNECTIONS, MAX_CONNECTIONS);
+pub(in crate::server) const CHECKS: Limits = Limits::new("login_checks", 64)
+    .with_line(CONNECTIONS.total as usize, CONNECTIONS.total as usize);
 /// Of one address at a time: less than the threads that look at the store.
-const CHECKS_OF_ONE: u64 = 4;
+pub(in crate::server) const CHECKS_OF_ONE: u64 = 4;
+/// Look-ups of those that have not logged in, each of which may read a value of many megabytes. They take fractions of a
+/// millisecond; whoever comes then, waits.
+pub(in crate::server) const LOOKS: Limits =
+    Limits::new("lookups", 4).with_line(CONNECTIONS.total as usize, CONNECTIONS.total as usize);
+/// Of one network at a time.
+pub(in crate::server) const LOOKS_OF_ONE: u64 = 2;
 /// Failed logins before the refusals of an address are kept back.
 const FREE_FAILURES: u32 = 5;
 /// The longest that a refusal is kept back. Clients give a login up after 10 s.
@@ -39,178 +61,221 @@ const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// Most address and atSign pairs remembered.
 const MAX_REMEMBERED: usize = 20_000;
 
-/// Descriptors that the store, listeners and other things need.
-const SPARE_DESCRIPTORS: u64 = 256;
-/// Most that were sent away and have not ended yet.
-const LEAVING: usize = 64;
-/// Between two log lines about being full, and about an enrolment that is not in force.
-const QUIET: Duration = Duration::from_secs(60);
+/// Descriptors that the store, listeners, other servers and other things need.
+const SPARE_DESCRIPTORS: u64 = 512;
+/// Between two log lines about the same trouble.
+pub(super) const QUIET: Duration = Duration::from_secs(60);
 /// Most address and atSign pairs of which the log is kept quiet.
 const MAX_TOLD: usize = 1024;
 
-/// Counts connections.
+/// Whose share of the connections one takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ConnectionParty {
+    Network(IpAddr),
+    /// Many networks side by side.
+    Range(IpAddr),
+    /// Those of a network, and all, that have not shaken hands.
+    HandshakesOf(IpAddr),
+    Handshakes,
+    /// An atSign's server: the strangers there.
+    House(AtSign),
+    /// Another atSign that comes as itself.
+    Visitor(AtSign),
+    /// An atSign that is logged in at its own server; and all of these.
+    Owner(AtSign),
+    Owners,
+}
+
+impl Display for ConnectionParty {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(at) => write!(f, "{at}"),
+            Self::Range(at) => write!(f, "{at}/range"),
+            Self::HandshakesOf(at) => write!(f, "{at}/handshakes"),
+            Self::Handshakes => write!(f, "handshakes"),
+            Self::House(who) => write!(f, "strangers/{who}"),
+            Self::Visitor(who) => write!(f, "visitor/{who}"),
+            Self::Owner(who) => write!(f, "{who}"),
+            Self::Owners => write!(f, "owners"),
+        }
+    }
+}
+
+/// Lets connections in, as far as there is room.
 pub(super) struct ConnectionGate {
-    counts: Mutex<ConnectionCounts>,
-    most: usize,
-    /// Connections that were not let in, and that had to go for others.
-    pub refused: Count,
-    pub evicted: Count,
-}
-
-#[derive(Default)]
-struct ConnectionCounts {
-    all: usize,
-    next: u64,
-    strangers: HashMap<IpAddr, Strangers>,
-    warned: Option<Instant>,
-}
-
-#[derive(Default)]
-struct Strangers {
-    count: usize,
-    /// Those that have not said anything, oldest first.
-    silent: BTreeMap<u64, TcpStream>,
+    places: Budget<ConnectionParty>,
+    shares: Shares,
 }
 
 /// One connection's place. Given back when dropped.
 pub(super) struct Pass {
-    gate: Arc<ConnectionGate>,
-    number: u64,
-    /// Set until login.
-    stranger: Option<IpAddr>,
+    hold: Hold<ConnectionParty>,
+    from: IpAddr,
+    shares: Shares,
+    standing: Standing,
 }
 
-impl Default for ConnectionGate {
-    /// As many as there may be descriptors.
-    fn default() -> Self {
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let most = usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
-        Self {
-            counts: Mutex::default(),
-            most: most.clamp(64, MAX_CONNECTIONS),
-            refused: Count::default(),
-            evicted: Count::default(),
-        }
-    }
+/// What a connection is to the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has not shaken hands.
+    Handshaking,
+    /// It has, at the atDirectory.
+    Enquirer,
+    /// Nobody known, at this atSign's server.
+    Stranger(AtSign),
+    /// Another atSign at this one's server.
+    Visitor(AtSign, AtSign),
+    /// This atSign at its own.
+    Owner(AtSign),
 }
 
 impl ConnectionGate {
-    /// Lets a connection in, if there is room or somebody silent to make it.
-    pub(super) fn enter(self: &Arc<Self>, from: IpAddr, socket: &TcpStream) -> Option<Pass> {
-        let mut counts = lock(&self.counts);
-        let counts = &mut *counts;
-        let here = counts.strangers.entry(from).or_default();
-        let mut room = here.count < MAX_STRANGERS;
-        if !room {
-            room = here.count < MAX_STRANGERS + LEAVING && here.evict();
-            self.tell(&mut counts.warned, room, from);
+    /// The gates of the atServers and of the atDirectory: as many connections as there may be descriptors.
+    pub(super) fn both() -> (Self, Self) {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let room = limit.saturating_sub(SPARE_DESCRIPTORS);
+        let directory = ENQUIRIES.total.min(room / 8);
+        let houses = CONNECTIONS.total.min(room - directory);
+        (
+            Self::new(CONNECTIONS, houses),
+            Self::new(ENQUIRIES, directory),
+        )
+    }
+
+    fn new(limits: Limits, total: u64) -> Self {
+        let total = total.max(8 * LEAST);
+        let reserve = total * limits.reserve / limits.total;
+        Self {
+            places: Budget::new(Limits {
+                total,
+                reserve,
+                ..limits
+            }),
+            shares: Shares::of_connections(total),
         }
-        if room && counts.all >= self.most {
-            let addresses = counts.strangers.values_mut();
-            let most = addresses.max_by_key(|strangers| strangers.silent.len());
-            room = counts.all < self.most + LEAVING && most.is_some_and(Strangers::evict);
-            self.tell(&mut counts.warned, room, from);
-        }
-        if !room {
-            counts.forget(from);
-            return None;
-        }
-        counts.next += 1;
-        let number = counts.next;
-        let here = counts.strangers.entry(from).or_default();
-        here.count += 1;
-        here.silent.insert(number, socket.clone());
-        counts.all += 1;
-        Some(Pass {
-            gate: self.clone(),
-            number,
-            stranger: Some(from),
-        })
+    }
+
+    /// Lets a connection in; the oldest of the biggest network makes room, if need be.
+    pub(super) fn enter(&self, from: IpAddr, now: Instant) -> Option<(Pass, MustLeave)> {
+        let standing = Standing::Handshaking;
+        let claim = self.shares.claim(from, &standing);
+        let (hold, must_leave) = self.places.take_evicting(claim, now)?;
+        let pass = Pass {
+            hold,
+            from,
+            shares: self.shares,
+            standing,
+        };
+        Some((pass, must_leave))
     }
 
     /// How many connections there are, and how many of them have not logged in.
-    pub(super) fn occupancy(&self) -> (usize, usize) {
-        let counts = lock(&self.counts);
-        let strangers = counts.strangers.values().map(|here| here.count).sum();
-        (counts.all, strangers)
+    pub(super) fn occupancy(&self) -> (u64, u64) {
+        let all = self.usage().used;
+        let owners = self.places.used_by(&ConnectionParty::Owners);
+        (all, all.saturating_sub(owners))
     }
 
-    fn tell(&self, warned: &mut Option<Instant>, evicted: bool, from: IpAddr) {
-        let count = if evicted {
-            &self.evicted
-        } else {
-            &self.refused
-        };
-        count.add(1);
-        let now = Instant::now();
-        if warned.is_none_or(|last| now.duration_since(last) >= QUIET) {
-            *warned = Some(now);
-            log::warn!("from={from} full evicted={evicted}");
+    pub(super) fn usage(&self) -> Usage {
+        self.places.usage()
+    }
+}
+
+/// The most that each party may have of something.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server) struct Shares {
+    /// A network of strangers (a whole site may share one address), and a range of them.
+    pub network: u64,
+    pub range: u64,
+    /// All strangers of one atSign.
+    pub house: u64,
+    /// One atSign that visits others here.
+    pub visitor: u64,
+    /// One atSign that is logged in, and all that are.
+    pub owner: u64,
+    pub owners: u64,
+    /// Those of a network, and all, that have not shaken hands.
+    pub handshakes_of_network: u64,
+    pub handshakes: u64,
+}
+
+impl Shares {
+    /// Parts of so many connections. Two servers need one or two for each pair of visitor and visited; and there is
+    /// always room to begin a login.
+    pub(in crate::server) const fn of_connections(total: u64) -> Self {
+        Self {
+            network: part(total, 16),
+            range: part(total, 4),
+            house: part(total, 4),
+            visitor: part(total, 128),
+            owner: part(total, 4),
+            owners: total - part(total, 8),
+            handshakes_of_network: part(total, 32),
+            handshakes: part(total, 4),
+        }
+    }
+
+    /// What such a one takes, for a start one of it.
+    pub(super) fn claim(&self, from: IpAddr, standing: &Standing) -> Claim<ConnectionParty> {
+        use ConnectionParty as Party;
+        if let Standing::Owner(who) = standing {
+            return Claim::of(Party::Owner(who.clone()), self.owner)
+                .and(Party::Owners, self.owners)
+                .rank(Rank::Known);
+        }
+        let network = network_of(from);
+        let claim = Claim::of(Party::Network(network), self.network)
+            .and(Party::Range(range_of(from)), self.range);
+        let at =
+            |claim: Claim<_>, house: &AtSign| claim.and(Party::House(house.clone()), self.house);
+        match standing {
+            Standing::Handshaking => claim
+                .and(Party::HandshakesOf(network), self.handshakes_of_network)
+                .and(Party::Handshakes, self.handshakes),
+            Standing::Stranger(house) => at(claim, house),
+            Standing::Visitor(house, who) => {
+                at(claim, house).and(Party::Visitor(who.clone()), self.visitor)
+            }
+            Standing::Enquirer | Standing::Owner(_) => claim,
         }
     }
 }
 
-impl ConnectionCounts {
-    fn forget(&mut self, from: IpAddr) {
-        if self
-            .strangers
-            .get(&from)
-            .is_some_and(|here| here.count == 0)
-        {
-            self.strangers.remove(&from);
-        }
-    }
-}
-
-impl Strangers {
-    /// Ends the oldest that has not said anything; `false`: there is none. Its place counts until it
-    /// has really ended: for that moment there is one too many.
-    fn evict(&mut self) -> bool {
-        let oldest = self.silent.pop_first();
-        oldest.is_some_and(|(_, socket)| {
-            // A peer that is gone already is as good.
-            let _ = socket.shutdown(Shutdown::Both);
-            true
-        })
-    }
+/// However few there are, this much is left of it.
+const fn part(total: u64, of: u64) -> u64 {
+    let part = total / of;
+    if part < LEAST { LEAST } else { part }
 }
 
 impl Pass {
-    /// It has said something: it is not sent away for others any more.
-    pub(super) fn spoke(&self) {
-        if let Some(from) = self.stranger {
-            let mut counts = lock(&self.gate.counts);
-            if let Some(here) = counts.strangers.get_mut(&from) {
-                here.silent.remove(&self.number);
-            }
-        }
+    /// What it is now.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
-    /// It has proven who it is: its address gets the place back.
-    pub(super) fn known(&mut self) {
-        if let Some(from) = self.stranger.take() {
-            let mut counts = lock(&self.gate.counts);
-            if let Some(here) = counts.strangers.get_mut(&from) {
-                here.silent.remove(&self.number);
-                here.count -= 1;
-            }
-            counts.forget(from);
+    /// It is something else from now on; `false`: there is no room for that.
+    pub(super) fn becomes(&mut self, standing: Standing, now: Instant) -> bool {
+        if self.standing == standing {
+            return true;
         }
+        let fits = self
+            .hold
+            .change(self.shares.claim(self.from, &standing), now);
+        if fits {
+            self.standing = standing;
+        }
+        fits
     }
 }
 
-impl Drop for Pass {
-    fn drop(&mut self) {
-        self.known();
-        lock(&self.gate.counts).all -= 1;
-    }
-}
-
-/// Remembers failed logins per address and atSign.
+/// Remembers failed logins per network and atSign.
 pub(super) struct Failures {
     guesses: Mutex<HashMap<(IpAddr, AtSign), (u32, Instant)>>,
     /// Of whose enrolment that is not in force the log has told.
     told: Mutex<Recent<(IpAddr, AtSign)>>,
+    /// Of which networks' guesses it has.
+    told_of: Mutex<Recent<IpAddr>>,
     /// Signatures and digests that are being looked at.
     checks: Budget<IpAddr>,
 }
@@ -220,6 +285,7 @@ impl Default for Failures {
         Self {
             guesses: Mutex::default(),
             told: Mutex::new(Recent::new(QUIET, MAX_TOLD)),
+            told_of: Mutex::new(Recent::new(QUIET, MAX_TOLD)),
             checks: Budget::new(CHECKS),
         }
     }
@@ -227,15 +293,21 @@ impl Default for Failures {
 
 impl Failures {
     /// A place to look at an attempt, when its turn comes: in fractions of a millisecond, whatever came of the others
-    /// before it. There is always one in the end: no address has more connections than may wait.
+    /// before it. There is always one in the end: no network has more connections than may wait.
     pub(super) async fn place(&self, from: IpAddr) -> Option<Hold<IpAddr>> {
-        self.checks.wait(Claim::of(from, CHECKS_OF_ONE)).await
+        let claim = Claim::of(network_of(from), CHECKS_OF_ONE);
+        self.checks.wait(claim).await
+    }
+
+    /// What the checks were used for.
+    pub(super) fn checks(&self) -> Usage {
+        self.checks.usage()
     }
 
     /// How long the refusal of the next wrong attempt is kept back.
     pub(super) fn wait(&self, from: IpAddr, who: &AtSign, now: Instant) -> Duration {
         let known = lock(&self.guesses);
-        match known.get(&(from, who.clone())) {
+        match known.get(&(network_of(from), who.clone())) {
             Some((count, last)) if now.duration_since(*last) < MEMORY => {
                 let surplus = count.saturating_sub(FREE_FAILURES - 1);
                 match surplus {
@@ -247,31 +319,53 @@ impl Failures {
         }
     }
 
-    /// Whether the log has not told of this one for a while.
+    /// How many networks and atSigns are remembered.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        lock(&self.guesses).len()
+    }
+
+    /// Whether the log has not told of this one's enrolment for a while.
     pub(super) fn is_news(&self, from: IpAddr, who: &AtSign, now: Instant) -> bool {
-        lock(&self.told).is_new(&(from, who.clone()), now)
+        lock(&self.told).is_new(&(network_of(from), who.clone()), now)
+    }
+
+    /// Whether the log has not told of guesses from there for a while.
+    pub(super) fn are_news(&self, from: IpAddr, now: Instant) -> bool {
+        lock(&self.told_of).is_new(&range_of(from), now)
     }
 
     /// An attempt came out well or badly.
     pub(super) fn note(&self, from: IpAddr, who: &AtSign, good: bool, now: Instant) {
         let mut known = lock(&self.guesses);
-        let key = (from, who.clone());
+        let key = (network_of(from), who.clone());
         if good {
             known.remove(&key);
             return;
         }
-        if known.len() >= MAX_REMEMBERED {
-            known.retain(|_, (_, last)| now.duration_since(*last) < MEMORY);
+        if known.len() >= MAX_REMEMBERED && !known.contains_key(&key) {
+            forget_oldest(&mut known);
         }
-        if known.len() < MAX_REMEMBERED {
-            let (count, last) = known.entry(key).or_insert((0, now));
-            if now.duration_since(*last) >= MEMORY {
-                *count = 0;
-            }
-            *count += 1;
-            *last = now;
+        let (count, last) = known.entry(key).or_insert((0, now));
+        if now.duration_since(*last) >= MEMORY {
+            *count = 0;
         }
+        *count += 1;
+        *last = now;
     }
+}
+
+/// An eighth goes at a time, so that a flood costs one look at all of them in a while.
+fn forget_oldest<K: Eq + Hash>(known: &mut HashMap<K, (u32, Instant)>) {
+    let mut times: Vec<Instant> = known.values().map(|(_, last)| *last).collect();
+    let surplus = times.len() / 8;
+    let (_, limit, _) = times.select_nth_unstable(surplus);
+    let (limit, mut left) = (*limit, surplus);
+    known.retain(|_, (_, last)| {
+        let goes = *last <= limit && left > 0;
+        left -= usize::from(goes);
+        !goes
+    });
 }
 
 #[cfg(test)]
@@ -279,56 +373,141 @@ impl Failures {
 mod tests {
     use super::*;
 
+    fn at_sign(name: &str) -> AtSign {
+        name.parse().unwrap()
+    }
+
+    /// Places of a small machine.
+    const TOTAL: u64 = 1024;
+    const SHARES: Shares = Shares::of_connections(TOTAL);
+
+    fn houses() -> ConnectionGate {
+        ConnectionGate::new(CONNECTIONS, TOTAL)
+    }
+
+    /// As many as come from there and say a word to this house, while they find room.
+    fn strangers(
+        gate: &ConnectionGate,
+        from: IpAddr,
+        count: u64,
+        now: Instant,
+    ) -> Vec<(Pass, MustLeave)> {
+        let enter = |_| {
+            let (mut pass, must_leave) = gate.enter(from, now)?;
+            pass.becomes(Standing::Stranger(at_sign("@alice")), now)
+                .then_some((pass, must_leave))
+        };
+        (0..count).map_while(enter).collect()
+    }
+
+    /// Those that had to leave do: their sockets are closed.
+    fn leave(all: &mut Vec<(Pass, MustLeave)>) -> usize {
+        let before = all.len();
+        all.retain(|(_, must_leave)| !must_leave.is_closed());
+        before - all.len()
+    }
+
     #[test]
-    fn an_address_gets_its_places_back_by_login_and_by_leaving() {
-        let (gate, (socket, _peer)) = (Arc::new(ConnectionGate::default()), socket());
-        let (here, there) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let mut passes: Vec<Pass> = (0..MAX_STRANGERS)
-            .map(|_| gate.enter(here, &socket).unwrap())
-            .collect();
-        passes.iter().for_each(Pass::spoke);
-        assert!(gate.enter(here, &socket).is_none());
-        assert!(gate.enter(there, &socket).is_some());
-        passes[0].known();
-        assert!(gate.enter(here, &socket).is_some());
-        assert_eq!(gate.occupancy(), (MAX_STRANGERS, MAX_STRANGERS - 1));
-        drop(passes);
-        assert!(lock(&gate.counts).strangers.is_empty());
+    fn the_oldest_of_a_network_gives_way_though_it_has_spoken() {
+        let (gate, now) = (houses(), Instant::now());
+        let (here, later) = ([10, 0, 0, 1].into(), now + CONNECTIONS.chance);
+        let most = SHARES.network;
+        let mut all = strangers(&gate, here, most, now);
+        let mut new = strangers(&gate, here, 1, later);
+        assert_eq!(new.len(), 1);
+        assert!(all[0].1.is_closed() && !all.last().unwrap().1.is_closed());
+        leave(&mut all);
+        assert!(new[0].0.becomes(Standing::Owner(at_sign("@alice")), later));
+        let (used, not_logged_in) = gate.occupancy();
+        assert_eq!(
+            (used, not_logged_in),
+            (all.len() as u64 + 1, all.len() as u64)
+        );
+        drop((all, new));
         assert_eq!(gate.occupancy(), (0, 0));
     }
 
-    /// A connected pair.
-    fn socket() -> (TcpStream, std::net::TcpStream) {
-        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = std::net::TcpStream::connect(door.local_addr().unwrap()).unwrap();
-        (door.accept().unwrap().0.into(), peer)
+    #[test]
+    fn a_site_is_one_network_however_its_addresses_are_written() {
+        let (gate, now) = (houses(), Instant::now());
+        let most = SHARES.network;
+        for (first, second) in [
+            ("192.0.2.1", "::ffff:192.0.2.1"),
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"),
+        ] {
+            let mut all = strangers(&gate, first.parse().unwrap(), most, now);
+            let new = strangers(&gate, second.parse().unwrap(), 1, now);
+            assert_eq!(new.len(), 1);
+            assert!(leave(&mut all) > 0, "{first} {second}");
+        }
+        let mut all = Vec::new();
+        for n in 0..SHARES.range + 1 {
+            let from = format!("2001:db8:7:{n:x}::1").parse().unwrap();
+            all.extend(strangers(&gate, from, 1, now));
+        }
+        assert!(leave(&mut all) > 0, "a /48 has a share, too");
     }
 
     #[test]
-    fn the_silent_make_room_for_the_next_and_those_that_spoke_do_not() {
-        use std::io::Read;
-        let gate = Arc::new(ConnectionGate::default());
+    fn strangers_leave_a_quarter_to_owners_and_visitors_stay_strangers() {
+        let (gate, now) = (houses(), Instant::now());
+        let (mut all, most) = (Vec::new(), SHARES.network);
+        // As they come from everywhere, every house's strangers share what they have.
+        for n in 0..40u8 {
+            let (house, visitor) = (at_sign(&format!("@h{n}")), at_sign(&format!("@v{n}")));
+            for _ in 0..most {
+                let Some((mut pass, must_leave)) = gate.enter([10, n, 0, 1].into(), now) else {
+                    continue;
+                };
+                let visits = Standing::Visitor(house.clone(), visitor.clone());
+                if pass.becomes(Standing::Stranger(house.clone()), now) && pass.becomes(visits, now)
+                {
+                    all.push((pass, must_leave));
+                }
+                leave(&mut all);
+            }
+        }
+        let of_one = gate
+            .places
+            .used_by(&ConnectionParty::Visitor(at_sign("@v39")));
+        assert!(of_one <= SHARES.visitor, "{of_one}");
+        let strangers = gate.occupancy().1;
+        assert!(strangers <= TOTAL - TOTAL / RESERVED, "{strangers}");
+        let (mut owner, _stays) = gate.enter([10, 99, 0, 1].into(), now).unwrap();
+        assert!(owner.becomes(Standing::Owner(at_sign("@h0")), now));
+    }
+
+    #[test]
+    fn tenants_with_thousands_of_logins_keep_no_other_owner_out() {
+        let (gate, now) = (houses(), Instant::now());
+        let mut all = Vec::new();
+        for n in 0..5 {
+            let who = at_sign(&format!("@t{n}"));
+            for _ in 0..SHARES.owner {
+                let (mut pass, must_leave) = gate.enter([10, n, 0, 1].into(), now).unwrap();
+                assert!(pass.becomes(Standing::Owner(who.clone()), now));
+                all.push((pass, must_leave));
+                leave(&mut all);
+            }
+        }
+        let (mut owner, stays) = gate.enter([10, 99, 0, 1].into(), now).unwrap();
+        assert!(owner.becomes(Standing::Owner(at_sign("@me")), now));
+        assert!(!stays.is_closed());
+        assert!(gate.occupancy().0 <= SHARES.owners + 1);
+    }
+
+    #[test]
+    fn who_does_not_shake_hands_takes_no_place_of_who_has() {
+        let (gate, now) = (houses(), Instant::now());
         let here = [10, 0, 0, 1].into();
-        let pairs: Vec<_> = (0..3).map(|_| socket()).collect();
-        let (quiet, spoken) = (gate.enter(here, &pairs[0].0), gate.enter(here, &pairs[1].0));
-        spoken.as_ref().unwrap().spoke();
-        let (rest, _peer) = socket();
-        let others: Vec<_> = (2..MAX_STRANGERS)
-            .map(|_| {
-                let pass = gate.enter(here, &rest).unwrap();
-                pass.spoke();
-                pass
-            })
-            .collect();
-        assert!(gate.enter(here, &pairs[2].0).is_some());
-        let mut silent = &pairs[0].1;
-        assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0, "it was ended");
-        // Its own end comes later, and changes nothing any more.
-        drop(quiet);
-        assert_eq!(gate.occupancy(), (MAX_STRANGERS - 1, MAX_STRANGERS - 1));
-        assert_eq!(gate.evicted.get(), 1);
-        drop((spoken, others));
-        assert_eq!(gate.occupancy(), (0, 0));
+        let mut spoken = strangers(&gate, here, 32, now);
+        let mut silent: Vec<_> = Vec::new();
+        for _ in 0..1000 {
+            silent.push(gate.enter(here, now).unwrap());
+            leave(&mut silent);
+        }
+        assert!(silent.len() as u64 <= SHARES.handshakes_of_network);
+        assert_eq!(leave(&mut spoken), 0);
     }
 
     #[test]
@@ -350,5 +529,24 @@ mod tests {
         assert_eq!(failures.wait(from, &who, now + MEMORY), Duration::ZERO);
         failures.note(from, &who, true, now);
         assert_eq!(failures.wait(from, &who, now), Duration::ZERO);
+    }
+
+    /// A full table remembered nothing new, and was walked at each failure.
+    #[test]
+    fn guesses_from_everywhere_do_not_make_a_new_one_forgotten() {
+        let (failures, start) = (Failures::default(), Instant::now());
+        let who = at_sign("@alice");
+        for n in 0..MAX_REMEMBERED as u32 + 1000 {
+            let now = start + Duration::from_millis(n.into());
+            failures.note(std::net::Ipv4Addr::from_bits(n).into(), &who, false, now);
+        }
+        let site = |end: &str| format!("2001:db8:1:2::{end}").parse().unwrap();
+        let later = start + Duration::from_secs(60);
+        for end in ["1", "2", "3", "4", "5"] {
+            assert_eq!(failures.wait(site(end), &who, later), Duration::ZERO);
+            failures.note(site(end), &who, false, later);
+        }
+        assert!(failures.wait(site("6"), &who, later) > Duration::ZERO);
+        assert!(lock(&failures.guesses).len() <= MAX_REMEMBERED);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,13 +14,15 @@ use futures_lite::future::or;
 
 use crate::{
     at::AtSign,
-    net::tls::Acceptor,
+    budget::Budget,
+    net::{recent::Recent, tls::Acceptor},
     server::{peer::PeerServers, session::Outbound, store::Store},
 };
 
 use super::{
     board::{Board, lock},
     gate::{ConnectionGate, Failures},
+    load::Bytes,
     meter::Meter,
     options::{ServerError, ServerOptions},
 };
@@ -34,9 +36,20 @@ pub(super) struct Hub {
     pub peers: Option<PeerServers>,
     /// Connections to other servers.
     pub outbound: Arc<Outbound>,
-    pub gate: Arc<ConnectionGate>,
+    /// To the atServers, and to the atDirectory.
+    pub gate: ConnectionGate,
+    pub directory_gate: ConnectionGate,
     pub failures: Failures,
+    pub bytes: Bytes,
+    /// What strangers look up at the moment.
+    pub looks: Budget<IpAddr>,
+    /// Who delivers at the moment.
+    pub deliveries: Budget<AtSign>,
+    /// Who asks for health and metrics.
+    pub askers: Budget<&'static str>,
     pub meter: Meter,
+    /// When the log was told that accepting failed.
+    pub shortage: Mutex<Recent<()>>,
     pub started: u64,
     pub directory: SocketAddr,
     /// With a domain: the port that all share.

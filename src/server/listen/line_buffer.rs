@@ -17,7 +17,28 @@ pub(super) enum InputLine {
 
 impl LineBuffer {
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        // Not twice as much each time: what is not filled yet is held, too.
+        let free = self.bytes.capacity() - self.bytes.len();
+        if free < bytes.len() {
+            let more = (self.bytes.len() / 4).max(bytes.len());
+            self.bytes.reserve_exact(more);
+        }
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether there is no unfinished line.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// How many bytes of an unfinished line there are.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How much memory it holds.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// The next whole line, of at most `limit` bytes. Bytes that are no text are replaced: no command has them.

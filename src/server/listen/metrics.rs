@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::server::{clock::now, store::StoreError};
+use crate::{
+    budget::Usage,
+    server::{clock::now, health, peer::PROOFS, session::OUTGOING, store::StoreError},
+};
 
-use super::RunningServer;
+use super::{RunningServer, courier, gate, hub::Hub, load};
 
 impl RunningServer {
     /// Whether the store can be read: a server that is alive but cannot do that is of no use.
@@ -20,22 +23,23 @@ impl RunningServer {
         let hub = &self.hub;
         let houses = hub.board.everybody();
         let (open, strangers) = hub.gate.occupancy();
+        let places = hub.gate.usage();
         let monitors = houses.iter().map(|house| house.monitors()).sum::<usize>();
         let store = hub.store.totals();
         let since = now().saturating_sub(hub.started) / 1000;
         let gauges = [
             ("uptime_seconds", since),
             ("atsigns", houses.len() as u64),
-            ("connections", open as u64),
-            ("connections_not_logged_in", strangers as u64),
+            ("connections", open),
+            ("connections_not_logged_in", strangers),
             ("monitors", monitors as u64),
             ("store_bytes", hub.store.size()),
         ];
         let meter = &hub.meter;
         let counters = [
             ("connections_total", meter.accepted.get()),
-            ("connections_refused_total", hub.gate.refused.get()),
-            ("connections_evicted_total", hub.gate.evicted.get()),
+            ("connections_refused_total", places.refused),
+            ("connections_evicted_total", places.evicted),
             ("handshakes_failed_total", meter.handshakes_failed.get()),
             ("commands_total", meter.commands.get()),
             ("logins_total", meter.logins.get()),
@@ -53,6 +57,49 @@ impl RunningServer {
                 "# TYPE noports_atserver_{name} {kind}\nnoports_atserver_{name} {value}\n"
             );
         }
+        self.add_budgets(&mut text);
         text
+    }
+
+    /// What others use up, by budget.
+    fn add_budgets(&self, text: &mut String) {
+        let budgets = self.hub.budgets();
+        for (part, kind) in [
+            ("used", "gauge"),
+            ("refused_total", "counter"),
+            ("evicted_total", "counter"),
+        ] {
+            let _ = writeln!(text, "# TYPE noports_atserver_budget_{part} {kind}");
+            for (name, usage) in &budgets {
+                let value = match part {
+                    "used" => usage.used,
+                    "refused_total" => usage.refused,
+                    _ => usage.evicted,
+                };
+                let _ = writeln!(
+                    text,
+                    "noports_atserver_budget_{part}{{budget=\"{name}\"}} {value}"
+                );
+            }
+        }
+    }
+}
+
+impl Hub {
+    fn budgets(&self) -> Vec<(&'static str, Usage)> {
+        let mut all = vec![
+            (gate::CONNECTIONS.name, self.gate.usage()),
+            (gate::ENQUIRIES.name, self.directory_gate.usage()),
+            (gate::CHECKS.name, self.failures.checks()),
+            (gate::LOOKS.name, self.looks.usage()),
+            (load::BYTES.name, self.bytes.usage()),
+            (courier::DELIVERIES.name, self.deliveries.usage()),
+            (health::ASKERS.name, self.askers.usage()),
+            (OUTGOING.name, self.outbound.usage()),
+        ];
+        if let Some(peers) = &self.peers {
+            all.push((PROOFS.name, peers.proofs_usage()));
+        }
+        all
     }
 }

@@ -13,12 +13,15 @@
 
 mod accept;
 mod board;
+#[cfg(test)]
+mod budgets;
 mod connection;
 mod courier;
 mod directory;
 mod gate;
 mod hub;
 mod line_buffer;
+mod load;
 mod meter;
 mod metrics;
 mod options;
@@ -47,13 +50,15 @@ use crate::{
         crypto::{self, KeyPair},
         metadata::Metadata,
     },
-    net::tls::Acceptor,
+    budget::Budget,
+    net::{recent::Recent, tls::Acceptor},
     secret::Secret,
 };
 
 use super::{
     clock::now,
     control::Hosted,
+    health,
     peer::PeerServers,
     session::{Facts, Outbound, PKAM_KEY, SECRET},
     store::{
@@ -65,8 +70,9 @@ use super::{
     },
 };
 use board::{Board, House, lock};
-use gate::Failures;
+use gate::{ConnectionGate, Failures, LOOKS, QUIET};
 use hub::Hub;
+use load::{BYTES, Bytes};
 use meter::Meter;
 pub use options::{ServerError, ServerOptions, Timings};
 
@@ -121,15 +127,22 @@ pub async fn start_with_peers(
     let outbound = Arc::<Outbound>::default();
     let within = options.timings.peer;
     let peers = |network| PeerServers::new(network, store.clone(), within, outbound.clone());
+    let (gate, directory_gate) = ConnectionGate::both();
     let hub = Arc::new(Hub {
         peers: network.map(peers),
         outbound: outbound.clone(),
         tls,
         store,
         board,
-        gate: Arc::default(),
+        gate,
+        directory_gate,
         failures: Failures::default(),
+        bytes: Bytes::new(BYTES),
+        looks: Budget::new(LOOKS),
+        deliveries: Budget::new(courier::DELIVERIES),
+        askers: Budget::new(health::ASKERS),
         meter: Meter::default(),
+        shortage: Mutex::new(Recent::new(QUIET, 1)),
         started: now(),
         directory: directory.local_addr().unwrap_or(doorway),
         shared_port: shared.as_ref().map(port_of),
@@ -220,6 +233,13 @@ impl Hub {
     /// An atSign's server begins to run.
     async fn move_in(&self, entry: Registration) -> Result<(), ServerError> {
         let home = entry.home.clone();
+        let ready = self.store.write(move |tx| home.ready_quota(tx));
+        // On a full disk the count begins the next time.
+        match ready.await {
+            Ok(()) | Err(StoreError::Full) => {}
+            Err(why) => return Err(why.into()),
+        }
+        let home = entry.home.clone();
         let last = self.store.read(move |tx| home.last_commit(tx)).await?;
         let facts = Facts {
             started: self.started,
@@ -261,6 +281,11 @@ impl RunningServer {
     /// Where the atDirectory listens.
     pub fn directory(&self) -> SocketAddr {
         self.hub.directory
+    }
+
+    /// Places for those that ask for health and metrics.
+    pub(super) fn askers(&self) -> &Budget<&'static str> {
+        &self.hub.askers
     }
 
     /// Makes an atSign, opens its port at once, and returns the secret for its activation: 128 hex characters that
@@ -319,6 +344,22 @@ impl RunningServer {
             activated,
         };
         Ok(entries.await?.into_iter().map(hosted).collect())
+    }
+
+    /// Lets an atSign keep so many bytes.
+    ///
+    /// # Errors
+    /// When it does not live here, or the store fails.
+    pub async fn set_quota(&self, who: &AtSign, bytes: u64) -> Result<(), ServerError> {
+        let house = self.hub.board.house(who);
+        let home = house
+            .ok_or_else(|| ServerError::Unknown(who.clone()))?
+            .home
+            .clone();
+        let set = self.hub.store.write(move |tx| home.set_quota(tx, bytes));
+        set.await.map_err(|why: StoreError| why)?;
+        log::info!("atsign={who} quota={bytes}");
+        Ok(())
     }
 
     /// Removes an atSign with all it has stored, and ends its connections.

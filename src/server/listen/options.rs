@@ -36,11 +36,16 @@ pub struct ServerOptions {
 pub struct Timings {
     /// From the TCP connection to the end of the TLS handshake.
     pub handshake: Duration,
-    /// From the handshake to the login. Some clients poll for hours whether they were approved: they reconnect.
+    /// From the handshake to the login.
     pub login: Duration,
+    /// The same for who has asked for an enrolment. Some clients poll for hours whether they were approved: they
+    /// reconnect.
+    pub enrolling: Duration,
     /// Without a byte either way, after login.
     pub idle: Duration,
-    /// Without a byte either way, on a connection to the atDirectory. Some clients keep one for ever.
+    /// The same for another atSign. Servers keep such a connection for five minutes after its last use.
+    pub visitor_idle: Duration,
+    /// Without a whole line, on a connection to the atDirectory. Some clients would keep one for ever.
     pub directory_idle: Duration,
     /// For each piece of a reply to be taken by the client.
     pub write: Duration,
@@ -58,9 +63,11 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(10),
-            login: Duration::from_secs(10 * 60),
+            login: Duration::from_secs(30),
+            enrolling: Duration::from_secs(10 * 60),
             idle: Duration::from_secs(30 * 24 * 3600),
-            directory_idle: Duration::from_secs(30 * 60),
+            visitor_idle: Duration::from_secs(10 * 60),
+            directory_idle: Duration::from_secs(60),
             write: Duration::from_secs(30),
             stats: Duration::from_secs(15),
             retry: Duration::from_secs(10),

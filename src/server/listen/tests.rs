@@ -444,6 +444,285 @@ fn a_client_that_never_logs_in_is_let_go() {
     });
 }
 
+/// From one address behind which many are: 512 connections that had said a byte locked all of them out, for ever.
+#[test]
+fn the_directory_answers_whoever_comes_though_its_places_are_held() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        running.add(&"@alice".parse().unwrap()).await.unwrap();
+        let port = running.directory().port();
+        let places = gate::Shares::of_connections(gate::ENQUIRIES.total).network;
+        let mut held = Vec::new();
+        for _ in 0..places {
+            let mut line = world.wire(port).await;
+            line.stream.write_all(b"a").await.unwrap();
+            line.stream.flush().await.unwrap();
+            held.push(line);
+        }
+        let mut asker = world.wire(port).await;
+        let answer = asker.ask("alice").await;
+        assert!(answer.starts_with("localhost:"), "{answer}");
+        assert_eq!(held[0].read().await, None, "the oldest made room");
+        assert!(
+            running
+                .metrics()
+                .contains("\nnoports_atserver_connections 0\n")
+        );
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_line_to_the_directory_that_never_ends_is_no_sign_of_life() {
+    block_on(async {
+        let mut world = World::new();
+        world.options.timings.directory_idle = Duration::from_millis(300);
+        let running = world.start().await;
+        let mut line = world.wire(running.directory().port()).await;
+        let ended = timeout(SOON, async {
+            while line.stream.write_all(b"a").await.is_ok()
+                && line.stream.flush().await.is_ok()
+                && futures_lite::future::poll_once(line.stream.read(&mut [0; 1]))
+                    .await
+                    .is_none()
+            {
+                task::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        ended.await.expect("it goes on for ever");
+        running.stop().await;
+    });
+}
+
+#[test]
+fn only_who_has_asked_for_an_enrolment_may_take_longer_to_log_in() {
+    block_on(async {
+        let mut world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        running.stop().await;
+        world.options.timings.login = Duration::from_millis(500);
+        let running = world.start().await;
+        let mut owner = alice.login(&world).await;
+        let code = owner.ask("otp:get").await;
+        let code = challenge_of(&code).to_owned();
+        let request = |code: &str| {
+            format!(
+                "enroll:request:{{\"appName\":\"app\",\"deviceName\":\"dev\",\"namespaces\":{{\"ns\":\"rw\"}},\
+                 \"otp\":\"{code}\",\"apkamPublicKey\":\"K\",\"encryptedAPKAMSymmetricKey\":\"S\"}}"
+            )
+        };
+        let (mut right, mut wrong) = (world.wire(alice.port).await, world.wire(alice.port).await);
+        let pending = right.ask(&request(&code)).await;
+        assert!(pending.contains("pending"), "{pending}");
+        let refused = wrong.ask(&request("AAAAAA")).await;
+        assert!(refused.starts_with("error:"), "{refused}");
+        assert_eq!(wrong.read().await, None);
+        assert_eq!(right.ask("noop:0").await, "data:ok\n@");
+        running.stop().await;
+    });
+}
+
+/// Each lived for five seconds, without a limit, until there was no descriptor left for anybody.
+#[test]
+fn askers_of_the_health_port_that_ask_nothing_give_way() {
+    use crate::server::health;
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let port = health::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let at = port.local_addr().unwrap();
+        let served = running.clone();
+        let serving = task::spawn(async move { health::serve(&port, &served).await });
+        let mut silent = Vec::new();
+        for _ in 0..=health::ASKERS.total {
+            silent.push(async_std::net::TcpStream::connect(at).await.unwrap());
+        }
+        assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap(), 0);
+        let mut asker = async_std::net::TcpStream::connect(at).await.unwrap();
+        asker
+            .write_all(b"GET /health HTTP/1.1\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        asker.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        serving.cancel().await;
+        running.stop().await;
+    });
+}
+
+/// A line of the log each, and a place in the table of failures.
+#[test]
+fn wrong_logins_under_names_of_others_are_not_remembered() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let mut wire = world.wire(alice.port).await;
+        for n in 0..20 {
+            wire.ask(&format!("from:@a{n}")).await;
+            let refused = wire.ask("pkam:AAAA").await;
+            assert!(refused.starts_with("error:AT0401"), "{refused}");
+        }
+        assert_eq!(running.hub.failures.remembered(), 0);
+        assert!(running.metrics().contains("_logins_failed_total 20\n"));
+        running.stop().await;
+    });
+}
+
+/// Ten megabytes each, for as long as it liked.
+#[test]
+fn who_reads_a_long_reply_slowly_or_not_at_all_gives_way_and_the_owner_does_not() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let mut owner = alice.login(&world).await;
+        let value = "v".repeat(9 << 20);
+        owner
+            .ask(&format!("update:public:big.ns@alice {value}"))
+            .await;
+        owner.send("llookup:public:big.ns@alice").await;
+        let mut readers = Vec::new();
+        for _ in 0..4 {
+            let mut reader = world.wire(alice.port).await;
+            reader.send("lookup:big.ns@alice").await;
+            readers.push(reader);
+        }
+        // Of one network there is room for one; the owner's waits all the same.
+        while running.hub.bytes.usage().evicted < 3 {
+            task::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(running.hub.bytes.usage().used < 24 << 20);
+        let mut got = String::new();
+        while !got.ends_with("\n@alice@") {
+            got += &owner.read().await.unwrap();
+        }
+        assert_eq!(got, format!("data:{value}\n@alice@"));
+        drop((readers, owner));
+        running.stop().await;
+    });
+}
+
+#[test]
+fn an_unfinished_line_of_a_stranger_ends_though_a_byte_comes_now_and_then() {
+    block_on(async {
+        let mut world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        running.stop().await;
+        world.options.timings.write = Duration::from_millis(300);
+        let running = world.start().await;
+        let mut line = world.wire(alice.port).await;
+        let mut owner = alice.login(&world).await;
+        owner.stream.write_all(b"noop").await.unwrap();
+        owner.stream.flush().await.unwrap();
+        let ended = timeout(SOON, async {
+            while line.stream.write_all(b"a").await.is_ok()
+                && line.stream.flush().await.is_ok()
+                && futures_lite::future::poll_once(line.stream.read(&mut [0; 1]))
+                    .await
+                    .is_none()
+            {
+                task::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        ended.await.expect("it goes on for ever");
+        assert_eq!(owner.ask(":0").await, "data:ok\n@alice@");
+        running.stop().await;
+    });
+}
+
+/// One tenant filled the disk of all.
+#[test]
+fn a_quota_that_is_used_up_is_told_and_other_tenants_write_on() {
+    block_on(async {
+        let world = World::new();
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let bob = world.activate(&running, "@bob").await;
+        running.set_quota(&alice.who, 1 << 20).await.unwrap();
+        let mut line = alice.login(&world).await;
+        let value = "v".repeat(400 << 10);
+        let update = |n: u32| format!("update:big{n}.ns@alice {value}");
+        for n in 0..3 {
+            let reply = line.ask(&update(n)).await;
+            assert!(reply.starts_with("data:"), "{n}: {reply}");
+        }
+        for command in [update(3), "notify:update:@bob:x.ns@alice:v".to_owned()] {
+            let refused = line.ask(&command).await;
+            assert!(refused.starts_with("error:AT0022"), "{refused}");
+            assert!(
+                refused.contains("the quota of 1M for @alice is used up"),
+                "{refused}"
+            );
+        }
+        let mut other = bob.login(&world).await;
+        assert!(other.ask("update:x.ns@bob v").await.starts_with("data:"));
+        // What others send is theirs to be counted.
+        assert!(
+            other
+                .ask("notify:id:n1:@alice:x.ns@bob:v")
+                .await
+                .starts_with("data:n1")
+        );
+        let home = running.hub.board.house(&alice.who).unwrap().home.clone();
+        let counted = running.hub.store.read(move |tx| {
+            Ok::<_, StoreError>((home.counter(tx, "disk bytes")?, home.weight(tx)?))
+        });
+        let (counted, weighed) = counted.await.unwrap();
+        assert!(weighed.abs_diff(counted) < 256, "{counted} of {weighed}");
+        for n in 0..3 {
+            let reply = line.ask(&format!("delete:big{n}.ns@alice")).await;
+            assert!(reply.starts_with("data:"), "{reply}");
+        }
+        assert!(line.ask(&update(3)).await.starts_with("data:"));
+        running.stop().await;
+    });
+}
+
+/// One task each, all of them in step, every ten seconds: 4,000 writes a second, and everybody's answers behind them.
+#[test]
+fn thousands_of_made_up_recipients_are_carried_a_few_at_a_time() {
+    block_on(async {
+        let mut world = World::new();
+        world.options.timings.retry = Duration::from_secs(2);
+        let running = world.start().await;
+        let alice = world.activate(&running, "@alice").await;
+        let bob = world.activate(&running, "@bob").await;
+        let mut line = alice.login(&world).await;
+        let names: Vec<_> = (0..2000).map(|n| format!("@x{n}")).collect();
+        let reply = line
+            .ask(&format!(
+                "notify:all:update:{}:k.x@alice:v",
+                names.join(",")
+            ))
+            .await;
+        assert!(reply.starts_with("data: "), "{reply:.100}");
+        let deliveries = &running.hub.deliveries;
+        while deliveries.usage().used < courier::DELIVERIES_OF_ONE {
+            task::yield_now().await;
+        }
+        // Another's reach their goal all the same.
+        let mut monitor = alice.monitor(&world, "monitor y.ns").await;
+        let mut other = bob.login(&world).await;
+        let before = running.hub.store.totals().transactions;
+        other.ask("notify:id:n1:@alice:y.ns@bob:v").await;
+        monitor.hear("n1").await;
+        let writes = running.hub.store.totals().transactions - before;
+        assert!(writes < 200, "{writes} while one was delivered");
+        assert!(deliveries.used_by(&alice.who) <= courier::DELIVERIES_OF_ONE);
+        assert!(
+            running
+                .metrics()
+                .contains("noports_atserver_budget_used{budget=\"deliveries\"} ")
+        );
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_monitor_shows_signs_of_life() {
     block_on(async {
@@ -507,31 +786,81 @@ fn a_revoked_enrolment_loses_its_connections() {
     });
 }
 
+/// Two servers that find each other, and who lives there: @alice and @bob.
+async fn neighbours(
+    here: &mut World,
+    there: &World,
+) -> ((RunningServer, Member), (RunningServer, Member)) {
+    let network = |world: &World, directory: SocketAddr| {
+        Some(Network {
+            root: Root::Directory(Endpoint {
+                host: "localhost".into(),
+                port: directory.port(),
+            }),
+            tls: world.connector(),
+        })
+    };
+    // Each asks the other's directory, so one has to be started twice: to learn its port, and to use it.
+    let first = here.start().await;
+    let alice = here.activate(&first, "@alice").await;
+    let directory = first.directory();
+    here.options.directory_port = directory.port();
+    first.stop().await;
+    let second = there.start_among(network(here, directory)).await.unwrap();
+    let first = here.start_among(network(there, second.directory())).await;
+    let bob = there.activate(&second, "@bob").await;
+    ((first.unwrap(), alice), (second, bob))
+}
+
+/// Ten megabytes, kept for ever, for every name that another server makes up.
+#[test]
+fn a_public_key_of_another_server_that_is_none_is_not_read_or_kept() {
+    block_on(async {
+        let (mut here, there) = (World::new(), World::new());
+        let ((first, alice), (second, bob)) = neighbours(&mut here, &there).await;
+        let mut other = bob.login(&there).await;
+        let mut line = alice.login(&here).await;
+        for (size, start) in [(100_000, "error:AT0021"), (5000, "data:kkk")] {
+            let long = "k".repeat(size);
+            other
+                .ask(&format!("update:ttr:-1:public:publickey@bob {long}"))
+                .await;
+            let reply = line.ask("plookup:publickey@bob").await;
+            assert!(reply.starts_with(start), "{size}: {reply:.100}");
+            let kept = line.ask("llookup:cached:public:publickey@bob").await;
+            assert!(kept.starts_with("error:AT0015"), "{size}: {kept:.100}");
+        }
+        first.stop().await;
+        second.stop().await;
+    });
+}
+
+/// It kept its place for thirty days, and counted for nobody.
+#[test]
+fn another_atsign_that_has_proved_who_it_is_stays_a_stranger() {
+    block_on(async {
+        let (mut here, mut there) = (World::new(), World::new());
+        there.options.timings.visitor_idle = Duration::from_millis(300);
+        let ((first, alice), (second, bob)) = neighbours(&mut here, &there).await;
+        let mut monitor = bob.monitor(&there, "monitor ns").await;
+        let mut line = alice.login(&here).await;
+        line.ask("notify:id:n1:@bob:x.ns@alice:v").await;
+        monitor.hear("n1").await;
+        // What came with it is kept for the next time, and counted: only the monitor is an owner's.
+        while second.hub.gate.occupancy() != (1, 0) {
+            assert!(second.hub.gate.occupancy().1 <= 2);
+            task::sleep(Duration::from_millis(5)).await;
+        }
+        first.stop().await;
+        second.stop().await;
+    });
+}
+
 #[test]
 fn two_servers_introduce_themselves_and_deliver() {
     block_on(async {
         let (mut here, there) = (World::new(), World::new());
-        let network = |world: &World, directory: SocketAddr| {
-            Some(Network {
-                root: Root::Directory(Endpoint {
-                    host: "localhost".into(),
-                    port: directory.port(),
-                }),
-                tls: world.connector(),
-            })
-        };
-        // Each asks the other's directory, so one has to be started twice: to learn its port, and to use it.
-        let first = here.start().await;
-        let alice = here.activate(&first, "@alice").await;
-        let directory = first.directory();
-        here.options.directory_port = directory.port();
-        first.stop().await;
-        let second = there.start_among(network(&here, directory)).await.unwrap();
-        let first = here
-            .start_among(network(&there, second.directory()))
-            .await
-            .unwrap();
-        let bob = there.activate(&second, "@bob").await;
+        let ((first, alice), (second, bob)) = neighbours(&mut here, &there).await;
 
         let mut monitor = bob.monitor(&there, "monitor ns").await;
         let mut line = alice.login(&here).await;

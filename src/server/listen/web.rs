@@ -17,10 +17,19 @@ use futures_lite::AsyncReadExt;
 
 use crate::{
     at::AtSign,
+    budget::Claim,
+    net::network::network_of,
     server::{clock::now, http, session::public_value, store::StoreError},
 };
 
-use super::{board::House, connection, hub::Hub, visitor::Visitor};
+use super::{
+    board::House,
+    connection,
+    gate::{LOOKS_OF_ONE, Standing},
+    hub::Hub,
+    load::{Load, time_for},
+    visitor::Visitor,
+};
 
 /// Longest request with its head, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
@@ -28,12 +37,20 @@ const MAX_HEAD: usize = 8 * 1024;
 /// Answers one request.
 pub(super) async fn serve(hub: &Arc<Hub>, house: &Arc<House>, mut visitor: Visitor) {
     let served = async {
+        let stranger = Standing::Stranger(house.home.who.clone());
+        let fits = visitor.pass.becomes(stranger, Instant::now());
+        fits.then_some(())?;
         let head = head(hub, &mut visitor).await?;
-        visitor.pass.spoke();
         hub.meter.commands.add(1);
+        let claim = Claim::of(network_of(visitor.from), LOOKS_OF_ONE);
+        let place = hub.looks.wait(claim).await;
         let answer = answer(hub, house, &head).await;
+        let (mut load, whose) = (Load::default(), (visitor.from, visitor.pass.standing()));
+        load.set(&hub.bytes, whose, answer.len()).ok()?;
+        drop(place);
         let within = hub.options.timings.write;
-        connection::send(&mut visitor.stream, answer.as_bytes(), within)
+        let limit = Some(time_for(answer.len(), within));
+        load.send(&mut visitor.stream, answer.as_bytes(), within, limit)
             .await
             .ok()
     };

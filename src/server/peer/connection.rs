@@ -1,6 +1,6 @@
 //! One connection to another server: a command goes out, its reply comes back.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use async_std::future::timeout;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::poll_once};
@@ -10,12 +10,13 @@ use crate::{
         AtKey, AtSign, Metadata, Replies, Reply, Verb,
         client::AtError,
         fault::{Code, Fault},
-        reply::{Mode, WireError},
+        reply::{MAX_LINE, Mode, WireError},
         verb::{Notify, Subject},
     },
+    budget::Hold,
     net::tls::{TlsError, TlsStream},
     server::{
-        session::Outbound,
+        session::OutgoingParty,
         store::{StoreError, notes::Note},
     },
 };
@@ -55,34 +56,32 @@ impl PeerError {
     }
 }
 
-/// A connection's place among those to other servers, given back when dropped.
-pub(super) struct OutboundSlot {
-    pub open: Arc<Outbound>,
-    pub me: AtSign,
-}
-
-impl Drop for OutboundSlot {
-    fn drop(&mut self) {
-        self.open.leave(&self.me);
-    }
-}
+/// Longest answer that is a key or a proof, in bytes.
+pub(super) const MAX_SHORT: usize = 64 * 1024;
 
 /// One connection to another server.
 pub(super) struct PeerConnection {
     stream: TlsStream,
     replies: Replies,
     within: Duration,
+    /// Longest answer that is read, in bytes.
+    most: usize,
     /// Used before: the other side may have closed it without our knowing yet.
     pub is_old: bool,
-    _place: Option<OutboundSlot>,
+    _place: Option<Hold<OutgoingParty>>,
 }
 
 impl PeerConnection {
-    pub(super) fn new(stream: TlsStream, within: Duration, place: Option<OutboundSlot>) -> Self {
+    pub(super) fn new(
+        stream: TlsStream,
+        within: Duration,
+        place: Option<Hold<OutgoingParty>>,
+    ) -> Self {
         Self {
             stream,
             replies: Replies::new(Mode::Request),
             within,
+            most: MAX_LINE,
             is_old: false,
             _place: place,
         }
@@ -136,12 +135,21 @@ impl PeerConnection {
         }
     }
 
+    /// The same, when all that is wanted is short: what is longer is not read.
+    pub(super) async fn short_data(&mut self, line: &str) -> Result<String, PeerError> {
+        self.most = MAX_SHORT;
+        let data = self.data(line).await;
+        self.most = MAX_LINE;
+        data
+    }
+
     async fn ask(&mut self, line: &str) -> Result<Reply, PeerError> {
         let within = self.within;
         timeout(within, self.exchange(line)).await?
     }
 
     async fn exchange(&mut self, line: &str) -> Result<Reply, PeerError> {
+        let mut all = 0;
         self.stream
             .write_all(format!("{line}\n").as_bytes())
             .await?;
@@ -157,6 +165,11 @@ impl PeerConnection {
                     Some(reply) => Ok(reply),
                     None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 };
+            }
+            all += read;
+            // Prompts come with it.
+            if all > self.most + buffer.len() {
+                return Err(WireError::TooLong.into());
             }
             self.replies.push(&buffer[..read]);
         }

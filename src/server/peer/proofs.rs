@@ -11,7 +11,7 @@ use async_std::future::timeout;
 
 use crate::{
     at::AtSign,
-    budget::{Budget, Claim, Hold, Limits},
+    budget::{Budget, Claim, Hold, Limits, Usage},
     net::{network::network_of, recent::Recent},
 };
 
@@ -21,11 +21,11 @@ use super::connection::PeerError;
 pub(super) const PROOF_TIME: Duration = Duration::from_secs(3);
 /// Connections of this process for proofs. Whoever comes when all are taken waits, not for long and in a line that
 /// has an end.
-const LIMITS: Limits = Limits::new("proofs", 32).with_line(256, 8);
+pub(in crate::server) const LIMITS: Limits = Limits::new("proofs", 32).with_line(256, 8);
 /// For one caller from one network, so that nobody can take the caller's places from elsewhere; and for all callers
 /// from one network, behind which may be a server with many atSigns.
-const OF_CALLER: u64 = 2;
-const OF_NETWORK: u64 = 8;
+pub(in crate::server) const OF_CALLER: u64 = 2;
+pub(in crate::server) const OF_NETWORK: u64 = 8;
 /// A caller whose server was silent, or not there, is not asked about again for so long.
 const MEMORY: Duration = Duration::from_secs(60);
 /// Most callers that are remembered.
@@ -78,6 +78,10 @@ impl Proofs {
         timeout(PROOF_TIME, self.places.wait(claim))
             .await?
             .ok_or(PeerError::TooMany)
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        self.places.usage()
     }
 
     fn silent(&self) -> MutexGuard<'_, Recent<AtSign>> {

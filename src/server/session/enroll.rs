@@ -122,6 +122,7 @@ impl Session {
         }
         new.save(tx, &self.home, Some(PENDING_LIFE), self.now)?;
         self.tell_managers(tx, &new)?;
+        self.enrolling = true;
         Ok(CommandAnswer::Data(status(&new.id, "pending").end()))
     }
 

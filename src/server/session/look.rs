@@ -10,12 +10,13 @@
 use crate::{
     at::{AtKey, AtSign, fault::Code, key::Scope, verb::Detail},
     server::{
+        delivery::MAX_PUBLIC_KEY,
         enrolment::Need,
         refusal::{Refusal, refuse},
         store::{
             Rows, StoreError, Tx, lists,
             log::Change,
-            records::{Logged, Meta, Record},
+            records::{Meta, Record},
             register::{self, Home},
         },
     },
@@ -366,8 +367,12 @@ pub fn public_value(
 /// Keeps our copy of somebody else's value.
 fn cache(tx: &mut Tx<'_>, home: &Home, name: &str, record: &Record) -> Result<(), StoreError> {
     let name = format!("cached:{name}");
+    let is_key = name.starts_with("cached:public:publickey@");
+    if is_key && record.value.len() > MAX_PUBLIC_KEY {
+        return Ok(());
+    }
     if home.record(tx, &name)?.as_ref() != Some(record) {
-        home.put(tx, &name, record, Change::Update, Logged::ByKey)?;
+        home.put_copy(tx, &name, record, Change::Update)?;
     }
     Ok(())
 }

@@ -61,9 +61,12 @@ pub(super) use batch::parse_all;
 pub use errand::{Errand, Fetched, Proof, RemoteQuery};
 pub use look::public_value;
 pub use outcome::{CommandOutcome, FollowUp, LineAction, Login, StoreCommand, UncommittedOutcome};
-pub use state::{Facts, Session};
+pub use state::{Facts, Session, SessionStanding};
 pub use view::{MonitorView, page};
-pub use visits::Outbound;
+pub(super) use visits::OUTGOING;
+#[cfg(test)]
+pub(super) use visits::{DELIVERIES_TO_HOST, OF_HOME, OF_SENDER, TO_HOST};
+pub use visits::{Outbound, OutgoingParty};
 #[cfg(feature = "inside")]
 pub use {
     super::notification::{live_line, stored_line},
@@ -174,6 +177,9 @@ impl Session {
             && !lists::admits(tx, &self.home, caller)?
         {
             return Err(refuse(Code::Blocked, "Unable to connect"));
+        }
+        if matches!(self.who, Who::Owner(_)) && makes_more(&verb) {
+            self.home.within_quota(tx)?;
         }
         match verb {
             Verb::From { who, config } => self.from(tx, who, config.as_deref()),
@@ -297,7 +303,13 @@ impl Session {
             Ok(CommandAnswer::Data(text)) if text.starts_with("data:") => {
                 format!("{text}\n{}", self.prompt())
             }
-            Ok(CommandAnswer::Data(text)) => format!("data:{text}\n{}", self.prompt()),
+            Ok(CommandAnswer::Data(mut text)) => {
+                // In place: it may be a value of many megabytes.
+                let (head, end) = ("data:", format!("\n{}", self.prompt()));
+                text.reserve_exact(head.len() + end.len());
+                text.insert_str(0, head);
+                text + &end
+            }
             Ok(CommandAnswer::Spaced(text)) => format!("data: {text}\n{}", self.prompt()),
             Ok(CommandAnswer::Prompt) => self.prompt(),
             Ok(CommandAnswer::Last(text, after)) => {
@@ -332,5 +344,18 @@ impl Session {
             self.bare_prompt()
         };
         format!("{}\n{prompt}", refusal.fault.print(shape))
+    }
+}
+
+/// Whether a command of the owner's fills the disk.
+fn makes_more(verb: &Verb) -> bool {
+    match verb {
+        Verb::Update { .. }
+        | Verb::UpdateMeta { .. }
+        | Verb::UpdateJson { .. }
+        | Verb::Notify(_)
+        | Verb::NotifyAll { .. } => true,
+        Verb::Keys(keys) => keys.operation == "put",
+        _ => false,
     }
 }

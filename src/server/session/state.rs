@@ -40,6 +40,19 @@ pub(super) enum Who {
     Peer(AtSign),
 }
 
+/// What the listener may give a connection, by who is on the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionStanding<'a> {
+    /// Anybody.
+    Stranger,
+    /// A device that has asked for an enrolment on this connection, and waits for the answer.
+    Enrolling,
+    /// Another atSign, which has proved who it is.
+    Visitor(&'a AtSign),
+    /// The atSign itself.
+    Owner,
+}
+
 /// One connection's state.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -58,6 +71,8 @@ pub struct Session {
     pub(super) watching: bool,
     /// When this connection asked for enrolments, milliseconds since 1970.
     pub(super) requests: Vec<u64>,
+    /// One of them waits to be approved.
+    pub(super) enrolling: bool,
     /// Where it comes from, if that is known.
     pub(super) from: Option<IpAddr>,
     /// What this command is to the limit of guesses.
@@ -156,6 +171,7 @@ impl Session {
             challenge: None,
             watching: false,
             requests: Vec::new(),
+            enrolling: false,
             from: None,
             guess: Guess::None,
             traces: Vec::new(),
@@ -181,6 +197,16 @@ impl Session {
     /// Whether somebody has proven who they are.
     pub fn is_known(&self) -> bool {
         self.who != Who::Stranger
+    }
+
+    /// What the listener may give it.
+    pub fn standing(&self) -> SessionStanding<'_> {
+        match &self.who {
+            Who::Owner(_) => SessionStanding::Owner,
+            Who::Peer(caller) => SessionStanding::Visitor(caller),
+            Who::Stranger if self.enrolling => SessionStanding::Enrolling,
+            Who::Stranger => SessionStanding::Stranger,
+        }
     }
 
     /// The enrolment this connection lives by.

@@ -2,11 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::{self, Display, Formatter},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use crate::{
     at::AtSign,
+    budget::{Budget, Claim, Hold, Limits, Rank, Usage},
     text::{calendar::date, json::Object},
 };
 
@@ -142,39 +145,65 @@ impl Presence {
     }
 }
 
-/// How many connections this process has to other servers, by the atSign they speak for.
-#[derive(Debug, Default)]
-pub struct Outbound(Mutex<HashMap<AtSign, usize>>);
+/// Connections of this process to other servers. A part is for what owners ask: deliveries are in no hurry.
+pub(in crate::server) const OUTGOING: Limits = Limits::new("outgoing", 200).with_reserve(50);
+/// What one atSign here may have of them, and what all may have to the same host: for deliveries, and in all.
+pub(in crate::server) const OF_SENDER: u64 = 32;
+pub(in crate::server) const OF_HOME: u64 = 64;
+pub(in crate::server) const DELIVERIES_TO_HOST: u64 = 32;
+pub(in crate::server) const TO_HOST: u64 = 64;
+
+/// Whose share of the connections to other servers one takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum OutgoingParty {
+    /// An atSign that lives here.
+    Home(AtSign),
+    /// The host of other servers.
+    Host(String),
+}
+
+impl Display for OutgoingParty {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Home(who) => write!(f, "{who}"),
+            Self::Host(host) => f.write_str(host),
+        }
+    }
+}
+
+/// The connections this process has to other servers, by the atSign they speak for and by where they go.
+#[derive(Debug)]
+pub struct Outbound(Budget<OutgoingParty>);
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self(Budget::new(OUTGOING))
+    }
+}
 
 impl Outbound {
-    fn counts(&self) -> MutexGuard<'_, HashMap<AtSign, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How many speak for this one.
     pub fn of(&self, who: &AtSign) -> usize {
-        self.counts().get(who).copied().unwrap_or(0)
+        let open = self.0.used_by(&OutgoingParty::Home(who.clone()));
+        usize::try_from(open).unwrap_or(usize::MAX)
     }
 
-    /// One more, unless there are `most` of all together.
-    pub fn enter(&self, who: &AtSign, most: usize) -> bool {
-        let mut counts = self.counts();
-        let room = counts.values().sum::<usize>() < most;
-        if room {
-            *counts.entry(who.clone()).or_default() += 1;
-        }
-        room
+    /// One more, if there is room; `owner`: because the owner asked for something.
+    pub fn enter(&self, me: &AtSign, host: &str, owner: bool) -> Option<Hold<OutgoingParty>> {
+        let (rank, of_home, to_host) = if owner {
+            (Rank::Known, OF_HOME, TO_HOST)
+        } else {
+            (Rank::Stranger, OF_SENDER, DELIVERIES_TO_HOST)
+        };
+        let claim = Claim::of(OutgoingParty::Home(me.clone()), of_home)
+            .and(OutgoingParty::Host(host.to_owned()), to_host)
+            .rank(rank);
+        self.0.take(claim, Instant::now())
     }
 
-    /// One less.
-    pub fn leave(&self, who: &AtSign) {
-        let mut counts = self.counts();
-        if let Some(count) = counts.get_mut(who) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(who);
-            }
-        }
+    /// What they were used for.
+    pub fn usage(&self) -> Usage {
+        self.0.usage()
     }
 }
 
@@ -196,15 +225,29 @@ mod tests {
         assert_eq!(visits.top_at_signs(), "{}");
     }
 
+    /// A tenant's 400 recipients on a silent server took all there are.
     #[test]
-    fn connections_to_others_are_counted_and_limited_together() {
-        let (outbound, alice, bob) = (Outbound::default(), "@alice", "@bob");
-        let (alice, bob): (AtSign, AtSign) = (alice.parse().unwrap(), bob.parse().unwrap());
-        assert!(outbound.enter(&alice, 2) && outbound.enter(&bob, 2));
-        assert!(!outbound.enter(&alice, 2));
-        assert_eq!((outbound.of(&alice), outbound.of(&bob)), (1, 1));
-        outbound.leave(&bob);
-        assert!(outbound.enter(&alice, 2));
-        assert_eq!((outbound.of(&alice), outbound.of(&bob)), (2, 0));
+    fn deliveries_of_one_and_to_one_host_leave_room_for_others_and_for_owners() {
+        let outbound = Outbound::default();
+        let who = |name: &str| name.parse::<AtSign>().unwrap();
+        let take = |me: &str, host: &str, owner| {
+            let held = std::iter::from_fn(|| outbound.enter(&who(me), host, owner));
+            held.take(400).collect::<Vec<_>>()
+        };
+        let tarpit = take("@evil", "tar.example", false);
+        assert_eq!(tarpit.len() as u64, OF_SENDER);
+        assert!(
+            take("@bob", "tar.example", false).is_empty(),
+            "that host has its share"
+        );
+        let rest: Vec<_> = (0..9)
+            .map(|n| take(&format!("@e{n}"), &format!("h{n}"), false))
+            .collect();
+        assert_eq!(outbound.usage().used, OUTGOING.total - OUTGOING.reserve);
+        assert_eq!(outbound.of(&who("@evil")) as u64, OF_SENDER);
+        assert!(outbound.enter(&who("@bob"), "b.example", false).is_none());
+        assert!(outbound.enter(&who("@bob"), "tar.example", true).is_some());
+        drop((tarpit, rest));
+        assert_eq!(outbound.usage().used, 0);
     }
 }

@@ -91,6 +91,16 @@ impl Home {
         Ok(id)
     }
 
+    /// Forgets what was logged of a key.
+    pub(in crate::server) fn unlog(&self, tx: &mut Tx<'_>, key: &str) -> Result<(), StoreError> {
+        let latest = self.key(rows::LATEST, &[key.as_bytes()]);
+        if let Some(id) = tx.get(&latest)? {
+            tx.remove(&self.key(rows::COMMIT, &[&id]))?;
+            tx.remove(&latest)?;
+        }
+        Ok(())
+    }
+
     /// The newest id; `None` before the first.
     ///
     /// # Errors

@@ -24,12 +24,14 @@
 
 pub mod attempt;
 pub mod backup;
+pub mod copies;
 pub mod disk;
 mod error;
 pub mod lists;
 pub mod log;
 pub mod meta;
 pub mod notes;
+pub mod quota;
 pub mod records;
 pub mod register;
 pub mod rows;

@@ -3,6 +3,7 @@
 use crate::at::metadata::Metadata;
 
 use super::{
+    copies::life_end,
     error::StoreError,
     log::{Change, NOT_LOGGED},
     register::Home,
@@ -18,12 +19,6 @@ pub use super::meta::Meta;
 pub struct Record {
     pub value: String,
     pub meta: Meta,
-}
-
-const CACHED_BYTES: &str = "cached bytes";
-
-fn signed(length: usize) -> i64 {
-    i64::try_from(length).unwrap_or(i64::MAX)
 }
 
 /// Whether a write shows in the commit log.
@@ -69,8 +64,8 @@ impl Home {
         logged: Logged,
     ) -> Result<i64, StoreError> {
         self.forget(tx, key)?;
-        self.weigh(tx, key, signed(record.value.len()))?;
-        if let Some(at) = record.meta.expires_at {
+        self.copy_in(tx, key, record)?;
+        if let Some(at) = life_end(key, &record.meta) {
             let row = self.key(rows::EXPIRY, &[&at.to_be_bytes(), key.as_bytes()]);
             tx.put(row, Vec::new())?;
         }
@@ -120,28 +115,12 @@ impl Home {
     fn forget(&self, tx: &mut Tx<'_>, key: &str) -> Result<bool, StoreError> {
         let old = self.record(tx, key)?;
         if let Some(old) = &old {
-            self.weigh(tx, key, -signed(old.value.len()))?;
+            self.copy_out(tx, key, old)?;
         }
-        if let Some(at) = old.as_ref().and_then(|old| old.meta.expires_at) {
+        if let Some(at) = old.as_ref().and_then(|old| life_end(key, &old.meta)) {
             tx.remove(&self.key(rows::EXPIRY, &[&at.to_be_bytes(), key.as_bytes()]))?;
         }
         Ok(old.is_some())
-    }
-
-    /// Keeps count of the bytes that others put here.
-    fn weigh(&self, tx: &mut Tx<'_>, key: &str, bytes: i64) -> Result<(), StoreError> {
-        if key.starts_with("cached:") {
-            self.count(tx, CACHED_BYTES, bytes)?;
-        }
-        Ok(())
-    }
-
-    /// How many bytes of other atSigns' values are kept.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn cached_bytes(&self, rows: &dyn Rows) -> Result<u64, StoreError> {
-        self.counter(rows, CACHED_BYTES)
     }
 
     /// Shows the records whose keys start with `prefix`, ascending, for as long as `each` says `true`.

@@ -16,6 +16,9 @@
 //! | [`SENDER`] | number, sender, 0, time | row of the received note |
 //! | [`SHARE`] | number, sender | how many received notes, how many bytes |
 //! | [`LARGEST`] | number, largest number − size of the share, sender | |
+//! | [`COPY`] | number, owner, 0, time, key | |
+//! | [`COPIES`] | number, owner | how many bytes of copies |
+//! | [`MOST_COPIES`] | number, largest number − bytes, owner | |
 //!
 //! `number` (four bytes) is an atSign's place in this store; it is never given to another atSign.
 
@@ -47,8 +50,14 @@ pub const SENDER: u8 = 12;
 pub const SHARE: u8 = 13;
 /// See the table above.
 pub const LARGEST: u8 = 14;
+/// See the table above.
+pub const COPY: u8 = 15;
+/// See the table above.
+pub const COPIES: u8 = 16;
+/// See the table above.
+pub const MOST_COPIES: u8 = 17;
 /// All tables that hold rows of one atSign.
-pub const OWNED: [u8; 12] = [
+pub const OWNED: [u8; 15] = [
     RECORD,
     COMMIT,
     LATEST,
@@ -61,6 +70,9 @@ pub const OWNED: [u8; 12] = [
     SENDER,
     SHARE,
     LARGEST,
+    COPY,
+    COPIES,
+    MOST_COPIES,
 ];
 
 /// Puts a row key together.
@@ -69,6 +81,13 @@ pub fn key(table: u8, number: u32, parts: &[&[u8]]) -> Vec<u8> {
     key.extend_from_slice(&number.to_be_bytes());
     parts.iter().for_each(|part| key.extend_from_slice(part));
     key
+}
+
+/// Whose row this is; `None`: nobody's.
+pub fn owned_by(key: &[u8]) -> Option<u32> {
+    key.first().filter(|table| OWNED.contains(table))?;
+    let number = key.get(1..HEAD)?;
+    Some(u32::from_be_bytes(number.try_into().ok()?))
 }
 
 /// Length of `table, number` in front of a row key's own part.

@@ -1,6 +1,7 @@
 //! The database in its file: opened, opened again after a disk error, made smaller, written anew.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
@@ -21,7 +22,7 @@ use crate::server::{
     count::Count,
     store::{
         error::StoreError,
-        rows,
+        quota, rows,
         tx::{Changes, EachRow, Rows},
     },
 };
@@ -149,23 +150,48 @@ pub(super) fn apply(
     changes: Changes,
 ) -> Result<usize, StoreError> {
     let (mut bytes, mut removed) = (0, 0);
+    let mut grown = BTreeMap::<u32, i64>::new();
     for (key, change) in &changes {
-        match change {
-            Some(value) => {
-                bytes += key.len() + value.len();
-                let old = table
-                    .insert(key.as_slice(), value.as_slice())
-                    .map_err(failed)?;
-                removed += old.map_or(0, |old| old.value().len());
-            }
-            None => {
-                let old = table.remove(key.as_slice()).map_err(failed)?;
-                removed += old.map_or(0, |old| old.value().len());
-            }
+        let old = match change {
+            Some(value) => table.insert(key.as_slice(), value.as_slice()),
+            None => table.remove(key.as_slice()),
+        };
+        let old = old.map_err(failed)?.map(|old| old.value().len());
+        removed += old.unwrap_or_default();
+        let new = change.as_ref().map(Vec::len);
+        bytes += new.map_or(0, |value| key.len() + value);
+        if let Some(number) = rows::owned_by(key) {
+            let whole = |value: Option<usize>| signed(value.map_or(0, |value| key.len() + value));
+            *grown.entry(number).or_default() += whole(new) - whole(old);
         }
+    }
+    for (number, more) in grown {
+        weigh(table, number, more)?;
     }
     file.removed.fetch_add(removed as u64, Ordering::Relaxed);
     Ok(bytes)
+}
+
+/// Keeps count of the bytes of one atSign, where a count was begun.
+fn weigh(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    number: u32,
+    more: i64,
+) -> Result<(), StoreError> {
+    let row = rows::key(rows::COUNTER, number, &[quota::USED.as_bytes()]);
+    let was = table.get(row.as_slice()).map_err(failed)?;
+    let was = was.and_then(|was| rows::number(was.value()));
+    if let Some(was) = was.filter(|_| more != 0) {
+        let is = was.saturating_add_signed(more).to_be_bytes();
+        table
+            .insert(row.as_slice(), is.as_slice())
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 pub(in crate::server::store) struct OnDisk<T>(pub(in crate::server::store) T);
