@@ -311,10 +311,10 @@ fn strangers_from_thousands_of_addresses_do_not_lock_anybody_out() {
                 joined("control", &control.0, &control.1);
             });
         }
-        // At most one for each reason and session, and not one for each socket.
+        // At most two for each reason, and not one for each socket.
         let told = world
             .log("rendezvous")
-            .matches("not_admitted reason=")
+            .matches("not_admitted port_of=")
             .count();
         assert!((1..=8).contains(&told), "{told} lines");
     });

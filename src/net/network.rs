@@ -18,6 +18,14 @@ pub fn neighbourhood_of(address: IpAddr) -> IpAddr {
     }
 }
 
+/// As [`neighbourhood_of`], and of an IPv6 address what a company is given: 65,536 networks, each with all its addresses.
+pub fn site_of(address: IpAddr) -> IpAddr {
+    match neighbourhood_of(address) {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !(u128::MAX >> 48)).into(),
+        v4 => v4,
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -25,15 +33,21 @@ mod tests {
 
     #[test]
     fn addresses_of_one_site_are_one() {
-        for (address, network, neighbourhood) in [
-            ("192.0.2.7", "192.0.2.7", "192.0.2.0"),
-            ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.0"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::", "2001:db8:1:2::"),
-            ("::1", "::", "::"),
+        for (address, network, neighbourhood, site) in [
+            ("192.0.2.7", "192.0.2.7", "192.0.2.0", "192.0.2.0"),
+            ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.0", "192.0.2.0"),
+            (
+                "2001:db8:1:2:3:4:5:6",
+                "2001:db8:1:2::",
+                "2001:db8:1:2::",
+                "2001:db8:1::",
+            ),
+            ("::1", "::", "::", "::"),
         ] {
             let address = address.parse().unwrap();
             assert_eq!(network_of(address).to_string(), network);
             assert_eq!(neighbourhood_of(address).to_string(), neighbourhood);
+            assert_eq!(site_of(address).to_string(), site);
         }
     }
 }

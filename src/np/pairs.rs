@@ -154,14 +154,16 @@ impl<S> Pairs<S> {
         all.map(|(_, since)| *since + COUNTERPART_TIME).min()
     }
 
-    /// Those whose counterpart has not come in time, with their numbers.
-    pub fn give_up(&mut self, now: Instant) -> Vec<(Dialer, u64, S)> {
+    /// Those whose counterpart has not come in time, and those that are lost, with their numbers.
+    pub fn give_up(&mut self, now: Instant, lost: impl Fn(&S) -> bool) -> Vec<(Dialer, u64, S)> {
         let mut over = Vec::new();
         for (end, waiting) in [
             (Dialer::Client, &mut self.clients),
             (Dialer::Daemon, &mut self.daemons),
         ] {
-            let late = |(_, (_, since)): &(&u64, &(S, Instant))| *since + COUNTERPART_TIME <= now;
+            let late = |(_, (socket, since)): &(&u64, &(S, Instant))| {
+                *since + COUNTERPART_TIME <= now || lost(socket)
+            };
             let gone: Vec<u64> = waiting
                 .sockets
                 .iter()
@@ -297,10 +299,16 @@ mod tests {
         table.arrive(B, Some(4), "b4", later);
         assert_eq!(table.next_due(), Some(start + COUNTERPART_TIME));
         let before = start + COUNTERPART_TIME - Duration::from_millis(1);
-        assert_eq!(table.give_up(before), []);
-        assert_eq!(table.give_up(start + COUNTERPART_TIME), [(A, 3, "a3")]);
+        assert_eq!(table.give_up(before, |_| false), []);
+        assert_eq!(
+            table.give_up(start + COUNTERPART_TIME, |_| false),
+            [(A, 3, "a3")]
+        );
         assert_eq!(table.next_due(), Some(later + COUNTERPART_TIME));
-        assert_eq!(table.give_up(later + COUNTERPART_TIME), [(B, 4, "b4")]);
+        assert_eq!(
+            table.give_up(later + COUNTERPART_TIME, |_| false),
+            [(B, 4, "b4")]
+        );
         assert_eq!(table.next_due(), None);
         // Too late is too late: nobody is joined with what is gone.
         assert_eq!(table.arrive(B, Some(3), "b3", later), Pairing::Waits);

@@ -7,7 +7,10 @@ use std::{
 };
 
 use noports::{
-    at::client::{Client, Event, Outgoing, Subscription},
+    at::{
+        AtSign,
+        client::{Client, Event, Outgoing, Subscription},
+    },
     np::{
         Message,
         admit::{self, Admission},
@@ -18,21 +21,32 @@ use noports::{
 
 use super::{ALICE, DEVICE, NAME, RENDEZVOUS, World};
 
-/// alice, asking the rendezvous.
+/// Somebody, such as alice, asking the rendezvous.
 pub struct Asker {
     at: Client,
     inbox: Subscription,
     keys: [std::sync::Arc<noports::at::keyfile::AtKeys>; 2],
+    client: AtSign,
 }
 
 impl Asker {
     pub async fn start(world: &World) -> Self {
-        let keys = [world.keys(ALICE), world.keys(DEVICE)];
+        Self::start_as(world, ALICE).await
+    }
+
+    /// Somebody else.
+    pub async fn start_as(world: &World, who: &str) -> Self {
+        let keys = [world.keys(who), world.keys(DEVICE)];
         let at = Client::login(&world.network, keys[0].clone())
             .await
             .unwrap();
         let inbox = at.subscribe(r"\.sshrvd@", false).await.unwrap();
-        Self { at, inbox, keys }
+        Self {
+            at,
+            inbox,
+            keys,
+            client: who.parse().unwrap(),
+        }
     }
 
     pub async fn send(&self, message: Message) {
@@ -74,7 +88,7 @@ impl Asker {
     pub fn request(&self, logins: Logins) -> PortsRequest {
         PortsRequest {
             session: SessionId::random(),
-            client: ALICE.parse().unwrap(),
+            client: self.client.clone(),
             daemon: DEVICE.parse().unwrap(),
             nonce: Nonce::random(),
             logins,

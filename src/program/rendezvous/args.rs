@@ -10,7 +10,7 @@ use std::{
 use argh::{ArgsInfo, FromArgs};
 use log::{LevelFilter, warn};
 
-use super::{MAX_SESSIONS, RendezvousOptions, address, serve};
+use super::{RendezvousOptions, address, budgets::MAX_SESSIONS, serve};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{
