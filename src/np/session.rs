@@ -22,6 +22,7 @@ use super::{
     ids::{DeviceName, Nonce, SessionId},
     ping::{self, Heartbeat},
     ports::{self, Logins, Ports, PortsRequest},
+    proof::SocketKey,
     request::{self, Nonces},
 };
 use crate::at::AtSign;
@@ -44,6 +45,7 @@ pub struct Offer {
     id: SessionId,
     nonce: Nonce,
     terms: Terms,
+    socket_key: Option<SocketKey>,
 }
 
 /// One of the messages we wait for.
@@ -78,7 +80,14 @@ impl Offer {
             id,
             nonce,
             terms: terms.possible(),
+            socket_key: None,
         }
+    }
+
+    /// With a key that proves which socket is which, for who can check it.
+    pub fn with_socket_key(mut self, key: SocketKey) -> Self {
+        self.socket_key = Some(key);
+        self
     }
 
     /// What the session must have.
@@ -140,6 +149,7 @@ impl Offer {
             daemon: self.to.clone(),
             nonce: self.nonce.clone(),
             logins,
+            socket_key: self.socket_key.clone(),
         };
         request.message(&self.via, &self.device)
     }

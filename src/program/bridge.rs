@@ -292,6 +292,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
         return Err(misuse("--stdio and --bind-local-port exclude each other"));
     }
     let (keys, admission) = (secrets.keys()?, secrets.admission()?);
+    let socket_key = secrets.socket_key()?;
     // Asked to protect and not able to: never go on without.
     if args.rv_e2ee && keys.is_none() {
         return Err(misuse("--rv-e2ee needs session keys, and there are none"));
@@ -310,6 +311,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
         far: FarEnd {
             rendezvous: endpoint(&args.host, args.port)?,
             admission,
+            socket_key,
             keys,
             side: secrets.side()?.unwrap_or(side),
         },

@@ -252,7 +252,7 @@ impl Rendezvous {
         form: PortsForm,
     ) -> Option<(IncomingRequest, Box<(SessionHolds, Grant)>)> {
         let from = &note.from;
-        let refused = |reason: &str| ignored::note(from, format_args!("reason={reason:?}"));
+        let refused = |reason: &str| ignored::refused(from, format_args!("reason={reason:?}"));
         let text = match self.at.decrypt(note).await {
             Ok(text) => text?,
             Err(error) => {
@@ -339,8 +339,7 @@ impl Rendezvous {
     /// Says why not. Whoever sends the old request knows no refusals, and may stumble over one.
     async fn refuse(&self, request: &IncomingRequest, why: &str) {
         let (session, from) = (request.asked.session(), &request.client);
-        let kind = format!("refused from={from} reason={why:?}");
-        ignored::of_kind(&kind, 1, format_args!("session={session}"));
+        ignored::refused(from, format_args!("session={session} reason={why:?}"));
         if !matches!(request.asked, RendezvousRequest::Full(_)) {
             return;
         }
@@ -365,7 +364,10 @@ impl Rendezvous {
             host: self.policy.host.clone(),
             client: a.local_addr()?.port(),
             daemon: b.local_addr()?.port(),
-            nonce: matches!(request.asked, RendezvousRequest::Full(_)).then(|| self.nonce()),
+            nonce: match &request.asked {
+                RendezvousRequest::Full(full) => Some(self.nonce(full.socket_key.is_some())),
+                RendezvousRequest::Bare(_) => None,
+            },
         };
         let answer = request.answer(ports::answer_entity(session), self.text(&granted));
         if let Some(known) = self.sessions().get_mut(&session) {
@@ -396,11 +398,17 @@ impl Rendezvous {
         Ok(tell.or(meeting.hold()).await)
     }
 
-    fn nonce(&self) -> Nonce {
+    /// Its end says what this rendezvous can do with the sockets of a client that has sent a key, or none.
+    fn nonce(&self, has_key: bool) -> Nonce {
         #[cfg(feature = "held")]
-        return self.policy.habits.nonce();
-        #[cfg(not(feature = "held"))]
-        Nonce::random_numbered()
+        if self.policy.habits != RendezvousHabits::default() {
+            return self.policy.habits.nonce();
+        }
+        if has_key {
+            Nonce::random_proved()
+        } else {
+            Nonce::random_numbered()
+        }
     }
 
     fn text(&self, granted: &Ports) -> String {
@@ -416,6 +424,8 @@ impl Rendezvous {
         else {
             return (EntryRule::Anybody, EntryRule::Anybody);
         };
+        let socket_key = full.socket_key.clone();
+        let socket_key = socket_key.filter(|_| rendezvous_nonce.takes_proofs());
         let admission = Arc::new(Admission {
             session: full.session,
             client_nonce: full.nonce.clone(),
@@ -430,6 +440,7 @@ impl Rendezvous {
                         who: who.clone(),
                         asker: request.client.clone(),
                     },
+                    socket_key.clone(),
                 )
             } else {
                 EntryRule::Anybody

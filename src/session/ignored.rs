@@ -33,6 +33,11 @@ pub fn note(from: &AtSign, about: impl Display) {
     of_kind(&format!("ignored from={from}"), IN_FULL, about);
 }
 
+/// The same for one that was read and is refused.
+pub fn refused(from: &AtSign, about: impl Display) {
+    of_kind(&format!("refused from={from}"), IN_FULL, about);
+}
+
 /// A line that begins with its kind, unless there were `in_full` of that kind within the minute; then only their number.
 pub fn of_kind(kind: &str, in_full: u64, about: impl Display) {
     let (counted, count) = counts().count(kind);

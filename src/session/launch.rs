@@ -249,6 +249,7 @@ const LOCAL: &str = "on the device: ";
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use crate::np::proof::SocketKey;
     use crate::session::launch::*;
     use crate::{
         pipe::cipher::{SessionKeys, Side},
@@ -266,6 +267,7 @@ mod tests {
         let far = FarEnd {
             rendezvous: "rv.example:40190".parse().unwrap(),
             admission: Some(Secret::new("the line".into())),
+            socket_key: Some(SocketKey::random().unwrap()),
             keys: Some(SessionKeys::random(true).unwrap()),
             side: Side::Device,
         };
@@ -291,6 +293,7 @@ mod tests {
         let far = FarEnd {
             rendezvous: "rv.example:1".parse().unwrap(),
             admission: None,
+            socket_key: None,
             keys: None,
             side: Side::Device,
         };
@@ -314,6 +317,7 @@ mod tests {
         let far = FarEnd {
             rendezvous: "rv.example:1".parse().unwrap(),
             admission: Some(Secret::new("the line".into())),
+            socket_key: None,
             keys: Some(SessionKeys::random(false).unwrap()),
             side: Side::Client,
         };

@@ -29,6 +29,7 @@ use crate::{
         admit::{Admission, MAX_ADMISSION},
         ids::SessionId,
         pairs::Dialer,
+        proof::{BadProof, SocketKey},
     },
     session::ignored,
 };
@@ -61,7 +62,7 @@ pub(super) struct SessionPort {
 /// Who is let in at a port.
 pub(super) enum EntryRule {
     /// Whoever says this, signed by that one.
-    Signed(Arc<Admission>, Signer),
+    Signed(Arc<Admission>, Signer, Option<SocketKey>),
     /// Whoever finds it.
     Anybody,
 }
@@ -94,6 +95,8 @@ pub(super) struct Admitted {
     /// JoinEvent it sent behind its first line.
     pub early: Vec<u8>,
     pub number: Option<u64>,
+    /// Which try of that number it is, if that is proved.
+    pub attempt: Option<u64>,
     pub from: SocketAddr,
     /// It has not said who it is.
     pub anybody: bool,
@@ -121,12 +124,15 @@ impl SessionPort {
                     held.in_order.store(true, Relaxed);
                     let_in(end, held, self.listener, single, &admitted).await;
                 }
-                EntryRule::Signed(admission, signer) => {
+                EntryRule::Signed(admission, signer, socket_key) => {
                     let port = self.listener.local_addr().map_or(0, |at| at.port());
                     let door = SignedPort {
                         end,
                         port,
                         admission,
+                        // The client made the key. Of a device this is known when its first socket has come.
+                        proves: AtomicBool::new(end == Dialer::Client && socket_key.is_some()),
+                        socket_key,
                         who: signer.who.clone(),
                         key: Box::pin(signer.key()).await,
                         held,
@@ -210,7 +216,7 @@ impl JoinState {
             .ok_or_else(|| "no descriptors are left for it".to_owned())
     }
 
-    fn refused(&self, port_of: &str, from: SocketAddr, why: &str) {
+    pub(super) fn refused(&self, port_of: &str, from: SocketAddr, why: &str) {
         let session = self.session;
         let kind = format!("not_admitted port_of={port_of} reason={why:?}");
         ignored::of_kind(&kind, 1, format_args!("session={session} from={from}"));
@@ -238,6 +244,7 @@ async fn let_in(
             socket,
             early: Vec::new(),
             number: None,
+            attempt: None,
             from,
             anybody: true,
             seat,
@@ -258,6 +265,9 @@ struct SignedPort {
     /// Its number.
     port: u16,
     admission: Arc<Admission>,
+    socket_key: Option<SocketKey>,
+    /// This end proves its numbers, so nobody is let in here without a proof.
+    proves: AtomicBool,
     who: AtSign,
     key: Option<PublicKey>,
     held: Arc<JoinState>,
@@ -353,6 +363,7 @@ impl SignedPort {
             .map_err(|why| why.to_string())?;
         let number = self.admission.check(&line, key);
         let number = number.map_err(|why| why.to_string())?;
+        let attempt = self.attempt(&line).map_err(|why| why.to_string())?;
         self.held.known().add(from.ip());
         if number.is_none() {
             self.held.in_order.store(true, Relaxed);
@@ -361,9 +372,26 @@ impl SignedPort {
             socket,
             early,
             number,
+            attempt,
             from,
             anybody: false,
             seat: self.held.seat(self.end, number)?,
         })
+    }
+
+    /// Which try of its number this line proves to be. Once this end has proved one, all others are somebody else's: its
+    /// lines are in clear, and can be said again.
+    fn attempt(&self, line: &[u8]) -> Result<Option<u64>, BadProof> {
+        let Some(key) = &self.socket_key else {
+            return Ok(None);
+        };
+        let line = std::str::from_utf8(line).map_err(|_| BadProof)?;
+        let attempt = key.check(line, &self.admission.rendezvous_nonce, self.end)?;
+        if attempt.is_some() {
+            self.proves.store(true, Relaxed);
+        } else if self.proves.load(Relaxed) {
+            return Err(BadProof);
+        }
+        Ok(attempt)
     }
 }

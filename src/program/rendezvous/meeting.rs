@@ -191,8 +191,12 @@ impl Joiner {
     }
 
     fn seat(&mut self, from: Dialer, socket: Admitted) {
-        let number = socket.number;
-        match self.waiting.arrive(from, number, socket, Instant::now()) {
+        let (number, attempt) = (socket.number, socket.attempt);
+        let now = Instant::now();
+        match self
+            .waiting
+            .arrive_proved(from, number, attempt, socket, now)
+        {
             Pairing::Pair { client, daemon } => {
                 (self.live, self.pairs) = (self.live + 1, self.pairs + 1);
                 self.held.stands.store(true, Relaxed);
@@ -204,6 +208,11 @@ impl Joiner {
             Pairing::Replaces(old) => info!(
                 "session={} from={} ended reason=tried_again",
                 self.held.session, old.from
+            ),
+            Pairing::Old(replayed) => self.held.refused(
+                &from.to_string(),
+                replayed.from,
+                "its number was taken already",
             ),
         }
     }

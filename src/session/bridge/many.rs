@@ -91,7 +91,7 @@ pub(super) async fn client(
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     let mut control = Announcer {
-        socket: dialler.connect_as(CONTROL).await?,
+        socket: dialler.connect_as(CONTROL, 0).await?,
         cipher: dialler.ciphers().outbound,
         many,
         announced: CONTROL,
@@ -206,7 +206,7 @@ pub(super) async fn device(
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let mut control = dialler.connect_as(CONTROL).await?;
+    let mut control = dialler.connect_as(CONTROL, 0).await?;
     ready();
     let mut cipher = dialler.ciphers().inbound;
     let mut announced = CONTROL;
