@@ -18,7 +18,11 @@ use super::{
     relay::{Relay, Socket},
 };
 
-pub use super::{cipher::Ciphers, drive::Carried, half::HalfClose};
+pub use super::{
+    cipher::Ciphers,
+    drive::{Carried, HALF_CLOSED, limit_half_closed},
+    half::HalfClose,
+};
 
 /// Joins two sockets as they are; `splice(2)` where the kernel offers it. `early_*` came in behind each one's first line
 /// and is delivered to the other first.

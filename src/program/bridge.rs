@@ -24,7 +24,10 @@ use zeroize::Zeroizing;
 use crate::{
     cli::Console,
     np::far_end::FarEnd,
-    pipe::cipher::Side,
+    pipe::{
+        cipher::Side,
+        join::{HALF_CLOSED, limit_half_closed},
+    },
     session::bridge::{
         BadSecrets, BridgeError, Greeting, LISTENING, LocalEnd, Many, Plan, Report, STARTED,
         Secrets, run,
@@ -177,6 +180,14 @@ pub(crate) struct Args {
         from_str_fn(seconds)
     )]
     timeout: Duration,
+    /// how long a connection may stand with one direction closed and the other silent (default: 10m)
+    #[argh(
+        option,
+        arg_name = "duration",
+        default = "HALF_CLOSED",
+        from_str_fn(seconds)
+    )]
+    half_closed: Duration,
     /// listen on the local port for one connection from this machine instead of dialling the service
     #[argh(switch)]
     bind_local_port: bool,
@@ -307,6 +318,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     } else {
         Side::Device
     };
+    limit_half_closed(args.half_closed);
     Ok(Plan {
         far: FarEnd {
             rendezvous: endpoint(&args.host, args.port)?,

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use argh::{ArgsInfo, FromArgs};
@@ -17,9 +18,10 @@ use crate::{
     at::{client::Network, keyfile::AtKeys},
     cli::{Console, Failure, with_account},
     net::dial::is_localhost,
+    pipe::join::{HALF_CLOSED, limit_half_closed},
     session::online,
     sys,
-    text::host::is_host,
+    text::{duration::seconds, host::is_host},
 };
 
 with_account! {
@@ -53,6 +55,14 @@ with_account! {
         /// refuse sessions unless both ends authenticate; clients before 5.0 do not
         #[argh(switch)]
         signed_only: bool,
+        /// how long a connection may stand with one direction closed and the other silent (default: 10m)
+        #[argh(
+            option,
+            arg_name = "duration",
+            default = "HALF_CLOSED",
+            from_str_fn(seconds)
+        )]
+        half_closed: Duration,
         /// log owner and byte counts of each connection; only with ENABLE_SNOOP=true in the environment
         #[argh(switch)]
         snoop: bool,
@@ -74,6 +84,7 @@ pub fn main(mut console: Console, words: &[&str]) -> ExitCode {
     sys::log::start(LevelFilter::Info, args.verbose, args.quiet);
     sys::process::protect_memory();
     sys::process::raise_descriptor_limit();
+    limit_half_closed(args.half_closed);
     let json = args.json;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     console.finish(
