@@ -95,6 +95,7 @@ pub struct Claim<P> {
     amount: u64,
     rank: Rank,
     firm: bool,
+    modest: bool,
 }
 
 impl<P> Claim<P> {
@@ -105,6 +106,7 @@ impl<P> Claim<P> {
             amount: 1,
             rank: Rank::default(),
             firm: false,
+            modest: false,
         }
     }
 
@@ -123,6 +125,12 @@ impl<P> Claim<P> {
     /// By somebody who is known so well.
     pub fn rank(mut self, rank: Rank) -> Self {
         self.rank = rank;
+        self
+    }
+
+    /// Where one of its shares is full it is refused: what the same party holds already is worth as much.
+    pub fn modest(mut self) -> Self {
+        self.modest = true;
         self
     }
 
@@ -241,6 +249,11 @@ impl<P: Party> Budget<P> {
             refused: ledger.refused,
             evicted: ledger.evicted,
         }
+    }
+
+    /// Who holds most, and how much: for a log.
+    pub fn biggest(&self) -> Option<(P, u64)> {
+        self.ledger().biggest()
     }
 
     /// What this party holds.

@@ -13,7 +13,7 @@ use std::{
 use async_std::task::block_on;
 use noports::{
     at::{AtKey, Metadata, Verb, client::Client, verb::Detail},
-    np::ports::Logins,
+    np::{pairs::Dialer, ports::Logins},
     pipe::join::reset,
 };
 
@@ -311,10 +311,10 @@ fn strangers_from_thousands_of_addresses_do_not_lock_anybody_out() {
                 joined("control", &control.0, &control.1);
             });
         }
-        // At most one for each reason and session, and not one for each socket.
+        // At most two for each reason, and not one for each socket.
         let told = world
             .log("rendezvous")
-            .matches("not_admitted reason=")
+            .matches("not_admitted port_of=")
             .count();
         assert!((1..=8).contains(&told), "{told} lines");
     });
@@ -366,4 +366,65 @@ fn sockets_that_come_in_the_worst_order_find_each_other() {
             joined(&number.to_string(), client, &daemon);
         }
     });
+}
+
+/// 399 sockets with a line that was seen on the wire, each with another number, at both ports.
+#[test]
+fn a_recorded_login_said_again_with_other_numbers_disturbs_nobody() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let mut alice = Asker::start(&world).await;
+        let granted = alice.ask_to_prove().await;
+        assert!(granted.ports.nonce.as_ref().unwrap().takes_proofs());
+        let control = (granted.client(Some(0)), granted.daemon(Some(0)));
+        joined("control", &control.0, &control.1);
+        let ports = [
+            (Dialer::Client, granted.ports.client),
+            (Dialer::Daemon, granted.ports.daemon),
+        ];
+        let mut strangers = Vec::new();
+        for number in 0..400 {
+            for (end, port) in ports {
+                strangers.push(said(port, &granted.replayed(end, number)));
+                // The proof of the control socket, too, as it was and under this number.
+                let seen = granted.line(end, Some(0), 0);
+                strangers.push(said(port, &seen));
+                let other = format!("\"pair\":{number},");
+                strangers.push(said(port, &seen.replace("\"pair\":0,", &other)));
+            }
+        }
+        for number in 1..=20 {
+            let next = (granted.client(Some(number)), granted.daemon(Some(number)));
+            joined(&number.to_string(), &next.0, &next.1);
+        }
+        joined("control", &control.0, &control.1);
+        // The owner's next try takes its place back, and an earlier one does not.
+        let first = said(
+            granted.ports.client,
+            &granted.line(Dialer::Client, Some(30), 1),
+        );
+        let second = said(
+            granted.ports.client,
+            &granted.line(Dialer::Client, Some(30), 2),
+        );
+        wait_until("the first is given up", || is_closed(&first));
+        let again = said(
+            granted.ports.client,
+            &granted.line(Dialer::Client, Some(30), 1),
+        );
+        wait_until("an old one is given up", || is_closed(&again));
+        joined("second", &second, &granted.daemon(Some(30)));
+    });
+}
+
+/// Whether the other end has closed it.
+fn is_closed(mut socket: &std::net::TcpStream) -> bool {
+    socket.set_nonblocking(true).unwrap();
+    let read = socket.read(&mut [0]);
+    socket.set_nonblocking(false).unwrap();
+    match read {
+        Ok(got) => got == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
 }

@@ -324,6 +324,7 @@ impl Hand {
             client: client.parse().unwrap(),
             daemon: daemon.parse().unwrap(),
             nonce: nonce.clone(),
+            socket_key: None,
         };
         self.send(&request.message(&RENDEZVOUS.parse().unwrap(), &NAME.parse().unwrap()))
             .await;
@@ -348,6 +349,7 @@ impl Hand {
                     ephemeral: known_pair("session").public().clone(),
                     twin_keys: true,
                 }),
+                socket_key: None,
             },
             form: RequestForm::V5,
         }

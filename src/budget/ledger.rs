@@ -93,6 +93,11 @@ impl<P: Party> Ledger<P> {
         self.by.get(party).copied().unwrap_or_default()
     }
 
+    pub(super) fn biggest(&self) -> Option<(P, u64)> {
+        let biggest = self.by.iter().max_by_key(|(_, has)| **has)?;
+        Some((biggest.0.clone(), *biggest.1))
+    }
+
     pub(super) fn obstacle(&self, claim: &Claim<P>, limits: &Limits) -> Option<Obstacle<P>> {
         let fits = |used: u64, most| used.saturating_add(claim.amount) <= most;
         let full = |(party, most): &&Share<P>| !fits(self.used_by(party), *most);
@@ -195,6 +200,7 @@ impl<P: Party> Ledger<P> {
         now: Instant,
     ) -> Vec<u64> {
         let helps = |one: &Holding<P>| match why {
+            Obstacle::Share(_) if claim.modest => false,
             Obstacle::Share(full) => one.claim.shares.iter().any(|(party, _)| party == full),
             Obstacle::Strangers => one.claim.rank < Rank::Known,
             Obstacle::Total => true,
@@ -272,7 +278,7 @@ impl<P: Party> Ledger<P> {
         if let Some((party, most)) = claim.shares.first() {
             line += &format!(" from={party} has={} of_its={most}", self.used_by(party));
         }
-        if let Some((party, has)) = self.by.iter().max_by_key(|(_, has)| **has) {
+        if let Some((party, has)) = self.biggest() {
             line += &format!(" biggest={party} has={has}");
         }
         Some(line)

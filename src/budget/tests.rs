@@ -284,3 +284,19 @@ fn whoever_fits_goes_first_and_who_gave_up_is_passed_over() {
         assert_eq!(budget.usage().used, 0);
     });
 }
+
+#[test]
+fn a_modest_claim_takes_nothing_from_its_own_party_and_the_biggest_gives_way_to_it() {
+    let (budget, now) = (Budget::new(THREE), Instant::now());
+    let modest = |who| by(who, 2).modest();
+    let (first, told) = budget.take_evicting(modest("alice"), now).unwrap();
+    let second = budget.take_evicting(modest("alice"), now).unwrap();
+    assert!(budget.take_evicting(modest("alice"), now).is_none());
+    assert!(!told.is_closed(), "what stands is worth as much");
+    let third = budget.take_evicting(modest("bob"), now).unwrap();
+    assert_eq!(budget.biggest(), Some(("alice", 2)));
+    let fourth = budget.take_evicting(modest("carol"), now);
+    assert!(fourth.is_some() && told.is_closed(), "all is taken");
+    drop((first, second, third, fourth));
+    assert_eq!(budget.biggest(), None);
+}

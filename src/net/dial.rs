@@ -22,6 +22,7 @@ use async_std::{
     net::{TcpStream, ToSocketAddrs},
 };
 use futures_lite::future::or;
+use rustix::net::sockopt;
 
 use crate::text::duration::in_words;
 use crate::text::endpoint::Endpoint;
@@ -42,8 +43,12 @@ pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-/// What every socket of ours gets, dialled or accepted: small writes leave at once, and a peer that
-/// has vanished is noticed after about a minute.
+/// What every socket of ours gets, dialled or accepted, so that both ends of a session do the same: small writes leave
+/// at once, and a peer that says nothing is given up after [`SILENCE`].
+///
+/// TCP cannot tell a peer that is dead from one that cannot be reached for a while, and what was sent into a stall is sent
+/// again after twice as long each time: after a stall of 2 minutes that may be 2 minutes later. So nothing ends before
+/// that. Who wants to know sooner asks [`crate::sys::sockets::unanswered`], which sees two lost probes.
 ///
 /// # Errors
 /// What the system says; a socket that has been reset already may refuse.
@@ -52,7 +57,10 @@ pub fn tune(tcp: &TcpStream) -> io::Result<()> {
     let keep_alive = socket2::TcpKeepalive::new()
         .with_time(KEEP_ALIVE_IDLE)
         .with_interval(KEEP_ALIVE_INTERVAL);
-    socket2::SockRef::from(tcp).set_tcp_keepalive(&keep_alive)
+    socket2::SockRef::from(tcp).set_tcp_keepalive(&keep_alive)?;
+    sockopt::set_tcp_keepcnt(tcp, KEEP_ALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(tcp, SILENCE.as_millis() as u32)?;
+    Ok(())
 }
 
 /// Whether a name means this machine, whatever anybody else says of it (RFC 6761, 6.3).
@@ -165,9 +173,14 @@ const MAX_ADDRESSES: usize = 16;
 /// What an address gets before the next one is tried beside it (RFC 8305 recommends 250 ms).
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Quiet time before the first keep-alive probe; shorter than the usual limits of NAT tables.
-const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(20);
 /// Between unanswered probes.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A peer that has not acknowledged anything for so long is given up, whether there was something to send or not. Twice
+/// the longest stall that a session is to survive, and some.
+const SILENCE: Duration = Duration::from_secs(300);
+const KEEP_ALIVE_PROBES: u32 =
+    ((SILENCE.as_secs() - KEEP_ALIVE_IDLE.as_secs()) / KEEP_ALIVE_INTERVAL.as_secs()) as u32;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -312,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dialled_socket_has_no_delay_and_keep_alive() {
+    fn a_dialled_socket_survives_a_stall_of_two_minutes_and_has_no_delay() {
         block_on(async {
             let listener = async_std::net::TcpListener::bind("127.0.0.1:0")
                 .await
@@ -322,6 +335,17 @@ mod tests {
             let tcp = dial(&to, SOON).await.unwrap();
             assert!(tcp.nodelay().unwrap());
             assert!(socket2::SockRef::from(&tcp).keepalive().unwrap());
+            let silence = sockopt::tcp_user_timeout(&tcp).unwrap();
+            assert_eq!(u128::from(silence), SILENCE.as_millis());
+            let (idle, every) = (
+                sockopt::tcp_keepidle(&tcp).unwrap(),
+                sockopt::tcp_keepintvl(&tcp).unwrap(),
+            );
+            // Two probes are lost within a minute, all of them after more than twice two.
+            assert!(idle + 2 * every + crate::sys::sockets::LOOK < Duration::from_secs(60));
+            let all = idle + every * sockopt::tcp_keepcnt(&tcp).unwrap();
+            assert_eq!(all, SILENCE);
+            assert!(SILENCE > 2 * Duration::from_secs(120));
         });
     }
 }

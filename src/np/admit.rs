@@ -8,8 +8,10 @@
 //! Nothing is answered. The line travels in clear and holds no secret.
 //!
 //! To a rendezvous that takes numbers, a session with many sockets also says which of them this is:
-//! `"pair":N` beside the payload. It is not signed, and need not be: a wrong one joins sockets of the same
-//! session whose keys do not fit. What [`super::pairs`] does with it.
+//! `"pair":N` beside the payload. It is not signed. Between three of this program it is proved
+//! ([`super::proof`]): `"try":T,"proof":"…"` stand behind it. Any other end's line can be said again by whoever saw it,
+//! without a number or with one: no byte can be read that way, but sockets of that session are joined with the wrong
+//! ones until it ends. What [`super::pairs`] does with numbers.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srvd/signature_verifying_socket_authenticator.dart.
 
@@ -18,6 +20,8 @@ use miniserde::{Deserialize, Serialize, json};
 use super::{
     envelope::{self, Envelope, EnvelopeError},
     ids::{Nonce, SessionId},
+    pairs::Dialer,
+    proof::SocketKey,
 };
 use crate::at::crypto::{KeyPair, PublicKey};
 
@@ -104,11 +108,26 @@ impl Admission {
 
 /// Whether the rendezvous that this line is for takes numbers.
 pub fn takes_numbers(line: &str) -> bool {
-    let wire: Option<Wire> = Envelope::parse(line)
-        .ok()
-        .and_then(|envelope| json::from_str(envelope.unverified()).ok());
-    let nonce = wire.and_then(|wire| wire.rendezvous.parse::<Nonce>().ok());
-    nonce.is_some_and(|nonce| nonce.takes_numbers())
+    nonce(line).is_some_and(|nonce| nonce.takes_numbers())
+}
+
+/// Its rendezvous' half of what makes it unlike every other.
+fn nonce(line: &str) -> Option<Nonce> {
+    let envelope = Envelope::parse(line).ok()?;
+    let wire: Wire = json::from_str(envelope.unverified()).ok()?;
+    wire.rendezvous.parse().ok()
+}
+
+/// The line of this try of this socket of the session, proved. Without its line end, as the line it is made from.
+pub fn proved(line: &str, key: &SocketKey, end: Dialer, number: u64, attempt: u64) -> String {
+    let numbered = numbered(line, number);
+    match (numbered.strip_suffix('}'), nonce(line)) {
+        (Some(open), Some(nonce)) => {
+            let proof = key.prove(&nonce, end, number, attempt);
+            format!(r#"{open},"try":{attempt},"proof":"{proof}"}}"#)
+        }
+        _ => numbered,
+    }
 }
 
 /// The line of this socket of the session. Without its line end, as the line it is made from.

@@ -9,6 +9,7 @@
 //! (`--legacy-daemon`) makes one without admission and keys.
 
 use crate::{
+    np::proof::SocketKey,
     pipe::cipher::{SessionKeys, Side},
     secret::Secret,
     text::endpoint::Endpoint,
@@ -21,6 +22,8 @@ pub struct FarEnd {
     pub rendezvous: Endpoint,
     /// First line on each socket there, without its LF; `None` where anybody is let in.
     pub admission: Option<Secret<String>>,
+    /// Proves the numbers of sockets to a rendezvous that takes proofs ([`crate::np::proof`]).
+    pub socket_key: Option<SocketKey>,
     /// For the stream behind that line; `None` sends everything as it is. Where a session carries many connections
     /// these are the control channel's, and each connection has its own.
     pub keys: Option<SessionKeys>,

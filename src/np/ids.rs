@@ -106,6 +106,8 @@ pub const MAX_NONCE: usize = 128;
 /// How the nonce of a rendezvous ends that joins sockets by their numbers. No other program writes such
 /// nonces, and all take them as they are.
 const NUMBERED: &str = "-pairs";
+/// The same of those that take proofs of them: programs that only know numbers see those.
+const PROVED: &str = "-proofs-pairs";
 
 /// A text that makes one admission unlike every other. Opaque; upstream uses local time stamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +122,16 @@ impl Nonce {
     /// A new random one of a rendezvous that takes numbers ([`super::pairs`]).
     pub fn random_numbered() -> Self {
         Self(Self::random().0 + NUMBERED)
+    }
+
+    /// A new random one of a rendezvous that also takes proofs of the numbers ([`super::proof`]).
+    pub fn random_proved() -> Self {
+        Self(Self::random().0 + PROVED)
+    }
+
+    /// Whether its rendezvous takes proofs of numbers.
+    pub fn takes_proofs(&self) -> bool {
+        self.0.ends_with(PROVED)
     }
 
     /// Whether its rendezvous takes numbers.

@@ -30,6 +30,7 @@ pub mod permit;
 pub mod ping;
 pub mod policy;
 pub mod ports;
+pub mod proof;
 pub mod request;
 pub mod reverse;
 pub mod session;

@@ -12,11 +12,13 @@
 //! and line *n* of the control channel is about the sockets *n*, so both ends count the same without another
 //! word. Where only one end numbers, the other's sockets have the number of their arrival.
 //!
-//! A number is a hint and no right: keys decide, and whoever says a wrong one hurts only its own session.
+//! Keys decide whose bytes are whose, not numbers. But who can say a number can keep its owner out, so they are proved
+//! where all know how ([`super::proof`]): there only a later try takes a number back. A number that was joined once is
+//! never joined again.
 //! A socket whose counterpart does not come is given up after [`COUNTERPART_TIME`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -51,6 +53,34 @@ impl std::fmt::Display for Dialer {
 pub struct Pairs<S> {
     clients: WaitingSockets<S>,
     daemons: WaitingSockets<S>,
+    joined: Numbers,
+}
+
+/// Numbers that are used up.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// All before this one.
+    before: u64,
+    /// And these, from it on.
+    also: BTreeSet<u64>,
+}
+
+/// Numbers that are remembered one by one. More make all before the first of them old: its end has long counted on.
+const MAX_APART: usize = 1024;
+
+impl Numbers {
+    fn have(&self, number: u64) -> bool {
+        number < self.before || self.also.contains(&number)
+    }
+
+    fn add(&mut self, number: u64) {
+        self.also.insert(number);
+        while self.also.first() == Some(&self.before) || self.also.len() > MAX_APART {
+            if let Some(first) = self.also.pop_first() {
+                self.before = first.saturating_add(1);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -59,8 +89,16 @@ struct WaitingSockets<S> {
     numbers: bool,
     /// How many have come.
     arrived: u64,
-    /// By number, said or of arrival; with when it came.
-    sockets: BTreeMap<u64, (S, Instant)>,
+    /// By number, said or of arrival.
+    sockets: BTreeMap<u64, Waiting<S>>,
+}
+
+#[derive(Debug)]
+struct Waiting<S> {
+    socket: S,
+    since: Instant,
+    /// Which try it is, if that is proved.
+    attempt: Option<u64>,
 }
 
 /// What becomes of a socket that came.
@@ -77,6 +115,17 @@ pub enum Pairing<S> {
     Waits,
     /// It has the number of one that waited already, which is given up: the same end has tried again.
     Replaces(S),
+    /// This one is given up: its number was joined already, or waits in a later try.
+    Old(S),
+}
+
+impl<S> WaitingSockets<S> {
+    /// Whether a socket with this number is later than the one that waits with it. Without proofs nobody can tell.
+    fn may_take(&self, number: u64, attempt: Option<u64>) -> bool {
+        let waiting = self.sockets.get(&number);
+        let proved = waiting.and_then(|one| one.attempt);
+        proved.is_none_or(|before| attempt.is_some_and(|now| now > before))
+    }
 }
 
 impl<S> Default for Pairs<S> {
@@ -89,6 +138,7 @@ impl<S> Default for Pairs<S> {
         Self {
             clients: none(),
             daemons: none(),
+            joined: Numbers::default(),
         }
     }
 }
@@ -102,32 +152,54 @@ impl<S> Pairs<S> {
         socket: S,
         now: Instant,
     ) -> Pairing<S> {
+        self.arrive_proved(end, said, None, socket, now)
+    }
+
+    /// The same; it has proved to be this try of that number.
+    pub fn arrive_proved(
+        &mut self,
+        end: Dialer,
+        said: Option<u64>,
+        attempt: Option<u64>,
+        socket: S,
+        now: Instant,
+    ) -> Pairing<S> {
         let (own, other) = match end {
             Dialer::Client => (&mut self.clients, &mut self.daemons),
             Dialer::Daemon => (&mut self.daemons, &mut self.clients),
         };
+        if said.is_some_and(|number| self.joined.have(number) || !own.may_take(number, attempt)) {
+            return Pairing::Old(socket);
+        }
         own.numbers |= said.is_some();
         let number = said.unwrap_or(own.arrived);
         own.arrived += 1;
-        let counterpart = if own.numbers || other.numbers {
+        let by_number = own.numbers || other.numbers;
+        let counterpart = if by_number {
             other.sockets.remove(&number)
         } else {
             other.sockets.pop_first().map(|(_, oldest)| oldest)
         };
-        match (end, counterpart) {
-            (Dialer::Client, Some((daemon, _))) => Pairing::Pair {
-                client: socket,
-                daemon,
-            },
-            (Dialer::Daemon, Some((client, _))) => Pairing::Pair {
-                client,
-                daemon: socket,
-            },
-            (_, None) => match own.sockets.insert(number, (socket, now)) {
-                Some((old, _)) => Pairing::Replaces(old),
+        let Some(counterpart) = counterpart else {
+            let waiting = Waiting {
+                socket,
+                since: now,
+                attempt,
+            };
+            return match own.sockets.insert(number, waiting) {
+                Some(old) => Pairing::Replaces(old.socket),
                 None => Pairing::Waits,
-            },
+            };
+        };
+        if by_number {
+            self.joined.add(number);
         }
+        let counterpart = counterpart.socket;
+        let (client, daemon) = match end {
+            Dialer::Client => (socket, counterpart),
+            Dialer::Daemon => (counterpart, socket),
+        };
+        Pairing::Pair { client, daemon }
     }
 
     /// Whether no more of this end may wait.
@@ -151,17 +223,19 @@ impl<S> Pairs<S> {
             .sockets
             .values()
             .chain(self.daemons.sockets.values());
-        all.map(|(_, since)| *since + COUNTERPART_TIME).min()
+        all.map(|one| one.since + COUNTERPART_TIME).min()
     }
 
-    /// Those whose counterpart has not come in time, with their numbers.
-    pub fn give_up(&mut self, now: Instant) -> Vec<(Dialer, u64, S)> {
+    /// Those whose counterpart has not come in time, and those that are lost, with their numbers.
+    pub fn give_up(&mut self, now: Instant, lost: impl Fn(&S) -> bool) -> Vec<(Dialer, u64, S)> {
         let mut over = Vec::new();
         for (end, waiting) in [
             (Dialer::Client, &mut self.clients),
             (Dialer::Daemon, &mut self.daemons),
         ] {
-            let late = |(_, (_, since)): &(&u64, &(S, Instant))| *since + COUNTERPART_TIME <= now;
+            let late = |(_, one): &(&u64, &Waiting<S>)| {
+                one.since + COUNTERPART_TIME <= now || lost(&one.socket)
+            };
             let gone: Vec<u64> = waiting
                 .sockets
                 .iter()
@@ -170,7 +244,7 @@ impl<S> Pairs<S> {
                 .collect();
             for number in gone {
                 let gone = waiting.sockets.remove(&number);
-                over.extend(gone.map(|(socket, _)| (end, number, socket)));
+                over.extend(gone.map(|one| (end, number, one.socket)));
             }
         }
         over
@@ -290,6 +364,44 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_joined_once_and_only_a_later_try_takes_it_back() {
+        let (mut table, now) = (Pairs::default(), Instant::now());
+        let mut client =
+            |number, attempt, name| table.arrive_proved(A, Some(number), attempt, name, now);
+        assert_eq!(client(1, Some(3), "third"), Pairing::Waits);
+        for (attempt, name) in [(Some(2), "second"), (Some(3), "again"), (None, "unproved")] {
+            assert_eq!(client(1, attempt, name), Pairing::Old(name));
+        }
+        assert_eq!(client(1, Some(4), "fourth"), Pairing::Replaces("third"));
+        let pair = Pairing::Pair {
+            client: "fourth",
+            daemon: "b",
+        };
+        assert_eq!(table.arrive(B, Some(1), "b", now), pair);
+        for end in [A, B] {
+            let again = table.arrive_proved(end, Some(1), Some(9), "joined", now);
+            assert_eq!(again, Pairing::Old("joined"));
+        }
+    }
+
+    #[test]
+    fn used_numbers_are_remembered_in_little_room() {
+        let mut numbers = Numbers::default();
+        (0..5000).for_each(|number| numbers.add(number));
+        assert_eq!((numbers.before, numbers.also.len()), (5000, 0));
+        // One is left out, and many come after it.
+        (5001..9000).for_each(|number| numbers.add(number));
+        assert!(numbers.also.len() <= MAX_APART);
+        assert!(
+            (0..5000)
+                .chain(5001..9000)
+                .all(|number| numbers.have(number))
+        );
+        numbers.add(u64::MAX);
+        assert!(numbers.have(u64::MAX) && !numbers.have(10_000));
+    }
+
+    #[test]
     fn whose_counterpart_does_not_come_is_given_up_and_not_before() {
         let (mut table, start) = (Pairs::default(), Instant::now());
         let later = start + Duration::from_secs(5);
@@ -297,10 +409,16 @@ mod tests {
         table.arrive(B, Some(4), "b4", later);
         assert_eq!(table.next_due(), Some(start + COUNTERPART_TIME));
         let before = start + COUNTERPART_TIME - Duration::from_millis(1);
-        assert_eq!(table.give_up(before), []);
-        assert_eq!(table.give_up(start + COUNTERPART_TIME), [(A, 3, "a3")]);
+        assert_eq!(table.give_up(before, |_| false), []);
+        assert_eq!(
+            table.give_up(start + COUNTERPART_TIME, |_| false),
+            [(A, 3, "a3")]
+        );
         assert_eq!(table.next_due(), Some(later + COUNTERPART_TIME));
-        assert_eq!(table.give_up(later + COUNTERPART_TIME), [(B, 4, "b4")]);
+        assert_eq!(
+            table.give_up(later + COUNTERPART_TIME, |_| false),
+            [(B, 4, "b4")]
+        );
         assert_eq!(table.next_due(), None);
         // Too late is too late: nobody is joined with what is gone.
         assert_eq!(table.arrive(B, Some(3), "b3", later), Pairing::Waits);

@@ -16,6 +16,7 @@ use miniserde::{Deserialize, Serialize, json};
 use super::{
     Message, RENDEZVOUS_NAMESPACE,
     ids::{BadId, DeviceName, Nonce, SessionId},
+    proof::SocketKey,
 };
 use crate::{at::AtSign, text::host::is_host};
 
@@ -88,6 +89,8 @@ pub struct PortsRequest {
     pub nonce: Nonce,
     /// Who has to say who it is.
     pub logins: Logins,
+    /// Proves the numbers of sockets, where the rendezvous can check that ([`super::proof`]).
+    pub socket_key: Option<SocketKey>,
 }
 
 /// Which ends of a session begin with an admission line. Whose does not is open to anybody who finds it.
@@ -192,6 +195,7 @@ impl PortsRequest {
             authenticate_daemon: self.logins.daemon,
             nonce: self.nonce.to_string(),
         });
+        let text = with_key(text, self.socket_key.as_ref());
         Message::new(
             rendezvous,
             format!("{device}.request_ports.{RENDEZVOUS_NAMESPACE}"),
@@ -222,7 +226,29 @@ impl PortsRequest {
                 client: wire.authenticate_client,
                 daemon: wire.authenticate_daemon,
             },
+            socket_key: key_of(text),
         })
+    }
+}
+
+/// A request's text with this key as its last member, which others pass over.
+pub(super) fn with_key(text: String, key: Option<&SocketKey>) -> String {
+    match (text.strip_suffix('}'), key) {
+        (Some(open), Some(key)) => format!(r#"{open},"socketKey":"{}"}}"#, key.text().reveal()),
+        _ => text,
+    }
+}
+
+/// The key in a request. One that cannot be read is none.
+pub(super) fn key_of(text: &str) -> Option<SocketKey> {
+    #[derive(Deserialize)]
+    struct Newer {
+        #[serde(rename = "socketKey")]
+        key: Option<json::Value>,
+    }
+    match json::from_str::<Newer>(text).ok()?.key? {
+        json::Value::String(key) => SocketKey::parse(&key),
+        _ => None,
     }
 }
 
@@ -326,6 +352,7 @@ mod tests {
             daemon: "@device_example".parse().unwrap(),
             nonce: "2024-10-24T10:15:30.123456".parse().unwrap(),
             logins: Logins::BOTH,
+            socket_key: None,
         }
     }
 

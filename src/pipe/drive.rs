@@ -4,11 +4,14 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
 
 use async_io::Timer;
+
+use crate::text::duration::in_words;
 
 /// Bytes moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,16 +63,42 @@ pub(super) fn closed(outcome: io::Result<()>) -> Result<(), PumpError> {
     }
 }
 
+/// How long a stream may stand half closed without a byte, unless somebody says otherwise: what was asked has been
+/// heard, and no answer comes.
+pub const HALF_CLOSED: Duration = Duration::from_secs(600);
+
+/// In milliseconds, for all streams of this process.
+static HALF_CLOSED_FOR: AtomicU64 = AtomicU64::new(HALF_CLOSED.as_millis() as u64);
+
+/// From now on streams may stand half closed for so long without a byte.
+pub fn limit_half_closed(to: Duration) {
+    let millis = u64::try_from(to.as_millis()).unwrap_or(u64::MAX);
+    HALF_CLOSED_FOR.store(millis, Relaxed);
+}
+
 /// Runs both directions.
 ///
 /// A source that fails ends everything at once. A sink that fails ends its own direction, because the
 /// same peer may have said something before it went (a server that refuses an upload and closes):
-/// that still gets [`LAST_WORDS`] to arrive.
+/// that still gets [`LAST_WORDS`] to arrive. Where one direction has ended and the other one is silent for too long
+/// ([`limit_half_closed`]), that is the end.
 pub(super) async fn drive<U: Pump, D: Pump>(
     up: &mut U,
     down: &mut D,
 ) -> Result<Carried, JoinFailure> {
-    let mut course = Course::default();
+    let limit = Duration::from_millis(HALF_CLOSED_FOR.load(Relaxed));
+    drive_within(limit, up, down).await
+}
+
+async fn drive_within<U: Pump, D: Pump>(
+    half_closed: Duration,
+    up: &mut U,
+    down: &mut D,
+) -> Result<Carried, JoinFailure> {
+    let mut course = Course {
+        half_closed,
+        ..Course::default()
+    };
     poll_fn(|cx| course.poll(up, down, cx)).await?;
     Ok(Carried {
         up: up.given(),
@@ -82,6 +111,9 @@ struct Course {
     over: [bool; 2],
     /// The first sink that failed, and how long the other direction may go on.
     broken: Option<(io::Error, Timer)>,
+    half_closed: Duration,
+    /// One direction has ended: what the other one had carried when it was looked at last, and when that is too long ago.
+    silence: Option<(u64, Timer)>,
 }
 
 impl Course {
@@ -119,7 +151,32 @@ impl Course {
                 }),
             });
         }
-        self.poll_last_words(cx).map(Err)
+        if let Poll::Ready(failure) = self.poll_last_words(cx) {
+            return Poll::Ready(Err(failure));
+        }
+        match self.over {
+            [true, false] => self.poll_silence(down.given(), cx).map(Err),
+            [false, true] => self.poll_silence(up.given(), cx).map(Err),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Ready when the only direction that is left has carried nothing for too long.
+    fn poll_silence(&mut self, given: u64, cx: &mut Context<'_>) -> Poll<JoinFailure> {
+        let limit = self.half_closed;
+        let fresh = || (given, Timer::after(limit));
+        let (before, timer) = self.silence.get_or_insert_with(fresh);
+        if *before != given {
+            *before = given;
+            timer.set_after(limit);
+        }
+        Pin::new(timer).poll(cx).map(|_| JoinFailure {
+            error: io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("half closed, and silent for {}", in_words(limit)),
+            ),
+            abrupt: true,
+        })
     }
 
     fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<JoinFailure> {
@@ -139,3 +196,79 @@ impl Course {
 
 /// What a peer said before it went has this long to reach the other one.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use async_std::task::block_on;
+
+    use super::*;
+
+    /// Gives so many bytes, one at a time with a pause before each; then it ends, or is silent.
+    struct Dribble {
+        left: u64,
+        given: u64,
+        pause: Duration,
+        timer: Timer,
+        ends: bool,
+    }
+
+    fn dribble(left: u64, pause: Duration, ends: bool) -> Dribble {
+        Dribble {
+            left,
+            given: 0,
+            pause,
+            timer: Timer::after(pause),
+            ends,
+        }
+    }
+
+    impl Pump for Dribble {
+        fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
+            while self.left > 0 {
+                std::task::ready!(Pin::new(&mut self.timer).poll(cx));
+                (self.left, self.given) = (self.left - 1, self.given + 1);
+                self.timer.set_after(self.pause);
+            }
+            if self.ends {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
+        }
+
+        fn given(&self) -> u64 {
+            self.given
+        }
+    }
+
+    /// A pair of which one end has closed and the other says nothing would stand for ever, and with it its session.
+    #[test]
+    fn half_closed_and_silent_ends_and_a_byte_now_and_then_goes_on() {
+        const LIMIT: Duration = Duration::from_millis(300);
+        let pause = LIMIT / 6;
+        for swapped in [false, true] {
+            for (left, ends, want) in [
+                (0, false, Err(())),
+                (12, true, Ok(12)),
+                (12, false, Err(())),
+            ] {
+                let (mut over, mut other) = (dribble(0, pause, true), dribble(left, pause, ends));
+                let began = std::time::Instant::now();
+                let (outcome, given) = block_on(async {
+                    let outcome = if swapped {
+                        drive_within(LIMIT, &mut other, &mut over).await
+                    } else {
+                        drive_within(LIMIT, &mut over, &mut other).await
+                    };
+                    (outcome, other.given)
+                });
+                assert_eq!(outcome.as_ref().map(|_| given).map_err(|_| ()), want);
+                assert_eq!(given, left, "all that was said has arrived");
+                if let Err(failure) = outcome {
+                    assert!(began.elapsed() >= LIMIT && failure.abrupt);
+                    assert_eq!(failure.error.kind(), io::ErrorKind::TimedOut);
+                }
+            }
+        }
+    }
+}

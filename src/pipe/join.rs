@@ -6,11 +6,11 @@
 //!   a.write ◀── b.read         that sends its request and stops writing still gets the answer
 //! ```
 
-use std::{io, net::Shutdown, os::fd::AsFd};
+use std::{future::Future, io, net::Shutdown, os::fd::AsFd};
 
 use async_io::Async;
 use async_std::net::TcpStream;
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt, future};
 
 use super::{
     copy::Copy,
@@ -18,7 +18,11 @@ use super::{
     relay::{Relay, Socket},
 };
 
-pub use super::{cipher::Ciphers, drive::Carried, half::HalfClose};
+pub use super::{
+    cipher::Ciphers,
+    drive::{Carried, HALF_CLOSED, limit_half_closed},
+    half::HalfClose,
+};
 
 /// Joins two sockets as they are; `splice(2)` where the kernel offers it. `early_*` came in behind each one's first line
 /// and is delivered to the other first.
@@ -32,10 +36,31 @@ pub async fn splice(
     b: TcpStream,
     early_b: Vec<u8>,
 ) -> io::Result<Carried> {
+    splice_until(a, early_a, b, early_b, future::pending()).await
+}
+
+/// The same; cut when `stop` says why.
+///
+/// # Errors
+/// As [`splice`], and what `stop` says.
+pub async fn splice_until(
+    a: TcpStream,
+    early_a: Vec<u8>,
+    b: TcpStream,
+    early_b: Vec<u8>,
+    stop: impl Future<Output = io::Error>,
+) -> io::Result<Carried> {
     let (a, b) = (raw(a)?, raw(b)?);
     let (mut up, mut down) = (Relay::new(&a, &b, early_a), Relay::new(&b, &a, early_b));
-    let outcome = drive(&mut up, &mut down).await;
+    let outcome = drive(&mut up, &mut down).or(cut(stop)).await;
     close(outcome, &[&a, &b])
+}
+
+async fn cut(stop: impl Future<Output = io::Error>) -> Result<Carried, JoinFailure> {
+    Err(JoinFailure {
+        error: stop.await,
+        abrupt: true,
+    })
 }
 
 /// One of two sockets to be joined.
@@ -49,17 +74,21 @@ pub struct Leg<R> {
     pub rest: R,
 }
 
-/// [`splice`] for sockets of which the other one is not to see everything. Through a buffer.
+/// [`splice_until`] for sockets of which the other one is not to see everything. Through a buffer.
 ///
 /// # Errors
-/// As [`splice`].
-pub async fn join_legs<R>(a: Leg<R>, b: Leg<R>) -> io::Result<Carried>
+/// As [`splice_until`].
+pub async fn join_legs<R>(
+    a: Leg<R>,
+    b: Leg<R>,
+    stop: impl Future<Output = io::Error>,
+) -> io::Result<Carried>
 where
     R: AsyncRead + Unpin + Send,
 {
     let mut up = Copy::new(a.rest, HalfClose(&b.socket), a.early, None);
     let mut down = Copy::new(b.rest, HalfClose(&a.socket), b.early, None);
-    let outcome = drive(&mut up, &mut down).await;
+    let outcome = drive(&mut up, &mut down).or(cut(stop)).await;
     close(outcome, &[&a.socket, &b.socket])
 }
 

@@ -43,7 +43,8 @@ pub(super) enum Relay<'a> {
 
 impl<'a> Relay<'a> {
     /// `early` was read from `from` before.
-    pub(super) fn new(from: &'a Socket, to: &'a Socket, early: Vec<u8>) -> Self {
+    pub(super) fn new(from: &'a Socket, to: &'a Socket, mut early: Vec<u8>) -> Self {
+        early.shrink_to_fit();
         Self::Splice(Splice {
             from,
             to,

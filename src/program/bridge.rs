@@ -24,7 +24,10 @@ use zeroize::Zeroizing;
 use crate::{
     cli::{Console, grammar::Grammar, help, print_out},
     np::far_end::FarEnd,
-    pipe::cipher::Side,
+    pipe::{
+        cipher::Side,
+        join::{HALF_CLOSED, limit_half_closed},
+    },
     session::bridge::{
         BadSecrets, BridgeError, Greeting, LISTENING, LocalEnd, Many, Plan, Report, STARTED,
         Secrets, run,
@@ -189,6 +192,14 @@ pub(crate) struct Args {
         from_str_fn(seconds)
     )]
     timeout: Duration,
+    /// how long a connection may stand with one direction closed and the other silent (default: 10m)
+    #[argh(
+        option,
+        arg_name = "duration",
+        default = "HALF_CLOSED",
+        from_str_fn(seconds)
+    )]
+    half_closed: Duration,
     /// listen on the local port for one connection from this machine instead of dialling the service
     #[argh(switch)]
     bind_local_port: bool,
@@ -304,6 +315,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
         return Err(misuse("--stdio and --bind-local-port exclude each other"));
     }
     let (keys, admission) = (secrets.keys()?, secrets.admission()?);
+    let socket_key = secrets.socket_key()?;
     // Asked to protect and not able to: never go on without.
     if args.rv_e2ee && keys.is_none() {
         return Err(misuse("--rv-e2ee needs session keys, and there are none"));
@@ -316,10 +328,12 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     } else {
         Side::Device
     };
+    limit_half_closed(args.half_closed);
     Ok(Plan {
         far: FarEnd {
             rendezvous: endpoint(&args.host, args.port)?,
             admission,
+            socket_key,
             keys,
             side: secrets.side()?.unwrap_or(side),
         },

@@ -252,6 +252,7 @@ async fn let_the_device_in(
     let far = FarEnd {
         rendezvous: prepared.our_end(),
         admission: None,
+        socket_key: None,
         keys: None,
         // Nothing is encrypted, so either would do.
         side: Side::Device,

@@ -21,6 +21,20 @@
 //! the seconds before the right one comes takes its place in that session, and meets ssh's host key, or a
 //! stream without the key. So such a session is logged as what it is, and its port closes behind the first one.
 //!
+//! What others may use up (`budgets`); an exhausted budget is one line in the log a minute that names who has most:
+//!
+//! | budget | total | of one | reserve | who gives way | flag |
+//! | --- | --- | --- | --- | --- | --- |
+//! | requests being read | 1024 | 128 of an atSign | – | the newest | – |
+//! | answers on their way | 64, 1024 wait | 4 to an atSign, 64 wait | – | the newest | – |
+//! | refusals in 10 s | 256 | 3 to an atSign | – | the newest | – |
+//! | sessions | 4096 | 1/4 of a client, 256 of client and device | – | the newest | `--max-sessions` |
+//! | sessions nobody came to | 1/4 of the sessions | 1/64 of them of a client | – | the biggest client's oldest | `--max-sessions` |
+//! | sockets without a name | 1/8 of the descriptors, 4096 | 1/4 from a /24 or /48, 64 at a port | – | strangers, of them who had 1 s, the biggest, the oldest | – |
+//! | descriptors | what is left but 1/16 | 1/8 of a client, 1/12 of client and device | 1/8 for new sessions | the biggest client's oldest further connection | – |
+//!
+//! The process may have as many descriptors as its hard limit says (`ulimit -Hn`, `LimitNOFILE=`).
+//!
 //! Who calls whom: `args` (the command line) ▶ here (requests, sessions) ▶ `meeting` (joins the two ports of one) ▶
 //! `entrance` (who is let in at a port).
 //! `address` finds out what to tell both ends to dial.
@@ -50,7 +64,7 @@ use crate::{
         keyfile::AtKeys,
         verb::Operation,
     },
-    budget::{Budget, Claim, Limits},
+    budget::Claim,
     cli::Failure,
     np::{
         Message, RENDEZVOUS_NAMESPACE,
@@ -63,10 +77,15 @@ use crate::{
 };
 
 pub use args::{main, verify};
-use entrance::{EntryRule, SessionPort, Signer};
+use budgets::{
+    ANSWERS_TO_ONE, Budgets, Grant, MAX_SESSIONS, REFUSALS_TO_ONE, REFUSED_FOR, REQUESTS_OF_ONE,
+    SessionHolds,
+};
+use entrance::{EntryRule, JoinState, SessionPort, Signer};
 use meeting::PortPair;
 
 mod address;
+mod budgets;
 pub(crate) use args::Args;
 
 mod args;
@@ -76,8 +95,9 @@ mod meeting;
 
 /// How long the id of a session that is over is remembered. Notifications live a minute.
 const REMEMBER_FOR: Duration = Duration::from_secs(90);
-/// Sessions of one atSign at a time.
-const MAX_PER_CLIENT: usize = 256;
+/// Between two answers to the same request, and how many there are at most: who lost one asks again a few times.
+const ANSWER_AGAIN: Duration = Duration::from_secs(1);
+const MAX_ANSWERS: u32 = 8;
 
 /// Who may use the rendezvous, and how.
 #[derive(Clone, Debug)]
@@ -115,13 +135,6 @@ impl RendezvousOptions {
     }
 }
 
-/// Requests that are being read and answered at a time, and of one atSign: its key may have to be looked up first, and
-/// anybody may ask.
-const REQUESTS: Limits = Limits::new("requests", 1024);
-const REQUESTS_OF_ONE: u64 = 128;
-/// Sessions at a time, unless --max-sessions says otherwise.
-const MAX_SESSIONS: usize = 4096;
-
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
 ///
 /// # Errors
@@ -144,9 +157,9 @@ pub async fn serve(
     ready(&Object::event("ready").text("as", owner).end());
     let rendezvous = Rendezvous {
         at,
+        budgets: Budgets::new(options.max_sessions),
         options: Arc::new(options),
         sessions: Arc::default(),
-        requests: Budget::new(REQUESTS),
     };
     online::listen(inbox, |note| rendezvous.hear(note)).await
 }
@@ -157,13 +170,17 @@ struct Rendezvous {
     at: Client,
     options: Arc<RendezvousOptions>,
     sessions: Arc<Mutex<HashMap<SessionId, Reservation>>>,
-    requests: Budget<AtSign>,
+    budgets: Budgets,
 }
 
 /// A session that has its ports, is about to, or had them.
 struct Reservation {
     client: AtSign,
+    /// As long as it lasts.
     answer: Option<Message>,
+    /// When it was sent last, and how often.
+    answered: Option<Instant>,
+    answers: u32,
     /// Over since then. It is remembered a while, so that a request that comes twice opens no ports for nobody.
     ended: Option<Instant>,
 }
@@ -173,18 +190,27 @@ impl Reservation {
         Self {
             client: client.clone(),
             answer: None,
+            answered: None,
+            answers: 0,
             ended: None,
         }
     }
 
-    fn is_live(&self) -> bool {
-        self.ended.is_none()
+    /// The answer, where it is time to send it again.
+    fn again(&mut self, now: Instant) -> Option<Message> {
+        let answer = self.answer.clone()?;
+        let is_soon = |last: Instant| now.saturating_duration_since(last) < ANSWER_AGAIN;
+        if self.answers >= MAX_ANSWERS || self.answered.is_some_and(is_soon) {
+            return None;
+        }
+        (self.answered, self.answers) = (Some(now), self.answers + 1);
+        Some(answer)
     }
 }
 
 /// What a request meets.
 enum ReserveOutcome {
-    Free,
+    Reserved(Box<(SessionHolds, Grant)>),
     Repeated(Option<Message>),
     Refused(&'static str),
 }
@@ -207,22 +233,27 @@ impl Rendezvous {
             return ignored::note(&note.from, "reason=not_a_manager");
         }
         let claim = Claim::of(note.from.clone(), REQUESTS_OF_ONE);
-        let Some(working) = self.requests.take(claim, Instant::now()) else {
+        let Some(working) = self.budgets.requests.take(claim, Instant::now()) else {
             return;
         };
         let rendezvous = self.clone();
         task::spawn(async move {
-            if let Some(request) = rendezvous.admit(&note, form).await {
+            if let Some((request, place)) = rendezvous.admit(&note, form).await {
                 drop(working);
-                rendezvous.serve(&request).await;
+                // In a task of its own: what was needed to read the request is not kept as long as the session.
+                task::spawn(async move { rendezvous.serve(request, *place).await });
             }
         });
     }
 
     /// One request for ports: read it, and refuse it or give it a place.
-    async fn admit(&self, note: &Notification, form: PortsForm) -> Option<IncomingRequest> {
+    async fn admit(
+        &self,
+        note: &Notification,
+        form: PortsForm,
+    ) -> Option<(IncomingRequest, Box<(SessionHolds, Grant)>)> {
         let from = &note.from;
-        let refused = |reason: &str| info!("refused from={from} reason={reason:?}");
+        let refused = |reason: &str| ignored::refused(from, format_args!("reason={reason:?}"));
         let text = match self.at.decrypt(note).await {
             Ok(text) => text?,
             Err(error) => {
@@ -242,10 +273,10 @@ impl Rendezvous {
             return None;
         }
         match self.reserve(&request) {
-            ReserveOutcome::Free => return Some(request),
+            ReserveOutcome::Reserved(place) => return Some((request, place)),
             ReserveOutcome::Repeated(answer) => {
                 if let Some(answer) = answer {
-                    online::send_or_log(&self.at, &answer).await;
+                    self.answer(&answer).await;
                 }
             }
             ReserveOutcome::Refused(why) => self.refuse(&request, why).await,
@@ -254,18 +285,20 @@ impl Rendezvous {
     }
 
     /// Is the meeting place of a session until it is over.
-    async fn serve(&self, request: &IncomingRequest) {
+    async fn serve(&self, request: IncomingRequest, place: (SessionHolds, Grant)) {
         let session = request.asked.session();
-        match self.hold_session(request).await {
+        let (holds, grant) = place;
+        match self.hold_session(&request, grant).await {
             Ok(pairs) => info!("session={session} ended pairs={pairs}"),
             Err(why) => {
                 warn!("session={session} reason={:?}", why.to_string());
-                self.refuse(request, "no ports can be opened").await;
+                self.refuse(&request, "no ports can be opened").await;
             }
         }
         if let Some(known) = self.sessions().get_mut(&session) {
-            known.ended = Some(Instant::now());
+            (known.ended, known.answer) = (Some(Instant::now()), None);
         }
+        drop(holds);
     }
 
     fn reserve(&self, request: &IncomingRequest) -> ReserveOutcome {
@@ -276,24 +309,28 @@ impl Rendezvous {
             Duration::ZERO
         };
         sessions.retain(|_, session| session.ended.is_none_or(|when| when.elapsed() < remember));
-        if let Some(known) = sessions.get(&request.asked.session()) {
-            return match known {
-                other if other.client != request.client => {
-                    ReserveOutcome::Refused("the session id is taken")
-                }
-                over if !over.is_live() => ReserveOutcome::Repeated(None),
-                live => ReserveOutcome::Repeated(live.answer.clone()),
+        let (session, now) = (request.asked.session(), Instant::now());
+        if let Some(known) = sessions.get_mut(&session) {
+            return if known.client == request.client {
+                ReserveOutcome::Repeated(known.again(now))
+            } else {
+                ReserveOutcome::Refused("the session id is taken")
             };
         }
-        let live = || sessions.values().filter(|session| session.is_live());
-        let of_this_client = live()
-            .filter(|session| session.client == request.client)
-            .count();
-        if live().count() >= self.options.max_sessions || of_this_client >= MAX_PER_CLIENT {
+        let place = self.budgets.session(&request.client, request.daemon(), now);
+        let Some(place) = place else {
             return ReserveOutcome::Refused("too many sessions at once");
+        };
+        sessions.insert(session, Reservation::of(&request.client));
+        ReserveOutcome::Reserved(Box::new(place))
+    }
+
+    /// Sends an answer when its turn comes: no atSign has more than a few on their way.
+    async fn answer(&self, answer: &Message) {
+        let claim = Claim::of(answer.to.clone(), ANSWERS_TO_ONE);
+        if let Some(_turn) = self.budgets.answers.wait(claim).await {
+            Box::pin(online::send_or_log(&self.at, answer)).await;
         }
-        sessions.insert(request.asked.session(), Reservation::of(&request.client));
-        ReserveOutcome::Free
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Reservation>> {
@@ -302,19 +339,25 @@ impl Rendezvous {
 
     /// Says why not. Whoever sends the old request knows no refusals, and may stumble over one.
     async fn refuse(&self, request: &IncomingRequest, why: &str) {
-        let session = request.asked.session();
-        info!(
-            "refused session={session} from={} reason={why:?}",
-            request.client
-        );
-        if matches!(request.asked, RendezvousRequest::Full(_)) {
-            let message = request.answer(ports::refusal_entity(session), why.to_owned());
-            online::send_or_log(&self.at, &message).await;
+        let (session, from) = (request.asked.session(), &request.client);
+        ignored::refused(from, format_args!("session={session} reason={why:?}"));
+        if !matches!(request.asked, RendezvousRequest::Full(_)) {
+            return;
         }
+        let claim = Claim::of(from.clone(), REFUSALS_TO_ONE);
+        let Some(refusal) = self.budgets.refusals.take(claim, Instant::now()) else {
+            return;
+        };
+        let message = request.answer(ports::refusal_entity(session), why.to_owned());
+        self.answer(&message).await;
+        task::spawn(async move {
+            task::sleep(REFUSED_FOR).await;
+            drop(refusal);
+        });
     }
 
     /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
-    async fn hold_session(&self, request: &IncomingRequest) -> io::Result<usize> {
+    async fn hold_session(&self, request: &IncomingRequest, grant: Grant) -> io::Result<usize> {
         let any = SocketAddr::new(self.options.bind, 0);
         let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
         let session = request.asked.session();
@@ -322,16 +365,21 @@ impl Rendezvous {
             host: self.options.host.clone(),
             client: a.local_addr()?.port(),
             daemon: b.local_addr()?.port(),
-            nonce: matches!(request.asked, RendezvousRequest::Full(_)).then(|| self.nonce()),
+            nonce: match &request.asked {
+                RendezvousRequest::Full(full) => Some(self.nonce(full.socket_key.is_some())),
+                RendezvousRequest::Bare(_) => None,
+            },
         };
         let answer = request.answer(ports::answer_entity(session), self.text(&granted));
         if let Some(known) = self.sessions().get_mut(&session) {
-            known.answer = Some(answer.clone());
+            (known.answer, known.answered) = (Some(answer.clone()), Some(Instant::now()));
         }
         request.log(&granted);
         let (client, daemon) = self.entries(request, granted.nonce);
+        let ends = (request.client.clone(), request.daemon().cloned());
         let meeting = PortPair {
-            session,
+            held: JoinState::of(session, ends, self.budgets.clone()),
+            grant,
             single: matches!((&client, &daemon), (EntryRule::Anybody, EntryRule::Anybody)),
             client: SessionPort {
                 listener: a,
@@ -343,18 +391,25 @@ impl Rendezvous {
             },
             snoop: self.options.snoop,
         };
-        let tell = async {
-            online::send_or_log(&self.at, &answer).await;
+        let tell = async move {
+            Box::pin(self.answer(&answer)).await;
+            drop(answer);
             future::pending().await
         };
         Ok(tell.or(meeting.hold()).await)
     }
 
-    fn nonce(&self) -> Nonce {
+    /// Its end says what this rendezvous can do with the sockets of a client that has sent a key, or none.
+    fn nonce(&self, has_key: bool) -> Nonce {
         #[cfg(feature = "held")]
-        return self.options.habits.nonce();
-        #[cfg(not(feature = "held"))]
-        Nonce::random_numbered()
+        if self.options.habits != RendezvousHabits::default() {
+            return self.options.habits.nonce();
+        }
+        if has_key {
+            Nonce::random_proved()
+        } else {
+            Nonce::random_numbered()
+        }
     }
 
     fn text(&self, granted: &Ports) -> String {
@@ -370,6 +425,8 @@ impl Rendezvous {
         else {
             return (EntryRule::Anybody, EntryRule::Anybody);
         };
+        let socket_key = full.socket_key.clone();
+        let socket_key = socket_key.filter(|_| rendezvous_nonce.takes_proofs());
         let admission = Arc::new(Admission {
             session: full.session,
             client_nonce: full.nonce.clone(),
@@ -384,6 +441,7 @@ impl Rendezvous {
                         who: who.clone(),
                         asker: request.client.clone(),
                     },
+                    socket_key.clone(),
                 )
             } else {
                 EntryRule::Anybody
@@ -411,12 +469,17 @@ impl IncomingRequest {
         }
     }
 
+    /// The other end, where somebody logs in.
+    fn daemon(&self) -> Option<&AtSign> {
+        match &self.asked {
+            RendezvousRequest::Full(request) => Some(&request.daemon),
+            RendezvousRequest::Bare(_) => None,
+        }
+    }
+
     fn log(&self, granted: &Ports) {
         let (session, logins) = (self.asked.session(), self.asked.logins());
-        let daemon = match &self.asked {
-            RendezvousRequest::Full(request) => request.daemon.as_str(),
-            RendezvousRequest::Bare(_) => "unnamed",
-        };
+        let daemon = self.daemon().map_or("unnamed", AtSign::as_str);
         let open = match (logins.client, logins.daemon) {
             (true, true) => "",
             (true, false) => " open_to_anybody=daemon",

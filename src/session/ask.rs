@@ -26,6 +26,7 @@ use crate::{
         ids::{Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
+        proof::SocketKey,
         request,
         session::{Awaited, Generation, Granted, Offer, Ready},
         sshkey::PublicKeyLine,
@@ -101,6 +102,8 @@ pub async fn prepare(
         .then(|| task::spawn_blocking(KeyPair::generate));
     let (me, id, nonce) = (&keys.atsign, SessionId::random(), Nonce::random());
     let offer = Offer::new(me, &whom.to, &whom.device, &whom.via, id, nonce, terms);
+    let offer =
+        offer.with_socket_key(SocketKey::random().map_err(|why| Failure::plain(why.to_string()))?);
     let (to, device, via) = (&whom.to, &whom.device, &whom.via);
     info!("session={id} to={to} device={device} via={via}");
 

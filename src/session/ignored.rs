@@ -1,7 +1,7 @@
-//! What the log says of messages that come to nothing: anybody may send as many as they like.
+//! What the log says of messages and sockets that come to nothing: anybody may send as many as they like.
 //!
 //! ```text
-//!   the first few of a sender ─▶ a line each ─▶ more of them within the minute are counted ─▶ one line at its end
+//!   the first few of a kind ─▶ a line each ─▶ more of them within the minute are counted ─▶ one line at its end
 //! ```
 
 use std::{
@@ -16,64 +16,69 @@ use log::info;
 
 use crate::at::AtSign;
 
-/// How long the messages of one sender are counted together.
+/// How long what is of one kind is counted together.
 const MINUTE: Duration = Duration::from_secs(60);
 /// Messages of one sender in that time that have a line each: enough to see what is wrong with a well-meant one.
 const IN_FULL: u64 = 4;
-/// Most senders that are counted apart; the rest are counted together.
-const MAX_SENDERS: usize = 1024;
+/// Most kinds that are counted apart; the rest are counted together.
+const MAX_KINDS: usize = 1024;
 
-static COUNTS: Mutex<SenderCounts> = Mutex::new(SenderCounts(BTreeMap::new()));
+static COUNTS: Mutex<Counts> = Mutex::new(Counts(BTreeMap::new()));
 
-/// By sender; `None`: all those for whom there was no room.
-struct SenderCounts(BTreeMap<Option<AtSign>, u64>);
+/// By kind; `None`: all those for which there was no room.
+struct Counts(BTreeMap<Option<String>, u64>);
 
 /// A line for a message of this sender, unless there were too many; `about` says what it was and what was wrong.
 pub fn note(from: &AtSign, about: impl Display) {
-    let (sender, count) = counts().count(from);
+    of_kind(&format!("ignored from={from}"), IN_FULL, about);
+}
+
+/// The same for one that was read and is refused.
+pub fn refused(from: &AtSign, about: impl Display) {
+    of_kind(&format!("refused from={from}"), IN_FULL, about);
+}
+
+/// A line that begins with its kind, unless there were `in_full` of that kind within the minute; then only their number.
+pub fn of_kind(kind: &str, in_full: u64, about: impl Display) {
+    let (counted, count) = counts().count(kind);
     if count == 1 {
-        let sender = sender.clone();
         task::spawn(async move {
             task::sleep(MINUTE).await;
-            sum_up(&sender);
+            sum_up(&counted, in_full);
         });
     }
-    if count <= IN_FULL {
-        info!("ignored from={from} {about}");
+    if count <= in_full {
+        info!("{kind} {about}");
     }
 }
 
 /// The minute is over.
-fn sum_up(sender: &Option<AtSign>) {
-    let more = counts().end(sender);
+fn sum_up(kind: &Option<String>, in_full: u64) {
+    let more = counts().end(kind).saturating_sub(in_full);
     if more > 0 {
-        let from = sender.as_ref().map_or("others", AtSign::as_str);
-        info!(
-            "ignored from={from} more={more} within={}s",
-            MINUTE.as_secs()
-        );
+        let kind = kind.as_deref().unwrap_or("ignored from=others");
+        info!("{kind} more={more} within={}s", MINUTE.as_secs());
     }
 }
 
-fn counts() -> MutexGuard<'static, SenderCounts> {
+fn counts() -> MutexGuard<'static, Counts> {
     COUNTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl SenderCounts {
-    /// One more; under whom it is counted, and how many there are now.
-    fn count(&mut self, from: &AtSign) -> (Option<AtSign>, u64) {
-        let sender = Some(from.clone());
-        let has_room = self.0.contains_key(&sender) || self.0.len() < MAX_SENDERS;
-        let sender = sender.filter(|_| has_room);
-        let count = self.0.entry(sender.clone()).or_default();
+impl Counts {
+    /// One more; under which kind it is counted, and how many there are now.
+    fn count(&mut self, kind: &str) -> (Option<String>, u64) {
+        let kind = Some(kind.to_owned());
+        let has_room = self.0.contains_key(&kind) || self.0.len() < MAX_KINDS;
+        let kind = kind.filter(|_| has_room);
+        let count = self.0.entry(kind.clone()).or_default();
         *count += 1;
-        (sender, *count)
+        (kind, *count)
     }
 
-    /// Forgets them; how many had no line.
-    fn end(&mut self, sender: &Option<AtSign>) -> u64 {
-        let count = self.0.remove(sender).unwrap_or_default();
-        count.saturating_sub(IN_FULL)
+    /// Forgets them; how many there were.
+    fn end(&mut self, kind: &Option<String>) -> u64 {
+        self.0.remove(kind).unwrap_or_default()
     }
 }
 
@@ -84,26 +89,24 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_sender_is_a_few_lines_and_a_count() {
-        let mut counts = SenderCounts(BTreeMap::new());
-        let (eve, bob): (AtSign, AtSign) = ("@eve".parse().unwrap(), "@bob".parse().unwrap());
-        let lines = (0..1000).filter(|_| counts.count(&eve).1 <= IN_FULL);
+        let mut counts = Counts(BTreeMap::new());
+        let lines = (0..1000).filter(|_| counts.count("eve").1 <= IN_FULL);
         assert_eq!(lines.count(), 4);
-        assert_eq!(counts.count(&bob), (Some(bob.clone()), 1));
-        assert_eq!(counts.end(&Some(eve.clone())), 996);
-        assert_eq!(counts.end(&Some(bob)), 0);
-        assert_eq!(counts.count(&eve), (Some(eve), 1), "a new minute");
+        assert_eq!(counts.count("bob"), (Some("bob".into()), 1));
+        assert_eq!(counts.end(&Some("eve".into())), 1000);
+        assert_eq!(counts.end(&Some("bob".into())), 1);
+        assert_eq!(counts.count("eve"), (Some("eve".into()), 1), "a new minute");
     }
 
     #[test]
     fn a_flood_of_many_senders_is_bounded_too() {
-        let mut counts = SenderCounts(BTreeMap::new());
-        for n in 0..10 * MAX_SENDERS {
-            let from = format!("@eve{n}").parse().unwrap();
-            let (sender, count) = counts.count(&from);
-            assert_eq!(sender.is_some(), n < MAX_SENDERS, "{n}");
-            assert!(sender.is_none() || count == 1);
+        let mut counts = Counts(BTreeMap::new());
+        for n in 0..10 * MAX_KINDS {
+            let (kind, count) = counts.count(&format!("eve{n}"));
+            assert_eq!(kind.is_some(), n < MAX_KINDS, "{n}");
+            assert!(kind.is_none() || count == 1);
         }
-        assert_eq!(counts.0.len(), MAX_SENDERS + 1);
-        assert_eq!(counts.end(&None), 9 * MAX_SENDERS as u64 - IN_FULL);
+        assert_eq!(counts.0.len(), MAX_KINDS + 1);
+        assert_eq!(counts.end(&None), 9 * MAX_KINDS as u64);
     }
 }

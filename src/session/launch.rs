@@ -276,6 +276,7 @@ pub fn is_service_failure(refusal: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use crate::np::proof::SocketKey;
     use crate::session::launch::*;
     use crate::{
         pipe::cipher::{SessionKeys, Side},
@@ -293,6 +294,7 @@ mod tests {
         let far = FarEnd {
             rendezvous: "rv.example:40190".parse().unwrap(),
             admission: Some(Secret::new("the line".into())),
+            socket_key: Some(SocketKey::random().unwrap()),
             keys: Some(SessionKeys::random(true).unwrap()),
             side: Side::Device,
         };
@@ -318,6 +320,7 @@ mod tests {
         let far = FarEnd {
             rendezvous: "rv.example:1".parse().unwrap(),
             admission: None,
+            socket_key: None,
             keys: None,
             side: Side::Device,
         };
@@ -341,6 +344,7 @@ mod tests {
         let far = FarEnd {
             rendezvous: "rv.example:1".parse().unwrap(),
             admission: Some(Secret::new("the line".into())),
+            socket_key: None,
             keys: Some(SessionKeys::random(false).unwrap()),
             side: Side::Client,
         };

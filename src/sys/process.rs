@@ -112,6 +112,11 @@ pub fn raise_descriptor_limit() {
 /// Descriptors for what is being done already: names to be resolved, sockets on their way.
 const SPARE_DESCRIPTORS: u64 = 8;
 
+/// How many descriptors this process may have.
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// How many more descriptors may be used for newcomers.
 pub fn descriptors_left() -> u64 {
     // The system gives out the lowest number that is free.
@@ -122,8 +127,7 @@ pub fn descriptors_left() -> u64 {
             _ => 0,
         },
     };
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    limit.saturating_sub(next + SPARE_DESCRIPTORS)
+    descriptor_limit().saturating_sub(next + SPARE_DESCRIPTORS)
 }
 
 #[cfg(test)]

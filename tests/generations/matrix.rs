@@ -373,6 +373,7 @@ impl Stage {
             far: FarEnd {
                 rendezvous: granted.ports().at_client(),
                 admission: None,
+                socket_key: None,
                 keys: None,
                 side: Side::Device,
             },

@@ -154,7 +154,7 @@ fn a_rendezvous_may_insist_that_both_ends_log_in() {
         until("the old request is refused", || {
             world
                 .log("rendezvous")
-                .contains(&format!("refused session={session}"))
+                .contains(&format!("refused from=@alice session={session}"))
         })
         .await;
         // Nobody said where it is: it has found out.
@@ -217,6 +217,7 @@ fn sessions_with_silent_atservers_hold_up_nobody_else() {
                     daemon: format!("@{kind}{round}").parse().unwrap(),
                     nonce: Nonce::random(),
                     logins: Logins::BOTH,
+                    socket_key: None,
                 };
                 online::send(&eve, &request.message(&to, &device))
                     .await

@@ -7,32 +7,48 @@ use std::{
 };
 
 use noports::{
-    at::client::{Client, Event, Outgoing, Subscription},
+    at::{
+        AtSign,
+        client::{Client, Event, Outgoing, Subscription},
+    },
     np::{
         Message,
         admit::{self, Admission},
         ids::{Nonce, SessionId},
+        pairs::Dialer,
         ports::{self, Logins, Ports, PortsRequest},
+        proof::SocketKey,
     },
 };
 
 use super::{ALICE, DEVICE, NAME, RENDEZVOUS, World};
 
-/// alice, asking the rendezvous.
+/// Somebody, such as alice, asking the rendezvous.
 pub struct Asker {
     at: Client,
     inbox: Subscription,
     keys: [std::sync::Arc<noports::at::keyfile::AtKeys>; 2],
+    client: AtSign,
 }
 
 impl Asker {
     pub async fn start(world: &World) -> Self {
-        let keys = [world.keys(ALICE), world.keys(DEVICE)];
+        Self::start_as(world, ALICE).await
+    }
+
+    /// Somebody else.
+    pub async fn start_as(world: &World, who: &str) -> Self {
+        let keys = [world.keys(who), world.keys(DEVICE)];
         let at = Client::login(&world.network, keys[0].clone())
             .await
             .unwrap();
         let inbox = at.subscribe(r"\.sshrvd@", false).await.unwrap();
-        Self { at, inbox, keys }
+        Self {
+            at,
+            inbox,
+            keys,
+            client: who.parse().unwrap(),
+        }
     }
 
     pub async fn send(&self, message: Message) {
@@ -74,16 +90,29 @@ impl Asker {
     pub fn request(&self, logins: Logins) -> PortsRequest {
         PortsRequest {
             session: SessionId::random(),
-            client: ALICE.parse().unwrap(),
+            client: self.client.clone(),
             daemon: DEVICE.parse().unwrap(),
             nonce: Nonce::random(),
             logins,
+            socket_key: None,
         }
     }
 
-    /// Ports for a session in which these ends log in.
+    /// Ports for a session in which these ends log in, as before sockets were proved.
     pub async fn ask(&mut self, logins: Logins) -> Granted {
-        let request = self.request(logins);
+        self.ask_for(self.request(logins)).await
+    }
+
+    /// Ports for a session in which both ends log in, and prove which of their sockets each is.
+    pub async fn ask_to_prove(&mut self) -> Granted {
+        let request = PortsRequest {
+            socket_key: Some(SocketKey::random().unwrap()),
+            ..self.request(Logins::BOTH)
+        };
+        self.ask_for(request).await
+    }
+
+    async fn ask_for(&mut self, request: PortsRequest) -> Granted {
         let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
         self.send(request.message(&to, &device)).await;
         let (entity, text) = self.heard().await;
@@ -97,6 +126,7 @@ impl Asker {
         let line = |keys: usize| admission.line(&self.keys[keys].encryption).unwrap();
         Granted {
             lines: [line(0), line(1)],
+            key: request.socket_key,
             ports,
         }
     }
@@ -106,29 +136,39 @@ impl Asker {
 pub struct Granted {
     pub ports: Ports,
     lines: [String; 2],
+    key: Option<SocketKey>,
 }
 
 impl Granted {
     /// The client's socket with this number, logged in.
     pub fn client(&self, number: Option<u64>) -> TcpStream {
-        said(self.ports.client, &line(&self.lines[0], number))
+        said(self.ports.client, &self.client_line(number))
     }
 
     /// What the client's socket has to say, with its line end.
     pub fn client_line(&self, number: Option<u64>) -> String {
-        line(&self.lines[0], number)
+        self.line(Dialer::Client, number, 0)
     }
 
     /// The daemon's.
     pub fn daemon(&self, number: Option<u64>) -> TcpStream {
-        said(self.ports.daemon, &line(&self.lines[1], number))
+        said(self.ports.daemon, &self.line(Dialer::Daemon, number, 0))
     }
-}
 
-fn line(line: &str, number: Option<u64>) -> String {
-    match number {
-        Some(number) => admit::numbered(line, number) + "\n",
-        None => line.to_owned() + "\n",
+    /// What this try of this socket has to say.
+    pub fn line(&self, end: Dialer, number: Option<u64>, attempt: u64) -> String {
+        let line = &self.lines[usize::from(end == Dialer::Daemon)];
+        let line = match (number, &self.key) {
+            (Some(number), Some(key)) => admit::proved(line, key, end, number, attempt),
+            (Some(number), None) => admit::numbered(line, number),
+            (None, _) => line.clone(),
+        };
+        line + "\n"
+    }
+
+    /// The same without a proof: what a stranger makes of a line that was seen.
+    pub fn replayed(&self, end: Dialer, number: u64) -> String {
+        admit::numbered(&self.lines[usize::from(end == Dialer::Daemon)], number) + "\n"
     }
 }
 

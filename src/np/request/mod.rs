@@ -26,6 +26,8 @@ use super::{
     admit::Admission,
     envelope::{Envelope, EnvelopeError},
     ids::{BadId, DeviceName, Nonce, SessionId},
+    ports::{key_of, with_key},
+    proof::SocketKey,
 };
 use crate::{
     at::crypto::{KeyPair, PublicKey},
@@ -64,6 +66,8 @@ pub struct Meeting {
     pub admission: Option<Nonces>,
     /// `None`: the daemon sends and takes everything as it is.
     pub encryption: Option<Encryption>,
+    /// Proves the numbers of the daemon's sockets ([`super::proof`]); only sent where all three know it.
+    pub socket_key: Option<SocketKey>,
 }
 
 /// The two halves of what makes an admission line unlike every other.
@@ -220,6 +224,7 @@ impl Protection {
             session,
             host,
             port,
+            socket_key: key_of(payload).filter(|_| takes_proofs(admission.as_ref())),
             admission,
             encryption,
         })
@@ -244,6 +249,7 @@ impl Meeting {
                 port: self.port,
             },
             admission: line.transpose()?.map(Secret::new),
+            socket_key: self.socket_key.clone(),
             keys: keys.cloned(),
             side: Side::Device,
         })
@@ -262,9 +268,15 @@ impl Meeting {
     /// The payload of a request, with the members at its end that only newer daemons are sent.
     fn with_newer(&self, payload: String) -> String {
         let twin = self.encryption.as_ref().is_some_and(|e| e.twin_keys);
-        match payload.strip_suffix('}') {
+        let payload = match payload.strip_suffix('}') {
             Some(open) if twin => format!(r#"{open},"twinKeys":true}}"#),
             _ => payload,
-        }
+        };
+        with_key(payload, self.socket_key.as_ref())
     }
+}
+
+/// Whether there is somebody who checks proofs.
+pub(super) fn takes_proofs(admission: Option<&Nonces>) -> bool {
+    admission.is_some_and(|nonces| nonces.rendezvous.takes_proofs())
 }

@@ -14,6 +14,7 @@ use crate::{
         Message,
         ping::Heartbeat,
         ports::Ports,
+        proof::SocketKey,
         request::{
             self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest,
             TunnelRequest,
@@ -180,6 +181,12 @@ impl Granted {
         ]
     }
 
+    /// The key that proves sockets, where the rendezvous takes proofs.
+    fn socket_key(&self) -> Option<SocketKey> {
+        let key = self.offer.socket_key.clone();
+        key.filter(|_| request::takes_proofs(self.admission.as_ref()))
+    }
+
     fn meeting(&self, ephemeral: Option<&PublicKey>) -> Result<Meeting, SessionError> {
         let terms = self.offer.terms;
         let encryption = match (terms.encrypt, ephemeral) {
@@ -195,6 +202,9 @@ impl Granted {
             host: self.ports.host.clone(),
             port: self.ports.daemon,
             admission: self.admission.clone().filter(|_| terms.admit_device),
+            socket_key: self
+                .socket_key()
+                .filter(|_| terms.admit_device && self.daemon.is_ours()),
             encryption,
         })
     }
@@ -211,7 +221,7 @@ impl Granted {
         ephemeral: Option<&KeyPair>,
         signer: &KeyPair,
     ) -> Result<Ready, AnswerError> {
-        let terms = self.offer.terms;
+        let (terms, socket_key) = (self.offer.terms, self.socket_key());
         let ephemeral = ephemeral.filter(|_| terms.encrypt);
         let (keys, ephemeral_key) =
             match request::read_answer(answer, self.offer.id, device_key, ephemeral)? {
@@ -234,6 +244,7 @@ impl Granted {
         Ok(Ready {
             far: FarEnd {
                 rendezvous: self.ports.at_client(),
+                socket_key: socket_key.filter(|_| admission.is_some()),
                 admission,
                 keys,
                 side: Side::Client,

@@ -8,6 +8,7 @@ use crate::{
         ids::{DeviceName, Nonce, SessionId},
         ping,
         ports::{self, Logins, PortsRequest},
+        proof::SocketKey,
         request,
     },
 };
@@ -22,6 +23,7 @@ pub struct Offer {
     pub(super) id: SessionId,
     pub(super) nonce: Nonce,
     pub(super) terms: Terms,
+    pub(super) socket_key: Option<SocketKey>,
 }
 
 /// One of the messages we wait for.
@@ -56,7 +58,14 @@ impl Offer {
             id,
             nonce,
             terms: terms.possible(),
+            socket_key: None,
         }
+    }
+
+    /// With a key that proves which socket is which, for who can check it.
+    pub fn with_socket_key(mut self, key: SocketKey) -> Self {
+        self.socket_key = Some(key);
+        self
     }
 
     /// What the session must have.
@@ -118,6 +127,7 @@ impl Offer {
             daemon: self.to.clone(),
             nonce: self.nonce.clone(),
             logins,
+            socket_key: self.socket_key.clone(),
         };
         request.message(&self.via, &self.device)
     }

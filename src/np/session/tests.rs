@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::np::{ports::PortsRequest, proof::SocketKey};
 use crate::{
     at::AtSign,
     np::far_end::FarEnd,
@@ -416,5 +417,36 @@ fn what_was_agreed_is_one_line() {
             .granted(ports, Some(&heartbeat(twin)))
             .unwrap();
         assert_eq!(granted.to_string(), want);
+    }
+}
+
+/// The key of a session's sockets goes to the rendezvous; to a daemon only where both it and the rendezvous know it.
+#[test]
+fn only_peers_of_this_program_are_told_what_proves_sockets() {
+    let v = vectors();
+    let (client, ephemeral) = (v.key("@client_example"), v.key("session"));
+    let key = SocketKey::random().unwrap();
+    let offer = offer().with_socket_key(key.clone());
+    let asked = offer.ask_ports();
+    let me = "@client_example".parse().unwrap();
+    let read = PortsRequest::parse(&me, &asked.text).unwrap();
+    assert_eq!(read.socket_key, Some(key.clone()));
+    for (nonce, core, proves) in [
+        ("0f-proofs-pairs", "rust-0.1.0", true),
+        ("0f-proofs-pairs", "6.16.0", false),
+        ("0f-pairs", "rust-0.1.0", false),
+        ("2024-10-24T10:15:31.654321", "rust-0.1.0", false),
+    ] {
+        let ports = Ports::parse(&format!("h,1,2,{nonce}")).unwrap();
+        let mut daemon = heartbeat(true);
+        daemon.core = core.into();
+        let granted = offer.clone().granted(ports, Some(&daemon)).unwrap();
+        let asked = granted.request(Some(ephemeral.public()), &client).unwrap();
+        assert_eq!(asked.text.contains("socketKey"), proves, "{nonce} {core}");
+        let request = SshRequest::parse(&asked.text, client.public()).unwrap();
+        let want = proves.then(|| key.clone());
+        assert_eq!(request.meeting.socket_key, want, "{nonce} {core}");
+        let far = request.meeting.far_end(None, &v.key("@device_example"));
+        assert_eq!(far.unwrap().socket_key, want);
     }
 }

@@ -5,21 +5,24 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use argh::{ArgsInfo, FromArgs};
 use log::{LevelFilter, warn};
 
-use super::{MAX_SESSIONS, RendezvousOptions, address, serve};
+use super::{RendezvousOptions, address, budgets::MAX_SESSIONS, serve};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{
     at::{client::Network, keyfile::AtKeys},
     cli::{Console, Failure, flags, separated},
     net::dial::is_localhost,
+    pipe::join::{HALF_CLOSED, limit_half_closed},
     session::online,
     sys,
     text::{
+        duration::seconds,
         host::is_host,
         number::{self, whole},
     },
@@ -61,6 +64,14 @@ flags! {
         /// refuse sessions unless both ends authenticate; clients before 5.0 do not
         #[argh(switch)]
         signed_only: bool,
+        /// how long a connection may stand with one direction closed and the other silent (default: 10m)
+        #[argh(
+            option,
+            arg_name = "duration",
+            default = "HALF_CLOSED",
+            from_str_fn(seconds)
+        )]
+        half_closed: Duration,
         /// log owner and byte counts of each connection; only with ENABLE_SNOOP=true in the environment
         #[argh(switch)]
         snoop: bool,
@@ -73,7 +84,10 @@ const ENABLE_SNOOP: &str = "ENABLE_SNOOP";
 
 /// The program.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
-    let story = async |console: &Console, args| online::until_told(story(console, args)).await;
+    let story = async |console: &Console, args: Args| {
+        limit_half_closed(args.half_closed);
+        online::until_told(story(console, args)).await
+    };
     console.start(words, LevelFilter::Info, sys::process::cores(), story)
 }
 

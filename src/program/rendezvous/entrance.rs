@@ -1,10 +1,10 @@
 //! One port of a session: who comes is checked, and passed on to be joined.
 //!
 //! Whoever does not say who it is holds nobody up: where all places of a port are taken, one that is silent gives way
-//! ([`Crowd`]); and once a pair stands and many are silent, there is little time.
+//! (`Budgets::newcomer`); and once a pair stands and many are silent, there is little time. Who has said it needs a
+//! place no longer, but a descriptor of its session's (`Budgets::seat`).
 
 use std::{
-    future::Future,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,31 +19,37 @@ use async_std::{
     task,
 };
 use futures_lite::{FutureExt, future};
-use log::{info, warn};
+use log::warn;
 
 use crate::{
     at::{AtSign, client::Client, crypto::PublicKey},
+    budget::{Hold, MustLeave, Rank},
     net::{dial::tune, line::read_line},
     np::{
         admit::{Admission, MAX_ADMISSION},
         ids::SessionId,
+        pairs::Dialer,
+        proof::{BadProof, SocketKey},
     },
+    session::ignored,
 };
 
-use super::crowd::{Crowd, LoginAddresses, RefusalCounts, Trust};
+use super::{
+    budgets::{Budgets, NEWCOMERS_AT_PORT, Place, Seat},
+    crowd::LoginAddresses,
+};
 
 /// A socket that has not said who it is by then is closed.
 const ADMISSION_TIME: Duration = Duration::from_secs(5);
 /// The same for strangers once a pair stands and more than half of the places are taken. Not where sockets have no
 /// numbers: one that is closed for being late would shift all behind it.
 const ADMISSION_TIME_CROWDED: Duration = Duration::from_secs(1);
-/// Sockets on one port that are saying who they are, or wait for their turn. More make the silent ones give way;
-/// where all have said it, they wait in the kernel.
-const MAX_UNADMITTED: usize = 64;
-/// Turns that may stand behind a slow socket on one port.
+/// Turns that may stand behind a slow socket on one port; more wait in the kernel.
 const MAX_TURNS: usize = 1024;
 /// After a failed accept: out of descriptors, or a peer that hung up early. Neither is a reason to spin.
 const BREATH: Duration = Duration::from_millis(100);
+/// Before it is looked again whether somebody has left.
+const A_MOMENT: Duration = Duration::from_millis(10);
 
 /// One port of one session.
 pub(super) struct SessionPort {
@@ -56,7 +62,7 @@ pub(super) struct SessionPort {
 /// Who is let in at a port.
 pub(super) enum EntryRule {
     /// Whoever says this, signed by that one.
-    Signed(Arc<Admission>, Signer),
+    Signed(Arc<Admission>, Signer, Option<SocketKey>),
     /// Whoever finds it.
     Anybody,
 }
@@ -89,46 +95,47 @@ pub(super) struct Admitted {
     /// JoinEvent it sent behind its first line.
     pub early: Vec<u8>,
     pub number: Option<u64>,
+    /// Which try of that number it is, if that is proved.
+    pub attempt: Option<u64>,
     pub from: SocketAddr,
     /// It has not said who it is.
     pub anybody: bool,
+    /// What it holds; nothing where it is the first of its end.
+    pub seat: Option<Seat>,
 }
 
 /// A socket's turn, in the order of arrival: what comes of it, or nothing.
-type QueueTurn = Receiver<(Admitted, UnadmittedPlace)>;
-
-/// One of a port's [`MAX_UNADMITTED`] places.
-struct UnadmittedPlace(Receiver<()>);
-
-impl Drop for UnadmittedPlace {
-    fn drop(&mut self) {
-        let _ = self.0.try_recv();
-    }
-}
+type QueueTurn = Receiver<Admitted>;
 
 impl SessionPort {
     /// Lets sockets in for as long as somebody takes them.
     pub(super) async fn serve(
         self,
+        end: Dialer,
         held: Arc<JoinState>,
         single: bool,
         admitted: Sender<Admitted>,
     ) {
-        let session = held.session;
-        if matches!(self.entry, EntryRule::Anybody) {
-            held.in_order.store(true, Relaxed);
-        }
-        let (queue, turns) = channel::bounded(MAX_TURNS);
+        // Not bounded, which would be allocated whole: whoever fills it counts.
+        let (queue, turns) = channel::unbounded();
         let reception = async {
             match self.entry {
-                EntryRule::Anybody => let_in(session, self.listener, single, &admitted).await,
-                EntryRule::Signed(admission, signer) => {
+                EntryRule::Anybody => {
+                    held.in_order.store(true, Relaxed);
+                    let_in(end, held, self.listener, single, &admitted).await;
+                }
+                EntryRule::Signed(admission, signer, socket_key) => {
+                    let port = self.listener.local_addr().map_or(0, |at| at.port());
                     let door = SignedPort {
+                        end,
+                        port,
                         admission,
+                        // The client made the key. Of a device this is known when its first socket has come.
+                        proves: AtomicBool::new(end == Dialer::Client && socket_key.is_some()),
+                        socket_key,
                         who: signer.who.clone(),
-                        key: signer.key().await,
+                        key: Box::pin(signer.key()).await,
                         held,
-                        crowd: Mutex::default(),
                     };
                     receive(Arc::new(door), self.listener, queue, &admitted).await;
                 }
@@ -138,45 +145,36 @@ impl SessionPort {
     }
 }
 
-async fn accept(session: SessionId, listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    let mut failed = false;
-    loop {
-        match listener.accept().await {
-            Ok((socket, from)) => {
-                let _ = tune(&socket);
-                return (socket, from);
-            }
-            Err(error) => {
-                // Once per socket, not ten times a second.
-                if !std::mem::replace(&mut failed, true) {
-                    let reason = error.to_string();
-                    warn!("session={session} accept=failed reason={reason:?}");
-                }
-                task::sleep(BREATH).await;
-            }
-        }
-    }
-}
-
-/// JoinEvent both ports know of their session.
+/// What both ports know of their session.
 pub(super) struct JoinState {
-    session: SessionId,
+    pub(super) session: SessionId,
+    client: AtSign,
+    daemon: Option<AtSign>,
+    budgets: Budgets,
+    /// The first socket of this end has come.
+    first_came: [AtomicBool; 2],
     /// A pair stands.
     pub stands: AtomicBool,
     /// A socket without a number was let in: the order of arrival counts.
     in_order: AtomicBool,
     known: Mutex<LoginAddresses>,
-    refusals: Mutex<RefusalCounts>,
 }
 
 impl JoinState {
-    pub(super) fn of(session: SessionId) -> Arc<Self> {
+    pub(super) fn of(
+        session: SessionId,
+        (client, daemon): (AtSign, Option<AtSign>),
+        budgets: Budgets,
+    ) -> Arc<Self> {
         Arc::new(Self {
             session,
+            client,
+            daemon,
+            budgets,
+            first_came: Default::default(),
             stands: AtomicBool::new(false),
             in_order: AtomicBool::new(false),
             known: Mutex::default(),
-            refusals: Mutex::default(),
         })
     }
 
@@ -184,42 +182,72 @@ impl JoinState {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn refusals(&self) -> MutexGuard<'_, RefusalCounts> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn let_in(&self, one: &Admitted) {
-        self.known().add(one.from.ip());
-        if one.number.is_none() {
-            self.in_order.store(true, Relaxed);
+    async fn accept(&self, listener: &TcpListener) -> (TcpStream, SocketAddr) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, from)) => {
+                    let _ = tune(&socket);
+                    return (socket, from);
+                }
+                Err(error) => {
+                    let (session, reason) = (self.session, error.to_string());
+                    let biggest = self.budgets.descriptors.biggest();
+                    let (biggest, has) =
+                        biggest.map_or((String::new(), 0), |(who, has)| (who.to_string(), has));
+                    let about = format!("session={session} biggest={biggest} has={has}");
+                    ignored::of_kind(&format!("accept=failed reason={reason:?}"), 1, about);
+                    task::sleep(BREATH).await;
+                }
+            }
         }
     }
 
-    fn refused(&self, port_of: &AtSign, from: SocketAddr, why: &str) {
-        if let Some(others) = self.refusals().count(why, Instant::now()) {
-            let session = self.session;
-            info!(
-                "session={session} port_of={port_of} from={from} not_admitted reason={why:?} others={others}"
-            );
+    /// What this one holds from now on. The first of either end has its descriptor from the session.
+    fn seat(&self, end: Dialer, number: Option<u64>) -> Result<Option<Seat>, String> {
+        let first = &self.first_came[usize::from(end == Dialer::Daemon)];
+        if !first.swap(true, Relaxed) {
+            return Ok(None);
         }
+        let (control, now) = (number == Some(0), Instant::now());
+        let seat = self
+            .budgets
+            .seat(&self.client, self.daemon.as_ref(), control, now);
+        seat.map(Some)
+            .ok_or_else(|| "no descriptors are left for it".to_owned())
+    }
+
+    pub(super) fn refused(&self, port_of: &str, from: SocketAddr, why: &str) {
+        let session = self.session;
+        let kind = format!("not_admitted port_of={port_of} reason={why:?}");
+        ignored::of_kind(&kind, 1, format_args!("session={session} from={from}"));
     }
 }
 
 /// Nobody is asked. A single one is let in, and the port is closed behind it.
 async fn let_in(
-    session: SessionId,
+    end: Dialer,
+    held: Arc<JoinState>,
     listener: TcpListener,
     single: bool,
     admitted: &Sender<Admitted>,
 ) {
     loop {
-        let (socket, from) = accept(session, &listener).await;
+        let (socket, from) = held.accept(&listener).await;
+        let seat = match held.seat(end, None) {
+            Ok(seat) => seat,
+            Err(why) => {
+                held.refused("anybody", from, &why);
+                continue;
+            }
+        };
         let anybody = Admitted {
             socket,
             early: Vec::new(),
             number: None,
+            attempt: None,
             from,
             anybody: true,
+            seat,
         };
         if admitted.send(anybody).await.is_err() {
             return;
@@ -233,12 +261,16 @@ async fn let_in(
 
 /// A port where one has to say who one is.
 struct SignedPort {
+    end: Dialer,
+    /// Its number.
+    port: u16,
     admission: Arc<Admission>,
+    socket_key: Option<SocketKey>,
+    /// This end proves its numbers, so nobody is let in here without a proof.
+    proves: AtomicBool,
     who: AtSign,
     key: Option<PublicKey>,
     held: Arc<JoinState>,
-    /// Who has not said it yet.
-    crowd: Mutex<Crowd>,
 }
 
 async fn receive(
@@ -247,35 +279,34 @@ async fn receive(
     queue: Sender<QueueTurn>,
     admitted: &Sender<Admitted>,
 ) {
-    let session = door.held.session;
-    let (places, free) = channel::bounded(MAX_UNADMITTED);
     loop {
-        let (socket, from) = accept(session, &listener).await;
-        if places.is_full() {
-            door.make_room();
-        }
-        let _ = places.send(()).await;
-        let permit = UnadmittedPlace(free.clone());
-        let time = door.time_for(from, places.len());
+        let (socket, from) = door.held.accept(&listener).await;
+        let (place, must_leave) = door.place(from).await;
+        let time = door.time_for(from);
         let (pass, turn) = channel::bounded(1);
-        let given_way = door.enter(from);
         let (door, admitted) = (door.clone(), admitted.clone());
         task::spawn(async move {
-            let outcome = door.admit(socket, from, time).or(given_way).await;
-            door.crowd().leave(from);
+            let gives_way = async {
+                let _ = must_leave.recv().await;
+                Err("gave way to others".to_owned())
+            };
+            let outcome = door.admit(socket, from, time).or(gives_way).await;
+            drop(place);
             match outcome {
                 // Numbers make an order of their own.
                 Ok(numbered) if numbered.number.is_some() => {
                     drop(pass);
                     let _ = admitted.send(numbered).await;
-                    drop(permit);
                 }
-                Ok(other) => drop(pass.try_send((other, permit))),
-                Err(why) => door.held.refused(&door.who, from, &why),
+                Ok(other) => drop(pass.try_send(other)),
+                Err(why) => door.held.refused(door.who.as_str(), from, &why),
             }
         });
         if queue.send(turn).await.is_err() {
             return;
+        }
+        while queue.len() >= MAX_TURNS {
+            task::sleep(BREATH).await;
         }
     }
 }
@@ -286,7 +317,7 @@ async fn receive(
 /// that nobody can tell, which is what numbers are for.
 async fn in_order(turns: Receiver<QueueTurn>, admitted: &Sender<Admitted>) {
     while let Ok(turn) = turns.recv().await {
-        if let Ok((socket, _permit)) = turn.recv().await {
+        if let Ok(socket) = turn.recv().await {
             let _ = admitted.send(socket).await;
         }
     }
@@ -294,33 +325,26 @@ async fn in_order(turns: Receiver<QueueTurn>, admitted: &Sender<Admitted>) {
 }
 
 impl SignedPort {
-    fn crowd(&self) -> MutexGuard<'_, Crowd> {
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One more that has to say who it is. The future ends when it has to give way.
-    fn enter(&self, from: SocketAddr) -> impl Future<Output = Result<Admitted, String>> + use<> {
-        let told = self.crowd().enter(from, Instant::now());
-        async move {
-            let _ = told.recv().await;
-            Err("gave way to others".to_owned())
+    /// A place for one more that has to say who it is. Where nobody can give way yet, it waits: it may be an end's.
+    async fn place(&self, from: SocketAddr) -> (Hold<Place>, MustLeave) {
+        loop {
+            let (rank, now) = (self.rank(from), Instant::now());
+            match self.held.budgets.newcomer(from, self.port, rank, now) {
+                Some(place) => return place,
+                None => task::sleep(A_MOMENT).await,
+            }
         }
     }
 
-    /// A silent one gives way. Not where most have been let in and wait for their turn: there a slow one is waited
-    /// for, or all behind it would get their neighbour's.
-    fn make_room(&self) {
-        let mut crowd = self.crowd();
-        if crowd.len() > MAX_UNADMITTED / 2 {
-            crowd.make_room(&self.held.known(), Instant::now());
-        }
+    fn rank(&self, from: SocketAddr) -> Rank {
+        self.held.known().rank(from.ip())
     }
 
-    /// How long this one may take to say who it is, where so many places are taken.
-    fn time_for(&self, from: SocketAddr, taken: usize) -> Duration {
+    /// How long this one may take to say who it is.
+    fn time_for(&self, from: SocketAddr) -> Duration {
         let numbered = self.held.stands.load(Relaxed) && !self.held.in_order.load(Relaxed);
-        let stranger = || self.held.known().trust(from.ip()) != Trust::Known;
-        if numbered && taken > MAX_UNADMITTED / 2 && stranger() {
+        let crowded = || self.held.budgets.newcomers_at(self.port) > NEWCOMERS_AT_PORT / 2;
+        if numbered && crowded() && self.rank(from) != Rank::Known {
             ADMISSION_TIME_CROWDED
         } else {
             ADMISSION_TIME
@@ -338,14 +362,36 @@ impl SignedPort {
             .await
             .map_err(|why| why.to_string())?;
         let number = self.admission.check(&line, key);
-        let admitted = Admitted {
+        let number = number.map_err(|why| why.to_string())?;
+        let attempt = self.attempt(&line).map_err(|why| why.to_string())?;
+        self.held.known().add(from.ip());
+        if number.is_none() {
+            self.held.in_order.store(true, Relaxed);
+        }
+        Ok(Admitted {
             socket,
             early,
-            number: number.map_err(|why| why.to_string())?,
+            number,
+            attempt,
             from,
             anybody: false,
+            seat: self.held.seat(self.end, number)?,
+        })
+    }
+
+    /// Which try of its number this line proves to be. Once this end has proved one, all others are somebody else's: its
+    /// lines are in clear, and can be said again.
+    fn attempt(&self, line: &[u8]) -> Result<Option<u64>, BadProof> {
+        let Some(key) = &self.socket_key else {
+            return Ok(None);
         };
-        self.held.let_in(&admitted);
-        Ok(admitted)
+        let line = std::str::from_utf8(line).map_err(|_| BadProof)?;
+        let attempt = key.check(line, &self.admission.rendezvous_nonce, self.end)?;
+        if attempt.is_some() {
+            self.proves.store(true, Relaxed);
+        } else if self.proves.load(Relaxed) {
+            return Err(BadProof);
+        }
+        Ok(attempt)
     }
 }

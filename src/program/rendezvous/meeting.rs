@@ -12,6 +12,7 @@
 
 use std::{
     future::Future,
+    io,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -29,11 +30,14 @@ use crate::{
         ids::SessionId,
         pairs::{Dialer, MAX_NUMBERED, Pairing, Pairs},
     },
-    pipe::join::{Leg, join_legs, splice},
+    pipe::join::{Carried, Leg, join_legs, splice_until},
     session::bridge::MAX_CONNECTIONS,
 };
 
-use super::entrance::{Admitted, JoinState, SessionPort};
+use super::{
+    budgets::{Grant, Seat},
+    entrance::{Admitted, JoinState, SessionPort},
+};
 
 /// A session whose two ends have not met by then is given up.
 const GRACE: Duration = Duration::from_secs(30);
@@ -41,10 +45,15 @@ const GRACE: Duration = Duration::from_secs(30);
 const MAX_PAIRS: usize = MAX_NUMBERED;
 const _: () = assert!(MAX_NUMBERED > MAX_CONNECTIONS + 1);
 
+/// How often those that wait are looked at: one may have to leave.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A session's two ports.
 pub(super) struct PortPair {
-    /// The session that they are opened for.
-    pub session: SessionId,
+    /// What both know of the session that they are opened for.
+    pub held: Arc<JoinState>,
+    /// Held until both ends have met.
+    pub grant: Grant,
     /// Port A.
     pub client: SessionPort,
     /// Port B.
@@ -58,51 +67,49 @@ pub(super) struct PortPair {
 impl PortPair {
     /// Joins whoever is let in, until the session is over. Returns how many pairs there were.
     pub(super) async fn hold(self) -> usize {
-        let (session, single) = (self.session, self.single);
         let (send_a, clients) = channel::bounded(1);
         let (send_b, daemons) = channel::bounded(1);
-        let held = JoinState::of(session);
+        let (held, single) = (self.held, self.single);
         let gates = async {
-            let client = self.client.serve(held.clone(), single, send_a);
-            let daemon = self.daemon.serve(held.clone(), single, send_b);
+            let client = self
+                .client
+                .serve(Dialer::Client, held.clone(), single, send_a);
+            let daemon = self
+                .daemon
+                .serve(Dialer::Daemon, held.clone(), single, send_b);
             future::zip(client, daemon).await;
             0
         };
-        let (done, ended) = channel::bounded(MAX_PAIRS);
+        // Not bounded, which would be allocated whole: there are no more than pairs.
+        let (done, ended) = channel::unbounded();
         let level = if self.snoop {
             Level::Info
         } else {
             Level::Debug
         };
         let mut table = Joiner {
-            session,
             level,
             waiting: Pairs::default(),
             done,
             live: 0,
             pairs: 0,
+            grant: Some(self.grant),
             held: held.clone(),
         };
         let give_up = Instant::now() + GRACE;
-        let pairs = gates
-            .or(table.join_all(give_up, clients, daemons, ended))
-            .await;
-        let untold = held.refusals().untold();
-        if untold > 0 {
-            info!("session={session} not_admitted others={untold}");
-        }
-        pairs
+        let joins = table.join_all(give_up, clients, daemons, ended);
+        gates.or(joins).await
     }
 }
 
 /// Who waits, and how many are joined.
 struct Joiner {
-    session: SessionId,
     level: Level,
     waiting: Pairs<Admitted>,
     done: Sender<()>,
     live: usize,
     pairs: usize,
+    grant: Option<Grant>,
     held: Arc<JoinState>,
 }
 
@@ -152,12 +159,15 @@ impl Joiner {
         socket.map_or(JoinEvent::TimeIsUp, |socket| JoinEvent::Came(end, socket))
     }
 
-    /// Before the first pair there is a deadline; afterwards the last pair's end is the end.
+    /// Before the first pair there is a deadline, and others may need its place more; afterwards the last pair's end is
+    /// the end.
     fn patience(&self, give_up: Instant) -> impl Future<Output = JoinEvent> + use<> {
         let end = (self.pairs == 0).then_some((give_up, false));
-        let late = self.waiting.next_due().map(|due| (due, true));
+        let look = Instant::now() + LOOK;
+        let late = self.waiting.next_due().map(|due| (due.min(look), true));
         let next = end.into_iter().chain(late).min();
-        async move {
+        let unused = self.grant.as_ref().map(|grant| grant.must_leave.clone());
+        let in_time = async move {
             match next {
                 Some((at, late)) => {
                     async_io::Timer::at(at).await;
@@ -169,58 +179,75 @@ impl Joiner {
                 }
                 None => future::pending().await,
             }
-        }
+        };
+        let needed = async move {
+            match unused {
+                Some(must_leave) => must_leave.recv().await.unwrap_or_default(),
+                None => future::pending().await,
+            }
+            JoinEvent::TimeIsUp
+        };
+        in_time.or(needed)
     }
 
     fn seat(&mut self, from: Dialer, socket: Admitted) {
-        let number = socket.number;
-        match self.waiting.arrive(from, number, socket, Instant::now()) {
+        let (number, attempt) = (socket.number, socket.attempt);
+        let now = Instant::now();
+        match self
+            .waiting
+            .arrive_proved(from, number, attempt, socket, now)
+        {
             Pairing::Pair { client, daemon } => {
                 (self.live, self.pairs) = (self.live + 1, self.pairs + 1);
                 self.held.stands.store(true, Relaxed);
-                let (session, level) = (self.session, self.level);
+                self.grant = None;
+                let (session, level) = (self.held.session, self.level);
                 task::spawn(carry(session, level, client, daemon, self.done.clone()));
             }
             Pairing::Waits => {}
             Pairing::Replaces(old) => info!(
                 "session={} from={} ended reason=tried_again",
-                self.session, old.from
+                self.held.session, old.from
+            ),
+            Pairing::Old(replayed) => self.held.refused(
+                &from.to_string(),
+                replayed.from,
+                "its number was taken already",
             ),
         }
     }
 
     fn dismiss(&mut self) {
-        for (end, number, socket) in self.waiting.give_up(Instant::now()) {
+        let lost = |socket: &Admitted| socket.seat.as_ref().is_some_and(Seat::is_lost);
+        for (end, number, socket) in self.waiting.give_up(Instant::now(), lost) {
+            let reason = if lost(&socket) {
+                GAVE_WAY
+            } else {
+                "no_counterpart"
+            };
             info!(
-                "session={} port_of={end} connection={number} from={} ended reason=no_counterpart",
-                self.session, socket.from
+                "session={} port_of={end} connection={number} from={} ended reason={reason}",
+                self.held.session, socket.from
             );
         }
     }
 }
 
-async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done: Sender<()>) {
+/// The reason of a socket whose descriptor somebody else needs more.
+const GAVE_WAY: &str = "gave_way";
+
+async fn carry(
+    session: SessionId,
+    level: Level,
+    mut a: Admitted,
+    mut b: Admitted,
+    done: Sender<()>,
+) {
     let began = Instant::now();
-    let ends = format!("client={} daemon={}", a.from, b.from);
-    let outcome = if a.anybody || b.anybody {
-        let id = session.to_string();
-        let part = |one: Admitted| {
-            // Who has said something already does not begin with the id any more.
-            let text = if one.anybody && one.early.is_empty() {
-                id.as_str()
-            } else {
-                ""
-            };
-            Leg {
-                rest: Stripped::new(one.socket.clone(), text),
-                socket: one.socket,
-                early: one.early,
-            }
-        };
-        join_legs(part(a), part(b)).await
-    } else {
-        splice(a.socket, a.early, b.socket, b.early).await
-    };
+    let (from_a, from_b) = (a.from, b.from);
+    let seats = [a.seat.take(), b.seat.take()];
+    let outcome = join_both(session, a, b, give_way(&seats)).await;
+    let ends = format!("client={from_a} daemon={from_b}");
     let lasted = began.elapsed().as_secs_f64();
     match outcome {
         Ok(carried) => log!(
@@ -235,5 +262,42 @@ async fn carry(session: SessionId, level: Level, a: Admitted, b: Admitted, done:
             error.to_string()
         ),
     }
+    drop(seats);
     let _ = done.send(()).await;
+}
+
+/// Ends when one of these has to leave.
+async fn give_way(seats: &[Option<Seat>; 2]) -> io::Error {
+    let leaves = async |seat: &Option<Seat>| match seat {
+        Some(seat) => seat.must_leave().await,
+        None => future::pending().await,
+    };
+    leaves(&seats[0]).or(leaves(&seats[1])).await;
+    io::Error::other(GAVE_WAY)
+}
+
+async fn join_both(
+    session: SessionId,
+    a: Admitted,
+    b: Admitted,
+    stop: impl Future<Output = io::Error>,
+) -> io::Result<Carried> {
+    if !a.anybody && !b.anybody {
+        return splice_until(a.socket, a.early, b.socket, b.early, stop).await;
+    }
+    let id = session.to_string();
+    let part = |one: Admitted| {
+        // Who has said something already does not begin with the id any more.
+        let text = if one.anybody && one.early.is_empty() {
+            id.as_str()
+        } else {
+            ""
+        };
+        Leg {
+            rest: Stripped::new(one.socket.clone(), text),
+            socket: one.socket,
+            early: one.early,
+        }
+    };
+    Box::pin(join_legs(part(a), part(b), stop)).await
 }

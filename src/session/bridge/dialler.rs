@@ -12,8 +12,12 @@ use super::error::BridgeError;
 use crate::{
     at::client::jitter,
     net::{backoff::Backoff, dial::dial},
-    np::{admit, far_end::FarEnd, pairs::COUNTERPART_TIME},
-    pipe::cipher::Ciphers,
+    np::{
+        admit,
+        far_end::FarEnd,
+        pairs::{COUNTERPART_TIME, Dialer},
+    },
+    pipe::cipher::{Ciphers, Side},
     secret::Secret,
     sys::process::descriptors_left,
 };
@@ -45,18 +49,32 @@ impl Dialler {
 
     /// The one socket of a session.
     pub(super) async fn connect(&self) -> Result<TcpStream, BridgeError> {
+        if self.far.socket_key.is_some() {
+            // Who has a key proves all of its sockets.
+            return self.connect_as(0, 0).await;
+        }
         self.connect_with(self.far.admission.as_ref()).await
     }
 
     /// One of many sockets, 0 being the control socket: the rendezvous is told its number, if it takes numbers.
-    pub(super) async fn connect_as(&self, number: u64) -> Result<TcpStream, BridgeError> {
-        match &self.far.admission {
-            Some(line) if self.takes_numbers() => {
-                let line = Secret::new(admit::numbered(line.reveal(), number));
-                self.connect_with(Some(&line)).await
-            }
-            _ => self.connect().await,
-        }
+    /// The further tries of the same one count up from 0.
+    pub(super) async fn connect_as(
+        &self,
+        number: u64,
+        attempt: u64,
+    ) -> Result<TcpStream, BridgeError> {
+        let Some(line) = self.far.admission.as_ref().filter(|_| self.takes_numbers()) else {
+            return self.connect_with(self.far.admission.as_ref()).await;
+        };
+        let end = match self.far.side {
+            Side::Client => Dialer::Client,
+            Side::Device => Dialer::Daemon,
+        };
+        let line = match &self.far.socket_key {
+            Some(key) => admit::proved(line.reveal(), key, end, number, attempt),
+            None => admit::numbered(line.reveal(), number),
+        };
+        self.connect_with(Some(&Secret::new(line))).await
     }
 
     /// [`Self::connect_as`], again and again while its counterpart waits. Not without descriptors: those who try
@@ -64,8 +82,9 @@ impl Dialler {
     pub(super) async fn connect_patiently(&self, number: u64) -> Result<TcpStream, BridgeError> {
         let until = Instant::now() + self.patience;
         let mut backoff = Backoff::new(BREATH, LONGEST_BREATH);
+        let mut attempt = 0;
         loop {
-            let error = match self.connect_as(number).await {
+            let error = match self.connect_as(number, attempt).await {
                 Ok(remote) => return Ok(remote),
                 Err(error) => error,
             };
@@ -79,6 +98,7 @@ impl Dialler {
                 error.to_string()
             );
             task::sleep(pause).await;
+            attempt += 1;
         }
     }
 

@@ -63,6 +63,7 @@ use crate::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
     },
+    sys::sockets::{LOOK, unanswered},
     text::endpoint::Endpoint,
 };
 
@@ -101,12 +102,17 @@ pub(super) async fn client(
             joins.stood_too_long().await;
             ControlEvent::Idle
         };
-        match peer.or(idle).or(beat).or(visitor).await {
+        let look = async {
+            Timer::at(control.silence.next).await;
+            ControlEvent::Look
+        };
+        match peer.or(idle).or(beat).or(look).or(visitor).await {
             // The device's time without connections may be over a little before ours.
             ControlEvent::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
             ControlEvent::Ended(end) => break Err(gone(end)),
             ControlEvent::Idle => break Ok(()),
             ControlEvent::Heard(_) => {}
+            ControlEvent::Look => control.silence.look(&control.socket),
             ControlEvent::Beat => {
                 if let Err(error) = control.beat().await {
                     break Err(BridgeError::Broken(error));
@@ -196,7 +202,7 @@ pub(super) async fn device(
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let mut control = dialler.connect_as(CONTROL).await?;
+    let mut control = dialler.connect_as(CONTROL, 0).await?;
     ready();
     let mut cipher = dialler.ciphers().inbound;
     let mut announced = CONTROL;
@@ -381,6 +387,8 @@ enum ControlEvent {
     Ended(io::Result<()>),
     Heard(io::Result<usize>),
     Visitor(TcpStream),
+    /// Whether the rendezvous still answers is to be looked at.
+    Look,
     Beat,
     Idle,
 }
@@ -394,18 +402,49 @@ struct Announcer {
     announced: u64,
     beats: u64,
     last_beat: Instant,
+    silence: Silence,
+}
+
+/// Whether the way to the rendezvous is dead, as far as the system can tell. A session is not ended for it: it may be a
+/// tunnel of a train.
+struct Silence {
+    told: bool,
+    next: Instant,
+}
+
+impl Silence {
+    fn new() -> Self {
+        Self {
+            told: false,
+            next: Instant::now() + LOOK,
+        }
+    }
+
+    fn look(&mut self, control: &TcpStream) {
+        self.next = Instant::now() + LOOK;
+        let silent = unanswered(control);
+        if std::mem::replace(&mut self.told, silent) == silent {
+            return;
+        }
+        if silent {
+            log::warn!("rendezvous=silent hint=\"the session waits for it, up to 5 minutes\"");
+        } else {
+            log::warn!("rendezvous=answers");
+        }
+    }
 }
 
 impl Announcer {
     /// With a control socket of its own.
     async fn on(dialler: &Dialler, many: Many) -> Result<Self, BridgeError> {
         Ok(Self {
-            socket: dialler.connect_as(CONTROL).await?,
+            socket: dialler.connect_as(CONTROL, 0).await?,
             cipher: dialler.ciphers().outbound,
             many,
             announced: CONTROL,
             beats: 0,
             last_beat: Instant::now(),
+            silence: Silence::new(),
         })
     }
 

@@ -1,13 +1,13 @@
 //! What a bridge of its own process is told apart from its words: one line of JSON on stdin.
 //!
-//! `{"auth":"…","aesC2D":"…","ivC2D":"…","aesD2C":"…","ivD2C":"…","side":"device"}`; a member that is absent or
+//! `{"auth":"…","socketKey":"…","aesC2D":"…","ivC2D":"…","aesD2C":"…","ivD2C":"…","side":"device"}`; a member that is absent or
 //! `null` is not given.
 
 use miniserde::{Deserialize, Serialize, json};
 use zeroize::Zeroize;
 
 use crate::{
-    np::far_end::FarEnd,
+    np::{far_end::FarEnd, proof::SocketKey},
     pipe::cipher::{BadKeys, SessionKeys, Side, StreamKey},
     secret::Secret,
 };
@@ -17,6 +17,9 @@ use crate::{
 pub struct Secrets {
     /// The admission line.
     pub auth: Option<String>,
+    /// Proves the numbers of sockets, base64.
+    #[serde(rename = "socketKey")]
+    pub socket_key: Option<String>,
     /// Key from client to device, base64.
     #[serde(rename = "aesC2D")]
     pub key_to_device: Option<String>,
@@ -51,6 +54,9 @@ pub enum BadSecrets {
     /// The admission line is empty, or several.
     #[error("the admission line is not one line")]
     Admission,
+    /// Of another length, or no base64.
+    #[error("the socket key is not 32 bytes in base64")]
+    SocketKey,
     /// Some other word.
     #[error("side must be client or device")]
     Side,
@@ -71,6 +77,10 @@ impl Secrets {
         };
         let secrets = Self {
             auth: far.admission.as_ref().map(|line| line.reveal().clone()),
+            socket_key: far
+                .socket_key
+                .as_ref()
+                .map(|key| key.text().reveal().clone()),
             key_to_device,
             iv_to_device,
             key_to_client,
@@ -119,6 +129,16 @@ impl Secrets {
         }
     }
 
+    /// What proves the numbers of sockets, if there is something.
+    ///
+    /// # Errors
+    /// [`BadSecrets::SocketKey`]
+    pub fn socket_key(&self) -> Result<Option<SocketKey>, BadSecrets> {
+        let key = self.socket_key.as_deref();
+        let parse = |text| SocketKey::parse(text).ok_or(BadSecrets::SocketKey);
+        key.map(parse).transpose()
+    }
+
     /// Which end it is, if the secrets say so.
     ///
     /// # Errors
@@ -144,6 +164,7 @@ fn stream(key: &Option<String>, iv: &Option<String>) -> Result<Option<StreamKey>
 impl Drop for Secrets {
     fn drop(&mut self) {
         self.auth.zeroize();
+        self.socket_key.zeroize();
         self.key_to_device.zeroize();
         self.iv_to_device.zeroize();
         self.key_to_client.zeroize();

@@ -63,6 +63,7 @@ fn plan(local: LocalEnd, rendezvous: &Endpoint, side: Side, keys: Option<Session
         far: FarEnd {
             rendezvous: rendezvous.clone(),
             admission: Some(Secret::new(format!("{side:?} may come in"))),
+            socket_key: None,
             keys,
             side,
         },

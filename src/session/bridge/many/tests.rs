@@ -11,7 +11,7 @@ use crate::testing::{SOON, every_kind_of_keys, listen, soon};
 use crate::{
     at::crypto,
     net::line::read_line,
-    np::far_end::FarEnd,
+    np::{far_end::FarEnd, pairs::Dialer, proof::SocketKey},
     pipe::{
         cipher::{Side, StreamKey},
         join::splice,
@@ -42,6 +42,7 @@ fn plan(local: LocalEnd, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
         far: FarEnd {
             rendezvous: at.clone(),
             admission: Some(Secret::new("may I come in".into())),
+            socket_key: None,
             keys,
             side: match local {
                 LocalEnd::Dial(_) => Side::Device,
@@ -65,6 +66,7 @@ fn far(
     let far = FarEnd {
         rendezvous,
         admission,
+        socket_key: None,
         keys: None,
         side,
     };
@@ -148,6 +150,7 @@ impl Device {
         let far = FarEnd {
             rendezvous: at,
             admission: Some(Secret::new("may I come in".into())),
+            socket_key: None,
             keys: keys.clone(),
             side: Side::Device,
         };
@@ -667,4 +670,33 @@ fn announcements_that_a_dart_5_6_daemon_reads_at_once_have_good_keys() {
             drop((session, kept));
         });
     }
+}
+
+#[test]
+fn every_socket_is_proved_where_the_session_has_a_key_for_it() {
+    soon(async {
+        let (devices, at) = listen().await;
+        let nonce = "0f-proofs-pairs".parse().unwrap();
+        let key = SocketKey::random().unwrap();
+        let mut plan = plan(LocalEnd::Dial(echo().await), &at, None);
+        plan.far.admission = Some(Secret::new(line_for("0f-proofs-pairs")));
+        plan.far.socket_key = Some(key.clone());
+        let far = plan.far.clone();
+        let _session = spawn(run(plan, || ()));
+        let dialler = Dialler::new(far);
+        for attempt in 0..2 {
+            let _second = match attempt {
+                0 => None,
+                _ => Some(dialler.connect_as(CONTROL, attempt).await.unwrap()),
+            };
+            let (mut tcp, _) = devices.accept().await.unwrap();
+            let (line, _) = read_line(&mut tcp, 4096, SOON).await.unwrap();
+            let line = String::from_utf8(line).unwrap();
+            let end = match dialler.far.side {
+                Side::Client => Dialer::Client,
+                Side::Device => Dialer::Daemon,
+            };
+            assert_eq!(key.check(&line, &nonce, end), Ok(Some(attempt)), "{line}");
+        }
+    });
 }
