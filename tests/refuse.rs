@@ -1,6 +1,11 @@
 //! Every refusal, with its exact text and exit code; and what strangers get from a rendezvous and an atServer.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use async_std::{
     io::{ReadExt, WriteExt},
@@ -17,6 +22,7 @@ use noports::{
         Message,
         admit::Admission,
         ids::{Nonce, SessionId},
+        ping::{self, Heartbeat},
         ports::{self, Logins, Ports, PortsRequest},
         request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest},
     },
@@ -344,6 +350,7 @@ impl Hand {
                     ephemeral: known_pair("session").public().clone(),
                     twin_keys: true,
                 }),
+                stamp: None,
             },
             form: RequestForm::V5,
         }
@@ -402,6 +409,78 @@ fn a_replayed_request_gets_the_same_answer_and_opens_nothing() {
         alice.send(&message).await;
         assert!(first.starts_with('{') && alice.hear(&answers).await == first);
         assert_eq!(children_of(daemon.id()).len(), 1, "one bridge");
+    });
+}
+
+/// A recorded request that comes again when the daemon was started anew. Clients of others sign no time; of ours one is
+/// known to be old even where nothing can be kept.
+#[test]
+fn a_request_that_is_replayed_after_a_restart_opens_nothing() {
+    block_on(async {
+        let mut world = World::start().await;
+        let port = answer_at_the_end().await;
+        world.rendezvous().await;
+        for (stamped, memory, want) in [
+            (
+                false,
+                "memory",
+                "this request was acted on already; ask again",
+            ),
+            (
+                true,
+                "memory",
+                "this request was acted on already; ask again",
+            ),
+            (
+                true,
+                "keys/none/x",
+                "this device has been started anew since this request was signed; ask again",
+            ),
+        ] {
+            // A file where the folder should be: as on a disk that can only be read.
+            std::fs::write(world.dir.path("keys/none"), "").unwrap();
+            let memory = world.dir.text(memory);
+            let start = || {
+                let port = port.to_string();
+                let words = [
+                    "daemon",
+                    "--as",
+                    DEVICE,
+                    "--manager",
+                    ALICE,
+                    "--device",
+                    NAME,
+                ];
+                let words = [&words[..], &["--sshd-port", &port]].concat();
+                world.process_with(&words, &[("NOPORTS_MEMORY", &memory)])
+            };
+            let mut daemon = start();
+            let mut alice = Hand::of_alice(&world).await;
+            let (session, nonce) = (SessionId::random(), Nonce::random());
+            let ports = alice.ports(session, &nonce).await;
+            let mut request = alice.request(session, &nonce, &ports);
+            let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+            if stamped {
+                alice.send(&ping::ask(&device, &name)).await;
+                let about = alice.hear(&ping::heartbeat_entity(&name)).await;
+                request.meeting.stamp = Some(request::Stamp {
+                    run: Heartbeat::parse(&about).unwrap().run.unwrap(),
+                    at: UNIX_EPOCH.elapsed().unwrap(),
+                });
+            }
+            let message = request
+                .message(&device, &name, &known_pair("@client_example"))
+                .unwrap();
+            let answers = request::answer_entity(session, &name);
+            alice.send(&message).await;
+            let first = alice.hear(&answers).await;
+            assert!(first.starts_with('{'), "{first}");
+            daemon.kill();
+            let daemon = start();
+            alice.send(&message).await;
+            assert_eq!(alice.hear(&answers).await, want, "{stamped} {memory}");
+            assert_eq!(children_of(daemon.id()).len(), 0, "a bridge");
+        }
     });
 }
 

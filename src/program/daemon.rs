@@ -18,6 +18,7 @@
 //! | [`request`] | a request, from its text to its answer |
 //! | [`publish`] | what it says of itself |
 //! | [`known`] | the sessions of the last minutes |
+//! | [`acted`] | requests that were acted on, also before a restart |
 //!
 //! ssh keys that are let in, of people for good and of sessions for seconds, are a matter of [`classic::keyring`](crate::classic::keyring),
 //! logging in to clients before 4.0 of [`classic::reverse`](crate::classic::reverse).
@@ -43,6 +44,7 @@ use crate::{
     cli::Failure,
     np::{
         NAMESPACE,
+        ids::Nonce,
         permit::Permit,
         policy,
         sshkey::{self, PublicKeyLine},
@@ -60,11 +62,13 @@ pub use crate::classic::keyring::{KeyOptions, TemporaryKeyRule};
 pub use args::{main, verify};
 pub use options::{DaemonOptions, Ssh};
 
+use acted::ActedRequests;
 use request::RequestWord;
 use state::Daemon;
 
 pub(crate) use args::Args;
 
+mod acted;
 mod args;
 mod known;
 mod options;
@@ -92,12 +96,15 @@ pub async fn serve(
     }
     let (keyring, _closing) = keyring(&options.ssh, options.sshd_port).await;
     let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let acted = ActedRequests::open(options.memory_of(at.atsign(), "acted")).await;
     let (device, managers) = (options.device.clone(), options.managers.clone());
     let daemon = Daemon {
         doorman: Doorman::new(at.clone(), device, managers, options.consult.clone()),
         at,
         options: Arc::new(options),
         known: Arc::default(),
+        acted,
+        run: Nonce::random(),
         slots: Arc::default(),
         starting: Budget::new(STARTING),
         keyring,

@@ -731,6 +731,7 @@ fn tunnel(port: u16, granted: &Granted) -> Message {
             port: granted.ports().daemon,
             admission: None,
             encryption: None,
+            stamp: None,
         },
         target_host: "localhost".into(),
         target_port: port,

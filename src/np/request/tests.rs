@@ -64,6 +64,7 @@ pub(in crate::np) fn meeting(twin_keys: bool) -> Meeting {
             ephemeral: vectors().key("session").public().clone(),
             twin_keys,
         }),
+        stamp: None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
         ping::Heartbeat,
         ports::Ports,
         request::{
-            self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest,
+            self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest, Stamp,
             TunnelRequest,
         },
         reverse::{self, ReverseRequest},
@@ -32,6 +32,7 @@ pub struct Granted {
     ports: Ports,
     admission: Option<Nonces>,
     daemon: Heartbeat,
+    signed_at: Option<Duration>,
 }
 
 impl Offer {
@@ -75,6 +76,7 @@ impl Offer {
             ports,
             admission,
             daemon,
+            signed_at: None,
         })
     }
 
@@ -99,6 +101,12 @@ impl Granted {
     /// Whether each direction will have its own key.
     pub fn twin_keys(&self) -> bool {
         self.offer.terms.encrypt && self.daemon.features.twin_keys
+    }
+
+    /// The clock when requests are signed, since 1970: for daemons that act on each at most once, also after a restart.
+    pub fn signed_at(mut self, since_1970: Duration) -> Self {
+        self.signed_at = Some(since_1970);
+        self
     }
 
     /// What the session has.
@@ -190,12 +198,15 @@ impl Granted {
                 twin_keys: self.twin_keys(),
             }),
         };
+        let run = self.daemon.run.clone();
+        let stamp = run.zip(self.signed_at).map(|(run, at)| Stamp { run, at });
         Ok(Meeting {
             session: self.offer.id,
             host: self.ports.host.clone(),
             port: self.ports.daemon,
             admission: self.admission.clone().filter(|_| terms.admit_device),
             encryption,
+            stamp,
         })
     }
 

@@ -17,6 +17,7 @@ use crate::{
     cli::{Console, Failure, flags, separated},
     np::{ids::DeviceName, policy::DeviceGroup},
     session::{authorise::Consult, launch, online},
+    sys::paths,
     text::port::port,
 };
 
@@ -133,6 +134,7 @@ impl Args {
             #[cfg(feature = "held")]
             habits: Profile::of_environment(|profile| Some(profile.daemon))?,
             program: launch::program()?,
+            memory: paths::memory(),
         })
     }
 }

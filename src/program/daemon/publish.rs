@@ -62,7 +62,11 @@ impl Daemon {
         }
         match self.at.decrypt(&note).await {
             Ok(Some(text)) if text == ping::PING => {
-                let answer = self.heartbeat_message(&note.from, &self.heartbeat());
+                let heartbeat = Heartbeat {
+                    run: Some(self.run.clone()),
+                    ..self.heartbeat()
+                };
+                let answer = self.heartbeat_message(&note.from, &heartbeat);
                 online::send_or_log(&self.at, &answer).await;
             }
             other => ignored::note(

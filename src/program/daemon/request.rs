@@ -10,9 +10,10 @@
 use std::time::{Duration, Instant};
 
 use async_std::task;
+use futures_lite::future;
 use log::{info, warn};
 
-use super::{known::EarlierRequest, state::Daemon};
+use super::{acted::RequestMark, known::EarlierRequest, state::Daemon};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Meeting, RequestError, RequestForm, SshRequest, TunnelRequest},
+        request::{self, Meeting, RequestError, RequestForm, SshRequest, Stamp, TunnelRequest},
         reverse::ReverseRequest,
     },
     pipe::cipher::SessionKeys,
@@ -224,6 +225,8 @@ impl Daemon {
         if self.options.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
+        self.act_once(from, meeting.session, meeting.stamp.as_ref())
+            .await?;
         let keys = match &meeting.encryption {
             Some(wanted) => {
                 let made = SessionKeys::random(wanted.twin_keys);
@@ -245,9 +248,23 @@ impl Daemon {
             meeting.port,
             agreed(asked, keys.as_ref(), key.is_some())
         );
-        self.start_bridge(meeting, keys.as_ref(), target, asked.lasting())
-            .await?;
+        let starting = self.start_bridge(meeting, keys.as_ref(), target, asked.lasting());
+        let (started, ()) = future::zip(starting, self.acted.on_disk()).await;
+        started?;
         Ok(Acceptance { message, key })
+    }
+
+    /// From here on a session is being opened: for each request once. `Err`: it was acted on before, in words for the
+    /// client.
+    async fn act_once(
+        &self,
+        from: &AtSign,
+        session: SessionId,
+        stamp: Option<&Stamp>,
+    ) -> Result<(), String> {
+        let request = RequestMark::new(from, session);
+        let now = online::since_1970();
+        self.acted.enter(request, stamp, &self.run, now).await
     }
 
     /// Whether an answer brings a temporary ssh key along: where nothing but ssh encrypts, unless we are told otherwise.
@@ -356,6 +373,7 @@ impl Daemon {
         permit: &Permit,
     ) -> Result<Acceptance, String> {
         let target = self.judge(None, permit)?;
+        self.act_once(from, session, None).await?;
         info!(
             "session={session} from={from} open={target} back_to={}:{} generation=3 login=none encryption=none \
              temporary_key=no",
