@@ -357,6 +357,7 @@ impl World {
             habits: Default::default(),
             program: NOPORTS.into(),
             memory: None,
+            max_sessions: 100,
         };
         change(&mut policy);
         let (network, keys) = (self.network.clone(), self.keys(DEVICE));

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// Requests that are remembered; the oldest of whoever has most gives way.
-const MOST: usize = 64_000;
+pub(super) const MOST: usize = 64_000;
 /// The file's first line; as long as two entries.
 const HEAD: &[u8; 16] = b"noports-acted-1\n";
 /// Bytes of an entry.

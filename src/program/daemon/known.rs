@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Answers that are kept, so that a repeated request gets the same one and acts only once.
-const REMEMBERED: usize = 1024;
+pub(super) const REMEMBERED: usize = 1024;
 /// How long a repeated request gets its answer again. Notifications live a minute.
 const REMEMBER_FOR: Duration = Duration::from_secs(180);
 

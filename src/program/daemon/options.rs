@@ -37,6 +37,8 @@ pub struct DaemonOptions {
     pub program: PathBuf,
     /// The folder for what must outlive the daemon, if there is one.
     pub memory: Option<PathBuf>,
+    /// Live sessions at a time.
+    pub max_sessions: u64,
 }
 
 impl DaemonOptions {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{acted::ActedRequests, known::RecentSessions, options::DaemonOptions};
+use super::{acted::ActedRequests, known::RecentSessions, options::DaemonOptions, publish::Pings};
 use crate::{
     at::{AtSign, Notification, client::Client, verb::Operation},
     budget::Budget,
@@ -24,6 +24,8 @@ pub(super) struct Daemon {
     /// Private keys that wait for the request that uses them.
     pub slots: Arc<Mutex<KeySlots>>,
     pub starting: Budget<AtSign>,
+    pub sessions: Budget<AtSign>,
+    pub pings: Pings,
     pub keyring: Keyring,
 }
 
