@@ -1,6 +1,11 @@
 //! Every refusal, with its exact text and exit code; and what strangers get from a rendezvous and an atServer.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
 
 use async_std::{
     io::{ReadExt, WriteExt},
@@ -17,14 +22,15 @@ use noports::{
         Message,
         admit::Admission,
         ids::{Nonce, SessionId},
+        ping::{self, Heartbeat},
         ports::{self, Logins, Ports, PortsRequest},
-        request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest},
+        request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest, TunnelRequest},
     },
 };
 
 use crate::world::{
     ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, children_of, failure, known_pair,
-    stdout, until,
+    signal, stdout, until,
 };
 
 /// A device that is not there, or does not want to be there for us.
@@ -285,7 +291,11 @@ struct Hand {
 
 impl Hand {
     async fn of_alice(world: &World) -> Self {
-        let at = Client::login(&world.network, world.keys(ALICE))
+        Self::of(world, ALICE).await
+    }
+
+    async fn of(world: &World, who: &str) -> Self {
+        let at = Client::login(&world.network, world.keys(who))
             .await
             .unwrap();
         let inbox = at.subscribe(r"\.ss(hnp|hrvd)@", false).await.unwrap();
@@ -312,6 +322,17 @@ impl Hand {
                 && note.entity() == entity
             {
                 return self.at.decrypt(&note).await.unwrap().unwrap();
+            }
+        }
+    }
+
+    /// Whether another message under this key comes so soon.
+    async fn hears_within(&mut self, entity: &str, time: Duration) -> bool {
+        loop {
+            match async_std::future::timeout(time, self.inbox.next()).await {
+                Ok(Some(Event::Note(note))) if note.entity() == entity => return true,
+                Ok(Some(_)) => {}
+                _ => return false,
             }
         }
     }
@@ -350,6 +371,7 @@ impl Hand {
                     twin_keys: true,
                 }),
                 socket_key: None,
+                stamp: None,
             },
             form: RequestForm::V5,
         }
@@ -408,6 +430,195 @@ fn a_replayed_request_gets_the_same_answer_and_opens_nothing() {
         alice.send(&message).await;
         assert!(first.starts_with('{') && alice.hear(&answers).await == first);
         assert_eq!(children_of(daemon.id()).len(), 1, "one bridge");
+    });
+}
+
+/// A recorded request that comes again when the daemon was started anew. Clients of others sign no time; of ours one is
+/// known to be old even where nothing can be kept.
+#[test]
+fn a_request_that_is_replayed_after_a_restart_opens_nothing() {
+    block_on(async {
+        let mut world = World::start().await;
+        let port = answer_at_the_end().await;
+        world.rendezvous().await;
+        for (stamped, memory, want) in [
+            (
+                false,
+                "memory",
+                "this request was acted on already; ask again",
+            ),
+            (
+                true,
+                "memory",
+                "this request was acted on already; ask again",
+            ),
+            (
+                true,
+                "keys/none/x",
+                "this device has been started anew since this request was signed; ask again",
+            ),
+        ] {
+            // A file where the folder should be: as on a disk that can only be read.
+            std::fs::write(world.dir.path("keys/none"), "").unwrap();
+            let memory = world.dir.text(memory);
+            let start = || {
+                let port = port.to_string();
+                let words = [
+                    "daemon",
+                    "--as",
+                    DEVICE,
+                    "--manager",
+                    ALICE,
+                    "--device",
+                    NAME,
+                ];
+                let words = [&words[..], &["--sshd-port", &port]].concat();
+                world.process_with(&words, &[("NOPORTS_MEMORY", &memory)])
+            };
+            let mut daemon = start();
+            let mut alice = Hand::of_alice(&world).await;
+            let (session, nonce) = (SessionId::random(), Nonce::random());
+            let ports = alice.ports(session, &nonce).await;
+            let mut request = alice.request(session, &nonce, &ports);
+            let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+            if stamped {
+                alice.send(&ping::ask(&device, &name)).await;
+                let about = alice.hear(&ping::heartbeat_entity(&name)).await;
+                request.meeting.stamp = Some(request::Stamp {
+                    run: Heartbeat::parse(&about).unwrap().run.unwrap(),
+                    at: UNIX_EPOCH.elapsed().unwrap(),
+                });
+            }
+            let message = request
+                .message(&device, &name, &known_pair("@client_example"))
+                .unwrap();
+            let answers = request::answer_entity(session, &name);
+            alice.send(&message).await;
+            let first = alice.hear(&answers).await;
+            assert!(first.starts_with('{'), "{first}");
+            daemon.kill();
+            let daemon = start();
+            alice.send(&message).await;
+            assert_eq!(alice.hear(&answers).await, want, "{stamped} {memory}");
+            assert_eq!(children_of(daemon.id()).len(), 0, "a bridge");
+        }
+    });
+}
+
+/// A rendezvous that lets everybody in and says nothing, as a manager may run one.
+async fn silent_rendezvous() -> u16 {
+    let listener = async_std::net::TcpListener::bind(("127.0.0.1", 0));
+    let listener = listener.await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    async_std::task::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            held.push(socket);
+        }
+    });
+    port
+}
+
+/// A tunnel that may stand for a day, in words without a time.
+fn tunnel_by(rendezvous: u16, target: u16) -> (SessionId, TunnelRequest) {
+    let session = SessionId::random();
+    let meeting = Meeting {
+        session,
+        host: "127.0.0.1".to_owned(),
+        port: rendezvous,
+        admission: None,
+        encryption: None,
+        socket_key: None,
+        stamp: None,
+    };
+    let request = TunnelRequest {
+        meeting,
+        target_host: "localhost".to_owned(),
+        target_port: target,
+        timeout: Duration::from_secs(86_400),
+    };
+    (session, request)
+}
+
+#[test]
+fn more_sessions_than_fit_are_refused_in_words_and_another_manager_still_gets_one() {
+    block_on(async {
+        let world = World::start().await;
+        let (target, dead) = (answer_at_the_end().await, silent_rendezvous().await);
+        let managers = format!("{ALICE},{RENDEZVOUS}");
+        let sshd_port = target.to_string();
+        let words = [
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            &managers,
+            "--device",
+            NAME,
+        ];
+        let more = ["--sshd-port", &sshd_port, "--max-sessions", "4"];
+        let daemon = world.process(&[&words[..], &more].concat());
+        let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let mut alice = Hand::of_alice(&world).await;
+        let mut other = Hand::of(&world, RENDEZVOUS).await;
+        let key = known_pair("@client_example");
+        let full = "too many sessions: 3 are yours, 3 at most, and 4 of all together";
+        for (n, want) in [(1, "{"), (2, "{"), (3, "{"), (4, full), (5, full)] {
+            let (session, request) = tunnel_by(dead, target);
+            let message = request.message(&device, &name, &key).unwrap();
+            alice.send(&message).await;
+            let answer = alice.hear(&request::answer_entity(session, &name)).await;
+            assert!(answer.starts_with(want), "{n}: {answer}");
+        }
+        let (session, request) = tunnel_by(dead, target);
+        let message = request.message(&device, &name, &key).unwrap();
+        other.send(&message).await;
+        let answer = other.hear(&request::answer_entity(session, &name)).await;
+        assert!(answer.starts_with('{'), "{answer}");
+        let bridges = children_of(daemon.id());
+        assert_eq!(bridges.len(), 4);
+        // A place comes back with the end of its session.
+        signal(bridges[0], "TERM");
+        until("its end is known", || children_of(daemon.id()).len() == 3).await;
+        let words = "ended=";
+        until("it is told", || world.log("daemon").contains(words)).await;
+        // The system ends sessions before their daemon.
+        let lot = |pid: u32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        assert_eq!(lot(bridges[1]).trim(), "200");
+    });
+}
+
+#[test]
+fn a_flood_of_pings_is_answered_a_few_times_and_others_are_answered_meanwhile() {
+    block_on(async {
+        let mut world = World::start().await;
+        let managers = [ALICE, RENDEZVOUS].map(|who| who.parse().unwrap());
+        world
+            .daemon_with(1, |options| options.managers = managers.to_vec())
+            .await;
+        let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let (ping, heartbeat) = (ping::ask(&device, &name), ping::heartbeat_entity(&name));
+        let mut alice = Hand::of_alice(&world).await;
+        let mut other = Hand::of(&world, RENDEZVOUS).await;
+        let since = Instant::now();
+        for _ in 0..60 {
+            alice.send(&ping).await;
+        }
+        other.send(&ping).await;
+        other.hear(&heartbeat).await;
+        let mut answers = 0;
+        while alice.hears_within(&heartbeat, Duration::from_secs(2)).await {
+            answers += 1;
+        }
+        // One each quarter of a second, and the first at once.
+        let most = since.elapsed().as_millis() / 250 + 1;
+        assert!(
+            (1..=most).contains(&answers),
+            "{answers} in {most} quarters"
+        );
+        assert!(answers < 60);
+        alice.send(&ping).await;
+        alice.hear(&heartbeat).await;
     });
 }
 

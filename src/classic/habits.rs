@@ -249,6 +249,10 @@ impl ClientHabits {
             control_heartbeats: said.control_heartbeats && known.control_heartbeats,
             twin_keys: said.twin_keys && known.twin_keys,
         };
+        // Older than every generation that can be held to.
+        if !known.twin_keys {
+            daemon.run = None;
+        }
         daemon
     }
 }

@@ -15,13 +15,15 @@ use std::{
     io,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_std::task;
 use log::{error, info};
 
 use crate::{
+    at::AtSign,
+    budget::{Budget, Claim, Hold, Limits},
     classic::temporary,
     np::{ids::SessionId, sshkey::PublicKeyLine},
     secret::Secret,
@@ -30,8 +32,9 @@ use crate::{
 
 /// How long a temporary key is let in after the answer that it came with.
 const LIFE: Duration = Duration::from_secs(15);
-/// Most temporary keys at a time.
-const MAX_KEYS: usize = 64;
+/// Temporary keys at a time, and those of one client.
+pub(crate) const KEYS: Limits = Limits::new("temporary_keys", 64);
+pub(crate) const KEYS_OF_ONE: u64 = 8;
 /// Longest options of a key, in bytes.
 const MAX_OPTIONS: usize = 2048;
 
@@ -127,6 +130,7 @@ struct Inner {
     knows_expiry: OnceLock<bool>,
     /// Those whose temporary keys are let in.
     sessions: Mutex<HashSet<SessionId>>,
+    places: Budget<AtSign>,
 }
 
 /// Takes all temporary keys out again when it is dropped.
@@ -149,6 +153,7 @@ pub struct TemporaryKey {
     pub private: Secret<String>,
     keyring: Keyring,
     session: SessionId,
+    _place: Hold<AtSign>,
 }
 
 impl TemporaryKey {
@@ -186,6 +191,7 @@ impl Keyring {
             options,
             knows_expiry: OnceLock::new(),
             sessions: Mutex::default(),
+            places: Budget::new(KEYS),
         }));
         if let Some(file) = ring.0.file.clone() {
             match task::spawn_blocking(move || file.remove_stale()).await {
@@ -197,25 +203,24 @@ impl Keyring {
         (ring.clone(), KeyringGuard(ring))
     }
 
-    /// A key for this session; let in from now on.
+    /// A key for this session of that client; let in from now on.
     ///
     /// # Errors
     /// Too many, or what the system says.
-    pub async fn temporary(&self, session: SessionId) -> io::Result<TemporaryKey> {
+    pub async fn temporary(&self, from: &AtSign, session: SessionId) -> io::Result<TemporaryKey> {
+        let claim = Claim::of(from.clone(), KEYS_OF_ONE);
+        let place = self.0.places.take(claim, Instant::now());
+        let place =
+            place.ok_or_else(|| io::Error::other("too many temporary ssh keys at a time"))?;
         let ring = self.clone();
         task::spawn_blocking(move || {
             let pair = SshKey::generate().map_err(io::Error::other)?;
-            {
-                let mut sessions = ring.sessions();
-                if sessions.len() >= MAX_KEYS {
-                    return Err(io::Error::other("too many temporary keys at a time"));
-                }
-                sessions.insert(session);
-            }
+            ring.sessions().insert(session);
             let key = TemporaryKey {
                 private: pair.private,
                 keyring: ring.clone(),
                 session,
+                _place: place,
             };
             ring.write(&pair.public, session).map(|()| key)
         })
@@ -277,6 +282,10 @@ mod tests {
     use crate::classic::keyring::*;
     use crate::testing::{Folder, until};
 
+    fn alice() -> AtSign {
+        "@alice".parse().unwrap()
+    }
+
     struct Home(Folder);
 
     impl Home {
@@ -327,8 +336,8 @@ mod tests {
             fs::write(home.file(), "ssh-ed25519 AAAA mine\n").unwrap();
             let (ring, closing) = home.ring().await;
             let (one, two) = (SessionId::random(), SessionId::random());
-            let first = ring.temporary(one).await.unwrap();
-            let second = ring.temporary(two).await.unwrap();
+            let first = ring.temporary(&alice(), one).await.unwrap();
+            let second = ring.temporary(&alice(), two).await.unwrap();
             assert!(home.text().contains(&one.to_string()));
             assert!(first.private.reveal().starts_with("-----BEGIN OPENSSH"));
             drop(first);
@@ -336,7 +345,10 @@ mod tests {
             assert!(home.text().contains(&two.to_string()));
             drop(closing);
             assert_eq!(home.text(), "ssh-ed25519 AAAA mine\n");
-            assert!(ring.temporary(SessionId::random()).await.is_err(), "closed");
+            assert!(
+                ring.temporary(&alice(), SessionId::random()).await.is_err(),
+                "closed"
+            );
             drop(second);
         });
     }
@@ -359,11 +371,34 @@ mod tests {
         block_on(async {
             let home = Home(Folder::new());
             let (ring, _closing) = home.ring().await;
-            for _ in 0..MAX_KEYS {
-                ring.sessions().insert(SessionId::random());
-            }
-            assert!(ring.temporary(SessionId::random()).await.is_err());
+            let of = |n: u64| format!("@m{}", n / KEYS_OF_ONE).parse().unwrap();
+            let take = |n| {
+                ring.0
+                    .places
+                    .take(Claim::of(of(n), KEYS_OF_ONE), Instant::now())
+            };
+            let places: Vec<_> = (0..KEYS.total).filter_map(take).collect();
+            assert_eq!(places.len() as u64, KEYS.total);
+            let refused = ring.temporary(&alice(), SessionId::random()).await;
+            assert!(refused.is_err());
             assert_eq!(home.text(), "");
+        });
+    }
+
+    #[test]
+    fn one_managers_temporary_keys_leave_room_for_anothers() {
+        block_on(async {
+            let home = Home(Folder::new());
+            let (ring, _closing) = home.ring().await;
+            let mallory: AtSign = "@mallory".parse().unwrap();
+            let mut keys = Vec::new();
+            for _ in 0..KEYS_OF_ONE {
+                keys.push(ring.temporary(&mallory, SessionId::random()).await.unwrap());
+            }
+            assert!(ring.temporary(&mallory, SessionId::random()).await.is_err());
+            assert!(ring.temporary(&alice(), SessionId::random()).await.is_ok());
+            keys.pop();
+            assert!(ring.temporary(&mallory, SessionId::random()).await.is_ok());
         });
     }
 

@@ -8,6 +8,7 @@
 //!   5.0        … and ,"corePackageVersion","supportedFeatures":{…}
 //!   5.2        … and ,"allowedServices":[…]
 //!   later      … and "deviceGroupName" behind the name; more features
+//!   ours       … and ,"run":"<nonce>" at the end: which of its starts this is ([`super::request::stamp`])
 //! ```
 //!
 //! A daemon that names no features at all takes public keys, and can do nothing else. Members that nobody knows
@@ -18,7 +19,10 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
-use super::{Message, NAMESPACE, ids::DeviceName};
+use super::{
+    Message, NAMESPACE,
+    ids::{DeviceName, Nonce},
+};
 use crate::at::AtSign;
 
 /// The whole text of a ping.
@@ -86,6 +90,8 @@ pub struct Heartbeat {
     pub features: Features,
     /// The patterns it lets people open.
     pub services: Vec<String>,
+    /// Which of its starts this is; `None`: it does not say.
+    pub run: Option<Nonce>,
 }
 
 /// How [`Heartbeat::core`] begins in the answers of daemons of this program.
@@ -121,6 +127,7 @@ struct LooseHeartbeat {
     features: Option<json::Value>,
     #[serde(rename = "allowedServices")]
     services: Option<json::Value>,
+    run: Option<json::Value>,
 }
 
 /// Not a heartbeat.
@@ -162,6 +169,7 @@ impl Heartbeat {
             core: String::new(),
             features: unnamed_features(),
             services: Vec::new(),
+            run: None,
         }
     }
 
@@ -205,14 +213,19 @@ impl Heartbeat {
 
     /// The JSON text, members in the order upstream writes them.
     pub fn print(&self) -> String {
-        json::to_string(&Wire {
+        let mut text = json::to_string(&Wire {
             device: &self.device,
             group: &self.group,
             version: &self.version,
             core: &self.core,
             features: self.features,
             services: &self.services,
-        })
+        });
+        if let Some(run) = &self.run {
+            text.pop();
+            text += &format!(r#","run":{}}}"#, json::to_string(run.as_str()));
+        }
+        text
     }
 
     /// Reads any generation's answer. A daemon that names no features at all (4.x) takes public keys
@@ -241,6 +254,7 @@ impl Heartbeat {
                 }
                 _ => Vec::new(),
             },
+            run: words(read.run).and_then(|run| run.parse().ok()),
         })
     }
 }
@@ -299,6 +313,12 @@ mod tests {
         assert_eq!(ours.print(), want);
         assert_eq!(Heartbeat::parse(&want).unwrap(), ours);
         assert!(ours.is_ours());
+        let run = Some("0123456789abcdef".parse().unwrap());
+        let in_a_run = Heartbeat { run, ..ours };
+        let end = r#","run":"0123456789abcdef"}"#;
+        let want = format!("{}{end}", want.strip_suffix('}').unwrap());
+        assert_eq!(in_a_run.print(), want);
+        assert_eq!(Heartbeat::parse(&want).unwrap(), in_a_run);
         let theirs = Heartbeat::parse(r#"{"corePackageVersion":"c0.1.0"}"#).unwrap();
         assert!(!theirs.is_ours() && !Heartbeat::unknown(&"dev1".parse().unwrap()).is_ours());
     }

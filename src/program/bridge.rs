@@ -60,6 +60,9 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     };
+    if !args.stdio && !args.bind_local_port {
+        process::first_to_go();
+    }
     process::protect_memory();
     logging::start(LevelFilter::Warn, args.verbose as u8, args.quiet);
     let variable = |name: &str| env::var(name).ok().map(Zeroizing::new);
@@ -229,6 +232,14 @@ pub(crate) struct Args {
     /// with --multi --bind-local-port: announce connections without a line end, for devices that want none
     #[argh(switch)]
     unended: bool,
+    /// with --multi: how long the client may take to say its first word (default: 0, as long as the idle timeout)
+    #[argh(
+        option,
+        default = "Duration::ZERO",
+        arg_name = "duration",
+        from_str_fn(seconds)
+    )]
+    first_word: Duration,
     /// with --bind-local-port: address to listen on (default: 127.0.0.1)
     #[argh(option, arg_name = "address", from_str_fn(address))]
     bind_address: Option<IpAddr>,
@@ -344,6 +355,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
             pace: Duration::from_millis(args.pace.min(LONGEST_PACE)),
             unended: args.unended,
             stands: None,
+            first_word: Some(args.first_word.min(LONGEST_WAIT)).filter(|time| !time.is_zero()),
         }),
         greeting: Greeting::Any,
     })

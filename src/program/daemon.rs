@@ -15,9 +15,11 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`args`] | the command line |
+//! | [`budgets`] | what others may use up: the table |
 //! | [`request`] | a request, from its text to its answer |
 //! | [`publish`] | what it says of itself |
 //! | [`known`] | the sessions of the last minutes |
+//! | [`acted`] | requests that were acted on, also before a restart |
 //!
 //! ssh keys that are let in, of people for good and of sessions for seconds, are a matter of [`classic::keyring`](crate::classic::keyring),
 //! logging in to clients before 4.0 of [`classic::reverse`](crate::classic::reverse).
@@ -32,17 +34,18 @@
 
 use std::{future::Future, sync::Arc, time::Instant};
 
-use async_std::task;
+use async_std::{future::timeout, task};
 use futures_lite::future;
 use log::{debug, error, info};
 
 use crate::{
     at::{AtSign, Notification, client::Network, keyfile::AtKeys},
-    budget::{Budget, Claim, Limits},
+    budget::{Budget, Claim},
     classic::keyring::{Keyring, KeyringGuard},
     cli::Failure,
     np::{
         NAMESPACE,
+        ids::Nonce,
         permit::Permit,
         policy,
         sshkey::{self, PublicKeyLine},
@@ -60,21 +63,22 @@ pub use crate::classic::keyring::{KeyOptions, TemporaryKeyRule};
 pub use args::{main, verify};
 pub use options::{DaemonOptions, Ssh};
 
+use acted::ActedRequests;
+use budgets::{STARTING, STARTING_OF_ONE, TURN};
+use publish::Pings;
 use request::RequestWord;
 use state::Daemon;
 
 pub(crate) use args::Args;
 
+mod acted;
 mod args;
+mod budgets;
 mod known;
 mod options;
 mod publish;
 mod request;
 mod state;
-
-/// Messages that may be worked on at the same time, and of one sender; more wait for no one and are dropped.
-const STARTING: Limits = Limits::new("starting", 64);
-const STARTING_OF_ONE: u64 = 48;
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when requests are heard.
 ///
@@ -92,14 +96,19 @@ pub async fn serve(
     }
     let (keyring, _closing) = keyring(&options.ssh, options.sshd_port).await;
     let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let acted = ActedRequests::open(options.memory_of(at.atsign(), "acted")).await;
     let (device, managers) = (options.device.clone(), options.managers.clone());
     let daemon = Daemon {
         doorman: Doorman::new(at.clone(), device, managers, options.consult.clone()),
         at,
-        options: Arc::new(options),
         known: Arc::default(),
+        acted,
+        run: Nonce::random(),
         slots: Arc::default(),
         starting: Budget::new(STARTING),
+        sessions: Budget::new(budgets::sessions(options.max_sessions)),
+        options: Arc::new(options),
+        pings: Pings::default(),
         keyring,
     };
     ready(&daemon.announce());
@@ -163,7 +172,7 @@ impl Daemon {
         match word {
             #[cfg(feature = "held")]
             _ if !self.options.habits.hears(word) => ignored("held_to_its_time"),
-            "ping" => drop(task::spawn(self.clone().answer_ping(note, permit.is_ok()))),
+            "ping" => self.answer_pings(note, permit.is_ok()),
             "ssh_request" => self.start(note, RequestWord::Ssh, permit),
             "npt_request" => self.start(note, RequestWord::Tunnel, permit),
             "sshd" if ssh.reverse => self.start(note, RequestWord::Reverse, permit),
@@ -190,19 +199,19 @@ impl Daemon {
         });
     }
 
-    /// In a task of its own, unless there are too many.
+    /// In a task of its own, when it is its sender's turn, unless too many wait.
     fn work<F>(&self, from: &AtSign, what: impl FnOnce(Self) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let claim = Claim::of(from.clone(), STARTING_OF_ONE);
-        let Some(starting) = self.starting.take(claim, Instant::now()) else {
-            return;
-        };
-        let work = what(self.clone());
+        let (starting, work) = (self.starting.clone(), what(self.clone()));
         task::spawn(async move {
-            work.await;
-            drop(starting);
+            // Whoever waited longer has given up by now.
+            let turn = timeout(TURN, starting.wait(claim)).await;
+            if let Ok(Some(_turn)) = turn {
+                work.await;
+            }
         });
     }
 

@@ -98,14 +98,17 @@ pub fn folder_for(path: &Path, person: &Person) -> Result<(), Failure> {
     if path.exists() {
         return Ok(());
     }
+    let new: Vec<_> = path.ancestors().take_while(|path| !path.exists()).collect();
     let make = || {
         paths::private_folder(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
         if rustix::process::geteuid().is_root() {
-            chown(path, Some(person.uid), Some(person.gid))
-        } else {
-            Ok(())
+            // Those above it, too: nobody else's may stand in somebody's home.
+            for folder in new {
+                chown(folder, Some(person.uid), Some(person.gid))?;
+            }
         }
+        Ok(())
     };
     make().map_err(|why| cannot_make(path, &why))
 }

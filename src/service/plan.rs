@@ -17,21 +17,27 @@ use super::{
 use crate::{
     cli::{Failure, exit},
     sys::{
-        file,
+        file, paths,
         user::{self, Person},
     },
 };
 
 /// What a service would not inherit from the person who installs it, and needs.
-const VARIABLES: [&str; 5] = [
+const VARIABLES: [&str; 6] = [
     "NOPORTS_ROOT",
     "NOPORTS_CA",
     "NOPORTS_AS",
     "NOPORTS_KEYS",
     "NOPORTS_CONFIG",
+    paths::MEMORY,
 ];
 /// Those of them that are paths.
-const PATHS: [&str; 3] = ["NOPORTS_CA", "NOPORTS_KEYS", "NOPORTS_CONFIG"];
+const PATHS: [&str; 4] = [
+    "NOPORTS_CA",
+    "NOPORTS_KEYS",
+    "NOPORTS_CONFIG",
+    paths::MEMORY,
+];
 
 /// What a person asks for.
 #[derive(Clone, Copy)]
@@ -68,6 +74,8 @@ pub fn service(request: &InstallRequest) -> Result<Service, Failure> {
     if program.name == "daemon" && person.home.is_dir() {
         // Keys of sessions, in authorized_keys; and those to log in to clients with.
         writes.push(person.home.join(".ssh"));
+        // Requests that were acted on, and keys of others.
+        writes.push(memory(&person));
         if words.iter().any(|word| word == "--reverse-ssh") {
             writes.push(person.home.join(".sshnp"));
         }
@@ -101,6 +109,15 @@ pub fn service(request: &InstallRequest) -> Result<Service, Failure> {
         )));
     }
     Ok(service)
+}
+
+/// Where the service remembers what must outlive it.
+fn memory(person: &Person) -> PathBuf {
+    let named = std::env::var_os(paths::MEMORY).filter(|value| !value.is_empty());
+    match named {
+        Some(folder) => std::path::absolute(&folder).unwrap_or_else(|_| folder.into()),
+        None => person.home.join(paths::MEMORY_AT_HOME),
+    }
 }
 
 /// What the service would not inherit; with whole paths, as its words.

@@ -135,7 +135,9 @@ pub async fn prepare(
     });
     talk.offer = in_its_words(talk.offer, heartbeat.as_ref())?;
     let granted = talk.offer.clone().granted(ports, heartbeat.as_ref());
-    let granted = granted.map_err(|error| too_old(error, heartbeat.as_ref()))?;
+    let granted = granted
+        .map_err(|error| too_old(error, heartbeat.as_ref()))?
+        .signed_at(online::since_1970());
     let version = &granted.daemon().version;
     info!("session={id} {granted} daemon_version={version}");
     Ok(Prepared {

@@ -50,6 +50,8 @@ mod visitors;
 
 /// What a parent waits for on our stderr before it counts on us.
 pub const STARTED: &str = "rv started successfully";
+/// What a device's parent hears on our stderr when a tunnel's client has said its first word.
+pub const SPOKEN: &str = "rv first word";
 /// Stands before the number of the loopback port on which we listen.
 pub const LISTENING: &str = "listening on port ";
 
@@ -90,8 +92,8 @@ pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeErro
     let dialler = Dialler::new(plan.far);
     match (plan.local, plan.many) {
         (local, None) => one(dialler, local, plan.timeout, plan.greeting, ready).await,
-        (LocalEnd::Dial(service), Some(_)) => {
-            many::device(Arc::new(dialler), service, plan.timeout, ready).await
+        (LocalEnd::Dial(service), Some(many)) => {
+            many::device(Arc::new(dialler), service, many, plan.timeout, ready).await
         }
         (LocalEnd::Listen(listener), Some(many)) => {
             let mut visitors = Visitors::of(listener).map_err(BridgeError::Accept)?;

@@ -8,17 +8,19 @@
 //! From then on the bridge needs nobody: it lives in a process group of its own until its session ends.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
 use async_process::{Child, ChildStderr};
 use async_std::future::timeout;
-use futures_lite::{AsyncBufReadExt, AsyncRead, AsyncReadExt, StreamExt, io::BufReader};
+use futures_lite::{AsyncBufReadExt, AsyncRead, AsyncReadExt, StreamExt, future, io::BufReader};
 
-use super::bridge::{LISTENING, Many, Report, STARTED, Secrets, Stage};
+use super::bridge::{LISTENING, Many, Report, SPOKEN, STARTED, Secrets, Stage};
 use crate::{
     cli::{Failure, exit},
     np::far_end::FarEnd,
@@ -89,9 +91,25 @@ pub struct BridgeExit {
 }
 
 impl RunningBridge {
-    /// Waits for its end.
-    pub async fn ended(mut self) -> BridgeExit {
-        let why = last_report(self.words).await;
+    /// Waits for its end, or ends it when told to `leave`. `spoken` is called when a tunnel's client says its first word.
+    pub async fn ended(
+        mut self,
+        spoken: impl FnOnce(),
+        leave: impl Future<Output = ()>,
+    ) -> BridgeExit {
+        let mut words = pin!(last_report(self.words, spoken));
+        let early = async { Some(words.as_mut().await) };
+        let told = async {
+            leave.await;
+            None
+        };
+        let why = match future::or(early, told).await {
+            Some(why) => why,
+            None => {
+                let _ = self.child.kill();
+                words.await
+            }
+        };
         let how = match self.child.status().await {
             Ok(status) => status
                 .code()
@@ -103,10 +121,18 @@ impl RunningBridge {
 }
 
 /// Reads all that is said, for a full pipe holds the bridge up, and keeps no more than the last of it.
-async fn last_report(mut words: impl AsyncRead + Unpin) -> Option<Report> {
+async fn last_report(mut words: impl AsyncRead + Unpin, spoken: impl FnOnce()) -> Option<Report> {
     let (mut last, mut more) = (Vec::new(), [0; 1024]);
+    let mut spoken = Some(spoken);
     while let Ok(count @ 1..) = words.read(&mut more).await {
         last.extend_from_slice(more.get(..count)?);
+        let says_so = |line: &[u8]| line == SPOKEN.as_bytes();
+        if spoken.is_some()
+            && last.split(|byte| *byte == b'\n').any(says_so)
+            && let Some(spoken) = spoken.take()
+        {
+            spoken();
+        }
         let old = last.len().saturating_sub(MAX_LAST_WORDS);
         last.drain(..old);
     }
@@ -217,6 +243,9 @@ impl Order<'_> {
                 words.extend(["--pace".into(), many.talk.pace.as_millis().to_string()]);
             }
             words.extend(many.talk.unended.then(|| "--unended".into()));
+            if let Some(time) = many.talk.first_word {
+                words.extend(["--first-word".into(), time.as_secs().to_string()]);
+            }
         }
         words
     }
@@ -353,6 +382,7 @@ mod tests {
             pace: Duration::from_millis(50),
             unended: true,
             stands: None,
+            first_word: Some(Duration::from_secs(60)),
         };
         let order = Order {
             local: LocalAddress::Listen("127.0.0.1:0".parse().unwrap()),
@@ -385,8 +415,25 @@ mod tests {
             (String::new(), false),
             ("x".repeat(100_000), false),
         ] {
-            let heard = async_std::task::block_on(last_report(said.as_bytes()));
+            let heard = async_std::task::block_on(last_report(said.as_bytes(), || ()));
             assert_eq!(heard, want.then(|| report.clone()));
+        }
+    }
+
+    #[test]
+    fn a_first_word_is_told_once_and_at_once_however_much_else_is_said() {
+        for (said, want) in [
+            (format!("{SPOKEN}\n"), 1),
+            (
+                format!("x\n{SPOKEN}\n{SPOKEN}\n{}", "y\n".repeat(10_000)),
+                1,
+            ),
+            (format!("not {SPOKEN}\n"), 0),
+            (String::new(), 0),
+        ] {
+            let mut told = 0;
+            async_std::task::block_on(last_report(said.as_bytes(), || told += 1));
+            assert_eq!(told, want, "{}", &said[..said.len().min(60)]);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_lite::future;
@@ -120,6 +120,12 @@ async fn log_in_again(
         );
         async_std::task::sleep(pause).await;
     }
+}
+
+/// This machine's clock; before 1970 counts as 1970.
+pub fn since_1970() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
 }
 
 /// Why a notification that was to be opened holds no text; as a log says it.

@@ -4,6 +4,7 @@
 pub mod authorized_keys;
 pub mod file;
 pub mod log;
+pub mod memory;
 pub mod out;
 pub mod paths;
 pub mod process;

@@ -14,6 +14,25 @@ pub fn home() -> Option<PathBuf> {
     env::home_dir().filter(|home| home.is_absolute())
 }
 
+/// Names the folder in which programs remember what must outlive them.
+pub const MEMORY: &str = "NOPORTS_MEMORY";
+/// Where that folder is below a home. Not below `/var`, which small devices keep in memory.
+pub const MEMORY_AT_HOME: &str = ".local/state/noports";
+
+/// The folder in which programs remember what must outlive them: `NOPORTS_MEMORY`, else where the person's programs keep
+/// such things. `None`: nowhere.
+pub fn memory() -> Option<PathBuf> {
+    let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(folder) = named(MEMORY) {
+        return Some(folder.into());
+    }
+    let states = named("XDG_STATE_HOME").map(PathBuf::from);
+    match states.filter(|folder| folder.is_absolute()) {
+        Some(states) => Some(states.join("noports")),
+        None => home().map(|home| home.join(MEMORY_AT_HOME)),
+    }
+}
+
 /// Makes a folder that only its owner can look into, with those above it.
 ///
 /// # Errors

@@ -96,6 +96,15 @@ pub fn protect_memory() {
     }
 }
 
+/// Where memory runs out, the system ends this process before others: it is one session, and its daemon serves all. Before
+/// [`protect_memory`], after which nobody but root may write that file.
+pub fn first_to_go() {
+    const LOT: &str = "200";
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", LOT) {
+        log::debug!("oom_score=left reason={error}");
+    }
+}
+
 /// As many descriptors as the system allows this process: each connection needs one, relayed ones need two, and the usual
 /// limit is 1024.
 pub fn raise_descriptor_limit() {

@@ -732,6 +732,7 @@ fn tunnel(port: u16, granted: &Granted) -> Message {
             admission: None,
             encryption: None,
             socket_key: None,
+            stamp: None,
         },
         target_host: "localhost".into(),
         target_port: port,

@@ -356,6 +356,8 @@ impl World {
             #[cfg(feature = "held")]
             habits: Default::default(),
             program: NOPORTS.into(),
+            memory: None,
+            max_sessions: 100,
         };
         change(&mut policy);
         let (network, keys) = (self.network.clone(), self.keys(DEVICE));
@@ -414,6 +416,7 @@ impl World {
             .env("NOPORTS_KEYS", self.dir.path("keys"))
             .env("NOPORTS_VIA", RENDEZVOUS)
             .env("NOPORTS_CONFIG", "")
+            .env("NOPORTS_MEMORY", self.dir.path("memory"))
             // So that descriptors and listeners can be counted, whoever runs the tests.
             .env("NOPORTS_DEBUG", "1")
             .stdin(Stdio::null());

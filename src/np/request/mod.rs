@@ -12,6 +12,7 @@
 //! | any port near it | `npt_request` | 5.1 | [`tunnel`] |
 //! | yes, with what belongs to it; or no | the session's id | 2.0 | [`answer`] |
 //! | the session's keys | – | 5.0 | `keys` |
+//! | when it was signed, for which run of the daemon | – | ours | [`stamp`] |
 //!
 //! Either part of the protection may be left out: the login at the rendezvous, and the encryption of what
 //! passes it. Clients before 5.0 know neither.
@@ -41,11 +42,13 @@ pub use answer::{Answer, AnswerError, accept, accept_tunnel, connected, read_ans
 #[cfg(feature = "inside")]
 pub use ssh::ssh_request_entity;
 pub use ssh::{RequestForm, SshRequest};
+pub use stamp::Stamp;
 pub use tunnel::TunnelRequest;
 
 pub mod answer;
 mod keys;
 pub mod ssh;
+pub mod stamp;
 pub mod tunnel;
 
 #[cfg(test)]
@@ -68,6 +71,8 @@ pub struct Meeting {
     pub encryption: Option<Encryption>,
     /// Proves the numbers of the daemon's sockets ([`super::proof`]); only sent where all three know it.
     pub socket_key: Option<SocketKey>,
+    /// When it was signed; `None`: its client does not say.
+    pub stamp: Option<Stamp>,
 }
 
 /// The two halves of what makes an admission line unlike every other.
@@ -227,6 +232,7 @@ impl Protection {
             socket_key: key_of(payload).filter(|_| takes_proofs(admission.as_ref())),
             admission,
             encryption,
+            stamp: Stamp::of(payload)?,
         })
     }
 }
@@ -267,11 +273,18 @@ impl Meeting {
 
     /// The payload of a request, with the members at its end that only newer daemons are sent.
     fn with_newer(&self, payload: String) -> String {
-        let twin = self.encryption.as_ref().is_some_and(|e| e.twin_keys);
-        let payload = match payload.strip_suffix('}') {
-            Some(open) if twin => format!(r#"{open},"twinKeys":true}}"#),
-            _ => payload,
+        let mut payload = payload;
+        let mut append = |object: &str| {
+            payload.pop();
+            payload.push(',');
+            payload.push_str(object.trim_start_matches('{'));
         };
+        if self.encryption.as_ref().is_some_and(|e| e.twin_keys) {
+            append(r#"{"twinKeys":true}"#);
+        }
+        if let Some(stamp) = &self.stamp {
+            append(&stamp.print());
+        }
         with_key(payload, self.socket_key.as_ref())
     }
 }

@@ -65,6 +65,7 @@ pub(in crate::np) fn meeting(twin_keys: bool) -> Meeting {
             twin_keys,
         }),
         socket_key: None,
+        stamp: None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
         ports::Ports,
         proof::SocketKey,
         request::{
-            self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest,
+            self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest, Stamp,
             TunnelRequest,
         },
         reverse::{self, ReverseRequest},
@@ -33,6 +33,7 @@ pub struct Granted {
     ports: Ports,
     admission: Option<Nonces>,
     daemon: Heartbeat,
+    signed_at: Option<Duration>,
 }
 
 impl Offer {
@@ -76,6 +77,7 @@ impl Offer {
             ports,
             admission,
             daemon,
+            signed_at: None,
         })
     }
 
@@ -100,6 +102,12 @@ impl Granted {
     /// Whether each direction will have its own key.
     pub fn twin_keys(&self) -> bool {
         self.offer.terms.encrypt && self.daemon.features.twin_keys
+    }
+
+    /// The clock when requests are signed, since 1970: for daemons that act on each at most once, also after a restart.
+    pub fn signed_at(mut self, since_1970: Duration) -> Self {
+        self.signed_at = Some(since_1970);
+        self
     }
 
     /// What the session has.
@@ -197,6 +205,8 @@ impl Granted {
                 twin_keys: self.twin_keys(),
             }),
         };
+        let run = self.daemon.run.clone();
+        let stamp = run.zip(self.signed_at).map(|(run, at)| Stamp { run, at });
         Ok(Meeting {
             session: self.offer.id,
             host: self.ports.host.clone(),
@@ -206,6 +216,7 @@ impl Granted {
                 .socket_key()
                 .filter(|_| terms.admit_device && self.daemon.is_ours()),
             encryption,
+            stamp,
         })
     }
 

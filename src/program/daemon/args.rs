@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
 use super::{
-    KeyOptions, TemporaryKeyRule,
+    KeyOptions, TemporaryKeyRule, budgets,
     options::{DaemonOptions, Ssh},
     serve,
 };
@@ -17,6 +17,7 @@ use crate::{
     cli::{Console, Failure, flags, separated},
     np::{ids::DeviceName, policy::DeviceGroup},
     session::{authorise::Consult, launch, online},
+    sys::{memory, paths},
     text::port::port,
 };
 
@@ -69,6 +70,9 @@ flags! {
         /// refuse sessions without encryption or without login at the rendezvous
         #[argh(switch)]
         require_protection: bool,
+        /// most sessions at a time (default: as many as fit into half of the memory)
+        #[argh(option, arg_name = "number")]
+        max_sessions: Option<u64>,
         /// when to make a temporary ssh key for a session: needed (the default: where nothing else encrypts), always
         /// (clients before 5.3) or never
         #[argh(option, arg_name = "when", default = "TemporaryKeyRule::default()", hidden_help)]
@@ -133,6 +137,11 @@ impl Args {
             #[cfg(feature = "held")]
             habits: Profile::of_environment(|profile| Some(profile.daemon))?,
             program: launch::program()?,
+            memory: paths::memory(),
+            max_sessions: match self.max_sessions {
+                Some(most) => most.max(1),
+                None => budgets::fitting(memory::limit()),
+            },
         })
     }
 }

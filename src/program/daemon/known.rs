@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Answers that are kept, so that a repeated request gets the same one and acts only once.
-const REMEMBERED: usize = 1024;
+pub(super) const REMEMBERED: usize = 1024;
 /// How long a repeated request gets its answer again. Notifications live a minute.
 const REMEMBER_FOR: Duration = Duration::from_secs(180);
 
@@ -44,6 +44,7 @@ impl RecentSessions {
             Some((_, None)) => EarlierRequest::InWork,
             Some((_, Some(answer))) => EarlierRequest::Answered(answer.clone()),
             None => {
+                self.make_room();
                 self.sessions.insert(session, (from.clone(), None));
                 self.order.push_back((Instant::now(), session));
                 EarlierRequest::New
@@ -60,10 +61,31 @@ impl RecentSessions {
 
     fn forget(&mut self, now: Instant) {
         while let Some((when, session)) = self.order.front().copied() {
-            if self.order.len() < REMEMBERED && now.duration_since(when) < REMEMBER_FOR {
+            if now.duration_since(when) < REMEMBER_FOR {
                 break;
             }
             self.order.pop_front();
+            self.sessions.remove(&session);
+        }
+    }
+
+    /// Where all places are taken, the oldest of whoever has most gives way: nobody's many requests push out the answer
+    /// that somebody else is about to ask for again.
+    fn make_room(&mut self) {
+        if self.order.len() < REMEMBERED {
+            return;
+        }
+        let owner = |session: &SessionId| self.sessions.get(session).map(|(owner, _)| owner);
+        let mut counts: HashMap<&AtSign, usize> = HashMap::new();
+        for (_, session) in &self.order {
+            if let Some(owner) = owner(session) {
+                *counts.entry(owner).or_default() += 1;
+            }
+        }
+        let biggest = counts.into_iter().max_by_key(|(_, count)| *count);
+        let biggest = biggest.map(|(who, _)| who);
+        let oldest = self.order.iter().position(|row| owner(&row.1) == biggest);
+        if let Some((_, session)) = oldest.and_then(|at| self.order.remove(at)) {
             self.sessions.remove(&session);
         }
     }
@@ -104,5 +126,19 @@ mod tests {
             "{}",
             known.sessions.len()
         );
+    }
+
+    #[test]
+    fn a_flood_of_one_manager_costs_another_none_of_its_answers() {
+        let mut known = RecentSessions::default();
+        let (alice, bob): (AtSign, AtSign) = ("@alice".parse().unwrap(), "@bob".parse().unwrap());
+        let session = SessionId::random();
+        known.seen(session, &alice);
+        for _ in 0..3 * REMEMBERED {
+            known.seen(SessionId::random(), &bob);
+        }
+        assert_eq!(known.seen(session, &alice), EarlierRequest::InWork);
+        assert_eq!(known.order.len(), REMEMBERED);
+        assert_eq!(known.sessions.len(), REMEMBERED);
     }
 }

@@ -35,6 +35,18 @@ pub struct DaemonOptions {
     pub habits: DaemonHabits,
     /// The executable that a session's bridge is started from.
     pub program: PathBuf,
+    /// The folder for what must outlive the daemon, if there is one.
+    pub memory: Option<PathBuf>,
+    /// Live sessions at a time.
+    pub max_sessions: u64,
+}
+
+impl DaemonOptions {
+    /// The file in which this daemon keeps that.
+    pub(super) fn memory_of(&self, me: &AtSign, what: &str) -> Option<PathBuf> {
+        let folder = self.memory.as_ref()?;
+        Some(folder.join(format!("{}{me}.{what}", self.device)))
+    }
 }
 
 /// What is done with ssh keys, and for older clients.

@@ -1,13 +1,21 @@
 //! What the daemon says of itself: to whoever pings, to its managers as records, to its policy.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_std::task;
 use log::error;
 
-use super::state::Daemon;
+use super::{
+    budgets::{PING_PAUSE, PINGS, PINGS_OF_ONE},
+    state::Daemon,
+};
 use crate::{
     at::{AtKey, AtSign, Notification, Verb, client::AtError, metadata::Metadata},
+    budget::{Budget, Claim, Hold},
     np::{
         Message, NAMESPACE,
         ping::{self, Heartbeat},
@@ -22,6 +30,27 @@ const SHOW_EVERY: Duration = Duration::from_secs(300);
 const RECORD_EVERY: Duration = Duration::from_secs(3600);
 /// Life of the device record, in milliseconds (30 days).
 const RECORD_TTL: u64 = 30 * 24 * 3600 * 1000;
+
+/// Senders whose pings are being answered.
+#[derive(Clone)]
+pub(super) struct Pings {
+    places: Budget<AtSign>,
+    in_work: Arc<Mutex<PingsInWork>>,
+}
+
+/// By sender: its place, and the latest ping that has come meanwhile.
+type PingsInWork = HashMap<AtSign, (Hold<AtSign>, Option<LatePing>)>;
+/// A ping, and whether its sender may use this device.
+type LatePing = (Notification, bool);
+
+impl Default for Pings {
+    fn default() -> Self {
+        Self {
+            places: Budget::new(PINGS),
+            in_work: Arc::default(),
+        }
+    }
+}
 
 impl Daemon {
     fn heartbeat(&self) -> Heartbeat {
@@ -49,9 +78,51 @@ impl Daemon {
         heartbeat.print()
     }
 
+    /// A ping. Of one sender at most one is being answered, and one answer later serves all that came meanwhile: each is
+    /// heard by all programs of that atSign.
+    pub(super) fn answer_pings(&self, note: Notification, allowed: bool) {
+        let from = note.from.clone();
+        {
+            let mut pings = self.pings();
+            if let Some((_, more)) = pings.get_mut(&from) {
+                *more = Some((note, allowed));
+                return;
+            }
+            let claim = Claim::of(from.clone(), PINGS_OF_ONE);
+            let Some(place) = self.pings.places.take(claim, Instant::now()) else {
+                return;
+            };
+            pings.insert(from.clone(), (place, None));
+        }
+        let daemon = self.clone();
+        task::spawn(async move {
+            let mut next = Some((note, allowed));
+            while let Some((note, allowed)) = next {
+                daemon.answer_ping(note, allowed).await;
+                task::sleep(PING_PAUSE).await;
+                next = daemon.next_ping(&from);
+            }
+        });
+    }
+
+    /// The latest of those that came while others were answered; when there is none, nobody is at it any more.
+    fn next_ping(&self, from: &AtSign) -> Option<LatePing> {
+        let mut pings = self.pings();
+        let next = pings.get_mut(from).and_then(|(_, more)| more.take());
+        if next.is_none() {
+            pings.remove(from);
+        }
+        next
+    }
+
+    fn pings(&self) -> MutexGuard<'_, PingsInWork> {
+        let waiting = self.pings.in_work.lock();
+        waiting.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whoever is denied learns that the device is there, so that its client goes on to ask, and hears why
     /// not; but not what others may open.
-    pub(super) async fn answer_ping(self, note: Notification, allowed: bool) {
+    async fn answer_ping(&self, note: Notification, allowed: bool) {
         if !allowed {
             let nothing = Heartbeat {
                 services: Vec::new(),
@@ -62,7 +133,11 @@ impl Daemon {
         }
         match self.at.decrypt(&note).await {
             Ok(Some(text)) if text == ping::PING => {
-                let answer = self.heartbeat_message(&note.from, &self.heartbeat());
+                let heartbeat = Heartbeat {
+                    run: Some(self.run.clone()),
+                    ..self.heartbeat()
+                };
+                let answer = self.heartbeat_message(&note.from, &heartbeat);
                 online::send_or_log(&self.at, &answer).await;
             }
             other => ignored::note(

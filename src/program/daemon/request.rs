@@ -7,16 +7,26 @@
 //!   whatever fails ─▶ the reason, in plain text
 //! ```
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use async_std::task;
+use futures_lite::future;
 use log::{info, warn};
 
-use super::{known::EarlierRequest, state::Daemon};
+use super::{
+    acted::RequestMark,
+    budgets::{self, FIRST_WORD},
+    known::EarlierRequest,
+    state::Daemon,
+};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{AtSign, Notification, client::AtError, crypto::PublicKey},
+    budget::{Claim, Hold, MustLeave},
     classic::{
         keyring::{TemporaryKey, TemporaryKeyRule},
         reverse::device,
@@ -26,14 +36,14 @@ use crate::{
         envelope::EnvelopeError,
         ids::SessionId,
         permit::Permit,
-        request::{self, Meeting, RequestError, RequestForm, SshRequest, TunnelRequest},
+        request::{self, Meeting, RequestError, RequestForm, SshRequest, Stamp, TunnelRequest},
         reverse::ReverseRequest,
     },
     pipe::cipher::SessionKeys,
     secret::Secret,
     session::{
         bridge::Many,
-        launch::{self, BridgeExit, Lasting, LocalAddress, NO_BRIDGE, Order},
+        launch::{self, BridgeExit, Lasting, LocalAddress, NO_BRIDGE, Order, RunningBridge},
         online,
     },
     text::endpoint::Endpoint,
@@ -50,6 +60,37 @@ pub(super) enum RequestWord {
     Tunnel,
     /// `sshd`: a line, signed by nobody.
     Reverse,
+}
+
+/// A place among the live sessions, to be left when told so.
+struct SessionPlace {
+    hold: Hold<AtSign>,
+    must_leave: MustLeave,
+    claim: Claim<AtSign>,
+    is_tunnel: bool,
+}
+
+impl SessionPlace {
+    /// Until the bridge ends, or has to.
+    async fn kept_by(self, bridge: RunningBridge, session: SessionId) -> BridgeExit {
+        let (hold, has_spoken) = (&self.hold, &AtomicBool::new(false));
+        let leave = async {
+            if !self.is_tunnel {
+                return future::pending().await;
+            }
+            task::sleep(FIRST_WORD).await;
+            if !has_spoken.load(Relaxed) {
+                hold.change(self.claim.clone(), Instant::now());
+            }
+            let _ = self.must_leave.recv().await;
+            info!("session={session} reason=\"it has not said a word, and others want its place\"");
+        };
+        let spoken = || {
+            has_spoken.store(true, Relaxed);
+            hold.change(self.claim.clone().firm(), Instant::now());
+        };
+        bridge.ended(spoken, leave).await
+    }
 }
 
 /// A yes: what is sent, and what ends some time after that.
@@ -224,6 +265,9 @@ impl Daemon {
         if self.options.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
+        let place = self.place(from, asked)?;
+        self.act_once(from, meeting.session, meeting.stamp.as_ref())
+            .await?;
         let keys = match &meeting.encryption {
             Some(wanted) => {
                 let made = SessionKeys::random(wanted.twin_keys);
@@ -232,7 +276,7 @@ impl Daemon {
             None => None,
         };
         let key = if self.brings_a_key(asked) {
-            let made = self.keyring.temporary(meeting.session).await;
+            let made = self.keyring.temporary(from, meeting.session).await;
             Some(made.map_err(|why| format!("{NO_BRIDGE}no temporary ssh key: {why}"))?)
         } else {
             None
@@ -245,9 +289,45 @@ impl Daemon {
             meeting.port,
             agreed(asked, keys.as_ref(), key.is_some())
         );
-        self.start_bridge(meeting, keys.as_ref(), target, asked.lasting())
-            .await?;
+        let starting = self.start_bridge(asked, keys.as_ref(), target, place);
+        let (started, ()) = future::zip(starting, self.acted.on_disk()).await;
+        started?;
         Ok(Acceptance { message, key })
+    }
+
+    /// A place among the live sessions. A tunnel that has not said a word for a while gives way to others; ssh never: its
+    /// server ends it when nobody logs in.
+    fn place(&self, from: &AtSign, asked: &SessionRequest) -> Result<SessionPlace, String> {
+        let total = self.options.max_sessions;
+        let most = budgets::sessions_of_one(total);
+        let claim = Claim::of(from.clone(), most);
+        let firm = claim.clone().firm();
+        let taken = self.sessions.take_evicting(firm, Instant::now());
+        let (hold, must_leave) = taken.ok_or_else(|| {
+            let has = self.sessions.used_by(from);
+            format!(
+                "too many sessions: {has} are yours, {most} at most, and {total} of all together"
+            )
+        })?;
+        Ok(SessionPlace {
+            hold,
+            must_leave,
+            claim,
+            is_tunnel: asked.tunnel().is_some(),
+        })
+    }
+
+    /// From here on a session is being opened: for each request once. `Err`: it was acted on before, in words for the
+    /// client.
+    async fn act_once(
+        &self,
+        from: &AtSign,
+        session: SessionId,
+        stamp: Option<&Stamp>,
+    ) -> Result<(), String> {
+        let request = RequestMark::new(from, session);
+        let now = online::since_1970();
+        self.acted.enter(request, stamp, &self.run, now).await
     }
 
     /// Whether an answer brings a temporary ssh key along: where nothing but ssh encrypts, unless we are told otherwise.
@@ -300,23 +380,24 @@ impl Daemon {
     /// Starts the session's own process and waits until both its connections stand.
     async fn start_bridge(
         &self,
-        meeting: &Meeting,
+        asked: &SessionRequest,
         keys: Option<&SessionKeys>,
         target: Endpoint,
-        many: Option<Lasting>,
+        place: SessionPlace,
     ) -> Result<(), String> {
+        let meeting = asked.meeting();
         let far = meeting.far_end(keys, &self.at.keys().encryption);
         let order = Order {
             local: LocalAddress::Service(&target),
             far: &far.map_err(|why| why.to_string())?,
-            many,
+            many: asked.lasting(),
         };
         let bridge = launch::start(&self.options.program, &order)
             .await
             .map_err(|why| why.refusal())?;
         let session = meeting.session;
         task::spawn(async move {
-            let BridgeExit { how, why } = bridge.ended().await;
+            let BridgeExit { how, why } = place.kept_by(bridge, session).await;
             match why {
                 Some(report) => warn!("session={session} ended={how} reason={:?}", report.why),
                 None => info!("session={session} ended={how}"),
@@ -356,6 +437,7 @@ impl Daemon {
         permit: &Permit,
     ) -> Result<Acceptance, String> {
         let target = self.judge(None, permit)?;
+        self.act_once(from, session, None).await?;
         info!(
             "session={session} from={from} open={target} back_to={}:{} generation=3 login=none encryption=none \
              temporary_key=no",
@@ -433,9 +515,14 @@ impl SessionRequest {
     }
 
     fn lasting(&self) -> Option<Lasting> {
+        // Clients that sign a time say their first word at once; others when somebody comes.
+        let first_word = self.meeting().stamp.as_ref().map(|_| FIRST_WORD);
         self.tunnel().map(|request| Lasting {
             idle: request.timeout + AFTER_THE_CLIENT,
-            talk: Many::default(),
+            talk: Many {
+                first_word,
+                ..Many::default()
+            },
         })
     }
 }

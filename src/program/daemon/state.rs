@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{known::RecentSessions, options::DaemonOptions};
+use super::{acted::ActedRequests, known::RecentSessions, options::DaemonOptions, publish::Pings};
 use crate::{
     at::{AtSign, Notification, client::Client, verb::Operation},
     budget::Budget,
     classic::{keyring::Keyring, reverse::device::KeySlots},
-    np::NAMESPACE,
+    np::{NAMESPACE, ids::Nonce},
     session::authorise::Doorman,
 };
 
@@ -18,9 +18,14 @@ pub(super) struct Daemon {
     pub doorman: Doorman,
     pub options: Arc<DaemonOptions>,
     pub known: Arc<Mutex<RecentSessions>>,
+    pub acted: ActedRequests,
+    /// Which start this is: requests are signed for it.
+    pub run: Nonce,
     /// Private keys that wait for the request that uses them.
     pub slots: Arc<Mutex<KeySlots>>,
     pub starting: Budget<AtSign>,
+    pub sessions: Budget<AtSign>,
+    pub pings: Pings,
     pub keyring: Keyring,
 }
 

@@ -83,7 +83,11 @@ pub(super) fn page(program: &Program, edition: Edition) -> String {
     page += &section("EXAMPLES", &as_it_is(&examples));
     page += &section("EXIT STATUS", &list(exit_codes(&own)));
     let service = service::Program::named(program.name).is_some();
-    let is_named = |name: &str| page.contains(name) || service && name == "NOPORTS_STATE";
+    let is_named = |name: &str| {
+        page.contains(name)
+            || service && name == "NOPORTS_STATE"
+            || program.name == "daemon" && name == "NOPORTS_MEMORY"
+    };
     let variables = ENVIRONMENT
         .iter()
         .filter(|row| row.0 == "NOPORTS_LOG" || is_named(row.0));
@@ -195,7 +199,7 @@ const TERMS: [(&str, &str); 9] = [
     ),
 ];
 
-const ENVIRONMENT: [(&str, &str); 13] = [
+const ENVIRONMENT: [(&str, &str); 14] = [
     ("NOPORTS_ROOT", "the atDirectory, host:port; --root wins"),
     (
         "NOPORTS_CA",
@@ -231,6 +235,10 @@ const ENVIRONMENT: [(&str, &str); 13] = [
     (
         "NOPORTS_LOG",
         "what is logged: a level, or module=level,...",
+    ),
+    (
+        "NOPORTS_MEMORY",
+        "folder for what must outlive a program; ~/.local/state/noports otherwise",
     ),
     ("NOPORTS_STATE", "file to which a service writes its state"),
 ];

@@ -31,6 +31,7 @@ pub(super) fn talk(daemon: &Heartbeat) -> Many {
         pace: if reads_lines { Duration::ZERO } else { PACE },
         unended: dart && !reads_lines,
         stands: (!daemon.features.adjustable_timeout).then_some(IDLE),
+        first_word: None,
     }
 }
 

@@ -27,6 +27,8 @@ pub enum BridgeError {
     NoGreeting,
     #[error("the session was closed by the other end")]
     Gone,
+    #[error("the client said nothing within {}", in_words(*.0))]
+    NoWord(Duration),
 }
 
 impl BridgeError {
@@ -45,7 +47,7 @@ impl BridgeError {
             Self::Broken(_) => {
                 "is the service on the device running? is the rendezvous still running, and did it let both ends in (see its log)? then try again"
             }
-            Self::Accept(_) => return None,
+            Self::Accept(_) | Self::NoWord(_) => return None,
         })
     }
 
@@ -54,7 +56,9 @@ impl BridgeError {
         match self {
             Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Stage::Local,
             Self::Rendezvous { .. } => Stage::Rendezvous,
-            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone => Stage::Session,
+            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone | Self::NoWord(_) => {
+                Stage::Session
+            }
         }
     }
 }

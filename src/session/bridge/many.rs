@@ -32,7 +32,8 @@
 //! (its admission line never arrives), and one that a device of others drops without a word. The rendezvous
 //! then counts differently from the ends, and the keys of all later connections do not fit.
 //!
-//! The session ends when either control socket does, or after a time without connections. If the other end
+//! The session ends when either control socket does, or after a time without connections; at the device also when the
+//! client has never said a word, which clients of ours do at once. If the other end
 //! closes it before that time, something has died there: that is an error.
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart.
@@ -49,6 +50,7 @@ use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
 use super::{
+    SPOKEN,
     began::Greeting,
     carry::carry,
     dialler::{DIAL, Dialler},
@@ -63,7 +65,10 @@ use crate::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
     },
-    sys::sockets::{LOOK, unanswered},
+    sys::{
+        out,
+        sockets::{LOOK, unanswered},
+    },
     text::endpoint::Endpoint,
 };
 
@@ -78,6 +83,8 @@ pub struct Many {
     pub unended: bool,
     /// How long the device lets a session stand without a connection, if not as long as it was asked to.
     pub stands: Option<Duration>,
+    /// How long the device's end waits for the client's first word, if not as long as the session may stand idle.
+    pub first_word: Option<Duration>,
 }
 
 /// The client's end. `ready` is called when the control socket stands.
@@ -111,7 +118,7 @@ pub(super) async fn client(
             ControlEvent::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
             ControlEvent::Ended(end) => break Err(gone(end)),
             ControlEvent::Idle => break Ok(()),
-            ControlEvent::Heard(_) => {}
+            ControlEvent::Heard(_) | ControlEvent::Silence => {}
             ControlEvent::Look => control.silence.look(&control.socket),
             ControlEvent::Beat => {
                 if let Err(error) = control.beat().await {
@@ -199,6 +206,7 @@ fn gone(end: io::Result<()>) -> BridgeError {
 pub(super) async fn device(
     dialler: Arc<Dialler>,
     service: Endpoint,
+    many: Many,
     idle: Duration,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
@@ -213,18 +221,34 @@ pub(super) async fn device(
     });
     let mut joins = Joins::new(idle);
     let mut chunk = [0; READ];
+    let mut silence = many.first_word.map(|time| Instant::now() + time);
+    let mut has_spoken = false;
     let outcome = loop {
+        let silent = async {
+            match silence {
+                Some(until) => Timer::at(until).await,
+                None => future::pending().await,
+            };
+            ControlEvent::Silence
+        };
         let heard = async { ControlEvent::Heard(control.read(&mut chunk).await) };
         let idle = async {
             joins.stood_too_long().await;
             ControlEvent::Idle
         };
-        let got = match heard.or(idle).await {
+        let got = match heard.or(idle).or(silent).await {
+            ControlEvent::Silence => {
+                break Err(BridgeError::NoWord(many.first_word.unwrap_or_default()));
+            }
             ControlEvent::Heard(Ok(0)) | ControlEvent::Idle => break Ok(()),
             ControlEvent::Heard(Ok(got)) => &mut chunk[..got],
             ControlEvent::Heard(Err(error)) => break Err(BridgeError::Broken(error)),
             _ => continue,
         };
+        if !has_spoken {
+            (has_spoken, silence) = (true, None);
+            out::note(SPOKEN);
+        }
         if let Some(cipher) = &mut cipher {
             cipher.apply(got);
         }
@@ -391,6 +415,8 @@ enum ControlEvent {
     Look,
     Beat,
     Idle,
+    /// No word has come.
+    Silence,
 }
 
 /// The client's control socket.
@@ -458,6 +484,8 @@ impl Announcer {
 
     async fn beat_is_due(&self) -> ControlEvent {
         match self.many.heartbeat {
+            // The first one at once: a device does not wait for ever for somebody who has said nothing yet.
+            Some(_) if self.beats == 0 => return ControlEvent::Beat,
             Some(every) => Timer::at(self.last_beat + every).await,
             None => future::pending().await,
         };

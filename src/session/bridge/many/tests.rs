@@ -146,6 +146,10 @@ struct Device {
 
 impl Device {
     async fn start(keys: Option<SessionKeys>, idle: Duration) -> Self {
+        Self::start_as(keys, idle, Many::default()).await
+    }
+
+    async fn start_as(keys: Option<SessionKeys>, idle: Duration, many: Many) -> Self {
         let ((rendezvous, at), (service, service_at)) = (listen().await, listen().await);
         let far = FarEnd {
             rendezvous: at,
@@ -158,7 +162,7 @@ impl Device {
             far,
             patience: SHORT,
         });
-        let task = spawn(device(far, service_at, idle, || ()));
+        let task = spawn(device(far, service_at, many, idle, || ()));
         let (control, early) = admitted(&rendezvous).await;
         assert!(early.is_empty());
         Self {
@@ -197,6 +201,28 @@ fn announcement(twin: bool) -> (String, SessionKeys) {
     let keys = SessionKeys::random(twin).unwrap();
     let line = ControlLine::Connect(keys.clone()).print();
     (line.reveal().clone(), keys)
+}
+
+#[test]
+fn a_device_whose_client_never_says_a_word_ends_and_one_that_heard_one_stays() {
+    soon(async {
+        let many = Many {
+            first_word: Some(SHORT),
+            ..Many::default()
+        };
+        let silent = Device::start_as(None, SOON, many).await;
+        let end = silent.task.await.unwrap_err();
+        assert!(matches!(end, BridgeError::NoWord(SHORT)), "{end}");
+
+        let mut device = Device::start_as(None, SOON, many).await;
+        device.say("heartbeat:1\n").await;
+        // Time is the subject: it stays longer than it would have in silence.
+        async_std::task::sleep(3 * SHORT).await;
+        device.say(ControlLine::ConnectPlain.print().reveal()).await;
+        device.carries(None).await;
+        drop(device.control);
+        device.task.await.unwrap();
+    });
 }
 
 #[test]

@@ -1,0 +1,76 @@
+//! How much memory this process and its children may use.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where nothing says how much there is.
+const UNKNOWN: u64 = 1 << 30;
+/// Where the limits of groups of processes are.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// Bytes: what the machine has, or the least that a group which this process is in may have.
+pub fn limit() -> u64 {
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = group_limit(&group, Path::new(GROUPS));
+    group.map_or_else(machine, |limit| limit.min(machine()))
+}
+
+#[cfg(target_os = "linux")]
+fn machine() -> u64 {
+    let info = rustix::system::sysinfo();
+    let (ram, unit) = (u64::try_from(info.totalram), u64::from(info.mem_unit));
+    match ram.map(|ram| ram.saturating_mul(unit)) {
+        Ok(bytes) if bytes > 0 => bytes,
+        _ => UNKNOWN,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn machine() -> u64 {
+    UNKNOWN
+}
+
+/// `own` is `/proc/self/cgroup`: of it the line `0::/the/group`.
+fn group_limit(own: &str, root: &Path) -> Option<u64> {
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own = root.join(own);
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    let limits = groups.filter_map(|group| {
+        let limit: PathBuf = group.join("memory.max");
+        fs::read_to_string(limit).ok()?.trim().parse().ok()
+    });
+    limits.min()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+
+    #[test]
+    fn the_least_limit_of_all_groups_around_a_process_counts() {
+        let folder = Folder::new();
+        let inner = folder.path("system.slice/noports.service");
+        fs::create_dir_all(&inner).unwrap();
+        let own = "1:cpu:/x\n0::/system.slice/noports.service\n";
+        assert_eq!(group_limit(own, &folder.0), None);
+        for (group, text, want) in [
+            ("system.slice/noports.service", "max\n", None),
+            ("system.slice", "67108864\n", Some(67_108_864)),
+            (
+                "system.slice/noports.service",
+                "268435456\n",
+                Some(67_108_864),
+            ),
+            ("", "1048576\n", Some(1_048_576)),
+        ] {
+            fs::write(folder.path(group).join("memory.max"), text).unwrap();
+            assert_eq!(group_limit(own, &folder.0), want, "{group} {text}");
+        }
+        assert_eq!(group_limit("", &folder.0), None);
+        assert!(limit() > 1 << 20);
+    }
+}
