@@ -10,10 +10,10 @@
 //! Many atServers know the block list only.
 //!
 //! What somebody has sent stays with the atServer until it expires, and comes to programs that were away. Who is blocked
-//! is heard no more, so that goes, too; `clear` does it alone.
+//! is heard no more, so that goes, too, with the copies of values that came with it; `clear` does it alone.
 //!
 //! Our atServer also sees to it that nobody fills the place of all: what others send is kept for a day at most, each of them
-//! has an eighth of the box, and when it is full the oldest of whoever has most gives way.
+//! has an eighth of the box, and when it is full the oldest of whoever has most gives way. The same holds for the copies.
 
 use std::process::ExitCode;
 
