@@ -20,10 +20,12 @@ pub fn limit() -> u64 {
 #[cfg(target_os = "linux")]
 fn machine() -> u64 {
     let info = rustix::system::sysinfo();
-    let (ram, unit) = (u64::try_from(info.totalram), u64::from(info.mem_unit));
-    match ram.map(|ram| ram.saturating_mul(unit)) {
-        Ok(bytes) if bytes > 0 => bytes,
-        _ => UNKNOWN,
+    // A word of the machine: 32 bits on some.
+    #[allow(clippy::useless_conversion)]
+    let ram = u64::from(info.totalram);
+    match ram.saturating_mul(u64::from(info.mem_unit)) {
+        0 => UNKNOWN,
+        bytes => bytes,
     }
 }
 

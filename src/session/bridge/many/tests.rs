@@ -443,8 +443,8 @@ fn signs_of_life_are_sent_only_when_asked_for() {
                 ..Many::default()
             });
             let client = spawn(run(client, || ()));
-            let (mut control, _) = admitted(&clients).await;
-            let mut said = String::new();
+            let (mut control, early) = admitted(&clients).await;
+            let mut said = String::from_utf8(early).unwrap();
             control.read_to_string(&mut said).await.unwrap();
             match heartbeat {
                 None => assert_eq!(said, ""),
