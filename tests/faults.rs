@@ -13,12 +13,15 @@ use std::{
 use async_std::task::block_on;
 use noports::{
     at::{AtKey, Metadata, Verb, client::Client, verb::Detail},
-    np::{pairs::Dialer, ports::Logins},
+    np::{
+        pairs::Dialer,
+        ports::{self, Logins},
+    },
     pipe::join::reset,
 };
 
 use crate::world::{
-    ALICE, Process, World, children_of,
+    ALICE, NAME, NOPORTS as PROGRAM, Process, RENDEZVOUS, World, children_of, descriptors,
     ports::{Asker, joined, said},
     stdout,
     support::{at_a_pace, wait_until},
@@ -427,4 +430,102 @@ fn is_closed(mut socket: &std::net::TcpStream) -> bool {
         Ok(got) => got == 0,
         Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
     }
+}
+
+/// Three atSigns hold all descriptors that they can get, in idle pairs; each new session of somebody else has its ports
+/// and its pair, and those that stand lose nothing but what is too much.
+#[test]
+fn atsigns_with_a_thousand_idle_pairs_leave_descriptors_for_new_sessions() {
+    block_on(async {
+        let world = World::start().await;
+        let few = "ulimit -n 1024; exec \"$@\"";
+        let mut command = world.program("sh");
+        command.args(["-c", few, "sh", PROGRAM, "rendezvous", "--as", RENDEZVOUS]);
+        command.args(["--host", "127.0.0.1", "--json"]);
+        let rendezvous = world.ready("rendezvous", command);
+        let mut held = Vec::new();
+        for eve in ["@eve1", "@eve2", "@eve3"] {
+            world
+                .activate(eve, "@client_example_pkam", "@client_example")
+                .await;
+            let mut eve = Asker::start_as(&world, eve).await;
+            for _ in 0..2 {
+                let granted = eve.ask(Logins::BOTH).await;
+                for number in 0..300 {
+                    for (end, port) in [
+                        (Dialer::Client, granted.ports.client),
+                        (Dialer::Daemon, granted.ports.daemon),
+                    ] {
+                        let Ok(mut socket) = std::net::TcpStream::connect(("127.0.0.1", port))
+                        else {
+                            continue;
+                        };
+                        let line = granted.line(end, Some(number), 0);
+                        let _ = socket.write_all(line.as_bytes());
+                        held.push(socket);
+                    }
+                }
+            }
+        }
+        let began = std::time::Instant::now();
+        let mut alice = Asker::start(&world).await;
+        let mut good = Vec::new();
+        for number in 0..20 {
+            let granted = alice.ask(Logins::BOTH).await;
+            let control = (granted.client(Some(0)), granted.daemon(Some(0)));
+            joined(&number.to_string(), &control.0, &control.1);
+            let next = (granted.client(Some(1)), granted.daemon(Some(1)));
+            joined(&number.to_string(), &next.0, &next.1);
+            good.push((control, next));
+        }
+        let open = descriptors(rendezvous.id());
+        println!("20 sessions in {:?}, {open} descriptors", began.elapsed());
+        assert!(open <= 1024);
+        for (control, next) in &good {
+            joined("control", &control.0, &control.1);
+            joined("next", &next.0, &next.1);
+        }
+    });
+}
+
+/// The same valid request 300 times, and 300 that are refused: few notifications, and another's answer comes at once.
+#[test]
+fn repeated_requests_are_answered_a_few_times_and_hold_nobody_up() {
+    block_on(async {
+        let world = World::start().await;
+        let mut rendezvous = world.program(PROGRAM);
+        rendezvous.args([
+            "rendezvous",
+            "--as",
+            RENDEZVOUS,
+            "--host",
+            "127.0.0.1",
+            "--json",
+        ]);
+        let _rendezvous = world.ready("rendezvous", rendezvous);
+        world
+            .activate("@eve", "@client_example_pkam", "@client_example")
+            .await;
+        let mut eve = Asker::start_as(&world, "@eve").await;
+        let request = eve.request(Logins::BOTH);
+        let (to, device) = (RENDEZVOUS.parse().unwrap(), NAME.parse().unwrap());
+        for _ in 0..300 {
+            eve.send(request.message(&to, &device)).await;
+        }
+        let mut alice = Asker::start(&world).await;
+        let began = std::time::Instant::now();
+        let granted = alice.ask(Logins::BOTH).await;
+        println!("another's answer after {:?}", began.elapsed());
+        let control = (granted.client(Some(0)), granted.daemon(Some(0)));
+        joined("control", &control.0, &control.1);
+        // A new session of her own is answered behind all those to the old one.
+        let mut answers = 0;
+        let last = eve.request(Logins::BOTH);
+        eve.send(last.message(&to, &device)).await;
+        while eve.heard().await.0 != ports::answer_entity(last.session) {
+            answers += 1;
+        }
+        println!("{answers} answers");
+        assert!((1..=9).contains(&answers), "{answers}");
+    });
 }

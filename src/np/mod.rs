@@ -15,6 +15,7 @@
 //! | heard / yes or no | `ack.<id>.…`, `success.<id>.…` | policy → daemon | [`policy`] |
 //! | first line on a rendezvous socket | – | both → rendezvous | [`admit`] |
 //! | which sockets belong together | – | at the rendezvous | [`pairs`] |
+//! | which socket of a session this is, proved | – | both → rendezvous | [`proof`] |
 //! | keys of the next connection | – | client → daemon, through the rendezvous | [`control`] |
 //!
 //! Every message that asks for something is an [`envelope`]: JSON signed by the sender's atSign.

@@ -144,18 +144,7 @@ impl<S> Default for Pairs<S> {
 }
 
 impl<S> Pairs<S> {
-    /// One more socket, with the number it says.
-    pub fn arrive(
-        &mut self,
-        end: Dialer,
-        said: Option<u64>,
-        socket: S,
-        now: Instant,
-    ) -> Pairing<S> {
-        self.arrive_proved(end, said, None, socket, now)
-    }
-
-    /// The same; it has proved to be this try of that number.
+    /// One more socket, with the number it says; `attempt`: it has proved to be this try of that number.
     pub fn arrive_proved(
         &mut self,
         end: Dialer,
@@ -257,6 +246,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl<S> Pairs<S> {
+        fn arrive(
+            &mut self,
+            end: Dialer,
+            said: Option<u64>,
+            socket: S,
+            now: Instant,
+        ) -> Pairing<S> {
+            self.arrive_proved(end, said, None, socket, now)
+        }
+    }
 
     /// (end, what it says, its name)
     type Arrival = (Dialer, Option<u64>, &'static str);

@@ -78,8 +78,8 @@ use crate::{
 
 pub use args::{main, verify};
 use budgets::{
-    ANSWERS_TO_ONE, Budgets, Grant, MAX_SESSIONS, REFUSALS_TO_ONE, REFUSED_FOR, REQUESTS_OF_ONE,
-    SessionHolds,
+    ANSWERS_TO_ONE, Budgets, Grant, MAX_SESSIONS, NoRoom, REFUSALS_TO_ONE, REFUSED_FOR,
+    REQUESTS_OF_ONE, SessionHolds,
 };
 use entrance::{EntryRule, JoinState, SessionPort, Signer};
 use meeting::PortPair;
@@ -98,6 +98,11 @@ const REMEMBER_FOR: Duration = Duration::from_secs(90);
 /// Between two answers to the same request, and how many there are at most: who lost one asks again a few times.
 const ANSWER_AGAIN: Duration = Duration::from_secs(1);
 const MAX_ANSWERS: u32 = 8;
+
+/// How long a request waits for others to leave, and how often it is looked. Its client waits for twenty seconds.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
+const TOO_MANY: &str = "too many sessions at once";
 
 /// Who may use the rendezvous, and how.
 #[derive(Clone, Debug)]
@@ -212,6 +217,8 @@ impl Reservation {
 enum ReserveOutcome {
     Reserved(Box<(SessionHolds, Grant)>),
     Repeated(Option<Message>),
+    /// Others are leaving for it.
+    NotYet,
     Refused(&'static str),
 }
 
@@ -272,13 +279,14 @@ impl Rendezvous {
             self.refuse(&request, "both ends must log in here").await;
             return None;
         }
-        match self.reserve(&request) {
+        match self.reserve_patiently(&request).await {
             ReserveOutcome::Reserved(place) => return Some((request, place)),
             ReserveOutcome::Repeated(answer) => {
                 if let Some(answer) = answer {
                     self.answer(&answer).await;
                 }
             }
+            ReserveOutcome::NotYet => self.refuse(&request, TOO_MANY).await,
             ReserveOutcome::Refused(why) => self.refuse(&request, why).await,
         }
         None
@@ -301,6 +309,19 @@ impl Rendezvous {
         drop(holds);
     }
 
+    /// Waits while others leave for it.
+    async fn reserve_patiently(&self, request: &IncomingRequest) -> ReserveOutcome {
+        let until = Instant::now() + WAIT_FOR_ROOM;
+        loop {
+            match self.reserve(request) {
+                ReserveOutcome::NotYet if Instant::now() < until => {
+                    task::sleep(LOOK_FOR_ROOM).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     fn reserve(&self, request: &IncomingRequest) -> ReserveOutcome {
         let mut sessions = self.sessions();
         let remember = if sessions.len() < 2 * self.options.max_sessions {
@@ -318,8 +339,10 @@ impl Rendezvous {
             };
         }
         let place = self.budgets.session(&request.client, request.daemon(), now);
-        let Some(place) = place else {
-            return ReserveOutcome::Refused("too many sessions at once");
+        let place = match place {
+            Ok(place) => place,
+            Err(NoRoom::Full) => return ReserveOutcome::Refused(TOO_MANY),
+            Err(NoRoom::NotYet) => return ReserveOutcome::NotYet,
         };
         sessions.insert(session, Reservation::of(&request.client));
         ReserveOutcome::Reserved(Box::new(place))

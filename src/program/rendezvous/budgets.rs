@@ -132,6 +132,15 @@ pub(super) struct Grant {
     pub(super) must_leave: MustLeave,
 }
 
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// It has its share, or nobody gives way to it.
+    Full,
+    /// Others have been told to leave, and have not left yet.
+    NotYet,
+}
+
 /// The descriptor of a further socket of a session.
 pub(super) struct Seat {
     _hold: Hold<User>,
@@ -185,18 +194,20 @@ impl Budgets {
         client: &AtSign,
         daemon: Option<&AtSign>,
         now: Instant,
-    ) -> Option<(SessionHolds, Grant)> {
+    ) -> Result<(SessionHolds, Grant), NoRoom> {
         let pair = User::Pair(client.clone(), daemon.cloned());
         let of_one = SESSIONS_OF_ONE.of(self.totals.sessions);
         let session = Claim::of(User::Client(client.clone()), of_one);
         let session = session.and(pair.clone(), SESSIONS_OF_PAIR);
-        let session = self.sessions.take(session, now)?;
+        let session = self.sessions.take(session, now).ok_or(NoRoom::Full)?;
         let of_one = GRANTS_OF_ONE.of(self.totals.sessions);
         let grant = Claim::of(client.clone(), of_one.min(self.totals.grants));
-        let (grant, must_leave) = self.grants.take_evicting(grant, now)?;
+        let grant = self.grants.take_evicting(grant, now);
+        let (grant, must_leave) = grant.ok_or(NoRoom::NotYet)?;
         let claim = self.of_descriptors(client, pair).amount(OF_A_SESSION);
         let claim = claim.rank(Rank::Known).firm();
-        let (descriptors, _) = self.descriptors.take_evicting(claim, now)?;
+        let descriptors = self.descriptors.take_evicting(claim, now);
+        let (descriptors, _) = descriptors.ok_or(NoRoom::NotYet)?;
         let holds = SessionHolds {
             _session: session,
             _descriptors: descriptors,
@@ -205,7 +216,7 @@ impl Budgets {
             _hold: grant,
             must_leave,
         };
-        Some((holds, grant))
+        Ok((holds, grant))
     }
 
     fn of_descriptors(&self, client: &AtSign, pair: User) -> Claim<User> {
@@ -221,18 +232,29 @@ impl Budgets {
         daemon: Option<&AtSign>,
         control: bool,
         now: Instant,
-    ) -> Option<Seat> {
+    ) -> Result<Seat, NoRoom> {
         let pair = User::Pair(client.clone(), daemon.cloned());
+        let has_share = {
+            let total = self.totals.descriptors;
+            let used = |user: &User| self.descriptors.used_by(user);
+            used(&User::Client(client.clone())) >= DESCRIPTORS_OF_ONE.of(total)
+                || used(&pair) >= DESCRIPTORS_OF_PAIR.of(total)
+        };
         let claim = self.of_descriptors(client, pair);
         let claim = if control {
             claim.rank(Rank::Known).firm()
         } else {
             claim.rank(Rank::Neighbour).modest()
         };
-        let (hold, must_leave) = self.descriptors.take_evicting(claim, now)?;
-        Some(Seat {
+        let taken = self.descriptors.take_evicting(claim, now);
+        let seat = taken.map(|(hold, must_leave)| Seat {
             _hold: hold,
             must_leave,
+        });
+        seat.ok_or(if has_share {
+            NoRoom::Full
+        } else {
+            NoRoom::NotYet
         })
     }
 
@@ -419,7 +441,7 @@ mod tests {
             for device in 0..2 {
                 let device = at(&format!("@dev{device}"));
                 held.push(budgets.session(eve, Some(&device), now).unwrap());
-                while let Some(seat) = budgets.seat(eve, Some(&device), false, now) {
+                while let Ok(seat) = budgets.seat(eve, Some(&device), false, now) {
                     seats.push(seat);
                     if seats.iter().any(Seat::is_lost) {
                         break;
@@ -439,7 +461,7 @@ mod tests {
         assert!(seats.iter().any(Seat::is_lost));
         let alice = at("@alice");
         held.push(budgets.session(&alice, Some(&dev), now).unwrap());
-        assert!(budgets.seat(&alice, Some(&dev), false, now).is_some());
+        assert!(budgets.seat(&alice, Some(&dev), false, now).is_ok());
     }
 
     #[test]
@@ -450,7 +472,7 @@ mod tests {
         let devices: Vec<AtSign> = (0..3).map(|n| at(&format!("@dev{n}"))).collect();
         for device in &devices {
             let mut of_pair = 0;
-            while let Some((holds, grant)) = budgets.session(&acme, Some(device), now) {
+            while let Ok((holds, grant)) = budgets.session(&acme, Some(device), now) {
                 drop(grant); // Its ends have met.
                 held.push(holds);
                 of_pair += 1;

@@ -35,7 +35,7 @@ use crate::{
 };
 
 use super::{
-    budgets::{Budgets, NEWCOMERS_AT_PORT, Place, Seat},
+    budgets::{Budgets, NEWCOMERS_AT_PORT, NoRoom, Place, Seat},
     crowd::LoginAddresses,
 };
 
@@ -202,18 +202,22 @@ impl JoinState {
         }
     }
 
-    /// What this one holds from now on. The first of either end has its descriptor from the session.
-    fn seat(&self, end: Dialer, number: Option<u64>) -> Result<Option<Seat>, String> {
+    /// What this one holds from now on. The first of either end has its descriptor from the session. It waits while others
+    /// leave for it: an end's socket is not dropped for that.
+    async fn seat(&self, end: Dialer, number: Option<u64>) -> Result<Option<Seat>, String> {
         let first = &self.first_came[usize::from(end == Dialer::Daemon)];
         if !first.swap(true, Relaxed) {
             return Ok(None);
         }
-        let (control, now) = (number == Some(0), Instant::now());
-        let seat = self
-            .budgets
-            .seat(&self.client, self.daemon.as_ref(), control, now);
-        seat.map(Some)
-            .ok_or_else(|| "no descriptors are left for it".to_owned())
+        let (control, until) = (number == Some(0), Instant::now() + ADMISSION_TIME);
+        loop {
+            let (client, daemon, now) = (&self.client, self.daemon.as_ref(), Instant::now());
+            match self.budgets.seat(client, daemon, control, now) {
+                Ok(seat) => return Ok(Some(seat)),
+                Err(NoRoom::NotYet) if now < until => task::sleep(A_MOMENT).await,
+                Err(_) => return Err("no descriptors are left for it".to_owned()),
+            }
+        }
     }
 
     pub(super) fn refused(&self, port_of: &str, from: SocketAddr, why: &str) {
@@ -233,7 +237,7 @@ async fn let_in(
 ) {
     loop {
         let (socket, from) = held.accept(&listener).await;
-        let seat = match held.seat(end, None) {
+        let seat = match held.seat(end, None).await {
             Ok(seat) => seat,
             Err(why) => {
                 held.refused("anybody", from, &why);
@@ -375,7 +379,7 @@ impl SignedPort {
             attempt,
             from,
             anybody: false,
-            seat: self.held.seat(self.end, number)?,
+            seat: self.held.seat(self.end, number).await?,
         })
     }
 

@@ -31,7 +31,7 @@ use crate::{
         pairs::{Dialer, MAX_NUMBERED, Pairing, Pairs},
     },
     pipe::join::{Carried, Leg, join_legs, splice_until},
-    session::bridge::MAX_CONNECTIONS,
+    session::{bridge::MAX_CONNECTIONS, ignored},
 };
 
 use super::{
@@ -114,7 +114,7 @@ struct Joiner {
 }
 
 enum JoinEvent {
-    Came(Dialer, Admitted),
+    Came(Dialer, Box<Admitted>),
     PairEnded,
     /// Somebody has waited too long.
     Late,
@@ -139,7 +139,7 @@ impl Joiner {
             let client = self.arrival(&clients, Dialer::Client);
             let daemon = self.arrival(&daemons, Dialer::Daemon);
             match end.or(client).or(daemon).or(self.patience(give_up)).await {
-                JoinEvent::Came(from, socket) => self.seat(from, socket),
+                JoinEvent::Came(from, socket) => self.seat(from, *socket),
                 JoinEvent::PairEnded => self.live -= 1,
                 JoinEvent::Late => self.dismiss(),
                 JoinEvent::TimeIsUp => return self.pairs,
@@ -156,7 +156,9 @@ impl Joiner {
             return future::pending().await;
         }
         let socket = from.recv().await;
-        socket.map_or(JoinEvent::TimeIsUp, |socket| JoinEvent::Came(end, socket))
+        socket.map_or(JoinEvent::TimeIsUp, |socket| {
+            JoinEvent::Came(end, Box::new(socket))
+        })
     }
 
     /// Before the first pair there is a deadline, and others may need its place more; afterwards the last pair's end is
@@ -225,10 +227,13 @@ impl Joiner {
             } else {
                 "no_counterpart"
             };
-            info!(
-                "session={} port_of={end} connection={number} from={} ended reason={reason}",
+            let about = format_args!(
+                "session={} connection={number} from={}",
                 self.held.session, socket.from
             );
+            // As many as somebody likes to make.
+            let kind = format!("ended port_of={end} reason={reason}");
+            ignored::of_kind(&kind, 1, about);
         }
     }
 }
