@@ -34,6 +34,7 @@ use std::{
     future::Future,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
     time::Instant,
 };
 
@@ -110,6 +111,8 @@ pub struct DaemonOptions {
     pub ssh: Ssh,
     /// Nobody may do without encryption or without the login at the rendezvous.
     pub require_protection: bool,
+    /// Within this a connection to the atServer that has died in silence is replaced.
+    pub proof: Duration,
     /// The generation that it is held to.
     #[cfg(feature = "held")]
     pub habits: DaemonHabits,
@@ -149,7 +152,7 @@ pub async fn serve(
         watch = format!("{watch}|{}", policy::WATCH_RPC);
     }
     let (keyring, _closing) = keyring(&policy.ssh, policy.sshd_port).await;
-    let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let (at, inbox) = online::log_in(&network, &keys, &watch, policy.proof).await?;
     let (device, managers) = (policy.device.clone(), policy.managers.clone());
     let daemon = Daemon {
         doorman: Doorman::new(at.clone(), device, managers, policy.consult.clone()),

@@ -46,7 +46,7 @@ use crate::classic::habits::RendezvousHabits;
 use crate::{
     at::{
         AtSign, Notification,
-        client::{Client, Network},
+        client::{Client, Network, PROOF},
         keyfile::AtKeys,
         verb::Operation,
     },
@@ -93,6 +93,8 @@ pub struct RendezvousOptions {
     pub snoop: bool,
     /// Sessions at a time.
     pub max_sessions: usize,
+    /// Within this a connection to the atServer that has died in silence is replaced.
+    pub proof: Duration,
     /// The generation that it is held to.
     #[cfg(feature = "held")]
     pub habits: RendezvousHabits,
@@ -108,6 +110,7 @@ impl RendezvousOptions {
             signed_only: false,
             snoop: false,
             max_sessions: MAX_SESSIONS,
+            proof: PROOF,
             #[cfg(feature = "held")]
             habits: RendezvousHabits::default(),
         }
@@ -132,7 +135,7 @@ pub async fn serve(
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{RENDEZVOUS_NAMESPACE}@");
-    let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let (at, inbox) = online::log_in(&network, &keys, &watch, policy.proof).await?;
     info!(
         "ready as={} host={} bind={}",
         at.atsign(),

@@ -24,7 +24,10 @@ use futures_lite::{
     io::BufReader,
 };
 
-use super::{link::Stream, *};
+use super::{
+    link::{Connected, Ends},
+    *,
+};
 use crate::{
     at::{
         crypto::{self, KeyPair},
@@ -208,12 +211,14 @@ fn error(text: &str) -> Act {
 struct Wire(std::net::SocketAddr);
 
 impl Transport for Wire {
-    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
+    fn connect(self: Arc<Self>) -> Boxed<Result<Connected, AtError>> {
         Box::pin(async move {
             let tcp = TcpStream::connect(self.0).await;
             let tcp = tcp.map_err(|why| AtError::Protocol(why.to_string()))?;
             tcp.set_nodelay(true).unwrap();
-            Ok(Box::new(tcp) as Stream)
+            let ends = Ends::of(&tcp);
+            let stream = Box::new(tcp);
+            Ok(Connected { stream, ends })
         })
     }
 }
