@@ -259,3 +259,22 @@ pub async fn until(
     };
     future::or(service, told).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_takes_between_ten_seconds_and_ten_minutes() {
+        for (text, time) in [("10", Some(10)), ("20s", Some(20)), ("10m", Some(600))] {
+            assert_eq!(
+                proof_time(text).ok(),
+                time.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+        for text in ["9", "0", "601", "1h", "-20", "soon", "10500ms", ""] {
+            assert!(proof_time(text).is_err(), "{text}");
+        }
+    }
+}

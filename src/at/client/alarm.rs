@@ -32,9 +32,6 @@ use crate::at::atsign::AtSign;
 const TICK: Duration = Duration::from_secs(5);
 /// A tick that is so much too late: this machine slept, or this process did.
 const SLEPT: Duration = Duration::from_secs(5);
-/// How long an answer may take when there is a reason of ours to doubt: with [`TICK`] and a new login less than 10 s.
-const PROMPT: Duration = Duration::from_secs(2);
-
 /// The bells of one client's connections.
 #[derive(Default)]
 pub(super) struct Alarm {
@@ -102,7 +99,12 @@ impl Alarm {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ring(&self, within: Duration, except: Option<u64>) {
+    /// All connections are to be proved: an answer must come within so long.
+    pub(super) fn ring(&self, within: Duration) {
+        self.ring_but(within, None);
+    }
+
+    fn ring_but(&self, within: Duration, except: Option<u64>) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         for wire in self.bells().iter() {
             if Some(wire.id) != except {
@@ -120,55 +122,61 @@ impl Alarm {
         taken.last()
     }
 
-    /// One look around: whether everything is to be proved, and why.
-    fn look(
+    /// One look around: why everything is to be proved, if it is.
+    pub(super) fn look(
         &self,
         clock: &mut Clock,
-        now: (Instant, SystemTime),
+        now: Now,
         is_ours: impl Fn(SocketAddr) -> bool,
     ) -> Option<String> {
-        let late = clock.late(now);
-        let lost = self.lost_address(is_ours);
-        let why = match (late, lost) {
-            (Some(late), _) => format!("asleep for {} s", late.as_secs()),
-            (None, Some(lost)) => format!("{} is no longer our address", lost.ip()),
-            (None, None) => return None,
-        };
-        self.ring(PROMPT, None);
-        Some(why)
+        let (late, lost) = (clock.late(now), self.lost_address(is_ours));
+        if let Some(late) = late {
+            return Some(format!("asleep for {} s", late.as_secs()));
+        }
+        lost.map(|lost| format!("{} is no longer our address", lost.ip()))
     }
 
     /// Looks around for as long as there are connections.
-    pub(super) fn watch(self: &Arc<Self>, who: &AtSign) {
+    pub(super) fn watch(self: &Arc<Self>, who: &AtSign, prompt: Duration) {
         let (alarm, who) = (Arc::downgrade(self), who.clone());
-        spawn(look_around(alarm, who));
+        spawn(look_around(alarm, who, prompt));
     }
 }
 
-async fn look_around(alarm: Weak<Alarm>, who: AtSign) {
-    let mut clock = Clock(Instant::now(), SystemTime::now());
+async fn look_around(alarm: Weak<Alarm>, who: AtSign, prompt: Duration) {
+    let mut clock = Clock::new(now());
     loop {
         sleep(TICK).await;
         let Some(alarm) = alarm.upgrade() else {
             return;
         };
-        let now = (Instant::now(), SystemTime::now());
-        if let Some(why) = alarm.look(&mut clock, now, is_ours) {
+        if let Some(why) = alarm.look(&mut clock, now(), is_ours) {
             info!("as={who} state=proving reason={why:?}");
+            alarm.ring(prompt);
         }
     }
 }
 
-/// When the last tick was, by both clocks: one of them stands still while a machine sleeps, the other leaps when it is
-/// set. A leap that was no sleep costs one proof.
-struct Clock(Instant, SystemTime);
+/// Time by both clocks: one of them stands still while a machine sleeps, the other leaps when it is set.
+pub(super) type Now = (Instant, SystemTime);
+
+fn now() -> Now {
+    (Instant::now(), SystemTime::now())
+}
+
+/// When the last tick was.
+pub(super) struct Clock(Now);
 
 impl Clock {
-    /// How much too late this tick is, if it is that.
-    fn late(&mut self, now: (Instant, SystemTime)) -> Option<Duration> {
-        let by_run = now.0.saturating_duration_since(self.0);
-        let by_wall = now.1.duration_since(self.1).unwrap_or_default();
-        *self = Self(now.0, now.1);
+    pub(super) fn new(now: Now) -> Self {
+        Self(now)
+    }
+
+    /// How much too late this tick is, if it is that. A leap that was no sleep costs one proof.
+    fn late(&mut self, now: Now) -> Option<Duration> {
+        let by_run = now.0.saturating_duration_since(self.0.0);
+        let by_wall = now.1.duration_since(self.0.1).unwrap_or_default();
+        self.0 = now;
         let late = by_run.max(by_wall).saturating_sub(TICK);
         (late > SLEPT).then_some(late)
     }
@@ -213,7 +221,7 @@ impl Bell {
 
     /// This connection has not been answered.
     pub(super) fn ring_others(&self, within: Duration) {
-        self.alarm.ring(within, Some(self.id));
+        self.alarm.ring_but(within, Some(self.id));
     }
 }
 
@@ -221,5 +229,64 @@ impl Drop for Bell {
     fn drop(&mut self) {
         let id = self.id;
         self.alarm.bells().retain(|wire| wire.id != id);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_this_host_does_not_have_is_not_ours() {
+        assert!(is_ours("127.0.0.1:7".parse().unwrap()));
+        // Addresses for documents: nobody has them.
+        assert!(!is_ours("192.0.2.1:7".parse().unwrap()));
+        if UdpSocket::bind("[::1]:0").is_ok() {
+            assert!(is_ours("[::1]:7".parse().unwrap()));
+            assert!(!is_ours("[2001:db8::1]:7".parse().unwrap()));
+            assert!(!is_ours("[::ffff:192.0.2.1]:7".parse().unwrap()));
+            assert!(is_ours("[::ffff:127.0.0.1]:7".parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_tick_that_comes_late_by_either_clock_was_a_sleep() {
+        let start = now();
+        let after = |run: u64, wall: i64| {
+            let leap = Duration::from_secs(wall.unsigned_abs());
+            let wall = if wall < 0 {
+                start.1 - leap
+            } else {
+                start.1 + leap
+            };
+            Clock::new(start).late((start.0 + Duration::from_secs(run), wall))
+        };
+        for (run, wall, late) in [
+            (5, 5, None),
+            (9, 9, None),
+            (10, 10, None),
+            (11, 11, Some(6)),   // stopped, or without a processor
+            (5, 905, Some(900)), // asleep: one clock stood still
+            (5, -900, None),     // set back
+            (60, -900, Some(55)),
+            (0, 0, None),
+        ] {
+            assert_eq!(
+                after(run, wall),
+                late.map(Duration::from_secs),
+                "{run} {wall}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_late_tick_is_told_once() {
+        let start = now();
+        let late = (start.0 + 4 * TICK, start.1 + 4 * TICK);
+        let (alarm, mut clock) = (Alarm::default(), Clock::new(start));
+        assert!(alarm.look(&mut clock, late, is_ours).is_some());
+        let next = (late.0 + TICK, late.1 + TICK);
+        assert_eq!(alarm.look(&mut clock, next, is_ours), None);
     }
 }

@@ -108,7 +108,8 @@ impl NetworkTransport {
         }
     }
 
-    async fn has_moved(&self, from: SocketAddr) -> bool {
+    /// Whether the name leads elsewhere than there, and somebody answers.
+    pub(super) async fn has_moved(&self, from: SocketAddr) -> bool {
         let Network { root, tls } = &self.network;
         let Ok((at, _)) = directory::locate(root, tls, &self.who).await else {
             return false;

@@ -186,7 +186,8 @@ impl Client {
     /// others' keys are looked up on connections of their own, and it is watched whether our own still can be alive.
     pub fn serve_others(&self) {
         self.0.router.apart.get_or_init(|| {
-            self.0.connections.logins.alarm.watch(self.atsign());
+            let logins = &self.0.connections.logins;
+            logins.alarm.watch(self.atsign(), logins.timing.prompt);
             Lookups::new()
         });
     }

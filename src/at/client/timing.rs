@@ -26,6 +26,9 @@ pub struct Timing {
     pub doubt: Duration,
     /// A monitor that waits this long for the rest of a line is dead, however many bytes drip in.
     pub line: Duration,
+    /// As `proof`, when there is a reason of ours to doubt: an address that is gone, a sleep. With 5 s until that is seen and
+    /// a new login it makes less than 10 s.
+    pub prompt: Duration,
     /// First and longest pause before reconnecting. Whoever waits for a server that restarts is back with it in
     /// under ten seconds, however often it does.
     pub retry: (Duration, Duration),
@@ -66,6 +69,7 @@ impl Default for Timing {
             silence: Duration::from_secs(13),
             proof: Duration::from_secs(5),
             doubt: Duration::from_secs(1),
+            prompt: Duration::from_secs(2),
             line: Duration::from_secs(120),
             retry: (Duration::from_secs(1), Duration::from_secs(8)),
             settle: Duration::from_millis(50),

@@ -6,6 +6,7 @@ mod listening;
 mod lookups;
 mod refusals;
 mod secrets;
+mod watching;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +18,7 @@ use async_std::{
     channel::unbounded,
     future::timeout,
     net::{TcpListener, TcpStream},
-    task::{JoinHandle, block_on, spawn},
+    task::{JoinHandle, block_on, sleep, spawn},
 };
 use futures_lite::{
     AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, future::Boxed, future::zip,
@@ -47,6 +48,8 @@ enum Act {
     Drip(String),
     Hang,
     Silence,
+    /// After so long: the line is slow.
+    Later(Duration, String),
 }
 
 /// Connection number and line → what to do; `None`: what an atServer would do.
@@ -138,7 +141,11 @@ impl Stand {
     }
 
     async fn client(&self, timing: Timing) -> Client {
-        let transport = Arc::new(Wire(self.address));
+        self.client_over(Wire(self.address), timing).await
+    }
+
+    async fn client_over(&self, transport: impl Transport, timing: Timing) -> Client {
+        let transport = Arc::new(transport);
         Client::login_over(transport, Arc::new(keys("legacy_file")), timing)
             .await
             .unwrap()
@@ -175,6 +182,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 for byte in text.bytes() {
                     say(&mut stream, &[byte]).await;
                 }
+            }
+            Act::Later(after, text) => {
+                sleep(after).await;
+                say(&mut stream, text.as_bytes()).await;
             }
             Act::Hang => break,
             Act::Silence => {}
@@ -231,7 +242,8 @@ fn llookup(entity: &str) -> Verb {
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
-    block_on(timeout(3 * SOON, test)).expect("the test hangs")
+    // In a box: it is moved dozens of times, and unoptimized each of them takes room on a stack of 2 MB.
+    block_on(timeout(3 * SOON, Box::pin(test))).expect("the test hangs")
 }
 
 /// A monitor's line about a plain value from bob.
