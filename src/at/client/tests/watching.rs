@@ -35,10 +35,13 @@ async fn falls_silent() -> Stand {
 }
 
 async fn subscribed(stand: &Stand, client: &Client) -> Subscription {
-    let heard = client.subscribe("x", false).await.unwrap();
+    let mut heard = client.subscribe("x", false).await.unwrap();
     stand
         .until(|number, line| (number, line) == (2, "noop:0"))
         .await;
+    // Whoever delivers what came after the proof is on watch.
+    stand.push(2, &note("first", 1)).await;
+    assert!(matches!(heard.next().await, Some(Event::Note(_))));
     heard
 }
 
