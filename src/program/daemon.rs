@@ -95,7 +95,7 @@ pub async fn serve(
         watch = format!("{watch}|{}", policy::WATCH_RPC);
     }
     let (keyring, _closing) = keyring(&options.ssh, options.sshd_port).await;
-    let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     let acted = ActedRequests::open(options.memory_of(at.atsign(), "acted")).await;
     let (device, managers) = (options.device.clone(), options.managers.clone());
     let daemon = Daemon {

@@ -26,7 +26,7 @@ use miniserde::json;
 use crate::{
     at::{
         AtKey, AtSign, Verb,
-        client::{AtError, Client, Event, Subscription},
+        client::{AtError, Client, Event, Subscription, Timing},
     },
     cli::{self, Console, Failure, Outcome, flags},
     np::{
@@ -105,7 +105,9 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
 
     progress.begin(format!("logging in as {}", keys.atsign));
     let watch = format!(r"heartbeat\.[^.]+\.{NAMESPACE}@");
-    let (at, inbox) = Client::login_and_subscribe(&network, keys, &watch, MAX_CLIENT_LINE).await?;
+    let (at, inbox) =
+        Client::login_and_subscribe(&network, keys, &watch, MAX_CLIENT_LINE, Timing::default())
+            .await?;
     progress.begin("looking for devices");
     if console.is_classic() {
         cli::print_err("Searching for devices...");

@@ -60,7 +60,7 @@ use crate::classic::habits::RendezvousHabits;
 use crate::{
     at::{
         AtSign, Notification,
-        client::{Client, Network},
+        client::{Client, Network, PROOF},
         keyfile::AtKeys,
         verb::Operation,
     },
@@ -119,6 +119,8 @@ pub struct RendezvousOptions {
     pub snoop: bool,
     /// Sessions at a time.
     pub max_sessions: usize,
+    /// Within this a connection to the atServer that has died in silence is replaced.
+    pub proof: Duration,
     /// The generation that it is held to.
     #[cfg(feature = "held")]
     pub habits: RendezvousHabits,
@@ -134,6 +136,7 @@ impl RendezvousOptions {
             signed_only: false,
             snoop: false,
             max_sessions: MAX_SESSIONS,
+            proof: PROOF,
             #[cfg(feature = "held")]
             habits: RendezvousHabits::default(),
         }
@@ -151,7 +154,7 @@ pub async fn serve(
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
     let watch = format!(r"\.{RENDEZVOUS_NAMESPACE}@");
-    let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     info!(
         "ready as={} host={} bind={}",
         at.atsign(),

@@ -15,7 +15,7 @@ use super::online;
 use crate::{
     at::{
         AtSign,
-        client::{Client, Network},
+        client::{Client, Network, Timing},
         crypto::{CryptoError, KeyPair, PublicKey},
         keyfile::AtKeys,
     },
@@ -160,8 +160,14 @@ async fn log_in(
     progress: &mut Progress,
 ) -> Result<Talk, Failure> {
     progress.begin(format!("logging in as {}", keys.atsign));
-    let (at, inbox) =
-        Client::login_and_subscribe(network, keys, &offer.watch(), MAX_CLIENT_LINE).await?;
+    let (at, inbox) = Client::login_and_subscribe(
+        network,
+        keys,
+        &offer.watch(),
+        MAX_CLIENT_LINE,
+        Timing::default(),
+    )
+    .await?;
     progress.done(format!("logged in as {}", at.atsign()));
     Ok(Talk {
         at,

@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     io,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -25,7 +26,7 @@ use crate::{
         signal::{self, Stop},
         supervisor::{self, ServiceState},
     },
-    text::duration::in_words,
+    text::duration::{in_words, seconds},
 };
 
 /// A service that has neither heard its atServer nor tried to reach it for so long is given up: whoever
@@ -36,7 +37,24 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
-/// Logs in and subscribes; where nobody can be reached, tries again with growing pauses.
+/// Shortest and longest time for `--proof`, in seconds: an answer takes seconds on a slow line; after 10 minutes an outage
+/// is none that anybody waits for.
+const PROOF_SECONDS: RangeInclusive<u64> = 10..=600;
+
+/// The value of `--proof`.
+///
+/// # Errors
+/// What is possible, when it is something else.
+pub fn proof_time(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if PROOF_SECONDS.contains(&time.as_secs()) {
+        return Ok(time);
+    }
+    Err(format!("{text:?} is not between 10s and 10m"))
+}
+
+/// Logs in and subscribes; where nobody can be reached, tries again with growing pauses. From then on a connection that
+/// has died in silence is replaced within about `proof`.
 ///
 /// # Errors
 /// When trying again cannot help: the login is refused, a certificate is not trusted. Keys that were revoked, denied
@@ -45,6 +63,7 @@ pub async fn log_in(
     network: &Network,
     keys: &Arc<AtKeys>,
     watch: &str,
+    proof: Duration,
 ) -> Result<(Client, Subscription), Failure> {
     alone()?;
     supervisor::tell(
@@ -56,7 +75,7 @@ pub async fn log_in(
         let tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
         tried.elapsed()
     };
-    let trying = log_in_again(network, keys, watch, &tried);
+    let trying = log_in_again(network, keys, watch, Timing::proving(proof), &tried);
     let both = future::or(trying, supervisor::keep_alive(silence, GIVE_UP)).await?;
     supervisor::tell(ServiceState::Connected, &format!("as {}", keys.atsign));
     Ok(both)
@@ -82,13 +101,15 @@ async fn log_in_again(
     network: &Network,
     keys: &Arc<AtKeys>,
     watch: &str,
+    timing: Timing,
     tried: &Mutex<Instant>,
 ) -> Result<(Client, Subscription), Failure> {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         *tried.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let limit = np::MAX_NOTE_LINE;
-        let error = match Client::login_and_subscribe(network, keys.clone(), watch, limit).await {
+        let both = Client::login_and_subscribe(network, keys.clone(), watch, limit, timing);
+        let error = match both.await {
             Ok((client, inbox)) => {
                 client.serve_others();
                 return Ok((client, inbox));
@@ -99,7 +120,7 @@ async fn log_in_again(
         if let Some(words) = error.final_word().filter(|_| supervisor::is_watched()) {
             // Whoever watches over it would start it again every few seconds. The keys may be given back.
             supervisor::tell(ServiceState::Lost, words);
-            let again = Timing::default().barred;
+            let again = timing.barred;
             error!(
                 "as={} reason={words:?} again_in={}",
                 keys.atsign,
@@ -243,4 +264,23 @@ pub async fn until(
         Ok(())
     };
     future::or(service, told).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_takes_between_ten_seconds_and_ten_minutes() {
+        for (text, time) in [("10", Some(10)), ("20s", Some(20)), ("10m", Some(600))] {
+            assert_eq!(
+                proof_time(text).ok(),
+                time.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+        for text in ["9", "0", "601", "1h", "-20", "soon", "10500ms", ""] {
+            assert!(proof_time(text).is_err(), "{text}");
+        }
+    }
 }

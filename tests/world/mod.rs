@@ -17,7 +17,7 @@ use miniserde::json;
 use noports::{
     at::{
         AtSign,
-        client::Network,
+        client::{Network, PROOF},
         crypto::{KeyPair, aes_key_from_base64},
         directory::Root,
         keyfile::AtKeys,
@@ -353,6 +353,7 @@ impl World {
                 ..daemon::Ssh::default()
             },
             require_protection: false,
+            proof: PROOF,
             #[cfg(feature = "held")]
             habits: Default::default(),
             program: NOPORTS.into(),

@@ -5,10 +5,13 @@
 //!             ◀─Replies─                 so after any failure the link is dead for good
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
-use async_std::future::timeout;
-use futures_lite::{AsyncReadExt, AsyncWriteExt, future::Boxed};
+use async_std::{future::timeout, net::TcpStream, task::sleep};
+use futures_lite::{
+    AsyncReadExt, AsyncWriteExt,
+    future::{Boxed, or},
+};
 
 use crate::{
     at::{
@@ -20,23 +23,54 @@ use crate::{
         reply::{Mode, Replies, Reply, WireError},
         verb::Verb,
     },
-    net::{Duplex, dial::dial},
+    net::{
+        Duplex,
+        dial::{dial, resolve},
+    },
     secret::Secret,
     text::duration::in_words,
 };
 
-use super::{barred::Barred, timing::Timing};
+use super::{
+    alarm::{Alarm, Bell},
+    barred::Barred,
+    timing::Timing,
+};
 
 /// Read at a time.
 const READ: usize = 4096;
 
 pub(super) type Stream = Box<dyn Duplex + Send>;
 
+/// A connection on which nothing was said yet, and its ends where it has addresses.
+pub(super) struct Connected {
+    pub stream: Stream,
+    pub ends: Option<Ends>,
+}
+
+/// The two addresses of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+}
+
+impl Ends {
+    pub(super) fn of(tcp: &TcpStream) -> Option<Self> {
+        let (local, peer) = (tcp.local_addr().ok()?, tcp.peer_addr().ok()?);
+        Some(Self { local, peer })
+    }
+}
+
 /// Makes connections to one atSign's atServer; not a word has been said on them yet.
 pub(super) trait Transport: Send + Sync + 'static {
-    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>>;
+    fn connect(self: Arc<Self>) -> Boxed<Result<Connected, AtError>>;
     /// The last connection led to another atSign's server.
     fn doubt(&self) {}
+    /// Ends when a new connection would lead to another address than this one, and somebody listens there; else never.
+    fn elsewhere(self: Arc<Self>, _peer: SocketAddr) -> Boxed<()> {
+        Box::pin(pending())
+    }
 }
 
 /// By directory, TCP and TLS.
@@ -47,8 +81,17 @@ pub(super) struct NetworkTransport {
 }
 
 impl Transport for NetworkTransport {
-    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
+    fn connect(self: Arc<Self>) -> Boxed<Result<Connected, AtError>> {
         Box::pin(async move { self.find_and_connect().await })
+    }
+
+    fn elsewhere(self: Arc<Self>, peer: SocketAddr) -> Boxed<()> {
+        Box::pin(async move {
+            match self.has_moved(peer).await {
+                true => {}
+                false => pending().await,
+            }
+        })
     }
 
     fn doubt(&self) {
@@ -65,19 +108,38 @@ impl NetworkTransport {
         }
     }
 
+    /// Whether the name leads elsewhere than there, and somebody answers.
+    pub(super) async fn has_moved(&self, from: SocketAddr) -> bool {
+        let Network { root, tls } = &self.network;
+        let Ok((at, _)) = directory::locate(root, tls, &self.who).await else {
+            return false;
+        };
+        let is_same = |one: &SocketAddr| one.ip().to_canonical() == from.ip().to_canonical();
+        match resolve(&at).await {
+            Ok(found) if !found.iter().any(is_same) => dial(&at, self.timing.connect).await.is_ok(),
+            _ => false,
+        }
+    }
+
     /// An address from memory gets a second chance with a fresh one: servers move.
-    async fn find_and_connect(&self) -> Result<Stream, AtError> {
+    async fn find_and_connect(&self) -> Result<Connected, AtError> {
         loop {
             let Network { root, tls } = &self.network;
             let (at, from_memory) = directory::locate(root, tls, &self.who).await?;
             let why = match dial(&at, self.timing.connect).await {
-                Ok(tcp) => match tls.connect(&at.host, tcp, self.timing.connect).await {
-                    Ok(stream) => return Ok(Box::new(stream)),
-                    Err(source) => AtError::Tls {
-                        what: format!("{}'s atServer at {at}", self.who),
-                        source,
-                    },
-                },
+                Ok(tcp) => {
+                    let ends = Ends::of(&tcp);
+                    match tls.connect(&at.host, tcp, self.timing.connect).await {
+                        Ok(stream) => {
+                            let stream = Box::new(stream);
+                            return Ok(Connected { stream, ends });
+                        }
+                        Err(source) => AtError::Tls {
+                            what: format!("{}'s atServer at {at}", self.who),
+                            source,
+                        },
+                    }
+                }
                 Err(why) => AtError::Unreachable {
                     who: self.who.clone(),
                     at: at.to_string(),
@@ -99,6 +161,7 @@ pub(super) struct LoginContext {
     pub keys: Arc<AtKeys>,
     pub timing: Timing,
     pub barred: Arc<Barred>,
+    pub alarm: Arc<Alarm>,
 }
 
 impl LoginContext {
@@ -110,8 +173,8 @@ impl LoginContext {
     /// As [`Self::log_in`], and tells the server how long the lines are that are read here.
     pub(super) async fn log_in_reading(&self, limit: Option<usize>) -> Result<Link, AtError> {
         self.barred.check(&self.keys.atsign)?;
-        let stream = Arc::clone(&self.transport).connect().await?;
-        let mut link = Link::new(stream, self.keys.atsign.clone(), &self.timing);
+        let connected = Arc::clone(&self.transport).connect().await?;
+        let mut link = Link::new(connected, self.keys.atsign.clone(), &self.timing);
         link.limit = limit;
         let outcome = link.login(&self.keys).await;
         if let Err(AtError::Auth(auth::AuthError::WrongServer(_))) = &outcome {
@@ -120,6 +183,33 @@ impl LoginContext {
         self.barred.note(&outcome, self.timing.barred);
         outcome.map(|()| link)
     }
+
+    /// While a proof is waited for: ends when there is no use in waiting any longer. One that is not answered soon looks
+    /// whether the server has moved: the old address is not waited for when somebody answers at the new one. It also tells
+    /// the client's other connections, unless it was told by one: on a slow line they would tell each other for ever.
+    pub(super) async fn hopeless(
+        &self,
+        ends: Option<Ends>,
+        tell: Option<&Bell>,
+        within: Duration,
+    ) -> LinkError {
+        let silent = async {
+            sleep(within).await;
+            LinkError::Silent(within)
+        };
+        let moved = async {
+            sleep(self.timing.doubt).await;
+            if let Some(bell) = tell {
+                bell.ring_others(self.timing.proof);
+            }
+            match ends {
+                Some(ends) => Arc::clone(&self.transport).elsewhere(ends.peer).await,
+                None => pending().await,
+            }
+            LinkError::Lost("the server's name leads elsewhere now".to_owned())
+        };
+        or(silent, moved).await
+    }
 }
 
 /// One connection to an atServer, for what needs no more than that: activation, enrolment, a single question.
@@ -127,6 +217,7 @@ impl LoginContext {
 pub struct Link {
     who: AtSign,
     stream: Stream,
+    pub(super) ends: Option<Ends>,
     replies: Replies,
     timing: Timing,
     /// Something went wrong: what comes now may answer an older command.
@@ -168,10 +259,12 @@ impl Link {
     }
 
     /// Does not wait for the greeting `@`: it goes the way of all prompts, and waiting would cost a round trip.
-    pub(super) fn new(stream: Stream, who: AtSign, timing: &Timing) -> Self {
+    pub(super) fn new(connected: Connected, who: AtSign, timing: &Timing) -> Self {
+        let Connected { stream, ends } = connected;
         Self {
             who,
             stream,
+            ends,
             replies: Replies::new(Mode::Request),
             timing: *timing,
             dead: false,

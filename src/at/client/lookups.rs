@@ -120,6 +120,15 @@ struct IdleLinks {
     tended: bool,
 }
 
+impl IdleLinks {
+    /// One that was used since then. The others may be dead, and their silence would be taken for that of somebody's server.
+    fn pop(&mut self, since: Option<Instant>) -> Option<Link> {
+        let is_sound = |used: Instant| since.is_none_or(|since| used > since);
+        self.links.retain(|(_, used)| is_sound(*used));
+        self.links.pop().map(|(link, _)| link)
+    }
+}
+
 impl Lookups {
     pub(super) fn new() -> Arc<Self> {
         let recent = || Recent::new(MEMORY, MAX_REMEMBERED);
@@ -214,9 +223,9 @@ impl Lookups {
         within: Duration,
     ) -> Result<String, AtError> {
         let line = link::command(verb)?;
-        let used = self.idle().links.pop();
+        let used = self.idle().pop(commands.logins.alarm.last_rung());
         let earlier = match used {
-            Some((mut link, _)) => Some((link.ask_line(&line, within).await, link)),
+            Some(mut link) => Some((link.ask_line(&line, within).await, link)),
             None => None,
         };
         let (reply, link) = match earlier {

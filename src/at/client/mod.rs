@@ -1,17 +1,18 @@
 //! Speaks to atServers. One task owns each connection; callers send it work and wait with a deadline.
 //!
 //! ```text
-//!   Client ──verb──▶ [worker task] ⇄ own atServer        one command at a time, reconnects, repeats a lost look-up once
-//!   Subscription ◀── [monitor task] ⇄ own atServer       noop every 15 s; silent for 30 s ⇒ reconnect with jittered back-off
+//!   Client ──verb──▶ [worker task] ⇄ own atServer        one command at a time, reconnects, repeats a look-up once
+//!   Subscription ◀── [monitor task] ⇄ own atServer       noop every 13 s; silent for 5 s more ⇒ reconnect with jittered back-off
 //! ```
 //! Until the first command can be sent: TCP, TLS, `from`, `pkam`, one round trip each (two for TLS 1.2),
 //! and before that the directory's TCP, TLS, greeting and answer. What encrypting to somebody costs stands
 //! in `sharing`; a monitor needs its own login and one round trip for its proof.
 //!
-//! * `link` — one connection. `worker`, `monitor` (with `lines`) — the tasks. `sharing`, `opening` — keys for and from others.
+//! * `alarm` — tells all that they may be dead. `link` — one connection. `worker`, `monitor` (with `lines`) — the tasks. `sharing`, `opening` — keys for and from others.
 //! * `lookups` — connections on which a service looks up others' keys. `barred` — keys that were taken back. `timing` — how long it waits.
 //! * Dropping the last [`Client`] ends all tasks; dropping a [`Subscription`] ends its own.
 
+mod alarm;
 mod barred;
 mod lines;
 mod link;
@@ -49,7 +50,7 @@ use super::{
 pub use super::{crypto::jitter, directory::Network, error::AtError};
 pub use link::Link;
 pub use monitor::{Event, Subscription};
-pub use timing::Timing;
+pub use timing::{PROOF, Timing};
 
 use barred::Barred;
 use link::{LoginContext, NetworkTransport, Transport};
@@ -137,8 +138,8 @@ impl Client {
         keys: Arc<AtKeys>,
         regex: &str,
         limit: usize,
+        timing: Timing,
     ) -> Result<(Self, Subscription), AtError> {
-        let timing = Timing::default();
         let transport = NetworkTransport::new(network, &keys.atsign, timing);
         let connections = Connections::new(Arc::new(transport), keys, timing);
         let (subscription, went) = connections.listen(regex, false, limit);
@@ -181,10 +182,14 @@ impl Client {
         &self.0.connections.logins.keys
     }
 
-    /// From now on others' keys are looked up on connections of their own: for a service that does so on behalf of
-    /// strangers, who must not hold one another up.
+    /// For a service, which lives long and does things on behalf of strangers, who must not hold one another up. From now on
+    /// others' keys are looked up on connections of their own, and it is watched whether our own still can be alive.
     pub fn serve_others(&self) {
-        self.0.router.apart.get_or_init(Lookups::new);
+        self.0.router.apart.get_or_init(|| {
+            let logins = &self.0.connections.logins;
+            logins.alarm.watch(self.atsign(), logins.timing.prompt);
+            Lookups::new()
+        });
     }
 
     /// Sends one command, waits for its answer: the text behind `data:`. Logins and `monitor` cannot be sent this way.
@@ -421,6 +426,7 @@ impl Connections {
                 keys,
                 timing,
                 barred: Arc::<Barred>::default(),
+                alarm: Arc::default(),
             },
             _gate: gate,
             stop,

@@ -3,7 +3,7 @@
 //! ```text
 //!   login ─▶ monitor <regex> ─▶ noop:0 ─▶ data:ok, or a notification = live     notification ─▶ once per id ─▶ bounded channel
 //!     ▲                                    │
-//!     │     no byte for 15 s ─▶ noop:0 ─▶ no byte for 15 s more, or closed
+//!     │     no byte for 13 s, or the alarm ─▶ noop:0 ─▶ no byte for 5 s more, or closed, or the name leads elsewhere
 //!     └── Lost, pauses growing ◀───────────┘        from the second time on: monitor:<last heard - 1 ms>
 //! ```
 //! Keys that were revoked, denied or have expired: `Lost` with those words, and one login in two minutes.
@@ -42,8 +42,9 @@ use crate::{
 };
 
 use super::{
+    alarm::{Bell, Proof},
     lines::{DeliveredIds, PartialLine, PassedOver, TornLines},
-    link::{self, Link, LinkError, LoginContext},
+    link::{self, Ends, Link, LinkError, LoginContext},
 };
 
 /// Events that may wait for a slow consumer.
@@ -132,6 +133,7 @@ pub(super) struct Monitor {
     limit: usize,
     events: Sender<Event>,
     pulse: Pulse,
+    bell: Bell,
     delivered: DeliveredIds,
     /// The server's clock in what it last told, in milliseconds since 1970.
     last: Option<u64>,
@@ -141,6 +143,15 @@ pub(super) struct Monitor {
 
 /// The consumer is gone.
 struct Gone;
+
+/// What a monitor does next.
+enum Wakeup {
+    /// Bytes came; false: the end.
+    Filled(Result<bool, LinkError>),
+    /// Ask `noop:0`.
+    Prove(Proof),
+    Hopeless(LinkError),
+}
 
 /// Why listening ended.
 enum ListenError {
@@ -175,6 +186,7 @@ impl Monitor {
         let (alive, dropped) = bounded::<()>(1);
         let pulse = Pulse::new();
         let monitor = Self {
+            bell: logins.alarm.bell(),
             logins,
             regex: regex.to_owned(),
             own,
@@ -222,6 +234,7 @@ impl Monitor {
             };
             self.left(&link);
             drop(link);
+            self.bell.fell();
             info!(
                 "as={} link=monitor state=lost reason={:?}",
                 self.logins.keys.atsign,
@@ -357,7 +370,8 @@ impl Monitor {
 
     /// Delivers until the connection is dead.
     async fn watch(&mut self, link: &mut Link) -> ListenError {
-        let mut asked = false;
+        self.bell.stands(link.ends.map(|ends| ends.local));
+        let mut proof: Option<Proof> = None;
         let mut rest = PartialLine::default();
         loop {
             let heard = match self.deliver_from(link).await {
@@ -367,22 +381,46 @@ impl Monitor {
             if rest.waited(link, heard) > self.logins.timing.line {
                 return ListenError::Lost(HALF_A_LINE.to_owned());
             }
-            match timeout(self.logins.timing.silence, link.fill()).await {
-                Ok(Ok(true)) => {
+            let ends = link.ends;
+            let filled = async { Wakeup::Filled(link.fill().await) };
+            match or(filled, self.wakeup(ends, proof)).await {
+                Wakeup::Filled(Ok(true)) => {
                     self.pulse.beat();
-                    asked = false;
+                    proof = None;
                 }
-                Ok(Ok(false)) => return ListenError::Lost("it was closed".to_owned()),
-                Ok(Err(broken)) => return broken.into(),
-                Err(_) if asked => return ListenError::Lost("the server is silent".to_owned()),
-                Err(_) => {
-                    asked = true;
-                    if let Err(broken) = link.send("noop:0", self.logins.timing.silence).await {
+                Wakeup::Filled(Ok(false)) => {
+                    return ListenError::Lost("it was closed".to_owned());
+                }
+                Wakeup::Filled(Err(broken)) | Wakeup::Hopeless(broken) => return broken.into(),
+                Wakeup::Prove(asked) => {
+                    proof = Some(asked);
+                    if let Err(broken) = link.send("noop:0", asked.within).await {
                         return broken.into();
                     }
                 }
             }
         }
+    }
+
+    /// What is to be done when nothing comes.
+    async fn wakeup(&self, ends: Option<Ends>, proof: Option<Proof>) -> Wakeup {
+        let Some(proof) = proof else {
+            let rung = async { Wakeup::Prove(self.bell.rung().await) };
+            let quiet = async {
+                sleep(self.logins.timing.silence).await;
+                Wakeup::Prove(Proof::of_quiet(self.logins.timing.proof))
+            };
+            return or(rung, quiet).await;
+        };
+        let tell = (!proof.is_alarm).then_some(&self.bell);
+        let hopeless = self.logins.hopeless(ends, tell, proof.within);
+        // An alarm may leave less time than this proof had.
+        let sooner = async {
+            let Proof { within, .. } = self.bell.rung().await;
+            sleep(within).await;
+            LinkError::Silent(within)
+        };
+        Wakeup::Hopeless(or(hopeless, sooner).await)
     }
 
     /// Whether there was a line.

@@ -16,10 +16,19 @@ pub struct Timing {
     /// A quiet command connection is proved with `noop:0` after this long, so that the next command finds it alive.
     /// One for look-ups is closed.
     pub idle: Duration,
-    /// A monitor that heard no byte for this long asks `noop:0`; after as long again it is dead.
+    /// A monitor that heard no byte for this long asks `noop:0`.
     pub silence: Duration,
+    /// A connection that is asked `noop:0` and says nothing for this long is dead. Where answers take longer nobody could
+    /// log in, either.
+    pub proof: Duration,
+    /// One that says nothing for this long is doubted: the client's others are proved too, and whether the server's name
+    /// leads elsewhere by now is looked up.
+    pub doubt: Duration,
     /// A monitor that waits this long for the rest of a line is dead, however many bytes drip in.
     pub line: Duration,
+    /// As `proof`, when there is a reason of ours to doubt: an address that is gone, a sleep. With 5 s until that is seen and
+    /// a new login it makes less than 10 s.
+    pub prompt: Duration,
     /// First and longest pause before reconnecting. Whoever waits for a server that restarts is back with it in
     /// under ten seconds, however often it does.
     pub retry: (Duration, Duration),
@@ -33,6 +42,22 @@ pub struct Timing {
     pub remember: Duration,
 }
 
+/// Within this a connection that has died in silence is replaced, unless somebody chose another time. NATs that forget
+/// are common, and whoever waits for a device gives up after 20 to 30 s.
+pub const PROOF: Duration = Duration::from_secs(20);
+
+impl Timing {
+    /// A connection that has died in silence is replaced within about this time. What it costs: see `--proof`.
+    pub fn proving(within: Duration) -> Self {
+        Self {
+            silence: within * 13 / 20,
+            proof: within / 4,
+            idle: within * 3 / 2,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
@@ -41,7 +66,10 @@ impl Default for Timing {
             reply: Duration::from_secs(15),
             call: Duration::from_secs(30),
             idle: Duration::from_secs(30),
-            silence: Duration::from_secs(15),
+            silence: Duration::from_secs(13),
+            proof: Duration::from_secs(5),
+            doubt: Duration::from_secs(1),
+            prompt: Duration::from_secs(2),
             line: Duration::from_secs(120),
             retry: (Duration::from_secs(1), Duration::from_secs(8)),
             settle: Duration::from_millis(50),

@@ -4,12 +4,14 @@
 //!   callers ──QueuedCommand──▶ [bounded queue] ──▶ worker ──line──▶ atServer
 //!           ◀───────────── answer, once ──────────────────◀─reply──
 //!
-//!   quiet for a while ─▶ noop:0          lost while quiet ─▶ reconnect in the background, pauses growing
-//!   lost under a command that may run twice ─▶ reconnect, once more          silent ─▶ error, new connection
+//!   quiet for a while, or the alarm ─▶ noop:0          lost while quiet ─▶ reconnect in the background, pauses growing
+//!   lost or silent under a command that may run twice ─▶ reconnect, once more, if there is time
+//!   the alarm under such a command ─▶ it has no longer than a proof would have
 //!   keys revoked, denied, expired ─▶ that error to everybody, without asking; the server is asked again later
 //! ```
 
 use std::{
+    future::pending,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,6 +33,7 @@ use crate::{
 };
 
 use super::{
+    alarm::{Bell, Proof},
     link::{self, Link, LinkError, LoginContext},
     timing::Timing,
 };
@@ -142,10 +145,13 @@ fn is_private(verb: &Verb) -> bool {
     )
 }
 
+type Outcome = Result<Reply, LinkError>;
+
 struct Worker {
     logins: LoginContext,
     jobs: Receiver<QueuedCommand>,
     link: Option<Link>,
+    bell: Bell,
     backoff: Backoff,
     /// When connecting last failed.
     failed: Option<Instant>,
@@ -154,7 +160,7 @@ struct Worker {
 /// What the worker does next.
 enum Wakeup {
     Serve(QueuedCommand),
-    Probe,
+    Probe(Proof),
     Reconnect,
     Drop(LinkError),
     End,
@@ -163,10 +169,13 @@ enum Wakeup {
 impl Worker {
     fn new(logins: LoginContext, jobs: Receiver<QueuedCommand>, link: Link) -> Self {
         let (first, longest) = logins.timing.retry;
+        let bell = logins.alarm.bell();
+        bell.stands(link.ends.map(|ends| ends.local));
         Self {
             logins,
             jobs,
             link: Some(link),
+            bell,
             backoff: Backoff::new(first, longest),
             failed: None,
         }
@@ -177,7 +186,7 @@ impl Worker {
         loop {
             match self.next().await {
                 Wakeup::Serve(job) => self.serve(job).await,
-                Wakeup::Probe => self.probe().await,
+                Wakeup::Probe(proof) => self.probe(proof).await,
                 Wakeup::Reconnect => {
                     if let Ok(link) = self.connect().await {
                         self.link = Some(link);
@@ -190,6 +199,7 @@ impl Worker {
                         why.to_string()
                     );
                     self.link = None;
+                    self.bell.fell();
                 }
                 Wakeup::End => break,
             }
@@ -208,10 +218,17 @@ impl Worker {
         };
         let quiet = async {
             match &mut self.link {
-                Some(link) => match timeout(self.logins.timing.idle, link.watch()).await {
-                    Ok(broken) => Wakeup::Drop(broken),
-                    Err(_) => Wakeup::Probe,
-                },
+                Some(link) => {
+                    let timing = &self.logins.timing;
+                    let rung = async { Wakeup::Probe(self.bell.rung().await) };
+                    let broken = async {
+                        match timeout(timing.idle, link.watch()).await {
+                            Ok(broken) => Wakeup::Drop(broken),
+                            Err(_) => Wakeup::Probe(Proof::of_quiet(timing.proof)),
+                        }
+                    };
+                    or(broken, rung).await
+                }
                 None => {
                     let pause = self.backoff.pause(jitter());
                     sleep(pause.max(self.logins.barred.left())).await;
@@ -222,19 +239,40 @@ impl Worker {
         or(job, quiet).await
     }
 
-    async fn probe(&mut self) {
+    async fn probe(&mut self, proof: Proof) {
         let Some(mut link) = self.link.take() else {
             return;
         };
-        match link.ask_line("noop:0", self.logins.timing.reply).await {
+        let tell = (!proof.is_alarm).then_some(&self.bell);
+        let hopeless = self.logins.hopeless(link.ends, tell, proof.within);
+        let hopeless = async { Err(hopeless.await) };
+        match or(link.ask_line("noop:0", proof.within), hopeless).await {
             Ok(_) if link.is_usable() => self.link = Some(link),
-            Ok(_) => {}
-            Err(why) => info!(
-                "as={} link=command state=lost reason={:?}",
-                self.logins.keys.atsign,
-                why.to_string()
-            ),
+            Ok(_) => self.bell.fell(),
+            Err(why) => {
+                self.bell.fell();
+                info!(
+                    "as={} link=command state=lost reason={:?}",
+                    self.logins.keys.atsign,
+                    why.to_string()
+                );
+            }
         }
+    }
+
+    /// Sends a command, waits for its answer. Once the alarm rings, one that can be repeated has no longer than a proof.
+    async fn ask(&mut self, link: &mut Link, job: &QueuedCommand, repeat: bool) -> Outcome {
+        let left = job.until.saturating_duration_since(Instant::now());
+        let reply = self.logins.timing.reply;
+        let doubted = async {
+            if !repeat {
+                return pending().await;
+            }
+            let Proof { within, .. } = self.bell.rung().await;
+            sleep(within).await;
+            Err(LinkError::Silent(within))
+        };
+        or(link.ask_line(&job.line, left.min(reply)), doubted).await
     }
 
     async fn serve(&mut self, job: QueuedCommand) {
@@ -247,19 +285,22 @@ impl Worker {
                 Ok(link) => link,
                 Err(why) => break Err(why),
             };
-            let left = job.until.saturating_duration_since(Instant::now());
-            let reply = link
-                .ask_line(&job.line, left.min(self.logins.timing.reply))
-                .await;
+            let reply = self.ask(&mut link, &job, job.repeatable && again).await;
             let keep = match &reply {
                 Ok(Reply::Error(fault)) => !fault.closes_connection(),
                 other => other.is_ok(),
             };
             if keep && link.is_usable() {
                 self.link = Some(link);
+            } else {
+                self.bell.fell();
+            }
+            if matches!(reply, Err(LinkError::Silent(_))) {
+                self.bell.ring_others(self.logins.timing.proof);
             }
             let may_repeat = match &reply {
                 Err(LinkError::Lost(_)) => job.repeatable,
+                Err(LinkError::Silent(_)) => job.repeatable && Instant::now() < job.until,
                 // Refused before it ran: the login has been forgotten.
                 Ok(Reply::Error(fault)) => fault.code == Some(Code::Unauthenticated),
                 _ => false,
@@ -299,7 +340,8 @@ impl Worker {
     async fn connect(&mut self) -> Result<Link, AtError> {
         let outcome = self.logins.log_in().await;
         match &outcome {
-            Ok(_) => {
+            Ok(link) => {
+                self.bell.stands(link.ends.map(|ends| ends.local));
                 info!("as={} link=command state=back", self.logins.keys.atsign);
                 self.backoff.reset();
                 self.failed = None;

@@ -1,6 +1,6 @@
 //! What a daemon is told: who may open what, through which device.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
@@ -30,6 +30,8 @@ pub struct DaemonOptions {
     pub ssh: Ssh,
     /// Nobody may do without encryption or without the login at the rendezvous.
     pub require_protection: bool,
+    /// Within this a connection to the atServer that has died in silence is replaced.
+    pub proof: Duration,
     /// The generation that it is held to.
     #[cfg(feature = "held")]
     pub habits: DaemonHabits,

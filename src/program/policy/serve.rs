@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_std::{
@@ -54,6 +54,8 @@ pub(super) struct PolicyOptions {
     pub publish_log: bool,
     /// There may be another process with this atSign: one of us answers.
     pub shared: bool,
+    /// Within this a connection to the atServer that has died in silence is replaced.
+    pub proof: Duration,
 }
 
 /// Serves until the connection has ended for good. `ready` is called once, with a JSON line, when questions
@@ -72,7 +74,7 @@ pub(super) async fn serve(
         read_rules(file).await?; // before anything is dialled
     }
     let watch = format!("{}|{WATCH_RECORDS}", policy::WATCH_RPC);
-    let (at, inbox) = online::log_in(&network, &keys, &watch).await?;
+    let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     let (news, told) = channel::bounded(1);
     let look = options.source.look().await;
     let rules = options.source.read(&at).await?;

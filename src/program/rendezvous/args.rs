@@ -15,7 +15,10 @@ use super::{RendezvousOptions, address, budgets::MAX_SESSIONS, serve};
 #[cfg(feature = "held")]
 use crate::classic::generation::Profile;
 use crate::{
-    at::{client::Network, keyfile::AtKeys},
+    at::{
+        client::{Network, PROOF},
+        keyfile::AtKeys,
+    },
     cli::{Console, Failure, flags, separated},
     net::dial::is_localhost,
     pipe::join::{HALF_CLOSED, limit_half_closed},
@@ -72,6 +75,15 @@ flags! {
             from_str_fn(seconds)
         )]
         half_closed: Duration,
+        /// replace a connection to the atServer that has died in silence within about this time, 10s to 10m: the shorter,
+        /// the more packets on a quiet line (default: 20s, 29000 packets a day; twice the time, half of them)
+        #[argh(
+            option,
+            arg_name = "seconds",
+            default = "PROOF",
+            from_str_fn(online::proof_time)
+        )]
+        proof: Duration,
         /// log owner and byte counts of each connection; only with ENABLE_SNOOP=true in the environment
         #[argh(switch)]
         snoop: bool,
@@ -109,6 +121,7 @@ impl Args {
             signed_only: self.signed_only,
             snoop: self.snoop,
             max_sessions: self.max_sessions,
+            proof: self.proof,
             #[cfg(feature = "held")]
             habits: Profile::of_environment(|profile| profile.rendezvous)?,
             ..RendezvousOptions::for_everybody(

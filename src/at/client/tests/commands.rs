@@ -102,8 +102,11 @@ fn a_silent_server_costs_its_connection_and_the_deadline() {
             _ => None,
         })
         .await;
+        // No time is left for a second try.
+        let reply = Duration::from_millis(200);
         let timing = Timing {
-            reply: Duration::from_millis(200),
+            reply,
+            call: reply,
             ..Timing::default()
         };
         let client = stand.client(timing).await;
@@ -113,6 +116,38 @@ fn a_silent_server_costs_its_connection_and_the_deadline() {
         let mut late = stand.peers.lock().unwrap()[&1].clone();
         let _ = late.write_all(b"data:late\n@alice@").await;
         assert_eq!(client.run(&llookup("quick")).await.unwrap(), "second");
+    });
+}
+
+#[test]
+fn what_may_run_twice_is_repeated_once_after_silence_too() {
+    run(async {
+        let stand = Stand::new(|number, line| match (number, line) {
+            (1, line) if line.starts_with("llookup") => Some(Act::Silence),
+            (_, "llookup:never@alice") => Some(Act::Silence),
+            (_, line) if line.starts_with("llookup") => Some(data("value")),
+            (_, line) if line.starts_with("enroll") => Some(Act::Silence),
+            _ => None,
+        })
+        .await;
+        let timing = Timing {
+            reply: Duration::from_millis(200),
+            ..Timing::default()
+        };
+        let client = stand.client(timing).await;
+        assert_eq!(client.run(&llookup("x")).await.unwrap(), "value");
+        let silent = client.run(&llookup("never")).await;
+        assert!(matches!(silent, Err(AtError::Silent(_))), "{silent:?}");
+        let list = crate::at::enrolment::list(None);
+        let silent = client.run(&list).await;
+        assert!(matches!(silent, Err(AtError::Silent(_))), "{silent:?}");
+        let mut asked = Vec::new();
+        while let Ok((number, line)) = stand.heard.try_recv() {
+            if line.starts_with("llookup") || line.starts_with("enroll") {
+                asked.push(number);
+            }
+        }
+        assert_eq!(asked, [1, 2, 2, 3, 4], "enroll may not run twice");
     });
 }
 

@@ -65,6 +65,7 @@ fn a_silent_monitor_comes_back_where_it_was() {
         .await;
         let timing = Timing {
             silence: Duration::from_millis(300),
+            proof: Duration::from_millis(300),
             retry: (Duration::from_millis(10), Duration::from_millis(50)),
             ..Timing::default()
         };

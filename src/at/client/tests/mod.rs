@@ -6,6 +6,7 @@ mod listening;
 mod lookups;
 mod refusals;
 mod secrets;
+mod watching;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,14 +18,17 @@ use async_std::{
     channel::unbounded,
     future::timeout,
     net::{TcpListener, TcpStream},
-    task::{JoinHandle, block_on, spawn},
+    task::{JoinHandle, block_on, sleep, spawn},
 };
 use futures_lite::{
     AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, future::Boxed, future::zip,
     io::BufReader,
 };
 
-use super::{link::Stream, *};
+use super::{
+    link::{Connected, Ends},
+    *,
+};
 use crate::{
     at::{
         crypto::{self, KeyPair},
@@ -44,6 +48,8 @@ enum Act {
     Drip(String),
     Hang,
     Silence,
+    /// After so long: the line is slow.
+    Later(Duration, String),
 }
 
 /// Connection number and line → what to do; `None`: what an atServer would do.
@@ -135,7 +141,11 @@ impl Stand {
     }
 
     async fn client(&self, timing: Timing) -> Client {
-        let transport = Arc::new(Wire(self.address));
+        self.client_over(Wire(self.address), timing).await
+    }
+
+    async fn client_over(&self, transport: impl Transport, timing: Timing) -> Client {
+        let transport = Arc::new(transport);
         Client::login_over(transport, Arc::new(keys("legacy_file")), timing)
             .await
             .unwrap()
@@ -173,6 +183,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     say(&mut stream, &[byte]).await;
                 }
             }
+            Act::Later(after, text) => {
+                sleep(after).await;
+                say(&mut stream, text.as_bytes()).await;
+            }
             Act::Hang => break,
             Act::Silence => {}
         }
@@ -208,12 +222,14 @@ fn error(text: &str) -> Act {
 struct Wire(std::net::SocketAddr);
 
 impl Transport for Wire {
-    fn connect(self: Arc<Self>) -> Boxed<Result<Stream, AtError>> {
+    fn connect(self: Arc<Self>) -> Boxed<Result<Connected, AtError>> {
         Box::pin(async move {
             let tcp = TcpStream::connect(self.0).await;
             let tcp = tcp.map_err(|why| AtError::Protocol(why.to_string()))?;
             tcp.set_nodelay(true).unwrap();
-            Ok(Box::new(tcp) as Stream)
+            let ends = Ends::of(&tcp);
+            let stream = Box::new(tcp);
+            Ok(Connected { stream, ends })
         })
     }
 }
@@ -226,7 +242,8 @@ fn llookup(entity: &str) -> Verb {
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
-    block_on(timeout(3 * SOON, test)).expect("the test hangs")
+    // In a box: it is moved dozens of times, and unoptimized each of them takes room on a stack of 2 MB.
+    block_on(timeout(3 * SOON, Box::pin(test))).expect("the test hangs")
 }
 
 /// A monitor's line about a plain value from bob.
