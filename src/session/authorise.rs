@@ -43,7 +43,7 @@ use crate::{
 /// How long a policy has to answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// A question without an answer is asked once more after this.
-const ASK_AGAIN: Duration = Duration::from_secs(4);
+pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(4);
 /// How long an answer holds.
 const ANSWER_HOLDS: Duration = Duration::from_secs(15);
 /// How long the lack of one holds: the policy may be back at any time.
