@@ -46,10 +46,18 @@
 //! | party | learns | cannot |
 //! | --- | --- | --- |
 //! | rendezvous | addresses, sizes, times, the two atSigns | read a byte |
-//! | atServers, atDirectory | who notifies whom and when | read what is said |
+//! | atServers, atDirectory | who notifies whom and when | read what is said between programs that know each other's keys; have a session opened with another key of a manager than the first that was seen, or that was named; have an old request acted on again |
 //! | network | that TLS to an atServer and a TCP stream to a rendezvous exist | the same |
 //! | policy | who wants to use which device, and when | see what passes through a session (but it decides who gets one, itself included) |
 //! | an atSign that is not a manager | nothing: its requests are ignored | make the daemon dial out |
+//!
+//! What whoever runs an atServer still can: hold messages back; at the first contact tell a key of their own, for
+//! [`session::pins`] believes the first one (`--manager @me#FINGERPRINT` does not); send what is signed by nobody in the
+//! name of an atSign of theirs: a ping, a policy's answer (so whoever runs the policy's atServer decides as the policy
+//! does), and where the daemon was started for it an ssh key (`--accept-keys`) or a request to log in (`--reverse-ssh`).
+//! A changed key of a rendezvous is told to the client's person and no more. Keys of clients that a policy lets in are not
+//! remembered by devices. Clients of others sign no time: their requests are known by the daemon's list of those that it
+//! acted on.
 //!
 //! The stream through the rendezvous is AES-256-CTR, with a key per direction where both ends know *twin keys*. As in every
 //! NoPorts it is not authenticated: somebody on the path could flip bits, which ssh inside notices and ends. With a device

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -14,8 +15,9 @@ use async_std::{
 };
 use noports::{
     at::{
-        AtSign,
+        AtKey, AtSign, Verb,
         client::{Client, Event, Outgoing, Subscription},
+        keyfile::AtKeys,
         metadata::Metadata,
     },
     np::{
@@ -26,6 +28,7 @@ use noports::{
         ports::{self, Logins, Ports, PortsRequest},
         request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest, TunnelRequest},
     },
+    session::pins::Fingerprint,
 };
 
 use crate::world::{
@@ -287,6 +290,8 @@ async fn elsewhere(world: &World) -> u16 {
 struct Hand {
     at: Client,
     inbox: Subscription,
+    /// With her new keys.
+    renewed: Option<Client>,
 }
 
 impl Hand {
@@ -299,7 +304,8 @@ impl Hand {
             .await
             .unwrap();
         let inbox = at.subscribe(r"\.ss(hnp|hrvd)@", false).await.unwrap();
-        Self { at, inbox }
+        let renewed = None;
+        Self { at, inbox, renewed }
     }
 
     async fn send(&self, message: &Message) {
@@ -321,7 +327,11 @@ impl Hand {
             if let Event::Note(note) = next.expect("an answer within 30 s").unwrap()
                 && note.entity() == entity
             {
-                return self.at.decrypt(&note).await.unwrap().unwrap();
+                let text = match (self.at.decrypt(&note).await, &self.renewed) {
+                    (Err(_), Some(renewed)) => renewed.decrypt(&note).await,
+                    (text, _) => text,
+                };
+                return text.unwrap().unwrap();
             }
         }
     }
@@ -585,6 +595,127 @@ fn more_sessions_than_fit_are_refused_in_words_and_another_manager_still_gets_on
         // The system ends sessions before their daemon.
         let lot = |pid: u32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
         assert_eq!(lot(bridges[1]).trim(), "200");
+    });
+}
+
+/// As somebody who runs her atServer could do it.
+async fn publish_key_of(at: &Client, who: &str, pair: &str) {
+    let verb = Verb::Update {
+        key: AtKey::public("publickey", &who.parse().unwrap()),
+        metadata: Metadata::default(),
+        value: known_pair(pair).public().text.clone(),
+    };
+    at.run(&verb).await.unwrap();
+}
+
+#[test]
+fn a_managers_key_that_changed_opens_nothing_until_somebody_at_the_device_trusts_it() {
+    block_on(async {
+        let world = World::start().await;
+        let (target, dead) = (answer_at_the_end().await, silent_rendezvous().await);
+        let mut daemon = world.daemon_process(target);
+        let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let mut alice = Hand::of_alice(&world).await;
+        let changed = "the key of @alice is another one than before: ";
+        for (turn, pair, want) in [
+            ("first", "@client_example", "{"),
+            ("changed", "session", changed),
+            ("changed, after a restart", "session", changed),
+            ("trusted", "session", "{"),
+            ("the old one", "@client_example", "Signature not verified"),
+        ] {
+            match turn {
+                "changed" => {
+                    publish_key_of(&alice.at, ALICE, pair).await;
+                    let mut keys = AtKeys::clone(&world.keys(ALICE));
+                    keys.encryption = known_pair(pair);
+                    let renewed = Client::login(&world.network, Arc::new(keys)).await;
+                    alice.renewed = Some(renewed.unwrap());
+                }
+                "changed, after a restart" => {
+                    daemon.kill();
+                    daemon = world.daemon_process(target);
+                }
+                "trusted" => {
+                    let said = stdout(world.noports(&["trust", ALICE, "-q"])).await;
+                    assert!(said.contains("\nbefore: "), "{said}");
+                    let known = stdout(world.noports(&["trust"])).await;
+                    let now = said.lines().next().unwrap();
+                    assert!(known.lines().any(|line| line == now), "{known}");
+                }
+                _ => {}
+            }
+            let (session, request) = tunnel_by(dead, target);
+            let message = request.message(&device, &name, &known_pair(pair)).unwrap();
+            alice.send(&message).await;
+            let answer = alice.hear(&request::answer_entity(session, &name)).await;
+            assert!(answer.starts_with(want), "{turn}: {answer}");
+            if want == changed {
+                assert!(answer.ends_with("noports trust @alice"), "{answer}");
+            }
+        }
+        assert_eq!(children_of(daemon.id()).len(), 1);
+        let log = world.log("daemon");
+        let line = log
+            .lines()
+            .find(|line| line.contains("refused=yes"))
+            .unwrap();
+        assert!(
+            line.contains("fingerprint=") && line.contains(" known="),
+            "{line}"
+        );
+    });
+}
+
+#[test]
+fn a_manager_that_is_named_with_its_key_is_served_with_no_other() {
+    block_on(async {
+        let world = World::start().await;
+        let (target, dead) = (answer_at_the_end().await, silent_rendezvous().await);
+        let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let mut alice = Hand::of_alice(&world).await;
+        let key = known_pair("@client_example");
+        let right = Fingerprint::of(key.public()).to_string();
+        let other = Fingerprint::of(known_pair("session").public()).to_string();
+        for (print, want) in [(other, "the key of @alice is another"), (right, "{")] {
+            let manager = format!("{ALICE}#{print}");
+            let words = [
+                "daemon",
+                "--as",
+                DEVICE,
+                "--manager",
+                &manager,
+                "--device",
+                NAME,
+            ];
+            let port = target.to_string();
+            let _daemon = world.process(&[&words[..], &["--sshd-port", &port]].concat());
+            let (session, request) = tunnel_by(dead, target);
+            alice
+                .send(&request.message(&device, &name, &key).unwrap())
+                .await;
+            let answer = alice.hear(&request::answer_entity(session, &name)).await;
+            assert!(answer.starts_with(want), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_devices_key_that_changed_is_refused_by_its_client_with_the_way_back() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        world.daemon(answer_at_the_end().await).await;
+        assert_eq!(stdout(world.client(&["--stdio", "-q"])).await, "");
+        let device = Client::login(&world.network, world.keys(DEVICE)).await;
+        publish_key_of(&device.unwrap(), DEVICE, "session").await;
+        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+        assert_eq!(code, 10, "{said}");
+        assert!(
+            said.contains("the key of @device is another one than before"),
+            "{said}"
+        );
+        assert!(said.trim_end().ends_with("noports trust @device"), "{said}");
     });
 }
 

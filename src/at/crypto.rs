@@ -250,6 +250,11 @@ impl PublicKey {
         to_hex(&Md5::digest(self.text.as_bytes()))
     }
 
+    /// Base64 of the SHA-256 of the key itself, however it was written.
+    pub fn fingerprint(&self) -> String {
+        to_base64(ring::digest::digest(&ring::digest::SHA256, &self.inner).as_ref())
+    }
+
     /// Whether both are the same number, even if one was written in an unusual way.
     pub fn is_same_key(&self, other: &Self) -> bool {
         self.parsed == other.parsed

@@ -36,7 +36,7 @@ use std::{future::Future, sync::Arc, time::Instant};
 
 use async_std::{future::timeout, task};
 use futures_lite::future;
-use log::{debug, error, info};
+use log::{debug, error, info, warn};
 
 use crate::{
     at::{AtSign, Notification, client::Network, keyfile::AtKeys},
@@ -54,6 +54,7 @@ use crate::{
     session::{
         authorise::{Doorman, Verdict},
         ignored, online,
+        pins::Pins,
     },
     sys::authorized_keys::AuthorizedKeys,
     text::json::Object,
@@ -97,9 +98,23 @@ pub async fn serve(
     let (keyring, _closing) = keyring(&options.ssh, options.sshd_port).await;
     let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     let acted = ActedRequests::open(options.memory_of(at.atsign(), "acted")).await;
+    let pins = Pins::new(options.memory.clone(), options.pins.clone());
+    if let Err(why) = pins.can_remember().await {
+        warn!(
+            "keys_of_others=in_memory reason=\"{why}\": after each start the first key counts; name them: --manager \
+             @alice#FINGERPRINT"
+        );
+    }
     let (device, managers) = (options.device.clone(), options.managers.clone());
     let daemon = Daemon {
-        doorman: Doorman::new(at.clone(), device, managers, options.consult.clone()),
+        doorman: Doorman::new(
+            at.clone(),
+            device,
+            managers,
+            options.consult.clone(),
+            pins.clone(),
+        ),
+        pins,
         at,
         known: Arc::default(),
         acted,

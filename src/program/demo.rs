@@ -238,6 +238,8 @@ impl World {
             .env("NOPORTS_ROOT", &self.root)
             .env("NOPORTS_CA", self.path("atserver/ca.pem"))
             .env("NOPORTS_KEYS", self.path("keys"))
+            // Its atSigns are made anew each time, and so are their keys.
+            .env(paths::MEMORY, self.path("memory"))
             .env_remove("NOPORTS_AS")
             // Throw-away keys: so that we may look at what the children have open.
             .env("NOPORTS_DEBUG", "1")
@@ -420,7 +422,7 @@ impl World {
             .parent()
             .map_or_else(String::new, |dir| dir.display().to_string());
         let environment = format!(
-            "export NOPORTS_ROOT={} NOPORTS_CA={dir}/atserver/ca.pem NOPORTS_KEYS={dir}/keys\n\
+            "export NOPORTS_ROOT={} NOPORTS_CA={dir}/atserver/ca.pem NOPORTS_KEYS={dir}/keys NOPORTS_MEMORY={dir}/memory\n\
              export NOPORTS_DATA={dir}/atserver NOPORTS_AS={ME} NOPORTS_VIA={RENDEZVOUS} PATH='{bin}':\"$PATH\"\n",
             self.root
         );

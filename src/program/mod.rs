@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | sessions | [`client`] [`tunnel`] [`devices`] | [`ask`](crate::session::ask), [`launch`](crate::session::launch) |
 //! | the other ends | [`daemon`] [`rendezvous`] [`policy`] [`bridge`] | [`online`](crate::session::online), [`authorise`](crate::session::authorise) |
-//! | keys and rights | [`activate`] [`at_activate`] [`enroll`] [`keys`] [`access`] | [`keystore`](crate::cli::keystore) |
+//! | keys and rights | [`activate`] [`at_activate`] [`enroll`] [`keys`] [`access`] [`trust`] | [`keystore`](crate::cli::keystore) |
 //! | hosting | [`atserver`] | |
 //! | this machine | [`install`] [`service`] | [`service`](crate::service) |
 //! | about itself | [`docs`] [`selftest`] [`demo`] | |
@@ -48,6 +48,7 @@ mod published;
 pub mod rendezvous;
 pub mod selftest;
 pub mod service;
+pub mod trust;
 pub mod tunnel;
 
 /// Words of a program that can be a service of the machine.
@@ -149,6 +150,14 @@ pub static PROGRAMS: &[Program] = &[
         info: access::Args::get_args_info,
         words: access::WORDS,
         main: access::main,
+    },
+    Program {
+        name: "trust",
+        links: &[],
+        about: "believe a new key of somebody, show which are believed",
+        info: trust::Args::get_args_info,
+        words: &[],
+        main: trust::main,
     },
     Program {
         name: "atserver",

@@ -90,7 +90,7 @@ flags! {
         /// read the rules from records on the policy's own atServer, as np_admin and npp write them
         #[argh(switch)]
         records: bool,
-        /// answer only these daemons; commas separate several (default: all)
+        /// answer only these daemons; commas separate several (default: those that the rules name)
         #[argh(option, arg_name = "atsign")]
         daemon: Vec<String>,
         /// also notify the policy's own atSign of each decision, for np_admin

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use async_std::task::{self, JoinHandle};
 use log::info;
 
-use super::online;
+use super::{online, pins::Pins};
 use crate::{
     at::{
         AtSign,
@@ -32,6 +32,7 @@ use crate::{
         sshkey::PublicKeyLine,
     },
     secret::Secret,
+    sys::paths,
     text::endpoint::Endpoint,
 };
 
@@ -124,6 +125,14 @@ pub async fn prepare(
     // While they think: who signs the device's answers, and what is our name there?
     let user = user_name(&talk.at, whom, details).await?;
     let device_key = device_key(&talk.at, to).await?;
+    let pins = Pins::new(paths::memory(), Vec::new());
+    let known = pins.check(to, &device_key).await;
+    known.map_err(|changed| untrusted(&changed).hint(changed.hint()))?;
+    if let Ok(Some(key)) = talk.at.public_key(via).await
+        && let Err(changed) = pins.check(via, &key).await
+    {
+        progress.note(&changed);
+    }
     let answers = talk.wait(&questions).await;
     let answers = answers.map_err(|missing| missing.explain(whom, want))?;
     let (heartbeat, ports) = read(&answers, progress)?;

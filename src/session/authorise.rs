@@ -36,14 +36,14 @@ use crate::{
             rpc::{self, RequestId, ResponseType, RpcResponse},
         },
     },
-    session::ignored,
+    session::{ignored, pins::Pins},
     text::duration::in_words,
 };
 
 /// How long a policy has to answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// A question without an answer is asked once more after this.
-const ASK_AGAIN: Duration = Duration::from_secs(4);
+pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(4);
 /// How long an answer holds.
 const ANSWER_HOLDS: Duration = Duration::from_secs(15);
 /// How long the lack of one holds: the policy may be back at any time.
@@ -102,6 +102,7 @@ struct Inner {
     device: DeviceName,
     managers: Vec<AtSign>,
     consult: Option<Consult>,
+    pins: Pins,
     state: Mutex<Inquiries>,
 }
 
@@ -144,12 +145,14 @@ impl Doorman {
         device: DeviceName,
         managers: Vec<AtSign>,
         consult: Option<Consult>,
+        pins: Pins,
     ) -> Self {
         Self(Arc::new(Inner {
             at,
             device,
             managers,
             consult,
+            pins,
             state: Mutex::default(),
         }))
     }
@@ -325,6 +328,9 @@ impl Inner {
     /// Asks, and says for how long the outcome holds.
     async fn ask(&self, consult: &Consult, client: &AtSign) -> (Verdict, Duration) {
         let policy = &consult.policy;
+        if let Err(why) = self.knows(policy).await {
+            return (Verdict::Denied(why), SILENCE_HOLDS);
+        }
         let Some(open) = self.begin_question() else {
             let why = "The device cannot ask its policy".to_owned();
             return (Verdict::Denied(why), SILENCE_HOLDS);
@@ -364,6 +370,23 @@ impl Inner {
                 (Verdict::Denied(why), SILENCE_HOLDS)
             }
         }
+    }
+
+    /// Whether the policy's key is the one that it always was. Its answers are not signed, so this keeps our questions from
+    /// others' eyes, and no more.
+    async fn knows(&self, policy: &AtSign) -> Result<(), String> {
+        // One that cannot be looked up is asked in vain, and told so by its silence.
+        let Ok(Some(key)) = self.at.public_key(policy).await else {
+            return Ok(());
+        };
+        self.pins.check(policy, &key).await.map_err(|changed| {
+            let hint = changed.hint();
+            warn!(
+                "policy={policy} reason={:?} hint={hint:?}",
+                changed.to_string()
+            );
+            format!("{changed}; at this device, {hint}")
+        })
     }
 
     async fn send(&self, message: &Message, ttl: u64) {

@@ -15,3 +15,4 @@ pub mod bridge;
 pub mod ignored;
 pub mod launch;
 pub mod online;
+pub mod pins;

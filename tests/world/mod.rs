@@ -358,6 +358,7 @@ impl World {
             habits: Default::default(),
             program: NOPORTS.into(),
             memory: None,
+            pins: Vec::new(),
             max_sessions: 100,
         };
         change(&mut policy);

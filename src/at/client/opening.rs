@@ -58,6 +58,8 @@ struct SenderKeys {
     new: VecDeque<Instant>,
     /// The cipher text that the look-ups gave.
     looked_up: Option<String>,
+    /// When it was last asked about.
+    used: Option<Instant>,
 }
 
 impl SenderKeys {
@@ -81,6 +83,11 @@ impl SenderKeys {
             .retain(|&then| now.saturating_duration_since(then) < WINDOW);
     }
 
+    /// Whether one of its keys could be opened.
+    fn has_success(&self) -> bool {
+        self.keys.iter().any(|(_, key)| key.is_some())
+    }
+
     fn learn(&mut self, wrapped: String, key: Option<AesKey>) {
         self.keys.push_back((wrapped, key));
         if self.keys.len() > MAX_KEYS {
@@ -94,20 +101,26 @@ impl KeyOpener {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Works with what is known of a sender; `None` when there is no room for another one.
-    fn with<T>(&self, from: &AtSign, work: impl FnOnce(&mut SenderKeys) -> T) -> Option<T> {
-        let mut senders = self.senders();
+    /// Works with what is known of a sender. Where there is no room for another one the one gives way that was not asked
+    /// about for longest, of those first that never sent anything that could be opened.
+    fn with<T>(&self, from: &AtSign, work: impl FnOnce(&mut SenderKeys) -> T) -> T {
+        let (mut senders, now) = (self.senders(), Instant::now());
         if senders.len() >= MAX_SENDERS && !senders.contains_key(from) {
-            let now = Instant::now();
             senders.retain(|_, sender| {
                 sender.expire(now);
                 !sender.new.is_empty()
             });
-            if senders.len() >= MAX_SENDERS {
-                return None;
+        }
+        if senders.len() >= MAX_SENDERS && !senders.contains_key(from) {
+            let order = |sender: &SenderKeys| (sender.has_success(), sender.used);
+            let first = senders.iter().min_by_key(|(_, sender)| order(sender));
+            if let Some(first) = first.map(|(who, _)| who.clone()) {
+                senders.remove(&first);
             }
         }
-        Some(work(senders.entry(from.clone()).or_default()))
+        let sender = senders.entry(from.clone()).or_default();
+        sender.used = Some(now);
+        work(sender)
     }
 
     async fn key(
@@ -119,6 +132,10 @@ impl KeyOpener {
         if wrapped.len() != WRAPPED {
             return Err(CryptoError::Decrypt);
         }
+        // What is known needs no turn: others' RSA takes as long as it takes.
+        if let Some(known) = self.with(from, |sender| sender.known(wrapped)) {
+            return known;
+        }
         let _turn = self.turn.lock().await; // also: the second of two equal ones finds it known
         let known = self.with(from, |sender| {
             let known = sender.known(wrapped);
@@ -128,10 +145,8 @@ impl KeyOpener {
             }
             known
         });
-        match known {
-            Some(Some(known)) => return known,
-            Some(None) => {}
-            None => return Err(CryptoError::Decrypt),
+        if let Some(known) = known {
+            return known;
         }
         let opened = unwrap(keys, wrapped.to_owned()).await;
         let learnt = opened.as_ref().ok().cloned();
@@ -166,7 +181,7 @@ impl KeyOpener {
 
     /// Where a sender's key is when it did not come along.
     async fn look_up(&self, router: &LookupRouter, from: &AtSign) -> Result<String, AtError> {
-        if let Some(Some(known)) = self.with(from, |sender| sender.looked_up.clone()) {
+        if let Some(known) = self.with(from, |sender| sender.looked_up.clone()) {
             return Ok(known);
         }
         let cached = Verb::Llookup {
@@ -229,6 +244,33 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_of_new_senders_keeps_nobody_out_and_pushes_nobody_out_who_is_well_known() {
+        let keys = Arc::new(keys("legacy_file"));
+        let opener = KeyOpener::default();
+        let public = keys.encryption.public();
+        let good = public
+            .wrap(&crate::at::crypto::to_base64(&[1; 32]))
+            .unwrap();
+        block_on(async {
+            assert!(opener.key(&keys, &atsign("@friend"), &good).await.is_ok());
+            for n in 0..2 * MAX_SENDERS {
+                let admitted = |sender: &mut SenderKeys| {
+                    assert!(sender.admit(Instant::now()));
+                    sender.learn(format!("{n}"), None);
+                };
+                opener.with(&atsign(&format!("@crowd{n}")), admitted);
+            }
+            assert_eq!(opener.senders().len(), MAX_SENDERS);
+            assert!(opener.senders().contains_key(&atsign("@friend")));
+            // RSA may be busy with others.
+            let _turn = opener.turn.lock().await;
+            assert!(opener.key(&keys, &atsign("@friend"), &good).await.is_ok());
+            drop(_turn);
+            assert!(opener.key(&keys, &atsign("@late"), &good).await.is_ok());
+        });
+    }
+
+    #[test]
     fn each_cipher_text_counts_once_and_failures_count_too() {
         let keys = Arc::new(keys("legacy_file"));
         let (opener, bob) = (KeyOpener::default(), atsign("@bob"));
@@ -251,7 +293,7 @@ mod tests {
                 );
             }
             // One of the five was refused without a try; the good one is still known.
-            assert_eq!(opener.with(&bob, |sender| sender.keys.len()), Some(MAX_NEW));
+            assert_eq!(opener.with(&bob, |sender| sender.keys.len()), MAX_NEW);
             assert!(opener.key(&keys, &bob, &good).await.is_ok());
             let fresh = public
                 .wrap(&crate::at::crypto::to_base64(&[2; 32]))

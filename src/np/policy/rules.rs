@@ -50,6 +50,13 @@ pub struct Rules {
     pub combine: Combine,
 }
 
+impl Rules {
+    /// Whether anything is said about this daemon. Others need no answer.
+    pub fn name_daemon(&self, who: &AtSign) -> bool {
+        self.groups.iter().any(|group| group.daemons.contains(who))
+    }
+}
+
 /// A yes or no, and how it came about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {

@@ -20,7 +20,11 @@ use crate::{
     },
     cli::{Console, Failure, flags, separated},
     np::{ids::DeviceName, policy::DeviceGroup},
-    session::{authorise::Consult, launch, online},
+    session::{
+        authorise::Consult,
+        launch, online,
+        pins::{self, Fingerprint},
+    },
     sys::{memory, paths},
     text::port::port,
 };
@@ -43,7 +47,7 @@ flags! {
         /// the device's atSign (or NOPORTS_AS; default: the only one with keys here)
         #[argh(option, long = "as", arg_name = "atsign")]
         as_: Option<String>,
-        /// atSign that may open sessions; commas separate several
+        /// atSign that may open sessions; commas separate several; @alice#FINGERPRINT: only with this key
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
         /// name of this device (default: "default")
@@ -117,8 +121,13 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
 impl Args {
     fn options(&self) -> Result<DaemonOptions, Failure> {
         let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
-        let managers = separated(&self.manager).map(str::parse::<AtSign>);
-        let managers = managers.collect::<Result<Vec<_>, _>>()?;
+        let managers = separated(&self.manager).map(pins::named);
+        let managers = managers
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Failure::misuse)?;
+        let named = |(who, key): &(AtSign, Option<Fingerprint>)| Some((who.clone(), key.clone()?));
+        let pins = managers.iter().filter_map(named).collect();
+        let managers: Vec<_> = managers.into_iter().map(|(who, _)| who).collect();
         let consult = self.consult()?;
         if (managers.is_empty() && consult.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
@@ -152,6 +161,7 @@ impl Args {
             habits: Profile::of_environment(|profile| Some(profile.daemon))?,
             program: launch::program()?,
             memory: paths::memory(),
+            pins,
             max_sessions: match self.max_sessions {
                 Some(most) => most.max(1),
                 None => budgets::fitting(memory::limit()),

@@ -8,7 +8,7 @@ use crate::{
     at::AtSign,
     classic::keyring::{KeyOptions, TemporaryKeyRule},
     np::{ids::DeviceName, permit::Permit},
-    session::authorise::Consult,
+    session::{authorise::Consult, pins::Fingerprint},
 };
 
 /// Who may open what, through which daemon.
@@ -39,6 +39,8 @@ pub struct DaemonOptions {
     pub program: PathBuf,
     /// The folder for what must outlive the daemon, if there is one.
     pub memory: Option<PathBuf>,
+    /// Keys of managers that were named with them.
+    pub pins: Vec<(AtSign, Fingerprint)>,
     /// Live sessions at a time.
     pub max_sessions: u64,
 }

@@ -45,6 +45,7 @@ use crate::{
         bridge::Many,
         launch::{self, BridgeExit, Lasting, LocalAddress, NO_BRIDGE, Order, RunningBridge},
         online,
+        pins::ChangedKey,
     },
     text::endpoint::Endpoint,
 };
@@ -204,15 +205,19 @@ impl Daemon {
             Ok(None) => Err(format!("Signature not verified: {from} has no public key")),
             Err(error) => Err(format!("Signature not verified: {error}")),
         };
-        let remembered = there(self.at.public_key(from).await)?;
-        match read(&remembered) {
-            // The sender may have new keys since we looked.
-            Err(RequestError::Envelope(EnvelopeError::Signature)) => {
-                let signer = there(self.at.public_key_afresh(from).await)?;
-                Ok(read(&signer))
-            }
-            other => Ok(other),
+        let mut signer = there(self.at.public_key(from).await)?;
+        let mut got = read(&signer);
+        // The sender may have new keys since we looked.
+        if matches!(got, Err(RequestError::Envelope(EnvelopeError::Signature))) {
+            signer = there(self.at.public_key_afresh(from).await)?;
+            got = read(&signer);
         }
+        // Only a key that has signed is remembered; of whom a policy lets in there may be any number.
+        if got.is_ok() && self.options.managers.contains(from) {
+            let checked = self.pins.check(from, &signer).await;
+            checked.map_err(|changed| told(&changed, "this device"))?;
+        }
+        Ok(got)
     }
 
     /// May this be opened, by the daemon's list and by the client's? Says what to dial, or why not.
@@ -449,6 +454,16 @@ impl Daemon {
             key: None,
         })
     }
+}
+
+/// A key that changed, in words for the client and for the log.
+fn told(changed: &ChangedKey, whose: &str) -> String {
+    let hint = changed.hint();
+    warn!(
+        "key_of={} fingerprint={} known={} refused=yes hint={hint:?}",
+        changed.who, changed.now, changed.known
+    );
+    format!("{changed}; at {whose}, {hint}")
 }
 
 /// The session a request claims. Lines of before 2.0 have none, and get one that nobody asks for.

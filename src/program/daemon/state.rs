@@ -8,7 +8,7 @@ use crate::{
     budget::Budget,
     classic::{keyring::Keyring, reverse::device::KeySlots},
     np::{NAMESPACE, ids::Nonce},
-    session::authorise::Doorman,
+    session::{authorise::Doorman, pins::Pins},
 };
 
 /// The daemon; cheap to clone.
@@ -27,6 +27,7 @@ pub(super) struct Daemon {
     pub sessions: Budget<AtSign>,
     pub pings: Pings,
     pub keyring: Keyring,
+    pub pins: Pins,
 }
 
 impl Daemon {

@@ -1,4 +1,11 @@
 //! The service: hears questions, answers them by the rules of the moment.
+//!
+//! Only daemons are answered that `--daemon` names, or without it the rules: to others it is silent, before anything of theirs
+//! is decrypted, and a line in the log is all that they cost.
+//!
+//! | budget | in all | of one | who gives way |
+//! | --- | --- | --- | --- |
+//! | `questions`: in work, of daemons that are answered | 512 | 64 | nobody; daemons ask again |
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -38,6 +45,8 @@ use super::source::{FileStamp, RuleSource, is_rule, read_rules};
 /// ask again.
 const QUESTIONS: Limits = Limits::new("questions", 512);
 const QUESTIONS_OF_ONE: u64 = 64;
+/// Life of a lock, in milliseconds: daemons ask again after four seconds.
+const LOCK_TTL: u64 = 3000;
 /// Life of a log notification, in milliseconds.
 const LOG_TTL: u64 = 3_600_000;
 /// Keys of signs of life from daemons, and of news from the administrator's program.
@@ -48,7 +57,7 @@ const WATCH_RECORDS: &str = r"\.policy\.sshnp@";
 pub(super) struct PolicyOptions {
     /// Where the rules are.
     pub source: RuleSource,
-    /// Who is answered; empty: everybody. A daemon learns only about its own devices.
+    /// Who is answered; empty: those that the rules name. A daemon learns only about its own devices.
     pub daemons: Vec<AtSign>,
     /// Notify ourselves of each decision.
     pub publish_log: bool,
@@ -126,7 +135,10 @@ impl PolicyService {
     fn take(&self, note: Notification, id: RequestId) {
         let inner = &self.0;
         let from = &note.from;
-        let known = inner.options.daemons.is_empty() || inner.options.daemons.contains(from);
+        let known = match inner.options.daemons.as_slice() {
+            [] => self.rules().name_daemon(from),
+            daemons => daemons.contains(from),
+        };
         if !known || note.operation != Operation::Update {
             return ignored::note(from, format_args!("rpc={id} reason=not_a_daemon_of_ours"));
         }
@@ -175,14 +187,14 @@ impl PolicyService {
         }
     }
 
-    /// Of several processes with one atSign, the one that writes this record answers. Nobody can write it again
-    /// before it has expired.
+    /// Of several processes with one atSign, the one that writes this record answers. Nobody can write it again before it
+    /// has expired, which is sooner than a daemon without an answer asks again: whoever is left then is the one.
     async fn is_ours(&self, id: RequestId) -> bool {
         let at = &self.0.at;
         let lock = Verb::Update {
             key: AtKey::own(&rpc::lock(id), at.atsign()),
             metadata: Metadata {
-                ttl: Some(rpc::RPC_TTL),
+                ttl: Some(LOCK_TTL),
                 immutable: Some(true),
                 ..Metadata::default()
             },
@@ -275,4 +287,27 @@ fn log_decision(id: RequestId, q: &AuthCheck, decision: &Decision) {
         decision.groups.join(","),
         decision.why,
     );
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::session::authorise::ASK_AGAIN;
+
+    #[test]
+    fn the_table_says_what_the_constants_are() {
+        let row = format!("| {} | {QUESTIONS_OF_ONE} |", QUESTIONS.total);
+        let header = include_str!("serve.rs");
+        assert!(
+            header
+                .lines()
+                .any(|line| line.starts_with("//! | `questions`") && line.contains(&row))
+        );
+    }
+
+    #[test]
+    fn a_lock_is_gone_when_a_daemon_asks_again() {
+        assert!(u128::from(LOCK_TTL) + 500 < ASK_AGAIN.as_millis());
+    }
 }
