@@ -34,7 +34,7 @@ use crate::{
 const LIFE: Duration = Duration::from_secs(15);
 /// Temporary keys at a time, and those of one client.
 pub(crate) const KEYS: Limits = Limits::new("temporary_keys", 64);
-pub(crate) const KEYS_OF_ONE: u64 = 8;
+pub(crate) const KEYS_OF_ONE: u64 = 48;
 /// Longest options of a key, in bytes.
 const MAX_OPTIONS: usize = 2048;
 

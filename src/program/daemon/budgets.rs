@@ -5,7 +5,7 @@
 //! | `sessions`: bridges that live | by memory, or `--max-sessions` | 3 of 4 | a tunnel without a word for 60 s, of whoever has most |
 //! | `starting`: requests in work | 64 | 16 | nobody; 256 wait for 20 s, 48 of one |
 //! | `pings`: senders that are answered | 64 | 1 | nobody; an answer each 250 ms |
-//! | `temporary_keys`: ssh keys of sessions | 64 | 8 | nobody |
+//! | `temporary_keys`: ssh keys of sessions | 64 | 48 | nobody |
 //! | requests that were acted on | 64000 | | the oldest of whoever has most |
 //! | answers that are kept for who asks again | 1024 | | the oldest of whoever has most |
 
