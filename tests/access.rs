@@ -14,7 +14,7 @@ use noports::at::{
 };
 
 use crate::world::{
-    ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, failure, output, stdout,
+    ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, failure, output, stdout, until,
 };
 
 const CAROL: &str = "@carol";
@@ -332,5 +332,40 @@ fn what_strangers_have_sent_can_be_removed() {
             kept.contains("mine.other") && !kept.contains(CAROL),
             "{kept}"
         );
+    });
+}
+
+#[test]
+fn a_daemon_for_its_managers_only_lets_nobody_else_reach_its_atserver() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        world
+            .activate("@mallory", "session", "@client_example")
+            .await;
+        let port = answer_at_the_end().await.to_string();
+        let words = [
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            ALICE,
+            "--device",
+            NAME,
+        ];
+        let only = [
+            "--only-managers",
+            "--rendezvous",
+            RENDEZVOUS,
+            "--sshd-port",
+            &port,
+        ];
+        let _daemon = world.process(&[&words[..], &only].concat());
+        let set = "allow_list=set added=2";
+        until(set, || world.log("daemon").contains(set)).await;
+        assert_eq!(stdout(world.client(&["--stdio", "-q"])).await, "");
+        let mallory = Client::login(&world.network, world.keys("@mallory")).await;
+        let key = mallory.unwrap().public_key(&DEVICE.parse().unwrap()).await;
+        assert!(key.is_err(), "shut out");
     });
 }

@@ -513,6 +513,9 @@ fn every_command_of_the_readme_does_what_it_says() {
     assert_eq!(fs::read_to_string(copy).unwrap(), "a note\n");
     assert!(reader.home("@me").join("project/.git").is_dir());
 
+    // Keys that are remembered.
+    reader.follow("noports trust @me", "@my_device");
+
     // Any port.
     reader.serve(
         "noports daemon --as @my_device --manager @me --device pi --permit-open",

@@ -14,6 +14,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | [`allow`] | who reaches its atServer at all |
 //! | [`args`] | the command line |
 //! | [`budgets`] | what others may use up: the table |
 //! | [`request`] | a request, from its text to its answer |
@@ -73,6 +74,7 @@ use state::Daemon;
 pub(crate) use args::Args;
 
 mod acted;
+mod allow;
 mod args;
 mod budgets;
 mod known;
@@ -129,7 +131,8 @@ pub async fn serve(
     ready(&daemon.announce());
     // No tasks of their own: they end with us, and with them the last of the daemon's connections.
     let publishing = async {
-        future::zip(daemon.publish_for_ever(), daemon.show_for_ever()).await;
+        let telling = future::zip(daemon.publish_for_ever(), daemon.show_for_ever());
+        future::zip(telling, daemon.allow_only_ours()).await;
         future::pending().await
     };
     let listening = online::listen(inbox, |note| daemon.hear(note));

@@ -75,6 +75,12 @@ flags! {
         /// publish neither the user name nor a record of this device
         #[argh(switch)]
         hide: bool,
+        /// let nobody else reach this atSign's atServer: managers, policy and the rendezvous behind --rendezvous
+        #[argh(switch)]
+        only_managers: bool,
+        /// with --only-managers: the rendezvous that sessions may meet at; commas separate several
+        #[argh(option, arg_name = "atsign")]
+        rendezvous: Vec<String>,
         /// refuse sessions without encryption or without login at the rendezvous
         #[argh(switch)]
         require_protection: bool,
@@ -162,6 +168,7 @@ impl Args {
             program: launch::program()?,
             memory: paths::memory(),
             pins,
+            only_managers: self.only_managers()?,
             max_sessions: match self.max_sessions {
                 Some(most) => most.max(1),
                 None => budgets::fitting(memory::limit()),
@@ -185,6 +192,22 @@ impl Args {
             bare_answers: self.bare_answers,
             file: None,
         })
+    }
+
+    /// A rendezvous looks this device's key up, so it has to be let in.
+    fn only_managers(&self) -> Result<Option<Vec<AtSign>>, Failure> {
+        let rendezvous = separated(&self.rendezvous).map(str::parse::<AtSign>);
+        let rendezvous = rendezvous.collect::<Result<Vec<_>, _>>()?;
+        match (self.only_managers, rendezvous.is_empty()) {
+            (false, true) => Ok(None),
+            (true, false) => Ok(Some(rendezvous)),
+            (true, true) => Err(
+                Failure::misuse("--only-managers shuts out the rendezvous, too")
+                    .hint("name those that you use: --only-managers --rendezvous @rv"),
+            ),
+            (false, false) => Err(Failure::misuse("--rendezvous without --only-managers")
+                .hint("--only-managers --rendezvous @rv; sessions meet where the client says")),
+        }
     }
 
     fn consult(&self) -> Result<Option<Consult>, Failure> {
