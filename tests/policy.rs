@@ -6,7 +6,7 @@ use async_std::task::{self, block_on};
 use noports::{
     at::{
         AtKey, AtSign, Verb,
-        client::{Client, Event, Subscription},
+        client::{Client, Event, Subscription, Timing},
         crypto,
         metadata::{Item, Metadata},
     },
@@ -525,6 +525,7 @@ impl Hand {
             world.keys(who),
             r"\.sshnp@",
             MAX_NOTE_LINE,
+            Timing::default(),
         )
         .await
         .unwrap();
