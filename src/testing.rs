@@ -1,7 +1,7 @@
 //! What the unit tests of several rooms need.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, future::Future, path::PathBuf, time::Duration};
+use std::{fs, future::Future, net::SocketAddr, path::PathBuf, time::Duration};
 
 use async_std::{
     future::timeout,
@@ -120,4 +120,22 @@ impl Authority {
     pub(crate) fn connector(&self) -> Connector {
         Connector::new(&[&self.file]).unwrap()
     }
+}
+
+/// A listener whose queue is full: connecting to it hangs, as with a dead route.
+pub(crate) fn deaf() -> (SocketAddr, Vec<socket2::Socket>) {
+    let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let listener = socket().unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    listener.bind(&any.into()).unwrap();
+    listener.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut kept = vec![listener];
+    for _ in 0..8 {
+        let filler = socket().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        let _ = filler.connect(&addr);
+        kept.push(filler);
+    }
+    (addr.as_socket().unwrap(), kept)
 }

@@ -188,6 +188,7 @@ mod tests {
     use async_std::task::block_on;
 
     use super::*;
+    use crate::testing::deaf;
 
     const SOON: Duration = Duration::from_secs(10);
 
@@ -261,24 +262,6 @@ mod tests {
             let tcp = block_on(dial(&to, SOON)).unwrap();
             assert_eq!(tcp.peer_addr().unwrap(), at);
         }
-    }
-
-    /// A listener whose queue is full: connecting to it hangs, as with a dead route.
-    fn deaf() -> (SocketAddr, Vec<socket2::Socket>) {
-        let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-        let listener = socket().unwrap();
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        listener.bind(&any.into()).unwrap();
-        listener.listen(0).unwrap();
-        let addr = listener.local_addr().unwrap();
-        let mut kept = vec![listener];
-        for _ in 0..8 {
-            let filler = socket().unwrap();
-            filler.set_nonblocking(true).unwrap();
-            let _ = filler.connect(&addr);
-            kept.push(filler);
-        }
-        (addr.as_socket().unwrap(), kept)
     }
 
     #[test]

@@ -47,7 +47,7 @@ const fn seconds(seconds: u64) -> Duration {
 pub const KNOWN_LATE: &[(&str, &str)] = &[
     (
         "name-moves",
-        "nothing here says so but silence: up to 13 s until it is asked, 1 s until it is doubted",
+        "nothing here says so but silence: up to 15.5 s until it is asked, 1 s until it is doubted",
     ),
     (
         "stalled-tunnel",

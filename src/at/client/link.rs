@@ -5,7 +5,7 @@
 //!             ◀─Replies─                 so after any failure the link is dead for good
 //! ```
 
-use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_std::{future::timeout, net::TcpStream, task::sleep};
 use futures_lite::{
@@ -28,7 +28,7 @@ use crate::{
         dial::{dial, resolve},
     },
     secret::Secret,
-    text::duration::in_words,
+    text::{duration::in_words, endpoint::Endpoint},
 };
 
 use super::{
@@ -121,12 +121,29 @@ impl NetworkTransport {
         }
     }
 
+    /// Whether the directory, asked because an address from memory does not answer soon, names another by now.
+    async fn is_outdated(&self, at: &Endpoint) -> bool {
+        sleep(self.timing.doubt).await;
+        let Network { root, tls } = &self.network;
+        let found = directory::find(root, tls, &self.who).await;
+        matches!(found, Ok(Some(now)) if now != *at)
+    }
+
     /// An address from memory gets a second chance with a fresh one: servers move.
     async fn find_and_connect(&self) -> Result<Connected, AtError> {
         loop {
             let Network { root, tls } = &self.network;
             let (at, from_memory) = directory::locate(root, tls, &self.who).await?;
-            let why = match dial(&at, self.timing.connect).await {
+            let dialled = dial(&at, self.timing.connect);
+            let given_up = async {
+                match from_memory && self.is_outdated(&at).await {
+                    true => Err(io::Error::other(
+                        "the atDirectory names another address now",
+                    )),
+                    false => pending().await,
+                }
+            };
+            let why = match or(dialled, given_up).await {
                 Ok(tcp) => {
                     let ends = Ends::of(&tcp);
                     match tls.connect(&at.host, tcp, self.timing.connect).await {

@@ -16,7 +16,8 @@ pub struct Timing {
     /// A quiet command connection is proved with `noop:0` after this long, so that the next command finds it alive.
     /// One for look-ups is closed.
     pub idle: Duration,
-    /// A monitor that heard no byte for this long asks `noop:0`.
+    /// A monitor that heard no byte for this long asks `noop:0`. Longer than 15 s: that often atServers tell their
+    /// statistics, and then nothing has to be asked.
     pub silence: Duration,
     /// A connection that is asked `noop:0` and says nothing for this long is dead. Where answers take longer nobody could
     /// log in, either.
@@ -50,8 +51,8 @@ impl Timing {
     /// A connection that has died in silence is replaced within about this time. What it costs: see `--proof`.
     pub fn proving(within: Duration) -> Self {
         Self {
-            silence: within * 13 / 20,
-            proof: within / 4,
+            silence: within * 31 / 40,
+            proof: within / 5,
             idle: within * 3 / 2,
             ..Self::default()
         }
@@ -66,8 +67,8 @@ impl Default for Timing {
             reply: Duration::from_secs(15),
             call: Duration::from_secs(30),
             idle: Duration::from_secs(30),
-            silence: Duration::from_secs(13),
-            proof: Duration::from_secs(5),
+            silence: Duration::from_millis(15_500),
+            proof: Duration::from_secs(4),
             doubt: Duration::from_secs(1),
             prompt: Duration::from_secs(2),
             line: Duration::from_secs(120),

@@ -3,6 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::{alarm::Clock, *};
+use crate::testing::{Authority, deaf};
 
 /// So long that nothing here waits for it.
 const NEVER: Duration = Duration::from_secs(1000);
@@ -252,5 +253,34 @@ fn a_look_up_connection_from_before_the_alarm_is_not_used_again() {
                 alarm(&client).ring(SOON);
             }
         }
+    });
+}
+
+#[test]
+fn an_address_from_memory_that_the_directory_no_longer_names_is_not_waited_for() {
+    run(async {
+        let authority = Authority::new();
+        let (acceptor, tls) = (authority.acceptor(&["127.0.0.1"]), authority.connector());
+        let (old, _kept) = deaf();
+        let at = Arc::new(Mutex::new(old.to_string()));
+        let answer = Arc::clone(&at);
+        let directory = Stand::over(Some(acceptor.clone()), move |_, _| {
+            Some(Act::Say(format!("{}\r\n@", answer.lock().unwrap())))
+        })
+        .await;
+        let server = Stand::over(Some(acceptor), |_, _| None).await;
+        let root = directory.address.to_string().parse().unwrap();
+        let network = Network { root, tls };
+        let who = atsign("@alice");
+        let known = crate::at::directory::locate(&network.root, &network.tls, &who).await;
+        assert_eq!(known.unwrap().0.to_string(), old.to_string());
+        *at.lock().unwrap() = server.address.to_string();
+        let timing = Timing {
+            connect: NEVER,
+            doubt: SHORT,
+            ..Timing::default()
+        };
+        let mut link = Link::connect_with(&network, &who, timing).await.unwrap();
+        assert_eq!(link.ask(&Verb::Noop { millis: 0 }).await.unwrap(), "ok");
     });
 }
