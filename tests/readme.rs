@@ -35,7 +35,7 @@ const README: &str = include_str!("../README.md");
 /// Blocks that do not run here, by their first line.
 const NOT_RUN: &[(&str, &str)] = &[
     (
-        "noports client --to pi@my_device --via @rv_eu",
+        "noports daemon --as @my_device --manager @me --device pi    # on the device",
         "it goes to the public atDirectory",
     ),
     (
