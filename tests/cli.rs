@@ -71,8 +71,7 @@ fn a_newcomer_is_told_what_there_is() {
             let help = stdout(noports(&[applet.name, "--help"])).await;
             let usage = format!("\nUsage: noports {}", applet.name);
             assert!(help.contains(&usage), "{help}");
-            let lines = help.lines().filter(|line| !line.starts_with("  noports"));
-            for line in lines {
+            for line in help.lines() {
                 assert!(line.chars().count() <= 80, "{}: {line}", applet.name);
             }
         }

@@ -169,7 +169,7 @@ fn classic(words: &[&str]) -> Option<Vec<String>> {
 #[argh(
     example = "{command_name} --host rv.example.org --port 40001 --local-port 22",
     example = "{command_name} --host rv.example.org --port 40001 --stdio",
-    example = "{command_name} --host rv.example.org --port 40001 --bind-local-port --local-port 0",
+    example = "{command_name} -h rv.example.org -p 40001 --bind-local-port --local-port 0",
     error_code(0, "done"),
     error_code(1, "the command line was wrong"),
     error_code(200, "failed")
