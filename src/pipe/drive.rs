@@ -4,7 +4,6 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -67,30 +66,13 @@ pub(super) fn closed(outcome: io::Result<()>) -> Result<(), PumpError> {
 /// heard, and no answer comes.
 pub const HALF_CLOSED: Duration = Duration::from_secs(600);
 
-/// In milliseconds, for all streams of this process.
-static HALF_CLOSED_FOR: AtomicU64 = AtomicU64::new(HALF_CLOSED.as_millis() as u64);
-
-/// From now on streams may stand half closed for so long without a byte.
-pub fn limit_half_closed(to: Duration) {
-    let millis = u64::try_from(to.as_millis()).unwrap_or(u64::MAX);
-    HALF_CLOSED_FOR.store(millis, Relaxed);
-}
-
 /// Runs both directions.
 ///
 /// A source that fails ends everything at once. A sink that fails ends its own direction, because the
 /// same peer may have said something before it went (a server that refuses an upload and closes):
-/// that still gets [`LAST_WORDS`] to arrive. Where one direction has ended and the other one is silent for too long
-/// ([`limit_half_closed`]), that is the end.
+/// that still gets [`LAST_WORDS`] to arrive. Where one direction has ended and the other one is silent for
+/// `half_closed`, that is the end.
 pub(super) async fn drive<U: Pump, D: Pump>(
-    up: &mut U,
-    down: &mut D,
-) -> Result<Carried, JoinFailure> {
-    let limit = Duration::from_millis(HALF_CLOSED_FOR.load(Relaxed));
-    drive_within(limit, up, down).await
-}
-
-async fn drive_within<U: Pump, D: Pump>(
     half_closed: Duration,
     up: &mut U,
     down: &mut D,
@@ -256,9 +238,9 @@ mod tests {
                 let began = std::time::Instant::now();
                 let (outcome, given) = block_on(async {
                     let outcome = if swapped {
-                        drive_within(LIMIT, &mut other, &mut over).await
+                        drive(LIMIT, &mut other, &mut over).await
                     } else {
-                        drive_within(LIMIT, &mut over, &mut other).await
+                        drive(LIMIT, &mut over, &mut other).await
                     };
                     (outcome, other.given)
                 });

@@ -6,7 +6,7 @@
 //!   a.write ◀── b.read         that sends its request and stops writing still gets the answer
 //! ```
 
-use std::{future::Future, io, net::Shutdown, os::fd::AsFd};
+use std::{future::Future, io, net::Shutdown, os::fd::AsFd, time::Duration};
 
 use async_io::Async;
 use async_std::net::TcpStream;
@@ -20,7 +20,7 @@ use super::{
 
 pub use super::{
     cipher::Ciphers,
-    drive::{Carried, HALF_CLOSED, limit_half_closed},
+    drive::{Carried, HALF_CLOSED},
     half::HalfClose,
 };
 
@@ -36,10 +36,10 @@ pub async fn splice(
     b: TcpStream,
     early_b: Vec<u8>,
 ) -> io::Result<Carried> {
-    splice_until(a, early_a, b, early_b, future::pending()).await
+    splice_until(a, early_a, b, early_b, HALF_CLOSED, future::pending()).await
 }
 
-/// The same; cut when `stop` says why.
+/// The same; the end after so long in silence with one direction closed, and cut when `stop` says why.
 ///
 /// # Errors
 /// As [`splice`], and what `stop` says.
@@ -48,11 +48,12 @@ pub async fn splice_until(
     early_a: Vec<u8>,
     b: TcpStream,
     early_b: Vec<u8>,
+    half_closed: Duration,
     stop: impl Future<Output = io::Error>,
 ) -> io::Result<Carried> {
     let (a, b) = (raw(a)?, raw(b)?);
     let (mut up, mut down) = (Relay::new(&a, &b, early_a), Relay::new(&b, &a, early_b));
-    let outcome = drive(&mut up, &mut down).or(cut(stop)).await;
+    let outcome = drive(half_closed, &mut up, &mut down).or(cut(stop)).await;
     close(outcome, &[&a, &b])
 }
 
@@ -81,6 +82,7 @@ pub struct Leg<R> {
 pub async fn join_legs<R>(
     a: Leg<R>,
     b: Leg<R>,
+    half_closed: Duration,
     stop: impl Future<Output = io::Error>,
 ) -> io::Result<Carried>
 where
@@ -88,7 +90,7 @@ where
 {
     let mut up = Copy::new(a.rest, HalfClose(&b.socket), a.early, None);
     let mut down = Copy::new(b.rest, HalfClose(&a.socket), b.early, None);
-    let outcome = drive(&mut up, &mut down).or(cut(stop)).await;
+    let outcome = drive(half_closed, &mut up, &mut down).or(cut(stop)).await;
     close(outcome, &[&a.socket, &b.socket])
 }
 
@@ -111,7 +113,7 @@ where
 {
     let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), ciphers.outbound);
     let mut down = Copy::new(&remote, local_write, Vec::new(), ciphers.inbound);
-    let outcome = drive(&mut up, &mut down).await;
+    let outcome = drive(HALF_CLOSED, &mut up, &mut down).await;
     close(outcome, &[&remote])
 }
 

@@ -24,10 +24,7 @@ use zeroize::Zeroizing;
 use crate::{
     cli::{Console, grammar::Grammar, help, print_out},
     np::far_end::FarEnd,
-    pipe::{
-        cipher::Side,
-        join::{HALF_CLOSED, limit_half_closed},
-    },
+    pipe::cipher::Side,
     session::bridge::{
         BadSecrets, BridgeError, Greeting, LISTENING, LocalEnd, Many, Plan, Report, STARTED,
         Secrets, run,
@@ -195,14 +192,6 @@ pub(crate) struct Args {
         from_str_fn(seconds)
     )]
     timeout: Duration,
-    /// how long a connection may stand with one direction closed and the other silent (default: 10m)
-    #[argh(
-        option,
-        arg_name = "duration",
-        default = "HALF_CLOSED",
-        from_str_fn(seconds)
-    )]
-    half_closed: Duration,
     /// listen on the local port for one connection from this machine instead of dialling the service
     #[argh(switch)]
     bind_local_port: bool,
@@ -339,7 +328,6 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
     } else {
         Side::Device
     };
-    limit_half_closed(args.half_closed);
     Ok(Plan {
         far: FarEnd {
             rendezvous: endpoint(&args.host, args.port)?,

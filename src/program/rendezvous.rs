@@ -72,6 +72,7 @@ use crate::{
         ids::{Nonce, SessionId},
         ports::{self, Logins, Ports, PortsForm, RendezvousRequest},
     },
+    pipe::join::HALF_CLOSED,
     session::{ignored, online},
     text::json::Object,
 };
@@ -121,6 +122,8 @@ pub struct RendezvousOptions {
     pub max_sessions: usize,
     /// Within this a connection to the atServer that has died in silence is replaced.
     pub proof: Duration,
+    /// How long a pair may stand with one direction closed and the other silent.
+    pub half_closed: Duration,
     /// The generation that it is held to.
     #[cfg(feature = "held")]
     pub habits: RendezvousHabits,
@@ -137,6 +140,7 @@ impl RendezvousOptions {
             snoop: false,
             max_sessions: MAX_SESSIONS,
             proof: PROOF,
+            half_closed: HALF_CLOSED,
             #[cfg(feature = "held")]
             habits: RendezvousHabits::default(),
         }
@@ -416,6 +420,7 @@ impl Rendezvous {
                 entry: daemon,
             },
             snoop: self.options.snoop,
+            half_closed: self.options.half_closed,
         };
         let tell = async move {
             Box::pin(self.answer(&answer)).await;

@@ -32,6 +32,7 @@ use crate::at::atsign::AtSign;
 const TICK: Duration = Duration::from_secs(5);
 /// A tick that is so much too late: this machine slept, or this process did.
 const SLEPT: Duration = Duration::from_secs(5);
+
 /// The bells of one client's connections.
 #[derive(Default)]
 pub(super) struct Alarm {

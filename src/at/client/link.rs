@@ -87,9 +87,8 @@ impl Transport for NetworkTransport {
 
     fn elsewhere(self: Arc<Self>, peer: SocketAddr) -> Boxed<()> {
         Box::pin(async move {
-            match self.has_moved(peer).await {
-                true => {}
-                false => pending().await,
+            if !self.has_moved(peer).await {
+                pending::<()>().await;
             }
         })
     }

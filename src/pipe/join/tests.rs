@@ -41,7 +41,7 @@ async fn joined(how: How) -> (TcpStream, TcpStream, Joined) {
                 let (a, b) = (raw(inner_a)?, raw(inner_b)?);
                 let mut up = Relay::copying(&a, &b, none());
                 let mut down = Relay::copying(&b, &a, none());
-                let outcome = drive(&mut up, &mut down).await;
+                let outcome = drive(HALF_CLOSED, &mut up, &mut down).await;
                 close(outcome, &[&a, &b])
             }
             How::Join => {
@@ -315,7 +315,7 @@ proptest! {
         let source_down = Cut::new(later.to_vec(), in_down);
         let mut pump_up = Copy::new(source_up, &mut up_arrived, Vec::new(), None);
         let mut pump_down = Copy::new(source_down, &mut down_arrived, early.to_vec(), cipher());
-        let carried = block_on(drive(&mut pump_up, &mut pump_down)).unwrap();
+        let carried = block_on(drive(HALF_CLOSED, &mut pump_up, &mut pump_down)).unwrap();
         prop_assert_eq!((carried.up, carried.down), (up.len() as u64, down.len() as u64));
         prop_assert!(up_arrived.closed && down_arrived.closed);
         prop_assert!(up_arrived.bytes == up && down_arrived.bytes == down);

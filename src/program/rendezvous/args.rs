@@ -21,7 +21,7 @@ use crate::{
     },
     cli::{Console, Failure, flags, separated},
     net::dial::is_localhost,
-    pipe::join::{HALF_CLOSED, limit_half_closed},
+    pipe::join::HALF_CLOSED,
     session::online,
     sys,
     text::{
@@ -96,10 +96,7 @@ const ENABLE_SNOOP: &str = "ENABLE_SNOOP";
 
 /// The program.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
-    let story = async |console: &Console, args: Args| {
-        limit_half_closed(args.half_closed);
-        online::until_told(story(console, args)).await
-    };
+    let story = async |console: &Console, args| online::until_told(story(console, args)).await;
     console.start(words, LevelFilter::Info, sys::process::cores(), story)
 }
 
@@ -122,6 +119,7 @@ impl Args {
             snoop: self.snoop,
             max_sessions: self.max_sessions,
             proof: self.proof,
+            half_closed: self.half_closed,
             #[cfg(feature = "held")]
             habits: Profile::of_environment(|profile| profile.rendezvous)?,
             ..RendezvousOptions::for_everybody(

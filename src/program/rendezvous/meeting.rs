@@ -62,6 +62,8 @@ pub(super) struct PortPair {
     pub single: bool,
     /// Say of each connection who it was and how much it carried.
     pub snoop: bool,
+    /// How long a pair may stand with one direction closed and the other silent.
+    pub half_closed: Duration,
 }
 
 impl PortPair {
@@ -89,6 +91,7 @@ impl PortPair {
         };
         let mut table = Joiner {
             level,
+            half_closed: self.half_closed,
             waiting: Pairs::default(),
             done,
             live: 0,
@@ -105,6 +108,7 @@ impl PortPair {
 /// Who waits, and how many are joined.
 struct Joiner {
     level: Level,
+    half_closed: Duration,
     waiting: Pairs<Admitted>,
     done: Sender<()>,
     live: usize,
@@ -204,7 +208,11 @@ impl Joiner {
                 self.held.stands.store(true, Relaxed);
                 self.grant = None;
                 let (session, level) = (self.held.session, self.level);
-                task::spawn(carry(session, level, client, daemon, self.done.clone()));
+                let (half_closed, done) = (self.half_closed, self.done.clone());
+                task::spawn(async move {
+                    carry(session, level, client, daemon, half_closed).await;
+                    let _ = done.send(()).await;
+                });
             }
             Pairing::Waits => {}
             Pairing::Replaces(old) => info!(
@@ -246,12 +254,12 @@ async fn carry(
     level: Level,
     mut a: Admitted,
     mut b: Admitted,
-    done: Sender<()>,
+    half_closed: Duration,
 ) {
     let began = Instant::now();
     let (from_a, from_b) = (a.from, b.from);
     let seats = [a.seat.take(), b.seat.take()];
-    let outcome = join_both(session, a, b, give_way(&seats)).await;
+    let outcome = join_both(session, a, b, half_closed, give_way(&seats)).await;
     let ends = format!("client={from_a} daemon={from_b}");
     let lasted = began.elapsed().as_secs_f64();
     match outcome {
@@ -268,7 +276,6 @@ async fn carry(
         ),
     }
     drop(seats);
-    let _ = done.send(()).await;
 }
 
 /// Ends when one of these has to leave.
@@ -285,10 +292,11 @@ async fn join_both(
     session: SessionId,
     a: Admitted,
     b: Admitted,
+    half_closed: Duration,
     stop: impl Future<Output = io::Error>,
 ) -> io::Result<Carried> {
     if !a.anybody && !b.anybody {
-        return splice_until(a.socket, a.early, b.socket, b.early, stop).await;
+        return splice_until(a.socket, a.early, b.socket, b.early, half_closed, stop).await;
     }
     let id = session.to_string();
     let part = |one: Admitted| {
@@ -304,5 +312,5 @@ async fn join_both(
             early: one.early,
         }
     };
-    Box::pin(join_legs(part(a), part(b), stop)).await
+    Box::pin(join_legs(part(a), part(b), half_closed, stop)).await
 }

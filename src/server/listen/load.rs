@@ -60,9 +60,10 @@ impl Load {
         (from, standing): (IpAddr, &Standing),
         bytes: usize,
     ) -> io::Result<()> {
-        let amount = match bytes <= FREE {
-            true => 0,
-            false => bytes.next_multiple_of(FREE) as u64,
+        let amount = if bytes <= FREE {
+            0
+        } else {
+            bytes.next_multiple_of(FREE) as u64
         };
         if amount == self.amount {
             return Ok(());
