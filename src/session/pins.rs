@@ -13,9 +13,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
-    fs::{self, File},
-    io,
+    fmt, io,
     path::PathBuf,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,11 +27,13 @@ use crate::{
         AtSign,
         crypto::{PublicKey, from_base64},
     },
-    sys::paths,
+    sys::{file, paths},
 };
 
 /// Most keys that are remembered; further ones are believed without.
 const MOST: usize = 10_000;
+/// Room for all of them: an atSign, a blank, a fingerprint and a line end each.
+const MAX_FILE: u64 = MOST as u64 * 128;
 /// The file's name.
 const FILE: &str = "known_keys";
 /// Only this user's.
@@ -222,7 +222,7 @@ impl Pins {
         let Some(file) = &self.0.file else {
             return Ok(BTreeMap::new());
         };
-        let text = match fs::read_to_string(file) {
+        let text = match file::text_now(file, MAX_FILE) {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => String::new(),
             read => read?,
         };
@@ -246,7 +246,7 @@ impl Pins {
         if let Some(folder) = file.parent() {
             paths::private_folder(folder)?;
         }
-        let lock = File::create(file.with_extension("lock"))?;
+        let lock = paths::open_lock(&file.with_extension("lock"))?;
         lock.lock()?;
         let before = self.read()?;
         let mut all = before.clone();
@@ -262,6 +262,8 @@ impl Pins {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use std::os::unix::fs::PermissionsExt;
 
     use async_std::task::block_on;
@@ -378,5 +380,26 @@ mod tests {
         for bad in ["@bob#", "@bob#x", &*short, "@b!", "#", &format!("#{print}")] {
             assert!(named(bad).is_err(), "{bad}");
         }
+    }
+
+    /// It was made anew through a link: whatever the link led to was empty then.
+    #[test]
+    fn a_link_in_the_locks_place_is_not_followed_and_a_pipe_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("other");
+        fs::write(&other, "theirs").unwrap();
+        let lock = folder.path().join(FILE).with_extension("lock");
+        std::os::unix::fs::symlink(&other, &lock).unwrap();
+        let pins = Pins::new(Some(folder.path().to_owned()), Vec::new());
+        let who = "@bob".parse().unwrap();
+        let key: Fingerprint = "A".repeat(43).parse().unwrap();
+        assert!(pins.trust(&who, &key).is_err());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
+        fs::remove_file(&lock).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.path().join(FILE))
+            .status();
+        assert!(made.unwrap().success());
+        assert!(pins.read().is_err() && pins.trust(&who, &key).is_err());
     }
 }

@@ -4,10 +4,12 @@ use std::{
     env, fs,
     fs::{File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
+
+use rustix::fs::OFlags;
 
 /// The person's home folder: `$HOME`, else what the system's list of users says.
 pub fn home() -> Option<PathBuf> {
@@ -42,6 +44,32 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+}
+
+/// Only this user's.
+const MODE_OF_LOCK: u32 = 0o600;
+
+/// A lock file that nobody else can open: whoever reads a file may lock it, and so keep others from their work. What is in
+/// it stays, and a symbolic link is not followed.
+///
+/// # Errors
+/// What the system says, or that it is another user's.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true).mode(MODE_OF_LOCK);
+    let file = options
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
+    let about = file.metadata()?;
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        let why = format!("{} belongs to user {}", path.display(), about.uid());
+        return Err(io::Error::other(why));
+    }
+    // One of an earlier version, or of a wider umask.
+    if about.mode() & 0o7777 != MODE_OF_LOCK {
+        file.set_permissions(Permissions::from_mode(MODE_OF_LOCK))?;
+    }
+    Ok(file)
 }
 
 /// Puts `bytes` at `path` as a whole or not at all, with these permission bits, safe against a power cut.

@@ -1,16 +1,17 @@
 //! A service's lock beside its state file: only one process of it runs, and whoever asks sees which.
 
 use std::{
-    fs::{self, File, Permissions, TryLockError},
+    fs::{self, File, TryLockError},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use log::debug;
-use rustix::fs::OFlags;
+
+use crate::sys::paths;
 
 /// Longest text, in bytes; a peer may have a say in it.
 const MAX_TEXT: usize = 200;
@@ -31,7 +32,7 @@ pub enum Holder {
 
 /// Takes the lock. `None`: nothing can be locked there.
 pub(super) fn take(path: &Path) -> io::Result<Option<File>> {
-    let file = match open_own(path) {
+    let file = match paths::open_lock(path) {
         Ok(file) => file,
         Err(why) => {
             debug!("lock=not_taken reason=\"{why}\"");
@@ -52,25 +53,6 @@ pub(super) fn take(path: &Path) -> io::Result<Option<File>> {
             }
         }
     }
-}
-
-/// A lock file that nobody else can open: whoever reads a file may lock it, and so keep the service from starting.
-fn open_own(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.append(true).create(true).mode(ONLY_OURS);
-    let file = options
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)?;
-    let about = file.metadata()?;
-    if about.uid() != rustix::process::geteuid().as_raw() {
-        let why = format!("{} belongs to user {}", path.display(), about.uid());
-        return Err(io::Error::other(why));
-    }
-    // One of an earlier version, or of a wider umask.
-    if about.mode() & 0o7777 != ONLY_OURS {
-        file.set_permissions(Permissions::from_mode(ONLY_OURS))?;
-    }
-    Ok(file)
 }
 
 /// Mode of the state file, and of the lock beside it.
@@ -188,7 +170,8 @@ mod tests {
         assert_eq!(mode(&lock), 0o600);
         // What an earlier version left is narrowed, and what leads elsewhere is let alone.
         for wide in [0o644, 0o666, 0o4777] {
-            fs::set_permissions(&lock, Permissions::from_mode(wide)).unwrap();
+            let opened = std::os::unix::fs::PermissionsExt::from_mode(wide);
+            fs::set_permissions(&lock, opened).unwrap();
             drop(take(&lock).unwrap().unwrap());
             assert_eq!(mode(&lock), 0o600, "{wide:o}");
         }
@@ -205,7 +188,7 @@ mod tests {
         let folder = Folder::new();
         let state = folder.path("noports-x.state");
         let lock = lock_file(&state);
-        let file = open_own(&lock).unwrap();
+        let file = paths::open_lock(&lock).unwrap();
         file.lock_shared().unwrap();
         let second = take(&lock).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
