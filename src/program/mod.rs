@@ -251,8 +251,16 @@ fn pick(argv: &[&str]) -> Invocation {
         Some("help") => match argv.get(2).map(|word| (by_name(word), by_link(word))) {
             None => Invocation::Help,
             Some((Some(program), _)) => {
-                let more = argv.iter().skip(3).map(|&word| word.to_owned());
-                Invocation::HelpOn(program, more.collect())
+                // Only a word of that program has help of its own; nothing behind "help" is done.
+                let words = PROGRAMS.iter().find(|one| one.name == program);
+                let words = words.map_or(&[][..], |program| program.words);
+                let more = argv
+                    .get(3)
+                    .filter(|word| words.iter().any(|one| one.name == **word));
+                Invocation::HelpOn(
+                    program,
+                    more.map(|&word| word.to_owned()).into_iter().collect(),
+                )
             }
             Some((None, Some(link))) => Invocation::Classic(link, 2),
             Some((None, None)) => Invocation::Unknown,

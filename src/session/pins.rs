@@ -9,7 +9,8 @@
 //! Keys are told by atServers, so whoever runs one could tell another key. Remembered keys are a file of lines,
 //! `@bob <fingerprint>`, in the folder for what must outlive a program; all programs of a user share it. Each change writes
 //! it anew under another name, and the disk has it before it takes the old one's place. Where it cannot be written the
-//! memory has them, which is said: from a start on the first key that is seen counts.
+//! memory has them, which is said: from a start on the first key that is seen counts. Where it is there and cannot be read
+//! nobody's key is believed.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -84,28 +85,43 @@ pub fn named(word: &str) -> Result<(AtSign, Option<Fingerprint>), String> {
     Ok((name, fingerprint))
 }
 
-/// A key that is another one than before.
+/// Why a key is not believed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the key of {who} is another one than before: {now} instead of {known}")]
-pub struct ChangedKey {
-    /// Whose.
-    pub who: AtSign,
-    /// The one that is believed.
-    pub known: Fingerprint,
-    /// The one that its atServer tells now.
-    pub now: Fingerprint,
-    /// The believed one stands on the command line.
-    pub is_named: bool,
+pub enum PinError {
+    /// It is another one than before.
+    #[error("the key of {who} is another one than before: {now} instead of {known}")]
+    Changed {
+        /// Whose.
+        who: AtSign,
+        /// The one that is believed.
+        known: Fingerprint,
+        /// The one that its atServer tells now.
+        now: Fingerprint,
+        /// The believed one stands on the command line.
+        is_named: bool,
+    },
+    /// There are remembered keys, and nobody can tell which.
+    #[error("the keys that are remembered cannot be read: {0}")]
+    Unreadable(String),
 }
 
-impl ChangedKey {
+impl PinError {
     /// The way back.
     pub fn hint(&self) -> String {
-        let Self { who, now, .. } = self;
-        if self.is_named {
-            return format!("if {who} has new keys, name {who}#{now} instead");
+        match self {
+            Self::Changed {
+                who,
+                now,
+                is_named: true,
+                ..
+            } => format!("if {who} has new keys, name {who}#{now} instead"),
+            Self::Changed { who, now, .. } => format!(
+                "if {who} has new keys and says that this is one of them: noports trust {who} --fingerprint {now}"
+            ),
+            Self::Unreadable(_) => {
+                "mend that file, or remove it: then the first key that is seen counts".to_owned()
+            }
         }
-        format!("if {who} has new keys and says that this is one of them: noports trust {who}")
     }
 }
 
@@ -146,8 +162,8 @@ impl Pins {
     /// Whether this is the key of that atSign; one that was never seen is, from now on.
     ///
     /// # Errors
-    /// When it is another one than before.
-    pub async fn check(&self, who: &AtSign, key: &PublicKey) -> Result<(), ChangedKey> {
+    /// See [`PinError`].
+    pub async fn check(&self, who: &AtSign, key: &PublicKey) -> Result<(), PinError> {
         let now = Fingerprint::of(key);
         if let Some(named) = self.0.named.get(who) {
             return self.same(who, named.clone(), now, true);
@@ -157,13 +173,19 @@ impl Pins {
             return Ok(());
         }
         // Somebody at the console may have said that the new one is right.
-        let (pins, them, new) = (self.clone(), who.clone(), now.clone());
-        let remembered = spawn_blocking(move || pins.remember(&them, &new)).await;
-        let known = match remembered {
-            Ok(known) => known,
-            Err(why) => {
-                warn!("key_of={who} fingerprint={now} remembered=in_memory reason=\"{why}\"");
-                seen.unwrap_or_else(|| now.clone())
+        let (pins, them) = (self.clone(), who.clone());
+        let read = spawn_blocking(move || pins.read()).await;
+        // What was remembered and cannot be read now may be another key than this one.
+        let read = read.map_err(|why| PinError::Unreadable(why.to_string()))?;
+        let known = match read.get(who) {
+            Some(known) => known.clone(),
+            None => {
+                let (pins, new) = (self.clone(), now.clone());
+                let remembered = spawn_blocking(move || pins.remember(&them, &new)).await;
+                remembered.unwrap_or_else(|why| {
+                    warn!("key_of={who} fingerprint={now} remembered=in_memory reason=\"{why}\"");
+                    seen.unwrap_or_else(|| now.clone())
+                })
             }
         };
         self.seen().insert(who.clone(), known.clone());
@@ -176,12 +198,12 @@ impl Pins {
         known: Fingerprint,
         now: Fingerprint,
         is_named: bool,
-    ) -> Result<(), ChangedKey> {
+    ) -> Result<(), PinError> {
         if known == now {
             return Ok(());
         }
         let who = who.clone();
-        Err(ChangedKey {
+        Err(PinError::Changed {
             who,
             known,
             now,
@@ -189,11 +211,8 @@ impl Pins {
         })
     }
 
-    /// What the file has for this atSign; if nothing, that is this key from now on.
+    /// This key from now on, unless another program has remembered one meanwhile.
     fn remember(&self, who: &AtSign, key: &Fingerprint) -> io::Result<Fingerprint> {
-        if let Some(known) = self.read()?.get(who) {
-            return Ok(known.clone());
-        }
         let mut known = key.clone();
         self.change(|all| {
             if all.len() < MOST || all.contains_key(who) {
@@ -223,7 +242,7 @@ impl Pins {
             return Ok(BTreeMap::new());
         };
         let text = match file::text_now(file, MAX_FILE) {
-            Err(missing) if missing.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(missing) if is_missing(&missing) => String::new(),
             read => read?,
         };
         let bad = |line: &str| {
@@ -247,7 +266,7 @@ impl Pins {
             paths::private_folder(folder)?;
         }
         let lock = paths::open_lock(&file.with_extension("lock"))?;
-        lock.lock()?;
+        paths::lock_soon(&lock)?;
         let before = self.read()?;
         let mut all = before.clone();
         change(&mut all);
@@ -257,6 +276,14 @@ impl Pins {
         let lines = all.iter().map(|(who, key)| format!("{who} {key}\n"));
         paths::atomic_write(file, lines.collect::<String>().as_bytes(), MODE)
     }
+}
+
+/// There is no such file, or no folder for it.
+fn is_missing(why: &io::Error) -> bool {
+    matches!(
+        why.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 #[cfg(test)]
@@ -300,7 +327,11 @@ mod tests {
                 let want =
                     format!("the key of @bob is another one than before: {now} instead of {known}");
                 assert_eq!(changed.to_string(), want);
-                assert!(changed.hint().ends_with("noports trust @bob"));
+                let way = format!(
+                    "noports trust @bob --fingerprint {}",
+                    Fingerprint::of(&second)
+                );
+                assert!(changed.hint().ends_with(&way), "{}", changed.hint());
             }
             let before = pins().trust(&bob(), &Fingerprint::of(&second));
             assert_eq!(before.unwrap(), Some(Fingerprint::of(&first)));
@@ -326,19 +357,18 @@ mod tests {
             let pins = Pins::new(Some(folder.path("state")), named);
             assert_eq!(pins.check(&bob(), &second).await, Ok(()));
             let changed = pins.check(&bob(), &first).await.unwrap_err();
-            assert!(changed.is_named && changed.hint().contains("@bob#"));
+            assert!(matches!(changed, PinError::Changed { is_named: true, .. }));
+            assert!(changed.hint().contains("@bob#"));
         });
     }
 
     #[test]
-    fn where_nothing_can_be_written_or_read_the_memory_counts() {
+    fn where_nothing_can_be_written_the_memory_counts() {
         let folder = Folder::new();
         let [first, second] = two();
         fs::write(folder.path("none"), "").unwrap();
-        fs::create_dir(folder.path("bad")).unwrap();
-        fs::write(folder.path("bad/known_keys"), "@bob something\n").unwrap();
         block_on(async {
-            for at in [None, Some(folder.path("none")), Some(folder.path("bad"))] {
+            for at in [None, Some(folder.path("none"))] {
                 let pins = Pins::new(at, Vec::new());
                 assert!(pins.can_remember().await.is_err());
                 assert_eq!(pins.check(&bob(), &first).await, Ok(()));
@@ -346,8 +376,6 @@ mod tests {
                 assert_eq!(pins.check(&bob(), &first).await, Ok(()));
             }
         });
-        let left = fs::read_to_string(folder.path("bad/known_keys")).unwrap();
-        assert_eq!(left, "@bob something\n");
     }
 
     #[test]
@@ -401,5 +429,23 @@ mod tests {
             .status();
         assert!(made.unwrap().success());
         assert!(pins.read().is_err() && pins.trust(&who, &key).is_err());
+    }
+
+    /// One bad line, and whatever key came next was believed.
+    #[test]
+    fn keys_that_cannot_be_read_are_no_reason_to_believe_others() {
+        block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let [key, _] = two();
+            for text in ["x\n", "@bob something\n", "@bob \n"] {
+                fs::write(folder.path().join(FILE), text).unwrap();
+                let pins = Pins::new(Some(folder.path().to_owned()), Vec::new());
+                let got = pins.check(&"@bob".parse().unwrap(), &key).await;
+                assert!(
+                    matches!(got, Err(PinError::Unreadable(_))),
+                    "{text:?}: {got:?}"
+                );
+            }
+        });
     }
 }

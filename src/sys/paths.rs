@@ -2,11 +2,13 @@
 
 use std::{
     env, fs,
-    fs::{File, OpenOptions, Permissions},
+    fs::{File, OpenOptions, Permissions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::OFlags;
@@ -46,6 +48,9 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
+/// How long [`lock_soon`] waits, and how often it looks.
+const LOCKED_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Only this user's.
 const MODE_OF_LOCK: u32 = 0o600;
 
@@ -58,9 +63,12 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.append(true).create(true).mode(MODE_OF_LOCK);
     let file = options
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(path)?;
     let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::other(format!("{} is no file", path.display())));
+    }
     if about.uid() != rustix::process::geteuid().as_raw() {
         let why = format!("{} belongs to user {}", path.display(), about.uid());
         return Err(io::Error::other(why));
@@ -70,6 +78,20 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
         file.set_permissions(Permissions::from_mode(MODE_OF_LOCK))?;
     }
     Ok(file)
+}
+
+/// Takes a lock that nobody holds for long.
+///
+/// # Errors
+/// What the system says, or that somebody does.
+pub fn lock_soon(lock: &File) -> io::Result<()> {
+    let end = Instant::now() + LOCKED_WITHIN;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOOK_EVERY),
+            other => return other.map_err(Into::into),
+        }
+    }
 }
 
 /// Puts `bytes` at `path` as a whole or not at all, with these permission bits, safe against a power cut.

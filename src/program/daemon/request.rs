@@ -45,7 +45,7 @@ use crate::{
         bridge::Many,
         launch::{self, BridgeExit, Lasting, LocalAddress, NO_BRIDGE, Order, RunningBridge},
         online,
-        pins::ChangedKey,
+        pins::PinError,
     },
     text::endpoint::Endpoint,
 };
@@ -457,13 +457,17 @@ impl Daemon {
 }
 
 /// A key that changed, in words for the client and for the log.
-fn told(changed: &ChangedKey, whose: &str) -> String {
-    let hint = changed.hint();
-    warn!(
-        "key_of={} fingerprint={} known={} refused=yes hint={hint:?}",
-        changed.who, changed.now, changed.known
-    );
-    format!("{changed}; at {whose}, {hint}")
+fn told(why: &PinError, whose: &str) -> String {
+    let hint = why.hint();
+    match why {
+        PinError::Changed {
+            who, known, now, ..
+        } => {
+            warn!("key_of={who} fingerprint={now} known={known} refused=yes hint={hint:?}");
+        }
+        PinError::Unreadable(reason) => warn!("keys_of_others=unreadable reason={reason:?}"),
+    }
+    format!("{why}; at {whose}, {hint}")
 }
 
 /// The session a request claims. Lines of before 2.0 have none, and get one that nobody asks for.
