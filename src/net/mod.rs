@@ -1,9 +1,10 @@
-//! Sockets: dial with one deadline, TLS, one bounded line, back-off; who may have how much at a time, and whose an address is. A leaf:
+//! Sockets: dial with one deadline, TLS, one bounded line, a socket for other processes of ours, back-off; who may have how much at a time, and whose an address is. A leaf:
 //! knows no protocol.
 
 use futures_lite::{AsyncRead, AsyncWrite};
 
 pub mod backoff;
+pub mod control_socket;
 pub mod dial;
 pub mod line;
 pub mod network;

@@ -24,7 +24,11 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::{
     cli::{self, Console, Failure, exit},
-    server::{authority::AuthorityError, control::AdminError, listen::ServerError},
+    server::{
+        authority::AuthorityError,
+        control::{self, AdminError},
+        listen::ServerError,
+    },
     sys::process,
 };
 
@@ -125,7 +129,7 @@ impl From<ServerError> for Failure {
 
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
-        Self::told(exit::FAILED, &error, error.hint())
+        Self::told(exit::FAILED, &error, control::hint(&error))
     }
 }
 

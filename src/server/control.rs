@@ -9,52 +9,28 @@
 //! ```
 //!
 //! Who may open the socket owns the data folder anyway, so there is no login. Requests are answered
-//! one after the other: a person is asking, and a slow asker is cut off after [`ASK_TIME`].
+//! one after the other: a person is asking, and a slow asker is cut off: [`control_socket`] does that.
 
 use std::{
-    fs,
-    future::Future,
     io,
-    os::{
-        fd::OwnedFd,
-        unix::{
-            ffi::OsStrExt,
-            fs::{FileTypeExt, PermissionsExt},
-            net::UnixListener as StdListener,
-        },
-    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use async_std::{future::timeout, os::unix::net::UnixListener, os::unix::net::UnixStream};
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use log::{debug, warn};
 use miniserde::{Deserialize, Serialize, json};
-use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
     at::AtSign,
-    net::line::{LineError, read_line},
+    net::control_socket::{self, ControlSocket},
     secret::Secret,
-    text::duration::in_words,
 };
 
 /// File name of the socket, in the data folder.
 pub const SOCKET: &str = "control.sock";
-/// Longest request, in bytes.
-const MAX_REQUEST: usize = 4096;
 /// Longest answer, in bytes: room for about 40 000 atSigns.
 const MAX_ANSWER: usize = 8 << 20;
-/// A request has to be there, and its answer taken, within this.
-pub const ASK_TIME: Duration = Duration::from_secs(5);
 /// An answer has to come within this; adding an atSign makes an RSA pair, slow on small machines.
 pub const ANSWER_TIME: Duration = Duration::from_secs(120);
-/// Longest path of a socket on Linux, in bytes.
-const MAX_PATH: usize = 107;
-/// Askers that wait to be heard; those behind them ask again after [`BREATH`].
-const QUEUE: i32 = 128;
-const BREATH: Duration = Duration::from_millis(50);
 
 /// What an administrator can ask of the running server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,46 +109,28 @@ pub struct BackupTotals {
 }
 
 /// Why the server could not be asked, or cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum AdminError {
-    #[error("another server is running with {}", .0.display())]
-    Running(PathBuf),
-    #[error("{} exists, but is not a socket", .0.display())]
-    NoSocket(PathBuf),
-    #[error("the path of {} is too long for a socket: {} bytes, at most {MAX_PATH}", .0.display(), .0.as_os_str().len())]
-    PathTooLong(PathBuf),
-    #[error("cannot use {}: {why}", path.display())]
-    Io { path: PathBuf, why: io::Error },
-    #[error("the running server did not answer within {}", in_words(*.0))]
-    Silent(Duration),
-    #[error("the running server's answer cannot be read")]
-    Answer,
-}
+pub use crate::net::control_socket::ControlError as AdminError;
 
-impl AdminError {
-    /// What to try next.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Running(_) => "noports atserver status --data DIR shows where it listens".into(),
-            Self::NoSocket(path) => format!("move {} away", path.display()),
-            Self::PathTooLong(_) => "choose a folder with a shorter name: --data DIR".into(),
-            Self::Io { path, why } if why.kind() == io::ErrorKind::PermissionDenied => format!(
-                "run as the owner of {}",
-                path.parent().unwrap_or(path).display()
-            ),
-            Self::Answer => "restart the running server: it may be of another version".into(),
-            Self::Io { .. } | Self::Silent(_) => return None,
-        })
-    }
+/// What to try next.
+pub fn hint(error: &AdminError) -> Option<String> {
+    Some(match error {
+        AdminError::Running(_) => {
+            "noports atserver status --data DIR shows where it listens".into()
+        }
+        AdminError::NoSocket(path) => format!("move {} away", path.display()),
+        AdminError::PathTooLong(_) => "choose a folder with a shorter name: --data DIR".into(),
+        AdminError::Io { path, why } if why.kind() == io::ErrorKind::PermissionDenied => format!(
+            "run as the owner of {}",
+            path.parent().unwrap_or(path).display()
+        ),
+        AdminError::Answer => "restart the running server: it may be of another version".into(),
+        AdminError::Io { .. } | AdminError::Silent(_) => return None,
+    })
 }
 
 /// The server's side of the socket. Its file is removed when this is dropped.
 #[derive(Debug)]
-pub struct AdminSocket {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub struct AdminSocket(ControlSocket);
 
 impl AdminSocket {
     /// Opens the socket in this data folder. A file left by a server that died is replaced.
@@ -180,44 +138,23 @@ impl AdminSocket {
     /// # Errors
     /// When another server answers there, or the folder is not ours.
     pub fn listen(data: &Path) -> Result<Self, AdminError> {
-        let path = data.join(SOCKET);
-        check_length(&path)?;
-        clear(&path)?;
-        let listener = bind(&path).map_err(|why| AdminError::Io {
-            path: path.clone(),
-            why,
-        })?;
-        Ok(Self {
-            listener: listener.into(),
-            path,
-        })
+        ControlSocket::listen(&data.join(SOCKET)).map(Self)
     }
 
     /// Answers for ever, one request at a time. `handle` is told each request.
-    pub async fn serve<F: Future<Output = AdminAnswer>>(
-        &self,
-        mut handle: impl FnMut(AdminRequest) -> F,
-    ) {
-        loop {
-            match self.listener.accept().await {
-                Ok((socket, _)) => {
-                    if let Err(why) = serve_one(socket, &mut handle).await {
-                        debug!("control refused=\"{why}\"");
-                    }
-                }
-                Err(why) => {
-                    // Out of file descriptors, say: trying again at once would only burn time.
-                    warn!("control accept=\"{why}\"");
-                    async_std::task::sleep(Duration::from_millis(200)).await;
-                }
-            }
-        }
-    }
-}
-
-impl Drop for AdminSocket {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+    pub async fn serve(&self, mut handle: impl AsyncFnMut(AdminRequest) -> AdminAnswer) {
+        let mut answer = async |line: Vec<u8>| {
+            let request = std::str::from_utf8(&line).ok();
+            let answer = match request.and_then(AdminRequest::parse) {
+                Some(request) => handle(request).await,
+                None => AdminAnswer::Refused {
+                    error: "the running server does not support this request".into(),
+                    hint: Some("restart it: it may be of another version".into()),
+                },
+            };
+            Secret::new(answer.print())
+        };
+        self.0.serve(&mut answer).await;
     }
 }
 
@@ -227,120 +164,12 @@ impl Drop for AdminSocket {
 /// When there is one, but it cannot be asked or does not answer.
 pub async fn ask(data: &Path, request: &AdminRequest) -> Result<Option<AdminAnswer>, AdminError> {
     let path = data.join(SOCKET);
-    let fail = |why| AdminError::Io {
-        path: path.clone(),
-        why,
+    let asked = control_socket::ask(&path, &request.print(), MAX_ANSWER, ANSWER_TIME).await?;
+    let Some(answered) = asked else {
+        return Ok(None);
     };
-    check_length(&path)?;
-    let connected = timeout(ANSWER_TIME, connect(&path)).await;
-    let connected = connected.map_err(|_| AdminError::Silent(ANSWER_TIME))?;
-    let mut socket = match connected {
-        Ok(socket) => socket,
-        Err(why) if nobody_there(&why) => return Ok(None),
-        Err(why) => return Err(fail(why)),
-    };
-    let line = request.print() + "\n";
-    socket.write_all(line.as_bytes()).await.map_err(fail)?;
-    let line = match read_line(&mut socket, MAX_ANSWER, ANSWER_TIME).await {
-        Ok((line, _)) => Secret::new(line),
-        Err(LineError::TimedOut(after)) => return Err(AdminError::Silent(after)),
-        Err(LineError::Io(why)) => return Err(fail(why)),
-        Err(_) => return Err(AdminError::Answer),
-    };
-    let text = std::str::from_utf8(line.reveal()).map_err(|_| AdminError::Answer)?;
+    let text = std::str::from_utf8(answered.line.reveal()).map_err(|_| AdminError::Answer)?;
     AdminAnswer::parse(text).map(Some).ok_or(AdminError::Answer)
-}
-
-/// Where too many ask already, the system turns the next one away; that one tries again.
-async fn connect(path: &Path) -> io::Result<UnixStream> {
-    loop {
-        match UnixStream::connect(path).await {
-            Err(why) if is_crowded(&why) => async_std::task::sleep(BREATH).await,
-            other => return other,
-        }
-    }
-}
-
-/// A full queue is "try again", which the runtime may find out only afterwards: then the socket is "not connected".
-fn is_crowded(why: &io::Error) -> bool {
-    matches!(
-        why.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
-    )
-}
-
-async fn serve_one<F: Future<Output = AdminAnswer>>(
-    mut socket: UnixStream,
-    handle: &mut impl FnMut(AdminRequest) -> F,
-) -> Result<(), LineError> {
-    let (line, _) = read_line(&mut socket, MAX_REQUEST, ASK_TIME).await?;
-    let request = std::str::from_utf8(&line)
-        .ok()
-        .and_then(AdminRequest::parse);
-    let answer = match request {
-        Some(request) => handle(request).await,
-        None => AdminAnswer::Refused {
-            error: "the running server does not support this request".into(),
-            hint: Some("restart it: it may be of another version".into()),
-        },
-    };
-    let line = Secret::new(answer.print() + "\n");
-    timeout(ASK_TIME, async {
-        socket.write_all(line.reveal().as_bytes()).await?;
-        socket.close().await?;
-        // The asker closes last, so that the answer cannot be lost to a reset.
-        socket.read(&mut [0; 1]).await
-    })
-    .await
-    .map_err(|_| LineError::TimedOut(ASK_TIME))??;
-    Ok(())
-}
-
-fn nobody_there(why: &io::Error) -> bool {
-    matches!(
-        why.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-    )
-}
-
-fn check_length(path: &Path) -> Result<(), AdminError> {
-    if path.as_os_str().as_bytes().len() > MAX_PATH {
-        return Err(AdminError::PathTooLong(path.to_owned()));
-    }
-    Ok(())
-}
-
-/// Removes the socket of a server that died.
-fn clear(path: &Path) -> Result<(), AdminError> {
-    let fail = |why| AdminError::Io {
-        path: path.to_owned(),
-        why,
-    };
-    match fs::symlink_metadata(path) {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(why) => return Err(fail(why)),
-        Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(AdminError::NoSocket(path.to_owned()));
-        }
-        Ok(_) => {}
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(AdminError::Running(path.to_owned())),
-        Err(why) if nobody_there(&why) => match fs::remove_file(path) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(fail(why)),
-            _ => Ok(()),
-        },
-        Err(why) => Err(fail(why)),
-    }
-}
-
-/// Binds, closes the file to others, and only then listens: nobody else gets in between.
-fn bind(path: &Path) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    socket.listen(QUEUE)?;
-    Ok(StdListener::from(OwnedFd::from(socket)))
 }
 
 #[derive(Serialize, Deserialize)]

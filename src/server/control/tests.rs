@@ -1,7 +1,17 @@
+use std::{
+    fs,
+    future::Future,
+    os::unix::{fs::PermissionsExt, net::UnixListener as StdListener},
+};
+
+use async_std::{os::unix::net::UnixStream, task::block_on};
+use futures_lite::{AsyncWriteExt, future};
+
 use super::*;
-use crate::testing::Folder;
-use async_std::task::block_on;
-use futures_lite::future;
+use crate::{
+    net::control_socket::{MAX_REQUEST, QUEUE},
+    testing::Folder,
+};
 
 fn alice() -> AtSign {
     "@alice".parse().unwrap()
@@ -91,7 +101,10 @@ fn a_request_is_answered_by_the_running_server() {
             "nobody runs"
         );
         let desk = AdminSocket::listen(&folder.0).unwrap();
-        let mode = fs::metadata(&desk.path).unwrap().permissions().mode();
+        let mode = fs::metadata(&folder.0.join(SOCKET))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         beside(&desk, async {
             let got = ask(&folder.0, &AdminRequest::Add(alice())).await.unwrap();
@@ -120,7 +133,7 @@ fn hostile_requests_do_not_stop_the_desk() {
         let long = vec![b'x'; MAX_REQUEST + 10];
         for bytes in [b"\n".as_slice(), b"{}\n", b"\xff\n", &long, b""] {
             beside(&desk, async {
-                let mut socket = UnixStream::connect(&desk.path).await.unwrap();
+                let mut socket = UnixStream::connect(&folder.0.join(SOCKET)).await.unwrap();
                 // The desk may hang up before it has read all of it.
                 let _ = socket.write_all(bytes).await;
                 drop(socket);
