@@ -220,6 +220,13 @@ impl<P: Party> Budget<P> {
         Some((self.hold(number?), must_leave))
     }
 
+    /// What somebody holds already, whether it fits or not.
+    pub fn found(&self, claim: Claim<P>, now: Instant) -> (Hold<P>, MustLeave) {
+        let (stays, must_leave) = bounded(1);
+        let number = self.ledger().enter(claim, Some(stays), now);
+        (self.hold(number), must_leave)
+    }
+
     /// What is claimed, when its turn comes. `None`: too many wait already.
     pub async fn wait(&self, claim: Claim<P>) -> Option<Hold<P>> {
         let (call, called) = bounded(1);

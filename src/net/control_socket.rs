@@ -213,11 +213,19 @@ pub async fn ask(
 /// Whether the file at this path is a socket that nobody listens at any more.
 pub fn is_left_over(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    let Ok(place) = Place::of(path) else {
-        return false;
-    };
-    let knock = std::os::unix::net::UnixStream::connect(&place.name);
-    is_socket && knock.is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused)
+    let knocked = Place::of(path).map(|place| knock(&place.name));
+    let is_refused = |why: &io::Error| why.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && knocked.is_ok_and(|knocked| knocked.is_err_and(|why| is_refused(&why)))
+}
+
+/// Whether somebody listens there, without waiting for one who does not take anybody in.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        knocked => knocked,
+    }
 }
 
 /// Where a socket is, by a name that the system takes.
@@ -312,7 +320,7 @@ fn clear(path: &Path, place: &Place) -> Result<(), ControlError> {
         }
         Ok(_) => {}
     }
-    match std::os::unix::net::UnixStream::connect(&place.name) {
+    match knock(&place.name) {
         Ok(_) => Err(ControlError::Running(path.to_owned())),
         Err(why) if nobody_there(&why) => match fs::remove_file(path) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => Err(fail(why)),

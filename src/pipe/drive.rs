@@ -4,8 +4,9 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::Pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_io::Timer;
@@ -36,12 +37,78 @@ pub(super) enum PumpError {
     Write(io::Error),
 }
 
+/// Which of two joined streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The first, or the local one.
+    Near,
+    /// The other one.
+    Far,
+}
+
 /// Why two joined streams ended badly.
 #[derive(Debug)]
-pub(super) struct JoinFailure {
-    pub(super) error: io::Error,
+pub struct JoinFailure {
+    /// What the system says.
+    pub error: io::Error,
+    /// Whose it was, where it was one of them.
+    pub at: Option<End>,
     /// Bytes may be missing at either end: neither must take this for a regular end.
     pub(super) abrupt: bool,
+}
+
+/// What passes, while it does: of as many pairs as are joined with it. Bytes count when their sink has accepted them.
+#[derive(Debug)]
+pub struct Meter {
+    since: Instant,
+    up: AtomicU64,
+    down: AtomicU64,
+    /// Milliseconds from `since` to the last byte, and one more; 0 before the first.
+    last: AtomicU64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Meter {
+    /// So much has passed.
+    pub fn carried(&self) -> Carried {
+        Carried {
+            up: self.up.load(Relaxed),
+            down: self.down.load(Relaxed),
+        }
+    }
+
+    /// How long ago the last byte passed, if one has.
+    pub fn quiet_for(&self) -> Option<Duration> {
+        let last = self.last.load(Relaxed).checked_sub(1)?;
+        Some(
+            self.since
+                .elapsed()
+                .saturating_sub(Duration::from_millis(last)),
+        )
+    }
+
+    /// One pair has carried so much in all; `told` is what was counted of it before.
+    fn count(&self, told: &mut Carried, up: u64, down: u64) {
+        let now = Carried { up, down };
+        if *told == now {
+            return;
+        }
+        self.up.fetch_add(up - told.up, Relaxed);
+        self.down.fetch_add(down - told.down, Relaxed);
+        let last = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.last.store(last + 1, Relaxed);
+        *told = now;
+    }
 }
 
 /// Chunks moved before other tasks get their turn.
@@ -76,12 +143,21 @@ pub(super) async fn drive<U: Pump, D: Pump>(
     half_closed: Duration,
     up: &mut U,
     down: &mut D,
+    meter: Option<&Meter>,
 ) -> Result<Carried, JoinFailure> {
     let mut course = Course {
         half_closed,
         ..Course::default()
     };
-    poll_fn(|cx| course.poll(up, down, cx)).await?;
+    let mut told = Carried::default();
+    poll_fn(|cx| {
+        let outcome = course.poll(up, down, cx);
+        if let Some(meter) = meter {
+            meter.count(&mut told, up.given(), down.given());
+        }
+        outcome
+    })
+    .await?;
     Ok(Carried {
         up: up.given(),
         down: down.given(),
@@ -92,7 +168,7 @@ pub(super) async fn drive<U: Pump, D: Pump>(
 struct Course {
     over: [bool; 2],
     /// The first sink that failed, and how long the other direction may go on.
-    broken: Option<(io::Error, Timer)>,
+    broken: Option<(io::Error, End, Timer)>,
     half_closed: Duration,
     /// One direction has ended: what the other one had carried when it was looked at last, and when that is too long ago.
     silence: Option<(u64, Timer)>,
@@ -114,12 +190,17 @@ impl Course {
                 Poll::Pending => continue,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(PumpError::Write(error))) => {
+                    let sink = [End::Far, End::Near][at];
                     self.broken
-                        .get_or_insert_with(|| (error, Timer::after(LAST_WORDS)));
+                        .get_or_insert_with(|| (error, sink, Timer::after(LAST_WORDS)));
                 }
                 Poll::Ready(Err(PumpError::Read(error))) => {
-                    let abrupt = true;
-                    return Poll::Ready(Err(JoinFailure { error, abrupt }));
+                    let source = [End::Near, End::Far][at];
+                    return Poll::Ready(Err(JoinFailure {
+                        error,
+                        at: Some(source),
+                        abrupt: true,
+                    }));
                 }
             }
             self.over[at] = true;
@@ -127,8 +208,9 @@ impl Course {
         if self.over == [true, true] {
             return Poll::Ready(match self.broken.take() {
                 None => Ok(()),
-                Some((error, _)) => Err(JoinFailure {
+                Some((error, end, _)) => Err(JoinFailure {
                     error,
+                    at: Some(end),
                     abrupt: false,
                 }),
             });
@@ -157,20 +239,22 @@ impl Course {
                 io::ErrorKind::TimedOut,
                 format!("half closed, and silent for {}", in_words(limit)),
             ),
+            at: None,
             abrupt: true,
         })
     }
 
     fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<JoinFailure> {
-        let Some((error, mut timer)) = self.broken.take() else {
+        let Some((error, end, mut timer)) = self.broken.take() else {
             return Poll::Pending;
         };
         if Pin::new(&mut timer).poll(cx).is_pending() {
-            self.broken = Some((error, timer));
+            self.broken = Some((error, end, timer));
             return Poll::Pending;
         }
         Poll::Ready(JoinFailure {
             error,
+            at: Some(end),
             abrupt: true,
         })
     }
@@ -238,9 +322,9 @@ mod tests {
                 let began = std::time::Instant::now();
                 let (outcome, given) = block_on(async {
                     let outcome = if swapped {
-                        drive(LIMIT, &mut other, &mut over).await
+                        drive(LIMIT, &mut other, &mut over, None).await
                     } else {
-                        drive(LIMIT, &mut over, &mut other).await
+                        drive(LIMIT, &mut over, &mut other, None).await
                     };
                     (outcome, other.given)
                 });

@@ -14,13 +14,13 @@ use futures_lite::{AsyncRead, AsyncWrite, FutureExt, future};
 
 use super::{
     copy::Copy,
-    drive::{JoinFailure, drive},
+    drive::drive,
     relay::{Relay, Socket},
 };
 
 pub use super::{
     cipher::Ciphers,
-    drive::{Carried, HALF_CLOSED},
+    drive::{Carried, End, HALF_CLOSED, JoinFailure, Meter},
     half::HalfClose,
 };
 
@@ -53,13 +53,32 @@ pub async fn splice_until(
 ) -> io::Result<Carried> {
     let (a, b) = (raw(a)?, raw(b)?);
     let (mut up, mut down) = (Relay::new(&a, &b, early_a), Relay::new(&b, &a, early_b));
-    let outcome = drive(half_closed, &mut up, &mut down).or(cut(stop)).await;
+    let outcome = drive(half_closed, &mut up, &mut down, None)
+        .or(cut(stop))
+        .await;
+    Ok(close(outcome, &[&a, &b])?)
+}
+
+/// [`splice`] of two sockets that nobody has read from; what passes is counted while it does.
+///
+/// # Errors
+/// As [`splice`]; and at which end.
+pub async fn splice_metered(
+    a: TcpStream,
+    b: TcpStream,
+    meter: &Meter,
+) -> Result<Carried, JoinFailure> {
+    let (a, b) = (raw(a)?, raw(b)?);
+    let mut up = Relay::new(&a, &b, Vec::new());
+    let mut down = Relay::new(&b, &a, Vec::new());
+    let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
     close(outcome, &[&a, &b])
 }
 
 async fn cut(stop: impl Future<Output = io::Error>) -> Result<Carried, JoinFailure> {
     Err(JoinFailure {
         error: stop.await,
+        at: None,
         abrupt: true,
     })
 }
@@ -90,30 +109,34 @@ where
 {
     let mut up = Copy::new(a.rest, HalfClose(&b.socket), a.early, None);
     let mut down = Copy::new(b.rest, HalfClose(&a.socket), b.early, None);
-    let outcome = drive(half_closed, &mut up, &mut down).or(cut(stop)).await;
-    close(outcome, &[&a.socket, &b.socket])
+    let outcome = drive(half_closed, &mut up, &mut down, None)
+        .or(cut(stop))
+        .await;
+    Ok(close(outcome, &[&a.socket, &b.socket])?)
 }
 
 /// Joins a local stream (reader and writer) with a remote socket: local → remote is encrypted with `outbound`,
 /// remote → local decrypted with `inbound`.
 ///
-/// The end of the remote's bytes closes `local_write`; wrap a socket in [`HalfClose`], or it will not tell.
+/// The end of the remote's bytes closes `local_write`; wrap a socket in [`HalfClose`], or it will not tell. What passes is
+/// counted while it does.
 ///
 /// # Errors
-/// As [`splice`]. The local stream is dropped, so a caller that kept a handle on its socket can reset it.
+/// As [`splice_metered`]. The local stream is dropped, so a caller that kept a handle on its socket can reset it.
 pub async fn join<R, W>(
     local_read: R,
     local_write: W,
     remote: TcpStream,
     ciphers: Ciphers,
-) -> io::Result<Carried>
+    meter: &Meter,
+) -> Result<Carried, JoinFailure>
 where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
     let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), ciphers.outbound);
     let mut down = Copy::new(&remote, local_write, Vec::new(), ciphers.inbound);
-    let outcome = drive(HALF_CLOSED, &mut up, &mut down).await;
+    let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
     close(outcome, &[&remote])
 }
 
@@ -132,8 +155,11 @@ pub fn reset<S: AsFd>(socket: &S) {
 }
 
 /// Nobody may go on with a socket that a failed session has used.
-fn close<S: AsFd>(outcome: Result<Carried, JoinFailure>, sockets: &[&S]) -> io::Result<Carried> {
-    outcome.map_err(|failure| {
+fn close<S: AsFd>(
+    outcome: Result<Carried, JoinFailure>,
+    sockets: &[&S],
+) -> Result<Carried, JoinFailure> {
+    outcome.inspect_err(|failure| {
         for socket in sockets {
             if failure.abrupt {
                 reset(*socket);
@@ -141,8 +167,24 @@ fn close<S: AsFd>(outcome: Result<Carried, JoinFailure>, sockets: &[&S]) -> io::
                 let _ = socket2::SockRef::from(*socket).shutdown(Shutdown::Both);
             }
         }
-        failure.error
     })
+}
+
+impl From<io::Error> for JoinFailure {
+    /// It has not begun.
+    fn from(error: io::Error) -> Self {
+        Self {
+            error,
+            at: None,
+            abrupt: true,
+        }
+    }
+}
+
+impl From<JoinFailure> for io::Error {
+    fn from(failure: JoinFailure) -> Self {
+        failure.error
+    }
 }
 
 #[cfg(test)]

@@ -11,25 +11,30 @@
 use std::{
     env, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use argh::{ArgsInfo, FromArgs};
 use async_global_executor::GlobalExecutorConfig;
-use async_std::task::block_on;
+use async_std::task::{self, block_on};
 use log::LevelFilter;
 use zeroize::Zeroizing;
 
 use crate::{
     cli::{Console, grammar::Grammar, help, print_out},
     np::far_end::FarEnd,
-    pipe::cipher::Side,
-    session::bridge::{
-        BadSecrets, BridgeError, Greeting, LISTENING, LocalEnd, Many, Plan, Report, STARTED,
-        Secrets, run,
+    pipe::{cipher::Side, join::Carried},
+    session::{
+        bridge::{
+            BadSecrets, BridgeError, BridgeNews, Greeting, LISTENING, Live, LocalEnd, Many, Plan,
+            Report, STARTED, Secrets, run_watched,
+        },
+        control::{self, About},
     },
-    sys::{log as logging, out, process, signal::IgnoreHangUp},
+    sys::{log as logging, out, paths, process, signal::IgnoreHangUp},
     text::{duration::seconds, endpoint::Endpoint, number::address, port::port_or_any},
 };
 
@@ -63,9 +68,10 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     process::protect_memory();
     logging::start(LevelFilter::Warn, args.verbose as u8, args.quiet);
     let variable = |name: &str| env::var(name).ok().map(Zeroizing::new);
-    let planned = read_secrets(&args, &variable).and_then(|secrets| plan(&args, &secrets));
-    let plan = match planned {
-        Ok(plan) => plan,
+    let planned = read_secrets(&args, &variable)
+        .and_then(|secrets| Ok((plan(&args, &secrets)?, secrets.about.clone())));
+    let (plan, about) = match planned {
+        Ok(planned) => planned,
         Err(Refusal::Misuse(why)) => {
             out::note(why);
             return ExitCode::from(MISUSE);
@@ -78,7 +84,7 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
             .with_min_threads(1)
             .with_max_threads(1),
     );
-    serve(plan)
+    serve(plan, about)
 }
 
 /// `-h` is a flag of its own here: the host.
@@ -86,7 +92,7 @@ fn asks_for_help(words: &[&str]) -> bool {
     words.contains(&"--help") || words == ["help"]
 }
 
-fn serve(plan: Plan) -> ExitCode {
+fn serve(plan: Plan, about: Option<About>) -> ExitCode {
     // The daemon, or the terminal, may go; the session stays.
     let kept = (!matches!(plan.local, LocalEnd::Stdio)).then(IgnoreHangUp::new);
     if let Some(Err(error)) = &kept {
@@ -95,17 +101,42 @@ fn serve(plan: Plan) -> ExitCode {
     if plan.many.is_some() {
         process::raise_descriptor_limit();
     }
-    let side = plan.far.side;
-    match block_on(run(plan, || out::note(STARTED))) {
-        Ok(carried) => {
-            log::info!("side={side} ended up={} down={}", carried.up, carried.down);
+    let has_parent = about.is_some();
+    let folder = match &about {
+        Some(about) => about.folder.clone().map(PathBuf::from),
+        None => paths::runtime().map(|folder| paths::bridges(&folder)),
+    };
+    let live = Arc::new(Live::of(&plan, about.unwrap_or_default()));
+    let ended = block_on(carry(plan, folder.as_deref(), &live));
+    if let Err(error) = &ended {
+        out::note(BridgeNews::Failed(Report::from(error)));
+    }
+    let (side, totals) = (live.side(), live.totals());
+    if has_parent {
+        out::note(BridgeNews::Carried(totals));
+    }
+    match ended {
+        Ok(_) => {
+            log::info!("side={side} ended up={} down={}", totals.up, totals.down);
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            out::note(Report::from(&error));
-            failed(&explain(&error))
-        }
+        Err(error) => failed(&explain(&error)),
     }
+}
+
+/// The session, with its control socket in this folder, if there can be one.
+async fn carry(
+    plan: Plan,
+    folder: Option<&Path>,
+    live: &Arc<Live>,
+) -> Result<Carried, BridgeError> {
+    let socket = control::open(folder);
+    let asked = socket.map(|socket| task::spawn(control::serve(socket, live.clone())));
+    let ended = run_watched(plan, live.clone(), || out::note(STARTED)).await;
+    if let Some(asked) = asked {
+        asked.cancel().await;
+    }
+    ended
 }
 
 fn explain(error: &BridgeError) -> String {

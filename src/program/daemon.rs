@@ -19,6 +19,7 @@
 //! | [`budgets`] | what others may use up: the table |
 //! | [`request`] | a request, from its text to its answer |
 //! | [`publish`] | what it says of itself |
+//! | [`live`] | live sessions: their places, their ends; those that were there before |
 //! | [`known`] | the sessions of the last minutes |
 //! | [`acted`] | requests that were acted on, also before a restart |
 //!
@@ -26,7 +27,7 @@
 //! logging in to clients before 4.0 of [`classic::reverse`](crate::classic::reverse).
 //!
 //! Each session has a process of its own, so a daemon that restarts, is upgraded or crashes leaves
-//! running sessions alone.
+//! running sessions alone, and finds them again by their control sockets.
 //!
 //! A daemon whose keys were revoked, or have expired, says so in its log and asks again every two minutes, so
 //! `noports enroll unrevoke` brings it back without anybody going there; started by hand it ends with exit code 6. It
@@ -78,6 +79,7 @@ mod allow;
 mod args;
 mod budgets;
 mod known;
+mod live;
 mod options;
 mod publish;
 mod request;
@@ -128,6 +130,7 @@ pub async fn serve(
         pings: Pings::default(),
         keyring,
     };
+    daemon.find_sessions().await;
     ready(&daemon.announce());
     // No tasks of their own: they end with us, and with them the last of the daemon's connections.
     let publishing = async {

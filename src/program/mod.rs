@@ -5,7 +5,7 @@
 //!
 //! | what | programs | what they share |
 //! | --- | --- | --- |
-//! | sessions | [`client`] [`tunnel`] [`devices`] | [`ask`](crate::session::ask), [`launch`](crate::session::launch) |
+//! | sessions | [`client`] [`tunnel`] [`devices`] [`sessions`] | [`ask`](crate::session::ask), [`launch`](crate::session::launch) |
 //! | the other ends | [`daemon`] [`rendezvous`] [`policy`] [`bridge`] | [`online`](crate::session::online), [`authorise`](crate::session::authorise) |
 //! | keys and rights | [`activate`] [`at_activate`] [`enroll`] [`keys`] [`access`] [`trust`] | [`keystore`](crate::cli::keystore) |
 //! | hosting | [`atserver`] | |
@@ -48,6 +48,7 @@ mod published;
 pub mod rendezvous;
 pub mod selftest;
 pub mod service;
+pub mod sessions;
 pub mod trust;
 pub mod tunnel;
 
@@ -102,6 +103,14 @@ pub static PROGRAMS: &[Program] = &[
         info: devices::Args::get_args_info,
         words: &[],
         main: devices::main,
+    },
+    Program {
+        name: "sessions",
+        links: &[],
+        about: "list the sessions that are open on this machine, end them",
+        info: sessions::Args::get_args_info,
+        words: sessions::WORDS,
+        main: sessions::main,
     },
     Program {
         name: "rendezvous",

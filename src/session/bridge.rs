@@ -8,7 +8,8 @@
 //!
 //! The device dials its local service first: a service that is not there is the likeliest failure, and
 //! nobody needs to meet anybody then. The client meets the device first, and listens for its local program while
-//! the session is held. One session may also carry many connections ([`Many`], `many.rs`).
+//! the session is held. One session may also carry many connections ([`Many`], `many.rs`). What others see of it while it
+//! runs, and that they may end it, is [`Live`].
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
@@ -17,25 +18,28 @@ use std::{io, sync::Arc, time::Duration};
 use async_std::{
     future::timeout,
     net::{TcpListener, TcpStream},
+    task,
 };
 use futures_lite::{FutureExt, future};
 
 use crate::{
     net::dial::{dial, tune},
     np::far_end::FarEnd,
-    pipe::join::{Carried, join},
+    pipe::join::{Carried, JoinFailure, join},
     sys::stdio,
     text::endpoint::Endpoint,
 };
 
-use carry::carry;
+use carry::{FLUSH, carry, let_go};
 use dialler::{DIAL, Dialler};
 use visitors::is_here;
 
 pub use began::Greeting;
 pub use error::{BridgeError, Report, Stage};
 pub use joins::MAX_CONNECTIONS;
+pub use live::Live;
 pub use many::Many;
+pub use news::{BridgeNews, TargetFailure, Totals};
 pub use secrets::{BadSecrets, Secrets};
 pub use visitors::Visitors;
 
@@ -44,10 +48,14 @@ mod carry;
 mod dialler;
 mod error;
 mod joins;
+mod live;
 mod many;
+mod news;
 mod secrets;
 mod visitors;
 
+/// What is left to do for one that was told to end, when its connections have let go.
+const LAST_STEPS: Duration = Duration::from_secs(1);
 /// What a parent waits for on our stderr before it counts on us.
 pub const STARTED: &str = "rv started successfully";
 /// What a device's parent hears on our stderr when a tunnel's client has said its first word.
@@ -89,15 +97,57 @@ pub enum LocalEnd {
 /// # Errors
 /// See [`BridgeError`]. All connections are closed by then.
 pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeError> {
-    let dialler = Dialler::new(plan.far);
-    match (plan.local, plan.many) {
-        (local, None) => one(dialler, local, plan.timeout, plan.greeting, ready).await,
+    run_watched(plan, Arc::default(), ready).await
+}
+
+/// The same, watched by others, who may tell it to end: that is no error.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_watched(
+    plan: Plan,
+    live: Arc<Live>,
+    ready: impl FnOnce(),
+) -> Result<Carried, BridgeError> {
+    let dialler = Dialler::new(plan.far).watched_by(live.clone());
+    let work = run_with(
+        dialler,
+        plan.local,
+        plan.many,
+        plan.timeout,
+        plan.greeting,
+        ready,
+    );
+    match work.or(told_to_leave(&live)).await {
+        Err(_) if live.was_told_to_leave() => Ok(live.meter.carried()),
+        ended => ended,
+    }
+}
+
+/// Whatever it was at: its connections have had time to let go.
+async fn told_to_leave<T>(live: &Live) -> Result<T, BridgeError> {
+    live.lets_go().await;
+    let _ = timeout(FLUSH, live.at_once()).await;
+    task::sleep(LAST_STEPS).await;
+    Err(BridgeError::Gone)
+}
+
+async fn run_with(
+    dialler: Dialler,
+    local: LocalEnd,
+    many: Option<Many>,
+    timeout: Duration,
+    greeting: Greeting,
+    ready: impl FnOnce(),
+) -> Result<Carried, BridgeError> {
+    match (local, many) {
+        (local, None) => one(dialler, local, timeout, greeting, ready).await,
         (LocalEnd::Dial(service), Some(many)) => {
-            many::device(Arc::new(dialler), service, many, plan.timeout, ready).await
+            many::device(Arc::new(dialler), service, many, timeout, ready).await
         }
         (LocalEnd::Listen(listener), Some(many)) => {
             let mut visitors = Visitors::of(listener).map_err(BridgeError::Accept)?;
-            many::client(Arc::new(dialler), &mut visitors, many, plan.timeout, ready).await
+            many::client(Arc::new(dialler), &mut visitors, many, timeout, ready).await
         }
         (LocalEnd::Stdio, Some(_)) => Err(BridgeError::Accept(io::Error::other(
             "stdin and stdout are one connection",
@@ -135,14 +185,8 @@ async fn one(
             };
             let remote = dialler.connect().await?;
             ready();
-            carry(
-                local,
-                remote,
-                dialler.far.keys.as_ref(),
-                dialler.far.side,
-                Greeting::Any,
-            )
-            .await
+            let keys = dialler.far.keys.as_ref();
+            carry(&dialler, local, remote, keys, Greeting::Any).await
         }
         LocalEnd::Listen(listener) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
@@ -150,25 +194,25 @@ async fn one(
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
             let visitor = first_visitor(listener, wait);
-            let local = visitor.or(far_end_gone(&remote)).await?;
-            carry(
-                local,
-                remote,
-                dialler.far.keys.as_ref(),
-                dialler.far.side,
-                greeting,
-            )
-            .await
+            let told = async {
+                dialler.live.lets_go().await;
+                Err(BridgeError::Gone)
+            };
+            let local = visitor.or(far_end_gone(&remote)).or(told).await?;
+            let keys = dialler.far.keys.as_ref();
+            carry(&dialler, local, remote, keys, greeting).await
         }
         LocalEnd::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
             let remote = dialler.connect().await?;
             ready();
             let (input, output, watch) = began::watch(input, output, greeting);
-            let joined = join(input, output, remote, dialler.ciphers()).await;
-            watch
-                .unbegun()
-                .map_or(joined.map_err(BridgeError::Broken), Err)
+            let (live, far) = (&dialler.live, remote.clone());
+            let _standing = live.stands();
+            let joined = join(input, output, remote, dialler.ciphers(), &live.meter);
+            let joined = joined.or(let_go(live, [&far])).await;
+            let broken = |failure: JoinFailure| BridgeError::Broken(failure.error);
+            watch.unbegun().map_or(joined.map_err(broken), Err)
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    pin::pin,
+    pin::{Pin, pin},
     time::Duration,
 };
 
@@ -20,9 +20,13 @@ use async_process::{Child, ChildStderr};
 use async_std::future::timeout;
 use futures_lite::{AsyncBufReadExt, AsyncRead, AsyncReadExt, StreamExt, future, io::BufReader};
 
-use super::bridge::{LISTENING, Many, Report, SPOKEN, STARTED, Secrets, Stage};
+use super::{
+    bridge::{BridgeNews, LISTENING, Many, Report, STARTED, Secrets, Stage, TargetFailure, Totals},
+    control::{self, About, BridgeRequest, SessionState},
+};
 use crate::{
     cli::{Failure, exit},
+    net::control_socket::ControlError,
     np::far_end::FarEnd,
     sys::process,
     text::endpoint::Endpoint,
@@ -32,8 +36,8 @@ use crate::{
 const READY_WITHIN: Duration = Duration::from_secs(22);
 /// Most bytes that are read of what a bridge says before it is ready.
 const MAX_WORDS: u64 = 16 * 1024;
-/// Most bytes that are kept of what it says after that: a report, and the lines behind it.
-const MAX_LAST_WORDS: usize = 4096;
+/// Longest line of what it says after that, in bytes.
+const MAX_LINE: usize = 4096;
 /// What the daemon's refusal says when no bridge stood; clients of all generations know these words.
 pub const NO_BRIDGE: &str = "Failed to start up the daemon side of the srv socket tunnel : ";
 
@@ -50,6 +54,8 @@ pub struct Order<'a> {
     pub far: &'a FarEnd,
     /// Many connections instead of one.
     pub many: Option<Lasting>,
+    /// Whose session it is, for those who ask its control socket.
+    pub about: Option<About>,
 }
 
 /// A session with many connections.
@@ -73,12 +79,46 @@ pub enum LocalAddress<'a> {
 }
 
 /// A bridge that runs.
-#[derive(Debug)]
 pub struct RunningBridge {
-    child: Child,
-    words: BufReader<ChildStderr>,
+    process: Process,
+    words: Pin<Box<dyn AsyncRead + Send>>,
     /// Where it listens, if it does.
     pub port: Option<u16>,
+}
+
+enum Process {
+    /// We have started it.
+    Child(Child),
+    /// It was there before us; its control socket.
+    Found(PathBuf),
+}
+
+impl Process {
+    /// Ends it at once.
+    async fn end(&mut self) {
+        match self {
+            Self::Child(child) => drop(child.kill()),
+            Self::Found(socket) => {
+                let asked = control::tell(socket, BridgeRequest::End { now: true }).await;
+                if let Err(why) = asked {
+                    log::warn!("bridge={} end=\"{why}\"", socket.display());
+                }
+            }
+        }
+    }
+
+    /// Its exit code, or what stands for it.
+    async fn how(&mut self) -> String {
+        let Self::Child(child) = self else {
+            return "unknown".to_owned();
+        };
+        match child.status().await {
+            Ok(status) => status
+                .code()
+                .map_or_else(|| "killed".to_owned(), |code| code.to_string()),
+            Err(error) => error.to_string(),
+        }
+    }
 }
 
 /// How a bridge ended, for the log.
@@ -88,56 +128,114 @@ pub struct BridgeExit {
     pub how: String,
     /// Why it failed, if it said so.
     pub why: Option<Report>,
+    /// What it has carried, if it said so.
+    pub totals: Option<Totals>,
+}
+
+/// What a bridge says while it runs.
+#[derive(Debug)]
+pub enum Said<'a> {
+    /// The client has said its first word.
+    Spoken,
+    /// Its service could not be had.
+    Target(&'a TargetFailure),
+    /// A line of its log.
+    Log(&'a str),
 }
 
 impl RunningBridge {
-    /// Waits for its end, or ends it when told to `leave`. `spoken` is called when a tunnel's client says its first word.
+    /// One that was there before us and is wanted, as its control socket tells.
+    ///
+    /// # Errors
+    /// When it is there, and cannot be asked. `None`: it has ended, or is not wanted.
+    pub async fn find(
+        socket: &Path,
+        is_wanted: impl FnOnce(&SessionState) -> bool,
+    ) -> Result<Option<(SessionState, Self)>, ControlError> {
+        // First only asked: who follows takes somebody's place there.
+        let state = control::state(socket).await?;
+        if !state.is_some_and(|state| is_wanted(&state)) {
+            return Ok(None);
+        }
+        let Some((state, answered)) = control::follow(socket).await? else {
+            return Ok(None);
+        };
+        let words = futures_lite::io::Cursor::new(answered.more).chain(answered.socket);
+        let bridge = Self {
+            process: Process::Found(socket.to_owned()),
+            words: Box::pin(words),
+            port: None,
+        };
+        Ok(Some((state, bridge)))
+    }
+
+    /// Waits for its end, or ends it when told to `leave`. `heard` is told what it says meanwhile.
     pub async fn ended(
         mut self,
-        spoken: impl FnOnce(),
+        heard: impl FnMut(Said<'_>),
         leave: impl Future<Output = ()>,
     ) -> BridgeExit {
-        let mut words = pin!(last_report(self.words, spoken));
+        let mut words = pin!(last_words(self.words, heard));
         let early = async { Some(words.as_mut().await) };
         let told = async {
             leave.await;
             None
         };
-        let why = match future::or(early, told).await {
-            Some(why) => why,
+        let (why, totals) = match future::or(early, told).await {
+            Some(last) => last,
             None => {
-                let _ = self.child.kill();
+                self.process.end().await;
                 words.await
             }
         };
-        let how = match self.child.status().await {
-            Ok(status) => status
-                .code()
-                .map_or_else(|| "killed".to_owned(), |code| code.to_string()),
-            Err(error) => error.to_string(),
-        };
-        BridgeExit { how, why }
+        let how = self.process.how().await;
+        BridgeExit { how, why, totals }
     }
 }
 
-/// Reads all that is said, for a full pipe holds the bridge up, and keeps no more than the last of it.
-async fn last_report(mut words: impl AsyncRead + Unpin, spoken: impl FnOnce()) -> Option<Report> {
-    let (mut last, mut more) = (Vec::new(), [0; 1024]);
-    let mut spoken = Some(spoken);
-    while let Ok(count @ 1..) = words.read(&mut more).await {
-        last.extend_from_slice(more.get(..count)?);
-        let says_so = |line: &[u8]| line == SPOKEN.as_bytes();
-        if spoken.is_some()
-            && last.split(|byte| *byte == b'\n').any(says_so)
-            && let Some(spoken) = spoken.take()
-        {
-            spoken();
+/// Reads all that is said, for a full pipe holds the bridge up; returns why it ended and what it carried, if it says so.
+async fn last_words(
+    mut words: impl AsyncRead + Unpin,
+    mut heard: impl FnMut(Said<'_>),
+) -> (Option<Report>, Option<Totals>) {
+    let (mut why, mut totals) = (None, None);
+    let (mut line, mut more) = (Vec::new(), [0; 1024]);
+    loop {
+        let got = words.read(&mut more).await.unwrap_or(0);
+        for &byte in more.get(..got).unwrap_or_default() {
+            if byte != b'\n' {
+                // Of a line that is too long the beginning counts.
+                if line.len() < MAX_LINE {
+                    line.push(byte);
+                }
+                continue;
+            }
+            understand(&line, &mut why, &mut totals, &mut heard);
+            line.clear();
         }
-        let old = last.len().saturating_sub(MAX_LAST_WORDS);
-        last.drain(..old);
+        if got == 0 {
+            understand(&line, &mut why, &mut totals, &mut heard);
+            return (why, totals);
+        }
     }
-    let last = String::from_utf8_lossy(&last);
-    last.lines().rev().find_map(|line| line.parse().ok())
+}
+
+fn understand(
+    line: &[u8],
+    why: &mut Option<Report>,
+    totals: &mut Option<Totals>,
+    heard: &mut impl FnMut(Said<'_>),
+) {
+    let text = String::from_utf8_lossy(line);
+    match text.parse() {
+        Ok(BridgeNews::Spoken) => heard(Said::Spoken),
+        Ok(BridgeNews::Target(failure)) => heard(Said::Target(&failure)),
+        Ok(BridgeNews::Failed(report)) => *why = Some(report),
+        Ok(BridgeNews::Carried(carried)) => *totals = Some(carried),
+        // Behind its report stands the same for a person.
+        Err(_) if why.is_some() || text.is_empty() => {}
+        Err(_) => heard(Said::Log(&text)),
+    }
 }
 
 /// Why there is no bridge.
@@ -168,7 +266,7 @@ pub fn program() -> Result<PathBuf, Failure> {
 /// # Errors
 /// See [`LaunchError`]; a bridge that is not ready in time is ended.
 pub async fn start(program: &Path, order: &Order<'_>) -> Result<RunningBridge, LaunchError> {
-    let secrets = Secrets::line(order.far);
+    let secrets = Secrets::line(order.far, order.about.as_ref());
     let mut child =
         process::spawn_apart(program, &order.words(), secrets.reveal().as_bytes()).await?;
     let silent = || LaunchError::Unready("it said nothing in time".to_owned());
@@ -179,7 +277,11 @@ pub async fn start(program: &Path, order: &Order<'_>) -> Result<RunningBridge, L
         None => Err(silent()),
     };
     match heard {
-        Ok((port, words)) => Ok(RunningBridge { child, words, port }),
+        Ok((port, words)) => Ok(RunningBridge {
+            process: Process::Child(child),
+            words: Box::pin(words),
+            port,
+        }),
         Err(why) => {
             let _ = child.kill();
             Err(why)
@@ -311,7 +413,7 @@ mod tests {
         pipe::cipher::{SessionKeys, Side},
         program::bridge::read_plan,
         secret::Secret,
-        session::bridge,
+        session::bridge::{self, SPOKEN},
     };
 
     #[test]
@@ -331,6 +433,7 @@ mod tests {
             local: LocalAddress::Service(&service),
             far: &far,
             many: None,
+            about: None,
         };
         let words = order.words();
         assert_eq!(
@@ -338,7 +441,7 @@ mod tests {
             "bridge --secrets-on-stdin --rv-auth --rv-e2ee --host rv.example --port 40190 --local-port 22 --local-host localhost"
         );
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-        let plan = read_plan(&words, Secrets::line(&far).reveal().as_bytes()).unwrap();
+        let plan = read_plan(&words, Secrets::line(&far, None).reveal().as_bytes()).unwrap();
         assert!(matches!(&plan.local, bridge::LocalEnd::Dial(at) if *at == service));
         assert_eq!(plan.far, far);
     }
@@ -357,6 +460,7 @@ mod tests {
             local: LocalAddress::Service(&service),
             far: &far,
             many: None,
+            about: None,
         };
         let words = order.words();
         assert!(
@@ -364,7 +468,7 @@ mod tests {
             "{words:?}"
         );
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-        let plan = read_plan(&words, Secrets::line(&far).reveal().as_bytes()).unwrap();
+        let plan = read_plan(&words, Secrets::line(&far, None).reveal().as_bytes()).unwrap();
         assert_eq!(plan.far, far);
     }
 
@@ -391,10 +495,11 @@ mod tests {
                 idle: Duration::from_millis(30_001),
                 talk,
             }),
+            about: None,
         };
         let words = order.words();
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-        let plan = read_plan(&words, Secrets::line(&far).reveal().as_bytes()).unwrap();
+        let plan = read_plan(&words, Secrets::line(&far, None).reveal().as_bytes()).unwrap();
         assert_eq!((plan.many, plan.far), (Some(talk), far));
         assert_eq!(plan.timeout, Duration::from_secs(31));
         assert!(matches!(&plan.local, bridge::LocalEnd::Listen(_)));
@@ -411,28 +516,26 @@ mod tests {
             (format!("{report}\nException running srv : x\nhint\n"), true),
             (format!("{noise}{report}\n"), true),
             (format!("{report}"), true),
-            (format!("{report}\n{noise}"), false),
+            (format!("{report}\n{noise}"), true),
             (String::new(), false),
             ("x".repeat(100_000), false),
         ] {
-            let heard = async_std::task::block_on(last_report(said.as_bytes(), || ()));
+            let (heard, _) = async_std::task::block_on(last_words(said.as_bytes(), |_| ()));
             assert_eq!(heard, want.then(|| report.clone()));
         }
     }
 
     #[test]
-    fn a_first_word_is_told_once_and_at_once_however_much_else_is_said() {
+    fn a_first_word_is_told_however_much_else_is_said() {
         for (said, want) in [
             (format!("{SPOKEN}\n"), 1),
-            (
-                format!("x\n{SPOKEN}\n{SPOKEN}\n{}", "y\n".repeat(10_000)),
-                1,
-            ),
+            (format!("x\n{SPOKEN}\n{}", "y\n".repeat(10_000)), 1),
             (format!("not {SPOKEN}\n"), 0),
             (String::new(), 0),
         ] {
             let mut told = 0;
-            async_std::task::block_on(last_report(said.as_bytes(), || told += 1));
+            let heard = |said: Said<'_>| told += u32::from(matches!(said, Said::Spoken));
+            async_std::task::block_on(last_words(said.as_bytes(), heard));
             assert_eq!(told, want, "{}", &said[..said.len().min(60)]);
         }
     }

@@ -7,6 +7,7 @@
 
 use std::{env, io::Write, time::SystemTime};
 
+use env_logger::Target;
 use log::{Level, LevelFilter};
 
 use super::out;
@@ -36,12 +37,16 @@ pub fn start(usual: LevelFilter, verbose: u8, quiet: bool) {
             LEVELS.join(", ")
         ));
     }
-    match bad {
-        None if !wanted.is_empty() => builder.parse_filters(&wanted),
-        _ => builder
+    let by_variable = bad.is_none() && !wanted.is_empty();
+    if by_variable {
+        builder.parse_filters(&wanted);
+    } else {
+        // Ours are let through up to the level that is set below, so that it can change.
+        builder
             .filter_level(level.min(LevelFilter::Warn))
-            .filter_module(OURS, level),
-    };
+            .filter_module(OURS, LevelFilter::Trace);
+    }
+    builder.target(Target::Pipe(Box::new(out::Stderr)));
     builder.format(move |out, record| {
         let text = record.args().to_string();
         let line = line(
@@ -53,7 +58,14 @@ pub fn start(usual: LevelFilter, verbose: u8, quiet: bool) {
         );
         out.write_all(line.as_bytes())
     });
-    let _ = builder.try_init();
+    if builder.try_init().is_ok() && !by_variable {
+        set_level(level);
+    }
+}
+
+/// From now on so much is told; where `NOPORTS_LOG` is set, no more than that lets through.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 /// The first part of `info` or `module=level,module=level` that is neither. Whoever reads it takes any word for a module's

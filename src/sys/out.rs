@@ -3,7 +3,13 @@
 use std::{
     fmt::Display,
     io::{self, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
+
+/// Most that hear what goes to stderr; the oldest gives way.
+const MOST_LISTENERS: usize = 4;
+static LISTENERS: Mutex<Vec<UnixStream>> = Mutex::new(Vec::new());
 
 /// One line of results on stdout. A closed pipe is fine: the reader has seen enough.
 ///
@@ -26,7 +32,42 @@ pub fn text(text: impl Display) -> io::Result<()> {
 
 /// One line for the person on stderr: progress, errors, hints. Nobody there to read it is fine too.
 pub fn note(text: impl Display) {
-    let _ = put(&mut io::stderr().lock(), format!("{text}\n").as_bytes());
+    let _ = put(&mut Stderr, format!("{text}\n").as_bytes());
+}
+
+/// Whatever goes to stderr goes there, too, from now on. Nobody is waited for: one who does not read is left.
+pub fn also_to(listener: OwnedFd) {
+    let listener = UnixStream::from(listener);
+    if listener.set_nonblocking(true).is_err() {
+        return;
+    }
+    let mut all = listeners();
+    if all.len() == MOST_LISTENERS {
+        all.remove(0);
+    }
+    all.push(listener);
+}
+
+fn listeners() -> MutexGuard<'static, Vec<UnixStream>> {
+    LISTENERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// stderr, and whoever else is to hear what goes there.
+#[derive(Debug)]
+pub struct Stderr;
+
+impl Write for Stderr {
+    /// All of it, so that a line stays one.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let hears =
+            |listener: &mut UnixStream| listener.write(bytes).is_ok_and(|sent| sent == bytes.len());
+        listeners().retain_mut(hears);
+        io::stderr().lock().write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
 }
 
 fn put(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {

@@ -1,7 +1,9 @@
 //! Where files live, and how they are replaced.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     fs::{File, OpenOptions, Permissions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -12,6 +14,8 @@ use std::{
 };
 
 use rustix::fs::OFlags;
+
+use super::supervisor::STATE_FILE;
 
 /// The person's home folder: `$HOME`, else what the system's list of users says.
 pub fn home() -> Option<PathBuf> {
@@ -26,7 +30,6 @@ pub const MEMORY_AT_HOME: &str = ".local/state/noports";
 /// The folder in which programs remember what must outlive them: `NOPORTS_MEMORY`, else where the person's programs keep
 /// such things. `None`: nowhere.
 pub fn memory() -> Option<PathBuf> {
-    let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     if let Some(folder) = named(MEMORY) {
         return Some(folder.into());
     }
@@ -35,6 +38,46 @@ pub fn memory() -> Option<PathBuf> {
         Some(states) => Some(states.join("noports")),
         None => home().map(|home| home.join(MEMORY_AT_HOME)),
     }
+}
+
+fn named(variable: &str) -> Option<OsString> {
+    env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// Names the folder for what lives as long as processes do.
+pub const RUNTIME: &str = "NOPORTS_RUNTIME";
+
+/// The folder for what lives as long as processes do, such as sockets: `NOPORTS_RUNTIME`, else beside the service's state
+/// file, else where the system has such things of this user, else where the memory is. `None`: nowhere.
+pub fn runtime() -> Option<PathBuf> {
+    if let Some(folder) = named(RUNTIME) {
+        return Some(folder.into());
+    }
+    if let Some(state) = named(STATE_FILE) {
+        return Some(Path::new(&state).parent()?.to_owned());
+    }
+    let me = rustix::process::geteuid();
+    let of_user = || PathBuf::from(format!("/run/user/{}", me.as_raw()));
+    let place = named("XDG_RUNTIME_DIR").map_or_else(of_user, PathBuf::from);
+    if place.is_absolute() && is_private(&place) {
+        return Some(place.join("noports"));
+    }
+    if me.is_root() {
+        return Some("/run/noports".into());
+    }
+    memory().map(|folder| folder.join("run"))
+}
+
+/// The folder of the bridges' control sockets, below that one.
+pub fn bridges(runtime: &Path) -> PathBuf {
+    runtime.join("bridges")
+}
+
+/// Whether this is a folder of this user, and closed to others.
+pub fn is_private(folder: &Path) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    fs::metadata(folder)
+        .is_ok_and(|about| about.is_dir() && about.uid() == me && about.mode() & 0o077 == 0)
 }
 
 /// Makes a folder that only its owner can look into, with those above it.

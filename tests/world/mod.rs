@@ -358,6 +358,7 @@ impl World {
             habits: Default::default(),
             program: NOPORTS.into(),
             memory: None,
+            bridges: Some(self.bridges()),
             pins: Vec::new(),
             only_managers: None,
             max_sessions: 100,
@@ -405,6 +406,11 @@ impl World {
         self.noports(&[&base[..], words].concat())
     }
 
+    /// Where the control sockets of this world's bridges are.
+    pub fn bridges(&self) -> PathBuf {
+        self.dir.path("run/bridges")
+    }
+
     /// Where its atDirectory is.
     pub fn root(&self) -> String {
         format!("localhost:{}", self.port)
@@ -420,6 +426,7 @@ impl World {
             .env("NOPORTS_VIA", RENDEZVOUS)
             .env("NOPORTS_CONFIG", "")
             .env("NOPORTS_MEMORY", self.dir.path("memory"))
+            .env("NOPORTS_RUNTIME", self.dir.path("run"))
             // So that descriptors and listeners can be counted, whoever runs the tests.
             .env("NOPORTS_DEBUG", "1")
             .stdin(Stdio::null());

@@ -41,8 +41,8 @@ async fn joined(how: How) -> (TcpStream, TcpStream, Joined) {
                 let (a, b) = (raw(inner_a)?, raw(inner_b)?);
                 let mut up = Relay::copying(&a, &b, none());
                 let mut down = Relay::copying(&b, &a, none());
-                let outcome = drive(HALF_CLOSED, &mut up, &mut down).await;
-                close(outcome, &[&a, &b])
+                let outcome = drive(HALF_CLOSED, &mut up, &mut down, None).await;
+                Ok(close(outcome, &[&a, &b])?)
             }
             How::Join => {
                 let write = inner_a.clone();
@@ -51,12 +51,13 @@ async fn joined(how: How) -> (TcpStream, TcpStream, Joined) {
                     HalfClose(write.clone()),
                     inner_b,
                     Ciphers::default(),
+                    &Meter::default(),
                 )
                 .await;
                 if outcome.is_err() {
                     reset(&write);
                 }
-                outcome
+                Ok(outcome?)
             }
         }
     });
@@ -209,8 +210,14 @@ fn two_joins_with_twin_keys_understand_each_other() {
         let (left, right) = tcp_pair().await;
         let at_client = keys.ciphers(Side::Client);
         let at_device = keys.ciphers(Side::Device);
-        let one = spawn(join(near.clone(), HalfClose(near), left, at_client));
-        let two = spawn(join(far.clone(), HalfClose(far), right, at_device));
+        let meters = [Meter::default(), Meter::default()].map(std::sync::Arc::new);
+        let [meter, other] = meters.clone();
+        let one =
+            spawn(
+                async move { join(near.clone(), HalfClose(near), left, at_client, &meter).await },
+            );
+        let two =
+            spawn(async move { join(far.clone(), HalfClose(far), right, at_device, &other).await });
         let (up, down) = (pattern(3_000_001, 5), pattern(2_000_001, 6));
         let ((heard_client, heard_device), _) = zip(
             zip(receive(client.clone()), receive(device.clone())),
@@ -220,6 +227,13 @@ fn two_joins_with_twin_keys_understand_each_other() {
         assert!(heard_device == up && heard_client == down);
         assert_eq!(one.await.unwrap().up, 3_000_001);
         assert_eq!(two.await.unwrap().up, 2_000_001);
+        for (meter, (up, down)) in meters
+            .iter()
+            .zip([(3_000_001, 2_000_001), (2_000_001, 3_000_001)])
+        {
+            assert_eq!(meter.carried(), Carried { up, down });
+            assert!(meter.quiet_for().is_some());
+        }
     });
 }
 
@@ -315,7 +329,7 @@ proptest! {
         let source_down = Cut::new(later.to_vec(), in_down);
         let mut pump_up = Copy::new(source_up, &mut up_arrived, Vec::new(), None);
         let mut pump_down = Copy::new(source_down, &mut down_arrived, early.to_vec(), cipher());
-        let carried = block_on(drive(HALF_CLOSED, &mut pump_up, &mut pump_down)).unwrap();
+        let carried = block_on(drive(HALF_CLOSED, &mut pump_up, &mut pump_down, None)).unwrap();
         prop_assert_eq!((carried.up, carried.down), (up.len() as u64, down.len() as u64));
         prop_assert!(up_arrived.closed && down_arrived.closed);
         prop_assert!(up_arrived.bytes == up && down_arrived.bytes == down);

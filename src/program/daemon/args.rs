@@ -167,6 +167,7 @@ impl Args {
             habits: Profile::of_environment(|profile| Some(profile.daemon))?,
             program: launch::program()?,
             memory: paths::memory(),
+            bridges: paths::runtime().map(|folder| paths::bridges(&folder)),
             pins,
             only_managers: self.only_managers()?,
             max_sessions: match self.max_sessions {

@@ -39,6 +39,8 @@ pub struct DaemonOptions {
     pub program: PathBuf,
     /// The folder for what must outlive the daemon, if there is one.
     pub memory: Option<PathBuf>,
+    /// The folder of its bridges' control sockets, if there are to be any.
+    pub bridges: Option<PathBuf>,
     /// Nobody else is let in by its atServer, besides managers, policy and these rendezvous.
     pub only_managers: Option<Vec<AtSign>>,
     /// Keys of managers that were named with them.

@@ -7,26 +7,20 @@
 //!   whatever fails ─▶ the reason, in plain text
 //! ```
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use async_std::task;
 use futures_lite::future;
 use log::{info, warn};
 
 use super::{
-    acted::RequestMark,
-    budgets::{self, FIRST_WORD},
-    known::EarlierRequest,
+    acted::RequestMark, budgets::FIRST_WORD, known::EarlierRequest, live::SessionPlace,
     state::Daemon,
 };
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
     at::{AtSign, Notification, client::AtError, crypto::PublicKey},
-    budget::{Claim, Hold, MustLeave},
     classic::{
         keyring::{TemporaryKey, TemporaryKeyRule},
         reverse::device,
@@ -43,7 +37,7 @@ use crate::{
     secret::Secret,
     session::{
         bridge::Many,
-        launch::{self, BridgeExit, Lasting, LocalAddress, NO_BRIDGE, Order, RunningBridge},
+        launch::{self, Lasting, LocalAddress, NO_BRIDGE, Order},
         online,
         pins::PinError,
     },
@@ -61,37 +55,6 @@ pub(super) enum RequestWord {
     Tunnel,
     /// `sshd`: a line, signed by nobody.
     Reverse,
-}
-
-/// A place among the live sessions, to be left when told so.
-struct SessionPlace {
-    hold: Hold<AtSign>,
-    must_leave: MustLeave,
-    claim: Claim<AtSign>,
-    is_tunnel: bool,
-}
-
-impl SessionPlace {
-    /// Until the bridge ends, or has to.
-    async fn kept_by(self, bridge: RunningBridge, session: SessionId) -> BridgeExit {
-        let (hold, has_spoken) = (&self.hold, &AtomicBool::new(false));
-        let leave = async {
-            if !self.is_tunnel {
-                return future::pending().await;
-            }
-            task::sleep(FIRST_WORD).await;
-            if !has_spoken.load(Relaxed) {
-                hold.change(self.claim.clone(), Instant::now());
-            }
-            let _ = self.must_leave.recv().await;
-            info!("session={session} reason=\"it has not said a word, and others want its place\"");
-        };
-        let spoken = || {
-            has_spoken.store(true, Relaxed);
-            hold.change(self.claim.clone().firm(), Instant::now());
-        };
-        bridge.ended(spoken, leave).await
-    }
 }
 
 /// A yes: what is sent, and what ends some time after that.
@@ -270,7 +233,7 @@ impl Daemon {
         if self.options.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
-        let place = self.place(from, asked)?;
+        let place = self.place(from, asked.tunnel().is_some())?;
         self.act_once(from, meeting.session, meeting.stamp.as_ref())
             .await?;
         let keys = match &meeting.encryption {
@@ -294,32 +257,10 @@ impl Daemon {
             meeting.port,
             agreed(asked, keys.as_ref(), key.is_some())
         );
-        let starting = self.start_bridge(asked, keys.as_ref(), target, place);
+        let starting = self.start_bridge(from, asked, keys.as_ref(), target, place);
         let (started, ()) = future::zip(starting, self.acted.on_disk()).await;
         started?;
         Ok(Acceptance { message, key })
-    }
-
-    /// A place among the live sessions. A tunnel that has not said a word for a while gives way to others; ssh never: its
-    /// server ends it when nobody logs in.
-    fn place(&self, from: &AtSign, asked: &SessionRequest) -> Result<SessionPlace, String> {
-        let total = self.options.max_sessions;
-        let most = budgets::sessions_of_one(total);
-        let claim = Claim::of(from.clone(), most);
-        let firm = claim.clone().firm();
-        let taken = self.sessions.take_evicting(firm, Instant::now());
-        let (hold, must_leave) = taken.ok_or_else(|| {
-            let has = self.sessions.used_by(from);
-            format!(
-                "too many sessions: {has} are yours, {most} at most, and {total} of all together"
-            )
-        })?;
-        Ok(SessionPlace {
-            hold,
-            must_leave,
-            claim,
-            is_tunnel: asked.tunnel().is_some(),
-        })
     }
 
     /// From here on a session is being opened: for each request once. `Err`: it was acted on before, in words for the
@@ -385,6 +326,7 @@ impl Daemon {
     /// Starts the session's own process and waits until both its connections stand.
     async fn start_bridge(
         &self,
+        from: &AtSign,
         asked: &SessionRequest,
         keys: Option<&SessionKeys>,
         target: Endpoint,
@@ -396,18 +338,12 @@ impl Daemon {
             local: LocalAddress::Service(&target),
             far: &far.map_err(|why| why.to_string())?,
             many: asked.lasting(),
+            about: Some(self.about(from, meeting.session)),
         };
         let bridge = launch::start(&self.options.program, &order)
             .await
             .map_err(|why| why.refusal())?;
-        let session = meeting.session;
-        task::spawn(async move {
-            let BridgeExit { how, why } = place.kept_by(bridge, session).await;
-            match why {
-                Some(report) => warn!("session={session} ended={how} reason={:?}", report.why),
-                None => info!("session={session} ended={how}"),
-            }
-        });
+        task::spawn(place.kept_by(bridge, meeting.session.to_string()));
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //!   ~/.atsign/keys/@alice_key.atKeys                           atSigns
 //!   ~/.ssh/config   ProxyCommand noports client --to pi1@fleet  atSigns, and devices of theirs
 //!   enrolments as they were last listed                        codes
+//!   bridges that answer                                        sessions
 //! ```
 
 use std::{
@@ -17,7 +18,7 @@ use crate::{
     at::AtSign,
     cli::{classic::To, keystore},
     np::ids::DeviceName,
-    program::enroll::seen,
+    program::{enroll::seen, sessions},
     service::{self, Manager, init::MANAGERS},
     sys::{file::NamedFile, paths},
 };
@@ -36,6 +37,7 @@ pub(super) enum Kind {
     /// The name of a device.
     Device,
     Enrolment,
+    Session,
     Duration,
     Init,
     Service,
@@ -54,6 +56,8 @@ impl Kind {
             }
             ("device", _) => Self::Device,
             ("which", _) => Self::Enrolment,
+            ("session", _) => Self::Session,
+            ("level", _) => Self::OneOf(&["off", "error", "warn", "info", "debug", "trace"]),
             ("program", _) => Self::Service,
             ("init", _) => Self::Init,
             ("status", _) => Self::OneOf(&["pending", "approved", "denied", "revoked", "expired"]),
@@ -97,6 +101,7 @@ impl Kind {
                 let who = who.filter_map(|word| word.parse().ok()).next();
                 who.map_or_else(Vec::new, |who| seen::codes(&who, word))
             }
+            Self::Session => sessions::ids(),
             Self::Duration => durations(typed),
             Self::Init => plain(&MANAGERS.map(Manager::word)),
             Self::Service => plain(&service::programs::PROGRAMS.each_ref().map(|own| own.name)),

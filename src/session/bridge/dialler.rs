@@ -2,13 +2,14 @@
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_std::{future::timeout, net::TcpStream, task};
 use futures_lite::AsyncWriteExt;
 
-use super::error::BridgeError;
+use super::{error::BridgeError, live::Live};
 use crate::{
     at::client::jitter,
     net::{backoff::Backoff, dial::dial},
@@ -39,12 +40,23 @@ pub(super) struct Dialler {
     pub(super) far: FarEnd,
     /// How long one of many sockets is tried again.
     pub(super) patience: Duration,
+    /// What others see of the session.
+    pub(super) live: Arc<Live>,
 }
 
 impl Dialler {
     pub(super) fn new(far: FarEnd) -> Self {
-        let patience = PATIENCE;
-        Self { far, patience }
+        Self {
+            far,
+            patience: PATIENCE,
+            live: Arc::default(),
+        }
+    }
+
+    /// The same for a session that is seen by others.
+    pub(super) fn watched_by(mut self, live: Arc<Live>) -> Self {
+        self.live = live;
+        self
     }
 
     /// The one socket of a session.

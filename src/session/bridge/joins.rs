@@ -8,6 +8,7 @@ use std::{
 use async_io::Timer;
 use async_std::{
     channel::{Receiver, Sender, bounded, unbounded},
+    future::timeout,
     net::TcpStream,
     task,
 };
@@ -124,6 +125,19 @@ impl Joins {
             }
             ConnectionEnd::Unmet(visitor) => Some(visitor),
         }
+    }
+
+    /// Waits until each has let go by itself, as it was told.
+    pub(super) async fn let_go(&mut self, within: Duration) {
+        let all = async {
+            while self.live > 0 {
+                match self.reports.recv().await {
+                    Ok(end) => drop(self.account(end)),
+                    Err(_) => break,
+                }
+            }
+        };
+        let _ = timeout(within, all).await;
     }
 
     /// Cuts what is left, and waits until nothing of it is. Also returns the visitors whose connections had

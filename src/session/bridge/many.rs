@@ -50,12 +50,12 @@ use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
 use super::{
-    SPOKEN,
     began::Greeting,
-    carry::carry,
+    carry::{FLUSH, carry},
     dialler::{DIAL, Dialler},
     error::BridgeError,
     joins::{ConnectionEnd, Joins},
+    news::BridgeNews,
     visitors::Visitors,
 };
 use crate::{
@@ -109,15 +109,23 @@ pub(super) async fn client(
             joins.stood_too_long().await;
             ControlEvent::Idle
         };
+        let told = async {
+            dialler.live.lets_go().await;
+            ControlEvent::Told
+        };
         let look = async {
             Timer::at(control.silence.next).await;
             ControlEvent::Look
         };
-        match peer.or(idle).or(beat).or(look).or(visitor).await {
+        match peer.or(told).or(idle).or(beat).or(look).or(visitor).await {
             // The device's time without connections may be over a little before ours.
             ControlEvent::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
             ControlEvent::Ended(end) => break Err(gone(end)),
             ControlEvent::Idle => break Ok(()),
+            ControlEvent::Told => {
+                joins.let_go(FLUSH).await;
+                break Ok(());
+            }
             ControlEvent::Heard(_) | ControlEvent::Silence => {}
             ControlEvent::Look => control.silence.look(&control.socket),
             ControlEvent::Beat => {
@@ -236,18 +244,27 @@ pub(super) async fn device(
             joins.stood_too_long().await;
             ControlEvent::Idle
         };
-        let got = match heard.or(idle).or(silent).await {
+        let told = async {
+            dialler.live.lets_go().await;
+            ControlEvent::Told
+        };
+        let got = match heard.or(told).or(idle).or(silent).await {
             ControlEvent::Silence => {
                 break Err(BridgeError::NoWord(many.first_word.unwrap_or_default()));
             }
             ControlEvent::Heard(Ok(0)) | ControlEvent::Idle => break Ok(()),
+            ControlEvent::Told => {
+                joins.let_go(FLUSH).await;
+                break Ok(());
+            }
             ControlEvent::Heard(Ok(got)) => &mut chunk[..got],
             ControlEvent::Heard(Err(error)) => break Err(BridgeError::Broken(error)),
             _ => continue,
         };
         if !has_spoken {
             (has_spoken, silence) = (true, None);
-            out::note(SPOKEN);
+            dialler.live.met();
+            out::note(BridgeNews::Spoken);
         }
         if let Some(cipher) = &mut cipher {
             cipher.apply(got);
@@ -346,6 +363,7 @@ async fn serve(
         Ok(local) => cut_on(stop, dialler, local, remote, keys).await.into(),
         Err(error) => {
             log::info!("service={service} reason={:?}", error.to_string());
+            dialler.live.target_failed(&error);
             part(remote).or(cut(stop)).await;
             Carried::default().into()
         }
@@ -375,18 +393,7 @@ async fn cut_on(
     keys: Option<SessionKeys>,
 ) -> Carried {
     let (near_end, far_end) = (local.clone(), remote.clone());
-    let work = async {
-        Some(
-            carry(
-                local,
-                remote,
-                keys.as_ref(),
-                dialler.far.side,
-                Greeting::Any,
-            )
-            .await,
-        )
-    };
+    let work = async { Some(carry(&dialler, local, remote, keys.as_ref(), Greeting::Any).await) };
     let session_ends = async {
         cut(stop).await;
         None
@@ -415,6 +422,8 @@ enum ControlEvent {
     Look,
     Beat,
     Idle,
+    /// Somebody on this machine ends the session.
+    Told,
     /// No word has come.
     Silence,
 }

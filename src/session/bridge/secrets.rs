@@ -1,6 +1,7 @@
 //! What a bridge of its own process is told apart from its words: one line of JSON on stdin.
 //!
-//! `{"auth":"…","socketKey":"…","aesC2D":"…","ivC2D":"…","aesD2C":"…","ivD2C":"…","side":"device"}`; a member that is absent or
+//! `{"auth":"…","socketKey":"…","aesC2D":"…","ivC2D":"…","aesD2C":"…","ivD2C":"…","side":"device",
+//! "about":{"session":"…","device":"…","as":"…","client":"…","folder":"…"}}`; a member that is absent or
 //! `null` is not given.
 
 use miniserde::{Deserialize, Serialize, json};
@@ -10,6 +11,7 @@ use crate::{
     np::{far_end::FarEnd, proof::SocketKey},
     pipe::cipher::{BadKeys, SessionKeys, Side, StreamKey},
     secret::Secret,
+    session::control::About,
 };
 
 /// The secrets of one session, as they come: from that line, or from the classic program's environment.
@@ -34,6 +36,8 @@ pub struct Secrets {
     pub iv_to_client: Option<String>,
     /// `client` or `device`.
     pub side: Option<String>,
+    /// Whose session it is: no secret, and nothing for a list of processes either.
+    pub about: Option<About>,
 }
 
 /// Secrets that make no session; never with one of them in it.
@@ -64,7 +68,7 @@ pub enum BadSecrets {
 
 impl Secrets {
     /// The line for a bridge that is to reach this far end.
-    pub fn line(far: &FarEnd) -> Secret<String> {
+    pub fn line(far: &FarEnd, about: Option<&About>) -> Secret<String> {
         let text = |stream: &StreamKey| stream.to_base64().map(|text| text.reveal().clone());
         let to_device = far.keys.as_ref().map(|keys| text(&keys.to_device));
         let to_client = far.keys.as_ref().and_then(|keys| keys.to_client.as_ref());
@@ -86,6 +90,7 @@ impl Secrets {
             key_to_client,
             iv_to_client,
             side: Some(side.to_owned()),
+            about: about.cloned(),
         };
         Secret::new(json::to_string(&secrets) + "\n")
     }

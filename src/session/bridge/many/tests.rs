@@ -70,7 +70,10 @@ fn far(
         keys: None,
         side,
     };
-    Arc::new(Dialler { far, patience })
+    Arc::new(Dialler {
+        patience,
+        ..Dialler::new(far)
+    })
 }
 
 /// The next socket at the rendezvous, and the bytes behind its admission line.
@@ -159,8 +162,8 @@ impl Device {
             side: Side::Device,
         };
         let far = Arc::new(Dialler {
-            far,
             patience: SHORT,
+            ..Dialler::new(far)
         });
         let task = spawn(device(far, service_at, many, idle, || ()));
         let (control, early) = admitted(&rendezvous).await;

@@ -1,0 +1,215 @@
+//! Sessions that live: their places, what their bridges say, their end; and those that were there before the daemon.
+//!
+//! ```text
+//!   a daemon starts ─▶ each DIR/bridges/PID.sock: nobody answers ─▶ removed
+//!                                                 ours ──────────▶ a place, as before; its end and its reasons are told
+//! ```
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use async_std::{future::timeout, task};
+use futures_lite::future;
+use log::{debug, info, warn};
+
+use super::{
+    budgets::{self, FIRST_WORD},
+    state::Daemon,
+};
+use crate::{
+    at::AtSign,
+    budget::{Claim, Hold, MustLeave},
+    np::ids::SessionId,
+    session::{
+        control::{self, About, SessionState},
+        launch::{BridgeExit, RunningBridge, Said},
+    },
+};
+
+/// So long a daemon that starts waits for the answers of the bridges that it finds; later ones count when they come.
+const FOUND_WITHIN: Duration = Duration::from_secs(5);
+/// Lines of one bridge's log that reach ours, within [`LINES_WITHIN`].
+const MOST_LINES: u32 = 100;
+const LINES_WITHIN: Duration = Duration::from_secs(60);
+
+/// A place among the live sessions, to be left when told so.
+pub(super) struct SessionPlace {
+    hold: Hold<AtSign>,
+    must_leave: MustLeave,
+    claim: Claim<AtSign>,
+    is_tunnel: bool,
+    has_spoken: bool,
+}
+
+impl SessionPlace {
+    /// Until the bridge ends, or has to; what it says goes to the log.
+    pub(super) async fn kept_by(self, bridge: RunningBridge, session: String) {
+        let (hold, has_spoken) = (&self.hold, &AtomicBool::new(self.has_spoken));
+        let leave = async {
+            if !self.is_tunnel {
+                return future::pending().await;
+            }
+            task::sleep(FIRST_WORD).await;
+            if !has_spoken.load(Relaxed) {
+                hold.change(self.claim.clone(), Instant::now());
+            }
+            let _ = self.must_leave.recv().await;
+            info!("session={session} reason=\"it has not said a word, and others want its place\"");
+        };
+        let mut lines = LineQuota::new();
+        let heard = |said: Said<'_>| match said {
+            Said::Spoken => {
+                has_spoken.store(true, Relaxed);
+                hold.change(self.claim.clone().firm(), Instant::now());
+            }
+            Said::Target(failure) => warn!(
+                "session={session} service={} times={} reason={:?}",
+                failure.service, failure.times, failure.why
+            ),
+            Said::Log(line) if lines.takes_one(Instant::now()) => {
+                info!("session={session} bridge={line:?}");
+            }
+            Said::Log(_) => {}
+        };
+        tell_end(&session, bridge.ended(heard, leave).await);
+    }
+}
+
+/// How long it was, what it carried, and why it ended, as far as its bridge has said so.
+fn tell_end(session: &str, exit: BridgeExit) {
+    let BridgeExit { how, why, totals } = exit;
+    let carried = totals.map_or_else(String::new, |totals| {
+        let (seconds, up, down) = (totals.seconds, totals.up, totals.down);
+        format!(" seconds={seconds} up={up} down={down}")
+    });
+    match why {
+        Some(report) => warn!(
+            "session={session} ended={how}{carried} reason={:?}",
+            report.why
+        ),
+        None => info!("session={session} ended={how}{carried}"),
+    }
+}
+
+/// How many more lines of a bridge's log reach ours.
+struct LineQuota {
+    since: Instant,
+    left: u32,
+}
+
+impl LineQuota {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            left: MOST_LINES,
+        }
+    }
+
+    fn takes_one(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) >= LINES_WITHIN {
+            (self.since, self.left) = (now, MOST_LINES);
+        }
+        let some = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        some
+    }
+}
+
+impl Daemon {
+    /// A place among the live sessions. A tunnel that has not said a word for a while gives way to others; ssh never: its
+    /// server ends it when nobody logs in.
+    pub(super) fn place(&self, from: &AtSign, is_tunnel: bool) -> Result<SessionPlace, String> {
+        let total = self.options.max_sessions;
+        let most = budgets::sessions_of_one(total);
+        let claim = Claim::of(from.clone(), most);
+        let firm = claim.clone().firm();
+        let taken = self.sessions.take_evicting(firm, Instant::now());
+        let (hold, must_leave) = taken.ok_or_else(|| {
+            let has = self.sessions.used_by(from);
+            format!(
+                "too many sessions: {has} are yours, {most} at most, and {total} of all together"
+            )
+        })?;
+        Ok(SessionPlace {
+            hold,
+            must_leave,
+            claim,
+            is_tunnel,
+            has_spoken: false,
+        })
+    }
+
+    /// What the bridge of this session tells others of it.
+    pub(super) fn about(&self, from: &AtSign, session: SessionId) -> About {
+        About {
+            session: Some(session.to_string()),
+            device: Some(self.options.device.to_string()),
+            atsign: Some(self.at.atsign().to_string()),
+            client: Some(from.to_string()),
+            folder: self
+                .options
+                .bridges
+                .as_ref()
+                .map(|folder| folder.display().to_string()),
+        }
+    }
+
+    /// Gives the sessions that an earlier run has left their places again.
+    pub(super) async fn find_sessions(&self) {
+        let Some(folder) = &self.options.bridges else {
+            return;
+        };
+        let sockets = match control::sockets(folder) {
+            Ok(sockets) => sockets,
+            Err(why) => return warn!("bridges={} reason=\"{why}\"", folder.display()),
+        };
+        let finding = sockets.into_iter().map(|socket| {
+            let daemon = self.clone();
+            task::spawn(async move { daemon.find_session(&socket).await })
+        });
+        let finding: Vec<_> = finding.collect();
+        let all = async {
+            for one in finding {
+                one.await;
+            }
+        };
+        if timeout(FOUND_WITHIN, all).await.is_err() {
+            warn!("bridges={} reason=\"some do not answer\"", folder.display());
+        }
+        let found = self.sessions.usage().used;
+        if found > 0 {
+            info!("sessions_found={found}");
+        }
+    }
+
+    async fn find_session(&self, socket: &Path) {
+        let ours = |state: &SessionState| {
+            let own = [self.at.atsign().as_str(), self.options.device.as_str()];
+            let its = [&state.atsign, &state.device].map(|one| one.as_deref().unwrap_or_default());
+            state.side == "device" && its == own
+        };
+        let (state, bridge) = match RunningBridge::find(socket, ours).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
+            Err(why) => return debug!("bridge={} reason=\"{why}\"", socket.display()),
+        };
+        let Some(Ok(from)) = state.client.as_deref().map(str::parse::<AtSign>) else {
+            return;
+        };
+        let session = state.name();
+        debug!("session={session} from={from} found=pid_{}", state.pid);
+        let claim = Claim::of(from, budgets::sessions_of_one(self.options.max_sessions));
+        let (hold, must_leave) = self.sessions.found(claim.clone().firm(), Instant::now());
+        let place = SessionPlace {
+            hold,
+            must_leave,
+            claim,
+            is_tunnel: state.many,
+            has_spoken: state.phase != "connecting",
+        };
+        task::spawn(place.kept_by(bridge, session));
+    }
+}
