@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`world`] | directory, atServers, rendezvous, daemon: in this process, on loopback, on free ports |
+//! | [`sessions`] | control sockets of bridges: listing, ending, restarted daemons, hostile askers |
 //! | [`session`] | ssh, scp and sftp through a real sshd, as their users run them |
 //! | [`refuse`] | every refusal, with its exact text and exit code |
 //! | [`faults`] | what happens when a part is killed |
@@ -49,6 +50,7 @@ mod readme;
 mod refuse;
 mod service;
 mod session;
+mod sessions;
 mod tools;
 mod tunnel;
 mod typing;

@@ -29,7 +29,7 @@ use crate::world::{
 };
 
 /// `noports tunnel` as alice, to the device.
-fn tunnel(world: &World, words: &[&str]) -> Command {
+pub fn tunnel(world: &World, words: &[&str]) -> Command {
     tunnel_to(world, DEVICE, words)
 }
 
@@ -39,22 +39,26 @@ fn tunnel_to(world: &World, to: &str, words: &[&str]) -> Command {
 }
 
 /// A tunnel that stands.
-struct Tunnel {
-    process: Process,
+pub struct Tunnel {
+    pub process: Process,
     said: BufReader<ChildStdout>,
-    port: u16,
+    pub port: u16,
 }
 
 impl Tunnel {
     /// To this port of the device; returns when it listens.
-    fn open(world: &World, port: u16, words: &[&str]) -> Self {
+    pub fn open(world: &World, port: u16, words: &[&str]) -> Self {
         Self::open_to(world, DEVICE, port, words)
     }
 
     fn open_to(world: &World, to: &str, port: u16, words: &[&str]) -> Self {
         let forward = format!("0:localhost:{port}");
         let words = [&["--json", "-q", "--forward", &forward], words].concat();
-        let mut command = tunnel_to(world, to, &words);
+        Self::of(tunnel_to(world, to, &words))
+    }
+
+    /// Started so, with `--json`.
+    pub fn of(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
         let said = BufReader::new(process.0.stdout.take().unwrap());
@@ -80,12 +84,12 @@ impl Tunnel {
         line
     }
 
-    fn connect(&self) -> TcpStream {
+    pub fn connect(&self) -> TcpStream {
         connect(self.port)
     }
 
     /// Waits for its end; its exit code.
-    fn ended(&mut self) -> i32 {
+    pub fn ended(&mut self) -> i32 {
         self.process.0.wait().unwrap().code().unwrap()
     }
 }

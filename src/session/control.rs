@@ -298,3 +298,51 @@ pub fn sockets(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     });
     Ok(found)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_back_as_what_was_printed_and_nonsense_is_none() {
+        for request in [
+            BridgeRequest::State,
+            BridgeRequest::Log(LevelFilter::Off),
+            BridgeRequest::Log(LevelFilter::Trace),
+            BridgeRequest::End { now: true },
+            BridgeRequest::End { now: false },
+            BridgeRequest::Follow,
+        ] {
+            assert_eq!(
+                BridgeRequest::parse(request.print().as_bytes()),
+                Some(request)
+            );
+        }
+        let gentle = BridgeRequest::End { now: false };
+        assert_eq!(BridgeRequest::parse(br#"{"do":"end"}"#), Some(gentle));
+        for line in [
+            &b""[..],
+            b"{}",
+            b"\xff",
+            br#"{"do":"fly"}"#,
+            br#"{"do":"log"}"#,
+            br#"{"do":"log","level":"loud"}"#,
+            br#"{"do":["state"]}"#,
+        ] {
+            assert_eq!(BridgeRequest::parse(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_says_what_the_constants_are() {
+        let header = include_str!("control.rs");
+        let row = header
+            .lines()
+            .find(|line| line.contains("`askers`"))
+            .unwrap();
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let total = ASKERS.total.to_string();
+        assert_eq!(cells[2..4], [total.as_str(), total.as_str()]);
+    }
+}

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Between two lines about a target that fails: a page may dial it a hundred times.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Longest reason that is kept, in characters.
 const LONGEST_REASON: usize = 300;
 
