@@ -99,7 +99,7 @@ flags! {
         #[argh(positional)]
         session: String,
         /// off, error, warn, info, debug or trace
-        #[argh(positional)]
+        #[argh(positional, from_str_fn(level))]
         level: LevelFilter,
         output,
     }
@@ -118,6 +118,11 @@ pub fn main(console: Console, args: &[&str]) -> ExitCode {
         Some((&"log", rest)) => console.word("log").start(rest, LevelFilter::Warn, 1, log),
         _ => console.start(args, LevelFilter::Warn, 1, list),
     }
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    let wrong = |_| format!("there is no level {text:?}: off, error, warn, info, debug or trace");
+    text.parse().map_err(wrong)
 }
 
 /// One that answers.

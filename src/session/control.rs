@@ -14,20 +14,19 @@
 //! | `askers`: of one bridge, at a time | 16 | 16 | the oldest |
 
 use std::{
+    collections::VecDeque,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_std::task;
-use futures_lite::future;
 use log::{LevelFilter, debug};
 use miniserde::{Deserialize, Serialize, json};
 
 use super::bridge::Live;
 use crate::{
-    budget::{Budget, Claim, Limits},
     net::{
         control_socket::{self, Answered, Asker, ControlError, ControlSocket},
         line::LineError,
@@ -41,7 +40,7 @@ const MAX_ANSWER: usize = 16 * 1024;
 /// A bridge answers at once, unless it has been stopped.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Those who ask one bridge at the same time.
-const ASKERS: Limits = Limits::new("askers", 16);
+const ASKERS: usize = 16;
 /// How the sockets' names end.
 const SUFFIX: &str = "sock";
 
@@ -85,7 +84,7 @@ pub struct SessionState {
     /// `connecting` until the other end has been heard, `paired`, `closing`.
     pub phase: String,
     pub connections: u64,
-    /// Bytes to the other end.
+    /// Bytes to the other end, as of the last turn of each connection.
     pub up: u64,
     /// Bytes from the other end.
     pub down: u64,
@@ -184,24 +183,21 @@ pub fn open(folder: Option<&Path>) -> Option<ControlSocket> {
 
 /// Answers whoever asks this bridge, for ever. Who says nothing holds nobody up.
 pub async fn serve(socket: ControlSocket, live: Arc<Live>) {
-    let askers = Budget::new(ASKERS);
+    let mut askers = VecDeque::with_capacity(ASKERS);
     loop {
         let asker = socket.next().await;
-        let claim = Claim::of("askers", ASKERS.total);
-        let Some((hold, must_leave)) = askers.take_evicting(claim, Instant::now()) else {
-            continue;
-        };
+        if askers.len() == ASKERS {
+            let oldest: Option<task::JoinHandle<()>> = askers.pop_front();
+            if let Some(oldest) = oldest {
+                oldest.cancel().await;
+            }
+        }
         let live = live.clone();
-        task::spawn(async move {
-            let evicted = async {
-                let _ = must_leave.recv().await;
-                Ok(())
-            };
-            if let Err(why) = future::or(answer(asker, &live), evicted).await {
+        askers.push_back(task::spawn(async move {
+            if let Err(why) = answer(asker, &live).await {
                 debug!("control refused=\"{why}\"");
             }
-            drop(hold);
-        });
+        }));
     }
 }
 
@@ -275,7 +271,7 @@ async fn asked(
     }
 }
 
-/// The sockets in this folder, in order; those of dead bridges are removed, as far as they are ours to remove.
+/// The sockets in this folder; those of dead bridges are removed, where nobody else can change what is in there.
 ///
 /// # Errors
 /// When there is such a folder and it cannot be read.
@@ -284,19 +280,25 @@ pub fn sockets(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
+    let is_ours = paths::is_private(folder);
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|end| end == SUFFIX))
-        .collect();
-    found.sort();
+    let mut found: Vec<_> = paths.filter(|path| is_named_so(path)).collect();
     found.retain(|path| {
         let is_dead = control_socket::is_left_over(path);
-        if is_dead {
+        if is_dead && is_ours {
             let _ = fs::remove_file(path);
         }
         !is_dead
     });
     Ok(found)
+}
+
+/// `PID.sock`
+fn is_named_so(path: &Path) -> bool {
+    let number = path
+        .file_stem()
+        .and_then(|stem| stem.to_str()?.parse::<u32>().ok());
+    number.is_some() && path.extension().is_some_and(|end| end == SUFFIX)
 }
 
 #[cfg(test)]
@@ -342,7 +344,7 @@ mod tests {
             .find(|line| line.contains("`askers`"))
             .unwrap();
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
-        let total = ASKERS.total.to_string();
+        let total = ASKERS.to_string();
         assert_eq!(cells[2..4], [total.as_str(), total.as_str()]);
     }
 }

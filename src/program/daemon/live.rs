@@ -27,6 +27,7 @@ use crate::{
         control::{self, About, SessionState},
         launch::{BridgeExit, RunningBridge, Said},
     },
+    sys::paths,
 };
 
 /// So long a daemon that starts waits for the answers of the bridges that it finds; later ones count when they come.
@@ -162,6 +163,10 @@ impl Daemon {
         let Some(folder) = &self.options.bridges else {
             return;
         };
+        // What others put there would count as sessions of ours.
+        if folder.exists() && !paths::is_private(folder) {
+            return warn!("bridges={} reason=\"open to others\"", folder.display());
+        }
         let sockets = match control::sockets(folder) {
             Ok(sockets) => sockets,
             Err(why) => return warn!("bridges={} reason=\"{why}\"", folder.display()),

@@ -87,6 +87,7 @@ pub(super) fn page(program: &Program, edition: Edition) -> String {
         page.contains(name)
             || service && name == "NOPORTS_STATE"
             || program.name == "daemon" && name == "NOPORTS_MEMORY"
+            || matches!(program.name, "daemon" | "bridge" | "sessions") && name == "NOPORTS_RUNTIME"
     };
     let variables = ENVIRONMENT
         .iter()
@@ -239,6 +240,10 @@ const ENVIRONMENT: [(&str, &str); 14] = [
     (
         "NOPORTS_MEMORY",
         "folder for what must outlive a program; ~/.local/state/noports otherwise",
+    ),
+    (
+        "NOPORTS_RUNTIME",
+        "folder for sockets of sessions; otherwise a service's own, $XDG_RUNTIME_DIR/noports or /run/noports",
     ),
     ("NOPORTS_STATE", "file to which a service writes its state"),
 ];
