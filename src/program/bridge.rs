@@ -19,7 +19,8 @@ use std::{
 
 use argh::{ArgsInfo, FromArgs};
 use async_global_executor::GlobalExecutorConfig;
-use async_std::task::{self, block_on};
+use async_std::task::block_on;
+use futures_lite::future;
 use log::LevelFilter;
 use zeroize::Zeroizing;
 
@@ -131,12 +132,15 @@ async fn carry(
     live: &Arc<Live>,
 ) -> Result<Carried, BridgeError> {
     let socket = control::open(folder);
-    let asked = socket.map(|socket| task::spawn(control::serve(socket, live.clone())));
-    let ended = run_watched(plan, live.clone(), || out::note(STARTED)).await;
-    if let Some(asked) = asked {
-        asked.cancel().await;
-    }
-    ended
+    // No task of its own: while nobody asks, the second thread has nothing to do, and costs nothing.
+    let asked = async {
+        if let Some(socket) = socket {
+            control::serve(socket, live.clone()).await;
+        }
+        future::pending().await
+    };
+    let session = run_watched(plan, live.clone(), || out::note(STARTED));
+    future::or(session, asked).await
 }
 
 fn explain(error: &BridgeError) -> String {

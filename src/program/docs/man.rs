@@ -200,7 +200,7 @@ const TERMS: [(&str, &str); 9] = [
     ),
 ];
 
-const ENVIRONMENT: [(&str, &str); 14] = [
+const ENVIRONMENT: [(&str, &str); 15] = [
     ("NOPORTS_ROOT", "the atDirectory, host:port; --root wins"),
     (
         "NOPORTS_CA",
