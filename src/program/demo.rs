@@ -240,6 +240,7 @@ impl World {
             .env("NOPORTS_KEYS", self.path("keys"))
             // Its atSigns are made anew each time, and so are their keys.
             .env(paths::MEMORY, self.path("memory"))
+            .env(paths::RUNTIME, self.path("run"))
             .env_remove("NOPORTS_AS")
             // Throw-away keys: so that we may look at what the children have open.
             .env("NOPORTS_DEBUG", "1")
@@ -423,6 +424,7 @@ impl World {
             .map_or_else(String::new, |dir| dir.display().to_string());
         let environment = format!(
             "export NOPORTS_ROOT={} NOPORTS_CA={dir}/atserver/ca.pem NOPORTS_KEYS={dir}/keys NOPORTS_MEMORY={dir}/memory\n\
+             export NOPORTS_RUNTIME={dir}/run\n\
              export NOPORTS_DATA={dir}/atserver NOPORTS_AS={ME} NOPORTS_VIA={RENDEZVOUS} PATH='{bin}':\"$PATH\"\n",
             self.root
         );
