@@ -12,9 +12,9 @@
 
 use std::{fmt, sync::Arc};
 
-use aes::cipher::{KeyIvInit, StreamCipher};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use md5::{Digest, Md5};
+use noports_ciphers::Keystream;
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
@@ -42,8 +42,6 @@ pub const ZERO_IV: Iv = [0; 16];
 const RSA_BITS: usize = 2048;
 /// Block of AES, unit of the padding.
 const BLOCK: usize = 16;
-
-type Ctr = ctr::Ctr128BE<aes::Aes256>;
 
 /// Why a key, signature or cipher text was refused. On purpose says little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,7 +129,7 @@ pub fn encrypt(key: &AesKey, iv: &Iv, text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len() + padding);
     bytes.extend_from_slice(text.as_bytes());
     bytes.resize(text.len() + padding, padding as u8); // 1..=16
-    Ctr::new(key.reveal().into(), iv.into()).apply_keystream(&mut bytes);
+    Keystream::new(key.reveal(), iv).apply(&mut bytes);
     to_base64(&bytes)
 }
 
@@ -144,7 +142,7 @@ pub fn decrypt(key: &AesKey, iv: &Iv, base64: &str) -> Result<String, CryptoErro
     if bytes.is_empty() || bytes.len() % BLOCK != 0 {
         return Err(CryptoError::Decrypt);
     }
-    Ctr::new(key.reveal().into(), iv.into()).apply_keystream(&mut bytes);
+    Keystream::new(key.reveal(), iv).apply(&mut bytes);
     let padding = usize::from(bytes[bytes.len() - 1]);
     let padded = (1..=BLOCK).contains(&padding)
         && bytes[bytes.len() - padding..]

@@ -160,7 +160,7 @@ impl Connector {
 /// Without AES instructions ChaCha20 is several times faster, so it is offered first there.
 fn suites() -> Vec<rustls::SupportedCipherSuite> {
     let mut suites = rustls::DEFAULT_CIPHER_SUITES.to_vec();
-    if !aes::hardware_accelerated() {
+    if !noports_ciphers::hardware_accelerated() {
         // A stable sort: within each kind the library's order stays.
         suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("CHACHA20"));
     }

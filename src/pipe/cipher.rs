@@ -13,28 +13,24 @@
 
 use std::fmt;
 
-use aes::Aes256;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ctr::{
-    Ctr128BE,
-    cipher::{KeyIvInit, StreamCipher},
-};
+use noports_ciphers::Keystream;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
 /// The key stream of one direction. Where the bytes are cut does not matter.
-pub struct Cipher(Ctr128BE<Aes256>);
+pub struct Cipher(Keystream);
 
 impl Cipher {
     /// From the first counter block.
     pub fn new(key: &Secret<[u8; 32]>, iv: &[u8; 16]) -> Self {
-        Self(Ctr128BE::new(key.reveal().into(), iv.into()))
+        Self(Keystream::new(key.reveal(), iv))
     }
 
     /// Encrypts or decrypts in place.
     pub fn apply(&mut self, bytes: &mut [u8]) {
-        self.0.apply_keystream(bytes);
+        self.0.apply(bytes);
     }
 }
 

@@ -159,7 +159,7 @@ fn aes() -> PartResult {
         cipher.apply(piece);
     }
     check(pieces == whole, "the key stream depends on the pieces")?;
-    let kind = if aes::hardware_accelerated() {
+    let kind = if noports_ciphers::hardware_accelerated() {
         "with instructions"
     } else {
         "in software"

@@ -39,7 +39,7 @@ fn what_is_no_cipher_text_is_refused() {
     let key = Secret::new([1; 32]);
     let sealed = |plain: &[u8]| {
         let mut bytes = plain.to_vec();
-        Ctr::new(key.reveal().into(), &ZERO_IV.into()).apply_keystream(&mut bytes);
+        Keystream::new(key.reveal(), &ZERO_IV).apply(&mut bytes);
         to_base64(&bytes)
     };
     for (why, text) in [
