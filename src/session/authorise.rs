@@ -345,6 +345,7 @@ impl Inner {
         let asking = async {
             self.send(&message, rpc::RPC_TTL).await;
             task::sleep(ASK_AGAIN).await;
+            self.at.doubt(policy);
             self.send(&message, rpc::RPC_TTL).await;
             future::pending().await
         };

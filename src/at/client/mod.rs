@@ -235,12 +235,22 @@ impl Client {
         self.look_up_key(asker, of, Freshness::Remembered).await
     }
 
-    /// As [`Client::public_key`], asked from the other's own atServer: for when a signature does not fit the key we know.
+    /// As [`Client::public_key_for`], asked from the other's own atServer: for when a signature does not fit the key we know.
+    /// That it does a few times a minute for each.
     ///
     /// # Errors
     /// As [`Client::run`].
-    pub async fn public_key_afresh(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
-        self.look_up_key(of, of, Freshness::Source).await
+    pub async fn public_key_afresh(
+        &self,
+        asker: &AtSign,
+        of: &AtSign,
+    ) -> Result<Option<PublicKey>, AtError> {
+        self.look_up_key(asker, of, Freshness::Source).await
+    }
+
+    /// Somebody is silent, and may have new keys: what is sent next is encrypted to those that its own atServer tells.
+    pub fn doubt(&self, who: &AtSign) {
+        self.0.peers.doubt(who);
     }
 
     /// Encrypts and stores a value for another atSign: `@with:entity@me`.
@@ -303,12 +313,8 @@ impl Client {
         let Some(found) = Stored::parse(&answer)? else {
             return Ok(None);
         };
-        let Inner { router, opener, .. } = &*self.0;
         let (iv, wrapped) = (found.iv(), found.wrapped());
-        match opener
-            .decrypt(router, from, &found.value, iv, wrapped)
-            .await
-        {
+        match self.open(from, &found.value, iv, wrapped).await {
             Ok(text) => Ok(Some((text, found.updated_at))),
             Err(AtError::Crypto(_)) if found.may_be_plain() => {
                 Ok(Some((found.value, found.updated_at)))
@@ -389,9 +395,28 @@ impl Client {
         }
         let iv = note.iv_nonce.as_deref();
         let wrapped = note.shared_key_enc.as_deref();
-        let Inner { router, opener, .. } = &*self.0;
-        let opened = opener.decrypt(router, &note.from, value, iv, wrapped).await;
-        opened.map(Some)
+        self.open(&note.from, value, iv, wrapped).await.map(Some)
+    }
+
+    async fn open(
+        &self,
+        from: &AtSign,
+        value: &str,
+        iv: Option<&str>,
+        wrapped: Option<&str>,
+    ) -> Result<String, AtError> {
+        let Inner {
+            router,
+            opener,
+            peers,
+            ..
+        } = &*self.0;
+        let opened = opener.decrypt(router, from, value, iv, wrapped).await;
+        // Whoever has new keys has made a new shared key, too.
+        if opener.has_news(from) {
+            peers.doubt(from);
+        }
+        opened
     }
 
     /// Starts a monitor with this regex; returns once it is live. It lives until dropped, through any number of
@@ -483,6 +508,11 @@ impl Stored {
     /// The shared key that came with it.
     fn wrapped(&self) -> Option<&str> {
         self.metadata.shared_key_enc.as_ref().and_then(Item::value)
+    }
+
+    /// Of the public key that it was encrypted to, where its writer said so.
+    fn checksum(&self) -> Option<&str> {
+        self.metadata.pub_key_cs.as_ref().and_then(Item::value)
     }
 
     /// Old programs do not say whether they encrypted.

@@ -209,7 +209,7 @@ impl Daemon {
         let mut got = read(&signer);
         // The sender may have new keys since we looked.
         if matches!(got, Err(RequestError::Envelope(EnvelopeError::Signature))) {
-            signer = there(self.at.public_key_afresh(from).await)?;
+            signer = there(self.at.public_key_afresh(from, from).await)?;
             got = read(&signer);
         }
         // Only a key that has signed is remembered; of whom a policy lets in there may be any number.

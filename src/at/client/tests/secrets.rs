@@ -315,7 +315,10 @@ fn public_keys_are_remembered_until_asked_afresh() {
             .lock()
             .unwrap()
             .insert("publickey@bob".to_owned(), text.clone());
-        let fresh = client.public_key_afresh(&atsign("@bob")).await.unwrap();
+        let fresh = client
+            .public_key_afresh(&atsign("@bob"), &atsign("@bob"))
+            .await
+            .unwrap();
         assert_eq!(fresh.unwrap().text, text);
         assert_eq!(
             stand.line().await.1,
