@@ -52,7 +52,7 @@
 //! | an atSign that is not a manager | nothing: its requests are ignored | make the daemon dial out |
 //!
 //! What whoever runs an atServer still can: hold messages back; at the first contact tell a key of their own, for
-//! [`session::pins`] believes the first one (`--manager @me#FINGERPRINT` does not); send what is signed by nobody in the
+//! [`at::pins`] believes the first one (`--manager @me#FINGERPRINT` does not); send what is signed by nobody in the
 //! name of an atSign of theirs: a ping, a policy's answer (so whoever runs the policy's atServer decides as the policy
 //! does), and where the daemon was started for it an ssh key (`--accept-keys`) or a request to log in (`--reverse-ssh`).
 //! A changed key of a rendezvous is told to the client's person and no more. Keys of clients that a policy lets in are not

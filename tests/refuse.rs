@@ -19,6 +19,7 @@ use noports::{
         client::{Client, Event, Outgoing, Subscription},
         keyfile::AtKeys,
         metadata::Metadata,
+        pins::Fingerprint,
     },
     np::{
         Message,
@@ -28,7 +29,6 @@ use noports::{
         ports::{self, Logins, Ports, PortsRequest},
         request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest, TunnelRequest},
     },
-    session::pins::Fingerprint,
 };
 
 use crate::world::{

@@ -15,4 +15,3 @@ pub mod bridge;
 pub mod ignored;
 pub mod launch;
 pub mod online;
-pub mod pins;

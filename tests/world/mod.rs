@@ -359,6 +359,7 @@ impl World {
             program: NOPORTS.into(),
             memory: None,
             pins: Vec::new(),
+            recovery: Vec::new(),
             only_managers: None,
             max_sessions: 100,
         };

@@ -42,6 +42,7 @@ use super::{
     keyfile::AtKeys,
     metadata::{Item, Metadata},
     notification::Notification,
+    pins::{FirstSight, Pins},
     reply::MAX_LINE,
     share,
     verb::{Detail, Notify, Operation, Subject, Verb},
@@ -97,6 +98,8 @@ struct Inner {
     router: LookupRouter,
     peers: PeerKeyCache,
     opener: KeyOpener,
+    /// Whose keys are believed, and for whom that does not count.
+    pins: OnceLock<(Pins, Option<AtSign>)>,
 }
 
 impl std::fmt::Debug for Client {
@@ -169,6 +172,7 @@ impl Client {
             },
             peers: PeerKeyCache::default(),
             opener: KeyOpener::default(),
+            pins: OnceLock::new(),
         })))
     }
 
@@ -192,6 +196,12 @@ impl Client {
         });
     }
 
+    /// From now on nothing is encrypted to a key that these pins refuse, but for this one: whoever calls tells its changed
+    /// key in another way.
+    pub fn heed(&self, pins: Pins, but: Option<&AtSign>) {
+        self.0.pins.get_or_init(|| (pins, but.cloned()));
+    }
+
     /// Sends one command, waits for its answer: the text behind `data:`. Logins and `monitor` cannot be sent this way.
     ///
     /// # Errors
@@ -202,7 +212,20 @@ impl Client {
     }
 
     async fn shared_key(&self, with: &AtSign) -> Result<Arc<share::SharedKey>, AtError> {
-        self.0.peers.shared_key(&self.0.router, with).await
+        let key = self.0.peers.shared_key(&self.0.router, with).await?;
+        if let Some((pins, but)) = self.0.pins.get()
+            && but.as_ref() != Some(with)
+        {
+            pins.check(with, &key.holder, FirstSight::Pass).await?;
+        }
+        Ok(key)
+    }
+
+    /// An atSign for which a new shared key was made, because it has new keys.
+    pub async fn renewed(&self) -> AtSign {
+        let renewed = self.0.peers.renewed.1.recv().await;
+        // The other end is kept beside it.
+        renewed.unwrap_or_else(|_| self.atsign().clone())
     }
 
     async fn look_up_key(
@@ -351,11 +374,28 @@ impl Client {
     /// As [`Client::run`].
     pub async fn notify(&self, note: &Outgoing) -> Result<String, AtError> {
         let key = self.shared_key(&note.to).await?;
+        self.notify_with(&key, note).await
+    }
+
+    /// The same, whatever key the receiver has: for telling that it is refused.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn notify_anybody(&self, note: &Outgoing) -> Result<String, AtError> {
+        let key = self.0.peers.shared_key(&self.0.router, &note.to).await?;
+        self.notify_with(&key, note).await
+    }
+
+    async fn notify_with(
+        &self,
+        key: &share::SharedKey,
+        note: &Outgoing,
+    ) -> Result<String, AtError> {
         let metadata = Metadata {
             ttl: note.ttl.or(note.metadata.ttl),
             ..note.metadata.clone()
         };
-        let (value, metadata) = share::seal(&key, &note.text, metadata)?;
+        let (value, metadata) = share::seal(key, &note.text, metadata)?;
         let notify = Notify {
             id: Some(uuid::Uuid::new_v4().to_string()),
             operation: Some(Operation::Update),

@@ -21,7 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_std::{sync::Mutex, task::spawn_blocking};
+use async_std::{
+    channel::{Receiver, Sender, bounded},
+    sync::Mutex,
+    task::spawn_blocking,
+};
 use futures_lite::future::zip;
 use log::info;
 
@@ -78,7 +82,10 @@ impl PeerKeys {
 
     fn remembered(&self) -> Option<PublicKey> {
         let public = self.public();
-        let (key, _) = public.key.as_ref().filter(|(_, at)| at.elapsed() < PUBLIC)?;
+        let (key, _) = public
+            .key
+            .as_ref()
+            .filter(|(_, at)| at.elapsed() < PUBLIC)?;
         Some(key.clone())
     }
 
@@ -105,13 +112,31 @@ const PUBLIC: Duration = Duration::from_secs(10 * 60);
 /// How often one atSign's own atServer is asked for its public key within [`MINUTE`]; then what is known has to do.
 const ASKED_OF_ONE: usize = 6;
 const MINUTE: Duration = Duration::from_secs(60);
+/// How many with new keys are told of, where nobody has asked yet.
+const MAX_RENEWED: usize = 16;
 
-#[derive(Default)]
-pub(super) struct PeerKeyCache(StdMutex<HashMap<AtSign, Arc<PeerKeys>>>);
+pub(super) struct PeerKeyCache {
+    peers: StdMutex<HashMap<AtSign, Arc<PeerKeys>>>,
+    /// Who has got a new shared key, because of new keys.
+    pub renewed: (Sender<AtSign>, Receiver<AtSign>),
+}
+
+impl Default for PeerKeyCache {
+    fn default() -> Self {
+        Self {
+            peers: StdMutex::default(),
+            renewed: bounded(MAX_RENEWED),
+        }
+    }
+}
 
 impl PeerKeyCache {
+    fn peers(&self) -> MutexGuard<'_, HashMap<AtSign, Arc<PeerKeys>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn get(&self, who: &AtSign) -> Arc<PeerKeys> {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.peers();
         if peers.len() >= MAX_PEERS && !peers.contains_key(who) {
             peers.clear();
         }
@@ -120,8 +145,7 @@ impl PeerKeyCache {
 
     /// This atSign may have new keys: before anything else is encrypted to it, its own atServer is asked.
     pub(super) fn doubt(&self, who: &AtSign) {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(peer) = peers.get(who) {
+        if let Some(peer) = self.peers().get(who) {
             peer.public().is_doubted = true;
         }
     }
@@ -146,6 +170,15 @@ impl PeerKeyCache {
             return Ok(Arc::clone(key));
         }
         let key = Arc::new(self.find_or_make(router, with).await?);
+        if let Some((before, _)) = &*slot
+            && before.holder != key.holder
+        {
+            info!(
+                "atsign={} with={with} they have a new public key",
+                router.commands.atsign()
+            );
+            let _ = self.renewed.0.try_send(with.clone());
+        }
         *slot = Some((Arc::clone(&key), Instant::now()));
         Ok(key)
     }
@@ -171,7 +204,8 @@ impl PeerKeyCache {
         let (own, theirs, mut holder) = (own?, theirs?, holder?);
         let theirs = theirs.as_deref().map(Stored::parse).transpose()?.flatten();
         let made_for = theirs.as_ref().and_then(Stored::checksum);
-        let is_for_another = |holder: &PublicKey| made_for.is_some_and(|it| it != holder.checksum());
+        let is_for_another =
+            |holder: &PublicKey| made_for.is_some_and(|it| it != holder.checksum());
         // Either of both may be the old one.
         if is_for_another(&holder) {
             holder = public(Freshness::Source).await?;

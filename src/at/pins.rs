@@ -4,20 +4,29 @@
 //!   a key of @bob ─▶ named on the command line? ─ yes ─▶ it is this one, or it is refused
 //!                    │ no
 //!                    ├─ remembered ───────────────────▶ it is this one, or it is refused: noports trust @bob
-//!                    └─ never seen ───────────────────▶ remembered from now on
+//!                    └─ never seen ───────────────────▶ remembered from now on, if it has signed something
+//!   refused, and its fingerprint was given for recovery ▶ it is the one from now on, if it has signed something
 //! ```
 //! Keys are told by atServers, so whoever runs one could tell another key. Remembered keys are a file of lines,
-//! `@bob <fingerprint>`, in the folder for what must outlive a program; all programs of a user share it. Each change writes
-//! it anew under another name, and the disk has it before it takes the old one's place. Where it cannot be written the
-//! memory has them, which is said: from a start on the first key that is seen counts. Where it is there and cannot be read
-//! nobody's key is believed.
+//! `@bob <fingerprint> <note>…`, in the folder for what must outlive a program; all programs of a user share it. Each change
+//! writes it anew under another name, and the disk has it before it takes the old one's place. Where it cannot be written the
+//! memory has them, which is said: from a start on the first key that is seen counts. Where it is there and cannot be read,
+//! or others can write it, nobody's key is believed.
+//!
+//! | budget | in all | of one | who gives way |
+//! | --- | --- | --- | --- |
+//! | keys that are remembered | 10000 | 1 | nobody: further ones are believed without |
+//! | of them, of clients that a policy let in | 1000 | 1 | the one that was remembered first |
+//! | notes: what a peer could do | | 64 | the new one |
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fmt, io,
-    path::PathBuf,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    env, fmt, fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_std::task::spawn_blocking;
@@ -33,14 +42,22 @@ use crate::{
 
 /// Most keys that are remembered; further ones are believed without.
 const MOST: usize = 10_000;
-/// Room for all of them: an atSign, a blank, a fingerprint and a line end each.
-const MAX_FILE: u64 = MOST as u64 * 128;
+/// Of them of clients that a policy let in: of these there may be any number.
+const MOST_GUESTS: usize = 1000;
+/// Most notes about one atSign.
+const MOST_NOTES: usize = 64;
+/// Room for all of them, and for some with many notes.
+const MAX_FILE: u64 = MOST as u64 * 256;
 /// The file's name.
 const FILE: &str = "known_keys";
 /// Only this user's.
 const MODE: u32 = 0o600;
+/// The bits of a mode that let others write.
+const OTHERS_WRITE: u32 = 0o022;
 /// Length of a digest.
 const DIGEST: usize = 32;
+/// A note about a client that a policy let in; behind it stands since when it is known, in seconds.
+const GUEST: &str = "guest=";
 
 /// What stands for a public key: base64 of a SHA-256, 43 characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +83,7 @@ impl FromStr for Fingerprint {
         match from_base64(&format!("{text}=")) {
             Ok(digest) if digest.len() == DIGEST => Ok(Self(text.to_owned())),
             _ => Err(format!(
-                "{text:?} is no fingerprint of a key: it has 43 characters, and `noports trust @you` tells it"
+                "{text:?} is no fingerprint of a key: it has 43 characters, and `noports trust show @you` tells it"
             )),
         }
     }
@@ -83,6 +100,64 @@ pub fn named(word: &str) -> Result<(AtSign, Option<Fingerprint>), String> {
     };
     let name = name.parse::<AtSign>().map_err(|bad| bad.to_string())?;
     Ok((name, fingerprint))
+}
+
+/// What is remembered of an atSign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its key.
+    pub key: Fingerprint,
+    /// What else; words without blanks.
+    pub notes: BTreeSet<String>,
+}
+
+impl Known {
+    /// A key about which nothing else is known.
+    fn of(key: Fingerprint) -> Self {
+        let notes = BTreeSet::new();
+        Self { key, notes }
+    }
+
+    fn guest_since(&self) -> Option<u64> {
+        let mut since = self
+            .notes
+            .iter()
+            .filter_map(|note| note.strip_prefix(GUEST));
+        since.next().map(|since| since.parse().unwrap_or(0))
+    }
+}
+
+impl FromStr for Known {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.split_whitespace();
+        Ok(Self {
+            key: words.next().unwrap_or_default().parse()?,
+            notes: words.map(str::to_owned).collect(),
+        })
+    }
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key.fmt(f)?;
+        self.notes.iter().try_for_each(|note| write!(f, " {note}"))
+    }
+}
+
+/// By atSign.
+type KnownKeys = BTreeMap<AtSign, Known>;
+
+/// What becomes of a key that was never seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstSight {
+    /// It is remembered.
+    Remember,
+    /// Likewise, as one of many that a policy let in.
+    Guest,
+    /// Nothing: it has not signed anything yet.
+    Pass,
 }
 
 /// Why a key is not believed.
@@ -133,15 +208,26 @@ pub struct Pins(Arc<Inner>);
 struct Inner {
     file: Option<PathBuf>,
     named: HashMap<AtSign, Fingerprint>,
+    recovery: Vec<Fingerprint>,
     seen: Mutex<HashMap<AtSign, Fingerprint>>,
 }
 
 impl Pins {
     /// With what is remembered in this folder, and these keys that count in any case.
     pub fn new(folder: Option<PathBuf>, named: Vec<(AtSign, Fingerprint)>) -> Self {
+        Self::with_recovery(folder, named, Vec::new())
+    }
+
+    /// The same; a key with one of these fingerprints may take another one's place.
+    pub fn with_recovery(
+        folder: Option<PathBuf>,
+        named: Vec<(AtSign, Fingerprint)>,
+        recovery: Vec<Fingerprint>,
+    ) -> Self {
         Self(Arc::new(Inner {
             file: folder.map(|folder| folder.join(FILE)),
             named: named.into_iter().collect(),
+            recovery,
             seen: Mutex::default(),
         }))
     }
@@ -159,91 +245,154 @@ impl Pins {
         spawn_blocking(move || pins.change(|_| ())).await
     }
 
-    /// Whether this is the key of that atSign; one that was never seen is, from now on.
+    /// The key that the command line names for this atSign.
+    pub fn named(&self, who: &AtSign) -> Option<&Fingerprint> {
+        self.0.named.get(who)
+    }
+
+    /// Whether this is the key of that atSign, and what becomes of it if none was ever seen.
     ///
     /// # Errors
     /// See [`PinError`].
-    pub async fn check(&self, who: &AtSign, key: &PublicKey) -> Result<(), PinError> {
+    pub async fn check(
+        &self,
+        who: &AtSign,
+        key: &PublicKey,
+        first: FirstSight,
+    ) -> Result<(), PinError> {
         let now = Fingerprint::of(key);
-        if let Some(named) = self.0.named.get(who) {
-            return self.same(who, named.clone(), now, true);
+        let is_recovery = self.0.recovery.contains(&now);
+        if let Some(named) = self.named(who) {
+            return same(who, named, &now, true)
+                .or_else(|why| is_recovery.then_some(()).ok_or(why));
         }
         let seen = self.seen().get(who).cloned();
         if seen.as_ref() == Some(&now) {
             return Ok(());
         }
         // Somebody at the console may have said that the new one is right.
-        let (pins, them) = (self.clone(), who.clone());
+        let (pins, them, new) = (self.clone(), who.clone(), now.clone());
         let read = spawn_blocking(move || pins.read()).await;
         // What was remembered and cannot be read now may be another key than this one.
-        let read = read.map_err(|why| PinError::Unreadable(why.to_string()))?;
-        let known = match read.get(who) {
-            Some(known) => known.clone(),
-            None => {
-                let (pins, new) = (self.clone(), now.clone());
-                let remembered = spawn_blocking(move || pins.remember(&them, &new)).await;
+        let mut read = read.map_err(|why| PinError::Unreadable(why.to_string()))?;
+        let pins = self.clone();
+        let known = match (read.remove(who).map(|known| known.key), first) {
+            (Some(known), _) if known == now || !is_recovery => known,
+            (_, FirstSight::Pass) => match seen.filter(|_| !is_recovery) {
+                Some(known) => known,
+                None => return Ok(()),
+            },
+            (Some(before), _) => {
+                warn!("key_of={who} fingerprint={now} before={before} believed=by_recovery");
+                self.believe(who, &now).await;
+                now.clone()
+            }
+            (None, first) => {
+                let remembered = spawn_blocking(move || pins.remember(&them, &new, first)).await;
                 remembered.unwrap_or_else(|why| {
                     warn!("key_of={who} fingerprint={now} remembered=in_memory reason=\"{why}\"");
-                    seen.unwrap_or_else(|| now.clone())
+                    seen.filter(|_| !is_recovery).unwrap_or_else(|| now.clone())
                 })
             }
         };
         self.seen().insert(who.clone(), known.clone());
-        self.same(who, known, now, false)
-    }
-
-    fn same(
-        &self,
-        who: &AtSign,
-        known: Fingerprint,
-        now: Fingerprint,
-        is_named: bool,
-    ) -> Result<(), PinError> {
-        if known == now {
-            return Ok(());
-        }
-        let who = who.clone();
-        Err(PinError::Changed {
-            who,
-            known,
-            now,
-            is_named,
-        })
+        same(who, &known, &now, false)
     }
 
     /// This key from now on, unless another program has remembered one meanwhile.
-    fn remember(&self, who: &AtSign, key: &Fingerprint) -> io::Result<Fingerprint> {
+    fn remember(
+        &self,
+        who: &AtSign,
+        key: &Fingerprint,
+        first: FirstSight,
+    ) -> io::Result<Fingerprint> {
+        let mut new = Known::of(key.clone());
+        if first == FirstSight::Guest {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let now = now.unwrap_or_default().as_secs();
+            new.notes.insert(format!("{GUEST}{now}"));
+        }
         let mut known = key.clone();
         self.change(|all| {
+            if first == FirstSight::Guest && !all.contains_key(who) {
+                make_room_for_guest(all);
+            }
             if all.len() < MOST || all.contains_key(who) {
-                known = all.entry(who.clone()).or_insert(known.clone()).clone();
+                known = all.entry(who.clone()).or_insert(new).key.clone();
             }
         })?;
         info!("key_of={who} fingerprint={known} remembered=yes");
         Ok(known)
     }
 
-    /// From now on this is the key of that atSign; the one before it, if there was one.
+    /// From now on this is the key of that atSign, also where it cannot be written.
+    pub async fn believe(&self, who: &AtSign, key: &Fingerprint) {
+        let (pins, them, new) = (self.clone(), who.clone(), key.clone());
+        if let Err(why) = spawn_blocking(move || pins.trust(&them, &new)).await {
+            warn!("key_of={who} fingerprint={key} remembered=in_memory reason=\"{why}\"");
+        }
+        self.seen().insert(who.clone(), key.clone());
+    }
+
+    /// From now on this is the key of that atSign; the one before it, if there was one. What it could do is forgotten: that
+    /// may have been another program.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn trust(&self, who: &AtSign, key: &Fingerprint) -> io::Result<Option<Fingerprint>> {
         let mut before = None;
-        self.change(|all| before = all.insert(who.clone(), key.clone()))?;
-        Ok(before)
+        self.change(|all| before = all.insert(who.clone(), Known::of(key.clone())))?;
+        Ok(before.map(|known| known.key))
+    }
+
+    /// Forgets a key; which it was.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn forget(&self, who: &AtSign) -> io::Result<Option<Fingerprint>> {
+        let mut before = None;
+        self.change(|all| before = all.remove(who))?;
+        Ok(before.map(|known| known.key))
+    }
+
+    /// What is noted of this atSign, and from now on these as well, if its key is remembered. Where that cannot be read or
+    /// written it is as if nothing were.
+    pub async fn note(&self, who: &AtSign, new: Vec<String>) -> BTreeSet<String> {
+        let (pins, who) = (self.clone(), who.clone());
+        let noting = spawn_blocking(move || {
+            let known = pins.read()?.remove(&who);
+            let notes = known.map(|known| known.notes).unwrap_or_default();
+            if !new.iter().all(|note| notes.contains(note)) {
+                pins.change(|all| {
+                    if let Some(known) = all.get_mut(&who) {
+                        known.notes.extend(new);
+                        while known.notes.len() > MOST_NOTES {
+                            known.notes.pop_last();
+                        }
+                    }
+                })?;
+            }
+            io::Result::Ok(notes)
+        });
+        noting.await.unwrap_or_default()
     }
 
     /// All that are remembered.
     ///
     /// # Errors
-    /// When there is a file that cannot be read.
-    pub fn read(&self) -> io::Result<BTreeMap<AtSign, Fingerprint>> {
+    /// When there is a file that cannot be read, or that others can write.
+    pub fn read(&self) -> io::Result<KnownKeys> {
         let Some(file) = &self.0.file else {
             return Ok(BTreeMap::new());
         };
-        let text = match file::text_now(file, MAX_FILE) {
+        let read = (|| {
+            file.parent().map_or(Ok(()), only_ours)?;
+            only_ours(file)?;
+            file::text_now(file, MAX_FILE)
+        })();
+        let text = match read {
             Err(missing) if is_missing(&missing) => String::new(),
-            read => read?,
+            read => read.map_err(|why| with_path(file, &why))?,
         };
         let bad = |line: &str| {
             let text = format!("{}: {line:?} is no key", file.display());
@@ -251,31 +400,91 @@ impl Pins {
         };
         let lines = text.lines().filter(|line| !line.trim().is_empty());
         let pairs = lines.map(|line| {
-            let (who, key) = line.split_once(' ').ok_or_else(|| bad(line))?;
+            let (who, known) = line.split_once(' ').ok_or_else(|| bad(line))?;
             let who = who.parse().map_err(|_| bad(line))?;
-            Ok((who, key.trim().parse().map_err(|_| bad(line))?))
+            Ok((who, known.parse().map_err(|_| bad(line))?))
         });
         pairs.collect()
     }
 
     /// One program at a time: two that change it at once would each forget what the other one wrote.
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<AtSign, Fingerprint>)) -> io::Result<()> {
+    fn change(&self, change: impl FnOnce(&mut KnownKeys)) -> io::Result<()> {
         let none = || io::Error::new(io::ErrorKind::NotFound, "there is no folder for them");
         let file = self.0.file.as_ref().ok_or_else(none)?;
         if let Some(folder) = file.parent() {
-            paths::private_folder(folder)?;
+            paths::private_folder(folder).map_err(|why| with_path(folder, &why))?;
         }
-        let lock = paths::open_lock(&file.with_extension("lock"))?;
-        paths::lock_soon(&lock)?;
+        let lock = paths::open_lock(&file.with_extension("lock"));
+        let locked = lock.and_then(|lock| paths::lock_soon(&lock).map(|()| lock));
+        let _lock = locked.map_err(|why| with_path(file, &why))?;
         let before = self.read()?;
         let mut all = before.clone();
         change(&mut all);
         if all == before {
             return Ok(());
         }
-        let lines = all.iter().map(|(who, key)| format!("{who} {key}\n"));
-        paths::atomic_write(file, lines.collect::<String>().as_bytes(), MODE)
+        let lines = all.iter().map(|(who, known)| format!("{who} {known}\n"));
+        let text = lines.collect::<String>();
+        if text.len() as u64 > MAX_FILE {
+            return Err(io::Error::other(format!("{} is full", file.display())));
+        }
+        paths::atomic_write(file, text.as_bytes(), MODE)
     }
+}
+
+fn same(
+    who: &AtSign,
+    known: &Fingerprint,
+    now: &Fingerprint,
+    is_named: bool,
+) -> Result<(), PinError> {
+    if known == now {
+        return Ok(());
+    }
+    Err(PinError::Changed {
+        who: who.clone(),
+        known: known.clone(),
+        now: now.clone(),
+        is_named,
+    })
+}
+
+/// Takes out the guests that were remembered first.
+fn make_room_for_guest(all: &mut KnownKeys) {
+    let since = |(who, known): (&AtSign, &Known)| Some((known.guest_since()?, who.clone()));
+    let mut guests: Vec<_> = all.iter().filter_map(since).collect();
+    guests.sort();
+    let too_many = (guests.len() + 1).saturating_sub(MOST_GUESTS);
+    for (_, who) in guests.into_iter().take(too_many) {
+        all.remove(&who);
+    }
+}
+
+/// Whoever can write a file, or replace it in its folder, decides whose key is believed.
+fn only_ours(path: &Path) -> io::Result<()> {
+    let about = fs::metadata(path)?;
+    let us = rustix::process::geteuid().as_raw();
+    let why = if about.uid() != us && about.uid() != 0 {
+        format!("{} belongs to user {}", path.display(), about.uid())
+    } else if about.mode() & OTHERS_WRITE != 0 && (about.is_dir() || about.is_file()) {
+        let path = path.display();
+        format!("others can write {path}: chmod go-w {path}")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+/// Names what the system does not name, and who named it.
+fn with_path(path: &Path, why: &io::Error) -> io::Error {
+    let (mut text, path) = (why.to_string(), path.display().to_string());
+    if !text.contains(&path) {
+        text = format!("{path}: {text}");
+    }
+    if let Some(folder) = env::var_os(paths::MEMORY).filter(|folder| !folder.is_empty()) {
+        text = format!("{}={}: {text}", paths::MEMORY, folder.display());
+    }
+    io::Error::new(why.kind(), text)
 }
 
 /// There is no such file, or no folder for it.
