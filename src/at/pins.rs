@@ -507,6 +507,8 @@ mod tests {
     use super::*;
     use crate::{at::vectors::keys, testing::Folder};
 
+    const REMEMBER: FirstSight = FirstSight::Remember;
+
     fn bob() -> AtSign {
         "@bob".parse().unwrap()
     }
@@ -528,10 +530,10 @@ mod tests {
         let pins = || Pins::new(Some(folder.path("state")), Vec::new());
         block_on(async {
             let running = pins();
-            assert_eq!(running.check(&bob(), &first).await, Ok(()));
-            assert_eq!(running.check(&bob(), &first).await, Ok(()));
+            assert_eq!(running.check(&bob(), &first, REMEMBER).await, Ok(()));
+            assert_eq!(running.check(&bob(), &first, REMEMBER).await, Ok(()));
             for pins in [running.clone(), pins()] {
-                let changed = pins.check(&bob(), &second).await.unwrap_err();
+                let changed = pins.check(&bob(), &second, REMEMBER).await.unwrap_err();
                 let (known, now) = (Fingerprint::of(&first), Fingerprint::of(&second));
                 let want =
                     format!("the key of @bob is another one than before: {now} instead of {known}");
@@ -545,8 +547,8 @@ mod tests {
             let before = pins().trust(&bob(), &Fingerprint::of(&second));
             assert_eq!(before.unwrap(), Some(Fingerprint::of(&first)));
             // Without a restart.
-            assert_eq!(running.check(&bob(), &second).await, Ok(()));
-            assert!(running.check(&bob(), &first).await.is_err());
+            assert_eq!(running.check(&bob(), &second, REMEMBER).await, Ok(()));
+            assert!(running.check(&bob(), &first, REMEMBER).await.is_err());
         });
         let file = folder.path("state/known_keys");
         let mode = fs::metadata(&file).unwrap().permissions().mode();
@@ -562,10 +564,10 @@ mod tests {
         let named = vec![(bob(), Fingerprint::of(&second))];
         block_on(async {
             let pins = Pins::new(Some(folder.path("state")), Vec::new());
-            assert_eq!(pins.check(&bob(), &first).await, Ok(()));
+            assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
             let pins = Pins::new(Some(folder.path("state")), named);
-            assert_eq!(pins.check(&bob(), &second).await, Ok(()));
-            let changed = pins.check(&bob(), &first).await.unwrap_err();
+            assert_eq!(pins.check(&bob(), &second, REMEMBER).await, Ok(()));
+            let changed = pins.check(&bob(), &first, REMEMBER).await.unwrap_err();
             assert!(matches!(changed, PinError::Changed { is_named: true, .. }));
             assert!(changed.hint().contains("@bob#"));
         });
@@ -580,9 +582,9 @@ mod tests {
             for at in [None, Some(folder.path("none"))] {
                 let pins = Pins::new(at, Vec::new());
                 assert!(pins.can_remember().await.is_err());
-                assert_eq!(pins.check(&bob(), &first).await, Ok(()));
-                assert!(pins.check(&bob(), &second).await.is_err());
-                assert_eq!(pins.check(&bob(), &first).await, Ok(()));
+                assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
+                assert!(pins.check(&bob(), &second, REMEMBER).await.is_err());
+                assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
             }
         });
     }
@@ -597,7 +599,7 @@ mod tests {
                 scope.spawn(move || {
                     for m in 0..5 {
                         let who = format!("@p{n}_{m}").parse().unwrap();
-                        pins.remember(&who, key).unwrap();
+                        pins.remember(&who, key, REMEMBER).unwrap();
                     }
                 });
             }
@@ -649,12 +651,141 @@ mod tests {
             for text in ["x\n", "@bob something\n", "@bob \n"] {
                 fs::write(folder.path().join(FILE), text).unwrap();
                 let pins = Pins::new(Some(folder.path().to_owned()), Vec::new());
-                let got = pins.check(&"@bob".parse().unwrap(), &key).await;
+                let got = pins.check(&bob(), &key, REMEMBER).await;
                 assert!(
                     matches!(got, Err(PinError::Unreadable(_))),
                     "{text:?}: {got:?}"
                 );
             }
+        });
+    }
+
+    #[test]
+    fn the_table_says_what_the_constants_are() {
+        let header = include_str!("pins.rs");
+        for row in [
+            format!("//! | keys that are remembered | {MOST} | 1 |"),
+            format!("//! | of them, of clients that a policy let in | {MOST_GUESTS} | 1 |"),
+            format!("//! | notes: what a peer could do | | {MOST_NOTES} |"),
+        ] {
+            assert!(header.lines().any(|line| line.starts_with(&row)), "{row}");
+        }
+    }
+
+    /// They were not remembered at all.
+    #[test]
+    fn clients_of_a_policy_are_remembered_and_a_crowd_of_them_pushes_no_manager_out() {
+        let folder = Folder::new();
+        let [first, second] = two();
+        let pins = || Pins::new(Some(folder.path("s")), Vec::new());
+        block_on(async {
+            let guest = FirstSight::Guest;
+            assert_eq!(pins().check(&bob(), &first, guest).await, Ok(()));
+            assert!(pins().check(&bob(), &second, guest).await.is_err());
+            let carol = "@carol".parse().unwrap();
+            assert_eq!(pins().check(&carol, &first, REMEMBER).await, Ok(()));
+        });
+        let print = Fingerprint::of(&first);
+        let crowd = (0..MOST_GUESTS).map(|n| format!("@g{n} {print} guest={n}\n"));
+        let file = folder.path("s/known_keys");
+        let text = fs::read_to_string(&file).unwrap() + &crowd.collect::<String>();
+        paths::atomic_write(&file, text.as_bytes(), MODE).unwrap();
+        let late = "@late".parse().unwrap();
+        pins().remember(&late, &print, FirstSight::Guest).unwrap();
+        let known = pins().read().unwrap();
+        let has = |who: &str| known.contains_key(&who.parse().unwrap());
+        assert!(has("@carol") && has("@bob") && has("@late") && has("@g2"));
+        assert!(!has("@g0") && !has("@g1"));
+        assert_eq!(known.len(), MOST_GUESTS + 1);
+    }
+
+    /// They were believed, whoever had written them.
+    #[test]
+    fn keys_that_others_can_write_are_refused_by_name() {
+        let folder = Folder::new();
+        let [first, _] = two();
+        let pins = || Pins::new(Some(folder.path("s")), Vec::new());
+        let file = folder.path("s/known_keys");
+        block_on(async {
+            assert_eq!(pins().check(&bob(), &first, REMEMBER).await, Ok(()));
+            for (what, good) in [(&file, 0o600), (&folder.path("s"), 0o700)] {
+                for bad in [0o020, 0o002, 0o022] {
+                    let mode = |mode| fs::set_permissions(what, fs::Permissions::from_mode(mode));
+                    mode(good | bad).unwrap();
+                    let got = pins().check(&bob(), &first, REMEMBER).await;
+                    let Err(PinError::Unreadable(why)) = got else {
+                        panic!("{bad:o}: {got:?}");
+                    };
+                    let want = format!("others can write {0}: chmod go-w {0}", what.display());
+                    assert!(why.ends_with(&want), "{why}");
+                    assert!(pins().trust(&bob(), &Fingerprint::of(&first)).is_err());
+                    mode(good).unwrap();
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_key_that_was_given_for_recovery_takes_the_place_of_the_one_before() {
+        let folder = Folder::new();
+        let [first, second] = two();
+        fs::write(folder.path("none"), "").unwrap();
+        block_on(async {
+            for at in [folder.path("s"), folder.path("none")] {
+                let recovery = vec![Fingerprint::of(&second)];
+                let pins = Pins::with_recovery(Some(at), Vec::new(), recovery);
+                assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
+                // Nothing is signed with it yet: it may be told, and takes no place.
+                assert_eq!(pins.check(&bob(), &second, FirstSight::Pass).await, Ok(()));
+                assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
+                assert_eq!(pins.check(&bob(), &second, REMEMBER).await, Ok(()));
+                assert!(pins.check(&bob(), &first, REMEMBER).await.is_err());
+                let named = vec![(bob(), Fingerprint::of(&first))];
+                let recovery = vec![Fingerprint::of(&second)];
+                let pins = Pins::with_recovery(None, named, recovery);
+                assert_eq!(pins.check(&bob(), &second, REMEMBER).await, Ok(()));
+                assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_only_heeded_is_not_remembered_and_what_is_forgotten_counts_no_more() {
+        let folder = Folder::new();
+        let [first, second] = two();
+        let pins = Pins::new(Some(folder.path("s")), Vec::new());
+        block_on(async {
+            for key in [&first, &second] {
+                assert_eq!(pins.check(&bob(), key, FirstSight::Pass).await, Ok(()));
+            }
+            assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
+            assert!(pins.check(&bob(), &second, FirstSight::Pass).await.is_err());
+            assert_eq!(pins.forget(&bob()).unwrap(), Some(Fingerprint::of(&first)));
+            assert_eq!(pins.forget(&bob()).unwrap(), None);
+            // Without a restart.
+            assert_eq!(pins.check(&bob(), &second, REMEMBER).await, Ok(()));
+        });
+    }
+
+    #[test]
+    fn what_a_peer_could_do_is_noted_until_it_is_trusted_anew_and_its_notes_are_bounded() {
+        let folder = Folder::new();
+        let [first, _] = two();
+        let pins = || Pins::new(Some(folder.path("s")), Vec::new());
+        let note = |what: &str| vec![what.to_owned()];
+        block_on(async {
+            // Of whom no key is known, nothing is noted.
+            assert!(pins().note(&bob(), note("a=1")).await.is_empty());
+            assert_eq!(pins().check(&bob(), &first, REMEMBER).await, Ok(()));
+            assert!(pins().note(&bob(), note("a=1")).await.is_empty());
+            assert!(pins().note(&bob(), Vec::new()).await.contains("a=1"));
+            for n in 0..2 * MOST_NOTES {
+                pins().note(&bob(), note(&format!("b={n}"))).await;
+            }
+            let notes = pins().note(&bob(), Vec::new()).await;
+            assert!(notes.contains("a=1") && notes.len() == MOST_NOTES);
+            pins().trust(&bob(), &Fingerprint::of(&first)).unwrap();
+            assert!(pins().note(&bob(), Vec::new()).await.is_empty());
         });
     }
 }
