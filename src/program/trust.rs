@@ -84,9 +84,11 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
     let wanted = args.fingerprint.as_deref().map(str::parse::<Fingerprint>);
     let wanted = wanted.transpose().map_err(Failure::misuse)?;
     let words: Vec<_> = args.word.iter().map(String::as_str).collect();
+    let is_believed = wanted.is_some() || args.at.is_some();
     match words.as_slice() {
-        [] | ["list"] if wanted.is_some() || args.at.is_some() => {
-            Err(Failure::misuse("of whose key?").hint("noports trust @alice"))
+        [] | ["list" | "show" | "remove", ..] if is_believed => {
+            let failure = Failure::misuse("--fingerprint and --at are for a key to believe");
+            Err(failure.hint("noports trust @alice --fingerprint F"))
         }
         [] | ["list"] => list(console, &args, &pins),
         ["show", who] => show(console, &args, &pins, &who.parse()?).await,
@@ -238,6 +240,8 @@ fn list(console: &Console, args: &Args, pins: &Pins) -> Result<(), Failure> {
     });
     let keys = members.collect::<Vec<_>>().join(",");
     let outcome = Outcome::new("keys").raw("keys", format_args!("[{keys}]"));
-    console.tell(args.json, outcome.plain(lines.join("\n")));
+    if args.json || !lines.is_empty() {
+        console.tell(args.json, outcome.plain(lines.join("\n")));
+    }
     Ok(())
 }
