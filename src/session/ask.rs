@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_std::task::{self, JoinHandle};
-use log::info;
+use log::{info, warn};
 
 use super::online;
 use crate::{
@@ -140,7 +140,7 @@ pub async fn prepare(
     let (heartbeat, ports) = read(&answers, progress)?;
     #[cfg(feature = "held")]
     let heartbeat = heartbeat.map(|said| whom.habits.hear(said));
-    can_no_less(&pins, whom, heartbeat.as_ref(), &ports, progress).await?;
+    can_no_less(&pins, whom, heartbeat.as_ref(), &ports).await?;
     progress.done(match &heartbeat {
         Some(_) => format!("{to} {device} answered; meeting at {}", ports.host),
         None => format!("meeting at {}", ports.host),
@@ -417,14 +417,13 @@ async fn can_no_less(
     whom: &Whom,
     heartbeat: Option<&Heartbeat>,
     ports: &Ports,
-    progress: &mut Progress,
 ) -> Result<(), Failure> {
     let (to, device, via) = (&whom.to, &whom.device, &whom.via);
     let takes_proofs = ports.nonce.as_ref().is_some_and(Nonce::takes_proofs);
     if lost(pins, via, "proofs".to_owned(), takes_proofs).await {
-        progress.note(&format!(
+        warn!(
             "{via} could prove sockets before, and does no longer; if an older program runs there: noports trust {via}"
-        ));
+        );
     }
     let Some(said) = heartbeat else { return Ok(()) };
     let twin = format!("twin-keys={device}");
@@ -438,10 +437,10 @@ async fn can_no_less(
     }
     let time = format!("signed-time={device}");
     if lost(pins, to, time, said.run.is_some()).await {
-        progress.note(&format!(
+        warn!(
             "{device}{to} could tell old requests by their time before, and does no longer; if an older program runs there: \
              noports trust {to}"
-        ));
+        );
     }
     Ok(())
 }
