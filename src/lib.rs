@@ -53,12 +53,14 @@
 //! | an atSign that is not a manager | nothing: its requests are ignored | make the daemon dial out |
 //!
 //! What whoever runs an atServer still can: hold messages back; at the first contact tell a key of their own, for
-//! [`session::pins`] believes the first one (`--manager @me#FINGERPRINT` does not); send what is signed by nobody in the
+//! [`at::pins`] believes the first one (`--manager @me#FINGERPRINT` does not); send what is signed by nobody in the
 //! name of an atSign of theirs: a ping, a policy's answer (so whoever runs the policy's atServer decides as the policy
 //! does), and where the daemon was started for it an ssh key (`--accept-keys`) or a request to log in (`--reverse-ssh`).
-//! A changed key of a rendezvous is told to the client's person and no more. Keys of clients that a policy lets in are not
-//! remembered by devices. Clients of others sign no time: their requests are known by the daemon's list of those that it
-//! acted on.
+//! A changed key of a rendezvous is told to the client's person and no more. Of the clients that a policy lets in the 1,000
+//! latest keys are remembered. Clients of others sign no time: their requests are known by the daemon's list of those that
+//! it acted on. What a device or rendezvous says it can do is signed by nobody; a client remembers it with the key, refuses
+//! a device that has no twin keys any more, and tells it when there is no signed time or no proof any more. To a manager
+//! with another key than before a daemon tells nothing but that, and that it is there.
 //!
 //! The stream through the rendezvous is AES-256-CTR, with a key per direction where both ends know *twin keys*. As in every
 //! NoPorts it is not authenticated: somebody on the path could flip bits, which ssh inside notices and ends. With a device

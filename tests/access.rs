@@ -1,23 +1,306 @@
 //! Whom an atServer lets in: the lists of an atSign, through the executable, and what strangers meet.
 
-use std::{io::Write, process::Stdio, time::Duration};
+use std::{fs, io::Write, process::Stdio, time::Duration};
 
 use async_std::{
     future::timeout,
     task::{self, block_on},
 };
-use noports::at::{
-    Verb,
-    client::{AtError, Client, Event},
-    fault::Code,
-    verb::Dialect,
+use noports::{
+    at::{
+        AtKey, Metadata, Verb,
+        client::{AtError, Client, Event},
+        fault::Code,
+        keyfile::AtKeys,
+        pins::Fingerprint,
+        verb::Dialect,
+    },
+    classic::generation::Profile,
 };
 
 use crate::world::{
-    ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, failure, output, stdout, until,
+    ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, failure, known_pair, output, stdout,
+    until,
 };
 
 const CAROL: &str = "@carol";
+
+/// New keys of somebody: published, and in the file. Returns the fingerprint.
+async fn renew(world: &World, who: &str, pair: &str) -> String {
+    let mut keys = AtKeys::clone(&world.keys(who));
+    let verb = Verb::Update {
+        key: AtKey::public("publickey", &keys.atsign),
+        metadata: Metadata::default(),
+        value: known_pair(pair).public().text.clone(),
+    };
+    let client = Client::login(&world.network, world.keys(who)).await;
+    client.unwrap().run(&verb).await.unwrap();
+    keys.encryption = known_pair(pair);
+    let file = world.key_file(&keys.atsign);
+    fs::write(file, keys.print().reveal()).unwrap();
+    fingerprint(world, who)
+}
+
+fn fingerprint(world: &World, who: &str) -> String {
+    Fingerprint::of(world.keys(who).encryption.public()).to_string()
+}
+
+async fn trust(world: &World, words: &[&str]) -> String {
+    stdout(world.noports(&[&["trust"], words, &["-q"]].concat())).await
+}
+
+/// Daemon and rendezvous went on with the shared key of before: silence, until both were restarted.
+#[test]
+fn a_manager_with_new_keys_hears_why_and_is_served_once_trusted_without_any_restart() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let _daemon = world.daemon_process(answer_at_the_end().await);
+        session(&world).await;
+        renew(&world, ALICE, "session").await;
+        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+        assert_eq!(code, 8, "{said}");
+        let why = "the device knows another key of yours: the key of @alice is another one than";
+        assert!(said.contains(why), "{said}");
+        trust(&world, &[ALICE]).await;
+        session(&world).await;
+    });
+}
+
+/// What it had published could not be read, and "cannot be decrypted" was all that was said.
+#[test]
+fn what_is_published_for_old_keys_is_named_with_the_way_back() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await;
+        let daemon = world.daemon_process(port);
+        session(&world).await;
+        let record = || async {
+            let alice = Client::login(&world.network, world.keys(ALICE)).await;
+            let entity = format!("username.{NAME}.sshnp");
+            alice
+                .unwrap()
+                .get_shared(&DEVICE.parse().unwrap(), &entity)
+                .await
+        };
+        let published = async {
+            while !matches!(record().await, Ok(Some(_))) {
+                task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(30);
+        timeout(patience, published).await.expect("a record");
+        drop(daemon);
+        renew(&world, ALICE, "session").await;
+        let (code, said) = failure(world.client(&["-q", "--", "true"])).await;
+        assert_eq!(code, 10, "{said}");
+        assert!(
+            said.contains("what @device keeps for @alice (username."),
+            "{said}"
+        );
+        assert!(said.contains("--user NAME"), "{said}");
+        // The daemon writes it anew once it hears of the new keys.
+        let _daemon = world.daemon_process(port);
+        trust(&world, &[ALICE]).await;
+        session(&world).await;
+        let published = async {
+            while !matches!(record().await, Ok(Some(_))) {
+                task::yield_now().await;
+            }
+        };
+        timeout(patience, published).await.expect("a new record");
+    });
+}
+
+/// The rendezvous knew the old key for ten minutes, and refused the device's login.
+#[test]
+fn a_device_with_new_keys_logs_in_where_the_old_ones_are_known() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await;
+        let daemon = world.daemon_process(port);
+        session(&world).await;
+        drop(daemon);
+        renew(&world, DEVICE, "session").await;
+        let _daemon = world.daemon_process(port);
+        trust(&world, &[DEVICE]).await;
+        session(&world).await;
+        assert_eq!(world.log("daemon").matches("refused=yes").count(), 0);
+    });
+}
+
+#[test]
+fn another_manager_vouches_from_afar_for_a_new_key_of_a_manager_and_for_nobody_elses() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.activate(CAROL, "session", "@client_example").await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await.to_string();
+        let managers = format!("{ALICE},{CAROL}");
+        let words = ["daemon", "--as", DEVICE, "--manager", &managers];
+        let more = ["--device", NAME, "--sshd-port", &port];
+        let _daemon = world.process(&[&words[..], &more].concat());
+        session(&world).await;
+        let new = renew(&world, ALICE, "session").await;
+        let (code, _) = failure(world.client(&["--stdio", "-q"])).await;
+        assert_eq!(code, 8);
+        let device = format!("{NAME}{DEVICE}");
+        let vouch = |voucher, who, key| {
+            let words = ["trust", who, "--fingerprint", key, "--at", &device];
+            world.noports(&[&words[..], &["--as", voucher, "-q"]].concat())
+        };
+        for (voucher, who) in [(CAROL, "@eve"), (CAROL, CAROL)] {
+            let (code, said) = failure(vouch(voucher, who, &new)).await;
+            assert_eq!(code, 8, "{said}");
+            let why = format!("only another manager can vouch for a key of {who}");
+            assert!(said.contains(&why), "{said}");
+        }
+        // Her own new key is no reason to believe it.
+        assert_eq!(failure(vouch(ALICE, CAROL, &new)).await.0, 8);
+        let said = stdout(vouch(CAROL, ALICE, &new)).await;
+        assert_eq!(said, format!("{ALICE} {new}\nat: {device}\n"));
+        session(&world).await;
+        let (code, said) = failure(world.noports(&["trust", ALICE, "--at", &device, "-q"])).await;
+        assert_eq!(code, 2, "{said}");
+    });
+}
+
+#[test]
+fn a_managers_key_that_was_given_for_recovery_is_let_in() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await.to_string();
+        let spare = Fingerprint::of(known_pair("session").public()).to_string();
+        let words = [
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            ALICE,
+            "--device",
+            NAME,
+        ];
+        let more = ["--sshd-port", &port, "--recovery", &spare];
+        let _daemon = world.process(&[&words[..], &more].concat());
+        session(&world).await;
+        renew(&world, ALICE, "session").await;
+        session(&world).await;
+        assert!(world.log("daemon").contains("believed=by_recovery"));
+        renew(&world, ALICE, "@client_example").await;
+        assert_eq!(failure(world.client(&["--stdio", "-q"])).await.0, 8);
+    });
+}
+
+/// Only believing a key told its fingerprint; there was no way to forget one; `list` was an atSign.
+#[test]
+fn keys_of_others_are_shown_listed_and_removed() {
+    block_on(async {
+        let world = World::start().await;
+        let key = fingerprint(&world, ALICE);
+        let none = "{\"event\":\"keys\",\"keys\":[]}\n";
+        for words in [&["list", "--json"][..], &["--json"]] {
+            assert_eq!(trust(&world, words).await, none);
+        }
+        assert_eq!(trust(&world, &["list"]).await, "");
+        let shown = format!("@alice {key}\nremembered: none\n");
+        assert_eq!(trust(&world, &["show", ALICE]).await, shown);
+        assert_eq!(trust(&world, &["list"]).await, "");
+        assert_eq!(trust(&world, &["alice"]).await, format!("@alice {key}\n"));
+        let shown = format!("@alice {key}\nremembered: the same\n");
+        assert_eq!(trust(&world, &["show", "alice"]).await, shown);
+        let new = renew(&world, ALICE, "session").await;
+        let shown = format!("@alice {new}\nremembered: {key}\n");
+        assert_eq!(trust(&world, &["show", ALICE]).await, shown);
+        let one = format!("@alice {key}\n");
+        assert_eq!(trust(&world, &["list"]).await, one);
+        assert_eq!(trust(&world, &[]).await, one);
+        let json = trust(&world, &["show", ALICE, "--json"]).await;
+        let want = format!(
+            "{{\"event\":\"key\",\"atsign\":\"@alice\",\"fingerprint\":\"{new}\",\"remembered\":\"{key}\"}}\n"
+        );
+        assert_eq!(json, want);
+        let said = trust(&world, &["remove", ALICE, "--json"]).await;
+        let want =
+            format!("{{\"event\":\"forgotten\",\"atsign\":\"@alice\",\"before\":\"{key}\"}}\n");
+        assert_eq!(said, want);
+        assert_eq!(
+            trust(&world, &["remove", ALICE]).await,
+            "no key of @alice is remembered\n"
+        );
+        for words in [
+            &["show"][..],
+            &["remove"],
+            &["list", ALICE],
+            &["lsit", ALICE],
+            &["list", "--fingerprint", &key],
+            &["show", ALICE, "--fingerprint", &key],
+            &["remove", ALICE, "--at", "x@y"],
+        ] {
+            let (code, said) = failure(world.noports(&[&["trust"], words].concat())).await;
+            assert_eq!(code, 2, "{words:?}: {said}");
+        }
+        let daemon = ["daemon", "--as", DEVICE, "--manager", "@alice#abc"];
+        let (code, said) = failure(world.noports(&daemon)).await;
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("noports trust show @"), "{said}");
+    });
+}
+
+/// The variable that led there was not named.
+#[test]
+fn a_memory_that_is_no_folder_is_named_with_its_variable() {
+    block_on(async {
+        let world = World::start().await;
+        for place in ["/dev/null", "/dev/zero", "/proc/nowhere"] {
+            let mut command = world.noports(&["trust", ALICE, "-q"]);
+            command.env("NOPORTS_MEMORY", place);
+            let (code, said) = failure(command).await;
+            let want = format!("the key cannot be remembered: NOPORTS_MEMORY={place}: ");
+            assert!(code == 1 && said.contains(&want), "{said}");
+        }
+    });
+}
+
+/// The signature is on the request: what a device or rendezvous says before may be anybody's.
+#[test]
+fn who_could_do_more_before_is_not_believed_that_it_can_no_longer() {
+    block_on(async {
+        let mut world = World::start().await;
+        let old = |name| Profile::named(name).unwrap();
+        let (daemon, rendezvous) = (old("v5.6").daemon, old("v5.6").rendezvous.unwrap());
+        world
+            .rendezvous_with(|policy| policy.habits = rendezvous)
+            .await;
+        let port = answer_at_the_end().await;
+        world
+            .daemon_with(port, |policy| policy.habits = daemon)
+            .await;
+        session(&world).await;
+        let notes = [
+            (DEVICE, format!("signed-time={NAME}"), 0),
+            (RENDEZVOUS, "proofs".to_owned(), 0),
+            (DEVICE, "twin-keys=other".to_owned(), 0),
+            (DEVICE, format!("twin-keys={NAME}"), 10),
+        ];
+        let file = world.dir.path("memory/known_keys");
+        for (who, note, want) in notes {
+            let text = fs::read_to_string(&file).unwrap();
+            let line = format!("{who} {}", fingerprint(&world, who));
+            assert!(text.contains(&line), "{text}");
+            fs::write(&file, text.replace(&line, &format!("{line} {note}"))).unwrap();
+            let output = output(world.client(&["--stdio"])).await;
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(want), "{note}: {said}");
+            let is_told = said.contains(&format!("noports trust {who}"));
+            assert_eq!(is_told, note != "twin-keys=other", "{note}: {said}");
+        }
+        trust(&world, &[DEVICE]).await;
+        session(&world).await;
+    });
+}
 
 async fn access(world: &World, words: &[&str]) -> String {
     stdout(world.noports(&[&["access"], words, &["-q"]].concat())).await

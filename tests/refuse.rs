@@ -19,6 +19,7 @@ use noports::{
         client::{Client, Event, Outgoing, Subscription},
         keyfile::AtKeys,
         metadata::Metadata,
+        pins::Fingerprint,
     },
     np::{
         Message,
@@ -28,7 +29,6 @@ use noports::{
         ports::{self, Logins, Ports, PortsRequest},
         request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest, TunnelRequest},
     },
-    session::pins::Fingerprint,
 };
 
 use crate::world::{
@@ -639,7 +639,7 @@ fn a_managers_key_that_changed_opens_nothing_until_somebody_at_the_device_trusts
                 "trusted" => {
                     let said = stdout(world.noports(&["trust", ALICE, "-q"])).await;
                     assert!(said.contains("\nbefore: "), "{said}");
-                    let known = stdout(world.noports(&["trust"])).await;
+                    let known = stdout(world.noports(&["trust", "list"])).await;
                     let now = said.lines().next().unwrap();
                     assert!(known.lines().any(|line| line == now), "{known}");
                 }
@@ -699,6 +699,44 @@ fn a_manager_that_is_named_with_its_key_is_served_with_no_other() {
                 .await;
             let answer = alice.hear(&request::answer_entity(session, &name)).await;
             assert!(answer.starts_with(want), "{answer}");
+        }
+    });
+}
+
+/// Records and answers to pings went to whatever key the manager's atServer told.
+#[test]
+fn nothing_is_published_or_told_to_a_key_that_is_not_the_named_one() {
+    block_on(async {
+        let world = World::start().await;
+        let (device, name): (AtSign, _) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let mut alice = Hand::of_alice(&world).await;
+        let other = Fingerprint::of(known_pair("session").public());
+        let manager = format!("{ALICE}#{other}");
+        let words = [
+            "daemon",
+            "--as",
+            DEVICE,
+            "--manager",
+            &manager,
+            "--device",
+            NAME,
+        ];
+        let _daemon = world.process(&words);
+        let log = || world.log("daemon");
+        until("it is refused", || {
+            log().contains("not_published for=@alice")
+        })
+        .await;
+        assert!(log().contains(&format!("managers={manager} ")), "{}", log());
+        alice.send(&ping::ask(&device, &name)).await;
+        let said = alice.hear(&ping::heartbeat_entity(&name)).await;
+        assert_eq!(
+            Heartbeat::parse(&said).unwrap().services,
+            Vec::<String>::new()
+        );
+        for entity in ["username", "device_info"] {
+            let entity = format!("{entity}.{NAME}.sshnp");
+            assert_eq!(alice.at.get_shared(&device, &entity).await.unwrap(), None);
         }
     });
 }

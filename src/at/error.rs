@@ -8,6 +8,7 @@ use crate::{
         auth::AuthError,
         crypto::CryptoError,
         fault::{Code, Fault},
+        pins::PinError,
     },
     net::tls::TlsError,
     text::duration::in_words,
@@ -52,6 +53,8 @@ pub enum AtError {
     Crypto(#[from] CryptoError),
     #[error(transparent)]
     Auth(#[from] AuthError),
+    #[error(transparent)]
+    Pin(#[from] PinError),
 }
 
 impl AtError {
@@ -78,6 +81,7 @@ impl AtError {
             Self::Lost { .. } | Self::Silent(_) => {
                 "try again; if it fails again, check the network"
             }
+            Self::Pin(changed) => return Some(changed.hint()),
             Self::NoKeyNow(..) => "try again in a minute",
             Self::ShutOut(_) => "its owner can let you in: noports access",
             Self::NoPublicKey(_) => "that atSign may not be activated yet: noports activate",

@@ -12,7 +12,8 @@
 //!
 //! Words: [`atsign`], [`key`], [`metadata`], [`verb`], [`reply`], [`fault`], [`error`], [`notification`].
 //! Keys and ciphers: [`crypto`], [`keyfile`], [`passphrase`], [`auth`], [`share`], [`enrolment`].
-//! I/O lives in [`directory`] and [`client`] alone; everything else takes bytes and time as arguments.
+//! I/O lives in [`directory`], [`client`] and [`pins`] (the keys of others) alone; everything else takes bytes and time as
+//! arguments.
 
 pub mod atsign;
 pub mod auth;
@@ -27,6 +28,7 @@ pub mod keyfile;
 pub mod metadata;
 pub mod notification;
 pub mod passphrase;
+pub mod pins;
 pub mod reply;
 pub mod share;
 #[cfg(test)]

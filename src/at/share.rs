@@ -34,8 +34,8 @@ pub struct SharedKey {
     pub key: AesKey,
     /// The other's copy, for `sharedKeyEnc`.
     pub wrapped: String,
-    /// Their public key's checksum, for `pubKeyCS`.
-    pub checksum: String,
+    /// Their public key, whose checksum is `pubKeyCS`.
+    pub holder: PublicKey,
 }
 
 /// Encrypts a text for the holder of a shared key, and fills in `isEncrypted`, `sharedKeyEnc`, `pubKeyCS`, `ivNonce`.
@@ -55,7 +55,7 @@ fn seal_with(key: &SharedKey, iv: &Iv, text: &str, metadata: Metadata) -> (Strin
     let metadata = Metadata {
         is_encrypted: Some(true),
         shared_key_enc: Some(Item::Set(key.wrapped.clone())),
-        pub_key_cs: Some(Item::Set(key.checksum.clone())),
+        pub_key_cs: Some(Item::Set(key.holder.checksum())),
         iv_nonce: Some(Item::Set(crypto::to_base64(iv))),
         ..metadata
     };
@@ -100,13 +100,14 @@ pub fn store_own_copy(me: &AtSign, with: &AtSign, wrapped: String) -> Verb {
     }
 }
 
-/// `update:ttr:3888000:isEncrypted:false:@bob:shared_key@alice <wrapped for bob>`
-pub fn store_their_copy(me: &AtSign, with: &AtSign, wrapped: String) -> Verb {
+/// `update:ttr:3888000:isEncrypted:false:pubKeyCS:<of bob's key>:@bob:shared_key@alice <wrapped for bob>`
+pub fn store_their_copy(me: &AtSign, with: &AtSign, wrapped: String, holder: &PublicKey) -> Verb {
     Verb::Update {
         key: their_copy(me, with),
         metadata: Metadata {
             ttr: Some(SHARED_KEY_TTR),
             is_encrypted: Some(false),
+            pub_key_cs: Some(Item::Set(holder.checksum())),
             ..Metadata::default()
         },
         value: wrapped,
@@ -134,8 +135,11 @@ mod tests {
         let line = store_own_copy(&alice, &bob, value_of(&own));
         assert_eq!(line.to_string(), own);
         let theirs = known.text("update_their_copy");
-        let line = store_their_copy(&alice, &bob, value_of(&theirs));
-        assert_eq!(line.to_string(), theirs);
+        let holder = KeyPair::generate().unwrap();
+        let line = store_their_copy(&alice, &bob, value_of(&theirs), holder.public());
+        // Others do not say for which key it is.
+        let ours = format!(":pubKeyCS:{}", holder.public().checksum());
+        assert_eq!(line.to_string().replace(&ours, ""), theirs);
     }
 
     #[test]
@@ -154,7 +158,7 @@ mod tests {
         let shared = SharedKey {
             key: key.clone(),
             wrapped,
-            checksum: bob.public().checksum(),
+            holder: bob.public().clone(),
         };
         let iv_text = known.text("iv_base64");
         let iv = crypto::iv_from_base64(&iv_text).unwrap();
@@ -185,7 +189,7 @@ mod tests {
         let shared = SharedKey {
             key: crypto::new_aes_key().unwrap(),
             wrapped: "w".into(),
-            checksum: "c".into(),
+            holder: KeyPair::generate().unwrap().public().clone(),
         };
         let seal = || seal(&shared, "text", Metadata::default()).unwrap();
         let ((first, metadata), (second, _)) = (seal(), seal());

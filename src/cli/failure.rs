@@ -188,6 +188,7 @@ impl From<AtError> for Failure {
             | AtError::Silent(_)
             | AtError::NoKeyNow(..) => exit::UNREACHABLE,
             AtError::ShutOut(_) => exit::DEVICE_REFUSED,
+            AtError::Pin(_) => exit::NOT_TRUSTWORTHY,
             AtError::Tls { source, .. } => code_of_tls(source),
             AtError::Unknown { .. } => exit::UNKNOWN,
             AtError::Login { .. } | AtError::Auth(_) => exit::LOGIN,

@@ -41,7 +41,7 @@ use futures_lite::future;
 use log::{debug, error, info, warn};
 
 use crate::{
-    at::{AtSign, Notification, client::Network, keyfile::AtKeys},
+    at::{AtSign, Notification, client::Network, keyfile::AtKeys, pins::Pins},
     budget::{Budget, Claim},
     classic::keyring::{Keyring, KeyringGuard},
     cli::Failure,
@@ -56,7 +56,6 @@ use crate::{
     session::{
         authorise::{Doorman, Verdict},
         ignored, online,
-        pins::Pins,
     },
     sys::authorized_keys::AuthorizedKeys,
     text::json::Object,
@@ -102,13 +101,13 @@ pub async fn serve(
     let (keyring, _closing) = keyring(&options.ssh, options.sshd_port).await;
     let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     let acted = ActedRequests::open(options.memory_of(at.atsign(), "acted")).await;
-    let pins = Pins::new(options.memory.clone(), options.pins.clone());
-    if let Err(why) = pins.can_remember().await {
-        warn!(
-            "keys_of_others=in_memory reason=\"{why}\": after each start the first key counts; name them: --manager \
-             @alice#FINGERPRINT"
-        );
-    }
+    let pins = Pins::with_recovery(
+        options.memory.clone(),
+        options.pins.clone(),
+        options.recovery.clone(),
+    );
+    at.heed(pins.clone(), None);
+    say_who_is_not_pinned(&pins, &options).await;
     let (device, managers) = (options.device.clone(), options.managers.clone());
     let daemon = Daemon {
         doorman: Doorman::new(
@@ -142,6 +141,27 @@ pub async fn serve(
     future::or(listening, publishing).await
 }
 
+/// At a start, where keys cannot be remembered: whose first key counts each time.
+async fn say_who_is_not_pinned(pins: &Pins, options: &DaemonOptions) {
+    let Err(why) = pins.can_remember().await else {
+        return;
+    };
+    if let Err(unreadable) = pins.read() {
+        return error!("keys_of_others=unreadable reason=\"{unreadable}\": nobody is let in");
+    }
+    let policy = options.consult.as_ref().map(|consult| &consult.policy);
+    let all = options.managers.iter().chain(policy);
+    let first: Vec<_> = all.filter(|who| pins.named(who).is_none()).collect();
+    if let [example, ..] = first.as_slice() {
+        let first: Vec<_> = first.iter().map(|who| who.as_str()).collect();
+        warn!(
+            "keys_of_others=in_memory of={} reason=\"{why}\": after each start their first key counts; name managers' \
+             keys: --manager {example}#FINGERPRINT",
+            first.join(",")
+        );
+    }
+}
+
 /// The ssh keys of this machine's user, without what an earlier run left behind.
 async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, KeyringGuard) {
     let file = match &ssh.file {
@@ -154,7 +174,11 @@ async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, KeyringGuard) {
 impl Daemon {
     fn announce(&self) -> String {
         let (at, p) = (self.at.atsign(), &self.options);
-        let managers: Vec<_> = p.managers.iter().map(AtSign::as_str).collect();
+        let pinned = |who: &AtSign| match self.pins.named(who) {
+            Some(key) => format!("{who}#{key}"),
+            None => who.to_string(),
+        };
+        let managers: Vec<_> = p.managers.iter().map(pinned).collect();
         info!(
             "ready as={at} device={} managers={} policy={} permit={}",
             p.device,

@@ -27,6 +27,7 @@ use crate::{
     at::{
         AtKey, AtSign, Verb,
         client::{AtError, Client, Event, Subscription, Timing},
+        pins::Pins,
     },
     cli::{self, Console, Failure, Outcome, flags},
     np::{
@@ -38,6 +39,7 @@ use crate::{
         ask::{self, about},
         online,
     },
+    sys::paths,
     text::duration::seconds,
 };
 
@@ -108,6 +110,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let (at, inbox) =
         Client::login_and_subscribe(&network, keys, &watch, MAX_CLIENT_LINE, Timing::default())
             .await?;
+    at.heed(Pins::new(paths::memory(), Vec::new()), None);
     progress.begin("looking for devices");
     if console.is_classic() {
         cli::print_err("Searching for devices...");

@@ -9,25 +9,27 @@
 use std::{sync::Arc, time::Duration};
 
 use async_std::task::{self, JoinHandle};
-use log::info;
+use log::{info, warn};
 
-use super::{online, pins::Pins};
+use super::online;
 use crate::{
     at::{
         AtSign,
-        client::{Client, Network, Timing},
+        client::{AtError, Client, Network, Timing},
         crypto::{CryptoError, KeyPair, PublicKey},
         keyfile::AtKeys,
+        pins::{FirstSight, Pins},
     },
     classic::generation,
     cli::{Failure, Progress, exit},
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
+        envelope::EnvelopeError,
         ids::{Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
         proof::SocketKey,
-        request,
+        request::{self, AnswerError},
         session::{Awaited, Generation, Granted, Offer, Ready},
         sshkey::PublicKeyLine,
     },
@@ -78,6 +80,7 @@ pub struct Prepared {
     whom: Whom,
     granted: Granted,
     device_key: PublicKey,
+    pins: Pins,
     ephemeral: Option<JoinHandle<Result<KeyPair, CryptoError>>>,
     /// What the daemon says of itself, if it says anything.
     pub heartbeat: Option<Heartbeat>,
@@ -109,6 +112,8 @@ pub async fn prepare(
     info!("session={id} to={to} device={device} via={via}");
 
     let mut talk = log_in(network, keys, offer, whom, progress).await?;
+    let pins = Pins::new(paths::memory(), Vec::new());
+    talk.at.heed(pins.clone(), Some(via));
     progress.begin(format!("asking {to} and {via}"));
     let details = want.details();
     let about_user: &[&str] = match want {
@@ -124,12 +129,9 @@ pub async fn prepare(
     let questions = ask_both(&talk, terms.need_heartbeat() || details.features).await?;
     // While they think: who signs the device's answers, and what is our name there?
     let user = user_name(&talk.at, whom, details).await?;
-    let device_key = device_key(&talk.at, to).await?;
-    let pins = Pins::new(paths::memory(), Vec::new());
-    let known = pins.check(to, &device_key).await;
-    known.map_err(|changed| untrusted(&changed).hint(changed.hint()))?;
+    let device_key = device_key(talk.at.public_key(to).await, to, &pins).await?;
     if let Ok(Some(key)) = talk.at.public_key(via).await
-        && let Err(changed) = pins.check(via, &key).await
+        && let Err(changed) = pins.check(via, &key, FirstSight::Remember).await
     {
         progress.note(&changed);
     }
@@ -138,6 +140,7 @@ pub async fn prepare(
     let (heartbeat, ports) = read(&answers, progress)?;
     #[cfg(feature = "held")]
     let heartbeat = heartbeat.map(|said| whom.habits.hear(said));
+    can_no_less(&pins, whom, heartbeat.as_ref(), &ports).await?;
     progress.done(match &heartbeat {
         Some(_) => format!("{to} {device} answered; meeting at {}", ports.host),
         None => format!("meeting at {}", ports.host),
@@ -154,6 +157,7 @@ pub async fn prepare(
         whom: whom.clone(),
         granted,
         device_key,
+        pins,
         ephemeral,
         heartbeat,
         user,
@@ -292,10 +296,18 @@ impl Prepared {
         let (twin, daemon) = (self.granted.twin_keys(), self.granted.daemon().clone());
         let terms = self.granted.terms();
         let request = refused_request(&self.talk, &self.whom, self.heartbeat.as_ref(), want);
-        let ready = self
-            .granted
-            .accepted(&answer, &self.device_key, ephemeral.as_ref(), signer)
-            .map_err(|why| refused(&why, &request))?;
+        let accept = |key: &PublicKey| {
+            let granted = self.granted.clone();
+            granted.accepted(&answer, key, ephemeral.as_ref(), signer)
+        };
+        let mut ready = accept(&self.device_key);
+        // The device may have new keys since we looked, or our atServer's copy may be an old one.
+        if matches!(ready, Err(AnswerError::Envelope(EnvelopeError::Signature))) {
+            let (at, to) = (&self.talk.at, &self.whom.to);
+            let key = device_key(at.public_key_afresh(to, to).await, to, &self.pins);
+            ready = accept(&key.await?);
+        }
+        let ready = ready.map_err(|why| refused(&why, &request))?;
         progress.done(match (terms.encrypt, twin) {
             (true, true) => "session open, one key per direction",
             (true, false) => {
@@ -385,14 +397,59 @@ fn refused_request<'a>(
     }
 }
 
-async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
-    at.public_key(of)
-        .await
-        .map_err(|error| about(error, of))?
-        .ok_or_else(|| {
-            Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
-                .hint("activate it on the device first: noports activate")
-        })
+async fn device_key(
+    found: Result<Option<PublicKey>, AtError>,
+    of: &AtSign,
+    pins: &Pins,
+) -> Result<PublicKey, Failure> {
+    let key = found.map_err(|error| about(error, of))?.ok_or_else(|| {
+        Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
+            .hint("activate it on the device first: noports activate")
+    })?;
+    let known = pins.check(of, &key, FirstSight::Remember).await;
+    known.map_err(AtError::from)?;
+    Ok(key)
+}
+
+/// What they say they can do is signed by nobody. Whoever could do more before is not believed that it can no longer.
+async fn can_no_less(
+    pins: &Pins,
+    whom: &Whom,
+    heartbeat: Option<&Heartbeat>,
+    ports: &Ports,
+) -> Result<(), Failure> {
+    let (to, device, via) = (&whom.to, &whom.device, &whom.via);
+    let takes_proofs = ports.nonce.as_ref().is_some_and(Nonce::takes_proofs);
+    if lost(pins, via, "proofs".to_owned(), takes_proofs).await {
+        warn!(
+            "{via} could prove sockets before, and does no longer; if an older program runs there: noports trust {via}"
+        );
+    }
+    let Some(said) = heartbeat else { return Ok(()) };
+    let twin = format!("twin-keys={device}");
+    if whom.terms.encrypt && lost(pins, to, twin, said.features.twin_keys).await {
+        let why = format!(
+            "{device}{to} could encrypt with one key per direction before, and says that it cannot"
+        );
+        return Err(untrusted(&why).hint(format!(
+            "if an older program runs there: noports trust {to}"
+        )));
+    }
+    let time = format!("signed-time={device}");
+    if lost(pins, to, time, said.run.is_some()).await {
+        warn!(
+            "{device}{to} could tell old requests by their time before, and does no longer; if an older program runs there: \
+             noports trust {to}"
+        );
+    }
+    Ok(())
+}
+
+/// Whether that peer could do this before, and cannot any more.
+async fn lost(pins: &Pins, who: &AtSign, what: String, can: bool) -> bool {
+    let new = can.then(|| what.clone());
+    let before = pins.note(who, new.into_iter().collect()).await;
+    !can && before.contains(&what)
 }
 
 /// What the daemon published for us.
@@ -400,6 +457,17 @@ async fn user_name(at: &Client, whom: &Whom, details: Details) -> Result<Option<
     if !details.user_name {
         return Ok(None);
     }
-    let entity = format!("username.{}.{NAMESPACE}", whom.device);
-    Ok(at.get_shared(&whom.to, &entity).await?)
+    let (to, device) = (&whom.to, &whom.device);
+    let entity = format!("username.{device}.{NAMESPACE}");
+    match at.get_shared(to, &entity).await {
+        Err(AtError::Crypto(_)) => {
+            let me = at.atsign();
+            let why = format!("what {to} keeps for {me} ({entity}) is not for these keys of {me}");
+            Err(Failure::new(exit::NOT_TRUSTWORTHY, why).hint(format!(
+                "if {me} has new keys, try again: its daemon writes it anew once it has heard of them; or name the user: \
+                 --user NAME"
+            )))
+        }
+        found => Ok(found?),
+    }
 }

@@ -26,7 +26,12 @@ use log::{info, warn};
 
 use super::online;
 use crate::{
-    at::{AtSign, Notification, client::Client, crypto},
+    at::{
+        AtSign, Notification,
+        client::Client,
+        crypto,
+        pins::{FirstSight, Pins},
+    },
     np::{
         Message,
         ids::DeviceName,
@@ -36,7 +41,7 @@ use crate::{
             rpc::{self, RequestId, ResponseType, RpcResponse},
         },
     },
-    session::{ignored, pins::Pins},
+    session::ignored,
     text::duration::in_words,
 };
 
@@ -345,6 +350,7 @@ impl Inner {
         let asking = async {
             self.send(&message, rpc::RPC_TTL).await;
             task::sleep(ASK_AGAIN).await;
+            self.at.doubt(policy);
             self.send(&message, rpc::RPC_TTL).await;
             future::pending().await
         };
@@ -379,7 +385,8 @@ impl Inner {
         let Ok(Some(key)) = self.at.public_key(policy).await else {
             return Ok(());
         };
-        self.pins.check(policy, &key).await.map_err(|changed| {
+        let checked = self.pins.check(policy, &key, FirstSight::Remember).await;
+        checked.map_err(|changed| {
             let hint = changed.hint();
             warn!(
                 "policy={policy} reason={:?} hint={hint:?}",

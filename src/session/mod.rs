@@ -17,4 +17,3 @@ pub mod control;
 pub mod ignored;
 pub mod launch;
 pub mod online;
-pub mod pins;

@@ -18,6 +18,7 @@ use crate::{
         client::{AtError, Client, Event, Network, Outgoing, Subscription, Timing, jitter},
         keyfile::AtKeys,
         metadata::Metadata,
+        pins::PinError,
     },
     cli::{self, Failure},
     net::backoff::Backoff,
@@ -167,15 +168,35 @@ pub async fn send(at: &Client, message: &Message) -> Result<(), AtError> {
 
 /// The same for a notification that lives this many milliseconds.
 async fn send_for(at: &Client, message: &Message, ttln: u64) -> Result<(), AtError> {
-    let note = Outgoing {
+    at.notify(&note(message, ttln)).await.map(drop)
+}
+
+fn note(message: &Message, ttln: u64) -> Outgoing {
+    Outgoing {
         to: message.to.clone(),
         entity: message.entity.clone(),
         text: message.text.clone(),
         ttl: Some(np::VALUE_TTL),
         ttln,
         metadata: Metadata::default(),
+    }
+}
+
+/// Sends; where the receiver's key is refused, sends what is made of that instead: whoever has new keys has to learn why
+/// nothing comes. It goes to the refused key, so there must be nothing in it that others may not know.
+pub async fn send_or_refuse(
+    at: &Client,
+    message: &Message,
+    refusal: impl FnOnce(&PinError) -> Message,
+) {
+    let outcome = match send(at, message).await {
+        Err(AtError::Pin(changed)) => {
+            let refusal = note(&refusal(&changed), np::NOTE_TTL);
+            at.notify_anybody(&refusal).await.map(drop)
+        }
+        outcome => outcome,
     };
-    at.notify(&note).await.map(drop)
+    log_unsent(message, outcome);
 }
 
 /// Sends, and leaves it at a line in the log when that fails: the peer asks again.
@@ -185,7 +206,11 @@ pub async fn send_or_log(at: &Client, message: &Message) {
 
 /// The same for a notification that lives this many milliseconds.
 pub async fn send_living(at: &Client, message: &Message, ttln: u64) {
-    if let Err(error) = send_for(at, message, ttln).await {
+    log_unsent(message, send_for(at, message, ttln).await);
+}
+
+fn log_unsent(message: &Message, outcome: Result<(), AtError>) {
+    if let Err(error) = outcome {
         warn!(
             "not_sent to={} entity={} reason={:?}",
             message.to,

@@ -360,6 +360,7 @@ impl World {
             memory: None,
             bridges: Some(self.bridges()),
             pins: Vec::new(),
+            recovery: Vec::new(),
             only_managers: None,
             max_sessions: 100,
         };

@@ -42,6 +42,7 @@ use super::{
     keyfile::AtKeys,
     metadata::{Item, Metadata},
     notification::Notification,
+    pins::{FirstSight, Pins},
     reply::MAX_LINE,
     share,
     verb::{Detail, Notify, Operation, Subject, Verb},
@@ -97,6 +98,8 @@ struct Inner {
     router: LookupRouter,
     peers: PeerKeyCache,
     opener: KeyOpener,
+    /// Whose keys are believed, and for whom that does not count.
+    pins: OnceLock<(Pins, Option<AtSign>)>,
 }
 
 impl std::fmt::Debug for Client {
@@ -169,6 +172,7 @@ impl Client {
             },
             peers: PeerKeyCache::default(),
             opener: KeyOpener::default(),
+            pins: OnceLock::new(),
         })))
     }
 
@@ -192,6 +196,12 @@ impl Client {
         });
     }
 
+    /// From now on nothing is encrypted to a key that these pins refuse, but for this one: whoever calls tells its changed
+    /// key in another way.
+    pub fn heed(&self, pins: Pins, but: Option<&AtSign>) {
+        self.0.pins.get_or_init(|| (pins, but.cloned()));
+    }
+
     /// Sends one command, waits for its answer: the text behind `data:`. Logins and `monitor` cannot be sent this way.
     ///
     /// # Errors
@@ -202,7 +212,20 @@ impl Client {
     }
 
     async fn shared_key(&self, with: &AtSign) -> Result<Arc<share::SharedKey>, AtError> {
-        self.0.peers.shared_key(&self.0.router, with).await
+        let key = self.0.peers.shared_key(&self.0.router, with).await?;
+        if let Some((pins, but)) = self.0.pins.get()
+            && but.as_ref() != Some(with)
+        {
+            pins.check(with, &key.holder, FirstSight::Pass).await?;
+        }
+        Ok(key)
+    }
+
+    /// An atSign for which a new shared key was made, because it has new keys.
+    pub async fn renewed(&self) -> AtSign {
+        let renewed = self.0.peers.renewed.1.recv().await;
+        // The other end is kept beside it.
+        renewed.unwrap_or_else(|_| self.atsign().clone())
     }
 
     async fn look_up_key(
@@ -235,12 +258,22 @@ impl Client {
         self.look_up_key(asker, of, Freshness::Remembered).await
     }
 
-    /// As [`Client::public_key`], asked from the other's own atServer: for when a signature does not fit the key we know.
+    /// As [`Client::public_key_for`], asked from the other's own atServer: for when a signature does not fit the key we know.
+    /// That it does a few times a minute for each.
     ///
     /// # Errors
     /// As [`Client::run`].
-    pub async fn public_key_afresh(&self, of: &AtSign) -> Result<Option<PublicKey>, AtError> {
-        self.look_up_key(of, of, Freshness::Source).await
+    pub async fn public_key_afresh(
+        &self,
+        asker: &AtSign,
+        of: &AtSign,
+    ) -> Result<Option<PublicKey>, AtError> {
+        self.look_up_key(asker, of, Freshness::Source).await
+    }
+
+    /// Somebody is silent, and may have new keys: what is sent next is encrypted to those that its own atServer tells.
+    pub fn doubt(&self, who: &AtSign) {
+        self.0.peers.doubt(who);
     }
 
     /// Encrypts and stores a value for another atSign: `@with:entity@me`.
@@ -303,12 +336,8 @@ impl Client {
         let Some(found) = Stored::parse(&answer)? else {
             return Ok(None);
         };
-        let Inner { router, opener, .. } = &*self.0;
         let (iv, wrapped) = (found.iv(), found.wrapped());
-        match opener
-            .decrypt(router, from, &found.value, iv, wrapped)
-            .await
-        {
+        match self.open(from, &found.value, iv, wrapped).await {
             Ok(text) => Ok(Some((text, found.updated_at))),
             Err(AtError::Crypto(_)) if found.may_be_plain() => {
                 Ok(Some((found.value, found.updated_at)))
@@ -345,11 +374,28 @@ impl Client {
     /// As [`Client::run`].
     pub async fn notify(&self, note: &Outgoing) -> Result<String, AtError> {
         let key = self.shared_key(&note.to).await?;
+        self.notify_with(&key, note).await
+    }
+
+    /// The same, whatever key the receiver has: for telling that it is refused.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn notify_anybody(&self, note: &Outgoing) -> Result<String, AtError> {
+        let key = self.0.peers.shared_key(&self.0.router, &note.to).await?;
+        self.notify_with(&key, note).await
+    }
+
+    async fn notify_with(
+        &self,
+        key: &share::SharedKey,
+        note: &Outgoing,
+    ) -> Result<String, AtError> {
         let metadata = Metadata {
             ttl: note.ttl.or(note.metadata.ttl),
             ..note.metadata.clone()
         };
-        let (value, metadata) = share::seal(&key, &note.text, metadata)?;
+        let (value, metadata) = share::seal(key, &note.text, metadata)?;
         let notify = Notify {
             id: Some(uuid::Uuid::new_v4().to_string()),
             operation: Some(Operation::Update),
@@ -389,9 +435,28 @@ impl Client {
         }
         let iv = note.iv_nonce.as_deref();
         let wrapped = note.shared_key_enc.as_deref();
-        let Inner { router, opener, .. } = &*self.0;
-        let opened = opener.decrypt(router, &note.from, value, iv, wrapped).await;
-        opened.map(Some)
+        self.open(&note.from, value, iv, wrapped).await.map(Some)
+    }
+
+    async fn open(
+        &self,
+        from: &AtSign,
+        value: &str,
+        iv: Option<&str>,
+        wrapped: Option<&str>,
+    ) -> Result<String, AtError> {
+        let Inner {
+            router,
+            opener,
+            peers,
+            ..
+        } = &*self.0;
+        let opened = opener.decrypt(router, from, value, iv, wrapped).await;
+        // Whoever has new keys has made a new shared key, too.
+        if opener.has_news(from) {
+            peers.doubt(from);
+        }
+        opened
     }
 
     /// Starts a monitor with this regex; returns once it is live. It lives until dropped, through any number of
@@ -483,6 +548,11 @@ impl Stored {
     /// The shared key that came with it.
     fn wrapped(&self) -> Option<&str> {
         self.metadata.shared_key_enc.as_ref().and_then(Item::value)
+    }
+
+    /// Of the public key that it was encrypted to, where its writer said so.
+    fn checksum(&self) -> Option<&str> {
+        self.metadata.pub_key_cs.as_ref().and_then(Item::value)
     }
 
     /// Old programs do not say whether they encrypted.

@@ -60,6 +60,8 @@ struct SenderKeys {
     looked_up: Option<String>,
     /// When it was last asked about.
     used: Option<Instant>,
+    /// A key of it was opened that was not known.
+    has_news: bool,
 }
 
 impl SenderKeys {
@@ -123,6 +125,13 @@ impl KeyOpener {
         work(sender)
     }
 
+    /// Whether a key of this sender was opened since the last question that was not known before.
+    pub(super) fn has_news(&self, from: &AtSign) -> bool {
+        let mut senders = self.senders();
+        let sender = senders.get_mut(from);
+        sender.is_some_and(|sender| std::mem::take(&mut sender.has_news))
+    }
+
     async fn key(
         &self,
         keys: &Arc<AtKeys>,
@@ -150,7 +159,10 @@ impl KeyOpener {
         }
         let opened = unwrap(keys, wrapped.to_owned()).await;
         let learnt = opened.as_ref().ok().cloned();
-        self.with(from, |sender| sender.learn(wrapped.to_owned(), learnt));
+        self.with(from, |sender| {
+            sender.has_news |= learnt.is_some();
+            sender.learn(wrapped.to_owned(), learnt);
+        });
         opened
     }
 

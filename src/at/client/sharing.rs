@@ -6,19 +6,26 @@
 //!   known already   none                                      then 1 for notify
 //!   stored          llookup own copy ┐
 //!                   llookup theirs   ├ queued together         3, then 1 for notify
-//!                   plookup publickey┘
+//!                   plookup publickey┘                         5, when that was the old one, before their keys changed
 //!   never met       the same 3, then delete theirs, update own,
 //!                   llookup own (another program may have been quicker), update theirs        7, then 1
 //! ```
 //! A command connection carries one command at a time, so "queued together" saves our own pauses, not the server's.
+//!
+//! Theirs carries the checksum of the key that it is encrypted to: whoever has new keys gets a new shared key, at the latest
+//! when what we remember is too old; sooner where something says so ([`PeerKeyCache::doubt`]).
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use async_std::{sync::Mutex, task::spawn_blocking};
+use async_std::{
+    channel::{Receiver, Sender, bounded},
+    sync::Mutex,
+    task::spawn_blocking,
+};
 use futures_lite::future::zip;
 use log::info;
 
@@ -32,7 +39,7 @@ use crate::at::{
     verb::{Detail, Verb},
 };
 
-use super::{lookups::LookupRouter, worker::Commands};
+use super::{Stored, lookups::LookupRouter, worker::Commands};
 
 /// How many atSigns are remembered.
 const MAX_PEERS: usize = 1024;
@@ -41,16 +48,51 @@ const MAX_PEERS: usize = 1024;
 #[derive(Default)]
 struct PeerKeys {
     shared: Mutex<Option<(Arc<SharedKey>, Instant)>>,
-    public: StdMutex<Option<(PublicKey, Instant)>>,
+    public: StdMutex<PublicSide>,
     /// Held while somebody asks for the public key.
     asking: Mutex<()>,
 }
 
+#[derive(Default)]
+struct PublicSide {
+    key: Option<(PublicKey, Instant)>,
+    /// They may have new keys.
+    is_doubted: bool,
+    /// When their own atServer was asked.
+    asked: VecDeque<Instant>,
+}
+
+impl PublicSide {
+    /// Whether their own atServer may be asked once more: their bad signatures must not keep us asking.
+    fn may_ask(&mut self, now: Instant) -> bool {
+        self.asked
+            .retain(|then| now.saturating_duration_since(*then) < MINUTE);
+        let may = self.asked.len() < ASKED_OF_ONE;
+        if may {
+            self.asked.push_back(now);
+        }
+        may
+    }
+}
+
 impl PeerKeys {
+    fn public(&self) -> MutexGuard<'_, PublicSide> {
+        self.public.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn remembered(&self) -> Option<PublicKey> {
-        let public = self.public.lock().unwrap_or_else(PoisonError::into_inner);
-        let (key, _) = public.as_ref().filter(|(_, at)| at.elapsed() < PUBLIC)?;
+        let public = self.public();
+        let (key, _) = public
+            .key
+            .as_ref()
+            .filter(|(_, at)| at.elapsed() < PUBLIC)?;
         Some(key.clone())
+    }
+
+    /// Whether this is the key that was seen last.
+    fn is_latest(&self, key: &PublicKey) -> bool {
+        let public = self.public();
+        public.key.as_ref().is_none_or(|(latest, _)| latest == key)
     }
 }
 
@@ -67,17 +109,45 @@ pub(super) enum Freshness {
 
 /// How long public keys are remembered: short, as a key that was replaced should soon be worth nothing.
 const PUBLIC: Duration = Duration::from_secs(10 * 60);
+/// How often one atSign's own atServer is asked for its public key within [`MINUTE`]; then what is known has to do.
+const ASKED_OF_ONE: usize = 6;
+const MINUTE: Duration = Duration::from_secs(60);
+/// How many with new keys are told of, where nobody has asked yet.
+const MAX_RENEWED: usize = 16;
 
-#[derive(Default)]
-pub(super) struct PeerKeyCache(StdMutex<HashMap<AtSign, Arc<PeerKeys>>>);
+pub(super) struct PeerKeyCache {
+    peers: StdMutex<HashMap<AtSign, Arc<PeerKeys>>>,
+    /// Who has got a new shared key, because of new keys.
+    pub renewed: (Sender<AtSign>, Receiver<AtSign>),
+}
+
+impl Default for PeerKeyCache {
+    fn default() -> Self {
+        Self {
+            peers: StdMutex::default(),
+            renewed: bounded(MAX_RENEWED),
+        }
+    }
+}
 
 impl PeerKeyCache {
+    fn peers(&self) -> MutexGuard<'_, HashMap<AtSign, Arc<PeerKeys>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn get(&self, who: &AtSign) -> Arc<PeerKeys> {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.peers();
         if peers.len() >= MAX_PEERS && !peers.contains_key(who) {
             peers.clear();
         }
         Arc::clone(peers.entry(who.clone()).or_default())
+    }
+
+    /// This atSign may have new keys: before anything else is encrypted to it, its own atServer is asked.
+    pub(super) fn doubt(&self, who: &AtSign) {
+        if let Some(peer) = self.peers().get(who) {
+            peer.public().is_doubted = true;
+        }
     }
 
     /// The key for this atSign: remembered, stored, or new.
@@ -88,13 +158,27 @@ impl PeerKeyCache {
     ) -> Result<Arc<SharedKey>, AtError> {
         let peer = self.get(with);
         let mut slot = peer.shared.lock().await;
+        if slot.is_some() && peer.public().is_doubted {
+            let asked = self.public_key(router, with, with, Freshness::Source).await;
+            // Whoever cannot be asked now is doubted on.
+            peer.public().is_doubted = asked.is_err();
+        }
         if let Some((key, since)) = &*slot
             && since.elapsed() < router.commands.timing().remember
+            && peer.is_latest(&key.holder)
         {
             return Ok(Arc::clone(key));
         }
-        let before = slot.as_ref().map(|(key, _)| key.checksum.clone());
-        let key = Arc::new(self.find_or_make(router, with, before).await?);
+        let key = Arc::new(self.find_or_make(router, with).await?);
+        if let Some((before, _)) = &*slot
+            && before.holder != key.holder
+        {
+            info!(
+                "atsign={} with={with} they have a new public key",
+                router.commands.atsign()
+            );
+            let _ = self.renewed.0.try_send(with.clone());
+        }
         *slot = Some((Arc::clone(&key), Instant::now()));
         Ok(key)
     }
@@ -103,43 +187,55 @@ impl PeerKeyCache {
         &self,
         router: &LookupRouter,
         with: &AtSign,
-        before: Option<String>,
     ) -> Result<SharedKey, AtError> {
-        let me = router.commands.atsign();
-        let (own, (theirs, public)) = zip(
-            look_up_own(&router.commands, share::own_copy(me, with)),
+        let (commands, me) = (&router.commands, router.commands.atsign());
+        let public = async |freshness| {
+            let public = self.public_key(router, with, with, freshness).await?;
+            public.ok_or_else(|| AtError::NoPublicKey(with.clone()))
+        };
+        let (own, (theirs, holder)) = zip(
+            look_up_own(commands, share::own_copy(me, with), Detail::Value),
             zip(
-                look_up_own(&router.commands, share::their_copy(me, with)),
-                self.public_key(router, with, with, Freshness::Refresh),
+                look_up_own(commands, share::their_copy(me, with), Detail::All),
+                public(Freshness::Refresh),
             ),
         )
         .await;
-        let (own, theirs) = (own?, theirs?);
-        let public = public?.ok_or_else(|| AtError::NoPublicKey(with.clone()))?;
-        let checksum = public.checksum();
-        // Their keys are new since we last looked: what is stored is encrypted to the old ones.
-        let stale = before.is_some_and(|before| before != checksum);
-        let stored = match own.filter(|_| !stale) {
-            Some(wrapped) => unwrap_own(&router.commands, wrapped).await?,
+        let (own, theirs, mut holder) = (own?, theirs?, holder?);
+        let theirs = theirs.as_deref().map(Stored::parse).transpose()?.flatten();
+        let made_for = theirs.as_ref().and_then(Stored::checksum);
+        let is_for_another =
+            |holder: &PublicKey| made_for.is_some_and(|it| it != holder.checksum());
+        // Either of both may be the old one.
+        if is_for_another(&holder) {
+            holder = public(Freshness::Source).await?;
+        }
+        let stored = match own.filter(|_| !is_for_another(&holder)) {
+            Some(wrapped) => unwrap_own(commands, wrapped).await?,
             None => None,
         };
+        let is_known = made_for.is_some();
         let (key, theirs) = match stored {
             Some(key) => (key, theirs),
-            None => (make(&router.commands, with).await?, None),
+            None => (make(commands, with).await?, None),
         };
         let wrapped = match theirs {
-            Some(wrapped) => wrapped,
-            None => {
-                let wrapped = share::wrap(&key, &public)?;
-                let store = share::store_their_copy(me, with, wrapped.clone());
-                router.commands.run(&store).await?;
-                wrapped
+            Some(theirs) if is_known => theirs.value,
+            // Whoever stored it without saying for whom may have meant a key that is gone by now.
+            theirs => {
+                let wrapped = share::wrap(&key, &holder)?;
+                let store = share::store_their_copy(me, with, wrapped.clone(), &holder);
+                match (commands.run(&store).await, theirs) {
+                    (Ok(_), _) => wrapped,
+                    (Err(AtError::Refused(_)), Some(theirs)) => theirs.value,
+                    (Err(why), _) => return Err(why),
+                }
             }
         };
         Ok(SharedKey {
             key,
             wrapped,
-            checksum,
+            holder,
         })
     }
 
@@ -155,6 +251,10 @@ impl PeerKeyCache {
             return Ok(Some(router.commands.keys().encryption.public().clone()));
         }
         let peer = self.get(of);
+        if freshness == Freshness::Source && !peer.public().may_ask(Instant::now()) {
+            let known = peer.public().key.clone();
+            return Ok(known.map(|(key, _)| key));
+        }
         if freshness != Freshness::Remembered {
             return look_up(router, asker, of, freshness, &peer).await;
         }
@@ -183,8 +283,7 @@ async fn look_up(
         return Ok(None);
     };
     let key = PublicKey::parse(text.trim())?;
-    *peer.public.lock().unwrap_or_else(PoisonError::into_inner) =
-        Some((key.clone(), Instant::now()));
+    peer.public().key = Some((key.clone(), Instant::now()));
     Ok(Some(key))
 }
 
@@ -202,7 +301,7 @@ async fn make(commands: &Commands, with: &AtSign) -> Result<AesKey, AtError> {
     commands
         .run(&share::store_own_copy(me, with, wrapped.clone()))
         .await?;
-    match look_up_own(commands, share::own_copy(me, with)).await? {
+    match look_up_own(commands, share::own_copy(me, with), Detail::Value).await? {
         Some(stored) if stored != wrapped => unwrap_own(commands, stored)
             .await?
             .ok_or(AtError::Crypto(CryptoError::Decrypt)),
@@ -221,11 +320,12 @@ pub(super) async fn unwrap(keys: &Arc<AtKeys>, wrapped: String) -> Result<AesKey
     spawn_blocking(move || share::unwrap(&keys.encryption, &wrapped)).await
 }
 
-async fn look_up_own(commands: &Commands, key: AtKey) -> Result<Option<String>, AtError> {
-    let verb = Verb::Llookup {
-        key,
-        detail: Detail::Value,
-    };
+async fn look_up_own(
+    commands: &Commands,
+    key: AtKey,
+    detail: Detail,
+) -> Result<Option<String>, AtError> {
+    let verb = Verb::Llookup { key, detail };
     found(commands.run(&verb).await)
 }
 

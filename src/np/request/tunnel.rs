@@ -69,6 +69,11 @@ pub fn tunnel_request_entity(device: &DeviceName) -> String {
 }
 
 impl TunnelRequest {
+    /// What a manager asks to open who vouches for another one's key: `@alice#FINGERPRINT`, which is no host to any daemon.
+    pub fn vouches_for(&self) -> Option<&str> {
+        Some(self.target_host.as_str()).filter(|host| host.starts_with('@'))
+    }
+
     /// The signed message to the daemon.
     ///
     /// # Errors
@@ -115,7 +120,8 @@ impl TunnelRequest {
         let payload = envelope.verify(signer)?;
         let (wire, protection): (Wire, Protection) = (read(payload)?, read(payload)?);
         let WireTimeout { timeout } = read(payload)?;
-        if !is_host(&wire.target_host) || wire.target_port == 0 {
+        let is_target = is_host(&wire.target_host) || wire.target_host.starts_with('@');
+        if !is_target || wire.target_port == 0 {
             return Err(RequestError::Member("requestedHost and requestedPort"));
         }
         let timeout = timeout.map_or(UNSAID, Duration::from_millis);

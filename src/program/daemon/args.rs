@@ -17,14 +17,11 @@ use crate::{
         AtSign,
         client::{Network, PROOF},
         keyfile::AtKeys,
+        pins::{self, Fingerprint},
     },
     cli::{Console, Failure, flags, separated},
     np::{ids::DeviceName, policy::DeviceGroup},
-    session::{
-        authorise::Consult,
-        launch, online,
-        pins::{self, Fingerprint},
-    },
+    session::{authorise::Consult, launch, online},
     sys::{memory, paths},
     text::port::port,
 };
@@ -50,6 +47,9 @@ flags! {
         /// atSign that may open sessions; commas separate several; @alice#FINGERPRINT: only with this key
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
+        /// also believe a manager's key with this fingerprint, in the place of the one before; commas separate several
+        #[argh(option, arg_name = "fingerprint")]
+        recovery: Vec<String>,
         /// name of this device (default: "default")
         #[argh(option, arg_name = "name")]
         device: Option<String>,
@@ -134,6 +134,8 @@ impl Args {
         let named = |(who, key): &(AtSign, Option<Fingerprint>)| Some((who.clone(), key.clone()?));
         let pins = managers.iter().filter_map(named).collect();
         let managers: Vec<_> = managers.into_iter().map(|(who, _)| who).collect();
+        let recovery = separated(&self.recovery).map(str::parse::<Fingerprint>);
+        let recovery = recovery.collect::<Result<_, _>>();
         let consult = self.consult()?;
         if (managers.is_empty() && consult.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
@@ -169,6 +171,7 @@ impl Args {
             memory: paths::memory(),
             bridges: paths::runtime().map(|folder| paths::bridges(&folder)),
             pins,
+            recovery: recovery.map_err(Failure::misuse)?,
             only_managers: self.only_managers()?,
             max_sessions: match self.max_sessions {
                 Some(most) => most.max(1),

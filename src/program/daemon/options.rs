@@ -5,10 +5,10 @@ use std::{path::PathBuf, time::Duration};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
-    at::AtSign,
+    at::{AtSign, pins::Fingerprint},
     classic::keyring::{KeyOptions, TemporaryKeyRule},
     np::{ids::DeviceName, permit::Permit},
-    session::{authorise::Consult, pins::Fingerprint},
+    session::authorise::Consult,
 };
 
 /// Who may open what, through which daemon.
@@ -45,6 +45,8 @@ pub struct DaemonOptions {
     pub only_managers: Option<Vec<AtSign>>,
     /// Keys of managers that were named with them.
     pub pins: Vec<(AtSign, Fingerprint)>,
+    /// Keys that may take the place of those that are remembered.
+    pub recovery: Vec<Fingerprint>,
     /// Live sessions at a time.
     pub max_sessions: u64,
 }

@@ -7,14 +7,15 @@ use std::{
 };
 
 use async_std::task;
-use log::error;
+use futures_lite::future;
+use log::{error, warn};
 
 use super::{
     budgets::{PING_PAUSE, PINGS, PINGS_OF_ONE},
     state::Daemon,
 };
 use crate::{
-    at::{AtKey, AtSign, Notification, Verb, client::AtError, metadata::Metadata},
+    at::{AtKey, AtSign, Notification, Verb, client::AtError, metadata::Metadata, pins::PinError},
     budget::{Budget, Claim, Hold},
     np::{
         Message, NAMESPACE,
@@ -120,16 +121,20 @@ impl Daemon {
         waiting.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever is denied learns that the device is there, so that its client goes on to ask, and hears why
-    /// not; but not what others may open.
+    /// Whoever is denied, or has another key than before, learns that the device is there, so that its client goes on to
+    /// ask, and hears why not; but not what others may open.
     async fn answer_ping(&self, note: Notification, allowed: bool) {
-        if !allowed {
+        let nothing = || {
             let nothing = Heartbeat {
                 services: Vec::new(),
+                run: Some(self.run.clone()),
                 ..self.heartbeat()
             };
-            let answer = self.heartbeat_message(&note.from, &nothing);
-            return online::send_or_log(&self.at, &answer).await;
+            self.heartbeat_message(&note.from, &nothing)
+        };
+        let refusal = |_: &PinError| nothing();
+        if !allowed {
+            return online::send_or_refuse(&self.at, &nothing(), refusal).await;
         }
         match self.at.decrypt(&note).await {
             Ok(Some(text)) if text == ping::PING => {
@@ -138,7 +143,7 @@ impl Daemon {
                     ..self.heartbeat()
                 };
                 let answer = self.heartbeat_message(&note.from, &heartbeat);
-                online::send_or_log(&self.at, &answer).await;
+                online::send_or_refuse(&self.at, &answer, refusal).await;
             }
             other => ignored::note(
                 &note.from,
@@ -155,7 +160,8 @@ impl Daemon {
         }
     }
 
-    /// User name and device record, now and every hour; what cannot be published is tried again.
+    /// User name and device record, now, every hour, and when a manager has new keys; what cannot be published is tried
+    /// again.
     pub(super) async fn publish_for_ever(&self) {
         loop {
             let pause = match self.publish().await {
@@ -165,7 +171,9 @@ impl Daemon {
                     Duration::from_secs(30)
                 }
             };
-            task::sleep(pause).await;
+            let renewed =
+                async { while !self.options.managers.contains(&self.at.renewed().await) {} };
+            future::or(task::sleep(pause), renewed).await;
         }
     }
 
@@ -194,9 +202,14 @@ impl Daemon {
                 ..Metadata::default()
             };
             if let Some(user) = sys::user::name() {
-                self.at
-                    .put_shared(manager, &name, &user, metadata.clone())
-                    .await?;
+                let put = self.at.put_shared(manager, &name, &user, metadata.clone());
+                if let Err(AtError::Pin(changed)) = put.await {
+                    warn!(
+                        "not_published for={manager} reason={:?}",
+                        changed.to_string()
+                    );
+                    continue;
+                }
             }
             let metadata = Metadata {
                 ttl: Some(RECORD_TTL),

@@ -20,7 +20,12 @@ use super::{
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
-    at::{AtSign, Notification, client::AtError, crypto::PublicKey},
+    at::{
+        AtSign, Notification,
+        client::AtError,
+        crypto::PublicKey,
+        pins::{self, FirstSight, PinError},
+    },
     classic::{
         keyring::{TemporaryKey, TemporaryKeyRule},
         reverse::device,
@@ -39,7 +44,6 @@ use crate::{
         bridge::Many,
         launch::{self, Lasting, LocalAddress, NO_BRIDGE, Order},
         online,
-        pins::PinError,
     },
     text::endpoint::Endpoint,
 };
@@ -72,7 +76,7 @@ impl Daemon {
             Some(session) => {
                 info!("refused session={session} from={from} reason={why:?}");
                 let answer = request::refuse(session, why, from, &self.options.device);
-                online::send_or_log(&self.at, &answer).await;
+                self.answer(session, &answer).await;
             }
             None => info!("refused from={from} reason={why:?}"),
         }
@@ -93,7 +97,7 @@ impl Daemon {
             EarlierRequest::New => {}
             EarlierRequest::InWork => return,
             EarlierRequest::Answered(message) => {
-                return online::send_or_log(&self.at, &message).await;
+                return self.answer(session, &message).await;
             }
             EarlierRequest::Foreign => {
                 return info!("refused session={session} from={from} reason=anothers_session");
@@ -111,10 +115,19 @@ impl Daemon {
             }
         };
         self.known().answered(session, answer.clone());
-        online::send_or_log(&self.at, &answer).await;
+        self.answer(session, &answer).await;
         if let Some(key) = key {
             key.answered();
         }
+    }
+
+    /// Whose key is another one than before is told that, and nothing else.
+    async fn answer(&self, session: SessionId, answer: &Message) {
+        let refusal = |changed: &PinError| {
+            let why = told(changed, "this device");
+            request::refuse(session, &why, &answer.to, &self.options.device)
+        };
+        online::send_or_refuse(&self.at, answer, refusal).await;
     }
 
     /// Everything between a request's text and the yes. `Err` is the reason, in words for the client; `None` is
@@ -152,6 +165,9 @@ impl Daemon {
                 let Some(asked) = asked.read_by(&self.options.habits) else {
                     return Ok(None);
                 };
+                if let Some(vouched) = asked.tunnel().and_then(TunnelRequest::vouches_for) {
+                    return self.hear_voucher(from, &asked, vouched).await.map(Some);
+                }
                 self.start_session(from, &asked, permit).await.map(Some)
             }
         }
@@ -172,12 +188,17 @@ impl Daemon {
         let mut got = read(&signer);
         // The sender may have new keys since we looked.
         if matches!(got, Err(RequestError::Envelope(EnvelopeError::Signature))) {
-            signer = there(self.at.public_key_afresh(from).await)?;
+            signer = there(self.at.public_key_afresh(from, from).await)?;
             got = read(&signer);
         }
-        // Only a key that has signed is remembered; of whom a policy lets in there may be any number.
-        if got.is_ok() && self.options.managers.contains(from) {
-            let checked = self.pins.check(from, &signer).await;
+        // Only a key that has signed is remembered.
+        if got.is_ok() {
+            let first = if self.options.managers.contains(from) {
+                FirstSight::Remember
+            } else {
+                FirstSight::Guest
+            };
+            let checked = self.pins.check(from, &signer, first).await;
             checked.map_err(|changed| told(&changed, "this device"))?;
         }
         Ok(got)
@@ -261,6 +282,37 @@ impl Daemon {
         let (started, ()) = future::zip(starting, self.acted.on_disk()).await;
         started?;
         Ok(Acceptance { message, key })
+    }
+
+    /// A manager, whose key is the one that is remembered, says that another manager has a new one. What was named to the
+    /// daemon stays.
+    async fn hear_voucher(
+        &self,
+        from: &AtSign,
+        asked: &SessionRequest,
+        vouched: &str,
+    ) -> Result<Acceptance, String> {
+        let (who, key) = pins::named(vouched)?;
+        let key = key.ok_or("without a fingerprint there is nothing to vouch for")?;
+        let managers = &self.options.managers;
+        if !managers.contains(from) || !managers.contains(&who) || *from == who {
+            return Err(format!("only another manager can vouch for a key of {who}"));
+        }
+        if let Some(named) = self.pins.named(&who).filter(|named| **named != key) {
+            return Err(format!(
+                "this device was started with --manager {who}#{named}"
+            ));
+        }
+        let meeting = asked.meeting();
+        // An old one must not bring an old key back.
+        let stamp = meeting.stamp.as_ref().ok_or("the request says no time")?;
+        self.act_once(from, meeting.session, Some(stamp)).await?;
+        self.pins.believe(&who, &key).await;
+        info!("key_of={who} fingerprint={key} vouched_for_by={from}");
+        let keys = SessionKeys::random(true).map_err(|why| why.to_string())?;
+        let keys = meeting.encryption.as_ref().map(|_| &keys);
+        let message = self.acceptance(from, asked, keys, None)?;
+        Ok(Acceptance { message, key: None })
     }
 
     /// From here on a session is being opened: for each request once. `Err`: it was acted on before, in words for the

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{acted::ActedRequests, known::RecentSessions, options::DaemonOptions, publish::Pings};
 use crate::{
-    at::{AtSign, Notification, client::Client, verb::Operation},
+    at::{AtSign, Notification, client::Client, pins::Pins, verb::Operation},
     budget::Budget,
     classic::{keyring::Keyring, reverse::device::KeySlots},
     np::{NAMESPACE, ids::Nonce},
-    session::{authorise::Doorman, pins::Pins},
+    session::authorise::Doorman,
 };
 
 /// The daemon; cheap to clone.

@@ -26,7 +26,8 @@ use crate::{
     budget::{Hold, MustLeave, Rank},
     net::{dial::tune, line::read_line},
     np::{
-        admit::{Admission, MAX_ADMISSION},
+        admit::{Admission, AdmissionError, MAX_ADMISSION},
+        envelope::EnvelopeError,
         ids::SessionId,
         pairs::Dialer,
         proof::{BadProof, SocketKey},
@@ -67,7 +68,7 @@ pub(super) enum EntryRule {
     Anybody,
 }
 
-/// Whose signature opens a port; asked for when the first socket comes.
+/// Whose signature opens a port; asked for when the port opens, and once more when a signature does not fit.
 pub(super) struct Signer {
     /// Asks for the key.
     pub at: Client,
@@ -78,14 +79,17 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    async fn key(&self) -> Option<PublicKey> {
-        match self.at.public_key_for(&self.asker, &self.who).await {
-            Ok(key) => key,
-            Err(error) => {
-                warn!("public_key_of={} reason={:?}", self.who, error.to_string());
-                None
-            }
-        }
+    async fn key(&self, afresh: bool) -> Option<PublicKey> {
+        let (at, asker, who) = (&self.at, &self.asker, &self.who);
+        let found = if afresh {
+            at.public_key_afresh(asker, who).await
+        } else {
+            at.public_key_for(asker, who).await
+        };
+        found.unwrap_or_else(|error| {
+            warn!("public_key_of={who} reason={:?}", error.to_string());
+            None
+        })
     }
 }
 
@@ -133,8 +137,9 @@ impl SessionPort {
                         // The client made the key. Of a device this is known when its first socket has come.
                         proves: AtomicBool::new(end == Dialer::Client && socket_key.is_some()),
                         socket_key,
-                        who: signer.who.clone(),
-                        key: Box::pin(signer.key()).await,
+                        key: Mutex::new(Box::pin(signer.key(false)).await),
+                        asked_again: async_std::sync::Mutex::new(false),
+                        signer,
                         held,
                     };
                     receive(Arc::new(door), self.listener, queue, &admitted).await;
@@ -272,8 +277,10 @@ struct SignedPort {
     socket_key: Option<SocketKey>,
     /// This end proves its numbers, so nobody is let in here without a proof.
     proves: AtomicBool,
-    who: AtSign,
-    key: Option<PublicKey>,
+    signer: Signer,
+    key: Mutex<Option<PublicKey>>,
+    /// A signature did not fit, and it has been asked for since the port opened.
+    asked_again: async_std::sync::Mutex<bool>,
     held: Arc<JoinState>,
 }
 
@@ -303,7 +310,7 @@ async fn receive(
                     let _ = admitted.send(numbered).await;
                 }
                 Ok(other) => drop(pass.try_send(other)),
-                Err(why) => door.held.refused(door.who.as_str(), from, &why),
+                Err(why) => door.held.refused(door.signer.who.as_str(), from, &why),
             }
         });
         if queue.send(turn).await.is_err() {
@@ -361,12 +368,10 @@ impl SignedPort {
         from: SocketAddr,
         time: Duration,
     ) -> Result<Admitted, String> {
-        let key = self.key.as_ref().ok_or("the signer has no public key")?;
         let (line, early) = read_line(&mut socket, MAX_ADMISSION, time)
             .await
             .map_err(|why| why.to_string())?;
-        let number = self.admission.check(&line, key);
-        let number = number.map_err(|why| why.to_string())?;
+        let number = self.number(&line).await?;
         let attempt = self.attempt(&line).map_err(|why| why.to_string())?;
         self.held.known().add(from.ip());
         if number.is_none() {
@@ -381,6 +386,31 @@ impl SignedPort {
             anybody: false,
             seat: self.held.seat(self.end, number).await?,
         })
+    }
+
+    /// The number that this line says, if its end has signed it.
+    async fn number(&self, line: &[u8]) -> Result<Option<u64>, String> {
+        match self.check(line) {
+            Err(AdmissionError::Envelope(EnvelopeError::Signature)) => {}
+            other => return other.map_err(|why| why.to_string()),
+        }
+        // The end may have new keys since we looked. One question will do, whoever sends bad lines.
+        let mut asked_again = self.asked_again.lock().await;
+        if !*asked_again && let Some(key) = self.signer.key(true).await {
+            *self.key() = Some(key);
+        }
+        *asked_again = true;
+        self.check(line).map_err(|why| why.to_string())
+    }
+
+    fn check(&self, line: &[u8]) -> Result<Option<u64>, AdmissionError> {
+        let key = self.key().clone();
+        let key = key.ok_or(EnvelopeError::Signature)?;
+        self.admission.check(line, &key)
+    }
+
+    fn key(&self) -> MutexGuard<'_, Option<PublicKey>> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which try of its number this line proves to be. Once this end has proved one, all others are somebody else's: its

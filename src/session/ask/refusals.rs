@@ -42,6 +42,11 @@ const OF_DEVICES: &[Row] = &[
         "the device cannot tell whether it is you: {}",
     ),
     (
+        "the key of ",
+        "",
+        "the device knows another key of yours: the key of {}",
+    ),
+    (
         launch::NO_SERVICE,
         "",
         "the device cannot reach the service: {}",

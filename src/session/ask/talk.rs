@@ -123,6 +123,7 @@ impl Talk {
     async fn ask_again(&self, question: &Question) {
         for message in &question.messages {
             debug!("session={} again={}", self.offer.id(), message.entity);
+            self.at.doubt(&message.to);
             online::send_or_log(&self.at, message).await;
         }
     }

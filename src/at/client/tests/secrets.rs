@@ -18,6 +18,9 @@ async fn storing() -> (Stand, Arc<Mutex<BTreeMap<String, String>>>) {
         let key = key.strip_prefix("all:").unwrap_or(key);
         Some(match word {
             "llookup" | "plookup" | "lookup" => match store.get(key) {
+                Some(value) if rest.starts_with("all:@") => {
+                    data(&stored(value, store.get(&cs(key))))
+                }
                 Some(value) => data(value),
                 None => missing(),
             },
@@ -27,9 +30,11 @@ async fn storing() -> (Stand, Arc<Mutex<BTreeMap<String, String>>>) {
             }
             "update" => {
                 let (key, value) = rest.split_once(' ').unwrap();
-                let key = key
-                    .rsplit_once("isEncrypted:false:")
-                    .map_or(key, |(_, key)| key);
+                let (made_for, key) = match key.rsplit_once(":pubKeyCS:") {
+                    Some((_, said)) => said.split_once(':').unwrap(),
+                    None => ("", key),
+                };
+                store.insert(cs(key), made_for.to_owned());
                 store.insert(key.to_owned(), value.to_owned());
                 data("2")
             }
@@ -39,6 +44,16 @@ async fn storing() -> (Stand, Arc<Mutex<BTreeMap<String, String>>>) {
     })
     .await;
     (stand, store)
+}
+
+/// Where the stand keeps the checksum that came with a key.
+fn cs(key: &str) -> String {
+    format!("{key} pubKeyCS")
+}
+
+fn stored(value: &str, made_for: Option<&String>) -> String {
+    let made_for = made_for.map_or("null".to_owned(), |text| format!("{text:?}"));
+    format!(r#"{{"key":"k","data":"{value}","metaData":{{"pubKeyCS":{made_for}}}}}"#)
 }
 
 fn bob() -> KeyPair {
@@ -55,6 +70,11 @@ fn outgoing(text: &str) -> Outgoing {
         ttln: 60_000,
         metadata: Metadata::default(),
     }
+}
+
+fn store_theirs() -> String {
+    let made_for = bob().public().checksum();
+    format!("update:ttr:3888000:isEncrypted:false:pubKeyCS:{made_for}:@bob:shared_key@alice")
 }
 
 /// Verb and key of a line, without values.
@@ -76,12 +96,12 @@ fn first_contact_makes_both_copies_and_the_second_message_costs_one_line() {
             lines,
             [
                 "llookup:shared_key.bob@alice",
-                "llookup:@bob:shared_key@alice",
+                "llookup:all:@bob:shared_key@alice",
                 "plookup:publickey@bob",
                 "delete:@bob:shared_key@alice",
                 "update:shared_key.bob@alice",
                 "llookup:shared_key.bob@alice",
-                "update:ttr:3888000:isEncrypted:false:@bob:shared_key@alice",
+                &store_theirs(),
             ]
         );
         let (_, notify) = stand.line().await;
@@ -138,10 +158,7 @@ fn stored_keys_are_used_and_a_missing_copy_is_made_good() {
         for _ in 0..5 {
             lines.push(gist(&stand.line().await.1));
         }
-        assert_eq!(
-            lines[3],
-            "update:ttr:3888000:isEncrypted:false:@bob:shared_key@alice"
-        );
+        assert_eq!(lines[3], store_theirs());
         let put = format!("update:isEncrypted:true:sharedKeyEnc:{theirs}:pubKeyCS:");
         assert!(lines[4].starts_with(&put) && lines[4].ends_with(":@bob:x.sshnp@alice"));
     });
@@ -176,6 +193,99 @@ fn a_recipient_with_new_keys_gets_a_new_shared_key() {
         let theirs = share::unwrap(&reborn, &store["@bob:shared_key@alice"]);
         assert_eq!(own.unwrap(), theirs.unwrap());
         assert_ne!(store["shared_key.bob@alice"], before);
+    });
+}
+
+/// What was stored for the old ones was sent for ever, also after a restart.
+#[test]
+fn a_recipient_with_new_keys_gets_a_new_shared_key_after_a_restart_too() {
+    run(async {
+        let (stand, store) = storing().await;
+        let before = {
+            let client = stand.client(Timing::default()).await;
+            client.prepare(&atsign("@bob")).await.unwrap();
+            store.lock().unwrap()["shared_key.bob@alice"].clone()
+        };
+        let reborn = keys("legacy_file").pkam;
+        let text = reborn.public().text.clone();
+        let put = |name: &str, value: String| store.lock().unwrap().insert(name.to_owned(), value);
+        put("publickey@bob", text);
+        let client = stand.client(Timing::default()).await;
+        client.prepare(&atsign("@bob")).await.unwrap();
+        let theirs = store.lock().unwrap()["@bob:shared_key@alice"].clone();
+        assert!(share::unwrap(&reborn, &theirs).is_ok());
+        let now = store.lock().unwrap()["shared_key.bob@alice"].clone();
+        assert_ne!(now, before);
+
+        // Others do not say for whom it is: the same key, for the holder of now.
+        put(&cs("@bob:shared_key@alice"), String::new());
+        store.lock().unwrap().remove(&cs("@bob:shared_key@alice"));
+        put("@bob:shared_key@alice", "for somebody".to_owned());
+        let client = stand.client(Timing::default()).await;
+        client.prepare(&atsign("@bob")).await.unwrap();
+        let theirs = store.lock().unwrap()["@bob:shared_key@alice"].clone();
+        assert!(share::unwrap(&reborn, &theirs).is_ok());
+        assert_eq!(store.lock().unwrap()["shared_key.bob@alice"], now);
+    });
+}
+
+/// Whoever has new keys writes with a new shared key: five minutes long nothing that was answered could be read.
+#[test]
+fn a_new_shared_key_of_theirs_is_a_reason_to_ask_for_their_public_key() {
+    run(async {
+        let (stand, store) = storing().await;
+        let client = stand.client(Timing::default()).await;
+        client.prepare(&atsign("@bob")).await.unwrap();
+        let reborn = keys("legacy_file").pkam;
+        let text = reborn.public().text.clone();
+        let new = ("publickey@bob".to_owned(), text);
+        store.lock().unwrap().extend([new]);
+        client.prepare(&atsign("@bob")).await.unwrap();
+        let theirs = || store.lock().unwrap()["@bob:shared_key@alice"].clone();
+        assert!(
+            share::unwrap(&reborn, &theirs()).is_err(),
+            "nothing says so"
+        );
+        let key = crypto::new_aes_key().unwrap();
+        let wrapped = share::wrap(&key, client.keys().encryption.public()).unwrap();
+        client.decrypt(&sealed(&key, Some(&wrapped))).await.unwrap();
+        client.prepare(&atsign("@bob")).await.unwrap();
+        assert!(share::unwrap(&reborn, &theirs()).is_ok());
+        assert_eq!(client.renewed().await, atsign("@bob"));
+        // Known by now.
+        while stand.heard.try_recv().is_ok() {}
+        client.decrypt(&sealed(&key, Some(&wrapped))).await.unwrap();
+        client.prepare(&atsign("@bob")).await.unwrap();
+        assert!(stand.heard.try_recv().is_err());
+    });
+}
+
+/// Each bad signature is a reason, so there is a limit.
+#[test]
+fn the_source_of_a_key_is_asked_a_few_times_a_minute_and_for_each_apart() {
+    run(async {
+        let (stand, _store) = storing().await;
+        let client = stand.client(Timing::default()).await;
+        let (bob, other) = (atsign("@bob"), atsign("@other"));
+        for _ in 0..20 {
+            assert!(
+                client
+                    .public_key_afresh(&bob, &bob)
+                    .await
+                    .unwrap()
+                    .is_some()
+            );
+        }
+        client.public_key_afresh(&other, &other).await.unwrap();
+        let mut asked = Vec::new();
+        while let Ok((_, line)) = stand.heard.try_recv() {
+            asked.push(line);
+        }
+        assert_eq!(
+            asked.iter().filter(|line| line.ends_with("@bob")).count(),
+            6
+        );
+        assert!(asked.last().unwrap().ends_with("@other"));
     });
 }
 
@@ -315,7 +425,10 @@ fn public_keys_are_remembered_until_asked_afresh() {
             .lock()
             .unwrap()
             .insert("publickey@bob".to_owned(), text.clone());
-        let fresh = client.public_key_afresh(&atsign("@bob")).await.unwrap();
+        let fresh = client
+            .public_key_afresh(&atsign("@bob"), &atsign("@bob"))
+            .await
+            .unwrap();
         assert_eq!(fresh.unwrap().text, text);
         assert_eq!(
             stand.line().await.1,
