@@ -396,7 +396,7 @@ fn a_service_that_resets_is_named_first_and_the_daemons_log_has_the_reason() {
             let log = world.log("daemon");
             let line = log
                 .lines()
-                .find(|line| line.contains(" ended=200 reason=\""));
+                .find(|line| line.contains(" ended=200 ") && line.contains(" reason=\""));
             line.is_some_and(|line| line.contains(" warn ") && line.contains("broke off"))
         })
         .await;

@@ -101,7 +101,7 @@ fn a_request_is_answered_by_the_running_server() {
             "nobody runs"
         );
         let desk = AdminSocket::listen(&folder.0).unwrap();
-        let mode = fs::metadata(&folder.0.join(SOCKET))
+        let mode = fs::metadata(folder.0.join(SOCKET))
             .unwrap()
             .permissions()
             .mode();
