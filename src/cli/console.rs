@@ -24,7 +24,7 @@ use super::{
     grammar::{Grammar, Program},
     help,
     hidden::{HiddenValues, takes_secrets},
-    misuse::{self, Correction, complete, unknown_variables},
+    misuse::{self, Correction, complete, replayed, unknown_variables},
     print_err, print_out,
     settings::{Origin, Setting, Settings},
     words::CommandLine,
@@ -150,6 +150,24 @@ impl Console {
         &self.given
     }
 
+    /// The command that was typed, with this flag and value, and without what was typed for it.
+    pub fn again(&self, flag: &[&str]) -> String {
+        let name = flag.first().copied().unwrap_or_default();
+        let mut words: Vec<&str> = Vec::new();
+        let mut typed = self.settings.typed.iter().map(String::as_str);
+        while let Some(word) = typed.next() {
+            if word == "--" {
+                words.extend(flag.iter().copied().chain([word]).chain(typed));
+                return replayed(&self.name, &words);
+            } else if word == name {
+                typed.next();
+            } else if word.split('=').next() != Some(name) {
+                words.push(word);
+            }
+        }
+        replayed(&self.name, &[&words, flag].concat())
+    }
+
     /// Whether a classic program is to be imitated, its failures and progress, too.
     pub fn is_classic(&self) -> bool {
         self.voice.is_some()
@@ -230,7 +248,7 @@ impl Console {
         }
         self.inherit(name, &grammar, has_file, &mut line)?;
         complete(&grammar, &line, &self.settings)?;
-        self.settings.typed = rest.iter().map(|&word| word.to_owned()).collect();
+        self.settings.typed = words.iter().map(|&word| word.to_owned()).collect();
         let canonical = self.with_those_of_files(line).canonical();
         let words = below
             .into_iter()

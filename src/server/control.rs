@@ -37,6 +37,7 @@ use crate::{
     at::AtSign,
     net::line::{LineError, read_line},
     secret::Secret,
+    sys::ssh::shell_line,
     text::duration::in_words,
 };
 
@@ -154,7 +155,10 @@ impl AdminError {
     /// What to try next.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Running(_) => "noports atserver status --data DIR shows where it listens".into(),
+            Self::Running(path) => format!(
+                "where it listens: noports atserver status --data {}",
+                shell_line(&[path.parent().unwrap_or(path).display().to_string()])
+            ),
             Self::NoSocket(path) => format!("move {} away", path.display()),
             Self::PathTooLong(_) => "choose a folder with a shorter name: --data DIR".into(),
             Self::Io { path, why } if why.kind() == io::ErrorKind::PermissionDenied => format!(
