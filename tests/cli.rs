@@ -452,7 +452,7 @@ fn flags_come_from_the_command_line_then_the_environment_then_a_file() {
                 "",
                 "FILE, line 3: --timeout: invalid duration \"soon\": such as 90s, 1h30m or 7d",
             ),
-            (both, &[], "", "FILE, line 1: unknown flag \"no\""),
+            (both, &[], "", "FILE, line 1: unknown flag"),
             (
                 "via @r\nvai @s",
                 &[],

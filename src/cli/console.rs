@@ -24,7 +24,7 @@ use super::{
     grammar::{Grammar, Program},
     help,
     hidden::{HiddenValues, takes_secrets},
-    misuse::{self, Correction, complete, replayed, unknown_variables},
+    misuse::{self, Correction, replayed, unknown_variables},
     print_err, print_out,
     settings::{Origin, Setting, Settings},
     words::CommandLine,
@@ -247,7 +247,8 @@ impl Console {
             }
         }
         self.inherit(name, &grammar, has_file, &mut line)?;
-        complete(&grammar, &line, &self.settings)?;
+        self.correction(&grammar, name)
+            .complete(rest, &line, &self.settings)?;
         self.settings.typed = words.iter().map(|&word| word.to_owned()).collect();
         let canonical = self.with_those_of_files(line).canonical();
         let words = below
@@ -270,19 +271,22 @@ impl Console {
     fn line(
         &mut self,
         grammar: &Grammar,
-        name: &str,
+        name: &'static str,
         has_file: bool,
         words: &[&str],
     ) -> Result<CommandLine, Failure> {
-        let correction = Correction {
-            grammar,
-            programs: self.programs,
-            ours: &|word| classic::ours(name, word),
-        };
         CommandLine::read(grammar, words).map_err(|bad| {
             self.json |= has_file && config::asks_for_json(name, grammar, words);
-            correction.failure(words, &bad)
+            self.correction(grammar, name).failure(words, &bad)
         })
+    }
+
+    fn correction<'a>(&self, grammar: &'a Grammar, program: &'static str) -> Correction<'a> {
+        Correction {
+            grammar,
+            programs: self.programs,
+            program,
+        }
     }
 
     /// Flags of a file stand in front of what was typed. Those of the environment have a place where they are looked up.
@@ -391,9 +395,13 @@ impl Console {
         match result {
             Ok(()) => ExitCode::from(exit::FINE),
             Err(mut failure) => {
-                if failure.code == exit::MISUSE {
-                    failure.message = self.with_place(&failure.message);
-                }
+                failure.message = match self.settings.place(&failure.message) {
+                    Some(place) if failure.code == exit::MISUSE => {
+                        format!("{place}: {}", failure.message)
+                    }
+                    _ if self.is_classic() => failure.message,
+                    _ => self.settings.with_origin(&failure.message),
+                };
                 self.end(json, failure)
             }
         }
@@ -406,15 +414,15 @@ impl Console {
         let failure = failure.veiled(&self.hidden);
         let as_json = (json || self.json).then(|| failure.to_json());
         let failure = failure.harmless();
+        if let Some(line) = as_json {
+            print_out(&line);
+        }
         if let Some(voice) = &self.voice {
             return voice.fail(&failure);
         }
         print_err(&format!("{}: {failure}", self.name));
         if let Some(hint) = &failure.hint {
             print_err(&format!("  hint: {hint}"));
-        }
-        if let Some(line) = as_json.filter(|_| !self.given.classic) {
-            print_out(&line);
         }
         // Every classic program ends so.
         let is_misuse = failure.code == exit::MISUSE && self.given.classic;

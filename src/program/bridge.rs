@@ -22,7 +22,7 @@ use log::LevelFilter;
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::{Console, grammar::Grammar, help, print_out},
+    cli::{Console, Failure, grammar::Grammar, help, misuse::replayed, print_out},
     np::far_end::FarEnd,
     pipe::cipher::Side,
     session::bridge::{
@@ -30,7 +30,10 @@ use crate::{
         Secrets, run,
     },
     sys::{log as logging, out, process, signal::IgnoreHangUp},
-    text::{duration::seconds, endpoint::Endpoint, number::address, port::port_or_any},
+    text::{
+        duration::seconds, endpoint::Endpoint, number::address, port::port_or_any,
+        terminal::harmless,
+    },
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
@@ -38,6 +41,17 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     if !console.is_linked() && asks_for_help(words) {
         print_out(&help::text(&Grammar::of::<Args>(console.name()), ""));
         return ExitCode::SUCCESS;
+    }
+    if !console.is_linked() && words.contains(&"--json") {
+        let failure = Failure::misuse(
+            "there is no --json here: what a bridge tells is for the program that started it",
+        );
+        let line = words
+            .iter()
+            .filter(|word| **word != "--json")
+            .copied()
+            .collect::<Vec<_>>();
+        return console.finish(true, Err(failure.hint(replayed(console.name(), &line))));
     }
     let Some(words) = classic(words) else {
         out::note("Usage: HOST PORT [LOCAL_PORT], or flags: see --help");
@@ -53,7 +67,7 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
             };
         }
         Err(exit) => {
-            out::note(exit.output.trim_end());
+            out::note(harmless(exit.output.trim_end()));
             return ExitCode::from(MISUSE);
         }
     };
@@ -67,7 +81,7 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     let plan = match planned {
         Ok(plan) => plan,
         Err(Refusal::Misuse(why)) => {
-            out::note(why);
+            out::note(harmless(&why));
             return ExitCode::from(MISUSE);
         }
         Err(Refusal::Failed(why)) => return failed(&why),
@@ -117,7 +131,7 @@ fn explain(error: &BridgeError) -> String {
 
 /// Parents look for these words.
 fn failed(why: &str) -> ExitCode {
-    out::note(format_args!("Exception running srv : {why}"));
+    out::note(harmless(&format!("Exception running srv : {why}")));
     ExitCode::from(FAILED)
 }
 

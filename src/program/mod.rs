@@ -25,7 +25,7 @@ use argh::ArgsInfo;
 use crate::cli::{
     self, Console, Failure,
     grammar::{Grammar, Program, Word, word},
-    misuse::replayed,
+    misuse::{Correction, replayed},
     near::nearest,
 };
 
@@ -294,7 +294,7 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(argv: &[OsString]) -> ExitCode {
-    let argv = match text(argv) {
+    let argv = match text(argv).and_then(|argv| variables_are_text().map(|()| argv)) {
         Ok(argv) => argv,
         Err(failure) => {
             let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
@@ -339,6 +339,21 @@ fn text(argv: &[OsString]) -> Result<Vec<&str>, Failure> {
             .ok_or_else(|| Failure::misuse(format!("word {at} is not UTF-8 text: {shown:?}")))
     });
     words.collect()
+}
+
+/// One that is no text would count as not set, and another directory be asked, or another key taken.
+fn variables_are_text() -> Result<(), Failure> {
+    let mut all = std::env::vars_os();
+    let broken = all.find(|(name, value)| {
+        name.as_encoded_bytes().starts_with(b"NOPORTS_") && value.to_str().is_none()
+    });
+    broken.map_or(Ok(()), |(name, _)| {
+        let name = name.to_string_lossy();
+        Err(
+            Failure::misuse(format!("the variable {name} is not UTF-8 text"))
+                .hint(format!("unset {name}")),
+        )
+    })
 }
 
 fn start(name: &'static str, words: &[&str]) -> ExitCode {
@@ -406,10 +421,22 @@ fn unknown(words: &[&str]) -> Failure {
     let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
     let near = nearest(first, shown.map(|program| program.name));
     match also.or_else(|| near.first().copied()) {
-        Some("client") if also.is_some() => failure.hint("noports client --to @device"),
-        Some(name) if rest.is_empty() || also.is_some() => failure.hint(format!("noports {name}")),
-        Some(name) => failure.hint(replayed(&format!("noports {name}"), rest)),
+        Some("client") if rest.is_empty() => failure.hint("noports client --to @device"),
+        Some(name) => match PROGRAMS.iter().find(|program| program.name == name) {
+            Some(program) => {
+                failure.hint(correction(&Grammar::of_program(program), program).named(rest))
+            }
+            None => failure.hint(format!("noports {name}")),
+        },
         None => failure.hint("noports help"),
+    }
+}
+
+fn correction<'a>(grammar: &'a Grammar, program: &'static Program) -> Correction<'a> {
+    Correction {
+        grammar,
+        programs: PROGRAMS,
+        program: program.name,
     }
 }
 

@@ -104,6 +104,18 @@ impl NamedFile {
         &self.about
     }
 
+    /// The same where only what has a beginning and an end will do: no pipe.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn into_whole_file(self) -> io::Result<File> {
+        if self.about.is_file() {
+            Ok(self.file)
+        } else {
+            Err(invalid("it is a pipe, not a file"))
+        }
+    }
+
     /// All of it.
     ///
     /// # Errors

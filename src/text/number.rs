@@ -23,6 +23,24 @@ pub fn whole(text: &str) -> Result<usize, String> {
     number.map_err(|_| format!("{text:?} is too large a number"))
 }
 
+/// How many of something there may be: none at all would be no service.
+///
+/// # Errors
+/// What it is not.
+///
+/// ```
+/// # use noports::text::number::count;
+/// assert_eq!(count("12"), Ok(12));
+/// assert_eq!(count("0").unwrap_err(), "\"0\" is too few: 1 or more");
+/// assert_eq!(count("1.5").unwrap_err(), "\"1.5\" is no whole number");
+/// ```
+pub fn count(text: &str) -> Result<usize, String> {
+    match whole(text)? {
+        0 => Err(format!("{text:?} is too few: 1 or more")),
+        number => Ok(number),
+    }
+}
+
 /// An IP address.
 ///
 /// # Errors

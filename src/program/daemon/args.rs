@@ -26,7 +26,7 @@ use crate::{
         pins::{self, Fingerprint},
     },
     sys::{memory, paths},
-    text::port::port,
+    text::{number::count, port::port},
 };
 
 /// Most managers of one daemon.
@@ -85,8 +85,8 @@ flags! {
         #[argh(switch)]
         require_protection: bool,
         /// most sessions at a time (default: as many as fit into half of the memory)
-        #[argh(option, arg_name = "number")]
-        max_sessions: Option<u64>,
+        #[argh(option, arg_name = "number", from_str_fn(count))]
+        max_sessions: Option<usize>,
         /// replace a connection to the atServer that has died in silence within about this time, 10s to 10m: the shorter,
         /// the more packets on a quiet line (default: 20s, up to 26000 packets a day; twice the time, half of them)
         #[argh(
@@ -170,7 +170,7 @@ impl Args {
             pins,
             only_managers: self.only_managers()?,
             max_sessions: match self.max_sessions {
-                Some(most) => most.max(1),
+                Some(most) => most as u64,
                 None => budgets::fitting(memory::limit()),
             },
         })

@@ -12,7 +12,7 @@ use crate::{
     at::{AtSign, client::Client, enrolment::Enrollment},
     cli::{self, Console, Failure, Progress, flags},
     program::confirm::is_wanted,
-    text::number::whole,
+    text::number::count,
 };
 
 use super::{
@@ -65,7 +65,7 @@ flags! {
         #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
         grant: String,
         /// auto: end after this many approvals (default: 1)
-        #[argh(option, arg_name = "number", default = "1", from_str_fn(whole))]
+        #[argh(option, arg_name = "number", default = "1", from_str_fn(count))]
         limit: usize,
         /// auto: also approve requests that are pending already
         #[argh(switch)]
