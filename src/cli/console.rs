@@ -150,22 +150,33 @@ impl Console {
         &self.given
     }
 
-    /// The command that was typed, with this flag and value, and without what was typed for it.
-    pub fn again(&self, flag: &[&str]) -> String {
-        let name = flag.first().copied().unwrap_or_default();
+    /// The command that was typed, with these flags, and without what was typed for the first of them.
+    pub fn again(&self, flags: &[&str]) -> String {
+        let name = flags.first().copied().unwrap_or_default();
         let mut words: Vec<&str> = Vec::new();
-        let mut typed = self.settings.typed.iter().map(String::as_str);
+        let mut typed = self.settings.typed.iter().map(String::as_str).peekable();
         while let Some(word) = typed.next() {
             if word == "--" {
-                words.extend(flag.iter().copied().chain([word]).chain(typed));
+                words.extend(flags.iter().copied().chain([word]).chain(typed));
                 return replayed(&self.name, &words);
             } else if word == name {
-                typed.next();
+                typed.next_if(|value| !value.starts_with("--"));
             } else if word.split('=').next() != Some(name) {
                 words.push(word);
             }
         }
-        replayed(&self.name, &[&words, flag].concat())
+        replayed(&self.name, &[&words, flags].concat())
+    }
+
+    /// A hint that is nothing but flags becomes the whole command.
+    fn whole(&self, hint: String) -> String {
+        let flags: Vec<&str> = hint.split(' ').collect();
+        let is_flags = hint.starts_with("--") && !hint.contains([';', '=']) && !hint.contains(", ");
+        let is_bare = self.voice.is_some() || takes_secrets(&self.name);
+        if is_bare || !is_flags {
+            return hint;
+        }
+        self.again(&flags)
     }
 
     /// Whether a classic program is to be imitated, its failures and progress, too.
@@ -221,6 +232,7 @@ impl Console {
     }
 
     fn read<T: FromArgs + ArgsInfo>(&mut self, words: &[&str]) -> Result<T, Early> {
+        self.settings.typed = words.iter().map(|&word| word.to_owned()).collect();
         let mut grammar = self.grammar(Grammar::of::<T>(&self.name));
         let (mut below, mut rest) = (None, words);
         if grammar.needs_word() {
@@ -247,9 +259,11 @@ impl Console {
             }
         }
         self.inherit(name, &grammar, has_file, &mut line)?;
-        self.correction(&grammar, name)
-            .complete(rest, &line, &self.settings)?;
-        self.settings.typed = words.iter().map(|&word| word.to_owned()).collect();
+        let correction = self.correction(&grammar, name);
+        if !self.given.classic {
+            correction.check_atsigns(&line, &self.settings)?;
+        }
+        correction.complete(rest, &line, &self.settings)?;
         let canonical = self.with_those_of_files(line).canonical();
         let words = below
             .into_iter()
@@ -411,8 +425,16 @@ impl Console {
         if failure.code == exit::MISUSE {
             failure.message = self.settings.with_empty(&failure);
         }
+        failure.hint = failure.hint.map(|hint| self.whole(hint));
         let failure = failure.veiled(&self.hidden);
-        let as_json = (json || self.json).then(|| failure.to_json());
+        // Every classic program ends so.
+        let is_misuse = failure.code == exit::MISUSE && self.given.classic;
+        let ends_with = if is_misuse || self.voice.is_some() {
+            exit::FAILED
+        } else {
+            failure.code
+        };
+        let as_json = (json || self.json).then(|| failure.to_json(ends_with));
         let failure = failure.harmless();
         if let Some(line) = as_json {
             print_out(&line);
@@ -424,13 +446,7 @@ impl Console {
         if let Some(hint) = &failure.hint {
             print_err(&format!("  hint: {hint}"));
         }
-        // Every classic program ends so.
-        let is_misuse = failure.code == exit::MISUSE && self.given.classic;
-        ExitCode::from(if is_misuse {
-            exit::FAILED
-        } else {
-            failure.code
-        })
+        ExitCode::from(ends_with)
     }
 
     /// Looks at a service's arguments with `look`, which starts nothing, and says what would keep it from starting.

@@ -34,7 +34,9 @@ pub(super) fn takes_secrets(program: &str) -> bool {
 
 /// Whether a variable of ours holds this as a secret.
 pub(super) fn is_in_environment(word: &str) -> bool {
-    of_environment().any(|secret| secret.reveal() == word)
+    let bare = word.trim_start_matches('@');
+    let is_it = |secret: &str| secret.trim_start_matches('@').eq_ignore_ascii_case(bare);
+    of_environment().any(|secret| is_it(secret.reveal()))
 }
 
 fn of_environment() -> impl Iterator<Item = Secret<String>> {

@@ -81,7 +81,6 @@ const FOR_MANY: &[&str] = &[
     "everybody",
     "everyone",
     "none",
-    "nobody",
 ];
 /// Most programs that are named for a flag of theirs.
 const MOST_OTHERS: usize = 4;
@@ -99,6 +98,8 @@ pub fn replayed(program: &str, words: &[&str]) -> String {
         format!("{program} --help")
     } else {
         format!("{program} {}", shell_line(words))
+            .trim_end()
+            .to_owned()
     }
 }
 
@@ -267,13 +268,20 @@ impl Correction<'_> {
     }
 
     /// A secret in an atSign's place would be sent to the atDirectory, and a word of ours be taken for somebody.
-    fn check_atsigns(&self, line: &CommandLine, settings: &Settings) -> Result<(), Failure> {
+    pub(super) fn check_atsigns(
+        &self,
+        line: &CommandLine,
+        settings: &Settings,
+    ) -> Result<(), Failure> {
         let name = &self.grammar.name;
         let mut plain = self.grammar.positionals().zip(&line.plain);
         let is_secret = |word: &str| !word.starts_with('@') || is_in_environment(word);
         if takes_secrets(name) && plain.any(|(row, word)| row.name == ATSIGN && is_secret(word)) {
             let why = "an atSign begins with @, and a secret is never taken from the command line";
-            let example = self.grammar.examples().next();
+            let example = self
+                .grammar
+                .examples()
+                .find(|example| example.starts_with(name));
             return Err(
                 Failure::misuse(why).hint(example.unwrap_or_else(|| format!("{name} --help")))
             );
@@ -311,7 +319,6 @@ impl Correction<'_> {
         settings: &Settings,
     ) -> Result<(), Failure> {
         let meant: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        self.check_atsigns(line, settings)?;
         complete(self.grammar, line, settings).map_err(|failure| {
             match self.with_device(&meant, line) {
                 Some(meant) if !words.iter().any(|word| names_secret(word)) => {

@@ -38,12 +38,12 @@ use crate::{
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
-    if !console.is_linked() && asks_for_help(words) {
+    if asks_for_help(words, console.is_linked()) {
         print_out(&help::text(&Grammar::of::<Args>(console.name()), ""));
         return ExitCode::SUCCESS;
     }
     if !console.is_linked() && words.contains(&"--json") {
-        let failure = Failure::misuse(
+        let failure = Failure::plain(
             "there is no --json here: what a bridge tells is for the program that started it",
         );
         let line = words
@@ -60,12 +60,6 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let args = match Args::from_args(&console.name().split(' ').collect::<Vec<_>>(), &words) {
         Ok(args) => args,
-        Err(exit) if exit.status.is_ok() => {
-            return match out::text(exit.output) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::from(MISUSE),
-            };
-        }
         Err(exit) => {
             out::note(harmless(exit.output.trim_end()));
             return ExitCode::from(MISUSE);
@@ -95,9 +89,9 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     serve(plan)
 }
 
-/// `-h` is a flag of its own here: the host.
-fn asks_for_help(words: &[&str]) -> bool {
-    words.contains(&"--help") || words == ["help"]
+/// `-h` is a flag of its own here: the host. Under a classic name a host may be called help.
+fn asks_for_help(words: &[&str], linked: bool) -> bool {
+    words.contains(&"--help") || !linked && words == ["help"]
 }
 
 fn serve(plan: Plan) -> ExitCode {

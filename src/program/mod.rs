@@ -303,8 +303,16 @@ fn run(argv: &[OsString]) -> ExitCode {
             return console.finish(false, Err(failure));
         }
     };
+    let argv = match &argv[..] {
+        // Nothing behind it is a flag anyway.
+        [own, "help", "--", rest @ ..] => [&[*own, "help"], rest].concat(),
+        _ => argv,
+    };
     match pick(&argv) {
         Invocation::Own(name, used) => start(name, &argv[used..]),
+        Invocation::Classic("at_activate", 2) if argv.get(1) == Some(&"help") => {
+            at_activate::main(&[&["help"], &argv[3..]].concat())
+        }
         Invocation::Classic("at_activate", used) => at_activate::main(&argv[used..]),
         Invocation::Classic(link, used) if argv.get(1) == Some(&"help") && used == 2 => {
             start_classic(link, &["--help"])

@@ -23,7 +23,7 @@ use crate::{
     cli::{Failure, Progress, exit},
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
-        ids::{Nonce, SessionId},
+        ids::{DeviceName, Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
         proof::SocketKey,
@@ -109,6 +109,9 @@ pub async fn prepare(
     info!("session={id} to={to} device={device} via={via}");
 
     let mut talk = log_in(network, keys, offer, whom, progress).await?;
+    if device.as_str() == DeviceName::DEFAULT {
+        progress.note(format!("no device is named: asking for {device}{to}"));
+    }
     progress.begin(format!("asking {to} and {via}"));
     let details = want.details();
     let about_user: &[&str] = match want {
@@ -390,8 +393,9 @@ async fn device_key(at: &Client, of: &AtSign) -> Result<PublicKey, Failure> {
         .await
         .map_err(|error| about(error, of))?
         .ok_or_else(|| {
-            Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
-                .hint("activate it on the device first: noports activate")
+            Failure::new(exit::UNKNOWN, format!("{of} has no public key yet")).hint(format!(
+                "activate it on the device first: noports activate {of}"
+            ))
         })
 }
 

@@ -26,7 +26,7 @@ use crate::{
     },
     text::{
         columns,
-        size::{in_words, size},
+        size::{self, in_words},
     },
 };
 
@@ -53,7 +53,7 @@ flags! {
         #[argh(option, arg_name = "file")]
         secret_file: Option<PathBuf>,
         /// let it keep so much, such as 500M (default: 1G)
-        #[argh(option, arg_name = "size", from_str_fn(size))]
+        #[argh(option, arg_name = "size", from_str_fn(size::quota))]
         quota: Option<u64>,
         data,
     }
@@ -70,7 +70,7 @@ flags! {
         #[argh(positional)]
         atsign: String,
         /// how much, such as 500M
-        #[argh(positional, from_str_fn(size))]
+        #[argh(positional, from_str_fn(size::quota))]
         size: u64,
         data,
     }
@@ -300,7 +300,11 @@ pub(super) async fn quota(console: &Console, args: Quota) -> Result<(), Failure>
     let who: AtSign = args.atsign.parse()?;
     let data = known_folder(console, args.data)?;
     set_quota(&data, &who, args.size).await?;
-    let words = in_words(args.size);
+    let words = if args.size.is_multiple_of(1024) {
+        in_words(args.size)
+    } else {
+        format!("{} bytes", args.size)
+    };
     let outcome = Outcome::new("quota")
         .with("atsign", who.as_str())
         .with("bytes", &args.size.to_string())

@@ -296,7 +296,7 @@ pub(super) fn default_host(listen: IpAddr) -> Result<String, Failure> {
         _ => Err(Failure::misuse(format!(
             "with --listen {listen}, --host must say how clients reach this host"
         ))
-        .hint("--host NAME, or its IPv4 address")),
+        .hint("--host at.example.org")),
     }
 }
 

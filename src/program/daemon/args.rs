@@ -50,7 +50,7 @@ flags! {
         /// atSign that may open sessions; commas separate several; @alice#FINGERPRINT: only with this key
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
-        /// name of this device (default: "default")
+        /// name of this device, up to 36 of a-z, 0-9, _ and - (default: "default")
         #[argh(option, arg_name = "name")]
         device: Option<String>,
         /// what may be opened: host:port,... where either may be * (default: ssh and port 3389 of this device; with
@@ -138,7 +138,7 @@ impl Args {
         if (managers.is_empty() && consult.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
                 Failure::misuse("no manager: give at least one --manager or a --policy")
-                    .hint("noports daemon --as @kitchen --manager @alice"),
+                    .hint("--manager @alice"),
             );
         }
         let permit = match (&self.permit_open, &consult) {
@@ -203,10 +203,11 @@ impl Args {
             (true, false) => Ok(Some(rendezvous)),
             (true, true) => Err(
                 Failure::misuse("--only-managers shuts out the rendezvous, too")
-                    .hint("name those that you use: --only-managers --rendezvous @rv"),
+                    .hint("--rendezvous @rv"),
             ),
-            (false, false) => Err(Failure::misuse("--rendezvous without --only-managers")
-                .hint("--only-managers --rendezvous @rv; sessions meet where the client says")),
+            (false, false) => {
+                Err(Failure::misuse("--rendezvous without --only-managers").hint("--only-managers"))
+            }
         }
     }
 

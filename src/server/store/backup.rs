@@ -141,7 +141,10 @@ fn read(from: &Path, draft: &Path) -> Result<(Copied, BTreeMap<String, Vec<u8>>)
     let bad = |why: &str| StoreError::BadBackup(from.to_owned(), why.to_owned());
     NamedFile::open(from)
         .and_then(NamedFile::into_whole_file)
-        .map_err(unusable(from))?;
+        .map_err(|why| match why.kind() {
+            io::ErrorKind::InvalidData => bad(&why.to_string()),
+            _ => unusable(from)(why),
+        })?;
     let backup = Database::builder()
         .open_read_only(from)
         .map_err(|why| bad(&why.to_string()))?;
