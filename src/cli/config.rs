@@ -31,8 +31,7 @@ use std::{
 use super::{
     Failure, exit,
     grammar::{Grammar, repeats, value_of},
-    misuse::ALSO,
-    near::nearest,
+    misuse::flag_meant,
     settings::{Origin, Setting},
     words::CommandLine,
 };
@@ -293,16 +292,8 @@ fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str
 /// There is no such flag; which one may be meant: by a classic name, another word for it, or nearly this one.
 fn unknown(name: &str, grammar: &Grammar) -> String {
     let program = grammar.name.split(' ').nth(1).unwrap_or_default();
-    let classic = super::classic::ours(program, &format!("--{name}"));
-    let classic = classic.map(|ours| ours.trim_start_matches('-'));
-    let also = ALSO.iter().find(|row| row.0 == name).map(|row| row.1);
-    let meant = classic
-        .or(also)
-        .filter(|meant| grammar.flag(meant).is_some());
-    let near = || nearest(name, grammar.flags().map(super::grammar::name_of));
-    let near = meant.or_else(|| near().first().copied());
-    match near {
-        Some(near) => format!("unknown flag {name:?}; did you mean {near}?"),
+    match flag_meant(grammar, program, &format!("--{name}")) {
+        Some(near) => format!("unknown flag {name:?}; did you mean {}?", &near[2..]),
         // It may be another file, with a secret in it.
         None => "unknown flag".to_owned(),
     }

@@ -22,7 +22,7 @@ use crate::{
 const OF_SSH: &str = "46AaCfGgKkMNnqsTtVvXxYyBbcDEeFIiJLlmOopPQRSWw";
 
 /// Flags by other words for the same thing.
-pub(super) const ALSO: &[(&str, &str)] = &[
+const ALSO: &[(&str, &str)] = &[
     ("rendezvous", "via"),
     ("relay", "via"),
     ("rv", "via"),
@@ -199,7 +199,7 @@ impl Correction<'_> {
             }
             Fault::Unknown(word) => {
                 let value = words.get(bad.at).and_then(|whole| whole.split_once('='));
-                let flag = self.flag_meant(word)?;
+                let flag = flag_meant(self.grammar, self.program, word)?;
                 let is_switch = self
                     .grammar
                     .flag(&flag[2..])
@@ -213,28 +213,12 @@ impl Correction<'_> {
         }
     }
 
-    /// Our flag for one that is unknown: with one dash too few, by a classic name, another word for it, or nearly this one.
-    fn flag_meant(&self, word: &str) -> Option<String> {
-        let typed = word.trim_start_matches('-');
-        let known = |name: &&str| self.grammar.flag(name).is_some();
-        let also = ALSO.iter().filter(|row| row.0 == typed).map(|row| row.1);
-        let classic = classic::ours(self.program, word).and_then(|ours| ours.strip_prefix("--"));
-        let near = || {
-            nearest(typed, self.grammar.flags().map(name_of))
-                .into_iter()
-                .next()
-        };
-        let own = Some(typed).filter(|_| !word.starts_with("--"));
-        let meant = own.into_iter().chain(classic).chain(also).find(known);
-        meant.or_else(near).map(|name| format!("--{name}"))
-    }
-
     /// `pi@fleet` and `root@pi@fleet`, where a device can be meant and none was named.
     fn device(&self, word: &str, words: &[&str]) -> Option<Vec<String>> {
         let is_named = |word: &&str| *word == "--to" || word.starts_with("--to=");
         self.grammar
             .flag("to")
-            .filter(|_| !words.iter().any(|word| is_named(&word)))?;
+            .filter(|_| !words.iter().any(|word| is_named(word)))?;
         let (before, atsign) = word.rsplit_once('@')?;
         let user = before
             .split_once('@')
@@ -257,10 +241,14 @@ impl Correction<'_> {
         let (before, rest) = words.split_at(at);
         let ours = [before, &device, &rest[1..]].concat();
         // Flags of ours behind it are ours, unless something was said for ssh alone.
-        if !before.ends_with(&["--".to_owned()])
-            && CommandLine::read(self.grammar, &refs(&ours)).is_ok()
-        {
-            return Some(ours);
+        if !before.ends_with(&["--".to_owned()]) {
+            match CommandLine::read(self.grammar, &refs(&ours)) {
+                Ok(_) => return Some(ours),
+                Err(bad) if ours[bad.at].starts_with("--") => {
+                    return self.meant(&refs(&ours), &bad);
+                }
+                Err(_) => {}
+            }
         }
         let before = before.strip_suffix(&["--".to_owned()]).unwrap_or(before);
         let ends = (rest.len() > 1).then(|| "--".to_owned());
@@ -360,6 +348,22 @@ impl Correction<'_> {
         let value = known.and_then(value_of).unwrap_or("value");
         value.to_uppercase()
     }
+}
+
+/// Our flag for one that is unknown: with one dash too few, by a classic name, another word for it, or nearly this one.
+pub(super) fn flag_meant(grammar: &Grammar, program: &str, word: &str) -> Option<String> {
+    let typed = word.trim_start_matches('-');
+    let known = |name: &&str| grammar.flag(name).is_some();
+    let also = ALSO.iter().filter(|row| row.0 == typed).map(|row| row.1);
+    let classic = classic::ours(program, word).and_then(|ours| ours.strip_prefix("--"));
+    let own = Some(typed).filter(|_| !word.starts_with("--"));
+    let meant = own.into_iter().chain(classic).chain(also).find(known);
+    let near = || {
+        nearest(typed, grammar.flags().map(name_of))
+            .first()
+            .copied()
+    };
+    meant.or_else(near).map(|name| format!("--{name}"))
 }
 
 fn refs(words: &[String]) -> Vec<&str> {

@@ -76,7 +76,9 @@ impl Settings {
     /// The message, and where a value in it comes from that nobody typed.
     pub fn with_origin(&self, message: &str) -> String {
         let is_named = |part: &&str| {
-            let is_own = part.starts_with('@') || part.contains(['/', '.', ':']);
+            let is_own = part.starts_with('@')
+                || part.contains(['/', '.', ':'])
+                || message.contains(&format!(" {part}/"));
             is_own && !self.was_typed(part) && is_word_of(message, part)
         };
         let named = self.inherited.iter().find_map(|setting| {

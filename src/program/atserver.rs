@@ -101,7 +101,7 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
             return Ok(());
         };
         let data = data_folder(args.data.clone())?;
-        let args = args.as_last_time(&data)?;
+        let args = args.like_last_time(&data)?;
         args.host()?;
         if let (Some(_), _) | (_, Some(_)) = (&args.tls_cert, &args.tls_key) {
             certificate(Path::new(""), args.tls_cert, args.tls_key, &[])?;

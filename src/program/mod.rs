@@ -61,145 +61,40 @@ const UNINSTALL: Word = word::<install::Uninstall>("uninstall", "stop and remove
 const STATUS: Word =
     word::<service::OfProgram>("status", "show whether the service runs and is connected");
 
-/// All programs, in the order a newcomer meets them.
-pub static PROGRAMS: &[Program] = &[
-    Program {
-        name: "demo",
-        links: &[],
-        about: "show all of it on this machine: atServer, device, client, ssh",
-        info: demo::Args::get_args_info,
-        words: &[],
-        main: demo::main,
-    },
-    Program {
-        name: "client",
-        links: &["sshnp"],
-        about: "open an ssh session to a device",
-        info: client::Args::get_args_info,
-        words: &[],
-        main: client::main,
-    },
-    Program {
-        name: "tunnel",
-        links: &["npt"],
-        about: "make a TCP port near a device reachable on a local port",
-        info: tunnel::Args::get_args_info,
-        words: &[],
-        main: tunnel::main,
-    },
-    Program {
-        name: "daemon",
-        links: &["sshnpd"],
-        about: "accept sessions on a device without opening a port",
-        info: daemon::Args::get_args_info,
-        words: OF_SERVICE,
-        main: daemon::main,
-    },
-    Program {
-        name: "devices",
-        links: &[],
-        about: "list the devices you may use, and show which answer",
-        info: devices::Args::get_args_info,
-        words: &[],
-        main: devices::main,
-    },
-    Program {
-        name: "rendezvous",
-        links: &["srvd", "sshrvd"],
-        about: "relay sessions: join two outbound connections",
-        info: rendezvous::Args::get_args_info,
-        words: OF_SERVICE,
-        main: rendezvous::main,
-    },
-    Program {
-        name: "policy",
-        links: &["npp_file", "npp_atserver"],
-        about: "decide for daemons who may use them",
-        info: policy::Args::get_args_info,
-        words: OF_SERVICE,
-        main: policy::main,
-    },
-    Program {
-        name: "activate",
-        links: &["at_activate"],
-        about: "make the first keys of an atSign",
-        info: activate::Args::get_args_info,
-        words: &[],
-        main: activate::main,
-    },
-    Program {
-        name: "enroll",
-        links: &[],
-        about: "enrolment: keys for one more device; approve, revoke",
-        info: enroll::AskArgs::get_args_info,
-        words: enroll::WORDS,
-        main: enroll::main,
-    },
-    Program {
-        name: "keys",
-        links: &[],
-        about: "protect a key file with a pass phrase",
-        info: keys::Args::get_args_info,
-        words: keys::WORDS,
-        main: keys::main,
-    },
-    Program {
-        name: "access",
-        links: &[],
-        about: "decide whom the atServer of your atSign lets in",
-        info: access::Args::get_args_info,
-        words: access::WORDS,
-        main: access::main,
-    },
-    Program {
-        name: "trust",
-        links: &[],
-        about: "believe a new key of somebody, show which are believed",
-        info: trust::Args::get_args_info,
-        words: &[],
-        main: trust::main,
-    },
-    Program {
-        name: "atserver",
-        links: &[],
-        about: "host atSigns yourself: atDirectory and atServers",
-        info: atserver::Args::get_args_info,
-        words: &[INSTALL, UNINSTALL],
-        main: atserver::main,
-    },
-    Program {
-        name: "service",
-        links: &[],
-        about: "show or restart the services of this machine",
-        info: service::Args::get_args_info,
-        words: &[],
-        main: service::main,
-    },
-    Program {
-        name: "docs",
-        links: &[],
-        about: "write manual pages and shell completions",
-        info: docs::Args::get_args_info,
-        words: &[],
-        main: docs::main,
-    },
-    Program {
-        name: "bridge",
-        links: &["srv", "sshrv"],
-        about: "carry one session (client and daemon start it)",
-        info: bridge::Args::get_args_info,
-        words: &[],
-        main: bridge::main,
-    },
-    Program {
-        name: "selftest",
-        links: &[],
-        about: "",
-        info: selftest::Args::get_args_info,
-        words: &[],
-        main: selftest::main,
-    },
-];
+/// A row for each program: its room, names of links, words of its own, and a line about it.
+macro_rules! programs {
+    ($($room:ident [$($link:literal)*] $words:expr, $about:literal;)*) => {
+        /// All programs, in the order a newcomer meets them.
+        pub static PROGRAMS: &[Program] = &[$(Program {
+            name: stringify!($room),
+            links: &[$($link),*],
+            about: $about,
+            info: $room::Args::get_args_info,
+            words: $words,
+            main: $room::main,
+        }),*];
+    };
+}
+
+programs! {
+    demo [] &[], "show all of it on this machine: atServer, device, client, ssh";
+    client ["sshnp"] &[], "open an ssh session to a device";
+    tunnel ["npt"] &[], "make a TCP port near a device reachable on a local port";
+    daemon ["sshnpd"] OF_SERVICE, "accept sessions on a device without opening a port";
+    devices [] &[], "list the devices you may use, and show which answer";
+    rendezvous ["srvd" "sshrvd"] OF_SERVICE, "relay sessions: join two outbound connections";
+    policy ["npp_file" "npp_atserver"] OF_SERVICE, "decide for daemons who may use them";
+    activate ["at_activate"] &[], "make the first keys of an atSign";
+    enroll [] enroll::WORDS, "enrolment: keys for one more device; approve, revoke";
+    keys [] keys::WORDS, "protect a key file with a pass phrase";
+    access [] access::WORDS, "decide whom the atServer of your atSign lets in";
+    trust [] &[], "believe a new key of somebody, show which are believed";
+    atserver [] &[INSTALL, UNINSTALL], "host atSigns yourself: atDirectory and atServers";
+    service [] &[], "show or restart the services of this machine";
+    docs [] &[], "write manual pages and shell completions";
+    bridge ["srv" "sshrv"] &[], "carry one session (client and daemon start it)";
+    selftest [] &[], "";
+}
 
 /// What people call programs of ours by other names.
 const ALSO: &[(&str, &str)] = &[

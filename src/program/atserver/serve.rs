@@ -95,7 +95,7 @@ flags! {
 
 impl Serve {
     /// With the flags of last time, if it has none of them.
-    pub(super) fn as_last_time(self, data: &Path) -> Result<Self, Failure> {
+    pub(super) fn like_last_time(self, data: &Path) -> Result<Self, Failure> {
         if !self.flags().is_empty() {
             return Ok(self);
         }
@@ -161,7 +161,7 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
     process::raise_descriptor_limit();
     let data = data_folder(args.data.clone())?;
     let is_new = last_time(&data)?.is_none();
-    let args = args.as_last_time(&data)?;
+    let args = args.like_last_time(&data)?;
     let (host, flags) = (args.host()?, args.flags());
     let names = names(&host, args.domain.as_deref());
     let (tls, ca) = certificate(&data, args.tls_cert.clone(), args.tls_key.clone(), &names)?;

@@ -209,7 +209,7 @@ fn an_atsign_added_without_a_server_gets_a_port_as_the_server_was_started_last()
 }
 
 #[test]
-fn a_start_without_flags_is_one_as_last_time() {
+fn a_start_without_flags_is_one_like_last_time() {
     let folder = Folder::new();
     let data = folder.path("");
     assert!(last_time(&data).unwrap().is_none());
@@ -231,10 +231,10 @@ fn a_start_without_flags_is_one_as_last_time() {
         json: true,
         ..Serve::default()
     };
-    let again = talk.as_last_time(&data).unwrap();
+    let again = talk.like_last_time(&data).unwrap();
     assert_eq!((again.flags(), again.json), (first.flags(), true));
     // With one of them it is as it was typed.
-    let typed = any_ports().as_last_time(&data).unwrap();
+    let typed = any_ports().like_last_time(&data).unwrap();
     assert_eq!(typed.flags(), any_ports().flags());
     for (text, fine) in [
         ("", true),
