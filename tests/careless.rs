@@ -214,6 +214,17 @@ fn a_secret_that_stands_in_the_wrong_place_is_not_repeated() {
         "./at_activate -c S3X -a 'a b'",
         "./at_activate --cramkey=S3X --nope=S3X",
         "./at_activate otp -a secret=S3X",
+        "$N activate S3X",
+        "$N enroll S3X",
+        "$N enroll otp S3X",
+        "$N enroll approve S3X @a",
+        "$N keys protect S3X",
+        "NOPORTS_SECRET=abcS3X $N activate @abcS3X",
+        "NOPORTS_SECRET=abc-S3X $N client --to @a --device abc-S3X --via abc-S3X",
+        "echo S3X > sf; $N devices --config sf",
+        "echo S3X > sf; NOPORTS_CONFIG=sf $N client",
+        "echo secret=S3X > sf; $N daemon --config sf",
+        "touch @k_key.atKeys; chmod 600 @k_key.atKeys; $N devices --as @k --keys @k_key.atKeys --passphrase-file S3X",
         "$N devices $'--secret=S3X\\xff'",
     ] {
         let (code, out, err) = said(&dir, line);
@@ -548,4 +559,291 @@ fn a_bridge_explains_itself_as_the_others_do_and_numbers_are_refused_in_our_word
             ),
         ],
     );
+}
+
+/// It counted as not set: the public atDirectory was asked, and the log was another one.
+#[test]
+fn a_variable_that_is_no_text_is_refused_by_name() {
+    let dir = place();
+    for name in ["ROOT", "LOG", "KEYS", "CA", "VIA", "SECRET"] {
+        for program in [
+            "$N devices --as @a",
+            "./sshnp -f @a -t @b",
+            "./at_activate otp -a @a",
+        ] {
+            let line = format!("NOPORTS_{name}=$'x\\xffS3X' {program}");
+            let (code, out, err) = said(&dir, &line);
+            let want = format!(
+                "the variable NOPORTS_{name} is not UTF-8 text\n  hint: unset NOPORTS_{name}\n"
+            );
+            assert!(code == 2 && err.ends_with(&want), "{line}: {out}{err}");
+        }
+    }
+}
+
+#[test]
+fn a_backup_is_a_file_with_an_end() {
+    let dir = place();
+    for (from, what) in [
+        ("pipe", "it is a pipe, not a file"),
+        ("<(echo x)", "it is a pipe, not a file"),
+        ("/dev/zero", "it is a device, not a file"),
+        (".", "it is a folder, not a file"),
+    ] {
+        let line = format!("$N atserver restore {from} --data r");
+        each_is_refused(&dir, &[(line.as_str(), 1, what)]);
+    }
+}
+
+#[test]
+fn what_is_repeated_of_wrong_words_and_paths_drives_no_terminal() {
+    let dir = place();
+    symlink(NOPORTS, dir.path("srv")).unwrap();
+    for line in [
+        "$N bridge --host $'a\\e[31m' --port 1 --stdio",
+        "$N bridge $'--\\e[31m'",
+        "./srv $'\\e[31m' 3",
+        "./srv --timeout $'\\e[31m' -h x -p 1",
+        "$N docs man $'p/\\e[31m'",
+        "$N docs all $'p/\\e[31m'",
+    ] {
+        let (_, out, err) = said(&dir, line);
+        assert!(
+            !format!("{out}{err}").contains('\u{1b}'),
+            "{line}: {out}{err}"
+        );
+    }
+    let (code, help, _) = said(&dir, "./srv --help");
+    let widest = help.lines().map(|line| line.chars().count()).max();
+    assert!(code == 0 && widest <= Some(80), "{widest:?} {help}");
+}
+
+/// A manager `open` was believed to be somebody called so.
+#[test]
+fn a_word_of_ours_is_no_atsign() {
+    each_is_refused(
+        &place(),
+        &[
+            (
+                "$N daemon --as @d --manager open",
+                2,
+                "--manager: \"open\" is a word of noports",
+            ),
+            (
+                "$N daemon --as @d --manager @a,all",
+                2,
+                "hint: if an atSign is called so: --manager @all",
+            ),
+            (
+                "$N daemon --as @d --manager @m --policy none",
+                2,
+                "--policy: \"none\"",
+            ),
+            ("$N client --to client --via @rv", 2, "--to: \"client\""),
+            (
+                "echo manager open > m.conf; $N daemon --config m.conf",
+                2,
+                "m.conf, line 1: --manager: \"open\"",
+            ),
+            (
+                "$N daemon --as @d --manager @open",
+                3,
+                "there is no key file",
+            ),
+            (
+                "$N rendezvous --as @r --host h --manager open",
+                3,
+                "there is no key file",
+            ),
+        ],
+    );
+}
+
+/// One meaning: a daemon served one, a rendezvous nobody.
+#[test]
+fn how_many_is_one_or_more_everywhere() {
+    let dir = place();
+    for program in ["daemon --as @d --manager @m", "rendezvous --as @r --host h"] {
+        for (number, why) in [
+            ("0", "\"0\" is too few: 1 or more"),
+            ("-1", "\"-1\" is no whole number"),
+            ("1.5", "\"1.5\" is no whole number"),
+            ("abc", "\"abc\" is no whole number"),
+        ] {
+            let line = format!("$N {program} --max-sessions {number}");
+            each_is_refused(
+                &dir,
+                &[(line.as_str(), 2, &format!("--max-sessions: {why}"))],
+            );
+        }
+    }
+    each_is_refused(
+        &dir,
+        &[
+            (
+                "$N atserver quota @a 1",
+                2,
+                "\"1\" is too little: 1M or more, such as 500M",
+            ),
+            ("$N atserver quota @a -1", 2, "\"-1\" is no size"),
+            ("$N atserver add @a --quota 1G5", 2, "\"1G5\" is no size"),
+        ],
+    );
+}
+
+#[test]
+fn where_a_value_comes_from_is_told_whatever_goes_wrong_with_it() {
+    each_is_refused(
+        &place(),
+        &[
+            (
+                "NOPORTS_CA=/no/such:/x $N devices --as @a",
+                2,
+                "(/no/such comes from NOPORTS_CA)",
+            ),
+            (
+                "NOPORTS_KEYS=/no/such $N devices --as @a",
+                3,
+                "(/no/such comes from NOPORTS_KEYS)",
+            ),
+            (
+                "echo keys /no/keys > k.conf; $N devices --as @a --config k.conf",
+                3,
+                "(/no/keys comes from k.conf, line 1)",
+            ),
+            (
+                "echo ca /no/ca > c.conf; $N devices --as @a --config c.conf",
+                2,
+                "(/no/ca comes from c.conf, line 1)",
+            ),
+            (
+                "mkdir k; NOPORTS_AS=@me NOPORTS_KEYS=k $N devices",
+                3,
+                "comes from NOPORTS_",
+            ),
+        ],
+    );
+    let (_, _, err) = said(
+        &place(),
+        "NOPORTS_KEYS=/no/such $N devices --as @a --keys /no/such",
+    );
+    assert!(!err.contains("comes from"), "{err}");
+}
+
+/// A second house was made for a word that was mistyped.
+#[test]
+fn only_serve_begins_an_atservers_data() {
+    let dir = place();
+    let start = "$N atserver serve --data house --port 0 --host h --json > ready & \
+                 until grep -qs directory ready; do sleep 0.01; done; kill $!; wait";
+    let (_, _, err) = said(&dir, start);
+    assert!(dir.path("house/last-start.conf").exists(), "{err}");
+    for words in [
+        "add @a",
+        "list",
+        "quota @a 5M",
+        "remove @a --yes",
+        "backup b",
+        "rotate-ca",
+    ] {
+        let line = format!("$N atserver {words} --data huose");
+        each_is_refused(
+            &dir,
+            &[
+                (line.as_str(), 1, "there is no data of an atServer in "),
+                (line.as_str(), 1, "/house"),
+            ],
+        );
+        assert!(!dir.path("huose").exists(), "{words}");
+    }
+    let (code, _, err) = said(&dir, "$N atserver add @a --data house");
+    assert!(
+        code == 0 && err.contains("\n  noports atserver serve --data /"),
+        "{err}"
+    );
+    each_is_refused(
+        &dir,
+        &[(
+            "$N atserver add @a --data house",
+            1,
+            "hint: if its activation secret is lost: noports atserver remove @a --data /",
+        )],
+    );
+    each_is_refused(
+        &dir,
+        &[(
+            "$N atserver status --data house",
+            4,
+            "hint: noports atserver serve --data /",
+        )],
+    );
+}
+
+#[test]
+fn what_was_typed_is_handed_back_whole_in_a_hint() {
+    let dir = place();
+    let keys = "mkdir -p k; touch k/@me_key.atKeys k/@you_key.atKeys; chmod 600 k/*; ";
+    for (line, code, want) in [
+        (
+            "$N devices --keys k",
+            3,
+            "hint: noports devices --keys k --as @me\n",
+        ),
+        (
+            "NOPORTS_KEYS=k $N devices",
+            3,
+            "hint: noports devices --as @me\n",
+        ),
+        (
+            "$N client --to pi@d --via @rv --keys k -- -v",
+            3,
+            "hint: noports client --to pi@d --via @rv --keys k --as @me -- -v\n",
+        ),
+        (
+            "$N client --to @d",
+            2,
+            "hint: noports client --to @d --via @rv_eu\n",
+        ),
+        (
+            "$N tunnel --to @d --via @r --forward x:y",
+            2,
+            "hint: noports tunnel --to @d --via @r --forward ",
+        ),
+        ("$N policy serve --as @p", 2, "--rules policy.yaml"),
+    ] {
+        let line = format!("{keys}{line}");
+        each_is_refused(&dir, &[(line.as_str(), code, want)]);
+    }
+}
+
+#[test]
+fn a_local_port_that_is_taken_is_told_before_anybody_is_asked() {
+    let dir = place();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let world = async_std::task::block_on(crate::world::World::start());
+    for program in [
+        format!("client --local-port {port}"),
+        format!("client --print --local-port {port}"),
+        format!("tunnel --forward {port}:localhost:22"),
+        format!("tunnel --print --forward {port}:localhost:22"),
+    ] {
+        let words: Vec<&str> = program.split(' ').collect();
+        let more = [
+            "--to",
+            crate::world::DEVICE,
+            "--via",
+            "@nobody",
+            "--as",
+            crate::world::ALICE,
+        ];
+        let output = world.noports(&[&words[..], &more].concat());
+        let (code, said) = async_std::task::block_on(crate::world::failure(output));
+        assert!(
+            code == 1 && said.contains(&format!("cannot listen on 127.0.0.1:{port}")),
+            "{said}"
+        );
+        assert!(!said.contains("logged in"), "{said}");
+    }
+    drop(dir);
 }

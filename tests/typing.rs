@@ -66,3 +66,77 @@ fn thirty_typing_errors_are_answered_with_what_was_meant() {
     assert!(unexpected.is_empty(), "{unexpected:#?}");
     assert!(wrong.len() <= 3);
 }
+
+/// What people type who know ssh, and a device by its whole name: the line that was meant, complete.
+#[test]
+fn a_device_in_another_words_place_is_handed_back_in_its_own() {
+    for (typed, meant) in [
+        ("client pi@dev", "client --to pi@dev"),
+        ("client pi@dev --via @rv", "client --to pi@dev --via @rv"),
+        (
+            "client root@pi@dev uptime",
+            "client --user root --to pi@dev uptime",
+        ),
+        ("client -- pi@dev -v", "client --to pi@dev -- -v"),
+        ("client pi@dev -L 1:a:2", "client --to pi@dev -- -L 1:a:2"),
+        ("ssh pi@dev", "client --to pi@dev"),
+        (
+            "ssh root@pi@dev --via @rv -- ls",
+            "client --user root --to pi@dev --via @rv -- ls",
+        ),
+        ("connect pi@dev --jsno", "client --to pi@dev --json"),
+        (
+            "tunnel -L 8080:localhost:80 pi@dev",
+            "tunnel --forward 8080:localhost:80 --to pi@dev",
+        ),
+        (
+            "tunnel pi@dev 8080:localhost:80",
+            "tunnel --to pi@dev --forward 8080:localhost:80",
+        ),
+        (
+            "forward -L 1:a:2 --to pi@dev",
+            "tunnel --forward 1:a:2 --to pi@dev",
+        ),
+        ("devices pi@dev", "devices --to pi@dev"),
+        ("client --port 2 --to @d", "client --local-port 2 --to @d"),
+        ("client --to @d --jsno --json", "client --to @d --json"),
+        ("client --to @d --quite -quiet", "client --to @d --quiet"),
+    ] {
+        let said = Command::new(NOPORTS)
+            .args(typed.split(' '))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(said.stderr).unwrap();
+        let want = format!("\n  hint: noports {meant}\n");
+        assert!(
+            said.status.code() == Some(2) && text.ends_with(&want),
+            "{typed}: {text}"
+        );
+    }
+}
+
+#[test]
+fn help_is_found_by_every_name_and_behind_two_dashes() {
+    for (words, begin) in [
+        (&["help", "at_activate"][..], "Usage: at_activate COMMAND"),
+        (&["help", "--", "client"], "Open an ssh session"),
+        (&["help", "--"], "noports reaches a device"),
+        (&["help", "tunnel"], "Make a TCP port"),
+    ] {
+        let said = Command::new(NOPORTS).args(words).output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert!(
+            said.status.success() && text.starts_with(begin),
+            "{words:?}: {text}"
+        );
+    }
+    for words in [
+        &["client", "--help"][..],
+        &["tunnel", "--help"],
+        &["policy", "check", "--help"],
+    ] {
+        let said = Command::new(NOPORTS).args(words).output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert!(text.contains("DEVICE@ATSIGN"), "{words:?}: {text}");
+    }
+}

@@ -36,7 +36,7 @@ use super::{atsign::AtSign, crypto::jitter, error::AtError};
 /// Default directory.
 pub const DEFAULT_ROOT: &str = "root.atsign.org:64";
 /// Port of a directory, and of a proxy, when none is given.
-const DEFAULT_PORT: u16 = 64;
+pub const DEFAULT_PORT: u16 = 64;
 /// Stands before an address that is everybody's atServer.
 const PROXY: &str = "proxy:";
 

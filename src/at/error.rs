@@ -7,6 +7,7 @@ use crate::{
         atsign::AtSign,
         auth::AuthError,
         crypto::CryptoError,
+        directory::{DEFAULT_PORT, DEFAULT_ROOT},
         fault::{Code, Fault},
         pins::PinError,
     },
@@ -57,10 +58,21 @@ pub enum AtError {
     Pin(#[from] PinError),
 }
 
+/// Most directories of one's own listen elsewhere.
+fn is_port_forgotten(root: &str) -> bool {
+    root != DEFAULT_ROOT && root.ends_with(&format!(":{DEFAULT_PORT}"))
+}
+
 impl AtError {
     /// What to try next.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Directory { root, .. } if is_port_forgotten(root) => {
+                return Some(format!(
+                    "without a port it is {DEFAULT_PORT}; if it listens on another one: --root {}:6400",
+                    root.trim_end_matches(&format!(":{DEFAULT_PORT}"))
+                ));
+            }
             Self::Directory { .. } => {
                 "check the network, and that it allows outbound TCP to that port; if you host your own: --root"
             }

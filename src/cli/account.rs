@@ -138,7 +138,7 @@ fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
                 "{} does not say which atSign it belongs to",
                 file.display()
             ))
-            .hint("add --as @you")
+            .hint("--as @you")
         })
 }
 

@@ -24,7 +24,7 @@ use super::{
     grammar::{Grammar, Program},
     help,
     hidden::{HiddenValues, takes_secrets},
-    misuse::{self, Correction, complete, unknown_variables},
+    misuse::{self, Correction, replayed, unknown_variables},
     print_err, print_out,
     settings::{Origin, Setting, Settings},
     words::CommandLine,
@@ -150,6 +150,35 @@ impl Console {
         &self.given
     }
 
+    /// The command that was typed, with these flags, and without what was typed for the first of them.
+    pub fn again(&self, flags: &[&str]) -> String {
+        let name = flags.first().copied().unwrap_or_default();
+        let mut words: Vec<&str> = Vec::new();
+        let mut typed = self.settings.typed.iter().map(String::as_str).peekable();
+        while let Some(word) = typed.next() {
+            if word == "--" {
+                words.extend(flags.iter().copied().chain([word]).chain(typed));
+                return replayed(&self.name, &words);
+            } else if word == name {
+                typed.next_if(|value| !value.starts_with("--"));
+            } else if word.split('=').next() != Some(name) {
+                words.push(word);
+            }
+        }
+        replayed(&self.name, &[&words, flags].concat())
+    }
+
+    /// A hint that is nothing but flags becomes the whole command.
+    fn whole(&self, hint: String) -> String {
+        let flags: Vec<&str> = hint.split(' ').collect();
+        let is_flags = hint.starts_with("--") && !hint.contains([';', '=']) && !hint.contains(", ");
+        let is_bare = self.voice.is_some() || takes_secrets(&self.name);
+        if is_bare || !is_flags {
+            return hint;
+        }
+        self.again(&flags)
+    }
+
     /// Whether a classic program is to be imitated, its failures and progress, too.
     pub fn is_classic(&self) -> bool {
         self.voice.is_some()
@@ -203,6 +232,7 @@ impl Console {
     }
 
     fn read<T: FromArgs + ArgsInfo>(&mut self, words: &[&str]) -> Result<T, Early> {
+        self.settings.typed = words.iter().map(|&word| word.to_owned()).collect();
         let mut grammar = self.grammar(Grammar::of::<T>(&self.name));
         let (mut below, mut rest) = (None, words);
         if grammar.needs_word() {
@@ -229,8 +259,11 @@ impl Console {
             }
         }
         self.inherit(name, &grammar, has_file, &mut line)?;
-        complete(&grammar, &line, &self.settings)?;
-        self.settings.typed = rest.iter().map(|&word| word.to_owned()).collect();
+        let correction = self.correction(&grammar, name);
+        if !self.given.classic {
+            correction.check_atsigns(&line, &self.settings)?;
+        }
+        correction.complete(rest, &line, &self.settings)?;
         let canonical = self.with_those_of_files(line).canonical();
         let words = below
             .into_iter()
@@ -252,19 +285,22 @@ impl Console {
     fn line(
         &mut self,
         grammar: &Grammar,
-        name: &str,
+        name: &'static str,
         has_file: bool,
         words: &[&str],
     ) -> Result<CommandLine, Failure> {
-        let correction = Correction {
-            grammar,
-            programs: self.programs,
-            ours: &|word| classic::ours(name, word),
-        };
         CommandLine::read(grammar, words).map_err(|bad| {
             self.json |= has_file && config::asks_for_json(name, grammar, words);
-            correction.failure(words, &bad)
+            self.correction(grammar, name).failure(words, &bad)
         })
+    }
+
+    fn correction<'a>(&self, grammar: &'a Grammar, program: &'static str) -> Correction<'a> {
+        Correction {
+            grammar,
+            programs: self.programs,
+            program,
+        }
     }
 
     /// Flags of a file stand in front of what was typed. Those of the environment have a place where they are looked up.
@@ -373,9 +409,13 @@ impl Console {
         match result {
             Ok(()) => ExitCode::from(exit::FINE),
             Err(mut failure) => {
-                if failure.code == exit::MISUSE {
-                    failure.message = self.with_place(&failure.message);
-                }
+                failure.message = match self.settings.place(&failure.message) {
+                    Some(place) if failure.code == exit::MISUSE => {
+                        format!("{place}: {}", failure.message)
+                    }
+                    _ if self.is_classic() => failure.message,
+                    _ => self.settings.with_origin(&failure.message),
+                };
                 self.end(json, failure)
             }
         }
@@ -385,9 +425,20 @@ impl Console {
         if failure.code == exit::MISUSE {
             failure.message = self.settings.with_empty(&failure);
         }
+        failure.hint = failure.hint.map(|hint| self.whole(hint));
         let failure = failure.veiled(&self.hidden);
-        let as_json = (json || self.json).then(|| failure.to_json());
+        // Every classic program ends so.
+        let is_misuse = failure.code == exit::MISUSE && self.given.classic;
+        let ends_with = if is_misuse || self.voice.is_some() {
+            exit::FAILED
+        } else {
+            failure.code
+        };
+        let as_json = (json || self.json).then(|| failure.to_json(ends_with));
         let failure = failure.harmless();
+        if let Some(line) = as_json {
+            print_out(&line);
+        }
         if let Some(voice) = &self.voice {
             return voice.fail(&failure);
         }
@@ -395,16 +446,7 @@ impl Console {
         if let Some(hint) = &failure.hint {
             print_err(&format!("  hint: {hint}"));
         }
-        if let Some(line) = as_json.filter(|_| !self.given.classic) {
-            print_out(&line);
-        }
-        // Every classic program ends so.
-        let is_misuse = failure.code == exit::MISUSE && self.given.classic;
-        ExitCode::from(if is_misuse {
-            exit::FAILED
-        } else {
-            failure.code
-        })
+        ExitCode::from(ends_with)
     }
 
     /// Looks at a service's arguments with `look`, which starts nothing, and says what would keep it from starting.

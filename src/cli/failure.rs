@@ -162,11 +162,11 @@ impl Failure {
     }
 
     /// As one line of JSON, `{"event":"failed","error":…,"hint":…,"code":…}`; see [`outcome`](super::outcome).
-    pub fn to_json(&self) -> String {
+    pub fn to_json(&self, code: u8) -> String {
         Object::event("failed")
             .text("error", &self.message)
             .maybe("hint", self.hint.as_deref())
-            .raw("code", self.code)
+            .raw("code", code)
             .end()
     }
 }
@@ -292,7 +292,7 @@ mod tests {
     fn a_failure_is_one_line_of_json() {
         let failure = Failure::new(exit::KEYS, "no \"keys\"").hint("make some");
         assert_eq!(
-            failure.to_json(),
+            failure.to_json(exit::KEYS),
             r#"{"event":"failed","error":"no \"keys\"","hint":"make some","code":3}"#
         );
     }

@@ -113,7 +113,7 @@ macro_rules! flags {
     };
     (@rows $head:tt $done:tt peer, $($rest:tt)*) => {
         flags! { @add $head $done {
-            /// the device's atSign
+            /// the device's atSign; or the device whole, DEVICE@ATSIGN, such as pi@kitchen
             #[argh(option, arg_name = "atsign")]
             pub(crate) to: String,
             /// which device of that atSign (default: "default")

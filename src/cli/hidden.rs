@@ -15,12 +15,33 @@ const NAMES: [&str; 6] = ["pass", "phrase", "secret", "code", "cram", "token"];
 const SHORT_NAMES: [&str; 5] = ["otp", "spp", "pin", "pwd", "pw"];
 /// Words of ours that are called like a secret and are none.
 const NO_NAMES: [&str; 3] = ["otp", "spp", "at_activate"];
+/// Variables that hold one.
+const VARIABLES: [&str; 4] = [
+    "NOPORTS_SECRET",
+    "NOPORTS_CODE",
+    "NOPORTS_PASSPHRASE",
+    "NOPORTS_NEW_PASSPHRASE",
+];
+/// Shorter ones are words of messages, too; in bytes.
+const SHORTEST: usize = 4;
 /// Programs whose people may type a secret where none belongs; none of their words is ever repeated in a command.
 const WITH_SECRETS: [&str; 4] = ["activate", "enroll", "keys", "at_activate"];
 
 /// Whether this program asks for secrets.
 pub(super) fn takes_secrets(program: &str) -> bool {
     program.split(' ').any(|word| WITH_SECRETS.contains(&word))
+}
+
+/// Whether a variable of ours holds this as a secret.
+pub(super) fn is_in_environment(word: &str) -> bool {
+    let bare = word.trim_start_matches('@');
+    let is_it = |secret: &str| secret.trim_start_matches('@').eq_ignore_ascii_case(bare);
+    of_environment().any(|secret| is_it(secret.reveal()))
+}
+
+fn of_environment() -> impl Iterator<Item = Secret<String>> {
+    let set = VARIABLES.iter().filter_map(|name| std::env::var(name).ok());
+    set.filter(|value| value.len() >= SHORTEST).map(Secret::new)
 }
 
 /// `--passphrase` and `NOPORTS_SECRET=S`, but not `--passphrase-file`.
@@ -58,7 +79,7 @@ impl HiddenValues {
     /// A message without them.
     pub(super) fn veil(&self, message: &str) -> String {
         let mut text = message.to_owned();
-        for hidden in &self.0 {
+        for hidden in self.0.iter().cloned().chain(of_environment()) {
             let quoted = format!("{:?}", hidden.reveal());
             for form in [hidden.reveal(), quoted.trim_matches('"')] {
                 text = without(&text, form);

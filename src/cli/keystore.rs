@@ -59,7 +59,10 @@ impl KeyStoreError {
             Self::Unreadable { .. } => "does the file belong to the user that runs this program?",
             Self::Content { source, .. } => source.hint(),
             Self::Unwritable { .. } => "is the folder writable, and is there space left?",
-            Self::Several { .. } => "choose one with --as, such as --as @you",
+            Self::Several { names, .. } => {
+                let first = names.split(',').next().unwrap_or_default();
+                return format!("--as {first}");
+            }
         };
         text.to_owned()
     }

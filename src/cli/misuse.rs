@@ -5,12 +5,12 @@
 use argh::Optionality;
 
 use super::{
-    Failure,
+    Failure, classic,
     grammar::{Grammar, Program, name_of, value_of},
     help::{usage, wrapped},
-    hidden::{names_secret, takes_secrets},
+    hidden::{is_in_environment, names_secret, takes_secrets},
     near::nearest,
-    settings::Settings,
+    settings::{Origin, Settings},
     words::{BadWord, CommandLine, Fault},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 const OF_SSH: &str = "46AaCfGgKkMNnqsTtVvXxYyBbcDEeFIiJLlmOopPQRSWw";
 
 /// Flags by other words for the same thing.
-pub(super) const ALSO: &[(&str, &str)] = &[
+const ALSO: &[(&str, &str)] = &[
     ("rendezvous", "via"),
     ("relay", "via"),
     ("rv", "via"),
@@ -43,6 +43,8 @@ pub(super) const ALSO: &[(&str, &str)] = &[
     ("debug", "verbose"),
     ("output", "out"),
     ("local", "forward"),
+    ("L", "forward"),
+    ("port", "local-port"),
 ];
 
 /// How our variables begin.
@@ -69,8 +71,22 @@ const VARIABLES: &[&str] = &[
     "NOPORTS_VIA",
 ];
 
+/// What help calls an atSign.
+const ATSIGN: &str = "atsign";
+/// What people write for several atSigns.
+const FOR_MANY: &[&str] = &[
+    "open",
+    "all",
+    "any",
+    "anybody",
+    "everybody",
+    "everyone",
+    "none",
+];
 /// Most programs that are named for a flag of theirs.
 const MOST_OTHERS: usize = 4;
+/// Most faults of one line that are mended.
+const MOST_FAULTS: usize = 8;
 /// Longest word of a command that is to be pasted, in characters.
 const LONGEST: usize = 200;
 
@@ -83,96 +99,223 @@ pub fn replayed(program: &str, words: &[&str]) -> String {
         format!("{program} --help")
     } else {
         format!("{program} {}", shell_line(words))
+            .trim_end()
+            .to_owned()
     }
 }
 
 /// What a wrong word is judged by.
-pub(super) struct Correction<'a> {
+pub struct Correction<'a> {
     /// The program's words.
-    pub(super) grammar: &'a Grammar,
+    pub grammar: &'a Grammar,
     /// All programs.
-    pub(super) programs: &'a [Program],
-    /// Ours for a flag of the classic program of that name, if it has one: `-f` → `--as`.
-    pub(super) ours: &'a dyn Fn(&str) -> Option<&'static str>,
+    pub programs: &'a [Program],
+    /// Which of ours it is for; the classic program of that kind has flags that people know.
+    pub program: &'static str,
 }
 
 impl Correction<'_> {
     /// The failure for a word, among the words behind the program's name.
     pub(super) fn failure(&self, words: &[&str], bad: &BadWord) -> Failure {
         let name = &self.grammar.name;
-        let corrected = |instead: &[&str]| self.corrected(words, bad.at, instead);
+        let failure = Failure::misuse(match &bad.fault {
+            Fault::Unknown(word) => self.no_flag(word),
+            Fault::NoValue(flag, instead) => match instead.as_deref() {
+                None => format!("{flag} needs a value"),
+                Some("") => format!("{flag} needs a value that is not empty"),
+                Some(other) => format!("{flag} needs a value, but {other:?} follows"),
+            },
+            Fault::Value(flag) => format!("{flag} takes no value"),
+            Fault::Glued(flag, value) => self.no_flag(&format!("{flag}{value}")),
+            Fault::Plain(_) if takes_secrets(name) => "there is one argument too many".to_owned(),
+            Fault::Plain(word) => format!("unexpected argument {word:?}"),
+        });
+        // What was typed wrongly in the first place counts, too.
+        let secret = words.iter().any(|word| names_secret(word));
+        if let Fault::NoValue(flag, _) = &bad.fault {
+            return failure.hint(format!("{flag} {}", self.value(flag)));
+        } else if let Some(meant) = self.meant(words, bad).filter(|_| !secret) {
+            return failure.hint(replayed(name, &refs(&meant)));
+        }
         match &bad.fault {
-            Fault::Unknown(word) => self.unknown(words, bad.at, word),
-            Fault::NoValue(flag, instead) => {
-                let why = match instead.as_deref() {
-                    None => format!("{flag} needs a value"),
-                    Some("") => format!("{flag} needs a value that is not empty"),
-                    Some(other) => format!("{flag} needs a value, but {other:?} follows"),
-                };
-                Failure::misuse(why).hint(format!("{flag} {}", self.value(flag)))
+            Fault::Unknown(word) if !secret && self.grammar.is_greedy() && is_of_ssh(word) => {
+                let (before, rest) = words.split_at(bad.at.min(words.len()));
+                let line = replayed(name, &[before, &["--"], rest].concat());
+                failure.hint(format!("flags for ssh go after --: {line}"))
             }
-            Fault::Value(flag) => {
-                Failure::misuse(format!("{flag} takes no value")).hint(corrected(&[flag]))
-            }
-            Fault::Glued(flag, value) => {
-                let word = format!("{flag}{value}");
-                Failure::misuse(self.no_flag(&word)).hint(corrected(&[flag, value]))
-            }
-            Fault::Plain(word) => {
-                let failure = Failure::misuse(if takes_secrets(name) {
-                    "there is one argument too many".to_owned()
-                } else {
-                    format!("unexpected argument {word:?}")
-                });
-                let own = self.grammar.words().iter().map(|row| row.0);
-                match nearest(word, own).first() {
-                    Some(near) => failure.hint(corrected(&[near])),
+            Fault::Unknown(word) if !takes_secrets(name) => {
+                let typed = word.trim_start_matches('-');
+                match self.elsewhere(typed) {
+                    Some(others) => failure.hint(format!("--{typed} is a flag of {others}")),
                     None => failure.hint(format!("{name} --help")),
                 }
+            }
+            _ => failure.hint(format!("{name} --help")),
+        }
+    }
+
+    /// The command that was meant by these words behind a name that people have for this program.
+    pub fn named(&self, words: &[&str]) -> String {
+        let typed: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        let meant = match CommandLine::read(self.grammar, words) {
+            Ok(line) => self.with_device(&typed, &line),
+            Err(bad) => self.meant(words, &bad),
+        };
+        replayed(&self.grammar.name, &refs(&meant.unwrap_or(typed)))
+    }
+
+    /// The whole line that was meant, where this word, and whatever is wrong behind it, can be told.
+    fn meant(&self, words: &[&str], bad: &BadWord) -> Option<Vec<String>> {
+        let mut meant: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        let mut bad = bad.clone();
+        for _ in 0..MOST_FAULTS {
+            let Some(instead) = self.instead(&refs(&meant), &bad) else {
+                break;
+            };
+            meant.splice(bad.at..=bad.at, instead);
+            match CommandLine::read(self.grammar, &refs(&meant)) {
+                Err(next) => bad = next,
+                Ok(line) => {
+                    return Some(self.with_device(&meant, &line).unwrap_or(meant));
+                }
+            }
+        }
+        let is_better = meant.iter().map(String::as_str).ne(words.iter().copied());
+        is_better.then_some(meant)
+    }
+
+    /// What belongs in a wrong word's place.
+    fn instead(&self, words: &[&str], bad: &BadWord) -> Option<Vec<String>> {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        match &bad.fault {
+            Fault::Value(flag) => Some(owned(&[flag])),
+            Fault::Glued(flag, value) => Some(owned(&[flag, value])),
+            Fault::NoValue(..) => None,
+            Fault::Plain(word) => {
+                let own = self.grammar.words().iter().map(|row| row.0);
+                let near = nearest(word, own).first().map(|near| owned(&[near]));
+                let forward = || self.grammar.flag("forward").filter(|_| is_forward(word));
+                near.or_else(|| self.device(word, words))
+                    .or_else(|| forward().map(|flag| owned(&[flag.long, word])))
+            }
+            Fault::Unknown(word) => {
+                let value = words.get(bad.at).and_then(|whole| whole.split_once('='));
+                let flag = flag_meant(self.grammar, self.program, word)?;
+                let is_switch = self
+                    .grammar
+                    .flag(&flag[2..])
+                    .is_some_and(|flag| value_of(flag).is_none());
+                if is_switch && words.contains(&flag.as_str()) {
+                    return Some(Vec::new());
+                }
+                let value = value.map(|(_, value)| value);
+                Some(owned(&[&[flag.as_str()][..], value.as_slice()].concat()))
             }
         }
     }
 
-    fn unknown(&self, words: &[&str], at: usize, word: &str) -> Failure {
-        let failure = Failure::misuse(self.no_flag(word));
-        let typed = word.trim_start_matches('-');
-        let value = words.get(at).and_then(|whole| whole.split_once('='));
-        let instead = |flag: &str| {
-            let mut words_instead = vec![flag];
-            words_instead.extend(value.map(|(_, value)| value));
-            self.corrected(words, at, &words_instead)
+    /// `pi@fleet` and `root@pi@fleet`, where a device can be meant and none was named.
+    fn device(&self, word: &str, words: &[&str]) -> Option<Vec<String>> {
+        let is_named = |word: &&str| *word == "--to" || word.starts_with("--to=");
+        self.grammar
+            .flag("to")
+            .filter(|_| !words.iter().any(|word| is_named(word)))?;
+        let (before, atsign) = word.rsplit_once('@')?;
+        let user = before
+            .split_once('@')
+            .filter(|_| self.grammar.flag("user").is_some());
+        let to = match user {
+            Some((_, device)) => format!("{device}@{atsign}"),
+            None => word.to_owned(),
         };
-        if self.grammar.flag(typed).is_some() && !word.starts_with("--") {
-            return failure.hint(instead(&format!("--{typed}")));
-        }
-        let secret = words.iter().any(|word| names_secret(word));
-        if !secret && (self.ours)(word).is_some_and(|ours| self.knows(ours)) {
-            // Whoever types one of the classic flags types more of them.
-            return failure.hint(replayed(&self.grammar.name, &self.modern(words)));
-        }
-        let also = ALSO
-            .iter()
-            .find(|row| row.0 == typed && self.grammar.flag(row.1).is_some());
-        if let Some((_, ours)) = also {
-            return failure.hint(instead(&format!("--{ours}")));
-        }
-        if let Some(near) = nearest(typed, self.grammar.flags().map(name_of)).first() {
-            return failure.hint(instead(&format!("--{near}")));
-        }
-        if !secret && self.grammar.is_greedy() && is_of_ssh(word) {
-            let rest = words.get(at..).unwrap_or_default();
-            let before = words.get(..at).unwrap_or_default();
-            let line = [before, &["--"], rest].concat();
-            let line = replayed(&self.grammar.name, &line);
-            return failure.hint(format!("flags for ssh go after --: {line}"));
-        }
-        match self.elsewhere(typed) {
-            Some(others) if !takes_secrets(&self.grammar.name) => {
-                failure.hint(format!("--{typed} is a flag of {others}"))
+        crate::session::ask::device_at(&to, None).ok()?;
+        let user = user.map(|(user, _)| ["--user".to_owned(), user.to_owned()]);
+        let user = user.into_iter().flatten();
+        Some(user.chain(["--to".to_owned(), to]).collect())
+    }
+
+    /// Words for somebody else begin with what is a device.
+    fn with_device(&self, words: &[String], line: &CommandLine) -> Option<Vec<String>> {
+        let first = line.rest.first()?;
+        let at = words.len() - line.rest.len();
+        let device = self.device(first, &refs(words))?;
+        let (before, rest) = words.split_at(at);
+        let ours = [before, &device, &rest[1..]].concat();
+        // Flags of ours behind it are ours, unless something was said for ssh alone.
+        if !before.ends_with(&["--".to_owned()]) {
+            match CommandLine::read(self.grammar, &refs(&ours)) {
+                Ok(_) => return Some(ours),
+                Err(bad) if ours[bad.at].starts_with("--") => {
+                    return self.meant(&refs(&ours), &bad);
+                }
+                Err(_) => {}
             }
-            Some(_) => failure.hint(format!("{} --help", self.grammar.name)),
-            None => failure.hint(format!("{} --help", self.grammar.name)),
         }
+        let before = before.strip_suffix(&["--".to_owned()]).unwrap_or(before);
+        let ends = (rest.len() > 1).then(|| "--".to_owned());
+        Some([before, &device, ends.as_slice(), &rest[1..]].concat())
+    }
+
+    /// A secret in an atSign's place would be sent to the atDirectory, and a word of ours be taken for somebody.
+    pub(super) fn check_atsigns(
+        &self,
+        line: &CommandLine,
+        settings: &Settings,
+    ) -> Result<(), Failure> {
+        let name = &self.grammar.name;
+        let mut plain = self.grammar.positionals().zip(&line.plain);
+        let is_secret = |word: &str| !word.starts_with('@') || is_in_environment(word);
+        if takes_secrets(name) && plain.any(|(row, word)| row.name == ATSIGN && is_secret(word)) {
+            let why = "an atSign begins with @, and a secret is never taken from the command line";
+            let example = self
+                .grammar
+                .examples()
+                .find(|example| example.starts_with(name));
+            return Err(
+                Failure::misuse(why).hint(example.unwrap_or_else(|| format!("{name} --help")))
+            );
+        }
+        for setting in settings.inherited.iter().chain(&line.settings) {
+            let takes_atsign = self.grammar.flag(&setting.name).and_then(value_of) == Some(ATSIGN);
+            let mut words = setting.value.iter().flat_map(|value| value.split(','));
+            let ours = words.find(|word| takes_atsign && self.is_ours(&setting.name, word.trim()));
+            if let Some(word) = ours {
+                let (flag, word) = (&setting.name, word.trim());
+                let place = match &setting.origin {
+                    Origin::Typed => String::new(),
+                    other => format!("{other}: "),
+                };
+                let why = format!("{place}--{flag}: {word:?} is a word of noports, and no atSign");
+                return Err(Failure::misuse(why)
+                    .hint(format!("if an atSign is called so: --{flag} @{word}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, flag: &str, word: &str) -> bool {
+        // There it means everybody.
+        let is_meant = (self.program, flag, word) == ("rendezvous", "manager", "open");
+        let mut names = self.programs.iter().map(|program| program.name);
+        !is_meant && (FOR_MANY.contains(&word) || names.any(|name| name == word))
+    }
+
+    /// What is missing may stand in another word's place.
+    pub(super) fn complete(
+        &self,
+        words: &[&str],
+        line: &CommandLine,
+        settings: &Settings,
+    ) -> Result<(), Failure> {
+        let meant: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        complete(self.grammar, line, settings).map_err(|failure| {
+            match self.with_device(&meant, line) {
+                Some(meant) if !words.iter().any(|word| names_secret(word)) => {
+                    failure.hint(replayed(&self.grammar.name, &refs(&meant)))
+                }
+                _ => failure,
+            }
+        })
     }
 
     fn no_flag(&self, word: &str) -> String {
@@ -181,29 +324,6 @@ impl Correction<'_> {
         } else {
             format!("unknown flag {word:?}")
         }
-    }
-
-    /// The words with ours in the place of classic flags.
-    fn modern<'a>(&self, words: &[&'a str]) -> Vec<&'a str> {
-        let own = |word: &str| {
-            let name = word.trim_start_matches('-');
-            let name = name.split_once('=').map_or(name, |(name, _)| name);
-            let mut letters = name.chars();
-            let letter = letters.next().filter(|_| letters.next().is_none());
-            !word.starts_with('-')
-                || self.grammar.flag(name).is_some()
-                || letter.is_some_and(|letter| self.grammar.letter(letter).is_some())
-        };
-        let modern = words.iter().map(|word| match (self.ours)(word) {
-            Some(ours) if !own(word) && self.knows(ours) => ours,
-            _ => word,
-        });
-        modern.collect()
-    }
-
-    fn knows(&self, flag: &str) -> bool {
-        let name = flag.trim_start_matches('-');
-        flag.starts_with("--") && self.grammar.flag(name).is_some()
     }
 
     /// Which other programs have this flag.
@@ -229,25 +349,36 @@ impl Correction<'_> {
         let value = known.and_then(value_of).unwrap_or("value");
         value.to_uppercase()
     }
+}
 
-    /// The command line that was typed, with something else in a word's place.
-    fn corrected(&self, words: &[&str], at: usize, instead: &[&str]) -> String {
-        let before = words.get(..at).unwrap_or_default();
-        let behind = words.get(at + 1..).unwrap_or_default();
-        // What was typed wrongly in the first place counts, too.
-        if words.iter().any(|word| names_secret(word)) {
-            return format!("{} --help", self.grammar.name);
-        }
-        replayed(&self.grammar.name, &[before, instead, behind].concat())
-    }
+/// Our flag for one that is unknown: with one dash too few, by a classic name, another word for it, or nearly this one.
+pub(super) fn flag_meant(grammar: &Grammar, program: &str, word: &str) -> Option<String> {
+    let typed = word.trim_start_matches('-');
+    let known = |name: &&str| grammar.flag(name).is_some();
+    let also = ALSO.iter().filter(|row| row.0 == typed).map(|row| row.1);
+    let classic = classic::ours(program, word).and_then(|ours| ours.strip_prefix("--"));
+    let own = Some(typed).filter(|_| !word.starts_with("--"));
+    let meant = own.into_iter().chain(classic).chain(also).find(known);
+    let near = || {
+        nearest(typed, grammar.flags().map(name_of))
+            .first()
+            .copied()
+    };
+    meant.or_else(near).map(|name| format!("--{name}"))
+}
+
+fn refs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+/// `8080:localhost:80`
+fn is_forward(word: &str) -> bool {
+    let port = word.split(':').next().unwrap_or_default();
+    word.contains(':') && port.parse::<u16>().is_ok()
 }
 
 /// Refuses a command line in which something is missing that neither a file nor the environment says.
-pub(super) fn complete(
-    grammar: &Grammar,
-    line: &CommandLine,
-    settings: &Settings,
-) -> Result<(), Failure> {
+fn complete(grammar: &Grammar, line: &CommandLine, settings: &Settings) -> Result<(), Failure> {
     let example = || {
         let example = grammar.examples().next();
         example.unwrap_or_else(|| usage(grammar))

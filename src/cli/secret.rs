@@ -78,8 +78,14 @@ impl SecretSource {
 
     fn read_file(&self, file: &Path) -> Result<Secret<String>, Failure> {
         read_bounded(file).map_err(|why| {
-            let (what, file) = (self.what, file.display());
-            Failure::misuse(format!("cannot read the {what} in {file}: {why}"))
+            let Self { what, flag, .. } = self;
+            // A name that no file has may be the secret itself.
+            let place = if file.exists() {
+                file.display().to_string()
+            } else {
+                format!("the file that {flag} names")
+            };
+            Failure::misuse(format!("cannot read the {what} in {place}: {why}"))
         })
     }
 

@@ -73,6 +73,24 @@ impl Settings {
         places(&blamed)
     }
 
+    /// The message, and where a value in it comes from that nobody typed.
+    pub fn with_origin(&self, message: &str) -> String {
+        let is_named = |part: &&str| {
+            let is_own = part.starts_with('@')
+                || part.contains(['/', '.', ':'])
+                || message.contains(&format!(" {part}/"));
+            is_own && !self.was_typed(part) && is_word_of(message, part)
+        };
+        let named = self.inherited.iter().find_map(|setting| {
+            let mut parts = setting.value.iter().flat_map(|value| parts(value));
+            Some((parts.find(is_named)?, &setting.origin))
+        });
+        match named {
+            Some((part, origin)) => format!("{message} ({part} comes from {origin})"),
+            None => message.to_owned(),
+        }
+    }
+
     /// What is wrong; and if something is missing, the variable that was set for it, to nothing.
     pub fn with_empty(&self, failure: &Failure) -> String {
         let message = &failure.message;
@@ -131,8 +149,19 @@ fn places(blamed: &[&Setting]) -> Option<String> {
 
 /// A value, and what a list that is one holds.
 fn parts(value: &str) -> impl Iterator<Item = &str> {
+    let files = value.split(':').filter(|file| file.contains('/'));
     let parts = value.split([',', '=']).map(str::trim).chain([value]);
+    let parts = parts.chain(files);
     parts.filter(|part| !part.is_empty())
+}
+
+/// Whether it stands there with nothing glued to it.
+fn is_word_of(message: &str, part: &str) -> bool {
+    let glued = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '/');
+    message.match_indices(part).any(|(at, _)| {
+        let (before, behind) = (&message[..at], &message[at + part.len()..]);
+        !before.ends_with(glued) && !behind.starts_with(|c| glued(c) && c != '/')
+    })
 }
 
 fn is_quoted(message: &str, word: &str) -> bool {

@@ -81,7 +81,7 @@ impl CommandLine {
             self.help = true;
         } else if let Some(long) = word.strip_prefix("--") {
             self.long(grammar, long, words)?;
-        } else if let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
+        } else if let Some(letters) = letters_of(grammar, word) {
             self.letters(grammar, word, letters, words)?;
         } else if grammar.is_greedy() {
             self.rest.push(word.to_owned());
@@ -193,6 +193,13 @@ impl CommandLine {
     pub fn has(&self, name: &str) -> bool {
         self.settings.iter().any(|setting| setting.name == name)
     }
+}
+
+/// What stands behind one dash; a number below nothing is a value that somebody refuses in its own words.
+fn letters_of<'a>(grammar: &Grammar, word: &'a str) -> Option<&'a str> {
+    let letters = word.strip_prefix('-').filter(|rest| !rest.is_empty())?;
+    let is_number = letters.parse::<f64>().is_ok() && !grammar.is_greedy();
+    (!is_number).then_some(letters)
 }
 
 /// `help` is a word like any other behind a flag or another word.

@@ -124,7 +124,9 @@ async fn run(console: &Console, args: Args) -> Result<(), Failure> {
         } else {
             Config::Remove(list, others)
         };
-        at.run(&Verb::Config(command)).await.map_err(refused)?;
+        at.run(&Verb::Config(command))
+            .await
+            .map_err(|error| refused(error, at.atsign()))?;
         progress.done(if news {
             "list changed"
         } else {
@@ -202,7 +204,7 @@ fn changes(before: &[String], others: &[AtSign], adds: bool) -> bool {
 async fn names(at: &Client, list: AccessList) -> Result<Vec<String>, Failure> {
     let answer = at.run(&Verb::Config(Config::Show(list))).await;
     let answer = answer.map_err(|error| match list {
-        AccessList::Allow => refused(error),
+        AccessList::Allow => refused(error, at.atsign()),
         AccessList::Block => error.into(),
     })?;
     match answer.trim() {
@@ -215,11 +217,11 @@ async fn names(at: &Client, list: AccessList) -> Result<Vec<String>, Failure> {
 
 const NO_ALLOW_LIST: &str = "this atServer has no allow list";
 
-fn refused(error: AtError) -> Failure {
+fn refused(error: AtError, who: &AtSign) -> Failure {
     match &error {
         AtError::Refused(fault) if fault.code == Some(Code::InvalidSyntax) => {
             Failure::plain(NO_ALLOW_LIST)
-                .hint("to keep out single atSigns: noports access block @you @somebody")
+                .hint(format!("to keep out single atSigns: noports access block {who} @somebody"))
         }
         AtError::Refused(fault) if fault.code == Some(Code::Unauthorized) => Failure::from(error)
             .hint("these keys may not change the lists; use the device on which the atSign was activated"),

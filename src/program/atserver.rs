@@ -33,13 +33,15 @@ use crate::{
 };
 
 use ask::{Add, ExportCa, List, Quota, Remove, Show, add, export_ca, list, quota, remove, show};
+use folder::data_folder;
 use keep::{Backup, Restore, RotateCa, backup, restore, rotate_ca};
-use serve::{Serve, certificate, default_host, serve};
+use serve::{Serve, certificate, serve};
 
 mod answer;
 mod ask;
 mod folder;
 mod keep;
+mod last_time;
 mod serve;
 
 /// Host atSigns yourself: one atDirectory, and one atServer for each atSign.
@@ -83,7 +85,7 @@ pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
             args.json,
             console.run(process::cores(), serve(&console, args)),
         ),
-        Subcommand::Add(args) => (args.json, console.run(1, add(args))),
+        Subcommand::Add(args) => (args.json, console.run(1, add(&console, args))),
         Subcommand::List(args) => (args.json, console.run(1, list(&console, args))),
         Subcommand::Quota(args) => (args.json, console.run(1, quota(&console, args))),
         Subcommand::Remove(args) => (args.json, console.run(1, remove(&console, args))),
@@ -102,9 +104,9 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
         let Subcommand::Serve(args) = args.what else {
             return Ok(());
         };
-        if args.host.is_none() {
-            default_host(args.listen)?;
-        }
+        let data = data_folder(args.data.clone())?;
+        let args = args.like_last_time(&data)?;
+        args.host()?;
         if let (Some(_), _) | (_, Some(_)) = (&args.tls_cert, &args.tls_key) {
             certificate(Path::new(""), args.tls_cert, args.tls_key, &[])?;
         }

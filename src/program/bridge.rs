@@ -25,7 +25,7 @@ use log::LevelFilter;
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::{Console, grammar::Grammar, help, print_out},
+    cli::{Console, Failure, grammar::Grammar, help, misuse::replayed, print_out},
     np::far_end::FarEnd,
     pipe::{cipher::Side, join::Carried},
     session::{
@@ -36,14 +36,28 @@ use crate::{
         control::{self, About},
     },
     sys::{log as logging, out, paths, process, signal::IgnoreHangUp},
-    text::{duration::seconds, endpoint::Endpoint, number::address, port::port_or_any},
+    text::{
+        duration::seconds, endpoint::Endpoint, number::address, port::port_or_any,
+        terminal::harmless,
+    },
 };
 
 /// Runs the program with the words behind its name; 0 fine, 1 misuse, 200 failed.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
-    if !console.is_linked() && asks_for_help(words) {
+    if asks_for_help(words, console.is_linked()) {
         print_out(&help::text(&Grammar::of::<Args>(console.name()), ""));
         return ExitCode::SUCCESS;
+    }
+    if !console.is_linked() && words.contains(&"--json") {
+        let failure = Failure::plain(
+            "there is no --json here: what a bridge tells is for the program that started it",
+        );
+        let line = words
+            .iter()
+            .filter(|word| **word != "--json")
+            .copied()
+            .collect::<Vec<_>>();
+        return console.finish(true, Err(failure.hint(replayed(console.name(), &line))));
     }
     let Some(words) = classic(words) else {
         out::note("Usage: HOST PORT [LOCAL_PORT], or flags: see --help");
@@ -52,14 +66,8 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let args = match Args::from_args(&console.name().split(' ').collect::<Vec<_>>(), &words) {
         Ok(args) => args,
-        Err(exit) if exit.status.is_ok() => {
-            return match out::text(exit.output) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::from(MISUSE),
-            };
-        }
         Err(exit) => {
-            out::note(exit.output.trim_end());
+            out::note(harmless(exit.output.trim_end()));
             return ExitCode::from(MISUSE);
         }
     };
@@ -74,7 +82,7 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     let (plan, about) = match planned {
         Ok(planned) => planned,
         Err(Refusal::Misuse(why)) => {
-            out::note(why);
+            out::note(harmless(&why));
             return ExitCode::from(MISUSE);
         }
         Err(Refusal::Failed(why)) => return failed(&why),
@@ -88,9 +96,9 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     serve(plan, about)
 }
 
-/// `-h` is a flag of its own here: the host.
-fn asks_for_help(words: &[&str]) -> bool {
-    words.contains(&"--help") || words == ["help"]
+/// `-h` is a flag of its own here: the host. Under a classic name a host may be called help.
+fn asks_for_help(words: &[&str], linked: bool) -> bool {
+    words.contains(&"--help") || !linked && words == ["help"]
 }
 
 fn serve(plan: Plan, about: Option<About>) -> ExitCode {
@@ -152,7 +160,7 @@ fn explain(error: &BridgeError) -> String {
 
 /// Parents look for these words.
 fn failed(why: &str) -> ExitCode {
-    out::note(format_args!("Exception running srv : {why}"));
+    out::note(harmless(&format!("Exception running srv : {why}")));
     ExitCode::from(FAILED)
 }
 

@@ -32,8 +32,9 @@
 //! ("Connection to ::ffff:127.0.0.1 closed."): that is our end of the tunnel. With `ControlPersist` ssh throws away what a
 //! ProxyCommand says: `ssh -S none pi` shows why it failed.
 
-use std::{future::Future, io, process::ExitCode};
+use std::{future::Future, io, process::ExitCode, time::Duration};
 
+use async_std::task;
 use futures_lite::future;
 use log::{LevelFilter, info, warn};
 
@@ -42,7 +43,7 @@ use crate::{
         reverse,
         two_sshs::{self, Carrier},
     },
-    cli::{Console, Failure, Progress, exit},
+    cli::{Console, Failure, Progress, exit, print_err},
     np::{far_end::FarEnd, ids::SessionId, session::Generation},
     pipe::cipher::Side,
     session::{
@@ -78,6 +79,16 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
         console.progress(args.quiet || (settings.mode == Mode::Stdio && args.verbose == 0));
 
     // The user name: as told, else what the daemon published for us. --stdio leaves it to ssh.
+    if settings.mode != Mode::Stdio && settings.local_port != 0 {
+        // A port that is taken is told before anybody is asked for a session.
+        free_port(settings.local_port).await?;
+    }
+    let slow = (settings.mode == Mode::Stdio && !args.quiet && !console.is_classic()).then(|| {
+        task::spawn(tell_if_slow(format!(
+            "{}{}",
+            settings.whom.device, settings.whom.to
+        )))
+    });
     let details = Details {
         user_name: settings.user.is_none() && settings.mode != Mode::Stdio,
         features: settings.send_key.is_some(),
@@ -94,24 +105,49 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
         let user = user.ok_or_else(|| no_user(&settings))?;
         let reached = until_told(async {
             let port = let_the_device_in(prepared, &settings, &mut progress).await?;
-            go(LocalEntry::Port(port), &settings, &user, &mut progress).await
+            go(
+                LocalEntry::Port(port),
+                &settings,
+                Some(&user),
+                &mut progress,
+            )
+            .await
         });
         return reached.await;
     }
     let words = settings.whom.terms.generation;
     let opened = prepared.request(want, &mut progress).await?;
+    if let Some(slow) = slow {
+        slow.cancel().await;
+    }
     if settings.mode == Mode::Stdio {
         return stdio(opened.ready.far).await;
     }
-    let user = user.ok_or_else(|| no_user(&settings))?;
+    if user.is_none() && settings.classic {
+        return Err(no_user(&settings));
+    }
     match reach(opened, words, &settings)? {
+        // Without a name ssh takes its own: the person's here, or what its settings say.
         Transport::Bridge(far) => {
-            go(LocalEntry::Bridge(far), &settings, &user, &mut progress).await
+            go(
+                LocalEntry::Bridge(far),
+                &settings,
+                user.as_ref(),
+                &mut progress,
+            )
+            .await
         }
         Transport::OuterSsh(far, session, key) => {
+            let user = user.ok_or_else(|| no_user(&settings))?;
             let reached = until_told(async {
                 let port = tunnel(far, session, key, &settings, &user, &mut progress).await?;
-                go(LocalEntry::Port(port), &settings, &user, &mut progress).await
+                go(
+                    LocalEntry::Port(port),
+                    &settings,
+                    Some(&user),
+                    &mut progress,
+                )
+                .await
             });
             reached.await
         }
@@ -130,10 +166,16 @@ async fn until_told<T>(work: impl Future<Output = Result<T, Failure>>) -> Result
     future::or(told, work).await
 }
 
+/// ssh says nothing while its ProxyCommand has no connection.
+async fn tell_if_slow(device: String) {
+    task::sleep(SLOW).await;
+    print_err(&format!("noports client: still waiting for {device}"));
+}
+
 async fn go(
     reach: LocalEntry,
     settings: &Settings,
-    user: &UserName,
+    user: Option<&UserName>,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     match settings.mode {
@@ -287,5 +329,7 @@ fn no_user(settings: &Settings) -> Failure {
     .classic("Remote username record not shared with the client")
 }
 
+/// After this time somebody who waits for ssh is told for whom.
+const SLOW: Duration = Duration::from_secs(2);
 /// Where sshd listens unless somebody says otherwise.
 const DEFAULT_SSHD: u16 = 22;

@@ -124,7 +124,7 @@ fn write(files: Vec<(PathBuf, String)>) -> Result<(), Failure> {
             .map_err(|why| Failure::plain(format!("cannot make {}: {why}", folder.display())))?;
         paths::atomic_write(&file, text.as_bytes(), 0o644)
             .map_err(|why| Failure::plain(why.to_string()))?;
-        print_out(&file.display().to_string());
+        print_out(&harmless(&file.display().to_string()));
     }
     Ok(())
 }

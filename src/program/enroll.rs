@@ -41,7 +41,7 @@ pub(super) mod seen;
 mod selection;
 mod show;
 
-pub(crate) use ask::Args as AskArgs;
+pub(crate) use ask::Args;
 
 /// Words for a device that has keys; the flags of each.
 pub(super) const WORDS: &[Word] = &[

@@ -91,7 +91,7 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         _ => {
             return Err(
                 Failure::misuse("the first word is neither protect nor unprotect")
-                    .hint("noports keys protect @you"),
+                    .hint(format!("noports keys protect {}", args.atsign)),
             );
         }
     };

@@ -25,7 +25,7 @@ use argh::ArgsInfo;
 use crate::cli::{
     self, Console, Failure,
     grammar::{Grammar, Program, Word, word},
-    misuse::replayed,
+    misuse::{Correction, replayed},
     near::nearest,
 };
 
@@ -62,153 +62,41 @@ const UNINSTALL: Word = word::<install::Uninstall>("uninstall", "stop and remove
 const STATUS: Word =
     word::<service::OfProgram>("status", "show whether the service runs and is connected");
 
-/// All programs, in the order a newcomer meets them.
-pub static PROGRAMS: &[Program] = &[
-    Program {
-        name: "demo",
-        links: &[],
-        about: "show all of it on this machine: atServer, device, client, ssh",
-        info: demo::Args::get_args_info,
-        words: &[],
-        main: demo::main,
-    },
-    Program {
-        name: "client",
-        links: &["sshnp"],
-        about: "open an ssh session to a device",
-        info: client::Args::get_args_info,
-        words: &[],
-        main: client::main,
-    },
-    Program {
-        name: "tunnel",
-        links: &["npt"],
-        about: "make a TCP port near a device reachable on a local port",
-        info: tunnel::Args::get_args_info,
-        words: &[],
-        main: tunnel::main,
-    },
-    Program {
-        name: "daemon",
-        links: &["sshnpd"],
-        about: "accept sessions on a device without opening a port",
-        info: daemon::Args::get_args_info,
-        words: OF_SERVICE,
-        main: daemon::main,
-    },
-    Program {
-        name: "devices",
-        links: &[],
-        about: "list the devices you may use, and show which answer",
-        info: devices::Args::get_args_info,
-        words: &[],
-        main: devices::main,
-    },
-    Program {
-        name: "sessions",
-        links: &[],
-        about: "list the sessions that are open on this machine, end them",
-        info: sessions::Args::get_args_info,
-        words: sessions::WORDS,
-        main: sessions::main,
-    },
-    Program {
-        name: "rendezvous",
-        links: &["srvd", "sshrvd"],
-        about: "relay sessions: join two outbound connections",
-        info: rendezvous::Args::get_args_info,
-        words: OF_SERVICE,
-        main: rendezvous::main,
-    },
-    Program {
-        name: "policy",
-        links: &["npp_file", "npp_atserver"],
-        about: "decide for daemons who may use them",
-        info: policy::Args::get_args_info,
-        words: OF_SERVICE,
-        main: policy::main,
-    },
-    Program {
-        name: "activate",
-        links: &["at_activate"],
-        about: "make the first keys of an atSign",
-        info: activate::Args::get_args_info,
-        words: &[],
-        main: activate::main,
-    },
-    Program {
-        name: "enroll",
-        links: &[],
-        about: "enrolment: keys for one more device; approve, revoke",
-        info: enroll::AskArgs::get_args_info,
-        words: enroll::WORDS,
-        main: enroll::main,
-    },
-    Program {
-        name: "keys",
-        links: &[],
-        about: "protect a key file with a pass phrase",
-        info: keys::Args::get_args_info,
-        words: keys::WORDS,
-        main: keys::main,
-    },
-    Program {
-        name: "access",
-        links: &[],
-        about: "decide whom the atServer of your atSign lets in",
-        info: access::Args::get_args_info,
-        words: access::WORDS,
-        main: access::main,
-    },
-    Program {
-        name: "trust",
-        links: &[],
-        about: "believe a new key of somebody, show which are believed",
-        info: trust::Args::get_args_info,
-        words: &[],
-        main: trust::main,
-    },
-    Program {
-        name: "atserver",
-        links: &[],
-        about: "host atSigns yourself: atDirectory and atServers",
-        info: atserver::Args::get_args_info,
-        words: &[INSTALL, UNINSTALL],
-        main: atserver::main,
-    },
-    Program {
-        name: "service",
-        links: &[],
-        about: "show or restart the services of this machine",
-        info: service::Args::get_args_info,
-        words: &[],
-        main: service::main,
-    },
-    Program {
-        name: "docs",
-        links: &[],
-        about: "write manual pages and shell completions",
-        info: docs::Args::get_args_info,
-        words: &[],
-        main: docs::main,
-    },
-    Program {
-        name: "bridge",
-        links: &["srv", "sshrv"],
-        about: "carry one session (client and daemon start it)",
-        info: bridge::Args::get_args_info,
-        words: &[],
-        main: bridge::main,
-    },
-    Program {
-        name: "selftest",
-        links: &[],
-        about: "",
-        info: selftest::Args::get_args_info,
-        words: &[],
-        main: selftest::main,
-    },
-];
+/// A row for each program: its room, names of links, words of its own, and a line about it.
+macro_rules! programs {
+    ($($room:ident [$($link:literal)*] $words:expr, $about:literal;)*) => {
+        /// All programs, in the order a newcomer meets them.
+        pub static PROGRAMS: &[Program] = &[$(Program {
+            name: stringify!($room),
+            links: &[$($link),*],
+            about: $about,
+            info: $room::Args::get_args_info,
+            words: $words,
+            main: $room::main,
+        }),*];
+    };
+}
+
+programs! {
+    demo [] &[], "show all of it on this machine: atServer, device, client, ssh";
+    client ["sshnp"] &[], "open an ssh session to a device";
+    tunnel ["npt"] &[], "make a TCP port near a device reachable on a local port";
+    daemon ["sshnpd"] OF_SERVICE, "accept sessions on a device without opening a port";
+    devices [] &[], "list the devices you may use, and show which answer";
+    sessions [] sessions::WORDS, "list the sessions that are open on this machine, end them";
+    rendezvous ["srvd" "sshrvd"] OF_SERVICE, "relay sessions: join two outbound connections";
+    policy ["npp_file" "npp_atserver"] OF_SERVICE, "decide for daemons who may use them";
+    activate ["at_activate"] &[], "make the first keys of an atSign";
+    enroll [] enroll::WORDS, "enrolment: keys for one more device; approve, revoke";
+    keys [] keys::WORDS, "protect a key file with a pass phrase";
+    access [] access::WORDS, "decide whom the atServer of your atSign lets in";
+    trust [] &[], "believe a new key of somebody, show which are believed";
+    atserver [] &[INSTALL, UNINSTALL], "host atSigns yourself: atDirectory and atServers";
+    service [] &[], "show or restart the services of this machine";
+    docs [] &[], "write manual pages and shell completions";
+    bridge ["srv" "sshrv"] &[], "carry one session (client and daemon start it)";
+    selftest [] &[], "";
+}
 
 /// What people call programs of ours by other names.
 const ALSO: &[(&str, &str)] = &[
@@ -303,7 +191,7 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(argv: &[OsString]) -> ExitCode {
-    let argv = match text(argv) {
+    let argv = match text(argv).and_then(|argv| variables_are_text().map(|()| argv)) {
         Ok(argv) => argv,
         Err(failure) => {
             let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
@@ -312,8 +200,16 @@ fn run(argv: &[OsString]) -> ExitCode {
             return console.finish(false, Err(failure));
         }
     };
+    let argv = match &argv[..] {
+        // Nothing behind it is a flag anyway.
+        [own, "help", "--", rest @ ..] => [&[*own, "help"], rest].concat(),
+        _ => argv,
+    };
     match pick(&argv) {
         Invocation::Own(name, used) => start(name, &argv[used..]),
+        Invocation::Classic("at_activate", 2) if argv.get(1) == Some(&"help") => {
+            at_activate::main(&[&["help"], &argv[3..]].concat())
+        }
         Invocation::Classic("at_activate", used) => at_activate::main(&argv[used..]),
         Invocation::Classic(link, used) if argv.get(1) == Some(&"help") && used == 2 => {
             start_classic(link, &["--help"])
@@ -348,6 +244,21 @@ fn text(argv: &[OsString]) -> Result<Vec<&str>, Failure> {
             .ok_or_else(|| Failure::misuse(format!("word {at} is not UTF-8 text: {shown:?}")))
     });
     words.collect()
+}
+
+/// One that is no text would count as not set, and another directory be asked, or another key taken.
+fn variables_are_text() -> Result<(), Failure> {
+    let mut all = std::env::vars_os();
+    let broken = all.find(|(name, value)| {
+        name.as_encoded_bytes().starts_with(b"NOPORTS_") && value.to_str().is_none()
+    });
+    broken.map_or(Ok(()), |(name, _)| {
+        let name = name.to_string_lossy();
+        Err(
+            Failure::misuse(format!("the variable {name} is not UTF-8 text"))
+                .hint(format!("unset {name}")),
+        )
+    })
 }
 
 fn start(name: &'static str, words: &[&str]) -> ExitCode {
@@ -415,10 +326,22 @@ fn unknown(words: &[&str]) -> Failure {
     let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
     let near = nearest(first, shown.map(|program| program.name));
     match also.or_else(|| near.first().copied()) {
-        Some("client") if also.is_some() => failure.hint("noports client --to @device"),
-        Some(name) if rest.is_empty() || also.is_some() => failure.hint(format!("noports {name}")),
-        Some(name) => failure.hint(replayed(&format!("noports {name}"), rest)),
+        Some("client") if rest.is_empty() => failure.hint("noports client --to @device"),
+        Some(name) => match PROGRAMS.iter().find(|program| program.name == name) {
+            Some(program) => {
+                failure.hint(correction(&Grammar::of_program(program), program).named(rest))
+            }
+            None => failure.hint(format!("noports {name}")),
+        },
         None => failure.hint("noports help"),
+    }
+}
+
+fn correction<'a>(grammar: &'a Grammar, program: &'static Program) -> Correction<'a> {
+    Correction {
+        grammar,
+        programs: PROGRAMS,
+        program: program.name,
     }
 }
 

@@ -164,9 +164,9 @@ impl ServeRules {
             (Some(file), false) => RuleSource::File(file.clone()),
             (None, true) => RuleSource::Records,
             _ => {
-                return Err(Failure::misuse("no rules given").hint(
-                    "--rules policy.yaml; or --records for rules on the policy's own atServer",
-                ));
+                let why =
+                    "no rules given: a file, or --records for those on the policy's own atServer";
+                return Err(Failure::misuse(why).hint("--rules policy.yaml"));
             }
         };
         let daemons = separated(&self.daemon)

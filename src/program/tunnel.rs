@@ -156,6 +156,10 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         alone: forwards.len() == 1,
     };
     if args.print {
+        // A port that is taken is told before anybody is asked for a session.
+        for forward in &forwards {
+            drop(listen(forward).await?);
+        }
         for forward in &forwards {
             tunnel.print(forward).await?;
         }
@@ -185,18 +189,24 @@ fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
     })
 }
 
+async fn listen(forward: &Forward) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind((forward.bind, forward.port)).await;
+    listener.map_err(|why| taken(forward, &why))
+}
+
+fn taken(forward: &Forward, why: &io::Error) -> Failure {
+    let at = SocketAddr::new(forward.bind, forward.port);
+    let why = format!("cannot listen on {at}: {why}; local port 0 is any free one");
+    Failure::plain(why).hint(format!("--forward 0:{}", forward.target))
+}
+
 impl Tunnel {
     /// All forwards at the same time; the first that fails ends the program.
     async fn serve(self, forwards: Vec<Forward>, keep: bool) -> Result<(), Failure> {
         let mut bound = Vec::new();
         for forward in forwards {
-            let taken = |error: io::Error| {
-                let at = SocketAddr::new(forward.bind, forward.port);
-                Failure::plain(format!("cannot listen on {at}: {error}"))
-                    .hint("give another local port, or 0 for any free one")
-            };
-            let at = (forward.bind, forward.port);
-            let listener = TcpListener::bind(at).await.map_err(taken)?;
+            let listener = listen(&forward).await?;
+            let taken = |why| taken(&forward, &why);
             let here = listener.local_addr().map_err(taken)?;
             let visitors = Visitors::of(listener).map_err(taken)?;
             bound.push((

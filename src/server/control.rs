@@ -23,6 +23,7 @@ use crate::{
     at::AtSign,
     net::control_socket::{self, ControlSocket},
     secret::Secret,
+    sys::ssh::shell_line,
 };
 
 /// File name of the socket, in the data folder.
@@ -114,9 +115,10 @@ pub use crate::net::control_socket::ControlError as AdminError;
 /// What to try next.
 pub fn hint(error: &AdminError) -> Option<String> {
     Some(match error {
-        AdminError::Running(_) => {
-            "noports atserver status --data DIR shows where it listens".into()
-        }
+        AdminError::Running(path) => format!(
+            "where it listens: noports atserver status --data {}",
+            shell_line(&[path.parent().unwrap_or(path).display().to_string()])
+        ),
         AdminError::NoSocket(path) => format!("move {} away", path.display()),
         AdminError::PathTooLong(_) => "choose a folder with a shorter name: --data DIR".into(),
         AdminError::Io { path, why } if why.kind() == io::ErrorKind::PermissionDenied => format!(

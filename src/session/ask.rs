@@ -25,7 +25,7 @@ use crate::{
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
         envelope::EnvelopeError,
-        ids::{Nonce, SessionId},
+        ids::{DeviceName, Nonce, SessionId},
         ping::{self, Heartbeat},
         ports::Ports,
         proof::SocketKey,
@@ -114,6 +114,9 @@ pub async fn prepare(
     let mut talk = log_in(network, keys, offer, whom, progress).await?;
     let pins = Pins::new(paths::memory(), Vec::new());
     talk.at.heed(pins.clone(), Some(via));
+    if device.as_str() == DeviceName::DEFAULT {
+        progress.note(format!("no device is named: asking for {device}{to}"));
+    }
     progress.begin(format!("asking {to} and {via}"));
     let details = want.details();
     let about_user: &[&str] = match want {
@@ -403,8 +406,9 @@ async fn device_key(
     pins: &Pins,
 ) -> Result<PublicKey, Failure> {
     let key = found.map_err(|error| about(error, of))?.ok_or_else(|| {
-        Failure::new(exit::UNKNOWN, format!("{of} has no public key yet"))
-            .hint("activate it on the device first: noports activate")
+        Failure::new(exit::UNKNOWN, format!("{of} has no public key yet")).hint(format!(
+            "activate it on the device first: noports activate {of}"
+        ))
     })?;
     let known = pins.check(of, &key, FirstSight::Remember).await;
     known.map_err(AtError::from)?;

@@ -104,6 +104,18 @@ impl NamedFile {
         &self.about
     }
 
+    /// The same where only what has a beginning and an end will do: no pipe.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn into_whole_file(self) -> io::Result<File> {
+        if self.about.is_file() {
+            Ok(self.file)
+        } else {
+            Err(invalid("it is a pipe, not a file"))
+        }
+    }
+
     /// All of it.
     ///
     /// # Errors
@@ -133,6 +145,7 @@ impl NamedFile {
             file: self.file,
             until: Instant::now() + time,
             expects_writer: self.named_pipe,
+            is_file: self.about.is_file(),
         };
         let read = source.take(most + 1).read_to_end(&mut bytes);
         let refused = match read {
@@ -218,6 +231,7 @@ struct Hurried {
     until: Instant,
     /// Nothing has come yet, and there may be nobody who writes.
     expects_writer: bool,
+    is_file: bool,
 }
 
 impl Read for Hurried {
@@ -231,6 +245,10 @@ impl Read for Hurried {
             match self.file.read(buf) {
                 Ok(0) if self.expects_writer => {
                     return Err(invalid("it is a pipe that nobody writes to"));
+                }
+                // The kernel's log, say: called a file, and without an end.
+                Err(error) if error.kind() == ErrorKind::WouldBlock && self.is_file => {
+                    return Err(invalid("it does not end"));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.expects_writer = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,

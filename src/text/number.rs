@@ -10,17 +10,35 @@ use std::net::{IpAddr, SocketAddr};
 /// ```
 /// # use noports::text::number::whole;
 /// assert_eq!(whole("12"), Ok(12));
-/// assert_eq!(whole("many").unwrap_err(), "\"many\" is no whole number");
-/// assert_eq!(whole("-1").unwrap_err(), "\"-1\" is no whole number");
+/// assert_eq!(whole("many").unwrap_err(), "\"many\" is no whole number, such as 10");
+/// assert_eq!(whole("-1").unwrap_err(), "\"-1\" is no whole number, such as 10");
 /// assert!(whole("99999999999999999999").unwrap_err().ends_with("is too large a number"));
 /// ```
 pub fn whole(text: &str) -> Result<usize, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number {
-        return Err(format!("{text:?} is no whole number"));
+        return Err(format!("{text:?} is no whole number, such as 10"));
     }
     let number = text.parse();
     number.map_err(|_| format!("{text:?} is too large a number"))
+}
+
+/// How many of something there may be: none at all would be no service.
+///
+/// # Errors
+/// What it is not.
+///
+/// ```
+/// # use noports::text::number::count;
+/// assert_eq!(count("12"), Ok(12));
+/// assert_eq!(count("0").unwrap_err(), "\"0\" is too few: 1 or more");
+/// assert_eq!(count("1.5").unwrap_err(), "\"1.5\" is no whole number, such as 10");
+/// ```
+pub fn count(text: &str) -> Result<usize, String> {
+    match whole(text)? {
+        0 => Err(format!("{text:?} is too few: 1 or more")),
+        number => Ok(number),
+    }
 }
 
 /// An IP address.

@@ -33,6 +33,20 @@ pub fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(bad)
 }
 
+/// What an atSign may keep. Below this it could not keep its own keys, and a unit was forgotten.
+const LEAST: u64 = 1 << 20;
+
+/// The same for what somebody may keep.
+///
+/// # Errors
+/// What is possible.
+pub fn quota(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes if bytes < LEAST => Err(format!("{text:?} is too little: 1M or more, such as 500M")),
+        bytes => Ok(bytes),
+    }
+}
+
 /// The same in words, rounded down.
 pub fn in_words(bytes: u64) -> String {
     let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
@@ -49,6 +63,14 @@ pub fn in_words(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quota_leaves_room_for_an_atsigns_keys() {
+        for text in ["1", "1023K", "1048575"] {
+            assert!(quota(text).is_err_and(|why| why.ends_with("such as 500M")));
+        }
+        assert_eq!(quota("1M"), Ok(1 << 20));
+    }
 
     #[test]
     fn sizes_are_read_and_written() {

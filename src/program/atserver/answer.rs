@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-use super::folder::beside_store;
+use super::{folder::beside_store, last_time::last_time, serve::Serve};
 
 /// The first atSign's atServer, unless --first-port says otherwise; the next ones follow.
 pub(super) const FIRST_PORT: u16 = 25_000;
@@ -101,18 +101,19 @@ async fn small_files(data: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     task::spawn_blocking(move || beside_store(&data)).await
 }
 
-/// Starts the server on loopback for one request, when none is running.
+/// Starts the server on loopback for one request, when none is running: with the ports and the name that it was served under.
 pub(super) async fn offline(data: &Path, request: AdminRequest) -> Result<AdminAnswer, Failure> {
-    offline_at(FIRST_PORT, data, request).await
+    let last = last_time(data)?.unwrap_or_default();
+    offline_as(&last, data, request).await
 }
 
-pub(super) async fn offline_at(
-    first_port: u16,
+pub(super) async fn offline_as(
+    last: &Serve,
     data: &Path,
     request: AdminRequest,
 ) -> Result<AdminAnswer, Failure> {
     let authority = authority::open_or_make(data)?;
-    let running = start_on_loopback(first_port, data, &authority).await?;
+    let running = start_on_loopback(last, data, &authority).await?;
     let status = status("", Some(authority.ca_file()), data);
     let answer = answer(&running, &status, request).await;
     running.stop().await;
@@ -120,17 +121,17 @@ pub(super) async fn offline_at(
 }
 
 pub(super) async fn start_on_loopback(
-    first_port: u16,
+    last: &Serve,
     data: &Path,
     authority: &Authority,
 ) -> Result<RunningServer, Failure> {
     let options = ServerOptions {
         data: data.to_owned(),
         listen: IpAddr::from([127, 0, 0, 1]),
-        host: "localhost".into(),
+        host: last.host()?,
         directory_port: 0,
-        first_port,
-        domain: None,
+        first_port: last.first_port(),
+        domain: last.domain.clone(),
         timings: Timings::default(),
     };
     Ok(listen::start(options, authority.leaf(&[])?.acceptor()?).await?)

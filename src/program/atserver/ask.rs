@@ -18,21 +18,22 @@ use crate::{
     server::{
         authority,
         control::{self, AdminAnswer, AdminRequest, Hosted},
-        store::backup::STORE,
     },
     sys::{
         file::{SMALL, text_now},
         out,
+        ssh::shell_line,
     },
     text::{
         columns,
-        size::{in_words, size},
+        size::{self, in_words},
     },
 };
 
 use super::{
     answer::{granted, offline, unexpected},
-    folder::data_folder,
+    folder::{data_folder, elsewhere, has_data, known_folder, with_folder},
+    last_time::last_time,
 };
 
 flags! {
@@ -52,7 +53,7 @@ flags! {
         #[argh(option, arg_name = "file")]
         secret_file: Option<PathBuf>,
         /// let it keep so much, such as 500M (default: 1G)
-        #[argh(option, arg_name = "size", from_str_fn(size))]
+        #[argh(option, arg_name = "size", from_str_fn(size::quota))]
         quota: Option<u64>,
         data,
     }
@@ -69,7 +70,7 @@ flags! {
         #[argh(positional)]
         atsign: String,
         /// how much, such as 500M
-        #[argh(positional, from_str_fn(size))]
+        #[argh(positional, from_str_fn(size::quota))]
         size: u64,
         data,
     }
@@ -117,6 +118,22 @@ flags! {
     }
 }
 
+/// What the server refuses, with the command that helps, complete.
+fn with_data(failure: Failure, data: &Path) -> Failure {
+    let message = failure.message.clone();
+    let who = message.split(' ').next().unwrap_or_default();
+    if message.ends_with("is not hosted here") {
+        failure.hint(with_folder("list", data))
+    } else if message.ends_with("is already hosted here") {
+        failure.hint(format!(
+            "if its activation secret is lost: {}, then add it again; all its data goes",
+            with_folder(&format!("remove {who}"), data)
+        ))
+    } else {
+        failure
+    }
+}
+
 /// Asks the running server; if none runs, opens the data for this one request.
 pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminAnswer, Failure> {
     match control::ask(data, &request).await? {
@@ -125,25 +142,16 @@ pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminA
     }
 }
 
-/// The same for what makes no sense in a folder without data: it is not made for a word that was mistyped.
-async fn request_known(data: &Path, asked: AdminRequest) -> Result<AdminAnswer, Failure> {
-    if !data.join(STORE).exists() {
-        let text = format!("there is no data of an atServer in {}", data.display());
-        return Err(Failure::plain(text).hint("if it is elsewhere: --data DIR"));
-    }
-    request(data, asked).await
-}
-
-pub(super) async fn add(args: Add) -> Result<(), Failure> {
+pub(super) async fn add(console: &Console, args: Add) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
-    let data = data_folder(args.data)?;
+    let data = known_folder(console, args.data)?;
     // The secret is told once: make sure first that there is a place for it.
     let file = args.secret_file.as_deref().map(new_file).transpose()?;
     let answer = request(&data, AdminRequest::Add(who.clone())).await;
     let secret = match answer.and_then(granted) {
         Ok(AdminAnswer::Secret(secret)) => Ok(secret),
         Ok(_) => Err(unexpected()),
-        Err(failure) => Err(failure),
+        Err(failure) => Err(with_data(failure, &data)),
     };
     let secret = match (secret, args.quota) {
         (Ok(secret), Some(bytes)) => set_quota(&data, &who, bytes).await.map(|()| secret),
@@ -158,9 +166,8 @@ pub(super) async fn add(args: Add) -> Result<(), Failure> {
         (Some(file), Some(path)) => Some(keep(file, path, &secret)?),
         _ => None,
     };
-    tell_secret(&who, &secret, kept.as_deref(), args.json)?;
-    tell_next(&who, &data, kept.as_deref()).await;
-    Ok(())
+    tell_secret(&who, &secret, kept.as_deref(), args.json, &data)?;
+    tell_next(&who, &data, kept.as_deref()).await
 }
 
 fn new_file(path: &Path) -> Result<fs::File, Failure> {
@@ -191,6 +198,7 @@ fn tell_secret(
     secret: &Secret<String>,
     kept: Option<&str>,
     json: bool,
+    data: &Path,
 ) -> Result<(), Failure> {
     let line = match (json, kept) {
         (true, _) => json::to_string(&Added {
@@ -207,7 +215,10 @@ fn tell_secret(
         Failure::plain(format!(
             "{who} is hosted, but its secret could not be printed: {why}"
         ))
-        .hint(format!("noports atserver remove {who}, then add it again"))
+        .hint(format!(
+            "{}, then add it again",
+            with_folder(&format!("remove {who}"), data)
+        ))
     })
 }
 
@@ -220,23 +231,43 @@ struct Added<'a> {
 }
 
 /// What its owner has to run now.
-async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) {
-    let (root, note) = match control::ask(data, &AdminRequest::Status).await {
-        Ok(Some(AdminAnswer::Status(status))) => (status.directory, ""),
-        _ => ("HOST:PORT".to_owned(), ", once the server runs"),
+async fn tell_next(who: &AtSign, data: &Path, kept: Option<&str>) -> Result<(), Failure> {
+    let (root, start) = match control::ask(data, &AdminRequest::Status).await {
+        Ok(Some(AdminAnswer::Status(status))) => (status.directory, false),
+        _ => (last_place(data)?, true),
     };
     let ca = data.join(authority::CA_FILE);
-    let from = kept.map_or(String::new(), |file| format!(" --secret-file {file}"));
-    print_err(&format!("next{note}:"));
-    print_err(&format!(
-        "  noports activate {who} --root {root} --ca {}{from}",
-        ca.display()
-    ));
+    let words = ["--root", &root, "--ca", &ca.display().to_string()].map(str::to_owned);
+    let from = kept.map(|file| ["--secret-file", file].map(str::to_owned));
+    let words: Vec<_> = words
+        .into_iter()
+        .chain(from.into_iter().flatten())
+        .collect();
+    print_err("next:");
+    if start {
+        print_err(&format!("  {}", serve_again(data)));
+    }
+    print_err(&format!("  noports activate {who} {}", shell_line(&words)));
+    Ok(())
+}
+
+/// Where the atDirectory will be, as far as that is known.
+fn last_place(data: &Path) -> Result<String, Failure> {
+    let last = last_time(data)?.unwrap_or_default();
+    Ok(match last.port() {
+        0 => "HOST:PORT".to_owned(),
+        port => format!("{}:{port}", last.host()?),
+    })
+}
+
+/// The command that starts it as last time.
+pub(super) fn serve_again(data: &Path) -> String {
+    with_folder("serve", data)
 }
 
 pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
-    let data = data_folder(args.data)?;
-    let AdminAnswer::List(rows) = granted(request_known(&data, AdminRequest::List).await?)? else {
+    let data = known_folder(console, args.data)?;
+    let AdminAnswer::List(rows) = granted(request(&data, AdminRequest::List).await?)? else {
         return Err(unexpected());
     };
     let outcome = Outcome::new("atsigns")
@@ -244,7 +275,7 @@ pub(super) async fn list(console: &Console, args: List) -> Result<(), Failure> {
         .plain(table(&rows).join("\n"));
     console.tell(args.json, outcome);
     if rows.is_empty() && !args.json {
-        print_err("none yet: noports atserver add @you");
+        print_err(&format!("none yet: {}", with_folder("add @you", &data)));
     }
     Ok(())
 }
@@ -267,9 +298,13 @@ fn table(rows: &[Hosted]) -> Vec<String> {
 
 pub(super) async fn quota(console: &Console, args: Quota) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
-    let data = data_folder(args.data)?;
+    let data = known_folder(console, args.data)?;
     set_quota(&data, &who, args.size).await?;
-    let words = in_words(args.size);
+    let words = if args.size.is_multiple_of(1024) {
+        in_words(args.size)
+    } else {
+        format!("{} bytes", args.size)
+    };
     let outcome = Outcome::new("quota")
         .with("atsign", who.as_str())
         .with("bytes", &args.size.to_string())
@@ -279,8 +314,8 @@ pub(super) async fn quota(console: &Console, args: Quota) -> Result<(), Failure>
 }
 
 async fn set_quota(data: &Path, who: &AtSign, bytes: u64) -> Result<(), Failure> {
-    let answer = request_known(data, AdminRequest::Quota(who.clone(), bytes)).await?;
-    match granted(answer)? {
+    let answer = request(data, AdminRequest::Quota(who.clone(), bytes)).await?;
+    match granted(answer).map_err(|failure| with_data(failure, data))? {
         AdminAnswer::Done => Ok(()),
         _ => Err(unexpected()),
     }
@@ -288,18 +323,12 @@ async fn set_quota(data: &Path, who: &AtSign, bytes: u64) -> Result<(), Failure>
 
 pub(super) async fn remove(console: &Console, args: Remove) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
-    let data = data_folder(args.data)?;
+    let data = known_folder(console, args.data)?;
     if !args.yes {
         confirm(&who)?;
     }
-    let answer = request_known(&data, AdminRequest::Remove(who.clone())).await?;
-    let answer = granted(answer).map_err(|failure| {
-        if failure.message.ends_with("is not hosted here") {
-            failure.hint(format!("noports atserver list --data {}", data.display()))
-        } else {
-            failure
-        }
-    })?;
+    let answer = request(&data, AdminRequest::Remove(who.clone())).await?;
+    let answer = granted(answer).map_err(|failure| with_data(failure, &data))?;
     if answer != AdminAnswer::Done {
         return Err(unexpected());
     }
@@ -328,14 +357,12 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
     let data = data_folder(args.data)?;
     let answer = control::ask(&data, &AdminRequest::Status).await?;
     let answer = answer.ok_or_else(|| {
-        let data = data.display();
-        Failure::new(
-            exit::UNREACHABLE,
-            format!("no server is running with {data}"),
-        )
-        .hint(format!(
-            "noports atserver serve --data {data}; or, if the data is elsewhere: --data DIR"
-        ))
+        let text = format!("no server is running with {}", data.display());
+        let failure = Failure::new(exit::UNREACHABLE, text);
+        match elsewhere(&data) {
+            Some(near) if !has_data(&data) => failure.hint(with_folder("status", &near)),
+            _ => failure.hint(serve_again(&data)),
+        }
     })?;
     let AdminAnswer::Status(status) = granted(answer)? else {
         return Err(unexpected());
@@ -359,10 +386,17 @@ pub(super) async fn show(console: &Console, args: Show) -> Result<(), Failure> {
 }
 
 pub(super) fn export_ca(console: &Console, args: ExportCa) -> Result<(), Failure> {
-    let file = data_folder(args.data)?.join(authority::CA_FILE);
+    let data = data_folder(args.data)?;
+    let file = data.join(authority::CA_FILE);
     let pem = text_now(&file, SMALL).map_err(|why| {
-        Failure::plain(format!("cannot read {}: {why}", file.display()))
-            .hint("the server makes it when it starts for the first time: noports atserver serve")
+        let failure = Failure::plain(format!("cannot read {}: {why}", file.display()));
+        match elsewhere(&data) {
+            Some(near) => failure.hint(with_folder("export-ca", &near)),
+            None => failure.hint(format!(
+                "the server makes it when it starts for the first time: {}",
+                serve_again(&data)
+            )),
+        }
     })?;
     let outcome = Outcome::new("exported")
         .with("ca", &pem)

@@ -15,7 +15,8 @@ use crate::{
 
 use super::{
     answer::{backup_totals, granted, unexpected},
-    folder::{FILES, beside_store, data_folder},
+    ask::serve_again,
+    folder::{FILES, beside_store, data_folder, known_folder, with_folder},
 };
 
 flags! {
@@ -77,7 +78,7 @@ impl From<StoreError> for Failure {
 }
 
 pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failure> {
-    let data = data_folder(args.data)?;
+    let data = known_folder(console, args.data)?;
     let file = std::path::absolute(&args.file)
         .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", args.file.display())))?;
     let answer = match control::ask(&data, &AdminRequest::Backup(file.clone())).await? {
@@ -97,10 +98,6 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
 }
 
 async fn without_server(data: &Path, file: &Path) -> Result<AdminAnswer, Failure> {
-    if !data.join(backup::STORE).exists() {
-        let text = format!("there is no data of an atServer in {}", data.display());
-        return Err(Failure::plain(text).hint("--data DIR"));
-    }
     let store = Store::open(data, |_| {})?;
     let files = beside_store(data);
     let copied = files.and_then(|files| Ok(backup::write(&store, file, &files)?));
@@ -124,10 +121,10 @@ pub(super) fn restore(console: &Console, args: Restore) -> Result<(), Failure> {
 }
 
 pub(super) fn rotate_ca(console: &Console, args: RotateCa) -> Result<(), Failure> {
-    let data = data_folder(args.data)?;
+    let data = known_folder(console, args.data)?;
     if !data.join(KEY_FILE).exists() {
         let text = format!("there is no authority in {}", data.display());
-        return Err(Failure::new(exit::FAILED, text).hint("--data DIR"));
+        return Err(Failure::plain(text).hint(serve_again(&data)));
     }
     let ca = data.join(CA_FILE).display().to_string();
     let (event, next) = if args.finish {
@@ -138,8 +135,8 @@ pub(super) fn rotate_ca(console: &Console, args: RotateCa) -> Result<(), Failure
     } else {
         authority::rotate(&data)?;
         let next = format!(
-            "give {ca} to every client: it holds the old and the new authority\nthen: noports atserver rotate-ca --finish --data {}",
-            data.display()
+            "give {ca} to every client: it holds the old and the new authority\nthen: {}",
+            with_folder("rotate-ca --finish", &data)
         );
         ("rotated", next)
     };

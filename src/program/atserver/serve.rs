@@ -2,14 +2,14 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use argh::{ArgsInfo, FromArgs};
 use async_std::net::TcpListener;
 use futures_lite::future;
-use log::{LevelFilter, info};
+use log::{LevelFilter, info, warn};
 
 use crate::{
     cli::{self, Console, Failure, HasOutput, Outcome, flags, print_err},
@@ -34,16 +34,20 @@ use crate::{
 use super::{
     answer::{FIRST_PORT, answer, status},
     folder::data_folder,
+    last_time::{self, Flag, last_time, whole},
 };
 
+/// Where it listens unless somebody says otherwise.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Where unmodified clients expect an atDirectory.
 const DIRECTORY_PORT: u16 = 64;
 
 flags! {
     /// Serve the hosted atSigns until stopped.
     ///
-    /// Data is kept in --data: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver.
-    #[derive(FromArgs, ArgsInfo, Debug)]
+    /// Data is kept in --data: /var/lib/noports/atserver as root, else ~/.local/share/noports/atserver. Started with no flag
+    /// that says where or how to serve, it does so as it did last time.
+    #[derive(FromArgs, ArgsInfo, Debug, Default)]
     #[argh(
         subcommand,
         name = "serve",
@@ -54,32 +58,22 @@ flags! {
     pub(super) struct Serve {
         /// data folder (or NOPORTS_DATA)
         #[argh(option, arg_name = "dir")]
-        data: Option<PathBuf>,
+        pub data: Option<PathBuf>,
         /// address to listen on (default: 127.0.0.1)
-        #[argh(
-            option,
-            arg_name = "address",
-            default = "IpAddr::from([127, 0, 0, 1])",
-            from_str_fn(address)
-        )]
-        pub listen: IpAddr,
+        #[argh(option, arg_name = "address", from_str_fn(address))]
+        pub listen: Option<IpAddr>,
         /// name or IPv4 address of this host, as clients reach it (default: localhost, or the address listened on)
         #[argh(option, arg_name = "host")]
         pub host: Option<String>,
         /// port of the atDirectory (default: 64; 0: any free one)
-        #[argh(
-            option,
-            arg_name = "port",
-            default = "DIRECTORY_PORT",
-            from_str_fn(port_or_any)
-        )]
-        port: u16,
+        #[argh(option, arg_name = "port", from_str_fn(port_or_any))]
+        pub port: Option<u16>,
         /// port of the first atServer; the others follow (default: 25000; 0: any free one)
         #[argh(option, arg_name = "port", from_str_fn(port_or_any))]
-        first_port: Option<u16>,
+        pub first_port: Option<u16>,
         /// give each atSign a name in this domain, alice.DOMAIN; all share the first port
         #[argh(option, arg_name = "name")]
-        domain: Option<String>,
+        pub domain: Option<String>,
         /// certificate chain to use instead of one by the built-in authority: a PEM file
         #[argh(option, arg_name = "file")]
         pub tls_cert: Option<PathBuf>,
@@ -88,7 +82,7 @@ flags! {
         pub tls_key: Option<PathBuf>,
         /// answer GET /health and GET /metrics (Prometheus) on this loopback address, such as 127.0.0.1:9464
         #[argh(option, arg_name = "host:port", from_str_fn(socket_address))]
-        metrics: Option<SocketAddr>,
+        pub metrics: Option<SocketAddr>,
         /// also talk to other atServers, found by this atDirectory (default: only those hosted here)
         #[argh(option, arg_name = "host:port")]
         pub root: Option<String>,
@@ -99,27 +93,89 @@ flags! {
     }
 }
 
+impl Serve {
+    /// With the flags of last time, if it has none of them.
+    pub(super) fn like_last_time(self, data: &Path) -> Result<Self, Failure> {
+        if !self.flags().is_empty() {
+            return Ok(self);
+        }
+        let last = last_time(data)?;
+        Ok(last.unwrap_or_default().talking_as(&self))
+    }
+
+    fn talking_as(self, now: &Self) -> Self {
+        Self {
+            data: now.data.clone(),
+            json: now.json,
+            quiet: now.quiet,
+            verbose: now.verbose,
+            ..self
+        }
+    }
+
+    /// Those that say where and how to serve, as they were given.
+    pub(super) fn flags(&self) -> Vec<Flag> {
+        let path = |path: &Option<PathBuf>| path.as_deref().map(whole);
+        let one = [
+            ("listen", self.listen.map(|at| at.to_string())),
+            ("host", self.host.clone()),
+            ("port", self.port.map(|port| port.to_string())),
+            ("first-port", self.first_port.map(|port| port.to_string())),
+            ("domain", self.domain.clone()),
+            ("tls-cert", path(&self.tls_cert)),
+            ("tls-key", path(&self.tls_key)),
+            ("metrics", self.metrics.map(|at| at.to_string())),
+            ("root", self.root.clone()),
+        ];
+        let one = one.into_iter();
+        let one = one.filter_map(|(name, value)| Some((name, value?)));
+        let authorities = self.ca.iter().map(|ca| ("ca", whole(Path::new(ca))));
+        one.chain(authorities).collect()
+    }
+
+    pub(super) fn address(&self) -> IpAddr {
+        self.listen.unwrap_or(LOOPBACK)
+    }
+
+    /// What clients are told to connect to.
+    pub(super) fn host(&self) -> Result<String, Failure> {
+        match &self.host {
+            Some(host) => Ok(host.clone()),
+            None => default_host(self.address()),
+        }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port.unwrap_or(DIRECTORY_PORT)
+    }
+
+    /// The first atServer's. With `--port 0` nobody relies on fixed numbers.
+    pub(super) fn first_port(&self) -> u16 {
+        let usual = if self.port() == 0 { 0 } else { FIRST_PORT };
+        self.first_port.unwrap_or(usual)
+    }
+}
+
 pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure> {
     args.output().start(LevelFilter::Info);
     process::raise_descriptor_limit();
-    let data = data_folder(args.data)?;
-    let host = match args.host {
-        Some(host) => host,
-        None => default_host(args.listen)?,
-    };
+    let data = data_folder(args.data.clone())?;
+    let is_new = last_time(&data)?.is_none();
+    let args = args.like_last_time(&data)?;
+    let (host, flags) = (args.host()?, args.flags());
     let names = names(&host, args.domain.as_deref());
-    let (tls, ca) = certificate(&data, args.tls_cert, args.tls_key, &names)?;
+    let (tls, ca) = certificate(&data, args.tls_cert.clone(), args.tls_key.clone(), &names)?;
     let health = match args.metrics {
         Some(at) => Some(health_port(at).await?),
         None => None,
     };
     let options = ServerOptions {
         data: data.clone(),
-        listen: args.listen,
+        listen: args.address(),
         host: host.clone(),
-        directory_port: args.port,
-        first_port: first_port(args.first_port, args.port),
-        domain: args.domain,
+        directory_port: args.port(),
+        first_port: args.first_port(),
+        domain: args.domain.clone(),
         timings: Timings::default(),
     };
     let peers = match &args.root {
@@ -129,7 +185,14 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
     crate::session::online::alone()?;
     let running = listen::start_with_peers(options, tls, peers)
         .await
-        .map_err(cannot_start)?;
+        .map_err(|why| cannot_start(why, is_new))?;
+    if let Err(why) = last_time::keep(&data, &flags) {
+        warn!(
+            "kept=no file={} reason={:?}",
+            last_time::FILE,
+            why.to_string()
+        );
+    }
     let desk = AdminSocket::listen(&data)?;
     let place = format!("{host}:{}", running.directory().port());
     let status = status(&place, ca.as_deref(), &data);
@@ -208,19 +271,21 @@ async fn health_port(at: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-fn cannot_start(error: ServerError) -> Failure {
-    let privileged = matches!(&error, ServerError::Port { why, .. } if why.kind() == io::ErrorKind::PermissionDenied);
+fn cannot_start(error: ServerError, is_new: bool) -> Failure {
+    let why = match &error {
+        ServerError::Port { why, .. } => why.kind(),
+        _ => io::ErrorKind::Other,
+    };
     let failure = Failure::from(error);
-    if privileged {
-        return failure
-            .hint("use --port 6400, and --root HOST:6400 on the clients; or start it as root");
+    match why {
+        io::ErrorKind::PermissionDenied => failure
+            .hint("use --port 6400, and --root HOST:6400 on the clients; or start it as root"),
+        // Nobody knows it yet.
+        io::ErrorKind::AddrInUse if is_new => {
+            failure.hint("another program uses this port: choose another with --port")
+        }
+        _ => failure,
     }
-    failure
-}
-
-/// With `--port 0` nobody relies on fixed numbers.
-pub(super) fn first_port(given: Option<u16>, directory: u16) -> u16 {
-    given.unwrap_or(if directory == 0 { 0 } else { FIRST_PORT })
 }
 
 /// What clients are told to connect to, when `--host` does not say.
@@ -231,7 +296,7 @@ pub(super) fn default_host(listen: IpAddr) -> Result<String, Failure> {
         _ => Err(Failure::misuse(format!(
             "with --listen {listen}, --host must say how clients reach this host"
         ))
-        .hint("--host NAME, or its IPv4 address")),
+        .hint("--host at.example.org")),
     }
 }
 

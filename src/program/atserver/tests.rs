@@ -1,9 +1,10 @@
 use futures_lite::future;
 
 use super::{
-    answer::{FIRST_PORT, answer, offline_at, start_on_loopback, status},
+    answer::{FIRST_PORT, answer, offline, offline_as, start_on_loopback, status},
     ask::request,
-    serve::{first_port, names},
+    last_time::{FILE, keep, last_time},
+    serve::{default_host, names},
     *,
 };
 use crate::testing::Folder;
@@ -44,9 +45,19 @@ fn a_domain_brings_a_wildcard_name() {
 
 #[test]
 fn any_directory_port_means_any_ports() {
-    assert_eq!(first_port(None, 64), FIRST_PORT);
-    assert_eq!(first_port(None, 0), 0);
-    assert_eq!(first_port(Some(7000), 0), 7000);
+    for (port, first, want) in [
+        (None, None, FIRST_PORT),
+        (Some(6400), None, FIRST_PORT),
+        (Some(0), None, 0),
+        (Some(0), Some(7000), 7000),
+    ] {
+        let serve = Serve {
+            port,
+            first_port: first,
+            ..Serve::default()
+        };
+        assert_eq!(serve.first_port(), want, "{port:?} {first:?}");
+    }
 }
 
 #[test]
@@ -118,13 +129,14 @@ fn requests_are_answered_with_and_without_a_running_server() {
     async_std::task::block_on(async {
         let folder = Folder::new();
         let data = folder.path("data");
+        let any = any_ports();
         let alice: AtSign = "@alice".parse().unwrap();
         let add = || AdminRequest::Add(alice.clone());
-        let added = offline_at(0, &data, add()).await.unwrap();
+        let added = offline_as(&any, &data, add()).await.unwrap();
         assert!(matches!(added, AdminAnswer::Secret(_)), "{added:?}");
 
         let authority = authority::open_or_make(&data).unwrap();
-        let running = start_on_loopback(0, &data, &authority).await.unwrap();
+        let running = start_on_loopback(&any, &data, &authority).await.unwrap();
         let desk = AdminSocket::listen(&data).unwrap();
         let status = status("localhost:1", Some(authority.ca_file()), &data);
         let serve = async {
@@ -150,16 +162,88 @@ fn requests_are_answered_with_and_without_a_running_server() {
                 panic!("no status");
             };
             assert_eq!((told.atsigns, told.pid), (1, std::process::id()));
-            let second = start_on_loopback(0, &data, &authority).await;
+            let second = start_on_loopback(&any, &data, &authority).await;
             assert!(second.is_err(), "two servers with one folder");
         };
         future::or(ask, serve).await;
         drop(desk);
         running.stop().await;
 
-        let gone = offline_at(0, &data, AdminRequest::Remove(alice.clone())).await;
+        let gone = offline_as(&any, &data, AdminRequest::Remove(alice.clone())).await;
         assert_eq!(gone.unwrap(), AdminAnswer::Done);
-        let left = offline_at(0, &data, AdminRequest::List).await;
+        let left = offline_as(&any, &data, AdminRequest::List).await;
         assert_eq!(left.unwrap(), AdminAnswer::List(Vec::new()));
     });
+}
+
+fn any_ports() -> Serve {
+    Serve {
+        port: Some(0),
+        ..Serve::default()
+    }
+}
+
+/// An atSign that was added while no server ran got port 25000, whatever the server's own first port was; where another
+/// program had that one, the server did not start for anybody any more.
+#[test]
+fn an_atsign_added_without_a_server_gets_a_port_as_the_server_was_started_last() {
+    async_std::task::block_on(async {
+        let folder = Folder::new();
+        let data = folder.path("data");
+        std::fs::create_dir(&data).unwrap();
+        let last = Serve {
+            host: Some("at.example.org".into()),
+            ..any_ports()
+        };
+        keep(&data, &last.flags()).unwrap();
+        let alice: AtSign = "@alice".parse().unwrap();
+        let added = offline(&data, AdminRequest::Add(alice)).await.unwrap();
+        assert!(matches!(added, AdminAnswer::Secret(_)), "{added:?}");
+        let listed = offline(&data, AdminRequest::List).await.unwrap();
+        let AdminAnswer::List(rows) = listed else {
+            panic!("{listed:?}");
+        };
+        assert_eq!(rows[0].host, "at.example.org");
+        assert_ne!(rows[0].port, FIRST_PORT);
+    });
+}
+
+#[test]
+fn a_start_without_flags_is_one_like_last_time() {
+    let folder = Folder::new();
+    let data = folder.path("");
+    assert!(last_time(&data).unwrap().is_none());
+    let first = Serve {
+        listen: Some("0.0.0.0".parse().unwrap()),
+        host: Some("h".into()),
+        port: Some(6400),
+        first_port: Some(7000),
+        domain: Some("at.example".into()),
+        tls_cert: Some("/a b/c".into()),
+        tls_key: Some("/k".into()),
+        metrics: Some("127.0.0.1:9".parse().unwrap()),
+        root: Some("r:64".into()),
+        ca: vec!["/x".into(), "/y".into()],
+        ..Serve::default()
+    };
+    keep(&data, &first.flags()).unwrap();
+    let talk = Serve {
+        json: true,
+        ..Serve::default()
+    };
+    let again = talk.like_last_time(&data).unwrap();
+    assert_eq!((again.flags(), again.json), (first.flags(), true));
+    // With one of them it is as it was typed.
+    let typed = any_ports().like_last_time(&data).unwrap();
+    assert_eq!(typed.flags(), any_ports().flags());
+    for (text, fine) in [
+        ("", true),
+        ("port 7\n", true),
+        ("port many\n", false),
+        ("prot 7\n", false),
+        ("port 7\nport 8\n", false),
+    ] {
+        std::fs::write(data.join(FILE), text).unwrap();
+        assert_eq!(last_time(&data).is_ok(), fine, "{text:?}");
+    }
 }

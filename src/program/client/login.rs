@@ -28,6 +28,8 @@ use crate::{
 const FIRST_USE: Duration = Duration::from_secs(100);
 /// How long ssh may take to give the terminal back when it is told to end.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// A connection that fails within this time has most likely not come further than the login.
+const LOGIN: Duration = Duration::from_secs(120);
 /// How long ssh's bad news waits for the pipe's.
 const PIPE_STORY: Duration = Duration::from_millis(500);
 
@@ -87,7 +89,7 @@ fn no_port(wanted: u16) -> impl FnOnce(io::Error) -> Failure {
 pub(super) async fn shell(
     reach: LocalEntry,
     settings: &Settings,
-    user: &UserName,
+    user: Option<&UserName>,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, pipe) = match reach {
@@ -101,11 +103,8 @@ pub(super) async fn shell(
             (port, Some(task::spawn(bridge::run(plan, || {}))))
         }
     };
-    let name = user.as_str();
-    progress.done(format!(
-        "ssh {name}@{} through port {port}",
-        alias(settings)
-    ));
+    let name = user.map_or(String::new(), |user| format!("{}@", user.as_str()));
+    progress.done(format!("ssh {name}{} through port {port}", alias(settings)));
     progress.classic("Starting user session");
 
     let program = find_ssh()?;
@@ -119,7 +118,7 @@ pub(super) async fn shell(
         .env_remove("NOPORTS_PASSPHRASE")
         .spawn()
         .map_err(|error| Failure::plain(format!("ssh cannot be started: {error}")))?;
-    let mut child = PersonsSsh(child);
+    let (mut child, begun) = (PersonsSsh(child), Instant::now());
     let status = (child.0)
         .status()
         .await
@@ -133,6 +132,11 @@ pub(super) async fn shell(
             Err(why) => return Err(broken(&why)),
             // Not even a banner.
             Ok(carried) if carried.down == 0 => return Err(broken(&BridgeError::Unbegun)),
+            // ssh has said what, and not what can be done about it here.
+            Ok(_) if begun.elapsed() < LOGIN => progress.note(
+                "if ssh was denied: --user NAME is another user of the device, --identity FILE another key, and --send-key \
+                 FILE.pub lets a key in where the daemon has --accept-keys",
+            ),
             Ok(_) => {}
         }
     }
@@ -166,7 +170,7 @@ pub(super) fn alias(settings: &Settings) -> HostKeyAlias {
 
 fn ssh_words(
     settings: &Settings,
-    user: &UserName,
+    user: Option<&UserName>,
     port: u16,
     destination: Destination,
 ) -> Vec<OsString> {
@@ -174,7 +178,7 @@ fn ssh_words(
         port,
         alias: &alias(settings),
         destination,
-        user: Some(user),
+        user,
         identity: settings.identity.as_deref(),
         words: &settings.ssh,
     };
@@ -195,7 +199,7 @@ fn printed_destination(settings: &Settings) -> Destination {
 pub(super) async fn print(
     reach: LocalEntry,
     settings: &Settings,
-    user: &UserName,
+    user: Option<&UserName>,
     progress: &mut Progress,
 ) -> Result<ExitCode, Failure> {
     let (port, waits) = match reach {
@@ -214,7 +218,8 @@ pub(super) async fn print(
     let command = format!("ssh {}", ssh::shell_line(&words));
     if settings.json {
         let opened = Object::event("open").raw("port", port);
-        let opened = opened.text("user", user.as_str()).text("command", &command);
+        let user = user.map(UserName::as_str);
+        let opened = opened.maybe("user", user).text("command", &command);
         cli::print_out(&opened.end());
     } else {
         cli::print_out(&command);

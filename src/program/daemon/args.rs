@@ -23,7 +23,7 @@ use crate::{
     np::{ids::DeviceName, policy::DeviceGroup},
     session::{authorise::Consult, launch, online},
     sys::{memory, paths},
-    text::port::port,
+    text::{number::count, port::port},
 };
 
 /// Most managers of one daemon.
@@ -50,7 +50,7 @@ flags! {
         /// also believe a manager's key with this fingerprint, in the place of the one before; commas separate several
         #[argh(option, arg_name = "fingerprint")]
         recovery: Vec<String>,
-        /// name of this device (default: "default")
+        /// name of this device, up to 36 of a-z, 0-9, _ and - (default: "default")
         #[argh(option, arg_name = "name")]
         device: Option<String>,
         /// what may be opened: host:port,... where either may be * (default: ssh and port 3389 of this device; with
@@ -85,8 +85,8 @@ flags! {
         #[argh(switch)]
         require_protection: bool,
         /// most sessions at a time (default: as many as fit into half of the memory)
-        #[argh(option, arg_name = "number")]
-        max_sessions: Option<u64>,
+        #[argh(option, arg_name = "number", from_str_fn(count))]
+        max_sessions: Option<usize>,
         /// replace a connection to the atServer that has died in silence within about this time, 10s to 10m: the shorter,
         /// the more packets on a quiet line (default: 20s, up to 26000 packets a day; twice the time, half of them)
         #[argh(
@@ -140,7 +140,7 @@ impl Args {
         if (managers.is_empty() && consult.is_none()) || managers.len() > MAX_MANAGERS {
             return Err(
                 Failure::misuse("no manager: give at least one --manager or a --policy")
-                    .hint("noports daemon --as @kitchen --manager @alice"),
+                    .hint("--manager @alice"),
             );
         }
         let permit = match (&self.permit_open, &consult) {
@@ -174,7 +174,7 @@ impl Args {
             recovery: recovery.map_err(Failure::misuse)?,
             only_managers: self.only_managers()?,
             max_sessions: match self.max_sessions {
-                Some(most) => most.max(1),
+                Some(most) => most as u64,
                 None => budgets::fitting(memory::limit()),
             },
         })
@@ -207,10 +207,11 @@ impl Args {
             (true, false) => Ok(Some(rendezvous)),
             (true, true) => Err(
                 Failure::misuse("--only-managers shuts out the rendezvous, too")
-                    .hint("name those that you use: --only-managers --rendezvous @rv"),
+                    .hint("--rendezvous @rv"),
             ),
-            (false, false) => Err(Failure::misuse("--rendezvous without --only-managers")
-                .hint("--only-managers --rendezvous @rv; sessions meet where the client says")),
+            (false, false) => {
+                Err(Failure::misuse("--rendezvous without --only-managers").hint("--only-managers"))
+            }
         }
     }
 

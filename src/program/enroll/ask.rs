@@ -304,7 +304,7 @@ async fn ask(
         Ok(answer) => answer,
         Err(AtError::Refused(fault)) => {
             let twin = twin(&fault).filter(|_| again);
-            return twin.ok_or_else(|| refused(&fault, wish, again));
+            return twin.ok_or_else(|| refused(&fault, wish, again, applicant.atsign()));
         }
         Err(error) => return Err(error.into()),
     };
@@ -323,7 +323,7 @@ fn twin(fault: &Fault) -> Option<String> {
     uuid::Uuid::try_parse(id).ok().map(|_| id.to_owned())
 }
 
-fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool) -> Failure {
+fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool, who: &AtSign) -> Failure {
     if fault.text.contains("invalid otp") {
         let used = if again {
             "the previous run may have used it; "
@@ -331,7 +331,7 @@ fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool) -> Failure {
             "it is good for one request, usually within five minutes; "
         };
         return Failure::new(exit::LOGIN, "the atServer does not accept this passcode").hint(
-            format!("{used}for a new one, on a device with keys: noports enroll otp"),
+            format!("{used}for a new one, on a device with keys: noports enroll otp {who}"),
         );
     }
     if let Some(id) = twin(fault) {

@@ -11,7 +11,7 @@ use crate::{
     text::duration::millis,
 };
 
-use super::show;
+use super::{manage::refused, show};
 
 /// The code that a request needs.
 pub(super) const CODE: SecretSource = SecretSource {
@@ -101,7 +101,7 @@ async fn run(console: &Console, standing: bool, args: Args) -> Result<(), Failur
     let mut link = Link::connect(&network, &who).await?;
     link.login(&keys).await?;
     progress.done(format_args!("logged in as {who}"));
-    let answer = link.ask(&verb).await?;
+    let answer = link.ask(&verb).await.map_err(refused)?;
     if standing && !args.json {
         progress.done("the passcode is set");
     }

@@ -12,7 +12,7 @@ use crate::{
     at::{AtSign, client::Client, enrolment::Enrollment},
     cli::{self, Console, Failure, Progress, flags},
     program::confirm::is_wanted,
-    text::number::whole,
+    text::number::count,
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     grant::GrantLimit,
     manage::{NOT_MANAGER, act, listed, sees_itself_only},
     results::Results,
-    selection::{NameFilter, PatternReach, Selection, codes},
+    selection::{NameFilter, PatternReach, Selection, codes, command},
     show,
 };
 
@@ -65,7 +65,7 @@ flags! {
         #[argh(option, arg_name = "list", default = "show::NAMESPACES.to_owned()")]
         grant: String,
         /// auto: end after this many approvals (default: 1)
-        #[argh(option, arg_name = "number", default = "1", from_str_fn(whole))]
+        #[argh(option, arg_name = "number", default = "1", from_str_fn(count))]
         limit: usize,
         /// auto: also approve requests that are pending already
         #[argh(switch)]
@@ -92,7 +92,7 @@ async fn run(console: &Console, action: Action, args: &Args) -> Result<(), Failu
     if must_choose && selection.is_open() {
         return Err(
             Failure::misuse(format!("{}: no enrolment given", action.word()))
-                .hint("give its id; or --device or --app for all that match"),
+                .hint(format!("its id: noports enroll list {}", args.atsign)),
         );
     }
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
@@ -161,7 +161,7 @@ async fn decide(
     results: &Results<'_>,
 ) -> Result<(), Failure> {
     let all = listed(at, None).await?;
-    let picked = selection.pick(action, &all)?;
+    let picked = selection.pick(action, &all, at.atsign())?;
     if selection.which.is_none() {
         results.found(picked.len());
     }
@@ -169,15 +169,16 @@ async fn decide(
         let failure = if sees_itself_only(at, &all) {
             Failure::plain(NOT_MANAGER)
         } else {
-            selection.none(action, &all)
+            selection.none(action, &all, at.atsign())
         };
         return nothing(failure, results);
     }
     if action != Action::Approve && picked.len() > 1 && !args.yes && !results.is_classic() {
-        return Err(
-            Failure::misuse("several match: choose one, or give --yes for all of them")
-                .hint(codes(&picked)),
-        );
+        return Err(Failure::misuse(format!(
+            "several match: choose one, or give --yes for all of {}",
+            codes(&picked)
+        ))
+        .hint(command(action, at.atsign(), &picked)));
     }
     let mut left = None;
     for one in &picked {
@@ -208,7 +209,7 @@ async fn list(
     // `at_activate fetch`
     if results.is_classic() && selection.which.is_some() {
         let Some(one) = all.iter().find(|one| selection.fits(one)) else {
-            return nothing(selection.none(Action::List, &all), results);
+            return nothing(selection.none(Action::List, &all, at.atsign()), results);
         };
         results.fetched(one);
     } else {
@@ -228,11 +229,15 @@ fn nothing(failure: Failure, results: &Results) -> Result<(), Failure> {
 
 /// Shows what will be granted, and asks.
 fn confirm(one: &Enrollment, who: &str) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::misuse("approving needs a confirmation")
-            .hint("run it in a terminal; or add --yes, if you know what is asked for"));
-    }
     cli::print_err(&details(one));
+    if !io::stdin().is_terminal() {
+        let code = show::code(&one.id);
+        return Err(
+            Failure::misuse("approving needs a confirmation: run it in a terminal").hint(format!(
+                "to grant this without being asked: noports enroll approve {who} {code} --yes"
+            )),
+        );
+    }
     if is_wanted("grant this?") {
         return Ok(());
     }

@@ -68,7 +68,7 @@ async fn approval(at: &Client, one: &Enrollment) -> Result<Verb, Failure> {
     })
 }
 
-fn refused(error: AtError) -> Failure {
+pub(super) fn refused(error: AtError) -> Failure {
     let code = match &error {
         AtError::Refused(fault) => fault.code,
         _ => None,

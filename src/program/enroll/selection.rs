@@ -2,7 +2,10 @@
 
 use regex_lite::Regex;
 
-use crate::{at::enrolment::Enrollment, cli::Failure};
+use crate::{
+    at::{AtSign, enrolment::Enrollment},
+    cli::Failure,
+};
 
 use super::{action::Action, show};
 
@@ -93,7 +96,7 @@ impl Selection {
     }
 
     /// Nothing was picked of these.
-    pub(super) fn none(&self, action: Action, all: &[Enrollment]) -> Failure {
+    pub(super) fn none(&self, action: Action, all: &[Enrollment], who: &AtSign) -> Failure {
         let named = self.device.is_whole() || self.app.is_whole();
         let others: Vec<_> = all.iter().filter(|one| named && self.fits(one)).collect();
         if let (None, [first, ..]) = (&self.which, &others[..]) {
@@ -127,7 +130,7 @@ impl Selection {
             ))
             .hint("names must match exactly; for patterns: --device-pattern and --app-pattern"),
             Some(_) => Failure::plain("there is no enrolment with this id")
-                .hint("noports enroll list @you"),
+                .hint(format!("noports enroll list {who}")),
         }
     }
 
@@ -136,6 +139,7 @@ impl Selection {
         &self,
         action: Action,
         all: &[Enrollment],
+        who: &AtSign,
     ) -> Result<Vec<Enrollment>, Failure> {
         let can = |one: &Enrollment| action.applies_to().contains(&one.status.as_str());
         let found: Vec<_> = all.iter().filter(|one| self.fits(one)).cloned().collect();
@@ -144,8 +148,11 @@ impl Selection {
             // Without any choice made, only where there is none.
             return match found.len() {
                 2.. if self.is_open() => {
-                    Err(Failure::misuse("there are several requests: choose one")
-                        .hint(codes(&found)))
+                    let why = format!(
+                        "there are several requests: choose one of {}",
+                        codes(&found)
+                    );
+                    Err(Failure::misuse(why).hint(command(action, who, &found)))
                 }
                 _ => Ok(found),
             };
@@ -161,11 +168,19 @@ impl Selection {
                 action.past()
             ))),
             _ => {
-                Err(Failure::misuse("several enrolments have this short id")
-                    .hint("give the whole id"))
+                let ids: Vec<_> = found.iter().map(|one| one.id.as_str()).collect();
+                let why = format!("several enrolments have this short id: {}", ids.join(", "));
+                let whole = format!("noports enroll {} {who} {}", action.word(), ids[0]);
+                Err(Failure::misuse(why).hint(whole))
             }
         }
     }
+}
+
+/// What does it with the first of these.
+pub(super) fn command(action: Action, who: &AtSign, of: &[Enrollment]) -> String {
+    let code = of.first().map_or(String::new(), |one| show::code(&one.id));
+    format!("noports enroll {} {who} {code}", action.word())
 }
 
 /// Short ids, each with its device.
@@ -270,10 +285,10 @@ pub(super) mod tests {
             ),
         ] {
             let choice = choice(which, device);
-            let picked = choice.pick(action, &all());
+            let picked = choice.pick(action, &all(), &"@alice".parse().unwrap());
             let picked = picked.and_then(|picked| {
                 if picked.is_empty() {
-                    Err(choice.none(action, &all()))
+                    Err(choice.none(action, &all(), &"@alice".parse().unwrap()))
                 } else {
                     Ok(picked)
                 }

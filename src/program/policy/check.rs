@@ -7,6 +7,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::{
     cli::{Console, Failure, Outcome},
     np::policy::{AuthCheck, DeviceGroup, rules::Decision},
+    session::ask::device_at,
     text::{
         endpoint::Endpoint,
         json::{Object, array},
@@ -28,12 +29,12 @@ pub(super) struct Args {
     /// atSign of the client
     #[argh(positional)]
     client: String,
-    /// the device's atSign
+    /// the device's atSign; or the device whole, DEVICE@ATSIGN, such as pi@kitchen
     #[argh(positional)]
     daemon: String,
-    /// which device of that atSign
+    /// which device of that atSign (default: "default")
     #[argh(positional)]
-    device: String,
+    device: Option<String>,
     /// file with the rules
     #[argh(option, arg_name = "file")]
     rules: PathBuf,
@@ -51,10 +52,11 @@ pub(super) struct Args {
 /// Prints the decision and what it rests on; says whether it is a yes.
 pub(super) fn check(console: &Console, args: &Args) -> Result<bool, Failure> {
     let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
+    let (daemon, device) = device_at(&args.daemon, args.device.as_deref())?;
     let question = AuthCheck {
         client: args.client.parse()?,
-        daemon: args.daemon.parse()?,
-        device: args.device.parse().map_err(|e| misuse(&e))?,
+        daemon,
+        device,
         group: match &args.group {
             Some(name) => name.parse().map_err(|e| misuse(&e))?,
             None => DeviceGroup::default(),

@@ -27,7 +27,7 @@ use crate::{
     text::{
         duration::seconds,
         host::is_host,
-        number::{self, whole},
+        number::{self, count},
     },
 };
 
@@ -61,7 +61,7 @@ flags! {
             option,
             arg_name = "number",
             default = "MAX_SESSIONS",
-            from_str_fn(whole)
+            from_str_fn(count)
         )]
         max_sessions: usize,
         /// refuse sessions unless both ends authenticate; clients before 5.0 do not

@@ -19,7 +19,7 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use ring::digest::{Context, SHA256};
 
-use crate::at::AtSign;
+use crate::{at::AtSign, sys::file::NamedFile};
 
 use super::{
     disk::{
@@ -139,7 +139,12 @@ pub fn restore(
 /// Copies a backup's rows into a new store, and checks it on the way.
 fn read(from: &Path, draft: &Path) -> Result<(Copied, BTreeMap<String, Vec<u8>>), StoreError> {
     let bad = |why: &str| StoreError::BadBackup(from.to_owned(), why.to_owned());
-    File::open(from).map_err(unusable(from))?;
+    NamedFile::open(from)
+        .and_then(NamedFile::into_whole_file)
+        .map_err(|why| match why.kind() {
+            io::ErrorKind::InvalidData => bad(&why.to_string()),
+            _ => unusable(from)(why),
+        })?;
     let backup = Database::builder()
         .open_read_only(from)
         .map_err(|why| bad(&why.to_string()))?;

@@ -14,6 +14,7 @@ use crate::{
     cli::{Failure, exit},
     np::{
         Message,
+        ids::DeviceName,
         session::{Awaited, Offer},
     },
     session::online,
@@ -179,28 +180,44 @@ impl Missing {
         let (to, device, via) = (&whom.to, &whom.device, &whom.via);
         let waited = whom.patience.as_secs();
         match self {
-            Self::Silent(Awaited::Ports | Awaited::NoPorts) => {
-                Failure::new(exit::RENDEZVOUS, format!("the rendezvous {via} did not answer within {waited} s"))
-                    .hint(silent_rendezvous(whom))
-                    .classic(format!("TimeoutException: Connection timeout to srvd {via} service"))
-            }
+            Self::Silent(Awaited::Ports | Awaited::NoPorts) => Failure::new(
+                exit::RENDEZVOUS,
+                format!("the rendezvous {via} did not answer within {waited} s"),
+            )
+            .hint(silent_rendezvous(whom))
+            .classic(format!(
+                "TimeoutException: Connection timeout to srvd {via} service"
+            )),
             Self::Silent(awaited) => {
-                Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(
-                    "check that its daemon runs, with this --device name, and lists your atSign as a manager",
-                )
+                let unnamed = if device.as_str() == DeviceName::DEFAULT {
+                    format!(
+                        "\"default\" is the name where none is given; which there are: noports devices --to {to}; or "
+                    )
+                } else {
+                    String::new()
+                };
+                Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(format!(
+                    "{unnamed}check that its daemon runs, with this --device name, and lists your atSign as a manager",
+                ))
                 .classic(silence(awaited, want))
             }
             Self::NoPorts(why) => {
                 let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
-                let failure = Failure::new(exit::RENDEZVOUS, refusals::of_rendezvous(via.as_str(), &why))
-                    .classic_alone(format!("the rendezvous {via} refused: {why}"));
+                let failure = Failure::new(
+                    exit::RENDEZVOUS,
+                    refusals::of_rendezvous(via.as_str(), &why),
+                )
+                .classic_alone(format!("the rendezvous {via} refused: {why}"));
                 match refusals::hint(&why) {
                     Some(hint) => failure.hint(hint),
                     None => failure,
                 }
             }
-            Self::Connection => Failure::new(exit::UNREACHABLE, "the connection to your atServer was lost")
-                .hint("check the network and try again"),
+            Self::Connection => Failure::new(
+                exit::UNREACHABLE,
+                "the connection to your atServer was lost",
+            )
+            .hint("check the network and try again"),
         }
     }
 }

@@ -78,9 +78,7 @@ impl Whom {
                 .ok()
                 .filter(|via| !via.is_empty())
         });
-        let via = via.ok_or_else(|| {
-            Failure::misuse("no rendezvous given").hint("--via @rv_eu, or your own")
-        })?;
+        let via = via.ok_or_else(|| Failure::misuse("no rendezvous given").hint("--via @rv_eu"))?;
         let (to, device) = device_at(to, device)?;
         #[cfg(feature = "held")]
         let habits = Profile::of_environment(|profile| profile.client)?;
