@@ -1,4 +1,4 @@
-//! Sockets: dial with one deadline, TLS, one bounded line, back-off; who may have how much at a time, and whose an address is. A leaf:
+//! Sockets: dial with one deadline, TLS, one bounded line, back-off; what TCP does too late; who may have how much at a time, and whose an address is. A leaf:
 //! knows no protocol.
 
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -8,6 +8,7 @@ pub mod dial;
 pub mod line;
 pub mod network;
 pub mod recent;
+pub mod stall;
 pub mod tls;
 
 /// A byte stream in both directions.

@@ -21,7 +21,10 @@ use async_std::{
 use futures_lite::{FutureExt, future};
 
 use crate::{
-    net::dial::{dial, tune},
+    net::{
+        dial::{dial, tune},
+        stall::{Tell, watch},
+    },
     np::far_end::FarEnd,
     pipe::join::{Carried, join},
     sys::stdio,
@@ -134,6 +137,7 @@ async fn one(
                 Err(source) => return Err(BridgeError::Local { at, source }),
             };
             let remote = dialler.connect().await?;
+            let _watched = watch(&remote, Tell::Aloud);
             ready();
             carry(
                 local,
@@ -147,6 +151,7 @@ async fn one(
         LocalEnd::Listen(listener) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
             let remote = dialler.connect().await?;
+            let _watched = watch(&remote, Tell::Aloud);
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
             let visitor = first_visitor(listener, wait);
@@ -163,6 +168,7 @@ async fn one(
         LocalEnd::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
             let remote = dialler.connect().await?;
+            let _watched = watch(&remote, Tell::Aloud);
             ready();
             let (input, output, watch) = began::watch(input, output, greeting);
             let joined = join(input, output, remote, dialler.ciphers()).await;
