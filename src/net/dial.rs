@@ -33,7 +33,29 @@ use crate::text::endpoint::Endpoint;
 /// The first address' error, unless this machine only lacks its family, or `TimedOut`; the text names the address or
 /// the endpoint.
 pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
-    let connected = async { race(resolve(to).await?, to).await };
+    dial_where(to, within, |_| true).await
+}
+
+/// The same, at addresses that are `fit` only: whatever a name leads to.
+///
+/// # Errors
+/// As [`dial`]; `PermissionDenied` when no address is.
+pub async fn dial_where(
+    to: &Endpoint,
+    within: Duration,
+    fit: impl Fn(IpAddr) -> bool,
+) -> io::Result<TcpStream> {
+    let connected = async {
+        let (fit, unfit): (VecDeque<_>, VecDeque<_>) =
+            resolve(to).await?.into_iter().partition(|at| fit(at.ip()));
+        match unfit.front() {
+            Some(at) if fit.is_empty() => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{} is an inner address", at.ip()),
+            )),
+            _ => race(fit, to).await,
+        }
+    };
     let Ok(outcome) = timeout(within, connected).await else {
         let text = format!("no answer from {to} within {}", in_words(within));
         return Err(io::Error::new(io::ErrorKind::TimedOut, text));

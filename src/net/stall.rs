@@ -43,6 +43,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5500);
 /// So much without an answer is told: one may be lost.
 const LOST: u64 = 2;
 
+/// What is told, in the log.
+pub const SILENT: &str = "rendezvous=silent";
+/// Once it is over.
+pub const ANSWERS: &str = "rendezvous=answers";
+
 /// Whether somebody is told when a peer is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tell {
@@ -144,10 +149,14 @@ impl One {
             // One that has ended needs none.
             let _ = sockopt::set_tcp_user_timeout(&self.tcp, limit.as_millis() as u32);
         }
-        if self.tell == Tell::Aloud
-            && let Some(word) = state.news(course)
-        {
-            log::warn!("rendezvous={word}");
+        if self.tell == Tell::Aloud {
+            match state.news(course) {
+                Some(true) => {
+                    log::warn!("{SILENT} hint=\"the session waits for it, up to 5 minutes\"")
+                }
+                Some(false) => log::warn!("{ANSWERS}"),
+                None => {}
+            }
         }
     }
 }
@@ -169,17 +178,11 @@ impl State {
         was_pressed.then_some(SILENCE)
     }
 
-    /// What is to be told.
-    fn news(&mut self, course: &Course) -> Option<&'static str> {
+    /// Whether the peer is silent, if that is to be told.
+    fn news(&mut self, course: &Course) -> Option<bool> {
         let is_silent = course.in_vain >= LOST;
-        if std::mem::replace(&mut self.is_silent, is_silent) == is_silent {
-            return None;
-        }
-        Some(if is_silent {
-            "silent hint=\"the session waits for it, up to 5 minutes\""
-        } else {
-            "answers"
-        })
+        let was_silent = std::mem::replace(&mut self.is_silent, is_silent);
+        (is_silent != was_silent).then_some(is_silent)
     }
 }
 
@@ -214,6 +217,7 @@ mod tests {
             due: Some(due),
             pause,
             in_vain: 6,
+            ..Course::default()
         }
     }
 
@@ -252,9 +256,9 @@ mod tests {
             })
         };
         assert_eq!((news(0), news(1)), (None, None));
-        assert!(news(2).unwrap().starts_with("silent"));
-        assert_eq!((news(3), news(0)), (None, Some("answers")));
-        assert_eq!(news(0), None);
+        assert_eq!((news(2), news(3)), (Some(true), None));
+        assert_eq!(news(0), Some(false));
+        assert_eq!(news(1), None);
     }
 
     #[test]

@@ -14,15 +14,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use async_std::{
-    future::timeout,
-    net::{TcpListener, TcpStream},
-};
+use async_std::{future::timeout, net::TcpStream};
 use futures_lite::{FutureExt, future};
 
 use crate::{
     net::{
-        dial::{dial, tune},
+        dial::dial,
+        network::Nearness,
         stall::{Tell, watch},
     },
     np::far_end::FarEnd,
@@ -33,7 +31,6 @@ use crate::{
 
 use carry::carry;
 use dialler::{DIAL, Dialler};
-use visitors::is_here;
 
 pub use began::Greeting;
 pub use error::{BridgeError, Report, Stage};
@@ -72,6 +69,8 @@ pub struct Plan {
     pub many: Option<Many>,
     /// What a single connection of a client begins with.
     pub greeting: Greeting,
+    /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
+    pub nearness: Option<Nearness>,
 }
 
 /// What stands at our end of the pipe.
@@ -80,7 +79,7 @@ pub enum LocalEnd {
     /// A service of this machine, or near it.
     Dial(Endpoint),
     /// Whoever connects first from this machine; nobody after that. With [`Plan::many`], everybody.
-    Listen(TcpListener),
+    Listen(Visitors),
     /// Our own stdin and stdout.
     Stdio,
 }
@@ -92,14 +91,13 @@ pub enum LocalEnd {
 /// # Errors
 /// See [`BridgeError`]. All connections are closed by then.
 pub async fn run(plan: Plan, ready: impl FnOnce()) -> Result<Carried, BridgeError> {
-    let dialler = Dialler::new(plan.far);
+    let dialler = Dialler::new(plan.far).nowhere_nearer(plan.nearness);
     match (plan.local, plan.many) {
         (local, None) => one(dialler, local, plan.timeout, plan.greeting, ready).await,
         (LocalEnd::Dial(service), Some(many)) => {
             many::device(Arc::new(dialler), service, many, plan.timeout, ready).await
         }
-        (LocalEnd::Listen(listener), Some(many)) => {
-            let mut visitors = Visitors::of(listener).map_err(BridgeError::Accept)?;
+        (LocalEnd::Listen(mut visitors), Some(many)) => {
             many::client(Arc::new(dialler), &mut visitors, many, plan.timeout, ready).await
         }
         (LocalEnd::Stdio, Some(_)) => Err(BridgeError::Accept(io::Error::other(
@@ -148,13 +146,13 @@ async fn one(
             )
             .await
         }
-        LocalEnd::Listen(listener) => {
+        LocalEnd::Listen(visitors) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
             let remote = dialler.connect().await?;
             let _watched = watch(&remote, Tell::Aloud);
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
-            let visitor = first_visitor(listener, wait);
+            let visitor = first_visitor(visitors, wait);
             let local = visitor.or(far_end_gone(&remote)).await?;
             carry(
                 local,
@@ -188,24 +186,10 @@ async fn far_end_gone<T>(remote: &TcpStream) -> Result<T, BridgeError> {
     }
 }
 
-/// Only from this machine: whoever gets here is let through to the device.
-async fn first_visitor(listener: TcpListener, within: Duration) -> Result<TcpStream, BridgeError> {
-    let visitor = async {
-        loop {
-            match listener.accept().await {
-                Ok((tcp, from)) if is_here(from.ip()) => return Ok(tcp),
-                Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(BridgeError::Accept(error)),
-            }
-        }
-    };
-    let Ok(outcome) = timeout(within, visitor).await else {
-        return Err(BridgeError::NobodyCame(within));
-    };
-    let tcp = outcome?;
-    let _ = tune(&tcp);
-    Ok(tcp)
+/// Whoever gets here is let through to the device.
+async fn first_visitor(mut visitors: Visitors, within: Duration) -> Result<TcpStream, BridgeError> {
+    let came = timeout(within, visitors.next()).await;
+    came.map_err(|_| BridgeError::NobodyCame(within))
 }
 
 #[cfg(test)]

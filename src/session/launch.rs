@@ -23,6 +23,10 @@ use futures_lite::{AsyncBufReadExt, AsyncRead, AsyncReadExt, StreamExt, future, 
 use super::bridge::{LISTENING, Many, Report, SPOKEN, STARTED, Secrets, Stage};
 use crate::{
     cli::{Failure, exit},
+    net::{
+        network::Nearness,
+        stall::{ANSWERS, SILENT},
+    },
     np::far_end::FarEnd,
     sys::process,
     text::endpoint::Endpoint,
@@ -50,6 +54,8 @@ pub struct Order<'a> {
     pub far: &'a FarEnd,
     /// Many connections instead of one.
     pub many: Option<Lasting>,
+    /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
+    pub nearness: Option<Nearness>,
 }
 
 /// A session with many connections.
@@ -69,7 +75,12 @@ pub enum LocalAddress<'a> {
     /// The client's: a loopback port to listen on (0: any), and how long somebody may take to come.
     Port(u16, Duration),
     /// The same at an address that may be reached by others.
-    Listen(SocketAddr),
+    Listen {
+        /// That address.
+        at: SocketAddr,
+        /// Other users of this machine may come, too.
+        shared: bool,
+    },
 }
 
 /// A bridge that runs.
@@ -97,7 +108,7 @@ impl RunningBridge {
         spoken: impl FnOnce(),
         leave: impl Future<Output = ()>,
     ) -> BridgeExit {
-        let mut words = pin!(last_report(self.words, spoken));
+        let mut words = pin!(last_report(self.words, self.child.id(), spoken));
         let early = async { Some(words.as_mut().await) };
         let told = async {
             leave.await;
@@ -121,11 +132,20 @@ impl RunningBridge {
 }
 
 /// Reads all that is said, for a full pipe holds the bridge up, and keeps no more than the last of it.
-async fn last_report(mut words: impl AsyncRead + Unpin, spoken: impl FnOnce()) -> Option<Report> {
+async fn last_report(
+    mut words: impl AsyncRead + Unpin,
+    bridge: u32,
+    spoken: impl FnOnce(),
+) -> Option<Report> {
     let (mut last, mut more) = (Vec::new(), [0; 1024]);
-    let mut spoken = Some(spoken);
+    let (mut spoken, mut news) = (Some(spoken), ANSWERS);
     while let Ok(count @ 1..) = words.read(&mut more).await {
         last.extend_from_slice(more.get(..count)?);
+        let latest = latest_news(&last).filter(|latest| *latest != news);
+        if let Some(latest) = latest {
+            news = latest;
+            log::warn!("bridge={bridge} {news}");
+        }
         let says_so = |line: &[u8]| line == SPOKEN.as_bytes();
         if spoken.is_some()
             && last.split(|byte| *byte == b'\n').any(says_so)
@@ -138,6 +158,14 @@ async fn last_report(mut words: impl AsyncRead + Unpin, spoken: impl FnOnce()) -
     }
     let last = String::from_utf8_lossy(&last);
     last.lines().rev().find_map(|line| line.parse().ok())
+}
+
+/// What a bridge that said this last says of its rendezvous, if it says something.
+fn latest_news(said: &[u8]) -> Option<&'static str> {
+    let said = String::from_utf8_lossy(said);
+    let places = [SILENT, ANSWERS].map(|news| (said.rfind(news), news));
+    let (place, news) = places.into_iter().max()?;
+    place.map(|_| news)
 }
 
 /// Why there is no bridge.
@@ -227,10 +255,14 @@ impl Order<'_> {
                     wait,
                 ]);
             }
-            LocalAddress::Listen(at) => {
+            LocalAddress::Listen { at, shared } => {
                 words.extend([at.port().to_string(), "--bind-local-port".into()]);
+                words.extend(shared.then(|| "--shared".to_owned()));
                 words.extend(["--bind-address".into(), at.ip().to_string()]);
             }
+        }
+        if let Some(nearness) = self.nearness {
+            words.extend(["--nearness".to_owned(), nearness.to_string()]);
         }
         if let Some(many) = &self.many {
             // Rounded up: a session must not end before the other end thinks so.
@@ -331,6 +363,7 @@ mod tests {
             local: LocalAddress::Service(&service),
             far: &far,
             many: None,
+            nearness: None,
         };
         let words = order.words();
         assert_eq!(
@@ -357,6 +390,7 @@ mod tests {
             local: LocalAddress::Service(&service),
             far: &far,
             many: None,
+            nearness: Some(Nearness::Site),
         };
         let words = order.words();
         assert!(
@@ -366,6 +400,7 @@ mod tests {
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
         let plan = read_plan(&words, Secrets::line(&far).reveal().as_bytes()).unwrap();
         assert_eq!(plan.far, far);
+        assert_eq!(plan.nearness, Some(Nearness::Site));
     }
 
     #[test]
@@ -385,12 +420,16 @@ mod tests {
             first_word: Some(Duration::from_secs(60)),
         };
         let order = Order {
-            local: LocalAddress::Listen("127.0.0.1:0".parse().unwrap()),
+            local: LocalAddress::Listen {
+                at: "127.0.0.1:0".parse().unwrap(),
+                shared: true,
+            },
             far: &far,
             many: Some(Lasting {
                 idle: Duration::from_millis(30_001),
                 talk,
             }),
+            nearness: None,
         };
         let words = order.words();
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
@@ -398,6 +437,19 @@ mod tests {
         assert_eq!((plan.many, plan.far), (Some(talk), far));
         assert_eq!(plan.timeout, Duration::from_secs(31));
         assert!(matches!(&plan.local, bridge::LocalEnd::Listen(_)));
+    }
+
+    #[test]
+    fn a_silent_rendezvous_is_news_until_it_answers() {
+        for (said, news) in [
+            ("", None),
+            ("rendezvous=sil", None),
+            ("WARN rendezvous=silent hint=\"x\"\n", Some(SILENT)),
+            ("rendezvous=silent\nrendezvous=answers\nmore", Some(ANSWERS)),
+            ("rendezvous=answers\nrendezvous=silent\n", Some(SILENT)),
+        ] {
+            assert_eq!(latest_news(said.as_bytes()), news, "{said}");
+        }
     }
 
     #[test]
@@ -415,7 +467,7 @@ mod tests {
             (String::new(), false),
             ("x".repeat(100_000), false),
         ] {
-            let heard = async_std::task::block_on(last_report(said.as_bytes(), || ()));
+            let heard = async_std::task::block_on(last_report(said.as_bytes(), 1, || ()));
             assert_eq!(heard, want.then(|| report.clone()));
         }
     }
@@ -432,7 +484,7 @@ mod tests {
             (String::new(), 0),
         ] {
             let mut told = 0;
-            async_std::task::block_on(last_report(said.as_bytes(), || told += 1));
+            async_std::task::block_on(last_report(said.as_bytes(), 1, || told += 1));
             assert_eq!(told, want, "{}", &said[..said.len().min(60)]);
         }
     }

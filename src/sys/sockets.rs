@@ -1,7 +1,7 @@
 //! What a process listens on, and how connections do, read from the kernel's tables.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     io::{self, BufRead, BufReader},
     net::{IpAddr, SocketAddr},
@@ -64,6 +64,8 @@ pub struct Course {
     pub pause: Duration,
     /// How often something was sent, again or as a probe, without an answer.
     pub in_vain: u64,
+    /// The user whose process made it; `None` when no process has it any more.
+    pub owner: Option<u32>,
 }
 
 /// How the table names a connection.
@@ -105,6 +107,34 @@ pub fn each_course(mut see: impl FnMut(&str, Course)) {
     }
 }
 
+/// Who has the other ends of these connections, which are on this machine as well: for each its own address and its peer's.
+/// One look at the tables for all of them.
+pub fn owners_of_peers(connections: &[(SocketAddr, SocketAddr)]) -> Vec<Option<u32>> {
+    let mut owners = vec![None; connections.len()];
+    let mut wanted = HashMap::new();
+    for (at, (own, peer)) in connections.iter().enumerate() {
+        // A peer's socket may be one for both families.
+        for as_seen in [SocketAddr::to_owned, mapped] {
+            wanted.insert(name_of(as_seen(peer), as_seen(own)), at);
+        }
+    }
+    each_course(|name, course| {
+        if let Some(at) = wanted.get(name) {
+            owners[*at] = course.owner;
+        }
+    });
+    owners
+}
+
+/// As a socket for both families has it.
+fn mapped(at: &SocketAddr) -> SocketAddr {
+    let ip = match at.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        v6 => v6.to_canonical(),
+    };
+    SocketAddr::new(ip, at.port())
+}
+
 /// One line of the table: which connection, and how it does.
 fn course(line: &str) -> Option<(&str, Course)> {
     /// Of a table's numbers in a second (USER_HZ).
@@ -120,7 +150,9 @@ fn course(line: &str) -> Option<(&str, Course)> {
     let (timer, due) = fields.get(2)?.split_once(':')?;
     let pause: u64 = fields.get(9).map_or(Ok(0), |pause| pause.parse()).ok()?;
     let (again, probes) = (number(fields.get(3)?)?, fields.get(5)?.parse().ok()?);
+    let (uid, inode) = (fields.get(4)?.parse().ok()?, fields.get(6)?);
     let course = Course {
+        owner: (*inode != "0").then_some(uid),
         outstanding: number(fields.get(1)?.split_once(':')?.0)?,
         due: (timer == AGAIN).then_some(ticks(number(due)?)),
         pause: ticks(pause),
@@ -160,17 +192,18 @@ mod tests {
         let said = |line| course(line).map(|(name, course)| (name.to_owned(), course));
         let name = "0100007F:1F90 0200007F:01BB";
         let sent = format!(
-            "  1: {name} 01 00000010:00000000 01:0000007B 0000000A     0        0 31 2 0 640 4 30 1 2"
+            "  1: {name} 01 00000010:00000000 01:0000007B 0000000A  1000        0 31 2 0 640 4 30 1 2"
         );
         let course = Course {
             outstanding: 16,
             due: Some(Duration::from_millis(1230)),
             pause: Duration::from_millis(6400),
             in_vain: 10,
+            owner: Some(1000),
         };
         assert_eq!(said(&sent), Some((name.to_owned(), course)));
         let probed = format!(
-            "  1: {name} 01 00000000:00000000 02:000002D0 00000000     0        2 31 2 0 20 4 30 1 2"
+            "  1: {name} 01 00000000:00000000 02:000002D0 00000000     0        2 0 2 0 20 4 30 1 2"
         );
         let course = Course {
             pause: Duration::from_millis(200),
@@ -204,5 +237,31 @@ mod tests {
             });
             assert_eq!(found, Some(0), "{name}");
         }
+    }
+
+    #[test]
+    fn the_owner_of_the_other_end_is_known_whatever_family_its_socket_has() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut kept = Vec::new();
+        let mut connections = Vec::new();
+        for to in [at, mapped(&at)] {
+            let Ok(tcp) = std::net::TcpStream::connect(to) else {
+                continue; // no IPv6 here
+            };
+            let (_, peer) = listener
+                .accept()
+                .map(|(tcp, peer)| (kept.push(tcp), peer))
+                .unwrap();
+            connections.push((at, peer));
+            kept.push(tcp);
+        }
+        let me = rustix::process::geteuid().as_raw();
+        let owners = owners_of_peers(&connections);
+        assert!(owners.iter().all(|owner| *owner == Some(me)), "{owners:?}");
+        // Nobody has it any more; somebody else's.
+        drop(kept);
+        let owners = owners_of_peers(&[connections[0], (at, at)]);
+        assert_eq!(owners, [None, None]);
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   login ─▶ monitor <regex> ─▶ noop:0 ─▶ data:ok, or a notification = live     notification ─▶ once per id ─▶ bounded channel
 //!     ▲                                    │
-//!     │     no byte for 7.8 s, or the alarm ─▶ noop:0 ─▶ no byte for 4 s more, or closed, or the name leads elsewhere
+//!     │     no byte for 7.6 s, or the alarm ─▶ noop:0 ─▶ no byte for 4 s more, or closed, or the name leads elsewhere
 //!     └── Lost, pauses growing ◀───────────┘        from the second time on: monitor:<last heard - 1 ms>
 //! ```
 //! Keys that were revoked, denied or have expired: `Lost` with those words, and one login in two minutes.

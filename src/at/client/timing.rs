@@ -51,7 +51,7 @@ impl Timing {
     /// A connection that has died in silence is replaced within about this time. What it costs: see `--proof`.
     pub fn proving(within: Duration) -> Self {
         Self {
-            silence: within * 39 / 100,
+            silence: within * 38 / 100,
             proof: within / 5,
             idle: within * 3 / 2,
             ..Self::default()
@@ -67,9 +67,9 @@ impl Default for Timing {
             reply: Duration::from_secs(15),
             call: Duration::from_secs(30),
             idle: Duration::from_secs(30),
-            silence: Duration::from_millis(7_800),
+            silence: Duration::from_millis(7_600),
             proof: Duration::from_secs(4),
-            doubt: Duration::from_secs(1),
+            doubt: Duration::from_millis(500),
             prompt: Duration::from_secs(2),
             line: Duration::from_secs(120),
             retry: (Duration::from_secs(1), Duration::from_secs(8)),

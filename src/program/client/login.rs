@@ -17,7 +17,7 @@ use crate::{
     np::far_end::FarEnd,
     session::{
         ask::broken,
-        bridge::{self, BridgeError, Greeting, LocalEnd, Plan},
+        bridge::{self, BridgeError, Greeting, LocalEnd, Plan, Visitors},
         launch::{self, LocalAddress, Order},
     },
     sys::ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
@@ -46,6 +46,7 @@ fn plan(far: FarEnd, local: LocalEnd) -> Plan {
         timeout: FIRST_USE,
         many: None,
         greeting: Greeting::Ssh,
+        nearness: None,
     }
 }
 
@@ -97,7 +98,8 @@ pub(super) async fn shell(
             let at = ("127.0.0.1", settings.local_port);
             let listener = TcpListener::bind(at).await.map_err(no_port(at.1))?;
             let port = listener.local_addr().map_err(no_port(at.1))?.port();
-            let plan = plan(far, LocalEnd::Listen(listener));
+            let visitors = Visitors::of(listener).map_err(no_port(at.1))?;
+            let plan = plan(far, LocalEnd::Listen(visitors));
             (port, Some(task::spawn(bridge::run(plan, || {}))))
         }
     };
@@ -224,8 +226,13 @@ pub(super) async fn print(
 
 /// A bridge that outlives us; returns where it listens, or 0 where it does not.
 pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Result<u16, Failure> {
-    let many = None;
-    launch::in_background(&Order { local, far, many }).await
+    let order = Order {
+        local,
+        far,
+        many: None,
+        nearness: None,
+    };
+    launch::in_background(&order).await
 }
 
 #[cfg(test)]

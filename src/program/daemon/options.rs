@@ -43,6 +43,8 @@ pub struct DaemonOptions {
     pub only_managers: Option<Vec<AtSign>>,
     /// Keys of managers that were named with them.
     pub pins: Vec<(AtSign, Fingerprint)>,
+    /// A rendezvous may be at any address, also an inner one.
+    pub allow_inner: bool,
     /// Live sessions at a time.
     pub max_sessions: u64,
 }

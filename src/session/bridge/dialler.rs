@@ -11,7 +11,7 @@ use futures_lite::AsyncWriteExt;
 use super::error::BridgeError;
 use crate::{
     at::client::jitter,
-    net::{backoff::Backoff, dial::dial},
+    net::{backoff::Backoff, dial::dial_where, network::Nearness},
     np::{
         admit,
         far_end::FarEnd,
@@ -39,12 +39,22 @@ pub(super) struct Dialler {
     pub(super) far: FarEnd,
     /// How long one of many sockets is tried again.
     pub(super) patience: Duration,
+    /// Where the far end may be, if not anywhere.
+    pub(super) nearness: Option<Nearness>,
 }
 
 impl Dialler {
     pub(super) fn new(far: FarEnd) -> Self {
-        let patience = PATIENCE;
-        Self { far, patience }
+        Self {
+            far,
+            patience: PATIENCE,
+            nearness: None,
+        }
+    }
+
+    /// Nowhere else than somebody may be sent whose directory is so near.
+    pub(super) fn nowhere_nearer(self, nearness: Option<Nearness>) -> Self {
+        Self { nearness, ..self }
     }
 
     /// The one socket of a session.
@@ -115,11 +125,18 @@ impl Dialler {
     }
 
     async fn connect_with(&self, line: Option<&Secret<String>>) -> Result<TcpStream, BridgeError> {
-        let failed = |source| BridgeError::Rendezvous {
+        let failed = |source: io::Error| BridgeError::Rendezvous {
             at: self.far.rendezvous.clone(),
-            source,
+            source: match source.kind() {
+                io::ErrorKind::PermissionDenied => io::Error::other(format!(
+                    "{source}, and the atDirectory is not at one (noports daemon --allow-inner goes there all the same)"
+                )),
+                _ => source,
+            },
         };
-        let mut remote = dial(&self.far.rendezvous, DIAL).await.map_err(failed)?;
+        let fit = |at| self.nearness.is_none_or(|near| near.admits(at));
+        let dialled = dial_where(&self.far.rendezvous, DIAL, fit);
+        let mut remote = dialled.await.map_err(failed)?;
         if let Some(line) = line {
             let line = Secret::new(format!("{}\n", line.reveal()).into_bytes());
             let sent = timeout(DIAL, remote.write_all(line.reveal())).await;
