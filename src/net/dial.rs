@@ -33,7 +33,29 @@ use crate::text::endpoint::Endpoint;
 /// The first address' error, unless this machine only lacks its family, or `TimedOut`; the text names the address or
 /// the endpoint.
 pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
-    let connected = async { race(resolve(to).await?, to).await };
+    dial_where(to, within, |_| true).await
+}
+
+/// The same, at addresses that are `fit` only: whatever a name leads to.
+///
+/// # Errors
+/// As [`dial`]; `PermissionDenied` when no address is.
+pub async fn dial_where(
+    to: &Endpoint,
+    within: Duration,
+    fit: impl Fn(IpAddr) -> bool,
+) -> io::Result<TcpStream> {
+    let connected = async {
+        let (fit, unfit): (VecDeque<_>, VecDeque<_>) =
+            resolve(to).await?.into_iter().partition(|at| fit(at.ip()));
+        match unfit.front() {
+            Some(at) if fit.is_empty() => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{} is an inner address", at.ip()),
+            )),
+            _ => race(fit, to).await,
+        }
+    };
     let Ok(outcome) = timeout(within, connected).await else {
         let text = format!("no answer from {to} within {}", in_words(within));
         return Err(io::Error::new(io::ErrorKind::TimedOut, text));
@@ -46,9 +68,8 @@ pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
 /// What every socket of ours gets, dialled or accepted, so that both ends of a session do the same: small writes leave
 /// at once, and a peer that says nothing is given up after [`SILENCE`].
 ///
-/// TCP cannot tell a peer that is dead from one that cannot be reached for a while, and what was sent into a stall is sent
-/// again after twice as long each time: after a stall of 2 minutes that may be 2 minutes later. So nothing ends before
-/// that. Who wants to know sooner asks [`crate::sys::sockets::unanswered`], which sees two lost probes.
+/// TCP cannot tell a peer that is dead from one that cannot be reached for a while, so nothing ends before that. Who wants
+/// to know sooner, and what was sent into a stall to arrive soon after it, takes [`super::stall::watch`].
 ///
 /// # Errors
 /// What the system says; a socket that has been reset already may refuse.
@@ -178,7 +199,7 @@ const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A peer that has not acknowledged anything for so long is given up, whether there was something to send or not. Twice
 /// the longest stall that a session is to survive, and some.
-const SILENCE: Duration = Duration::from_secs(300);
+pub(super) const SILENCE: Duration = Duration::from_secs(300);
 const KEEP_ALIVE_PROBES: u32 =
     ((SILENCE.as_secs() - KEEP_ALIVE_IDLE.as_secs()) / KEEP_ALIVE_INTERVAL.as_secs()) as u32;
 
@@ -325,7 +346,7 @@ mod tests {
                 sockopt::tcp_keepintvl(&tcp).unwrap(),
             );
             // Two probes are lost within a minute, all of them after more than twice two.
-            assert!(idle + 2 * every + crate::sys::sockets::LOOK < Duration::from_secs(60));
+            assert!(idle + 2 * every + 2 * super::super::stall::LOOK < Duration::from_secs(60));
             let all = idle + every * sockopt::tcp_keepcnt(&tcp).unwrap();
             assert_eq!(all, SILENCE);
             assert!(SILENCE > 2 * Duration::from_secs(120));

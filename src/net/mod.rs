@@ -1,4 +1,5 @@
-//! Sockets: dial with one deadline, TLS, one bounded line, a socket for other processes of ours, back-off; who may have how much at a time, and whose an address is. A leaf:
+//! Sockets: dial with one deadline, TLS, one bounded line, a socket for other processes of ours, back-off; what TCP does too
+//! late; who may have how much at a time, and whose an address is. A leaf:
 //! knows no protocol.
 
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -9,6 +10,7 @@ pub mod dial;
 pub mod line;
 pub mod network;
 pub mod recent;
+pub mod stall;
 pub mod tls;
 
 /// A byte stream in both directions.

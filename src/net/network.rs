@@ -1,4 +1,4 @@
-//! Whose an address is, as far as an address tells.
+//! Whose an address is, and how near, as far as an address tells.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,10 +26,126 @@ pub fn range_of(address: IpAddr) -> IpAddr {
     }
 }
 
+/// How near an address is, as far as it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nearness {
+    /// Everybody reaches it.
+    World,
+    /// Inside a site, or of a provider's customers.
+    Site,
+    /// On one wire; a cloud's machines ask for their secrets there.
+    Link,
+    /// This machine.
+    Host,
+}
+
+impl Nearness {
+    /// The one of this address.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::of_v4(v4),
+            IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => Self::Host,
+            IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast() => Self::Link,
+            IpAddr::V6(v6) if v6.is_unique_local() => Self::Site,
+            // One that a translator takes for an IPv4 address (RFC 6052), or that was meant as one (RFC 4291).
+            IpAddr::V6(v6) => match v6.segments() {
+                [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => {
+                    Self::of_v4((u32::from(high) << 16 | u32::from(low)).into())
+                }
+                _ => Self::World,
+            },
+        }
+    }
+
+    fn of_v4(v4: Ipv4Addr) -> Self {
+        let [first, second, ..] = v4.octets();
+        let is_shared = first == 100 && second & 0xc0 == 64;
+        if v4.is_loopback() || first == 0 {
+            Self::Host
+        } else if v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() {
+            Self::Link
+        } else if v4.is_private() || is_shared {
+            Self::Site
+        } else {
+            Self::World
+        }
+    }
+
+    /// Whether somebody who finds his own directory so near lets strangers send him to that address.
+    pub fn admits(self, address: IpAddr) -> bool {
+        let near = Self::of(address);
+        near == Self::World || near == self || (near, self) == (Self::Site, Self::Host)
+    }
+}
+
+const WORDS: [(Nearness, &str); 4] = [
+    (Nearness::World, "world"),
+    (Nearness::Site, "site"),
+    (Nearness::Link, "link"),
+    (Nearness::Host, "host"),
+];
+
+impl std::fmt::Display for Nearness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = WORDS.iter().find(|(nearness, _)| nearness == self);
+        f.write_str(word.map_or("", |(_, word)| word))
+    }
+}
+
+impl std::str::FromStr for Nearness {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = WORDS.iter().find(|(_, word)| *word == text);
+        let (nearness, _) = found.ok_or("world, site, link or host")?;
+        Ok(*nearness)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_send_nobody_inside_whose_directory_is_outside() {
+        for (address, nearness) in [
+            ("198.51.100.7", Nearness::World),
+            ("2001:db8::1", Nearness::World),
+            ("172.32.0.1", Nearness::World),
+            ("10.1.2.3", Nearness::Site),
+            ("192.168.0.1", Nearness::Site),
+            ("100.64.0.1", Nearness::Site),
+            ("fd00::1", Nearness::Site),
+            ("::ffff:10.0.0.1", Nearness::Site),
+            ("64:ff9b::192.168.0.1", Nearness::Site),
+            ("169.254.169.254", Nearness::Link),
+            ("fe80::1", Nearness::Link),
+            ("::ffff:169.254.169.254", Nearness::Link),
+            ("64:ff9b::169.254.169.254", Nearness::Link),
+            ("255.255.255.255", Nearness::Link),
+            ("ff02::1", Nearness::Link),
+            ("127.0.0.1", Nearness::Host),
+            ("127.255.0.1", Nearness::Host),
+            ("0.0.0.0", Nearness::Host),
+            ("0.1.2.3", Nearness::Host),
+            ("::1", Nearness::Host),
+            ("::", Nearness::Host),
+            ("::127.0.0.1", Nearness::Host),
+            ("::ffff:127.0.0.1", Nearness::Host),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(Nearness::of(address), nearness, "{address}");
+            assert_eq!(nearness.to_string().parse(), Ok(nearness));
+            assert!(nearness.admits(address), "{address}");
+            let is_outside = nearness == Nearness::World;
+            assert_eq!(Nearness::World.admits(address), is_outside, "{address}");
+        }
+        let admits = |near: Nearness, address: &str| near.admits(address.parse().unwrap());
+        assert!(admits(Nearness::Host, "10.0.0.1") && !admits(Nearness::Site, "127.0.0.1"));
+        assert!(!admits(Nearness::Host, "169.254.169.254"));
+        assert!("Host".parse::<Nearness>().is_err());
+    }
 
     #[test]
     fn addresses_of_one_site_are_one() {

@@ -26,12 +26,13 @@ use zeroize::Zeroizing;
 
 use crate::{
     cli::{Console, Failure, grammar::Grammar, help, misuse::replayed, print_out},
+    net::network::Nearness,
     np::far_end::FarEnd,
     pipe::{cipher::Side, join::Carried},
     session::{
         bridge::{
             BadSecrets, BridgeError, BridgeNews, Greeting, LISTENING, Live, LocalEnd, Many, Plan,
-            Report, STARTED, Secrets, run_watched,
+            Report, STARTED, Secrets, Visitors, run_watched,
         },
         control::{self, About},
     },
@@ -275,6 +276,12 @@ pub(crate) struct Args {
     /// with --bind-local-port: address to listen on (default: 127.0.0.1)
     #[argh(option, arg_name = "address", from_str_fn(address))]
     bind_address: Option<IpAddr>,
+    /// with --bind-local-port: let other users of this machine in, too
+    #[argh(switch)]
+    shared: bool,
+    /// dial the rendezvous only where somebody may be sent whose atDirectory is so near: world, site, link or host
+    #[argh(option, arg_name = "nearness")]
+    nearness: Option<Nearness>,
     /// read the secrets from one JSON line on stdin: auth, aesC2D, ivC2D, aesD2C, ivD2C, side
     #[argh(switch)]
     secrets_on_stdin: bool,
@@ -389,6 +396,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
             first_word: Some(args.first_word.min(LONGEST_WAIT)).filter(|time| !time.is_zero()),
         }),
         greeting: Greeting::Any,
+        nearness: args.nearness,
     })
 }
 
@@ -413,7 +421,9 @@ fn local(args: &Args) -> Result<LocalEnd, Refusal> {
     if let Ok(addr) = listener.local_addr() {
         out::note(format_args!("{LISTENING}{}", addr.port()));
     }
-    Ok(LocalEnd::Listen(listener.into()))
+    let visitors = Visitors::of(listener.into());
+    let visitors = visitors.map_err(|why| Refusal::Failed(why.to_string()))?;
+    Ok(LocalEnd::Listen(visitors.shared(args.shared)))
 }
 
 fn endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {

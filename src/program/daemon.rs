@@ -41,10 +41,11 @@ use futures_lite::future;
 use log::{debug, error, info, warn};
 
 use crate::{
-    at::{AtSign, Notification, client::Network, keyfile::AtKeys, pins::Pins},
+    at::{AtSign, Notification, client::Network, directory::Root, keyfile::AtKeys, pins::Pins},
     budget::{Budget, Claim},
     classic::keyring::{Keyring, KeyringGuard},
     cli::Failure,
+    net::{dial::resolve, network::Nearness},
     np::{
         NAMESPACE,
         ids::Nonce,
@@ -109,6 +110,11 @@ pub async fn serve(
     at.heed(pins.clone(), None);
     say_who_is_not_pinned(&pins, &options).await;
     let (device, managers) = (options.device.clone(), options.managers.clone());
+    let nearness = if options.allow_inner {
+        None
+    } else {
+        Some(nearness_of(&network.root).await)
+    };
     let daemon = Daemon {
         doorman: Doorman::new(
             at.clone(),
@@ -127,6 +133,7 @@ pub async fn serve(
         sessions: Budget::new(budgets::sessions(options.max_sessions)),
         options: Arc::new(options),
         pings: Pings::default(),
+        nearness,
         keyring,
     };
     daemon.find_sessions().await;
@@ -159,6 +166,17 @@ async fn say_who_is_not_pinned(pins: &Pins, options: &DaemonOptions) {
              keys: --manager {example}#FINGERPRINT",
             first.join(",")
         );
+    }
+}
+
+/// How near the atDirectory is: whoever is sent there may be sent as near by others. Unknown counts as far away.
+async fn nearness_of(root: &Root) -> Nearness {
+    let (Root::Directory(at) | Root::Proxy(at)) = root;
+    let found = resolve(at).await.unwrap_or_default();
+    let mut near = found.iter().map(|at| Nearness::of(at.ip()));
+    match near.next() {
+        Some(first) if near.all(|other| other == first) => first,
+        _ => Nearness::World,
     }
 }
 
@@ -305,6 +323,28 @@ impl Daemon {
             Ok(true) => info!("public_key=added from={from}"),
             Ok(false) => info!("public_key=known from={from}"),
             Err(error) => error!("public_key=lost from={from} reason={:?}", error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use async_std::task::block_on;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_as_near_as_its_addresses() {
+        for (root, nearness) in [
+            ("localhost:64", Nearness::Host),
+            ("127.0.0.1:64", Nearness::Host),
+            ("proxy:10.1.2.3:443", Nearness::Site),
+            ("198.51.100.7:64", Nearness::World),
+            ("no-such-name.invalid:64", Nearness::World),
+        ] {
+            let found = block_on(nearness_of(&root.parse().unwrap()));
+            assert_eq!(found, nearness, "{root}");
         }
     }
 }

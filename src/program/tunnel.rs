@@ -85,6 +85,9 @@ flags! {
         /// address:port:host:port listens on another address than 127.0.0.1
         #[argh(option, arg_name = "port:host:port")]
         forward: Vec<String>,
+        /// let other users of this machine use the local port, too; else it is for programs of yours (and of root)
+        #[argh(switch)]
+        shared: bool,
         /// keep the local port, and open a new session whenever a connection needs one
         #[argh(switch)]
         keep_alive: bool,
@@ -119,6 +122,8 @@ struct Tunnel {
     json: bool,
     console: Console,
     quiet: bool,
+    /// The local ports are for all users of this machine.
+    shared: bool,
     /// Progress of several at a time would be a jumble.
     alone: bool,
 }
@@ -153,6 +158,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         json: args.json,
         console: console.clone(),
         quiet: args.quiet,
+        shared: args.shared,
         alone: forwards.len() == 1,
     };
     if args.print {
@@ -209,6 +215,7 @@ impl Tunnel {
             let taken = |why| taken(&forward, &why);
             let here = listener.local_addr().map_err(taken)?;
             let visitors = Visitors::of(listener).map_err(taken)?;
+            let visitors = visitors.shared(self.shared);
             bound.push((
                 OpenPort {
                     here,
@@ -332,13 +339,17 @@ impl Tunnel {
         }
         progress.classic("Creating connection to socket rendezvous");
         let order = Order {
-            local: LocalAddress::Listen(SocketAddr::new(forward.bind, forward.port)),
+            local: LocalAddress::Listen {
+                at: SocketAddr::new(forward.bind, forward.port),
+                shared: self.shared,
+            },
             far: &opened.ready.far,
             many: Some(Lasting {
                 idle: self.idle,
                 talk: talk(&opened.daemon),
             }),
             about: None,
+            nearness: None,
         };
         let port = OpenPort {
             here: SocketAddr::new(forward.bind, launch::in_background(&order).await?),

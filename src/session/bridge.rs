@@ -15,15 +15,15 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use async_std::{
-    future::timeout,
-    net::{TcpListener, TcpStream},
-    task,
-};
+use async_std::{future::timeout, net::TcpStream, task};
 use futures_lite::{FutureExt, future};
 
 use crate::{
-    net::dial::{dial, tune},
+    net::{
+        dial::dial,
+        network::Nearness,
+        stall::{Tell, watch},
+    },
     np::far_end::FarEnd,
     pipe::join::{Carried, JoinFailure, join},
     sys::stdio,
@@ -32,7 +32,6 @@ use crate::{
 
 use carry::{FLUSH, carry, let_go};
 use dialler::{DIAL, Dialler};
-use visitors::is_here;
 
 pub use began::Greeting;
 pub use error::{BridgeError, Report, Stage};
@@ -77,6 +76,8 @@ pub struct Plan {
     pub many: Option<Many>,
     /// What a single connection of a client begins with.
     pub greeting: Greeting,
+    /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
+    pub nearness: Option<Nearness>,
 }
 
 /// What stands at our end of the pipe.
@@ -85,7 +86,7 @@ pub enum LocalEnd {
     /// A service of this machine, or near it.
     Dial(Endpoint),
     /// Whoever connects first from this machine; nobody after that. With [`Plan::many`], everybody.
-    Listen(TcpListener),
+    Listen(Visitors),
     /// Our own stdin and stdout.
     Stdio,
 }
@@ -109,7 +110,9 @@ pub async fn run_watched(
     live: Arc<Live>,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    let dialler = Dialler::new(plan.far).watched_by(live.clone());
+    let dialler = Dialler::new(plan.far)
+        .nowhere_nearer(plan.nearness)
+        .watched_by(live.clone());
     let work = run_with(
         dialler,
         plan.local,
@@ -145,8 +148,7 @@ async fn run_with(
         (LocalEnd::Dial(service), Some(many)) => {
             many::device(Arc::new(dialler), service, many, timeout, ready).await
         }
-        (LocalEnd::Listen(listener), Some(many)) => {
-            let mut visitors = Visitors::of(listener).map_err(BridgeError::Accept)?;
+        (LocalEnd::Listen(mut visitors), Some(many)) => {
             many::client(Arc::new(dialler), &mut visitors, many, timeout, ready).await
         }
         (LocalEnd::Stdio, Some(_)) => Err(BridgeError::Accept(io::Error::other(
@@ -184,16 +186,18 @@ async fn one(
                 Err(source) => return Err(BridgeError::Local { at, source }),
             };
             let remote = dialler.connect().await?;
+            let _watched = watch(&remote, Tell::Aloud);
             ready();
             let keys = dialler.far.keys.as_ref();
             carry(&dialler, local, remote, keys, Greeting::Any).await
         }
-        LocalEnd::Listen(listener) => {
+        LocalEnd::Listen(visitors) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
             let remote = dialler.connect().await?;
+            let _watched = watch(&remote, Tell::Aloud);
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
-            let visitor = first_visitor(listener, wait);
+            let visitor = first_visitor(visitors, wait);
             let told = async {
                 dialler.live.lets_go().await;
                 Err(BridgeError::Gone)
@@ -205,6 +209,7 @@ async fn one(
         LocalEnd::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
             let remote = dialler.connect().await?;
+            let _watched = watch(&remote, Tell::Aloud);
             ready();
             let (input, output, watch) = began::watch(input, output, greeting);
             let (live, far) = (&dialler.live, remote.clone());
@@ -226,24 +231,10 @@ async fn far_end_gone<T>(remote: &TcpStream) -> Result<T, BridgeError> {
     }
 }
 
-/// Only from this machine: whoever gets here is let through to the device.
-async fn first_visitor(listener: TcpListener, within: Duration) -> Result<TcpStream, BridgeError> {
-    let visitor = async {
-        loop {
-            match listener.accept().await {
-                Ok((tcp, from)) if is_here(from.ip()) => return Ok(tcp),
-                Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(BridgeError::Accept(error)),
-            }
-        }
-    };
-    let Ok(outcome) = timeout(within, visitor).await else {
-        return Err(BridgeError::NobodyCame(within));
-    };
-    let tcp = outcome?;
-    let _ = tune(&tcp);
-    Ok(tcp)
+/// Whoever gets here is let through to the device.
+async fn first_visitor(mut visitors: Visitors, within: Duration) -> Result<TcpStream, BridgeError> {
+    let came = timeout(within, visitors.next()).await;
+    came.map_err(|_| BridgeError::NobodyCame(within))
 }
 
 #[cfg(test)]

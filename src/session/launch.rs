@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     cli::{Failure, exit},
-    net::control_socket::ControlError,
+    net::{control_socket::ControlError, network::Nearness},
     np::far_end::FarEnd,
     sys::process,
     text::endpoint::Endpoint,
@@ -56,6 +56,8 @@ pub struct Order<'a> {
     pub many: Option<Lasting>,
     /// Whose session it is, for those who ask its control socket.
     pub about: Option<About>,
+    /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
+    pub nearness: Option<Nearness>,
 }
 
 /// A session with many connections.
@@ -75,7 +77,12 @@ pub enum LocalAddress<'a> {
     /// The client's: a loopback port to listen on (0: any), and how long somebody may take to come.
     Port(u16, Duration),
     /// The same at an address that may be reached by others.
-    Listen(SocketAddr),
+    Listen {
+        /// That address.
+        at: SocketAddr,
+        /// Other users of this machine may come, too.
+        shared: bool,
+    },
 }
 
 /// A bridge that runs.
@@ -329,10 +336,14 @@ impl Order<'_> {
                     wait,
                 ]);
             }
-            LocalAddress::Listen(at) => {
+            LocalAddress::Listen { at, shared } => {
                 words.extend([at.port().to_string(), "--bind-local-port".into()]);
+                words.extend(shared.then(|| "--shared".to_owned()));
                 words.extend(["--bind-address".into(), at.ip().to_string()]);
             }
+        }
+        if let Some(nearness) = self.nearness {
+            words.extend(["--nearness".to_owned(), nearness.to_string()]);
         }
         if let Some(many) = &self.many {
             // Rounded up: a session must not end before the other end thinks so.
@@ -434,6 +445,7 @@ mod tests {
             far: &far,
             many: None,
             about: None,
+            nearness: None,
         };
         let words = order.words();
         assert_eq!(
@@ -461,6 +473,7 @@ mod tests {
             far: &far,
             many: None,
             about: None,
+            nearness: Some(Nearness::Site),
         };
         let words = order.words();
         assert!(
@@ -470,6 +483,7 @@ mod tests {
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
         let plan = read_plan(&words, Secrets::line(&far, None).reveal().as_bytes()).unwrap();
         assert_eq!(plan.far, far);
+        assert_eq!(plan.nearness, Some(Nearness::Site));
     }
 
     #[test]
@@ -489,13 +503,17 @@ mod tests {
             first_word: Some(Duration::from_secs(60)),
         };
         let order = Order {
-            local: LocalAddress::Listen("127.0.0.1:0".parse().unwrap()),
+            local: LocalAddress::Listen {
+                at: "127.0.0.1:0".parse().unwrap(),
+                shared: true,
+            },
             far: &far,
             many: Some(Lasting {
                 idle: Duration::from_millis(30_001),
                 talk,
             }),
             about: None,
+            nearness: None,
         };
         let words = order.words();
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();

@@ -1,8 +1,12 @@
-//! What a process listens on, and whether a peer still answers, read from the kernel's tables.
+//! What a process listens on, and how connections do, read from the kernel's tables.
 
-use std::{collections::HashSet, fs, io, time::Duration};
-
-use async_std::net::TcpStream;
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    io::{self, BufRead, BufReader},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// TCP ports on which a process listens, on any address, in ascending order.
 ///
@@ -49,37 +53,112 @@ fn listener(line: &str) -> Option<(u16, &str)> {
     (*state == LISTEN).then_some((port, inode))
 }
 
-/// How often it is looked whether a peer still answers.
-pub const LOOK: Duration = Duration::from_secs(5);
-/// So many probes or repetitions without an answer are told: one may be lost.
-const LOST: u64 = 2;
-
-/// Whether the peer of this connection has left two probes, or two repetitions of what was sent, without an answer.
-/// `false` where the system keeps no such tables.
-pub fn unanswered(tcp: &TcpStream) -> bool {
-    let (Ok(own), Ok(peer)) = (tcp.local_addr(), tcp.peer_addr()) else {
-        return false;
-    };
-    let table = if own.is_ipv4() { "tcp" } else { "tcp6" };
-    let text = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
-    let ports = (own.port(), peer.port());
-    let lost = |line| lost(line, ports);
-    text.lines()
-        .skip(1)
-        .filter_map(lost)
-        .any(|lost| lost >= LOST)
+/// How a TCP connection of this machine does, as the kernel's table says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Course {
+    /// Bytes that the peer has not acknowledged yet.
+    pub outstanding: u64,
+    /// When these are sent again, if nothing comes before.
+    pub due: Option<Duration>,
+    /// How long is waited between the latest two times; twice as long next.
+    pub pause: Duration,
+    /// How often something was sent, again or as a probe, without an answer.
+    pub in_vain: u64,
+    /// The user whose process made it; `None` when no process has it any more.
+    pub owner: Option<u32>,
 }
 
-/// How much a connection between these ports has in vain sent again.
-fn lost(line: &str, (own, peer): (u16, u16)) -> Option<u64> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let port = |at: usize| u16::from_str_radix(fields.get(at)?.rsplit_once(':')?.1, 16).ok();
-    if (port(1)?, port(2)?) != (own, peer) {
-        return None;
+/// How the table names a connection.
+pub fn name_of(own: SocketAddr, peer: SocketAddr) -> String {
+    [own, peer]
+        .map(|at| format!("{}:{:04X}", hex(at.ip()), at.port()))
+        .join(" ")
+}
+
+/// Words of 32 bits, as this machine holds them in memory.
+fn hex(ip: IpAddr) -> String {
+    let bytes = match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let words = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| u32::from_ne_bytes(*word));
+    words.map(|word| format!("{word:08X}")).collect()
+}
+
+/// All connections of this machine, with their names. Nothing where the system keeps no such tables.
+pub fn each_course(mut see: impl FnMut(&str, Course)) {
+    for table in ["tcp", "tcp6"] {
+        let Ok(file) = fs::File::open(format!("/proc/self/net/{table}")) else {
+            continue;
+        };
+        // Line by line: a large server's table has megabytes.
+        let mut lines = BufReader::new(file);
+        let mut line = String::new();
+        while lines.read_line(&mut line).is_ok_and(|got| got > 0) {
+            if let Some((name, course)) = course(&line) {
+                see(name, course);
+            }
+            line.clear();
+        }
     }
-    let again = u64::from_str_radix(fields.get(6)?, 16).ok()?;
-    let probes: u64 = fields.get(8)?.parse().ok()?;
-    Some(again.max(probes))
+}
+
+/// Who has the other ends of these connections, which are on this machine as well: for each its own address and its peer's.
+/// One look at the tables for all of them.
+pub fn owners_of_peers(connections: &[(SocketAddr, SocketAddr)]) -> Vec<Option<u32>> {
+    let mut owners = vec![None; connections.len()];
+    let mut wanted = HashMap::new();
+    for (at, (own, peer)) in connections.iter().enumerate() {
+        // A peer's socket may be one for both families.
+        for as_seen in [SocketAddr::to_owned, mapped] {
+            wanted.insert(name_of(as_seen(peer), as_seen(own)), at);
+        }
+    }
+    each_course(|name, course| {
+        if let Some(at) = wanted.get(name) {
+            owners[*at] = course.owner;
+        }
+    });
+    owners
+}
+
+/// As a socket for both families has it.
+fn mapped(at: &SocketAddr) -> SocketAddr {
+    let ip = match at.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        v6 => v6.to_canonical(),
+    };
+    SocketAddr::new(ip, at.port())
+}
+
+/// One line of the table: which connection, and how it does.
+fn course(line: &str) -> Option<(&str, Course)> {
+    /// Of a table's numbers in a second (USER_HZ).
+    const TICKS: u64 = 100;
+    /// The kernel waits to send again.
+    const AGAIN: &str = "01";
+    let (_, rest) = line.split_once(": ")?;
+    let end = rest.match_indices(' ').nth(1)?.0;
+    let (name, rest) = rest.split_at(end);
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    let ticks = |count: u64| Duration::from_millis(count * 1000 / TICKS);
+    let (timer, due) = fields.get(2)?.split_once(':')?;
+    let pause: u64 = fields.get(9).map_or(Ok(0), |pause| pause.parse()).ok()?;
+    let (again, probes) = (number(fields.get(3)?)?, fields.get(5)?.parse().ok()?);
+    let (uid, inode) = (fields.get(4)?.parse().ok()?, fields.get(6)?);
+    let course = Course {
+        owner: (*inode != "0").then_some(uid),
+        outstanding: number(fields.get(1)?.split_once(':')?.0)?,
+        due: (timer == AGAIN).then_some(ticks(number(due)?)),
+        pause: ticks(pause),
+        in_vain: again.max(probes),
+    };
+    Some((name, course))
 }
 
 #[cfg(test)]
@@ -109,20 +188,80 @@ mod tests {
     }
 
     #[test]
-    fn two_lost_probes_or_repetitions_are_told_and_not_those_of_others() {
-        let line = |again, probes| {
-            format!(
-                "  1: 0100007F:1F90 0200007F:01BB 01 00000000:00000000 02:000002D0 {again} 0 {probes} 7 2 x"
-            )
+    fn a_line_of_the_table_is_read() {
+        let said = |line| course(line).map(|(name, course)| (name.to_owned(), course));
+        let name = "0100007F:1F90 0200007F:01BB";
+        let sent = format!(
+            "  1: {name} 01 00000010:00000000 01:0000007B 0000000A  1000        0 31 2 0 640 4 30 1 2"
+        );
+        let course = Course {
+            outstanding: 16,
+            due: Some(Duration::from_millis(1230)),
+            pause: Duration::from_millis(6400),
+            in_vain: 10,
+            owner: Some(1000),
         };
-        for (line, ports, want) in [
-            (line("00000000", 0), (8080, 443), Some(0)),
-            (line("0000000a", 0), (8080, 443), Some(10)),
-            (line("00000000", 2), (8080, 443), Some(2)),
-            (line("00000000", 2), (8080, 444), None),
-            ("sl local_address".to_owned(), (8080, 443), None),
+        assert_eq!(said(&sent), Some((name.to_owned(), course)));
+        let probed = format!(
+            "  1: {name} 01 00000000:00000000 02:000002D0 00000000     0        2 0 2 0 20 4 30 1 2"
+        );
+        let course = Course {
+            pause: Duration::from_millis(200),
+            in_vain: 2,
+            ..Course::default()
+        };
+        assert_eq!(said(&probed), Some((name.to_owned(), course)));
+        for line in [
+            "",
+            "  sl  local_address rem_address   st",
+            "  1: x y",
+            "  1: x y 01 z",
         ] {
-            assert_eq!(lost(&line, ports), want, "{line}");
+            assert_eq!(said(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_connection_of_ours_is_found_by_name() {
+        for ip in ["127.0.0.1", "::1"] {
+            let Ok(listener) = TcpListener::bind((ip, 0)) else {
+                continue; // no IPv6 here
+            };
+            let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let name = name_of(tcp.local_addr().unwrap(), tcp.peer_addr().unwrap());
+            let mut found = None;
+            each_course(|one, course| {
+                if one == name {
+                    found = Some(course.in_vain);
+                }
+            });
+            assert_eq!(found, Some(0), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_owner_of_the_other_end_is_known_whatever_family_its_socket_has() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut kept = Vec::new();
+        let mut connections = Vec::new();
+        for to in [at, mapped(&at)] {
+            let Ok(tcp) = std::net::TcpStream::connect(to) else {
+                continue; // no IPv6 here
+            };
+            let (_, peer) = listener
+                .accept()
+                .map(|(tcp, peer)| (kept.push(tcp), peer))
+                .unwrap();
+            connections.push((at, peer));
+            kept.push(tcp);
+        }
+        let me = rustix::process::geteuid().as_raw();
+        let owners = owners_of_peers(&connections);
+        assert!(owners.iter().all(|owner| *owner == Some(me)), "{owners:?}");
+        // Nobody has it any more; somebody else's.
+        drop(kept);
+        let owners = owners_of_peers(&[connections[0], (at, at)]);
+        assert_eq!(owners, [None, None]);
     }
 }

@@ -31,7 +31,7 @@ impl Tunnel {
     pub fn open(site: &Site) -> Result<Self, Miss> {
         let (host, who) = (client(0), manager(0));
         let words = ["tunnel", "--as", &who, "--to", DEVICE, "--device", "dev0"];
-        let words = [&words[..], &["--json", "-q", "--forward", "0:localhost:22"]].concat();
+        let words = [&words[..], &["--json", "--forward", "0:localhost:22"]].concat();
         let mut command = site.command(&host, NOPORTS, &words);
         command
             .stdout(Stdio::piped())

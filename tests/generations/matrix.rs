@@ -380,6 +380,7 @@ impl Stage {
             timeout: LONG,
             many: None,
             greeting: noports::session::bridge::Greeting::Any,
+            nearness: None,
         };
         task::spawn(bridge::run(plan, || ()));
         let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -498,11 +499,12 @@ async fn bridge_for(ready: Ready) -> Endpoint {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let plan = Plan {
-        local: LocalEnd::Listen(listener),
+        local: LocalEnd::Listen(Visitors::of(listener).unwrap()),
         far: ready.far,
         timeout: LONG,
         many: None,
         greeting: noports::session::bridge::Greeting::Any,
+        nearness: None,
     };
     task::spawn(bridge::run(plan, || ()));
     here(port)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   every 5 s: the local address is no longer ours? the tick itself late (sleep)? ──┐
-//!   one of them: its proof is not answered within 1 s ─────────────────────────────┤
+//!   one of them: its proof is not answered within 0.5 s ───────────────────────────┤
 //!                                                                                  ▼
 //!                                    command, monitors: noop:0 ─▶ no byte in time ─▶ a new connection
 //! ```

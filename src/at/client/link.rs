@@ -222,7 +222,7 @@ impl LoginContext {
                 Some(ends) => Arc::clone(&self.transport).elsewhere(ends.peer).await,
                 None => pending().await,
             }
-            LinkError::Lost("the server's name leads elsewhere now".to_owned())
+            LinkError::Moved
         };
         or(silent, moved).await
     }
@@ -508,6 +508,8 @@ pub(super) fn judge(reply: Result<Reply, LinkError>, who: &AtSign) -> Result<Str
 pub(super) enum LinkError {
     Lost(String),
     Silent(Duration),
+    /// Its server's name leads elsewhere, and somebody answers there.
+    Moved,
 }
 
 impl LinkError {
@@ -518,6 +520,10 @@ impl LinkError {
                 why,
             },
             Self::Silent(after) => AtError::Silent(after),
+            Self::Moved => AtError::Lost {
+                who: who.clone(),
+                why: self.to_string(),
+            },
         }
     }
 }
@@ -539,6 +545,7 @@ impl std::fmt::Display for LinkError {
         match self {
             Self::Lost(why) => f.write_str(why),
             Self::Silent(after) => write!(f, "silent for {}", in_words(*after)),
+            Self::Moved => f.write_str("the server's name leads elsewhere now"),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Client ──verb──▶ [worker task] ⇄ own atServer        one command at a time, reconnects, repeats a look-up once
-//!   Subscription ◀── [monitor task] ⇄ own atServer       noop after 15.5 s; silent for 4 s more ⇒ reconnect with jittered back-off
+//!   Subscription ◀── [monitor task] ⇄ own atServer       noop after 7.6 s; silent for 4 s more ⇒ reconnect with jittered back-off
 //! ```
 //! Until the first command can be sent: TCP, TLS, `from`, `pkam`, one round trip each (two for TLS 1.2),
 //! and before that the directory's TCP, TLS, greeting and answer. What encrypting to somebody costs stands

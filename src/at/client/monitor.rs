@@ -3,7 +3,7 @@
 //! ```text
 //!   login ─▶ monitor <regex> ─▶ noop:0 ─▶ data:ok, or a notification = live     notification ─▶ once per id ─▶ bounded channel
 //!     ▲                                    │
-//!     │     no byte for 15.5 s, or the alarm ─▶ noop:0 ─▶ no byte for 4 s more, or closed, or the name leads elsewhere
+//!     │     no byte for 7.6 s, or the alarm ─▶ noop:0 ─▶ no byte for 4 s more, or closed, or the name leads elsewhere
 //!     └── Lost, pauses growing ◀───────────┘        from the second time on: monitor:<last heard - 1 ms>
 //! ```
 //! Keys that were revoked, denied or have expired: `Lost` with those words, and one login in two minutes.
@@ -156,6 +156,8 @@ enum Wakeup {
 /// Why listening ended.
 enum ListenError {
     Lost(String),
+    /// To another address, where somebody answers.
+    Moved(String),
     Gone,
 }
 
@@ -167,7 +169,10 @@ impl From<Gone> for ListenError {
 
 impl From<LinkError> for ListenError {
     fn from(why: LinkError) -> Self {
-        Self::Lost(why.to_string())
+        match why {
+            LinkError::Moved => Self::Moved(why.to_string()),
+            why => Self::Lost(why.to_string()),
+        }
     }
 }
 
@@ -229,8 +234,10 @@ impl Monitor {
         let mut backoff = Backoff::new(self.logins.timing.retry.0, self.logins.timing.retry.1);
         loop {
             let began = Instant::now();
-            let ListenError::Lost(why) = self.watch(&mut link).await else {
-                return;
+            let (why, has_moved) = match self.watch(&mut link).await {
+                ListenError::Lost(why) => (why, false),
+                ListenError::Moved(why) => (why, true),
+                ListenError::Gone => return,
             };
             self.left(&link);
             drop(link);
@@ -247,6 +254,9 @@ impl Monitor {
             if began.elapsed() > self.logins.timing.retry.1 {
                 backoff.reset();
             }
+            if !has_moved {
+                self.wait(&mut backoff).await;
+            }
             let Ok(again) = self.come_back(&mut backoff).await else {
                 return;
             };
@@ -254,10 +264,13 @@ impl Monitor {
         }
     }
 
+    async fn wait(&self, backoff: &mut Backoff) {
+        let pause = backoff.pause(jitter());
+        sleep(pause.max(self.logins.barred.left())).await;
+    }
+
     async fn come_back(&mut self, backoff: &mut Backoff) -> Result<Link, Gone> {
         loop {
-            let pause = backoff.pause(jitter());
-            sleep(pause.max(self.logins.barred.left())).await;
             match self.prove_new().await {
                 Ok((link, first)) => {
                     info!("as={} link=monitor state=back", self.logins.keys.atsign);
@@ -274,6 +287,7 @@ impl Monitor {
                     ),
                 },
             }
+            self.wait(backoff).await;
         }
     }
 

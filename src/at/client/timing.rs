@@ -16,8 +16,8 @@ pub struct Timing {
     /// A quiet command connection is proved with `noop:0` after this long, so that the next command finds it alive.
     /// One for look-ups is closed.
     pub idle: Duration,
-    /// A monitor that heard no byte for this long asks `noop:0`. Longer than 15 s: that often atServers tell their
-    /// statistics, and then nothing has to be asked.
+    /// A monitor that heard no byte for this long asks `noop:0`. A little more than half of the 15 s after which atServers tell
+    /// their statistics: one question between two of these, and a server whose name has moved is left within 10 s.
     pub silence: Duration,
     /// A connection that is asked `noop:0` and says nothing for this long is dead. Where answers take longer nobody could
     /// log in, either.
@@ -51,7 +51,7 @@ impl Timing {
     /// A connection that has died in silence is replaced within about this time. What it costs: see `--proof`.
     pub fn proving(within: Duration) -> Self {
         Self {
-            silence: within * 31 / 40,
+            silence: within * 38 / 100,
             proof: within / 5,
             idle: within * 3 / 2,
             ..Self::default()
@@ -67,9 +67,9 @@ impl Default for Timing {
             reply: Duration::from_secs(15),
             call: Duration::from_secs(30),
             idle: Duration::from_secs(30),
-            silence: Duration::from_millis(15_500),
+            silence: Duration::from_millis(7_600),
             proof: Duration::from_secs(4),
-            doubt: Duration::from_secs(1),
+            doubt: Duration::from_millis(500),
             prompt: Duration::from_secs(2),
             line: Duration::from_secs(120),
             retry: (Duration::from_secs(1), Duration::from_secs(8)),

@@ -89,7 +89,7 @@ fn the_classic_flags_of_a_client_listen_on_this_machine_only() {
     let LocalEnd::Listen(listener) = &plan.local else {
         panic!("{plan:?}");
     };
-    assert!(listener.local_addr().unwrap().ip().is_loopback());
+    assert!(listener.at().unwrap().ip().is_loopback());
     assert_eq!(plan.far.side, Side::Client);
 }
 

@@ -17,7 +17,7 @@ use crate::{
     np::far_end::FarEnd,
     session::{
         ask::broken,
-        bridge::{self, BridgeError, Greeting, LocalEnd, Plan},
+        bridge::{self, BridgeError, Greeting, LocalEnd, Plan, Visitors},
         launch::{self, LocalAddress, Order},
     },
     sys::ssh::{self, Destination, HostKeyAlias, SshLogin, UserName},
@@ -48,6 +48,7 @@ fn plan(far: FarEnd, local: LocalEnd) -> Plan {
         timeout: FIRST_USE,
         many: None,
         greeting: Greeting::Ssh,
+        nearness: None,
     }
 }
 
@@ -99,7 +100,8 @@ pub(super) async fn shell(
             let at = ("127.0.0.1", settings.local_port);
             let listener = TcpListener::bind(at).await.map_err(no_port(at.1))?;
             let port = listener.local_addr().map_err(no_port(at.1))?.port();
-            let plan = plan(far, LocalEnd::Listen(listener));
+            let visitors = Visitors::of(listener).map_err(no_port(at.1))?;
+            let plan = plan(far, LocalEnd::Listen(visitors));
             (port, Some(task::spawn(bridge::run(plan, || {}))))
         }
     };
@@ -229,13 +231,14 @@ pub(super) async fn print(
 
 /// A bridge that outlives us; returns where it listens, or 0 where it does not.
 pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Result<u16, Failure> {
-    launch::in_background(&Order {
+    let order = Order {
         local,
         far,
         many: None,
         about: None,
-    })
-    .await
+        nearness: None,
+    };
+    launch::in_background(&order).await
 }
 
 #[cfg(test)]

@@ -87,8 +87,12 @@ flags! {
         /// most sessions at a time (default: as many as fit into half of the memory)
         #[argh(option, arg_name = "number", from_str_fn(count))]
         max_sessions: Option<usize>,
+        /// dial a rendezvous at an inner address (192.168.0.7, 127.0.0.1), too, though the atDirectory is not at one: only
+        /// where whoever names rendezvous may send this device around its own network
+        #[argh(switch)]
+        allow_inner: bool,
         /// replace a connection to the atServer that has died in silence within about this time, 10s to 10m: the shorter,
-        /// the more packets on a quiet line (default: 20s, up to 26000 packets a day; twice the time, half of them)
+        /// the more packets on a quiet line (default: 20s; twice the time, half of them)
         #[argh(
             option,
             arg_name = "seconds",
@@ -173,6 +177,7 @@ impl Args {
             pins,
             recovery: recovery.map_err(Failure::misuse)?,
             only_managers: self.only_managers()?,
+            allow_inner: self.allow_inner,
             max_sessions: match self.max_sessions {
                 Some(most) => most as u64,
                 None => budgets::fitting(memory::limit()),

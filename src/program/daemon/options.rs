@@ -47,6 +47,8 @@ pub struct DaemonOptions {
     pub pins: Vec<(AtSign, Fingerprint)>,
     /// Keys that may take the place of those that are remembered.
     pub recovery: Vec<Fingerprint>,
+    /// A rendezvous may be at any address, also an inner one.
+    pub allow_inner: bool,
     /// Live sessions at a time.
     pub max_sessions: u64,
 }

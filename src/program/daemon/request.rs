@@ -391,6 +391,7 @@ impl Daemon {
             far: &far.map_err(|why| why.to_string())?,
             many: asked.lasting(),
             about: Some(self.about(from, meeting.session)),
+            nearness: self.nearness,
         };
         let bridge = launch::start(&self.options.program, &order)
             .await

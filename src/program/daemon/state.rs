@@ -7,6 +7,7 @@ use crate::{
     at::{AtSign, Notification, client::Client, pins::Pins, verb::Operation},
     budget::Budget,
     classic::{keyring::Keyring, reverse::device::KeySlots},
+    net::network::Nearness,
     np::{NAMESPACE, ids::Nonce},
     session::authorise::Doorman,
 };
@@ -28,6 +29,8 @@ pub(super) struct Daemon {
     pub pings: Pings,
     pub keyring: Keyring,
     pub pins: Pins,
+    /// A rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
+    pub nearness: Option<Nearness>,
 }
 
 impl Daemon {

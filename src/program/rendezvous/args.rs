@@ -76,7 +76,7 @@ flags! {
         )]
         half_closed: Duration,
         /// replace a connection to the atServer that has died in silence within about this time, 10s to 10m: the shorter,
-        /// the more packets on a quiet line (default: 20s, up to 26000 packets a day; twice the time, half of them)
+        /// the more packets on a quiet line (default: 20s; twice the time, half of them)
         #[argh(
             option,
             arg_name = "seconds",

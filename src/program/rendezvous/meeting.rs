@@ -26,6 +26,7 @@ use log::{Level, info, log};
 
 use crate::{
     classic::strip::Stripped,
+    net::stall::{Tell, watch},
     np::{
         ids::SessionId,
         pairs::{Dialer, MAX_NUMBERED, Pairing, Pairs},
@@ -259,6 +260,7 @@ async fn carry(
     let began = Instant::now();
     let (from_a, from_b) = (a.from, b.from);
     let seats = [a.seat.take(), b.seat.take()];
+    let _watched = [&a, &b].map(|end| watch(&end.socket, Tell::Nobody));
     let outcome = join_both(session, a, b, half_closed, give_way(&seats)).await;
     let ends = format!("client={from_a} daemon={from_b}");
     let lasted = began.elapsed().as_secs_f64();

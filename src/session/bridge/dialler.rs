@@ -12,7 +12,7 @@ use futures_lite::AsyncWriteExt;
 use super::{error::BridgeError, live::Live};
 use crate::{
     at::client::jitter,
-    net::{backoff::Backoff, dial::dial},
+    net::{backoff::Backoff, dial::dial_where, network::Nearness},
     np::{
         admit,
         far_end::FarEnd,
@@ -42,6 +42,8 @@ pub(super) struct Dialler {
     pub(super) patience: Duration,
     /// What others see of the session.
     pub(super) live: Arc<Live>,
+    /// Where the far end may be, if not anywhere.
+    pub(super) nearness: Option<Nearness>,
 }
 
 impl Dialler {
@@ -50,13 +52,18 @@ impl Dialler {
             far,
             patience: PATIENCE,
             live: Arc::default(),
+            nearness: None,
         }
     }
 
     /// The same for a session that is seen by others.
-    pub(super) fn watched_by(mut self, live: Arc<Live>) -> Self {
-        self.live = live;
-        self
+    pub(super) fn watched_by(self, live: Arc<Live>) -> Self {
+        Self { live, ..self }
+    }
+
+    /// Nowhere else than somebody may be sent whose directory is so near.
+    pub(super) fn nowhere_nearer(self, nearness: Option<Nearness>) -> Self {
+        Self { nearness, ..self }
     }
 
     /// The one socket of a session.
@@ -127,11 +134,18 @@ impl Dialler {
     }
 
     async fn connect_with(&self, line: Option<&Secret<String>>) -> Result<TcpStream, BridgeError> {
-        let failed = |source| BridgeError::Rendezvous {
+        let failed = |source: io::Error| BridgeError::Rendezvous {
             at: self.far.rendezvous.clone(),
-            source,
+            source: match source.kind() {
+                io::ErrorKind::PermissionDenied => io::Error::other(format!(
+                    "{source}, and the atDirectory is not at one (noports daemon --allow-inner goes there all the same)"
+                )),
+                _ => source,
+            },
         };
-        let mut remote = dial(&self.far.rendezvous, DIAL).await.map_err(failed)?;
+        let fit = |at| self.nearness.is_none_or(|near| near.admits(at));
+        let dialled = dial_where(&self.far.rendezvous, DIAL, fit);
+        let mut remote = dialled.await.map_err(failed)?;
         if let Some(line) = line {
             let line = Secret::new(format!("{}\n", line.reveal()).into_bytes());
             let sent = timeout(DIAL, remote.write_all(line.reveal())).await;

@@ -95,8 +95,8 @@ impl Live {
     pub fn of(plan: &Plan, about: About) -> Self {
         let target = match &plan.local {
             LocalEnd::Dial(service) => service.to_string(),
-            LocalEnd::Listen(listener) => listener
-                .local_addr()
+            LocalEnd::Listen(visitors) => visitors
+                .at()
                 .map_or_else(|_| "-".to_owned(), |at| at.to_string()),
             LocalEnd::Stdio => "stdio".to_owned(),
         };

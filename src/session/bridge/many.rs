@@ -59,16 +59,16 @@ use super::{
     visitors::Visitors,
 };
 use crate::{
-    net::dial::dial,
+    net::{
+        dial::dial,
+        stall::{Tell, Watched, watch},
+    },
     np::control::{ControlLine, ControlLines, Keying},
     pipe::{
         cipher::{Cipher, SessionKeys},
         join::{Carried, reset},
     },
-    sys::{
-        out,
-        sockets::{LOOK, unanswered},
-    },
+    sys::out,
     text::endpoint::Endpoint,
 };
 
@@ -113,11 +113,7 @@ pub(super) async fn client(
             dialler.live.lets_go().await;
             ControlEvent::Told
         };
-        let look = async {
-            Timer::at(control.silence.next).await;
-            ControlEvent::Look
-        };
-        match peer.or(told).or(idle).or(beat).or(look).or(visitor).await {
+        match peer.or(told).or(idle).or(beat).or(visitor).await {
             // The device's time without connections may be over a little before ours.
             ControlEvent::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
             ControlEvent::Ended(end) => break Err(gone(end)),
@@ -127,7 +123,6 @@ pub(super) async fn client(
                 break Ok(());
             }
             ControlEvent::Heard(_) | ControlEvent::Silence => {}
-            ControlEvent::Look => control.silence.look(&control.socket),
             ControlEvent::Beat => {
                 if let Err(error) = control.beat().await {
                     break Err(BridgeError::Broken(error));
@@ -219,6 +214,7 @@ pub(super) async fn device(
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
     let mut control = dialler.connect_as(CONTROL, 0).await?;
+    let _watched = watch(&control, Tell::Aloud);
     ready();
     let mut cipher = dialler.ciphers().inbound;
     let mut announced = CONTROL;
@@ -392,6 +388,7 @@ async fn cut_on(
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> Carried {
+    let _watched = watch(&remote, Tell::Nobody); // the control socket tells
     let (near_end, far_end) = (local.clone(), remote.clone());
     let work = async { Some(carry(&dialler, local, remote, keys.as_ref(), Greeting::Any).await) };
     let session_ends = async {
@@ -418,8 +415,6 @@ enum ControlEvent {
     Ended(io::Result<()>),
     Heard(io::Result<usize>),
     Visitor(TcpStream),
-    /// Whether the rendezvous still answers is to be looked at.
-    Look,
     Beat,
     Idle,
     /// Somebody on this machine ends the session.
@@ -437,49 +432,21 @@ struct Announcer {
     announced: u64,
     beats: u64,
     last_beat: Instant,
-    silence: Silence,
-}
-
-/// Whether the way to the rendezvous is dead, as far as the system can tell. A session is not ended for it: it may be a
-/// tunnel of a train.
-struct Silence {
-    told: bool,
-    next: Instant,
-}
-
-impl Silence {
-    fn new() -> Self {
-        Self {
-            told: false,
-            next: Instant::now() + LOOK,
-        }
-    }
-
-    fn look(&mut self, control: &TcpStream) {
-        self.next = Instant::now() + LOOK;
-        let silent = unanswered(control);
-        if std::mem::replace(&mut self.told, silent) == silent {
-            return;
-        }
-        if silent {
-            log::warn!("rendezvous=silent hint=\"the session waits for it, up to 5 minutes\"");
-        } else {
-            log::warn!("rendezvous=answers");
-        }
-    }
+    _watched: Watched,
 }
 
 impl Announcer {
     /// With a control socket of its own.
     async fn on(dialler: &Dialler, many: Many) -> Result<Self, BridgeError> {
+        let socket = dialler.connect_as(CONTROL, 0).await?;
         Ok(Self {
-            socket: dialler.connect_as(CONTROL, 0).await?,
+            _watched: watch(&socket, Tell::Aloud),
+            socket,
             cipher: dialler.ciphers().outbound,
             many,
             announced: CONTROL,
             beats: 0,
             last_beat: Instant::now(),
-            silence: Silence::new(),
         })
     }
 

@@ -9,7 +9,7 @@ use crate::secret::Secret;
 use async_std::task::{JoinHandle, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 
-use super::{error::NoReport, *};
+use super::{error::NoReport, visitors::is_here, *};
 use crate::net::line::read_line;
 use crate::testing::{SOON, every_kind_of_keys, listen, soon};
 
@@ -70,6 +70,7 @@ fn plan(local: LocalEnd, rendezvous: &Endpoint, side: Side, keys: Option<Session
         timeout: SOON,
         many: None,
         greeting: Greeting::Any,
+        nearness: None,
     }
 }
 
@@ -86,7 +87,7 @@ fn a_session_from_a_local_program_to_the_devices_service() {
                 keys.clone(),
             );
             let client = plan(
-                LocalEnd::Listen(listener),
+                LocalEnd::Listen(Visitors::of(listener).unwrap()),
                 &meeting.client,
                 Side::Client,
                 keys,
@@ -151,7 +152,12 @@ fn only_the_first_visitor_gets_in() {
         let (_meeting, at) = listen().await;
         let (listener, door) = listen().await;
         let client = spawn(run(
-            plan(LocalEnd::Listen(listener), &at, Side::Client, None),
+            plan(
+                LocalEnd::Listen(Visitors::of(listener).unwrap()),
+                &at,
+                Side::Client,
+                None,
+            ),
             || (),
         ));
         let mut first = dial(&door, SOON).await.unwrap();
@@ -171,7 +177,12 @@ fn nobody_waits_for_ever() {
     soon(async {
         let (_meeting, at) = listen().await;
         let (listener, _) = listen().await;
-        let mut plan = plan(LocalEnd::Listen(listener), &at, Side::Client, None);
+        let mut plan = plan(
+            LocalEnd::Listen(Visitors::of(listener).unwrap()),
+            &at,
+            Side::Client,
+            None,
+        );
         plan.timeout = Duration::from_millis(30);
         let mut was_ready = false;
         let error = run(plan, || was_ready = true).await.unwrap_err();
@@ -213,7 +224,12 @@ fn a_missing_rendezvous_ends_the_local_connection_too() {
         assert_eq!(near.read(&mut [0; 1]).await.unwrap_or(0), 0);
 
         let (listener, door) = listen().await;
-        let plan_client = plan(LocalEnd::Listen(listener), &missing, Side::Client, None);
+        let plan_client = plan(
+            LocalEnd::Listen(Visitors::of(listener).unwrap()),
+            &missing,
+            Side::Client,
+            None,
+        );
         let mut was_ready = false;
         let error = run(plan_client, || was_ready = true).await.unwrap_err();
         assert_eq!((error.step(), was_ready), (Stage::Rendezvous, false));
@@ -228,7 +244,12 @@ fn a_rendezvous_that_breaks_off_resets_the_local_program() {
         soon(async {
             let ((meeting, at), (listener, door)) = (listen().await, listen().await);
             let client = spawn(run(
-                plan(LocalEnd::Listen(listener), &at, Side::Client, keys),
+                plan(
+                    LocalEnd::Listen(Visitors::of(listener).unwrap()),
+                    &at,
+                    Side::Client,
+                    keys,
+                ),
                 || (),
             ));
             let mut visitor = dial(&door, SOON).await.unwrap();
@@ -275,4 +296,40 @@ fn only_this_machine_counts_as_here() {
     ] {
         assert_eq!(is_here(ip.parse().unwrap()), here, "{ip}");
     }
+}
+
+/// A rendezvous that named 127.0.0.1, or where a cloud's machines ask for secrets, had the device dial there and write.
+#[test]
+fn a_device_is_not_sent_to_an_inner_address_unless_its_directory_is_as_near() {
+    soon(async {
+        let (listener, at) = listen().await;
+        let named = Endpoint::parse("localhost", Some(at.port)).unwrap();
+        for (rendezvous, nearness, goes) in [
+            (&at, Nearness::World, false),
+            (&named, Nearness::World, false),
+            (&named, Nearness::Site, false),
+            (&named, Nearness::Link, false),
+            (&at, Nearness::Host, true),
+            (&named, Nearness::Host, true),
+        ] {
+            let mut plan = plan(
+                LocalEnd::Dial(reverser().await),
+                rendezvous,
+                Side::Device,
+                None,
+            );
+            plan.nearness = Some(nearness);
+            let (bridge, came) = (spawn(run(plan, || ())), listener.accept());
+            if goes {
+                drop(came.await.unwrap());
+                let _ = bridge.await;
+                continue;
+            }
+            let why = bridge.await.unwrap_err();
+            assert_eq!(why.step(), Stage::Rendezvous);
+            assert!(why.to_string().contains("--allow-inner"), "{why}");
+        }
+        let nobody = future::poll_once(listener.accept()).await;
+        assert!(nobody.is_none(), "nothing was dialled");
+    });
 }

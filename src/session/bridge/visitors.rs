@@ -1,64 +1,130 @@
 //! Local programs at a port of ours.
 
-use std::{collections::VecDeque, io, net::IpAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use async_std::{
     net::{TcpListener, TcpStream},
     task,
 };
 
-use crate::{net::dial::tune, pipe::join::reset, sys::process::descriptors_left};
+use futures_lite::future;
+use rustix::process::geteuid;
+
+use crate::{
+    net::dial::tune,
+    pipe::join::reset,
+    sys::{process::descriptors_left, sockets::owners_of_peers},
+};
 
 /// Between two attempts to take somebody in.
 const BREATH: Duration = Duration::from_millis(200);
+/// So many are let in, or sent away, for one look at the kernel's tables: whoever hammers at the port costs no more.
+const AT_ONCE: usize = 64;
+/// A connection can be missed in a table that changes while it is read.
+const LOOKS: usize = 3;
+
+/// Who may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guests {
+    /// Processes of our own user, and of root, on this machine.
+    Own,
+    /// Every user of this machine.
+    Shared,
+    /// Whoever reaches the address, which was put where others do.
+    Anybody,
+}
 
 /// Local programs that want to the other side, in order of arrival.
 #[derive(Debug)]
 pub struct Visitors {
     listener: TcpListener,
-    /// The listener was put where others reach it, on purpose.
-    open_to_others: bool,
-    put_back: VecDeque<TcpStream>,
+    guests: Guests,
+    waiting: VecDeque<TcpStream>,
     /// It has been said that nobody can be let in; not again before somebody is.
     pub(super) complained: bool,
 }
 
 impl Visitors {
-    /// Whoever connects to this listener; only from this machine if that is where it listens.
+    /// Whoever connects to this listener; if that is where only this machine reaches it, only our own user.
     ///
     /// # Errors
     /// When the listener has no address.
     pub fn of(listener: TcpListener) -> io::Result<Self> {
-        let open_to_others = !is_here(listener.local_addr()?.ip());
+        let guests = if is_here(listener.local_addr()?.ip()) {
+            Guests::Own
+        } else {
+            Guests::Anybody
+        };
         Ok(Self {
             listener,
-            open_to_others,
-            put_back: VecDeque::new(),
+            guests,
+            waiting: VecDeque::new(),
             complained: false,
         })
     }
 
+    /// Where they come to.
+    ///
+    /// # Errors
+    /// When the listener has no address any more.
+    pub fn at(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Whether other users of this machine may come in, too.
+    #[must_use]
+    pub fn shared(self, shared: bool) -> Self {
+        let guests = match self.guests {
+            Guests::Own if shared => Guests::Shared,
+            guests => guests,
+        };
+        Self { guests, ..self }
+    }
+
     /// The next one. Dropping the future loses nobody.
     pub async fn next(&mut self) -> TcpStream {
-        if let Some(visitor) = self.put_back.pop_front() {
-            return visitor;
-        }
         loop {
+            if let Some(visitor) = self.waiting.pop_front() {
+                return visitor;
+            }
             match self.listener.accept().await {
-                // The connections that stand, and those on their way, need what is left.
-                Ok((tcp, _)) if descriptors_left() == 0 => {
-                    reset(&tcp);
-                    self.complain("too few descriptors are left");
-                }
-                Ok((tcp, from)) if self.open_to_others || is_here(from.ip()) => {
-                    let _ = tune(&tcp);
-                    return tcp;
-                }
-                Ok((_, from)) => log::info!("refused={from} reason=not-from-this-machine"),
+                Ok((tcp, from)) => self.arrive(tcp, from).await,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     self.complain(&error.to_string());
                     task::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+
+    /// This one, and all that have come until now.
+    async fn arrive(&mut self, tcp: TcpStream, from: SocketAddr) {
+        let mut arrived = vec![(tcp, from)];
+        while arrived.len() < AT_ONCE
+            && let Some(Ok(one)) = future::poll_once(self.listener.accept()).await
+        {
+            arrived.push(one);
+        }
+        // The connections that stand, and those on their way, need what is left.
+        if descriptors_left() == 0 {
+            arrived.iter().for_each(|(tcp, _)| reset(tcp));
+            return self.complain("too few descriptors are left");
+        }
+        for ((tcp, from), owner) in with_owners(arrived, self.guests) {
+            match refusal(self.guests, from.ip(), owner) {
+                None => {
+                    let _ = tune(&tcp);
+                    self.waiting.push_back(tcp);
+                }
+                Some(why) => {
+                    reset(&tcp);
+                    self.complain(&why);
                 }
             }
         }
@@ -73,11 +139,117 @@ impl Visitors {
 
     /// This one is to come again, behind those put back before: nothing of it has been read yet.
     pub fn put_back(&mut self, visitor: TcpStream) {
-        self.put_back.push_back(visitor);
+        self.waiting.push_back(visitor);
+    }
+}
+
+/// Whose they are, where that matters.
+fn with_owners(
+    arrived: Vec<(TcpStream, SocketAddr)>,
+    guests: Guests,
+) -> Vec<((TcpStream, SocketAddr), Option<u32>)> {
+    let mut owners = vec![None; arrived.len()];
+    if guests == Guests::Own {
+        let ends =
+            |(tcp, from): &(TcpStream, SocketAddr)| (tcp.local_addr().unwrap_or(*from), *from);
+        let ends: Vec<_> = arrived.iter().map(ends).collect();
+        for _ in 0..LOOKS {
+            let found = owners_of_peers(&ends);
+            for (owner, found) in owners.iter_mut().zip(found) {
+                *owner = owner.or(found);
+            }
+            if owners.iter().all(Option::is_some) {
+                break;
+            }
+        }
+    }
+    arrived.into_iter().zip(owners).collect()
+}
+
+/// Why somebody from there, of that user, does not come in.
+fn refusal(guests: Guests, from: IpAddr, owner: Option<u32>) -> Option<String> {
+    const ROOT: u32 = 0; // may do all we may
+    match (guests, owner) {
+        (Guests::Anybody, _) => None,
+        _ if !is_here(from) => Some(format!("{from} is not this machine")),
+        (Guests::Shared, _) => None,
+        (Guests::Own, Some(owner)) if owner == geteuid().as_raw() || owner == ROOT => None,
+        (Guests::Own, Some(owner)) => Some(format!(
+            "it is user {owner}'s, and not ours (noports tunnel --shared lets all users of this machine in)"
+        )),
+        (Guests::Own, None) => Some("it is not known whose it is".to_owned()),
     }
 }
 
 /// Whether somebody comes from this machine.
 pub(super) fn is_here(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{net::Ipv4Addr, os::unix::process::CommandExt, process::Command};
+
+    use async_std::{future::timeout, task::block_on};
+    use futures_lite::AsyncReadExt;
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    #[test]
+    fn only_our_own_user_and_root_come_in_unless_the_port_is_shared() {
+        let me = geteuid().as_raw();
+        let enters = |guests, from, owner| refusal(guests, from, owner).is_none();
+        for (owner, own) in [
+            (Some(me), true),
+            (Some(0), true),
+            (Some(me + 1), false),
+            (None, false),
+        ] {
+            assert_eq!(enters(Guests::Own, HERE, owner), own, "{owner:?}");
+            assert!(enters(Guests::Shared, HERE, owner));
+            assert!(!enters(Guests::Own, THERE, owner) && !enters(Guests::Shared, THERE, owner));
+            assert!(enters(Guests::Anybody, THERE, owner));
+        }
+    }
+
+    /// Another user of the machine used up the one connection of a session that somebody else had opened.
+    #[test]
+    fn another_user_does_not_take_the_place_of_our_own() {
+        if !geteuid().is_root() {
+            return; // only root can be somebody else
+        }
+        block_on(async {
+            for shared in [false, true] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let port = listener.local_addr().unwrap().port();
+                let mut visitors = Visitors::of(listener).unwrap().shared(shared);
+                let connects =
+                    format!("exec 3<>/dev/tcp/127.0.0.1/{port}; echo theirs >&3; cat <&3");
+                let mut other = Command::new("bash")
+                    .args(["-c", &connects])
+                    .current_dir("/")
+                    .uid(65534)
+                    .spawn()
+                    .unwrap();
+                let first = timeout(Duration::from_secs(5), visitors.next()).await;
+                if shared {
+                    let mut said = [0; 6];
+                    first.unwrap().read_exact(&mut said).await.unwrap();
+                    assert_eq!(&said, b"theirs");
+                } else {
+                    assert!(first.is_err() && visitors.complained);
+                    let ours = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let came = visitors.next().await;
+                    assert_eq!(came.peer_addr().unwrap(), ours.local_addr().unwrap());
+                }
+                drop(visitors);
+                let _ = other.kill();
+                other.wait().unwrap();
+            }
+        });
+    }
 }

@@ -53,6 +53,7 @@ fn plan(local: LocalEnd, at: &Endpoint, keys: Option<SessionKeys>) -> Plan {
         timeout: SOON,
         many: Some(Many::default()),
         greeting: Greeting::Any,
+        nearness: None,
     }
 }
 
@@ -112,7 +113,7 @@ fn many_connections_find_their_own_other_end_with_every_kind_of_keys() {
             let device = plan(LocalEnd::Dial(echo().await), &b, keys.clone());
             let device = spawn(run(device, || ()));
             let (listener, door) = listen().await;
-            let mut client = plan(LocalEnd::Listen(listener), &a, keys);
+            let mut client = plan(LocalEnd::Listen(Visitors::of(listener).unwrap()), &a, keys);
             client.timeout = SHORT;
             let client = spawn(run(client, || ()));
             let all: Vec<_> =
@@ -311,7 +312,10 @@ fn both_ends_number_their_sockets_where_the_rendezvous_takes_numbers() {
                 plan
             };
             let device = spawn(run(with(LocalEnd::Dial(echo().await), &b), || ()));
-            let client = spawn(run(with(LocalEnd::Listen(listener), &a), || ()));
+            let client = spawn(run(
+                with(LocalEnd::Listen(Visitors::of(listener).unwrap()), &a),
+                || (),
+            ));
             let mut kept = Vec::new();
             for number in 0..4 {
                 let visitor = match number {
@@ -439,7 +443,7 @@ fn signs_of_life_are_sent_only_when_asked_for() {
     for heartbeat in [None, Some(Duration::from_millis(20))] {
         soon(async {
             let ((clients, at), (listener, _door)) = (listen().await, listen().await);
-            let mut client = plan(LocalEnd::Listen(listener), &at, None);
+            let mut client = plan(LocalEnd::Listen(Visitors::of(listener).unwrap()), &at, None);
             client.timeout = SHORT;
             client.many = Some(Many {
                 heartbeat,
@@ -667,7 +671,11 @@ fn announcements_that_a_dart_5_6_daemon_reads_at_once_have_good_keys() {
         soon(async {
             let ((clients, at), (listener, door)) = (listen().await, listen().await);
             let keys = every_kind_of_keys()[1].clone();
-            let mut plan = plan(LocalEnd::Listen(listener), &at, keys.clone());
+            let mut plan = plan(
+                LocalEnd::Listen(Visitors::of(listener).unwrap()),
+                &at,
+                keys.clone(),
+            );
             plan.many = Some(Many {
                 unended,
                 ..Many::default()
