@@ -39,7 +39,7 @@ fn tunnel_to(world: &World, to: &str, words: &[&str]) -> Command {
 }
 
 /// A tunnel that stands.
-struct Tunnel {
+pub struct Tunnel {
     process: Process,
     said: BufReader<ChildStdout>,
     port: u16,
@@ -47,13 +47,16 @@ struct Tunnel {
 
 impl Tunnel {
     /// To this port of the device; returns when it listens.
-    fn open(world: &World, port: u16, words: &[&str]) -> Self {
+    pub fn open(world: &World, port: u16, words: &[&str]) -> Self {
         Self::open_to(world, DEVICE, port, words)
     }
 
     fn open_to(world: &World, to: &str, port: u16, words: &[&str]) -> Self {
-        let forward = format!("0:localhost:{port}");
-        let words = [&["--json", "-q", "--forward", &forward], words].concat();
+        Self::open_at(world, to, &format!("0:localhost:{port}"), words)
+    }
+
+    pub fn open_at(world: &World, to: &str, forward: &str, words: &[&str]) -> Self {
+        let words = [&["--json", "-q", "--forward", forward], words].concat();
         let mut command = tunnel_to(world, to, &words);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
@@ -80,7 +83,7 @@ impl Tunnel {
         line
     }
 
-    fn connect(&self) -> TcpStream {
+    pub fn connect(&self) -> TcpStream {
         connect(self.port)
     }
 

@@ -15,7 +15,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -151,20 +151,8 @@ const NAME: &str = "ephemeral_";
 /// # Errors
 /// When there is no such place and no home folder either.
 pub fn identity_folder() -> io::Result<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let me = rustix::process::geteuid().as_raw();
-    let private = |path: &PathBuf| {
-        let about = fs::metadata(path);
-        path.is_absolute()
-            && about.is_ok_and(|a| a.is_dir() && a.uid() == me && a.mode() & 0o077 == 0)
-    };
-    let folder = match runtime.filter(private) {
-        Some(folder) => folder.join("noports"),
-        None => paths::home()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "this user has no home folder"))?
-            .join(".sshnp")
-            .join("run"),
-    };
+    let nowhere = || io::Error::new(io::ErrorKind::NotFound, "this user has no home folder");
+    let folder = paths::runtime().ok_or_else(nowhere)?;
     paths::private_folder(&folder)?;
     Ok(folder)
 }
@@ -260,6 +248,8 @@ fn is_fresh(about: &fs::Metadata) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use crate::sys::ssh::shell_line;
     use crate::testing::Folder;

@@ -460,6 +460,30 @@ impl Console {
         self.tell_story(json, threads, story(&self, args))
     }
 
+    /// A program that serves others: [`Self::begin`]; then `prepare`, in which everything that can be wrong is found and the
+    /// program confines itself, before there is a second thread; its story on this many threads, and its end.
+    pub fn serve<T, P, R: Termination>(
+        mut self,
+        words: &[&str],
+        level: LevelFilter,
+        threads: usize,
+        prepare: impl FnOnce(&Self, &T) -> Result<P, Failure>,
+        story: impl AsyncFnOnce(T, P) -> Result<R, Failure>,
+    ) -> ExitCode
+    where
+        T: FromArgs + ArgsInfo + HasOutput,
+    {
+        let args: T = match self.begin(words, level) {
+            Ok(args) => args,
+            Err(code) => return code,
+        };
+        let json = args.output().json;
+        match prepare(&self, &args) {
+            Ok(prepared) => self.tell_story(json, threads, story(args, prepared)),
+            Err(failure) => self.finish(json, Err(failure)),
+        }
+    }
+
     /// [`Self::run`] and [`Self::finish`]. A client ends under a classic name as scripts know it when it is told to end.
     pub fn tell_story<R: Termination>(
         &self,

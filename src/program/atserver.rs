@@ -25,7 +25,6 @@ use argh::{ArgsInfo, FromArgs};
 use crate::{
     cli::{self, Console, Failure, exit},
     server::{authority::AuthorityError, control::AdminError, listen::ServerError},
-    sys::process,
 };
 
 use ask::{Add, ExportCa, List, Quota, Remove, Show, add, export_ca, list, quota, remove, show};
@@ -75,10 +74,7 @@ pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
         Err(code) => return code,
     };
     let (json, result) = match args.what {
-        Subcommand::Serve(args) => (
-            args.json,
-            console.run(process::cores(), serve(&console, args)),
-        ),
+        Subcommand::Serve(args) => (args.json, serve(&console, args)),
         Subcommand::Add(args) => (args.json, console.run(1, add(args))),
         Subcommand::List(args) => (args.json, console.run(1, list(&console, args))),
         Subcommand::Quota(args) => (args.json, console.run(1, quota(&console, args))),

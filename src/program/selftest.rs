@@ -39,6 +39,8 @@ use crate::{
     sys::paths,
 };
 
+mod sandbox;
+
 /// Longest wait for anything on loopback; generous, for emulated machines.
 const SOON: Duration = Duration::from_secs(60);
 /// Bytes sent through TLS and through the kernel, each way.
@@ -107,6 +109,11 @@ async fn story(console: &Console, as_json: bool) -> Result<(), Failure> {
     tell("relay", began, soon(relay()).await);
     let began = Instant::now();
     tell("store", began, soon(store(&folder.0.join("store"))).await);
+    let began = Instant::now();
+    tell("sandbox", began, sandbox::here(&folder.0));
+    for running in sandbox::running() {
+        tell("running", Instant::now(), Ok(running));
+    }
     if bad.is_empty() {
         return Ok(());
     }

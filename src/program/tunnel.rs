@@ -328,6 +328,7 @@ impl Tunnel {
                 idle: self.idle,
                 talk: talk(&opened.daemon),
             }),
+            sandbox: true,
         };
         let port = OpenPort {
             here: SocketAddr::new(forward.bind, launch::in_background(&order).await?),

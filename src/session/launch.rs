@@ -50,6 +50,8 @@ pub struct Order<'a> {
     pub far: &'a FarEnd,
     /// Many connections instead of one.
     pub many: Option<Lasting>,
+    /// It confines itself.
+    pub sandbox: bool,
 }
 
 /// A session with many connections.
@@ -204,6 +206,7 @@ impl Order<'_> {
     fn words(&self) -> Vec<String> {
         let Endpoint { host, port } = self.far.rendezvous.clone();
         let mut words = vec!["bridge".to_owned(), "--secrets-on-stdin".to_owned()];
+        words.extend((!self.sandbox).then(|| "--no-sandbox".to_owned()));
         // With these the bridge refuses to do without.
         words.extend(self.far.admission.iter().map(|_| "--rv-auth".to_owned()));
         words.extend(self.far.keys.iter().map(|_| "--rv-e2ee".to_owned()));
@@ -331,6 +334,7 @@ mod tests {
             local: LocalAddress::Service(&service),
             far: &far,
             many: None,
+            sandbox: true,
         };
         let words = order.words();
         assert_eq!(
@@ -357,6 +361,7 @@ mod tests {
             local: LocalAddress::Service(&service),
             far: &far,
             many: None,
+            sandbox: true,
         };
         let words = order.words();
         assert!(
@@ -391,6 +396,7 @@ mod tests {
                 idle: Duration::from_millis(30_001),
                 talk,
             }),
+            sandbox: true,
         };
         let words = order.words();
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();

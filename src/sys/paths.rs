@@ -37,6 +37,22 @@ pub fn memory() -> Option<PathBuf> {
     }
 }
 
+/// Where the person's running programs keep what goes with them: in memory where the system offers a private place for that,
+/// else at home. `None`: nowhere.
+pub fn runtime() -> Option<PathBuf> {
+    let me = rustix::process::geteuid().as_raw();
+    let is_private = |path: &PathBuf| {
+        let about = fs::metadata(path);
+        path.is_absolute()
+            && about.is_ok_and(|a| a.is_dir() && a.uid() == me && a.mode() & 0o077 == 0)
+    };
+    let offered = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    match offered.filter(is_private) {
+        Some(folder) => Some(folder.join("noports")),
+        None => home().map(|home| home.join(".sshnp").join("run")),
+    }
+}
+
 /// Makes a folder that only its owner can look into, with those above it.
 ///
 /// # Errors

@@ -342,6 +342,7 @@ impl World {
         change: impl FnOnce(&mut daemon::DaemonOptions),
     ) {
         let mut policy = daemon::DaemonOptions {
+            sandbox: true,
             device: NAME.parse().unwrap(),
             managers: vec![ALICE.parse().unwrap()],
             consult: None,

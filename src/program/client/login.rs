@@ -225,7 +225,13 @@ pub(super) async fn print(
 /// A bridge that outlives us; returns where it listens, or 0 where it does not.
 pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Result<u16, Failure> {
     let many = None;
-    launch::in_background(&Order { local, far, many }).await
+    launch::in_background(&Order {
+        local,
+        far,
+        many,
+        sandbox: true,
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The daemon's command line, and what it means.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{env, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use argh::{ArgsInfo, FromArgs};
-use log::LevelFilter;
+use log::{LevelFilter, debug};
 
 use super::{
     KeyOptions, TemporaryKeyRule, budgets,
@@ -25,7 +25,10 @@ use crate::{
         launch, online,
         pins::{self, Fingerprint},
     },
-    sys::{memory, paths},
+    sys::{
+        memory, paths, process,
+        sandbox::{self, Confinement},
+    },
     text::port::port,
 };
 
@@ -109,14 +112,16 @@ flags! {
         /// answer clients of 4.0 release candidate 2 in their form
         #[argh(switch, hidden_help)]
         bare_answers: bool,
+        sandbox,
         account,
     }
 }
 
 /// The program.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    process::sessions_go_first();
     // A daemon's log is its voice: one line per session by default.
-    console.start(words, LevelFilter::Info, 1, story)
+    console.serve(words, LevelFilter::Info, 1, confined, story)
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
@@ -169,6 +174,7 @@ impl Args {
             memory: paths::memory(),
             pins,
             only_managers: self.only_managers()?,
+            sandbox: !self.no_sandbox,
             max_sessions: match self.max_sessions {
                 Some(most) => most.max(1),
                 None => budgets::fitting(memory::limit()),
@@ -230,7 +236,42 @@ impl Args {
     }
 }
 
-async fn story(console: &Console, args: Args) -> Result<(), Failure> {
-    let (network, keys, options) = args.ready(console)?;
+type Prepared = (Network, Arc<AtKeys>, DaemonOptions);
+
+/// All that is read once is read, and from here on cannot be any more.
+fn confined(console: &Console, args: &Args) -> Result<Prepared, Failure> {
+    let prepared = args.ready(console)?;
+    if !args.no_sandbox {
+        confinement(&prepared.2).enter();
+    }
+    Ok(prepared)
+}
+
+/// Folders that are not there are made: none can be allowed later.
+fn confinement(options: &DaemonOptions) -> Confinement {
+    let made = |folder: &PathBuf| {
+        if let Err(why) = paths::private_folder(folder) {
+            debug!("folder={} reason={why}", folder.display());
+        }
+    };
+    let (home, ssh) = (paths::home().filter(|home| home.is_dir()), &options.ssh);
+    let mut writes: Vec<_> = options.memory.iter().cloned().collect();
+    writes.extend(home.as_ref().map(|home| home.join(".ssh")));
+    // Keys to log in to clients with.
+    writes.extend(paths::runtime().filter(|folder| ssh.reverse || folder.is_dir()));
+    writes.iter().for_each(made);
+    // It may be a link to a file elsewhere.
+    let linked = home.as_ref().map(|home| home.join(".ssh/authorized_keys"));
+    writes.extend(linked.iter().flat_map(|file| sandbox::folders_to(file)));
+    if !ssh.reverse {
+        return Confinement::of(&sandbox::DAEMON).writes(writes);
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    Confinement::of(&sandbox::DAEMON_WITH_SSH)
+        .writes(writes)
+        .runs(env::split_paths(&path).chain(home))
+}
+
+async fn story(args: Args, (network, keys, options): Prepared) -> Result<(), Failure> {
     online::until_told(serve(network, keys, options, online::tell(args.json))).await
 }

@@ -43,6 +43,8 @@ pub struct DaemonOptions {
     pub only_managers: Option<Vec<AtSign>>,
     /// Keys of managers that were named with them.
     pub pins: Vec<(AtSign, Fingerprint)>,
+    /// Bridges confine themselves.
+    pub sandbox: bool,
     /// Live sessions at a time.
     pub max_sessions: u64,
 }

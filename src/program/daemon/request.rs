@@ -396,6 +396,7 @@ impl Daemon {
             local: LocalAddress::Service(&target),
             far: &far.map_err(|why| why.to_string())?,
             many: asked.lasting(),
+            sandbox: self.options.sandbox,
         };
         let bridge = launch::start(&self.options.program, &order)
             .await
