@@ -1,6 +1,6 @@
-//! `noports selftest`: does this executable work on this machine? Known answers for every cipher, a TLS handshake and
-//! the store; nothing leaves the machine. Not in the overview: it is for whoever builds releases, and for a bug report
-//! from an odd machine.
+//! `noports selftest`: does this executable work on this machine? Known answers for every cipher, a TLS handshake, the
+//! store and the sandbox; and how those of our programs that run here are confined. Nothing leaves the machine. Not in the
+//! overview: it is for whoever builds releases, and for a bug report from an odd machine.
 //!
 //! ```text
 //!   selftest aes     ok    0.4 ms  5541 MB/s, with instructions

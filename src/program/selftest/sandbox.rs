@@ -19,15 +19,15 @@ pub(super) fn here(folder: &Path) -> PartResult {
     let tried = thread::scope(|scope| {
         let one = scope.spawn(|| {
             let confined = Confinement::of(&POLICY).enter();
-            let opened = fs::read(&outside).is_ok();
-            (confined, opened, is_refused())
+            let written = fs::write(&outside, "y").is_ok();
+            (confined, written, is_refused())
         });
         one.join()
     });
-    let (confined, opened, refused) = tried.map_err(|_| failed("the thread did not end well"))?;
+    let (confined, written, refused) = tried.map_err(|_| failed("the thread did not end well"))?;
     check(
-        confined.files.is_none() || !opened,
-        "a file is read that nobody allowed",
+        confined.files.is_none() || !written,
+        "a file is written that nobody allowed",
     )?;
     check(
         !confined.calls || refused,
