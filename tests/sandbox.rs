@@ -30,8 +30,8 @@ use crate::{
     generations::daemon::Hand,
     tunnel::Tunnel,
     world::{
-        ALICE, DEVICE, NAME, NOPORTS, Process, RENDEZVOUS, World, answer_at_the_end, children_of,
-        stdout, support, until,
+        ALICE, DEVICE, NAME, NOPORTS, Process, World, answer_at_the_end, children_of, stdout,
+        support, until,
     },
 };
 

@@ -443,7 +443,7 @@ impl Console {
 
     /// A program whole: [`Self::begin`], its story on this many threads, and its end.
     pub fn start<T, R: Termination>(
-        mut self,
+        self,
         words: &[&str],
         level: LevelFilter,
         threads: usize,
@@ -452,12 +452,8 @@ impl Console {
     where
         T: FromArgs + ArgsInfo + HasOutput,
     {
-        let args: T = match self.begin(words, level) {
-            Ok(args) => args,
-            Err(code) => return code,
-        };
-        let json = args.output().json;
-        self.tell_story(json, threads, story(&self, args))
+        let story = async |console: &Self, args, ()| story(console, args).await;
+        self.serve(words, level, threads, |_, _| Ok(()), story)
     }
 
     /// A program that serves others: [`Self::begin`]; then `prepare`, in which everything that can be wrong is found and the
@@ -468,7 +464,7 @@ impl Console {
         level: LevelFilter,
         threads: usize,
         prepare: impl FnOnce(&Self, &T) -> Result<P, Failure>,
-        story: impl AsyncFnOnce(T, P) -> Result<R, Failure>,
+        story: impl AsyncFnOnce(&Self, T, P) -> Result<R, Failure>,
     ) -> ExitCode
     where
         T: FromArgs + ArgsInfo + HasOutput,
@@ -479,7 +475,7 @@ impl Console {
         };
         let json = args.output().json;
         match prepare(&self, &args) {
-            Ok(prepared) => self.tell_story(json, threads, story(args, prepared)),
+            Ok(prepared) => self.tell_story(json, threads, story(&self, args, prepared)),
             Err(failure) => self.finish(json, Err(failure)),
         }
     }

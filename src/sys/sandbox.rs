@@ -231,10 +231,14 @@ impl Confinement {
         self
     }
 
-    /// Confines this thread, and with it all that it starts from now on. What the kernel does not offer is left out and
+    /// Confines this process, which has one thread, and with it all that it starts from now on. What the kernel does not offer is left out and
     /// said in the log.
     pub fn enter(&self) -> Confined {
-        let confined = self.take_on();
+        let mut confined = self.enter_here();
+        let threads = tasks::of_process(std::process::id()).len();
+        if threads > 1 {
+            confined.lacks("all", format_args!("{threads} threads run already"));
+        }
         let role = self.role.name;
         if confined.missing.is_empty() {
             log::debug!("sandbox=active role={role} {confined}");
@@ -244,13 +248,10 @@ impl Confinement {
         confined
     }
 
+    /// The same for a thread beside others, which stay as they are; nothing is said.
     #[cfg(target_os = "linux")]
-    fn take_on(&self) -> Confined {
+    pub fn enter_here(&self) -> Confined {
         let mut confined = Confined::default();
-        let threads = tasks::of_process(std::process::id()).len();
-        if threads > 1 {
-            confined.lacks("files", format_args!("{threads} threads run already"));
-        }
         match rustix::thread::set_no_new_privs(true) {
             Ok(()) => confined.no_new_privileges = true,
             Err(why) => confined.lacks("no_new_privileges", why),
@@ -270,8 +271,9 @@ impl Confinement {
         confined
     }
 
+    /// Nothing can be taken on.
     #[cfg(not(target_os = "linux"))]
-    fn take_on(&self) -> Confined {
+    pub fn enter_here(&self) -> Confined {
         let mut confined = Confined::default();
         confined.lacks("all", "this system has no Landlock and no seccomp");
         confined

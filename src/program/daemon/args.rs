@@ -272,6 +272,6 @@ fn confinement(options: &DaemonOptions) -> Confinement {
         .runs(env::split_paths(&path).chain(home))
 }
 
-async fn story(args: Args, (network, keys, options): Prepared) -> Result<(), Failure> {
+async fn story(_: &Console, args: Args, (network, keys, options): Prepared) -> Result<(), Failure> {
     online::until_told(serve(network, keys, options, online::tell(args.json))).await
 }

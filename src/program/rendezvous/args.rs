@@ -103,7 +103,7 @@ const LOCALHOST: &str = "localhost";
 
 /// The program.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
-    let story = async |args, prepared| online::until_told(story(args, prepared)).await;
+    let story = async |_: &Console, args, prepared| online::until_told(story(args, prepared)).await;
     let threads = sys::process::cores();
     console.serve(words, LevelFilter::Info, threads, confined, story)
 }

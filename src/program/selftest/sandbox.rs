@@ -18,7 +18,7 @@ pub(super) fn here(folder: &Path) -> PartResult {
     fs::write(&outside, "x").map_err(failed)?;
     let tried = thread::scope(|scope| {
         let one = scope.spawn(|| {
-            let confined = Confinement::of(&POLICY).enter();
+            let confined = Confinement::of(&POLICY).enter_here();
             let written = fs::write(&outside, "y").is_ok();
             (confined, written, is_refused())
         });

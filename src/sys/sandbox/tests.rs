@@ -12,7 +12,7 @@ use crate::testing::Folder;
 /// In a thread of its own, which takes the limits with it when it ends.
 fn inside<T: Send>(confinement: &Confinement, what: impl FnOnce(&Confined) -> T + Send) -> T {
     thread::scope(|scope| {
-        let one = scope.spawn(|| what(&confinement.enter()));
+        let one = scope.spawn(|| what(&confinement.enter_here()));
         one.join().unwrap()
     })
 }
