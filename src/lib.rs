@@ -37,7 +37,7 @@
 //! * [`at`] — the atProtocol: names, verbs, replies, encryption; and the client that speaks it.
 //! * [`server`] — an atServer and atDirectory small enough to read; the same types as the client's.
 //! * [`pipe`], [`net`], [`sys`] — bytes in motion, sockets, the machine. They know no protocol.
-//! * `noports_ciphers` (the folder `ciphers`) — AES-CTR, a crate of its own so that it is compiled for speed.
+//! * `noports_ciphers` (the folder `src/ciphers`) — AES-CTR, a crate of its own so that it is compiled for speed.
 //!
 //! To follow an ssh session keep two files open: the role's ([`program::client`], [`program::daemon`],
 //! [`program::rendezvous`]) and [`np::session`].

@@ -87,15 +87,17 @@ fn a_newcomer_is_told_what_there_is() {
 fn the_executable_finds_itself_in_order() {
     block_on(async {
         let told = stdout(noports(&["selftest", "--json"])).await;
-        let lines: Vec<_> = told.lines().collect();
-        for (part, line) in ["random", "aes", "rsa", "keys", "tls", "relay", "store"]
-            .iter()
-            .zip(&lines)
-        {
+        // Behind the parts stand programs that run on this machine, whosever they are.
+        let is_running = |line: &&str| line.contains(r#""part":"running""#);
+        let lines: Vec<_> = told.lines().filter(|line| !is_running(line)).collect();
+        let parts = [
+            "random", "aes", "rsa", "keys", "tls", "relay", "store", "sandbox",
+        ];
+        for (part, line) in parts.iter().zip(&lines) {
             let want = format!(r#"{{"event":"selftest","part":"{part}","ok":true,"ms":"#);
             assert!(line.starts_with(&want), "{line}");
         }
-        assert_eq!(lines.len(), 7, "{told}");
+        assert_eq!(lines.len(), parts.len(), "{told}");
         let mut nowhere = noports(&["selftest"]);
         nowhere.env("TMPDIR", "/proc/nowhere");
         let refused = failure(nowhere).await;

@@ -19,6 +19,7 @@
 //! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
 //! | [`service`] | services: their files, what they tell whoever started them |
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
+//! | [`sandbox`] | what running programs may still do, and that they still do all that they should |
 //! | [`readme`] | the README's commands, and what they print |
 //! | [`cli`] | the command line as text |
 //! | [`careless`] | what careless or spiteful people put on a command line and into files |
@@ -48,6 +49,7 @@ mod operate;
 mod policy;
 mod readme;
 mod refuse;
+mod sandbox;
 mod service;
 mod session;
 mod sessions;

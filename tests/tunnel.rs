@@ -52,8 +52,11 @@ impl Tunnel {
     }
 
     fn open_to(world: &World, to: &str, port: u16, words: &[&str]) -> Self {
-        let forward = format!("0:localhost:{port}");
-        let words = [&["--json", "-q", "--forward", &forward], words].concat();
+        Self::open_at(world, to, &format!("0:localhost:{port}"), words)
+    }
+
+    pub fn open_at(world: &World, to: &str, forward: &str, words: &[&str]) -> Self {
+        let words = [&["--json", "-q", "--forward", forward], words].concat();
         Self::of(tunnel_to(world, to, &words))
     }
 

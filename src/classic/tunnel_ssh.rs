@@ -151,15 +151,8 @@ const NAME: &str = "ephemeral_";
 /// # Errors
 /// When there is no such place and no home folder either.
 pub fn identity_folder() -> io::Result<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let private = |path: &PathBuf| path.is_absolute() && paths::is_private(path);
-    let folder = match runtime.filter(private) {
-        Some(folder) => folder.join("noports"),
-        None => paths::home()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "this user has no home folder"))?
-            .join(".sshnp")
-            .join("run"),
-    };
+    let nowhere = || io::Error::new(io::ErrorKind::NotFound, "this user has no home folder");
+    let folder = paths::runtime().ok_or_else(nowhere)?;
     paths::private_folder(&folder)?;
     Ok(folder)
 }

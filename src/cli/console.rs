@@ -485,11 +485,28 @@ impl Console {
 
     /// A program whole: [`Self::begin`], its story on this many threads, and its end.
     pub fn start<T, R: Termination>(
-        mut self,
+        self,
         words: &[&str],
         level: LevelFilter,
         threads: usize,
         story: impl AsyncFnOnce(&Self, T) -> Result<R, Failure>,
+    ) -> ExitCode
+    where
+        T: FromArgs + ArgsInfo + HasOutput,
+    {
+        let story = async |console: &Self, args, ()| story(console, args).await;
+        self.serve(words, level, threads, |_, _| Ok(()), story)
+    }
+
+    /// A program that serves others: [`Self::begin`]; then `prepare`, in which everything that can be wrong is found and the
+    /// program confines itself, before there is a second thread; its story on this many threads, and its end.
+    pub fn serve<T, P, R: Termination>(
+        mut self,
+        words: &[&str],
+        level: LevelFilter,
+        threads: usize,
+        prepare: impl FnOnce(&Self, &T) -> Result<P, Failure>,
+        story: impl AsyncFnOnce(&Self, T, P) -> Result<R, Failure>,
     ) -> ExitCode
     where
         T: FromArgs + ArgsInfo + HasOutput,
@@ -499,7 +516,10 @@ impl Console {
             Err(code) => return code,
         };
         let json = args.output().json;
-        self.tell_story(json, threads, story(&self, args))
+        match prepare(&self, &args) {
+            Ok(prepared) => self.tell_story(json, threads, story(&self, args, prepared)),
+            Err(failure) => self.finish(json, Err(failure)),
+        }
     }
 
     /// [`Self::run`] and [`Self::finish`]. A client ends under a classic name as scripts know it when it is told to end.

@@ -21,6 +21,7 @@
 //! | `account` | `output` and `--root`, `--ca`, `--keys`, `--passphrase-file` | whoever acts with an atSign's keys |
 //! | `network` | `--root`, `--ca` and `output` | what makes keys; its `--keys` says where they go |
 //! | `peer` | `--to`, `--device`, `--via`, `--as` | what opens a session |
+//! | `sandbox` | `--no-sandbox` | what serves others |
 //! | `data` | `--data` and `json` | what works on an atServer's folder |
 
 use std::{path::Path, sync::Arc};
@@ -125,6 +126,13 @@ macro_rules! flags {
             /// your atSign (or NOPORTS_AS; default: the only one with keys here)
             #[argh(option, long = "as", arg_name = "atsign")]
             pub(crate) as_: Option<String>,
+        } $($rest)* }
+    };
+    (@rows $head:tt $done:tt sandbox, $($rest:tt)*) => {
+        flags! { @add $head $done {
+            /// do not confine this program to the files and system calls that it needs
+            #[argh(switch)]
+            pub(crate) no_sandbox: bool,
         } $($rest)* }
     };
     (@rows $head:tt $done:tt data, $($rest:tt)*) => {

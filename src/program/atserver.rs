@@ -29,7 +29,6 @@ use crate::{
         control::{self, AdminError},
         listen::ServerError,
     },
-    sys::process,
 };
 
 use ask::{Add, ExportCa, List, Quota, Remove, Show, add, export_ca, list, quota, remove, show};
@@ -81,10 +80,7 @@ pub fn main(mut console: Console, args: &[&str]) -> ExitCode {
         Err(code) => return code,
     };
     let (json, result) = match args.what {
-        Subcommand::Serve(args) => (
-            args.json,
-            console.run(process::cores(), serve(&console, args)),
-        ),
+        Subcommand::Serve(args) => (args.json, serve(&console, args)),
         Subcommand::Add(args) => (args.json, console.run(1, add(&console, args))),
         Subcommand::List(args) => (args.json, console.run(1, list(&console, args))),
         Subcommand::Quota(args) => (args.json, console.run(1, quota(&console, args))),

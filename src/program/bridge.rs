@@ -36,7 +36,11 @@ use crate::{
         },
         control::{self, About},
     },
-    sys::{log as logging, out, paths, process, signal::IgnoreHangUp},
+    sys::{
+        log as logging, out, paths, process,
+        sandbox::{self, Confinement},
+        signal::IgnoreHangUp,
+    },
     text::{
         duration::seconds, endpoint::Endpoint, number::address, port::port_or_any,
         terminal::harmless,
@@ -88,6 +92,9 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
         }
         Err(Refusal::Failed(why)) => return failed(&why),
     };
+    if !args.no_sandbox {
+        confinement(&plan).enter();
+    }
     // One session is one task: a thread per core would only cost memory.
     async_global_executor::init_with_config(
         GlobalExecutorConfig::default()
@@ -95,6 +102,17 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
             .with_max_threads(1),
     );
     serve(plan, about)
+}
+
+/// What the session needs: names, and its two ends. Where it listens it does so already.
+fn confinement(plan: &Plan) -> Confinement {
+    let near = match &plan.local {
+        LocalEnd::Dial(service) => Some(service.port),
+        LocalEnd::Listen(_) | LocalEnd::Stdio => None,
+    };
+    Confinement::of(&sandbox::BRIDGE)
+        .writes(paths::runtime())
+        .dials(near.into_iter().chain([plan.far.rendezvous.port]))
 }
 
 /// `-h` is a flag of its own here: the host. Under a classic name a host may be called help.
@@ -285,6 +303,9 @@ pub(crate) struct Args {
     /// read the secrets from one JSON line on stdin: auth, aesC2D, ivC2D, aesD2C, ivD2C, side
     #[argh(switch)]
     secrets_on_stdin: bool,
+    /// do not confine this program to the files and system calls that it needs
+    #[argh(switch)]
+    no_sandbox: bool,
     /// log more to stderr; -v -v logs still more
     #[argh(switch, short = 'v')]
     verbose: i32,

@@ -33,6 +33,7 @@ use crate::{
     session::online,
     sys::{
         self,
+        sandbox::{self, Confinement},
         signal::{self, HangUps},
     },
 };
@@ -108,6 +109,7 @@ flags! {
             from_str_fn(online::proof_time)
         )]
         proof: Duration,
+        sandbox,
         account,
     }
 }
@@ -117,7 +119,12 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
     console.act(words, |console, args: Args| match args.what {
         Subcommand::Serve(args) => {
             args.output().start(LevelFilter::Info);
-            console.tell_story(args.json, sys::process::cores(), story(console, args))
+            match confined(console, &args) {
+                Ok(ready) => {
+                    console.tell_story(args.json, sys::process::cores(), story(args.json, ready))
+                }
+                Err(failure) => console.finish(args.json, Err(failure)),
+            }
         }
         Subcommand::Check(args) => match check::check(console, &args) {
             Ok(true) => ExitCode::from(exit::FINE),
@@ -135,11 +142,21 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
     })
 }
 
+type Prepared = (Network, Arc<AtKeys>, PolicyOptions);
+
+/// All that is read once is read, and from here on cannot be any more. Rules are read again, from whatever file has their
+/// name then.
+fn confined(console: &Console, args: &ServeRules) -> Result<Prepared, Failure> {
+    let prepared = prepare(console, args)?;
+    if !args.no_sandbox {
+        let rules = args.rules.iter().flat_map(|file| sandbox::folders_to(file));
+        Confinement::of(&sandbox::POLICY).reads(rules).enter();
+    }
+    Ok(prepared)
+}
+
 /// Everything that can be wrong before anybody is dialled.
-fn prepare(
-    console: &Console,
-    args: &ServeRules,
-) -> Result<(Network, Arc<AtKeys>, PolicyOptions), Failure> {
+fn prepare(console: &Console, args: &ServeRules) -> Result<Prepared, Failure> {
     let options = args.options()?;
     if let RuleSource::File(file) = &options.source {
         read_rules_now(file)?;
@@ -148,11 +165,10 @@ fn prepare(
     Ok((network, keys, options))
 }
 
-async fn story(console: &Console, args: ServeRules) -> Result<(), Failure> {
-    let (network, keys, options) = prepare(console, &args)?;
+async fn story(json: bool, (network, keys, options): Prepared) -> Result<(), Failure> {
     let hang_ups = HangUps::new()
         .map_err(|why| Failure::plain(format!("cannot listen for signals: {why}")))?;
-    let ready = online::tell(args.json);
+    let ready = online::tell(json);
     // Unlike elsewhere a hang-up is no end: it means "read the rules again".
     let told = signal::stop_but_for_hang_ups();
     online::until(told, serve::serve(network, keys, options, hang_ups, ready)).await

@@ -1,6 +1,6 @@
-//! `noports selftest`: does this executable work on this machine? Known answers for every cipher, a TLS handshake and
-//! the store; nothing leaves the machine. Not in the overview: it is for whoever builds releases, and for a bug report
-//! from an odd machine.
+//! `noports selftest`: does this executable work on this machine? Known answers for every cipher, a TLS handshake, the
+//! store and the sandbox; and how those of our programs that run here are confined. Nothing leaves the machine. Not in the
+//! overview: it is for whoever builds releases, and for a bug report from an odd machine.
 //!
 //! ```text
 //!   selftest aes     ok    0.4 ms  5541 MB/s, with instructions
@@ -38,6 +38,8 @@ use crate::{
     },
     sys::paths,
 };
+
+mod sandbox;
 
 /// Longest wait for anything on loopback; generous, for emulated machines.
 const SOON: Duration = Duration::from_secs(60);
@@ -107,6 +109,11 @@ async fn story(console: &Console, as_json: bool) -> Result<(), Failure> {
     tell("relay", began, soon(relay()).await);
     let began = Instant::now();
     tell("store", began, soon(store(&folder.0.join("store"))).await);
+    let began = Instant::now();
+    tell("sandbox", began, sandbox::here(&folder.0));
+    for running in sandbox::running() {
+        tell("running", Instant::now(), Ok(running));
+    }
     if bad.is_empty() {
         return Ok(());
     }

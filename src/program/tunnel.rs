@@ -350,6 +350,7 @@ impl Tunnel {
             }),
             about: None,
             nearness: None,
+            sandbox: true,
         };
         let port = OpenPort {
             here: SocketAddr::new(forward.bind, launch::in_background(&order).await?),

@@ -58,6 +58,8 @@ pub struct Order<'a> {
     pub about: Option<About>,
     /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
     pub nearness: Option<Nearness>,
+    /// It confines itself.
+    pub sandbox: bool,
 }
 
 /// A session with many connections.
@@ -313,6 +315,7 @@ impl Order<'_> {
     fn words(&self) -> Vec<String> {
         let Endpoint { host, port } = self.far.rendezvous.clone();
         let mut words = vec!["bridge".to_owned(), "--secrets-on-stdin".to_owned()];
+        words.extend((!self.sandbox).then(|| "--no-sandbox".to_owned()));
         // With these the bridge refuses to do without.
         words.extend(self.far.admission.iter().map(|_| "--rv-auth".to_owned()));
         words.extend(self.far.keys.iter().map(|_| "--rv-e2ee".to_owned()));
@@ -446,6 +449,7 @@ mod tests {
             many: None,
             about: None,
             nearness: None,
+            sandbox: true,
         };
         let words = order.words();
         assert_eq!(
@@ -474,6 +478,7 @@ mod tests {
             many: None,
             about: None,
             nearness: Some(Nearness::Site),
+            sandbox: true,
         };
         let words = order.words();
         assert!(
@@ -514,6 +519,7 @@ mod tests {
             }),
             about: None,
             nearness: None,
+            sandbox: true,
         };
         let words = order.words();
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();

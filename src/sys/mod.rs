@@ -8,6 +8,7 @@ pub mod memory;
 pub mod out;
 pub mod paths;
 pub mod process;
+pub mod sandbox;
 pub mod signal;
 pub mod sockets;
 pub mod ssh;

@@ -3,10 +3,16 @@
 use std::{
     env,
     ffi::OsStr,
-    io,
-    os::{fd::AsRawFd, unix::process::CommandExt as _},
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::FileExt, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
-    process, thread,
+    process,
+    sync::{Mutex, OnceLock},
+    thread,
 };
 
 use async_process::{Child, Command, Stdio};
@@ -57,16 +63,20 @@ pub async fn spawn_apart<S: AsRef<OsStr>>(
     for name in super::supervisor::OF_THE_SERVICE {
         command.env_remove(name);
     }
-    spawn_with_input(command, input).await
+    let spawn = || spawn_with_input(command);
+    feed(with_lot(spawn)?, input).await
 }
 
-async fn spawn_with_input(command: process::Command, input: &[u8]) -> io::Result<Child> {
+fn spawn_with_input(command: process::Command) -> io::Result<Child> {
     let mut command = Command::from(command);
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let mut child = command.spawn()?;
+    command.spawn()
+}
+
+async fn feed(mut child: Child, input: &[u8]) -> io::Result<Child> {
     if let Some(mut stdin) = child.stdin.take() {
         // A child that ended without reading has its reason, which its stderr and status tell.
         match stdin.write_all(input).await {
@@ -96,13 +106,50 @@ pub fn protect_memory() {
     }
 }
 
-/// Where memory runs out, the system ends this process before others: it is one session, and its daemon serves all. Before
-/// [`protect_memory`], after which nobody but root may write that file.
+/// How ready the system is to end this process where memory runs out.
+const LOT: &str = "/proc/self/oom_score_adj";
+/// More than that of others: it is one session, and its daemon serves all.
+const LOT_OF_A_SESSION: &str = "200";
+/// The file, and what was in it.
+static OWN_LOT: OnceLock<Mutex<(File, String)>> = OnceLock::new();
+
+/// Where memory runs out, the system ends this process before others. Before [`protect_memory`], after which nobody but
+/// root may write that file.
 pub fn first_to_go() {
-    const LOT: &str = "200";
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", LOT) {
+    if let Err(error) = std::fs::write(LOT, LOT_OF_A_SESSION) {
         log::debug!("oom_score=left reason={error}");
     }
+}
+
+/// The same for what this process starts, which cannot do it itself: it has this one's limits. Before [`protect_memory`],
+/// too, and before the sandbox.
+pub fn sessions_go_first() {
+    let opened = File::options().read(true).write(true).open(LOT);
+    let read = opened.and_then(|mut file| {
+        let mut own = String::new();
+        file.read_to_string(&mut own)?;
+        Ok((file, own))
+    });
+    match read {
+        Ok(lot) => drop(OWN_LOT.set(Mutex::new(lot))),
+        Err(error) => log::debug!("oom_score=left reason={error}"),
+    }
+}
+
+/// Starts a child that inherits the lot of a session.
+fn with_lot<T>(start: impl FnOnce() -> T) -> T {
+    let lot = OWN_LOT.get().map(|lot| lot.lock());
+    let Some(Ok(lot)) = lot else { return start() };
+    let (file, own) = &*lot;
+    let set = |text: &str| {
+        if let Err(error) = file.write_all_at(text.as_bytes(), 0) {
+            log::debug!("oom_score=left reason={error}");
+        }
+    };
+    set(LOT_OF_A_SESSION);
+    let started = start();
+    set(own);
+    started
 }
 
 /// As many descriptors as the system allows this process: each connection needs one, relayed ones need two, and the usual
@@ -129,7 +176,7 @@ pub fn descriptor_limit() -> u64 {
 /// How many more descriptors may be used for newcomers.
 pub fn descriptors_left() -> u64 {
     // The system gives out the lowest number that is free.
-    let next = match std::fs::File::open("/") {
+    let next = match File::open("/") {
         Ok(probe) => u64::try_from(probe.as_raw_fd()).unwrap_or_default(),
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::MFILE | Errno::NFILE) => return 0,
@@ -161,9 +208,8 @@ mod tests {
     #[test]
     fn a_child_reads_its_input_and_is_heard_on_stderr() {
         block_on(async {
-            let mut child = spawn_with_input(shell("cat >&2; exit 3"), b"a secret\n")
-                .await
-                .unwrap();
+            let child = spawn_with_input(shell("cat >&2; exit 3")).unwrap();
+            let mut child = feed(child, b"a secret\n").await.unwrap();
             let mut heard = String::new();
             child
                 .stderr
@@ -181,9 +227,8 @@ mod tests {
     fn a_child_that_does_not_read_is_no_accident() {
         block_on(async {
             let input = vec![b'x'; 1 << 20];
-            let mut child = spawn_with_input(shell("exec 0<&-; exit 4"), &input)
-                .await
-                .unwrap();
+            let child = spawn_with_input(shell("exec 0<&-; exit 4")).unwrap();
+            let mut child = feed(child, &input).await.unwrap();
             assert_eq!(child.status().await.unwrap().code(), Some(4));
         });
     }

@@ -135,6 +135,12 @@ pub fn who_is_there() -> Option<String> {
     lock::who_holds(herald().file.as_deref()?)
 }
 
+/// The folder of the state file, for whoever has to keep a way open to it.
+pub fn folder() -> Option<PathBuf> {
+    let file = std::path::absolute(herald().file.as_deref()?).ok()?;
+    file.parent().map(Path::to_owned)
+}
+
 /// Half of what the watchdog allows, if it watches this process.
 fn watchdog(env: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> {
     let limit: u64 = env("WATCHDOG_USEC")?.parse().ok()?;

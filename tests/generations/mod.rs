@@ -11,7 +11,7 @@
 
 mod bridge;
 mod client;
-mod daemon;
+pub mod daemon;
 mod founding;
 mod matrix;
 mod rendezvous;

@@ -343,6 +343,7 @@ impl World {
     ) {
         let mut policy = daemon::DaemonOptions {
             allow_inner: false,
+            sandbox: true,
             device: NAME.parse().unwrap(),
             managers: vec![ALICE.parse().unwrap()],
             consult: None,

@@ -1,6 +1,9 @@
 //! Keeping a server's data: backup, restore, and a new authority now and then.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -81,7 +84,7 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
     let data = known_folder(console, args.data)?;
     let file = std::path::absolute(&args.file)
         .map_err(|why| Failure::misuse(format!("cannot use {}: {why}", args.file.display())))?;
-    let answer = match control::ask(&data, &AdminRequest::Backup(file.clone())).await? {
+    let answer = match with_server(&data, &file).await? {
         Some(answer) => answer,
         None => without_server(&data, &file).await?,
     };
@@ -95,6 +98,22 @@ pub(super) async fn backup(console: &Console, args: Backup) -> Result<(), Failur
     ));
     console.tell(args.json, outcome);
     Ok(())
+}
+
+/// A server writes into its own folder only, so the backup is made there and then brought to its place.
+async fn with_server(data: &Path, file: &Path) -> Result<Option<AdminAnswer>, Failure> {
+    backup::refuse_existing(file)?;
+    let made = data.join(format!(".backup.{}", std::process::id()));
+    // Left by somebody who was killed.
+    let _ = fs::remove_file(&made);
+    let Some(answer) = control::ask(data, &AdminRequest::Backup(made.clone())).await? else {
+        return Ok(None);
+    };
+    let answer = granted(answer)?;
+    let brought = backup::bring(&made, file);
+    let _ = fs::remove_file(&made);
+    brought?;
+    Ok(Some(answer))
 }
 
 async fn without_server(data: &Path, file: &Path) -> Result<AdminAnswer, Failure> {

@@ -12,6 +12,7 @@ use futures_lite::future;
 use log::{LevelFilter, info, warn};
 
 use crate::{
+    at::client::Network,
     cli::{self, Console, Failure, HasOutput, Outcome, flags, print_err},
     net::tls::Acceptor,
     secret::Secret,
@@ -22,7 +23,9 @@ use crate::{
         listen::{self, RunningServer, ServerError, ServerOptions, Timings},
     },
     sys::{
-        file, process, signal,
+        file, paths, process,
+        sandbox::{self, Confinement},
+        signal,
         supervisor::{self, ServiceState},
     },
     text::{
@@ -89,6 +92,7 @@ flags! {
         /// trust this certificate authority too: a PEM file, for other atServers
         #[argh(option, arg_name = "file")]
         pub ca: Vec<String>,
+        sandbox,
         output,
     }
 }
@@ -156,15 +160,64 @@ impl Serve {
     }
 }
 
-pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure> {
+pub(super) fn serve(console: &Console, args: Serve) -> Result<(), Failure> {
     args.output().start(LevelFilter::Info);
     process::raise_descriptor_limit();
     let data = data_folder(args.data.clone())?;
     let is_new = last_time(&data)?.is_none();
     let args = args.like_last_time(&data)?;
-    let (host, flags) = (args.host()?, args.flags());
+    let prepared = confined(&args, data, is_new)?;
+    console.run(process::cores(), story(console, args, prepared))
+}
+
+/// What is known before anybody is served.
+struct Prepared {
+    data: PathBuf,
+    /// Nobody knows of this server yet.
+    is_new: bool,
+    host: String,
+    tls: Acceptor,
+    /// Tells clients whom to trust.
+    ca: Option<PathBuf>,
+    peers: Option<Network>,
+}
+
+/// All that is read once is read, and from here on cannot be any more.
+fn confined(args: &Serve, data: PathBuf, is_new: bool) -> Result<Prepared, Failure> {
+    let host = args.host()?;
     let names = names(&host, args.domain.as_deref());
-    let (tls, ca) = certificate(&data, args.tls_cert.clone(), args.tls_key.clone(), &names)?;
+    let (chain, key) = (args.tls_cert.clone(), args.tls_key.clone());
+    let (tls, ca) = certificate(&data, chain, key, &names)?;
+    let peers = match &args.root {
+        Some(root) => Some(cli::network(Some(root), &args.ca)?),
+        None => None,
+    };
+    // A folder that cannot be made: the store says so, and that is the end of the server.
+    if !args.no_sandbox && paths::private_folder(&data).is_ok() {
+        Confinement::of(&sandbox::ATSERVER)
+            .writes([data.clone()])
+            .enter();
+    }
+    Ok(Prepared {
+        data,
+        is_new,
+        host,
+        tls,
+        ca,
+        peers,
+    })
+}
+
+async fn story(console: &Console, args: Serve, prepared: Prepared) -> Result<(), Failure> {
+    let Prepared {
+        data,
+        is_new,
+        host,
+        tls,
+        ca,
+        peers,
+    } = prepared;
+    let flags = args.flags();
     let health = match args.metrics {
         Some(at) => Some(health_port(at).await?),
         None => None,
@@ -177,10 +230,6 @@ pub(super) async fn serve(console: &Console, args: Serve) -> Result<(), Failure>
         first_port: args.first_port(),
         domain: args.domain.clone(),
         timings: Timings::default(),
-    };
-    let peers = match &args.root {
-        Some(root) => Some(cli::network(Some(root), &args.ca)?),
-        None => None,
     };
     crate::session::online::alone()?;
     let running = listen::start_with_peers(options, tls, peers)

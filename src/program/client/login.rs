@@ -237,6 +237,7 @@ pub(super) async fn in_background(far: &FarEnd, local: LocalAddress<'_>) -> Resu
         many: None,
         about: None,
         nearness: None,
+        sandbox: true,
     };
     launch::in_background(&order).await
 }

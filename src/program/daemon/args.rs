@@ -1,9 +1,9 @@
 //! The daemon's command line, and what it means.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{env, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use argh::{ArgsInfo, FromArgs};
-use log::LevelFilter;
+use log::{LevelFilter, debug};
 
 use super::{
     KeyOptions, TemporaryKeyRule, budgets,
@@ -22,7 +22,10 @@ use crate::{
     cli::{Console, Failure, flags, separated},
     np::{ids::DeviceName, policy::DeviceGroup},
     session::{authorise::Consult, launch, online},
-    sys::{memory, paths},
+    sys::{
+        memory, paths, process,
+        sandbox::{self, Confinement},
+    },
     text::{number::count, port::port},
 };
 
@@ -113,14 +116,16 @@ flags! {
         /// answer clients of 4.0 release candidate 2 in their form
         #[argh(switch, hidden_help)]
         bare_answers: bool,
+        sandbox,
         account,
     }
 }
 
 /// The program.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
+    process::sessions_go_first();
     // A daemon's log is its voice: one line per session by default.
-    console.start(words, LevelFilter::Info, 1, story)
+    console.serve(words, LevelFilter::Info, 1, confined, story)
 }
 
 /// Whether it would start with these words; for a service, before it is installed.
@@ -178,6 +183,7 @@ impl Args {
             recovery: recovery.map_err(Failure::misuse)?,
             only_managers: self.only_managers()?,
             allow_inner: self.allow_inner,
+            sandbox: !self.no_sandbox,
             max_sessions: match self.max_sessions {
                 Some(most) => most as u64,
                 None => budgets::fitting(memory::limit()),
@@ -240,7 +246,42 @@ impl Args {
     }
 }
 
-async fn story(console: &Console, args: Args) -> Result<(), Failure> {
-    let (network, keys, options) = args.ready(console)?;
+type Prepared = (Network, Arc<AtKeys>, DaemonOptions);
+
+/// All that is read once is read, and from here on cannot be any more.
+fn confined(console: &Console, args: &Args) -> Result<Prepared, Failure> {
+    let prepared = args.ready(console)?;
+    if !args.no_sandbox {
+        confinement(&prepared.2).enter();
+    }
+    Ok(prepared)
+}
+
+/// Folders that are not there are made: none can be allowed later.
+fn confinement(options: &DaemonOptions) -> Confinement {
+    let made = |folder: &PathBuf| {
+        if let Err(why) = paths::private_folder(folder) {
+            debug!("folder={} reason={why}", folder.display());
+        }
+    };
+    let (home, ssh) = (paths::home().filter(|home| home.is_dir()), &options.ssh);
+    let mut writes: Vec<_> = options.memory.iter().cloned().collect();
+    writes.extend(home.as_ref().map(|home| home.join(".ssh")));
+    // Control sockets of bridges, keys to log in to clients with.
+    writes.extend(paths::runtime());
+    writes.iter().for_each(made);
+    // It may be a link to a file elsewhere.
+    let linked = home.as_ref().map(|home| home.join(".ssh/authorized_keys"));
+    writes.extend(linked.iter().flat_map(|file| sandbox::folders_to(file)));
+    if !ssh.reverse {
+        return Confinement::of(&sandbox::DAEMON).writes(writes);
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    Confinement::of(&sandbox::DAEMON_WITH_SSH)
+        .writes(writes)
+        .runs(env::split_paths(&path).chain(home))
+}
+
+async fn story(_: &Console, args: Args, (network, keys, options): Prepared) -> Result<(), Failure> {
     online::until_told(serve(network, keys, options, online::tell(args.json))).await
 }

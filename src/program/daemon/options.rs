@@ -49,6 +49,8 @@ pub struct DaemonOptions {
     pub recovery: Vec<Fingerprint>,
     /// A rendezvous may be at any address, also an inner one.
     pub allow_inner: bool,
+    /// Bridges confine themselves.
+    pub sandbox: bool,
     /// Live sessions at a time.
     pub max_sessions: u64,
 }

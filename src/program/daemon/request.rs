@@ -392,6 +392,7 @@ impl Daemon {
             many: asked.lasting(),
             about: Some(self.about(from, meeting.session)),
             nearness: self.nearness,
+            sandbox: self.options.sandbox,
         };
         let bridge = launch::start(&self.options.program, &order)
             .await

@@ -23,7 +23,10 @@ use crate::{
     net::dial::is_localhost,
     pipe::join::HALF_CLOSED,
     session::online,
-    sys,
+    sys::{
+        self,
+        sandbox::{self, Confinement},
+    },
     text::{
         duration::seconds,
         host::is_host,
@@ -87,6 +90,7 @@ flags! {
         /// log owner and byte counts of each connection; only with ENABLE_SNOOP=true in the environment
         #[argh(switch)]
         snoop: bool,
+        sandbox,
         account,
     }
 }
@@ -94,10 +98,14 @@ flags! {
 /// Has to be `true` for --snoop.
 const ENABLE_SNOOP: &str = "ENABLE_SNOOP";
 
+/// Stands for an address that only the network knows.
+const LOCALHOST: &str = "localhost";
+
 /// The program.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
-    let story = async |console: &Console, args| online::until_told(story(console, args)).await;
-    console.start(words, LevelFilter::Info, sys::process::cores(), story)
+    let story = async |_: &Console, args, prepared| online::until_told(story(args, prepared)).await;
+    let threads = sys::process::cores();
+    console.serve(words, LevelFilter::Info, threads, confined, story)
 }
 
 impl Args {
@@ -144,7 +152,7 @@ fn default_bind(host: &str) -> IpAddr {
 pub fn verify(console: Console, words: &[&str]) -> ExitCode {
     console.verify(words, |console, args: Args| {
         // Where none is given, it is found out when the service starts.
-        let host = args.host.clone().unwrap_or_else(|| "localhost".to_owned());
+        let host = args.host.clone().unwrap_or_else(|| LOCALHOST.to_owned());
         args.ready(console, host).map(drop)
     })
 }
@@ -162,13 +170,24 @@ impl Args {
     }
 }
 
-async fn story(console: &Console, args: Args) -> Result<(), Failure> {
+type Prepared = (Network, Arc<AtKeys>, RendezvousOptions);
+
+/// All that is read once is read, and from here on cannot be any more.
+fn confined(console: &Console, args: &Args) -> Result<Prepared, Failure> {
     sys::process::raise_descriptor_limit();
-    let host = match &args.host {
-        Some(host) => host.clone(),
-        None => own_address(&args.account().network()?).await?,
-    };
-    let (network, keys, options) = args.ready(console, host)?;
+    // Where none is given, the network has to be asked.
+    let host = args.host.clone().unwrap_or_else(|| LOCALHOST.to_owned());
+    let prepared = args.ready(console, host)?;
+    if !args.no_sandbox {
+        Confinement::of(&sandbox::RENDEZVOUS).enter();
+    }
+    Ok(prepared)
+}
+
+async fn story(args: Args, (network, keys, mut options): Prepared) -> Result<(), Failure> {
+    if args.host.is_none() {
+        options = args.options(own_address(&network).await?)?;
+    }
     serve(network, keys, options, online::tell(args.json)).await
 }
 

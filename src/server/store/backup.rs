@@ -61,9 +61,7 @@ pub fn write(
     to: &Path,
     files: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Copied, StoreError> {
-    if fs::symlink_metadata(to).is_ok() {
-        return Err(StoreError::Exists(to.to_owned()));
-    }
+    refuse_existing(to)?;
     let draft = beside(to, &format!("{}.new", std::process::id()));
     let _ = fs::remove_file(&draft);
     let done = store.read_now(|tx| {
@@ -93,13 +91,54 @@ pub fn write(
             rows: count,
         })
     });
-    let done = done.and_then(|copied| {
-        // Not a rename: that would replace a file made meanwhile.
-        fs::hard_link(&draft, to).map_err(unusable(to))?;
-        sync_folder_of(to).map(|()| copied)
-    });
+    let done = done.and_then(|copied| name(&draft, to).map(|()| copied));
     let _ = fs::remove_file(&draft);
     done
+}
+
+/// Nothing is written over.
+///
+/// # Errors
+/// When there is something of that name.
+pub fn refuse_existing(to: &Path) -> Result<(), StoreError> {
+    match fs::symlink_metadata(to) {
+        Ok(_) => Err(StoreError::Exists(to.to_owned())),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Gives a backup that was made elsewhere its name, on another disk by copying it.
+///
+/// # Errors
+/// When the file is there already or cannot be written; then there is none.
+pub fn bring(made: &Path, to: &Path) -> Result<(), StoreError> {
+    match fs::hard_link(made, to) {
+        Ok(()) => sync_folder_of(to),
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+            Err(StoreError::Exists(to.to_owned()))
+        }
+        Err(_) => {
+            let draft = beside(to, &format!("{}.new", std::process::id()));
+            let _ = fs::remove_file(&draft);
+            let copied = copy_file(made, &draft).map_err(unusable(to));
+            let done = copied.and_then(|()| name(&draft, to));
+            let _ = fs::remove_file(&draft);
+            done
+        }
+    }
+}
+
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut copy = options.write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut File::open(from)?, &mut copy)?;
+    copy.sync_all()
+}
+
+/// Not a rename: that would replace a file made meanwhile.
+fn name(draft: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::hard_link(draft, to).map_err(unusable(to))?;
+    sync_folder_of(to)
 }
 
 /// Makes the store, and the files, of this folder what they were at the backup. Of the files only those of these
