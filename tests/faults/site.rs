@@ -31,10 +31,14 @@ use crate::world::{
 pub const ATSERVER: &str = "atserver";
 pub const RENDEZVOUS_HOST: &str = "rendezvous";
 pub const STRANGER: &str = "stranger";
+/// Where a directory is whose atServers mean no good; only where the atServers are federated.
+pub const PEER: &str = "peer";
+/// Its port.
+const PEER_PORT: &str = "6400";
 
 /// Where a device's service listens. It is the one that a daemon lets everybody open whom it serves.
 const SERVICE: u16 = 22;
-/// The atServer's disk, in megabytes.
+/// The atServer's disk where a row may fill it, in megabytes.
 const DISK: u32 = 24;
 /// Between two sessions that somebody tries to open.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -45,8 +49,45 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// After that a wait that should have ended has not.
 pub const ENDLESS: Duration = Duration::from_secs(100);
 
+/// What a world is made of.
+#[derive(Clone)]
+pub struct Setup {
+    pub devices: usize,
+    /// Managers, each at a host of its own.
+    pub clients: usize,
+    /// atSigns that are nobody's manager, all at one host.
+    pub strangers: usize,
+    /// What all its programs are: this one, or an older one.
+    pub program: String,
+    /// The atServer's disk, in megabytes.
+    pub disk: u32,
+    /// The atServer looks for others at a directory of somebody who means no good.
+    pub is_federated: bool,
+    /// Options that a role has besides; older programs that do not know one go without it.
+    pub more: Vec<(&'static str, &'static [&'static str])>,
+    /// Descriptors that a role may have.
+    pub descriptors: Option<(&'static str, u32)>,
+}
+
+impl Setup {
+    pub fn of(devices: usize, clients: usize) -> Self {
+        Self {
+            devices,
+            clients,
+            strangers: 1,
+            program: NOPORTS.to_owned(),
+            disk: DISK,
+            is_federated: false,
+            more: Vec::new(),
+            descriptors: None,
+        }
+    }
+}
+
 /// The world. Everything in it ends when it is dropped.
 pub struct Site {
+    setup: Setup,
+    peer: Option<Process>,
     pub atserver: Option<Process>,
     pub rendezvous: Option<Process>,
     pub daemons: Vec<Option<Process>>,
@@ -74,50 +115,78 @@ impl Site {
     /// # Errors
     /// In a sentence, when this machine cannot do it.
     pub fn start(devices: usize, clients: usize, seed: u64) -> Result<Self, String> {
-        let mut site = Self::without_daemons(devices, clients, seed)?;
-        for number in 0..devices {
+        Self::made(Setup::of(devices, clients), seed)
+    }
+
+    /// The same, made of this.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn made(setup: Setup, seed: u64) -> Result<Self, String> {
+        let mut site = Self::without_daemons(setup, seed)?;
+        for number in 0..site.daemons.len() {
             site.daemons[number] = Some(site.daemon(number));
         }
         Ok(site)
     }
 
     /// The same, but no daemon runs.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn without_daemons(devices: usize, clients: usize, seed: u64) -> Result<Self, String> {
+    fn without_daemons(setup: Setup, seed: u64) -> Result<Self, String> {
+        let (devices, clients) = (setup.devices, setup.clients);
         let mut hosts: Vec<_> = [ATSERVER, RENDEZVOUS_HOST, STRANGER]
             .map(str::to_owned)
             .into();
+        hosts.extend(setup.is_federated.then(|| PEER.to_owned()));
         hosts.extend((0..devices).map(device));
         hosts.extend((0..clients).map(client));
         let net = Net::of(&hosts, seed)?;
         let mut site = Self {
+            peer: None,
             atserver: None,
             rendezvous: None,
             daemons: (0..devices).map(|_| None).collect(),
             _services: Vec::new(),
             clients,
             net,
-            world: block_on(founded(clients)),
+            world: block_on(founded(clients, setup.strangers)),
+            setup,
         };
         site.mount_disk();
+        site.peer = site.setup.is_federated.then(|| site.start_peer());
         site.atserver = Some(site.start_atserver());
         site.rendezvous = Some(site.start_rendezvous());
         site._services = (0..devices).map(|number| site.service(number)).collect();
         Ok(site)
     }
 
+    /// The directory of whoever means no good; it tells where it is.
+    fn start_peer(&self) -> Process {
+        let (own, host) = (own_program().display().to_string(), full_name(PEER));
+        let authority = self.world.dir.text("at");
+        let words = [INSIDE, "peer", &authority, &host, PEER_PORT];
+        let mut command = self.command(PEER, &own, &words);
+        let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+        wait_for_ready(&mut process);
+        process
+    }
+
     /// The atServer's data moves to a disk of its own.
     fn mount_disk(&self) {
+        let size = self.setup.disk;
         let (data, kept) = (self.world.dir.text("at"), self.world.dir.text("at.kept"));
         self.net.sh(
             ATSERVER,
             &format!(
-                "cp -a {data} {kept}; mount -t tmpfs -o size={DISK}m tmpfs {data}; cp -a {kept}/. {data}; rm -r {kept}; \
+                "cp -a {data} {kept}; mount -t tmpfs -o size={size}m tmpfs {data}; cp -a {kept}/. {data}; rm -r {kept}; \
                  chmod 700 {data}"
             ),
         );
+    }
+
+    /// Bytes on it.
+    pub fn used(&self) -> u64 {
+        let found = rustix::fs::statvfs(&self.disk().0);
+        found.map_or(0, |found| (found.f_blocks - found.f_bfree) * found.f_frsize)
     }
 
     /// The atServer's disk, as we see it from outside.
@@ -156,17 +225,55 @@ impl Site {
     /// Starts a service at this host; returns when it is ready.
     fn serve(&self, host: &str, words: &[&str]) -> Process {
         let words = [words, &["--json"]].concat();
-        self.world.ready(host, self.command(host, NOPORTS, &words))
+        self.world.ready(host, self.role(host, &words))
+    }
+
+    /// The program in this role, with what the setup has for that.
+    pub fn role(&self, host: &str, words: &[&str]) -> Command {
+        let program = &*self.setup.program;
+        let more = self.setup.more.iter().filter(|(role, _)| *role == words[0]);
+        let more = more.filter(|(_, more)| self.knows(words, more[0]));
+        let more: Vec<_> = more.flat_map(|(_, more)| more.iter().copied()).collect();
+        let words = [words, &more].concat();
+        match self.setup.descriptors {
+            Some((role, most)) if role == words[0] => {
+                let script = format!("ulimit -n {most}; exec \"$@\"");
+                let words = [&["-c", &script, "sh", program], &words[..]].concat();
+                self.command(host, "sh", &words)
+            }
+            _ => self.command(host, program, &words),
+        }
+    }
+
+    /// Whether the program's help for this role names an option.
+    fn knows(&self, words: &[&str], option: &str) -> bool {
+        let role = words.iter().take_while(|word| !word.starts_with('-'));
+        let help = Command::new(&self.setup.program)
+            .args(role)
+            .arg("--help")
+            .output();
+        let help = help.map(|help| String::from_utf8_lossy(&help.stdout).into_owned());
+        help.is_ok_and(|help| help.contains(option))
+    }
+
+    /// What vouches for all atServers here.
+    fn ca(&self) -> String {
+        self.world.dir.text("at/ca.pem")
     }
 
     pub fn start_atserver(&self) -> Process {
         let (data, port) = (self.world.dir.text("at"), self.directory_port());
         let host = full_name(ATSERVER);
         let what = ["atserver", "serve", "--data", &data, "--port", &port];
-        self.serve(
-            ATSERVER,
-            &[&what[..], &["--listen", "::", "--host", &host]].concat(),
-        )
+        let listen = ["--listen", "::", "--host", &host];
+        let (root, ca) = (format!("{}:{PEER_PORT}", full_name(PEER)), self.ca());
+        let others = ["--root", &root, "--ca", &ca];
+        let others = if self.setup.is_federated {
+            &others[..]
+        } else {
+            &[]
+        };
+        self.serve(ATSERVER, &[&what[..], &listen, others].concat())
     }
 
     pub fn start_rendezvous(&self) -> Process {
@@ -202,7 +309,7 @@ impl Site {
     pub fn daemon_alone(&self, number: usize) -> Process {
         let words = self.daemon_words(number);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
-        let mut command = self.command(&device(number), NOPORTS, &words);
+        let mut command = self.role(&device(number), &words);
         let log = self.log_file(&device(number));
         command.stdout(Stdio::null()).stderr(log);
         Process(command.spawn().unwrap())
@@ -233,7 +340,7 @@ impl Site {
         let (name, patience) = (device_name(to), format!("{}s", patience.as_secs()));
         let words = ["client", "--as", who, "--to", DEVICE, "--device", &name];
         let words = [&words[..], &["--stdio", "-v", "--timeout", &patience]].concat();
-        let mut command = self.command(from, NOPORTS, &words);
+        let mut command = self.role(from, &words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
@@ -331,16 +438,27 @@ pub fn manager(number: usize) -> String {
 /// Nobody's manager.
 pub const NOBODY: &str = "@stranger";
 
+/// The atSign of another one.
+pub fn stranger(number: usize) -> String {
+    match number {
+        0 => NOBODY.to_owned(),
+        number => format!("{NOBODY}{number}"),
+    }
+}
+
 /// atServers that know everybody, on a disk; nothing runs.
-async fn founded(clients: usize) -> World {
+async fn founded(clients: usize, strangers: usize) -> World {
     let mut world = World::empty("localhost", |_| {}).await;
     let own = [
         (DEVICE, "@device_example_pkam", "@device_example"),
         (RENDEZVOUS, "session", "@client_example"),
-        (NOBODY, "session", "@device_example"),
     ];
     for (who, pkam, encryption) in own {
         world.activate(who, pkam, encryption).await;
+    }
+    for number in 0..strangers {
+        let who = stranger(number);
+        world.activate(&who, "session", "@device_example").await;
     }
     for number in 0..clients {
         let who = manager(number);
