@@ -75,19 +75,25 @@ impl Place {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Besides {
     Nothing,
-    /// Device and rendezvous are cut from the atServer until the attacker has done all he wants.
+    /// Device and rendezvous are cut from the atServer until the attacker has done all he wants; what stood is reset.
     Outage,
     /// The device's line carries 1 Mbit/s.
     NarrowLine,
-    /// Nothing gets from the client to the rendezvous for 13 s.
+    /// Nothing gets from the client to the rendezvous for 13 s; new connections are made in a tunnel, and the good user is
+    /// another one.
     Hole,
     /// The daemon is killed and started again.
     Restart,
     /// The attacker knows the ports of the standing session, and first lines that were seen on the wire; new connections
     /// are made in it.
     LooksOn,
-    /// The rendezvous is frozen until the end.
-    Frozen,
+}
+
+impl Besides {
+    /// Whether new connections are made in a tunnel that stands.
+    fn dials(self) -> bool {
+        matches!(self, Self::Hole | Self::LooksOn)
+    }
 }
 
 type Running = Pin<Box<dyn Future<Output = Went>>>;

@@ -337,7 +337,7 @@ impl Site {
 
     /// One session of this client with this device: begun, not waited for.
     pub fn open(&self, from: &str, who: &str, to: usize, patience: Duration) -> Session {
-        let (name, patience) = (device_name(to), format!("{}s", patience.as_secs()));
+        let (name, patience) = (device_name(to), patience.as_secs().to_string());
         let words = ["client", "--as", who, "--to", DEVICE, "--device", &name];
         let words = [&words[..], &["--stdio", "-v", "--timeout", &patience]].concat();
         let mut command = self.role(from, &words);
@@ -411,7 +411,8 @@ impl Session {
         if status.success() && heard == WORDS {
             return Some(Ok(()));
         }
-        let last = why.lines().last().unwrap_or_default();
+        let says = |line: &&str| !line.trim_start().starts_with("hint:");
+        let last = why.lines().rfind(says).unwrap_or_default();
         Some(Err(format!(
             "{status}, {} bytes heard: {last}",
             heard.len()

@@ -10,8 +10,8 @@ const LINES: f64 = 10.0;
 const FEW_KIB: u64 = 3 * 1024;
 /// Descriptors that mean nothing, either.
 const FEW: usize = 6;
-/// By what a session may be late on a machine that does other things, too.
-const SLACK: Duration = Duration::from_secs(1);
+/// By what a session may be late on two cores that an attacker has a share of.
+const SLACK: Duration = Duration::from_secs(2);
 /// How attackers are called, and where they sit.
 const ATTACKERS: [&str; 9] = [
     "@stranger",

@@ -17,7 +17,10 @@ use super::{
         inside::INSIDE,
         net::own_program,
         rows::Miss,
-        site::{ATSERVER, RENDEZVOUS_HOST, STRANGER, Session, Setup, Site, client, device},
+        site::{
+            self, ATSERVER, RENDEZVOUS_HOST, STRANGER, Session, Setup, Site, client, device,
+            manager,
+        },
         tunnel::Tunnel,
     },
     Attack, Besides, Victim,
@@ -75,7 +78,7 @@ pub fn besiege(
     let stop = AtomicBool::new(false);
     let standing = thread::scope(|scope| -> Result<_, String> {
         let mut tunnel = siege.tunnel.take().ok_or("no tunnel")?;
-        let does_dial = attack.besides == Besides::LooksOn;
+        let does_dial = attack.besides.dials();
         let (site, stop) = (&site, &stop);
         let standing = scope.spawn(move || {
             let stood = stand(&mut tunnel, stop);
@@ -130,7 +133,7 @@ struct Siege<'a> {
 
 impl<'a> Siege<'a> {
     fn begin(site: &'a Site, attack: &'static Attack) -> Result<Self, String> {
-        let looks_on = attack.besides == Besides::LooksOn;
+        let looks_on = attack.besides.dials();
         let said = |miss| match miss {
             Miss::Late(why) | Miss::Wrong(why) => why,
         };
@@ -193,7 +196,7 @@ impl<'a> Siege<'a> {
                 return tried;
             }
             if now >= next && !is_over {
-                open.push(self.site.session());
+                open.push(self.session());
                 next += PACE;
             }
             if now >= look {
@@ -215,16 +218,25 @@ impl<'a> Siege<'a> {
         }
     }
 
+    /// Of the good user; of the one whose way is open where the other's is cut.
+    fn session(&self) -> Session {
+        match self.attack.besides {
+            Besides::Hole => self.site.open(&client(1), &manager(1), 0, site::PATIENCE),
+            _ => self.site.session(),
+        }
+    }
+
     /// The attack itself, with what else happens.
     fn attack(&self, outcome: &mut Outcome, length: Duration, seed: u64) -> Result<(), String> {
         let (site, besides) = (self.site, self.attack.besides);
-        let cut = |is_cut| {
+        // What stood is over, so that everything that came meanwhile is told again.
+        let outage = |resets| {
             for host in [device(0), RENDEZVOUS_HOST.to_owned()] {
-                site.net.between(&host, ATSERVER, |way| way.is_cut = is_cut);
+                site.net.between(&host, ATSERVER, |way| way.resets = resets);
             }
         };
         match besides {
-            Besides::Outage => cut(true),
+            Besides::Outage => outage(true),
             Besides::NarrowLine => site.net.around(&device(0), |way| way.rate = 125_000),
             _ => {}
         }
@@ -235,7 +247,7 @@ impl<'a> Siege<'a> {
             while process.0.try_wait().unwrap().is_none() && began.elapsed() < PATIENCE {
                 at_a_pace(LOOK_AGAIN);
             }
-            cut(false);
+            outage(false);
         }
         let trouble = thread::scope(|scope| {
             let trouble = scope.spawn(|| self.trouble());
@@ -259,13 +271,6 @@ impl<'a> Siege<'a> {
                     .between(&client(0), RENDEZVOUS_HOST, |way| way.is_cut = true);
                 at_a_pace(HOLE);
                 site.net.heal();
-                None
-            }
-            Besides::Frozen => {
-                let rendezvous = site.rendezvous.as_ref()?;
-                signal(rendezvous.id(), "STOP");
-                at_a_pace(Duration::from_secs(self.attack.seconds));
-                signal(rendezvous.id(), "CONT");
                 None
             }
             Besides::Restart => {

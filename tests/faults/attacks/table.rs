@@ -100,6 +100,13 @@ pub const ATTACKS: &[Attack] = &[
         what: "nothing from client to rendezvous for 13 s, and new connections in a tunnel",
         victim: Victim::Rendezvous,
         besides: Besides::Hole,
+        own: |outcome| {
+            // Those that were begun in the hole may wait for its end, and for TCP's next try.
+            let longest = longest(&outcome.through);
+            demand(longest < Duration::from_secs(21), || {
+                format!("{longest:?} for a new connection")
+            })
+        },
         ..USUAL
     },
     Attack {
