@@ -19,7 +19,8 @@ mod wire;
 
 use std::{pin::Pin, time::Duration};
 
-use super::site::{ATSERVER, RENDEZVOUS_HOST, STRANGER, Setup, client, device};
+use super::setup::Setup;
+use super::site::{ATSERVER, POLICY_HOST, RENDEZVOUS_HOST, STRANGER, client, device};
 pub use outcome::Outcome;
 pub use siege::{Times, besiege};
 pub use table::ATTACKS;
@@ -34,6 +35,7 @@ pub enum Victim {
     Atserver,
     Rendezvous,
     Daemon,
+    Policy,
 }
 
 impl Victim {
@@ -43,6 +45,7 @@ impl Victim {
             Self::Atserver => ATSERVER.to_owned(),
             Self::Rendezvous => RENDEZVOUS_HOST.to_owned(),
             Self::Daemon => device(0),
+            Self::Policy => POLICY_HOST.to_owned(),
         }
     }
 }

@@ -20,7 +20,7 @@
 //! | [`line`], [`packet`] | the delay line |
 //! | [`check`], [`measure`] | whether it does what it is told, and how exactly; a network to try things by hand |
 //! | [`net`] | hosts: namespaces, addresses, names |
-//! | [`site`], [`tunnel`] | the programs on it, sessions, a tunnel that stands |
+//! | [`site`], [`setup`], [`tunnel`] | the programs on it, sessions, a tunnel that stands |
 //! | [`rows`], [`report`] | the matrix of faults, its limits, what is known to be late |
 //! | [`attacks`] | strangers and neighbours as scripts, and a good user meanwhile |
 //! | [`walk`] | ten devices, four clients, a stranger, and chance |
@@ -44,6 +44,7 @@ mod packet;
 mod random;
 mod report;
 mod rows;
+mod setup;
 mod site;
 mod tunnel;
 mod walk;

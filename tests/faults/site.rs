@@ -22,24 +22,27 @@ use super::{
     inside::INSIDE,
     net::{Net, full_name, own_program, wait_for_ready},
     rows::{Measured, Miss},
+    setup::Setup,
 };
 use crate::world::{
-    DEVICE, NOPORTS, Process, RENDEZVOUS, World,
+    DEVICE, Process, RENDEZVOUS, World,
     support::{Disk, at_a_pace},
 };
 
 pub const ATSERVER: &str = "atserver";
 pub const RENDEZVOUS_HOST: &str = "rendezvous";
 pub const STRANGER: &str = "stranger";
-/// Where a directory is whose atServers mean no good; only where the atServers are federated.
+/// Where a directory is whose atServers mean no good, if atServers are federated.
 pub const PEER: &str = "peer";
-/// Its port.
+/// Where a policy decides, if there is one.
+pub const POLICY_HOST: &str = "policy";
+/// Who decides there.
+pub const POLICY: &str = "@policy";
+/// The port of that directory.
 const PEER_PORT: &str = "6400";
 
 /// Where a device's service listens. It is the one that a daemon lets everybody open whom it serves.
 const SERVICE: u16 = 22;
-/// The atServer's disk where a row may fill it, in megabytes.
-const DISK: u32 = 24;
 /// Between two sessions that somebody tries to open.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// How often to look whether a process has ended.
@@ -49,45 +52,11 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// After that a wait that should have ended has not.
 pub const ENDLESS: Duration = Duration::from_secs(100);
 
-/// What a world is made of.
-#[derive(Clone)]
-pub struct Setup {
-    pub devices: usize,
-    /// Managers, each at a host of its own.
-    pub clients: usize,
-    /// atSigns that are nobody's manager, all at one host.
-    pub strangers: usize,
-    /// What all its programs are: this one, or an older one.
-    pub program: String,
-    /// The atServer's disk, in megabytes.
-    pub disk: u32,
-    /// The atServer looks for others at a directory of somebody who means no good.
-    pub is_federated: bool,
-    /// Options that a role has besides; older programs that do not know one go without it.
-    pub more: Vec<(&'static str, &'static [&'static str])>,
-    /// Descriptors that a role may have.
-    pub descriptors: Option<(&'static str, u32)>,
-}
-
-impl Setup {
-    pub fn of(devices: usize, clients: usize) -> Self {
-        Self {
-            devices,
-            clients,
-            strangers: 1,
-            program: NOPORTS.to_owned(),
-            disk: DISK,
-            is_federated: false,
-            more: Vec::new(),
-            descriptors: None,
-        }
-    }
-}
-
 /// The world. Everything in it ends when it is dropped.
 pub struct Site {
     setup: Setup,
     peer: Option<Process>,
+    pub policy: Option<Process>,
     pub atserver: Option<Process>,
     pub rendezvous: Option<Process>,
     pub daemons: Vec<Option<Process>>,
@@ -137,24 +106,27 @@ impl Site {
             .map(str::to_owned)
             .into();
         hosts.extend(setup.is_federated.then(|| PEER.to_owned()));
+        hosts.extend(setup.has_policy.then(|| POLICY_HOST.to_owned()));
         hosts.extend((0..devices).map(device));
         hosts.extend((0..clients).map(client));
         let net = Net::of(&hosts, seed)?;
         let mut site = Self {
             peer: None,
+            policy: None,
             atserver: None,
             rendezvous: None,
             daemons: (0..devices).map(|_| None).collect(),
             _services: Vec::new(),
             clients,
             net,
-            world: block_on(founded(clients, setup.strangers)),
+            world: block_on(founded(&setup)),
             setup,
         };
         site.mount_disk();
         site.peer = site.setup.is_federated.then(|| site.start_peer());
         site.atserver = Some(site.start_atserver());
         site.rendezvous = Some(site.start_rendezvous());
+        site.policy = site.setup.has_policy.then(|| site.start_policy());
         site._services = (0..devices).map(|number| site.service(number)).collect();
         Ok(site)
     }
@@ -282,21 +254,29 @@ impl Site {
         self.serve(RENDEZVOUS_HOST, &[&words[..], &["--bind", "::"]].concat())
     }
 
+    /// Who lets the first manager in.
+    fn start_policy(&self) -> Process {
+        let text = format!(
+            "userGroups:\n  ops:\n    userAtSigns: ['{}']\n    permissions:\n      daemonAtSigns: ['{DEVICE}']\n      deviceNames:\n        {}: ['*:*']\n",
+            manager(0),
+            device_name(0)
+        );
+        fs::write(self.world.dir.path("policy.yaml"), text).unwrap();
+        let rules = self.world.dir.text("policy.yaml");
+        let words = ["policy", "serve", "--as", POLICY, "--rules", &rules];
+        self.serve(POLICY_HOST, &words)
+    }
+
     fn daemon_words(&self, number: usize) -> Vec<String> {
-        let managers: Vec<_> = (0..self.clients).map(manager).collect();
+        let first = usize::from(self.setup.has_policy);
+        let managers: Vec<_> = (first..self.clients).map(manager).collect();
         let managers = managers.join(",");
         let name = device_name(number);
-        [
-            "daemon",
-            "--as",
-            DEVICE,
-            "--manager",
-            &managers,
-            "--device",
-            &name,
-        ]
-        .map(str::to_owned)
-        .into()
+        let words = ["daemon", "--as", DEVICE, "--manager", &managers];
+        let words = [&words[..], &["--device", &name]].concat();
+        let asks = self.setup.has_policy.then_some(["--policy", POLICY]);
+        let words = words.into_iter().chain(asks.into_iter().flatten());
+        words.map(str::to_owned).collect()
     }
 
     pub fn daemon(&self, number: usize) -> Process {
@@ -448,7 +428,7 @@ pub fn stranger(number: usize) -> String {
 }
 
 /// atServers that know everybody, on a disk; nothing runs.
-async fn founded(clients: usize, strangers: usize) -> World {
+async fn founded(setup: &Setup) -> World {
     let mut world = World::empty("localhost", |_| {}).await;
     let own = [
         (DEVICE, "@device_example_pkam", "@device_example"),
@@ -457,11 +437,15 @@ async fn founded(clients: usize, strangers: usize) -> World {
     for (who, pkam, encryption) in own {
         world.activate(who, pkam, encryption).await;
     }
-    for number in 0..strangers {
+    for number in 0..setup.strangers {
         let who = stranger(number);
         world.activate(&who, "session", "@device_example").await;
     }
-    for number in 0..clients {
+    if setup.has_policy {
+        let (pkam, encryption) = ("session", "@device_example");
+        world.activate(POLICY, pkam, encryption).await;
+    }
+    for number in 0..setup.clients {
         let who = manager(number);
         let (pkam, encryption) = ("@client_example_pkam", "@client_example");
         world.activate(&who, pkam, encryption).await;

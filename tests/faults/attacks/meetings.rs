@@ -13,6 +13,10 @@ use noports::{
         ids::{DeviceName, SessionId},
         pairs::Dialer,
         ping,
+        policy::{
+            AuthCheck,
+            rpc::{self, RequestId},
+        },
         ports::Logins,
         request::{Meeting, TunnelRequest},
     },
@@ -24,7 +28,8 @@ use super::{
 };
 use crate::{
     net::full_name,
-    site::{NOBODY, STRANGER, stranger},
+    random::Random,
+    site::{NOBODY, POLICY, STRANGER, stranger},
     world::{RENDEZVOUS, ports::Asker},
 };
 
@@ -120,14 +125,45 @@ async fn again_please_by(own: Attacker, strangers: usize, is_new: bool) -> Went 
     Ok(())
 }
 
+/// Eight strangers who ask a policy whether somebody may use their device.
+pub async fn questions(own: Attacker) -> Went {
+    let mut tasks = Vec::new();
+    for number in 0..8 {
+        let who = stranger(number);
+        let hand = Hand::login(&own, &who).await?;
+        let mut random = Random::new(own.seed + number as u64);
+        tasks.push(task::spawn(async move {
+            for n in 0_usize.. {
+                let question = AuthCheck {
+                    client: "@client0".parse()?,
+                    daemon: who.parse()?,
+                    device: "dev0".parse()?,
+                    group: "office".parse()?,
+                };
+                let id = RequestId::from_random(random.next().to_le_bytes());
+                hand.send(rpc::ask(&POLICY.parse()?, id, &question)).await?;
+                println!("asked {n}");
+            }
+            Went::Ok(())
+        }));
+    }
+    for task in tasks {
+        task.await?;
+    }
+    Ok(())
+}
+
 /// Another manager of the device.
-struct Manager {
+const MANAGER: &str = "@client1";
+
+/// Somebody who sends what he likes.
+struct Hand {
     at: Client,
 }
 
-impl Manager {
-    async fn login(own: &Attacker) -> Went<Self> {
-        let at = Client::login(&own.network, own.keys("@client1")).await?;
+impl Hand {
+    async fn login(own: &Attacker, who: &str) -> Went<Self> {
+        let at = Client::login(&own.network, own.keys(who)).await?;
         Ok(Self { at })
     }
 
@@ -171,7 +207,7 @@ async fn managers(own: Attacker, host: String, rate: u64, timeout: Duration) -> 
     let hands = if rate > 20 { 4 } else { 1 };
     let mut tasks = Vec::new();
     for _ in 0..hands {
-        let (manager, host) = (Manager::login(&own).await?, host.clone());
+        let (manager, host) = (Hand::login(&own, MANAGER).await?, host.clone());
         tasks.push(task::spawn(async move {
             let pause = Duration::from_millis(1000 * hands / rate);
             for n in 0_u64.. {
@@ -223,7 +259,7 @@ pub async fn dead_starts(own: Attacker) -> Went {
 pub async fn pings(own: Attacker) -> Went {
     let mut tasks = Vec::new();
     for _ in 0..8 {
-        let manager = Manager::login(&own).await?;
+        let manager = Hand::login(&own, MANAGER).await?;
         tasks.push(task::spawn(async move {
             for n in 0_u64.. {
                 let (to, device) = ("@device".parse().unwrap(), "dev0".parse().unwrap());

@@ -57,17 +57,17 @@ impl Held {
 pub struct Log {
     pub bytes: usize,
     pub lines: usize,
-    /// Whether a line names who it was.
-    pub names: bool,
+    /// The last line that names who it was.
+    pub names: Option<String>,
 }
 
 impl Log {
     pub fn read(text: &str) -> Self {
-        let names_one = |line: &str| ATTACKERS.iter().any(|name| line.contains(name));
+        let names_one = |line: &&str| ATTACKERS.iter().any(|name| line.contains(name));
         Self {
             bytes: text.len(),
             lines: text.lines().count(),
-            names: text.lines().any(names_one),
+            names: text.lines().rfind(names_one).map(str::to_owned),
         }
     }
 }
@@ -178,7 +178,11 @@ impl Outcome {
             ));
         }
         if self.lines_a_minute() > LINES {
-            faults.push(format!("{:.0} log lines a minute", self.lines_a_minute()));
+            let like = self.log.names.as_deref().unwrap_or_default();
+            let lines = self.lines_a_minute();
+            faults.push(format!(
+                "{lines:.0} log lines a minute, such as: {like:.200}"
+            ));
         }
         faults.extend((self.attack.own)(self).err());
         faults
@@ -219,7 +223,11 @@ impl Outcome {
             self.disk_worst.saturating_sub(self.disk_before) / 1024,
             self.log.bytes,
             self.lines_a_minute(),
-            if self.log.names { "named" } else { "-" },
+            if self.log.names.is_some() {
+                "named"
+            } else {
+                "-"
+            },
         );
         if !self.through.is_empty() {
             let (lost, all) = (failed(&self.through), self.through.len());

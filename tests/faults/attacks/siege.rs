@@ -17,10 +17,8 @@ use super::{
         inside::INSIDE,
         net::own_program,
         rows::Miss,
-        site::{
-            self, ATSERVER, RENDEZVOUS_HOST, STRANGER, Session, Setup, Site, client, device,
-            manager,
-        },
+        setup::Setup,
+        site::{self, ATSERVER, RENDEZVOUS_HOST, STRANGER, Session, Site, client, device, manager},
         tunnel::Tunnel,
     },
     Attack, Besides, Victim,
@@ -168,6 +166,7 @@ impl<'a> Siege<'a> {
             Victim::Atserver => &site.atserver,
             Victim::Rendezvous => &site.rendezvous,
             Victim::Daemon => &site.daemons[0],
+            Victim::Policy => &site.policy,
         };
         let restarted = self.restarted.lock().unwrap();
         let again = restarted

@@ -303,6 +303,18 @@ pub const ATTACKS: &[Attack] = &[
         ..USUAL
     },
     Attack {
+        name: "questions",
+        number: "N10",
+        what: "eight strangers ask a policy as daemons do, as fast as it goes",
+        victim: Victim::Policy,
+        setup: |setup| {
+            setup.strangers = 8;
+            setup.has_policy = true;
+        },
+        run: Some(|own| Box::pin(meetings::questions(own))),
+        ..USUAL
+    },
+    Attack {
         name: "again-please",
         number: "N14",
         what: "eight strangers say the same request again, as fast as it goes",
