@@ -43,6 +43,7 @@ use crate::{
     secret::Secret,
     session::{
         bridge::Many,
+        ignored,
         launch::{self, BridgeExit, Lasting, LocalAddress, NO_BRIDGE, Order, RunningBridge},
         online,
         pins::PinError,
@@ -107,23 +108,25 @@ impl Daemon {
         let text = self.at.decrypt(&note).await.ok().flatten();
         match text.and_then(|text| claimed_session(word, &text)) {
             Some(session) => {
-                info!("refused session={session} from={from} reason={why:?}");
+                ignored::refused(from, format_args!("session={session} reason={why:?}"));
                 let answer = request::refuse(session, why, from, &self.options.device);
                 online::send_or_log(&self.at, &answer).await;
             }
-            None => info!("refused from={from} reason={why:?}"),
+            None => ignored::refused(from, format_args!("reason={why:?}")),
         }
     }
 
     /// One session request, from somebody who may ask: judge it, open the session, answer.
     pub(super) async fn serve(&self, note: Notification, word: RequestWord, permit: &Permit) {
         let from = note.from.clone();
+        // Whoever may ask may ask too often as well.
+        let refused = |about: String| ignored::refused(&from, about);
         let text = match self.at.decrypt(&note).await {
             Ok(Some(text)) => text,
-            other => return info!("refused from={from} reason={:?}", online::unread(other)),
+            other => return refused(format!("reason={:?}", online::unread(other))),
         };
         let Some(session) = claimed_session(word, &text) else {
-            return info!("refused from={from} reason=no_session");
+            return refused("reason=no_session".to_owned());
         };
         let seen = self.known().seen(session, &from);
         match seen {
@@ -133,7 +136,7 @@ impl Daemon {
                 return online::send_or_log(&self.at, &message).await;
             }
             EarlierRequest::Foreign => {
-                return info!("refused session={session} from={from} reason=anothers_session");
+                return refused(format!("session={session} reason=anothers_session"));
             }
         }
         let (answer, key) = match self.open_session(&from, session, &text, word, permit).await {
@@ -142,7 +145,7 @@ impl Daemon {
                 return info!("ignored session={session} from={from} reason=held_to_its_time");
             }
             Err(why) => {
-                info!("refused session={session} from={from} reason={why:?}");
+                refused(format!("session={session} reason={why:?}"));
                 let no = request::refuse(session, &why, &from, &self.options.device);
                 (no, None)
             }

@@ -156,6 +156,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "dead-sessions",
+        quick: Some(8),
         number: "A8",
         what: "another manager asks 200 times a second for a year at a silent rendezvous",
         victim: Victim::Daemon,
