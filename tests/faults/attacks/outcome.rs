@@ -10,8 +10,6 @@ const LINES: f64 = 10.0;
 const FEW_KIB: u64 = 3 * 1024;
 /// Descriptors that mean nothing, either.
 const FEW: usize = 6;
-/// By what a session may be late on two cores that an attacker has a share of.
-const SLACK: Duration = Duration::from_secs(2);
 /// How attackers are called, and where they sit.
 const ATTACKERS: [&str; 9] = [
     "@stranger",
@@ -76,6 +74,8 @@ impl Log {
 pub struct Outcome {
     pub attack: &'static Attack,
     pub seed: u64,
+    /// By how much a session may be late.
+    pub slack: Duration,
     pub before: Vec<Tried>,
     pub during: Vec<Tried>,
     pub after: Vec<Tried>,
@@ -98,10 +98,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub fn of(attack: &'static Attack, seed: u64) -> Self {
+    pub fn of(attack: &'static Attack, seed: u64, slack: Duration) -> Self {
         Self {
             attack,
             seed,
+            slack,
             before: Vec::new(),
             during: Vec::new(),
             after: Vec::new(),
@@ -156,7 +157,7 @@ impl Outcome {
             faults.push(format!("{failed} sessions failed, the first: {why}"));
         }
         let (before, during) = (longest(&self.before), percentile(&self.during, 99));
-        let limit = (before * 2).max(before + SLACK);
+        let limit = (before * 2).max(before + self.slack);
         if during > limit {
             faults.push(format!(
                 "p99 {} s, before {} s",

@@ -197,7 +197,6 @@ pub const ATTACKS: &[Attack] = &[
         what: "another manager asks 12 times a second for a rendezvous where nobody is",
         victim: Victim::Daemon,
         place: Place::Manager,
-        quick: Some(10),
         run: Some(|own| Box::pin(meetings::dead_starts(own))),
         ..USUAL
     },
@@ -253,7 +252,6 @@ pub const ATTACKS: &[Attack] = &[
         name: "many-recipients",
         number: "N5",
         what: "one line with 20,000 recipients that are nobody",
-        quick: Some(8),
         run: Some(|own| Box::pin(notes::many_recipients(own))),
         own: |outcome| grows_at_most(outcome, 20),
         ..USUAL
@@ -269,6 +267,7 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "one-byte",
+        quick: Some(8),
         number: "N7",
         what: "2,000 connections to the directory that say one byte, from the user's own host",
         place: Place::User,
