@@ -102,9 +102,9 @@ pub const ATTACKS: &[Attack] = &[
         besides: Besides::Hole,
         own: |outcome| {
             // Those that were begun in the hole may wait for its end, and for TCP's next try.
-            let longest = longest(&outcome.through);
-            demand(longest < Duration::from_secs(21), || {
-                format!("{longest:?} for a new connection")
+            let (lost, longest) = (failed(&outcome.through), longest(&outcome.through));
+            demand(lost == 0 && longest < Duration::from_secs(21), || {
+                format!("new connections in a tunnel: {lost} failed, {longest:?} at most")
             })
         },
         ..USUAL
@@ -156,7 +156,6 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "dead-sessions",
-        quick: Some(8),
         number: "A8",
         what: "another manager asks 200 times a second for a year at a silent rendezvous",
         victim: Victim::Daemon,
