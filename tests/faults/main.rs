@@ -85,6 +85,7 @@ const WHOLE_SIEGE: Times = Times {
     after: Duration::from_secs(6),
     settled: Duration::from_secs(60),
     slack: Duration::from_secs(2),
+    few: 3 * 1024,
 };
 const SHORT_SIEGE: Times = Times {
     before: Duration::from_secs(4),
@@ -93,6 +94,8 @@ const SHORT_SIEGE: Times = Times {
     settled: Duration::from_secs(15),
     // Four attackers at the same time leave two cores little.
     slack: Duration::from_secs(10),
+    // Not settled yet.
+    few: 16 * 1024,
 };
 
 /// What was asked for.

@@ -29,11 +29,11 @@ use super::{
 use crate::{
     net::full_name,
     random::Random,
-    site::{NOBODY, POLICY, STRANGER, stranger},
+    site::{NOBODY, POLICY, client, stranger},
     world::{RENDEZVOUS, ports::Asker},
 };
 
-/// Where somebody takes connections and says nothing, at the stranger's host.
+/// Where somebody takes connections and says nothing, at this manager's own host.
 const SILENT_PORT: u16 = 6500;
 /// Where nobody is, so that nothing comes back.
 const NOWHERE: &str = "2001:db8::dead";
@@ -226,7 +226,7 @@ async fn managers(own: Attacker, host: String, rate: u64, timeout: Duration) -> 
     Ok(())
 }
 
-/// Takes connections, at the stranger's host, and says nothing.
+/// Takes connections, at our own host, and says nothing.
 fn silent_rendezvous() -> Went<std::net::TcpListener> {
     Ok(std::net::TcpListener::bind((
         Ipv6Addr::UNSPECIFIED,
@@ -243,7 +243,7 @@ pub async fn dead_sessions(own: Attacker) -> Went {
     });
     managers(
         own,
-        full_name(STRANGER),
+        full_name(&client(1)),
         200,
         Duration::from_secs(365 * 24 * 3600),
     )

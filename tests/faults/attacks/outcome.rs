@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Attack;
+use super::{Attack, Times};
 
 /// Log lines a minute that an attack may cause.
 const LINES: f64 = 10.0;
-/// KiB by which memory may differ without meaning anything: what an allocator keeps.
-const FEW_KIB: u64 = 3 * 1024;
-/// Descriptors that mean nothing, either.
+/// Descriptors that mean nothing.
 const FEW: usize = 6;
 /// How attackers are called, and where they sit.
 const ATTACKERS: [&str; 9] = [
@@ -74,8 +72,7 @@ impl Log {
 pub struct Outcome {
     pub attack: &'static Attack,
     pub seed: u64,
-    /// By how much a session may be late.
-    pub slack: Duration,
+    pub times: Times,
     pub before: Vec<Tried>,
     pub during: Vec<Tried>,
     pub after: Vec<Tried>,
@@ -98,11 +95,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub fn of(attack: &'static Attack, seed: u64, slack: Duration) -> Self {
+    pub fn of(attack: &'static Attack, seed: u64, times: Times) -> Self {
         Self {
             attack,
             seed,
-            slack,
+            times,
             before: Vec::new(),
             during: Vec::new(),
             after: Vec::new(),
@@ -157,7 +154,7 @@ impl Outcome {
             faults.push(format!("{failed} sessions failed, the first: {why}"));
         }
         let (before, during) = (longest(&self.before), percentile(&self.during, 99));
-        let limit = (before * 2).max(before + self.slack);
+        let limit = (before * 2).max(before + self.times.slack);
         if during > limit {
             faults.push(format!(
                 "p99 {} s, before {} s",
@@ -169,7 +166,7 @@ impl Outcome {
             faults.push(format!("what stood was lost: {why}"));
         }
         let (was, is) = (self.held_before, self.held_after);
-        if is.memory > (was.memory + was.memory / 10).max(was.memory + FEW_KIB) {
+        if is.memory > (was.memory + was.memory / 10).max(was.memory + self.times.few) {
             faults.push(format!("memory {} → {} KiB", was.memory, is.memory));
         }
         if is.descriptors > (was.descriptors + was.descriptors / 10).max(was.descriptors + FEW) {

@@ -48,6 +48,8 @@ pub struct Times {
     pub settled: Duration,
     /// By how much sessions may be late on a machine that does other things, too.
     pub slack: Duration,
+    /// KiB by which memory may differ then without meaning anything: what an allocator keeps, bridges that end.
+    pub few: u64,
 }
 
 /// One attack at a time, whatever else waits: its seconds are to be its own.
@@ -74,7 +76,7 @@ pub fn besiege(
     let turn = is_alone.then(|| TURN.lock());
     let during = times.during.unwrap_or(Duration::from_secs(attack.seconds));
     let mut siege = Siege::begin(&site, attack)?;
-    let mut outcome = Outcome::of(attack, seed, times.slack);
+    let mut outcome = Outcome::of(attack, seed, times);
     let stop = AtomicBool::new(false);
     let standing = thread::scope(|scope| -> Result<_, String> {
         let mut tunnel = siege.tunnel.take().ok_or("no tunnel")?;
