@@ -25,6 +25,18 @@ use noports::{
 
 use super::{ALICE, DEVICE, NAME, RENDEZVOUS, World};
 
+/// A message as a notification that lives for a minute.
+pub fn outgoing(message: Message) -> Outgoing {
+    Outgoing {
+        to: message.to,
+        entity: message.entity,
+        text: message.text,
+        ttl: None,
+        ttln: 60_000,
+        metadata: Default::default(),
+    }
+}
+
 /// Somebody, such as alice, asking the rendezvous.
 pub struct Asker {
     at: Client,
@@ -59,14 +71,7 @@ impl Asker {
     }
 
     pub async fn send(&self, message: Message) {
-        let note = Outgoing {
-            to: message.to,
-            entity: message.entity,
-            text: message.text,
-            ttl: None,
-            ttln: 60_000,
-            metadata: Default::default(),
-        };
+        let note = outgoing(message);
         self.at.notify(&note).await.unwrap();
     }
 

@@ -4,10 +4,7 @@ use std::{io::Write, net::Ipv6Addr, time::Duration};
 
 use async_std::task;
 use noports::{
-    at::{
-        AtSign,
-        client::{Client, Outgoing},
-    },
+    at::{AtSign, client::Client},
     np::{
         Message,
         ids::{DeviceName, SessionId},
@@ -30,7 +27,10 @@ use crate::{
     net::full_name,
     random::Random,
     site::{NOBODY, POLICY, client, stranger},
-    world::{RENDEZVOUS, ports::Asker},
+    world::{
+        RENDEZVOUS,
+        ports::{Asker, outgoing},
+    },
 };
 
 /// Where somebody takes connections and says nothing, at this manager's own host.
@@ -168,14 +168,7 @@ impl Hand {
     }
 
     async fn send(&self, message: Message) -> Went {
-        let note = Outgoing {
-            to: message.to,
-            entity: message.entity,
-            text: message.text,
-            ttl: None,
-            ttln: 60_000,
-            metadata: Default::default(),
-        };
+        let note = outgoing(message);
         self.at.notify(&note).await?;
         Ok(())
     }
