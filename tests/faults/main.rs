@@ -2,7 +2,7 @@
 //!
 //! | command: `cargo test --locked --features held --test outages --` … | |
 //! | --- | --- |
-//! | (nothing) | every row but the long ones once, and a short walk: the part for CI, under 3 minutes |
+//! | (nothing) | every row but the long ones once, a short walk, then the quickest attacks: the part for CI, about 3 minutes |
 //! | `--whole` | every row five times, each waited for beyond its limit, to see how late it is; then ten minutes of walk |
 //! | `NAME …` | the rows whose names contain one of these |
 //! | `--tries N` | each of them N times, with seeds that follow each other |
@@ -24,6 +24,8 @@
 //! | [`rows`], [`report`] | the matrix of faults, its limits, what is known to be late |
 //! | [`attacks`] | strangers and neighbours as scripts, and a good user meanwhile |
 //! | [`walk`] | ten devices, four clients, a stranger, and chance |
+//!
+//! Attacks are judged by [`attacks`]' criteria; figures of an older executable and of today's stand in `attacks.md`.
 //!
 //! It takes root. Where namespaces or TUN are missing it fails, and says what is missing.
 
