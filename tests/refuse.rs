@@ -946,3 +946,27 @@ fn a_ports_request_that_comes_again_after_its_sessions_end_opens_nothing() {
         );
     });
 }
+
+/// A manager whose client is broken, or who means it: the log is not his to fill.
+#[test]
+fn one_managers_refusals_are_a_few_lines() {
+    block_on(async {
+        let world = World::start().await;
+        let (target, dead) = (answer_at_the_end().await, silent_rendezvous().await);
+        let _daemon = world.daemon_process(target);
+        let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let mut alice = Hand::of_alice(&world).await;
+        let key = known_pair("@client_example");
+        for n in 0..12 {
+            // A port that nobody may open.
+            let (session, request) = tunnel_by(dead, 1);
+            let message = request.message(&device, &name, &key).unwrap();
+            alice.send(&message).await;
+            let answer = alice.hear(&request::answer_entity(session, &name)).await;
+            assert!(!answer.starts_with('{'), "{n}: {answer}");
+        }
+        let log = world.log("daemon");
+        let lines = log.lines().filter(|line| line.contains("refused "));
+        assert_eq!(lines.count(), 4, "{log}");
+    });
+}

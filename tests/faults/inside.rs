@@ -6,6 +6,8 @@
 //! | `talk HOST:PORT` | carries stdin and stdout to there |
 //! | `dial HOST:PORT MS` | what comes of a connection within that time: `ok`, `silence` or an error |
 //! | `ping HOST:PORT COUNT` | shortest, middle and longest round trip of one byte, in milliseconds |
+//! | `attack NAME SEED WORD…` | attacks, until it is killed; tells on stdout how far it has come |
+//! | `peer FOLDER HOST PORT` | a directory whose atServers mean no good, with certificates of the authority in that folder |
 //! | `pour HOST:PORT BYTES` | bytes a second, until the last one has come back |
 
 use std::{
@@ -14,6 +16,9 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use super::attacks;
+use crate::world::silent::Silent;
 
 pub const INSIDE: &str = "--inside";
 
@@ -25,6 +30,8 @@ pub fn main(words: &[String]) {
         ["dial", at, within] => dial(at, Duration::from_millis(within.parse().unwrap())),
         ["ping", at, count] => ping(at, count.parse().unwrap()),
         ["pour", at, bytes] => pour(at, bytes.parse().unwrap()),
+        ["attack", name, seed, ref told @ ..] => attacks::attack(name, seed, told),
+        ["peer", authority, host, port] => peer(authority, host, port.parse().unwrap()),
         _ => panic!("{words:?}"),
     }
 }
@@ -38,6 +45,15 @@ fn echo(port: u16) {
             let _ = std::io::copy(&mut &tcp, &mut &tcp);
         });
     }
+}
+
+fn peer(authority: &str, host: &str, port: u16) {
+    async_std::task::block_on(async {
+        let none = std::collections::HashMap::new();
+        let _silent = Silent::start_at(authority.as_ref(), host, port, none).await;
+        println!("ready");
+        std::future::pending().await
+    })
 }
 
 fn dial(at: &str, within: Duration) {

@@ -43,6 +43,7 @@ use rustix::{
 };
 
 use super::{
+    net::is_of_crowd,
     packet::{Flow, Packet},
     random::Random,
 };
@@ -55,6 +56,9 @@ const QUEUE: Duration = Duration::from_millis(500);
 const TURN: usize = 64;
 /// Connections that a router knows. Older ones go first, as a whole.
 const MAX_FLOWS: usize = 20_000;
+
+/// Of IPv6 and TCP, with options.
+const LONGEST_HEADERS: usize = 100;
 
 /// Which host, by the order in which they were given.
 pub type Host = usize;
@@ -114,6 +118,10 @@ pub struct Wiring {
     routers: HashMap<Host, Router>,
     queue: BinaryHeap<Later>,
     seed: u64,
+    /// Who has the addresses of a [crowd](super::net::is_of_crowd).
+    pub crowd: Option<Host>,
+    /// Lines of JSON that were seen, where somebody listens in.
+    pub overheard: Option<Vec<String>>,
     /// Packets that were taken, of any fate.
     pub taken: u64,
     /// Packets that went nowhere.
@@ -128,6 +136,8 @@ impl Wiring {
             routers: HashMap::new(),
             queue: BinaryHeap::new(),
             seed,
+            crowd: None,
+            overheard: None,
             taken: 0,
             dropped: 0,
         }
@@ -176,11 +186,30 @@ impl Wiring {
         at_once.unwrap_or_default()
     }
 
+    fn whose(&self, address: IpAddr) -> Option<Host> {
+        let is_own = self.hosts.get(&address).copied();
+        is_own.or_else(|| self.crowd.filter(|_| is_of_crowd(address)))
+    }
+
+    /// A line of JSON that begins in a packet's first bytes is kept.
+    fn listen_in(&mut self, bytes: &[u8]) {
+        let Some(overheard) = &mut self.overheard else {
+            return;
+        };
+        let start = bytes
+            .windows(2)
+            .take(LONGEST_HEADERS)
+            .position(|two| two == b"{\"");
+        let line = start.and_then(|start| std::str::from_utf8(&bytes[start..]).ok());
+        overheard.extend(line.filter(|line| line.ends_with('\n')).map(str::to_owned));
+    }
+
     /// None: it is dropped.
     fn route(&mut self, from: Host, bytes: &[u8], now: Instant) -> Option<Vec<(Host, Vec<u8>)>> {
         let packet = Packet::read(bytes)?;
-        let to = *self.hosts.get(&packet.to)?;
-        let is_own = self.hosts.get(&packet.from) == Some(&from);
+        self.listen_in(bytes);
+        let to = self.whose(packet.to)?;
+        let is_own = self.whose(packet.from) == Some(from);
         if !is_own || !self.passes(from, &packet, true) || !self.passes(to, &packet, false) {
             return None;
         }

@@ -2,13 +2,15 @@
 //!
 //! | command: `cargo test --locked --features held --test outages --` … | |
 //! | --- | --- |
-//! | (nothing) | every row but the long ones once, and a short walk: the part for CI, under 3 minutes |
+//! | (nothing) | every row but the long ones once, a short walk, then the quickest attacks: the part for CI, about 3 minutes |
 //! | `--whole` | every row five times, each waited for beyond its limit, to see how late it is; then ten minutes of walk |
 //! | `NAME …` | the rows whose names contain one of these |
 //! | `--tries N` | each of them N times, with seeds that follow each other |
 //! | `--seed N` | the first seed (default: 1): moments and lengths of faults, lost packets |
 //! | `--at-once N` | so many rows at the same time (default: 4; seconds are pessimistic on a small machine) |
 //! | `--walk SECONDS` | a random walk of that length, and nothing else; with `--seed` |
+//! | `--attack NAME …` | these attacks, one after the other; `--list` names them, `--attacks` is all of them |
+//! | `--executable PATH` | the victim is this program, such as an older one |
 //! | `--measure` | what the delay line itself does: round trips, rates |
 //! | `--lab` | a network to try things by hand: orders on stdin |
 //! | `--list` | the rows |
@@ -18,9 +20,12 @@
 //! | [`line`], [`packet`] | the delay line |
 //! | [`check`], [`measure`] | whether it does what it is told, and how exactly; a network to try things by hand |
 //! | [`net`] | hosts: namespaces, addresses, names |
-//! | [`site`], [`tunnel`] | the programs on it, sessions, a tunnel that stands |
+//! | [`site`], [`setup`], [`tunnel`] | the programs on it, sessions, a tunnel that stands |
 //! | [`rows`], [`report`] | the matrix of faults, its limits, what is known to be late |
+//! | [`attacks`] | strangers and neighbours as scripts, and a good user meanwhile |
 //! | [`walk`] | ten devices, four clients, a stranger, and chance |
+//!
+//! Attacks are judged by [`attacks`]' criteria; figures of an older executable and of today's stand in `attacks.md`.
 //!
 //! It takes root. Where namespaces or TUN are missing it fails, and says what is missing.
 
@@ -31,6 +36,7 @@
 #[allow(dead_code)]
 mod world;
 
+mod attacks;
 mod check;
 mod inside;
 mod line;
@@ -40,6 +46,7 @@ mod packet;
 mod random;
 mod report;
 mod rows;
+mod setup;
 mod site;
 mod tunnel;
 mod walk;
@@ -55,6 +62,7 @@ use std::{
     time::Duration,
 };
 
+use attacks::{ATTACKS, Attack, Times, besiege};
 use random::Random;
 use report::{Tried, Verdict};
 use rows::{Miss, ROWS, Row};
@@ -72,6 +80,26 @@ const WHOLE_PATIENCE: Duration = Duration::from_secs(180);
 const SHORT_WALK: Duration = Duration::from_secs(30);
 const LONG_WALK: Duration = Duration::from_secs(600);
 
+/// Attacks: in full, and beside others in CI.
+const WHOLE_SIEGE: Times = Times {
+    before: Duration::from_secs(8),
+    during: None,
+    after: Duration::from_secs(6),
+    settled: Duration::from_secs(60),
+    slack: Duration::from_secs(2),
+    few: 3 * 1024,
+};
+const SHORT_SIEGE: Times = Times {
+    before: Duration::from_secs(4),
+    during: None,
+    after: Duration::from_secs(2),
+    settled: Duration::from_secs(15),
+    // Four attackers at the same time leave two cores little.
+    slack: Duration::from_secs(10),
+    // Not settled yet.
+    few: 16 * 1024,
+};
+
 /// What was asked for.
 struct Asked {
     names: Vec<String>,
@@ -80,6 +108,7 @@ struct Asked {
     at_once: usize,
     is_whole: bool,
     walk: Option<Duration>,
+    executable: String,
     only: Option<Only>,
 }
 
@@ -87,6 +116,8 @@ struct Asked {
 #[derive(Clone, Copy)]
 enum Only {
     Walk,
+    /// True: all of them.
+    Attacks(bool),
     Measure,
     Lab,
     List,
@@ -101,13 +132,21 @@ fn main() -> ExitCode {
     let asked = Asked::read(&words);
     let is_good = match asked.only {
         Some(Only::List) => {
-            ROWS.iter()
-                .for_each(|row| println!("{}: {}", row.name, row.fault));
+            let rows = ROWS.iter().map(|row| (row.name, row.fault));
+            let attacks = ATTACKS.iter().map(|attack| (attack.name, attack.what));
+            let all = rows.chain(attacks);
+            all.for_each(|(name, what)| println!("{name}: {what}"));
             true
         }
         Some(Only::Measure) => went(measure::measure(asked.seed)),
         Some(Only::Lab) => went(measure::lab(&asked.names, asked.seed)),
         Some(Only::Walk) => walk(&asked),
+        Some(Only::Attacks(all)) => {
+            let wanted = |name: &str| all || asked.names.iter().any(|one| one == name);
+            let (good, bad) = besieged(&asked, |attack| wanted(attack.name), WHOLE_SIEGE, true);
+            println!("\n{good} hold, {bad} fall");
+            bad == 0 && good > 0
+        }
         None => everything(&asked),
     };
     if is_good {
@@ -133,10 +172,16 @@ impl Asked {
             at_once: AT_ONCE,
             is_whole: false,
             walk: None,
+            executable: world::NOPORTS.to_owned(),
             only: None,
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
+            if word == "--executable" {
+                let path = words.next().expect("--executable takes a path");
+                asked.executable = path.to_owned();
+                continue;
+            }
             let mut number = || {
                 let number = words.next().and_then(|word| word.parse::<u64>().ok());
                 number.unwrap_or_else(|| panic!("{word} takes a number"))
@@ -150,6 +195,8 @@ impl Asked {
                     asked.walk = Some(Duration::from_secs(number()));
                     asked.only = Some(Only::Walk);
                 }
+                "--attack" => asked.only = Some(Only::Attacks(false)),
+                "--attacks" => asked.only = Some(Only::Attacks(true)),
                 "--measure" => asked.only = Some(Only::Measure),
                 "--lab" => asked.only = Some(Only::Lab),
                 "--list" => asked.only = Some(Only::List),
@@ -201,6 +248,10 @@ fn everything(asked: &Asked) -> bool {
         good += usize::from(walks && is_walked);
         bad += usize::from(!is_walked);
     });
+    if asked.names.is_empty() && !asked.is_whole {
+        let (held, fell) = besieged(asked, |attack| attack.quick.is_some(), SHORT_SIEGE, false);
+        (good, bad) = (good + held, bad + fell);
+    }
     println!("\n{good} passed, {bad} failed");
     bad == 0
 }
@@ -240,6 +291,41 @@ fn matrix(asked: &Asked) -> (usize, usize) {
     });
     let good = good.into_inner();
     (good, rows.len() - good)
+}
+
+/// How many of these attacks come to nothing, and how many do not.
+fn besieged(
+    asked: &Asked,
+    wants: impl Fn(&Attack) -> bool,
+    times: Times,
+    is_alone: bool,
+) -> (usize, usize) {
+    let attacks: Vec<_> = ATTACKS.iter().filter(|attack| wants(attack)).collect();
+    let (next, good) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let one = |attack: &'static Attack| {
+        let quick = attack.quick.filter(|_| !is_alone);
+        let during = quick.map(Duration::from_secs);
+        let times = Times { during, ..times };
+        let besieged = || besiege(attack, &asked.executable, asked.seed, times, is_alone);
+        let ended = catch_unwind(besieged);
+        ended.unwrap_or_else(|_| Err("it panicked, see above".to_owned()))
+    };
+    thread::scope(|scope| {
+        for _ in 0..asked.at_once.min(attacks.len()) {
+            scope.spawn(|| {
+                while let Some(attack) = attacks.get(next.fetch_add(1, Relaxed)) {
+                    let (line, is_good) = match one(attack) {
+                        Ok(outcome) => (outcome.line(), outcome.faults().is_empty()),
+                        Err(why) => (format!("{}: {why}", attack.name), false),
+                    };
+                    good.fetch_add(usize::from(is_good), Relaxed);
+                    println!("{line}");
+                }
+            });
+        }
+    });
+    let good = good.into_inner();
+    (good, attacks.len() - good)
 }
 
 fn tried<'a>(row: &'a Row, asked: &Asked) -> Tried<'a> {

@@ -56,6 +56,13 @@ fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"net0", 0x1001))
 socket.send_fds(socket.socket(fileno=0), [b"."], [device])
 "#;
 
+/// A host that is many: all of 10.78.0.0/16 and of a /48.
+const CROWD_IPV4: u8 = 78;
+const CROWD_IPV6: [u16; 3] = [0x2001, 0xdb8, 0xbad];
+/// Makes it so, at the host.
+const CROWD: &str = "sysctl -qw net.ipv4.ip_nonlocal_bind=1 net.ipv6.ip_nonlocal_bind=1; \
+     ip route add local 10.78.0.0/16 dev lo; ip -6 route add local 2001:db8:bad::/48 dev lo";
+
 /// The hosts file, in the network's folder.
 const HOSTS: &str = "hosts";
 
@@ -161,6 +168,22 @@ impl Net {
                 self.line.wiring().change(one, other, &change);
             }
         }
+    }
+
+    /// This host has thousands of addresses besides its own.
+    pub fn make_crowd(&self, name: &str) {
+        self.sh(name, CROWD);
+        self.line.wiring().crowd = Some(self.host(name));
+    }
+
+    /// From now on first words on connections are noted.
+    pub fn listen_in(&self) {
+        self.line.wiring().overheard = Some(Vec::new());
+    }
+
+    /// What they were.
+    pub fn overheard(&self) -> Vec<String> {
+        self.line.wiring().overheard.take().unwrap_or_default()
     }
 
     /// All ways are open again, at full speed.
@@ -285,6 +308,26 @@ fn addresses(host: Host, moved: u8) -> [IpAddr; 2] {
     // For documents, which no rule of choice between addresses puts last: IPv6 is what programs try first.
     let six = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, moved.into(), number.into());
     [four.into(), six.into()]
+}
+
+/// The third and fourth byte of the many IPv4 addresses that one host may have besides.
+pub fn stranger_ipv4(number: u16) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(10, CROWD_IPV4, high, low)
+}
+
+/// An IPv6 address of this /64, of those that one host may have besides.
+pub fn stranger_ipv6(network: u16) -> Ipv6Addr {
+    let [one, two, three] = CROWD_IPV6;
+    Ipv6Addr::new(one, two, three, network, 0, 0, 0, 1)
+}
+
+/// Whether it is one of these.
+pub fn is_of_crowd(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(four) => four.octets()[..2] == [10, CROWD_IPV4],
+        IpAddr::V6(six) => six.segments()[..3] == CROWD_IPV6,
+    }
 }
 
 /// The name of a host, for whoever dials it.

@@ -22,20 +22,27 @@ use super::{
     inside::INSIDE,
     net::{Net, full_name, own_program, wait_for_ready},
     rows::{Measured, Miss},
+    setup::Setup,
 };
 use crate::world::{
-    DEVICE, NOPORTS, Process, RENDEZVOUS, World,
+    DEVICE, Process, RENDEZVOUS, World,
     support::{Disk, at_a_pace},
 };
 
 pub const ATSERVER: &str = "atserver";
 pub const RENDEZVOUS_HOST: &str = "rendezvous";
 pub const STRANGER: &str = "stranger";
+/// Where a directory is whose atServers mean no good, if atServers are federated.
+pub const PEER: &str = "peer";
+/// Where a policy decides, if there is one.
+pub const POLICY_HOST: &str = "policy";
+/// Who decides there.
+pub const POLICY: &str = "@policy";
+/// The port of that directory.
+const PEER_PORT: &str = "6400";
 
 /// Where a device's service listens. It is the one that a daemon lets everybody open whom it serves.
 const SERVICE: u16 = 22;
-/// The atServer's disk, in megabytes.
-const DISK: u32 = 24;
 /// Between two sessions that somebody tries to open.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// How often to look whether a process has ended.
@@ -47,6 +54,9 @@ pub const ENDLESS: Duration = Duration::from_secs(100);
 
 /// The world. Everything in it ends when it is dropped.
 pub struct Site {
+    setup: Setup,
+    peer: Option<Process>,
+    pub policy: Option<Process>,
     pub atserver: Option<Process>,
     pub rendezvous: Option<Process>,
     pub daemons: Vec<Option<Process>>,
@@ -74,50 +84,81 @@ impl Site {
     /// # Errors
     /// In a sentence, when this machine cannot do it.
     pub fn start(devices: usize, clients: usize, seed: u64) -> Result<Self, String> {
-        let mut site = Self::without_daemons(devices, clients, seed)?;
-        for number in 0..devices {
+        Self::made(Setup::of(devices, clients), seed)
+    }
+
+    /// The same, made of this.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn made(setup: Setup, seed: u64) -> Result<Self, String> {
+        let mut site = Self::without_daemons(setup, seed)?;
+        for number in 0..site.daemons.len() {
             site.daemons[number] = Some(site.daemon(number));
         }
         Ok(site)
     }
 
     /// The same, but no daemon runs.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn without_daemons(devices: usize, clients: usize, seed: u64) -> Result<Self, String> {
+    fn without_daemons(setup: Setup, seed: u64) -> Result<Self, String> {
+        let (devices, clients) = (setup.devices, setup.clients);
         let mut hosts: Vec<_> = [ATSERVER, RENDEZVOUS_HOST, STRANGER]
             .map(str::to_owned)
             .into();
+        hosts.extend(setup.is_federated.then(|| PEER.to_owned()));
+        hosts.extend(setup.has_policy.then(|| POLICY_HOST.to_owned()));
         hosts.extend((0..devices).map(device));
         hosts.extend((0..clients).map(client));
         let net = Net::of(&hosts, seed)?;
         let mut site = Self {
+            peer: None,
+            policy: None,
             atserver: None,
             rendezvous: None,
             daemons: (0..devices).map(|_| None).collect(),
             _services: Vec::new(),
             clients,
             net,
-            world: block_on(founded(clients)),
+            world: block_on(founded(&setup)),
+            setup,
         };
         site.mount_disk();
+        site.peer = site.setup.is_federated.then(|| site.start_peer());
         site.atserver = Some(site.start_atserver());
         site.rendezvous = Some(site.start_rendezvous());
+        site.policy = site.setup.has_policy.then(|| site.start_policy());
         site._services = (0..devices).map(|number| site.service(number)).collect();
         Ok(site)
     }
 
+    /// The directory of whoever means no good; it tells where it is.
+    fn start_peer(&self) -> Process {
+        let (own, host) = (own_program().display().to_string(), full_name(PEER));
+        let authority = self.world.dir.text("at");
+        let words = [INSIDE, "peer", &authority, &host, PEER_PORT];
+        let mut command = self.command(PEER, &own, &words);
+        let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+        wait_for_ready(&mut process);
+        process
+    }
+
     /// The atServer's data moves to a disk of its own.
     fn mount_disk(&self) {
+        let size = self.setup.disk;
         let (data, kept) = (self.world.dir.text("at"), self.world.dir.text("at.kept"));
         self.net.sh(
             ATSERVER,
             &format!(
-                "cp -a {data} {kept}; mount -t tmpfs -o size={DISK}m tmpfs {data}; cp -a {kept}/. {data}; rm -r {kept}; \
+                "cp -a {data} {kept}; mount -t tmpfs -o size={size}m tmpfs {data}; cp -a {kept}/. {data}; rm -r {kept}; \
                  chmod 700 {data}"
             ),
         );
+    }
+
+    /// Bytes on it.
+    pub fn used(&self) -> u64 {
+        let found = rustix::fs::statvfs(&self.disk().0);
+        found.map_or(0, |found| (found.f_blocks - found.f_bfree) * found.f_frsize)
     }
 
     /// The atServer's disk, as we see it from outside.
@@ -156,17 +197,55 @@ impl Site {
     /// Starts a service at this host; returns when it is ready.
     fn serve(&self, host: &str, words: &[&str]) -> Process {
         let words = [words, &["--json"]].concat();
-        self.world.ready(host, self.command(host, NOPORTS, &words))
+        self.world.ready(host, self.role(host, &words))
+    }
+
+    /// The program in this role, with what the setup has for that.
+    pub fn role(&self, host: &str, words: &[&str]) -> Command {
+        let program = &*self.setup.program;
+        let more = self.setup.more.iter().filter(|(role, _)| *role == words[0]);
+        let more = more.filter(|(_, more)| self.knows(words, more[0]));
+        let more: Vec<_> = more.flat_map(|(_, more)| more.iter().copied()).collect();
+        let words = [words, &more].concat();
+        match self.setup.descriptors {
+            Some((role, most)) if role == words[0] => {
+                let script = format!("ulimit -n {most}; exec \"$@\"");
+                let words = [&["-c", &script, "sh", program], &words[..]].concat();
+                self.command(host, "sh", &words)
+            }
+            _ => self.command(host, program, &words),
+        }
+    }
+
+    /// Whether the program's help for this role names an option.
+    fn knows(&self, words: &[&str], option: &str) -> bool {
+        let role = words.iter().take_while(|word| !word.starts_with('-'));
+        let help = Command::new(&self.setup.program)
+            .args(role)
+            .arg("--help")
+            .output();
+        let help = help.map(|help| String::from_utf8_lossy(&help.stdout).into_owned());
+        help.is_ok_and(|help| help.contains(option))
+    }
+
+    /// What vouches for all atServers here.
+    fn ca(&self) -> String {
+        self.world.dir.text("at/ca.pem")
     }
 
     pub fn start_atserver(&self) -> Process {
         let (data, port) = (self.world.dir.text("at"), self.directory_port());
         let host = full_name(ATSERVER);
         let what = ["atserver", "serve", "--data", &data, "--port", &port];
-        self.serve(
-            ATSERVER,
-            &[&what[..], &["--listen", "::", "--host", &host]].concat(),
-        )
+        let listen = ["--listen", "::", "--host", &host];
+        let (root, ca) = (format!("{}:{PEER_PORT}", full_name(PEER)), self.ca());
+        let others = ["--root", &root, "--ca", &ca];
+        let others = if self.setup.is_federated {
+            &others[..]
+        } else {
+            &[]
+        };
+        self.serve(ATSERVER, &[&what[..], &listen, others].concat())
     }
 
     pub fn start_rendezvous(&self) -> Process {
@@ -175,21 +254,29 @@ impl Site {
         self.serve(RENDEZVOUS_HOST, &[&words[..], &["--bind", "::"]].concat())
     }
 
+    /// Who lets the first manager in.
+    fn start_policy(&self) -> Process {
+        let text = format!(
+            "userGroups:\n  ops:\n    userAtSigns: ['{}']\n    permissions:\n      daemonAtSigns: ['{DEVICE}']\n      deviceNames:\n        {}: ['*:*']\n",
+            manager(0),
+            device_name(0)
+        );
+        fs::write(self.world.dir.path("policy.yaml"), text).unwrap();
+        let rules = self.world.dir.text("policy.yaml");
+        let words = ["policy", "serve", "--as", POLICY, "--rules", &rules];
+        self.serve(POLICY_HOST, &words)
+    }
+
     fn daemon_words(&self, number: usize) -> Vec<String> {
-        let managers: Vec<_> = (0..self.clients).map(manager).collect();
+        let first = usize::from(self.setup.has_policy);
+        let managers: Vec<_> = (first..self.clients).map(manager).collect();
         let managers = managers.join(",");
         let name = device_name(number);
-        [
-            "daemon",
-            "--as",
-            DEVICE,
-            "--manager",
-            &managers,
-            "--device",
-            &name,
-        ]
-        .map(str::to_owned)
-        .into()
+        let words = ["daemon", "--as", DEVICE, "--manager", &managers];
+        let words = [&words[..], &["--device", &name]].concat();
+        let asks = self.setup.has_policy.then_some(["--policy", POLICY]);
+        let words = words.into_iter().chain(asks.into_iter().flatten());
+        words.map(str::to_owned).collect()
     }
 
     pub fn daemon(&self, number: usize) -> Process {
@@ -202,7 +289,7 @@ impl Site {
     pub fn daemon_alone(&self, number: usize) -> Process {
         let words = self.daemon_words(number);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
-        let mut command = self.command(&device(number), NOPORTS, &words);
+        let mut command = self.role(&device(number), &words);
         let log = self.log_file(&device(number));
         command.stdout(Stdio::null()).stderr(log);
         Process(command.spawn().unwrap())
@@ -230,10 +317,10 @@ impl Site {
 
     /// One session of this client with this device: begun, not waited for.
     pub fn open(&self, from: &str, who: &str, to: usize, patience: Duration) -> Session {
-        let (name, patience) = (device_name(to), format!("{}s", patience.as_secs()));
+        let (name, patience) = (device_name(to), patience.as_secs().to_string());
         let words = ["client", "--as", who, "--to", DEVICE, "--device", &name];
         let words = [&words[..], &["--stdio", "-v", "--timeout", &patience]].concat();
-        let mut command = self.command(from, NOPORTS, &words);
+        let mut command = self.role(from, &words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
@@ -304,7 +391,8 @@ impl Session {
         if status.success() && heard == WORDS {
             return Some(Ok(()));
         }
-        let last = why.lines().last().unwrap_or_default();
+        let says = |line: &&str| !line.trim_start().starts_with("hint:");
+        let last = why.lines().rfind(says).unwrap_or_default();
         Some(Err(format!(
             "{status}, {} bytes heard: {last}",
             heard.len()
@@ -331,18 +419,33 @@ pub fn manager(number: usize) -> String {
 /// Nobody's manager.
 pub const NOBODY: &str = "@stranger";
 
+/// The atSign of another one.
+pub fn stranger(number: usize) -> String {
+    match number {
+        0 => NOBODY.to_owned(),
+        number => format!("{NOBODY}{number}"),
+    }
+}
+
 /// atServers that know everybody, on a disk; nothing runs.
-async fn founded(clients: usize) -> World {
+async fn founded(setup: &Setup) -> World {
     let mut world = World::empty("localhost", |_| {}).await;
     let own = [
         (DEVICE, "@device_example_pkam", "@device_example"),
         (RENDEZVOUS, "session", "@client_example"),
-        (NOBODY, "session", "@device_example"),
     ];
     for (who, pkam, encryption) in own {
         world.activate(who, pkam, encryption).await;
     }
-    for number in 0..clients {
+    for number in 0..setup.strangers {
+        let who = stranger(number);
+        world.activate(&who, "session", "@device_example").await;
+    }
+    if setup.has_policy {
+        let (pkam, encryption) = ("session", "@device_example");
+        world.activate(POLICY, pkam, encryption).await;
+    }
+    for number in 0..setup.clients {
         let who = manager(number);
         let (pkam, encryption) = ("@client_example_pkam", "@client_example");
         world.activate(&who, pkam, encryption).await;

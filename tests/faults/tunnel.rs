@@ -14,12 +14,14 @@ use super::{
     rows::{Measured, Miss},
     site::{ENDLESS, Site, client, manager},
 };
-use crate::world::{DEVICE, NOPORTS, Process};
+use crate::world::{DEVICE, Process};
 
 /// From the first client to the service of the first device.
 pub struct Tunnel {
     tunnel: Process,
-    /// At the client's host, to its local port.
+    /// Its local port at the client's host.
+    at: String,
+    /// A connection to that.
     talk: Talk,
 }
 
@@ -32,7 +34,7 @@ impl Tunnel {
         let (host, who) = (client(0), manager(0));
         let words = ["tunnel", "--as", &who, "--to", DEVICE, "--device", "dev0"];
         let words = [&words[..], &["--json", "--forward", "0:localhost:22"]].concat();
-        let mut command = site.command(&host, NOPORTS, &words);
+        let mut command = site.role(&host, &words);
         command
             .stdout(Stdio::piped())
             .stderr(site.log_file("tunnel"));
@@ -51,10 +53,22 @@ impl Tunnel {
         let mut opened = Self {
             tunnel,
             talk: Talk::start(site.command(&host, &own, &[INSIDE, "talk", &at])),
+            at,
         };
         opened.say("before")?;
         opened.hear("before", ENDLESS)?;
         Ok(opened)
+    }
+
+    /// One more connection through it; how long until a word has come back.
+    ///
+    /// # Errors
+    /// When none has.
+    pub fn next(&self, site: &Site, limit: Duration) -> Measured {
+        let own = own_program().display().to_string();
+        let mut talk = Talk::start(site.command(&client(0), &own, &[INSIDE, "talk", &self.at]));
+        talk.say("next")?;
+        talk.hear("next", limit)
     }
 
     pub fn say(&mut self, words: &str) -> Result<(), String> {

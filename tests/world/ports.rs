@@ -3,13 +3,15 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::Arc,
     time::Duration,
 };
 
 use noports::{
     at::{
         AtSign,
-        client::{Client, Event, Outgoing, Subscription},
+        client::{Client, Event, Network, Outgoing, Subscription},
+        keyfile::AtKeys,
     },
     np::{
         Message,
@@ -23,12 +25,25 @@ use noports::{
 
 use super::{ALICE, DEVICE, NAME, RENDEZVOUS, World};
 
+/// A message as a notification that lives for a minute.
+pub fn outgoing(message: Message) -> Outgoing {
+    Outgoing {
+        to: message.to,
+        entity: message.entity,
+        text: message.text,
+        ttl: None,
+        ttln: 60_000,
+        metadata: Default::default(),
+    }
+}
+
 /// Somebody, such as alice, asking the rendezvous.
 pub struct Asker {
     at: Client,
     inbox: Subscription,
-    keys: [std::sync::Arc<noports::at::keyfile::AtKeys>; 2],
+    keys: [Arc<AtKeys>; 2],
     client: AtSign,
+    daemon: AtSign,
 }
 
 impl Asker {
@@ -39,27 +54,24 @@ impl Asker {
     /// Somebody else.
     pub async fn start_as(world: &World, who: &str) -> Self {
         let keys = [world.keys(who), world.keys(DEVICE)];
-        let at = Client::login(&world.network, keys[0].clone())
-            .await
-            .unwrap();
+        Self::start_with(&world.network, keys).await
+    }
+
+    /// Somebody who has the keys of both ends.
+    pub async fn start_with(network: &Network, keys: [Arc<AtKeys>; 2]) -> Self {
+        let at = Client::login(network, keys[0].clone()).await.unwrap();
         let inbox = at.subscribe(r"\.sshrvd@", false).await.unwrap();
         Self {
             at,
             inbox,
+            client: keys[0].atsign.clone(),
+            daemon: keys[1].atsign.clone(),
             keys,
-            client: who.parse().unwrap(),
         }
     }
 
     pub async fn send(&self, message: Message) {
-        let note = Outgoing {
-            to: message.to,
-            entity: message.entity,
-            text: message.text,
-            ttl: None,
-            ttln: 60_000,
-            metadata: Default::default(),
-        };
+        let note = outgoing(message);
         self.at.notify(&note).await.unwrap();
     }
 
@@ -91,7 +103,7 @@ impl Asker {
         PortsRequest {
             session: SessionId::random(),
             client: self.client.clone(),
-            daemon: DEVICE.parse().unwrap(),
+            daemon: self.daemon.clone(),
             nonce: Nonce::random(),
             logins,
             socket_key: None,

@@ -6,8 +6,10 @@
 //! | `@mute…` | takes it, makes TLS of it, and says nothing |
 //! | `@drip…` | says a byte a second |
 //! | `@off…` | is not there: the port is closed |
+//! | `@well…` | has a public key, and one for everything that is looked up |
+//! | `@big…` | has one of [`BIG`] bytes |
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use async_std::{
     io::{ReadExt, WriteExt},
@@ -22,6 +24,8 @@ use noports::{
 use super::World;
 
 const SOON: Duration = Duration::from_secs(30);
+/// Of a public key that is none.
+const BIG: usize = 9_900_000;
 
 /// The directory and the atServers; they end with it.
 pub struct Silent {
@@ -42,18 +46,33 @@ impl Drop for Silent {
 impl Silent {
     /// Its certificates are of this world's authority. `others`: name without `@` → `host:port`.
     pub async fn start(world: &World, others: HashMap<String, String>) -> Self {
-        let authority = authority::open_or_make(&world.dir.path("at")).unwrap();
+        Self::start_at(&world.dir.path("at"), "localhost", 0, others).await
+    }
+
+    /// The same at the host of this name, with certificates of the authority in this folder.
+    pub async fn start_at(
+        authority: &Path,
+        host: &str,
+        port: u16,
+        others: HashMap<String, String>,
+    ) -> Self {
+        let authority = authority::open_or_make(authority).unwrap();
         let tls = || {
-            let leaf = authority.leaf(&["localhost".to_owned()]).unwrap();
+            let leaf = authority.leaf(&[host.to_owned()]).unwrap();
             leaf.acceptor().unwrap()
         };
-        let (tar, off) = (door().await, door().await);
-        let (mute, drip, directory) = (door().await, door().await, door().await);
+        let door = async |port: u16| TcpListener::bind((host, port)).await.unwrap();
+        let place = |door: &TcpListener| format!("{host}:{}", door.local_addr().unwrap().port());
+        let (tar, off) = (door(0).await, door(0).await);
+        let (mute, drip, directory) = (door(0).await, door(0).await, door(port).await);
+        let (well, big) = (door(0).await, door(0).await);
         let known: Vec<(&str, String)> = [
             ("tar", &tar),
             ("mute", &mute),
             ("drip", &drip),
             ("off", &off),
+            ("well", &well),
+            ("big", &big),
         ]
         .map(|(name, door)| (name, place(door)))
         .into();
@@ -72,6 +91,8 @@ impl Silent {
                     task::sleep(Duration::from_secs(1)).await;
                 }
             })),
+            task::spawn(each(well, tls(), |stream| keyed(stream, 392))),
+            task::spawn(each(big, tls(), |stream| keyed(stream, BIG))),
             task::spawn(each(directory, tls(), move |stream| {
                 let find = find.clone();
                 async move {
@@ -87,12 +108,23 @@ impl Silent {
     }
 }
 
-async fn door() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
-}
-
-fn place(door: &TcpListener) -> String {
-    format!("localhost:{}", door.local_addr().unwrap().port())
+/// Answers each line with a value of this length, kept for ever by whoever asks.
+async fn keyed(mut stream: TlsStream, length: usize) {
+    let value = "A".repeat(length);
+    let data = format!(
+        "data:{{\"key\":\"public:publickey\",\"data\":\"{value}\",\"metaData\":{{\"ttr\":-1}}}}\n@"
+    );
+    let mut buffer = [0; 1024];
+    let mut next: &[u8] = b"@";
+    loop {
+        if stream.write_all(next).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+        match stream.read(&mut buffer).await {
+            Ok(1..) => next = data.as_bytes(),
+            _ => return,
+        }
+    }
 }
 
 /// Does this with every connection, once it is TLS.

@@ -42,6 +42,7 @@ use crate::{
     secret::Secret,
     session::{
         bridge::Many,
+        ignored,
         launch::{self, Lasting, LocalAddress, NO_BRIDGE, Order},
         online,
     },
@@ -74,23 +75,25 @@ impl Daemon {
         let text = self.at.decrypt(&note).await.ok().flatten();
         match text.and_then(|text| claimed_session(word, &text)) {
             Some(session) => {
-                info!("refused session={session} from={from} reason={why:?}");
+                ignored::refused(from, format_args!("session={session} reason={why:?}"));
                 let answer = request::refuse(session, why, from, &self.options.device);
                 self.answer(session, &answer).await;
             }
-            None => info!("refused from={from} reason={why:?}"),
+            None => ignored::refused(from, format_args!("reason={why:?}")),
         }
     }
 
     /// One session request, from somebody who may ask: judge it, open the session, answer.
     pub(super) async fn serve(&self, note: Notification, word: RequestWord, permit: &Permit) {
         let from = note.from.clone();
+        // Whoever may ask may ask too often as well.
+        let refused = |about: String| ignored::refused(&from, about);
         let text = match self.at.decrypt(&note).await {
             Ok(Some(text)) => text,
-            other => return info!("refused from={from} reason={:?}", online::unread(other)),
+            other => return refused(format!("reason={:?}", online::unread(other))),
         };
         let Some(session) = claimed_session(word, &text) else {
-            return info!("refused from={from} reason=no_session");
+            return refused("reason=no_session".to_owned());
         };
         let seen = self.known().seen(session, &from);
         match seen {
@@ -100,7 +103,7 @@ impl Daemon {
                 return self.answer(session, &message).await;
             }
             EarlierRequest::Foreign => {
-                return info!("refused session={session} from={from} reason=anothers_session");
+                return refused(format!("session={session} reason=anothers_session"));
             }
         }
         let (answer, key) = match self.open_session(&from, session, &text, word, permit).await {
@@ -109,7 +112,7 @@ impl Daemon {
                 return info!("ignored session={session} from={from} reason=held_to_its_time");
             }
             Err(why) => {
-                info!("refused session={session} from={from} reason={why:?}");
+                refused(format!("session={session} reason={why:?}"));
                 let no = request::refuse(session, &why, &from, &self.options.device);
                 (no, None)
             }
