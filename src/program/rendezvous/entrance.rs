@@ -291,7 +291,7 @@ async fn receive(
         let (door, admitted) = (door.clone(), admitted.clone());
         task::spawn(async move {
             let gives_way = async {
-                let _ = must_leave.recv().await;
+                must_leave.told().await;
                 Err("gave way to others".to_owned())
             };
             let outcome = door.admit(socket, from, time).or(gives_way).await;

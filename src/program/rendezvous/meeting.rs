@@ -188,7 +188,7 @@ impl Joiner {
         };
         let needed = async move {
             match unused {
-                Some(must_leave) => must_leave.recv().await.unwrap_or_default(),
+                Some(must_leave) => must_leave.told().await,
                 None => future::pending().await,
             }
             JoinEvent::TimeIsUp

@@ -87,7 +87,7 @@ impl Load {
     /// Ends when others need the room.
     pub(super) async fn gave_way(&self) {
         match &self.held {
-            Some((_, must_leave)) => drop(must_leave.recv().await),
+            Some((_, must_leave)) => must_leave.told().await,
             None => future::pending().await,
         }
     }
