@@ -118,12 +118,7 @@ impl<P: Party> Ledger<P> {
         }
     }
 
-    pub(super) fn enter(
-        &mut self,
-        claim: Claim<P>,
-        stays: Option<Stays>,
-        since: Instant,
-    ) -> u64 {
+    pub(super) fn enter(&mut self, claim: Claim<P>, stays: Option<Stays>, since: Instant) -> u64 {
         self.count(&claim);
         self.next += 1;
         let holding = Holding {
