@@ -492,7 +492,7 @@ mod tests {
         }
         let (mut owner, stays) = gate.enter([10, 99, 0, 1].into(), now).unwrap();
         assert!(owner.becomes(Standing::Owner(at_sign("@me")), now));
-        assert!(!stays.is_closed());
+        assert!(!stays.is_told());
         assert!(gate.occupancy().0 <= SHARES.owners + 1);
     }
 
