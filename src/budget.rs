@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_std::channel::{Receiver, bounded};
+use async_std::channel::bounded;
 
 use ledger::{Holding, Ledger, Waiter, tell};
 
@@ -154,8 +154,12 @@ pub struct Usage {
 
 /// One budget; cheap to clone.
 #[derive(Debug)]
-pub struct Budget<P: Party> {
-    ledger: Arc<Mutex<Ledger<P>>>,
+pub struct Budget<P: Party>(Arc<Shared<P>>);
+
+/// What all clones of a budget have in common; in one place, so that a [`Hold`] is two words.
+#[derive(Debug)]
+struct Shared<P: Party> {
+    ledger: Mutex<Ledger<P>>,
     limits: Limits,
 }
 
@@ -170,40 +174,61 @@ pub struct Hold<P: Party> {
     number: u64,
 }
 
-/// Closed when the holder has to give way. What it held is somebody else's already.
-pub type MustLeave = Receiver<()>;
+/// Tells that the holder has to give way. What it held is somebody else's already.
+///
+/// A lock that the ledger keeps as long as one may stay: 32 bytes, where a channel has 768, and every connection has one.
+#[derive(Clone, Debug)]
+pub struct MustLeave(Arc<async_std::sync::Mutex<()>>);
+
+/// As long as this is there, the holder may stay.
+type Stays = async_std::sync::MutexGuardArc<()>;
+
+impl MustLeave {
+    fn new() -> (Stays, Self) {
+        let lock = Arc::new(async_std::sync::Mutex::new(()));
+        // Nobody else has it yet, so this waits for nobody.
+        (lock.lock_arc_blocking(), Self(lock))
+    }
+
+    /// Ends when the holder has to give way.
+    pub async fn told(&self) {
+        drop(self.0.lock().await);
+    }
+
+    /// Whether it has.
+    pub fn is_told(&self) -> bool {
+        self.0.try_lock().is_some()
+    }
+}
 
 impl<P: Party> Clone for Budget<P> {
     fn clone(&self) -> Self {
-        Self {
-            ledger: self.ledger.clone(),
-            limits: self.limits,
-        }
+        Self(self.0.clone())
     }
 }
 
 impl<P: Party> Budget<P> {
     /// Nothing is used.
     pub fn new(limits: Limits) -> Self {
-        Self {
-            ledger: Arc::new(Mutex::new(Ledger::new())),
+        Self(Arc::new(Shared {
+            ledger: Mutex::new(Ledger::new()),
             limits,
-        }
+        }))
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger<P>> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is claimed, if it is there now.
     pub fn take(&self, claim: Claim<P>, now: Instant) -> Option<Hold<P>> {
         let mut ledger = self.ledger();
-        if ledger.obstacle(&claim, &self.limits).is_none() {
+        if ledger.obstacle(&claim, &self.0.limits).is_none() {
             let number = ledger.enter(claim, None, now);
             return Some(self.hold(number));
         }
         ledger.refused += 1;
-        let news = ledger.news(&self.limits, &claim, now);
+        let news = ledger.news(&self.0.limits, &claim, now);
         drop(ledger);
         tell(news);
         None
@@ -211,9 +236,9 @@ impl<P: Party> Budget<P> {
 
     /// What is claimed; where it is not there, somebody gives way who is no better known. `None`: there is nobody.
     pub fn take_evicting(&self, claim: Claim<P>, now: Instant) -> Option<(Hold<P>, MustLeave)> {
-        let (stays, must_leave) = bounded(1);
+        let (stays, must_leave) = MustLeave::new();
         let mut ledger = self.ledger();
-        let room = ledger.make_room(&claim, &self.limits, now);
+        let room = ledger.make_room(&claim, &self.0.limits, now);
         let number = room.fits.then(|| ledger.enter(claim, Some(stays), now));
         drop(ledger);
         room.tell();
@@ -222,7 +247,7 @@ impl<P: Party> Budget<P> {
 
     /// What somebody holds already, whether it fits or not.
     pub fn found(&self, claim: Claim<P>, now: Instant) -> (Hold<P>, MustLeave) {
-        let (stays, must_leave) = bounded(1);
+        let (stays, must_leave) = MustLeave::new();
         let number = self.ledger().enter(claim, Some(stays), now);
         (self.hold(number), must_leave)
     }
@@ -232,13 +257,13 @@ impl<P: Party> Budget<P> {
         let (call, called) = bounded(1);
         {
             let mut ledger = self.ledger();
-            if ledger.obstacle(&claim, &self.limits).is_none() {
+            if ledger.obstacle(&claim, &self.0.limits).is_none() {
                 let number = ledger.enter(claim, None, Instant::now());
                 return Some(self.hold(number));
             }
-            if !ledger.may_wait(&claim, &self.limits) {
+            if !ledger.may_wait(&claim, &self.0.limits) {
                 ledger.refused += 1;
-                let news = ledger.news(&self.limits, &claim, Instant::now());
+                let news = ledger.news(&self.0.limits, &claim, Instant::now());
                 drop(ledger);
                 tell(news);
                 return None;
@@ -279,7 +304,7 @@ impl<P: Party> Budget<P> {
     fn call(&self) {
         loop {
             // The lock is let go before anybody is called: what nobody takes comes back here.
-            let next = self.ledger().next(&self.limits);
+            let next = self.ledger().next(&self.0.limits);
             let Some((number, call)) = next else {
                 return;
             };
@@ -297,7 +322,7 @@ impl<P: Party> Hold<P> {
         let Some(old) = ledger.leave(self.number) else {
             return false;
         };
-        let room = ledger.make_room(&claim, &self.of.limits, now);
+        let room = ledger.make_room(&claim, &self.of.0.limits, now);
         let fits = room.fits;
         let claim = if fits { claim } else { old.claim };
         ledger.count(&claim);

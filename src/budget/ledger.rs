@@ -9,7 +9,7 @@ use std::{
 use async_std::channel::Sender;
 use log::warn;
 
-use super::{Claim, Hold, Limits, Party, Rank, Share};
+use super::{Claim, Hold, Limits, Party, Rank, Share, Stays};
 
 /// Between two log lines about one budget.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ pub(super) struct Holding<P> {
     pub(super) claim: Claim<P>,
     pub(super) since: Instant,
     /// Of one that can give way, and has not: dropped to tell it.
-    pub(super) stays: Option<Sender<()>>,
+    pub(super) stays: Option<Stays>,
     /// It has been told: nothing is counted for it any more.
     pub(super) gave_way: bool,
 }
@@ -52,7 +52,7 @@ pub(super) struct Waiter<P: Party> {
 pub(super) struct Room {
     pub(super) fits: bool,
     /// Dropped to tell those that give way: not under the lock, for whoever leaves comes back here.
-    pub(super) leave: Vec<Sender<()>>,
+    pub(super) leave: Vec<Stays>,
     pub(super) news: Option<String>,
 }
 
@@ -118,12 +118,7 @@ impl<P: Party> Ledger<P> {
         }
     }
 
-    pub(super) fn enter(
-        &mut self,
-        claim: Claim<P>,
-        stays: Option<Sender<()>>,
-        since: Instant,
-    ) -> u64 {
+    pub(super) fn enter(&mut self, claim: Claim<P>, stays: Option<Stays>, since: Instant) -> u64 {
         self.count(&claim);
         self.next += 1;
         let holding = Holding {
@@ -225,7 +220,7 @@ impl<P: Party> Ledger<P> {
     }
 
     /// It holds nothing any more, and is in the list only until it has really left.
-    fn give_way(&mut self, number: u64) -> Option<Sender<()>> {
+    fn give_way(&mut self, number: u64) -> Option<Stays> {
         let mut holding = self.leave(number)?;
         let stays = holding.stays.take();
         holding.gave_way = true;

@@ -146,7 +146,7 @@ fn the_lowest_rank_goes_first_then_the_biggest_users_oldest() {
         let held: Vec<_> = came.iter().map(|one| enter(*one).unwrap()).collect();
         let new = enter(comes);
         assert_eq!(new.is_some(), !want.is_empty(), "{came:?}");
-        let told = |at: &usize| held[*at].1.is_closed();
+        let told = |at: &usize| held[*at].1.is_told();
         assert_eq!((0..4).filter(told).collect::<Vec<_>>(), want, "{came:?}");
         assert_eq!(budget.usage().used, 4);
         drop((held, new));
@@ -161,7 +161,7 @@ fn a_full_share_makes_room_in_itself_and_who_took_without_a_bell_stays() {
     let bob = budget.take_evicting(by("bob", 2), now).unwrap();
     let soft = budget.take_evicting(by("eve", 2), now).unwrap();
     let next = budget.take_evicting(by("eve", 2), now).unwrap();
-    assert!(soft.1.is_closed() && !bob.1.is_closed());
+    assert!(soft.1.is_told() && !bob.1.is_told());
     drop(next);
     let firm_too = budget.take(by("eve", 2), now).unwrap();
     assert!(
@@ -178,7 +178,7 @@ fn of_two_full_shares_the_smaller_one_makes_the_room() {
     let spoken = budget.take_evicting(by("site", 2), now).unwrap();
     let silent = budget.take_evicting(part(), now).unwrap();
     let next = budget.take_evicting(part(), now).unwrap();
-    assert!(silent.1.is_closed() && !spoken.1.is_closed());
+    assert!(silent.1.is_told() && !spoken.1.is_told());
     drop(next);
 }
 
@@ -206,7 +206,7 @@ fn a_holder_that_is_known_counts_as_such_from_then_on() {
     );
     assert_eq!(budget.used_by(&"198.51.100.0"), 1);
     let next = budget.take_evicting(by("192.0.2.0", 1), now).unwrap();
-    assert!(stranger.1.is_closed() && !must_leave.is_closed());
+    assert!(stranger.1.is_told() && !must_leave.is_told());
     assert!(
         !stranger.0.change(by("bob", 1).rank(Rank::Known), now),
         "it has left"
@@ -292,11 +292,11 @@ fn a_modest_claim_takes_nothing_from_its_own_party_and_the_biggest_gives_way_to_
     let (first, told) = budget.take_evicting(modest("alice"), now).unwrap();
     let second = budget.take_evicting(modest("alice"), now).unwrap();
     assert!(budget.take_evicting(modest("alice"), now).is_none());
-    assert!(!told.is_closed(), "what stands is worth as much");
+    assert!(!told.is_told(), "what stands is worth as much");
     let third = budget.take_evicting(modest("bob"), now).unwrap();
     assert_eq!(budget.biggest(), Some(("alice", 2)));
     let fourth = budget.take_evicting(modest("carol"), now);
-    assert!(fourth.is_some() && told.is_closed(), "all is taken");
+    assert!(fourth.is_some() && told.is_told(), "all is taken");
     drop((first, second, third, fourth));
     assert_eq!(budget.biggest(), None);
 }

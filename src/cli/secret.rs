@@ -79,8 +79,9 @@ impl SecretSource {
     fn read_file(&self, file: &Path) -> Result<Secret<String>, Failure> {
         read_bounded(file).map_err(|why| {
             let Self { what, flag, .. } = self;
-            // A name that no file has may be the secret itself.
-            let place = if file.exists() {
+            // A name that no file has may be the secret itself, unless it begins with the name of a folder.
+            let folder = file.parent().filter(|folder| *folder != Path::new(""));
+            let place = if file.exists() || folder.is_some_and(Path::is_dir) {
                 file.display().to_string()
             } else {
                 format!("the file that {flag} names")

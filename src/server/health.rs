@@ -67,7 +67,7 @@ pub async fn serve(listener: &TcpListener, running: &RunningServer) {
                 let running = running.clone();
                 task::spawn(async move {
                     let sent_away = async {
-                        let _ = must_leave.recv().await;
+                        must_leave.told().await;
                         Ok(())
                     };
                     or(answer(socket, &place, &running), sent_away).await

@@ -7,6 +7,8 @@
 #![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "ground.rs"]
+mod ground;
 #[path = "line.rs"]
 #[allow(dead_code)]
 mod line;
@@ -16,8 +18,7 @@ mod world;
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
-    net::TcpListener,
+    fs::File,
     os::unix::fs::FileExt,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -25,33 +26,15 @@ use std::{
 
 use async_std::task;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use ground::{Ground, name, resident};
 use line::{Line, member};
-use noports::{
-    at::{AtSign, crypto::KeyPair},
-    net::tls::Connector,
-    server::{
-        authority,
-        store::{Store, StoreError, register},
-    },
-    sys::process::raise_descriptor_limit,
-};
-use world::{Process, World, known_pair, support::becomes};
+use noports::{server::authority, sys::process::raise_descriptor_limit};
+use world::{World, support::becomes};
 
 /// Connections that work at the same time.
 const BUSY: usize = 50;
 /// How long each figure is measured.
 const LENGTH: Duration = Duration::from_secs(10);
-
-struct Ground {
-    tls: Connector,
-    keys: KeyPair,
-    /// By number of the atSign.
-    ports: Vec<u16>,
-}
-
-fn name(number: usize) -> String {
-    format!("@load{number}")
-}
 
 fn main() {
     let count = std::env::args()
@@ -64,18 +47,16 @@ fn main() {
 
 async fn run(count: usize) {
     let mut world = World::empty("localhost", |_| {}).await;
-    world.stop().await;
-    let ground = Arc::new(Ground {
-        tls: world.network.tls.clone(),
-        keys: known_pair("session"),
-        ports: free_ports(count),
-    });
-    settle_in(&world, &ground);
+    let ground = Arc::new(Ground::of(&mut world, count).await);
     let began = Instant::now();
     let server = world.serve();
     row("ready after", began.elapsed().as_secs_f64() * 1e3, "ms");
     row("atSigns", count as f64, "");
-    row("resident, nobody connected", resident(&server), "MB");
+    row(
+        "resident, nobody connected",
+        resident(&server) / 1024.0,
+        "MB",
+    );
     let arrivals = Arc::new(Mutex::new(HashMap::new()));
     let began = Instant::now();
     let monitors = open_monitors(&ground, &arrivals).await;
@@ -85,9 +66,17 @@ async fn run(count: usize) {
         count as f64 / began.elapsed().as_secs_f64(),
         "",
     );
-    row("resident, all monitors idle", resident(&server), "MB");
+    row(
+        "resident, all monitors idle",
+        resident(&server) / 1024.0,
+        "MB",
+    );
     notifications(&ground, &arrivals).await;
-    row("resident after notifications", resident(&server), "MB");
+    row(
+        "resident after notifications",
+        resident(&server) / 1024.0,
+        "MB",
+    );
     for busy in [1, BUSY] {
         let rate = updates(&ground, busy).await;
         row(
@@ -105,59 +94,11 @@ async fn run(count: usize) {
             "",
         );
     }
-    row("resident at the end", resident(&server), "MB");
+    row("resident at the end", resident(&server) / 1024.0, "MB");
 }
 
 fn row(what: &str, figure: f64, unit: &str) {
     println!("{what:<48}{figure:>12.1} {unit}");
-}
-
-fn resident(server: &Process) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .unwrap();
-    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib / 1024.0
-}
-
-/// Ports that were free a moment ago, all different.
-fn free_ports(count: usize) -> Vec<u16> {
-    let doors: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let port = |door: &TcpListener| door.local_addr().unwrap().port();
-    doors.iter().map(port).collect()
-}
-
-/// Writes the atSigns straight into the store: a thousand key pairs would take minutes.
-fn settle_in(world: &World, ground: &Ground) {
-    let store = Store::open(&world.dir.path("at"), |_| {}).unwrap();
-    let (ports, public) = (ground.ports.clone(), ground.keys.public().text.clone());
-    let written = store.write(move |tx| {
-        for (number, port) in ports.iter().copied().enumerate() {
-            let who: AtSign = name(number).parse().unwrap();
-            let home = register::add(tx, &who, port, 1)?;
-            for key in [
-                "privatekey:at_pkam_publickey".to_owned(),
-                format!("public:signing_publickey{who}"),
-                format!("public:publickey{who}"),
-            ] {
-                home.put_plain(tx, &key, &public, None, 1)?;
-            }
-        }
-        Ok::<_, StoreError>(())
-    });
-    task::block_on(written).unwrap();
-    task::block_on(store.close());
-}
-
-impl Ground {
-    async fn login(&self, number: usize) -> Line {
-        let line = Line::login(&self.tls, self.ports[number], &name(number), &self.keys).await;
-        line.expect("a login")
-    }
 }
 
 type Arrivals = Arc<Mutex<HashMap<String, Instant>>>;

@@ -6,11 +6,18 @@
 #![allow(unreachable_pub)] // Nothing leaves a binary of tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "ground.rs"]
+#[allow(dead_code)]
+mod ground;
+#[path = "line.rs"]
+#[allow(dead_code)]
+mod line;
 #[path = "../world/mod.rs"]
 #[allow(dead_code)]
 mod world;
 
 use async_std::task;
+use ground::resident;
 use noports::{np::ports::Logins, sys::process::raise_descriptor_limit};
 use world::{NOPORTS, Process, RENDEZVOUS, World, descriptors, ports::Asker, support::until};
 
@@ -73,15 +80,4 @@ async fn run(count: usize, program: &str) {
 fn row(sessions: usize, rendezvous: &Process) {
     let (kib, open) = (resident(rendezvous), descriptors(rendezvous.id()));
     println!("{sessions:>6} sessions {kib:>9.0} KiB {open:>7} descriptors");
-}
-
-fn resident(process: &Process) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS"));
-    line.unwrap()
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
 }

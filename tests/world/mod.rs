@@ -231,10 +231,18 @@ impl World {
 
     /// The same with more options.
     pub fn serve_with(&self, more: &[&str]) -> Process {
-        let port = self.port.to_string();
-        let data = self.dir.text("at");
-        let words = ["atserver", "serve", "--data", &data, "--port", &port];
-        self.process(&[&words[..], more].concat())
+        self.serve_as(NOPORTS, more)
+    }
+
+    /// The same by another executable.
+    pub fn serve_as(&self, program: &str, more: &[&str]) -> Process {
+        let (port, data) = (self.port.to_string(), self.dir.text("at"));
+        let words = [
+            "atserver", "serve", "--data", &data, "--port", &port, "--json",
+        ];
+        let mut command = self.program(program);
+        command.args(words).args(more);
+        self.ready("atserver", command)
     }
 
     /// Starts a service and waits until it says on stdout that it is ready.

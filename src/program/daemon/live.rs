@@ -57,7 +57,7 @@ impl SessionPlace {
             if !has_spoken.load(Relaxed) {
                 hold.change(self.claim.clone(), Instant::now());
             }
-            let _ = self.must_leave.recv().await;
+            self.must_leave.told().await;
             info!("session={session} reason=\"it has not said a word, and others want its place\"");
         };
         let mut lines = LineQuota::new();

@@ -150,11 +150,11 @@ pub(super) struct Seat {
 impl Seat {
     /// Ends when somebody else needs it more.
     pub(super) async fn must_leave(&self) {
-        let _ = self.must_leave.recv().await;
+        self.must_leave.told().await;
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        self.must_leave.is_closed()
+        self.must_leave.is_told()
     }
 }
 
@@ -405,7 +405,7 @@ mod tests {
                 let room = budgets.newcomer(from, 8, Known, end);
                 assert!(room.is_some());
                 std::mem::forget(room);
-                let left = |at: &usize| places[*at].1.is_closed() && !gone.contains(at);
+                let left = |at: &usize| places[*at].1.is_told() && !gone.contains(at);
                 let next = (0..places.len()).find(left);
                 gone.extend(next);
             }
@@ -423,9 +423,9 @@ mod tests {
             let from = format!("[2001:db8:6:{network:x}::1]:1").parse().unwrap();
             let place = budgets.newcomer(from, 7, Rank::Stranger, now);
             strangers.push(place.unwrap());
-            strangers.retain(|(_, told)| !told.is_closed());
+            strangers.retain(|(_, told)| !told.is_told());
         }
-        assert!(!must_leave.is_closed());
+        assert!(!must_leave.is_told());
         assert_eq!(budgets.newcomers_at(7), NEWCOMERS_AT_PORT);
     }
 
@@ -483,7 +483,7 @@ mod tests {
         let mut unused = Vec::new();
         for _ in 0..200 {
             unused.push(budgets.session(&at("@eve"), None, now).unwrap());
-            unused.retain(|(_, grant)| !grant.must_leave.is_closed());
+            unused.retain(|(_, grant)| !grant.must_leave.is_told());
             assert!(unused.len() <= of_one);
         }
         let before = budgets.sessions.usage().used;

@@ -5,17 +5,19 @@
 //! place no longer, but a descriptor of its session's (`Budgets::seat`).
 
 use std::{
+    mem,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        self, Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use async_std::{
-    channel::{self, Receiver, Sender},
+    channel::Sender,
     net::{TcpListener, TcpStream},
+    sync::Mutex,
     task,
 };
 use futures_lite::{FutureExt, future};
@@ -108,9 +110,6 @@ pub(super) struct Admitted {
     pub seat: Option<Seat>,
 }
 
-/// A socket's turn, in the order of arrival: what comes of it, or nothing.
-type QueueTurn = Receiver<Admitted>;
-
 impl SessionPort {
     /// Lets sockets in for as long as somebody takes them.
     pub(super) async fn serve(
@@ -118,35 +117,30 @@ impl SessionPort {
         end: Dialer,
         held: Arc<JoinState>,
         single: bool,
-        admitted: Sender<Admitted>,
+        admitted: Sender<Box<Admitted>>,
     ) {
-        // Not bounded, which would be allocated whole: whoever fills it counts.
-        let (queue, turns) = channel::unbounded();
-        let reception = async {
-            match self.entry {
-                EntryRule::Anybody => {
-                    held.in_order.store(true, Relaxed);
-                    let_in(end, held, self.listener, single, &admitted).await;
-                }
-                EntryRule::Signed(admission, signer, socket_key) => {
-                    let port = self.listener.local_addr().map_or(0, |at| at.port());
-                    let door = SignedPort {
-                        end,
-                        port,
-                        admission,
-                        // The client made the key. Of a device this is known when its first socket has come.
-                        proves: AtomicBool::new(end == Dialer::Client && socket_key.is_some()),
-                        socket_key,
-                        key: Mutex::new(Box::pin(signer.key(false)).await),
-                        asked_again: async_std::sync::Mutex::new(false),
-                        signer,
-                        held,
-                    };
-                    receive(Arc::new(door), self.listener, queue, &admitted).await;
-                }
+        match self.entry {
+            EntryRule::Anybody => {
+                held.in_order.store(true, Relaxed);
+                let_in(end, held, self.listener, single, &admitted).await;
             }
-        };
-        reception.or(in_order(turns, &admitted)).await;
+            EntryRule::Signed(admission, signer, socket_key) => {
+                let port = self.listener.local_addr().map_or(0, |at| at.port());
+                let door = SignedPort {
+                    end,
+                    port,
+                    admission,
+                    // The client made the key. Of a device this is known when its first socket has come.
+                    proves: AtomicBool::new(end == Dialer::Client && socket_key.is_some()),
+                    socket_key,
+                    key: sync::Mutex::new(Box::pin(signer.key(false)).await),
+                    asked_again: Mutex::new(false),
+                    signer,
+                    held,
+                };
+                receive(Arc::new(door), self.listener, &admitted).await;
+            }
+        }
     }
 }
 
@@ -162,7 +156,7 @@ pub(super) struct JoinState {
     pub stands: AtomicBool,
     /// A socket without a number was let in: the order of arrival counts.
     in_order: AtomicBool,
-    known: Mutex<LoginAddresses>,
+    known: sync::Mutex<LoginAddresses>,
 }
 
 impl JoinState {
@@ -179,7 +173,7 @@ impl JoinState {
             first_came: Default::default(),
             stands: AtomicBool::new(false),
             in_order: AtomicBool::new(false),
-            known: Mutex::default(),
+            known: sync::Mutex::default(),
         })
     }
 
@@ -238,7 +232,7 @@ async fn let_in(
     held: Arc<JoinState>,
     listener: TcpListener,
     single: bool,
-    admitted: &Sender<Admitted>,
+    admitted: &Sender<Box<Admitted>>,
 ) {
     loop {
         let (socket, from) = held.accept(&listener).await;
@@ -249,7 +243,7 @@ async fn let_in(
                 continue;
             }
         };
-        let anybody = Admitted {
+        let anybody = Box::new(Admitted {
             socket,
             early: Vec::new(),
             number: None,
@@ -257,7 +251,7 @@ async fn let_in(
             from,
             anybody: true,
             seat,
-        };
+        });
         if admitted.send(anybody).await.is_err() {
             return;
         }
@@ -278,61 +272,50 @@ struct SignedPort {
     /// This end proves its numbers, so nobody is let in here without a proof.
     proves: AtomicBool,
     signer: Signer,
-    key: Mutex<Option<PublicKey>>,
+    key: sync::Mutex<Option<PublicKey>>,
     /// A signature did not fit, and it has been asked for since the port opened.
-    asked_again: async_std::sync::Mutex<bool>,
+    asked_again: Mutex<bool>,
     held: Arc<JoinState>,
 }
 
-async fn receive(
-    door: Arc<SignedPort>,
-    listener: TcpListener,
-    queue: Sender<QueueTurn>,
-    admitted: &Sender<Admitted>,
-) {
+/// Lets those in that say who they are. Sockets without numbers are passed on in the order of arrival. A slow one is waited
+/// for, until its time to say who it is has passed, or it has given way: letting the next one go first would join all later
+/// ones with their neighbours. One that has gone had no place in the order, unless it was an end's own whose line was late;
+/// that nobody can tell, which is what numbers are for.
+async fn receive(door: Arc<SignedPort>, listener: TcpListener, admitted: &Sender<Box<Admitted>>) {
+    // Locked until the last one that came, and so all before it, had its turn.
+    let mut last = Arc::new(Mutex::new(()));
     loop {
         let (socket, from) = door.held.accept(&listener).await;
         let (place, must_leave) = door.place(from).await;
         let time = door.time_for(from);
-        let (pass, turn) = channel::bounded(1);
-        let (door, admitted) = (door.clone(), admitted.clone());
+        let turn = Arc::new(Mutex::new(()));
+        let (own, before) = (turn.lock_arc().await, mem::replace(&mut last, turn));
+        let (here, admitted) = (door.clone(), admitted.clone());
         task::spawn(async move {
             let gives_way = async {
-                let _ = must_leave.recv().await;
+                must_leave.told().await;
                 Err("gave way to others".to_owned())
             };
-            let outcome = door.admit(socket, from, time).or(gives_way).await;
+            let outcome = here.admit(socket, from, time).or(gives_way).await;
             drop(place);
             match outcome {
-                // Numbers make an order of their own.
-                Ok(numbered) if numbered.number.is_some() => {
-                    drop(pass);
-                    let _ = admitted.send(numbered).await;
+                Ok(socket) => {
+                    // Numbers make an order of their own.
+                    if socket.number.is_none() {
+                        drop(before.lock().await);
+                    }
+                    let _ = admitted.send(socket).await;
                 }
-                Ok(other) => drop(pass.try_send(other)),
-                Err(why) => door.held.refused(door.signer.who.as_str(), from, &why),
+                Err(why) => here.held.refused(here.signer.who.as_str(), from, &why),
             }
+            drop(before.lock().await);
+            drop(own);
         });
-        if queue.send(turn).await.is_err() {
-            return;
-        }
-        while queue.len() >= MAX_TURNS {
+        while Arc::strong_count(&door) > MAX_TURNS {
             task::sleep(BREATH).await;
         }
     }
-}
-
-/// Passes sockets without numbers on in the order of arrival. A slow one is waited for, until its time to say
-/// who it is has passed, or it has given way: letting the next one go first would join all later ones with
-/// their neighbours. One that has gone had no place in the order, unless it was an end's own whose line was late;
-/// that nobody can tell, which is what numbers are for.
-async fn in_order(turns: Receiver<QueueTurn>, admitted: &Sender<Admitted>) {
-    while let Ok(turn) = turns.recv().await {
-        if let Ok(socket) = turn.recv().await {
-            let _ = admitted.send(socket).await;
-        }
-    }
-    future::pending().await
 }
 
 impl SignedPort {
@@ -367,7 +350,7 @@ impl SignedPort {
         mut socket: TcpStream,
         from: SocketAddr,
         time: Duration,
-    ) -> Result<Admitted, String> {
+    ) -> Result<Box<Admitted>, String> {
         let (line, early) = read_line(&mut socket, MAX_ADMISSION, time)
             .await
             .map_err(|why| why.to_string())?;
@@ -377,7 +360,7 @@ impl SignedPort {
         if number.is_none() {
             self.held.in_order.store(true, Relaxed);
         }
-        Ok(Admitted {
+        Ok(Box::new(Admitted {
             socket,
             early,
             number,
@@ -385,7 +368,7 @@ impl SignedPort {
             from,
             anybody: false,
             seat: self.held.seat(self.end, number).await?,
-        })
+        }))
     }
 
     /// The number that this line says, if its end has signed it.

@@ -110,7 +110,7 @@ impl PortPair {
 struct Joiner {
     level: Level,
     half_closed: Duration,
-    waiting: Pairs<Admitted>,
+    waiting: Pairs<Box<Admitted>>,
     done: Sender<()>,
     live: usize,
     pairs: usize,
@@ -130,8 +130,8 @@ impl Joiner {
     async fn join_all(
         &mut self,
         give_up: Instant,
-        clients: Receiver<Admitted>,
-        daemons: Receiver<Admitted>,
+        clients: Receiver<Box<Admitted>>,
+        daemons: Receiver<Box<Admitted>>,
         ended: Receiver<()>,
     ) -> usize {
         loop {
@@ -144,7 +144,7 @@ impl Joiner {
             let client = self.arrival(&clients, Dialer::Client);
             let daemon = self.arrival(&daemons, Dialer::Daemon);
             match end.or(client).or(daemon).or(self.patience(give_up)).await {
-                JoinEvent::Came(from, socket) => self.seat(from, *socket),
+                JoinEvent::Came(from, socket) => self.seat(from, socket),
                 JoinEvent::PairEnded => self.live -= 1,
                 JoinEvent::Late => self.dismiss(),
                 JoinEvent::TimeIsUp => return self.pairs,
@@ -156,14 +156,12 @@ impl Joiner {
     }
 
     /// The next socket, unless too many wait already, or are joined: then it waits in the kernel.
-    async fn arrival(&self, from: &Receiver<Admitted>, end: Dialer) -> JoinEvent {
+    async fn arrival(&self, from: &Receiver<Box<Admitted>>, end: Dialer) -> JoinEvent {
         if self.waiting.is_full(end) || self.live >= MAX_PAIRS {
             return future::pending().await;
         }
         let socket = from.recv().await;
-        socket.map_or(JoinEvent::TimeIsUp, |socket| {
-            JoinEvent::Came(end, Box::new(socket))
-        })
+        socket.map_or(JoinEvent::TimeIsUp, |socket| JoinEvent::Came(end, socket))
     }
 
     /// Before the first pair there is a deadline, and others may need its place more; afterwards the last pair's end is
@@ -189,7 +187,7 @@ impl Joiner {
         };
         let needed = async move {
             match unused {
-                Some(must_leave) => must_leave.recv().await.unwrap_or_default(),
+                Some(must_leave) => must_leave.told().await,
                 None => future::pending().await,
             }
             JoinEvent::TimeIsUp
@@ -197,7 +195,7 @@ impl Joiner {
         in_time.or(needed)
     }
 
-    fn seat(&mut self, from: Dialer, socket: Admitted) {
+    fn seat(&mut self, from: Dialer, socket: Box<Admitted>) {
         let (number, attempt) = (socket.number, socket.attempt);
         let now = Instant::now();
         match self
@@ -229,7 +227,7 @@ impl Joiner {
     }
 
     fn dismiss(&mut self) {
-        let lost = |socket: &Admitted| socket.seat.as_ref().is_some_and(Seat::is_lost);
+        let lost = |socket: &Box<Admitted>| socket.seat.as_ref().is_some_and(Seat::is_lost);
         for (end, number, socket) in self.waiting.give_up(Instant::now(), lost) {
             let reason = if lost(&socket) {
                 GAVE_WAY
@@ -253,8 +251,8 @@ const GAVE_WAY: &str = "gave_way";
 async fn carry(
     session: SessionId,
     level: Level,
-    mut a: Admitted,
-    mut b: Admitted,
+    mut a: Box<Admitted>,
+    mut b: Box<Admitted>,
     half_closed: Duration,
 ) {
     let began = Instant::now();
@@ -292,8 +290,8 @@ async fn give_way(seats: &[Option<Seat>; 2]) -> io::Error {
 
 async fn join_both(
     session: SessionId,
-    a: Admitted,
-    b: Admitted,
+    a: Box<Admitted>,
+    b: Box<Admitted>,
     half_closed: Duration,
     stop: impl Future<Output = io::Error>,
 ) -> io::Result<Carried> {
@@ -301,7 +299,7 @@ async fn join_both(
         return splice_until(a.socket, a.early, b.socket, b.early, half_closed, stop).await;
     }
     let id = session.to_string();
-    let part = |one: Admitted| {
+    let part = |one: Box<Admitted>| {
         // Who has said something already does not begin with the id any more.
         let text = if one.anybody && one.early.is_empty() {
             id.as_str()

@@ -153,8 +153,7 @@ fn admit<F, S>(
     hub.meter.accepted.add(1);
     task::spawn(async move {
         let sent_away = async {
-            // Never a message: the other end is dropped.
-            let _ = must_leave.recv().await;
+            must_leave.told().await;
             log::debug!("from={from} gave way");
         };
         or(shake_hands(hub, tcp, from, pass, serve), sent_away).await;

@@ -403,7 +403,7 @@ mod tests {
     /// Those that had to leave do: their sockets are closed.
     fn leave(all: &mut Vec<(Pass, MustLeave)>) -> usize {
         let before = all.len();
-        all.retain(|(_, must_leave)| !must_leave.is_closed());
+        all.retain(|(_, must_leave)| !must_leave.is_told());
         before - all.len()
     }
 
@@ -415,7 +415,7 @@ mod tests {
         let mut all = strangers(&gate, here, most, now);
         let mut new = strangers(&gate, here, 1, later);
         assert_eq!(new.len(), 1);
-        assert!(all[0].1.is_closed() && !all.last().unwrap().1.is_closed());
+        assert!(all[0].1.is_told() && !all.last().unwrap().1.is_told());
         leave(&mut all);
         assert!(new[0].0.becomes(Standing::Owner(at_sign("@alice")), later));
         let (used, not_logged_in) = gate.occupancy();
@@ -492,7 +492,7 @@ mod tests {
         }
         let (mut owner, stays) = gate.enter([10, 99, 0, 1].into(), now).unwrap();
         assert!(owner.becomes(Standing::Owner(at_sign("@me")), now));
-        assert!(!stays.is_closed());
+        assert!(!stays.is_told());
         assert!(gate.occupancy().0 <= SHARES.owners + 1);
     }
 

@@ -87,7 +87,7 @@ impl Load {
     /// Ends when others need the room.
     pub(super) async fn gave_way(&self) {
         match &self.held {
-            Some((_, must_leave)) => drop(must_leave.recv().await),
+            Some((_, must_leave)) => must_leave.told().await,
             None => future::pending().await,
         }
     }
@@ -147,7 +147,7 @@ mod tests {
         }
         let left = loads
             .iter()
-            .filter(|load| !load.held.as_ref().unwrap().1.is_closed());
+            .filter(|load| !load.held.as_ref().unwrap().1.is_told());
         assert_eq!(left.count(), 2, "the strangers of one house");
         assert!(
             loads[0]
@@ -157,7 +157,7 @@ mod tests {
         for _ in 0..9 {
             let mut load = Load::default();
             load.set(&budget, (at(0), &owner), ten).unwrap();
-            assert!(!load.held.as_ref().unwrap().1.is_closed());
+            assert!(!load.held.as_ref().unwrap().1.is_told());
             loads.push(load);
         }
         drop(loads);
