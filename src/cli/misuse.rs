@@ -219,7 +219,7 @@ impl Correction<'_> {
         let is_named = |word: &&str| *word == "--to" || word.starts_with("--to=");
         self.grammar
             .flag("to")
-            .filter(|_| !words.iter().any(|word| is_named(word)))?;
+            .filter(|_| !words.iter().any(is_named))?;
         let (before, atsign) = word.rsplit_once('@')?;
         let user = before
             .split_once('@')
