@@ -318,7 +318,7 @@ fn cells(state: &SessionState, now: u64) -> [String; 7] {
     [
         cell(&short(state), SHOWN),
         cell(state.client.as_deref().unwrap_or("-"), 14),
-        cell(&state.target, 14),
+        cell(&state.target, 12),
         cell(&state.phase, 10),
         for_long(now.saturating_sub(state.since)),
         in_words(state.up),
