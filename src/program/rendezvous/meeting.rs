@@ -226,8 +226,8 @@ impl Joiner {
     }
 
     fn dismiss(&mut self) {
-        let lost = |socket: &Box<Admitted>| socket.seat.as_ref().is_some_and(Seat::is_lost);
-        for (end, number, socket) in self.waiting.give_up(Instant::now(), lost) {
+        let lost = |socket: &Admitted| socket.seat.as_ref().is_some_and(Seat::is_lost);
+        for (end, number, socket) in self.waiting.give_up(Instant::now(), |socket| lost(socket)) {
             let reason = if lost(&socket) {
                 GAVE_WAY
             } else {
