@@ -53,9 +53,9 @@ async fn run(count: usize, program: &str) {
     let ground = Ground::of(&mut world, count.div_ceil(OF_ONE)).await;
     let server = world.serve_as(program, &[]);
     let few = descriptors(server.id()) + KEPT;
-    store_large(&ground).await;
     idle(&ground, &server, count).await;
     gone("no connections", &server, few).await;
+    store_large(&ground).await;
     slow(&ground, &server).await;
     gone("no readers", &server, few).await;
 }

@@ -86,7 +86,8 @@ fn enquiries(hub: &Hub) -> &ConnectionGate {
 /// Two kinds of clients come to the same port, and say so before anything else.
 async fn welcome(hub: &Arc<Hub>, house: &Arc<House>, visitor: Visitor) {
     if visitor.wish.http {
-        web::serve(hub, house, visitor).await;
+        // In a box: those that stay are of the other kind.
+        Box::pin(web::serve(hub, house, visitor)).await;
     } else {
         connection::serve(hub, house, visitor).await;
     }

@@ -40,7 +40,7 @@ use super::{
 };
 
 /// Bytes read at a time: most commands are far shorter, and each idle connection keeps this much.
-const READ: usize = 4 * 1024;
+const READ: usize = 2 * 1024;
 /// Most bytes written at a time: one TLS record.
 const PIECE: usize = 16 * 1024;
 /// How long a client may take to hear that we hang up.
