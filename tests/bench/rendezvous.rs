@@ -16,6 +16,8 @@ mod line;
 #[allow(dead_code)]
 mod world;
 
+use std::time::Duration;
+
 use async_std::task;
 use ground::resident;
 use noports::{np::ports::Logins, sys::process::raise_descriptor_limit};
@@ -23,6 +25,9 @@ use world::{NOPORTS, Process, RENDEZVOUS, World, descriptors, ports::Asker, supp
 
 /// Sessions of one atSign: fewer than any rendezvous of ours allows.
 const OF_ONE: usize = 250;
+
+/// How long after the load the memory is looked at once more.
+const LATER: Duration = Duration::from_secs(10);
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -74,6 +79,8 @@ async fn run(count: usize, program: &str) {
     println!("KiB each, all:         {whole:.1}");
     sessions.clear();
     until("all sessions end", || descriptors(rendezvous.id()) < 64).await;
+    row(0, &rendezvous);
+    task::sleep(LATER).await;
     row(0, &rendezvous);
 }
 
