@@ -514,7 +514,7 @@ fn every_command_of_the_readme_does_what_it_says() {
     assert!(reader.home("@me").join("project/.git").is_dir());
 
     // Keys that are remembered.
-    reader.follow("noports trust @me", "@my_device");
+    reader.follow("noports trust show @me", "@my_device");
 
     // Any port.
     reader.serve(

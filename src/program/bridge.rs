@@ -110,8 +110,10 @@ fn confinement(plan: &Plan) -> Confinement {
         LocalEnd::Dial(service) => Some(service.port),
         LocalEnd::Listen(_) | LocalEnd::Stdio => None,
     };
+    // A folder that is made later cannot be allowed any more.
+    let runtime = paths::runtime().filter(|folder| paths::private_folder(folder).is_ok());
     Confinement::of(&sandbox::BRIDGE)
-        .writes(paths::runtime())
+        .writes(runtime)
         .dials(near.into_iter().chain([plan.far.rendezvous.port]))
 }
 
