@@ -240,8 +240,8 @@ fn many_names_of_one_silent_server_share_two_places() {
         }
         // Two that come for the first time.
         let both = zip(
-            key(&client, "@alice", "@alice"),
-            key(&client, "@bob", "@bob"),
+            key(&client, "@carol", "@carol"),
+            key(&client, "@dora", "@dora"),
         )
         .await;
         assert!(both.0.unwrap() && both.1.unwrap());
