@@ -10,7 +10,7 @@ use std::{
 
 use async_std::task::block_on;
 
-use noports::sys::supervisor;
+use noports::{service::process, sys::supervisor};
 
 use crate::world::{
     ALICE, DEVICE, Folder, NAME, NOPORTS, Process, World, failure, output, stdout, until,
@@ -465,5 +465,30 @@ fn a_second_process_of_one_service_ends_at_once() {
             supervisor::read(&state).is_some_and(|told| told.pid == second.id())
         })
         .await;
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_service_that_was_stopped_is_frozen_and_connected_when_it_goes_on() {
+    block_on(async {
+        let mut world = World::start().await;
+        let _server = world.serve_from_a_process().await;
+        let state = world.dir.path("state");
+        let mut daemon = world.noports(&["daemon", "--as", DEVICE, "--manager", ALICE]);
+        daemon.env("NOPORTS_STATE", &state).stderr(Stdio::null());
+        let daemon = Process(daemon.spawn().unwrap());
+        let is = |word: &str| process::running(&state).is_some_and(|told| told.state == word);
+        let signal = |name: &str| {
+            let kill = Command::new("kill")
+                .args([name, &daemon.id().to_string()])
+                .status();
+            assert!(kill.unwrap().success());
+        };
+        until("it is connected", || is("connected")).await;
+        signal("-STOP");
+        until("it is frozen", || is("frozen")).await;
+        signal("-CONT");
+        until("it is connected again", || is("connected")).await;
     });
 }

@@ -22,8 +22,9 @@ use async_std::{
     net::{TcpStream, ToSocketAddrs},
 };
 use futures_lite::future::or;
-use rustix::net::sockopt;
+use rustix::{net::sockopt, process::geteuid};
 
+use crate::sys::sockets::listeners_of_localhost;
 use crate::text::duration::in_words;
 use crate::text::endpoint::Endpoint;
 
@@ -34,6 +35,39 @@ use crate::text::endpoint::Endpoint;
 /// the endpoint.
 pub async fn dial(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
     dial_where(to, within, |_| true).await
+}
+
+/// [`dial`], to a service: `localhost` has two addresses, and where two users listen on the same port of them, only root's
+/// or our own is the service that is meant.
+///
+/// # Errors
+/// As [`dial`]; `PermissionDenied` where neither is.
+pub async fn dial_service(to: &Endpoint, within: Duration) -> io::Result<TcpStream> {
+    let listeners = if is_localhost(&to.host) {
+        listeners_of_localhost(to.port)
+    } else {
+        [None; 2]
+    };
+    let us = geteuid().as_raw();
+    match meant(listeners, us) {
+        [true, true] => dial(to, within).await,
+        [false, false] => {
+            let text = format!(
+                "two users listen on port {port} of this device, at 127.0.0.1 and at [::1]: name the address, as in 127.0.0.1:{port}",
+                port = to.port
+            );
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        }
+        [v4, v6] => dial_where(to, within, |at| if at.is_ipv4() { v4 } else { v6 }).await,
+    }
+}
+
+/// Which of the two is meant, by the users who listen there.
+fn meant(listeners: [Option<u32>; 2], us: u32) -> [bool; 2] {
+    match listeners {
+        [Some(v4), Some(v6)] if v4 != v6 => [v4, v6].map(|user| user == 0 || user == us),
+        _ => [true, true],
+    }
 }
 
 /// The same, at addresses that are `fit` only: whatever a name leads to.
@@ -255,6 +289,40 @@ mod tests {
             let found = block_on(resolve(&to)).unwrap();
             let want: [SocketAddr; 2] = ["127.0.0.1:7", "[::1]:7"].map(|a| a.parse().unwrap());
             assert_eq!(found, want, "{host}");
+        }
+    }
+
+    #[test]
+    fn another_users_listener_on_the_other_localhost_is_not_the_service() {
+        for (listeners, want) in [
+            ([None, None], [true, true]),
+            ([Some(33), None], [true, true]),
+            ([None, Some(33)], [true, true]),
+            ([Some(33), Some(33)], [true, true]),
+            ([Some(33), Some(0)], [false, true]),
+            ([Some(0), Some(33)], [true, false]),
+            ([Some(33), Some(7)], [false, true]),
+            ([Some(7), Some(0)], [true, true]),
+            ([Some(33), Some(34)], [false, false]),
+        ] {
+            assert_eq!(meant(listeners, 7), want, "{listeners:?}");
+        }
+        // Who listens is seen in the kernel's tables.
+        let us = geteuid().as_raw();
+        for (bound, want) in [
+            ("127.0.0.1:0", [Some(us), None]),
+            ("0.0.0.0:0", [Some(us), None]),
+            ("[::1]:0", [None, Some(us)]),
+        ] {
+            let Ok(listener) = std::net::TcpListener::bind(bound) else {
+                continue; // no IPv6 here
+            };
+            let port = listener.local_addr().unwrap().port();
+            let seen = listeners_of_localhost(port);
+            // Somebody may have the same port of the other family.
+            for (seen, want) in seen.into_iter().zip(want) {
+                assert!(want.is_none() || seen == want, "{bound}: {seen:?}");
+            }
         }
     }
 

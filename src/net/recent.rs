@@ -31,6 +31,11 @@ impl<K: Clone + Eq + Hash> Recent<K> {
             .is_some_and(|&at| now.saturating_duration_since(at) < self.life)
     }
 
+    /// Whether anything was.
+    pub fn any(&self, now: Instant) -> bool {
+        self.seen.keys().any(|what| self.has(what, now))
+    }
+
     /// Remembers it from now on.
     pub fn add(&mut self, what: &K, now: Instant) {
         if self.seen.len() >= self.most && !self.seen.contains_key(what) {
@@ -72,5 +77,6 @@ mod tests {
         }
         assert_eq!(recent.seen.len(), 3);
         assert!(recent.has(&9, start + minute) && !recent.has(&2, start));
+        assert!(recent.any(start + minute) && !recent.any(start + 2 * minute));
     }
 }

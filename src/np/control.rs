@@ -5,9 +5,11 @@
 //!                                          connect:<key>:<iv>:<key>:<iv>\n            to the device, to the client
 //!                                          connect:no:encrypt\n                       in a plain session
 //!                                          heartbeat:<n>\n
+//!                                          ask:<n>\n                                 to devices that answer:
+//!                             ◀──           heard:<n>\n
 //! ```
 //!
-//! Nothing is answered. The rendezvous knows nothing of these lines. Line *n* is for data socket *n* on
+//! Nothing else is answered. The rendezvous knows nothing of these lines. Line *n* is for data socket *n* on
 //! either side; how those find each other is told in [`super::pairs`].
 //!
 //! Clients before 5.6 send no LF: each of their lines has 77 bytes. Daemons of 5.6 take several of them at once,
@@ -53,6 +55,8 @@ pub enum ControlLine {
     ConnectPlain,
     /// The client is alive; counts from 1.
     Heartbeat(u64),
+    /// The client wants to know whether the way is open in both directions.
+    Ask(u64),
     /// A word of a later version. To be ignored.
     Unknown,
 }
@@ -88,8 +92,14 @@ impl ControlLine {
             }
             Self::ConnectPlain => "connect:no:encrypt\n".to_owned(),
             Self::Heartbeat(n) => format!("heartbeat:{n}\n"),
+            Self::Ask(n) => format!("ask:{n}\n"),
             Self::Unknown => "\n".to_owned(),
         })
+    }
+
+    /// The answer to [`Self::Ask`].
+    pub fn heard(n: u64) -> String {
+        format!("heard:{n}\n")
     }
 
     /// Reads a line without its end.
@@ -100,9 +110,13 @@ impl ControlLine {
         let mut words = text.trim().split(':');
         match words.next() {
             Some("connect") => {}
-            Some("heartbeat") => {
+            Some(word @ ("heartbeat" | "ask")) => {
+                let meant = match word {
+                    "ask" => Self::Ask,
+                    _ => Self::Heartbeat,
+                };
                 let n = words.next().and_then(|n| n.parse().ok());
-                return Ok(n.map_or(Self::Unknown, Self::Heartbeat));
+                return Ok(n.map_or(Self::Unknown, meant));
             }
             _ => return Ok(Self::Unknown),
         }

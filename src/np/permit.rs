@@ -43,7 +43,7 @@ impl Permit {
         self.0.iter().any(|p| {
             p.host
                 .as_deref()
-                .is_none_or(|h| undotted(h).eq_ignore_ascii_case(undotted(host)))
+                .is_none_or(|h| plain(h).eq_ignore_ascii_case(plain(host)))
                 && p.port.is_none_or(|wanted| wanted == port)
         })
     }
@@ -54,8 +54,13 @@ impl Permit {
     }
 }
 
-/// `localhost.` is another way to write `localhost`. Of other names a dot may change the meaning.
-fn undotted(host: &str) -> &str {
+/// `localhost.` is another way to write `localhost`. Of other names a dot may change the meaning. IPv6 addresses stand in
+/// brackets before a port.
+fn plain(host: &str) -> &str {
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host = inner.unwrap_or(host);
     let name = host.strip_suffix('.');
     name.filter(|name| name.eq_ignore_ascii_case("localhost"))
         .unwrap_or(host)
@@ -135,6 +140,10 @@ mod tests {
     #[test]
     fn patterns_match_by_text_alone() {
         for (list, host, port, want) in [
+            ("[::1]:8080", "::1", 8080, true),
+            ("[::1]:8080", "127.0.0.1", 8080, false),
+            ("[::1]:8080", "localhost", 8080, false),
+            ("[2001:DB8::1]:*", "2001:db8::1", 22, true),
             ("localhost:22", "localhost", 22, true),
             ("localhost:22", "LOCALHOST", 22, true),
             ("localhost:22", "localhost.", 22, true),

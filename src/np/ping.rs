@@ -8,7 +8,8 @@
 //!   5.0        … and ,"corePackageVersion","supportedFeatures":{…}
 //!   5.2        … and ,"allowedServices":[…]
 //!   later      … and "deviceGroupName" behind the name; more features
-//!   ours       … and ,"run":"<nonce>" at the end: which of its starts this is ([`super::request::stamp`])
+//!   ours       … and ,"answers":true: it answers on the control channel ([`super::control`])
+//!              … and ,"run":"<nonce>" at the end: which of its starts this is ([`super::request::stamp`])
 //! ```
 //!
 //! A daemon that names no features at all takes public keys, and can do nothing else. Members that nobody knows
@@ -90,6 +91,8 @@ pub struct Heartbeat {
     pub features: Features,
     /// The patterns it lets people open.
     pub services: Vec<String>,
+    /// Whether it answers on the control channel.
+    pub answers: bool,
     /// Which of its starts this is; `None`: it does not say.
     pub run: Option<Nonce>,
 }
@@ -127,6 +130,7 @@ struct LooseHeartbeat {
     features: Option<json::Value>,
     #[serde(rename = "allowedServices")]
     services: Option<json::Value>,
+    answers: Option<json::Value>,
     run: Option<json::Value>,
 }
 
@@ -151,6 +155,7 @@ impl Heartbeat {
                 twin_keys: true,
             },
             services,
+            answers: true,
             ..Self::unknown(device)
         }
     }
@@ -169,6 +174,7 @@ impl Heartbeat {
             core: String::new(),
             features: unnamed_features(),
             services: Vec::new(),
+            answers: false,
             run: None,
         }
     }
@@ -221,6 +227,10 @@ impl Heartbeat {
             features: self.features,
             services: &self.services,
         });
+        if self.answers {
+            text.pop();
+            text += r#","answers":true}"#;
+        }
         if let Some(run) = &self.run {
             text.pop();
             text += &format!(r#","run":{}}}"#, json::to_string(run.as_str()));
@@ -254,6 +264,7 @@ impl Heartbeat {
                 }
                 _ => Vec::new(),
             },
+            answers: matches!(read.answers, Some(json::Value::Bool(true))),
             run: words(read.run).and_then(|run| run.parse().ok()),
         })
     }
@@ -308,7 +319,7 @@ mod tests {
         let ours = Heartbeat::ours(&"dev1".parse().unwrap(), vec!["localhost:22".into()]);
         let v = env!("CARGO_PKG_VERSION");
         let want = format!(
-            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true,"controlChannelHeartbeats":true,"twinKeys":true}},"allowedServices":["localhost:22"]}}"#
+            r#"{{"devicename":"dev1","deviceGroupName":"__none__","version":"{v}","corePackageVersion":"rust-{v}","supportedFeatures":{{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true,"controlChannelHeartbeats":true,"twinKeys":true}},"allowedServices":["localhost:22"],"answers":true}}"#
         );
         assert_eq!(ours.print(), want);
         assert_eq!(Heartbeat::parse(&want).unwrap(), ours);

@@ -417,6 +417,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
             unended: args.unended,
             stands: None,
             first_word: Some(args.first_word.min(LONGEST_WAIT)).filter(|time| !time.is_zero()),
+            questions: None,
         }),
         greeting: Greeting::Any,
         nearness: args.nearness,

@@ -5,6 +5,8 @@
 //!   each one: read it afresh, and ping its daemon, all at the same time; the silent ones again after a while
 //!   heartbeats, until all have answered or the time is up ──▶ a table: `show`
 //! ```
+//! Anybody can send records of devices, as many as he likes: those of atSigns with which a session was opened come first,
+//! and of any other one no more than a few are asked unless --to names it.
 //! A device that hides keeps no record, so it is not found; it answers who knows its name (`--device`).
 //!
 //! Called as `sshnp --list-devices`, the list goes to stderr in that program's form.
@@ -53,6 +55,12 @@ mod show;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most devices that are looked at.
 const MAX_DEVICES: usize = 1000;
+/// An atSign with which no session was opened, and that tells of more devices, is told in one line instead.
+const FEW: usize = 20;
+/// So many of them are named.
+const NAMED: usize = 5;
+/// Devices of all such atSigns together.
+const MAX_OF_STRANGERS: usize = 100;
 /// Records that are read at the same time.
 const AT_ONCE: usize = 16;
 
@@ -110,15 +118,31 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let (at, inbox) =
         Client::login_and_subscribe(&network, keys, &watch, MAX_CLIENT_LINE, Timing::default())
             .await?;
-    at.heed(Pins::new(paths::memory(), Vec::new()), None);
+    let pins = Pins::new(paths::memory(), Vec::new());
+    at.heed(pins.clone(), None);
     progress.begin("looking for devices");
     if console.is_classic() {
         cli::print_err("Searching for devices...");
     }
     let mut names = find(&at, to.as_ref()).await?;
-    names.extend(named);
-    names.sort();
-    names.dedup();
+    if to.is_none() {
+        let known = pins.read().unwrap_or_default();
+        // A session notes what the device can do.
+        let is_known = |who: &AtSign| known.get(who).is_some_and(|known| !known.notes.is_empty());
+        let strangers;
+        (names, strangers) = in_order(names, is_known);
+        tell_strangers(&strangers);
+    }
+    if names.len() > MAX_DEVICES {
+        cli::print_err(&format!("only the first {MAX_DEVICES} devices are asked"));
+        names.truncate(MAX_DEVICES);
+    }
+    names.extend(
+        named
+            .into_iter()
+            .filter(|name| !names.contains(name))
+            .collect::<Vec<_>>(),
+    );
     progress.begin(match names.len() {
         1 => "asking 1 device".to_owned(),
         count => format!("asking {count} devices"),
@@ -194,11 +218,56 @@ async fn find(at: &Client, of: Option<&AtSign>) -> Result<Vec<DeviceAddress>, Fa
     let mut names: Vec<DeviceAddress> = keys.iter().filter_map(|key| device_of(key, me)).collect();
     names.sort();
     names.dedup();
-    if names.len() > MAX_DEVICES {
-        cli::print_err(&format!("only the first {MAX_DEVICES} devices are asked"));
-        names.truncate(MAX_DEVICES);
-    }
     Ok(names)
+}
+
+/// In one line, whoever they are.
+fn tell_strangers(strangers: &BTreeMap<AtSign, usize>) {
+    let count: usize = strangers.values().sum();
+    if let Some(first) = strangers.keys().next() {
+        let names: Vec<&str> = strangers.keys().take(NAMED).map(AtSign::as_str).collect();
+        let more = if strangers.len() > NAMED {
+            " and others"
+        } else {
+            ""
+        };
+        cli::print_err(&format!(
+            "{count} devices of {}{more} are not asked, as you have opened no session there: noports devices --to {first}",
+            names.join(", ")
+        ));
+    }
+}
+
+/// Devices that are asked, those of known atSigns first; and of which strangers how many are not.
+fn in_order(
+    names: Vec<DeviceAddress>,
+    is_known: impl Fn(&AtSign) -> bool,
+) -> (Vec<DeviceAddress>, BTreeMap<AtSign, usize>) {
+    let mut counts: BTreeMap<AtSign, usize> = BTreeMap::new();
+    for (who, _) in &names {
+        *counts.entry(who.clone()).or_default() += 1;
+    }
+    let (mut known, of_strangers): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|(who, _)| is_known(who));
+    counts.retain(|who, _| !is_known(who));
+    // Those with few first: who invents a crowd of atSigns gives each at least one device.
+    let mut strangers: Vec<_> = counts
+        .iter()
+        .map(|(who, count)| (*count, who.clone()))
+        .collect();
+    strangers.sort();
+    let mut room = MAX_OF_STRANGERS;
+    for (count, who) in strangers {
+        if count <= FEW.min(room) {
+            room -= count;
+            counts.remove(&who);
+        }
+    }
+    let asked = of_strangers
+        .into_iter()
+        .filter(|(who, _)| !counts.contains_key(who));
+    known.extend(asked);
+    (known, counts)
 }
 
 /// `cached:@me:device_info.dev1.sshnp@device`, or the same without what stands before the entity.

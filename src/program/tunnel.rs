@@ -38,10 +38,10 @@ use crate::{
     cli::{self, Console, Failure, Progress, exit, flags},
     net::backoff::Backoff,
     np::request::tunnel::LONGEST,
-    pipe::join::reset,
+    pipe::{cipher::SessionKeys, join::reset},
     session::{
         ask::{self, MOST_PATIENCE, OpenSession, PATIENCE, Want, Whom, broken},
-        bridge::{self, Visitors},
+        bridge::{self, Questions, Visitors},
         launch::{self, Lasting, LocalAddress, Order},
     },
     sys,
@@ -124,6 +124,8 @@ struct Tunnel {
     quiet: bool,
     /// The local ports are for all users of this machine.
     shared: bool,
+    /// The next session may be opened while this one waits.
+    keep: bool,
     /// Progress of several at a time would be a jumble.
     alone: bool,
 }
@@ -159,6 +161,7 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         console: console.clone(),
         quiet: args.quiet,
         shared: args.shared,
+        keep: args.keep_alive,
         alone: forwards.len() == 1,
     };
     if args.print {
@@ -408,7 +411,13 @@ impl Tunnel {
         opened: OpenSession,
         ready: impl FnOnce(),
     ) -> Result<(), Failure> {
-        let many = talk(&opened.daemon);
+        let mut many = talk(&opened.daemon);
+        let keys = opened.ready.far.keys.as_ref();
+        let safe = keys.is_none_or(SessionKeys::are_twin);
+        many.questions = many.questions.filter(|_| safe).map(|questions| Questions {
+            moves_on: self.keep,
+            ..questions
+        });
         let carried = bridge::run_for(visitors, opened.ready.far, many, self.idle, ready).await;
         carried.map(drop).map_err(|why| broken(&why))
     }

@@ -59,6 +59,8 @@ pub(super) fn words_of(pid: u32) -> Option<Vec<String>> {
 /// What `/proc/PID/stat` says, as far as it matters here.
 pub(super) struct Stat {
     zombie: bool,
+    /// By SIGSTOP, or a debugger.
+    frozen: bool,
     pub(super) parent: u32,
     /// Since the machine was started.
     began: Duration,
@@ -73,6 +75,7 @@ pub(super) fn stat(pid: u32) -> Option<Stat> {
     let ticks: u32 = words.get(19)?.parse().ok()?;
     Some(Stat {
         zombie: words.first() == Some(&"Z"),
+        frozen: matches!(words.first(), Some(&("T" | "t"))),
         parent: words.get(1)?.parse().ok()?,
         began: Duration::from_secs_f64(f64::from(ticks) / TICKS),
     })
@@ -89,9 +92,14 @@ pub fn is_alive(pid: u32) -> bool {
     }
 }
 
-/// What the running service told, if it runs.
+/// What the running service told, if it runs. One that is stopped cannot say so itself.
 pub fn running(state: &Path) -> Option<StateReport> {
-    supervisor::read(state).filter(|told| is_still_there(told, state))
+    let mut told = supervisor::read(state).filter(|told| is_still_there(told, state))?;
+    if stat(told.pid).is_some_and(|stat| stat.frozen) {
+        "frozen".clone_into(&mut told.state);
+        told.text = format!("its process was stopped: kill -CONT {}", told.pid);
+    }
+    Some(told)
 }
 
 /// Whether the process that told it is still there: its number may belong to another one by now.

@@ -127,7 +127,7 @@ pub struct ServiceStatus {
     /// Seconds since 1970.
     pub started: Option<u64>,
     pub version: Option<String>,
-    /// `connected`, `starting`, `lost`, `stopping`, or `down`.
+    /// `connected`, `starting`, `lost`, `stopping`, `frozen`, or `down`.
     pub state: String,
     pub text: String,
     pub since: Option<u64>,

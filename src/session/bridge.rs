@@ -20,7 +20,7 @@ use futures_lite::{FutureExt, future};
 
 use crate::{
     net::{
-        dial::dial,
+        dial::dial_service,
         network::Nearness,
         stall::{Tell, watch},
     },
@@ -30,14 +30,14 @@ use crate::{
     text::endpoint::Endpoint,
 };
 
-use carry::{FLUSH, carry, let_go};
+use carry::{FIRST_BYTE, FLUSH, carry, let_go, stays_silent};
 use dialler::{DIAL, Dialler};
 
 pub use began::Greeting;
 pub use error::{BridgeError, Report, Stage};
 pub use joins::MAX_CONNECTIONS;
 pub use live::Live;
-pub use many::Many;
+pub use many::{Many, Questions};
 pub use news::{BridgeNews, TargetFailure, Totals};
 pub use secrets::{BadSecrets, Secrets};
 pub use visitors::Visitors;
@@ -181,7 +181,7 @@ async fn one(
 ) -> Result<Carried, BridgeError> {
     match local {
         LocalEnd::Dial(at) => {
-            let local = match dial(&at, DIAL).await {
+            let local = match dial_service(&at, DIAL).await {
                 Ok(local) => local,
                 Err(source) => return Err(BridgeError::Local { at, source }),
             };
@@ -215,7 +215,8 @@ async fn one(
             let (live, far) = (&dialler.live, remote.clone());
             let _standing = live.stands();
             let joined = join(input, output, remote, dialler.ciphers(), &live.meter);
-            let joined = joined.or(let_go(live, [&far])).await;
+            let joined = joined.or(let_go(live, [&far]));
+            let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;
             let broken = |failure: JoinFailure| BridgeError::Broken(failure.error);
             watch.unbegun().map_or(joined.map_err(broken), Err)
         }

@@ -506,6 +506,7 @@ mod tests {
             unended: true,
             stands: None,
             first_word: Some(Duration::from_secs(60)),
+            questions: None,
         };
         let order = Order {
             local: LocalAddress::Listen {

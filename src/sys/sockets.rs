@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs,
     io::{self, BufRead, BufReader},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -124,6 +124,27 @@ pub fn owners_of_peers(connections: &[(SocketAddr, SocketAddr)]) -> Vec<Option<u
         }
     });
     owners
+}
+
+/// The users who listen on this port of `127.0.0.1` and of `::1`, where the system keeps such tables.
+pub fn listeners_of_localhost(port: u16) -> [Option<u32>; 2] {
+    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let own: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let name = |at, family: usize| {
+        let nobody = SocketAddr::new(any[family], 0);
+        name_of(SocketAddr::new(at, port), nobody)
+    };
+    let names = [0, 1].map(|family| [name(any[family], family), name(own[family], family)]);
+    // Whoever listens at the address itself gets what comes there.
+    let mut found = [[None; 2]; 2];
+    each_course(|seen, course| {
+        for (names, found) in names.iter().zip(&mut found) {
+            if let Some(at) = names.iter().position(|name| name == seen) {
+                found[at] = course.owner;
+            }
+        }
+    });
+    found.map(|[any, own]| own.or(any))
 }
 
 /// As a socket for both families has it.

@@ -8,24 +8,29 @@
 //! ```
 //!
 //! Without these variables nothing happens. The file is only written when the state changes, so it may lie on
-//! flash. Beside it lies a lock, which the kernel holds for the process as long as that lives: a second process of the
+//! flash; where there is no room for a new one the old one is overwritten, and one that cannot be written goes, because
+//! what it says is no longer so, and is tried again. Beside it lies a lock, which the kernel holds for the process as long as that lives: a second process of the
 //! same service ends at once, and whether a number in the file is still that process is no guess. Source: systemd/systemd man/sd_notify.xml.
 
 mod lock;
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File, OpenOptions},
     future::Future,
-    io,
-    os::unix::net::UnixDatagram,
+    io::{self, Write},
+    os::unix::{fs::OpenOptionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_io::Timer;
-use log::debug;
+use async_std::task;
+use log::{debug, warn};
 use miniserde::{Deserialize, Serialize, json};
 
 use super::{file, paths};
@@ -82,6 +87,22 @@ pub struct StateReport {
 /// done: a device must come up without a network, too.
 pub fn tell(state: ServiceState, text: &str) {
     herald().tell(state, text);
+    if herald().owes() && !IS_RETRYING.swap(true, Ordering::AcqRel) {
+        task::spawn(write_again());
+    }
+}
+
+/// Between two tries to write the file.
+const AGAIN: Duration = Duration::from_secs(10);
+static IS_RETRYING: AtomicBool = AtomicBool::new(false);
+
+/// Until the file says what was told last.
+async fn write_again() {
+    while herald().owes() {
+        Timer::after(AGAIN).await;
+        herald().pay();
+    }
+    IS_RETRYING.store(false, Ordering::Release);
 }
 
 /// Whether somebody watches over this process, and would start it again.
@@ -153,7 +174,14 @@ fn watchdog(env: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> 
 struct Herald {
     socket: Option<String>,
     file: Option<PathBuf>,
-    told: Mutex<Option<StateReport>>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    last: Option<StateReport>,
+    /// The file does not say so yet.
+    is_owed: bool,
 }
 
 fn herald() -> &'static Herald {
@@ -163,7 +191,7 @@ fn herald() -> &'static Herald {
             .ok()
             .filter(|name| !name.is_empty()),
         file: env::var_os(STATE_FILE).map(PathBuf::from),
-        told: Mutex::new(None),
+        told: Mutex::default(),
     })
 }
 
@@ -188,12 +216,14 @@ impl Herald {
     }
 
     fn write(&self, state: ServiceState, text: &str) {
-        let Some(file) = &self.file else { return };
+        if self.file.is_none() {
+            return;
+        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = told.as_ref();
+        let mut told = self.told();
+        let before = told.last.as_ref();
         let same = before.is_some_and(|before| before.state == state.word());
         if same && before.is_some_and(|before| before.text == text) {
             return;
@@ -206,11 +236,55 @@ impl Herald {
             since: before.filter(|_| same).map_or(now, |before| before.since),
             started: before.map_or(now, |before| before.started),
         };
-        if let Err(why) = paths::atomic_write(file, json::to_string(&next).as_bytes(), ONLY_OURS) {
-            debug!("state=not_written reason=\"{why}\"");
-        }
-        *told = Some(next);
+        told.last = Some(next);
+        self.write_down(&mut told);
     }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owes(&self) -> bool {
+        self.told().is_owed
+    }
+
+    /// Writes what could not be written before.
+    fn pay(&self) {
+        let mut told = self.told();
+        if told.is_owed {
+            self.write_down(&mut told);
+        }
+    }
+
+    fn write_down(&self, told: &mut Told) {
+        let (Some(file), Some(report)) = (&self.file, &told.last) else {
+            return;
+        };
+        let text = json::to_string(report);
+        let written = paths::atomic_write(file, text.as_bytes(), ONLY_OURS).or_else(|why| {
+            overwrite(file, text.as_bytes()).map_err(|_| {
+                let _ = fs::remove_file(file);
+                why
+            })
+        });
+        let was_owed = std::mem::replace(&mut told.is_owed, written.is_err());
+        match written {
+            Err(why) if !was_owed => warn!("state=not_written reason=\"{why}\""),
+            Ok(()) if was_owed => warn!("state=written"),
+            _ => {}
+        }
+    }
+}
+
+/// Where there is no room for a new file, the old one's is left.
+fn overwrite(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .custom_flags(no_link)
+        .open(file)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)
 }
 
 fn send(name: &str, message: &str) -> io::Result<()> {
@@ -234,7 +308,7 @@ mod tests {
         Herald {
             socket,
             file,
-            told: Mutex::new(None),
+            told: Mutex::default(),
         }
     }
 
@@ -307,6 +381,32 @@ mod tests {
             ("lost", "\"why\"")
         );
         assert_eq!(second.started, first.started);
+    }
+
+    #[test]
+    fn a_state_that_finds_no_room_is_written_over_the_old_one_or_as_soon_as_there_is() {
+        let folder = Folder::new();
+        // No room for a new file: its name would be too long.
+        let file = folder.0.join("s".repeat(255));
+        fs::write(&file, "connected, for a very long time".repeat(20)).unwrap();
+        let full = herald(None, Some(file.clone()));
+        full.tell(ServiceState::Lost, "no route");
+        assert_eq!(read(&file).unwrap().state, "lost");
+        assert!(!full.owes());
+        // Nothing to write over, either; what lies there in its stead is gone.
+        let later = folder.0.join("later");
+        let file = later.join("state");
+        let none = herald(None, Some(file.clone()));
+        none.tell(ServiceState::Connected, "");
+        none.tell(ServiceState::Lost, "no route");
+        assert!(none.owes());
+        fs::create_dir(&later).unwrap();
+        std::os::unix::fs::symlink("/proc/self/mem", &file).unwrap();
+        none.pay();
+        assert!(none.owes() && file.symlink_metadata().is_err());
+        none.pay();
+        assert_eq!(read(&file).unwrap().state, "lost");
+        assert!(!none.owes());
     }
 
     #[cfg(target_os = "linux")]

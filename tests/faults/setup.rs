@@ -1,5 +1,7 @@
 //! What a [site](super::site) is made of.
 
+use std::time::Duration;
+
 use crate::world::NOPORTS;
 
 /// The atServer's disk where a row may fill it, in megabytes.
@@ -25,6 +27,8 @@ pub struct Setup {
     pub more: Vec<(&'static str, &'static [&'static str])>,
     /// Descriptors that a role may have.
     pub descriptors: Option<(&'static str, u32)>,
+    /// How far managers and devices are from the rendezvous, one way.
+    pub away: Duration,
 }
 
 impl Setup {
@@ -39,6 +43,7 @@ impl Setup {
             is_federated: false,
             more: Vec::new(),
             descriptors: None,
+            away: Duration::ZERO,
         }
     }
 }

@@ -5,7 +5,13 @@
 //!             ◀─Replies─                 so after any failure the link is dead for good
 //! ```
 
-use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_std::{future::timeout, net::TcpStream, task::sleep};
 use futures_lite::{
@@ -17,7 +23,7 @@ use crate::{
     at::{
         atsign::AtSign,
         auth,
-        directory::{self, Network},
+        directory::{self, Network, Root},
         error::AtError,
         keyfile::AtKeys,
         reply::{Mode, Replies, Reply, WireError},
@@ -67,6 +73,10 @@ pub(super) trait Transport: Send + Sync + 'static {
     fn connect(self: Arc<Self>) -> Boxed<Result<Connected, AtError>>;
     /// The last connection led to another atSign's server.
     fn doubt(&self) {}
+    /// The host of somebody's atServer, if that can be known.
+    fn host_of(self: Arc<Self>, _who: AtSign) -> Boxed<Option<String>> {
+        Box::pin(ready(None))
+    }
     /// Ends when a new connection would lead to another address than this one, and somebody listens there; else never.
     fn elsewhere(self: Arc<Self>, _peer: SocketAddr) -> Boxed<()> {
         Box::pin(pending())
@@ -90,6 +100,18 @@ impl Transport for NetworkTransport {
             if !self.has_moved(peer).await {
                 pending::<()>().await;
             }
+        })
+    }
+
+    fn host_of(self: Arc<Self>, who: AtSign) -> Boxed<Option<String>> {
+        Box::pin(async move {
+            let Network { root, tls } = &self.network;
+            // Behind a proxy all have its address.
+            let Root::Directory(_) = root else {
+                return None;
+            };
+            let found = directory::locate(root, tls, &who).await;
+            found.ok().map(|(at, _)| at.host)
         })
     }
 

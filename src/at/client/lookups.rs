@@ -13,7 +13,8 @@
 //! ```
 //! That it does not let us in is an answer: `SHUT_OUT`.
 //! So one silent server costs whoever asks for it 3 s in a minute, and nobody else anything; and those who ask for
-//! many silent ones share two places, while two are left for everybody else. Programs that ask for themselves use the
+//! many silent ones share two places, while two are left for everybody else. Whose own server was silent did not choose
+//! that; but a server may have many names, so those on a host where another one was silent share the same two. Programs that ask for themselves use the
 //! command connection: it saves them a login.
 
 use std::{
@@ -107,6 +108,8 @@ pub(super) struct Lookups {
 struct PeerFailures {
     /// Whose atServer was silent.
     silent: Recent<AtSign>,
+    /// On which hosts.
+    hosts: Recent<String>,
     /// Who asked for such a one.
     suspects: Recent<AtSign>,
     /// Whose atServer does not let us in.
@@ -136,6 +139,7 @@ impl Lookups {
             places: Budget::new(LIMITS),
             memory: StdMutex::new(PeerFailures {
                 silent: recent(),
+                hosts: Recent::new(MEMORY, MAX_REMEMBERED),
                 suspects: recent(),
                 shut: Recent::new(SHUT_OUT, MAX_REMEMBERED),
             }),
@@ -161,8 +165,10 @@ impl Lookups {
     ) -> Result<String, AtError> {
         let within = commands.timing().lookup;
         self.recall(of)?;
-        let waiting = timeout(within, self.places.wait(self.claim(asker))).await;
-        let Ok(Some(_place)) = waiting else {
+        let is_suspect = self.is_suspect(asker) || self.is_on_a_silent_host(commands, of).await;
+        let claim = Self::claim(asker, is_suspect);
+        let waiting = timeout(within, self.places.wait(claim)).await;
+        let Ok(Some(place)) = waiting else {
             return Err(AtError::NoKeyNow(of.clone(), "too many keys are asked for"));
         };
         // Whoever was first may have found out meanwhile.
@@ -173,8 +179,17 @@ impl Lookups {
             Err(AtError::Silent(_)) => answers(commands, within).await,
             _ => false,
         };
+        drop(place);
+        let host = if silent {
+            host_of(commands, of).await
+        } else {
+            None
+        };
         let mut memory = self.memory();
         if silent {
+            if let Some(host) = host {
+                memory.hosts.add(&host, Instant::now());
+            }
             memory.silent.add(of, Instant::now());
             // Whose own server is silent for a while did not choose that; whoever names others' did.
             if asker != of {
@@ -201,14 +216,23 @@ impl Lookups {
         Ok(())
     }
 
+    /// Whether somebody else's atServer there was silent within the last minute. As long as none was, nobody is asked.
+    async fn is_on_a_silent_host(&self, commands: &Commands, of: &AtSign) -> bool {
+        if !self.memory().hosts.any(Instant::now()) {
+            return false;
+        }
+        let host = host_of(commands, of).await;
+        host.is_some_and(|host| self.memory().hosts.has(&host, Instant::now()))
+    }
+
     /// Whether its last questions met silence.
     pub(super) fn is_suspect(&self, asker: &AtSign) -> bool {
         self.memory().suspects.has(asker, Instant::now())
     }
 
-    fn claim(&self, asker: &AtSign) -> Claim<Asker> {
+    fn claim(asker: &AtSign, is_suspect: bool) -> Claim<Asker> {
         let claim = Claim::of(Asker::One(asker.clone()), OF_ONE);
-        if self.is_suspect(asker) {
+        if is_suspect {
             claim.and(Asker::Suspects, OF_SUSPECTS)
         } else {
             claim
@@ -280,6 +304,12 @@ async fn tend(lookups: Weak<Lookups>, life: Duration) {
             link.close(GOODBYE).await;
         }
     }
+}
+
+async fn host_of(commands: &Commands, who: &AtSign) -> Option<String> {
+    let transport = Arc::clone(&commands.logins.transport);
+    let asking = transport.host_of(who.clone());
+    timeout(commands.timing().lookup, asking).await.ok()?
 }
 
 fn silence(of: &AtSign) -> AtError {

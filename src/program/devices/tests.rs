@@ -142,3 +142,35 @@ fn a_device_that_does_not_let_us_in_is_not_called_silent_and_told_of_once() {
     let timeout = AtError::Refused(Fault::new(Code::Timeout, "late"));
     assert_eq!(Trouble::of(&timeout), Trouble::NotAsked);
 }
+
+#[test]
+fn invented_devices_do_not_push_ones_own_off_the_list() {
+    let known = |who: &AtSign| who.as_str() == "@kitchen";
+    let crowd = |at: &str, count: usize| {
+        let names: Vec<_> = (0..count).map(|n| name(at, &format!("d{n:05}"))).collect();
+        names
+    };
+    let own = crowd("@kitchen", 25);
+    let mut all: Vec<_> = (0..10)
+        .flat_map(|n| crowd(&format!("@aaa{n}"), 1000))
+        .collect();
+    all.extend(own.clone());
+    // Of somebody who has not used them yet, and who tells of few.
+    all.push(name("@new", "pi"));
+    let (asked, told) = in_order(all, known);
+    assert_eq!(asked[..25], own);
+    assert_eq!(asked[25..], [name("@new", "pi")]);
+    assert_eq!((told.len(), told[&"@aaa0".parse().unwrap()]), (10, 1000));
+    // Many strangers with a few each have a share together.
+    let many: Vec<_> = (0..50).flat_map(|n| crowd(&format!("@b{n}"), 3)).collect();
+    let (asked, told) = in_order([many, own.clone()].concat(), known);
+    assert_eq!(asked[..25], own);
+    assert!(
+        asked.len() <= 25 + MAX_OF_STRANGERS && told.len() == 17,
+        "{}",
+        told.len()
+    );
+    // Nobody is known yet: few of each are asked.
+    let (asked, told) = in_order(crowd("@kitchen", 20), |_| false);
+    assert_eq!((asked.len(), told.len()), (20, 0));
+}

@@ -86,7 +86,7 @@ pub(super) async fn serve(
     let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     let (news, told) = channel::bounded(1);
     let look = options.source.look().await;
-    let rules = options.source.read(&at).await?;
+    let rules = options.source.read_first(&at).await?;
     info!("ready as={} groups={}", at.atsign(), rules.groups.len());
     let policy = PolicyService(Arc::new(Inner {
         at,

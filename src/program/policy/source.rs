@@ -8,12 +8,12 @@ use std::{
 };
 
 use async_std::task;
-use log::error;
+use log::{error, warn};
 use miniserde::json;
 
 use crate::{
     at::{
-        AtKey,
+        AtKey, AtSign,
         client::{AtError, Client},
         key::Scope,
         verb::Verb,
@@ -41,6 +41,9 @@ pub(super) enum RuleSource {
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often records are read again even if nobody told us that they have changed.
 const READ_EVERY: Duration = Duration::from_secs(60);
+
+/// Between two tries of the first reading.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Most records that are read.
 const MAX_RECORDS: usize = 16_384;
@@ -73,6 +76,20 @@ impl RuleSource {
             Self::Records => Ok(records(at).await?),
         }
     }
+
+    /// At the start there are no rules to keep: a line that is busy gets a second and a third chance.
+    pub(super) async fn read_first(&self, at: &Client) -> Result<Rules, Failure> {
+        if let Self::Records = self {
+            for _ in 0..2 {
+                match records(at).await {
+                    Ok(rules) => return Ok(rules),
+                    Err(why) => warn!("rules=not_read reason={:?}", why.to_string()),
+                }
+                task::sleep(AGAIN).await;
+            }
+        }
+        self.read(at).await
+    }
 }
 
 async fn look(file: &Path) -> FileStamp {
@@ -104,6 +121,14 @@ fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
     })
 }
 
+/// Keys of our own that may be rules. What others have planted beside them stays out of the answer, which would grow by it.
+fn own_rules(me: &AtSign) -> String {
+    format!(
+        r"^[^:@]+\.policy\.sshnp{}$",
+        me.as_str().replace('.', r"\.")
+    )
+}
+
 /// What is among our own records: groups, and the small ones of the newer service. One that cannot be used is
 /// left out, with a line in the log.
 async fn records(at: &Client) -> Result<Rules, AtError> {
@@ -111,7 +136,7 @@ async fn records(at: &Client) -> Result<Rules, AtError> {
         show_hidden: false,
         of: None,
         page: None,
-        regex: Some(r"\.policy\.sshnp@".to_owned()),
+        regex: Some(own_rules(at.atsign())),
     };
     let keys: Vec<String> = json::from_str(&at.run(&scan).await?)
         .map_err(|_| AtError::Protocol("a list of keys that cannot be read".to_owned()))?;
@@ -211,6 +236,25 @@ mod tests {
         });
         let refused = refused.err().unwrap();
         assert!(refused.message.contains("line"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_strangers_planted_keys_are_not_in_the_answer_with_the_rules() {
+        let me: AtSign = "@my.policy".parse().unwrap();
+        let ours = regex_lite::Regex::new(&own_rules(&me)).unwrap();
+        for (key, is_rule) in [
+            ("1.groups.policy.sshnp@my.policy", true),
+            ("a.b.npp.policy.sshnp@my.policy", true),
+            ("cached:@my.policy:1.groups.policy.sshnp@evil", false),
+            ("@my.policy:1.groups.policy.sshnp@evil", false),
+            ("cached:public:1.groups.policy.sshnp@evil", false),
+            ("1.groups.policy.sshnp@evil", false),
+            ("1.groups.policy.sshnp@myxpolicy", false),
+            ("cached:@my.policy:x.policy.sshnp@my.policy", false),
+            ("1.groups.policy.sshnp@my.policy.evil", false),
+        ] {
+            assert_eq!(ours.is_match(key), is_rule, "{key}");
+        }
     }
 
     #[test]

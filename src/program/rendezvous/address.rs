@@ -7,16 +7,29 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
 };
 
-use crate::{at::directory::Root, cli::Failure, net::dial::resolve};
+use crate::{
+    at::directory::Root,
+    cli::Failure,
+    net::dial::{dial, resolve},
+};
 
-/// The local address of the route towards the directory. Nothing is sent.
+/// The local address from which the directory answers; where it does not, that of the route towards it.
+///
+/// A route alone shows little: the kernel believes whoever says on the wire that he is a router, and an address of his is
+/// one that nobody reaches.
 ///
 /// # Errors
 /// When its name cannot be resolved, or no route leads there.
 pub(super) async fn discover(root: &Root) -> Result<IpAddr, Failure> {
     let (Root::Directory(at) | Root::Proxy(at)) = root;
+    if let Ok(tcp) = dial(at, ANSWER).await
+        && let Ok(own) = tcp.local_addr()
+    {
+        return Ok(own.ip().to_canonical());
+    }
     let failed = |error: io::Error| {
         Failure::plain(format!("cannot find this machine's address: {error}"))
             .hint("--host rv.example.org")
@@ -31,6 +44,9 @@ pub(super) async fn discover(root: &Root) -> Result<IpAddr, Failure> {
     }
     Err(failed(last))
 }
+
+/// For the directory to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// "Connecting" a datagram socket only asks the kernel which way it would go.
 fn route(to: SocketAddr) -> io::Result<IpAddr> {
@@ -66,6 +82,19 @@ mod tests {
         for root in ["localhost:64", "some.localhost:64", "LOCALHOST.:64"] {
             let found = block_on(discover(&root.parse().unwrap())).unwrap();
             assert_eq!(found, Ipv4Addr::LOCALHOST, "{root}");
+        }
+    }
+
+    #[test]
+    fn an_address_over_which_nothing_answers_is_not_told() {
+        for host in ["127.0.0.1", "::1"] {
+            let Ok(listener) = std::net::TcpListener::bind((host, 0)) else {
+                continue; // no IPv6 here
+            };
+            // There is a route to either.
+            let root = format!("localhost:{}", listener.local_addr().unwrap().port());
+            let found = block_on(discover(&root.parse().unwrap())).unwrap();
+            assert_eq!(found, host.parse::<IpAddr>().unwrap());
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{np::ping::Heartbeat, session::bridge::Many};
+use crate::{
+    np::ping::Heartbeat,
+    session::bridge::{Many, Questions},
+};
 
 /// How long a session may stand without a connection, unless --idle-timeout says otherwise.
 pub(super) const IDLE: Duration = Duration::from_secs(30);
@@ -10,6 +13,15 @@ pub(super) const IDLE: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Between two announcements, for daemons that read one at a time.
 const PACE: Duration = Duration::from_millis(50);
+
+/// A device behind a line that stalls is as silent as one behind a rendezvous that carries nothing, so that the session
+/// waits as long as it does for any stall.
+const QUESTIONS: Questions = Questions {
+    every: Duration::from_secs(25),
+    tell: Duration::from_secs(60),
+    give_up: Duration::from_secs(300),
+    moves_on: false,
+};
 
 /// What this daemon understands on the control channel.
 ///
@@ -32,6 +44,8 @@ pub(super) fn talk(daemon: &Heartbeat) -> Many {
         unended: dart && !reads_lines,
         stands: (!daemon.features.adjustable_timeout).then_some(IDLE),
         first_word: None,
+        // Where one key serves both directions an answer would be told with the key stream of the question.
+        questions: (reads_lines && daemon.answers).then_some(QUESTIONS),
     }
 }
 

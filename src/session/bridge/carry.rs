@@ -2,8 +2,8 @@
 
 use std::{io, net::Shutdown, time::Duration};
 
-use async_std::{future::timeout, net::TcpStream};
-use futures_lite::FutureExt;
+use async_std::{future::timeout, net::TcpStream, task::sleep};
+use futures_lite::{FutureExt, future};
 
 use super::{
     began::{self, Greeting},
@@ -19,6 +19,25 @@ use crate::pipe::{
 /// What has been read when a session is told to end has this long to be delivered.
 pub(super) const FLUSH: Duration = Duration::from_secs(5);
 
+/// An ssh server greets at once. The rendezvous has given up a lonely end by then ([`COUNTERPART_TIME`](crate::np::pairs)).
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(60);
+
+/// Ends where a greeting is due and nothing at all has come: the rendezvous takes everything and carries nothing.
+pub(super) async fn stays_silent<T>(
+    live: &Live,
+    greeting: Greeting,
+    patience: Duration,
+) -> Result<T, JoinFailure> {
+    if greeting == Greeting::Ssh {
+        sleep(patience).await;
+        if live.meter.carried().down == 0 {
+            let silent = BridgeError::Silent(patience).to_string();
+            return Err(io::Error::new(io::ErrorKind::TimedOut, silent).into());
+        }
+    }
+    future::pending().await
+}
+
 /// Joins both ends; one that fails resets the local one.
 pub(super) async fn carry(
     dialler: &Dialler,
@@ -33,13 +52,18 @@ pub(super) async fn carry(
     let (mut unbegun, joined) = match keys {
         None => {
             let work = splice_metered(local, remote, &live.meter);
-            (None, work.or(let_go(live, [&near, &far])).await)
+            let joined = work.or(let_go(live, [&near, &far]));
+            (
+                None,
+                joined.or(stays_silent(live, greeting, FIRST_BYTE)).await,
+            )
         }
         Some(keys) => {
             let ends = HalfClose(local.clone());
             let (input, output, watch) = began::watch(local, ends, greeting);
             let work = join(input, output, remote, keys.ciphers(side), &live.meter);
-            let joined = work.or(let_go(live, [&near, &far])).await;
+            let joined = work.or(let_go(live, [&near, &far]));
+            let joined = joined.or(stays_silent(live, greeting, FIRST_BYTE)).await;
             (watch.unbegun(), joined)
         }
     };
@@ -70,4 +94,26 @@ pub(super) async fn let_go<T, const N: usize>(
     let _ = timeout(FLUSH, live.at_once()).await;
     ends.into_iter().for_each(reset);
     Err(io::Error::other("it was told to end").into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::{session::bridge::carry::*, testing::soon};
+
+    #[test]
+    fn an_ssh_session_without_a_first_byte_is_told_and_another_one_waits() {
+        soon(async {
+            let short = Duration::from_millis(20);
+            let live = Live::default();
+            let end = stays_silent::<()>(&live, Greeting::Ssh, short).await;
+            let said = end.unwrap_err().error.to_string();
+            assert!(
+                said.starts_with("nothing has come through the rendezvous"),
+                "{said}"
+            );
+            let other = stays_silent::<()>(&live, Greeting::Any, short);
+            assert!(timeout(5 * short, other).await.is_err());
+        });
+    }
 }

@@ -29,6 +29,8 @@ pub enum BridgeError {
     Gone,
     #[error("the client said nothing within {}", in_words(*.0))]
     NoWord(Duration),
+    #[error("nothing has come through the rendezvous for {}", in_words(*.0))]
+    Silent(Duration),
 }
 
 impl BridgeError {
@@ -40,6 +42,9 @@ impl BridgeError {
             Self::Rendezvous { .. } => "check that this network allows outbound TCP to that port",
             Self::Unbegun | Self::NoGreeting => {
                 "is the service on the device in order? did the rendezvous let both ends in (its log tells), and is it still up? then try again"
+            }
+            Self::Silent(_) => {
+                "is the rendezvous still up, and the device? try again, or another rendezvous with --via"
             }
             Self::Gone => {
                 "the device's bridge or the rendezvous has ended: open it again, or let --keep-alive do so"
@@ -56,9 +61,12 @@ impl BridgeError {
         match self {
             Self::Local { .. } | Self::NobodyCame(_) | Self::Accept(_) => Stage::Local,
             Self::Rendezvous { .. } => Stage::Rendezvous,
-            Self::Broken(_) | Self::Unbegun | Self::NoGreeting | Self::Gone | Self::NoWord(_) => {
-                Stage::Session
-            }
+            Self::Broken(_)
+            | Self::Unbegun
+            | Self::NoGreeting
+            | Self::Gone
+            | Self::NoWord(_)
+            | Self::Silent(_) => Stage::Session,
         }
     }
 }

@@ -41,7 +41,7 @@
 use std::{
     io,
     net::Shutdown,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -60,12 +60,12 @@ use super::{
 };
 use crate::{
     net::{
-        dial::dial,
+        dial::dial_service,
         stall::{Tell, Watched, watch},
     },
     np::control::{ControlLine, ControlLines, Keying},
     pipe::{
-        cipher::{Cipher, SessionKeys},
+        cipher::{Cipher, Ciphers, SessionKeys},
         join::{Carried, reset},
     },
     sys::out,
@@ -85,6 +85,21 @@ pub struct Many {
     pub stands: Option<Duration>,
     /// How long the device's end waits for the client's first word, if not as long as the session may stand idle.
     pub first_word: Option<Duration>,
+    /// The device answers, and is asked while there are connections.
+    pub questions: Option<Questions>,
+}
+
+/// How a client finds out that a rendezvous takes everything and carries nothing: TCP does not show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// Between two of them.
+    pub every: Duration,
+    /// So long without an answer is told.
+    pub tell: Duration,
+    /// So long without one ends the session. As long as a stall that it is to survive.
+    pub give_up: Duration,
+    /// Whoever comes after it was told is the next session's; those who are here stay.
+    pub moves_on: bool,
 }
 
 /// The client's end. `ready` is called when the control socket stands.
@@ -104,7 +119,9 @@ pub(super) async fn client(
     let outcome = loop {
         let peer = async { ControlEvent::Ended(control.ended().await) };
         let visitor = async { ControlEvent::Visitor(visitors.next().await) };
-        let beat = async { control.beat_is_due().await };
+        let is_busy = joins.live > 0;
+        let beat = async { control.beat_is_due(is_busy).await };
+        let silent = async { control.is_silent().await };
         let idle = async {
             joins.stood_too_long().await;
             ControlEvent::Idle
@@ -113,7 +130,7 @@ pub(super) async fn client(
             dialler.live.lets_go().await;
             ControlEvent::Told
         };
-        match peer.or(told).or(idle).or(beat).or(visitor).await {
+        match peer.or(told).or(idle).or(beat).or(silent).or(visitor).await {
             // The device's time without connections may be over a little before ours.
             ControlEvent::Ended(Ok(())) if joins.stood_idle(many.stands) => break Ok(()),
             ControlEvent::Ended(end) => break Err(gone(end)),
@@ -122,7 +139,18 @@ pub(super) async fn client(
                 joins.let_go(FLUSH).await;
                 break Ok(());
             }
-            ControlEvent::Heard(_) | ControlEvent::Silence => {}
+            ControlEvent::Heard(_) => {}
+            ControlEvent::Silence => {
+                if let Some(silent) = control.tell_silence() {
+                    break Err(silent);
+                }
+            }
+            ControlEvent::Visitor(visitor) if control.moves_on() => {
+                visitors.put_back(visitor);
+                let silent = control.silence();
+                task::spawn(linger(control, joins));
+                return Err(BridgeError::Silent(silent));
+            }
             ControlEvent::Beat => {
                 if let Err(error) = control.beat().await {
                     break Err(BridgeError::Broken(error));
@@ -150,6 +178,19 @@ pub(super) async fn client(
         visitors.put_back(visitor);
     }
     outcome.map(|()| carried)
+}
+
+/// What stands may come back to life. It ends with the session.
+async fn linger(control: Announcer, mut joins: Joins) {
+    let give_up = async {
+        while !control.is_over() {
+            control.is_silent().await;
+            task::sleep(BREATH).await;
+        }
+    };
+    let ended = async { drop(control.ended().await) };
+    joins.stood_too_long().or(give_up).or(ended).await;
+    joins.end().await;
 }
 
 /// A connection the device has been told of.
@@ -216,7 +257,10 @@ pub(super) async fn device(
     let mut control = dialler.connect_as(CONTROL, 0).await?;
     let _watched = watch(&control, Tell::Aloud);
     ready();
-    let mut cipher = dialler.ciphers().inbound;
+    let Ciphers {
+        inbound: mut cipher,
+        mut outbound,
+    } = dialler.ciphers();
     let mut announced = CONTROL;
     let mut lines = ControlLines::new(match &dialler.far.keys {
         None => Keying::Plain,
@@ -267,22 +311,34 @@ pub(super) async fn device(
         }
         lines.push(got);
         got.fill(0);
-        if let Err(error) = obey(&mut lines, &mut announced, &dialler, &service, &mut joins).await {
-            break Err(error);
+        match obey(&mut lines, &mut announced, &dialler, &service, &mut joins).await {
+            Ok(None) => {}
+            Ok(Some(asked)) => {
+                let mut answer = ControlLine::heard(asked).into_bytes();
+                if let Some(cipher) = &mut outbound {
+                    cipher.apply(&mut answer);
+                }
+                if let Err(error) = write_within(&control, &answer).await {
+                    break Err(BridgeError::Broken(error));
+                }
+            }
+            Err(error) => break Err(error),
         }
     };
     let (carried, _) = joins.end().await;
     outcome.map(|()| carried)
 }
 
-/// Everything the client has said so far, one line after the other. `announced` counts its connections.
+/// Everything the client has said so far, one line after the other. `announced` counts its connections. Returns what it
+/// asked last.
 async fn obey(
     lines: &mut ControlLines,
     announced: &mut u64,
     dialler: &Arc<Dialler>,
     service: &Endpoint,
     joins: &mut Joins,
-) -> Result<(), BridgeError> {
+) -> Result<Option<u64>, BridgeError> {
+    let mut asked = None;
     let nonsense =
         |why: String| BridgeError::Broken(io::Error::new(io::ErrorKind::InvalidData, why));
     while let Some(line) = lines.pop().map_err(|error| nonsense(error.to_string()))? {
@@ -291,6 +347,10 @@ async fn obey(
             ControlLine::ConnectPlain => None,
             ControlLine::Heartbeat(n) => {
                 log::debug!("heartbeat={n}");
+                continue;
+            }
+            ControlLine::Ask(n) => {
+                asked = Some(n);
                 continue;
             }
             ControlLine::Unknown => {
@@ -321,7 +381,7 @@ async fn obey(
         let (dialler, service) = (dialler.clone(), service.clone());
         joins.start(|stop| serve(stop, dialler, service, remote, keys));
     }
-    Ok(())
+    Ok(asked)
 }
 
 /// One connection at the device that does not have to keep its turn. One that cannot be met costs only itself.
@@ -355,7 +415,7 @@ async fn serve(
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> ConnectionEnd {
-    match dial(&service, DIAL).await {
+    match dial_service(&service, DIAL).await {
         Ok(local) => cut_on(stop, dialler, local, remote, keys).await.into(),
         Err(error) => {
             log::info!("service={service} reason={:?}", error.to_string());
@@ -423,6 +483,14 @@ enum ControlEvent {
     Silence,
 }
 
+/// How long the device has not answered.
+#[derive(Default)]
+struct Silence {
+    /// Since the first question that was not.
+    since: Option<Instant>,
+    is_told: bool,
+}
+
 /// The client's control socket.
 struct Announcer {
     socket: TcpStream,
@@ -432,6 +500,7 @@ struct Announcer {
     announced: u64,
     beats: u64,
     last_beat: Instant,
+    silence: Mutex<Silence>,
     _watched: Watched,
 }
 
@@ -447,19 +516,83 @@ impl Announcer {
             announced: CONTROL,
             beats: 0,
             last_beat: Instant::now(),
+            silence: Mutex::default(),
         })
     }
 
-    /// Devices say nothing here; what they say all the same is nothing to us.
+    /// Devices say nothing here but that they have heard us, and any byte says that.
     async fn ended(&self) -> io::Result<()> {
         let mut socket = &self.socket;
         let mut ignored = [0; READ];
-        while socket.read(&mut ignored).await? > 0 {}
+        while socket.read(&mut ignored).await? > 0 {
+            let before = std::mem::take(&mut *self.silent());
+            if before.is_told {
+                log::warn!("rendezvous=carries_again");
+            }
+        }
         Ok(())
     }
 
-    async fn beat_is_due(&self) -> ControlEvent {
-        match self.many.heartbeat {
+    fn silent(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when the silence is to be told, or has been too long.
+    async fn is_silent(&self) -> ControlEvent {
+        let due = self.many.questions.and_then(|questions| {
+            let silence = self.silent();
+            let patience = if silence.is_told {
+                questions.give_up
+            } else {
+                questions.tell
+            };
+            Some(silence.since? + patience)
+        });
+        match due {
+            Some(due) => Timer::at(due).await,
+            None => future::pending().await,
+        };
+        ControlEvent::Silence
+    }
+
+    /// Tells it once; the second time, that it is the session's end.
+    fn tell_silence(&self) -> Option<BridgeError> {
+        if self.is_over() {
+            return Some(BridgeError::Silent(self.silence()));
+        }
+        let mut silence = self.silent();
+        let due = self.many.questions.map(|questions| questions.tell);
+        let is_due = silence
+            .since
+            .is_some_and(|since| Some(since.elapsed()) >= due);
+        if is_due && !std::mem::replace(&mut silence.is_told, true) {
+            log::warn!(
+                "rendezvous=carries_nothing hint=\"is it still up, and the device? the session waits for it, up to 5 minutes\""
+            );
+        }
+        None
+    }
+
+    fn silence(&self) -> Duration {
+        let since = self.silent().since;
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn is_over(&self) -> bool {
+        let questions = self.many.questions;
+        questions.is_some_and(|questions| self.silence() >= questions.give_up)
+    }
+
+    fn moves_on(&self) -> bool {
+        let questions = self.many.questions;
+        questions.is_some_and(|questions| questions.moves_on) && self.silent().is_told
+    }
+
+    /// `busy`: there are connections, which wait for nothing if the way is not open.
+    async fn beat_is_due(&self, busy: bool) -> ControlEvent {
+        let questions = self.many.questions.filter(|_| busy);
+        let every = questions.map(|questions| questions.every);
+        match every.or(self.many.heartbeat) {
             // The first one at once: a device does not wait for ever for somebody who has said nothing yet.
             Some(_) if self.beats == 0 => return ControlEvent::Beat,
             Some(every) => Timer::at(self.last_beat + every).await,
@@ -470,7 +603,11 @@ impl Announcer {
 
     async fn beat(&mut self) -> io::Result<()> {
         (self.beats, self.last_beat) = (self.beats + 1, Instant::now());
-        self.say(&ControlLine::Heartbeat(self.beats)).await
+        if self.many.questions.is_none() {
+            return self.say(&ControlLine::Heartbeat(self.beats)).await;
+        }
+        self.silent().since.get_or_insert_with(Instant::now);
+        self.say(&ControlLine::Ask(self.beats)).await
     }
 
     /// Brings a socket to the rendezvous whose place in the order counts; `None` where that cannot be done.
@@ -530,11 +667,17 @@ impl Announcer {
         if let Some(cipher) = &mut self.cipher {
             cipher.apply(&mut bytes);
         }
-        let sent = timeout(DIAL, self.socket.write_all(&bytes)).await;
-        sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        write_within(&self.socket, &bytes).await
     }
 }
 
+async fn write_within(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let sent = timeout(DIAL, socket.write_all(bytes)).await;
+    sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Between two looks at a silence that may be over.
+const BREATH: Duration = Duration::from_secs(1);
 /// Number of the control sockets.
 const CONTROL: u64 = 0;
 /// One read of the control channel.

@@ -10,7 +10,7 @@ use async_std::task::{JoinHandle, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::zip};
 
 use super::{error::NoReport, visitors::is_here, *};
-use crate::net::line::read_line;
+use crate::net::{dial::dial, line::read_line};
 use crate::testing::{SOON, every_kind_of_keys, listen, soon};
 
 /// Answers each connection with what it said, back to front, once it has said everything.

@@ -70,8 +70,13 @@ pub fn besiege(
     setup.program = program.to_owned();
     setup.disk = 1_500;
     (attack.setup)(&mut setup);
+    let (away, devices, clients) = (setup.away, setup.devices, setup.clients);
     let site = Site::made(setup, seed)?;
     site.net.make_crowd(STRANGER);
+    for host in (0..devices).map(device).chain((0..clients).map(client)) {
+        site.net
+            .between(&host, RENDEZVOUS_HOST, |way| way.delay = away);
+    }
     site.session().wait()?;
     let turn = is_alone.then(|| TURN.lock());
     let during = times.during.unwrap_or(Duration::from_secs(attack.seconds));

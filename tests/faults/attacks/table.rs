@@ -347,6 +347,17 @@ pub const ATTACKS: &[Attack] = &[
         ..USUAL
     },
     Attack {
+        name: "many-networks-far",
+        number: "N16",
+        what: "the same while managers and devices are 150 ms away and back",
+        victim: Victim::Rendezvous,
+        besides: Besides::LooksOn,
+        setup: |setup| setup.away = Duration::from_millis(75),
+        run: Some(|own| Box::pin(doors::many_networks(own))),
+        own: opens_in_tunnel,
+        ..USUAL
+    },
+    Attack {
         name: "pings",
         number: "N18",
         what: "another manager pings as fast as it goes",

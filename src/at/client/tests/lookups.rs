@@ -222,3 +222,35 @@ fn an_atserver_that_does_not_let_us_in_is_not_called_silent() {
         assert!(!lookups.is_suspect(&atsign("@eve")));
     });
 }
+
+#[test]
+fn many_names_of_one_silent_server_share_two_places() {
+    run(async {
+        let (stand, client) = service(SOON, PATIENCE).await;
+        // Each asks for its own key, so that nobody is known for asking.
+        assert!(is_silence(&key(&client, "@tar", "@tar").await));
+        let asked: Vec<_> = (0..5)
+            .map(|n| {
+                let (client, name) = (client.clone(), format!("@tar1{n}"));
+                spawn(async move { key(&client, &name, &name).await })
+            })
+            .collect();
+        for _ in 0..2 {
+            stand.until(|_, line| line.contains("@tar1")).await;
+        }
+        // Two that come for the first time.
+        let both = zip(
+            key(&client, "@carol", "@carol"),
+            key(&client, "@dora", "@dora"),
+        )
+        .await;
+        assert!(both.0.unwrap() && both.1.unwrap());
+        for _ in 0..2 {
+            let (_, line) = stand.until(|_, line| line.starts_with("plookup:")).await;
+            assert!(!line.contains("@tar"), "{line}");
+        }
+        for one in asked {
+            assert!(is_silence(&one.await));
+        }
+    });
+}

@@ -232,6 +232,15 @@ impl Transport for Wire {
             Ok(Connected { stream, ends })
         })
     }
+
+    /// The silent ones are one server's.
+    fn host_of(self: Arc<Self>, who: AtSign) -> Boxed<Option<String>> {
+        let host = match who.as_str() {
+            name if name.starts_with("@tar") => "tarpit",
+            name => name,
+        };
+        Box::pin(std::future::ready(Some(host.to_owned())))
+    }
 }
 
 fn llookup(entity: &str) -> Verb {

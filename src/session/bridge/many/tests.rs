@@ -10,7 +10,7 @@ use super::*;
 use crate::testing::{SOON, every_kind_of_keys, listen, soon};
 use crate::{
     at::crypto,
-    net::line::read_line,
+    net::{dial::dial, line::read_line},
     np::{far_end::FarEnd, pairs::Dialer, proof::SocketKey},
     pipe::{
         cipher::{Side, StreamKey},
@@ -737,5 +737,99 @@ fn every_socket_is_proved_where_the_session_has_a_key_for_it() {
             };
             assert_eq!(key.check(&line, &nonce, end), Ok(Some(attempt)), "{line}");
         }
+    });
+}
+
+/// A client that asks, and how it ends when nobody answers.
+fn asking(moves_on: bool) -> Many {
+    Many {
+        heartbeat: Some(SOON),
+        questions: Some(Questions {
+            every: SHORT / 10,
+            tell: SHORT / 2,
+            give_up: 3 * SHORT,
+            moves_on,
+        }),
+        ..Many::default()
+    }
+}
+
+#[test]
+fn a_rendezvous_that_takes_everything_and_carries_nothing_ends_the_session() {
+    soon(async {
+        let ((clients, at), (listener, door)) = (listen().await, listen().await);
+        let mut client = plan(LocalEnd::Listen(Visitors::of(listener).unwrap()), &at, None);
+        client.many = Some(asking(false));
+        let client = spawn(run(client, || ()));
+        let (_control, _) = admitted(&clients).await;
+        let mut visitor = dial(&door, SOON).await.unwrap();
+        visitor.write_all(b"hello?").await.unwrap();
+        let _unmet = admitted(&clients).await;
+        let end = client.await.unwrap_err();
+        assert!(matches!(end, BridgeError::Silent(_)), "{end}");
+        assert!(!matches!(visitor.read(&mut [0]).await, Ok(got) if got > 0));
+    });
+}
+
+#[test]
+fn a_device_that_answers_keeps_a_quiet_session_with_every_kind_of_keys() {
+    for keys in every_kind_of_keys() {
+        soon(async {
+            let ((clients, a), (devices, b)) = (listen().await, listen().await);
+            let meeting = rendezvous(clients, devices);
+            let device = plan(LocalEnd::Dial(echo().await), &b, keys.clone());
+            let device = spawn(run(device, || ()));
+            let (listener, door) = listen().await;
+            let mut client = plan(LocalEnd::Listen(Visitors::of(listener).unwrap()), &a, keys);
+            client.many = Some(asking(false));
+            let mut client = spawn(run(client, || ()));
+            let mut quiet = dial(&door, SOON).await.unwrap();
+            // Longer than it would wait for an answer.
+            assert!(timeout(6 * SHORT, &mut client).await.is_err());
+            quiet.write_all(b"still there").await.unwrap();
+            quiet.shutdown(Shutdown::Write).unwrap();
+            let mut heard = Vec::new();
+            quiet.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, b"still there");
+            client.cancel().await;
+            let _ = device.await; // an answer may have been on its way
+            meeting.cancel().await;
+        });
+    }
+}
+
+#[test]
+fn whoever_comes_into_silence_is_the_next_sessions_and_who_is_here_stays() {
+    soon(async {
+        let ((clients, at), (listener, door)) = (listen().await, listen().await);
+        let mut visitors = Visitors::of(listener).unwrap();
+        let dialler = far(
+            at,
+            Some(Secret::new("may I come in".into())),
+            Side::Client,
+            SOON,
+        );
+        let mut first = dial(&door, SOON).await.unwrap();
+        let (tell, told) = async_std::channel::bounded(1);
+        let here = spawn(async move {
+            let (control, _) = admitted(&clients).await;
+            let (far_end, _) = admitted(&clients).await;
+            let _ = tell.send((control, far_end)).await;
+            // Nobody answers; others come until one is not taken into this session.
+            loop {
+                let _late = dial(&door, SOON).await.unwrap();
+                let _ = timeout(SHORT / 4, clients.accept()).await;
+            }
+        });
+        let session = client(dialler, &mut visitors, asking(true), SOON, || ()).await;
+        let end = session.unwrap_err();
+        assert!(matches!(end, BridgeError::Silent(_)), "{end}");
+        here.cancel().await;
+        drop(visitors.next().await);
+        first.write_all(b"x").await.unwrap();
+        let mut heard = [0];
+        let (_control, mut far_end) = told.recv().await.unwrap();
+        far_end.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"x");
     });
 }
