@@ -286,8 +286,9 @@ fn who_could_do_more_before_is_not_believed_that_it_can_no_longer() {
             (DEVICE, format!("twin-keys={NAME}"), 10),
         ];
         let file = world.dir.path("memory/known_keys");
+        let text = fs::read_to_string(&file).unwrap();
         for (who, note, want) in notes {
-            let text = fs::read_to_string(&file).unwrap();
+            // One note at a time: each of them is warned of in every session.
             let line = format!("{who} {}", fingerprint(&world, who));
             assert!(text.contains(&line), "{text}");
             fs::write(&file, text.replace(&line, &format!("{line} {note}"))).unwrap();

@@ -141,9 +141,10 @@ pub async fn prepare(
     let answers = talk.wait(&questions).await;
     let answers = answers.map_err(|missing| missing.explain(whom, want))?;
     let (heartbeat, ports) = read(&answers, progress)?;
+    can_no_less(&pins, whom, heartbeat.as_ref(), &ports).await?;
+    // What it said, not what a client of another time makes of it, is what it can do.
     #[cfg(feature = "held")]
     let heartbeat = heartbeat.map(|said| whom.habits.hear(said));
-    can_no_less(&pins, whom, heartbeat.as_ref(), &ports).await?;
     progress.done(match &heartbeat {
         Some(_) => format!("{to} {device} answered; meeting at {}", ports.host),
         None => format!("meeting at {}", ports.host),
