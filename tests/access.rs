@@ -67,49 +67,50 @@ fn a_manager_with_new_keys_hears_why_and_is_served_once_trusted_without_any_rest
     });
 }
 
-/// What it had published could not be read, and "cannot be decrypted" was all that was said.
+/// What the device keeps for alice under this name of a daemon.
+async fn user_name(world: &World) -> Result<Option<String>, AtError> {
+    let alice = Client::login(&world.network, world.keys(ALICE)).await;
+    let (device, entity) = (DEVICE.parse().unwrap(), format!("username.{NAME}.sshnp"));
+    alice.unwrap().get_shared(&device, &entity).await
+}
+
+/// Until alice can read it.
+async fn user_name_is_published(world: &World) {
+    let published = async {
+        while !matches!(user_name(world).await, Ok(Some(_))) {
+            task::yield_now().await;
+        }
+    };
+    let patience = Duration::from_secs(30);
+    timeout(patience, published).await.expect("a record");
+}
+
+/// The client stopped at what it could not read, so nobody told it of any fingerprint; and after `noports trust` nothing was
+/// published until the daemon was started again.
 #[test]
-fn what_is_published_for_old_keys_is_named_with_the_way_back() {
+fn a_user_name_for_old_keys_stops_no_client_and_is_published_anew_as_soon_as_the_new_key_is_believed()
+ {
     block_on(async {
         let mut world = World::start().await;
         world.rendezvous().await;
-        let port = answer_at_the_end().await;
-        let daemon = world.daemon_process(port);
+        let _daemon = world.daemon_process(answer_at_the_end().await);
         session(&world).await;
-        let record = || async {
-            let alice = Client::login(&world.network, world.keys(ALICE)).await;
-            let entity = format!("username.{NAME}.sshnp");
-            alice
-                .unwrap()
-                .get_shared(&DEVICE.parse().unwrap(), &entity)
-                .await
-        };
-        let published = async {
-            while !matches!(record().await, Ok(Some(_))) {
-                task::yield_now().await;
-            }
-        };
-        let patience = Duration::from_secs(30);
-        timeout(patience, published).await.expect("a record");
-        drop(daemon);
-        renew(&world, ALICE, "session").await;
-        let (code, said) = failure(world.client(&["-q", "--", "true"])).await;
-        assert_eq!(code, 10, "{said}");
-        assert!(
-            said.contains("what @device keeps for @alice (username."),
-            "{said}"
-        );
-        assert!(said.contains("--user NAME"), "{said}");
-        // The daemon writes it anew once it hears of the new keys.
-        let _daemon = world.daemon_process(port);
+        user_name_is_published(&world).await;
+        let new = renew(&world, ALICE, "session").await;
+        let unreadable = user_name(&world).await;
+        assert!(matches!(unreadable, Err(AtError::Crypto(_))));
+        let (code, said) = failure(world.client(&["--", "true"])).await;
+        assert_eq!(code, 8, "{said}");
+        let name = format!("the user name that @device keeps for @alice (username.{NAME}.sshnp)");
+        let way = format!("noports trust {ALICE} --fingerprint {new}");
+        assert!(said.contains(&name) && said.contains(&way), "{said}");
+        until("it is not published for the new key", || {
+            world.log("daemon").contains("not_published for=@alice")
+        })
+        .await;
         trust(&world, &[ALICE]).await;
+        user_name_is_published(&world).await;
         session(&world).await;
-        let published = async {
-            while !matches!(record().await, Ok(Some(_))) {
-                task::yield_now().await;
-            }
-        };
-        timeout(patience, published).await.expect("a new record");
     });
 }
 
@@ -161,6 +162,7 @@ fn another_manager_vouches_from_afar_for_a_new_key_of_a_manager_and_for_nobody_e
         assert_eq!(failure(vouch(ALICE, CAROL, &new)).await.0, 8);
         let said = stdout(vouch(CAROL, ALICE, &new)).await;
         assert_eq!(said, format!("{ALICE} {new}\nat: {device}\n"));
+        user_name_is_published(&world).await;
         session(&world).await;
         let (code, said) = failure(world.noports(&["trust", ALICE, "--at", &device, "-q"])).await;
         assert_eq!(code, 2, "{said}");
@@ -286,8 +288,9 @@ fn who_could_do_more_before_is_not_believed_that_it_can_no_longer() {
             (DEVICE, format!("twin-keys={NAME}"), 10),
         ];
         let file = world.dir.path("memory/known_keys");
+        let text = fs::read_to_string(&file).unwrap();
         for (who, note, want) in notes {
-            let text = fs::read_to_string(&file).unwrap();
+            // One note at a time: each of them is warned of in every session.
             let line = format!("{who} {}", fingerprint(&world, who));
             assert!(text.contains(&line), "{text}");
             fs::write(&file, text.replace(&line, &format!("{line} {note}"))).unwrap();

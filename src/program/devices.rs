@@ -31,7 +31,7 @@ use crate::{
         client::{AtError, Client, Event, Subscription, Timing},
         pins::Pins,
     },
-    cli::{self, Console, Failure, Outcome, flags},
+    cli::{self, Console, Failure, Outcome, Progress, flags},
     np::{
         MAX_CLIENT_LINE, NAMESPACE,
         ids::DeviceName,
@@ -149,7 +149,11 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     });
     let (devices, failures) = ask(&at, inbox, names, patience).await;
     let active = devices.iter().filter(|device| device.active).count();
-    progress.done(format!("{active} of {} devices answered", devices.len()));
+    if devices.is_empty() {
+        tell_none(at.atsign(), &mut progress);
+    } else {
+        progress.done(format!("{active} of {} devices answered", devices.len()));
+    }
     if console.is_classic() {
         cli::print_err(&classic_list(&devices, to.is_some()));
     } else if !devices.is_empty() {
@@ -158,6 +162,15 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         console.tell(args.json, outcome);
     }
     tell_failures(&devices, failures)
+}
+
+/// Why there may be none.
+fn tell_none(me: &AtSign, progress: &mut Progress) {
+    progress.done(format!("no daemon has told {me} of its device"));
+    progress.note(format!(
+        "a daemon tells those that it names with --manager; if {me} has new keys, once they are believed there: noports \
+         trust {me}; one that hides is asked by its name: noports devices --to @kitchen --device pi"
+    ));
 }
 
 /// What went wrong, each once. A failure when that is all there is to say.

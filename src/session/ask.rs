@@ -131,7 +131,7 @@ pub async fn prepare(
     progress.classic("Fetching host and port from srvd");
     let questions = ask_both(&talk, terms.need_heartbeat() || details.features).await?;
     // While they think: who signs the device's answers, and what is our name there?
-    let user = user_name(&talk.at, whom, details).await?;
+    let user = user_name(&talk.at, whom, details, progress).await?;
     let device_key = device_key(talk.at.public_key(to).await, to, &pins).await?;
     if let Ok(Some(key)) = talk.at.public_key(via).await
         && let Err(changed) = pins.check(via, &key, FirstSight::Remember).await
@@ -141,9 +141,10 @@ pub async fn prepare(
     let answers = talk.wait(&questions).await;
     let answers = answers.map_err(|missing| missing.explain(whom, want))?;
     let (heartbeat, ports) = read(&answers, progress)?;
+    can_no_less(&pins, whom, heartbeat.as_ref(), &ports).await?;
+    // What it said, not what a client of another time makes of it, is what it can do.
     #[cfg(feature = "held")]
     let heartbeat = heartbeat.map(|said| whom.habits.hear(said));
-    can_no_less(&pins, whom, heartbeat.as_ref(), &ports).await?;
     progress.done(match &heartbeat {
         Some(_) => format!("{to} {device} answered; meeting at {}", ports.host),
         None => format!("meeting at {}", ports.host),
@@ -456,8 +457,13 @@ async fn lost(pins: &Pins, who: &AtSign, what: String, can: bool) -> bool {
     !can && before.contains(&what)
 }
 
-/// What the daemon published for us.
-async fn user_name(at: &Client, whom: &Whom, details: Details) -> Result<Option<String>, Failure> {
+/// What the daemon published for us. What is for other keys of ours is no reason to stop: asked, the device tells more.
+async fn user_name(
+    at: &Client,
+    whom: &Whom,
+    details: Details,
+    progress: &Progress,
+) -> Result<Option<String>, Failure> {
     if !details.user_name {
         return Ok(None);
     }
@@ -466,11 +472,11 @@ async fn user_name(at: &Client, whom: &Whom, details: Details) -> Result<Option<
     match at.get_shared(to, &entity).await {
         Err(AtError::Crypto(_)) => {
             let me = at.atsign();
-            let why = format!("what {to} keeps for {me} ({entity}) is not for these keys of {me}");
-            Err(Failure::new(exit::NOT_TRUSTWORTHY, why).hint(format!(
-                "if {me} has new keys, try again: its daemon writes it anew once it has heard of them; or name the user: \
-                 --user NAME"
-            )))
+            progress.note(format!(
+                "the user name that {to} keeps for {me} ({entity}) is not for these keys of {me}: ssh takes its own \
+                 (--user NAME)"
+            ));
+            Ok(None)
         }
         found => Ok(found?),
     }

@@ -456,8 +456,7 @@ fn a_signal_leaves_no_private_key_of_a_session_in_a_file() {
         fs::write(bin.join("ssh"), "#!/bin/sh\nexec sleep 600\n").unwrap();
         fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let run = scene.person.home().join(".sshnp/run");
-        let keys = || fs::read_dir(&run).into_iter().flatten().count();
+        let keys = || scene.person.session_keys();
         for signals in SIGNALS {
             for classic in [false, true] {
                 let mut command = if classic {

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write,
     os::unix::fs::symlink,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -22,6 +22,8 @@ pub struct Person {
     home: PathBuf,
     file: PathBuf,
     text: String,
+    /// Where clients and daemons of the world keep a session's keys.
+    run: PathBuf,
 }
 
 /// What a person changes.
@@ -41,7 +43,13 @@ impl Person {
         let text = format!("{}{key}# the end, without an LF", note(0));
         fs::write(&file, &text).unwrap();
         symlink(&file, home.join(".ssh/authorized_keys")).unwrap();
-        Self { home, file, text }
+        let run = world.dir.path("run");
+        Self {
+            home,
+            file,
+            text,
+            run,
+        }
     }
 
     /// For `HOME`.
@@ -61,14 +69,16 @@ impl Person {
             && fs::read(&self.file).unwrap() == self.text.as_bytes()
     }
 
+    /// Private keys of sessions that lie in files.
+    pub fn session_keys(&self) -> usize {
+        session_keys(&self.run).len()
+    }
+
     /// What lies about: temporary keys, locks, drafts.
     pub fn leftovers(&self) -> Vec<String> {
         let beside = self.file.parent().unwrap();
-        let of = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
-        let names = of(self.home.join(".sshnp/run")).chain(of(beside.to_owned()));
-        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let ours = |name: &String| name.starts_with("ephemeral_") || name.starts_with(".auth");
-        names.filter(ours).collect()
+        let drafts = names_in(beside, ".auth");
+        [session_keys(&self.run), drafts].concat()
     }
 
     /// Edits until told to stop, by renaming and in place in turn, as editors do; looks each time before the next.
@@ -98,6 +108,17 @@ impl Person {
         }
         edits
     }
+}
+
+/// The private keys of sessions in that folder.
+pub fn session_keys(folder: &Path) -> Vec<String> {
+    names_in(folder, "ephemeral_")
+}
+
+fn names_in(folder: &Path, beginning: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(beginning)).collect()
 }
 
 /// What came of a run.

@@ -8,14 +8,20 @@ use std::{
 
 use async_std::task;
 use futures_lite::future;
-use log::{error, warn};
+use log::{debug, error, warn};
 
 use super::{
     budgets::{PING_PAUSE, PINGS, PINGS_OF_ONE},
     state::Daemon,
 };
 use crate::{
-    at::{AtKey, AtSign, Notification, Verb, client::AtError, metadata::Metadata, pins::PinError},
+    at::{
+        AtKey, AtSign, Notification, Verb,
+        client::AtError,
+        fault::Code,
+        metadata::Metadata,
+        pins::{FirstSight, PinError},
+    },
     budget::{Budget, Claim, Hold},
     np::{
         Message, NAMESPACE,
@@ -29,6 +35,10 @@ use crate::{
 const SHOW_EVERY: Duration = Duration::from_secs(300);
 /// How often the device record is published again.
 const RECORD_EVERY: Duration = Duration::from_secs(3600);
+/// When what could not be published is tried again.
+const PUBLISH_AGAIN: Duration = Duration::from_secs(30);
+/// How often it is looked whether a manager's new key is believed by now: whoever trusts it then tries again at once.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Life of the device record, in milliseconds (30 days).
 const RECORD_TTL: u64 = 30 * 24 * 3600 * 1000;
 
@@ -160,65 +170,125 @@ impl Daemon {
         }
     }
 
-    /// User name and device record, now, every hour, and when a manager has new keys; what cannot be published is tried
-    /// again.
+    /// User name and device record, now, every hour, when a manager has new keys, and once those are believed; what cannot
+    /// be published is tried again.
     pub(super) async fn publish_for_ever(&self) {
         loop {
-            let pause = match self.publish().await {
-                Ok(()) => RECORD_EVERY,
-                Err(why) => {
-                    error!("publish=failed reason={:?}", why.to_string());
-                    Duration::from_secs(30)
-                }
+            let done = self.publish().await;
+            let pause = if done.is_complete {
+                RECORD_EVERY
+            } else {
+                PUBLISH_AGAIN
             };
             let renewed =
                 async { while !self.options.managers.contains(&self.at.renewed().await) {} };
-            future::or(task::sleep(pause), renewed).await;
+            let news = future::or(renewed, self.until_believed(&done.refused));
+            future::or(task::sleep(pause), news).await;
         }
     }
 
-    async fn publish(&self) -> Result<(), AtError> {
+    /// Until the key of one of these is believed: somebody has trusted it here, or another manager vouched for it.
+    async fn until_believed(&self, refused: &[AtSign]) {
+        while !refused.is_empty() {
+            task::sleep(LOOK_AGAIN).await;
+            for who in refused {
+                if let Ok(Some(key)) = self.at.public_key(who).await
+                    && self.pins.check(who, &key, FirstSight::Pass).await.is_ok()
+                {
+                    return;
+                }
+            }
+        }
+        future::pending().await
+    }
+
+    /// For each manager: what cannot be published for one is no other's loss.
+    async fn publish(&self) -> Published {
+        let mut done = Published {
+            refused: Vec::new(),
+            is_complete: true,
+        };
+        for manager in &self.options.managers {
+            match self.publish_for(manager).await {
+                Ok(()) => {}
+                Err(AtError::Pin(changed)) => {
+                    let (reason, hint) = (changed.to_string(), changed.hint());
+                    warn!("not_published for={manager} reason={reason:?} hint={hint:?}");
+                    done.refused.push(manager.clone());
+                }
+                Err(why) => {
+                    done.is_complete = false;
+                    if is_no_atsign(&why) {
+                        // Told at the start.
+                        debug!("not_published for={manager} reason={:?}", why.to_string());
+                    } else {
+                        error!("not_published for={manager} reason={:?}", why.to_string());
+                    }
+                }
+            }
+        }
+        done
+    }
+
+    async fn publish_for(&self, manager: &AtSign) -> Result<(), AtError> {
         let device = &self.options.device;
         let (name, info) = (
             format!("username.{device}.{NAMESPACE}"),
             format!("device_info.{device}.{NAMESPACE}"),
         );
-        for manager in &self.options.managers {
-            if self.options.hide {
-                for entity in [&name, &info] {
-                    let key = AtKey::shared(manager, entity, self.at.atsign());
-                    self.at
-                        .run(&Verb::Delete {
-                            key,
-                            priority: None,
-                        })
-                        .await?;
-                }
-                continue;
+        if self.options.hide {
+            for entity in [&name, &info] {
+                let key = AtKey::shared(manager, entity, self.at.atsign());
+                let priority = None;
+                self.at.run(&Verb::Delete { key, priority }).await?;
             }
-            let metadata = Metadata {
-                ttr: Some(-1),
-                ccd: Some(true),
-                ..Metadata::default()
-            };
-            if let Some(user) = sys::user::name() {
-                let put = self.at.put_shared(manager, &name, &user, metadata.clone());
-                if let Err(AtError::Pin(changed)) = put.await {
-                    warn!(
-                        "not_published for={manager} reason={:?}",
-                        changed.to_string()
-                    );
-                    continue;
-                }
-            }
-            let metadata = Metadata {
-                ttl: Some(RECORD_TTL),
-                ..metadata
-            };
-            self.at
-                .put_shared(manager, &info, &self.text(&self.heartbeat()), metadata)
-                .await?;
+            return Ok(());
         }
-        Ok(())
+        let metadata = Metadata {
+            ttr: Some(-1),
+            ccd: Some(true),
+            ..Metadata::default()
+        };
+        if let Some(user) = sys::user::name() {
+            let put = self.at.put_shared(manager, &name, &user, metadata.clone());
+            put.await?;
+        }
+        let metadata = Metadata {
+            ttl: Some(RECORD_TTL),
+            ..metadata
+        };
+        let text = self.text(&self.heartbeat());
+        self.at.put_shared(manager, &info, &text, metadata).await
     }
+
+    /// At a start: names that the atDirectory does not know. They may be made later, so the daemon goes on.
+    pub(super) async fn tell_unknown_names(&self) {
+        let policy = self.options.consult.as_ref().map(|consult| &consult.policy);
+        let rendezvous = self.options.only_managers.iter().flatten();
+        let managers = self.options.managers.iter().map(|who| ("manager", who));
+        let policy = policy.into_iter().map(|who| ("policy", who));
+        let others = policy.chain(rendezvous.map(|who| ("rendezvous", who)));
+        for (role, who) in managers.chain(others) {
+            if let Err(why) = self.at.public_key(who).await
+                && is_no_atsign(&why)
+            {
+                warn!(
+                    "{role}={who} reason=\"there is no atSign {who}\" hint=\"check the spelling of --{role}, and the \
+                     atDirectory (--root); until it is there, nobody comes in as {who}\""
+                );
+            }
+        }
+    }
+}
+
+/// What came of publishing.
+struct Published {
+    /// For them nothing: their keys are others than before.
+    refused: Vec<AtSign>,
+    /// Nothing else failed.
+    is_complete: bool,
+}
+
+fn is_no_atsign(why: &AtError) -> bool {
+    matches!(why, AtError::Refused(fault) if fault.code == Some(Code::NoAtServer))
 }
