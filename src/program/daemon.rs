@@ -300,11 +300,11 @@ impl Daemon {
     /// A public key that is to be let in for good: a way to the same sshd, so only for who may open that.
     async fn accept_key(self, note: Notification, permit: Result<Permit, String>) {
         let from = &note.from;
-        let ignored =
+        let ignore =
             |why: &str| ignored::note(from, format_args!("word=sshpublickey reason={why:?}"));
         let allowed = permit.and_then(|permit| self.judge(None, &permit).map(drop));
         if let Err(why) = allowed {
-            return ignored(&why);
+            return ignore(&why);
         }
         let text = self
             .at
@@ -315,12 +315,16 @@ impl Daemon {
             .unwrap_or_default();
         let key = match PublicKeyLine::parse(&text) {
             Ok(key) => key,
-            Err(why) => return ignored(&why.to_string()),
+            Err(why) => return ignore(&why.to_string()),
         };
         let Some(options) = &self.options.ssh.accept_keys else {
             return;
         };
-        match self.keyring.add(&key, options).await {
+        let added = self.keyring.add(&key, options).await;
+        if !ignored::has_line(&format!("public_keys from={from}"), ignored::FEW) {
+            return;
+        }
+        match added {
             Ok(true) => info!("public_key=added from={from}"),
             Ok(false) => info!("public_key=known from={from}"),
             Err(error) => error!("public_key=lost from={from} reason={:?}", error.to_string()),

@@ -303,10 +303,14 @@ impl Rendezvous {
     async fn serve(&self, request: IncomingRequest, place: (SessionHolds, Grant)) {
         let session = request.asked.session();
         let (holds, grant) = place;
-        match self.hold_session(&request, grant).await {
-            Ok(pairs) => info!("session={session} ended pairs={pairs}"),
+        let has_lines = ignored::tells_session(&request.client);
+        match self.hold_session(&request, grant, has_lines).await {
+            Ok(pairs) if has_lines => info!("session={session} ended pairs={pairs}"),
+            Ok(_) => {}
             Err(why) => {
-                warn!("session={session} reason={:?}", why.to_string());
+                if has_lines {
+                    warn!("session={session} reason={:?}", why.to_string());
+                }
                 self.refuse(&request, "no ports can be opened").await;
             }
         }
@@ -387,7 +391,12 @@ impl Rendezvous {
     }
 
     /// Opens both ports, tells the client, joins whoever is admitted. Returns how many pairs there were.
-    async fn hold_session(&self, request: &IncomingRequest, grant: Grant) -> io::Result<usize> {
+    async fn hold_session(
+        &self,
+        request: &IncomingRequest,
+        grant: Grant,
+        has_lines: bool,
+    ) -> io::Result<usize> {
         let any = SocketAddr::new(self.options.bind, 0);
         let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
         let session = request.asked.session();
@@ -404,7 +413,9 @@ impl Rendezvous {
         if let Some(known) = self.sessions().get_mut(&session) {
             (known.answer, known.answered) = (Some(answer.clone()), Some(Instant::now()));
         }
-        request.log(&granted);
+        if has_lines {
+            request.log(&granted);
+        }
         let (client, daemon) = self.entries(request, granted.nonce);
         let ends = (request.client.clone(), request.daemon().cloned());
         let meeting = PortPair {

@@ -195,11 +195,10 @@ impl Doorman {
         };
         match RpcResponse::parse(kind, id, &text) {
             Ok(reply) => drop(waiting.try_send(reply)),
-            Err(why) => warn!(
-                "ignored from={} rpc={id} reason={:?}",
-                note.from,
-                why.to_string()
-            ),
+            Err(why) => {
+                let why = why.to_string();
+                ignored::note(&note.from, format_args!("rpc={id} reason={why:?}"));
+            }
         }
     }
 
@@ -354,21 +353,27 @@ impl Inner {
             self.send(&message, rpc::RPC_TTL).await;
             future::pending().await
         };
-        match timeout(DEADLINE, future::or(answer(&open.replies), asking)).await {
+        let reply = timeout(DEADLINE, future::or(answer(&open.replies), asking)).await;
+        let has_line = ignored::has_line(&format!("verdicts client={client}"), ignored::FEW);
+        match reply {
             Ok(reply) => {
                 let verdict = judge(reply, policy);
-                info!(
-                    "policy={policy} rpc={} client={client} verdict={verdict}",
-                    open.id
-                );
+                if has_line {
+                    info!(
+                        "policy={policy} rpc={} client={client} verdict={verdict}",
+                        open.id
+                    );
+                }
                 (verdict, ANSWER_HOLDS)
             }
             Err(_) => {
-                warn!(
-                    "policy={policy} rpc={} client={client} verdict=none reason=\"no answer within {}\"",
-                    open.id,
-                    in_words(DEADLINE)
-                );
+                if has_line {
+                    warn!(
+                        "policy={policy} rpc={} client={client} verdict=none reason=\"no answer within {}\"",
+                        open.id,
+                        in_words(DEADLINE)
+                    );
+                }
                 let why = format!(
                     "The policy {policy} did not answer the device within {} s",
                     DEADLINE.as_secs()

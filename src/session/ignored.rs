@@ -1,14 +1,16 @@
-//! What the log says of messages and sockets that come to nothing: anybody may send as many as they like.
+//! What the log says of what others do: anybody may do as much of it as they like.
 //!
 //! ```text
 //!   the first few of a kind ─▶ a line each ─▶ more of them within the minute are counted ─▶ one line at its end
 //! ```
+//! A kind names the one who does it, so it is one party that has few lines a minute, and the count says who it was. A session
+//! has all its lines or none.
 
 use std::{
     collections::BTreeMap,
     fmt::Display,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_std::task;
@@ -19,42 +21,68 @@ use crate::at::AtSign;
 /// How long what is of one kind is counted together.
 const MINUTE: Duration = Duration::from_secs(60);
 /// Messages of one sender in that time that have a line each: enough to see what is wrong with a well-meant one.
-const IN_FULL: u64 = 4;
+pub const FEW: u64 = 4;
+/// Sessions of one client in that time that have their lines: more than people open, and most scripts.
+pub const SESSIONS: u64 = 60;
+/// What has lines in that time, of all kinds together; then only the first of each kind has.
+const OF_ALL: u64 = 1000;
 /// Most kinds that are counted apart; the rest are counted together.
 const MAX_KINDS: usize = 1024;
 
-static COUNTS: Mutex<Counts> = Mutex::new(Counts(BTreeMap::new()));
+static COUNTS: Mutex<Counts> = Mutex::new(Counts::new());
 
-/// By kind; `None`: all those for which there was no room.
-struct Counts(BTreeMap<Option<String>, u64>);
+struct Counts {
+    /// `None`: all those for which there was no room.
+    kinds: BTreeMap<Option<String>, Count>,
+    /// Since when, and how many had a line.
+    all: Option<(Instant, u64)>,
+}
+
+/// How many of one kind there were, and how many of them had a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    came: u64,
+    told: u64,
+}
 
 /// A line for a message of this sender, unless there were too many; `about` says what it was and what was wrong.
 pub fn note(from: &AtSign, about: impl Display) {
-    of_kind(&format!("ignored from={from}"), IN_FULL, about);
+    of_kind(&format!("ignored from={from}"), FEW, about);
 }
 
 /// The same for one that was read and is refused.
 pub fn refused(from: &AtSign, about: impl Display) {
-    of_kind(&format!("refused from={from}"), IN_FULL, about);
+    of_kind(&format!("refused from={from}"), FEW, about);
+}
+
+/// Whether the log says when a session of this client begins, and when and how it ends.
+pub fn tells_session(client: &AtSign) -> bool {
+    has_line(&format!("sessions from={client}"), SESSIONS)
 }
 
 /// A line that begins with its kind, unless there were `in_full` of that kind within the minute; then only their number.
 pub fn of_kind(kind: &str, in_full: u64, about: impl Display) {
-    let (counted, count) = counts().count(kind);
-    if count == 1 {
-        task::spawn(async move {
-            task::sleep(MINUTE).await;
-            sum_up(&counted, in_full);
-        });
-    }
-    if count <= in_full {
+    if has_line(kind, in_full) {
         info!("{kind} {about}");
     }
 }
 
+/// Whether one more of this kind has a line, which the caller writes; else it is counted.
+pub fn has_line(kind: &str, in_full: u64) -> bool {
+    let (counted, count, has_line) = counts().count(kind, in_full, Instant::now());
+    if count.came == 1 {
+        task::spawn(async move {
+            task::sleep(MINUTE).await;
+            sum_up(&counted);
+        });
+    }
+    has_line
+}
+
 /// The minute is over.
-fn sum_up(kind: &Option<String>, in_full: u64) {
-    let more = counts().end(kind).saturating_sub(in_full);
+fn sum_up(kind: &Option<String>) {
+    let Count { came, told } = counts().end(kind);
+    let more = came - told;
     if more > 0 {
         let kind = kind.as_deref().unwrap_or("ignored from=others");
         info!("{kind} more={more} within={}s", MINUTE.as_secs());
@@ -66,19 +94,33 @@ fn counts() -> MutexGuard<'static, Counts> {
 }
 
 impl Counts {
-    /// One more; under which kind it is counted, and how many there are now.
-    fn count(&mut self, kind: &str) -> (Option<String>, u64) {
+    const fn new() -> Self {
+        Self {
+            kinds: BTreeMap::new(),
+            all: None,
+        }
+    }
+
+    /// One more; under which kind it is counted, how many there are now, and whether this one has a line.
+    fn count(&mut self, kind: &str, in_full: u64, now: Instant) -> (Option<String>, Count, bool) {
+        let minute = self
+            .all
+            .filter(|(since, _)| now.duration_since(*since) < MINUTE);
+        let (since, of_all) = minute.unwrap_or((now, 0));
         let kind = Some(kind.to_owned());
-        let has_room = self.0.contains_key(&kind) || self.0.len() < MAX_KINDS;
+        let has_room = self.kinds.contains_key(&kind) || self.kinds.len() < MAX_KINDS;
         let kind = kind.filter(|_| has_room);
-        let count = self.0.entry(kind.clone()).or_default();
-        *count += 1;
-        (kind, *count)
+        let count = self.kinds.entry(kind.clone()).or_default();
+        count.came += 1;
+        let is_told = count.told < in_full && (count.came == 1 || of_all < OF_ALL);
+        count.told += u64::from(is_told);
+        self.all = Some((since, of_all + u64::from(is_told)));
+        (kind, *count, is_told)
     }
 
     /// Forgets them; how many there were.
-    fn end(&mut self, kind: &Option<String>) -> u64 {
-        self.0.remove(kind).unwrap_or_default()
+    fn end(&mut self, kind: &Option<String>) -> Count {
+        self.kinds.remove(kind).unwrap_or_default()
     }
 }
 
@@ -87,26 +129,58 @@ impl Counts {
 mod tests {
     use super::*;
 
+    fn told(counts: &mut Counts, kind: &str, in_full: u64, times: u64) -> usize {
+        let now = Instant::now();
+        let lines = (0..times).filter(|_| counts.count(kind, in_full, now).2);
+        lines.count()
+    }
+
     #[test]
     fn a_flood_of_one_sender_is_a_few_lines_and_a_count() {
-        let mut counts = Counts(BTreeMap::new());
-        let lines = (0..1000).filter(|_| counts.count("eve").1 <= IN_FULL);
-        assert_eq!(lines.count(), 4);
-        assert_eq!(counts.count("bob"), (Some("bob".into()), 1));
-        assert_eq!(counts.end(&Some("eve".into())), 1000);
-        assert_eq!(counts.end(&Some("bob".into())), 1);
-        assert_eq!(counts.count("eve"), (Some("eve".into()), 1), "a new minute");
+        let mut counts = Counts::new();
+        assert_eq!(told(&mut counts, "eve", FEW, 1000), 4);
+        assert_eq!(told(&mut counts, "bob", FEW, 1), 1);
+        let of = |came, told| Count { came, told };
+        assert_eq!(counts.end(&Some("eve".into())), of(1000, 4));
+        assert_eq!(counts.end(&Some("bob".into())), of(1, 1));
+        assert_eq!(told(&mut counts, "eve", FEW, 1), 1, "a new minute");
     }
 
     #[test]
     fn a_flood_of_many_senders_is_bounded_too() {
-        let mut counts = Counts(BTreeMap::new());
+        let mut counts = Counts::new();
         for n in 0..10 * MAX_KINDS {
-            let (kind, count) = counts.count(&format!("eve{n}"));
+            let (kind, count, _) = counts.count(&format!("eve{n}"), FEW, Instant::now());
             assert_eq!(kind.is_some(), n < MAX_KINDS, "{n}");
-            assert!(kind.is_none() || count == 1);
+            assert!(kind.is_none() || count.came == 1);
         }
-        assert_eq!(counts.0.len(), MAX_KINDS + 1);
-        assert_eq!(counts.end(&None), 9 * MAX_KINDS as u64);
+        assert_eq!(counts.kinds.len(), MAX_KINDS + 1);
+        assert_eq!(counts.end(&None).came, 9 * MAX_KINDS as u64);
+    }
+
+    #[test]
+    fn many_senders_with_a_share_each_have_no_more_than_a_total_and_the_count_stays_true() {
+        let mut counts = Counts::new();
+        let began = Instant::now();
+        let mut lines = 0;
+        for n in 0..100_u64 {
+            for _ in 0..100 {
+                let (_, _, is_told) = counts.count(&format!("eve{n}"), SESSIONS, began);
+                lines += u64::from(is_told);
+            }
+        }
+        assert!((OF_ALL..OF_ALL + 100).contains(&lines), "{lines}");
+        let mut all = Count::default();
+        for n in 0..100 {
+            let Count { came, told } = counts.end(&Some(format!("eve{n}")));
+            assert!(told > 0, "eve{n} is nowhere");
+            all.came += came;
+            all.told += told;
+        }
+        let of = |came, told| Count { came, told };
+        assert_eq!(all, of(10_000, lines));
+        let (_, _, later) = counts.count("bob", SESSIONS, began + MINUTE);
+        let (_, _, too) = counts.count("bob", SESSIONS, began + MINUTE);
+        assert!(later && too, "a new minute");
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use futures_lite::future;
 use log::{error, info, warn};
 
+use super::ignored;
 use crate::{
     at::{
         Notification,
@@ -210,7 +211,8 @@ pub async fn send_living(at: &Client, message: &Message, ttln: u64) {
 }
 
 fn log_unsent(message: &Message, outcome: Result<(), AtError>) {
-    if let Err(error) = outcome {
+    let Err(error) = outcome else { return };
+    if ignored::has_line(&format!("not_sent to={}", message.to), ignored::FEW) {
         warn!(
             "not_sent to={} entity={} reason={:?}",
             message.to,

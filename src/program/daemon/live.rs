@@ -25,6 +25,7 @@ use crate::{
     np::ids::SessionId,
     session::{
         control::{self, About, SessionState},
+        ignored,
         launch::{BridgeExit, RunningBridge, Said},
     },
     sys::paths,
@@ -32,12 +33,14 @@ use crate::{
 
 /// So long a daemon that starts waits for the answers of the bridges that it finds; later ones count when they come.
 const FOUND_WITHIN: Duration = Duration::from_secs(5);
-/// Lines of one bridge's log that reach ours, within [`LINES_WITHIN`].
-const MOST_LINES: u32 = 100;
-const LINES_WITHIN: Duration = Duration::from_secs(60);
+/// Lines of the logs of one client's bridges that reach ours within a minute.
+const BRIDGE_LINES: u64 = 100;
 
 /// A place among the live sessions, to be left when told so.
 pub(super) struct SessionPlace {
+    client: AtSign,
+    /// Whether the log tells its beginning and its end.
+    pub(super) has_lines: bool,
     hold: Hold<AtSign>,
     must_leave: MustLeave,
     claim: Claim<AtSign>,
@@ -58,24 +61,30 @@ impl SessionPlace {
                 hold.change(self.claim.clone(), Instant::now());
             }
             self.must_leave.told().await;
-            info!("session={session} reason=\"it has not said a word, and others want its place\"");
+            if self.has_lines {
+                info!(
+                    "session={session} reason=\"it has not said a word, and others want its place\""
+                );
+            }
         };
-        let mut lines = LineQuota::new();
+        let lines = format!("bridges from={}", self.client);
+        let has_line = || ignored::has_line(&lines, BRIDGE_LINES);
         let heard = |said: Said<'_>| match said {
             Said::Spoken => {
                 has_spoken.store(true, Relaxed);
                 hold.change(self.claim.clone().firm(), Instant::now());
             }
-            Said::Target(failure) => warn!(
+            Said::Target(failure) if has_line() => warn!(
                 "session={session} service={} times={} reason={:?}",
                 failure.service, failure.times, failure.why
             ),
-            Said::Log(line) if lines.takes_one(Instant::now()) => {
-                info!("session={session} bridge={line:?}");
-            }
-            Said::Log(_) => {}
+            Said::Log(line) if has_line() => info!("session={session} bridge={line:?}"),
+            Said::Target(_) | Said::Log(_) => {}
         };
-        tell_end(&session, bridge.ended(heard, leave).await);
+        let exit = bridge.ended(heard, leave).await;
+        if self.has_lines {
+            tell_end(&session, exit);
+        }
     }
 }
 
@@ -95,30 +104,6 @@ fn tell_end(session: &str, exit: BridgeExit) {
     }
 }
 
-/// How many more lines of a bridge's log reach ours.
-struct LineQuota {
-    since: Instant,
-    left: u32,
-}
-
-impl LineQuota {
-    fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            left: MOST_LINES,
-        }
-    }
-
-    fn takes_one(&mut self, now: Instant) -> bool {
-        if now.duration_since(self.since) >= LINES_WITHIN {
-            (self.since, self.left) = (now, MOST_LINES);
-        }
-        let some = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        some
-    }
-}
-
 impl Daemon {
     /// A place among the live sessions. A tunnel that has not said a word for a while gives way to others; ssh never: its
     /// server ends it when nobody logs in.
@@ -135,6 +120,8 @@ impl Daemon {
             )
         })?;
         Ok(SessionPlace {
+            client: from.clone(),
+            has_lines: true,
             hold,
             must_leave,
             claim,
@@ -206,9 +193,15 @@ impl Daemon {
         };
         let session = state.name();
         debug!("session={session} from={from} found=pid_{}", state.pid);
-        let claim = Claim::of(from, budgets::sessions_of_one(self.options.max_sessions));
+        let claim = Claim::of(
+            from.clone(),
+            budgets::sessions_of_one(self.options.max_sessions),
+        );
         let (hold, must_leave) = self.sessions.found(claim.clone().firm(), Instant::now());
         let place = SessionPlace {
+            client: from,
+            // No more than there may be.
+            has_lines: true,
             hold,
             must_leave,
             claim,

@@ -257,7 +257,7 @@ impl Daemon {
         if self.options.require_protection && unprotected {
             return Err("this device does not do sessions without encryption and login".to_owned());
         }
-        let place = self.place(from, asked.tunnel().is_some())?;
+        let mut place = self.place(from, asked.tunnel().is_some())?;
         self.act_once(from, meeting.session, meeting.stamp.as_ref())
             .await?;
         let keys = match &meeting.encryption {
@@ -274,13 +274,16 @@ impl Daemon {
             None
         };
         let message = self.acceptance(from, asked, keys.as_ref(), key.as_ref())?;
-        info!(
-            "session={} from={from} open={target} rendezvous={}:{} {}",
-            meeting.session,
-            meeting.host,
-            meeting.port,
-            agreed(asked, keys.as_ref(), key.is_some())
-        );
+        place.has_lines = ignored::tells_session(from);
+        if place.has_lines {
+            info!(
+                "session={} from={from} open={target} rendezvous={}:{} {}",
+                meeting.session,
+                meeting.host,
+                meeting.port,
+                agreed(asked, keys.as_ref(), key.is_some())
+            );
+        }
         let starting = self.start_bridge(from, asked, keys.as_ref(), target, place);
         let (started, ()) = future::zip(starting, self.acted.on_disk()).await;
         started?;
@@ -311,7 +314,9 @@ impl Daemon {
         let stamp = meeting.stamp.as_ref().ok_or("the request says no time")?;
         self.act_once(from, meeting.session, Some(stamp)).await?;
         self.pins.believe(&who, &key).await;
-        info!("key_of={who} fingerprint={key} vouched_for_by={from}");
+        if ignored::has_line(&format!("vouchers from={from}"), ignored::FEW) {
+            info!("key_of={who} fingerprint={key} vouched_for_by={from}");
+        }
         let keys = SessionKeys::random(true).map_err(|why| why.to_string())?;
         let keys = meeting.encryption.as_ref().map(|_| &keys);
         let message = self.acceptance(from, asked, keys, None)?;
@@ -436,11 +441,13 @@ impl Daemon {
     ) -> Result<Acceptance, String> {
         let target = self.judge(None, permit)?;
         self.act_once(from, session, None).await?;
-        info!(
-            "session={session} from={from} open={target} back_to={}:{} generation=3 login=none encryption=none \
-             temporary_key=no",
-            request.host, request.port
-        );
+        if ignored::tells_session(from) {
+            info!(
+                "session={session} from={from} open={target} back_to={}:{} generation=3 login=none encryption=none \
+                 temporary_key=no",
+                request.host, request.port
+            );
+        }
         device::log_in(&request, session, &key, target.port).await?;
         Ok(Acceptance {
             message: request::connected(session, from, &self.options.device),
@@ -456,9 +463,15 @@ fn told(why: &PinError, whose: &str) -> String {
         PinError::Changed {
             who, known, now, ..
         } => {
-            warn!("key_of={who} fingerprint={now} known={known} refused=yes hint={hint:?}");
+            if ignored::has_line(&format!("key_of={who} refused=yes"), ignored::FEW) {
+                warn!("key_of={who} fingerprint={now} known={known} refused=yes hint={hint:?}");
+            }
         }
-        PinError::Unreadable(reason) => warn!("keys_of_others=unreadable reason={reason:?}"),
+        PinError::Unreadable(reason) => {
+            if ignored::has_line("keys_of_others=unreadable", ignored::FEW) {
+                warn!("keys_of_others=unreadable reason={reason:?}");
+            }
+        }
     }
     format!("{why}; at {whose}, {hint}")
 }

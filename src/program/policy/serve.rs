@@ -167,7 +167,7 @@ impl PolicyService {
             Ok(question) => question,
             Err(why) => {
                 let why = why.to_string();
-                info!("refused from={from} rpc={id} reason={why:?}");
+                ignored::refused(from, format_args!("rpc={id} reason={why:?}"));
                 return self.send(&rpc::nack(from, id, &why), rpc::RPC_TTL).await;
             }
         };

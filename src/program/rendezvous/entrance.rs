@@ -89,7 +89,13 @@ impl Signer {
             at.public_key_for(asker, who).await
         };
         found.unwrap_or_else(|error| {
-            warn!("public_key_of={who} reason={:?}", error.to_string());
+            let kind = format!("keys_not_found for={asker}");
+            if ignored::has_line(&kind, ignored::FEW) {
+                warn!(
+                    "public_key_of={who} for={asker} reason={:?}",
+                    error.to_string()
+                );
+            }
             None
         })
     }
@@ -147,7 +153,8 @@ impl SessionPort {
 /// What both ports know of their session.
 pub(super) struct JoinState {
     pub(super) session: SessionId,
-    client: AtSign,
+    /// Who asked for it.
+    pub client: AtSign,
     daemon: Option<AtSign>,
     budgets: Budgets,
     /// The first socket of this end has come.

@@ -22,7 +22,7 @@ use async_std::{
     task,
 };
 use futures_lite::{FutureExt, future};
-use log::{Level, info, log};
+use log::{Level, log};
 
 use crate::{
     classic::strip::Stripped,
@@ -214,9 +214,10 @@ impl Joiner {
                 });
             }
             Pairing::Waits => {}
-            Pairing::Replaces(old) => info!(
-                "session={} from={} ended reason=tried_again",
-                self.held.session, old.from
+            Pairing::Replaces(old) => ignored::of_kind(
+                &format!("ended reason=tried_again client={}", self.held.client),
+                ignored::FEW,
+                format_args!("session={} from={}", self.held.session, old.from),
             ),
             Pairing::Old(replayed) => self.held.refused(
                 &from.to_string(),
