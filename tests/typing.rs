@@ -70,7 +70,7 @@ fn thirty_typing_errors_are_answered_with_what_was_meant() {
 /// What people type who know ssh, and a device by its whole name: the line that was meant, complete.
 #[test]
 fn a_device_in_another_words_place_is_handed_back_in_its_own() {
-    for (typed, meant) in [
+    each_is_handed_back(&[
         ("client pi@dev", "client --to pi@dev"),
         ("client pi@dev --via @rv", "client --to pi@dev --via @rv"),
         (
@@ -101,9 +101,15 @@ fn a_device_in_another_words_place_is_handed_back_in_its_own() {
         ("client --port 2 --to @d", "client --local-port 2 --to @d"),
         ("client --to @d --jsno --json", "client --to @d --json"),
         ("client --to @d --quite -quiet", "client --to @d --quiet"),
-    ] {
+    ]);
+}
+
+/// Each line ends as misuse, with this one as its hint.
+fn each_is_handed_back(rows: &[(&str, &str)]) {
+    for (typed, meant) in rows {
         let said = Command::new(NOPORTS)
             .args(typed.split(' '))
+            .env_remove("NOPORTS_VIA")
             .output()
             .unwrap();
         let text = String::from_utf8(said.stderr).unwrap();
@@ -113,6 +119,28 @@ fn a_device_in_another_words_place_is_handed_back_in_its_own() {
             "{typed}: {text}"
         );
     }
+}
+
+/// The hint was a command of another program, which happened to have that word.
+#[test]
+fn a_word_of_other_programs_is_what_this_one_does() {
+    each_is_handed_back(&[
+        ("sessions list", "sessions"),
+        ("sessions ls --json", "sessions --json"),
+        ("devices list --to pi@dev", "devices --to pi@dev"),
+        ("rendezvous serve", "rendezvous"),
+        ("daemon start --as @d", "daemon --as @d"),
+        ("daemon run -v", "daemon -v"),
+        ("sessions kill 3f2a", "sessions end 3f2a"),
+        ("sessions stop 3f2a --now", "sessions end 3f2a --now"),
+        ("atserver rm @bob", "atserver remove @bob"),
+        ("atserver start --port 1", "atserver serve --port 1"),
+        ("enroll ls @me", "enroll list @me"),
+        ("policy test", "policy check"),
+        ("devices approve @me", "enroll approve @me"),
+        ("enroll request @me", "enroll @me"),
+        ("enroll opt", "enroll otp"),
+    ]);
 }
 
 #[test]

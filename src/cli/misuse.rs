@@ -9,7 +9,7 @@ use super::{
     grammar::{Grammar, Program, name_of, value_of},
     help::{usage, wrapped},
     hidden::{is_in_environment, names_secret, takes_secrets},
-    near::nearest,
+    near::{self, nearest},
     settings::{Origin, Settings},
     words::{BadWord, CommandLine, Fault},
 };
@@ -94,7 +94,10 @@ const LONGEST: usize = 200;
 /// named: a terminal, a log and a script's output are seen by others.
 pub fn replayed(program: &str, words: &[&str]) -> String {
     let is_long = |word: &&str| word.chars().nth(LONGEST).is_some();
-    let hidden = takes_secrets(program) || words.iter().any(|word| names_secret(word));
+    let is_atsign = |word: &&str| word.starts_with('@') && !is_in_environment(word);
+    let is_harmless = words.len() <= 1 && words.iter().all(is_atsign);
+    let hidden =
+        takes_secrets(program) && !is_harmless || words.iter().any(|word| names_secret(word));
     if hidden || words.iter().any(is_long) {
         format!("{program} --help")
     } else {
@@ -423,7 +426,7 @@ pub(super) fn no_word(grammar: &Grammar, words: &[&str]) -> Failure {
         };
     }
     let failure = Failure::misuse(format!("there is no {first:?}; choose {all}"));
-    match nearest(first, known()).first() {
+    match near::meant(first, known()) {
         Some(near) if rest.is_empty() => failure.hint(format!("{name} {near}")),
         Some(near) => failure.hint(replayed(&format!("{name} {near}"), rest)),
         None => failure.hint(format!("{name} --help")),

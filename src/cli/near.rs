@@ -20,6 +20,33 @@ pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec
     close.map(|(_, name)| name).take(MOST).collect()
 }
 
+/// Words for the same thing in many programs; the first is what a group is called.
+const ALIKE: &[&[&str]] = &[
+    &["list", "ls", "show", "status"],
+    &["serve", "start", "run", "up"],
+    &["remove", "rm", "delete", "del"],
+    &["end", "kill", "stop", "close"],
+    &["add", "create", "new"],
+    &["otp", "opt", "code", "passcode"],
+    &["request", "enrol", "enroll", "ask"],
+    &["check", "test", "verify"],
+];
+
+/// The group of words that mean the same.
+pub fn alike(typed: &str) -> &'static [&'static str] {
+    let typed = typed.to_lowercase();
+    let group = ALIKE.iter().find(|group| group.contains(&&*typed));
+    group.copied().unwrap_or_default()
+}
+
+/// The name that is meant: another word for the same, else the nearest.
+pub fn meant<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let names: Vec<&str> = names.into_iter().collect();
+    let same = names.iter().find(|name| alike(typed).contains(name));
+    let same = same.copied();
+    same.or_else(|| nearest(typed, names).first().copied())
+}
+
 /// Most names that are offered.
 const MOST: usize = 3;
 /// Longest word that is compared, in characters.

@@ -26,7 +26,7 @@ use crate::cli::{
     self, Console, Failure,
     grammar::{Grammar, Program, Word, word},
     misuse::{Correction, replayed},
-    near::nearest,
+    near::{alike, meant, nearest},
 };
 
 pub mod access;
@@ -118,6 +118,15 @@ const ALSO: &[(&str, &str)] = &[
     ("install", "daemon install"),
     ("completion", "docs"),
     ("man", "docs man"),
+];
+
+/// What a program does by itself, and people write as a word behind its name.
+const BY_ITSELF: &[(&str, &str)] = &[
+    ("devices", "list"),
+    ("sessions", "list"),
+    ("daemon", "serve"),
+    ("rendezvous", "serve"),
+    ("enroll", "request"),
 ];
 
 /// What the command line asks for.
@@ -274,28 +283,32 @@ fn start(name: &'static str, words: &[&str]) -> ExitCode {
     install::main(&console, name, words).unwrap_or_else(|| (program.main)(console, words))
 }
 
-/// A first word that is none of this program's, but near to one, or one of another program.
-fn wrong_word(program: &Program, words: &[&str]) -> Option<Failure> {
+/// A first word that is none of this program's, but means what it does, is near to one, or is one of another program.
+fn wrong_word(program: &'static Program, words: &[&str]) -> Option<Failure> {
     let (first, rest) = words.split_first()?;
     if first.starts_with(['-', '@']) || program.takes(first) || *first == "help" {
         return None;
     }
-    let own = program.words.iter().map(|word| word.name);
-    if let Some(near) = nearest(first, own).first() {
-        let why = format!("this program has no word {first:?}");
-        let line = replayed(&format!("noports {} {near}", program.name), rest);
-        return Some(Failure::misuse(why).hint(line));
+    let grammar = Grammar::of_program(program);
+    let failure = Failure::misuse(format!("this program has no word {first:?}"));
+    let by_itself = |row: &(&str, &str)| row.0 == program.name && alike(first).contains(&row.1);
+    if BY_ITSELF.iter().any(by_itself) {
+        return Some(failure.hint(correction(&grammar, program).named(rest)));
+    }
+    if let Some(own) = meant(first, program.words.iter().map(|word| word.name)) {
+        return Some(failure.hint(replayed(&format!("{} {own}", grammar.name), rest)));
     }
     // Whoever takes plain words may mean this one.
-    if Grammar::of_program(program).positionals().next().is_some() {
+    let known = grammar.words().iter().map(|row| row.0);
+    if grammar.positionals().next().is_some() || meant(first, known).is_some() {
         return None;
     }
-    let other = PROGRAMS
-        .iter()
-        .find(|other| !other.about.is_empty() && other.takes(first))?;
+    let is_other = |other: &&Program| !other.about.is_empty() && other.takes(first);
+    let mut others = PROGRAMS.iter().filter(is_other);
+    let other = others.next().filter(|_| others.next().is_none())?;
     let why = format!("{first:?} belongs to another program");
-    let failure = Failure::misuse(why).hint(format!("noports {} {first}", other.name));
-    Some(failure)
+    let line = replayed(&format!("noports {} {first}", other.name), rest);
+    Some(Failure::misuse(why).hint(line))
 }
 
 /// No program has this name: which one may be meant?
