@@ -318,7 +318,7 @@ fn a_device_is_not_sent_to_an_inner_address_unless_its_directory_is_as_near() {
                 Side::Device,
                 None,
             );
-            plan.nearness = Some(nearness);
+            plan.nearness = Some([nearness].into_iter().collect());
             let (bridge, came) = (spawn(run(plan, || ())), listener.accept());
             if goes {
                 drop(came.await.unwrap());
