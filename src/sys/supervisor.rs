@@ -150,8 +150,14 @@ fn watchdog(env: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> 
     }
 }
 
+/// Where the service manager listens, and a socket that is opened before the program confines itself.
+struct Notifier {
+    name: String,
+    socket: UnixDatagram,
+}
+
 struct Herald {
-    socket: Option<String>,
+    socket: Option<Notifier>,
     file: Option<PathBuf>,
     told: Mutex<Option<StateReport>>,
 }
@@ -159,9 +165,7 @@ struct Herald {
 fn herald() -> &'static Herald {
     static HERALD: OnceLock<Herald> = OnceLock::new();
     HERALD.get_or_init(|| Herald {
-        socket: env::var("NOTIFY_SOCKET")
-            .ok()
-            .filter(|name| !name.is_empty()),
+        socket: env::var("NOTIFY_SOCKET").ok().and_then(Notifier::to),
         file: env::var_os(STATE_FILE).map(PathBuf::from),
         told: Mutex::new(None),
     })
@@ -180,8 +184,8 @@ impl Herald {
     }
 
     fn send(&self, message: &str) {
-        if let Some(name) = &self.socket
-            && let Err(why) = send(name, message)
+        if let Some(notifier) = &self.socket
+            && let Err(why) = notifier.send(message)
         {
             debug!("notify=failed reason=\"{why}\"");
         }
@@ -213,16 +217,30 @@ impl Herald {
     }
 }
 
-fn send(name: &str, message: &str) -> io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    #[cfg(target_os = "linux")]
-    if let Some(name) = name.strip_prefix('@') {
-        use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
-        let address = SocketAddr::from_abstract_name(name)?;
-        return socket.send_to_addr(message.as_bytes(), &address).map(drop);
+impl Notifier {
+    fn to(name: String) -> Option<Self> {
+        if name.is_empty() {
+            return None;
+        }
+        let opened = UnixDatagram::unbound()
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+            .inspect_err(|why| debug!("notify=failed reason=\"{why}\""));
+        let socket = opened.ok()?;
+        Some(Self { name, socket })
     }
-    socket.send_to(message.as_bytes(), name).map(drop)
+
+    fn send(&self, message: &str) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(name) = self.name.strip_prefix('@') {
+            use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+            let address = SocketAddr::from_abstract_name(name)?;
+            let sent = self.socket.send_to_addr(message.as_bytes(), &address);
+            return sent.map(drop);
+        }
+        self.socket
+            .send_to(message.as_bytes(), &self.name)
+            .map(drop)
+    }
 }
 
 #[cfg(test)]
@@ -232,7 +250,7 @@ mod tests {
 
     fn herald(socket: Option<String>, file: Option<PathBuf>) -> Herald {
         Herald {
-            socket,
+            socket: socket.and_then(Notifier::to),
             file,
             told: Mutex::new(None),
         }
