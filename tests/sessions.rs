@@ -158,17 +158,23 @@ fn the_listing_shows_the_bytes_that_really_passed() {
     });
 }
 
+/// A daemon that has room for one session; that one, which has carried 1000 bytes each way, its connection and its id.
+async fn only_session(world: &World, port: u16) -> (Process, Tunnel, TcpStream, String) {
+    let daemon = daemon(world, &["--max-sessions", "1"]);
+    let session = Tunnel::open(world, port, &[]);
+    let mut tcp = session.connect();
+    says(&mut tcp, 1000);
+    let id = text(&listed(world).await[0], "session");
+    (daemon, session, tcp, id)
+}
+
 #[test]
 fn a_restarted_daemon_counts_a_session_again_hears_its_first_word_and_tells_its_end() {
     block_on(async {
         let mut world = World::start().await;
         world.rendezvous().await;
         let port = echo();
-        let mut first = daemon(&world, &["--max-sessions", "1"]);
-        let session = Tunnel::open(&world, port, &[]);
-        let mut tcp = session.connect();
-        says(&mut tcp, 1000);
-        let id = text(&listed(&world).await[0], "session");
+        let (mut first, _session, mut tcp, id) = only_session(&world, port).await;
         first.kill();
         says(&mut tcp, 1000);
         let second = daemon(&world, &["--max-sessions", "1"]);
@@ -202,11 +208,7 @@ fn a_bridge_that_is_stopped_while_its_daemon_starts_counts_at_once_and_is_follow
         let mut world = World::start().await;
         world.rendezvous().await;
         let port = echo();
-        let mut first = daemon(&world, &["--max-sessions", "1"]);
-        let session = Tunnel::open(&world, port, &[]);
-        let mut tcp = session.connect();
-        says(&mut tcp, 1000);
-        let id = text(&listed(&world).await[0], "session");
+        let (mut first, _session, mut tcp, id) = only_session(&world, port).await;
         let bridge = children_of(first.id())[0];
         first.kill();
         signal(bridge, "STOP");
