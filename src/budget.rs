@@ -101,8 +101,13 @@ pub struct Claim<P> {
 impl<P> Claim<P> {
     /// One, for this party, that may hold `most`.
     pub fn of(party: P, most: u64) -> Self {
+        Self::of_nobody().and(party, most)
+    }
+
+    /// One of the total, for nobody in particular.
+    pub fn of_nobody() -> Self {
         Self {
-            shares: vec![(party, most)],
+            shares: Vec::new(),
             amount: 1,
             rank: Rank::default(),
             firm: false,

@@ -160,6 +160,14 @@ fn another_manager_vouches_from_afar_for_a_new_key_of_a_manager_and_for_nobody_e
         }
         // Her own new key is no reason to believe it.
         assert_eq!(failure(vouch(ALICE, CAROL, &new)).await.0, 8);
+        // Nor is the word of somebody who was never there; and saying it is no way to be known.
+        for _ in 0..2 {
+            let (code, said) = failure(vouch(CAROL, ALICE, &new)).await;
+            assert_eq!(code, 8, "{said}");
+            assert!(said.contains("has not seen a key of @carol yet"), "{said}");
+        }
+        let words = ["client", "--as", CAROL, "--to", DEVICE, "--device", NAME];
+        stdout(world.noports(&[&words[..], &["--stdio", "-q"]].concat())).await;
         let said = stdout(vouch(CAROL, ALICE, &new)).await;
         assert_eq!(said, format!("{ALICE} {new}\nat: {device}\n"));
         user_name_is_published(&world).await;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    net::Ipv4Addr,
     process::Stdio,
     sync::{
         Arc,

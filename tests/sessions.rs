@@ -158,17 +158,23 @@ fn the_listing_shows_the_bytes_that_really_passed() {
     });
 }
 
+/// A daemon that has room for one session; that one, which has carried 1000 bytes each way, its connection and its id.
+async fn only_session(world: &World, port: u16) -> (Process, Tunnel, TcpStream, String) {
+    let daemon = daemon(world, &["--max-sessions", "1"]);
+    let session = Tunnel::open(world, port, &[]);
+    let mut tcp = session.connect();
+    says(&mut tcp, 1000);
+    let id = text(&listed(world).await[0], "session");
+    (daemon, session, tcp, id)
+}
+
 #[test]
 fn a_restarted_daemon_counts_a_session_again_hears_its_first_word_and_tells_its_end() {
     block_on(async {
         let mut world = World::start().await;
         world.rendezvous().await;
         let port = echo();
-        let mut first = daemon(&world, &["--max-sessions", "1"]);
-        let session = Tunnel::open(&world, port, &[]);
-        let mut tcp = session.connect();
-        says(&mut tcp, 1000);
-        let id = text(&listed(&world).await[0], "session");
+        let (mut first, _session, mut tcp, id) = only_session(&world, port).await;
         first.kill();
         says(&mut tcp, 1000);
         let second = daemon(&world, &["--max-sessions", "1"]);
@@ -191,6 +197,41 @@ fn a_restarted_daemon_counts_a_session_again_hears_its_first_word_and_tells_its_
         let next = Tunnel::open(&world, port, &[]);
         says(&mut next.connect(), 100);
         drop(second);
+    });
+}
+
+/// It was not counted, then or later, and nobody heard of its end.
+#[test]
+fn a_bridge_that_is_stopped_while_its_daemon_starts_counts_at_once_and_is_followed_when_it_goes_on()
+{
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = echo();
+        let (mut first, _session, mut tcp, id) = only_session(&world, port).await;
+        let bridge = children_of(first.id())[0];
+        first.kill();
+        signal(bridge, "STOP");
+        let _second = daemon(&world, &["--max-sessions", "1"]);
+        let forward = format!("0:localhost:{port}");
+        let (code, why) = failure(tunnel(&world, &["-q", "--forward", &forward])).await;
+        let full = "too many sessions: 0 are yours, 1 at most, and 1 of all together";
+        assert!(code != 0 && why.contains(full), "{why}");
+        signal(bridge, "CONT");
+        let known = || {
+            world
+                .log("daemon")
+                .contains("counted=no_more client=unknown")
+        };
+        until("it has answered", known).await;
+        let (code, why) = failure(tunnel(&world, &["-q", "--forward", &forward])).await;
+        assert!(code != 0 && why.contains("1 are yours"), "{why}");
+        says(&mut tcp, 500);
+        stdout(world.noports(&["sessions", "end", &id[..8]])).await;
+        let ended = format!("session={id} ended=unknown seconds=");
+        until("its end is told", || world.log("daemon").contains(&ended)).await;
+        let next = Tunnel::open(&world, port, &[]);
+        says(&mut next.connect(), 100);
     });
 }
 
@@ -220,7 +261,14 @@ fn sockets_of_dead_bridges_are_removed_and_those_of_other_devices_are_left_alone
         let _second = daemon(&world, &[]);
         assert!(!left.exists());
         assert_eq!(sockets_in(&world.bridges()).len(), 3);
-        assert!(!world.log("daemon").contains("sessions_found"));
+        // The silent one may be a session, for all that can be known.
+        let log = world.log("daemon");
+        assert!(log.contains("sessions_found=1"), "{log}");
+        assert_eq!(
+            log.matches("counted=yes client=unknown").count(),
+            1,
+            "{log}"
+        );
         assert!(listed(&world).await.is_empty());
     });
 }

@@ -9,7 +9,8 @@
 //! ```
 //! Keys are told by atServers, so whoever runs one could tell another key. Remembered keys are a file of lines,
 //! `@bob <fingerprint> <note>…`, in the folder for what must outlive a program; all programs of a user share it. Each change
-//! writes it anew under another name, and the disk has it before it takes the old one's place. Where it cannot be written the
+//! writes it anew under another name, and the disk has it before it takes the old one's place. A running program reads it again
+//! when it has changed, so what a person says with `noports trust` counts from the next request on. Where it cannot be written the
 //! memory has them, which is said: from a start on the first key that is seen counts. Where it is there and cannot be read,
 //! or others can write it, nobody's key is believed.
 //!
@@ -17,7 +18,7 @@
 //! | --- | --- | --- | --- |
 //! | keys that are remembered | 10000 | 1 | nobody: further ones are believed without |
 //! | of them, of clients that a policy let in | 1000 | 1 | the one that was remembered first |
-//! | notes: what a peer could do | | 64 | the new one |
+//! | notes: what a peer could do | 1 MiB | 2048 | the new one, which is said |
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -44,10 +45,12 @@ use crate::{
 const MOST: usize = 10_000;
 /// Of them of clients that a policy let in: of these there may be any number.
 const MOST_GUESTS: usize = 1000;
-/// Most notes about one atSign.
-const MOST_NOTES: usize = 64;
-/// Room for all of them, and for some with many notes.
-const MAX_FILE: u64 = MOST as u64 * 256;
+/// Most notes about one atSign: two for each of 1,024 devices.
+const MOST_NOTES: usize = 2 * 1024;
+/// All notes together, in bytes: ten fleets of that size.
+const MAX_NOTES: usize = 1024 * 1024;
+/// Room for all keys, whose atSigns have 55 characters of up to four bytes, and for all notes.
+const MAX_FILE: u64 = (MOST * 300 + MAX_NOTES) as u64;
 /// The file's name.
 const FILE: &str = "known_keys";
 /// Only this user's.
@@ -124,6 +127,16 @@ impl Known {
             .iter()
             .filter_map(|note| note.strip_prefix(GUEST));
         since.next().map(|since| since.parse().unwrap_or(0))
+    }
+
+    /// With the blanks before them.
+    fn bytes_of_notes(&self) -> usize {
+        self.notes.iter().map(|note| note.len() + 1).sum()
+    }
+
+    /// A guest no more: it does not give way to others.
+    fn stay(&mut self) {
+        self.notes.retain(|note| !note.starts_with(GUEST));
     }
 }
 
@@ -209,7 +222,42 @@ struct Inner {
     file: Option<PathBuf>,
     named: HashMap<AtSign, Fingerprint>,
     recovery: Vec<Fingerprint>,
-    seen: Mutex<HashMap<AtSign, Fingerprint>>,
+    seen: Mutex<HashMap<AtSign, Seen>>,
+}
+
+/// What a program knows of somebody's key without reading the file again.
+#[derive(Clone, Debug)]
+struct Seen {
+    key: Fingerprint,
+    /// The file as it was then: another program, or a person, may have changed it since.
+    file: Option<FileVersion>,
+    /// It stands in that file; else only here.
+    is_written: bool,
+    is_guest: bool,
+}
+
+/// Tells whether a file is still the same one, and nobody has written it. No program of ours writes it in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileVersion {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Of its content, and of its owner and mode: seconds and nanoseconds.
+    changed: [(i64, i64); 2],
+}
+
+impl FileVersion {
+    fn of(about: &fs::Metadata) -> Self {
+        Self {
+            device: about.dev(),
+            inode: about.ino(),
+            size: about.size(),
+            changed: [
+                (about.mtime(), about.mtime_nsec()),
+                (about.ctime(), about.ctime_nsec()),
+            ],
+        }
+    }
 }
 
 impl Pins {
@@ -232,7 +280,7 @@ impl Pins {
         }))
     }
 
-    fn seen(&self) -> MutexGuard<'_, HashMap<AtSign, Fingerprint>> {
+    fn seen(&self) -> MutexGuard<'_, HashMap<AtSign, Seen>> {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -261,42 +309,132 @@ impl Pins {
         first: FirstSight,
     ) -> Result<(), PinError> {
         let now = Fingerprint::of(key);
-        let is_recovery = self.0.recovery.contains(&now);
         if let Some(named) = self.named(who) {
+            let is_recovery = self.0.recovery.contains(&now);
             return same(who, named, &now, true)
                 .or_else(|why| is_recovery.then_some(()).ok_or(why));
         }
-        let seen = self.seen().get(who).cloned();
-        if seen.as_ref() == Some(&now) {
-            return Ok(());
-        }
-        // Somebody at the console may have said that the new one is right.
         let (pins, them, new) = (self.clone(), who.clone(), now.clone());
-        let read = spawn_blocking(move || pins.read()).await;
+        let known = spawn_blocking(move || pins.known(&them, &new, first)).await;
         // What was remembered and cannot be read now may be another key than this one.
-        let mut read = read.map_err(|why| PinError::Unreadable(why.to_string()))?;
-        let pins = self.clone();
-        let known = match (read.remove(who).map(|known| known.key), first) {
-            (Some(known), _) if known == now || !is_recovery => known,
-            (_, FirstSight::Pass) => match seen.filter(|_| !is_recovery) {
-                Some(known) => known,
-                None => return Ok(()),
-            },
+        let known = known.map_err(|why| PinError::Unreadable(why.to_string()))?;
+        known.map_or(Ok(()), |known| same(who, &known, &now, false))
+    }
+
+    /// Whether a key of this atSign was named, or is remembered: somebody who was known before.
+    ///
+    /// # Errors
+    /// See [`PinError::Unreadable`].
+    pub async fn knows(&self, who: &AtSign) -> Result<bool, PinError> {
+        if self.named(who).is_some() {
+            return Ok(true);
+        }
+        let (pins, them) = (self.clone(), who.clone());
+        let known = spawn_blocking(move || {
+            let version = pins.version()?;
+            io::Result::Ok(pins.believed(&them, version)?.is_some())
+        });
+        known
+            .await
+            .map_err(|why| PinError::Unreadable(why.to_string()))
+    }
+
+    /// The key that counts, now that this one is told. `None`: none does yet.
+    fn known(
+        &self,
+        who: &AtSign,
+        now: &Fingerprint,
+        first: FirstSight,
+    ) -> io::Result<Option<Fingerprint>> {
+        // Somebody at the console may have said meanwhile whose key counts.
+        let version = self.version()?;
+        let seen = self.seen().get(who).cloned();
+        let is_promoted = |is_guest: bool| is_guest && first == FirstSight::Remember;
+        if seen.is_some_and(|seen| {
+            seen.key == *now && seen.file == version && !is_promoted(seen.is_guest)
+        }) {
+            return Ok(Some(now.clone()));
+        }
+        let is_recovery = self.0.recovery.contains(now);
+        let known = match (self.believed(who, version)?, first) {
+            (Some(known), _) if known.key == *now && is_promoted(known.is_guest) => {
+                self.remember_here(who, now, first, version)
+            }
+            (Some(known), _) if known.key == *now || !is_recovery => known,
+            (_, FirstSight::Pass) => return Ok(None),
             (Some(before), _) => {
+                let before = before.key;
                 warn!("key_of={who} fingerprint={now} before={before} believed=by_recovery");
-                self.believe(who, &now).await;
-                now.clone()
+                self.replace(who, now);
+                return Ok(Some(now.clone()));
             }
-            (None, first) => {
-                let remembered = spawn_blocking(move || pins.remember(&them, &new, first)).await;
-                remembered.unwrap_or_else(|why| {
-                    warn!("key_of={who} fingerprint={now} remembered=in_memory reason=\"{why}\"");
-                    seen.filter(|_| !is_recovery).unwrap_or_else(|| now.clone())
-                })
-            }
+            (None, first) => self.remember_here(who, now, first, version),
         };
-        self.seen().insert(who.clone(), known.clone());
-        same(who, &known, &now, false)
+        let key = known.key.clone();
+        self.keep(who, known);
+        Ok(Some(key))
+    }
+
+    /// Whose key counts: by the file, unless it could not be written when we had something to say.
+    fn believed(&self, who: &AtSign, version: Option<FileVersion>) -> io::Result<Option<Seen>> {
+        let seen = self.seen().get(who).cloned();
+        let in_memory = seen.filter(|seen| !seen.is_written);
+        let in_file = self.read()?.remove(who).map(|known| Seen {
+            is_guest: known.guest_since().is_some(),
+            key: known.key,
+            file: version,
+            is_written: true,
+        });
+        let is_newer = in_memory.as_ref().is_some_and(|seen| seen.file == version);
+        Ok(if is_newer {
+            in_memory
+        } else {
+            in_file.or(in_memory)
+        })
+    }
+
+    /// In the file, or where that cannot be written here.
+    fn remember_here(
+        &self,
+        who: &AtSign,
+        key: &Fingerprint,
+        first: FirstSight,
+        file: Option<FileVersion>,
+    ) -> Seen {
+        let remembered = self.remember(who, key, first);
+        if let Err(why) = &remembered {
+            warn!("key_of={who} fingerprint={key} remembered=in_memory reason=\"{why}\"");
+        }
+        Seen {
+            is_written: remembered.is_ok(),
+            key: remembered.unwrap_or_else(|_| key.clone()),
+            // If it was written that is another one now, and is read once more.
+            file,
+            is_guest: first == FirstSight::Guest,
+        }
+    }
+
+    /// Where there is no room, what stands in the file is read each time.
+    fn keep(&self, who: &AtSign, known: Seen) {
+        let mut seen = self.seen();
+        if seen.len() >= MOST && !seen.contains_key(who) {
+            seen.retain(|_, other| !other.is_written);
+        }
+        if seen.len() < MOST || seen.contains_key(who) {
+            seen.insert(who.clone(), known);
+        }
+    }
+
+    /// The file as it is now; `None`: there is none.
+    fn version(&self) -> io::Result<Option<FileVersion>> {
+        let Some(file) = &self.0.file else {
+            return Ok(None);
+        };
+        match ours(file) {
+            Ok(about) => Ok(Some(FileVersion::of(&about))),
+            Err(missing) if is_missing(&missing) => Ok(None),
+            Err(why) => Err(with_path(file, &why)),
+        }
     }
 
     /// This key from now on, unless another program has remembered one meanwhile.
@@ -318,7 +456,11 @@ impl Pins {
                 make_room_for_guest(all);
             }
             if all.len() < MOST || all.contains_key(who) {
-                known = all.entry(who.clone()).or_insert(new).key.clone();
+                let entry = all.entry(who.clone()).or_insert(new);
+                if first == FirstSight::Remember && entry.key == *key {
+                    entry.stay();
+                }
+                known = entry.key.clone();
             }
         })?;
         info!("key_of={who} fingerprint={known} remembered=yes");
@@ -328,10 +470,22 @@ impl Pins {
     /// From now on this is the key of that atSign, also where it cannot be written.
     pub async fn believe(&self, who: &AtSign, key: &Fingerprint) {
         let (pins, them, new) = (self.clone(), who.clone(), key.clone());
-        if let Err(why) = spawn_blocking(move || pins.trust(&them, &new)).await {
+        spawn_blocking(move || pins.replace(&them, &new)).await;
+    }
+
+    fn replace(&self, who: &AtSign, key: &Fingerprint) {
+        let file = self.version().unwrap_or_default();
+        let trusted = self.trust(who, key);
+        if let Err(why) = &trusted {
             warn!("key_of={who} fingerprint={key} remembered=in_memory reason=\"{why}\"");
         }
-        self.seen().insert(who.clone(), key.clone());
+        let known = Seen {
+            key: key.clone(),
+            file,
+            is_written: trusted.is_ok(),
+            is_guest: false,
+        };
+        self.keep(who, known);
     }
 
     /// From now on this is the key of that atSign; the one before it, if there was one. What it could do is forgotten: that
@@ -356,21 +510,20 @@ impl Pins {
     }
 
     /// What is noted of this atSign, and from now on these as well, if its key is remembered. Where that cannot be read or
-    /// written it is as if nothing were.
+    /// written it is as if nothing were; where there is no room for new ones, those that are there stay.
     pub async fn note(&self, who: &AtSign, new: Vec<String>) -> BTreeSet<String> {
         let (pins, who) = (self.clone(), who.clone());
         let noting = spawn_blocking(move || {
             let known = pins.read()?.remove(&who);
             let notes = known.map(|known| known.notes).unwrap_or_default();
             if !new.iter().all(|note| notes.contains(note)) {
-                pins.change(|all| {
-                    if let Some(known) = all.get_mut(&who) {
-                        known.notes.extend(new);
-                        while known.notes.len() > MOST_NOTES {
-                            known.notes.pop_last();
-                        }
-                    }
-                })?;
+                let mut are_kept = true;
+                pins.change(|all| are_kept = add_notes(all, &who, new))?;
+                if !are_kept {
+                    warn!(
+                        "notes_of={who} kept=no reason=\"there are too many: what it can do now may be taken away unseen\""
+                    );
+                }
             }
             io::Result::Ok(notes)
         });
@@ -385,11 +538,7 @@ impl Pins {
         let Some(file) = &self.0.file else {
             return Ok(BTreeMap::new());
         };
-        let read = (|| {
-            file.parent().map_or(Ok(()), only_ours)?;
-            only_ours(file)?;
-            file::text_now(file, MAX_FILE)
-        })();
+        let read = ours(file).and_then(|_| file::text_now(file, MAX_FILE));
         let text = match read {
             Err(missing) if is_missing(&missing) => String::new(),
             read => read.map_err(|why| with_path(file, &why))?,
@@ -449,6 +598,27 @@ fn same(
     })
 }
 
+/// As many as there is room for; whether that was all. Of whom no key is known, nothing is noted.
+fn add_notes(all: &mut KnownKeys, who: &AtSign, new: Vec<String>) -> bool {
+    let mut bytes: usize = all.values().map(Known::bytes_of_notes).sum();
+    let Some(known) = all.get_mut(who) else {
+        return true;
+    };
+    let mut are_kept = true;
+    for note in new.into_iter().filter(|note| !note.starts_with(GUEST)) {
+        if known.notes.contains(&note) {
+            continue;
+        }
+        if known.notes.len() >= MOST_NOTES || bytes + note.len() >= MAX_NOTES {
+            are_kept = false;
+            continue;
+        }
+        bytes += note.len() + 1;
+        known.notes.insert(note);
+    }
+    are_kept
+}
+
 /// Takes out the guests that were remembered first.
 fn make_room_for_guest(all: &mut KnownKeys) {
     let since = |(who, known): (&AtSign, &Known)| Some((known.guest_since()?, who.clone()));
@@ -461,7 +631,13 @@ fn make_room_for_guest(all: &mut KnownKeys) {
 }
 
 /// Whoever can write a file, or replace it in its folder, decides whose key is believed.
-fn only_ours(path: &Path) -> io::Result<()> {
+fn ours(file: &Path) -> io::Result<fs::Metadata> {
+    file.parent()
+        .map_or(Ok(()), |folder| only_ours(folder).map(drop))?;
+    only_ours(file)
+}
+
+fn only_ours(path: &Path) -> io::Result<fs::Metadata> {
     let about = fs::metadata(path)?;
     let us = rustix::process::geteuid().as_raw();
     let why = if about.uid() != us && about.uid() != 0 {
@@ -470,7 +646,7 @@ fn only_ours(path: &Path) -> io::Result<()> {
         let path = path.display();
         format!("others can write {path}: chmod go-w {path}")
     } else {
-        return Ok(());
+        return Ok(about);
     };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
@@ -666,7 +842,10 @@ mod tests {
         for row in [
             format!("//! | keys that are remembered | {MOST} | 1 |"),
             format!("//! | of them, of clients that a policy let in | {MOST_GUESTS} | 1 |"),
-            format!("//! | notes: what a peer could do | | {MOST_NOTES} |"),
+            format!(
+                "//! | notes: what a peer could do | {} MiB | {MOST_NOTES} |",
+                MAX_NOTES >> 20
+            ),
         ] {
             assert!(header.lines().any(|line| line.starts_with(&row)), "{row}");
         }
@@ -779,13 +958,137 @@ mod tests {
             assert_eq!(pins().check(&bob(), &first, REMEMBER).await, Ok(()));
             assert!(pins().note(&bob(), note("a=1")).await.is_empty());
             assert!(pins().note(&bob(), Vec::new()).await.contains("a=1"));
-            for n in 0..2 * MOST_NOTES {
-                pins().note(&bob(), note(&format!("b={n}"))).await;
-            }
+            let many: Vec<_> = (0..2 * MOST_NOTES).map(|n| format!("b={n}")).collect();
+            pins().note(&bob(), many).await;
             let notes = pins().note(&bob(), Vec::new()).await;
             assert!(notes.contains("a=1") && notes.len() == MOST_NOTES);
             pins().trust(&bob(), &Fingerprint::of(&first)).unwrap();
             assert!(pins().note(&bob(), Vec::new()).await.is_empty());
+        });
+    }
+
+    /// The shortcut for a key that had been seen never looked at the file: the old key got in until the new one came.
+    #[test]
+    fn what_a_person_says_counts_at_once_in_a_program_that_runs() {
+        let folder = Folder::new();
+        let [first, second] = two();
+        let pins = || Pins::new(Some(folder.path("s")), Vec::new());
+        let file = folder.path("s/known_keys");
+        block_on(async {
+            let running = pins();
+            let check = async |key| running.check(&bob(), key, REMEMBER).await;
+            assert_eq!(check(&first).await, Ok(()));
+            pins().trust(&bob(), &Fingerprint::of(&second)).unwrap();
+            assert!(check(&first).await.is_err());
+            assert_eq!(check(&second).await, Ok(()));
+            // Forgotten: the next one counts, whichever it is, also for what is sent to it.
+            pins().forget(&bob()).unwrap();
+            assert_eq!(
+                running.check(&bob(), &first, FirstSight::Pass).await,
+                Ok(())
+            );
+            assert_eq!(check(&first).await, Ok(()));
+            assert!(check(&second).await.is_err());
+            // An editor's change, of the same length.
+            let text = fs::read_to_string(&file).unwrap();
+            let [old, new] = [&first, &second].map(|key| Fingerprint::of(key).to_string());
+            paths::atomic_write(&file, text.replace(&old, &new).as_bytes(), MODE).unwrap();
+            assert!(check(&first).await.is_err());
+            // The whole file is removed, spoilt, or opened to others.
+            fs::remove_file(&file).unwrap();
+            assert_eq!(check(&first).await, Ok(()));
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o620)).unwrap();
+            assert!(matches!(check(&first).await, Err(PinError::Unreadable(_))));
+            paths::atomic_write(&file, b"x\n", MODE).unwrap();
+            assert!(matches!(check(&first).await, Err(PinError::Unreadable(_))));
+        });
+    }
+
+    /// A key that could not be written gave way to the one before as soon as that came again.
+    #[test]
+    fn where_the_file_cannot_be_written_what_was_said_last_counts_until_somebody_changes_the_file()
+    {
+        let folder = Folder::new();
+        let [first, second] = two();
+        let pins = Pins::new(Some(folder.path("s")), Vec::new());
+        let file = folder.path("s/known_keys");
+        block_on(async {
+            assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
+            // A lock that is a folder: nothing is written any more.
+            let lock = file.with_extension("lock");
+            fs::remove_file(&lock).unwrap();
+            fs::create_dir(&lock).unwrap();
+            pins.believe(&bob(), &Fingerprint::of(&second)).await;
+            assert!(pins.check(&bob(), &first, REMEMBER).await.is_err());
+            assert_eq!(pins.check(&bob(), &second, REMEMBER).await, Ok(()));
+            let text = fs::read(&file).unwrap();
+            paths::atomic_write(&file, &text, MODE).unwrap();
+            assert_eq!(pins.check(&bob(), &first, REMEMBER).await, Ok(()));
+        });
+    }
+
+    /// A thousand guests of a policy pushed a manager out who had been one of them.
+    #[test]
+    fn a_guest_who_is_made_a_manager_is_a_guest_no_more() {
+        let folder = Folder::new();
+        let [first, second] = two();
+        let pins = || Pins::new(Some(folder.path("s")), Vec::new());
+        let is_guest = || pins().read().unwrap()[&bob()].guest_since().is_some();
+        block_on(async {
+            let running = pins();
+            for (pins, first_sight, guest) in [
+                (&running, FirstSight::Guest, true),
+                (&running, FirstSight::Pass, true),
+                (&pins(), FirstSight::Guest, true),
+                (&running, REMEMBER, false),
+                (&pins(), FirstSight::Guest, false),
+            ] {
+                assert_eq!(pins.check(&bob(), &first, first_sight).await, Ok(()));
+                assert_eq!(is_guest(), guest, "{first_sight:?}");
+            }
+            // Not by another key than the guest's.
+            pins().forget(&bob()).unwrap();
+            assert_eq!(
+                running.check(&bob(), &first, FirstSight::Guest).await,
+                Ok(())
+            );
+            assert!(pins().check(&bob(), &second, REMEMBER).await.is_err());
+            assert!(is_guest());
+        });
+    }
+
+    /// The last one by the alphabet gave way: of a fleet, what was noted of some devices, or that it is a guest.
+    #[test]
+    fn the_notes_of_a_fleet_stay_and_the_new_one_is_not_noted() {
+        let folder = Folder::new();
+        let print = Fingerprint::of(&two()[0]);
+        let pins = Pins::new(Some(folder.path("s")), Vec::new());
+        let fleet = |devices| -> Vec<String> {
+            let both = |n| [format!("signed-time=d{n}"), format!("twin-keys=d{n}")];
+            (0..devices).flat_map(both).collect()
+        };
+        block_on(async {
+            pins.remember(&bob(), &print, FirstSight::Guest).unwrap();
+            pins.note(&bob(), fleet(1023)).await;
+            pins.note(&bob(), fleet(1024)).await;
+            pins.note(&bob(), vec!["a=1".to_owned(), "guest=1".to_owned()])
+                .await;
+            let known = pins.read().unwrap()[&bob()].clone();
+            assert!(fleet(1023).iter().all(|note| known.notes.contains(note)));
+            assert!(!known.notes.contains("a=1"));
+            assert!(known.guest_since().is_some_and(|since| since > 1));
+            // Of everybody together no more than fits beside the keys.
+            for n in 0..7 {
+                let who: AtSign = format!("@p{n}").parse().unwrap();
+                pins.remember(&who, &print, REMEMBER).unwrap();
+                let long = |m| format!("{m}={}", "x".repeat(90));
+                pins.note(&who, (0..MOST_NOTES).map(long).collect()).await;
+            }
+            let all = pins.read().unwrap();
+            let bytes: usize = all.values().map(Known::bytes_of_notes).sum();
+            assert!(bytes <= MAX_NOTES && bytes > MAX_NOTES - 100, "{bytes}");
+            assert_eq!(all[&bob()], known);
+            assert_eq!(all.len(), 8);
         });
     }
 }

@@ -68,19 +68,42 @@ pub struct ControlSocket {
     path: PathBuf,
 }
 
-impl ControlSocket {
+/// One that is open, while nobody is heard yet: it needs no other thread.
+#[derive(Debug)]
+pub struct OpenSocket {
+    listener: StdListener,
+    path: PathBuf,
+}
+
+impl OpenSocket {
     /// Opens the socket at this path. A file left by a process that died is replaced.
     ///
     /// # Errors
     /// When another process answers there, or the folder is not ours.
-    pub fn listen(path: &Path) -> Result<Self, ControlError> {
+    pub fn at(path: &Path) -> Result<Self, ControlError> {
         let place = Place::of(path)?;
         clear(path, &place)?;
         let listener = bind(&place.name).map_err(failed(path))?;
-        Ok(Self {
-            listener: listener.into(),
-            path: path.to_owned(),
-        })
+        let path = path.to_owned();
+        Ok(Self { listener, path })
+    }
+
+    /// From now on askers are heard.
+    pub fn listen(self) -> ControlSocket {
+        ControlSocket {
+            listener: self.listener.into(),
+            path: self.path,
+        }
+    }
+}
+
+impl ControlSocket {
+    /// Opens the socket at this path, and listens.
+    ///
+    /// # Errors
+    /// As [`OpenSocket::at`].
+    pub fn listen(path: &Path) -> Result<Self, ControlError> {
+        OpenSocket::at(path).map(OpenSocket::listen)
     }
 
     /// Answers for ever, one request at a time. `handle` is told each request's line, and gives the answer's.

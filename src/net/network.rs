@@ -102,10 +102,98 @@ impl std::str::FromStr for Nearness {
     }
 }
 
+/// How near several addresses are: an atDirectory on a site may have a private address and a public one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NearnessSet([bool; WORDS.len()]);
+
+impl NearnessSet {
+    /// Each that is in it.
+    fn members(&self) -> impl Iterator<Item = Nearness> {
+        let all = WORDS.iter().zip(self.0);
+        all.filter_map(|((nearness, _), is_in)| is_in.then_some(*nearness))
+    }
+
+    /// Nothing is known of any address.
+    pub fn is_empty(&self) -> bool {
+        self.members().next().is_none()
+    }
+
+    /// Whether somebody who finds his own directory at such addresses lets strangers send him to that one.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        self.members().any(|near| near.admits(address))
+    }
+}
+
+impl FromIterator<Nearness> for NearnessSet {
+    fn from_iter<I: IntoIterator<Item = Nearness>>(all: I) -> Self {
+        let mut set = Self::default();
+        for nearness in all {
+            for ((other, _), is_in) in WORDS.iter().zip(&mut set.0) {
+                *is_in |= *other == nearness;
+            }
+        }
+        set
+    }
+}
+
+/// `world,site`
+impl std::fmt::Display for NearnessSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<_> = self.members().map(|one| one.to_string()).collect();
+        f.write_str(&words.join(","))
+    }
+}
+
+impl std::str::FromStr for NearnessSet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::parse).collect()
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_directory_has_addresses_of_several_kinds_each_of_them_counts() {
+        let set = |text: &str| text.parse::<NearnessSet>().unwrap();
+        for (of, goes, stays) in [
+            (
+                "world",
+                &["198.51.100.7"][..],
+                &["10.1.2.3", "127.0.0.1"][..],
+            ),
+            (
+                "world,site",
+                &["198.51.100.7", "10.1.2.3", "fd00::1"],
+                &["127.0.0.1", "fe80::1"],
+            ),
+            (
+                "site",
+                &["198.51.100.7", "10.1.2.3"],
+                &["::1", "169.254.169.254"],
+            ),
+            ("link", &["2001:db8::1", "fe80::1"], &["10.1.2.3", "::1"]),
+            ("world,host", &["::1", "10.1.2.3"], &["169.254.169.254"]),
+            ("site,link,host", &["fe80::1", "::1", "10.1.2.3"], &[]),
+        ] {
+            assert_eq!(set(of).to_string(), of);
+            for (addresses, is_admitted) in [(goes, true), (stays, false)] {
+                for one in addresses {
+                    let admitted = set(of).admits(one.parse().unwrap());
+                    assert_eq!(admitted, is_admitted, "{of}: {one}");
+                }
+            }
+        }
+        assert_eq!(set("host,world,host"), set("world,host"));
+        assert!(NearnessSet::default().is_empty());
+        for bad in ["", "world,", "near", "world site"] {
+            assert!(bad.parse::<NearnessSet>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn strangers_send_nobody_inside_whose_directory_is_outside() {

@@ -11,7 +11,7 @@
 use std::{
     env, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cli::{Console, Failure, grammar::Grammar, help, misuse::replayed, print_out},
-    net::network::Nearness,
+    net::{control_socket::OpenSocket, network::NearnessSet},
     np::far_end::FarEnd,
     pipe::{cipher::Side, join::Carried},
     session::{
@@ -92,8 +92,11 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
         }
         Err(Refusal::Failed(why)) => return failed(&why),
     };
+    let folder = control_folder(about.as_ref());
+    // No other socket of this machine's is opened from here on.
+    let socket = control::open(folder.as_deref());
     if !args.no_sandbox {
-        confinement(&plan).enter();
+        confinement(&plan, folder).enter();
     }
     // One session is one task: a thread per core would only cost memory.
     async_global_executor::init_with_config(
@@ -101,19 +104,26 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
             .with_min_threads(1)
             .with_max_threads(1),
     );
-    serve(plan, about)
+    serve(plan, about, socket)
 }
 
-/// What the session needs: names, and its two ends. Where it listens it does so already.
-fn confinement(plan: &Plan) -> Confinement {
+/// Where its control socket is, if there can be one.
+fn control_folder(about: Option<&About>) -> Option<PathBuf> {
+    match about {
+        Some(about) => about.folder.as_ref().map(PathBuf::from),
+        None => paths::runtime().map(|folder| paths::bridges(&folder)),
+    }
+}
+
+/// What the session needs: names, the ports of its two ends, and the folder of its control socket, to remove that. Where it
+/// listens it does so already.
+fn confinement(plan: &Plan, control: Option<PathBuf>) -> Confinement {
     let near = match &plan.local {
         LocalEnd::Dial(service) => Some(service.port),
         LocalEnd::Listen(_) | LocalEnd::Stdio => None,
     };
-    // A folder that is made later cannot be allowed any more.
-    let runtime = paths::runtime().filter(|folder| paths::private_folder(folder).is_ok());
     Confinement::of(&sandbox::BRIDGE)
-        .writes(runtime)
+        .writes(control)
         .dials(near.into_iter().chain([plan.far.rendezvous.port]))
 }
 
@@ -122,7 +132,7 @@ fn asks_for_help(words: &[&str], linked: bool) -> bool {
     words.contains(&"--help") || !linked && words == ["help"]
 }
 
-fn serve(plan: Plan, about: Option<About>) -> ExitCode {
+fn serve(plan: Plan, about: Option<About>, control: Option<OpenSocket>) -> ExitCode {
     // The daemon, or the terminal, may go; the session stays.
     let kept = (!matches!(plan.local, LocalEnd::Stdio)).then(IgnoreHangUp::new);
     if let Some(Err(error)) = &kept {
@@ -132,12 +142,8 @@ fn serve(plan: Plan, about: Option<About>) -> ExitCode {
         process::raise_descriptor_limit();
     }
     let has_parent = about.is_some();
-    let folder = match &about {
-        Some(about) => about.folder.clone().map(PathBuf::from),
-        None => paths::runtime().map(|folder| paths::bridges(&folder)),
-    };
     let live = Arc::new(Live::of(&plan, about.unwrap_or_default()));
-    let ended = block_on(carry(plan, folder.as_deref(), &live));
+    let ended = block_on(carry(plan, control, &live));
     if let Err(error) = &ended {
         out::note(BridgeNews::Failed(Report::from(error)));
     }
@@ -154,13 +160,13 @@ fn serve(plan: Plan, about: Option<About>) -> ExitCode {
     }
 }
 
-/// The session, with its control socket in this folder, if there can be one.
+/// The session, with its control socket, if there can be one.
 async fn carry(
     plan: Plan,
-    folder: Option<&Path>,
+    socket: Option<OpenSocket>,
     live: &Arc<Live>,
 ) -> Result<Carried, BridgeError> {
-    let socket = control::open(folder);
+    let socket = socket.map(OpenSocket::listen);
     // No task of its own: while nobody asks, the second thread has nothing to do, and costs nothing.
     let asked = async {
         if let Some(socket) = socket {
@@ -299,9 +305,10 @@ pub(crate) struct Args {
     /// with --bind-local-port: let other users of this machine in, too
     #[argh(switch)]
     shared: bool,
-    /// dial the rendezvous only where somebody may be sent whose atDirectory is so near: world, site, link or host
+    /// dial the rendezvous only where somebody may be sent whose atDirectory is so near: world, site, link, host, or several
+    /// of these with commas
     #[argh(option, arg_name = "nearness")]
-    nearness: Option<Nearness>,
+    nearness: Option<NearnessSet>,
     /// read the secrets from one JSON line on stdin: auth, aesC2D, ivC2D, aesD2C, ivD2C, side
     #[argh(switch)]
     secrets_on_stdin: bool,

@@ -45,7 +45,10 @@ use crate::{
     budget::{Budget, Claim},
     classic::keyring::{Keyring, KeyringGuard},
     cli::Failure,
-    net::{dial::resolve, network::Nearness},
+    net::{
+        dial::resolve,
+        network::{Nearness, NearnessSet},
+    },
     np::{
         NAMESPACE,
         ids::Nonce,
@@ -170,15 +173,16 @@ async fn say_who_is_not_pinned(pins: &Pins, options: &DaemonOptions) {
     }
 }
 
-/// How near the atDirectory is: whoever is sent there may be sent as near by others. Unknown counts as far away.
-async fn nearness_of(root: &Root) -> Nearness {
+/// How near the atDirectory is: whoever is sent there may be sent as near by others, to each kind of address that it has.
+/// Unknown counts as far away.
+async fn nearness_of(root: &Root) -> NearnessSet {
     let (Root::Directory(at) | Root::Proxy(at)) = root;
     let found = resolve(at).await.unwrap_or_default();
-    let mut near = found.iter().map(|at| Nearness::of(at.ip()));
-    match near.next() {
-        Some(first) if near.all(|other| other == first) => first,
-        _ => Nearness::World,
+    let near: NearnessSet = found.iter().map(|at| Nearness::of(at.ip())).collect();
+    if near.is_empty() {
+        return [Nearness::World].into_iter().collect();
     }
+    near
 }
 
 /// The ssh keys of this machine's user, without what an earlier run left behind.
@@ -349,7 +353,7 @@ mod tests {
             ("no-such-name.invalid:64", Nearness::World),
         ] {
             let found = block_on(nearness_of(&root.parse().unwrap()));
-            assert_eq!(found, nearness, "{root}");
+            assert_eq!(found, [nearness].into_iter().collect(), "{root}");
         }
     }
 }

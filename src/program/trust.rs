@@ -9,7 +9,11 @@
 //! `noports trust show @alice`: who runs her atServer could tell another one.
 //!
 //! From afar it is a request to open `@alice#F`, which is no host, signed as every request. A daemon does it for a manager
-//! whose key is the remembered one, for a key of another manager, and never against a key that its command line names.
+//! whose key it has remembered from a session before, or that its command line names; for a key of another manager; and never
+//! against a key that its command line names. So whoever runs the atServer of a manager who never came can still have a session
+//! first and vouch then: who wants to shut that out names all managers' keys (`--manager @alice#F`).
+//!
+//! A daemon or client that runs heeds what is said here from the next request on; sessions that are open stay open.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -38,7 +42,9 @@ flags! {
     ///
     /// Run it as the user that the daemon or client runs as. The first key that these see of a manager, policy or device is
     /// remembered, and another one is refused until it is trusted here. `list`: all that are remembered. `show @alice`: the
-    /// one that is remembered, and the one of now. `remove @alice`: forget it, so that the next one counts.
+    /// one that is remembered, and the one of now. `remove @alice`: forget it, so that the next one counts. Programs that run
+    /// heed it from the next request on. With `--at`, another manager vouches from afar: one whose key the device has
+    /// remembered from a session before, or that was named to it.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "noports trust show @alice",

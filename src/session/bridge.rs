@@ -21,7 +21,7 @@ use futures_lite::{FutureExt, future};
 use crate::{
     net::{
         dial::dial_service,
-        network::Nearness,
+        network::NearnessSet,
         stall::{Tell, watch},
     },
     np::far_end::FarEnd,
@@ -77,7 +77,7 @@ pub struct Plan {
     /// What a single connection of a client begins with.
     pub greeting: Greeting,
     /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
-    pub nearness: Option<Nearness>,
+    pub nearness: Option<NearnessSet>,
 }
 
 /// What stands at our end of the pipe.

@@ -28,7 +28,7 @@ use miniserde::{Deserialize, Serialize, json};
 use super::bridge::Live;
 use crate::{
     net::{
-        control_socket::{self, Answered, Asker, ControlError, ControlSocket},
+        control_socket::{self, Answered, Asker, ControlError, ControlSocket, OpenSocket},
         line::LineError,
     },
     secret::Secret,
@@ -161,7 +161,7 @@ impl BridgeRequest {
 }
 
 /// The control socket of this process, in this folder. `None`: there can be none, which no session fails for.
-pub fn open(folder: Option<&Path>) -> Option<ControlSocket> {
+pub fn open(folder: Option<&Path>) -> Option<OpenSocket> {
     let Some(folder) = folder else {
         debug!("control=none reason=\"there is no folder for it\"");
         return None;
@@ -174,7 +174,7 @@ pub fn open(folder: Option<&Path>) -> Option<ControlSocket> {
         })
         .and_then(|()| {
             let path = folder.join(format!("{}.{SUFFIX}", std::process::id()));
-            ControlSocket::listen(&path).map_err(|why| why.to_string())
+            OpenSocket::at(&path).map_err(|why| why.to_string())
         });
     opened
         .inspect_err(|why| debug!("control=none reason={why:?}"))

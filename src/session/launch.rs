@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     cli::{Failure, exit},
-    net::{control_socket::ControlError, network::Nearness},
+    net::{control_socket::ControlError, network::NearnessSet},
     np::far_end::FarEnd,
     sys::process,
     text::endpoint::Endpoint,
@@ -57,7 +57,7 @@ pub struct Order<'a> {
     /// Whose session it is, for those who ask its control socket.
     pub about: Option<About>,
     /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
-    pub nearness: Option<Nearness>,
+    pub nearness: Option<NearnessSet>,
     /// It confines itself.
     pub sandbox: bool,
 }
@@ -464,6 +464,7 @@ mod tests {
 
     #[test]
     fn a_bridge_without_protection_is_told_of_none() {
+        let near: NearnessSet = "world,site".parse().unwrap();
         let service = "localhost:22".parse().unwrap();
         let far = FarEnd {
             rendezvous: "rv.example:1".parse().unwrap(),
@@ -477,7 +478,7 @@ mod tests {
             far: &far,
             many: None,
             about: None,
-            nearness: Some(Nearness::Site),
+            nearness: Some(near),
             sandbox: true,
         };
         let words = order.words();
@@ -488,7 +489,7 @@ mod tests {
         let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
         let plan = read_plan(&words, Secrets::line(&far, None).reveal().as_bytes()).unwrap();
         assert_eq!(plan.far, far);
-        assert_eq!(plan.nearness, Some(Nearness::Site));
+        assert_eq!(plan.nearness, Some(near));
     }
 
     #[test]

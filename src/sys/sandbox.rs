@@ -14,7 +14,7 @@
 //! | all of them | names of hosts and users, `/proc`, limits of memory | `/dev/null`, the terminal | – | |
 //! | daemon | | `~/.ssh`, what it remembers, its state, the runtime folder | itself | no, yes |
 //! | … `--reverse-ssh` | home | `~/.sshnp` | ssh and what its settings name | yes, yes |
-//! | bridge | | the runtime folder | – | no, its two ends |
+//! | bridge | | the folder of control sockets | – | no, the ports of its two ends |
 //! | rendezvous | | its state | – | yes, yes |
 //! | atserver | | its data, its state | – | yes, yes |
 //! | policy | the folder of its rules | its state | – | no, yes |
@@ -22,6 +22,11 @@
 //! Files that others replace by renaming (`resolv.conf`, `authorized_keys`, rules, an atServer's authority) are allowed with
 //! their folder; and because the folder of a resolver may not be there yet when a device starts, `/run` is read as a whole.
 //! The kernel still asks for the permission bits: who runs as root may read all of `/etc`, everybody else what is theirs.
+//!
+//! What stays open to who breaks into one: to a bridge, these two TCP ports at any host, and UDP to anywhere. On a kernel whose
+//! Landlock knows no sockets by path, a program that may open local sockets reaches all that the user may (an ssh-agent, another
+//! bridge's control socket); a bridge and a rendezvous may open none once they have started, where the C library is musl, as in
+//! the static executable. The resolver of glibc needs them.
 //!
 //! Not confined: the client and the tunnel, because they run the person's ssh with the person's settings, which may well
 //! use `sudo` (their bridges are); what sshd does for a session, because the system's sshd is no child of ours; words that
@@ -55,7 +60,12 @@ pub struct Role {
     listens: bool,
     /// As root it keeps the right to listen on a port below 1024.
     low_ports: bool,
+    /// Opens sockets to local programs, such as an agent's or another bridge's.
+    local_sockets: bool,
 }
+
+/// glibc's resolver asks local programs (nscd, sssd, systemd-resolved), musl's asks name servers only.
+const RESOLVER_IS_LOCAL: bool = !cfg!(target_env = "musl");
 
 /// A daemon.
 pub const DAEMON: Role = Role {
@@ -66,6 +76,7 @@ pub const DAEMON: Role = Role {
     runs: &[ITSELF, LOADER],
     listens: false,
     low_ports: false,
+    local_sockets: true,
 };
 
 /// A daemon that also logs in to clients: ssh with its configuration, and what that starts.
@@ -80,6 +91,8 @@ pub const DAEMON_WITH_SSH: Role = Role {
 pub const BRIDGE: Role = Role {
     name: "bridge",
     runs: &[],
+    // Its control socket is open before.
+    local_sockets: RESOLVER_IS_LOCAL,
     ..DAEMON
 };
 
@@ -94,6 +107,7 @@ pub const RENDEZVOUS: Role = Role {
 pub const ATSERVER: Role = Role {
     name: "atserver",
     listens: true,
+    local_sockets: true,
     low_ports: true,
     ..BRIDGE
 };
@@ -101,6 +115,7 @@ pub const ATSERVER: Role = Role {
 /// A policy.
 pub const POLICY: Role = Role {
     name: "policy",
+    local_sockets: true,
     ..BRIDGE
 };
 
@@ -264,7 +279,7 @@ impl Confinement {
             Ok(generation) => confined.files = Some(generation),
             Err(why) => confined.lacks("files", why),
         }
-        match calls::confine() {
+        match calls::confine(self.role.local_sockets) {
             Ok(()) => confined.calls = true,
             Err(why) => confined.lacks("calls", why),
         }

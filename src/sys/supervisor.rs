@@ -171,8 +171,14 @@ fn watchdog(env: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> 
     }
 }
 
+/// Where the service manager listens, and a socket that is opened before the program confines itself.
+struct Notifier {
+    name: String,
+    socket: UnixDatagram,
+}
+
 struct Herald {
-    socket: Option<String>,
+    socket: Option<Notifier>,
     file: Option<PathBuf>,
     told: Mutex<Told>,
 }
@@ -187,9 +193,7 @@ struct Told {
 fn herald() -> &'static Herald {
     static HERALD: OnceLock<Herald> = OnceLock::new();
     HERALD.get_or_init(|| Herald {
-        socket: env::var("NOTIFY_SOCKET")
-            .ok()
-            .filter(|name| !name.is_empty()),
+        socket: env::var("NOTIFY_SOCKET").ok().and_then(Notifier::to),
         file: env::var_os(STATE_FILE).map(PathBuf::from),
         told: Mutex::default(),
     })
@@ -208,8 +212,8 @@ impl Herald {
     }
 
     fn send(&self, message: &str) {
-        if let Some(name) = &self.socket
-            && let Err(why) = send(name, message)
+        if let Some(notifier) = &self.socket
+            && let Err(why) = notifier.send(message)
         {
             debug!("notify=failed reason=\"{why}\"");
         }
@@ -287,16 +291,30 @@ fn overwrite(file: &Path, bytes: &[u8]) -> io::Result<()> {
     file.set_len(bytes.len() as u64)
 }
 
-fn send(name: &str, message: &str) -> io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    #[cfg(target_os = "linux")]
-    if let Some(name) = name.strip_prefix('@') {
-        use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
-        let address = SocketAddr::from_abstract_name(name)?;
-        return socket.send_to_addr(message.as_bytes(), &address).map(drop);
+impl Notifier {
+    fn to(name: String) -> Option<Self> {
+        if name.is_empty() {
+            return None;
+        }
+        let opened = UnixDatagram::unbound()
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+            .inspect_err(|why| debug!("notify=failed reason=\"{why}\""));
+        let socket = opened.ok()?;
+        Some(Self { name, socket })
     }
-    socket.send_to(message.as_bytes(), name).map(drop)
+
+    fn send(&self, message: &str) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(name) = self.name.strip_prefix('@') {
+            use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+            let address = SocketAddr::from_abstract_name(name)?;
+            let sent = self.socket.send_to_addr(message.as_bytes(), &address);
+            return sent.map(drop);
+        }
+        self.socket
+            .send_to(message.as_bytes(), &self.name)
+            .map(drop)
+    }
 }
 
 #[cfg(test)]
@@ -306,7 +324,7 @@ mod tests {
 
     fn herald(socket: Option<String>, file: Option<PathBuf>) -> Herald {
         Herald {
-            socket,
+            socket: socket.and_then(Notifier::to),
             file,
             told: Mutex::default(),
         }

@@ -41,7 +41,7 @@ use crate::at::{
 
 use super::{Stored, lookups::LookupRouter, worker::Commands};
 
-/// How many atSigns are remembered.
+/// How many atSigns are remembered; the one that was asked about longest ago gives way.
 const MAX_PEERS: usize = 1024;
 
 /// One atSign we have to do with. Whoever looks its keys up holds the lock, so that two callers never make two keys.
@@ -109,14 +109,21 @@ pub(super) enum Freshness {
 
 /// How long public keys are remembered: short, as a key that was replaced should soon be worth nothing.
 const PUBLIC: Duration = Duration::from_secs(10 * 60);
-/// How often one atSign's own atServer is asked for its public key within [`MINUTE`]; then what is known has to do.
+/// How often one atSign's own atServer is asked for its public key within [`MINUTE`]; then what is known, or what our own
+/// atServer knows, has to do.
 const ASKED_OF_ONE: usize = 6;
 const MINUTE: Duration = Duration::from_secs(60);
 /// How many with new keys are told of, where nobody has asked yet.
 const MAX_RENEWED: usize = 16;
 
+struct Peer {
+    keys: Arc<PeerKeys>,
+    /// When it was last asked about.
+    used: Instant,
+}
+
 pub(super) struct PeerKeyCache {
-    peers: StdMutex<HashMap<AtSign, Arc<PeerKeys>>>,
+    peers: StdMutex<HashMap<AtSign, Peer>>,
     /// Who has got a new shared key, because of new keys.
     pub renewed: (Sender<AtSign>, Receiver<AtSign>),
 }
@@ -131,22 +138,42 @@ impl Default for PeerKeyCache {
 }
 
 impl PeerKeyCache {
-    fn peers(&self) -> MutexGuard<'_, HashMap<AtSign, Arc<PeerKeys>>> {
+    fn peers(&self) -> MutexGuard<'_, HashMap<AtSign, Peer>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, who: &AtSign) -> Arc<PeerKeys> {
-        let mut peers = self.peers();
+        let (mut peers, now) = (self.peers(), Instant::now());
         if peers.len() >= MAX_PEERS && !peers.contains_key(who) {
-            peers.clear();
+            // Whoever is being looked up holds a lock that the next one has to meet.
+            let order = |peer: &Peer| (Arc::strong_count(&peer.keys) > 1, peer.used);
+            let first = peers.iter().min_by_key(|(_, peer)| order(peer));
+            if let Some(first) = first.map(|(who, _)| who.clone()) {
+                peers.remove(&first);
+            }
         }
-        Arc::clone(peers.entry(who.clone()).or_default())
+        let peer = peers.entry(who.clone()).or_insert_with(|| Peer {
+            keys: Arc::default(),
+            used: now,
+        });
+        peer.used = now;
+        Arc::clone(&peer.keys)
     }
 
     /// This atSign may have new keys: before anything else is encrypted to it, its own atServer is asked.
     pub(super) fn doubt(&self, who: &AtSign) {
         if let Some(peer) = self.peers().get(who) {
-            peer.public().is_doubted = true;
+            peer.keys.public().is_doubted = true;
+        }
+    }
+
+    /// As if its public key had been found so long ago that it does no more.
+    #[cfg(test)]
+    pub(super) fn let_expire(&self, who: &AtSign) {
+        if let Some((_, since)) = &mut self.get(who).public().key
+            && let Some(long_ago) = since.checked_sub(PUBLIC)
+        {
+            *since = long_ago;
         }
     }
 
@@ -251,10 +278,12 @@ impl PeerKeyCache {
             return Ok(Some(router.commands.keys().encryption.public().clone()));
         }
         let peer = self.get(of);
-        if freshness == Freshness::Source && !peer.public().may_ask(Instant::now()) {
-            let known = peer.public().key.clone();
-            return Ok(known.map(|(key, _)| key));
-        }
+        let is_too_often = freshness == Freshness::Source && !peer.public().may_ask(Instant::now());
+        let freshness = if is_too_often {
+            Freshness::Remembered
+        } else {
+            freshness
+        };
         if freshness != Freshness::Remembered {
             return look_up(router, asker, of, freshness, &peer).await;
         }
@@ -336,5 +365,35 @@ pub(super) fn found(answer: Result<String, AtError>) -> Result<Option<String>, A
         Ok(text) => Ok(Some(text)),
         Err(AtError::Refused(fault)) if fault.is_key_not_found() => Ok(None),
         Err(why) => Err(why),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// All were forgotten at once, and with them how often whose atServer had been asked, and who was doubted.
+    #[test]
+    fn where_there_is_no_room_the_peer_that_was_asked_about_longest_ago_gives_way() {
+        let cache = PeerKeyCache::default();
+        let atsign = |n: usize| format!("@p{n}").parse::<AtSign>().unwrap();
+        let (busy, held) = (atsign(0), atsign(1));
+        let in_use = cache.get(&held);
+        for _ in 0..ASKED_OF_ONE {
+            assert!(cache.get(&busy).public().may_ask(Instant::now()));
+        }
+        cache.doubt(&busy);
+        for n in 2..3 * MAX_PEERS {
+            cache.get(&atsign(n));
+            let public = cache.get(&busy);
+            let mut public = public.public();
+            assert!(public.is_doubted && !public.may_ask(Instant::now()));
+        }
+        assert!(Arc::ptr_eq(&in_use, &cache.get(&held)));
+        let peers = cache.peers();
+        assert_eq!(peers.len(), MAX_PEERS);
+        let kept = |n| peers.contains_key(&atsign(n));
+        assert!(!kept(2) && kept(3 * MAX_PEERS - 1));
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   a daemon starts ─▶ each DIR/bridges/PID.sock: nobody answers ─▶ removed
 //!                                                 ours ──────────▶ a place, as before; its end and its reasons are told
+//!                                                 no answer ─────▶ a place of nobody's, and asked again until it answers or ends
 //! ```
 
 use std::{
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     at::AtSign,
     budget::{Claim, Hold, MustLeave},
+    net::control_socket::ControlError,
     np::ids::SessionId,
     session::{
         control::{self, About, SessionState},
@@ -35,6 +37,9 @@ use crate::{
 const FOUND_WITHIN: Duration = Duration::from_secs(5);
 /// Lines of the logs of one client's bridges that reach ours within a minute.
 const BRIDGE_LINES: u64 = 100;
+/// One that does not answer is asked again after this, then after twice as long, and so on; in the end as seldom as this.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_SELDOM: Duration = Duration::from_secs(60);
 
 /// A place among the live sessions, to be left when told so.
 pub(super) struct SessionPlace {
@@ -177,19 +182,50 @@ impl Daemon {
         }
     }
 
+    /// Whoever does not answer may well be a session, stopped or out of breath: it counts, for nobody, until it says whose it
+    /// is, or ends. A session of another program that is silent counts, too.
     async fn find_session(&self, socket: &Path) {
+        let claim = Claim::of_nobody().firm();
+        let (hold, _) = self.sessions.found(claim, Instant::now());
+        if !self.is_silent(socket).await {
+            return;
+        }
+        let name = socket.display().to_string();
+        warn!("bridge={name} counted=yes client=unknown reason=\"it does not answer\"");
+        let (daemon, socket) = (self.clone(), socket.to_owned());
+        task::spawn(async move {
+            let mut pause = ASK_AGAIN;
+            task::sleep(pause).await;
+            while daemon.is_silent(&socket).await {
+                pause = (2 * pause).min(ASK_SELDOM);
+                task::sleep(pause).await;
+            }
+            drop(hold);
+            info!("bridge={name} counted=no_more client=unknown");
+        });
+    }
+
+    /// Whether somebody is there who does not answer.
+    async fn is_silent(&self, socket: &Path) -> bool {
+        let met = self.meet(socket).await;
+        if let Err(why) = &met {
+            debug!("bridge={} reason=\"{why}\"", socket.display());
+        }
+        matches!(met, Err(ControlError::Silent(_)))
+    }
+
+    /// Gives it its place, if it is a session of ours and has not ended.
+    async fn meet(&self, socket: &Path) -> Result<(), ControlError> {
         let ours = |state: &SessionState| {
             let own = [self.at.atsign().as_str(), self.options.device.as_str()];
             let its = [&state.atsign, &state.device].map(|one| one.as_deref().unwrap_or_default());
             state.side == "device" && its == own
         };
-        let (state, bridge) = match RunningBridge::find(socket, ours).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return,
-            Err(why) => return debug!("bridge={} reason=\"{why}\"", socket.display()),
+        let Some((state, bridge)) = RunningBridge::find(socket, ours).await? else {
+            return Ok(());
         };
         let Some(Ok(from)) = state.client.as_deref().map(str::parse::<AtSign>) else {
-            return;
+            return Ok(());
         };
         let session = state.name();
         debug!("session={session} from={from} found=pid_{}", state.pid);
@@ -209,5 +245,6 @@ impl Daemon {
             has_spoken: state.phase != "connecting",
         };
         task::spawn(place.kept_by(bridge, session));
+        Ok(())
     }
 }

@@ -148,13 +148,18 @@ impl Daemon {
             RequestWord::Ssh => {
                 let read =
                     |signer: &PublicKey| SshRequest::parse(text, signer).map(SessionRequest::Ssh);
-                self.signed(from, read).await?
+                self.signed(from, read, |_| self.first_sight(from)).await?
             }
             RequestWord::Tunnel => {
                 let read = |signer: &PublicKey| {
                     TunnelRequest::parse(text, signer).map(SessionRequest::Tunnel)
                 };
-                self.signed(from, read).await?
+                let first = |asked: &SessionRequest| match asked.vouches_for() {
+                    // Whose word counts has been seen before.
+                    Some(_) => FirstSight::Pass,
+                    None => self.first_sight(from),
+                };
+                self.signed(from, read, first).await?
             }
         };
         match read {
@@ -168,11 +173,20 @@ impl Daemon {
                 let Some(asked) = asked.read_by(&self.options.habits) else {
                     return Ok(None);
                 };
-                if let Some(vouched) = asked.tunnel().and_then(TunnelRequest::vouches_for) {
+                if let Some(vouched) = asked.vouches_for() {
                     return self.hear_voucher(from, &asked, vouched).await.map(Some);
                 }
                 self.start_session(from, &asked, permit).await.map(Some)
             }
+        }
+    }
+
+    /// What becomes of a key that has signed something, and was never seen.
+    fn first_sight(&self, from: &AtSign) -> FirstSight {
+        if self.options.managers.contains(from) {
+            FirstSight::Remember
+        } else {
+            FirstSight::Guest
         }
     }
 
@@ -181,6 +195,7 @@ impl Daemon {
         &self,
         from: &AtSign,
         read: impl Fn(&PublicKey) -> Result<T, RequestError>,
+        first: impl Fn(&T) -> FirstSight,
     ) -> Result<Result<T, RequestError>, String> {
         let there = |found: Result<Option<PublicKey>, AtError>| match found {
             Ok(Some(key)) => Ok(key),
@@ -195,13 +210,8 @@ impl Daemon {
             got = read(&signer);
         }
         // Only a key that has signed is remembered.
-        if got.is_ok() {
-            let first = if self.options.managers.contains(from) {
-                FirstSight::Remember
-            } else {
-                FirstSight::Guest
-            };
-            let checked = self.pins.check(from, &signer, first).await;
+        if let Ok(said) = &got {
+            let checked = self.pins.check(from, &signer, first(said)).await;
             checked.map_err(|changed| told(&changed, "this device"))?;
         }
         Ok(got)
@@ -290,8 +300,8 @@ impl Daemon {
         Ok(Acceptance { message, key })
     }
 
-    /// A manager, whose key is the one that is remembered, says that another manager has a new one. What was named to the
-    /// daemon stays.
+    /// A manager, whose key was named or remembered before, says that another manager has a new one. What was named to the
+    /// daemon stays. Managers are held to what the daemon permits and no less, so what they may open does not matter here.
     async fn hear_voucher(
         &self,
         from: &AtSign,
@@ -303,6 +313,13 @@ impl Daemon {
         let managers = &self.options.managers;
         if !managers.contains(from) || !managers.contains(&who) || *from == who {
             return Err(format!("only another manager can vouch for a key of {who}"));
+        }
+        // Else whoever runs the atServer of one who never came could put keys of his own in the places of all others.
+        let knows = self.pins.knows(from).await;
+        if !knows.map_err(|why| told(&why, "this device"))? {
+            return Err(format!(
+                "this device has not seen a key of {from} yet, so {from} cannot vouch for {who}: first open a session as {from}"
+            ));
         }
         if let Some(named) = self.pins.named(&who).filter(|named| **named != key) {
             return Err(format!(
@@ -419,7 +436,7 @@ impl Daemon {
         if word == RequestWord::Ssh {
             let read = |signer: &PublicKey| ReverseRequest::parse_signed(text, signer);
             return self
-                .signed(from, read)
+                .signed(from, read, |_| self.first_sight(from))
                 .await?
                 .map_err(|why| why.to_string());
         }
@@ -537,6 +554,10 @@ impl SessionRequest {
             Self::Ssh(_) => None,
             Self::Tunnel(request) => Some(request),
         }
+    }
+
+    fn vouches_for(&self) -> Option<&str> {
+        self.tunnel().and_then(TunnelRequest::vouches_for)
     }
 
     fn lasting(&self) -> Option<Lasting> {

@@ -7,7 +7,7 @@ use crate::{
     at::{AtSign, Notification, client::Client, pins::Pins, verb::Operation},
     budget::Budget,
     classic::{keyring::Keyring, reverse::device::KeySlots},
-    net::network::Nearness,
+    net::network::NearnessSet,
     np::{NAMESPACE, ids::Nonce},
     session::authorise::Doorman,
 };
@@ -30,7 +30,7 @@ pub(super) struct Daemon {
     pub keyring: Keyring,
     pub pins: Pins,
     /// A rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
-    pub nearness: Option<Nearness>,
+    pub nearness: Option<NearnessSet>,
 }
 
 impl Daemon {

@@ -12,7 +12,7 @@ use futures_lite::AsyncWriteExt;
 use super::{error::BridgeError, live::Live};
 use crate::{
     at::client::jitter,
-    net::{backoff::Backoff, dial::dial_where, network::Nearness},
+    net::{backoff::Backoff, dial::dial_where, network::NearnessSet},
     np::{
         admit,
         far_end::FarEnd,
@@ -43,7 +43,7 @@ pub(super) struct Dialler {
     /// What others see of the session.
     pub(super) live: Arc<Live>,
     /// Where the far end may be, if not anywhere.
-    pub(super) nearness: Option<Nearness>,
+    pub(super) nearness: Option<NearnessSet>,
 }
 
 impl Dialler {
@@ -62,7 +62,7 @@ impl Dialler {
     }
 
     /// Nowhere else than somebody may be sent whose directory is so near.
-    pub(super) fn nowhere_nearer(self, nearness: Option<Nearness>) -> Self {
+    pub(super) fn nowhere_nearer(self, nearness: Option<NearnessSet>) -> Self {
         Self { nearness, ..self }
     }
 

@@ -305,12 +305,14 @@ fn a_device_is_not_sent_to_an_inner_address_unless_its_directory_is_as_near() {
         let (listener, at) = listen().await;
         let named = Endpoint::parse("localhost", Some(at.port)).unwrap();
         for (rendezvous, nearness, goes) in [
-            (&at, Nearness::World, false),
-            (&named, Nearness::World, false),
-            (&named, Nearness::Site, false),
-            (&named, Nearness::Link, false),
-            (&at, Nearness::Host, true),
-            (&named, Nearness::Host, true),
+            (&at, "world", false),
+            (&named, "world", false),
+            (&named, "site", false),
+            (&named, "link", false),
+            (&named, "world,site", false),
+            (&named, "world,host", true),
+            (&at, "host", true),
+            (&named, "host", true),
         ] {
             let mut plan = plan(
                 LocalEnd::Dial(reverser().await),
@@ -318,7 +320,7 @@ fn a_device_is_not_sent_to_an_inner_address_unless_its_directory_is_as_near() {
                 Side::Device,
                 None,
             );
-            plan.nearness = Some(nearness);
+            plan.nearness = Some(nearness.parse().unwrap());
             let (bridge, came) = (spawn(run(plan, || ())), listener.accept());
             if goes {
                 drop(came.await.unwrap());

@@ -9,7 +9,7 @@ pub(super) use known::confine;
 
 /// There is no filter for this kind of machine.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub(super) fn confine() -> Result<(), String> {
+pub(super) fn confine(_local_sockets: bool) -> Result<(), String> {
     Err(format!(
         "no filter of system calls for {}",
         std::env::consts::ARCH
@@ -111,25 +111,20 @@ mod known {
         libc::CLONE_NEWPID,
         libc::CLONE_NEWNET,
     ];
-    /// Sockets: to local programs, IPv4 and IPv6, and what the resolver asks the kernel by.
-    const SOCKETS: [i32; 4] = [
-        libc::AF_UNIX,
-        libc::AF_INET,
-        libc::AF_INET6,
-        libc::AF_NETLINK,
-    ];
+    /// Sockets: IPv4 and IPv6, and what the resolver asks the kernel by.
+    const SOCKETS: [i32; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
     type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-    /// Filters this thread.
-    pub(in crate::sys::sandbox) fn confine() -> Result<(), String> {
+    /// Filters this thread; whether it may still open sockets to local programs. Pairs of sockets lead nowhere else.
+    pub(in crate::sys::sandbox) fn confine(local_sockets: bool) -> Result<(), String> {
         let told = |error: seccompiler::Error| error.to_string();
         let filters = || {
             // What clone3 is asked for stands in memory, where no filter can look. Without it everybody uses clone.
             let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
             Ok([
                 filter(unknown, libc::ENOSYS)?,
-                filter(forbidden()?, libc::EPERM)?,
+                filter(forbidden(local_sockets)?, libc::EPERM)?,
             ])
         };
         let filters = filters().map_err(|error: seccompiler::BackendError| error.to_string())?;
@@ -144,7 +139,7 @@ mod known {
         SeccompFilter::new(rules, SeccompAction::Allow, refuse, MACHINE)?.try_into()
     }
 
-    fn forbidden() -> Result<Rules, seccompiler::BackendError> {
+    fn forbidden(local_sockets: bool) -> Result<Rules, seccompiler::BackendError> {
         let mut rules: Rules = FORBIDDEN
             .concat()
             .into_iter()
@@ -159,7 +154,9 @@ mod known {
             SeccompRule::new(vec![first(SeccompCmpOp::MaskedEq(mask), *kind)?])
         });
         rules.insert(libc::SYS_clone, namespaces.collect::<Result<_, _>>()?);
-        let others = SOCKETS.iter().map(|kind| first(SeccompCmpOp::Ne, *kind));
+        let local = local_sockets.then_some(libc::AF_UNIX);
+        let kinds = SOCKETS.into_iter().chain(local);
+        let others = kinds.map(|kind| first(SeccompCmpOp::Ne, kind));
         let others = SeccompRule::new(others.collect::<Result<_, _>>()?)?;
         rules.insert(libc::SYS_socket, vec![others]);
         Ok(rules)

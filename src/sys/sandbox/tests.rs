@@ -1,7 +1,10 @@
 use std::{
     io::ErrorKind,
-    net::{TcpListener, TcpStream},
-    os::unix::fs::symlink,
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::{
+        fs::symlink,
+        net::{UnixDatagram, UnixListener, UnixStream},
+    },
     process::Command,
     thread,
 };
@@ -103,6 +106,51 @@ fn a_bridge_dials_its_two_ends_and_opens_no_port() {
         TcpListener::bind(("127.0.0.1", 0)).unwrap();
         TcpStream::connect(("127.0.0.1", other)).unwrap();
     });
+}
+
+/// Whoever had broken into one reached the person's ssh-agent, and other bridges' control sockets.
+#[test]
+fn a_bridge_opens_no_socket_to_local_programs_and_its_open_ones_work_on() {
+    static STRICT: Role = Role {
+        local_sockets: false,
+        ..BRIDGE
+    };
+    let (control, other) = (Folder::new(), Folder::new());
+    let at = control.path("1.sock");
+    let open = UnixListener::bind(&at).unwrap();
+    let (datagrams, agent) = (UnixDatagram::unbound().unwrap(), other.path("agent"));
+    let _agent = UnixListener::bind(&agent).unwrap();
+    let heard = UnixDatagram::bind(other.path("notify")).unwrap();
+    let asker = UnixStream::connect(&at).unwrap();
+    inside(
+        &Confinement::of(&STRICT).writes([control.0.clone()]),
+        |confined| {
+            if !confined.calls {
+                return;
+            }
+            let denied = |kind| assert_eq!(kind, Some(ErrorKind::PermissionDenied));
+            for to in [&agent, &at, &other.path("none")] {
+                denied(UnixStream::connect(to).err().map(|why| why.kind()));
+            }
+            denied(UnixDatagram::unbound().err().map(|why| why.kind()));
+            let mine = UnixListener::bind(control.path("2.sock"));
+            denied(mine.err().map(|why| why.kind()));
+            // Of what it has: whoever asks is heard, and the service manager told.
+            open.accept().unwrap();
+            datagrams.send_to(b"READY=1", other.path("notify")).unwrap();
+            UnixStream::pair().unwrap();
+            UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+            fs::remove_file(&at).unwrap();
+        },
+    );
+    drop((asker, heard));
+    for role in [&DAEMON, &POLICY, &ATSERVER] {
+        inside(&Confinement::of(role), |_| {
+            UnixDatagram::unbound().unwrap();
+        });
+    }
+    assert_eq!(BRIDGE.local_sockets, !cfg!(target_env = "musl"));
+    assert_eq!(RENDEZVOUS.local_sockets, BRIDGE.local_sockets);
 }
 
 #[test]

@@ -286,6 +286,12 @@ fn the_source_of_a_key_is_asked_a_few_times_a_minute_and_for_each_apart() {
             6
         );
         assert!(asked.last().unwrap().ends_with("@other"));
+        // What is too old does no more: our own atServer may know better.
+        client.0.peers.let_expire(&bob);
+        client.public_key_afresh(&bob, &bob).await.unwrap();
+        assert_eq!(stand.line().await.1, "plookup:publickey@bob");
+        client.public_key_afresh(&bob, &bob).await.unwrap();
+        assert!(stand.heard.try_recv().is_err());
     });
 }
 
