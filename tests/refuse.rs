@@ -999,6 +999,7 @@ fn one_managers_sessions_have_lines_up_to_a_number_and_anothers_have_theirs() {
             Hand::of_alice(&world).await,
             Hand::of(&world, RENDEZVOUS).await,
         );
+        let mut told = std::collections::BTreeSet::new();
         let began = Instant::now();
         for n in 0..SESSIONS + 5 {
             let (session, request) = tunnel_by(dead, target);
@@ -1006,8 +1007,9 @@ fn one_managers_sessions_have_lines_up_to_a_number_and_anothers_have_theirs() {
             alice.send(&message).await;
             let answer = alice.hear(&request::answer_entity(session, &name)).await;
             assert!(answer.starts_with('{'), "{n}: {answer}");
-            // There is not room for all of them.
-            for bridge in children_of(daemon.id()) {
+            // There is not room for all of them. One that has been told may be gone by now.
+            let bridges = children_of(daemon.id());
+            for bridge in bridges.into_iter().filter(|one| told.insert(*one)) {
                 signal(bridge, "TERM");
             }
         }
