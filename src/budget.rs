@@ -3,7 +3,7 @@
 //! ```text
 //!   Claim { alice ≤ 8, 192.0.2.0 ≤ 16; rank; amount } ─▶ within the shares and the total?
 //!        ├─ yes ───────────────────────────▶ a Hold; what it holds comes back when it is dropped
-//!        ├─ no, wait() ─▶ in line, oldest first; whoever fits goes before who does not
+//!        ├─ no, wait() ─▶ in line: one of each party, then the next of each; whoever fits goes before who does not
 //!        └─ no, take_evicting() ─▶ the lowest rank, of it the biggest user, of his the oldest, gives way
 //! ```
 //! Who is refused or gives way is counted, and told once a minute with the name of the one who had most.
@@ -17,7 +17,7 @@ use std::{
 
 use async_std::channel::bounded;
 
-use ledger::{Holding, Ledger, Waiter, tell};
+use ledger::{Holding, Ledger, tell};
 
 mod ledger;
 #[cfg(test)]
@@ -113,6 +113,11 @@ impl<P> Claim<P> {
             firm: false,
             modest: false,
         }
+    }
+
+    /// Whose turn it is: the first of its shares'.
+    fn party(&self) -> Option<&P> {
+        self.shares.first().map(|(party, _)| party)
     }
 
     /// It counts against this share, too.
@@ -257,7 +262,7 @@ impl<P: Party> Budget<P> {
         (self.hold(number), must_leave)
     }
 
-    /// What is claimed, when its turn comes. `None`: too many wait already.
+    /// What is claimed, when its turn comes. `None`: too many wait already, or one of a party with fewer took the place.
     pub async fn wait(&self, claim: Claim<P>) -> Option<Hold<P>> {
         let (call, called) = bounded(1);
         {
@@ -266,15 +271,15 @@ impl<P: Party> Budget<P> {
                 let number = ledger.enter(claim, None, Instant::now());
                 return Some(self.hold(number));
             }
-            if !ledger.may_wait(&claim, &self.0.limits) {
+            if !ledger.stand_in_line(&claim, &call, &self.0.limits) {
                 ledger.refused += 1;
                 let news = ledger.news(&self.0.limits, &claim, Instant::now());
                 drop(ledger);
                 tell(news);
                 return None;
             }
-            ledger.line.push_back(Waiter { claim, call });
         }
+        drop(call);
         called.recv().await.ok()
     }
 

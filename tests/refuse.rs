@@ -29,13 +29,14 @@ use noports::{
         ports::{self, Logins, Ports, PortsRequest},
         request::{self, Encryption, Meeting, Nonces, RequestForm, SshRequest, TunnelRequest},
     },
+    session::ignored::SESSIONS,
 };
 
 use regex_lite::Regex;
 
 use crate::world::{
     ALICE, DEVICE, NAME, RENDEZVOUS, World, answer_at_the_end, children_of, failure, known_pair,
-    signal, stdout, until,
+    ports::Asker, signal, stdout, until,
 };
 
 /// A device that is not there, or does not want to be there for us.
@@ -976,5 +977,76 @@ fn one_managers_refusals_are_a_few_lines() {
         let log = world.log("daemon");
         let lines = log.lines().filter(|line| line.contains("refused "));
         assert_eq!(lines.count(), 4, "{log}");
+    });
+}
+
+/// Whether the log tells as many sessions as it does of one client a minute, and no end of another.
+fn assert_few_told(log: &str, [begins, ends]: [&str; 2], began: Instant) {
+    let lines = |what: &str| log.lines().filter(|line| line.contains(what)).count() as u64;
+    let (begun, ended) = (lines(begins), lines(ends));
+    let minutes = began.elapsed().as_secs() / 60 + 1;
+    assert!(begun <= SESSIONS * minutes, "{log}");
+    assert!(begun == SESSIONS || minutes > 1, "{log}");
+    assert!(ended <= begun, "{log}");
+}
+
+/// A manager who opens more than anybody looks at. Somebody else's are in the log as ever.
+#[test]
+fn one_managers_sessions_have_lines_up_to_a_number_and_anothers_have_theirs() {
+    block_on(async {
+        let world = World::start().await;
+        let (target, dead) = (answer_at_the_end().await, silent_rendezvous().await);
+        let managers = format!("{ALICE},{RENDEZVOUS}");
+        let sshd_port = target.to_string();
+        let words = ["daemon", "--as", DEVICE, "--manager", &managers];
+        let more = ["--device", NAME, "--sshd-port", &sshd_port];
+        let daemon = world.process(&[&words[..], &more].concat());
+        let (device, name) = (DEVICE.parse().unwrap(), NAME.parse().unwrap());
+        let key = known_pair("@client_example");
+        let (mut alice, mut other) = (
+            Hand::of_alice(&world).await,
+            Hand::of(&world, RENDEZVOUS).await,
+        );
+        let mut told = std::collections::BTreeSet::new();
+        let began = Instant::now();
+        for n in 0..SESSIONS + 5 {
+            let (session, request) = tunnel_by(dead, target);
+            let message = request.message(&device, &name, &key).unwrap();
+            alice.send(&message).await;
+            let answer = alice.hear(&request::answer_entity(session, &name)).await;
+            assert!(answer.starts_with('{'), "{n}: {answer}");
+            // There is not room for all of them. One that has been told may be gone by now.
+            let bridges = children_of(daemon.id());
+            for bridge in bridges.into_iter().filter(|one| told.insert(*one)) {
+                signal(bridge, "TERM");
+            }
+        }
+        let (session, request) = tunnel_by(dead, target);
+        let message = request.message(&device, &name, &key).unwrap();
+        other.send(&message).await;
+        other.hear(&request::answer_entity(session, &name)).await;
+        until("all have ended but the last", || {
+            children_of(daemon.id()).len() == 1
+        })
+        .await;
+        let log = world.log("daemon");
+        assert_few_told(&log, ["from=@alice open=", " ended="], began);
+        assert!(log.contains(&format!("session={session} from={RENDEZVOUS} open=")));
+    });
+}
+
+/// A stranger at a rendezvous that is open to all.
+#[test]
+fn one_clients_grants_have_lines_up_to_a_number() {
+    block_on(async {
+        let world = World::start().await;
+        let _rendezvous = world.rendezvous_process();
+        let mut asker = Asker::start(&world).await;
+        let began = Instant::now();
+        for _ in 0..SESSIONS + 5 {
+            asker.ask(Logins::BOTH).await;
+        }
+        let log = world.log("rendezvous");
+        assert_few_told(&log, ["client=@alice ", " ended pairs="], began);
     });
 }

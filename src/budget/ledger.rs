@@ -25,7 +25,10 @@ pub(super) struct Ledger<P: Party> {
     /// By number: the oldest first.
     pub(super) holdings: BTreeMap<u64, Holding<P>>,
     pub(super) next: u64,
+    /// By their rounds, then the oldest first.
     pub(super) line: VecDeque<Waiter<P>>,
+    /// The latest of those that had their turn.
+    pub(super) round: u64,
     pub(super) refused: u64,
     pub(super) evicted: u64,
     /// When the log was last told, and what was counted then.
@@ -45,6 +48,8 @@ pub(super) struct Holding<P> {
 #[derive(Debug)]
 pub(super) struct Waiter<P: Party> {
     pub(super) claim: Claim<P>,
+    /// Everybody in the line has a turn in each.
+    round: u64,
     pub(super) call: Sender<Hold<P>>,
 }
 
@@ -83,6 +88,7 @@ impl<P: Party> Ledger<P> {
             holdings: BTreeMap::new(),
             next: 0,
             line: VecDeque::new(),
+            round: 0,
             refused: 0,
             evicted: 0,
             told: None,
@@ -230,24 +236,60 @@ impl<P: Party> Ledger<P> {
         stays
     }
 
-    pub(super) fn may_wait(&mut self, claim: &Claim<P>, limits: &Limits) -> bool {
+    /// Puts it in the line, behind one of each other party at most but for those of its own. `false`: there is no room.
+    pub(super) fn stand_in_line(
+        &mut self,
+        claim: &Claim<P>,
+        call: &Sender<Hold<P>>,
+        limits: &Limits,
+    ) -> bool {
         // Those that gave up stand in nobody's way.
         self.line.retain(|one| !one.call.is_closed());
-        let first = |claim: &Claim<P>| claim.shares.first().map(|(party, _)| party.clone());
-        let same = self
+        let own = self
             .line
             .iter()
-            .filter(|one| first(&one.claim) == first(claim))
-            .count();
-        self.line.len() < limits.waiting && same < limits.waiting_of_one
+            .filter(|one| one.claim.party() == claim.party());
+        let (same, last) = (own.clone().count(), own.map(|one| one.round).max());
+        let has_room = self.line.len() < limits.waiting || self.shorten(same);
+        if same >= limits.waiting_of_one || !has_room {
+            return false;
+        }
+        // Who has something already has had its turn in this one.
+        let holds = claim.party().is_some_and(|who| self.by.contains_key(who));
+        let next = self.round + u64::from(holds);
+        let round = last.map_or(next, |last| next.max(last + 1));
+        let at = self.line.partition_point(|one| one.round <= round);
+        let waiter = Waiter {
+            claim: claim.clone(),
+            round,
+            call: call.clone(),
+        };
+        self.line.insert(at, waiter);
+        true
     }
 
-    /// The oldest in the line that fits, with what it waited for.
+    /// Of a full line: the newest of whoever has most in it leaves, for one who has fewer. `false`: nobody has more.
+    fn shorten(&mut self, fewer: usize) -> bool {
+        let mut by: HashMap<Option<&P>, (usize, usize)> = HashMap::new();
+        for (at, one) in self.line.iter().enumerate() {
+            let (count, last) = by.entry(one.claim.party()).or_default();
+            (*count, *last) = (*count + 1, at);
+        }
+        let most = by.into_values().max_by_key(|(count, _)| *count);
+        let Some((_, last)) = most.filter(|(count, _)| *count > fewer + 1) else {
+            return false;
+        };
+        self.refused += 1;
+        self.line.remove(last).is_some()
+    }
+
+    /// The first in the line that fits, with what it waited for.
     pub(super) fn next(&mut self, limits: &Limits) -> Option<(u64, Sender<Hold<P>>)> {
         let fits =
             |one: &Waiter<P>| !one.call.is_closed() && self.obstacle(&one.claim, limits).is_none();
         let at = self.line.iter().position(fits)?;
         let next = self.line.remove(at)?;
+        self.round = self.round.max(next.round);
         let number = self.enter(next.claim, None, Instant::now());
         Some((number, next.call))
     }

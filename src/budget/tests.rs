@@ -300,3 +300,77 @@ fn a_modest_claim_takes_nothing_from_its_own_party_and_the_biggest_gives_way_to_
     drop((first, second, third, fourth));
     assert_eq!(budget.biggest(), None);
 }
+
+/// Starts to wait, and is not served yet.
+async fn waits(
+    budget: &Budget<&'static str>,
+    claim: Claim<&'static str>,
+) -> std::pin::Pin<Box<dyn Future<Output = Option<Hold<&'static str>>>>> {
+    let budget = budget.clone();
+    let mut waits: std::pin::Pin<Box<dyn Future<Output = _>>> =
+        Box::pin(async move { budget.wait(claim).await });
+    assert!(poll_once(&mut waits).await.is_none());
+    waits
+}
+
+#[test]
+fn who_comes_late_waits_behind_one_of_each_party_and_not_behind_all_of_them() {
+    block_on(async {
+        let budget = Budget::new(Limits::new("places", 1).with_line(100, 10));
+        let mut held = budget.take(by("eve", 1), Instant::now());
+        let mut line = Vec::new();
+        for _ in 0..10 {
+            for who in ["eve", "mallory"] {
+                line.push((who, waits(&budget, by(who, 1)).await));
+            }
+        }
+        line.push(("alice", waits(&budget, by("alice", 1)).await));
+        line.push(("alice", waits(&budget, by("alice", 1)).await));
+        let mut order = Vec::new();
+        while !line.is_empty() {
+            drop(held.take());
+            for at in 0..line.len() {
+                if let Some(got) = poll_once(&mut line[at].1).await {
+                    order.push(line.remove(at).0);
+                    held = got;
+                    break;
+                }
+            }
+        }
+        let of_alice = order.iter().enumerate().filter(|(_, who)| **who == "alice");
+        let turns: Vec<_> = of_alice.map(|(at, _)| at).collect();
+        assert!(turns[0] <= 2 && turns[1] <= 5, "{order:?}");
+        // Two parties with as many have their turns by turns.
+        let rest: Vec<_> = order.iter().filter(|who| **who != "alice").collect();
+        assert!(
+            rest[1..].windows(2).all(|two| two[0] != two[1]),
+            "{order:?}"
+        );
+    });
+}
+
+#[test]
+fn a_full_line_has_room_for_who_has_fewer_in_it() {
+    block_on(async {
+        let budget = Budget::new(Limits::new("places", 1).with_line(8, 4));
+        let held = budget.take(by("eve", 1), Instant::now());
+        let mut line = Vec::new();
+        for who in ["eve", "mallory"] {
+            for _ in 0..4 {
+                line.push(waits(&budget, by(who, 1)).await);
+            }
+        }
+        let alice = waits(&budget, by("alice", 1)).await;
+        assert_eq!(budget.ledger().line.len(), 8);
+        let mut gone = 0;
+        for one in &mut line {
+            gone += usize::from(matches!(poll_once(one).await, Some(None)));
+        }
+        assert_eq!((gone, budget.usage().refused), (1, 1), "the newest of one");
+        // Who has as many as anybody has to come again.
+        assert!(budget.wait(by("mallory", 1)).await.is_none());
+        // All others give up.
+        drop((held, line));
+        assert!(alice.await.is_some());
+    });
+}

@@ -8,7 +8,8 @@
 //!   status   file? running? since when? connected?     uninstall   stop, forget; keys, data, sessions stay
 //! ```
 //!
-//! A file that we did not write is never replaced unasked, and the same words twice change nothing.
+//! A file that we did not write is never replaced unasked, and the same words twice change nothing. Where a daemon's atServer
+//! is left open to everybody, a line says which words would close it.
 //!
 //! | as | on | it becomes |
 //! | --- | --- | --- |
@@ -151,7 +152,25 @@ pub fn main(console: &Console, applet: &str, words: &[&str]) -> Option<ExitCode>
 fn install_main(console: Console, program: &'static Program, words: &[&str]) -> ExitCode {
     let (ours, theirs) = split(words);
     console.act(&ours, |console, args: Args| {
-        console.finish(args.json, install(console, program, &args, &theirs))
+        let installed = install(console, program, &args, &theirs);
+        let does_run = installed.is_ok() && !args.print && !args.dry_run;
+        if let Some(proposal) = proposal(program, words).filter(|_| does_run) {
+            Progress::new(false).note(proposal);
+        }
+        console.finish(args.json, installed)
+    })
+}
+
+/// How to keep everybody else away from a device, unless that is done.
+fn proposal(program: &Program, words: &[&str]) -> Option<String> {
+    let is_open = !words.iter().any(|word| word.starts_with("--only-managers"));
+    (program.name == "daemon" && is_open).then(|| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        format!(
+            "anybody may write to this device's atServer; to its managers and your rendezvous only it listens, where it keeps \
+             an allow list, with: noports daemon install {} --only-managers --rendezvous @RENDEZVOUS",
+            quote::line(&words, quote::shell)
+        )
     })
 }
 
@@ -389,6 +408,18 @@ mod tests {
         ] {
             assert_eq!(split(words), (ours.to_vec(), theirs.to_vec()), "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_device_that_is_open_to_all_is_told_the_command_that_closes_it() {
+        let named = |name| Program::named(name).unwrap();
+        let words = ["--run-as", "pi", "--as", "@d", "--manager", "@m,@n o"];
+        let told = proposal(named("daemon"), &words).unwrap();
+        let want = "noports daemon install --run-as pi --as @d --manager '@m,@n o' --only-managers --rendezvous @RENDEZVOUS";
+        assert!(told.ends_with(want), "{told}");
+        let closed = [&words[..], &["--only-managers"]].concat();
+        assert_eq!(proposal(named("daemon"), &closed), None);
+        assert_eq!(proposal(named("rendezvous"), &words), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! | budget | total | of one | reserve | who gives way | flag |
 //! | --- | --- | --- | --- | --- | --- |
 //! | requests being read | 1024 | 128 of an atSign | – | the newest | – |
-//! | answers on their way | 64, 1024 wait | 4 to an atSign, 64 wait | – | the newest | – |
+//! | answers on their way | 64, 1024 wait | 1 to an atSign, 64 wait | – | the newest of whoever has most | – |
 //! | refusals in 10 s | 256 | 3 to an atSign | – | the newest | – |
 //! | sessions | 4096 | 1/4 of a client, 256 of client and device | – | the newest | `--max-sessions` |
 //! | sessions nobody came to | 1/4 of the sessions | 1/64 of them of a client | – | the biggest client's oldest | `--max-sessions` |
@@ -359,7 +359,7 @@ impl Rendezvous {
         ReserveOutcome::Reserved(Box::new(place))
     }
 
-    /// Sends an answer when its turn comes: no atSign has more than a few on their way.
+    /// Sends an answer when its turn comes: no atSign has more than one on its way.
     async fn answer(&self, answer: &Message) {
         let claim = Claim::of(answer.to.clone(), ANSWERS_TO_ONE);
         if let Some(_turn) = self.budgets.answers.wait(claim).await {

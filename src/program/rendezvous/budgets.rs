@@ -16,9 +16,10 @@ use crate::{
 /// Requests that are being read at a time: a key may have to be looked up first, and anybody may ask.
 pub(super) const REQUESTS: Limits = Limits::new("requests", 1024);
 pub(super) const REQUESTS_OF_ONE: u64 = 128;
-/// Answers on their way at a time, each a notification on the only connection for commands; more wait.
+/// Answers on their way at a time, each a notification on the only connection for commands; more wait. One of an atSign:
+/// so everybody's waits behind one of each other at most, here and at that connection.
 pub(super) const ANSWERS: Limits = Limits::new("answers", 64).with_line(1024, 64);
-pub(super) const ANSWERS_TO_ONE: u64 = 4;
+pub(super) const ANSWERS_TO_ONE: u64 = 1;
 /// Refusals that were sent not long ago ([`REFUSED_FOR`]).
 pub(super) const REFUSALS: Limits = Limits::new("refusals", 256);
 pub(super) const REFUSALS_TO_ONE: u64 = 3;

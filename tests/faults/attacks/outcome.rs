@@ -1,11 +1,20 @@
 //! What came of an attack: the criteria that all share, and a line for it.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use noports::session::ignored::SESSIONS;
 
 use super::{Attack, Times};
 
-/// Log lines a minute that an attack may cause.
+/// Log lines a minute that an attack may cause, besides those of sessions that everybody may have.
 const LINES: f64 = 10.0;
+/// Lines of one session: it begins, has to leave, ends.
+const LINES_OF_SESSION: u64 = 3;
+/// The good user.
+const GOOD: &str = "@client0";
 /// Descriptors that mean nothing.
 const FEW: usize = 6;
 /// How attackers are called, and where they sit.
@@ -53,6 +62,8 @@ impl Held {
 pub struct Log {
     pub bytes: usize,
     pub lines: usize,
+    /// How many atSigns it names as those who ask.
+    pub askers: usize,
     /// The last line that names who it was.
     pub names: Option<String>,
 }
@@ -63,9 +74,19 @@ impl Log {
         Self {
             bytes: text.len(),
             lines: text.lines().count(),
+            askers: askers(text),
             names: text.lines().rfind(names_one).map(str::to_owned),
         }
     }
+}
+
+fn askers(log: &str) -> usize {
+    let name = |word| str::strip_prefix(word, "client=").or(str::strip_prefix(word, "from="));
+    let names: BTreeSet<_> = log.split_whitespace().filter_map(name).collect();
+    let others = names
+        .iter()
+        .filter(|name| name.starts_with('@') && **name != GOOD);
+    others.count()
 }
 
 /// What came of an attack.
@@ -175,7 +196,8 @@ impl Outcome {
                 was.descriptors, is.descriptors
             ));
         }
-        if self.lines_a_minute() > LINES {
+        let of_sessions = self.log.askers as u64 * SESSIONS * LINES_OF_SESSION;
+        if self.lines_a_minute() > LINES + of_sessions as f64 {
             let like = self.log.names.as_deref().unwrap_or_default();
             let lines = self.lines_a_minute();
             faults.push(format!(
