@@ -122,7 +122,7 @@ fn write(files: Vec<(PathBuf, String)>) -> Result<(), Failure> {
         let folder = file.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)
             .map_err(|why| Failure::plain(format!("cannot make {}: {why}", folder.display())))?;
-        paths::atomic_write(&file, text.as_bytes(), 0o644)
+        paths::replace(&file, text.as_bytes(), 0o644)
             .map_err(|why| Failure::plain(why.to_string()))?;
         print_out(&harmless(&file.display().to_string()));
     }

@@ -206,7 +206,7 @@ impl Herald {
             since: before.filter(|_| same).map_or(now, |before| before.since),
             started: before.map_or(now, |before| before.started),
         };
-        if let Err(why) = paths::atomic_write(file, json::to_string(&next).as_bytes(), ONLY_OURS) {
+        if let Err(why) = paths::replace(file, json::to_string(&next).as_bytes(), ONLY_OURS) {
             debug!("state=not_written reason=\"{why}\"");
         }
         *told = Some(next);
