@@ -17,6 +17,7 @@ use crate::{
     session::ask::{PATIENCE, Whom},
     sys::{
         self,
+        file::NamedFile,
         ssh::{self, UserName},
     },
     text::{
@@ -163,7 +164,7 @@ impl Args {
         Ok(Settings {
             whom,
             user: name(&self.user).map_err(misuse)?,
-            identity: self.identity.clone().map(PathBuf::from),
+            identity: self.identity()?,
             mode,
             local_port: self.local_port,
             send_key: match &self.send_key {
@@ -176,6 +177,20 @@ impl Args {
             json: self.json,
             classic: console.is_classic(),
         })
+    }
+}
+
+impl Args {
+    /// ssh would do without one that is not there, and wait for a pipe.
+    fn identity(&self) -> Result<Option<PathBuf>, Failure> {
+        let Some(file) = self.identity.as_ref().map(PathBuf::from) else {
+            return Ok(None);
+        };
+        let found = NamedFile::open(&file).and_then(NamedFile::into_whole_file);
+        let bad =
+            |why| Failure::misuse(format!("--identity: cannot use {}: {why}", file.display()));
+        found.map_err(bad)?;
+        Ok(Some(file))
     }
 }
 
@@ -203,7 +218,7 @@ async fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
             .hint("--send-key ~/.ssh/id_ed25519.pub")
     };
     let most = sshkey::MAX_PUBLIC_KEY as u64 + 2;
-    let text = sys::file::text(file, most).await;
+    let text = sys::file::safe_text(file, most).await;
     let text = text.map_err(|error| failed(&error))?;
     PublicKeyLine::parse(&text).map_err(|error| failed(&error))
 }
