@@ -60,7 +60,11 @@ enum Subcommand {
 
 /// Write the manual pages into a folder, and print their paths.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "man")]
+#[argh(
+    subcommand,
+    name = "man",
+    example = "{command_name} /usr/local/share/man/man1"
+)]
 struct Man {
     /// the folder
     #[argh(positional)]
@@ -84,7 +88,7 @@ struct Fish {}
 
 /// Write everything below a folder such as /usr/share, where man and the shells look, and print the paths.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "all")]
+#[argh(subcommand, name = "all", example = "{command_name} /usr/local/share")]
 struct All {
     /// the folder
     #[argh(positional)]
