@@ -95,7 +95,10 @@ pub fn inherited(
         }
         [only] => read(Path::new(only), program, grammar, yaml),
         [] => match usual(program) {
-            Some(path) => read(&path, program, grammar, yaml),
+            Some(path) => {
+                let (settings, wrong) = read(&path, program, grammar, yaml);
+                (settings, wrong.map(of_variable))
+            }
             None => (Vec::new(), None),
         },
     };
@@ -174,6 +177,17 @@ fn usual(program: &str) -> Option<PathBuf> {
     let own = own.map(|folder| folder.join("noports").join(&file));
     let machine = Path::new(MACHINE).join(&file);
     own.into_iter().chain([machine]).find(|path| is_there(path))
+}
+
+/// With the variable that named the file, if one did.
+fn of_variable(failure: Failure) -> Failure {
+    match env::var_os(VARIABLE) {
+        Some(_) => Failure {
+            message: format!("{} (it is named by {VARIABLE})", failure.message),
+            ..failure
+        },
+        None => failure,
+    }
 }
 
 /// Whether something is there, of whatever kind: flags that protect must not vanish because it cannot be read. A folder that
@@ -293,8 +307,15 @@ fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str
         (true, Some(value)) if value.starts_with("= ") => {
             Err(format!("write {name} {}, without the =", value[1..].trim()))
         }
+        (true, Some(value)) if ['"', '\''].iter().any(|quote| is_between(value, *quote)) => {
+            Err(format!("write the value of {name} without quotes"))
+        }
         _ => Ok((name, value)),
     }
+}
+
+fn is_between(value: &str, quote: char) -> bool {
+    value.len() > 1 && value.starts_with(quote) && value.ends_with(quote)
 }
 
 /// There is no such flag; which one may be meant: by a classic name, another word for it, or nearly this one.

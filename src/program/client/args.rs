@@ -144,9 +144,11 @@ impl Args {
             let why = "--stdio and --legacy-daemon exclude each other";
             return Err(Failure::misuse(why).hint("leave out one of them"));
         }
-        if mode != Mode::Stdio {
-            check_words(&self.ssh)?;
+        if mode == Mode::Stdio && !self.ssh.is_empty() {
+            let why = "--stdio starts no ssh that these words could be for";
+            return Err(Failure::misuse(why).hint("give them to the ssh that starts this program"));
         }
+        check_words(&self.ssh)?;
         let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
         let (ssh, for_tunnel) = if self.add_forwards_to_tunnel {
             two_sshs::take_forwards(&self.ssh)
@@ -215,7 +217,7 @@ fn check_words(words: &[String]) -> Result<(), Failure> {
 async fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
     let failed = |why: &dyn std::fmt::Display| {
         Failure::misuse(format!("{}: {why}", file.display()))
-            .hint("--send-key ~/.ssh/id_ed25519.pub")
+            .hint("it is the public key's file, such as ~/.ssh/id_ed25519.pub")
     };
     let most = sshkey::MAX_PUBLIC_KEY as u64 + 2;
     let text = sys::file::safe_text(file, most).await;
