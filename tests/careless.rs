@@ -880,17 +880,9 @@ fn whatever_is_in_the_usual_files_place_is_read_or_refused() {
             "{put}: {code} {err}"
         );
     }
-    for put in [
-        "true",
-        "ln -s /dev/null $F",
-        "rm -r x",
-        "HOME=/dev/null; unset XDG_CONFIG_HOME",
-    ] {
+    for put in ["true", "rm -r x", "HOME=/dev/null; unset XDG_CONFIG_HOME"] {
         let (code, _, err) = said(&dir, &line(put));
-        assert!(
-            code == 3 && err.contains("no key file"),
-            "{put}: {code} {err}"
-        );
+        assert!(code == 3 && err.contains("key file"), "{put}: {code} {err}");
     }
 }
 
@@ -906,7 +898,6 @@ fn what_others_can_write_decides_nothing() {
         ("devices --as @a --passphrase-file f", 2),
         ("client --to @d --via @r --send-key f", 2),
         ("client --config f", 2),
-        ("activate @a --secret-file f", 2),
     ];
     for (words, want) in rows {
         let line = format!("touch f; chmod 666 f; $N {words}");
@@ -1011,4 +1002,152 @@ fn what_a_session_cannot_do_with_is_refused_before_anything_starts() {
             ),
         ],
     );
+}
+
+/// What was pasted failed again, or went elsewhere.
+#[test]
+fn a_hint_can_be_pasted_and_keeps_what_was_given() {
+    let dir = place();
+    for (line, want) in [
+        (
+            "$N client --to pi@kitchen --device pi2 --via @rv",
+            "hint: noports client --via @rv --to @kitchen --device pi2\n",
+        ),
+        (
+            "$N client --to @d --via @r --send-key pipe",
+            "such as ~/.ssh/id_ed25519.pub\n",
+        ),
+        (
+            "touch @a_key.atKeys; $N keys unprotect @a --out @a_key.atKeys",
+            "elsewhere with --out FILE\n",
+        ),
+        (
+            "$N docs man",
+            "hint: noports docs man /usr/local/share/man/man1\n",
+        ),
+        ("$N docs all", "hint: noports docs all /usr/local/share\n"),
+        (
+            "$N policy check @a --rules f.yaml",
+            "hint: noports policy check @a --rules f.yaml @kitchen pi\n",
+        ),
+        (
+            "$N policy check",
+            "hint: noports policy check @alice @kitchen pi --rules policy.yaml\n",
+        ),
+        (
+            "$N policy serve --as @p --rules f --records",
+            "--rules and --records exclude each other\n",
+        ),
+        (
+            "$N policy install --init cron --as @p --rule /f --dry-run",
+            "hint: noports policy install --as @p --rules /f",
+        ),
+    ] {
+        let (_, _, err) = said(&dir, line);
+        let tail: String = err.lines().map(|line| format!("{line}\n")).collect();
+        assert!(tail.contains(want) && !tail.contains("'~"), "{line}: {err}");
+    }
+}
+
+#[test]
+fn no_value_is_passed_over_in_silence() {
+    each_is_refused(
+        &place(),
+        &[
+            ("$N daemon --as @d --manager '@a,,@b'", 2, "atSign"),
+            ("$N daemon --as @d --manager '@a,'", 2, "atSign"),
+            (
+                "$N policy serve --as @p --records --daemon ,@d",
+                2,
+                "atSign",
+            ),
+            (
+                "$N daemon --as @d --manager @a --permit-open ,",
+                2,
+                "--permit-open \",\" permits nothing",
+            ),
+            ("$N docs all ''", 2, "<dir> is empty"),
+            ("$N docs man ''", 2, "<dir> is empty"),
+            (
+                "$N client --to @d --via @r --stdio -- foo",
+                2,
+                "--stdio starts no ssh",
+            ),
+            (
+                "$N help client extra",
+                2,
+                "\"extra\" is no word of this program",
+            ),
+            (
+                "$N help policy check extra",
+                2,
+                "\"extra\" is no word of this program",
+            ),
+            (
+                "$N enroll list @a --status bogus",
+                2,
+                "\"bogus\" is none of pending, approved",
+            ),
+            (
+                "$N enroll list @a --status Pending",
+                2,
+                "\"Pending\" is none of pending, approved",
+            ),
+            ("$N bridge", 1, "hint: noports bridge --help"),
+            (
+                "$N bridge --host h --port 1 --pace 99999999999999999999999",
+                1,
+                "is too large a number",
+            ),
+        ],
+    );
+}
+
+/// The variable was not named, and neither was the line with quotes.
+#[test]
+fn a_variable_that_names_no_file_and_a_value_in_quotes_are_named() {
+    each_is_refused(
+        &place(),
+        &[
+            (
+                "NOPORTS_CONFIG=/none $N devices",
+                2,
+                "cannot use /none: No such file or directory (os error 2) (it is named by NOPORTS_CONFIG)",
+            ),
+            ("NOPORTS_CA=/none $N devices", 2, "NOPORTS_CA"),
+            ("NOPORTS_KEYS=/none $N devices --as @a", 3, "NOPORTS_KEYS"),
+            ("NOPORTS_AS='a b' $N devices", 2, "NOPORTS_AS"),
+            ("NOPORTS_ROOT=a:b:c $N devices", 2, "NOPORTS_ROOT"),
+            (
+                "printf 'via @r\nto \"@device\"' > q; $N client --config q",
+                2,
+                "q, line 2: write the value of to without quotes",
+            ),
+            (
+                "printf \"via '@r'\" > q; $N client --config q",
+                2,
+                "q, line 1: write the value of via without quotes",
+            ),
+            (
+                "printf 'to @d\nvia @r\ndevice \"pi\"' > q; $N client --config q",
+                2,
+                "q, line 3: write the value of device without quotes",
+            ),
+        ],
+    );
+}
+
+/// It listed what only programs of a network end with.
+#[test]
+fn a_page_lists_the_codes_that_its_program_ends_with() {
+    let dir = place();
+    for (page, has, has_not) in [
+        ("docs", ".B 2\n", ".B 3\n"),
+        ("keys", ".B 3\n", ".B 4\n"),
+        ("client", ".B 12\n", "\0"),
+    ] {
+        let line = format!("$N docs man m >&2; cat m/noports-{page}.1");
+        let (_, out, _) = said(&dir, &line);
+        assert!(out.contains(has) && !out.contains(has_not), "{page}: {out}");
+    }
 }
