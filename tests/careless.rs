@@ -847,3 +847,307 @@ fn a_local_port_that_is_taken_is_told_before_anybody_is_asked() {
     }
     drop(dir);
 }
+
+/// It was passed over, and the flags that protect with it.
+#[test]
+fn whatever_is_in_the_usual_files_place_is_read_or_refused() {
+    let dir = place();
+    let line = |put: &str| {
+        format!(
+            "export XDG_CONFIG_HOME=$PWD/x; rm -rf x; mkdir -p x/noports; F=x/noports/daemon.conf; {put}; \
+             $N daemon --as @d --manager @a"
+        )
+    };
+    for (put, want) in [
+        ("mkfifo $F", "it is a pipe that nobody writes to"),
+        ("mkdir $F", "it is a folder, not a file"),
+        ("ln -s nowhere $F", "No such file"),
+        ("ln -s daemon.conf $F", "symbolic links"),
+        ("ln -s /dev/zero $F", "it is a device, not a file"),
+        (
+            "echo hide > $F; chmod 666 $F",
+            "others can write it: chmod o-w",
+        ),
+        ("rmdir x/noports; ln -s gone x/noports", "No such file"),
+        ("rmdir x/noports; ln -s noports x/noports", "symbolic links"),
+        ("rmdir x/noports x; ln -s gone x", "No such file"),
+        ("printf '\\377' > $F", "it is not text"),
+    ] {
+        let (code, _, err) = said(&dir, &line(put));
+        let named = format!("cannot use {}/x/noports/daemon.conf: ", dir.0.display());
+        assert!(
+            code == 2 && err.contains(&named) && err.contains(want),
+            "{put}: {code} {err}"
+        );
+    }
+    for put in ["true", "rm -r x", "HOME=/dev/null; unset XDG_CONFIG_HOME"] {
+        let (code, _, err) = said(&dir, &line(put));
+        assert!(code == 3 && err.contains("key file"), "{put}: {code} {err}");
+    }
+}
+
+/// Only flags and remembered keys were: whoever could write the others let themselves in.
+#[test]
+fn what_others_can_write_decides_nothing() {
+    let dir = place();
+    let rows = [
+        ("policy check @a @b pi --rules f", 2),
+        ("policy serve --as @p --rules f", 2),
+        ("devices --ca f", 2),
+        ("devices --as @a --keys f", 3),
+        ("devices --as @a --passphrase-file f", 2),
+        ("client --to @d --via @r --send-key f", 2),
+        ("client --config f", 2),
+    ];
+    for (words, want) in rows {
+        let line = format!("touch f; chmod 666 f; $N {words}");
+        let (code, _, err) = said(&dir, &line);
+        let mend = "others can write it: chmod o-w f";
+        assert!(code == want && err.contains(mend), "{words}: {code} {err}");
+        let (_, _, err) = said(&dir, &format!("chmod 664 f; $N {words}"));
+        assert!(!err.contains(mend), "{words}: {err}");
+        let (root, _, _) = said(&dir, "exit $(id -u)");
+        if root == 0 {
+            let (code, _, err) = said(&dir, &format!("chown 12345 f; $N {words}"));
+            let owner = "it belongs to user 12345";
+            assert!(code == want && err.contains(owner), "{words}: {code} {err}");
+            said(&dir, "chown 0 f");
+        }
+    }
+}
+
+/// What the link led to was overwritten.
+#[test]
+fn pages_and_a_state_take_the_place_of_a_planted_link_and_not_of_its_target() {
+    let dir = place();
+    let (code, out, err) = said(
+        &dir,
+        "echo theirs > target; mkdir -p m s/man/man1; ln -s $PWD/target m/noports.1
+         ln -s $PWD/target s/man/man1/noports-client.1; $N docs man m && $N docs all s && cat target",
+    );
+    assert!(code == 0 && out.ends_with("theirs\n"), "{code} {err}");
+    assert!(!dir.0.join("m/noports.1").is_symlink());
+    let (code, _, err) = said(
+        &dir,
+        "rm m/noports-keys.1; mkfifo m/noports-keys.1; $N docs man m",
+    );
+    assert!(
+        code == 1 && err.contains("cannot write m/noports-keys.1: it is no file"),
+        "{code} {err}"
+    );
+}
+
+/// The dangling link was as if nothing were remembered, and was replaced.
+#[test]
+fn remembered_keys_behind_a_link_to_nowhere_are_not_forgotten() {
+    let dir = place();
+    for put in ["ln -s gone m/known_keys", "rmdir m; ln -s gone m"] {
+        let line = format!("rm -rf m; mkdir m; {put}; NOPORTS_MEMORY=m $N trust list");
+        let (code, _, err) = said(&dir, &line);
+        assert!(
+            code == 1 && err.contains("leads nowhere"),
+            "{put}: {code} {err}"
+        );
+    }
+    let (code, _, err) = said(
+        &dir,
+        "rm -rf m; mkdir -p m/known_keys.lock; NOPORTS_MEMORY=m $N trust remove @a",
+    );
+    assert!(
+        code == 1 && err.contains("m/known_keys.lock: "),
+        "{code} {err}"
+    );
+}
+
+/// ssh did without it, or waited for the pipe; the second port was found to be taken once a session was open.
+#[test]
+fn what_a_session_cannot_do_with_is_refused_before_anything_starts() {
+    each_is_refused(
+        &place(),
+        &[
+            (
+                "$N client --to @d --via @r --identity pipe",
+                2,
+                "--identity: cannot use pipe: ",
+            ),
+            (
+                "$N client --to @d --via @r --identity none",
+                2,
+                "--identity: cannot use none: ",
+            ),
+            (
+                "$N client --to @d --via @r --identity .",
+                2,
+                "it is a folder",
+            ),
+            (
+                "$N tunnel --to @d --via @r --forward 5577:a:1 --forward 5577:b:2 --print",
+                2,
+                "local port 5577 is given twice",
+            ),
+            (
+                "$N tunnel --to @d --via @r --forward 5577:a:1 --forward '*:5577:a:1'",
+                2,
+                "local port 5577 is given twice",
+            ),
+            (
+                "$N tunnel --to @d --via @r --forward 5577:a:1 --forward 127.0.0.2:5577:a:1 --forward 0:a:1 --forward 0:a:1",
+                3,
+                "no key file",
+            ),
+            (
+                "$N access allow @alice @bob alice",
+                2,
+                "@alice, whose atServer it is, is on no list",
+            ),
+        ],
+    );
+}
+
+/// What was pasted failed again, or went elsewhere.
+#[test]
+fn a_hint_can_be_pasted_and_keeps_what_was_given() {
+    let dir = place();
+    for (line, want) in [
+        (
+            "$N client --to pi@kitchen --device pi2 --via @rv",
+            "hint: noports client --via @rv --to @kitchen --device pi2\n",
+        ),
+        (
+            "$N client --to @d --via @r --send-key pipe",
+            "such as ~/.ssh/id_ed25519.pub\n",
+        ),
+        (
+            "touch @a_key.atKeys; $N keys unprotect @a --out @a_key.atKeys",
+            "elsewhere with --out FILE\n",
+        ),
+        (
+            "$N docs man",
+            "hint: noports docs man /usr/local/share/man/man1\n",
+        ),
+        ("$N docs all", "hint: noports docs all /usr/local/share\n"),
+        (
+            "$N policy check @a --rules f.yaml",
+            "hint: noports policy check @a --rules f.yaml @kitchen pi\n",
+        ),
+        (
+            "$N policy check",
+            "hint: noports policy check @alice @kitchen pi --rules policy.yaml\n",
+        ),
+        (
+            "$N policy serve --as @p --rules f --records",
+            "--rules and --records exclude each other\n",
+        ),
+        (
+            "$N policy install --init cron --as @p --rule /f --dry-run",
+            "hint: noports policy install --as @p --rules /f",
+        ),
+    ] {
+        let (_, _, err) = said(&dir, line);
+        let tail: String = err.lines().map(|line| format!("{line}\n")).collect();
+        assert!(tail.contains(want) && !tail.contains("'~"), "{line}: {err}");
+    }
+}
+
+#[test]
+fn no_value_is_passed_over_in_silence() {
+    each_is_refused(
+        &place(),
+        &[
+            ("$N daemon --as @d --manager '@a,,@b'", 2, "atSign"),
+            ("$N daemon --as @d --manager '@a,'", 2, "atSign"),
+            (
+                "$N policy serve --as @p --records --daemon ,@d",
+                2,
+                "atSign",
+            ),
+            (
+                "$N daemon --as @d --manager @a --permit-open ,",
+                2,
+                "--permit-open \",\" permits nothing",
+            ),
+            ("$N docs all ''", 2, "<dir> is empty"),
+            ("$N docs man ''", 2, "<dir> is empty"),
+            (
+                "$N client --to @d --via @r --stdio -- foo",
+                2,
+                "--stdio starts no ssh",
+            ),
+            (
+                "$N help client extra",
+                2,
+                "\"extra\" is no word of this program",
+            ),
+            (
+                "$N help policy check extra",
+                2,
+                "\"extra\" is no word of this program",
+            ),
+            (
+                "$N enroll list @a --status bogus",
+                2,
+                "\"bogus\" is none of pending, approved",
+            ),
+            (
+                "$N enroll list @a --status Pending",
+                2,
+                "\"Pending\" is none of pending, approved",
+            ),
+            ("$N bridge", 1, "hint: noports bridge --help"),
+            (
+                "$N bridge --host h --port 1 --pace 99999999999999999999999",
+                1,
+                "is too large a number",
+            ),
+        ],
+    );
+}
+
+/// The variable was not named, and neither was the line with quotes.
+#[test]
+fn a_variable_that_names_no_file_and_a_value_in_quotes_are_named() {
+    each_is_refused(
+        &place(),
+        &[
+            (
+                "NOPORTS_CONFIG=/none $N devices",
+                2,
+                "cannot use /none: No such file or directory (os error 2) (it is named by NOPORTS_CONFIG)",
+            ),
+            ("NOPORTS_CA=/none $N devices", 2, "NOPORTS_CA"),
+            ("NOPORTS_KEYS=/none $N devices --as @a", 3, "NOPORTS_KEYS"),
+            ("NOPORTS_AS='a b' $N devices", 2, "NOPORTS_AS"),
+            ("NOPORTS_ROOT=a:b:c $N devices", 2, "NOPORTS_ROOT"),
+            (
+                "printf 'via @r\nto \"@device\"' > q; $N client --config q",
+                2,
+                "q, line 2: write the value of to without quotes",
+            ),
+            (
+                "printf \"via '@r'\" > q; $N client --config q",
+                2,
+                "q, line 1: write the value of via without quotes",
+            ),
+            (
+                "printf 'to @d\nvia @r\ndevice \"pi\"' > q; $N client --config q",
+                2,
+                "q, line 3: write the value of device without quotes",
+            ),
+        ],
+    );
+}
+
+/// It listed what only programs of a network end with.
+#[test]
+fn a_page_lists_the_codes_that_its_program_ends_with() {
+    let dir = place();
+    for (page, has, has_not) in [
+        ("docs", ".B 2\n", ".B 3\n"),
+        ("keys", ".B 3\n", ".B 4\n"),
+        ("client", ".B 12\n", "\0"),
+    ] {
+        let line = format!("$N docs man m >&2; cat m/noports-{page}.1");
+        let (_, out, _) = said(&dir, &line);
+        assert!(out.contains(has) && !out.contains(has_not), "{page}: {out}");
+    }
+}

@@ -833,6 +833,8 @@ fn devices_are_listed_for_people_and_for_scripts() {
         }
         assert_eq!(listed, want);
         assert_eq!(stdout(devices(&[])).await, want, "from what we were told");
+        let own = stdout(devices(&["--to", ALICE])).await;
+        assert_eq!(own, "", "those of others were listed");
 
         let json = stdout(devices(&["--json", "-q"])).await;
         assert_eq!(

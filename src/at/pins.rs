@@ -38,7 +38,10 @@ use crate::{
         AtSign,
         crypto::{PublicKey, from_base64},
     },
-    sys::{file, paths},
+    sys::{
+        file::{self, Writers},
+        paths,
+    },
 };
 
 /// Most keys that are remembered; further ones are believed without.
@@ -55,8 +58,6 @@ const MAX_FILE: u64 = (MOST * 300 + MAX_NOTES) as u64;
 const FILE: &str = "known_keys";
 /// Only this user's.
 const MODE: u32 = 0o600;
-/// The bits of a mode that let others write.
-const OTHERS_WRITE: u32 = 0o022;
 /// Length of a digest.
 const DIGEST: usize = 32;
 /// A note about a client that a policy let in; behind it stands since when it is known, in seconds.
@@ -563,9 +564,10 @@ impl Pins {
         if let Some(folder) = file.parent() {
             paths::private_folder(folder).map_err(|why| with_path(folder, &why))?;
         }
-        let lock = paths::open_lock(&file.with_extension("lock"));
+        let beside = file.with_extension("lock");
+        let lock = paths::open_lock(&beside);
         let locked = lock.and_then(|lock| paths::lock_soon(&lock).map(|()| lock));
-        let _lock = locked.map_err(|why| with_path(file, &why))?;
+        let _lock = locked.map_err(|why| with_path(&beside, &why))?;
         let before = self.read()?;
         let mut all = before.clone();
         change(&mut all);
@@ -638,17 +640,19 @@ fn ours(file: &Path) -> io::Result<fs::Metadata> {
 }
 
 fn only_ours(path: &Path) -> io::Result<fs::Metadata> {
-    let about = fs::metadata(path)?;
-    let us = rustix::process::geteuid().as_raw();
-    let why = if about.uid() != us && about.uid() != 0 {
-        format!("{} belongs to user {}", path.display(), about.uid())
-    } else if about.mode() & OTHERS_WRITE != 0 && (about.is_dir() || about.is_file()) {
-        let path = path.display();
-        format!("others can write {path}: chmod go-w {path}")
-    } else {
-        return Ok(about);
+    let about = match fs::metadata(path) {
+        // What it leads to may come back: it is not as if nothing had been remembered.
+        Err(why) if path.is_symlink() => {
+            let text = format!("{} leads nowhere: {why}", path.display());
+            return Err(io::Error::other(text));
+        }
+        about => about?,
     };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    file::refuse_others(path, &about, Writers::Nobody).map_err(|why| {
+        let text = format!("{}: {why}", path.display());
+        io::Error::new(why.kind(), text)
+    })?;
+    Ok(about)
 }
 
 /// Names what the system does not name, and who named it.
@@ -895,7 +899,7 @@ mod tests {
                     let Err(PinError::Unreadable(why)) = got else {
                         panic!("{bad:o}: {got:?}");
                     };
-                    let want = format!("others can write {0}: chmod go-w {0}", what.display());
+                    let want = format!("others can write it: chmod go-w {}", what.display());
                     assert!(why.ends_with(&want), "{why}");
                     assert!(pins().trust(&bob(), &Fingerprint::of(&first)).is_err());
                     mode(good).unwrap();

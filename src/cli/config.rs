@@ -14,7 +14,7 @@
 //! A flag on the command line takes the place of all lines of that name. The file goes through the same parser
 //! as the command line, so there is nothing that only one of them can say.
 //!
-//! Which file: `--config FILE`, else `NOPORTS_CONFIG` (empty: none), else the first that exists of
+//! Which file: `--config FILE`, else `NOPORTS_CONFIG` (empty: none), else the first that exists, of whatever kind, of
 //! `$XDG_CONFIG_HOME/noports/PROGRAM.conf` (usually in `~/.config`) and `/etc/noports/PROGRAM.conf`. The daemon
 //! also takes the classic daemon's YAML file: `--config sshnpd.yaml`. Called by a classic name, a program reads
 //! that program's files instead.
@@ -23,8 +23,8 @@
 //! Errors name the file and the line.
 
 use std::{
-    env,
-    os::unix::fs::PermissionsExt,
+    env, fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -35,7 +35,10 @@ use super::{
     settings::{Origin, Setting},
     words::CommandLine,
 };
-use crate::sys::{file::NamedFile, paths};
+use crate::sys::{
+    file::{NamedFile, Writers},
+    paths,
+};
 
 /// Longest file, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
@@ -92,7 +95,10 @@ pub fn inherited(
         }
         [only] => read(Path::new(only), program, grammar, yaml),
         [] => match usual(program) {
-            Some(path) => read(&path, program, grammar, yaml),
+            Some(path) => {
+                let (settings, wrong) = read(&path, program, grammar, yaml);
+                (settings, wrong.map(of_variable))
+            }
             None => (Vec::new(), None),
         },
     };
@@ -170,8 +176,29 @@ fn usual(program: &str) -> Option<PathBuf> {
         .or_else(|| Some(paths::home()?.join(".config")));
     let own = own.map(|folder| folder.join("noports").join(&file));
     let machine = Path::new(MACHINE).join(&file);
-    // A pipe that nobody asked for would be waited for without end.
-    own.into_iter().chain([machine]).find(|path| path.is_file())
+    own.into_iter().chain([machine]).find(|path| is_there(path))
+}
+
+/// With the variable that named the file, if one did.
+fn of_variable(failure: Failure) -> Failure {
+    match env::var_os(VARIABLE) {
+        Some(_) => Failure {
+            message: format!("{} (it is named by {VARIABLE})", failure.message),
+            ..failure
+        },
+        None => failure,
+    }
+}
+
+/// Whether something is there, of whatever kind: flags that protect must not vanish because it cannot be read. A folder that
+/// cannot be looked into, or a link to one that is gone, may hold the file.
+fn is_there(path: &Path) -> bool {
+    let is_lost = |folder: &Path| folder.is_symlink() && !folder.exists();
+    match fs::symlink_metadata(path).map_err(|why| why.kind()) {
+        Err(ErrorKind::NotFound) => path.ancestors().skip(1).any(is_lost),
+        // Users without a home have `/dev/null` for one.
+        found => found.err() != Some(ErrorKind::NotADirectory),
+    }
 }
 
 /// `~/` at a value's start is the home folder.
@@ -207,17 +234,12 @@ fn read(path: &Path, program: &str, grammar: &Grammar, yaml: Foreign) -> Inherit
 /// A configuration file's text.
 ///
 /// # Errors
-/// A misuse that names it: it cannot be read, is too long, is no text, or can be written by everybody, who could
-/// then let themselves in.
+/// A misuse that names it: it cannot be read, is too long, is no text, or others could let themselves in with it.
 pub fn text(path: &Path) -> Result<String, Failure> {
     let name = path.display();
-    let bad = |why: String| Failure::new(exit::MISUSE, format!("cannot use {name}: {why}"));
-    let file = NamedFile::open(path).map_err(|why| bad(why.to_string()))?;
-    let about = file.about();
-    if about.is_file() && about.permissions().mode() & 0o002 != 0 {
-        return Err(bad("it is world-writable".to_owned()).hint(format!("chmod o-w {name}")));
-    }
-    file.text(MAX_FILE).map_err(|why| bad(why.to_string()))
+    NamedFile::open_safe(path, Writers::Group)
+        .and_then(|file| file.text(MAX_FILE))
+        .map_err(|why| Failure::new(exit::MISUSE, format!("cannot use {name}: {why}")))
 }
 
 /// The lines of a file; and what is wrong first, and on which line.
@@ -285,8 +307,15 @@ fn flag<'a>(line: &'a str, grammar: &Grammar) -> Result<(&'a str, Option<&'a str
         (true, Some(value)) if value.starts_with("= ") => {
             Err(format!("write {name} {}, without the =", value[1..].trim()))
         }
+        (true, Some(value)) if ['"', '\''].iter().any(|quote| is_between(value, *quote)) => {
+            Err(format!("write the value of {name} without quotes"))
+        }
         _ => Ok((name, value)),
     }
+}
+
+fn is_between(value: &str, quote: char) -> bool {
+    value.len() > 1 && value.starts_with(quote) && value.ends_with(quote)
 }
 
 /// There is no such flag; which one may be meant: by a classic name, another word for it, or nearly this one.

@@ -150,18 +150,18 @@ impl Console {
         &self.given
     }
 
-    /// The command that was typed, with these flags, and without what was typed for the first of them.
+    /// The command that was typed, with these flags, and without what was typed for them.
     pub fn again(&self, flags: &[&str]) -> String {
-        let name = flags.first().copied().unwrap_or_default();
+        let is_given_anew = |word: &str| word.starts_with("--") && flags.contains(&word);
         let mut words: Vec<&str> = Vec::new();
         let mut typed = self.settings.typed.iter().map(String::as_str).peekable();
         while let Some(word) = typed.next() {
             if word == "--" {
                 words.extend(flags.iter().copied().chain([word]).chain(typed));
                 return replayed(&self.name, &words);
-            } else if word == name {
+            } else if is_given_anew(word) {
                 typed.next_if(|value| !value.starts_with("--"));
-            } else if word.split('=').next() != Some(name) {
+            } else if !word.split('=').next().is_some_and(is_given_anew) {
                 words.push(word);
             }
         }

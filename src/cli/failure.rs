@@ -50,7 +50,10 @@ pub mod exit {
     /// Code and meaning, for help texts.
     pub const TABLE: &[(u8, &str)] = &[
         (FINE, "done"),
-        (FAILED, "failed, or what it prints could not be written"),
+        (
+            FAILED,
+            "failed, or what it prints could not be written (a closed stdout is /dev/null, though, and takes everything)",
+        ),
         (MISUSE, "the command line was wrong"),
         (KEYS, "the key file is missing or cannot be used"),
         (

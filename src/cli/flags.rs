@@ -153,8 +153,7 @@ pub(crate) use flags;
 
 /// The words of flags that are lists: commas separate several.
 pub fn separated(lists: &[String]) -> impl Iterator<Item = &str> {
-    let words = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
-    words.filter(|word| !word.is_empty())
+    lists.iter().flat_map(|list| list.split(',')).map(str::trim)
 }
 
 /// How much a program says, and in which form.

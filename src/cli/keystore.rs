@@ -21,7 +21,10 @@ use crate::{
         passphrase,
     },
     secret::Secret,
-    sys::{file::NamedFile, paths},
+    sys::{
+        file::{NamedFile, Writers},
+        paths,
+    },
 };
 
 /// Largest file that is read, in bytes; key files have about 8 kB.
@@ -193,7 +196,7 @@ fn parse(path: &Path, who: &AtSign, text: &Secret<String>) -> Result<AtKeys, Key
 }
 
 fn read(path: &Path) -> io::Result<Secret<String>> {
-    let file = NamedFile::open(path)?;
+    let file = NamedFile::open_safe(path, Writers::Group)?;
     let mode = file.about().mode();
     if file.about().is_file() && mode & 0o077 != 0 {
         warn!(

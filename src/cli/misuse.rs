@@ -311,7 +311,7 @@ impl Correction<'_> {
         settings: &Settings,
     ) -> Result<(), Failure> {
         let meant: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        complete(self.grammar, line, settings).map_err(|failure| {
+        complete(self.grammar, words, line, settings).map_err(|failure| {
             match self.with_device(&meant, line) {
                 Some(meant) if !words.iter().any(|word| names_secret(word)) => {
                     failure.hint(replayed(&self.grammar.name, &refs(&meant)))
@@ -381,7 +381,12 @@ fn is_forward(word: &str) -> bool {
 }
 
 /// Refuses a command line in which something is missing that neither a file nor the environment says.
-fn complete(grammar: &Grammar, line: &CommandLine, settings: &Settings) -> Result<(), Failure> {
+fn complete(
+    grammar: &Grammar,
+    words: &[&str],
+    line: &CommandLine,
+    settings: &Settings,
+) -> Result<(), Failure> {
     let example = || {
         let example = grammar.examples().next();
         example.unwrap_or_else(|| usage(grammar))
@@ -393,14 +398,31 @@ fn complete(grammar: &Grammar, line: &CommandLine, settings: &Settings) -> Resul
     if let Some(flag) = required.find(|flag| !said(name_of(flag))) {
         return Err(Failure::misuse(format!("{} is missing", flag.long)).hint(example()));
     }
+    let mut given = grammar.positionals().zip(&line.plain);
+    if let Some((argument, _)) = given.find(|(_, word)| word.is_empty()) {
+        return Err(Failure::misuse(format!("<{}> is empty", argument.name)).hint(example()));
+    }
     let arguments = grammar.positionals();
     let mut needed = arguments.filter(|row| row.optionality == Optionality::Required);
     match needed.nth(line.plain.len()) {
-        Some(argument) => {
-            Err(Failure::misuse(format!("<{}> is missing", argument.name)).hint(example()))
-        }
+        Some(argument) => Err(Failure::misuse(format!("<{}> is missing", argument.name))
+            .hint(filled(grammar, words, line).unwrap_or_else(example))),
         None => Ok(()),
     }
+}
+
+/// What was typed, and the example's arguments where there are none.
+fn filled(grammar: &Grammar, words: &[&str], line: &CommandLine) -> Option<String> {
+    let example = grammar.examples().next()?;
+    let behind = example.strip_prefix(&grammar.name)?;
+    let example: Vec<&str> = behind.split_whitespace().collect();
+    let example = CommandLine::read(grammar, &example).ok()?;
+    let missing = example.plain.get(line.plain.len()..)?;
+    let is_hidden = takes_secrets(&grammar.name) || words.iter().any(|word| names_secret(word));
+    if is_hidden || words.is_empty() || words.contains(&"--") {
+        return None;
+    }
+    Some(replayed(&grammar.name, &[words, &refs(missing)].concat()))
 }
 
 /// The word that has to stand first is missing, or there is none of that name.

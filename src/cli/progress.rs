@@ -43,7 +43,9 @@ impl Progress {
     pub fn new(quiet: bool) -> Self {
         Self::in_style(if quiet {
             ProgressStyle::Silent
-        } else if io::stderr().is_terminal() {
+        } else if io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
+        {
             ProgressStyle::Terminal
         } else {
             ProgressStyle::Plain

@@ -12,7 +12,11 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 
 use super::keystore::KeyStoreError;
 use super::{Failure, print_err};
-use crate::{at::keyfile::KeyFileError, secret::Secret, sys::file::NamedFile};
+use crate::{
+    at::keyfile::KeyFileError,
+    secret::Secret,
+    sys::file::{NamedFile, Writers},
+};
 
 /// Longest secret, in bytes; the longest real ones have 128.
 const MAX_SECRET: u64 = 4096;
@@ -272,7 +276,8 @@ fn ask_on_terminal(prompt: &str) -> Option<Secret<String>> {
 }
 
 fn read_bounded(file: &Path) -> io::Result<Secret<String>> {
-    NamedFile::open(file)?.text(MAX_SECRET).map(Secret::new)
+    let file = NamedFile::open_safe(file, Writers::Group)?;
+    file.text(MAX_SECRET).map(Secret::new)
 }
 
 /// One line from stdin; on a terminal it is asked for and not shown.

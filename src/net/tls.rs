@@ -19,7 +19,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{net::dial, sys::file::NamedFile};
+use crate::{
+    net::dial,
+    sys::file::{NamedFile, Writers},
+};
 
 pub use stream::TlsStream;
 
@@ -172,7 +175,8 @@ const MAX_AUTHORITIES: u64 = 8 * 1024 * 1024;
 
 fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
     let bad = |why: String| TlsError::Authority(path.display().to_string(), why);
-    let pem = NamedFile::open(path).and_then(|file| file.bytes(MAX_AUTHORITIES));
+    let pem =
+        NamedFile::open_safe(path, Writers::Group).and_then(|file| file.bytes(MAX_AUTHORITIES));
     let pem = pem.map_err(|error| bad(error.to_string()))?;
     let certificates =
         rustls_pemfile::certs(&mut pem.as_slice()).map_err(|error| bad(error.to_string()))?;

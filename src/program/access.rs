@@ -187,9 +187,10 @@ fn change(args: &Args) -> Result<Option<ListChange>, Failure> {
         (None, false) => Err(Failure::misuse("show takes one atSign: yours")),
         (Some(_), true) => Err(Failure::misuse(format!("{word}: no atSign given"))
             .hint(format!("noports access {word} {} @bob", args.atsign))),
-        (Some((AccessList::Block, true)), false) if others.contains(&args.atsign.parse()?) => Err(
-            Failure::misuse(format!("{} cannot block itself", args.atsign)),
-        ),
+        (Some((_, true)), false) if others.contains(&args.atsign.parse()?) => {
+            let why = format!("{}, whose atServer it is, is on no list", args.atsign);
+            Err(Failure::misuse(why).hint("leave it out: it is always let in"))
+        }
         (Some((list, adds)), false) => Ok(Some((*list, *adds, others))),
     }
 }
@@ -287,8 +288,11 @@ mod tests {
             ("disallow @a @b", Ok("Allow false @b")),
             ("block @a @b", Ok("Block true @b")),
             ("unblock @a @b", Ok("Block false @b")),
-            ("block @a @b @A", Err("@a cannot block itself")),
-            ("block a a", Err("a cannot block itself")),
+            (
+                "block @a @b @A",
+                Err("@a, whose atServer it is, is on no list"),
+            ),
+            ("block a a", Err("a, whose atServer it is, is on no list")),
             ("block @a @b b @B", Ok("Block true @b")),
             ("unblock @a @a", Ok("Block false @a")),
             ("block @a", Err("block: no atSign given")),

@@ -42,7 +42,10 @@ use crate::{
         signal::IgnoreHangUp,
     },
     text::{
-        duration::seconds, endpoint::Endpoint, number::address, port::port_or_any,
+        duration::seconds,
+        endpoint::Endpoint,
+        number::{address, whole},
+        port::port_or_any,
         terminal::harmless,
     },
 };
@@ -63,6 +66,10 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
             .copied()
             .collect::<Vec<_>>();
         return console.finish(true, Err(failure.hint(replayed(console.name(), &line))));
+    }
+    if words.is_empty() && !console.is_linked() {
+        let failure = Failure::plain("--host is missing");
+        return console.finish(false, Err(failure.hint("noports bridge --help")));
     }
     let Some(words) = classic(words) else {
         out::note("Usage: HOST PORT [LOCAL_PORT], or flags: see --help");
@@ -286,8 +293,8 @@ pub(crate) struct Args {
     )]
     heartbeat: Duration,
     /// with --multi --bind-local-port: milliseconds between two connections, for old devices (default: 0)
-    #[argh(option, default = "0", arg_name = "milliseconds")]
-    pace: u64,
+    #[argh(option, default = "0", arg_name = "milliseconds", from_str_fn(whole))]
+    pace: usize,
     /// with --multi --bind-local-port: announce connections without a line end, for devices that want none
     #[argh(switch)]
     unended: bool,
@@ -420,7 +427,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
         timeout: args.timeout.min(LONGEST_WAIT),
         many: args.multi.then(|| Many {
             heartbeat: Some(args.heartbeat.min(LONGEST_WAIT)).filter(|beat| !beat.is_zero()),
-            pace: Duration::from_millis(args.pace.min(LONGEST_PACE)),
+            pace: Duration::from_millis((args.pace as u64).min(LONGEST_PACE)),
             unended: args.unended,
             stands: None,
             first_word: Some(args.first_word.min(LONGEST_WAIT)).filter(|time| !time.is_zero()),

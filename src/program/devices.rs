@@ -228,7 +228,10 @@ async fn find(at: &Client, of: Option<&AtSign>) -> Result<Vec<DeviceAddress>, Fa
     let keys: Vec<String> = json::from_str(&answer)
         .map_err(|_| Failure::plain("the atServer's list of keys cannot be read"))?;
     let me = at.atsign();
-    let mut names: Vec<DeviceAddress> = keys.iter().filter_map(|key| device_of(key, me)).collect();
+    // What others share with us lies on our own atServer, too.
+    let is_wanted = |device: &DeviceAddress| of.is_none_or(|of| device.0 == *of);
+    let found = keys.iter().filter_map(|key| device_of(key, me));
+    let mut names: Vec<DeviceAddress> = found.filter(is_wanted).collect();
     names.sort();
     names.dedup();
     Ok(names)

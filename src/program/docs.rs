@@ -60,7 +60,11 @@ enum Subcommand {
 
 /// Write the manual pages into a folder, and print their paths.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "man")]
+#[argh(
+    subcommand,
+    name = "man",
+    example = "{command_name} /usr/local/share/man/man1"
+)]
 struct Man {
     /// the folder
     #[argh(positional)]
@@ -84,7 +88,7 @@ struct Fish {}
 
 /// Write everything below a folder such as /usr/share, where man and the shells look, and print the paths.
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "all")]
+#[argh(subcommand, name = "all", example = "{command_name} /usr/local/share")]
 struct All {
     /// the folder
     #[argh(positional)]
@@ -122,7 +126,7 @@ fn write(files: Vec<(PathBuf, String)>) -> Result<(), Failure> {
         let folder = file.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)
             .map_err(|why| Failure::plain(format!("cannot make {}: {why}", folder.display())))?;
-        paths::atomic_write(&file, text.as_bytes(), 0o644)
+        paths::replace(&file, text.as_bytes(), 0o644)
             .map_err(|why| Failure::plain(why.to_string()))?;
         print_out(&harmless(&file.display().to_string()));
     }

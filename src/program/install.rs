@@ -228,8 +228,19 @@ fn install(
     }
     let change = file::compare(&service.unit.file, &text, args.force)?;
     let changed = change != FileChange::None;
+    let outcome = |event| {
+        Outcome::new(event)
+            .with("service", &service.unit.name)
+            .with("init", manager.word())
+            .with("file", &file.to_string())
+            .with("user", &service.unit.person.name)
+            .raw("changed", changed)
+    };
     if args.dry_run {
         tell_plan(manager, &service, change, args);
+        if args.json {
+            console.tell(true, outcome("planned"));
+        }
         return Ok(());
     }
     if changed {
@@ -248,13 +259,7 @@ fn install(
     } else {
         None
     };
-    let outcome = Outcome::new("installed")
-        .with("service", &service.unit.name)
-        .with("init", manager.word())
-        .with("file", &file.to_string())
-        .with("user", &service.unit.person.name)
-        .raw("changed", changed)
-        .maybe("state", state.as_deref());
+    let outcome = outcome("installed").maybe("state", state.as_deref());
     console.tell(args.json, outcome);
     Ok(())
 }

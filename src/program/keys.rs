@@ -98,7 +98,8 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let who: AtSign = args.atsign.parse()?;
     let file = cli::key_file(&who, args.keys.as_deref())?;
     if let Some(out) = &args.out {
-        refuse_overwriting(out)?;
+        let elsewhere = "move it away, or write the new one elsewhere with --out FILE";
+        refuse_overwriting(out).map_err(|taken| taken.hint(elsewhere))?;
     }
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let opened = keystore::unlock_file(&file, &who, || phrases.for_reading(&file))?;

@@ -158,11 +158,9 @@ fn pick(argv: &[&str]) -> Invocation {
             None => Invocation::Help,
             Some((Some(program), _)) => {
                 // Only a word of that program has help of its own; nothing behind "help" is done.
-                let words = PROGRAMS.iter().find(|one| one.name == program);
-                let words = words.map_or(&[][..], |program| program.words);
-                let more = argv
-                    .get(3)
-                    .filter(|word| words.iter().any(|one| one.name == **word));
+                let own = PROGRAMS.iter().find(|one| one.name == program);
+                let is_its = |word: &&&str| own.is_some_and(|program| program.takes(word));
+                let more = argv.get(3).filter(is_its);
                 Invocation::HelpOn(
                     program,
                     more.map(|&word| word.to_owned()).into_iter().collect(),
@@ -224,6 +222,15 @@ fn run(argv: &[OsString]) -> ExitCode {
             start_classic(link, &["--help"])
         }
         Invocation::Classic(link, used) => start_classic(link, &argv[used..]),
+        Invocation::HelpOn(name, more)
+            if argv
+                .get(3 + more.len())
+                .is_some_and(|word| !word.starts_with('-')) =>
+        {
+            let why = format!("{:?} is no word of this program", argv[3 + more.len()]);
+            let hint = format!("noports help {name}");
+            Console::new("noports help").finish(false, Err(Failure::misuse(why).hint(hint)))
+        }
         Invocation::HelpOn(name, more) => {
             let more = more.iter().map(String::as_str).chain(["--help"]);
             start(name, &more.collect::<Vec<_>>())

@@ -179,6 +179,10 @@ impl ServeRules {
         let source = match (&self.rules, self.records) {
             (Some(file), false) => RuleSource::File(file.clone()),
             (None, true) => RuleSource::Records,
+            (Some(_), true) => {
+                let why = "--rules and --records exclude each other";
+                return Err(Failure::misuse(why).hint("leave out one of them"));
+            }
             _ => {
                 let why =
                     "no rules given: a file, or --records for those on the policy's own atServer";

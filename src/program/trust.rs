@@ -152,7 +152,8 @@ async fn believe(
     let before = before.map(|before| before.to_string());
     let words = match &before {
         Some(before) if *before != now.to_string() => format!("{who} {now}\nbefore: {before}"),
-        _ => format!("{who} {now}"),
+        Some(_) => format!("{who} {now}\nbefore: the same; what its program could do is forgotten"),
+        None => format!("{who} {now}"),
     };
     let outcome = Outcome::new("trusted")
         .with("atsign", who.as_str())

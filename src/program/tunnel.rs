@@ -192,10 +192,17 @@ fn forwards(words: &[String]) -> Result<Vec<Forward>, Failure> {
         return Err(Failure::misuse(why).hint("--forward 8080:localhost:80"));
     }
     let all = words.iter().map(|word| word.parse());
-    all.collect::<Result<_, _>>().map_err(|bad: BadForward| {
+    let all: Vec<Forward> = all.collect::<Result<_, _>>().map_err(|bad: BadForward| {
         let hint = format!("--forward {}", bad.meant());
         Failure::misuse(bad.to_string()).hint(hint)
-    })
+    })?;
+    for (at, forward) in all.iter().enumerate() {
+        if all[..at].iter().any(|other| other.collides_with(forward)) {
+            let why = format!("local port {} is given twice", forward.port);
+            return Err(Failure::misuse(why).hint("local port 0 is any free one"));
+        }
+    }
+    Ok(all)
 }
 
 async fn listen(forward: &Forward) -> Result<TcpListener, Failure> {

@@ -330,5 +330,10 @@ pub fn try_out(service: &Service) -> Result<(), Failure> {
         format!(" (it would run as {who}; --run-as USER)")
     };
     let hint = hint.unwrap_or("nothing was installed");
+    let started = format!("noports {} ", service.program.serve.join(" "));
+    let hint = match hint.strip_prefix(&started) {
+        Some(words) => format!("noports {} install {words}", service.program.name),
+        None => hint.to_owned(),
+    };
     Err(failure.hint(format!("{hint}{as_whom}")))
 }

@@ -11,7 +11,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ use rustix::{
     fs::OFlags,
 };
 use zeroize::Zeroize;
+
+use super::ssh::shell_line;
 
 /// Longest of the small files that people write and services keep, in bytes.
 pub const SMALL: u64 = 256 * 1024;
@@ -41,19 +43,19 @@ const INHERITED: [&str; 6] = [
     "/dev/stderr",
 ];
 
-/// A file as text: so many bytes at most.
+/// A file that decides who gets in, as text: so many bytes at most.
+///
+/// # Errors
+/// Those of [`text_now`]; others could write it.
+pub async fn safe_text(path: &Path, most: u64) -> io::Result<String> {
+    let path = path.to_owned();
+    task::spawn_blocking(move || NamedFile::open_safe(&path, Writers::Group)?.text(most)).await
+}
+
+/// A file as text: so many bytes at most; on this thread.
 ///
 /// # Errors
 /// What the system says; it is no file; it is longer; it is not text; it did not end in time.
-pub async fn text(path: &Path, most: u64) -> io::Result<String> {
-    let path = path.to_owned();
-    task::spawn_blocking(move || text_now(&path, most)).await
-}
-
-/// As [`text`], on this thread.
-///
-/// # Errors
-/// As [`text`].
 pub fn text_now(path: &Path, most: u64) -> io::Result<String> {
     NamedFile::open(path)?.text(most)
 }
@@ -64,6 +66,41 @@ pub fn text_now(path: &Path, most: u64) -> io::Result<String> {
 /// What the system says.
 pub async fn metadata(path: PathBuf) -> io::Result<fs::Metadata> {
     task::spawn_blocking(move || fs::metadata(path)).await
+}
+
+/// Who besides its owner, and root, may write what decides who gets in: whoever writes that lets themselves in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// Its group.
+    Group,
+    /// Nobody.
+    Nobody,
+}
+
+/// Refuses a file or a folder that others than we and root can write; root may be told to use anybody's own.
+///
+/// # Errors
+/// Why, with the way to mend it.
+pub fn refuse_others(path: &Path, about: &fs::Metadata, allowed: Writers) -> io::Result<()> {
+    let us = rustix::process::geteuid().as_raw();
+    let (bits, mend) = match allowed {
+        Writers::Group => (0o002, "o-w"),
+        Writers::Nobody => (0o022, "go-w"),
+    };
+    // Root is told to use a person's files: `sudo noports daemon --keys /home/me/…`.
+    let may_be_anybodys = us == 0 && allowed == Writers::Group;
+    let why = if !about.is_file() && !about.is_dir() {
+        return Ok(());
+    } else if about.uid() != us && about.uid() != 0 && !may_be_anybodys {
+        format!("it belongs to user {}, who could change it", about.uid())
+    } else if about.mode() & bits != 0 {
+        let path = path.display().to_string();
+        let mend = shell_line(&["chmod", mend, &path]);
+        format!("others can write it: {mend}")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(ErrorKind::PermissionDenied, why))
 }
 
 /// A file that somebody named, open.
@@ -97,6 +134,16 @@ impl NamedFile {
             file,
             about,
         })
+    }
+
+    /// The same for a file that decides who gets in.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] and [`refuse_others`].
+    pub fn open_safe(path: &Path, allowed: Writers) -> io::Result<Self> {
+        let file = Self::open(path)?;
+        refuse_others(path, &file.about, allowed)?;
+        Ok(file)
     }
 
     /// What the system knows of it.

@@ -141,15 +141,27 @@ pub fn lock_soon(lock: &File) -> io::Result<()> {
 /// A symbolic link stays one: what it points to is replaced.
 ///
 /// # Errors
-/// What the system says, with the path; the old content is untouched then.
+/// What the system says, with the path, or that there is no file there; the old content is untouched then.
 pub fn atomic_write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    replace(&target, bytes, mode)
+}
+
+/// As [`atomic_write`], where a symbolic link was put by somebody else: it is replaced itself.
+///
+/// # Errors
+/// As [`atomic_write`].
+pub fn replace(target: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let with_path = |error: io::Error| {
         io::Error::new(
             error.kind(),
-            format!("cannot write {}: {error}", path.display()),
+            format!("cannot write {}: {error}", target.display()),
         )
     };
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let there = fs::symlink_metadata(target).map(|about| about.file_type());
+    if there.is_ok_and(|kind| !kind.is_file() && !kind.is_symlink()) {
+        return Err(with_path(io::Error::other("it is no file")));
+    }
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -161,7 +173,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let pid = std::process::id();
     let temporary = folder.join(format!(".{}.{pid}.{serial}", name.display()));
     let replaced = write_through(&temporary, bytes, mode)
-        .and_then(|()| fs::rename(&temporary, &target))
+        .and_then(|()| fs::rename(&temporary, target))
         .and_then(|()| File::open(folder)?.sync_all());
     replaced.map_err(|error| {
         let _ = fs::remove_file(&temporary);
@@ -214,6 +226,26 @@ mod tests {
         atomic_write(&link, b"new", 0o600).unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    /// What a link led to was overwritten, and a pipe or a device, `/dev/null` too, gave way to a file.
+    #[test]
+    fn a_planted_link_is_replaced_itself_and_what_is_no_file_stays() {
+        let folder = Folder::new();
+        let (target, link) = (folder.0.join("target"), folder.0.join("link"));
+        let pipe = crate::testing::named_pipe(&folder.0);
+        fs::write(&target, "theirs").unwrap();
+        for goal in [&target, &pipe, &folder.0.join("none")] {
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(goal, &link).unwrap();
+            replace(&link, b"ours", 0o600).unwrap();
+            assert!(fs::symlink_metadata(&link).unwrap().is_file());
+        }
+        assert_eq!(fs::read(&target).unwrap(), b"theirs");
+        for write in [replace, atomic_write] {
+            let refused = write(&pipe, b"ours", 0o600).unwrap_err().to_string();
+            assert!(refused.ends_with("pipe: it is no file"), "{refused}");
+        }
     }
 
     #[test]

@@ -265,7 +265,11 @@ impl Herald {
             return;
         };
         let text = json::to_string(report);
-        let written = paths::atomic_write(file, text.as_bytes(), ONLY_OURS).or_else(|why| {
+        let written = paths::replace(file, text.as_bytes(), ONLY_OURS).or_else(|why| {
+            // Where there is no room for a second one. What is no file is somebody else's.
+            if !fs::symlink_metadata(file).is_ok_and(|about| about.is_file()) {
+                return Err(why);
+            }
             overwrite(file, text.as_bytes()).map_err(|_| {
                 let _ = fs::remove_file(file);
                 why

@@ -17,6 +17,7 @@ use crate::{
     session::ask::{PATIENCE, Whom},
     sys::{
         self,
+        file::NamedFile,
         ssh::{self, UserName},
     },
     text::{
@@ -143,9 +144,11 @@ impl Args {
             let why = "--stdio and --legacy-daemon exclude each other";
             return Err(Failure::misuse(why).hint("leave out one of them"));
         }
-        if mode != Mode::Stdio {
-            check_words(&self.ssh)?;
+        if mode == Mode::Stdio && !self.ssh.is_empty() {
+            let why = "--stdio starts no ssh that these words could be for";
+            return Err(Failure::misuse(why).hint("give them to the ssh that starts this program"));
         }
+        check_words(&self.ssh)?;
         let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
         let (ssh, for_tunnel) = if self.add_forwards_to_tunnel {
             two_sshs::take_forwards(&self.ssh)
@@ -163,7 +166,7 @@ impl Args {
         Ok(Settings {
             whom,
             user: name(&self.user).map_err(misuse)?,
-            identity: self.identity.clone().map(PathBuf::from),
+            identity: self.identity()?,
             mode,
             local_port: self.local_port,
             send_key: match &self.send_key {
@@ -176,6 +179,20 @@ impl Args {
             json: self.json,
             classic: console.is_classic(),
         })
+    }
+}
+
+impl Args {
+    /// ssh would do without one that is not there, and wait for a pipe.
+    fn identity(&self) -> Result<Option<PathBuf>, Failure> {
+        let Some(file) = self.identity.as_ref().map(PathBuf::from) else {
+            return Ok(None);
+        };
+        let found = NamedFile::open(&file).and_then(NamedFile::into_whole_file);
+        let bad =
+            |why| Failure::misuse(format!("--identity: cannot use {}: {why}", file.display()));
+        found.map_err(bad)?;
+        Ok(Some(file))
     }
 }
 
@@ -200,10 +217,10 @@ fn check_words(words: &[String]) -> Result<(), Failure> {
 async fn read_key(file: &Path) -> Result<PublicKeyLine, Failure> {
     let failed = |why: &dyn std::fmt::Display| {
         Failure::misuse(format!("{}: {why}", file.display()))
-            .hint("--send-key ~/.ssh/id_ed25519.pub")
+            .hint("it is the public key's file, such as ~/.ssh/id_ed25519.pub")
     };
     let most = sshkey::MAX_PUBLIC_KEY as u64 + 2;
-    let text = sys::file::text(file, most).await;
+    let text = sys::file::safe_text(file, most).await;
     let text = text.map_err(|error| failed(&error))?;
     PublicKeyLine::parse(&text).map_err(|error| failed(&error))
 }

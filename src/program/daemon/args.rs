@@ -153,6 +153,10 @@ impl Args {
             );
         }
         let permit = match (&self.permit_open, &consult) {
+            (Some(list), _) if list.split(',').all(|word| word.trim().is_empty()) => {
+                let why = format!("--permit-open {list:?} permits nothing");
+                return Err(Failure::misuse(why).hint("--permit-open localhost:22,nas:*"));
+            }
             (Some(list), _) => list.clone(),
             (None, Some(_)) => "*:*".to_owned(),
             (None, None) => format!("localhost:{},localhost:3389", self.sshd_port),

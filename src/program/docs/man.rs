@@ -81,7 +81,15 @@ pub(super) fn page(program: &Program, edition: Edition) -> String {
         .chain(firsts.flat_map(Grammar::examples))
         .collect();
     page += &section("EXAMPLES", &as_it_is(&examples));
-    page += &section("EXIT STATUS", &list(exit_codes(&own)));
+    // Without a network nothing can be unreachable or silent.
+    let most = if page.contains("\\-\\-root") {
+        u8::MAX
+    } else if page.contains("\\-\\-keys") {
+        exit::KEYS
+    } else {
+        exit::MISUSE
+    };
+    page += &section("EXIT STATUS", &list(exit_codes(&own, most)));
     let service = service::Program::named(program.name).is_some();
     let is_named = |name: &str| {
         page.contains(name)
@@ -363,11 +371,13 @@ fn classic(program: &Program) -> String {
     format!(".PP\n{}", filled(&called))
 }
 
-fn exit_codes(own: &Grammar) -> impl Iterator<Item = (String, String)> {
-    exit::TABLE.iter().map(|(code, common)| {
+/// Those up to `most`, and its own.
+fn exit_codes(own: &Grammar, most: u8) -> impl Iterator<Item = (String, String)> {
+    exit::TABLE.iter().filter_map(move |(code, common)| {
         let own = own.codes().find(|row| row.0 == i32::from(*code));
-        let about = own.map_or(*common, |row| row.1);
-        (code.to_string(), about.to_owned())
+        let common = Some(*common).filter(|_| *code <= most);
+        let about = own.map(|row| row.1).or(common)?;
+        Some((code.to_string(), about.to_owned()))
     })
 }
 

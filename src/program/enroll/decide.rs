@@ -56,7 +56,7 @@ flags! {
         #[argh(option, arg_name = "regex")]
         app_pattern: Option<String>,
         /// list: only enrolments in this state: pending, approved, denied, revoked or expired
-        #[argh(option, arg_name = "state")]
+        #[argh(option, arg_name = "state", from_str_fn(state))]
         status: Option<String>,
         /// approve: do not ask; deny, revoke, unrevoke, delete: allow several at once
         #[argh(switch)]
@@ -116,6 +116,13 @@ async fn run(console: &Console, action: Action, args: &Args) -> Result<(), Failu
         }
         _ => decide(&at, action, &selection, &unseen, args, &results).await,
     }
+}
+
+const STATES: [&str; 5] = ["pending", "approved", "denied", "revoked", "expired"];
+
+fn state(text: &str) -> Result<String, String> {
+    let known = STATES.contains(&text).then(|| text.to_owned());
+    known.ok_or_else(|| format!("{text:?} is none of {}", STATES.join(", ")))
 }
 
 fn selection(args: &Args, classic: bool) -> Result<Selection, Failure> {

@@ -141,7 +141,7 @@ pub(super) fn parse_name(what: &str, text: &str) -> Result<String, Failure> {
         Ok(text.to_owned())
     } else {
         Err(Failure::misuse(format!(
-            "the name of the {what} must have 1 to {MAX_NAME} characters"
+            "the name of the {what} must have 1 to {MAX_NAME} characters, and none that drives a terminal"
         )))
     }
 }

@@ -24,8 +24,11 @@ use crate::{
         rules::{Combine, Group, Rules},
         yaml,
     },
-    sys,
-    sys::ssh::shell_line,
+    sys::{
+        self,
+        file::{NamedFile, Writers},
+        ssh::shell_line,
+    },
 };
 
 /// Where the rules are.
@@ -99,12 +102,13 @@ async fn look(file: &Path) -> FileStamp {
 
 /// Rules from a file.
 pub(super) async fn read_rules(file: &Path) -> Result<Rules, Failure> {
-    rules(file, sys::file::text(file, MAX_RULES).await)
+    rules(file, sys::file::safe_text(file, MAX_RULES).await)
 }
 
 /// Rules from a file, where there is nothing else to do meanwhile.
 pub(super) fn read_rules_now(file: &Path) -> Result<Rules, Failure> {
-    rules(file, sys::file::text_now(file, MAX_RULES))
+    let safe = NamedFile::open_safe(file, Writers::Group);
+    rules(file, safe.and_then(|file| file.text(MAX_RULES)))
 }
 
 /// Longest file, in bytes.

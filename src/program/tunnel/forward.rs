@@ -21,6 +21,14 @@ pub struct Forward {
     pub target: Endpoint,
 }
 
+impl Forward {
+    /// Whether only one of them can listen.
+    pub fn collides_with(&self, other: &Self) -> bool {
+        let all = self.bind.is_unspecified() || other.bind.is_unspecified();
+        self.port != 0 && self.port == other.port && (all || self.bind == other.bind)
+    }
+}
+
 /// Not `[BIND:]PORT:HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not [BIND:]PORT:HOST:PORT{}", .why.as_ref().map_or(String::new(), |why| format!(": {why}")))]
