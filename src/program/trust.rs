@@ -30,6 +30,8 @@ use crate::{
     text::{endpoint::Endpoint, json::Object},
 };
 
+/// What `show` does not say.
+const FROM_NOW_ON: &str = "believed from now on";
 /// Only its signature counts.
 const ANY_PORT: u16 = 1;
 
@@ -145,8 +147,9 @@ async fn believe(
     let before = pins.trust(who, &now).map_err(unwritten)?;
     let before = before.map(|before| before.to_string());
     let words = match &before {
-        Some(before) if *before != now.to_string() => format!("{who} {now}\nbefore: {before}"),
-        _ => format!("{who} {now}"),
+        Some(before) if *before == now.to_string() => format!("{who} {now}\nbelieved as before"),
+        Some(before) => format!("{who} {now}\n{FROM_NOW_ON}\nbefore: {before}"),
+        None => format!("{who} {now}\n{FROM_NOW_ON}"),
     };
     let outcome = Outcome::new("trusted")
         .with("atsign", who.as_str())
@@ -187,7 +190,7 @@ async fn vouch(
         .with("at", device);
     console.tell(
         args.json,
-        outcome.plain(format!("{who} {key}\nat: {device}")),
+        outcome.plain(format!("{who} {key}\n{FROM_NOW_ON}\nat: {device}")),
     );
     Ok(())
 }
