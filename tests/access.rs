@@ -251,6 +251,36 @@ fn another_manager_vouches_from_afar_for_a_new_key_of_a_manager_and_for_nobody_e
     });
 }
 
+/// Nothing said how to make the key that `--recovery` is for.
+#[test]
+fn keys_in_reserve_are_made_with_the_fingerprint_for_recovery() {
+    block_on(async {
+        let world = World::start().await;
+        let out = world.dir.text("spare.atKeys");
+        let reserve = |more: &[&str]| {
+            let words = ["keys", "reserve", ALICE, "--json"];
+            world.noports(&[&words[..], more].concat())
+        };
+        let before = fs::read(world.key_file(&ALICE.parse().unwrap())).unwrap();
+        let said = stdout(reserve(&["--out", &out])).await;
+        let text = fs::read_to_string(&out).unwrap();
+        let keys = AtKeys::parse(&ALICE.parse().unwrap(), &text).unwrap();
+        let print = Fingerprint::of(keys.encryption.public());
+        assert!(
+            said.contains(&format!("\"fingerprint\":\"{print}\"")),
+            "{said}"
+        );
+        assert_ne!(print.to_string(), fingerprint(&world, ALICE));
+        for more in [&["--out", &out][..], &[]] {
+            let (code, said) = failure(reserve(more)).await;
+            assert!(code == 2 || code == 3, "{code} {said}");
+        }
+        assert_eq!(fs::read_to_string(&out).unwrap(), text);
+        let after = fs::read(world.key_file(&ALICE.parse().unwrap())).unwrap();
+        assert_eq!(after, before, "the keys of now are what they were");
+    });
+}
+
 #[test]
 fn a_managers_key_that_was_given_for_recovery_is_let_in() {
     block_on(async {
@@ -292,7 +322,8 @@ fn keys_of_others_are_shown_listed_and_removed() {
         let shown = format!("@alice {key}\nremembered: none\n");
         assert_eq!(trust(&world, &["show", ALICE]).await, shown);
         assert_eq!(trust(&world, &["list"]).await, "");
-        assert_eq!(trust(&world, &["alice"]).await, format!("@alice {key}\n"));
+        let believed = format!("@alice {key}\nbelieved from now on\n");
+        assert_eq!(trust(&world, &["alice"]).await, believed);
         let shown = format!("@alice {key}\nremembered: the same\n");
         assert_eq!(trust(&world, &["show", "alice"]).await, shown);
         let new = renew(&world, ALICE, "session").await;

@@ -41,6 +41,8 @@ flags! {
     /// Run it as the user that the daemon or client runs as. The first key that these see of a manager, policy or device is
     /// remembered, and another one is refused until it is trusted here. `list`: all that are remembered. `show @alice`: the
     /// one that is remembered, and the one of now. `remove @alice`: forget it, so that the next one counts.
+    ///
+    /// For the day keys are lost: `noports keys reserve` makes some in reserve, which daemons believe with --recovery.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "noports trust show @alice",
