@@ -114,6 +114,87 @@ fn a_user_name_for_old_keys_stops_no_client_and_is_published_anew_as_soon_as_the
     });
 }
 
+/// It started without a word, and both answered each request.
+#[test]
+fn a_second_daemon_of_the_same_name_is_told_of_and_one_with_another_name_or_after_a_restart_is_not()
+{
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let port = answer_at_the_end().await.to_string();
+        let daemon = |log: &str, name: &str| {
+            let words = ["daemon", "--as", DEVICE, "--manager", ALICE];
+            let more = ["--device", name, "--sshd-port", &port, "--json"];
+            world.ready(log, world.noports(&[&words[..], &more].concat()))
+        };
+        let told = |log: &str| {
+            world
+                .log(log)
+                .contains("another daemon of this atSign and name")
+        };
+        let _other = daemon("other", "dev2");
+        let first = daemon("first", NAME);
+        let second = daemon("second", NAME);
+        until("both hear of each other", || {
+            told("first") && told("second")
+        })
+        .await;
+        drop((first, second));
+        let _alone = daemon("alone", NAME);
+        session(&world).await;
+        assert!(!told("other") && !told("alone"), "{}", world.log("alone"));
+    });
+}
+
+/// A name that nobody has ended in `publish=failed reason=AT0007`, and the managers behind it got nothing.
+#[test]
+fn mistakes_in_a_daemons_names_are_told_at_its_start_and_are_no_others_loss() {
+    block_on(async {
+        let world = World::start().await;
+        let managers = format!("@mee,{ALICE}");
+        let words = ["daemon", "--as", DEVICE, "--manager", &managers, "--json"];
+        let more = ["--policy", "@polcy", "--device", "Dev 1"];
+        let _daemon = world.ready("daemon", world.noports(&[&words[..], &more].concat()));
+        let log = || world.log("daemon");
+        for want in [
+            "manager=@mee reason=\"there is no atSign @mee\" hint=",
+            "policy=@polcy reason=\"there is no atSign @polcy\" hint=",
+            "device=dev_1 typed=\"Dev 1\" hint=",
+        ] {
+            until(want, || log().contains(want)).await;
+        }
+        let alice = Client::login(&world.network, world.keys(ALICE)).await;
+        let alice = alice.unwrap();
+        let device = DEVICE.parse().unwrap();
+        let published = async {
+            let name = || alice.get_shared(&device, "username.dev_1.sshnp");
+            while !matches!(name().await, Ok(Some(_))) {
+                task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), published)
+            .await
+            .expect("a name");
+        assert!(!log().contains("AT0007"), "{}", log());
+    });
+}
+
+/// It was ready with a name that leads nowhere.
+#[test]
+fn a_rendezvous_says_at_its_start_that_its_name_is_not_known_here() {
+    block_on(async {
+        let world = World::start().await;
+        let words = ["rendezvous", "--as", RENDEZVOUS, "--host", "nosuch.invalid"];
+        let _rendezvous = world.process(&[&words[..], &["--bind", "127.0.0.1"]].concat());
+        until("it is told", || {
+            let log = world.log("rendezvous");
+            log.contains("host=nosuch.invalid reason=\"cannot resolve nosuch.invalid")
+                && log.contains("hint=")
+        })
+        .await;
+    });
+}
+
 /// The rendezvous knew the old key for ten minutes, and refused the device's login.
 #[test]
 fn a_device_with_new_keys_logs_in_where_the_old_ones_are_known() {
@@ -169,11 +250,42 @@ fn another_manager_vouches_from_afar_for_a_new_key_of_a_manager_and_for_nobody_e
         let words = ["client", "--as", CAROL, "--to", DEVICE, "--device", NAME];
         stdout(world.noports(&[&words[..], &["--stdio", "-q"]].concat())).await;
         let said = stdout(vouch(CAROL, ALICE, &new)).await;
-        assert_eq!(said, format!("{ALICE} {new}\nat: {device}\n"));
+        let want = format!("{ALICE} {new}\nbelieved from now on\nat: {device}\n");
+        assert_eq!(said, want);
         user_name_is_published(&world).await;
         session(&world).await;
         let (code, said) = failure(world.noports(&["trust", ALICE, "--at", &device, "-q"])).await;
         assert_eq!(code, 2, "{said}");
+    });
+}
+
+/// Nothing said how to make the key that `--recovery` is for.
+#[test]
+fn keys_in_reserve_are_made_with_the_fingerprint_for_recovery() {
+    block_on(async {
+        let world = World::start().await;
+        let out = world.dir.text("spare.atKeys");
+        let reserve = |more: &[&str]| {
+            let words = ["keys", "reserve", ALICE, "--json"];
+            world.noports(&[&words[..], more].concat())
+        };
+        let before = fs::read(world.key_file(&ALICE.parse().unwrap())).unwrap();
+        let said = stdout(reserve(&["--out", &out])).await;
+        let text = fs::read_to_string(&out).unwrap();
+        let keys = AtKeys::parse(&ALICE.parse().unwrap(), &text).unwrap();
+        let print = Fingerprint::of(keys.encryption.public());
+        assert!(
+            said.contains(&format!("\"fingerprint\":\"{print}\"")),
+            "{said}"
+        );
+        assert_ne!(print.to_string(), fingerprint(&world, ALICE));
+        for more in [&["--out", &out][..], &[]] {
+            let (code, said) = failure(reserve(more)).await;
+            assert!(code == 2 || code == 3, "{code} {said}");
+        }
+        assert_eq!(fs::read_to_string(&out).unwrap(), text);
+        let after = fs::read(world.key_file(&ALICE.parse().unwrap())).unwrap();
+        assert_eq!(after, before, "the keys of now are what they were");
     });
 }
 
@@ -218,7 +330,8 @@ fn keys_of_others_are_shown_listed_and_removed() {
         let shown = format!("@alice {key}\nremembered: none\n");
         assert_eq!(trust(&world, &["show", ALICE]).await, shown);
         assert_eq!(trust(&world, &["list"]).await, "");
-        assert_eq!(trust(&world, &["alice"]).await, format!("@alice {key}\n"));
+        let believed = format!("@alice {key}\nbelieved from now on\n");
+        assert_eq!(trust(&world, &["alice"]).await, believed);
         let shown = format!("@alice {key}\nremembered: the same\n");
         assert_eq!(trust(&world, &["show", "alice"]).await, shown);
         let new = renew(&world, ALICE, "session").await;

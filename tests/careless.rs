@@ -906,11 +906,11 @@ fn what_others_can_write_decides_nothing() {
         assert!(code == want && err.contains(mend), "{words}: {code} {err}");
         let (_, _, err) = said(&dir, &format!("chmod 664 f; $N {words}"));
         assert!(!err.contains(mend), "{words}: {err}");
+        // Root may be told to use a person's own file.
         let (root, _, _) = said(&dir, "exit $(id -u)");
         if root == 0 {
-            let (code, _, err) = said(&dir, &format!("chown 12345 f; $N {words}"));
-            let owner = "it belongs to user 12345";
-            assert!(code == want && err.contains(owner), "{words}: {code} {err}");
+            let (_, _, err) = said(&dir, &format!("chown 12345 f; $N {words}"));
+            assert!(!err.contains("belongs to user"), "{words}: {err}");
             said(&dir, "chown 0 f");
         }
     }

@@ -183,8 +183,13 @@ fn without_its_policy_a_daemon_serves_its_managers_and_denies_the_rest() {
         assert_eq!(count(&world.log("daemon"), "no_answer_within"), 0);
         ours.kill();
         let _theirs = daemon(&world, port, &[]);
-        let want = "the policy @policy did not answer the device within 10 s";
-        assert_eq!(refusal(&world).await, (8, want.into()));
+        let (code, said) = failure(world.client(&["--stdio", "-q"])).await;
+        let want = "the policy @policy did not answer the device within 10 s\n  hint: does it run?";
+        assert!(code == 8 && said.contains(want), "{code} {said}");
+        // Its silence was remembered for seconds, though it was there again.
+        let file = rules(&world, ALICE, "['*:*']");
+        let _policy = serve(&world, &["--rules", &file]);
+        assert_eq!(stdout(world.client(&["--stdio"])).await, "");
     });
 }
 

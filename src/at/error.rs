@@ -63,6 +63,10 @@ fn is_port_forgotten(root: &str) -> bool {
     root != DEFAULT_ROOT && root.ends_with(&format!(":{DEFAULT_PORT}"))
 }
 
+/// For a service that is told a [final word](AtError::final_word): it read its key file at its start.
+pub const RESTART: &str =
+    "once the key file has new keys, restart this program: it goes on with those of its start";
+
 impl AtError {
     /// What to try next.
     pub fn hint(&self) -> Option<String> {

@@ -191,6 +191,14 @@ impl Phrases {
         phrase_of(file, PHRASE).map(Self)
     }
 
+    /// The new phrase, if a file or the environment gives one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn given(file: Option<&Path>) -> Result<Option<Secret<String>>, Failure> {
+        phrase_of(file, NEW_PHRASE)
+    }
+
     /// One that is to take the place of what protects a key file now: from the file that `--new-passphrase-file`
     /// names, else from `NOPORTS_NEW_PASSPHRASE`; else it is asked for on the terminal, twice.
     ///

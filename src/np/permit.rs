@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::text::host::is_host;
+
 /// Most patterns in one list.
 pub const MAX_PATTERNS: usize = 1024;
 
@@ -100,12 +102,9 @@ impl FromStr for Pattern {
     fn from_str(word: &str) -> Result<Self, BadPattern> {
         let bad = || BadPattern(word.to_owned());
         let (host, port) = word.rsplit_once(':').ok_or_else(bad)?;
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         let host = match host {
             "*" => None,
-            name if !name.is_empty() && name.len() <= 253 && name.chars().all(fits) => {
-                Some(name.to_lowercase())
-            }
+            name if is_host(name) => Some(name.to_lowercase()),
             _ => return Err(bad()),
         };
         let port = match port {
@@ -180,6 +179,12 @@ mod tests {
             "a b:22",
             "h:x",
             "a\n:1",
+            "localhost:22:80",
+            "localhost::80",
+            "[nas]:80",
+            "[::1:80",
+            "127.0.0.1:22:*",
+            "*:22:80",
         ] {
             let list = format!("localhost:22,{bad}");
             assert_eq!(
@@ -192,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_list_prints_as_it_is_read() {
-        let text = "localhost:22,*:3389,nas:*,*:*";
+        let text = "localhost:22,*:3389,nas:*,*:*,[::1]:80,fe80::1:80";
         assert_eq!(text.parse::<Permit>().unwrap().to_string(), text);
     }
 }

@@ -1,4 +1,4 @@
-//! `noports keys` — a pass phrase for a key file that is there: set it, change it, take it away.
+//! `noports keys` — a pass phrase for a key file that is there: set it, change it, take it away; and keys in reserve.
 //!
 //! ```text
 //!   @alice_key.atKeys ─ open, with the phrase if it has one ─▶ text ─ the new phrase, or none ─▶ temporary file
@@ -21,9 +21,9 @@ use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
 use crate::{
-    at::AtSign,
+    at::{AtSign, enrolment, pins::Fingerprint},
     cli::{
-        self, Console, Failure, Outcome, Phrases, exit, flags,
+        self, Console, DraftKeyFile, Failure, Outcome, Phrases, exit, flags,
         grammar::{Word, word},
         keystore, refuse_overwriting,
     },
@@ -33,14 +33,16 @@ use crate::{
 const SHORT: usize = 12;
 
 flags! {
-    /// Protect a key file with a pass phrase, change the phrase, or remove it.
+    /// Protect a key file with a pass phrase, change the phrase, or remove it; or make keys in reserve.
     ///
-    /// Needs no network. A pass phrase that does not open the file changes nothing.
+    /// Needs no network. A pass phrase that does not open the file changes nothing. `reserve` writes new keys into a file
+    /// that nobody uses yet, and shows their fingerprint: with --recovery daemons let you in with them after you lost yours.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "noports keys protect @alice",
         example = "noports keys protect @alice --new-passphrase-file phrase.txt",
         example = "noports keys unprotect @alice --out plain.atKeys",
+        example = "noports keys reserve @alice --out spare.atKeys",
         error_code(1, "failed"),
         error_code(2, "the command line was wrong, or there is no new pass phrase"),
         error_code(
@@ -49,13 +51,13 @@ flags! {
         )
     )]
     pub(crate) struct Args {
-        /// protect or unprotect
+        /// protect, unprotect or reserve
         #[argh(positional)]
         word: String,
         /// your atSign
         #[argh(positional)]
         atsign: String,
-        /// protect: file with the new pass phrase (or NOPORTS_NEW_PASSPHRASE; else asked for)
+        /// protect, reserve: file with the new pass phrase (or NOPORTS_NEW_PASSPHRASE; protect: else asked for)
         #[argh(option, arg_name = "file")]
         new_passphrase_file: Option<PathBuf>,
         /// write a new file, and leave the old one as it is
@@ -73,6 +75,7 @@ pub(super) const WORDS: &[Word] = &[
         "unprotect",
         "remove the pass phrase; with --out only from a copy",
     ),
+    word::<Args>("reserve", "make keys for the day the ones of now are lost"),
 ];
 
 /// Runs the program; `args` without its name.
@@ -87,12 +90,13 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let protect = match args.word.as_str() {
         "protect" => true,
         "unprotect" => false,
+        "reserve" => return reserve(args, console),
         // It may be a pass phrase.
         _ => {
-            return Err(
-                Failure::misuse("the first word is neither protect nor unprotect")
-                    .hint(format!("noports keys protect {}", args.atsign)),
-            );
+            return Err(Failure::misuse(
+                "the first word is neither protect, unprotect nor reserve",
+            )
+            .hint(format!("noports keys protect {}", args.atsign)));
         }
     };
     let who: AtSign = args.atsign.parse()?;
@@ -124,6 +128,34 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         cli::print_err("the pass phrase is short and easy to guess");
     }
     tell(args, console, &who, to, protect);
+    Ok(())
+}
+
+/// Keys that no atServer knows; `activate` takes them from the place of its own draft.
+fn reserve(args: &Args, console: &Console) -> Result<(), Failure> {
+    let who: AtSign = args.atsign.parse()?;
+    let out = args.out.as_ref().ok_or_else(|| {
+        Failure::misuse("where to?").hint(format!("noports keys reserve {who} --out spare.atKeys"))
+    })?;
+    refuse_overwriting(out)?;
+    let draft = DraftKeyFile::of(&cli::key_file(&who, args.keys.as_deref())?).path;
+    let keys = enrolment::mint(&who)?;
+    let phrase = Phrases::given(args.new_passphrase_file.as_deref())?;
+    keystore::save_text(keys.print(), out, phrase.as_ref())?;
+    let (path, key) = (
+        out.display().to_string(),
+        Fingerprint::of(keys.encryption.public()),
+    );
+    let words = format!(
+        "reserved {path}\nfingerprint: {key}\nKeep the file elsewhere. On each device: noports daemon … --recovery {key}\nTo \
+         use it, once the atSign can be activated anew: copy it to {}, and noports activate {who}",
+        draft.display()
+    );
+    let outcome = Outcome::new("reserved")
+        .with("atsign", who.as_str())
+        .with("keys", &path)
+        .with("fingerprint", &key.to_string());
+    console.tell(args.json, outcome.plain(words));
     Ok(())
 }
 

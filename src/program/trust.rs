@@ -34,6 +34,8 @@ use crate::{
     text::{endpoint::Endpoint, json::Object},
 };
 
+/// What `show` does not say.
+const FROM_NOW_ON: &str = "believed from now on";
 /// Only its signature counts.
 const ANY_PORT: u16 = 1;
 
@@ -45,6 +47,8 @@ flags! {
     /// one that is remembered, and the one of now. `remove @alice`: forget it, so that the next one counts. Programs that run
     /// heed it from the next request on. With `--at`, another manager vouches from afar: one whose key the device has
     /// remembered from a session before, or that was named to it.
+    ///
+    /// For the day keys are lost: `noports keys reserve` makes some in reserve, which daemons believe with --recovery.
     #[derive(FromArgs, ArgsInfo, Debug)]
     #[argh(
         example = "noports trust show @alice",
@@ -151,9 +155,11 @@ async fn believe(
     let before = pins.trust(who, &now).map_err(unwritten)?;
     let before = before.map(|before| before.to_string());
     let words = match &before {
-        Some(before) if *before != now.to_string() => format!("{who} {now}\nbefore: {before}"),
-        Some(_) => format!("{who} {now}\nbefore: the same; what its program could do is forgotten"),
-        None => format!("{who} {now}"),
+        Some(before) if *before == now.to_string() => {
+            format!("{who} {now}\nbelieved as before; what its program could do is forgotten")
+        }
+        Some(before) => format!("{who} {now}\n{FROM_NOW_ON}\nbefore: {before}"),
+        None => format!("{who} {now}\n{FROM_NOW_ON}"),
     };
     let outcome = Outcome::new("trusted")
         .with("atsign", who.as_str())
@@ -194,7 +200,7 @@ async fn vouch(
         .with("at", device);
     console.tell(
         args.json,
-        outcome.plain(format!("{who} {key}\nat: {device}")),
+        outcome.plain(format!("{who} {key}\n{FROM_NOW_ON}\nat: {device}")),
     );
     Ok(())
 }

@@ -5,7 +5,7 @@
 //!   no policy ───────────────────────────────────────▶ a stranger: silence
 //!   asked in the last seconds ───────────────────────▶ the same answer
 //!   else: request ─▶ policy ─▶ ack, success ─────────▶ yes with what may be opened, or no with the reason
-//!                    silence: once more, then ───────▶ no
+//!                    silence: once more, then ───────▶ no; whoever comes after that is asked about anew
 //! ```
 //! Only the policy's own messages are decrypted, and only while a question of ours is open.
 
@@ -51,8 +51,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(4);
 /// How long an answer holds.
 const ANSWER_HOLDS: Duration = Duration::from_secs(15);
-/// How long the lack of one holds: the policy may be back at any time.
-const SILENCE_HOLDS: Duration = Duration::from_secs(5);
+/// How long the lack of one holds: the policy may be back at any time. Those that waited for it share it.
+const SILENCE_HOLDS: Duration = Duration::ZERO;
 /// Clients whose answers are known or awaited at the same time.
 const MAX_CLIENTS: usize = 1024;
 /// Messages that may wait for a policy's answer at the same time; of all clients, and of one.
@@ -66,6 +66,9 @@ const MAX_REPLIES: usize = 8;
 const MAX_TOLD: usize = 20;
 /// Longest reason that is passed on, in characters.
 const MAX_REASON: usize = 300;
+
+/// What is said of a policy that is silent.
+pub(crate) const NO_ANSWER: &str = "did not answer the device";
 
 /// What becomes of somebody's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,11 +132,17 @@ struct ClientState {
 
 struct KnownVerdict {
     verdict: Verdict,
+    since: Instant,
     until: Instant,
     told: usize,
 }
 
 impl KnownVerdict {
+    /// Whether it is the answer for a message that came then.
+    fn answers(&self, came: Instant) -> bool {
+        Instant::now() < self.until || came < self.since
+    }
+
     fn tell(&mut self) -> Verdict {
         self.told += 1;
         match &self.verdict {
@@ -214,20 +223,23 @@ impl Doorman {
         if self.0.managers.contains(from) || consult.policy == *from {
             return anything();
         }
+        let came = Instant::now();
         let Some(turn) = WaitingPlace::take(&self.0, from) else {
             return Verdict::Ignored("too_many_waiting");
         };
         let mut held = turn.answer.lock().await;
-        if let Some(known) = held.as_mut().filter(|known| Instant::now() < known.until) {
+        if let Some(known) = held.as_mut().filter(|known| known.answers(came)) {
             return known.tell();
         }
         let (verdict, holds) = self.0.ask(consult, from).await;
-        let until = Instant::now() + holds;
+        let since = Instant::now();
+        let until = since + holds;
         if let Some(known) = self.0.state().clients.get_mut(from) {
             known.until = Some(until);
         }
         let known = held.insert(KnownVerdict {
             verdict,
+            since,
             until,
             told: 0,
         });
@@ -375,7 +387,7 @@ impl Inner {
                     );
                 }
                 let why = format!(
-                    "The policy {policy} did not answer the device within {} s",
+                    "The policy {policy} {NO_ANSWER} within {} s",
                     DEADLINE.as_secs()
                 );
                 (Verdict::Denied(why), SILENCE_HOLDS)
@@ -496,6 +508,7 @@ mod tests {
     #[test]
     fn a_no_is_told_so_many_times_and_a_yes_always() {
         let held = |verdict| KnownVerdict {
+            since: Instant::now(),
             verdict,
             until: Instant::now(),
             told: 0,

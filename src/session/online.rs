@@ -16,7 +16,10 @@ use super::ignored;
 use crate::{
     at::{
         Notification,
-        client::{AtError, Client, Event, Network, Outgoing, Subscription, Timing, jitter},
+        client::{
+            AtError, Client, Event, Network, Outgoing, RESTART, Subscription, Timing, jitter,
+        },
+        fault::Code,
         keyfile::AtKeys,
         metadata::Metadata,
         pins::PinError,
@@ -124,7 +127,7 @@ async fn log_in_again(
             supervisor::tell(ServiceState::Lost, words);
             let again = timing.barred;
             error!(
-                "as={} reason={words:?} again_in={}",
+                "as={} reason={words:?} again_in={} hint={RESTART:?}",
                 keys.atsign,
                 in_words(again)
             );
@@ -212,14 +215,20 @@ pub async fn send_living(at: &Client, message: &Message, ttln: u64) {
 
 fn log_unsent(message: &Message, outcome: Result<(), AtError>) {
     let Err(error) = outcome else { return };
-    if ignored::has_line(&format!("not_sent to={}", message.to), ignored::FEW) {
-        warn!(
-            "not_sent to={} entity={} reason={:?}",
-            message.to,
-            message.entity,
+    let (to, entity) = (&message.to, &message.entity);
+    if ignored::has_line(&format!("not_sent to={to}"), ignored::FEW) {
+        let reason = if is_no_atsign(&error) {
+            format!("there is no atSign {to}")
+        } else {
             error.to_string()
-        );
+        };
+        warn!("not_sent to={to} entity={entity} reason={reason:?}");
     }
+}
+
+/// The atDirectory knows no such name.
+pub fn is_no_atsign(why: &AtError) -> bool {
+    matches!(why, AtError::Refused(fault) if fault.code == Some(Code::NoAtServer))
 }
 
 /// Hands every notification to `hear`, for as long as the client lives; its connection may come and go.

@@ -48,7 +48,11 @@ use super::{
     verb::{Detail, Notify, Operation, Subject, Verb},
 };
 
-pub use super::{crypto::jitter, directory::Network, error::AtError};
+pub use super::{
+    crypto::jitter,
+    directory::Network,
+    error::{AtError, RESTART},
+};
 pub use link::Link;
 pub use monitor::{Event, Subscription};
 pub use timing::{PROOF, Timing};

@@ -31,7 +31,7 @@ use log::{error, info, warn};
 use crate::{
     at::{
         crypto::jitter,
-        error::AtError,
+        error::{AtError, RESTART},
         fault::Code,
         notification::Notification,
         reply::{MAX_LINE, Reply, Skipped},
@@ -296,7 +296,7 @@ impl Monitor {
         self.pulse.beat();
         let again = self.logins.timing.barred;
         error!(
-            "as={} reason={words:?} again_in={}",
+            "as={} reason={words:?} again_in={} hint={RESTART:?}",
             self.logins.keys.atsign,
             in_words(again)
         );

@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use argh::{ArgsInfo, FromArgs};
-use log::{LevelFilter, debug};
+use log::{LevelFilter, debug, warn};
 
 use super::{
     KeyOptions, TemporaryKeyRule, budgets,
@@ -50,7 +50,8 @@ flags! {
         /// atSign that may open sessions; commas separate several; @alice#FINGERPRINT: only with this key
         #[argh(option, arg_name = "atsign")]
         manager: Vec<String>,
-        /// also believe a manager's key with this fingerprint, in the place of the one before; commas separate several
+        /// also believe a manager's key with this fingerprint, in the place of the one before (`noports keys reserve` makes
+        /// such keys and shows it); commas separate several
         #[argh(option, arg_name = "fingerprint")]
         recovery: Vec<String>,
         /// name of this device, up to 36 of a-z, 0-9, _ and - (default: "default")
@@ -286,6 +287,22 @@ fn confinement(options: &DaemonOptions) -> Confinement {
         .runs(env::split_paths(&path).chain(home))
 }
 
-async fn story(_: &Console, args: Args, (network, keys, options): Prepared) -> Result<(), Failure> {
+async fn story(
+    console: &Console,
+    args: Args,
+    (network, keys, options): Prepared,
+) -> Result<(), Failure> {
+    // The classic programs change it without a word.
+    if let Some(typed) = args
+        .device
+        .filter(|typed| *typed != options.device.as_str())
+        && !console.is_classic()
+    {
+        warn!(
+            "device={} typed={typed:?} hint=\"names of devices have small letters and no blanks: clients reach this one \
+             as {}\"",
+            options.device, options.device
+        );
+    }
     online::until_told(serve(network, keys, options, online::tell(args.json))).await
 }

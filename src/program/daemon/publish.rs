@@ -18,7 +18,6 @@ use crate::{
     at::{
         AtKey, AtSign, Notification, Verb,
         client::AtError,
-        fault::Code,
         metadata::Metadata,
         pins::{FirstSight, PinError},
     },
@@ -162,6 +161,51 @@ impl Daemon {
         }
     }
 
+    /// At a start: is another daemon of this atSign and name there? Each request would be answered by both. What others of
+    /// the same atSign answer comes to all of them.
+    pub(super) async fn look_for_namesake(&self) {
+        let ping = ping::ask(self.at.atsign(), &self.options.device);
+        online::send_or_log(&self.at, &ping).await;
+    }
+
+    /// What daemons of our own atSign and name ask and answer each other; whether it was that.
+    pub(super) fn hears_namesake(&self, note: &Notification) -> bool {
+        let us = self.at.atsign();
+        if note.from != *us {
+            return false;
+        }
+        match self.word(note) {
+            Some("heartbeat") => {
+                let (daemon, note) = (self.clone(), note.clone());
+                task::spawn(async move { daemon.tell_namesake(&note).await });
+                true
+            }
+            // Where our own atSign is a manager, it may be a client.
+            Some("ping") if !self.options.managers.contains(us) => {
+                self.answer_pings(note.clone(), false);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Our own answer is among those that are heard.
+    async fn tell_namesake(&self, note: &Notification) {
+        let text = self.at.decrypt(note).await.ok().flatten();
+        let said = text.and_then(|text| Heartbeat::parse(&text).ok());
+        if let Some(run) = said.and_then(|said| said.run)
+            && run != self.run
+        {
+            let device = format!("{}{}", self.options.device, self.at.atsign());
+            warn!(
+                "device={device} run={} other_run={} reason=\"another daemon of this atSign and name is running\" \
+                 hint=\"both answer each request: stop one, or give it a name of its own with --device\"",
+                self.run.as_str(),
+                run.as_str()
+            );
+        }
+    }
+
     /// A sign of life for the policy, now and every few minutes.
     pub(super) async fn show_for_ever(&self) {
         while self.options.consult.is_some() {
@@ -218,7 +262,7 @@ impl Daemon {
                 }
                 Err(why) => {
                     done.is_complete = false;
-                    if is_no_atsign(&why) {
+                    if online::is_no_atsign(&why) {
                         // Told at the start.
                         debug!("not_published for={manager} reason={:?}", why.to_string());
                     } else {
@@ -270,7 +314,7 @@ impl Daemon {
         let others = policy.chain(rendezvous.map(|who| ("rendezvous", who)));
         for (role, who) in managers.chain(others) {
             if let Err(why) = self.at.public_key(who).await
-                && is_no_atsign(&why)
+                && online::is_no_atsign(&why)
             {
                 warn!(
                     "{role}={who} reason=\"there is no atSign {who}\" hint=\"check the spelling of --{role}, and the \
@@ -287,8 +331,4 @@ struct Published {
     refused: Vec<AtSign>,
     /// Nothing else failed.
     is_complete: bool,
-}
-
-fn is_no_atsign(why: &AtError) -> bool {
-    matches!(why, AtError::Refused(fault) if fault.code == Some(Code::NoAtServer))
 }

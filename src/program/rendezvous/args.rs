@@ -9,6 +9,7 @@ use std::{
 };
 
 use argh::{ArgsInfo, FromArgs};
+use futures_lite::future;
 use log::{LevelFilter, warn};
 
 use super::{RendezvousOptions, address, budgets::MAX_SESSIONS, serve};
@@ -20,7 +21,7 @@ use crate::{
         keyfile::AtKeys,
     },
     cli::{Console, Failure, flags, separated},
-    net::dial::is_localhost,
+    net::dial::{is_localhost, resolve},
     pipe::join::HALF_CLOSED,
     session::online,
     sys::{
@@ -29,6 +30,7 @@ use crate::{
     },
     text::{
         duration::seconds,
+        endpoint::Endpoint,
         host::is_host,
         number::{self, count},
     },
@@ -100,6 +102,9 @@ const ENABLE_SNOOP: &str = "ENABLE_SNOOP";
 
 /// Stands for an address that only the network knows.
 const LOCALHOST: &str = "localhost";
+
+/// For looking a name up.
+const ANY_PORT: u16 = 1;
 
 /// The program.
 pub fn main(console: Console, words: &[&str]) -> ExitCode {
@@ -188,7 +193,27 @@ async fn story(args: Args, (network, keys, mut options): Prepared) -> Result<(),
     if args.host.is_none() {
         options = args.options(own_address(&network).await?)?;
     }
-    serve(network, keys, options, online::tell(args.json)).await
+    let checking = async {
+        if let Some(host) = &args.host {
+            tell_unknown_host(host).await;
+        }
+        future::pending().await
+    };
+    let serving = serve(network, keys, options, online::tell(args.json));
+    future::or(serving, checking).await
+}
+
+/// It may be a name that only others know, or one to come: nothing that ends us.
+async fn tell_unknown_host(host: &str) {
+    let Ok(at) = Endpoint::parse(host, Some(ANY_PORT)) else {
+        return;
+    };
+    if let Err(why) = resolve(&at).await {
+        warn!(
+            "host={host} reason={:?} hint=\"both ends of each session dial this name: check its spelling, and DNS\"",
+            why.to_string()
+        );
+    }
 }
 
 async fn own_address(network: &Network) -> Result<String, Failure> {

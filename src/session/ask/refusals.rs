@@ -9,7 +9,7 @@
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/sshnpd/sshnpd_impl.dart (texts).
 
-use crate::session::launch;
+use crate::session::{authorise::NO_ANSWER, launch};
 
 /// How it begins and what stands behind the part that differs; and what that is for a person, with `{}` in its place.
 type Row = (&'static str, &'static str, &'static str);
@@ -162,6 +162,9 @@ pub(super) fn hint(why: &str) -> Option<&'static str> {
         }
         _ if why.starts_with("Signature not verified: ") => Some(
             "are your keys the latest ones? those that another device got may have taken their place",
+        ),
+        _ if why.starts_with("The policy ") && why.contains(NO_ANSWER) => Some(
+            "does it run? noports policy serve, where it lives; then try again, the device asks anew",
         ),
         _ => None,
     }
