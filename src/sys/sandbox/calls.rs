@@ -111,7 +111,7 @@ mod known {
         libc::CLONE_NEWPID,
         libc::CLONE_NEWNET,
     ];
-    /// Sockets: to local programs, IPv4 and IPv6, and what the resolver asks the kernel by.
+    /// Sockets: to local programs, IPv4 and IPv6, and what the resolver and `sys::sockets` ask the kernel by.
     const SOCKETS: [i32; 4] = [
         libc::AF_UNIX,
         libc::AF_INET,
