@@ -1,6 +1,9 @@
 //! Whose an address is, and how near, as far as an address tells.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// Of an IPv6 address only what a site is given: it has all addresses behind that.
 pub fn network_of(address: IpAddr) -> IpAddr {
@@ -46,28 +49,25 @@ impl Nearness {
             IpAddr::V4(v4) => Self::of_v4(v4),
             IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => Self::Host,
             IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast() => Self::Link,
-            IpAddr::V6(v6) if v6.is_unique_local() => Self::Site,
-            // One that a translator takes for an IPv4 address (RFC 6052), or that was meant as one (RFC 4291).
-            IpAddr::V6(v6) => match v6.segments() {
-                [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => {
-                    Self::of_v4((u32::from(high) << 16 | u32::from(low)).into())
-                }
-                _ => Self::World,
+            IpAddr::V6(v6) if v6.is_unique_local() || is_site_local(v6) => Self::Site,
+            IpAddr::V6(v6) => match within(v6) {
+                Some(v4) => Self::of_v4(v4),
+                None if is_beside_us(v6, OWN_ADDRESSES) => Self::Site,
+                None => Self::World,
             },
         }
     }
 
     fn of_v4(v4: Ipv4Addr) -> Self {
-        let [first, second, ..] = v4.octets();
-        let is_shared = first == 100 && second & 0xc0 == 64;
-        if v4.is_loopback() || first == 0 {
-            Self::Host
-        } else if v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() {
-            Self::Link
-        } else if v4.is_private() || is_shared {
-            Self::Site
-        } else {
-            Self::World
+        match v4.octets() {
+            [127 | 0, ..] => Self::Host,
+            _ if v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() => Self::Link,
+            // Of protocols on one wire (RFC 6890); some clouds' machines ask for their secrets there, or at the other.
+            [192, 0, 0, _] | [168, 63, 129, 16] => Self::Link,
+            _ if v4.is_private() => Self::Site,
+            // Behind a provider's translator (RFC 6598); of test networks (RFC 2544); never given out (RFC 1112).
+            [100, 64..=127, ..] | [198, 18 | 19, ..] | [240..=255, ..] => Self::Site,
+            _ => Self::World,
         }
     }
 
@@ -76,6 +76,54 @@ impl Nearness {
         let near = Self::of(address);
         near == Self::World || near == self || (near, self) == (Self::Site, Self::Host)
     }
+}
+
+/// Each line has an address of this machine, in hexadecimal digits.
+const OWN_ADDRESSES: &str = "/proc/self/net/if_inet6";
+
+/// As sites had them before unique local ones (RFC 3879).
+fn is_site_local(v6: Ipv6Addr) -> bool {
+    v6.segments()[0] & 0xffc0 == 0xfec0
+}
+
+/// The IPv4 address that a translator or a tunnel takes this for, or that was meant by it.
+fn within(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let joined = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match v6.segments() {
+        // RFC 6052; RFC 4291; RFC 2765.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(joined(high, low)),
+        // A site's own translator (RFC 8215).
+        [0x64, 0xff9b, 1, ..] => Some(translated(v6.octets())),
+        // 6to4; Teredo, which turns every bit round; ISATAP (RFCs 3056, 4380, 5214).
+        [0x2002, high, low, ..] => Some(joined(high, low)),
+        [0x2001, 0, .., high, low] => Some(joined(!high, !low)),
+        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => Some(joined(high, low)),
+        _ => None,
+    }
+}
+
+/// Behind a prefix of 48 to 96 bits, around octet 8 and before nothing but zeros (RFC 6052): the shortest that fits.
+fn translated(octets: [u8; 16]) -> Ipv4Addr {
+    const PLACES: [[usize; 4]; 4] = [
+        [6, 7, 9, 10],
+        [7, 9, 10, 11],
+        [9, 10, 11, 12],
+        [12, 13, 14, 15],
+    ];
+    let is_followed_by_zeros = |place: &[usize; 4]| octets[place[3] + 1..].iter().all(|o| *o == 0);
+    let fits = PLACES.into_iter().find(is_followed_by_zeros);
+    fits.unwrap_or_default().map(|at| octets[at]).into()
+}
+
+/// Whether it is in a network of an address of this machine, by the kernel's table of these.
+fn is_beside_us(v6: Ipv6Addr, own: &str) -> bool {
+    let own = fs::read_to_string(own).unwrap_or_default();
+    let addresses = own.lines().filter_map(|line| line.split(' ').next());
+    addresses
+        .filter_map(|digits| u128::from_str_radix(digits, 16).ok())
+        .any(|bits| network_of(Ipv6Addr::from_bits(bits).into()) == network_of(v6.into()))
 }
 
 const WORDS: [(Nearness, &str); 4] = [
@@ -233,6 +281,83 @@ mod tests {
         assert!(admits(Nearness::Host, "10.0.0.1") && !admits(Nearness::Site, "127.0.0.1"));
         assert!(!admits(Nearness::Host, "169.254.169.254"));
         assert!("Host".parse::<Nearness>().is_err());
+    }
+
+    /// Each of these was the world's: a stranger reached the inside by writing an inner address another way.
+    #[test]
+    fn an_inner_address_is_near_however_it_is_written() {
+        for (address, nearness) in [
+            // A site's own translator, with prefixes of 96, 64, 56 and 48 bits.
+            ("64:ff9b:1::192.168.0.1", Nearness::Site),
+            ("64:ff9b:1:7:7:7:10.0.0.1", Nearness::Site),
+            ("64:ff9b:1:7:c0:a800:100::", Nearness::Site),
+            ("64:ff9b:1:7a9:fe:a9fe::", Nearness::Link),
+            ("64:ff9b:1:7f00:0:100::", Nearness::Host),
+            ("64:ff9b:1::198.51.100.7", Nearness::World),
+            ("64:ff9b:1:c633:64:700::", Nearness::World),
+            // Translated, and tunnelled.
+            ("::ffff:0:10.0.0.1", Nearness::Site),
+            ("::ffff:0:127.0.0.1", Nearness::Host),
+            ("::ffff:0:198.51.100.7", Nearness::World),
+            ("2002:a00:1::1", Nearness::Site),
+            ("2002:a9fe:a9fe::", Nearness::Link),
+            ("2002:7f00:1::1", Nearness::Host),
+            ("2002:c633:6407::1", Nearness::World),
+            ("2001:0:c633:6407::f5ff:fffe", Nearness::Site),
+            ("2001:0:a00:1::39cc:9bf8", Nearness::World),
+            ("2001:db8::5efe:10.0.0.1", Nearness::Site),
+            ("2001:db8::200:5efe:198.51.100.7", Nearness::World),
+            // What sites use, or nobody.
+            ("fec0::1", Nearness::Site),
+            ("feff::1", Nearness::Site),
+            ("198.18.0.1", Nearness::Site),
+            ("198.19.255.255", Nearness::Site),
+            ("198.20.0.1", Nearness::World),
+            ("240.0.0.1", Nearness::Site),
+            ("255.255.255.254", Nearness::Site),
+            ("::ffff:240.0.0.1", Nearness::Site),
+            ("192.0.0.192", Nearness::Link),
+            ("192.0.1.1", Nearness::World),
+            ("168.63.129.16", Nearness::Link),
+        ] {
+            assert_eq!(
+                Nearness::of(address.parse().unwrap()),
+                nearness,
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_is_in_a_network_of_this_machine_is_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("if_inet6");
+        let lines = [
+            "00000000000000000000000000000001 01 80 10 80       lo",
+            "20010db8000100020000000000000007 02 40 00 80     eth0",
+            "20010db8000300000000000000000001 03 80 00 80     eth1",
+            "not an address",
+            "",
+        ];
+        fs::write(&table, lines.join("\n")).unwrap();
+        let is_beside = |address: &str, table: &std::path::Path| {
+            is_beside_us(address.parse().unwrap(), table.to_str().unwrap())
+        };
+        for (address, expected) in [
+            ("2001:db8:1:2::1", true),
+            ("2001:db8:1:2:ffff::", true),
+            ("2001:db8:1:3::1", false),
+            ("2001:db8:3::2", true),
+            ("2001:db8::7", false),
+        ] {
+            assert_eq!(is_beside(address, &table), expected, "{address}");
+        }
+        // No IPv6 here.
+        assert!(!is_beside("2001:db8:1:2::1", &folder.path().join("none")));
+        // The kernel's own table has the form that is read.
+        if fs::read_to_string(OWN_ADDRESSES).is_ok_and(|own| own.contains(" lo")) {
+            assert!(is_beside_us(Ipv6Addr::LOCALHOST, OWN_ADDRESSES));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What TCP does too late: bytes that were sent into a stall are sent again soon after its end, and silence is told.
 //!
 //! ```text
-//!   every 3 s, and 1 s while something is unanswered: the kernel's table ─▶ each socket that is watched
+//!   every 3 s, and 1 s while something is unanswered: the kernel is asked for each socket that is watched
 //!     two repetitions or probes without an answer  ─▶ told, where somebody is to know
 //!     the next repetition comes before the next look ─▶ TCP_USER_TIMEOUT shortly ahead, and back once it has come
 //! ```
@@ -16,6 +16,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -24,10 +25,11 @@ use async_std::{
     net::TcpStream,
     task::{sleep, spawn},
 };
+use futures_lite::future::yield_now;
 use rustix::net::sockopt;
 
 use super::dial::SILENCE;
-use crate::sys::sockets::{Course, each_course, name_of};
+use crate::sys::sockets::{Course, Kernel, each_course, name_of};
 
 /// Between two looks at connections that rest.
 pub(super) const LOOK: Duration = Duration::from_secs(3);
@@ -35,6 +37,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(3);
 const BUSY_LOOK: Duration = Duration::from_secs(1);
 /// Looks take at most this part of a processor, however many connections there are.
 const PART: u32 = 50;
+/// So many are looked at before others get their turn.
+const AT_ONCE: usize = 256;
 /// A repetition so near comes before the next look.
 const NEAR: Duration = Duration::from_millis(1500);
 /// A pause of half of this is the last that may be doubled. With [`LOOK`] and the way of the bytes it makes less than 10 s
@@ -65,6 +69,8 @@ pub struct Watched(#[allow(dead_code)] Option<Arc<One>>); // held, not read
 #[derive(Debug)]
 struct One {
     tcp: TcpStream,
+    own: SocketAddr,
+    peer: SocketAddr,
     tell: Tell,
     state: Mutex<State>,
 }
@@ -78,8 +84,8 @@ struct State {
     is_silent: bool,
 }
 
-/// What is watched, by the kernel's names.
-type All = HashMap<String, Weak<One>>;
+/// What is watched.
+type All = Vec<Weak<One>>;
 
 /// `None` while nobody looks.
 static ALL: Mutex<Option<All>> = Mutex::new(None);
@@ -95,6 +101,8 @@ pub fn watch(tcp: &TcpStream, tell: Tell) -> Watched {
     };
     let one = Arc::new(One {
         tcp: tcp.clone(),
+        own,
+        peer,
         tell,
         state: Mutex::new(State {
             rested: Instant::now(),
@@ -107,7 +115,7 @@ pub fn watch(tcp: &TcpStream, tell: Tell) -> Watched {
         spawn(look_around());
         All::new()
     });
-    sockets.insert(name_of(own, peer), Arc::downgrade(&one));
+    sockets.push(Arc::downgrade(&one));
     drop(all);
     Watched(Some(one))
 }
@@ -117,33 +125,60 @@ async fn look_around() {
     let mut pause = LOOK;
     loop {
         sleep(pause).await;
-        if nothing_is_left() {
+        let Some(sockets) = what_is_left() else {
             return;
-        }
-        let (began, mut is_busy) = (Instant::now(), false);
-        each_course(|name, course| {
-            let one = all().as_ref().and_then(|all| all.get(name)?.upgrade());
-            if let Some(one) = one {
-                one.look(&course, began);
-                is_busy |= course.in_vain > 0;
-            }
-        });
-        let usual = if is_busy { BUSY_LOOK } else { LOOK };
-        pause = usual.max(began.elapsed() * PART);
+        };
+        let (is_busy, least) = match Kernel::open() {
+            Some(kernel) => ask(kernel, &sockets).await,
+            None => read(&sockets),
+        };
+        pause = least.max(if is_busy { BUSY_LOOK } else { LOOK });
     }
 }
 
-fn nothing_is_left() -> bool {
+/// Whether something is unanswered at one of these, and the pause that this look is worth.
+async fn ask(mut kernel: Kernel, sockets: &All) -> (bool, Duration) {
+    let (mut is_busy, mut took) = (false, Duration::ZERO);
+    for some in sockets.chunks(AT_ONCE) {
+        let began = Instant::now();
+        for one in some.iter().filter_map(Weak::upgrade) {
+            if let Some(course) = kernel.course(one.own, one.peer) {
+                is_busy |= one.look(&course, began);
+            }
+        }
+        took += began.elapsed();
+        yield_now().await;
+    }
+    (is_busy, took * PART)
+}
+
+/// The same by the tables of all connections of the machine. Of a pause as many times as long as there are lines, all
+/// sessions of the machine together, with two lines each, take half a processor for it.
+fn read(sockets: &All) -> (bool, Duration) {
+    let by_name = |weak: &Weak<One>| weak.upgrade().map(|one| (name_of(one.own, one.peer), one));
+    let (began, mut is_busy) = (Instant::now(), false);
+    let sockets: HashMap<_, _> = sockets.iter().filter_map(by_name).collect();
+    let lines = each_course(|name, course| {
+        if let Some(one) = sockets.get(name) {
+            is_busy |= one.look(&course, began);
+        }
+    });
+    (is_busy, began.elapsed() * lines.max(PART))
+}
+
+fn what_is_left() -> Option<All> {
     let mut all = all();
     if let Some(sockets) = all.as_mut() {
-        sockets.retain(|_, one| one.strong_count() > 0);
+        sockets.retain(|one| one.strong_count() > 0);
         sockets.shrink_to(2 * sockets.len());
     }
-    all.take_if(|sockets| sockets.is_empty()).is_some()
+    all.take_if(|sockets| sockets.is_empty());
+    all.clone()
 }
 
 impl One {
-    fn look(&self, course: &Course, now: Instant) {
+    /// Whether something is unanswered.
+    fn look(&self, course: &Course, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(limit) = state.limit(course, now) {
             // One that has ended needs none.
@@ -158,6 +193,7 @@ impl One {
                 None => {}
             }
         }
+        course.in_vain > 0
     }
 }
 
@@ -261,12 +297,65 @@ mod tests {
         assert_eq!(news(1), None);
     }
 
-    #[test]
-    fn one_that_is_dropped_is_watched_no_longer_and_gives_up_when_others_do() {
+    /// A connection of ours.
+    fn watched() -> (std::net::TcpListener, TcpStream, Watched) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let tcp = TcpStream::from(tcp);
         let watched = watch(&tcp, Tell::Nobody);
+        (listener, tcp, watched)
+    }
+
+    /// Bytes that this thread has read from files.
+    fn read_until_now() -> usize {
+        let said = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+        let count = said.lines().find_map(|line| line.strip_prefix("rchar: "));
+        count.unwrap().parse().unwrap()
+    }
+
+    /// Each of a thousand idle sessions read the lines of all.
+    #[test]
+    fn a_look_at_one_socket_costs_the_same_however_many_others_there_are() {
+        const OTHERS: usize = 100;
+        /// Of a table, less than it has.
+        const LINE: usize = 100;
+        let Some(kernel) = Kernel::open() else {
+            return; // this kernel, or the sandbox around us, has only tables
+        };
+        let others: Vec<_> = (0..OTHERS).map(|_| watched()).collect();
+        let one = vec![Arc::downgrade(others[0].2.0.as_ref().unwrap())];
+        let before = read_until_now();
+        let (is_busy, _) = async_std::task::block_on(ask(kernel, &one));
+        assert!(!is_busy && read_until_now() - before < OTHERS * LINE);
+        // So can those by a table tell.
+        let before = read_until_now();
+        let (is_busy, pause) = read(&one);
+        assert!(!is_busy && read_until_now() - before > OTHERS * LINE);
+        assert!(pause > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_socket_is_seen_both_by_asking_and_in_the_tables() {
+        let (_listener, tcp, watched) = watched();
+        let one = watched.0.as_ref().unwrap();
+        let sockets = vec![Arc::downgrade(one)];
+        let long_ago = Instant::now().checked_sub(SECOND).unwrap();
+        let forget = || one.state.lock().unwrap().rested = long_ago;
+        let is_seen = || one.state.lock().unwrap().rested > long_ago;
+        forget();
+        read(&sockets);
+        assert!(is_seen());
+        if let Some(kernel) = Kernel::open() {
+            forget();
+            async_std::task::block_on(ask(kernel, &sockets));
+            assert!(is_seen());
+        }
+        drop(tcp);
+    }
+
+    #[test]
+    fn one_that_is_dropped_is_watched_no_longer_and_gives_up_when_others_do() {
+        let (_listener, tcp, watched) = watched();
         let one = Arc::downgrade(watched.0.as_ref().unwrap());
         let strong = one.upgrade().unwrap();
         let near = stalled(6 * SECOND, SECOND);

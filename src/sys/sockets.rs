@@ -1,4 +1,5 @@
-//! What a process listens on, and how connections do, read from the kernel's tables.
+//! What a process listens on, and how connections do. The kernel is asked for one connection; where it cannot be, and for
+//! what listens, its tables are read, which are as long as the machine has sockets.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,6 +8,32 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
+
+#[cfg(target_os = "linux")]
+mod asked;
+#[cfg(target_os = "linux")]
+pub use asked::Kernel;
+
+/// No other system has one that can be asked.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub enum Kernel {}
+
+#[cfg(not(target_os = "linux"))]
+impl Kernel {
+    /// Never.
+    pub fn open() -> Option<Self> {
+        None
+    }
+
+    /// Of nobody.
+    pub fn course(&mut self, _own: SocketAddr, _peer: SocketAddr) -> Option<Course> {
+        match *self {}
+    }
+}
+
+/// A connection can be missed in a table that changes while it is read.
+const LOOKS: usize = 3;
 
 /// TCP ports on which a process listens, on any address, in ascending order.
 ///
@@ -53,7 +80,7 @@ fn listener(line: &str) -> Option<(u16, &str)> {
     (*state == LISTEN).then_some((port, inode))
 }
 
-/// How a TCP connection of this machine does, as the kernel's table says.
+/// How a TCP connection of this machine does, as the kernel says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Course {
     /// Bytes that the peer has not acknowledged yet.
@@ -64,7 +91,7 @@ pub struct Course {
     pub pause: Duration,
     /// How often something was sent, again or as a probe, without an answer.
     pub in_vain: u64,
-    /// The user whose process made it; `None` when no process has it any more.
+    /// The user whose process made it; `None` when that is not known any more, because it has been closed.
     pub owner: Option<u32>,
 }
 
@@ -89,8 +116,9 @@ fn hex(ip: IpAddr) -> String {
     words.map(|word| format!("{word:08X}")).collect()
 }
 
-/// All connections of this machine, with their names. Nothing where the system keeps no such tables.
-pub fn each_course(mut see: impl FnMut(&str, Course)) {
+/// All connections of this machine, with their names, and how many there were. None where the system keeps no such tables.
+pub fn each_course(mut see: impl FnMut(&str, Course)) -> u32 {
+    let mut count = 0;
     for table in ["tcp", "tcp6"] {
         let Ok(file) = fs::File::open(format!("/proc/self/net/{table}")) else {
             continue;
@@ -101,16 +129,27 @@ pub fn each_course(mut see: impl FnMut(&str, Course)) {
         while lines.read_line(&mut line).is_ok_and(|got| got > 0) {
             if let Some((name, course)) = course(&line) {
                 see(name, course);
+                count += 1;
             }
             line.clear();
         }
     }
+    count
 }
 
 /// Who has the other ends of these connections, which are on this machine as well: for each its own address and its peer's.
-/// One look at the tables for all of them.
 pub fn owners_of_peers(connections: &[(SocketAddr, SocketAddr)]) -> Vec<Option<u32>> {
-    let mut owners = vec![None; connections.len()];
+    let Some(mut kernel) = Kernel::open() else {
+        return owners_in_tables(connections);
+    };
+    let ends = connections.iter();
+    ends.map(|(own, peer)| kernel.course(*peer, *own)?.owner)
+        .collect()
+}
+
+/// One look at the tables for all of them, and more for those that were missed.
+fn owners_in_tables(connections: &[(SocketAddr, SocketAddr)]) -> Vec<Option<u32>> {
+    let mut seen = vec![None; connections.len()];
     let mut wanted = HashMap::new();
     for (at, (own, peer)) in connections.iter().enumerate() {
         // A peer's socket may be one for both families.
@@ -118,12 +157,17 @@ pub fn owners_of_peers(connections: &[(SocketAddr, SocketAddr)]) -> Vec<Option<u
             wanted.insert(name_of(as_seen(peer), as_seen(own)), at);
         }
     }
-    each_course(|name, course| {
-        if let Some(at) = wanted.get(name) {
-            owners[*at] = course.owner;
+    for _ in 0..LOOKS {
+        each_course(|name, course| {
+            if let Some(at) = wanted.get(name) {
+                seen[*at] = Some(course.owner);
+            }
+        });
+        if seen.iter().all(Option::is_some) {
+            break;
         }
-    });
-    owners
+    }
+    seen.into_iter().map(Option::flatten).collect()
 }
 
 /// The users who listen on this port of `127.0.0.1` and of `::1`, where the system keeps such tables.
@@ -278,11 +322,15 @@ mod tests {
             kept.push(tcp);
         }
         let me = rustix::process::geteuid().as_raw();
-        let owners = owners_of_peers(&connections);
-        assert!(owners.iter().all(|owner| *owner == Some(me)), "{owners:?}");
-        // Nobody has it any more; somebody else's.
+        for owners_of in [owners_of_peers, owners_in_tables] {
+            let owners = owners_of(&connections);
+            assert!(owners.iter().all(|owner| *owner == Some(me)), "{owners:?}");
+        }
+        // Both ends are closed; there never was one.
         drop(kept);
-        let owners = owners_of_peers(&[connections[0], (at, at)]);
-        assert_eq!(owners, [None, None]);
+        for owners_of in [owners_of_peers, owners_in_tables] {
+            let owners = owners_of(&[connections[0], (at, at)]);
+            assert_eq!(owners, [None, None]);
+        }
     }
 }

@@ -111,7 +111,7 @@ mod known {
         libc::CLONE_NEWPID,
         libc::CLONE_NEWNET,
     ];
-    /// Sockets: IPv4 and IPv6, and what the resolver asks the kernel by.
+    /// Sockets: IPv4 and IPv6, and what the resolver and `sys::sockets` ask the kernel by.
     const SOCKETS: [i32; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
     type Rules = BTreeMap<i64, Vec<SeccompRule>>;
