@@ -23,7 +23,7 @@ use log::LevelFilter;
 use crate::{
     at::AtSign,
     cli::{
-        self, Console, Failure, Outcome, Phrases, exit, flags,
+        self, Console, Failure, KeyFileLock, Outcome, Phrases, exit, flags,
         grammar::{Word, word},
         keystore, refuse_overwriting,
     },
@@ -100,7 +100,11 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     if let Some(out) = &args.out {
         refuse_overwriting(out)?;
     }
+    let to = args.out.as_ref().unwrap_or(&file);
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
+    // From reading to writing. Where there is nothing to read no folder is made.
+    let lock = || KeyFileLock::take(to);
+    let _alone = file.exists().then(lock).transpose()?;
     let opened = keystore::unlock_file(&file, &who, || phrases.for_reading(&file))?;
     let phrase = if protect {
         // A plain file has no phrase to open it, so the one that is named is meant for it.
@@ -114,7 +118,6 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let text = format!("{} is not protected", file.display());
         return Err(Failure::new(exit::KEYS, text));
     };
-    let to = args.out.as_ref().unwrap_or(&file);
     keystore::save_text(opened.text, to, phrase.as_ref())?;
     if !args.quiet
         && let Some(phrase) = &phrase
