@@ -11,7 +11,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{
-        Failure, config,
+        Failure, config, exit,
         grammar::Grammar,
         settings::{Origin, Setting},
         words::CommandLine,
@@ -114,8 +114,13 @@ fn damaged(file: &Path, why: &str) -> Failure {
     without(file, failure)
 }
 
+/// The command line is not to blame.
 fn without(file: &Path, failure: Failure) -> Failure {
     let file = file.display();
+    let failure = Failure {
+        code: exit::FAILED,
+        ..failure
+    };
     failure.hint(format!(
         "rm {file}; then give noports atserver serve its flags again"
     ))
