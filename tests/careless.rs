@@ -1083,11 +1083,10 @@ fn a_host_that_is_none_is_not_served() {
     for (flag, value) in [
         ("host", "$'a\\e'"),
         ("host", "'a b'"),
-        ("host", "''"),
         ("host", "u@h"),
         ("host", "a:7"),
         ("domain", "a/b"),
-        ("domain", "-x"),
+        ("domain", "a..b"),
     ] {
         let line = format!("$N atserver serve --data h --port 0 --{flag} {value}");
         each_is_refused(&dir, &[(&line, 2, &format!("invalid --{flag}"))]);
