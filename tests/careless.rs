@@ -11,7 +11,7 @@ use std::{
 use crate::world::{Folder, NOPORTS};
 
 /// A folder with links by classic names, a pipe that nobody writes to, and nothing of whoever runs the tests.
-fn place() -> Folder {
+pub fn place() -> Folder {
     let dir = Folder::new();
     for link in ["sshnp", "sshnpd", "at_activate"] {
         symlink(NOPORTS, dir.path(link)).unwrap();
@@ -37,7 +37,7 @@ fn run(dir: &Folder, line: &str) -> Output {
 }
 
 /// Exit code, stdout, stderr.
-fn said(dir: &Folder, line: &str) -> (i32, String, String) {
+pub fn said(dir: &Folder, line: &str) -> (i32, String, String) {
     let output = run(dir, line);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let code = output.status.code().unwrap();
@@ -45,7 +45,7 @@ fn said(dir: &Folder, line: &str) -> (i32, String, String) {
 }
 
 /// Each line ends with this code, and stderr holds these words.
-fn each_is_refused(dir: &Folder, rows: &[(&str, i32, &str)]) {
+pub fn each_is_refused(dir: &Folder, rows: &[(&str, i32, &str)]) {
     for (line, want, words) in rows {
         let (code, _, err) = said(dir, line);
         assert!(code == *want && err.contains(words), "{line}: {code} {err}");

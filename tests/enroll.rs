@@ -973,3 +973,132 @@ fn a_watched_daemon_whose_keys_are_revoked_waits_for_them() {
         assert!(process.0.try_wait().unwrap().is_none());
     });
 }
+
+/// All of them, at once; exit code and stderr of each.
+async fn at_once(commands: Vec<Command>) -> Vec<(i32, String)> {
+    let runs = commands.into_iter().map(|mut command| {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    });
+    let runs: Vec<_> = runs.collect();
+    let ended = move || {
+        let ended = runs.into_iter().map(|run| {
+            let output = run.wait_with_output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            (output.status.code().unwrap(), said)
+        });
+        ended.collect()
+    };
+    task::spawn_blocking(ended).await
+}
+
+/// All of them wrote the same draft, and the one that came through had another one's keys in its key file: the secret was
+/// used, and nobody could log in any more.
+#[test]
+fn several_activations_at_once_leave_keys_that_work() {
+    block_on(async {
+        let world = World::start().await;
+        for (who, same) in [("@race", true), ("@apart", false)] {
+            let secret = world.add(who).await;
+            let keys = |n: usize| {
+                world
+                    .dir
+                    .text(&format!("{who}{}", if same { 0 } else { n }))
+            };
+            let run = |n| {
+                let mut command = world.noports(&["activate", who, "--keys", &keys(n)]);
+                command.env("NOPORTS_SECRET", secret.reveal());
+                command
+            };
+            let ended = at_once((0..4).map(run).collect()).await;
+            let won: Vec<_> = (0..4).filter(|n| ended[*n].0 == 0).collect();
+            assert_eq!(won.len(), 1, "{ended:?}");
+            for (code, said) in ended.iter().filter(|run| run.0 != 0) {
+                assert!([1, 3, 6].contains(code), "{said}");
+                assert!(
+                    !said.contains("AT00") && said.contains("  hint: "),
+                    "{said}"
+                );
+            }
+            let keys = keys(won[0]);
+            let listed = stdout(world.noports(&["enroll", "list", who, "--keys", &keys])).await;
+            assert!(listed.contains("approved"), "{listed}");
+            let mut left = world.dir.names();
+            left.retain(|name| name.starts_with(who));
+            assert_eq!(left, [format!("{who}{}", if same { 0 } else { won[0] })]);
+        }
+    });
+}
+
+#[test]
+fn several_runs_at_once_ask_once_and_approve_once() {
+    block_on(async {
+        let world = World::start().await;
+        let code = otp(&world, DEVICE).await;
+        let keys = world.dir.text("d");
+        let first = Waiting::start(asking(&world, DEVICE, &code, &["--keys", &keys])).await;
+        let second = asking(&world, DEVICE, &code, &["--keys", &keys]);
+        let (exit, said) = failure(second).await;
+        assert!(
+            exit == 3 && said.contains("another run is at work"),
+            "{said}"
+        );
+        let words = ["enroll", "approve", DEVICE, &first.id, "--yes"];
+        let ended = at_once((0..4).map(|_| world.noports(&words)).collect()).await;
+        assert_eq!(
+            ended.iter().filter(|run| run.0 == 0).count(),
+            1,
+            "{ended:?}"
+        );
+        assert!(ended.iter().all(|run| !run.1.contains("AT00")), "{ended:?}");
+        assert_eq!(first.end().await.1, 0);
+        assert!(!world.dir.path("d.lock").exists());
+
+        fs::write(world.dir.path("phrase"), "a long phrase").unwrap();
+        let phrase = world.dir.text("phrase");
+        let words = [
+            "keys",
+            "protect",
+            DEVICE,
+            "--keys",
+            &keys,
+            "--new-passphrase-file",
+            &phrase,
+        ];
+        let ended = at_once((0..4).map(|_| world.noports(&words)).collect()).await;
+        assert_eq!(
+            ended.iter().filter(|run| run.0 == 0).count(),
+            1,
+            "{ended:?}"
+        );
+    });
+}
+
+#[test]
+fn a_resumed_run_tells_nothing_that_was_not_asked() {
+    block_on(async {
+        let world = World::start().await;
+        let keys = world.dir.text("d");
+        let code = otp(&world, DEVICE).await;
+        let mut first = Waiting::start(asking(&world, DEVICE, &code, &["--keys", &keys])).await;
+        first.process.kill();
+        drop(first);
+        let base = ["enroll", DEVICE, "--keys", &keys, "--timeout", "1s"];
+        let more = [
+            "--namespaces",
+            "other:rw",
+            "--life",
+            "1h",
+            "--device",
+            "elsewhere",
+        ];
+        let (_, said) = failure(world.noports(&[&base[..], &more].concat())).await;
+        assert!(said.contains("as it was asked then"), "{said}");
+        assert!(
+            !said.contains("other:rw") && !said.contains("elsewhere"),
+            "{said}"
+        );
+        let (exit, said) = failure(world.noports(&["enroll", DEVICE, "--life", "0s"])).await;
+        assert!(exit == 2 && said.contains("would never be valid"), "{said}");
+    });
+}

@@ -15,6 +15,7 @@
 //! | [`foreign`] | other people's programs: PyPI's `atsdk` and `sshnpd` |
 //! | [`policy`] | who may do what, decided by a process of its own |
 //! | [`hostile`] | the atServer among people who mean no good, and on machines that fail |
+//! | [`houses`] | an atServer's folder: damaged, locked, copied, full |
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
 //! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
 //! | [`service`] | services: their files, what they tell whoever started them |
@@ -44,6 +45,7 @@ mod faults;
 mod foreign;
 mod generations;
 mod hostile;
+mod houses;
 mod install;
 mod operate;
 mod policy;

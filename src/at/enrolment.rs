@@ -304,6 +304,13 @@ pub fn verdict(fault: &Fault) -> Option<EnrolmentStatus> {
     }
 }
 
+/// Reads a refused request: the enrolment that has these names already, `Another enrollment with id <id> exists …`.
+pub fn twin(fault: &Fault) -> Option<String> {
+    let (_, rest) = fault.text.split_once("Another enrollment with id ")?;
+    let id = rest.split_whitespace().next()?;
+    uuid::Uuid::try_parse(id).ok().map(|_| id.to_owned())
+}
+
 /// An enrolment as the server lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enrollment {

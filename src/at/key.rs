@@ -251,6 +251,11 @@ fn name(bare: &str) -> Option<AtSign> {
     (!bare.starts_with('@') && atsign.bare().chars().all(fits)).then_some(atsign)
 }
 
+/// Whether keys can have this owner.
+pub fn can_own(who: &AtSign) -> bool {
+    name(who.bare()).is_some()
+}
+
 fn is_entity_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_.'*\"-".contains(c) || is_emoji(c)
 }

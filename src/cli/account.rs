@@ -8,6 +8,7 @@ use crate::{
         AtSign,
         client::Network,
         directory::{DEFAULT_ROOT, Root},
+        key,
         keyfile::AtKeys,
     },
     net::tls::Connector,
@@ -39,7 +40,21 @@ pub(super) fn own_keys(
     identity_in(&environment, as_.as_ref(), keys, phrases)
 }
 
-/// Where an atSign's key file is, or will be: `keys` (a file, or an existing folder), else
+/// An atSign that can have keys. Letters such as `é` are allowed in an atSign and not in the name of a key, so no atServer
+/// can store anything for it.
+///
+/// # Errors
+/// [`exit::MISUSE`]: it is none, or cannot.
+pub fn with_keys(typed: &str) -> Result<AtSign, Failure> {
+    let who: AtSign = typed.parse()?;
+    if key::can_own(&who) {
+        return Ok(who);
+    }
+    let text = format!("{who} cannot be the owner of a key");
+    Err(Failure::misuse(text).hint("use letters from a to z, digits, - , _ and emoji"))
+}
+
+/// Where an atSign's key file is, or will be: `keys` (a file, or a folder: it exists, or ends in `/`), else
 /// `NOPORTS_KEYS`, else `~/.atsign/keys/@alice_key.atKeys`.
 ///
 /// # Errors
@@ -93,7 +108,8 @@ fn acting_as_in(env: Environment, flag: Option<&str>) -> Result<Option<AtSign>, 
 fn keys_path(env: Environment, keys: Option<&Path>) -> Result<(PathBuf, bool), Failure> {
     let named = keys.map(Path::to_owned);
     if let Some(path) = named.or_else(|| env("NOPORTS_KEYS").map(PathBuf::from)) {
-        let is_folder = path.is_dir();
+        // One that is still to be made is known by its end.
+        let is_folder = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
         return Ok((path, is_folder));
     }
     let nowhere = || {

@@ -1,12 +1,17 @@
 //! A key file while it is in the making.
 
 use std::{
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use super::keystore;
-use crate::at::{AtSign, keyfile::AtKeys};
+use crate::{
+    at::{AtSign, keyfile::AtKeys},
+    sys::paths,
+};
 
 use super::{Failure, Phrases, exit};
 
@@ -23,19 +28,17 @@ pub struct DraftKeyFile {
 impl DraftKeyFile {
     /// The draft of an atSign's first key file: `@alice_key.atKeys.new`.
     pub fn of(file: &Path) -> Self {
-        Self::with_suffix(file, ".new")
+        Self::at(with_suffix(file, ".new"))
     }
 
     /// The draft of a key file that has been asked for: `@alice_key.atKeys.asked`.
     pub fn asked(file: &Path) -> Self {
-        Self::with_suffix(file, ".asked")
+        Self::at(with_suffix(file, ".asked"))
     }
 
-    fn with_suffix(file: &Path, suffix: &str) -> Self {
-        let mut name = file.as_os_str().to_owned();
-        name.push(suffix);
+    fn at(path: PathBuf) -> Self {
         Self {
-            path: name.into(),
+            path,
             phrases: Phrases::default(),
         }
     }
@@ -95,6 +98,56 @@ impl DraftKeyFile {
     }
 }
 
+/// Lets one run at a time make or change a key file: two that make keys would each overwrite the other's draft, and the
+/// atServer trusts only one of them. The lock is `FILE.lock`, which goes with it.
+#[derive(Debug)]
+pub struct KeyFileLock {
+    path: PathBuf,
+    /// Held until it is closed, which is after the file has gone.
+    _held: File,
+}
+
+impl KeyFileLock {
+    /// Takes it; the key file's folder is made if need be.
+    ///
+    /// # Errors
+    /// [`exit::KEYS`]: another run has it, or it cannot be made.
+    pub fn take(file: &Path) -> Result<Self, Failure> {
+        let path = with_suffix(file, ".lock");
+        loop {
+            let held = paths::private_folder(folder_of(file))
+                .and_then(|()| paths::open_lock(&path))
+                .map_err(|why| cannot_write(file, &why))?;
+            match held.try_lock() {
+                // Whoever had it may have removed it since we opened it.
+                Ok(()) if is_at(&held, &path) => return Ok(Self { path, _held: held }),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(at_work(file)),
+                Err(TryLockError::Error(why)) => return Err(cannot_write(file, &why)),
+            }
+        }
+    }
+}
+
+impl Drop for KeyFileLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether this open file is the one of that name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |about: fs::Metadata| (about.dev(), about.ino());
+    let there = fs::symlink_metadata(path).map(place);
+    file.metadata()
+        .is_ok_and(|about| there.is_ok_and(|there| there == place(about)))
+}
+
+fn at_work(file: &Path) -> Failure {
+    let text = format!("another run is at work on the key file {}", file.display());
+    Failure::new(exit::KEYS, text).hint("wait until it has ended")
+}
+
 /// Refuses to go on where a key file is in the way.
 ///
 /// # Errors
@@ -108,6 +161,12 @@ pub fn refuse_overwriting(file: &Path) -> Result<(), Failure> {
         format!("there is already a key file: {}", file.display()),
     )
     .hint("move it away, or write the new one elsewhere with --keys FILE"))
+}
+
+fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn folder_of(file: &Path) -> &Path {

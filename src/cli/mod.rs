@@ -36,9 +36,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{sys::out, text::terminal::harmless};
 
-pub use account::{key_file, network};
+pub use account::{key_file, network, with_keys};
 pub use console::Console;
-pub use draft::{DraftKeyFile, refuse_overwriting};
+pub use draft::{DraftKeyFile, KeyFileLock, refuse_overwriting};
 pub use failure::{Failure, exit};
 pub(crate) use flags::flags;
 pub use flags::{Account, HasOutput, Output, separated};

@@ -34,7 +34,7 @@ use crate::{
         keyfile::AtKeys,
     },
     cli::{
-        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, flags,
+        self, Console, DraftKeyFile, Failure, KeyFileLock, Outcome, Phrases, Progress, exit, flags,
         refuse_overwriting,
     },
     secret::Secret,
@@ -93,7 +93,7 @@ pub fn main(console: Console, args: &[&str]) -> ExitCode {
 }
 
 async fn run(console: &Console, args: Args) -> Result<(), Failure> {
-    let who: AtSign = args.atsign.parse()?;
+    let who = cli::with_keys(&args.atsign)?;
     let network = cli::network(args.root.as_deref(), &args.ca)?;
     let file = cli::key_file(&who, args.keys.as_deref())?;
     let mut progress = console.progress(args.quiet);
@@ -146,6 +146,7 @@ pub async fn activate(
 ) -> Result<(), Failure> {
     let mut link = Link::connect(network, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
+    let _alone = KeyFileLock::take(file)?;
     let draft = DraftKeyFile::of(file).under(phrases);
     let keys = match draft.read(who)? {
         Some(keys) => {
@@ -165,7 +166,13 @@ pub async fn activate(
             progress.done("the secret is right");
             let keys = mint(who, progress).await?;
             draft.write(&keys)?;
-            register(&mut link, &draft, keys).await?
+            let registered = register(&mut link, &draft, keys).await;
+            registered.inspect_err(|failure| {
+                // A definite no: the server knows nothing of these keys.
+                if failure.code == exit::LOGIN {
+                    draft.discard();
+                }
+            })?
         }
     };
     drop(link);
@@ -269,6 +276,12 @@ async fn register(link: &mut Link, draft: &DraftKeyFile, keys: AtKeys) -> Result
         Err(AtError::Refused(fault)) if fault.code == Some(Code::InvalidSyntax) => {
             link.ask(&enrolment::store_pkam_key(&keys)).await?;
             Ok(keys)
+        }
+        // With another key file: somebody on another machine, say.
+        Err(AtError::Refused(fault)) if enrolment::twin(&fault).is_some() => {
+            let who = &keys.atsign;
+            let text = format!("{who} was activated by another run at the same time");
+            Err(Failure::new(exit::LOGIN, text).hint(elsewhere(who)))
         }
         Err(error) => Err(error.into()),
     }

@@ -23,7 +23,7 @@ use log::LevelFilter;
 use crate::{
     at::{AtSign, enrolment, pins::Fingerprint},
     cli::{
-        self, Console, DraftKeyFile, Failure, Outcome, Phrases, exit, flags,
+        self, Console, DraftKeyFile, Failure, KeyFileLock, Outcome, Phrases, exit, flags,
         grammar::{Word, word},
         keystore, refuse_overwriting,
     },
@@ -105,7 +105,11 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let elsewhere = "move it away, or write the new one elsewhere with --out FILE";
         refuse_overwriting(out).map_err(|taken| taken.hint(elsewhere))?;
     }
+    let to = args.out.as_ref().unwrap_or(&file);
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
+    // From reading to writing. Where there is nothing to read no folder is made.
+    let lock = || KeyFileLock::take(to);
+    let _alone = file.exists().then(lock).transpose()?;
     let opened = keystore::unlock_file(&file, &who, || phrases.for_reading(&file))?;
     let phrase = if protect {
         // A plain file has no phrase to open it, so the one that is named is meant for it.
@@ -119,7 +123,6 @@ fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let text = format!("{} is not protected", file.display());
         return Err(Failure::new(exit::KEYS, text));
     };
-    let to = args.out.as_ref().unwrap_or(&file);
     keystore::save_text(opened.text, to, phrase.as_ref())?;
     if !args.quiet
         && let Some(phrase) = &phrase

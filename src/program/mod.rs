@@ -28,6 +28,7 @@ use crate::cli::{
     misuse::{Correction, replayed},
     near::{alike, meant, nearest},
 };
+use crate::sys::panics;
 
 pub mod access;
 pub mod activate;
@@ -189,6 +190,7 @@ fn by_link(word: &str) -> Option<&'static str> {
 
 /// Runs the program that argv names. Nothing is fine where somebody waits for results that could not be written.
 pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
+    panics::tell_in_short();
     let code = run(&argv.collect::<Vec<_>>());
     if code == ExitCode::SUCCESS && cli::is_output_lost() {
         ExitCode::from(cli::exit::FAILED)

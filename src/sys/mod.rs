@@ -6,6 +6,7 @@ pub mod file;
 pub mod log;
 pub mod memory;
 pub mod out;
+pub mod panics;
 pub mod paths;
 pub mod process;
 pub mod sandbox;

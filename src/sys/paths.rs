@@ -103,15 +103,8 @@ const MODE_OF_LOCK: u32 = 0o600;
 /// # Errors
 /// What the system says, or that it is another user's.
 pub fn open_lock(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.append(true).create(true).mode(MODE_OF_LOCK);
-    let file = options
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-        .open(path)?;
+    let file = open_lock_of_anybody(path)?;
     let about = file.metadata()?;
-    if !about.is_file() {
-        return Err(io::Error::other(format!("{} is no file", path.display())));
-    }
     if about.uid() != rustix::process::geteuid().as_raw() {
         let why = format!("{} belongs to user {}", path.display(), about.uid());
         return Err(io::Error::other(why));
@@ -119,6 +112,22 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     // One of an earlier version, or of a wider umask.
     if about.mode() & 0o7777 != MODE_OF_LOCK {
         file.set_permissions(Permissions::from_mode(MODE_OF_LOCK))?;
+    }
+    Ok(file)
+}
+
+/// The same in a folder that is closed to others, whoever it belongs to.
+///
+/// # Errors
+/// What the system says, or that it is no file.
+pub fn open_lock_of_anybody(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true).mode(MODE_OF_LOCK);
+    let file = options
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!("{} is no file", path.display())));
     }
     Ok(file)
 }

@@ -11,7 +11,7 @@ use async_std::task;
 use crate::{
     cli::Failure,
     server::{
-        authority::{self, Authority},
+        authority,
         control::{self, AdminAnswer, AdminError, AdminRequest, ServerStatus},
         listen::{self, RunningServer, ServerOptions, Timings},
         store::backup::Copied,
@@ -101,7 +101,8 @@ async fn small_files(data: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     task::spawn_blocking(move || beside_store(&data)).await
 }
 
-/// Starts the server on loopback for one request, when none is running: with the ports and the name that it was served under.
+/// Opens the data for one request, when no server is running, and listens nowhere. A new atSign gets a port as the server
+/// was started last.
 pub(super) async fn offline(data: &Path, request: AdminRequest) -> Result<AdminAnswer, Failure> {
     let last = last_time(data)?.unwrap_or_default();
     offline_as(&last, data, request).await
@@ -113,19 +114,16 @@ pub(super) async fn offline_as(
     request: AdminRequest,
 ) -> Result<AdminAnswer, Failure> {
     let authority = authority::open_or_make(data)?;
-    let running = start_on_loopback(last, data, &authority).await?;
+    let tls = authority.leaf(&[])?.acceptor()?;
+    let running = listen::open(on_loopback(last, data)?, tls).await?;
     let status = status("", Some(authority.ca_file()), data);
     let answer = answer(&running, &status, request).await;
     running.stop().await;
     Ok(answer)
 }
 
-pub(super) async fn start_on_loopback(
-    last: &Serve,
-    data: &Path,
-    authority: &Authority,
-) -> Result<RunningServer, Failure> {
-    let options = ServerOptions {
+pub(super) fn on_loopback(last: &Serve, data: &Path) -> Result<ServerOptions, Failure> {
+    Ok(ServerOptions {
         data: data.to_owned(),
         listen: IpAddr::from([127, 0, 0, 1]),
         host: last.host()?,
@@ -133,6 +131,5 @@ pub(super) async fn start_on_loopback(
         first_port: last.first_port(),
         domain: last.domain.clone(),
         timings: Timings::default(),
-    };
-    Ok(listen::start(options, authority.leaf(&[])?.acceptor()?).await?)
+    })
 }

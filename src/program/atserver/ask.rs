@@ -12,7 +12,7 @@ use miniserde::json;
 
 use crate::{
     at::AtSign,
-    cli::{Console, Failure, Outcome, exit, flags, print_err},
+    cli::{self, Console, Failure, Outcome, exit, flags, print_err},
     program::confirm::is_wanted,
     secret::Secret,
     server::{
@@ -118,6 +118,9 @@ flags! {
     }
 }
 
+/// A certificate begins with it.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+
 /// What the server refuses, with the command that helps, complete.
 fn with_data(failure: Failure, data: &Path) -> Failure {
     let message = failure.message.clone();
@@ -143,8 +146,8 @@ pub(super) async fn request(data: &Path, request: AdminRequest) -> Result<AdminA
 }
 
 pub(super) async fn add(console: &Console, args: Add) -> Result<(), Failure> {
-    let who: AtSign = args.atsign.parse()?;
-    let data = known_folder(console, args.data)?;
+    let who = cli::with_keys(&args.atsign)?;
+    let data = known_folder(console, args.data.clone())?;
     // The secret is told once: make sure first that there is a place for it.
     let file = args.secret_file.as_deref().map(new_file).transpose()?;
     let answer = request(&data, AdminRequest::Add(who.clone())).await;
@@ -153,21 +156,52 @@ pub(super) async fn add(console: &Console, args: Add) -> Result<(), Failure> {
         Ok(_) => Err(unexpected()),
         Err(failure) => Err(with_data(failure, &data)),
     };
-    let secret = match (secret, args.quota) {
-        (Ok(secret), Some(bytes)) => set_quota(&data, &who, bytes).await.map(|()| secret),
-        (secret, _) => secret,
+    let told = match secret {
+        Ok(secret) => match hand_over(&args, &who, &secret, file, &data).await {
+            Ok(kept) => Ok(kept),
+            Err(failure) => Err(undone(&who, &data, failure).await),
+        },
+        Err(failure) => Err(failure),
     };
-    let secret = secret.inspect_err(|_| {
+    let kept = told.inspect_err(|_| {
         if let Some(path) = &args.secret_file {
             let _ = fs::remove_file(path);
         }
     })?;
+    tell_next(&who, &data, kept.as_deref()).await
+}
+
+/// Gives a new atSign its quota, and its owner the secret; the file that has it.
+async fn hand_over(
+    args: &Add,
+    who: &AtSign,
+    secret: &Secret<String>,
+    file: Option<fs::File>,
+    data: &Path,
+) -> Result<Option<String>, Failure> {
+    if let Some(bytes) = args.quota {
+        set_quota(data, who, bytes).await?;
+    }
     let kept = match (file, &args.secret_file) {
-        (Some(file), Some(path)) => Some(keep(file, path, &secret)?),
+        (Some(file), Some(path)) => Some(keep(file, path, secret)?),
         _ => None,
     };
-    tell_secret(&who, &secret, kept.as_deref(), args.json, &data)?;
-    tell_next(&who, &data, kept.as_deref()).await
+    tell_secret(who, secret, kept.as_deref(), args.json)?;
+    Ok(kept)
+}
+
+/// Without its secret, which is told once, an atSign is of no use to anybody.
+async fn undone(who: &AtSign, data: &Path, failure: Failure) -> Failure {
+    match request(data, AdminRequest::Remove(who.clone())).await {
+        Ok(AdminAnswer::Done) => Failure {
+            message: format!("{who} is not hosted: {}", failure.message),
+            ..failure
+        },
+        _ => failure.hint(format!(
+            "{}, then add it again",
+            with_folder(&format!("remove {who}"), data)
+        )),
+    }
 }
 
 fn new_file(path: &Path) -> Result<fs::File, Failure> {
@@ -198,7 +232,6 @@ fn tell_secret(
     secret: &Secret<String>,
     kept: Option<&str>,
     json: bool,
-    data: &Path,
 ) -> Result<(), Failure> {
     let line = match (json, kept) {
         (true, _) => json::to_string(&Added {
@@ -211,15 +244,8 @@ fn tell_secret(
         (false, Some(_)) => return Ok(()),
     };
     let line = Secret::new(line);
-    out::line(line.reveal()).map_err(|why| {
-        Failure::plain(format!(
-            "{who} is hosted, but its secret could not be printed: {why}"
-        ))
-        .hint(format!(
-            "{}, then add it again",
-            with_folder(&format!("remove {who}"), data)
-        ))
-    })
+    out::line(line.reveal())
+        .map_err(|why| Failure::plain(format!("its secret could not be printed: {why}")))
 }
 
 #[derive(miniserde::Serialize)]
@@ -398,6 +424,10 @@ pub(super) fn export_ca(console: &Console, args: ExportCa) -> Result<(), Failure
             )),
         }
     })?;
+    if !pem.contains(CERTIFICATE) {
+        let text = format!("there is no certificate in {}", file.display());
+        return Err(Failure::plain(text).hint("restore it from a backup"));
+    }
     let outcome = Outcome::new("exported")
         .with("ca", &pem)
         .plain(pem.trim_end());

@@ -129,6 +129,9 @@ pub(super) fn restore(console: &Console, args: Restore) -> Result<(), Failure> {
     let done = backup::restore(&args.file, &data, &FILES, args.force);
     let copied = done.map_err(|error| match &error {
         StoreError::InUse(_) => Failure::from(error).hint("stop the server first"),
+        StoreError::Folder(path, _) if *path == args.file => {
+            Failure::from(error).hint("check the name of the backup; nothing has been changed")
+        }
         _ => Failure::from(error),
     })?;
     let count = u32::try_from(copied.atsigns.len()).unwrap_or(u32::MAX);

@@ -29,6 +29,7 @@ use crate::{
         supervisor::{self, ServiceState},
     },
     text::{
+        host::is_host,
         number::{address, socket_address},
         port::port_or_any,
     },
@@ -143,6 +144,14 @@ impl Serve {
 
     /// What clients are told to connect to.
     pub(super) fn host(&self) -> Result<String, Failure> {
+        for (flag, name) in [("host", &self.host), ("domain", &self.domain)] {
+            if let Some(name) = name.as_deref().filter(|name| !is_host(name)) {
+                return Err(Failure::misuse(format!(
+                    "invalid --{flag} {name:?}: no name of a host"
+                ))
+                .hint(format!("--{flag} at.example.org")));
+            }
+        }
         match &self.host {
             Some(host) => Ok(host.clone()),
             None => default_host(self.address()),

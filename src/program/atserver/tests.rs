@@ -1,7 +1,7 @@
 use futures_lite::future;
 
 use super::{
-    answer::{FIRST_PORT, answer, offline, offline_as, start_on_loopback, status},
+    answer::{FIRST_PORT, answer, offline, offline_as, on_loopback, status},
     ask::request,
     last_time::{FILE, keep, last_time},
     serve::{default_host, names},
@@ -13,6 +13,7 @@ use crate::{
     server::{
         authority,
         control::{AdminAnswer, AdminRequest, AdminSocket},
+        listen::{self, RunningServer},
     },
 };
 
@@ -136,7 +137,7 @@ fn requests_are_answered_with_and_without_a_running_server() {
         assert!(matches!(added, AdminAnswer::Secret(_)), "{added:?}");
 
         let authority = authority::open_or_make(&data).unwrap();
-        let running = start_on_loopback(&any, &data, &authority).await.unwrap();
+        let running = served(&any, &data).await.unwrap();
         let desk = AdminSocket::listen(&data).unwrap();
         let status = status("localhost:1", Some(authority.ca_file()), &data);
         let serve = async {
@@ -162,7 +163,7 @@ fn requests_are_answered_with_and_without_a_running_server() {
                 panic!("no status");
             };
             assert_eq!((told.atsigns, told.pid), (1, std::process::id()));
-            let second = start_on_loopback(&any, &data, &authority).await;
+            let second = served(&any, &data).await;
             assert!(second.is_err(), "two servers with one folder");
         };
         future::or(ask, serve).await;
@@ -174,6 +175,11 @@ fn requests_are_answered_with_and_without_a_running_server() {
         let left = offline_as(&any, &data, AdminRequest::List).await;
         assert_eq!(left.unwrap(), AdminAnswer::List(Vec::new()));
     });
+}
+
+async fn served(like: &Serve, data: &Path) -> Result<RunningServer, Failure> {
+    let tls = authority::open_or_make(data)?.leaf(&[])?.acceptor()?;
+    Ok(listen::start(on_loopback(like, data)?, tls).await?)
 }
 
 fn any_ports() -> Serve {

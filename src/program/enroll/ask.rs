@@ -22,8 +22,8 @@ use crate::{
         keyfile::AtKeys,
     },
     cli::{
-        self, Console, DraftKeyFile, Failure, Outcome, Phrases, Progress, exit, flags, keystore,
-        refuse_overwriting,
+        self, Console, DraftKeyFile, Failure, KeyFileLock, Outcome, Phrases, Progress, exit, flags,
+        keystore, refuse_overwriting,
     },
     net::backoff::Backoff,
     program::published,
@@ -126,7 +126,11 @@ struct Applying {
 }
 
 async fn run(console: &Console, args: Args) -> Result<(), Failure> {
-    let who: AtSign = args.atsign.parse()?;
+    let who = cli::with_keys(&args.atsign)?;
+    if args.life.is_some_and(|life| life.is_zero()) && !console.given().classic {
+        return Err(Failure::misuse("--life 0s: such keys would never be valid")
+            .hint("leave --life out for keys that are valid until they are revoked"));
+    }
     let request = Applying {
         app: show::parse_name("program", &args.app)?,
         device: match &args.device {
@@ -202,8 +206,6 @@ async fn enroll(
     progress: &mut Progress,
 ) -> Result<String, Failure> {
     refuse_overwriting(file)?;
-    let draft = DraftKeyFile::asked(file).under(phrases);
-    let earlier = draft.read(who)?;
     let timing = Timing {
         reply: REQUEST,
         ..Timing::default()
@@ -212,9 +214,20 @@ async fn enroll(
     let ours = published(&mut link, who).await?;
     progress.done(format_args!("found {who}'s atServer"));
 
+    let _alone = KeyFileLock::take(file)?;
+    let draft = DraftKeyFile::asked(file).under(phrases);
+    let earlier = draft.read(who)?;
     let known = earlier.as_ref().and_then(|keys| keys.enrollment_id.clone());
     let (applicant, id) = match (earlier, known) {
-        (Some(keys), Some(id)) => (resume(&keys, &draft)?, id),
+        (Some(keys), Some(id)) => {
+            // What was asked then is not kept, and the flags of now change nothing.
+            let place = draft.path.display();
+            progress.note(format_args!(
+                "going on with the request of an earlier run as it was asked then, whatever the flags say now; for \
+                 another request remove {place}"
+            ));
+            (resume(&keys, &draft)?, id)
+        }
         (earlier, _) => {
             let wish = wish(request, code()?);
             let applicant = match &earlier {
@@ -229,12 +242,16 @@ async fn enroll(
                 }
             })?;
             draft.write(&applicant.provisional(Some(&id)))?;
+            // With keys of an earlier run it may be what that one asked.
+            if earlier.is_none() {
+                show_wish(&id, request, progress);
+            }
             (applicant, id)
         }
     };
     drop(link);
     told(&id);
-    show_request(who, &id, request, progress);
+    show_request(who, &id, progress);
 
     progress.begin("waiting for approval");
     let granted = wait(network, &applicant, &id, request.patience).await;
@@ -303,7 +320,7 @@ async fn ask(
     let answer = match link.ask(&applicant.request(wish, ours)?).await {
         Ok(answer) => answer,
         Err(AtError::Refused(fault)) => {
-            let twin = twin(&fault).filter(|_| again);
+            let twin = enrolment::twin(&fault).filter(|_| again);
             return twin.ok_or_else(|| refused(&fault, wish, again, applicant.atsign()));
         }
         Err(error) => return Err(error.into()),
@@ -314,13 +331,6 @@ async fn ask(
             "the atServer's answer to the request cannot be read",
         )),
     }
-}
-
-/// The enrolment that has these names already: `Another enrollment with id <id> exists …`.
-fn twin(fault: &Fault) -> Option<String> {
-    let (_, rest) = fault.text.split_once("Another enrollment with id ")?;
-    let id = rest.split_whitespace().next()?;
-    uuid::Uuid::try_parse(id).ok().map(|_| id.to_owned())
 }
 
 fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool, who: &AtSign) -> Failure {
@@ -334,7 +344,7 @@ fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool, who: &AtSign) ->
             format!("{used}for a new one, on a device with keys: noports enroll otp {who}"),
         );
     }
-    if let Some(id) = twin(fault) {
+    if let Some(id) = enrolment::twin(fault) {
         let (app, device) = (&wish.app, &wish.device);
         return Failure::plain(format!(
             "{app} on {device} is already enrolled: {}",
@@ -354,8 +364,7 @@ fn refused(fault: &Fault, wish: &EnrolmentRequest, again: bool, who: &AtSign) ->
 }
 
 /// Shows on the device what its owner has to approve.
-fn show_request(who: &AtSign, id: &str, request: &Applying, progress: &Progress) {
-    let code = show::code(id);
+fn show_wish(id: &str, request: &Applying, progress: &Progress) {
     info!(
         "enrolment={id} app={} device={}",
         request.app, request.device
@@ -365,6 +374,11 @@ fn show_request(who: &AtSign, id: &str, request: &Applying, progress: &Progress)
         "asked for {names}, as {} on {}",
         request.app, request.device
     ));
+}
+
+/// How its owner knows and approves it.
+fn show_request(who: &AtSign, id: &str, progress: &Progress) {
+    let code = show::code(id);
     if !progress.is_silent()
         && io::stderr().is_terminal()
         && let Some(image) = show::qr(&show::link(who, id))

@@ -69,12 +69,14 @@ async fn approval(at: &Client, one: &Enrollment) -> Result<Verb, Failure> {
 }
 
 pub(super) fn refused(error: AtError) -> Failure {
-    let code = match &error {
-        AtError::Refused(fault) => fault.code,
-        _ => None,
+    let (code, too_late) = match &error {
+        // `Cannot approve a approved enrollment. Only pending enrollments can be approved`
+        AtError::Refused(fault) => (fault.code, fault.text.contains("enrollments can be ")),
+        _ => (None, false),
     };
     let failure = Failure::from(error);
     match code {
+        _ if too_late => Failure::plain("somebody else has just decided about this enrolment"),
         Some(Code::Unauthorized) => failure.hint(NOT_MANAGER),
         Some(Code::SelfRevoke) => Failure::plain("this would revoke your own keys")
             .hint("add --force if you want this device to lose its access"),

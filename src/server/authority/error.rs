@@ -43,6 +43,9 @@ impl AuthorityError {
     /// What to try next.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Unwritable { why, .. } if why.kind() == io::ErrorKind::StorageFull => {
+                "make room on the disk".into()
+            }
             Self::Unreadable { file, .. } | Self::Unwritable { file, .. } => format!(
                 "run as the owner of {}, or choose another folder with --data",
                 file.parent().unwrap_or(file).display()

@@ -54,6 +54,8 @@ pub(super) struct Hub {
     pub directory: SocketAddr,
     /// With a domain: the port that all share.
     pub shared_port: Option<u16>,
+    /// Whether it listens: where nothing is served, only the data is looked after.
+    pub listens: bool,
     /// Accept loops by what they are for, to be cancelled.
     pub doors: Mutex<HashMap<String, task::JoinHandle<()>>>,
     /// Closed when the server stops.

@@ -102,6 +102,15 @@ pub async fn start(options: ServerOptions, tls: Acceptor) -> Result<RunningServe
     start_with_peers(options, tls, None).await
 }
 
+/// The server without its ports, for what is asked of the data while nothing is served. So it can be beside another one that
+/// has the same ports: a backup of it that was restored.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub async fn open(options: ServerOptions, tls: Acceptor) -> Result<RunningServer, ServerError> {
+    run(options, tls, None, false).await
+}
+
 /// As [`start`]; atSigns that do not live here are looked for in this network.
 ///
 /// # Errors
@@ -111,15 +120,31 @@ pub async fn start_with_peers(
     tls: Acceptor,
     network: Option<Network>,
 ) -> Result<RunningServer, ServerError> {
+    run(options, tls, network, true).await
+}
+
+async fn run(
+    options: ServerOptions,
+    tls: Acceptor,
+    network: Option<Network>,
+    listens: bool,
+) -> Result<RunningServer, ServerError> {
     let (queued, queue) = channel::unbounded();
     let board = Arc::new(Board::new(queued));
     let (folder, told) = (options.data.clone(), board.clone());
     let opened = task::spawn_blocking(move || Store::open(&folder, move |event| told.told(event)));
     let store = opened.await?;
     let doorway = SocketAddr::new(options.listen, options.directory_port);
-    let directory = listen("the atDirectory", doorway).await?;
-    let shared = match &options.domain {
-        Some(_) => Some(shared_door(&store, &options).await?),
+    let directory = match listens {
+        true => Some(listen("the atDirectory", doorway).await?),
+        false => None,
+    };
+    let shared_port = match &options.domain {
+        Some(_) => Some(shared_port(&store, &options).await?),
+        None => None,
+    };
+    let shared = match shared_port.filter(|_| listens) {
+        Some(port) => Some(shared_door(&store, &options, port).await?),
         None => None,
     };
     let (stop, stopping) = channel::bounded(1);
@@ -144,8 +169,12 @@ pub async fn start_with_peers(
         meter: Meter::default(),
         shortage: Mutex::new(Recent::new(QUIET, 1)),
         started: now(),
-        directory: directory.local_addr().unwrap_or(doorway),
-        shared_port: shared.as_ref().map(port_of),
+        directory: directory
+            .as_ref()
+            .and_then(|door| door.local_addr().ok())
+            .unwrap_or(doorway),
+        shared_port: shared.as_ref().map(port_of).or(shared_port),
+        listens,
         doors: Mutex::default(),
         stopping,
         alive: Mutex::new(Some(alive.clone())),
@@ -158,8 +187,10 @@ pub async fn start_with_peers(
         changes: Arc::default(),
     };
     hub.open_all(shared, &alive).await?;
-    accept::directory(&hub, directory, alive.clone());
-    courier::start(&hub, queue, alive);
+    if let Some(directory) = directory {
+        accept::directory(&hub, directory, alive.clone());
+        courier::start(&hub, queue, alive);
+    }
     Ok(running)
 }
 
@@ -177,26 +208,37 @@ fn port_of(listener: &TcpListener) -> u16 {
     listener.local_addr().map_or(0, |at| at.port())
 }
 
-/// The one port of a server with a domain; any free one is remembered.
-async fn shared_door(store: &Store, options: &ServerOptions) -> Result<TcpListener, ServerError> {
-    const REMEMBERED: &str = "shared port";
-    let nobody = || -> Result<Home, StoreError> {
-        Ok(Home {
-            number: 0,
-            who: "@server".parse().map_err(|_| StoreError::Row)?,
-        })
-    };
+/// Name of the counter that remembers the one port of a server with a domain.
+const SHARED_PORT: &str = "shared port";
+
+fn nobody() -> Result<Home, StoreError> {
+    Ok(Home {
+        number: 0,
+        who: "@server".parse().map_err(|_| StoreError::Row)?,
+    })
+}
+
+/// The one port of a server with a domain; 0 is any free one.
+async fn shared_port(store: &Store, options: &ServerOptions) -> Result<u16, ServerError> {
     let remembered = store
-        .read(move |tx| nobody()?.counter(tx, REMEMBERED))
+        .read(move |tx| nobody()?.counter(tx, SHARED_PORT))
         .await?;
-    let port = match options.first_port {
+    Ok(match options.first_port {
         0 => u16::try_from(remembered).unwrap_or(0),
         port => port,
-    };
+    })
+}
+
+/// Opens that port, and remembers which it is.
+async fn shared_door(
+    store: &Store,
+    options: &ServerOptions,
+    port: u16,
+) -> Result<TcpListener, ServerError> {
     let door = listen("all atSigns", SocketAddr::new(options.listen, port)).await?;
     let port = port_of(&door);
     store
-        .write(move |tx| nobody()?.set_counter(tx, REMEMBERED, port.into()))
+        .write(move |tx| nobody()?.set_counter(tx, SHARED_PORT, port.into()))
         .await
         .map(|()| door)
         .map_err(|why: StoreError| why.into())
@@ -212,7 +254,7 @@ impl Hub {
         let entries = self.store.read(|tx| register::all(tx)).await?;
         let mut doors = Vec::new();
         for entry in entries {
-            if shared.is_none() {
+            if self.listens && shared.is_none() {
                 let at = SocketAddr::new(self.options.listen, entry.port);
                 doors.push((
                     entry.home.who.clone(),
@@ -259,8 +301,9 @@ impl Hub {
         if first == 0 {
             return listen("a new atSign", at(0)).await;
         }
-        for port in (first..=u16::MAX).take(PORTS_TRIED.into()) {
-            // A port that belongs to somebody else here is bound, and so is refused by the system.
+        let taken = self.store.read(|tx| register::all(tx)).await?;
+        let is_free = |port: &u16| taken.iter().all(|entry| entry.port != *port);
+        for port in (first..=u16::MAX).take(PORTS_TRIED.into()).filter(is_free) {
             match TcpListener::bind(at(port)).await {
                 Ok(door) => return Ok(door),
                 Err(why) if why.kind() == io::ErrorKind::AddrInUse => {}
@@ -316,7 +359,7 @@ impl RunningServer {
             .write(move |tx| write_new_home(tx, &name, port, &signing, &written, time))
             .await?;
         hub.move_in(entry).await?;
-        if let Some(door) = door {
+        if let Some(door) = door.filter(|_| hub.listens) {
             accept::one(hub, who.clone(), door, alive);
         }
         log::info!("atsign={who} port={port} added");

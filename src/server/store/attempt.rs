@@ -13,7 +13,7 @@
 //! arguments and the time it is given, and changes nothing but its [`Tx`]: what it does to anything else comes after
 //! the commit, with its answer. What it draws at random ([`Tx::draw`]) stays the same when it runs again.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::sys::panics;
 
 use super::{
     error::StoreError,
@@ -57,8 +57,8 @@ pub(super) fn until_committed<T, E: From<StoreError>>(
 ) -> Result<(T, Vec<CommitEvent>), E> {
     for _ in 0..MAX_ATTEMPTS {
         let mut tx = Tx::new(base.rows(), access, chance);
-        let result = catch_unwind(AssertUnwindSafe(|| run(&mut tx)))
-            .unwrap_or_else(|_| Err(StoreError::GivenUp.into()));
+        let result =
+            panics::caught(|| run(&mut tx)).unwrap_or_else(|| Err(StoreError::GivenUp.into()));
         if result.is_err() {
             tx.discard();
         }

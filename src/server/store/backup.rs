@@ -11,7 +11,6 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    panic::catch_unwind,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,7 +18,10 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use ring::digest::{Context, SHA256};
 
-use crate::{at::AtSign, sys::file::NamedFile};
+use crate::{
+    at::AtSign,
+    sys::{file::NamedFile, panics},
+};
 
 use super::{
     disk::{
@@ -153,6 +155,25 @@ pub fn restore(
     names: &[&str],
     force: bool,
 ) -> Result<Copied, StoreError> {
+    let new = folder.ancestors().take_while(|above| !above.exists());
+    let new: Vec<&Path> = new.collect();
+    let done = restore_into(from, folder, names, force);
+    if done.is_err() && !new.is_empty() {
+        let _ = fs::remove_file(folder.join(LOCK));
+        // Only those that are empty go.
+        for folder in new {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+    done
+}
+
+fn restore_into(
+    from: &Path,
+    folder: &Path,
+    names: &[&str],
+    force: bool,
+) -> Result<Copied, StoreError> {
     let _lock = disk::lock(folder)?;
     if !force && !is_empty(folder)? {
         return Err(StoreError::NotEmpty(folder.to_owned()));
@@ -160,9 +181,9 @@ pub fn restore(
     let target = folder.join(FILE);
     let draft = beside(&target, "restored");
     let _ = fs::remove_file(&draft);
-    let read = catch_unwind(|| read(from, &draft));
+    let read = panics::caught(|| read(from, &draft));
     let bad = |why: String| StoreError::BadBackup(from.to_owned(), why);
-    let read = read.unwrap_or_else(|_| Err(bad("its pages make no sense".into())));
+    let read = read.unwrap_or_else(|| Err(bad("its pages make no sense".into())));
     let (copied, files) = read.inspect_err(|_| drop(fs::remove_file(&draft)))?;
     for (name, content) in &files {
         if names.contains(&name.as_str()) {

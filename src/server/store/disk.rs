@@ -7,11 +7,10 @@ mod tests;
 pub(super) mod database;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     future::Future,
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    panic::{AssertUnwindSafe, catch_unwind},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
     sync::{Arc, mpsc},
     thread,
@@ -21,7 +20,9 @@ use async_std::channel;
 use log::{error, warn};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
-use database::{DatabaseFile, FILE, OnDisk, ROWS, RowTable, apply, create, failed};
+use crate::sys::{panics, paths};
+
+use database::{DatabaseFile, FILE, OnDisk, ROWS, RowTable, apply, create, failed, senseless};
 
 use super::{
     attempt::{Backend, until_committed},
@@ -115,7 +116,7 @@ impl Store {
         };
         thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_loop(&store, queue, told))
+            .spawn(move || panics::caught(move || write_loop(&store, queue, told)))
             .map_err(|e| StoreError::Folder(path.clone(), Arc::new(e)))?;
         Ok(Self(Arc::new(Inner { file, jobs, closed })))
     }
@@ -177,7 +178,7 @@ impl Store {
                 Ok(value)
             };
             // Damaged pages make the database panic.
-            catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(StoreError::GivenUp.into()))
+            panics::caught(look).unwrap_or_else(|| Err(senseless(&self.0.file.path).into()))
         })
     }
 
@@ -258,7 +259,10 @@ fn write_loop(store: &OpenStore, queue: mpsc::Receiver<WriteJob>, mut told: Even
             continue;
         }
         let mut batch = Vec::new();
-        let committed = file.with(|database| commit(file, database, &queue, first, &mut batch));
+        let committed = file.with(|database| {
+            panics::caught(|| commit(file, database, &queue, first, &mut batch))
+                .unwrap_or_else(|| Err(senseless(&file.path)))
+        });
         match &committed {
             Ok(()) => {
                 file.commits.add(1);
@@ -421,13 +425,8 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
         warn!("folder={} permissions={why}", folder.display());
     }
     let path = folder.join(LOCK);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| unusable(&path, e))?;
+    // The folder is ours alone; an administrator may look after the data of a service's user.
+    let file = paths::open_lock_of_anybody(&path).map_err(|e| unusable(&path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse(folder.to_owned())),

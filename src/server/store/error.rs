@@ -2,6 +2,10 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+/// What to try when the disk is full, and how the system names that in the database's words.
+const ROOM: &str = "make room on the disk";
+const FULL: &str = "(os error 28)";
+
 /// Why the store cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -60,6 +64,8 @@ impl StoreError {
             Self::InUse(_) => "stop the other `noports atserver serve` on this folder",
             Self::Damaged(..) => "restore it from a backup; nothing has been changed",
             Self::Newer(_) => "install the newer version, or start with another --data folder",
+            Self::Folder(_, why) if why.kind() == io::ErrorKind::StorageFull => ROOM,
+            Self::Disk(why) if why.contains(FULL) => ROOM,
             Self::Folder(..) => "check that the folder exists, and that this user may write to it",
             Self::Disk(_) => "check the disk",
             Self::Full => {

@@ -5,7 +5,6 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
@@ -18,13 +17,16 @@ use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
 };
 
-use crate::server::{
-    count::Count,
-    store::{
-        error::StoreError,
-        quota, rows,
-        tx::{Changes, EachRow, Rows},
+use crate::{
+    server::{
+        count::Count,
+        store::{
+            error::StoreError,
+            quota, rows,
+            tx::{Changes, EachRow, Rows},
+        },
     },
+    sys::panics,
 };
 
 /// Version of the row layout in this file.
@@ -107,16 +109,16 @@ impl DatabaseFile {
         let Some(database) = open.as_mut() else {
             return;
         };
-        let done = catch_unwind(AssertUnwindSafe(|| database.compact()));
+        let done = panics::caught(|| database.compact());
         drop(open);
         let left = fs::metadata(&self.path).map_or(0, |found| found.len());
         match done {
-            Ok(Ok(_)) => info!("store=compacted bytes={size} left={left}"),
-            Ok(Err(why)) => {
+            Some(Ok(_)) => info!("store=compacted bytes={size} left={left}"),
+            Some(Err(why)) => {
                 error!("store=not_compacted reason={why}");
                 self.reopen();
             }
-            Err(_) => {
+            None => {
                 error!("store=not_compacted");
                 self.reopen();
             }
@@ -273,20 +275,25 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
     if size.len() == 0 {
         return Err(damaged("the file is empty".into()));
     }
-    let opened = catch_unwind(|| Database::builder().set_cache_size(CACHE).open(path));
+    let opened = panics::caught(|| Database::builder().set_cache_size(CACHE).open(path))
+        .ok_or_else(|| senseless(path))?;
     match opened {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::InUse(path.to_owned())),
-        Ok(Err(DatabaseError::UpgradeRequired(_))) => Err(StoreError::Newer(path.to_owned())),
-        Ok(Err(DatabaseError::Storage(StorageError::Io(e))))
+        Ok(database) => Ok(database),
+        Err(DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse(path.to_owned())),
+        Err(DatabaseError::UpgradeRequired(_)) => Err(StoreError::Newer(path.to_owned())),
+        Err(DatabaseError::Storage(StorageError::Io(e)))
             if e.kind() != io::ErrorKind::InvalidData
                 && e.kind() != io::ErrorKind::UnexpectedEof =>
         {
             Err(StoreError::Folder(path.to_owned(), Arc::new(e)))
         }
-        Ok(Err(why)) => Err(damaged(why.to_string())),
-        Err(_) => Err(damaged("its pages make no sense".into())),
+        Err(why) => Err(damaged(why.to_string())),
     }
+}
+
+/// Damaged pages make the database panic.
+pub(super) fn senseless(path: &Path) -> StoreError {
+    StoreError::Damaged(path.to_owned(), "its pages make no sense".into())
 }
 
 fn check_schema(database: &Database, path: &Path) -> Result<(), StoreError> {
