@@ -158,11 +158,9 @@ fn pick(argv: &[&str]) -> Invocation {
             None => Invocation::Help,
             Some((Some(program), _)) => {
                 // Only a word of that program has help of its own; nothing behind "help" is done.
-                let words = PROGRAMS.iter().find(|one| one.name == program);
-                let words = words.map_or(&[][..], |program| program.words);
-                let more = argv
-                    .get(3)
-                    .filter(|word| words.iter().any(|one| one.name == **word));
+                let own = PROGRAMS.iter().find(|one| one.name == program);
+                let takes = |word: &&&str| own.is_some_and(|own| own.takes(word));
+                let more = argv.get(3).filter(takes);
                 Invocation::HelpOn(
                     program,
                     more.map(|&word| word.to_owned()).into_iter().collect(),
@@ -336,6 +334,12 @@ fn unknown(words: &[&str]) -> Failure {
     }
     let failure = Failure::misuse(format!("there is no program {first:?}"));
     let also = ALSO.iter().find(|row| row.0 == *first).map(|row| row.1);
+    // Who knows ssh names the device first.
+    let (also, rest) = if first.contains('@') {
+        (Some("client"), words)
+    } else {
+        (also, rest)
+    };
     let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
     let near = nearest(first, shown.map(|program| program.name));
     match also.or_else(|| near.first().copied()) {
