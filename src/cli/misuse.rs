@@ -587,6 +587,8 @@ impl<'a> DevicePlace<'a> {
             None => word.rsplit_once('@')?,
         };
         let (user, device) = match before.split_once('@') {
+            // `@a@b` is two atSigns.
+            Some(("", _)) => return None,
             Some((user, device)) => (Some(user), device),
             None => (None, before),
         };
