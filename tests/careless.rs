@@ -802,7 +802,7 @@ fn what_was_typed_is_handed_back_whole_in_a_hint() {
         (
             "$N client --to @d",
             2,
-            "hint: noports client --to @d --via @rv_eu\n",
+            "hint: noports client --to @d --via @my_rendezvous\n",
         ),
         (
             "$N tunnel --to @d --via @r --forward x:y",
@@ -814,6 +814,24 @@ fn what_was_typed_is_handed_back_whole_in_a_hint() {
         let line = format!("{keys}{line}");
         each_is_refused(&dir, &[(line.as_str(), code, want)]);
     }
+}
+
+/// A port that was taken was blamed on NOPORTS_ROOT, which `serve` does not read; and a second house began without a word.
+#[test]
+fn a_server_names_its_own_port_and_the_house_that_is_there() {
+    let dir = place();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let serve = format!("NOPORTS_ROOT=127.0.0.1:{port} $N atserver serve --port {port}");
+    let (code, _, err) = said(&dir, &format!("{serve} --data d"));
+    assert!(code == 1 && !err.contains("NOPORTS_ROOT"), "{err}");
+    assert!(!err.contains("new data in"), "{err}");
+    let start = "$N atserver serve --data atserver --port 0 --host h --json > ready & \
+                 until grep -qs directory ready; do sleep 0.01; done; kill $!; wait";
+    said(&dir, start);
+    let (_, _, err) = said(&dir, &format!("export NOPORTS_DATA=other; {serve}"));
+    let want = "/other; to go on with the other: noports atserver serve --data /";
+    assert!(err.contains(want), "{err}");
 }
 
 #[test]

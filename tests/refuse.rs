@@ -41,7 +41,7 @@ use crate::world::{
 
 /// A device that is not there, or does not want to be there for us.
 const NO_DEVICE: &str = "dev1@device did not answer within 1 s
-  hint: check that its daemon runs, with this --device name, and lists your atSign as a manager";
+  hint: check that its daemon runs, with this --device name, and lists your atSign as a manager; which there are: noports devices --to @device";
 
 /// The last two lines of stderr: what, and what to try.
 fn verdict(stderr: &str) -> String {

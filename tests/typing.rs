@@ -143,6 +143,87 @@ fn a_word_of_other_programs_is_what_this_one_does() {
     ]);
 }
 
+/// What ssh means by a letter is what is meant here.
+#[test]
+fn letters_of_ssh_mean_what_ssh_means() {
+    each_is_handed_back(&[
+        ("client -l root pi@dev", "client --user root --to pi@dev"),
+        (
+            "client --to pi@dev -l root",
+            "client --to pi@dev --user root",
+        ),
+        ("client -i k pi@dev", "client --identity k --to pi@dev"),
+        ("client -p 2222 pi@dev", "client --to pi@dev"),
+        ("client -J jump pi@dev", "client --to pi@dev"),
+        ("client -N pi@dev", "client --to pi@dev -- -N"),
+        ("client -L 1:a:2 pi@dev", "client --to pi@dev -- -L 1:a:2"),
+        (
+            "client -N -L 1:a:2 pi@dev ls",
+            "client --to pi@dev -- -N -L 1:a:2 ls",
+        ),
+        ("client --to pi@dev -A -- ls", "client --to pi@dev -- -A ls"),
+        (
+            "tunnel -L 1:a:2 pi@dev",
+            "tunnel --forward 1:a:2 --to pi@dev",
+        ),
+    ]);
+}
+
+/// "--user is a flag of noports client" was glued into the command.
+#[test]
+fn a_hint_is_a_command() {
+    each_is_handed_back(&[
+        (
+            "tunnel --to pi@dev --forward 1:a:2 --user root",
+            "tunnel --help",
+        ),
+        ("devices --stdio", "devices --help"),
+        ("client --to @d --via @r --keep-alive", "client --help"),
+        (
+            "tunnel --to pi@d --via @r --forward 1:a:2 --print --keep-alive",
+            "tunnel --to pi@d --via @r --forward 1:a:2 --print --idle-timeout 0",
+        ),
+        ("enroll unrevoke @me", "enroll list @me --status revoked"),
+        ("enroll auto @me", "enroll list @me --status pending"),
+        (
+            "client --to @d --root localhost:1",
+            "client --to @d --root localhost:1 --via @my_rendezvous",
+        ),
+        ("client --to @d", "client --to @d --via @rv_eu"),
+    ]);
+}
+
+/// A device's name where an atSign is asked for, in all the ways people write it.
+#[test]
+fn a_device_in_an_atsigns_place_is_told_apart() {
+    each_is_handed_back(&[
+        (
+            "client --to root@pi@dev --via @r",
+            "client --user root --to pi@dev --via @r",
+        ),
+        (
+            "client --via @r --to=root@pi@dev",
+            "client --via @r --user root --to pi@dev",
+        ),
+        ("client --to @dev/pi", "client --to pi@dev"),
+        ("client @dev/pi", "client --to pi@dev"),
+        ("tunnel --to root@pi@dev --forward 1:a:2", "tunnel --help"),
+        (
+            "daemon --as pi@dev --manager @me",
+            "daemon --as @dev --device pi --manager @me",
+        ),
+        ("daemon --as @dev/pi -v", "daemon --as @dev --device pi -v"),
+        (
+            "client --to pi@dev --via rv@r",
+            "client --to pi@dev --via @r",
+        ),
+        ("rendezvous --as x@rv", "rendezvous --as @rv"),
+        ("atserver add pi@dev", "atserver add @dev"),
+        ("pi@dev", "client --to pi@dev"),
+        ("root@pi@dev -v", "client --user root --to pi@dev -v"),
+    ]);
+}
+
 #[test]
 fn help_is_found_by_every_name_and_behind_two_dashes() {
     for (words, begin) in [

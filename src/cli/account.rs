@@ -150,6 +150,10 @@ fn owner_of(file: &Path, as_: Option<&AtSign>) -> Result<AtSign, Failure> {
     as_.cloned()
         .or_else(|| keystore::owner(file))
         .ok_or_else(|| {
+            if !file.exists() {
+                let why = format!("there is no key file {}", file.display());
+                return Failure::new(exit::KEYS, why).hint("noports enroll @you");
+            }
             Failure::misuse(format!(
                 "{} does not say which atSign it belongs to",
                 file.display()

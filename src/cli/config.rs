@@ -136,7 +136,13 @@ pub fn empty_variables(grammar: &Grammar) -> Vec<(&'static str, &'static str)> {
 
 /// The variables that stand for flags of this program and are set.
 pub fn variables(grammar: &Grammar) -> Vec<Setting> {
-    let set = VARIABLES.iter().filter(|row| grammar.flag(row.0).is_some());
+    // One that the flag's own words do not name is another one's: `atserver serve --root` asks nobody by default.
+    let is_named = |row: &&(&str, &'static str)| {
+        grammar
+            .flag(row.0)
+            .is_some_and(|flag| flag.description.contains(row.1))
+    };
+    let set = VARIABLES.iter().filter(is_named);
     let set = set.filter_map(|(name, variable)| {
         let value = env::var(variable).ok().filter(|value| !value.is_empty())?;
         // A phrase is no text for a message.

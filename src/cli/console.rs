@@ -171,12 +171,27 @@ impl Console {
     /// A hint that is nothing but flags becomes the whole command.
     fn whole(&self, hint: String) -> String {
         let flags: Vec<&str> = hint.split(' ').collect();
-        let is_flags = hint.starts_with("--") && !hint.contains([';', '=']) && !hint.contains(", ");
+        let is_value = |word: &&str| !word.starts_with("--");
+        let is_prose = flags.windows(2).any(|two| two.iter().all(is_value));
+        let is_flags = hint.starts_with("--") && !hint.contains([';', '=']) && !is_prose;
         let is_bare = self.voice.is_some() || takes_secrets(&self.name);
         if is_bare || !is_flags {
             return hint;
         }
         self.again(&flags)
+    }
+
+    /// The rendezvous of our examples is in nobody's own atDirectory.
+    fn at_home(&self, hint: String) -> String {
+        let mut inherited = self.settings.inherited.iter();
+        let mut typed = self.settings.typed.iter();
+        let is_own = inherited.any(|setting| setting.name == "root")
+            || typed.any(|word| word.split('=').next() == Some("--root"));
+        if is_own {
+            hint.replace("@rv_eu", "@my_rendezvous")
+        } else {
+            hint
+        }
     }
 
     /// Whether a classic program is to be imitated, its failures and progress, too.
@@ -262,6 +277,7 @@ impl Console {
         let correction = self.correction(&grammar, name);
         if !self.given.classic {
             correction.check_atsigns(&line, &self.settings)?;
+            correction.check_devices(rest, &line)?;
         }
         correction.complete(rest, &line, &self.settings)?;
         let canonical = self.with_those_of_files(line).canonical();
@@ -425,7 +441,7 @@ impl Console {
         if failure.code == exit::MISUSE {
             failure.message = self.settings.with_empty(&failure);
         }
-        failure.hint = failure.hint.map(|hint| self.whole(hint));
+        failure.hint = failure.hint.map(|hint| self.at_home(self.whole(hint)));
         let failure = failure.veiled(&self.hidden);
         // Every classic program ends so.
         let is_misuse = failure.code == exit::MISUSE && self.given.classic;

@@ -14,12 +14,16 @@ use super::{
     words::{BadWord, CommandLine, Fault},
 };
 use crate::{
-    sys::ssh::shell_line,
+    sys::ssh::{leads_elsewhere, shell_line},
     text::terminal::{self, cut},
 };
 
-/// Flags of ssh that people type from habit.
+/// Flags of ssh that people type from habit, and those of them with a value.
 const OF_SSH: &str = "46AaCfGgKkMNnqsTtVvXxYyBbcDEeFIiJLlmOopPQRSWw";
+const OF_SSH_WITH_VALUE: &str = "BbcDEeFIiJLlmOopPQRSWw";
+
+/// What ssh means by a letter, where that is a flag of ours.
+const LETTERS_OF_SSH: &[(&str, &str)] = &[("-l", "user"), ("-i", "identity"), ("-L", "forward")];
 
 /// Flags by other words for the same thing.
 const ALSO: &[(&str, &str)] = &[
@@ -43,7 +47,6 @@ const ALSO: &[(&str, &str)] = &[
     ("debug", "verbose"),
     ("output", "out"),
     ("local", "forward"),
-    ("L", "forward"),
     ("port", "local-port"),
 ];
 
@@ -140,21 +143,7 @@ impl Correction<'_> {
         } else if let Some(meant) = self.meant(words, bad).filter(|_| !secret) {
             return failure.hint(replayed(name, &refs(&meant)));
         }
-        match &bad.fault {
-            Fault::Unknown(word) if !secret && self.grammar.is_greedy() && is_of_ssh(word) => {
-                let (before, rest) = words.split_at(bad.at.min(words.len()));
-                let line = replayed(name, &[before, &["--"], rest].concat());
-                failure.hint(format!("flags for ssh go after --: {line}"))
-            }
-            Fault::Unknown(word) if !takes_secrets(name) => {
-                let typed = word.trim_start_matches('-');
-                match self.elsewhere(typed) {
-                    Some(others) => failure.hint(format!("--{typed} is a flag of {others}")),
-                    None => failure.hint(format!("{name} --help")),
-                }
-            }
-            _ => failure.hint(format!("{name} --help")),
-        }
+        failure.hint(format!("{name} --help"))
     }
 
     /// The command that was meant by these words behind a name that people have for this program.
@@ -170,21 +159,39 @@ impl Correction<'_> {
     /// The whole line that was meant, where this word, and whatever is wrong behind it, can be told.
     fn meant(&self, words: &[&str], bad: &BadWord) -> Option<Vec<String>> {
         let mut meant: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        let mut bad = bad.clone();
+        let (mut bad, mut for_ssh) = (bad.clone(), Vec::new());
         for _ in 0..MOST_FAULTS {
-            let Some(instead) = self.instead(&refs(&meant), &bad) else {
+            if let Some(instead) = self.instead(&refs(&meant), &bad) {
+                meant.splice(bad.at..=bad.at, instead);
+            } else if self.grammar.is_greedy() && is_of_ssh(&meant[bad.at]) {
+                let end = meant.len().min(bad.at + words_of_ssh(&meant[bad.at]));
+                let flag: Vec<String> = meant.drain(bad.at..end).collect();
+                if leads_elsewhere(&flag).is_none() {
+                    for_ssh.extend(flag);
+                }
+            } else {
                 break;
-            };
-            meant.splice(bad.at..=bad.at, instead);
+            }
             match CommandLine::read(self.grammar, &refs(&meant)) {
                 Err(next) => bad = next,
                 Ok(line) => {
-                    return Some(self.with_device(&meant, &line).unwrap_or(meant));
+                    let meant = self.with_device(&meant, &line).unwrap_or(meant);
+                    return Some(self.with_ssh(meant, for_ssh));
                 }
             }
         }
         let is_better = meant.iter().map(String::as_str).ne(words.iter().copied());
-        is_better.then_some(meant)
+        (is_better && for_ssh.is_empty()).then_some(meant)
+    }
+
+    /// What is for ssh stands behind `--`, in front of a command.
+    fn with_ssh(&self, mut words: Vec<String>, for_ssh: Vec<String>) -> Vec<String> {
+        let line = CommandLine::read(self.grammar, &refs(&words)).unwrap_or_default();
+        let at = words.len() - line.rest.len();
+        let ends = at > 0 && words[at - 1] == "--" || for_ssh.is_empty();
+        let ends = (!ends).then(|| "--".to_owned());
+        words.splice(at..at, ends.into_iter().chain(for_ssh));
+        words
     }
 
     /// What belongs in a wrong word's place.
@@ -223,18 +230,76 @@ impl Correction<'_> {
         self.grammar
             .flag("to")
             .filter(|_| !words.iter().any(is_named))?;
-        let (before, atsign) = word.rsplit_once('@')?;
-        let user = before
-            .split_once('@')
-            .filter(|_| self.grammar.flag("user").is_some());
-        let to = match user {
-            Some((_, device)) => format!("{device}@{atsign}"),
-            None => word.to_owned(),
-        };
-        crate::session::ask::device_at(&to, None).ok()?;
-        let user = user.map(|(user, _)| ["--user".to_owned(), user.to_owned()]);
-        let user = user.into_iter().flatten();
-        Some(user.chain(["--to".to_owned(), to]).collect())
+        self.to(&DevicePlace::of(word)?)
+    }
+
+    /// The flags that say this.
+    fn to(&self, place: &DevicePlace) -> Option<Vec<String>> {
+        let user = place.user.map(|user| ["--user", user]);
+        if user.is_some() {
+            self.grammar.flag("user")?;
+        }
+        let to = format!("{}@{}", place.device, place.atsign);
+        let words = user.iter().flatten().copied().chain(["--to", &to]);
+        Some(words.map(str::to_owned).collect())
+    }
+
+    /// A device's name where an atSign is asked for, and a person's in front of it.
+    pub(super) fn check_devices(&self, words: &[&str], line: &CommandLine) -> Result<(), Failure> {
+        let rows = self.grammar.positionals().zip(&line.plain);
+        let plain = rows.filter(|(row, _)| row.name == ATSIGN);
+        let plain = plain.map(|(_, word)| (String::new(), word.as_str()));
+        let flags = line.settings.iter().filter_map(|setting| {
+            let flag = self.grammar.flag(&setting.name)?;
+            let value = setting.value.as_deref()?;
+            (value_of(flag) == Some(ATSIGN)).then(|| (flag.long.to_owned(), value))
+        });
+        for (flag, value) in flags.chain(plain) {
+            let Some(place) = DevicePlace::of(value).filter(|place| !place.device.is_empty())
+            else {
+                continue;
+            };
+            let atsign = format!("@{}", place.atsign);
+            let takes_device = self.grammar.flag("device").is_some() && !line.has("device");
+            let instead = match flag.as_str() {
+                "--to" if place.user.is_none() && !value.starts_with('@') => continue,
+                "--to" => self.to(&place).unwrap_or_default(),
+                "--as" if takes_device => [&flag, &atsign, "--device", place.device]
+                    .map(str::to_owned)
+                    .into(),
+                "" => vec![atsign],
+                _ => vec![flag.clone(), atsign],
+            };
+            let what = if flag == "--to" {
+                "DEVICE@ATSIGN"
+            } else {
+                "an atSign"
+            };
+            let flag = if flag.is_empty() {
+                format!("<{ATSIGN}>")
+            } else {
+                flag
+            };
+            let failure = Failure::misuse(format!("{flag} takes {what}, and not {value:?}"));
+            let glued = format!("{flag}={value}");
+            let at = words
+                .iter()
+                .position(|word| *word == value || *word == glued);
+            let is_secret =
+                takes_secrets(&self.grammar.name) || words.iter().any(|word| names_secret(word));
+            let Some(at) = at.filter(|_| !instead.is_empty() && !is_secret) else {
+                return Err(failure.hint(format!("{} --help", self.grammar.name)));
+            };
+            let from = if words[at] == value && flag.starts_with('-') {
+                at - 1
+            } else {
+                at
+            };
+            let (before, rest) = (&words[..from], &words[at + 1..]);
+            let meant = [before, &refs(&instead), rest].concat();
+            return Err(failure.hint(replayed(&self.grammar.name, &meant)));
+        }
+        Ok(())
     }
 
     /// Words for somebody else begin with what is a device.
@@ -323,10 +388,19 @@ impl Correction<'_> {
 
     fn no_flag(&self, word: &str) -> String {
         if takes_secrets(&self.grammar.name) {
-            "unknown flag".to_owned()
-        } else {
-            format!("unknown flag {word:?}")
+            return "unknown flag".to_owned();
         }
+        let typed = word.trim_start_matches('-');
+        let known = flag_meant(self.grammar, self.program, word).is_some();
+        let more = match self.elsewhere(typed).filter(|_| !known) {
+            Some(others) => format!(": it is one of {others}"),
+            None if known || !self.grammar.is_greedy() || !is_of_ssh(word) => String::new(),
+            None if leads_elsewhere(&[word.to_owned(), "0".to_owned()]).is_some() => {
+                ": it would lead ssh elsewhere than to the device".to_owned()
+            }
+            None => ": flags for ssh go after --".to_owned(),
+        };
+        format!("unknown flag {word:?}{more}")
     }
 
     /// Which other programs have this flag.
@@ -361,7 +435,9 @@ pub(super) fn flag_meant(grammar: &Grammar, program: &str, word: &str) -> Option
     let also = ALSO.iter().filter(|row| row.0 == typed).map(|row| row.1);
     let classic = classic::ours(program, word).and_then(|ours| ours.strip_prefix("--"));
     let own = Some(typed).filter(|_| !word.starts_with("--"));
-    let meant = own.into_iter().chain(classic).chain(also).find(known);
+    let of_ssh = LETTERS_OF_SSH.iter().filter(|row| row.0 == word);
+    let own = own.into_iter().chain(of_ssh.map(|row| row.1));
+    let meant = own.chain(classic).chain(also).find(known);
     let near = || {
         nearest(typed, grammar.flags().map(name_of))
             .first()
@@ -388,7 +464,8 @@ fn complete(
     settings: &Settings,
 ) -> Result<(), Failure> {
     let example = || {
-        let example = grammar.examples().next();
+        let own = format!("{} ", grammar.name);
+        let example = grammar.examples().find(|example| example.starts_with(&own));
         example.unwrap_or_else(|| usage(grammar))
     };
     let said = |name: &str| line.has(name) || settings.inherited.iter().any(|own| own.name == name);
@@ -514,6 +591,42 @@ fn near_variables(name: &str) -> Vec<String> {
     let near = nearest(typed, known.iter().map(String::as_str)).into_iter();
     near.map(|near| format!("{PREFIX}{}", near.to_uppercase().replace('-', "_")))
         .collect()
+}
+
+/// A device as people write it: `pi@fleet`, `root@pi@fleet`, `@fleet/pi`.
+struct DevicePlace<'a> {
+    user: Option<&'a str>,
+    /// Empty: the atSign alone.
+    device: &'a str,
+    atsign: &'a str,
+}
+
+impl<'a> DevicePlace<'a> {
+    fn of(word: &'a str) -> Option<Self> {
+        let path = word.strip_prefix('@').and_then(|rest| rest.split_once('/'));
+        let (before, atsign) = match path {
+            Some((atsign, device)) => (device, atsign),
+            None => word.rsplit_once('@')?,
+        };
+        let (user, device) = match before.split_once('@') {
+            // `@a@b` is two atSigns.
+            Some(("", _)) => return None,
+            Some((user, device)) => (Some(user), device),
+            None => (None, before),
+        };
+        crate::session::ask::device_at(&format!("{device}@{atsign}"), None).ok()?;
+        Some(Self {
+            user,
+            device,
+            atsign,
+        })
+    }
+}
+
+/// How many words a flag of ssh is, with its value.
+fn words_of_ssh(word: &str) -> usize {
+    let is_alone = word.chars().count() == 2 && word.ends_with(|c| OF_SSH_WITH_VALUE.contains(c));
+    1 + usize::from(is_alone)
 }
 
 fn is_of_ssh(word: &str) -> bool {

@@ -345,6 +345,12 @@ fn unknown(words: &[&str]) -> Failure {
     }
     let failure = Failure::misuse(format!("there is no program {first:?}"));
     let also = ALSO.iter().find(|row| row.0 == *first).map(|row| row.1);
+    // Who knows ssh names the device first.
+    let (also, rest) = if first.contains('@') {
+        (Some("client"), words)
+    } else {
+        (also, rest)
+    };
     let shown = PROGRAMS.iter().filter(|program| !program.about.is_empty());
     let near = nearest(first, shown.map(|program| program.name));
     match also.or_else(|| near.first().copied()) {

@@ -141,9 +141,9 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     whom.terms = whom.terms.without(args.no_encrypt, false, false);
     let forwards = forwards(&args.forward)?;
     if args.keep_alive && args.print {
-        return Err(Failure::misuse(
-            "--keep-alive and --print exclude each other",
-        ));
+        let kept = console.again(&["--keep-alive"]);
+        let failure = Failure::misuse("--keep-alive and --print exclude each other");
+        return Err(failure.hint(kept.replace("--keep-alive", "--idle-timeout 0")));
     }
     let idle = match args.idle_timeout {
         Some(Duration::ZERO) => LONGEST,

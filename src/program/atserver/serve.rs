@@ -37,7 +37,7 @@ use crate::{
 
 use super::{
     answer::{FIRST_PORT, answer, status},
-    folder::data_folder,
+    folder::{data_folder, elsewhere, has_data, with_folder},
     last_time::{self, Flag, last_time, whole},
 };
 
@@ -174,6 +174,14 @@ pub(super) fn serve(console: &Console, args: Serve) -> Result<(), Failure> {
     process::raise_descriptor_limit();
     let data = data_folder(args.data.clone())?;
     let is_new = last_time(&data)?.is_none();
+    let near = elsewhere(&data).filter(|_| args.data.is_none() && !has_data(&data));
+    if let Some(near) = near.filter(|_| !args.quiet) {
+        let line = with_folder("serve", &near);
+        print_err(&format!(
+            "new data in {}; to go on with the other: {line}",
+            data.display()
+        ));
+    }
     let args = args.like_last_time(&data)?;
     let prepared = confined(&args, data, is_new)?;
     console.run(process::cores(), story(console, args, prepared))

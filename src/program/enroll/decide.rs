@@ -90,10 +90,11 @@ async fn run(console: &Console, action: Action, args: &Args) -> Result<(), Failu
     let careless = matches!(action, Action::Approve) && args.yes || action == Action::Auto;
     let must_choose = careless || !matches!(action, Action::List | Action::Approve);
     if must_choose && selection.is_open() {
-        return Err(
-            Failure::misuse(format!("{}: no enrolment given", action.word()))
-                .hint(format!("its id: noports enroll list {}", args.atsign)),
-        );
+        let list = format!("noports enroll list {}", args.atsign);
+        let states = action.applies_to().first();
+        let hint = states.map_or(list.clone(), |state| format!("{list} --status {state}"));
+        let why = format!("{}: no enrolment given; its id is listed", action.word());
+        return Err(Failure::misuse(why).hint(hint));
     }
     let phrases = console.phrases(args.passphrase_file.as_deref())?;
     let who: AtSign = args.atsign.parse()?;

@@ -189,15 +189,15 @@ impl Missing {
                 "TimeoutException: Connection timeout to srvd {via} service"
             )),
             Self::Silent(awaited) => {
+                let why = format!("{device}{to} did not answer within {waited} s");
                 let unnamed = if device.as_str() == DeviceName::DEFAULT {
-                    format!(
-                        "\"default\" is the name where none is given; which there are: noports devices --to {to}; or "
-                    )
+                    "\"default\" is the name where none is given; "
                 } else {
-                    String::new()
+                    ""
                 };
-                Failure::new(exit::DEVICE_SILENT, format!("{device}{to} did not answer within {waited} s")).hint(format!(
-                    "{unnamed}check that its daemon runs, with this --device name, and lists your atSign as a manager",
+                Failure::new(exit::DEVICE_SILENT, why).hint(format!(
+                    "{unnamed}check that its daemon runs, with this --device name, and lists your atSign as a manager; \
+                     which there are: noports devices --to {to}",
                 ))
                 .classic(silence(awaited, want))
             }

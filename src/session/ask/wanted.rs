@@ -78,8 +78,8 @@ impl Whom {
                 .ok()
                 .filter(|via| !via.is_empty())
         });
-        let via = via.ok_or_else(|| Failure::misuse("no rendezvous given").hint("--via @rv_eu"))?;
         let (to, device) = device_at(to, device)?;
+        let via = via.ok_or_else(|| Failure::misuse("no rendezvous given").hint("--via @rv_eu"))?;
         #[cfg(feature = "held")]
         let habits = Profile::of_environment(|profile| profile.client)?;
         Ok(Self {
