@@ -340,7 +340,12 @@ async fn start_in(data: PathBuf) -> Result<listen::RunningServer, ServerError> {
         domain: None,
         timings: Default::default(),
     };
-    listen::start(options, authority.leaf(&[]).unwrap().acceptor().unwrap()).await
+    listen::start(
+        options,
+        authority.leaf(&[]).unwrap().acceptor().unwrap(),
+        None,
+    )
+    .await
 }
 
 #[test]

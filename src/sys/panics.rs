@@ -40,7 +40,10 @@ pub fn tell_in_short() {
 }
 
 fn line(why: &PanicHookInfo) -> String {
-    let text = why.payload_as_str().unwrap_or("no reason given");
+    let said = why.payload();
+    let text = said.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| said.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no reason given");
     match why.location() {
         Some(at) => format!("{text} ({}:{})", place(at.file()), at.line()),
         None => text.to_owned(),

@@ -125,7 +125,7 @@ impl World {
             timings: Default::default(),
         };
         change(&mut options);
-        let server = listen::start(options, leaf.acceptor().unwrap())
+        let server = listen::start(options, leaf.acceptor().unwrap(), None)
             .await
             .unwrap();
         let port = server.directory().port();

@@ -44,7 +44,7 @@ impl World {
             timings: Timings::default(),
         };
         let acceptor = authority.leaf(&[]).unwrap().acceptor().unwrap();
-        let running = listen::start(options, acceptor).await.unwrap();
+        let running = listen::start(options, acceptor, None).await.unwrap();
         let network = Network {
             root: Root::Directory(Endpoint {
                 host: "localhost".into(),

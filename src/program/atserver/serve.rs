@@ -249,7 +249,7 @@ async fn story(console: &Console, args: Serve, prepared: Prepared) -> Result<(),
         timings: Timings::default(),
     };
     crate::session::online::alone()?;
-    let running = listen::start_with_peers(options, tls, peers)
+    let running = listen::start(options, tls, peers)
         .await
         .map_err(|why| cannot_start(why, is_new))?;
     if let Err(why) = last_time::keep(&data, &flags) {

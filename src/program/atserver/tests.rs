@@ -179,7 +179,7 @@ fn requests_are_answered_with_and_without_a_running_server() {
 
 async fn served(like: &Serve, data: &Path) -> Result<RunningServer, Failure> {
     let tls = authority::open_or_make(data)?.leaf(&[])?.acceptor()?;
-    Ok(listen::start(on_loopback(like, data)?, tls).await?)
+    Ok(listen::start(on_loopback(like, data)?, tls, None).await?)
 }
 
 fn any_ports() -> Serve {

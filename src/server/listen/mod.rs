@@ -94,14 +94,6 @@ pub struct RunningServer {
     changes: Arc<async_std::sync::Mutex<()>>,
 }
 
-/// Starts the server. Without other servers to talk to: see [`start_with_peers`].
-///
-/// # Errors
-/// When the store cannot be opened, or a port that clients know is taken.
-pub async fn start(options: ServerOptions, tls: Acceptor) -> Result<RunningServer, ServerError> {
-    start_with_peers(options, tls, None).await
-}
-
 /// The server without its ports, for what is asked of the data while nothing is served. So it can be beside another one that
 /// has the same ports: a backup of it that was restored.
 ///
@@ -111,11 +103,11 @@ pub async fn open(options: ServerOptions, tls: Acceptor) -> Result<RunningServer
     run(options, tls, None, false).await
 }
 
-/// As [`start`]; atSigns that do not live here are looked for in this network.
+/// Starts the server; atSigns that do not live here are looked for in this network, if there is one.
 ///
 /// # Errors
-/// As [`start`].
-pub async fn start_with_peers(
+/// When the store cannot be opened, or a port that clients know is taken.
+pub async fn start(
     options: ServerOptions,
     tls: Acceptor,
     network: Option<Network>,
@@ -135,9 +127,10 @@ async fn run(
     let opened = task::spawn_blocking(move || Store::open(&folder, move |event| told.told(event)));
     let store = opened.await?;
     let doorway = SocketAddr::new(options.listen, options.directory_port);
-    let directory = match listens {
-        true => Some(listen("the atDirectory", doorway).await?),
-        false => None,
+    let directory = if listens {
+        Some(listen("the atDirectory", doorway).await?)
+    } else {
+        None
     };
     let shared_port = match &options.domain {
         Some(_) => Some(shared_port(&store, &options).await?),

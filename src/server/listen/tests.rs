@@ -56,7 +56,7 @@ impl World {
     async fn start_among(&self, network: Option<Network>) -> Result<RunningServer, ServerError> {
         let leaf = self.authority.leaf(&["*.np.test".to_owned()]).unwrap();
         let acceptor = leaf.acceptor().unwrap();
-        start_with_peers(self.options.clone(), acceptor, network).await
+        start(self.options.clone(), acceptor, network).await
     }
 
     fn connector(&self) -> Connector {
