@@ -469,9 +469,9 @@ fn lists_are_shown_and_changed() {
                 &["allow", DEVICE, "alice", "@bob"][..],
                 "allowed  @alice @bob\nblocked  nobody\n",
             ),
-            // Twice is once; oneself needs no leave.
+            // Twice is once.
             (
-                &["allow", DEVICE, "@bob", DEVICE],
+                &["allow", DEVICE, "@bob", "@bob"],
                 "allowed  @alice @bob\nblocked  nobody\n",
             ),
             (

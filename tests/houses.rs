@@ -101,7 +101,7 @@ fn what_is_wrong_in_the_flags_of_last_time_is_named() {
             (
                 "echo port 0 >d/last-start.conf; chmod 666 d/last-start.conf; $N atserver list --data d",
                 1,
-                "it is world-writable",
+                "others can write it",
             ),
             (
                 "mv d/last-start.conf x; chmod 600 x; ln -s ../x d/last-start.conf; $N atserver list --data d",

@@ -299,7 +299,6 @@ fn ending_a_session_delivers_what_was_read_and_ends_it_at_the_other_end() {
         }
         for (id, why) in [
             ("nosuchid", "there is no session"),
-            ("", "there is no session"),
             ("../../x", "there is no session"),
             ("0", "there is no session"),
         ] {

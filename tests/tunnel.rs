@@ -353,18 +353,32 @@ fn connections_that_are_given_up_at_once_do_not_disturb_the_others() {
 /// As few other streams have at a time.
 const HALF: usize = 12_347;
 
-/// Whether some socket of this machine holds these bytes that nobody has read, and maybe what came before them: `half`, and
-/// the line that logs the socket in.
-fn is_unread(bytes: usize) -> bool {
+/// Whether a socket of this process holds these bytes that it has not read, and maybe what came before them: `half`, and the
+/// line that logs the socket in.
+fn is_unread(process: u32, bytes: usize) -> bool {
+    let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .filter_map(|fd| {
+            Some(
+                std::fs::read_link(fd.ok()?.path())
+                    .ok()?
+                    .display()
+                    .to_string(),
+            )
+        })
+        .collect();
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let queues = table
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(4));
-    let unread =
-        queues.filter_map(|queues| usize::from_str_radix(queues.split_once(':')?.1, 16).ok());
-    unread
-        .into_iter()
-        .any(|unread| (bytes..bytes + 1024).contains(&unread))
+    table.lines().any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let (Some(queues), Some(inode)) = (columns.get(4), columns.get(9)) else {
+            return false;
+        };
+        let unread = queues
+            .split_once(':')
+            .map(|(_, unread)| usize::from_str_radix(unread, 16));
+        let is_its = sockets.contains(&format!("socket:[{inode}]"));
+        is_its && matches!(unread, Some(Ok(unread)) if (bytes..bytes + 1024).contains(&unread))
+    })
 }
 
 #[test]
@@ -386,7 +400,10 @@ fn a_kept_port_opens_the_next_session_by_itself() {
         open.write_all(b"half").unwrap();
         signal(rendezvous.id(), "STOP");
         open.write_all(&[0; HALF]).unwrap();
-        until("the rendezvous has something to read", || is_unread(HALF)).await;
+        until("the rendezvous has something to read", || {
+            is_unread(rendezvous.id(), HALF)
+        })
+        .await;
         rendezvous.kill();
         assert!(tunnel.line().contains(r#""event":"ended""#));
         let cut = open.read(&mut [0; 1]);

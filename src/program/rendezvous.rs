@@ -74,6 +74,7 @@ use crate::{
     },
     pipe::join::HALF_CLOSED,
     session::{ignored, online},
+    sys::process::is_out_of_descriptors,
     text::json::Object,
 };
 
@@ -398,7 +399,7 @@ impl Rendezvous {
         has_lines: bool,
     ) -> io::Result<usize> {
         let any = SocketAddr::new(self.options.bind, 0);
-        let (a, b) = (TcpListener::bind(any).await?, TcpListener::bind(any).await?);
+        let (a, b) = (listen_patiently(any).await?, listen_patiently(any).await?);
         let session = request.asked.session();
         let granted = Ports {
             host: self.options.host.clone(),
@@ -493,6 +494,19 @@ impl Rendezvous {
             entry(full.logins.client, &full.client),
             entry(full.logins.daemon, &full.daemon),
         )
+    }
+}
+
+/// A port of its own. Whoever gave way for it may still be closing sockets.
+async fn listen_patiently(at: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + WAIT_FOR_ROOM;
+    loop {
+        match TcpListener::bind(at).await {
+            Err(error) if is_out_of_descriptors(&error) && Instant::now() < until => {
+                task::sleep(LOOK_FOR_ROOM).await;
+            }
+            bound => return bound,
+        }
     }
 }
 

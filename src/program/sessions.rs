@@ -314,7 +314,7 @@ fn short(state: &SessionState) -> String {
 }
 
 fn cells(state: &SessionState, now: u64) -> [String; 7] {
-    let cell = |text: &str, most| harmless(&cut(text, most)).replace('\n', " ");
+    let cell = |text: &str, most| cut(&harmless(text).replace('\n', " "), most);
     [
         cell(&short(state), SHOWN),
         cell(state.client.as_deref().unwrap_or("-"), 14),

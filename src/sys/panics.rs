@@ -10,7 +10,8 @@ use log::debug;
 use super::out;
 
 /// Where the sources of libraries are on the machine that compiles, and ours.
-const SOURCES: [&str; 2] = ["/registry/src/", "/library/"];
+const REGISTRY: &str = "/registry/src/";
+const LIBRARY: &str = "/library/";
 
 thread_local! {
     /// This thread looks after panics itself.
@@ -52,11 +53,11 @@ fn line(why: &PanicHookInfo) -> String {
 
 /// `redb-4.5.0/src/lib.rs` of a file of a library.
 fn place(file: &str) -> &str {
-    let rest = SOURCES.iter().find_map(|folder| file.split_once(folder));
-    match rest {
+    match (file.split_once(REGISTRY), file.split_once(LIBRARY)) {
         // The registry's own folder comes first.
-        Some((_, rest)) => rest.split_once('/').map_or(rest, |(_, rest)| rest),
-        None => file,
+        (Some((_, rest)), _) => rest.split_once('/').map_or(rest, |(_, rest)| rest),
+        (None, Some((_, rest))) => rest,
+        (None, None) => file,
     }
 }
 

@@ -178,12 +178,18 @@ pub fn descriptors_left() -> u64 {
     // The system gives out the lowest number that is free.
     let next = match File::open("/") {
         Ok(probe) => u64::try_from(probe.as_raw_fd()).unwrap_or_default(),
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::MFILE | Errno::NFILE) => return 0,
-            _ => 0,
-        },
+        Err(error) if is_out_of_descriptors(&error) => return 0,
+        Err(_) => 0,
     };
     descriptor_limit().saturating_sub(next + SPARE_DESCRIPTORS)
+}
+
+/// Whether this failed because all descriptors are used.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
 }
 
 #[cfg(test)]

@@ -126,6 +126,15 @@ impl Fault {
         }
     }
 
+    /// When it ends among others. Whoever is started is waited for, and needs the network and the atServer.
+    fn turn(self) -> u8 {
+        match self {
+            Self::KillRendezvous | Self::KillDaemon(_) => 2,
+            Self::KillAtserver => 1,
+            _ => 0,
+        }
+    }
+
     fn end(self, site: &mut Site) {
         match self {
             Self::KillAtserver => site.atserver = Some(site.start_atserver()),
@@ -212,6 +221,7 @@ fn step(site: &mut Site, random: &mut Random, came: &mut Came) -> Result<(), Str
         Duration::from_secs(3),
     );
     at_a_pace(length.saturating_sub(began.elapsed()));
+    faults.sort_by_key(|fault| fault.turn());
     faults.iter().for_each(|fault| fault.end(site));
     let mut struck: Vec<_> = faults.iter().filter_map(|fault| fault.device()).collect();
     struck.push(random.below(DEVICES));
