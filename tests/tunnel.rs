@@ -353,31 +353,32 @@ fn connections_that_are_given_up_at_once_do_not_disturb_the_others() {
 /// As few other streams have at a time.
 const HALF: usize = 12_347;
 
-/// Whether a socket of this process holds these bytes that it has not read, and maybe what came before them: `half`, and the
-/// line that logs the socket in.
+/// Whether a socket at a port of this process holds these bytes that it has not read, and maybe what came before them: `half`,
+/// and the line that logs the socket in. It may not even have been accepted.
 fn is_unread(process: u32, bytes: usize) -> bool {
+    const LISTENS: &str = "0A";
     let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{process}/fd"))
         .unwrap()
         .filter_map(|fd| {
-            Some(
-                std::fs::read_link(fd.ok()?.path())
-                    .ok()?
-                    .display()
-                    .to_string(),
-            )
+            let target = std::fs::read_link(fd.ok()?.path()).ok()?;
+            Some(target.display().to_string())
         })
         .collect();
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    table.lines().any(|line| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let (Some(queues), Some(inode)) = (columns.get(4), columns.get(9)) else {
-            return false;
-        };
-        let unread = queues
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .filter(|row: &Vec<&str>| row.len() > 9)
+        .collect();
+    let is_its =
+        |row: &&Vec<&str>| row[3] == LISTENS && sockets.contains(&format!("socket:[{}]", row[9]));
+    let ports: Vec<&str> = rows.iter().filter(is_its).map(|row| row[1]).collect();
+    rows.iter().any(|row| {
+        let unread = row[4]
             .split_once(':')
             .map(|(_, unread)| usize::from_str_radix(unread, 16));
-        let is_its = sockets.contains(&format!("socket:[{inode}]"));
-        is_its && matches!(unread, Some(Ok(unread)) if (bytes..bytes + 1024).contains(&unread))
+        let is_enough = |unread| (bytes..bytes + 1024).contains(&unread);
+        ports.contains(&row[1]) && matches!(unread, Some(Ok(unread)) if is_enough(unread))
     })
 }
 
