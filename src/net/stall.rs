@@ -16,7 +16,9 @@
 
 use std::{
     collections::HashMap,
+    fmt, io,
     net::SocketAddr,
+    os::fd::AsFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -61,14 +63,16 @@ pub enum Tell {
     Nobody,
 }
 
+/// A connection, whatever reads and writes it.
+pub type AnySocket = Arc<dyn AsFd + Send + Sync>;
+
 /// A socket stays watched until this is dropped.
 #[must_use]
 #[derive(Debug)]
 pub struct Watched(#[allow(dead_code)] Option<Arc<One>>); // held, not read
 
-#[derive(Debug)]
 struct One {
-    tcp: TcpStream,
+    socket: AnySocket,
     own: SocketAddr,
     peer: SocketAddr,
     tell: Tell,
@@ -96,11 +100,22 @@ fn all() -> MutexGuard<'static, Option<All>> {
 
 /// Watches this socket, which has just been opened or has no bytes on their way.
 pub fn watch(tcp: &TcpStream, tell: Tell) -> Watched {
-    let (Ok(own), Ok(peer)) = (tcp.local_addr(), tcp.peer_addr()) else {
+    watch_any(Arc::new(tcp.clone()), tell)
+}
+
+/// The same for a socket that somebody holds by a descriptor of its own: it shall not need two.
+pub fn watch_any(socket: AnySocket, tell: Tell) -> Watched {
+    let names = {
+        let fd = socket.as_fd();
+        let socket = socket2::SockRef::from(&fd);
+        let name = |of: io::Result<socket2::SockAddr>| of.ok()?.as_socket();
+        (name(socket.local_addr()), name(socket.peer_addr()))
+    };
+    let (Some(own), Some(peer)) = names else {
         return Watched(None); // it has ended already
     };
     let one = Arc::new(One {
-        tcp: tcp.clone(),
+        socket,
         own,
         peer,
         tell,
@@ -182,7 +197,7 @@ impl One {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(limit) = state.limit(course, now) {
             // One that has ended needs none.
-            let _ = sockopt::set_tcp_user_timeout(&self.tcp, limit.as_millis() as u32);
+            let _ = sockopt::set_tcp_user_timeout(&self.socket, limit.as_millis() as u32);
         }
         if self.tell == Tell::Aloud {
             match state.news(course) {
@@ -222,12 +237,18 @@ impl State {
     }
 }
 
+impl fmt::Debug for One {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.own, self.peer)
+    }
+}
+
 impl Drop for One {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.is_pressed {
             // What has not arrived yet may still do so, without us.
-            let _ = sockopt::set_tcp_user_timeout(&self.tcp, SILENCE.as_millis() as u32);
+            let _ = sockopt::set_tcp_user_timeout(&self.socket, SILENCE.as_millis() as u32);
         }
     }
 }

@@ -12,11 +12,9 @@ use async_io::Async;
 use async_std::net::TcpStream;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt, future};
 
-use super::{
-    copy::Copy,
-    drive::drive,
-    relay::{Relay, Socket},
-};
+use super::{copy::Copy, drive::drive, relay::Relay};
+
+pub use super::relay::Socket;
 
 pub use super::{
     cipher::Ciphers,
@@ -36,7 +34,8 @@ pub async fn splice(
     b: TcpStream,
     early_b: Vec<u8>,
 ) -> io::Result<Carried> {
-    splice_until(a, early_a, b, early_b, HALF_CLOSED, future::pending()).await
+    let (a, b) = (raw(a)?, raw(b)?);
+    splice_until(&a, early_a, &b, early_b, HALF_CLOSED, future::pending()).await
 }
 
 /// The same; the end after so long in silence with one direction closed, and cut when `stop` says why.
@@ -44,19 +43,18 @@ pub async fn splice(
 /// # Errors
 /// As [`splice`], and what `stop` says.
 pub async fn splice_until(
-    a: TcpStream,
+    a: &Socket,
     early_a: Vec<u8>,
-    b: TcpStream,
+    b: &Socket,
     early_b: Vec<u8>,
     half_closed: Duration,
     stop: impl Future<Output = io::Error>,
 ) -> io::Result<Carried> {
-    let (a, b) = (raw(a)?, raw(b)?);
-    let (mut up, mut down) = (Relay::new(&a, &b, early_a), Relay::new(&b, &a, early_b));
+    let (mut up, mut down) = (Relay::new(a, b, early_a), Relay::new(b, a, early_b));
     let outcome = drive(half_closed, &mut up, &mut down, None)
         .or(cut(stop))
         .await;
-    Ok(close(outcome, &[&a, &b])?)
+    Ok(close(outcome, &[a, b])?)
 }
 
 /// [`splice`] of two sockets that nobody has read from; what passes is counted while it does.
@@ -141,7 +139,10 @@ where
 }
 
 /// A descriptor of its own, so that it does not matter who else holds the socket.
-fn raw(tcp: TcpStream) -> io::Result<Socket> {
+///
+/// # Errors
+/// Without another descriptor.
+pub fn raw(tcp: TcpStream) -> io::Result<Socket> {
     let fd = tcp.as_fd().try_clone_to_owned()?;
     Async::new_nonblocking(std::net::TcpStream::from(fd))
 }

@@ -30,7 +30,7 @@ use super::{
 };
 
 /// A socket registered with the reactor.
-pub(super) type Socket = Async<TcpStream>;
+pub type Socket = Async<TcpStream>;
 
 type Copying<'a> = Copy<&'a Socket, HalfClose<&'a Socket>>;
 

@@ -26,12 +26,12 @@ use log::{Level, log};
 
 use crate::{
     classic::strip::Stripped,
-    net::stall::{Tell, watch},
+    net::stall::{Tell, watch, watch_any},
     np::{
         ids::SessionId,
         pairs::{Dialer, MAX_NUMBERED, Pairing, Pairs},
     },
-    pipe::join::{Carried, Leg, join_legs, splice_until},
+    pipe::join::{Carried, Leg, Socket, join_legs, raw, splice_until},
     session::{bridge::MAX_CONNECTIONS, ignored},
 };
 
@@ -259,7 +259,6 @@ async fn carry(
     let began = Instant::now();
     let (from_a, from_b) = (a.from, b.from);
     let seats = [a.seat.take(), b.seat.take()];
-    let _watched = [&a, &b].map(|end| watch(&end.socket, Tell::Nobody));
     let outcome = join_both(session, a, b, half_closed, give_way(&seats)).await;
     let ends = format!("client={from_a} daemon={from_b}");
     let lasted = began.elapsed().as_secs_f64();
@@ -297,8 +296,12 @@ async fn join_both(
     stop: impl Future<Output = io::Error>,
 ) -> io::Result<Carried> {
     if !a.anybody && !b.anybody {
-        return splice_until(a.socket, a.early, b.socket, b.early, half_closed, stop).await;
+        let (a_socket, b_socket) = (Arc::new(raw(a.socket)?), Arc::new(raw(b.socket)?));
+        let watch = |end: &Arc<Socket>| watch_any(end.clone(), Tell::Nobody);
+        let _watched = [&a_socket, &b_socket].map(watch);
+        return splice_until(&a_socket, a.early, &b_socket, b.early, half_closed, stop).await;
     }
+    let _watched = [&a, &b].map(|end| watch(&end.socket, Tell::Nobody));
     let id = session.to_string();
     let part = |one: Box<Admitted>| {
         // Who has said something already does not begin with the id any more.
