@@ -69,7 +69,9 @@ pub type AnySocket = Arc<dyn AsFd + Send + Sync>;
 /// A socket stays watched until this is dropped.
 #[must_use]
 #[derive(Debug)]
-pub struct Watched(#[allow(dead_code)] Option<Arc<One>>); // held, not read
+pub struct Watched {
+    _held: Option<Arc<One>>,
+}
 
 struct One {
     socket: AnySocket,
@@ -112,7 +114,7 @@ pub fn watch_any(socket: AnySocket, tell: Tell) -> Watched {
         (name(socket.local_addr()), name(socket.peer_addr()))
     };
     let (Some(own), Some(peer)) = names else {
-        return Watched(None); // it has ended already
+        return Watched { _held: None }; // it has ended already
     };
     let one = Arc::new(One {
         socket,
@@ -132,7 +134,7 @@ pub fn watch_any(socket: AnySocket, tell: Tell) -> Watched {
     });
     sockets.push(Arc::downgrade(&one));
     drop(all);
-    Watched(Some(one))
+    Watched { _held: Some(one) }
 }
 
 /// For as long as something is watched.
