@@ -346,7 +346,7 @@ mod tests {
             return; // this kernel, or the sandbox around us, has only tables
         };
         let others: Vec<_> = (0..OTHERS).map(|_| watched()).collect();
-        let one = vec![Arc::downgrade(others[0].2.0.as_ref().unwrap())];
+        let one = vec![Arc::downgrade(others[0].2._held.as_ref().unwrap())];
         let before = read_until_now();
         let (is_busy, _) = async_std::task::block_on(ask(kernel, &one));
         assert!(!is_busy && read_until_now() - before < OTHERS * LINE);
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn a_socket_is_seen_both_by_asking_and_in_the_tables() {
         let (_listener, tcp, watched) = watched();
-        let one = watched.0.as_ref().unwrap();
+        let one = watched._held.as_ref().unwrap();
         let sockets = vec![Arc::downgrade(one)];
         let long_ago = Instant::now().checked_sub(SECOND).unwrap();
         let forget = || one.state.lock().unwrap().rested = long_ago;
@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn one_that_is_dropped_is_watched_no_longer_and_gives_up_when_others_do() {
         let (_listener, tcp, watched) = watched();
-        let one = Arc::downgrade(watched.0.as_ref().unwrap());
+        let one = Arc::downgrade(watched._held.as_ref().unwrap());
         let strong = one.upgrade().unwrap();
         let near = stalled(6 * SECOND, SECOND);
         strong.look(&near, Instant::now());
