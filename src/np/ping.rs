@@ -9,6 +9,7 @@
 //!   5.2        … and ,"allowedServices":[…]
 //!   later      … and "deviceGroupName" behind the name; more features
 //!   ours       … and ,"answers":true: it answers on the control channel ([`super::control`])
+//!              … and ,"records":true: it takes shares for keys, and sends records ([`super::agreement`])
 //!              … and ,"run":"<nonce>" at the end: which of its starts this is ([`super::request::stamp`])
 //! ```
 //!
@@ -93,6 +94,8 @@ pub struct Heartbeat {
     pub services: Vec<String>,
     /// Whether it answers on the control channel.
     pub answers: bool,
+    /// Whether it agrees on keys that nothing opens later, and sends records.
+    pub records: bool,
     /// Which of its starts this is; `None`: it does not say.
     pub run: Option<Nonce>,
 }
@@ -131,6 +134,7 @@ struct LooseHeartbeat {
     #[serde(rename = "allowedServices")]
     services: Option<json::Value>,
     answers: Option<json::Value>,
+    records: Option<json::Value>,
     run: Option<json::Value>,
 }
 
@@ -156,6 +160,7 @@ impl Heartbeat {
             },
             services,
             answers: true,
+            records: true,
             ..Self::unknown(device)
         }
     }
@@ -175,6 +180,7 @@ impl Heartbeat {
             features: unnamed_features(),
             services: Vec::new(),
             answers: false,
+            records: false,
             run: None,
         }
     }
@@ -227,9 +233,11 @@ impl Heartbeat {
             features: self.features,
             services: &self.services,
         });
-        if self.answers {
-            text.pop();
-            text += r#","answers":true}"#;
+        for (name, has) in [("answers", self.answers), ("records", self.records)] {
+            if has {
+                text.pop();
+                text += &format!(r#","{name}":true}}"#);
+            }
         }
         if let Some(run) = &self.run {
             text.pop();
@@ -265,6 +273,7 @@ impl Heartbeat {
                 _ => Vec::new(),
             },
             answers: matches!(read.answers, Some(json::Value::Bool(true))),
+            records: matches!(read.records, Some(json::Value::Bool(true))),
             run: words(read.run).and_then(|run| run.parse().ok()),
         })
     }

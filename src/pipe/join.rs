@@ -12,14 +12,14 @@ use async_io::Async;
 use async_std::net::TcpStream;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt, future};
 
-use super::{copy::Copy, drive::drive, relay::Relay};
+use super::{copy::{Change, Copy}, drive::drive, relay::Relay};
 
 pub use super::relay::Socket;
 
 pub use super::{
-    cipher::Ciphers,
     drive::{Carried, End, HALF_CLOSED, JoinFailure, Meter},
     half::HalfClose,
+    protection::Changes,
 };
 
 /// Joins two sockets as they are; `splice(2)` where the kernel offers it. `early_*` came in behind each one's first line
@@ -105,16 +105,15 @@ pub async fn join_legs<R>(
 where
     R: AsyncRead + Unpin + Send,
 {
-    let mut up = Copy::new(a.rest, HalfClose(&b.socket), a.early, None);
-    let mut down = Copy::new(b.rest, HalfClose(&a.socket), b.early, None);
+    let mut up = Copy::new(a.rest, HalfClose(&b.socket), a.early, Change::None);
+    let mut down = Copy::new(b.rest, HalfClose(&a.socket), b.early, Change::None);
     let outcome = drive(half_closed, &mut up, &mut down, None)
         .or(cut(stop))
         .await;
     Ok(close(outcome, &[&a.socket, &b.socket])?)
 }
 
-/// Joins a local stream (reader and writer) with a remote socket: local → remote is encrypted with `outbound`,
-/// remote → local decrypted with `inbound`.
+/// Joins a local stream (reader and writer) with a remote socket, with a change for each direction.
 ///
 /// The end of the remote's bytes closes `local_write`; wrap a socket in [`HalfClose`], or it will not tell. What passes is
 /// counted while it does.
@@ -125,15 +124,15 @@ pub async fn join<R, W>(
     local_read: R,
     local_write: W,
     remote: TcpStream,
-    ciphers: Ciphers,
+    changes: Changes,
     meter: &Meter,
 ) -> Result<Carried, JoinFailure>
 where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), ciphers.outbound);
-    let mut down = Copy::new(&remote, local_write, Vec::new(), ciphers.inbound);
+    let mut up = Copy::new(local_read, HalfClose(&remote), Vec::new(), changes.outbound);
+    let mut down = Copy::new(&remote, local_write, Vec::new(), changes.inbound);
     let outcome = drive(HALF_CLOSED, &mut up, &mut down, Some(meter)).await;
     close(outcome, &[&remote])
 }

@@ -5,6 +5,7 @@
 //!   4.0              {status, sessionId, ephemeralPrivateKey}
 //!   5.0              … and ,"sessionAESKey","sessionIV": null in a session without encryption
 //!   later            … and ,"aesKeyC2D","ivC2D","aesKeyD2C","ivD2C" instead, where the client takes twin keys
+//!   ours             … and ,"sessionShares" instead, where the client has sent some
 //!   no, always       any other text that does not begin with {
 //! ```
 //!
@@ -13,7 +14,10 @@
 
 use miniserde::{Deserialize, json};
 
-use super::{Meeting, RequestForm, SshRequest, TunnelRequest, answer_entity};
+use super::{
+    Encryption, Meeting, RequestForm, SshRequest, TunnelRequest, answer_entity,
+    shares::{Offered, Parties, common},
+};
 use crate::{
     at::{
         AtSign,
@@ -21,11 +25,16 @@ use crate::{
     },
     np::{
         Message,
+        agreement::{Agreed, Agreement, ML_KEM_CIPHERTEXT},
         envelope::{Envelope, EnvelopeError},
         ids::{DeviceName, SessionId},
         sshkey,
     },
-    pipe::cipher::SessionKeys,
+    pipe::{
+        cipher::SessionKeys,
+        protection::Protection,
+        record::Suite,
+    },
     secret::Secret,
 };
 
@@ -33,19 +42,83 @@ const CONNECTED: &str = "connected";
 /// Longest refusal that is shown, in characters.
 const MAX_REFUSAL: usize = 300;
 
-/// The daemon's yes to an ssh session, in the form of the request. `keys` are for a session with encryption and
-/// for no other; `ephemeral_key` is a PEM text.
+/// The daemon's part of a session's keys.
+#[derive(Debug)]
+pub enum DeviceKeys {
+    /// None: what passes is not encrypted.
+    Bare,
+    /// It has made them.
+    Stream(SessionKeys),
+    /// Its shares, and what it agrees on with the client.
+    Records(Offered<ML_KEM_CIPHERTEXT>, Agreed),
+}
+
+impl DeviceKeys {
+    /// What a client has asked for.
+    ///
+    /// # Errors
+    /// When its shares cannot be used, or the system gives no random bytes.
+    pub fn new(asked: Option<&Encryption>) -> Result<Self, CryptoError> {
+        Ok(match asked {
+            None => Self::Bare,
+            Some(Encryption::Stream { twin_keys, .. }) => {
+                Self::Stream(SessionKeys::random(*twin_keys)?)
+            }
+            Some(Encryption::Records(client)) => {
+                let answer = client.shares.answer().map_err(|_| CryptoError::BadKey)?;
+                let suite = common(client.suite, Suite::fastest());
+                Self::Records(
+                    Offered {
+                        shares: answer.0,
+                        suite,
+                    },
+                    answer.1,
+                )
+            }
+        })
+    }
+
+    /// What the session is protected with, once it is answered; `request` is [`payload_hash`](super::payload_hash).
+    pub fn protection(
+        self,
+        parties: &Parties<'_>,
+        request: &[u8; 32],
+        answer: &Accepted,
+    ) -> Option<Protection> {
+        match self {
+            Self::Bare => None,
+            Self::Stream(keys) => Some(Protection::Stream(keys)),
+            Self::Records(offered, agreed) => Some(Protection::Records(parties.keys(
+                &agreed,
+                offered.suite,
+                request,
+                &answer.payload,
+            ))),
+        }
+    }
+}
+
+/// A yes and what was signed in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// To be sent.
+    pub message: Message,
+    /// Its payload.
+    pub payload: String,
+}
+
+/// The daemon's yes to an ssh session, in the form of the request. `ephemeral_key` is a PEM text.
 ///
 /// # Errors
-/// When keys cannot be wrapped, or are missing or too many, or when the answer cannot be signed.
+/// When keys cannot be wrapped, or are not what was asked for, or when the answer cannot be signed.
 pub fn accept(
     request: &SshRequest,
-    keys: Option<&SessionKeys>,
+    keys: &DeviceKeys,
     ephemeral_key: Option<&Secret<String>>,
     to: &AtSign,
     device: &DeviceName,
     signer: &KeyPair,
-) -> Result<Message, EnvelopeError> {
+) -> Result<Accepted, EnvelopeError> {
     let mut text = head(request.meeting.session);
     let pem = ephemeral_key.map(|key| json::to_string(key.reveal()));
     text += &format!(
@@ -64,11 +137,11 @@ pub fn accept(
 /// As [`accept`].
 pub fn accept_tunnel(
     request: &TunnelRequest,
-    keys: Option<&SessionKeys>,
+    keys: &DeviceKeys,
     to: &AtSign,
     device: &DeviceName,
     signer: &KeyPair,
-) -> Result<Message, EnvelopeError> {
+) -> Result<Accepted, EnvelopeError> {
     let meeting = &request.meeting;
     let keys = key_members(meeting, keys).map_err(|_| EnvelopeError::Signing)?;
     seal(meeting, head(meeting.session) + &keys, to, device, signer)
@@ -92,10 +165,15 @@ fn head(session: SessionId) -> String {
     format!(r#"{{"status":"{CONNECTED}","sessionId":"{session}""#)
 }
 
-fn key_members(meeting: &Meeting, keys: Option<&SessionKeys>) -> Result<String, CryptoError> {
+fn key_members(meeting: &Meeting, keys: &DeviceKeys) -> Result<String, CryptoError> {
     match (keys, &meeting.encryption) {
-        (Some(keys), Some(encryption)) => keys.wrap(&encryption.ephemeral),
-        (None, None) => Ok(r#","sessionAESKey":null,"sessionIV":null"#.to_owned()),
+        (DeviceKeys::Stream(keys), Some(Encryption::Stream { ephemeral, .. })) => keys.wrap(ephemeral),
+        (DeviceKeys::Records(offered, _), Some(Encryption::Records(_))) => {
+            let member = offered.print();
+            let member = member.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+            Ok(format!(",{}", member.unwrap_or_default()))
+        }
+        (DeviceKeys::Bare, None) => Ok(r#","sessionAESKey":null,"sessionIV":null"#.to_owned()),
         _ => Err(CryptoError::BadKey),
     }
 }
@@ -106,9 +184,10 @@ fn seal(
     to: &AtSign,
     device: &DeviceName,
     signer: &KeyPair,
-) -> Result<Message, EnvelopeError> {
-    let entity = answer_entity(meeting.session, device);
-    Message::sealed(to, entity, &(open + "}"), signer)
+) -> Result<Accepted, EnvelopeError> {
+    let (entity, payload) = (answer_entity(meeting.session, device), open + "}");
+    let message = Message::sealed(to, entity, &payload, signer)?;
+    Ok(Accepted { message, payload })
 }
 
 /// Why the daemon's answer cannot be used.
@@ -144,8 +223,8 @@ pub enum Answer {
     Bare,
     /// Signed, and for this session.
     Signed {
-        /// The session's; absent in a session without encryption.
-        keys: Option<SessionKeys>,
+        /// What protects the session; absent in one without encryption.
+        keys: Option<Protection>,
         /// A private ssh key in PEM form that the device lets in for some seconds.
         ephemeral_key: Option<Secret<String>>,
     },
@@ -160,7 +239,63 @@ struct Wire {
     ephemeral_key: Option<String>,
 }
 
-/// Reads the daemon's answer at the client. Without `ephemeral` there can be no keys, and none are looked for.
+/// What a client has made for one session's keys.
+#[derive(Debug)]
+pub enum ClientKeys {
+    /// What the daemon wraps its keys for.
+    Rsa(Box<KeyPair>),
+    /// What the daemon's shares complete.
+    Shares(Box<Agreement>),
+}
+
+/// What the keys are made from, besides the answer.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The client's part. Shares are used up by the first answer that is signed.
+    pub keys: &'a mut Option<ClientKeys>,
+    /// [`payload_hash`](super::payload_hash)
+    pub request: [u8; 32],
+    /// Who asks whom.
+    pub client: (&'a AtSign, &'a PublicKey),
+    /// The device's atSign.
+    pub device: &'a AtSign,
+    /// The device's name.
+    pub name: &'a DeviceName,
+}
+
+impl Asked<'_> {
+    /// The answer's keys, of the kind that was asked for.
+    fn keys(
+        &mut self,
+        payload: &str,
+        signer: &PublicKey,
+    ) -> Result<Option<Protection>, AnswerError> {
+        match self.keys.as_mut() {
+            None => Ok(None),
+            Some(ClientKeys::Rsa(ephemeral)) => {
+                let keys = SessionKeys::unwrap(payload, ephemeral).map_err(|_| AnswerError::Keys)?;
+                Ok(keys.map(Protection::Stream))
+            }
+            Some(ClientKeys::Shares(_)) => {
+                let offered = Offered::of(payload).ok().flatten().ok_or(AnswerError::Keys)?;
+                let Some(ClientKeys::Shares(agreement)) = self.keys.take() else {
+                    return Err(AnswerError::Keys);
+                };
+                let agreed = agreement.agree(&offered.shares);
+                let agreed = agreed.map_err(|_| AnswerError::Keys)?;
+                let parties = Parties {
+                    client: self.client,
+                    device: (self.device, signer),
+                    name: self.name,
+                };
+                let keys = parties.keys(&agreed, offered.suite, &self.request, payload);
+                Ok(Some(Protection::Records(keys)))
+            }
+        }
+    }
+}
+
+/// Reads the daemon's answer at the client. Without `asked` there can be no keys, and none are looked for.
 ///
 /// # Errors
 /// See [`AnswerError`]. Upstream compares neither session nor status; both count here.
@@ -168,7 +303,7 @@ pub fn read_answer(
     text: &str,
     session: SessionId,
     signer: &PublicKey,
-    ephemeral: Option<&KeyPair>,
+    asked: Option<&mut Asked<'_>>,
 ) -> Result<Answer, AnswerError> {
     if text.trim() == CONNECTED {
         return Ok(Answer::Bare);
@@ -187,10 +322,8 @@ pub fn read_answer(
     if status != CONNECTED {
         return Err(AnswerError::Status(status.chars().take(32).collect()));
     }
-    let keys = match ephemeral {
-        Some(ephemeral) => {
-            SessionKeys::unwrap(payload, ephemeral).map_err(|_| AnswerError::Keys)?
-        }
+    let keys = match asked {
+        Some(asked) => asked.keys(payload, signer)?,
         None => None,
     };
     let pem = wire.ephemeral_key.filter(|text| !text.is_empty());

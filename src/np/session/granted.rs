@@ -16,12 +16,12 @@ use crate::{
         ports::Ports,
         proof::SocketKey,
         request::{
-            self, Answer, AnswerError, Encryption, Meeting, Nonces, RequestForm, SshRequest, Stamp,
-            TunnelRequest,
+            self, Answer, AnswerError, ClientKeys, Encryption, Meeting, Nonces, Offered, RequestForm,
+            SshRequest, Stamp, TunnelRequest,
         },
         reverse::{self, ReverseRequest},
     },
-    pipe::cipher::Side,
+    pipe::{cipher::Side, record::Suite},
     secret::Secret,
 };
 
@@ -125,13 +125,19 @@ impl Granted {
         &self.ports
     }
 
-    /// The signed request for an ssh session; `ephemeral` where it is to be encrypted.
+    /// Whether what passes will be records.
+    pub fn records(&self) -> bool {
+        let terms = self.offer.terms;
+        terms.encrypt && terms.generation == Generation::V5 && self.daemon.records
+    }
+
+    /// The signed request for an ssh session; `keys` where it is to be encrypted.
     ///
     /// # Errors
     /// When the key cannot sign, or the session is another way round.
     pub fn request(
         &self,
-        ephemeral: Option<&PublicKey>,
+        keys: Option<&ClientKeys>,
         signer: &KeyPair,
     ) -> Result<Message, SessionError> {
         let form = match self.offer.terms.generation {
@@ -139,7 +145,7 @@ impl Granted {
             Generation::V4Rc2 | Generation::V4 => RequestForm::V4,
             Generation::V5 => RequestForm::V5,
         };
-        let meeting = self.meeting(ephemeral)?;
+        let meeting = self.meeting(keys)?;
         let request = SshRequest { meeting, form };
         Ok(request.message(&self.offer.to, &self.offer.device, signer)?)
     }
@@ -153,7 +159,7 @@ impl Granted {
         &self,
         (host, port): (&str, u16),
         timeout: Duration,
-        ephemeral: Option<&PublicKey>,
+        keys: Option<&ClientKeys>,
         signer: &KeyPair,
     ) -> Result<Message, SessionError> {
         if self.offer.terms.generation != Generation::V5 {
@@ -164,7 +170,7 @@ impl Granted {
             return Err(self.offer.lacks(&self.daemon, what, None));
         }
         let request = TunnelRequest {
-            meeting: self.meeting(ephemeral)?,
+            meeting: self.meeting(keys)?,
             target_host: host.to_owned(),
             target_port: port,
             timeout,
@@ -197,13 +203,17 @@ impl Granted {
 
     fn meeting(&self, ephemeral: Option<&PublicKey>) -> Result<Meeting, SessionError> {
         let terms = self.offer.terms;
-        let encryption = match (terms.encrypt, ephemeral) {
+        let encryption = match (terms.encrypt, keys) {
             (false, _) => None,
             (true, None) => return Err(SessionError::NoEphemeral),
-            (true, Some(ephemeral)) => Some(Encryption {
-                ephemeral: ephemeral.clone(),
+            (true, Some(ClientKeys::Rsa(ephemeral))) => Some(Encryption::Stream {
+                ephemeral: ephemeral.public().clone(),
                 twin_keys: self.twin_keys(),
             }),
+            (true, Some(ClientKeys::Shares(agreement))) => Some(Encryption::Records(Offered {
+                shares: agreement.shares().clone(),
+                suite: Suite::fastest(),
+            })),
         };
         let run = self.daemon.run.clone();
         let stamp = run.zip(self.signed_at).map(|(run, at)| Stamp { run, at });
@@ -220,22 +230,29 @@ impl Granted {
         })
     }
 
-    /// The daemon has answered: where the generation signs, its signature is `device_key`'s, and its session and
+    /// The daemon has answered what was asked in `request`: where the generation signs, its signature is `device_key`'s, and its session and
     /// status are right.
     ///
     /// # Errors
     /// See [`AnswerError`].
     pub fn accepted(
         self,
-        answer: &str,
+        (request, answer): (&str, &str),
         device_key: &PublicKey,
-        ephemeral: Option<&KeyPair>,
+        keys: &mut Option<ClientKeys>,
         signer: &KeyPair,
     ) -> Result<Ready, AnswerError> {
         let (terms, socket_key) = (self.offer.terms, self.socket_key());
-        let ephemeral = ephemeral.filter(|_| terms.encrypt);
+        let mut asked = request::Asked {
+            keys,
+            request: request::payload_hash(request).unwrap_or_default(),
+            client: (&self.offer.me, signer.public()),
+            device: &self.offer.to,
+            name: &self.offer.device,
+        };
+        let asked = Some(&mut asked).filter(|_| terms.encrypt);
         let (keys, ephemeral_key) =
-            match request::read_answer(answer, self.offer.id, device_key, ephemeral)? {
+            match request::read_answer(answer, self.offer.id, device_key, asked)? {
                 Answer::Bare if terms.generation > Generation::V4Rc2 => {
                     return Err(AnswerError::Unsigned);
                 }
@@ -282,6 +299,7 @@ impl fmt::Display for Granted {
         };
         let encryption = match (terms.encrypt, self.twin_keys()) {
             (false, _) => "none",
+            _ if self.records() => "records",
             (true, false) => "single",
             (true, true) => "twin",
         };
