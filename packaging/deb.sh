@@ -43,8 +43,10 @@ mv "$stage/usr/share/zsh/site-functions/_noports" "$stage/usr/share/zsh/vendor-c
 rmdir "$stage/usr/share/zsh/site-functions"
 gzip -n9 "$stage"/usr/share/man/man1/*.1
 {
-    printf 'noports, by its authors. All of it is under the BSD-3-Clause licence:\n\n'
+    printf 'noports, by its authors, under the BSD-3-Clause licence:\n\n'
     cat LICENSE
+    printf '\nThe executable holds these works, too:\n\n'
+    cat packaging/licences/crates.txt packaging/licences/musl-and-zig.txt
 } >"$stage/usr/share/doc/noports/copyright"
 {
     printf 'noports (%s) unstable; urgency=medium\n\n  * Release %s.\n\n' "$version" "$version"
