@@ -7,6 +7,9 @@
 #
 # Before the archive is there its list is looked at once more: nothing that is not on git's list, no keys, no links.
 # SOURCE_DATE_EPOCH is the time that all files carry.
+#
+# "A && B || die" is meant as it reads: die when either of them does.
+# shellcheck disable=SC2015
 set -eu
 cd "$(dirname "$0")/.."
 

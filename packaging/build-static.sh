@@ -2,7 +2,7 @@
 # Makes the release files in dist/: for each kind of machine one executable that needs no library, no loader and no
 # particular distribution, because musl and everything else is inside.
 #
-#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [x86_64|aarch64|armv7|armv6 …]
+#   packaging/build-static.sh [--install-deps] [--rustup-add] [--out DIR] [--only-program] [--only-tools] [x86_64|aarch64|armv7|armv6 …]
 #
 #   dist/noports-VERSION-ARCH.tar.gz   the executable, its manual pages, LICENSE, README.md, what git tracks of packaging/
 #   dist/noports-VERSION.cdx.json      bill of materials (CycloneDX)
@@ -49,6 +49,7 @@ while [ $# -gt 0 ]; do
     --install-deps) install=yes ;;
     --rustup-add) add=yes ;;
     --only-program) all=no ;;
+    --only-tools) all=tools ;;
     --out)
         [ $# -ge 2 ] || die "--out needs a folder"
         out=$2
@@ -234,11 +235,17 @@ inspect() {
 
 packages no
 zig
+if [ $all = tools ]; then
+    packaging/tools.sh --boms
+    for arch in $archs; do choose "$(triple "$arch")"; done
+    exit
+fi
 for arch in $archs; do build "$arch"; done
 [ $all = yes ] || exit 0
 mkdir -p "$out"
 runs=
 for arch in $archs; do [ "$(uname -m)" != "$arch" ] || runs=$work/$arch/noports; done
+# shellcheck disable=SC2086
 for arch in $archs; do packaging/archive.sh "$work/$arch/noports" "$version" "$arch" "$out" $runs; done
 builds=$(for arch in $archs; do echo "$work/$arch"; done)
 # shellcheck disable=SC2086
