@@ -17,6 +17,7 @@ python3 packaging/linked.py dependencies packaging/DEPENDENCIES.md
 python3 packaging/linked.py licences --compare packaging/licences/crates.txt
 
 # What SECURITY.md names is there: tests and budgets.
+# shellcheck disable=SC2016
 names=$(grep -o '`[a-z0-9]*_[a-z0-9_]*`' packaging/SECURITY.md | tr -d '\`' | sort -u)
 for name in $names; do
     git grep -qE "fn $name\(|\"$name\"" -- tests src || {
