@@ -4,7 +4,7 @@
 //! ```text
 //!                                           ┌─ $NOTIFY_SOCKET   READY=1  STATUS=connected…  WATCHDOG=1  STOPPING=1   one datagram each
 //!   tell(ServiceState, text), keep_alive ────┤
-//!                                           └─ $NOPORTS_STATE   {"pid":812,"state":"connected","text":"…","since":…,"started":…}
+//!   tell_sessions(how many) ─────────────────┴─ $NOPORTS_STATE   {"pid":812,"state":"connected","text":"…","since":…,"started":…}
 //! ```
 //!
 //! Without these variables nothing happens. The file is only written when the state changes, so it may lie on
@@ -81,6 +81,8 @@ pub struct StateReport {
     pub since: u64,
     /// Since when the process runs.
     pub started: u64,
+    /// Sessions that would end with it.
+    pub sessions: Option<u64>,
 }
 
 /// Tells the state, with a few words for the person who asks. `Starting` means to systemd that start-up is
@@ -89,6 +91,30 @@ pub fn tell(state: ServiceState, text: &str) {
     herald().tell(state, text);
     if herald().owes() && !IS_RETRYING.swap(true, Ordering::AcqRel) {
         task::spawn(write_again());
+    }
+}
+
+/// Tells how many sessions would end with this process: at once, then once a second at most.
+pub fn tell_sessions(count: impl Fn() -> u64 + Send + 'static) {
+    if herald().file.is_some() && !IS_COUNTING.swap(true, Ordering::AcqRel) {
+        task::spawn(count_again(count));
+    }
+}
+
+/// Between two numbers of sessions in the file.
+const COUNT_AGAIN: Duration = Duration::from_secs(1);
+static IS_COUNTING: AtomicBool = AtomicBool::new(false);
+
+/// Until what the file says is so, and nobody else is about to tell.
+async fn count_again(count: impl Fn() -> u64) {
+    loop {
+        let told = count();
+        herald().write_sessions(told);
+        Timer::after(COUNT_AGAIN).await;
+        IS_COUNTING.store(false, Ordering::Release);
+        if count() == told || IS_COUNTING.swap(true, Ordering::AcqRel) {
+            return;
+        }
     }
 }
 
@@ -239,9 +265,19 @@ impl Herald {
             text: text.to_owned(),
             since: before.filter(|_| same).map_or(now, |before| before.since),
             started: before.map_or(now, |before| before.started),
+            sessions: before.and_then(|before| before.sessions),
         };
         told.last = Some(next);
         self.write_down(&mut told);
+    }
+
+    fn write_sessions(&self, sessions: u64) {
+        let mut told = self.told();
+        if let Some(last) = &mut told.last
+            && last.sessions.replace(sessions) != Some(sessions)
+        {
+            self.write_down(&mut told);
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
