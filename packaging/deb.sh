@@ -104,7 +104,15 @@ if [ "$1" = remove ]; then
     noports service uninstall || true
 fi
 END
-chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm"
+cat >"$stage/DEBIAN/postrm" <<'END'
+#!/bin/sh
+set -e
+# What OpenRC's services have written there.
+if [ "$1" = purge ]; then
+    rm -f /var/log/noports-*.log
+fi
+END
+chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm" "$stage/DEBIAN/postrm"
 ( cd "$stage" && find etc usr -type f -exec md5sum {} + | sort -k 2 >DEBIAN/md5sums )
 find "$stage" -type d -exec chmod 755 {} +
 find "$stage/etc" "$stage/usr/share" -type f -exec chmod 644 {} +

@@ -146,9 +146,14 @@ fn restart(console: &Console, args: &Restart) -> Result<(), Failure> {
         found.retain(|found| process::running(&found.manager.state(&found.unit)).is_some());
         found
     } else {
-        chosen(&args.program)?
+        let mut found = chosen(&args.program)?;
+        // Somebody who has services of their own means those.
+        if found.iter().any(is_in_reach) {
+            found.retain(is_in_reach);
+        }
+        found
     };
-    let (mut done, mut left, mut problem) = (Vec::new(), Vec::new(), None);
+    let (mut done, mut left, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for service in &found {
         let name = &service.unit.name;
         let restarted = match service.would_end().filter(|_| !args.force) {
@@ -163,7 +168,7 @@ fn restart(console: &Console, args: &Restart) -> Result<(), Failure> {
                 print_err(&format!("{name} is restarted"));
                 done.push(name.as_str());
             }
-            Err(failure) => problem = Some(told_before(problem, failure)),
+            Err(failure) => problems.push(failure),
         }
     }
     if args.after_upgrade && rustix::process::geteuid().is_root() {
@@ -176,18 +181,22 @@ fn restart(console: &Console, args: &Restart) -> Result<(), Failure> {
                 ));
             }
         }
-        problem = others.map_or_else(|failure| Some(told_before(problem, failure)), |()| problem);
+        problems.extend(others.err());
     }
     let outcome = Outcome::new("restarted").raw("services", array(done));
     console.tell(args.json, outcome);
-    problem.map_or(Ok(()), Err)
+    told(problems)
 }
 
-/// The services that start this file, and that whoever asks may start and stop.
+/// Whether whoever asks may start and stop it.
+fn is_in_reach(service: &InstalledService) -> bool {
+    rustix::process::geteuid().is_root() || !service.manager.is_for_the_machine()
+}
+
+/// The services in reach that start this file.
 fn own_services(file: &Path) -> Vec<InstalledService> {
-    let is_root = rustix::process::geteuid().is_root();
     let mut found = state::installed(None);
-    found.retain(|found| found.starts(file) && (is_root || !found.manager.is_for_the_machine()));
+    found.retain(|found| found.starts(file) && is_in_reach(found));
     found
 }
 
@@ -201,28 +210,28 @@ fn left_alone(name: &str, what: &str) -> Failure {
 }
 
 /// The last problem ends the program; those before it are said at once.
-fn told_before(before: Option<Failure>, next: Failure) -> Failure {
-    if let Some(before) = before {
-        print_err(&before.message);
-        before
-            .hint
-            .iter()
-            .for_each(|hint| print_err(&format!("  hint: {hint}")));
+fn told(mut problems: Vec<Failure>) -> Result<(), Failure> {
+    let last = problems.pop();
+    for Failure { message, hint, .. } in problems {
+        print_err(&message);
+        if let Some(hint) = hint {
+            print_err(&format!("  hint: {hint}"));
+        }
     }
-    next
+    last.map_or(Ok(()), Err)
 }
 
 fn uninstall(console: &Console, json: bool) -> Result<(), Failure> {
     let own = others::own_file()?;
     let found = own_services(&own);
-    let mut problem = None;
+    let mut problems = Vec::new();
     for service in &found {
         let (name, file) = (&service.unit.name, service.unit.file.display());
         let what = service.would_end();
         let ended = what.map_or(String::new(), |what| format!(", which ended {what}"));
         match service.manager.remove(&service.unit) {
             Ok(()) => print_err(&format!("{name} is stopped{ended}, {file} removed")),
-            Err(failure) => problem = Some(told_before(problem, failure)),
+            Err(failure) => problems.push(failure),
         }
     }
     if rustix::process::geteuid().is_root() {
@@ -233,11 +242,11 @@ fn uninstall(console: &Console, json: bool) -> Result<(), Failure> {
                 "the {program} of {who}, process {pid}, is no service and still runs: kill {pid}"
             ));
         }
-        problem = others.map_or_else(|failure| Some(told_before(problem, failure)), |()| problem);
+        problems.extend(others.err());
     }
     let outcome = Outcome::new("uninstalled").raw("removed", found.len());
     console.tell(json, outcome);
-    problem.map_or(Ok(()), Err)
+    told(problems)
 }
 
 fn show(console: &Console, programs: &[String], json: bool) -> ExitCode {

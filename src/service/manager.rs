@@ -56,12 +56,16 @@ pub trait Manager: Sync {
             self.word()
         );
         let image = "for an image: --destdir DIR; for the file alone: --no-start";
-        Err(Failure::plain(text).hint(if self.is_for_the_machine() {
-            image.to_owned()
-        } else {
-            let who = &person.name;
-            format!("log in as {who} (not by su), or let root install it: --run-as {who}; {image}")
-        }))
+        Err(
+            Failure::plain(text).hint(if self.is_for_the_machine() || person.uid == 0 {
+                image.to_owned()
+            } else {
+                let who = &person.name;
+                format!(
+                    "log in as {who} (not by su), or let root install it: --run-as {who}; {image}"
+                )
+            }),
+        )
     }
 
     /// The link that starts it at boot, for an image where no command can make it.

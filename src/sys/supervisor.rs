@@ -13,6 +13,7 @@
 //! same service ends at once, and whether a number in the file is still that process is no guess. Source: systemd/systemd man/sd_notify.xml.
 
 mod lock;
+mod sessions;
 
 use std::{
     env,
@@ -37,6 +38,7 @@ use super::{file, paths};
 
 pub use lock::{Holder, holder, lock_file};
 use lock::{ONLY_OURS, short};
+pub use sessions::tell_sessions;
 
 /// Names the file that holds the state.
 pub const STATE_FILE: &str = "NOPORTS_STATE";
@@ -91,30 +93,6 @@ pub fn tell(state: ServiceState, text: &str) {
     herald().tell(state, text);
     if herald().owes() && !IS_RETRYING.swap(true, Ordering::AcqRel) {
         task::spawn(write_again());
-    }
-}
-
-/// Tells how many sessions would end with this process: at once, then once a second at most.
-pub fn tell_sessions(count: impl Fn() -> u64 + Send + 'static) {
-    if herald().file.is_some() && !IS_COUNTING.swap(true, Ordering::AcqRel) {
-        task::spawn(count_again(count));
-    }
-}
-
-/// Between two numbers of sessions in the file.
-const COUNT_AGAIN: Duration = Duration::from_secs(1);
-static IS_COUNTING: AtomicBool = AtomicBool::new(false);
-
-/// Until what the file says is so, and nobody else is about to tell.
-async fn count_again(count: impl Fn() -> u64) {
-    loop {
-        let told = count();
-        herald().write_sessions(told);
-        Timer::after(COUNT_AGAIN).await;
-        IS_COUNTING.store(false, Ordering::Release);
-        if count() == told || IS_COUNTING.swap(true, Ordering::AcqRel) {
-            return;
-        }
     }
 }
 
@@ -269,15 +247,6 @@ impl Herald {
         };
         told.last = Some(next);
         self.write_down(&mut told);
-    }
-
-    fn write_sessions(&self, sessions: u64) {
-        let mut told = self.told();
-        if let Some(last) = &mut told.last
-            && last.sessions.replace(sessions) != Some(sessions)
-        {
-            self.write_down(&mut told);
-        }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
