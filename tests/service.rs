@@ -277,7 +277,7 @@ impl<'a> Cron<'a> {
     }
 
     /// Waits until one daemon of this device runs, has told so, and is another one than before.
-    async fn one_runs(&self, instance: &str, before: u32) {
+    pub async fn one_runs(&self, instance: &str, before: u32) {
         let state = self.file(&format!("noports-daemon-{instance}.state"));
         until("one daemon runs, and another one than before", || {
             let now = self.daemons(instance);
