@@ -19,6 +19,7 @@
 //! | [`operate`] | running an atServer: backup, certificates, health, restarts |
 //! | [`install`] | `install.sh`: what it does, and everything that can go wrong |
 //! | [`service`] | services: their files, what they tell whoever started them |
+//! | [`packages`] | packages, images and services: who is restarted, who is left alone, what is refused first |
 //! | [`tools`] | rsync, git, curl and ssh's own forwardings, as their users run them |
 //! | [`sandbox`] | what running programs may still do, and that they still do all that they should |
 //! | [`readme`] | the README's commands, and what they print |
@@ -48,6 +49,7 @@ mod hostile;
 mod houses;
 mod install;
 mod operate;
+mod packages;
 mod policy;
 mod readme;
 mod refuse;

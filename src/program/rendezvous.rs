@@ -174,6 +174,7 @@ pub async fn serve(
         options: Arc::new(options),
         sessions: Arc::default(),
     };
+    rendezvous.budgets.tell_sessions();
     online::listen(inbox, |note| rendezvous.hear(note)).await
 }
 
@@ -319,6 +320,7 @@ impl Rendezvous {
             (known.ended, known.answer) = (Some(Instant::now()), None);
         }
         drop(holds);
+        self.budgets.tell_sessions();
     }
 
     /// Waits while others leave for it.

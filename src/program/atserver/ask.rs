@@ -101,9 +101,14 @@ flags! {
 }
 
 flags! {
-    /// Show whether a server runs, and where.
+    /// Show whether the service runs and is connected; with --data, or without a service, whether a server runs, and where.
     #[derive(FromArgs, ArgsInfo, Debug)]
-    #[argh(subcommand, name = "status", example = "{command_name}")]
+    #[argh(
+        subcommand,
+        name = "status",
+        example = "{command_name}",
+        example = "{command_name} --data /srv/at"
+    )]
     pub(super) struct Show {
         data,
     }

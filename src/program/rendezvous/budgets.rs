@@ -10,7 +10,7 @@ use crate::{
     at::AtSign,
     budget::{Budget, Claim, Hold, Limits, MustLeave, Rank},
     net::network::range_of,
-    sys::process::descriptor_limit,
+    sys::{process::descriptor_limit, supervisor},
 };
 
 /// Requests that are being read at a time: a key may have to be looked up first, and anybody may ask.
@@ -187,6 +187,15 @@ impl Budgets {
             descriptors: Budget::new(descriptors),
             totals,
         }
+    }
+
+    /// For whoever would restart the rendezvous: sessions whose ends have met.
+    pub(super) fn tell_sessions(&self) {
+        let (sessions, grants) = (self.sessions.clone(), self.grants.clone());
+        supervisor::tell_sessions(move || {
+            let all = sessions.usage().used;
+            all.saturating_sub(grants.usage().used)
+        });
     }
 
     /// Room for one more session. An unused grant gives way to it, and further connections of others do.

@@ -156,7 +156,7 @@ pub(super) struct JoinState {
     /// Who asked for it.
     pub client: AtSign,
     daemon: Option<AtSign>,
-    budgets: Budgets,
+    pub(super) budgets: Budgets,
     /// The first socket of this end has come.
     first_came: [AtomicBool; 2],
     /// A pair stands.
