@@ -52,3 +52,22 @@ pub fn named(word: &str) -> Result<(AtSign, Option<Fingerprint>), String> {
     let name = name.parse::<AtSign>().map_err(|bad| bad.to_string())?;
     Ok((name, fingerprint))
 }
+
+/// Keys that a command line names.
+pub type NamedKeys = Vec<(AtSign, Fingerprint)>;
+
+/// All of these, and the keys of those that are named with one.
+///
+/// # Errors
+/// As [`named`].
+pub fn all_named<'a>(
+    words: impl Iterator<Item = &'a str>,
+) -> Result<(Vec<AtSign>, NamedKeys), String> {
+    let (mut all, mut keys) = (Vec::new(), Vec::new());
+    for word in words {
+        let (who, key) = named(word)?;
+        keys.extend(key.map(|key| (who.clone(), key)));
+        all.push(who);
+    }
+    Ok((all, keys))
+}

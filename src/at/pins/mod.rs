@@ -35,7 +35,7 @@ use crate::at::{AtSign, crypto::PublicKey};
 
 pub use error::PinError;
 use file::{FileVersion, KnownKeysFile};
-pub use fingerprint::{Fingerprint, named};
+pub use fingerprint::{Fingerprint, NamedKeys, all_named, named};
 use known::{GUEST, KnownKey, KnownKeys, add_notes, make_room_for_guest};
 
 mod error;
