@@ -182,7 +182,9 @@ mod tests {
                     tell: Tell::Nobody,
                 };
                 let (stop, stopped) = async_std::channel::bounded::<()>(1);
-                let stopped = async move { drop(stopped.recv().await) };
+                let stopped = async move {
+                    let _ = stopped.recv().await;
+                };
                 let mut work = Box::pin(carry(&dialler, ends, stopped));
                 assert!(poll_once(&mut work).await.is_none());
                 assert_eq!(numbers.map(descriptors_of), [1, 1], "{}", keys.is_some());

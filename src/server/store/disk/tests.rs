@@ -307,6 +307,7 @@ fn what_a_burst_has_read_is_given_back_and_nobody_waits_for_a_reader_for_it() {
         assert!(looked.is_ok() && age.emptied == 0);
         file.rest(&mut age, now + 3 * REST);
         assert!(age.emptied > 0 && file.is_open());
+        drop(file);
         assert_eq!(log(&store, "k4@alice").await, 3);
         store.close().await;
         assert_eq!(log(&open(&folder), "k5@alice").await, 4);
