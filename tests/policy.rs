@@ -280,6 +280,51 @@ fn daemons_hear_about_their_own_devices_only() {
     });
 }
 
+/// It answered whatever key an atServer told for a daemon: whoever runs that could read who may do what.
+#[test]
+fn a_daemon_with_another_key_than_the_one_that_is_known_gets_no_answer() {
+    block_on(async {
+        let world = world().await;
+        let file = rules(&world, ALICE, "['*:*']");
+        let mut alice = Hand::of(&world, ALICE).await;
+        let question = AuthCheck {
+            client: at(DEVICE),
+            daemon: at(ALICE),
+            device: NAME.parse().unwrap(),
+            group: GROUP.parse().unwrap(),
+        };
+        let first = RequestId::from_random([1; 8]);
+        let known = {
+            let _policy = serve(&world, &["--rules", &file, "--daemon", ALICE]);
+            alice.send(&rpc::ask(&at(POLICY), first, &question)).await;
+            alice
+                .hear(&format!("success.{first}.auth_checks.__rpcs.sshnp"))
+                .await;
+            let log = world.log("policy");
+            let line = log.lines().find(|line| line.contains("key_of=@alice"));
+            let line = line.unwrap_or_else(|| panic!("{log}"));
+            assert!(line.contains("remembered=yes"), "{line}");
+            let known = line.split("fingerprint=").nth(1).unwrap();
+            known.split(' ').next().unwrap().to_owned()
+        };
+        for (n, key, is_answered) in [(2, "A".repeat(43), false), (3, known, true)] {
+            let who = format!("{ALICE}#{key}");
+            let _policy = serve(&world, &["--rules", &file, "--daemon", &who]);
+            let id = RequestId::from_random([n; 8]);
+            alice.send(&rpc::ask(&at(POLICY), id, &question)).await;
+            if is_answered {
+                alice
+                    .hear(&format!("success.{id}.auth_checks.__rpcs.sshnp"))
+                    .await;
+            } else {
+                let want =
+                    format!("rpc={id} reason=\"the key of @alice is another one than before");
+                until(&want, || world.log("policy").contains(&want)).await;
+            }
+        }
+    });
+}
+
 #[test]
 fn rules_may_be_records_that_change_while_it_serves() {
     block_on(async {

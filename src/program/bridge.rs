@@ -93,11 +93,11 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
         .and_then(|secrets| Ok((plan(&args, &secrets)?, secrets.about.clone())));
     let (plan, about) = match planned {
         Ok(planned) => planned,
-        Err(Refusal::Misuse(why)) => {
+        Err(StartError::Misuse(why)) => {
             out::note(harmless(&why));
             return ExitCode::from(MISUSE);
         }
-        Err(Refusal::Failed(why)) => return failed(&why),
+        Err(StartError::Failed(why)) => return failed(&why),
     };
     let folder = control_folder(about.as_ref());
     // No other socket of this machine's is opened from here on.
@@ -332,16 +332,16 @@ pub(crate) struct Args {
 
 /// Why there is no plan; never with a secret in it.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+enum StartError {
     Misuse(String),
     Failed(String),
 }
 
-fn misuse(why: &str) -> Refusal {
-    Refusal::Misuse(why.to_owned())
+fn misuse(why: &str) -> StartError {
+    StartError::Misuse(why.to_owned())
 }
 
-impl From<BadSecrets> for Refusal {
+impl From<BadSecrets> for StartError {
     fn from(why: BadSecrets) -> Self {
         misuse(&why.to_string())
     }
@@ -350,10 +350,10 @@ impl From<BadSecrets> for Refusal {
 type Variable<'a> = &'a dyn Fn(&str) -> Option<Zeroizing<String>>;
 
 /// Only the flags make the environment count: a variable left over from another session does nothing.
-fn read_secrets(args: &Args, variable: Variable<'_>) -> Result<Secrets, Refusal> {
+fn read_secrets(args: &Args, variable: Variable<'_>) -> Result<Secrets, StartError> {
     if args.secrets_on_stdin {
         let line = read_stdin_line().map_err(|error| {
-            Refusal::Failed(format!("cannot read the secrets from stdin: {error}"))
+            StartError::Failed(format!("cannot read the secrets from stdin: {error}"))
         })?;
         return Ok(Secrets::parse(&line)?);
     }
@@ -394,7 +394,7 @@ fn read_stdin_line() -> io::Result<Zeroizing<Vec<u8>>> {
     ))
 }
 
-fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
+fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, StartError> {
     if args.multi && args.stdio {
         return Err(misuse("--stdio and --multi exclude each other"));
     }
@@ -445,7 +445,7 @@ pub(crate) fn read_plan(words: &[&str], line: &[u8]) -> Option<Plan> {
     plan(&args, &Secrets::parse(line).ok()?).ok()
 }
 
-fn local(args: &Args) -> Result<LocalEnd, Refusal> {
+fn local(args: &Args) -> Result<LocalEnd, StartError> {
     if args.stdio {
         return Ok(LocalEnd::Stdio);
     }
@@ -455,16 +455,16 @@ fn local(args: &Args) -> Result<LocalEnd, Refusal> {
     let here = args.bind_address.unwrap_or(Ipv4Addr::LOCALHOST.into());
     let at = SocketAddr::new(here, args.local_port);
     let listener = std::net::TcpListener::bind(at)
-        .map_err(|error| Refusal::Failed(format!("cannot listen on {at}: {error}")))?;
+        .map_err(|error| StartError::Failed(format!("cannot listen on {at}: {error}")))?;
     if let Ok(addr) = listener.local_addr() {
         out::note(format_args!("{LISTENING}{}", addr.port()));
     }
     let visitors = Visitors::of(listener.into());
-    let visitors = visitors.map_err(|why| Refusal::Failed(why.to_string()))?;
+    let visitors = visitors.map_err(|why| StartError::Failed(why.to_string()))?;
     Ok(LocalEnd::Listen(visitors.shared(args.shared)))
 }
 
-fn endpoint(host: &str, port: u16) -> Result<Endpoint, Refusal> {
+fn endpoint(host: &str, port: u16) -> Result<Endpoint, StartError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Endpoint::parse(host, Some(port))
         .ok()

@@ -30,7 +30,7 @@ use crate::{
     text::endpoint::Endpoint,
 };
 
-use carry::{FIRST_BYTE, FLUSH, carry, let_go, stays_silent};
+use carry::{ConnectionEnds, FIRST_BYTE, FLUSH, carry, let_go, stays_silent};
 use dialler::{DIAL, Dialler};
 
 pub use began::Greeting;
@@ -186,15 +186,13 @@ async fn one(
                 Err(source) => return Err(BridgeError::Local { at, source }),
             };
             let remote = dialler.connect().await?;
-            let _watched = watch(&remote, Tell::Aloud);
             ready();
-            let keys = dialler.far.keys.as_ref();
-            carry(&dialler, local, remote, keys, Greeting::Any).await
+            carry_one(&dialler, local, remote, Greeting::Any).await
         }
         LocalEnd::Listen(visitors) => {
             // First the rendezvous: it waits for a session's two ends half a minute, a person may take longer.
             let remote = dialler.connect().await?;
-            let _watched = watch(&remote, Tell::Aloud);
+            let watched = watch(&remote, Tell::Aloud);
             ready();
             // The listener ends with this: whoever comes next is refused instead of waiting for nothing.
             let visitor = first_visitor(visitors, wait);
@@ -203,8 +201,8 @@ async fn one(
                 Err(BridgeError::Gone)
             };
             let local = visitor.or(far_end_gone(&remote)).or(told).await?;
-            let keys = dialler.far.keys.as_ref();
-            carry(&dialler, local, remote, keys, greeting).await
+            drop(watched);
+            carry_one(&dialler, local, remote, greeting).await
         }
         LocalEnd::Stdio => {
             let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
@@ -221,6 +219,23 @@ async fn one(
             watch.unbegun().map_or(joined.map_err(broken), Err)
         }
     }
+}
+
+/// The only connection of a session, which ends with it.
+async fn carry_one(
+    dialler: &Dialler,
+    local: TcpStream,
+    remote: TcpStream,
+    greeting: Greeting,
+) -> Result<Carried, BridgeError> {
+    let ends = ConnectionEnds {
+        local,
+        remote,
+        keys: dialler.far.keys.as_ref(),
+        greeting,
+        tell: Tell::Aloud,
+    };
+    carry(dialler, ends, future::pending()).await
 }
 
 /// Ends when the far end has gone without a word; never, when it has said something.

@@ -17,7 +17,7 @@
 //! | bridge | | the folder of control sockets | – | no, the ports of its two ends |
 //! | rendezvous | | its state | – | yes, yes |
 //! | atserver | | its data, its state | – | yes, yes |
-//! | policy | the folder of its rules | its state | – | no, yes |
+//! | policy | the folder of its rules | what it remembers, its state | – | no, yes |
 //!
 //! Files that others replace by renaming (`resolv.conf`, `authorized_keys`, rules, an atServer's authority) are allowed with
 //! their folder; and because the folder of a resolver may not be there yet when a device starts, `/run` is read as a whole.

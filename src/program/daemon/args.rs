@@ -137,13 +137,8 @@ pub fn verify(console: Console, words: &[&str]) -> ExitCode {
 impl Args {
     fn options(&self) -> Result<DaemonOptions, Failure> {
         let misuse = |error: &dyn std::fmt::Display| Failure::misuse(error.to_string());
-        let managers = separated(&self.manager).map(pins::named);
-        let managers = managers
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Failure::misuse)?;
-        let named = |(who, key): &(AtSign, Option<Fingerprint>)| Some((who.clone(), key.clone()?));
-        let pins = managers.iter().filter_map(named).collect();
-        let managers: Vec<_> = managers.into_iter().map(|(who, _)| who).collect();
+        let named = pins::all_named(separated(&self.manager));
+        let (managers, pins) = named.map_err(Failure::misuse)?;
         let recovery = separated(&self.recovery).map(str::parse::<Fingerprint>);
         let recovery = recovery.collect::<Result<_, _>>();
         let consult = self.consult()?;

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
-    at::{AtSign, pins::Fingerprint},
+    at::{
+        AtSign,
+        pins::{Fingerprint, NamedKeys},
+    },
     classic::keyring::{KeyOptions, TemporaryKeyRule},
     np::{ids::DeviceName, permit::Permit},
     session::authorise::Consult,
@@ -44,7 +47,7 @@ pub struct DaemonOptions {
     /// Nobody else is let in by its atServer, besides managers, policy and these rendezvous.
     pub only_managers: Option<Vec<AtSign>>,
     /// Keys of managers that were named with them.
-    pub pins: Vec<(AtSign, Fingerprint)>,
+    pub pins: NamedKeys,
     /// Keys that may take the place of those that are remembered.
     pub recovery: Vec<Fingerprint>,
     /// A rendezvous may be at any address, also an inner one.

@@ -109,12 +109,12 @@ pub(super) struct Budgets {
     pub(super) grants: Budget<AtSign>,
     pub(super) newcomers: Budget<Place>,
     pub(super) descriptors: Budget<User>,
-    totals: Totals,
+    totals: BudgetTotals,
 }
 
 /// Of those that are not constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Totals {
+struct BudgetTotals {
     sessions: u64,
     grants: u64,
     newcomers: u64,
@@ -168,7 +168,7 @@ impl Budgets {
     fn of(sessions: usize, limit: u64) -> Self {
         let sessions = u64::try_from(sessions).unwrap_or(u64::MAX);
         let newcomers = NEWCOMERS.of(limit).min(MOST_NEWCOMERS);
-        let totals = Totals {
+        let totals = BudgetTotals {
             sessions,
             grants: GRANTS.of(sessions),
             newcomers,
@@ -343,7 +343,7 @@ mod tests {
             assert!(page.contains(&format!("//! | {row}")), "{row}");
         }
         let totals = Budgets::of(MAX_SESSIONS, 20_000).totals;
-        let want = Totals {
+        let want = BudgetTotals {
             sessions: 4096,
             grants: 1024,
             newcomers: 2500,

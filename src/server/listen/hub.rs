@@ -21,9 +21,9 @@ use crate::{
 
 use super::{
     board::{Board, lock},
-    gate::{ConnectionGate, Failures},
+    gate::{ConnectionGate, ConnectionParty, Failures},
     load::Bytes,
-    meter::Meter,
+    meter::ServerMeter,
     options::{ServerError, ServerOptions},
 };
 
@@ -43,11 +43,13 @@ pub(super) struct Hub {
     pub bytes: Bytes,
     /// What strangers look up at the moment.
     pub looks: Budget<IpAddr>,
+    /// Who writes at the moment.
+    pub writes: Budget<ConnectionParty>,
     /// Who delivers at the moment.
     pub deliveries: Budget<AtSign>,
     /// Who asks for health and metrics.
     pub askers: Budget<&'static str>,
-    pub meter: Meter,
+    pub meter: ServerMeter,
     /// When the log was told that accepting failed.
     pub shortage: Mutex<Recent<()>>,
     pub started: u64,

@@ -49,13 +49,13 @@ pub struct Live {
     pub(super) meter: Meter,
     connections: AtomicU64,
     met: AtomicBool,
-    failures: Mutex<Failures>,
+    failures: Mutex<TargetFailures>,
     lets_go: Gate,
     at_once: Gate,
 }
 
 #[derive(Debug, Default)]
-struct Failures {
+struct TargetFailures {
     count: u64,
     reason: Option<String>,
     /// When one was told, and how many had been counted by then.
@@ -82,9 +82,9 @@ impl Gate {
 }
 
 /// One of a session's connections, as long as it stands.
-pub(super) struct Standing<'a>(&'a Live);
+pub(super) struct LiveConnection<'a>(&'a Live);
 
-impl Drop for Standing<'_> {
+impl Drop for LiveConnection<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
     }
@@ -187,9 +187,9 @@ impl Live {
     }
 
     /// One more connection, until that is dropped.
-    pub(super) fn stands(&self) -> Standing<'_> {
+    pub(super) fn stands(&self) -> LiveConnection<'_> {
         self.connections.fetch_add(1, Relaxed);
-        Standing(self)
+        LiveConnection(self)
     }
 
     /// The device's service refused, was not found, did not answer or broke off: tells who started us, and not each of a

@@ -51,7 +51,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
 use super::{
     began::Greeting,
-    carry::{FLUSH, carry},
+    carry::{ConnectionEnds, FLUSH, carry},
     dialler::{DIAL, Dialler},
     error::BridgeError,
     joins::{ConnectionEnd, Joins},
@@ -448,25 +448,19 @@ async fn cut_on(
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> Carried {
-    let _watched = watch(&remote, Tell::Nobody); // the control socket tells
-    let (near_end, far_end) = (local.clone(), remote.clone());
-    let work = async { Some(carry(&dialler, local, remote, keys.as_ref(), Greeting::Any).await) };
-    let session_ends = async {
-        cut(stop).await;
-        None
+    let ends = ConnectionEnds {
+        local,
+        remote,
+        keys: keys.as_ref(),
+        greeting: Greeting::Any,
+        tell: Tell::Nobody, // the control socket tells
     };
-    match work.or(session_ends).await {
-        Some(Ok(carried)) => carried,
-        Some(Err(error)) => {
+    carry(&dialler, ends, cut(stop))
+        .await
+        .unwrap_or_else(|error| {
             log::debug!("connection ended reason={:?}", error.to_string());
             Carried::default()
-        }
-        None => {
-            reset(&near_end);
-            reset(&far_end);
-            Carried::default()
-        }
-    }
+        })
 }
 
 /// What happens next in a session.
