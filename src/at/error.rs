@@ -94,6 +94,9 @@ impl AtError {
             Self::Refused(fault) if fault.code == Some(Code::Unauthorized) => {
                 "these keys may lack the namespace; enrol again with --namespaces"
             }
+            Self::Refused(fault) if fault.code == Some(Code::DataStore) => {
+                "make room on the disk of the machine that it runs on: it goes on by itself then"
+            }
             Self::Lost { .. } | Self::Silent(_) => {
                 "try again; if it fails again, check the network"
             }
@@ -137,9 +140,8 @@ impl AtError {
             | Self::Lost { .. }
             | Self::Silent(_)
             | Self::NoKeyNow(..) => true,
-            Self::Tls { source, .. } => {
-                matches!(source, TlsError::Failed { .. } | TlsError::TimedOut { .. })
-            }
+            // A clock that is behind until the network sets it, a portal that answers for everybody until somebody logs in.
+            Self::Tls { source, .. } => !matches!(source, TlsError::Authority(..)),
             Self::Login { fault, .. } | Self::Refused(fault) => fault.code.is_some_and(is_passing),
             _ => false,
         }

@@ -518,10 +518,10 @@ fn no_service(target: &Endpoint, why: &str) -> Failure {
     Failure::new(exit::SERVICE, why).hint("check that it runs there, on that port")
 }
 
-/// Whether trying again is useless.
+/// Whether trying again is useless. A certificate may be that of a portal, or the clock wrong.
 fn is_final(failure: &Failure) -> bool {
     matches!(
         failure.code,
-        exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN | exit::TLS
+        exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN
     )
 }

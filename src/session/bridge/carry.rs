@@ -80,6 +80,9 @@ pub(super) async fn carry(
     if let Err(failure) = &joined {
         unbegun = None;
         reset(&near);
+        if !live.was_told_to_leave() {
+            live.peer_failed(failure);
+        }
         let by_service = side == Side::Device && failure.at == Some(End::Near);
         if by_service && !live.was_told_to_leave() {
             live.target_failed(&failure.error.to_string());

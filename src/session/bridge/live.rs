@@ -7,6 +7,7 @@
 //! ```
 
 use std::{
+    io::ErrorKind,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     pipe::{
         cipher::Side,
-        join::{Carried, Meter},
+        join::{Carried, End, JoinFailure, Meter},
     },
     session::control::{About, SessionState},
     sys::out,
@@ -56,6 +57,7 @@ pub struct Live {
     untold: (Sender<String>, Receiver<String>),
     /// The other end tells nothing of its target.
     guesses: AtomicBool,
+    has_told_peer: AtomicBool,
     /// Whom this end tells, and how.
     tell: fn(&TargetFailure),
     lets_go: Gate,
@@ -232,6 +234,24 @@ impl Live {
         });
     }
 
+    /// The other end, or the way to it, did not do as it should: told once in a session.
+    pub(super) fn peer_failed(&self, failure: &JoinFailure) {
+        if !self.many {
+            return; // it ends with this
+        }
+        let what = match failure.at {
+            Some(End::Near) => return,
+            Some(End::Far) => {
+                "closed before it had taken everything: the end of a stream may be lost"
+            }
+            None if failure.error.kind() == ErrorKind::TimedOut => "never closes",
+            None => return,
+        };
+        if !self.has_told_peer.swap(true, Relaxed) {
+            log::warn!("peer=\"{what}\" reason={:?}", failure.error.to_string());
+        }
+    }
+
     /// The device will not tell why a target fails.
     pub(super) fn guess(&self) {
         self.guesses.store(true, Relaxed);
@@ -280,6 +300,7 @@ impl Default for Live {
             failures: Mutex::default(),
             untold: bounded(MOST_UNTOLD),
             guesses: AtomicBool::new(false),
+            has_told_peer: AtomicBool::new(false),
             tell: |failure| out::note(BridgeNews::Target(failure.clone())),
             lets_go: Gate::new(),
             at_once: Gate::new(),
