@@ -177,3 +177,31 @@ fn login_hint(fault: &Fault) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a certificate says at a start may be a portal's doing, or a clock's.
+    #[test]
+    fn certificates_may_pass_and_files_do_not() {
+        let name = || "localhost".to_owned();
+        for (source, passes) in [
+            (TlsError::UnknownAuthority { name: name() }, true),
+            (TlsError::WrongName { name: name() }, true),
+            (TlsError::Expired { name: name() }, true),
+            (TlsError::TimedOut { name: name() }, true),
+            (TlsError::Authority("ca.pem".into(), "none".into()), false),
+        ] {
+            let what = "the atDirectory".to_owned();
+            let error = AtError::Tls { what, source };
+            assert_eq!(error.may_pass(), passes, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_has_a_hint() {
+        let full = AtError::Refused(Fault::new(Code::DataStore, "the disk is full"));
+        assert!(full.hint().is_some_and(|hint| hint.contains("make room")));
+    }
+}
