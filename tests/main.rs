@@ -26,6 +26,7 @@
 //! | [`cli`] | the command line as text |
 //! | [`careless`] | what careless or spiteful people put on a command line and into files |
 //! | [`docs`] | manual pages; completions in the shells themselves |
+//! | [`trials`] | situations of the field: targets that fail, portals, two daemons of one name |
 //! | [`typing`] | typing errors, and the corrections they get |
 
 #![allow(unreachable_pub)] // Nothing leaves a binary of tests.
@@ -58,6 +59,7 @@ mod service;
 mod session;
 mod sessions;
 mod tools;
+mod trials;
 mod tunnel;
 mod typing;
 mod world;

@@ -105,6 +105,40 @@ fn a_client_that_the_rules_name_gets_a_session_and_the_policy_is_asked_once() {
 }
 
 #[test]
+fn who_is_let_in_by_a_policy_is_told_how_to_ask_for_devices_and_is_ssh_s_own_user() {
+    block_on(async {
+        let world = world().await;
+        let port = answer_at_the_end().await;
+        let file = rules(&world, ALICE, &format!("['localhost:{port}']"));
+        let _policy = serve(&world, &["--rules", &file]);
+        let _daemon = daemon(&world, port, &[]);
+        let devices = |words: &[&str]| {
+            world.noports(&[&["devices", "--as", ALICE, "--timeout", "3"], words].concat())
+        };
+        for words in [&[][..], &["--to", DEVICE]] {
+            let none = output(devices(words)).await;
+            let said = String::from_utf8(none.stderr).unwrap();
+            assert!(
+                said.contains(
+                    "or asks a policy about @alice, is asked by its name: noports devices --to"
+                ),
+                "{said}"
+            );
+        }
+        let named = stdout(devices(&["-q", "--to", DEVICE, "--device", NAME])).await;
+        assert!(
+            named.contains(DEVICE) && !named.contains("silent"),
+            "{named}"
+        );
+        let printed = stdout(world.client(&["--print", "-q"])).await;
+        assert!(
+            printed.starts_with("ssh ") && !printed.contains(" -l "),
+            "{printed}"
+        );
+    });
+}
+
+#[test]
 fn a_client_that_no_rule_names_is_told_so_until_the_rules_change() {
     block_on(async {
         let world = world().await;

@@ -81,7 +81,7 @@ impl Tunnel {
         tunnel
     }
 
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.said.read_line(&mut line).unwrap();
         line
@@ -554,6 +554,8 @@ struct OldDevice {
     core: &'static str,
     /// Pings that it loses before it answers one.
     deaf_for: usize,
+    /// What it says that it permits.
+    permits: &'static [&'static str],
 }
 
 impl OldDevice {
@@ -569,6 +571,7 @@ impl OldDevice {
             inbox,
             core,
             deaf_for: 0,
+            permits: &[],
         }
     }
 
@@ -601,7 +604,8 @@ impl OldDevice {
             return;
         }
         let (alice, device) = (ALICE.parse().unwrap(), NAME.parse().unwrap());
-        let mut about = Heartbeat::ours(&device, Vec::new());
+        let permits = self.permits.iter().map(|&one| one.to_owned());
+        let mut about = Heartbeat::ours(&device, permits.collect());
         about.core = self.core.to_owned();
         about.features.twin_keys = false;
         about.features.control_heartbeats = false;
@@ -705,6 +709,104 @@ fn an_old_device_gets_one_key_for_both_directions_and_the_person_a_warning() {
         let why = "noports tunnel: the session was closed by the other end";
         assert_eq!((lines[0], lines.len()), (why, 2), "{warned}");
         assert!(lines[1].starts_with("  hint: "), "{warned}");
+    });
+}
+
+#[test]
+fn a_classic_devices_target_that_says_nothing_is_told_as_that() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        for (core, says_all) in [("c0.1.0", false), ("6.2.0", false), ("c0.1.0", true)] {
+            let mut device = OldDevice::start(&world, core).await;
+            let words = [
+                "--json",
+                "-q",
+                "--forward",
+                "0:nas:443",
+                "--idle-timeout",
+                "1s",
+            ];
+            let mut tunnel = tunnel(&world, &words);
+            tunnel.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut tunnel = Process(tunnel.spawn().unwrap());
+            let request = device.request().await;
+            let (mut control, _) = device.accept(&request).await;
+            let mut visitor = connect(listens_at(&mut tunnel));
+            visitor.write_all(b"hello").unwrap();
+            control.read_exact(&mut [0; 77]).unwrap();
+            let mut socket = device.meet(&request);
+            socket.read_exact(&mut [0; 5]).unwrap();
+            if says_all {
+                // Our program ends first: nothing has failed.
+                visitor.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(socket.read(&mut [0; 1]).unwrap(), 0);
+            }
+            drop(socket);
+            let _ = visitor.read_to_end(&mut Vec::new());
+            drop(visitor);
+            let mut said = String::new();
+            let mut stderr = tunnel.0.stderr.take().unwrap();
+            stderr.read_to_string(&mut said).unwrap();
+            let want = "nas:443 failed at the device: it was closed before a byte came";
+            assert_eq!(said.contains(want), !says_all, "{core}: {said}");
+            let code = if says_all { 0 } else { 12 };
+            assert_eq!(tunnel.0.wait().unwrap().code(), Some(code), "{core}");
+        }
+    });
+}
+
+#[test]
+fn what_a_classic_device_says_that_it_permits_is_used_at_once() {
+    block_on(async {
+        let mut world = World::start().await;
+        world.rendezvous().await;
+        let asking = || tunnel(&world, &["-q", "--forward", "0:nas:443", "--timeout", "60"]);
+        for (core, permits, hint) in [
+            ("c0.1.0", &["localhost:22"][..], "localhost:22,nas:443"),
+            (
+                "c1.0.20",
+                &["*:80", "localhost:0"],
+                "'*:80,localhost:*,nas:443'",
+            ),
+            (
+                "6.2.0",
+                &["localhost:22", "nas:80"],
+                "localhost:22,nas:80,nas:443",
+            ),
+            ("6.2.0", &["nas:0"], ""),
+            ("c0.1.0", &["nas:0"], ""),
+            ("6.2.0", &["*:443"], ""),
+            ("c0.1.0", &[], ""),
+            ("rust-0.1.0", &["localhost:22"], ""),
+        ] {
+            let mut device = OldDevice::start(&world, core).await;
+            device.permits = permits;
+            if hint.is_empty() {
+                let _asking = Process(asking().stderr(Stdio::null()).spawn().unwrap());
+                assert_eq!(
+                    device.request().await.target_port,
+                    443,
+                    "{core} {permits:?}"
+                );
+                continue;
+            }
+            let requested = async {
+                let request = device.request().await;
+                panic!(
+                    "{core} {permits:?}: it is asked for {}",
+                    request.target_port
+                )
+            };
+            let (code, said) = futures_lite::future::or(failure(asking()), requested).await;
+            let want = format!(
+                "the device permits no connections to nas:443\n  hint: start the daemon on {NAME} with --permit-open {hint}\n"
+            );
+            assert!(
+                code == 8 && said.contains(&want),
+                "{permits:?}: {code} {said}"
+            );
+        }
     });
 }
 

@@ -32,7 +32,7 @@ use crate::{
     session::{
         bridge::{
             BadSecrets, BridgeError, BridgeNews, Greeting, LISTENING, Live, LocalEnd, Many, Plan,
-            Report, STARTED, Secrets, Visitors, run_watched,
+            Questions, Report, STARTED, Secrets, Visitors, run_watched,
         },
         control::{self, About},
     },
@@ -298,6 +298,9 @@ pub(crate) struct Args {
     /// with --multi --bind-local-port: announce connections without a line end, for devices that want none
     #[argh(switch)]
     unended: bool,
+    /// with --multi --bind-local-port: ask the device whether it hears us, for devices that answer
+    #[argh(switch)]
+    ask: bool,
     /// with --multi: how long the client may take to say its first word (default: 0, as long as the idle timeout)
     #[argh(
         option,
@@ -431,7 +434,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, StartError> {
             unended: args.unended,
             stands: None,
             first_word: Some(args.first_word.min(LONGEST_WAIT)).filter(|time| !time.is_zero()),
-            questions: None,
+            questions: args.ask.then_some(Questions::USUAL),
         }),
         greeting: Greeting::Any,
         nearness: args.nearness,

@@ -131,6 +131,7 @@ pub async fn serve(
         known: Arc::default(),
         acted,
         run: Nonce::random(),
+        namesakes: Arc::default(),
         slots: Arc::default(),
         starting: Budget::new(STARTING),
         sessions: Budget::new(budgets::sessions(options.max_sessions)),

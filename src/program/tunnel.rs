@@ -15,7 +15,8 @@
 //!
 //! A new connection that cannot get to the rendezvous, in a hole of the network or for want of descriptors, costs no other:
 //! it is tried again for 25 seconds, without descriptors not at all, and then reset. A session that the other end closes
-//! before its time is an error (9). `localhost` and every name that ends in `.localhost` is the device itself, whatever its
+//! before its time is an error (9). A target that cannot be had is told with the reason; where nothing else has come of a
+//! session, it ends with 12. `localhost` and every name that ends in `.localhost` is the device itself, whatever its
 //! `/etc/hosts` and name servers say, at `127.0.0.1` or else `::1`.
 
 use std::{
@@ -38,10 +39,10 @@ use crate::{
     cli::{self, Console, Failure, Progress, exit, flags},
     net::backoff::Backoff,
     np::request::tunnel::LONGEST,
-    pipe::{cipher::SessionKeys, join::reset},
+    pipe::join::reset,
     session::{
         ask::{self, MOST_PATIENCE, OpenSession, PATIENCE, Want, Whom, broken},
-        bridge::{self, Questions, Visitors},
+        bridge::{self, Live, Questions, TargetFailure, Visitors},
         launch::{self, Lasting, LocalAddress, Order},
     },
     sys,
@@ -49,6 +50,7 @@ use crate::{
         duration::{in_words, seconds},
         endpoint::Endpoint,
         json::Object,
+        terminal::harmless,
     },
 };
 
@@ -264,7 +266,7 @@ impl Tunnel {
             self.say(&mut progress, format!("listening on {port}"));
             progress.classic(port.classic());
         };
-        self.carry(visitors, opened, ready).await?;
+        self.carry(&port.target, visitors, opened, ready).await?;
         self.tell("ended", port);
         progress.classic("Session ended");
         self.say(
@@ -327,7 +329,9 @@ impl Tunnel {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         let outcome = self
-            .carry(visitors, opened, || self.tell("open", port))
+            .carry(&port.target, visitors, opened, || {
+                self.tell("open", port);
+            })
             .await;
         self.tell("ended", port);
         outcome?;
@@ -356,7 +360,7 @@ impl Tunnel {
             far: &opened.ready.far,
             many: Some(Lasting {
                 idle: self.idle,
-                talk: talk(&opened.daemon),
+                talk: talk(&opened.daemon, opened.ready.far.keys.as_ref()),
             }),
             about: None,
             nearness: None,
@@ -414,19 +418,25 @@ impl Tunnel {
     /// Carries whoever comes, until the session ends.
     async fn carry(
         &self,
+        target: &Endpoint,
         visitors: &mut Visitors,
         opened: OpenSession,
         ready: impl FnOnce(),
     ) -> Result<(), Failure> {
-        let mut many = talk(&opened.daemon);
-        let keys = opened.ready.far.keys.as_ref();
-        let safe = keys.is_none_or(SessionKeys::are_twin);
-        many.questions = many.questions.filter(|_| safe).map(|questions| Questions {
+        let mut many = talk(&opened.daemon, opened.ready.far.keys.as_ref());
+        many.questions = many.questions.map(|questions| Questions {
             moves_on: self.keep,
             ..questions
         });
-        let carried = bridge::run_for(visitors, opened.ready.far, many, self.idle, ready).await;
-        carried.map(drop).map_err(|why| broken(&why))
+        let tell = if self.json { tell_json } else { tell_failure };
+        let live = Arc::new(Live::of_tunnel(target.to_string(), tell));
+        let (far, idle) = (opened.ready.far, self.idle);
+        let carried = bridge::run_for(visitors, far, many, idle, live.clone(), ready).await;
+        carried.map_err(|why| broken(&why))?;
+        match live.only_failed() {
+            Some(why) => Err(no_service(target, &why)),
+            None => Ok(()),
+        }
     }
 
     fn progress(&self) -> Progress {
@@ -475,10 +485,43 @@ impl std::fmt::Display for OpenPort {
     }
 }
 
-/// Whether trying again is useless.
+/// A target that fails, for a person. It is said even with -q.
+fn tell_failure(failure: &TargetFailure) {
+    let TargetFailure {
+        service,
+        times,
+        why,
+    } = failure;
+    let times = match times {
+        1 => String::new(),
+        more => format!(" {more} times"),
+    };
+    cli::print_err(&harmless(&format!(
+        "{service} failed{times} at the device: {why}"
+    )));
+}
+
+/// The same for a script, too.
+fn tell_json(failure: &TargetFailure) {
+    tell_failure(failure);
+    let line = Object::event("target_failed")
+        .text("target", &failure.service)
+        .raw("times", failure.times)
+        .text("error", &failure.why)
+        .raw("code", exit::SERVICE);
+    cli::print_out(&line.end());
+}
+
+/// Nothing has come from there in a whole session.
+fn no_service(target: &Endpoint, why: &str) -> Failure {
+    let why = format!("the device cannot reach {target}: {why}");
+    Failure::new(exit::SERVICE, why).hint("check that it runs there, on that port")
+}
+
+/// Whether trying again is useless. A certificate may be that of a portal, or the clock wrong.
 fn is_final(failure: &Failure) -> bool {
     matches!(
         failure.code,
-        exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN | exit::TLS
+        exit::MISUSE | exit::KEYS | exit::UNKNOWN | exit::LOGIN
     )
 }

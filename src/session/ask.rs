@@ -26,6 +26,7 @@ use crate::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
         envelope::EnvelopeError,
         ids::{DeviceName, Nonce, SessionId},
+        permit::Permit,
         ping::{self, Heartbeat},
         ports::Ports,
         proof::SocketKey,
@@ -191,6 +192,7 @@ async fn log_in(
         inbox,
         offer,
         patience: whom.patience,
+        runs: Vec::new(),
     })
 }
 
@@ -282,6 +284,7 @@ impl Prepared {
             Some(made) => Some(made.await?),
             None => None,
         };
+        self.is_listed(want)?;
         progress.begin("asking for the session");
         progress.classic("Required daemon features are supported");
         progress.classic("Sending session request to the device daemon");
@@ -325,6 +328,21 @@ impl Prepared {
             daemon,
             session,
         })
+    }
+
+    /// Other daemons may say nothing at all to what they do not permit, or only late. Ours asks its policy, too.
+    fn is_listed(&self, want: Want<'_>) -> Result<(), Failure> {
+        let (Want::Tunnel { target, .. }, Some(said)) = (want, &self.heartbeat) else {
+            return Ok(());
+        };
+        let list = said.services.join(",").parse::<Permit>();
+        let denies = list.is_ok_and(|list| !list.allows(&target.host, target.port));
+        if said.is_ours() || said.services.is_empty() || !denies {
+            return Ok(());
+        }
+        let why = AnswerError::Refused(format!("Daemon does not permit connections to {target}"));
+        let request = refused_request(&self.talk, &self.whom, Some(said), want);
+        Err(refused(&why, &request))
     }
 
     fn words(

@@ -167,9 +167,11 @@ pub async fn run_for(
     far: FarEnd,
     many: Many,
     idle: Duration,
+    live: Arc<Live>,
     ready: impl FnOnce(),
 ) -> Result<Carried, BridgeError> {
-    many::client(Arc::new(Dialler::new(far)), visitors, many, idle, ready).await
+    let dialler = Dialler::new(far).watched_by(live);
+    many::client(Arc::new(dialler), visitors, many, idle, ready).await
 }
 
 async fn one(

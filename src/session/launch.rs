@@ -359,6 +359,7 @@ impl Order<'_> {
                 words.extend(["--pace".into(), many.talk.pace.as_millis().to_string()]);
             }
             words.extend(many.talk.unended.then(|| "--unended".into()));
+            words.extend(many.talk.questions.map(|_| "--ask".into()));
             if let Some(time) = many.talk.first_word {
                 words.extend(["--first-word".into(), time.as_secs().to_string()]);
             }
@@ -427,7 +428,7 @@ mod tests {
         pipe::cipher::{SessionKeys, Side},
         program::bridge::read_plan,
         secret::Secret,
-        session::bridge::{self, SPOKEN},
+        session::bridge::{self, Questions, SPOKEN},
     };
 
     #[test]
@@ -507,7 +508,7 @@ mod tests {
             unended: true,
             stands: None,
             first_word: Some(Duration::from_secs(60)),
-            questions: None,
+            questions: Some(Questions::USUAL),
         };
         let order = Order {
             local: LocalAddress::Listen {

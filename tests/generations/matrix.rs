@@ -517,7 +517,15 @@ async fn tunnel_for(ready: Ready) -> Endpoint {
     task::spawn(async move {
         let mut visitors = Visitors::of(listener).unwrap();
         let idle = Duration::from_secs(10);
-        bridge::run_for(&mut visitors, ready.far, Default::default(), idle, || ()).await
+        bridge::run_for(
+            &mut visitors,
+            ready.far,
+            Default::default(),
+            idle,
+            Default::default(),
+            || (),
+        )
+        .await
     });
     here(port)
 }

@@ -351,6 +351,7 @@ impl World {
     ) {
         let mut policy = daemon::DaemonOptions {
             allow_inner: false,
+            shared_name: false,
             sandbox: true,
             device: NAME.parse().unwrap(),
             managers: vec![ALICE.parse().unwrap()],

@@ -76,6 +76,9 @@ flags! {
         /// options to write before each added key, as in sshd(8)
         #[argh(option, arg_name = "list", default = "String::new()")]
         key_options: String,
+        /// other daemons with this atSign and device name are intended: whoever answers a client first serves it
+        #[argh(switch)]
+        shared_name: bool,
         /// publish neither the user name nor a record of this device
         #[argh(switch)]
         hide: bool,
@@ -170,6 +173,7 @@ impl Args {
                 .parse()
                 .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
             sshd_port: self.sshd_port,
+            shared_name: self.shared_name,
             hide: self.hide,
             ssh: self.ssh()?,
             require_protection: self.require_protection,

@@ -27,6 +27,8 @@ pub struct DaemonOptions {
     pub permit: Permit,
     /// Port of the local sshd.
     pub sshd_port: u16,
+    /// Others of this name are meant to be.
+    pub shared_name: bool,
     /// Publish nothing.
     pub hide: bool,
     /// What is done with ssh keys, and for older clients.

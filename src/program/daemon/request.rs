@@ -108,9 +108,7 @@ impl Daemon {
         }
         let (answer, key) = match self.open_session(&from, session, &text, word, permit).await {
             Ok(Some(accepted)) => (accepted.message, accepted.key),
-            Ok(None) => {
-                return info!("ignored session={session} from={from} reason=held_to_its_time");
-            }
+            Ok(None) => return,
             Err(why) => {
                 refused(format!("session={session} reason={why:?}"));
                 let no = request::refuse(session, &why, &from, &self.options.device);
@@ -171,14 +169,28 @@ impl Daemon {
             Ok(asked) => {
                 #[cfg(feature = "held")]
                 let Some(asked) = asked.read_by(&self.options.habits) else {
+                    info!("ignored session={session} from={from} reason=held_to_its_time");
                     return Ok(None);
                 };
                 if let Some(vouched) = asked.vouches_for() {
                     return self.hear_voucher(from, &asked, vouched).await.map(Some);
                 }
+                if self.is_anothers(&asked) {
+                    ignored::note(
+                        from,
+                        format_args!("session={session} reason=another_daemons"),
+                    );
+                    return Ok(None);
+                }
                 self.start_session(from, &asked, permit).await.map(Some)
             }
         }
+    }
+
+    /// Signed for another daemon of our name, which acts on it.
+    fn is_anothers(&self, asked: &SessionRequest) -> bool {
+        let stamp = asked.meeting().stamp.as_ref();
+        stamp.is_some_and(|stamp| self.namesakes().contains(&stamp.run))
     }
 
     /// What becomes of a key that has signed something, and was never seen.
@@ -521,7 +533,17 @@ fn agreed(asked: &SessionRequest, keys: Option<&SessionKeys>, key: bool) -> Stri
         Some(false) => "single",
         Some(true) => "twin",
     };
-    let key = if key { "yes" } else { "no" };
+    // Nothing tells those of 5.0 to 5.2 from later ones of theirs.
+    let may_insist = matches!(asked, SessionRequest::Ssh(_))
+        && asked.meeting().stamp.is_none()
+        && keys.is_some_and(|keys| !keys.are_twin());
+    let key = match key {
+        true => "yes",
+        false if may_insist => {
+            "no hint=\"sshnp 5.0 to 5.2 cannot do without one: --temporary-keys always\""
+        }
+        false => "no",
+    };
     format!("generation={generation} login={login} encryption={encryption} temporary_key={key}")
 }
 

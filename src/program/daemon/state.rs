@@ -22,6 +22,8 @@ pub(super) struct Daemon {
     pub acted: ActedRequests,
     /// Which start this is: requests are signed for it.
     pub run: Nonce,
+    /// Other daemons of our atSign and name, by their starts.
+    pub namesakes: Arc<Mutex<Vec<Nonce>>>,
     /// Private keys that wait for the request that uses them.
     pub slots: Arc<Mutex<KeySlots>>,
     pub starting: Budget<AtSign>,
@@ -47,6 +49,12 @@ impl Daemon {
 
     pub(super) fn known(&self) -> MutexGuard<'_, RecentSessions> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn namesakes(&self) -> MutexGuard<'_, Vec<Nonce>> {
+        self.namesakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn slots(&self) -> MutexGuard<'_, KeySlots> {

@@ -25,14 +25,21 @@ impl Device {
             self.last_seen.as_deref()
         };
         let services = about.map_or(&[][..], |about| &about.services);
-        Object::event("device")
+        let object = Object::event("device")
             .text("device", self.name.1.as_str())
             .text("atsign", self.name.0.as_str())
             .text("state", self.state())
             .maybe("version", about.map(|about| about.version.as_str()))
             .raw("services", array(services.iter().map(String::as_str)))
-            .maybe("lastSeen", seen)
-            .end()
+            .maybe("lastSeen", seen);
+        match about
+            .filter(|about| about.others)
+            .and_then(|about| about.run.as_ref())
+        {
+            Some(run) => object.text("instance", run.as_str()),
+            None => object,
+        }
+        .end()
     }
 
     pub(super) fn cells(&self) -> [String; 6] {

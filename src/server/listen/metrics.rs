@@ -15,6 +15,9 @@ impl RunningServer {
     /// # Errors
     /// Why it cannot.
     pub async fn health(&self) -> Result<(), StoreError> {
+        if !self.hub.store.has_room() {
+            return Err(StoreError::Full);
+        }
         self.hub.store.read(|_| Ok(())).await
     }
 

@@ -125,6 +125,11 @@ impl Store {
         Ok(Self(Arc::new(Inner { file, jobs, closed })))
     }
 
+    /// Whether there is room on the disk to write.
+    pub fn has_room(&self) -> bool {
+        self.0.file.has_room(0)
+    }
+
     /// Runs a command, see [`super::attempt`], and answers once it is durable. The closure's `Err` undoes all it did.
     ///
     /// # Errors

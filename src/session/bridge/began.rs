@@ -104,6 +104,11 @@ pub(super) fn watch<R, W>(
 }
 
 impl Beginning {
+    /// Neither end has said a thing that counts: not a byte has come, and ours has not ended.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.heard.load(Relaxed) && !self.said_all.load(Relaxed)
+    }
+
     /// Why it is no session, where the other end was over first and had not greeted.
     pub(super) fn unbegun(&self) -> Option<BridgeError> {
         if !self.unbegun.load(Relaxed) {

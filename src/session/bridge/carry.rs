@@ -26,6 +26,9 @@ pub(super) const FLUSH: Duration = Duration::from_secs(5);
 /// An ssh server greets at once. The rendezvous has given up a lonely end by then ([`COUNTERPART_TIME`](crate::np::pairs)).
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(60);
 
+/// All that can be known of a target where the device tells nothing.
+const NO_BYTE: &str = "it was closed before a byte came: is the service there?";
+
 /// Ends where a greeting is due and nothing at all has come: the rendezvous takes everything and carries nothing.
 pub(super) async fn stays_silent<T>(
     live: &Live,
@@ -70,13 +73,23 @@ pub(super) async fn carry(
             let ciphers = keys.ciphers(side);
             let work = join(input, output, ends.remote, ciphers, &live.meter);
             let joined = until_told(live, work, greeting, stop, [&near, &far]).await;
+            let by_far_end = match &joined {
+                Ok(_) => began.unbegun().is_some(),
+                Err(failure) => failure.at == Some(End::Far) && began.is_silent(),
+            };
+            if by_far_end && live.guesses() {
+                live.target_failed(NO_BYTE);
+            }
             (began.unbegun().filter(|_| joined.is_ok()), joined)
         }
     };
     if let Err(failure) = &joined {
+        if !live.was_told_to_leave() {
+            live.peer_failed(failure);
+        }
         let by_service = side == Side::Device && failure.at == Some(End::Near);
         if by_service && !live.was_told_to_leave() {
-            live.target_failed(&failure.error);
+            live.target_failed(&failure.error.to_string());
         }
     }
     match unbegun.filter(|_| greeting == Greeting::Ssh) {

@@ -39,6 +39,8 @@ const CACHE: usize = 8 << 20;
 const SLACK: u64 = 64 << 20;
 /// See [`SLACK`].
 const SLACK_PART: u64 = 4;
+/// The room that must be left is no more than this part of a disk, so that a router's is not full while it is empty.
+const ROOM_PART: u64 = 8;
 /// Name of the store, in the data folder.
 pub(in crate::server::store) const FILE: &str = "atserver.redb";
 pub(in crate::server::store) const ROWS: TableDefinition<'_, &[u8], &[u8]> =
@@ -198,6 +200,8 @@ impl DatabaseFile {
         match rustix::fs::statvfs(folder) {
             Ok(found) => {
                 let free = found.f_bavail.saturating_mul(found.f_frsize);
+                let whole = found.f_blocks.saturating_mul(found.f_frsize);
+                let room = room.min(whole / ROOM_PART);
                 free >= room.saturating_add(2 * bytes as u64)
             }
             Err(_) => true,
