@@ -82,7 +82,8 @@ impl Tunnel<'_> {
         let mut push = |word: &dyn AsRef<OsStr>| words.push(word.as_ref().to_owned());
         let alias = self.alias.map(HostKeyAlias::to_string);
         let to = alias.as_deref().unwrap_or(self.host);
-        push(&format!("{}@{to}", self.user.as_str()));
+        let whom = self.user.at(to, true);
+        whom.iter().for_each(|word| push(word));
         push(&"-p");
         push(&self.port.to_string());
         push(&"-i");

@@ -150,6 +150,7 @@ impl Args {
         }
         check_words(&self.ssh)?;
         let name = |typed: &Option<String>| typed.as_deref().map(str::parse).transpose();
+        let user = self.user.clone().or_else(|| ssh::typed_user(&self.ssh));
         let (ssh, for_tunnel) = if self.add_forwards_to_tunnel {
             two_sshs::take_forwards(&self.ssh)
         } else {
@@ -165,7 +166,7 @@ impl Args {
         };
         Ok(Settings {
             whom,
-            user: name(&self.user).map_err(misuse)?,
+            user: name(&user).map_err(misuse)?,
             identity: self.identity()?,
             mode,
             local_port: self.local_port,
