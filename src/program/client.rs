@@ -309,7 +309,7 @@ async fn let_the_device_in(
         })?;
         prepared.reverse(forward, &me, &key).await
     };
-    reverse::client::let_in(session, sshd.port, log_in).await?;
+    reverse::client::let_in(session, &sshd, log_in).await?;
     progress.done(format!(
         "the device has logged in; local port {forward} leads to it"
     ));

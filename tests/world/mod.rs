@@ -356,7 +356,7 @@ impl World {
             managers: vec![ALICE.parse().unwrap()],
             consult: None,
             permit: format!("localhost:{port}").parse().unwrap(),
-            sshd_port: port,
+            sshd: Endpoint::parse("localhost", Some(port)).unwrap(),
             hide: false,
             ssh: daemon::Ssh {
                 file: Some(self.dir.path("authorized_keys")),

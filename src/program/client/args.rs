@@ -17,7 +17,7 @@ use crate::{
     session::ask::{PATIENCE, Whom},
     sys::{
         self,
-        file::NamedFile,
+        file::{NamedFile, Writers},
         ssh::{self, UserName},
     },
     text::{
@@ -189,7 +189,8 @@ impl Args {
         let Some(file) = self.identity.as_ref().map(PathBuf::from) else {
             return Ok(None);
         };
-        let found = NamedFile::open(&file).and_then(NamedFile::into_whole_file);
+        let found = NamedFile::open_safe(&file, Writers::Group);
+        let found = found.and_then(NamedFile::into_whole_file);
         let bad =
             |why| Failure::misuse(format!("--identity: cannot use {}: {why}", file.display()));
         found.map_err(bad)?;
@@ -203,7 +204,7 @@ fn check_words(words: &[String]) -> Result<(), Failure> {
         return Err(Failure::misuse(format!(
             "the ssh option \"{option}\" would not lead to the device"
         ))
-        .hint("to choose the sshd's port, use the daemon's --sshd-port; to set up ssh yourself, use --stdio as its ProxyCommand"));
+        .hint("to choose the sshd, use the daemon's --sshd-host and --sshd-port; to set up ssh yourself, use --stdio as its ProxyCommand"));
     }
     match ssh::shares_with_others(words) {
         None => Ok(()),

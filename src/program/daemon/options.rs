@@ -9,6 +9,7 @@ use crate::{
     classic::keyring::{KeyOptions, TemporaryKeyRule},
     np::{ids::DeviceName, permit::Permit},
     session::authorise::Consult,
+    text::endpoint::Endpoint,
 };
 
 /// Who may open what, through which daemon.
@@ -22,8 +23,8 @@ pub struct DaemonOptions {
     pub consult: Option<Consult>,
     /// What they may open.
     pub permit: Permit,
-    /// Port of the local sshd.
-    pub sshd_port: u16,
+    /// Where the device's sshd listens.
+    pub sshd: Endpoint,
     /// Publish nothing.
     pub hide: bool,
     /// What is done with ssh keys, and for older clients.
