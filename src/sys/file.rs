@@ -437,6 +437,8 @@ mod tests {
             (wide("as @a", u16::to_be_bytes), "zero bytes"),
             (vec![0xff, 0xfe, b'a'], "damaged UTF-16"),
             (vec![0xfe, 0xff, 0xd8, 0], "damaged UTF-16"),
+            (vec![0xff, 0xfe, 0, 0, b'a', 0, 0, 0], "zero bytes"),
+            (vec![0, 0, 0xfe, 0xff, 0, 0, 0, b'a'], "zero bytes"),
             (vec![0xff], "it is not text"),
         ] {
             let why = decode(bytes.clone()).unwrap_err().to_string();

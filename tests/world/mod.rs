@@ -424,7 +424,10 @@ impl World {
 
     /// Where its atDirectory is.
     pub fn root(&self) -> String {
-        format!("localhost:{}", self.port)
+        match &self.network.root {
+            Root::Directory(at) if at.host.contains(':') => at.to_string(),
+            _ => format!("localhost:{}", self.port),
+        }
     }
 
     /// A program that runs in this world's environment, such as ssh.

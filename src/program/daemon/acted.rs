@@ -449,5 +449,9 @@ mod tests {
             assert!(kept.disk.is_none() && !kept.knows_earlier_runs);
             assert_eq!(fs::read(&path).unwrap(), other);
         }
+        // It was waited for.
+        fs::remove_file(&path).unwrap();
+        fs::rename(crate::testing::named_pipe(&folder.0), &path).unwrap();
+        assert!(Kept::open(&path).disk.is_none());
     }
 }
