@@ -151,7 +151,7 @@ mod tests {
             assert_eq!(whole().line(as_json, classic).as_deref(), Some(want));
         }
         // Names of other people's services, in a table.
-        let odd = || Outcome::json("[\"\u{9b}2J\"]").plain("\u{1b}[2J\u{202e}\n\tä");
+        let odd = || Outcome::json("[\"\u{9b}2J\"]".to_owned()).plain("\u{1b}[2J\u{202e}\n\tä");
         for (as_json, want) in [
             (true, r#"["\u009b2J"]"#),
             (false, "\\u{1b}[2J\\u{202e}\n\tä"),

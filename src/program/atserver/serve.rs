@@ -242,6 +242,14 @@ async fn story(console: &Console, args: Serve, prepared: Prepared) -> Result<(),
         peers,
     } = prepared;
     let flags = args.flags();
+    let is_far = |at: &IpAddr| !at.is_loopback() && args.address().is_loopback();
+    if let Some(at) = host.parse::<IpAddr>().ok().filter(is_far) {
+        warn!(
+            "host={at} listen={} hint=\"clients are sent where this program does not listen: --listen {at}, unless \
+             something in front of it passes them on\"",
+            args.address()
+        );
+    }
     let health = match args.metrics {
         Some(at) => Some(health_port(at).await?),
         None => None,
