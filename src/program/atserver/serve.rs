@@ -378,7 +378,11 @@ fn cannot_start(error: ServerError, is_new: bool) -> Failure {
 pub(super) fn default_host(listen: IpAddr) -> Result<String, Failure> {
     match listen {
         address if address.is_loopback() => Ok("localhost".into()),
-        address if !address.is_unspecified() => Ok(address.to_string()),
+        IpAddr::V4(address) if !address.is_unspecified() => Ok(address.to_string()),
+        // One on a link is nothing without its zone, which is another one elsewhere.
+        IpAddr::V6(address) if !address.is_unspecified() && !address.is_unicast_link_local() => {
+            Ok(address.to_string())
+        }
         _ => Err(Failure::misuse(format!(
             "with --listen {listen}, --host must say how clients reach this host"
         ))
