@@ -84,7 +84,7 @@ fn absent_parts_are_named_with_remedy_and_code() {
         );
         assert!(
             verdict(&said).ends_with(
-                "\n  hint: check that sshd runs there, on the port of the daemon's --sshd-port"
+                "\n  hint: check that sshd runs there, and listens where the daemon's --sshd-host and --sshd-port say"
             ),
             "{said}"
         );

@@ -3,7 +3,9 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, Ipv6Addr, TcpListener},
     process::{Command, Stdio},
+    thread,
 };
 
 use async_std::task::{self, block_on};
@@ -49,6 +51,42 @@ fn ssh_runs_a_command_on_the_device() {
         assert_eq!(output.status.code(), Some(77));
     });
 }
+
+/// An atServer at `::1` said that it was ready, and nobody could use it; sshd was looked for on localhost only.
+#[test]
+fn everything_at_ipv6_addresses_and_sshd_elsewhere() {
+    block_on(async {
+        if TcpListener::bind("[::1]:0").is_err() {
+            return; // no IPv6 here
+        }
+        let mut world = World::start_with("::1", |options| options.listen = LOOPBACK6).await;
+        world
+            .rendezvous_with(|options| {
+                (options.host, options.bind) = ("::1".to_owned(), LOOPBACK6);
+            })
+            .await;
+        for (host, listens) in [
+            ("[0:0:0::1]", "[::1]:0"),
+            ("::0.0.0.1", "[::1]:0"),
+            ("127.0.0.2", "127.0.0.2:0"),
+        ] {
+            let sshd = TcpListener::bind(listens).unwrap();
+            let port = sshd.local_addr().unwrap().port().to_string();
+            let greeting = thread::spawn(move || {
+                let (mut tcp, _) = sshd.accept().unwrap();
+                tcp.write_all(b"SSH-2.0-here\r\n").unwrap();
+            });
+            let who = ["--as", DEVICE, "--manager", ALICE, "--device", NAME];
+            let place = ["--sshd-host", host, "--sshd-port", &port];
+            let _daemon = world.process(&[&["daemon"], &who[..], &place].concat());
+            let said = stdout(world.client(&["--stdio"])).await;
+            assert_eq!(said, "SSH-2.0-here\r\n", "{host}");
+            greeting.join().unwrap();
+        }
+    });
+}
+
+const LOOPBACK6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 #[test]
 fn plain_ssh_scp_and_sftp_work_through_stdio_with_host_key_checks() {

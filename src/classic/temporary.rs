@@ -12,11 +12,16 @@
 
 use std::{
     io::Read,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::TcpStream,
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::text::calendar::utc;
+use async_std::task;
+
+use crate::{
+    net::dial::resolve,
+    text::{calendar::utc, endpoint::Endpoint},
+};
 
 /// Known to every sshd that is still about.
 const MAY: &str = r#"command="echo \"ssh session complete\";sleep 20",no-agent-forwarding,no-X11-forwarding,no-user-rc"#;
@@ -48,15 +53,16 @@ pub(super) fn expiry() -> SystemTime {
     SystemTime::now() + EXPIRES_AFTER
 }
 
-/// Whether the sshd on this port knows expiry times, by its greeting; `None` if there is none. Blocks.
-pub(super) fn sshd_knows_expiry(port: u16) -> Option<bool> {
-    greeting(port).map(|greeting| knows_expiry(&greeting))
+/// Whether this sshd knows expiry times, by its greeting; `None` if there is none. Blocks.
+pub(super) fn sshd_knows_expiry(sshd: &Endpoint) -> Option<bool> {
+    greeting(sshd).map(|greeting| knows_expiry(&greeting))
 }
 
-/// How the sshd here greets, `SSH-2.0-OpenSSH_9.2p1 …`; nothing if it is silent or not there.
-fn greeting(port: u16) -> Option<String> {
-    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut tcp = TcpStream::connect_timeout(&here, GREETING).ok()?;
+/// How the sshd there greets, `SSH-2.0-OpenSSH_9.2p1 …`; nothing if it is silent or not there.
+fn greeting(sshd: &Endpoint) -> Option<String> {
+    let found = task::block_on(resolve(sshd)).ok()?;
+    let dial = |at| TcpStream::connect_timeout(at, GREETING).ok();
+    let mut tcp = found.iter().find_map(dial)?;
     let until = Instant::now() + GREETING;
     let (mut text, mut chunk) = (Vec::new(), [0; 64]);
     while text.len() < MAX_GREETING && !text.contains(&b'\n') {
@@ -124,6 +130,7 @@ mod tests {
 
     #[test]
     fn whoever_greets_strangely_or_not_at_all_gets_a_line_without_expiry() {
+        let own = ["127.0.0.1:0", "[::1]:0"].map(TcpListener::bind);
         for (said, knows) in [
             (&b"SSH-2.0-OpenSSH_9.9\r\n"[..], Some(true)),
             (b"SSH-2.0-OpenSSH_7.4\r\n", Some(false)),
@@ -131,14 +138,18 @@ mod tests {
             (b"", Some(false)),
             (&[b'x'; 1000], Some(false)),
         ] {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let speaking = thread::spawn(move || {
-                let (mut tcp, _) = listener.accept().unwrap();
-                let _ = tcp.write_all(said);
-            });
-            assert_eq!(sshd_knows_expiry(port), knows, "{said:?}");
-            speaking.join().unwrap();
+            // One that listens on one of the two only, where there is IPv6.
+            for listener in own.iter().flatten() {
+                let port = listener.local_addr().unwrap().port();
+                let sshd = Endpoint::parse("localhost", Some(port)).unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let (mut tcp, _) = listener.accept().unwrap();
+                        let _ = tcp.write_all(said);
+                    });
+                    assert_eq!(sshd_knows_expiry(&sshd), knows, "{said:?}");
+                });
+            }
         }
     }
 }

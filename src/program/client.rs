@@ -25,7 +25,8 @@
 //! # What ssh is told
 //!
 //! To ssh the device's name is `pi.my_device.noports`: what `~/.ssh/config` says about that name (or `*.noports`) counts, such
-//! as `IdentityFile`, except `User`: that is the name that the device tells, unless `--user` says another. What it says about
+//! as `IdentityFile`, except `User`: that is the name that the device tells, unless `--user` or a typed `-l` says another
+//! (with `--stdio` it is `User`; a name with blanks stands in quotes there: `User "jane doe"`). What it says about
 //! `localhost` does not count, and what would lead elsewhere (`HostName`, `Port`, `ProxyJump`, `ControlPath` …) is overruled.
 //! Typed behind `--` a `ControlPath` wins, the others are refused; `%h` (`%n`, `%k`, `%C`) in it stands for the device, and one
 //! without any of these, which all devices would share, is refused. In its own lines ssh calls the device `::ffff:127.0.0.1`
@@ -309,7 +310,7 @@ async fn let_the_device_in(
         })?;
         prepared.reverse(forward, &me, &key).await
     };
-    reverse::client::let_in(session, sshd.port, log_in).await?;
+    reverse::client::let_in(session, &sshd, log_in).await?;
     progress.done(format!(
         "the device has logged in; local port {forward} leads to it"
     ));

@@ -62,7 +62,7 @@ use crate::{
         ignored, online,
     },
     sys::authorized_keys::AuthorizedKeys,
-    text::json::Object,
+    text::{endpoint::Endpoint, json::Object},
 };
 
 pub use crate::classic::keyring::{KeyOptions, TemporaryKeyRule};
@@ -102,7 +102,7 @@ pub async fn serve(
     if options.consult.is_some() {
         watch = format!("{watch}|{}", policy::WATCH_RPC);
     }
-    let (keyring, _closing) = keyring(&options.ssh, options.sshd_port).await;
+    let (keyring, _closing) = keyring(&options.ssh, &options.sshd).await;
     let (at, inbox) = online::log_in(&network, &keys, &watch, options.proof).await?;
     let acted = ActedRequests::open(options.memory_of(at.atsign(), "acted")).await;
     let pins = Pins::with_recovery(
@@ -188,12 +188,12 @@ async fn nearness_of(root: &Root) -> NearnessSet {
 }
 
 /// The ssh keys of this machine's user, without what an earlier run left behind.
-async fn keyring(ssh: &Ssh, sshd_port: u16) -> (Keyring, KeyringGuard) {
+async fn keyring(ssh: &Ssh, sshd: &Endpoint) -> (Keyring, KeyringGuard) {
     let file = match &ssh.file {
         Some(path) => Some(AuthorizedKeys::at(path)),
         None => AuthorizedKeys::of_this_user().ok(),
     };
-    Keyring::start(file, sshd_port, ssh.temporary_options.clone()).await
+    Keyring::start(file, sshd.clone(), ssh.temporary_options.clone()).await
 }
 
 impl Daemon {

@@ -357,7 +357,7 @@ impl World {
             managers: vec![ALICE.parse().unwrap()],
             consult: None,
             permit: format!("localhost:{port}").parse().unwrap(),
-            sshd_port: port,
+            sshd: Endpoint::parse("localhost", Some(port)).unwrap(),
             hide: false,
             ssh: daemon::Ssh {
                 file: Some(self.dir.path("authorized_keys")),
@@ -425,7 +425,10 @@ impl World {
 
     /// Where its atDirectory is.
     pub fn root(&self) -> String {
-        format!("localhost:{}", self.port)
+        match &self.network.root {
+            Root::Directory(at) if at.host.contains(':') => at.to_string(),
+            _ => format!("localhost:{}", self.port),
+        }
     }
 
     /// A program that runs in this world's environment, such as ssh.

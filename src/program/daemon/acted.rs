@@ -35,7 +35,7 @@ use crate::{
         ids::{Nonce, SessionId},
         request::stamp::{MAX_AGE, Stamp},
     },
-    sys::paths,
+    sys::{file::NamedFile, paths},
     text::duration::in_words,
 };
 
@@ -239,16 +239,11 @@ impl Disk {
 
 /// What a file holds; `None`: there is none. An entry that is not whole was being written at a power cut.
 fn read(path: &Path) -> io::Result<Option<RequestList>> {
-    let most = fs::metadata(path).map(|about| about.len());
-    let most = match most {
+    let file = match NamedFile::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let limit = (HEAD.len() + (2 * MOST + 1) * ENTRY) as u64;
-    if most > limit {
-        return Err(io::Error::other("it is too long"));
-    }
-    let bytes = fs::read(path)?;
+    let bytes = file.bytes((HEAD.len() + (2 * MOST + 1) * ENTRY) as u64)?;
     let entries = bytes
         .strip_prefix(HEAD)
         .ok_or_else(|| io::Error::other("it is no list of requests"))?;
@@ -454,5 +449,9 @@ mod tests {
             assert!(kept.disk.is_none() && !kept.knows_earlier_runs);
             assert_eq!(fs::read(&path).unwrap(), other);
         }
+        // It was waited for.
+        fs::remove_file(&path).unwrap();
+        fs::rename(crate::testing::named_pipe(&folder.0), &path).unwrap();
+        assert!(Kept::open(&path).disk.is_none());
     }
 }

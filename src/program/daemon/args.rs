@@ -26,9 +26,11 @@ use crate::{
         memory, paths, process,
         sandbox::{self, Confinement},
     },
-    text::{number::count, port::port},
+    text::{endpoint::Endpoint, host::canonical, number::count, port::port},
 };
 
+/// Where an sshd listens, most of the time.
+const LOCALHOST: &str = "localhost";
 /// Most managers of one daemon.
 const MAX_MANAGERS: usize = 1000;
 
@@ -61,6 +63,9 @@ flags! {
         /// --policy: what the policy allows)
         #[argh(option, arg_name = "list")]
         permit_open: Option<String>,
+        /// host at which the sshd of this device listens, where that is not localhost: name or address
+        #[argh(option, arg_name = "host", default = "LOCALHOST.to_owned()")]
+        sshd_host: String,
         /// port of the sshd on this device (default: 22)
         #[argh(option, arg_name = "port", default = "22", from_str_fn(port))]
         sshd_port: u16,
@@ -151,6 +156,16 @@ impl Args {
                     .hint("--manager @alice"),
             );
         }
+        let sshd = Endpoint {
+            host: canonical(&self.sshd_host).ok_or_else(|| {
+                Failure::misuse(format!(
+                    "invalid --sshd-host {:?}: no name of a host",
+                    self.sshd_host
+                ))
+                .hint("--sshd-host 192.168.0.1")
+            })?,
+            port: self.sshd_port,
+        };
         let permit = match (&self.permit_open, &consult) {
             (Some(list), _) if list.split(',').all(|word| word.trim().is_empty()) => {
                 let why = format!("--permit-open {list:?} permits nothing");
@@ -158,7 +173,7 @@ impl Args {
             }
             (Some(list), _) => list.clone(),
             (None, Some(_)) => "*:*".to_owned(),
-            (None, None) => format!("localhost:{},localhost:3389", self.sshd_port),
+            (None, None) => format!("{sshd},localhost:3389"),
         };
         Ok(DaemonOptions {
             device: self
@@ -172,7 +187,7 @@ impl Args {
             permit: permit
                 .parse()
                 .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
-            sshd_port: self.sshd_port,
+            sshd,
             shared_name: self.shared_name,
             hide: self.hide,
             ssh: self.ssh()?,

@@ -12,6 +12,7 @@ use crate::{
     classic::keyring::{KeyOptions, TemporaryKeyRule},
     np::{ids::DeviceName, permit::Permit},
     session::authorise::Consult,
+    text::endpoint::Endpoint,
 };
 
 /// Who may open what, through which daemon.
@@ -25,8 +26,8 @@ pub struct DaemonOptions {
     pub consult: Option<Consult>,
     /// What they may open.
     pub permit: Permit,
-    /// Port of the local sshd.
-    pub sshd_port: u16,
+    /// Where the device's sshd listens.
+    pub sshd: Endpoint,
     /// Others of this name are meant to be.
     pub shared_name: bool,
     /// Publish nothing.

@@ -46,7 +46,7 @@ use crate::{
         launch::{self, Lasting, LocalAddress, NO_BRIDGE, Order},
         online,
     },
-    text::endpoint::Endpoint,
+    text::{endpoint::Endpoint, host::canonical},
 };
 
 /// How much longer than its client the device keeps a tunnel without connections: the client knows who is
@@ -236,17 +236,13 @@ impl Daemon {
         permit: &Permit,
     ) -> Result<Endpoint, String> {
         let target = match tunnel {
-            None => Endpoint {
-                host: "localhost".to_owned(),
-                port: self.options.sshd_port,
-            },
+            None => self.options.sshd.clone(),
             Some(request) => {
-                let (host, port) = (&request.target_host, request.target_port);
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let target = Endpoint::parse(host, Some(port))
-                    .ok()
-                    .filter(|target| target.host == host);
-                target.ok_or_else(|| format!("{host:?} is not a host"))?
+                let host = &request.target_host;
+                Endpoint {
+                    host: canonical(host).ok_or_else(|| format!("{host:?} is not a host"))?,
+                    port: request.target_port,
+                }
             }
         };
         let lists = [
@@ -299,10 +295,9 @@ impl Daemon {
         place.has_lines = ignored::tells_session(from);
         if place.has_lines {
             info!(
-                "session={} from={from} open={target} rendezvous={}:{} {}",
+                "session={} from={from} open={target} rendezvous={} {}",
                 meeting.session,
-                meeting.host,
-                meeting.port,
+                meeting.rendezvous(),
                 agreed(asked, keys.as_ref(), key.is_some())
             );
         }
@@ -477,7 +472,7 @@ impl Daemon {
                 request.host, request.port
             );
         }
-        device::log_in(&request, session, &key, target.port).await?;
+        device::log_in(&request, session, &key, &target).await?;
         Ok(Acceptance {
             message: request::connected(session, from, &self.options.device),
             key: None,

@@ -4,6 +4,7 @@ use super::device::{Device, Trouble};
 use crate::text::{
     columns,
     json::{Object, array},
+    terminal::{escaped, steers},
 };
 
 impl Device {
@@ -67,8 +68,7 @@ impl Device {
 const MAX_CELL: usize = 120;
 
 fn shown(text: &str) -> String {
-    let printable = text.chars().filter(|c| !c.is_control());
-    printable.take(MAX_CELL).collect()
+    escaped(text, steers).chars().take(MAX_CELL).collect()
 }
 
 /// The list as `sshnp` writes it. `alone`: they all have the atSign that was asked for.

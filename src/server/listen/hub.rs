@@ -17,6 +17,7 @@ use crate::{
     budget::Budget,
     net::{recent::Recent, tls::Acceptor},
     server::{peer::PeerServers, session::Outbound, store::Store},
+    text::endpoint::Endpoint,
 };
 
 use super::{
@@ -76,10 +77,13 @@ impl Hub {
     }
 
     /// What the directory says.
-    pub(super) fn find(&self, bare: &str) -> Option<(String, u16)> {
+    pub(super) fn find(&self, bare: &str) -> Option<Endpoint> {
         let who: AtSign = bare.parse().ok()?;
         let house = self.board.house(&who)?;
-        Some((self.host_of(&who), house.port))
+        Some(Endpoint {
+            host: self.host_of(&who),
+            port: house.port,
+        })
     }
 
     pub(super) fn alive(&self) -> Result<channel::Sender<()>, ServerError> {
