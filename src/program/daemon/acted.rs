@@ -452,6 +452,6 @@ mod tests {
         // It was waited for.
         fs::remove_file(&path).unwrap();
         fs::rename(crate::testing::named_pipe(&folder.0), &path).unwrap();
-        assert!(Kept::open(&path).disk.is_none());
+        assert!(RequestRecord::open(&path).disk.is_none());
     }
 }
