@@ -178,7 +178,7 @@ needs() {
     done
 }
 
-owner() { cat "$1/pid" 2>/dev/null || :; }
+owner() { sed -n '/^[0-9][0-9]*$/{p;q;}' "$1/pid" 2>/dev/null || :; }
 
 # One run at a time. A lock whose owner is gone is taken over.
 lock() {
@@ -387,10 +387,11 @@ checked() { # checked SUMS: by what, if anything here can
     done
     if [ -n "$here" ]; then
         ended=0
-        "$target" verify "$1" --key "$key" >/dev/null 2>&1 || ended=$?
-        case $ended in
-        0) echo "the noports that is here" && return 0 ;;
-        10) bad_signature "$1" ;;
+        # One from before this word ends with 2.
+        says=$("$target" verify "$1" --key "$key" 2>/dev/null) || ended=$?
+        case $ended-$says in
+        "0-signed: "*) echo "the noports that is here" && return 0 ;;
+        10-*) bad_signature "$1" ;;
         esac
     fi
     case $(openssl version 2>/dev/null) in "OpenSSL "[3-9]*) by_openssl "$1" && echo openssl || bad_signature "$1" ;; esac

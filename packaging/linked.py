@@ -3,6 +3,9 @@
 
     packaging/linked.py dependencies FILE          does this table name what Cargo.toml names?
     packaging/linked.py licences [--compare FILE]  the licences that go along with the executable
+    packaging/linked.py sizes EXECUTABLE           bytes of each direct dependency in one with symbols, for the table:
+                                                   CARGO_PROFILE_RELEASE_STRIP=none packaging/build-static.sh …, before it looks at
+                                                   the size: target/static/TARGET/release/noports
 
 sbom.py makes the bill of materials of the same. What cargo says is linked: no build scripts, no macros, no tests' crates.
 """
@@ -83,8 +86,8 @@ HEAD = """\
 noports itself is under the BSD-3-Clause licence, see LICENSE. The executable also holds the works below.
 
 Made by `packaging/linked.py licences` from the sources of the crates; packaging/supply.sh compares it with them. Where a crate
-offers a choice, and Apache-2.0 is among it, that is taken. The source of each crate, unchanged, is at
-https://crates.io/crates/NAME/VERSION.
+offers a choice, and Apache-2.0 is among it, that is taken. The source of each crate, unchanged, is in Rust's registry under its
+name and version.
 """
 
 
@@ -144,6 +147,43 @@ def check_licences(path):
     print(f"licences: {path} is what is linked")
 
 
+# --- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def owner(symbol, crates):
+    """Whose this code is: the first crate that it names which is not the standard library; of C, ring's."""
+    if symbol.startswith("ring_core_"):
+        return "ring"
+    named = [word for word in re.findall(r"(?<![\w:])(\w+)(?=::|\[)", symbol) if word in crates]
+    return named[0] if named else "rest"
+
+
+def sizes(executable):
+    deps, _ = tree(TARGETS[:1])
+    crates = {one[0].replace("-", "_") for one in deps}
+    bytes_of = {}
+    for line in run(["nm", "-C", "-S", "--defined-only", executable]).splitlines():
+        fields = line.split(" ", 3)
+        if len(fields) == 4 and len(fields[1]) == 16:
+            name = owner(fields[3], crates)
+            bytes_of[name] = bytes_of.get(name, 0) + int(fields[1], 16)
+    root = next(one for one in deps if one[0] == "noports")
+
+    def reached(without=None):
+        found, waiting = set(), [root]
+        while waiting:
+            one = waiting.pop()
+            if one not in found and one != without:
+                found.add(one)
+                waiting += deps[one]
+        return found
+
+    for direct in sorted(deps[root]):
+        alone = {one[0].replace("-", "_") for one in reached() - reached(direct)}
+        print(f"{direct[0]:24} {bytes_of.get(direct[0].replace('-', '_'), 0):9} {sum(bytes_of.get(one, 0) for one in alone):9}")
+    print(f"noports {bytes_of.get('noports', 0)}, everything {sum(bytes_of.values())}")
+
+
 def main():
     match sys.argv[1:]:
         case ["dependencies", path]:
@@ -152,6 +192,8 @@ def main():
             sys.stdout.write(licences())
         case ["licences", "--compare", path]:
             check_licences(path)
+        case ["sizes", executable]:
+            sizes(executable)
         case _:
             sys.exit(__doc__)
 

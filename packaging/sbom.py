@@ -20,6 +20,8 @@ import linked
 
 # In the executable of a usual build a hundred names are found; with none the comparison would say nothing.
 LEAST_NAMES = 20
+# Compiled beside the standard library, for proc_macro, and handed to no linker.
+BESIDE = {"rustc-literal-escaper"}
 
 
 def read(build):
@@ -143,6 +145,8 @@ def artefacts(build):
             # registry+https://…#libc@0.2.1, path+file:///…/ciphers#noports-ciphers@0.1.0, path+file:///…/std#0.0.0
             where, _, last = told["package_id"].partition("#")
             name, _, version = last.rpartition("@")
+            if name in BESIDE:
+                continue
             found.add((name or os.path.basename(where), version, where.startswith("path+") and "/library/" in where))
     return found
 
