@@ -124,6 +124,7 @@ fn decoded<const N: usize>(line: &str) -> Option<[u8; N]> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use crate::program::verify::*;
 
