@@ -306,6 +306,9 @@ pub(crate) struct Args {
         from_str_fn(seconds)
     )]
     first_word: Duration,
+    /// with --bind-local-port: give up where the other end does not greet as an ssh server does
+    #[argh(switch)]
+    ssh: bool,
     /// with --bind-local-port: address to listen on (default: 127.0.0.1)
     #[argh(option, arg_name = "address", from_str_fn(address))]
     bind_address: Option<IpAddr>,
@@ -433,7 +436,11 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
             first_word: Some(args.first_word.min(LONGEST_WAIT)).filter(|time| !time.is_zero()),
             questions: None,
         }),
-        greeting: Greeting::Any,
+        greeting: if args.ssh {
+            Greeting::Ssh
+        } else {
+            Greeting::Any
+        },
         nearness: args.nearness,
     })
 }

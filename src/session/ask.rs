@@ -21,7 +21,7 @@ use crate::{
         pins::{FirstSight, Pins},
     },
     classic::generation,
-    cli::{Failure, Progress, exit},
+    cli::{self, Failure, Progress, exit},
     np::{
         MAX_CLIENT_LINE, Message, NAMESPACE,
         envelope::EnvelopeError,
@@ -39,7 +39,7 @@ use crate::{
 };
 
 use explain::{RefusedRequest, refused, too_old, untrusted};
-pub use explain::{about, broken};
+pub use explain::{about, broken, broken_off};
 use talk::{Question, Talk};
 pub use wanted::{Details, LEAST_PATIENCE, MOST_PATIENCE, PATIENCE, Want, Whom, device_at};
 
@@ -73,6 +73,18 @@ pub async fn open_session(
     let prepared = prepare(network, keys, whom, want, progress).await?;
     prepared.request(want, progress).await
 }
+
+/// ssh says nothing while its ProxyCommand has no connection: whoever waits for it is told for whom.
+pub async fn tell_if_slow(program: &'static str, whom: Whom) {
+    task::sleep(SLOW).await;
+    let (device, to) = (&whom.device, &whom.to);
+    cli::print_err(&format!(
+        "noports {program}: still waiting for {device}{to}"
+    ));
+}
+
+/// After this time.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Steps 1 and 2: we are logged in, the daemon has said what it can do, the rendezvous has two ports.
 pub struct Prepared {

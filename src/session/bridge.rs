@@ -37,7 +37,7 @@ pub use began::Greeting;
 pub use error::{BridgeError, Report, Stage};
 pub use joins::MAX_CONNECTIONS;
 pub use live::Live;
-pub use many::{Many, Questions};
+pub use many::{Many, Questions, run_on_stdio};
 pub use news::{BridgeNews, TargetFailure, Totals};
 pub use secrets::{BadSecrets, Secrets};
 pub use visitors::Visitors;
@@ -57,7 +57,8 @@ mod visitors;
 const LAST_STEPS: Duration = Duration::from_secs(1);
 /// What a parent waits for on our stderr before it counts on us.
 pub const STARTED: &str = "rv started successfully";
-/// What a device's parent hears on our stderr when a tunnel's client has said its first word.
+/// What a device's parent hears on our stderr when a tunnel's client has said its first word, and a client when its ssh
+/// has come.
 pub const SPOKEN: &str = "rv first word";
 /// Stands before the number of the loopback port on which we listen.
 pub const LISTENING: &str = "listening on port ";
@@ -203,6 +204,7 @@ async fn one(
                 Err(BridgeError::Gone)
             };
             let local = visitor.or(far_end_gone(&remote)).or(told).await?;
+            dialler.live.used();
             let keys = dialler.far.keys.as_ref();
             carry(&dialler, local, remote, keys, greeting).await
         }

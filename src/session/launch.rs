@@ -76,7 +76,7 @@ pub struct Lasting {
 pub enum LocalAddress<'a> {
     /// The device's: a service to dial.
     Service(&'a Endpoint),
-    /// The client's: a loopback port to listen on (0: any), and how long somebody may take to come.
+    /// The client's: a loopback port for an ssh (0: any), and how long that may take to come.
     Port(u16, Duration),
     /// The same at an address that may be reached by others.
     Listen {
@@ -144,7 +144,7 @@ pub struct BridgeExit {
 /// What a bridge says while it runs.
 #[derive(Debug)]
 pub enum Said<'a> {
-    /// The client has said its first word.
+    /// The client has said its first word; at its own end: ssh has come.
     Spoken,
     /// Its service could not be had.
     Target(&'a TargetFailure),
@@ -335,6 +335,7 @@ impl Order<'_> {
                 words.extend([
                     port.to_string(),
                     "--bind-local-port".into(),
+                    "--ssh".into(),
                     "--timeout".into(),
                     wait,
                 ]);

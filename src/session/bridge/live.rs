@@ -186,6 +186,13 @@ impl Live {
         self.met.store(true, Relaxed);
     }
 
+    /// Somebody has come to our port; who waits for that has told us whose session it is.
+    pub(super) fn used(&self) {
+        if self.about.session.is_some() {
+            out::note(BridgeNews::Spoken);
+        }
+    }
+
     /// One more connection, until that is dropped.
     pub(super) fn stands(&self) -> Standing<'_> {
         self.connections.fetch_add(1, Relaxed);

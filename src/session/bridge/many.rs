@@ -49,6 +49,8 @@ use async_io::Timer;
 use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
+pub use single::run_on_stdio;
+
 use super::{
     began::Greeting,
     carry::{FLUSH, carry},
@@ -63,7 +65,10 @@ use crate::{
         dial::dial_service,
         stall::{Tell, Watched, watch},
     },
-    np::control::{ControlLine, ControlLines, Keying},
+    np::{
+        control::{ControlLine, ControlLines, Keying},
+        far_end::FarEnd,
+    },
     pipe::{
         cipher::{Cipher, Ciphers, SessionKeys},
         join::{Carried, reset},
@@ -71,6 +76,8 @@ use crate::{
     sys::out,
     text::endpoint::Endpoint,
 };
+
+mod single;
 
 /// How a client talks on the control channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
