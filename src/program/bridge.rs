@@ -132,6 +132,7 @@ fn confinement(plan: &Plan, control: Option<PathBuf>) -> Confinement {
     Confinement::of(&sandbox::BRIDGE)
         .writes(control)
         .dials(near.into_iter().chain([plan.far.rendezvous.port]))
+        .chooses_sources(plan.source.is_some())
 }
 
 /// `-h` is a flag of its own here: the host. Under a classic name a host may be called help.
@@ -258,6 +259,9 @@ pub(crate) struct Args {
     /// host of the local service (default: localhost)
     #[argh(option, default = "String::from(\"localhost\")", arg_name = "host")]
     local_host: String,
+    /// loopback address to reach the local service from, where that is at 127.0.0.1
+    #[argh(option, arg_name = "address")]
+    local_source: Option<Ipv4Addr>,
     /// port of the local service; with --bind-local-port: port to listen on (default: 22)
     #[argh(option, default = "22", arg_name = "port", from_str_fn(port_or_any))]
     local_port: u16,
@@ -442,6 +446,7 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, Refusal> {
             Greeting::Any
         },
         nearness: args.nearness,
+        source: args.local_source.filter(Ipv4Addr::is_loopback),
     })
 }
 

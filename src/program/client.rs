@@ -44,8 +44,13 @@ use crate::{
         reverse,
         two_sshs::{self, Carrier},
     },
-    cli::{Console, Failure, Progress, exit},
-    np::{far_end::FarEnd, ids::SessionId, session::Generation},
+    cli::{self, Console, Failure, Progress, exit},
+    np::{
+        far_end::FarEnd,
+        ids::SessionId,
+        session::Generation,
+        sshkey::{KeyFate, PublicKeyLine},
+    },
     pipe::cipher::Side,
     session::{
         ask::{Details, OpenSession, Prepared, Want, prepare, tell_if_slow},
@@ -91,11 +96,9 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
         features: settings.send_key.is_some(),
     };
     let want = Want::Ssh(details);
-    let prepared = prepare(&network, keys, &settings.whom, want, &mut progress).await?;
+    let mut prepared = prepare(&network, keys, &settings.whom, want, &mut progress).await?;
     if let Some(key) = &settings.send_key {
-        progress.classic("Sharing ssh public key");
-        prepared.send_key(key).await?;
-        progress.done("sent the ssh public key");
+        send_key(&mut prepared, key, &mut progress).await?;
     }
     let user = user(&prepared, &settings)?;
     if settings.whom.terms.generation == Generation::V3 {
@@ -149,6 +152,28 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
             reached.await
         }
     }
+}
+
+/// A key that is not let in is told in any case; another one may do.
+async fn send_key(
+    prepared: &mut Prepared,
+    key: &PublicKeyLine,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    progress.classic("Sharing ssh public key");
+    match prepared.send_key(key).await? {
+        Some(KeyFate::Added) => progress.done("the device lets the ssh public key in"),
+        Some(KeyFate::Known) => progress.done("the device let the ssh public key in before"),
+        Some(KeyFate::Lost(why)) => {
+            cli::print_err(&format!(
+                "WARNING: the device does not let the ssh public key in: {why}"
+            ));
+        }
+        None => progress.done(
+            "sent the ssh public key; the device has not said what it made of it (its log tells)",
+        ),
+    }
+    Ok(())
 }
 
 /// What leaves something on this machine for a moment, a key in a file: told to end, it is dropped, which takes that away
@@ -292,7 +317,7 @@ async fn let_the_device_in(
     };
     let session = prepared.session();
     let log_in = async |key| {
-        let bridge = in_background(&far, LocalAddress::Service(&sshd)).await;
+        let bridge = in_background(&far, LocalAddress::Service(&sshd, None)).await;
         bridge.map_err(|failure| {
             failure.hint(format!(
                 "--legacy-daemon needs an sshd here, at {sshd}: --local-sshd-port"

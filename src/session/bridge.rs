@@ -13,7 +13,7 @@
 //!
 //! Source: noports:packages/dart/noports_core/lib/src/srv/srv_impl.dart (order of steps).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use async_std::{future::timeout, net::TcpStream, task};
 use futures_lite::{FutureExt, future};
@@ -79,6 +79,8 @@ pub struct Plan {
     pub greeting: Greeting,
     /// The rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
     pub nearness: Option<NearnessSet>,
+    /// From where [`LocalEnd::Dial`] reaches a service at 127.0.0.1; else from anywhere.
+    pub source: Option<Ipv4Addr>,
 }
 
 /// What stands at our end of the pipe.
@@ -113,6 +115,7 @@ pub async fn run_watched(
 ) -> Result<Carried, BridgeError> {
     let dialler = Dialler::new(plan.far)
         .nowhere_nearer(plan.nearness)
+        .from_source(plan.source)
         .watched_by(live.clone());
     let work = run_with(
         dialler,
@@ -182,7 +185,7 @@ async fn one(
 ) -> Result<Carried, BridgeError> {
     match local {
         LocalEnd::Dial(at) => {
-            let local = match dial_service(&at, DIAL).await {
+            let local = match dial_service(&at, dialler.source, DIAL).await {
                 Ok(local) => local,
                 Err(source) => return Err(BridgeError::Local { at, source }),
             };

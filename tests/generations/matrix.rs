@@ -505,6 +505,7 @@ async fn bridge_for(ready: Ready) -> Endpoint {
         many: None,
         greeting: noports::session::bridge::Greeting::Any,
         nearness: None,
+        source: None,
     };
     task::spawn(bridge::run(plan, || ()));
     here(port)

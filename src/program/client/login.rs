@@ -64,6 +64,7 @@ pub(super) async fn stdio(far: FarEnd) -> Result<ExitCode, Failure> {
         many: None,
         greeting: Greeting::Ssh,
         nearness: None,
+        source: None,
     };
     bridge::run(plan, || {}).await.map_err(|why| broken(&why))?;
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 use log::{LevelFilter, debug, warn};
 
 use super::{
-    KeyOptions, TemporaryKeyRule, budgets,
+    ClientSource, KeyOptions, TemporaryKeyRule, budgets,
     options::{DaemonOptions, Ssh},
     serve,
 };
@@ -64,6 +64,10 @@ flags! {
         /// port of the sshd on this device (default: 22)
         #[argh(option, arg_name = "port", default = "22", from_str_fn(port))]
         sshd_port: u16,
+        /// whether each client reaches an sshd of OpenSSH 9.8 and later from a loopback address of its own, 127.x.y.z, so
+        /// that one's failed logins shut out no other: auto (the default) or off
+        #[argh(option, arg_name = "when", default = "ClientSource::default()")]
+        client_source: ClientSource,
         /// atSign of the policy that decides about everybody who is not a manager
         #[argh(option, arg_name = "atsign")]
         policy: Option<String>,
@@ -175,6 +179,7 @@ impl Args {
                 .parse()
                 .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
             sshd_port: self.sshd_port,
+            client_source: self.client_source,
             hide: self.hide,
             ssh: self.ssh()?,
             require_protection: self.require_protection,

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::source::ClientSource;
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
@@ -24,6 +25,8 @@ pub struct DaemonOptions {
     pub permit: Permit,
     /// Port of the local sshd.
     pub sshd_port: u16,
+    /// From where its clients come, to it.
+    pub client_source: ClientSource,
     /// Publish nothing.
     pub hide: bool,
     /// What is done with ssh keys, and for older clients.

@@ -31,10 +31,8 @@ impl Args {
                 "--stdio and {other} exclude each other"
             )));
         }
-        let target = Endpoint::parse(text, None).map_err(|why| {
-            Failure::misuse(format!("--stdio {text:?} is not HOST:PORT: {why}"))
-                .hint("--stdio nas:22")
-        });
+        let target = Endpoint::parse(text, None)
+            .map_err(|why| Failure::misuse(format!("--stdio: {why}")).hint("--stdio nas:22"));
         target.map(Some)
     }
 }

@@ -422,7 +422,7 @@ async fn serve(
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> ConnectionEnd {
-    match dial_service(&service, DIAL).await {
+    match dial_service(&service, dialler.source, DIAL).await {
         Ok(local) => cut_on(stop, dialler, local, remote, keys).await.into(),
         Err(error) => {
             log::info!("service={service} reason={:?}", error.to_string());
