@@ -359,6 +359,7 @@ fn an_ssh_in_the_background_keeps_its_session_and_ends_it() {
             "ControlPersist=60",
             "-S",
             &socket,
+            "exit 7",
         ];
         let stay = "Host *.noports\nForkAfterAuthentication yes\n";
         for (config, words) in [
@@ -366,7 +367,7 @@ fn an_ssh_in_the_background_keeps_its_session_and_ends_it() {
             ("", &["-fnNT"]),
             ("", &["-o", "ForkAfterAuthentication=yes", "sleep 600"]),
             (stay, &["-N"]),
-            ("", &[&persist[..], &["exit 7"]].concat()),
+            ("", &persist),
         ] {
             let here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let port = here.local_addr().unwrap().port();

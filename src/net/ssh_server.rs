@@ -55,11 +55,10 @@ impl SshServer {
     /// `from` another address than its clients' where that can be, so that it does not mix us up. Blocks.
     pub fn ask(port: u16, from: Option<Ipv4Addr>) -> Option<(Self, IpAddr)> {
         let places: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        let heard = places.iter().find_map(|ip| {
+        places.iter().find_map(|ip| {
             let tcp = connect(SocketAddr::new(*ip, port), from)?;
             Some((Self::parse(&greeting(tcp).unwrap_or_default()), *ip))
-        });
-        heard
+        })
     }
 }
 

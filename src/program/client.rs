@@ -130,7 +130,7 @@ async fn story(console: &Console, args: Args) -> Result<ExitCode, Failure> {
         // Without a name ssh takes its own: the person's here, or what its settings say.
         Transport::Bridge(far, session) => {
             go(
-                LocalEntry::Bridge(far, session),
+                LocalEntry::Bridge(Box::new(far), session),
                 &settings,
                 user.as_ref(),
                 &mut progress,

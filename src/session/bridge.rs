@@ -115,7 +115,7 @@ pub async fn run_watched(
 ) -> Result<Carried, BridgeError> {
     let dialler = Dialler::new(plan.far)
         .nowhere_nearer(plan.nearness)
-        .from_source(plan.source)
+        .dialling_from(plan.source)
         .watched_by(live.clone());
     let work = run_with(
         dialler,

@@ -50,7 +50,7 @@ const BRIDGE_STORY: Duration = Duration::from_millis(500);
 /// Where the person's ssh connects to.
 pub(super) enum LocalEntry {
     /// Through a bridge of ours, for this session.
-    Bridge(FarEnd, SessionId),
+    Bridge(Box<FarEnd>, SessionId),
     /// Through a loopback port that another ssh holds open.
     Port(u16),
 }

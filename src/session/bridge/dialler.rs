@@ -71,7 +71,7 @@ impl Dialler {
     }
 
     /// A service of this machine is dialled from there.
-    pub(super) fn from_source(self, source: Option<Ipv4Addr>) -> Self {
+    pub(super) fn dialling_from(self, source: Option<Ipv4Addr>) -> Self {
         Self { source, ..self }
     }
 
