@@ -82,7 +82,9 @@ fn greeting(mut tcp: TcpStream) -> Option<String> {
             got => text.extend_from_slice(&chunk[..got]),
         }
     }
-    String::from_utf8(text).ok()
+    // Dropbear goes on at once, with what is no text.
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    String::from_utf8(line.to_owned()).ok()
 }
 
 #[cfg(test)]
@@ -123,6 +125,10 @@ mod tests {
         let source = Ipv4Addr::new(127, 3, 2, 1);
         for (said, want) in [
             (&b"SSH-2.0-OpenSSH_9.9\r\n"[..], SshServer::OpenSsh(9, 9)),
+            (
+                b"SSH-2.0-dropbear_2022.83\r\n\x00\x00\x01\xcc\x05\x14\xff",
+                SshServer::Dropbear(2022, 83),
+            ),
             (b"\xff\xfe\n", SshServer::Other),
             (b"", SshServer::Other),
             (&[b'x'; 1000], SshServer::Other),
