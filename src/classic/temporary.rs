@@ -5,9 +5,9 @@
 //! | sshd | options |
 //! | --- | --- |
 //! | all | `command="echo …;sleep 20"`: nothing is run but this; `PermitOpen`: forwarding to the sshd here only |
-//! | OpenSSH from 7.2 | `restrict,port-forwarding`: nothing else, also of what later versions invent |
+//! | OpenSSH from 7.2 | `restrict,port-forwarding,pty`: nothing else, also of what later versions invent; clients insist on a terminal (`ssh -tt`) |
 //! | OpenSSH from 7.7 | `expiry-time="20261130"`: a line that a crash leaves behind dies by itself |
-//! | dropbear from 2022.82 | `no-agent-forwarding,no-X11-forwarding,no-pty` |
+//! | dropbear from 2022.82 | `no-agent-forwarding,no-X11-forwarding` |
 //! | older dropbear | none: it cannot keep a key to one port |
 //! | others | `no-agent-forwarding,no-X11-forwarding,no-user-rc`: known to every OpenSSH that is still about |
 //!
@@ -23,7 +23,8 @@ use std::{
 
 use crate::{net::ssh_server::SshServer, text::calendar::utc};
 
-const COMMAND: &str = r#"command="echo \"ssh session complete\";sleep 20""#;
+/// Without quotes in it: dropbear ends a quoted blank at the first one, escaped or not.
+const COMMAND: &str = r#"command="echo ssh session complete;sleep 20""#;
 /// The day on which a line expires begins so long after it was written: at the beginning of a day in a time zone that we
 /// do not know, so later than any session lasts and sooner than three days.
 const EXPIRES_AFTER: Duration = Duration::from_secs(48 * 3600);
@@ -40,7 +41,7 @@ pub(super) fn line(
 ) -> io::Result<String> {
     let limits = match sshd {
         Some(SshServer::OpenSsh(major, minor)) if (major, minor) >= (7, 2) => {
-            "restrict,port-forwarding"
+            "restrict,port-forwarding,pty"
         }
         Some(SshServer::Dropbear(year, number)) if (year, number) < (2022, 82) => {
             let why = format!(
@@ -48,7 +49,7 @@ pub(super) fn line(
             );
             return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
-        Some(SshServer::Dropbear(..)) => "no-agent-forwarding,no-X11-forwarding,no-pty",
+        Some(SshServer::Dropbear(..)) => "no-agent-forwarding,no-X11-forwarding",
         _ => "no-agent-forwarding,no-X11-forwarding,no-user-rc",
     };
     let mut line = format!(r#"{COMMAND},{limits},PermitOpen="localhost:{port}""#);
@@ -70,7 +71,7 @@ mod tests {
     #[test]
     fn the_line_of_a_temporary_key_has_only_options_that_its_sshd_knows() {
         let old = "no-agent-forwarding,no-X11-forwarding,no-user-rc";
-        let new = "restrict,port-forwarding";
+        let new = "restrict,port-forwarding,pty";
         let opens = r#",PermitOpen="localhost:2222""#;
         for (sshd, options, limits, expires) in [
             (None, "", old, false),
@@ -84,7 +85,7 @@ mod tests {
             (
                 Some(SshServer::Dropbear(2022, 83)),
                 "",
-                "no-agent-forwarding,no-X11-forwarding,no-pty",
+                "no-agent-forwarding,no-X11-forwarding",
                 false,
             ),
         ] {
