@@ -264,7 +264,7 @@ fn whatever_the_configuration_says_ssh_goes_to_the_device_and_shares_nothing() {
         "Host *\nControlPath /x/%k-%n-%h\nHostKeyAlias gate\nPort 2222\n",
         "Host localhost\nHostName 192.0.2.7\nPort 22\nControlPath /x/%%\nHost *\nProxyJump bastion\n",
         "Host localhost 127.0.0.1 ::1\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel QUIET\n",
-        "Host localhost 127.* ::ffff:*\nStrictHostKeyChecking no\nMatch final all\nStrictHostKeyChecking yes\n",
+        "Host localhost 127.* ::1\nStrictHostKeyChecking no\nMatch final all\nStrictHostKeyChecking yes\n",
         "Match host localhost exec true\nProxyCommand nc -x proxy %h %p\nMatch all\nProxyUseFdpass yes\n",
         "CanonicalizeHostname always\nCanonicalDomains example.org\nCanonicalizePermittedCNAMEs *:*\nHost *.example.org\nPort 9\n",
         "Host *\nBindAddress 192.0.2.9\nBindInterface eth9\nAddressFamily inet6\nCheckHostIP yes\n",

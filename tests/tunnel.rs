@@ -147,7 +147,7 @@ fn one_connection_on_stdin_and_stdout_makes_ssh_to_what_is_behind_the_device_one
         };
         world.daemon_with(1, change).await;
 
-        let proxy = "ProxyCommand=exec %d -q --stdio localhost:%p";
+        let proxy = "ProxyCommand=%d -q --stdio localhost:%p";
         let words = ["tunnel", "--as", ALICE, "--to", DEVICE, "--device", NAME];
         let proxy = proxy.replace("%d", &format!("{NOPORTS} {}", words.join(" ")));
         let mut ssh = world.program("ssh");
