@@ -308,7 +308,6 @@ fn whatever_the_configuration_says_ssh_goes_to_the_device_and_shares_nothing() {
             ("controlpath", "none"),
             ("proxycommand", "none"),
             ("proxyjump", "none"),
-            ("bindinterface", "none"),
             ("checkhostip", "no"),
         ] {
             assert!(of(name).is_none_or(|value| value == harmless), "{config}: {name}: {said}");
