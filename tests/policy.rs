@@ -57,7 +57,14 @@ fn daemon(world: &World, port: u16, words: &[&str]) -> Process {
     let base = [
         "daemon", "--as", DEVICE, "--policy", POLICY, "--device", NAME,
     ];
-    let more = ["--device-group", GROUP, "--sshd-port", &port];
+    let more = [
+        "--device-group",
+        GROUP,
+        "--client-source",
+        "off",
+        "--sshd-port",
+        &port,
+    ];
     world.process(&[&base[..], &more, words].concat())
 }
 

@@ -117,6 +117,102 @@ fn daemon(world: &World, port: u16) -> Process {
     world.process(&[&who[..], &what].concat())
 }
 
+/// What is behind the device was two hops away: through the device's sshd.
+#[test]
+fn one_connection_on_stdin_and_stdout_makes_ssh_to_what_is_behind_the_device_one_hop() {
+    block_on(async {
+        let mut world = World::start().await;
+        let sshd = world.sshd().await;
+        world.rendezvous().await;
+        let echo = answer_at_the_end().await;
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nothing = closed.local_addr().unwrap().port();
+        drop(closed);
+        // Says all at once and reads on: what is said to it after that must arrive.
+        let late = TcpListener::bind("127.0.0.1:0").unwrap();
+        let late_port = late.local_addr().unwrap().port();
+        let heard = thread::spawn(move || {
+            let (mut tcp, _) = late.accept().unwrap();
+            tcp.write_all(b"all").unwrap();
+            tcp.shutdown(Shutdown::Write).unwrap();
+            let mut heard = Vec::new();
+            tcp.read_to_end(&mut heard).map(|_| heard).unwrap()
+        });
+        let permit = format!(
+            "localhost:{},localhost:{echo},localhost:{nothing},localhost:{late_port}",
+            sshd.port
+        );
+        let change = |policy: &mut noports::program::daemon::DaemonOptions| {
+            policy.permit = permit.parse().unwrap();
+        };
+        world.daemon_with(1, change).await;
+
+        let proxy = "ProxyCommand=%d -q --stdio localhost:%p";
+        let words = ["tunnel", "--as", ALICE, "--to", DEVICE, "--device", NAME];
+        let proxy = proxy.replace("%d", &format!("{NOPORTS} {}", words.join(" ")));
+        let mut ssh = world.program("ssh");
+        ssh.args(["-F", "none", "-oBatchMode=yes", "-o", &proxy, "-i"]);
+        ssh.arg(&sshd.identity).args(["-p", &sshd.port.to_string()]);
+        ssh.arg(format!("-oHostKeyAlias={}", world.alias()));
+        ssh.arg(format!(
+            "-oUserKnownHostsFile={}",
+            world.dir.text("known_hosts")
+        ));
+        ssh.args(["nas", "echo one hop"]);
+        assert_eq!(stdout(ssh).await, "one hop\n");
+
+        let on_stdio = |port: u16, said: Vec<u8>| {
+            let target = format!("localhost:{port}");
+            let mut tunnel = tunnel(&world, &["--stdio", &target]);
+            tunnel.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = tunnel.stderr(Stdio::piped()).spawn().unwrap();
+            task::spawn_blocking(move || {
+                let mut stdin = child.stdin.take().unwrap();
+                stdin.write_all(&said).unwrap();
+                drop(stdin);
+                let done = child.wait_with_output().unwrap();
+                let said = String::from_utf8(done.stderr).unwrap();
+                (done.status.code(), done.stdout, said)
+            })
+        };
+        let all = vec![b'x'; 300_000];
+        assert_eq!(
+            on_stdio(echo, all.clone()).await,
+            (Some(0), all.clone(), String::new())
+        );
+        let (code, _, said) = on_stdio(late_port, all.clone()).await;
+        assert_eq!(code, Some(0), "{said}");
+        assert!(heard.join().unwrap() == all);
+        // Its input stays open: the other end was over first, without a word.
+        let target = format!("localhost:{nothing}");
+        let mut refused = tunnel(&world, &["--stdio", &target]);
+        refused.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut refused = Process(refused.stderr(Stdio::piped()).spawn().unwrap());
+        let input = refused.0.stdin.take();
+        let mut said = String::new();
+        let mut stderr = refused.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        assert!(said.contains("ended before a byte came"), "{said}");
+        assert_eq!(refused.0.wait().unwrap().code(), Some(9), "{said}");
+        drop(input);
+        for (words, want) in [
+            (&["--stdio", "nas"][..], "\"nas\" is not host:port"),
+            (&["--stdio", "nas:0"], "nas:0"),
+            (&["--stdio", "nas:22", "--print"], "exclude each other"),
+            (&["--stdio", "nas:22", "--json"], "exclude each other"),
+            (
+                &["--stdio", "nas:22", "--forward", "1:a:2"],
+                "exclude each other",
+            ),
+        ] {
+            let done = output(tunnel(&world, words)).await;
+            let said = String::from_utf8(done.stderr).unwrap();
+            assert_eq!(done.status.code(), Some(2), "{said}");
+            assert!(said.contains(want), "{said}");
+        }
+    });
+}
+
 /// What one connection says: unlike what any other one does, and of its own length.
 fn pattern(seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

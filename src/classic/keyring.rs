@@ -25,6 +25,7 @@ use crate::{
     at::AtSign,
     budget::{Budget, Claim, Hold, Limits},
     classic::temporary,
+    net::ssh_server::SshServer,
     np::{ids::SessionId, sshkey::PublicKeyLine},
     secret::Secret,
     sys::{authorized_keys::AuthorizedKeys, ssh_key::SshKey},
@@ -127,8 +128,8 @@ struct Inner {
     file: Option<AuthorizedKeys>,
     sshd: Endpoint,
     options: KeyOptions,
-    /// Whether sshd does, once it has said what it is.
-    knows_expiry: OnceLock<bool>,
+    /// What sshd is, once it has said so.
+    server: OnceLock<SshServer>,
     /// Those whose temporary keys are let in.
     sessions: Mutex<HashSet<SessionId>>,
     places: Budget<AtSign>,
@@ -190,7 +191,7 @@ impl Keyring {
             file,
             sshd,
             options,
-            knows_expiry: OnceLock::new(),
+            server: OnceLock::new(),
             sessions: Mutex::default(),
             places: Budget::new(KEYS),
         }));
@@ -239,12 +240,11 @@ impl Keyring {
 
     fn write(&self, public: &str, session: SessionId) -> io::Result<()> {
         // Asked once: sshd takes it ill when somebody comes again and again and does not log in.
-        let knows = self.0.knows_expiry.get().copied().or_else(|| {
-            let found = temporary::sshd_knows_expiry(&self.0.sshd)?;
-            Some(*self.0.knows_expiry.get_or_init(|| found))
+        let server = self.0.server.get().copied().or_else(|| {
+            let (found, _) = SshServer::ask(&self.0.sshd, None)?;
+            Some(*self.0.server.get_or_init(|| found))
         });
-        let expiry = (knows == Some(true)).then(temporary::expiry);
-        let line = temporary::line(self.0.sshd.port, expiry, &self.0.options.0, public);
+        let line = temporary::line(self.0.sshd.port, server, &self.0.options.0, public)?;
         self.file()?.add_session_key(&line, &session.to_string())
     }
 
@@ -359,7 +359,7 @@ mod tests {
         block_on(async {
             let home = Home(Folder::new());
             let key = SshKey::generate().unwrap().public;
-            let line = temporary::line(22, None, "", &key);
+            let line = temporary::line(22, None, "", &key).unwrap();
             let left = format!("{line} sshnp_ephemeral_{}", SessionId::random());
             fs::write(home.file(), format!("{key} mine\n{left}\n")).unwrap();
             let _both = home.ring().await;

@@ -132,6 +132,7 @@ fn confinement(plan: &Plan, control: Option<PathBuf>) -> Confinement {
     Confinement::of(&sandbox::BRIDGE)
         .writes(control)
         .dials(near.into_iter().chain([plan.far.rendezvous.port]))
+        .chooses_sources(plan.source.is_some())
 }
 
 /// `-h` is a flag of its own here: the host. Under a classic name a host may be called help.
@@ -258,6 +259,9 @@ pub(crate) struct Args {
     /// host of the local service (default: localhost)
     #[argh(option, default = "String::from(\"localhost\")", arg_name = "host")]
     local_host: String,
+    /// loopback address to reach the local service from, where that is at 127.0.0.1
+    #[argh(option, arg_name = "address")]
+    local_source: Option<Ipv4Addr>,
     /// port of the local service; with --bind-local-port: port to listen on (default: 22)
     #[argh(option, default = "22", arg_name = "port", from_str_fn(port_or_any))]
     local_port: u16,
@@ -309,6 +313,9 @@ pub(crate) struct Args {
         from_str_fn(seconds)
     )]
     first_word: Duration,
+    /// with --bind-local-port: give up where the other end does not greet as an ssh server does
+    #[argh(switch)]
+    ssh: bool,
     /// with --bind-local-port: address to listen on (default: 127.0.0.1)
     #[argh(option, arg_name = "address", from_str_fn(address))]
     bind_address: Option<IpAddr>,
@@ -436,8 +443,13 @@ fn plan(args: &Args, secrets: &Secrets) -> Result<Plan, StartError> {
             first_word: Some(args.first_word.min(LONGEST_WAIT)).filter(|time| !time.is_zero()),
             questions: args.ask.then_some(Questions::USUAL),
         }),
-        greeting: Greeting::Any,
+        greeting: if args.ssh {
+            Greeting::Ssh
+        } else {
+            Greeting::Any
+        },
         nearness: args.nearness,
+        source: args.local_source.filter(Ipv4Addr::is_loopback),
     })
 }
 

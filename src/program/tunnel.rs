@@ -11,7 +11,14 @@
 //! Each `--forward [BIND:]PORT:HOST:PORT` is one session for as many connections as come (`0` is any free local port); the
 //! daemon must list the target in `--permit-open`, such as `localhost:22,localhost:80,nas:*`. The program ends with its last
 //! session, unless `--keep-alive` is given; then a failure of the network, too, only means that the next connection opens
-//! another session. `--print` leaves the port open in the background and prints its number.
+//! another session. `--stdio nas:22` opens no port here: the one connection is on stdin and stdout, so that
+//!
+//! ```text
+//! Host nas
+//!     ProxyCommand noports tunnel --to pi@my_device --via @my_rendezvous --stdio %h:%p
+//! ```
+//!
+//! in `~/.ssh/config` makes `ssh nas` one hop to what is behind the device. `--print` leaves the port open in the background and prints its number.
 //!
 //! A new connection that cannot get to the rendezvous, in a hole of the network or for want of descriptors, costs no other:
 //! it is tried again for 25 seconds, without descriptors not at all, and then reset. A session that the other end closes
@@ -58,6 +65,7 @@ pub use forward::{BadForward, Forward};
 use talk::{IDLE, talk};
 
 mod forward;
+mod stdio;
 mod talk;
 
 /// How long a session may stand without a connection with --keep-alive, where somebody expects the port to answer at once.
@@ -79,7 +87,8 @@ flags! {
     #[argh(
         example = "{command_name} --to @kitchen --device pi --via @rv_eu --forward 8080:nas:80",
         example = "{command_name} --to @kitchen --via @rv_eu --forward 0:nas:443 --print",
-        example = "{command_name} --to @kitchen --via @rv_eu --forward 5432:db:5432 --keep-alive"
+        example = "{command_name} --to @kitchen --via @rv_eu --forward 5432:db:5432 --keep-alive",
+        example = "ssh -o 'ProxyCommand {command_name} --to @kitchen --via @rv_eu --stdio %h:%p' nas"
     )]
     pub(crate) struct Args {
         peer,
@@ -87,6 +96,9 @@ flags! {
         /// address:port:host:port listens on another address than 127.0.0.1
         #[argh(option, arg_name = "port:host:port")]
         forward: Vec<String>,
+        /// carry one connection to this target on stdin and stdout, for ssh's ProxyCommand; open no port
+        #[argh(option, arg_name = "host:port")]
+        stdio: Option<String>,
         /// let other users of this machine use the local port, too; else it is for programs of yours (and of root)
         #[argh(switch)]
         shared: bool,
@@ -141,7 +153,11 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
     let mut whom = Whom::parse(&args.to, device, via, args.timeout)?;
     // The login stays: whatever opens tunnels knows it, and the old way to ask for ports is for one connection.
     whom.terms = whom.terms.without(args.no_encrypt, false, false);
-    let forwards = forwards(&args.forward)?;
+    let stdio = args.stdio_target()?;
+    let forwards = match stdio {
+        Some(_) => Vec::new(),
+        None => forwards(&args.forward)?,
+    };
     if args.keep_alive && args.print {
         let kept = console.again(&["--keep-alive"]);
         let failure = Failure::misuse("--keep-alive and --print exclude each other");
@@ -161,11 +177,15 @@ async fn story(console: &Console, args: Args) -> Result<(), Failure> {
         idle,
         json: args.json,
         console: console.clone(),
-        quiet: args.quiet,
+        // A ProxyCommand's stderr is the screen of somebody waiting for a shell: silence unless asked.
+        quiet: args.quiet || (stdio.is_some() && args.verbose == 0),
         shared: args.shared,
         keep: args.keep_alive,
-        alone: forwards.len() == 1,
+        alone: forwards.len() <= 1,
     };
+    if let Some(target) = stdio {
+        return tunnel.on_stdio(&target, args.quiet).await;
+    }
     if args.print {
         // A port that is taken is told before anybody is asked for a session.
         for forward in &forwards {

@@ -381,6 +381,7 @@ impl Stage {
             many: None,
             greeting: noports::session::bridge::Greeting::Any,
             nearness: None,
+            source: None,
         };
         task::spawn(bridge::run(plan, || ()));
         let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -465,6 +466,7 @@ fn name(awaited: Awaited) -> &'static str {
         Awaited::Ports => "ports",
         Awaited::NoPorts => "no ports",
         Awaited::Answer => "answer",
+        Awaited::KeyFate => "key fate",
     }
 }
 
@@ -505,6 +507,7 @@ async fn bridge_for(ready: Ready) -> Endpoint {
         many: None,
         greeting: noports::session::bridge::Greeting::Any,
         nearness: None,
+        source: None,
     };
     task::spawn(bridge::run(plan, || ()));
     here(port)

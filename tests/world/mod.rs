@@ -298,6 +298,8 @@ impl World {
             ALICE,
             "--device",
             NAME,
+            "--client-source",
+            "off",
             "--sshd-port",
             &port,
         ])
@@ -358,6 +360,7 @@ impl World {
             consult: None,
             permit: format!("localhost:{port}").parse().unwrap(),
             sshd: Endpoint::parse("localhost", Some(port)).unwrap(),
+            client_source: daemon::ClientSource::Off,
             hide: false,
             ssh: daemon::Ssh {
                 file: Some(self.dir.path("authorized_keys")),

@@ -10,6 +10,7 @@ use log::warn;
 use crate::{
     classic::temporary,
     cli::Failure,
+    net::ssh_server::SshServer,
     np::ids::SessionId,
     secret::Secret,
     sys::{authorized_keys::AuthorizedKeys, ssh_key::SshKey},
@@ -50,9 +51,8 @@ impl Guest {
         task::spawn_blocking(move || {
             // What an earlier one that crashed left behind.
             keys.remove_stale()?;
-            let expiry =
-                (temporary::sshd_knows_expiry(&sshd) == Some(true)).then(temporary::expiry);
-            let line = temporary::line(sshd.port, expiry, "", &public);
+            let server = SshServer::ask(&sshd, None).map(|(server, _)| server);
+            let line = temporary::line(sshd.port, server, "", &public)?;
             keys.add_session_key(&line, &session.to_string())
         })
         .await

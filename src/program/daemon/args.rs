@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 use log::{LevelFilter, debug, warn};
 
 use super::{
-    KeyOptions, TemporaryKeyRule, budgets,
+    ClientSource, KeyOptions, TemporaryKeyRule, budgets,
     options::{DaemonOptions, Ssh},
     serve,
 };
@@ -69,6 +69,10 @@ flags! {
         /// port of the sshd on this device (default: 22)
         #[argh(option, arg_name = "port", default = "22", from_str_fn(port))]
         sshd_port: u16,
+        /// whether each client reaches an sshd of OpenSSH 9.8 and later from a loopback address of its own, 127.x.y.z, so
+        /// that one's failed logins shut out no other: auto (the default) or off
+        #[argh(option, arg_name = "when", default = "ClientSource::default()")]
+        client_source: ClientSource,
         /// atSign of the policy that decides about everybody who is not a manager
         #[argh(option, arg_name = "atsign")]
         policy: Option<String>,
@@ -188,6 +192,7 @@ impl Args {
                 .parse()
                 .map_err(|e| misuse(&e).hint("--permit-open localhost:22,nas:*"))?,
             sshd,
+            client_source: self.client_source,
             shared_name: self.shared_name,
             hide: self.hide,
             ssh: self.ssh()?,

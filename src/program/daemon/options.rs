@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::source::ClientSource;
 #[cfg(feature = "held")]
 use crate::classic::habits::DaemonHabits;
 use crate::{
@@ -30,6 +31,8 @@ pub struct DaemonOptions {
     pub sshd: Endpoint,
     /// Others of this name are meant to be.
     pub shared_name: bool,
+    /// From where its clients come, to it.
+    pub client_source: ClientSource,
     /// Publish nothing.
     pub hide: bool,
     /// What is done with ssh keys, and for older clients.

@@ -292,16 +292,28 @@ impl Daemon {
             None
         };
         let message = self.acceptance(from, asked, keys.as_ref(), key.as_ref())?;
+        let source = self.sources.as_ref();
+        let source = source.and_then(|sources| sources.of(from, &target));
         place.has_lines = ignored::tells_session(from);
         if place.has_lines {
             info!(
-                "session={} from={from} open={target} rendezvous={} {}",
+                "session={} from={from} open={target}{} rendezvous={} {}",
                 meeting.session,
+                source.map_or_else(String::new, |source| format!(" source={source}")),
                 meeting.rendezvous(),
                 agreed(asked, keys.as_ref(), key.is_some())
             );
         }
-        let starting = self.start_bridge(from, asked, keys.as_ref(), target, place);
+        let far = meeting.far_end(keys.as_ref(), &self.at.keys().encryption);
+        let order = Order {
+            local: LocalAddress::Service(&target, source),
+            far: &far.map_err(|why| why.to_string())?,
+            many: asked.lasting(),
+            about: Some(self.about(from, meeting.session)),
+            nearness: self.nearness,
+            sandbox: self.options.sandbox,
+        };
+        let starting = self.start_bridge(&order, meeting.session, place);
         let (started, ()) = future::zip(starting, self.acted.on_disk()).await;
         started?;
         Ok(Acceptance { message, key })
@@ -410,26 +422,14 @@ impl Daemon {
     /// Starts the session's own process and waits until both its connections stand.
     async fn start_bridge(
         &self,
-        from: &AtSign,
-        asked: &SessionRequest,
-        keys: Option<&SessionKeys>,
-        target: Endpoint,
+        order: &Order<'_>,
+        session: SessionId,
         place: SessionPlace,
     ) -> Result<(), String> {
-        let meeting = asked.meeting();
-        let far = meeting.far_end(keys, &self.at.keys().encryption);
-        let order = Order {
-            local: LocalAddress::Service(&target),
-            far: &far.map_err(|why| why.to_string())?,
-            many: asked.lasting(),
-            about: Some(self.about(from, meeting.session)),
-            nearness: self.nearness,
-            sandbox: self.options.sandbox,
-        };
-        let bridge = launch::start(&self.options.program, &order)
+        let bridge = launch::start(&self.options.program, order)
             .await
             .map_err(|why| why.refusal())?;
-        task::spawn(place.kept_by(bridge, meeting.session.to_string()));
+        task::spawn(place.kept_by(bridge, session.to_string()));
         Ok(())
     }
 

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{acted::ActedRequests, known::RecentSessions, options::DaemonOptions, publish::Pings};
+use super::{
+    acted::ActedRequests, known::RecentSessions, options::DaemonOptions, publish::Pings,
+    source::ClientSources,
+};
 use crate::{
     at::{AtSign, Notification, client::Client, pins::Pins, verb::Operation},
     budget::Budget,
@@ -30,6 +33,8 @@ pub(super) struct Daemon {
     pub sessions: Budget<AtSign>,
     pub pings: Pings,
     pub keyring: Keyring,
+    /// Where clients come from, to sshd.
+    pub sources: Option<ClientSources>,
     pub pins: Pins,
     /// A rendezvous may be where somebody may be sent whose directory is so near; else anywhere.
     pub nearness: Option<NearnessSet>,

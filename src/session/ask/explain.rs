@@ -157,6 +157,11 @@ fn permit(list: &str) -> Option<Permit> {
     list.parse::<Permit>().ok()
 }
 
+/// A bridge process that fell, told to the person.
+pub fn broken_off(why: &str) -> Failure {
+    Failure::told(exit::RENDEZVOUS, &why, BridgeError::Unbegun.hint())
+}
+
 /// A bridge that fell, told to the person.
 pub fn broken(error: &BridgeError) -> Failure {
     Failure::told(exit::RENDEZVOUS, error, error.hint())

@@ -206,6 +206,13 @@ impl Live {
         self.met.store(true, Relaxed);
     }
 
+    /// Somebody has come to our port; who waits for that has told us whose session it is.
+    pub(super) fn used(&self) {
+        if self.about.session.is_some() {
+            out::note(BridgeNews::Spoken);
+        }
+    }
+
     /// One more connection, until that is dropped.
     pub(super) fn stands(&self) -> LiveConnection<'_> {
         self.connections.fetch_add(1, Relaxed);

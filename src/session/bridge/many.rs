@@ -49,6 +49,8 @@ use async_io::Timer;
 use async_std::{channel::Receiver, future::timeout, net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 
+pub use single::run_on_stdio;
+
 use super::{
     began::Greeting,
     carry::{ConnectionEnds, FLUSH, carry},
@@ -64,7 +66,10 @@ use crate::{
         dial::dial_service,
         stall::{Tell, Watched, watch},
     },
-    np::control::{ControlLine, ControlLines, DeviceLines, Keying},
+    np::{
+        control::{ControlLine, ControlLines, DeviceLines, Keying},
+        far_end::FarEnd,
+    },
     pipe::{
         cipher::{Cipher, Ciphers, SessionKeys},
         join::{Carried, reset},
@@ -72,6 +77,8 @@ use crate::{
     sys::out,
     text::endpoint::Endpoint,
 };
+
+mod single;
 
 /// How a client talks on the control channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -455,7 +462,7 @@ async fn serve(
     remote: TcpStream,
     keys: Option<SessionKeys>,
 ) -> ConnectionEnd {
-    match dial_service(&service, DIAL).await {
+    match dial_service(&service, dialler.source, DIAL).await {
         Ok(local) => cut_on(stop, dialler, local, remote, keys).await.into(),
         Err(error) => {
             log::info!("service={service} reason={:?}", error.to_string());
