@@ -287,8 +287,14 @@ fn root_reaches_peoples_own_services_and_names_what_it_cannot_reach() {
 fn the_scripts_of_the_deb_restart_what_runs_and_remove_all_services() {
     let folder = Folder::new();
     let tree = folder.path("tree");
-    fs::create_dir_all(tree.join("packaging")).unwrap();
-    for name in ["Cargo.toml", "LICENSE", "packaging/deb.sh"] {
+    fs::create_dir_all(tree.join("packaging/licences")).unwrap();
+    for name in [
+        "Cargo.toml",
+        "LICENSE",
+        "packaging/deb.sh",
+        "packaging/licences/crates.txt",
+        "packaging/licences/musl-and-zig.txt",
+    ] {
         fs::copy(Path::new(REPOSITORY).join(name), tree.join(name)).unwrap();
     }
     // Prints its manual pages, and notes what it is asked for.

@@ -88,7 +88,7 @@ flags! {
         example = "{command_name} --to @kitchen --device pi --via @rv_eu --forward 8080:nas:80",
         example = "{command_name} --to @kitchen --via @rv_eu --forward 0:nas:443 --print",
         example = "{command_name} --to @kitchen --via @rv_eu --forward 5432:db:5432 --keep-alive",
-        example = "ssh -o 'ProxyCommand {command_name} --to @kitchen --via @rv_eu --stdio %h:%p' nas"
+        example = "{command_name} --to @kitchen --via @rv_eu --stdio nas:22"
     )]
     pub(crate) struct Args {
         peer,

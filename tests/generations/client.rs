@@ -466,10 +466,8 @@ fn a_line_that_is_left_behind_dies_by_itself() {
             line.map(str::to_owned)
         };
         let command = scene.client("", "nosuch", &["--legacy-daemon"], &[]);
-        let limits = |line: &str| {
-            line.contains(",expiry-time=\"20") && line.contains(",no-agent-forwarding,")
-        };
-        // This sshd knows expiry times; `a_line_expires_by_itself_where_sshd_knows_that` has those that do not.
+        let limits = |line: &str| line.contains(",expiry-time=\"20") && line.contains(",restrict,");
+        // This sshd knows expiry times; `the_line_of_a_temporary_key_has_only_options_that_its_sshd_knows` has those that do not.
         let code = scene.told(command, &[Signal::KILL], |_| line().is_some());
         assert_eq!(code, Some(128 + 9));
         let left = line().expect("kill -9 leaves it");
