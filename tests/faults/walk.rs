@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     random::Random,
+    setup::Setup,
     site::{ATSERVER, NOBODY, RENDEZVOUS_HOST, STRANGER, Session, Site, client, device, manager},
 };
 use crate::world::{
@@ -23,8 +24,8 @@ use crate::world::{
     support::{at_a_pace, becomes},
 };
 
-const DEVICES: usize = 10;
-const CLIENTS: usize = 4;
+pub const DEVICES: usize = 10;
+pub const CLIENTS: usize = 4;
 /// From the end of a fault until a daemon serves.
 const BACK: Duration = Duration::from_secs(60);
 /// For an answer, of somebody who tries while there is a fault.
@@ -171,8 +172,8 @@ struct Came {
 ///
 /// # Errors
 /// What does not hold, with the step.
-pub fn walk(length: Duration, seed: u64) -> Result<(), String> {
-    let mut site = Site::start(DEVICES, CLIENTS, seed)?;
+pub fn walk(setup: Setup, length: Duration, seed: u64) -> Result<(), String> {
+    let mut site = Site::made(setup, seed)?;
     for number in 0..DEVICES {
         site.recovery_of(number, BACK)
             .map_err(|why| format!("at the start: {why:?}"))?;

@@ -7,7 +7,16 @@ use std::{
 
 use noports::session::ignored::SESSIONS;
 
-use super::{Attack, Times};
+use super::{
+    super::figures::{Table, load},
+    Attack, Times,
+};
+
+/// In `attacks.md`.
+pub const TABLE: Table = Table {
+    header: "| no | script | | failed | p99 (before) s | deaf s | memory MiB | descriptors | disk MiB | log | load | besides |",
+    keys: 3,
+};
 
 /// Log lines a minute that an attack may cause, besides those of sessions that everybody may have.
 const LINES: f64 = 10.0;
@@ -109,8 +118,10 @@ pub struct Outcome {
     pub disk_worst: u64,
     pub log: Log,
     pub took: Duration,
-    /// How long a daemon took to be ready again.
+    /// How long a daemon or policy took to be ready again.
     pub restart: Option<Duration>,
+    /// ssh keys that nobody took back.
+    pub keys_left: usize,
     /// The attacker's last word.
     pub told: String,
 }
@@ -134,6 +145,7 @@ impl Outcome {
             log: Log::default(),
             took: Duration::ZERO,
             restart: None,
+            keys_left: 0,
             told: String::new(),
         }
     }
@@ -204,8 +216,62 @@ impl Outcome {
                 "{lines:.0} log lines a minute, such as: {like:.200}"
             ));
         }
+        if self.keys_left > 0 {
+            faults.push(format!("{} ssh keys are left", self.keys_left));
+        }
         faults.extend((self.attack.own)(self).err());
         faults
+    }
+
+    /// In [`TABLE`].
+    pub fn row(&self, label: &str) -> String {
+        let (was, worst, is) = (self.held_before, self.held_worst, self.held_after);
+        let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
+        let disk = self.disk_worst.saturating_sub(self.disk_before) / 1024;
+        format!(
+            "| {} | {} | {label} | {}/{} | {} ({}) | {} | {} → {} → {} | {} → {} → {} | {} | {} kB, {:.0} | {} | {} |",
+            self.attack.number,
+            self.attack.name,
+            failed(&self.during) + failed(&self.after),
+            self.during.len() + self.after.len(),
+            tenths(percentile(&self.during, 99)),
+            tenths(longest(&self.before)),
+            tenths(self.deaf()),
+            mib(was.memory),
+            mib(worst.memory),
+            mib(is.memory),
+            was.descriptors,
+            worst.descriptors,
+            is.descriptors,
+            mib(disk),
+            self.log.bytes / 1024,
+            self.lines_a_minute(),
+            load(),
+            self.besides().join("; "),
+        )
+    }
+
+    /// What only some attacks have.
+    fn besides(&self) -> Vec<String> {
+        let mut besides = Vec::new();
+        if !self.through.is_empty() {
+            let (lost, all) = (failed(&self.through), self.through.len());
+            let longest = tenths(longest(&self.through));
+            besides.push(format!(
+                "new connections in a tunnel {lost}/{all} failed, max {longest} s"
+            ));
+        }
+        if let Some(took) = self.restart {
+            besides.push(format!("ready again after {} s", tenths(took)));
+        }
+        // A few are the good user's own.
+        if self.held_worst.children > 8 {
+            besides.push(format!("{} bridges", self.held_worst.children));
+        }
+        if self.standing.is_err() {
+            besides.push("what stood was LOST".to_owned());
+        }
+        besides
     }
 
     /// The line; behind it what is wrong, and how to see it again.
@@ -249,13 +315,8 @@ impl Outcome {
                 "-"
             },
         );
-        if !self.through.is_empty() {
-            let (lost, all) = (failed(&self.through), self.through.len());
-            let longest = tenths(longest(&self.through));
-            line += &format!("; new connections in a tunnel {lost}/{all} failed, max {longest} s");
-        }
-        if let Some(took) = self.restart {
-            line += &format!("; daemon ready again after {} s", tenths(took));
+        for more in self.besides() {
+            line += &format!("; {more}");
         }
         line += &format!("; attacker: {}", self.told);
         for fault in &faults {

@@ -18,7 +18,10 @@ use super::{
         net::own_program,
         rows::Miss,
         setup::Setup,
-        site::{self, ATSERVER, RENDEZVOUS_HOST, STRANGER, Session, Site, client, device, manager},
+        site::{
+            self, ATSERVER, POLICY_HOST, RENDEZVOUS_HOST, STRANGER, Session, Site, client, device,
+            manager,
+        },
         tunnel::Tunnel,
     },
     Attack, Besides, Victim,
@@ -119,6 +122,7 @@ pub fn besiege(
         drop(turn);
         at_a_pace(times.settled.saturating_sub(ended.elapsed()));
         outcome.held_after = siege.held();
+        outcome.keys_left = keys_left(site);
         Ok(stood)
     })?;
     outcome.standing = standing;
@@ -134,7 +138,7 @@ struct Siege<'a> {
     second: Option<Tunnel>,
     told: Vec<String>,
     worst: Mutex<Held>,
-    /// The daemon that was started again.
+    /// The daemon or policy that was started again.
     restarted: Mutex<Option<Process>>,
 }
 
@@ -178,9 +182,11 @@ impl<'a> Siege<'a> {
             Victim::Policy => &site.policy,
         };
         let restarted = self.restarted.lock().unwrap();
-        let again = restarted
-            .as_ref()
-            .filter(|_| self.attack.victim == Victim::Daemon);
+        let is_its = match self.attack.besides {
+            Besides::Restart => self.attack.victim == Victim::Daemon,
+            _ => self.attack.victim == Victim::Policy,
+        };
+        let again = restarted.as_ref().filter(|_| is_its);
         again.or(process.as_ref()).map(Process::id)
     }
 
@@ -288,6 +294,14 @@ impl<'a> Siege<'a> {
                 *self.restarted.lock().unwrap() = Some(site.daemon(0));
                 Some(began.elapsed())
             }
+            Besides::PolicyRestart => {
+                at_a_pace(Duration::from_secs(30));
+                site.net.around(POLICY_HOST, |way| way.rate = 250_000);
+                signal(site.policy.as_ref()?.id(), "KILL");
+                let began = Instant::now();
+                *self.restarted.lock().unwrap() = Some(site.start_policy(&[]));
+                Some(began.elapsed())
+            }
             _ => None,
         }
     }
@@ -349,6 +363,13 @@ fn held_by(id: u32) -> Held {
         descriptors: descriptors(id),
         children: children.len(),
     }
+}
+
+/// Temporary keys that the device's sshd would still take.
+fn keys_left(site: &Site) -> usize {
+    let file = site.home(&device(0)).join(".ssh/authorized_keys");
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter(|line| !line.trim().is_empty()).count()
 }
 
 /// KiB; what it shares with others counts in part.
