@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -23,12 +23,10 @@ use crate::world::{
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Whom a policy lets in, each once: an answer of its holds for a while.
 pub const GUESTS: usize = 10;
-/// Sessions with a service that another user would like to be.
-const SESSIONS: usize = 20;
+/// Sessions with each address of a service that another user would like to be.
+const SESSIONS: usize = 10;
 /// What a stranger invents.
 const INVENTED: usize = 1_000;
-/// Sessions that another manager opens at a small device.
-const MANY: usize = 120;
 
 fn wrong(why: String) -> Miss {
     Miss::Wrong(why)
@@ -157,29 +155,37 @@ pub fn false_route(site: &mut Site, _: &mut Random, patience: Duration) -> Measu
     site.recovery(patience)
 }
 
-/// Of all sessions the longest; every one of them is to reach the right listener.
+/// Of all sessions the longest; every one of them is to reach the right listener, whichever address that has.
 pub fn other_localhost(site: &mut Site, _: &mut Random, _: Duration) -> Measured {
     let host = device(0);
-    site.services.clear();
-    let (own, port) = (own_program().display().to_string(), SERVICE.to_string());
-    let mut right = site.command(&host, &own, &[INSIDE, "echo", &port, "::1"]);
-    let mut right = Process(right.stdout(Stdio::piped()).spawn().unwrap());
-    wait_for_ready(&mut right);
     site.net.sh(
         &host,
         "echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start",
     );
+    let own = own_program().display().to_string();
+    let port = SERVICE.to_string();
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-    let words = [&nobody[..], &[&own, INSIDE, "greet", &port, "127.0.0.1"]].concat();
-    let mut other = site.command(&host, "setpriv", &words);
-    let mut other = Process(other.stdout(Stdio::piped()).spawn().unwrap());
-    wait_for_ready(&mut other);
     let mut longest = Duration::ZERO;
-    for number in 0..SESSIONS {
-        let took = site.session().wait();
-        longest = longest.max(took.map_err(|why| wrong(format!("session {number}: {why}")))?);
+    for (right, others) in [("::1", "127.0.0.1"), ("127.0.0.1", "::1")] {
+        site.services.clear();
+        let service = site.command(&host, &own, &[INSIDE, "echo", &port, right]);
+        let words = [&nobody[..], &[&own, INSIDE, "greet", &port, others]].concat();
+        let greeting = site.command(&host, "setpriv", &words);
+        site.services = [service, greeting].map(ready).into();
+        for number in 0..SESSIONS {
+            let took = site.session().wait();
+            let took =
+                took.map_err(|why| wrong(format!("service at {right}, session {number}: {why}")));
+            longest = longest.max(took?);
+        }
     }
     Ok(longest)
+}
+
+fn ready(mut command: Command) -> Process {
+    let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+    wait_for_ready(&mut process);
+    process
 }
 
 /// How long the list takes; one's own device answers, and stands first.
@@ -221,23 +227,5 @@ pub fn invented_devices(site: &mut Site, _: &mut Random, _: Duration) -> Measure
             "{lines} lines, the first: {:?}",
             text.lines().next()
         )))
-    }
-}
-
-/// One session while as many of somebody else stand as the device takes; nothing has ended the daemon.
-pub fn small_device(site: &mut Site, _: &mut Random, _: Duration) -> Measured {
-    let hold = |_| site.open_and_hold(&client(1), &manager(1), 0);
-    let held: Vec<_> = (0..MANY).map(hold).collect();
-    at_a_pace(PATIENCE);
-    let took = site.session().wait()?;
-    let killed = site.memory_killed();
-    let daemon = site.daemons[0]
-        .as_mut()
-        .and_then(|one| one.0.try_wait().ok());
-    println!("small-device: the kernel ended {killed} processes");
-    drop(held);
-    match daemon {
-        Some(None) => Ok(took),
-        ended => Err(wrong(format!("the daemon: {ended:?}"))),
     }
 }

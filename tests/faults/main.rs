@@ -2,16 +2,17 @@
 //!
 //! | command: `cargo test --locked --features held --test outages --` … | |
 //! | --- | --- |
-//! | (nothing) | every row but the long ones once, a short walk, then the quickest attacks: the part for CI, about 3 minutes |
+//! | (nothing) | every row but the long ones once, a short walk, then the quickest attacks: the part for CI, about 2 minutes |
 //! | `--whole` | every row five times, each waited for beyond its limit, to see how late it is; then ten minutes of walk |
 //! | `NAME …` | the rows whose names contain one of these |
 //! | `--tries N` | each of them N times, with seeds that follow each other |
 //! | `--seed N` | the first seed (default: 1): moments and lengths of faults, lost packets |
-//! | `--at-once N` | so many rows at the same time (default: 4; seconds are pessimistic on a small machine) |
+//! | `--at-once N` | so many rows at the same time (default: 6; seconds are pessimistic on a small machine) |
 //! | `--walk SECONDS` | a random walk of that length, and nothing else; with `--seed` |
 //! | `--attack NAME …` | these attacks, one after the other; `--list` names them, `--attacks` is all of them |
 //! | `--table FILE` | what came of rows and attacks goes into the tables of that file, too: `outages.md`, `attacks.md` |
 //! | `--label WORD` | in the table of attacks: whose figures they are, such as `before` (default: `now`) |
+//! | `--seconds N` | each attack lasts so long |
 //! | `--executable PATH` | all programs are this one, such as an older one |
 //! | `--measure` | what the delay line itself does: round trips, rates |
 //! | `--lab` | a network to try things by hand: orders on stdin |
@@ -83,7 +84,7 @@ use site::Site;
 /// How to run this; for whoever reads a failure.
 pub const COMMAND: &str = "cargo test --locked --features held --test outages --";
 /// Rows at the same time, unless --at-once says otherwise. They mostly wait.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 /// Tries with --whole, and how long each is waited for.
 const WHOLE_TRIES: u64 = 5;
@@ -121,6 +122,7 @@ struct Asked {
     at_once: usize,
     is_whole: bool,
     walk: Option<Duration>,
+    seconds: Option<Duration>,
     executable: String,
     table: Option<PathBuf>,
     label: String,
@@ -187,6 +189,7 @@ impl Asked {
             at_once: AT_ONCE,
             is_whole: false,
             walk: None,
+            seconds: None,
             executable: world::NOPORTS.to_owned(),
             table: None,
             label: "now".to_owned(),
@@ -214,6 +217,7 @@ impl Asked {
                     asked.walk = Some(Duration::from_secs(number()));
                     asked.only = Some(Only::Walk);
                 }
+                "--seconds" => asked.seconds = Some(Duration::from_secs(number())),
                 "--attack" => asked.only = Some(Only::Attacks(false)),
                 "--attacks" => asked.only = Some(Only::Attacks(true)),
                 "--measure" => asked.only = Some(Only::Measure),
@@ -350,7 +354,7 @@ fn besieged(
     let out = Mutex::new(());
     let one = |attack: &'static Attack| {
         let quick = attack.quick.filter(|_| !is_alone);
-        let during = quick.map(Duration::from_secs);
+        let during = quick.map(Duration::from_secs).or(asked.seconds);
         let times = Times { during, ..times };
         let besieged = || besiege(attack, &asked.executable, asked.seed, times, is_alone);
         let ended = catch_unwind(besieged);

@@ -225,7 +225,7 @@ pub const ROWS: &[Row] = &[
     )),
     long(row(
         "other-localhost",
-        "N24: the service is on ::1, another user on 127.0.0.1: the longest of 20 sessions, none of them his",
+        "N24: a service on one localhost, another user on the other one: the longest of 20 sessions, none of them his",
         5,
         listed::other_localhost,
     )),
@@ -236,18 +236,6 @@ pub const ROWS: &[Row] = &[
             "N23: 1,000 devices that a stranger invents: the list of devices, one's own first",
             20,
             listed::invented_devices,
-        )
-    }),
-    long(Row {
-        setup: |setup| {
-            setup.clients = 2;
-            setup.memory = Some(("daemon", 64 * 1024 * 1024));
-        },
-        ..row(
-            "small-device",
-            "N20: another manager's sessions fill the 64 MB of a device: one session, by the same daemon",
-            10,
-            listed::small_device,
         )
     }),
 ];

@@ -380,11 +380,6 @@ impl Site {
         }
     }
 
-    /// A session in which nobody says a word; it stands until it is dropped.
-    pub fn open_and_hold(&self, from: &str, who: &str, to: usize) -> Process {
-        self.begin(from, who, to, PATIENCE)
-    }
-
     fn begin(&self, from: &str, who: &str, to: usize, patience: Duration) -> Process {
         let (name, patience) = (device_name(to), patience.as_secs().to_string());
         let words = ["client", "--as", who, "--to", DEVICE, "--device", &name];

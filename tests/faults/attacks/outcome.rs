@@ -9,7 +9,7 @@ use noports::session::ignored::SESSIONS;
 
 use super::{
     super::figures::{Table, load},
-    Attack, Times,
+    Attack, Besides, Times,
 };
 
 /// In `attacks.md`.
@@ -24,10 +24,14 @@ const LINES: f64 = 10.0;
 const LINES_OF_SESSION: u64 = 3;
 /// The good user.
 const GOOD: &str = "@client0";
+/// Askers whose sessions count for that: names are cheap.
+const ASKERS: usize = 16;
+/// When a daemon asks a policy again that has not answered.
+const ASKED_AGAIN: Duration = Duration::from_secs(4);
 /// Descriptors that mean nothing.
 const FEW: usize = 6;
 /// How attackers are called, and where they sit.
-const ATTACKERS: [&str; 9] = [
+const ATTACKERS: [&str; 11] = [
     "@stranger",
     "10.77.0.3",
     "2001:db8::3",
@@ -37,6 +41,8 @@ const ATTACKERS: [&str; 9] = [
     "@tar",
     "@big",
     "@a",
+    "@kin",
+    "@shy",
 ];
 
 /// One session of the good user.
@@ -57,6 +63,13 @@ pub struct Held {
 }
 
 impl Held {
+    /// Whether it is as before, but for what means nothing: KiB, and some descriptors.
+    pub fn is_back(&self, was: &Self, few: u64) -> bool {
+        let memory = (was.memory + was.memory / 10).max(was.memory + few);
+        let descriptors = (was.descriptors + was.descriptors / 10).max(was.descriptors + FEW);
+        self.memory <= memory && self.descriptors <= descriptors
+    }
+
     pub fn most(&self, other: &Self) -> Self {
         Self {
             memory: self.memory.max(other.memory),
@@ -120,6 +133,10 @@ pub struct Outcome {
     pub took: Duration,
     /// How long a daemon or policy took to be ready again.
     pub restart: Option<Duration>,
+    /// At the end.
+    pub is_alive: bool,
+    /// Processes that the kernel ended for want of memory.
+    pub killed: u64,
     /// ssh keys that nobody took back.
     pub keys_left: usize,
     /// The attacker's last word.
@@ -145,6 +162,8 @@ impl Outcome {
             log: Log::default(),
             took: Duration::ZERO,
             restart: None,
+            is_alive: true,
+            killed: 0,
             keys_left: 0,
             told: String::new(),
         }
@@ -187,7 +206,12 @@ impl Outcome {
             faults.push(format!("{failed} sessions failed, the first: {why}"));
         }
         let (before, during) = (longest(&self.before), percentile(&self.during, 99));
-        let limit = (before * 2).max(before + self.times.slack);
+        // What the one that was killed had been asked is asked again then.
+        let again = match self.attack.besides {
+            Besides::PolicyRestart => ASKED_AGAIN,
+            _ => Duration::ZERO,
+        };
+        let limit = (before * 2).max(before + self.times.slack) + again;
         if during > limit {
             faults.push(format!(
                 "p99 {} s, before {} s",
@@ -199,22 +223,22 @@ impl Outcome {
             faults.push(format!("what stood was lost: {why}"));
         }
         let (was, is) = (self.held_before, self.held_after);
-        if is.memory > (was.memory + was.memory / 10).max(was.memory + self.times.few) {
-            faults.push(format!("memory {} → {} KiB", was.memory, is.memory));
-        }
-        if is.descriptors > (was.descriptors + was.descriptors / 10).max(was.descriptors + FEW) {
+        if !is.is_back(&was, self.times.few) {
             faults.push(format!(
-                "descriptors {} → {}",
-                was.descriptors, is.descriptors
+                "memory {} → {} KiB, descriptors {} → {}",
+                was.memory, is.memory, was.descriptors, is.descriptors
             ));
         }
-        let of_sessions = self.log.askers as u64 * SESSIONS * LINES_OF_SESSION;
+        let of_sessions = self.log.askers.min(ASKERS) as u64 * SESSIONS * LINES_OF_SESSION;
         if self.lines_a_minute() > LINES + of_sessions as f64 {
             let like = self.log.names.as_deref().unwrap_or_default();
             let lines = self.lines_a_minute();
             faults.push(format!(
                 "{lines:.0} log lines a minute, such as: {like:.200}"
             ));
+        }
+        if !self.is_alive {
+            faults.push("the victim's process has ended".to_owned());
         }
         if self.keys_left > 0 {
             faults.push(format!("{} ssh keys are left", self.keys_left));
@@ -267,6 +291,9 @@ impl Outcome {
         // A few are the good user's own.
         if self.held_worst.children > 8 {
             besides.push(format!("{} bridges", self.held_worst.children));
+        }
+        if self.killed > 0 {
+            besides.push(format!("the kernel ended {} processes", self.killed));
         }
         if self.standing.is_err() {
             besides.push("what stood was LOST".to_owned());

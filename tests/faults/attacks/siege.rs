@@ -120,8 +120,15 @@ pub fn besiege(
             .and_then(|it| it.join().ok().flatten())
             .unwrap_or_default();
         drop(turn);
-        at_a_pace(times.settled.saturating_sub(ended.elapsed()));
+        let before = outcome.held_before;
+        let is_back = || siege.held().is_back(&before, times.few);
+        // Who measures wants to know what it is then; who only checks has waited long enough once it is well.
+        while ended.elapsed() < times.settled && (is_alone || !is_back()) {
+            at_a_pace(LOOK);
+        }
         outcome.held_after = siege.held();
+        outcome.killed = site.memory_killed();
+        outcome.is_alive = siege.is_alive();
         outcome.keys_left = keys_left(site);
         Ok(stood)
     })?;
@@ -188,6 +195,16 @@ impl<'a> Siege<'a> {
         };
         let again = restarted.as_ref().filter(|_| is_its);
         again.or(process.as_ref()).map(Process::id)
+    }
+
+    /// Whether its process is still the one that it was, or was made to be.
+    fn is_alive(&self) -> bool {
+        self.victim().is_some_and(|id| {
+            let status = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            // In brackets: a name, which may hold anything.
+            let state = status.rsplit(") ").next().unwrap_or_default();
+            !state.is_empty() && !state.starts_with('Z')
+        })
     }
 
     fn held(&self) -> Held {

@@ -205,8 +205,10 @@ pub const ATTACKS: &[Attack] = &[
         name: "fill-disk",
         number: "A12",
         what: "a tenant writes 400 records of 2 MB, and as many for others",
+        seconds: 40,
         run: Some(|own| Box::pin(notes::fill_disk(own))),
-        own: |outcome| writes_at_most(outcome, 256 * 1024),
+        // He may: that is his quota, and what the store's file is longer than what is in it.
+        own: |outcome| writes_at_most(outcome, (1024 + 256) * 1024),
         ..USUAL
     },
     Attack {
@@ -424,6 +426,16 @@ pub const ATTACKS: &[Attack] = &[
         seconds: 40,
         setup: |setup| setup.more.push(("daemon", &["--temporary-keys", "always"])),
         run: Some(|own| Box::pin(meetings::temporary_keys(own))),
+        ..USUAL
+    },
+    Attack {
+        name: "small-device",
+        number: "N20",
+        what: "another manager's sessions at a silent rendezvous, at a device with 64 MB",
+        victim: Victim::Daemon,
+        place: Place::Manager,
+        setup: |setup| setup.memory = Some(("daemon", 64 * 1024 * 1024)),
+        run: Some(|own| Box::pin(meetings::dead_sessions(own))),
         ..USUAL
     },
     Attack {
