@@ -11,7 +11,7 @@
 //! | `--walk SECONDS` | a random walk of that length, and nothing else; with `--seed` |
 //! | `--attack NAME …` | these attacks, one after the other; `--list` names them, `--attacks` is all of them |
 //! | `--table FILE` | what came of rows and attacks goes into the tables of that file, too: `outages.md`, `attacks.md` |
-//! | `--label WORD` | in the table of attacks: whose figures they are, such as `before` (default: `now`) |
+//! | `--label WORD` | whose figures they are in these tables, such as `before` (default: `now`) |
 //! | `--seconds N` | each attack lasts so long |
 //! | `--executable PATH` | all programs are this one, such as an older one |
 //! | `--measure` | what the delay line itself does: round trips, rates |
@@ -255,6 +255,11 @@ impl Asked {
         }
     }
 
+    /// Of rows about the same thing, today's stands last.
+    fn place(place: Option<usize>, label: &str) -> Option<usize> {
+        place.map(|place| 2 * place + usize::from(label == "now"))
+    }
+
     fn tries(&self) -> u64 {
         let usual = if self.is_whole { WHOLE_TRIES } else { 1 };
         self.tries.unwrap_or(usual)
@@ -331,8 +336,9 @@ fn matrix(asked: &Asked) -> (usize, usize) {
                     good.fetch_add(usize::from(is_good), Relaxed);
                     let _one_at_a_time = out.lock();
                     println!("{}", tried.line());
-                    asked.keep(&report::TABLE, &tried.row(), |key| {
-                        ROWS.iter().position(|row| key[0] == row.name)
+                    asked.keep(&report::TABLE, &tried.row(&asked.label), |key| {
+                        let place = ROWS.iter().position(|row| key[0] == row.name);
+                        Asked::place(place, key[1])
                     });
                 }
             });
@@ -372,7 +378,7 @@ fn besieged(
                             println!("{}", outcome.line());
                             asked.keep(&attacks::TABLE, &outcome.row(&asked.label), |key| {
                                 let place = ATTACKS.iter().position(|one| key[1] == one.name);
-                                place.map(|place| 2 * place + usize::from(key[2] == "now"))
+                                Asked::place(place, key[2])
                             });
                         }
                         Err(why) => println!("{}: {why}", attack.name),

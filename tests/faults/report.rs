@@ -9,8 +9,8 @@ use super::{
 
 /// In `outages.md`.
 pub const TABLE: Table = Table {
-    header: "| outage | what | limit s | worst s | one by one s | load |",
-    keys: 1,
+    header: "| outage | | what | limit s | worst s | one by one s | load |",
+    keys: 2,
 };
 
 /// Some tries of one row.
@@ -72,7 +72,7 @@ impl Tried<'_> {
     }
 
     /// In [`TABLE`].
-    pub fn row(&self) -> String {
+    pub fn row(&self, label: &str) -> String {
         let (name, fault, limit) = (self.row.name, self.row.fault, self.row.limit.as_secs());
         let (worst, each) = (self.worst(), self.one_by_one());
         format!(
