@@ -28,6 +28,8 @@ pub const DEVICES: usize = 10;
 pub const CLIENTS: usize = 4;
 /// From the end of a fault until a daemon serves.
 const BACK: Duration = Duration::from_secs(60);
+/// What is worth a line.
+const LATE: Duration = Duration::from_secs(10);
 /// For an answer, of somebody who tries while there is a fault.
 const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors more than at the start that are nobody's leftover: a connection that is being made anew.
@@ -230,6 +232,12 @@ fn step(site: &mut Site, random: &mut Random, came: &mut Came) -> Result<(), Str
         let back = site.recovery_of(number, BACK);
         let back =
             back.map_err(|why| format!("dev{number} is not back after {BACK:?}: {why:?}"))?;
+        if back > LATE {
+            println!(
+                "      dev{number} is back after {:.1} s",
+                back.as_secs_f64()
+            );
+        }
         came.worst = came.worst.max(back);
         came.sessions += 1;
     }
