@@ -11,7 +11,10 @@ use super::{
     net::{own_program, wait_for_ready},
     random::Random,
     rows::{Measured, Miss},
-    site::{PATIENCE, RENDEZVOUS_HOST, SERVICE, STRANGER, Site, client, device, manager, stranger},
+    site::{
+        ATSERVER, PATIENCE, POLICY_HOST, RENDEZVOUS_HOST, SERVICE, STRANGER, Site, client, device,
+        manager, stranger,
+    },
     tunnel::Tunnel,
 };
 use crate::world::{
@@ -23,6 +26,8 @@ use crate::world::{
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Whom a policy lets in, each once: an answer of its holds for a while.
 pub const GUESTS: usize = 10;
+/// How far the policies are from the atServer, one way.
+const AWAY: Duration = Duration::from_millis(100);
 /// Sessions with each address of a service that another user would like to be.
 const SESSIONS: usize = 10;
 /// What a stranger invents.
@@ -66,13 +71,13 @@ pub fn rendezvous_frozen(site: &mut Site, _: &mut Random, patience: Duration) ->
     told
 }
 
-/// It is told; then another rendezvous has its name, and the next connection through the same tunnel works.
+/// It is told; then another rendezvous of its name is there, too, and the next connection through the same tunnel works.
 pub fn frozen_and_kept(site: &mut Site, random: &mut Random, patience: Duration) -> Measured {
     let mut tunnel = Tunnel::open_with(site, &["--keep-alive"])?;
     freeze(site.rendezvous.as_ref());
     tunnel.say("lost")?;
     at_a_pace(random.between(Duration::from_secs(88), Duration::from_secs(90)));
-    drop(site.rendezvous.take());
+    let frozen = site.rendezvous.take();
     site.rendezvous = Some(site.start_rendezvous());
     let began = Instant::now();
     while began.elapsed() <= patience {
@@ -80,6 +85,7 @@ pub fn frozen_and_kept(site: &mut Site, random: &mut Random, patience: Duration)
             .next(site, patience.saturating_sub(began.elapsed()))
             .is_ok()
         {
+            drop(frozen);
             return Ok(began.elapsed());
         }
         at_a_pace(LOOK_AGAIN);
@@ -101,11 +107,14 @@ pub fn policy_dies(site: &mut Site, random: &mut Random, _: Duration) -> Measure
         site.start_policy(&["--shared"]),
         site.start_policy(&["--shared"]),
     ];
+    // So that there is a while between question and answer.
+    site.net
+        .between(POLICY_HOST, ATSERVER, |way| way.delay = AWAY);
     let mut longest = Duration::ZERO;
     for number in 0..GUESTS {
         let victim = Some(&both[number % 2]);
         let session = site.open(STRANGER, &stranger(number), 0, PATIENCE);
-        at_a_pace(random.between(Duration::from_millis(100), Duration::from_millis(900)));
+        at_a_pace(random.between(Duration::ZERO, 8 * AWAY));
         freeze(victim);
         let took = session.wait();
         thaw(victim);

@@ -76,7 +76,7 @@ impl Tried<'_> {
         let (name, fault, limit) = (self.row.name, self.row.fault, self.row.limit.as_secs());
         let (worst, each) = (self.worst(), self.one_by_one());
         format!(
-            "| {name} | {fault} | {limit} | {worst} | {each} | {} |",
+            "| {name} | {label} | {fault} | {limit} | {worst} | {each} | {} |",
             load()
         )
     }

@@ -207,7 +207,7 @@ pub const ROWS: &[Row] = &[
         ..row(
             "policy-dies",
             "N13: one of two policies is frozen between question and answer, ten times: the longest session",
-            6,
+            8,
             listed::policy_dies,
         )
     }),
