@@ -76,7 +76,7 @@ async fn run(count: usize, program: &str) {
     let worked = processor(&server);
     let sent = notifications(&ground, &arrivals).await;
     let worked = processor(&server) - worked;
-    row("server's processor time, each", worked * 1e3 / sent, "ms");
+    row("server's processor time, each", worked * 1e6 / sent, "µs");
     row(
         "resident after notifications",
         resident(&server) / 1024.0,
@@ -91,7 +91,7 @@ async fn run(count: usize, program: &str) {
             rate,
             "",
         );
-        row("server's processor time, each", worked * 1e3, "ms");
+        row("server's processor time, each", worked * 1e6, "µs");
     }
     row("bare fsync per second", fsyncs(&world), "");
     for busy in [1, BUSY] {
