@@ -85,6 +85,8 @@ use site::Site;
 pub const COMMAND: &str = "cargo test --locked --features held --test outages --";
 /// Rows at the same time, unless --at-once says otherwise. They mostly wait.
 const AT_ONCE: usize = 6;
+/// Attacks at the same time: they work.
+const ATTACKS_AT_ONCE: usize = 4;
 
 /// Tries with --whole, and how long each is waited for.
 const WHOLE_TRIES: u64 = 5;
@@ -367,7 +369,7 @@ fn besieged(
         ended.unwrap_or_else(|_| Err("it panicked, see above".to_owned()))
     };
     thread::scope(|scope| {
-        for _ in 0..asked.at_once.min(attacks.len()) {
+        for _ in 0..asked.at_once.min(ATTACKS_AT_ONCE).min(attacks.len()) {
             scope.spawn(|| {
                 while let Some(attack) = attacks.get(next.fetch_add(1, Relaxed)) {
                     let came = one(attack);
