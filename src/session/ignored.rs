@@ -28,6 +28,10 @@ pub const SESSIONS: u64 = 60;
 const OF_ALL: u64 = 1000;
 /// Most kinds that are counted apart; the rest are counted together.
 const MAX_KINDS: usize = 1024;
+/// Senders that are ignored or refused and are counted apart: who has a server has any number of names.
+const MAX_IGNORED: usize = 16;
+/// How their kinds begin.
+const IGNORED: [&str; 2] = ["ignored from=", "refused from="];
 
 static COUNTS: Mutex<Counts> = Mutex::new(Counts::new());
 
@@ -47,12 +51,12 @@ struct LineCount {
 
 /// A line for a message of this sender, unless there were too many; `about` says what it was and what was wrong.
 pub fn note(from: &AtSign, about: impl Display) {
-    of_kind(&format!("ignored from={from}"), FEW, about);
+    of_kind(&format!("{}{from}", IGNORED[0]), FEW, about);
 }
 
 /// The same for one that was read and is refused.
 pub fn refused(from: &AtSign, about: impl Display) {
-    of_kind(&format!("refused from={from}"), FEW, about);
+    of_kind(&format!("{}{from}", IGNORED[1]), FEW, about);
 }
 
 /// Whether the log says when a session of this client begins, and when and how it ends.
@@ -112,8 +116,10 @@ impl Counts {
             .all
             .filter(|(since, _)| now.duration_since(*since) < MINUTE);
         let (since, of_all) = minute.unwrap_or((now, 0));
+        let has_room =
+            self.kinds.len() < MAX_KINDS && (!is_ignored(kind) || self.ignored() < MAX_IGNORED);
         let kind = Some(kind.to_owned());
-        let has_room = self.kinds.contains_key(&kind) || self.kinds.len() < MAX_KINDS;
+        let has_room = has_room || self.kinds.contains_key(&kind);
         let kind = kind.filter(|_| has_room);
         let count = self.kinds.entry(kind.clone()).or_default();
         count.came += 1;
@@ -123,10 +129,19 @@ impl Counts {
         (kind, *count, is_told)
     }
 
+    fn ignored(&self) -> usize {
+        let kinds = self.kinds.keys().flatten();
+        kinds.filter(|kind| is_ignored(kind)).count()
+    }
+
     /// Forgets them; how many there were.
     fn end(&mut self, kind: &Option<String>) -> LineCount {
         self.kinds.remove(kind).unwrap_or_default()
     }
+}
+
+fn is_ignored(kind: &str) -> bool {
+    IGNORED.iter().any(|start| kind.starts_with(start))
 }
 
 #[cfg(test)]
@@ -161,6 +176,23 @@ mod tests {
         }
         assert_eq!(counts.kinds.len(), MAX_KINDS + 1);
         assert_eq!(counts.end(&None).came, 9 * MAX_KINDS as u64);
+    }
+
+    /// A policy was asked by 2,115 names of one server within a minute, and each was a line.
+    #[test]
+    fn any_number_of_names_is_a_few_lines_and_leaves_clients_theirs() {
+        let mut counts = Counts::new();
+        let mut lines = 0;
+        for n in 0..2_000 {
+            lines += told(&mut counts, &format!("ignored from=@kin{n}"), FEW, 1);
+            lines += told(&mut counts, &format!("refused from=@kin{n}"), FEW, 1);
+        }
+        assert!(lines <= MAX_IGNORED + FEW as usize, "{lines}");
+        let more = told(&mut counts, "ignored from=@kin0", FEW, 10);
+        assert_eq!(more, FEW as usize - 1, "who is counted apart stays so");
+        assert_eq!(told(&mut counts, "sessions from=@bob", SESSIONS, 3), 3);
+        let of_others = counts.end(&None);
+        assert_eq!(of_others.came, 4_000 - MAX_IGNORED as u64);
     }
 
     #[test]
