@@ -336,7 +336,12 @@ check_key() {
     [ -n "$key" ] || [ ! -f "$home/public-key" ] || remembered=1 key=$(cat "$home/public-key")
     key=${key:-$PUBLIC_KEY}
     [ -n "$key" ] || return 0
-    if [ -f "$key" ]; then
+    case $key in
+    # A file that is called like the key is not the key.
+    RW??????????????????????????????????????????????????????) file= ;;
+    *) file=$key ;;
+    esac
+    if [ -f "$file" ]; then
         [ "$(wc -c <"$key")" -le 1000 ] || fail 2 "$key is no public key" "--public-key noports.pub"
         ! grep -qi 'secret key' "$key" || fail 2 "$key is a secret key, which belongs to nobody but its owner" \
             "--public-key noports.pub"

@@ -221,7 +221,11 @@ fn no_family(error: &io::Error) -> bool {
 
 async fn attempt(addr: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
     let from = source.filter(|_| addr.ip() == Ipv4Addr::LOCALHOST);
-    let connected = match from.and_then(|source| bound(source).ok()) {
+    let bound = from.map(bound).transpose().unwrap_or_else(|why| {
+        log::warn!("source={source:?} refused reason=\"{why}\"");
+        None
+    });
+    let connected = match bound {
         Some(socket) => connect_bound(socket, addr).await,
         // Where the address cannot be had, another one does as well.
         None => TcpStream::connect(addr).await,
@@ -229,7 +233,11 @@ async fn attempt(addr: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpSt
     connected.map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))
 }
 
-fn bound(source: Ipv4Addr) -> io::Result<Socket> {
+/// A socket that comes from this address.
+///
+/// # Errors
+/// Where it cannot be had.
+pub fn bound(source: Ipv4Addr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;

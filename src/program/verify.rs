@@ -65,10 +65,11 @@ pub fn main(console: Console, words: &[&str]) -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<String, Failure> {
-    let key = if Path::new(&args.key).exists() {
-        text(Path::new(&args.key), MAX_WORDS)?
-    } else {
+    // A file that is called like the key that is typed is not the key.
+    let key = if decoded::<{ 2 + ID + KEY }>(&args.key).is_some() {
         args.key.clone()
+    } else {
+        text(Path::new(&args.key), MAX_WORDS)?
     };
     let beside = || {
         let mut name = args.file.clone().into_os_string();

@@ -8,7 +8,7 @@
 //! ```
 //! are none. Newer ssh refuses most of these itself.
 
-use super::terminal::steers;
+use super::terminal::is_hidden;
 
 /// Longest name, in bytes: `LOGIN_NAME_MAX` of Linux.
 pub const MAX_USER_NAME: usize = 256;
@@ -23,7 +23,7 @@ const MEANING: &str = "'\"`;&<>|(){}/:";
 /// assert!(!is_user_name("-oProxyCommand=x"));
 /// ```
 pub fn is_user_name(text: &str) -> bool {
-    let is_odd = |c: char| steers(c) || c.is_whitespace() && c != ' ' || MEANING.contains(c);
+    let is_odd = |c: char| is_hidden(c) && !is_mark(c) || MEANING.contains(c);
     // Windows' machines have a `$` at the end; elsewhere a shell would put something in its place.
     let (name, domain) = text.split_once('@').unwrap_or((text, ""));
     let name = name.strip_suffix('$').unwrap_or(name);
@@ -33,6 +33,11 @@ pub fn is_user_name(text: &str) -> bool {
         && !text.ends_with('\\')
         && !text.contains(is_odd)
         && ![name, domain].iter().any(|part| part.contains('$'))
+}
+
+/// Sits on a letter that is seen.
+fn is_mark(c: char) -> bool {
+    matches!(u32::from(c), 0x300..=0x36f | 0x1ab0..=0x1aff | 0x1dc0..=0x1dff)
 }
 
 #[cfg(test)]
@@ -100,6 +105,12 @@ mod tests {
             "a\u{1b}[31mb",
             "a\u{9b}2Jb",
             "a\u{202e}b",
+            "a\u{200b}b",
+            "\u{ad}a",
+            "\u{3164}",
+            "\u{2800}",
+            "\u{feff}root",
+            "a\u{e0041}",
             "a\u{2066}b",
             "a\0",
             &"u".repeat(257),

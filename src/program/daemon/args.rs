@@ -297,12 +297,17 @@ fn confinement(options: &DaemonOptions) -> Confinement {
     // It may be a link to a file elsewhere.
     let linked = home.as_ref().map(|home| home.join(".ssh/authorized_keys"));
     writes.extend(linked.iter().flat_map(|file| sandbox::folders_to(file)));
+    // What a daemon may not do its bridges may not either.
+    let chooses = options.client_source == ClientSource::Auto;
     if !ssh.reverse {
-        return Confinement::of(&sandbox::DAEMON).writes(writes);
+        return Confinement::of(&sandbox::DAEMON)
+            .writes(writes)
+            .chooses_sources(chooses);
     }
     let path = env::var_os("PATH").unwrap_or_default();
     Confinement::of(&sandbox::DAEMON_WITH_SSH)
         .writes(writes)
+        .chooses_sources(chooses)
         .runs(env::split_paths(&path).chain(home))
 }
 

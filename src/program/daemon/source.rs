@@ -5,7 +5,7 @@
 //! of its own there, `127.x.y.z`, the same every time; others cannot tell which, for a key of this device is in it.
 
 use std::{
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr},
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -17,7 +17,10 @@ use ring::hmac;
 
 use crate::{
     at::AtSign,
-    net::{dial::is_localhost, ssh_server::SshServer},
+    net::{
+        dial::{self, is_localhost},
+        ssh_server::SshServer,
+    },
     text::endpoint::Endpoint,
 };
 
@@ -99,7 +102,7 @@ impl ClientSources {
             self.found().asked = None;
             return;
         };
-        let obstacle = match UdpSocket::bind((ours, 0)) {
+        let obstacle = match dial::bound(ours) {
             _ if at.is_ipv6() => Some(format!("sshd listens at {at} only")),
             Ok(_) => None,
             Err(why) => Some(format!("{ours}: {why}")),
@@ -125,19 +128,37 @@ impl ClientSources {
     }
 }
 
+/// Whether that leads to 127.0.0.1. There are many spellings: 127.1, 0.0.0.0, ::ffff:127.0.0.1.
 fn is_here(at: &Endpoint) -> bool {
-    is_localhost(&at.host) || at.host == Ipv4Addr::LOCALHOST.to_string()
+    let ip = at.host.parse::<IpAddr>().map(|ip| ip.to_canonical());
+    match ip {
+        Ok(ip) => ip == Ipv4Addr::LOCALHOST || ip == Ipv4Addr::UNSPECIFIED,
+        Err(_) => is_localhost(&at.host) || is_old_spelling(&at.host),
+    }
+}
+
+/// Of 127.0.0.1, as the system's resolver takes it: fewer parts than four, other bases.
+fn is_old_spelling(host: &str) -> bool {
+    let number = |part: &str| {
+        let (digits, base) = match part.strip_prefix("0x").or(part.strip_prefix("0X")) {
+            Some(digits) => (digits, 16),
+            None if part.len() > 1 && part.starts_with('0') => (&part[1..], 8),
+            None => (part, 10),
+        };
+        u32::from_str_radix(digits, base).ok()
+    };
+    let parts: Option<Vec<u32>> = host.split('.').map(number).collect();
+    match parts.as_deref() {
+        Some([127, 1] | [127, 0, 1] | [127, 0, 0, 1] | [0x7f00_0001] | [0]) => true,
+        Some([0, rest @ ..]) => rest.len() <= 3 && rest.iter().all(|part| *part == 0),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{
-        collections::HashSet,
-        io::Write,
-        net::{IpAddr, TcpListener},
-        thread,
-    };
+    use std::{collections::HashSet, io::Write, net::TcpListener, thread};
 
     use async_std::task::block_on;
 
@@ -173,7 +194,17 @@ mod tests {
             for (host, port) in [("nas", port), ("localhost", port ^ 1), ("127.0.0.2", port)] {
                 assert_eq!(sources.of(&alice, &to(host, port)), None, "{host}");
             }
-            for host in ["localhost", "127.0.0.1", "LocalHost."] {
+            for host in [
+                "localhost",
+                "127.0.0.1",
+                "LocalHost.",
+                "127.1",
+                "0x7f.1",
+                "2130706433",
+                "0",
+                "0.0.0.0",
+                "::ffff:127.0.0.1",
+            ] {
                 let one = sources.of(&alice, &to(host, port));
                 let want = counts && cfg!(target_os = "linux");
                 assert_eq!(one, want.then(|| sources.address("@alice")), "{said}");

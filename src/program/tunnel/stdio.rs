@@ -1,13 +1,15 @@
 //! `--stdio HOST:PORT`: one connection, and no port here.
 
+use std::sync::Arc;
+
 use async_std::task;
 
-use super::{Args, Tunnel, talk};
+use super::{Args, Tunnel, no_service, talk};
 use crate::{
     cli::Failure,
     session::{
         ask::{broken, tell_if_slow},
-        bridge,
+        bridge::{self, Live},
     },
     text::endpoint::Endpoint,
 };
@@ -46,7 +48,12 @@ impl Tunnel {
             slow.cancel().await;
         }
         let many = talk(&opened.daemon, opened.ready.far.keys.as_ref());
-        let carried = bridge::run_on_stdio(opened.ready.far, many).await;
-        carried.map(drop).map_err(|why| broken(&why))
+        let live = Arc::new(Live::of_tunnel(target.to_string(), |_| {}));
+        let carried = bridge::run_on_stdio(opened.ready.far, many, live.clone()).await;
+        // What the device tells of its target is the better story.
+        match (live.only_failed(), carried) {
+            (Some(why), _) => Err(no_service(target, &why)),
+            (None, carried) => carried.map(drop).map_err(|why| broken(&why)),
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! stdin and stdout as the only connection of a session that could carry many: whatever the device opens, not only its sshd.
 
 use super::*;
-use crate::{pipe::join::join, session::bridge::began, sys::stdio};
+use crate::{
+    pipe::join::join,
+    session::bridge::{Live, began},
+    sys::stdio,
+};
 
 /// How long the device may take to deliver what we have said last, where its service has said all before: it cuts what
 /// stands when the control socket ends.
@@ -11,9 +15,13 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// See [`BridgeError`]; `Unbegun` also where the device could not reach the target.
-pub async fn run_on_stdio(far: FarEnd, many: Many) -> Result<Carried, BridgeError> {
+pub async fn run_on_stdio(
+    far: FarEnd,
+    many: Many,
+    live: Arc<Live>,
+) -> Result<Carried, BridgeError> {
     let (input, output) = stdio::stdio().map_err(BridgeError::Accept)?;
-    let dialler = Dialler::new(far);
+    let dialler = Dialler::new(far).watched_by(live);
     let mut control = Announcer::on(&dialler, many).await?;
     let next = control.announce(&dialler).await?.ok_or(BridgeError::Gone)?;
     let remote = match next.remote {
