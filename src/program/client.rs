@@ -163,7 +163,8 @@ async fn send_key(
 ) -> Result<(), Failure> {
     progress.classic("Sharing ssh public key");
     match prepared.send_key(key).await? {
-        Some(KeyFate::Added) => progress.done("the device lets the ssh public key in"),
+        Some(KeyFate::Added) => progress
+            .done("the device lets the ssh public key in, as the user that its daemon runs as"),
         Some(KeyFate::Known) => progress.done("the device let the ssh public key in before"),
         Some(KeyFate::Lost(why)) => {
             cli::print_err(&format!(

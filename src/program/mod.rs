@@ -121,6 +121,9 @@ const ALSO: &[(&str, &str)] = &[
     ("install", "daemon install"),
     ("completion", "docs"),
     ("man", "docs man"),
+    ("otp", "enroll otp"),
+    ("backup", "atserver backup"),
+    ("serve", "atserver serve"),
 ];
 
 /// What a program does by itself, and people write as a word behind its name.

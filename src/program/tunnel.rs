@@ -534,8 +534,13 @@ fn tell_json(failure: &TargetFailure) {
 
 /// Nothing has come from there in a whole session.
 fn no_service(target: &Endpoint, why: &str) -> Failure {
+    let hint = if why.starts_with("cannot resolve") {
+        "check the name: it is the device that looks it up"
+    } else {
+        "check that it runs there, on that port"
+    };
     let why = format!("the device cannot reach {target}: {why}");
-    Failure::new(exit::SERVICE, why).hint("check that it runs there, on that port")
+    Failure::new(exit::SERVICE, why).hint(hint)
 }
 
 /// Whether trying again is useless. A certificate may be that of a portal, or the clock wrong.

@@ -322,7 +322,10 @@ fn what_a_device_made_of_a_key_is_told_to_its_sender() {
         let flags = ["--send-key", key.to_str().unwrap()];
         let lost = "WARNING: the device does not let the ssh public key in: ";
         for (device, want) in [
-            ("takes", "the device lets the ssh public key in\n"),
+            (
+                "takes",
+                "the device lets the ssh public key in, as the user that its daemon runs as\n",
+            ),
             ("takes", "the device let the ssh public key in before\n"),
             ("no-file", lost),
             ("no-folder", lost),
